@@ -1,0 +1,46 @@
+# Everything sets itself up in .venv; PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: run test lint bench interop clean
+
+run: $(VENV)/ready
+	$(BIN)/python -m moxtls.cli.main lab run $(ARGS)
+
+test: $(VENV)/ready-test
+	$(BIN)/python -m twisted.trial -j $(JOBS) $(or $(TESTS),tests)
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy moxtls tests bench
+
+bench: $(VENV)/ready-test
+	$(BIN)/python -m bench $(ARGS)
+
+interop: $(VENV)/ready-test
+	interop/run
+
+# "compat" keeps twisted/plugins importable from the checkout, so that
+# `twistd moxtls` is there without installing a wheel.
+EDITABLE = $(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
+	$(EDITABLE) ".[postgres]"
+	touch $@
+
+$(VENV)/ready-test: $(VENV)/ready
+	$(EDITABLE) ".[test]"
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready-test
+	$(EDITABLE) ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) _trial_temp* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+# -*- test-case-name: tests.test_calendar -*-
+"""
+UTC days and spans of reports.  No I/O: the time is always an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+MINUTE = 60
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """
+    The half-open stretch of time C{[start, end)}, in whole Unix seconds.
+    """
+
+    start: int
+    end: int
+
+    @property
+    def last(self) -> int:
+        """
+        Its last second: reports name their end inclusively (RFC 8460 4.4).
+        """
+        return self.end - 1
+
+
+def utcDay(now: float) -> date:
+    """
+    @param now: Unix seconds.
+    """
+    return datetime.fromtimestamp(now, UTC).date()
+
+
+def midnight(day: date) -> int:
+    """
+    The Unix second in which C{day} begins, in UTC.
+    """
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
+def spanOfDay(day: date) -> Span:
+    """
+    The whole of a UTC day (RFC 8460 4.1).
+    """
+    return Span(midnight(day), midnight(day + timedelta(days=1)))
+
+
+def compactDay(day: date) -> str:
+    """
+    C{20261124}
+    """
+    return day.strftime("%Y%m%d")
+
+
+def rfc3339(second: float) -> str:
+    """
+    C{2026-11-24T00:00:00Z} (RFC 3339), as reports write it.
+    """
+    moment = datetime.fromtimestamp(int(second), UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

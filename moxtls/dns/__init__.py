@@ -1,0 +1,3 @@
+"""
+DNS answers that remember how far they can be trusted.
+"""

@@ -1,0 +1,238 @@
+# -*- test-case-name: tests.dns.test_answers -*-
+"""
+What a DNS lookup found, and how far it can be trusted.  No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Kind(StrEnum):
+    """
+    The types of record that are looked up.
+    """
+
+    A = "A"
+    AAAA = "AAAA"
+    CNAME = "CNAME"
+    MX = "MX"
+    NS = "NS"
+    PTR = "PTR"
+    SOA = "SOA"
+    TLSA = "TLSA"
+    TXT = "TXT"
+
+
+class Found(Enum):
+    """
+    The three things a lookup can come to; they are never confused.
+
+    C{FAILED} means that nobody could say: SERVFAIL, a refusal, a malformed
+    answer, no answer in time.  It is always temporary.
+    """
+
+    RECORDS = "records"
+    NO_RECORDS = "no records"
+    NO_NAME = "no such name"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MX:
+    """
+    @ivar exchange: Lower case, no final dot; empty for a null MX (RFC 7505).
+    """
+
+    preference: int
+    exchange: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TLSA:
+    """
+    RFC 6698 2.1.
+    """
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+    def __str__(self) -> str:
+        return f"{self.usage} {self.selector} {self.matching} {self.data.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class TXT:
+    """
+    @ivar text: All character-strings of the record, joined.
+    """
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IP:
+    """
+    The content of an A or AAAA record, in canonical form.
+    """
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """
+    The content of a CNAME, NS or PTR record, or the MNAME of an SOA.
+
+    @ivar target: Lower case, no final dot.
+    """
+
+    target: str
+
+
+Record = MX | TLSA | TXT | IP | Name
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedError:
+    """
+    Why a resolver failed (RFC 8914).
+
+    @ivar text: EXTRA-TEXT as sent by the resolver: a stranger's words.
+    """
+
+    code: int
+    text: str = ""
+
+    @property
+    def isDNSSEC(self) -> bool:
+        """
+        Whether the resolver found the data wrong, or couldn't validate it.
+        """
+        return self.code in _DNSSEC_ERRORS
+
+    @property
+    def reasonCode(self) -> str:
+        """
+        As a RFC 8460 failure-reason-code, such as
+        C{dns-extended-error-6-dnssec-bogus}.
+        """
+        name = _ERROR_NAMES.get(self.code)
+        suffix = "-" + name.lower().replace(" ", "-") if name else ""
+        return f"dns-extended-error-{self.code}{suffix}"
+
+
+# RFC 8914 4, IANA "Extended DNS Error Codes".
+_ERROR_NAMES = {
+    0: "Other",
+    1: "Unsupported DNSKEY Algorithm",
+    2: "Unsupported DS Digest Type",
+    3: "Stale Answer",
+    4: "Forged Answer",
+    5: "DNSSEC Indeterminate",
+    6: "DNSSEC Bogus",
+    7: "Signature Expired",
+    8: "Signature Not Yet Valid",
+    9: "DNSKEY Missing",
+    10: "RRSIGs Missing",
+    11: "No Zone Key Bit Set",
+    12: "NSEC Missing",
+    13: "Cached Error",
+    14: "Not Ready",
+    15: "Blocked",
+    16: "Censored",
+    17: "Filtered",
+    18: "Prohibited",
+    19: "Stale NXDOMAIN Answer",
+    20: "Not Authoritative",
+    21: "Not Supported",
+    22: "No Reachable Authority",
+    23: "Network Error",
+    24: "Invalid Data",
+}
+_DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12})
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """
+    One step of a CNAME chain.
+
+    @ivar authentic: Whether this step was validated by a resolver that is
+        trusted to do so.
+    """
+
+    name: str
+    target: str
+    authentic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What is known about C{kind} records at C{name}.
+
+    @ivar name: What was asked for: lower case, no final dot.
+    @ivar chain: The CNAMEs that were followed, in order.
+    @ivar authentic: Whether all of it, the chain and the end of it (also that
+        there is nothing there), was validated by a resolver that is trusted
+        to do so.  Never true for C{FAILED}.
+    @ivar endAuthentic: Whether the records at the end of the chain, taken
+        alone, were validated.
+    @ivar errors: RFC 8914; present with any outcome.
+    @ivar reason: For the log, why a lookup C{FAILED}.
+    @ivar ttl: For how many seconds this may be remembered.
+    """
+
+    name: str
+    kind: Kind
+    found: Found
+    records: tuple[Record, ...] = ()
+    chain: tuple[Alias, ...] = ()
+    authentic: bool = False
+    endAuthentic: bool = False
+    errors: tuple[ExtendedError, ...] = ()
+    reason: str = ""
+    ttl: int = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.found is Found.FAILED
+
+    @property
+    def canonicalName(self) -> str:
+        """
+        The name that the records are at, behind all CNAMEs.
+        """
+        return self.chain[-1].target if self.chain else self.name
+
+    @property
+    def dnssecError(self) -> ExtendedError | None:
+        """
+        The first error that says that DNSSEC validation failed.
+        """
+        failed = self.errors if self.failed else ()
+        return next((error for error in failed if error.isDNSSEC), None)
+
+    @property
+    def mx(self) -> tuple[MX, ...]:
+        return tuple(each for each in self.records if isinstance(each, MX))
+
+    @property
+    def tlsa(self) -> tuple[TLSA, ...]:
+        return tuple(each for each in self.records if isinstance(each, TLSA))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(each.address for each in self.records if isinstance(each, IP))
+
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        return tuple(each.text for each in self.records if isinstance(each, TXT))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(each.target for each in self.records if isinstance(each, Name))

@@ -1,0 +1,207 @@
+# -*- test-case-name: tests.test_domain -*-
+"""
+Names of domains and mail addresses, in one spelling each.  No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+import idna
+
+#: RFC 1035 2.3.4.
+LONGEST_NAME = 253
+LONGEST_LABEL = 63
+#: RFC 5321 4.5.3.1.1.
+LONGEST_LOCAL_PART = 64
+#: RFC 5321 4.5.3.1.3, less the angle brackets.
+LONGEST_ADDRESS = 254
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z")
+# RFC 5321 4.1.2, RFC 6531 3.3: Dot-string of atext, which may be non-ASCII.
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
+# RFC 5321 4.1.2: Quoted-string, and the pairs within it.
+_QUOTED = re.compile(
+    r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*)"\Z'
+)
+
+
+class InvalidDomain(ValueError):
+    """
+    A text is not the name of a domain.
+    """
+
+
+class InvalidAddress(ValueError):
+    """
+    A text is not a mail address.
+    """
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Domain:
+    """
+    A domain name: A-labels, lower case, no final dot.
+
+    Made by L{Domain.parse}, so that equal names are equal values however they
+    were spelled.
+    """
+
+    ascii: str
+
+    @classmethod
+    def parse(cls, text: str) -> Domain:
+        """
+        @param text: U-labels or A-labels in any case, with or without a
+            final dot.
+
+        @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890).
+        """
+        name = text.removesuffix(".")
+        if not name.isascii():
+            name = _toASCII(name)
+        name = name.lower()
+        labels = name.split(".")
+        if len(name) > LONGEST_NAME or not all(
+            len(label) <= LONGEST_LABEL and _LABEL.match(label) for label in labels
+        ):
+            raise InvalidDomain(f"{text[:LONGEST_NAME]!r} is not a domain name")
+        return cls(name)
+
+    @property
+    def unicode(self) -> str:
+        """
+        For people; A-labels that are no valid IDNA 2008 stay as they are.
+        """
+        return ".".join(_labelToUnicode(label) for label in self.ascii.split("."))
+
+    @property
+    def parent(self) -> Domain | None:
+        """
+        The domain one label up, if there is one.
+        """
+        _, dot, rest = self.ascii.partition(".")
+        return Domain(rest) if dot else None
+
+    def isUnder(self, other: Domain) -> bool:
+        """
+        Whether this is C{other} or a subdomain of it.
+        """
+        return self == other or self.ascii.endswith("." + other.ascii)
+
+    def __str__(self) -> str:
+        return self.ascii
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressLiteral:
+    """
+    An IP address in place of a domain (RFC 5321 4.1.3).
+    """
+
+    ip: str
+
+    @classmethod
+    def parse(cls, text: str) -> AddressLiteral:
+        """
+        @param text: C{[192.0.2.1]} or C{[IPv6:2001:db8::1]}.
+
+        @raise InvalidDomain: C{text} is no address literal.
+        """
+        inner = text.removeprefix("[").removesuffix("]")
+        isV6 = inner[:5].lower() == "ipv6:"
+        try:
+            ip = ipaddress.ip_address(inner[5:] if isV6 else inner)
+        except ValueError:
+            ip = None
+        if ip is None or text != f"[{inner}]" or (ip.version == 6) != isV6:
+            raise InvalidDomain(f"{text[:LONGEST_NAME]!r} is not an address literal")
+        return cls(str(ip))
+
+    def __str__(self) -> str:
+        return f"[IPv6:{self.ip}]" if ":" in self.ip else f"[{self.ip}]"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """
+    A mail address (RFC 5321 4.1.2 Mailbox, RFC 6531 3.3).
+
+    @ivar localPart: Without quotes; case is kept.
+    """
+
+    localPart: str
+    domain: Domain | AddressLiteral
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """
+        @param text: C{local@domain}, without angle brackets.
+
+        @raise InvalidAddress: C{text} is no address.
+        """
+        local, at, domain = text.rpartition("@")
+        try:
+            if not at or len(text.encode("utf-8")) > LONGEST_ADDRESS:
+                raise InvalidDomain
+            parsed = parseHost(domain)
+        except (InvalidDomain, UnicodeError):
+            raise _notAnAddress(text) from None
+        return cls(_localPart(local, text), parsed)
+
+    @property
+    def needsSMTPUTF8(self) -> bool:
+        """
+        Whether it can only be sent to where SMTPUTF8 is spoken (RFC 6531).
+        """
+        return not self.localPart.isascii()
+
+    def __str__(self) -> str:
+        local = self.localPart
+        if not _DOT_STRING.match(local):
+            escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+            local = f'"{escaped}"'
+        return f"{local}@{self.domain}"
+
+
+def parseHost(text: str) -> Domain | AddressLiteral:
+    """
+    The part of an address behind the C{@}.
+
+    @raise InvalidDomain: C{text} is neither a domain nor an address literal.
+    """
+    if text.startswith("["):
+        return AddressLiteral.parse(text)
+    return Domain.parse(text)
+
+
+def _toASCII(name: str) -> str:
+    try:
+        return idna.encode(name, uts46=True, transitional=False).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        raise InvalidDomain(f"{name[:LONGEST_NAME]!r} is not a domain name") from None
+
+
+def _labelToUnicode(label: str) -> str:
+    try:
+        return idna.decode(label) if label.startswith("xn--") else label
+    except (idna.IDNAError, UnicodeError):
+        return label
+
+
+def _localPart(local: str, whole: str) -> str:
+    quoted = _QUOTED.match(local)
+    if quoted:
+        local = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif not _DOT_STRING.match(local):
+        raise _notAnAddress(whole)
+    if len(local.encode("utf-8")) > LONGEST_LOCAL_PART:
+        raise _notAnAddress(whole)
+    return local
+
+
+def _notAnAddress(text: str) -> InvalidAddress:
+    return InvalidAddress(f"{text[:LONGEST_ADDRESS]!r} is not a mail address")

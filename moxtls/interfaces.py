@@ -1,0 +1,464 @@
+"""
+The seams of moxtls, in the order a message meets them: the table of contents.
+
+Each has an implementation in memory in the package and one for real, and a
+test mixin that both pass.  Nothing here imports the rest of the package
+except for the values that the signatures name.
+
+Unless a docstring says otherwise, a C{Deferred} fails only when it is
+cancelled or when something of ours is broken (a disk, a database); what
+strangers do is always a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from moxtls.dns.answers import Answer, Kind
+from moxtls.domain import Domain
+from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy
+from moxtls.queue.values import Batch, Envelope, QueuedMessage, ReportKind, Result
+from moxtls.reporting.values import (
+    Draft,
+    NoReport,
+    OutgoingReport,
+    ReportKey,
+    ReportState,
+    StoredResult,
+    Subject,
+    Suppression,
+)
+from moxtls.tlsrpt.results import Failure, SessionOutcome
+
+# --- what others publish ---------------------------------------------------
+
+
+class IResolver(Interface):
+    """
+    Looks things up in the DNS.
+    """
+
+    validating: bool = Attribute(
+        """
+        Whether answers can be authentic at all: the servers that are asked
+        validate, and their word is trusted.  DANE is off where this is false.
+        """
+    )
+
+    def lookup(name: str, kind: Kind) -> Deferred[Answer]:
+        """
+        What is known about C{kind} records at C{name}; CNAMEs are followed.
+
+        @param name: A-labels, any case, with or without a final dot.  A name
+            that can't be in the DNS has no records.
+
+        @return: Fires with an L{Answer}, whatever happens.  Cancelling gives
+            up on it without disturbing others that asked the same.
+        """
+
+
+class IPolicyFetcher(Interface):
+    """
+    Fetches MTA-STS policies from where they are published.
+    """
+
+    def fetch(domain: Domain) -> Deferred[STSPolicy | Failure]:
+        """
+        The policy that C{domain} serves now (RFC 8461 3.3).
+
+        @return: Fires with the policy, or with the L{Failure} to be reported.
+        """
+
+
+class IPolicyStore(Interface):
+    """
+    Remembers MTA-STS policies.
+    """
+
+    def load(domain: Domain) -> Deferred[CachedPolicy | None]:
+        """
+        Fires with what is remembered, also if its time is over; with C{None}
+        if nothing is.
+        """
+
+    def save(entry: CachedPolicy) -> Deferred[None]:
+        """
+        Put C{entry} in the place of what is remembered about its domain.
+        """
+
+    def used(domain: Domain, now: float) -> Deferred[None]:
+        """
+        Set C{lastUse}, if anything is remembered.
+        """
+
+    def drop(domain: Domain) -> Deferred[bool]:
+        """
+        Forget about C{domain}.  Fires with whether there was anything.
+        """
+
+    def entries() -> Deferred[tuple[CachedPolicy, ...]]:
+        """
+        All of it, last used first.
+        """
+
+
+class IPolicyCache(Interface):
+    """
+    Says which MTA-STS policy applies to a delivery.
+    """
+
+    def get(domain: Domain) -> Deferred[STSLookup]:
+        """
+        The policy of C{domain}, checked against its DNS record, fetched if
+        need be.
+
+        @return: Fires with an L{STSLookup}, whatever happens.
+        """
+
+
+# --- on the way out ---------------------------------------------------------
+
+
+class IQueue(Interface):
+    """
+    Keeps messages until they are delivered or given up.
+    """
+
+    def submit(envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
+        """
+        Take responsibility for a message.
+
+        @param body: Chunks of the message: CRLF line ends, no dot-stuffing.
+
+        @return: Fires with the message's id once it would survive a power
+            cut; with that of the earlier message if the envelope's C{key} is
+            known.
+        """
+
+    def messages() -> Deferred[tuple[QueuedMessage, ...]]:
+        """
+        Fires with what is in the queue, oldest first.
+        """
+
+    def retry(messageID: str) -> Deferred[bool]:
+        """
+        Attempt a message at once.  Fires with whether there is one.
+        """
+
+    def hold(messageID: str, held: bool) -> Deferred[bool]:
+        """
+        Hold a message, or release it.  Fires with whether there is one.
+        """
+
+    def drop(messageID: str) -> Deferred[bool]:
+        """
+        Forget a message, without a DSN.  Fires with whether there was one.
+        """
+
+
+class ICourier(Interface):
+    """
+    One way for mail to leave the queue.
+    """
+
+    def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+        """
+        Make one attempt.
+
+        @return: Fires with one L{Result} for each recipient of each parcel.
+            Cancelling breaks the attempt off; the queue then counts it as not
+            made.
+        """
+
+
+class ISessionObserver(Interface):
+    """
+    Is told how TLS went.
+    """
+
+    def sessionEnded(outcome: SessionOutcome) -> Deferred[None]:
+        """
+        An attempt to reach a domain is over.
+
+        @return: Fires once this is recorded.  Who calls it may wait or not,
+            but has to log a failure and go on: mail is never held up by it.
+        """
+
+
+class IReportObserver(Interface):
+    """
+    Is told by the queue what became of reports.
+    """
+
+    def reportEnded(envelope: Envelope, result: Result) -> Deferred[None]:
+        """
+        A message whose C{envelope.report} is set was delivered to a recipient
+        or given up for it; C{result} is never C{TEMPORARY} unless it was the
+        last attempt.
+        """
+
+
+class IMailbox(Interface):
+    """
+    Where mail for people on this host goes.
+    """
+
+    def deliver(
+        mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        """
+        Store a message.
+
+        @param mailbox: Names separated by C{/}, such as C{Postmaster/tlsrpt};
+            made if it isn't there.
+        @param seen: Whether it is to look read.
+
+        @return: Fires once it would survive a power cut.
+        """
+
+
+# --- what is kept -------------------------------------------------------------
+
+
+class IOutcomeStore(Interface):
+    """
+    How TLS went, per policy domain and UTC day, until reports have taken it.
+
+    Everything recorded is kept per policy domain, recipient domain and day,
+    and counted: the cost doesn't grow with a domain's traffic.
+    """
+
+    def record(day: date, outcome: SessionOutcome) -> Deferred[None]:
+        """
+        Count an outcome.
+
+        @param day: The UTC day in which the attempt ended (RFC 8460 4.1).
+
+        @return: Fires once it would survive a restart.
+        """
+
+    def results(
+        day: date | None = None,
+        policyDomain: Domain | None = None,
+        recipientDomain: Domain | None = None,
+    ) -> Deferred[tuple[StoredResult, ...]]:
+        """
+        What is stored, as far as it has the values given; ordered by day,
+        policy domain and recipient domain.
+        """
+
+    def remove(domain: Domain, day: date | None = None) -> Deferred[int]:
+        """
+        Forget what is stored about C{domain} as a policy domain.  Fires with
+        how many results went.
+        """
+
+    def count(phase: int, before: date) -> Deferred[int]:
+        """
+        Fires with how many sendable L{Subject}s there are (see C{subjects}).
+        """
+
+    def subjects(
+        phase: int, before: date, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        """
+        Subjects of days before C{before} that aren't settled, by day and
+        domain, at most C{limit}, from behind C{after} on.
+
+        Phase 0: recipient domains; C{sendable} if a result whose policy
+        domain and recipient domain are both that domain has C{sendReport}.
+        Phase 1: other policy domains; C{sendable} if any of their results
+        from other recipient domains has.
+        """
+
+    def settle(
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        """
+        In one transaction, file C{reports}, and mark as told what they were
+        made from: in phase 0 all results with that recipient domain and day,
+        in phase 1 all with that policy domain and day and another recipient
+        domain.  What nobody needs any more is removed: a recipient domain's
+        own result once it is told, any other once both sides are.
+
+        A report whose key is known is passed over: it was made before.
+
+        @param destinations: Where the reports go, to be remembered; empty if
+            no report was made.
+
+        @return: Fires with how many of C{reports} are new.
+        """
+
+    def prune(before: date) -> Deferred[int]:
+        """
+        Remove what is older than the day C{before}.  Fires with how many
+        results went.
+        """
+
+
+class IReportArchive(Interface):
+    """
+    Reports of ours, from being composed to long after they have arrived.
+    """
+
+    def take(kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
+        """
+        The next report for C{node} to give to its queue: one it had taken
+        before and not marked, else one that nobody has taken, which is marked
+        C{HANDING} in C{node}'s name.  Nobody else is given it after that.
+
+        @return: Fires with C{None} if there is nothing to do.
+        """
+
+    def mark(
+        key: ReportKey, state: ReportState, now: float, detail: str = ""
+    ) -> Deferred[None]:
+        """
+        Note how far a report got.  A state is never gone back on: marking as
+        C{QUEUED} what is C{DELIVERED} or C{FAILED} has no effect.
+        """
+
+    def reports(
+        kind: ReportKind | None = None,
+        domain: Domain | None = None,
+        state: ReportState | None = None,
+        limit: int = 1000,
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        """
+        Fires with reports, latest first.
+        """
+
+    def find(key: str) -> Deferred[OutgoingReport | None]:
+        """
+        The report with that C{str(ReportKey)}.
+        """
+
+    def bySender(sender: str) -> Deferred[OutgoingReport | None]:
+        """
+        The report that went out with that envelope sender, compared without
+        regard to case.
+        """
+
+    def prune(before: float) -> Deferred[int]:
+        """
+        Remove what was composed before that second and is in none of the
+        states C{COMPOSED} and C{HANDING}.
+        """
+
+
+class ISuppressions(Interface):
+    """
+    Destinations that get no reports for the time being.
+    """
+
+    def active(
+        destination: str, kind: ReportKind, now: float
+    ) -> Deferred[Suppression | None]:
+        """
+        Fires with what keeps reports of C{kind} from C{destination}, if
+        anything does.
+        """
+
+    def put(suppression: Suppression) -> Deferred[None]:
+        """
+        Add an entry, in place of one for the same destination and kind.
+        """
+
+    def remove(destination: str, kind: ReportKind | None) -> Deferred[bool]:
+        """
+        Fires with whether there was such an entry.
+        """
+
+    def entries() -> Deferred[tuple[Suppression, ...]]:
+        """
+        All of them, also those whose time is over, latest first.
+        """
+
+    def get(destination: str, kind: ReportKind | None) -> Deferred[Suppression | None]:
+        """
+        Fires with the entry for exactly that destination and kind, also if
+        its time is over.
+        """
+
+
+class ILeases(Interface):
+    """
+    Makes sure that of many nodes one does what is to be done once.
+    """
+
+    def acquire(name: str, holder: str, until: float, now: float) -> Deferred[bool]:
+        """
+        Take or prolong a lease.
+
+        @return: Fires with whether C{holder} has it now; it doesn't if
+            somebody else's has not run out yet.
+        """
+
+    def release(name: str, holder: str) -> Deferred[None]:
+        """
+        Give it up, if C{holder} has it.
+        """
+
+
+# --- reporting --------------------------------------------------------------------
+
+
+class IReportSource(Interface):
+    """
+    One kind of report: what is owed, and what is in it.
+
+    The schedule, spreading, composing of mail, signing, suppression, handing
+    over and cleaning up are the service's.
+    """
+
+    kind: ReportKind = Attribute("Which kind.")
+    phases: int = Attribute("How many rounds there are, one after the other.")
+
+    def count(phase: int, now: float) -> Deferred[int]:
+        """
+        Fires with how many reports may be owed at C{now}, for spreading.
+        """
+
+    def subjects(
+        phase: int, now: float, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        """
+        What may be owed at C{now}, in order, from behind C{after} on.
+        """
+
+    def draft(subject: Subject) -> Deferred[Draft | NoReport]:
+        """
+        Look up where a report is wanted, and compose it.
+        """
+
+    def settle(
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        """
+        As L{IOutcomeStore.settle}.
+        """
+
+    def prune(now: float) -> Deferred[None]:
+        """
+        Remove what is too old to be reported.
+        """
+
+
+class IReportSubmitter(Interface):
+    """
+    Hands composed reports over for delivery.
+    """
+
+    def submit(report: OutgoingReport) -> Deferred[None]:
+        """
+        Fires once the report is in safe hands; doing it again for the same
+        key changes nothing.
+        """

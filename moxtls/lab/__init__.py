@@ -1,0 +1,3 @@
+"""
+A small internet on loopback.
+"""

@@ -1,0 +1,3 @@
+"""
+Where mail for this host ends.
+"""

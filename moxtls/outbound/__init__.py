@@ -1,0 +1,3 @@
+"""
+From a message for a domain to what TLS did on the way.
+"""

@@ -1,0 +1,3 @@
+"""
+What a receiving domain asks of those who deliver to it.
+"""

@@ -1,0 +1,3 @@
+"""
+Mail that was accepted and has not left yet.
+"""

@@ -1,0 +1,165 @@
+# -*- test-case-name: tests.queue.test_values -*-
+"""
+Messages on their way out.  No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
+
+
+class ReportKind(StrEnum):
+    """
+    The two kinds of report that are sent.
+    """
+
+    TLS = "tls"
+    DMARC = "dmarc"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """
+    Where a message comes from and goes to, and what may happen on the way.
+
+    @ivar sender: The reverse-path without angle brackets; empty for the null
+        one.
+    @ivar recipients: Addresses; or, for a report only, one C{https:} URI to
+        which the body is posted.
+    @ivar requireTLS: C{True}: RFC 8689 2 REQUIRETLS.  C{False}: the header
+        field C{TLS-Required: No} of RFC 8689 3.  C{None}: neither.
+    @ivar report: Of which kind of report of ours this is one, if it is one.
+    @ivar key: Submitting the same non-empty key again adds nothing.
+    @ivar maxAttempts: After how many attempts to give up; 0 for as many as
+        the schedule has.
+    @ivar contentType: Of the body, for a recipient that is a URI.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    eightBit: bool = False
+    smtputf8: bool = False
+    requireTLS: bool | None = None
+    report: ReportKind | None = None
+    key: str = ""
+    maxAttempts: int = 0
+    contentType: str = ""
+
+
+class Ending(Enum):
+    """
+    What an attempt came to for one recipient.
+    """
+
+    DELIVERED = "delivered"
+    TEMPORARY = "temporary"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    How an attempt ended for one recipient of one message.
+
+    @ivar messageID: The queue's, not the header field.
+    @ivar status: Enhanced status code (RFC 3463), such as C{5.1.1}; never
+        empty.
+    @ivar code: The SMTP reply code, 0 if none was received.
+    @ivar text: For people; may hold a stranger's words.
+    @ivar host: The host that said so; empty if it didn't come to that.
+    @ivar retryAfter: Seconds the other side asked us to wait, if it did.
+    """
+
+    messageID: str
+    recipient: str
+    ending: Ending
+    status: str
+    code: int = 0
+    text: str = ""
+    host: str = ""
+    retryAfter: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """
+    One message of a L{Batch}: those of its recipients that are in the
+    batch's domain and due.
+
+    @ivar path: The body: CRLF line ends, no dot-stuffing; must not be
+        changed.
+    """
+
+    messageID: str
+    sender: str
+    recipients: tuple[str, ...]
+    path: Path
+    size: int
+    eightBit: bool = False
+    smtputf8: bool = False
+    contentType: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    Messages that can go out in one connection: one destination, one set of
+    demands on TLS.
+
+    @ivar destination: The recipients' domain (A-labels) or address literal,
+        or the URI to post to.
+    @ivar requireTLS: As in L{Envelope}.
+    @ivar attempt: The highest number of attempts made so far for any of its
+        recipients, this one included: 1 for the first.
+    """
+
+    destination: str
+    parcels: tuple[Parcel, ...]
+    requireTLS: bool | None = None
+    report: ReportKind | None = None
+    attempt: int = 1
+
+
+class RecipientState(StrEnum):
+    """
+    Where a recipient of a queued message stands.
+    """
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRecipient:
+    """
+    @ivar nextAttempt: Unix seconds.
+    @ivar lastResult: C{None} before the first attempt.
+    """
+
+    recipient: str
+    destination: str
+    state: RecipientState
+    attempts: int
+    nextAttempt: float
+    lastResult: Result | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """
+    A message in the queue, as shown to the postmaster.
+
+    @ivar queued: Unix seconds.
+    @ivar held: Held messages are not attempted until released.
+    """
+
+    messageID: str
+    envelope: Envelope
+    size: int
+    queued: float
+    held: bool
+    path: Path
+    recipients: tuple[QueuedRecipient, ...]

@@ -1,0 +1,3 @@
+"""
+What all kinds of outgoing report share.
+"""

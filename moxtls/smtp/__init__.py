@@ -1,0 +1,3 @@
+"""
+The SMTP protocol: bytes in, events out, and thin Twisted shells.
+"""

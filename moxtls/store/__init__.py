@@ -1,0 +1,3 @@
+"""
+The ledger: what is kept, and its writer.
+"""

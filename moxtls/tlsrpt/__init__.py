@@ -1,0 +1,3 @@
+"""
+From TLS outcomes to RFC 8460 reports.
+"""

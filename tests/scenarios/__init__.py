@@ -1,0 +1,3 @@
+"""
+Whole flows, in memory.
+"""
