@@ -11,6 +11,16 @@ from enum import Enum, auto
 
 from cryptography.x509 import Certificate
 
+from moxtls.policy.dane import DANEVerdict
+
+__all__ = [
+    "STARTTLS",
+    "DANEVerdict",
+    "SessionRecord",
+    "TLSTrouble",
+    "Verification",
+]
+
 
 class STARTTLS(Enum):
     """
@@ -29,19 +39,6 @@ class STARTTLS(Enum):
     INJECTED = auto()
     BROKEN = auto()
     COMPLETED = auto()
-
-
-class DANEVerdict(Enum):
-    """
-    What TLSA records say about a certificate chain (RFC 7671, 7672).
-
-    C{NOT_ASKED}: there were no usable records.
-    """
-
-    NOT_ASKED = auto()
-    MATCHED = auto()
-    NO_MATCH = auto()
-    NO_MATCH_WITH_ERRORS = auto()
 
 
 @dataclass(frozen=True, slots=True)
