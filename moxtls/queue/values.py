@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
 
+from moxtls.domain import Address
+
 
 class ReportKind(StrEnum):
     """
@@ -163,3 +165,22 @@ class QueuedMessage:
     held: bool
     path: Path
     recipients: tuple[QueuedRecipient, ...]
+
+
+def destinationOf(recipient: str) -> str:
+    """
+    Where mail for C{recipient} goes: its domain in A-labels or its address
+    literal; a URI is its own destination.
+
+    @raise InvalidAddress: C{recipient} is neither an address nor such a URI.
+    """
+    if recipient[:8].lower() == "https://":
+        return recipient
+    return str(Address.parse(recipient).domain)
+
+
+def distinct(recipients: tuple[str, ...]) -> tuple[str, ...]:
+    """
+    The same recipients in the same order, each once.
+    """
+    return tuple(dict.fromkeys(recipients))

@@ -1,0 +1,100 @@
+# -*- test-case-name: tests.queue.test_memory -*-
+"""
+A queue that keeps what it is given and sends nothing: for tests, and for
+embedding moxtls where mail leaves by other means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from moxtls.interfaces import IQueue
+from moxtls.queue.values import (
+    Envelope,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+    destinationOf,
+    distinct,
+)
+
+
+@implementer(IQueue)
+class MemoryQueue:
+    """
+    L{IQueue} without a disk and without couriers.
+
+    @ivar bodies: What was submitted, by the message's id; also of messages
+        that were dropped since.
+    @ivar retried: The ids given to L{retry}.
+    """
+
+    def __init__(self, clock: IReactorTime, newID: Callable[[], str]) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self.retried: list[str] = []
+        self._clock = clock
+        self._newID = newID
+        self._messages: dict[str, QueuedMessage] = {}
+        self._keys: dict[str, str] = {}
+
+    @property
+    def envelopes(self) -> list[Envelope]:
+        """
+        Of what is in the queue, oldest first.
+        """
+        return [message.envelope for message in self._messages.values()]
+
+    def submit(self, envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
+        return execute(self._submit, envelope, body)
+
+    def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
+        return succeed(tuple(self._messages.values()))
+
+    def retry(self, messageID: str) -> Deferred[bool]:
+        message = self._messages.get(messageID)
+        if message is None:
+            return succeed(False)
+        self.retried.append(messageID)
+        now = self._clock.seconds()
+        due = tuple(replace(each, nextAttempt=now) for each in message.recipients)
+        self._messages[messageID] = replace(message, recipients=due)
+        return succeed(True)
+
+    def hold(self, messageID: str, held: bool) -> Deferred[bool]:
+        message = self._messages.get(messageID)
+        if message is not None:
+            self._messages[messageID] = replace(message, held=held)
+        return succeed(message is not None)
+
+    def drop(self, messageID: str) -> Deferred[bool]:
+        return succeed(self._messages.pop(messageID, None) is not None)
+
+    def _submit(self, envelope: Envelope, body: Sequence[bytes]) -> str:
+        known = self._keys.get(envelope.key) if envelope.key else None
+        if known is not None:
+            return known
+        envelope = replace(envelope, recipients=distinct(envelope.recipients))
+        now = self._clock.seconds()
+        recipients = tuple(
+            QueuedRecipient(
+                each, destinationOf(each), RecipientState.WAITING, 0, now, None
+            )
+            for each in envelope.recipients
+        )
+        if not recipients:
+            raise ValueError("A message needs a recipient")
+        messageID = self._newID()
+        message = b"".join(body)
+        self.bodies[messageID] = message
+        self._messages[messageID] = QueuedMessage(
+            messageID, envelope, len(message), now, False, Path(messageID), recipients
+        )
+        if envelope.key:
+            self._keys[envelope.key] = messageID
+        return messageID

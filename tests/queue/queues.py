@@ -1,0 +1,168 @@
+"""
+What every L{IQueue} has to do.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.domain import InvalidAddress
+from moxtls.interfaces import IQueue
+from moxtls.queue.values import Envelope, QueuedMessage, RecipientState
+
+BODY = (b"Subject: hello\r\n", b"\r\nbody\r\n")
+ENVELOPE = Envelope("us@sender.example", ("you@first.example", "me@Second.example"))
+
+
+class QueueMixin(SynchronousTestCase):
+    """
+    Tests for L{IQueue}, over a queue that attempts nothing.
+    """
+
+    clock: Clock
+
+    def makeQueue(self) -> IQueue:
+        """
+        An empty queue on C{self.clock}.
+        """
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.queue = self.makeQueue()
+
+    def submit(self, envelope: Envelope = ENVELOPE) -> str:
+        return self.successResultOf(self.queue.submit(envelope, BODY))
+
+    def messages(self) -> tuple[QueuedMessage, ...]:
+        return self.successResultOf(self.queue.messages())
+
+    def test_interface(self) -> None:
+        """
+        It is what it says.
+        """
+        verifyObject(IQueue, self.queue)
+
+    def test_submitted(self) -> None:
+        """
+        What was submitted is listed with all of its envelope, once per
+        recipient, due at once.
+        """
+        envelope = Envelope(
+            "us@sender.example",
+            ("you@first.example", "me@[192.0.2.1]", "you@first.example"),
+            eightBit=True,
+            smtputf8=True,
+            requireTLS=False,
+            maxAttempts=3,
+            contentType="text/x",
+        )
+        messageID = self.submit(envelope)
+        (message,) = self.messages()
+        self.assertEqual(message.messageID, messageID)
+        self.assertEqual(
+            message.envelope.recipients, ("you@first.example", "me@[192.0.2.1]")
+        )
+        self.assertEqual(message.envelope.requireTLS, False)
+        self.assertTrue(message.envelope.eightBit and message.envelope.smtputf8)
+        self.assertEqual(message.envelope.maxAttempts, 3)
+        self.assertEqual(message.envelope.contentType, "text/x")
+        self.assertEqual(message.size, sum(map(len, BODY)))
+        self.assertEqual(message.queued, self.clock.seconds())
+        self.assertEqual(
+            [
+                (each.destination, each.state, each.attempts, each.nextAttempt)
+                for each in message.recipients
+            ],
+            [
+                ("first.example", RecipientState.WAITING, 0, self.clock.seconds()),
+                ("[192.0.2.1]", RecipientState.WAITING, 0, self.clock.seconds()),
+            ],
+        )
+
+    def test_key(self) -> None:
+        """
+        A key that is known adds nothing, and gives the id of the message it
+        came with, also when that has left the queue.
+        """
+        keyed = Envelope("", ("a@first.example",), key="report 1")
+        first = self.submit(keyed)
+        self.assertEqual(self.submit(keyed), first)
+        self.assertEqual(len(self.messages()), 1)
+        self.successResultOf(self.queue.drop(first))
+        self.assertEqual(self.submit(keyed), first)
+        self.assertEqual(self.messages(), ())
+
+    def test_noKey(self) -> None:
+        """
+        Without a key, equal submissions are different messages.
+        """
+        self.assertNotEqual(self.submit(), self.submit())
+        self.assertEqual(len(self.messages()), 2)
+
+    def test_uri(self) -> None:
+        """
+        A URI is its own destination.
+        """
+        self.submit(Envelope("", ("https://a.example/v1?x=y",)))
+        (recipient,) = self.messages()[0].recipients
+        self.assertEqual(recipient.destination, "https://a.example/v1?x=y")
+
+    def test_refused(self) -> None:
+        """
+        What nobody could deliver is not accepted.
+        """
+        bad = self.queue.submit(Envelope("", ("nobody at all",)), BODY)
+        self.failureResultOf(bad, InvalidAddress)
+        self.failureResultOf(self.queue.submit(Envelope("", ()), BODY), ValueError)
+        self.assertEqual(self.messages(), ())
+
+    def test_oldestFirst(self) -> None:
+        """
+        Messages are listed in the order in which they came.
+        """
+        first = self.submit()
+        self.clock.advance(1)
+        second = self.submit()
+        self.assertEqual([m.messageID for m in self.messages()], [first, second])
+
+    def test_hold(self) -> None:
+        """
+        A message can be held, and released.
+        """
+        messageID = self.submit()
+        for held in (True, False):
+            self.assertTrue(self.successResultOf(self.queue.hold(messageID, held)))
+            self.assertEqual(self.messages()[0].held, held)
+
+    def test_drop(self) -> None:
+        """
+        A dropped message is gone.
+        """
+        messageID = self.submit()
+        self.assertTrue(self.successResultOf(self.queue.drop(messageID)))
+        self.assertFalse(self.successResultOf(self.queue.drop(messageID)))
+        self.assertEqual(self.messages(), ())
+
+    def test_retry(self) -> None:
+        """
+        Retrying makes every waiting recipient due.
+        """
+        messageID = self.submit()
+        self.clock.advance(10)
+        self.assertTrue(self.successResultOf(self.queue.retry(messageID)))
+        (message,) = self.messages()
+        self.assertEqual(
+            {each.nextAttempt for each in message.recipients}, {self.clock.seconds()}
+        )
+
+    def test_unknown(self) -> None:
+        """
+        What isn't there can't be dealt with.
+        """
+        self.assertFalse(self.successResultOf(self.queue.retry("x")))
+        self.assertFalse(self.successResultOf(self.queue.hold("x", True)))
+        self.assertFalse(self.successResultOf(self.queue.drop("x")))
