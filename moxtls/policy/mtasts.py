@@ -6,10 +6,12 @@ No I/O.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moxtls.domain import Domain
+from moxtls.domain import Domain, InvalidDomain
 from moxtls.tlsrpt.results import Failure
 
 
@@ -83,3 +85,177 @@ class STSLookup:
     policy: STSPolicy | None = None
     failure: Failure | None = None
     temporary: bool = False
+
+
+#: RFC 8461 3.2: the most that max_age can be, a year.
+LONGEST_AGE = 31557600
+
+# RFC 8461 3.1: "records which do not begin with v=STSv1; are discarded".  The
+# delimiter is *WSP ";" *WSP, so blanks may come before the semicolon.
+_STS = re.compile(rb"v=STSv1(?=[ \t]*;)")
+# RFC 8461 3.1, 3.2: sts-ext-name, which the known names are examples of.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+# RFC 8461 3.1: sts-extension = sts-ext-name "=" sts-ext-value.
+_FIELD = re.compile(rf"({_NAME})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
+# RFC 8461 3.1: sts-id = "id=" 1*32(ALPHA / DIGIT).
+_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
+# RFC 8461 3.2: sts-policy-ext-name ":" *WSP sts-policy-ext-value *WSP.  The
+# value has no blanks around it, and no controls.
+_VALUE = r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?"
+_LINE = re.compile(rf"({_NAME}):[ \t]*({_VALUE})[ \t]*\Z")
+# RFC 8461 3.2: sts-policy-max-age-value = 1*10(DIGIT).
+_MAX_AGE = re.compile(r"[0-9]{1,10}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class STSRecord:
+    """
+    The TXT record at C{_mta-sts} (RFC 8461 3.1).
+
+    @ivar id: Changes whenever the policy does.
+    """
+
+    id: str
+
+
+class RecordTrouble(StrEnum):
+    """
+    Why there is no L{STSRecord}, as a RFC 8460 failure-reason-code.
+    """
+
+    NONE = "no-mta-sts-dns-txt-record"
+    MULTIPLE = "multiple-mta-sts-records"
+    SYNTAX = "record-syntax-error"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTrouble:
+    """
+    What is wrong with a policy, for the log.
+
+    @ivar line: Counted from 1; 0 if it is about the whole.
+    """
+
+    reason: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}" if self.line else self.reason
+
+
+def recordName(domain: Domain) -> str:
+    """
+    Where the TXT record of C{domain} is (RFC 8461 3.1).
+    """
+    return f"_mta-sts.{domain}"
+
+
+def policyHost(domain: Domain) -> str:
+    """
+    The host that serves the policy of C{domain} (RFC 8461 3.2).
+    """
+    return f"mta-sts.{domain}"
+
+
+def parseRecords(texts: Iterable[bytes]) -> STSRecord | RecordTrouble:
+    """
+    The one MTA-STS record among the TXT records at a name.
+
+    @param texts: Each with its character-strings joined.
+    """
+    found = [text for text in texts if _STS.match(text)]
+    if not found:
+        return RecordTrouble.NONE
+    if len(found) > 1:
+        return RecordTrouble.MULTIPLE
+    return _parseRecord(found[0])
+
+
+def parsePolicy(body: bytes) -> STSPolicy | PolicyTrouble:
+    """
+    Read the resource of RFC 8461 3.2.
+
+    Lines may end either way, and blank ones at the end are overlooked.
+    C{max_age} is never more than L{LONGEST_AGE}.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return PolicyTrouble("not UTF-8")
+    lines = tuple(line.removesuffix("\r") for line in text.split("\n"))
+    while lines and not lines[-1].strip(" \t\r"):
+        lines = lines[:-1]
+    patterns: list[str] = []
+    fields: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        field = _LINE.match(line)
+        if field is None:
+            return PolicyTrouble("not a key and a value", number)
+        name, value = field[1], field[2]
+        if name != "mx":
+            # RFC 8461 3.2: of a field that isn't repeated the first counts.
+            fields.setdefault(name, value)
+        elif _isPattern(value):
+            patterns.append(value.lower())
+        else:
+            return PolicyTrouble("not a host or pattern in A-labels", number)
+    return _policyOf(fields, tuple(dict.fromkeys(patterns)), lines)
+
+
+def matches(policy: STSPolicy, host: Domain) -> bool:
+    """
+    Whether C{host} may be a mail exchange under C{policy} (RFC 8461 4.1).
+
+    A wildcard stands for exactly one label, the leftmost.
+    """
+    _, dot, rest = host.ascii.partition(".")
+    return host.ascii in policy.mx or (bool(dot) and f"*.{rest}" in policy.mx)
+
+
+def _parseRecord(text: bytes) -> STSRecord | RecordTrouble:
+    try:
+        # RFC 8461 3.1: sts-field-delim = *WSP ";" *WSP.
+        fields = [field.strip(" \t") for field in text.decode("ascii").split(";")]
+    except UnicodeDecodeError:
+        return RecordTrouble.SYNTAX
+    if not fields[-1]:
+        # RFC 8461 3.1: one delimiter may come behind the last field.
+        fields.pop()
+    parsed = [_FIELD.match(field) for field in fields[1:]]
+    ids = [field[2] for field in parsed if field and field[1] == "id"]
+    # RFC 8461 3.2: of duplicates all but the first are ignored.
+    if not all(parsed) or not ids or not _ID.match(ids[0]):
+        return RecordTrouble.SYNTAX
+    return STSRecord(ids[0])
+
+
+def _policyOf(
+    fields: dict[str, str], patterns: tuple[str, ...], lines: tuple[str, ...]
+) -> STSPolicy | PolicyTrouble:
+    if fields.get("version") != "STSv1":
+        return PolicyTrouble("version is not STSv1")
+    try:
+        mode = Mode(fields.get("mode", ""))
+    except ValueError:
+        return PolicyTrouble("mode is none of enforce, testing and none")
+    age = fields.get("max_age", "")
+    if not _MAX_AGE.match(age):
+        return PolicyTrouble("max_age is not a number of seconds")
+    if not patterns and mode is not Mode.NONE:
+        return PolicyTrouble("no mx")
+    # Reading of RFC 8461 3.2: more than the maximum value is a wish for the
+    # longest time there is.  To refuse the policy would take the domain's
+    # protection away for a slip that does no harm.
+    return STSPolicy(mode, min(int(age), LONGEST_AGE), patterns, lines)
+
+
+def _isPattern(value: str) -> bool:
+    # RFC 8461 3.2: sts-policy-mx-value = ["*."] Domain, and no U-labels.
+    host = value.removeprefix("*.")
+    if not host.isascii() or host.endswith("."):
+        return False
+    try:
+        Domain.parse(host)
+    except InvalidDomain:
+        return False
+    return True

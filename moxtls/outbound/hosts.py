@@ -1,0 +1,52 @@
+# -*- test-case-name: tests.outbound.test_candidates -*-
+"""
+Asks the DNS for the hosts of a domain, and for their addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import gatherResults
+
+from moxtls.dns.answers import Kind
+from moxtls.domain import AddressLiteral
+from moxtls.interfaces import IResolver
+from moxtls.outbound.candidates import (
+    Host,
+    HostAddresses,
+    NextHop,
+    hostAddresses,
+    literalAddresses,
+    literalHop,
+    nextHop,
+)
+
+#: In order of preference (RFC 6724 leaves IPv6 first).
+FAMILIES = (Kind.AAAA, Kind.A)
+
+
+async def gather(
+    resolver: IResolver, domain: Host, jitter: Callable[[], float]
+) -> NextHop:
+    """
+    The hosts that take mail for C{domain}, in the order in which to try them.
+    """
+    if isinstance(domain, AddressLiteral):
+        return literalHop(domain)
+    answer = await resolver.lookup(domain.ascii, Kind.MX)
+    return nextHop(domain, answer, jitter)
+
+
+async def gatherAddresses(
+    resolver: IResolver, host: Host, families: Sequence[Kind] = FAMILIES
+) -> HostAddresses:
+    """
+    The addresses of C{host}.
+
+    @param families: C{A}, C{AAAA} or both, the preferred one first.
+    """
+    if isinstance(host, AddressLiteral):
+        return literalAddresses(host)
+    lookups = [resolver.lookup(host.ascii, family) for family in families]
+    return hostAddresses(host, await gatherResults(lookups))

@@ -1,0 +1,186 @@
+# -*- test-case-name: tests.policy.test_anchors -*-
+"""
+Whether certificates lead from a leaf to a trust anchor that the DNS names
+(RFC 7671 5.2, RFC 7672 3.1.2).  No I/O.
+
+This is not the Web PKI: there are no roots but the anchor, and it may be
+anywhere in what the server sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.x509 import Certificate
+
+from moxtls.domain import Domain
+from moxtls.policy.constraints import ChainError, checkIssuer, checkLeaf
+
+#: Real chains have two to five; a server may add some that are of no use.
+MOST_CERTIFICATES = 15
+#: Bounds the work on certificates that all might have issued one another.
+MOST_SIGNATURES = 60
+
+# DER tags, and where subjectPublicKeyInfo is in RFC 5280 4.1 TBSCertificate
+# behind the version.
+_EXPLICIT_VERSION = 0xA0
+_SPKI_POSITION = 5
+
+
+class NotReached(ChainError):
+    """
+    No certificates lead from the leaf to the anchor.
+    """
+
+
+class Search:
+    """
+    Looks for ways from one leaf to anchors.
+
+    Keeps count of its work, so that one is made for each handshake.
+    """
+
+    def __init__(
+        self, chain: Sequence[Certificate], names: Sequence[Domain], now: float
+    ) -> None:
+        """
+        @param chain: As sent, leaf first, not empty.
+        @param names: For which the leaf may be.
+        @param now: Unix seconds.
+        """
+        self.chain = tuple(chain[:MOST_CERTIFICATES])
+        self._names = tuple(names)
+        self._now = now
+        self._left = MOST_SIGNATURES
+
+    def checkUnder(self, anchor: Certificate) -> None:
+        """
+        @raise ChainError: C{anchor} doesn't vouch for the leaf.
+        """
+        self._climb(self.chain[:1], (anchor,), lambda top: top == anchor)
+
+    def checkUnderKey(self, key: bytes) -> bool:
+        """
+        @param key: SubjectPublicKeyInfo.
+
+        @return: Whether the key has signed anything here at all.
+
+        @raise ChainError: It has, but doesn't vouch for the leaf.
+        """
+        try:
+            self._climb(self.chain[:1], (), lambda top: self._isSignedBy(top, key))
+        except NotReached:
+            return False
+        return True
+
+    def _climb(
+        self,
+        path: tuple[Certificate, ...],
+        anchors: tuple[Certificate, ...],
+        reached: Callable[[Certificate], bool],
+    ) -> None:
+        if reached(path[-1]):
+            self._checkPath(path)
+            return
+        trouble: ChainError = NotReached("no way to the anchor")
+        for issuer in (*anchors, *self.chain[1:]):
+            if issuer in path or not self._hasIssued(issuer, path[-1]):
+                continue
+            try:
+                self._climb((*path, issuer), anchors, reached)
+            except NotReached:
+                continue
+            except ChainError as error:
+                trouble = error
+            else:
+                return
+        raise trouble
+
+    def _checkPath(self, path: tuple[Certificate, ...]) -> None:
+        for certificate in path:
+            begin = certificate.not_valid_before_utc.timestamp()
+            end = certificate.not_valid_after_utc.timestamp()
+            if not begin <= self._now <= end:
+                raise ChainError("not valid now")
+        for position in range(1, len(path)):
+            checkIssuer(path[position], path[:position])
+        checkLeaf(path[0], self._names)
+
+    def _hasIssued(self, issuer: Certificate, certificate: Certificate) -> bool:
+        if issuer.subject != certificate.issuer:
+            return False
+        self._spend()
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return False
+        return True
+
+    def _isSignedBy(self, certificate: Certificate, key: bytes) -> bool:
+        self._spend()
+        try:
+            return _verifies(certificate, key)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return False
+
+    def _spend(self) -> None:
+        if self._left == 0:
+            raise ChainError("too many signatures to check")
+        self._left -= 1
+
+
+def spki(certificate: Certificate) -> bytes:
+    """
+    The C{subjectPublicKeyInfo} of a certificate as it is in there.
+
+    To load the key and write it again fails for algorithms not known here,
+    and could change how the parameters are encoded.
+    """
+    [content] = _elements(certificate.tbs_certificate_bytes)
+    fields = list(_elements(content[1]))
+    if fields[0][0] == _EXPLICIT_VERSION:
+        fields.pop(0)
+    return fields[_SPKI_POSITION][2]
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """
+    The tag, the content and the whole of each element in a row.
+    """
+    at = 0
+    while at < len(der):
+        length, start = der[at + 1], at + 2
+        if length >= 0x80:
+            octets = length - 0x80
+            length = int.from_bytes(der[start : start + octets], "big")
+            start += octets
+        yield der[at], der[start : start + length], der[at : start + length]
+        at = start + length
+
+
+def _verifies(certificate: Certificate, der: bytes) -> bool:
+    """
+    @raise Exception: One of those in L{Search._isSignedBy}: it doesn't.
+    """
+    key = load_der_public_key(der)
+    signature, signed = certificate.signature, certificate.tbs_certificate_bytes
+    parameters = certificate.signature_algorithm_parameters
+    digest = certificate.signature_hash_algorithm
+    if isinstance(key, rsa.RSAPublicKey):
+        if digest is None or not isinstance(
+            parameters, (padding.PKCS1v15, padding.PSS)
+        ):
+            return False
+        key.verify(signature, signed, parameters, digest)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(parameters, ec.ECDSA):
+            return False
+        key.verify(signature, signed, parameters)
+    elif isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
+        key.verify(signature, signed)
+    else:
+        return False
+    return True
