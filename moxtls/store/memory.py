@@ -1,0 +1,466 @@
+# -*- test-case-name: tests.store.test_memory -*-
+"""
+The stores of L{moxtls.interfaces} in memory: for tests, for embedding, and
+for who needs nothing to survive a restart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.interfaces import (
+    ILeases,
+    IOutcomeStore,
+    IPolicyStore,
+    IReportArchive,
+    ISuppressions,
+)
+from moxtls.policy.mtasts import CachedPolicy
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import (
+    OutgoingReport,
+    ReportKey,
+    ReportState,
+    StoredResult,
+    Subject,
+    Suppression,
+)
+from moxtls.store.rules import admitted, bounded, boundedPolicy, clean, follows
+from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, SessionOutcome
+
+
+@implementer(IPolicyStore)
+class MemoryPolicyStore:
+    """
+    MTA-STS policies in a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Domain, CachedPolicy] = {}
+
+    def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
+        return succeed(self._entries.get(domain))
+
+    def save(self, entry: CachedPolicy) -> Deferred[None]:
+        self._entries[entry.domain] = entry
+        return succeed(None)
+
+    def used(self, domain: Domain, now: float) -> Deferred[None]:
+        entry = self._entries.get(domain)
+        if entry is not None:
+            self._entries[domain] = replace(entry, lastUse=now)
+        return succeed(None)
+
+    def drop(self, domain: Domain) -> Deferred[bool]:
+        return succeed(self._entries.pop(domain, None) is not None)
+
+    def entries(self) -> Deferred[tuple[CachedPolicy, ...]]:
+        return succeed(
+            tuple(sorted(self._entries.values(), key=lambda e: (-e.lastUse, e.domain)))
+        )
+
+
+class SenderTaken(Exception):
+    """
+    Two reports can't have one envelope sender: it tells where a DSN belongs.
+    """
+
+
+@implementer(IReportArchive)
+class MemoryReportArchive:
+    """
+    Reports in a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._reports: dict[str, OutgoingReport] = {}
+        self._senders: dict[str, str] = {}
+        # Keys; of reports that nobody has taken yet, and by who has.
+        self._composed = {kind: deque[str]() for kind in ReportKind}
+        self._handing: dict[tuple[ReportKind, str], dict[str, None]] = {}
+
+    def file(self, reports: Sequence[OutgoingReport]) -> int:
+        """
+        Add reports, all or none of them, passing over those known.
+
+        @return: How many are new.
+
+        @raise SenderTaken: Another report has the sender of one.
+        """
+        new: dict[str, OutgoingReport] = {}
+        senders: dict[str, str] = {}
+        for report in reports:
+            key, sender = str(report.key), report.sender.lower()
+            if key in self._reports or key in new:
+                continue
+            if sender and (sender in self._senders or sender in senders):
+                raise SenderTaken(report.sender)
+            new[key] = report
+            if sender:
+                senders[sender] = key
+        self._reports.update(new)
+        self._senders.update(senders)
+        for key, report in new.items():
+            self._composed[report.key.kind].append(key)
+        return len(new)
+
+    def take(self, kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
+        key = self._handed(kind, node) or self._waiting(kind)
+        if key is None:
+            return succeed(None)
+        taken = replace(self._reports[key], state=ReportState.HANDING, node=node)
+        self._reports[key] = taken
+        self._handing.setdefault((kind, node), {})[key] = None
+        return succeed(taken)
+
+    def _handed(self, kind: ReportKind, node: str) -> str | None:
+        return next(iter(self._handing.get((kind, node), ())), None)
+
+    def _waiting(self, kind: ReportKind) -> str | None:
+        keys = self._composed[kind]
+        while keys:
+            key = keys.popleft()
+            report = self._reports.get(key)
+            if report is not None and report.state is ReportState.COMPOSED:
+                return key
+        return None
+
+    def mark(
+        self, key: ReportKey, state: ReportState, now: float, detail: str = ""
+    ) -> Deferred[None]:
+        report = self._reports.get(str(key))
+        if report is not None and follows(report.state, state):
+            self._reports[str(key)] = replace(
+                report, state=state, updated=now, detail=clean(detail)
+            )
+            if state is not ReportState.HANDING:
+                self._handing.get((key.kind, report.node), {}).pop(str(key), None)
+        return succeed(None)
+
+    def reports(
+        self,
+        kind: ReportKind | None = None,
+        domain: Domain | None = None,
+        state: ReportState | None = None,
+        limit: int = 1000,
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        wanted = [
+            report
+            for report in self._reports.values()
+            if kind in (None, report.key.kind)
+            and domain in (None, report.key.domain)
+            and state in (None, report.state)
+        ]
+        wanted.sort(key=lambda report: (-report.composed, report.key))
+        return succeed(tuple(wanted[:limit]))
+
+    def find(self, key: str) -> Deferred[OutgoingReport | None]:
+        return succeed(self._reports.get(key))
+
+    def bySender(self, sender: str) -> Deferred[OutgoingReport | None]:
+        key = self._senders.get(sender.lower()) if sender else None
+        return succeed(None if key is None else self._reports[key])
+
+    def prune(self, before: float) -> Deferred[int]:
+        unfinished = (ReportState.COMPOSED, ReportState.HANDING)
+        old = [
+            report
+            for report in self._reports.values()
+            if report.composed < before and report.state not in unfinished
+        ]
+        for report in old:
+            del self._reports[str(report.key)]
+            self._senders.pop(report.sender.lower(), None)
+        return succeed(len(old))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """
+    What is counted together.
+    """
+
+    day: date
+    policyDomain: Domain
+    recipientDomain: Domain
+    isHost: bool
+    policy: Policy
+
+    @property
+    def isOwn(self) -> bool:
+        return self.policyDomain == self.recipientDomain
+
+    @property
+    def result(self) -> tuple[date, Domain, Domain, bool]:
+        """
+        The L{StoredResult} that it is part of.
+        """
+        return self.day, self.policyDomain, self.recipientDomain, self.isHost
+
+
+@dataclass(slots=True)
+class _Row:
+    sendReport: bool = False
+    succeeded: int = 0
+    failed: int = 0
+    failures: Counter[Failure] = field(default_factory=Counter)
+    toldRecipient: bool = False
+    toldHost: bool = False
+    toldDestinations: tuple[str, ...] = ()
+
+    def add(self, tally: PolicyTally, sendReport: bool) -> None:
+        self.sendReport |= sendReport
+        self.succeeded += max(0, tally.succeeded)
+        self.failed += max(0, tally.failed)
+        for failure, count in tally.failures.items():
+            kept = admitted(
+                bounded(failure), len(self.failures), self.failures.__contains__
+            )
+            self.failures[kept] += max(0, count)
+
+    def tally(self, policy: Policy) -> PolicyTally:
+        return PolicyTally(policy, self.succeeded, self.failed, Counter(self.failures))
+
+
+@implementer(IOutcomeStore)
+class MemoryOutcomeStore:
+    """
+    Counts in dictionaries.
+    """
+
+    def __init__(self, archive: MemoryReportArchive) -> None:
+        """
+        @param archive: Where reports are filed.
+        """
+        self._archive = archive
+        self._rows: dict[_Place, _Row] = {}
+        # By phase: the subjects' days and domains, and what they are made of.
+        self._subjects: tuple[dict[tuple[date, Domain], set[_Place]], ...] = ({}, {})
+
+    def record(self, day: date, outcome: SessionOutcome) -> Deferred[None]:
+        if outcome.recipient is not None:
+            self._add(day, outcome, outcome.recipient, False)
+        for tally in outcome.hosts:
+            self._add(day, outcome, tally, True)
+        return succeed(None)
+
+    def _add(
+        self, day: date, outcome: SessionOutcome, tally: PolicyTally, isHost: bool
+    ) -> None:
+        policy = boundedPolicy(tally.policy)
+        place = _Place(day, policy.domain, outcome.recipientDomain, isHost, policy)
+        if place not in self._rows:
+            self._rows[place] = _Row()
+            for phase, domains in enumerate(self._subjects):
+                domains.setdefault(_subjectOf(phase, place), set()).add(place)
+        self._rows[place].add(tally, outcome.sendReport)
+
+    def results(
+        self,
+        day: date | None = None,
+        policyDomain: Domain | None = None,
+        recipientDomain: Domain | None = None,
+    ) -> Deferred[tuple[StoredResult, ...]]:
+        grouped: dict[tuple[date, Domain, Domain, bool], list[_Place]] = {}
+        for place in self._rows:
+            if (
+                day in (None, place.day)
+                and policyDomain in (None, place.policyDomain)
+                and recipientDomain in (None, place.recipientDomain)
+            ):
+                grouped.setdefault(place.result, []).append(place)
+        return succeed(tuple(self._result(grouped[key]) for key in sorted(grouped)))
+
+    def _result(self, places: list[_Place]) -> StoredResult:
+        places.sort(key=lambda place: place.policy)
+        rows = [self._rows[place] for place in places]
+        return StoredResult(
+            *places[0].result,
+            sendReport=any(row.sendReport for row in rows),
+            tallies=tuple(self._rows[place].tally(place.policy) for place in places),
+            toldRecipient=all(row.toldRecipient for row in rows),
+            toldHost=all(row.toldHost for row in rows),
+            toldDestinations=tuple(
+                sorted({to for row in rows for to in row.toldDestinations})
+            ),
+        )
+
+    def remove(self, domain: Domain, day: date | None = None) -> Deferred[int]:
+        return succeed(
+            self._forget(
+                place
+                for place in self._rows
+                if place.policyDomain == domain and day in (None, place.day)
+            )
+        )
+
+    def _forget(self, places: Iterable[_Place]) -> int:
+        places = list(places)
+        for place in places:
+            del self._rows[place]
+            for phase, domains in enumerate(self._subjects):
+                subject = _subjectOf(phase, place)
+                domains[subject].discard(place)
+                if not domains[subject]:
+                    del domains[subject]
+        return len({place.result for place in places})
+
+    def count(self, phase: int, before: date) -> Deferred[int]:
+        subjects = self._open(phase, before, None)
+        return succeed(sum(subject.sendable for subject in subjects))
+
+    def subjects(
+        self, phase: int, before: date, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        return succeed(tuple(self._open(phase, before, after)[:limit]))
+
+    def _open(self, phase: int, before: date, after: Subject | None) -> list[Subject]:
+        start = (after.day, after.domain) if after else (date.min, Domain(""))
+        wanted = (key for key in self._subjects[phase] if start < key)
+        found = []
+        for day, domain in sorted(key for key in wanted if key[0] < before):
+            rows = self._untold(phase, day, domain)
+            if rows:
+                sendable = any(
+                    row.sendReport for place, row in rows if phase == 1 or place.isOwn
+                )
+                found.append(Subject(phase, day, domain, sendable))
+        return found
+
+    def _untold(
+        self, phase: int, day: date, domain: Domain
+    ) -> list[tuple[_Place, _Row]]:
+        places = self._subjects[phase].get((day, domain), ())
+        return [
+            (place, row)
+            for place in places
+            if not _told(phase, row := self._rows[place])
+            and not (phase == 1 and place.isOwn)
+        ]
+
+    def settle(
+        self,
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        try:
+            new = self._archive.file(reports)
+        except SenderTaken as error:
+            return fail(error)
+        rows = self._untold(subject.phase, subject.day, subject.domain)
+        for _, row in rows:
+            if subject.phase == 0:
+                row.toldRecipient = True
+                row.toldDestinations = tuple(sorted(set(destinations)))
+            else:
+                row.toldHost = True
+        self._forget(
+            [
+                place
+                for place, row in rows
+                if row.toldRecipient and (place.isOwn or row.toldHost)
+            ]
+        )
+        return succeed(new)
+
+    def prune(self, before: date) -> Deferred[int]:
+        return succeed(self._forget(p for p in self._rows if p.day < before))
+
+
+def _subjectOf(phase: int, place: _Place) -> tuple[date, Domain]:
+    return place.day, (place.policyDomain if phase else place.recipientDomain)
+
+
+def _told(phase: int, row: _Row) -> bool:
+    return row.toldHost if phase else row.toldRecipient
+
+
+@implementer(ISuppressions)
+class MemorySuppressions:
+    """
+    Suppressions in a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, ReportKind | None], Suppression] = {}
+
+    def active(
+        self, destination: str, kind: ReportKind, now: float
+    ) -> Deferred[Suppression | None]:
+        found = (self._entries.get((destination, each)) for each in (kind, None))
+        live = [entry for entry in found if entry is not None and entry.until > now]
+        return succeed(max(live, key=lambda entry: entry.until, default=None))
+
+    def put(self, suppression: Suppression) -> Deferred[None]:
+        key = suppression.destination, suppression.kind
+        self._entries[key] = replace(suppression, comment=clean(suppression.comment))
+        return succeed(None)
+
+    def remove(self, destination: str, kind: ReportKind | None) -> Deferred[bool]:
+        return succeed(self._entries.pop((destination, kind), None) is not None)
+
+    def entries(self) -> Deferred[tuple[Suppression, ...]]:
+        return succeed(
+            tuple(
+                sorted(
+                    self._entries.values(),
+                    key=lambda e: (-e.created, e.destination, e.kind or ""),
+                )
+            )
+        )
+
+    def get(
+        self, destination: str, kind: ReportKind | None
+    ) -> Deferred[Suppression | None]:
+        return succeed(self._entries.get((destination, kind)))
+
+
+@implementer(ILeases)
+class MemoryLeases:
+    """
+    Leases in a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._leases: dict[str, tuple[str, float]] = {}
+
+    def acquire(
+        self, name: str, holder: str, until: float, now: float
+    ) -> Deferred[bool]:
+        owner, end = self._leases.get(name, (holder, now))
+        if owner != holder and end > now:
+            return succeed(False)
+        self._leases[name] = (holder, until)
+        return succeed(True)
+
+    def release(self, name: str, holder: str) -> Deferred[None]:
+        if name in self._leases and self._leases[name][0] == holder:
+            del self._leases[name]
+        return succeed(None)
+
+
+class MemoryLedger:
+    """
+    All stores, in the shape of L{moxtls.store.ledger.Ledger}.
+    """
+
+    def __init__(self) -> None:
+        self.archive = MemoryReportArchive()
+        self.outcomes = MemoryOutcomeStore(self.archive)
+        self.policies = MemoryPolicyStore()
+        self.suppressions = MemorySuppressions()
+        self.leases = MemoryLeases()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Nothing has to be waited for.
+        """
+        return succeed(None)

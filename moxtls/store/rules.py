@@ -1,0 +1,106 @@
+# -*- test-case-name: tests.store.test_rules -*-
+"""
+Rules that every store keeps, whatever it is made of: how much of strangers'
+words is kept, and how reports go from state to state.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+from moxtls.reporting.values import ReportState
+from moxtls.tlsrpt.results import Failure, Policy
+
+#: A domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
+LONGEST_NAME = 255
+#: The longest IPv6 address in text has 45 characters; a zone may follow.
+LONGEST_IP = 64
+#: Ours are shorter; those that other programs feed in might not be.
+LONGEST_REASON = 255
+#: Text for people, such as the reply that a report was refused with.
+LONGEST_DETAIL = 1000
+#: A policy has at most 64 kB (RFC 8461 3.3).
+LONGEST_LINE = 65536
+#: How many different failures are kept per result.  A host that greets every
+#: session by another name must not make the ledger grow with its traffic, and
+#: nobody reads more lines of a report than this.
+MOST_FAILURES = 1000
+#: The same, counting those that were kept without the peer's particulars.
+MOST_FOLDED = MOST_FAILURES + 200
+
+_BEFORE = {
+    ReportState.COMPOSED: 0,
+    ReportState.HANDING: 1,
+    ReportState.QUEUED: 2,
+    ReportState.DELIVERED: 3,
+    # A DSN may come after the next host has taken the report.
+    ReportState.FAILED: 4,
+}
+
+
+def clean(text: str, longest: int = LONGEST_DETAIL) -> str:
+    """
+    C{text} as any database takes it: no NUL (PostgreSQL), no lone surrogates
+    (neither), not longer than C{longest}.
+    """
+    text = text[:longest]
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+@lru_cache(maxsize=1024)  # The same few again and again.
+def boundedPolicy(policy: Policy) -> Policy:
+    """
+    C{policy} as it is kept.
+    """
+    return replace(
+        policy,
+        strings=tuple(clean(line, LONGEST_LINE) for line in policy.strings),
+        mxHosts=tuple(clean(host, LONGEST_NAME) for host in policy.mxHosts),
+    )
+
+
+def bounded(failure: Failure) -> Failure:
+    """
+    C{failure} as it is kept.
+    """
+    return Failure(
+        failure.resultType,
+        clean(failure.reasonCode, LONGEST_REASON),
+        clean(failure.sendingIP, LONGEST_IP),
+        clean(failure.mxHostname, LONGEST_NAME),
+        clean(failure.mxHELO, LONGEST_NAME),
+        clean(failure.receivingIP, LONGEST_IP),
+        clean(failure.additional, LONGEST_DETAIL),
+    )
+
+
+def admitted(failure: Failure, kept: int, isKept: Callable[[Failure], bool]) -> Failure:
+    """
+    What to count C{failure} as, next to those that are kept already.
+
+    @param failure: Is L{bounded}.
+    @param kept: How many different ones are kept for the same result.
+    @param isKept: Whether one is among them.
+    """
+    if kept < MOST_FAILURES or isKept(failure):
+        return failure
+    folded = replace(failure, mxHELO="", sendingIP="", receivingIP="")
+    if kept < MOST_FOLDED or isKept(folded):
+        return folded
+    # What is left is in our own words, so that there can't be many.
+    return Failure(failure.resultType, failure.reasonCode)
+
+
+def follows(old: ReportState, new: ReportState) -> bool:
+    """
+    Whether a report that is C{old} may become C{new}.
+    """
+    if old is ReportState.SUPPRESSED:
+        return new is old
+    if new is ReportState.SUPPRESSED:
+        return old in (ReportState.COMPOSED, ReportState.HANDING)
+    return _BEFORE[new] >= _BEFORE[old]

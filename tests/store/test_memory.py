@@ -1,0 +1,52 @@
+"""
+Tests for L{moxtls.store.memory}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.store.memory import MemoryLedger
+from tests.store.contracts import (
+    ArchiveContract,
+    LeaseContract,
+    OutcomeContract,
+    PolicyContract,
+    Stores,
+    SuppressionContract,
+)
+
+
+class _InMemory:
+    def makeLedger(self) -> Stores:
+        return MemoryLedger()
+
+
+class MemoryOutcomeTests(_InMemory, OutcomeContract, SynchronousTestCase):
+    """
+    Outcomes in memory.
+    """
+
+
+class MemoryArchiveTests(_InMemory, ArchiveContract, SynchronousTestCase):
+    """
+    Reports in memory.
+    """
+
+
+class MemorySuppressionTests(_InMemory, SuppressionContract, SynchronousTestCase):
+    """
+    Suppressions in memory.
+    """
+
+
+class MemoryPolicyTests(_InMemory, PolicyContract, SynchronousTestCase):
+    """
+    Policies in memory.
+    """
+
+
+class MemoryLeaseTests(_InMemory, LeaseContract, SynchronousTestCase):
+    """
+    Leases in memory.
+    """

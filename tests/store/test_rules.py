@@ -1,0 +1,103 @@
+"""
+Tests for L{moxtls.store.rules}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.reporting.values import ReportState
+from moxtls.store.rules import (
+    MOST_FAILURES,
+    MOST_FOLDED,
+    admitted,
+    bounded,
+    clean,
+    follows,
+)
+from moxtls.tlsrpt.results import Failure
+from tests.store.values import EXPIRED
+
+
+class CleanTests(SynchronousTestCase):
+    """
+    Strangers' words, made fit to be stored.
+    """
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(st.characters(exclude_categories=())), st.integers(0, 30))
+    def test_storable(self, text: str, longest: int) -> None:
+        """
+        Any text becomes UTF-8 without NUL, of bounded length; doing it again
+        changes nothing.
+        """
+        result = clean(text, longest)
+        self.assertNotIn(b"\0", result.encode("utf-8"))
+        self.assertEqual(len(result), min(len(text), longest))
+        self.assertEqual(clean(result, longest), result)
+
+    def test_plain(self) -> None:
+        """
+        Text that is fine stays as it is.
+        """
+        self.assertEqual(clean("gr\xfc\xdfe \U0001f4a9\n"), "gr\xfc\xdfe \U0001f4a9\n")
+        self.assertEqual(bounded(EXPIRED), EXPIRED)
+
+
+class AdmittedTests(SynchronousTestCase):
+    """
+    What failures are counted as when there are many.
+    """
+
+    def admitted(self, kept: int, *known: Failure) -> Failure:
+        return admitted(EXPIRED, kept, known.__contains__)
+
+    def test_few(self) -> None:
+        """
+        Below the limit each is kept with all that is known.
+        """
+        self.assertEqual(self.admitted(MOST_FAILURES - 1), EXPIRED)
+
+    def test_known(self) -> None:
+        """
+        At the limit, those that are kept already go on being counted.
+        """
+        self.assertEqual(self.admitted(MOST_FOLDED, EXPIRED), EXPIRED)
+
+    def test_many(self) -> None:
+        """
+        First the peer's particulars go, and in the end all but our own words.
+        """
+        folded = replace(EXPIRED, mxHELO="", sendingIP="", receivingIP="")
+        bare = Failure(EXPIRED.resultType, EXPIRED.reasonCode)
+        self.assertEqual(self.admitted(MOST_FAILURES), folded)
+        self.assertEqual(self.admitted(MOST_FOLDED), bare)
+        self.assertEqual(self.admitted(MOST_FOLDED, folded), folded)
+
+
+class FollowsTests(SynchronousTestCase):
+    """
+    The order of the states of reports.
+    """
+
+    def test_suppressed(self) -> None:
+        """
+        What was handed to a queue can't be suppressed any more, and what was
+        suppressed isn't handed.
+        """
+        self.assertTrue(follows(ReportState.COMPOSED, ReportState.SUPPRESSED))
+        self.assertFalse(follows(ReportState.QUEUED, ReportState.SUPPRESSED))
+        self.assertFalse(follows(ReportState.SUPPRESSED, ReportState.HANDING))
+
+    def test_noWayBack(self) -> None:
+        """
+        Of any two different states, at most one follows the other.
+        """
+        for old in ReportState:
+            for new in ReportState:
+                if old is not new:
+                    self.assertFalse(follows(old, new) and follows(new, old))

@@ -1,0 +1,131 @@
+"""
+Values to keep, for the tests of L{moxtls.store}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+
+from moxtls.calendar import spanOfDay
+from moxtls.domain import Domain
+from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
+from moxtls.tlsrpt.results import (
+    Failure,
+    Policy,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+)
+
+MONDAY = date(2026, 11, 23)
+TUESDAY = date(2026, 11, 24)
+WEDNESDAY = date(2026, 11, 25)
+
+ORG = Domain("example.org")
+NET = Domain("example.net")
+MX = Domain("mx.example.com")
+
+
+def sts(domain: Domain, maxAge: int = 86400) -> Policy:
+    """
+    The MTA-STS policy of C{domain}; another C{maxAge} makes it another one.
+    """
+    lines = ("version: STSv1", "mode: enforce", f"max_age: {maxAge}", f"mx: {MX}")
+    return Policy(PolicyType.STS, domain, lines, (str(MX),))
+
+
+def tlsa(domain: Domain) -> Policy:
+    """
+    The TLSA records of a host.
+    """
+    return Policy(PolicyType.TLSA, domain, ("3 1 1 aa", "3 1 1 bb"))
+
+
+def noPolicy(domain: Domain) -> Policy:
+    """
+    Nothing found for C{domain}.
+    """
+    return Policy(PolicyType.NO_POLICY, domain)
+
+
+EXPIRED = Failure(
+    ResultType.CERTIFICATE_EXPIRED,
+    "",
+    "192.0.2.1",
+    str(MX),
+    "mx1.example.com",
+    "2001:db8::1",
+    "",
+)
+UNUSABLE = Failure(
+    ResultType.TLSA_INVALID, "all-unusable-records+ignored", mxHostname=str(MX)
+)
+
+
+def good(
+    domain: Domain = ORG, host: Domain = MX, sendReport: bool = True
+) -> SessionOutcome:
+    """
+    A session under an MTA-STS policy and DANE that went well.
+    """
+    return SessionOutcome(
+        domain,
+        PolicyTally(sts(domain), succeeded=1),
+        (PolicyTally(tlsa(host), succeeded=1),),
+        sendReport,
+    )
+
+
+def bad(
+    domain: Domain = ORG,
+    host: Domain = MX,
+    failure: Failure = EXPIRED,
+    sendReport: bool = True,
+) -> SessionOutcome:
+    """
+    A session that failed under MTA-STS, and was fine by itself for DANE.
+    """
+    return SessionOutcome(
+        domain,
+        PolicyTally(sts(domain), failed=1, failures=Counter({failure: 1})),
+        (PolicyTally(tlsa(host), failed=1),),
+        sendReport,
+    )
+
+
+def report(
+    domain: Domain = ORG,
+    destination: str = "mailto:tlsrpt@example.org",
+    composed: float = 1000.0,
+    day: date = MONDAY,
+    state: ReportState = ReportState.COMPOSED,
+    kind: ReportKind = ReportKind.TLS,
+) -> OutgoingReport:
+    """
+    A report, whose envelope sender follows from its key.
+    """
+    span = spanOfDay(day)
+    key = ReportKey(kind, domain, span.start, span.end, destination)
+    return OutgoingReport(
+        key,
+        reportID=f"{day}.{domain}@example.com",
+        sender=f"TLSRPT+{abs(hash(key)):x}@example.com",
+        message=b"From: tlsrpt@example.com\r\n\r\n\xff\x00",
+        contentType="application/tlsrpt+gzip",
+        composed=composed,
+        state=state,
+    )
+
+
+def cached(domain: Domain = ORG, lastUse: float = 5.5) -> CachedPolicy:
+    """
+    A policy as it is remembered.
+    """
+    policy = STSPolicy(
+        Mode.ENFORCE, 86400, (str(MX), "*.example.net"), sts(domain).strings
+    )
+    return CachedPolicy(domain, policy, "20261124", 1.25, 2.0, 86402.0, lastUse)
