@@ -41,8 +41,8 @@ class Draft:
     @ivar reportID: Unique among reports of ours (RFC 8460 4.4).
     @ivar submitter: The domain of From, of the DKIM signature, and the name
         of the reporting organization.
-    @ivar destinations: The URIs of the C{rua} tag as published, deduplicated
-        and capped.
+    @ivar destinations: The URIs of the C{rua} tag in canonical form,
+        deduplicated and capped.
     @ivar document: The report itself, compressed as it is sent.
     @ivar filename: RFC 8460 5.1.
     """

@@ -1,0 +1,236 @@
+# -*- test-case-name: tests.tlsrpt.test_check -*-
+"""
+Whether a report has the structure of RFC 8460 4.4: strict, for those we send.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+
+from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.tlsrpt.results import PolicyType, ResultType
+
+#: More faults than this say no more than the first ones.
+MOST_FAULTS = 20
+
+# RFC 3339 5.6
+_DATE_TIME = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)\Z"
+)
+# RFC 6698 2.2, RFC 8460 4.5
+_TLSA = re.compile(r"\d{1,3} \d{1,3} \d{1,3} (?:[0-9A-Fa-f]{2})+\Z")
+_LARGEST_INTEGER = 2**53 - 1  # RFC 7493 2.2
+
+_Faults = Iterator[str]
+_Check = Callable[[object, str], _Faults]
+
+
+def check(report: object) -> tuple[str, ...]:
+    """
+    What is wrong with a report, at most L{MOST_FAULTS}; nothing if it is
+    right.  Each names the place.
+
+    @param report: As JSON gives it.
+    """
+    faults = []
+    for fault in _report(report, "report"):
+        faults.append(fault)
+        if len(faults) == MOST_FAULTS:
+            break
+    return tuple(faults)
+
+
+def _report(value: object, where: str) -> _Faults:
+    yield from _members(
+        value,
+        where,
+        {
+            "organization-name": _words,
+            "date-range": _dateRange,
+            "contact-info": _address,
+            "report-id": _words,
+            "policies": _list(_tally, least=1),
+        },
+    )
+
+
+def _dateRange(value: object, where: str) -> _Faults:
+    bounds: dict[str, _Check] = {
+        "start-datetime": _dateTime,
+        "end-datetime": _dateTime,
+    }
+    faults = list(_members(value, where, bounds))
+    yield from faults
+    if not faults and isinstance(value, dict):
+        start, end = (datetime.fromisoformat(value[name]) for name in bounds)
+        if start > end:
+            yield f"{where} ends before it starts"
+
+
+def _tally(value: object, where: str) -> _Faults:
+    yield from _members(
+        value,
+        where,
+        {
+            "policy": _policy,
+            "summary": _summary,
+            "failure-details": _list(_failure),
+        },
+    )
+
+
+def _policy(value: object, where: str) -> _Faults:
+    types = {str(each) for each in PolicyType}
+    yield from _members(
+        value,
+        where,
+        {
+            "policy-type": _oneOf(types),
+            "policy-string": _list(_text),
+            "policy-domain": _domain,
+            "mx-host": _list(_words),
+        },
+    )
+    if isinstance(value, dict) and value.get("policy-type") == PolicyType.TLSA:
+        strings = value.get("policy-string")
+        for each in strings if isinstance(strings, list) else ():
+            if not isinstance(each, str) or not _TLSA.match(each):
+                yield f"{where}.policy-string has {each!r:.80}, no TLSA record"
+
+
+def _summary(value: object, where: str) -> _Faults:
+    yield from _members(
+        value,
+        where,
+        {
+            "total-successful-session-count": _count,
+            "total-failure-session-count": _count,
+        },
+    )
+
+
+def _failure(value: object, where: str) -> _Faults:
+    types = {str(each) for each in ResultType}
+    yield from _members(
+        value,
+        where,
+        {
+            "result-type": _oneOf(types),
+            "sending-mta-ip": _ip,
+            "receiving-mx-hostname": _text,
+            "receiving-mx-helo": _words,
+            "receiving-ip": _ip,
+            "failed-session-count": _count,
+            "additional-information": _text,
+            "failure-reason-code": _text,
+        },
+        optional=("receiving-mx-helo",),
+    )
+
+
+def _members(
+    value: object,
+    where: str,
+    members: dict[str, _Check],
+    optional: Collection[str] = (),
+) -> _Faults:
+    if not isinstance(value, dict):
+        yield f"{where} is not an object"
+        return
+    for name, checkMember in members.items():
+        if name in value:
+            yield from checkMember(value[name], f"{where}.{name}")
+        elif name not in optional:
+            yield f"{where}.{name} is missing"
+    for name in value:
+        if name not in members:
+            yield f"{where} has an unknown member {name!r:.80}"
+
+
+def _list(checkItem: _Check, least: int = 0) -> _Check:
+    def checkList(value: object, where: str) -> _Faults:
+        if not isinstance(value, list):
+            yield f"{where} is not an array"
+            return
+        if len(value) < least:
+            yield f"{where} is empty"
+        for number, item in enumerate(value):
+            yield from checkItem(item, f"{where}[{number}]")
+
+    return checkList
+
+
+def _oneOf(words: Collection[str]) -> _Check:
+    def checkWord(value: object, where: str) -> _Faults:
+        if value not in words:
+            yield f"{where} is {value!r:.80}, none of the registered values"
+
+    return checkWord
+
+
+def _text(value: object, where: str) -> _Faults:
+    if not isinstance(value, str):
+        yield f"{where} is not a string"
+    elif any("\ud800" <= character <= "\udfff" for character in value):
+        yield f"{where} is not Unicode text"
+
+
+def _words(value: object, where: str) -> _Faults:
+    yield from _text(value, where)
+    if value == "":
+        yield f"{where} is empty"
+
+
+def _count(value: object, where: str) -> _Faults:
+    if not isinstance(value, int) or isinstance(value, bool):
+        yield f"{where} is not an integer"
+    elif not 0 <= value <= _LARGEST_INTEGER:
+        yield f"{where} is out of range"
+
+
+def _dateTime(value: object, where: str) -> _Faults:
+    try:
+        good = isinstance(value, str) and bool(_DATE_TIME.match(value))
+        if good:
+            datetime.fromisoformat(str(value))
+    except ValueError:
+        good = False
+    if not good:
+        yield f"{where} is not a date-time of RFC 3339"
+
+
+def _address(value: object, where: str) -> _Faults:
+    try:
+        good = isinstance(value, str) and bool(Address.parse(value))
+    except InvalidAddress:
+        good = False
+    if not good:
+        yield f"{where} is not a mail address"
+
+
+def _domain(value: object, where: str) -> _Faults:
+    # RFC 8460 4.4: A-labels.
+    try:
+        good = isinstance(value, str) and Domain.parse(value).ascii == value
+    except InvalidDomain:
+        good = False
+    if not good:
+        yield f"{where} is not a domain in A-labels"
+
+
+def _ip(value: object, where: str) -> _Faults:
+    # An address that isn't known is written as an empty string.
+    try:
+        good = isinstance(value, str) and (not value or bool(_parsed(value)))
+    except ValueError:
+        good = False
+    if not good:
+        yield f"{where} is not an IP address"
+
+
+def _parsed(value: str) -> str:
+    return str(ipaddress.ip_address(value))

@@ -1,0 +1,118 @@
+# -*- test-case-name: tests.tlsrpt.test_record -*-
+"""
+The TXT record that asks for TLS reports (RFC 8460 3).  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls.domain import Domain
+
+# RFC 8460 3:
+#   tlsrpt-record    = tlsrpt-version 1*(field-delim tlsrpt-field) [field-delim]
+#   field-delim      = *WSP ";" *WSP
+#   tlsrpt-ext-name  = (ALPHA / DIGIT) *31(ALPHA / DIGIT / "_" / "-" / ".")
+#   tlsrpt-ext-value = 1*(%x21-3A / %x3C / %x3E-7E)
+#   tlsrpt-rua       = %s"rua=" tlsrpt-uri *(*WSP "," *WSP tlsrpt-uri)
+_VERSION = re.compile(r"v=TLSRPTv1[ \t]*;")
+_FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=(.*)\Z", re.DOTALL)
+_VALUE = re.compile(r"[\x21-\x3a\x3c\x3e-\x7e]+\Z")
+# RFC 3986 3, 2.1; a URI in U-labels is no URI, but plain what is meant.
+_URI = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:(?:%[0-9A-Fa-f]{2}|[^\x00-\x20!,;%\x7f\ud800-\udfff])+\Z"
+)
+_WSP = " \t"
+
+
+class RecordTrouble(StrEnum):
+    """
+    Why a domain counts as one that wants no reports.
+    """
+
+    NONE = "no TLSRPT record"
+    MULTIPLE = "more than one TLSRPT record"
+    SYNTAX = "malformed TLSRPT record"
+
+
+class InvalidRecord(ValueError):
+    """
+    A text is no TLSRPT record.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class TLSRPTRecord:
+    """
+    @ivar rua: URIs as published, of all C{rua} fields, in order.
+    @ivar extensions: Names and values of fields we know nothing about.
+    """
+
+    rua: tuple[str, ...]
+    extensions: tuple[tuple[str, str], ...] = ()
+
+
+def recordName(domain: Domain) -> str:
+    """
+    Where the record about C{domain} is.
+    """
+    return f"_smtp._tls.{domain}"
+
+
+def findRecord(texts: Iterable[bytes]) -> TLSRPTRecord | RecordTrouble:
+    """
+    @param texts: All TXT records at L{recordName}.
+    """
+    decoded = (text.decode("utf-8", "surrogateescape") for text in texts)
+    candidates = [text for text in decoded if _VERSION.match(text)]
+    if not candidates:
+        return RecordTrouble.NONE
+    if len(candidates) > 1:
+        return RecordTrouble.MULTIPLE
+    try:
+        return parseRecord(candidates[0])
+    except InvalidRecord:
+        return RecordTrouble.SYNTAX
+
+
+def parseRecord(text: str) -> TLSRPTRecord:
+    """
+    @raise InvalidRecord: With the reason, for people.
+    """
+    version = _VERSION.match(text)
+    if version is None:
+        raise InvalidRecord("the record doesn't begin with v=TLSRPTv1;")
+    fields = [field.strip(_WSP) for field in text[version.end() :].split(";")]
+    if len(fields) > 1 and not fields[-1]:
+        del fields[-1]
+    rua: list[str] = []
+    extensions = []
+    for field in fields:
+        name, value = _split(field)
+        if name == "rua":
+            rua.extend(_uris(value))
+        elif _VALUE.match(value):
+            extensions.append((name, value))
+        else:
+            raise InvalidRecord(f"{field[:80]!r} has no proper value")
+    if not rua:
+        raise InvalidRecord("the record has no rua")
+    return TLSRPTRecord(tuple(rua), tuple(extensions))
+
+
+def _split(field: str) -> tuple[str, str]:
+    matched = _FIELD.match(field)
+    if matched is None:
+        raise InvalidRecord(f"{field[:80]!r} is not name=value")
+    return matched[1], matched[2]
+
+
+def _uris(value: str) -> list[str]:
+    uris = [uri.strip(_WSP) for uri in value.split(",")]
+    for uri in uris:
+        if not _URI.match(uri):
+            raise InvalidRecord(f"{uri[:80]!r} is not a URI")
+    return uris

@@ -1,0 +1,65 @@
+# -*- test-case-name: tests.tlsrpt.test_recorder -*-
+"""
+Puts session outcomes where reports will find them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from moxtls.calendar import utcDay
+from moxtls.domain import Domain
+from moxtls.interfaces import IOutcomeStore, ISessionObserver
+from moxtls.tlsrpt.results import PolicyType, SessionOutcome
+
+
+@implementer(ISessionObserver)
+class OutcomeRecorder:
+    """
+    Records each outcome under the day in which its attempt ended.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, store: IOutcomeStore, enabled: bool = True
+    ) -> None:
+        """
+        @param enabled: If not, nothing is recorded.
+        """
+        self._clock = clock
+        self._store = store
+        self._enabled = enabled
+
+    def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
+        if not self._enabled or _isAddress(outcome.recipientDomain):
+            return succeed(None)
+        day = utcDay(self._clock.seconds())
+        return self._store.record(day, withoutContradiction(outcome))
+
+
+def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:
+    """
+    Mail for a host that is its own mail host: its TLSA records were applied,
+    and a report shall not say at the same time that it has no policy.
+    """
+    recipient = outcome.recipient
+    if recipient is None or recipient.policy.type is not PolicyType.NO_POLICY:
+        return outcome
+    policies = (host.policy for host in outcome.hosts)
+    withTLSA = {each.domain for each in policies if each.type is PolicyType.TLSA}
+    if recipient.policy.domain in withTLSA:
+        return replace(outcome, recipient=None)
+    return outcome
+
+
+def _isAddress(domain: Domain) -> bool:
+    # Nobody can publish a record for an address.
+    try:
+        ipaddress.ip_address(domain.ascii)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+# -*- test-case-name: tests.tlsrpt.test_report -*-
+"""
+Reports of ours in the format of RFC 8460 4.4: composed and compressed.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import nlargest
+from json import JSONEncoder
+
+from moxtls.calendar import Span, rfc3339
+from moxtls.domain import Domain
+from moxtls.tlsrpt.results import Failure, Policy, PolicyTally
+
+#: What goes into one report.  A host of very many domains, or a day of
+#: trouble with very many addresses, would make it too large for anybody to
+#: take; what happened most often is kept, and the summary counts all.
+MOST_POLICIES = 50_000
+MOST_FAILURES = 100_000
+#: Before compression: nobody unpacks more than this.
+LARGEST_REPORT = 100 * 1024 * 1024
+#: RFC 8460 6.5.
+REPORT_TYPE = "application/tlsrpt+gzip"
+
+_CHUNK = 64 * 1024
+# A gzip container (RFC 1952); zlib leaves its modification time at zero, so
+# equal reports are equal bytes.
+_GZIP = zlib.MAX_WBITS + 16
+
+JSON = dict[str, "JSON"] | list["JSON"] | str | int
+
+
+class ReportTooLarge(Exception):
+    """
+    A report is larger than L{LARGEST_REPORT}.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """
+    What a report says about itself.
+
+    @ivar submitter: The reporting organization.
+    """
+
+    submitter: Domain
+    reportID: str
+    span: Span
+
+    @property
+    def contact(self) -> str:
+        return f"postmaster@{self.submitter}"
+
+
+def filename(submitter: Domain, domain: Domain, span: Span) -> str:
+    """
+    RFC 8460 5.1.
+    """
+    return f"{submitter}!{domain}!{span.start}!{span.last}.json.gz"
+
+
+def compose(heading: Heading, tallies: Sequence[PolicyTally]) -> dict[str, JSON]:
+    """
+    The report as a JSON object, its members in the RFC's order.
+    """
+    return {
+        "organization-name": str(heading.submitter),
+        "date-range": {
+            "start-datetime": rfc3339(heading.span.start),
+            "end-datetime": rfc3339(heading.span.last),
+        },
+        "contact-info": heading.contact,
+        "report-id": heading.reportID,
+        "policies": [_tally(tally) for tally in trim(tallies)],
+    }
+
+
+def compress(report: dict[str, JSON]) -> bytes:
+    """
+    As it is sent.  Takes little more memory than the result.
+
+    @raise ReportTooLarge: Nothing is cut off.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
+    pieces = []
+    size = 0
+    for chunk in _rendered(report):
+        size += len(chunk)
+        if size > LARGEST_REPORT:
+            raise ReportTooLarge(f"more than {LARGEST_REPORT} bytes")
+        pieces.append(packer.compress(chunk))
+    pieces.append(packer.flush())
+    return b"".join(pieces)
+
+
+def trim(tallies: Sequence[PolicyTally]) -> list[PolicyTally]:
+    """
+    As much of C{tallies} as goes into a report.
+    """
+    kept = list(tallies)
+    if len(kept) > MOST_POLICIES:
+        kept = nlargest(MOST_POLICIES, kept, key=_weight)
+    if sum(len(tally.failures) for tally in kept) <= MOST_FAILURES:
+        return kept
+    share = max(1, MOST_FAILURES // len(kept))
+    return [_trimmed(tally, share) for tally in kept]
+
+
+def _weight(tally: PolicyTally) -> tuple[int, int]:
+    return tally.failed, tally.succeeded
+
+
+def _trimmed(tally: PolicyTally, most: int) -> PolicyTally:
+    if len(tally.failures) <= most:
+        return tally
+    return replace(tally, failures=Counter(dict(tally.failures.most_common(most))))
+
+
+def _rendered(report: dict[str, JSON]) -> Iterator[bytes]:
+    pieces: list[str] = []
+    size = 0
+    for piece in JSONEncoder(indent="\t").iterencode(report):
+        pieces.append(piece)
+        size += len(piece)
+        if size >= _CHUNK:
+            yield "".join(pieces).encode("ascii")
+            pieces, size = [], 0
+    yield "".join([*pieces, "\n"]).encode("ascii")
+
+
+def _tally(tally: PolicyTally) -> JSON:
+    return {
+        "policy": _policy(tally.policy),
+        "summary": {
+            "total-successful-session-count": tally.succeeded,
+            "total-failure-session-count": tally.failed,
+        },
+        "failure-details": [
+            _failure(failure, count) for failure, count in tally.failures.items()
+        ],
+    }
+
+
+def _policy(policy: Policy) -> JSON:
+    # Reading of RFC 8460 4.4: mx-host is an array of patterns, as in the RFC
+    # as published; drafts and some senders have a single string.
+    return {
+        "policy-type": str(policy.type),
+        "policy-string": [_wellFormed(each) for each in policy.strings],
+        "policy-domain": str(policy.domain),
+        "mx-host": [_wellFormed(each) for each in policy.mxHosts],
+    }
+
+
+def _failure(failure: Failure, count: int) -> JSON:
+    details: dict[str, JSON] = {
+        "result-type": str(failure.resultType),
+        "sending-mta-ip": failure.sendingIP,
+        "receiving-mx-hostname": failure.mxHostname,
+    }
+    if failure.mxHELO:
+        details["receiving-mx-helo"] = _wellFormed(failure.mxHELO)
+    details["receiving-ip"] = failure.receivingIP
+    details["failed-session-count"] = count
+    details["additional-information"] = _wellFormed(failure.additional)
+    details["failure-reason-code"] = _wellFormed(failure.reasonCode)
+    return details
+
+
+def _wellFormed(text: str) -> str:
+    # RFC 7493 2.1: no surrogates, which stand for bytes of a stranger that
+    # were no UTF-8.
+    return text.encode("utf-8", "replace").decode("utf-8")

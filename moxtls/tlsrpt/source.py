@@ -1,0 +1,196 @@
+# -*- test-case-name: tests.tlsrpt.test_source -*-
+"""
+What TLS reports are owed, and what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.calendar import compactDay, spanOfDay
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.destinations import choose
+from moxtls.reporting.schedule import dueBefore, staleBefore
+from moxtls.reporting.values import (
+    Draft,
+    Leave,
+    NoReport,
+    OutgoingReport,
+    StoredResult,
+    Subject,
+)
+from moxtls.tlsrpt.check import check
+from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
+from moxtls.tlsrpt.report import Heading, compose, compress, filename
+from moxtls.tlsrpt.results import PolicyTally, mergeTallies
+
+
+class InvalidReport(Exception):
+    """
+    A report of ours isn't what RFC 8460 says: something of ours is broken.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class TLSReporting:
+    """
+    What the operator decides.
+
+    @ivar submitter: In whose name reports are sent; C{None} if in nobody's.
+    @ivar forAllSuccess: Whether to report also where nothing went wrong.
+    @ivar notTo: Policy domains that get no reports.
+    """
+
+    submitter: Domain | None
+    forAllSuccess: bool = False
+    notTo: frozenset[Domain] = frozenset()
+
+
+@implementer(IReportSource)
+class TLSReportSource:
+    """
+    Reports on what an L{IOutcomeStore} has about days that are over.
+    """
+
+    kind = ReportKind.TLS
+    phases = 2
+
+    def __init__(
+        self, resolver: IResolver, store: IOutcomeStore, settings: TLSReporting
+    ) -> None:
+        self._resolver = resolver
+        self._store = store
+        self._settings = settings
+
+    def count(self, phase: int, now: float) -> Deferred[int]:
+        return self._store.count(phase, dueBefore(now))
+
+    def subjects(
+        self, phase: int, now: float, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        return self._store.subjects(phase, dueBefore(now), after, limit)
+
+    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+        return Deferred.fromCoroutine(self._draft(subject))
+
+    def settle(
+        self,
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        return self._store.settle(subject, destinations, reports)
+
+    def prune(self, now: float) -> Deferred[None]:
+        pruned = self._store.prune(staleBefore(now))
+        return pruned.addCallback(lambda count: None)
+
+    async def _draft(self, subject: Subject) -> Draft | NoReport:
+        submitter = self._settings.submitter
+        if submitter is None:
+            return _nothing(subject, "no domain of ours can sign reports")
+        if subject.domain in self._settings.notTo:
+            return _nothing(subject, "switched off for this domain")
+        wanted = await self._destinations(subject)
+        if isinstance(wanted, NoReport):
+            return wanted
+        results = await self._results(subject)
+        tallies = talliesFor(subject, results, wanted)
+        if not tallies:
+            return _nothing(subject, "nothing that isn't told already")
+        if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
+            return _nothing(subject, "nothing went wrong")
+        return composeDraft(subject, submitter, wanted, tallies)
+
+    async def _destinations(self, subject: Subject) -> tuple[str, ...] | NoReport:
+        answer = await self._resolver.lookup(recordName(subject.domain), Kind.TXT)
+        if answer.failed:
+            reason = f"the TLSRPT record can't be looked up: {answer.reason}"
+            return NoReport(subject, reason, Leave.KEEP)
+        record = findRecord(answer.texts)
+        if isinstance(record, RecordTrouble):
+            return _nothing(subject, str(record))
+        chosen, reasons = choose(record.rua)
+        if not chosen:
+            return _nothing(subject, f"no usable rua: {'; '.join(reasons)}")
+        return tuple(destination.uri for destination in chosen)
+
+    def _results(self, subject: Subject) -> Deferred[tuple[StoredResult, ...]]:
+        if subject.phase == 0:
+            return self._store.results(subject.day, recipientDomain=subject.domain)
+        return self._store.results(subject.day, policyDomain=subject.domain)
+
+
+def talliesFor(
+    subject: Subject, results: Iterable[StoredResult], destinations: Collection[str]
+) -> list[PolicyTally]:
+    """
+    What a report on C{subject} to C{destinations} says.
+
+    A recipient domain is told about itself and all its hosts.  A host is told
+    about the recipient domains whose mail it takes, except for those whose
+    own report went to wherever this one would.
+
+    @param destinations: In canonical form.
+    """
+    if subject.phase == 0:
+        untold = (result for result in results if not result.toldRecipient)
+        return mergeTallies(tally for each in untold for tally in each.tallies)
+    return mergeTallies(
+        _aboutRecipient(result, tally)
+        for result in results
+        if result.recipientDomain != subject.domain
+        and not result.toldHost
+        and not set(destinations) <= set(result.toldDestinations)
+        for tally in result.tallies
+    )
+
+
+def composeDraft(
+    subject: Subject,
+    submitter: Domain,
+    destinations: tuple[str, ...],
+    tallies: Sequence[PolicyTally],
+) -> Draft:
+    """
+    @raise InvalidReport: The report would break the rules.
+    """
+    # RFC 8460 4.1: a report is about a whole UTC day, also if it is late.
+    span = spanOfDay(subject.day)
+    reportID = f"{compactDay(subject.day)}.{subject.domain}@{submitter}"
+    report = compose(Heading(submitter, reportID, span), tallies)
+    faults = check(report)
+    if faults:
+        raise InvalidReport("; ".join(faults))
+    return Draft(
+        kind=ReportKind.TLS,
+        subject=subject,
+        span=span,
+        reportID=reportID,
+        submitter=submitter,
+        destinations=destinations,
+        document=compress(report),
+        filename=filename(submitter, subject.domain, span),
+    )
+
+
+def _aboutRecipient(result: StoredResult, tally: PolicyTally) -> PolicyTally:
+    # Not in RFC 8460: an operator of hosts learns whose mail is affected.
+    hosts = (str(tally.policy.domain),) if result.isHost else tally.policy.mxHosts
+    policy = replace(tally.policy, domain=result.recipientDomain, mxHosts=hosts)
+    return replace(tally, policy=policy)
+
+
+def _isTrouble(tally: PolicyTally) -> bool:
+    return tally.failed > 0 or bool(tally.failures)
+
+
+def _nothing(subject: Subject, reason: str) -> NoReport:
+    return NoReport(subject, reason, Leave.CLEAR)

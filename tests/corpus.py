@@ -1,0 +1,20 @@
+"""
+Where samples of the world outside are, beside the checkout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import SkipTest
+
+ROOT = Path(__file__).parents[1].parent / "shared" / "corpus"
+
+
+def corpus(*parts: str) -> Path:
+    """
+    @raise SkipTest: It isn't there.
+    """
+    path = ROOT.joinpath(*parts)
+    if not path.exists():
+        raise SkipTest(f"no {path}")
+    return path

@@ -1,0 +1,126 @@
+"""
+Tests for L{moxtls.reporting.destinations}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.domain import Address
+from moxtls.reporting.destinations import (
+    MOST_DESTINATIONS,
+    InvalidDestination,
+    canonical,
+    choose,
+    parseDestination,
+)
+
+
+class ParseDestinationTests(SynchronousTestCase):
+    """
+    Tests for L{parseDestination} and L{canonical}.
+    """
+
+    def test_canonical(self) -> None:
+        """
+        Spellings of one destination are equal: case of scheme and host, IDNs
+        in either form, percent-encoding, default port; a local part's case is
+        its own (RFC 5321 2.4).
+        """
+        for text, expected in [
+            ("mailto:Tls@Example.ORG", "mailto:Tls@example.org"),
+            ("MAILTO:tls@bücher.example", "mailto:tls@xn--bcher-kva.example"),
+            ("mailto:tls@XN--BCHER-KVA.example.", "mailto:tls@xn--bcher-kva.example"),
+            ("mailto:tls%2Brpt%40example.org", "mailto:tls+rpt@example.org"),
+            ("mailto:a@b.example?subject=x%0d%0aBcc:c", "mailto:a@b.example"),
+            ("mailto:%22a b%22@b.example", "mailto:%22a%20b%22@b.example"),
+            ("HTTPS://Example.ORG:443", "https://example.org/"),
+            ("https://example.org:8443/A?b=c#d", "https://example.org:8443/A?b=c"),
+            ("https://bücher.example/x", "https://xn--bcher-kva.example/x"),
+        ]:
+            self.assertEqual(canonical(text), expected)
+            self.assertEqual(canonical(expected), expected)
+
+    def test_address(self) -> None:
+        """
+        Only C{mailto:} has an address.
+        """
+        to = parseDestination("mailto:Tls%2Ba@example.org").address
+        self.assertEqual(to, Address.parse("Tls+a@example.org"))
+        self.assertIsNone(parseDestination("https://example.org/").address)
+
+    def test_refused(self) -> None:
+        """
+        What reports can't or mustn't be sent to: other schemes, several
+        addresses in one URI, credentials, and ways into our own network.
+        """
+        for text in [
+            "tls@example.org",
+            "http://example.org/",
+            "ftp://example.org/",
+            "mailto:",
+            "mailto:a@b.example,c@d.example",
+            "mailto:a@b.example%0d%0aBcc:c@d.example",
+            "mailto:a@[127.0.0.1]",
+            "mailto:%ff@example.org",
+            "mailto:böse@example.org",
+            "https:",
+            "https://",
+            "https:///path",
+            "https://user:secret@example.org/",
+            "https://user@example.org/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://example.org:0/",
+            "https://example.org:65536/",
+            "https://example.org/a b",
+            "https://example.org/\r\nHost: x",
+            "https://a_b.example/",
+            "https://example.org/" + "a" * 2000,
+        ]:
+            with self.assertRaises(InvalidDestination, msg=text):
+                parseDestination(text)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.sampled_from(["", "mailto:", "https://", "https://a.example/"]), st.text()
+    )
+    def test_hostile(self, start: str, rest: str) -> None:
+        """
+        Nothing else is ever raised, and the canonical form is ASCII and
+        stays the same.
+        """
+        try:
+            uri = parseDestination(start + rest).uri
+        except InvalidDestination:
+            return
+        self.assertTrue(uri.isascii() and uri.isprintable(), uri)
+        self.assertEqual(canonical(uri), uri)
+
+
+class ChooseTests(SynchronousTestCase):
+    """
+    Tests for L{choose}.
+    """
+
+    def test_distinct(self) -> None:
+        """
+        Each destination is there once; those that are refused come with the
+        reason and don't stand in the way of others.
+        """
+        chosen, reasons = choose(
+            ["mailto:a@b.example", "ftp://c.example/", "mailto:a@B.example?x=y"]
+        )
+        self.assertEqual([each.uri for each in chosen], ["mailto:a@b.example"])
+        self.assertEqual(reasons, ("nothing is sent to 'ftp' URIs",))
+
+    def test_capped(self) -> None:
+        """
+        A record can't make us write to any number of strangers.
+        """
+        uris = [f"mailto:a{number}@b.example" for number in range(1000)]
+        chosen, reasons = choose(uris)
+        self.assertEqual([each.uri for each in chosen], uris[:MOST_DESTINATIONS])
+        self.assertEqual(len(reasons), 1)

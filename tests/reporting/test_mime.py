@@ -1,0 +1,127 @@
+"""
+Tests for L{moxtls.reporting.mime}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.reporting.mime import DEEPEST, Part, contentType, headerFields, leaves
+
+NESTED = b"""\
+Content-Type: multipart/mixed;
+\tboundary="a b"
+
+preamble
+--a b
+Content-Type: multipart/report; boundary=c
+
+--c
+content-type: TEXT/plain
+Content-Transfer-Encoding: quoted-printable
+
+caf=C3=A9
+--c
+Content-Type: application/x
+Content-Transfer-Encoding: base64
+
+aGVs bG8
+--c--
+--a b
+
+just text
+--a b--
+epilogue
+"""
+
+
+class LeavesTests(SynchronousTestCase):
+    """
+    Tests for L{leaves}.
+    """
+
+    def test_nested(self) -> None:
+        """
+        Multiparts are taken apart, transfer encodings undone; LF and CRLF
+        both end lines (RFC 2046 5.1.1, RFC 2045 6).
+        """
+        expected = [
+            Part("text/plain", "café".encode()),
+            Part("application/x", b"hello"),
+            Part("text/plain", b"just text"),
+        ]
+        self.assertEqual(list(leaves(NESTED)), expected)
+        self.assertEqual(list(leaves(NESTED.replace(b"\n", b"\r\n"))), expected)
+
+    def test_single(self) -> None:
+        """
+        A message that isn't a multipart is its own only part.
+        """
+        message = b"Content-Type: application/x; y=z\n\nbody"
+        self.assertEqual(list(leaves(message)), [Part("application/x", b"body")])
+        self.assertEqual(list(leaves(b"\nbody")), [Part("text/plain", b"body")])
+
+    def test_cutOff(self) -> None:
+        """
+        Whatever a message lacks at its end, the rest is read.
+        """
+        firstEnd = NESTED.index(b"=A9") + 3
+        for end in range(firstEnd, len(NESTED)):
+            first = next(leaves(NESTED[:end]))
+            self.assertEqual(first.type, "text/plain")
+            self.assertEqual(first.content[:5], "café".encode())
+
+    def test_depth(self) -> None:
+        """
+        Multiparts within each other end somewhere.
+        """
+        message = b"Content-Type: text/plain\n\nbottom"
+        for level in range(DEEPEST):
+            message = (
+                f"Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n"
+            ).encode() + message
+        self.assertEqual(list(leaves(message)), [Part("text/plain", b"bottom")])
+        self.assertEqual(
+            list(leaves(b"Content-Type: multipart/x; boundary=b\n\n--b\n" + message)),
+            [],
+        )
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.binary(max_size=300), st.sampled_from(["base64", "quoted-printable", "x"])
+    )
+    def test_hostile(self, body: bytes, encoding: str) -> None:
+        """
+        Nothing raises.
+        """
+        start = f"Content-Type: multipart/x; boundary=b\n\n--b\n{encoding}\n\n--b\n"
+        list(leaves(start.encode() + body))
+        list(leaves(f"Content-Transfer-Encoding: {encoding}\n\n".encode() + body))
+        list(leaves(body))
+
+
+class HeaderTests(SynchronousTestCase):
+    """
+    Tests for L{headerFields} and L{contentType}.
+    """
+
+    def test_fields(self) -> None:
+        """
+        Values are unfolded; the first field of a name counts.
+        """
+        fields = headerFields(b"A: 1\r\n 2\r\nb:3\r\na: 4\r\nnonsense\r\n\xff: \xfe")
+        self.assertEqual(fields["a"], "1 2")
+        self.assertEqual(fields["b"], "3")
+
+    def test_contentType(self) -> None:
+        """
+        RFC 2045 5.1; what can't be read is text (5.2).
+        """
+        self.assertEqual(
+            contentType('Multipart/Report; Report-Type="tls\\"rpt"; x=y'),
+            ("multipart/report", {"report-type": 'tls"rpt', "x": "y"}),
+        )
+        self.assertEqual(contentType("nonsense"), ("text/plain", {}))
+        self.assertEqual(contentType(""), ("text/plain", {}))

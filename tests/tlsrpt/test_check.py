@@ -1,0 +1,146 @@
+"""
+Tests for L{moxtls.tlsrpt.check}.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.tlsrpt.check import MOST_FAULTS, check
+from tests.tlsrpt.test_report import example
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["policies", "policy", "summary", "x"]), inner
+        )
+    ),
+    max_leaves=10,
+)
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    Tests for L{check}: RFC 8460 4.4.
+    """
+
+    def changed(self, path: tuple[str | int, ...], value: object) -> dict[str, Any]:
+        report = copy.deepcopy(example())
+        place: Any = report
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        return report
+
+    def test_good(self) -> None:
+        """
+        A report of ours is right.
+        """
+        self.assertEqual(check(example()), ())
+
+    def test_missing(self) -> None:
+        """
+        Each member is needed, except for C{receiving-mx-helo}.
+        """
+        policy = ("policies", 0)
+        detail = (*policy, "failure-details", 0)
+        places: list[tuple[tuple[str | int, ...], str]] = [
+            ((), "report"),
+            (("date-range",), "report.date-range"),
+            (policy, "report.policies[0]"),
+            ((*policy, "policy"), "report.policies[0].policy"),
+            ((*policy, "summary"), "report.policies[0].summary"),
+            (detail, "report.policies[0].failure-details[0]"),
+        ]
+        seen = set()
+        for path, where in places:
+            for name in self.at(example(), path):
+                report = copy.deepcopy(example())
+                del self.at(report, path)[name]
+                faults = check(report)
+                optional = name == "receiving-mx-helo"
+                expected = () if optional else (f"{where}.{name} is missing",)
+                self.assertEqual(faults, expected)
+                seen.add(name)
+        self.assertEqual(len(seen), 5 + 2 + 3 + 4 + 2 + 8)
+
+    def at(self, report: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+        for step in path:
+            report = report[step]
+        found: dict[str, Any] = report
+        return found
+
+    def test_wrong(self) -> None:
+        """
+        Each kind of value is looked at, and the fault names the place.
+        """
+        policy = ("policies", 0, "policy")
+        summary = ("policies", 0, "summary")
+        detail = ("policies", 0, "failure-details", 0)
+        wrong: list[tuple[tuple[str | int, ...], object]] = [
+            (("organization-name",), ""),
+            (("organization-name",), None),
+            (("extra",), 1),
+            (("date-range", "start-datetime"), "2026-11-24"),
+            (("date-range", "start-datetime"), "2026-11-24T00:00:00"),
+            (("date-range", "end-datetime"), "2026-13-24T00:00:00Z"),
+            (("date-range", "end-datetime"), "2026-11-23T00:00:00Z"),
+            (("contact-info",), "postmaster"),
+            (("report-id",), 5),
+            (("policies",), []),
+            (("policies",), {}),
+            ((*policy, "policy-type"), "STS"),
+            ((*policy, "policy-string"), "version: STSv1"),
+            ((*policy, "policy-string"), ["\udcff"]),
+            ((*policy, "policy-domain"), "bücher.example"),
+            ((*policy, "policy-domain"), "Example.org"),
+            ((*policy, "mx-host"), "mx.example.org"),
+            ((*summary, "total-successful-session-count"), -1),
+            ((*summary, "total-successful-session-count"), True),
+            ((*summary, "total-failure-session-count"), 2**53),
+            ((*summary, "total-failure-session-count"), "1"),
+            ((*detail, "result-type"), "bad-day"),
+            ((*detail, "sending-mta-ip"), "mx.example.org"),
+            ((*detail, "receiving-ip"), "[192.0.2.1]"),
+            ((*detail, "receiving-mx-helo"), ""),
+            ((*detail, "failed-session-count"), 1.0),
+        ]
+        for path, value in wrong:
+            faults = check(self.changed(path, value))
+            self.assertEqual(len(faults), 1, (path, value, faults))
+            if path[-1] not in ("extra", "end-datetime"):
+                self.assertIn(str(path[-1]), faults[0])
+
+    def test_tlsa(self) -> None:
+        """
+        The strings of a DANE policy are TLSA records (RFC 8460 4.5).
+        """
+        report = self.changed(("policies", 0, "policy", "policy-type"), "tlsa")
+        policy = report["policies"][0]["policy"]
+        policy["policy-string"] = ["3 1 1 00ff", "2 0 1 AB"]
+        self.assertEqual(check(report), ())
+        policy["policy-string"] = ["3 1 1 00 ff", "mode: enforce"]
+        self.assertEqual(len(check(report)), 2)
+
+    def test_bounded(self) -> None:
+        """
+        A report that is wrong all over doesn't fill the log.
+        """
+        report = example() | {"policies": [1] * 1000}
+        self.assertEqual(len(check(report)), MOST_FAULTS)
+
+    @settings(max_examples=100, deadline=None)
+    @given(VALUES)
+    def test_anything(self, value: object) -> None:
+        """
+        Whatever it is given, it finds fault with, and doesn't fail.
+        """
+        self.assertTrue(check(value))
+        self.assertTrue(check(example() | {"policies": [value]}))

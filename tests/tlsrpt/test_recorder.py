@@ -1,0 +1,103 @@
+"""
+Tests for L{moxtls.tlsrpt.recorder}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.calendar import midnight
+from moxtls.domain import Domain
+from moxtls.interfaces import ISessionObserver
+from moxtls.store.memory import MemoryLedger
+from moxtls.tlsrpt.recorder import OutcomeRecorder, withoutContradiction
+from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+
+DAY = date(2026, 11, 24)
+DOMAIN = Domain("example.org")
+HOST = Domain("mx.example.net")
+NO_POLICY = PolicyTally(Policy(PolicyType.NO_POLICY, DOMAIN), succeeded=1)
+TLSA = PolicyTally(Policy(PolicyType.TLSA, HOST, ("3 1 1 00",)), succeeded=1)
+OUTCOME = SessionOutcome(DOMAIN, NO_POLICY, (TLSA,))
+
+
+class OutcomeRecorderTests(SynchronousTestCase):
+    """
+    Tests for L{OutcomeRecorder}.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(midnight(DAY) + 86399.9)
+        self.store = MemoryLedger().outcomes
+
+    def record(self, outcome: SessionOutcome, enabled: bool = True) -> None:
+        recorder = OutcomeRecorder(self.clock, self.store, enabled)
+        verifyObject(ISessionObserver, recorder)
+        self.successResultOf(recorder.sessionEnded(outcome))
+
+    def stored(self) -> list[tuple[date, Domain, PolicyType]]:
+        return [
+            (result.day, result.policyDomain, result.tallies[0].policy.type)
+            for result in self.successResultOf(self.store.results())
+        ]
+
+    def test_day(self) -> None:
+        """
+        It counts for the UTC day in which the attempt ended (RFC 8460 4.1).
+        """
+        self.record(OUTCOME)
+        self.clock.advance(0.1)
+        self.record(OUTCOME)
+        days = {day for day, _, _ in self.stored()}
+        self.assertEqual(days, {DAY, date(2026, 11, 25)})
+
+    def test_off(self) -> None:
+        """
+        Nothing is recorded where that is switched off.
+        """
+        self.record(OUTCOME, enabled=False)
+        self.assertEqual(self.stored(), [])
+
+    def test_address(self) -> None:
+        """
+        Nor for an IP address: nobody can ask for reports about it.
+        """
+        for ip in ("192.0.2.1", "2001:db8::1"):
+            self.record(replace(OUTCOME, recipientDomain=Domain(ip)))
+        self.assertEqual(self.stored(), [])
+
+    def test_ownHost(self) -> None:
+        """
+        A domain that is its own mail host with TLSA records isn't said to
+        have no policy as well.
+        """
+        own = replace(TLSA, policy=replace(TLSA.policy, domain=DOMAIN))
+        self.record(SessionOutcome(DOMAIN, NO_POLICY, (own,)))
+        self.assertEqual(self.stored(), [(DAY, DOMAIN, PolicyType.TLSA)])
+
+
+class WithoutContradictionTests(SynchronousTestCase):
+    """
+    Tests for L{withoutContradiction}.
+    """
+
+    def test_kept(self) -> None:
+        """
+        Another host's TLSA records, or an MTA-STS policy, contradict nothing;
+        nor does an absence of both.
+        """
+        sts = replace(NO_POLICY, policy=Policy(PolicyType.STS, HOST, ("mode: none",)))
+        none = replace(TLSA, policy=Policy(PolicyType.NO_POLICY, DOMAIN))
+        for outcome in [
+            OUTCOME,
+            SessionOutcome(HOST, sts, (TLSA,)),
+            SessionOutcome(DOMAIN, NO_POLICY, (none,)),
+            SessionOutcome(DOMAIN, None, (TLSA,)),
+        ]:
+            self.assertIs(withoutContradiction(outcome), outcome)

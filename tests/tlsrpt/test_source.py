@@ -1,0 +1,371 @@
+"""
+Tests for L{moxtls.tlsrpt.source}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, timedelta
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.calendar import HOUR, midnight, spanOfDay
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportSource
+from moxtls.reporting.values import Draft, Leave, NoReport, Subject
+from moxtls.store.memory import MemoryLedger
+from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.tlsrpt.results import (
+    Failure,
+    Policy,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+)
+from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
+
+DAY = date(2026, 11, 24)
+NOW = midnight(DAY) + 25 * HOUR
+SUBMITTER = Domain("sender.example")
+A = Domain("a.example")
+B = Domain("b.example")
+HOST = Domain("mx.host.example")
+UNTRUSTED = Failure(ResultType.CERTIFICATE_NOT_TRUSTED, mxHostname=str(HOST))
+
+
+def sts(domain: Domain, mode: str = "enforce") -> Policy:
+    return Policy(PolicyType.STS, domain, (f"mode: {mode}",), (str(HOST),))
+
+
+def outcome(
+    recipient: Domain,
+    host: Domain = HOST,
+    failure: Failure | None = UNTRUSTED,
+    sendReport: bool = True,
+    mode: str = "enforce",
+) -> SessionOutcome:
+    """
+    One session to C{recipient} that succeeded, in spite of C{failure}.
+    """
+    failures = Counter([failure] if failure else [])
+    return SessionOutcome(
+        recipient,
+        PolicyTally(sts(recipient, mode), 1, 0, failures),
+        (PolicyTally(Policy(PolicyType.NO_POLICY, host), 1, 0, failures),),
+        sendReport,
+    )
+
+
+class TLSReportSourceTests(SynchronousTestCase):
+    """
+    Tests for L{TLSReportSource}.
+    """
+
+    def setUp(self) -> None:
+        self.resolver = MemoryResolver()
+        self.outcomes = MemoryLedger().outcomes
+        self.settings = TLSReporting(SUBMITTER)
+
+    def source(self) -> TLSReportSource:
+        source = TLSReportSource(self.resolver, self.outcomes, self.settings)
+        verifyObject(IReportSource, source)
+        return source
+
+    def asks(self, domain: Domain, *uris: str, text: str = "") -> None:
+        text = text or f"v=TLSRPTv1; rua={','.join(uris)}"
+        self.resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+
+    def record(self, *outcomes: SessionOutcome, day: date = DAY) -> None:
+        for each in outcomes:
+            self.successResultOf(self.outcomes.record(day, each))
+
+    def find(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft | NoReport:
+        return self.successResultOf(self.source().draft(Subject(phase, day, domain)))
+
+    def draft(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft:
+        found = self.find(domain, phase, day)
+        assert isinstance(found, Draft), found
+        return found
+
+    def report(self, domain: Domain, phase: int = 0) -> ReceivedReport:
+        return readReport(self.draft(domain, phase).document)
+
+    def none(self, domain: Domain, phase: int = 0) -> NoReport:
+        found = self.find(domain, phase)
+        assert isinstance(found, NoReport), found
+        return found
+
+    def settle(self, domain: Domain, *destinations: str) -> None:
+        subject = Subject(0, DAY, domain)
+        self.successResultOf(self.source().settle(subject, destinations, ()))
+
+    def test_subjects(self) -> None:
+        """
+        What is due is about days that are over, in phases: recipient domains,
+        then hosts.
+        """
+        self.record(outcome(A))
+        self.record(outcome(A), day=DAY + timedelta(days=1))
+        source = self.source()
+        for phase, domain in [(0, A), (1, HOST)]:
+            page = self.successResultOf(source.subjects(phase, NOW, None, 10))
+            self.assertEqual(page, (Subject(phase, DAY, domain),))
+            self.assertEqual(self.successResultOf(source.count(phase, NOW)), 1)
+            page = self.successResultOf(source.subjects(phase, NOW, page[0], 10))
+            self.assertEqual(page, ())
+
+    def test_settling(self) -> None:
+        """
+        Right at midnight the day isn't due: what ended in it may be on its
+        way to the store.
+        """
+        self.record(outcome(A))
+        midnight = NOW - HOUR
+        for now, count in [(midnight + 239, 0), (midnight + 240, 1)]:
+            found = self.successResultOf(self.source().count(0, now))
+            self.assertEqual(found, count)
+
+    def test_prune(self) -> None:
+        """
+        What can't be reported for two and a half days is given up.
+        """
+        self.record(outcome(A))
+        source = self.source()
+        for days, left in [(3, 2), (3.5, 0)]:
+            now = midnight(DAY) + days * 24 * HOUR
+            self.successResultOf(source.prune(now))
+            results = self.successResultOf(self.outcomes.results())
+            self.assertEqual(len(results), left, days)
+
+    def test_recipientDomain(self) -> None:
+        """
+        A recipient domain is told about itself and all its hosts, under their
+        own names, and once about what happened twice.
+        """
+        other = Domain("mx2.host.example")
+        self.record(outcome(A), outcome(A), outcome(A, other), outcome(B))
+        self.asks(A, "mailto:tls@a.example")
+        draft = self.draft(A)
+        self.assertEqual(draft.destinations, ("mailto:tls@a.example",))
+        self.assertEqual(draft.reportID, "20261124.a.example@sender.example")
+        self.assertEqual(draft.submitter, SUBMITTER)
+        self.assertEqual(draft.span, spanOfDay(DAY))
+        self.assertEqual(
+            draft.filename,
+            f"sender.example!a.example!{midnight(DAY)}!{midnight(DAY) + 86399}.json.gz",
+        )
+        report = readReport(draft.document)
+        self.assertEqual(
+            (report.start, report.end), (draft.span.start, draft.span.last)
+        )
+        self.assertEqual(
+            {(each.domain, each.type, each.succeeded) for each in report.policies},
+            {
+                ("a.example", "sts", 3),
+                ("mx.host.example", "no-policy-found", 2),
+                ("mx2.host.example", "no-policy-found", 1),
+            },
+        )
+
+    def test_host(self) -> None:
+        """
+        A host is told which recipient domains are affected: they are the
+        policy domains, and it is the host.
+        """
+        self.record(outcome(A), outcome(B), outcome(B))
+        self.asks(HOST, "mailto:tls@host.example")
+        report = self.report(HOST, 1)
+        self.assertEqual(
+            {(each.domain, each.mxHosts, each.succeeded) for each in report.policies},
+            {
+                ("a.example", ("mx.host.example",), 1),
+                ("b.example", ("mx.host.example",), 2),
+            },
+        )
+
+    def test_toldAlready(self) -> None:
+        """
+        A host isn't told what went to the same place in the report to a
+        recipient domain, however it is spelled; but about other recipient
+        domains it is.
+        """
+        self.record(outcome(A), outcome(B))
+        self.asks(HOST, "MAILTO:tls@Host.example")
+        self.settle(A, "mailto:other@a.example", "mailto:tls@host.example")
+        report = self.report(HOST, 1)
+        self.assertEqual([each.domain for each in report.policies], ["b.example"])
+        self.settle(B, "mailto:tls@host.example")
+        found = self.none(HOST, 1)
+        self.assertEqual(found.reason, "nothing that isn't told already")
+        self.assertIs(found.leave, Leave.CLEAR)
+
+    def test_toldElsewhere(self) -> None:
+        """
+        What went only to some of a host's destinations is told again.
+        """
+        self.record(outcome(A))
+        self.asks(HOST, "mailto:tls@host.example", "https://host.example/")
+        self.settle(A, "mailto:tls@host.example")
+        self.assertEqual(len(self.report(HOST, 1).policies), 1)
+
+    def test_ownHost(self) -> None:
+        """
+        A domain that is its own mail host gets one report, not two.
+        """
+        self.record(outcome(A, A))
+        self.asks(A, "mailto:tls@a.example")
+        self.assertEqual(len(self.report(A).policies), 2)
+        self.assertEqual(self.successResultOf(self.source().count(1, NOW)), 0)
+
+    def test_twoPolicies(self) -> None:
+        """
+        A policy that changed within the day makes two entries (RFC 8460 4.4).
+        """
+        self.record(outcome(A, mode="testing"), outcome(A), outcome(A))
+        self.asks(A, "mailto:tls@a.example")
+        found = {
+            (each.strings, each.succeeded)
+            for each in self.report(A).policies
+            if each.type == "sts"
+        }
+        self.assertEqual(found, {(("mode: testing",), 1), (("mode: enforce",), 2)})
+
+    def test_late(self) -> None:
+        """
+        A report belongs to its own day, also if it is made later.
+        """
+        earlier = DAY - timedelta(days=1)
+        self.record(outcome(A), day=earlier)
+        self.asks(A, "mailto:tls@a.example")
+        draft = self.draft(A, day=earlier)
+        self.assertEqual(draft.reportID, "20261123.a.example@sender.example")
+        self.assertEqual(readReport(draft.document).start, midnight(earlier))
+
+    def test_changedRUA(self) -> None:
+        """
+        The record is looked up afresh for every report.
+        """
+        self.record(outcome(A))
+        self.asks(A, "mailto:old@a.example")
+        self.assertEqual(self.draft(A).destinations, ("mailto:old@a.example",))
+        self.asks(A, "mailto:new@a.example")
+        self.assertEqual(self.draft(A).destinations, ("mailto:new@a.example",))
+
+    def test_destinations(self) -> None:
+        """
+        C{mailto:} and C{https:} are sent to, each once; other URIs are
+        ignored.
+        """
+        self.record(outcome(A))
+        self.asks(
+            A, "ftp://a.example/", "https://A.example", "mailto:x@a.example",
+            "mailto:x@A.example?subject=s", "https://a.example:443/",
+        )  # fmt: skip
+        self.assertEqual(
+            self.draft(A).destinations, ("https://a.example/", "mailto:x@a.example")
+        )
+
+    def test_international(self) -> None:
+        """
+        An IDN is in A-labels throughout (RFC 8460 4.4).
+        """
+        domain = Domain.parse("bücher.example")
+        self.record(outcome(domain))
+        self.asks(domain, "mailto:tls@bücher.example")
+        draft = self.draft(domain)
+        self.assertEqual(draft.destinations, ("mailto:tls@xn--bcher-kva.example",))
+        self.assertEqual(
+            draft.reportID, "20261124.xn--bcher-kva.example@sender.example"
+        )
+
+    def test_notWanted(self) -> None:
+        """
+        Without a record, or with one that is none, several, or has no URI for
+        us, nobody wants a report, and the data can go.
+        """
+        self.record(outcome(A))
+        self.assertEqual(
+            (self.none(A).reason, self.none(A).leave),
+            ("no TLSRPT record", Leave.CLEAR),
+        )
+        self.asks(A, text="v=TLSRPTv1; rua")
+        self.assertEqual(self.none(A).leave, Leave.CLEAR)
+        text = "v=TLSRPTv1; rua=mailto:a@a.example"
+        self.resolver.put("_smtp._tls.a.example", Kind.TXT, text, text)
+        self.assertEqual(self.none(A).reason, "more than one TLSRPT record")
+        self.asks(A, "ftp://a.example/")
+        found = self.none(A)
+        self.assertIn("no usable rua", found.reason)
+        self.assertIs(found.leave, Leave.CLEAR)
+
+    def test_temporary(self) -> None:
+        """
+        If nobody can say whether there is a record, the data stays.
+        """
+        self.record(outcome(A))
+        self.resolver.fail("_smtp._tls.a.example", Kind.TXT, ExtendedError(6))
+        self.assertIs(self.none(A).leave, Leave.KEEP)
+
+    def test_success(self) -> None:
+        """
+        If all went well there is nothing to report, unless that is wanted.
+        """
+        self.record(outcome(A, failure=None))
+        self.asks(A, "mailto:tls@a.example")
+        self.assertEqual(self.none(A).reason, "nothing went wrong")
+        self.settings = TLSReporting(SUBMITTER, forAllSuccess=True)
+        self.assertEqual(self.report(A).policies[0].failures, ())
+
+    def test_notEnforced(self) -> None:
+        """
+        A failure that was found, but failed no session, is worth a report.
+        """
+        self.record(outcome(A))
+        self.asks(A, "mailto:tls@a.example")
+        for policy in self.report(A).policies:
+            self.assertEqual((policy.succeeded, policy.failed), (1, 0))
+            self.assertEqual(policy.failures[0].resultType, "certificate-not-trusted")
+
+    def test_notSendable(self) -> None:
+        """
+        Deliveries of reports cause no report, but are in one that others
+        cause.
+        """
+        self.record(outcome(A, sendReport=False))
+        (subject,) = self.successResultOf(self.source().subjects(0, NOW, None, 9))
+        self.assertFalse(subject.sendable)
+        self.record(outcome(A))
+        (subject,) = self.successResultOf(self.source().subjects(0, NOW, None, 9))
+        self.assertTrue(subject.sendable)
+        self.asks(A, "mailto:tls@a.example")
+        self.assertEqual(self.report(A).policies[0].succeeded, 2)
+
+    def test_switchedOff(self) -> None:
+        """
+        Some domains get none by the operator's wish; and nobody gets any if
+        none of our domains can sign.
+        """
+        self.record(outcome(A))
+        self.asks(A, "mailto:tls@a.example")
+        for settings in [
+            TLSReporting(SUBMITTER, notTo=frozenset({A})),
+            TLSReporting(None),
+        ]:
+            self.settings = settings
+            self.assertIs(self.none(A).leave, Leave.CLEAR)
+
+    def test_checked(self) -> None:
+        """
+        A report that isn't what RFC 8460 says is an error, and isn't sent.
+        """
+        broken = Failure(ResultType.VALIDATION_FAILURE, receivingIP="nonsense")
+        self.record(outcome(A, failure=broken))
+        self.asks(A, "mailto:tls@a.example")
+        failure = self.failureResultOf(
+            self.source().draft(Subject(0, DAY, A)), InvalidReport
+        )
+        self.assertIn("receiving-ip is not an IP address", str(failure.value))
