@@ -1,0 +1,184 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Reports of ours, in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportArchive
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
+from moxtls.store.database import Database
+from moxtls.store.rules import clean, follows
+from moxtls.store.sums import digest
+from moxtls.store.tables import outgoingReport
+from moxtls.store.writer import Reader, Writer
+
+_o = outgoingReport.c
+
+
+@implementer(IReportArchive)
+class ReportArchive:
+    """
+    One row per report and destination.
+    """
+
+    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._insert = (
+            database.insert(outgoingReport)
+            .on_conflict_do_nothing(index_elements=[_o.digest])
+            .returning(_o.digest)
+        )
+
+    def file(self, connection: Connection, reports: Sequence[OutgoingReport]) -> int:
+        """
+        Add reports within a transaction, passing over those known.
+
+        @return: How many are new.
+        """
+        new = (
+            connection.execute(self._insert, _rowOf(report)).first()
+            for report in reports
+        )
+        return sum(row is not None for row in new)
+
+    def take(self, kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
+        return self._writer.run(lambda connection: _take(connection, kind, node))
+
+    def mark(
+        self, key: ReportKey, state: ReportState, now: float, detail: str = ""
+    ) -> Deferred[None]:
+        before = [old.value for old in ReportState if follows(old, state)]
+        statement = (
+            update(outgoingReport)
+            .where(_o.digest == digest(str(key)), _o.state.in_(before))
+            .values(state=state.value, updated=now, detail=clean(detail))
+        )
+
+        def mark(connection: Connection) -> None:
+            connection.execute(statement)
+
+        return self._writer.run(mark)
+
+    def reports(
+        self,
+        kind: ReportKind | None = None,
+        domain: Domain | None = None,
+        state: ReportState | None = None,
+        limit: int = 1000,
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        query = select(outgoingReport).order_by(
+            _o.composed.desc(),
+            _o.kind,
+            _o.domain,
+            _o.span_start,
+            _o.destination,
+        )
+        if kind is not None:
+            query = query.where(_o.kind == kind.value)
+        if domain is not None:
+            query = query.where(_o.domain == domain.ascii)
+        if state is not None:
+            query = query.where(_o.state == state.value)
+
+        def ask(connection: Connection) -> tuple[OutgoingReport, ...]:
+            return tuple(map(_reportOf, connection.execute(query.limit(limit))))
+
+        return self._reader.ask(ask)
+
+    def find(self, key: str) -> Deferred[OutgoingReport | None]:
+        return self._one(_o.digest == digest(key))
+
+    def bySender(self, sender: str) -> Deferred[OutgoingReport | None]:
+        return self._one(_o.sender_key == clean(sender.lower()))
+
+    def _one(self, wanted: ColumnElement[bool]) -> Deferred[OutgoingReport | None]:
+        def ask(connection: Connection) -> OutgoingReport | None:
+            row = connection.execute(select(outgoingReport).where(wanted)).first()
+            return None if row is None else _reportOf(row)
+
+        return self._reader.ask(ask)
+
+    def prune(self, before: float) -> Deferred[int]:
+        unfinished = [ReportState.COMPOSED.value, ReportState.HANDING.value]
+        statement = delete(outgoingReport).where(
+            _o.composed < before, _o.state.not_in(unfinished)
+        )
+        return self._writer.run(
+            lambda connection: connection.execute(statement).rowcount
+        )
+
+
+def _take(connection: Connection, kind: ReportKind, node: str) -> OutgoingReport | None:
+    some = select(outgoingReport).where(_o.kind == kind.value)
+    some = some.order_by(_o.composed, _o.domain, _o.destination).limit(1)
+    ours = some.where(_o.state == ReportState.HANDING.value, _o.node == node)
+    row = connection.execute(ours).first()
+    if row is not None:
+        return _reportOf(row)
+    free = some.where(_o.state == ReportState.COMPOSED.value)
+    # Another node that is taking one right now is no reason to wait for it.
+    row = connection.execute(free.with_for_update(skip_locked=True)).first()
+    if row is None:
+        return None
+    connection.execute(
+        update(outgoingReport)
+        .where(_o.digest == row.digest)
+        .values(state=ReportState.HANDING.value, node=node)
+    )
+    return _reportOf(row, ReportState.HANDING, node)
+
+
+def _rowOf(report: OutgoingReport) -> dict[str, object]:
+    key = report.key
+    return {
+        "digest": digest(str(key)),
+        "kind": key.kind.value,
+        "domain": key.domain.ascii,
+        "span_start": key.start,
+        "span_end": key.end,
+        "destination": key.destination,
+        "report_id": report.reportID,
+        "sender": report.sender,
+        "sender_key": report.sender.lower() or None,
+        "message": report.message,
+        "content_type": report.contentType,
+        "composed": report.composed,
+        "state": report.state.value,
+        "node": report.node,
+        "updated": report.updated,
+        "detail": clean(report.detail),
+    }
+
+
+def _reportOf(
+    row: Row[Any], state: ReportState | None = None, node: str | None = None
+) -> OutgoingReport:
+    return OutgoingReport(
+        ReportKey(
+            ReportKind(row.kind),
+            Domain(row.domain),
+            row.span_start,
+            row.span_end,
+            row.destination,
+        ),
+        row.report_id,
+        row.sender,
+        bytes(row.message),
+        row.content_type,
+        row.composed,
+        ReportState(row.state) if state is None else state,
+        row.node if node is None else node,
+        row.updated,
+        row.detail,
+    )

@@ -1,0 +1,260 @@
+# -*- test-case-name: tests.store.test_database -*-
+"""
+Connections to the database that holds a ledger, and what is the matter if
+there are none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import sleep
+
+from sqlalchemy import Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+#: Seconds to wait for another process that is writing to the same file.
+SQLITE_BUSY = 10
+#: Pages in the write-ahead log before they are moved to the file proper: the
+#: default, 1000, makes a busy writer do that several times a second.
+SQLITE_CHECKPOINT = 4000
+#: Seconds until a server that isn't there counts as such; and for a
+#: connection that has gone dead, the same in another unit.
+POSTGRES_OPTIONS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "application_name": "moxtls",
+}
+#: So that no statement, and no lock, holds up the ledger for good.
+POSTGRES_SETTINGS = "SET statement_timeout = '60s'; SET lock_timeout = '10s'"
+
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html:
+#: serialization_failure, deadlock_detected, lock_not_available.
+_TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03"})
+_TRANSIENT_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+
+Insert = sqlite.Insert | postgresql.Insert
+
+
+class LedgerUnavailable(Exception):
+    """
+    The ledger can't be opened, reached, or written to now.
+
+    @ivar args: One line that says where it is and what is the matter.
+    """
+
+
+class Database:
+    """
+    Where the ledger is.
+
+    @ivar name: Its URL, without what is secret in it.
+    @ivar writer: One connection; every transaction is meant to write.
+    @ivar reader: Connections that see one state for as long as a transaction
+        takes.
+    """
+
+    def __init__(self, url: str) -> None:
+        """
+        @param url: C{sqlite:///relative}, C{sqlite:////absolute} or
+            C{postgresql://user:password@host/name}.
+
+        @raise LedgerUnavailable: There is no such kind of database.
+        """
+        parsed = _parse(url)
+        self.name = parsed.set(
+            drivername=parsed.get_backend_name(), password=None, query={}
+        ).render_as_string()
+        self._secrets = [parsed.password, *map(str, parsed.query.values())]
+        self.isSQLite = parsed.get_backend_name() == "sqlite"
+        make = _sqliteEngines if self.isSQLite else _postgresEngines
+        with self.opening():
+            self.writer, self.reader = make(parsed)
+
+    def insert(self, table: Table) -> Insert:
+        """
+        An INSERT that can say what to do on conflict.
+        """
+        return sqlite.insert(table) if self.isSQLite else postgresql.insert(table)
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """
+        Turns any trouble with the database into L{LedgerUnavailable}.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, ImportError) as error:
+            raise self.unavailable(error) from None
+
+    def unavailable(self, error: BaseException | str) -> LedgerUnavailable:
+        """
+        What is the matter, in one line.
+        """
+        cause = getattr(error, "orig", None) or error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        text = "; ".join(line.strip() for line in lines)
+        for secret in self._secrets:
+            text = text.replace(secret, "***") if secret else text
+        return LedgerUnavailable(f"ledger {self.name}: {text}")
+
+    def explain(self, error: SQLAlchemyError) -> Exception:
+        """
+        What callers are to be told.  An error that isn't the database's
+        condition, but that of what was asked of it, stays what it is.
+        """
+        if isinstance(error, OperationalError | InterfaceError) or wasCutOff(error):
+            return self.unavailable(error)
+        return error
+
+    def dispose(self) -> None:
+        """
+        Close all connections.
+        """
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def wasCutOff(error: SQLAlchemyError) -> bool:
+    """
+    Whether the connection is gone.
+    """
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def isTransient(error: SQLAlchemyError) -> bool:
+    """
+    Whether the same transaction may well succeed now.  Only if it wasn't in
+    the middle of being committed, where nobody knows.
+    """
+    if wasCutOff(error):
+        return True
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.OperationalError):
+        # The low byte is the error, what is above says more.
+        return cause.sqlite_errorcode & 0xFF in _TRANSIENT_CODES
+    return getattr(cause, "sqlstate", None) in _TRANSIENT_STATES
+
+
+def _parse(text: str) -> URL:
+    scheme = text.partition(":")[0].partition("+")[0]
+    try:
+        url = make_url(text)
+        driver = _DRIVERS[url.get_backend_name()]
+    except (ArgumentError, KeyError, ValueError):
+        known = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+        raise LedgerUnavailable(
+            f"ledger {scheme[:20]!r}: the URL has to be {known}"
+        ) from None
+    if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
+        raise LedgerUnavailable("ledger sqlite: the URL names no file")
+    return url.set(drivername=driver)
+
+
+def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
+    writer = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"timeout": SQLITE_BUSY},
+    )
+    reader = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY}
+    )
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        event.listen(engine, "connect", _setUpSQLite)
+        # A writer that begins as a reader would fail, rather than wait, if
+        # another one comes in between.
+        event.listen(engine, "begin", _beginner(begin))
+    _useWAL(writer)
+    return writer, reader
+
+
+def _setUpSQLite(connection: DBAPIConnection, _: object) -> None:
+    # Transactions begin when we say so, not when Python's module thinks.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # What was acknowledged survives a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT}")
+    cursor.close()
+
+
+def _beginner(statement: str) -> Callable[..., None]:
+    from sqlalchemy import Connection
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    return begin
+
+
+def _useWAL(engine: Engine) -> None:
+    """
+    Readers aren't to wait for the writer.  The file remembers this.
+    """
+    for attempt in range(50):
+        try:
+            connection = engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite doesn't wait here for another that does the same.
+            code = error.sqlite_errorcode & 0xFF
+            if code not in _TRANSIENT_CODES or attempt == 49:
+                raise OperationalError("PRAGMA", None, error) from None
+            sleep(0.1)
+
+
+def _postgresEngines(url: URL) -> tuple[Engine, Engine]:
+    options = {
+        name: value for name, value in POSTGRES_OPTIONS.items() if name not in url.query
+    }
+    writer = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args=options,
+    )
+    reader = create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args=options,
+        isolation_level="REPEATABLE READ",
+    )
+    for engine in (writer, reader):
+        event.listen(engine, "connect", _setUpPostgres)
+    return writer, reader
+
+
+def _setUpPostgres(connection: DBAPIConnection, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(POSTGRES_SETTINGS)
+    cursor.close()
+    connection.commit()

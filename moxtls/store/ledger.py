@@ -1,0 +1,61 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+The stores of L{moxtls.interfaces} in a database that nodes can share.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+
+from moxtls.store.archive import ReportArchive
+from moxtls.store.database import Database
+from moxtls.store.leases import Leases
+from moxtls.store.migrate import migrate
+from moxtls.store.outcomes import OutcomeStore
+from moxtls.store.policies import PolicyStore
+from moxtls.store.suppressions import Suppressions
+from moxtls.store.writer import makeReader, makeWriter
+
+
+class Ledger:
+    """
+    All stores in one database.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads | None, url: str) -> None:
+        """
+        Open it, and bring its tables up to date; this waits for the database.
+
+        @param reactor: C{None} to have every operation done, and its
+            C{Deferred} fired, by the time the call returns: for commands and
+            tests.
+        @param url: C{sqlite:///relative/path}, C{sqlite:////absolute/path} or
+            C{postgresql://user:password@host/name}.
+
+        @raise LedgerUnavailable: It isn't there, can't be written, or is of a
+            later version.
+        """
+        self._database = Database(url)
+        migrate(self._database)
+        self._writer = makeWriter(reactor, self._database)
+        self._reader = makeReader(reactor, self._database)
+        parts = self._database, self._writer, self._reader
+        self.archive = ReportArchive(*parts)
+        self.outcomes = OutcomeStore(*parts, self.archive)
+        self.policies = PolicyStore(*parts)
+        self.suppressions = Suppressions(*parts)
+        self.leases = Leases(self._database, self._writer)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Take no more.  Fires once all that was accepted is committed, and all
+        that was asked is answered.
+        """
+
+        async def stop() -> None:
+            await self._writer.stop()
+            await self._reader.stop()
+            self._database.dispose()
+
+        return Deferred.fromCoroutine(stop())

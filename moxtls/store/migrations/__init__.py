@@ -1,0 +1,3 @@
+"""
+The history of the ledger's tables, for Alembic.
+"""

@@ -1,0 +1,109 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Destinations that get no reports, in the database.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.interfaces import ISuppressions
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import Suppression
+from moxtls.store.database import Database
+from moxtls.store.rules import clean
+from moxtls.store.sums import digest
+from moxtls.store.tables import suppression as table
+from moxtls.store.writer import Reader, Writer
+
+_s = table.c
+
+
+@implementer(ISuppressions)
+class Suppressions:
+    """
+    One row per destination and kind.
+    """
+
+    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+        insert = database.insert(table)
+        self._put = insert.on_conflict_do_update(
+            index_elements=[_s.digest],
+            set_={
+                name: insert.excluded[name]
+                for name in ("until", "created", "comment", "failures")
+            },
+        )
+
+    def active(
+        self, destination: str, kind: ReportKind, now: float
+    ) -> Deferred[Suppression | None]:
+        digests = [_digest(destination, each) for each in (kind, None)]
+        query = select(table).where(_s.digest.in_(digests), _s.until > now)
+        query = query.order_by(_s.until.desc()).limit(1)
+        return self._reader.ask(
+            lambda connection: _one(connection.execute(query).first())
+        )
+
+    def put(self, suppression: Suppression) -> Deferred[None]:
+        def put(connection: Connection) -> None:
+            connection.execute(self._put, _rowOf(suppression))
+
+        return self._writer.run(put)
+
+    def remove(self, destination: str, kind: ReportKind | None) -> Deferred[bool]:
+        statement = delete(table).where(_s.digest == _digest(destination, kind))
+        return self._writer.run(
+            lambda connection: connection.execute(statement).rowcount > 0
+        )
+
+    def entries(self) -> Deferred[tuple[Suppression, ...]]:
+        query = select(table).order_by(_s.created.desc(), _s.destination, _s.kind)
+        return self._reader.ask(
+            lambda connection: tuple(map(_entryOf, connection.execute(query)))
+        )
+
+    def get(
+        self, destination: str, kind: ReportKind | None
+    ) -> Deferred[Suppression | None]:
+        query = select(table).where(_s.digest == _digest(destination, kind))
+        return self._reader.ask(
+            lambda connection: _one(connection.execute(query).first())
+        )
+
+
+def _digest(destination: str, kind: ReportKind | None) -> bytes:
+    return digest(destination, kind or "")
+
+
+def _rowOf(entry: Suppression) -> dict[str, object]:
+    return {
+        "digest": _digest(entry.destination, entry.kind),
+        "destination": entry.destination,
+        "kind": entry.kind.value if entry.kind else "",
+        "until": entry.until,
+        "created": entry.created,
+        "comment": clean(entry.comment),
+        "failures": entry.failures,
+    }
+
+
+def _one(row: Row[Any] | None) -> Suppression | None:
+    return None if row is None else _entryOf(row)
+
+
+def _entryOf(row: Row[Any]) -> Suppression:
+    return Suppression(
+        row.destination,
+        ReportKind(row.kind) if row.kind else None,
+        row.until,
+        row.created,
+        row.comment,
+        row.failures,
+    )

@@ -1,0 +1,191 @@
+# -*- test-case-name: tests.store.test_writer -*-
+"""
+Writing in groups, and reading beside it.
+
+Whatever waits when the last transaction is done goes into the next one, so
+that under load the cost of a commit is shared by many; each caller's
+C{Deferred} fires after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from time import sleep
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+
+from moxtls.store.database import (
+    Database,
+    LedgerUnavailable,
+    isTransient,
+    wasCutOff,
+)
+from moxtls.store.lanes import Errand, Errands, Here, ILane, Lane
+
+I = TypeVar("I")  # noqa: E741
+T = TypeVar("T")
+
+#: Errands per transaction.  More saves nothing, and makes other nodes wait.
+LARGEST_GROUP = 1000
+#: Of a transaction that was in the way of others.
+ATTEMPTS = 6
+#: Seconds before the second attempt; doubled each time.
+FIRST_PAUSE = 0.02
+#: Threads that read: one for people, one for the daily reports.
+READERS = 2
+
+
+class Writer:
+    """
+    Where everything is written.
+    """
+
+    def __init__(self, lane: ILane) -> None:
+        self._lane = lane
+        self.stop = lane.stop
+
+    def run(self, job: Callable[[Connection], T]) -> Deferred[T]:
+        """
+        @param job: Is given a connection in a transaction; may be called
+            again if that is rolled back.
+
+        @return: Fires with what it returned, once that is committed.
+        """
+        return self._lane.submit(Errand(_each, job))
+
+    def add(
+        self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
+    ) -> Deferred[T]:
+        """
+        @param together: Does the work for several items in one go.
+        """
+        return self._lane.submit(Errand(together, item))
+
+
+class Reader:
+    """
+    Where everything is read.
+    """
+
+    def __init__(self, lane: ILane) -> None:
+        self._lane = lane
+        self.stop = lane.stop
+
+    def ask(self, question: Callable[[Connection], T]) -> Deferred[T]:
+        """
+        @param question: Is given a connection that sees one state.
+
+        @return: Fires with what it returned.
+        """
+        return self._lane.submit(Errand(_each, question))
+
+
+def makeWriter(reactor: IReactorFromThreads | None, database: Database) -> Writer:
+    """
+    @param reactor: C{None} to work in the caller's thread.
+    """
+    commit = GroupCommit(database)
+    if reactor is None:
+        return Writer(Here(commit))
+    return Writer(Lane(reactor, commit, atOnce=LARGEST_GROUP))
+
+
+def makeReader(reactor: IReactorFromThreads | None, database: Database) -> Reader:
+    """
+    @param reactor: C{None} to work in the caller's thread.
+    """
+
+    def perform(errands: Errands) -> None:
+        try:
+            with database.reader.connect() as connection, connection.begin():
+                _answer(connection, errands)
+        except SQLAlchemyError as error:
+            raise database.explain(error) from None
+
+    if reactor is None:
+        return Reader(Here(perform))
+    return Reader(Lane(reactor, perform, threads=READERS))
+
+
+class GroupCommit:
+    """
+    Performs errands in one transaction if it can, one by one if it must.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self, errands: Errands) -> None:
+        try:
+            self._insist(errands)
+        except LedgerUnavailable:
+            raise
+        except Exception:
+            if len(errands) == 1:
+                raise
+            self._oneByOne(errands)
+
+    def _oneByOne(self, errands: Errands) -> None:
+        """
+        So that an errand that can't be done is the only one that fails.
+        """
+        unavailable: LedgerUnavailable | None = None
+        for errand in errands:
+            try:
+                if unavailable is not None:
+                    # Each attempt might take as long as a connection takes to
+                    # time out.
+                    raise unavailable
+                self._insist([errand])
+            except LedgerUnavailable as error:
+                unavailable = errand.error = error
+            except Exception as error:
+                errand.error = error
+
+    def _insist(self, errands: Errands) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._commit(errands)
+            except SQLAlchemyError as error:
+                if attempt == ATTEMPTS - 1 or not isTransient(error):
+                    raise self._database.explain(error) from None
+            sleep(FIRST_PAUSE * 2**attempt)
+
+    def _commit(self, errands: Errands) -> None:
+        with self._database.writer.connect() as connection:
+            transaction = connection.begin()
+            _answer(connection, errands)
+            try:
+                transaction.commit()
+            except SQLAlchemyError as error:
+                if wasCutOff(error):
+                    # It may be committed or not: trying again might count
+                    # everything twice.
+                    raise self._database.unavailable(error) from None
+                raise
+
+
+def _answer(connection: Connection, errands: Errands) -> None:
+    """
+    In the order in which they were submitted.
+    """
+    for together, neighbours in groupby(errands, _kind):
+        some = list(neighbours)
+        results = together(connection, [errand.item for errand in some])
+        for errand, result in zip(some, results, strict=True):
+            errand.result = result
+
+
+def _kind(errand: Errand[Any, Any]) -> Callable[..., Sequence[Any]]:
+    return errand.together
+
+
+def _each(
+    connection: Connection, jobs: Sequence[Callable[[Connection], T]]
+) -> Sequence[T]:
+    return [job(connection) for job in jobs]

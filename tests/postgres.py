@@ -1,0 +1,91 @@
+"""
+A real PostgreSQL for tests: one server per process, started when it is first
+wanted, and databases of one's own on it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from unittest import SkipTest
+
+from sqlalchemy import create_engine, make_url, text
+
+_numbers = count(1)
+
+
+@lru_cache(maxsize=1)
+def _server() -> str:
+    """
+    The URL of the server's own database, or why there is none.
+    """
+    try:
+        from pgserver.postgres_server import get_server
+    except ImportError as error:
+        return f"no PostgreSQL: {error}"
+    folder = Path(tempfile.mkdtemp(prefix="moxtls-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        server = get_server(folder / "data", cleanup_mode="stop")
+    except Exception as error:
+        return f"no PostgreSQL: {str(error).splitlines()[0]}"
+    url = str(server.get_uri())
+    # What happens to the machine's power during a test doesn't matter.
+    _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    return url
+
+
+def _execute(url: str, *statements: str) -> None:
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    engine = create_engine(parsed, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def serverURL() -> str:
+    """
+    The URL of the server.
+
+    @raise SkipTest: There is none on this machine.
+    """
+    url = _server()
+    if url.startswith("no PostgreSQL"):
+        raise SkipTest(url)
+    return url
+
+
+def emptyDatabase() -> str:
+    """
+    The URL of a new database with nothing in it.
+
+    @raise SkipTest: There is no PostgreSQL on this machine.
+    """
+    url = serverURL()
+    name = f"test{next(_numbers)}"
+    _execute(url, f"CREATE DATABASE {name} TEMPLATE template0")
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def truncate(url: str, *tables: str) -> None:
+    """
+    Empty tables: much quicker than a new database.
+    """
+    _execute(url, f"TRUNCATE {', '.join(tables)}")
+
+
+def kick(url: str) -> None:
+    """
+    Break every connection to a database, as a restart of the server would.
+    """
+    name = make_url(url).database
+    _execute(
+        serverURL(),
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}'",
+    )

@@ -1,0 +1,123 @@
+"""
+Tests for L{moxtls.store.ledger}: the contracts, on each database.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.store.ledger import Ledger
+from moxtls.store.tables import metadata
+from tests.postgres import emptyDatabase, truncate
+from tests.store.contracts import (
+    ArchiveContract,
+    Contract,
+    LeaseContract,
+    OutcomeContract,
+    PolicyContract,
+    Stores,
+    SuppressionContract,
+)
+
+
+@lru_cache(maxsize=1)
+def sharedURL() -> str:
+    """
+    A PostgreSQL database with the ledger's tables.
+    """
+    url = emptyDatabase()
+    Ledger(None, url).stop()
+    return url
+
+
+def emptied() -> str:
+    """
+    The URL of an empty ledger on PostgreSQL.
+    """
+    truncate(sharedURL(), *metadata.tables)
+    return sharedURL()
+
+
+class OnSQLite(Contract):
+    """
+    A new file for each test.
+    """
+
+    def makeLedger(self) -> Stores:
+        ledger = Ledger(None, f"sqlite:///{Path(self.mktemp())}")
+        self.addCleanup(ledger.stop)
+        return ledger
+
+
+class OnPostgres(Contract):
+    """
+    One database, emptied before each test.
+    """
+
+    def makeLedger(self) -> Stores:
+        ledger = Ledger(None, emptied())
+        self.addCleanup(ledger.stop)
+        return ledger
+
+
+class SQLiteOutcomeTests(OnSQLite, OutcomeContract, SynchronousTestCase):
+    """
+    Outcomes in SQLite.
+    """
+
+
+class SQLiteArchiveTests(OnSQLite, ArchiveContract, SynchronousTestCase):
+    """
+    Reports in SQLite.
+    """
+
+
+class SQLiteSuppressionTests(OnSQLite, SuppressionContract, SynchronousTestCase):
+    """
+    Suppressions in SQLite.
+    """
+
+
+class SQLitePolicyTests(OnSQLite, PolicyContract, SynchronousTestCase):
+    """
+    Policies in SQLite.
+    """
+
+
+class SQLiteLeaseTests(OnSQLite, LeaseContract, SynchronousTestCase):
+    """
+    Leases in SQLite.
+    """
+
+
+class PostgresOutcomeTests(OnPostgres, OutcomeContract, SynchronousTestCase):
+    """
+    Outcomes in PostgreSQL.
+    """
+
+
+class PostgresArchiveTests(OnPostgres, ArchiveContract, SynchronousTestCase):
+    """
+    Reports in PostgreSQL.
+    """
+
+
+class PostgresSuppressionTests(OnPostgres, SuppressionContract, SynchronousTestCase):
+    """
+    Suppressions in PostgreSQL.
+    """
+
+
+class PostgresPolicyTests(OnPostgres, PolicyContract, SynchronousTestCase):
+    """
+    Policies in PostgreSQL.
+    """
+
+
+class PostgresLeaseTests(OnPostgres, LeaseContract, SynchronousTestCase):
+    """
+    Leases in PostgreSQL.
+    """
