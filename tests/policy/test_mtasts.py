@@ -1,0 +1,415 @@
+"""
+Tests for L{moxtls.policy.mtasts}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.domain import Domain
+from moxtls.policy.mtasts import (
+    LONGEST_AGE,
+    Mode,
+    PolicyTrouble,
+    RecordTrouble,
+    STSPolicy,
+    STSRecord,
+    matches,
+    parsePolicy,
+    parseRecords,
+    policyHost,
+    recordName,
+)
+from tests.corpus import corpus
+
+BOUNDED = settings(max_examples=100, deadline=None)
+
+# Where an upstream and RFC 8461 disagree, the RFC decides.
+RECORD_DECISIONS = {
+    # 3.2: "all entries except for the first SHALL be ignored"; the upstream
+    # is a linter.
+    "checkdmarc-mtasts-record-004": True,
+}
+POLICY_DECISIONS = {
+    # 3.2: a max_age beyond the maximum is capped, not refused; the text names
+    # the maximum and no consequence, and the linter has its own.
+    "checkdmarc-mtasts-policy-006": True,
+    # 3.2: of duplicates the first counts.
+    "checkdmarc-mtasts-policy-008": True,
+    # 3.2: "unknown fields SHALL be ignored".
+    "checkdmarc-mtasts-policy-013": True,
+    # 3.2: a policy begins with a field, and so does each line: the upstreams
+    # skip blanks because their tests are indented.
+    "multi-mtasts-policy-001": False,
+    "multi-mtasts-policy-002": False,
+    "multi-mtasts-policy-008": False,
+}
+
+
+def cases(name: str) -> Iterator[dict[str, object]]:
+    """
+    The cases of a table in the corpus.
+    """
+    yield from json.loads(corpus("records", name).read_text())["cases"]
+
+
+def policy(*mx: str, mode: str = "enforce", age: str = "86400") -> bytes:
+    """
+    A policy as it is served.
+    """
+    lines = ["version: STSv1", f"mode: {mode}", f"max_age: {age}"]
+    lines += [f"mx: {each}" for each in mx]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+class RecordTests(SynchronousTestCase):
+    """
+    Tests for L{parseRecords}.
+    """
+
+    def test_one(self) -> None:
+        """
+        RFC 8461 3.1: the id is what counts of a record.
+        """
+        found = parseRecords([b"v=STSv1; id=20160831085700Z;"])
+        self.assertEqual(found, STSRecord("20160831085700Z"))
+
+    def test_none(self) -> None:
+        """
+        RFC 8461 3.1: other TXT records at the name are discarded, also those
+        of other versions.
+        """
+        others = [b"v=spf1 -all", b"v=STSv10; id=1", b"v=STSv1", b" v=STSv1;id=1", b""]
+        self.assertIs(parseRecords(others), RecordTrouble.NONE)
+        self.assertIs(parseRecords([]), RecordTrouble.NONE)
+
+    def test_multiple(self) -> None:
+        """
+        RFC 8461 3.1: two records are no policy, even if they agree.
+        """
+        record = b"v=STSv1; id=1"
+        self.assertIs(parseRecords([record, record]), RecordTrouble.MULTIPLE)
+
+    def test_amongOthers(self) -> None:
+        """
+        RFC 8461 3.1: discarded records don't count.
+        """
+        found = parseRecords([b"v=spf1 -all", b"v=STSv1 \t;id=2"])
+        self.assertEqual(found, STSRecord("2"))
+
+    def test_syntax(self) -> None:
+        """
+        RFC 8461 3.1: a record that is syntactically invalid is told apart
+        from none.
+        """
+        for text in (
+            b"v=STSv1;",
+            b"v=STSv1; id=",
+            b"v=STSv1; id=a-b",
+            b"v=STSv1; ID=1",
+            b"v=STSv1; id=" + b"x" * 33,
+            b"v=STSv1; id=1;;",
+            b"v=STSv1; id=1; more",
+            b"v=STSv1; id=\xc3\xa4",
+        ):
+            self.assertIs(parseRecords([text]), RecordTrouble.SYNTAX, text)
+
+    def test_duplicateID(self) -> None:
+        """
+        RFC 8461 3.2: of a field that occurs twice the first counts, and the
+        second need not make sense.
+        """
+        found = parseRecords([b"v=STSv1; id=1; id=not-an-id"])
+        self.assertEqual(found, STSRecord("1"))
+
+    def test_corpus(self) -> None:
+        """
+        Tables of other projects, decided by RFC 8461 where they differ.
+        """
+        for name in ("mox", "checkdmarc", "multi"):
+            for case in cases(f"{name}-mtasts-record.json"):
+                expect = case["expect"]
+                assert isinstance(expect, dict)
+                number = str(case["id"])
+                found = parseRecords([str(case["input"]).encode()])
+                valid = RECORD_DECISIONS.get(number, expect["valid"])
+                self.assertEqual(isinstance(found, STSRecord), valid, number)
+                if isinstance(found, STSRecord) and "id" in expect:
+                    self.assertEqual(found.id, expect["id"], number)
+
+    @BOUNDED
+    @given(st.lists(st.binary(max_size=60).map(lambda end: b"v=STSv1;" + end)))
+    def test_anything(self, texts: list[bytes]) -> None:
+        """
+        A stranger's record comes to one of four values, never to an exception.
+        """
+        found = parseRecords(texts)
+        if isinstance(found, STSRecord):
+            self.assertRegex(found.id, r"\A[A-Za-z0-9]{1,32}\Z")
+        else:
+            self.assertIn(found, RecordTrouble)
+
+    @BOUNDED
+    @given(
+        st.from_regex(r"[A-Za-z0-9]{1,32}", fullmatch=True),
+        st.lists(
+            st.from_regex(
+                r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}=[!-:<>-~]{1,20}", fullmatch=True
+            )
+        ),
+        st.sampled_from(["", ";", " ; "]),
+    )
+    def test_grammar(self, number: str, extensions: list[str], end: str) -> None:
+        """
+        RFC 8461 3.1: whatever the grammar makes is accepted.
+        """
+        text = "; ".join(["v=STSv1", f"id={number}", *extensions]) + end
+        self.assertEqual(parseRecords([text.encode()]), STSRecord(number))
+
+
+class PolicyTests(SynchronousTestCase):
+    """
+    Tests for L{parsePolicy}.
+    """
+
+    def trouble(self, body: bytes) -> str:
+        """
+        What is wrong with a policy.
+        """
+        found = parsePolicy(body)
+        assert isinstance(found, PolicyTrouble), body
+        return str(found)
+
+    def test_whole(self) -> None:
+        """
+        RFC 8461 3.2: everything that is in a policy is there, and its lines
+        are kept for reports.
+        """
+        body = policy("Mail.example.com", "*.example.net", "mail.example.com")
+        found = parsePolicy(body)
+        self.assertEqual(
+            found,
+            STSPolicy(
+                Mode.ENFORCE,
+                86400,
+                ("mail.example.com", "*.example.net"),
+                tuple(body.decode().split("\r\n")[:-1]),
+            ),
+        )
+
+    def test_lineEnds(self) -> None:
+        """
+        RFC 8461 3.2: LF and CRLF both end lines, the last needs neither, and
+        blank lines at the end are overlooked.
+        """
+        body = policy("mail.example.com")
+        expected = parsePolicy(body)
+        self.assertIsInstance(expected, STSPolicy)
+        lf = body.replace(b"\r\n", b"\n")
+        for variant in (lf, body.rstrip(), body + b"\r\n\n", lf + b"  \n"):
+            self.assertEqual(parsePolicy(variant), expected, variant)
+
+    def test_blankLines(self) -> None:
+        """
+        RFC 8461 3.2: there are none between fields.
+        """
+        body = policy("mail.example.com").replace(b"mode", b"\r\nmode")
+        self.assertEqual(self.trouble(body), "line 2: not a key and a value")
+
+    def test_cap(self) -> None:
+        """
+        RFC 8461 3.2: nothing is kept for more than a year.
+        """
+        found = parsePolicy(policy("mail.example.com", age="9999999999"))
+        assert isinstance(found, STSPolicy)
+        self.assertEqual(found.maxAge, LONGEST_AGE)
+
+    def test_first(self) -> None:
+        """
+        RFC 8461 3.2: of fields that aren't repeated the first counts, also if
+        a later one makes no sense.
+        """
+        found = parsePolicy(policy("a.example") + b"mode: nonsense\r\nmax_age: x\r\n")
+        assert isinstance(found, STSPolicy)
+        self.assertEqual((found.mode, found.maxAge), (Mode.ENFORCE, 86400))
+
+    def test_patterns(self) -> None:
+        """
+        RFC 8461 3.2: C{mx} is a host in A-labels or C{*.} and one.
+        """
+        found = parsePolicy(policy("xn--mx-xka.example", "*.xn--mx-xka.example"))
+        self.assertIsInstance(found, STSPolicy)
+        for bad in (
+            "m\xf8x.example",
+            "*",
+            "*.",
+            "*.*.example",
+            "mx.*.example",
+            "a*.example",
+            "*example",
+            "mx..example",
+            "mx.example.",
+            "mx_1.example",
+            "192.0.2.1/24",
+            "x" * 64 + ".example",
+        ):
+            self.assertIn("line 4", self.trouble(policy(bad)), bad)
+
+    def test_noMX(self) -> None:
+        """
+        RFC 8461 3.2: C{mx} may only be missing if the mode is C{none}.
+        """
+        self.assertEqual(self.trouble(policy()), "no mx")
+        found = parsePolicy(policy(mode="none"))
+        assert isinstance(found, STSPolicy)
+        self.assertEqual((found.mode, found.mx), (Mode.NONE, ()))
+
+    def test_wrong(self) -> None:
+        """
+        RFC 8461 3.2: version, mode and max_age are required and spelled one
+        way.
+        """
+        good = policy("mail.example.com")
+        for old, new in (
+            (b"STSv1", b"STSv2"),
+            (b"STSv1", b"stsv1"),
+            (b"version: STSv1\r\n", b""),
+            (b"enforce", b"Enforce"),
+            (b"mode", b"MODE"),
+            (b"max_age: 86400\r\n", b""),
+            (b"86400", b"-1"),
+            (b"86400", b"1.5"),
+            (b"86400", b"\xd9\xa1"),
+            (b"86400", b"00000000001"),
+            (b"mode:", b"mode :"),
+            (b"mode:", b" mode:"),
+            (b"version", b"\xef\xbb\xbfversion"),
+            (b"enforce", b"enforce\x00"),
+            (b"enforce", b"enforce\xff"),
+        ):
+            self.assertIsInstance(
+                parsePolicy(good.replace(old, new)), PolicyTrouble, (old, new)
+            )
+
+    def test_extensions(self) -> None:
+        """
+        RFC 8461 3.2: unknown fields are ignored; their values may be UTF-8.
+        """
+        more = "x-note: gr\xfc\xdfe und so\t \r\n".encode()
+        self.assertIsInstance(parsePolicy(policy("mx.example") + more), STSPolicy)
+
+    def test_corpus(self) -> None:
+        """
+        Tables of other projects, decided by RFC 8461 where they differ.
+        """
+        for name in ("mox", "checkdmarc", "multi"):
+            for case in cases(f"{name}-mtasts-policy.json"):
+                expect = case["expect"]
+                assert isinstance(expect, dict)
+                number = str(case["id"])
+                found = parsePolicy(str(case["input"]).encode())
+                valid = POLICY_DECISIONS.get(number, expect["valid"])
+                self.assertEqual(isinstance(found, STSPolicy), valid, number)
+                if isinstance(found, STSPolicy):
+                    self.agrees(found, expect, number)
+
+    def agrees(self, found: STSPolicy, expect: dict[str, object], case: str) -> None:
+        """
+        The values of a policy are those that the table has.
+        """
+        values = {"mode": found.mode, "mx": list(found.mx), "max_age": found.maxAge}
+        for key, value in values.items():
+            expected = expect.get(key, expect.get(f"policy.{key}", value))
+            self.assertEqual(value, expected, case)
+
+    def test_corpusDecoded(self) -> None:
+        """
+        A table of decoded policies, written out again.  It has durations for
+        C{max_age} where it never gets to look at them, and one second too much
+        in a policy that is refused here for having no mode.
+        """
+        for case in cases("chasquid-mtasts-policy-check.json"):
+            fields, expect = case["policy"], case["expect"]
+            assert isinstance(fields, dict) and isinstance(expect, dict)
+            lines = [f"{key}: {value}" for key, value in fields.items() if key != "mx"]
+            lines += [f"mx: {host}" for host in fields.get("mx", ())]
+            found = parsePolicy("\n".join(lines).encode())
+            self.assertEqual(
+                isinstance(found, STSPolicy), expect["valid"], str(case["id"])
+            )
+
+    @BOUNDED
+    @given(st.binary(max_size=200), st.integers(0, 80))
+    def test_anything(self, noise: bytes, at: int) -> None:
+        """
+        A stranger's policy comes to a value, never to an exception; what is
+        accepted is within bounds.
+        """
+        good = policy("mail.example.com")
+        for body in (noise, good[:at], good[:at] + noise + good[at:]):
+            found = parsePolicy(body)
+            if isinstance(found, STSPolicy):
+                self.assertTrue(0 <= found.maxAge <= LONGEST_AGE)
+                self.assertTrue(found.mx or found.mode is Mode.NONE)
+                self.assertEqual(parsePolicy("\n".join(found.lines).encode()), found)
+
+    def test_longLine(self) -> None:
+        """
+        The time to read a policy grows with its length, not faster.
+        """
+        for filler in (b" ", b"\t", b"a ", b"-", b"a:"):
+            body = policy("mx.example") + b"x: y" + filler * 30000 + b"\x01"
+            self.assertIsInstance(parsePolicy(body), PolicyTrouble)
+        text = b"v=STSv1; id=1" + b" " * 60000 + b"x"
+        self.assertIs(parseRecords([text]), RecordTrouble.SYNTAX)
+
+
+class MatchTests(SynchronousTestCase):
+    """
+    Tests for L{matches}.
+    """
+
+    def test_table(self) -> None:
+        """
+        RFC 8461 4.1: a wildcard stands for the whole of one label.
+        """
+        found = parsePolicy(policy("mail.example.com", "*.example.net"))
+        assert isinstance(found, STSPolicy)
+        for host, expected in (
+            ("mail.example.com", True),
+            ("MAIL.Example.com.", True),
+            ("mx.example.net", True),
+            ("example.net", False),
+            ("a.b.example.net", False),
+            ("mail2.example.com", False),
+            ("a.mail.example.com", False),
+            ("net", False),
+        ):
+            self.assertEqual(matches(found, Domain.parse(host)), expected, host)
+
+    def test_none(self) -> None:
+        """
+        Without patterns nothing matches.
+        """
+        found = parsePolicy(policy(mode="none"))
+        assert isinstance(found, STSPolicy)
+        self.assertFalse(matches(found, Domain("example.com")))
+
+
+class NameTests(SynchronousTestCase):
+    """
+    Tests for the names that belong to a policy domain.
+    """
+
+    def test_names(self) -> None:
+        """
+        RFC 8461 3.1, 3.2: both are made of A-labels.
+        """
+        domain = Domain.parse("m\xf8x.example")
+        self.assertEqual(recordName(domain), "_mta-sts.xn--mx-lka.example")
+        self.assertEqual(policyHost(domain), "mta-sts.xn--mx-lka.example")

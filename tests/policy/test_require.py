@@ -1,0 +1,181 @@
+"""
+Tests for L{moxtls.policy.require}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import TLSA
+from moxtls.domain import Domain
+from moxtls.policy.dane import TLSAFinding, TLSATrouble
+from moxtls.policy.mtasts import Mode, STSPolicy
+from moxtls.policy.require import Demands, Refusal, Wishes, demands
+from moxtls.smtp.values import TLSMode
+
+HOST = Domain("mx.example")
+RECORD = TLSA(3, 1, 1, b"x" * 32)
+NO_DANE = TLSAFinding(HOST, (HOST,))
+DANE = TLSAFinding(HOST, (HOST,), (RECORD,), (RECORD,))
+UNUSABLE = TLSAFinding(HOST, (HOST,), (TLSA(1, 1, 1, b""),))
+BROKEN = TLSAFinding(HOST, (HOST,), trouble=TLSATrouble("_25._tcp.mx.example"))
+
+PLAIN = Wishes()
+REQUIRED = Wishes(requireTLS=True)
+LENIENT = Wishes(requireTLS=False)
+DMARC_REPORT = Wishes(noFallback=True)
+
+
+def sts(mode: Mode, mx: str = "mx.example") -> STSPolicy:
+    """
+    A policy that allows one host.
+    """
+    return STSPolicy(mode, 86400, (mx,), ())
+
+
+class DemandTests(SynchronousTestCase):
+    """
+    Tests for L{demands}.
+    """
+
+    def assertDemands(
+        self,
+        expected: Demands,
+        policy: STSPolicy | None = None,
+        finding: TLSAFinding = NO_DANE,
+        wishes: Wishes = PLAIN,
+    ) -> None:
+        """
+        What is demanded of L{HOST} is exactly C{expected}.
+        """
+        self.assertEqual(demands(HOST, policy, finding, wishes), expected)
+
+    def test_nothing(self) -> None:
+        """
+        RFC 7435: without policies TLS is used if it works.
+        """
+        expected = Demands(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
+        for policy in (None, sts(Mode.NONE), sts(Mode.NONE, "other.example")):
+            self.assertDemands(expected, policy)
+
+    def test_testing(self) -> None:
+        """
+        RFC 8461 5: a policy in testing is only reported about.
+        """
+        expected = Demands(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
+        self.assertDemands(expected, sts(Mode.TESTING))
+        mismatch = Demands(
+            TLSMode.OPPORTUNISTIC, plaintextFallback=True, mxMismatch=True
+        )
+        self.assertDemands(mismatch, sts(Mode.TESTING, "other.example"))
+
+    def test_enforce(self) -> None:
+        """
+        RFC 8461 5: STARTTLS and a certificate of the Web PKI, at a host that
+        the policy has.
+        """
+        expected = Demands(TLSMode.REQUIRED, enforcePKIX=True)
+        self.assertDemands(expected, sts(Mode.ENFORCE))
+        mismatch = Demands(
+            TLSMode.REQUIRED,
+            enforcePKIX=True,
+            mxMismatch=True,
+            refuse=Refusal.MX_MISMATCH,
+        )
+        self.assertDemands(mismatch, sts(Mode.ENFORCE, "other.example"))
+
+    def test_dane(self) -> None:
+        """
+        RFC 7672 2.2: TLS and a matching certificate.
+        """
+        expected = Demands(TLSMode.REQUIRED, dane=(RECORD,))
+        self.assertDemands(expected, finding=DANE)
+
+    def test_unusable(self) -> None:
+        """
+        RFC 7672 2.2: records that nobody can use demand TLS, unauthenticated,
+        and no plaintext.
+        """
+        self.assertDemands(Demands(TLSMode.REQUIRED), finding=UNUSABLE)
+
+    def test_both(self) -> None:
+        """
+        A host under DANE and MTA-STS has to satisfy both.
+        """
+        expected = Demands(TLSMode.REQUIRED, enforcePKIX=True, dane=(RECORD,))
+        self.assertDemands(expected, sts(Mode.ENFORCE), DANE)
+
+    def test_lookupFailed(self) -> None:
+        """
+        RFC 7672 2.1.2: a host whose TLSA records can't be looked up is as
+        good as unreachable.
+        """
+        found = demands(HOST, None, BROKEN, PLAIN)
+        self.assertIs(found.refuse, Refusal.TLSA_LOOKUP)
+
+    def test_dmarcReport(self) -> None:
+        """
+        DMARC reports don't fall back to plaintext, but still go to hosts that
+        never had TLS.
+        """
+        expected = Demands(TLSMode.OPPORTUNISTIC)
+        self.assertDemands(expected, wishes=DMARC_REPORT)
+
+    def test_lenient(self) -> None:
+        """
+        RFC 8689 3: TLS-Required: No overrides every policy, and TLS is tried
+        all the same.
+        """
+        self.assertDemands(
+            Demands(
+                TLSMode.REQUIRED,
+                enforcePKIX=True,
+                dane=(RECORD,),
+                ignoreVerifyErrors=True,
+                plaintextFallback=True,
+                mxMismatch=True,
+            ),
+            sts(Mode.ENFORCE, "other.example"),
+            DANE,
+            LENIENT,
+        )
+        self.assertDemands(
+            Demands(
+                TLSMode.OPPORTUNISTIC, ignoreVerifyErrors=True, plaintextFallback=True
+            ),
+            finding=BROKEN,
+            wishes=LENIENT,
+        )
+
+    def test_requireTLS(self) -> None:
+        """
+        RFC 8689 4.2.1: REQUIRETLS needs a host that is authenticated by DANE
+        or MTA-STS; testing and unusable records don't do that.
+        """
+        testing = sts(Mode.TESTING)
+        for policy, finding, refuse in (
+            (None, NO_DANE, Refusal.REQUIRETLS),
+            (testing, NO_DANE, Refusal.REQUIRETLS),
+            (None, UNUSABLE, Refusal.REQUIRETLS),
+            (testing, UNUSABLE, Refusal.REQUIRETLS),
+            (None, DANE, None),
+            (sts(Mode.ENFORCE), NO_DANE, None),
+            (sts(Mode.ENFORCE), UNUSABLE, None),
+            (sts(Mode.ENFORCE, "other.example"), DANE, Refusal.MX_MISMATCH),
+            (None, BROKEN, Refusal.TLSA_LOOKUP),
+        ):
+            found = demands(HOST, policy, finding, REQUIRED)
+            self.assertIs(found.refuse, refuse, (policy, finding))
+            self.assertFalse(found.plaintextFallback)
+            if refuse is None:
+                self.assertIs(found.tlsMode, TLSMode.REQUIRED)
+
+    def test_literal(self) -> None:
+        """
+        RFC 8461 3.4: policies say nothing about address literals; none is in
+        a policy, so a relay under one wouldn't be used by its address.
+        """
+        found = demands(None, None, TLSAFinding(None), PLAIN)
+        self.assertEqual(found.tlsMode, TLSMode.OPPORTUNISTIC)
+        found = demands(None, sts(Mode.ENFORCE), TLSAFinding(None), PLAIN)
+        self.assertIs(found.refuse, Refusal.MX_MISMATCH)
