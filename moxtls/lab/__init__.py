@@ -1,3 +1,4 @@
 """
-A small internet on loopback.
+A small internet on loopback: signed zones, policy hosts, good and bad
+destinations.
 """

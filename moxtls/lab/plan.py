@@ -1,0 +1,216 @@
+# -*- test-case-name: tests.lab.test_plan -*-
+"""
+What the lab publishes: hosts, records and policies.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moxtls.lab.conditions import (
+    HOST_REPORT_ADDRESS,
+    INTAKE_HOST,
+    INTAKE_PATH,
+    REPORT_ADDRESS,
+    SENDER,
+    SENDING_HOST,
+    SINK,
+    TLD,
+    Certificate,
+    Destination,
+    Records,
+    Signed,
+)
+from moxtls.lab.network import Network
+from moxtls.lab.scenario import SHARED_HOST, SHARED_ZONE
+from moxtls.lab.zones import Fault, ZonePlan
+
+SINK_HOST = f"mx.{SINK}"
+_DAMAGED = {Signed.BAD_MX: "MX", Signed.BAD_TLSA: "TLSA"}
+# RFC 1035 3.3: one character-string.
+_LONGEST_STRING = 255
+
+
+@dataclass(frozen=True, slots=True)
+class MailHost:
+    """
+    A host that takes mail.
+    """
+
+    name: str
+    address: str
+    certificate: Certificate
+    tlsa: Records
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """
+    What depends on keys.
+
+    @ivar tlsa: By host: records as C{usage selector matching hexdata}.
+    @ivar dkim: By selector: the contents of records of the sending domain.
+    """
+
+    tlsa: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dkim: Mapping[str, str] = field(default_factory=dict)
+
+
+def mailHosts(
+    network: Network, destinations: Sequence[Destination]
+) -> tuple[MailHost, ...]:
+    """
+    Every host once; the last is where reports go.
+    """
+    described = {each.mx: (each.certificate, each.tlsa) for each in destinations}
+    if SHARED_HOST in described:
+        described[SHARED_HOST] = (Certificate.GOOD, Records.EE)
+    described[SINK_HOST] = (Certificate.GOOD, Records.NONE)
+    return tuple(
+        MailHost(name, network.address(number), certificate, tlsa)
+        for number, (name, (certificate, tlsa)) in enumerate(described.items(), 1)
+    )
+
+
+def policyText(destination: Destination) -> bytes | None:
+    """
+    The MTA-STS policy of a destination (RFC 8461 3.2), if it has one.
+    """
+    sts = destination.sts
+    if sts is None:
+        return None
+    mx = "\r\n".join(f"mx: {each}" for each in policyHosts(destination))
+    text = f"version: STSv1\r\nmode: {sts.mode}\r\n{mx}\r\nmax_age: 86400\r\n"
+    return text.encode("ascii")
+
+
+def policyHosts(destination: Destination) -> tuple[str, ...]:
+    """
+    The hosts that the MTA-STS policy of a destination lists.
+    """
+    listed = destination.sts is not None and destination.sts.listed
+    return (destination.mx if listed else f"other.{destination.domain}",)
+
+
+def reportURI(network: Network, destination: Destination) -> str:
+    """
+    Where C{destination} wants its reports.
+    """
+    if destination.byHTTPS:
+        return f"https://{INTAKE_HOST}:{network.httpsPort}{INTAKE_PATH}"
+    return f"mailto:{REPORT_ADDRESS}"
+
+
+def zonePlans(
+    network: Network, destinations: Sequence[Destination], publication: Publication
+) -> tuple[ZonePlan, ...]:
+    """
+    Every zone below the top-level domain.
+    """
+    hosts = {each.name: each for each in mailHosts(network, destinations)}
+    plans = [
+        _destinationZone(network, each, hosts[each.mx], publication)
+        for each in destinations
+    ]
+    if SHARED_HOST in hosts:
+        plans.append(_sharedZone(network, hosts[SHARED_HOST], publication))
+    plans.append(_sinkZone(network, hosts[SINK_HOST]))
+    plans.append(_senderZone(network, publication))
+    return (*plans, *_oddities(network))
+
+
+def _destinationZone(
+    network: Network, destination: Destination, host: MailHost, publication: Publication
+) -> ZonePlan:
+    domain = f"{destination.domain}."
+    records = [
+        f"{domain} MX 10 {destination.mx}.",
+        _tlsrpt(domain, reportURI(network, destination)),
+    ]
+    if not destination.sharedHost:
+        records.extend(_hostRecords(network, host, publication))
+    if destination.sts is not None:
+        records.append(f'_mta-sts.{domain} TXT "v=STSv1; id=lab1;"')
+        records.append(f"mta-sts.{domain} A {network.webHost}")
+    return ZonePlan(
+        domain,
+        tuple(records),
+        signed=destination.signed is not Signed.NO,
+        damaged=_DAMAGED.get(destination.signed, ""),
+    )
+
+
+def _hostRecords(
+    network: Network, host: MailHost, publication: Publication
+) -> Iterable[str]:
+    yield f"{host.name}. A {host.address}"
+    # RFC 7671 3: records are found by the port that is connected to.  They
+    # are at 25 too, for clients that look there whatever port they were told.
+    for port in dict.fromkeys((25, network.smtpPort)):
+        for each in publication.tlsa.get(host.name, ()):
+            yield f"_{port}._tcp.{host.name}. TLSA {each}"
+
+
+def _tlsrpt(domain: str, uri: str) -> str:
+    return f'_smtp._tls.{domain} TXT "v=TLSRPTv1; rua={uri}"'
+
+
+def _sharedZone(network: Network, host: MailHost, publication: Publication) -> ZonePlan:
+    records = (
+        *_hostRecords(network, host, publication),
+        _tlsrpt(f"{host.name}.", f"mailto:{HOST_REPORT_ADDRESS}"),
+    )
+    return ZonePlan(f"{SHARED_ZONE}.", records, signed=True)
+
+
+def _sinkZone(network: Network, host: MailHost) -> ZonePlan:
+    records = (
+        f"@ MX 10 {host.name}.",
+        f"{host.name}. A {host.address}",
+        f"{INTAKE_HOST}. A {network.webHost}",
+    )
+    return ZonePlan(f"{SINK}.", records, signed=True)
+
+
+def _senderZone(network: Network, publication: Publication) -> ZonePlan:
+    records = [
+        f"@ MX 10 {SENDING_HOST}.",
+        f"{SENDING_HOST}. A {network.submission}",
+        '@ TXT "v=spf1 ip4:127.0.0.0/8 -all"',
+    ]
+    for selector, record in publication.dkim.items():
+        records.append(f"{selector}._domainkey TXT {_strings(record)}")
+    return ZonePlan(f"{SENDER}.", tuple(records), signed=True)
+
+
+def _oddities(network: Network) -> tuple[ZonePlan, ...]:
+    """
+    Zones that no mail goes to, for other things that befall lookups.
+    """
+    host = f"mx A {network.webHost}"
+    mx = ("@ MX 10 mx", host)
+    aliases = (
+        f"secure CNAME mx.{SINK}.",
+        f"insecure CNAME mx.open.{TLD}.",
+        f"broken CNAME mx.sig-expired.{TLD}.",
+        "loop CNAME loop",
+        "nowhere CNAME nothing",
+    )
+    return (
+        ZonePlan(f"open.{TLD}.", mx),
+        ZonePlan(f"null-mx.{TLD}.", ("@ MX 0 .",), signed=True),
+        ZonePlan(f"alias.{TLD}.", aliases, signed=True),
+        ZonePlan(f"far-mx.{TLD}.", (f"@ MX 10 mx.open.{TLD}.",), signed=True),
+        ZonePlan(f"big.{TLD}.", (f"@ TXT {_strings('x' * 2000)}", *mx), signed=True),
+        ZonePlan(f"sig-expired.{TLD}.", mx, signed=True, fault=Fault.EXPIRED),
+        ZonePlan(f"other-key.{TLD}.", mx, signed=True, fault=Fault.OTHER_KEY),
+        ZonePlan(f"stripped.{TLD}.", mx, signed=True, fault=Fault.STRIPPED),
+    )
+
+
+def _strings(text: str) -> str:
+    pieces = [
+        text[at : at + _LONGEST_STRING] for at in range(0, len(text), _LONGEST_STRING)
+    ]
+    return " ".join(f'"{piece}"' for piece in pieces)
