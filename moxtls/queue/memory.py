@@ -20,8 +20,8 @@ from moxtls.queue.values import (
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
+    accepted,
     destinationOf,
-    distinct,
 )
 
 
@@ -79,7 +79,7 @@ class MemoryQueue:
         known = self._keys.get(envelope.key) if envelope.key else None
         if known is not None:
             return known
-        envelope = replace(envelope, recipients=distinct(envelope.recipients))
+        envelope = accepted(envelope)
         now = self._clock.seconds()
         recipients = tuple(
             QueuedRecipient(
@@ -87,8 +87,6 @@ class MemoryQueue:
             )
             for each in envelope.recipients
         )
-        if not recipients:
-            raise ValueError("A message needs a recipient")
         messageID = self._newID()
         message = b"".join(body)
         self.bodies[messageID] = message

@@ -5,11 +5,11 @@ Messages on their way out.  No I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from pathlib import Path
 
-from moxtls.domain import Address
+from moxtls.domain import Address, InvalidAddress
 
 
 class ReportKind(StrEnum):
@@ -179,8 +179,19 @@ def destinationOf(recipient: str) -> str:
     return str(Address.parse(recipient).domain)
 
 
-def distinct(recipients: tuple[str, ...]) -> tuple[str, ...]:
+def accepted(envelope: Envelope) -> Envelope:
     """
-    The same recipients in the same order, each once.
+    The same with each recipient once, if a queue can take it.
+
+    @raise ValueError: There is no recipient, or one that is none
+        (L{InvalidAddress}), or an address would reach over the end of a line.
     """
-    return tuple(dict.fromkeys(recipients))
+    recipients = tuple(dict.fromkeys(envelope.recipients))
+    if not recipients:
+        raise ValueError("a message needs a recipient")
+    for address in (envelope.sender, *recipients):
+        if not address.isprintable():
+            raise InvalidAddress(f"{address!r} is not a mail address")
+    for recipient in recipients:
+        destinationOf(recipient)
+    return replace(envelope, recipients=recipients)

@@ -1,0 +1,331 @@
+# -*- test-case-name: tests.queue.test_spool -*-
+"""
+The index of a spool: which messages there are, and where each recipient
+stands.  Every method blocks, and is called within a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection, Row
+
+from moxtls.queue.backoff import Step, Tell
+from moxtls.queue.bodies import Bodies
+from moxtls.queue.tables import (
+    MESSAGE,
+    RECIPIENT,
+    SCHEMA,
+    VERSION,
+    messageFrom,
+    recipientFrom,
+)
+from moxtls.queue.values import (
+    Envelope,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+    destinationOf,
+)
+
+
+class Index:
+    """
+    Statements over the tables above.
+    """
+
+    def __init__(self, connection: Connection, bodies: Bodies) -> None:
+        self._db = connection
+        self._bodies = bodies
+
+    def prepare(self) -> None:
+        """
+        Make the tables if they aren't there.
+        """
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            for statement in SCHEMA.split(";\n"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+        elif version != VERSION:
+            raise ValueError(f"version {version} of the spool is not {VERSION}")
+
+    # --- in and out -----------------------------------------------------------
+
+    def known(self, key: str) -> str | None:
+        """
+        The id of the message that came with that key.
+        """
+        row = self._db.execute(
+            "SELECT id FROM submitted WHERE key = ?", (key,)
+        ).fetchone()
+        return row and str(row["id"])
+
+    def add(self, messageID: str, envelope: Envelope, size: int, now: float) -> None:
+        number = self._db.execute(
+            "INSERT INTO message (id, sender, eightBit, smtputf8, requireTLS, report,"
+            " key, maxAttempts, contentType, size, queued)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                messageID,
+                envelope.sender,
+                envelope.eightBit,
+                envelope.smtputf8,
+                envelope.requireTLS,
+                envelope.report,
+                envelope.key,
+                envelope.maxAttempts,
+                envelope.contentType,
+                size,
+                now,
+            ),
+        ).lastrowid
+        places = [(each, destinationOf(each)) for each in envelope.recipients]
+        self._db.executemany(
+            "INSERT INTO recipient (message, position, address, destination, state,"
+            " nextAttempt, due) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (number, position, address, place, RecipientState.WAITING, now, now)
+                for position, (address, place) in enumerate(places)
+            ],
+        )
+        self._lanes({place for _, place in places})
+        if envelope.key:
+            self._db.execute(
+                "INSERT INTO submitted VALUES (?, ?, ?)", (envelope.key, messageID, now)
+            )
+
+    def remove(self, messageID: str, now: float) -> bool:
+        """
+        @return: Whether it was there.
+        """
+        number = self._number(messageID)
+        if number is None:
+            return False
+        places = self._places(number)
+        # A key is remembered from the moment its message is gone.
+        self._db.execute(
+            "UPDATE submitted SET at = ? WHERE key = "
+            "(SELECT key FROM message WHERE number = ?)",
+            (now, number),
+        )
+        self._db.execute("DELETE FROM message WHERE number = ?", (number,))
+        self._lanes(places)
+        self._bodies.remove(messageID)
+        return True
+
+    def forgetKeys(self, before: float, limit: int) -> None:
+        """
+        Forget keys of messages that are gone since C{before}.
+        """
+        self._db.execute(
+            "DELETE FROM submitted WHERE key IN (SELECT key FROM submitted"
+            " WHERE at < ? AND NOT EXISTS (SELECT 1 FROM message WHERE"
+            " message.id = submitted.id) LIMIT ?)",
+            (before, limit),
+        )
+
+    # --- by hand ----------------------------------------------------------------
+
+    def hold(self, messageID: str, held: bool) -> bool:
+        number = self._number(messageID)
+        if number is None:
+            return False
+        self._db.execute("UPDATE message SET held = ? WHERE number = ?", (held, number))
+        self._schedule(number)
+        return True
+
+    def retry(self, messageID: str, now: float) -> bool:
+        number = self._number(messageID)
+        if number is None:
+            return False
+        self._db.execute(
+            "UPDATE recipient SET nextAttempt = ? WHERE message = ? AND state = ?",
+            (now, number, RecipientState.WAITING),
+        )
+        self._schedule(number)
+        return True
+
+    # --- looking ------------------------------------------------------------------
+
+    def messages(self) -> tuple[QueuedMessage, ...]:
+        """
+        Everything, oldest first.
+        """
+        return self._load("1", ())
+
+    def message(self, messageID: str) -> QueuedMessage | None:
+        found = self._load("id = ?", (messageID,))
+        return found[0] if found else None
+
+    def contains(self, messageID: str) -> bool:
+        return self._number(messageID) is not None
+
+    def lanes(self, now: float, limit: int) -> list[str]:
+        """
+        Destinations with something due, longest due first.
+        """
+        rows = self._db.execute(
+            "SELECT destination FROM lane WHERE due <= ? ORDER BY due LIMIT ?",
+            (now, limit),
+        )
+        return [str(row["destination"]) for row in rows]
+
+    def due(self, destination: str, now: float, limit: int) -> list[QueuedMessage]:
+        """
+        What is due for C{destination}: each message with one recipient only.
+        """
+        rows = self._db.execute(
+            f"SELECT {MESSAGE}, {RECIPIENT} FROM recipient JOIN message"
+            " ON message.number = recipient.message"
+            " WHERE destination = ? AND due <= ? ORDER BY due LIMIT ?",
+            (destination, now, limit),
+        )
+        return [self._message(row, (row,)) for row in rows]
+
+    def untold(self, reports: bool, after: int, limit: int) -> list[tuple[int, str]]:
+        """
+        Messages with recipients that ended and of which somebody is to be
+        told, by number, from behind C{after} on.
+
+        @param reports: Whether to look for reports, or for everything else.
+        """
+        rows = self._db.execute(
+            "SELECT DISTINCT number, id FROM recipient JOIN message"
+            " ON number = message WHERE told = 0 AND (report IS NOT NULL) = ?"
+            " AND message > ? ORDER BY message LIMIT ?",
+            (reports, after, limit),
+        )
+        return [(int(row["number"]), str(row["id"])) for row in rows]
+
+    def untoldOf(self, messageID: str) -> tuple[QueuedRecipient, ...]:
+        """
+        Those recipients of one message.
+        """
+        rows = self._db.execute(
+            f"SELECT {RECIPIENT} FROM recipient WHERE told = 0 AND message ="
+            " (SELECT number FROM message WHERE id = ?) ORDER BY position",
+            (messageID,),
+        )
+        return tuple(recipientFrom(row, messageID) for row in rows)
+
+    # --- after an attempt -----------------------------------------------------------
+
+    def apply(self, steps: Iterable[Step]) -> None:
+        """
+        Note where recipients stand now; those that are gone are passed over.
+        """
+        places = set()
+        for step in steps:
+            number = self._number(step.messageID)
+            if number is not None:
+                self._apply(number, step)
+                places.add(step.recipient.destination)
+        self._lanes(places)
+
+    def told(self, messageID: str, recipients: Sequence[QueuedRecipient]) -> None:
+        """
+        Whoever had to be told knows.
+        """
+        self._db.executemany(
+            "UPDATE recipient SET told = 1 WHERE address = ? AND message ="
+            " (SELECT number FROM message WHERE id = ?)",
+            [(each.recipient, messageID) for each in recipients],
+        )
+
+    def finished(self, messageID: str) -> bool:
+        """
+        Whether nothing is to be done about a message any more.
+        """
+        row = self._db.execute(
+            "SELECT 1 FROM recipient WHERE (state = ? OR told = 0) AND message ="
+            " (SELECT number FROM message WHERE id = ?) LIMIT 1",
+            (RecipientState.WAITING, messageID),
+        ).fetchone()
+        return row is None
+
+    # --- helpers ---------------------------------------------------------------
+
+    def _number(self, messageID: str) -> int | None:
+        row = self._db.execute(
+            "SELECT number FROM message WHERE id = ?", (messageID,)
+        ).fetchone()
+        return row and int(row["number"])
+
+    def _places(self, number: int) -> set[str]:
+        rows = self._db.execute(
+            "SELECT DISTINCT destination FROM recipient WHERE message = ?", (number,)
+        )
+        return {str(row["destination"]) for row in rows}
+
+    def _schedule(self, number: int) -> None:
+        """
+        Set C{due} from what a message's other columns say.
+        """
+        self._db.execute(
+            "UPDATE recipient SET due = CASE WHEN (SELECT held FROM message"
+            " WHERE number = recipient.message) THEN NULL ELSE nextAttempt END"
+            " WHERE message = ? AND state = ?",
+            (number, RecipientState.WAITING),
+        )
+        self._lanes(self._places(number))
+
+    def _apply(self, number: int, step: Step) -> None:
+        recipient = step.recipient
+        result = recipient.lastResult
+        assert result is not None
+        due = (
+            recipient.nextAttempt if recipient.state is RecipientState.WAITING else None
+        )
+        self._db.execute(
+            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
+            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
+            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
+            " text = ?, host = ?, retryAfter = ? WHERE message = ? AND address = ?",
+            (
+                recipient.state,
+                recipient.attempts,
+                recipient.nextAttempt,
+                due,
+                step.tell not in (Tell.FAILURE, Tell.OBSERVER),
+                result.ending.value,
+                result.status,
+                result.code,
+                result.text,
+                result.host,
+                result.retryAfter,
+                number,
+                recipient.recipient,
+            ),
+        )
+
+    def _lanes(self, destinations: set[str]) -> None:
+        for destination in destinations:
+            (due,) = self._db.execute(
+                "SELECT min(due) FROM recipient"
+                " WHERE destination = ? AND due IS NOT NULL",
+                (destination,),
+            ).fetchone()
+            if due is None:
+                self._db.execute(
+                    "DELETE FROM lane WHERE destination = ?", (destination,)
+                )
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO lane VALUES (?, ?)", (destination, due)
+                )
+
+    def _load(self, where: str, values: tuple[str, ...]) -> tuple[QueuedMessage, ...]:
+        recipients: dict[int, list[Row]] = {}
+        for row in self._db.execute(
+            f"SELECT {RECIPIENT} FROM recipient WHERE message IN"
+            f" (SELECT number FROM message WHERE {where}) ORDER BY message, position",
+            values,
+        ):
+            recipients.setdefault(row["message"], []).append(row)
+        rows = self._db.execute(
+            f"SELECT {MESSAGE} FROM message WHERE {where} ORDER BY number", values
+        )
+        return tuple(self._message(row, recipients[row["number"]]) for row in rows)
+
+    def _message(self, row: Row, recipients: Sequence[Row]) -> QueuedMessage:
+        return messageFrom(row, recipients, self._bodies.path(row["id"]))

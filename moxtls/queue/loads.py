@@ -1,0 +1,127 @@
+# -*- test-case-name: tests.queue.test_loads -*-
+"""
+Decides what of that which is due goes out together.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from moxtls.calendar import MINUTE
+from moxtls.queue.backoff import Backoff
+from moxtls.queue.values import Batch, Parcel, QueuedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    How much the queue does at a time.
+
+    @ivar total: Attempts at the same time.
+    @ivar perDestination: Those to the same destination: more is taken for
+        abuse by many.
+    @ivar parcels: Messages in one attempt: what breaks off an attempt may
+        have some of them sent twice.
+    @ivar recipients: In one attempt; RFC 5321 4.5.3.1.8 has every host accept
+        100.
+    @ivar octets: In one attempt, unless one message alone has more.
+    @ivar parcelTime: Seconds an attempt may take for each of its messages:
+        more than the waits of RFC 5321 4.5.3.2 together.
+    """
+
+    total: int = 50
+    perDestination: int = 2
+    parcels: int = 20
+    recipients: int = 100
+    octets: int = 25_000_000
+    parcelTime: float = 35 * MINUTE
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """
+    A batch, and what the queue has to know about it to go on.
+
+    @ivar due: Its messages, each with one recipient: the same message again
+        for the next.
+    """
+
+    batch: Batch
+    due: tuple[QueuedMessage, ...]
+
+
+def loads(
+    destination: str, due: Iterable[QueuedMessage], limits: Limits, most: int
+) -> list[Load]:
+    """
+    @param due: Messages with one recipient each, in the order in which they
+        are to go.
+    @param most: How many loads there may be; the rest waits.
+    """
+    filling: dict[object, _Filling] = {}
+    found: list[_Filling] = []
+    for message in due:
+        demands = (message.envelope.requireTLS, message.envelope.report)
+        load = filling.get(demands)
+        if load is None or not load.hasRoom(message, limits):
+            if len(found) == most:
+                continue
+            load = filling[demands] = _Filling()
+            found.append(load)
+        load.add(message)
+    return [each.load(destination) for each in found]
+
+
+class _Filling:
+    """
+    A load that is being put together.
+    """
+
+    def __init__(self) -> None:
+        self._due: list[QueuedMessage] = []
+        self._parcels: dict[str, Parcel] = {}
+
+    def hasRoom(self, message: QueuedMessage, limits: Limits) -> bool:
+        if len(self._due) >= limits.recipients:
+            return False
+        if message.messageID in self._parcels:
+            return True
+        octets = sum(parcel.size for parcel in self._parcels.values())
+        return (
+            len(self._parcels) < limits.parcels
+            and octets + message.size <= limits.octets
+        )
+
+    def add(self, message: QueuedMessage) -> None:
+        self._due.append(message)
+        parcel = self._parcels.get(message.messageID)
+        self._parcels[message.messageID] = (
+            replace(parcel, recipients=parcel.recipients + message.envelope.recipients)
+            if parcel
+            else _parcel(message)
+        )
+
+    def load(self, destination: str) -> Load:
+        envelope = self._due[0].envelope
+        attempt = 1 + max(each.recipients[0].attempts for each in self._due)
+        parcels = tuple(self._parcels.values())
+        batch = Batch(
+            destination, parcels, envelope.requireTLS, envelope.report, attempt
+        )
+        return Load(batch, tuple(self._due))
+
+
+def _parcel(message: QueuedMessage) -> Parcel:
+    envelope = message.envelope
+    return Parcel(
+        message.messageID,
+        envelope.sender,
+        envelope.recipients,
+        message.path,
+        message.size,
+        envelope.eightBit,
+        envelope.smtputf8,
+        envelope.contentType,
+    )

@@ -1,0 +1,256 @@
+# -*- test-case-name: tests.queue.test_service -*-
+"""
+Delivers what is in the spool: looks for what is due, has couriers attempt it,
+and carries out what comes of it.
+
+One look is under way at a time, and each is bounded; the end of an attempt
+and every submission cause another, a clock's tick does for what comes due or
+is changed by other processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.calendar import HOUR, MINUTE
+from moxtls.interfaces import ICourier, IQueue
+from moxtls.queue.access import SpoolAccess
+from moxtls.queue.backoff import Step, Tell, bounded
+from moxtls.queue.flight import Flight, Sky, limited
+from moxtls.queue.loads import Limits, Load
+from moxtls.queue.notices import Notices
+from moxtls.queue.spool import Spool
+from moxtls.queue.stored import StoredQueue
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.turns import Turns
+from moxtls.queue.values import Batch, Envelope, QueuedMessage, Result
+
+T = TypeVar("T")
+
+#: Seconds between looks for what came due.
+TICK = 1.0
+#: Seconds after which a result is written again if it couldn't be: the disk
+#: is full, and delivering again would be worse.
+WRITE_AGAIN = 10.0
+TELL_AGAIN = MINUTE
+FORGET_KEYS = HOUR
+
+
+@implementer(IQueue)
+class QueueService(Service):
+    """
+    L{IQueue} over a spool, for the process that delivers from it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        spool: SpoolAccess,
+        route: Callable[[Batch], ICourier],
+        notices: Notices,
+        teller: ReportTeller,
+        newID: Callable[[], str],
+        jitter: Callable[[], float],
+        limits: Limits,
+    ) -> None:
+        """
+        @param route: Says who is to attempt a batch.
+        @param newID: As of L{StoredQueue}.
+        """
+        self._clock = clock
+        self._spool = spool
+        self._stored = StoredQueue(clock, spool, newID)
+        self._route = route
+        self._notices = notices
+        self._teller = teller
+        self._jitter = jitter
+        self._limits = limits
+        self._flights: set[Flight] = set()
+        self._look = Turns(self._lookAround, "looking for what is due")
+        self._tell = Turns(self._tellReports, "telling about reports")
+        self._keys = Turns(self._forgetKeys, "forgetting keys")
+        self._turns = {
+            self._look: TICK,
+            self._tell: TELL_AGAIN,
+            self._keys: FORGET_KEYS,
+        }
+        self._loops: list[LoopingCall] = []
+
+    def startService(self) -> None:
+        """
+        @raise SpoolUnusable: Such as when another process delivers from it.
+        """
+        self._spool.open(delivering=True)
+        super().startService()
+        now = self._clock.seconds()
+        self._logged(self._spool.run(lambda spool: spool.tidy(now)))
+        self._logged(
+            self._spool.run(lambda spool: self._notices.tellFailures(spool, now))
+        )
+        for turns, seconds in self._turns.items():
+            turns.open()
+            loop = LoopingCall(turns.poke)
+            loop.clock = self._clock
+            self._loops.append(loop)
+            loop.start(seconds)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        @return: Fires once nothing is under way.  What was broken off counts
+            as not attempted.
+        """
+        super().stopService()
+        for loop in self._loops:
+            loop.stop()
+        self._loops.clear()
+        return Deferred.fromCoroutine(self._land())
+
+    def submit(self, envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
+        return self._thenLook(self._stored.submit(envelope, body))
+
+    def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
+        return self._stored.messages()
+
+    def retry(self, messageID: str) -> Deferred[bool]:
+        return self._thenLook(self._stored.retry(messageID))
+
+    def hold(self, messageID: str, held: bool) -> Deferred[bool]:
+        return self._thenLook(self._stored.hold(messageID, held))
+
+    def drop(self, messageID: str) -> Deferred[bool]:
+        return self._stored.drop(messageID)
+
+    # --- what repeats -------------------------------------------------------------
+
+    async def _lookAround(self) -> None:
+        while len(self._flights) < self._limits.total:
+            sky, now = Sky.of(self._flights), self._clock.seconds()
+            loads = await self._spool.run(_pick(sky, self._limits, now))
+            for load in loads:
+                self._launch(load)
+            if not loads:
+                break
+
+    async def _tellReports(self) -> None:
+        await self._teller.tell(self._spool, self._notices)
+
+    async def _forgetKeys(self) -> None:
+        now = self._clock.seconds()
+        await self._spool.run(lambda spool: spool.forgetKeys(now))
+
+    # --- an attempt ---------------------------------------------------------------
+
+    def _launch(self, load: Load) -> None:
+        flight = Flight(load)
+        self._flights.add(flight)
+        self._logged(Deferred.fromCoroutine(self._fly(flight)))
+
+    async def _fly(self, flight: Flight) -> None:
+        try:
+            pairs = await self._attempt(flight)
+            flight.delivering = False
+            if pairs:
+                await self._settle(flight, self._steps(pairs))
+        finally:
+            self._flights.discard(flight)
+            flight.done.callback(None)
+            self._look.poke()
+
+    async def _attempt(self, flight: Flight) -> list[tuple[QueuedMessage, Result]]:
+        batch = flight.load.batch
+        seconds = self._limits.parcelTime * len(batch.parcels)
+        try:
+            attempt = limited(
+                self._clock, lambda: self._route(batch).deliver(batch), seconds
+            )
+            flight.breakOff = attempt.cancel
+            return flight.results(await attempt, self._goesOn)
+        except (CancelledError, TimeoutError):
+            self.log.warn("mail for {to!r}: broken off", to=batch.destination)
+        except Exception:
+            self.log.failure("mail for {to!r}", to=batch.destination)
+        return flight.results((), self._goesOn)
+
+    def _steps(self, pairs: Iterable[tuple[QueuedMessage, Result]]) -> list[Step]:
+        now = self._clock.seconds()
+        steps = []
+        for message, result in pairs:
+            self.log.info("{result!r}", result=bounded(result))
+            (recipient,) = message.recipients
+            steps.append(
+                self._limits.backoff.step(
+                    message.envelope, recipient, result, now, self._jitter()
+                )
+            )
+        return steps
+
+    async def _settle(self, flight: Flight, steps: Sequence[Step]) -> None:
+        """
+        Carry out C{steps}, even if it takes until the disk has room again:
+        they tell what has happened.
+        """
+        while not await self._isWritten(steps):
+            if not self._goesOn:
+                return
+            pause: Deferred[None] = deferLater(self._clock, WRITE_AGAIN)
+            flight.breakOff = pause.cancel
+            with suppress(CancelledError):
+                await pause
+        if any(step.tell is Tell.OBSERVER for step in steps):
+            self._tell.poke()
+
+    async def _isWritten(self, steps: Sequence[Step]) -> bool:
+        now = self._clock.seconds()
+        busy = {
+            messageID
+            for flight in self._flights
+            if flight.delivering
+            for messageID in flight.messageIDs
+        }
+        try:
+            await self._spool.run(
+                lambda spool: self._notices.settle(spool, steps, busy, now)
+            )
+        except Exception:
+            self.log.failure("results of {count} recipients", count=len(steps))
+            return False
+        return True
+
+    # --- helpers --------------------------------------------------------------------
+
+    @property
+    def _goesOn(self) -> bool:
+        return bool(self.running)
+
+    def _thenLook(self, result: Deferred[T]) -> Deferred[T]:
+        def look(value: T) -> T:
+            self._look.poke()
+            return value
+
+        return result.addCallback(look)
+
+    def _logged(self, result: Deferred[None]) -> None:
+        result.addErrback(lambda failure: self.log.failure("in the queue", failure))
+
+    async def _land(self) -> None:
+        ending = [turns.close() for turns in self._turns]
+        ending += [flight.done for flight in self._flights]
+        for flight in tuple(self._flights):
+            flight.breakOff()
+        await DeferredList(ending)
+        await self._spool.close()
+
+
+def _pick(sky: Sky, limits: Limits, now: float) -> Callable[[Spool], list[Load]]:
+    return lambda spool: sky.pick(spool, limits, now)

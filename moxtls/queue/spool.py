@@ -1,0 +1,188 @@
+# -*- test-case-name: tests.queue.test_spool -*-
+"""
+A directory of messages on their way out that survives power cuts.
+
+Several processes may use one at the same time; only one of them delivers from
+it.  What is done to a spool is an I{operation}: a function of the L{Spool}.
+Those done together share one transaction and its waits for the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from twisted.python.failure import Failure
+
+from moxtls.calendar import DAY
+from moxtls.queue.bodies import Bodies
+from moxtls.queue.index import Index
+from moxtls.queue.values import Envelope, accepted
+
+#: Seconds to wait for another process to finish its transaction.
+PATIENCE = 30
+#: How long a key outlives its message: whoever submits it again has been told
+#: long before that it was accepted.
+KEYS_KEPT = 60 * DAY
+#: How many keys are forgotten at a time.
+KEYS_AT_ONCE = 1000
+
+#: Something to be done to a spool.
+Operation = Callable[["Spool"], None]
+
+
+class SpoolUnusable(Exception):
+    """
+    A spool can't be used, for a reason that the operator has to see to.
+    """
+
+    def __init__(self, root: Path, reason: str) -> None:
+        super().__init__(root, reason)
+        self.root = root
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"spool {self.root}: {self.reason}"
+
+
+class Spool:
+    """
+    An open spool, to be used by one thread at a time.
+
+    @ivar index: Where messages and recipients stand.
+    @ivar bodies: The messages themselves.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """
+        @raise SpoolUnusable: It can't be opened.
+        """
+        self._root = root
+        self._lock: int | None = None
+        try:
+            self.bodies = Bodies(root / "messages")
+            self._db = _connect(root / "index.sqlite")
+            self.index = Index(self._db, self.bodies)
+            (prepared,) = self.perform([lambda spool: spool.index.prepare()])
+            if prepared is not None:
+                prepared.raiseException()
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise SpoolUnusable(root, str(error)) from error
+
+    def claim(self) -> None:
+        """
+        Become the process that delivers from here, until L{close}.
+
+        @raise SpoolUnusable: Another process is.
+        """
+        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            reason = "another process delivers from it"
+            raise SpoolUnusable(self._root, reason) from error
+        self._lock = lock
+
+    def close(self) -> None:
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def perform(self, operations: Sequence[Operation]) -> list[Failure | None]:
+        """
+        Do C{operations} in one transaction.
+
+        @return: For each the failure with which it ended, and which undid
+            it, if it did.
+
+        @raise Exception: None of them was done.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [self._perform(operation) for operation in operations]
+            self.bodies.sync()
+        except BaseException:
+            self._rollback()
+            self.bodies.backTo((0, 0))
+            raise
+        self._commit()
+        self.bodies.committed()
+        return outcomes
+
+    def submit(
+        self, messageID: str, envelope: Envelope, body: Sequence[bytes], now: float
+    ) -> str:
+        """
+        Operation: take in a message, unless its key is known.
+
+        @return: Its id, or that of the earlier message.
+
+        @raise ValueError: As L{accepted}.
+        """
+        known = self.index.known(envelope.key) if envelope.key else None
+        if known is not None:
+            return known
+        envelope = accepted(envelope)
+        size = self.bodies.write(messageID, body)
+        self.index.add(messageID, envelope, size, now)
+        return messageID
+
+    def tidy(self, now: float) -> None:
+        """
+        Operation: clear away what processes that died left behind.
+        """
+        for name in self.bodies.abandoned(now):
+            if not self.index.contains(name):
+                self.bodies.remove(name)
+
+    def forgetKeys(self, now: float) -> None:
+        """
+        Operation: forget keys that nobody submits again.
+        """
+        self.index.forgetKeys(now - KEYS_KEPT, KEYS_AT_ONCE)
+
+    def _perform(self, operation: Operation) -> Failure | None:
+        mark = self.bodies.mark()
+        self._db.execute("SAVEPOINT operation")
+        failure = None
+        try:
+            operation(self)
+        except Exception:
+            failure = Failure()
+            # SQLite has given up the whole transaction if this isn't so.
+            if not self._db.in_transaction:
+                raise
+            self._db.execute("ROLLBACK TO operation")
+            self.bodies.backTo(mark)
+        self._db.execute("RELEASE operation")
+        return failure
+
+    def _commit(self) -> None:
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            # Nobody knows whether it is on disk; a file too many does no harm.
+            self._rollback()
+            self.bodies.uncertain()
+            raise
+
+    def _rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    # WAL's usual NORMAL would lose the latest commits in a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection

@@ -1,0 +1,113 @@
+"""
+Couriers, observers and mailboxes that do as they are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from moxtls.interfaces import ICourier, IMailbox, IReportObserver
+from moxtls.queue.values import Batch, Ending, Envelope, Result
+
+
+def delivered(batch: Batch) -> tuple[Result, ...]:
+    """
+    Everything arrives.
+    """
+    return ended(batch, Ending.DELIVERED, "2.0.0")
+
+
+def deferred(batch: Batch) -> tuple[Result, ...]:
+    """
+    Everybody is asked to come back.
+    """
+    return ended(batch, Ending.TEMPORARY, "4.2.1", 450, "later")
+
+
+def refused(batch: Batch) -> tuple[Result, ...]:
+    """
+    Nobody is wanted.
+    """
+    return ended(batch, Ending.PERMANENT, "5.1.1", 550, "no such user")
+
+
+def ended(
+    batch: Batch, ending: Ending, status: str, code: int = 250, text: str = "ok"
+) -> tuple[Result, ...]:
+    """
+    The same result for everybody.
+    """
+    return tuple(
+        Result(parcel.messageID, recipient, ending, status, code, text, "mx.example")
+        for parcel in batch.parcels
+        for recipient in parcel.recipients
+    )
+
+
+@implementer(ICourier)
+class FakeCourier:
+    """
+    Keeps what it is asked for.
+
+    @ivar answer: What it says at once; C{None} to say nothing.
+    @ivar pending: What it has said nothing about yet.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.pending: list[tuple[Batch, Deferred[tuple[Result, ...]]]] = []
+        self.answer: Callable[[Batch], tuple[Result, ...]] | None = delivered
+
+    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+        self.batches.append(batch)
+        if self.answer is not None:
+            return succeed(self.answer(batch))
+        result: Deferred[tuple[Result, ...]] = Deferred()
+        self.pending.append((batch, result))
+        return result
+
+    def finish(self, how: Callable[[Batch], tuple[Result, ...]]) -> None:
+        """
+        Answer the attempt that began first.
+        """
+        batch, result = self.pending.pop(0)
+        result.callback(how(batch))
+
+
+@implementer(IReportObserver)
+class FakeObserver:
+    """
+    @ivar broken: Whether it fails.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Envelope, Result]] = []
+        self.broken = False
+
+    def reportEnded(self, envelope: Envelope, result: Result) -> Deferred[None]:
+        if self.broken:
+            return fail(OSError("no ledger"))
+        self.told.append((envelope, result))
+        return succeed(None)
+
+
+@implementer(IMailbox)
+class FakeMailbox:
+    """
+    @ivar broken: Whether it fails.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, bytes, bool]] = []
+        self.broken = False
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        if self.broken:
+            return fail(OSError("no room"))
+        self.kept.append((mailbox, b"".join(message), seen))
+        return succeed(None)

@@ -1,0 +1,788 @@
+"""
+Tests for L{moxtls.queue.service}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from email import message_from_bytes
+from itertools import count
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.interfaces import IQueue
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.spool import Spool, SpoolUnusable
+from moxtls.queue.stored import StoredQueue
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import (
+    Batch,
+    Ending,
+    Envelope,
+    QueuedMessage,
+    RecipientState,
+    ReportKind,
+    Result,
+)
+from tests.queue import queues
+from tests.queue.couriers import (
+    FakeCourier,
+    FakeMailbox,
+    FakeObserver,
+    deferred,
+    delivered,
+    refused,
+)
+
+BODY = [b"Subject: hello\r\nFrom: us@here.example\r\n\r\n", b"body\r\n"]
+START = 1_800_000_000
+#: When the attempts of the default schedule come, in seconds.
+SCHEDULE = [0, 450, 1350, 3150, 6750, 13950, 28350, 57150]
+
+
+class ServiceCase(SynchronousTestCase):
+    """
+    A running service over a spool on disk.
+    """
+
+    limits = Limits()
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(START)
+        self.root = Path(self.mktemp())
+        self.courier = FakeCourier()
+        self.observer = FakeObserver()
+        self.mailbox = FakeMailbox()
+        self.numbers = count(1)
+        self.service = self.started()
+
+    def newID(self) -> str:
+        return f"id{next(self.numbers)}"
+
+    def started(self) -> QueueService:
+        service = self.made()
+        service.startService()
+        self.addCleanup(lambda: service.running and service.stopService())
+        return service
+
+    def made(self) -> QueueService:
+        teller = ReportTeller(
+            self.clock,
+            [self.observer],
+            self.mailbox,
+            lambda kind: f"Postmaster/{kind}",
+        )
+        return QueueService(
+            self.clock,
+            DirectSpool(self.root),
+            lambda batch: self.courier,
+            Notices("mx.here.example", self.newID),
+            teller,
+            self.newID,
+            jitter=lambda: 0.5,
+            limits=self.limits,
+        )
+
+    def restart(self) -> None:
+        """
+        Stop the service, and have another go on with the spool.
+        """
+        self.successResultOf(self.service.stopService())
+        self.service = self.started()
+
+    def submit(self, *recipients: str, **more: object) -> str:
+        envelope = replace(
+            Envelope("us@here.example", recipients or ("you@there.example",)),
+            **more,  # type: ignore[arg-type]
+        )
+        return self.successResultOf(self.service.submit(envelope, BODY))
+
+    def queued(self) -> tuple[QueuedMessage, ...]:
+        return self.successResultOf(self.service.messages())
+
+    def bounces(self) -> list[QueuedMessage]:
+        return [each for each in self.queued() if not each.envelope.sender]
+
+    def attemptTimes(self, until: int) -> list[int]:
+        """
+        When a message was attempted, in seconds from its submission.
+        """
+        times: list[int] = []
+        route = self.courier.deliver
+
+        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+            if batch.destination == "there.example":
+                times.append(int(self.clock.seconds()) - START)
+            return route(batch)
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.submit()
+            self.clock.pump([450] * (until // 450))
+        return times
+
+
+class QueueContractTests(queues.QueueMixin):
+    """
+    L{QueueService} is an L{IQueue}.
+    """
+
+    def makeQueue(self) -> IQueue:
+        courier = FakeCourier()
+        courier.answer = None
+        numbers = count(1)
+        service = QueueService(
+            self.clock,
+            DirectSpool(Path(self.mktemp())),
+            lambda batch: courier,
+            Notices("mx.here.example", lambda: f"n{next(numbers)}"),
+            ReportTeller(self.clock, [], FakeMailbox(), str),
+            lambda: f"m{next(numbers)}",
+            jitter=lambda: 0.5,
+            limits=Limits(),
+        )
+        service.startService()
+        self.addCleanup(service.stopService)
+        return service
+
+
+class StoredContractTests(queues.QueueMixin):
+    """
+    L{StoredQueue} is an L{IQueue}.
+    """
+
+    def makeQueue(self) -> IQueue:
+        spool = DirectSpool(Path(self.mktemp()))
+        spool.open()
+        self.addCleanup(spool.close)
+        numbers = count(1)
+        return StoredQueue(self.clock, spool, lambda: f"m{next(numbers)}")
+
+
+class DeliveryTests(ServiceCase):
+    """
+    Tests for what becomes of messages.
+    """
+
+    def test_delivered(self) -> None:
+        """
+        A message that is delivered to all is gone, file and all.
+        """
+        messageID = self.submit("a@there.example", "b@there.example", eightBit=True)
+        (batch,) = self.courier.batches
+        (parcel,) = batch.parcels
+        self.assertEqual(
+            (batch.destination, batch.attempt, parcel.messageID, parcel.recipients),
+            ("there.example", 1, messageID, ("a@there.example", "b@there.example")),
+        )
+        self.assertTrue(parcel.eightBit)
+        self.assertEqual(parcel.size, sum(map(len, BODY)))
+        self.assertEqual(self.queued(), ())
+        self.assertFalse(parcel.path.exists())
+
+    def test_body(self) -> None:
+        """
+        While it is attempted, a parcel's file is what was submitted.
+        """
+        self.courier.answer = None
+        self.submit()
+        path = self.courier.batches[0].parcels[0].path
+        self.assertEqual(path.read_bytes(), b"".join(BODY))
+
+    def test_schedule(self) -> None:
+        """
+        After the first attempt, waits double from 450 seconds; the eighth
+        attempt is the last.  RFC 5321 4.5.4.1
+        """
+        self.courier.answer = deferred
+        self.assertEqual(self.attemptTimes(60_000), SCHEDULE)
+
+    def test_delayed(self) -> None:
+        """
+        When the fifth attempt is in vain the sender is warned, once.
+        """
+        self.courier.answer = self.onlyBounces(deferred)
+        self.submit()
+        self.clock.pump([450] * 14)
+        self.assertEqual(self.delivered, [])
+        self.clock.pump([450] * 90)
+        (bounce,) = self.delivered
+        self.assertIn(b"\r\nAction: delayed\r\n", bounce)
+        self.assertIn(b"\r\nSubject: Mail delivery delayed\r\n", bounce)
+
+    def onlyBounces(
+        self, others: Callable[[Batch], tuple[Result, ...]]
+    ) -> Callable[[Batch], tuple[Result, ...]]:
+        """
+        Have DSNs delivered, one at a time; everything else as C{others} says.
+        """
+        self.delivered: list[bytes] = []
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            if batch.destination == "here.example":
+                self.delivered += [each.path.read_bytes() for each in batch.parcels]
+                return delivered(batch)
+            return others(batch)
+
+        return answer
+
+    def test_givenUp(self) -> None:
+        """
+        What still fails temporarily at the end of the schedule fails, and the
+        sender hears of it.
+        """
+        self.courier.answer = self.onlyBounces(deferred)
+        self.submit()
+        self.clock.pump([450] * 130)
+        self.assertEqual(self.queued(), ())
+        failure = self.delivered[-1]
+        self.assertIn(b"\r\nAction: failed\r\nStatus: 4.2.1\r\n", failure)
+        self.assertEqual(len(self.delivered), 2)
+
+    def test_permanent(self) -> None:
+        """
+        What fails permanently isn't attempted again; one DSN goes from the
+        null reverse-path to the sender, about all who failed.  RFC 3464 2
+        """
+        self.courier.answer = self.onlyBounces(refused)
+        self.submit("a@there.example", "b@there.example")
+        self.assertEqual(self.queued(), ())
+        (bounce,) = self.delivered
+        self.assertEqual(bounce.count(b"Action: failed"), 2)
+        self.assertEqual(self.courier.batches[-1].parcels[0].sender, "")
+        message = message_from_bytes(bounce)
+        self.assertEqual(message["To"], "us@here.example")
+        self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
+
+    def test_partly(self) -> None:
+        """
+        Each recipient has a state of its own.
+        """
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            first, second, third = refused(batch)
+            return (
+                replace(first, ending=Ending.DELIVERED),
+                replace(second, ending=Ending.TEMPORARY),
+                third,
+            )
+
+        self.courier.answer = None
+        self.submit("a@there.example", "b@there.example", "c@there.example")
+        self.courier.finish(answer)
+        message = self.queued()[0]
+        self.assertEqual(
+            [(each.state, each.attempts) for each in message.recipients],
+            [
+                (RecipientState.DELIVERED, 1),
+                (RecipientState.WAITING, 1),
+                (RecipientState.FAILED, 1),
+            ],
+        )
+        self.assertEqual(message.recipients[1].nextAttempt, self.clock.seconds() + 450)
+        (bounce,) = self.bounces()
+        self.assertEqual(bounce.path.read_bytes().count(b"Final-Recipient"), 1)
+        last = message.recipients[2].lastResult
+        assert last is not None
+        self.assertEqual((last.code, last.text), (550, "no such user"))
+        self.courier.answer = delivered
+        self.clock.pump([30] * 16)
+        self.assertEqual(self.courier.batches[-1].parcels[0].recipients,
+                         ("b@there.example",))  # fmt: skip
+        self.assertEqual(self.courier.batches[-1].attempt, 2)
+
+    def test_oneDSNForAll(self) -> None:
+        """
+        Recipients of one message that fail in attempts at the same time are
+        in one DSN.
+        """
+        self.courier.answer = None
+        self.submit("a@one.example", "b@two.example")
+        self.courier.finish(refused)
+        self.assertEqual(self.bounces(), [])
+        self.courier.finish(refused)
+        (bounce,) = self.bounces()
+        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 2)
+
+    def test_noDSNForNobody(self) -> None:
+        """
+        The null reverse-path is never sent anything.  RFC 5321 6.1
+        """
+        self.courier.answer = refused
+        self.submit(sender="")
+        self.assertEqual(self.queued(), ())
+        self.assertEqual(len(self.courier.batches), 1)
+
+    def test_requireTLS(self) -> None:
+        """
+        The DSN of a REQUIRETLS message requires TLS, and has no more than its
+        header.  RFC 8689 5
+        """
+        self.courier.answer = None
+        self.submit(requireTLS=True)
+        self.courier.finish(refused)
+        (bounce,) = self.bounces()
+        self.assertEqual(bounce.envelope.requireTLS, True)
+        text = bounce.path.read_bytes()
+        self.assertIn(b"Subject: hello\r\n", text)
+        self.assertNotIn(b"body\r\n", text)
+
+    def test_retryAfter(self) -> None:
+        """
+        Who asks for a longer wait gets it, up to the longest of the schedule.
+        """
+        for asked, waited in ((1000, 1000), (10**9, 450 * 2**6), (1, 450)):
+            self.courier.answer = lambda batch, asked=asked: tuple(
+                replace(each, retryAfter=asked) for each in deferred(batch)
+            )
+            messageID = self.submit()
+            (recipient,) = next(
+                m for m in self.queued() if m.messageID == messageID
+            ).recipients
+            self.assertEqual(recipient.nextAttempt, self.clock.seconds() + waited)
+
+    def test_courierRaises(self) -> None:
+        """
+        A courier that raises costs an attempt, no more.
+        """
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            raise ZeroDivisionError
+
+        self.courier.answer = answer
+        self.submit()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        (recipient,) = self.queued()[0].recipients
+        self.assertEqual(recipient.attempts, 1)
+        self.assertEqual(recipient.nextAttempt, self.clock.seconds() + 450)
+
+    def test_courierForgets(self) -> None:
+        """
+        Recipients a courier says nothing about, or wasn't asked about, don't
+        end up delivered.
+        """
+        self.courier.answer = lambda batch: (
+            Result("other", "x@y.example", Ending.DELIVERED, "2.0.0"),
+        )
+        self.submit()
+        (recipient,) = self.queued()[0].recipients
+        self.assertEqual(recipient.state, RecipientState.WAITING)
+
+    def test_courierHangs(self) -> None:
+        """
+        A courier that never answers, not even to being cancelled, costs an
+        attempt and no more.
+        """
+        cancelled: list[object] = []
+        stuck: Deferred[tuple[Result, ...]] = Deferred()
+
+        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+            waits: Deferred[tuple[Result, ...]] = Deferred(cancelled.append)
+            return waits.addErrback(lambda failure: stuck)
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.submit()
+            self.clock.pump([60] * 36)
+        self.assertEqual(len(cancelled), 1)
+        (recipient,) = self.queued()[0].recipients
+        self.assertEqual(recipient.attempts, 1)
+
+    def test_fullDisk(self) -> None:
+        """
+        A result that can't be written is kept until it can be: the message
+        isn't sent twice.
+        """
+        self.courier.answer = None
+        self.submit()
+        with patch.object(Spool, "perform", side_effect=OSError(28, "full")):
+            self.courier.finish(delivered)
+            self.clock.pump([1] * 5)
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.assertEqual(len(self.queued()), 1)
+        self.clock.pump([1] * 6)
+        self.assertEqual(self.queued(), ())
+        self.assertEqual(len(self.courier.batches), 1)
+
+    def test_lookFails(self) -> None:
+        """
+        A look for what is due that fails doesn't end the looking.
+        """
+        with patch.object(Spool, "perform", side_effect=OSError(5, "I/O error")):
+            self.clock.pump([1] * 3)
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.submit()
+        self.assertEqual(self.queued(), ())
+
+
+class ByHandTests(ServiceCase):
+    """
+    Tests for what the postmaster does, here or in another process.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = deferred
+        self.messageID = self.submit()
+        self.courier.answer = delivered
+        spool = DirectSpool(self.root)
+        spool.open()
+        self.addCleanup(spool.close)
+        self.other = StoredQueue(self.clock, spool, self.newID)
+
+    def test_retry(self) -> None:
+        """
+        Retrying attempts at once, and counts as an attempt.
+        """
+        self.assertTrue(self.successResultOf(self.service.retry(self.messageID)))
+        self.assertEqual([each.attempt for each in self.courier.batches], [1, 2])
+
+    def test_retryElsewhere(self) -> None:
+        """
+        What another process changes is seen at the next tick.
+        """
+        self.successResultOf(self.other.retry(self.messageID))
+        self.assertEqual(len(self.courier.batches), 1)
+        self.clock.advance(1)
+        self.assertEqual(self.queued(), ())
+
+    def test_submitElsewhere(self) -> None:
+        """
+        So is what it takes in.
+        """
+        self.successResultOf(self.other.submit(Envelope("", ("x@else.example",)), BODY))
+        self.clock.advance(1)
+        self.assertEqual(self.courier.batches[-1].destination, "else.example")
+
+    def test_held(self) -> None:
+        """
+        A held message is not attempted, also not when asked to, until it is
+        released.
+        """
+        self.successResultOf(self.service.hold(self.messageID, True))
+        self.successResultOf(self.service.retry(self.messageID))
+        self.clock.pump([60] * 60)
+        self.assertEqual(len(self.courier.batches), 1)
+        self.successResultOf(self.service.hold(self.messageID, False))
+        self.assertEqual(self.queued(), ())
+
+    def test_heldInFlight(self) -> None:
+        """
+        Holding a message that is being attempted holds it from then on.
+        """
+        self.courier.answer = None
+        self.successResultOf(self.service.retry(self.messageID))
+        self.successResultOf(self.other.hold(self.messageID, True))
+        self.courier.finish(deferred)
+        self.clock.pump([60] * 60)
+        self.assertEqual(len(self.courier.batches), 2)
+        self.assertTrue(self.queued()[0].held)
+
+    def test_droppedInFlight(self) -> None:
+        """
+        A message that is dropped while it is attempted stays gone, and causes
+        no DSN.
+        """
+        self.courier.answer = None
+        self.successResultOf(self.service.retry(self.messageID))
+        self.successResultOf(self.service.drop(self.messageID))
+        self.courier.finish(refused)
+        self.assertEqual(self.queued(), ())
+
+
+class ConcurrencyTests(ServiceCase):
+    """
+    Tests for what is attempted at the same time.
+    """
+
+    limits = Limits(total=5, perDestination=2, parcels=3, recipients=4)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = None
+
+    def test_perDestination(self) -> None:
+        """
+        A destination gets no more than its share; the rest goes together when
+        there is room.
+        """
+        for _ in range(8):
+            self.submit()
+        self.assertEqual(len(self.courier.pending), 2)
+        self.courier.finish(delivered)
+        self.assertEqual(len(self.courier.pending), 2)
+        self.assertEqual(len(self.courier.batches[-1].parcels), 3)
+
+    def test_total(self) -> None:
+        """
+        There is a limit to it all.
+        """
+        for number in range(8):
+            self.submit(f"a@d{number}.example")
+        self.assertEqual(len(self.courier.pending), 5)
+        self.courier.finish(delivered)
+        self.assertEqual(len(self.courier.pending), 5)
+
+    def test_slowDestination(self) -> None:
+        """
+        Many messages for a slow destination don't hold up others.
+        """
+        for _ in range(50):
+            self.submit()
+        self.submit("a@else.example")
+        self.assertEqual(self.courier.batches[-1].destination, "else.example")
+
+    def test_recipients(self) -> None:
+        """
+        No attempt has more recipients than its limit, and none is forgotten
+        or attempted twice.
+        """
+        self.courier.answer = delivered
+        everybody = [f"a{number}@there.example" for number in range(10)]
+        self.submit(*everybody)
+        sizes = [len(batch.parcels[0].recipients) for batch in self.courier.batches]
+        self.assertEqual(sizes, [4, 4, 2])
+        attempted = [r for b in self.courier.batches for r in b.parcels[0].recipients]
+        self.assertEqual(attempted, everybody)
+
+    def test_demands(self) -> None:
+        """
+        What demands different things of TLS goes in different attempts.
+        """
+        self.clock.advance(0)
+        held = [
+            self.submit(requireTLS=demand, report=report)
+            for demand in (None, True, False)
+            for report in (None, ReportKind.TLS)
+        ]
+        self.assertEqual(len(held), 6)
+        self.courier.answer = delivered
+        while self.courier.pending:
+            self.courier.finish(delivered)
+        demands = [(each.requireTLS, each.report) for each in self.courier.batches]
+        self.assertEqual(len(set(demands)), 6)
+
+
+class ReportTests(ServiceCase):
+    """
+    Tests for reports of ours.
+    """
+
+    def submitReport(self, *recipients: str, **more: object) -> str:
+        return self.submit(
+            *recipients, sender="r@here.example", report=ReportKind.TLS,
+            key="k", **more,
+        )  # fmt: skip
+
+    def test_delivered(self) -> None:
+        """
+        The observers are told of a report that arrived, and nobody else.
+        """
+        self.submitReport()
+        ((envelope, result),) = self.observer.told
+        self.assertEqual(envelope.key, "k")
+        self.assertEqual(result.ending, Ending.DELIVERED)
+        self.assertEqual(self.mailbox.kept, [])
+        self.assertEqual(self.queued(), ())
+
+    def test_failed(self) -> None:
+        """
+        The DSN of a report bothers nobody: it is put away, read; no mail goes
+        out.
+        """
+        self.courier.answer = refused
+        self.submitReport()
+        ((_, result),) = self.observer.told
+        self.assertEqual(result.ending, Ending.PERMANENT)
+        ((mailbox, bounce, seen),) = self.mailbox.kept
+        self.assertEqual((mailbox, seen), ("Postmaster/tls", True))
+        self.assertIn(b"Action: failed", bounce)
+        self.assertIn(b"To: r@here.example", bounce)
+        self.assertEqual(self.queued(), ())
+
+    def test_fiveAttempts(self) -> None:
+        """
+        A report is attempted five times, and nobody is told of the delay.
+        """
+        self.courier.answer = deferred
+        self.submitReport()
+        self.clock.pump([450] * 70)
+        self.assertEqual(len(self.courier.batches), 5)
+        ((_, result),) = self.observer.told
+        self.assertEqual(result.ending, Ending.TEMPORARY)
+        self.assertEqual(self.queued(), ())
+
+    def test_posted(self) -> None:
+        """
+        A report that is posted has no header to return.
+        """
+        self.courier.answer = refused
+        self.submitReport("https://a.example/r", contentType="application/tlsrpt+gzip")
+        ((_, bounce, _),) = self.mailbox.kept
+        self.assertIn(b"Final-Recipient: x-uri; https://a.example/r\r\n", bounce)
+        self.assertNotIn(b"Subject: hello", bounce)
+
+    def test_toldAgain(self) -> None:
+        """
+        An observer that fails is told again later, also by the next process;
+        until then the message stays.
+        """
+        self.observer.broken = True
+        self.submitReport()
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.assertEqual(len(self.queued()), 1)
+        self.restart()
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.observer.broken = False
+        self.clock.pump([30] * 3)
+        self.assertEqual(len(self.observer.told), 1)
+        self.assertEqual(self.queued(), ())
+        self.assertEqual(len(self.courier.batches), 1)
+
+    def test_brokenMailbox(self) -> None:
+        """
+        A mailbox that is full doesn't lose the DSN.
+        """
+        self.courier.answer = refused
+        self.mailbox.broken = True
+        self.submitReport()
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.mailbox.broken = False
+        self.clock.pump([30] * 3)
+        self.assertEqual(len(self.mailbox.kept), 1)
+
+
+class StopTests(ServiceCase):
+    """
+    Tests for stopping and going on.
+    """
+
+    def test_stopWhileBusy(self) -> None:
+        """
+        What is under way when the service stops is broken off, and counts as
+        not attempted; the next process attempts it at once.
+        """
+        self.courier.answer = None
+        self.submit()
+        ((_, attempt),) = self.courier.pending
+        self.successResultOf(self.service.stopService())
+        self.assertTrue(attempt.called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.courier.answer = delivered
+        self.service = self.started()
+        self.assertEqual([each.attempt for each in self.courier.batches], [1, 1])
+        self.assertEqual(self.queued(), ())
+
+    def test_partialResults(self) -> None:
+        """
+        A courier that knows what arrived before it was broken off is
+        believed: that isn't sent twice.
+        """
+
+        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+            return Deferred(lambda own: own.callback(delivered(batch)[:1]))
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.submit("a@there.example", "b@there.example")
+            self.restart()
+            states = [each.state for each in self.queued()[0].recipients]
+        self.assertEqual(states, [RecipientState.DELIVERED, RecipientState.WAITING])
+
+    def test_waitsForCourier(self) -> None:
+        """
+        Stopping waits until a courier has let go.
+        """
+        slow: list[Deferred[tuple[Result, ...]]] = []
+
+        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+            def cancelled(failure: object) -> Deferred[tuple[Result, ...]]:
+                slow.append(Deferred())
+                return slow[0]
+
+            result: Deferred[tuple[Result, ...]] = Deferred()
+            return result.addErrback(cancelled)
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.submit()
+        stopped = self.service.stopService()
+        slow[0].errback(CancelledError())
+        self.successResultOf(stopped)
+
+    def test_untoldFailure(self) -> None:
+        """
+        A failure whose DSN waited for another attempt when the service
+        stopped is told of by the next.
+        """
+        self.courier.answer = None
+        self.submit("a@one.example", "b@two.example")
+        self.courier.finish(refused)
+        self.assertEqual(self.bounces(), [])
+        self.restart()
+        self.assertEqual(len(self.bounces()), 1)
+
+    def test_twice(self) -> None:
+        """
+        A second service on the same spool doesn't start.
+        """
+        other = self.made()
+        self.assertRaises(SpoolUnusable, other.startService)
+        self.assertFalse(other.running)
+
+    def test_idle(self) -> None:
+        """
+        A service with nothing to do stops at once and leaves nothing behind.
+        """
+        self.successResultOf(self.service.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ManyTests(ServiceCase):
+    """
+    Tests for a long queue.
+    """
+
+    def test_manyMessages(self) -> None:
+        """
+        Ten thousand messages waiting cost a tick that finds nothing due next
+        to nothing, and all go out once.
+        """
+        spool = Spool(self.root)
+        self.addCleanup(spool.close)
+        with patch("moxtls.queue.bodies.os.fsync"):
+            spool.perform(
+                [lambda spool: fill(spool, 10_000, self.clock.seconds() + 100)]
+            )
+        steps: list[int] = []
+        countSteps(self.service, steps)
+        self.clock.advance(1)
+        self.assertLess(len(steps), 10)
+        self.clock.advance(100)
+        sent = [p.messageID for b in self.courier.batches for p in b.parcels]
+        self.assertEqual(len(sent), 10_000)
+        self.assertEqual(len(set(sent)), 10_000)
+        self.assertEqual(self.queued(), ())
+
+
+def fill(spool: Spool, number: int, due: float) -> None:
+    """
+    Operation: that many messages for a hundred destinations.
+    """
+    for n in range(number):
+        envelope = Envelope("us@here.example", (f"a@d{n % 100}.example",))
+        spool.submit(f"m{n}", envelope, BODY, due)
+
+
+def countSteps(service: QueueService, steps: list[int]) -> None:
+    """
+    Have each thousand instructions of SQLite counted.
+    """
+    service._spool.run(
+        lambda spool: spool._db.set_progress_handler(lambda: steps.append(1), 1000)
+    )

@@ -1,0 +1,393 @@
+"""
+Tests for L{moxtls.queue.spool}, its index and its bodies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import DAY
+from moxtls.queue.backoff import Backoff
+from moxtls.queue.bounce import headerOf
+from moxtls.queue.notices import Notices
+from moxtls.queue.spool import KEYS_KEPT, Spool, SpoolUnusable
+from moxtls.queue.values import Ending, Envelope, Result
+
+BODY = [b"Subject: a\r\n\r\n", b"hello\r\n"]
+NOW = 1_800_000_000.0
+
+
+class SpoolTests(SynchronousTestCase):
+    """
+    Tests for L{Spool}.
+    """
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.spool = self.opened()
+
+    def opened(self) -> Spool:
+        spool = Spool(self.root)
+        self.addCleanup(spool.close)
+        return spool
+
+    def submit(self, messageID: str, key: str = "", to: str = "a@b.example") -> None:
+        envelope = Envelope("us@c.example", (to,), key=key)
+        failures = self.spool.perform(
+            [lambda spool: ignore(spool.submit(messageID, envelope, BODY, NOW))]
+        )
+        self.assertEqual(failures, [None])
+
+    def names(self) -> set[str]:
+        return set(os.listdir(self.root / "messages"))
+
+    def test_body(self) -> None:
+        """
+        A message is a file, as it was given, that only we may read.
+        """
+        self.submit("m1")
+        (message,) = self.spool.index.messages()
+        self.assertEqual(message.path.read_bytes(), b"".join(BODY))
+        self.assertEqual(message.path.stat().st_mode & 0o777, 0o600)
+
+    def test_twoProcesses(self) -> None:
+        """
+        What one process takes in, another sees.
+        """
+        other = self.opened()
+        self.submit("m1")
+        self.assertEqual(len(other.index.messages()), 1)
+
+    def test_oneDelivers(self) -> None:
+        """
+        Only one process delivers; the other is told in one line.
+        """
+        self.spool.claim()
+        error = self.assertRaises(SpoolUnusable, self.opened().claim)
+        self.assertEqual(
+            str(error), f"spool {self.root}: another process delivers from it"
+        )
+        self.spool.close()
+        again = self.opened()
+        again.claim()
+
+    def test_unusable(self) -> None:
+        """
+        A file that is no index is reported as what the operator has to see
+        to.
+        """
+        root = Path(self.mktemp())
+        root.mkdir()
+        (root / "index.sqlite").write_bytes(b"something else" * 100)
+        error = self.assertRaises(SpoolUnusable, Spool, root)
+        self.assertIn("not a database", str(error))
+
+    def test_later(self) -> None:
+        """
+        A spool of a later version is left alone.
+        """
+        self.spool.perform([lambda spool: None])
+        database = sqlite3.connect(self.root / "index.sqlite")
+        self.addCleanup(database.close)
+        database.execute("PRAGMA user_version = 99")
+        self.assertIn("version 99", str(self.assertRaises(SpoolUnusable, self.opened)))
+
+    def test_failureUndoesItself(self) -> None:
+        """
+        An operation that fails undoes what it did, file and all, and nothing
+        else.
+        """
+
+        def bad(spool: Spool) -> None:
+            spool.submit("m2", Envelope("", ("a@b.example",)), BODY, NOW)
+            raise KeyError("oops")
+
+        good = Envelope("", ("a@b.example",))
+        outcomes = self.spool.perform(
+            [
+                lambda spool: ignore(spool.submit("m1", good, BODY, NOW)),
+                bad,
+                lambda spool: ignore(spool.submit("m3", good, BODY, NOW)),
+            ]
+        )
+        failed = outcomes[1]
+        assert failed is not None
+        self.assertTrue(failed.check(KeyError))
+        self.assertEqual((outcomes[0], outcomes[2]), (None, None))
+        self.assertEqual([m.messageID for m in self.spool.index.messages()],
+                         ["m1", "m3"])  # fmt: skip
+        self.assertEqual(self.names(), {"m1", "m3"})
+
+    def test_fullDisk(self) -> None:
+        """
+        If nothing can be written, nothing is half there, and it goes on when
+        there is room.
+        """
+        envelope = Envelope("", ("a@b.example",))
+        with patch("moxtls.queue.bodies.os.fsync", side_effect=OSError(28, "full")):
+            (failure,) = self.spool.perform(
+                [lambda spool: ignore(spool.submit("m1", envelope, BODY, NOW))]
+            )
+        assert failure is not None
+        self.assertTrue(failure.check(OSError))
+        self.assertEqual(self.names(), set())
+        self.submit("m1")
+        self.assertEqual(self.names(), {"m1"})
+
+    def test_removed(self) -> None:
+        """
+        The file of a message that is removed goes with it.
+        """
+        self.submit("m1")
+        self.spool.perform([lambda spool: ignore(spool.index.remove("m1", NOW))])
+        self.assertEqual(self.names(), set())
+
+    def test_tidy(self) -> None:
+        """
+        Files that nobody refers to go, unless they are so new that somebody
+        may be about to.
+        """
+        self.submit("m1")
+        for name in ("old", ".half", "new"):
+            (self.root / "messages" / name).write_bytes(b"x")
+        written = (self.root / "messages" / "new").stat().st_mtime
+        for name in ("m1", "old", ".half"):
+            os.utime(self.root / "messages" / name, (0, written - 1000))
+        self.spool.perform([lambda spool: spool.tidy(written)])
+        self.assertEqual(self.names(), {"m1", "new"})
+
+    def test_keysAreForgotten(self) -> None:
+        """
+        A key is known as long as its message is there, and for sixty days
+        after that.
+        """
+        self.submit("m1", key="k")
+        gone = NOW + 100 * DAY
+        self.forget(gone)
+        self.assertEqual(self.spool.index.known("k"), "m1")
+        self.spool.perform([lambda spool: ignore(spool.index.remove("m1", gone))])
+        self.forget(gone + KEYS_KEPT)
+        self.assertEqual(self.spool.index.known("k"), "m1")
+        self.forget(gone + KEYS_KEPT + 1)
+        self.assertEqual(self.spool.index.known("k"), None)
+
+    def forget(self, now: float) -> None:
+        self.assertEqual(
+            self.spool.perform([lambda spool: spool.forgetKeys(now)]), [None]
+        )
+
+    def test_lookingDoesNotScan(self) -> None:
+        """
+        A look for what is due goes by an index, however much is waiting.
+        """
+        statements: list[str] = []
+        with traceSQL(statements.append):
+            spool = self.opened()
+        self.submit("m1")
+        statements.clear()
+        spool.index.lanes(NOW, 5)
+        spool.index.due("b.example", NOW, 5)
+        spool.index.untold(True, 0, 5)
+        self.assertEqual(len(statements), 3)
+        database = sqlite3.connect(self.root / "index.sqlite")
+        self.addCleanup(database.close)
+        for statement, index in zip(
+            statements, ("laneDue", "recipientDue", "recipientUntold"), strict=True
+        ):
+            plan = database.execute("EXPLAIN QUERY PLAN " + statement).fetchall()
+            steps = " ".join(row[3] for row in plan)
+            self.assertIn(index, steps)
+            self.assertNotIn("SCAN", steps)
+            self.assertNotIn("B-TREE FOR ORDER", steps)
+
+
+class KilledTests(SynchronousTestCase):
+    """
+    A process that uses a spool is killed at each step it takes on disk.
+    """
+
+    def killedAt(self, step: int, root: Path, work: Callable[[Path], None]) -> bool:
+        """
+        Do C{work} in a process of its own that dies before that many
+        statements and file operations.
+
+        @return: Whether it died of it.
+        """
+        child = os.fork()
+        if child == 0:
+            try:
+                dieAt(step)
+                work(root)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        return os.WIFSIGNALED(status)
+
+    def everyStep(
+        self, work: Callable[[Path], None], check: Callable[[Path], None]
+    ) -> int:
+        """
+        @return: How many steps there were.
+        """
+        for step in count():
+            root = Path(self.mktemp())
+            Spool(root).close()
+            died = self.killedAt(step, root, work)
+            check(root)
+            if not died:
+                return step
+        raise AssertionError
+
+    def test_submissions(self) -> None:
+        """
+        What was acknowledged is there; what wasn't is wholly there or not at
+        all; a key is there once, however often it was submitted; nothing is
+        left of the rest.
+        """
+        self.assertGreater(self.everyStep(submitSome, self.checkSubmissions), 30)
+
+    def checkSubmissions(self, root: Path) -> None:
+        spool = Spool(root)
+        messages = {m.messageID: m for m in spool.index.messages()}
+        acknowledged = [
+            name for name in ("m1", "m2", "m3") if (root / f"ack-{name}").exists()
+        ]
+        self.assertEqual(set(acknowledged) - set(messages), set())
+        for message in messages.values():
+            self.assertEqual(message.path.read_bytes(), b"".join(BODY))
+        keys = [m.envelope.key for m in messages.values() if m.envelope.key]
+        self.assertEqual(len(keys), len(set(keys)))
+        # The keyed one again, as somebody would who never heard of it.
+        spool.perform([lambda spool: ignore(submitOne(spool, "m4", "k"))])
+        keyed = [m for m in spool.index.messages() if m.envelope.key == "k"]
+        self.assertEqual(len(keyed), 1)
+        (end,) = spool.perform([lambda spool: spool.tidy(4e9)])
+        self.assertEqual(end, None)
+        self.assertEqual(
+            set(os.listdir(root / "messages")),
+            {m.messageID for m in spool.index.messages()},
+        )
+        spool.close()
+
+    def test_settling(self) -> None:
+        """
+        A recipient is failed and its DSN queued, or neither; there never are
+        two.
+        """
+        self.assertGreater(self.everyStep(failOne, self.checkSettled), 10)
+
+    def checkSettled(self, root: Path) -> None:
+        spool = Spool(root)
+        messages = spool.index.messages()
+        bounces = [m for m in messages if not m.envelope.sender]
+        if (root / "ack-m1").exists():
+            originals = [m for m in messages if m.messageID == "m1"]
+            self.assertEqual(len(originals) + len(bounces), 1)
+        for message in messages:
+            self.assertTrue(headerOf(message.path.read_bytes()))
+        spool.close()
+
+
+def ignore(result: object) -> None:
+    """
+    An operation returns nothing.
+    """
+
+
+def dieAt(step: int) -> None:
+    """
+    Have this process killed at its C{step}th step that a disk sees.
+    """
+    left = iter(range(step))
+
+    def tick(*arguments: object) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def ticking(name: str) -> None:
+        real = getattr(os, name)
+
+        def stepped(*arguments: object, **more: object) -> object:
+            tick()
+            return real(*arguments, **more)
+
+        setattr(os, name, stepped)
+
+    for name in ("open", "fsync", "rename", "unlink"):
+        ticking(name)
+    traceSQL(tick).__enter__()
+
+
+def traceSQL(callback: Callable[[str], None]) -> AbstractContextManager[object]:
+    """
+    Once started, has C{callback} called with each statement on connections
+    opened from then on.
+    """
+    connect = sqlite3.connect
+
+    def traced(path: Path, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(path, **more)
+        connection.set_trace_callback(callback)
+        return connection
+
+    return patch("sqlite3.connect", traced)
+
+
+def submitOne(spool: Spool, messageID: str, key: str = "") -> str:
+    envelope = Envelope("us@c.example", ("a@b.example", "b@c.example"), key=key)
+    return spool.submit(messageID, envelope, BODY, NOW)
+
+
+def acknowledge(root: Path, messageID: str) -> None:
+    (root / f"ack-{messageID}").touch()
+
+
+def submitSome(root: Path) -> None:
+    """
+    Three submissions: a keyed one and its repetition, and a pair.
+    """
+    spool = Spool(root)
+    spool.perform([lambda spool: ignore(submitOne(spool, "m1", "k"))])
+    acknowledge(root, "m1")
+    spool.perform([lambda spool: ignore(submitOne(spool, "m1again", "k"))])
+    spool.perform(
+        [
+            lambda spool: ignore(submitOne(spool, "m2")),
+            lambda spool: ignore(submitOne(spool, "m3")),
+        ]
+    )
+    acknowledge(root, "m2")
+    acknowledge(root, "m3")
+
+
+def failOne(root: Path) -> None:
+    """
+    A submission, and the attempt that fails for its recipients.
+    """
+    spool = Spool(root)
+    spool.perform([lambda spool: ignore(submitOne(spool, "m1"))])
+    acknowledge(root, "m1")
+    (message,) = spool.index.messages()
+    steps = [
+        Backoff().step(
+            message.envelope,
+            recipient,
+            Result("m1", recipient.recipient, Ending.PERMANENT, "5.1.1"),
+            NOW,
+            0.5,
+        )
+        for recipient in message.recipients
+    ]
+    names = (f"n{number}" for number in count())
+    notices = Notices("mx.c.example", lambda: next(names))
+    spool.perform([lambda spool: notices.settle(spool, steps, frozenset(), NOW)])
