@@ -6,43 +6,29 @@ DNS questions and answers in wire format, dnspython being the codec.  No I/O.
 from __future__ import annotations
 
 import re
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
-import dns.rdata
 import dns.rdataclass
-import dns.rdatatype
-import dns.rdtypes.ANY.CNAME
-import dns.rdtypes.ANY.MX
-import dns.rdtypes.ANY.NS
-import dns.rdtypes.ANY.PTR
-import dns.rdtypes.ANY.SOA
-import dns.rdtypes.ANY.TLSA
-import dns.rdtypes.ANY.TXT
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
-import dns.rrset
 
-from moxtls.dns.answers import (
-    IP,
-    MX,
-    TLSA,
-    TXT,
-    Alias,
-    Answer,
-    ExtendedError,
-    Found,
-    Kind,
-    Name,
-    Record,
+from moxtls.dns.answers import Alias, Answer, ExtendedError, Found, Kind, Name
+from moxtls.dns.message import (
+    Header,
+    Malformed,
+    Message,
+    Resource,
+    nameText,
+    readHeader,
+    readMessage,
+    readQuestion,
+    typeNumber,
 )
 
 #: What passes through today's networks without being fragmented, as agreed on
@@ -52,16 +38,10 @@ PAYLOAD = 1232
 LONGEST_CHAIN = 16
 #: RFC 1035 2.3.4, and each octet may be spelled C{\DDD}.
 _LONGEST_TEXT = 4 * 255
-#: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
-_LONGEST_EXTRA_TEXT = 200
-MOST_ERRORS = 8
 
 _PLAIN_LABEL = r"[A-Za-z0-9_-]{1,63}"
 _PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*\Z")
 _LONGEST_PLAIN_NAME = 253
-
-_HEADER = struct.Struct("!HHHHHH")
-_TYPE_AND_CLASS = struct.Struct("!HH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +66,6 @@ class Unusable(Enum):
     TRUNCATED = "truncated"
 
 
-class _Malformed(Exception):
-    """
-    A message says something that makes no sense.
-    """
-
-
 def question(name: str, kind: Kind) -> Question | None:
     """
     @return: C{None} if C{name} can't be in the DNS.
@@ -113,7 +87,7 @@ def normalName(name: str) -> str | None:
     if name == "@":  # dnspython, as in zone files: the origin
         return None
     try:
-        return _text(dns.name.from_text(name or "."))
+        return nameText(dns.name.from_text(name or "."))
     except (dns.exception.DNSException, ValueError):
         return None
 
@@ -142,7 +116,7 @@ def encodeQuery(asked: Question, messageID: int) -> bytes:
     """
     query = dns.message.make_query(
         dns.name.from_text(asked.name or "."),
-        dns.rdatatype.from_text(asked.kind.value),
+        typeNumber(asked.kind),
         use_edns=0,
         want_dnssec=True,
         payload=PAYLOAD,
@@ -150,6 +124,10 @@ def encodeQuery(asked: Question, messageID: int) -> bytes:
     )
     query.flags |= dns.flags.AD
     return query.to_wire()
+
+
+#: The codes that say something about the DNS, not about the server.
+_SAYING = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 
 def parseResponse(
@@ -162,174 +140,112 @@ def parseResponse(
         wouldn't say, or said nonsense in reply to C{asked}, makes for an
         L{Answer} that C{FAILED}.
     """
-    if not _isReply(wire, messageID, asked):
+    header = readHeader(wire)
+    if header is None or not _isReply(header, wire, messageID, asked):
         return Unusable.FOREIGN
-    flags = dns.flags.Flag(_HEADER.unpack_from(wire)[1])
-    if flags & dns.flags.TC:
+    if header.isTruncated:
         return Unusable.TRUNCATED
     try:
-        message = dns.message.from_wire(wire, keyring=False, ignore_trailing=True)
-    except Exception:
-        # Whatever dnspython makes of hostile octets: FormError, but also
-        # ValueError, UnicodeDecodeError, struct.error.
-        return failure(asked, _withoutBody(flags))
+        message = readMessage(wire, asked.kind)
+    except Malformed as error:
+        return failure(asked, _unread(header, error))
+    if message.rcode not in _SAYING:
+        return failure(asked, dns.rcode.to_text(message.rcode), message.errors)
     try:
-        return _answer(message, asked, trusted)
-    except (_Malformed, dns.exception.DNSException, ValueError) as error:
-        return failure(asked, f"malformed answer: {error}", _errors(message))
+        return _answer(message, asked, trusted and header.isAuthentic)
+    except Malformed as error:
+        return failure(asked, str(error), message.errors)
 
 
-def _isReply(wire: bytes, messageID: int, asked: Question) -> bool:
+def _isReply(header: Header, wire: bytes, messageID: int, asked: Question) -> bool:
     """
     RFC 5452 9.1: what an answer has to match, besides addresses and ports.
     """
-    if len(wire) < _HEADER.size:
+    if header.messageID != messageID or not header.isResponse:
         return False
-    header = _HEADER.unpack_from(wire)
-    flags = dns.flags.Flag(header[1])
-    if header[0] != messageID or not flags & dns.flags.QR:
+    if header.opcode != dns.opcode.QUERY:
         return False
-    if dns.opcode.from_flags(flags) != dns.opcode.QUERY:
-        return False
-    if header[2] == 0:
+    if header.questions == 0:
         # A server that couldn't read the query may not repeat the question.
-        return _rcode(flags) not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
-    return header[2] == 1 and _sameQuestion(wire, asked)
-
-
-def _sameQuestion(wire: bytes, asked: Question) -> bool:
+        return header.rcode not in _SAYING
     try:
-        name, length = dns.name.from_wire(wire, _HEADER.size)
-        kind, klass = _TYPE_AND_CLASS.unpack_from(wire, _HEADER.size + length)
-    except (dns.exception.DNSException, struct.error, ValueError, IndexError):
+        question = readQuestion(wire)
+    except Malformed:
         return False
-    return (name, kind, klass) == (
-        dns.name.from_text(asked.name or "."),
-        dns.rdatatype.from_text(asked.kind.value),
-        dns.rdataclass.IN,
-    )
+    expected = (asked.name, typeNumber(asked.kind), dns.rdataclass.IN)
+    return header.questions == 1 and question == expected
 
 
-def _rcode(flags: dns.flags.Flag) -> dns.rcode.Rcode:
-    return dns.rcode.from_flags(flags, 0)
+def _unread(header: Header, error: Malformed) -> str:
+    isSaying = header.rcode in _SAYING
+    return str(error) if isSaying else dns.rcode.to_text(header.rcode)
 
 
-def _withoutBody(flags: dns.flags.Flag) -> str:
-    code = _rcode(flags)
-    if code in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return "malformed answer"
-    return dns.rcode.to_text(code)
-
-
-def _answer(message: dns.message.Message, asked: Question, trusted: bool) -> Answer:
-    errors = _errors(message)
-    code = message.rcode()
-    if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return failure(asked, dns.rcode.to_text(code), errors)
-    authentic = trusted and bool(message.flags & dns.flags.AD)
-    chain, ttls = _chain(message, asked, authentic)
-    end = chain[-1].target if chain else asked.name
-    found = _rrset(message, end, asked.kind)
-    if found and code == dns.rcode.NXDOMAIN:
-        raise _Malformed("records at a name that is said not to be")
+def _answer(message: Message, asked: Question, authentic: bool) -> Answer:
+    sets: dict[tuple[str, Kind], list[Resource]] = {}
+    for each in message.answer:
+        sets.setdefault((each.owner, each.kind), []).append(each)
+    chain, aliases = _chain(sets, asked)
+    end = sets.get((chain[-1].target if chain else asked.name, asked.kind), [])
+    isName = message.rcode != dns.rcode.NXDOMAIN
+    if end and not isName:
+        raise Malformed("records at a name that is said not to be")
+    used = [each.ttl for each in (*aliases, *end)]
     answer = Answer(
         name=asked.name,
         kind=asked.kind,
-        found=Found.NO_NAME if code == dns.rcode.NXDOMAIN else Found.NO_RECORDS,
-        chain=chain,
+        found=Found.NO_RECORDS if isName else Found.NO_NAME,
+        chain=tuple(replace(each, authentic=authentic) for each in chain),
         authentic=authentic,
         endAuthentic=authentic,
-        errors=errors,
+        errors=message.errors,
     )
-    if not found:
-        return replace(answer, ttl=min([*ttls, _negativeTTL(message)]))
-    records = tuple(_record(each) for each in found)
-    return replace(
-        answer, found=Found.RECORDS, records=records, ttl=min([*ttls, found.ttl])
-    )
+    if not end:
+        return replace(answer, ttl=min([*used, _negativeTTL(message)]))
+    records = tuple(dict.fromkeys(each.data for each in end))
+    return replace(answer, found=Found.RECORDS, records=records, ttl=min(used))
 
 
 def _chain(
-    message: dns.message.Message, asked: Question, authentic: bool
-) -> tuple[tuple[Alias, ...], list[int]]:
+    sets: dict[tuple[str, Kind], list[Resource]], asked: Question
+) -> tuple[list[Alias], list[Resource]]:
     """
-    The CNAMEs from the question on, and their times to live.
+    The CNAMEs from the question on.
     """
     chain: list[Alias] = []
-    ttls: list[int] = []
+    used: list[Resource] = []
     name = asked.name
-    while asked.kind is not Kind.CNAME and not _rrset(message, name, asked.kind):
-        step = _rrset(message, name, Kind.CNAME)
-        if not step:
-            break
-        if len(step) > 1:
-            raise _Malformed("several CNAMEs at one name")
-        target = _text(step[0].target)
-        if target == asked.name or any(target == each.name for each in chain):
-            raise _Malformed("CNAME loop")
+    while (name, asked.kind) not in sets and (name, Kind.CNAME) in sets:
+        target = _target(sets[name, Kind.CNAME])
+        if target == asked.name or any(target == each.target for each in chain):
+            raise Malformed("CNAME loop")
         if len(chain) == LONGEST_CHAIN:
-            raise _Malformed("CNAME chain too long")
-        chain.append(Alias(name, target, authentic))
-        ttls.append(step.ttl)
+            raise Malformed("CNAME chain too long")
+        used += sets[name, Kind.CNAME]
+        chain.append(Alias(name, target, authentic=False))
         name = target
-    return tuple(chain), ttls
+    return chain, used
 
 
-def _rrset(
-    message: dns.message.Message, name: str, kind: Kind
-) -> dns.rrset.RRset | None:
-    return message.get_rrset(
-        message.answer,
-        dns.name.from_text(name or "."),
-        dns.rdataclass.IN,
-        dns.rdatatype.from_text(kind.value),
-    )
+def _target(aliases: Sequence[Resource]) -> str:
+    """
+    Where a name points to: RFC 2181 10.1 allows for one CNAME only.
+    """
+    targets = {each.data for each in aliases}
+    data = targets.pop()
+    if targets or not isinstance(data, Name):
+        raise Malformed("several CNAMEs at one name")
+    return data.target
 
 
-def _negativeTTL(message: dns.message.Message) -> int:
+def _negativeTTL(message: Message) -> int:
     """
     RFC 2308 5; nothing is remembered without an SOA.
     """
-    authority = [
-        each for each in message.authority if each.rdclass == dns.rdataclass.IN
-    ]
-    for rrset in authority:
-        if rrset.rdtype == dns.rdatatype.SOA:
-            return min([rrset.ttl, *(int(each.minimum) for each in rrset)])
-    if any(each.rdtype == dns.rdatatype.NS for each in authority):
+    for each in message.authority:
+        if each.kind is Kind.SOA:
+            return min(each.ttl, each.minimum)
+    if message.authority:
         # RFC 2308 2.2: the server doesn't know, and doesn't ask for us.
-        raise _Malformed("a referral: the server doesn't recurse")
+        raise Malformed("a referral: the server doesn't recurse")
     return 0
-
-
-def _errors(message: dns.message.Message) -> tuple[ExtendedError, ...]:
-    options = [each for each in message.options if isinstance(each, dns.edns.EDEOption)]
-    return tuple(
-        ExtendedError(int(each.code), (each.text or "")[:_LONGEST_EXTRA_TEXT])
-        for each in options[:MOST_ERRORS]
-    )
-
-
-def _record(data: dns.rdata.Rdata) -> Record:
-    match data:
-        case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
-            return IP(data.address)
-        case dns.rdtypes.ANY.MX.MX():
-            return MX(data.preference, _text(data.exchange))
-        case dns.rdtypes.ANY.TLSA.TLSA():
-            return TLSA(data.usage, data.selector, data.mtype, data.cert)
-        case dns.rdtypes.ANY.TXT.TXT():
-            return TXT(b"".join(data.strings))
-        case dns.rdtypes.ANY.SOA.SOA():
-            return Name(_text(data.mname))
-        case (
-            dns.rdtypes.ANY.CNAME.CNAME()
-            | dns.rdtypes.ANY.NS.NS()
-            | dns.rdtypes.ANY.PTR.PTR()
-        ):
-            return Name(_text(data.target))
-    raise _Malformed("a record that isn't what its type says")
-
-
-def _text(name: dns.name.Name) -> str:
-    return "" if name == dns.name.root else name.canonicalize().to_text(True)

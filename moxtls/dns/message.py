@@ -1,0 +1,273 @@
+# -*- test-case-name: tests.dns.test_wire -*-
+"""
+Reads DNS messages: names and record data with dnspython, and of all records
+only those that matter, so that nothing else in a message can spoil it.  No
+I/O.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container
+from dataclasses import dataclass
+
+import dns.exception
+import dns.flags
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.PTR
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TXT
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
+import dns.wire
+
+from moxtls.dns.answers import (
+    IP,
+    MX,
+    TLSA,
+    TXT,
+    ExtendedError,
+    Kind,
+    Name,
+    Record,
+)
+
+#: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
+LONGEST_EXTRA_TEXT = 200
+MOST_ERRORS = 8
+#: RFC 2181 8: beyond this, a time to live is taken for 0.
+LONGEST_TTL = 0x7FFFFFFF
+
+#: RFC 1035 4.1.1: id, flags, and the number of records in each section.
+_HEADER = struct.Struct("!HHHHHH")
+#: RFC 1035 4.1.2.
+_QUESTION = struct.Struct("!HH")
+#: RFC 1035 4.1.3: type, class, TTL, length; all but the name.
+_RECORD = struct.Struct("!HHIH")
+_OPTION = struct.Struct("!HH")
+#: RFC 8914 2.
+_EXTENDED_ERROR = 15
+
+_TYPES = {kind: dns.rdatatype.from_text(kind.value) for kind in Kind}
+_KINDS = {int(number): kind for kind, number in _TYPES.items()}
+_OPT = int(dns.rdatatype.OPT)
+
+
+class Malformed(Exception):
+    """
+    A message says something that makes no sense.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """
+    What stands in front of a message.
+
+    @ivar rcode: The lower four bits, which is all there is of it here.
+    """
+
+    messageID: int
+    flags: dns.flags.Flag
+    opcode: dns.opcode.Opcode
+    rcode: dns.rcode.Rcode
+    questions: int
+
+    @property
+    def isResponse(self) -> bool:
+        return bool(self.flags & dns.flags.QR)
+
+    @property
+    def isTruncated(self) -> bool:
+        return bool(self.flags & dns.flags.TC)
+
+    @property
+    def isAuthentic(self) -> bool:
+        return bool(self.flags & dns.flags.AD)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """
+    One record, and where it is.
+
+    @ivar minimum: That of an SOA: how long its absences last (RFC 2308 4).
+    """
+
+    owner: str
+    kind: Kind
+    ttl: int
+    data: Record
+    minimum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    What is of interest in a response.
+    """
+
+    rcode: dns.rcode.Rcode
+    answer: tuple[Resource, ...]
+    authority: tuple[Resource, ...]
+    errors: tuple[ExtendedError, ...]
+
+
+def typeNumber(kind: Kind) -> dns.rdatatype.RdataType:
+    return _TYPES[kind]
+
+
+def nameText(name: dns.name.Name) -> str:
+    """
+    Lower case, no final dot; empty for the root.
+    """
+    return "" if name == dns.name.root else name.canonicalize().to_text(True)
+
+
+def readHeader(wire: bytes) -> Header | None:
+    """
+    @return: C{None} if C{wire} is too short.
+    """
+    if len(wire) < _HEADER.size:
+        return None
+    messageID, bits, questions, _, _, _ = _HEADER.unpack_from(wire)
+    flags = dns.flags.Flag(bits)
+    return Header(
+        messageID,
+        flags,
+        dns.opcode.from_flags(flags),
+        dns.rcode.from_flags(flags, 0),
+        questions,
+    )
+
+
+def readQuestion(wire: bytes) -> tuple[str, int, int]:
+    """
+    Name, type and class of the first question.
+
+    @raise Malformed: It can't be read.
+    """
+    parser = dns.wire.Parser(wire)
+    try:
+        parser.seek(_HEADER.size)
+        name = parser.get_name(decompress=True)
+        kind, klass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
+    except (dns.exception.DNSException, ValueError) as error:
+        raise Malformed("unreadable question") from error
+    return nameText(name), kind, klass
+
+
+def readMessage(wire: bytes, kind: Kind) -> Message:
+    """
+    @param kind: What was asked for; other records in the answer are passed
+        over, but for CNAMEs.
+
+    @raise Malformed: It can't be read.
+    """
+    parser = dns.wire.Parser(wire)
+    try:
+        _, bits, *counts = _HEADER.unpack(parser.get_bytes(_HEADER.size))
+        for _ in range(counts[0]):
+            parser.get_name(decompress=True)
+            parser.get_bytes(_QUESTION.size)
+        answer = _section(parser, counts[1], {kind, Kind.CNAME})
+        authority = _section(parser, counts[2], {Kind.SOA, Kind.NS})
+        extended, errors = _additional(parser, counts[3])
+    except (dns.exception.DNSException, ValueError, struct.error) as error:
+        raise Malformed("unreadable message") from error
+    # RFC 6891 6.1.3: eight more bits of the code.
+    return Message(dns.rcode.from_flags(bits, extended), answer, authority, errors)
+
+
+def _section(
+    parser: dns.wire.Parser, count: int, wanted: Container[Kind]
+) -> tuple[Resource, ...]:
+    found: list[Resource] = []
+    for _ in range(count):
+        owner = parser.get_name(decompress=True)
+        number, klass, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
+        kind = _KINDS.get(number)
+        if kind is None or kind not in wanted or klass != dns.rdataclass.IN:
+            parser.get_bytes(length)
+            continue
+        data, minimum = _data(parser, kind, length)
+        ttl = ttl if ttl <= LONGEST_TTL else 0
+        found.append(Resource(nameText(owner), kind, ttl, data, minimum))
+    return tuple(found)
+
+
+def _data(parser: dns.wire.Parser, kind: Kind, length: int) -> tuple[Record, int]:
+    if kind is Kind.TLSA:
+        # dnspython refuses digests of the wrong length; to DANE they are
+        # records that can't be used, not an answer that can't be read (RFC
+        # 7671 4).
+        return _tlsa(parser.get_bytes(length)), 0
+    with parser.restrict_to(length):
+        data = dns.rdata.from_wire_parser(dns.rdataclass.IN, _TYPES[kind], parser)
+    minimum = data.minimum if isinstance(data, dns.rdtypes.ANY.SOA.SOA) else 0
+    return _record(data), minimum
+
+
+def _tlsa(data: bytes) -> TLSA:
+    if len(data) < 3:
+        raise Malformed("a TLSA record that is too short")
+    return TLSA(data[0], data[1], data[2], data[3:])
+
+
+def _record(data: dns.rdata.Rdata) -> Record:
+    match data:
+        case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
+            return IP(data.address)
+        case dns.rdtypes.ANY.MX.MX():
+            return MX(data.preference, nameText(data.exchange))
+        case dns.rdtypes.ANY.TXT.TXT():
+            return TXT(b"".join(data.strings))
+        case dns.rdtypes.ANY.SOA.SOA():
+            return Name(nameText(data.mname))
+        case (
+            dns.rdtypes.ANY.CNAME.CNAME()
+            | dns.rdtypes.ANY.NS.NS()
+            | dns.rdtypes.ANY.PTR.PTR()
+        ):
+            return Name(nameText(data.target))
+    raise Malformed("a record that isn't what its type says")
+
+
+def _additional(
+    parser: dns.wire.Parser, count: int
+) -> tuple[int, tuple[ExtendedError, ...]]:
+    """
+    The TTL of the OPT record, which isn't one but flags (RFC 6891 6.1.3), and
+    the errors in it.
+    """
+    extended = 0
+    errors: tuple[ExtendedError, ...] = ()
+    for _ in range(count):
+        parser.get_name(decompress=True)
+        number, _, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
+        data = parser.get_bytes(length)
+        if number == _OPT:
+            extended, errors = ttl, _errors(data)
+    return extended, errors
+
+
+def _errors(options: bytes) -> tuple[ExtendedError, ...]:
+    parser = dns.wire.Parser(options)
+    errors: list[ExtendedError] = []
+    while parser.remaining():
+        code, length = _OPTION.unpack(parser.get_bytes(_OPTION.size))
+        data = parser.get_bytes(length)
+        if code == _EXTENDED_ERROR and len(data) >= 2 and len(errors) < MOST_ERRORS:
+            # RFC 8914 2: UTF-8, which may or may not end in a NUL.
+            text = data[2:].decode("utf-8", "replace").rstrip("\0")
+            number = int.from_bytes(data[:2], "big")
+            errors.append(ExtendedError(number, text[:LONGEST_EXTRA_TEXT]))
+    return tuple(errors)

@@ -1,0 +1,231 @@
+"""
+A small DNS server on loopback that misbehaves as it is told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IReactorTCP,
+    IReactorUDP,
+    IUDPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol, Protocol, ServerFactory
+
+from moxtls.dns.answers import Kind
+from moxtls.dns.system import Server
+
+SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
+
+
+class Trick(Enum):
+    """
+    What is done with the next datagram, in place of answering it.
+
+    Those that forge an answer answer truthfully as well, but later.
+    """
+
+    TRUNCATE = "TC is set, the answer is left out"
+    DROP = "nothing is said"
+    WRONG_ID = "an answer with another id"
+    WRONG_QUESTION = "an answer to another question"
+    WRONG_SOURCE = "an answer from another port"
+    SERVFAIL = "SERVFAIL, with an extended error"
+    GARBAGE = "the right header and question, then garbage"
+    HANG_UP = "the connection is closed (TCP only)"
+
+
+class Zone:
+    """
+    What a server says.
+
+    @ivar asked: Each query: transport, name, kind.
+    @ivar ports: Where each query over UDP came from.
+    @ivar tricks: For the datagrams to come.
+    @ivar streamTricks: For the queries over TCP to come: C{DROP}, C{HANG_UP}.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.ports: list[int] = []
+        self.tricks: deque[Trick] = deque()
+        self.streamTricks: deque[Trick] = deque()
+        self._data: dict[tuple[str, str], tuple[list[str], bool]] = {}
+
+    def put(self, name: str, kind: Kind, *texts: str, ad: bool = False) -> None:
+        """
+        @param texts: As in a zone file; names with a final dot.
+        """
+        self._data[name, kind.value] = ([*texts], ad)
+
+    def respond(self, query: dns.message.Message, via: str) -> dns.message.Message:
+        name = query.question[0].name.to_text(True).lower()
+        kind = dns.rdatatype.to_text(query.question[0].rdtype)
+        self.asked.append((via, name, kind))
+        response = dns.message.make_response(query, recursion_available=True)
+        response.flags |= dns.flags.AD
+        if not self._fill(response, name, kind):
+            response.authority.append(
+                dns.rrset.from_text("example.", 300, "IN", "SOA", SOA)
+            )
+            if not any(known == name for known, _ in self._data):
+                response.set_rcode(dns.rcode.NXDOMAIN)
+        return response
+
+    def _fill(self, response: dns.message.Message, name: str, kind: str) -> bool:
+        while (name, kind) not in self._data and (name, "CNAME") in self._data:
+            target = self._add(response, name, "CNAME")[0]
+            name = target.removesuffix(".")
+        return bool(self._add(response, name, kind))
+
+    def _add(self, response: dns.message.Message, name: str, kind: str) -> list[str]:
+        texts, ad = self._data.get((name, kind), ([], False))
+        if not ad:
+            response.flags &= ~dns.flags.AD
+        if texts:
+            owner = dns.name.from_text(name or ".")
+            response.answer.append(
+                dns.rrset.from_text_list(owner, 60, "IN", kind, texts)
+            )
+        return texts
+
+
+class _Datagrams(DatagramProtocol):
+    noisy = False
+
+    def __init__(self, zone: Zone, elsewhere: Callable[[], IUDPTransport]) -> None:
+        self._zone = zone
+        self._elsewhere = elsewhere
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self._zone.ports.append(addr[1])
+        response = self._zone.respond(dns.message.from_wire(datagram), "UDP")
+        trick = self._zone.tricks.popleft() if self._zone.tricks else None
+        for wire in _forged(trick, response):
+            sender = (
+                self._elsewhere() if trick is Trick.WRONG_SOURCE else self.transport
+            )
+            assert sender is not None
+            sender.write(wire, addr)
+        if trick in _TRUTH_FOLLOWS:
+            assert self.transport is not None
+            self.transport.write(response.to_wire(), addr)
+
+
+_TRUTH_FOLLOWS = {None, Trick.WRONG_ID, Trick.WRONG_QUESTION, Trick.WRONG_SOURCE}
+
+
+def _forged(trick: Trick | None, response: dns.message.Message) -> list[bytes]:
+    forged = dns.message.from_wire(response.to_wire(max_size=65535))
+    forged.answer = [
+        dns.rrset.from_text(each.name, 60, "IN", "A", "192.0.2.66")
+        for each in response.question
+    ]
+    forged.authority = []
+    match trick:
+        case None | Trick.DROP:
+            return []
+        case Trick.TRUNCATE:
+            forged.answer = []
+            forged.flags |= dns.flags.TC
+        case Trick.WRONG_ID:
+            forged.id ^= 1
+        case Trick.WRONG_QUESTION:
+            forged.question = [dns.rrset.from_text("x.", 0, "IN", "A")]
+        case Trick.SERVFAIL:
+            forged.answer = []
+            forged.set_rcode(dns.rcode.SERVFAIL)
+            error = dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS, "no signature")
+            forged.use_edns(0, options=[error])
+        case Trick.GARBAGE:
+            return [forged.to_wire()[:-5] + b"\xff" * 40]
+    return [forged.to_wire()]
+
+
+class _Stream(Protocol):
+    def __init__(self, zone: Zone) -> None:
+        self._zone = zone
+        self._received = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        length = int.from_bytes(self._received[:2], "big")
+        if len(self._received) < length + 2:
+            return
+        query = dns.message.from_wire(self._received[2 : length + 2])
+        wire = self._zone.respond(query, "TCP").to_wire(max_size=65535)
+        assert self.transport is not None
+        trick = self._zone.streamTricks.popleft() if self._zone.streamTricks else None
+        if trick is Trick.HANG_UP:
+            self.transport.loseConnection()
+        if trick is not None:
+            return
+        # In two pieces, as TCP may deliver them.
+        message = len(wire).to_bytes(2, "big") + wire
+        self.transport.write(message[:1])
+        self.transport.write(message[1:])
+
+
+class _Streams(ServerFactory):
+    noisy = False
+
+    def __init__(self, zone: Zone) -> None:
+        self._zone = zone
+
+    def buildProtocol(self, addr: IAddress | None) -> _Stream:
+        return _Stream(self._zone)
+
+
+class LoopbackServer:
+    """
+    @ivar address: Where it listens, with UDP and TCP.
+    """
+
+    def __init__(self, udp: IReactorUDP, tcp: IReactorTCP, host: str) -> None:
+        self.zone = Zone()
+        elsewhere = DatagramProtocol()
+        elsewhere.noisy = False
+
+        def other() -> IUDPTransport:
+            transport = elsewhere.transport
+            assert transport is not None
+            return transport
+
+        datagrams = _Datagrams(self.zone, other)
+        factory = _Streams(self.zone)
+        port = udp.listenUDP(0, datagrams, host, 8192)
+        number = portNumber(port)
+        self._ports = [
+            port,
+            udp.listenUDP(0, elsewhere, host, 8192),
+            tcp.listenTCP(number, factory, interface=host),
+        ]
+        self.address = Server(host, number)
+
+    def stopStream(self) -> Deferred[object]:
+        return maybeDeferred(self._ports.pop().stopListening)
+
+    def stop(self) -> Deferred[list[object]]:
+        return gatherResults(
+            [maybeDeferred(each.stopListening) for each in self._ports]
+        )
+
+
+def portNumber(port: IListeningPort) -> int:
+    host = port.getHost()
+    assert isinstance(host, (IPv4Address, IPv6Address))
+    return host.port

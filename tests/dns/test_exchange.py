@@ -1,0 +1,208 @@
+"""
+Tests for L{moxtls.dns.exchange}, with a DNS server on loopback.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUDP,
+)
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest, TestCase
+
+from moxtls.dns.answers import Answer, ExtendedError, Found, Kind
+from moxtls.dns.exchange import Exchange, NoReply
+from moxtls.dns.system import Server
+from moxtls.dns.wire import Question
+from tests.dns.server import LoopbackServer, Trick
+
+ASKED = Question("mx.example.com", Kind.A)
+
+
+def unusedPort() -> int:
+    """
+    A port that nobody listens on, most probably.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+class ExchangeTests(TestCase):
+    """
+    Tests for L{Exchange}.
+    """
+
+    timeout = 20
+    host = "127.0.0.1"
+
+    def setUp(self) -> None:
+        self.server = LoopbackServer(
+            IReactorUDP(reactor), IReactorTCP(reactor), self.host
+        )
+        self.addCleanup(self.server.stop)
+        self.zone = self.server.zone
+        self.zone.put("mx.example.com", Kind.A, "192.0.2.1", ad=True)
+        self.exchange = Exchange(IReactorFDSet(reactor))
+
+    async def ask(self, asked: Question = ASKED) -> Answer:
+        reply = await self.exchange.ask(self.server.address, asked)
+        assert isinstance(reply, Answer), reply
+        return reply
+
+    async def readers(self) -> int:
+        await deferLater(IReactorTime(reactor), 0)
+        return len(IReactorFDSet(reactor).getReaders())
+
+    async def test_datagram(self) -> None:
+        """
+        One datagram there and one back; no socket is left open.
+        """
+        before = await self.readers()
+        answer = await self.ask()
+        self.assertEqual(answer.addresses, ("192.0.2.1",))
+        self.assertTrue(answer.authentic)
+        self.assertEqual(self.zone.asked, [("UDP", "mx.example.com", "A")])
+        self.assertEqual(await self.readers(), before)
+
+    async def test_negative(self) -> None:
+        """
+        That there is nothing is an answer as well.
+        """
+        answer = await self.ask(Question("nothing.example.com", Kind.A))
+        self.assertEqual((answer.found, answer.ttl), (Found.NO_NAME, 60))
+
+    async def test_forgeries(self) -> None:
+        """
+        Datagrams with another id, question or source are ignored, and the
+        true answer is waited for (RFC 5452 9.1).
+        """
+        for trick in (Trick.WRONG_ID, Trick.WRONG_QUESTION, Trick.WRONG_SOURCE):
+            self.zone.tricks.append(trick)
+            answer = await self.ask()
+            self.assertEqual(answer.addresses, ("192.0.2.1",), trick)
+
+    async def test_truncated(self) -> None:
+        """
+        An answer that doesn't fit is asked for over TCP (RFC 7766 5).
+        """
+        self.zone.put(
+            "mx.example.com", Kind.TXT, *(f'"{n} {"x" * 200}"' for n in range(200))
+        )
+        self.zone.tricks.append(Trick.TRUNCATE)
+        answer = await self.ask(Question("mx.example.com", Kind.TXT))
+        self.assertEqual(len(answer.texts), 200)
+        self.assertEqual([via for via, _, _ in self.zone.asked], ["UDP", "TCP"])
+
+    async def test_servfail(self) -> None:
+        """
+        A failure keeps the reason given by the server (RFC 8914).
+        """
+        self.zone.tricks.append(Trick.SERVFAIL)
+        answer = await self.ask()
+        self.assertEqual((answer.found, answer.reason), (Found.FAILED, "SERVFAIL"))
+        self.assertEqual(answer.dnssecError, ExtendedError(6, "no signature"))
+
+    async def test_garbage(self) -> None:
+        """
+        A reply that can't be read is a failure.
+        """
+        self.zone.tricks.append(Trick.GARBAGE)
+        answer = await self.ask()
+        self.assertEqual(answer.reason, "unreadable message")
+
+    async def test_nobodyThere(self) -> None:
+        """
+        Where nobody listens, this is known at once.
+        """
+        reply = await self.exchange.ask(Server(self.host, unusedPort()), ASKED)
+        self.assertIsInstance(reply, NoReply)
+
+    async def test_noNetwork(self) -> None:
+        """
+        What the operating system refuses to do is a value, not an exception.
+        """
+        reply = await self.exchange.ask(Server("255.255.255.255"), ASKED)
+        assert isinstance(reply, NoReply)
+        self.assertIn("UDP", reply.reason)
+
+    async def test_noTCP(self) -> None:
+        """
+        It doesn't help that there is a shorter answer if TCP isn't there.
+        """
+        await self.server.stopStream()
+        self.zone.tricks.append(Trick.TRUNCATE)
+        reply = await self.exchange.ask(self.server.address, ASKED)
+        assert isinstance(reply, NoReply)
+        self.assertIn("TCP", reply.reason)
+
+    async def test_hangUp(self) -> None:
+        """
+        Neither if it hangs up.
+        """
+        self.zone.streamTricks.append(Trick.HANG_UP)
+        self.zone.tricks.append(Trick.TRUNCATE)
+        reply = await self.exchange.ask(self.server.address, ASKED)
+        assert isinstance(reply, NoReply)
+        self.assertIn("TCP", reply.reason)
+
+    async def test_cancel(self) -> None:
+        """
+        Giving up closes the socket.
+        """
+        before = await self.readers()
+        self.zone.tricks.append(Trick.DROP)
+        reply = self.exchange.ask(self.server.address, ASKED)
+        self.assertEqual(await self.readers(), before + 1)
+        reply.cancel()
+        await self.assertFailure(reply, CancelledError)
+        self.assertEqual(await self.readers(), before)
+
+    async def test_cancelStream(self) -> None:
+        """
+        Giving up closes a connection over TCP, too.
+        """
+        before = await self.readers()
+        self.zone.streamTricks.append(Trick.DROP)
+        self.zone.tricks.append(Trick.TRUNCATE)
+        reply = self.exchange.ask(self.server.address, ASKED)
+        while ("TCP", "mx.example.com", "A") not in self.zone.asked:
+            await deferLater(IReactorTime(reactor), 0)
+        reply.cancel()
+        await self.assertFailure(reply, CancelledError)
+        while await self.readers() > before:
+            pass
+
+    async def test_ports(self) -> None:
+        """
+        Each question has a port of its own, even when there are many
+        (RFC 5452 9.2).
+        """
+        answers = [self.exchange.ask(self.server.address, ASKED) for _ in range(50)]
+        self.assertEqual(len(await gatherResults(answers)), 50)
+        self.assertGreater(len(set(self.zone.ports)), 40)
+
+
+class ExchangeIPv6Tests(ExchangeTests):
+    """
+    The same over IPv6.
+    """
+
+    host = "::1"
+
+    def setUp(self) -> None:
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trial:
+                trial.bind((self.host, 0))
+        except OSError as error:
+            raise SkipTest("this machine has no IPv6") from error
+        super().setUp()
