@@ -73,7 +73,7 @@ class Zone:
         self._data[name, kind.value] = ([*texts], ad)
 
     def respond(self, query: dns.message.Message, via: str) -> dns.message.Message:
-        name = query.question[0].name.to_text(True).lower()
+        name = query.question[0].name.to_text().lower().removesuffix(".")
         kind = dns.rdatatype.to_text(query.question[0].rdtype)
         self.asked.append((via, name, kind))
         response = dns.message.make_response(query, recursion_available=True)

@@ -1,0 +1,94 @@
+# -*- test-case-name: tests.dns.test_cache -*-
+"""
+Remembers answers for a while.  No I/O: the time is always an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from moxtls.calendar import DAY, HOUR
+from moxtls.dns.answers import TLSA, TXT, Answer, Found
+from moxtls.dns.wire import Question
+
+#: RFC 8767 4 suggests a cap of days; a day is enough to save lookups, and ends
+#: what a mistake in a zone does.
+LONGEST_POSITIVE = DAY
+#: RFC 2308 5 recommends one to three hours.
+LONGEST_NEGATIVE = HOUR
+#: RFC 9520 3.2: at least a second, so that a burst asks once; at most five
+#: minutes.  Mail is tried again later than this anyway.
+FAILURE = 5
+#: A host that sends to very many domains looks up about ten things for each.
+MOST_ENTRIES = 20_000
+#: Nothing that is needed for mail is larger; 64 KiB each would fill memory.
+LARGEST = 8 * 1024
+#: What a record takes that has no data of any length in it.
+_RECORD_SIZE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    answer: Answer
+    since: float
+    until: float
+
+
+class Cache:
+    """
+    Answers by question, bounded in entries, in the size of each, and in time.
+    """
+
+    def __init__(self, mostEntries: int = MOST_ENTRIES) -> None:
+        self._mostEntries = mostEntries
+        self._entries: OrderedDict[Question, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, asked: Question, now: float) -> Answer | None:
+        """
+        What is remembered; its C{ttl} is what is left of it.
+        """
+        entry = self._entries.get(asked)
+        if entry is None:
+            return None
+        # A clock that was set back would make entries last too long.
+        if not entry.since <= now < entry.until:
+            del self._entries[asked]
+            return None
+        self._entries.move_to_end(asked)
+        return replace(entry.answer, ttl=int(entry.until - now))
+
+    def put(self, asked: Question, answer: Answer, now: float) -> None:
+        """
+        Remember C{answer}, if its time to live and its size allow for it; the
+        entry that was of no use for the longest time has to go for it.
+        """
+        self._entries.pop(asked, None)
+        lifetime = _lifetime(answer)
+        if lifetime <= 0 or _size(answer) > LARGEST:
+            return
+        self._entries[asked] = _Entry(answer, now, now + lifetime)
+        if len(self._entries) > self._mostEntries:
+            self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+
+def _lifetime(answer: Answer) -> int:
+    match answer.found:
+        case Found.FAILED:
+            return FAILURE
+        case Found.RECORDS:
+            return min(answer.ttl, LONGEST_POSITIVE)
+        case _:
+            return min(answer.ttl, LONGEST_NEGATIVE)
+
+
+def _size(answer: Answer) -> int:
+    texts = sum(len(each.text) for each in answer.records if isinstance(each, TXT))
+    data = sum(len(each.data) for each in answer.records if isinstance(each, TLSA))
+    return _RECORD_SIZE * len(answer.records) + texts + data

@@ -1,0 +1,145 @@
+"""
+Tests for L{moxtls.dns.chain}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import IP, Alias, Answer, ExtendedError, Found, Kind, Name
+from moxtls.dns.chain import isUnclear, refined, steps
+from moxtls.dns.wire import Question, failure
+
+WHOLE = Answer(
+    "a.example",
+    Kind.A,
+    Found.RECORDS,
+    (IP("192.0.2.66"),),
+    (
+        Alias("a.example", "b.example", False),
+        Alias("b.example", "c.example", False),
+    ),
+    ttl=300,
+)
+
+
+def alias(name: str, target: str, authentic: bool) -> Answer:
+    return Answer(
+        name,
+        Kind.CNAME,
+        Found.RECORDS,
+        (Name(target),),
+        authentic=authentic,
+        endAuthentic=authentic,
+        ttl=200,
+    )
+
+
+def end(authentic: bool) -> Answer:
+    return Answer(
+        "c.example",
+        Kind.A,
+        Found.RECORDS,
+        (IP("192.0.2.1"),),
+        authentic=authentic,
+        endAuthentic=authentic,
+        ttl=100,
+    )
+
+
+class ChainTests(SynchronousTestCase):
+    """
+    Tests for L{isUnclear}, L{steps} and L{refined}.
+    """
+
+    def test_unclear(self) -> None:
+        """
+        One AD bit for several steps says enough only if it is set.
+        """
+        self.assertTrue(isUnclear(WHOLE))
+        self.assertFalse(isUnclear(replace(WHOLE, authentic=True)))
+        self.assertFalse(isUnclear(replace(WHOLE, chain=())))
+        self.assertFalse(isUnclear(replace(WHOLE, found=Found.FAILED)))
+
+    def test_steps(self) -> None:
+        """
+        Each CNAME is asked for, and what is at the end.
+        """
+        self.assertEqual(
+            steps(WHOLE),
+            (
+                Question("a.example", Kind.CNAME),
+                Question("b.example", Kind.CNAME),
+                Question("c.example", Kind.A),
+            ),
+        )
+
+    def test_mixed(self) -> None:
+        """
+        Each step is authentic by itself, the end too; all of it only if all
+        are (RFC 7672 2.2.2).
+        """
+        for first, second, last in product((False, True), repeat=3):
+            answer = refined(
+                WHOLE,
+                [
+                    alias("a.example", "b.example", first),
+                    alias("b.example", "c.example", second),
+                    end(last),
+                ],
+            )
+            self.assertEqual([each.authentic for each in answer.chain], [first, second])
+            self.assertEqual(answer.endAuthentic, last)
+            self.assertEqual(answer.authentic, first and second and last)
+            self.assertEqual(answer.addresses, ("192.0.2.1",))
+            self.assertEqual((answer.name, answer.ttl), ("a.example", 100))
+
+    def test_otherTarget(self) -> None:
+        """
+        It doesn't help that a CNAME is authentic if it leads elsewhere.
+        """
+        answer = refined(
+            WHOLE,
+            [
+                alias("a.example", "elsewhere.example", True),
+                alias("b.example", "c.example", True),
+                end(True),
+            ],
+        )
+        self.assertEqual([each.authentic for each in answer.chain], [False, True])
+        self.assertFalse(answer.authentic)
+
+    def test_failed(self) -> None:
+        """
+        If one step can't be looked up, nothing is known about the whole: an
+        attacker might see to that (RFC 7672 2.1.1).
+        """
+        error = ExtendedError(6)
+        parts = [
+            alias("a.example", "b.example", True),
+            failure(Question("b.example", Kind.CNAME), "SERVFAIL", (error,)),
+            end(True),
+        ]
+        answer = refined(WHOLE, parts)
+        self.assertEqual((answer.found, answer.name), (Found.FAILED, "a.example"))
+        self.assertEqual((answer.kind, answer.dnssecError), (Kind.A, error))
+        self.assertIn("b.example", answer.reason)
+
+    def test_longerNow(self) -> None:
+        """
+        If there is a CNAME where the end was, the end isn't authentic.
+        """
+        further = (Alias("c.example", "d.example", True),)
+        answer = refined(
+            WHOLE,
+            [
+                alias("a.example", "b.example", True),
+                alias("b.example", "c.example", True),
+                replace(end(True), chain=further),
+            ],
+        )
+        self.assertEqual((answer.authentic, answer.endAuthentic), (False, False))
+        self.assertEqual(answer.addresses, WHOLE.addresses)

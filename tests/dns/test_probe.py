@@ -1,0 +1,135 @@
+"""
+Tests for L{moxtls.dns.probe}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import Answer, Found, Kind, Name
+from moxtls.dns.exchange import NoReply
+from moxtls.dns.probe import Diagnosis, ServerReport, Standing, diagnose
+from moxtls.dns.system import Server
+from moxtls.dns.wire import Question, failure
+
+LOCAL = Server("127.0.0.1")
+OTHER = Server("192.0.2.53")
+
+
+def nameServer(asked: Question, authentic: bool) -> Answer:
+    return Answer(
+        asked.name,
+        asked.kind,
+        Found.RECORDS,
+        (Name("ns.example"),),
+        authentic=authentic,
+        endAuthentic=authentic,
+    )
+
+
+class DiagnoseTests(SynchronousTestCase):
+    """
+    Tests for L{diagnose}.
+    """
+
+    def diagnose(
+        self, replies: dict[tuple[str, Kind], bool | str], *servers: Server
+    ) -> Diagnosis:
+        """
+        @param replies: By server and kind: whether the answer is authentic, or
+            why there is none.
+        """
+
+        def ask(server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+            self.assertEqual(asked.name, "lab.example")
+            reply = replies[server.host, asked.kind]
+            if isinstance(reply, str):
+                refused: Answer | NoReply = NoReply(reply)
+                return succeed(failure(asked, reply) if reply.isupper() else refused)
+            authentic = reply and server.believed
+            return succeed(nameServer(asked, authentic))
+
+        probed = Deferred.fromCoroutine(diagnose(ask, servers, "lab.example."))
+        return self.successResultOf(probed)
+
+    def test_standings(self) -> None:
+        """
+        Authentic answers are a proof, if not trust; others are one that
+        nothing is validated; and failures are no proof of anything (RFC 4035
+        3.2.3).
+        """
+        for soa, ns, server, standing in (
+            (True, False, LOCAL, Standing.VALIDATING),
+            ("lost", True, LOCAL, Standing.VALIDATING),
+            (False, False, LOCAL, Standing.NOT_VALIDATING),
+            (False, "lost", LOCAL, Standing.NOT_VALIDATING),
+            (True, True, OTHER, Standing.NOT_TRUSTED),
+            (True, True, replace(OTHER, trusted=True), Standing.VALIDATING),
+            ("lost", "lost", LOCAL, Standing.NOT_ANSWERING),
+            ("SERVFAIL", "REFUSED", LOCAL, Standing.NOT_ANSWERING),
+        ):
+            replies = {(server.host, Kind.SOA): soa, (server.host, Kind.NS): ns}
+            diagnosis = self.diagnose(replies, server)
+            self.assertEqual([each.standing for each in diagnosis.reports], [standing])
+            self.assertEqual(diagnosis.validating, standing is Standing.VALIDATING)
+
+    def test_explanation(self) -> None:
+        """
+        Each server is named in one line, with what is the matter.
+        """
+        diagnosis = self.diagnose(
+            {
+                (LOCAL.host, Kind.SOA): "lost",
+                (LOCAL.host, Kind.NS): "REFUSED",
+                (OTHER.host, Kind.SOA): True,
+            },
+            LOCAL,
+            OTHER,
+        )
+        self.assertEqual(
+            diagnosis.explanation,
+            "127.0.0.1 doesn't answer (REFUSED); "
+            "192.0.2.53 says that it validates DNSSEC, but isn't trusted",
+        )
+
+
+class DiagnosisTests(SynchronousTestCase):
+    """
+    Tests for L{Diagnosis}.
+    """
+
+    def describe(self, *standings: Standing) -> str:
+        return Diagnosis(
+            tuple(ServerReport(LOCAL, standing) for standing in standings)
+        ).describe()
+
+    def test_advice(self) -> None:
+        """
+        The operator is told what it means, and what to do about it.
+        """
+        for standing, meaning, advice in (
+            (Standing.NOT_VALIDATING, "DANE IS OFF", "unbound"),
+            (Standing.NOT_TRUSTED, "DANE IS OFF", "declare it trusted"),
+            (Standing.NOT_ANSWERING, "NO DNS SERVER ANSWERS", "Start it"),
+        ):
+            text = self.describe(standing)
+            self.assertIn(meaning, text)
+            self.assertIn(advice, text)
+            self.assertIn(standing.value, text)
+            self.assertNotIn("\n", text)
+
+    def test_fine(self) -> None:
+        """
+        One that validates is enough.
+        """
+        text = self.describe(Standing.NOT_ANSWERING, Standing.VALIDATING)
+        self.assertNotIn("DANE", text)
+
+    def test_none(self) -> None:
+        """
+        Without servers, there is nothing that validates.
+        """
+        self.assertIn("no DNS server is configured", self.describe())

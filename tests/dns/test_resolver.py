@@ -1,0 +1,495 @@
+"""
+Tests for L{moxtls.dns.resolver}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet import reactor
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    fail,
+    gatherResults,
+    succeed,
+)
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUDP,
+)
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+import moxtls.dns.resolver as resolverModule
+from moxtls.dns.answers import (
+    IP,
+    Alias,
+    Answer,
+    ExtendedError,
+    Found,
+    Kind,
+    Name,
+)
+from moxtls.dns.exchange import Exchange, NoReply
+from moxtls.dns.probe import Standing
+from moxtls.dns.resolver import LONGEST_QUERY, PATIENCE, Resolver
+from moxtls.dns.system import Server
+from moxtls.dns.wire import Question, failure
+from moxtls.interfaces import IResolver
+from tests.dns.server import LoopbackServer, Trick
+
+LOCAL = Server("127.0.0.1")
+OTHER = Server("192.0.2.53")
+THIRD = Server("192.0.2.54")
+BOGUS = ExtendedError(6, "no signature")
+SOUGHT = Question("a.example", Kind.A)
+
+Reply = Answer | NoReply | None
+
+
+def address(asked: Question, authentic: bool = False) -> Answer:
+    return Answer(
+        asked.name,
+        asked.kind,
+        Found.RECORDS,
+        (IP("192.0.2.1"),),
+        authentic=authentic,
+        endAuthentic=authentic,
+        ttl=60,
+    )
+
+
+class FakeNetwork:
+    """
+    Servers that say what they are told to.
+
+    @ivar replies: By server, or by server and question; C{None} is silence.
+    @ivar asked: Which questions were put to whom.
+    @ivar open: Questions that were neither answered nor given up.
+    """
+
+    def __init__(self) -> None:
+        self.replies: dict[Server | tuple[Server, Question], Reply] = {}
+        self.asked: list[tuple[Server, Question]] = []
+        self.open: list[Deferred[Answer | NoReply]] = []
+
+    def ask(self, server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+        self.asked.append((server, asked))
+        known = replace(server, trusted=False)
+        default = self.replies.get(known, address(asked))
+        reply = self.replies.get((known, asked), default)
+        if reply is not None:
+            return succeed(reply)
+        silence: Deferred[Answer | NoReply] = Deferred(self.open.remove)
+        self.open.append(silence)
+        return silence
+
+    @property
+    def servers(self) -> list[Server]:
+        return [server for server, _ in self.asked]
+
+
+class ResolverTests(SynchronousTestCase):
+    """
+    Tests for L{Resolver}, on a clock and a network that are not real.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.network = FakeNetwork()
+
+    def resolver(self, *servers: Server, mostQueries: int = 100) -> Resolver:
+        return Resolver(self.clock, servers, self.network.ask, mostQueries=mostQueries)
+
+    def lookup(
+        self, resolver: Resolver, name: str = "a.example", kind: Kind = Kind.A
+    ) -> Answer:
+        return self.successResultOf(resolver.lookup(name, kind))
+
+    def test_interface(self) -> None:
+        """
+        It is a resolver.
+        """
+        self.assertTrue(verifyObject(IResolver, self.resolver(LOCAL)))
+
+    def test_remembered(self) -> None:
+        """
+        The same question is asked again only when the answer's time is over.
+        """
+        resolver = self.resolver(LOCAL)
+        self.assertEqual(self.lookup(resolver).addresses, ("192.0.2.1",))
+        self.clock.advance(59)
+        self.assertEqual(self.lookup(resolver, "A.Example.").ttl, 1)
+        self.assertEqual(len(self.network.asked), 1)
+        self.clock.advance(1)
+        self.lookup(resolver)
+        self.assertEqual(len(self.network.asked), 2)
+
+    def test_failureIsRemembered(self) -> None:
+        """
+        A failure is remembered for some seconds, so that a burst of questions
+        is one (RFC 9520 3.2).
+        """
+        self.network.replies[LOCAL] = failure(SOUGHT, "SERVFAIL")
+        resolver = self.resolver(LOCAL)
+        for wait, asked in ((0, 1), (4, 1), (1, 2)):
+            self.clock.advance(wait)
+            self.assertTrue(self.lookup(resolver).failed)
+            self.assertEqual(len(self.network.asked), asked)
+
+    def test_impossible(self) -> None:
+        """
+        Names that can't be in the DNS aren't asked for.
+        """
+        answer = self.lookup(self.resolver(LOCAL), "a..example")
+        self.assertEqual((answer.found, self.network.asked), (Found.NO_NAME, []))
+
+    def test_noServers(self) -> None:
+        """
+        Without servers, everything fails.
+        """
+        answer = self.lookup(self.resolver())
+        self.assertEqual(answer.reason, "no DNS server is configured")
+
+    def test_nextServer(self) -> None:
+        """
+        Where one server can't say, the next one is asked; who answered last
+        is asked first.
+        """
+        self.network.replies[OTHER] = failure(SOUGHT, "REFUSED")
+        resolver = self.resolver(OTHER, THIRD)
+        self.assertFalse(self.lookup(resolver).failed)
+        self.lookup(resolver, "b.example")
+        self.assertEqual(self.network.servers, [OTHER, THIRD, THIRD])
+
+    def test_silence(self) -> None:
+        """
+        A silent server is waited for for a while, in each round; the last
+        error is remembered.
+        """
+        self.network.replies[OTHER] = None
+        self.network.replies[THIRD] = failure(SOUGHT, "SERVFAIL", (BOGUS,))
+        looked = self.resolver(OTHER, THIRD).lookup("a.example", Kind.A)
+        self.clock.advance(PATIENCE[0])
+        self.assertEqual(self.network.servers, [OTHER, THIRD, OTHER])
+        self.assertNoResult(looked)
+        self.clock.advance(PATIENCE[1])
+        answer = self.successResultOf(looked)
+        self.assertEqual((answer.found, answer.errors), (Found.FAILED, (BOGUS,)))
+        self.assertIn("192.0.2.53: no answer within", answer.reason)
+        self.assertIn("192.0.2.54: SERVFAIL", answer.reason)
+        self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
+
+    def test_bounded(self) -> None:
+        """
+        However many servers are silent, there is an end to it.
+        """
+        servers = [Server(f"192.0.2.{n}") for n in range(1, 20)]
+        self.network.replies.update(dict.fromkeys(servers, None))
+        looked = self.resolver(*servers).lookup("a.example", Kind.A)
+        self.clock.pump([1] * int(LONGEST_QUERY - 1))
+        self.assertNoResult(looked)
+        self.clock.advance(1)
+        self.assertTrue(self.successResultOf(looked).failed)
+        self.assertEqual(self.network.open, [])
+
+    def test_forgeriesAreFinal(self) -> None:
+        """
+        When a server that is trusted has found forgeries, no other is asked,
+        which might believe them (RFC 4035 4.7).
+        """
+        self.network.replies[LOCAL] = failure(SOUGHT, "SERVFAIL", (BOGUS,))
+        trusted = replace(OTHER, trusted=True)
+        answer = self.lookup(self.resolver(LOCAL, trusted))
+        self.assertEqual((answer.dnssecError, self.network.servers), (BOGUS, [LOCAL]))
+
+    def test_broken(self) -> None:
+        """
+        A mistake of ours is a failure of the lookup.
+        """
+
+        def broken(server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+            return fail(ZeroDivisionError())
+
+        resolver = Resolver(self.clock, [LOCAL], broken)
+        self.assertTrue(self.lookup(resolver).failed)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_joined(self) -> None:
+        """
+        Whoever asks what is being asked already gets the same answer.
+        """
+        self.network.replies[LOCAL] = None
+        resolver = self.resolver(LOCAL)
+        looked = [resolver.lookup("a.example", Kind.A) for _ in range(3)]
+        self.assertEqual(len(self.network.asked), 1)
+        self.network.open.pop().callback(address(SOUGHT))
+        for each in looked:
+            self.assertEqual(self.successResultOf(each).addresses, ("192.0.2.1",))
+
+    def test_cancelOne(self) -> None:
+        """
+        One who gives up doesn't disturb the others; the last one to give up
+        ends the query, and a later one begins anew.
+        """
+        self.network.replies[LOCAL] = None
+        resolver = self.resolver(LOCAL)
+        first, second = (resolver.lookup("a.example", Kind.A) for _ in range(2))
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertNoResult(second)
+        self.assertEqual(len(self.network.open), 1)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
+        third = resolver.lookup("a.example", Kind.A)
+        self.network.open.pop().callback(address(SOUGHT))
+        self.assertFalse(self.successResultOf(third).failed)
+
+    def test_cancelInCallback(self) -> None:
+        """
+        Who is told first may make the others give up.
+        """
+        self.network.replies[LOCAL] = None
+        resolver = self.resolver(LOCAL)
+        first, second = (resolver.lookup("a.example", Kind.A) for _ in range(2))
+        first.addCallback(lambda _: second.cancel())
+        self.network.open.pop().callback(address(SOUGHT))
+        self.successResultOf(first)
+        self.failureResultOf(second, CancelledError)
+
+    def test_atATime(self) -> None:
+        """
+        Only so many queries are made at a time; those that wait can be given
+        up, and are waited for no longer than others.
+        """
+        self.network.replies[LOCAL] = None
+        resolver = self.resolver(LOCAL, mostQueries=2)
+        looked = [resolver.lookup(f"{n}.example", Kind.A) for n in range(5)]
+        self.assertEqual(len(self.network.open), 2)
+        looked[2].cancel()
+        self.failureResultOf(looked[2], CancelledError)
+        self.network.open.pop(0).callback(address(SOUGHT))
+        self.successResultOf(looked[0])
+        self.assertEqual(
+            [asked.name for _, asked in self.network.asked],
+            ["0.example", "1.example", "3.example"],
+        )
+        self.clock.pump([0.5] * int(2 * LONGEST_QUERY))
+        for each in (looked[1], looked[3], looked[4]):
+            self.assertTrue(self.successResultOf(each).failed)
+        self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
+
+    def test_probe(self) -> None:
+        """
+        Nothing is known until servers were probed; then it is those that
+        validate that are asked, and nobody else, whatever happens.
+        """
+        soa = Question("", Kind.SOA)
+        self.network.replies[THIRD, soa] = address(soa, authentic=True)
+        trusted = replace(THIRD, trusted=True)
+        resolver = self.resolver(OTHER, trusted)
+        self.assertFalse(resolver.validating)
+        diagnosis = self.successResultOf(resolver.probe())
+        self.assertEqual(
+            [each.standing for each in diagnosis.reports],
+            [Standing.NOT_VALIDATING, Standing.VALIDATING],
+        )
+        self.assertTrue(resolver.validating)
+        self.network.asked.clear()
+        self.network.replies[THIRD] = failure(SOUGHT, "SERVFAIL")
+        self.assertTrue(self.lookup(resolver).failed)
+        self.assertEqual(self.network.servers, [trusted])
+
+    def test_probeAgain(self) -> None:
+        """
+        A server that doesn't answer has not changed its mind; one that
+        doesn't validate any more has.
+        """
+        soa = Question("", Kind.SOA)
+        resolver = self.resolver(LOCAL)
+        for reply, validating in (
+            (address(soa, authentic=True), True),
+            (NoReply("down"), True),
+            (address(soa), False),
+        ):
+            self.network.replies[LOCAL] = reply
+            self.successResultOf(resolver.probe())
+            self.assertEqual(resolver.validating, validating)
+
+    def test_probeForgets(self) -> None:
+        """
+        Answers of before aren't used any more once it is known who validates.
+        """
+        resolver = self.resolver(LOCAL)
+        self.lookup(resolver)
+        soa = Question("", Kind.SOA)
+        self.network.replies[LOCAL, soa] = address(soa, authentic=True)
+        self.successResultOf(resolver.probe())
+        self.network.replies[LOCAL] = address(SOUGHT, authentic=True)
+        self.assertTrue(self.lookup(resolver).authentic)
+
+    def test_probeIsBounded(self) -> None:
+        """
+        A probe of silent servers ends soon, and can be given up.
+        """
+        self.network.replies.update({LOCAL: None, OTHER: None})
+        resolver = self.resolver(LOCAL, OTHER)
+        probed = resolver.probe()
+        self.clock.pump([PATIENCE[0]] * 2)
+        diagnosis = self.successResultOf(probed)
+        self.assertFalse(diagnosis.validating)
+        self.assertIn("no answer within 2 s", diagnosis.explanation)
+        probed = resolver.probe()
+        probed.cancel()
+        self.failureResultOf(probed, CancelledError)
+        self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
+
+    def test_localFirst(self) -> None:
+        """
+        Until servers were probed, those are asked that may be believed.
+        """
+        self.lookup(self.resolver(OTHER, LOCAL))
+        self.assertEqual(self.network.servers, [LOCAL])
+
+
+class ChainTests(SynchronousTestCase):
+    """
+    Tests for how L{Resolver} finds out about the steps of a chain.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.network = FakeNetwork()
+        whole = replace(
+            address(SOUGHT), chain=(Alias("a.example", "b.example", False),)
+        )
+        step = Answer(
+            "a.example",
+            Kind.CNAME,
+            Found.RECORDS,
+            (Name("b.example"),),
+            authentic=True,
+            endAuthentic=True,
+            ttl=30,
+        )
+        for server in (LOCAL, OTHER):
+            self.network.replies[server, SOUGHT] = whole
+            self.network.replies[server, Question("a.example", Kind.CNAME)] = step
+        self.end = Question("b.example", Kind.A)
+
+    def test_mixed(self) -> None:
+        """
+        Each step is asked for, once, if a server that is believed has not
+        called the whole authentic (RFC 7672 2.2.2).
+        """
+        resolver = Resolver(self.clock, [LOCAL], self.network.ask)
+        for _ in range(2):
+            answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
+            self.assertEqual(answer.chain, (Alias("a.example", "b.example", True),))
+            self.assertEqual((answer.authentic, answer.endAuthentic), (False, False))
+        self.assertEqual(answer.ttl, 30)
+        self.assertEqual(
+            self.network.asked,
+            [
+                (LOCAL, SOUGHT),
+                (LOCAL, Question("a.example", Kind.CNAME)),
+                (LOCAL, self.end),
+            ],
+        )
+
+    def test_notBelieved(self) -> None:
+        """
+        Nothing is asked if nobody would be believed.
+        """
+        resolver = Resolver(self.clock, [OTHER], self.network.ask)
+        answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
+        self.assertEqual(answer.addresses, ("192.0.2.1",))
+        self.assertEqual(self.network.asked, [(OTHER, SOUGHT)])
+
+    def test_stepFails(self) -> None:
+        """
+        A step that can't be looked up makes for a failure of the whole.
+        """
+        self.network.replies[LOCAL, self.end] = failure(self.end, "SERVFAIL", (BOGUS,))
+        resolver = Resolver(self.clock, [LOCAL], self.network.ask)
+        answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
+        self.assertEqual(answer.dnssecError, BOGUS)
+
+    def test_cancel(self) -> None:
+        """
+        Giving up gives up on all steps.
+        """
+        self.network.replies[LOCAL, self.end] = None
+        resolver = Resolver(self.clock, [LOCAL], self.network.ask)
+        looked = resolver.lookup("a.example", Kind.A)
+        self.assertNoResult(looked)
+        looked.cancel()
+        self.failureResultOf(looked, CancelledError)
+        self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
+
+
+class LoopbackTests(TestCase):
+    """
+    L{Resolver} and L{Exchange} with a server on loopback.
+    """
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.server = LoopbackServer(
+            IReactorUDP(reactor), IReactorTCP(reactor), "127.0.0.1"
+        )
+        self.addCleanup(self.server.stop)
+        self.zone = self.server.zone
+        self.resolver = Resolver(
+            IReactorTime(reactor),
+            [self.server.address],
+            Exchange(IReactorFDSet(reactor)).ask,
+        )
+
+    async def test_probe(self) -> None:
+        """
+        A server that sets AD for the root validates.
+        """
+        self.zone.put("", Kind.NS, "ns.example.", ad=True)
+        diagnosis = await self.resolver.probe()
+        self.assertTrue(diagnosis.validating and self.resolver.validating)
+
+    async def test_chain(self) -> None:
+        """
+        From an alias in a zone that isn't signed to a host in one that is.
+        """
+        self.zone.put("a.example", Kind.CNAME, "b.example.")
+        self.zone.put("b.example", Kind.CNAME, "c.example.", ad=True)
+        self.zone.put("c.example", Kind.TLSA, "3 1 0 ab", ad=True)
+        answer = await self.resolver.lookup("a.example", Kind.TLSA)
+        self.assertEqual([each.authentic for each in answer.chain], [False, True])
+        self.assertEqual((answer.authentic, answer.endAuthentic), (False, True))
+        self.assertEqual(len(answer.tlsa), 1)
+
+    async def test_lost(self) -> None:
+        """
+        When a datagram is lost, another one is sent.
+        """
+        self.zone.put("a.example", Kind.A, "192.0.2.1")
+        self.zone.tricks.append(Trick.DROP)
+        self.patch(resolverModule, "PATIENCE", (0.1, 5.0))
+        answer = await self.resolver.lookup("a.example", Kind.A)
+        self.assertEqual(answer.addresses, ("192.0.2.1",))
+
+    async def test_burst(self) -> None:
+        """
+        Hundreds of questions at once don't take hundreds of sockets.
+        """
+        self.zone.put("a.example", Kind.A, "192.0.2.1")
+        looked = [self.resolver.lookup(f"{n}.example", Kind.A) for n in range(500)]
+        readers = len(IReactorFDSet(reactor).getReaders())
+        self.assertLess(readers, 120)
+        answers = await gatherResults(looked)
+        self.assertEqual({each.found for each in answers}, {Found.NO_NAME})

@@ -1,0 +1,105 @@
+"""
+Tests for L{moxtls.dns.system}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.system import DEFAULT, MOST_SERVERS, Server, systemServers
+
+TYPICAL = """\
+# made by hand
+; really
+search example.com
+nameserver 127.0.0.1
+nameserver\t2001:DB8::1   # the other one
+options edns0 timeout:1
+"""
+
+
+class SystemServersTests(SynchronousTestCase):
+    """
+    Tests for L{systemServers}.
+    """
+
+    def test_typical(self) -> None:
+        """
+        Servers are asked in the order in which they are named
+        (resolv.conf(5)).
+        """
+        self.assertEqual(
+            systemServers(TYPICAL), (Server("127.0.0.1"), Server("2001:db8::1"))
+        )
+
+    def test_nothing(self) -> None:
+        """
+        Without a server named, this host is asked.
+        """
+        for text in ("", "search example.com\n", "nameserver\n", "nameserver x\n"):
+            self.assertEqual(systemServers(text), DEFAULT)
+
+    def test_trusted(self) -> None:
+        """
+        C{trust-ad} is about all servers, wherever it stands.
+        """
+        text = "options edns0 trust-ad\nnameserver 192.0.2.1\n"
+        self.assertEqual(systemServers(text), (Server("192.0.2.1", trusted=True),))
+
+    def test_passedOver(self) -> None:
+        """
+        What is wrong, twice there, or depends on an interface is passed over.
+        """
+        text = (
+            "nameserver fe80::1%eth0\nnameserver 192.0.2.300\nNAMESERVER 192.0.2.9\n"
+            "nameserver 192.0.2.1\nnameserver 192.0.2.1\n"
+        )
+        self.assertEqual(systemServers(text), (Server("192.0.2.1"),))
+
+    def test_bounded(self) -> None:
+        """
+        As many are used as by everybody else.
+        """
+        text = "".join(f"nameserver 192.0.2.{n}\n" for n in range(1, 9))
+        self.assertEqual(len(systemServers(text)), MOST_SERVERS)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.text() | st.lists(st.sampled_from([*TYPICAL.split(), "\n"])).map(" ".join)
+    )
+    def test_any(self, text: str) -> None:
+        """
+        Whatever the text, there is a server to be asked.
+        """
+        self.assertGreaterEqual(len(systemServers(text)), 1)
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    Tests for L{Server}.
+    """
+
+    def test_believed(self) -> None:
+        """
+        The way to a server has to be safe (RFC 6840 5.8): on the same host it
+        is, elsewhere somebody has to say so.
+        """
+        for server, believed in (
+            (Server("127.0.0.53"), True),
+            (Server("::1"), True),
+            (Server("192.0.2.1"), False),
+            (Server("2001:db8::1"), False),
+            (Server("192.0.2.1", trusted=True), True),
+        ):
+            self.assertEqual(server.believed, believed, server)
+
+    def test_str(self) -> None:
+        """
+        The port is named if it isn't the usual one.
+        """
+        self.assertEqual(
+            [str(Server("::1")), str(Server("::1", 54)), str(Server("127.0.0.1", 54))],
+            ["::1", "[::1]:54", "127.0.0.1:54"],
+        )
