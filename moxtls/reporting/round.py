@@ -1,0 +1,197 @@
+# -*- test-case-name: tests.reporting.test_round -*-
+"""
+One pass over all reports that are owed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from moxtls.calendar import MINUTE
+from moxtls.domain import Domain
+from moxtls.interfaces import ILeases, IReportSource
+from moxtls.reporting.crew import Crew, quietly
+from moxtls.reporting.letters import LetterWriter
+from moxtls.reporting.outbox import Outbox
+from moxtls.reporting.schedule import gap
+from moxtls.reporting.values import Leave, NoReport, Subject
+
+#: Subjects in memory at a time.
+PAGE = 200
+#: Reports being composed at a time: slow name servers of some domains must
+#: not hold up the others.
+MOST_AT_ONCE = 16
+#: For looking up where a report goes, and composing it.
+LONGEST_DRAFT = 2 * MINUTE
+#: Longer than a round can be without a report, which is when it is prolonged.
+LEASE = 20 * MINUTE
+_PROLONG = LEASE / 4
+
+
+class LeaseLost(Exception):
+    """
+    Another node thinks that this one is gone, and does its work.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    @ivar asOf: The time, as far as it decides what is owed.
+    @ivar window: Over how many seconds to spread; 0 for not at all.
+    @ivar domain: To report to this one only.
+    """
+
+    asOf: float
+    window: float
+    domain: Domain | None = None
+
+
+class Round:
+    """
+    Reports on every subject of a source, phase by phase.
+
+    Whatever fails for one subject, the others are done; its data stays where
+    it is for the next round.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        source: IReportSource,
+        writer: LetterWriter,
+        outbox: Outbox,
+        lease: Lease,
+        plan: Plan,
+    ) -> None:
+        self._clock = clock
+        self._source = source
+        self._writer = writer
+        self._outbox = outbox
+        self._lease = lease
+        self._plan = plan
+        self._started = clock.seconds()
+        self._gap = 0.0
+        self._begun = 0
+        self._composed = 0
+
+    async def run(self) -> int:
+        """
+        @return: How many reports were composed.
+
+        @raise LeaseLost: It was broken off.
+        """
+        if self._plan.window:
+            self._gap = gap(await self._count(), self._plan.window)
+        for phase in range(self._source.phases):
+            await self._phase(phase)
+        return self._composed
+
+    async def _count(self) -> int:
+        phases = range(self._source.phases)
+        return sum([await self._source.count(each, self._plan.asOf) for each in phases])
+
+    async def _phase(self, phase: int) -> None:
+        crew = Crew(MOST_AT_ONCE)
+        try:
+            await self._pages(phase, crew)
+            await crew.finished()
+        finally:
+            await crew.abandon()
+
+    async def _pages(self, phase: int, crew: Crew) -> None:
+        after: Subject | None = None
+        while True:
+            page = await self._source.subjects(phase, self._plan.asOf, after, PAGE)
+            for subject in page:
+                if self._plan.domain in (None, subject.domain):
+                    await self._turn(subject, crew)
+            if not page:
+                return
+            after = page[-1]
+
+    async def _turn(self, subject: Subject, crew: Crew) -> None:
+        if subject.sendable:
+            due = self._started + self._begun * self._gap
+            self._begun += 1
+            if due > self._clock.seconds():
+                await deferLater(self._clock, due - self._clock.seconds())
+        await self._lease.prolong()
+        await crew.room()
+        crew.begin(quietly(self._attempt(subject)))
+
+    async def _attempt(self, subject: Subject) -> None:
+        kind, domain = str(self._source.kind), str(subject.domain)
+        try:
+            await self._report(subject)
+        except CancelledError:
+            raise
+        except TimeoutError:
+            self.log.warn(
+                "{kind} report to {domain}: took too long", kind=kind, domain=domain
+            )
+        except Exception:
+            self.log.failure("{kind} report to {domain}", kind=kind, domain=domain)
+
+    async def _report(self, subject: Subject) -> None:
+        if not subject.sendable:
+            await self._source.settle(subject, (), ())
+            return
+        drafting = self._source.draft(subject)
+        draft = await drafting.addTimeout(LONGEST_DRAFT, self._clock)
+        if isinstance(draft, NoReport):
+            await self._noReport(draft)
+            return
+        reports = await self._writer.write(draft)
+        self._composed += await self._source.settle(
+            subject, draft.destinations, reports
+        )
+        await self._outbox.empty()
+
+    async def _noReport(self, found: NoReport) -> None:
+        self.log.info(
+            "No {kind} report to {domain}: {reason!r}",
+            kind=str(self._source.kind),
+            domain=str(found.subject.domain),
+            reason=found.reason,
+        )
+        if found.leave is Leave.CLEAR:
+            await self._source.settle(found.subject, (), ())
+
+
+class Lease:
+    """
+    The right of one node to make the reports of a kind.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, leases: ILeases, name: str, node: str
+    ) -> None:
+        self._clock = clock
+        self._leases = leases
+        self._name = name
+        self._node = node
+        self._prolongFrom = 0.0
+
+    async def acquire(self) -> bool:
+        now = self._clock.seconds()
+        self._prolongFrom = now + _PROLONG
+        return await self._leases.acquire(self._name, self._node, now + LEASE, now)
+
+    async def prolong(self) -> None:
+        """
+        @raise LeaseLost: Somebody else has it.
+        """
+        due = self._clock.seconds() >= self._prolongFrom
+        if due and not await self.acquire():
+            raise LeaseLost(self._name)
+
+    async def release(self) -> None:
+        await self._leases.release(self._name, self._node)

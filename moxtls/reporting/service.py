@@ -1,0 +1,228 @@
+# -*- test-case-name: tests.reporting.test_service -*-
+"""
+After each day, reports to whom it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from moxtls.calendar import DAY, HOUR
+from moxtls.domain import Domain
+from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSubmitter
+from moxtls.reporting.crew import Crew, quietly
+from moxtls.reporting.letters import LetterWriter
+from moxtls.reporting.outbox import Outbox
+from moxtls.reporting.round import PAGE, Lease, LeaseLost, Plan, Round
+from moxtls.reporting.schedule import LONGEST_JITTER, WINDOW, untilTick
+from moxtls.reporting.values import Draft, NoReport, Subject
+
+#: Of subjects that are shown to people.
+MOST_SHOWN = 1000
+
+
+class ReportsBusy(Exception):
+    """
+    Another node is sending reports just now.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """
+    @ivar node: The name of this node, and of this worker if there are
+        several: each has a queue of its own.
+    @ivar window: Over how many seconds reports are spread.
+    @ivar kept: For how many seconds sent reports are kept.
+    """
+
+    node: str
+    window: float = WINDOW
+    kept: float = 30 * DAY
+
+
+class ReportService(Service):
+    """
+    Sends what one source owes: once at the start what is left over, then each
+    hour what has become due or couldn't be done before.
+
+    Of all nodes that share the stores, one at a time does it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        source: IReportSource,
+        archive: IReportArchive,
+        leases: ILeases,
+        writer: LetterWriter,
+        submitter: IReportSubmitter,
+        jitter: Callable[[], float],
+        routine: Routine,
+    ) -> None:
+        """
+        @param jitter: Chance, at least 0 and less than 1.
+        """
+        self._clock = clock
+        self._source = source
+        self._archive = archive
+        self._writer = writer
+        self._jitter = jitter
+        self._routine = routine
+        self._outbox = Outbox(clock, archive, submitter, source.kind, routine.node)
+        name = f"{source.kind} reports"
+        self._lease = Lease(clock, leases, name, routine.node)
+        self._turn = DeferredLock()
+        self._inFlight = Crew(1)
+        self._scheduled: Deferred[None] | None = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = clock
+        self._firstTick: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        wait = untilTick(self._clock.seconds())
+        self._firstTick = self._clock.callLater(wait, self._startLoop)
+        self._begin(0)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Break off whatever is going on; nothing is lost by it.
+
+        @return: Fires once nothing is in flight.
+        """
+        super().stopService()
+        if self._firstTick is not None:
+            self._firstTick.cancel()
+            self._firstTick = None
+        if self._loop.running:
+            self._loop.stop()
+        return self._inFlight.abandon()
+
+    def runNow(
+        self, domain: Domain | None = None, asOf: float | None = None
+    ) -> Deferred[int]:
+        """
+        Send what is owed at once, without spreading.  A round that is going
+        on is broken off: this one does the same faster.
+
+        @param domain: Report to this one only.
+        @param asOf: Act as if it were that time.  To be used with care: what
+            happens later on a day that was reported is not reported.
+
+        @return: Fires with how many reports were composed.  Fails with
+            L{ReportsBusy} if it is another node's turn.
+        """
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        now = self._clock.seconds() if asOf is None else asOf
+        return self._inFlight.begin(self._urgent(Plan(now, 0, domain)))
+
+    def pending(self, asOf: float | None = None) -> Deferred[tuple[Subject, ...]]:
+        """
+        Fires with what may be owed, at most L{MOST_SHOWN}, by phase, day and
+        domain.
+        """
+        return Deferred.fromCoroutine(self._pending(None, asOf))
+
+    def preview(
+        self, domain: Domain, asOf: float | None = None
+    ) -> Deferred[tuple[tuple[Subject, Draft | NoReport], ...]]:
+        """
+        Fires with what would be reported to C{domain} if it were sent now;
+        nothing is sent, and nothing changes.
+        """
+        return Deferred.fromCoroutine(self._preview(domain, asOf))
+
+    def _startLoop(self) -> None:
+        self._firstTick = None
+        self._loop.start(HOUR)
+
+    def _tick(self) -> None:
+        # Not returned: a loop that waits for a round would miss ticks, and
+        # one that is told of a failure would end.
+        self._begin(self._jitter() * LONGEST_JITTER)
+
+    def _begin(self, wait: float) -> None:
+        if self._scheduled is not None:
+            return
+        scheduled = self._inFlight.begin(quietly(self._regular(wait)))
+        if not scheduled.called:
+            self._scheduled = scheduled
+            scheduled.addBoth(self._ended)
+
+    def _ended(self, result: object) -> None:
+        self._scheduled = None
+
+    async def _regular(self, wait: float) -> None:
+        try:
+            await deferLater(self._clock, wait)
+            now = self._clock.seconds()
+            await self._exclusively(Plan(now, self._routine.window))
+        except (ReportsBusy, LeaseLost):
+            self.log.info("Another node sends {kind} reports", kind=self._source.kind)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("Sending {kind} reports", kind=self._source.kind)
+
+    async def _urgent(self, plan: Plan) -> int:
+        try:
+            return await self._exclusively(plan)
+        except LeaseLost:
+            raise ReportsBusy from None
+
+    async def _exclusively(self, plan: Plan) -> int:
+        """
+        Run a round, the only one of this node and of all.
+        """
+        await self._turn.acquire()
+        try:
+            await self._outbox.empty()
+            if not await self._lease.acquire():
+                raise ReportsBusy
+            try:
+                return await self._round(plan)
+            finally:
+                await self._lease.release()
+        finally:
+            self._turn.release()
+
+    async def _round(self, plan: Plan) -> int:
+        now = self._clock.seconds()
+        await self._source.prune(now)
+        await self._archive.prune(now - self._routine.kept)
+        round = Round(
+            self._clock, self._source, self._writer, self._outbox, self._lease, plan
+        )
+        return await round.run()
+
+    async def _pending(
+        self, domain: Domain | None, asOf: float | None
+    ) -> tuple[Subject, ...]:
+        now = self._clock.seconds() if asOf is None else asOf
+        found: list[Subject] = []
+        for phase in range(self._source.phases):
+            after: Subject | None = None
+            while len(found) < MOST_SHOWN:
+                page = await self._source.subjects(phase, now, after, PAGE)
+                found.extend(each for each in page if domain in (None, each.domain))
+                if not page:
+                    break
+                after = page[-1]
+        return tuple(found[:MOST_SHOWN])
+
+    async def _preview(
+        self, domain: Domain, asOf: float | None
+    ) -> tuple[tuple[Subject, Draft | NoReport], ...]:
+        subjects = await self._pending(domain, asOf)
+        return tuple([(each, await self._source.draft(each)) for each in subjects])

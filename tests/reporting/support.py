@@ -1,0 +1,228 @@
+"""
+What tests of reports have in common.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from itertools import count
+from typing import Protocol
+
+import dkim
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from twisted.internet.task import Clock
+
+from moxtls.calendar import HOUR, midnight, spanOfDay
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.interfaces import IOutcomeStore, IQueue, IReportSource
+from moxtls.queue.memory import MemoryQueue
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.handover import QueueSubmitter
+from moxtls.reporting.letters import Letterhead, LetterWriter
+from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.signing import Signer, loadKey
+from moxtls.reporting.values import (
+    Draft,
+    OutgoingReport,
+    ReportKey,
+    ReportState,
+    StoredResult,
+    Subject,
+)
+from moxtls.store.memory import MemoryLedger
+from moxtls.tlsrpt.report import filename
+from moxtls.tlsrpt.results import (
+    Failure,
+    Policy,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+)
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+
+DAY = date(2026, 11, 24)
+SUBMITTER = Domain("sender.example")
+HOSTNAME = Domain("mail.sender.example")
+A = Domain("a.example")
+
+
+class PrivateKey(Protocol):
+    """
+    Any of them.
+    """
+
+    def private_bytes(
+        self,
+        encoding: Encoding,
+        format: PrivateFormat,
+        encryption_algorithm: NoEncryption,
+    ) -> bytes: ...
+
+
+def pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+# Short, so that signing takes no time.
+RSA_PEM = pem(generate_private_key(65537, 1024))
+ED25519_PEM = pem(Ed25519PrivateKey.generate())
+RSA = Signer(SUBMITTER, "r", loadKey(RSA_PEM))
+ED25519 = Signer(SUBMITTER, "e", loadKey(ED25519_PEM))
+TLSRPT = Signer(SUBMITTER, "t", loadKey(ED25519_PEM), "tlsrpt")
+
+
+def ids() -> Callable[[], str]:
+    """
+    Identifiers that can be foreseen.
+    """
+    numbers = count(1)
+    return lambda: f"id{next(numbers)}"
+
+
+def signatures(message: bytes, *signers: Signer) -> list[bool]:
+    """
+    Whether each of the message's signatures is good, by what C{signers}
+    publish.
+    """
+    records = {f"{each.recordName}.": each.record for each in signers}
+
+    def lookup(name: bytes, timeout: int = 5) -> bytes:
+        return records.get(name.decode(), "").encode()
+
+    verifier = dkim.DKIM(message, tlsrpt=True)
+    total = sum(name.lower() == b"dkim-signature" for name, _ in verifier.headers)
+    return [_isGood(verifier, number, lookup) for number in range(total)]
+
+
+def _isGood(
+    verifier: dkim.DKIM, number: int, lookup: Callable[[bytes, int], bytes]
+) -> bool:
+    try:
+        return bool(verifier.verify(number, dnsfunc=lookup))
+    except dkim.DKIMException:
+        return False
+
+
+def outcome(recipient: Domain = A, host: str = "mx.a.example") -> SessionOutcome:
+    """
+    A session that is worth a report.
+    """
+    failures = Counter([Failure(ResultType.CERTIFICATE_NOT_TRUSTED)])
+    return SessionOutcome(
+        recipient,
+        PolicyTally(Policy(PolicyType.NO_POLICY, recipient), 1, 0, failures),
+        (PolicyTally(Policy(PolicyType.NO_POLICY, Domain(host)), 1, 0, failures),),
+    )
+
+
+def draft(
+    *destinations: str, subject: Subject | None = None, document: bytes = b"\x1f\x8b"
+) -> Draft:
+    subject = subject or Subject(0, DAY, A)
+    span = spanOfDay(subject.day)
+    return Draft(
+        ReportKind.TLS,
+        subject,
+        span,
+        f"20261124.{subject.domain}@{SUBMITTER}",
+        SUBMITTER,
+        destinations,
+        document,
+        filename(SUBMITTER, subject.domain, span),
+    )
+
+
+def report(
+    destination: str = "mailto:tls@a.example",
+    sender: str = "postmaster+id1@sender.example",
+    state: ReportState = ReportState.COMPOSED,
+    domain: Domain = A,
+) -> OutgoingReport:
+    span = spanOfDay(DAY)
+    return OutgoingReport(
+        ReportKey(ReportKind.TLS, domain, span.start, span.end, destination),
+        "1@sender.example",
+        sender,
+        b"Subject: report\r\n\r\n",
+        "message/rfc822",
+        span.end,
+        state,
+    )
+
+
+class World:
+    """
+    All that report services need, in memory, a little after midnight.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(midnight(DAY) + 24 * HOUR + 300)
+        self.resolver = MemoryResolver()
+        self.ledger = MemoryLedger()
+        self.queue = MemoryQueue(self.clock, ids())
+        self.newID = ids()
+
+    def asks(self, domain: Domain, *uris: str) -> None:
+        name = f"_smtp._tls.{domain}"
+        uris = uris or (f"mailto:tls@{domain}",)
+        self.resolver.put(name, Kind.TXT, f"v=TLSRPTv1; rua={','.join(uris)}")
+
+    def record(self, *outcomes: SessionOutcome, day: date = DAY) -> None:
+        for each in outcomes:
+            self.ledger.outcomes.record(day, each)
+
+    def source(self, outcomes: IOutcomeStore | None = None) -> TLSReportSource:
+        return TLSReportSource(
+            self.resolver, outcomes or self.ledger.outcomes, TLSReporting(SUBMITTER)
+        )
+
+    def service(
+        self,
+        node: str = "node",
+        source: IReportSource | None = None,
+        ledger: MemoryLedger | None = None,
+        queue: IQueue | None = None,
+    ) -> ReportService:
+        """
+        One that isn't started; without spread unless time is made to pass.
+        """
+        ledger = ledger or self.ledger
+        writer = LetterWriter(
+            self.clock,
+            ledger.suppressions,
+            Letterhead(HOSTNAME, (ED25519,)),
+            self.newID,
+        )
+        return ReportService(
+            self.clock,
+            source or self.source(ledger.outcomes),
+            ledger.archive,
+            ledger.leases,
+            writer,
+            QueueSubmitter(queue or self.queue),
+            jitter=lambda: 0.5,
+            routine=Routine(node),
+        )
+
+    def queued(self) -> list[str]:
+        """
+        The recipients of what is in the queue.
+        """
+        return [to for each in self.queue.envelopes for to in each.recipients]
+
+    def results(self) -> tuple[StoredResult, ...]:
+        found: list[tuple[StoredResult, ...]] = []
+        self.ledger.outcomes.results().addCallback(found.append)
+        return found[0]

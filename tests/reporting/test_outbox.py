@@ -1,0 +1,116 @@
+"""
+Tests for L{moxtls.reporting.outbox}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportSubmitter
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.outbox import Outbox
+from moxtls.reporting.values import OutgoingReport, ReportState
+from moxtls.store.memory import MemoryReportArchive
+from tests.reporting.support import report
+
+
+@implementer(IReportSubmitter)
+class FakeSubmitter:
+    """
+    Remembers what it is given; can fail, or never answer.
+    """
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+        self.broken = False
+        self.stuck = False
+
+    def submit(self, report: OutgoingReport) -> Deferred[None]:
+        if self.broken:
+            return fail(OSError("disk full"))
+        self.given.append(report.key.destination)
+        return Deferred() if self.stuck else succeed(None)
+
+
+class OutboxTests(SynchronousTestCase):
+    """
+    Tests for L{Outbox}.
+    """
+
+    def setUp(self) -> None:
+        self.archive = MemoryReportArchive()
+        self.submitter = FakeSubmitter()
+        verifyObject(IReportSubmitter, self.submitter)
+
+    def file(self, *names: str) -> None:
+        self.archive.file(
+            [
+                report(f"mailto:{name}@a.example", f"p+{name}@sender.example")
+                for name in names
+            ]
+        )
+
+    def outbox(self, node: str = "node") -> Outbox:
+        return Outbox(Clock(), self.archive, self.submitter, ReportKind.TLS, node)
+
+    def states(self) -> set[ReportState]:
+        return {each.state for each in self.successResultOf(self.archive.reports())}
+
+    def test_all(self) -> None:
+        """
+        All are handed over and marked, but for those that are suppressed.
+        """
+        self.file("x", "y")
+        quiet = report("https://a.example/", "", ReportState.SUPPRESSED, Domain("q"))
+        self.archive.file([quiet])
+        self.successResultOf(self.outbox().empty())
+        self.assertEqual(
+            self.submitter.given, ["mailto:x@a.example", "mailto:y@a.example"]
+        )
+        self.assertEqual(self.states(), {ReportState.QUEUED, ReportState.SUPPRESSED})
+
+    def test_broken(self) -> None:
+        """
+        What can't be handed over is, the next time.
+        """
+        self.file("x")
+        self.submitter.broken = True
+        outbox = self.outbox()
+        self.successResultOf(outbox.empty())
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.submitter.broken = False
+        self.successResultOf(outbox.empty())
+        self.assertEqual(self.submitter.given, ["mailto:x@a.example"])
+
+    def test_taken(self) -> None:
+        """
+        What another node has taken is left to it.
+        """
+        self.file("x")
+        self.successResultOf(self.archive.take(ReportKind.TLS, "other"))
+        self.successResultOf(self.outbox().empty())
+        self.assertEqual(self.submitter.given, [])
+        self.successResultOf(self.outbox("other").empty())
+        self.assertEqual(self.submitter.given, ["mailto:x@a.example"])
+
+    def test_together(self) -> None:
+        """
+        Two who empty it at the same time don't hand over the same report.
+        """
+        self.file("x", "y")
+        self.submitter.stuck = True
+        outbox = self.outbox()
+        running = [outbox.empty(), outbox.empty()]
+        self.assertEqual(len(self.submitter.given), 1)
+        for each in reversed(running):
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual(len(self.submitter.given), 1)
+        self.submitter.stuck = False
+        self.successResultOf(outbox.empty())
+        self.assertEqual(self.states(), {ReportState.QUEUED})

@@ -1,0 +1,601 @@
+"""
+Tests for L{moxtls.reporting.service} and L{moxtls.reporting.round}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from moxtls.calendar import DAY as ONE_DAY
+from moxtls.calendar import HOUR, MINUTE
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportSource
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.round import LEASE, LONGEST_DRAFT, MOST_AT_ONCE, PAGE
+from moxtls.reporting.service import ReportsBusy
+from moxtls.reporting.values import (
+    Draft,
+    Leave,
+    NoReport,
+    OutgoingReport,
+    ReportState,
+    Subject,
+    Suppression,
+)
+from tests.reporting.support import DAY, A, World, outcome
+
+B = Domain("b.example")
+LEASE_NAME = "tls reports"
+
+
+def _forever(
+    stuck: Deferred[object], *what: object, **more: object
+) -> Deferred[object]:
+    return stuck
+
+
+@implementer(IReportSource)
+class FakeSource:
+    """
+    Owes a report to each of so many domains; never has more of them in memory
+    than were asked for.
+    """
+
+    kind = ReportKind.TLS
+    phases = 1
+
+    def __init__(self, count: int, sendable: bool = True) -> None:
+        self.total = count
+        self.sendable = sendable
+        self.settled = 0
+        self.inFlight = 0
+        self.mostInFlight = 0
+        self.largestPage = 0
+        self.drafting: list[Deferred[Draft | NoReport]] | None = None
+
+    def count(self, phase: int, now: float) -> Deferred[int]:
+        return succeed(self.total)
+
+    def subjects(
+        self, phase: int, now: float, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        self.largestPage = max(self.largestPage, limit)
+        start = int(after.domain.ascii[1:7]) + 1 if after else 0
+        numbers = range(start, min(start + limit, self.total))
+        return succeed(
+            tuple(
+                Subject(0, DAY, Domain(f"d{number:06}.example"), self.sendable)
+                for number in numbers
+            )
+        )
+
+    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+        self.inFlight += 1
+        self.mostInFlight = max(self.mostInFlight, self.inFlight)
+        if self.drafting is not None:
+            waiting: Deferred[Draft | NoReport] = Deferred()
+            self.drafting.append(waiting)
+            return waiting
+        return succeed(NoReport(subject, "none", Leave.CLEAR))
+
+    def settle(
+        self,
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        self.inFlight -= 1
+        self.settled += 1
+        return succeed(len(reports))
+
+    def prune(self, now: float) -> Deferred[None]:
+        return succeed(None)
+
+
+class ReportServiceTests(SynchronousTestCase):
+    """
+    Tests for L{ReportService<moxtls.reporting.service.ReportService>}.
+    """
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.clock = self.world.clock
+
+    def start(self, node: str = "node", source: IReportSource | None = None) -> None:
+        self.service = self.world.service(node, source)
+        self.service.startService()
+        self.addCleanup(self.stop)
+        self.clock.advance(0)
+
+    def stop(self) -> None:
+        if self.service.running:
+            self.successResultOf(self.service.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def owe(self, *domains: Domain) -> None:
+        for domain in domains:
+            self.world.asks(domain)
+            self.world.record(outcome(domain, f"mx.{domain}"))
+
+    def tick(self, hours: float = 1) -> None:
+        self.clock.pump([MINUTE] * round(60 * hours))
+
+    def test_leftOver(self) -> None:
+        """
+        What is left over goes out right at the start.
+        """
+        self.owe(A)
+        self.start()
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+        self.tick(0.5)
+        self.assertEqual(self.world.results(), ())
+        (report,) = self.successResultOf(self.world.ledger.archive.reports())
+        self.assertIs(report.state, ReportState.QUEUED)
+        self.assertEqual(report.node, "node")
+
+    def test_once(self) -> None:
+        """
+        The next runs, and the next start, send nothing more.
+        """
+        self.owe(A)
+        self.start()
+        self.tick(3)
+        self.stop()
+        self.start()
+        self.tick(3)
+        self.assertEqual(len(self.world.queue.bodies), 1)
+
+    def test_midnight(self) -> None:
+        """
+        A day is reported within minutes of its end, each day anew.
+        """
+        self.start()
+        self.world.asks(A)
+        for number in range(3):
+            day = DAY + timedelta(days=1 + number)
+            self.world.record(outcome(), day=day)
+            self.tick(23)
+            self.assertEqual(len(self.world.queue.bodies), number)
+            self.tick(1.1)
+            self.assertEqual(len(self.world.queue.bodies), number + 1)
+        keys = [each.key for each in self.world.queue.envelopes]
+        self.assertEqual(len(set(keys)), 3)
+
+    def test_jitter(self) -> None:
+        """
+        A run begins up to two minutes behind its tick.
+        """
+        self.start()
+        self.owe(A)
+        self.clock.advance(HOUR - 60)
+        self.clock.advance(59)
+        self.assertEqual(self.world.queued(), [])
+        self.clock.advance(1)
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+
+    def test_spread(self) -> None:
+        """
+        Reports are at most five minutes apart, those of one phase behind
+        those of the other; what is only to be cleared away takes no time.
+        """
+        self.owe(A, B)
+        quiet = Domain("0.example")
+        self.world.record(replace(outcome(quiet, "mx.b.example"), sendReport=False))
+        self.world.asks(Domain("mx.b.example"), "mailto:x@host.example")
+        self.start()
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+        self.clock.advance(299)
+        self.assertEqual(len(self.world.queued()), 1)
+        self.clock.advance(1)
+        self.assertEqual(self.world.queued()[1:], ["tls@b.example"])
+        self.clock.advance(599)
+        self.assertEqual(len(self.world.queued()), 2)
+        self.clock.advance(1)
+        self.assertEqual(self.world.queued()[2:], ["x@host.example"])
+
+    def test_window(self) -> None:
+        """
+        Many reports share four hours.
+        """
+        source = FakeSource(1000)
+        self.start(source=source)
+        self.clock.pump([14.4] * 499)
+        self.assertEqual(source.settled, 500)
+        self.clock.pump([14.4] * 500)
+        self.assertEqual(source.settled, 1000)
+
+    def test_failure(self) -> None:
+        """
+        A failure on the way to one report isn't in the way of others, and the
+        next run tries again.
+        """
+        self.owe(A, B)
+        settled = self.world.ledger.outcomes.settle
+        broken = True
+
+        def settle(
+            subject: Subject,
+            destinations: Sequence[str],
+            reports: Sequence[OutgoingReport],
+        ) -> Deferred[int]:
+            if broken and subject.domain == A:
+                return fail(OSError("disk full"))
+            return settled(subject, destinations, reports)
+
+        self.patch(self.world.ledger.outcomes, "settle", settle)
+        self.start()
+        self.tick(0.5)
+        self.assertEqual(self.world.queued(), ["tls@b.example"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        broken = False
+        self.tick()
+        self.assertEqual(self.world.queued(), ["tls@b.example", "tls@a.example"])
+
+    def test_everythingBroken(self) -> None:
+        """
+        The schedule goes on whatever happens.
+        """
+        self.owe(A)
+        real = self.world.ledger.outcomes.count
+        self.patch(
+            self.world.ledger.outcomes, "count", lambda phase, before: fail(OSError())
+        )
+        self.start()
+        self.tick(2)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 3)
+        self.patch(self.world.ledger.outcomes, "count", real)
+        self.tick()
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+
+    def test_temporary(self) -> None:
+        """
+        While a record can't be looked up the data stays, until it is stale.
+        """
+        self.owe(A)
+        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        self.tick(12)
+        self.assertTrue(self.world.results())
+        self.tick(48)
+        self.assertEqual(self.world.results(), ())
+
+    def test_late(self) -> None:
+        """
+        A report that had to wait for the next day is still about its own.
+        """
+        self.owe(A)
+        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        self.tick(25)
+        self.owe(A)
+        self.tick()
+        (report,) = self.successResultOf(self.world.ledger.archive.reports())
+        self.assertEqual(report.reportID, "20261124.a.example@sender.example")
+        self.assertEqual(report.key.end - report.key.start, ONE_DAY)
+
+    def test_slowDNS(self) -> None:
+        """
+        Domains whose name servers don't answer hold nobody up, and are given
+        up in time; the second phase waits for them.
+        """
+        host = Domain("mx.b.example")
+        self.owe(A, B)
+        self.world.asks(host, "mailto:x@host.example")
+        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        self.clock.advance(300 - LONGEST_DRAFT + 10)
+        self.assertEqual(self.world.queued(), [])
+        self.clock.pump([10] * 12)
+        self.assertEqual(self.world.queued(), ["tls@b.example"])
+        self.tick(0.5)
+        self.assertEqual(len(self.world.queued()), 2)
+        self.assertEqual({each.recipientDomain for each in self.world.results()}, {A})
+
+    def test_phases(self) -> None:
+        """
+        No report of the second phase is made before the last one of the first
+        has ended.
+        """
+        host = Domain("mx.a.example")
+        self.owe(A)
+        self.world.asks(host, "mailto:x@host.example")
+        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        running = self.service.runNow()
+        self.clock.advance(LONGEST_DRAFT - 1)
+        self.assertEqual(self.world.queued(), [])
+        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.assertEqual(self.world.queued(), ["tls@a.example", "x@host.example"])
+        self.assertEqual(self.successResultOf(running), 2)
+
+    def test_suppressed(self) -> None:
+        """
+        Reports to a suppressed destination are filed but not sent.
+        """
+        entry = Suppression(
+            "mailto:tls@a.example", None, self.clock.seconds() + 9999, 0
+        )
+        self.successResultOf(self.world.ledger.suppressions.put(entry))
+        self.owe(A, B)
+        self.start()
+        self.tick(0.5)
+        self.assertEqual(self.world.queued(), ["tls@b.example"])
+        reports = self.world.ledger.archive.reports(domain=A)
+        (report,) = self.successResultOf(reports)
+        self.assertIs(report.state, ReportState.SUPPRESSED)
+        self.assertEqual(self.world.results(), ())
+
+    def test_suppressionUnknown(self) -> None:
+        """
+        If it can't be told whether a destination is suppressed, nothing is
+        sent, and nothing is lost.
+        """
+        self.owe(A)
+        self.patch(
+            self.world.ledger.suppressions, "active", lambda *what: fail(OSError())
+        )
+        self.start()
+        self.assertEqual(self.world.queued(), [])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertTrue(self.world.results())
+
+    def test_everyDestination(self) -> None:
+        """
+        Each destination gets the report, by its own way.
+        """
+        uris = ("mailto:a@a.example", "https://a.example/", "mailto:b@b.example")
+        self.owe(A)
+        self.world.asks(A, *uris)
+        self.start()
+        recipients = {"a@a.example", "https://a.example/", "b@b.example"}
+        self.assertEqual(set(self.world.queued()), recipients)
+        senders = {each.sender for each in self.world.queue.envelopes}
+        self.assertEqual(len(senders), 3)
+
+    def test_lease(self) -> None:
+        """
+        While another node sends reports this one doesn't; it does when that
+        one is done, or dead.
+        """
+        self.owe(A)
+        leases = self.world.ledger.leases
+        now = self.clock.seconds()
+        self.successResultOf(leases.acquire(LEASE_NAME, "other", now + 2 * HOUR, now))
+        self.start()
+        self.tick(1.5)
+        self.assertEqual(self.world.queued(), [])
+        self.tick(1)
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+        now = self.clock.seconds()
+        taken = leases.acquire(LEASE_NAME, "other", now + 1, now)
+        self.assertTrue(self.successResultOf(taken))
+
+    def test_leaseKept(self) -> None:
+        """
+        A round that takes hours keeps others away all the time.
+        """
+        source = FakeSource(48)
+        self.start(source=source)
+        leases = self.world.ledger.leases
+        for _ in range(200):
+            self.clock.advance(MINUTE)
+            now = self.clock.seconds()
+            taken = leases.acquire(LEASE_NAME, "other", now + 1, now)
+            self.assertFalse(self.successResultOf(taken))
+
+    def test_leaseLost(self) -> None:
+        """
+        A node that has lost its lease, as its clock or its disk stood still,
+        stops.
+        """
+        source = FakeSource(48)
+        self.start(source=source)
+        self.successResultOf(self.world.ledger.leases.release(LEASE_NAME, "node"))
+        now = self.clock.seconds()
+        until = now + 24 * HOUR
+        taken = self.world.ledger.leases.acquire(LEASE_NAME, "other", until, now)
+        self.assertTrue(self.successResultOf(taken))
+        self.tick(4)
+        self.assertLessEqual(source.settled, 1 + LEASE // (5 * MINUTE))
+
+    def test_twoNodes(self) -> None:
+        """
+        Two nodes send each report once, and each from its own queue what it
+        has taken.
+        """
+        self.owe(*(Domain(f"d{number}.example") for number in range(20)))
+        others = [self.world.service(f"node{number}") for number in range(2)]
+        for service in others:
+            service.startService()
+        self.tick(4)
+        for service in others:
+            self.successResultOf(service.stopService())
+        self.assertEqual(len(self.world.queued()), 20)
+        self.assertEqual(len(set(self.world.queued())), 20)
+
+    def test_now(self) -> None:
+        """
+        On request all that is owed goes out at once, also if a round is under
+        way; what was in it isn't sent twice.
+        """
+        domains = [Domain(f"d{number}.example") for number in range(5)]
+        self.owe(*domains)
+        self.start()
+        self.clock.advance(301)
+        self.assertEqual(len(self.world.queued()), 2)
+        self.assertEqual(self.successResultOf(self.service.runNow()), 3)
+        expected = {f"tls@{domain}" for domain in domains}
+        self.assertEqual(set(self.world.queued()), expected)
+        self.assertEqual(len(self.world.queued()), 5)
+
+    def test_nowOne(self) -> None:
+        """
+        On request only one domain gets its report; the others in their time.
+        """
+        self.start()
+        self.owe(A, B)
+        self.assertEqual(self.successResultOf(self.service.runNow(B)), 1)
+        self.assertEqual(self.world.queued(), ["tls@b.example"])
+        self.tick(1)
+        self.assertEqual(self.world.queued(), ["tls@b.example", "tls@a.example"])
+
+    def test_asOf(self) -> None:
+        """
+        On request a day is taken to be over that isn't.
+        """
+        self.start()
+        self.world.asks(A)
+        self.world.record(outcome(), day=DAY + timedelta(days=1))
+        self.assertEqual(self.successResultOf(self.service.runNow()), 0)
+        tomorrow = self.clock.seconds() + ONE_DAY
+        self.assertEqual(self.successResultOf(self.service.runNow(asOf=tomorrow)), 1)
+
+    def test_busy(self) -> None:
+        """
+        A request that can't be fulfilled, as another node is at it, says so.
+        """
+        self.start()
+        now = self.clock.seconds()
+        leases = self.world.ledger.leases
+        self.successResultOf(leases.acquire(LEASE_NAME, "other", now + 9, now))
+        self.failureResultOf(self.service.runNow(), ReportsBusy)
+
+    def test_preview(self) -> None:
+        """
+        What would be sent can be looked at, without any effect.
+        """
+        self.owe(A, B)
+        service = self.world.service()
+        pending = self.successResultOf(service.pending())
+        self.assertEqual([each.phase for each in pending], [0, 0, 1, 1])
+        ((subject, found),) = self.successResultOf(service.preview(A))
+        self.assertEqual(subject, Subject(0, DAY, A))
+        assert isinstance(found, Draft)
+        self.assertEqual(found.destinations, ("mailto:tls@a.example",))
+        ((_, nothing),) = self.successResultOf(service.preview(Domain("mx.a.example")))
+        assert isinstance(nothing, NoReport)
+        self.assertEqual(self.successResultOf(service.pending()), pending)
+        self.assertEqual(self.world.queued(), [])
+
+    def test_manySubjects(self) -> None:
+        """
+        Whatever the number of domains, few of them are in memory at a time.
+        """
+        source = FakeSource(100_000, sendable=False)
+        self.start(source=source)
+        self.assertEqual(source.settled, 100_000)
+        self.assertEqual(source.largestPage, PAGE)
+
+    def test_atOnce(self) -> None:
+        """
+        Nor are many reports composed at a time.
+        """
+        source = FakeSource(1000)
+        source.drafting = []
+        self.start(source=source)
+        self.clock.pump([14.4] * 7)
+        running = self.service.runNow()
+        self.assertEqual(source.mostInFlight, 8 + MOST_AT_ONCE)
+        self.assertEqual(len(source.drafting), 8 + MOST_AT_ONCE)
+        self.stop()
+        self.failureResultOf(running, CancelledError)
+
+    def test_archive(self) -> None:
+        """
+        Reports that have ended are forgotten after a month.
+        """
+        self.owe(A)
+        self.start()
+        archive = self.world.ledger.archive
+        self.clock.advance(29 * ONE_DAY)
+        self.tick(2)
+        self.assertEqual(len(self.successResultOf(archive.reports())), 1)
+        self.clock.advance(ONE_DAY)
+        self.tick(2)
+        self.assertEqual(self.successResultOf(archive.reports()), ())
+
+    def test_stopWhileWaiting(self) -> None:
+        """
+        Stopping between two reports leaves nothing behind, and the next start
+        does the rest.
+        """
+        self.owe(A, B)
+        self.start()
+        self.clock.advance(10)
+        self.stop()
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+        self.start()
+        self.assertEqual(self.world.queued(), ["tls@a.example", "tls@b.example"])
+
+    def test_stopWhileLooking(self) -> None:
+        """
+        Stopping breaks off a lookup at once, and loses nothing.
+        """
+        self.owe(A)
+        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        self.stop()
+        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.assertEqual(self.world.queued(), [])
+        self.start()
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+
+    def test_stopAnywhere(self) -> None:
+        """
+        Wherever it waits for something that doesn't come, stopping ends it,
+        and the next start sends what wasn't sent, once.
+        """
+        ledger, queue = self.world.ledger, self.world.queue
+        for place, name in [
+            (ledger.leases, "acquire"),
+            (ledger.outcomes, "prune"),
+            (ledger.archive, "prune"),
+            (ledger.outcomes, "count"),
+            (ledger.outcomes, "subjects"),
+            (ledger.outcomes, "results"),
+            (ledger.suppressions, "active"),
+            (ledger.outcomes, "settle"),
+            (ledger.archive, "take"),
+            (queue, "submit"),
+            (ledger.archive, "mark"),
+        ]:
+            with self.subTest(name):
+                self.setUp()
+                world = self.world
+                self.owe(A)
+                owner = {
+                    ledger.leases: world.ledger.leases,
+                    ledger.outcomes: world.ledger.outcomes,
+                    ledger.archive: world.ledger.archive,
+                    ledger.suppressions: world.ledger.suppressions,
+                    queue: world.queue,
+                }[place]
+                cancelled: list[object] = []
+                stuck: Deferred[object] = Deferred(cancelled.append)
+                patch = self.patch(owner, name, partial(_forever, stuck))
+                self.start()
+                self.stop()
+                self.assertEqual(cancelled, [stuck], name)
+                patch.restore()
+                self.start()
+                self.assertEqual(world.queued(), ["tls@a.example"], name)
+                self.stop()
+
+    def test_stopNow(self) -> None:
+        """
+        Who waits for a request hears that it was broken off.
+        """
+        self.owe(A)
+        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.start()
+        running = self.service.runNow()
+        self.stop()
+        self.failureResultOf(running, CancelledError)
