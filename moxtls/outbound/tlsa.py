@@ -45,7 +45,9 @@ async def findTLSA(
         # none; the next candidate is tried.
         if answer.authentic and answer.tlsa:
             return TLSAFinding(base, names, answer.tlsa, usableRecords(answer.tlsa))
-    return TLSAFinding(host, referenceNames(hop, host, host))
+    # The other reference names are DANE's alone: without it, RFC 8461 4.2 has
+    # the certificate be for the host.
+    return TLSAFinding(host, (host,))
 
 
 def _trouble(answer: Answer) -> TLSATrouble:

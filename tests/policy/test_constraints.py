@@ -1,0 +1,182 @@
+"""
+Tests for L{moxtls.policy.constraints}.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.domain import Domain
+from moxtls.policy.constraints import ChainError, checkIssuer, checkLeaf
+from tests.policy.chains import Made, Traits, authority, leaf, make
+
+NAMES = (Domain("mx.example"), Domain("example.com"))
+
+
+def signing(allowed: bool) -> x509.KeyUsage:
+    """
+    A key usage with or without the right to sign certificates.
+    """
+    no = dict.fromkeys(
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=allowed, **no)
+
+
+class LeafTests(SynchronousTestCase):
+    """
+    Tests for L{checkLeaf}.
+    """
+
+    def isFor(self, made: Made) -> bool:
+        """
+        Whether it is for one of L{NAMES}.
+        """
+        try:
+            checkLeaf(made.certificate, NAMES)
+        except ChainError:
+            return False
+        return True
+
+    def test_names(self) -> None:
+        """
+        RFC 7672 3.2.3: any DNS-ID may match any reference identifier; a
+        wildcard is the whole first label and stands for one.
+        """
+        for hosts, expected in (
+            (("mx.example",), True),
+            (("MX.Example",), True),
+            (("other.example", "example.com"), True),
+            (("*.example",), True),
+            (("*.com",), True),
+            (("m*.example",), False),
+            (("*mx.example",), False),
+            (("*",), False),
+            (("*.*",), False),
+            (("*.mx.example",), False),
+            (("mx.*",), False),
+            (("other.example",), False),
+        ):
+            made = make(Traits("Any", hosts))
+            self.assertEqual(self.isFor(made), expected, hosts)
+
+    def test_commonName(self) -> None:
+        """
+        RFC 7672 3.2.3: "The CN-ID is only considered when no DNS-IDs are
+        present".
+        """
+        self.assertTrue(self.isFor(make(Traits("mx.example"))))
+        self.assertTrue(self.isFor(make(Traits("*.example"))))
+        self.assertFalse(self.isFor(make(Traits("mx.example", ("other.example",)))))
+        mail = x509.SubjectAlternativeName([x509.RFC822Name("a@mx.example")])
+        made = make(Traits("mx.example", extensions=((mail, False),)))
+        self.assertTrue(self.isFor(made))
+
+    def test_purpose(self) -> None:
+        """
+        RFC 5280 4.2.1.12: a certificate that says what it is for has to be
+        for servers.
+        """
+        for purpose, expected in (
+            (ExtendedKeyUsageOID.SERVER_AUTH, True),
+            (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, True),
+            (ExtendedKeyUsageOID.CLIENT_AUTH, False),
+        ):
+            usage = x509.ExtendedKeyUsage([purpose])
+            extensions = ((usage, False),)
+            made = make(Traits("mx.example", ("mx.example",), extensions=extensions))
+            self.assertEqual(self.isFor(made), expected, purpose)
+
+    def test_critical(self) -> None:
+        """
+        RFC 5280 4.2: what is critical and unknown can't be passed over; what
+        isn't critical can.
+        """
+        unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.1"), b"x")
+        for critical in (True, False):
+            extensions = ((unknown, critical),)
+            made = make(Traits("mx.example", ("mx.example",), extensions=extensions))
+            self.assertEqual(self.isFor(made), not critical)
+
+    def test_malformed(self) -> None:
+        """
+        Extensions that are nonsense are a reason to refuse, not to fail.
+        """
+        san = x509.UnrecognizedExtension(
+            x509.SubjectAlternativeName.oid, b"\x30\x03\x82\x01"
+        )
+        made = make(Traits("mx.example", extensions=((san, False),)))
+        self.assertFalse(self.isFor(made))
+
+
+class IssuerTests(SynchronousTestCase):
+    """
+    Tests for L{checkIssuer}.
+    """
+
+    def mayIssue(self, issuer: Made, *below: Made) -> bool:
+        """
+        Whether C{issuer} may stand above C{below}.
+        """
+        try:
+            checkIssuer(issuer.certificate, [each.certificate for each in below])
+        except ChainError:
+            return False
+        return True
+
+    def test_keyUsage(self) -> None:
+        """
+        RFC 5280 4.2.1.3: a key usage without keyCertSign forbids signing.
+        """
+        for allowed in (True, False):
+            extensions = ((signing(allowed), True),)
+            made = make(Traits("Root", ca=True, extensions=extensions))
+            found = self.mayIssue(made, leaf("mx.example", made))
+            self.assertEqual(found, allowed)
+
+    def test_pathLength(self) -> None:
+        """
+        RFC 5280 4.2.1.9: only intermediates count, and of those only the ones
+        that aren't self-issued.
+        """
+        root = make(Traits("Root", ca=True, pathLength=0))
+        renewed = authority("Root", root)
+        middle = authority("Middle", root)
+        host = leaf("mx.example", middle)
+        self.assertTrue(self.mayIssue(root, host))
+        self.assertTrue(self.mayIssue(root, host, renewed))
+        self.assertFalse(self.mayIssue(root, host, middle))
+
+    def test_nameConstraints(self) -> None:
+        """
+        RFC 5280 4.2.1.10: an authority may be for some domains only, or for
+        all but some.
+        """
+        for permitted, excluded, hosts, expected in (
+            (("example.com",), (), ("mx.example.com",), True),
+            (("example.com",), (), ("example.com",), True),
+            (("example.com",), (), ("mx.example",), False),
+            (("example.com",), (), ("badexample.com",), False),
+            (("example.com",), (), ("mx.example.com", "mx.example"), False),
+            ((), ("example.com",), ("mx.example.com",), False),
+            ((), ("example.com",), ("mx.example",), True),
+            ((), ("",), ("mx.example",), False),
+        ):
+            constraints = x509.NameConstraints(
+                [x509.DNSName(each) for each in permitted] or None,
+                [x509.DNSName(each) for each in excluded] or None,
+            )
+            root = make(Traits("Root", ca=True, extensions=((constraints, True),)))
+            found = self.mayIssue(root, make(Traits("Any", hosts), root))
+            self.assertEqual(found, expected, (permitted, excluded, hosts))
