@@ -1,0 +1,389 @@
+"""
+Tests for L{moxtls.outbound.candidates} and L{moxtls.outbound.hosts}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import AddressLiteral, Domain
+from moxtls.outbound.candidates import (
+    MOST_ADDRESSES,
+    MOST_HOSTS,
+    Host,
+    HostAddresses,
+    NextHop,
+    baseDomains,
+    isDANECandidate,
+    referenceNames,
+)
+from moxtls.outbound.hosts import FAMILIES, gather, gatherAddresses
+
+DOMAIN = Domain("example.com")
+MX = Domain("mx.example.com")
+EDE_BOGUS = ExtendedError(6)
+
+
+def steady() -> float:
+    """
+    No chance at all.
+    """
+    return 0.5
+
+
+def rolling(*values: float) -> Callable[[], float]:
+    """
+    Chance that is known.
+    """
+    return iter(values).__next__
+
+
+class GatherTests(SynchronousTestCase):
+    """
+    Tests for L{gather}.
+    """
+
+    def setUp(self) -> None:
+        self.dns = MemoryResolver()
+
+    def hop(self, host: Host = DOMAIN, jitter: Callable[[], float] = steady) -> NextHop:
+        """
+        Where mail for C{host} goes.
+        """
+        running = Deferred.fromCoroutine(gather(self.dns, host, jitter))
+        return self.successResultOf(running)
+
+    def names(self, jitter: Callable[[], float] = steady) -> list[str]:
+        """
+        The hosts of L{DOMAIN}.
+        """
+        return [str(host) for host in self.hop(jitter=jitter).hosts]
+
+    def mx(self, *records: str) -> None:
+        """
+        Publish MX records of L{DOMAIN}.
+        """
+        self.dns.put("example.com", Kind.MX, *records)
+
+    def test_preference(self) -> None:
+        """
+        RFC 5321 5.1: the lowest preference first.
+        """
+        self.mx("20 b.example", "10 a.example", "30 c.example")
+        self.assertEqual(self.names(), ["a.example", "b.example", "c.example"])
+
+    def test_equalPreference(self) -> None:
+        """
+        RFC 5321 5.1: "the sender-SMTP MUST randomize them to spread the load".
+        """
+        self.mx("10 a.example", "10 b.example", "5 c.example")
+        found = self.names(jitter=rolling(0.1, 0.2, 0.9))
+        self.assertEqual(found, ["c.example", "a.example", "b.example"])
+        found = self.names(jitter=rolling(0.2, 0.1, 0.9))
+        self.assertEqual(found, ["c.example", "b.example", "a.example"])
+
+    def test_noMX(self) -> None:
+        """
+        RFC 5321 5.1: a domain without MX records is its own host; also behind
+        a CNAME it is so by the name that the sender knows.
+        """
+        self.dns.put("example.com", Kind.A, "192.0.2.1")
+        hop = self.hop()
+        self.assertEqual((hop.hosts, hop.haveMX), ((DOMAIN,), False))
+        self.dns.put("example.com", Kind.CNAME, "other.example")
+        self.dns.put("other.example", Kind.A, "192.0.2.1")
+        hop = self.hop()
+        self.assertEqual(
+            (hop.hosts, hop.expanded), ((DOMAIN,), Domain("other.example"))
+        )
+
+    def test_cname(self) -> None:
+        """
+        RFC 5321 5.1: the MX records are those behind all CNAMEs.
+        """
+        self.dns.put("example.com", Kind.CNAME, "a.example")
+        self.dns.put("a.example", Kind.CNAME, "b.example")
+        self.dns.put("b.example", Kind.MX, "10 mx.b.example")
+        hop = self.hop()
+        self.assertEqual(hop.hosts, (Domain("mx.b.example"),))
+        self.assertEqual((hop.domain, hop.expanded), (DOMAIN, Domain("b.example")))
+        self.assertTrue(hop.haveMX)
+
+    def test_authentic(self) -> None:
+        """
+        RFC 7672 2.1.3: an insecure step makes all behind it insecure, but
+        not the one before it.
+        """
+        self.dns.put("example.com", Kind.CNAME, "other.example")
+        self.dns.put("other.example", Kind.MX, "10 mx.example")
+        for trusted, authentic, everything in (
+            ((), False, False),
+            (("example.com",), True, False),
+            (("other.example",), False, False),
+            (("example.com", "other.example"), True, True),
+        ):
+            self.dns.distrust("example.com", "other.example")
+            self.dns.trust(*trusted)
+            hop = self.hop()
+            found = (hop.authentic, hop.expandedAuthentic)
+            self.assertEqual(found, (authentic, everything), trusted)
+
+    def test_nullMX(self) -> None:
+        """
+        RFC 7505 3, 4.2: the domain takes no mail, for good.
+        """
+        self.mx("0 .")
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertEqual((failure.permanent, failure.status), (True, "5.1.10"))
+        self.assertEqual(self.hop().hosts, ())
+
+    def test_nullMXAmongOthers(self) -> None:
+        """
+        RFC 7505 3: "A domain that advertises a null MX MUST NOT advertise any
+        other MX RR"; one that does has a typing error, not no mail.
+        """
+        self.mx("0 .", "10 mx.example")
+        self.assertEqual(self.names(), ["mx.example"])
+
+    def test_invalid(self) -> None:
+        """
+        RFC 5321 5.1: names that can't be hosts, and addresses in place of
+        names, are passed over.
+        """
+        self.mx("5 bad_name.example", "6 192.0.2.1", "10 mx.example")
+        self.assertEqual(self.names(), ["mx.example"])
+        self.mx("5 bad_name.example", "6 192.0.2.1")
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertFalse(failure.permanent)
+
+    def test_bounded(self) -> None:
+        """
+        RFC 5321 5.1: there is a limit, and no host is tried twice.
+        """
+        self.mx(*(f"{n} mx{n}.example" for n in range(MOST_HOSTS * 2)))
+        found = self.names()
+        self.assertEqual(found, [f"mx{n}.example" for n in range(MOST_HOSTS)])
+        self.mx("10 mx.example", "20 mx.example")
+        self.assertEqual(self.names(), ["mx.example"])
+
+    def test_noDomain(self) -> None:
+        """
+        RFC 5321 5.1: "If a non-existent domain error is returned, this
+        situation MUST be reported as an error".
+        """
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertEqual((failure.permanent, failure.status), (True, "5.1.2"))
+
+    def test_lookupFailed(self) -> None:
+        """
+        RFC 5321 5.1: "If a temporary error is returned, the message MUST be
+        queued and retried later".
+        """
+        self.dns.fail("example.com", Kind.MX)
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertEqual((failure.permanent, failure.dnssecError), (False, None))
+
+    def test_dnssec(self) -> None:
+        """
+        RFC 7672 2.1.2: delivery is delayed if the MX records are bogus; that
+        they were, is kept for the report.
+        """
+        self.dns.fail("example.com", Kind.MX, EDE_BOGUS)
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertFalse(failure.permanent)
+        self.assertEqual(failure.dnssecError, EDE_BOGUS)
+        self.dns.fail("example.com", Kind.MX, ExtendedError(22))
+        failure = self.hop().failure
+        assert failure is not None
+        self.assertIsNone(failure.dnssecError)
+
+    def test_literal(self) -> None:
+        """
+        RFC 5321 4.1.3: an address is its own host, and nothing is looked up.
+        """
+        literal = AddressLiteral("192.0.2.1")
+        hop = self.hop(literal)
+        self.assertEqual(
+            (hop.hosts, hop.haveMX, hop.authentic), ((literal,), False, False)
+        )
+        self.assertEqual(self.dns.asked, [])
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    Tests for L{gatherAddresses}.
+    """
+
+    def setUp(self) -> None:
+        self.dns = MemoryResolver()
+
+    def found(
+        self, host: Host = MX, families: Sequence[Kind] = FAMILIES
+    ) -> HostAddresses:
+        """
+        Where C{host} is.
+        """
+        running = Deferred.fromCoroutine(gatherAddresses(self.dns, host, families))
+        return self.successResultOf(running)
+
+    def put(self, kind: Kind, *addresses: str) -> None:
+        """
+        Publish addresses of L{MX}.
+        """
+        self.dns.put("mx.example.com", kind, *addresses)
+
+    def test_order(self) -> None:
+        """
+        The preferred family comes first; one alone may be asked for.
+        """
+        self.put(Kind.A, "192.0.2.1")
+        self.put(Kind.AAAA, "2001:db8::1")
+        self.assertEqual(self.found().addresses, ("2001:db8::1", "192.0.2.1"))
+        v4first = self.found(families=(Kind.A, Kind.AAAA))
+        self.assertEqual(v4first.addresses, ("192.0.2.1", "2001:db8::1"))
+        self.assertEqual(self.found(families=(Kind.A,)).addresses, ("192.0.2.1",))
+
+    def test_bounded(self) -> None:
+        """
+        A host with addresses without end gets some of them tried.
+        """
+        self.put(Kind.A, *(f"192.0.2.{n}" for n in range(100)))
+        self.assertEqual(len(self.found().addresses), MOST_ADDRESSES)
+
+    def test_nowhere(self) -> None:
+        """
+        No name and no addresses are no failed lookup.
+        """
+        self.assertEqual((self.found().addresses, self.found().failed), ((), False))
+        self.put(Kind.MX, "0 .")
+        self.assertEqual((self.found().addresses, self.found().failed), ((), False))
+
+    def test_oneFailed(self) -> None:
+        """
+        RFC 7672 2.1.2: a failed lookup makes a host unreachable if it
+        prevents finding addresses, not if there are others.
+        """
+        self.dns.fail("mx.example.com", Kind.AAAA, EDE_BOGUS)
+        self.assertTrue(self.found().failed)
+        self.assertEqual(self.found().dnssecError, EDE_BOGUS)
+        self.dns.trust("example.com")
+        self.put(Kind.A, "192.0.2.1")
+        found = self.found()
+        self.assertEqual((found.failed, found.addresses), (False, ("192.0.2.1",)))
+        self.assertTrue(found.authentic)
+
+    def test_authentic(self) -> None:
+        """
+        RFC 7672 2.2.2: the first step and the whole are told apart.
+        """
+        self.put(Kind.CNAME, "host.example.net")
+        self.dns.put("host.example.net", Kind.A, "192.0.2.1")
+        for trusted, authentic, everything in (
+            ((), False, False),
+            (("example.com",), True, False),
+            (("example.net",), False, False),
+            (("example.com", "example.net"), True, True),
+        ):
+            self.dns.distrust("example.com", "example.net")
+            self.dns.trust(*trusted)
+            found = self.found()
+            self.assertEqual(
+                (found.authentic, found.expandedAuthentic),
+                (authentic, everything),
+                trusted,
+            )
+            self.assertEqual(found.expanded, Domain("host.example.net"))
+
+    def test_literal(self) -> None:
+        """
+        An address literal is where it says, and authenticates nothing.
+        """
+        found = self.found(AddressLiteral("2001:db8::1"))
+        self.assertEqual(found.addresses, ("2001:db8::1",))
+        self.assertFalse(found.authentic)
+
+
+def hop(
+    haveMX: bool = True, authentic: bool = True, expandedAuthentic: bool = True
+) -> NextHop:
+    """
+    The way to L{DOMAIN}.
+    """
+    return NextHop(DOMAIN, DOMAIN, (MX,), haveMX, authentic, expandedAuthentic)
+
+
+def at(
+    host: Host = MX,
+    authentic: bool = True,
+    expanded: Domain | None = None,
+    expandedAuthentic: bool = True,
+    addresses: tuple[str, ...] = ("192.0.2.1",),
+) -> HostAddresses:
+    """
+    A host that is somewhere.
+    """
+    return HostAddresses(host, addresses, authentic, expanded, expandedAuthentic)
+
+
+class CandidateTests(SynchronousTestCase):
+    """
+    Tests for the functions that decide about DANE.
+    """
+
+    def test_candidate(self) -> None:
+        """
+        RFC 7672 2.2.1, 2.2.2: each step before the TLSA lookup has to be
+        secure; of a host's CNAME only the first.
+        """
+        alias = Domain("host.example.net")
+        for theHop, found, expected in (
+            (hop(), at(), True),
+            (hop(), at(authentic=False), False),
+            (hop(), at(addresses=()), False),
+            (hop(), at(AddressLiteral("192.0.2.1")), False),
+            (hop(authentic=False, expandedAuthentic=False), at(), False),
+            # The MX records are behind an insecure CNAME.
+            (hop(expandedAuthentic=False), at(), False),
+            # There are none, and the host's own CNAME is secure.
+            (hop(haveMX=False, expandedAuthentic=False), at(), True),
+            (hop(haveMX=False, authentic=False), at(), False),
+            (hop(), at(expanded=alias, expandedAuthentic=False), True),
+        ):
+            self.assertEqual(isDANECandidate(theHop, found), expected, (theHop, found))
+
+    def test_bases(self) -> None:
+        """
+        RFC 7672 2.2.3: the expanded name first, if all of it is secure, then
+        the original; never anything in between.
+        """
+        alias = Domain("host.example.net")
+        self.assertEqual(baseDomains(at()), (MX,))
+        self.assertEqual(baseDomains(at(expanded=MX)), (MX,))
+        self.assertEqual(baseDomains(at(expanded=alias)), (alias, MX))
+        insecure = at(expanded=alias, expandedAuthentic=False)
+        self.assertEqual(baseDomains(insecure), (MX,))
+        self.assertEqual(baseDomains(at(AddressLiteral("192.0.2.1"))), ())
+
+    def test_names(self) -> None:
+        """
+        RFC 7672 3.2.2: base domain, next-hop domain, and what that expands
+        to; without MX records only base and next-hop domain.
+        """
+        alias, expanded = Domain("host.example.net"), Domain("example.net")
+        full = NextHop(DOMAIN, expanded, (MX,), True, True, True)
+        self.assertEqual(referenceNames(full, MX, MX), (MX, DOMAIN, expanded))
+        self.assertEqual(referenceNames(full, MX, alias), (alias, MX, DOMAIN, expanded))
+        direct = NextHop(DOMAIN, expanded, (DOMAIN,), False, True, True)
+        self.assertEqual(referenceNames(direct, DOMAIN, DOMAIN), (DOMAIN,))
+        self.assertEqual(referenceNames(direct, DOMAIN, expanded), (expanded, DOMAIN))
+        self.assertEqual(referenceNames(hop(), MX, MX), (MX, DOMAIN))

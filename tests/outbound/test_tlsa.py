@@ -1,0 +1,330 @@
+"""
+Tests for L{moxtls.outbound.tlsa}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import TLSA, ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import AddressLiteral, Domain
+from moxtls.outbound.candidates import Host
+from moxtls.outbound.hosts import gather, gatherAddresses
+from moxtls.outbound.tlsa import findTLSA
+from moxtls.policy.dane import TLSAFinding
+
+RECORD = TLSA(3, 1, 1, b"x" * 32)
+OTHER = TLSA(3, 1, 1, b"y" * 32)
+UNUSABLE = TLSA(1, 1, 1, b"x" * 32)
+
+DIRECT = Domain("d.example")
+MX_ZONE, HOST_ZONE, ALIAS_ZONE, TLSA_ZONE = (
+    "d.example",
+    "h.example",
+    "a.example",
+    "t.example",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One way for the zones of d.example, its host mx.h.example, the alias
+    mx.a.example and a zone for shared TLSA records to be.
+
+    @ivar secure: The zones that are signed.
+    @ivar alias: Whether the host is an alias.
+    @ivar tlsa: Where there are TLSA records, and which.
+    @ivar failing: Names of which the TLSA lookup fails.
+    @ivar base: Expected, like the next ones.
+    @ivar asked: Which names were asked for TLSA records.
+    """
+
+    why: str
+    secure: tuple[str, ...] = (MX_ZONE, HOST_ZONE)
+    alias: bool = False
+    tlsa: tuple[tuple[str, TLSA], ...] = ()
+    shared: bool = False
+    failing: tuple[str, ...] = ()
+    base: str = "mx.h.example"
+    records: tuple[TLSA, ...] = ()
+    required: bool = False
+    asked: tuple[str, ...] = ()
+
+
+ALL = (MX_ZONE, HOST_ZONE, ALIAS_ZONE, TLSA_ZONE)
+AT_HOST = ("_25._tcp.mx.h.example", RECORD)
+AT_ALIAS = ("_25._tcp.mx.a.example", OTHER)
+
+CASES = (
+    Case(
+        "2.2.2 non-CNAME, secure: records at the host",
+        tlsa=(AT_HOST,),
+        records=(RECORD,),
+        required=True,
+        asked=("mx.h.example",),
+    ),
+    Case("2.2.2 non-CNAME, secure: no records", asked=("mx.h.example",)),
+    Case(
+        "2.2.1 insecure MX records: DANE is not for this destination",
+        secure=(HOST_ZONE,),
+        tlsa=(AT_HOST,),
+    ),
+    Case(
+        "2.2.2 insecure addresses: TLSA records aren't asked for, as servers "
+        "of unsigned zones may not answer that",
+        secure=(MX_ZONE,),
+        failing=("mx.h.example",),
+    ),
+    Case(
+        "2.2.2 insecure CNAME to a secure zone: DANE does not apply",
+        secure=(MX_ZONE, ALIAS_ZONE),
+        alias=True,
+        tlsa=(AT_HOST, AT_ALIAS),
+    ),
+    Case(
+        "2.2.2 secure CNAME into an unsigned zone: as if it were no alias, and "
+        "the unsigned zone isn't asked",
+        alias=True,
+        tlsa=(AT_HOST, AT_ALIAS),
+        failing=("mx.a.example",),
+        records=(RECORD,),
+        required=True,
+        asked=("mx.h.example",),
+    ),
+    Case(
+        "2.2.2 secure CNAME into an unsigned zone, no records",
+        alias=True,
+        asked=("mx.h.example",),
+    ),
+    Case(
+        "2.2.2 secure CNAME, all secure: the expanded name is preferred",
+        secure=ALL,
+        alias=True,
+        tlsa=(AT_HOST, AT_ALIAS),
+        base="mx.a.example",
+        records=(OTHER,),
+        required=True,
+        asked=("mx.a.example",),
+    ),
+    Case(
+        "2.2.3 secure CNAME, all secure: failing that, the original name",
+        secure=ALL,
+        alias=True,
+        tlsa=(AT_HOST,),
+        records=(RECORD,),
+        required=True,
+        asked=("mx.a.example", "mx.h.example"),
+    ),
+    Case(
+        "2.2.3 secure CNAME, all secure: no records at either",
+        secure=ALL,
+        alias=True,
+        asked=("mx.a.example", "mx.h.example"),
+    ),
+    Case(
+        "2.1.2 an error at the expanded name is no reason to try the other",
+        secure=ALL,
+        alias=True,
+        tlsa=(AT_HOST,),
+        failing=("mx.a.example",),
+        base="mx.a.example",
+        required=True,
+        asked=("mx.a.example",),
+    ),
+    Case(
+        "2.1.2 SERVFAIL for TLSA: the host counts as unreachable",
+        failing=("mx.h.example",),
+        required=True,
+        asked=("mx.h.example",),
+    ),
+    Case(
+        "2.2.3 a CNAME at the TLSA name: the base domain stays",
+        secure=ALL,
+        tlsa=(("shared.t.example", RECORD),),
+        shared=True,
+        records=(RECORD,),
+        required=True,
+        asked=("mx.h.example",),
+    ),
+    Case(
+        "2.2.3 a CNAME at the TLSA name into an unsigned zone: insecure "
+        "records are none",
+        tlsa=(("shared.t.example", RECORD),),
+        shared=True,
+        asked=("mx.h.example",),
+    ),
+    Case(
+        "2.2.3 insecure records at the host of a secure zone are none",
+        secure=(MX_ZONE, "mx.h.example"),
+        tlsa=(AT_HOST,),
+        asked=("mx.h.example",),
+    ),
+)
+
+
+class MatrixTests(SynchronousTestCase):
+    """
+    Tests for L{findTLSA} with a host from MX records.
+    """
+
+    def find(self, case: Case) -> tuple[TLSAFinding, MemoryResolver]:
+        """
+        What is found about the host of d.example.
+        """
+        dns = MemoryResolver(authentic=case.secure)
+        dns.put(MX_ZONE, Kind.MX, "10 mx.h.example")
+        if case.alias:
+            dns.put("mx.h.example", Kind.CNAME, "mx.a.example")
+            dns.put("mx.a.example", Kind.A, "192.0.2.1")
+        else:
+            dns.put("mx.h.example", Kind.A, "192.0.2.1")
+        if case.shared:
+            dns.put("_25._tcp.mx.h.example", Kind.CNAME, "shared.t.example")
+        for name, record in case.tlsa:
+            dns.put(name, Kind.TLSA, record)
+        for name in case.failing:
+            dns.fail(f"_25._tcp.{name}", Kind.TLSA)
+        if "mx.h.example" in case.secure:
+            dns.distrust("_25._tcp.mx.h.example")
+        return self.successResultOf(lookUp(dns, Domain(MX_ZONE))), dns
+
+    def test_matrix(self) -> None:
+        """
+        RFC 7672 2.1.2, 2.2: the cases of L{CASES}.
+        """
+        for case in CASES:
+            found, dns = self.find(case)
+            base = Domain(case.base)
+            self.assertEqual(found.base, base, case.why)
+            self.assertEqual(found.names[0], base, case.why)
+            self.assertEqual(found.records, case.records, case.why)
+            self.assertEqual(found.required, case.required, case.why)
+            broken = case.required and not case.records
+            self.assertEqual(found.trouble is not None, broken, case.why)
+            asked = [name for name, kind in dns.asked if kind is Kind.TLSA]
+            expected = [f"_25._tcp.{name}" for name in case.asked]
+            self.assertEqual(asked, expected, case.why)
+
+    def test_names(self) -> None:
+        """
+        RFC 7672 3.2.2: with records the next-hop domain will do for a name
+        too; RFC 8461 4.2: without, the host has to be named.
+        """
+        host, domain = Domain("mx.h.example"), Domain(MX_ZONE)
+        found, _ = self.find(CASES[0])
+        self.assertEqual(found.names, (host, domain))
+        found, _ = self.find(CASES[1])
+        self.assertEqual(found.names, (host,))
+
+
+def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSAFinding]:
+    """
+    What is found about the first host of C{domain}.
+    """
+
+    async def run() -> TLSAFinding:
+        hop = await gather(dns, domain, lambda: 0.0)
+        found = await gatherAddresses(dns, hop.hosts[0])
+        return await findTLSA(dns, hop, found, port)
+
+    return Deferred.fromCoroutine(run())
+
+
+class DirectTests(SynchronousTestCase):
+    """
+    Tests for L{findTLSA} with a domain that is its own host.
+    """
+
+    def setUp(self) -> None:
+        self.dns = MemoryResolver(authentic=("d.example", "a.example"))
+        self.dns.put("d.example", Kind.A, "192.0.2.1")
+
+    def find(self, host: Host = DIRECT, port: int = 25) -> TLSAFinding:
+        """
+        What is found about a host.
+        """
+        return self.successResultOf(lookUp(self.dns, host, port))
+
+    def test_own(self) -> None:
+        """
+        RFC 7672 2.2.2: without MX records the domain's name is its host's.
+        """
+        self.dns.put("_25._tcp.d.example", Kind.TLSA, RECORD)
+        found = self.find()
+        expected = TLSAFinding(
+            Domain("d.example"), (Domain("d.example"),), (RECORD,), (RECORD,)
+        )
+        self.assertEqual(found, expected)
+
+    def test_expanded(self) -> None:
+        """
+        RFC 7672 3.2.2: the original next-hop domain is the second name if the
+        base domain is what it expands to.
+        """
+        self.dns.put("d.example", Kind.CNAME, "a.example")
+        self.dns.put("a.example", Kind.A, "192.0.2.1")
+        self.dns.put("_25._tcp.a.example", Kind.TLSA, RECORD)
+        found = self.find()
+        self.assertEqual(found.base, Domain("a.example"))
+        self.assertEqual(found.names, (Domain("a.example"), Domain("d.example")))
+
+    def test_insecureExpansion(self) -> None:
+        """
+        RFC 7672 2.2.2: a secure CNAME into an unsigned zone leaves the
+        original name.
+        """
+        self.dns.put("d.example", Kind.CNAME, "u.example")
+        self.dns.put("u.example", Kind.A, "192.0.2.1")
+        self.dns.put("_25._tcp.d.example", Kind.TLSA, RECORD)
+        found = self.find()
+        self.assertEqual(found.names, (Domain("d.example"),))
+        self.assertEqual(found.usable, (RECORD,))
+
+    def test_port(self) -> None:
+        """
+        RFC 7672 2.2.3: the port is the one that is connected to.
+        """
+        self.dns.put("_2525._tcp.d.example", Kind.TLSA, RECORD)
+        self.assertEqual(self.find(port=2525).records, (RECORD,))
+        self.assertEqual(self.find().records, ())
+
+    def test_unusable(self) -> None:
+        """
+        RFC 7672 2.2.3: unusable records are found, and promise TLS.
+        """
+        self.dns.put("_25._tcp.d.example", Kind.TLSA, UNUSABLE)
+        found = self.find()
+        self.assertEqual((found.records, found.usable), ((UNUSABLE,), ()))
+        self.assertTrue(found.required)
+
+    def test_error(self) -> None:
+        """
+        RFC 8914: what the resolver says about the failure is kept.
+        """
+        for error in (ExtendedError(6), ExtendedError(22), None):
+            self.dns.fail("_25._tcp.d.example", Kind.TLSA, error)
+            trouble = self.find().trouble
+            assert trouble is not None
+            self.assertEqual(trouble.error, error)
+            self.assertEqual(trouble.name, "_25._tcp.d.example")
+
+    def test_notValidating(self) -> None:
+        """
+        RFC 7672 2.1.1: without a validating resolver there is no DANE, and no
+        lookup that could fail.
+        """
+        self.dns.validating = False
+        self.dns.fail("_25._tcp.d.example", Kind.TLSA)
+        self.assertFalse(self.find().required)
+
+    def test_literal(self) -> None:
+        """
+        RFC 7672 2.2: DANE does not apply to address literals.
+        """
+        self.assertEqual(self.find(AddressLiteral("192.0.2.1")), TLSAFinding(None))
+        self.assertEqual(self.dns.asked, [])
