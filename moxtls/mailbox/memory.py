@@ -1,0 +1,51 @@
+# -*- test-case-name: tests.mailbox.test_memory -*-
+"""
+Mailboxes in memory, for tests and embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from moxtls.interfaces import IMailbox
+from moxtls.mailbox.names import InvalidMailbox, splitMailbox
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """
+    A message in a mailbox.
+    """
+
+    message: bytes
+    seen: bool
+
+
+@implementer(IMailbox)
+class MemoryMailbox:
+    """
+    Keeps messages as long as it is kept itself.
+
+    @ivar messages: By the parts of the mailbox's name, the oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.messages: dict[tuple[str, ...], list[StoredMessage]] = {}
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        """
+        Store a message.
+        """
+        try:
+            parts = splitMailbox(mailbox)
+        except InvalidMailbox:
+            return fail()
+        stored = StoredMessage(b"".join(message), seen)
+        self.messages.setdefault(parts, []).append(stored)
+        return succeed(None)

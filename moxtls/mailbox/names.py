@@ -1,0 +1,38 @@
+# -*- test-case-name: tests.mailbox.test_maildir -*-
+"""
+Names of mailboxes.  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Deeper or longer is a mistake, and file systems end at 255 bytes.
+LONGEST_NAME = 200
+#: What the mailbox of a user is called (RFC 9051 5.1), in any case.
+INBOX = "inbox"
+
+# Plain ASCII: IMAP servers disagree on the encoding of anything else in
+# Maildir++.  No dots: they separate names there.
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +@-]*\Z")
+
+
+class InvalidMailbox(ValueError):
+    """
+    A text can't be the name of a mailbox.
+    """
+
+
+def splitMailbox(name: str) -> tuple[str, ...]:
+    """
+    @param name: Names separated by C{/}.
+
+    @return: The names; none for the inbox.
+
+    @raise InvalidMailbox: One of them is empty, or has other characters than
+        letters, digits, spaces and C{_+@-}.
+    """
+    parts = tuple(name.split("/"))
+    if len(name) > LONGEST_NAME or not all(map(_PART.match, parts)):
+        raise InvalidMailbox(f"{name[:LONGEST_NAME]!r} can't be a mailbox")
+    return () if name.lower() == INBOX else parts
