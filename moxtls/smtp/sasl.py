@@ -1,0 +1,349 @@
+# -*- test-case-name: tests.smtp.test_sasl -*-
+"""
+Proving who one is: PLAIN (RFC 4616), LOGIN and SCRAM-SHA-256 (RFC 5802,
+RFC 7677) for servers, and the last for clients.  No I/O.
+
+Names that nobody has are asked the same questions, and looked at as long, as
+those that somebody has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from moxtls.smtp.passwords import (
+    LEAST_ITERATIONS,
+    LONGEST_SECRET,
+    NOBODYS,
+    SALT_LENGTH,
+    SCRAM_ITERATIONS,
+    ScramKeys,
+    StoredPassword,
+    preparedPassword,
+    saltedPassword,
+)
+
+#: In the order in which a client had better try them.
+MECHANISMS = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
+#: What a server may ask a client to compute: about half a second.
+MOST_ITERATIONS = 1_000_000
+
+_NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")  # RFC 5802 7: printable, no comma
+
+# --- the server's side -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """
+    Something to be answered by the client.
+    """
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    A name and a password, to be put to L{Accounts.check}.
+    """
+
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """
+    The client is C{user}.
+    """
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disproven:
+    """
+    It is not, or speaks nonsense.
+    """
+
+
+Step = Challenge | Claim | Proven | Disproven
+
+
+class ServerExchange(Protocol):
+    """
+    One run of a mechanism.
+    """
+
+    def step(self, response: bytes | None) -> Step:
+        """
+        @param response: C{None} if there was no initial response.
+        """
+
+
+class Accounts:
+    """
+    Who may log in.
+
+    @param secret: Any bytes that strangers don't know and that stay the same
+        between restarts; of them come the salts of names that nobody has.
+    """
+
+    def __init__(self, users: Mapping[str, StoredPassword], secret: bytes) -> None:
+        self._users = dict(users)
+        self._secret = secret
+
+    def check(self, claim: Claim) -> bool:
+        """
+        Takes tens of milliseconds: not for the reactor's thread.
+        """
+        stored = self._users.get(claim.user)
+        if stored is None:
+            stored = StoredPassword(NOBODYS, self._invented(claim.user))
+        return stored.verify(claim.password) and claim.user in self._users
+
+    def scramKeys(self, user: str) -> ScramKeys:
+        """
+        The keys of C{user}, or some that nobody can have a proof for.
+        """
+        stored = self._users.get(user)
+        invented = self._invented(user)
+        return stored.scram if stored is not None else invented
+
+    def begin(self, mechanism: str, nonce: str) -> ServerExchange:
+        """
+        @param mechanism: One of L{MECHANISMS}.
+        @param nonce: Chance, for SCRAM: printable ASCII without commas.
+        """
+        match mechanism:
+            case "PLAIN":
+                return _PlainServer()
+            case "LOGIN":
+                return _LoginServer()
+            case _:
+                return _ScramServer(self, nonce)
+
+    def _invented(self, user: str) -> ScramKeys:
+        seed = user.encode("utf-8", "surrogatepass")
+        salt, stored, server = (
+            _hmac(self._secret, label + seed) for label in (b"salt", b"stored", b"key")
+        )
+        return ScramKeys(salt[: SALT_LENGTH // 2], SCRAM_ITERATIONS, stored, server)
+
+
+class _PlainServer:
+    """
+    RFC 4616.
+    """
+
+    def step(self, response: bytes | None) -> Step:
+        if response is None:
+            return Challenge(b"")
+        words = _text(response).split("\0")
+        if len(words) != 3 or words[0] not in ("", words[1]):
+            # RFC 4616 2: nobody may act for somebody else.
+            return Disproven()
+        return _claim(words[1], words[2])
+
+
+class _LoginServer:
+    """
+    draft-murchison-sasl-login: nowhere a standard, and everywhere in use.
+    """
+
+    def __init__(self) -> None:
+        self._user: str | None = None
+
+    def step(self, response: bytes | None) -> Step:
+        if response is None:
+            return Challenge(b"Username:")
+        if self._user is None:
+            self._user = _text(response)
+            return Challenge(b"Password:")
+        return _claim(self._user, _text(response))
+
+
+class _ScramServer:
+    """
+    RFC 5802 5, without channel binding.
+    """
+
+    def __init__(self, accounts: Accounts, nonce: str) -> None:
+        self._accounts = accounts
+        self._nonce = nonce
+        self._user = ""
+        self._header = ""
+        self._messages = ""
+        self._keys: ScramKeys | None = None
+        self._proven = False
+
+    def step(self, response: bytes | None) -> Step:
+        if response is None:
+            return Challenge(b"")
+        if self._proven:
+            # RFC 4954 4: the client has seen our signature, and says nothing.
+            return Disproven() if response else Proven(self._user)
+        text = _text(response)
+        return self._first(text) if self._keys is None else self._final(text)
+
+    def _first(self, text: str) -> Step:
+        parts = text.split(",")
+        # RFC 5802 6: "y" is a client that could bind and believes we can't,
+        # which is so.  "p" asks for what is not offered; "m" for extensions.
+        if len(parts) < 4 or parts[0] not in ("n", "y"):
+            return Disproven()
+        flag, authzid, name, nonce = parts[:4]
+        user = _unescaped(name.removeprefix("n=")) if name.startswith("n=") else None
+        if user is None or authzid not in ("", f"a={name[2:]}"):
+            return Disproven()
+        if not nonce.startswith("r=") or not _NONCE.match(nonce[2:]):
+            return Disproven()
+        self._user, self._nonce = user, nonce[2:] + self._nonce
+        self._header = f"{flag},{authzid},"
+        self._keys = self._accounts.scramKeys(user)
+        salt = _base64(self._keys.salt)
+        challenge = f"r={self._nonce},s={salt},i={self._keys.iterations}"
+        self._messages = f"{text[len(self._header) :]},{challenge}"
+        return Challenge(challenge.encode("ascii"))
+
+    def _final(self, text: str) -> Step:
+        bare, _, proof = text.rpartition(",p=")
+        binding = _base64(self._header.encode("utf-8"))
+        expected = f"c={binding},r={self._nonce}"
+        # RFC 5802 7: extensions may stand between the nonce and the proof.
+        if bare != expected and not bare.startswith(expected + ","):
+            return Disproven()
+        signed = f"{self._messages},{bare}".encode()
+        if self._keys is None or not _isProof(self._keys, signed, proof):
+            return Disproven()
+        self._proven = True
+        signature = _base64(_hmac(self._keys.serverKey, signed))
+        return Challenge(f"v={signature}".encode("ascii"))
+
+
+# --- the client's side -------------------------------------------------------
+
+
+class ScramClient:
+    """
+    RFC 5802 5, without channel binding.
+
+    @ivar satisfied: Whether the server has proved itself: if it hasn't, its
+        word of success is not to be believed.
+    """
+
+    def __init__(self, user: str, password: str, nonce: str) -> None:
+        """
+        @param nonce: Chance: printable ASCII without commas.
+
+        @raise InvalidPassword: C{password} can't be one.
+        """
+        name = user.replace("=", "=3D").replace(",", "=2C")
+        self._password = password
+        self._nonce = nonce
+        self._bare = f"n={name},r={nonce}"
+        self._signature: bytes | None = None
+        self.satisfied = False
+        preparedPassword(password)
+
+    def initial(self) -> bytes:
+        return f"n,,{self._bare}".encode()
+
+    def respond(self, challenge: bytes) -> bytes | None:
+        """
+        @return: C{None} if the server speaks nonsense or is an impostor: say
+            C{*}.
+        """
+        text = _text(challenge)
+        if self._signature is None:
+            return self._prove(text)
+        theirs = _unbase64(text.removeprefix("v=").partition(",")[0])
+        if not text.startswith("v=") or theirs is None:
+            return None
+        self.satisfied = hmac.compare_digest(theirs, self._signature)
+        return b"" if self.satisfied else None
+
+    def _prove(self, text: str) -> bytes | None:
+        asked = _serverFirst(text)
+        if asked is None or not asked[0].startswith(self._nonce):
+            return None
+        nonce, salt, iterations = asked
+        final = f"c={_base64(b'n,,')},r={nonce}"
+        signed = f"{self._bare},{text},{final}".encode()
+        salted = saltedPassword(self._password, salt, iterations)
+        clientKey = _hmac(salted, b"Client Key")
+        proof = _xor(clientKey, _hmac(hashlib.sha256(clientKey).digest(), signed))
+        self._signature = _hmac(_hmac(salted, b"Server Key"), signed)
+        return f"{final},p={_base64(proof)}".encode("ascii")
+
+
+# --- parts -------------------------------------------------------------------
+
+
+def _claim(user: str, password: str) -> Claim | Disproven:
+    if not user or not password or max(len(user), len(password)) > LONGEST_SECRET:
+        return Disproven()
+    return Claim(user, password)
+
+
+def _text(data: bytes) -> str:
+    """
+    Nothing, rather than an error, if it isn't UTF-8: nothing proves nothing.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _unescaped(name: str) -> str | None:
+    # RFC 5802 5.1: "," and "=" are escaped, and nothing else is.
+    plain = name.replace("=2C", "").replace("=3D", "")
+    if not name or "=" in plain or len(name) > LONGEST_SECRET:
+        return None
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def _isProof(keys: ScramKeys, signed: bytes, proof: str) -> bool:
+    given = _unbase64(proof) or b""
+    if len(given) != len(keys.storedKey):
+        return False
+    clientKey = _xor(given, _hmac(keys.storedKey, signed))
+    return hmac.compare_digest(hashlib.sha256(clientKey).digest(), keys.storedKey)
+
+
+def _serverFirst(text: str) -> tuple[str, bytes, int] | None:
+    found = re.match(r"r=([^,]+),s=([^,]+),i=([0-9]{1,7})(?:,|\Z)", text)
+    salt = _unbase64(found[2]) if found else None
+    if found is None or not salt or not _NONCE.match(found[1]):
+        return None
+    iterations = int(found[3])
+    if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS:
+        return None
+    return found[1], salt, iterations
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, "sha256")
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def _unbase64(text: str) -> bytes | None:
+    try:
+        return b64decode(text.encode("ascii"), validate=True)
+    except ValueError:
+        return None
