@@ -1,0 +1,125 @@
+# -*- test-case-name: tests.smtp.test_listener -*-
+"""
+What listeners ask of those who use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from zope.interface import Interface
+
+from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.received import Client
+from moxtls.smtp.sasl import Accounts, Claim, Disproven, Proven, ServerExchange, Step
+from moxtls.smtp.values import Reply
+
+#: Passwords checked at a time: each takes 20 MB and a processor.
+MOST_CHECKS = 2
+
+
+class IMessageSink(Interface):
+    """
+    Takes one message.
+    """
+
+    def write(chunk: bytes) -> Deferred[None] | None:
+        """
+        Take a piece: CRLF line ends, no dot-stuffing.
+
+        @return: C{None}, or what fires when there is room for more.
+        """
+
+    def finish() -> Deferred[Reply]:
+        """
+        That was all.  Nothing else is called after this.
+
+        @return: Fires with what the client is told: a C{250} means that the
+            message is in safe hands.  Not cancelled, also if the client is
+            gone.
+        """
+
+    def abort() -> None:
+        """
+        Forget it.  Nothing else is called after this.
+        """
+
+
+class IAcceptor(Interface):
+    """
+    Decides what a listener accepts.  A C{Deferred} that fails counts as
+    C{451}; it is cancelled if the client goes away.
+    """
+
+    def mailFrom(client: Client, incoming: Incoming) -> Deferred[Reply]:
+        """
+        Fires with the answer to MAIL.
+        """
+
+    def rcptTo(client: Client, incoming: Incoming, recipient: str) -> Deferred[Reply]:
+        """
+        Fires with the answer to RCPT.
+
+        @param recipient: An address, or C{postmaster} in any case.
+        """
+
+    def message(client: Client, incoming: Incoming) -> IMessageSink:
+        """
+        A place for the message that comes now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """
+    @ivar immediateTLS: Whether connections have TLS from the beginning
+        (RFC 8314), which the endpoint has to see to.
+    @ivar idle: Seconds without a command or a piece of a message (RFC 5321
+        4.5.3.2.7).
+    @ivar longest: Seconds for a connection altogether: a large message over a
+        slow line takes long, but not forever.
+    @ivar connections: The most at a time.
+    @ivar perAddress: The most at a time from one address (for IPv6, one
+        C{/64}).
+    """
+
+    server: ServerSettings
+    immediateTLS: bool = False
+    idle: float = 300
+    longest: float = 2 * 3600
+    connections: int = 500
+    perAddress: int = 50
+
+
+class Authenticator:
+    """
+    Runs SASL exchanges against L{Accounts}.
+
+    @param newNonce: Chance: printable ASCII without commas.
+    @param offload: Runs a function where it doesn't hold up the reactor.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        newNonce: Callable[[], str],
+        offload: Callable[[Callable[[], bool]], Deferred[bool]],
+    ) -> None:
+        self._accounts = accounts
+        self._newNonce = newNonce
+        self._offload = offload
+        self._slots = DeferredSemaphore(MOST_CHECKS)
+
+    def begin(self, mechanism: str) -> ServerExchange:
+        return self._accounts.begin(mechanism, self._newNonce())
+
+    async def check(self, claim: Claim) -> Step:
+        """
+        Whether a claim is true.
+        """
+        right = await self._slots.run(
+            self._offload, lambda: self._accounts.check(claim)
+        )
+        return Proven(claim.user) if right else Disproven()

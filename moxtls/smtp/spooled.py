@@ -1,0 +1,112 @@
+# -*- test-case-name: tests.smtp.test_submission -*-
+"""
+Messages on their way in: in memory while they are small, else in a file that
+has no name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, overload
+
+#: Most mail is smaller, and a listener has as many at a time as it has
+#: connections.
+MOST_IN_MEMORY = 256 * 1024
+CHUNK = 64 * 1024
+
+
+class SpooledMessage:
+    """
+    Takes a message piece by piece, and gives it back as chunks.
+
+    @ivar size: How many bytes it has.
+    @ivar isASCII: Whether all of them are below 128.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Not a list: strangers may send bytes one by one.
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+        self.size = 0
+        self.isASCII = True
+
+    def write(self, piece: bytes) -> None:
+        """
+        @raise OSError: There is no room.
+        """
+        self.size += len(piece)
+        self.isASCII = self.isASCII and piece.isascii()
+        self._memory += piece
+        if len(self._memory) > MOST_IN_MEMORY:
+            self._spill()
+
+    def beginning(self, length: int) -> bytes:
+        """
+        The first C{length} bytes, or all if there are fewer.
+        """
+        if self._file is None:
+            return bytes(self._memory[:length])
+        self._spill()
+        return os.pread(self._file.fileno(), length, 0)
+
+    def chunks(self, prefix: bytes = b"") -> Sequence[bytes]:
+        """
+        The message, to be used before it is closed.
+
+        @param prefix: To stand before it.
+        """
+        if self._file is None:
+            return [each for each in (prefix, bytes(self._memory)) if each]
+        self._spill()
+        return _FileChunks(self._file.fileno(), self.size, [prefix] if prefix else [])
+
+    def close(self) -> None:
+        """
+        Forget about it.  Doing so twice is harmless.
+        """
+        self._memory.clear()
+        if self._file is not None:
+            self._file.close()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = TemporaryFile(  # noqa: SIM115 - closed by close()
+                dir=self._folder, buffering=0
+            )
+        remaining = bytes(self._memory)
+        while remaining:
+            remaining = remaining[self._file.write(remaining) :]
+        self._memory.clear()
+
+
+class _FileChunks(Sequence[bytes]):
+    """
+    A file as a sequence of chunks that are read when they are wanted.
+    """
+
+    def __init__(self, descriptor: int, size: int, before: list[bytes]) -> None:
+        self._descriptor = descriptor
+        self._before = before
+        self._count = len(before) + -(-size // CHUNK)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self._count))]
+        place = range(self._count)[index]
+        if place < len(self._before):
+            return self._before[place]
+        offset = (place - len(self._before)) * CHUNK
+        return os.pread(self._descriptor, CHUNK, offset)

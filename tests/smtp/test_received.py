@@ -1,0 +1,132 @@
+"""
+Tests for L{moxtls.smtp.received}.
+"""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.smtp.received import (
+    LONGEST_HEADER,
+    Client,
+    hasField,
+    headerOf,
+    missingFields,
+    receivedHeader,
+    saysTLSNotRequired,
+)
+
+#: 2026-11-24T00:00:00Z
+NOW = 1795478400
+TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
+
+
+class ReceivedHeaderTests(SynchronousTestCase):
+    """
+    Tests for L{receivedHeader}.
+    """
+
+    def test_submitted(self) -> None:
+        """
+        Who, by whom, how, for whom, when (RFC 5321 4.4, RFC 3848).
+        """
+        client = Client("192.0.2.1", "client.example", True, "user", TLS)
+        self.assertEqual(
+            receivedHeader(client, "mx.example", "id1", NOW, recipient="b@b.example"),
+            b"Received: from client.example ([192.0.2.1])\r\n"
+            b"\tby mx.example with ESMTPSA (TLSv1.3:TLS_AES_256_GCM_SHA384)\r\n"
+            b"\tid id1\r\n"
+            b"\tfor <b@b.example>; Tue, 24 Nov 2026 00:00:00 +0000\r\n",
+        )
+
+    def test_protocols(self) -> None:
+        """
+        RFC 3848, RFC 6531 4.3.
+        """
+        for client, smtputf8, protocol in (
+            (Client(extended=False), False, b"SMTP"),
+            (Client(), False, b"ESMTP"),
+            (Client(tls=TLS), False, b"ESMTPS"),
+            (Client(user="u"), False, b"ESMTPA"),
+            (Client(tls=TLS, user="u"), True, b"UTF8SMTPSA"),
+            (Client(), True, b"UTF8SMTP"),
+        ):
+            header = receivedHeader(client, "mx.example", "1", NOW, smtputf8)
+            self.assertIn(b" with " + protocol, header)
+            self.assertIn(header.partition(b" with ")[2].split()[0], protocol)
+
+    def test_addresses(self) -> None:
+        """
+        IPv6 addresses have a prefix (RFC 5321 4.1.3).
+        """
+        header = receivedHeader(Client("2001:db8::1", "c"), "mx", "1", NOW)
+        self.assertIn(b"from c ([IPv6:2001:db8::1])\r\n", header)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(max_size=300))
+    def test_anyName(self, helo: str) -> None:
+        """
+        Whatever clients call themselves, it remains one field, in ASCII.
+        """
+        header = receivedHeader(Client("192.0.2.1", helo), "mx.example", "1", NOW)
+        self.assertTrue(header.isascii())
+        parsed = message_from_bytes(header + b"\r\n", policy=policy.default)
+        self.assertEqual(parsed.keys(), ["Received"])
+        self.assertEqual(header.count(b"\n"), header.count(b"\r\n\t") + 1)
+        self.assertLess(max(map(len, header.split(b"\r\n"))), 998)
+
+
+class HeaderTests(SynchronousTestCase):
+    """
+    Tests for what is found in headers.
+    """
+
+    def test_headerOf(self) -> None:
+        """
+        The header ends at the first empty line (RFC 5322 2.1).
+        """
+        for message, header in (
+            (b"A: b\r\nC: d\r\n\r\nE: f\r\n", b"A: b\r\nC: d\r\n"),
+            (b"A: b\r\n", b"A: b\r\n"),
+            (b"\r\nA: b\r\n", b""),
+            (b"Hello there\r\n\r\n", b""),
+            (b"", b""),
+        ):
+            self.assertEqual(headerOf(message), header)
+        endless = b"A: b\r\n" * LONGEST_HEADER
+        self.assertEqual(len(headerOf(endless)), LONGEST_HEADER)
+
+    def test_missing(self) -> None:
+        """
+        Date and Message-ID are added where they are missing (RFC 6409 8).
+        """
+        date = b"Date: Tue, 24 Nov 2026 00:00:00 +0000\r\n"
+        own = b"Message-ID: <1@mx.example>\r\n"
+        for header, added in (
+            (b"From: a\r\n", date + own),
+            (b"From: a\r\nDATE: x\r\n", own),
+            (b"message-id : x\r\n", date),
+            (b"X-Date: x\r\n Date: x\r\n", date + own),
+        ):
+            self.assertEqual(missingFields(header, "1@mx.example", NOW), added)
+        self.assertTrue(hasField(b"A: b\r\nDate:\r\n", b"date"))
+
+    def test_tlsRequired(self) -> None:
+        """
+        C{TLS-Required: No} in any case and folding, once (RFC 8689 3).
+        """
+        for header, found in (
+            (b"TLS-Required: No\r\n", True),
+            (b"A: b\r\ntls-required:\r\n\tnO \r\nC: d\r\n", True),
+            (b"TLS-Required: Yes\r\n", False),
+            (b"TLS-Required: No, really\r\n", False),
+            (b"TLS-Required: No\r\nTLS-Required: No\r\n", False),
+            (b"X-TLS-Required: No\r\n", False),
+            (b"A: b\r\n TLS-Required: No\r\n", False),
+            (b"", False),
+        ):
+            self.assertEqual(saysTLSNotRequired(header), found, header)
