@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_loads -*-
+# -*- test-case-name: tests.queue.test_service -*-
 """
 Decides what of that which is due goes out together.  No I/O.
 """

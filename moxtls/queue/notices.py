@@ -60,11 +60,9 @@ class Notices:
         Operation: send the DSN that C{messageID} causes, if it does, and
         clear the message away, if it is finished.
         """
-        message = spool.index.message(messageID)
-        if message is None:
-            return
         failed = spool.index.untoldOf(messageID)
-        if failed and message.envelope.report is None:
+        message = spool.index.message(messageID) if failed else None
+        if message is not None and message.envelope.report is None:
             self._send(spool, message, failed, False, now)
             spool.index.told(messageID, failed)
         if spool.index.finished(messageID):

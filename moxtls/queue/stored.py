@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_stored -*-
+# -*- test-case-name: tests.queue.test_service -*-
 """
 A queue in a spool, as seen by a process that doesn't deliver from it: takes
 messages in, lists and changes them.

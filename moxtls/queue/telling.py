@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_telling -*-
+# -*- test-case-name: tests.queue.test_service -*-
 """
 Tells the rest of moxtls what became of reports.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_turns -*-
+# -*- test-case-name: tests.queue.test_service -*-
 """
 Something that is to be done often, and never twice at the same time.
 """

@@ -1,0 +1,116 @@
+"""
+Tests for L{moxtls.queue.access}.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.queue.access import DirectSpool, SpoolClosed, ThreadedSpool
+from moxtls.queue.spool import Spool, SpoolUnusable
+from moxtls.queue.stored import StoredQueue
+from moxtls.queue.values import Envelope
+
+ENVELOPE = Envelope("us@here.example", ("you@there.example",))
+
+
+def broken(spool: Spool) -> int:
+    """
+    An operation that fails.
+    """
+    raise ZeroDivisionError
+
+
+class DirectSpoolTests(SynchronousTestCase):
+    """
+    Tests for L{DirectSpool}.
+    """
+
+    def test_run(self) -> None:
+        """
+        An operation is done at once, or has failed at once.
+        """
+        spool = DirectSpool(Path(self.mktemp()))
+        self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
+        spool.open()
+        self.assertEqual(self.successResultOf(spool.run(lambda spool: 1)), 1)
+        self.failureResultOf(spool.run(broken), ZeroDivisionError)
+        self.successResultOf(spool.close())
+        self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
+
+
+class ThreadedSpoolTests(TestCase):
+    """
+    Tests for L{ThreadedSpool}, whose thread is real.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        assert IReactorFromThreads.providedBy(reactor)
+        self.spool = ThreadedSpool(reactor, self.root)
+        self.spool.open(delivering=True)
+        self.addCleanup(self.spool.close)
+
+    async def test_together(self) -> None:
+        """
+        Submissions at the same time are all there once they are acknowledged,
+        each with an id of its own.
+        """
+        numbers = count(1)
+        queue = StoredQueue(Clock(), self.spool, lambda: f"m{next(numbers)}")
+        found = await gatherResults(
+            [queue.submit(ENVELOPE, [b"x" * n]) for n in range(250)]
+        )
+        self.assertEqual(len(set(found)), 250)
+        messages = Spool(self.root).index.messages()
+        self.assertEqual([each.messageID for each in messages], found)
+        self.assertEqual(
+            [each.path.stat().st_size for each in messages], list(range(250))
+        )
+
+    async def test_fails(self) -> None:
+        """
+        An operation that fails says so, and takes no other with it.
+        """
+        bad = self.spool.run(broken)
+        good = self.spool.run(lambda spool: 1)
+        with self.assertRaises(ZeroDivisionError):
+            await bad
+        self.assertEqual(await good, 1)
+
+    async def test_cancelled(self) -> None:
+        """
+        What nobody waits for any more is done nevertheless.
+        """
+        done: list[int] = []
+        result: Deferred[None] = self.spool.run(lambda spool: done.append(1))
+        result.addErrback(lambda failure: None)
+        result.cancel()
+        await self.spool.close()
+        self.assertEqual(done, [1])
+
+    async def test_close(self) -> None:
+        """
+        What was begun before closing is done; after that, nothing is.
+        """
+        last = self.spool.run(lambda spool: 1)
+        await self.spool.close()
+        self.assertEqual(self.successResultOf(last), 1)
+        with self.assertRaises(SpoolClosed):
+            await self.spool.run(lambda spool: 1)
+
+    def test_claimed(self) -> None:
+        """
+        Another that is to deliver doesn't open.
+        """
+        other = DirectSpool(self.root)
+        self.assertRaises(SpoolUnusable, other.open, delivering=True)

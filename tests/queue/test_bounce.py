@@ -1,0 +1,305 @@
+"""
+Tests for L{moxtls.queue.bounce}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.queue.bounce import Notice, bounceEnvelope, compose, headerOf
+from moxtls.queue.values import (
+    Ending,
+    Envelope,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+    Result,
+)
+
+HEADER = b"Subject: hello\r\nFrom: us@here.example\r\n"
+NOW = 1_800_000_000.0
+
+
+def failed(recipient: str, **more: object) -> QueuedRecipient:
+    """
+    A recipient who isn't known there.
+    """
+    result = Result(
+        "m1",
+        recipient,
+        Ending.PERMANENT,
+        "5.1.1",
+        550,
+        "no such user",
+        "mx.there.example",
+    )
+    return QueuedRecipient(
+        recipient,
+        "there.example",
+        RecipientState.FAILED,
+        1,
+        NOW,
+        replace(result, **more),  # type: ignore[arg-type]
+    )
+
+
+def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> Notice:
+    """
+    A notice of failure.
+    """
+    envelope = Envelope(sender, tuple(each.recipient for each in recipients))
+    message = QueuedMessage(
+        "m1", envelope, 100, NOW - 60, False, Path("m1"), recipients
+    )
+    return Notice("n1", "mx.here.example", NOW, False, message, recipients, HEADER)
+
+
+def parts(bounce: bytes) -> list[Message]:
+    """
+    The parts of a DSN.
+    """
+    message = message_from_bytes(bounce)
+    assert message.is_multipart()
+    return [part for part in message.get_payload() if isinstance(part, Message)]
+
+
+def groups(bounce: bytes) -> list[Message]:
+    """
+    The groups of fields in the delivery status.
+    """
+    status = parts(bounce)[1]
+    assert status.get_content_type() == "message/delivery-status"
+    return [each for each in status.get_payload() if isinstance(each, Message)]
+
+
+class ComposeTests(SynchronousTestCase):
+    """
+    Tests for L{compose}.
+    """
+
+    def test_top(self) -> None:
+        """
+        A DSN says what it is, where it is from, and that no person wrote it.
+        RFC 3464 2, RFC 6522 3, RFC 3834 5
+        """
+        message = message_from_bytes(compose(notice(failed("you@there.example"))))
+        self.assertEqual(message.get_content_type(), "multipart/report")
+        self.assertEqual(message.get_param("report-type"), "delivery-status")
+        self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
+        self.assertEqual(message["To"], "us@here.example")
+        self.assertEqual(message["Auto-Submitted"], "auto-replied")
+        self.assertEqual(message["Message-ID"], "<n1@mx.here.example>")
+        self.assertEqual(message["Date"], "Fri, 15 Jan 2027 08:00:00 +0000")
+        self.assertEqual(
+            [part.get_content_type() for part in parts(message.as_bytes())],
+            ["text/plain", "message/delivery-status", "text/rfc822-headers"],
+        )
+
+    def test_fields(self) -> None:
+        """
+        Each recipient has its group of fields.  RFC 3464 2.2, 2.3
+        """
+        top, first, second = groups(
+            compose(
+                notice(
+                    failed("you@there.example"),
+                    failed("me@there.example", code=0, host="", text="no route"),
+                )
+            )
+        )
+        self.assertEqual(top["Reporting-MTA"], "dns; mx.here.example")
+        self.assertEqual(top["Arrival-Date"], "Fri, 15 Jan 2027 07:59:00 +0000")
+        self.assertEqual(
+            first.items(),
+            [
+                ("Final-Recipient", "rfc822; you@there.example"),
+                ("Action", "failed"),
+                ("Status", "5.1.1"),
+                ("Remote-MTA", "dns; mx.there.example"),
+                ("Diagnostic-Code", "smtp; 550 5.1.1 no such user"),
+                ("Last-Attempt-Date", "Fri, 15 Jan 2027 08:00:00 +0000"),
+            ],
+        )
+        # Nobody said it by SMTP.
+        self.assertEqual(second["Diagnostic-Code"], "x-moxtls; no route")
+        self.assertNotIn("Remote-MTA", second)
+
+    def test_delayed(self) -> None:
+        """
+        A delay is no failure, and nobody is to think so.  RFC 3464 2.3.3
+        """
+        late = failed("you@there.example", status="4.2.1", code=450)
+        bounce = compose(replace(notice(late), delayed=True))
+        self.assertEqual(groups(bounce)[1]["Action"], "delayed")
+        human = str(parts(bounce)[0].get_payload())
+        self.assertIn("you need not send it again", human)
+        self.assertIn("mx.there.example said: 450 4.2.1 no such user", human)
+
+    def test_header(self) -> None:
+        """
+        The original's header is returned as it was.
+        """
+        bounce = compose(notice(failed("you@there.example")))
+        self.assertIn(b"\r\n\r\n" + HEADER + b"\r\n--=_n1--\r\n", bounce)
+
+    def test_noHeader(self) -> None:
+        """
+        Without one there is no such part.  RFC 6522 3
+        """
+        bounce = compose(replace(notice(failed("a@b.example")), header=b""))
+        self.assertEqual(len(parts(bounce)), 2)
+
+    def test_global(self) -> None:
+        """
+        A header beyond ASCII has its own type, and passes any host.
+        RFC 6533 6
+        """
+        header = "Subject: grüße\r\n".encode() + b"X: \xff\r\n"
+        bounce = compose(replace(notice(failed("a@b.example")), header=header))
+        self.assertTrue(bounce.isascii())
+        part = parts(bounce)[2]
+        self.assertEqual(part.get_content_type(), "message/global-headers")
+        self.assertEqual(part["Content-Transfer-Encoding"], "quoted-printable")
+        self.assertIn(b"Subject: gr=C3=BC=C3=9Fe\r\n", bounce)
+
+    def test_utf8Recipient(self) -> None:
+        """
+        An address beyond ASCII is written in ASCII.  RFC 6533 3
+        """
+        bounce = compose(notice(failed("gr\u00fc\u00dfe+x@there.example")))
+        self.assertTrue(bounce.isascii())
+        self.assertEqual(
+            groups(bounce)[1]["Final-Recipient"],
+            "utf-8; gr\\x{FC}\\x{DF}e\\x{2B}x@there.example",
+        )
+        human = parts(bounce)[0].get_payload(decode=True)
+        assert isinstance(human, bytes)
+        self.assertIn("grüße+x@there.example", human.decode())
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(), st.text(), st.text(), st.integers(0, 999))
+    def test_hostile(self, text: str, host: str, status: str, code: int) -> None:
+        """
+        Whatever a host says, it adds no field and no part, breaks no line
+        end, and none is too long.  RFC 5322 2.1.1
+        """
+        hostile = failed(
+            "you@there.example", text=text, host=host, status=status, code=code
+        )
+        bounce = compose(notice(hostile))
+        self.assertEqual(len(parts(bounce)), 3)
+        _, group = groups(bounce)
+        self.assertEqual(
+            set(group.keys())
+            - {"Remote-MTA"},
+            {"Final-Recipient", "Action", "Status", "Diagnostic-Code",
+             "Last-Attempt-Date"},
+        )  # fmt: skip
+        self.assertLessEqual(len(group.keys()), 6)
+        self.assertRegex(group["Status"], r"\A[45]\.\d{1,3}\.\d{1,3}\Z")
+        self.checkLines(bounce)
+
+    def checkLines(self, bounce: bytes) -> None:
+        self.assertEqual(bounce.count(b"\n"), bounce.count(b"\r\n"))
+        self.assertEqual(bounce.count(b"\r"), bounce.count(b"\r\n"))
+        self.assertTrue(bounce.isascii())
+        self.assertLessEqual(max(map(len, bounce.split(b"\r\n"))), 998)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.binary(), st.text(max_size=200))
+    def test_hostileOriginal(self, header: bytes, recipient: str) -> None:
+        """
+        Nor does what is in the original, or what somebody took for an
+        address.
+        """
+        about = replace(notice(failed(recipient)), header=header + b"x" * 2000)
+        bounce = compose(about)
+        self.assertEqual(len(parts(bounce)), 3)
+        self.assertEqual(len(groups(bounce)), 2)
+        self.checkLines(bounce)
+
+    def test_injection(self) -> None:
+        """
+        Line ends in a reply become spaces.
+        """
+        hostile = failed("a@b.example", text="no\r\n\r\nBcc: x@y.example\r\n--=_n1--")
+        bounce = compose(notice(hostile))
+        self.assertEqual(
+            groups(bounce)[1]["Diagnostic-Code"],
+            "smtp; 550 5.1.1 no Bcc: x@y.example --=_n1--",
+        )
+        self.assertEqual(len(parts(bounce)), 3)
+
+
+class EnvelopeTests(SynchronousTestCase):
+    """
+    Tests for L{bounceEnvelope}.
+    """
+
+    def test_null(self) -> None:
+        """
+        DSNs come from the null reverse-path, and go to the sender.
+        RFC 3464 2
+        """
+        envelope = bounceEnvelope(notice(failed("a@b.example")).message)
+        self.assertEqual(envelope, Envelope("", ("us@here.example",)))
+
+    def test_requireTLS(self) -> None:
+        """
+        REQUIRETLS is kept; C{TLS-Required: No} was about that message only.
+        RFC 8689 5
+        """
+        message = notice(failed("a@b.example")).message
+        for original, own in ((True, True), (False, None), (None, None)):
+            asked = replace(message.envelope, requireTLS=original)
+            envelope = bounceEnvelope(replace(message, envelope=asked))
+            assert envelope is not None
+            self.assertEqual(envelope.requireTLS, own)
+
+    def test_utf8Sender(self) -> None:
+        """
+        A sender beyond ASCII is reached with SMTPUTF8 only.  RFC 6531 3.2
+        """
+        about = notice(failed("a@b.example"), sender="jörg@here.example")
+        envelope = bounceEnvelope(about.message)
+        assert envelope is not None
+        self.assertTrue(envelope.smtputf8 and envelope.eightBit)
+        self.assertIn("To: jörg@here.example\r\n".encode(), compose(about))
+
+    def test_nobody(self) -> None:
+        """
+        Nobody gets a DSN where there is no address.
+        """
+        for sender in ("", "nobody", "a@b\r\nX: y"):
+            about = notice(failed("a@b.example"), sender=sender)
+            self.assertIsNone(bounceEnvelope(about.message))
+            self.assertIn(b"\r\nTo: postmaster@mx.here.example\r\n", compose(about))
+
+
+class HeaderTests(SynchronousTestCase):
+    """
+    Tests for L{headerOf}.
+    """
+
+    def test_whole(self) -> None:
+        """
+        The header ends before the first empty line.
+        """
+        self.assertEqual(headerOf(b"A: b\r\nC: d\r\n\r\nE: f\r\n"), b"A: b\r\nC: d\r\n")
+        self.assertEqual(headerOf(b"\r\nbody"), b"")
+        self.assertEqual(headerOf(b""), b"")
+
+    def test_cut(self) -> None:
+        """
+        A header too long to return ends with a whole line.
+        """
+        found = headerOf(b"A: b\r\n" * 100_000)
+        self.assertLessEqual(len(found), 64 * 1024)
+        self.assertTrue(found.endswith(b"A: b\r\n"))
