@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError
 
-from moxtls.dns.answers import Kind
-from moxtls.domain import AddressLiteral
+from moxtls.dns.answers import Answer, Kind
+from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver
 from moxtls.outbound.candidates import (
     Host,
@@ -48,5 +48,21 @@ async def gatherAddresses(
     """
     if isinstance(host, AddressLiteral):
         return literalAddresses(host)
-    lookups = [resolver.lookup(host.ascii, family) for family in families]
-    return hostAddresses(host, await gatherResults(lookups))
+    return hostAddresses(host, await lookUpAll(resolver, host, families))
+
+
+async def lookUpAll(
+    resolver: IResolver, host: Domain, kinds: Sequence[Kind]
+) -> list[Answer]:
+    """
+    Records of several kinds at once.
+    """
+    # Not gatherResults: cancelled, that fails with something else.
+    lookups = [resolver.lookup(host.ascii, kind) for kind in kinds]
+    try:
+        return [await each for each in lookups]
+    except CancelledError:
+        for each in lookups:
+            each.addErrback(lambda failure: failure.trap(CancelledError))
+            each.cancel()
+        raise

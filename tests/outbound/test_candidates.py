@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dns.answers import ExtendedError, Kind
@@ -303,6 +303,18 @@ class AddressTests(SynchronousTestCase):
                 trusted,
             )
             self.assertEqual(found.expanded, Domain("host.example.net"))
+
+    def test_cancelled(self) -> None:
+        """
+        Giving up gives up on both lookups.
+        """
+        for kind in FAMILIES:
+            self.dns.hang("mx.example.com", kind)
+        running = Deferred.fromCoroutine(gatherAddresses(self.dns, MX))
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        for kind in FAMILIES:
+            self.dns.release("mx.example.com", kind)
 
     def test_literal(self) -> None:
         """
