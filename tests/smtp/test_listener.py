@@ -1,0 +1,666 @@
+"""
+Tests for L{moxtls.smtp.listener} and L{moxtls.smtp.serversession}.
+"""
+
+from __future__ import annotations
+
+import base64
+import smtplib
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.listener import (
+    Authenticator,
+    IAcceptor,
+    IMessageSink,
+    ListenerSettings,
+    SMTPServerFactory,
+)
+from moxtls.smtp.passwords import StoredPassword
+from moxtls.smtp.received import Client
+from moxtls.smtp.sasl import MECHANISMS, Accounts, ScramClient
+from moxtls.smtp.serversession import FAREWELL, IListener, ServerSession
+from moxtls.smtp.tlscontext import ReloadingContext
+from moxtls.smtp.values import Reply
+from tests.smtp.pem import writeCertificate
+
+SETTINGS = ListenerSettings(ServerSettings("mx.example"), connections=5, perAddress=3)
+OK = Reply(250, "2.0.0", "OK")
+ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
+MAIL = b"EHLO c.example\r\n" + ENVELOPE + b"DATA\r\n"
+ACCOUNTS = Accounts({"user": StoredPassword.make("pencil", bytes(32))}, b"secret")
+
+
+@implementer(IAcceptor, IMessageSink)
+class FakeAcceptor:
+    """
+    Says what it is told to, and writes down what it is asked.
+
+    @ivar answers: What is given for an event, in place of C{OK}.
+    @ivar full: What C{write} gives back.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.clients: list[Client] = []
+        self.answers: dict[str, Deferred[Reply] | Exception] = {}
+        self.text = b""
+        self.full: Deferred[None] | Exception | None = None
+
+    def _answer(self, event: str) -> Deferred[Reply]:
+        self.asked.append(event)
+        answer = self.answers.pop(event, None)
+        if isinstance(answer, Exception):
+            raise answer
+        return succeed(OK) if answer is None else answer
+
+    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+        self.clients.append(client)
+        return self._answer("mail")
+
+    def rcptTo(
+        self, client: Client, incoming: Incoming, recipient: str
+    ) -> Deferred[Reply]:
+        return self._answer("rcpt")
+
+    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+        self.text = b""
+        return self
+
+    def write(self, chunk: bytes) -> Deferred[None] | None:
+        self.text += chunk
+        if isinstance(self.full, Exception):
+            raise self.full
+        return self.full
+
+    def finish(self) -> Deferred[Reply]:
+        return self._answer("finish")
+
+    def abort(self) -> None:
+        self.asked.append("abort")
+
+
+def atOnce(check: Callable[[], bool]) -> Deferred[bool]:
+    """
+    For tests there is no need of a thread.
+    """
+    return succeed(check())
+
+
+class Wire(StringTransport):
+    """
+    A transport that is lost as soon as it is closed.
+    """
+
+    def __init__(self, session: ServerSession, peer: IPv4Address | IPv6Address) -> None:
+        super().__init__(peerAddress=peer)
+        self.session = session
+        self.tls: object = None
+        self.isLazy = False
+        self.isAborted = False
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        if not self.isLazy:
+            self.hangUp()
+
+    def abortConnection(self) -> None:
+        self.isAborted = True
+        self.hangUp()
+
+    def hangUp(self) -> None:
+        """
+        The client is gone.
+        """
+        self.session.connectionLost()
+
+    def startTLS(self, creator: object) -> None:
+        self.tls = creator
+
+    def says(self, data: bytes) -> list[bytes]:
+        """
+        @return: The replies to C{data}.
+        """
+        self.session.dataReceived(data)
+        return self.said()
+
+    def said(self) -> list[bytes]:
+        """
+        What was sent since the last time.
+        """
+        lines: list[bytes] = self.value().splitlines()
+        self.clear()
+        return lines
+
+
+class ListenerCase(SynchronousTestCase):
+    """
+    A listener without a network.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.acceptor = FakeAcceptor()
+        verifyObject(IAcceptor, self.acceptor)
+        verifyObject(IMessageSink, self.acceptor)
+        self.listen(SETTINGS)
+
+    def listen(
+        self,
+        settings: ListenerSettings,
+        tls: ReloadingContext | None = None,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        """
+        Begin to listen.
+        """
+        self.factory = SMTPServerFactory(
+            self.clock, settings, self.acceptor, tls, authenticator
+        )
+
+    def connect(self, host: str = "192.0.2.1") -> Wire:
+        """
+        A client that has heard the greeting.
+        """
+        address = (IPv6Address if ":" in host else IPv4Address)("TCP", host, 1234)
+        session = self.factory.buildProtocol(address)
+        assert isinstance(session, ServerSession)
+        wire = Wire(session, address)
+        session.makeConnection(wire)
+        self.assertEqual(wire.said(), [b"220 mx.example ESMTP"])
+        return wire
+
+    def assertGone(self) -> None:
+        """
+        Nothing is left of any connection.
+        """
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.successResultOf(self.factory.stop())
+
+
+class SessionTests(ListenerCase):
+    """
+    Tests for how sessions ask and are answered.
+    """
+
+    def test_interface(self) -> None:
+        """
+        The factory is what sessions think it is.
+        """
+        verifyObject(IListener, self.factory)
+
+    def test_message(self) -> None:
+        """
+        A message is asked about, taken, and acknowledged.
+        """
+        wire = self.connect()
+        self.assertEqual(wire.says(MAIL)[-1][:3], b"354")
+        self.assertEqual(wire.says(b"a\r\n..b\r\n.\r\n"), [b"250 2.0.0 OK"])
+        self.assertEqual(self.acceptor.text, b"a\r\n.b\r\n")
+        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
+        [client] = self.acceptor.clients
+        self.assertEqual(client, Client("192.0.2.1", "c.example"))
+        self.assertEqual(wire.says(b"QUIT\r\n"), [b"221 2.0.0 Bye"])
+        self.assertGone()
+
+    def test_order(self) -> None:
+        """
+        Pipelined commands wait for the answer to the one before (RFC 2920).
+        """
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["mail"] = later
+        self.assertEqual(len(wire.says(b"EHLO c\r\n" + ENVELOPE)), 7)
+        self.assertEqual(wire.says(b"NOOP\r\n"), [])
+        later.callback(Reply(451, "4.7.1", "Not you"))
+        self.assertEqual(
+            wire.said(),
+            [b"451 4.7.1 Not you", b"503 5.5.1 Say MAIL first", b"250 2.0.0 OK"],
+        )
+
+    def test_broken(self) -> None:
+        """
+        What goes wrong on our side is 451, and the conversation goes on.
+        """
+        for event in ("mail", "rcpt", "finish"):
+            wire = self.connect()
+            self.acceptor.answers[event] = OSError("disk")
+            lines = wire.says(MAIL)
+            if event == "finish":
+                lines = wire.says(b".\r\n")
+            codes = {line[:9] for line in lines}
+            self.assertIn(b"451 4.3.0", codes, event)
+            self.assertEqual(wire.says(b"NOOP\r\n"), [b"250 2.0.0 OK"])
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+            wire.hangUp()
+
+    def test_sinkBroken(self) -> None:
+        """
+        A message that can't be kept is refused at its end.
+        """
+        wire = self.connect()
+        wire.says(MAIL)
+        self.acceptor.full = OSError("disk")
+        self.assertEqual(wire.says(b"a\r\n"), [])
+        self.assertEqual(wire.says(b"b\r\n.\r\n")[0][:9], b"451 4.3.0")
+        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "abort"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_flawed(self) -> None:
+        """
+        A message that is refused on the way is aborted at once.
+        """
+        wire = self.connect()
+        wire.says(MAIL)
+        wire.says(b"a\n.\nb")
+        self.assertEqual(self.acceptor.asked[-1], "abort")
+        self.assertEqual(wire.says(b"\r\n.\r\n")[0][:9], b"554 5.6.0")
+
+    def test_backpressure(self) -> None:
+        """
+        While there is no room, no more is read than a little.
+        """
+        wire = self.connect()
+        wire.says(MAIL)
+        full: Deferred[None] = Deferred()
+        self.acceptor.full = full
+        piece = b"a" * 998 + b"\r\n"
+        for _ in range(30):
+            wire.says(piece)
+        self.assertEqual(wire.producerState, "producing")
+        for _ in range(40):
+            wire.says(piece)
+        self.assertEqual(wire.producerState, "paused")
+        self.acceptor.full = None
+        full.callback(None)
+        self.assertEqual(wire.producerState, "producing")
+        # The last line end may still turn out to be the message's.
+        self.assertEqual(len(self.acceptor.text), 70 * len(piece) - 2)
+
+    def test_lostWhileDeciding(self) -> None:
+        """
+        A decision is given up when nobody waits for it any more.
+        """
+        given: list[str] = []
+        wire = self.connect()
+        self.acceptor.answers["mail"] = Deferred(lambda deferred: given.append("up"))
+        wire.says(b"EHLO c\r\n" + ENVELOPE)
+        wire.hangUp()
+        self.assertEqual(given, ["up"])
+        self.assertEqual(self.acceptor.asked, ["mail"])
+        self.assertGone()
+
+    def test_lostInMessage(self) -> None:
+        """
+        Half a message is no message.
+        """
+        wire = self.connect()
+        wire.says(MAIL)
+        wire.says(b"a\r\n")
+        wire.hangUp()
+        self.assertEqual(self.acceptor.asked[-1], "abort")
+        self.assertGone()
+
+    def test_lostWhileAccepting(self) -> None:
+        """
+        A whole message is kept, though the client doesn't hear of it; the
+        connection counts until then.
+        """
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["finish"] = later
+        wire.says(MAIL)
+        wire.says(b".\r\n")
+        wire.hangUp()
+        stopped = self.factory.stop()
+        self.assertNoResult(stopped)
+        later.callback(OK)
+        self.successResultOf(stopped)
+        self.assertEqual(self.acceptor.asked[-1], "finish")
+
+
+class TimeTests(ListenerCase):
+    """
+    Tests for time limits.
+    """
+
+    def test_idle(self) -> None:
+        """
+        Five minutes without a word end the connection (RFC 5321 4.5.3.2.7).
+        """
+        wire = self.connect()
+        self.clock.advance(299)
+        wire.says(b"NOOP\r\n")
+        self.clock.advance(299)
+        self.assertEqual(wire.said(), [])
+        wire.says(b"no whole com")
+        self.clock.advance(1)
+        self.assertEqual(wire.said()[0][:9], b"421 4.4.2")
+        self.assertGone()
+
+    def test_idleInMessage(self) -> None:
+        """
+        Pieces of a message count as words.
+        """
+        wire = self.connect()
+        wire.says(MAIL)
+        for _ in range(5):
+            self.clock.advance(200)
+            self.assertEqual(wire.says(b"a\r\n"), [])
+        self.clock.advance(300)
+        self.assertEqual(wire.said()[0][:9], b"421 4.4.2")
+        self.assertEqual(self.acceptor.asked[-1], "abort")
+
+    def test_ourFault(self) -> None:
+        """
+        The client isn't blamed for the time that we take.
+        """
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["mail"] = later
+        wire.says(b"EHLO c\r\n" + ENVELOPE)
+        self.clock.pump([100] * 10)
+        later.callback(OK)
+        self.assertEqual(wire.said(), [b"250 2.0.0 OK"] * 2)
+
+    def test_longest(self) -> None:
+        """
+        No connection lasts forever.
+        """
+        wire = self.connect()
+        for _ in range(72):
+            self.clock.advance(100)
+            lines = wire.said() or wire.says(b"NOOP\r\n")
+        self.assertEqual(lines[0][:9], b"421 4.4.2")
+        self.assertGone()
+
+    def test_longestWhileAccepting(self) -> None:
+        """
+        The answer to a whole message still comes before the end.
+        """
+        self.listen(replace(SETTINGS, longest=100))
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["finish"] = later
+        wire.says(MAIL)
+        self.clock.advance(99)
+        self.assertEqual(wire.says(b".\r\n"), [])
+        self.clock.advance(1)
+        later.callback(OK)
+        self.assertEqual([line[:3] for line in wire.said()], [b"250", b"421"])
+        self.assertGone()
+
+    def test_deaf(self) -> None:
+        """
+        A client that doesn't let go is cut off.
+        """
+        wire = self.connect()
+        wire.isLazy = True
+        wire.says(b"QUIT\r\n")
+        self.assertFalse(wire.isAborted)
+        self.clock.advance(FAREWELL)
+        self.assertTrue(wire.isAborted)
+        self.assertGone()
+
+
+class ConnectionTests(ListenerCase):
+    """
+    Tests for how many there can be, and how all of it ends.
+    """
+
+    def refused(self, host: str) -> bool:
+        return self.factory.buildProtocol(IPv4Address("TCP", host, 1)) is None
+
+    def test_perAddress(self) -> None:
+        """
+        One address can't take everything; for IPv6, one /64.
+        """
+        wires = [self.connect() for _ in range(3)]
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.assertFalse(self.refused("192.0.2.2"))
+        wires.pop().hangUp()
+        self.assertFalse(self.refused("192.0.2.1"))
+        for wire in wires:
+            wire.hangUp()
+        for n in range(3):
+            self.connect(f"2001:db8::{n}")
+        self.assertTrue(self.refused("2001:db8::ff"))
+        self.assertFalse(self.refused("2001:db8:0:1::1"))
+
+    def test_total(self) -> None:
+        """
+        All together are bounded too.
+        """
+        for n in range(5):
+            self.connect(f"192.0.2.{n}")
+        self.assertTrue(self.refused("192.0.2.99"))
+
+    def test_stop(self) -> None:
+        """
+        Those that wait are told 421 and dropped (RFC 5321 3.8); nobody new
+        comes in.
+        """
+        wire = self.connect()
+        self.successResultOf(self.factory.stop())
+        self.assertEqual(wire.said()[0][:9], b"421 4.3.2")
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopWhileBusy(self) -> None:
+        """
+        A message that is being accepted still is.
+        """
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["finish"] = later
+        wire.says(MAIL)
+        wire.says(b".\r\nNOOP\r\n")
+        stopped = self.factory.stop()
+        self.assertNoResult(stopped)
+        later.callback(OK)
+        self.assertEqual(wire.said(), [b"250 2.0.0 OK", b"421 4.3.2 Going down"])
+        self.successResultOf(stopped)
+
+    def test_stopWhileStuck(self) -> None:
+        """
+        Nothing holds it up for long but a message that is being accepted.
+        """
+        wire = self.connect()
+        self.acceptor.answers["mail"] = Deferred()
+        wire.says(b"EHLO c\r\n" + ENVELOPE)
+        stopped = self.factory.stop()
+        self.assertNoResult(stopped)
+        self.clock.advance(FAREWELL)
+        self.successResultOf(stopped)
+
+
+class AuthenticationTests(ListenerCase):
+    """
+    Tests for AUTH over a session.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        server = ServerSettings(
+            "mx.example", mechanisms=MECHANISMS, authWithoutTLS=True, authRequired=True
+        )
+        self.authenticator = Authenticator(ACCOUNTS, lambda: "nonce", atOnce)
+        self.settings = replace(SETTINGS, server=server)
+        self.listen(self.settings, authenticator=self.authenticator)
+
+    def test_plain(self) -> None:
+        """
+        PLAIN (RFC 4616), right and wrong.
+        """
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n")
+        for password, code in ((b"pen", b"535 5.7.8"), (b"pencil", b"235 2.7.0")):
+            response = base64.b64encode(b"\0user\0" + password)
+            lines = wire.says(b"AUTH PLAIN " + response + b"\r\n")
+            self.assertEqual(lines[0][:9], code)
+        wire.says(ENVELOPE)
+        self.assertEqual(self.acceptor.clients[0].user, "user")
+
+    def test_scram(self) -> None:
+        """
+        SCRAM-SHA-256 from beginning to end (RFC 7677, RFC 4954 4).
+        """
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n")
+        client = ScramClient("user", "pencil", "client")
+        line = b"AUTH SCRAM-SHA-256 " + base64.b64encode(client.initial())
+        while (reply := wire.says(line + b"\r\n")[0]).startswith(b"334 "):
+            response = client.respond(base64.b64decode(reply[4:]))
+            line = b"*" if response is None else base64.b64encode(response)
+        self.assertEqual(reply, b"235 2.7.0 Authenticated")
+        self.assertTrue(client.satisfied)
+
+    def test_againAfterFailure(self) -> None:
+        """
+        Each AUTH begins its own exchange.
+        """
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n")
+        wire.says(b"AUTH LOGIN\r\n")
+        self.assertEqual(wire.says(b"*\r\n")[0][:9], b"501 5.7.0")
+        self.assertEqual(wire.says(b"AUTH LOGIN\r\n"), [b"334 VXNlcm5hbWU6"])
+
+    def test_broken(self) -> None:
+        """
+        If passwords can't be checked, the client tries again later (RFC 4954
+        4.7.6).
+        """
+
+        def broken(check: Callable[[], bool]) -> Deferred[bool]:
+            raise OSError("no threads")
+
+        self.listen(
+            self.settings, authenticator=Authenticator(ACCOUNTS, lambda: "n", broken)
+        )
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n")
+        self.assertEqual(wire.says(b"AUTH PLAIN AGEAYg==\r\n")[0][:9], b"454 4.7.0")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_lostWhileChecking(self) -> None:
+        """
+        A client that leaves doesn't leave anything behind.
+        """
+        stuck = Authenticator(ACCOUNTS, lambda: "n", lambda check: Deferred())
+        self.listen(self.settings, authenticator=stuck)
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n")
+        self.assertEqual(wire.says(b"AUTH PLAIN AGEAYg==\r\n"), [])
+        wire.hangUp()
+        self.assertGone()
+
+
+class STARTTLSTests(ListenerCase):
+    """
+    Tests for STARTTLS over a session.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        server = ServerSettings("mx.example", starttls=True)
+        folder = Path(self.mktemp())
+        self.tls = ReloadingContext(*writeCertificate(folder, "mx.example"))
+        self.listen(replace(SETTINGS, server=server), self.tls)
+
+    def test_starttls(self) -> None:
+        """
+        TLS begins behind the reply (RFC 3207 4).
+        """
+        wire = self.connect()
+        self.assertEqual(wire.says(b"EHLO c\r\nSTARTTLS\r\n")[-1][:3], b"220")
+        self.assertIs(wire.tls, self.tls)
+        self.assertEqual(wire.says(ENVELOPE)[0], b"503 5.5.1 Say EHLO first")
+
+    def test_injection(self) -> None:
+        """
+        Plaintext behind STARTTLS ends the connection before there is TLS.
+        """
+        wire = self.connect()
+        self.assertEqual(wire.says(b"STARTTLS\r\nEHLO c\r\n")[-1][:9], b"421 4.7.0")
+        self.assertIsNone(wire.tls)
+        self.assertGone()
+
+
+class LoopbackTests(TestCase):
+    """
+    Tests with a client that others have written, and real TLS.
+    """
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.acceptor = FakeAcceptor()
+        self.folder = Path(self.mktemp())
+        self.certFile, self.keyFile = writeCertificate(self.folder, "localhost")
+
+    def listen(self, server: ServerSettings) -> int:
+        """
+        @return: The port.
+        """
+        assert IReactorTCP.providedBy(reactor) and IReactorTime.providedBy(reactor)
+        authenticator = Authenticator(ACCOUNTS, lambda: "nonce", deferToThread)
+        factory = SMTPServerFactory(
+            reactor,
+            ListenerSettings(server),
+            self.acceptor,
+            ReloadingContext(self.certFile, self.keyFile),
+            authenticator,
+        )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(factory.stop)
+        self.addCleanup(port.stopListening)
+        address = port.getHost()
+        assert isinstance(address, IPv4Address)
+        return address.port
+
+    def submit(self, port: int) -> None:
+        """
+        What a mail program does; in a thread.
+        """
+        context = ssl.create_default_context(cafile=str(self.certFile))
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+            client._host = "localhost"  # type: ignore[attr-defined]
+            client.ehlo("c.example")
+            client.starttls(context=context)
+            client.login("user", "pencil")
+            message = b"Subject: x\r\n\r\n" + b".\r\n..\r\n" * 50_000
+            client.sendmail("a@a.example", ["b@b.example"], message)
+            client.sendmail("a@a.example", ["b@b.example"], message)
+
+    async def test_submission(self) -> None:
+        """
+        STARTTLS, AUTH and large messages over TCP.
+        """
+        server = ServerSettings(
+            "mx.example",
+            starttls=True,
+            tlsRequired=True,
+            mechanisms=MECHANISMS,
+            authRequired=True,
+        )
+        await deferToThread(self.submit, self.listen(server))
+        expected = b"Subject: x\r\n\r\n" + b".\r\n..\r\n" * 50_000
+        self.assertEqual(self.acceptor.text, expected)
+        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"] * 2)
+        client = self.acceptor.clients[0]
+        self.assertEqual(client.user, "user")
+        self.assertRegex(client.tls, r"\ATLSv1\.3 TLS_")
