@@ -5,7 +5,7 @@ What SMTP conversations are about.  No I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
@@ -88,3 +88,38 @@ class TLSMode(Enum):
     REQUIRED = auto()
     OPPORTUNISTIC = auto()
     SKIP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What a smarthost knows us by.
+    """
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """
+    How many seconds a client waits for what (RFC 5321 4.5.3.2).
+
+    @ivar command: For the replies to EHLO, STARTTLS, AUTH and RSET.
+    @ivar block: For the other side to take the next part of a message.
+    @ivar end: For the reply to the end of a message.
+    @ivar quit: For the other side to say goodbye and hang up.
+    @ivar session: For all of it.
+    """
+
+    connect: float = 30
+    greeting: float = 300
+    handshake: float = 60
+    command: float = 300
+    mail: float = 300
+    recipient: float = 300
+    data: float = 120
+    block: float = 180
+    end: float = 600
+    quit: float = 5
+    session: float = 1800

@@ -1,0 +1,314 @@
+"""
+Tests for L{moxtls.outbound.classify}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.outbound.classify import (
+    Classified,
+    certificateFailure,
+    classify,
+    troubleFailure,
+)
+from moxtls.outbound.records import (
+    STARTTLS,
+    DANEVerdict,
+    SessionRecord,
+    TLSTrouble,
+    Verification,
+)
+from moxtls.tlsrpt.results import Failure, ResultType
+from tests.certificates import good
+
+Kind = TLSTrouble.Kind
+CHAIN = (good().certificate,)
+GOOD = Verification(CHAIN, (), True)
+UNTRUSTED = Verification(CHAIN, ((18, 0),), True)
+SEEN = SessionRecord("192.0.2.1", "192.0.2.2", "mx.example", "mx.helo.example")
+
+
+def failure(resultType: ResultType, reason: str = "") -> Failure:
+    """
+    As all failures of C{SEEN} look.
+    """
+    return Failure(
+        resultType,
+        reason,
+        sendingIP="192.0.2.1",
+        mxHostname="mx.example",
+        mxHELO="mx.helo.example",
+        receivingIP="192.0.2.2",
+    )
+
+
+def counts(*failures: Failure) -> Counter[Failure]:
+    return Counter(failures)
+
+
+NOT_TRUSTED = failure(ResultType.CERTIFICATE_NOT_TRUSTED)
+
+
+class ClassifyTests(SynchronousTestCase):
+    """
+    Tests for L{classify}.
+    """
+
+    def both(
+        self, succeeded: int, failed: int, resultType: ResultType, reason: str = ""
+    ) -> Classified:
+        one = counts(failure(resultType, reason))
+        return Classified(succeeded, failed, one, one)
+
+    def test_nothing(self) -> None:
+        """
+        A session that didn't get as far as TLS says nothing.
+        """
+        self.assertEqual(classify(SEEN), Classified())
+
+    def test_notOffered(self) -> None:
+        """
+        No STARTTLS where it was optional: told, but no session failed
+        (RFC 8460 4.3.1).
+        """
+        record = replace(SEEN, starttls=STARTTLS.NOT_OFFERED)
+        self.assertEqual(
+            classify(record), self.both(0, 0, ResultType.STARTTLS_NOT_SUPPORTED)
+        )
+
+    def test_refused(self) -> None:
+        """
+        A refused STARTTLS failed the session, with the code as the reason.
+        """
+        record = replace(SEEN, starttls=STARTTLS.REFUSED, code=454)
+        self.assertEqual(
+            classify(record),
+            self.both(
+                0,
+                1,
+                ResultType.STARTTLS_NOT_SUPPORTED,
+                "smtp-starttls-reply-code-454",
+            ),
+        )
+
+    def test_injected(self) -> None:
+        """
+        Plaintext behind STARTTLS failed the session.
+        """
+        record = replace(SEEN, starttls=STARTTLS.INJECTED)
+        self.assertEqual(
+            classify(record),
+            self.both(
+                0, 1, ResultType.VALIDATION_FAILURE, "starttls-plaintext-injection"
+            ),
+        )
+
+    def test_broken(self) -> None:
+        """
+        A broken handshake is told to both.
+        """
+        trouble = TLSTrouble(Kind.REMOTE_ALERT, 70)
+        record = replace(SEEN, starttls=STARTTLS.BROKEN, trouble=trouble)
+        self.assertEqual(
+            classify(record),
+            self.both(
+                0,
+                1,
+                ResultType.VALIDATION_FAILURE,
+                "tls-remote-alert-70-protocol-version-not-supported",
+            ),
+        )
+
+    def completed(
+        self,
+        verification: Verification = GOOD,
+        dane: DANEVerdict = DANEVerdict.NOT_ASKED,
+        enforced: bool = False,
+        trouble: TLSTrouble | None = None,
+    ) -> Classified:
+        return classify(
+            replace(
+                SEEN,
+                starttls=STARTTLS.COMPLETED,
+                verification=verification,
+                dane=dane,
+                enforced=enforced,
+                trouble=trouble,
+            )
+        )
+
+    def test_good(self) -> None:
+        """
+        A success, and nothing to tell.
+        """
+        self.assertEqual(self.completed(), Classified(1, 0))
+        self.assertEqual(self.completed(dane=DANEVerdict.MATCHED), Classified(1, 0))
+
+    def test_unenforced(self) -> None:
+        """
+        A bad certificate that nobody minds: a success, and told to the
+        recipient domain only.
+        """
+        self.assertEqual(
+            self.completed(UNTRUSTED), Classified(1, 0, counts(NOT_TRUSTED))
+        )
+
+    def test_enforced(self) -> None:
+        """
+        A bad certificate under MTA-STS: a failure of both, told once.
+        """
+        self.assertEqual(
+            self.completed(UNTRUSTED, enforced=True),
+            Classified(0, 1, counts(NOT_TRUSTED)),
+        )
+
+    def test_dane(self) -> None:
+        """
+        A mismatch is told to the host only, enforced or not.
+        """
+        for verdict, reason in (
+            (DANEVerdict.NO_MATCH, "dane-no-match"),
+            (DANEVerdict.NO_MATCH_WITH_ERRORS, "dane-no-match+errors"),
+        ):
+            mismatch = counts(failure(ResultType.VALIDATION_FAILURE, reason))
+            for enforced in (False, True):
+                self.assertEqual(
+                    self.completed(dane=verdict, enforced=enforced),
+                    Classified(1 - enforced, int(enforced), Counter(), mismatch),
+                )
+
+    def test_daneAndWebPKI(self) -> None:
+        """
+        With DANE the Web PKI is looked at all the same.
+        """
+        self.assertEqual(
+            self.completed(UNTRUSTED, DANEVerdict.MATCHED),
+            Classified(1, 0, counts(NOT_TRUSTED)),
+        )
+
+    def test_alertBehindHandshake(self) -> None:
+        """
+        An alert as the first thing behind the handshake takes the success
+        back.
+        """
+        seen = self.completed(UNTRUSTED, trouble=TLSTrouble(Kind.REMOTE_ALERT, 116))
+        alert = failure(
+            ResultType.VALIDATION_FAILURE, "tls-remote-alert-116-certificate-required"
+        )
+        self.assertEqual(
+            seen, Classified(0, 1, counts(NOT_TRUSTED, alert), counts(alert))
+        )
+
+
+class CertificateFailureTests(SynchronousTestCase):
+    """
+    Tests for L{certificateFailure}.
+    """
+
+    def words(
+        self, *errors: int, nameMatches: bool = True, noRoots: bool = False
+    ) -> tuple[ResultType, str] | None:
+        objections = tuple((error, 0) for error in errors)
+        return certificateFailure(Verification(CHAIN, objections, nameMatches, noRoots))
+
+    def test_good(self) -> None:
+        """
+        Nothing to object to.
+        """
+        self.assertIsNone(self.words())
+
+    def test_errors(self) -> None:
+        """
+        Each of OpenSSL's errors has its words (RFC 8460 4.3.1).
+        """
+        notTrusted = ResultType.CERTIFICATE_NOT_TRUSTED
+        for error, expected in {
+            9: (ResultType.CERTIFICATE_EXPIRED, ""),
+            10: (ResultType.CERTIFICATE_EXPIRED, ""),
+            18: (notTrusted, ""),
+            19: (notTrusted, ""),
+            20: (notTrusted, ""),
+            21: (notTrusted, ""),
+            22: (notTrusted, "too-many-intermediates"),
+            25: (notTrusted, "too-many-intermediates"),
+            26: (notTrusted, "incompatible-key-usage"),
+            29: (notTrusted, "parent-subject-child-issuer-mismatch"),
+            32: (notTrusted, "not-authorized-to-sign"),
+            79: (notTrusted, "not-authorized-to-sign"),
+            47: (notTrusted, "ca-not-authorized-for-this-name"),
+            62: (ResultType.CERTIFICATE_HOST_MISMATCH, ""),
+            68: (notTrusted, "openssl-verify-error-68"),
+            4711: (notTrusted, "openssl-verify-error-4711"),
+            1: (ResultType.VALIDATION_FAILURE, "openssl-verify-error-1"),
+        }.items():
+            self.assertEqual(self.words(error), expected, error)
+
+    def test_order(self) -> None:
+        """
+        Of several objections one is told: expiry before faults of the chain
+        before the name before the lack of trust.
+        """
+        self.assertEqual(
+            self.words(18, 10, nameMatches=False),
+            (ResultType.CERTIFICATE_EXPIRED, ""),
+        )
+        self.assertEqual(
+            self.words(20, 25, nameMatches=False),
+            (ResultType.CERTIFICATE_NOT_TRUSTED, "too-many-intermediates"),
+        )
+        self.assertEqual(
+            self.words(18, nameMatches=False),
+            (ResultType.CERTIFICATE_HOST_MISMATCH, ""),
+        )
+        self.assertEqual(
+            self.words(nameMatches=False), (ResultType.CERTIFICATE_HOST_MISMATCH, "")
+        )
+
+    def test_noRoots(self) -> None:
+        """
+        It isn't the server's fault that we trust nobody.
+        """
+        self.assertEqual(
+            self.words(20, noRoots=True),
+            (ResultType.CERTIFICATE_NOT_TRUSTED, "no-system-roots"),
+        )
+
+    def test_noCertificate(self) -> None:
+        """
+        No certificate is neither trusted nor for the wrong host.
+        """
+        self.assertEqual(
+            certificateFailure(Verification((), (), False)),
+            (ResultType.VALIDATION_FAILURE, "no-certificate"),
+        )
+
+
+class TroubleFailureTests(SynchronousTestCase):
+    """
+    Tests for L{troubleFailure}.
+    """
+
+    def test_reasons(self) -> None:
+        """
+        All of them are validation failures, with their reasons.
+        """
+        for trouble, reason in (
+            (
+                TLSTrouble(Kind.REMOTE_ALERT, 48),
+                "tls-remote-alert-48-unknown-certificate-authority",
+            ),
+            (TLSTrouble(Kind.REMOTE_ALERT, 200), "tls-remote-alert-200"),
+            (TLSTrouble(Kind.REMOTE_ALERT), "tls-remote-error"),
+            (TLSTrouble(Kind.LOCAL_ALERT, 40), "tls-local-alert-40-handshake-failure"),
+            (TLSTrouble(Kind.NOT_TLS), "tls-record-header-error"),
+            (TLSTrouble(Kind.TIMEOUT), "io-timeout-during-handshake"),
+            (TLSTrouble(Kind.CLOSED), "connection-closed-during-handshake"),
+            (TLSTrouble(Kind.OTHER, None, "odd"), ""),
+        ):
+            self.assertEqual(
+                troubleFailure(trouble), (ResultType.VALIDATION_FAILURE, reason)
+            )

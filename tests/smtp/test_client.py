@@ -1,0 +1,740 @@
+"""
+Tests for L{moxtls.smtp.client} and what it is made of.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.outbound.records import STARTTLS
+from moxtls.smtp.body import DotStuffing
+from moxtls.smtp.client import (
+    Awaiting,
+    Cause,
+    Conversation,
+    Ended,
+    Event,
+    Ready,
+    Send,
+    SendBody,
+    StartTLS,
+    Transferred,
+)
+from moxtls.smtp.extensions import (
+    Extensions,
+    mailCommand,
+    parseExtensions,
+    portions,
+    refusal,
+)
+from moxtls.smtp.replies import (
+    LONGEST_LINE,
+    MOST_LINES,
+    MalformedReply,
+    ReplyReader,
+    parseReply,
+)
+from moxtls.smtp.values import Credentials, Reply, TLSMode, Transaction
+
+FEW = settings(max_examples=100, deadline=None)
+HELLO = b"220 mx.example ESMTP\r\n"
+
+
+def transaction(
+    *recipients: str,
+    sender: str = "a@us.example",
+    eightBit: bool = False,
+    smtputf8: bool = False,
+    requireTLS: bool = False,
+) -> Transaction:
+    return Transaction(
+        sender,
+        recipients or ("b@example.org",),
+        Path("message"),
+        1000,
+        eightBit,
+        smtputf8,
+        requireTLS,
+    )
+
+
+def ehlo(*extensions: str) -> bytes:
+    """
+    A reply to EHLO.
+    """
+    lines = [f"250-{each}\r\n" for each in ("mx.example", *extensions)]
+    return ("".join(lines) + "250 HELP\r\n").encode()
+
+
+class ReplyTests(SynchronousTestCase):
+    """
+    Tests for L{ReplyReader} and L{parseReply}.
+    """
+
+    def read(self, data: bytes) -> list[Reply]:
+        reader = ReplyReader()
+        reader.feed(data)
+        replies = []
+        while (lines := reader.next()) is not None:
+            replies.append(parseReply(lines))
+        return replies
+
+    def test_enhanced(self) -> None:
+        """
+        RFC 2034 4: the enhanced status code is taken out of all lines, if it
+        is of the reply's class.
+        """
+        self.assertEqual(
+            self.read(b"550-5.1.1 no\r\n550 5.1.1 who?\r\n250 5.1.1 odd\r\n250\r\n"),
+            [
+                Reply(550, "5.1.1", "no\nwho?"),
+                Reply(250, "", "5.1.1 odd"),
+                Reply(250),
+            ],
+        )
+
+    def test_malformed(self) -> None:
+        """
+        What is no reply is an error (RFC 5321 4.2); so is a bare line feed
+        (RFC 5321 2.3.8).
+        """
+        for data in (
+            b"hello\r\n",
+            b"25\r\n",
+            b"100 x\r\n",
+            b"250x\r\n",
+            b"250-a\r\n251 b\r\n",
+            b"250 a\n250 b\r\n",
+            b"\n",
+            b"250 " + b"a" * LONGEST_LINE,
+            b"250-a\r\n" * MOST_LINES + b"250 a\r\n",
+            (b"250-" + b"a" * 2000 + b"\r\n") * 40,
+        ):
+            self.assertRaises(MalformedReply, self.read, data)
+
+    def test_incomplete(self) -> None:
+        """
+        Nothing comes before the reply is complete.
+        """
+        self.assertEqual(self.read(b"250-a\r\n250 b\r"), [])
+
+    @FEW
+    @given(st.binary(max_size=300), st.lists(st.integers(0, 300)))
+    def test_anyBytes(self, data: bytes, cuts: list[int]) -> None:
+        """
+        Whatever comes, in whatever pieces, is the same replies or an error.
+        """
+
+        def outcome(pieces: list[bytes]) -> list[Reply] | str:
+            reader, found = ReplyReader(), []
+            try:
+                for piece in pieces:
+                    reader.feed(piece)
+                    while (lines := reader.next()) is not None:
+                        found.append(parseReply(lines))
+            except MalformedReply as why:
+                return str(why)
+            return found
+
+        edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
+        self.assertEqual(outcome([data]), outcome(pieces))
+
+
+class BodyTests(SynchronousTestCase):
+    """
+    Tests for L{DotStuffing}.
+    """
+
+    def encode(self, parts: list[bytes]) -> bytes:
+        encoding = DotStuffing()
+        return b"".join(map(encoding.feed, parts)) + encoding.end()
+
+    def decode(self, data: bytes) -> bytes:
+        """
+        As RFC 5321 4.5.2 tells receivers to.
+        """
+        lines = data.split(b"\r\n")
+        end = lines.index(b".")
+        self.assertEqual(lines[end + 1 :], [b""])
+        return b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:end])
+
+    @FEW
+    @given(
+        st.lists(st.sampled_from([b".", b"..", b"\r\n", b"a", b".\r\n", b"\r\n."])),
+        st.lists(st.integers(0, 60)),
+    )
+    def test_sameBytes(self, tokens: list[bytes], cuts: list[int]) -> None:
+        """
+        RFC 5321 4.5.2: what the receiver decodes is what was there, wherever
+        the parts were cut.
+        """
+        message = b"".join(tokens) + b"\r\n"
+        edges = [0, *sorted(min(cut, len(message)) for cut in cuts), len(message)]
+        parts = [message[a:b] for a, b in itertools.pairwise(edges)]
+        self.assertEqual(self.decode(self.encode(parts)), message)
+
+    @FEW
+    @given(st.lists(st.sampled_from([b".", b"\r", b"\n", b"a", b"\r\n"])))
+    def test_oneEnd(self, tokens: list[bytes]) -> None:
+        """
+        RFC 5321 2.3.8: whatever is in a message, nobody finds an end of it
+        but us, and no bare CR or LF is left.
+        """
+        data = self.encode(tokens)
+        plain = data.replace(b"\r\n", b"")
+        self.assertFalse({10, 13} & set(plain))
+        self.decode(data)
+
+    def test_edges(self) -> None:
+        """
+        Nothing at all, and a last line without an end.
+        """
+        self.assertEqual(self.encode([]), b".\r\n")
+        self.assertEqual(self.encode([b"a"]), b"a\r\n.\r\n")
+        self.assertEqual(self.encode([b"a\r\n"]), b"a\r\n.\r\n")
+        self.assertEqual(self.encode([b"a\r"]), b"a\r\n.\r\n")
+
+
+ALL = Extensions(
+    size=2000, eightBit=True, smtputf8=True, requireTLS=True, pipelining=True
+)
+
+
+class ExtensionTests(SynchronousTestCase):
+    """
+    Tests for L{moxtls.smtp.extensions}.
+    """
+
+    def test_parse(self) -> None:
+        """
+        Keywords in any case, known ones only.
+        """
+        reader = ReplyReader()
+        reader.feed(
+            ehlo(
+                "pipelining",
+                "Size 10",
+                "8bitMIME",
+                "SMTPUTF8",
+                "EnhancedStatusCodes",
+                "RequireTLS",
+                "StartTLS",
+                "auth plain Login",
+                "LIMITS rcptmax=5 MAILMAX=0 RCPTDOMAINMAX=x FOO=1",
+                "XYZZY",
+                "",
+            )
+        )
+        lines = reader.next()
+        assert lines is not None
+        self.assertEqual(
+            parseExtensions(lines),
+            Extensions(
+                pipelining=True,
+                size=10,
+                eightBit=True,
+                smtputf8=True,
+                enhancedCodes=True,
+                requireTLS=True,
+                startTLS=True,
+                auth=frozenset({"PLAIN", "LOGIN"}),
+                rcptMax=5,
+            ),
+        )
+
+    def test_noLimit(self) -> None:
+        """
+        RFC 1870 4: SIZE without a number, or with 0, is no limit.
+        """
+        for said in (b"250-hi\r\n250 SIZE", b"250-hi\r\n250 SIZE 0"):
+            lines = tuple(said.split(b"\r\n"))
+            self.assertEqual(parseExtensions(lines).size, 0)
+
+    def test_refusals(self) -> None:
+        """
+        What a server can't do is refused without asking: SIZE (RFC 1870),
+        8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689 4.2.1).
+        """
+        for mail, known, status in (
+            (transaction(), ALL, None),
+            (transaction(), Extensions(), None),
+            (transaction(), Extensions(size=0), None),
+            (transaction(), Extensions(size=1000), None),
+            (transaction(), Extensions(size=999), "5.3.4"),
+            (transaction(eightBit=True), Extensions(), "5.6.3"),
+            (transaction(eightBit=True), ALL, None),
+            (transaction(smtputf8=True), Extensions(), "5.6.7"),
+            (transaction("ü@example.org"), Extensions(), "5.6.7"),
+            (transaction("ü@example.org"), ALL, None),
+            (transaction(requireTLS=True), Extensions(), "5.7.30"),
+            (transaction(requireTLS=True), ALL, None),
+            (transaction(sender="a\r\nDATA"), ALL, "5.1.7"),
+        ):
+            reply = refusal(mail, known, True)
+            self.assertEqual(reply and reply.enhanced, status)
+            self.assertTrue(reply is None or reply.permanent)
+
+    def test_requireTLSWithoutTLS(self) -> None:
+        """
+        RFC 8689 4.2.1: 5.7.10 where there is no TLS at all.
+        """
+        reply = refusal(transaction(requireTLS=True), ALL, False)
+        self.assertEqual(reply and reply.enhanced, "5.7.10")
+
+    def test_mail(self) -> None:
+        """
+        MAIL has the parameters that are needed and known.
+        """
+        everything = transaction(eightBit=True, smtputf8=True, requireTLS=True)
+        self.assertEqual(
+            mailCommand(everything, ALL),
+            "MAIL FROM:<a@us.example> SIZE=1000 BODY=8BITMIME SMTPUTF8 REQUIRETLS",
+        )
+        self.assertEqual(
+            mailCommand(transaction(sender=""), Extensions()), "MAIL FROM:<>"
+        )
+        self.assertEqual(
+            mailCommand(transaction(), ALL), "MAIL FROM:<a@us.example> SIZE=1000"
+        )
+
+    def test_portions(self) -> None:
+        """
+        RFC 9422: recipients, and their domains, go in as many transactions
+        as the limits make it.
+        """
+        mail = transaction("a@x", "b@x", "c@y", "d@X")
+        for known, parts in (
+            (Extensions(), [4]),
+            (Extensions(rcptMax=3), [3, 1]),
+            (Extensions(rcptDomainMax=1), [2, 1, 1]),
+            (Extensions(rcptMax=1, rcptDomainMax=1), [1, 1, 1, 1]),
+        ):
+            found = portions(mail, known)
+            self.assertEqual([len(part.recipients) for part in found], parts)
+            together = tuple(each for part in found for each in part.recipients)
+            self.assertEqual(together, mail.recipients)
+
+
+class ConversationCase(SynchronousTestCase):
+    """
+    Talks to a L{Conversation}.
+    """
+
+    def conversation(
+        self, mode: TLSMode = TLSMode.OPPORTUNISTIC, login: Credentials | None = None
+    ) -> Conversation:
+        return Conversation("us.example", mode, login)
+
+    def ready(self, *extensions: str) -> Conversation:
+        """
+        One that is ready for mail.
+        """
+        talk = self.conversation(TLSMode.SKIP)
+        talk.receive(HELLO)
+        self.assertEqual(talk.receive(ehlo(*extensions)), [Ready()])
+        return talk
+
+    def secured(self, login: Credentials | None = None) -> Conversation:
+        """
+        One that has just come to TLS.
+        """
+        talk = self.conversation(TLSMode.REQUIRED, login)
+        for said in (HELLO, ehlo("STARTTLS", "SIZE 1"), b"220 go\r\n"):
+            events = talk.receive(said)
+        self.assertEqual(events, [StartTLS()])
+        self.assertEqual(talk.secured(), [Send(b"EHLO us.example\r\n")])
+        return talk
+
+    def assertEnded(self, events: list[Event], cause: Cause) -> Ended:
+        last = events[-1]
+        assert isinstance(last, Ended)
+        self.assertIs(last.cause, cause)
+        return last
+
+    def replies(self, events: list[Event]) -> list[int]:
+        """
+        The codes that a transaction ended with.
+        """
+        (found,) = [each for each in events if isinstance(each, Transferred)]
+        return [each.reply.code for each in found.replies]
+
+
+class OpeningTests(ConversationCase):
+    """
+    From the greeting to the first transaction.
+    """
+
+    def test_greeting(self) -> None:
+        """
+        The first word of the greeting is what the host calls itself.
+        """
+        for said, name in (
+            (b"220 mx.example ESMTP id 4711\r\n", "mx.example"),
+            (b"220-mx.example\r\n220 and more\r\n", "mx.example"),
+            (b"220\r\n", ""),
+        ):
+            talk = self.conversation()
+            self.assertEqual(talk.receive(said), [Send(b"EHLO us.example\r\n")])
+            self.assertEqual(talk.helo, name)
+
+    def test_helo(self) -> None:
+        """
+        RFC 5321 3.2: HELO for servers that don't know EHLO, for certain codes
+        and before TLS only.
+        """
+        for code in (500, 501, 502, 503, 504):
+            talk = self.conversation()
+            talk.receive(HELLO)
+            events = talk.receive(b"%d what?\r\n" % code)
+            self.assertEqual(events, [Send(b"HELO us.example\r\n")])
+            self.assertEqual(talk.receive(b"250 hi\r\n"), [Ready()])
+            self.assertIs(talk.starttls, STARTTLS.NOT_OFFERED)
+            self.assertEqual(talk.extensions, Extensions())
+        for code in (421, 451, 550, 554):
+            talk = self.conversation()
+            talk.receive(HELLO)
+            self.assertEnded(talk.receive(b"%d no\r\n" % code), Cause.REFUSED)
+
+    def test_noHELOBehindTLS(self) -> None:
+        """
+        Behind TLS nothing but EHLO will do.
+        """
+        talk = self.secured()
+        self.assertEnded(talk.receive(b"502 what?\r\n"), Cause.REFUSED)
+
+    def test_heloRefused(self) -> None:
+        """
+        A server that takes neither.
+        """
+        talk = self.conversation()
+        talk.receive(HELLO)
+        talk.receive(b"502 what?\r\n")
+        self.assertEnded(talk.receive(b"550 no\r\n"), Cause.REFUSED)
+
+    def test_forgets(self) -> None:
+        """
+        RFC 3207 4.2: nothing that was said before TLS counts behind it.
+        """
+        talk = self.secured()
+        self.assertTrue(talk.secure)
+        self.assertIsNone(talk.extensions.size)
+        self.assertEqual(talk.receive(ehlo("SIZE 7")), [Ready()])
+        self.assertEqual(talk.extensions.size, 7)
+
+    def test_injection(self) -> None:
+        """
+        RFC 3207 6: whatever comes behind the 220, if only a byte, ends it.
+        """
+        for behind in (b"2", b"250 ok\r\n", b"\x16\x03\x03"):
+            talk = self.conversation(TLSMode.REQUIRED)
+            talk.receive(HELLO)
+            talk.receive(ehlo("STARTTLS"))
+            events = talk.receive(b"220 go\r\n" + behind)
+            self.assertEnded(events, Cause.INJECTED)
+            self.assertEqual(len(events), 1)
+            self.assertIs(talk.starttls, STARTTLS.INJECTED)
+            self.assertEqual(talk.receive(b"250 ok\r\n"), [])
+
+    def test_answersInAdvance(self) -> None:
+        """
+        What was said before the command is no answer to it: neither to
+        STARTTLS nor to anything else.
+        """
+        for early in (b"220 go\r\n", b"250 ok\r\n", b"2"):
+            talk = self.conversation(TLSMode.REQUIRED)
+            talk.receive(HELLO)
+            events = talk.receive(ehlo("STARTTLS") + early)
+            self.assertEnded(events, Cause.MALFORMED)
+            self.assertEqual([e for e in events if isinstance(e, Send)], [])
+        talk = self.conversation()
+        self.assertEnded(talk.receive(HELLO + ehlo()), Cause.MALFORMED)
+
+    def test_startTLSClosing(self) -> None:
+        """
+        421 to STARTTLS is a refusal of TLS like others.
+        """
+        talk = self.conversation(TLSMode.REQUIRED)
+        talk.receive(HELLO)
+        talk.receive(ehlo())
+        self.assertEnded(talk.receive(b"421 busy\r\n"), Cause.NO_TLS)
+        self.assertEqual((talk.starttls, talk.code), (STARTTLS.REFUSED, 421))
+
+    def test_login(self) -> None:
+        """
+        RFC 4954, RFC 4616: PLAIN in one step; LOGIN in three where that is
+        all there is.
+        """
+        login = Credentials("user", "secret")
+        talk = self.secured(login)
+        plain = base64.b64encode(b"\0user\0secret")
+        self.assertEqual(
+            talk.receive(ehlo("AUTH LOGIN PLAIN")),
+            [Send(b"AUTH PLAIN " + plain + b"\r\n")],
+        )
+        self.assertEqual(talk.receive(b"235 ok\r\n"), [Ready()])
+        talk = self.secured(login)
+        said = []
+        for reply in (ehlo("AUTH LOGIN"), b"334 VXNlcg==\r\n", b"334 UGFzcw==\r\n"):
+            said += talk.receive(reply)
+        self.assertEqual(
+            said,
+            [
+                Send(b"AUTH LOGIN\r\n"),
+                Send(base64.b64encode(b"user") + b"\r\n"),
+                Send(base64.b64encode(b"secret") + b"\r\n"),
+            ],
+        )
+        self.assertEqual(talk.receive(b"334 Kw==\r\n"), [Send(b"*\r\n")])
+        self.assertEnded(talk.receive(b"501 as you like\r\n"), Cause.LOGIN)
+
+    def test_noLogin(self) -> None:
+        """
+        Wrong credentials, a challenge that is none, no mechanism, no TLS.
+        """
+        login = Credentials("user", "secret")
+        talk = self.secured(login)
+        talk.receive(ehlo("AUTH PLAIN"))
+        self.assertEnded(talk.receive(b"535 5.7.8 no\r\n"), Cause.LOGIN)
+        talk = self.secured(login)
+        talk.receive(ehlo("AUTH LOGIN"))
+        self.assertEqual(talk.receive(b"334 !\r\n"), [Send(b"*\r\n")])
+        talk = self.secured(login)
+        self.assertEnded(talk.receive(ehlo("AUTH CRAM-MD5")), Cause.LOGIN)
+        talk = self.conversation(TLSMode.SKIP, login)
+        talk.receive(HELLO)
+        self.assertEnded(talk.receive(ehlo("AUTH PLAIN")), Cause.LOGIN)
+
+    @FEW
+    @given(
+        st.lists(
+            st.one_of(
+                st.binary(max_size=40),
+                st.sampled_from(
+                    [HELLO, ehlo("STARTTLS"), ehlo("PIPELINING"), b"220 go\r\n"]
+                ),
+                st.sampled_from(
+                    [b"250 ok\r\n", b"354 go\r\n", b"421 bye\r\n", b"550 no\r\n"]
+                ),
+            )
+        ),
+        st.sampled_from([TLSMode.SKIP, TLSMode.REQUIRED, TLSMode.OPPORTUNISTIC]),
+    )
+    def test_hostile(self, pieces: list[bytes], mode: TLSMode) -> None:
+        """
+        Whatever a server says, a conversation goes on or ends, once; it never
+        raises, and asks for nothing unreasonable.
+        """
+        talk = self.conversation(mode)
+        seen: list[Event] = []
+        for piece in pieces:
+            events = talk.receive(piece)
+            seen += events
+            if StartTLS() in events:
+                seen += talk.secured()
+            if SendBody() in events and talk.awaiting is Awaiting.BODY:
+                talk.finish()
+            if talk.usable:
+                seen += talk.begin(transaction("b@example.org", "c@example.org"))
+        ends = [index for index, each in enumerate(seen) if isinstance(each, Ended)]
+        self.assertEqual(ends, [len(seen) - 1] if talk.over else [])
+
+
+class TransactionTests(ConversationCase):
+    """
+    MAIL, RCPT, DATA.
+    """
+
+    def said(self, events: list[Event]) -> bytes:
+        return b"".join(each.data for each in events if isinstance(each, Send))
+
+    def test_oneByOne(self) -> None:
+        """
+        Without PIPELINING each command waits for the reply to the last.
+        """
+        talk = self.ready()
+        mail = transaction("b@example.org", "c@example.org")
+        steps: list[tuple[bytes, bytes]] = [
+            (b"250 ok\r\n", b"RCPT TO:<b@example.org>\r\n"),
+            (b"250 ok\r\n", b"RCPT TO:<c@example.org>\r\n"),
+            (b"550 no\r\n", b"DATA\r\n"),
+        ]
+        self.assertEqual(self.said(talk.begin(mail)), b"MAIL FROM:<a@us.example>\r\n")
+        self.assertIs(talk.awaiting, Awaiting.MAIL)
+        for reply, command in steps:
+            self.assertEqual(talk.receive(reply), [Send(command)])
+        self.assertEqual(talk.receive(b"354 go\r\n"), [SendBody()])
+        self.assertIs(talk.awaiting, Awaiting.BODY)
+        talk.finish()
+        self.assertIs(talk.awaiting, Awaiting.END)
+        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [250, 550])
+        self.assertTrue(talk.usable)
+
+    def test_pipelined(self) -> None:
+        """
+        RFC 2920: with PIPELINING all commands go in one write, and the
+        replies are told apart however they arrive.
+        """
+        talk = self.ready("PIPELINING")
+        mail = transaction("b@example.org", "c@example.org")
+        self.assertEqual(
+            talk.begin(mail),
+            [
+                Send(
+                    b"MAIL FROM:<a@us.example>\r\nRCPT TO:<b@example.org>\r\n"
+                    b"RCPT TO:<c@example.org>\r\nDATA\r\n"
+                )
+            ],
+        )
+        self.assertEqual(
+            talk.receive(b"250 ok\r\n451 later\r\n250 ok\r\n354 go\r\n"), [SendBody()]
+        )
+        talk.finish()
+        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [451, 250])
+
+    def test_pipelinedAllRefused(self) -> None:
+        """
+        RFC 2920 3.1: no recipient is left, but DATA was accepted: a lone dot
+        ends that, and the reply to it means nothing.
+        """
+        talk = self.ready("PIPELINING")
+        talk.begin(transaction("b@example.org", "c@example.org"))
+        events = talk.receive(b"250 ok\r\n550 no\r\n551 no\r\n354 go\r\n")
+        self.assertEqual(events, [Send(b".\r\n")])
+        self.assertEqual(self.replies(talk.receive(b"250 queued\r\n")), [550, 551])
+        self.assertTrue(talk.usable)
+        self.assertTrue(self.said(talk.begin(transaction())).startswith(b"MAIL"))
+
+    def test_pipelinedMailRefused(self) -> None:
+        """
+        Refused MAIL: its reply is that of all recipients, whatever was said
+        to the commands behind it; RSET comes before the next MAIL.
+        """
+        talk = self.ready("PIPELINING")
+        talk.begin(transaction("b@example.org", "c@example.org"))
+        events = talk.receive(b"552 full\r\n503 no\r\n250 ok\r\n503 no\r\n")
+        self.assertEqual(self.replies(events), [552, 552])
+        self.assertTrue(
+            self.said(talk.begin(transaction())).startswith(b"RSET\r\nMAIL")
+        )
+
+    def test_refusedOneByOne(self) -> None:
+        """
+        Without PIPELINING, nothing is said behind a refusal of all.
+        """
+        talk = self.ready()
+        talk.begin(transaction())
+        self.assertEqual(self.replies(talk.receive(b"451 later\r\n")), [451])
+        talk = self.ready()
+        talk.begin(transaction())
+        talk.receive(b"250 ok\r\n")
+        self.assertEqual(self.replies(talk.receive(b"550 no\r\n")), [550])
+        self.assertEqual(self.said(talk.begin(transaction())), b"RSET\r\n")
+        self.assertTrue(self.said(talk.receive(b"250 ok\r\n")).startswith(b"MAIL"))
+
+    def test_dataRefused(self) -> None:
+        """
+        Refused DATA: that is the answer for those who were accepted.
+        """
+        for extensions in ((), ("PIPELINING",)):
+            talk = self.ready(*extensions)
+            talk.begin(transaction("b@example.org", "c@example.org"))
+            events: list[Event] = []
+            for reply in (b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"451 no\r\n"):
+                events += talk.receive(reply)
+            self.assertEqual(self.replies(events), [550, 451])
+
+    def test_closing(self) -> None:
+        """
+        RFC 5321 3.8: 421 answers all that is open, at any step.
+        """
+        steps: list[Callable[[Conversation], object]] = [
+            lambda talk: None,
+            lambda talk: talk.receive(b"250 ok\r\n"),
+            lambda talk: talk.receive(b"250 ok\r\n"),
+            lambda talk: talk.receive(b"354 go\r\n"),
+            lambda talk: talk.finish(),
+        ]
+        for count in range(1, len(steps) + 1):
+            talk = self.ready()
+            talk.begin(transaction())
+            for step in steps[:count]:
+                step(talk)
+            events = talk.receive(b"421 4.3.2 bye\r\n")
+            self.assertEqual(self.replies(events), [421])
+            self.assertEnded(events, Cause.REFUSED)
+            self.assertFalse(talk.usable)
+
+    def test_nonsense(self) -> None:
+        """
+        Replies that can't be to what was said end the conversation.
+        """
+        for replies in (
+            [b"354 go\r\n"],
+            [b"250 ok\r\n", b"354 go\r\n"],
+            [b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n"],
+            [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"250 ok\r\n"],
+        ):
+            talk = self.ready()
+            talk.begin(transaction())
+            events: list[Event] = []
+            for reply in replies:
+                events = talk.receive(reply)
+            self.assertEnded(events, Cause.MALFORMED)
+
+    def test_unasked(self) -> None:
+        """
+        A server that speaks when it wasn't asked: 421 is its right, anything
+        else isn't.
+        """
+        self.assertEnded(self.ready().receive(b"421 bye\r\n"), Cause.REFUSED)
+        self.assertEnded(self.ready().receive(b"250 ok\r\n"), Cause.MALFORMED)
+
+    def test_badRecipient(self) -> None:
+        """
+        An address that would be two commands is not sent.
+        """
+        talk = self.ready()
+        events = talk.begin(transaction("b@example.org>\r\nDATA\r\n"))
+        self.assertEqual(self.replies(events), [553])
+        talk = self.ready("PIPELINING")
+        events = talk.begin(transaction("b\n@example.org", "c@example.org"))
+        self.assertNotIn(b"b\n", self.said(events))
+        talk.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        talk.finish()
+        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [553, 250])
+
+    def test_refusedLocally(self) -> None:
+        """
+        What the server can't do is not asked of it.
+        """
+        talk = self.ready("SIZE 10")
+        events = talk.begin(transaction("b@example.org", "c@example.org"))
+        self.assertEqual(self.replies(events), [552, 552])
+        self.assertEqual(self.said(events), b"")
+        self.assertTrue(talk.usable)
+
+    def test_mailMax(self) -> None:
+        """
+        RFC 9422: when the transactions are used up, there are no more.
+        """
+        talk = self.ready("LIMITS MAILMAX=1")
+        talk.begin(transaction())
+        talk.receive(b"550 no\r\n")
+        self.assertFalse(talk.usable)
+
+    def test_quit(self) -> None:
+        """
+        RFC 5321 4.1.1.10.
+        """
+        talk = self.ready()
+        self.assertEqual(talk.quit(), [Send(b"QUIT\r\n")])
+        self.assertIs(talk.awaiting, Awaiting.QUIT)
+        self.assertEnded(talk.receive(b"221 bye\r\n"), Cause.QUIT)
