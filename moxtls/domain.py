@@ -117,7 +117,10 @@ class AddressLiteral:
             ip = ipaddress.ip_address(inner[5:] if isV6 else inner)
         except ValueError:
             ip = None
-        if ip is None or text != f"[{inner}]" or (ip.version == 6) != isV6:
+        # To ipaddress, there may be a zone behind a "%", which may hold anything,
+        # line ends as well; RFC 5321 4.1.3 knows of none.
+        hasZone = "%" in inner
+        if ip is None or hasZone or text != f"[{inner}]" or (ip.version == 6) != isV6:
             raise InvalidDomain(f"{text[:LONGEST_NAME]!r} is not an address literal")
         return cls(str(ip))
 

@@ -1,0 +1,130 @@
+"""
+Tests for L{moxtls.dns.answers}.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import dns.edns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.answers import (
+    IP,
+    MX,
+    TLSA,
+    TXT,
+    Alias,
+    Answer,
+    ExtendedError,
+    Found,
+    Kind,
+    Name,
+)
+
+ANSWER = Answer("a.example", Kind.A, Found.RECORDS)
+
+
+class ExtendedErrorTests(SynchronousTestCase):
+    """
+    Tests for L{ExtendedError}.
+    """
+
+    def test_reasonCode(self) -> None:
+        """
+        The number is always there, the name of the error if it has one (RFC
+        8914 4).
+        """
+        for code, reason in (
+            (6, "dns-extended-error-6-dnssec-bogus"),
+            (7, "dns-extended-error-7-signature-expired"),
+            (10, "dns-extended-error-10-rrsigs-missing"),
+            (0, "dns-extended-error-0-other"),
+            (49152, "dns-extended-error-49152"),
+        ):
+            self.assertEqual(ExtendedError(code).reasonCode, reason)
+
+    def test_dnssec(self) -> None:
+        """
+        Some errors say that data didn't validate or couldn't be validated,
+        others that there was none (RFC 8914 4).
+        """
+        dnssec = [code for code in range(30) if ExtendedError(code).isDNSSEC]
+        self.assertEqual(dnssec, [1, 2, 5, 6, 7, 8, 9, 10, 11, 12])
+
+    def test_names(self) -> None:
+        """
+        Numbers mean what they mean to dnspython, as far as RFC 8914 5.2 goes.
+        """
+        for code in (each for each in dns.edns.EDECode if each <= 24):
+            reason = ExtendedError(int(code)).reasonCode
+            name = code.name.lower().replace("_", "-")
+            self.assertEqual(reason, f"dns-extended-error-{int(code)}-{name}")
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.integers(0, 0xFFFF), st.text())
+    def test_strangersWords(self, code: int, text: str) -> None:
+        """
+        Nothing of the text gets into a report.
+        """
+        reason = ExtendedError(code, text).reasonCode
+        self.assertTrue(re.fullmatch(r"dns-extended-error-\d+[a-z-]*", reason))
+
+
+class AnswerTests(SynchronousTestCase):
+    """
+    Tests for L{Answer}.
+    """
+
+    def test_failed(self) -> None:
+        """
+        That there is nothing isn't a failure.
+        """
+        failed = [each for each in Found if replace(ANSWER, found=each).failed]
+        self.assertEqual(failed, [Found.FAILED])
+
+    def test_canonicalName(self) -> None:
+        """
+        It is the last target, if there are CNAMEs.
+        """
+        self.assertEqual(ANSWER.canonicalName, "a.example")
+        chain = (
+            Alias("a.example", "b.example", True),
+            Alias("b.example", "c.example", False),
+        )
+        self.assertEqual(replace(ANSWER, chain=chain).canonicalName, "c.example")
+
+    def test_dnssecError(self) -> None:
+        """
+        An error is why DNSSEC failed only if it is of that kind, and if
+        anything failed: a resolver may well add remarks to what it found
+        (RFC 8914 1).
+        """
+        errors = (ExtendedError(22), ExtendedError(7), ExtendedError(6))
+        failed = replace(ANSWER, found=Found.FAILED, errors=errors)
+        self.assertEqual(failed.dnssecError, ExtendedError(7))
+        self.assertIsNone(replace(failed, errors=errors[:1]).dnssecError)
+        self.assertIsNone(replace(failed, found=Found.RECORDS).dnssecError)
+
+    def test_views(self) -> None:
+        """
+        Each kind of record has its own view, in the order of the answer.
+        """
+        first, second = MX(20, "b.example"), MX(10, "a.example")
+        tlsa = TLSA(3, 1, 1, b"\xab")
+        records = (first, tlsa, TXT(b"x"), second, IP("192.0.2.1"), Name("n.example"))
+        answer = replace(ANSWER, records=records)
+        self.assertEqual(answer.mx, (first, second))
+        self.assertEqual(answer.tlsa, (tlsa,))
+        self.assertEqual(answer.texts, (b"x",))
+        self.assertEqual(answer.addresses, ("192.0.2.1",))
+        self.assertEqual(answer.names, ("n.example",))
+
+    def test_tlsaText(self) -> None:
+        """
+        A TLSA record is written as in a zone file (RFC 6698 2.2).
+        """
+        self.assertEqual(str(TLSA(3, 1, 1, b"\xab\x01")), "3 1 1 ab01")
