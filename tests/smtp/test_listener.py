@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -664,3 +665,32 @@ class LoopbackTests(TestCase):
         client = self.acceptor.clients[0]
         self.assertEqual(client.user, "user")
         self.assertRegex(client.tls, r"\ATLSv1\.3 TLS_")
+
+    async def test_immediate(self) -> None:
+        """
+        TLS before anything else (RFC 8314 3.3) counts as TLS.
+        """
+        assert IReactorTCP.providedBy(reactor) and IReactorTime.providedBy(reactor)
+        settings = ListenerSettings(
+            ServerSettings("mx.example", tlsRequired=True), immediateTLS=True
+        )
+        factory = SMTPServerFactory(reactor, settings, self.acceptor)
+        context = ReloadingContext(self.certFile, self.keyFile)
+        wrapped = TLSMemoryBIOFactory(context, False, factory, clock=reactor)
+        port = reactor.listenTCP(0, wrapped, interface="127.0.0.1")
+        self.addCleanup(factory.stop)
+        self.addCleanup(port.stopListening)
+        address = port.getHost()
+        assert isinstance(address, IPv4Address)
+        await deferToThread(self.submitOverTLS, address.port)
+        self.assertEqual(self.acceptor.text, b"Subject: x\r\n\r\n")
+        self.assertRegex(self.acceptor.clients[0].tls, r"\ATLSv1\.3 TLS_")
+
+    def submitOverTLS(self, port: int) -> None:
+        """
+        What a mail program does on port 465; in a thread.
+        """
+        context = ssl.create_default_context(cafile=str(self.certFile))
+        context.check_hostname = False
+        with smtplib.SMTP_SSL("127.0.0.1", port, context=context, timeout=10) as client:
+            client.sendmail("a@a.example", ["b@b.example"], b"Subject: x\r\n\r\n")
