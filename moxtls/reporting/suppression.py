@@ -11,7 +11,7 @@ from moxtls.reporting.values import Suppression
 
 #: Entered by hand, unless another period is given.
 MANUAL_PERIOD = 31 * DAY
-#: After the first failure: the next report is still tried, in case it was a
+#: After the first failure: a report or two are left out, in case it was a
 #: passing trouble that called itself permanent.
 FIRST_PERIOD = 2 * DAY
 #: Once a year is little enough to ask of anybody.

@@ -1,0 +1,161 @@
+"""
+Days of mail and of TLS reports, from the recorded outcome to the queue.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from email import message_from_bytes
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import DAY as ONE_DAY
+from moxtls.calendar import MINUTE, midnight
+from moxtls.domain import Domain
+from moxtls.queue.values import Ending, Result
+from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.mime import leaves
+from moxtls.reporting.values import ReportState
+from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from tests.reporting.support import DAY, ED25519, A, World, outcome, signatures
+
+B = Domain("b.example")
+HOST = Domain("mx.host.example")
+
+
+class ReportDaysTests(SynchronousTestCase):
+    """
+    Reports over several days.
+    """
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.recorder = OutcomeRecorder(self.world.clock, self.world.ledger.outcomes)
+        self.services = [self.world.service(f"node{number}") for number in range(2)]
+        for service in self.services:
+            service.startService()
+            self.addCleanup(service.stopService)
+
+    def deliver(self, recipient: Domain) -> None:
+        told = self.recorder.sessionEnded(outcome(recipient, str(HOST)))
+        self.successResultOf(told)
+
+    def restOfDay(self) -> None:
+        """
+        Until reports about today are out.
+        """
+        clock = self.world.clock
+        wait = (-clock.seconds()) % ONE_DAY + 50 * MINUTE
+        clock.pump([MINUTE] * round(wait / MINUTE))
+
+    def reports(self) -> dict[tuple[str, str], ReceivedReport]:
+        """
+        By recipient and id.
+        """
+        return {
+            (each.envelope.recipients[0], report.reportID): report
+            for each in self.successResultOf(self.world.queue.messages())
+            for report in [readReport(self.world.queue.bodies[each.messageID])]
+        }
+
+    def test_threeDays(self) -> None:
+        """
+        Two nodes, two recipient domains and their common host, three days:
+        each report is there once, about its day, with all of its sessions.
+        """
+        for domain in (A, B, HOST):
+            self.world.asks(domain)
+        for sessions in (1, 2, 3):
+            for _ in range(sessions):
+                self.deliver(A)
+                self.world.clock.advance(MINUTE)
+                self.deliver(B)
+            self.restOfDay()
+        found = self.reports()
+        self.assertEqual(len(self.world.queue.bodies), len(found))
+        days = [DAY + timedelta(days=each) for each in (1, 2, 3)]
+        expected = {
+            (f"tls@{domain}", f"{day:%Y%m%d}.{domain}@sender.example")
+            for domain in (A, B, HOST)
+            for day in days
+        }
+        self.assertEqual(set(found), expected)
+        for (_, reportID), report in found.items():
+            number = days.index(DAY + timedelta(days=int(reportID[6:8]) - 24)) + 1
+            self.assertEqual(report.start, midnight(days[number - 1]))
+            for policy in report.policies:
+                self.assertEqual(policy.succeeded, number)
+        self.assertEqual(self.world.results(), ())
+
+    def test_signed(self) -> None:
+        """
+        What is queued verifies, and is what the header says it is.
+        """
+        self.world.asks(A)
+        self.deliver(A)
+        self.restOfDay()
+        (body,) = self.world.queue.bodies.values()
+        self.assertEqual(signatures(body, ED25519), [True])
+        header = message_from_bytes(body)
+        self.assertEqual(header["TLS-Report-Domain"], "a.example")
+        types = [part.type for part in leaves(body)]
+        self.assertEqual(types, ["text/plain", "application/tlsrpt+gzip"])
+
+    def test_sameDestination(self) -> None:
+        """
+        Whoever runs both a domain and its host, and has both reported to one
+        address, gets one report, not two.
+        """
+        self.world.asks(A, "mailto:tls@host.example")
+        self.world.asks(HOST, "mailto:tls@HOST.example")
+        self.deliver(A)
+        self.restOfDay()
+        self.assertEqual(self.world.queued(), ["tls@host.example"])
+
+    def test_refused(self) -> None:
+        """
+        A destination that refuses a report gets none for two days, and then
+        one again.
+        """
+        self.world.asks(A)
+        ledger = self.world.ledger
+        aftermath = Aftermath(self.world.clock, ledger.archive, ledger.suppressions)
+        for number in range(4):
+            self.deliver(A)
+            self.restOfDay()
+            if number == 0:
+                (envelope,) = self.world.queue.envelopes
+                result = Result("id", "tls@a.example", Ending.PERMANENT, "5.1.1")
+                self.successResultOf(aftermath.reportEnded(envelope, result))
+        reports = self.successResultOf(ledger.archive.reports(domain=A))
+        states = [report.state for report in reversed(reports)]
+        self.assertEqual(
+            states,
+            [
+                ReportState.FAILED,
+                ReportState.SUPPRESSED,
+                ReportState.SUPPRESSED,
+                ReportState.QUEUED,
+            ],
+        )
+
+    def test_ownDeliveries(self) -> None:
+        """
+        Delivering reports doesn't cause reports, day after day.
+        """
+        self.world.asks(A)
+        self.deliver(A)
+        self.restOfDay()
+        for _ in range(3):
+            self.assertEqual(len(self.world.queue.bodies), 1)
+            delivery = outcome(A, str(HOST))
+            delivery = type(delivery)(
+                delivery.recipientDomain,
+                delivery.recipient,
+                delivery.hosts,
+                sendReport=False,
+            )
+            self.successResultOf(self.recorder.sessionEnded(delivery))
+            self.restOfDay()
+        self.assertEqual(self.world.results(), ())

@@ -1,0 +1,163 @@
+"""
+Nodes that break down between any two things they ask of others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+from twisted.internet.defer import Deferred, fail
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import MINUTE
+from moxtls.domain import Domain
+from moxtls.reporting.values import ReportState
+from tests.reporting.support import A, World, outcome
+
+B = Domain("b.example")
+EXPECTED = {
+    "tls@a.example": 1,
+    "https://a.example/": 1,
+    "tls@b.example": 1,
+    "x@host.example": 1,
+}
+
+
+class Dead(Exception):
+    """
+    What is asked of somebody who isn't there.
+    """
+
+
+class Fuse:
+    """
+    Counts what is asked of stores and a queue, and blows at one of them: from
+    then on nothing works.
+    """
+
+    def __init__(self, blowAt: int, late: bool) -> None:
+        """
+        @param late: Blow when what was asked for is done, but before anybody
+            knows.
+        """
+        self.asked = 0
+        self._blowAt = blowAt
+        self._late = late
+
+    def guard(self, place: object, *names: str) -> None:
+        for name in names:
+            setattr(place, name, partial(self._ask, getattr(place, name)))
+
+    def _ask(self, method: object, *what: object, **more: object) -> Deferred[object]:
+        self.asked += 1
+        assert callable(method)
+        if self.asked > self._blowAt:
+            return fail(Dead())
+        if self.asked < self._blowAt or self._late:
+            result: Deferred[object] = method(*what, **more)
+            if self.asked < self._blowAt:
+                return result
+        return fail(Dead())
+
+
+class BrokenNodeTests(SynchronousTestCase):
+    """
+    Each report goes out once, wherever a node stops working.
+    """
+
+    def world(self) -> World:
+        world = World()
+        world.asks(A, "mailto:tls@a.example", "https://a.example/")
+        world.asks(B)
+        world.asks(Domain("mx.host.example"), "mailto:x@host.example")
+        world.record(outcome(A, "mx.host.example"), outcome(B, "mx.host.example"))
+        return world
+
+    def breakDown(self, world: World, blowAt: int, late: bool) -> int:
+        """
+        Run a node until it breaks, and stop it.
+        """
+        fuse = Fuse(blowAt, late)
+        places: list[tuple[object, tuple[str, ...]]] = [
+            (
+                world.ledger.outcomes,
+                ("count", "subjects", "results", "settle", "prune"),
+            ),
+            (world.ledger.archive, ("take", "mark", "prune")),
+            (world.ledger.suppressions, ("active",)),
+            (world.ledger.leases, ("acquire", "release")),
+            (world.queue, ("submit",)),
+        ]
+        for place, names in places:
+            fuse.guard(place, *names)
+        self.runNode(world, "node")
+        self.flushLoggedErrors(Dead)
+        for place, names in places:
+            for name in names:
+                delattr(place, name)
+        return fuse.asked
+
+    def runNode(self, world: World, node: str) -> None:
+        service = world.service(node)
+        service.startService()
+        world.clock.pump([MINUTE] * 150)
+        service.stopService()
+        self.assertEqual(world.clock.getDelayedCalls(), [])
+
+    def checked(self, world: World, step: str) -> None:
+        self.assertEqual(Counter(world.queued()), EXPECTED, step)
+        self.assertEqual(world.results(), (), step)
+        reports = self.successResultOf(world.ledger.archive.reports())
+        states = {report.state for report in reports}
+        self.assertEqual(states, {ReportState.QUEUED}, step)
+
+    def steps(self) -> int:
+        """
+        How much is asked for when nothing breaks.
+        """
+        world = self.world()
+        asked = self.breakDown(world, 10**6, False)
+        self.checked(world, "unbroken")
+        return asked
+
+    def test_everyStep(self) -> None:
+        """
+        A node that breaks down at any step, before or after what it asked for
+        was done, does the rest when it is back.
+        """
+        steps = self.steps()
+        self.assertGreater(steps, 30)
+        for late in (False, True):
+            for step in range(1, steps + 1):
+                world = self.world()
+                self.breakDown(world, step, late)
+                self.runNode(world, "node")
+                self.checked(world, f"step {step}, late {late}")
+
+    def test_twice(self) -> None:
+        """
+        Also if it breaks down again, at some other step.
+        """
+        steps = self.steps()
+        for first in range(1, steps + 1, 5):
+            for second in range(1, steps + 1, 7):
+                world = self.world()
+                self.breakDown(world, first, True)
+                self.breakDown(world, second, first % 2 == 0)
+                self.runNode(world, "node")
+                self.checked(world, f"steps {first}, {second}")
+
+    def test_otherNode(self) -> None:
+        """
+        Another node takes over what nobody has taken; a report that the node
+        had taken waits for it, as it may be in its queue.
+        """
+        for step in range(1, self.steps() + 1, 3):
+            world = self.world()
+            self.breakDown(world, step, True)
+            self.runNode(world, "other")
+            sent = Counter(world.queued())
+            self.assertLessEqual(sent, Counter(EXPECTED), step)
+            self.runNode(world, "node")
+            self.checked(world, f"step {step}")
