@@ -1,0 +1,120 @@
+# -*- test-case-name: tests.policy.test_fetch -*-
+"""
+Fetches MTA-STS policies (RFC 8461 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.https import HTTPSFailure, Response, Trouble, Verification
+from moxtls.interfaces import IPolicyFetcher
+from moxtls.policy.mtasts import (
+    PolicyTrouble,
+    STSPolicy,
+    parsePolicy,
+    policyHost,
+)
+from moxtls.tlsrpt.results import Failure, ResultType
+
+#: RFC 8461 3.3.
+POLICY_PATH = "/.well-known/mta-sts.txt"
+MOST_POLICY_BYTES = 64 * 1024
+
+# RFC 8460 4.3 result types, with our reason codes.
+NOT_SERVED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served")
+NOT_FETCHED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
+INVALID = Failure(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
+
+#: What is wrong with a certificate, in the words of RFC 8460 4.3: a result
+#: type and a reason code, which may be empty.
+Describe = Callable[[Verification], tuple[ResultType, str] | None]
+
+
+class Client(Protocol):
+    """
+    What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
+    """
+
+    def get(self, url: str, bodyLimit: int) -> Deferred[Response | HTTPSFailure]:
+        """
+        Fires with the answer, or with why there is none.
+        """
+
+
+@implementer(IPolicyFetcher)
+class PolicyFetcher:
+    """
+    Fetches from C{https://mta-sts.<domain>}.
+    """
+
+    log = Logger()
+
+    def __init__(self, client: Client, describe: Describe) -> None:
+        self._client = client
+        self._describe = describe
+
+    def fetch(self, domain: Domain) -> Deferred[STSPolicy | Failure]:
+        url = f"https://{policyHost(domain)}{POLICY_PATH}"
+        fetched = self._client.get(url, MOST_POLICY_BYTES)
+        return fetched.addCallback(self._read, domain)
+
+    def _read(
+        self, answer: Response | HTTPSFailure, domain: Domain
+    ) -> STSPolicy | Failure:
+        if isinstance(answer, HTTPSFailure):
+            self.log.info(
+                "policy of {domain}: {kind}: {reason!r}",
+                domain=domain,
+                kind=answer.kind.name,
+                reason=answer.reason,
+            )
+            return failureOf(answer, self._describe)
+        policy = policyOf(answer)
+        if isinstance(policy, PolicyTrouble):
+            self.log.info(
+                "policy of {domain}: {trouble}", domain=domain, trouble=policy
+            )
+            return INVALID
+        return policy
+
+
+def policyOf(answer: Response) -> STSPolicy | PolicyTrouble | Failure:
+    """
+    What an answer of a policy host means.
+    """
+    if answer.status == 404:
+        return NOT_SERVED
+    if answer.status != 200 or not _isText(answer.header("content-type")):
+        return NOT_FETCHED
+    return parsePolicy(answer.body)
+
+
+def failureOf(failure: HTTPSFailure, describe: Describe) -> Failure:
+    """
+    What it means that a policy host didn't answer.
+    """
+    if failure.kind is Trouble.NO_NAME:
+        return NOT_SERVED
+    if failure.kind is Trouble.TOO_LARGE:
+        return INVALID
+    if failure.kind is Trouble.CERTIFICATE and failure.verification is not None:
+        described = describe(failure.verification)
+        words = [word for word in described or () if word]
+        return Failure(ResultType.STS_WEBPKI_INVALID, "+".join(words))
+    return NOT_FETCHED
+
+
+def _isText(contentType: str) -> bool:
+    # RFC 8461 3.2: "SHOULD validate that the media type is text/plain", for
+    # where strangers may put pages and pictures at paths of their choice.  We
+    # do, but it isn't said what a missing type means, and a host that takes
+    # no care to say is no such place.  Parameters are ignored.
+    mediaType, _, _ = contentType.partition(";")
+    return mediaType.strip().lower() in ("", "text/plain")

@@ -1,0 +1,145 @@
+"""
+Tests for L{moxtls.policy.fetch}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.domain import Domain
+from moxtls.https import HTTPSFailure, Response, Trouble, Verification
+from moxtls.interfaces import IPolicyFetcher
+from moxtls.outbound.classify import certificateFailure
+from moxtls.policy.fetch import PolicyFetcher
+from moxtls.policy.mtasts import Mode, STSPolicy
+from moxtls.tlsrpt.results import Failure, ResultType
+from tests.certificates import good
+
+BODY = b"version: STSv1\nmode: enforce\nmx: mx.example\nmax_age: 86400\n"
+TEXT = (("content-type", "text/plain"),)
+EXPIRED, UNTRUSTED, PATH_LENGTH = 10, 18, 25
+
+
+class FakeClient:
+    """
+    Answers each request with the same.
+    """
+
+    def __init__(self, answer: Response | HTTPSFailure) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, int]] = []
+
+    def get(self, url: str, bodyLimit: int) -> Deferred[Response | HTTPSFailure]:
+        self.asked.append((url, bodyLimit))
+        return succeed(self.answer)
+
+
+class FetcherTests(SynchronousTestCase):
+    """
+    Tests for L{PolicyFetcher}.
+    """
+
+    def fetch(
+        self, answer: Response | HTTPSFailure, domain: str = "d.example"
+    ) -> STSPolicy | Failure:
+        """
+        What is made of an answer.
+        """
+        self.client = FakeClient(answer)
+        fetcher = PolicyFetcher(self.client, certificateFailure)
+        verifyObject(IPolicyFetcher, fetcher)
+        return self.successResultOf(fetcher.fetch(Domain.parse(domain)))
+
+    def assertFails(
+        self,
+        answer: Response | HTTPSFailure,
+        reason: str,
+        kind: ResultType = ResultType.STS_POLICY_FETCH_ERROR,
+    ) -> None:
+        """
+        That C{answer} is reported as this.
+        """
+        self.assertEqual(self.fetch(answer), Failure(kind, reason))
+
+    def test_served(self) -> None:
+        """
+        RFC 8461 3.2, 3.3: from a fixed place, in A-labels, 64 KiB at most.
+        """
+        found = self.fetch(Response(200, TEXT, BODY), "m\xf8x.example")
+        assert isinstance(found, STSPolicy)
+        self.assertEqual((found.mode, found.mx), (Mode.ENFORCE, ("mx.example",)))
+        url = "https://mta-sts.xn--mx-lka.example/.well-known/mta-sts.txt"
+        self.assertEqual(self.client.asked, [(url, 65536)])
+
+    def test_notServed(self) -> None:
+        """
+        No such host and no such page both say that there is no policy.
+        """
+        self.assertFails(Response(404, TEXT, BODY), "no-policy-served")
+        self.assertFails(HTTPSFailure(Trouble.NO_NAME), "no-policy-served")
+
+    def test_status(self) -> None:
+        """
+        RFC 8461 3.3: only 200 makes a policy, and redirects aren't followed.
+        """
+        for status in (201, 204, 301, 302, 307, 403, 410, 500, 503):
+            self.assertFails(Response(status, TEXT, BODY), "cannot-fetch-policy")
+
+    def test_mediaType(self) -> None:
+        """
+        RFC 8461 3.2: it should be text/plain, whatever the parameters.
+        """
+        for value in ("text/plain; charset=utf-8", "Text/Plain", "text/plain;x", ""):
+            found = self.fetch(Response(200, (("content-type", value),), BODY))
+            self.assertIsInstance(found, STSPolicy, value)
+        self.assertIsInstance(self.fetch(Response(200, (), BODY)), STSPolicy)
+        for value in ("text/html", "application/octet-stream", "text/plainer"):
+            answer = Response(200, (("content-type", value),), BODY)
+            self.assertFails(answer, "cannot-fetch-policy")
+
+    def test_invalid(self) -> None:
+        """
+        RFC 8460 4.3.2.2: a policy with errors is not one that can't be had;
+        one without end is none that can be read.
+        """
+        for answer in (
+            Response(200, TEXT, b"<html>"),
+            HTTPSFailure(Trouble.TOO_LARGE),
+        ):
+            kind = ResultType.STS_POLICY_INVALID
+            self.assertFails(answer, "policy-syntax-error", kind)
+
+    def test_noAnswer(self) -> None:
+        """
+        All that can go wrong on the way is one kind of error.
+        """
+        for kind in (
+            Trouble.LOOKUP,
+            Trouble.CONNECT,
+            Trouble.TIMEOUT,
+            Trouble.PROTOCOL,
+        ):
+            self.assertFails(HTTPSFailure(kind), "cannot-fetch-policy")
+
+    def test_certificate(self) -> None:
+        """
+        RFC 8460 4.3.2.2: sts-webpki-invalid, with what is wrong.
+        """
+        chain = (good("mta-sts.d.example").certificate,)
+        for objections, matches, reason in (
+            ((EXPIRED,), True, "certificate-expired"),
+            ((), False, "certificate-host-mismatch"),
+            ((UNTRUSTED,), True, "certificate-not-trusted"),
+            (
+                (PATH_LENGTH,),
+                True,
+                "certificate-not-trusted+too-many-intermediates",
+            ),
+        ):
+            verification = Verification(
+                chain, tuple((each, 0) for each in objections), matches
+            )
+            failure = HTTPSFailure(Trouble.CERTIFICATE, "", verification)
+            self.assertFails(failure, reason, ResultType.STS_WEBPKI_INVALID)
