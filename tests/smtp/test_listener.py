@@ -14,6 +14,7 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -677,7 +678,8 @@ class LoopbackTests(TestCase):
         factory = SMTPServerFactory(reactor, settings, self.acceptor)
         context = ReloadingContext(self.certFile, self.keyFile)
         wrapped = TLSMemoryBIOFactory(context, False, factory, clock=reactor)
-        port = reactor.listenTCP(0, wrapped, interface="127.0.0.1")
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await endpoint.listen(wrapped)
         self.addCleanup(factory.stop)
         self.addCleanup(port.stopListening)
         address = port.getHost()
