@@ -6,9 +6,19 @@ Reports of ours, in the database.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Update,
+    bindparam,
+    delete,
+    select,
+    update,
+)
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -58,15 +68,16 @@ class ReportArchive:
     def mark(
         self, key: ReportKey, state: ReportState, now: float, detail: str = ""
     ) -> Deferred[None]:
-        before = [old.value for old in ReportState if follows(old, state)]
-        statement = (
-            update(outgoingReport)
-            .where(_o.digest == digest(str(key)), _o.state.in_(before))
-            .values(state=state.value, updated=now, detail=clean(detail))
-        )
+        statement = _marking(state)
+        given = {
+            "of": digest(str(key)),
+            "state": state.value,
+            "updated": now,
+            "detail": clean(detail),
+        }
 
         def mark(connection: Connection) -> None:
-            connection.execute(statement)
+            connection.execute(statement, given)
 
         return self._writer.run(mark)
 
@@ -119,22 +130,47 @@ class ReportArchive:
         )
 
 
+@lru_cache  # There are few states, and building statements takes its time.
+def _marking(state: ReportState) -> Update:
+    before = [old.value for old in ReportState if follows(old, state)]
+    return (
+        update(outgoingReport)
+        .where(_o.digest == bindparam("of"), _o.state.in_(before))
+        .values(
+            state=bindparam("state"),
+            updated=bindparam("updated"),
+            detail=bindparam("detail"),
+        )
+    )
+
+
+_OLDEST = (
+    select(outgoingReport)
+    .where(_o.kind == bindparam("kind"), _o.state == bindparam("state"))
+    .order_by(_o.composed, _o.domain, _o.destination)
+    .limit(1)
+)
+_OURS = _OLDEST.where(_o.node == bindparam("node"))
+# Another node that is taking one right now is no reason to wait for it.
+_FREE = _OLDEST.with_for_update(skip_locked=True)
+_TAKE = (
+    update(outgoingReport)
+    .where(_o.digest == bindparam("of"))
+    .values(state=bindparam("state"), node=bindparam("node"))
+)
+
+
 def _take(connection: Connection, kind: ReportKind, node: str) -> OutgoingReport | None:
-    some = select(outgoingReport).where(_o.kind == kind.value)
-    some = some.order_by(_o.composed, _o.domain, _o.destination).limit(1)
-    ours = some.where(_o.state == ReportState.HANDING.value, _o.node == node)
-    row = connection.execute(ours).first()
+    given = {"kind": kind.value, "state": ReportState.HANDING.value, "node": node}
+    row = connection.execute(_OURS, given).first()
     if row is not None:
         return _reportOf(row)
-    free = some.where(_o.state == ReportState.COMPOSED.value)
-    # Another node that is taking one right now is no reason to wait for it.
-    row = connection.execute(free.with_for_update(skip_locked=True)).first()
+    waiting = {"kind": kind.value, "state": ReportState.COMPOSED.value}
+    row = connection.execute(_FREE, waiting).first()
     if row is None:
         return None
     connection.execute(
-        update(outgoingReport)
-        .where(_o.digest == row.digest)
-        .values(state=ReportState.HANDING.value, node=node)
+        _TAKE, {"of": row.digest, "state": ReportState.HANDING.value, "node": node}
     )
     return _reportOf(row, ReportState.HANDING, node)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 
 from moxtls.reporting.values import ReportState
 from moxtls.tlsrpt.results import Failure, Policy
@@ -51,16 +50,15 @@ def clean(text: str, longest: int = LONGEST_DETAIL) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
-@lru_cache(maxsize=1024)  # The same few again and again.
 def boundedPolicy(policy: Policy) -> Policy:
     """
     C{policy} as it is kept.
     """
-    return replace(
-        policy,
-        strings=tuple(clean(line, LONGEST_LINE) for line in policy.strings),
-        mxHosts=tuple(clean(host, LONGEST_NAME) for host in policy.mxHosts),
-    )
+    strings = tuple(clean(line, LONGEST_LINE) for line in policy.strings)
+    mxHosts = tuple(clean(host, LONGEST_NAME) for host in policy.mxHosts)
+    if (strings, mxHosts) == (policy.strings, policy.mxHosts):
+        return policy
+    return replace(policy, strings=strings, mxHosts=mxHosts)
 
 
 def bounded(failure: Failure) -> Failure:

@@ -6,7 +6,6 @@ Outcomes added up, into the rows that they add to.  No I/O.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +18,10 @@ from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, SessionOutcome
 
 #: Octets: enough that nobody finds two texts with the same digest by trying.
 DIGEST_SIZE = 24
+#: Policies remembered as they are stored; nearly all have a few hundred
+#: octets, and none that is L{LARGE_POLICY} is remembered.
+MOST_POLICIES = 16384
+LARGE_POLICY = 2000
 
 
 def digest(*texts: str) -> bytes:
@@ -60,11 +63,16 @@ class KeptPolicy:
     digest: bytes
 
 
-@lru_cache(maxsize=4096)  # Dozens of octets each; most sessions have the same few.
 def keptPolicy(policy: Policy) -> KeptPolicy:
     """
     C{policy}, within bounds, as it is stored.
     """
+    if sum(map(len, policy.strings)) + sum(map(len, policy.mxHosts)) > LARGE_POLICY:
+        return _keptPolicy(policy)
+    return _cachedPolicy(policy)
+
+
+def _keptPolicy(policy: Policy) -> KeptPolicy:
     policy = boundedPolicy(policy)
     strings, mxHosts = json.dumps(policy.strings), json.dumps(policy.mxHosts)
     return KeptPolicy(
@@ -74,6 +82,9 @@ def keptPolicy(policy: Policy) -> KeptPolicy:
         mxHosts,
         digest(policy.type, policy.domain.ascii, strings, mxHosts),
     )
+
+
+_cachedPolicy = lru_cache(maxsize=MOST_POLICIES)(_keptPolicy)
 
 
 @dataclass(slots=True)
@@ -92,7 +103,7 @@ class Sum:
     sendReport: bool = False
     succeeded: int = 0
     failed: int = 0
-    failures: Counter[Failure] = field(default_factory=Counter)
+    failures: dict[Failure, int] = field(default_factory=dict)
 
     def add(self, tally: PolicyTally, sendReport: bool) -> None:
         """
@@ -102,7 +113,7 @@ class Sum:
         self.succeeded += max(0, tally.succeeded)
         self.failed += max(0, tally.failed)
         for failure, count in tally.failures.items():
-            self.failures[failure] += max(0, count)
+            self.failures[failure] = self.failures.get(failure, 0) + max(0, count)
 
 
 class Sums:

@@ -1,0 +1,109 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Who is still to be told about results: the two phases of reporting, as
+statements.  No I/O.
+
+They are built once: SQLAlchemy takes longer to build one than the database to
+carry it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import (
+    Delete,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.expression import ColumnElement
+
+from moxtls.store.tables import tlsFailure, tlsResult
+
+_r = tlsResult.c
+_isOwn = _r.policy_domain == _r.recipient_domain
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """
+    @ivar count: Of sendable subjects of days before C{before}.
+    @ivar first: The first C{limit} subjects of days before C{before}.
+    @ivar next: The same, behind those of C{day} and C{domain}.
+    @ivar tell: Marks what the report about C{of_domain} and C{of_day} to the
+        destinations C{to} (JSON) was made from, and removes what nobody needs
+        any more; in this order.
+    """
+
+    count: Select[int]
+    first: Select[date, str, int]
+    next: Select[date, str, int]
+    tell: tuple[Update | Delete, ...]
+
+
+def _phase(
+    domain: ColumnElement[str],
+    isOpen: ColumnElement[bool],
+    sendable: ColumnElement[bool],
+    told: dict[str, object],
+) -> Phase:
+    """
+    @param domain: What the subjects are.
+    @param isOpen: Which rows are still owed to them.
+    @param sendable: Which of these make them sendable.
+    @param told: What to set once they are told.
+    """
+    before = _r.day < bindparam("before", type_=_r.day.type)
+    counted = select(_r.day, domain).where(isOpen, sendable, before).distinct()
+    first = (
+        select(_r.day, domain, func.max(case((sendable, 1), else_=0)))
+        .where(isOpen, before)
+        .group_by(_r.day, domain)
+        .order_by(_r.day, domain)
+        .limit(bindparam("limit"))
+    )
+    last = bindparam("day", type_=_r.day.type), bindparam("domain", type_=Text())
+    mine = and_(_r.day == bindparam("of_day"), domain == bindparam("of_domain"))
+    done = and_(mine, _r.told_recipient, or_(_isOwn, _r.told_host))
+    keys = select(_r.key).where(done)
+    return Phase(
+        count=select(func.count()).select_from(counted.subquery()),
+        first=first,
+        next=first.where(tuple_(_r.day, domain) > tuple_(*last)),
+        tell=(
+            # This locks the rows, so that nobody adds to them before they are
+            # gone.
+            update(tlsResult).where(mine, isOpen).values(told),
+            delete(tlsFailure).where(tlsFailure.c.result_key.in_(keys)),
+            delete(tlsResult).where(done),
+        ),
+    )
+
+
+#: As in L{moxtls.interfaces.IOutcomeStore}.
+PHASES = (
+    _phase(
+        _r.recipient_domain,
+        not_(_r.told_recipient),
+        and_(_isOwn, _r.send_report),
+        {"told_recipient": True, "told_destinations": bindparam("to")},
+    ),
+    _phase(
+        _r.policy_domain,
+        and_(not_(_r.told_host), not_(_isOwn)),
+        and_(_r.send_report),
+        {"told_host": True},
+    ),
+)

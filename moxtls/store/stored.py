@@ -1,0 +1,150 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Results as they are stored: found, put together, and removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    select,
+    true,
+)
+
+from moxtls.domain import Domain
+from moxtls.reporting.values import StoredResult
+from moxtls.store.counters import KEYS_AT_ONCE
+from moxtls.store.tables import tlsFailure, tlsResult
+from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, PolicyType, ResultType
+
+_r = tlsResult.c
+_f = tlsFailure.c
+_RESULT = (_r.day, _r.policy_domain, _r.recipient_domain, _r.is_host)
+_CONDITIONS = {
+    "day": _r.day == bindparam("day"),
+    "policy_domain": _r.policy_domain == bindparam("policy_domain"),
+    "recipient_domain": _r.recipient_domain == bindparam("recipient_domain"),
+    "before": _r.day < bindparam("before", type_=_r.day.type),
+}
+
+
+def storedResults(
+    connection: Connection, given: Mapping[str, object]
+) -> tuple[StoredResult, ...]:
+    """
+    What is stored, in order.
+
+    @param given: C{day}, C{policy_domain}, C{recipient_domain}, C{before}, as
+        far as they are to count.
+    """
+    ofResults, ofFailures = _queries(tuple(given))
+    failures: dict[bytes, Counter[Failure]] = {}
+    for row in connection.execute(ofFailures, given):
+        known = failures.setdefault(row.result_key, Counter())
+        known[_failureOf(row)] = row.sessions
+    rows = connection.execute(ofResults, given)
+    return tuple(
+        _storedResult(list(same), failures) for _, same in groupby(rows, _placeOf)
+    )
+
+
+@lru_cache  # There are a dozen sets of names.
+def _queries(names: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
+    wanted = _matching(names)
+    join = tlsFailure.join(tlsResult, _f.result_key == _r.key)
+    return (
+        select(tlsResult).where(wanted).order_by(*_RESULT),
+        select(tlsFailure).select_from(join).where(wanted),
+    )
+
+
+def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
+    """
+    Remove what matches, however much it is; returns how many results it is.
+    """
+    wanted = _matching(given)
+    results = select(*_RESULT).where(wanted).distinct().subquery()
+    count = select(func.count()).select_from(results)
+    number = connection.execute(count, given).scalar_one()
+    page = (
+        select(_r.key)
+        .where(wanted, _r.key > bindparam("last"))
+        .order_by(_r.key)
+        .limit(KEYS_AT_ONCE)
+        # In the order in which they are written, and before their failures:
+        # nobody adds to them meanwhile.
+        .with_for_update()
+    )
+    last = b""
+    while keys := connection.scalars(page, {**given, "last": last}).all():
+        connection.execute(delete(tlsFailure).where(_f.result_key.in_(keys)))
+        connection.execute(delete(tlsResult).where(_r.key.in_(keys)))
+        last = keys[-1]
+    return number
+
+
+def _matching(names: Mapping[str, object] | Sequence[str]) -> ColumnElement[bool]:
+    return and_(true(), *(_CONDITIONS[name] for name in names))
+
+
+def _placeOf(row: Row[Any]) -> tuple[date, str, str, bool]:
+    return row.day, row.policy_domain, row.recipient_domain, row.is_host
+
+
+def _storedResult(
+    rows: Sequence[Row[Any]], failures: dict[bytes, Counter[Failure]]
+) -> StoredResult:
+    tallies = [
+        PolicyTally(
+            _policyOf(row), row.succeeded, row.failed, failures.get(row.key, Counter())
+        )
+        for row in rows
+    ]
+    told = {to for row in rows for to in json.loads(row.told_destinations)}
+    return StoredResult(
+        rows[0].day,
+        Domain(rows[0].policy_domain),
+        Domain(rows[0].recipient_domain),
+        rows[0].is_host,
+        sendReport=any(row.send_report for row in rows),
+        tallies=tuple(sorted(tallies, key=lambda tally: tally.policy)),
+        toldRecipient=all(row.told_recipient for row in rows),
+        toldHost=all(row.told_host for row in rows),
+        toldDestinations=tuple(sorted(told)),
+    )
+
+
+def _policyOf(row: Row[Any]) -> Policy:
+    return Policy(
+        PolicyType(row.policy_type),
+        Domain(row.policy_domain),
+        tuple(json.loads(row.policy_strings)),
+        tuple(json.loads(row.policy_mx_hosts)),
+    )
+
+
+def _failureOf(row: Row[Any]) -> Failure:
+    return Failure(
+        ResultType(row.result_type),
+        row.reason_code,
+        row.sending_ip,
+        row.mx_hostname,
+        row.mx_helo,
+        row.receiving_ip,
+        row.additional,
+    )
