@@ -21,6 +21,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.reporting.signing import Algorithm
 
 T = TypeVar("T")
 
@@ -93,15 +94,6 @@ class RelayTLS(StrEnum):
     NONE = "none"
     STARTTLS = "starttls"
     IMMEDIATE = "immediate"
-
-
-class Algorithm(StrEnum):
-    """
-    RFC 8301, RFC 8463.
-    """
-
-    RSA = "rsa-sha256"
-    ED25519 = "ed25519-sha256"
 
 
 class Purpose(StrEnum):

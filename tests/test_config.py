@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls import config
 from moxtls.config import Config, InvalidConfig, describe, parse, serverAddress
 from moxtls.domain import Domain
+from moxtls.reporting.signing import Algorithm
 
 MINIMAL = 'Hostname = "mail.example.org"\n'
 
@@ -140,7 +141,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(domain.ascii, "xn--bcher-kva.example")
         self.assertEqual(
             local.dkim.selectors["2026a"],
-            config.Selector("dkim/2026a.pem", config.Algorithm.ED25519),
+            config.Selector("dkim/2026a.pem", Algorithm.ED25519),
         )
         self.assertEqual(parsed.reporting.notTo, (Domain("example.net"),))
 

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
+from moxtls.policy.dane import TLSAFinding, TLSATrouble, policyStrings
 from moxtls.policy.mtasts import Mode, STSLookup
 from moxtls.queue.values import ReportKind
 from moxtls.tlsrpt.results import (
@@ -17,6 +19,7 @@ from moxtls.tlsrpt.results import (
     Policy,
     PolicyTally,
     PolicyType,
+    ResultType,
     SessionOutcome,
 )
 
@@ -85,3 +88,58 @@ def sessionOutcome(
     failed = any(each.failed for each in (*tallies, *([own] if own else [])))
     mayCause = report is None or (report is ReportKind.DMARC and failed)
     return SessionOutcome(domain, own, tallies, mayCause)
+
+
+def hostTallying(host: Domain, finding: TLSAFinding) -> Tallying:
+    """
+    Begin the count for a host, with what there is to say about its records.
+    """
+    base = finding.base or host
+    if not finding.required:
+        return Tallying(Policy(PolicyType.NO_POLICY, base))
+    strings = policyStrings(finding.usable)
+    tallying = Tallying(Policy(PolicyType.TLSA, base, strings))
+    if finding.trouble is not None:
+        tallying.saw([_tlsaFailure(finding.trouble)])
+    elif not finding.usable:
+        # In no session: it is about the records, and sessions may be fine.
+        reason = "all-unusable-records+ignored"
+        failure = Failure(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
+        tallying.saw([failure], times=0)
+    return tallying
+
+
+def unvalidatedHost(host: Domain, error: ExtendedError) -> Tallying:
+    """
+    The count for a host whose addresses were refused because of DNSSEC.
+    """
+    tallying = Tallying(Policy(PolicyType.TLSA, host))
+    tallying.saw([lookupFailure(error)])
+    return tallying
+
+
+def lookupFailure(error: ExtendedError) -> Failure:
+    """
+    MX, CNAME or address records were refused because of DNSSEC.
+
+    Reading of RFC 8460 4.3.2.1: "dnssec-invalid" is about DANE, so this is
+    the general one.
+    """
+    return Failure(ResultType.VALIDATION_FAILURE, error.reasonCode)
+
+
+def mismatchFailure(host: str) -> Failure:
+    """
+    A host isn't in the MTA-STS policy (RFC 8461 4.1).
+    """
+    reason = "mtasts-policy-mx-mismatch"
+    return Failure(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
+
+
+def _tlsaFailure(trouble: TLSATrouble) -> Failure:
+    if trouble.error is None:
+        return Failure(ResultType.TLSA_INVALID)
+    resultType = ResultType.TLSA_INVALID
+    if trouble.error.isDNSSEC:
+        resultType = ResultType.DNSSEC_INVALID
+    return Failure(resultType, trouble.error.reasonCode)

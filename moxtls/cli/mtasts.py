@@ -1,0 +1,85 @@
+# -*- test-case-name: tests.cli.test_mtasts -*-
+"""
+C{moxtls mtasts}: policies that are remembered.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from moxtls.cli.shell import Refusal, Shell, domainArgument
+from moxtls.cli.times import moment
+from moxtls.policy.mtasts import CachedPolicy
+from moxtls.policy.refresh import Refreshal
+
+COLUMNS = (
+    "Domain",
+    "Mode",
+    "MX",
+    "Max age",
+    "ID",
+    "Valid until",
+    "Fetched",
+    "Last use",
+)
+
+
+def add(commands: Any) -> None:
+    group = commands.add_parser("mtasts", help="MTA-STS policies that are remembered")
+    verbs = group.add_subparsers(dest="verb", required=True)
+    show = verbs.add_parser("show", help="one of them, or all")
+    show.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
+    show.add_argument("--json", action="store_true")
+    show.set_defaults(run=_show)
+    refresh = verbs.add_parser("refresh", help="fetch a policy now")
+    refresh.add_argument("domain", type=domainArgument, metavar="DOMAIN")
+    refresh.set_defaults(run=_refresh)
+    drop = verbs.add_parser("drop", help="forget a policy")
+    drop.add_argument("domain", type=domainArgument, metavar="DOMAIN")
+    drop.set_defaults(run=_drop)
+
+
+async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
+    policies = (await shell.ledger()).policies
+    if arguments.domain is None:
+        entries = await policies.entries()
+    else:
+        entry = await policies.load(arguments.domain)
+        if entry is None:
+            raise Refusal(f"no policy of {arguments.domain} is remembered")
+        entries = (entry,)
+    rows = [_row(each) for each in entries]
+    shell.output.table(COLUMNS, rows, empty="No policy is remembered.")
+    return 0
+
+
+def _row(entry: CachedPolicy) -> tuple[object, ...]:
+    policy = entry.policy
+    return (
+        entry.domain.unicode,
+        str(policy.mode) if policy else "back-off",
+        list(policy.mx) if policy else [],
+        policy.maxAge if policy else None,
+        entry.recordID,
+        moment(entry.validEnd),
+        moment(entry.fetched),
+        moment(entry.lastUse),
+    )
+
+
+async def _refresh(shell: Shell, arguments: argparse.Namespace) -> int:
+    base = await shell.base()
+    found = await base.refresher.refresh(arguments.domain)
+    shell.output.line(f"{arguments.domain}: {found.ending.value}")
+    if found.failure is not None:
+        reason = f"{found.failure.resultType} {found.failure.reasonCode}".strip()
+        raise Refusal(f"{arguments.domain}: {reason}")
+    return 0 if found.ending is not Refreshal.ABSENT else 1
+
+
+async def _drop(shell: Shell, arguments: argparse.Namespace) -> int:
+    policies = (await shell.ledger()).policies
+    if not await policies.drop(arguments.domain):
+        raise Refusal(f"no policy of {arguments.domain} is remembered")
+    return 0

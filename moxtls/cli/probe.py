@@ -1,0 +1,122 @@
+# -*- test-case-name: tests.cli.test_probe -*-
+"""
+C{moxtls probe}: what a delivery to a domain would meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from moxtls.calendar import spanOfDay, utcDay
+from moxtls.cli.shell import Shell, domainArgument
+from moxtls.outbound.classify import certificateFailure
+from moxtls.outbound.records import STARTTLS, SessionRecord
+from moxtls.outbound.survey import Findings, Sighting, survey
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from moxtls.tlsrpt.report import Heading, compose
+from moxtls.tlsrpt.results import Failure, PolicyTally
+
+HOSTS = ("Host", "Address", "STARTTLS", "Certificate", "DANE", "Enforced", "Taken")
+POLICIES = ("Policy domain", "Policy", "Success", "Failure", "Failure details")
+
+
+def add(commands: Any) -> None:
+    probe = commands.add_parser(
+        "probe",
+        help="look up a domain's policies, and connect to its hosts; sends no mail",
+    )
+    probe.add_argument("domain", type=domainArgument, metavar="DOMAIN")
+    probe.add_argument("--json", action="store_true")
+    probe.set_defaults(run=_probe)
+
+
+async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
+    base = await shell.base()
+    diagnosis = await base.resolver.probe()
+    shell.output.line(diagnosis.describe())
+    shell.output.progress(f"connecting to the hosts of {arguments.domain}")
+    observer = OutcomeRecorder(base.clock, base.ledger.outcomes, enabled=False)
+    found = await survey(base.surroundings(observer), arguments.domain)
+    shell.output.progressEnded()
+    if arguments.json:
+        shell.output.json(_asJSON(found, shell))
+        return 0
+    shell.output.table(HOSTS, map(_host, found.sightings), empty="No host was reached.")
+    for trouble in found.troubles:
+        words = (trouble.host, trouble.status, trouble.text)
+        shell.output.line(" ".join(word for word in words if word))
+    shell.output.line("")
+    shell.output.table(
+        POLICIES,
+        map(_policy, _tallies(found)),
+        title="What would be reported",
+        empty="Nothing would be reported.",
+    )
+    return 0
+
+
+def _tallies(found: Findings) -> tuple[PolicyTally, ...]:
+    outcome = found.outcome
+    own = (outcome.recipient,) if outcome.recipient is not None else ()
+    return (*own, *outcome.hosts)
+
+
+def _host(sighting: Sighting) -> tuple[object, ...]:
+    visit, record = sighting.visit, sighting.record
+    taken = record.starttls is STARTTLS.COMPLETED and not record.enforced
+    demands = visit.terms.demands
+    return (
+        visit.host,
+        record.receivingIP,
+        record.starttls.name.lower().replace("_", " "),
+        _certificate(record),
+        record.dane.name.lower().replace("_", " "),
+        [
+            *(["DANE"] if demands.dane else []),
+            *(["Web PKI"] if demands.enforcePKIX else []),
+        ],
+        taken or (demands.plaintextFallback and not record.enforced),
+    )
+
+
+def _certificate(record: SessionRecord) -> str:
+    if record.verification is None:
+        return ""
+    failure = certificateFailure(record.verification)
+    return "good" if failure is None else " ".join(filter(None, failure))
+
+
+def _policy(tally: PolicyTally) -> tuple[object, ...]:
+    policy = tally.policy
+    return (
+        policy.domain.unicode,
+        str(policy.type),
+        tally.succeeded,
+        tally.failed,
+        [_failure(each) for each in sorted(tally.failures)],
+    )
+
+
+def _failure(failure: Failure) -> str:
+    return " ".join(filter(None, (failure.resultType, failure.reasonCode)))
+
+
+def _asJSON(found: Findings, shell: Shell) -> dict[str, object]:
+    """
+    The report as it would be written, and why hosts would take no mail.
+    """
+    hostname = shell.site.config.hostname
+    span = spanOfDay(utcDay(shell.now()))
+    report = compose(Heading(hostname, "probe", span), _tallies(found))
+    return {
+        "domain": str(found.outcome.recipientDomain),
+        "hosts": [
+            dict(zip(HOSTS, _host(each), strict=True)) for each in found.sightings
+        ],
+        "troubles": [
+            {"host": each.host, "status": each.status, "text": each.text}
+            for each in found.troubles
+        ],
+        "policies": report["policies"],
+    }

@@ -1,0 +1,181 @@
+# -*- test-case-name: tests.cli.test_report -*-
+"""
+C{moxtls report}: what is owed, what was sent, and what others sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moxtls.calendar import DAY, HOUR, midnight, utcDay
+from moxtls.cli.shell import Refusal, Shell, domainArgument
+from moxtls.cli.times import moment
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.service import ReportsBusy, ReportService
+from moxtls.reporting.values import Draft, NoReport, Subject
+from moxtls.tlsrpt.received import (
+    LARGEST_MESSAGE,
+    MalformedReport,
+    ReceivedReport,
+    describe,
+    readReport,
+)
+
+KINDS = (ReportKind.TLS,)
+PENDING = ("Day", "Domain", "Of", "To be sent")
+SENT = ("Day", "Domain", "Destination", "State", "Composed", "Updated", "Detail")
+_PHASES = ("recipient domain", "MX host")
+
+
+def add(commands: Any) -> None:
+    report = commands.add_parser("report", help="reports: owed, sent and received")
+    verbs = report.add_subparsers(dest="verb", required=True)
+    pending = verbs.add_parser("pending", help="what may be owed")
+    pending.set_defaults(run=_pending)
+    sent = verbs.add_parser("sent", help="what was sent, and how it fared")
+    sent.set_defaults(run=_sent)
+    preview = verbs.add_parser("preview", help="what would be sent, and why not")
+    preview.set_defaults(run=_preview)
+    send = verbs.add_parser("send", help="send what is owed, without spreading")
+    send.set_defaults(run=_send)
+    for verb in (pending, sent, preview, send):
+        verb.add_argument("--kind", choices=[str(each) for each in KINDS])
+        verb.add_argument("--domain", type=domainArgument, metavar="D")
+        verb.add_argument("--json", action="store_true")
+    for verb in (pending, preview, send):
+        verb.add_argument(
+            "--now",
+            action="store_true",
+            help="as if the day were over; what happens later today is not reported",
+        )
+    show = verbs.add_parser("show", help="read reports: JSON, gzip or whole messages")
+    show.add_argument("files", nargs="+", metavar="FILE")
+    show.add_argument("--json", action="store_true")
+    show.set_defaults(run=_show)
+
+
+async def _service(shell: Shell) -> ReportService:
+    base = await shell.base()
+    return base.reports(await shell.queue())
+
+
+def _asOf(shell: Shell, arguments: argparse.Namespace) -> float | None:
+    if not arguments.now:
+        return None
+    return midnight(utcDay(shell.now())) + DAY + HOUR
+
+
+async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
+    service = await _service(shell)
+    subjects = await service.pending(_asOf(shell, arguments))
+    rows = [
+        (
+            str(each.day),
+            each.domain.unicode,
+            _PHASES[each.phase],
+            each.sendable,
+        )
+        for each in subjects
+        if arguments.domain in (None, each.domain)
+    ]
+    shell.output.table(PENDING, rows, empty="Nothing is owed.")
+    return 0
+
+
+async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    rows = [
+        (
+            str(utcDay(each.key.start)),
+            each.key.domain.unicode,
+            each.key.destination,
+            str(each.state),
+            moment(each.composed),
+            moment(each.updated),
+            each.detail,
+        )
+        for each in await ledger.archive.reports(domain=arguments.domain)
+    ]
+    shell.output.table(SENT, rows, empty="No report is kept.")
+    return 0
+
+
+async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
+    service = await _service(shell)
+    asOf = _asOf(shell, arguments)
+    subjects = await service.pending(asOf)
+    domains = dict.fromkeys(
+        each.domain for each in subjects if arguments.domain in (None, each.domain)
+    )
+    found: list[tuple[Subject, Draft | NoReport]] = []
+    for number, domain in enumerate(domains, 1):
+        shell.output.progress(f"{number} of {len(domains)}: {domain}")
+        found.extend(await service.preview(domain, asOf))
+    shell.output.progressEnded()
+    if arguments.json:
+        shell.output.json([_previewed(*each) for each in found])
+    for line in _previewLines(found):
+        shell.output.line(line)
+    return 0
+
+
+def _previewed(subject: Subject, draft: Draft | NoReport) -> dict[str, object]:
+    about: dict[str, object] = {"day": str(subject.day), "domain": str(subject.domain)}
+    if isinstance(draft, NoReport):
+        return {**about, "reason": draft.reason}
+    report = asdict(readReport(draft.document))
+    return {**about, "destinations": draft.destinations, "report": report}
+
+
+def _previewLines(found: list[tuple[Subject, Draft | NoReport]]) -> Iterator[str]:
+    if not found:
+        yield "Nothing is owed."
+    for subject, draft in found:
+        about = f"{subject.day} {subject.domain} ({_PHASES[subject.phase]})"
+        if isinstance(draft, NoReport):
+            yield f"{about}: no report: {draft.reason}"
+            continue
+        yield f"{about}: to {', '.join(draft.destinations)}"
+        for line in describe(readReport(draft.document)):
+            yield f"  {line}"
+
+
+async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
+    service = await _service(shell)
+    shell.output.progress("composing reports")
+    try:
+        count = await service.runNow(arguments.domain, _asOf(shell, arguments))
+    except ReportsBusy:
+        raise Refusal("reports are being sent by another node just now") from None
+    finally:
+        shell.output.progressEnded()
+    if arguments.json:
+        shell.output.json({"composed": count})
+    shell.output.line(f"{count} composed and given to the queue.")
+    return 0
+
+
+async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
+    # All are read before any is shown: an error is all there is then.
+    reports = [_read(each) for each in arguments.files]
+    if arguments.json:
+        shell.output.json([asdict(each) for each in reports])
+    for report in reports:
+        for line in describe(report):
+            shell.output.line(line)
+    return 0
+
+
+def _read(file: str) -> ReceivedReport:
+    try:
+        with Path(file).open("rb") as opened:
+            data = opened.read(LARGEST_MESSAGE + 1)
+        return readReport(data)
+    except OSError as error:
+        raise Refusal(f"{file}: {error.strerror}") from None
+    except MalformedReport as error:
+        raise Refusal(f"{file}: {error}") from None

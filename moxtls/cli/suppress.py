@@ -1,0 +1,109 @@
+# -*- test-case-name: tests.cli.test_suppress -*-
+"""
+C{moxtls suppress}: addresses that get no reports for the time being.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from moxtls.calendar import DAY
+from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.times import durationArgument, moment
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.destinations import InvalidDestination, canonical
+from moxtls.reporting.values import Suppression
+
+#: As long as the reference system does it when nothing else is said.
+DEFAULT_PERIOD = 31 * DAY
+
+
+def add(commands: Any) -> None:
+    group = commands.add_parser(
+        "suppress", help="addresses that get no reports for the time being"
+    )
+    verbs = group.add_subparsers(dest="verb", required=True)
+    listing = verbs.add_parser("list", help="show them")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=_list)
+    for name, meaning, run in [
+        ("add", "send no reports to an address", _add),
+        ("extend", "keep it suppressed for longer, from now on", _extend),
+        ("remove", "send to it again", _remove),
+    ]:
+        verb = verbs.add_parser(name, help=meaning)
+        verb.add_argument("destination", metavar="URI", help="or a mail address")
+        verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
+        if name != "remove":
+            verb.add_argument("--for", dest="period", type=durationArgument)
+        if name == "add":
+            verb.add_argument("--comment", default="")
+        verb.set_defaults(run=run)
+
+
+async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    now = shell.now()
+    rows = [
+        (
+            each.destination,
+            str(each.kind or "all"),
+            moment(each.until),
+            each.until > now,
+            each.failures,
+            each.comment,
+        )
+        for each in await ledger.suppressions.entries()
+    ]
+    columns = ("Destination", "Kind", "Until", "Active", "Failures", "Comment")
+    shell.output.table(columns, rows, empty="No address is suppressed.")
+    return 0
+
+
+async def _add(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    now = shell.now()
+    await ledger.suppressions.put(
+        Suppression(
+            destination=_destination(arguments),
+            kind=_kind(arguments),
+            until=now + (arguments.period or DEFAULT_PERIOD),
+            created=now,
+            comment=arguments.comment,
+        )
+    )
+    return 0
+
+
+async def _extend(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    entry = await ledger.suppressions.get(_destination(arguments), _kind(arguments))
+    if entry is None:
+        raise Refusal(f"not suppressed: {arguments.destination}")
+    until = shell.now() + (arguments.period or DEFAULT_PERIOD)
+    await ledger.suppressions.put(replace(entry, until=until))
+    return 0
+
+
+async def _remove(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    destination = _destination(arguments)
+    if not await ledger.suppressions.remove(destination, _kind(arguments)):
+        raise Refusal(f"not suppressed: {arguments.destination}")
+    return 0
+
+
+def _kind(arguments: argparse.Namespace) -> ReportKind | None:
+    return ReportKind(arguments.kind) if arguments.kind else None
+
+
+def _destination(arguments: argparse.Namespace) -> str:
+    text: str = arguments.destination
+    if ":" not in text.partition("@")[0]:
+        text = f"mailto:{text}"
+    try:
+        return canonical(text)
+    except InvalidDestination as error:
+        raise Refusal(str(error)) from None

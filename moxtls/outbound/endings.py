@@ -1,0 +1,216 @@
+# -*- test-case-name: tests.outbound.test_endings -*-
+"""
+How an attempt ends for each recipient, from what hosts did and said.
+No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from moxtls.outbound.candidates import HostAddresses, NextHopFailure
+from moxtls.policy.require import Refusal
+from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.smtp.values import RecipientReply, Reply
+
+#: RFC 8689 4.2.1, 5: no host can be trusted as the sender asks.
+REQUIRETLS_STATUS = "5.7.30"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """
+    Why a host, or the whole domain, took nothing.
+
+    @ivar status: Enhanced status code (RFC 3463).
+    @ivar code: Of the SMTP reply, 0 if there was none.
+    @ivar text: For people; may hold a stranger's words.
+    """
+
+    status: str
+    text: str
+    host: str = ""
+    code: int = 0
+
+    @property
+    def permanent(self) -> bool:
+        return self.status.startswith("5")
+
+
+_REFUSALS = {
+    Refusal.TLSA_LOOKUP: ("4.7.5", "TLSA lookup failed"),
+    Refusal.MX_MISMATCH: ("4.7.5", "host is not in the MTA-STS policy"),
+    Refusal.REQUIRETLS: (
+        REQUIRETLS_STATUS,
+        "REQUIRETLS was asked for, and neither DANE nor MTA-STS vouches for the host",
+    ),
+}
+
+
+def nowhere(failure: NextHopFailure) -> Trouble:
+    """
+    It can't be said which hosts take mail for the domain.
+    """
+    return Trouble(failure.status, failure.reason)
+
+
+def unreachable(found: HostAddresses) -> Trouble:
+    """
+    A host has no address.
+    """
+    status = "4.4.3" if found.failed else "4.4.4"
+    return Trouble(status, found.reason, str(found.host))
+
+
+def refused(refusal: Refusal, host: str) -> Trouble:
+    """
+    A policy forbids to connect to a host.
+    """
+    status, text = _REFUSALS[refusal]
+    return Trouble(status, text, host)
+
+
+def rejected(reply: Reply, host: str) -> Trouble:
+    """
+    A host ended the session with a reply.
+    """
+    return Trouble(_status(reply), str(reply), host, reply.code)
+
+
+class Progress:
+    """
+    Who of a batch has an answer.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._results: dict[tuple[str, str], Result] = {}
+        self._troubles: list[Trouble] = []
+
+    @property
+    def over(self) -> bool:
+        return not self._open()
+
+    @property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """
+        Why hosts took nothing, in the order in which they were asked.
+        """
+        return tuple(self._troubles)
+
+    def openRecipients(self, parcel: Parcel) -> tuple[str, ...]:
+        """
+        Those of a parcel's recipients for whom there is no answer.
+        """
+        return tuple(
+            each
+            for each in parcel.recipients
+            if (parcel.messageID, each) not in self._results
+        )
+
+    def hostFailed(self, trouble: Trouble) -> None:
+        """
+        A host took nothing, or nothing more; the next may.
+        """
+        self._troubles.append(trouble)
+
+    def answered(
+        self,
+        parcel: Parcel,
+        replies: Iterable[RecipientReply],
+        host: str,
+        lenient: bool = False,
+    ) -> None:
+        """
+        A host said yes or no to recipients; its word is final for this
+        attempt.
+
+        @param lenient: Take a refusal for reasons of security or policy (RFC
+            3463 3.8) as temporary: over the other family of addresses it may
+            be another.
+        """
+        for each in replies:
+            result = _result(parcel.messageID, each, host)
+            if lenient and result.status.startswith("5.7."):
+                result = _softened(result)
+            self._results[parcel.messageID, each.recipient] = result
+
+    def endAll(self, trouble: Trouble) -> None:
+        """
+        There is no host to ask.
+        """
+        self._troubles = [trouble]
+        self.endRest()
+
+    def endRest(self) -> None:
+        """
+        There is no other host to ask.  If not all of them refused for good, a
+        later attempt may find one that doesn't.
+        """
+        if not self._troubles:
+            self._troubles = [Trouble("4.4.1", "no host could be reached")]
+        passing = [each for each in self._troubles if not each.permanent]
+        last = (passing or self._troubles)[-1]
+        for messageID, recipient in self._open():
+            ending = Ending.PERMANENT if last.permanent else Ending.TEMPORARY
+            self._results[messageID, recipient] = Result(
+                messageID,
+                recipient,
+                ending,
+                last.status,
+                last.code,
+                last.text,
+                last.host,
+            )
+
+    def results(self) -> tuple[Result, ...]:
+        return tuple(self._results.values())
+
+    def _open(self) -> list[tuple[str, str]]:
+        return [
+            (parcel.messageID, each)
+            for parcel in self._batch.parcels
+            for each in self.openRecipients(parcel)
+        ]
+
+
+def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
+    reply = answer.reply
+    ending = Ending.TEMPORARY
+    if reply.accepted:
+        ending = Ending.DELIVERED
+    elif reply.permanent:
+        ending = Ending.PERMANENT
+    return Result(
+        messageID,
+        answer.recipient,
+        ending,
+        _status(reply),
+        reply.code,
+        str(reply),
+        host,
+    )
+
+
+def _status(reply: Reply) -> str:
+    """
+    RFC 3463 2: the class of an enhanced status code is that of the reply; if
+    they contradict each other the reply counts (RFC 5321 4.2.1).
+    """
+    first = "2" if reply.accepted else "5" if reply.permanent else "4"
+    if reply.enhanced.startswith(first + "."):
+        return reply.enhanced
+    return f"{first}.0.0"
+
+
+def _softened(result: Result) -> Result:
+    return Result(
+        result.messageID,
+        result.recipient,
+        Ending.TEMPORARY,
+        "4" + result.status[1:],
+        result.code,
+        result.text,
+        result.host,
+    )

@@ -1,0 +1,117 @@
+# -*- test-case-name: tests.outbound.test_smarthost -*-
+"""
+Delivers by way of a relay.
+
+Neither DANE nor MTA-STS is asked, and no outcome recorded: how TLS went with
+the recipients' hosts is for the relay to report (RFC 8460 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.dns.answers import Kind
+from moxtls.domain import AddressLiteral, Domain
+from moxtls.interfaces import ICourier, IResolver
+from moxtls.outbound.candidates import Host
+from moxtls.outbound.carry import carry, troubleOf
+from moxtls.outbound.endings import Progress, Trouble, refused, unreachable
+from moxtls.outbound.hosts import gatherAddresses
+from moxtls.policy.require import Refusal
+from moxtls.queue.values import Batch, Result
+from moxtls.smtp.session import Session
+from moxtls.smtp.settings import ConnectFailed, SessionFailed, TLSFailed
+
+#: Opens a session with the relay at an IP address.
+DialRelay = Callable[[str], Deferred[Session]]
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """
+    @ivar families: In order of preference.
+    @ivar secure: Whether sessions with it are encrypted, and with nobody
+        else: only then REQUIRETLS can be passed on (RFC 8689 4.2.1).
+    """
+
+    host: Host
+    families: tuple[Kind, ...]
+    secure: bool
+
+
+@implementer(ICourier)
+class SmarthostCourier:
+    """
+    Takes all mail to one relay.
+    """
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        relay: Relay,
+        dial: DialRelay,
+        leave: Callable[[Session], None],
+    ) -> None:
+        """
+        @param leave: As L{moxtls.outbound.dialer.Dialer.leave}.
+        """
+        self._resolver = resolver
+        self._relay = relay
+        self._dial = dial
+        self._leave = leave
+
+    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+        return Deferred.fromCoroutine(self._deliver(batch))
+
+    async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
+        progress = Progress(batch)
+        host = self._relay.host
+        if batch.requireTLS and not self._relay.secure:
+            progress.hostFailed(refused(Refusal.REQUIRETLS, str(host)))
+        else:
+            await self._toRelay(batch, progress)
+        progress.endRest()
+        return progress.results()
+
+    async def _toRelay(self, batch: Batch, progress: Progress) -> None:
+        relay = self._relay
+        found = await gatherAddresses(self._resolver, relay.host, relay.families)
+        if not found.addresses:
+            progress.hostFailed(unreachable(found))
+        for ip in found.addresses:
+            try:
+                await self._session(ip, batch, progress)
+            except ConnectFailed as failed:
+                reason = f"{ip}: {failed.reason}"
+                progress.hostFailed(Trouble("4.4.1", reason, str(relay.host)))
+            else:
+                return
+
+    async def _session(self, ip: str, batch: Batch, progress: Progress) -> None:
+        host = str(self._relay.host)
+        try:
+            session = await self._dial(ip)
+        except TLSFailed as failed:
+            progress.hostFailed(Trouble("4.7.5", failed.reason, host))
+            return
+        except SessionFailed as failed:
+            progress.hostFailed(troubleOf(failed, host))
+            return
+        try:
+            await carry(session, batch, progress, host)
+        finally:
+            self._leave(session)
+
+
+def relayHost(text: str) -> Host:
+    """
+    @param text: A name, or an IP address.
+    """
+    try:
+        return AddressLiteral.parse(f"[IPv6:{text}]" if ":" in text else f"[{text}]")
+    except ValueError:
+        return Domain.parse(text)

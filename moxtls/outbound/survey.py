@@ -1,0 +1,89 @@
+# -*- test-case-name: tests.outbound.test_survey -*-
+"""
+What a delivery to a domain would meet, without any mail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.interfaces import ISessionObserver
+from moxtls.outbound.delivery import Attempt, Surroundings, Visit
+from moxtls.outbound.endings import Progress, Trouble
+from moxtls.outbound.records import SessionRecord
+from moxtls.queue.values import Batch
+from moxtls.smtp.session import Session
+from moxtls.tlsrpt.results import SessionOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """
+    One connection to one host.
+    """
+
+    visit: Visit
+    record: SessionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """
+    @ivar outcome: What would be reported.
+    @ivar troubles: Why hosts would take no mail.
+    """
+
+    outcome: SessionOutcome
+    sightings: tuple[Sighting, ...]
+    troubles: tuple[Trouble, ...]
+
+
+async def survey(surroundings: Surroundings, domain: Domain) -> Findings:
+    """
+    Look up the policies of C{domain}, and connect to every host of it.
+    """
+    kept = _Kept()
+    around = replace(surroundings, observer=kept)
+    surveying = _Survey(around, Batch(domain.ascii, ()))
+    await surveying.run()
+    return Findings(
+        kept.outcomes[0], tuple(surveying.sightings), surveying.progress.troubles
+    )
+
+
+class _Survey(Attempt):
+    """
+    An attempt that has nothing to deliver, and visits every host.
+    """
+
+    def __init__(self, surroundings: Surroundings, batch: Batch) -> None:
+        super().__init__(surroundings, batch)
+        self.sightings: list[Sighting] = []
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def _over(self) -> bool:
+        return False
+
+    async def _carry(self, session: Session, visit: Visit) -> None:
+        pass
+
+    def _classify(self, record: SessionRecord, visit: Visit) -> None:
+        super()._classify(record, visit)
+        self.sightings.append(Sighting(visit, record))
+
+
+@implementer(ISessionObserver)
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    outcomes: list[SessionOutcome] = field(default_factory=list)
+
+    def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
+        self.outcomes.append(outcome)
+        return succeed(None)

@@ -1,0 +1,219 @@
+# -*- test-case-name: tests.test_site -*-
+"""
+The configuration with the files that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from OpenSSL import SSL
+
+from moxtls.config import (
+    Config,
+    InvalidConfig,
+    Listener,
+    ListenerTLS,
+    Purpose,
+    Selector,
+    parse,
+    serverAddress,
+)
+from moxtls.dns.system import Server, systemServers
+from moxtls.domain import Domain
+from moxtls.outbound.verify import Trust, clientContext
+from moxtls.reporting.signing import InvalidKey, Signer, loadKey
+from moxtls.smtp.passwords import InvalidPassword, StoredPassword
+from moxtls.smtp.tlscontext import ReloadingContext
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+#: The C{s=} tag of a key that signs TLS reports only (RFC 8460 3).
+TLSRPT_SERVICE = "tlsrpt"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """
+    A configuration file, and what lies beside it.
+
+    Everything that reads a file raises L{InvalidConfig} if that can't be
+    used, with the key that names it.
+
+    @ivar file: The configuration file.
+    """
+
+    file: Path
+    config: Config
+
+    @classmethod
+    def read(cls, file: Path) -> Site:
+        """
+        @raise InvalidConfig: It can't be read, or there is something wrong
+            with it.
+        """
+        try:
+            text = file.read_text("utf-8")
+        except OSError as error:
+            raise InvalidConfig(str(file), "", "", "", _why(error)) from None
+        except UnicodeDecodeError:
+            raise InvalidConfig(str(file), "", "", "", "not TOML: not UTF-8") from None
+        return cls(file, parse(text, str(file)))
+
+    def path(self, text: str) -> Path:
+        """
+        A path in the configuration is relative to the file's folder.
+        """
+        return self.file.parent / text
+
+    @property
+    def data(self) -> Path:
+        return self.path(self.config.dataDirectory)
+
+    @property
+    def spool(self) -> Path:
+        return self.data / "queue"
+
+    @property
+    def mail(self) -> Path:
+        return self.data / "mail"
+
+    @property
+    def ledgerURL(self) -> str:
+        return self.config.ledger or f"sqlite:///{self.data / 'ledger.sqlite'}"
+
+    def makeFolders(self) -> None:
+        """
+        @raise InvalidConfig: The data directory can't be made or written to.
+        """
+        for folder in (self.data, self.spool, self.mail):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                value = self.config.dataDirectory
+                raise self._wrong("", "DataDirectory", value, _why(error)) from None
+
+    def servers(self) -> tuple[Server, ...]:
+        """
+        The DNS servers to ask.
+        """
+        resolver = self.config.resolver
+        if not resolver.servers:
+            try:
+                text = RESOLV_CONF.read_text("utf-8", "replace")
+            except OSError:
+                text = ""
+            return systemServers(text)
+        trusted = {serverAddress(each) for each in resolver.trusted}
+        addresses = (serverAddress(each) for each in resolver.servers)
+        return tuple(
+            Server(*address, trusted=address in trusted)
+            for address in addresses
+            if address is not None
+        )
+
+    def trust(self) -> Trust:
+        """
+        The roots for everything we connect to.
+        """
+        name = self.config.caFile
+        try:
+            return clientContext(str(self.path(name)) if name else None)
+        except (OSError, ValueError) as error:
+            raise self._wrong("", "CAFile", name, _why(error)) from None
+
+    def signers(self) -> Mapping[Domain, tuple[Signer, ...]]:
+        """
+        The DKIM keys of all domains of ours.
+        """
+        return {
+            domain: tuple(
+                self._signer(domain, name, selector)
+                for name, selector in local.dkim.selectors.items()
+            )
+            for domain, local in self.config.domains.items()
+        }
+
+    def _signer(self, domain: Domain, name: str, selector: Selector) -> Signer:
+        table = f"Domains.{domain}.DKIM.Selectors.{name}"
+        try:
+            key = loadKey(self.path(selector.keyFile).read_bytes())
+        except (OSError, InvalidKey) as error:
+            raise self._wrong(table, "KeyFile", selector.keyFile, _why(error)) from None
+        if key.algorithm is not selector.algorithm:
+            expected = f"expected a key for {selector.algorithm}, not {key.algorithm}"
+            raise self._wrong(table, "KeyFile", selector.keyFile, expected)
+        service = TLSRPT_SERVICE if selector.purpose is Purpose.TLSRPT else ""
+        return Signer(domain, name, key, service)
+
+    def tls(self, name: str, listener: Listener) -> ReloadingContext | None:
+        """
+        The certificate of a listener; C{None} if it does no TLS.
+        """
+        if listener.tls is ListenerTLS.NONE:
+            return None
+        certificate, key = listener.certificateFile, listener.keyFile
+        table = f"Listeners.{name}"
+        for setting, file in (("CertificateFile", certificate), ("KeyFile", key)):
+            try:
+                self.path(file).read_bytes()
+            except OSError as error:
+                raise self._wrong(table, setting, file, _why(error)) from None
+        try:
+            return ReloadingContext(self.path(certificate), self.path(key))
+        except (OSError, SSL.Error):
+            expected = f"expected a certificate in PEM for the key in {key}"
+            raise self._wrong(table, "CertificateFile", certificate, expected) from None
+
+    def users(self) -> Mapping[str, StoredPassword]:
+        """
+        Who may log in.
+        """
+        return dict(self._users())
+
+    def _users(self) -> Iterator[tuple[str, StoredPassword]]:
+        for name, text in self.config.users.items():
+            try:
+                yield name, StoredPassword.parse(text)
+            except InvalidPassword:
+                expected = 'expected the output of "moxtls config password"'
+                raise self._wrong("Users", name, "", expected) from None
+
+    def password(self, name: str) -> str:
+        """
+        The password for the smarthost C{name}.
+        """
+        host = self.config.transports[name]
+        table = f"Transports.{name}"
+        try:
+            text = self.path(host.passwordFile).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            value = host.passwordFile
+            raise self._wrong(table, "PasswordFile", value, _why(error)) from None
+        return text.partition("\n")[0].rstrip("\r")
+
+    def check(self) -> None:
+        """
+        Read every file there is.
+
+        @raise InvalidConfig: The first that can't be used.
+        """
+        self.trust()
+        self.signers()
+        self.users()
+        for name, listener in self.config.listeners.items():
+            self.tls(name, listener)
+        for name, host in self.config.transports.items():
+            if host.user:
+                self.password(name)
+
+    def _wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:
+        quoted = f'"{value}"' if value else ""
+        return InvalidConfig(str(self.file), table, key, quoted, why)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be used: {error.strerror}"
+    return str(error)
