@@ -5,13 +5,11 @@ Tests for L{moxtls.queue.spool}, its index and its bodies.
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,6 +20,7 @@ from moxtls.queue.bounce import headerOf
 from moxtls.queue.notices import Notices
 from moxtls.queue.spool import KEYS_KEPT, Spool, SpoolUnusable
 from moxtls.queue.values import Ending, Envelope, Result
+from tests.queue.killing import killedAt, quickDirectory, traceSQL
 
 BODY = [b"Subject: a\r\n\r\n", b"hello\r\n"]
 NOW = 1_800_000_000.0
@@ -216,23 +215,6 @@ class KilledTests(SynchronousTestCase):
     A process that uses a spool is killed at each step it takes on disk.
     """
 
-    def killedAt(self, step: int, root: Path, work: Callable[[Path], None]) -> bool:
-        """
-        Do C{work} in a process of its own that dies before that many
-        statements and file operations.
-
-        @return: Whether it died of it.
-        """
-        child = os.fork()
-        if child == 0:
-            try:
-                dieAt(step)
-                work(root)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        return os.WIFSIGNALED(status)
-
     def everyStep(
         self, work: Callable[[Path], None], check: Callable[[Path], None]
     ) -> int:
@@ -240,9 +222,9 @@ class KilledTests(SynchronousTestCase):
         @return: How many steps there were.
         """
         for step in count():
-            root = Path(self.mktemp())
+            root = quickDirectory(self)
             Spool(root).close()
-            died = self.killedAt(step, root, work)
+            died = killedAt(step, partial(work, root))
             check(root)
             if not died:
                 return step
@@ -302,45 +284,6 @@ def ignore(result: object) -> None:
     """
     An operation returns nothing.
     """
-
-
-def dieAt(step: int) -> None:
-    """
-    Have this process killed at its C{step}th step that a disk sees.
-    """
-    left = iter(range(step))
-
-    def tick(*arguments: object) -> None:
-        if next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def ticking(name: str) -> None:
-        real = getattr(os, name)
-
-        def stepped(*arguments: object, **more: object) -> object:
-            tick()
-            return real(*arguments, **more)
-
-        setattr(os, name, stepped)
-
-    for name in ("open", "fsync", "rename", "unlink"):
-        ticking(name)
-    traceSQL(tick).__enter__()
-
-
-def traceSQL(callback: Callable[[str], None]) -> AbstractContextManager[object]:
-    """
-    Once started, has C{callback} called with each statement on connections
-    opened from then on.
-    """
-    connect = sqlite3.connect
-
-    def traced(path: Path, **more: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(path, **more)
-        connection.set_trace_callback(callback)
-        return connection
-
-    return patch("sqlite3.connect", traced)
 
 
 def submitOne(spool: Spool, messageID: str, key: str = "") -> str:
