@@ -50,12 +50,6 @@ class Face(Protocol):
         """
 
 
-class Reactor(IReactorTime, IReactorTCP, IReactorUDP):
-    """
-    What a server needs of a reactor.
-    """
-
-
 def respondTo(face: Face, wire: bytes, datagram: bool) -> bytes | None:
     """
     @return: What to send back; C{None} for what deserves no answer.
@@ -137,9 +131,13 @@ class _Streams(ServerFactory):
 class DNSServer(Service):
     """
     Listens on one address, for both transports.
+
+    @param reactor: Also provides C{IReactorTCP} and C{IReactorUDP}.
     """
 
-    def __init__(self, reactor: Reactor, address: str, port: int, face: Face) -> None:
+    def __init__(
+        self, reactor: IReactorTime, address: str, port: int, face: Face
+    ) -> None:
         self._reactor = reactor
         self._address = address
         self._port = port
@@ -152,8 +150,12 @@ class DNSServer(Service):
         datagrams = _Datagrams(self._face)
         datagrams.noisy = False
         self._ports = [
-            self._reactor.listenUDP(self._port, datagrams, self._address, LARGEST),
-            self._reactor.listenTCP(self._port, self._streams, 50, self._address),
+            IReactorUDP(self._reactor).listenUDP(
+                self._port, datagrams, self._address, LARGEST
+            ),
+            IReactorTCP(self._reactor).listenTCP(
+                self._port, self._streams, interface=self._address
+            ),
         ]
 
     def stopService(self) -> Deferred[None]:

@@ -1,0 +1,168 @@
+# -*- test-case-name: tests.lab.test_world -*-
+"""
+The lab as a whole: everything in it, started and stopped together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorTime
+
+from moxtls.lab.arrivals import Arrivals
+from moxtls.lab.authority import Authority
+from moxtls.lab.conditions import SENDER, SENDING_HOST, Destination
+from moxtls.lab.destination import MailDestination
+from moxtls.lab.dnsserver import DNSServer
+from moxtls.lab.expected import Facts
+from moxtls.lab.keys import makeKeys
+from moxtls.lab.network import Network
+from moxtls.lab.plan import mailHosts, zonePlans
+from moxtls.lab.policyhost import WebHost
+from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.validator import Validator
+from moxtls.lab.zones import plantTree
+
+CA_FILE = "ca.pem"
+ANCHOR_FILE = "root.ds"
+CONFIG_FILE = "moxtls.toml"
+
+
+class Lab(MultiService):
+    """
+    A small internet.
+
+    @ivar arrivals: The mail and the reports that arrived.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        directory: Path,
+        network: Network,
+        destinations: tuple[Destination, ...] = DESTINATIONS,
+    ) -> None:
+        """
+        @param reactor: Also provides C{IReactorTCP} and C{IReactorUDP}.
+        @param directory: Files are put there, in place of those of an earlier
+            lab.
+        """
+        super().__init__()
+        self.directory = directory
+        self.network = network
+        self.destinations = destinations
+        now = reactor.seconds()
+        self.hosts = mailHosts(network, destinations)
+        self.keys = makeKeys(self.hosts, now)
+        self.tree = plantTree(
+            zonePlans(network, destinations, self.keys.publication),
+            network.authority,
+            now,
+        )
+        self.arrivals = Arrivals(directory / "arrived")
+        self.authority = Authority(self.tree.zones)
+        self.validator = Validator(
+            self.authority.respond, self.tree.anchor, reactor.seconds
+        )
+        self._populate(reactor)
+
+    @property
+    def facts(self) -> Facts:
+        """
+        What reports will show of this lab.
+        """
+        return Facts(self.network, self.destinations, self.keys.publication.tlsa)
+
+    @property
+    def configFile(self) -> Path:
+        """
+        A configuration with which moxtls lives in this lab.
+        """
+        return self.directory / CONFIG_FILE
+
+    def startService(self) -> None:
+        """
+        Write the files, and listen everywhere.
+
+        @raise CannotListenError: An address is in use.
+        """
+        self._write()
+        super().startService()
+
+    def _populate(self, reactor: IReactorTime) -> None:
+        network = self.network
+        for place, face in (
+            (network.authority, self.authority),
+            (network.resolver, self.validator),
+        ):
+            self.addService(DNSServer(reactor, place, network.dnsPort, face))
+        self.addService(
+            WebHost(
+                reactor,
+                (network.webHost, network.httpsPort),
+                self.destinations,
+                self.keys.ca,
+                self.arrivals,
+            )
+        )
+        for host in self.hosts:
+            identity = self.keys.identities[host.name]
+            self.addService(
+                MailDestination(
+                    reactor, host, network.smtpPort, identity, self.arrivals
+                )
+            )
+
+    def _write(self) -> None:
+        zones = self.directory / "zones"
+        zones.mkdir(parents=True, exist_ok=True)
+        for zone in self.tree.zones:
+            name = str(zone.origin).rstrip(".") or "root"
+            zone.to_file(str(zones / f"{name}.zone"), sorted=True, relativize=False)
+        ca = self.keys.ca.identity.certificatePEM()
+        (self.directory / CA_FILE).write_bytes(ca)
+        (self.directory / ANCHOR_FILE).write_text(self.tree.anchorText)
+        for key in self.keys.dkim:
+            path = self.directory / f"{key.selector}.pem"
+            path.touch(mode=0o600)
+            path.write_bytes(key.pem)
+        self.configFile.write_text(configText(self))
+
+
+def configText(lab: Lab) -> str:
+    """
+    The configuration of the moxtls that lives in C{lab}.
+    """
+    network = lab.network
+    lines = [
+        f'Hostname = "{SENDING_HOST}"',
+        'DataDirectory = "data"',
+        f'CAFile = "{CA_FILE}"',
+        "OutgoingTLSReportsForAllSuccess = true",
+        "",
+        "[Resolver]",
+        f"Servers = {json.dumps([f'{network.resolver}:{network.dnsPort}'])}",
+        "",
+        "[Listeners.submission]",
+        f'Address = "{network.submission}"',
+        f"Port = {network.submissionPort}",
+        "",
+        "[Listeners.reception]",
+        f'Address = "{network.submission}"',
+        f"Port = {network.smtpPort}",
+        'Service = "reception"',
+        "",
+        "[Delivery]",
+        f"Port = {network.smtpPort}",
+        f"HTTPSPort = {network.httpsPort}",
+    ]
+    for key in lab.keys.dkim:
+        lines += [
+            "",
+            f'[Domains."{SENDER}".DKIM.Selectors.{key.selector}]',
+            f'KeyFile = "{key.selector}.pem"',
+            f'Algorithm = "{key.algorithm}"',
+        ]
+    return "\n".join([*lines, ""])
