@@ -1,0 +1,56 @@
+"""
+Tests for L{moxtls.reporting.values}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.domain import Domain
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import Subject
+from tests.reporting.support import DAY, report
+
+
+class ReportKeyTests(SynchronousTestCase):
+    """
+    Tests for L{ReportKey<moxtls.reporting.values.ReportKey>}.
+    """
+
+    def test_distinct(self) -> None:
+        """
+        Reports that differ in anything that makes them two have other keys
+        for the queue.
+        """
+        key = report().key
+        keys = {
+            str(key),
+            str(replace(key, kind=ReportKind.DMARC)),
+            str(replace(key, domain=Domain("b.example"))),
+            str(replace(key, start=key.start - 86400)),
+            str(replace(key, end=key.end + 1)),
+            str(replace(key, destination="https://a.example/")),
+        }
+        self.assertEqual(len(keys), 6)
+        self.assertEqual(str(key), str(report(sender="other@sender.example").key))
+
+
+class SubjectTests(SynchronousTestCase):
+    """
+    Tests for L{Subject}.
+    """
+
+    def test_order(self) -> None:
+        """
+        Subjects are in order of phase, day and domain.
+        """
+        ordered = [
+            Subject(0, DAY, Domain("b.example")),
+            Subject(0, DAY + timedelta(days=1), Domain("a.example")),
+            Subject(0, DAY + timedelta(days=1), Domain("c.example")),
+            Subject(1, DAY, Domain("a.example")),
+        ]
+        self.assertEqual(sorted(reversed(ordered)), ordered)
