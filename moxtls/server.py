@@ -30,7 +30,7 @@ from moxtls.site import Site
 from moxtls.smtp.acceptor import Authenticator, IAcceptor, ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.reception import LocalReception, ReceivedMessage
+from moxtls.smtp.reception import LARGEST_MESSAGE, LocalReception, ReceivedMessage
 from moxtls.smtp.sasl import MECHANISMS, Accounts
 from moxtls.smtp.submission import Submission
 from moxtls.store.ledger import Ledger
@@ -143,10 +143,13 @@ class Server(Service):
     def _factory(self, name: str, listener: Listener) -> SMTPServerFactory:
         tls = self._site.tls(name, listener)
         secure = listener.tls is not ListenerTLS.NONE
+        size = listener.maxMessageSize
+        if listener.service is ListenerService.RECEPTION:
+            size = min(size, LARGEST_MESSAGE)  # it is held in memory
         settings = ListenerSettings(
             ServerSettings(
                 self._site.config.hostname.ascii,
-                size=listener.maxMessageSize,
+                size=size,
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
                 authRequired=listener.authentication,

@@ -19,6 +19,7 @@ PURE = {
     "config.py",
     "dns/answers.py",
     "dns/cache.py",
+    "dns/message.py",
     "dns/wire.py",
     "domain.py",
     "outbound/classify.py",
