@@ -8,12 +8,15 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from unittest import SkipTest
 
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 _numbers = count(1)
 
@@ -89,3 +92,23 @@ def kick(url: str) -> None:
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = '{name}'",
     )
+
+
+@contextmanager
+def renamed(url: str) -> Iterator[None]:
+    """
+    For a while, there is no database of that name.
+    """
+    name = make_url(url).database
+    # Others may come back between the two statements.
+    while True:
+        kick(url)
+        try:
+            _execute(serverURL(), f"ALTER DATABASE {name} RENAME TO {name}_away")
+            break
+        except OperationalError:
+            continue
+    try:
+        yield
+    finally:
+        _execute(serverURL(), f"ALTER DATABASE {name}_away RENAME TO {name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import sleep
 
-from sqlalchemy import Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -28,6 +28,8 @@ SQLITE_BUSY = 10
 #: Pages in the write-ahead log before they are moved to the file proper: the
 #: default, 1000, makes a busy writer do that several times a second.
 SQLITE_CHECKPOINT = 4000
+#: A tenth of a second apart.
+ATTEMPTS_AT_WAL = 50
 #: Kilobytes: counters of a busy day, so that adding to them reads nothing.
 SQLITE_CACHE = 32_000
 #: Seconds until a server that isn't there counts as such; and for a
@@ -41,7 +43,7 @@ POSTGRES_OPTIONS = {
     "application_name": "moxtls",
 }
 #: So that no statement, and no lock, holds up the ledger for good.
-POSTGRES_SETTINGS = "SET statement_timeout = '60s'; SET lock_timeout = '10s'"
+POSTGRES_SETTINGS = ("SET statement_timeout = '60s'", "SET lock_timeout = '10s'")
 
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html:
 #: serialization_failure, deadlock_detected, lock_not_available.
@@ -168,7 +170,7 @@ def _parse(text: str) -> URL:
             f"ledger {scheme[:20]!r}: the URL has to be {known}"
         ) from None
     if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
-        raise LedgerUnavailable("ledger sqlite: the URL names no file")
+        raise LedgerUnavailable("ledger sqlite: the URL names no file") from None
     return url.set(drivername=driver)
 
 
@@ -195,17 +197,28 @@ def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
 def _setUpSQLite(connection: DBAPIConnection, _: object) -> None:
     # Transactions begin when we say so, not when Python's module thinks.
     connection.isolation_level = None
+    _execute(
+        connection,
+        # What was acknowledged survives a power cut.
+        "PRAGMA synchronous = FULL",
+        f"PRAGMA cache_size = -{SQLITE_CACHE}",
+        f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT}",
+    )
+
+
+def _execute(connection: DBAPIConnection, *statements: str) -> None:
     cursor = connection.cursor()
-    # What was acknowledged survives a power cut.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE}")
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT}")
-    cursor.close()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+    except Exception as error:
+        # SQLAlchemy doesn't translate what happens in its events.
+        raise OperationalError(None, None, error) from None
+    finally:
+        cursor.close()
 
 
-def _beginner(statement: str) -> Callable[..., None]:
-    from sqlalchemy import Connection
-
+def _beginner(statement: str) -> Callable[[Connection], None]:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
@@ -216,19 +229,15 @@ def _useWAL(engine: Engine) -> None:
     """
     Readers aren't to wait for the writer.  The file remembers this.
     """
-    for attempt in range(50):
+    for attempt in range(ATTEMPTS_AT_WAL):
         try:
-            connection = engine.raw_connection()
-            try:
-                connection.cursor().execute("PRAGMA journal_mode = WAL")
-            finally:
-                connection.close()
-            return
-        except sqlite3.OperationalError as error:
+            with engine.connect() as connection:
+                # Not possible within a transaction.
+                return _execute(connection.connection, "PRAGMA journal_mode = WAL")
+        except OperationalError as error:
             # SQLite doesn't wait here for another that does the same.
-            code = error.sqlite_errorcode & 0xFF
-            if code not in _TRANSIENT_CODES or attempt == 49:
-                raise OperationalError("PRAGMA", None, error) from None
+            if attempt == ATTEMPTS_AT_WAL - 1 or not isTransient(error):
+                raise
             sleep(0.1)
 
 
@@ -259,7 +268,5 @@ def _postgresEngines(url: URL) -> tuple[Engine, Engine]:
 
 
 def _setUpPostgres(connection: DBAPIConnection, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(POSTGRES_SETTINGS)
-    cursor.close()
+    _execute(connection, *POSTGRES_SETTINGS)
     connection.commit()

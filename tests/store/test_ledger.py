@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,13 +42,26 @@ def emptied() -> str:
     return sharedURL()
 
 
+@lru_cache(maxsize=1)
+def emptyFile() -> bytes:
+    """
+    A SQLite database with the ledger's tables.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger"
+        Ledger(None, f"sqlite:///{path}").stop()
+        return path.read_bytes()
+
+
 class OnSQLite(Contract):
     """
     A new file for each test.
     """
 
     def makeLedger(self) -> Stores:
-        ledger = Ledger(None, f"sqlite:///{Path(self.mktemp())}")
+        path = Path(self.mktemp())
+        path.write_bytes(emptyFile())
+        ledger = Ledger(None, f"sqlite:///{path}")
         self.addCleanup(ledger.stop)
         return ledger
 

@@ -1,0 +1,157 @@
+"""
+Tests for L{moxtls.store.sums}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.domain import Domain
+from moxtls.reporting.values import StoredResult
+from moxtls.store.ledger import Ledger
+from moxtls.store.memory import MemoryLedger
+from moxtls.store.sums import LARGE_POLICY, Sum, addUp, keptPolicy
+from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+from tests.store.test_ledger import emptyFile
+from tests.store.values import (
+    EXPIRED,
+    MONDAY,
+    MX,
+    NET,
+    ORG,
+    TUESDAY,
+    UNUSABLE,
+    noPolicy,
+    sts,
+    tlsa,
+)
+
+failures = st.dictionaries(
+    st.sampled_from([EXPIRED, UNUSABLE, replace(EXPIRED, mxHELO="")]),
+    st.integers(0, 3),
+    max_size=2,
+).map(Counter)
+
+
+def tallies(*policies: Policy) -> st.SearchStrategy[PolicyTally]:
+    return st.builds(
+        PolicyTally,
+        st.sampled_from(policies),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        failures,
+    )
+
+
+outcomes = st.builds(
+    SessionOutcome,
+    st.sampled_from([ORG, NET]),
+    st.none() | tallies(sts(ORG), sts(ORG, 1), noPolicy(NET)),
+    st.lists(tallies(tlsa(MX), noPolicy(MX), noPolicy(ORG)), max_size=2).map(tuple),
+    st.booleans(),
+)
+items = st.lists(st.tuples(st.sampled_from([MONDAY, TUESDAY]), outcomes), max_size=12)
+
+Items = Sequence[tuple[date, SessionOutcome]]
+
+
+def totals(sums: Sequence[Sum]) -> dict[bytes, tuple[bool, int, int, object]]:
+    return {
+        each.key: (each.sendReport, each.succeeded, each.failed, each.failures)
+        for each in sums
+    }
+
+
+class AddUpTests(SynchronousTestCase):
+    """
+    Adding up.
+    """
+
+    @settings(max_examples=100, deadline=None)
+    @given(items.flatmap(lambda some: st.tuples(st.just(some), st.permutations(some))))
+    def test_anyOrder(self, both: tuple[Items, Items]) -> None:
+        """
+        The order of outcomes has no influence on the sums.
+        """
+        self.assertEqual(totals(addUp(both[0])), totals(addUp(both[1])))
+
+    def test_inOrder(self) -> None:
+        """
+        Sums come in the order of their keys, so that all nodes lock rows in
+        the same order.
+        """
+        some = [
+            SessionOutcome(Domain(f"{n}.example"), PolicyTally(tlsa(MX), 1))
+            for n in range(9)
+        ]
+        keys = [each.key for each in addUp([(MONDAY, each) for each in some])]
+        self.assertEqual(keys, sorted(set(keys)))
+        self.assertEqual(len(keys), 9)
+
+    def test_keys(self) -> None:
+        """
+        Every part of the key tells rows apart.
+        """
+        tally = PolicyTally(noPolicy(ORG), 1)
+        some = [
+            (MONDAY, SessionOutcome(ORG, tally)),
+            (TUESDAY, SessionOutcome(ORG, tally)),
+            (MONDAY, SessionOutcome(NET, tally)),
+            (MONDAY, SessionOutcome(ORG, None, (tally,))),
+            (MONDAY, SessionOutcome(ORG, PolicyTally(noPolicy(NET), 1))),
+            (MONDAY, SessionOutcome(ORG, PolicyTally(tlsa(ORG), 1))),
+        ]
+        self.assertEqual(len(addUp(some)), len(some))
+
+    def test_policies(self) -> None:
+        """
+        So does every part of a policy, and where one part ends; however large
+        it is.
+        """
+        kind = PolicyType.STS
+        large = "x" * LARGE_POLICY
+        policies = [
+            Policy(kind, ORG),
+            Policy(kind, ORG, ("a", "b")),
+            Policy(kind, ORG, ("b", "a")),
+            Policy(kind, ORG, ("ab",)),
+            Policy(kind, ORG, ("a",), ("b",)),
+            Policy(kind, ORG, ("a\0b",)),
+            Policy(kind, ORG, (large, "y")),
+            Policy(kind, ORG, (large, "z")),
+        ]
+        self.assertEqual(len({keptPolicy(each).digest for each in policies}), 8)
+        self.assertEqual(keptPolicy(policies[-1]), keptPolicy(policies[-1]))
+
+
+class SameEverywhereTests(SynchronousTestCase):
+    """
+    Memory and database agree.
+    """
+
+    @settings(max_examples=25, deadline=None)
+    @given(items)
+    def test_results(self, some: Items) -> None:
+        """
+        Whatever is recorded, in one transaction or many, comes back the same.
+        """
+        memory = MemoryLedger()
+        path = Path(self.mktemp())
+        path.write_bytes(emptyFile())
+        ledger = Ledger(None, f"sqlite:///{path}")
+        for day, outcome in some:
+            memory.outcomes.record(day, outcome)
+            self.successResultOf(ledger.outcomes.record(day, outcome))
+        self.assertEqual(self.stored(ledger), self.stored(memory))
+        self.successResultOf(ledger.stop())
+
+    def stored(self, ledger: Ledger | MemoryLedger) -> tuple[StoredResult, ...]:
+        return self.successResultOf(ledger.outcomes.results())

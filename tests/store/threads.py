@@ -1,0 +1,72 @@
+"""
+Threads without a reactor that runs, for the tests of L{moxtls.store}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from queue import Queue
+from threading import Thread
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+T = TypeVar("T")
+
+#: Seconds, after which something hangs.
+PATIENCE = 20
+
+
+@implementer(IReactorFromThreads)
+class Inbox:
+    """
+    What threads want to be called is called when the test waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._calls: Queue[Callable[[], object]] = Queue()
+
+    def callFromThread(
+        self, callable: Callable[..., Any], *args: object, **kwargs: object
+    ) -> None:
+        self._calls.put(lambda: callable(*args, **kwargs))
+
+    def waitFor(self, deferred: Deferred[T]) -> T:
+        """
+        What C{deferred} fires with.
+        """
+        results: list[T] = []
+        failures: list[Failure] = []
+        deferred.addCallbacks(results.append, failures.append)
+        while not results and not failures:
+            self._calls.get(timeout=PATIENCE)()
+        if failures:
+            failures[0].raiseException()
+        return results[0]
+
+
+def race(runners: Sequence[Callable[[], T]]) -> list[T]:
+    """
+    What each of C{runners} returns, all run at the same time.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run(runner: Callable[[], T]) -> None:
+        try:
+            results.append(runner())
+        except Exception as error:
+            errors.append(error)
+
+    threads = [Thread(target=run, args=(runner,), daemon=True) for runner in runners]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    if errors:
+        raise errors[0]
+    assert len(results) == len(runners), "a thread hangs"
+    return results
