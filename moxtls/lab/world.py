@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.authority import Authority
 from moxtls.lab.conditions import SENDER, SENDING_HOST, Destination
+from moxtls.lab.day import REPORT_WINDOW
 from moxtls.lab.destination import MailDestination
 from moxtls.lab.dnsserver import DNSServer
 from moxtls.lab.expected import Facts
@@ -157,6 +158,9 @@ def configText(lab: Lab) -> str:
         "[Delivery]",
         f"Port = {network.smtpPort}",
         f"HTTPSPort = {network.httpsPort}",
+        "",
+        "[Reporting]",
+        f"Window = {REPORT_WINDOW}",
     ]
     for key in lab.keys.dkim:
         lines += [

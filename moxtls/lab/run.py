@@ -1,0 +1,205 @@
+# -*- test-case-name: tests.lab.test_run -*-
+"""
+C{moxtls lab run}: the lab and moxtls in it, shown to somebody.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorTime, IReactorUNIX
+from twisted.internet.stdio import StandardIO
+
+from moxtls.cli.output import Output
+from moxtls.lab.control import (
+    END_DAY,
+    Command,
+    Commands,
+    ControlFactory,
+    TerminalCommands,
+    socketPath,
+)
+from moxtls.lab.mailing import MailOutcome
+from moxtls.lab.network import Network
+from moxtls.lab.session import LabSession, MakeServer
+from moxtls.lab.show import (
+    HELP,
+    showDifferences,
+    showMail,
+    showProgress,
+    showReports,
+    showWorld,
+)
+from moxtls.lab.world import ANCHOR_FILE, Lab
+
+DIRECTORY = "moxtls-lab"
+
+
+class LabUnusable(Exception):
+    """
+    The lab can't be started; one line says why.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """
+    @ivar once: Do everything once without waiting for anybody, and see
+        whether it is as it should be.
+    @ivar interactive: Whether there is somebody at the keyboard.
+    """
+
+    directory: Path
+    network: Network
+    once: bool = False
+    interactive: bool = False
+
+
+async def run(
+    reactor: IReactorTime, options: RunOptions, makeServer: MakeServer, output: Output
+) -> int:
+    """
+    Start the lab, send mail, and show what comes of it.
+
+    @param reactor: Also provides TCP, UDP and UNIX sockets.
+
+    @return: The exit status: 0 if all was as it should be.
+
+    @raise LabUnusable: It can't be started.
+    """
+    _clear(options.directory)
+    lab = Lab(reactor, options.directory, options.network)
+    session = LabSession(reactor, lab, makeServer)
+    try:
+        try:
+            session.open()
+        except CannotListenError as error:
+            raise LabUnusable(str(error)) from None
+        showWorld(output, lab)
+        visit = _Visit(session, output)
+        await visit.mail()
+        if options.once:
+            await visit.endDay()
+            return 1 if visit.isUnexpected else 0
+        await _commands(reactor, options, visit)
+        return 0
+    finally:
+        await session.close()
+
+
+def _clear(directory: Path) -> None:
+    """
+    Make room for a new lab, in place of an earlier one and of nothing else.
+
+    @raise LabUnusable: Something else is there.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / ANCHOR_FILE).exists():
+            raise LabUnusable(f"{directory} isn't empty, and no lab")
+        for name in ("arrived", "data", "zones"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+class _Visit:
+    """
+    @ivar isUnexpected: Whether anything was.
+    """
+
+    def __init__(self, session: LabSession, output: Output) -> None:
+        self._session = session
+        self._output = output
+        self._mails = 0
+        self._days = 0
+        self.isUnexpected = False
+
+    def prompt(self) -> None:
+        self._output.line(HELP)
+
+    async def mail(self) -> None:
+        """
+        Send mail, and show what became of it.
+        """
+        self._output.progress("sending a mail to each destination")
+        outcomes: tuple[MailOutcome, ...] = await self._session.mail()
+        self._output.progressEnded()
+        self._mails += 1
+        self.isUnexpected |= not all(each.asExpected for each in outcomes)
+        showMail(self._output, outcomes)
+
+    async def endDay(self) -> str:
+        """
+        End the day, and show the reports.
+
+        @return: The same, as text.
+        """
+        expected = len(self._session.expected)
+
+        def passed(now: float, count: int) -> None:
+            showProgress(self._output, now, count, expected)
+
+        reports, found = await self._session.endDay(passed)
+        self._output.progressEnded()
+        text = io.StringIO()
+        copy = replace(self._output, stdout=text)
+        showReports(copy, reports)
+        # With a second mail, or leftovers of the day before, it is anybody's
+        # guess.
+        if (self._mails, self._days) == (1, 0):
+            self.isUnexpected |= bool(found)
+            showDifferences(copy, found)
+        self._days += 1
+        self._output.stdout.write(text.getvalue())
+        return text.getvalue()
+
+
+async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -> None:
+    """
+    Do what one is told, until one is told to stop.
+    """
+    commands = Commands()
+    with _listening(reactor, options, commands):
+        while True:
+            visit.prompt()
+            command = await commands.get()
+            if command.word == "q":
+                return
+            await _obey(command, visit)
+
+
+async def _obey(command: Command, visit: _Visit) -> None:
+    if command.word == END_DAY:
+        command.answer(await visit.endDay())
+    elif command.word == "m":
+        await visit.mail()
+        command.answer("")
+    else:
+        command.answer("unknown command\n")
+
+
+@contextmanager
+def _listening(
+    reactor: IReactorTime, options: RunOptions, commands: Commands
+) -> Iterator[None]:
+    path = socketPath(options.directory)
+    try:
+        port = IReactorUNIX(reactor).listenUNIX(
+            path, ControlFactory(commands), 5, 0o600
+        )
+    except CannotListenError as error:
+        raise LabUnusable(str(error)) from None
+    terminal = None
+    if options.interactive:
+        terminal = StandardIO(TerminalCommands(commands), reactor=reactor)
+    try:
+        yield
+    finally:
+        port.stopListening()
+        if terminal is not None:
+            terminal.loseConnection()

@@ -1,0 +1,113 @@
+# -*- test-case-name: tests.lab.test_show -*-
+"""
+What people are shown of the lab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from moxtls.calendar import rfc3339
+from moxtls.cli.output import Output
+from moxtls.lab.mailing import MailOutcome
+from moxtls.lab.reports import ArrivedReport
+from moxtls.lab.world import Lab
+from moxtls.tlsrpt.received import describe
+
+HELP = (
+    'Enter (or "moxtls lab end-day" elsewhere) ends the report day, '
+    "m sends another mail to each, q quits."
+)
+
+
+def showWorld(output: Output, lab: Lab) -> None:
+    """
+    Where everything is.
+    """
+    network = lab.network
+    dns, https = network.dnsPort, network.httpsPort
+    output.line(f"The lab is in {lab.directory}; its moxtls uses {lab.configFile}")
+    output.line(f"  resolver {network.resolver}:{dns}, zones {network.authority}:{dns}")
+    output.line(f"  policies and reports by HTTPS {network.webHost}:{https}")
+    output.line(f"  {len(lab.hosts)} mail hosts on port {network.smtpPort}")
+    output.line(f"  moxtls takes mail at {network.submission}:{network.submissionPort}")
+    output.line("")
+
+
+def showMail(output: Output, outcomes: Sequence[MailOutcome]) -> None:
+    """
+    What became of the mail to each destination.
+    """
+    rows = [
+        (
+            each.destination.domain,
+            each.destination.explanation,
+            _ending(each),
+            each.detail,
+        )
+        for each in outcomes
+    ]
+    output.table(("Domain", "What is the matter with it", "Mail", "How"), rows)
+    output.line("")
+
+
+def _ending(outcome: MailOutcome) -> str:
+    if not outcome.attempted:
+        return "not attempted"
+    ending = "delivered" if outcome.delivered else "deferred"
+    return ending if outcome.asExpected else f"{ending} (UNEXPECTED)"
+
+
+def showReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
+    """
+    The reports of a day, first all in a table and then each in words.
+    """
+    rows = [row for each in reports for row in _rows(each)]
+    columns = ("Report to", "Policy", "Of", "Good", "Failed", "What failed", "Sent to")
+    output.table(columns, rows, empty="No reports arrived.")
+    for each in reports:
+        output.line("")
+        for line in (*describe(each.report), *_signatures(each)):
+            output.line(line)
+    output.line("")
+
+
+def _rows(arrived: ArrivedReport) -> Iterator[tuple[object, ...]]:
+    name, place = arrived.domain, arrived.arrival.recipient
+    for policy in arrived.report.policies:
+        failures = [
+            " ".join(filter(None, (each.resultType, each.reasonCode)))
+            for each in policy.failures
+        ]
+        yield (
+            name,
+            policy.type,
+            policy.domain,
+            policy.succeeded,
+            policy.failed,
+            failures,
+            place,
+        )
+        name = place = ""
+
+
+def _signatures(arrived: ArrivedReport) -> Iterator[str]:
+    for selector, holds in arrived.signatures.items():
+        yield f"DKIM signature by {selector}: {'valid' if holds else 'NOT VALID'}"
+
+
+def showProgress(output: Output, now: float, count: int, expected: int) -> None:
+    """
+    How far the night has come.
+    """
+    output.progress(f"{rfc3339(now)}: {count} of {expected} reports have arrived")
+
+
+def showDifferences(output: Output, found: Sequence[str]) -> None:
+    """
+    Whether all was as it should be.
+    """
+    if not found:
+        output.line("All of it is as it should be.")
+    for each in found:
+        output.line(f"UNEXPECTED {each}")
