@@ -120,6 +120,7 @@ class _Below:
         self.size = 0
         self.peak = 0
         self.producer: Any = None
+        self.streaming = True
         self.paused = False
 
     def write(self, data: bytes) -> None:
@@ -140,7 +141,7 @@ class _Below:
         What is to go to the other end now.
         """
         data, self.written, self.size = b"".join(self.written), [], 0
-        if self.producer is not None and self.paused:
+        if self.producer is not None and (self.paused or not self.streaming):
             self.paused = False
             self.producer.resumeProducing()
         return data
@@ -158,6 +159,7 @@ class _Below:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.producer = producer
+        self.streaming = streaming
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -201,7 +203,7 @@ class Link:
         below = sender.below
         if below.disconnecting and not below.written and below.producer is None:
             self.cut(ConnectionDone(), ConnectionDone(), sender)
-        return bool(data)
+        return bool(data or sender.below.written)
 
     def cut(self, here: Exception, there: Exception, end: End) -> None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
@@ -65,6 +66,7 @@ _NOT_TLS = frozenset(
         "record length mismatch",
     }
 )
+_VERIFY_FAILED = "certificate verify failed"
 # Where OpenSSL gives up itself, it doesn't say with which alert; these are
 # the common ones (RFC 8446 6.2).
 _LOCAL_ALERTS = {
@@ -73,7 +75,7 @@ _LOCAL_ALERTS = {
     "decryption failed or bad record mac": 20,
     "dh key too small": 40,
     "no shared cipher": 40,
-    "certificate verify failed": 42,
+    _VERIFY_FAILED: 42,
     "wrong cipher returned": 47,
     "bad signature": 51,
     "length mismatch": 50,
@@ -101,6 +103,17 @@ def troubleOf(failure: Failure) -> TLSTrouble:
         # OpenSSL 4: the other side hung up.
         return TLSTrouble(_Kind.CLOSED)
     return _ofReasons(reasons)
+
+
+def isRefusal(failure: Failure) -> bool:
+    """
+    Whether the connection was lost because our own end didn't accept the
+    certificate.
+    """
+    error = failure.value
+    if isinstance(error, (CertificateError, VerificationError)):
+        return True
+    return isinstance(error, SSL.Error) and _VERIFY_FAILED in _reasons(error)
 
 
 def _reasons(error: SSL.Error) -> list[str]:

@@ -1,0 +1,354 @@
+# -*- test-case-name: tests.smtp.test_capture -*-
+"""
+TLS outcomes of clients made with C{twisted.mail.smtp}, and the hole behind
+STARTTLS closed for them.
+
+The wrapper stands between the connection and the application's protocol, and
+changes neither what is sent nor what the application makes of a certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLContextFactory,
+    IProtocol,
+    IProtocolFactory,
+    ITLSTransport,
+    ITransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+from moxtls.domain import Domain, InvalidDomain
+from moxtls.interfaces import ISessionObserver
+from moxtls.outbound.classify import UNSPECIFIED, classify
+from moxtls.outbound.records import STARTTLS, SessionRecord, TLSTrouble
+from moxtls.outbound.verify import Trust, clientContext, judge, peerChain
+from moxtls.smtp.extensions import parseExtensions
+from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
+from moxtls.smtp.tls import isRefusal, troubleOf
+from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """
+    What the sessions that are captured are about.
+
+    @ivar recipient: The policy applied for the recipient domain.
+    @ivar host: That for the host; C{None} if it has no name.
+    """
+
+    observer: ISessionObserver
+    domain: Domain
+    hostname: str
+    recipient: Policy
+    host: Policy | None
+    trust: Trust | None
+    sendReport: bool
+
+
+def capture(
+    factory: IProtocolFactory,
+    observer: ISessionObserver,
+    recipientDomain: str,
+    host: str = "",
+    policies: Sequence[Policy] = (),
+    trust: Trust | None = None,
+    sendReport: bool = True,
+) -> CapturingFactory:
+    """
+    Have C{observer} told of the TLS in each connection of a client.
+
+    @param factory: Builds protocols such as C{twisted.mail.smtp.ESMTPClient},
+        which do STARTTLS themselves.
+    @param recipientDomain: The domain of the addresses that mail is for.
+    @param host: The name of the host that is connected to.
+    @param policies: Those that were applied, for the recipient domain and for
+        the host; by default, none were found.
+    @param trust: Who is to be trusted, for the record.  By default, whom the
+        application trusts; or the system, if it trusts everybody.
+
+    @raise InvalidDomain: C{recipientDomain} is none.
+    """
+    domain = Domain.parse(recipientDomain)
+    recipient = Policy(PolicyType.NO_POLICY, domain)
+    hostPolicy = _hostPolicy(host)
+    if policies:
+        recipient, hostPolicy = policies
+    subject = _Subject(observer, domain, host, recipient, hostPolicy, trust, sendReport)
+    return CapturingFactory(factory, subject)
+
+
+def _hostPolicy(host: str) -> Policy | None:
+    try:
+        return Policy(PolicyType.NO_POLICY, Domain.parse(host))
+    except InvalidDomain:
+        return None
+
+
+# What startTLS takes.
+_ContextFactory = IOpenSSLClientConnectionCreator | IOpenSSLContextFactory
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Keeping:
+    """
+    Makes the connection that the application wants, and keeps hold of it.
+    """
+
+    connection: SSL.Connection
+
+    def __init__(self, wanted: _ContextFactory) -> None:
+        self._wanted = wanted
+
+    def clientConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        wanted = self._wanted
+        if IOpenSSLClientConnectionCreator.providedBy(wanted):
+            self.connection = wanted.clientConnectionForTLS(tlsProtocol)
+        else:
+            self.connection = SSL.Connection(wanted.getContext(), None)
+        return self.connection
+
+
+@implementer(IHandshakeListener)
+class Capturing(ProtocolWrapper):
+    """
+    Watches one connection of a client.
+    """
+
+    _log = Logger()
+
+    factory: CapturingFactory
+
+    def __init__(self, factory: CapturingFactory, wrapped: IProtocol) -> None:
+        super().__init__(factory, wrapped)
+        self._subject = factory.subject
+        self._record = SessionRecord(host=self._subject.hostname)
+        # None as soon as TLS is wanted: from there on nothing is read here.
+        self._reader: ReplyReader | None = ReplyReader()
+        self._raw = b""
+        self._verb = b"CONNECT"
+        self._keeping: _Keeping | None = None
+        self._heard = False
+
+    # --- towards the server --------------------------------------------------
+
+    def makeConnection(self, transport: ITransport) -> None:
+        here, there = transport.getHost(), transport.getPeer()
+        self._record = replace(
+            self._record,
+            sendingIP=getattr(here, "host", ""),
+            receivingIP=getattr(there, "host", ""),
+        )
+        self._line: ITLSTransport = transport  # type: ignore[assignment]  # all are
+        super().makeConnection(transport)
+
+    def write(self, data: bytes) -> None:
+        self._noteVerb(data)
+        super().write(data)
+
+    def writeSequence(self, data: Sequence[bytes]) -> None:
+        self._noteVerb(b"".join(data))
+        super().writeSequence(data)
+
+    def _noteVerb(self, data: bytes) -> None:
+        if self._reader is not None:
+            self._verb = data[:10].upper().partition(b" ")[0].strip()
+
+    def startTLS(self, contextFactory: _ContextFactory) -> None:
+        """
+        As the transport's.
+        """
+        keeping = _Keeping(contextFactory)
+        self._line.startTLS(keeping)
+        self._reader = None
+        self._keeping = keeping
+        self._record = replace(self._record, starttls=STARTTLS.BROKEN)
+        directlyProvides(self, *providedBy(self.transport))
+
+    # --- towards the application -----------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._reader is None:
+            self._heard = True
+            super().dataReceived(data)
+            return
+        self._raw += data
+        self._reader.feed(data)
+        try:
+            while self._reader is not None:
+                lines = self._reader.next()
+                if lines is None:
+                    break
+                self._pass(lines, self._reader.pending)
+        except MalformedReply as why:
+            self._stop(f"{why}")
+
+    def _pass(self, lines: tuple[bytes, ...], more: bool) -> None:
+        """
+        Give one reply to the application, unless it is the one to STARTTLS
+        and not the last: what comes behind that one would be taken for
+        something said over TLS (RFC 3207 6).
+        """
+        verb, self._verb = self._verb, b""
+        if verb == b"STARTTLS" and lines[0].startswith(b"220") and more:
+            self._record = replace(self._record, starttls=STARTTLS.INJECTED)
+            self._stop("plaintext behind the reply to STARTTLS")
+            return
+        self._note(verb, lines)
+        length = sum(len(line) + 2 for line in lines)
+        reply, self._raw = self._raw[:length], self._raw[length:]
+        super().dataReceived(reply)
+        if self._verb == b"STARTTLS" and more:
+            self._stop("a reply to STARTTLS before it was said")
+
+    def _note(self, verb: bytes, lines: tuple[bytes, ...]) -> None:
+        reply = parseReply(lines, enhanced=False)
+        if verb == b"CONNECT":
+            helo = next(iter(reply.text.split()), "")
+            self._record = replace(self._record, helo=helo)
+        elif verb in (b"EHLO", b"HELO"):
+            lacking = not parseExtensions(lines).startTLS
+            seen = STARTTLS.NOT_OFFERED if lacking else STARTTLS.NOT_TRIED
+            self._record = replace(self._record, starttls=seen)
+        elif verb == b"STARTTLS" and reply.code != 220:
+            self._record = replace(
+                self._record, starttls=STARTTLS.REFUSED, code=reply.code
+            )
+
+    def _stop(self, why: str) -> None:
+        self._log.warn("{host!r}: {why}", host=self._subject.hostname, why=why)
+        self._reader = None
+        self._raw = b""
+        self.disconnecting = 1
+        self._line.abortConnection()
+
+    def handshakeCompleted(self) -> None:
+        self._judge()
+        self._heard = False
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._keeping is not None:
+            self._noteLoss(reason)
+        self._keeping = None
+        self._tell()
+        super().connectionLost(reason)
+
+    # --- what was seen ------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """
+        Look at the certificate.  The application does so itself, and has the
+        say; this is for the record.
+        """
+        if self._keeping is None or self._record.verification is not None:
+            return
+        connection = self._keeping.connection
+        trust = self.factory.trust(connection)
+        name = self._subject.hostname or _sni(connection)
+        verification = judge(trust, [name], peerChain(connection))
+        self._record = replace(
+            self._record,
+            host=name,
+            starttls=STARTTLS.COMPLETED,
+            verification=verification,
+        )
+
+    def _noteLoss(self, reason: Failure) -> None:
+        trouble = troubleOf(reason)
+        if isRefusal(reason):
+            self._judge()
+            self._refused()
+            return
+        rejected = not self._heard and trouble.kind is TLSTrouble.Kind.REMOTE_ALERT
+        if rejected or self._record.starttls is STARTTLS.BROKEN:
+            self._record = replace(self._record, trouble=trouble)
+
+    def _refused(self) -> None:
+        """
+        The application hung up over the certificate.
+        """
+        seen = self._record.verification
+        if seen is not None and seen.ok:
+            # For reasons of its own.
+            seen = replace(seen, objections=((UNSPECIFIED, 0),))
+        self._record = replace(self._record, verification=seen, enforced=True)
+
+    def _tell(self) -> None:
+        outcome = _outcome(self._subject, self._record)
+        if outcome is None:
+            return
+        told: Deferred[None] = maybeDeferred(
+            self._subject.observer.sessionEnded, outcome
+        )
+        told.addErrback(
+            lambda why: self._log.failure("a TLS outcome was not recorded", why)
+        )
+
+
+class CapturingFactory(WrappingFactory[Capturing]):
+    """
+    Wraps the protocols of a factory in L{Capturing}.
+    """
+
+    noisy = False
+    protocol = Capturing
+
+    def __init__(self, factory: IProtocolFactory, subject: _Subject) -> None:
+        super().__init__(factory)
+        self.subject = subject
+
+    def trust(self, connection: SSL.Connection) -> Trust:
+        """
+        By whose word the certificate of a connection is judged.
+        """
+        if self.subject.trust is not None:
+            return self.subject.trust
+        if connection.get_verify_mode() & SSL.VERIFY_PEER:
+            return Trust(connection.get_context())
+        return self._system
+
+    @cached_property
+    def _system(self) -> Trust:
+        return clientContext()
+
+
+def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
+    """
+    What there is to tell about a session, if anything.
+    """
+    if record.starttls is STARTTLS.NOT_TRIED:
+        return None
+    seen = classify(record)
+    tallies = [
+        PolicyTally(policy, seen.succeeded, seen.failed, failures)
+        for policy, failures in (
+            (subject.recipient, seen.recipientFailures),
+            (subject.host or _hostPolicy(record.host), seen.hostFailures),
+        )
+        if policy is not None
+    ]
+    return SessionOutcome(
+        subject.domain, tallies[0], tuple(tallies[1:]), subject.sendReport
+    )
+
+
+def _sni(connection: SSL.Connection) -> str:
+    return (connection.get_servername() or b"").decode("ascii", "replace")

@@ -1,0 +1,473 @@
+"""
+Tests for L{moxtls.smtp.capture}: clients of C{twisted.mail.smtp}, with real TLS
+at both ends, in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet import _producer_helpers, ssl
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Cooperator
+from twisted.internet.testing import MemoryReactorClock
+from twisted.mail.smtp import ESMTPSenderFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from moxtls.domain import Domain
+from moxtls.interfaces import ISessionObserver
+from moxtls.smtp.capture import capture
+from moxtls.store.memory import MemoryOutcomeStore, MemoryReportArchive
+from moxtls.tlsrpt.results import (
+    Failure,
+    Policy,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+)
+from tests.certificates import Identity, good, root, selfSigned, trusting
+from tests.smtp.scripted import Scripted
+from tests.starttls import CLIENT_IP, SERVER_IP, Link, Presenting
+
+GUIDE = Path(__file__).parents[2] / "docs" / "embedding.rst"
+
+
+@implementer(ISessionObserver)
+class Told:
+    """
+    Remembers what it was told.
+    """
+
+    def __init__(self, answer: Exception | None = None) -> None:
+        self.outcomes: list[SessionOutcome] = []
+        self._answer = answer
+
+    def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
+        self.outcomes.append(outcome)
+        return fail(self._answer) if self._answer else succeed(None)
+
+
+def verifying(host: str = "mx.example", *roots: Identity) -> Any:
+    """
+    What an application that verifies gives to its factory.
+    """
+    trusted = [
+        ssl.Certificate(X509.from_cryptography(each.certificate))
+        for each in roots or (root(),)
+    ]
+    return ssl.optionsForClientTLS(host, ssl.trustRootFromCertificates(trusted))
+
+
+class CaptureCase(SynchronousTestCase):
+    """
+    Sends mail through a captured factory.
+    """
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        # By which Twisted's TLS pulls from a FileSender: else on the reactor.
+        cooperator = Cooperator(scheduler=lambda go: self.clock.callLater(0, go))
+        self.patch(_producer_helpers, "cooperate", cooperator.cooperate)
+        self.told = Told()
+
+    def stock(self, contextFactory: Any, sent: Deferred[Any]) -> Any:
+        """
+        A factory as applications make them.
+        """
+        factory: Any = ESMTPSenderFactory(
+            None,
+            None,
+            "a@us.example",
+            "b@example.org",
+            BytesIO(b"Subject: hi\n\nhi\n"),
+            sent,
+            retries=0,
+            contextFactory=contextFactory,
+            requireAuthentication=False,
+            requireTransportSecurity=False,
+        )
+        factory.noisy = False
+        return factory
+
+    def send(
+        self, server: Scripted, contextFactory: Any, wrap: bool = True, **choices: Any
+    ) -> Deferred[Any]:
+        """
+        Send a message as far as it goes.
+        """
+        sent: Deferred[Any] = Deferred()
+        factory = self.stock(contextFactory, sent)
+        if wrap:
+            factory = capture(
+                factory, self.told, "example.org", "mx.example", **choices
+            )
+        client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+        self.link = Link(client, server, self.clock)
+        self.link.flush()
+        if not self.link.open:
+            factory.clientConnectionLost(None, server.lost)
+        return sent
+
+    def outcome(self) -> SessionOutcome:
+        (outcome,) = self.told.outcomes
+        return outcome
+
+    def details(self, tally: PolicyTally) -> list[tuple[str, str]]:
+        return [(each.resultType, each.reasonCode) for each in tally.failures]
+
+    def assertCounted(
+        self,
+        succeeded: int,
+        failed: int,
+        recipient: list[tuple[str, str]],
+        host: list[tuple[str, str]],
+    ) -> None:
+        outcome = self.outcome()
+        assert outcome.recipient is not None
+        (hostTally,) = outcome.hosts
+        for tally, details in ((outcome.recipient, recipient), (hostTally, host)):
+            self.assertEqual((tally.succeeded, tally.failed), (succeeded, failed))
+            self.assertEqual(self.details(tally), details)
+
+
+class OutcomeTests(CaptureCase):
+    """
+    What the observer is told.
+    """
+
+    def test_good(self) -> None:
+        """
+        TLS that went well: one success for the recipient domain and one for
+        the host, and the mail is delivered.
+        """
+        verifyObject(ISessionObserver, self.told)
+        server = Scripted(good().context())
+        sent = self.send(server, verifying())
+        self.assertEqual(self.successResultOf(sent)[0], 1)
+        self.assertEqual(len(server.messages), 1)
+        none = PolicyType.NO_POLICY
+        self.assertEqual(
+            self.outcome(),
+            SessionOutcome(
+                Domain("example.org"),
+                PolicyTally(Policy(none, Domain("example.org")), 1),
+                (PolicyTally(Policy(none, Domain("mx.example")), 1),),
+            ),
+        )
+
+    def test_policies(self) -> None:
+        """
+        An application that applied policies can say so.
+        """
+        policies = (
+            Policy(PolicyType.STS, Domain("example.org"), ("version: STSv1",)),
+            Policy(PolicyType.TLSA, Domain("mx.example"), ("3 1 1 00",)),
+        )
+        self.send(
+            Scripted(good().context()),
+            verifying(),
+            policies=policies,
+            sendReport=False,
+        )
+        outcome = self.outcome()
+        assert outcome.recipient is not None
+        self.assertEqual((outcome.recipient.policy, outcome.hosts[0].policy), policies)
+        self.assertFalse(outcome.sendReport)
+
+    def test_verifyingApplication(self) -> None:
+        """
+        What the application refuses stays refused, no mail is sent, and the
+        reason is told: expired, untrusted, wrong name.
+        """
+        for identity, resultType in (
+            (root().issue("mx.example", days=-1), ResultType.CERTIFICATE_EXPIRED),
+            (selfSigned("mx.example"), ResultType.CERTIFICATE_NOT_TRUSTED),
+            (good("other.example"), ResultType.CERTIFICATE_HOST_MISMATCH),
+        ):
+            for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+                self.told = Told()
+                context = identity.context()
+                context.set_max_proto_version(version)
+                server = Scripted(context)
+                sent = self.send(server, verifying())
+                self.failureResultOf(sent)
+                self.assertEqual(server.messages, [])
+                self.assertNotIn(b"MAIL", server.heard)
+                self.assertCounted(0, 1, [(resultType, "")], [])
+
+    def test_carelessApplication(self) -> None:
+        """
+        What the application accepts stays accepted, and what is wrong with it
+        is told beside the success.
+        """
+        for contextFactory in (ssl.ClientContextFactory(), ssl.CertificateOptions()):
+            self.told = Told()
+            sent = self.send(
+                Scripted(selfSigned("mx.example").context()),
+                contextFactory,
+                trust=trusting(root()),
+            )
+            self.successResultOf(sent)
+            self.assertCounted(1, 0, [(ResultType.CERTIFICATE_NOT_TRUSTED, "")], [])
+
+    def test_systemRoots(self) -> None:
+        """
+        Where the application trusts everybody, the system's roots judge.
+        """
+        sent = self.send(Scripted(good().context()), ssl.CertificateOptions())
+        self.successResultOf(sent)
+        recipient = self.outcome().recipient
+        assert recipient is not None
+        ((kind, _),) = self.details(recipient)
+        self.assertEqual(kind, ResultType.CERTIFICATE_NOT_TRUSTED)
+
+    def test_pinningApplication(self) -> None:
+        """
+        An application that refuses what everybody else would accept.
+        """
+        context = trusting(root()).context
+        context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
+        sent = self.send(Scripted(good().context()), Presenting(context))
+        self.failureResultOf(sent)
+        self.assertCounted(
+            0, 1, [(ResultType.VALIDATION_FAILURE, "openssl-verify-error-1")], []
+        )
+
+    def test_details(self) -> None:
+        """
+        A failure says who talked to whom.
+        """
+        self.send(
+            Scripted(selfSigned("mx.example").context()),
+            ssl.CertificateOptions(),
+            trust=trusting(root()),
+        )
+        recipient = self.outcome().recipient
+        assert recipient is not None
+        self.assertEqual(
+            list(recipient.failures),
+            [
+                Failure(
+                    ResultType.CERTIFICATE_NOT_TRUSTED,
+                    sendingIP=CLIENT_IP,
+                    mxHostname="mx.example",
+                    mxHELO="mx.example",
+                    receivingIP=SERVER_IP,
+                )
+            ],
+        )
+
+    def test_notOffered(self) -> None:
+        """
+        A server without STARTTLS: told, not counted.
+        """
+        sent = self.send(Scripted(), verifying())
+        self.successResultOf(sent)
+        detail = (ResultType.STARTTLS_NOT_SUPPORTED, "")
+        self.assertCounted(0, 0, [detail], [detail])
+
+    def test_refused(self) -> None:
+        """
+        STARTTLS offered, and then refused.
+        """
+        server = Scripted(good().context(), {"STARTTLS": "454 4.7.0 not now"})
+        self.failureResultOf(self.send(server, verifying()))
+        detail = (
+            ResultType.STARTTLS_NOT_SUPPORTED,
+            "smtp-starttls-reply-code-454",
+        )
+        self.assertCounted(0, 1, [detail], [detail])
+
+    def test_oldVersion(self) -> None:
+        """
+        A handshake that the server gives up.
+        """
+        context = good().context()
+        context.set_cipher_list(b"ALL:@SECLEVEL=0")
+        context.set_min_proto_version(SSL.TLS1_VERSION)
+        context.set_max_proto_version(SSL.TLS1_1_VERSION)
+        self.failureResultOf(self.send(Scripted(context), verifying()))
+        detail = (
+            ResultType.VALIDATION_FAILURE,
+            "tls-remote-alert-70-protocol-version-not-supported",
+        )
+        self.assertCounted(0, 1, [detail], [detail])
+
+    def test_hangUp(self) -> None:
+        """
+        A server that goes away during the handshake.
+        """
+        server = Scripted(None, {"EHLO": "250 hi\n250 STARTTLS"}, behindStartTLS=b"")
+        self.send(server, verifying())
+        self.assertEqual(self.told.outcomes, [])
+        self.link.hangUp()
+        detail = (
+            ResultType.VALIDATION_FAILURE,
+            "connection-closed-during-handshake",
+        )
+        self.assertCounted(0, 1, [detail], [detail])
+
+    def test_alertBehindHandshake(self) -> None:
+        """
+        A TLS 1.3 server that wants a certificate of the application's.
+        """
+        context = good().context()
+        context.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True
+        )
+        self.failureResultOf(self.send(Scripted(context), verifying()))
+        detail = (
+            ResultType.VALIDATION_FAILURE,
+            "tls-remote-alert-116-certificate-required",
+        )
+        self.assertCounted(0, 1, [detail], [detail])
+
+    def test_noTLSWanted(self) -> None:
+        """
+        A session that ends before it comes to that says nothing.
+        """
+        self.failureResultOf(self.send(Scripted(greeting="554 no"), verifying()))
+        self.assertEqual(self.told.outcomes, [])
+
+    def test_observerFails(self) -> None:
+        """
+        An observer that fails is logged, and keeps no mail.
+        """
+        self.told = Told(OSError("disk full"))
+        sent = self.send(Scripted(good().context()), verifying())
+        self.successResultOf(sent)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+# What somebody in the middle would want a client to believe.
+INJECTED = b"250-mx.example\r\n250 AUTH PLAIN\r\n"
+
+
+class InjectionTests(CaptureCase):
+    """
+    Plaintext behind the reply to STARTTLS (RFC 3207 6; CVE-2011-0411).
+    """
+
+    def server(self, behind: bytes) -> Scripted:
+        server = Scripted(good().context())
+        say = server._write
+
+        def write(data: bytes) -> None:
+            say(data + behind if data.startswith(b"220 go") else data)
+
+        server._write = write  # type: ignore[method-assign]
+        return server
+
+    def test_hole(self) -> None:
+        """
+        Without the wrapper a client of C{twisted.mail.smtp} takes replies from
+        the clear for replies over TLS.
+        """
+        server = self.server(INJECTED)
+        server.replies["EHLO"] = ["250 hi\n250 STARTTLS", ""]
+        self.send(server, verifying(), wrap=False)
+        # Nobody answered the EHLO behind the handshake.
+        self.assertIn(b"MAIL", server.heard.partition(b"<TLS>\r\nEHLO")[2])
+
+    def test_closed(self) -> None:
+        """
+        With the wrapper the connection ends there, and that is told.
+        """
+        for behind in (INJECTED, b"2"):
+            self.told = Told()
+            server = self.server(behind)
+            self.failureResultOf(self.send(server, verifying()))
+            self.assertNotIn(b"MAIL", server.heard)
+            self.assertEqual(server.heard.count(b"EHLO"), 1)
+            detail = (
+                ResultType.VALIDATION_FAILURE,
+                "starttls-plaintext-injection",
+            )
+            self.assertCounted(0, 1, [detail], [detail])
+
+    def test_inPieces(self) -> None:
+        """
+        Replies that arrive in pieces are put together first.
+        """
+        factory = capture(self.stock(verifying(), Deferred()), self.told, "example.org")
+        client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+        link = Link(client, Scripted(greeting=""), self.clock)
+        for said, heard in (
+            (b"220 mx.example\r\n", b"EHLO"),
+            (b"250-mx.example\r\n250 STARTTLS\r\n", b"STARTTLS"),
+        ):
+            for index in range(len(said)):
+                self.assertEqual(link.client.below.written, [])
+                client.dataReceived(said[index : index + 1])
+            self.assertTrue(link.client.below.take().startswith(heard))
+
+    def test_inAdvance(self) -> None:
+        """
+        A reply that came before STARTTLS was said is none to it.
+        """
+        server = Scripted(
+            good().context(), {"EHLO": ["250 hi\n250 STARTTLS\r\n220 go"]}
+        )
+        self.failureResultOf(self.send(server, verifying()))
+        self.assertNotIn(b"MAIL", server.heard)
+
+    def test_malformed(self) -> None:
+        """
+        A line that only some would take for two ends the connection.
+        """
+        server = Scripted(good().context(), {"EHLO": "250 hi"})
+        say = server._write
+        server._write = (  # type: ignore[method-assign]
+            lambda data: say(data.replace(b"hi\r\n", b"hi\n250 STARTTLS\r\n"))
+        )
+        self.failureResultOf(self.send(server, verifying()))
+        self.assertEqual(self.told.outcomes, [])
+
+
+class GuideTests(CaptureCase):
+    """
+    The example in C{docs/embedding.rst}.
+    """
+
+    def test_example(self) -> None:
+        """
+        It sends the mail, and the store knows how TLS went.
+        """
+        block = re.search(
+            r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", GUIDE.read_text()
+        )
+        assert block is not None
+        store = MemoryOutcomeStore(MemoryReportArchive())
+        sent: Deferred[Any] = Deferred()
+        names = {
+            "message": BytesIO(b"Subject: hi\n\nhi\n"),
+            "sent": sent,
+            "store": store,
+            "reactor": self.clock,
+            "optionsForClientTLS": verifying,
+        }
+        exec(textwrap.dedent(block[1]), names)
+        host, port = self.clock.tcpClients[0][:2]
+        factory: Any = self.clock.tcpClients[0][2]
+        self.assertEqual((host, port), ("mx.example", 25))
+        factory.wrappedFactory.noisy = False
+        client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+        server = Scripted(good().context())
+        Link(client, server, self.clock).flush()
+        self.assertEqual(self.successResultOf(sent)[0], 1)
+        self.assertEqual(len(server.messages), 1)
+        results = self.successResultOf(store.results())
+        self.assertEqual(
+            [(each.policyDomain.ascii, each.tallies[0].succeeded) for each in results],
+            [("example.org", 1), ("mx.example", 1)],
+        )
