@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from unittest import SkipTest
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 _numbers = count(1)
@@ -42,13 +42,16 @@ def _server() -> str:
     return url
 
 
-def _execute(url: str, *statements: str) -> None:
+@lru_cache
+def _engine(url: str) -> Engine:
     parsed = make_url(url).set(drivername="postgresql+psycopg")
-    engine = create_engine(parsed, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    return create_engine(parsed, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+
+
+def _execute(url: str, *statements: str) -> None:
+    with _engine(url).connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
-    engine.dispose()
 
 
 def serverURL() -> str:
@@ -75,11 +78,12 @@ def emptyDatabase() -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def truncate(url: str, *tables: str) -> None:
+def clear(url: str, *tables: str) -> None:
     """
-    Empty tables: much quicker than a new database.
+    Empty tables: much quicker than a new database, and, while they are small,
+    than TRUNCATE.
     """
-    _execute(url, f"TRUNCATE {', '.join(tables)}")
+    _execute(url, *(f"DELETE FROM {table}" for table in tables))
 
 
 def kick(url: str) -> None:

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.store.ledger import Ledger
 from moxtls.store.tables import metadata
-from tests.postgres import emptyDatabase, truncate
+from tests.postgres import clear, emptyDatabase
 from tests.store.contracts import (
     ArchiveContract,
     Contract,
@@ -38,7 +38,7 @@ def emptied() -> str:
     """
     The URL of an empty ledger on PostgreSQL.
     """
-    truncate(sharedURL(), *metadata.tables)
+    clear(sharedURL(), *metadata.tables)
     return sharedURL()
 
 
