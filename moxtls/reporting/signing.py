@@ -7,24 +7,27 @@ sent.  No I/O.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 
-import dkim
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
+from dkim.canonicalization import Relaxed
 
 from moxtls.domain import Domain
 
@@ -34,23 +37,29 @@ SHORTEST_RSA_KEY = 1024
 # RFC 6376 5.4.1, and RFC 8460 5.3 for what is a report's own.  Each is named
 # once more than it occurs, so that none can be added (RFC 6376 5.4.2).
 _SIGNED = (
-    "from",
-    "to",
-    "cc",
-    "reply-to",
-    "sender",
-    "subject",
-    "date",
-    "message-id",
-    "in-reply-to",
-    "references",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-    "tls-required",
-    "tls-report-domain",
-    "tls-report-submitter",
+    b"from",
+    b"to",
+    b"cc",
+    b"reply-to",
+    b"sender",
+    b"subject",
+    b"date",
+    b"message-id",
+    b"in-reply-to",
+    b"references",
+    b"mime-version",
+    b"content-type",
+    b"content-transfer-encoding",
+    b"tls-required",
+    b"tls-report-domain",
+    b"tls-report-submitter",
 )
+_NAME = b"DKIM-Signature"
+#: RFC 5322 2.1.1
+_LINE = 78
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
+
+_Field = tuple[bytes, bytes]
 
 
 class InvalidKey(ValueError):
@@ -77,13 +86,21 @@ class Algorithm(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """
-    @ivar secret: As dkimpy wants it: PKCS #1 in PEM, or the seed in base64.
     @ivar public: The C{p=} tag of the record (RFC 6376 3.6.1, RFC 8463 4).
     """
 
     algorithm: Algorithm
-    secret: bytes = field(repr=False)
+    secret: RSAPrivateKey | Ed25519PrivateKey = field(repr=False)
     public: str
+
+    def sign(self, digest: bytes) -> bytes:
+        """
+        @param digest: SHA-256 (RFC 8463 3: Ed25519 signs it too, not what it
+            is of).
+        """
+        if isinstance(self.secret, RSAPrivateKey):
+            return self.secret.sign(digest, PKCS1v15(), Prehashed(SHA256()))
+        return self.secret.sign(digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +142,12 @@ def loadKey(pem: bytes) -> SigningKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidKey("not an unencrypted private key in PEM") from None
     if isinstance(key, Ed25519PrivateKey):
-        return _ed25519(key)
+        return SigningKey(Algorithm.ED25519, key, _published(key.public_key()))
     if not isinstance(key, RSAPrivateKey):
         raise InvalidKey("neither an RSA nor an Ed25519 key")
     if key.key_size < SHORTEST_RSA_KEY:
         raise InvalidKey(f"an RSA key of {key.key_size} bits is too short")
-    return _rsa(key)
+    return SigningKey(Algorithm.RSA, key, _published(key.public_key()))
 
 
 def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
@@ -139,8 +156,14 @@ def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
 
     @param message: CRLF line ends.
     """
-    fields = [_signature(message, signer) for signer in signers]
-    return b"".join([*fields, message])
+    header, _, body = message.partition(b"\r\n\r\n")
+    fields = list(_fields(header))
+    names = [name for name, _ in fields]
+    signed = [each for each in _SIGNED for _ in range(names.count(each) + 1)]
+    content = b"".join(_select(fields, signed))
+    bodyHash = base64.b64encode(sha256(Relaxed.canonicalize_body(body)).digest())
+    signatures = [_signature(each, signed, content, bodyHash) for each in signers]
+    return b"".join([*signatures, message])
 
 
 def findSubmitter(
@@ -171,39 +194,66 @@ def findSubmitter(
     return domain
 
 
-def _signature(message: bytes, signer: Signer) -> bytes:
-    signature: bytes = dkim.sign(
-        message,
-        signer.selector.encode("ascii"),
-        signer.domain.ascii.encode("ascii"),
-        signer.key.secret,
-        canonicalize=(b"relaxed", b"relaxed"),
-        signature_algorithm=str(signer.key.algorithm).encode("ascii"),
-        include_headers=_headers(message),
-        tlsrpt=True,  # RFC 8460 3: never l=.
+def _fields(header: bytes) -> Iterator[_Field]:
+    """
+    Names in lower case, and fields as they are signed (RFC 6376 3.4.2).
+    """
+    for line in _FOLD.sub(b"", header).split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        ((name, value),) = Relaxed.canonicalize_headers([(name, value)])
+        yield name, b"%b:%b" % (name, value)
+
+
+def _select(fields: Sequence[_Field], names: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    RFC 6376 5.4.2: of several with one name the last comes first.
+    """
+    left: dict[bytes, list[bytes]] = {}
+    for name, whole in fields:
+        left.setdefault(name, []).append(whole)
+    for name in names:
+        if left.get(name):
+            yield left[name].pop()
+
+
+def _signature(
+    signer: Signer, signed: Sequence[bytes], content: bytes, bodyHash: bytes
+) -> bytes:
+    """
+    @param content: The fields that are C{signed}.
+    """
+    # Without l= (RFC 8460 3), and without t=: what Date says is signed too.
+    value = _folded(
+        b"v=1;",
+        b"a=%b;" % str(signer.key.algorithm).encode("ascii"),
+        b"c=relaxed/relaxed;",
+        b"d=%b;" % signer.domain.ascii.encode("ascii"),
+        b"s=%b;" % signer.selector.encode("ascii"),
+        *(b"h=%b;" % b": ".join(signed)).split(b" "),
+        b"bh=%b;" % bodyHash,
+        b"b=",
     )
-    return signature
+    # RFC 6376 3.7: itself comes last, with an empty b= and without its CRLF.
+    ((name, canonical),) = Relaxed.canonicalize_headers([(_NAME, value)])
+    content += b"%b:%b" % (name, canonical.rstrip())
+    proof = base64.b64encode(signer.key.sign(sha256(content).digest()))
+    width = _LINE - 1
+    lines = [proof[start : start + width] for start in range(0, len(proof), width)]
+    return b"%b:%b\r\n %b\r\n" % (_NAME, value, b"\r\n ".join(lines))
 
 
-def _headers(message: bytes) -> list[bytes]:
-    block = message.partition(b"\r\n\r\n")[0].lower()
-    lines = block.split(b"\r\n")
-    names = [line.partition(b":")[0].strip() for line in lines]
-    signed = [name.encode("ascii") for name in _SIGNED]
-    return [name for name in signed for _ in range(names.count(name) + 1)]
-
-
-def _rsa(key: RSAPrivateKey) -> SigningKey:
-    secret = key.private_bytes(
-        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
-    )
-    return SigningKey(Algorithm.RSA, secret, _published(key.public_key()))
-
-
-def _ed25519(key: Ed25519PrivateKey) -> SigningKey:
-    seed = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    public = _published(key.public_key())
-    return SigningKey(Algorithm.ED25519, base64.b64encode(seed), public)
+def _folded(*words: bytes) -> bytes:
+    """
+    The value of a DKIM-Signature field, folded between C{words}.
+    """
+    lines = [b""]
+    room = _LINE - len(_NAME) - 1
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > room:
+            lines.append(b"")
+            room = _LINE
+        lines[-1] += b" %b" % word
+    return b"\r\n".join(lines)
 
 
 def _published(key: RSAPublicKey | Ed25519PublicKey) -> str:

@@ -96,7 +96,7 @@ class LoadKeyTests(SynchronousTestCase):
         ]:
             key = loadKey(text)
             self.assertIs(key.algorithm, algorithm)
-            self.assertNotIn(key.secret.decode(), repr(key))
+            self.assertNotIn("secret", repr(key))
 
     def test_refused(self) -> None:
         """
