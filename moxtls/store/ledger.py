@@ -37,7 +37,11 @@ class Ledger:
             later version.
         """
         self._database = Database(url)
-        migrate(self._database)
+        try:
+            migrate(self._database)
+        except BaseException:
+            self._database.dispose()
+            raise
         self._writer = makeWriter(reactor, self._database)
         self._reader = makeReader(reactor, self._database)
         parts = self._database, self._writer, self._reader
