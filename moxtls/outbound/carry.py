@@ -1,50 +1,85 @@
 # -*- test-case-name: tests.outbound.test_delivery -*-
 """
-Hands a batch over in a session that is open.
+Hands parcels over in a session that is open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from moxtls.outbound.endings import Progress, Trouble, rejected
-from moxtls.queue.values import Batch, Parcel
+from moxtls.queue.values import Parcel
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import SessionFailed
-from moxtls.smtp.values import Transaction
+from moxtls.smtp.values import RecipientReply, Reply, Transaction
+
+#: RFC 5321 3.8: the host is about to close the connection.
+CLOSING = 421
 
 
 async def carry(
     session: Session,
-    batch: Batch,
+    parcels: tuple[Parcel, ...],
     progress: Progress,
     host: str,
+    requireTLS: bool = False,
     lenient: bool = False,
-) -> None:
+) -> tuple[Parcel, ...]:
     """
     One transaction for each parcel that has recipients without an answer.
 
+    @param requireTLS: Say REQUIRETLS.
     @param lenient: As in L{Progress.answered}.
+
+    @return: What another session with the same host may take, after this one
+        took at least one parcel, and takes no more.
     """
-    for parcel in batch.parcels:
+    begun = False
+    for index, parcel in enumerate(parcels):
         recipients = progress.openRecipients(parcel)
         if not recipients:
             continue
-        transaction = _transaction(parcel, recipients, batch.requireTLS is True)
+        if begun and not session.usable:
+            return parcels[index:]
+        transaction = _transaction(parcel, recipients, requireTLS)
+        begun = True
         try:
             replies = await session.deliver(transaction)
         except SessionFailed as failed:
-            progress.answered(parcel, failed.decided, host)
-            progress.hostFailed(troubleOf(failed, host))
-            return
+            progress.answered(parcel, failed.decided, host, lenient)
+            progress.hostFailed(troubleOf(failed, host, lenient))
+            return ()
+        except OSError as why:
+            progress.parcelFailed(parcel, _unreadable(why))
+            continue
         progress.answered(parcel, replies, host, lenient)
+        closing = _closing(replies)
+        if closing is not None:
+            progress.hostFailed(rejected(closing, host))
+            return ()
+    return ()
 
 
-def troubleOf(failed: SessionFailed, host: str) -> Trouble:
+def troubleOf(failed: SessionFailed, host: str, lenient: bool = False) -> Trouble:
     """
     What to say about a session that ended before its time.
+
+    @param lenient: Take it as temporary in any case.
     """
-    if failed.reply is not None:
-        return rejected(failed.reply, host)
-    return Trouble("4.4.2", failed.reason, host)
+    if failed.reply is None:
+        return Trouble("4.4.2", failed.reason, host)
+    trouble = rejected(failed.reply, host)
+    return trouble.softened() if lenient else trouble
+
+
+def _unreadable(why: OSError) -> Trouble:
+    # Without its path, for this goes into a DSN.
+    return Trouble("4.3.0", f"the message can't be read: {why.strerror}")
+
+
+def _closing(replies: Iterable[RecipientReply]) -> Reply | None:
+    said = (each.reply for each in replies)
+    return next((reply for reply in said if reply.code == CLOSING), None)
 
 
 def _transaction(

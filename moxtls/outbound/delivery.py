@@ -17,26 +17,27 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
-from moxtls.domain import AddressLiteral, Domain, parseHost
+from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import ICourier, IPolicyCache, IResolver, ISessionObserver
 from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.outbound.carry import carry, troubleOf
-from moxtls.outbound.classify import classify
+from moxtls.outbound.dialer import dialed
 from moxtls.outbound.endings import (
     Progress,
     Trouble,
+    notOffered,
     nowhere,
     refused,
     unreachable,
 )
 from moxtls.outbound.hosts import gather, gatherAddresses
 from moxtls.outbound.outcome import (
+    Account,
     Tallying,
     hostTallying,
     lookupFailure,
     mismatchFailure,
     recipientTallying,
-    sessionOutcome,
     unvalidatedHost,
 )
 from moxtls.outbound.records import SessionRecord
@@ -44,7 +45,7 @@ from moxtls.outbound.tlsa import findTLSA
 from moxtls.policy.dane import TLSAFinding
 from moxtls.policy.mtasts import STSLookup, STSPolicy
 from moxtls.policy.require import Demands, Refusal, Wishes, demands
-from moxtls.queue.values import Batch, ReportKind, Result
+from moxtls.queue.values import Batch, Parcel, ReportKind, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import (
     ConnectFailed,
@@ -56,9 +57,6 @@ from moxtls.smtp.values import TLSMode
 
 #: Opens a session with an IP address under the given terms.
 Dial = Callable[[str, "Terms"], Deferred[Session]]
-
-#: Of one host: more only delay the next host.
-MOST_DIALED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +95,7 @@ class Visit:
     """
     Going to one host.
 
+    @ivar parcels: What to bring.
     @ivar tallying: Where to count; C{None} for an address literal.
     @ivar counted: Whether what is seen of TLS counts at all.
     @ivar lenient: As in L{Progress.answered}.
@@ -104,6 +103,7 @@ class Visit:
 
     host: str
     terms: Terms
+    parcels: tuple[Parcel, ...]
     tallying: Tallying | None
     counted: bool = True
     lenient: bool = False
@@ -133,29 +133,50 @@ class Attempt:
         self._around = surroundings
         self._batch = batch
         self._progress = Progress(batch)
+        self._account = Account()
         self._wishes = Wishes(
             batch.requireTLS, noFallback=batch.report is ReportKind.DMARC
         )
-        self._recipient: Tallying | None = None
-        self._hosts: list[Tallying] = []
 
     async def run(self) -> tuple[Result, ...]:
-        domain = parseHost(self._batch.destination)
-        await self._toDomain(domain)
+        """
+        Make the attempt, and have its outcome recorded.
+
+        @return: One result for each recipient; fewer if it was cancelled when
+            hosts had answered for those.
+        """
+        try:
+            domain = parseHost(self._batch.destination)
+        except InvalidDomain:
+            self._progress.endAll(Trouble("5.1.2", "not a domain"))
+            return self._progress.results()
+        try:
+            await self._toDomain(domain)
+        except CancelledError:
+            # What hosts took they have: nobody shall give it to them again.
+            if not self._progress.results():
+                raise
+            return self._progress.results()
+        except Exception:
+            # Of our own making.  What hosts said until then holds.
+            self.log.failure("mail for {domain}", domain=domain)
+            self._progress.hostFailed(Trouble("4.3.0", "something is wrong here"))
+        self._progress.endRest()
         if isinstance(domain, Domain):
             await self._tell(domain)
         return self._progress.results()
 
     async def _tell(self, domain: Domain) -> None:
-        outcome = sessionOutcome(
-            domain, self._recipient, self._hosts, self._batch.report
-        )
+        outcome = self._account.outcome(domain, self._batch.report)
         try:
             await self._around.observer.sessionEnded(outcome)
         except CancelledError:
-            raise
+            # The mail has gone where it has gone.
+            self.log.warn("TLS outcome for {domain} not recorded", domain=domain)
         except Exception:
             self.log.failure("recording TLS outcome for {domain}", domain=domain)
+
+    # --- where it goes ---------------------------------------------------------
 
     async def _toDomain(self, domain: Host) -> None:
         hop = await gather(self._around.resolver, domain, self._around.jitter)
@@ -165,55 +186,52 @@ class Attempt:
         policy = None
         if isinstance(domain, Domain):
             lookup = await self._around.policies.get(domain)
-            self._recipient = recipientTallying(lookup)
+            self._account.recipient = recipientTallying(lookup)
             if lookup.temporary and self._wishes.requireTLS is not False:
                 # RFC 8461 5.1: there may be a policy that is to be enforced.
-                self._recipient.failed += 1
+                self._account.count(None, failed=1)
                 self._progress.endAll(Trouble("4.4.3", "MTA-STS lookup failed"))
                 return
             policy = lookup.policy
-        await self._toHosts(hop, policy)
-
-    def _nowhere(self, domain: Host, failure: NextHopFailure) -> None:
-        self._progress.endAll(nowhere(failure))
-        if failure.dnssecError is not None and isinstance(domain, Domain):
-            self._recipient = recipientTallying(STSLookup(domain))
-            self._recipient.failed += 1
-            self._recipient.saw([lookupFailure(failure.dnssecError)])
-
-    async def _toHosts(self, hop: NextHop, policy: STSPolicy | None) -> None:
         for host in hop.hosts:
             await self._toHost(host, hop, policy)
             if self._over():
                 return
-        self._progress.endRest()
-
-    async def _toHost(self, host: Host, hop: NextHop, policy: STSPolicy | None) -> None:
-        around = self._around
-        found = await gatherAddresses(around.resolver, host, self._families())
-        if not found.addresses:
-            self._unreachable(found)
-            return
-        finding = await findTLSA(around.resolver, hop, found, around.port)
-        name = host if isinstance(host, Domain) else None
-        asked = demands(name, policy, finding, self._wishes)
-        if asked.mxMismatch and self._recipient is not None:
-            self._recipient.saw([mismatchFailure(str(host))])
-        tallying = None
-        if name is not None:
-            tallying = hostTallying(name, finding)
-            self._hosts.append(tallying)
-        if asked.refuse is not None:
-            self._refused(asked.refuse, tallying, str(host), finding)
-            return
-        terms = Terms(asked.tlsMode, _names(host, finding), asked)
-        await self._toAddresses(found, Visit(str(host), terms, tallying))
 
     def _over(self) -> bool:
         """
         Whether no other host needs to be asked.
         """
         return self._progress.over
+
+    def _nowhere(self, domain: Host, failure: NextHopFailure) -> None:
+        self._progress.endAll(nowhere(failure))
+        if failure.dnssecError is not None and isinstance(domain, Domain):
+            recipient = recipientTallying(STSLookup(domain))
+            recipient.saw([lookupFailure(failure.dnssecError)])
+            self._account.recipient = recipient
+            self._account.count(None, failed=1)
+
+    async def _toHost(self, host: Host, hop: NextHop, policy: STSPolicy | None) -> None:
+        around = self._around
+        name = host if isinstance(host, Domain) else None
+        if self._mismatches(name, policy):
+            return
+        found = await gatherAddresses(around.resolver, host, self._families())
+        if not found.addresses:
+            self._unreachable(found)
+            return
+        finding = await findTLSA(around.resolver, hop, found, around.port)
+        asked = demands(name, policy, finding, self._wishes)
+        tallying = None
+        if name is not None:
+            tallying = self._account.open(hostTallying(name, finding))
+        if asked.refuse is not None:
+            self._refused(asked.refuse, tallying, str(host), finding)
+            return
+        terms = Terms(asked.tlsMode, _names(host, finding), asked)
+        visit = Visit(str(host), terms, self._batch.parcels, tallying)
+        await self._toAddresses(found.addresses, visit)
 
     def _families(self) -> tuple[Kind, ...]:
         """
@@ -223,12 +241,25 @@ class Attempt:
         families = self._around.families
         return families if self._batch.attempt % 2 else families[::-1]
 
+    def _mismatches(self, name: Domain | None, policy: STSPolicy | None) -> bool:
+        """
+        Whether a host isn't worth looking up, because the MTA-STS policy
+        alone forbids to use it (RFC 8461 4.1).
+        """
+        asked = demands(name, policy, TLSAFinding(name), self._wishes)
+        if asked.mxMismatch and self._account.recipient is not None:
+            self._account.recipient.saw([mismatchFailure(str(name))])
+        if asked.refuse is not Refusal.MX_MISMATCH:
+            return False
+        self._progress.hostFailed(refused(asked.refuse, str(name)))
+        self._account.count(None, failed=1)
+        return True
+
     def _unreachable(self, found: HostAddresses) -> None:
         self._progress.hostFailed(unreachable(found))
         if found.dnssecError is not None and isinstance(found.host, Domain):
-            tallying = unvalidatedHost(found.host, found.dnssecError)
-            self._hosts.append(tallying)
-            self._count(tallying, failed=1)
+            unvalidated = unvalidatedHost(found.host, found.dnssecError)
+            self._account.count(self._account.open(unvalidated), failed=1)
 
     def _refused(
         self,
@@ -238,18 +269,19 @@ class Attempt:
         finding: TLSAFinding,
     ) -> None:
         self._progress.hostFailed(refused(refusal, host))
-        if refusal is Refusal.MX_MISMATCH:
-            self._count(None, failed=1)
         error = finding.trouble.error if finding.trouble else None
         if refusal is Refusal.TLSA_LOOKUP and error is not None and error.isDNSSEC:
-            self._count(tallying, failed=1)
+            self._account.count(tallying, failed=1)
 
-    async def _toAddresses(self, found: HostAddresses, visit: Visit) -> None:
-        families = {":" in each for each in found.addresses}
-        lenient = self._batch.attempt == 1 and len(families) > 1
-        for ip in found.addresses[:MOST_DIALED]:
+    # --- connections -------------------------------------------------------------
+
+    async def _toAddresses(self, addresses: tuple[str, ...], visit: Visit) -> None:
+        families = {":" in each for each in addresses}
+        if self._batch.attempt == 1 and len(families) > 1:
+            visit = replace(visit, lenient=True)
+        for ip in dialed(addresses):
             try:
-                await self._toAddress(ip, replace(visit, lenient=lenient))
+                await self._toAddress(ip, visit)
             except ConnectFailed as failed:
                 trouble = Trouble("4.4.1", f"{ip}: {failed.reason}", visit.host)
                 self._progress.hostFailed(trouble)
@@ -258,69 +290,71 @@ class Attempt:
 
     async def _toAddress(self, ip: str, visit: Visit) -> None:
         """
-        One connection to one address; if TLS fails, another one without where
-        that is allowed.  What the second sees of TLS isn't counted: a session
-        is one session.
+        Connections to one address: another one if TLS fails and plaintext is
+        allowed, and for parcels that the last one had no room for.
 
         @raise ConnectFailed: There is nobody at C{ip}.
         """
         try:
-            await self._session(ip, visit)
+            rest = await self._session(ip, visit)
         except TLSFailed as failed:
-            self._progress.hostFailed(Trouble("4.7.5", failed.reason, visit.host))
-            if visit.terms.demands.plaintextFallback:
-                plain = replace(visit.terms, tlsMode=TLSMode.SKIP)
-                await self._toAddress(
-                    ip, replace(visit, terms=plain, tallying=None, counted=False)
-                )
-
-    async def _session(self, ip: str, visit: Visit) -> None:
-        try:
-            session = await self._around.dial(ip, visit.terms)
-        except CancelledError:
-            raise
-        except SessionError as failed:
-            self._classify(failed.record, visit)
-            if not isinstance(failed, SessionFailed):
-                raise
-            self._progress.hostFailed(troubleOf(failed, visit.host))
+            await self._withoutTLS(ip, visit, failed.reason)
             return
-        try:
-            await self._carry(session, visit)
-        finally:
-            # As late as this: a server may object to TLS right after it.
-            self._classify(session.record, visit)
-            self._around.leave(session)
+        if rest:
+            await self._toAddress(ip, replace(visit, parcels=rest))
 
-    async def _carry(self, session: Session, visit: Visit) -> None:
-        if self._wishes.requireTLS and not session.extensions.requireTLS:
-            # RFC 8689 4.2.1: the next host may know how to pass it on.
-            self._progress.hostFailed(refused(Refusal.REQUIRETLS, visit.host))
+    async def _withoutTLS(self, ip: str, visit: Visit, reason: str) -> None:
+        """
+        What this connection sees of TLS isn't counted: a session is one
+        session.
+        """
+        if not (visit.terms.demands.plaintextFallback and visit.counted):
+            self._progress.hostFailed(Trouble("4.7.5", reason, visit.host))
             return
-        await carry(
-            session, self._batch, self._progress, visit.host, lenient=visit.lenient
+        self.log.info(
+            "no TLS with {host!r} ({reason!r}): going on in plaintext",
+            host=visit.host,
+            reason=reason,
+        )
+        plain = replace(visit.terms, tlsMode=TLSMode.SKIP)
+        await self._toAddress(
+            ip, replace(visit, terms=plain, tallying=None, counted=False)
         )
 
-    def _classify(self, record: SessionRecord, visit: Visit) -> None:
-        if not visit.counted:
-            return
-        seen = classify(record)
-        self._count(visit.tallying, seen.succeeded, seen.failed)
-        if self._recipient is not None:
-            self._recipient.failures.update(seen.recipientFailures)
-        if visit.tallying is not None:
-            visit.tallying.failures.update(seen.hostFailures)
+    async def _session(self, ip: str, visit: Visit) -> tuple[Parcel, ...]:
+        """
+        @return: As L{carry}.
+        """
+        try:
+            session = await self._around.dial(ip, visit.terms)
+        except SessionFailed as failed:
+            self._saw(failed.record, visit)
+            self._progress.hostFailed(troubleOf(failed, visit.host, visit.lenient))
+            return ()
+        except SessionError as failed:
+            self._saw(failed.record, visit)
+            raise
+        try:
+            # All that can be seen of TLS was: what a server has to say about
+            # our part of the handshake comes before its second EHLO reply.
+            self._saw(session.record, visit)
+            return await self._carry(session, visit)
+        finally:
+            self._around.leave(session)
 
-    def _count(
-        self, tallying: Tallying | None, succeeded: int = 0, failed: int = 0
-    ) -> None:
-        """
-        Sessions count for both kinds of policy domain (RFC 8460 3).
-        """
-        for each in (self._recipient, tallying):
-            if each is not None:
-                each.succeeded += succeeded
-                each.failed += failed
+    async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
+        require = self._wishes.requireTLS is True
+        if require and not session.extensions.requireTLS:
+            # RFC 8689 4.2.1: the next host may know how to pass it on.
+            self._progress.hostFailed(notOffered(visit.host))
+            return ()
+        return await carry(
+            session, visit.parcels, self._progress, visit.host, require, visit.lenient
+        )
+
+    def _saw(self, record: SessionRecord, visit: Visit) -> None:
+        if visit.counted:
+            self._account.saw(record, visit.tallying)
 
 
 def _names(host: Host, finding: TLSAFinding) -> tuple[str, ...]:

@@ -1,17 +1,35 @@
-# -*- test-case-name: tests.outbound.test_delivery -*-
+# -*- test-case-name: tests.outbound.test_dialer -*-
 """
 Opens sessions, and sees them closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from moxtls.smtp.session import Session, openSession
 from moxtls.smtp.settings import Settings
+
+#: Of one host, in each family of addresses.  RFC 5321 5.1: at least two; more
+#: only delay the next host.
+MOST_DIALED = 2
+
+
+def dialed(addresses: Iterable[str]) -> Iterator[str]:
+    """
+    Those of a host's addresses to which to connect, in their order.  Many of
+    one family don't keep the other one from its turn.
+    """
+    seen: Counter[bool] = Counter()
+    for ip in addresses:
+        isIPv6 = ":" in ip
+        seen[isIPv6] += 1
+        if seen[isIPv6] <= MOST_DIALED:
+            yield ip
 
 
 class Dialer:
@@ -33,7 +51,7 @@ class Dialer:
         """
         self._clock = clock
         self._endpoint = endpoint
-        self._leaving: set[Deferred[None]] = set()
+        self._leaving: dict[Session, Deferred[None]] = {}
 
     def dial(self, ip: str, port: int, settings: Settings) -> Deferred[Session]:
         """
@@ -46,16 +64,16 @@ class Dialer:
         """
         Have a session ended: politely, or at once in the middle of something.
         """
-        closed = session.quit()
-        self._leaving.add(closed)
-        closed.addBoth(lambda result: self._leaving.discard(closed))
+        closed = self._leaving[session] = session.quit()
+        closed.addBoth(lambda result: self._leaving.pop(session))
 
     def stop(self) -> Deferred[None]:
         """
         Cut goodbyes short.  Fires when all connections are closed.
         """
-        leaving = tuple(self._leaving)
-        gone = DeferredList(leaving, consumeErrors=True)
-        for each in leaving:
-            each.cancel()
+        # Not by cancelling: that fires before the connection is closed.
+        leaving = dict(self._leaving)
+        gone = DeferredList(tuple(leaving.values()), consumeErrors=True)
+        for session in leaving:
+            session.abort()
         return gone.addCallback(lambda results: None)

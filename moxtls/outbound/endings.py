@@ -7,7 +7,7 @@ No I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moxtls.outbound.candidates import HostAddresses, NextHopFailure
 from moxtls.policy.require import Refusal
@@ -16,6 +16,9 @@ from moxtls.smtp.values import RecipientReply, Reply
 
 #: RFC 8689 4.2.1, 5: no host can be trusted as the sender asks.
 REQUIRETLS_STATUS = "5.7.30"
+#: Characters of what strangers say: a reply may have 64 KB, and there is one
+#: for each recipient and host.
+LONGEST_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,12 @@ class Trouble:
     @property
     def permanent(self) -> bool:
         return self.status.startswith("5")
+
+    def softened(self) -> Trouble:
+        """
+        The same as something that may pass.
+        """
+        return replace(self, status="4" + self.status[1:])
 
 
 _REFUSALS = {
@@ -71,6 +80,14 @@ def refused(refusal: Refusal, host: str) -> Trouble:
     return Trouble(status, text, host)
 
 
+def notOffered(host: str) -> Trouble:
+    """
+    A host can't be asked for REQUIRETLS.
+    """
+    text = "REQUIRETLS was asked for, and the host doesn't support it"
+    return Trouble(REQUIRETLS_STATUS, text, host)
+
+
 def rejected(reply: Reply, host: str) -> Trouble:
     """
     A host ended the session with a reply.
@@ -81,11 +98,16 @@ def rejected(reply: Reply, host: str) -> Trouble:
 class Progress:
     """
     Who of a batch has an answer.
+
+    What a host accepts or refuses for good is final.  What it refuses for now
+    is an answer only if no other host has a better one (RFC 5321 5.1: until a
+    delivery attempt succeeds).
     """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._results: dict[tuple[str, str], Result] = {}
+        self._final: dict[tuple[str, str], Result] = {}
+        self._passing: dict[tuple[str, str], Result] = {}
         self._troubles: list[Trouble] = []
 
     @property
@@ -101,19 +123,27 @@ class Progress:
 
     def openRecipients(self, parcel: Parcel) -> tuple[str, ...]:
         """
-        Those of a parcel's recipients for whom there is no answer.
+        Those of a parcel's recipients for whom there is no final answer.
         """
         return tuple(
             each
             for each in parcel.recipients
-            if (parcel.messageID, each) not in self._results
+            if (parcel.messageID, each) not in self._final
         )
 
     def hostFailed(self, trouble: Trouble) -> None:
         """
         A host took nothing, or nothing more; the next may.
         """
-        self._troubles.append(trouble)
+        self._troubles.append(replace(trouble, text=trouble.text[:LONGEST_TEXT]))
+
+    def parcelFailed(self, parcel: Parcel, trouble: Trouble) -> None:
+        """
+        A parcel can't be handed to any host now.
+        """
+        for recipient in self.openRecipients(parcel):
+            key = parcel.messageID, recipient
+            self._final[key] = _troubled(*key, trouble)
 
     def answered(
         self,
@@ -123,8 +153,7 @@ class Progress:
         lenient: bool = False,
     ) -> None:
         """
-        A host said yes or no to recipients; its word is final for this
-        attempt.
+        A host said yes or no to recipients.
 
         @param lenient: Take a refusal for reasons of security or policy (RFC
             3463 3.8) as temporary: over the other family of addresses it may
@@ -134,7 +163,9 @@ class Progress:
             result = _result(parcel.messageID, each, host)
             if lenient and result.status.startswith("5.7."):
                 result = _softened(result)
-            self._results[parcel.messageID, each.recipient] = result
+            passing = result.ending is Ending.TEMPORARY
+            answers = self._passing if passing else self._final
+            answers[parcel.messageID, each.recipient] = result
 
     def endAll(self, trouble: Trouble) -> None:
         """
@@ -148,24 +179,17 @@ class Progress:
         There is no other host to ask.  If not all of them refused for good, a
         later attempt may find one that doesn't.
         """
-        if not self._troubles:
-            self._troubles = [Trouble("4.4.1", "no host could be reached")]
-        passing = [each for each in self._troubles if not each.permanent]
-        last = (passing or self._troubles)[-1]
-        for messageID, recipient in self._open():
-            ending = Ending.PERMANENT if last.permanent else Ending.TEMPORARY
-            self._results[messageID, recipient] = Result(
-                messageID,
-                recipient,
-                ending,
-                last.status,
-                last.code,
-                last.text,
-                last.host,
-            )
+        troubles = self._troubles or [Trouble("4.4.1", "no host could be reached")]
+        passing = [each for each in troubles if not each.permanent]
+        last = (passing or troubles)[-1]
+        for key in self._open():
+            self._final[key] = self._passing.get(key) or _troubled(*key, last)
 
     def results(self) -> tuple[Result, ...]:
-        return tuple(self._results.values())
+        """
+        Those that are final.
+        """
+        return tuple(self._final.values())
 
     def _open(self) -> list[tuple[str, str]]:
         return [
@@ -173,6 +197,18 @@ class Progress:
             for parcel in self._batch.parcels
             for each in self.openRecipients(parcel)
         ]
+
+
+def _troubled(messageID: str, recipient: str, trouble: Trouble) -> Result:
+    return Result(
+        messageID,
+        recipient,
+        Ending.PERMANENT if trouble.permanent else Ending.TEMPORARY,
+        trouble.status,
+        trouble.code,
+        trouble.text,
+        trouble.host,
+    )
 
 
 def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
@@ -188,7 +224,7 @@ def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
         ending,
         _status(reply),
         reply.code,
-        str(reply),
+        str(reply)[:LONGEST_TEXT],
         host,
     )
 
@@ -205,12 +241,5 @@ def _status(reply: Reply) -> str:
 
 
 def _softened(result: Result) -> Result:
-    return Result(
-        result.messageID,
-        result.recipient,
-        Ending.TEMPORARY,
-        "4" + result.status[1:],
-        result.code,
-        result.text,
-        result.host,
-    )
+    status = "4" + result.status[1:]
+    return replace(result, ending=Ending.TEMPORARY, status=status)

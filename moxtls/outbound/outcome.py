@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
+from moxtls.outbound.classify import classify
+from moxtls.outbound.records import SessionRecord
 from moxtls.policy.dane import TLSAFinding, TLSATrouble, policyStrings
 from moxtls.policy.mtasts import Mode, STSLookup
 from moxtls.queue.values import ReportKind
@@ -48,6 +50,56 @@ class Tallying:
         return PolicyTally(
             self.policy, self.succeeded, self.failed, Counter(self.failures)
         )
+
+
+class Account:
+    """
+    All that is counted in one attempt.
+
+    @ivar recipient: C{None} while nothing is known.
+    @ivar hosts: One for each host that says something.
+    """
+
+    def __init__(self) -> None:
+        self.recipient: Tallying | None = None
+        self.hosts: list[Tallying] = []
+
+    def open(self, tallying: Tallying) -> Tallying:
+        """
+        Begin the count for another host.
+        """
+        self.hosts.append(tallying)
+        return tallying
+
+    def count(
+        self, tallying: Tallying | None, succeeded: int = 0, failed: int = 0
+    ) -> None:
+        """
+        Count sessions for both kinds of policy domain (RFC 8460 3).
+
+        @param tallying: That of the host; C{None} if there is none.
+        """
+        for each in (self.recipient, tallying):
+            if each is not None:
+                each.succeeded += succeeded
+                each.failed += failed
+
+    def saw(self, record: SessionRecord, tallying: Tallying | None) -> None:
+        """
+        Count one session, with what was seen of TLS in it.
+        """
+        seen = classify(record)
+        self.count(tallying, seen.succeeded, seen.failed)
+        if self.recipient is not None:
+            self.recipient.failures.update(seen.recipientFailures)
+        if tallying is not None:
+            tallying.failures.update(seen.hostFailures)
+
+    def outcome(self, domain: Domain, report: ReportKind | None) -> SessionOutcome:
+        """
+        What is to be recorded.
+        """
+        return sessionOutcome(domain, self.recipient, self.hosts, report)
 
 
 def recipientTallying(lookup: STSLookup) -> Tallying:

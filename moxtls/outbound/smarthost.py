@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
@@ -19,12 +19,20 @@ from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import ICourier, IResolver
 from moxtls.outbound.candidates import Host
 from moxtls.outbound.carry import carry, troubleOf
-from moxtls.outbound.endings import Progress, Trouble, refused, unreachable
+from moxtls.outbound.dialer import dialed
+from moxtls.outbound.endings import (
+    REQUIRETLS_STATUS,
+    Progress,
+    Trouble,
+    notOffered,
+    unreachable,
+)
 from moxtls.outbound.hosts import gatherAddresses
-from moxtls.policy.require import Refusal
-from moxtls.queue.values import Batch, Result
+from moxtls.queue.values import Batch, Parcel, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import ConnectFailed, SessionFailed, TLSFailed
+
+_INSECURE = "REQUIRETLS was asked for, and nothing vouches for the relay"
 
 #: Opens a session with the relay at an IP address.
 DialRelay = Callable[[str], Deferred[Session]]
@@ -70,10 +78,17 @@ class SmarthostCourier:
     async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
         progress = Progress(batch)
         host = self._relay.host
-        if batch.requireTLS and not self._relay.secure:
-            progress.hostFailed(refused(Refusal.REQUIRETLS, str(host)))
-        else:
-            await self._toRelay(batch, progress)
+        try:
+            if batch.requireTLS and not self._relay.secure:
+                trouble = Trouble(REQUIRETLS_STATUS, _INSECURE, str(host))
+                progress.hostFailed(trouble)
+            else:
+                await self._toRelay(batch, progress)
+        except CancelledError:
+            # What the relay took it has: nobody shall give it to it again.
+            if not progress.results():
+                raise
+            return progress.results()
         progress.endRest()
         return progress.results()
 
@@ -82,27 +97,40 @@ class SmarthostCourier:
         found = await gatherAddresses(self._resolver, relay.host, relay.families)
         if not found.addresses:
             progress.hostFailed(unreachable(found))
-        for ip in found.addresses:
+        for ip in dialed(found.addresses):
             try:
-                await self._session(ip, batch, progress)
+                rest = batch.parcels
+                while rest:
+                    rest = await self._session(ip, batch, rest, progress)
             except ConnectFailed as failed:
                 reason = f"{ip}: {failed.reason}"
                 progress.hostFailed(Trouble("4.4.1", reason, str(relay.host)))
             else:
                 return
 
-    async def _session(self, ip: str, batch: Batch, progress: Progress) -> None:
+    async def _session(
+        self, ip: str, batch: Batch, parcels: tuple[Parcel, ...], progress: Progress
+    ) -> tuple[Parcel, ...]:
+        """
+        @return: As L{carry}.
+        """
         host = str(self._relay.host)
         try:
             session = await self._dial(ip)
         except TLSFailed as failed:
             progress.hostFailed(Trouble("4.7.5", failed.reason, host))
-            return
+            return ()
         except SessionFailed as failed:
-            progress.hostFailed(troubleOf(failed, host))
-            return
+            # It is we who have to see to it that the relay knows us: a wrong
+            # password is no reason to return everybody's mail.
+            progress.hostFailed(troubleOf(failed, host, lenient=True))
+            return ()
         try:
-            await carry(session, batch, progress, host)
+            if batch.requireTLS and not session.extensions.requireTLS:
+                progress.hostFailed(notOffered(host))
+                return ()
+            required = batch.requireTLS is True
+            return await carry(session, parcels, progress, host, required)
         finally:
             self._leave(session)
 

@@ -15,7 +15,7 @@ from moxtls.interfaces import ISessionObserver
 from moxtls.outbound.delivery import Attempt, Surroundings, Visit
 from moxtls.outbound.endings import Progress, Trouble
 from moxtls.outbound.records import SessionRecord
-from moxtls.queue.values import Batch
+from moxtls.queue.values import Batch, Parcel
 from moxtls.smtp.session import Session
 from moxtls.tlsrpt.results import SessionOutcome
 
@@ -71,11 +71,11 @@ class _Survey(Attempt):
     def _over(self) -> bool:
         return False
 
-    async def _carry(self, session: Session, visit: Visit) -> None:
-        pass
+    async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
+        return ()
 
-    def _classify(self, record: SessionRecord, visit: Visit) -> None:
-        super()._classify(record, visit)
+    def _saw(self, record: SessionRecord, visit: Visit) -> None:
+        super()._saw(record, visit)
         self.sightings.append(Sighting(visit, record))
 
 
