@@ -55,6 +55,7 @@ PURE = {
     "smtp/authentication.py",
     "smtp/body.py",
     "smtp/client.py",
+    "smtp/clientevents.py",
     "smtp/commands.py",
     "smtp/events.py",
     "smtp/extensions.py",

@@ -15,10 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.outbound.records import STARTTLS
 from moxtls.smtp.body import DotStuffing
-from moxtls.smtp.client import (
+from moxtls.smtp.client import Conversation
+from moxtls.smtp.clientevents import (
     Awaiting,
     Cause,
-    Conversation,
     Ended,
     Event,
     Ready,

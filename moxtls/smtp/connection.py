@@ -1,0 +1,430 @@
+# -*- test-case-name: tests.smtp.test_session -*-
+"""
+A connection to one SMTP server: TLS, the conversation, and transactions.
+
+The one place that decides, by the settings it was given, whether a
+certificate will do: L{Witness} refuses nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import BinaryIO
+
+from cryptography.x509 import Certificate
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHandshakeListener,
+    IReactorTime,
+    ITLSTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from moxtls.domain import Domain, InvalidDomain
+from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord, TLSTrouble
+from moxtls.outbound.verify import Witness
+from moxtls.policy.dane import verifyChain
+from moxtls.smtp.client import Conversation
+from moxtls.smtp.clientevents import (
+    Awaiting,
+    Cause,
+    Ended,
+    Event,
+    Ready,
+    Send,
+    SendBody,
+    StartTLS,
+    Transferred,
+)
+from moxtls.smtp.deadline import Deadline
+from moxtls.smtp.extensions import Extensions, portions
+from moxtls.smtp.sender import BodySender
+from moxtls.smtp.settings import (
+    SessionError,
+    SessionFailed,
+    Settings,
+    TLSFailed,
+)
+from moxtls.smtp.tls import troubleOf
+from moxtls.smtp.values import RecipientReply, Timeouts, TLSMode, Transaction
+
+_MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
+
+
+class _ILine(ITLSTransport, IConsumer):
+    """
+    What reactors give us as a transport.
+    """
+
+
+@implementer(IHandshakeListener)
+class Session(Protocol):
+    """
+    One connection.  Made by L{openSession}.
+    """
+
+    def __init__(self, clock: IReactorTime, settings: Settings) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._talk = Conversation(settings.ehlo, settings.mode, settings.credentials)
+        self._witness = Witness(settings.trust, settings.names)
+        self._seen = SessionRecord(host="".join(settings.names[:1]))
+        self._starttls: STARTTLS | None = None
+        self._heard = False
+        self._over = False
+        self._failure: SessionError | None = None
+        self._opening: Deferred[None] | None = None
+        self._transfer: Deferred[tuple[RecipientReply, ...]] | None = None
+        self._message: BinaryIO | None = None
+        self._sender: BodySender | None = None
+        self._line: _ILine | None = None
+        self._closing: list[Deferred[None]] = []
+        self._step = Deadline(clock, self._timedOut)
+        self._whole = Deadline(clock, self._timedOut)
+
+    # --- for whoever has mail to deliver -----------------------------------
+
+    @property
+    def record(self) -> SessionRecord:
+        """
+        What was seen of TLS so far.
+        """
+        talk = self._talk
+        starttls = self._starttls or talk.starttls
+        return replace(self._seen, helo=talk.helo, starttls=starttls, code=talk.code)
+
+    @property
+    def secure(self) -> bool:
+        """
+        Whether TLS is in use.
+        """
+        return self._talk.secure
+
+    @property
+    def extensions(self) -> Extensions:
+        return self._talk.extensions
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether C{deliver} can be called (again).
+        """
+        return not self._over and self._talk.usable
+
+    def deliver(self, transaction: Transaction) -> Deferred[tuple[RecipientReply, ...]]:
+        """
+        Hand over one message.
+
+        @return: Fires with a reply for each recipient, in some order.  Fails
+            with L{SessionFailed} if the connection ended before all of them
+            were decided, and with C{OSError} if the message can't be read.
+            Cancelling aborts the connection.
+        """
+        return Deferred.fromCoroutine(self._deliver(transaction))
+
+    def quit(self) -> Deferred[None]:
+        """
+        Say goodbye and hang up.
+
+        @return: Fires when the connection is closed.  Cancelling aborts it.
+        """
+        if self._talk.awaiting is Awaiting.NOTHING and not self._over:
+            self._carryOut(self._talk.quit())
+        elif not self._over:
+            self.abort()
+        return self._closed()
+
+    def abort(self) -> None:
+        """
+        Hang up at once.
+        """
+        self._finish()
+        if self._line is not None:
+            self._line.abortConnection()
+
+    def opened(self) -> Deferred[None]:
+        """
+        Fires when transactions may begin; fails with a L{SessionError}.
+        """
+        self._opening = Deferred(lambda _: self.abort())
+        return self._opening
+
+    # --- Protocol --------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        line: _ILine = self.transport  # type: ignore[assignment]  # all have it
+        self._line = line
+        # Nothing is written in pieces that should wait for each other.
+        line.setTcpNoDelay(True)
+        self._seen = replace(
+            self._seen, sendingIP=_ip(line.getHost()), receivingIP=_ip(line.getPeer())
+        )
+        if self._over:
+            self.abort()
+            return
+        self._whole.set(self._settings.timeouts.session)
+        if self._settings.mode is TLSMode.IMMEDIATE:
+            self._startTLS()
+        self._wait()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            self._heard = True
+            self._carryOut(self._talk.receive(data))
+
+    def handshakeCompleted(self) -> None:
+        """
+        Decide whether the certificate will do.  Nothing has been sent yet.
+        """
+        if self._over:
+            return
+        verification = self._witness.verification()
+        dane = self._askDANE(verification.chain)
+        mismatch = dane in _MISMATCHES
+        distrust = self._settings.enforcePKIX and not verification.ok
+        enforced = (mismatch or distrust) and not self._settings.ignoreVerifyErrors
+        self._starttls = STARTTLS.COMPLETED
+        self._heard = False
+        self._seen = replace(
+            self._seen, verification=verification, dane=dane, enforced=enforced
+        )
+        if enforced:
+            why = "DANE doesn't match" if mismatch else "the Web PKI doesn't vouch"
+            self._fail(TLSFailed(self.record, f"certificate: {why}"))
+        else:
+            self._carryOut(self._talk.secured())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._line = None
+        if not self._over:
+            self._fail(self._lostBy(reason))
+        self._step.set(None)
+        closing, self._closing = self._closing, []
+        for each in closing:
+            each.callback(None)
+
+    # --- TLS -------------------------------------------------------------------
+
+    def _startTLS(self) -> None:
+        assert self._line is not None
+        self._line.startTLS(self._witness)
+
+    def _askDANE(self, chain: Sequence[Certificate]) -> DANEVerdict:
+        if not self._settings.dane:
+            return DANEVerdict.NOT_ASKED
+        names = [name for each in self._settings.names for name in _domain(each)]
+        now = self._clock.seconds()
+        return verifyChain(self._settings.dane, chain, names, now)
+
+    def _lostBy(self, reason: Failure) -> SessionError:
+        """
+        The connection is gone without our doing.
+        """
+        trouble = troubleOf(reason)
+        if self._talk.awaiting is Awaiting.HANDSHAKE:
+            return self._handshakeFailed(trouble)
+        if (
+            self.secure
+            and not self._heard
+            and trouble.kind is TLSTrouble.Kind.REMOTE_ALERT
+        ):
+            # In TLS 1.3 a server can only say now what it thinks of us.
+            self._seen = replace(self._seen, trouble=trouble)
+            return TLSFailed(self.record, f"behind the handshake: {_words(trouble)}")
+        why = reason.getErrorMessage()
+        return SessionFailed(
+            self.record, f"connection lost: {why}", None, self._talk.abandoned()
+        )
+
+    def _handshakeFailed(self, trouble: TLSTrouble) -> TLSFailed:
+        self._starttls = STARTTLS.BROKEN
+        self._seen = replace(self._seen, trouble=trouble)
+        return TLSFailed(self.record, f"handshake: {_words(trouble)}")
+
+    # --- transactions ----------------------------------------------------------
+
+    async def _deliver(self, transaction: Transaction) -> tuple[RecipientReply, ...]:
+        replies: tuple[RecipientReply, ...] = ()
+        with open(transaction.path, "rb") as message:
+            for part in portions(transaction, self.extensions):
+                try:
+                    replies += await self._hand(part, message)
+                except SessionFailed as why:
+                    why.decided = replies + why.decided
+                    raise
+        return replies
+
+    def _hand(
+        self, transaction: Transaction, message: BinaryIO
+    ) -> Deferred[tuple[RecipientReply, ...]]:
+        if not self.usable:
+            why = self._failure.reason if self._failure else "it takes no more mail"
+            raise SessionFailed(self.record, f"session not usable: {why}")
+        message.seek(0)
+        self._message = message
+        transfer = self._transfer = Deferred(lambda _: self.abort())
+        self._carryOut(self._talk.begin(transaction))
+        return transfer
+
+    def _sendBody(self) -> None:
+        assert self._line is not None and self._message is not None
+        self._sender = BodySender(self._message, self._line, self._wait, self._bodySent)
+        self._sender.start()
+
+    def _bodySent(self, why: OSError | None) -> None:
+        self._sender = None
+        if why is None:
+            self._talk.finish()
+            self._wait()
+            return
+        # Only breaking off keeps half a message from being delivered.
+        transfer, self._transfer = self._transfer, None
+        self.abort()
+        if transfer is not None:
+            transfer.errback(Failure(why))
+
+    def _transferred(self, replies: tuple[RecipientReply, ...]) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.callback(replies)
+
+    # --- what the conversation wants -------------------------------------------
+
+    def _carryOut(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._carryOutOne(event)
+        self._wait()
+
+    def _carryOutOne(self, event: Event) -> None:
+        match event:
+            case Send(data):
+                assert self._line is not None
+                self._line.write(data)
+            case StartTLS():
+                self._startTLS()
+            case SendBody():
+                self._sendBody()
+            case Transferred(replies):
+                self._transferred(replies)
+            case Ready():
+                opening, self._opening = self._opening, None
+                if opening is not None:
+                    opening.callback(None)
+            case Ended():
+                self._ended(event)
+
+    def _ended(self, event: Ended) -> None:
+        if event.cause in (Cause.NO_TLS, Cause.INJECTED):
+            self._fail(TLSFailed(self.record, event.reason, event.reply))
+        elif event.cause is not Cause.QUIT:
+            decided = self._talk.abandoned()
+            self._fail(SessionFailed(self.record, event.reason, event.reply, decided))
+        else:
+            self._finish()
+            self._close()
+
+    # --- time, and the end -----------------------------------------------------
+
+    def _wait(self) -> None:
+        """
+        Give the other side as long as what it is to do may take.
+        """
+        if not self._over:
+            self._step.set(_patience(self._settings.timeouts, self._talk.awaiting))
+
+    def _timedOut(self) -> None:
+        awaiting = self._talk.awaiting
+        if self._over:
+            self.abort()
+        elif awaiting is Awaiting.HANDSHAKE:
+            trouble = TLSTrouble(TLSTrouble.Kind.TIMEOUT)
+            self._fail(self._handshakeFailed(trouble), politely=False)
+        else:
+            why = f"too slow: {awaiting.name}"
+            decided = self._talk.abandoned()
+            failed = SessionFailed(self.record, why, None, decided)
+            self._fail(failed, politely=False)
+
+    def _finish(self) -> None:
+        """
+        Have no more to do with it, but to see it closed.
+        """
+        self._over = True
+        self._step.set(None)
+        self._whole.set(None)
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
+
+    def _fail(self, why: SessionError, politely: bool = True) -> None:
+        self._finish()
+        self._failure = why
+        if politely:
+            self._close()
+        else:
+            self.abort()
+        opening, self._opening = self._opening, None
+        transfer, self._transfer = self._transfer, None
+        if opening is not None:
+            opening.errback(Failure(why))
+        if transfer is not None:
+            transfer.errback(Failure(why))
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.loseConnection()
+            # TLS waits for the other side to say goodbye too.
+            self._step.set(self._settings.timeouts.quit)
+
+    def _closed(self) -> Deferred[None]:
+        closed: Deferred[None] = Deferred(lambda _: self.abort())
+        if self._line is None:
+            closed.callback(None)
+        else:
+            self._closing.append(closed)
+        return closed
+
+
+# RFC 5321 4.5.3.2.  While nothing is awaited, the limit of the whole session
+# is all there is.
+_PATIENCE = {
+    Awaiting.GREETING: attrgetter("greeting"),
+    Awaiting.HANDSHAKE: attrgetter("handshake"),
+    Awaiting.HELLO: attrgetter("command"),
+    Awaiting.STARTTLS: attrgetter("command"),
+    Awaiting.AUTH: attrgetter("command"),
+    Awaiting.RESET: attrgetter("command"),
+    Awaiting.MAIL: attrgetter("mail"),
+    Awaiting.RECIPIENT: attrgetter("recipient"),
+    Awaiting.DATA: attrgetter("data"),
+    Awaiting.BODY: attrgetter("block"),
+    Awaiting.END: attrgetter("end"),
+    Awaiting.QUIT: attrgetter("quit"),
+}
+
+
+def _patience(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
+    limit = _PATIENCE.get(awaiting)
+    return None if limit is None else float(limit(timeouts))
+
+
+def _words(trouble: TLSTrouble) -> str:
+    kind = trouble.kind.name.lower().replace("_", " ")
+    return f"{kind} ({trouble.reason})" if trouble.reason else kind
+
+
+def _ip(address: object) -> str:
+    return address.host if isinstance(address, (IPv4Address, IPv6Address)) else ""
+
+
+def _domain(name: str) -> list[Domain]:
+    try:
+        return [Domain.parse(name)]
+    except InvalidDomain:
+        return []
