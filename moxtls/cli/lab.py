@@ -5,8 +5,68 @@ C{moxtls lab}: a small internet on loopback, to see moxtls at work.
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
+
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+
+from moxtls.cli.shell import Refusal, Shell
+from moxtls.lab.control import END_DAY, command
+from moxtls.lab.network import Network
+from moxtls.lab.run import DIRECTORY, LabUnusable, RunOptions, run
+from moxtls.server import Server
+from moxtls.site import Site
 
 
 def add(commands: Any) -> None:
-    commands.add_parser("lab", help="a small internet on loopback")
+    lab = commands.add_parser("lab", help="a small internet on loopback")
+    verbs = lab.add_subparsers(dest="verb", required=True)
+    start = verbs.add_parser(
+        "run",
+        help="start it, with moxtls in it, and send mail to every destination",
+    )
+    start.add_argument(
+        "--once",
+        action="store_true",
+        help="end the day, show the reports, and stop; the exit status says "
+        "whether all of it is as expected",
+    )
+    start.add_argument(
+        "--network",
+        default=Network().prefix,
+        metavar="127.N.N",
+        help="three octets of the addresses to use (default: %(default)s)",
+    )
+    start.set_defaults(run=_run)
+    end = verbs.add_parser("end-day", help="have a lab that runs end its day")
+    end.set_defaults(run=_endDay)
+    for verb in (start, end):
+        verb.add_argument("--dir", type=Path, default=Path(DIRECTORY), metavar="DIR")
+
+
+async def _run(shell: Shell, arguments: argparse.Namespace) -> int:
+    options = RunOptions(
+        arguments.dir.absolute(),
+        Network(prefix=arguments.network),
+        once=arguments.once,
+        interactive=shell.stdin.isatty() and not arguments.once,
+    )
+
+    def makeServer(configFile: Path, clock: IReactorTime) -> Server:
+        return Server(shell.reactor, Site.read(configFile), clock)
+
+    try:
+        return await run(shell.reactor, options, makeServer, shell.output)
+    except LabUnusable as error:
+        raise Refusal(str(error)) from None
+
+
+async def _endDay(shell: Shell, arguments: argparse.Namespace) -> int:
+    try:
+        text = await command(shell.reactor, arguments.dir.absolute(), END_DAY)
+    except ConnectError:
+        raise Refusal(f"no lab runs in {arguments.dir}") from None
+    shell.output.stdout.write(text)
+    return 0
