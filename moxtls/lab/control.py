@@ -24,6 +24,8 @@ LONGEST_COMMAND = 100
 LONGEST_ANSWER = 10 * 1024 * 1024
 
 END_DAY = "end-day"
+MAIL = "m"
+QUIT = "q"
 
 
 class Command:
@@ -55,24 +57,35 @@ class TerminalCommands(LineOnlyReceiver):
         self._commands.put(Command(word or END_DAY, lambda text: None))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._commands.put(Command("q", lambda text: None))
+        self._commands.put(Command(QUIT, lambda text: None))
 
 
 class _Caller(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = LONGEST_COMMAND
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, callers: set[_Caller]) -> None:
         self._commands = commands
+        self._callers = callers
+
+    def connectionMade(self) -> None:
+        self._callers.add(self)
 
     def lineReceived(self, line: bytes) -> None:
         word = line.strip().decode("ascii", "replace")
         self._commands.put(Command(word, self._answer))
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._callers.discard(self)
+
+    def hangUp(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
     def _answer(self, text: str) -> None:
         if self.transport is not None:
             self.transport.write(text.encode())
-            self.transport.loseConnection()
+        self.hangUp()
 
 
 class ControlFactory(ServerFactory):
@@ -84,9 +97,17 @@ class ControlFactory(ServerFactory):
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
+        self._callers: set[_Caller] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> _Caller:
-        return _Caller(self._commands)
+        return _Caller(self._commands, self._callers)
+
+    def close(self) -> None:
+        """
+        Hang up on everybody.
+        """
+        for caller in tuple(self._callers):
+            caller.hangUp()
 
 
 class _Answer(Protocol):

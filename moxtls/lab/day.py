@@ -16,7 +16,7 @@ from moxtls.lab.clock import LabClock
 #: How much time of the lab passes in a step, and how long that takes.  What
 #: is given minutes, such as looking up where a report goes, still gets some
 #: tenths of a second.
-STEP = 10.0
+STEP = 15.0
 PAUSE = 0.05
 #: Since midnight: when all reports of a day have been sent, if all went well,
 #: and when nobody waits any longer.  Reports begin 4 to 6 minutes past, are
@@ -40,7 +40,7 @@ async def endDay(
     """
     day = utcDay(clock.seconds())
     start = midnight(day + timedelta(days=1))
-    clock.putForward(start - clock.seconds())
+    await _evening(clock, start)
     while True:
         await deferLater(clock.reactor, PAUSE)
         since = clock.seconds() - start
@@ -48,3 +48,16 @@ async def endDay(
         if since >= GIVE_UP or (since >= ROUND_OVER and complete()):
             return day
         clock.putForward(STEP)
+
+
+async def _evening(clock: LabClock, midnight: float) -> None:
+    """
+    Go on to midnight, but not past anything that is due before: what happens
+    each hour is to happen at its hour.
+    """
+    while clock.seconds() < midnight:
+        due = [each.getTime() for each in clock.getDelayedCalls()]
+        leap = min([midnight, *due]) - clock.seconds()
+        # Whatever waits for less than that can as well be a little late.
+        clock.putForward(max(leap, min(MINUTE, midnight - clock.seconds())))
+        await deferLater(clock.reactor, PAUSE)

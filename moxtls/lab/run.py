@@ -17,8 +17,11 @@ from twisted.internet.interfaces import IReactorTime, IReactorUNIX
 from twisted.internet.stdio import StandardIO
 
 from moxtls.cli.output import Output
+from moxtls.lab.conditions import Destination
 from moxtls.lab.control import (
     END_DAY,
+    MAIL,
+    QUIT,
     Command,
     Commands,
     ControlFactory,
@@ -27,6 +30,7 @@ from moxtls.lab.control import (
 )
 from moxtls.lab.mailing import MailOutcome
 from moxtls.lab.network import Network
+from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.session import LabSession, MakeServer
 from moxtls.lab.show import (
     HELP,
@@ -59,6 +63,7 @@ class RunOptions:
     network: Network
     once: bool = False
     interactive: bool = False
+    destinations: tuple[Destination, ...] = DESTINATIONS
 
 
 async def run(
@@ -73,8 +78,9 @@ async def run(
 
     @raise LabUnusable: It can't be started.
     """
-    _clear(options.directory)
-    lab = Lab(reactor, options.directory, options.network)
+    directory = options.directory.absolute()
+    _clear(directory)
+    lab = Lab(reactor, directory, options.network, options.destinations)
     session = LabSession(reactor, lab, makeServer)
     try:
         try:
@@ -168,7 +174,8 @@ async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -
         while True:
             visit.prompt()
             command = await commands.get()
-            if command.word == "q":
+            if command.word == QUIT:
+                command.answer("")
                 return
             await _obey(command, visit)
 
@@ -176,7 +183,7 @@ async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -
 async def _obey(command: Command, visit: _Visit) -> None:
     if command.word == END_DAY:
         command.answer(await visit.endDay())
-    elif command.word == "m":
+    elif command.word == MAIL:
         await visit.mail()
         command.answer("")
     else:
@@ -188,10 +195,9 @@ def _listening(
     reactor: IReactorTime, options: RunOptions, commands: Commands
 ) -> Iterator[None]:
     path = socketPath(options.directory)
+    callers = ControlFactory(commands)
     try:
-        port = IReactorUNIX(reactor).listenUNIX(
-            path, ControlFactory(commands), 5, 0o600
-        )
+        port = IReactorUNIX(reactor).listenUNIX(path, callers, mode=0o600)
     except CannotListenError as error:
         raise LabUnusable(str(error)) from None
     terminal = None
@@ -201,5 +207,6 @@ def _listening(
         yield
     finally:
         port.stopListening()
+        callers.close()
         if terminal is not None:
             terminal.loseConnection()

@@ -1,0 +1,96 @@
+"""
+Tests for L{moxtls.lab.day}.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import HOUR, MINUTE
+from moxtls.lab.clock import LabClock
+from moxtls.lab.day import GIVE_UP, PAUSE, ROUND_OVER, endDay
+from tests.lab.grove import NOON
+
+MIDNIGHT = NOON + 12 * HOUR
+
+
+class EndDayTests(SynchronousTestCase):
+    """
+    The night passes in seconds.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = Clock()
+        self.reactor.advance(NOON)
+        self.clock = LabClock(self.reactor)
+        self.complete = True
+        self.times: list[float] = []
+
+    def begin(self) -> Deferred[date]:
+        return Deferred.fromCoroutine(
+            endDay(self.clock, lambda: self.complete, self.times.append)
+        )
+
+    def pump(self, ending: Deferred[date]) -> float:
+        """
+        @return: How many seconds it took.
+        """
+        start = self.reactor.seconds()
+        while not ending.called and self.reactor.seconds() < start + 600:
+            self.reactor.advance(PAUSE)
+        return self.reactor.seconds() - start
+
+    def test_complete(self) -> None:
+        """
+        It goes on until all reports can have been sent: there might be one
+        too many.
+        """
+        ending = self.begin()
+        seconds = self.pump(ending)
+        self.assertEqual(date(2026, 11, 24), self.successResultOf(ending))
+        self.assertLess(seconds, 15)
+        self.assertGreaterEqual(self.clock.seconds(), MIDNIGHT + ROUND_OVER)
+        self.assertLess(self.clock.seconds(), MIDNIGHT + HOUR)
+        self.assertEqual(sorted(self.times), self.times)
+
+    def test_incomplete(self) -> None:
+        """
+        Reports that never come are not waited for for ever.
+        """
+        self.complete = False
+        ending = self.begin()
+        self.pump(ending)
+        self.successResultOf(ending)
+        self.assertGreaterEqual(self.clock.seconds(), MIDNIGHT + GIVE_UP)
+
+    def test_hourly(self) -> None:
+        """
+        What is due each hour happens at its hour, also when time flies.
+        """
+        happened: list[float] = []
+
+        def hourly() -> None:
+            happened.append(self.clock.seconds())
+            self.clock.callLater(HOUR, hourly)
+
+        self.clock.callLater(4 * MINUTE, hourly)
+        ending = self.begin()
+        self.pump(ending)
+        self.assertEqual(13, len(happened))
+        for number, second in enumerate(happened):
+            due = NOON + 4 * MINUTE + number * HOUR
+            self.assertLess(abs(second - due), MINUTE)
+
+    def test_cancelled(self) -> None:
+        """
+        It can be broken off.
+        """
+        ending = self.begin()
+        self.reactor.advance(1)
+        ending.cancel()
+        self.failureResultOf(ending, CancelledError)
+        self.assertEqual([], self.reactor.getDelayedCalls())

@@ -1,0 +1,126 @@
+"""
+Tests for L{moxtls.lab.run}: the whole of it, over real sockets, with a real
+moxtls.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from moxtls.cli.output import Output
+from moxtls.lab.conditions import Destination
+from moxtls.lab.control import command, socketPath
+from moxtls.lab.network import anyNetwork
+from moxtls.lab.run import LabUnusable, RunOptions, run
+from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.session import Running
+from moxtls.server import Server
+from moxtls.site import Site
+from moxtls.wiring import IReactor
+
+FEW = tuple(each for each in DESTINATIONS if each.name in ("good", "dane-mismatch"))
+
+
+def makeServer(file: Path, clock: IReactorTime) -> Running:
+    every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
+    return Server(every, Site.read(file), clock)
+
+
+class RunTests(TestCase):
+    """
+    The lab from its beginning to its end.
+    """
+
+    timeout = 90
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.stdout = io.StringIO()
+
+    def begin(
+        self, once: bool, destinations: tuple[Destination, ...] = DESTINATIONS
+    ) -> Deferred[int]:
+        options = RunOptions(
+            self.directory,
+            anyNetwork(random.randint),
+            once=once,
+            destinations=destinations,
+        )
+        output = Output(self.stdout, io.StringIO())
+        return Deferred.fromCoroutine(run(reactor, options, makeServer, output))
+
+    async def test_once(self) -> None:
+        """
+        Mail to each destination is delivered or has to wait, and the reports
+        on it say what they should, field by field.
+        """
+        status = await self.begin(once=True)
+        text = self.stdout.getvalue()
+        wrong = [line for line in text.splitlines() if "UNEXPECTED" in line]
+        self.assertEqual([], wrong)
+        self.assertIn("All of it is as it should be.", text)
+        self.assertEqual(0, status)
+        for each in DESTINATIONS:
+            self.assertIn(each.explanation, text)
+
+    async def test_unexpected(self) -> None:
+        """
+        If anything isn't as it should be, that shows in the exit status.
+        """
+        wrong = Destination(
+            "wrong",
+            "believed to be delivered, and isn't",
+            FEW[1].certificate,
+            True,
+            FEW[1].recipient,
+            FEW[1].host,
+            FEW[1].signed,
+            FEW[1].tlsa,
+        )
+        self.assertEqual(1, await self.begin(True, (wrong,)))
+        self.assertIn("deferred (UNEXPECTED)", self.stdout.getvalue())
+
+    async def test_commands(self) -> None:
+        """
+        The day ends when somebody says so, who gets to see the reports.
+        """
+        running = self.begin(False, FEW)
+        while not Path(socketPath(self.directory)).exists():
+            self.assertNoResult(running)
+            await deferLater(reactor, 0.05)
+        answer = await command(reactor, self.directory, "end-day")
+        self.assertIn("dane-no-match", answer)
+        self.assertIn("All of it is as it should be.", answer)
+        self.assertEqual(
+            "unknown command\n", await command(reactor, self.directory, "dance")
+        )
+        await command(reactor, self.directory, "q")
+        self.assertEqual(0, await running)
+        self.assertIn(answer, self.stdout.getvalue())
+
+    async def test_cancelled(self) -> None:
+        """
+        It can be broken off at any moment, and leaves nothing behind.
+        """
+        running = self.begin(False, FEW)
+        await deferLater(reactor, 0.3)
+        running.cancel()
+        await self.assertFailure(running, CancelledError)
+
+    async def test_notALab(self) -> None:
+        """
+        Nothing is written where other things are.
+        """
+        self.directory.mkdir()
+        mine = self.directory / "mine.txt"
+        mine.write_text("mine")
+        await self.assertFailure(self.begin(True), LabUnusable)
+        self.assertEqual([mine], list(self.directory.iterdir()))

@@ -1,0 +1,127 @@
+"""
+Tests for L{moxtls.lab.scenario} and L{moxtls.lab.expected}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.lab.conditions import Certificate, PolicyHost, Records, Signed
+from moxtls.lab.expected import SENDING_IP, Facts, expectedReports, inOrder
+from moxtls.lab.network import Network
+from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
+from moxtls.policy.mtasts import Mode
+from moxtls.tlsrpt.received import ReceivedFailure, ReceivedPolicy
+
+RECORD = "3 1 1 " + "ab" * 32
+FACTS = Facts(
+    Network(),
+    DESTINATIONS,
+    {each.mx: (RECORD,) for each in DESTINATIONS},
+)
+
+
+class DestinationsTests(SynchronousTestCase):
+    """
+    The table is complete.
+    """
+
+    def test_conditions(self) -> None:
+        """
+        Everything that can be the matter is the matter with somebody.
+        """
+        self.assertEqual(set(Certificate), {each.certificate for each in DESTINATIONS})
+        self.assertEqual(set(Records), {each.tlsa for each in DESTINATIONS})
+        self.assertEqual(set(Signed), {each.signed for each in DESTINATIONS})
+        policies = [each.sts for each in DESTINATIONS if each.sts]
+        self.assertEqual(set(PolicyHost), {each.host for each in policies})
+        self.assertLessEqual(
+            {Mode.ENFORCE, Mode.TESTING}, {each.mode for each in policies}
+        )
+
+    def test_names(self) -> None:
+        """
+        No two are the same, and each says in a line what is the matter.
+        """
+        self.assertEqual(len(DESTINATIONS), len({each.name for each in DESTINATIONS}))
+        for each in DESTINATIONS:
+            self.assertNotIn("\n", each.explanation)
+            self.assertTrue(each.explanation)
+
+    def test_signed(self) -> None:
+        """
+        TLSA records only mean something in zones that are signed (RFC 7672
+        2.2).
+        """
+        for each in DESTINATIONS:
+            if each.tlsa is not Records.NONE:
+                self.assertIsNot(Signed.NO, each.signed, each.name)
+
+
+class ExpectedReportsTests(SynchronousTestCase):
+    """
+    What the table means for reports.
+    """
+
+    def setUp(self) -> None:
+        self.reports = expectedReports(FACTS)
+
+    def test_everybody(self) -> None:
+        """
+        Each domain gets a report, and the host that wants one.
+        """
+        domains = {each.domain for each in DESTINATIONS}
+        self.assertEqual(domains | {SHARED_HOST}, set(self.reports))
+
+    def test_policy(self) -> None:
+        """
+        A policy is quoted by line, with its hosts (RFC 8460 4.4).
+        """
+        (policy,) = (each for each in self.reports["good.test"] if each.type == "sts")
+        self.assertEqual(("mx.good.test",), policy.mxHosts)
+        lines = ("version: STSv1", "mode: enforce", "mx: mx.good.test")
+        self.assertEqual((*lines, "max_age: 86400"), policy.strings)
+
+    def test_failure(self) -> None:
+        """
+        What failed in a connection names both its ends.
+        """
+        (policy,) = (
+            each for each in self.reports["expired.test"] if each.type == "sts"
+        )
+        failure = ReceivedFailure(
+            resultType="certificate-expired",
+            count=1,
+            sendingIP=SENDING_IP,
+            mxHostname="mx.expired.test",
+            mxHELO="mx.expired.test",
+            receivingIP="127.0.25.7",
+        )
+        self.assertEqual((failure,), policy.failures)
+
+    def test_host(self) -> None:
+        """
+        A host is told which recipient domains are affected.
+        """
+        told = self.reports[SHARED_HOST]
+        self.assertEqual(
+            ["shared-one.test", "shared-two.test"], [each.domain for each in told]
+        )
+        for each in told:
+            self.assertEqual((SHARED_HOST,), each.mxHosts)
+            self.assertEqual((RECORD,), each.strings)
+
+    def test_order(self) -> None:
+        """
+        Policies and failures are compared without regard to their order.
+        """
+        failures = tuple(ReceivedFailure(str(each), each) for each in range(3))
+        policies = [
+            ReceivedPolicy("sts", str(each), (), (), 0, 0, failures)
+            for each in range(3)
+        ]
+        reverse = [
+            ReceivedPolicy("sts", str(each), (), (), 0, 0, failures[::-1])
+            for each in reversed(range(3))
+        ]
+        self.assertEqual(inOrder(policies), inOrder(reverse))
