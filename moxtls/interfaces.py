@@ -307,13 +307,16 @@ class IReportArchive(Interface):
     Reports of ours, from being composed to long after they have arrived.
     """
 
-    def take(kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
+    def take(
+        kind: ReportKind, node: str, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
         """
-        The next report for C{node} to give to its queue: one it had taken
-        before and not marked, else one that nobody has taken, which is marked
-        C{HANDING} in C{node}'s name.  Nobody else is given it after that.
+        The next reports for C{node} to give to its queue, at most C{most}:
+        those it had taken before and not marked, else some that nobody has
+        taken, which are marked C{HANDING} in C{node}'s name.  Nobody else is
+        given them after that.
 
-        @return: Fires with C{None} if there is nothing to do.
+        @return: Fires with nothing if there is nothing to do.
         """
 
     def mark(

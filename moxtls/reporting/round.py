@@ -150,9 +150,9 @@ class Round:
             await self._noReport(draft)
             return
         reports = await self._writer.write(draft)
-        self._composed += await self._source.settle(
-            subject, draft.destinations, reports
-        )
+        # In two steps: others add to it while this one waits.
+        new = await self._source.settle(subject, draft.destinations, reports)
+        self._composed += new
         await self._outbox.empty()
 
     async def _noReport(self, found: NoReport) -> None:

@@ -62,8 +62,10 @@ class ReportArchive:
         )
         return sum(row is not None for row in new)
 
-    def take(self, kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
-        return self._writer.run(lambda connection: _take(connection, kind, node))
+    def take(
+        self, kind: ReportKind, node: str, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        return self._writer.run(lambda connection: _take(connection, kind, node, most))
 
     def mark(
         self, key: ReportKey, state: ReportState, now: float, detail: str = ""
@@ -148,31 +150,32 @@ _OLDEST = (
     select(outgoingReport)
     .where(_o.kind == bindparam("kind"), _o.state == bindparam("state"))
     .order_by(_o.composed, _o.domain, _o.destination)
-    .limit(1)
+    .limit(bindparam("most"))
 )
 _OURS = _OLDEST.where(_o.node == bindparam("node"))
-# Another node that is taking one right now is no reason to wait for it.
+# Another node that is taking some right now is no reason to wait for it.
 _FREE = _OLDEST.with_for_update(skip_locked=True)
 _TAKE = (
     update(outgoingReport)
-    .where(_o.digest == bindparam("of"))
+    .where(_o.digest.in_(bindparam("these", expanding=True)))
     .values(state=bindparam("state"), node=bindparam("node"))
 )
 
 
-def _take(connection: Connection, kind: ReportKind, node: str) -> OutgoingReport | None:
-    given = {"kind": kind.value, "state": ReportState.HANDING.value, "node": node}
-    row = connection.execute(_OURS, given).first()
-    if row is not None:
-        return _reportOf(row)
-    waiting = {"kind": kind.value, "state": ReportState.COMPOSED.value}
-    row = connection.execute(_FREE, waiting).first()
-    if row is None:
-        return None
-    connection.execute(
-        _TAKE, {"of": row.digest, "state": ReportState.HANDING.value, "node": node}
-    )
-    return _reportOf(row, ReportState.HANDING, node)
+def _take(
+    connection: Connection, kind: ReportKind, node: str, most: int
+) -> tuple[OutgoingReport, ...]:
+    taking = {"state": ReportState.HANDING.value, "node": node}
+    given = {"kind": kind.value, "most": most}
+    ours = connection.execute(_OURS, given | taking).all()
+    if ours:
+        return tuple(map(_reportOf, ours))
+    waiting = given | {"state": ReportState.COMPOSED.value}
+    free = connection.execute(_FREE, waiting).all()
+    if free:
+        digests = [row.digest for row in free]
+        connection.execute(_TAKE, {"these": digests} | taking)
+    return tuple(_reportOf(row, ReportState.HANDING, node) for row in free)
 
 
 def _rowOf(report: OutgoingReport) -> dict[str, object]:

@@ -7,9 +7,10 @@ for who needs nothing to survive a restart.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import islice
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -111,26 +112,25 @@ class MemoryReportArchive:
             self._composed[report.key.kind].append(key)
         return len(new)
 
-    def take(self, kind: ReportKind, node: str) -> Deferred[OutgoingReport | None]:
-        key = self._handed(kind, node) or self._waiting(kind)
-        if key is None:
-            return succeed(None)
-        taken = replace(self._reports[key], state=ReportState.HANDING, node=node)
-        self._reports[key] = taken
-        self._handing.setdefault((kind, node), {})[key] = None
-        return succeed(taken)
+    def take(
+        self, kind: ReportKind, node: str, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        handing = self._handing.setdefault((kind, node), {})
+        if not handing:
+            for key in islice(self._waiting(kind), most):
+                report = self._reports[key]
+                taken = replace(report, state=ReportState.HANDING, node=node)
+                self._reports[key] = taken
+                handing[key] = None
+        return succeed(tuple(self._reports[key] for key in islice(handing, most)))
 
-    def _handed(self, kind: ReportKind, node: str) -> str | None:
-        return next(iter(self._handing.get((kind, node), ())), None)
-
-    def _waiting(self, kind: ReportKind) -> str | None:
+    def _waiting(self, kind: ReportKind) -> Iterator[str]:
         keys = self._composed[kind]
         while keys:
             key = keys.popleft()
             report = self._reports.get(key)
             if report is not None and report.state is ReportState.COMPOSED:
-                return key
-        return None
+                yield key
 
     def mark(
         self, key: ReportKey, state: ReportState, now: float, detail: str = ""

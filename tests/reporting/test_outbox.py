@@ -92,7 +92,7 @@ class OutboxTests(SynchronousTestCase):
         What another node has taken is left to it.
         """
         self.file("x")
-        self.successResultOf(self.archive.take(ReportKind.TLS, "other"))
+        self.successResultOf(self.archive.take(ReportKind.TLS, "other", 1))
         self.successResultOf(self.outbox().empty())
         self.assertEqual(self.submitter.given, [])
         self.successResultOf(self.outbox("other").empty())
@@ -106,11 +106,11 @@ class OutboxTests(SynchronousTestCase):
         self.submitter.stuck = True
         outbox = self.outbox()
         running = [outbox.empty(), outbox.empty()]
-        self.assertEqual(len(self.submitter.given), 1)
+        self.assertEqual(len(self.submitter.given), 2)
         for each in reversed(running):
             each.cancel()
             self.failureResultOf(each, CancelledError)
-        self.assertEqual(len(self.submitter.given), 1)
+        self.assertEqual(len(self.submitter.given), 2)
         self.submitter.stuck = False
         self.successResultOf(outbox.empty())
         self.assertEqual(self.states(), {ReportState.QUEUED})

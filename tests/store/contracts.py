@@ -510,7 +510,8 @@ class ArchiveContract(Contract):
         self.got(self.ledger.outcomes.settle(subject, (), reports))
 
     def take(self, node: str = "a") -> OutgoingReport | None:
-        return self.got(self.ledger.archive.take(ReportKind.TLS, node))
+        taken = self.got(self.ledger.archive.take(ReportKind.TLS, node, 1))
+        return taken[0] if taken else None
 
     def state(self, one: OutgoingReport) -> ReportState:
         found = self.got(self.ledger.archive.find(str(one.key)))
@@ -568,6 +569,27 @@ class ArchiveContract(Contract):
             order.append(taken.key)
         self.assertEqual(order, [each.key for each in reports])
         self.assertIsNone(self.take("f"))
+
+    def test_takeSeveral(self) -> None:
+        """
+        Several are taken at once, the oldest first; more only when none of
+        these is left.
+        """
+        reports = [report(Domain(f"{n}.example"), composed=n) for n in range(5)]
+        self.file(*reports)
+
+        def take(most: int) -> list[ReportKey]:
+            taken = self.got(self.ledger.archive.take(ReportKind.TLS, "a", most))
+            return [each.key for each in taken]
+
+        keys = [each.key for each in reports]
+        self.assertEqual(take(3), keys[:3])
+        self.assertEqual(take(2), keys[:2])
+        self.got(self.ledger.archive.mark(keys[0], ReportState.QUEUED, 1.0))
+        self.assertEqual(take(9), keys[1:3])
+        for key in keys[1:3]:
+            self.got(self.ledger.archive.mark(key, ReportState.QUEUED, 1.0))
+        self.assertEqual(take(9), keys[3:])
 
     def test_noWayBack(self) -> None:
         """

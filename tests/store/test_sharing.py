@@ -106,10 +106,11 @@ class SharingContract(Contract):
 
         def take(inbox: Inbox, ledger: Ledger, name: str) -> list[str]:
             taken = []
-            while one := inbox.waitFor(ledger.archive.take(ReportKind.TLS, name)):
-                taken.append(str(one.key))
-                mark = ledger.archive.mark(one.key, ReportState.QUEUED, 1.0)
-                inbox.waitFor(mark)
+            while some := inbox.waitFor(ledger.archive.take(ReportKind.TLS, name, 3)):
+                for one in some:
+                    taken.append(str(one.key))
+                    mark = ledger.archive.mark(one.key, ReportState.QUEUED, 1.0)
+                    inbox.waitFor(mark)
             return taken
 
         taken = [key for each in self.all(take) for key in each]
