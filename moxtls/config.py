@@ -10,6 +10,7 @@ folder of the configuration file.
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -21,15 +22,23 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.mailbox.names import InvalidMailbox, splitMailbox
 from moxtls.reporting.signing import Algorithm
 
 T = TypeVar("T")
 
 #: Values quoted in an error are cut to this length: it is one line.
 LONGEST_QUOTE = 60
+#: Of bytes, seconds or connections: more is a mistake.
+LARGEST_INTEGER = 2**31 - 1
+
+# RFC 6376 3.1: sub-domain *( "." sub-domain ), as in RFC 5321 4.1.2.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 
 
-@dataclass(frozen=True)
+# Not frozen: Python and Twisted write down tracebacks in exceptions.
+@dataclass(eq=False)
 class InvalidConfig(Exception):
     """
     The configuration can't be used.
@@ -260,7 +269,10 @@ class Delivery:
         "direct",
     )
     routes: Mapping[str, str] = setting(
-        "Routes", "Transports for some recipient domains, by domain.", {}
+        "Routes",
+        "Transports for some recipient domains, by domain; their subdomains are "
+        "not meant.",
+        {},
     )
     port: int = setting(
         "Port", "The port of mail hosts. Other than 25 only for tests.", 25
@@ -328,16 +340,22 @@ class Config:
         "Send TLS reports also about days without any failure.",
         False,
     )
-    resolver: Resolver = setting("Resolver", "DNS.", Resolver())
-    postmaster: Postmaster = setting("Postmaster", "Mail for us.", Postmaster())
-    hostTLSRPT: HostTLSRPT | None = setting(
-        "HostTLSRPT", "TLS reports about this host; without it none are taken.", None
+    resolver: Resolver = setting("Resolver", "The DNS servers to ask.", Resolver())
+    postmaster: Postmaster = setting(
+        "Postmaster", "Mail for the postmaster of this host.", Postmaster()
     )
-    listeners: Mapping[str, Listener] = setting("Listeners", "By any name.", {})
+    hostTLSRPT: HostTLSRPT | None = setting(
+        "HostTLSRPT",
+        "TLS reports of others about this host; without this table none are taken.",
+        None,
+    )
+    listeners: Mapping[str, Listener] = setting(
+        "Listeners", "Addresses on which SMTP is spoken, by any name.", {}
+    )
     users: Mapping[str, str] = setting(
         "Users", 'Who may log in: by name, the output of "moxtls config password".', {}
     )
-    domains: Mapping[Domain, LocalDomain] = setting("Domains", "By domain.", {})
+    domains: Mapping[Domain, LocalDomain] = setting("Domains", "Domains of ours.", {})
     transports: Mapping[str, Smarthost] = setting(
         "Transports", "Smarthosts, by any name.", {}
     )
@@ -388,12 +406,14 @@ def parse(text: str, file: str) -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(file, "", "", "", f"not TOML: {error}") from None
+    except RecursionError:
+        raise InvalidConfig(file, "", "", "", "nested too deeply") from None
     try:
         config = _converter().structure(raw, Config)
     except cattrs.BaseValidationError as error:
         raise _first(error, raw, file) from None
     for table, key, value, expected in _inconsistencies(config):
-        raise InvalidConfig(file, table, key, _quoted(value), expected)
+        raise InvalidConfig(file, table, key, quoted(value), expected)
     return config
 
 
@@ -430,6 +450,8 @@ def _integer(value: object, kind: object) -> int:
         raise _Unsuitable("expected an integer")
     if value < 0:
         raise _Unsuitable("expected an integer from 0 up")
+    if value > LARGEST_INTEGER:
+        raise _Unsuitable(f"expected an integer up to {LARGEST_INTEGER}")
     return value
 
 
@@ -486,16 +508,16 @@ def _described(
         key = min(map(str, error.extra_fields))
         known = sorted(each.metadata["key"] for each in fields(error.cl))
         expected = f"unknown key; known here: {', '.join(known)}"
-        quoted = _quoted(_at(value, [key]))
-        return InvalidConfig(file, ".".join(tables), key, quoted, expected)
+        shown = quoted(_at(value, [key]))
+        return InvalidConfig(file, ".".join(tables), key, shown, expected)
     *above, key = tables or [""]
     table = ".".join(above)
     if isinstance(error, _Unsuitable):
-        return InvalidConfig(file, table, key, _quoted(value), str(error))
+        return InvalidConfig(file, table, key, quoted(value), str(error))
     if isinstance(error, KeyError):
         return InvalidConfig(file, table, key, "", "missing, and has no default")
     expected = "expected an array" if key in _ARRAYS else "expected a table"
-    return InvalidConfig(file, table, key, _quoted(value), expected)
+    return InvalidConfig(file, table, key, quoted(value), expected)
 
 
 def _at(raw: Any, steps: list[Any]) -> object:
@@ -507,7 +529,10 @@ def _at(raw: Any, steps: list[Any]) -> object:
     return raw
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """
+    As in an error: on one line, and not a long one.
+    """
     if value is None:
         return ""
     text = f'"{value}"' if isinstance(value, str) else str(value)
@@ -527,7 +552,8 @@ def _inconsistencies(config: Config) -> Iterator[Inconsistency]:
     for name, host in config.transports.items():
         yield from _wrongSmarthost(f"Transports.{name}", name, host)
     yield from _wrongDelivery(config)
-    yield from _wrongReports(config)
+    yield from _wrongMailboxes(config)
+    yield from _wrongSelectors(config)
     for server in (*config.resolver.servers, *config.resolver.trusted):
         if serverAddress(server) is None:
             yield "Resolver", "Servers", server, "expected an IP address, or [IP]:port"
@@ -602,9 +628,21 @@ def _wrongDelivery(config: Config) -> Iterator[Inconsistency]:
         yield "Delivery", "RetrySchedule", value, "expected seconds, each from 1 up"
 
 
-def _wrongReports(config: Config) -> Iterator[Inconsistency]:
+def _wrongSelectors(config: Config) -> Iterator[Inconsistency]:
+    for domain, local in config.domains.items():
+        for name in local.dkim.selectors:
+            if not _SELECTOR.match(name):
+                table = f"Domains.{domain}.DKIM.Selectors"
+                yield table, name, None, "expected a DNS label as the key"
+
+
+def _wrongMailboxes(config: Config) -> Iterator[Inconsistency]:
+    if not _isMailbox(config.postmaster.mailbox):
+        yield "Postmaster", "Mailbox", config.postmaster.mailbox, _MAILBOX
     if config.hostTLSRPT is None:
         return
+    if not _isMailbox(config.hostTLSRPT.mailbox):
+        yield "HostTLSRPT", "Mailbox", config.hostTLSRPT.mailbox, _MAILBOX
     text = f"{config.hostTLSRPT.localPart}@{config.hostname}"
     try:
         ascii_ = Address.parse(text).localPart.isascii()
@@ -613,6 +651,18 @@ def _wrongReports(config: Config) -> Iterator[Inconsistency]:
     if not ascii_:
         expected = "expected the local part of an address, in ASCII"
         yield "HostTLSRPT", "Localpart", config.hostTLSRPT.localPart, expected
+
+
+_MAILBOX = "expected names of letters, digits, spaces and _+@-, separated by /"
+
+
+def _isMailbox(name: str) -> bool:
+    try:
+        # Below it are those of DSNs about reports.
+        splitMailbox(f"{name}/tlsrpt")
+    except InvalidMailbox:
+        return False
+    return True
 
 
 def _isLoopback(address: str) -> bool | None:
@@ -649,6 +699,7 @@ def serverAddress(text: str) -> tuple[str, int] | None:
 class KeyDescription:
     """
     @ivar table: Empty at the top; C{<name>} stands for what the user chooses.
+    @ivar key: Empty for the table itself.
     """
 
     table: str
@@ -660,14 +711,14 @@ class KeyDescription:
 
 def describe() -> tuple[KeyDescription, ...]:
     """
-    Every key there is, in the order of the file.
+    Every table and key there is, in the order of the file.
     """
     return tuple(_describe(Config, ""))
 
 
 def _describe(table: type[Any], name: str) -> Iterator[KeyDescription]:
     hints = get_type_hints(table)
-    nested: list[tuple[type[Any], str]] = []
+    nested: list[tuple[type[Any], str, str]] = []
     for each in fields(table):
         inner, isMapping = _tableIn(hints[each.name])
         key = each.metadata["key"]
@@ -675,8 +726,10 @@ def _describe(table: type[Any], name: str) -> Iterator[KeyDescription]:
             yield _describeKey(name, each, hints[each.name])
         else:
             path = f"{name}.{key}" if name else key
-            nested.append((inner, f"{path}.<name>" if isMapping else path))
-    for inner, path in nested:
+            path = f"{path}.<name>" if isMapping else path
+            nested.append((inner, path, each.metadata["meaning"]))
+    for inner, path, meaning in nested:
+        yield KeyDescription(path, "", "table", "", meaning)
         yield from _describe(inner, path)
 
 

@@ -5,6 +5,7 @@ The configuration with the files that it names.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,27 @@ from moxtls.config import (
     Purpose,
     Selector,
     parse,
+    quoted,
     serverAddress,
 )
 from moxtls.dns.system import Server, systemServers
 from moxtls.domain import Domain
 from moxtls.outbound.verify import Trust, clientContext
-from moxtls.reporting.signing import InvalidKey, Signer, loadKey
+from moxtls.reporting.signing import (
+    InvalidKey,
+    NoSubmitter,
+    Signer,
+    findSubmitter,
+    loadKey,
+)
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword
 from moxtls.smtp.tlscontext import ReloadingContext
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 #: The C{s=} tag of a key that signs TLS reports only (RFC 8460 3).
 TLSRPT_SERVICE = "tlsrpt"
+SECRET_LENGTH = 32
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,27 @@ class Site:
 
     @property
     def ledgerURL(self) -> str:
-        return self.config.ledger or f"sqlite:///{self.data / 'ledger.sqlite'}"
+        """
+        Where the ledger is; a relative path of SQLite's is made a whole one.
+        """
+        url = self.config.ledger or f"{_SQLITE}{self.data / 'ledger.sqlite'}"
+        path = url.removeprefix(_SQLITE)
+        if path and url.startswith(_SQLITE):
+            return f"{_SQLITE}{self.path(path).absolute()}"
+        return url
+
+    @property
+    def submitter(self) -> Domain | NoSubmitter:
+        """
+        In whose name reports are sent, or why in nobody's.
+        """
+        config = self.config
+        domains = config.domains.items()
+        off = {domain for domain, local in domains if local.noOutgoingTLSReports}
+        try:
+            return findSubmitter(config.hostname, self.signers(), off)
+        except NoSubmitter as reason:
+            return reason
 
     def makeFolders(self) -> None:
         """
@@ -92,7 +122,25 @@ class Site:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 value = self.config.dataDirectory
-                raise self._wrong("", "DataDirectory", value, _why(error)) from None
+                raise self.wrong("", "DataDirectory", value, _why(error)) from None
+
+    def secret(self) -> bytes:
+        """
+        Chance that stays the same between starts, so that nobody can tell
+        from outside who has an account; made at the first start.
+        """
+        path = self.data / "secret"
+        try:
+            if not path.exists():
+                new = path.with_suffix(".new")
+                new.touch(mode=0o600)
+                new.write_bytes(secrets.token_bytes(SECRET_LENGTH))
+                new.rename(path)
+            return path.read_bytes()
+        except OSError as error:
+            why = f"{path.name} {_why(error)}"
+            value = self.config.dataDirectory
+            raise self.wrong("", "DataDirectory", value, why) from None
 
     def servers(self) -> tuple[Server, ...]:
         """
@@ -121,7 +169,7 @@ class Site:
         try:
             return clientContext(str(self.path(name)) if name else None)
         except (OSError, ValueError) as error:
-            raise self._wrong("", "CAFile", name, _why(error)) from None
+            raise self.wrong("", "CAFile", name, _why(error)) from None
 
     def signers(self) -> Mapping[Domain, tuple[Signer, ...]]:
         """
@@ -140,10 +188,10 @@ class Site:
         try:
             key = loadKey(self.path(selector.keyFile).read_bytes())
         except (OSError, InvalidKey) as error:
-            raise self._wrong(table, "KeyFile", selector.keyFile, _why(error)) from None
+            raise self.wrong(table, "KeyFile", selector.keyFile, _why(error)) from None
         if key.algorithm is not selector.algorithm:
             expected = f"expected a key for {selector.algorithm}, not {key.algorithm}"
-            raise self._wrong(table, "KeyFile", selector.keyFile, expected)
+            raise self.wrong(table, "KeyFile", selector.keyFile, expected)
         service = TLSRPT_SERVICE if selector.purpose is Purpose.TLSRPT else ""
         return Signer(domain, name, key, service)
 
@@ -159,12 +207,12 @@ class Site:
             try:
                 self.path(file).read_bytes()
             except OSError as error:
-                raise self._wrong(table, setting, file, _why(error)) from None
+                raise self.wrong(table, setting, file, _why(error)) from None
         try:
             return ReloadingContext(self.path(certificate), self.path(key))
         except (OSError, SSL.Error):
             expected = f"expected a certificate in PEM for the key in {key}"
-            raise self._wrong(table, "CertificateFile", certificate, expected) from None
+            raise self.wrong(table, "CertificateFile", certificate, expected) from None
 
     def users(self) -> Mapping[str, StoredPassword]:
         """
@@ -178,7 +226,7 @@ class Site:
                 yield name, StoredPassword.parse(text)
             except InvalidPassword:
                 expected = 'expected the output of "moxtls config password"'
-                raise self._wrong("Users", name, "", expected) from None
+                raise self.wrong("Users", name, "", expected) from None
 
     def password(self, name: str) -> str:
         """
@@ -190,8 +238,12 @@ class Site:
             text = self.path(host.passwordFile).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             value = host.passwordFile
-            raise self._wrong(table, "PasswordFile", value, _why(error)) from None
-        return text.partition("\n")[0].rstrip("\r")
+            raise self.wrong(table, "PasswordFile", value, _why(error)) from None
+        password = text.partition("\n")[0].rstrip("\r")
+        if not password:
+            expected = "expected a password in the first line"
+            raise self.wrong(table, "PasswordFile", host.passwordFile, expected)
+        return password
 
     def check(self) -> None:
         """
@@ -208,12 +260,17 @@ class Site:
             if host.user:
                 self.password(name)
 
-    def _wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:
-        quoted = f'"{value}"' if value else ""
-        return InvalidConfig(str(self.file), table, key, quoted, why)
+    def wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:
+        """
+        What is to be raised if a value can't be used.
+        """
+        shown = quoted(value) if value else ""
+        return InvalidConfig(str(self.file), table, key, shown, why)
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be used: {error.strerror}"
+    if isinstance(error, UnicodeDecodeError):
+        return "expected text in UTF-8"
     return str(error)

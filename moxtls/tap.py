@@ -5,16 +5,19 @@ C{twistd moxtls}
 
 from __future__ import annotations
 
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.application.service import IService
 from twisted.python import usage
+from twisted.python.util import runAsEffectiveUser
 
 from moxtls.config import InvalidConfig
-from moxtls.queue.spool import SpoolUnusable
-from moxtls.server import Server
+from moxtls.server import Server, openStores, takePorts
 from moxtls.site import Site
-from moxtls.store.database import LedgerUnavailable
 from moxtls.wiring import IReactor
 
 
@@ -28,35 +31,59 @@ class Options(usage.Options):
     ]
 
 
+@contextmanager
+def oneLine() -> Iterator[None]:
+    """
+    Who can't start says why in one line, and the process ends with status 1.
+    """
+    try:
+        yield
+    except InvalidConfig as error:
+        raise SystemExit(str(error)) from None
+
+
 class OneLine(Server):
     """
-    A server that can't start says why in one line, and the process ends with
-    status 1.
+    A server for twistd.
     """
 
     def privilegedStartService(self) -> None:
-        try:
+        with oneLine():
             super().privilegedStartService()
-        except InvalidConfig as error:
-            raise SystemExit(str(error)) from None
 
     def startService(self) -> None:
-        try:
+        with oneLine():
             super().startService()
-        except SpoolUnusable as error:
-            raise SystemExit(str(error)) from None
 
 
 def makeService(options: Options) -> IService:
     """
     The only place that names the global reactor.
+
+    By the time a service starts, twistd may have become a daemon that nobody
+    hears: so what could be in the way is tried now.
     """
     from twisted.internet import reactor
 
     every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
-    try:
+    with oneLine():
         # twistd changes to another folder when it becomes a daemon.
         site = Site.read(Path(options["config"]).absolute())
+        for door in takePorts(site).values():
+            door.close()
+        runAsEffectiveUser(*_owner(options), openStores, site)
         return OneLine(every, site)
-    except (InvalidConfig, LedgerUnavailable) as error:
-        raise SystemExit(str(error)) from None
+
+
+def _owner(options: Options) -> tuple[int, int]:
+    """
+    The user and the group that twistd is going to be.
+    """
+    above: Mapping[str, int | None] = options.parent or {}
+    uid, gid = above.get("uid"), above.get("gid")
+    if uid is not None and gid is None:
+        gid = pwd.getpwuid(uid).pw_gid
+    return (
+        os.geteuid() if uid is None else uid,
+        os.getegid() if gid is None else gid,
+    )

@@ -3,24 +3,28 @@
 Puts the parts together, in the order in which data flows.  No decisions.
 
 L{Base} is what the server and the commands have in common, L{Outgoing} takes
-mail out, L{Server} is the whole.
+mail out.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from random import SystemRandom
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IReactorFDSet,
+    IReactorSocket,
     IReactorTCP,
     IReactorThreads,
     IReactorTime,
 )
 
 from moxtls.calendar import DAY
-from moxtls.config import Families, RelayTLS
+from moxtls.config import Config, Families, RelayTLS
 from moxtls.dns.answers import Kind
 from moxtls.dns.exchange import Exchange
 from moxtls.dns.probed import ProbedResolver
@@ -42,6 +46,7 @@ from moxtls.queue.loads import Limits
 from moxtls.queue.local import LocalCourier
 from moxtls.queue.notices import Notices
 from moxtls.queue.service import QueueService
+from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.telling import ReportTeller
 from moxtls.queue.values import Batch, ReportKind
 from moxtls.reporting.bounces import bounceMailbox
@@ -49,11 +54,11 @@ from moxtls.reporting.handover import Aftermath, QueueSubmitter
 from moxtls.reporting.letters import Letterhead, LetterWriter
 from moxtls.reporting.post import HTTPSCourier
 from moxtls.reporting.service import ReportService, Routine
-from moxtls.reporting.signing import NoSubmitter, findSubmitter
 from moxtls.site import Site
 from moxtls.smtp.session import Session, addressEndpoint
 from moxtls.smtp.settings import Settings
 from moxtls.smtp.values import Credentials, TLSMode
+from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
@@ -70,7 +75,9 @@ RELAY_MODES = {
 }
 
 
-class IReactor(IReactorTime, IReactorTCP, IReactorFDSet, IReactorThreads):
+class IReactor(
+    IReactorTime, IReactorTCP, IReactorSocket, IReactorFDSet, IReactorThreads
+):
     """
     What is needed of a reactor.
     """
@@ -84,6 +91,22 @@ def newID() -> str:
     Not to be guessed, and fit for the name of a file and for a local part.
     """
     return secrets.token_hex(12)
+
+
+@contextmanager
+def explained(site: Site) -> Iterator[None]:
+    """
+    Says of stores that can't be opened which key says where they are.
+
+    @raise InvalidConfig: In place of what the stores raise.
+    """
+    try:
+        yield
+    except LedgerUnavailable as error:
+        key = "Ledger" if site.config.ledger else "DataDirectory"
+        raise site.wrong("", key, "", str(error)) from None
+    except SpoolUnusable as error:
+        raise site.wrong("", "DataDirectory", "", str(error)) from None
 
 
 class Base:
@@ -154,23 +177,13 @@ class Base:
         """
         What sends TLS reports.
         """
-        config = self.site.config
-        signers = self.site.signers()
-        disabled = {
-            domain
-            for domain, local in config.domains.items()
-            if local.noOutgoingTLSReports
-        }
-        try:
-            submitter = findSubmitter(config.hostname, signers, disabled)
-        except NoSubmitter:
-            submitter = None
+        config, submitter = self.site.config, self.site.submitter
         reporting = TLSReporting(
-            submitter,
+            submitter if isinstance(submitter, Domain) else None,
             config.outgoingTLSReportsForAllSuccess,
             frozenset(config.reporting.notTo),
         )
-        flat = tuple(each for several in signers.values() for each in several)
+        signers = tuple(chain.from_iterable(self.site.signers().values()))
         return ReportService(
             self.clock,
             TLSReportSource(self.resolver, self.ledger.outcomes, reporting),
@@ -179,7 +192,7 @@ class Base:
             LetterWriter(
                 self.clock,
                 self.ledger.suppressions,
-                Letterhead(config.hostname, flat),
+                Letterhead(config.hostname, signers),
                 newID,
             ),
             QueueSubmitter(queue),
@@ -206,7 +219,9 @@ class Outgoing:
         )
         direct = DirectCourier(base.surroundings(recorder))
         self._https = HTTPSCourier(base.clock, base.https)
-        self._local = LocalCourier(mailbox, self.mailboxFor)
+        self._local = LocalCourier(
+            mailbox, lambda to: mailboxFor(config, to.rpartition("@")[0])
+        )
         self._transports: dict[str, ICourier] = {"direct": direct}
         for name in config.transports:
             self._transports[name] = self._smarthost(name)
@@ -255,21 +270,28 @@ class Outgoing:
         )
         return self._transports[name]
 
-    def mailboxFor(self, address: str) -> str | None:
-        """
-        Where mail for an address at this host goes.
-        """
-        config = self._base.site.config
-        localPart = address.rpartition("@")[0].lower()
-        if localPart.partition("+")[0] == "postmaster":
-            return config.postmaster.mailbox
-        host = config.hostTLSRPT
-        if host is not None and localPart == host.localPart.lower():
-            return host.mailbox
-        return None
+
+def mailboxFor(config: Config, localPart: str) -> str | None:
+    """
+    Where mail for an address at this host goes, if there is such an address.
+    """
+    host = config.hostTLSRPT
+    if isPostmaster(localPart):
+        return config.postmaster.mailbox
+    if host is not None and localPart.lower() == host.localPart.lower():
+        return host.mailbox
+    return None
 
 
-def makeQueue(base: Base, spool: SpoolAccess) -> tuple[QueueService, Outgoing, Maildir]:
+def isPostmaster(localPart: str) -> bool:
+    """
+    Whether mail goes to the postmaster, which includes the envelope senders
+    of reports.
+    """
+    return localPart.lower().partition("+")[0] == "postmaster"
+
+
+def makeQueue(base: Base, spool: SpoolAccess) -> tuple[QueueService, Maildir]:
     """
     The queue that delivers, with all its couriers.
     """
@@ -296,4 +318,4 @@ def makeQueue(base: Base, spool: SpoolAccess) -> tuple[QueueService, Outgoing, M
             backoff=Backoff(tuple(map(float, config.delivery.retrySchedule))),
         ),
     )
-    return queue, outgoing, mailbox
+    return queue, mailbox

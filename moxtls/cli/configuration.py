@@ -8,11 +8,19 @@ from __future__ import annotations
 import argparse
 import getpass
 import secrets
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moxtls.cli.output import record
 from moxtls.cli.shell import Refusal, Shell
-from moxtls.config import describe
+from moxtls.config import KeyDescription, describe
+from moxtls.reporting.signing import NoSubmitter
 from moxtls.smtp.passwords import SALT_LENGTH, InvalidPassword, hashPassword
+
+COLUMNS = ("Table", "Key", "Type", "Default", "Meaning")
+#: Longer lines of text are hard to read.
+LONGEST_LINE = 88
 
 
 def add(commands: Any) -> None:
@@ -22,44 +30,81 @@ def add(commands: Any) -> None:
     check.add_argument("file", nargs="?", default="", metavar="FILE")
     check.set_defaults(run=_check)
     keys = verbs.add_parser("describe", help="every key: type, default and meaning")
-    keys.add_argument("--json", action="store_true")
     keys.set_defaults(run=_describe)
     password = verbs.add_parser(
         "password", help="turn a password into what goes below [Users]"
     )
     password.set_defaults(run=_password)
+    for verb in (check, keys, password):
+        verb.add_argument("--json", action="store_true")
 
 
 async def _check(shell: Shell, arguments: argparse.Namespace) -> int:
     site = shell.openSite(arguments.file)
     site.check()
-    shell.output.line(f"{site.file}: good")
+    notes = []
+    if isinstance(site.submitter, NoSubmitter) and not site.config.noOutgoingTLSReports:
+        notes.append(f"no TLS reports are sent: {site.submitter}")
+    text = "".join(f"; but {note}" for note in notes)
+    shell.output.done(f"{site.file}: good{text}", file=str(site.file), notes=notes)
     return 0
 
 
 async def _describe(shell: Shell, arguments: argparse.Namespace) -> int:
-    shell.output.table(
-        ("Table", "Key", "Type", "Default", "Meaning"),
-        [
-            (each.table, each.key, each.type, each.default, each.meaning)
-            for each in describe()
-        ],
-    )
+    described = describe()
+    if arguments.json:
+        shell.output.json([_record(each) for each in described])
+    for line in _lines(described, min(shell.output.width, LONGEST_LINE)):
+        shell.output.line(line)
     return 0
+
+
+def _record(each: KeyDescription) -> dict[str, object]:
+    row = (each.table, each.key, each.type, each.default, each.meaning)
+    return record(COLUMNS, row)
+
+
+def _lines(described: Iterable[KeyDescription], width: int) -> Iterator[str]:
+    """
+    In the shape of the file.
+    """
+    for each in described:
+        if each.key:
+            default = each.default
+            yield f"{each.key}: {each.type}, " + (
+                default if default == "required" else f"default {default}"
+            )
+        else:
+            yield ""
+            yield f"[{each.table}]"
+        yield from textwrap.wrap(
+            each.meaning,
+            width,
+            initial_indent="    ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
 
 
 async def _password(shell: Shell, arguments: argparse.Namespace) -> int:
-    if shell.stdin.isatty():
-        password = getpass.getpass()
-        if getpass.getpass("Once more: ") != password:
-            raise Refusal("the passwords differ")
-    else:
-        line = shell.stdin.readline().rstrip(b"\r\n")
-        password = line.decode("utf-8", "surrogateescape")
-    if not password:
-        raise Refusal("expected a password on standard input")
     try:
-        shell.output.line(hashPassword(password, secrets.token_bytes(SALT_LENGTH)))
+        hashed = hashPassword(_asked(shell), secrets.token_bytes(SALT_LENGTH))
     except InvalidPassword as error:
         raise Refusal(str(error)) from None
+    shell.output.done(hashed, password=hashed)
     return 0
+
+
+def _asked(shell: Shell) -> str:
+    if not shell.stdin.isatty():
+        line = shell.stdin.readline().rstrip(b"\r\n")
+        # What isn't UTF-8 is refused with other characters that can't be.
+        return line.decode("utf-8", "replace")
+    try:
+        password = getpass.getpass()
+        again = getpass.getpass("Once more: ")
+    except EOFError:
+        return ""
+    if again != password:
+        raise Refusal("the passwords differ")
+    return password

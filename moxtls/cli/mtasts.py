@@ -34,9 +34,11 @@ def add(commands: Any) -> None:
     show.set_defaults(run=_show)
     refresh = verbs.add_parser("refresh", help="fetch a policy now")
     refresh.add_argument("domain", type=domainArgument, metavar="DOMAIN")
+    refresh.add_argument("--json", action="store_true")
     refresh.set_defaults(run=_refresh)
     drop = verbs.add_parser("drop", help="forget a policy")
     drop.add_argument("domain", type=domainArgument, metavar="DOMAIN")
+    drop.add_argument("--json", action="store_true")
     drop.set_defaults(run=_drop)
 
 
@@ -71,15 +73,25 @@ def _row(entry: CachedPolicy) -> tuple[object, ...]:
 async def _refresh(shell: Shell, arguments: argparse.Namespace) -> int:
     base = await shell.base()
     found = await base.refresher.refresh(arguments.domain)
-    shell.output.line(f"{arguments.domain}: {found.ending.value}")
-    if found.failure is not None:
-        reason = f"{found.failure.resultType} {found.failure.reasonCode}".strip()
+    failure = found.failure
+    reason = " ".join(
+        filter(None, (failure.resultType, failure.reasonCode) if failure else ())
+    )
+    ending = found.ending.value
+    shell.output.done(
+        f"{arguments.domain}: {ending}",
+        domain=str(arguments.domain),
+        ending=ending,
+        failure=reason,
+    )
+    if reason:
         raise Refusal(f"{arguments.domain}: {reason}")
-    return 0 if found.ending is not Refreshal.ABSENT else 1
+    return 1 if found.ending is Refreshal.ABSENT else 0
 
 
 async def _drop(shell: Shell, arguments: argparse.Namespace) -> int:
     policies = (await shell.ledger()).policies
     if not await policies.drop(arguments.domain):
         raise Refusal(f"no policy of {arguments.domain} is remembered")
+    shell.output.done(f"{arguments.domain}: dropped", domain=str(arguments.domain))
     return 0

@@ -6,18 +6,20 @@ What commands print: tables for people, JSON for programs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TextIO
 
 from moxtls.tlsrpt.received import plain
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 #: Wide enough for any row, where output goes to a file or another program.
 UNLIMITED = 10_000
+#: Blanks between columns.
+GAP = 2
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Output:
         """
         gathered = [tuple(row) for row in rows]
         if self.asJSON:
-            self.json([_object(columns, row) for row in gathered])
+            self.json([record(columns, row) for row in gathered])
         elif gathered:
-            self._console().print(_table(columns, gathered, title))
+            self._write(columns, gathered, title)
         else:
             self.line(empty)
 
@@ -54,12 +56,21 @@ class Output:
         json.dump(value, self.stdout, indent=2, default=str)
         self.stdout.write("\n")
 
-    def line(self, text: str) -> None:
+    def line(self, text: str = "") -> None:
         """
         One line for people; nothing if a program reads the output.
         """
         if not self.asJSON:
             self.stdout.write(plain(text) + "\n")
+
+    def done(self, text: str, **facts: object) -> None:
+        """
+        What was done: a line for people, an object for programs.
+        """
+        if self.asJSON:
+            self.json(facts)
+        else:
+            self.line(text)
 
     def progress(self, text: str) -> None:
         """
@@ -74,26 +85,108 @@ class Output:
             self.stderr.write("\r\x1b[K")
             self.stderr.flush()
 
+    @property
+    def width(self) -> int:
+        """
+        Of a line.
+        """
+        return self._console().width
+
+    def _write(
+        self, columns: Sequence[str], rows: list[tuple[object, ...]], title: str
+    ) -> None:
+        console = self._console()
+        cells = [[_cell(each) for each in row] for row in rows]
+        least = _leastWidths(columns, cells)
+        if sum(least) + GAP * (len(least) - 1) > console.width:
+            for line in _blocks(columns, cells, title):
+                self.line(line)
+            return
+        numeric = [
+            all(type(row[number]) in (int, float) for row in rows)
+            for number in range(len(columns))
+        ]
+        table = _table(columns, numeric, least, title)
+        _fill(table, cells)
+        with console.capture() as captured:
+            console.print(table)
+        # Each column is padded, the last one to no purpose.
+        lines = (line.rstrip() for line in captured.get().splitlines())
+        self.stdout.writelines(f"{line}\n" for line in lines)
+
     def _console(self) -> Console:
+        from rich.console import Console
+
         width = None if self.stdout.isatty() else UNLIMITED
-        return Console(file=self.stdout, width=width, soft_wrap=False, highlight=False)
+        return Console(
+            file=self.stdout, width=width, highlight=False, color_system=None
+        )
 
 
-def _object(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:
+def record(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:
+    """
+    A row for programs.
+    """
     keys = [column.lower().replace(" ", "_") for column in columns]
     return dict(zip(keys, row, strict=True))
 
 
 def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str
+    columns: Sequence[str], numeric: Sequence[bool], least: Sequence[int], title: str
 ) -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = all(isinstance(row[number], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(Text(_cell(each)) for each in row))
+    from rich.table import Table
+
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="",
+        header_style="",
+        box=None,
+        pad_edge=False,
+        padding=(0, GAP, 0, 0),
+    )
+    for column, isNumeric, width in zip(columns, numeric, least, strict=True):
+        table.add_column(
+            column, justify="right" if isNumeric else "left", min_width=width
+        )
     return table
+
+
+def _fill(table: Table, cells: Iterable[Sequence[str]]) -> None:
+    from rich.text import Text
+
+    for row in cells:
+        table.add_row(*map(Text, row))
+
+
+def _leastWidths(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> list[int]:
+    """
+    The longest word of each column.
+    """
+    from rich.cells import cell_len
+
+    whole = zip(columns, *cells, strict=True)
+    return [
+        max(cell_len(word) for text in column for word in (text.split() or [""]))
+        for column in whole
+    ]
+
+
+def _blocks(
+    columns: Sequence[str], cells: Iterable[Sequence[str]], title: str
+) -> Iterator[str]:
+    """
+    Where a table would be too wide: a line for each cell that says something.
+    """
+    indent = max(map(len, columns)) + GAP
+    if title:
+        yield title
+    for number, row in enumerate(cells):
+        if number:
+            yield ""
+        for column, text in zip(columns, row, strict=True):
+            if text:
+                yield f"{column:<{indent}}{text}"
 
 
 def _cell(value: object) -> str:

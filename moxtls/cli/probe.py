@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from moxtls.calendar import spanOfDay, utcDay
+from moxtls.cli.output import record
 from moxtls.cli.shell import Shell, domainArgument
 from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.records import STARTTLS, SessionRecord
@@ -40,8 +41,14 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
     found = await survey(base.surroundings(observer), arguments.domain)
     shell.output.progressEnded()
     if arguments.json:
-        shell.output.json(_asJSON(found, shell))
-        return 0
+        resolver = {"resolver": diagnosis.describe()}
+        shell.output.json(resolver | _asJSON(found, shell))
+    else:
+        _show(found, shell)
+    return 0 if any(map(_isTaken, found.sightings)) else 1
+
+
+def _show(found: Findings, shell: Shell) -> None:
     shell.output.table(HOSTS, map(_host, found.sightings), empty="No host was reached.")
     for trouble in found.troubles:
         words = (trouble.host, trouble.status, trouble.text)
@@ -53,7 +60,6 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
         title="What would be reported",
         empty="Nothing would be reported.",
     )
-    return 0
 
 
 def _tallies(found: Findings) -> tuple[PolicyTally, ...]:
@@ -64,7 +70,6 @@ def _tallies(found: Findings) -> tuple[PolicyTally, ...]:
 
 def _host(sighting: Sighting) -> tuple[object, ...]:
     visit, record = sighting.visit, sighting.record
-    taken = record.starttls is STARTTLS.COMPLETED and not record.enforced
     demands = visit.terms.demands
     return (
         visit.host,
@@ -76,7 +81,20 @@ def _host(sighting: Sighting) -> tuple[object, ...]:
             *(["DANE"] if demands.dane else []),
             *(["Web PKI"] if demands.enforcePKIX else []),
         ],
-        taken or (demands.plaintextFallback and not record.enforced),
+        _isTaken(sighting),
+    )
+
+
+def _isTaken(sighting: Sighting) -> bool:
+    """
+    Whether a delivery would go on there, with TLS or without.
+    """
+    record = sighting.record
+    if record.enforced:
+        return False
+    return (
+        record.starttls is STARTTLS.COMPLETED
+        or sighting.visit.terms.demands.plaintextFallback
     )
 
 
@@ -111,9 +129,7 @@ def _asJSON(found: Findings, shell: Shell) -> dict[str, object]:
     report = compose(Heading(hostname, "probe", span), _tallies(found))
     return {
         "domain": str(found.outcome.recipientDomain),
-        "hosts": [
-            dict(zip(HOSTS, _host(each), strict=True)) for each in found.sightings
-        ],
+        "hosts": [record(HOSTS, _host(each)) for each in found.sightings],
         "troubles": [
             {"host": each.host, "status": each.status, "text": each.text}
             for each in found.troubles

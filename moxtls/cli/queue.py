@@ -6,14 +6,17 @@ C{moxtls queue}: what has not left yet.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.cli.times import moment
-from moxtls.interfaces import IQueue
+
+if TYPE_CHECKING:
+    from moxtls.interfaces import IQueue
+    from moxtls.queue.values import QueuedMessage
 
 COLUMNS = (
     "ID",
@@ -41,13 +44,29 @@ def add(commands: Any) -> None:
         ("release", "undo a hold"),
     ]:
         verb = verbs.add_parser(name, help=meaning)
-        verb.add_argument("ids", nargs="+", metavar="ID")
+        which = verb.add_mutually_exclusive_group(required=True)
+        which.add_argument("ids", nargs="*", default=[], metavar="ID")
+        which.add_argument("--all", action="store_true", help="whatever is there")
+        verb.add_argument("--json", action="store_true")
         verb.set_defaults(run=_change)
 
 
 async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
-    queue = await shell.queue()
-    rows = [
+    messages = await (await shell.queue()).messages()
+    rows = [row for message in messages for row in _rows(message)]
+    shell.output.table(COLUMNS, rows, empty="The queue is empty.")
+    if messages:
+        size = sum(message.size for message in messages)
+        shell.output.line()
+        shell.output.line(
+            f"{_counted(len(messages), 'message')} to "
+            f"{_counted(len(rows), 'recipient')}, {_counted(size, 'byte')}"
+        )
+    return 0
+
+
+def _rows(message: QueuedMessage) -> Sequence[tuple[object, ...]]:
+    return [
         (
             message.messageID,
             moment(message.queued),
@@ -59,26 +78,33 @@ async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
             moment(each.nextAttempt),
             each.lastResult.text if each.lastResult else "",
         )
-        for message in await queue.messages()
         for each in message.recipients
     ]
-    shell.output.table(COLUMNS, rows, empty="The queue is empty.")
-    return 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 async def _change(shell: Shell, arguments: argparse.Namespace) -> int:
     queue = await shell.queue()
-    verbs: dict[str, Callable[[str], Deferred[bool]]] = {
-        "retry": queue.retry,
-        "drop": queue.drop,
-        "hold": lambda each: _hold(queue, each, True),
-        "release": lambda each: _hold(queue, each, False),
-    }
-    missing = [each for each in arguments.ids if not await verbs[arguments.verb](each)]
-    if missing:
+    change = _changes(queue)[arguments.verb]
+    ids: list[str] = list(dict.fromkeys(arguments.ids))
+    if arguments.all:
+        ids = [message.messageID for message in await queue.messages()]
+    done = [each for each in ids if await change(each)]
+    missing = [each for each in ids if each not in done]
+    if arguments.json or not missing:
+        shell.output.done(_counted(len(done), "message"), done=done, missing=missing)
+    if missing and not arguments.all:
         raise Refusal(f"not in the queue: {', '.join(missing)}")
     return 0
 
 
-def _hold(queue: IQueue, messageID: str, held: bool) -> Deferred[bool]:
-    return queue.hold(messageID, held)
+def _changes(queue: IQueue) -> dict[str, Callable[[str], Deferred[bool]]]:
+    return {
+        "retry": queue.retry,
+        "drop": queue.drop,
+        "hold": lambda each: queue.hold(each, True),
+        "release": lambda each: queue.hold(each, False),
+    }

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moxtls.calendar import DAY, HOUR, midnight, utcDay
 from moxtls.cli.shell import Refusal, Shell, domainArgument
+from moxtls.cli.show import document, show
 from moxtls.cli.times import moment
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.service import ReportsBusy, ReportService
 from moxtls.reporting.values import Draft, NoReport, Subject
-from moxtls.tlsrpt.received import (
-    LARGEST_MESSAGE,
-    MalformedReport,
-    ReceivedReport,
-    describe,
-    readReport,
-)
+from moxtls.tlsrpt.received import describe, readReport
+
+if TYPE_CHECKING:
+    from moxtls.reporting.service import ReportService
 
 KINDS = (ReportKind.TLS,)
 PENDING = ("Day", "Domain", "Of", "To be sent")
@@ -52,10 +47,14 @@ def add(commands: Any) -> None:
             action="store_true",
             help="as if the day were over; what happens later today is not reported",
         )
-    show = verbs.add_parser("show", help="read reports: JSON, gzip or whole messages")
-    show.add_argument("files", nargs="+", metavar="FILE")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(run=_show)
+    reading = verbs.add_parser(
+        "show", help="read others' reports: JSON, gzip or whole messages"
+    )
+    reading.add_argument(
+        "files", nargs="+", metavar="FILE", help="- for standard input"
+    )
+    reading.add_argument("--json", action="store_true")
+    reading.set_defaults(run=show)
 
 
 async def _service(shell: Shell) -> ReportService:
@@ -88,6 +87,7 @@ async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
 
 async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
+    kind = ReportKind(arguments.kind) if arguments.kind else None
     rows = [
         (
             str(utcDay(each.key.start)),
@@ -98,7 +98,7 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
             moment(each.updated),
             each.detail,
         )
-        for each in await ledger.archive.reports(domain=arguments.domain)
+        for each in await ledger.archive.reports(kind, arguments.domain)
     ]
     shell.output.table(SENT, rows, empty="No report is kept.")
     return 0
@@ -127,7 +127,7 @@ def _previewed(subject: Subject, draft: Draft | NoReport) -> dict[str, object]:
     about: dict[str, object] = {"day": str(subject.day), "domain": str(subject.domain)}
     if isinstance(draft, NoReport):
         return {**about, "reason": draft.reason}
-    report = asdict(readReport(draft.document))
+    report = document(readReport(draft.document))
     return {**about, "destinations": draft.destinations, "report": report}
 
 
@@ -145,6 +145,8 @@ def _previewLines(found: list[tuple[Subject, Draft | NoReport]]) -> Iterator[str
 
 
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
+    from moxtls.reporting.service import ReportsBusy
+
     service = await _service(shell)
     shell.output.progress("composing reports")
     try:
@@ -153,29 +155,5 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
         raise Refusal("reports are being sent by another node just now") from None
     finally:
         shell.output.progressEnded()
-    if arguments.json:
-        shell.output.json({"composed": count})
-    shell.output.line(f"{count} composed and given to the queue.")
+    shell.output.done(f"{count} composed and given to the queue.", composed=count)
     return 0
-
-
-async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
-    # All are read before any is shown: an error is all there is then.
-    reports = [_read(each) for each in arguments.files]
-    if arguments.json:
-        shell.output.json([asdict(each) for each in reports])
-    for report in reports:
-        for line in describe(report):
-            shell.output.line(line)
-    return 0
-
-
-def _read(file: str) -> ReceivedReport:
-    try:
-        with Path(file).open("rb") as opened:
-            data = opened.read(LARGEST_MESSAGE + 1)
-        return readReport(data)
-    except OSError as error:
-        raise Refusal(f"{file}: {error.strerror}") from None
-    except MalformedReport as error:
-        raise Refusal(f"{file}: {error}") from None

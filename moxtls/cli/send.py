@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
-from moxtls.wiring import newID
 
-USAGE = "moxtls send [--file FILE] [-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT ...]"
+USAGE = (
+    "moxtls send [--json] [--file FILE] [-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT ...]"
+)
 
 
 def add(commands: Any) -> None:
@@ -31,30 +33,49 @@ def add(commands: Any) -> None:
 
 
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
-    rest: list[str] = arguments.arguments
+    rest: list[str] = list(arguments.arguments)
     if rest[:1] in (["-h"], ["--help"]):
         shell.output.line(f"usage: {USAGE}")
         return 0
-    file: str | None = None
-    if rest[:1] == ["--file"]:
-        if not rest[1:]:
+    output, file = shell.output, ""
+    while rest[:1] in (["--json"], ["--file"]):
+        if rest.pop(0) == "--json":
+            output = replace(output, asJSON=True)
+        elif rest:
+            file = rest.pop(0)
+        else:
             raise Refusal("--file needs a value")
-        _, file, *rest = rest
+    messageID = await _submit(shell, rest, file)
+    output.done(messageID, id=messageID)
+    return 0
+
+
+async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
+    from moxtls.wiring import newID
+
     hostname = shell.site.config.hostname.ascii
-    messageID = f"{newID()}@{hostname}"
-    origin = Origin(getpass.getuser(), hostname, shell.now(), messageID)
+    origin = Origin(_user(), hostname, shell.now(), f"{newID()}@{hostname}")
     try:
-        request = parseArguments(rest)
+        request = parseArguments(arguments)
+        if not request.recipients and not request.fromHeader:
+            raise Refusal("no recipients")
         envelope, body = compose(request, _message(shell, file), origin)
     except SendmailError as error:
         raise Refusal(str(error)) from None
     queue = await shell.queue()
-    shell.output.line(await queue.submit(envelope, body))
-    return 0
+    return await queue.submit(envelope, body)
 
 
-def _message(shell: Shell, file: str | None) -> bytes:
-    if file is None:
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A number without a name, as in some containers.
+        return "nobody"
+
+
+def _message(shell: Shell, file: str) -> bytes:
+    if not file:
         return shell.stdin.read()
     try:
         return Path(file).read_bytes()

@@ -1,47 +1,45 @@
-# -*- test-case-name: tests.cli.test_main -*-
+# -*- test-case-name: tests.cli.test_shell -*-
 """
 What commands run in: the configuration, the stores, and a reactor.
+
+What takes long to import is imported by those who need it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from moxtls.cli.output import Output
-from moxtls.config import InvalidConfig
 from moxtls.domain import Domain, InvalidDomain
-from moxtls.interfaces import IQueue
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.spool import SpoolUnusable
-from moxtls.queue.stored import StoredQueue
-from moxtls.site import Site
-from moxtls.store.database import LedgerUnavailable
-from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.received import plain
-from moxtls.wiring import Base, IReactor, newID
+
+if TYPE_CHECKING:
+    from moxtls.interfaces import IQueue
+    from moxtls.site import Site
+    from moxtls.store.ledger import Ledger
+    from moxtls.wiring import Base, IReactor
 
 #: Where the configuration is looked for, if nobody says where it is.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
 #: As a shell has it for a process that SIGINT ended.
 INTERRUPTED = 130
+#: The same for SIGPIPE: whoever read our output has seen enough.
+NOBODY_READS = 141
 
 
 class Refusal(Exception):
     """
     A command can't do what it is asked to; one line says why.
     """
-
-
-#: What may keep a command from its work, and says so in one line.
-EXPECTED = (Refusal, InvalidConfig, LedgerUnavailable, SpoolUnusable)
 
 
 class Shell:
@@ -72,6 +70,8 @@ class Shell:
         """
         @param file: The configuration; empty for the usual one.
         """
+        from moxtls.site import Site
+
         return Site.read(Path(file or self._configFile()))
 
     def _configFile(self) -> str:
@@ -90,9 +90,13 @@ class Shell:
         return self._site
 
     async def ledger(self) -> Ledger:
+        from moxtls.store.ledger import Ledger
+        from moxtls.wiring import explained
+
         if self._ledger is None:
             self.site.makeFolders()
-            self._ledger = Ledger(None, self.site.ledgerURL)
+            with explained(self.site):
+                self._ledger = Ledger(None, self.site.ledgerURL)
             self._closers.append(self._ledger.stop)
         return self._ledger
 
@@ -100,10 +104,15 @@ class Shell:
         """
         The queue of this host, whether or not the server runs.
         """
+        from moxtls.queue.access import DirectSpool
+        from moxtls.queue.stored import StoredQueue
+        from moxtls.wiring import explained, newID
+
         if self._queue is None:
             self.site.makeFolders()
             spool = DirectSpool(self.site.spool)
-            spool.open()
+            with explained(self.site):
+                spool.open()
             self._closers.append(spool.close)
             self._queue = StoredQueue(self.reactor, spool, newID)
         return self._queue
@@ -112,6 +121,8 @@ class Shell:
         """
         The resolver, probed, and what else reaches out.
         """
+        from moxtls.wiring import Base
+
         base = Base(self.reactor, self.site, await self.ledger(), clock or self.reactor)
         self._closers += [base.resolver.stopService, base.dialer.stop]
         base.resolver.startService()
@@ -138,30 +149,37 @@ def execute(
     every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
     _log(stderr if arguments.verbose else None)
     output = Output(stdout, stderr, getattr(arguments, "json", False))
-    status = INTERRUPTED
-    running: Deferred[int] | None = None
+    running = Deferred.fromCoroutine(perform(every, arguments, stdin, output))
+    statuses: list[int] = []
+    ended = running.addCallback(statuses.append)
+    if not statuses:
+        # It waits for something.  Others don't, and so can be interrupted
+        # also while they wait for somebody at the keyboard.
+        _runReactor(ended)
+    return statuses[0] if statuses else INTERRUPTED
 
-    def ended(result: int) -> int:
-        nonlocal status
-        status = result
-        if reactor.running:
+
+def _runReactor(running: Deferred[None]) -> None:
+    """
+    Run the reactor until C{running} fires; interrupting it cancels that.
+    """
+    from twisted.internet import reactor
+
+    stopping = False
+
+    def ended(result: None) -> None:
+        if not stopping:
             reactor.stop()
-        return result
 
-    def begin() -> None:
-        nonlocal running
-        running = Deferred.fromCoroutine(perform(every, arguments, stdin, output))
-        running.addCallback(ended)
-
-    def stopped() -> Deferred[int] | None:
-        if running is not None:
-            running.cancel()
+    def stopped() -> Deferred[None]:
+        nonlocal stopping
+        stopping = True
+        running.cancel()
         return running
 
-    reactor.callWhenRunning(begin)
+    running.addCallback(ended)
     reactor.addSystemEventTrigger("before", "shutdown", stopped)
     reactor.run()
-    return status
 
 
 def _log(file: TextIO | None) -> None:
@@ -179,22 +197,38 @@ async def perform(
     reactor: IReactor, arguments: argparse.Namespace, stdin: BinaryIO, output: Output
 ) -> int:
     """
-    Run one command on a reactor that runs.
+    Run one command.  Whatever happens is told by its exit status.
     """
     shell = Shell(reactor, arguments, stdin, output)
     run: Run = arguments.run
     try:
-        return await run(shell, arguments)
-    except CancelledError:
+        try:
+            return await run(shell, arguments)
+        finally:
+            await shell.close()
+    except (CancelledError, KeyboardInterrupt):
         return INTERRUPTED
-    except EXPECTED as error:
-        output.stderr.write(f"moxtls: {plain(str(error))}\n")
-        return 1
     except BrokenPipeError:
-        # Who reads us has seen enough.
+        return NOBODY_READS
+    except Exception as error:
+        if arguments.verbose:
+            traceback.print_exc(file=output.stderr)
+        output.stderr.write(f"moxtls: {_reason(error)}\n")
         return 1
-    finally:
-        await shell.close()
+
+
+def _reason(error: Exception) -> str:
+    """
+    Why a command failed, in one line.
+    """
+    if isinstance(error, Refusal):
+        return plain(str(error))
+    from moxtls.config import InvalidConfig
+    from moxtls.store.database import LedgerUnavailable
+
+    if isinstance(error, InvalidConfig | LedgerUnavailable):
+        return plain(str(error))
+    return plain(f"{type(error).__name__}: {error} (--verbose says more)")
 
 
 def domainArgument(text: str) -> Domain:

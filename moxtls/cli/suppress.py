@@ -9,15 +9,12 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from moxtls.calendar import DAY
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.cli.times import durationArgument, moment
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.destinations import InvalidDestination, canonical
+from moxtls.reporting.suppression import MANUAL_PERIOD
 from moxtls.reporting.values import Suppression
-
-#: As long as the reference system does it when nothing else is said.
-DEFAULT_PERIOD = 31 * DAY
 
 
 def add(commands: Any) -> None:
@@ -36,8 +33,16 @@ def add(commands: Any) -> None:
         verb = verbs.add_parser(name, help=meaning)
         verb.add_argument("destination", metavar="URI", help="or a mail address")
         verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
+        verb.add_argument("--json", action="store_true")
         if name != "remove":
-            verb.add_argument("--for", dest="period", type=durationArgument)
+            verb.add_argument(
+                "--for",
+                dest="period",
+                type=durationArgument,
+                default=MANUAL_PERIOD,
+                metavar="TIME",
+                help="such as 90m, 12h or 31d (default: 31d)",
+            )
         if name == "add":
             verb.add_argument("--comment", default="")
         verb.set_defaults(run=run)
@@ -63,18 +68,15 @@ async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _add(shell: Shell, arguments: argparse.Namespace) -> int:
-    ledger = await shell.ledger()
     now = shell.now()
-    await ledger.suppressions.put(
-        Suppression(
-            destination=_destination(arguments),
-            kind=_kind(arguments),
-            until=now + (arguments.period or DEFAULT_PERIOD),
-            created=now,
-            comment=arguments.comment,
-        )
+    entry = Suppression(
+        destination=_destination(arguments),
+        kind=_kind(arguments),
+        until=now + arguments.period,
+        created=now,
+        comment=arguments.comment,
     )
-    return 0
+    return await _put(shell, entry)
 
 
 async def _extend(shell: Shell, arguments: argparse.Namespace) -> int:
@@ -82,8 +84,18 @@ async def _extend(shell: Shell, arguments: argparse.Namespace) -> int:
     entry = await ledger.suppressions.get(_destination(arguments), _kind(arguments))
     if entry is None:
         raise Refusal(f"not suppressed: {arguments.destination}")
-    until = shell.now() + (arguments.period or DEFAULT_PERIOD)
-    await ledger.suppressions.put(replace(entry, until=until))
+    return await _put(shell, replace(entry, until=shell.now() + arguments.period))
+
+
+async def _put(shell: Shell, entry: Suppression) -> int:
+    ledger = await shell.ledger()
+    await ledger.suppressions.put(entry)
+    until = moment(entry.until)
+    shell.output.done(
+        f"{entry.destination}: no reports until {until}",
+        destination=entry.destination,
+        until=until,
+    )
     return 0
 
 
@@ -92,6 +104,7 @@ async def _remove(shell: Shell, arguments: argparse.Namespace) -> int:
     destination = _destination(arguments)
     if not await ledger.suppressions.remove(destination, _kind(arguments)):
         raise Refusal(f"not suppressed: {arguments.destination}")
+    shell.output.done(f"{destination}: not suppressed", destination=destination)
     return 0
 
 

@@ -1,0 +1,81 @@
+# -*- test-case-name: tests.test_doors -*-
+"""
+Ports that are taken before anybody is let in.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IReactorSocket, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from moxtls.smtp.listener import SMTPServerFactory
+
+#: Clients that wait while the server starts, or is busy.
+BACKLOG = 128
+
+
+class Door:
+    """
+    A port on which clients wait until they are let in.
+
+    Two steps, because ports below 1024 are had only before privileges are
+    given up, and stores are to be opened only afterwards.
+    """
+
+    def __init__(self, address: str, port: int) -> None:
+        """
+        @raise OSError: The port can't be had.
+        """
+        self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._factory: SMTPServerFactory | None = None
+        self._port: IListeningPort | None = None
+        self._socket = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            self._socket.setblocking(False)
+            # Connections of an earlier process that linger don't matter.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((address, port))
+            self._socket.listen(BACKLOG)
+        except OSError:
+            self._socket.close()
+            raise
+        #: Of interest where 0 was asked for, which means any.
+        self.port: int = self._socket.getsockname()[1]
+
+    def open(self, reactor: IReactorSocket, factory: SMTPServerFactory) -> None:
+        """
+        Let everybody in.
+        """
+        self._factory = factory
+        self._port = reactor.adoptStreamPort(
+            self._socket.fileno(), self._family, _speaking(factory)
+        )
+        # The reactor has made itself a copy.
+        self._socket.close()
+
+    def close(self) -> Deferred[None]:
+        """
+        Fires once nobody is in any more.
+        """
+        if self._factory is None:
+            self._socket.close()
+            return succeed(None)
+        return Deferred.fromCoroutine(self._close(self._factory))
+
+    async def _close(self, factory: SMTPServerFactory) -> None:
+        if self._port is not None:
+            stopped = self._port.stopListening()
+            if stopped is not None:
+                await stopped
+        await factory.stop()
+
+
+def _speaking(factory: SMTPServerFactory) -> Factory:
+    if not factory.settings.immediateTLS or factory.tls is None:
+        return factory
+    clock: IReactorTime = factory.clock
+    return TLSMemoryBIOFactory(factory.tls, False, factory, clock=clock)
