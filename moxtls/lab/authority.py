@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_authority -*-
+# -*- test-case-name: tests.lab.test_dnsserver -*-
 """
 What a server says that has the authority over some zones (RFC 1034, RFC 4035
 3.1).  No I/O.

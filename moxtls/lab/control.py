@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_control -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 Commands to a lab that is running: from its terminal, and over a socket in its
 directory.

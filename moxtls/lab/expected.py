@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_expected -*-
+# -*- test-case-name: tests.lab.test_scenario -*-
 """
 What the reports on one message to each destination have to say, field by
 field.  No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_world -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 The keys of the lab: of its hosts, and of the domain that mail is sent from.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_mailing -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 Mail to every destination, and what becomes of it.
 """
@@ -113,7 +113,8 @@ def _outcome(
 ) -> MailOutcome:
     arrived = arrivals.at(destination.domain)
     if arrived:
-        tls = arrived[-1].tls or "in the clear"
+        # The version will do for people.
+        tls = arrived[-1].tls.partition(" ")[0] or "in the clear"
         return MailOutcome(destination, True, True, f"{arrived[-1].place}, {tls}")
     reason = waiting.get(destination.domain)
     return MailOutcome(destination, reason is not None, False, reason or "")

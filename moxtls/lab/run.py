@@ -6,7 +6,6 @@ C{moxtls lab run}: the lab and moxtls in it, shown to somebody.
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,7 +78,7 @@ async def run(
     @raise LabUnusable: It can't be started.
     """
     directory = options.directory.absolute()
-    _clear(directory)
+    _check(directory)
     lab = Lab(reactor, directory, options.network, options.destinations)
     session = LabSession(reactor, lab, makeServer)
     try:
@@ -99,18 +98,13 @@ async def run(
         await session.close()
 
 
-def _clear(directory: Path) -> None:
+def _check(directory: Path) -> None:
     """
-    Make room for a new lab, in place of an earlier one and of nothing else.
-
-    @raise LabUnusable: Something else is there.
+    @raise LabUnusable: There is something else, which is not to be touched.
     """
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / ANCHOR_FILE).exists():
-            raise LabUnusable(f"{directory} isn't empty, and no lab")
-        for name in ("arrived", "data", "zones"):
-            shutil.rmtree(directory / name, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
+    isOurs = (directory / ANCHOR_FILE).exists()
+    if directory.exists() and any(directory.iterdir()) and not isOurs:
+        raise LabUnusable(f"{directory} isn't empty, and no lab")
 
 
 class _Visit:
@@ -152,16 +146,16 @@ class _Visit:
 
         reports, found = await self._session.endDay(passed)
         self._output.progressEnded()
-        text = io.StringIO()
-        copy = replace(self._output, stdout=text)
-        showReports(copy, reports)
         # With a second mail, or leftovers of the day before, it is anybody's
         # guess.
-        if (self._mails, self._days) == (1, 0):
-            self.isUnexpected |= bool(found)
-            showDifferences(copy, found)
+        isFirst = (self._mails, self._days) == (1, 0)
         self._days += 1
-        self._output.stdout.write(text.getvalue())
+        self.isUnexpected |= isFirst and bool(found)
+        text = io.StringIO()
+        for each in (self._output, replace(self._output, stdout=text)):
+            showReports(each, reports)
+            if isFirst:
+                showDifferences(each, found)
         return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_session -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 A lab with a moxtls in it, for as many days as one likes.
 """

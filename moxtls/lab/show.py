@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_show -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 What people are shown of the lab.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_world -*-
+# -*- test-case-name: tests.lab.test_run -*-
 """
 The lab as a whole: everything in it, started and stopped together.
 """
@@ -6,6 +6,7 @@ The lab as a whole: everything in it, started and stopped together.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from twisted.application.service import MultiService
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.authority import Authority
 from moxtls.lab.conditions import SENDER, SENDING_HOST, Destination
+from moxtls.lab.control import SOCKET
 from moxtls.lab.day import REPORT_WINDOW
 from moxtls.lab.destination import MailDestination
 from moxtls.lab.dnsserver import DNSServer
@@ -29,6 +31,7 @@ from moxtls.lab.zones import plantTree
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"
 CONFIG_FILE = "moxtls.toml"
+ARRIVED, DATA, ZONES = "arrived", "data", "zones"
 
 
 class Lab(MultiService):
@@ -62,7 +65,7 @@ class Lab(MultiService):
             network.authority,
             now,
         )
-        self.arrivals = Arrivals(directory / "arrived")
+        self.arrivals = Arrivals(directory / ARRIVED)
         self.authority = Authority(self.tree.zones)
         self.validator = Validator(
             self.authority.respond, self.tree.anchor, reactor.seconds
@@ -85,12 +88,14 @@ class Lab(MultiService):
 
     def startService(self) -> None:
         """
-        Write the files, and listen everywhere.
+        Listen everywhere, and write the files.
 
         @raise CannotListenError: An address is in use.
         """
-        self._write()
+        # In this order: what is there may belong to a lab that still runs.
         super().startService()
+        self._clear()
+        self._write()
 
     def _populate(self, reactor: IReactorTime) -> None:
         network = self.network
@@ -116,8 +121,13 @@ class Lab(MultiService):
                 )
             )
 
+    def _clear(self) -> None:
+        for name in (ARRIVED, DATA, ZONES):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        (self.directory / SOCKET).unlink(missing_ok=True)
+
     def _write(self) -> None:
-        zones = self.directory / "zones"
+        zones = self.directory / ZONES
         zones.mkdir(parents=True, exist_ok=True)
         for zone in self.tree.zones:
             name = str(zone.origin).rstrip(".") or "root"
@@ -139,7 +149,7 @@ def configText(lab: Lab) -> str:
     network = lab.network
     lines = [
         f'Hostname = "{SENDING_HOST}"',
-        'DataDirectory = "data"',
+        f'DataDirectory = "{DATA}"',
         f'CAFile = "{CA_FILE}"',
         "OutgoingTLSReportsForAllSuccess = true",
         "",

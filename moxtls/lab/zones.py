@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_zones -*-
+# -*- test-case-name: tests.lab.test_plan -*-
 """
 The lab's zones: a root, a top-level domain and what is below, signed and
 unsigned, and some with something wrong.

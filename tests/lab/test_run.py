@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from moxtls.cli.output import Output
 from moxtls.lab.conditions import Destination
 from moxtls.lab.control import command, socketPath
-from moxtls.lab.network import anyNetwork
+from moxtls.lab.network import Network, anyNetwork
 from moxtls.lab.run import LabUnusable, RunOptions, run
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.session import Running
@@ -46,11 +46,14 @@ class RunTests(TestCase):
         self.stdout = io.StringIO()
 
     def begin(
-        self, once: bool, destinations: tuple[Destination, ...] = DESTINATIONS
+        self,
+        once: bool,
+        destinations: tuple[Destination, ...] = DESTINATIONS,
+        network: Network | None = None,
     ) -> Deferred[int]:
         options = RunOptions(
             self.directory,
-            anyNetwork(random.randint),
+            network or anyNetwork(random.randint),
             once=once,
             destinations=destinations,
         )
@@ -93,9 +96,7 @@ class RunTests(TestCase):
         The day ends when somebody says so, who gets to see the reports.
         """
         running = self.begin(False, FEW)
-        while not Path(socketPath(self.directory)).exists():
-            self.assertNoResult(running)
-            await deferLater(reactor, 0.05)
+        await self.socket(running)
         answer = await command(reactor, self.directory, "end-day")
         self.assertIn("dane-no-match", answer)
         self.assertIn("All of it is as it should be.", answer)
@@ -114,6 +115,31 @@ class RunTests(TestCase):
         await deferLater(reactor, 0.3)
         running.cancel()
         await self.assertFailure(running, CancelledError)
+
+    async def test_again(self) -> None:
+        """
+        A lab takes the place of an earlier one, but not while that runs.
+        """
+        network = anyNetwork(random.randint)
+        running = self.begin(False, FEW, network)
+        await self.socket(running)
+        failing = self.begin(True, FEW, network)
+        await self.assertFailure(failing, LabUnusable)
+        self.assertTrue((self.directory / "data" / "ledger.sqlite").exists())
+        await command(reactor, self.directory, "q")
+        self.assertEqual(0, await running)
+        again = self.begin(False, FEW, network)
+        await self.socket(again)
+        await command(reactor, self.directory, "q")
+        self.assertEqual(0, await again)
+
+    async def socket(self, running: Deferred[int]) -> None:
+        """
+        Wait until commands are taken.
+        """
+        while not Path(socketPath(self.directory)).exists():
+            self.assertNoResult(running)
+            await deferLater(reactor, 0.05)
 
     async def test_notALab(self) -> None:
         """

@@ -1,0 +1,3 @@
+"""
+moxtls against the software of others; C{make interop} runs all of it.
+"""

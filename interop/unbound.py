@@ -1,0 +1,242 @@
+"""
+unbound validates the lab's zones, starting from the lab's root key, and says
+the same about them as the lab's own resolver.
+
+C{python -m interop.unbound}; exit status 0 if so.  Needs C{unbound} (Debian:
+C{apt-get install unbound}).
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+from dns.edns import EDEOption
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
+
+from moxtls.lab.network import Network, anyNetwork
+from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
+from moxtls.lab.world import ANCHOR_FILE, Lab
+
+#: Where Debian has it isn't in everybody's PATH.
+UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
+PORT = 5353
+#: For one answer, and for the start.
+LONGEST_ANSWER = 10.0
+LONGEST_START = 15.0
+
+CONFIG = """\
+server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: "{directory}/unbound.pid"
+    logfile: "{directory}/unbound.log"
+    use-syslog: no
+    verbosity: 1
+    val-log-level: 2
+    interface: {address}@{port}
+    port: {port}
+    access-control: 127.0.0.0/8 allow
+    do-ip6: no
+    num-threads: 1
+    so-rcvbuf: 0
+    # It would neither ask servers on loopback nor believe in test.
+    do-not-query-localhost: no
+    local-zone: "test." nodefault
+    trust-anchor-file: "{anchor}"
+    module-config: "validator iterator"
+    ede: yes
+    # Otherwise it asks for things of its own at the start.
+    target-fetch-policy: "0 0 0 0 0"
+remote-control:
+    control-enable: no
+"""
+
+# Delegations name no ports, so it has to be told of each zone.
+STUB = """\
+stub-zone:
+    name: "{origin}"
+    stub-addr: {authority}@{authorityPort}
+    stub-prime: no
+    stub-first: no
+"""
+
+Question = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """
+    What a resolver says, as far as it matters.
+    """
+
+    status: str
+    authentic: bool
+    errors: tuple[int, ...]
+    records: tuple[str, ...]
+
+    def __str__(self) -> str:
+        words = [self.status, "AD" if self.authentic else "--"]
+        words += [f"EDE {each}" for each in self.errors]
+        return " ".join([*words, f"{len(self.records)} records"])
+
+
+def questions(network: Network) -> Iterator[Question]:
+    """
+    What moxtls asks about every destination, and whatever else there is.
+    """
+    for each in DESTINATIONS:
+        yield each.domain, "MX"
+        yield each.mx, "A"
+        yield each.mx, "AAAA"
+        yield f"_{network.smtpPort}._tcp.{each.mx}", "TLSA"
+        yield f"_mta-sts.{each.domain}", "TXT"
+        yield f"mta-sts.{each.domain}", "A"
+        yield f"_smtp._tls.{each.domain}", "TXT"
+        yield f"_smtp._tls.{each.mx}", "TXT"
+    yield f"_25._tcp.{SHARED_HOST}", "TLSA"
+    # The reason why no key is right is not among what unbound remembers: asked
+    # again, it gives a less exact one.  So there is one question only.
+    yield "other-key.test", "MX"
+    for zone in ("sig-expired", "stripped", "null-mx", "far-mx", "open"):
+        yield f"{zone}.test", "MX"
+        yield f"mx.{zone}.test", "A"
+        yield f"nothing.{zone}.test", "A"
+    for name in ("secure", "insecure", "broken", "nowhere"):
+        yield f"{name}.alias.test", "A"
+    yield "big.test", "TXT"
+    yield "lab-rsa._domainkey.sender.test", "TXT"
+    yield "reports.test", "MX"
+    yield "nobody.test", "MX"
+    yield "test", "SOA"
+    yield "nothing", "A"
+
+
+def ask(place: tuple[str, int], question: Question) -> Said:
+    """
+    @raise dns.exception.Timeout: There is no answer.
+    """
+    query = dns.message.make_query(*question, use_edns=0, want_dnssec=True)
+    response, _ = dns.query.udp_with_fallback(
+        query, place[0], LONGEST_ANSWER, place[1], ignore_errors=True
+    )
+    return Said(
+        dns.rcode.to_text(response.rcode()),
+        bool(response.flags & dns.flags.AD),
+        tuple(int(o.code) for o in response.options if isinstance(o, EDEOption)),
+        tuple(
+            sorted(
+                f"{each.name} {dns.rdatatype.to_text(each.rdtype)} {rdata}"
+                for each in response.answer
+                if each.rdtype != dns.rdatatype.RRSIG
+                for rdata in each
+            )
+        ),
+    )
+
+
+@contextmanager
+def unbound(lab: Lab, directory: Path) -> Iterator[tuple[str, int]]:
+    """
+    One that runs; where it can be asked.
+    """
+    network = lab.network
+    address = network.address(249)
+    config = directory / "unbound.conf"
+    text = CONFIG.format(
+        directory=directory,
+        address=address,
+        port=PORT,
+        anchor=lab.directory / ANCHOR_FILE,
+    )
+    for zone in lab.tree.zones:
+        text += STUB.format(
+            origin=zone.origin,
+            authority=network.authority,
+            authorityPort=network.dnsPort,
+        )
+    config.write_text(text)
+    process = subprocess.Popen([UNBOUND, "-d", "-c", str(config)])
+    try:
+        _wait((address, PORT), process)
+        yield address, PORT
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait(place: tuple[str, int], process: subprocess.Popen[bytes]) -> None:
+    query = dns.message.make_query("version.bind", "TXT", "CH")
+    until = time.monotonic() + LONGEST_START
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            dns.query.udp(query, place[0], 0.2, place[1])
+            return
+        except (dns.exception.Timeout, OSError):
+            continue
+    raise RuntimeError("unbound doesn't start")
+
+
+def compare(lab: Lab, directory: Path) -> int:
+    """
+    Ask both all there is.
+
+    @return: How many answers differ.
+    """
+    ours = (lab.network.resolver, lab.network.dnsPort)
+    differing = 0
+    asked = list(dict.fromkeys(questions(lab.network)))
+    with unbound(lab, directory) as theirs:
+        for question in asked:
+            here, there = ask(ours, question), ask(theirs, question)
+            same = here == there
+            differing += not same
+            mark = "   " if same else "!! "
+            also = "" if same else f"; unbound: {there}"
+            print(f"{mark}{question[0]:42} {question[1]:5} {here}{also}")
+    print(f"{len(asked) - differing} of {len(asked)} answers are the same")
+    return differing
+
+
+async def _main() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="moxtls-unbound-"))
+    lab = Lab(reactor, directory / "lab", anyNetwork(random.randint))
+    lab.startService()
+    try:
+        differing = await deferToThread(compare, lab, directory)
+    finally:
+        await lab.stopService()
+        shutil.rmtree(directory, ignore_errors=True)
+    if differing:
+        sys.exit(1)
+
+
+def main() -> None:
+    """
+    Run the comparison, and exit.
+    """
+    if not Path(UNBOUND).exists():
+        sys.exit("unbound isn't installed")
+    react(lambda _: Deferred.fromCoroutine(_main()))
+
+
+if __name__ == "__main__":
+    main()
