@@ -16,7 +16,6 @@ ROOT = Path(moxtls.__file__).parent
 #: Decide things, and do nothing.
 PURE = {
     "calendar.py",
-    "cli/lab.py",
     "cli/times.py",
     "config.py",
     "dns/answers.py",
