@@ -170,8 +170,9 @@ class ICourier(Interface):
         Make one attempt.
 
         @return: Fires with one L{Result} for each recipient of each parcel.
-            Cancelling breaks the attempt off; the queue then counts it as not
-            made.
+            Cancelling breaks the attempt off: it fires with what was decided
+            until then, or fails; for whom there is no result, the queue
+            counts it as not made.
         """
 
 
@@ -314,7 +315,9 @@ class IReportArchive(Interface):
         The next reports for C{node} to give to its queue, at most C{most}:
         those it had taken before and not marked, else some that nobody has
         taken, which are marked C{HANDING} in C{node}'s name.  Nobody else is
-        given them after that.
+        given them after that.  If there are none of either, those that
+        C{node} has marked C{HANDING} with a detail, since it failed to give
+        them to its queue; the one that was marked longest ago first.
 
         @return: Fires with nothing if there is nothing to do.
         """

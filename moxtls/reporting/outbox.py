@@ -11,14 +11,21 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from moxtls.calendar import MINUTE
 from moxtls.interfaces import IReportArchive, IReportSubmitter
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.values import OutgoingReport, ReportState
+from moxtls.reporting.schedule import STALE
+from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
 
 #: Reports handed over side by side: each waits for a disk, more than once,
 #: and they can share that.  As many messages are in memory.
 MOST_AT_ONCE = 16
+#: Where so many attempts in a row had no success at all it is the submitter
+#: that fails rather than a report of them; there is no use in taking more, and
+#: other nodes may do better with them.
+MOST_IN_VAIN = 3
+REST = 15 * MINUTE
 
 
 class Outbox:
@@ -49,6 +56,8 @@ class Outbox:
         self._turn = DeferredLock()
         self._asked = 0
         self._done = 0
+        self._inVain = 0
+        self._restUntil = 0.0
 
     def empty(self) -> Deferred[None]:
         """
@@ -73,18 +82,26 @@ class Outbox:
             self._turn.release()
 
     async def _handOverAll(self) -> None:
-        while True:
+        tried: set[ReportKey] = set()
+        while self._clock.seconds() >= self._restUntil:
             asked = self._asked
-            taken = await self._archive.take(self._kind, self._node, MOST_AT_ONCE)
-            if not taken:
+            most = 1 if self._inVain else MOST_AT_ONCE
+            taken = await self._archive.take(self._kind, self._node, most)
+            reports = [each for each in taken if each.key not in tried]
+            if not reports:
                 self._done = asked
                 return
-            if not await self._handOver(taken):
-                return
+            tried.update(each.key for each in reports)
+            self._note(await self._handOver(reports))
+
+    def _note(self, success: bool) -> None:
+        self._inVain = 0 if success else self._inVain + 1
+        if self._inVain >= MOST_IN_VAIN:
+            self._restUntil = self._clock.seconds() + REST
 
     async def _handOver(self, reports: Sequence[OutgoingReport]) -> bool:
         """
-        @return: Whether all of them are in safe hands.
+        @return: Whether any of them is in safe hands.
         """
         crew = Crew(len(reports))
         safe: list[OutgoingReport] = []
@@ -94,7 +111,7 @@ class Outbox:
             await crew.finished()
         finally:
             await crew.abandon()
-        return len(safe) == len(reports)
+        return bool(safe)
 
     async def _handOverOne(
         self, report: OutgoingReport, safe: list[OutgoingReport]
@@ -106,5 +123,21 @@ class Outbox:
             safe.append(report)
         except CancelledError:
             raise
+        except Exception as error:
+            self.log.failure("Handing over {key!r}", key=str(report.key))
+            await self._failed(report, str(error) or type(error).__name__)
+
+    async def _failed(self, report: OutgoingReport, detail: str) -> None:
+        """
+        Have others go first the next time; and give it up where it would be
+        of no use to anybody any more.
+        """
+        now = self._clock.seconds()
+        isStale = now - report.composed >= STALE
+        state = ReportState.FAILED if isStale else ReportState.HANDING
+        try:
+            await self._archive.mark(report.key, state, now, detail)
+        except CancelledError:
+            raise
         except Exception:
-            self.log.failure("Handing over {key}", key=str(report.key))
+            self.log.failure("Marking {key!r}", key=str(report.key))

@@ -152,7 +152,10 @@ _OLDEST = (
     .order_by(_o.composed, _o.domain, _o.destination)
     .limit(bindparam("most"))
 )
-_OURS = _OLDEST.where(_o.node == bindparam("node"))
+_OURS = _OLDEST.where(_o.node == bindparam("node"), _o.detail == "")
+# What can't be handed over must not stand in the way of what can.
+_FAILED = _OLDEST.where(_o.node == bindparam("node"), _o.detail != "")
+_FAILED = _FAILED.order_by(None).order_by(_o.updated, _o.composed, _o.digest)
 # Another node that is taking some right now is no reason to wait for it.
 _FREE = _OLDEST.with_for_update(skip_locked=True)
 _TAKE = (
@@ -172,9 +175,10 @@ def _take(
         return tuple(map(_reportOf, ours))
     waiting = given | {"state": ReportState.COMPOSED.value}
     free = connection.execute(_FREE, waiting).all()
-    if free:
-        digests = [row.digest for row in free]
-        connection.execute(_TAKE, {"these": digests} | taking)
+    if not free:
+        return tuple(map(_reportOf, connection.execute(_FAILED, given | taking)))
+    digests = [row.digest for row in free]
+    connection.execute(_TAKE, {"these": digests} | taking)
     return tuple(_reportOf(row, ReportState.HANDING, node) for row in free)
 
 

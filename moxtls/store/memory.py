@@ -116,13 +116,17 @@ class MemoryReportArchive:
         self, kind: ReportKind, node: str, most: int
     ) -> Deferred[tuple[OutgoingReport, ...]]:
         handing = self._handing.setdefault((kind, node), {})
-        if not handing:
-            for key in islice(self._waiting(kind), most):
-                report = self._reports[key]
-                taken = replace(report, state=ReportState.HANDING, node=node)
+        keys = [key for key in handing if not self._reports[key].detail]
+        if not keys:
+            keys = list(islice(self._waiting(kind), most))
+            for key in keys:
+                taken = replace(
+                    self._reports[key], state=ReportState.HANDING, node=node
+                )
                 self._reports[key] = taken
                 handing[key] = None
-        return succeed(tuple(self._reports[key] for key in islice(handing, most)))
+        keys = keys or list(handing)
+        return succeed(tuple(self._reports[key] for key in keys[:most]))
 
     def _waiting(self, kind: ReportKind) -> Iterator[str]:
         keys = self._composed[kind]
@@ -140,8 +144,11 @@ class MemoryReportArchive:
             self._reports[str(key)] = replace(
                 report, state=state, updated=now, detail=clean(detail)
             )
-            if state is not ReportState.HANDING:
-                self._handing.get((key.kind, report.node), {}).pop(str(key), None)
+            handing = self._handing.get((key.kind, report.node), {})
+            if str(key) in handing:
+                del handing[str(key)]
+                if state is ReportState.HANDING:
+                    handing[str(key)] = None  # Behind the others.
         return succeed(None)
 
     def reports(

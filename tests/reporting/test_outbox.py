@@ -13,7 +13,8 @@ from zope.interface.verify import verifyObject
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.outbox import Outbox
+from moxtls.reporting.outbox import MOST_IN_VAIN, REST, Outbox
+from moxtls.reporting.schedule import STALE
 from moxtls.reporting.values import OutgoingReport, ReportState
 from moxtls.store.memory import MemoryReportArchive
 from tests.reporting.support import report
@@ -28,11 +29,14 @@ class FakeSubmitter:
     def __init__(self) -> None:
         self.given: list[str] = []
         self.broken = False
+        self.poison = ""
         self.stuck = False
 
     def submit(self, report: OutgoingReport) -> Deferred[None]:
         if self.broken:
             return fail(OSError("disk full"))
+        if report.key.destination == self.poison:
+            raise ValueError("poison")
         self.given.append(report.key.destination)
         return Deferred() if self.stuck else succeed(None)
 
@@ -45,6 +49,7 @@ class OutboxTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.archive = MemoryReportArchive()
         self.submitter = FakeSubmitter()
+        self.clock = Clock()
         verifyObject(IReportSubmitter, self.submitter)
 
     def file(self, *names: str) -> None:
@@ -56,7 +61,7 @@ class OutboxTests(SynchronousTestCase):
         )
 
     def outbox(self, node: str = "node") -> Outbox:
-        return Outbox(Clock(), self.archive, self.submitter, ReportKind.TLS, node)
+        return Outbox(self.clock, self.archive, self.submitter, ReportKind.TLS, node)
 
     def states(self) -> set[ReportState]:
         return {each.state for each in self.successResultOf(self.archive.reports())}
@@ -97,6 +102,69 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.submitter.given, [])
         self.successResultOf(self.outbox("other").empty())
         self.assertEqual(self.submitter.given, ["mailto:x@a.example"])
+
+    def test_poison(self) -> None:
+        """
+        A report that can't be handed over holds up no other one, not even the
+        one that comes later; and it is said what is the matter with it.
+        """
+        self.file("poison", "x")
+        self.submitter.poison = "mailto:poison@a.example"
+        outbox = self.outbox()
+        for name in "xyz":
+            self.file(name)
+            self.successResultOf(outbox.empty())
+            self.assertEqual(self.submitter.given[-1], f"mailto:{name}@a.example")
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            self.clock.advance(300)
+        waiting = self.archive.reports(state=ReportState.HANDING)
+        (poison,) = self.successResultOf(waiting)
+        self.assertEqual(
+            (poison.key.destination, poison.detail),
+            ("mailto:poison@a.example", "poison"),
+        )
+
+    def test_stale(self) -> None:
+        """
+        A report that nobody needs any more is given up, with the reason.
+        """
+        self.file("x")
+        self.submitter.broken = True
+        outbox = self.outbox()
+        (composed,) = self.successResultOf(self.archive.reports())
+        for age, state in (
+            (STALE - 1, ReportState.HANDING),
+            (STALE, ReportState.FAILED),
+        ):
+            self.clock.rightNow = composed.composed + age
+            self.successResultOf(outbox.empty())
+            (found,) = self.successResultOf(self.archive.reports())
+            self.assertEqual((found.state, found.detail), (state, "disk full"))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    def test_rest(self) -> None:
+        """
+        A node whose queue takes nothing leaves the reports to others, and
+        looks again after a while.
+        """
+        self.file(*"abcdefgh")
+        self.submitter.broken = True
+        outbox = self.outbox()
+        for name in "ijkl":
+            self.file(name)
+            self.successResultOf(outbox.empty())
+        failed = len(self.flushLoggedErrors(OSError))
+        self.assertEqual(failed, 9 + MOST_IN_VAIN - 1)
+        self.submitter.broken = False
+        self.successResultOf(outbox.empty())
+        self.assertEqual(self.submitter.given, [])
+        self.successResultOf(self.outbox("other").empty())
+        left = ["mailto:k@a.example", "mailto:l@a.example"]
+        self.assertEqual(self.submitter.given, left)
+        self.clock.advance(REST)
+        self.successResultOf(outbox.empty())
+        self.assertEqual(len(self.submitter.given), 12)
+        self.assertEqual(self.states(), {ReportState.QUEUED})
 
     def test_together(self) -> None:
         """

@@ -591,6 +591,28 @@ class ArchiveContract(Contract):
             self.got(self.ledger.archive.mark(key, ReportState.QUEUED, 1.0))
         self.assertEqual(take(9), keys[3:])
 
+    def test_takeFailed(self) -> None:
+        """
+        What a node couldn't hand over comes behind everything else, the one
+        that was tried longest ago first.
+        """
+        reports = [report(Domain(f"{n}.example"), composed=n) for n in range(3)]
+        self.file(*reports)
+        order = []
+        for now in range(7):
+            taken = self.take()
+            assert taken is not None
+            order.append([each.key for each in reports].index(taken.key))
+            mark = self.ledger.archive.mark
+            self.got(mark(taken.key, ReportState.HANDING, 9.0 + now, "disk full"))
+        self.assertEqual(order, [0, 1, 2, 0, 1, 2, 0])
+        self.assertIsNone(self.take("b"))
+        later = report(Domain("later.example"))
+        self.file(later)
+        taken = self.take()
+        assert taken is not None
+        self.assertEqual(taken.key, later.key)
+
     def test_noWayBack(self) -> None:
         """
         A state is never gone back on; a DSN after delivery is news.
