@@ -290,8 +290,8 @@ class IOutcomeStore(Interface):
 
         A report whose key is known is passed over: it was made before.
 
-        @param destinations: Where the reports go, to be remembered; empty if
-            no report was made.
+        @param destinations: Where the reports go, to be remembered for who is
+            told second; empty if no report was made.
 
         @return: Fires with how many of C{reports} are new.
         """

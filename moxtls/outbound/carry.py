@@ -68,6 +68,9 @@ def troubleOf(failed: SessionFailed, host: str, lenient: bool = False) -> Troubl
     """
     if failed.reply is None:
         return Trouble("4.4.2", failed.reason, host)
+    if failed.reply.accepted:
+        # RFC 3463 3.6: it said yes to something else than it was asked.
+        return Trouble("4.5.0", failed.reason, host, failed.reply.code)
     trouble = rejected(failed.reply, host)
     return trouble.softened() if lenient else trouble
 

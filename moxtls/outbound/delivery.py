@@ -9,8 +9,7 @@ L{moxtls.outbound.classify} decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -18,7 +17,7 @@ from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
-from moxtls.interfaces import ICourier, IPolicyCache, IResolver, ISessionObserver
+from moxtls.interfaces import ICourier
 from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
@@ -41,10 +40,11 @@ from moxtls.outbound.outcome import (
     unvalidatedHost,
 )
 from moxtls.outbound.records import SessionRecord
+from moxtls.outbound.terms import Dial, Surroundings, Terms, Visit
 from moxtls.outbound.tlsa import findTLSA
 from moxtls.policy.dane import TLSAFinding
 from moxtls.policy.mtasts import STSLookup, STSPolicy
-from moxtls.policy.require import Demands, Refusal, Wishes, demands
+from moxtls.policy.require import Refusal, Wishes, demands
 from moxtls.queue.values import Batch, Parcel, ReportKind, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import (
@@ -55,58 +55,7 @@ from moxtls.smtp.settings import (
 )
 from moxtls.smtp.values import TLSMode
 
-#: Opens a session with an IP address under the given terms.
-Dial = Callable[[str, "Terms"], Deferred[Session]]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """
-    What a session with a host has to be like.
-
-    @ivar names: The first is said in SNI; the certificate may be for any.
-    """
-
-    tlsMode: TLSMode
-    names: tuple[str, ...]
-    demands: Demands
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """
-    What a courier needs of the rest, shared by all its attempts.
-
-    @ivar families: In order of preference.
-    """
-
-    resolver: IResolver
-    policies: IPolicyCache
-    observer: ISessionObserver
-    dial: Dial
-    leave: Callable[[Session], None]
-    port: int
-    families: tuple[Kind, ...]
-    jitter: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """
-    Going to one host.
-
-    @ivar parcels: What to bring.
-    @ivar tallying: Where to count; C{None} for an address literal.
-    @ivar counted: Whether what is seen of TLS counts at all.
-    @ivar lenient: As in L{Progress.answered}.
-    """
-
-    host: str
-    terms: Terms
-    parcels: tuple[Parcel, ...]
-    tallying: Tallying | None
-    counted: bool = True
-    lenient: bool = False
+__all__ = ["Attempt", "Dial", "DirectCourier", "Surroundings", "Terms", "Visit"]
 
 
 @implementer(ICourier)
@@ -308,13 +257,14 @@ class Attempt:
         What this connection sees of TLS isn't counted: a session is one
         session.
         """
+        trouble = Trouble("4.7.5", reason, visit.host)
         if not (visit.terms.demands.plaintextFallback and visit.counted):
-            self._progress.hostFailed(Trouble("4.7.5", reason, visit.host))
+            self._progress.hostFailed(trouble)
             return
         self.log.info(
-            "no TLS with {host!r} ({reason!r}): going on in plaintext",
+            "no TLS with {host!r} ({why!r}): going on in plaintext",
             host=visit.host,
-            reason=reason,
+            why=trouble.text,
         )
         plain = replace(visit.terms, tlsMode=TLSMode.SKIP)
         await self._toAddress(

@@ -64,8 +64,12 @@ class Dialer:
         """
         Have a session ended: politely, or at once in the middle of something.
         """
+
+        def gone(result: object) -> None:
+            del self._leaving[session]
+
         closed = self._leaving[session] = session.quit()
-        closed.addBoth(lambda result: self._leaving.pop(session))
+        closed.addBoth(gone)
 
     def stop(self) -> Deferred[None]:
         """

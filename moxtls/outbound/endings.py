@@ -28,13 +28,16 @@ class Trouble:
 
     @ivar status: Enhanced status code (RFC 3463).
     @ivar code: Of the SMTP reply, 0 if there was none.
-    @ivar text: For people; may hold a stranger's words.
+    @ivar text: For people; may hold a stranger's words, but not too many.
     """
 
     status: str
     text: str
     host: str = ""
     code: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text[:LONGEST_TEXT])
 
     @property
     def permanent(self) -> bool:
@@ -135,7 +138,7 @@ class Progress:
         """
         A host took nothing, or nothing more; the next may.
         """
-        self._troubles.append(replace(trouble, text=trouble.text[:LONGEST_TEXT]))
+        self._troubles.append(trouble)
 
     def parcelFailed(self, parcel: Parcel, trouble: Trouble) -> None:
         """

@@ -186,7 +186,7 @@ class QueueService(Service):
         now = self._clock.seconds()
         steps = []
         for message, result in pairs:
-            self.log.info("{result!r}", result=bounded(result))
+            self._tellResult(bounded(result))
             (recipient,) = message.recipients
             steps.append(
                 self._limits.backoff.step(
@@ -194,6 +194,17 @@ class QueueService(Service):
                 )
             )
         return steps
+
+    def _tellResult(self, result: Result) -> None:
+        self.log.info(
+            "{id} to {to!r}: {ending} {status} {host!r} {text!r}",
+            id=result.messageID,
+            to=result.recipient,
+            ending=result.ending.value,
+            status=result.status,
+            host=result.host,
+            text=result.text,
+        )
 
     async def _settle(self, flight: Flight, steps: Sequence[Step]) -> None:
         """

@@ -6,8 +6,17 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.dns.answers import TLSA, ExtendedError
 from moxtls.domain import Domain
-from moxtls.outbound.outcome import Tallying, recipientTallying, sessionOutcome
+from moxtls.outbound.outcome import (
+    Account,
+    Tallying,
+    hostTallying,
+    recipientTallying,
+    sessionOutcome,
+)
+from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord
+from moxtls.policy.dane import TLSAFinding, TLSATrouble
 from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
 from moxtls.queue.values import ReportKind
 from moxtls.tlsrpt.results import Failure, Policy, PolicyType, ResultType
@@ -101,3 +110,91 @@ class SessionOutcomeTests(SynchronousTestCase):
         host.saw([unusable], times=0)
         outcome = sessionOutcome(EXAMPLE, None, [host], None)
         self.assertEqual(dict(outcome.hosts[0].failures), {unusable: 0})
+
+
+class HostTallyingTests(SynchronousTestCase):
+    """
+    Tests for L{hostTallying}.
+    """
+
+    def test_base(self) -> None:
+        """
+        The policy domain is that at which the records are (RFC 7672 2.2.3).
+        """
+        target = Domain("target.example")
+        record = TLSA(3, 1, 1, bytes(32))
+        finding = TLSAFinding(target, (target,), (record,), (record,))
+        self.assertEqual(
+            hostTallying(EXAMPLE, finding).policy,
+            Policy(PolicyType.TLSA, target, (str(record),)),
+        )
+
+    def test_noRecords(self) -> None:
+        """
+        A host without records has no policy.
+        """
+        tallying = hostTallying(EXAMPLE, TLSAFinding(EXAMPLE))
+        self.assertEqual(tallying.policy, Policy(PolicyType.NO_POLICY, EXAMPLE))
+
+    def test_trouble(self) -> None:
+        """
+        A lookup that failed is told by its error, and as one of DNSSEC if it
+        was.
+        """
+        for error, failure in (
+            (None, Failure(ResultType.TLSA_INVALID)),
+            (
+                ExtendedError(23),
+                Failure(ResultType.TLSA_INVALID, "dns-extended-error-23-network-error"),
+            ),
+            (
+                ExtendedError(9),
+                Failure(
+                    ResultType.DNSSEC_INVALID, "dns-extended-error-9-dnskey-missing"
+                ),
+            ),
+        ):
+            trouble = TLSATrouble("_25._tcp.example.com", error)
+            finding = TLSAFinding(EXAMPLE, trouble=trouble)
+            tallying = hostTallying(EXAMPLE, finding)
+            self.assertEqual(tallying.policy, Policy(PolicyType.TLSA, EXAMPLE))
+            self.assertEqual(dict(tallying.failures), {failure: 1})
+
+
+class AccountTests(SynchronousTestCase):
+    """
+    Tests for L{Account}.
+    """
+
+    def test_both(self) -> None:
+        """
+        Sessions count for the recipient domain and the host (RFC 8460 3);
+        what only one of them can do something about is told to that one.
+        """
+        account = Account()
+        account.recipient = recipientTallying(STSLookup(EXAMPLE))
+        host = account.open(hostTallying(EXAMPLE, TLSAFinding(EXAMPLE)))
+        record = SessionRecord(
+            starttls=STARTTLS.COMPLETED, dane=DANEVerdict.NO_MATCH, enforced=True
+        )
+        account.saw(record, host)
+        account.saw(record, None)
+        outcome = account.outcome(EXAMPLE, None)
+        assert outcome.recipient is not None
+        self.assertEqual(outcome.recipient.failed, 2)
+        self.assertEqual(dict(outcome.recipient.failures), {})
+        (tally,) = outcome.hosts
+        self.assertEqual(tally.failed, 1)
+        failure = Failure(ResultType.VALIDATION_FAILURE, "dane-no-match")
+        self.assertEqual(dict(tally.failures), {failure: 1})
+
+    def test_nothingKnown(self) -> None:
+        """
+        While nothing is known about the recipient domain, nothing is told
+        about it.
+        """
+        account = Account()
+        account.count(None, failed=1)
+        account.saw(SessionRecord(starttls=STARTTLS.NOT_OFFERED), None)
+        outcome = account.outcome(EXAMPLE, None)
+        self.assertEqual((outcome.recipient, outcome.hosts), (None, ()))

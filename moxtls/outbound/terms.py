@@ -1,0 +1,73 @@
+# -*- test-case-name: tests.outbound.test_delivery -*-
+"""
+What deliveries straight to hosts are given, and on which terms they visit
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
+from moxtls.dns.answers import Kind
+from moxtls.interfaces import IPolicyCache, IResolver, ISessionObserver
+from moxtls.outbound.outcome import Tallying
+from moxtls.policy.require import Demands
+from moxtls.queue.values import Parcel
+from moxtls.smtp.session import Session
+from moxtls.smtp.values import TLSMode
+
+#: Opens a session with an IP address under the given terms.
+Dial = Callable[[str, "Terms"], Deferred[Session]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """
+    What a session with a host has to be like.
+
+    @ivar names: The first is said in SNI; the certificate may be for any.
+    """
+
+    tlsMode: TLSMode
+    names: tuple[str, ...]
+    demands: Demands
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    What a courier needs of the rest, shared by all its attempts.
+
+    @ivar families: In order of preference.
+    """
+
+    resolver: IResolver
+    policies: IPolicyCache
+    observer: ISessionObserver
+    dial: Dial
+    leave: Callable[[Session], None]
+    port: int
+    families: tuple[Kind, ...]
+    jitter: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """
+    Going to one host.
+
+    @ivar parcels: What to bring.
+    @ivar tallying: Where to count; C{None} for an address literal.
+    @ivar counted: Whether what is seen of TLS counts at all.
+    @ivar lenient: As in L{Progress.answered}.
+    """
+
+    host: str
+    terms: Terms
+    parcels: tuple[Parcel, ...]
+    tallying: Tallying | None
+    counted: bool = True
+    lenient: bool = False

@@ -1,0 +1,325 @@
+"""
+What tests of deliveries have in common: a DNS, a network and policies in
+memory, and somebody who writes down what is told about TLS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from moxtls.dns.answers import TLSA, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.interfaces import IPolicyCache, ISessionObserver
+from moxtls.outbound.delivery import DirectCourier, Surroundings, Terms
+from moxtls.outbound.dialer import Dialer
+from moxtls.outbound.hosts import FAMILIES
+from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
+from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.smtp.session import Session
+from moxtls.smtp.settings import Settings
+from moxtls.tlsrpt.results import PolicyTally, SessionOutcome
+from tests.certificates import Identity, good, root, trusting
+from tests.network import SMTP, Network
+from tests.smtp.scripted import Scripted
+
+EXAMPLE = Domain("example.com")
+MX = "mx.example.com"
+IP4 = "198.51.100.1"
+IP6 = "2001:db8:1::1"
+SECOND = "mx2.example.com"
+SECOND_IP = "198.51.100.2"
+USER = "user@example.com"
+MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
+GREETING = "220 mx.example.com ESMTP 4711"
+LINES = ("version: STSv1", "mode: of-tests", "max_age: 86400")
+MISMATCHING = TLSA(3, 1, 1, bytes(32))
+UNUSABLE = TLSA(1, 1, 1, bytes(32))
+
+TRUST = trusting(root())
+
+
+def matching(identity: Identity) -> TLSA:
+    """
+    A DANE-EE record for a certificate.
+    """
+    return TLSA(3, 1, 1, hashlib.sha256(identity.spki).digest())
+
+
+def policy(mode: Mode, *mx: str) -> STSPolicy:
+    """
+    For C{mx}, or for every host of these tests.
+    """
+    return STSPolicy(mode, 86400, mx or ("*.example.com",), LINES)
+
+
+def outdated(identity: Identity) -> SSL.Context:
+    """
+    For a server that knows nothing newer than TLS 1.1.
+    """
+    context = identity.context()
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    context.set_min_proto_version(SSL.TLS1_VERSION)
+    context.set_max_proto_version(SSL.TLS1_1_VERSION)
+    return context
+
+
+def demanding(identity: Identity) -> SSL.Context:
+    """
+    For a server that wants to see a certificate of ours, and says so when for
+    us the handshake is over (RFC 8446 4.4.2.4).
+    """
+    context = identity.context()
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_verify(
+        SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *args: True
+    )
+    return context
+
+
+@implementer(IPolicyCache)
+class FakePolicies:
+    """
+    @ivar lookup: What there is to say about any domain; an exception, or
+        C{None} to say nothing, ever.
+    @ivar asked: About whom.
+    """
+
+    def __init__(self) -> None:
+        self.lookup: STSLookup | Exception | None = STSLookup(EXAMPLE)
+        self.asked: list[Domain] = []
+
+    def get(self, domain: Domain) -> Deferred[STSLookup]:
+        self.asked.append(domain)
+        if self.lookup is None:
+            return Deferred()
+        if isinstance(self.lookup, Exception):
+            return fail(self.lookup)
+        return succeed(self.lookup)
+
+
+@implementer(ISessionObserver)
+class FakeObserver:
+    """
+    @ivar outcomes: What was told.
+    @ivar answer: What comes of it, instead of success.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: list[SessionOutcome] = []
+        self.answer: Callable[[], Deferred[None]] = lambda: succeed(None)
+
+    def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
+        self.outcomes.append(outcome)
+        return self.answer()
+
+
+class DeliveryCase(SynchronousTestCase):
+    """
+    C{example.com} has the host C{mx.example.com}, unless a test changes that.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        # For the dates in certificates.
+        self.clock.rightNow = time.time()
+        self.network = Network(self.clock)
+        self.resolver = MemoryResolver(
+            {
+                ("example.com", Kind.MX): [f"10 {MX}"],
+                (MX, Kind.A): [IP4],
+                (SECOND, Kind.A): [SECOND_IP],
+            }
+        )
+        self.policies = FakePolicies()
+        self.observer = FakeObserver()
+        self.dialer = Dialer(self.clock, self.network.endpoint)
+        self.left: list[Session] = []
+        self.terms: list[Terms] = []
+        self.surroundings = Surroundings(
+            self.resolver,
+            self.policies,
+            self.observer,
+            self.dial,
+            self.leave,
+            SMTP,
+            FAMILIES,
+            lambda: 0.5,
+        )
+
+    def dial(self, ip: str, terms: Terms) -> Deferred[Session]:
+        self.terms.append(terms)
+        asked = terms.demands
+        settings = Settings(
+            "us.example",
+            TRUST,
+            terms.tlsMode,
+            terms.names,
+            asked.enforcePKIX,
+            asked.dane,
+            asked.ignoreVerifyErrors,
+        )
+        return self.dialer.dial(ip, SMTP, settings)
+
+    def leave(self, session: Session) -> None:
+        self.left.append(session)
+        self.dialer.leave(session)
+
+    # --- the world -----------------------------------------------------------
+
+    def secondHost(self) -> None:
+        """
+        Let there be another host, after the first.
+        """
+        self.resolver.put("example.com", Kind.MX, f"10 {MX}", f"20 {SECOND}")
+
+    def secure(self, *records: TLSA) -> None:
+        """
+        Sign all zones, and have TLSA records for C{mx.example.com}.
+        """
+        self.resolver.trust(".")
+        self.resolver.put(f"_25._tcp.{MX}", Kind.TLSA, *records)
+
+    def publish(self, mode: Mode, *mx: str) -> None:
+        """
+        Have an MTA-STS policy.
+        """
+        self.policies.lookup = STSLookup(EXAMPLE, policy(mode, *mx))
+
+    def server(self, context: SSL.Context | None = None, **script: object) -> Scripted:
+        """
+        A server that nobody can reach yet.
+
+        @param script: As of L{Scripted}.
+        """
+        script.setdefault("greeting", GREETING)
+        return Scripted(context, **script)  # type: ignore[arg-type]
+
+    def serve(
+        self,
+        context: SSL.Context | None = None,
+        *others: IProtocol,
+        ip: str = IP4,
+        **script: object,
+    ) -> Scripted:
+        """
+        Put a server at C{mx.example.com}, which C{others} follow if there are
+        more connections.
+        """
+        server = self.server(context, **script)
+        self.network.serve(ip, server, *others)
+        return server
+
+    def goodContext(self) -> SSL.Context:
+        return good(MX).context()
+
+    # --- mail -------------------------------------------------------------------
+
+    def parcel(self, *recipients: str, messageID: str = "m1") -> Parcel:
+        path = Path(self.mktemp())
+        path.write_bytes(MESSAGE)
+        return Parcel(
+            messageID, "us@us.example", recipients or (USER,), path, len(MESSAGE)
+        )
+
+    def batch(self, *parcels: Parcel, **choices: object) -> Batch:
+        choices.setdefault("destination", "example.com")
+        return Batch(parcels=parcels or (self.parcel(),), **choices)  # type: ignore[arg-type]
+
+    def deliver(self, *parcels: Parcel, **choices: object) -> tuple[Result, ...]:
+        """
+        Make an attempt that comes to its end without waiting.
+        """
+        attempt = self.attempt(*parcels, **choices)
+        results = self.successResultOf(attempt)
+        self.assertTidy()
+        return results
+
+    def attempt(
+        self, *parcels: Parcel, **choices: object
+    ) -> Deferred[tuple[Result, ...]]:
+        """
+        Begin one.
+        """
+        courier = DirectCourier(self.surroundings)
+        attempt = courier.deliver(self.batch(*parcels, **choices))
+        self.network.flush()
+        return attempt
+
+    def assertTidy(self) -> None:
+        """
+        No connection is left, and nothing is waited for.
+        """
+        self.network.flush()
+        self.assertEqual(self.network.open, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def assertEndings(
+        self, results: tuple[Result, ...], *endings: tuple[str, Ending, str]
+    ) -> None:
+        """
+        @param endings: Recipient, ending, status.
+        """
+        self.assertEqual(
+            sorted((each.recipient, each.ending.name, each.status) for each in results),
+            sorted((who, ending.name, status) for who, ending, status in endings),
+        )
+
+    def assertDelivered(self, results: tuple[Result, ...]) -> None:
+        """
+        All recipients have it.
+        """
+        self.assertTrue(results)
+        self.assertEqual({each.ending for each in results}, {Ending.DELIVERED})
+
+    def assertDelayed(self, results: tuple[Result, ...], status: str) -> None:
+        """
+        The one recipient has to wait, for a reason.
+        """
+        (result,) = results
+        self.assertEqual((result.ending, result.status), (Ending.TEMPORARY, status))
+
+    # --- what was told about TLS ----------------------------------------------------
+
+    @property
+    def outcome(self) -> SessionOutcome:
+        """
+        The only one.
+        """
+        (outcome,) = self.observer.outcomes
+        return outcome
+
+    @property
+    def recipient(self) -> PolicyTally:
+        recipient = self.outcome.recipient
+        assert recipient is not None
+        return recipient
+
+    @property
+    def host(self) -> PolicyTally:
+        """
+        Of the only host.
+        """
+        (host,) = self.outcome.hosts
+        return host
+
+
+def counted(tally: PolicyTally) -> tuple[str, int, int, Counter[tuple[str, str]]]:
+    """
+    Policy, successes, failures, and the details by type and reason.
+    """
+    details: Counter[tuple[str, str]] = Counter()
+    for failure, count in tally.failures.items():
+        details[str(failure.resultType), failure.reasonCode] += count
+    return str(tally.policy.type), tally.succeeded, tally.failed, details

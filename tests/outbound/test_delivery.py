@@ -1,0 +1,791 @@
+"""
+Tests for L{moxtls.outbound.delivery} and L{moxtls.outbound.carry}: where mail
+goes, and what becomes of it.  What is told about TLS is in
+C{test_delivery_tls}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from zope.interface.verify import verifyObject
+
+from moxtls.dns.answers import Kind
+from moxtls.interfaces import ICourier, IPolicyCache, ISessionObserver
+from moxtls.outbound.delivery import DirectCourier
+from moxtls.policy.mtasts import Mode
+from moxtls.queue.values import Ending, Result
+from moxtls.smtp.values import Reply
+from tests.certificates import good, selfSigned
+from tests.network import Postbox
+from tests.outbound.deliveries import (
+    IP4,
+    IP6,
+    MESSAGE,
+    MX,
+    SECOND,
+    SECOND_IP,
+    UNUSABLE,
+    USER,
+    DeliveryCase,
+    matching,
+)
+
+OTHER = "other@example.com"
+
+
+class NextHopTests(DeliveryCase):
+    """
+    Tests for which hosts are asked, and in which order.
+    """
+
+    def test_interfaces(self) -> None:
+        """
+        What these tests are made of keeps to the interfaces.
+        """
+        verifyObject(ICourier, DirectCourier(self.surroundings))
+        verifyObject(IPolicyCache, self.policies)
+        verifyObject(ISessionObserver, self.observer)
+
+    def test_ownServer(self) -> None:
+        """
+        From the courier to the project's own server, over TLS, whole.
+        """
+        postbox = Postbox()
+        self.network.answer(IP4, postbox.server(self.clock, self.goodContext(), MX))
+        (result,) = self.deliver()
+        self.assertEqual(
+            result,
+            Result("m1", USER, Ending.DELIVERED, "2.0.0", 250, "250 2.0.0 taken", MX),
+        )
+        ((incoming, message),) = postbox.received
+        self.assertEqual(
+            (incoming.sender, incoming.recipients, message),
+            ("us@us.example", (USER,), MESSAGE),
+        )
+        self.assertEqual((self.recipient.succeeded, self.host.succeeded), (1, 1))
+
+    def test_order(self) -> None:
+        """
+        RFC 5321 5.1: the host with the lowest preference first; the next one
+        if it can't be reached.
+        """
+        self.resolver.put("example.com", Kind.MX, f"20 {SECOND}", f"10 {MX}")
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver())
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+        self.assertEqual(second.messages, [MESSAGE])
+
+    def test_first(self) -> None:
+        """
+        Nobody else is asked if the first host took everything.
+        """
+        self.secondHost()
+        self.serve()
+        self.assertDelivered(self.deliver())
+        self.assertEqual(self.network.dialed, [IP4])
+
+    def test_noMX(self) -> None:
+        """
+        RFC 5321 5.1: without MX records the domain is its own host.
+        """
+        self.resolver.put("example.com", Kind.MX)
+        self.resolver.put("example.com", Kind.A, IP4)
+        self.serve()
+        (result,) = self.deliver()
+        self.assertEqual(result.host, "example.com")
+        self.assertIs(result.ending, Ending.DELIVERED)
+
+    def test_nullMX(self) -> None:
+        """
+        RFC 7505 3: who has a null MX gets no mail, and there is nothing to
+        say about TLS, nor to ask about MTA-STS.
+        """
+        self.resolver.put("example.com", Kind.MX, "0 .")
+        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.1.10"))
+        self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
+        self.assertEqual(self.policies.asked, [])
+
+    def test_noDomain(self) -> None:
+        """
+        RFC 5321 5.1: a domain that doesn't exist is a permanent failure.
+        """
+        results = self.deliver(destination="nowhere.example")
+        self.assertEndings(results, (USER, Ending.PERMANENT, "5.1.2"))
+        self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
+
+    def test_lookupFailed(self) -> None:
+        """
+        A DNS that doesn't answer is a temporary failure.
+        """
+        self.resolver.fail("example.com", Kind.MX)
+        self.assertDelayed(self.deliver(), "4.4.3")
+        self.assertEqual(self.outcome.recipient, None)
+
+    def test_notADomain(self) -> None:
+        """
+        What can't be a domain isn't looked up, nor attempted again.
+        """
+        results = self.deliver(destination="no domain")
+        self.assertEndings(results, (USER, Ending.PERMANENT, "5.1.2"))
+        self.assertEqual(self.resolver.asked, [])
+        self.assertEqual(self.observer.outcomes, [])
+
+    def test_hostAddresses(self) -> None:
+        """
+        A host without an address, and one whose lookup fails, are passed
+        over; if there is no other, the mail has to wait.
+        """
+        self.resolver.put(MX, Kind.A)
+        self.assertDelayed(self.deliver(), "4.4.4")
+        self.resolver.fail(MX, Kind.A)
+        self.resolver.fail(MX, Kind.AAAA)
+        self.assertDelayed(self.deliver(), "4.4.3")
+        self.secondHost()
+        self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver())
+
+    def test_literal(self) -> None:
+        """
+        RFC 5321 4.1.3: an address literal is where the mail goes; nothing is
+        looked up, and no TLS outcome recorded, for nobody can ask for one.
+        """
+        self.serve(self.goodContext())
+        for literal in (f"[{IP4}]", f"[IPv6:{IP6}]"):
+            self.serve(self.goodContext(), ip=literal[1:-1].removeprefix("IPv6:"))
+            (result,) = self.deliver(destination=literal)
+            self.assertEqual((result.ending, result.host), (Ending.DELIVERED, literal))
+        self.assertEqual(self.network.dialed, [IP4, IP6])
+        self.assertEqual(self.resolver.asked, [])
+        self.assertEqual(self.policies.asked, [])
+        self.assertEqual(self.observer.outcomes, [])
+
+
+class AddressTests(DeliveryCase):
+    """
+    Tests for which address of a host is dialed.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver.put(MX, Kind.AAAA, IP6)
+
+    def test_alternate(self) -> None:
+        """
+        IPv6 comes first in the first attempt, IPv4 in the second.
+        """
+        for attempt, ips in ((1, [IP6, IP4]), (2, [IP4, IP6]), (3, [IP6, IP4])):
+            self.network.dialed.clear()
+            self.assertDelayed(self.deliver(attempt=attempt), "4.4.1")
+            self.assertEqual(self.network.dialed, ips)
+
+    def test_oneFamily(self) -> None:
+        """
+        Only the families we have are looked up.
+        """
+        self.surroundings = replace(self.surroundings, families=(Kind.A,))
+        for attempt in (1, 2):
+            self.deliver(attempt=attempt)
+        self.assertEqual(self.network.dialed, [IP4, IP4])
+        self.assertNotIn((MX, Kind.AAAA), self.resolver.asked)
+
+    def test_next(self) -> None:
+        """
+        The next address is dialed if nobody is at the first.
+        """
+        self.serve(ip=IP4)
+        self.assertDelivered(self.deliver())
+        self.assertEqual(self.network.dialed, [IP6, IP4])
+
+    def test_many(self) -> None:
+        """
+        A host with many addresses doesn't keep the next host, or the other
+        family, from its turn (RFC 5321 5.1: at least two are tried).
+        """
+        self.secondHost()
+        self.resolver.put(MX, Kind.AAAA, *(f"2001:db8::{each}" for each in range(9)))
+        self.assertDelayed(self.deliver(), "4.4.1")
+        self.assertEqual(
+            self.network.dialed, ["2001:db8::", "2001:db8::1", IP4, SECOND_IP]
+        )
+
+    def test_silence(self) -> None:
+        """
+        An address that doesn't answer is given up after a while.
+        """
+        self.network.silence(IP6)
+        self.serve(ip=IP4)
+        attempt = self.attempt()
+        self.assertNoResult(attempt)
+        self.clock.advance(30)
+        self.network.flush()
+        self.assertDelivered(self.successResultOf(attempt))
+
+    def test_lenient(self) -> None:
+        """
+        In the first attempt to a host with both families, a refusal for
+        reasons of policy (5.7) may be due to the family: it is temporary.
+        """
+        no = {"MAIL": "550 5.7.1 not from you"}
+        self.serve(ip=IP6, replies=no)
+        self.assertDelayed(self.deliver(), "4.7.1")
+        self.serve(ip=IP4, replies=no)
+        self.assertEndings(self.deliver(attempt=2), (USER, Ending.PERMANENT, "5.7.1"))
+
+    def test_lenientAtFirst(self) -> None:
+        """
+        The same for hosts that refuse before they know what it is about.
+        """
+        self.serve(ip=IP6, greeting="554 go away")
+        self.assertDelayed(self.deliver(), "4.0.0")
+        self.serve(ip=IP4, greeting="554 go away")
+        self.assertEndings(self.deliver(attempt=2), (USER, Ending.PERMANENT, "5.0.0"))
+
+    def test_notLenient(self) -> None:
+        """
+        Other refusals are final at once, and so is every refusal of a host
+        with one family.
+        """
+        self.serve(ip=IP6, replies={"RCPT": "550 5.1.1 who?"})
+        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.1.1"))
+        self.resolver.put(MX, Kind.AAAA)
+        self.serve(ip=IP4, replies={"RCPT": "550 5.7.1 no"})
+        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.7.1"))
+
+    def test_lenientWhenLost(self) -> None:
+        """
+        It also holds for recipients that were answered before the connection
+        was lost.
+        """
+        replies = {"RCPT": ["550 5.7.1 no", "250 ok"], "DATA": ""}
+        self.serve(ip=IP6, extensions=(), replies=replies)
+        attempt = self.attempt(self.parcel(USER, OTHER))
+        self.network.calls[0].hangUp()
+        self.network.flush()
+        self.assertEndings(
+            self.successResultOf(attempt),
+            (USER, Ending.TEMPORARY, "4.7.1"),
+            (OTHER, Ending.TEMPORARY, "4.4.2"),
+        )
+
+
+class HostTests(DeliveryCase):
+    """
+    Tests for what hosts say to recipients and sessions.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secondHost()
+
+    def test_perRecipient(self) -> None:
+        """
+        Each recipient has a result of its own (RFC 5321 4.2.5, 6.1).
+        """
+        postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
+        self.network.answer(IP4, postbox.server(self.clock, None))
+        results = self.deliver(self.parcel(USER, OTHER))
+        self.assertEndings(
+            results,
+            (USER, Ending.DELIVERED, "2.0.0"),
+            (OTHER, Ending.PERMANENT, "5.1.1"),
+        )
+        self.assertEqual(self.network.dialed, [IP4])
+
+    def test_forNow(self) -> None:
+        """
+        RFC 5321 5.1: until a delivery attempt succeeds.  Who is refused for
+        now may be taken by the next host; who has it isn't sent it again.
+        """
+        first = self.serve(replies={"RCPT": ["450 4.2.1 full", "250 ok"]})
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver(self.parcel(USER, OTHER)))
+        self.assertIn(f"RCPT TO:<{USER}>", first.commands)
+        self.assertIn(f"RCPT TO:<{USER}>", second.commands)
+        self.assertNotIn(f"RCPT TO:<{OTHER}>", second.commands)
+
+    def test_forNowEverywhere(self) -> None:
+        """
+        If no other host knows better, what was said to the recipient counts.
+        """
+        self.serve(replies={"RCPT": "450 4.2.1 full"})
+        (result,) = self.deliver()
+        self.assertEqual(
+            result,
+            Result("m1", USER, Ending.TEMPORARY, "4.2.1", 450, "450 4.2.1 full", MX),
+        )
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+
+    def test_forGood(self) -> None:
+        """
+        A permanent refusal is final: no other host is asked.
+        """
+        for verb in ("MAIL", "RCPT", "DATA", "END"):
+            self.serve(replies={verb: "554 5.6.0 never"})
+            self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.6.0"))
+        self.assertEqual(self.network.dialed, [IP4] * 4)
+
+    def test_unwelcome(self) -> None:
+        """
+        A host that takes nothing from anybody leaves it to the next; only if
+        all of them are so is it permanent.
+        """
+        self.serve(greeting="554 no SMTP service here")
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver())
+        self.assertEqual(second.messages, [MESSAGE])
+        self.serve(greeting="554 no SMTP service here")
+        self.assertDelayed(self.deliver(), "4.4.1")
+        self.serve(greeting="554 no SMTP service here")
+        self.serve(ip=SECOND_IP, greeting="521 no mail")
+        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.0.0"))
+
+    def test_words(self) -> None:
+        """
+        Of a stranger's words no more is kept than people read.
+        """
+        self.serve(replies={"RCPT": "\n".join(["550 " + "x" * 900] * 50)})
+        (result,) = self.deliver()
+        self.assertEqual(len(result.text), 1000)
+        self.serve(greeting="\n".join(["554 " + "x" * 900] * 50))
+        self.serve(ip=SECOND_IP, greeting="\n".join(["554 " + "x" * 900] * 50))
+        (result,) = self.deliver()
+        self.assertEqual(len(result.text), 1000)
+
+    def test_nonsense(self) -> None:
+        """
+        Who doesn't speak SMTP is passed over.
+        """
+        self.serve(greeting="hello")
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver())
+        self.assertEqual(second.messages, [MESSAGE])
+
+    def test_yesToWhat(self) -> None:
+        """
+        A reply that says yes, but not to what was asked, takes nothing.
+        """
+        self.serve(replies={"MAIL": "354 go on"})
+        self.serve(ip=SECOND_IP, replies={"MAIL": "354 go on"})
+        self.assertDelayed(self.deliver(), "4.5.0")
+
+
+class ParcelTests(DeliveryCase):
+    """
+    Tests for several messages in one attempt.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secondHost()
+        self.parcels = tuple(
+            self.parcel(f"u{each}@example.com", messageID=f"m{each}")
+            for each in range(3)
+        )
+
+    def who(self, results: tuple[Result, ...], ending: Ending) -> list[str]:
+        return sorted(each.messageID for each in results if each.ending is ending)
+
+    def test_oneConnection(self) -> None:
+        """
+        They go out in one connection, which counts as one session.
+        """
+        server = self.serve(self.goodContext())
+        self.assertDelivered(self.deliver(*self.parcels))
+        self.assertEqual(len(server.messages), 3)
+        self.assertEqual((self.host.succeeded, self.recipient.succeeded), (1, 1))
+
+    def lostInSecond(self) -> Deferred[tuple[Result, ...]]:
+        """
+        A connection that is lost when the first message was taken, and the
+        second one waits for an answer.
+        """
+        first = self.serve(extensions=(), replies={"END": ["250 ok", ""]})
+        attempt = self.attempt(*self.parcels)
+        self.assertEqual(len(first.messages), 2)
+        self.network.calls[0].hangUp()
+        self.network.flush()
+        return attempt
+
+    def test_lost(self) -> None:
+        """
+        If the connection is lost in the second transaction, the first stays
+        delivered, and the rest tries the next host.
+        """
+        second = self.serve(ip=SECOND_IP)
+        results = self.successResultOf(self.lostInSecond())
+        self.assertDelivered(results)
+        self.assertEqual(
+            [(each.messageID, each.host) for each in results],
+            [("m0", MX), ("m1", SECOND), ("m2", SECOND)],
+        )
+        self.assertEqual(len(second.messages), 2)
+
+    def test_lostForNow(self) -> None:
+        """
+        Without another host, the rest has to wait.
+        """
+        results = self.successResultOf(self.lostInSecond())
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
+        self.assertEqual(self.who(results, Ending.TEMPORARY), ["m1", "m2"])
+
+    def test_limited(self) -> None:
+        """
+        RFC 9422 MAILMAX: when a host takes no more messages in a connection,
+        it is given another one, rather than leave the rest for later.
+        """
+        postbox = Postbox()
+        build = postbox.server(self.clock, self.goodContext(), transactions=1)
+        self.network.answer(IP4, build)
+        results = self.deliver(*self.parcels)
+        self.assertDelivered(results)
+        self.assertEqual(len(postbox.received), 3)
+        self.assertEqual(self.network.dialed, [IP4] * 3)
+        self.assertEqual(self.recipient.succeeded, 3)
+
+    def test_limitedAndRefused(self) -> None:
+        """
+        In another connection, nobody is asked about who had an answer.
+        """
+        postbox = Postbox({"u0@example.com": Reply(450, "4.2.1", "full")})
+        build = postbox.server(self.clock, None, transactions=1)
+        self.network.answer(IP4, build)
+        results = self.deliver(*self.parcels)
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.network.dialed, [IP4] * 3 + [SECOND_IP])
+
+    def test_closing(self) -> None:
+        """
+        RFC 5321 3.8: a host that says 421 has enough for now; the rest goes
+        to the next one, in no new connection to this one.
+        """
+        first = self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver(*self.parcels))
+        self.assertEqual((len(first.messages), len(second.messages)), (1, 2))
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+
+    def test_closingForNow(self) -> None:
+        """
+        If there is no other host, that is what is said to all of them.
+        """
+        self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
+        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        results = self.deliver(*self.parcels)
+        self.assertEqual(
+            [(each.status, each.code) for each in results],
+            [("2.0.0", 250), ("4.7.0", 421), ("4.7.0", 421)],
+        )
+
+    def test_unreadable(self) -> None:
+        """
+        A message that we can't read has to wait; the others go on, and what
+        was delivered is known to be.
+        """
+        server = self.serve()
+        lost = replace(self.parcels[1], path=Path(self.mktemp()))
+        results = self.deliver(self.parcels[0], lost, self.parcels[2])
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0", "m2"])
+        (result,) = [each for each in results if each.messageID == "m1"]
+        self.assertEqual(
+            (result.ending, result.status, result.text),
+            (
+                Ending.TEMPORARY,
+                "4.3.0",
+                "the message can't be read: No such file or directory",
+            ),
+        )
+        self.assertEqual(len(server.messages), 2)
+        self.assertEqual(self.network.dialed, [IP4])
+
+    def test_unreadableMidway(self) -> None:
+        """
+        The same if that turns out when the message has begun, so that the
+        connection has to go.
+        """
+        self.serve(None, self.server())
+        broken = replace(self.parcels[0], path=Path("/proc/self/mem"))
+        results = self.deliver(broken, *self.parcels[1:])
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.network.dialed, [IP4, IP4])
+
+
+class CancellationTests(DeliveryCase):
+    """
+    Tests for attempts that are broken off.
+    """
+
+    def broken(self, attempt: Deferred[tuple[Result, ...]]) -> None:
+        """
+        Break off an attempt that has come to nothing yet.
+        """
+        self.assertNoResult(attempt)
+        attempt.cancel()
+        self.failureResultOf(attempt, CancelledError)
+        self.assertEqual(self.observer.outcomes, [])
+        self.assertTidy()
+
+    def test_lookups(self) -> None:
+        """
+        While something is looked up.
+        """
+        self.secure()
+        for name, kind in (
+            ("example.com", Kind.MX),
+            (MX, Kind.A),
+            (MX, Kind.AAAA),
+            (f"_25._tcp.{MX}", Kind.TLSA),
+        ):
+            self.resolver.hang(name, kind)
+            self.broken(self.attempt())
+            self.resolver.release(name, kind)
+        self.policies.lookup = None
+        self.broken(self.attempt())
+        self.assertEqual(self.network.dialed, [])
+
+    def test_connecting(self) -> None:
+        """
+        While a connection is made.
+        """
+        self.network.silence(IP4)
+        self.broken(self.attempt())
+
+    def test_session(self) -> None:
+        """
+        In every step of a session, which is then aborted.
+        """
+        for verb in ("EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"):
+            self.serve(self.goodContext(), extensions=(), replies={verb: ""})
+            self.broken(self.attempt())
+            self.serve(extensions=(), replies={verb: ""}, greeting="")
+            self.broken(self.attempt())
+        self.assertEqual(len(self.network.calls), 12)
+
+    def test_handshake(self) -> None:
+        """
+        While the other side has its part of a handshake to do.
+        """
+        self.serve(behindStartTLS=b"", extensions=("STARTTLS",))
+        self.broken(self.attempt())
+
+    def test_fallback(self) -> None:
+        """
+        While it is in plaintext after TLS failed.
+        """
+        self.serve(
+            None,
+            self.server(replies={"MAIL": ""}, extensions=()),
+            extensions=("STARTTLS",),
+            replies={"STARTTLS": "454 no"},
+        )
+        self.broken(self.attempt())
+        self.assertEqual(len(self.network.dialed), 2)
+
+    def test_partly(self) -> None:
+        """
+        What hosts took before stays delivered, so that it isn't sent again;
+        nothing is said about the rest, nor about TLS.
+        """
+        self.serve(replies={"END": ["250 ok", ""]})
+        other = self.parcel(OTHER, messageID="m2")
+        attempt = self.attempt(self.parcel(), other)
+        attempt.cancel()
+        (result,) = self.successResultOf(attempt)
+        self.assertEqual((result.messageID, result.ending), ("m1", Ending.DELIVERED))
+        self.assertEqual(self.observer.outcomes, [])
+        self.assertTidy()
+
+    def test_recording(self) -> None:
+        """
+        The mail is delivered, also if we don't wait for that to be recorded.
+        """
+        self.serve()
+        self.observer.answer = lambda: Deferred()
+        attempt = self.attempt()
+        self.assertNoResult(attempt)
+        attempt.cancel()
+        self.assertDelivered(self.successResultOf(attempt))
+        self.assertTidy()
+
+
+class TroubleTests(DeliveryCase):
+    """
+    Tests for what of ours can fail.
+    """
+
+    def test_observer(self) -> None:
+        """
+        Mail is delivered all the same if its TLS outcome can't be recorded;
+        that is logged.
+        """
+        for failing in (lambda: fail(OSError("disk")), raising):
+            self.serve()
+            self.observer.answer = failing
+            self.assertDelivered(self.deliver())
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(len(self.observer.outcomes), 2)
+
+    def test_policies(self) -> None:
+        """
+        If policies can't be had for a reason of ours, the mail waits, and
+        nothing is known.
+        """
+        self.policies.lookup = OSError("disk")
+        self.assertDelayed(self.deliver(), "4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
+
+    def test_midway(self) -> None:
+        """
+        What hosts said before one of our own mistakes holds, and what was
+        seen of TLS is recorded.
+        """
+        self.secondHost()
+        self.serve(self.goodContext(), replies={"RCPT": ["250 ok", "450 4.2.1 full"]})
+        dial = self.surroundings.dial
+        self.surroundings = replace(
+            self.surroundings,
+            dial=lambda ip, terms: (
+                dial(ip, terms) if ip == IP4 else fail(RuntimeError("oops"))
+            ),
+        )
+        results = self.deliver(self.parcel(USER, OTHER))
+        self.assertEndings(
+            results,
+            (USER, Ending.DELIVERED, "2.0.0"),
+            (OTHER, Ending.TEMPORARY, "4.2.1"),
+        )
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.recipient.succeeded, 1)
+
+    def test_left(self) -> None:
+        """
+        Each session that was opened is left, however it went.
+        """
+        scripts: list[dict[str, str]] = [
+            {},
+            {"MAIL": "550 no"},
+            {"RCPT": "450 later"},
+            {"DATA": "421 going down"},
+            {"END": "999 nonsense"},
+        ]
+        for replies in scripts:
+            self.serve(replies=replies)
+            self.deliver()
+        self.assertEqual(len(self.left), len(scripts))
+
+    def test_slowGoodbye(self) -> None:
+        """
+        Results don't wait for a host to say goodbye.
+        """
+        self.serve(replies={"QUIT": ""})
+        self.assertDelivered(self.successResultOf(self.attempt()))
+        self.assertEqual(len(self.network.open), 1)
+        self.clock.advance(5)
+        self.assertTidy()
+
+
+def raising() -> Deferred[None]:
+    raise OSError("disk")
+
+
+class RequireTLSTests(DeliveryCase):
+    """
+    Tests for REQUIRETLS (RFC 8689).
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secondHost()
+
+    def refused(self) -> None:
+        """
+        It is given up at once.
+        """
+        results = self.deliver(requireTLS=True)
+        self.assertEndings(results, (USER, Ending.PERMANENT, "5.7.30"))
+
+    def test_noPolicy(self) -> None:
+        """
+        RFC 8689 4.2.1: without DANE or an MTA-STS policy that is enforced,
+        nobody is even dialed.
+        """
+        self.refused()
+        self.publish(Mode.TESTING)
+        self.refused()
+        self.assertEqual(self.network.dialed, [])
+        for outcome in self.observer.outcomes:
+            assert outcome.recipient is not None
+            tallies = (*outcome.hosts, outcome.recipient)
+            self.assertEqual({each.failed for each in tallies}, {0})
+
+    def test_unusable(self) -> None:
+        """
+        TLSA records that nobody can use authenticate nobody.
+        """
+        self.secure(UNUSABLE)
+        self.refused()
+        self.assertEqual(self.network.dialed, [])
+
+    def test_passedOn(self) -> None:
+        """
+        With a policy that is enforced, or usable TLSA records, a host that
+        knows REQUIRETLS gets the mail, and is told (RFC 8689 4.2).
+        """
+        self.publish(Mode.ENFORCE)
+        server = self.serve(self.goodContext())
+        self.assertDelivered(self.deliver(requireTLS=True))
+        self.assertIn("REQUIRETLS", server.commands[4])
+        self.publish(Mode.NONE)
+        identity = selfSigned(MX)
+        self.secure(matching(identity))
+        server = self.serve(identity.context())
+        self.assertDelivered(self.deliver(requireTLS=True))
+        self.assertIn("REQUIRETLS", server.commands[4])
+
+    def test_nextHost(self) -> None:
+        """
+        RFC 8689 4.2.1: a host that doesn't know REQUIRETLS is passed over.
+        """
+        self.publish(Mode.ENFORCE)
+        first = self.serve(self.goodContext(), extensions=())
+        second = self.serve(good(SECOND).context(), ip=SECOND_IP)
+        self.assertDelivered(self.deliver(requireTLS=True))
+        self.assertEqual((first.messages, second.messages), ([], [MESSAGE]))
+        self.assertNotIn("MAIL", b" ".join(first.heard.split()).decode())
+
+    def test_allUnable(self) -> None:
+        """
+        If no host knows it, it is given up at once.  TLS went well.
+        """
+        self.publish(Mode.ENFORCE)
+        self.serve(self.goodContext(), extensions=())
+        self.serve(good(SECOND).context(), ip=SECOND_IP, extensions=())
+        self.refused()
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+        self.assertEqual((self.recipient.succeeded, self.recipient.failed), (2, 0))
+
+    def test_someUnable(self) -> None:
+        """
+        If a host couldn't be asked, it may know REQUIRETLS the next time.
+        """
+        self.publish(Mode.ENFORCE)
+        self.serve(self.goodContext(), extensions=())
+        self.assertDelayed(self.deliver(requireTLS=True), "4.4.1")
+        self.serve(good(SECOND).context(), ip=SECOND_IP, extensions=())
+        self.network.silence(IP4)
+        attempt = self.attempt(requireTLS=True)
+        self.clock.advance(30)
+        self.network.flush()
+        self.assertDelayed(self.successResultOf(attempt), "4.4.1")
+
+    def test_noFallback(self) -> None:
+        """
+        If TLS fails, there is no plaintext, ever.
+        """
+        self.publish(Mode.ENFORCE)
+        self.serve(selfSigned(MX).context(), self.server())
+        self.assertDelayed(self.deliver(requireTLS=True), "4.4.1")
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
