@@ -173,8 +173,8 @@ class StoredResult:
     @ivar isHost: Whether C{policyDomain} is that of an MX host.
     @ivar toldRecipient: The report to the recipient domain is settled.
     @ivar toldHost: The report to the host is settled.
-    @ivar toldDestinations: Where the recipient domain's report went, if one
-        was made: a host with the same C{rua} isn't told twice.
+    @ivar toldDestinations: Where the first of the two reports went, if one
+        was made: who has the same C{rua} isn't told twice.
     """
 
     day: date

@@ -364,9 +364,9 @@ class MemoryOutcomeStore:
             return fail(error)
         rows = self._untold(subject.phase, subject.day, subject.domain)
         for _, row in rows:
+            row.toldDestinations = tuple(sorted(set(destinations)))
             if subject.phase == 0:
                 row.toldRecipient = True
-                row.toldDestinations = tuple(sorted(set(destinations)))
             else:
                 row.toldHost = True
         self._forget(

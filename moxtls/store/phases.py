@@ -104,6 +104,6 @@ PHASES = (
         _r.policy_domain,
         and_(not_(_r.told_host), not_(_isOwn)),
         and_(_r.send_report),
-        {"told_host": True},
+        {"told_host": True, "told_destinations": bindparam("to")},
     ),
 )

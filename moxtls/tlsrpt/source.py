@@ -101,13 +101,14 @@ class TLSReportSource:
         wanted = await self._destinations(subject)
         if isinstance(wanted, NoReport):
             return wanted
-        results = await self._results(subject)
-        tallies = talliesFor(subject, results, wanted)
+        results = untold(subject, await self._results(subject))
+        addressees = newTo(results, wanted)
+        tallies = talliesFor(subject, results, addressees)
         if not tallies:
             return _nothing(subject, "nothing that isn't told already")
         if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
             return _nothing(subject, "nothing went wrong")
-        return composeDraft(subject, submitter, wanted, tallies)
+        return composeDraft(subject, submitter, addressees, tallies)
 
     async def _destinations(self, subject: Subject) -> tuple[str, ...] | NoReport:
         answer = await self._resolver.lookup(recordName(subject.domain), Kind.TXT)
@@ -128,6 +129,32 @@ class TLSReportSource:
         return self._store.results(subject.day, policyDomain=subject.domain)
 
 
+def untold(subject: Subject, results: Iterable[StoredResult]) -> list[StoredResult]:
+    """
+    Those of C{results} that C{subject} has had no report on.
+    """
+    if subject.phase == 0:
+        return [each for each in results if not each.toldRecipient]
+    return [
+        each
+        for each in results
+        if not each.toldHost and each.recipientDomain != subject.domain
+    ]
+
+
+def newTo(
+    results: Sequence[StoredResult], destinations: Iterable[str]
+) -> tuple[str, ...]:
+    """
+    Those of C{destinations} to which something in C{results} is new.
+    """
+    return tuple(
+        to
+        for to in destinations
+        if any(to not in each.toldDestinations for each in results)
+    )
+
+
 def talliesFor(
     subject: Subject, results: Iterable[StoredResult], destinations: Collection[str]
 ) -> list[PolicyTally]:
@@ -135,21 +162,20 @@ def talliesFor(
     What a report on C{subject} to C{destinations} says.
 
     A recipient domain is told about itself and all its hosts.  A host is told
-    about the recipient domains whose mail it takes, except for those whose
-    own report went to wherever this one would.
+    about the recipient domains whose mail it takes.  Whoever of the two comes
+    second isn't told what went in the other's report to wherever this one
+    would: mostly the host, but a recipient domain whose record couldn't be
+    looked up may be later.
 
     @param destinations: In canonical form.
     """
+    new = (
+        each for each in results if not set(destinations) <= set(each.toldDestinations)
+    )
     if subject.phase == 0:
-        untold = (result for result in results if not result.toldRecipient)
-        return mergeTallies(tally for each in untold for tally in each.tallies)
+        return mergeTallies(tally for each in new for tally in each.tallies)
     return mergeTallies(
-        _aboutRecipient(result, tally)
-        for result in results
-        if result.recipientDomain != subject.domain
-        and not result.toldHost
-        and not set(destinations) <= set(result.toldDestinations)
-        for tally in result.tallies
+        _aboutRecipient(each, tally) for each in new for tally in each.tallies
     )
 
 

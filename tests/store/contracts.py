@@ -374,13 +374,15 @@ class OutcomeContract(Contract):
 
     def test_settleHost(self) -> None:
         """
-        A host's results go once both sides are told, whichever is first.
+        A host's results go once both sides are told, whichever is first; the
+        second can see where the report of the first went.
         """
         self.record(bad(ORG), bad(NET))
         self.settle(0, ORG)
-        self.settle(1, MX)
+        self.settle(1, MX, destinations=("mailto:b@example.com",))
         (waiting,) = self.results(policyDomain=MX)
         self.assertEqual((waiting.recipientDomain, waiting.toldHost), (NET, True))
+        self.assertEqual(waiting.toldDestinations, ("mailto:b@example.com",))
         self.assertEqual(self.subjects(1), ())
         self.settle(0, NET)
         self.assertEqual(self.results(), ())

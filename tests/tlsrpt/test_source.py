@@ -99,8 +99,8 @@ class TLSReportSourceTests(SynchronousTestCase):
         assert isinstance(found, NoReport), found
         return found
 
-    def settle(self, domain: Domain, *destinations: str) -> None:
-        subject = Subject(0, DAY, domain)
+    def settle(self, domain: Domain, *destinations: str, phase: int = 0) -> None:
+        subject = Subject(phase, DAY, domain)
         self.successResultOf(self.source().settle(subject, destinations, ()))
 
     def test_subjects(self) -> None:
@@ -205,12 +205,57 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_toldElsewhere(self) -> None:
         """
-        What went only to some of a host's destinations is told again.
+        What went only to some of a host's destinations is told to the others;
+        if there is anything new to the former, they get all of it.
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example", "https://host.example/")
         self.settle(A, "mailto:tls@host.example")
-        self.assertEqual(len(self.report(HOST, 1).policies), 1)
+        draft = self.draft(HOST, 1)
+        self.assertEqual(draft.destinations, ("https://host.example/",))
+        self.assertEqual(len(readReport(draft.document).policies), 1)
+        self.record(outcome(B))
+        self.assertEqual(len(self.draft(HOST, 1).destinations), 2)
+        self.assertEqual(len(self.report(HOST, 1).policies), 2)
+
+    def test_untold(self) -> None:
+        """
+        A host is told about a recipient domain that got no report itself, as
+        it wants none.
+        """
+        self.record(outcome(A))
+        self.asks(HOST, "mailto:tls@host.example")
+        self.assertIs(self.none(A).leave, Leave.CLEAR)
+        self.settle(A)
+        (policy,) = self.report(HOST, 1).policies
+        self.assertEqual(policy.domain, "a.example")
+
+    def test_hostFirst(self) -> None:
+        """
+        A recipient domain whose record couldn't be looked up comes after its
+        host; what went to the same place in the host's report isn't repeated
+        in its own, what went elsewhere is.
+        """
+        self.record(outcome(A))
+        self.asks(HOST, "mailto:tls@host.example")
+        self.settle(HOST, *self.draft(HOST, 1).destinations, phase=1)
+        for uri, domains in [
+            ("mailto:tls@host.example", {"a.example"}),
+            ("mailto:tls@a.example", {"a.example", "mx.host.example"}),
+        ]:
+            self.asks(A, uri)
+            found = {each.domain for each in self.report(A).policies}
+            self.assertEqual(found, domains)
+
+    def test_hostUntold(self) -> None:
+        """
+        A recipient domain that comes after its host, to which nothing was
+        sent, is told everything.
+        """
+        self.record(outcome(A))
+        self.settle(HOST, phase=1)
+        self.asks(A, "mailto:tls@host.example")
+        self.assertEqual(len(self.report(A).policies), 2)
 
     def test_ownHost(self) -> None:
         """
