@@ -1,0 +1,89 @@
+"""
+Tests for L{moxtls.cli.send}.
+"""
+
+from __future__ import annotations
+
+from moxtls.queue.spool import Spool
+from moxtls.queue.values import QueuedMessage
+from tests.cli.commands import CommandCase, Ran
+
+
+class SendTests(CommandCase):
+    """
+    Tests for C{moxtls send}.
+    """
+
+    def queued(self) -> QueuedMessage:
+        """
+        The one message in the queue.
+        """
+        spool = Spool(self.folder / "data" / "queue")
+        [message] = spool.index.messages()
+        spool.close()
+        return message
+
+    def body(self, ran: Ran) -> bytes:
+        message = self.queued()
+        self.assertEqual(ran.out, f"{message.messageID}\n")
+        return message.path.read_bytes()
+
+    def test_stdin(self) -> None:
+        """
+        A message comes on standard input, and gets what it lacks.
+        """
+        ran = self.good("send", "x@b.example", stdin=b"Subject: hi\n\nhello\n")
+        body = self.body(ran)
+        self.assertTrue(body.endswith(b"Subject: hi\r\n\r\nhello\r\n"))
+        self.assertIn(b"Date: Tue, 24 Nov 2026 12:00:00 +0000\r\n", body)
+        self.assertIn(b"@mail.example.org>\r\n", body)
+
+    def test_file(self) -> None:
+        """
+        Or from a file.
+        """
+        file = self.folder / "message"
+        file.write_bytes(b"Subject: hi\n\nfrom a file\n")
+        ran = self.good("send", "--file", str(file), "x@b.example")
+        self.assertTrue(self.body(ran).endswith(b"from a file\r\n"))
+
+    def test_sendmail(self) -> None:
+        """
+        Programs that think it is sendmail are right.
+        """
+        text = b"To: X <x@b.example>\nBcc: y@c.example\n\n.\n"
+        self.good("send", "-oi", "-t", "-f", "us@a.example", "--", stdin=text)
+        envelope = self.queued().envelope
+        self.assertEqual(envelope.sender, "us@a.example")
+        self.assertEqual(envelope.recipients, ("x@b.example", "y@c.example"))
+
+    def test_json(self) -> None:
+        """
+        Programs get the id by its name.
+        """
+        ran = self.good("send", "--json", "x@b.example")
+        self.assertEqual(ran.value, {"id": self.queued().messageID})
+
+    def test_help(self) -> None:
+        """
+        Help is there for those who ask.
+        """
+        for word in ("-h", "--help"):
+            self.assertIn("usage: moxtls send", self.good("send", word).out)
+
+    def test_wrong(self) -> None:
+        """
+        What can't be sent is refused in one line, and nothing is queued.
+        """
+        for words, said in [
+            ((), "no recipients"),
+            (("--file",), "--file needs a value"),
+            (("--file", "/nowhere", "x@b.example"), "/nowhere: No such file"),
+            (("--file", "/", "x@b.example"), "/: Is a directory"),
+            (("-t",), "no recipients"),
+            (("-Q", "x@b.example"), "unknown option"),
+            (("a b@c d",), "is not a mail address"),
+            (("-bs",), "not supported"),
+        ]:
+            self.assertIn(said, self.complaint("send", *words), words)
+        self.assertEqual(self.good("queue", "list", "--json").value, [])
