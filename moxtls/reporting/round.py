@@ -81,6 +81,7 @@ class Round:
         self._gap = 0.0
         self._begun = 0
         self._composed = 0
+        self._handedOver = 0
 
     async def run(self) -> int:
         """
@@ -92,6 +93,7 @@ class Round:
             self._gap = gap(await self._count(), self._plan.window)
         for phase in range(self._source.phases):
             await self._phase(phase)
+            await self._outbox.empty()
         return self._composed
 
     async def _count(self) -> int:
@@ -153,7 +155,10 @@ class Round:
         # In two steps: others add to it while this one waits.
         new = await self._source.settle(subject, draft.destinations, reports)
         self._composed += new
-        await self._outbox.empty()
+        # Without a gap, several at a time: that takes less of the disk.
+        if self._gap or self._composed >= self._handedOver + MOST_AT_ONCE:
+            self._handedOver = self._composed
+            await self._outbox.empty()
 
     async def _noReport(self, found: NoReport) -> None:
         self.log.info(

@@ -198,9 +198,9 @@ def _fields(header: bytes) -> Iterator[_Field]:
     """
     Names in lower case, and fields as they are signed (RFC 6376 3.4.2).
     """
-    for line in _FOLD.sub(b"", header).split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        ((name, value),) = Relaxed.canonicalize_headers([(name, value)])
+    lines = _FOLD.sub(b"", header).split(b"\r\n")
+    raw = ((name, value) for name, _, value in (each.partition(b":") for each in lines))
+    for name, value in Relaxed.canonicalize_headers(raw):
         yield name, b"%b:%b" % (name, value)
 
 

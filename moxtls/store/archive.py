@@ -5,15 +5,13 @@ Reports of ours, in the database.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    Update,
     bindparam,
     delete,
     select,
@@ -33,6 +31,7 @@ from moxtls.store.tables import outgoingReport
 from moxtls.store.writer import Reader, Writer
 
 _o = outgoingReport.c
+_Given = dict[str, object]
 
 
 @implementer(IReportArchive)
@@ -70,18 +69,13 @@ class ReportArchive:
     def mark(
         self, key: ReportKey, state: ReportState, now: float, detail: str = ""
     ) -> Deferred[None]:
-        statement = _marking(state)
-        given = {
+        given: _Given = {
             "of": digest(str(key)),
             "state": state.value,
             "updated": now,
             "detail": clean(detail),
         }
-
-        def mark(connection: Connection) -> None:
-            connection.execute(statement, given)
-
-        return self._writer.run(mark)
+        return self._writer.add(_MARK[state], given)
 
     def reports(
         self,
@@ -132,10 +126,11 @@ class ReportArchive:
         )
 
 
-@lru_cache  # There are few states, and building statements takes its time.
-def _marking(state: ReportState) -> Update:
+def _marking(
+    state: ReportState,
+) -> Callable[[Connection, Sequence[_Given]], Sequence[None]]:
     before = [old.value for old in ReportState if follows(old, state)]
-    return (
+    statement = (
         update(outgoingReport)
         .where(_o.digest == bindparam("of"), _o.state.in_(before))
         .values(
@@ -144,6 +139,15 @@ def _marking(state: ReportState) -> Update:
             detail=bindparam("detail"),
         )
     )
+
+    def mark(connection: Connection, several: Sequence[_Given]) -> Sequence[None]:
+        connection.execute(statement, list(several))
+        return [None] * len(several)
+
+    return mark
+
+
+_MARK = {state: _marking(state) for state in ReportState}
 
 
 _OLDEST = (
@@ -191,6 +195,7 @@ def _rowOf(report: OutgoingReport) -> dict[str, object]:
         "span_start": key.start,
         "span_end": key.end,
         "destination": key.destination,
+        "phase": key.phase,
         "report_id": report.reportID,
         "sender": report.sender,
         "sender_key": report.sender.lower() or None,
@@ -214,6 +219,7 @@ def _reportOf(
             row.span_start,
             row.span_end,
             row.destination,
+            row.phase,
         ),
         row.report_id,
         row.sender,
