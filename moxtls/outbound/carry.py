@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_delivery -*-
+# -*- test-case-name: tests.outbound.test_carry -*-
 """
 Hands parcels over in a session that is open.
 """

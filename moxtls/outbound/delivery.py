@@ -49,7 +49,6 @@ from moxtls.queue.values import Batch, Parcel, ReportKind, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import (
     ConnectFailed,
-    SessionError,
     SessionFailed,
     TLSFailed,
 )
@@ -254,11 +253,11 @@ class Attempt:
 
     async def _withoutTLS(self, ip: str, visit: Visit, reason: str) -> None:
         """
-        What this connection sees of TLS isn't counted: a session is one
-        session.
+        Go on in plaintext, where that is allowed.  Nothing is seen of TLS
+        there, so that what counts is the connection before.
         """
-        trouble = Trouble("4.7.5", reason, visit.host)
-        if not (visit.terms.demands.plaintextFallback and visit.counted):
+        terms, trouble = visit.terms, Trouble("4.7.5", reason, visit.host)
+        if terms.tlsMode is TLSMode.SKIP or not terms.demands.plaintextFallback:
             self._progress.hostFailed(trouble)
             return
         self.log.info(
@@ -266,10 +265,8 @@ class Attempt:
             host=visit.host,
             why=trouble.text,
         )
-        plain = replace(visit.terms, tlsMode=TLSMode.SKIP)
-        await self._toAddress(
-            ip, replace(visit, terms=plain, tallying=None, counted=False)
-        )
+        plain = replace(terms, tlsMode=TLSMode.SKIP)
+        await self._toAddress(ip, replace(visit, terms=plain))
 
     async def _session(self, ip: str, visit: Visit) -> tuple[Parcel, ...]:
         """
@@ -281,7 +278,7 @@ class Attempt:
             self._saw(failed.record, visit)
             self._progress.hostFailed(troubleOf(failed, visit.host, visit.lenient))
             return ()
-        except SessionError as failed:
+        except TLSFailed as failed:
             self._saw(failed.record, visit)
             raise
         try:
@@ -303,8 +300,7 @@ class Attempt:
         )
 
     def _saw(self, record: SessionRecord, visit: Visit) -> None:
-        if visit.counted:
-            self._account.saw(record, visit.tallying)
+        self._account.saw(record, visit.tallying)
 
 
 def _names(host: Host, finding: TLSAFinding) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from moxtls.outbound.endings import (
     REQUIRETLS_STATUS,
     Progress,
     Trouble,
-    notOffered,
     unreachable,
 )
 from moxtls.outbound.hosts import gatherAddresses
@@ -126,9 +125,6 @@ class SmarthostCourier:
             progress.hostFailed(troubleOf(failed, host, lenient=True))
             return ()
         try:
-            if batch.requireTLS and not session.extensions.requireTLS:
-                progress.hostFailed(notOffered(host))
-                return ()
             required = batch.requireTLS is True
             return await carry(session, parcels, progress, host, required)
         finally:

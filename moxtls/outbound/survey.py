@@ -24,10 +24,13 @@ from moxtls.tlsrpt.results import SessionOutcome
 class Sighting:
     """
     One connection to one host.
+
+    @ivar taken: Whether it came to where mail would have been handed over.
     """
 
     visit: Visit
     record: SessionRecord
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class _Survey(Attempt):
         return False
 
     async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
+        self.sightings[-1] = replace(self.sightings[-1], taken=True)
         return ()
 
     def _saw(self, record: SessionRecord, visit: Visit) -> None:

@@ -61,7 +61,6 @@ class Visit:
 
     @ivar parcels: What to bring.
     @ivar tallying: Where to count; C{None} for an address literal.
-    @ivar counted: Whether what is seen of TLS counts at all.
     @ivar lenient: As in L{Progress.answered}.
     """
 
@@ -69,5 +68,4 @@ class Visit:
     terms: Terms
     parcels: tuple[Parcel, ...]
     tallying: Tallying | None
-    counted: bool = True
     lenient: bool = False

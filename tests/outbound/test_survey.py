@@ -87,13 +87,13 @@ class SurveyTests(DeliveryCase):
         found = self.found()
         self.assertEqual(
             [
-                (each.visit.terms.tlsMode, each.record.starttls)
+                (each.visit.terms.tlsMode, each.record.starttls, each.taken)
                 for each in found.sightings
             ],
             [
-                (TLSMode.OPPORTUNISTIC, STARTTLS.BROKEN),
-                (TLSMode.SKIP, STARTTLS.NOT_TRIED),
-                (TLSMode.OPPORTUNISTIC, STARTTLS.NOT_OFFERED),
+                (TLSMode.OPPORTUNISTIC, STARTTLS.BROKEN, False),
+                (TLSMode.SKIP, STARTTLS.NOT_TRIED, True),
+                (TLSMode.OPPORTUNISTIC, STARTTLS.NOT_OFFERED, True),
             ],
         )
         self.assertEqual(found.troubles, ())
@@ -109,6 +109,10 @@ class SurveyTests(DeliveryCase):
         self.assertEqual(
             [(each.host, each.status) for each in found.troubles],
             [(MX, "5.0.0"), (SECOND, "4.4.1")],
+        )
+        # Where there was no connection, there is none to tell about.
+        self.assertEqual(
+            [(each.visit.host, each.taken) for each in found.sightings], [(MX, False)]
         )
 
     def test_nowhere(self) -> None:

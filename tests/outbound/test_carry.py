@@ -1,0 +1,164 @@
+"""
+Tests for L{moxtls.outbound.carry}, as deliveries use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from moxtls.dns.answers import Kind
+from moxtls.queue.values import Ending, Result
+from moxtls.smtp.values import Reply
+from tests.network import Postbox
+from tests.outbound.deliveries import (
+    IP4,
+    MX,
+    SECOND,
+    SECOND_IP,
+    DeliveryCase,
+)
+
+OTHER = "other@example.com"
+
+
+class ParcelTests(DeliveryCase):
+    """
+    Tests for several messages in one attempt.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secondHost()
+        self.parcels = tuple(
+            self.parcel(f"u{each}@example.com", messageID=f"m{each}")
+            for each in range(3)
+        )
+
+    def who(self, results: tuple[Result, ...], ending: Ending) -> list[str]:
+        return sorted(each.messageID for each in results if each.ending is ending)
+
+    def test_oneConnection(self) -> None:
+        """
+        They go out in one connection, which counts as one session.
+        """
+        server = self.serve(self.goodContext())
+        self.assertDelivered(self.deliver(*self.parcels))
+        self.assertEqual(len(server.messages), 3)
+        self.assertEqual((self.host.succeeded, self.recipient.succeeded), (1, 1))
+
+    def lostInSecond(self) -> Deferred[tuple[Result, ...]]:
+        """
+        A connection that is lost when the first message was taken, and the
+        second one waits for an answer.
+        """
+        first = self.serve(extensions=(), replies={"END": ["250 ok", ""]})
+        attempt = self.attempt(*self.parcels)
+        self.assertEqual(len(first.messages), 2)
+        self.network.calls[0].hangUp()
+        self.network.flush()
+        return attempt
+
+    def test_lost(self) -> None:
+        """
+        If the connection is lost in the second transaction, the first stays
+        delivered, and the rest tries the next host.
+        """
+        second = self.serve(ip=SECOND_IP)
+        results = self.successResultOf(self.lostInSecond())
+        self.assertDelivered(results)
+        self.assertEqual(
+            [(each.messageID, each.host) for each in results],
+            [("m0", MX), ("m1", SECOND), ("m2", SECOND)],
+        )
+        self.assertEqual(len(second.messages), 2)
+
+    def test_lostForNow(self) -> None:
+        """
+        Without another host, the rest has to wait.
+        """
+        results = self.successResultOf(self.lostInSecond())
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
+        self.assertEqual(self.who(results, Ending.TEMPORARY), ["m1", "m2"])
+
+    def test_limited(self) -> None:
+        """
+        RFC 9422 MAILMAX: when a host takes no more messages in a connection,
+        it is given another one, rather than leave the rest for later.
+        """
+        postbox = Postbox()
+        build = postbox.server(self.clock, self.goodContext(), transactions=1)
+        self.network.answer(IP4, build)
+        results = self.deliver(*self.parcels)
+        self.assertDelivered(results)
+        self.assertEqual(len(postbox.received), 3)
+        self.assertEqual(self.network.dialed, [IP4] * 3)
+        self.assertEqual(self.recipient.succeeded, 3)
+
+    def test_limitedAndRefused(self) -> None:
+        """
+        In another connection, nobody is asked about who had an answer.
+        """
+        postbox = Postbox({"u0@example.com": Reply(450, "4.2.1", "full")})
+        build = postbox.server(self.clock, None, transactions=1)
+        self.network.answer(IP4, build)
+        results = self.deliver(*self.parcels)
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.network.dialed, [IP4] * 3 + [SECOND_IP])
+
+    def test_closing(self) -> None:
+        """
+        RFC 5321 3.8: a host that says 421 has enough for now; the rest goes
+        to the next one, in no new connection to this one.
+        """
+        first = self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
+        second = self.serve(ip=SECOND_IP)
+        self.assertDelivered(self.deliver(*self.parcels))
+        self.assertEqual((len(first.messages), len(second.messages)), (1, 2))
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+
+    def test_closingForNow(self) -> None:
+        """
+        If there is no other host, that is what is said to all of them.
+        """
+        self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
+        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        results = self.deliver(*self.parcels)
+        self.assertEqual(
+            [(each.status, each.code) for each in results],
+            [("2.0.0", 250), ("4.7.0", 421), ("4.7.0", 421)],
+        )
+
+    def test_unreadable(self) -> None:
+        """
+        A message that we can't read has to wait; the others go on, and what
+        was delivered is known to be.
+        """
+        server = self.serve()
+        lost = replace(self.parcels[1], path=Path(self.mktemp()))
+        results = self.deliver(self.parcels[0], lost, self.parcels[2])
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0", "m2"])
+        (result,) = [each for each in results if each.messageID == "m1"]
+        self.assertEqual(
+            (result.ending, result.status, result.text),
+            (
+                Ending.TEMPORARY,
+                "4.3.0",
+                "the message can't be read: No such file or directory",
+            ),
+        )
+        self.assertEqual(len(server.messages), 2)
+        self.assertEqual(self.network.dialed, [IP4])
+
+    def test_unreadableMidway(self) -> None:
+        """
+        The same if that turns out when the message has begun, so that the
+        connection has to go.
+        """
+        self.serve(None, self.server())
+        broken = replace(self.parcels[0], path=Path("/proc/self/mem"))
+        results = self.deliver(broken, *self.parcels[1:])
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.network.dialed, [IP4, IP4])
