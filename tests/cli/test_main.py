@@ -1,0 +1,121 @@
+"""
+Tests for L{moxtls.cli.main}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from importlib import import_module
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls import __version__
+from moxtls.cli.main import COMMANDS, parser
+from tests.cli.commands import CommandCase
+
+
+class ParserTests(SynchronousTestCase):
+    """
+    Tests for L{parser}.
+    """
+
+    def test_help(self) -> None:
+        """
+        Every command is listed with what it is for.
+        """
+        text = " ".join(parser([]).format_help().split())
+        for name, (_, meaning) in COMMANDS.items():
+            self.assertIn(f" {name} {meaning}", text)
+
+    def test_complete(self) -> None:
+        """
+        Every command has verbs or something to run, and calls itself the same
+        whether or not it is imported.
+        """
+        for name, (module, meaning) in COMMANDS.items():
+            commands = argparse.ArgumentParser().add_subparsers()
+            import_module(f"moxtls.cli.{module}").add(commands)
+            self.assertEqual(list(commands.choices), [name])
+            [listed] = commands._choices_actions
+            self.assertEqual(listed.help, meaning)
+
+
+class ArgumentTests(CommandCase):
+    """
+    Tests for what the command line as a whole does.
+    """
+
+    def test_wrong(self) -> None:
+        """
+        What can't be understood is one line, and status 2.
+        """
+        for words in [
+            (),
+            ("nonsense",),
+            ("queue",),
+            ("queue", "nonsense"),
+            ("results", "a b"),
+            ("results", "--day", "24.11."),
+            ("--nonsense",),
+            ("report", "show"),
+            ("report", "pending", "--kind", "dmarc"),
+            ("mtasts", "drop"),
+            ("probe",),
+            ("config", "check", "--config"),
+        ]:
+            self.complaint(*words, status=2)
+
+    def test_version(self) -> None:
+        """
+        The version is told.
+        """
+        self.assertEqual(self.good("--version").out, f"moxtls {__version__}\n")
+
+
+class ProcessTests(SynchronousTestCase):
+    """
+    Tests for the command as a process.
+    """
+
+    def run_(self, *words: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+        """
+        @param shell: What to do with its output.
+        """
+        command = [sys.executable, "-m", "moxtls.cli.main", *words]
+        if shell:
+            command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "-", *command]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def test_help(self) -> None:
+        """
+        Help is there at once: nothing of what commands need is imported.
+        """
+        ran = self.run_("--help")
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        for name in COMMANDS:
+            self.assertIn(f"    {name} ", ran.stdout)
+        code = "import moxtls.cli.main, sys; sys.exit('twisted' in sys.modules)"
+        self.assertEqual(subprocess.run([sys.executable, "-c", code]).returncode, 0)
+
+    def test_nobodyReads(self) -> None:
+        """
+        Who stops reading gets no complaints.
+        """
+        ran = self.run_("config", "describe", "--json", shell="| head -c 10")
+        self.assertEqual((ran.returncode, ran.stderr), (141, ""))
+
+    def test_refused(self) -> None:
+        """
+        What a command can't do is one line and status 1.
+        """
+        ran = self.run_("report", "show", "/")
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+        self.assertEqual(ran.stderr, "moxtls: /: Is a directory\n")
