@@ -1,0 +1,62 @@
+"""
+Commands that ask others: a DNS server on loopback, and whoever else there is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as globalReactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from moxtls.dns.answers import Kind
+from moxtls.store.ledger import Ledger
+from moxtls.wiring import IReactor
+from tests.cli.commands import CONFIG, Ran, performing
+from tests.dns.server import SOA, LoopbackServer
+from tests.queue.killing import quickDirectory
+
+reactor: Any = globalReactor
+
+
+class NetworkCommandCase(TestCase):
+    """
+    A site whose DNS server is C{self.dns}, and commands there.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.folder: Path = quickDirectory(self)
+        self.file = self.folder / "moxtls.toml"
+        self.dns = LoopbackServer(reactor, reactor, "127.0.0.1")
+        self.addCleanup(self.dns.stop)
+        for kind, text in ((Kind.SOA, SOA), (Kind.NS, "ns.example.")):
+            self.dns.zone.put("", kind, text, ad=True)
+        self.configure()
+
+    def configure(self, more: str = "") -> None:
+        """
+        Write the configuration.
+
+        @param more: Added to the usual one.
+        """
+        self.file.write_text(
+            f'{CONFIG}[Resolver]\nServers = ["{self.dns.address}"]\n{more}'
+        )
+
+    def run_(self, *words: str, tty: bool = False) -> Deferred[Ran]:
+        """
+        Run a command to its end.
+        """
+        every: IReactor = reactor
+        return performing(every, self.file, words, b"", tty)
+
+    def ledger(self) -> Ledger:
+        """
+        The site's ledger, to be stopped.
+        """
+        (self.folder / "data").mkdir(exist_ok=True)
+        return Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")

@@ -1,0 +1,163 @@
+"""
+Tests for L{moxtls.cli.report}.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from moxtls.calendar import utcDay
+from moxtls.dns.answers import Kind
+from tests.cli.network import NetworkCommandCase, reactor
+from tests.cli.outcomes import broken
+
+SIGNING = """
+[Domains."example.org".DKIM.Selectors.s]
+KeyFile = "s.pem"
+Algorithm = "ed25519-sha256"
+"""
+
+
+class ReportTests(NetworkCommandCase):
+    """
+    Tests for C{moxtls report}: one domain is owed a report about yesterday,
+    one doesn't want any, and one may want one about today.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        self.configure(SIGNING)
+        key = Ed25519PrivateKey.generate()
+        (self.folder / "s.pem").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        for domain in ("wants", "today"):
+            record = '"v=TLSRPTv1; rua=mailto:tls@reports.example"'
+            self.dns.zone.put(f"_smtp._tls.{domain}.example", Kind.TXT, record)
+        self.today = utcDay(reactor.seconds())
+        self.yesterday = self.today - timedelta(1)
+        ledger = self.ledger()
+        for day, domain in [
+            (self.yesterday, "wants.example"),
+            (self.yesterday, "doesnt.example"),
+            (self.today, "today.example"),
+        ]:
+            await ledger.outcomes.record(day, broken(domain))
+        await ledger.stop()
+
+    async def good(self, *words: str) -> Any:
+        """
+        Run a command that has to succeed.
+        """
+        ran = await self.run_("report", *words)
+        self.assertEqual((ran.status, ran.err), (0, ""))
+        return ran.value if "--json" in words else ran.out
+
+    async def domains(self, *words: str) -> set[str]:
+        return {each["domain"] for each in await self.good(*words, "--json")}
+
+    async def test_pending(self) -> None:
+        """
+        What may be owed is what was recorded of days that are over, or of
+        all days, if this one counts as over.
+        """
+        over = {"wants.example", "doesnt.example"}
+        self.assertEqual(await self.domains("pending"), over)
+        everything = over | {"today.example"}
+        self.assertEqual(await self.domains("pending", "--now"), everything)
+        chosen = await self.domains("pending", "--domain", "WANTS.example")
+        self.assertEqual(chosen, {"wants.example"})
+        text = await self.good("pending", "--kind", "tls")
+        self.assertIn(f"{self.yesterday}  wants.example   recipient domain", text)
+
+    async def test_preview(self) -> None:
+        """
+        A preview has each report, with where it would go, or why there is
+        none; nothing changes by it.
+        """
+        text = await self.good("preview")
+        self.assertIn(
+            f"{self.yesterday} wants.example (recipient domain): to "
+            "mailto:tls@reports.example\n  Report ",
+            text,
+        )
+        self.assertRegex(text, r"doesnt\.example \(recipient domain\): no report: ")
+        self.assertNotIn("\x1b", text)
+        rows = await self.good("preview", "--json")
+        [row] = [each for each in rows if each["domain"] == "wants.example"]
+        self.assertEqual(row["destinations"], ["mailto:tls@reports.example"])
+        [policy] = row["report"]["policies"]
+        self.assertEqual(policy["summary"]["total-failure-session-count"], 1)
+        self.assertEqual(len(await self.domains("pending")), 2)
+        self.assertEqual(await self.good("sent"), "No report is kept.\n")
+
+    async def test_send(self) -> None:
+        """
+        What is sent is queued, signed, once; it is then kept as sent, and no
+        longer owed.
+        """
+        self.assertEqual(await self.good("send", "--json"), {"composed": 1})
+        self.assertEqual(
+            await self.good("send"), "0 composed and given to the queue.\n"
+        )
+        self.assertEqual(await self.domains("pending"), set())
+        queued = (await self.run_("queue", "list", "--json")).value
+        self.assertEqual(
+            [each["recipient"] for each in queued], ["tls@reports.example"]
+        )
+        [sent] = await self.good("sent", "--json")
+        self.assertEqual(sent["domain"], "wants.example")
+        self.assertEqual(sent["state"], "queued")
+        self.assertEqual(await self.good("sent", "--domain", "a.example", "--json"), [])
+        [file] = self.bodies()
+        shown = await self.run_("report", "show", str(file))
+        self.assertIn("wants.example: sts, 1 succeeded, 1 failed", shown.out)
+        self.assertIn(b"DKIM-Signature: ", file.read_bytes())
+
+    def bodies(self) -> list[Path]:
+        """
+        The files of queued messages.
+        """
+        root = self.folder / "data" / "queue" / "messages"
+        return [each for each in root.rglob("*") if each.is_file()]
+
+    async def test_sendNow(self) -> None:
+        """
+        A domain can be sent what is known of today.
+        """
+        text = await self.good("send", "--now", "--domain", "today.example")
+        self.assertEqual(text, "1 composed and given to the queue.\n")
+        self.assertEqual(len(await self.domains("pending")), 2)
+
+    async def test_empty(self) -> None:
+        """
+        That there is nothing is said.
+        """
+        for verb in ("pending", "preview"):
+            text = await self.good(verb, "--domain", "nobody.example")
+            self.assertEqual(text, "Nothing is owed.\n")
+            rows = await self.good(verb, "--domain", "nobody.example", "--json")
+            self.assertEqual(rows, [])
+
+    async def test_busy(self) -> None:
+        """
+        One node at a time sends reports.
+        """
+        ledger = self.ledger()
+        now = reactor.seconds()
+        await ledger.leases.acquire("tls reports", "other", now + 1000, now)
+        await ledger.stop()
+        ran = await self.run_("report", "send")
+        self.assertEqual((ran.status, ran.out), (1, ""))
+        self.assertEqual(
+            ran.err, "moxtls: reports are being sent by another node just now\n"
+        )
