@@ -95,10 +95,10 @@ class LetterWriter:
     ) -> OutgoingReport:
         now = self._clock.seconds()
         suppressed = await self._suppressions.active(to.uri, draft.kind, now)
-        span = draft.span
+        subject, span = draft.subject, draft.span
         return OutgoingReport(
             key=ReportKey(
-                draft.kind, draft.subject.domain, span.start, span.end, to.uri
+                draft.kind, subject.domain, span.start, span.end, to.uri, subject.phase
             ),
             reportID=draft.reportID,
             sender=self._sender(draft) if to.address else "",

@@ -104,6 +104,8 @@ class ReportKey:
     What there is only one report for.
 
     @ivar destination: The canonical form of the URI.
+    @ivar phase: That of the L{Subject}: a domain with mail of its own that
+        takes mail for others too is told about one and about the other.
     """
 
     kind: ReportKind
@@ -111,13 +113,15 @@ class ReportKey:
     start: int
     end: int
     destination: str
+    phase: int = 0
 
     def __str__(self) -> str:
         """
         The idempotency key for a queue.
         """
         span = f"{self.start}-{self.end}"
-        return f"report {self.kind} {self.domain} {span} {self.destination}"
+        what = f"{self.kind} {self.phase} {self.domain} {span}"
+        return f"report {what} {self.destination}"
 
 
 @dataclass(frozen=True, slots=True)

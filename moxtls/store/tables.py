@@ -90,8 +90,8 @@ tlsFailure = Table(
     sqlite_with_rowid=False,
 )
 
-#: Reports of ours; C{digest} is of kind, domain, span and destination, so
-#: that there is only one for these.
+#: Reports of ours; C{digest} is of kind, phase, domain, span and destination,
+#: so that there is only one for these.
 outgoingReport = Table(
     "outgoing_report",
     metadata,
@@ -101,6 +101,7 @@ outgoingReport = Table(
     Column("span_start", BigInteger, nullable=False),
     Column("span_end", BigInteger, nullable=False),
     Column("destination", _name(), nullable=False),
+    Column("phase", Integer, nullable=False),
     Column("report_id", Text, nullable=False),
     Column("sender", Text, nullable=False),
     # The sender in lower case; NULL if there is none.

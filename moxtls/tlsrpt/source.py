@@ -32,6 +32,11 @@ from moxtls.tlsrpt.report import Heading, compose, compress, filename
 from moxtls.tlsrpt.results import PolicyTally, mergeTallies
 
 
+#: Sets the report to a domain about mail for others apart from the one about
+#: mail for itself.
+_HOST = "host"
+
+
 class InvalidReport(Exception):
     """
     A report of ours isn't what RFC 8460 says: something of ours is broken.
@@ -190,7 +195,9 @@ def composeDraft(
     """
     # RFC 8460 4.1: a report is about a whole UTC day, also if it is late.
     span = spanOfDay(subject.day)
-    reportID = f"{compactDay(subject.day)}.{subject.domain}@{submitter}"
+    part = _HOST if subject.phase else ""
+    which = compactDay(subject.day) + (f"-{part}" if part else "")
+    reportID = f"{which}.{subject.domain}@{submitter}"
     report = compose(Heading(submitter, reportID, span), tallies)
     faults = check(report)
     if faults:
@@ -203,7 +210,7 @@ def composeDraft(
         submitter=submitter,
         destinations=destinations,
         document=compress(report),
-        filename=filename(submitter, subject.domain, span),
+        filename=filename(submitter, subject.domain, span, part),
     )
 
 

@@ -316,6 +316,20 @@ class ReportServiceTests(SynchronousTestCase):
         self.assertEqual(self.world.queued(), ["tls@a.example", "x@host.example"])
         self.assertEqual(self.successResultOf(running), 2)
 
+    def test_bothPhases(self) -> None:
+        """
+        A domain with mail of its own, that is a host of others too, gets a
+        report about each.
+        """
+        self.owe(A)
+        self.world.record(outcome(B, str(A)))
+        self.start()
+        self.tick(0.5)
+        self.assertEqual(self.world.queued(), ["tls@a.example"] * 2)
+        reports = self.successResultOf(self.world.ledger.archive.reports())
+        self.assertEqual(len({each.reportID for each in reports}), 2)
+        self.assertEqual(self.world.results(), ())
+
     def test_suppressed(self) -> None:
         """
         Reports to a suppressed destination are filed but not sent.

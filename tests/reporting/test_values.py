@@ -33,8 +33,9 @@ class ReportKeyTests(SynchronousTestCase):
             str(replace(key, start=key.start - 86400)),
             str(replace(key, end=key.end + 1)),
             str(replace(key, destination="https://a.example/")),
+            str(replace(key, phase=1)),
         }
-        self.assertEqual(len(keys), 6)
+        self.assertEqual(len(keys), 7)
         self.assertEqual(str(key), str(report(sender="other@sender.example").key))
 
 

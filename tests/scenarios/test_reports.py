@@ -76,8 +76,8 @@ class ReportDaysTests(SynchronousTestCase):
         self.assertEqual(len(self.world.queue.bodies), len(found))
         days = [DAY + timedelta(days=each) for each in (1, 2, 3)]
         expected = {
-            (f"tls@{domain}", f"{day:%Y%m%d}.{domain}@sender.example")
-            for domain in (A, B, HOST)
+            (f"tls@{domain}", f"{day:%Y%m%d}{part}.{domain}@sender.example")
+            for domain, part in ((A, ""), (B, ""), (HOST, "-host"))
             for day in days
         }
         self.assertEqual(set(found), expected)

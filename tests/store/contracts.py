@@ -437,6 +437,19 @@ class OutcomeContract(Contract):
         assert kept is not None
         self.assertEqual(kept.state, ReportState.DELIVERED)
 
+    def test_settleBothPhases(self) -> None:
+        """
+        A domain gets a report in each phase, if it has to do with both.
+        """
+        self.record(good(), good(NET, ORG))
+        first = report()
+        second = replace(first, key=replace(first.key, phase=1), sender="other@x")
+        self.assertEqual(self.settle(0, ORG, first), 1)
+        self.assertEqual(self.settle(1, ORG, second), 1)
+        for each in (first, second):
+            found = self.got(self.ledger.archive.find(str(each.key)))
+            self.assertEqual(found, each)
+
     def test_settleAllOrNothing(self) -> None:
         """
         If the reports can't be filed nothing is marked as told.

@@ -167,9 +167,10 @@ class ComposeTests(SynchronousTestCase):
         """
         RFC 8460 5.1; the end is the last second.
         """
+        name = "sender.example!xn--bcher-kva.example!1795478400!1795564799"
+        self.assertEqual(filename(SUBMITTER, DOMAIN, SPAN), f"{name}.json.gz")
         self.assertEqual(
-            filename(SUBMITTER, DOMAIN, SPAN),
-            "sender.example!xn--bcher-kva.example!1795478400!1795564799.json.gz",
+            filename(SUBMITTER, DOMAIN, SPAN, "host"), f"{name}!host.json.gz"
         )
 
 

@@ -178,7 +178,10 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A), outcome(B), outcome(B))
         self.asks(HOST, "mailto:tls@host.example")
-        report = self.report(HOST, 1)
+        draft = self.draft(HOST, 1)
+        report = readReport(draft.document)
+        self.assertEqual(draft.reportID, "20261124-host.mx.host.example@sender.example")
+        self.assertIn(f"!{midnight(DAY) + 86399}!host.json.gz", draft.filename)
         self.assertEqual(
             {(each.domain, each.mxHosts, each.succeeded) for each in report.policies},
             {

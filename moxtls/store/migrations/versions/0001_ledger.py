@@ -83,6 +83,7 @@ def _reports() -> None:
         sa.Column("span_start", sa.BigInteger, nullable=False),
         sa.Column("span_end", sa.BigInteger, nullable=False),
         sa.Column("destination", _name(), nullable=False),
+        sa.Column("phase", sa.Integer, nullable=False),
         sa.Column("report_id", sa.Text, nullable=False),
         sa.Column("sender", sa.Text, nullable=False),
         sa.Column("sender_key", sa.Text, nullable=True),
