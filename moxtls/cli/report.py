@@ -15,7 +15,12 @@ from moxtls.cli.show import document, show
 from moxtls.cli.times import moment
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import Draft, NoReport, Subject
-from moxtls.tlsrpt.received import describe, readReport
+from moxtls.tlsrpt.received import (
+    MalformedReport,
+    ReceivedReport,
+    describe,
+    readReport,
+)
 
 if TYPE_CHECKING:
     from moxtls.reporting.service import ReportService
@@ -127,7 +132,7 @@ def _previewed(subject: Subject, draft: Draft | NoReport) -> dict[str, object]:
     about: dict[str, object] = {"day": str(subject.day), "domain": str(subject.domain)}
     if isinstance(draft, NoReport):
         return {**about, "reason": draft.reason}
-    report = document(readReport(draft.document))
+    report = document(_read(draft))
     return {**about, "destinations": draft.destinations, "report": report}
 
 
@@ -140,8 +145,17 @@ def _previewLines(found: list[tuple[Subject, Draft | NoReport]]) -> Iterator[str
             yield f"{about}: no report: {draft.reason}"
             continue
         yield f"{about}: to {', '.join(draft.destinations)}"
-        for line in describe(readReport(draft.document)):
+        for line in describe(_read(draft)):
             yield f"  {line}"
+
+
+def _read(draft: Draft) -> ReceivedReport:
+    try:
+        return readReport(draft.document)
+    except MalformedReport as error:
+        # Larger than anybody would read.
+        about = f"the report to {draft.subject.domain}"
+        raise Refusal(f"{about} can't be shown: {error}") from None
 
 
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
