@@ -31,7 +31,6 @@ from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
 from moxtls.tlsrpt.report import Heading, compose, compress, filename
 from moxtls.tlsrpt.results import PolicyTally, mergeTallies
 
-
 #: Sets the report to a domain about mail for others apart from the one about
 #: mail for itself.
 _HOST = "host"
