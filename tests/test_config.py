@@ -94,6 +94,23 @@ WRONG = [
         "[HostTLSRPT] Localpart = ",
     ),
     (
+        MINIMAL + '[Postmaster]\nMailbox = "../x"',
+        '[Postmaster] Mailbox = "../x": expected names of letters',
+    ),
+    (
+        MINIMAL + '[HostTLSRPT]\nMailbox = ""',
+        '[HostTLSRPT] Mailbox = "": expected names of letters',
+    ),
+    (
+        MINIMAL + '[Domains."a.example".DKIM.Selectors."a b"]\nKeyFile = "x"',
+        "[Domains.a.example.DKIM.Selectors] a b: expected a DNS label as the key",
+    ),
+    (
+        MINIMAL + f"[Delivery]\nRetrySchedule = [1{'0' * 400}]",
+        "expected an integer up to 2147483647",
+    ),
+    ("a = " + "[" * 10_000, "nested too deeply"),
+    (
         MINIMAL + '[Resolver]\nServers = ["dns.example"]',
         '[Resolver] Servers = "dns.example": expected an IP address, or [IP]:port',
     ),
@@ -196,6 +213,18 @@ class DescribeTests(SynchronousTestCase):
             keys = {one.metadata["key"] for one in fields(each)}
             self.assertEqual(keys - described, set())
         self.assertTrue(all(re.search(r"\w", each.meaning) for each in describe()))
+
+    def test_tables(self) -> None:
+        """
+        Each table comes before its keys, with what it is for, in the order of
+        the classes.
+        """
+        tables = [each.table for each in describe() if not each.key]
+        self.assertEqual(tables[:3], ["Resolver", "Postmaster", "HostTLSRPT"])
+        last = ""
+        for each in describe():
+            self.assertTrue(each.table == last or not each.key, each)
+            last = each.table
 
     def test_defaults(self) -> None:
         """

@@ -1,0 +1,46 @@
+"""
+Sites: configurations with the files that they name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from moxtls.site import Site
+
+HOSTNAME = "mail.example.org"
+
+
+def writeSite(folder: Path, text: str = "") -> Site:
+    """
+    @param text: What the configuration has beside a name.
+    """
+    file = folder / "moxtls.toml"
+    file.write_text(f'Hostname = "{HOSTNAME}"\n{text}')
+    return Site.read(file)
+
+
+def ed25519Key() -> bytes:
+    """
+    A private key in PEM.
+    """
+    return Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+
+
+def rsaKey(bits: int) -> bytes:
+    """
+    A private key in PEM.
+    """
+    return generate_private_key(65537, bits).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )

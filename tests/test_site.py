@@ -1,0 +1,288 @@
+"""
+Tests for L{moxtls.site}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls import site as module
+from moxtls.config import InvalidConfig
+from moxtls.dns.system import Server
+from moxtls.domain import Domain
+from moxtls.reporting.signing import NoSubmitter
+from moxtls.site import Site
+from tests.certificates import good, root
+from tests.queue.killing import quickDirectory
+from tests.sites import ed25519Key, rsaKey, writeSite
+from tests.smtp.pem import writeCertificate
+
+LISTENER = """
+[Listeners.a]
+Port = 25
+TLS = "starttls"
+CertificateFile = "cert.pem"
+KeyFile = "key.pem"
+"""
+SELECTOR = """
+[Domains."example.org".DKIM.Selectors.s]
+KeyFile = "s.pem"
+"""
+RELAY = """
+[Transports.relay]
+Host = "relay.example"
+User = "me"
+PasswordFile = "password"
+"""
+AT_SELECTOR = '[Domains.example.org.DKIM.Selectors.s] KeyFile = "s.pem": '
+AT_LISTENER = "[Listeners.a] "
+AT_RELAY = '[Transports.relay] PasswordFile = "password": '
+
+
+class SiteCase(SynchronousTestCase):
+    """
+    A site in a folder.
+    """
+
+    def setUp(self) -> None:
+        self.folder = quickDirectory(self)
+
+    def write(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def assertWrong(self, work: Callable[[], object], said: str) -> None:
+        """
+        C{work} fails with one line that begins with the file's name.
+        """
+        error = self.assertRaises(InvalidConfig, work)
+        self.assertEqual(str(error), f"{self.folder / 'moxtls.toml'}: {said}")
+
+
+class ReadTests(SiteCase):
+    """
+    Tests for L{Site.read}.
+    """
+
+    def test_unreadable(self) -> None:
+        """
+        A file that can't be read is named.
+        """
+        for path, why in [
+            (self.folder, "cannot be used: Is a directory"),
+            (self.folder / "no", "cannot be used: No such file or directory"),
+            (self.write("latin", b"# \xe9"), "not TOML: not UTF-8"),
+            (self.write("deep", b"a=" + b"[" * 10_000), "nested too deeply"),
+        ]:
+            error = self.assertRaises(InvalidConfig, Site.read, path)
+            self.assertEqual(str(error), f"{path}: {why}")
+
+    def test_paths(self) -> None:
+        """
+        What the file names lies beside it, unless the path is whole.
+        """
+        site = writeSite(self.folder, 'DataDirectory = "d"\n')
+        self.assertEqual(site.spool, self.folder / "d" / "queue")
+        self.assertEqual(site.ledgerURL, f"sqlite:///{self.folder}/d/ledger.sqlite")
+        site = writeSite(self.folder, 'DataDirectory = "/d"\n')
+        self.assertEqual(site.data, Path("/d"))
+
+    def test_ledger(self) -> None:
+        """
+        So does an SQLite ledger, wherever the process runs.
+        """
+        for url, whole in [
+            ("sqlite:///x.sqlite", f"sqlite:///{self.folder}/x.sqlite"),
+            ("sqlite:////x.sqlite", "sqlite:////x.sqlite"),
+            ("postgresql://h/n", "postgresql://h/n"),
+        ]:
+            site = writeSite(self.folder, f'Ledger = "{url}"\n')
+            self.assertEqual(site.ledgerURL, whole)
+
+
+class FileTests(SiteCase):
+    """
+    Tests for files that can't be used: each is one line that names file,
+    table, key, value and what was expected.
+    """
+
+    def test_keys(self) -> None:
+        """
+        DKIM keys: there, a key, long enough (RFC 8301 3.2), and for the
+        algorithm that is configured.
+        """
+        site = writeSite(self.folder, SELECTOR)
+        gone = "cannot be used: No such file or directory"
+        self.assertWrong(site.check, AT_SELECTOR + gone)
+        for pem, why in [
+            (b"", "not an unencrypted private key in PEM"),
+            (b"\xff", "not an unencrypted private key in PEM"),
+            (good().pem, "neither an RSA nor an Ed25519 key"),
+            (rsaKey(1024).replace(b"PRIVATE", b"PUBLIC"), "not an unencrypted pri"),
+            (ed25519Key(), "expected a key for rsa-sha256, not ed25519-sha256"),
+        ]:
+            self.write("s.pem", pem)
+            error = self.assertRaises(InvalidConfig, site.check)
+            self.assertIn(AT_SELECTOR + why, str(error))
+        self.write("s.pem", rsaKey(1024))
+        site.check()
+
+    def test_unreadable(self) -> None:
+        """
+        A key that others have locked away.
+        """
+        site = writeSite(self.folder, SELECTOR)
+        locked = patch.object(Path, "read_bytes", side_effect=PermissionError(13, "No"))
+        with locked:
+            self.assertWrong(site.signers, AT_SELECTOR + "cannot be used: No")
+
+    def test_certificates(self) -> None:
+        """
+        Certificates: there, with a key that is theirs.
+        """
+        site = writeSite(self.folder, LISTENER)
+        gone = "cannot be used: No such file or directory"
+        certificate, key = 'CertificateFile = "cert.pem": ', 'KeyFile = "key.pem": '
+        self.assertWrong(site.check, AT_LISTENER + certificate + gone)
+        writeCertificate(self.folder / "other", "mx.example")
+        writeCertificate(self.folder, "mx.example")
+        site.check()
+        theirs = (self.folder / "other" / "key.pem").read_bytes()
+        expected = "expected a certificate in PEM for the key in key.pem"
+        for pem in (theirs, b"", b"\xff" * 10):
+            self.write("key.pem", pem)
+            self.assertWrong(site.check, AT_LISTENER + certificate + expected)
+        (self.folder / "key.pem").unlink()
+        self.assertWrong(site.check, AT_LISTENER + key + gone)
+
+    def test_roots(self) -> None:
+        """
+        Roots to trust: there, and at least one.
+        """
+        site = writeSite(self.folder, 'CAFile = "ca.pem"\n')
+        at = 'CAFile = "ca.pem": '
+        self.assertWrong(site.check, at + "cannot be used: No such file or directory")
+        for content in (b"", b"nothing", b"\xff\x00"):
+            self.write("ca.pem", content)
+            error = self.assertRaises(InvalidConfig, site.check)
+            self.assertIn(f": {at}", str(error))
+            self.assertNotIn("\n", str(error))
+        self.write("ca.pem", root().pem)
+        site.check()
+
+    def test_passwords(self) -> None:
+        """
+        A smarthost's password: the first line of a file that is there.
+        """
+        site = writeSite(self.folder, RELAY)
+        gone = "cannot be used: No such file or directory"
+        self.assertWrong(site.check, AT_RELAY + gone)
+        for content, why in [
+            (b"\nx", "expected a password in the first line"),
+            (b"\xff", "expected text in UTF-8"),
+        ]:
+            self.write("password", content)
+            self.assertWrong(site.check, AT_RELAY + why)
+        self.write("password", b"s\xc3\xa9cret\r\nwhatever\n")
+        site.check()
+        self.assertEqual(site.password("relay"), "s\u00e9cret")
+
+    def test_users(self) -> None:
+        """
+        What stands for a user's password came from the command that makes it,
+        and isn't printed.
+        """
+        site = writeSite(self.folder, '[Users]\nalice = "sesame"\n')
+        expected = 'expected the output of "moxtls config password"'
+        self.assertWrong(site.check, f"[Users] alice: {expected}")
+
+    def test_folders(self) -> None:
+        """
+        A data directory that can't be made.
+        """
+        self.write("file", b"")
+        site = writeSite(self.folder, 'DataDirectory = "file/data"\n')
+        why = 'DataDirectory = "file/data": cannot be used: Not a directory'
+        self.assertWrong(site.makeFolders, why)
+        site = writeSite(self.folder)
+        self.assertWrong(
+            site.secret,
+            'DataDirectory = "data": secret cannot be used: No such file or directory',
+        )
+
+    def test_private(self) -> None:
+        """
+        What is made is for nobody else's eyes, and the secret stays.
+        """
+        site = writeSite(self.folder)
+        site.makeFolders()
+        secret = site.secret()
+        self.assertEqual(len(secret), 32)
+        self.assertEqual(site.secret(), secret)
+        for path, mode in [(site.data, 0o700), (site.data / "secret", 0o600)]:
+            self.assertEqual(path.stat().st_mode & 0o777, mode)
+
+
+class ResolverTests(SiteCase):
+    """
+    Tests for L{Site.servers}.
+    """
+
+    def test_configured(self) -> None:
+        """
+        Servers of the configuration, and which of them are trusted.
+        """
+        site = writeSite(
+            self.folder,
+            "[Resolver]\n"
+            'Servers = ["192.0.2.1", "192.0.2.2:5353"]\nTrusted = ["192.0.2.2:5353"]\n',
+        )
+        self.assertEqual(
+            site.servers(),
+            (Server("192.0.2.1"), Server("192.0.2.2", 5353, trusted=True)),
+        )
+
+    def test_system(self) -> None:
+        """
+        Else those of the system, or one on this host.
+        """
+        site = writeSite(self.folder)
+        for text, servers in [
+            (b"nameserver 192.0.2.1\n", (Server("192.0.2.1"),)),
+            (b"\xff\n", (Server("127.0.0.1"),)),
+        ]:
+            with patch.object(module, "RESOLV_CONF", self.write("conf", text)):
+                self.assertEqual(site.servers(), servers)
+        with patch.object(module, "RESOLV_CONF", self.folder / "none"):
+            self.assertEqual(site.servers(), (Server("127.0.0.1"),))
+
+
+class SubmitterTests(SiteCase):
+    """
+    Tests for L{Site.submitter} (RFC 8460 3).
+    """
+
+    def test_found(self) -> None:
+        """
+        It is a domain at or above the host name that can sign; and where
+        there is none, why.
+        """
+        self.write("s.pem", rsaKey(1024))
+        site = writeSite(self.folder, SELECTOR)
+        self.assertEqual(site.submitter, Domain("example.org"))
+        for text, why in [
+            ("", "neither mail.example.org nor a parent of it is configured"),
+            (
+                '[Domains."example.org"]\nNoOutgoingTLSReports = true\n',
+                "example.org is switched off",
+            ),
+            ('[Domains."example.org"]\n', "example.org has no DKIM selector"),
+        ]:
+            reason = writeSite(self.folder, text).submitter
+            assert isinstance(reason, NoSubmitter)
+            self.assertIn(why, str(reason))
