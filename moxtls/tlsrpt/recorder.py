@@ -38,7 +38,7 @@ class OutcomeRecorder:
         if not self._enabled or _isAddress(outcome.recipientDomain):
             return succeed(None)
         day = utcDay(self._clock.seconds())
-        return self._store.record(day, withoutContradiction(outcome))
+        return self._store.record(day, countedOnce(withoutContradiction(outcome)))
 
 
 def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:
@@ -54,6 +54,20 @@ def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:
     if recipient.policy.domain in withTLSA:
         return replace(outcome, recipient=None)
     return outcome
+
+
+def countedOnce(outcome: SessionOutcome) -> SessionOutcome:
+    """
+    Mail for a host that is its own mail host, without any policy: as recipient
+    domain and as host it is the same entry of a report, in which its sessions
+    shall be counted once.  What is counted for the recipient domain has all
+    that is counted for the host in it.
+    """
+    recipient = outcome.recipient
+    if recipient is None:
+        return outcome
+    hosts = tuple(each for each in outcome.hosts if each.policy != recipient.policy)
+    return outcome if hosts == outcome.hosts else replace(outcome, hosts=hosts)
 
 
 def _isAddress(domain: Domain) -> bool:

@@ -15,7 +15,11 @@ from moxtls.calendar import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
 from moxtls.store.memory import MemoryLedger
-from moxtls.tlsrpt.recorder import OutcomeRecorder, withoutContradiction
+from moxtls.tlsrpt.recorder import (
+    OutcomeRecorder,
+    countedOnce,
+    withoutContradiction,
+)
 from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
 
 DAY = date(2026, 11, 24)
@@ -80,6 +84,39 @@ class OutcomeRecorderTests(SynchronousTestCase):
         own = replace(TLSA, policy=replace(TLSA.policy, domain=DOMAIN))
         self.record(SessionOutcome(DOMAIN, NO_POLICY, (own,)))
         self.assertEqual(self.stored(), [(DAY, DOMAIN, PolicyType.TLSA)])
+
+    def test_ownHostWithoutPolicy(self) -> None:
+        """
+        Nor is it said twice that it has none.
+        """
+        self.record(SessionOutcome(DOMAIN, NO_POLICY, (NO_POLICY,)))
+        self.assertEqual(self.stored(), [(DAY, DOMAIN, PolicyType.NO_POLICY)])
+
+
+class CountedOnceTests(SynchronousTestCase):
+    """
+    Tests for L{countedOnce}.
+    """
+
+    def test_ownHost(self) -> None:
+        """
+        A session with a domain that is its own mail host, without a policy,
+        is one session in its report (RFC 8460 4.4).
+        """
+        host = replace(NO_POLICY, failed=0)
+        other = replace(TLSA, policy=Policy(PolicyType.NO_POLICY, HOST))
+        outcome = SessionOutcome(DOMAIN, NO_POLICY, (host, other))
+        self.assertEqual(
+            countedOnce(outcome), SessionOutcome(DOMAIN, NO_POLICY, (other,))
+        )
+
+    def test_kept(self) -> None:
+        """
+        Otherwise a session counts for the recipient domain and for the host
+        (RFC 8460 3).
+        """
+        for each in (OUTCOME, SessionOutcome(DOMAIN, None, (TLSA,))):
+            self.assertIs(countedOnce(each), each)
 
 
 class WithoutContradictionTests(SynchronousTestCase):
