@@ -1,0 +1,108 @@
+"""
+A whole server on loopback, for tests.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from smtplib import SMTP
+from typing import Any, TypeVar
+
+from twisted.internet import reactor as globalReactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from moxtls.dns.answers import Kind
+from moxtls.server import Server
+from tests.dns.server import SOA, LoopbackServer
+from tests.queue.killing import quickDirectory
+from tests.sites import writeSite
+
+T = TypeVar("T")
+
+reactor: Any = globalReactor
+
+SUBMISSION = "[Listeners.submission]\nPort = 0\n"
+RECEPTION = '[Listeners.reception]\nPort = 0\nService = "reception"\n'
+
+
+def closedPort() -> int:
+    """
+    A port at which nobody listens.
+    """
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+class ServerCase(TestCase):
+    """
+    Servers whose DNS server is C{self.dns}, which says that it validates.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.folder: Path = quickDirectory(self)
+        self.dns = LoopbackServer(reactor, reactor, "127.0.0.1")
+        self.addCleanup(self.dns.stop)
+        self.validates(True)
+
+    def validates(self, ad: bool) -> None:
+        """
+        Whether the DNS server does.
+        """
+        for kind, text in ((Kind.SOA, SOA), (Kind.NS, "ns.example.")):
+            self.dns.zone.put("", kind, text, ad=ad)
+
+    def server(self, text: str, deliveryPort: int = 0) -> Server:
+        """
+        A server that isn't started.
+
+        @param deliveryPort: Where mail hosts listen; by default nowhere.
+        """
+        delivery = f"[Delivery]\nPort = {deliveryPort or closedPort()}\n"
+        resolver = f'[Resolver]\nServers = ["{self.dns.address}"]\n'
+        site = writeSite(self.folder, f"{text}{delivery}{resolver}")
+        server = Server(reactor, site)
+        self.addCleanup(server.stopService)
+        return server
+
+    def started(self, text: str, deliveryPort: int = 0) -> Server:
+        """
+        A server that runs.
+        """
+        server = self.server(text, deliveryPort)
+        server.privilegedStartService()
+        server.startService()
+        return server
+
+    async def talk(self, port: int, conversation: Callable[[SMTP], T]) -> T:
+        """
+        Hold an SMTP session with C{port}.
+        """
+
+        def hold() -> T:
+            with SMTP("127.0.0.1", port, "client.example", timeout=15) as client:
+                return conversation(client)
+
+        return await deferToThread(hold)
+
+    async def until(self, condition: Callable[[], Deferred[bool]]) -> None:
+        """
+        Wait for something that takes moments.
+        """
+        while not await condition():
+            await deferLater(reactor, 0.02)
+
+    def delivered(self, mailbox: str) -> list[Path]:
+        """
+        The files of a mailbox.
+        """
+        folder = self.folder / "data" / "mail" / f".{mailbox}"
+        return [each for part in ("new", "cur") for each in (folder / part).glob("*")]

@@ -1,0 +1,462 @@
+"""
+Tests for L{moxtls.server}.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from smtplib import SMTP
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs
+
+from moxtls.config import InvalidConfig
+from moxtls.dns.answers import Kind
+from moxtls.queue.access import DirectSpool
+from moxtls.reporting.values import ReportState, Subject
+from moxtls.server import Server, openStores, takePorts
+from moxtls.smtp.acceptor import ListenerSettings
+from moxtls.smtp.events import ServerSettings
+from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.passwords import hashPassword
+from moxtls.smtp.sasl import ScramClient
+from tests.certificates import good
+from tests.dns.server import Trick
+from tests.network import Postbox, Serving
+from tests.servers import RECEPTION, SUBMISSION, ServerCase, reactor
+from tests.sites import HOSTNAME, writeSite
+from tests.smtp.pem import writeCertificate
+from tests.store.values import MONDAY, ORG, report
+
+MESSAGE = b"Subject: hello\r\n\r\nhello\r\n"
+DSN = b"""\
+From: <>\r
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r
+\r
+--b\r
+Content-Type: message/delivery-status\r
+\r
+Reporting-MTA: dns; mx.example.org\r
+\r
+Final-Recipient: rfc822; tlsrpt@example.org\r
+Action: failed\r
+Status: 5.1.1\r
+Diagnostic-Code: smtp; 550 no such user\r
+--b--\r
+"""
+
+
+class SubmissionTests(ServerCase):
+    """
+    Tests for listeners that take mail for the queue.
+    """
+
+    async def test_loopback(self) -> None:
+        """
+        Programs on this host need not log in; what they were told is queued
+        is queued.
+        """
+        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        server = self.started(SUBMISSION)
+
+        def send(client: SMTP) -> dict[str, tuple[int, bytes]]:
+            return client.sendmail("us@our.example", ["x@a.example"], MESSAGE)
+
+        refused = await self.talk(server.ports["submission"], send)
+        self.assertEqual(refused, {})
+        [message] = await server.queue.messages()
+        self.assertEqual(message.envelope.sender, "us@our.example")
+        body = message.path.read_bytes()
+        self.assertTrue(body.endswith(MESSAGE))
+        self.assertIn(f"by {HOSTNAME} with".encode(), body)
+
+    async def test_delivered(self) -> None:
+        """
+        Where the DNS server doesn't validate, that is said aloud, DANE is
+        off, and mail goes on flowing.
+        """
+        self.validates(False)
+        self.dns.zone.put("a.example", Kind.MX, "1 mx.a.example.")
+        self.dns.zone.put("mx.a.example", Kind.A, "127.0.0.1")
+        # Nobody's certificate: it would keep mail away if it were believed.
+        self.dns.zone.put("_25._tcp.mx.a.example", Kind.TLSA, "3 1 1 " + "00" * 32)
+        postbox = Postbox()
+        port = self.serve(postbox)
+        with capturedLogs() as logs:
+            server = self.started(SUBMISSION, port)
+
+            def send(client: SMTP) -> None:
+                client.sendmail("us@our.example", ["x@a.example"], MESSAGE)
+
+            await self.talk(server.ports["submission"], send)
+            await self.until(lambda: succeed(bool(postbox.received)))
+        loud = [each for each in logs if each["log_level"] is LogLevel.critical]
+        self.assertEqual(len(loud), 1)
+        self.assertIn("DANE IS OFF", loud[0]["diagnosis"])
+        self.assertFalse(server.base.resolver.validating)
+        [(incoming, body)] = postbox.received
+        self.assertEqual(incoming.recipients, ("x@a.example",))
+        self.assertTrue(body.endswith(MESSAGE))
+
+        async def recorded() -> bool:
+            return bool(await server.ledger.outcomes.results())
+
+        await self.until(lambda: Deferred.fromCoroutine(recorded()))
+
+    def serve(self, postbox: Postbox) -> int:
+        """
+        Somebody's mail host.
+        """
+        settings = ListenerSettings(ServerSettings("mx.a.example", starttls=True))
+        factory = SMTPServerFactory(
+            reactor, settings, postbox, Serving(good("mx.a.example").context())
+        )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+        async def stop() -> None:
+            await maybeDeferred(port.stopListening)
+            await factory.stop()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        number: int = port.getHost().port
+        return number
+
+
+class AuthenticationTests(ServerCase):
+    """
+    Tests for listeners that want clients to log in.
+    """
+
+    def listening(self, tls: str) -> int:
+        writeCertificate(self.folder, HOSTNAME)
+        server = self.started(
+            f'[Users]\nalice = "{hashPassword("sesame", bytes(32))}"\n'
+            f'[Listeners.a]\nPort = 0\nAddress = "0.0.0.0"\nAuthentication = true\n'
+            f'TLS = "{tls}"\nCertificateFile = "cert.pem"\nKeyFile = "key.pem"\n'
+        )
+        return server.ports["a"]
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.folder / "cert.pem"))
+
+    def secure(self, client: SMTP) -> None:
+        client._host = HOSTNAME  # type: ignore[attr-defined]  # for SNI
+        client.starttls(context=self.context())
+        client.ehlo()
+
+    async def test_notBefore(self) -> None:
+        """
+        Before TLS no mechanism is offered, none works, and no mail is taken
+        (RFC 4954 4, RFC 6409 4.3).
+        """
+
+        def early(client: SMTP) -> list[int]:
+            client.ehlo()
+            self.assertNotIn("auth", client.esmtp_features)
+            self.assertIn("starttls", client.esmtp_features)
+            plain = client.docmd("AUTH", "PLAIN AGFsaWNlAHNlc2FtZQ==")
+            return [plain[0], client.mail("a@b.example")[0]]
+
+        codes = await self.talk(self.listening("starttls"), early)
+        self.assertEqual(codes, [538, 530])
+
+    async def test_cleartext(self) -> None:
+        """
+        PLAIN and LOGIN work behind STARTTLS, with the right password only.
+        """
+        port = self.listening("starttls")
+        for mechanism in ("auth_plain", "auth_login"):
+
+            def login(client: SMTP, mechanism: str = mechanism) -> list[int]:
+                self.secure(client)
+                codes = [client.mail("a@b.example")[0]]
+                client.user, client.password = "alice", "wrong"
+                name = mechanism.removeprefix("auth_").upper()
+                for client.password in ("wrong", "sesame"):
+                    try:
+                        codes.append(client.auth(name, getattr(client, mechanism))[0])
+                    except smtplib.SMTPAuthenticationError as error:
+                        codes.append(error.smtp_code)
+                return [*codes, client.mail("a@b.example")[0]]
+
+            codes = await self.talk(port, login)
+            self.assertEqual(codes, [530, 535, 235, 250], mechanism)
+
+    async def test_scram(self) -> None:
+        """
+        So does SCRAM-SHA-256 (RFC 7677), which proves the server too.
+        """
+
+        def login(client: SMTP) -> tuple[int, bool]:
+            self.secure(client)
+            self.assertIn("SCRAM-SHA-256", client.esmtp_features["auth"])
+            scram = ScramClient("alice", "sesame", "nonce")
+            first = b64encode(scram.initial()).decode()
+            code, said = client.docmd("AUTH", f"SCRAM-SHA-256 {first}")
+            while code == 334:
+                answer = scram.respond(b64decode(said))
+                code, said = client.docmd(b64encode(answer or b"").decode())
+            return code, scram.satisfied
+
+        found = await self.talk(self.listening("starttls"), login)
+        self.assertEqual(found, (235, True))
+
+    async def test_immediate(self) -> None:
+        """
+        Where TLS comes first (RFC 8314 3.3) there is no STARTTLS, and AUTH at
+        once.
+        """
+        port = self.listening("immediate")
+
+        def hold() -> set[str]:
+            with socket.create_connection(("127.0.0.1", port), 15) as plain:
+                secured = self.context().wrap_socket(plain, server_hostname=HOSTNAME)
+                client = SMTP(local_hostname="client.example")
+                client.sock = secured
+                client.getreply()
+                client.ehlo()
+                features = set(client.esmtp_features)
+                client.quit()
+                return features
+
+        features = await deferToThread(hold)
+        self.assertIn("auth", features)
+        self.assertNotIn("starttls", features)
+
+
+class ReceptionTests(ServerCase):
+    """
+    Tests for listeners that take mail from outside.
+    """
+
+    CONFIG = f'[HostTLSRPT]\n[Domains."example.com"]\n{RECEPTION}'
+
+    async def deliver(self, server: Server, message: bytes, *to: str) -> list[int]:
+        """
+        @return: The replies to each RCPT, and to the message.
+        """
+
+        def send(client: SMTP) -> list[int]:
+            client.ehlo()
+            client.mail("")
+            codes = [client.rcpt(each)[0] for each in to]
+            return [*codes, client.data(message)[0]]
+
+        return await self.talk(server.ports["reception"], send)
+
+    async def test_recipients(self) -> None:
+        """
+        Mail is taken for the postmaster of this host and of our domains, for
+        envelope senders of reports, and for reports about this host; for
+        nobody else, and for nobody elsewhere.
+        """
+        server = self.started(self.CONFIG)
+        yes = [
+            "postmaster",
+            f"PostMaster@{HOSTNAME}",
+            "postmaster@example.com",
+            f"postmaster+0a1b@{HOSTNAME}",
+            "postmaster+0a1b@Example.COM",
+            f"tlsreports@{HOSTNAME}",
+        ]
+        no = [
+            f"root@{HOSTNAME}",
+            "root@example.com",
+            "tlsreports@example.com",
+            "postmaster@example.net",
+            "postmaster@sub.example.com",
+            "postmaster@[127.0.0.1]",
+        ]
+        codes = await self.deliver(server, MESSAGE, *yes, *no)
+        self.assertEqual(codes, [250] * len(yes) + [550] * len(no) + [250])
+
+    async def test_postmaster(self) -> None:
+        """
+        What people write lands in the postmaster's mailbox, unseen, once for
+        each address; an answer to a report too.
+        """
+        server = self.started(self.CONFIG)
+        await self.deliver(server, MESSAGE, f"postmaster+0a1b@{HOSTNAME}")
+        [file] = self.delivered("Postmaster")
+        self.assertEqual(file.parent.name, "new")
+        self.assertTrue(file.read_bytes().endswith(MESSAGE))
+        self.assertTrue(file.read_bytes().startswith(b"Return-Path: <>\r\n"))
+
+    async def test_reports(self) -> None:
+        """
+        Reports about this host land in their own mailbox.
+        """
+        server = self.started(self.CONFIG)
+        await self.deliver(server, MESSAGE, f"tlsreports@{HOSTNAME}")
+        self.assertEqual(len(self.delivered("TLSRPT")), 1)
+        self.assertEqual(self.delivered("Postmaster"), [])
+
+    async def test_bounce(self) -> None:
+        """
+        A DSN about a report goes, seen, to the postmaster's mailbox for them,
+        and its destination gets no reports for the time being.
+        """
+        server = self.started(self.CONFIG)
+        ours = replace(
+            report(composed=reactor.seconds(), state=ReportState.DELIVERED),
+            sender="postmaster+0a1b@example.com",
+        )
+        await server.ledger.outcomes.settle(Subject(0, MONDAY, ORG), [], [ours])
+        await self.deliver(server, DSN, "postmaster@example.com")
+        self.assertEqual(await server.ledger.suppressions.entries(), ())
+        self.assertEqual(len(self.delivered("Postmaster")), 1)
+        await self.deliver(server, DSN, "Postmaster+0A1B@Example.com")
+        [entry] = await server.ledger.suppressions.entries()
+        self.assertEqual(entry.destination, ours.key.destination)
+        self.assertEqual(entry.comment, "5.1.1 550 no such user")
+        [kept] = await server.ledger.archive.reports()
+        self.assertIs(kept.state, ReportState.FAILED)
+        [file] = self.delivered("Postmaster.tlsrpt")
+        self.assertEqual(file.parent.name, "cur")
+        self.assertTrue(file.name.endswith(":2,S"))
+        self.assertEqual(len(self.delivered("Postmaster")), 1)
+
+
+class StoppingTests(ServerCase):
+    """
+    Tests for stopping, whatever is going on: each ends with nothing left in
+    the reactor, which trial sees to.
+    """
+
+    async def test_unstarted(self) -> None:
+        """
+        Before anything, and once ports are taken, which are free again.
+        """
+        server = self.server(SUBMISSION)
+        await server.stopService()
+        server.privilegedStartService()
+        port = server.ports["submission"]
+        await server.stopService()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+
+    async def test_again(self) -> None:
+        """
+        What has stopped can be started.
+        """
+        server = self.started(SUBMISSION)
+        await server.stopService()
+        server.startService()
+        self.assertEqual(await server.queue.messages(), ())
+
+    async def test_clients(self) -> None:
+        """
+        With clients at every stage of a conversation, and one that has not
+        been let in.
+        """
+        server = self.started(SUBMISSION)
+        where = ("127.0.0.1", server.ports["submission"])
+        stages = [
+            b"",
+            b"EHLO a.example\r\nMAIL FROM:<a@b.example>\r\n",
+            b"EHLO a.example\r\nMAIL FROM:<a@b.example>\r\n"
+            b"RCPT TO:<c@d.example>\r\nDATA\r\nSubject: half",
+        ]
+        clients = [socket.create_connection(where, 5) for _ in stages]
+        for client, said in zip(clients, stages, strict=True):
+            self.addCleanup(client.close)
+            client.sendall(said)
+        await deferLater(reactor, 0.1)
+        await server.stopService()
+
+    async def test_busy(self) -> None:
+        """
+        While the DNS server is silent, so that a probe and a delivery wait;
+        the message is still there afterwards.
+        """
+        self.dns.zone.tricks.extend([Trick.DROP] * 20)
+        server = self.started(SUBMISSION)
+
+        def send(client: SMTP) -> None:
+            client.sendmail("us@our.example", ["x@a.example"], MESSAGE)
+
+        await self.talk(server.ports["submission"], send)
+        await server.stopService()
+        spool = DirectSpool(self.folder / "data" / "queue")
+        spool.open()
+        queued = await spool.run(lambda spool: spool.index.messages())
+        await spool.close()
+        self.assertEqual(len(queued), 1)
+
+    async def test_failed(self) -> None:
+        """
+        After a start that failed, with one line about the key that names what
+        can't be used.
+        """
+        data = self.folder / "data"
+        data.mkdir()
+        (data / "ledger.sqlite").write_bytes(b"x" * 5000)
+        server = self.server(SUBMISSION)
+        error = self.assertRaises(InvalidConfig, server.startService)
+        self.assertIn("DataDirectory: ledger sqlite:///", str(error))
+        await server.stopService()
+        (data / "ledger.sqlite").unlink()
+        other = DirectSpool(data / "queue")
+        (data / "queue").mkdir(exist_ok=True)
+        other.open(delivering=True)
+        error = self.assertRaises(InvalidConfig, server.startService)
+        self.assertIn("another process delivers from it", str(error))
+        await server.stopService()
+        await other.close()
+        server.startService()
+
+
+class RehearsalTests(ServerCase):
+    """
+    Tests for L{takePorts} and L{openStores}, by which twistd tries a start.
+    """
+
+    def test_ports(self) -> None:
+        """
+        A port that is in use is named with its listener; those before it are
+        given back.
+        """
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            number = taken.getsockname()[1]
+            site = writeSite(
+                self.folder, f"{SUBMISSION}[Listeners.b]\nPort = {number}\n"
+            )
+            error = self.assertRaises(InvalidConfig, takePorts, site)
+        self.assertEqual(
+            str(error),
+            f"{site.file}: [Listeners.b] Port = {number}: expected a free port of "
+            "127.0.0.1: Address already in use",
+        )
+
+    def test_twice(self) -> None:
+        """
+        So is one that two listeners want.
+        """
+        door = takePorts(writeSite(self.folder, SUBMISSION))["submission"]
+        door.close()
+        site = writeSite(
+            self.folder,
+            f"[Listeners.a]\nPort = {door.port}\n[Listeners.b]\nPort = {door.port}\n",
+        )
+        error = self.assertRaises(InvalidConfig, takePorts, site)
+        self.assertIn("[Listeners.b] Port", str(error))
+
+    def test_stores(self) -> None:
+        """
+        Stores are opened and closed again, so that a start can follow.
+        """
+        site = writeSite(self.folder)
+        openStores(site)
+        openStores(site)
+        other = DirectSpool(site.spool)
+        other.open(delivering=True)
+        self.assertRaises(InvalidConfig, openStores, site)
+        self.successResultOf(other.close())
