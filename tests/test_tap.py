@@ -1,0 +1,298 @@
+"""
+Tests for L{moxtls.tap}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import moxtls
+from moxtls.config import InvalidConfig
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.spool import Spool
+from moxtls.server import Server
+from moxtls.tap import OneLine, Options, makeService
+from tests.queue.killing import quickDirectory
+from tests.servers import closedPort
+from tests.sites import HOSTNAME
+
+ROOT = Path(moxtls.__file__).parents[1]
+TWISTD = "from twisted.scripts.twistd import run; run()"
+#: Seconds within which a server starts or stops, on a machine that is busy.
+PATIENCE = 30
+
+
+class TapCase(SynchronousTestCase):
+    """
+    @ivar file: A configuration whose only listener is on C{self.port}, and
+        whose DNS server isn't there, so that mail stays in the queue.
+    """
+
+    def setUp(self) -> None:
+        self.folder = quickDirectory(self)
+        self.file = self.folder / "moxtls.toml"
+        self.port = closedPort()
+        self.configure("")
+
+    def configure(self, more: str) -> None:
+        self.file.write_text(
+            f'Hostname = "{HOSTNAME}"\n[Listeners.a]\nPort = {self.port}\n'
+            f'[Resolver]\nServers = ["127.0.0.1:{closedPort()}"]\n{more}'
+        )
+
+
+class MakeServiceTests(TapCase):
+    """
+    Tests for L{makeService}.
+    """
+
+    def options(self) -> Options:
+        options = Options()
+        options.parseOptions(["--config", str(self.file)])
+        return options
+
+    def test_good(self) -> None:
+        """
+        There is a server; its port is not yet taken, and nothing is open that
+        a daemon would not inherit.
+        """
+        threads = threading.active_count()
+        self.assertIsInstance(makeService(self.options()), Server)
+        self.assertEqual(threading.active_count(), threads)
+        socket.create_server(("127.0.0.1", self.port)).close()
+
+    def assertHindered(self, said: str) -> None:
+        """
+        A start fails with one line, a regular expression, about the file.
+        """
+        error = self.assertRaises(SystemExit, makeService, self.options())
+        self.assertRegex(str(error), rf"\A{self.file}: {said}\Z")
+        self.assertNotIn("\n", str(error))
+
+    def test_configuration(self) -> None:
+        """
+        A configuration that is wrong, or isn't there.
+        """
+        self.file.write_text('Hostnme = "x"')
+        self.assertHindered('Hostnme = "x": unknown key; known here: CAFile, .*')
+        self.file.unlink()
+        self.assertHindered("cannot be used: No such file or directory")
+
+    def test_keyFile(self) -> None:
+        """
+        A key that can't be read.
+        """
+        self.configure('[Domains."example.org".DKIM.Selectors.s]\nKeyFile = "s.pem"\n')
+        (self.folder / "s.pem").mkdir()
+        table = r"\[Domains.example.org.DKIM.Selectors.s\]"
+        self.assertHindered(
+            f'{table} KeyFile = "s.pem": cannot be used: Is a directory'
+        )
+
+    def test_port(self) -> None:
+        """
+        A port that is in use.
+        """
+        with socket.create_server(("127.0.0.1", self.port)):
+            self.assertHindered(
+                rf"\[Listeners.a\] Port = {self.port}: expected a free port of "
+                "127.0.0.1: Address already in use"
+            )
+
+    def test_ledger(self) -> None:
+        """
+        A ledger that can't be opened, or isn't there.
+        """
+        (self.folder / "data").mkdir()
+        (self.folder / "data" / "ledger.sqlite").write_bytes(b"x" * 5000)
+        self.assertHindered(
+            "DataDirectory: ledger sqlite:///.*: file is not a database"
+        )
+        url = "postgresql://u:secret@127.0.0.1:1/x"
+        self.file.write_text(f'Ledger = "{url}"\n{self.file.read_text()}')
+        self.assertHindered(
+            r"Ledger: ledger postgresql://u:\*\*\*@127.0.0.1:1/x: connection failed.*"
+        )
+
+    def test_spool(self) -> None:
+        """
+        A spool that another process delivers from.
+        """
+        (self.folder / "data" / "queue").mkdir(parents=True)
+        other = DirectSpool(self.folder / "data" / "queue")
+        other.open(delivering=True)
+        self.assertHindered("DataDirectory: spool .*: another process delivers from it")
+        self.successResultOf(other.close())
+
+    def test_owner(self) -> None:
+        """
+        Who is going to be another user finds out as that user.
+        """
+        options = self.options()
+        options.parent = Options()
+        options.parent.update(uid=12345, gid=54321)
+        with patch("moxtls.tap.runAsEffectiveUser") as ran:
+            makeService(options)
+        self.assertEqual(ran.call_args.args[:2], (12345, 54321))
+
+
+class OneLineTests(TapCase):
+    """
+    Tests for L{OneLine}.
+    """
+
+    def test_late(self) -> None:
+        """
+        What comes in the way later ends the process as well.
+        """
+        options = Options()
+        options.parseOptions(["--config", str(self.file)])
+        service = makeService(options)
+        assert isinstance(service, OneLine)
+        taken = socket.create_server(("127.0.0.1", self.port))
+        error = self.assertRaises(SystemExit, service.privilegedStartService)
+        self.assertIsInstance(error.__context__, InvalidConfig)
+        error = self.assertRaises(SystemExit, service.startService)
+        self.assertIn(f"[Listeners.a] Port = {self.port}: ", str(error))
+        taken.close()
+
+
+class ProcessTests(TapCase):
+    """
+    Tests for twistd as a process.
+    """
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """
+        Start C{twistd moxtls}.
+        """
+        command = [sys.executable, "-c", TWISTD, *words, "moxtls", "-c", str(self.file)]
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    def connect(self) -> smtplib.SMTP:
+        """
+        A client, as soon as the server listens.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return smtplib.SMTP("127.0.0.1", self.port, timeout=PATIENCE)
+            except ConnectionRefusedError:
+                self.assertLess(time.monotonic(), deadline, "no server")
+                time.sleep(0.05)
+
+    def test_hindered(self) -> None:
+        """
+        What is in the way of a daemon is one line on standard error, and
+        status 1; there is no daemon.
+        """
+        taken = socket.create_server(("127.0.0.1", self.port))
+        self.addCleanup(taken.close)
+        for words in ([], ["--nodaemon"]):
+            process = self.begin(*words)
+            out, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual((process.returncode, out), (1, ""))
+            self.assertRegex(err, rf"\A{self.file}: \[Listeners.a\] Port = [^\n]+\n\Z")
+        self.assertFalse((self.folder / "twistd.pid").exists())
+
+    def test_daemon(self) -> None:
+        """
+        A daemon takes mail, and on SIGTERM ends with nothing left.
+        """
+        process = self.begin()
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, out, err), (0, "", ""))
+        pid = int((self.folder / "twistd.pid").read_text())
+        self.addCleanup(self.kill, pid)
+        with self.connect() as client:
+            client.sendmail(
+                "a@b.example", ["c@d.example"], b"Subject: hi\r\n\r\nhi\r\n"
+            )
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while (self.folder / "twistd.pid").exists():
+            self.assertLess(time.monotonic(), deadline, "it doesn't stop")
+            time.sleep(0.05)
+        log = (self.folder / "twistd.log").read_text()
+        self.assertIn("Server Shut Down.", log)
+        self.assertNotIn("Traceback", log)
+        spool = Spool(self.folder / "data" / "queue")
+        spool.claim()
+        self.assertEqual(len(spool.index.messages()), 1)
+        spool.close()
+
+    def kill(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def test_killed(self) -> None:
+        """
+        A server that is killed while mail comes in loses nothing that it had
+        answered with 250.
+        """
+        process = self.begin("--nodaemon")
+        self.connect().quit()
+        acknowledged: list[str] = []
+        clients = [
+            threading.Thread(target=self.submit, args=(name, acknowledged))
+            for name in "abc"
+        ]
+        for client in clients:
+            client.start()
+        while len(acknowledged) < 30 and any(each.is_alive() for each in clients):
+            time.sleep(0.01)
+        process.kill()
+        for client in clients:
+            client.join()
+        self.assertGreaterEqual(len(acknowledged), 30)
+        spool = Spool(self.folder / "data" / "queue")
+        kept = {
+            line
+            for message in spool.index.messages()
+            for line in message.path.read_text().splitlines()
+        }
+        spool.close()
+        self.assertEqual(set(acknowledged) - kept, set())
+
+    def submit(self, name: str, acknowledged: list[str]) -> None:
+        """
+        Submit messages until the server is gone, and write down those that
+        it has taken.
+        """
+        number = 0
+        try:
+            client = self.connect()
+            while True:
+                number += 1
+                text = f"this is {name} {number}"
+                message = f"Subject: x\r\n\r\n{text}\r\n".encode()
+                client.sendmail("a@b.example", ["c@d.example"], message)
+                acknowledged.append(text)
+        except (OSError, smtplib.SMTPException):
+            return
