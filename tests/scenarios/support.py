@@ -1,0 +1,324 @@
+"""
+Nodes that share a ledger and send TLS reports, each from a queue of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from moxtls.calendar import HOUR, MINUTE, midnight, utcDay
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Address, Domain
+from moxtls.interfaces import IResolver
+from moxtls.queue.memory import MemoryQueue
+from moxtls.queue.values import Ending, Envelope, ReportKind, Result
+from moxtls.reporting.handover import Aftermath, QueueSubmitter
+from moxtls.reporting.letters import Letterhead, LetterWriter
+from moxtls.reporting.service import ReportService, Routine
+from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from moxtls.tlsrpt.results import (
+    Failure,
+    Policy,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+)
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
+from tests.store.contracts import Stores
+
+TROUBLE = Failure(ResultType.STARTTLS_NOT_SUPPORTED)
+
+
+class Ledger(Stores, Protocol):
+    """
+    A ledger of any make.
+    """
+
+    def stop(self) -> Deferred[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    A recipient domain.
+
+    @ivar host: The only host that takes its mail.
+    @ivar lines: Those of its MTA-STS policy; none if it has no policy.
+    """
+
+    domain: Domain
+    host: Domain
+    lines: tuple[str, ...] = ()
+
+    def outcome(self, sessions: int, sendReport: bool = True) -> SessionOutcome:
+        """
+        So many sessions that succeeded, and as many without TLS.
+        """
+        failures = Counter({TROUBLE: sessions})
+        kind = PolicyType.STS if self.lines else PolicyType.NO_POLICY
+        own = Policy(kind, self.domain, self.lines)
+        return SessionOutcome(
+            self.domain,
+            PolicyTally(own, sessions, 0, failures),
+            (
+                PolicyTally(
+                    Policy(PolicyType.NO_POLICY, self.host), sessions, 0, failures
+                ),
+            ),
+            sendReport,
+        )
+
+
+#: Policy domain, its policy, sessions.
+Contents = frozenset[tuple[str, tuple[str, ...], int]]
+#: Day, recipient domain, lines of its policy.
+Seen = tuple[date, Domain, tuple[str, ...]]
+
+
+class Journal:
+    """
+    What happened, whatever became of it in any store.
+
+    @ivar sessions: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: Counter[Seen] = Counter()
+
+    def note(self, day: date, place: Place, sessions: int) -> None:
+        self.sessions[day, place.domain, place.lines] += sessions
+
+    def total(self, day: date, domain: Domain) -> int:
+        """
+        Of all policies.
+        """
+        return sum(
+            count
+            for (when, what, _), count in self.sessions.items()
+            if (when, what) == (day, domain)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """
+    A report in some node's queue.
+    """
+
+    node: str
+    to: str
+    report: ReceivedReport
+
+    @property
+    def day(self) -> date:
+        return utcDay(self.report.start)
+
+    @property
+    def about(self) -> str:
+        """
+        Its policy domain, with C{host} before it if it is told as a host.
+        """
+        which, _, domain = self.report.reportID.partition("@")[0].partition(".")
+        return " ".join([*which.split("-")[1:], domain])
+
+    @property
+    def contents(self) -> Contents:
+        """
+        What it says.
+        """
+        found = set()
+        for each in self.report.policies:
+            failures = sum(failure.count for failure in each.failures)
+            assert failures == each.succeeded, each
+            found.add((each.domain, each.strings, each.succeeded))
+        assert len(found) == len(self.report.policies)
+        return frozenset(found)
+
+
+class Node:
+    """
+    Half of moxtls that reports: from recorded outcomes to a queue, and what
+    becomes of reports.
+    """
+
+    def __init__(
+        self, name: str, clock: Clock, resolver: IResolver, ledger: Ledger
+    ) -> None:
+        newID = ids()
+        self.name = name
+        self.clock = clock
+        self.ledger = ledger
+        self.queue = MemoryQueue(clock, lambda: f"{name}{newID()}")
+        self.recorder = OutcomeRecorder(clock, ledger.outcomes)
+        self.aftermath = Aftermath(clock, ledger.archive, ledger.suppressions)
+        self._resolver = resolver
+        self._newID: Callable[[], str] = lambda: f"{name}{newID()}"
+        self._posted = 0
+        self.start()
+
+    def start(self) -> None:
+        """
+        As a new process would, with the queue of the one before.
+        """
+        source = TLSReportSource(
+            self._resolver, self.ledger.outcomes, TLSReporting(SUBMITTER)
+        )
+        letterhead = Letterhead(HOSTNAME, (ED25519,))
+        self.service = ReportService(
+            self.clock,
+            source,
+            self.ledger.archive,
+            self.ledger.leases,
+            LetterWriter(self.clock, self.ledger.suppressions, letterhead, self._newID),
+            QueueSubmitter(self.queue),
+            jitter=lambda: 0.5,
+            routine=Routine(self.name),
+        )
+        self.service.startService()
+
+    def newEnvelopes(self) -> Iterator[Envelope]:
+        """
+        Of what came into the queue since this was asked last.
+        """
+        envelopes = self.queue.envelopes[self._posted :]
+        self._posted += len(envelopes)
+        yield from envelopes
+
+    def sent(self) -> Iterator[Sent]:
+        """
+        All reports in the queue.
+        """
+        bodies = self.queue.bodies.values()
+        for envelope, body in zip(self.queue.envelopes, bodies, strict=True):
+            (recipient,) = envelope.recipients
+            yield Sent(self.name, recipient, readReport(body))
+
+
+def arrived(envelope: Envelope) -> Result:
+    """
+    A queue's word that it has delivered something.
+    """
+    (recipient,) = envelope.recipients
+    return Result("id", recipient, Ending.DELIVERED, "2.0.0", 250, "ok")
+
+
+def domainOf(recipient: str) -> Domain | None:
+    """
+    The recipient domain of mail; C{None} for what is posted.
+    """
+    if recipient.startswith("https:"):
+        return None
+    domain = Address.parse(recipient).domain
+    return domain if isinstance(domain, Domain) else None
+
+
+def asks(resolver: MemoryResolver, domain: Domain, *uris: str) -> None:
+    """
+    Have C{domain} publish a TLSRPT record.
+    """
+    text = f"v=TLSRPTv1; rua={','.join(uris)}"
+    resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+
+
+class Nodes:
+    """
+    Several nodes, and the mail they send.
+
+    @ivar clock: That of all nodes that aren't apart.
+    """
+
+    def __init__(
+        self,
+        first: date,
+        places: Iterable[Place],
+        ledgers: Iterable[Ledger],
+        apart: bool = False,
+    ) -> None:
+        """
+        @param first: The day that begins now.
+        @param apart: Whether each node has a clock of its own.
+        """
+        self.resolver = MemoryResolver()
+        self.places = {place.domain: place for place in places}
+        self.journal = Journal()
+        self.clock = _clock(first)
+        self.nodes = [
+            Node(
+                f"node{number}",
+                _clock(first) if apart else self.clock,
+                self.resolver,
+                ledger,
+            )
+            for number, ledger in enumerate(ledgers)
+        ]
+        self._awake = list(self.nodes)
+
+    def deliver(
+        self,
+        node: Node,
+        domain: Domain,
+        sessions: int,
+        report: ReportKind | None = None,
+    ) -> None:
+        """
+        Have C{node} deliver mail to C{domain}, and record how TLS went.
+        """
+        place = self.places.get(domain) or Place(domain, Domain(f"mx.{domain}"))
+        self.journal.note(utcDay(node.clock.seconds()), place, sessions)
+        node.recorder.sessionEnded(place.outcome(sessions, report is None))
+
+    def deliverReports(self, node: Node) -> None:
+        """
+        Deliver what C{node} has in its queue.
+        """
+        for envelope in node.newEnvelopes():
+            domain = domainOf(envelope.recipients[0])
+            if domain is not None:
+                self.deliver(node, domain, 1, envelope.report)
+            node.aftermath.reportEnded(envelope, arrived(envelope))
+
+    def goOn(self, hours: float) -> None:
+        """
+        Let time pass.
+        """
+        for _ in range(round(hours * HOUR / MINUTE)):
+            self.clock.advance(MINUTE)
+            for node in self._awake:
+                # Nothing, if that is its clock.
+                node.clock.advance(self.clock.seconds() - node.clock.seconds())
+                self.deliverReports(node)
+
+    def freeze(self, node: Node) -> None:
+        """
+        Have the process of C{node}, which is apart, stand still.
+        """
+        self._awake.remove(node)
+
+    def thaw(self, node: Node) -> None:
+        """
+        Have it go on.
+        """
+        self._awake.append(node)
+
+    def sent(self) -> list[Sent]:
+        """
+        All reports, of all nodes.
+        """
+        return [each for node in self.nodes for each in node.sent()]
+
+
+def _clock(day: date) -> Clock:
+    clock = Clock()
+    clock.advance(midnight(day))
+    return clock

@@ -1,0 +1,327 @@
+"""
+Three days of mail over two nodes with one ledger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import utcDay
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.reporting.destinations import canonical
+from moxtls.reporting.values import ReportState
+from moxtls.store.ledger import Ledger as SQLLedger
+from moxtls.store.memory import MemoryLedger
+from tests.queue.killing import quickDirectory
+from tests.scenarios.support import Contents, Ledger, Node, Nodes, Place, Sent, asks
+from tests.store.test_ledger import emptied, emptyFile
+
+if TYPE_CHECKING:
+    _TestCase = SynchronousTestCase
+else:
+    _TestCase = object
+
+FIRST = date(2026, 11, 24)
+DAYS = tuple(FIRST + timedelta(days=number) for number in range(3))
+
+#: Takes mail for most of them.
+SHARED = Domain("mx.shared.example")
+#: Asks for reports to the same address as the host does.
+TENANT = Domain("tenant.shared.example")
+ALPHA = Domain("alpha.example")
+#: Wants them in two ways; its host in none.
+POSTED = Domain("posted.example")
+IDN = Domain.parse("bücher.example")
+#: Changes where it wants them at noon of the second day.
+MOVING = Domain("moving.example")
+#: Its record can't be looked up when the first day is reported, until noon.
+LATE = Domain("late.example")
+#: Changes its policy at noon of the second day.
+FICKLE = Domain("fickle.example")
+#: Its own host, and that of another domain.
+BOTH = Domain("both.example")
+GUEST = Domain("guest.example")
+#: Where mail, but no report, goes.
+SILENT = Domain("silent.example")
+#: Gets reports of others by mail, and no other mail.
+INTAKE = Domain("intake.example")
+
+TESTING = ("version: STSv1", "mode: testing")
+ENFORCE = ("version: STSv1", "mode: enforce")
+PLACES = (
+    Place(TENANT, SHARED),
+    Place(ALPHA, SHARED),
+    Place(POSTED, Domain("mx.posted.example")),
+    Place(IDN, SHARED),
+    Place(MOVING, SHARED),
+    Place(LATE, Domain("mx.late.example")),
+    Place(FICKLE, SHARED, TESTING),
+    Place(BOTH, BOTH),
+    Place(GUEST, BOTH),
+    Place(SILENT, SHARED),
+    Place(INTAKE, SHARED),
+)
+MAILED = tuple(place.domain for place in PLACES if place.domain != INTAKE)
+#: Those that are told about themselves, every day.
+OWNERS = tuple(domain for domain in MAILED if domain != SILENT)
+#: Where reports are wanted at first.
+WISHES = {
+    TENANT: ("mailto:tls@intake.example",),
+    ALPHA: ("mailto:tls@alpha.example",),
+    POSTED: ("https://posted.example/tls", "mailto:tls@posted.example"),
+    IDN: ("mailto:tls@bücher.example",),
+    MOVING: ("mailto:old@moving.example",),
+    LATE: ("mailto:tls@late.example",),
+    FICKLE: ("mailto:tls@fickle.example",),
+    BOTH: ("mailto:tls@both.example",),
+    GUEST: ("mailto:tls@guest.example",),
+    INTAKE: ("mailto:never@intake.example",),
+    SHARED: ("mailto:tls@intake.example",),
+    Domain("mx.late.example"): ("mailto:tls@late.example",),
+}
+#: The clients of the host that are in its report: not the one whose own goes
+#: to the same address.
+CLIENTS = (ALPHA, IDN, MOVING, FICKLE, SILENT, INTAKE)
+
+#: Mail is sent so many times a day.
+ROUNDS = 4
+#: Day, what it is about, destination.
+Name = tuple[date, str, str]
+
+
+class DaysContract(_TestCase):
+    """
+    Over any ledger.
+    """
+
+    def makeLedgers(self) -> Sequence[Ledger]:
+        """
+        One for each of two nodes, with the same contents.
+        """
+        raise NotImplementedError
+
+    def begin(self, apart: bool = False) -> None:
+        """
+        @param apart: As of L{Nodes}.
+        """
+        ledgers = self.makeLedgers()
+        for ledger in ledgers:
+            self.addCleanup(ledger.stop)
+        self.world = Nodes(FIRST, PLACES, ledgers, apart)
+        for domain, uris in WISHES.items():
+            asks(self.world.resolver, domain, *uris)
+        self.first, self.second = self.world.nodes
+
+    def mailRound(self, *nodes: Node) -> None:
+        """
+        Six hours of mail.
+        """
+        self.world.goOn(3)
+        for number, node in enumerate(nodes):
+            for domain in MAILED:
+                self.world.deliver(node, domain, 1 + number)
+        self.world.goOn(3)
+
+    def stopped(self, node: Node) -> None:
+        self.successResultOf(node.service.stopService())
+
+    def counts(self) -> list[int]:
+        """
+        How many reports each node has sent.
+        """
+        return [len(list(node.sent())) for node in self.world.nodes]
+
+    def named(self, sent: Sequence[Sent]) -> dict[Name, Contents]:
+        """
+        All of C{sent}, each of which is there once.
+        """
+        names = Counter((each.day, each.about, each.to) for each in sent)
+        self.assertEqual([name for name, count in names.items() if count > 1], [])
+        return {(each.day, each.about, each.to): each.contents for each in sent}
+
+    # --- what has to come of it ----------------------------------------------------
+
+    def own(self, day: date, domain: Domain, withHost: bool) -> Contents:
+        """
+        What C{domain} is told about itself and its host.
+        """
+        journal = self.world.journal
+        found = {
+            (str(what), lines, count)
+            for (when, what, lines), count in journal.sessions.items()
+            if (when, what) == (day, domain)
+        }
+        host = str(self.world.places[domain].host)
+        if withHost:
+            found.add((host, (), journal.total(day, domain)))
+        return frozenset(found)
+
+    def clients(self, day: date, *domains: Domain) -> Contents:
+        """
+        What a host is told.
+        """
+        total = self.world.journal.total
+        return frozenset(
+            (str(domain), (), total(day, domain))
+            for domain in domains
+            if total(day, domain)
+        )
+
+    def expected(self) -> dict[Name, Contents]:
+        """
+        All reports there should be.
+        """
+        found: dict[Name, Contents] = {}
+        for day in DAYS:
+            for domain in OWNERS:
+                withHost = (day, domain) != (DAYS[0], LATE)
+                for to in self.wanted(day, domain):
+                    found[day, str(domain), to] = self.own(day, domain, withHost)
+            host = f"host {SHARED}"
+            found[day, host, "tls@intake.example"] = self.clients(day, *CLIENTS)
+            host = f"host {BOTH}"
+            found[day, host, "tls@both.example"] = self.clients(day, GUEST)
+        # It wasn't known yet that the domain's own report would go there too.
+        host = "host mx.late.example"
+        found[DAYS[0], host, "tls@late.example"] = self.clients(DAYS[0], LATE)
+        return found
+
+    def wanted(self, day: date, domain: Domain) -> tuple[str, ...]:
+        """
+        Where C{domain} wants the report about C{day}.
+        """
+        if domain == MOVING and day != DAYS[0]:
+            return ("new@moving.example",)
+        uris = (canonical(each) for each in WISHES[domain])
+        return tuple(each.removeprefix("mailto:") for each in uris)
+
+    # --- the days --------------------------------------------------------------------
+
+    def firstDay(self) -> None:
+        for _ in range(ROUNDS):
+            self.mailRound(self.first, self.second)
+        self.world.resolver.fail(f"_smtp._tls.{LATE}", Kind.TXT)
+
+    def secondDay(self) -> None:
+        """
+        It is noon before everybody knows where reports are wanted.
+        """
+        self.mailRound(self.second)
+        self.mailRound(self.second)
+        for domain in (LATE, MOVING):
+            asks(self.world.resolver, domain, *WISHES[domain])
+        asks(self.world.resolver, MOVING, "mailto:new@moving.example")
+        self.world.places[FICKLE] = Place(FICKLE, SHARED, ENFORCE)
+        self.mailRound(self.second)
+        self.mailRound(self.second)
+
+    def thirdDay(self) -> None:
+        """
+        Until its reports are out.
+        """
+        for _ in range(ROUNDS - 1):
+            self.mailRound(self.second, self.first)
+        self.world.goOn(6)
+
+    def check(self) -> None:
+        """
+        Each report is in one queue, once, with everything; what is left is
+        about today, and about reports.
+        """
+        for node in self.world.nodes:
+            self.stopped(node)
+        for node in self.world.nodes:
+            self.assertEqual(node.clock.getDelayedCalls(), [])
+        found, expected = self.named(self.world.sent()), self.expected()
+        self.assertEqual(set(found), set(expected))
+        for name, contents in expected.items():
+            self.assertEqual(found[name], contents, name)
+        for node in self.world.nodes:
+            results = self.successResultOf(node.ledger.outcomes.results())
+            self.assertEqual({each.day for each in results}, {utcDay(self.now)})
+            self.assertFalse(any(each.sendReport for each in results))
+        reports = self.successResultOf(self.first.ledger.archive.reports())
+        self.assertEqual(len(reports), len(expected))
+        self.assertEqual({each.state for each in reports}, {ReportState.DELIVERED})
+
+    @property
+    def now(self) -> float:
+        return self.world.clock.seconds()
+
+    def test_threeDays(self) -> None:
+        """
+        Two nodes count for the same reports and race to send them; one is
+        stopped in the middle of a round, and comes back a day later under its
+        name.  Each report is sent once (RFC 8460 4.1), by one of them, with
+        the sessions of both.
+        """
+        self.begin()
+        self.firstDay()
+        self.world.goOn(0.5)
+        before = self.counts()
+        self.stopped(self.first)
+        self.secondDay()
+        self.world.goOn(4)
+        after = self.counts()
+        self.assertEqual((before[1], after[0]), (0, before[0]))
+        self.assertGreater(min(before[0], after[1]), 0)
+        self.first.start()
+        self.thirdDay()
+        self.check()
+
+    def test_standsStill(self) -> None:
+        """
+        A node stands still in the middle of a round, and goes on a day and a
+        half later as if nothing had happened.  The other one has done its
+        work meanwhile, and nothing is sent twice.
+        """
+        self.begin(apart=True)
+        self.firstDay()
+        self.world.goOn(0.5)
+        before = self.counts()
+        self.world.freeze(self.first)
+        self.secondDay()
+        self.world.goOn(4)
+        after = self.counts()
+        self.assertEqual((before[1], after[0]), (0, before[0]))
+        self.assertGreater(min(before[0], after[1]), 0)
+        self.world.thaw(self.first)
+        self.thirdDay()
+        self.check()
+
+
+class MemoryDaysTests(DaysContract, SynchronousTestCase):
+    """
+    Two workers in one process.
+    """
+
+    def makeLedgers(self) -> Sequence[Ledger]:
+        ledger = MemoryLedger()
+        return ledger, ledger
+
+
+class SQLiteDaysTests(DaysContract, SynchronousTestCase):
+    """
+    Two processes on one host.
+    """
+
+    def makeLedgers(self) -> Sequence[Ledger]:
+        path = quickDirectory(self) / "ledger"
+        path.write_bytes(emptyFile())
+        return tuple(SQLLedger(None, f"sqlite:///{path}") for _ in range(2))
+
+
+class PostgresDaysTests(DaysContract, SynchronousTestCase):
+    """
+    Two hosts.
+    """
+
+    def makeLedgers(self) -> Sequence[Ledger]:
+        url = emptied()
+        return tuple(SQLLedger(None, url) for _ in range(2))
