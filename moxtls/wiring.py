@@ -154,6 +154,7 @@ class Base:
             asked.enforcePKIX,
             asked.dane,
             asked.ignoreVerifyErrors,
+            webNames=(terms.webName,),
         )
         return self.dialer.dial(ip, config.delivery.port, settings)
 

@@ -82,9 +82,7 @@ class Attempt:
         self._batch = batch
         self._progress = Progress(batch)
         self._account = Account()
-        self._wishes = Wishes(
-            batch.requireTLS, noFallback=batch.report is ReportKind.DMARC
-        )
+        self._wishes = wishes(batch)
 
     async def run(self) -> tuple[Result, ...]:
         """
@@ -177,7 +175,9 @@ class Attempt:
         if asked.refuse is not None:
             self._refused(asked.refuse, tallying, str(host), finding)
             return
-        terms = Terms(asked.tlsMode, _names(host, finding), asked)
+        names = _names(host, finding)
+        webName = names[0] if name is None else name.ascii
+        terms = Terms(asked.tlsMode, names, webName, asked)
         visit = Visit(str(host), terms, self._batch.parcels, tallying)
         await self._toAddresses(found.addresses, visit)
 
@@ -290,17 +290,30 @@ class Attempt:
             self._around.leave(session)
 
     async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
-        require = self._wishes.requireTLS is True
-        if require and not session.extensions.requireTLS:
+        offered = session.secure and session.extensions.requireTLS
+        if self._wishes.requireTLS and not offered:
             # RFC 8689 4.2.1: the next host may know how to pass it on.
             self._progress.hostFailed(notOffered(visit.host))
             return ()
+        require = self._batch.requireTLS is True and offered
         return await carry(
             session, visit.parcels, self._progress, visit.host, require, visit.lenient
         )
 
     def _saw(self, record: SessionRecord, visit: Visit) -> None:
         self._account.saw(record, visit.tallying)
+
+
+def wishes(batch: Batch) -> Wishes:
+    """
+    What a batch says about TLS.
+    """
+    requireTLS = batch.requireTLS
+    if requireTLS and not any(parcel.sender for parcel in batch.parcels):
+        # RFC 8689 5: a bounce isn't discarded for want of REQUIRETLS; its
+        # body was left out when it was made.
+        requireTLS = None
+    return Wishes(requireTLS, noFallback=batch.report is ReportKind.DMARC)
 
 
 def _names(host: Host, finding: TLSAFinding) -> tuple[str, ...]:

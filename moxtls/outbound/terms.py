@@ -28,11 +28,14 @@ class Terms:
     """
     What a session with a host has to be like.
 
-    @ivar names: The first is said in SNI; the certificate may be for any.
+    @ivar names: The first is said in SNI; for DANE the certificate may be for
+        any.
+    @ivar webName: For the Web PKI it has to be for this one (RFC 8461 4.1).
     """
 
     tlsMode: TLSMode
     names: tuple[str, ...]
+    webName: str
     demands: Demands
 
 

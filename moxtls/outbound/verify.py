@@ -136,13 +136,16 @@ class Witness:
     done and before anything is sent, whether to go on.
     """
 
-    def __init__(self, trust: Trust, names: Sequence[str]) -> None:
+    def __init__(
+        self, trust: Trust, names: Sequence[str], serverName: str = ""
+    ) -> None:
         """
-        @param names: Those for which the certificate may be; the first is
-            said in SNI.
+        @param names: Those for which the certificate may be.
+        @param serverName: To say in SNI; the first of C{names} if empty.
         """
         self._trust = trust
         self._names = names
+        self._serverName = serverName or "".join(names[:1])
         self._objections: list[tuple[int, int]] = []
         self._connection: SSL.Connection | None = None
 
@@ -150,8 +153,8 @@ class Witness:
         connection = SSL.Connection(self._trust.context, None)
         connection.set_verify(SSL.VERIFY_PEER, self._note)
         # RFC 6066 3: no addresses.
-        if self._names and not _isAddress(self._names[0]):
-            connection.set_tlsext_host_name(self._names[0].encode("ascii"))
+        if self._serverName and not _isAddress(self._serverName):
+            connection.set_tlsext_host_name(self._serverName.encode("ascii"))
         self._connection = connection
         return connection
 

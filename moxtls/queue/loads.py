@@ -63,7 +63,9 @@ def loads(
     filling: dict[object, _Filling] = {}
     found: list[_Filling] = []
     for message in due:
-        demands = (message.envelope.requireTLS, message.envelope.report)
+        envelope = message.envelope
+        # RFC 8689 5: of bounces less is demanded, so they go by themselves.
+        demands = (envelope.requireTLS, envelope.report, not envelope.sender)
         load = filling.get(demands)
         if load is None or not load.hasRoom(message, limits):
             if len(found) == most:

@@ -73,8 +73,10 @@ class Session(Protocol):
         self._clock = clock
         self._settings = settings
         self._talk = Conversation(settings.ehlo, settings.mode, settings.credentials)
-        self._witness = Witness(settings.trust, settings.names)
-        self._seen = SessionRecord(host="".join(settings.names[:1]))
+        serverName = "".join(settings.names[:1])
+        webNames = settings.webNames or settings.names
+        self._witness = Witness(settings.trust, webNames, serverName)
+        self._seen = SessionRecord(host=serverName)
         self._starttls: STARTTLS | None = None
         self._heard = False
         self._over = False
@@ -258,6 +260,12 @@ class Session(Protocol):
                 except SessionFailed as why:
                     why.decided = replies + why.decided
                     raise
+                except OSError as why:
+                    if not replies:
+                        raise
+                    # What was taken was taken; the rest is tried again.
+                    reason = f"the message can't be read: {why.strerror}"
+                    raise SessionFailed(self.record, reason, None, replies) from why
         return replies
 
     def _hand(

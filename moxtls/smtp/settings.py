@@ -28,6 +28,9 @@ class Settings:
     @ivar trust: Shared by all sessions.
     @ivar names: For which the certificate may be; the first is said in SNI.
         A-labels, or one IP address.
+    @ivar webNames: For which it may be if the Web PKI is asked, where those
+        are fewer: RFC 8461 4.1 knows the name in the MX record only, and
+        RFC 7672 3.2.2 more.
     @ivar enforcePKIX: Give up if the Web PKI doesn't vouch for the
         certificate.  It is looked at in any case, for the record.
     @ivar dane: TLSA records; if any of them is usable, give up unless one
@@ -44,6 +47,7 @@ class Settings:
     dane: tuple[TLSA, ...] | None = None
     ignoreVerifyErrors: bool = False
     credentials: Credentials | None = None
+    webNames: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 

@@ -169,6 +169,7 @@ class DeliveryCase(SynchronousTestCase):
             asked.enforcePKIX,
             asked.dane,
             asked.ignoreVerifyErrors,
+            webNames=(terms.webName,),
         )
         return self.dialer.dial(ip, SMTP, settings)
 

@@ -305,6 +305,21 @@ class MTASTSTests(OutcomeCase):
         self.assertRecipient("sts", 0, 2, detail, detail)
         self.assertEqual(self.outcome.hosts, ())
 
+    def test_nameForTheWebPKI(self) -> None:
+        """
+        RFC 8461 4.1: under an enforced policy the certificate has to be for
+        the MX host, also where DANE would be content with the recipients'
+        domain (RFC 7672 3.2.2).
+        """
+        self.secure(TLSA(2, 0, 0, root().der))
+        self.serve(good("example.com").context())
+        self.assertDelivered(self.deliver())
+        self.observer.outcomes.clear()
+        self.publish(Mode.ENFORCE)
+        self.serve(good("example.com").context())
+        self.assertDelayed(self.deliver(), "4.7.5")
+        self.assertRecipient("sts", 0, 1, ("certificate-host-mismatch", ""))
+
     def test_mismatchTesting(self) -> None:
         """
         In testing it is told, and the host used.

@@ -5,9 +5,11 @@ not at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moxtls.dns.answers import TLSA, ExtendedError, Kind
 from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.queue.values import Ending, ReportKind
+from moxtls.queue.values import Ending, Parcel, ReportKind
 from tests.certificates import Identity, good, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -243,3 +245,24 @@ class RequireTLSTests(DeliveryCase):
         self.serve(selfSigned(MX).context(), self.server())
         self.assertDelayed(self.deliver(requireTLS=True), "4.4.1")
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+
+    def bounce(self) -> Parcel:
+        return replace(self.parcel(), sender="")
+
+    def test_bounce(self) -> None:
+        """
+        RFC 8689 5: a bounce isn't discarded because nobody vouches for the
+        host, or the host doesn't know REQUIRETLS.
+        """
+        server = self.serve(selfSigned(MX).context(), extensions=())
+        results = self.deliver(self.bounce(), requireTLS=True)
+        self.assertDelivered(results)
+        self.assertNotIn("REQUIRETLS", server.commands[4])
+
+    def test_bouncePassedOn(self) -> None:
+        """
+        A host that knows it is told nevertheless (RFC 8689 5).
+        """
+        server = self.serve(selfSigned(MX).context())
+        self.assertDelivered(self.deliver(self.bounce(), requireTLS=True))
+        self.assertIn("REQUIRETLS", server.commands[4])

@@ -570,6 +570,23 @@ class ConcurrencyTests(ServiceCase):
         demands = [(each.requireTLS, each.report) for each in self.courier.batches]
         self.assertEqual(len(set(demands)), 6)
 
+    def test_bounces(self) -> None:
+        """
+        RFC 8689 5: less is demanded for bounces than for other messages with
+        REQUIRETLS, so they go in attempts of their own.
+        """
+        self.clock.advance(0)
+        # The first two are attempted at once, the others together.
+        for sender in ("a@here.example", "b@here.example", "", "c@here.example"):
+            self.submit(sender=sender, requireTLS=True)
+        while self.courier.pending:
+            self.courier.finish(delivered)
+        senders = [
+            {parcel.sender == "" for parcel in batch.parcels}
+            for batch in self.courier.batches
+        ]
+        self.assertEqual({len(each) for each in senders}, {1})
+
 
 class ReportTests(ServiceCase):
     """
