@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord, TLSTrouble
 from moxtls.outbound.verify import Witness
 from moxtls.policy.dane import verifyChain
@@ -197,7 +198,8 @@ class Session(Protocol):
             self._seen, verification=verification, dane=dane, enforced=enforced
         )
         if enforced:
-            why = "DANE doesn't match" if mismatch else "the Web PKI doesn't vouch"
+            words = certificateFailure(verification) or ()
+            why = "DANE doesn't match" if mismatch else " ".join(filter(None, words))
             self._fail(TLSFailed(self.record, f"certificate: {why}"))
         else:
             self._carryOut(self._talk.secured())
