@@ -43,4 +43,4 @@ $(VENV)/ready-dev: $(VENV)/ready-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) _trial_temp* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-interop _trial_temp* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
