@@ -1,0 +1,230 @@
+"""
+Hosts that send each other mail, and reports about it, over a network in
+memory and with real TLS.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from moxtls.calendar import DAY, MINUTE, midnight
+from moxtls.config import parse
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Address, Domain
+from moxtls.inbox import Inbox
+from moxtls.mailbox.memory import MemoryMailbox
+from moxtls.outbound.delivery import DirectCourier
+from moxtls.outbound.dialer import Dialer
+from moxtls.outbound.terms import Surroundings, Terms
+from moxtls.policy.cache import PolicyCache
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Envelope
+from moxtls.reporting.bounces import bounceMailbox
+from moxtls.reporting.handover import Aftermath, QueueSubmitter
+from moxtls.reporting.letters import Letterhead, LetterWriter
+from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.signing import Signer, loadKey
+from moxtls.reporting.values import OutgoingReport
+from moxtls.smtp.acceptor import ListenerSettings
+from moxtls.smtp.events import ServerSettings
+from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.reception import LocalReception, ReceivedMessage
+from moxtls.smtp.session import Session
+from moxtls.smtp.settings import Settings
+from moxtls.store.memory import MemoryLedger
+from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from tests.certificates import root, selfSigned, trusting
+from tests.network import SMTP, Network, Serving
+from tests.policy.fakes import FakeFetcher
+from tests.reporting.support import ED25519_PEM, ids
+from tests.reporting.test_bounces import DSN
+from tests.scenarios.support import asks
+
+STEP = 30 * MINUTE
+TRUST = trusting(root())
+POSTMASTER = "Postmaster"
+
+
+class Internet:
+    """
+    A network, a DNS, and the time.
+    """
+
+    def __init__(self, first: date) -> None:
+        self.clock = Clock()
+        self.clock.advance(midnight(first))
+        self.network = Network(self.clock)
+        self.resolver = MemoryResolver()
+
+    def goOn(self, seconds: float) -> None:
+        """
+        Let time pass, and whatever comes of it happen.
+        """
+        for _ in range(round(seconds / STEP)):
+            self.clock.advance(STEP)
+            self.network.flush()
+
+
+class MailHost:
+    """
+    All of moxtls that mail and reports go through; its domain has two
+    addresses, C{user} and C{tls}, and wants reports at the latter.  Nobody
+    trusts its certificate.
+
+    @ivar refuses: Whether there is no address for reports after all.
+    @ivar bounces: Whether that is only found out when a report has been taken.
+    @ivar reports: Those that came for it.
+    """
+
+    def __init__(
+        self, internet: Internet, domain: Domain, ip: str, folder: Path
+    ) -> None:
+        self.domain = domain
+        self.hostname = Domain(f"mx.{domain}")
+        self.ledger = MemoryLedger()
+        self.mailbox = MemoryMailbox()
+        self.refuses = self.bounces = False
+        self.received: list[ReceivedReport] = []
+        self._internet = internet
+        self._newID = ids()
+        self._aftermath = Aftermath(
+            internet.clock, self.ledger.archive, self.ledger.suppressions
+        )
+        self.queue = self._queue(folder)
+        self.service = self._reports()
+        self._publish(ip)
+        self._listen(ip)
+        self.queue.startService()
+        self.service.startService()
+
+    def send(self, to: Domain) -> None:
+        """
+        Send mail to somebody at C{to}.
+        """
+        envelope = Envelope(f"user@{self.domain}", (f"user@{to}",))
+        self.queue.submit(envelope, [b"Subject: hello\r\n\r\nhello\r\n"])
+
+    def stop(self) -> list[Deferred[None]]:
+        return [self.service.stopService(), self.queue.stopService()]
+
+    def sent(self) -> list[OutgoingReport]:
+        """
+        All reports that it made, in their order.
+        """
+        found: list[tuple[OutgoingReport, ...]] = []
+        self.ledger.archive.reports().addCallback(found.append)
+        return list(reversed(found[0]))
+
+    # --- out ------------------------------------------------------------------------
+
+    def _queue(self, folder: Path) -> QueueService:
+        clock, resolver = self._internet.clock, self._internet.resolver
+        dialer = Dialer(clock, self._internet.network.endpoint)
+
+        def dial(ip: str, terms: Terms) -> Deferred[Session]:
+            settings = Settings(
+                self.hostname.ascii, TRUST, terms.tlsMode, terms.names,
+                terms.demands.enforcePKIX, terms.demands.dane,
+                terms.demands.ignoreVerifyErrors, webNames=(terms.webName,),
+            )  # fmt: skip
+            return dialer.dial(ip, SMTP, settings)
+
+        policies = PolicyCache(clock, resolver, FakeFetcher(), self.ledger.policies)
+        recorder = OutcomeRecorder(clock, self.ledger.outcomes)
+        surroundings = Surroundings(
+            resolver,
+            policies,
+            recorder,
+            dial,
+            dialer.leave,
+            SMTP,
+            (Kind.A,),
+            lambda: 0.5,
+        )
+        courier = DirectCourier(surroundings)
+        return QueueService(
+            clock,
+            DirectSpool(folder),
+            lambda batch: courier,
+            Notices(self.hostname.ascii, self._newID),
+            ReportTeller(
+                clock,
+                [self._aftermath],
+                self.mailbox,
+                lambda kind: bounceMailbox(kind, POSTMASTER),
+            ),
+            self._newID,
+            lambda: 0.5,
+            Limits(),
+        )
+
+    def _reports(self) -> ReportService:
+        clock = self._internet.clock
+        reporting = TLSReporting(self.domain)
+        signer = Signer(self.domain, "e", loadKey(ED25519_PEM))
+        return ReportService(
+            clock,
+            TLSReportSource(self._internet.resolver, self.ledger.outcomes, reporting),
+            self.ledger.archive,
+            self.ledger.leases,
+            LetterWriter(
+                clock,
+                self.ledger.suppressions,
+                Letterhead(self.hostname, (signer,)),
+                self._newID,
+            ),
+            QueueSubmitter(self.queue),
+            lambda: 0.5,
+            Routine(str(self.hostname), kept=365 * DAY),
+        )
+
+    # --- in -------------------------------------------------------------------------
+
+    def _publish(self, ip: str) -> None:
+        resolver = self._internet.resolver
+        resolver.put(str(self.domain), Kind.MX, f"10 {self.hostname}")
+        resolver.put(str(self.hostname), Kind.A, ip)
+        asks(resolver, self.domain, f"mailto:tls@{self.domain}")
+
+    def _listen(self, ip: str) -> None:
+        text = f'Hostname = "{self.hostname}"\n[Domains."{self.domain}"]\n'
+        self._inbox = Inbox(parse(text, "moxtls.toml"), self._aftermath, self.mailbox)
+        context = selfSigned(self.hostname.ascii).context()
+        name = self.hostname.ascii
+        factory = SMTPServerFactory(
+            self._internet.clock,
+            ListenerSettings(ServerSettings(name, starttls=True)),
+            LocalReception(
+                self._internet.clock, name, self._newID, self._accepts, self._deliver
+            ),
+            Serving(context),
+        )
+        self._internet.network.answer(ip, factory.buildProtocol)
+
+    def _accepts(self, address: Address) -> bool:
+        users = ("user",) if self.refuses else ("user", "tls")
+        known = address.domain == self.domain and address.localPart in users
+        return known or self._inbox.accepts(address)
+
+    def _deliver(self, received: ReceivedMessage) -> Deferred[None]:
+        (recipient,) = received.recipients
+        if self._inbox.accepts(recipient):
+            return self._inbox.deliver(received)
+        if recipient.localPart == "tls" and self.bounces:
+            dsn = Envelope("", (received.sender,))
+            body = DSN % (b"failed", b"5.1.1")
+            return self.queue.submit(dsn, [body]).addCallback(lambda found: None)
+        if recipient.localPart == "tls":
+            self.received.append(readReport(b"".join(received.message)))
+        return succeed(None)
