@@ -17,6 +17,7 @@ import dns.rdatatype
 import dns.rrset
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -207,14 +208,17 @@ class LoopbackServer:
 
         datagrams = _Datagrams(self.zone, other)
         factory = _Streams(self.zone)
-        port = udp.listenUDP(0, datagrams, host, 8192)
-        number = portNumber(port)
-        self._ports = [
-            port,
-            udp.listenUDP(0, elsewhere, host, 8192),
-            tcp.listenTCP(number, factory, interface=host),
-        ]
-        self.address = Server(host, number)
+        self._ports = [udp.listenUDP(0, elsewhere, host, 8192)]
+        while len(self._ports) < 3:
+            port = udp.listenUDP(0, datagrams, host, 8192)
+            try:
+                stream = tcp.listenTCP(portNumber(port), factory, interface=host)
+            except CannotListenError:
+                # Somebody else has the same port for TCP.
+                port.stopListening()
+            else:
+                self._ports += [port, stream]
+        self.address = Server(host, portNumber(port))
 
     def stopStream(self) -> Deferred[object]:
         return maybeDeferred(self._ports.pop().stopListening)
