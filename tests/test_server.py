@@ -135,12 +135,12 @@ class AuthenticationTests(ServerCase):
 
     def listening(self, tls: str) -> int:
         writeCertificate(self.folder, HOSTNAME)
-        server = self.started(
+        self.running = self.started(
             f'[Users]\nalice = "{hashPassword("sesame", bytes(32))}"\n'
             f'[Listeners.a]\nPort = 0\nAddress = "0.0.0.0"\nAuthentication = true\n'
             f'TLS = "{tls}"\nCertificateFile = "cert.pem"\nKeyFile = "key.pem"\n'
         )
-        return server.ports["a"]
+        return self.running.ports["a"]
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.folder / "cert.pem"))
@@ -190,7 +190,8 @@ class AuthenticationTests(ServerCase):
 
     async def test_scram(self) -> None:
         """
-        So does SCRAM-SHA-256 (RFC 7677), which proves the server too.
+        So does SCRAM-SHA-256 (RFC 7677), which proves the server too; the
+        message that comes then is queued.
         """
 
         def login(client: SMTP) -> tuple[int, bool]:
@@ -202,10 +203,14 @@ class AuthenticationTests(ServerCase):
             while code == 334:
                 answer = scram.respond(b64decode(said))
                 code, said = client.docmd(b64encode(answer or b"").decode())
+            client.sendmail("alice@our.example", ["x@a.example"], MESSAGE)
             return code, scram.satisfied
 
+        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
         found = await self.talk(self.listening("starttls"), login)
         self.assertEqual(found, (235, True))
+        [message] = await self.running.queue.messages()
+        self.assertIn(b" with ESMTPSA (TLS", message.path.read_bytes())
 
     async def test_immediate(self) -> None:
         """

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 UNLIMITED = 10_000
 #: Blanks between columns.
 GAP = 2
+#: Longer words, such as names of hosts, may be broken.
+LONGEST_WORD = 20
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Output:
         console = self._console()
         cells = [[_cell(each) for each in row] for row in rows]
         least = _leastWidths(columns, cells)
+        # Where not even words fit, neither do columns.
         if sum(least) + GAP * (len(least) - 1) > console.width:
             for line in _blocks(columns, cells, title):
                 self.line(line)
@@ -147,7 +150,10 @@ def _table(
     )
     for column, isNumeric, width in zip(columns, numeric, least, strict=True):
         table.add_column(
-            column, justify="right" if isNumeric else "left", min_width=width
+            column,
+            justify="right" if isNumeric else "left",
+            min_width=width,
+            overflow="fold",
         )
     return table
 
@@ -161,13 +167,16 @@ def _fill(table: Table, cells: Iterable[Sequence[str]]) -> None:
 
 def _leastWidths(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> list[int]:
     """
-    The longest word of each column.
+    What each column needs for its longest word.
     """
     from rich.cells import cell_len
 
     whole = zip(columns, *cells, strict=True)
     return [
-        max(cell_len(word) for text in column for word in (text.split() or [""]))
+        min(
+            LONGEST_WORD,
+            max(cell_len(word) for text in column for word in (text.split() or [""])),
+        )
         for column in whole
     ]
 

@@ -55,6 +55,20 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual([each for each in words if "ex" in each][1], "expired")
         self.assertIn("certificate", words)
 
+    def test_longWords(self) -> None:
+        """
+        Only words that are very long, as names of hosts are, may be broken;
+        nothing is left out.
+        """
+        columns(self, 30)
+        output = self.output(tty=True)
+        output.table(("Host", "Said"), [("mx1.mail.protection.example", "not trusted")])
+        lines = self.printed(output).splitlines()
+        self.assertLessEqual(max(map(len, lines)), 30)
+        self.assertIn("trusted", self.printed(output))
+        whole = "".join(line[:22].strip() for line in lines[1:])
+        self.assertEqual(whole, "mx1.mail.protection.example")
+
     def test_narrow(self) -> None:
         """
         Where not even the words fit, there is a line for each cell that says
