@@ -15,12 +15,12 @@ test: $(VENV)/ready-test
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy moxtls tests bench
+	$(BIN)/mypy moxtls tests bench interop
 
 bench: $(VENV)/ready-test
 	$(BIN)/python -m bench $(ARGS)
 
-interop: $(VENV)/ready-test
+interop: $(VENV)/ready
 	interop/run
 
 # "compat" keeps twisted/plugins importable from the checkout, so that

@@ -1,19 +1,11 @@
 """
-unbound validates the lab's zones, starting from the lab's root key, and says
-the same about them as the lab's own resolver.
-
-C{python -m interop.unbound}; exit status 0 if so.  Needs C{unbound} (Debian:
-C{apt-get install unbound}).
+unbound, which validates the lab's zones from the lab's root key on, and what
+there is to ask about them.
 """
 
 from __future__ import annotations
 
-import random
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,21 +18,18 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 from dns.edns import EDEOption
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
-from twisted.internet.threads import deferToThread
 
-from moxtls.lab.network import Network, anyNetwork
+from interop.checks import waitFor
+from interop.processes import LONGEST_START, daemon
+from interop.world import ANCHOR_FILE, PEERS, World
+from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
-from moxtls.lab.world import ANCHOR_FILE, Lab
 
 #: Where Debian has it isn't in everybody's PATH.
 UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
 PORT = 5353
-#: For one answer, and for the start.
+#: Seconds for one answer.
 LONGEST_ANSWER = 10.0
-LONGEST_START = 15.0
 
 CONFIG = """\
 server:
@@ -112,6 +101,11 @@ def questions(network: Network) -> Iterator[Question]:
         yield f"mta-sts.{each.domain}", "A"
         yield f"_smtp._tls.{each.domain}", "TXT"
         yield f"_smtp._tls.{each.mx}", "TXT"
+    for peer in PEERS:
+        yield peer.domain, "MX"
+        yield peer.host, "A"
+        yield f"_{network.smtpPort}._tcp.{peer.host}", "TLSA"
+        yield f"_smtp._tls.{peer.domain}", "TXT"
     yield f"_25._tcp.{SHARED_HOST}", "TLSA"
     # The reason why no key is right is not among what unbound remembers: asked
     # again, it gives a less exact one.  So there is one question only.
@@ -154,89 +148,32 @@ def ask(place: tuple[str, int], question: Question) -> Said:
 
 
 @contextmanager
-def unbound(lab: Lab, directory: Path) -> Iterator[tuple[str, int]]:
+def unbound(world: World, folder: Path) -> Iterator[tuple[str, int]]:
     """
     One that runs; where it can be asked.
     """
-    network = lab.network
-    address = network.address(249)
-    config = directory / "unbound.conf"
+    network = world.network
+    place = (network.address(249), PORT)
+    config = folder / "unbound.conf"
     text = CONFIG.format(
-        directory=directory,
-        address=address,
-        port=PORT,
-        anchor=lab.directory / ANCHOR_FILE,
+        directory=folder, address=place[0], port=PORT, anchor=folder / ANCHOR_FILE
     )
-    for zone in lab.tree.zones:
+    for zone in world.tree.zones:
         text += STUB.format(
             origin=zone.origin,
             authority=network.authority,
             authorityPort=network.dnsPort,
         )
     config.write_text(text)
-    process = subprocess.Popen([UNBOUND, "-d", "-c", str(config)])
-    try:
-        _wait((address, PORT), process)
-        yield address, PORT
-    finally:
-        process.terminate()
-        process.wait(10)
+    with daemon("unbound", [UNBOUND, "-d", "-c", config], folder):
+        waitFor("an answer of unbound", lambda: _answers(place), LONGEST_START)
+        yield place
 
 
-def _wait(place: tuple[str, int], process: subprocess.Popen[bytes]) -> None:
+def _answers(place: tuple[str, int]) -> bool:
     query = dns.message.make_query("version.bind", "TXT", "CH")
-    until = time.monotonic() + LONGEST_START
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            dns.query.udp(query, place[0], 0.2, place[1])
-            return
-        except (dns.exception.Timeout, OSError):
-            continue
-    raise RuntimeError("unbound doesn't start")
-
-
-def compare(lab: Lab, directory: Path) -> int:
-    """
-    Ask both all there is.
-
-    @return: How many answers differ.
-    """
-    ours = (lab.network.resolver, lab.network.dnsPort)
-    differing = 0
-    asked = list(dict.fromkeys(questions(lab.network)))
-    with unbound(lab, directory) as theirs:
-        for question in asked:
-            here, there = ask(ours, question), ask(theirs, question)
-            same = here == there
-            differing += not same
-            mark = "   " if same else "!! "
-            also = "" if same else f"; unbound: {there}"
-            print(f"{mark}{question[0]:42} {question[1]:5} {here}{also}")
-    print(f"{len(asked) - differing} of {len(asked)} answers are the same")
-    return differing
-
-
-async def _main() -> None:
-    directory = Path(tempfile.mkdtemp(prefix="moxtls-unbound-"))
-    lab = Lab(reactor, directory / "lab", anyNetwork(random.randint))
-    lab.startService()
     try:
-        differing = await deferToThread(compare, lab, directory)
-    finally:
-        await lab.stopService()
-        shutil.rmtree(directory, ignore_errors=True)
-    if differing:
-        sys.exit(1)
-
-
-def main() -> None:
-    """
-    Run the comparison, and exit.
-    """
-    if not Path(UNBOUND).exists():
-        sys.exit("unbound isn't installed")
-    react(lambda _: Deferred.fromCoroutine(_main()))
-
-
-if __name__ == "__main__":
-    main()
+        dns.query.udp(query, place[0], 0.2, place[1])
+    except (dns.exception.Timeout, OSError):
+        return False
+    return True

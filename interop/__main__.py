@@ -1,0 +1,109 @@
+"""
+C{python -m interop FOLDER PARSEDMARC}, as C{interop/run} calls it.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater, react
+from twisted.internet.threads import deferToThread
+
+from interop.checks import Checks
+from interop.delivering import checkDeliveries
+from interop.postfix import Destination, Submitter
+from interop.reporting import Tools, checkReports
+from interop.resolving import checkResolver
+from interop.sender import moxtls
+from interop.unbound import unbound
+from interop.world import World
+from moxtls.calendar import DAY
+from moxtls.lab.network import anyNetwork
+from moxtls.wiring import IReactor
+
+#: All of it happens within one UTC day: reports are about days.
+LONGEST_RUN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """
+    Where it happens.
+
+    @ivar parsedmarc: The program.
+    """
+
+    reactor: IReactor
+    world: World
+    folder: Path
+    parsedmarc: Path
+
+
+def perform(stage: Stage) -> int:
+    """
+    Make all checks, in a thread beside the reactor's.
+
+    @return: How many failed.
+    """
+    checks, world, folder = Checks(), stage.world, stage.folder
+    with checks.part("The servers"), unbound(world, folder) as resolver:
+        with checks.part("unbound and the lab's zones"):
+            checkResolver(checks, stage.reactor, world, resolver)
+        destination, submitter = (
+            Destination(world, folder),
+            Submitter(world, folder),
+        )
+        with (
+            destination.running(),
+            submitter.running(),
+            moxtls(world, folder, resolver) as server,
+        ):
+            with checks.part("Postfix as a destination, and as a client"):
+                checkDeliveries(checks, server, destination, submitter)
+            with checks.part("The report that Postfix takes"):
+                tools = Tools(resolver, stage.parsedmarc, folder)
+                checkReports(checks, server, destination, tools)
+    print(f"{checks.passed} ok, {checks.failed} failed")
+    return checks.failed
+
+
+def _waitForMidnight() -> None:
+    rest = DAY - time.time() % DAY
+    if rest < LONGEST_RUN:
+        print(f"waiting {rest:.0f} s until the day is over")
+        time.sleep(rest)
+
+
+async def _main(reactor: IReactor, folder: Path, parsedmarc: Path) -> None:
+    # Once it runs it has its own way with signals, and would wait for the
+    # thread; but interop/run cleans up.
+    await deferLater(reactor, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _waitForMidnight()
+    world = World(reactor, folder, anyNetwork(random.SystemRandom().randint))
+    try:
+        world.startService()
+    except CannotListenError as error:
+        sys.exit(f"interop: {error}")
+    try:
+        failed = await deferToThread(perform, Stage(reactor, world, folder, parsedmarc))
+    finally:
+        await world.stopService()
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    react(
+        lambda reactor, folder, parsedmarc: Deferred.fromCoroutine(
+            _main(reactor, Path(folder), Path(parsedmarc))
+        ),
+        sys.argv[1:],
+    )

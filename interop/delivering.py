@@ -1,0 +1,205 @@
+"""
+Mail from moxtls to Postfix under DANE, with a wrong TLSA record, and without
+any policy; and from Postfix to moxtls.
+"""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import socket
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+from interop.checks import Checks, Trouble, waitFor
+from interop.postfix import LONGEST_DELIVERY, READER, Destination, Submitter
+from interop.sender import WRITER, Sender
+from interop.world import DANE, MISMATCH, PEERS, PLAIN, Peer
+
+# As Postfix writes it into Received fields, and into its log.
+_RECEIVED = re.compile(r"\(using (TLSv1\.[23]) with cipher ")
+_LOGGED = "TLS connection established from"
+_END = re.compile(r"disconnect from \S+ (.*)")
+
+
+def checkDeliveries(
+    checks: Checks, sender: Sender, destination: Destination, submitter: Submitter
+) -> None:
+    """
+    Send mail, and see what became of it on both sides.
+    """
+    sender.send(_reader(DANE), _message(DANE, "command"))
+    _submit(sender, PLAIN, "listener")
+    sender.send(_reader(MISMATCH), _message(MISMATCH, "mismatch"))
+    _checkArrived(checks, destination, DANE, "command")
+    _checkArrived(checks, destination, PLAIN, "listener")
+    submitter.send(WRITER, _reader(DANE), _message(DANE, "postfix"))
+    _checkSubmitter(checks, submitter, destination)
+    _checkDeferred(checks, sender, destination)
+    _checkResults(checks, sender, destination)
+    _checkLog(checks, destination, submitter)
+
+
+def _reader(peer: Peer) -> str:
+    return f"{READER}@{peer.domain}"
+
+
+def _message(peer: Peer, subject: str) -> bytes:
+    lines = (
+        f"From: Alice <{WRITER}>",
+        f"To: Bob <{_reader(peer)}>",
+        f"Subject: {subject}",
+        f"Date: {formatdate()}",
+        "",
+        ".a line that begins with a point",
+        "",
+    )
+    return "\n".join(lines).encode("ascii")
+
+
+def _submit(sender: Sender, peer: Peer, subject: str) -> None:
+    """
+    Send a message as other programs on this host do.
+    """
+    try:
+        with smtplib.SMTP(*sender.submission, timeout=LONGEST_DELIVERY) as client:
+            text = _message(peer, subject).decode("ascii")
+            client.sendmail(WRITER, _reader(peer), text)
+    except (OSError, smtplib.SMTPException) as error:
+        raise Trouble(f"moxtls takes no mail: {error}") from None
+
+
+def _arrived(destination: Destination, peer: Peer, subject: str) -> str:
+    """
+    The one message with a subject.
+    """
+
+    def look() -> list[Path]:
+        field = f"Subject: {subject}\n".encode()
+        files = destination.mailbox(_reader(peer))
+        return [each for each in files if field in each.read_bytes()]
+
+    what = f"the message {subject!r} for {_reader(peer)}"
+    found = waitFor(what, look, LONGEST_DELIVERY)
+    if len(found) > 1:
+        raise Trouble(f"{what} is there {len(found)} times")
+    return found[0].read_text("utf-8")
+
+
+def _checkArrived(
+    checks: Checks, destination: Destination, peer: Peer, subject: str
+) -> None:
+    message = _arrived(destination, peer, subject)
+    whole = message.endswith("\n\n.a line that begins with a point\n")
+    checks.holds(f"{peer.domain}: {subject!r} arrived as it was", whole, message[-99:])
+    # The topmost is of the delivery, those below of what was before.
+    received = message.partition("\nReceived:")[2].partition("\nReceived:")[0]
+    version = _RECEIVED.search(received)
+    what = f"{peer.domain}: over {version[1] if version else 'TLS'}, says Postfix there"
+    checks.holds(what, version, received)
+    logged = [line for line in destination.log(peer.label) if _LOGGED in line]
+    checks.holds(f"{peer.domain}: and so does its log", logged)
+
+
+def _checkSubmitter(
+    checks: Checks, submitter: Submitter, destination: Destination
+) -> None:
+    """
+    Postfix verified moxtls' certificate, logged in, and its mail went on.
+    """
+    message = _arrived(destination, DANE, "postfix")
+    fields = message.split("\nReceived:")[1:]
+    secured = any(" with ESMTPSA" in each for each in fields)
+    checks.holds("Postfix gave it to moxtls by TLS, and logged in", secured, fields)
+    verified = [
+        line
+        for line in submitter.log()
+        if "Verified TLS connection established to" in line
+    ]
+    checks.holds("Postfix verified moxtls' certificate", verified, submitter.log())
+    sent = [line for line in submitter.log() if "status=sent (250 2." in line]
+    checks.same("Postfix says that it was sent", len(sent), 1)
+
+
+def _checkDeferred(checks: Checks, sender: Sender, destination: Destination) -> None:
+    """
+    Mail to where the TLSA record is of another key stays, and says why.
+    """
+    domain, recipient = MISMATCH.domain, _reader(MISMATCH)
+
+    def attempted() -> list[dict[str, Any]]:
+        rows = sender.table("queue", "list")
+        return [each for each in rows if each["attempts"]]
+
+    waiting = waitFor("an attempt", attempted, LONGEST_DELIVERY)
+    found = [(each["recipient"], each["state"], each["attempts"]) for each in waiting]
+    checks.same(f"{domain}: waits after an attempt", found, [(recipient, "waiting", 1)])
+    reason = str(waiting[0]["last_result"])
+    checks.holds(f"{domain}: says why: {reason}", "DANE doesn't match" in reason)
+    checks.same(f"{domain}: nothing arrived", destination.mailbox(recipient), [])
+    (commands,) = _sessions(destination, MISMATCH)
+    what = f"{domain}: Postfix there was told of no mail: {commands}"
+    checks.holds(what, "mail=" not in commands)
+
+
+def _sessions(destination: Destination, peer: Peer) -> list[str]:
+    """
+    What was said in each session over TLS, in Postfix's words, such as
+    C{ehlo=2 starttls=1 mail=1}.
+    """
+
+    def ended() -> list[str]:
+        lines = map(_END.search, destination.log(peer.label))
+        found = [line[1] for line in lines if line]
+        return [commands for commands in found if "starttls=" in commands]
+
+    return waitFor(f"{peer.domain}: the end of a session", ended, LONGEST_DELIVERY)
+
+
+def _checkResults(checks: Checks, sender: Sender, destination: Destination) -> None:
+    """
+    The ledger has as many sessions as Postfix had, and what failed in them.
+    """
+    sessions = {peer: len(_sessions(destination, peer)) for peer in PEERS}
+    for peer, policy, succeeded, details in (
+        (DANE, "tlsa", True, []),
+        (MISMATCH, "tlsa", False, ["validation-failure dane-no-match: 1"]),
+        (PLAIN, "no-policy-found", True, ["certificate-not-trusted: 1"]),
+    ):
+        count = sessions[peer]
+        counts = (count, 0) if succeeded else (0, count)
+        domain = peer.host if policy == "tlsa" else peer.domain
+        found = [
+            (each["success"], each["failure"], each["failure_details"])
+            for each in sender.table("results", peer.domain)
+            if (each["policy"], each["policy_domain"]) == (policy, domain)
+        ]
+        words = ", ".join(["{} good, {} failed".format(*counts), *details])
+        what = f"{peer.domain}: results have {policy} of {domain}: {words}"
+        checks.same(what, found, [(*counts, details)])
+
+
+def _checkLog(checks: Checks, destination: Destination, submitter: Submitter) -> None:
+    """
+    Neither Postfix complained; but they would.
+    """
+    for peer in (DANE, PLAIN):
+        complaints = destination.complaints(peer.label)
+        checks.same(f"{peer.domain}: Postfix has no complaints", complaints, [])
+        for commands in _sessions(destination, peer):
+            # What was refused it would count as well, behind a stroke.
+            good = commands.split()[-2] == "quit=1" and "/" not in commands
+            checks.holds(f"{peer.domain}: said to Postfix: {commands}", good)
+    checks.same("the other Postfix hasn't either", submitter.complaints(), [])
+    with socket.create_connection(destination.place(PLAIN), LONGEST_DELIVERY) as client:
+        client.recv(512)
+        client.sendall(b"HELO nobody\r\nMAIL FROM:<>\r\nQUIT\r\n")
+        while client.recv(512):
+            pass
+    waitFor(
+        "a complaint about a client that doesn't wait its turn",
+        lambda: destination.complaints(PLAIN.label),
+        LONGEST_DELIVERY,
+    )
+    checks.holds("but Postfix complains of commands that come too early", True)

@@ -1,0 +1,257 @@
+"""
+Two Postfixes: one that takes mail for some domains, and one that hands all of
+its mail to moxtls.  Each has its own configuration, queue and log.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from interop.checks import waitFor
+from interop.processes import awaitGreeting, output
+from interop.world import CA_FILE, PEERS, REPORT_ADDRESS, Peer, World
+from moxtls.lab.conditions import SENDING_HOST
+
+POSTFIX = "/usr/sbin/postfix"
+SENDMAIL = "/usr/sbin/sendmail"
+#: The one to whom mail is sent, in each domain.
+READER = "bob"
+#: The user and password that moxtls knows the client by.
+USER, PASSWORD = "postfix", "as good as any"
+SECURED_PORT = 2588
+#: Seconds until a message has arrived.
+LONGEST_DELIVERY = 40.0
+
+# Mailboxes belong to somebody without rights.
+_OWNER = "nobody"
+
+# Postfix asks no DNS server here: there is none for it.
+COMMON = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/log
+maillog_file_prefixes = {folder}
+mydestination =
+inet_protocols = ipv4
+inet_interfaces = loopback-only
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+alias_maps =
+alias_database =
+local_recipient_maps =
+smtputf8_enable = yes
+tls_random_source = dev:/dev/urandom
+"""
+
+DESTINATION = """\
+myhostname = mx.postfix.test
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = reject_unauth_destination
+virtual_mailbox_domains = {domains}
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = inline:{{ {mailboxes} }}
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+virtual_minimum_uid = 100
+smtpd_tls_security_level = may
+smtpd_tls_received_header = yes
+smtpd_tls_loglevel = 1
+# As strict as it can be.
+strict_rfc821_envelopes = yes
+smtpd_helo_required = yes
+smtpd_forbid_bare_newline = yes
+smtpd_forbid_bare_newline_exclusions =
+smtpd_forbid_unauth_pipelining = yes
+"""
+
+SUBMITTER = """\
+myhostname = client.sender.test
+relayhost = [{address}]:{port}
+smtp_tls_security_level = secure
+smtp_tls_secure_cert_match = {host}
+smtp_tls_CAfile = {ca}
+smtp_tls_loglevel = 1
+smtp_sasl_auth_enable = yes
+smtp_sasl_password_maps = inline:{{ {{ [{address}]:{port} = {user}:{password} }} }}
+smtp_sasl_mechanism_filter = SCRAM-SHA-256
+smtp_sasl_security_options = noanonymous
+"""
+
+SERVICES = """\
+pickup    unix  n - n 60    1 pickup
+cleanup   unix  n - n -     0 cleanup
+qmgr      unix  n - n 300   1 qmgr
+tlsmgr    unix  - - n 1000? 1 tlsmgr
+rewrite   unix  - - n -     - trivial-rewrite
+bounce    unix  - - n -     0 bounce
+defer     unix  - - n -     0 bounce
+trace     unix  - - n -     0 bounce
+verify    unix  - - n -     1 verify
+flush     unix  n - n 1000? 0 flush
+proxymap  unix  - - n -     - proxymap
+proxywrite unix - - n -     1 proxymap
+smtp      unix  - - n -     - smtp
+showq     unix  n - n -     - showq
+error     unix  - - n -     - error
+retry     unix  - - n -     - error
+virtual   unix  - n n -     - virtual
+anvil     unix  - - n -     1 anvil
+scache    unix  - - n -     1 scache
+postlog   unix-dgram n - n - 1 postlogd
+"""
+
+LISTENER = """\
+{address}:{port} inet n - n - - smtpd
+  -o syslog_name={label}
+  -o myhostname={host}
+  -o smtpd_tls_chain_files={chain}
+"""
+
+#: What Postfix says of clients that don't know SMTP or TLS, and of itself.
+COMPLAINT = re.compile(
+    r"(?:warning|error|fatal|panic): |improper command pipelining|bare <LF>"
+    r"|lost connection|timeout after|NOQUEUE|reject: |SSL_accept error"
+    r"|too many errors|non-SMTP command"
+)
+
+
+class Postfix:
+    """
+    One of them.
+
+    @ivar folder: Its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config"
+        for each in (folder, self.config, folder / "queue"):
+            each.mkdir()
+
+    def write(self, main: str, services: str) -> None:
+        """
+        Put its configuration in place.
+        """
+        common = COMMON.format(folder=self.folder)
+        (self.config / "main.cf").write_text(common + main)
+        (self.config / "master.cf").write_text(SERVICES + services)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """
+        @raise Trouble: It doesn't start.
+        """
+        output([POSTFIX, "-c", self.config, "start"])
+        try:
+            yield
+        finally:
+            output([POSTFIX, "-c", self.config, "stop"])
+
+    def log(self, label: str = "") -> list[str]:
+        """
+        What it logged, or only what it did under some name.
+        """
+        file = self.folder / "log"
+        lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
+        return [line for line in lines if f" {label}/" in line or not label]
+
+    def complaints(self, label: str = "") -> list[str]:
+        """
+        What it logged that shouldn't be there.
+        """
+        return [line for line in self.log(label) if COMPLAINT.search(line)]
+
+
+class Destination(Postfix):
+    """
+    Takes mail for each of C{PEERS}, on an address for each.
+    """
+
+    def __init__(self, world: World, folder: Path) -> None:
+        super().__init__(folder / "destination")
+        self._world = world
+        self._mail = self.folder / "mail"
+        self._mail.mkdir()
+        owner = pwd.getpwnam(_OWNER)
+        os.chown(self._mail, owner.pw_uid, owner.pw_gid)
+        addresses = [*(f"{READER}@{peer.domain}" for peer in PEERS), REPORT_ADDRESS]
+        main = DESTINATION.format(
+            folder=self.folder,
+            domains=" ".join(peer.domain for peer in PEERS),
+            mailboxes=" ".join(f"{{ {each} = {each}/ }}" for each in addresses),
+            uid=owner.pw_uid,
+            gid=owner.pw_gid,
+        )
+        self.write(main, "".join(map(self._listener, PEERS)))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with super().running():
+            for peer in PEERS:
+                awaitGreeting(*self.place(peer))
+            yield
+
+    def place(self, peer: Peer) -> tuple[str, int]:
+        """
+        Where mail for a domain is taken.
+        """
+        network = self._world.network
+        return network.address(peer.number), network.smtpPort
+
+    def mailbox(self, address: str) -> list[Path]:
+        """
+        The messages for an address, as they arrived.
+        """
+        return sorted((self._mail / address / "new").glob("*"))
+
+    def awaitMail(self, address: str, count: int = 1) -> list[Path]:
+        """
+        @raise Trouble: There isn't as much.
+        """
+
+        def arrived() -> list[Path] | None:
+            found = self.mailbox(address)
+            return found if len(found) >= count else None
+
+        what = f"{count} message{'s' * (count > 1)} for {address}"
+        return waitFor(what, arrived, LONGEST_DELIVERY)
+
+    def _listener(self, peer: Peer) -> str:
+        identity = self._world.identities[peer.domain]
+        chain = self.config / f"{peer.domain}.pem"
+        chain.touch(mode=0o600)
+        chain.write_bytes(identity.keyPEM() + identity.certificatePEM())
+        address, port = self.place(peer)
+        return LISTENER.format(
+            address=address, port=port, label=peer.label, host=peer.host, chain=chain
+        )
+
+
+class Submitter(Postfix):
+    """
+    Gives all mail to moxtls, over TLS that it verifies, and logs in.
+    """
+
+    def __init__(self, world: World, folder: Path) -> None:
+        super().__init__(folder / "submitter")
+        main = SUBMITTER.format(
+            address=world.network.submission,
+            port=SECURED_PORT,
+            host=SENDING_HOST,
+            ca=world.directory / CA_FILE,
+            user=USER,
+            password=PASSWORD,
+        )
+        self.write(main, "")
+
+    def send(self, sender: str, recipient: str, message: bytes) -> None:
+        """
+        As programs on its host do it.
+        """
+        output([SENDMAIL, "-C", self.config, "-f", sender, recipient], message)

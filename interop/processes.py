@@ -1,0 +1,108 @@
+"""
+Programs that are run to their end, and programs that run in the background.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from interop.checks import Trouble, waitFor
+
+#: Seconds for one command, and until a server listens or has stopped.
+LONGEST_COMMAND = 30.0
+LONGEST_START = 20.0
+LONGEST_STOP = 10.0
+
+
+def run(
+    arguments: Sequence[str | Path],
+    input: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """
+    Run a program to its end, whatever that is.
+
+    @raise Trouble: It doesn't end.
+    """
+    try:
+        return subprocess.run(
+            list(map(str, arguments)),
+            input=input,
+            capture_output=True,
+            env=environment,
+            timeout=LONGEST_COMMAND,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Trouble(f"{arguments[0]}: no end within {LONGEST_COMMAND:g} s") from None
+
+
+def output(arguments: Sequence[str | Path], input: bytes = b"") -> bytes:
+    """
+    What a program says.
+
+    @raise Trouble: It doesn't end well.
+    """
+    done = run(arguments, input)
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+        raise Trouble(f"{' '.join(map(str, arguments))}: {said[-500:]}")
+    return done.stdout
+
+
+@contextmanager
+def daemon(
+    name: str, arguments: Sequence[str | Path], folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    A program that runs in the meantime.  What it says is in a file by its
+    name, and its process id is there for whoever has to clean up after us.
+    """
+    pids = folder / "pids"
+    pids.mkdir(exist_ok=True)
+    with (folder / f"{name}.out").open("wb") as said:
+        process = subprocess.Popen(
+            list(map(str, arguments)),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    (pids / name).write_text(f"{process.pid}\n")
+    try:
+        yield process
+    finally:
+        _stop(process)
+        (pids / name).unlink()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(LONGEST_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def awaitGreeting(address: str, port: int) -> None:
+    """
+    Wait until an SMTP server listens.
+
+    @raise Trouble: It doesn't.
+    """
+
+    def greeted() -> bool:
+        try:
+            with socket.create_connection((address, port), 2.0) as connection:
+                greeting = connection.recv(512)
+                connection.sendall(b"QUIT\r\n")
+                connection.recv(512)
+                return greeting.startswith(b"220")
+        except OSError:
+            return False
+
+    waitFor(f"an SMTP greeting of {address}:{port}", greeted, LONGEST_START)
