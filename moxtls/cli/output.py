@@ -101,7 +101,7 @@ class Output:
         cells = [[_cell(each) for each in row] for row in rows]
         least = _leastWidths(columns, cells)
         # Where not even words fit, neither do columns.
-        if sum(least) + GAP * (len(least) - 1) > console.width:
+        if sum(least) + GAP * len(least) > console.width:
             for line in _blocks(columns, cells, title):
                 self.line(line)
             return

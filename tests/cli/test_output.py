@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,17 +58,28 @@ class OutputTests(SynchronousTestCase):
 
     def test_longWords(self) -> None:
         """
-        Only words that are very long, as names of hosts are, may be broken;
-        nothing is left out.
+        Words that are very long, as names of hosts are, may be broken; nothing
+        is left out, however wide the terminal is.
         """
-        columns(self, 30)
-        output = self.output(tty=True)
-        output.table(("Host", "Said"), [("mx1.mail.protection.example", "not trusted")])
-        lines = self.printed(output).splitlines()
-        self.assertLessEqual(max(map(len, lines)), 30)
-        self.assertIn("trusted", self.printed(output))
-        whole = "".join(line[:22].strip() for line in lines[1:])
-        self.assertEqual(whole, "mx1.mail.protection.example")
+        head = ("Host", "Last result", "Sessions")
+        rows = [
+            ("mx1.mail.protection.example", "certificate not trusted", 12),
+            ("b.example", "X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: 3", 1),
+        ]
+        expected = Counter(
+            "".join(map(str, (*head, *rows[0], *rows[1]))).replace(" ", "")
+        )
+        for width in range(30, 110):
+            columns(self, width)
+            output = self.output(tty=True)
+            output.table(head, rows)
+            lines = self.printed(output).splitlines()
+            if lines[1].startswith("Last result  "):
+                # In blocks, the names of columns are in front of each value.
+                lines = ["".join(head), *(line[13:] for line in lines)]
+            else:
+                self.assertLessEqual(max(map(len, lines)), width)
+            self.assertEqual(Counter("".join("".join(lines).split())), expected)
 
     def test_narrow(self) -> None:
         """
