@@ -84,7 +84,7 @@ class MailHost:
 
     @ivar refuses: Whether there is no address for reports after all.
     @ivar bounces: Whether that is only found out when a report has been taken.
-    @ivar reports: Those that came for it.
+    @ivar received: Reports that came for it.
     """
 
     def __init__(
