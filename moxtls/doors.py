@@ -6,10 +6,10 @@ Ports that are taken before anybody is let in.
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReactorSocket, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IListeningPort, IReactorSocket
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from moxtls.smtp.listener import SMTPServerFactory
@@ -74,8 +74,11 @@ class Door:
         await factory.stop()
 
 
-def _speaking(factory: SMTPServerFactory) -> Factory:
+def _speaking(factory: SMTPServerFactory) -> Any:
+    """
+    @return: A factory; Twisted's annotations don't let one that is wrapped
+        in TLS be for servers.
+    """
     if not factory.settings.immediateTLS or factory.tls is None:
         return factory
-    clock: IReactorTime = factory.clock
-    return TLSMemoryBIOFactory(factory.tls, False, factory, clock=clock)
+    return TLSMemoryBIOFactory(factory.tls, False, factory, clock=factory.clock)
