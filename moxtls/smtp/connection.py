@@ -200,6 +200,9 @@ class Session(Protocol):
         if enforced:
             words = certificateFailure(verification) or ()
             why = "DANE doesn't match" if mismatch else " ".join(filter(None, words))
+            if self._line is not None and self._settings.mode is not TLSMode.IMMEDIATE:
+                # RFC 3207 4.1: say goodbye, rather than just be gone.
+                self._line.write(b"QUIT\r\n")
             self._fail(TLSFailed(self.record, f"certificate: {why}"))
         else:
             self._carryOut(self._talk.secured())

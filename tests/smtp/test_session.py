@@ -122,10 +122,12 @@ class SessionCase(SynchronousTestCase):
 
     def assertNoMail(self, server: Scripted) -> None:
         """
-        Nothing was said in SMTP since the handshake.
+        Nothing was said in SMTP since the handshake, but goodbye (RFC 3207
+        4.1), and not even that where the server has not greeted.
         """
         before, tls, after = server.heard.partition(b"<TLS>\r\n")
-        self.assertEqual((tls, after), (b"<TLS>\r\n", b""))
+        goodbye = b"QUIT\r\n" if before else b""
+        self.assertEqual((tls, after), (b"<TLS>\r\n", goodbye))
         self.assertNotIn(b"MAIL", before)
 
 
@@ -136,8 +138,8 @@ class EnforcementTests(SessionCase):
 
     def test_enforcedMeansNothingIsSent(self) -> None:
         """
-        Under an enforced policy any objection means that not a byte of SMTP
-        follows the handshake (RFC 7672 2.2, RFC 8461 4.1).
+        Under an enforced policy any objection means that nothing but goodbye
+        follows the handshake (RFC 7672 2.2, RFC 8461 4.1, RFC 3207 4.1).
         """
         other = good("other.example")
         untrusted = selfSigned("mx.example")
