@@ -210,8 +210,9 @@ class Selector:
     )
     purpose: Purpose = setting(
         "Purpose",
-        '"mail": signs everything. "tlsrpt": signs TLS reports only, and its '
-        'record says "s=tlsrpt".',
+        '"mail": signs whatever this host itself sends in the name of the domain: '
+        'reports. "tlsrpt": signs TLS reports only, and its record says "s=tlsrpt". '
+        "Submitted mail is not signed.",
         Purpose.MAIL,
     )
 
@@ -219,7 +220,7 @@ class Selector:
 @dataclass(frozen=True, slots=True)
 class DKIM:
     """
-    How mail of a domain is signed.
+    How what this host sends in the name of a domain is signed.
     """
 
     selectors: Mapping[str, Selector] = setting(
@@ -233,7 +234,7 @@ class LocalDomain:
     A domain of ours.
     """
 
-    dkim: DKIM = setting("DKIM", "How its mail is signed.", DKIM())
+    dkim: DKIM = setting("DKIM", "How reports in its name are signed.", DKIM())
     noOutgoingTLSReports: bool = setting(
         "NoOutgoingTLSReports", "Send no TLS reports in the name of this domain.", False
     )
