@@ -21,11 +21,15 @@ from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
 from moxtls.reporting.round import PAGE, Lease, LeaseLost, Plan, Round
-from moxtls.reporting.schedule import LONGEST_JITTER, WINDOW, untilTick
+from moxtls.reporting.schedule import LONGEST_JITTER, STALE, WINDOW, untilTick
+from moxtls.reporting.suppression import PROBATION
 from moxtls.reporting.values import Draft, NoReport, Subject
 
 #: Of subjects that are shown to people.
 MOST_SHOWN = 1000
+#: What is known of a report keeps it from being made again while there may be
+#: data about its day, and tells where a DSN belongs.
+LEAST_KEPT = STALE + PROBATION
 
 
 class ReportsBusy(Exception):
@@ -40,7 +44,8 @@ class Routine:
     @ivar node: The name of this node, and of this worker if there are
         several: each has a queue of its own.
     @ivar window: Over how many seconds reports are spread.
-    @ivar kept: For how many seconds sent reports are kept.
+    @ivar kept: For how many seconds sent reports are kept; at least
+        L{LEAST_KEPT}.
     """
 
     node: str
@@ -200,7 +205,7 @@ class ReportService(Service):
     async def _round(self, plan: Plan) -> int:
         now = self._clock.seconds()
         await self._source.prune(now)
-        await self._archive.prune(now - self._routine.kept)
+        await self._archive.prune(now - max(self._routine.kept, LEAST_KEPT))
         round = Round(
             self._clock, self._source, self._writer, self._outbox, self._lease, plan
         )

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.task import Clock
 
+from moxtls.calendar import DAY as DAYS
 from moxtls.calendar import HOUR, midnight, spanOfDay
 from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
@@ -194,6 +195,7 @@ class World:
         source: IReportSource | None = None,
         ledger: MemoryLedger | None = None,
         queue: IQueue | None = None,
+        kept: float = 30 * DAYS,
     ) -> ReportService:
         """
         One that isn't started; without spread unless time is made to pass.
@@ -213,7 +215,7 @@ class World:
             writer,
             QueueSubmitter(queue or self.queue),
             jitter=lambda: 0.5,
-            routine=Routine(node),
+            routine=Routine(node, kept=kept),
         )
 
     def queued(self) -> list[str]:

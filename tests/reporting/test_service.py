@@ -20,7 +20,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.round import LEASE, LONGEST_DRAFT, MOST_AT_ONCE, PAGE
-from moxtls.reporting.service import ReportsBusy
+from moxtls.reporting.service import LEAST_KEPT, ReportsBusy
 from moxtls.reporting.values import (
     Draft,
     Leave,
@@ -54,6 +54,7 @@ class FakeSource:
 
     def __init__(self, count: int, sendable: bool = True) -> None:
         self.total = count
+        self.counted = 0
         self.sendable = sendable
         self.settled = 0
         self.inFlight = 0
@@ -62,6 +63,7 @@ class FakeSource:
         self.drafting: list[Deferred[Draft | NoReport]] | None = None
 
     def count(self, phase: int, now: float) -> Deferred[int]:
+        self.counted += 1
         return succeed(self.total)
 
     def subjects(
@@ -109,8 +111,13 @@ class ReportServiceTests(SynchronousTestCase):
         self.world = World()
         self.clock = self.world.clock
 
-    def start(self, node: str = "node", source: IReportSource | None = None) -> None:
-        self.service = self.world.service(node, source)
+    def start(
+        self,
+        node: str = "node",
+        source: IReportSource | None = None,
+        kept: float = 30 * ONE_DAY,
+    ) -> None:
+        self.service = self.world.service(node, source, kept=kept)
         self.service.startService()
         self.addCleanup(self.stop)
         self.clock.advance(0)
@@ -535,6 +542,77 @@ class ReportServiceTests(SynchronousTestCase):
         self.clock.advance(ONE_DAY)
         self.tick(2)
         self.assertEqual(self.successResultOf(archive.reports()), ())
+
+    def test_archiveKeptLongEnough(self) -> None:
+        """
+        Whatever the operator says, they aren't forgotten while they could be
+        made again, or a DSN could come.
+        """
+        self.owe(A)
+        self.start(kept=0)
+        archive = self.world.ledger.archive
+        for seconds, left in [(LEAST_KEPT - 3 * HOUR, 1), (2 * HOUR, 0)]:
+            self.clock.advance(seconds)
+            self.tick(1)
+            self.assertEqual(len(self.successResultOf(archive.reports())), left)
+
+    def test_lateStart(self) -> None:
+        """
+        A start right behind midnight reports on the day that has just ended,
+        but not before all that happened in it is recorded.
+        """
+        self.clock.advance(ONE_DAY - 3 * MINUTE)
+        self.world.asks(A)
+        self.world.record(outcome(), day=DAY + timedelta(days=1))
+        self.start()
+        self.clock.advance(MINUTE)
+        self.assertEqual(self.world.queued(), [])
+        self.clock.advance(2 * MINUTE)
+        self.assertEqual(self.world.queued(), [])
+        self.clock.advance(MINUTE)
+        self.assertEqual(self.world.queued(), ["tls@a.example"])
+
+    def test_hugeRound(self) -> None:
+        """
+        A round of very many reports takes its four hours, evenly; the hourly
+        ticks don't begin another one, and its lease doesn't run out.
+        """
+        source = FakeSource(10_000)
+        self.start(source=source)
+        for hour in range(1, 5):
+            self.clock.pump([MINUTE] * 60)
+            now = self.clock.seconds()
+            leases = self.world.ledger.leases
+            taken = leases.acquire(LEASE_NAME, "other", now + 1, now)
+            self.assertEqual(self.successResultOf(taken), hour == 4)
+            share = source.settled / source.total
+            self.assertLess(abs(share - hour / 4), 0.01)
+        self.assertEqual((source.settled, source.counted), (10_000, 1))
+
+    def test_hangs(self) -> None:
+        """
+        If something that a node waits for never comes, another one takes over
+        once the lease has run out; what was to be done by then is done once.
+        """
+        self.owe(A, B)
+        stuck: Deferred[object] = Deferred()
+        patch = self.patch(
+            self.world.ledger.outcomes, "settle", partial(_forever, stuck)
+        )
+        self.start()
+        patch.restore()
+        self.tick(0.25)
+        other = self.world.service("other")
+        other.startService()
+        self.tick(0.25)
+        self.assertEqual(self.world.queued(), ["tls@b.example"])
+        self.tick(1)
+        self.assertEqual(self.world.queued(), ["tls@b.example", "tls@a.example"])
+        stuck.callback(0)
+        self.tick(1)
+        self.assertEqual(len(self.world.queued()), 2)
+        self.assertEqual(self.world.results(), ())
+        self.successResultOf(other.stopService())
 
     def test_stopWhileWaiting(self) -> None:
         """
