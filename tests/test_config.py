@@ -241,7 +241,7 @@ class DescribeTests(SynchronousTestCase):
         A field is called the same in all classes that have one of that key.
         """
         names: dict[str, str] = {}
-        for table in config._TABLES:
+        for table in config.TABLES:
             for each in fields(table):
                 key = each.metadata["key"]
                 self.assertEqual(names.setdefault(each.name, key), key)

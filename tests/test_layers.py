@@ -17,7 +17,11 @@ ROOT = Path(moxtls.__file__).parent
 PURE = {
     "calendar.py",
     "cli/times.py",
-    "config.py",
+    "config/checks.py",
+    "config/description.py",
+    "config/errors.py",
+    "config/reading.py",
+    "config/values.py",
     "dns/answers.py",
     "dns/cache.py",
     "dns/chain.py",
