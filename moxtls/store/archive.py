@@ -49,17 +49,25 @@ class ReportArchive:
             .returning(_o.digest)
         )
 
-    def file(self, connection: Connection, reports: Sequence[OutgoingReport]) -> int:
+    def file(
+        self, connection: Connection, several: Sequence[Sequence[OutgoingReport]]
+    ) -> list[int]:
         """
-        Add reports within a transaction, passing over those known.
+        Add several lots of reports within a transaction, passing over those
+        known.
 
-        @return: How many are new.
+        @return: For each lot, how many are new.
         """
-        new = (
-            connection.execute(self._insert, _rowOf(report)).first()
-            for report in reports
-        )
-        return sum(row is not None for row in new)
+        lots = [[_rowOf(report) for report in reports] for reports in several]
+        rows = [row for lot in lots for row in lot]
+        new = set(connection.scalars(self._insert, rows)) if rows else set()
+        counts = []
+        for lot in lots:
+            mine = {row["digest"] for row in lot} & new
+            # Of two lots with the same report, the first one brought it.
+            new -= mine
+            counts.append(len(mine))
+        return counts
 
     def take(
         self, kind: ReportKind, node: str, most: int

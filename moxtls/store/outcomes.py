@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
@@ -94,18 +96,37 @@ class OutcomeStore:
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
-        given = {
-            "of_day": subject.day,
-            "of_domain": subject.domain.ascii,
-            "to": json.dumps(sorted(set(destinations))),
-        }
+        told = json.dumps(sorted(set(destinations)))
+        return self._writer.add(self._settle, _Settling(subject, told, reports))
 
-        def settle(connection: Connection) -> int:
-            for statement in PHASES[subject.phase].tell:
+    def _settle(
+        self, connection: Connection, several: Sequence[_Settling]
+    ) -> Sequence[int]:
+        for phase, some in groupby(several, _phaseOf):
+            given = [each.given for each in some]
+            for statement in PHASES[phase].tell:
                 connection.execute(statement, given)
-            return self._archive.file(connection, reports)
+        return self._archive.file(connection, [each.reports for each in several])
 
-        return self._writer.run(settle)
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """
+    @ivar told: Destinations, in JSON.
+    """
+
+    subject: Subject
+    told: str
+    reports: Sequence[OutgoingReport]
+
+    @property
+    def given(self) -> dict[str, object]:
+        day, domain = self.subject.day, self.subject.domain.ascii
+        return {"of_day": day, "of_domain": domain, "to": self.told}
+
+
+def _phaseOf(settling: _Settling) -> int:
+    return settling.subject.phase
 
 
 def _given(

@@ -9,6 +9,7 @@ C{Deferred} fires after the commit.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from time import sleep
@@ -38,6 +39,8 @@ ATTEMPTS = 6
 FIRST_PAUSE = 0.02
 #: Threads that read: one for people, one for the daily reports.
 READERS = 2
+#: Answered in one transaction.
+MOST_QUESTIONS = 16
 
 
 class Writer:
@@ -99,20 +102,13 @@ def makeReader(reactor: IReactorFromThreads | None, database: Database) -> Reade
     """
     @param reactor: C{None} to work in the caller's thread.
     """
-
-    def perform(errands: Errands) -> None:
-        try:
-            with database.reader.connect() as connection, connection.begin():
-                _answer(connection, errands)
-        except SQLAlchemyError as error:
-            raise database.explain(error) from None
-
+    read = GroupRead(database)
     if reactor is None:
-        return Reader(Here(perform))
-    return Reader(Lane(reactor, perform, threads=READERS))
+        return Reader(Here(read))
+    return Reader(Lane(reactor, read, threads=READERS, atOnce=MOST_QUESTIONS))
 
 
-class GroupCommit:
+class Group(ABC):
     """
     Performs errands in one transaction if it can, one by one if it must.
     """
@@ -120,9 +116,17 @@ class GroupCommit:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @abstractmethod
+    def _together(self, errands: Errands) -> None:
+        """
+        Perform all of them, or none.
+
+        @raise LedgerUnavailable: It would be no use to try again.
+        """
+
     def __call__(self, errands: Errands) -> None:
         try:
-            self._insist(errands)
+            self._together(errands)
         except LedgerUnavailable:
             raise
         except Exception:
@@ -141,13 +145,32 @@ class GroupCommit:
                     # Each attempt might take as long as a connection takes to
                     # time out.
                     raise unavailable
-                self._insist([errand])
+                self._together([errand])
             except LedgerUnavailable as error:
                 unavailable = errand.error = error
             except Exception as error:
                 errand.error = error
 
-    def _insist(self, errands: Errands) -> None:
+
+class GroupRead(Group):
+    """
+    Shares the cost of looking at one state.
+    """
+
+    def _together(self, errands: Errands) -> None:
+        try:
+            with self._database.reader.connect() as connection, connection.begin():
+                _answer(connection, errands)
+        except SQLAlchemyError as error:
+            raise self._database.explain(error) from None
+
+
+class GroupCommit(Group):
+    """
+    Shares the cost of a commit.
+    """
+
+    def _together(self, errands: Errands) -> None:
         for attempt in range(ATTEMPTS):
             try:
                 return self._commit(errands)
