@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 2
 
 .PHONY: run test lint bench interop clean
 
@@ -10,7 +9,7 @@ run: $(VENV)/ready
 	$(BIN)/python -m moxtls.cli.main lab run $(ARGS)
 
 test: $(VENV)/ready-test
-	$(BIN)/python -m twisted.trial -j $(JOBS) $(or $(TESTS),tests)
+	$(BIN)/python -m twisted.trial $(or $(TESTS),tests)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
