@@ -19,7 +19,7 @@ from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
 from moxtls.reporting.schedule import gap
-from moxtls.reporting.values import Leave, NoReport, Subject
+from moxtls.reporting.values import Draft, Leave, NoReport, Subject
 
 #: Subjects in memory at a time.
 PAGE = 200
@@ -151,14 +151,26 @@ class Round:
         if isinstance(draft, NoReport):
             await self._noReport(draft)
             return
-        reports = await self._writer.write(draft)
-        # In two steps: others add to it while this one waits.
-        new = await self._source.settle(subject, draft.destinations, reports)
-        self._composed += new
+        await self._file(draft)
         # Without a gap, several at a time: that takes less of the disk.
         if self._gap or self._composed >= self._handedOver + MOST_AT_ONCE:
             self._handedOver = self._composed
             await self._outbox.empty()
+
+    async def _file(self, draft: Draft) -> None:
+        subject = draft.subject
+        reports = await self._writer.write(draft)
+        # In two steps: others add to it while this one waits.
+        new = await self._source.settle(subject, draft.destinations, reports)
+        self._composed += new
+        if not new:
+            self.log.warn(
+                "{kind} report to {domain} about {day} was made before; what came in"
+                " since isn't reported. Do the nodes' clocks agree?",
+                kind=str(self._source.kind),
+                domain=str(subject.domain),
+                day=subject.day,
+            )
 
     async def _noReport(self, found: NoReport) -> None:
         self.log.info(

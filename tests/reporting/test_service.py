@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -102,6 +103,20 @@ class FakeSource:
         return succeed(None)
 
 
+@implementer(ILogObserver)
+class Warnings:
+    """
+    @ivar domains: About which there was one.
+    """
+
+    def __init__(self) -> None:
+        self.domains: list[object] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event["log_level"] is LogLevel.warn:
+            self.domains.append(event["domain"])
+
+
 class ReportServiceTests(SynchronousTestCase):
     """
     Tests for L{ReportService<moxtls.reporting.service.ReportService>}.
@@ -159,6 +174,23 @@ class ReportServiceTests(SynchronousTestCase):
         self.start()
         self.tick(3)
         self.assertEqual(len(self.world.queue.bodies), 1)
+
+    def test_tooLate(self) -> None:
+        """
+        What is recorded about a day after its report was made is cleared
+        away, and causes no second one; the log says so.
+        """
+        self.owe(A)
+        self.start()
+        self.tick(0.5)
+        warnings = Warnings()
+        globalLogPublisher.addObserver(warnings)
+        self.addCleanup(globalLogPublisher.removeObserver, warnings)
+        self.world.record(outcome())
+        self.tick(1)
+        self.assertEqual(len(self.world.queue.bodies), 1)
+        self.assertEqual(self.world.results(), ())
+        self.assertEqual(warnings.domains, ["a.example"])
 
     def test_midnight(self) -> None:
         """
