@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -499,6 +500,28 @@ class ReportServiceTests(SynchronousTestCase):
         self.assertEqual(self.world.queued(), ["tls@b.example"])
         self.tick(1)
         self.assertEqual(self.world.queued(), ["tls@b.example", "tls@a.example"])
+
+    def test_nowTogether(self) -> None:
+        """
+        Reports that are filed at the same time are counted, each of them.
+        """
+        self.start()
+        self.owe(A, B)
+        settled = self.world.ledger.outcomes.settle
+
+        def settle(
+            subject: Subject,
+            destinations: Sequence[str],
+            reports: Sequence[OutgoingReport],
+        ) -> Deferred[int]:
+            waited: Deferred[None] = deferLater(self.clock, 1)
+            return waited.addCallback(lambda _: settled(subject, destinations, reports))
+
+        self.patch(self.world.ledger.outcomes, "settle", settle)
+        running = self.service.runNow()
+        self.clock.pump([1, 1, 1])
+        self.assertEqual(self.successResultOf(running), 2)
+        self.assertEqual(len(self.world.queued()), 2)
 
     def test_asOf(self) -> None:
         """

@@ -1,0 +1,54 @@
+"""
+How thoroughly to measure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP, IReactorThreads, IReactorTime
+from twisted.internet.task import react
+
+from bench.rounds import ROUNDS
+
+
+class IReactor(IReactorTime, IReactorTCP, IReactorThreads):
+    """
+    What is needed of a reactor.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """
+    @ivar rounds: As for L{bench.rounds.compete}.
+    @ivar part: How much of the usual number of operations.
+    @ivar full: Whether time doesn't matter.
+    """
+
+    rounds: int = ROUNDS
+    part: float = 1
+    full: bool = False
+
+    def of(self, operations: int) -> int:
+        return max(1, round(operations * self.part))
+
+
+#: To see that it works.
+QUICK = Effort(rounds=0, part=0.02)
+
+Benchmark = Callable[[IReactor, Effort], Coroutine[Deferred[Any], Any, None]]
+
+
+def main(benchmark: Benchmark) -> None:
+    """
+    Run a benchmark as this process's program.
+    """
+    effort = Effort(full="--full" in sys.argv)
+    if "--quick" in sys.argv:
+        effort = QUICK
+    react(lambda reactor: Deferred.fromCoroutine(benchmark(reactor, effort)))

@@ -1,0 +1,70 @@
+"""
+Messages accepted per second: each on the disk, by itself and in the index,
+before the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from bench.rounds import Entrant, compete, sideBySide, table
+from bench.settings import Effort, IReactor, main
+from moxtls.queue.access import ThreadedSpool
+from moxtls.queue.stored import StoredQueue
+from moxtls.queue.values import Envelope
+
+#: Clients at a time; one alone waits for all there is to wait for.
+WIDTHS = (1, 20)
+MESSAGES = 500
+BODY = b"Subject: benchmark\r\n\r\n" + b"a line of no importance\r\n" * 80
+
+Run = Callable[[int], Coroutine[Deferred[Any], Any, None]]
+
+
+def _submitting(queue: StoredQueue, width: int) -> Run:
+    def once() -> Deferred[str]:
+        envelope = Envelope("sender@client.example", ("to@a.example",))
+        return queue.submit(envelope, [BODY])
+
+    return lambda count: sideBySide(count, width, once)
+
+
+def _writing(folder: Path) -> Run:
+    async def run(count: int) -> None:
+        for _ in range(count):
+            with (folder / secrets.token_hex(12)).open("xb") as file:
+                file.write(BODY)
+                file.flush()
+                os.fsync(file.fileno())
+
+    return run
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
+        files = Path(name) / "files"
+        files.mkdir()
+        spool = ThreadedSpool(reactor, Path(name) / "spool")
+        spool.open()
+        queue = StoredQueue(reactor, spool, lambda: secrets.token_hex(12))
+        operations = effort.of(MESSAGES)
+        entrants = [Entrant("a file and its fsync", _writing(files), operations)]
+        for width in WIDTHS:
+            title = f"moxtls spool, {width} at a time"
+            entrants.append(Entrant(title, _submitting(queue, width), operations))
+        contest = await compete(
+            "2 kB each", "messages", entrants, (entrants[0].name,), effort.rounds
+        )
+        print(table(contest))
+        await spool.close()
+
+
+if __name__ == "__main__":
+    main(benchmark)
