@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReactorSocket
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorSocket
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from moxtls.smtp.listener import SMTPServerFactory
@@ -74,6 +74,17 @@ class Door:
         await factory.stop()
 
 
+class _TLSFactory(TLSMemoryBIOFactory):
+    """
+    Turns away whom the factory within turns away.  The one that this is made
+    from keeps such connections, with nobody to end them.
+    """
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
+
+
 def _speaking(factory: SMTPServerFactory) -> Any:
     """
     @return: A factory; Twisted's annotations don't let one that is wrapped
@@ -81,4 +92,4 @@ def _speaking(factory: SMTPServerFactory) -> Any:
     """
     if not factory.settings.immediateTLS or factory.tls is None:
         return factory
-    return TLSMemoryBIOFactory(factory.tls, False, factory, clock=factory.clock)
+    return _TLSFactory(factory.tls, False, factory, clock=factory.clock)

@@ -5,10 +5,21 @@ Tests for L{moxtls.doors}.
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
+from pathlib import Path
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.doors import Door
+from moxtls.smtp.events import ServerSettings
+from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
+from moxtls.smtp.reception import LocalReception
+from moxtls.smtp.tlscontext import ReloadingContext
+from tests.smtp.pem import writeCertificate
 
 
 class DoorTests(SynchronousTestCase):
@@ -43,3 +54,26 @@ class DoorTests(SynchronousTestCase):
         An address that isn't this host's can't be had.
         """
         self.assertRaises(OSError, Door, "192.0.2.1", 0)
+
+    def test_turnedAway(self) -> None:
+        """
+        Where TLS begins at once (RFC 8314 3.3), a connection that the listener
+        turns away isn't kept either.
+        """
+        reactor = MemoryReactorClock()
+        certFile, keyFile = writeCertificate(Path(self.mktemp()), "mx.example")
+        factory = SMTPServerFactory(
+            reactor,
+            ListenerSettings(
+                ServerSettings("mx.example"), immediateTLS=True, connections=0
+            ),
+            LocalReception(reactor, "mx.example", str, bool, lambda _: succeed(None)),
+            ReloadingContext(certFile, keyFile),
+        )
+        Door("127.0.0.1", 0).open(reactor, factory)
+        ((_, _, speaking),) = reactor.adoptedPorts
+        self.assertIsInstance(speaking, TLSMemoryBIOFactory)
+        client = IPv4Address("TCP", "192.0.2.1", 1)
+        self.assertIsNone(speaking.buildProtocol(client))
+        factory.settings = replace(factory.settings, connections=1)
+        self.assertIsNotNone(speaking.buildProtocol(client))
