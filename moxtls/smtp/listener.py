@@ -35,6 +35,10 @@ __all__ = [
     "SMTPServerFactory",
 ]
 
+#: Seconds from one word about connections that are turned away to the next:
+#: who makes many must not fill the log with them.
+QUIET = 60
+
 
 @implementer(IListener)
 class SMTPServerFactory(ServerFactory):
@@ -65,6 +69,8 @@ class SMTPServerFactory(ServerFactory):
         self._sessions: set[ServerSession] = set()
         self._perAddress: Counter[str] = Counter()
         self._stopped: Deferred[None] | None = None
+        self._refused = 0
+        self._quietUntil = 0.0
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
@@ -75,13 +81,22 @@ class SMTPServerFactory(ServerFactory):
         isFull = len(self._sessions) >= self.settings.connections
         isMany = self._perAddress[neighbourhood] >= self.settings.perAddress
         if isFull or isMany or self._stopped is not None:
-            self.log.warn(
-                "too many connections, or stopping: {host!r}", host=neighbourhood
-            )
+            self._turnedAway(neighbourhood)
             return None
         session = ServerSession(self, neighbourhood)
         session.factory = self
         return session
+
+    def _turnedAway(self, neighbourhood: str) -> None:
+        self._refused += 1
+        now = self.clock.seconds()
+        if now >= self._quietUntil:
+            self._quietUntil = now + QUIET
+            self.log.warn(
+                "too many connections, or stopping: {count} so far, now {host!r}",
+                count=self._refused,
+                host=neighbourhood,
+            )
 
     def opened(self, session: ServerSession, neighbourhood: str) -> None:
         self._sessions.add(session)

@@ -19,13 +19,15 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
+from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.events import Incoming, ServerSettings
 from moxtls.smtp.listener import (
+    QUIET,
     Authenticator,
     IAcceptor,
     IMessageSink,
@@ -442,6 +444,29 @@ class ConnectionTests(ListenerCase):
             self.connect(f"2001:db8::{n}")
         self.assertTrue(self.refused("2001:db8::ff"))
         self.assertFalse(self.refused("2001:db8:0:1::1"))
+
+    def test_quietly(self) -> None:
+        """
+        Who knocks again and again doesn't fill the log.
+        """
+        counts: list[int] = []
+
+        @provider(ILogObserver)
+        def notice(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.warn:
+                counts.append(event["count"])
+
+        globalLogPublisher.addObserver(notice)
+        self.addCleanup(globalLogPublisher.removeObserver, notice)
+        for _ in range(3):
+            self.connect()
+        self.clock.advance(1)
+        for _ in range(100):
+            self.assertTrue(self.refused("192.0.2.1"))
+        self.assertEqual(counts, [1])
+        self.clock.advance(QUIET)
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.assertEqual(counts, [1, 101])
 
     def test_total(self) -> None:
         """
