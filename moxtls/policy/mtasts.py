@@ -182,9 +182,8 @@ def parsePolicy(body: bytes) -> STSPolicy | PolicyTrouble:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         return PolicyTrouble("not UTF-8")
-    lines = tuple(line.removesuffix("\r") for line in text.split("\n"))
-    while lines and not lines[-1].strip(" \t\r"):
-        lines = lines[:-1]
+    split = text.rstrip(" \t\r\n").split("\n")
+    lines = tuple(line.removesuffix("\r") for line in split)
     patterns: list[str] = []
     fields: dict[str, str] = {}
     for number, line in enumerate(lines, 1):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from time import process_time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,6 +214,16 @@ class PolicyTests(SynchronousTestCase):
         lf = body.replace(b"\r\n", b"\n")
         for variant in (lf, body.rstrip(), body + b"\r\n\n", lf + b"  \n"):
             self.assertEqual(parsePolicy(variant), expected, variant)
+
+    def test_onlyBlankLines(self) -> None:
+        """
+        As many of them as a policy host may send take no time to speak of.
+        """
+        begin = process_time()
+        self.assertIsInstance(
+            parsePolicy(policy("a.example") + b"\n" * 65536), STSPolicy
+        )
+        self.assertLess(process_time() - begin, 1)
 
     def test_blankLines(self) -> None:
         """
