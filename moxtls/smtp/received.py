@@ -21,7 +21,7 @@ LONGEST_HEADER = 256 * 1024
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 # RFC 8689 3, unfolded.
 _TLS_REQUIRED = re.compile(
-    rb"^TLS-Required[ \t]*:((?:[^\r]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
+    rb"^TLS-Required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
 )
 _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 
