@@ -43,6 +43,9 @@ from moxtls.dns.answers import (
 #: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
 LONGEST_EXTRA_TEXT = 200
 MOST_ERRORS = 8
+#: Of all sections together.  No name that mail needs has so many, and to read
+#: the thousands that fit into 64 KiB takes seconds if their names are long.
+MOST_RECORDS = 300
 #: RFC 2181 8: beyond this, a time to live is taken for 0.
 LONGEST_TTL = 0x7FFFFFFF
 
@@ -158,7 +161,7 @@ def readQuestion(wire: bytes) -> tuple[str, int, int]:
     parser = dns.wire.Parser(wire)
     try:
         parser.seek(_HEADER.size)
-        name = parser.get_name(decompress=True)
+        name = dns.name.from_wire_parser(parser)
         kind, klass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
     except (dns.exception.DNSException, ValueError) as error:
         raise Malformed("unreadable question") from error
@@ -175,8 +178,10 @@ def readMessage(wire: bytes, kind: Kind) -> Message:
     parser = dns.wire.Parser(wire)
     try:
         _, bits, *counts = _HEADER.unpack(parser.get_bytes(_HEADER.size))
+        if sum(counts[1:]) > MOST_RECORDS:
+            raise Malformed("too many records")
         for _ in range(counts[0]):
-            parser.get_name(decompress=True)
+            dns.name.from_wire_parser(parser)
             parser.get_bytes(_QUESTION.size)
         answer = _section(parser, counts[1], {kind, Kind.CNAME})
         authority = _section(parser, counts[2], {Kind.SOA, Kind.NS})
@@ -192,7 +197,7 @@ def _section(
 ) -> tuple[Resource, ...]:
     found: list[Resource] = []
     for _ in range(count):
-        owner = parser.get_name(decompress=True)
+        owner = dns.name.from_wire_parser(parser)
         number, klass, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
         kind = _KINDS.get(number)
         if kind is None or kind not in wanted or klass != dns.rdataclass.IN:
@@ -251,7 +256,7 @@ def _additional(
     extended = 0
     errors: tuple[ExtendedError, ...] = ()
     for _ in range(count):
-        parser.get_name(decompress=True)
+        dns.name.from_wire_parser(parser)
         number, _, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
         data = parser.get_bytes(length)
         if number == _OPT:

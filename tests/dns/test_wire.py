@@ -29,6 +29,7 @@ from moxtls.dns.answers import (
     Kind,
     Name,
 )
+from moxtls.dns.message import MOST_RECORDS
 from moxtls.dns.wire import (
     LONGEST_CHAIN,
     PAYLOAD,
@@ -393,6 +394,18 @@ class ParseResponseTests(SynchronousTestCase):
         """
         answer = parsed(response(ASKED, errors=((0, "x" * 1000),) * 50))
         self.assertLess(sum(len(each.text) for each in answer.errors), 2000)
+
+    def test_recordsAreBounded(self) -> None:
+        """
+        An answer that would take long to read isn't read.
+        """
+        # EDNS0 adds one (RFC 6891 6.1.1).
+        for count, failed in ((MOST_RECORDS - 1, False), (MOST_RECORDS, True)):
+            lines = (
+                f"example.com. 9 IN MX {each} mx.example." for each in range(count)
+            )
+            answer = parsed(response(ASKED, *lines))
+            self.assertEqual(answer.failed, failed, answer.reason)
 
     def test_noQuestion(self) -> None:
         """
