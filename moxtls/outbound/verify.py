@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from ssl import get_default_verify_paths
 
-from cryptography.x509 import Certificate
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import (
+    Certificate,
+    DuplicateExtension,
+    UnsupportedGeneralNameType,
+)
 from OpenSSL import SSL
 from OpenSSL.crypto import (
     X509,
@@ -39,6 +44,14 @@ _SYSTEM_ROOTS = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
+)
+# What cryptography raises where OpenSSL took no offence: extensions that are
+# none, come twice, or hold names that nobody uses.
+_UNREADABLE = (
+    ValueError,
+    DuplicateExtension,
+    UnsupportedAlgorithm,
+    UnsupportedGeneralNameType,
 )
 # RFC 7435 1.2: encryption that isn't the best beats none, which is what a
 # server with old parameters would get instead.
@@ -216,8 +229,7 @@ def isFor(leaf: Certificate, names: Sequence[str]) -> bool:
     """
     try:
         patterns = extract_patterns(leaf)
-    except (CertificateError, ValueError):
-        # ValueError: what stands there is no extension at all.
+    except (CertificateError, *_UNREADABLE):
         return False
     return any(_matches(patterns, name) for name in names)
 

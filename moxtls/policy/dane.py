@@ -151,7 +151,9 @@ def verifyChain(
         try:
             if _complies(record, search):
                 return DANEVerdict.MATCHED
-        except ChainError:
+        except (ChainError, ValueError):
+            # ValueError: a certificate, perhaps one in a record, has something
+            # in it that is only seen to be malformed when it is asked for.
             errors = True
     return DANEVerdict.NO_MATCH_WITH_ERRORS if errors else DANEVerdict.NO_MATCH
 

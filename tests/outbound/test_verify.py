@@ -7,6 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import (
+    DNSName,
+    IssuerAlternativeName,
+    load_der_x509_certificate,
+)
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
@@ -17,6 +22,7 @@ from zope.interface.verify import verifyObject
 from moxtls.outbound.records import Verification
 from moxtls.outbound.verify import Trust, Witness, clientContext, isFor, judge
 from tests.certificates import Identity, good, root, selfSigned, trusting
+from tests.policy.chains import Traits, make
 from tests.starttls import Link, Presenting
 
 SELF_SIGNED = 18
@@ -179,6 +185,29 @@ class NameTests(SynchronousTestCase):
         leaf = good().certificate
         for names in ([], [""], ["no such name!"], ["192.0.2.1"], ["a_b.example"]):
             self.assertFalse(isFor(leaf, names))
+
+    def test_malformed(self) -> None:
+        """
+        RFC 5280 4.2: extensions that come twice, or hold names of a kind that
+        can't be read, are for nobody, but no reason to fail: what comes of
+        them is for others to decide.
+        """
+        leaf = good().certificate.public_bytes(Encoding.DER)
+        name = b"\x82\x0amx.example"
+        self.assertIn(name, leaf)
+        x400 = leaf.replace(name, b"\xa3\x0amx.example")
+        issuerAlternative, alternative = b"\x06\x03U\x1d\x12", b"\x06\x03U\x1d\x11"
+        both = make(
+            Traits(
+                "mx.example",
+                ("mx.example",),
+                extensions=((IssuerAlternativeName([DNSName("mx.example")]), False),),
+            )
+        ).der
+        twice = both.replace(issuerAlternative, alternative)
+        for der in (x400, twice):
+            malformed = load_der_x509_certificate(der)
+            self.assertFalse(isFor(malformed, ["mx.example"]))
 
 
 class JudgeTests(SynchronousTestCase):

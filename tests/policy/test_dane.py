@@ -285,6 +285,18 @@ class TATests(SynchronousTestCase):
         found = verdict(other.record(2, 1, 0))
         self.assertIs(found, DANEVerdict.NO_MATCH)
 
+    def test_malformedAnchor(self) -> None:
+        """
+        An anchor in a record (RFC 7671 5.2.2) whose name is no UTF-8, which is
+        found only when it is compared, is one that doesn't match.
+        """
+        named = authority("Malformed")
+        der = named.der.replace(b"Malformed", b"\xffalformed")
+        malformed = TLSA(2, 0, 0, der)
+        self.assertEqual(usableRecords([malformed]), (malformed,))
+        self.assertIs(verdict(malformed), DANEVerdict.NO_MATCH_WITH_ERRORS)
+        self.assertIs(verdict(malformed, LEAF.record(3, 1, 1)), DANEVerdict.MATCHED)
+
 
 class AnyRecordTests(SynchronousTestCase):
     """
