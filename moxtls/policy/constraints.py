@@ -27,6 +27,9 @@ _KNOWN = frozenset(
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
     }
 )
+#: Names of a leaf, and of an authority's constraints: ten times as many as
+#: public authorities allow, and few enough to compare each with each.
+MOST_NAMES = 1000
 _FOR_SERVERS = (
     ExtendedKeyUsageOID.SERVER_AUTH,
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -101,12 +104,16 @@ def dnsNames(leaf: Certificate) -> tuple[str, ...]:
 
     The Web PKI has given up on CN (RFC 9525 2), but the anchors here are
     often private, and old; the RFC for DANE with SMTP still has it.
+
+    @raise ChainError: They can't be read, or are too many.
     """
     alternative = _get(extensionsOf(leaf), x509.SubjectAlternativeName)
     found = alternative.get_values_for_type(x509.DNSName) if alternative else []
     if not found:
         attributes = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         found = [str(attribute.value) for attribute in attributes]
+    if len(found) > MOST_NAMES:
+        raise ChainError("too many names")
     return tuple(name.lower().removesuffix(".") for name in found)
 
 
@@ -122,6 +129,8 @@ def _checkConstraints(constraints: x509.NameConstraints, names: Iterable[str]) -
     """
     permitted = _subtrees(constraints.permitted_subtrees)
     excluded = _subtrees(constraints.excluded_subtrees)
+    if len(permitted) + len(excluded) > MOST_NAMES:
+        raise ChainError("too many constraints")
     for name in names:
         if any(_isWithin(name, tree) for tree in excluded) or (
             permitted and not any(_isWithin(name, tree) for tree in permitted)

@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.constraints import ChainError, checkIssuer, checkLeaf
+from moxtls.policy.constraints import MOST_NAMES, ChainError, checkIssuer, checkLeaf
 from tests.policy.chains import Made, Traits, authority, leaf, make
 
 NAMES = (Domain("mx.example"), Domain("example.com"))
@@ -119,6 +119,15 @@ class LeafTests(SynchronousTestCase):
         made = make(Traits("mx.example", extensions=((san, False),)))
         self.assertFalse(self.isFor(made))
 
+    def test_manyNames(self) -> None:
+        """
+        Names that would take long to compare are not compared.
+        """
+        for count, expected in ((MOST_NAMES - 1, True), (MOST_NAMES, False)):
+            others = tuple(f"{each}.example" for each in range(count))
+            made = make(Traits("Many", ("mx.example", *others)))
+            self.assertEqual(self.isFor(made), expected, count)
+
 
 class IssuerTests(SynchronousTestCase):
     """
@@ -180,3 +189,14 @@ class IssuerTests(SynchronousTestCase):
             root = make(Traits("Root", ca=True, extensions=((constraints, True),)))
             found = self.mayIssue(root, make(Traits("Any", hosts), root))
             self.assertEqual(found, expected, (permitted, excluded, hosts))
+
+    def test_manyConstraints(self) -> None:
+        """
+        RFC 5280 4.2.1.10 doesn't limit them, but we do.
+        """
+        for count, expected in ((MOST_NAMES, True), (MOST_NAMES + 1, False)):
+            trees = [x509.DNSName(f"{each}.test") for each in range(count)]
+            constraints = x509.NameConstraints(None, trees)
+            root = make(Traits("Root", ca=True, extensions=((constraints, True),)))
+            found = self.mayIssue(root, leaf("mx.example", root))
+            self.assertEqual(found, expected, count)
