@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +18,15 @@ from dataclasses import dataclass
 DEEPEST = 6
 #: A header block longer than this isn't read to its end.
 LONGEST_HEADER = 256 * 1024
+#: RFC 2046 5.1.1 allows for 70; what is far beyond is no boundary, but work.
+LONGEST_BOUNDARY = 200
 #: In one multipart.
 MOST_PARTS = 100
 
+# RFC 2045 6.8: to be overlooked.
+_NO_DIGITS = bytes(range(256)).translate(
+    None, (string.ascii_letters + string.digits + "+/").encode("ascii")
+)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _TYPE = re.compile(r"\s*([!#$&^_.+a-z0-9-]+/[!#$&^_.+a-z0-9-]+)\s*(?:;|\Z)")
 _PARAMETER = re.compile(
@@ -76,7 +83,7 @@ def leaves(message: bytes, depth: int = DEEPEST) -> Iterator[Part]:
     if not type.startswith("multipart/"):
         encoding = fields.get("content-transfer-encoding", "").lower()
         yield Part(type, _decoded(body, encoding))
-    elif depth and parameters.get("boundary"):
+    elif depth and 0 < len(parameters.get("boundary", "")) <= LONGEST_BOUNDARY:
         for part in _between(body, parameters["boundary"].encode("utf-8")):
             yield from leaves(part, depth - 1)
 
@@ -119,7 +126,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
         return binascii.a2b_qp(body)
     if encoding != "base64":
         return body
-    digits = re.sub(rb"[^A-Za-z0-9+/]", b"", body.partition(b"=")[0])
+    digits = body.partition(b"=")[0].translate(None, _NO_DIGITS)
     if len(digits) % 4 == 1:
         digits = digits[:-1]
     return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))

@@ -4,11 +4,20 @@ Tests for L{moxtls.reporting.mime}.
 
 from __future__ import annotations
 
+from time import process_time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.reporting.mime import DEEPEST, Part, contentType, headerFields, leaves
+from moxtls.reporting.mime import (
+    DEEPEST,
+    LONGEST_BOUNDARY,
+    Part,
+    contentType,
+    headerFields,
+    leaves,
+)
 
 NESTED = b"""\
 Content-Type: multipart/mixed;
@@ -87,6 +96,27 @@ class LeavesTests(SynchronousTestCase):
             list(leaves(b"Content-Type: multipart/x; boundary=b\n\n--b\n" + message)),
             [],
         )
+
+    def test_longBoundary(self) -> None:
+        """
+        RFC 2046 5.1.1: 70 characters; a little more doesn't matter, much more
+        is no boundary.
+        """
+        for length, expected in ((70, 1), (LONGEST_BOUNDARY, 1), (100_000, 0)):
+            boundary = b"x" * length
+            start = b"Content-Type: multipart/x; boundary=" + boundary
+            message = start + b"\n\n--" + boundary + b"\n\nhere\n"
+            self.assertEqual(len(list(leaves(message))), expected, length)
+
+    def test_noBase64(self) -> None:
+        """
+        RFC 2045 6.8: what isn't base64 is overlooked, at once.
+        """
+        begin = process_time()
+        message = b"Content-Transfer-Encoding: base64\n\naG" + b"!" * 10_000_000
+        [part] = leaves(message + b"\r\n\0k=aGk")
+        self.assertEqual(part.content, b"hi")
+        self.assertLess(process_time() - begin, 1)
 
     @settings(max_examples=100, deadline=None)
     @given(
