@@ -8,8 +8,25 @@ BIN := $(VENV)/bin
 run: $(VENV)/ready
 	$(BIN)/python -m moxtls.cli.main lab run $(ARGS)
 
+# Two processes for two cores.  Not trial's own -j: some tests fork, and its
+# workers don't survive that.  ONE is half of the work; the rest is whatever
+# else there is, so that nothing is forgotten.
+TRIAL = $(BIN)/python -m twisted.trial --temp-directory
+ONE = tests.scenarios tests.store tests.test_tap
+REST = $(filter-out $(ONE),$(sort \
+	$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)) \
+	$(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))))
+
 test: $(VENV)/ready-test
-	$(BIN)/python -m twisted.trial $(or $(TESTS),tests)
+ifdef TESTS
+	$(TRIAL) _trial_temp $(TESTS)
+else
+	@$(TRIAL) _trial_temp_one $(ONE) > _test.log 2>&1 & one=$$!; \
+	$(TRIAL) _trial_temp $(REST); rest=$$?; \
+	wait $$one; one=$$?; cat _test.log; \
+	echo "exit status of the two halves: $$one $$rest"; \
+	exit $$((one + rest))
+endif
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
@@ -42,4 +59,4 @@ $(VENV)/ready-dev: $(VENV)/ready-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-interop _trial_temp* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-interop _trial_temp* _test.log moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ Who may import whom.
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -91,6 +92,7 @@ FROM = ("outbound", "inbound", "queue", "store", "web")
 ALLOWED = {"moxtls.queue.values"}
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """
     Each module of the package, and what it imports.
