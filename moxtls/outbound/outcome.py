@@ -139,7 +139,7 @@ def sessionOutcome(
     own = recipient.tally() if recipient is not None else None
     failed = any(each.failed for each in (*tallies, *([own] if own else [])))
     mayCause = report is None or (report is ReportKind.DMARC and failed)
-    return SessionOutcome(domain, own, tallies, mayCause)
+    return SessionOutcome(domain, own, tallies, mayCause, report is ReportKind.TLS)
 
 
 def hostTallying(host: Domain, finding: TLSAFinding) -> Tallying:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from itertools import accumulate, takewhile
 
-from moxtls.calendar import MINUTE
+from moxtls.calendar import DAY, MINUTE
 from moxtls.queue.values import (
     Ending,
     Envelope,
@@ -28,8 +29,9 @@ SPREAD = 5
 #: The sender of a message hears of it when this attempt was in vain: about
 #: two hours (RFC 5321 4.5.4.1 leaves it to us).
 NOTICE_ATTEMPT = 5
-#: A report is worth less the older it gets, and nobody waits for it.
-REPORT_ATTEMPTS = 5
+#: RFC 8460 5.5: redelivery of a report is attempted for so many seconds; it is
+#: worth less the older it gets.
+REPORT_PERIOD = DAY
 #: What is kept of a stranger's words (RFC 5321 4.5.3.1.5 has 512 octets to a
 #: reply line; a reply may have many).
 LONGEST_TEXT = 1000
@@ -80,10 +82,12 @@ class Backoff:
         """
         How many attempts there are at most.
         """
-        whole = len(self.waits) + 1
         if envelope.maxAttempts:
             return envelope.maxAttempts
-        return min(whole, REPORT_ATTEMPTS) if envelope.report else whole
+        since = list(accumulate(self.waits))
+        if envelope.report:
+            since = list(takewhile(lambda seconds: seconds <= REPORT_PERIOD, since))
+        return 1 + len(since)
 
     def wait(self, attempts: int, retryAfter: int | None, chance: float) -> float:
         """

@@ -24,10 +24,6 @@ from moxtls.reporting.destinations import parseDestination
 from moxtls.reporting.suppression import afterFailure, isForgiven
 from moxtls.reporting.values import OutgoingReport, ReportState
 
-#: With the usual schedule that is two hours: who can't take a report by then
-#: gets another one tomorrow, and no DSN about a delay is ever due.
-MOST_ATTEMPTS = 5
-
 
 @implementer(IReportSubmitter)
 class QueueSubmitter:
@@ -57,7 +53,6 @@ def envelopeOf(report: OutgoingReport) -> Envelope:
         requireTLS=requireTLS,
         report=key.kind,
         key=str(key),
-        maxAttempts=MOST_ATTEMPTS,
         contentType=report.contentType,
     )
 

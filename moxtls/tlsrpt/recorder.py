@@ -35,7 +35,10 @@ class OutcomeRecorder:
         self._enabled = enabled
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
-        if not self._enabled or _isAddress(outcome.recipientDomain):
+        # RFC 8460 3: sessions that carry a report are left out of the next.
+        if outcome.isTLSReport or not self._enabled:
+            return succeed(None)
+        if _isAddress(outcome.recipientDomain):
             return succeed(None)
         day = utcDay(self._clock.seconds())
         return self._store.record(day, countedOnce(withoutContradiction(outcome)))

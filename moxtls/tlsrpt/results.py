@@ -110,12 +110,15 @@ class SessionOutcome:
     @ivar hosts: One for each host that was considered and says something.
     @ivar sendReport: Whether this may cause a report, rather than only be
         part of one: deliveries of reports must not cause reports.
+    @ivar isTLSReport: Whether a TLS report was delivered: that is no part of
+        a report (RFC 8460 3).
     """
 
     recipientDomain: Domain
     recipient: PolicyTally | None
     hosts: tuple[PolicyTally, ...] = ()
     sendReport: bool = True
+    isTLSReport: bool = False
 
 
 def mergeTallies(tallies: Iterable[PolicyTally]) -> list[PolicyTally]:

@@ -99,6 +99,7 @@ class SessionOutcomeTests(SynchronousTestCase):
             host = Tallying(Policy(PolicyType.TLSA, EXAMPLE), failed=failed)
             outcome = sessionOutcome(EXAMPLE, None, [host], report)
             self.assertEqual(outcome.sendReport, causes, (report, failed))
+            self.assertEqual(outcome.isTLSReport, report is ReportKind.TLS)
 
     def test_zero(self) -> None:
         """

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.calendar import HOUR
 from moxtls.queue.backoff import Backoff, Step, Tell, bounded
 from moxtls.queue.values import (
     Ending,
@@ -67,18 +68,26 @@ class BackoffTests(SynchronousTestCase):
 
     def test_last(self) -> None:
         """
-        The eighth attempt is the last, for reports the fifth, unless the
-        envelope says otherwise.
+        The eighth attempt is the last, unless the envelope says otherwise.
         """
         for envelope, last in (
             (MAIL, 8),
-            (REPORT, 5),
+            (REPORT, 8),
             (replace(MAIL, maxAttempts=2), 2),
             (replace(REPORT, maxAttempts=9), 9),
         ):
             before, after = self.step(last - 1, envelope), self.step(last, envelope)
             self.assertEqual(before.recipient.state, RecipientState.WAITING)
             self.assertEqual(after.recipient.state, RecipientState.FAILED)
+
+    def test_reportPeriod(self) -> None:
+        """
+        RFC 8460 5.5: a report is attempted for up to 24 hours, however long
+        mail is.
+        """
+        days = Backoff((12 * HOUR, 12 * HOUR, 1, 12 * HOUR))
+        self.assertEqual(days.limit(MAIL), 5)
+        self.assertEqual(days.limit(REPORT), 3)
 
     def test_configured(self) -> None:
         """
@@ -124,9 +133,9 @@ class BackoffTests(SynchronousTestCase):
             (5, null, temporary, Tell.NOBODY),
             (1, null, permanent, Tell.NOBODY),
             (1, REPORT, temporary, Tell.NOBODY),
-            (5, replace(REPORT, maxAttempts=8), temporary, Tell.NOBODY),
             (1, REPORT, permanent, Tell.OBSERVER),
-            (5, REPORT, temporary, Tell.OBSERVER),
+            (5, REPORT, temporary, Tell.NOBODY),
+            (8, REPORT, temporary, Tell.OBSERVER),
             (1, REPORT, Ending.DELIVERED, Tell.OBSERVER),
         ):
             step = self.step(attempts, envelope, ending)

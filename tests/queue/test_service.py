@@ -625,14 +625,15 @@ class ReportTests(ServiceCase):
         self.assertIn(b"To: r@here.example", bounce)
         self.assertEqual(self.queued(), ())
 
-    def test_fiveAttempts(self) -> None:
+    def test_noDelayNotice(self) -> None:
         """
-        A report is attempted five times, and nobody is told of the delay.
+        A report is attempted for less than 24 hours (RFC 8460 5.5), and
+        nobody is told of the delay.
         """
         self.courier.answer = deferred
         self.submitReport()
-        self.clock.pump([450] * 70)
-        self.assertEqual(len(self.courier.batches), 5)
+        self.clock.pump([450] * (24 * 8))
+        self.assertEqual(len(self.courier.batches), 8)
         ((_, result),) = self.observer.told
         self.assertEqual(result.ending, Ending.TEMPORARY)
         self.assertEqual(self.queued(), ())

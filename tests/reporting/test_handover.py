@@ -46,7 +46,6 @@ class QueueSubmitterTests(SynchronousTestCase):
                 requireTLS=False,
                 report=ReportKind.TLS,
                 key=str(composed.key),
-                maxAttempts=5,
                 contentType="message/rfc822",
             ),
         )

@@ -51,6 +51,14 @@ class OutcomeRecorderTests(SynchronousTestCase):
             for result in self.successResultOf(self.store.results())
         ]
 
+    def test_report(self) -> None:
+        """
+        RFC 8460 3: a session that carries a TLS report is left out of the
+        next.
+        """
+        self.record(replace(OUTCOME, isTLSReport=True))
+        self.assertEqual(self.stored(), [])
+
     def test_day(self) -> None:
         """
         It counts for the UTC day in which the attempt ended (RFC 8460 4.1).
