@@ -83,6 +83,7 @@ class Search:
         reached: Callable[[Certificate], bool],
     ) -> None:
         if reached(path[-1]):
+            self._spend()
             self._checkPath(path)
             return
         trouble: ChainError = NotReached("no way to the anchor")

@@ -9,7 +9,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.constraints import MOST_NAMES, ChainError, checkIssuer, checkLeaf
+from moxtls.policy.constraints import (
+    MOST_COMPARISONS,
+    MOST_NAMES,
+    ChainError,
+    checkIssuer,
+    checkLeaf,
+)
 from tests.policy.chains import Made, Traits, authority, leaf, make
 
 NAMES = (Domain("mx.example"), Domain("example.com"))
@@ -194,7 +200,10 @@ class IssuerTests(SynchronousTestCase):
         """
         RFC 5280 4.2.1.10 doesn't limit them, but we do.
         """
-        for count, expected in ((MOST_NAMES, True), (MOST_NAMES + 1, False)):
+        for count, expected in (
+            (MOST_COMPARISONS, True),
+            (MOST_COMPARISONS + 1, False),
+        ):
             trees = [x509.DNSName(f"{each}.test") for each in range(count)]
             constraints = x509.NameConstraints(None, trees)
             root = make(Traits("Root", ca=True, extensions=((constraints, True),)))

@@ -5,7 +5,9 @@ Tests for L{moxtls.policy.dane}.
 from __future__ import annotations
 
 from dataclasses import replace
+from time import process_time
 
+from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -296,6 +298,25 @@ class TATests(SynchronousTestCase):
         self.assertEqual(usableRecords([malformed]), (malformed,))
         self.assertIs(verdict(malformed), DANEVerdict.NO_MATCH_WITH_ERRORS)
         self.assertIs(verdict(malformed, LEAF.record(3, 1, 1)), DANEVerdict.MATCHED)
+
+    def test_manyWays(self) -> None:
+        """
+        Authorities that may all have issued each other, each with many
+        constraints (RFC 5280 4.2.1.10), don't take long, whatever the records.
+        """
+        constraints = x509.NameConstraints(
+            None, [x509.DNSName(f"{each}.test") for each in range(50)]
+        )
+        traits = Traits("Any", ca=True, extensions=((constraints, True),))
+        first = make(traits)
+        others = [make(traits, first, first) for _ in range(14)]
+        names = tuple(f"{each}.example" for each in range(100))
+        host = make(Traits("Any", names), first)
+        asked = [each.record(2, 0, matching) for each in others for matching in (0, 2)]
+        begin = process_time()
+        found = verdict(*asked, chain=(host, *others))
+        self.assertIs(found, DANEVerdict.NO_MATCH_WITH_ERRORS)
+        self.assertLess(process_time() - begin, 5)
 
 
 class AnyRecordTests(SynchronousTestCase):
