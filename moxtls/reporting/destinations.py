@@ -16,6 +16,9 @@ from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
 #: RFC 8460 7: a record can point reports at unwitting others, so it doesn't
 #: get to point them at many.
 MOST_DESTINATIONS = 10
+#: Records have room for thousands of URIs that are none, and the reasons go to
+#: the log.
+MOST_REASONS = 10
 #: Far beyond any that is meant; keeps what is stored and compared small.
 LONGEST_URI = 2000
 
@@ -81,15 +84,16 @@ def choose(
 ) -> tuple[tuple[Destination, ...], tuple[str, ...]]:
     """
     Those of C{uris} that reports are sent to, each once, the first C{most};
-    and why the others are passed over.
+    and why the others are passed over, as far as that is of interest.
     """
     chosen: dict[str, Destination] = {}
-    reasons = []
+    reasons: list[str] = []
     for uri in uris:
         try:
             destination = parseDestination(uri)
         except InvalidDestination as error:
-            reasons.append(str(error))
+            if len(reasons) < MOST_REASONS:
+                reasons.append(str(error))
             continue
         if destination.uri not in chosen and len(chosen) >= most:
             reasons.append(f"more than {most} destinations")

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.domain import Address
 from moxtls.reporting.destinations import (
     MOST_DESTINATIONS,
+    MOST_REASONS,
     InvalidDestination,
     canonical,
     choose,
@@ -124,3 +125,11 @@ class ChooseTests(SynchronousTestCase):
         chosen, reasons = choose(uris)
         self.assertEqual([each.uri for each in chosen], uris[:MOST_DESTINATIONS])
         self.assertEqual(len(reasons), 1)
+
+    def test_reasonsAreBounded(self) -> None:
+        """
+        What is wrong with thousands of URIs doesn't fill the log.
+        """
+        chosen, reasons = choose(["ftp://c.example/"] * 5000 + ["mailto:a@b.example"])
+        self.assertEqual(len(chosen), 1)
+        self.assertEqual(len(reasons), MOST_REASONS)
