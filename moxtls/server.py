@@ -5,10 +5,10 @@ The whole server: what runs for as long as the process does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -132,8 +132,19 @@ class Server(Service):
         super().stopService()
         doors, self._doors = self._doors, {}
         stops, self._stops = self._stops, []
-        stops += [door.close for door in doors.values()]
+        stops.append(lambda: self._close(doors.values()))
         return Deferred.fromCoroutine(self._quietly(stops[::-1]))
+
+    def _close(self, doors: Iterable[Door]) -> Deferred[None]:
+        # At the same time: clients that don't let go hold up each of them for
+        # as long as they may.
+        closing = [
+            door.close().addErrback(
+                lambda failure: self.log.failure("closing a port", failure)
+            )
+            for door in doors
+        ]
+        return DeferredList(closing).addCallback(lambda results: None)
 
     async def _quietly(self, stops: Sequence[Stop]) -> None:
         for stop in stops:

@@ -18,6 +18,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from moxtls.config import InvalidConfig
 from moxtls.dns.answers import Kind
+from moxtls.doors import Door
 from moxtls.queue.access import DirectSpool
 from moxtls.reporting.values import ReportState, Subject
 from moxtls.server import Server, openStores, takePorts
@@ -374,6 +375,35 @@ class StoppingTests(ServerCase):
             client.sendall(said)
         await deferLater(reactor, 0.1)
         await server.stopService()
+
+    async def test_deaf(self) -> None:
+        """
+        With clients of several listeners that don't close their connections,
+        all of them are waited for at the same time.
+        """
+        server = self.started(SUBMISSION + RECEPTION)
+        for port in server.ports.values():
+            client = socket.create_connection(("127.0.0.1", port), 5)
+            self.addCleanup(client.close)
+        await deferLater(reactor, 0.1)
+        began: list[Deferred[None]] = []
+        ended: list[Deferred[None]] = []
+        close = Door.close
+
+        def slowly(door: Door) -> Deferred[None]:
+            began.append(close(door))
+            ended.append(Deferred())
+            return ended[-1]
+
+        self.patch(Door, "close", slowly)
+        stopped = server.stopService()
+        self.assertEqual(len(began), 2)
+        for each in ended:
+            self.assertNoResult(stopped)
+            each.callback(None)
+        await stopped
+        for each in began:
+            await each
 
     async def test_busy(self) -> None:
         """
