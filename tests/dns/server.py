@@ -206,18 +206,20 @@ class LoopbackServer:
             assert transport is not None
             return transport
 
-        datagrams = _Datagrams(self.zone, other)
         factory = _Streams(self.zone)
         self._ports = [udp.listenUDP(0, elsewhere, host, 8192)]
-        while len(self._ports) < 3:
-            port = udp.listenUDP(0, datagrams, host, 8192)
+        while True:
+            stream = tcp.listenTCP(0, factory, interface=host)
+            datagrams = _Datagrams(self.zone, other)
             try:
-                stream = tcp.listenTCP(portNumber(port), factory, interface=host)
+                port = udp.listenUDP(portNumber(stream), datagrams, host, 8192)
             except CannotListenError:
-                # Somebody else has the same port for TCP.
-                port.stopListening()
+                # Somebody else has the same port for UDP; not to be given it
+                # again, this one is held.
+                self._ports.append(stream)
             else:
-                self._ports += [port, stream]
+                break
+        self._ports += [port, stream]
         self.address = Server(host, portNumber(port))
 
     def stopStream(self) -> Deferred[object]:
