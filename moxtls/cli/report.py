@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 KINDS = (ReportKind.TLS,)
 PENDING = ("Day", "Domain", "Of", "To be sent")
-SENT = ("Day", "Domain", "Destination", "State", "Composed", "Updated", "Detail")
+SENT = (
+    "Day",
+    "Domain",
+    "Destination",
+    "State",
+    "Node",
+    "Composed",
+    "Updated",
+    "Detail",
+)
 _PHASES = ("recipient domain", "MX host")
 
 
@@ -99,6 +108,7 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
             each.key.domain.unicode,
             each.key.destination,
             str(each.state),
+            each.node,
             moment(each.composed),
             moment(each.updated),
             each.detail,

@@ -116,7 +116,7 @@ class ReportTests(NetworkCommandCase):
         )
         [sent] = await self.good("sent", "--json")
         self.assertEqual(sent["domain"], "wants.example")
-        self.assertEqual(sent["state"], "queued")
+        self.assertEqual((sent["state"], sent["node"]), ("queued", "mail.example.org"))
         self.assertEqual(await self.good("sent", "--domain", "a.example", "--json"), [])
         [file] = self.bodies()
         shown = await self.run_("report", "show", str(file))
