@@ -199,11 +199,13 @@ class Session(Protocol):
         )
         if enforced:
             words = certificateFailure(verification) or ()
-            why = "DANE doesn't match" if mismatch else " ".join(filter(None, words))
+            why = " ".join(["refused:", *filter(None, words)])
+            if mismatch:
+                why = "certificate: DANE doesn't match"
             if self._line is not None and self._settings.mode is not TLSMode.IMMEDIATE:
                 # RFC 3207 4.1: say goodbye, rather than just be gone.
                 self._line.write(b"QUIT\r\n")
-            self._fail(TLSFailed(self.record, f"certificate: {why}"))
+            self._fail(TLSFailed(self.record, why))
         else:
             self._carryOut(self._talk.secured())
 
