@@ -78,6 +78,14 @@ class ReadmeTests(SynchronousTestCase):
         ]
         return set(verbs[0]) if verbs else set()
 
+    def test_documents(self) -> None:
+        """
+        Every document it names is there.
+        """
+        named = set(re.findall(r"docs/[a-z]+\.[a-z]+", self.text))
+        self.assertIn("docs/performance.rst", named)
+        self.assertEqual({each for each in named if not (ROOT / each).exists()}, set())
+
     def test_targets(self) -> None:
         """
         What C{make} is said to do, it does.
