@@ -16,6 +16,10 @@ from moxtls.smtp.received import Client
 from moxtls.smtp.sasl import Accounts, Claim, Disproven, Proven, ServerExchange, Step
 from moxtls.smtp.values import Reply
 
+#: What acceptors have to say, mostly.
+SENDER_OK = Reply(250, "2.1.0", "OK")
+RECIPIENT_OK = Reply(250, "2.1.5", "OK")
+TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 #: Passwords checked at a time: each takes 20 MB and a processor.
 MOST_CHECKS = 2
 

@@ -15,7 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.domain import Address
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink
+from moxtls.smtp.acceptor import (
+    RECIPIENT_OK,
+    SENDER_OK,
+    TRY_LATER,
+    IAcceptor,
+    IMessageSink,
+)
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import Client, receivedHeader
 from moxtls.smtp.submission import addressOf
@@ -25,10 +31,7 @@ from moxtls.smtp.values import Reply
 #: listener as the size it announces: messages are kept in memory.
 LARGEST_MESSAGE = 10 * 1024 * 1024
 
-_SENDER_OK = Reply(250, "2.1.0", "OK")
-_RECIPIENT_OK = Reply(250, "2.1.5", "OK")
 _NOBODY = Reply(550, "5.1.1", "No such mailbox here")
-_TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class LocalReception:
         """
         Anybody may be the sender.
         """
-        return succeed(_SENDER_OK)
+        return succeed(SENDER_OK)
 
     def rcptTo(
         self, client: Client, incoming: Incoming, recipient: str
@@ -85,7 +88,7 @@ class LocalReception:
         Somebody of ours is wanted.
         """
         accepted = self._accepts(addressOf(recipient, self._hostname))
-        return succeed(_RECIPIENT_OK if accepted else _NOBODY)
+        return succeed(RECIPIENT_OK if accepted else _NOBODY)
 
     def message(self, client: Client, incoming: Incoming) -> IMessageSink:
         """
@@ -144,5 +147,5 @@ class _Received:
             raise
         except Exception:
             self.log.failure("delivering a message from {who!r}", who=self._sender)
-            return _TRY_LATER
+            return TRY_LATER
         return Reply(250, "2.0.0", "OK")

@@ -16,7 +16,13 @@ from zope.interface import implementer
 from moxtls.domain import Address
 from moxtls.interfaces import IQueue
 from moxtls.queue.values import Envelope
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink
+from moxtls.smtp.acceptor import (
+    RECIPIENT_OK,
+    SENDER_OK,
+    TRY_LATER,
+    IAcceptor,
+    IMessageSink,
+)
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import (
     LONGEST_HEADER,
@@ -28,10 +34,6 @@ from moxtls.smtp.received import (
 )
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
-
-_SENDER_OK = Reply(250, "2.1.0", "OK")
-_RECIPIENT_OK = Reply(250, "2.1.5", "OK")
-_TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 
 
 @implementer(IAcceptor)
@@ -65,7 +67,7 @@ class Submission:
         """
         Anybody may be the sender.
         """
-        return succeed(_SENDER_OK)
+        return succeed(SENDER_OK)
 
     def rcptTo(
         self, client: Client, incoming: Incoming, recipient: str
@@ -73,7 +75,7 @@ class Submission:
         """
         So may the recipient: the conversation lets nothing but addresses pass.
         """
-        return succeed(_RECIPIENT_OK)
+        return succeed(RECIPIENT_OK)
 
     def message(self, client: Client, incoming: Incoming) -> IMessageSink:
         """
@@ -121,7 +123,7 @@ class _Submitted:
             self.log.failure(
                 "queueing a message from {host!r}", host=self._client.address
             )
-            return _TRY_LATER
+            return TRY_LATER
         finally:
             self._spooled.close()
 
