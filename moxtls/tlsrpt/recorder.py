@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.calendar import utcDay
@@ -24,6 +25,8 @@ class OutcomeRecorder:
     Records each outcome under the day in which its attempt ended.
     """
 
+    log = Logger()
+
     def __init__(
         self, clock: IReactorTime, store: IOutcomeStore, enabled: bool = True
     ) -> None:
@@ -35,13 +38,30 @@ class OutcomeRecorder:
         self._enabled = enabled
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
-        # RFC 8460 3: sessions that carry a report are left out of the next.
-        if outcome.isTLSReport or not self._enabled:
+        if outcome.isTLSReport:
+            # RFC 8460 3: left out of the next report, so of what is counted.
+            self._write(outcome)
+            return succeed(None)
+        if not self._enabled:
             return succeed(None)
         if _isAddress(outcome.recipientDomain):
             return succeed(None)
         day = utcDay(self._clock.seconds())
         return self._store.record(day, countedOnce(withoutContradiction(outcome)))
+
+    def _write(self, outcome: SessionOutcome) -> None:
+        own = (outcome.recipient,) if outcome.recipient is not None else ()
+        for tally in (*own, *outcome.hosts):
+            self.log.info(
+                "TLS report for {domain}: {policy} of {of}: {good} good, {bad} bad, "
+                "{failures}",
+                domain=outcome.recipientDomain,
+                policy=tally.policy.type,
+                of=tally.policy.domain,
+                good=tally.succeeded,
+                bad=tally.failed,
+                failures=[(str(f.resultType), f.reasonCode) for f in tally.failures],
+            )
 
 
 def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:

@@ -24,8 +24,6 @@ MOST_POLICIES = 50_000
 MOST_FAILURES = 100_000
 #: Before compression: nobody unpacks more than this.
 LARGEST_REPORT = 100 * 1024 * 1024
-#: RFC 8460 6.5.
-REPORT_TYPE = "application/tlsrpt+gzip"
 
 _CHUNK = 64 * 1024
 # A gzip container (RFC 1952); zlib leaves its modification time at zero, so

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -54,10 +55,14 @@ class OutcomeRecorderTests(SynchronousTestCase):
     def test_report(self) -> None:
         """
         RFC 8460 3: a session that carries a TLS report is left out of the
-        next.
+        next; what became of it is in the log.
         """
-        self.record(replace(OUTCOME, isTLSReport=True))
+        with capturedLogs() as said:
+            self.record(replace(OUTCOME, isTLSReport=True))
         self.assertEqual(self.stored(), [])
+        self.assertEqual(
+            [(each["of"], each["good"]) for each in said], [(DOMAIN, 1), (HOST, 1)]
+        )
 
     def test_day(self) -> None:
         """
