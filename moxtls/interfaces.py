@@ -18,6 +18,14 @@ from datetime import date
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from moxtls.dmarc.values import (
+    Evaluation,
+    EvaluationSummary,
+    Judgement,
+    Overview,
+    ReportRow,
+    StoredEvaluation,
+)
 from moxtls.dns.answers import Answer, Kind
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy
@@ -203,9 +211,61 @@ class IReportObserver(Interface):
         """
 
 
+# --- on the way in -----------------------------------------------------------
+
+
+class IVerdictObserver(Interface):
+    """
+    Is told what was decided on mail from outside.
+    """
+
+    def verdictGiven(judgement: Judgement) -> Deferred[None]:
+        """
+        It is decided what becomes of a message for one of its recipients;
+        called before it is stored, and before the client is answered.
+
+        @return: Fires once this is recorded.  Who calls it may wait or not,
+            but has to log a failure and go on: mail is never held up by it.
+        """
+
+
+class ISenderHistory(Interface):
+    """
+    Remembers which domains somebody has good reason to hear from.
+
+    Whose history it is, is an account's name; the empty name is for mail that
+    no account sent.
+    """
+
+    def sent(account: str, domain: Domain, now: float) -> Deferred[None]:
+        """
+        C{account} has sent mail to an address in C{domain}.
+        """
+
+    def received(account: str, domain: Domain, now: float) -> Deferred[None]:
+        """
+        C{account} got mail that is neither junk nor rejected, and of which
+        DMARC says that it is from C{domain}.
+        """
+
+    def isKnown(account: str | None, organizational: Domain) -> Deferred[bool]:
+        """
+        Fires with whether there is either sign about C{organizational} or a
+        domain below it.
+
+        @param account: C{None} for anybody's.
+        """
+
+    def prune(before: float) -> Deferred[int]:
+        """
+        Forget what was last seen before that second.  Fires with how many
+        entries went.
+        """
+
+
 class IMailbox(Interface):
     """
-    Where mail for people on this host goes.
+    Where mail for people on this host goes: all mailboxes of one person.
     """
 
     def deliver(
@@ -218,7 +278,16 @@ class IMailbox(Interface):
             made if it isn't there.
         @param seen: Whether it is to look read.
 
-        @return: Fires once it would survive a power cut.
+        @return: Fires once it would survive a power cut.  Fails with
+            L{moxtls.mailbox.names.MailboxFull} if there is no room for it,
+            with L{moxtls.mailbox.names.MailboxRefused} if it never will be
+            taken, and otherwise if it can't be stored now.
+        """
+
+    def hasRoom(size: int) -> Deferred[bool]:
+        """
+        Fires with whether a message of C{size} octets would fit, as far as
+        can be told: for RCPT.
         """
 
 
@@ -300,6 +369,101 @@ class IOutcomeStore(Interface):
         """
         Remove what is older than the day C{before}.  Fires with how many
         results went.
+        """
+
+
+class IEvaluationStore(Interface):
+    """
+    What DMARC made of mail, until reports have it.
+
+    Equal evaluations of an hour are counted in one place, so that a flood of
+    them costs as much as one.
+    """
+
+    def record(hour: int, evaluation: Evaluation) -> Deferred[None]:
+        """
+        Count an evaluation.
+
+        @param hour: The Unix second in which the UTC hour begins.
+
+        @return: Fires once it would survive a restart.
+        """
+
+    def evaluations(
+        domain: Domain | None = None, limit: int = 1000
+    ) -> Deferred[tuple[StoredEvaluation, ...]]:
+        """
+        Fires with what is stored, the oldest first.
+
+        @param domain: The policy domain.
+        """
+
+    def summaries() -> Deferred[tuple[EvaluationSummary, ...]]:
+        """
+        Fires with one summary for each policy domain, in order.
+        """
+
+    def remove(domain: Domain) -> Deferred[int]:
+        """
+        Forget what is stored about a policy domain.  Fires with how many
+        messages that were.
+        """
+
+    def count(before: int) -> Deferred[int]:
+        """
+        Fires with how many sendable L{Subject}s there are (see C{subjects}).
+        """
+
+    def subjects(
+        before: int, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        """
+        What is due, by domain and part, at most C{limit}, from behind
+        C{after} on.
+
+        Evaluations with an interval of C{hours} are due when that interval,
+        counted from UTC midnight, is over: the subject's C{end} is the last
+        such moment at or before C{before}, and what was recorded in hours
+        before C{end} belongs to it.  C{part} is a digest of the published
+        policy and the interval.  C{sendable} if any of it isn't optional.
+
+        @param before: The Unix second in which an hour begins.
+        """
+
+    def overview(subject: Subject) -> Deferred[Overview | None]:
+        """
+        Fires with C{None} if nothing is stored for C{subject}.
+        """
+
+    def rows(
+        subject: Subject, after: bytes, limit: int
+    ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
+        """
+        What differs in the evaluations of C{subject}, each with the number of
+        messages, added up over all hours before C{subject.end}.
+
+        @param after: The key of the row to go on behind; empty at first.
+
+        @return: Fires with keys, rows and counts, in the order of the keys.
+        """
+
+    def settle(
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        """
+        In one transaction, file C{reports}, and remove all that belongs to
+        C{subject}.  A report whose key is known is passed over: it was made
+        before.
+
+        @return: Fires with how many of C{reports} are new.
+        """
+
+    def prune(before: int) -> Deferred[int]:
+        """
+        Remove what was recorded in hours that begin before that second.
+        Fires with how many messages that were.
         """
 
 

@@ -24,7 +24,7 @@ WRONG = [
     ("", "Hostname: missing, and has no default"),
     ("Hostname = 3", "Hostname = 3: expected a string"),
     ('Hostname = "a b"', 'Hostname = "a b": expected a domain name'),
-    ('Hostnme = "a.example"', 'Hostnme = "a.example": unknown key; known here: CA'),
+    ('Hostnme = "a.example"', 'Hostnme = "a.example": unknown key; known here: '),
     (MINIMAL + "Listeners = 3", "Listeners = 3: expected a table"),
     (MINIMAL + "Postmaster = 3", "Postmaster = 3: expected a table"),
     (

@@ -16,6 +16,7 @@ ROOT = Path(moxtls.__file__).parent
 
 #: Decide things, and do nothing.
 PURE = {
+    "authentication.py",
     "calendar.py",
     "cli/times.py",
     "config/checks.py",
@@ -25,7 +26,9 @@ PURE = {
     "config/values.py",
     "dns/answers.py",
     "dns/cache.py",
+    "dmarc/values.py",
     "dns/chain.py",
+    "dns/inquiry.py",
     "dns/message.py",
     "dns/system.py",
     "dns/wire.py",

@@ -80,10 +80,14 @@ def _typeName(hint: Any) -> str:
         return f"array of {_typeName(get_args(hint)[0])}"
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return "string"
+    if get_origin(hint) in (Union, types.UnionType):
+        return _typeName(get_args(hint)[0])
     return f"table of {_typeName(get_args(hint)[-1])}"
 
 
 def _toTOML(value: object) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -23,15 +23,26 @@ from moxtls.config.values import (
     ListenerTLS,
     Purpose,
     RelayTLS,
+    ReportFormat,
     Service,
 )
+from moxtls.dmarc.values import Policy
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.reporting.signing import Algorithm
 
 #: Of bytes, seconds or connections: more is a mistake.
 LARGEST_INTEGER = 2**31 - 1
 
-_CHOICES = (Service, ListenerTLS, RelayTLS, Algorithm, Purpose, Families)
+_CHOICES = (
+    Service,
+    ListenerTLS,
+    RelayTLS,
+    Algorithm,
+    Purpose,
+    Families,
+    Policy,
+    ReportFormat,
+)
 _KEYS = {each.name: each.metadata["key"] for table in TABLES for each in fields(table)}
 _ARRAYS = {
     each.metadata["key"]

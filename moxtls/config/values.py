@@ -14,6 +14,7 @@ from dataclasses import MISSING, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from moxtls.dmarc.values import Policy
 from moxtls.domain import Domain
 from moxtls.reporting.signing import Algorithm
 
@@ -131,8 +132,8 @@ class Listener:
     port: int = setting("Port", "The TCP port.")
     service: Service = setting(
         "Service",
-        '"submission": takes mail to be sent. "reception": takes mail for the '
-        "postmaster of this host and what comes back from reports.",
+        '"submission": takes mail to be sent. "reception": takes mail for our '
+        "domains, and what comes back from reports.",
         Service.SUBMISSION,
     )
     address: str = setting("Address", "The IP address.", "127.0.0.1")
@@ -150,7 +151,36 @@ class Listener:
     )
     keyFile: str = setting("KeyFile", "PEM.", "")
     maxConnections: int = setting("MaxConnections", "At the same time.", 500)
+    maxConnectionsPerAddress: int = setting(
+        "MaxConnectionsPerAddress",
+        "At the same time, from one IP address (for IPv6, one /64).",
+        50,
+    )
+    maxConnectionsPerNetwork: int = setting(
+        "MaxConnectionsPerNetwork",
+        "At the same time, from one network: a /24, for IPv6 a /48.",
+        200,
+    )
+    maxConnectionRate: int = setting(
+        "MaxConnectionRate",
+        "New connections a minute from one IP address (for IPv6, one /64); a "
+        "network may make four times as many. 0 for any number.",
+        600,
+    )
+    maxMessageRate: int = setting(
+        "MaxMessageRate",
+        "Messages a minute from one IP address (for IPv6, one /64); a network may "
+        "send four times as many. Whoever sends more is told to wait. 0 for any "
+        "number.",
+        3000,
+    )
     maxMessageSize: int = setting("MaxMessageSize", "In bytes.", 100 * 2**20)
+    checks: bool = setting(
+        "Checks",
+        "Of reception: whether SPF, DKIM, DMARC and the name of the client are "
+        "checked.",
+        True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +214,15 @@ class DKIM:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """
+    An address of several people.
+    """
+
+    addresses: tuple[str, ...] = setting("Addresses", "Of accounts here.")
+
+
+@dataclass(frozen=True, slots=True)
 class LocalDomain:
     """
     A domain of ours.
@@ -193,6 +232,169 @@ class LocalDomain:
     noOutgoingTLSReports: bool = setting(
         "NoOutgoingTLSReports", "Send no TLS reports in the name of this domain.", False
     )
+    noOutgoingDMARCReports: bool = setting(
+        "NoOutgoingDMARCReports",
+        "Send no DMARC reports in the name of this domain, nor any about mail to it.",
+        False,
+    )
+    localpartCatchallSeparator: str = setting(
+        "LocalpartCatchallSeparator",
+        'What follows it in a local part is passed over: with "+", mail to anna+x@ '
+        "goes to anna@. Empty: there is none.",
+        "+",
+    )
+    localpartCaseSensitive: bool = setting(
+        "LocalpartCaseSensitive", "Whether ANNA@ is somebody else than anna@.", False
+    )
+    aliases: Mapping[str, Alias] = setting(
+        "Aliases", "Addresses of several people, by local part.", {}
+    )
+    certificateFile: str = setting(
+        "CertificateFile",
+        "PEM, leaf first: shown to clients that ask for one of its names (SNI), "
+        "instead of the listener's.",
+        "",
+    )
+    keyFile: str = setting("KeyFile", "PEM.", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    An address of an account.
+    """
+
+    mailbox: str = setting("Mailbox", "Where its mail goes.", "Inbox")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """
+    Somebody with mailboxes.
+    """
+
+    destinations: Mapping[str, Destination] = setting(
+        "Destinations",
+        'By address, such as "anna@example.org"; "@example.org" takes what nobody '
+        "else in that domain does.",
+    )
+    junkMailbox: str = setting("JunkMailbox", "Where suspicious mail goes.", "Junk")
+    rejectsMailbox: str = setting(
+        "RejectsMailbox",
+        "Where mail that DMARC has refused is kept all the same, while its sender "
+        "is told that it was refused. Empty: it isn't kept.",
+        "",
+    )
+    quota: int = setting("Quota", "Of all its mail, in bytes; 0 for no limit.", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LMTP:
+    """
+    Another program that keeps the mail of all accounts.
+    """
+
+    address: str = setting(
+        "Address", "Where it listens: IP:PORT, [IP]:PORT or /path/of/a/socket."
+    )
+    separator: str = setting(
+        "Separator",
+        "Mail for a mailbox other than Inbox goes to ACCOUNT, this, and the mailbox.",
+        "+",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DMARC:
+    """
+    What is done because of DMARC.
+    """
+
+    legacy: bool = setting(
+        "Legacy",
+        "As RFC 7489 has it: organizational domains by the public suffix list, pct. "
+        "If not, RFC 9989.",
+        False,
+    )
+    enforcement: Policy = setting(
+        "Enforcement",
+        'The most that is done to a message: "none" only writes down what would be, '
+        '"quarantine" never refuses, "reject" does.',
+        Policy.REJECT,
+    )
+    mailingLists: tuple[Domain, ...] = setting(
+        "MailingLists",
+        "Domains of mailing lists: mail that SPF or DKIM says is from them is "
+        "accepted whatever the policy of its author's domain.",
+        (),
+    )
+    trustedForwarders: tuple[str, ...] = setting(
+        "TrustedForwarders",
+        "Networks, such as 192.0.2.0/24, and domains whose forwarded mail is "
+        "accepted whatever the policy of its author's domain.",
+        (),
+    )
+    localPolicies: Mapping[str, Policy] = setting(
+        "LocalPolicies",
+        'Policies of ours, by author domain: "none", "quarantine" or "reject" for '
+        "mail that fails, in place of what the domain publishes.",
+        {},
+    )
+
+
+class ReportFormat(StrEnum):
+    """
+    Of DMARC aggregate reports.
+    """
+
+    RFC9990 = "rfc9990"
+    RFC7489 = "rfc7489"
+
+
+@dataclass(frozen=True, slots=True)
+class DMARCReports:
+    """
+    What is sent to whom about mail in their name.
+    """
+
+    domain: Domain | None = setting(
+        "Domain",
+        "In whose name reports are sent: one of Domains with a DKIM selector, that "
+        "can receive mail. Not given: the nearest at or above Hostname.",
+        None,
+    )
+    format: ReportFormat = setting(
+        "Format", '"rfc9990" or "rfc7489".', ReportFormat.RFC9990
+    )
+    formats: Mapping[str, ReportFormat] = setting(
+        "Formats", "By the domain of the address that a report goes to.", {}
+    )
+    minimum: int = setting(
+        "Minimum", "Of how many messages there has to be something to report.", 1
+    )
+    onlyTo: tuple[Domain, ...] = setting(
+        "OnlyTo", "Policy domains that get reports; empty for all.", ()
+    )
+    strangers: bool = setting(
+        "Strangers",
+        "Whether domains get reports whose mail was only refused, junk or not "
+        "authenticated, and that nobody here has had to do with.",
+        False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReports:
+    """
+    A report on each message that fails DMARC (RFC 9991).
+    """
+
+    enabled: bool = setting("Enabled", "Whether they are sent.", False)
+    allow: tuple[Domain, ...] = setting(
+        "Allow", "Policy domains that get them; empty for all that ask.", ()
+    )
+    perHour: int = setting("PerHour", "The most to one policy domain.", 10)
+    perDay: int = setting("PerDay", "The most to all together.", 200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +464,12 @@ class Reporting:
         "NotTo", "Policy domains that get no reports.", ()
     )
     keepDays: int = setting("KeepDays", "For how long sent reports are kept.", 30)
+    dmarc: DMARCReports = setting(
+        "DMARC", "DMARC aggregate reports only.", DMARCReports()
+    )
+    failures: FailureReports = setting(
+        "Failures", "DMARC failure reports only.", FailureReports()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +504,11 @@ class Config:
         "Send TLS reports also about days without any failure.",
         False,
     )
+    noOutgoingDMARCReports: bool = setting(
+        "NoOutgoingDMARCReports",
+        "Record no DMARC evaluations and send no DMARC reports.",
+        False,
+    )
     resolver: Resolver = setting("Resolver", "The DNS servers to ask.", Resolver())
     postmaster: Postmaster = setting(
         "Postmaster", "Mail for the postmaster of this host.", Postmaster()
@@ -312,6 +525,18 @@ class Config:
         "Users", 'Who may log in: by name, the output of "moxtls config password".', {}
     )
     domains: Mapping[Domain, LocalDomain] = setting("Domains", "Domains of ours.", {})
+    accounts: Mapping[str, Account] = setting(
+        "Accounts",
+        "Who gets mail, by any name. Users of the same names may log in to send.",
+        {},
+    )
+    lmtp: LMTP | None = setting(
+        "LMTP",
+        "Keeps the mail of all accounts; without this table it is in Maildirs in "
+        "DataDirectory.",
+        None,
+    )
+    dmarc: DMARC = setting("DMARC", "What is done because of DMARC.", DMARC())
     transports: Mapping[str, Smarthost] = setting(
         "Transports", "Smarthosts, by any name.", {}
     )
@@ -331,7 +556,14 @@ TABLES = (
     Listener,
     Selector,
     DKIM,
+    Alias,
     LocalDomain,
+    Destination,
+    Account,
+    LMTP,
+    DMARC,
+    DMARCReports,
+    FailureReports,
     Smarthost,
     Delivery,
     Reporting,

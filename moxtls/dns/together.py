@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_resolver -*-
 """
-Waits for several things at a time.
+Waits for several things at a time, and for inquiries.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
+
+from moxtls.dns.inquiry import Inquiry
+from moxtls.interfaces import IResolver
 
 T = TypeVar("T")
 
@@ -23,3 +26,19 @@ async def together(pending: Sequence[Deferred[T]]) -> list[T]:
         return await gatherResults(pending, consumeErrors=True)
     except FirstError as error:
         error.subFailure.raiseException()
+
+
+async def conduct(resolver: IResolver, inquiry: Inquiry[T]) -> T:
+    """
+    Ask what an inquiry wants to know, and return what it found.
+    """
+    try:
+        questions = next(inquiry)
+        while True:
+            pending = [resolver.lookup(each.name, each.kind) for each in questions]
+            questions = inquiry.send(tuple(await together(pending)))
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    finally:
+        inquiry.close()

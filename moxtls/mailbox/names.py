@@ -23,6 +23,24 @@ class InvalidMailbox(ValueError):
     """
 
 
+class MailboxFull(Exception):
+    """
+    There is no room for a message: a quota is used up.
+    """
+
+
+class MailboxRefused(Exception):
+    """
+    A message isn't wanted by whoever keeps the mailbox, now or later.
+
+    @ivar reason: For people; may be a stranger's words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def splitMailbox(name: str) -> tuple[str, ...]:
     """
     @param name: Names separated by C{/}.

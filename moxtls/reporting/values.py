@@ -22,15 +22,21 @@ class Subject:
 
     @ivar phase: 0 for recipient domains, 1 for MX hosts (of TLS reports).
         Every subject of a phase is done before the next phase begins.
-    @ivar day: The UTC day (or the day in which the span begins).
+    @ivar day: The UTC day in which the span ends: of TLS reports, the day.
     @ivar sendable: Whether anything in it may cause a report; if not, the
         subject is only to be cleared away.
+    @ivar part: Tells reports to the same domain about the same span apart: of
+        DMARC reports, a digest of the published policy.
+    @ivar end: The Unix second in which the span ends, where it isn't the
+        day's: of DMARC reports.
     """
 
     phase: int
     day: date
     domain: Domain
     sendable: bool = True
+    part: str = ""
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,9 @@ class Draft:
     @ivar destinations: The URIs of the C{rua} tag in canonical form,
         deduplicated and capped.
     @ivar document: The report itself, compressed as it is sent.
-    @ivar filename: RFC 8460 5.1.
+    @ivar filename: RFC 8460 5.1, RFC 9990 3.5.
+    @ivar limits: For each of C{destinations}, the most octets it takes; 0 for
+        no limit.  Empty if there are none at all.
     """
 
     kind: ReportKind
@@ -55,6 +63,7 @@ class Draft:
     destinations: tuple[str, ...]
     document: bytes
     filename: str
+    limits: tuple[int, ...] = ()
 
 
 class Leave(StrEnum):
@@ -106,6 +115,7 @@ class ReportKey:
     @ivar destination: The canonical form of the URI.
     @ivar phase: That of the L{Subject}: a domain with mail of its own that
         takes mail for others too is told about one and about the other.
+    @ivar part: That of the L{Subject}.
     """
 
     kind: ReportKind
@@ -114,13 +124,15 @@ class ReportKey:
     end: int
     destination: str
     phase: int = 0
+    part: str = ""
 
     def __str__(self) -> str:
         """
         The idempotency key for a queue.
         """
         span = f"{self.start}-{self.end}"
-        what = f"{self.kind} {self.phase} {self.domain} {span}"
+        part = f" {self.part}" if self.part else ""
+        what = f"{self.kind} {self.phase} {self.domain}{part} {span}"
         return f"report {what} {self.destination}"
 
 

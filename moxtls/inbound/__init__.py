@@ -1,0 +1,4 @@
+"""
+Mail from outside: what is known about where it comes from, and what becomes
+of it.
+"""
