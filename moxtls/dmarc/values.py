@@ -117,7 +117,10 @@ class Discovery:
     @ivar organizational: RFC 9989 4.10.2; the author domain itself if nothing
         else is known.
     @ivar policyDomain: Where C{record} is; C{None} if there is none.
-    @ivar exists: Whether the author domain exists (RFC 9989 3.2.13).
+    @ivar exists: Whether the author domain exists (RFC 9989 3.2.13): taken for
+        granted where the policy is the same either way.
+    @ivar unusable: The record that applies asks for nothing that can be
+        understood, so that DMARC doesn't apply (RFC 9989 4.10.1).
     @ivar temporary: A look-up failed, so nothing is certain.
     @ivar problem: Why there is no usable record although something was
         published, or what failed.
@@ -129,6 +132,7 @@ class Discovery:
     policyDomain: Domain | None = None
     record: DMARCRecord | None = None
     exists: bool = True
+    unusable: bool = False
     temporary: bool = False
     problem: str = ""
     steps: tuple[Step, ...] = ()
@@ -215,7 +219,8 @@ class Judgement:
     @ivar sender: MAIL FROM; empty for the null one.
     @ivar recipient: The address in RCPT.
     @ivar signers: The organizational domain of each of
-        C{authentication.dkim}, as far as known, in the same order.
+        C{authentication.dkim}, in the same order, as far as needed: where it
+        can't be the author's, the signer itself.
     @ivar isKnown: There is positive history with the author's organizational
         domain (L{moxtls.interfaces.ISenderHistory}), or it couldn't be known.
     @ivar isForReports: The recipient is an address of ours for reports.
