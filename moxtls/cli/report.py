@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from moxtls.calendar import DAY, HOUR, midnight, utcDay
+from moxtls.cli.documents import document
 from moxtls.cli.shell import Refusal, Shell, domainArgument
-from moxtls.cli.show import document, show
+from moxtls.cli.show import show
 from moxtls.cli.times import moment
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import Draft, NoReport, Subject
@@ -62,7 +63,7 @@ def add(commands: Any) -> None:
             help="as if the day were over; what happens later today is not reported",
         )
     reading = verbs.add_parser(
-        "show", help="read others' reports: JSON, gzip or whole messages"
+        "show", help="read others' reports: JSON, XML, gzip, zip or whole messages"
     )
     reading.add_argument(
         "files", nargs="+", metavar="FILE", help="- for standard input"

@@ -8,16 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from moxtls.calendar import rfc3339
+from moxtls.cli.documents import document
 from moxtls.cli.shell import Refusal, Shell
-from moxtls.tlsrpt.received import (
-    LARGEST_JSON,
-    ReceivedFailure,
-    ReceivedPolicy,
-    ReceivedReport,
-    describe,
-    readReport,
-)
+from moxtls.incoming.attachment import LARGEST
+from moxtls.incoming.dispatch import Report, describeReport, readReport
 
 #: The name for what comes on standard input.
 STDIN = "-"
@@ -37,63 +31,17 @@ async def show(shell: Shell, arguments: argparse.Namespace) -> int:
             shell.output.line()
         if len(files) > 1:
             shell.output.line(f"{name}:")
-        for line in describe(report):
+        for line in describeReport(report):
             shell.output.line(line)
     return 0
 
 
-def document(report: ReceivedReport) -> dict[str, object]:
-    """
-    A report in the words of RFC 8460 4.4, whatever it was written like.
-    """
-    return {
-        "organization-name": report.organization,
-        "date-range": {
-            "start-datetime": rfc3339(report.start),
-            "end-datetime": rfc3339(report.end),
-        },
-        "contact-info": report.contact,
-        "report-id": report.reportID,
-        "policies": [_policy(each) for each in report.policies],
-    }
-
-
-def _policy(policy: ReceivedPolicy) -> dict[str, object]:
-    return {
-        "policy": {
-            "policy-type": policy.type,
-            "policy-string": policy.strings,
-            "policy-domain": policy.domain,
-            "mx-host": policy.mxHosts,
-        },
-        "summary": {
-            "total-successful-session-count": policy.succeeded,
-            "total-failure-session-count": policy.failed,
-        },
-        "failure-details": [_failure(each) for each in policy.failures],
-    }
-
-
-def _failure(failure: ReceivedFailure) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "result-type": failure.resultType,
-        "sending-mta-ip": failure.sendingIP,
-        "receiving-mx-hostname": failure.mxHostname,
-        "receiving-mx-helo": failure.mxHELO,
-        "receiving-ip": failure.receivingIP,
-        "failed-session-count": failure.count,
-        "additional-information": failure.additional,
-        "failure-reason-code": failure.reasonCode,
-    }
-    return {name: value for name, value in fields.items() if value != ""}
-
-
-def _read(shell: Shell, file: str) -> ReceivedReport:
+def _read(shell: Shell, file: str) -> Report:
     try:
         if file == STDIN:
-            return readReport(shell.stdin.read(LARGEST_JSON + 1))
+            return readReport(shell.stdin.read(LARGEST + 1))
         with Path(file).open("rb") as opened:
-            return readReport(opened.read(LARGEST_JSON + 1))
+            return readReport(opened.read(LARGEST + 1))
     except OSError as error:
         raise Refusal(f"{file}: {error.strerror}") from None
     except ValueError as error:

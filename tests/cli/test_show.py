@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from moxtls.tlsrpt import received
 from tests.cli.commands import CommandCase
 from tests.corpus import corpus
+from tests.dmarc.test_arf import MESSAGE as FEEDBACK
+from tests.incoming.test_dispatch import XML, zipped
 
 REPORT = {
     "organization-name": "Sender \x1b[31m",
@@ -215,7 +217,7 @@ class ShowTests(CommandCase):
         ran = self.run_("report", "show", file)
         if ran.status == 0:
             self.assertEqual(ran.err, "")
-            self.assertIn("Report ", ran.out)
+            self.assertRegex(ran.out, "Report |Feedback ")
         else:
             self.assertEqual((ran.status, ran.out), (1, ""))
             self.assertRegex(ran.err, r"\Amoxtls: [^\n]+\n\Z")
@@ -226,11 +228,33 @@ class ShowTests(CommandCase):
         """
         Reports that are really sent can be read.
         """
-        files = [each for each in corpus("tls-reports").rglob("*") if _isReport(each)]
-        self.assertGreater(len(files), 0)
-        for file in files:
-            self.assertTidy(file.read_bytes())
+        for folder in ("tls-reports", "dmarc-reports"):
+            files = [each for each in corpus(folder).rglob("*") if _isReport(each)]
+            self.assertGreater(len(files), 0)
+            for file in files:
+                self.assertTidy(file.read_bytes())
+
+    def test_aggregate(self) -> None:
+        """
+        DMARC aggregate reports are put in words, and for programs in those of
+        RFC 9990 3.1.
+        """
+        file = self.write(zipped(report__xml=XML))
+        out = self.good("report", "show", file, tty=True).out
+        self.assertIn("3 x from 192.0.2.7: pass, aligned DKIM pass, SPF fail", out)
+        [shown] = self.good("report", "show", file, "--json").value
+        self.assertEqual(shown["policy_published"]["p"], "reject")
+        self.assertEqual(shown["records"][0]["row"]["count"], 3)
+
+    def test_feedback(self) -> None:
+        """
+        So are DMARC failure reports (RFC 9991).
+        """
+        file = self.write(FEEDBACK)
+        self.assertIn("Auth-Failure: dmarc", self.good("report", "show", file).out)
+        [shown] = self.good("report", "show", file, "--json").value
+        self.assertIn(["Auth-Failure", "dmarc"], shown["feedback_report"])
 
 
 def _isReport(file: Path) -> bool:
-    return file.suffix in (".json", ".gz", ".eml")
+    return file.suffix in (".json", ".gz", ".eml", ".xml", ".zip")

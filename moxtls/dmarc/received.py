@@ -1,0 +1,370 @@
+# -*- test-case-name: tests.dmarc.test_received -*-
+"""
+Aggregate reports of others, read with tolerance, within limits.  No I/O.
+
+Most reports in the world follow no schema to the letter, so names count and
+order doesn't, namespaces are passed over, and what is missing is empty.
+RFC 9990, RFC 7489 and the drafts before it are read alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from moxtls.calendar import rfc3339
+from moxtls.tlsrpt.received import MalformedReport, plain
+
+#: Of a report as XML.
+LARGEST_XML = 20 * 1024 * 1024
+#: Of one element's text: more than any that is meant.
+LONGEST_TEXT = 4096
+#: Reports have six levels; extensions (RFC 9990 3.1.2) may add some.
+DEEPEST = 24
+#: Elements in one record, or in the head of a report.
+MOST_ELEMENTS = 5000
+#: RFC 9990 has no limit; what is above it is no number of messages.
+LARGEST_COUNT = 2**63 - 1
+#: Unix seconds: the year 9999.
+LAST_SECOND = 253402300799
+
+_LONGEST_LINE = 300
+_BOM = b"\xef\xbb\xbf"
+_ENCODING = re.compile(rb"<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_DIGITS = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSignature:
+    """
+    What a DKIM signature came to, in the sender's words.
+    """
+
+    domain: str
+    selector: str
+    result: str
+    humanResult: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSPF:
+    """
+    What SPF came to, in the sender's words.
+    """
+
+    domain: str
+    scope: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReason:
+    """
+    Why a policy wasn't applied.
+    """
+
+    type: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """
+    One C{record}.  Results and dispositions are in lower case.
+    """
+
+    sourceIP: str
+    count: int
+    disposition: str
+    dkimAligned: str
+    spfAligned: str
+    reasons: tuple[ReceivedReason, ...]
+    headerFrom: str
+    envelopeFrom: str
+    envelopeTo: str
+    dkim: tuple[ReceivedSignature, ...]
+    spf: tuple[ReceivedSPF, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedAggregate:
+    """
+    What somebody says about mail in our name.
+
+    @ivar start: Unix seconds.
+    @ivar end: The same, of the last second.
+    @ivar published: The elements of C{policy_published}, in their order.
+    """
+
+    organization: str
+    email: str
+    contact: str
+    reportID: str
+    start: int
+    end: int
+    errors: tuple[str, ...]
+    generator: str
+    domain: str
+    published: tuple[tuple[str, str], ...]
+    records: tuple[ReceivedRecord, ...]
+
+    @property
+    def messages(self) -> int:
+        return sum(each.count for each in self.records)
+
+
+@dataclass(slots=True)
+class _Element:
+    """
+    An element while it is being read.
+    """
+
+    name: str
+    children: list[_Element] = field(default_factory=list)
+    text: str = ""
+
+    def all(self, name: str) -> Iterator[_Element]:
+        return (each for each in self.children if each.name == name)
+
+    def get(self, *names: str) -> _Element:
+        """
+        The first of that name, at that path; an empty one if there is none.
+        """
+        element = self
+        for name in names:
+            element = next(element.all(name), _NOTHING)
+        return element
+
+    def say(self, *names: str) -> str:
+        return self.get(*names).text.strip()
+
+
+_NOTHING = _Element("")
+
+
+def parseAggregate(text: bytes) -> ReceivedAggregate:
+    """
+    @param text: XML; what follows behind the root element is ignored.
+
+    @raise MalformedReport: It names the place and the reason.
+    """
+    if len(text) > LARGEST_XML:
+        _refuse("report", f"larger than {LARGEST_XML} bytes")
+    reader = _Reader()
+    reader.read(_decodable(text.removeprefix(_BOM).lstrip()))
+    return _aggregate(reader)
+
+
+class _Reader:
+    """
+    Takes records out of a report one by one, so that there is never a tree
+    of all of it.
+    """
+
+    def __init__(self) -> None:
+        self.head = _Element("feedback")
+        self.records: list[ReceivedRecord] = []
+        self._open: list[_Element] = []
+        self._elements = 0
+        self._ended = False
+        self._parser = ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+        self._parser.StartDoctypeDeclHandler = self._doctype
+
+    def read(self, text: bytes) -> None:
+        try:
+            self._parser.Parse(text, True)
+        except ExpatError as error:
+            if not self._ended:
+                where = f"line {error.lineno}, column {error.offset + 1}"
+                _refuse(where, str(error).partition(":")[0])
+        except (ValueError, LookupError) as error:
+            if isinstance(error, MalformedReport):
+                raise
+            _refuse("report", f"its encoding is not known ({error})")
+        if not self._ended:
+            _refuse("report", "no element 'feedback'")
+
+    def _doctype(self, *declared: object) -> NoReturn:
+        # No report needs one, and entities grow without bounds.
+        _refuse(self._where(), "a document type declaration")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = tag.rpartition(":")[2]
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS or len(self._open) >= DEEPEST:
+            _refuse(self._where(), "too many elements")
+        if self._open:
+            self._open.append(_Element(name))
+        elif name == "feedback" and not self._ended:
+            self._open.append(self.head)
+        # Anything else there is around it: some put a schema, which they
+        # don't close.
+
+    def _end(self, tag: str) -> None:
+        if not self._open:
+            return
+        element = self._open.pop()
+        if not self._open:
+            self._ended = True
+        elif len(self._open) == 1 and element.name == "record":
+            self._elements = 0
+            self.records.append(_record(element, self._where()))
+        else:
+            self._open[-1].children.append(element)
+
+    def _characters(self, text: str) -> None:
+        if not self._open:
+            return
+        element = self._open[-1]
+        if len(element.text) + len(text) > LONGEST_TEXT:
+            if text.isspace():
+                return
+            _refuse(self._where(), "too long a text")
+        element.text += text
+
+    def _where(self) -> str:
+        return f"line {self._parser.CurrentLineNumber}"
+
+
+def _decodable(text: bytes) -> bytes:
+    """
+    Nobody declares one encoding and means another but by mistake; a wrong
+    octet shall not cost the whole report.
+    """
+    declared = _ENCODING.match(text[:200])
+    if declared is not None and declared[1].lower() not in (b"utf-8", b"us-ascii"):
+        return text
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return text
+    return text.decode("utf-8", "replace").encode("utf-8")
+
+
+def _aggregate(reader: _Reader) -> ReceivedAggregate:
+    metadata = reader.head.get("report_metadata")
+    published = reader.head.get("policy_published")
+    domain = published.say("domain")
+    if not domain:
+        _refuse("feedback.policy_published.domain", "missing")
+    return ReceivedAggregate(
+        organization=metadata.say("org_name"),
+        email=metadata.say("email"),
+        contact=metadata.say("extra_contact_info"),
+        reportID=metadata.say("report_id"),
+        start=_second(metadata, "begin"),
+        end=_second(metadata, "end"),
+        errors=tuple(each.text.strip() for each in metadata.all("error")),
+        generator=metadata.say("generator"),
+        domain=domain,
+        published=tuple(
+            (each.name, each.text.strip())
+            for each in published.children
+            if not each.children and each.name != "domain"
+        ),
+        records=tuple(reader.records),
+    )
+
+
+def _record(record: _Element, where: str) -> ReceivedRecord:
+    row, identifiers = record.get("row"), record.get("identifiers")
+    evaluated = row.get("policy_evaluated")
+    results = record.get("auth_results")
+    return ReceivedRecord(
+        sourceIP=row.say("source_ip"),
+        count=_number(row.say("count"), f"{where}: row.count", LARGEST_COUNT),
+        disposition=evaluated.say("disposition").lower(),
+        dkimAligned=evaluated.say("dkim").lower(),
+        spfAligned=evaluated.say("spf").lower(),
+        reasons=tuple(_reasons(evaluated)),
+        headerFrom=identifiers.say("header_from"),
+        envelopeFrom=identifiers.say("envelope_from"),
+        envelopeTo=identifiers.say("envelope_to"),
+        dkim=tuple(
+            ReceivedSignature(
+                each.say("domain"),
+                each.say("selector"),
+                each.say("result").lower(),
+                each.say("human_result"),
+            )
+            for each in results.all("dkim")
+        ),
+        spf=tuple(
+            ReceivedSPF(
+                each.say("domain"),
+                each.say("scope").lower(),
+                each.say("result").lower(),
+            )
+            for each in results.all("spf")
+        ),
+    )
+
+
+def _reasons(evaluated: _Element) -> Iterator[ReceivedReason]:
+    for each in evaluated.all("reason"):
+        reason = ReceivedReason(each.say("type").lower(), each.say("comment"))
+        if reason.type or reason.comment:
+            yield reason
+
+
+def _second(metadata: _Element, name: str) -> int:
+    where = f"feedback.report_metadata.date_range.{name}"
+    return _number(metadata.say("date_range", name), where, LAST_SECOND)
+
+
+def _number(text: str, where: str, most: int) -> int:
+    if not _DIGITS.match(text):
+        _refuse(where, f"{text[:40]!r} is not a number" if text else "missing")
+    number = int(text.partition(".")[0])
+    if number > most:
+        _refuse(where, "out of range")
+    return number
+
+
+def describeAggregate(report: ReceivedAggregate) -> list[str]:
+    """
+    Lines for people; nothing in them can move a terminal's cursor.
+    """
+    policy = " ".join(f"{name}={value}" for name, value in report.published if value)
+    lines = [
+        f"Report {report.reportID or '(no id)'} of "
+        f"{report.organization or '(unnamed)'} ({report.email or 'no contact'})",
+        f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
+        f"{report.domain}: {policy}",
+        f"{report.messages} messages in {len(report.records)} records",
+        *(f"Error: {each}" for each in report.errors if each),
+    ]
+    for record in report.records:
+        lines.extend(_described(record))
+    return [plain(line) for line in lines]
+
+
+def _described(record: ReceivedRecord) -> Iterator[str]:
+    yield (
+        f"{record.count} x from {record.sourceIP}: {record.disposition or 'none'}, "
+        f"aligned DKIM {record.dkimAligned or '-'}, SPF {record.spfAligned or '-'}"
+    )
+    names = [f"From {record.headerFrom}"]
+    if record.envelopeFrom:
+        names.append(f"MAIL FROM {record.envelopeFrom}")
+    if record.envelopeTo:
+        names.append(f"to {record.envelopeTo}")
+    yield "  " + ", ".join(names)
+    for signature in record.dkim:
+        selector = f" (s={signature.selector})" if signature.selector else ""
+        why = f": {signature.humanResult}" if signature.humanResult else ""
+        yield f"  DKIM {signature.domain}{selector} {signature.result}{why}"
+    for spf in record.spf:
+        scope = f" ({spf.scope})" if spf.scope else ""
+        yield f"  SPF {spf.domain or '-'}{scope} {spf.result}"
+    for reason in record.reasons:
+        yield f"  because {reason.type} {reason.comment}".rstrip()
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise MalformedReport(plain(f"{where}: {reason}")[:_LONGEST_LINE])

@@ -1,0 +1,3 @@
+"""
+Reports that others send us.
+"""

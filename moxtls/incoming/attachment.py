@@ -1,0 +1,136 @@
+# -*- test-case-name: tests.incoming.test_dispatch -*-
+"""
+Finds the report in what somebody sent: bare, compressed, or in a message.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
+from typing import NoReturn
+from zipfile import BadZipFile, ZipFile
+
+from moxtls.reporting.mime import leaves
+from moxtls.tlsrpt.received import LARGEST_JSON, LARGEST_MESSAGE, MalformedReport
+
+#: Of a document unpacked, of whatever kind.
+LARGEST = LARGEST_JSON
+#: In an archive: reports come alone.
+MOST_MEMBERS = 100
+#: Packed within packed: once by mistake, never deeper.
+DEEPEST = 2
+
+_GZIP = zlib.MAX_WBITS + 16
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What zipfile raises for archives that are damaged, encrypted or odd.
+_UNREADABLE = (
+    BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+)
+
+
+class Format(Enum):
+    """
+    What a document is, by how it begins.
+    """
+
+    JSON = "JSON"
+    XML = "XML"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """
+    A report that isn't read yet.
+    """
+
+    format: Format
+    content: bytes
+
+
+def findReport(data: bytes) -> Document:
+    """
+    @param data: A report as JSON or XML, in gzip or zip, or a whole message
+        that has one attached.
+
+    @raise MalformedReport: There is none in it, or it can't be unpacked.
+    """
+    document = _document(data, DEEPEST)
+    if document is not None:
+        return document
+    if data[:1000].removeprefix(_BOM).lstrip().startswith(b"["):
+        return Document(Format.JSON, data)  # who reads it says what is wrong
+    if len(data) > LARGEST_MESSAGE:
+        _refuse("input", f"larger than {LARGEST_MESSAGE} bytes")
+    for part in leaves(data):
+        # Types are wrong so often that only what is in it counts.
+        document = _document(part.content, DEEPEST)
+        if document is not None:
+            return document
+    _refuse("message", "there is no report in it: no JSON, no XML, no gzip, no zip")
+
+
+def _document(data: bytes, depth: int) -> Document | None:
+    if data.startswith(b"\x1f\x8b"):
+        return _packed(_gunzip(data), "gzip", depth)
+    if data.startswith(b"PK\x03\x04"):
+        return _packed(_unzip(data), "zip", depth)
+    start = data[:1000].removeprefix(_BOM).lstrip()
+    if start.startswith(b"{"):
+        return Document(Format.JSON, data)
+    xml = start.startswith((b"<?xml", b"<feedback", b"<!--"))
+    return Document(Format.XML, data) if xml or data.startswith(_UTF16) else None
+
+
+def _packed(content: bytes, how: str, depth: int) -> Document:
+    document = _document(content, depth - 1) if depth else None
+    if document is None:
+        _refuse(how, "what is in it is neither JSON nor XML")
+    return document
+
+
+def _gunzip(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        content = unpacker.decompress(data, LARGEST + 1)
+    except zlib.error:
+        _refuse("gzip", "the data is damaged")
+    if len(content) > LARGEST:
+        _refuse("gzip", f"more than {LARGEST} bytes when unpacked")
+    if not unpacker.eof:
+        _refuse("gzip", "the data is cut off")
+    return content
+
+
+def _unzip(data: bytes) -> bytes:
+    try:
+        with ZipFile(BytesIO(data)) as archive:
+            members = archive.infolist()[:MOST_MEMBERS]
+            files = [each for each in members if each.filename[-1:] != "/"]
+            # Some put their logo beside it.
+            named = [each for each in files if each.filename.lower().endswith(".xml")]
+            for member in (*named, *files)[:1]:
+                with archive.open(member) as opened:
+                    content = opened.read(LARGEST + 1)
+                if len(content) > LARGEST:
+                    _refuse("zip", f"more than {LARGEST} bytes when unpacked")
+                return content
+    except MalformedReport:
+        raise
+    except _UNREADABLE as error:
+        _refuse("zip", f"the data is damaged ({type(error).__name__})")
+    _refuse("zip", "there is nothing in it")
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise MalformedReport(f"{where}: {reason}")
