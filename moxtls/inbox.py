@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from moxtls.config import Config
 from moxtls.domain import Address
 from moxtls.interfaces import IMailbox
-from moxtls.queue.values import ReportKind
 from moxtls.reporting.bounces import bounceMailbox
 from moxtls.reporting.handover import Aftermath
 from moxtls.smtp.reception import ReceivedMessage
@@ -45,11 +44,10 @@ class Inbox:
         message = b"".join(received.message)
         for address in received.recipients:
             mailbox = self._mailboxOf(address) or self._config.postmaster.mailbox
-            aboutReport = await self._aftermath.bounced(str(address), message)
-            if aboutReport:
-                postmasters = self._config.postmaster.mailbox
-                mailbox = bounceMailbox(ReportKind.TLS, postmasters)
-            await self._mailbox.deliver(mailbox, [message], seen=aboutReport)
+            kind = await self._aftermath.bounced(str(address), message)
+            if kind is not None:
+                mailbox = bounceMailbox(kind, self._config.postmaster.mailbox)
+            await self._mailbox.deliver(mailbox, [message], seen=kind is not None)
 
     def _mailboxOf(self, address: Address) -> str | None:
         if address.domain == self._config.hostname:

@@ -24,6 +24,10 @@ from moxtls.reporting.destinations import parseDestination
 from moxtls.reporting.suppression import afterFailure, isForgiven
 from moxtls.reporting.values import OutgoingReport, ReportState
 
+#: RFC 8460 5.5 has TLS reports tried for a day, as other mail is.  A DMARC
+#: report has no such claim, and there are many destinations that take none.
+MOST_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
+
 
 @implementer(IReportSubmitter)
 class QueueSubmitter:
@@ -53,6 +57,7 @@ def envelopeOf(report: OutgoingReport) -> Envelope:
         requireTLS=requireTLS,
         report=key.kind,
         key=str(key),
+        maxAttempts=MOST_ATTEMPTS[key.kind],
         contentType=report.contentType,
     )
 
@@ -78,14 +83,14 @@ class Aftermath:
     def reportEnded(self, envelope: Envelope, result: Result) -> Deferred[None]:
         return Deferred.fromCoroutine(self._reportEnded(envelope, result))
 
-    def bounced(self, recipient: str, message: bytes) -> Deferred[bool]:
+    def bounced(self, recipient: str, message: bytes) -> Deferred[ReportKind | None]:
         """
         A message came for one of our addresses.
 
         @param recipient: The address, as in RCPT.
 
-        @return: Fires with whether it is a DSN about a report of ours, which
-            nobody needs to read.
+        @return: Fires with the kind of report of ours that it is a DSN about,
+            which nobody needs to read; with C{None} if it is anything else.
         """
         return Deferred.fromCoroutine(self._bounced(recipient, message))
 
@@ -99,14 +104,14 @@ class Aftermath:
             permanent = result.ending is Ending.PERMANENT
             await self._failed(report, _detail(result), permanent)
 
-    async def _bounced(self, recipient: str, message: bytes) -> bool:
+    async def _bounced(self, recipient: str, message: bytes) -> ReportKind | None:
         report = await self._archive.bySender(recipient)
         notification = None if report is None else readNotification(message)
         if report is None or notification is None:
-            return False
+            return None
         if notification.failed:
             await self._failed(report, notification.detail, True)
-        return True
+        return report.key.kind
 
     async def _delivered(self, report: OutgoingReport, result: Result) -> None:
         key, now = report.key, self._clock.seconds()

@@ -4,6 +4,8 @@ Tests for L{moxtls.reporting.handover}.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -14,8 +16,14 @@ from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.values import Ending, Envelope, ReportKind, Result
 from moxtls.reporting.handover import Aftermath, QueueSubmitter, envelopeOf
 from moxtls.reporting.suppression import PROBATION
-from moxtls.reporting.values import OutgoingReport, ReportState, Suppression
+from moxtls.reporting.values import (
+    OutgoingReport,
+    ReportState,
+    Subject,
+    Suppression,
+)
 from moxtls.store.memory import MemoryLedger
+from tests.reporting.support import DAY as WHEN
 from tests.reporting.support import ids, report
 from tests.reporting.test_bounces import DSN
 
@@ -34,8 +42,8 @@ class QueueSubmitterTests(SynchronousTestCase):
 
     def test_mail(self) -> None:
         """
-        A report goes out whatever becomes of TLS (RFC 8460 3), is tried five
-        times, and is known by its key.
+        A report goes out whatever becomes of TLS (RFC 8460 3), is tried as
+        long as other mail, and is known by its key.
         """
         composed = report()
         self.assertEqual(
@@ -56,6 +64,16 @@ class QueueSubmitterTests(SynchronousTestCase):
         """
         envelope = envelopeOf(report("https://a.example/x", ""))
         self.assertEqual(envelope.recipients, ("https://a.example/x",))
+
+    def test_dmarc(self) -> None:
+        """
+        A DMARC report asks for no exception from TLS, and is tried five times.
+        """
+        composed = report()
+        composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
+        envelope = envelopeOf(composed)
+        self.assertIsNone(envelope.requireTLS)
+        self.assertEqual(envelope.maxAttempts, 5)
 
     def test_quoted(self) -> None:
         """
@@ -116,7 +134,7 @@ class AftermathTests(SynchronousTestCase):
         self.successResultOf(self.aftermath.reportEnded(envelope, result(ending, text)))
         return self.found(composed)
 
-    def bounce(self, recipient: str, message: bytes = FAILED) -> bool:
+    def bounce(self, recipient: str, message: bytes = FAILED) -> ReportKind | None:
         return self.successResultOf(self.aftermath.bounced(recipient, message))
 
     def found(self, composed: OutgoingReport) -> OutgoingReport:
@@ -175,7 +193,7 @@ class AftermathTests(SynchronousTestCase):
         composed = self.sent()
         self.ends(composed, Ending.DELIVERED)
         for recipient in ("P+1@sender.example", "p+1@SENDER.example"):
-            self.assertTrue(self.bounce(recipient))
+            self.assertIs(self.bounce(recipient), ReportKind.TLS)
         found = self.found(composed)
         self.assertIs(found.state, ReportState.FAILED)
         self.assertEqual(found.detail, "5.1.1 550 5.1.1 no such user")
@@ -188,7 +206,8 @@ class AftermathTests(SynchronousTestCase):
         A DSN about a delay needs nobody's attention, and changes nothing.
         """
         composed = self.sent()
-        self.assertTrue(self.bounce(composed.sender, DSN % (b"delayed", b"4.4.1")))
+        delayed = DSN % (b"delayed", b"4.4.1")
+        self.assertIs(self.bounce(composed.sender, delayed), ReportKind.TLS)
         self.assertIs(self.found(composed).state, ReportState.COMPOSED)
         self.assertIsNone(self.entry())
 
@@ -197,10 +216,25 @@ class AftermathTests(SynchronousTestCase):
         Other mail, and mail to other addresses, is for people.
         """
         composed = self.sent()
-        self.assertFalse(self.bounce(composed.sender, b"Subject: hello\r\n\r\n"))
-        self.assertFalse(self.bounce("postmaster@sender.example"))
-        self.assertFalse(self.bounce(""))
+        self.assertIsNone(self.bounce(composed.sender, b"Subject: hello\r\n\r\n"))
+        self.assertIsNone(self.bounce("postmaster@sender.example"))
+        self.assertIsNone(self.bounce(""))
         self.assertIsNone(self.entry())
+
+    def test_kind(self) -> None:
+        """
+        Who files a DSN is told what it is about; it suppresses reports of
+        that kind only.
+        """
+        composed = report(sender="P+d@sender.example")
+        composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
+        subject = Subject(0, WHEN, composed.key.domain)
+        settled = self.ledger.outcomes.settle(subject, (), (composed,))
+        self.successResultOf(settled)
+        self.assertIs(self.bounce(composed.sender), ReportKind.DMARC)
+        self.assertIsNone(self.entry())
+        entries = self.successResultOf(self.ledger.suppressions.entries())
+        self.assertEqual([each.kind for each in entries], [ReportKind.DMARC])
 
     def test_growth(self) -> None:
         """
