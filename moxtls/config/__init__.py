@@ -3,40 +3,63 @@
 The configuration: TOML text to frozen values.  No I/O.
 """
 
-from moxtls.config.checks import serverAddress
+from moxtls.config.delivery import Delivery, Families, RelayTLS, Smarthost
 from moxtls.config.description import KeyDescription, describe
+from moxtls.config.dmarc import DMARC
+from moxtls.config.domains import DKIM, Alias, LocalDomain, Purpose, Selector
 from moxtls.config.errors import InvalidConfig, quoted
-from moxtls.config.reading import parse
-from moxtls.config.values import (
-    TABLES,
-    Config,
-    Delivery,
-    Families,
-    HostTLSRPT,
-    Listener,
-    ListenerTLS,
-    Purpose,
-    RelayTLS,
-    Selector,
-    Service,
-    setting,
+from moxtls.config.keys import setting
+from moxtls.config.listeners import Listener, ListenerTLS, Service
+from moxtls.config.mail import LMTP, Account, Destination, HostTLSRPT, Postmaster
+from moxtls.config.places import (
+    Network,
+    forwarders,
+    lmtpAddress,
+    networkOrDomain,
+    serverAddress,
 )
+from moxtls.config.reading import parse
+from moxtls.config.reports import (
+    DMARCReports,
+    FailureReports,
+    ReportFormat,
+    Reporting,
+)
+from moxtls.config.values import TABLES, Config, Resolver
 
 __all__ = [
+    "DKIM",
+    "DMARC",
+    "LMTP",
     "TABLES",
+    "Account",
+    "Alias",
     "Config",
+    "DMARCReports",
     "Delivery",
+    "Destination",
+    "FailureReports",
     "Families",
     "HostTLSRPT",
     "InvalidConfig",
     "KeyDescription",
     "Listener",
     "ListenerTLS",
+    "LocalDomain",
+    "Network",
+    "Postmaster",
     "Purpose",
     "RelayTLS",
+    "ReportFormat",
+    "Reporting",
+    "Resolver",
     "Selector",
     "Service",
+    "Smarthost",
     "describe",
+    "forwarders",
+    "lmtpAddress",
+    "networkOrDomain",
     "parse",
     "quoted",
     "serverAddress",

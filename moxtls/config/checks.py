@@ -10,22 +10,19 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from moxtls.config.values import (
-    Config,
-    Listener,
-    ListenerTLS,
-    RelayTLS,
-    Service,
-    Smarthost,
-)
-from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
-from moxtls.mailbox.names import InvalidMailbox, splitMailbox
+from moxtls.config.delivery import RelayTLS, Smarthost
+from moxtls.config.domains import LocalDomain
+from moxtls.config.errors import Inconsistency
+from moxtls.config.feedback import wrongFeedback
+from moxtls.config.listeners import Listener, ListenerTLS, Service
+from moxtls.config.places import serverAddress
+from moxtls.config.residents import wrongResidents
+from moxtls.config.values import Config
+from moxtls.domain import Domain, InvalidDomain
 
 # RFC 6376 3.1: sub-domain *( "." sub-domain ), as in RFC 5321 4.1.2.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
-
-Inconsistency = tuple[str, str, object, str]
 
 
 def inconsistencies(config: Config) -> Iterator[Inconsistency]:
@@ -37,8 +34,9 @@ def inconsistencies(config: Config) -> Iterator[Inconsistency]:
     for name, host in config.transports.items():
         yield from _wrongSmarthost(f"Transports.{name}", name, host)
     yield from _wrongDelivery(config)
-    yield from _wrongMailboxes(config)
-    yield from _wrongSelectors(config)
+    yield from wrongResidents(config)
+    yield from _wrongDomains(config)
+    yield from wrongFeedback(config)
     for server in (*config.resolver.servers, *config.resolver.trusted):
         if serverAddress(server) is None:
             yield "Resolver", "Servers", server, "expected an IP address, or [IP]:port"
@@ -54,8 +52,12 @@ def _wrongListener(
         yield table, "Port", listener.port, "expected an integer from 0 to 65535"
     if listener.tls is not ListenerTLS.NONE and not listener.certificateFile:
         yield table, "CertificateFile", None, "expected a file, as TLS is on"
-    if listener.certificateFile and not listener.keyFile:
-        yield table, "KeyFile", None, "expected a file, as CertificateFile is set"
+    yield from _wrongKeyPair(table, listener)
+    yield from _wrongLimits(table, listener)
+    if listener.authentication and listener.service is Service.RECEPTION:
+        # Whoever passes mail to an MX is nobody's user.
+        expected = 'expected Service = "submission", as Authentication is on'
+        yield table, "Service", listener.service, expected
     if listener.authentication and listener.tls is ListenerTLS.NONE:
         # RFC 4954 9: no passwords in the clear.
         yield table, "TLS", listener.tls, "expected TLS, as Authentication is on"
@@ -65,6 +67,25 @@ def _wrongListener(
     if open_ and loopback is False:
         expected = "expected a loopback address, or Authentication = true"
         yield table, "Address", listener.address, expected
+
+
+def _wrongKeyPair(table: str, named: Listener | LocalDomain) -> Iterator[Inconsistency]:
+    if named.certificateFile and not named.keyFile:
+        yield table, "KeyFile", None, "expected a file, as CertificateFile is set"
+    if named.keyFile and not named.certificateFile:
+        yield table, "CertificateFile", None, "expected a file, as KeyFile is set"
+
+
+def _wrongLimits(table: str, listener: Listener) -> Iterator[Inconsistency]:
+    limits = {
+        "MaxConnections": listener.maxConnections,
+        "MaxConnectionsPerAddress": listener.maxConnectionsPerAddress,
+        "MaxConnectionsPerNetwork": listener.maxConnectionsPerNetwork,
+        "MaxMessageSize": listener.maxMessageSize,
+    }
+    for key, limit in limits.items():
+        if limit < 1:
+            yield table, key, limit, "expected an integer from 1 up"
 
 
 def _wrongSmarthost(table: str, name: str, host: Smarthost) -> Iterator[Inconsistency]:
@@ -113,65 +134,17 @@ def _wrongDelivery(config: Config) -> Iterator[Inconsistency]:
         yield "Delivery", "RetrySchedule", value, "expected seconds, each from 1 up"
 
 
-def _wrongSelectors(config: Config) -> Iterator[Inconsistency]:
+def _wrongDomains(config: Config) -> Iterator[Inconsistency]:
     for domain, local in config.domains.items():
+        yield from _wrongKeyPair(f"Domains.{domain}", local)
         for name in local.dkim.selectors:
             if not _SELECTOR.match(name):
                 table = f"Domains.{domain}.DKIM.Selectors"
                 yield table, name, None, "expected a DNS label as the key"
 
 
-def _wrongMailboxes(config: Config) -> Iterator[Inconsistency]:
-    if not _isMailbox(config.postmaster.mailbox):
-        yield "Postmaster", "Mailbox", config.postmaster.mailbox, _MAILBOX
-    if config.hostTLSRPT is None:
-        return
-    if not _isMailbox(config.hostTLSRPT.mailbox):
-        yield "HostTLSRPT", "Mailbox", config.hostTLSRPT.mailbox, _MAILBOX
-    text = f"{config.hostTLSRPT.localPart}@{config.hostname}"
-    try:
-        ascii_ = Address.parse(text).localPart.isascii()
-    except InvalidAddress:
-        ascii_ = False
-    if not ascii_:
-        expected = "expected the local part of an address, in ASCII"
-        yield "HostTLSRPT", "Localpart", config.hostTLSRPT.localPart, expected
-
-
-_MAILBOX = "expected names of letters, digits, spaces and _+@-, separated by /"
-
-
-def _isMailbox(name: str) -> bool:
-    try:
-        # Below it are those of DSNs about reports.
-        splitMailbox(f"{name}/tlsrpt")
-    except InvalidMailbox:
-        return False
-    return True
-
-
 def _isLoopback(address: str) -> bool | None:
     try:
         return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return None
-
-
-def serverAddress(text: str) -> tuple[str, int] | None:
-    """
-    A DNS server as written: C{127.0.0.1}, C{127.0.0.1:5353}, C{::1} or
-    C{[::1]:5353}.
-
-    @return: IP address and port, or C{None} if it is something else.
-    """
-    host, port = text, "53"
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]:")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        return None
-    try:
-        return str(ipaddress.ip_address(host)), int(port)
     except ValueError:
         return None

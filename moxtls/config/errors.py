@@ -10,6 +10,9 @@ from dataclasses import dataclass
 #: Values quoted in an error are cut to this length: it is one line.
 LONGEST_QUOTE = 60
 
+#: Table, key, value, and what was expected.
+Inconsistency = tuple[str, str, object, str]
+
 
 # Not frozen: Python and Twisted write down tracebacks in exceptions.
 @dataclass(eq=False)

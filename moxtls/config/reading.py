@@ -15,17 +15,12 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from moxtls.config.checks import inconsistencies
+from moxtls.config.delivery import Families, RelayTLS
+from moxtls.config.domains import Purpose
 from moxtls.config.errors import InvalidConfig, quoted
-from moxtls.config.values import (
-    TABLES,
-    Config,
-    Families,
-    ListenerTLS,
-    Purpose,
-    RelayTLS,
-    ReportFormat,
-    Service,
-)
+from moxtls.config.listeners import ListenerTLS, Service
+from moxtls.config.reports import ReportFormat
+from moxtls.config.values import TABLES, Config
 from moxtls.dmarc.values import Policy
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.reporting.signing import Algorithm

@@ -1,0 +1,89 @@
+# -*- test-case-name: tests.test_config -*-
+"""
+The configuration of outgoing reports.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls.config.keys import setting
+from moxtls.domain import Domain
+
+
+class ReportFormat(StrEnum):
+    """
+    Of DMARC aggregate reports.
+    """
+
+    RFC9990 = "rfc9990"
+    RFC7489 = "rfc7489"
+
+
+@dataclass(frozen=True, slots=True)
+class DMARCReports:
+    """
+    What is sent to whom about mail in their name.
+    """
+
+    domain: Domain | None = setting(
+        "Domain",
+        "In whose name reports are sent: one of Domains with a DKIM selector, that "
+        "can receive mail. Not given: the nearest at or above Hostname.",
+        None,
+    )
+    format: ReportFormat = setting(
+        "Format", '"rfc9990" or "rfc7489".', ReportFormat.RFC9990
+    )
+    formats: Mapping[str, ReportFormat] = setting(
+        "Formats", "By the domain of the address that a report goes to.", {}
+    )
+    minimum: int = setting(
+        "Minimum", "Of how many messages there has to be something to report.", 1
+    )
+    onlyTo: tuple[Domain, ...] = setting(
+        "OnlyTo", "Policy domains that get reports; empty for all.", ()
+    )
+    strangers: bool = setting(
+        "Strangers",
+        "Whether domains get reports whose mail was only refused, junk or not "
+        "authenticated, and that nobody here has had to do with.",
+        False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReports:
+    """
+    A report on each message that fails DMARC (RFC 9991).
+    """
+
+    enabled: bool = setting("Enabled", "Whether they are sent.", False)
+    allow: tuple[Domain, ...] = setting(
+        "Allow", "Policy domains that get them; empty for all that ask.", ()
+    )
+    perHour: int = setting("PerHour", "The most to one policy domain.", 10)
+    perDay: int = setting("PerDay", "The most to all together.", 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """
+    How reports are sent.
+    """
+
+    window: int = setting(
+        "Window", "Seconds over which the reports of a day are spread.", 4 * 3600
+    )
+    notTo: tuple[Domain, ...] = setting(
+        "NotTo", "Policy domains that get no reports.", ()
+    )
+    keepDays: int = setting("KeepDays", "For how long sent reports are kept.", 30)
+    dmarc: DMARCReports = setting(
+        "DMARC", "DMARC aggregate reports only.", DMARCReports()
+    )
+    failures: FailureReports = setting(
+        "Failures", "DMARC failure reports only.", FailureReports()
+    )

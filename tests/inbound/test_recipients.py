@@ -1,0 +1,267 @@
+"""
+Tests for L{moxtls.inbound.recipients}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.config import parse
+from moxtls.domain import Address, Domain
+from moxtls.inbound.recipients import (
+    Directory,
+    NoSuchUser,
+    NotHere,
+    Role,
+    Target,
+    isPostmaster,
+)
+
+TEXT = """
+Hostname = "mail.example.org"
+[Postmaster]
+Mailbox = "Post"
+[HostTLSRPT]
+[Domains."example.org".Aliases.all]
+Addresses = ["anna@example.org", "bob@example.org", "a.smith@example.org"]
+[Domains."example.org".Aliases."b\u00fcro"]
+Addresses = ["BOB@example.org"]
+[Domains."exact.example"]
+LocalpartCatchallSeparator = ""
+LocalpartCaseSensitive = true
+[Domains."b\u00fccher.example"]
+LocalpartCatchallSeparator = "--"
+[Domains."own.example"]
+[Accounts.anna.Destinations]
+"Anna@example.org" = {}
+"a.smith@example.org" = {}
+"anna+lists@example.org" = {Mailbox = "Lists"}
+"postmaster@own.example" = {Mailbox = "Work"}
+[Accounts.bob.Destinations]
+"bob@example.org" = {}
+"Bob@exact.example" = {}
+"bob@b\u00fccher.example" = {}
+"@b\u00fccher.example" = {Mailbox = "Rest"}
+"""
+
+
+def directory(text: str = TEXT) -> Directory:
+    """
+    Of a configuration.
+    """
+    return Directory(parse(text, "moxtls.toml"))
+
+
+class FindTests(SynchronousTestCase):
+    """
+    Tests for L{Directory.find}.
+    """
+
+    def setUp(self) -> None:
+        self.directory = directory()
+
+    def places(self, text: str) -> list[tuple[str, str]] | NotHere | NoSuchUser:
+        """
+        Accounts and mailboxes.
+        """
+        found = self.directory.find(Address.parse(text))
+        if isinstance(found, NotHere | NoSuchUser):
+            return found
+        return [(each.account, each.mailbox) for each in found]
+
+    def test_places(self) -> None:
+        """
+        Destinations in any case unless case counts, without what is behind a
+        separator unless that is a destination itself; catch-alls last.
+        """
+        anna, bob = [("anna", "Inbox")], [("bob", "Inbox")]
+        for text, expected in [
+            ("anna@example.org", anna),
+            ("ANNA@EXAMPLE.ORG", anna),
+            ("anna+x@example.org", anna),
+            ("anna+@example.org", anna),
+            ("anna+lists@example.org", [("anna", "Lists")]),
+            ("anna+Lists+x@example.org", anna),
+            ("+anna@example.org", NoSuchUser()),
+            ("annas@example.org", NoSuchUser()),
+            ("Bob@exact.example", bob),
+            ("bob@exact.example", NoSuchUser()),
+            ("Bob+x@exact.example", NoSuchUser()),
+            ("bob@b\u00fccher.example", bob),
+            ("bob@xn--bcher-kva.example", bob),
+            ("bob--x@b\u00fccher.example", bob),
+            ("bob-x@b\u00fccher.example", [("bob", "Rest")]),
+            ("anybody@b\u00fccher.example", [("bob", "Rest")]),
+        ]:
+            self.assertEqual(self.places(text), expected, text)
+
+    def test_notHere(self) -> None:
+        """
+        Only domains of ours are ours: not what is above or below them, and no
+        IP address (RFC 5321 4.1.3).
+        """
+        for text in [
+            "anna@example.com",
+            "anna@sub.example.org",
+            "postmaster@org",
+            "postmaster@[127.0.0.1]",
+            "postmaster@[IPv6:::1]",
+        ]:
+            self.assertEqual(self.places(text), NotHere(), text)
+
+    def test_aliases(self) -> None:
+        """
+        Each member gets it, and nobody twice; whoever writes an alias in
+        another case or normal form means the same (RFC 6532 3.1).
+        """
+        both = [("anna", "Inbox"), ("bob", "Inbox")]
+        self.assertEqual(self.places("ALL@example.org"), both)
+        self.assertEqual(self.places("all+x@example.org"), both)
+        for text in ("b\u00fcro", "bu\u0308ro", "B\u00dcRO"):
+            self.assertEqual(self.places(f"{text}@example.org"), [("bob", "Inbox")])
+
+    def test_postmaster(self) -> None:
+        """
+        There is one at every domain, in any case (RFC 5321 4.5.1), and what
+        comes back from reports goes to the host's; also with a catch-all.
+        """
+        for text in [
+            "postmaster@mail.example.org",
+            "PostMaster@example.org",
+            "postmaster+0af@example.org",
+            "POSTMASTER@exact.example",
+            "postmaster@b\u00fccher.example",
+            "postmaster--x@b\u00fccher.example",
+            "postmaster+0af@own.example",
+        ]:
+            self.assertEqual(self.places(text), [("", "Post")], text)
+        self.assertEqual(self.places("postmaster@own.example"), [("anna", "Work")])
+
+    def test_host(self) -> None:
+        """
+        At the host's own name, there are the postmaster and the address for
+        TLS reports, and nobody else.
+        """
+        for text, expected in [
+            ("TLSreports@mail.example.org", [("", "TLSRPT")]),
+            ("tlsreports+x@mail.example.org", NoSuchUser()),
+            ("tlsreports@example.org", NoSuchUser()),
+            ("anna@mail.example.org", NoSuchUser()),
+        ]:
+            self.assertEqual(self.places(text), expected, text)
+
+    def test_hostIsDomain(self) -> None:
+        """
+        Where it is one of Domains too, there are people as well.
+        """
+        self.directory = directory(
+            TEXT
+            + """
+            "c@mail.example.org" = {}
+            "@mail.example.org" = {Mailbox = "Rest"}
+            [Domains."mail.example.org"]
+            LocalpartCaseSensitive = true
+            """
+        )
+        for text, expected in [
+            ("c+x@mail.example.org", [("bob", "Inbox")]),
+            ("x@mail.example.org", [("bob", "Rest")]),
+            ("TLSreports@mail.example.org", [("", "TLSRPT")]),
+            ("Postmaster@mail.example.org", [("", "Post")]),
+        ]:
+            self.assertEqual(self.places(text), expected, text)
+
+    def test_targets(self) -> None:
+        """
+        A target says which address it is of, and what that is for.
+        """
+        for text, own, role, isForReports in [
+            ("ANNA+x@example.org", "anna@example.org", Role.PERSON, False),
+            ("bu\u0308ro@example.org", "bob@example.org", Role.PERSON, False),
+            ("X@b\u00fccher.example", "x@b\u00fccher.example", Role.PERSON, False),
+            (
+                "postmaster+Af@example.org",
+                "postmaster+Af@example.org",
+                Role.POSTMASTER,
+                False,
+            ),
+            (
+                "postmaster@own.example",
+                "postmaster@own.example",
+                Role.POSTMASTER,
+                False,
+            ),
+            (
+                "TLSREPORTS@mail.example.org",
+                "tlsreports@mail.example.org",
+                Role.TLS_REPORTS,
+                True,
+            ),
+        ]:
+            found = self.directory.find(Address.parse(text))
+            assert isinstance(found, tuple)
+            [target] = found
+            self.assertEqual(target.address, Address.parse(own))
+            self.assertIs(target.role, role)
+            self.assertEqual(target.isForReports, isForReports)
+
+    def test_withoutHostTLSRPT(self) -> None:
+        """
+        Nobody takes reports who doesn't say so.
+        """
+        self.directory = directory('Hostname = "mail.example.org"')
+        self.assertEqual(self.places("tlsreports@mail.example.org"), NoSuchUser())
+        self.assertEqual(self.places("anna@example.org"), NotHere())
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(max_size=20), st.sampled_from(["example.org", "exact.example"]))
+    def test_anything(self, localPart: str, domain: str) -> None:
+        """
+        Whatever is asked for, there is an answer, and at a domain of ours it is
+        about that domain.
+        """
+        found = self.directory.find(Address(localPart, Domain(domain)))
+        self.assertIsInstance(found, tuple | NoSuchUser)
+        if isinstance(found, tuple):
+            self.assertTrue(all(isinstance(each, Target) for each in found))
+            self.assertNotEqual(found, ())
+
+
+class IsLocalTests(SynchronousTestCase):
+    """
+    Tests for L{Directory.isLocal}.
+    """
+
+    def test_domains(self) -> None:
+        """
+        This host, and Domains.
+        """
+        for name, expected in [
+            ("mail.example.org", True),
+            ("Example.ORG.", True),
+            ("b\u00fccher.example", True),
+            ("example.com", False),
+        ]:
+            self.assertEqual(directory().isLocal(Domain.parse(name)), expected)
+
+
+class PostmasterTests(SynchronousTestCase):
+    """
+    Tests for L{isPostmaster}.
+    """
+
+    def test_localParts(self) -> None:
+        """
+        In any case (RFC 5321 4.5.1), and with a token; not what only begins
+        like it.
+        """
+        for localPart, expected in [
+            ("postmaster", True),
+            ("POSTMASTER+x", True),
+            ("postmaster-x", False),
+            ("postmasters", False),
+            ("", False),
+        ]:
+            self.assertEqual(isPostmaster(localPart), expected, localPart)
