@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench interop clean
+.PHONY: run test lint bench interop fuzz clean
 
 run: $(VENV)/ready
 	$(BIN)/python -m moxtls.cli.main lab run $(ARGS)
@@ -31,13 +31,17 @@ endif
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy moxtls tests bench interop
+	$(BIN)/mypy moxtls tests bench interop fuzz
 
 bench: $(VENV)/ready-test
 	$(BIN)/python -m bench $(ARGS)
 
 interop: $(VENV)/ready
 	interop/run
+
+# What strangers send, made up for 20 seconds a parser; ARGS="--seconds 600 server".
+fuzz: $(VENV)/ready-fuzz
+	$(BIN)/python -m fuzz $(ARGS)
 
 # "compat" keeps twisted/plugins importable from the checkout, so that
 # `twistd moxtls` is there without installing a wheel.
@@ -52,6 +56,10 @@ $(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/ready-test: $(VENV)/ready
 	$(EDITABLE) ".[test]"
+	touch $@
+
+$(VENV)/ready-fuzz: $(VENV)/ready-test
+	$(EDITABLE) ".[fuzz]"
 	touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready-test

@@ -1,0 +1,3 @@
+"""
+What strangers send, made up by machine: C{make fuzz}.
+"""

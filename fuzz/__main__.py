@@ -1,0 +1,84 @@
+"""
+Runs fuzzers, each in a process of its own, for a bounded time.
+
+Whatever one of them finds is left in a file, and the status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fuzz.targets import TARGETS
+
+#: Of memory, in MB: what is larger is a finding.
+LARGEST = 1024
+#: Of input, in octets.
+LONGEST = 4096
+#: Seconds for one input.
+SLOWEST = 10
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    if options.one:
+        return _one(options.one, options.corpus, options.seconds)
+    failed = []
+    for name in options.names or TARGETS:
+        print(f"=== {name}, {options.seconds} s", flush=True)
+        if not _isClean(name, options.seconds):
+            failed.append(name)
+    print(
+        f"{len(options.names or TARGETS)} fuzzed, {len(failed)} failed {failed or ''}"
+    )
+    return 1 if failed else 0
+
+
+def _isClean(name: str, seconds: int) -> bool:
+    with tempfile.TemporaryDirectory(prefix="moxtls-fuzz.") as folder:
+        for number, seed in enumerate(TARGETS[name].seeds):
+            (Path(folder) / f"seed{number}").write_bytes(seed)
+        command = [sys.executable, "-m", "fuzz", "--one", name]
+        command += ["--corpus", folder, "--seconds", str(seconds)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (ran.stdout + ran.stderr).splitlines()
+    # libFuzzer tells of its progress in lines that begin with a number.
+    told = [each for each in lines if not each.startswith(("#", "INFO:", "WARNING:"))]
+    shown = told if ran.returncode else [x for x in told if x.startswith("Done")]
+    print("\n".join(shown), flush=True)
+    return ran.returncode == 0
+
+
+def _one(name: str, corpus: str, seconds: int) -> int:
+    try:
+        import atheris
+    except ImportError:
+        print("atheris isn't installed: pip install '.[fuzz]'", file=sys.stderr)
+        return 2
+    target = TARGETS[name]
+    with atheris.instrument_imports(include=["moxtls"]):
+        target.prepare()
+    # Of libFuzzer, which ends the process.
+    flags = [f"-max_total_time={seconds}", f"-rss_limit_mb={LARGEST}"]
+    flags += [f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-print_final_stats=0"]
+    atheris.Setup([sys.argv[0], *flags, corpus], target.fuzz)
+    atheris.Fuzz()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", choices=[*TARGETS, []], help="all if none"
+    )
+    parser.add_argument("--seconds", type=int, default=20, help="for each")
+    parser.add_argument("--one", choices=list(TARGETS), help=argparse.SUPPRESS)
+    parser.add_argument("--corpus", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""
+What is fuzzed: one function for each parser of strangers' bytes, which takes
+any bytes and raises nothing but what that parser says it raises.
+
+Imports are within the functions: only what is fuzzed in a process is
+instrumented there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    @ivar modules: To be instrumented.
+    @ivar seeds: Where to begin.
+    """
+
+    fuzz: Callable[[bytes], None]
+    modules: tuple[str, ...]
+    seeds: tuple[bytes, ...]
+
+    def prepare(self) -> None:
+        for module in self.modules:
+            import_module(module)
+
+
+def _server(data: bytes) -> None:
+    """
+    The server's side of a conversation: how input is cut changes nothing, but
+    where a client has to wait for an answer.
+    """
+    from fuzz.conversation import converse, turns
+
+    step = 1 + (data[0] if data else 0)
+    whole = list(turns(data[1:]))
+    pieces = [
+        each[at : at + step] for each in whole for at in range(0, len(each), step)
+    ]
+    assert converse(pieces) == converse(whole)
+
+
+def _tlsReport(data: bytes) -> None:
+    from moxtls.tlsrpt.received import MalformedReport, describe, parseReport
+
+    try:
+        lines = describe(parseReport(data))
+    except MalformedReport as error:
+        lines = [str(error)]
+    assert all(map(str.isprintable, lines))
+
+
+def _aggregate(data: bytes) -> None:
+    from moxtls.dmarc.received import describeAggregate, parseAggregate
+    from moxtls.tlsrpt.received import MalformedReport
+
+    try:
+        lines = describeAggregate(parseAggregate(data))
+    except MalformedReport as error:
+        lines = [str(error)]
+    assert all(map(str.isprintable, lines))
+
+
+def _sent(data: bytes) -> None:
+    """
+    A report in whatever it comes in.
+    """
+    from moxtls.incoming.dispatch import describeReport, readReport
+    from moxtls.tlsrpt.received import MalformedReport
+
+    try:
+        lines = describeReport(readReport(data))
+    except MalformedReport as error:
+        lines = [str(error)]
+    assert all(map(str.isprintable, lines))
+
+
+def _notification(data: bytes) -> None:
+    from moxtls.reporting.bounces import readNotification
+
+    readNotification(data)
+
+
+def _policyRecords(data: bytes) -> None:
+    """
+    MTA-STS and TLSRPT: records, policies and URIs.
+    """
+    from moxtls.policy.mtasts import parsePolicy
+    from moxtls.reporting.destinations import choose
+    from moxtls.tlsrpt.record import RecordTrouble, findRecord
+
+    parsePolicy(data)
+    record = findRecord([data])
+    if not isinstance(record, RecordTrouble):
+        choose(record.rua)
+
+
+TARGETS = {
+    "server": Target(
+        _server,
+        ("moxtls.smtp.server",),
+        (
+            b"\x07EHLO a.example\r\nMAIL FROM:<a@b.example> SIZE=10\r\n"
+            b"RCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\n..\r\n.\r\nQUIT\r\n",
+            b"\x00HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\n"
+            b"DATA\r\n\n.\r\n.\r\n",
+            b"\x03EHLO x\r\nAUTH PLAIN AGEAYg==\r\nSTARTTLS\r\nNOOP\r\n",
+            b"\x05EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<c@d.e>\r\nBDAT 4\r\nabc\n"
+            b"BDAT 2 LAST\r\n\r\nRSET\r\n",
+        ),
+    ),
+    "tlsreport": Target(
+        _tlsReport,
+        ("moxtls.tlsrpt.received",),
+        (b'{"date-range":{"start-datetime":"2026-01-01T00:00:00Z"},"policies":[{}]}',),
+    ),
+    "aggregate": Target(
+        _aggregate,
+        ("moxtls.dmarc.received",),
+        (
+            b"<feedback><report_metadata><date_range><begin>1</begin><end>2</end>"
+            b"</date_range></report_metadata><policy_published><domain>a.example"
+            b"</domain></policy_published><record><row><count>1</count></row>"
+            b"</record></feedback>",
+        ),
+    ),
+    "sent": Target(
+        _sent,
+        (
+            "moxtls.incoming.dispatch",
+            "moxtls.incoming.attachment",
+            "moxtls.reporting.mime",
+            "moxtls.dmarc.arf",
+        ),
+        (
+            b"Content-Type: multipart/report; boundary=b\n\n--b\n"
+            b"Content-Type: message/feedback-report\n\nFeedback-Type: x\n--b--\n",
+            b"PK\x03\x04",
+            b"\x1f\x8b\x08\x00",
+        ),
+    ),
+    "notification": Target(
+        _notification,
+        ("moxtls.reporting.bounces", "moxtls.reporting.mime"),
+        (
+            b"Content-Type: multipart/report; boundary=b\n\n--b\n"
+            b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n"
+            b"Action: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 x\n--b--\n",
+        ),
+    ),
+    "policies": Target(
+        _policyRecords,
+        ("moxtls.policy.mtasts", "moxtls.tlsrpt.record"),
+        (
+            b"version: STSv1\nmode: enforce\nmx: *.a.example\nmax_age: 86400\n",
+            b"v=TLSRPTv1; rua=mailto:a@b.example,https://c.example/d",
+        ),
+    ),
+}
