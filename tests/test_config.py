@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from ipaddress import ip_network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import config
 from moxtls.config import Config, InvalidConfig, describe, parse, serverAddress
+from moxtls.dmarc.values import Policy
 from moxtls.domain import Domain
 from moxtls.reporting.signing import Algorithm
 
@@ -120,6 +122,200 @@ WRONG = [
     ),
 ]
 
+# Whose mail it is; behind OURS.
+OURS = MINIMAL + '[Domains."a.example"]\n'
+ANNA = OURS + '[Accounts.anna.Destinations]\n"anna@a.example" = {}\n'
+WRONG_RESIDENTS = [
+    (OURS + "[Accounts.anna]", "[Accounts.anna] Destinations: missing"),
+    (
+        OURS + '[Accounts."../x".Destinations]',
+        "[Accounts] ../x: expected a name of letters, digits and _-. as the key",
+    ),
+    (OURS + '[Accounts."a+b".Destinations]', "[Accounts] a+b: expected a name"),
+    (OURS + '[Accounts."".Destinations]', "[Accounts]: expected a name of letters"),
+    (
+        ANNA + "[Accounts.Anna.Destinations]",
+        "[Accounts] Anna: expected a name that differs from anna in more than case",
+    ),
+    (
+        ANNA + '"b@c.example" = {}',
+        "[Accounts.anna.Destinations] b@c.example: expected an address, or @ and a",
+    ),
+    (ANNA + '"a b@a.example" = {}', "[Accounts.anna.Destinations] a b@a.example: "),
+    (ANNA + '"@b.example" = {}', "[Accounts.anna.Destinations] @b.example: expected"),
+    (ANNA + '"@" = {}', "[Accounts.anna.Destinations] @: expected an address, or"),
+    (ANNA + '"x@[127.0.0.1]" = {}', "x@[127.0.0.1]: expected an address, or"),
+    (
+        ANNA + '"ANNA@a.example" = {}',
+        "ANNA@a.example: expected an address that account anna hasn't got",
+    ),
+    (
+        ANNA + '[Accounts.b.Destinations]\n"anna@A.example" = {}',
+        "[Accounts.b.Destinations] anna@A.example: expected an address that account",
+    ),
+    (
+        ANNA + '"@a.example" = {}\n[Accounts.b.Destinations]\n"@a.example" = {}',
+        "[Accounts.b.Destinations] @a.example: expected an address that account anna",
+    ),
+    (
+        ANNA + '"b@a.example" = {Mailbox = "x/../y"}',
+        '[Accounts.anna.Destinations.b@a.example] Mailbox = "x/../y": expected names',
+    ),
+    (
+        ANNA + '[Accounts.b]\nJunkMailbox = ""\nDestinations = {}',
+        '[Accounts.b] JunkMailbox = "": expected names of letters',
+    ),
+    (
+        ANNA + '[Accounts.b]\nRejectsMailbox = "."\nDestinations = {}',
+        '[Accounts.b] RejectsMailbox = ".": expected names of letters',
+    ),
+    (
+        ANNA + "[Accounts.b]\nQuota = -1\nDestinations = {}",
+        "[Accounts.b] Quota = -1: expected an integer from 0 up",
+    ),
+    (
+        ANNA + "[Accounts.b]\nQuota = 9007199254740992\nDestinations = {}",
+        "expected an integer up to 9007199254740991",
+    ),
+    (
+        MINIMAL
+        + """
+        [HostTLSRPT]
+        [Domains."mail.example.org"]
+        [Accounts.a.Destinations]
+        "TLSReports@mail.example.org" = {}
+        """,
+        "[Accounts.a.Destinations] TLSReports@mail.example.org: expected another",
+    ),
+    (
+        OURS + 'LocalpartCatchallSeparator = " "',
+        '[Domains.a.example] LocalpartCatchallSeparator = " ": expected characters',
+    ),
+    (
+        ANNA + '[Domains."a.example".Aliases."a b"]\nAddresses = ["anna@a.example"]',
+        "[Domains.a.example.Aliases] a b: expected the local part of an address",
+    ),
+    (
+        ANNA + '[Domains."a.example".Aliases.Anna]\nAddresses = ["anna@a.example"]',
+        "[Domains.a.example.Aliases] Anna: expected an address that no account has",
+    ),
+    (
+        ANNA
+        + """
+        [Domains."a.example".Aliases]
+        all.Addresses = ["anna@a.example"]
+        ALL.Addresses = ["anna@a.example"]
+        """,
+        "[Domains.a.example.Aliases] ALL: expected an address that no other alias has",
+    ),
+    (
+        ANNA + '[Domains."a.example".Aliases.all]\nAddresses = []',
+        "[Domains.a.example.Aliases.all] Addresses = []: expected at least one address",
+    ),
+    (
+        ANNA + '[Domains."a.example".Aliases.all]\nAddresses = ["b@a.example"]',
+        'Addresses = "b@a.example": expected the address of an account',
+    ),
+    (
+        ANNA + '[Domains."a.example".Aliases.all]\nAddresses = ["all@a.example"]',
+        'Addresses = "all@a.example": expected the address of an account',
+    ),
+    (
+        ANNA
+        + '"@a.example" = {}\n'
+        + '[Domains."a.example".Aliases.all]\nAddresses = ["@a.example"]',
+        'Addresses = "@a.example": expected the address of an account',
+    ),
+    (
+        MINIMAL + '[LMTP]\nAddress = "localhost:24"',
+        '[LMTP] Address = "localhost:24": expected IP:PORT, [IP]:PORT or the whole',
+    ),
+    (
+        MINIMAL + '[LMTP]\nAddress = "/run/lmtp"\nSeparator = ""',
+        '[LMTP] Separator = "": expected characters of local parts',
+    ),
+]
+
+# What becomes of it, and what is told to whom.
+REPORTS = OURS + "[Reporting.DMARC]\n"
+SELECTOR = '[Domains."a.example".DKIM.Selectors.s]\nKeyFile = "x"\n'
+WRONG_FEEDBACK = [
+    (
+        OURS + 'KeyFile = "x"',
+        "[Domains.a.example] CertificateFile: expected a file, as KeyFile is set",
+    ),
+    (
+        OURS + 'CertificateFile = "x"',
+        "[Domains.a.example] KeyFile: expected a file, as CertificateFile is set",
+    ),
+    (
+        MINIMAL
+        + '[Users]\na = "x"\n[Listeners.a]\nPort = 25\nService = "reception"\n'
+        + 'Authentication = true\nTLS = "starttls"\n'
+        + 'CertificateFile = "x"\nKeyFile = "x"',
+        '[Listeners.a] Service = "reception": expected Service = "submission"',
+    ),
+    (
+        MINIMAL + "[Listeners.a]\nPort = 25\nMaxConnections = 0",
+        "[Listeners.a] MaxConnections = 0: expected an integer from 1 up",
+    ),
+    (
+        MINIMAL + "[Listeners.a]\nPort = 25\nMaxMessageRate = -1",
+        "[Listeners.a] MaxMessageRate = -1: expected an integer from 0 up",
+    ),
+    (
+        MINIMAL + '[DMARC]\nTrustedForwarders = ["192.0.2.1/24"]',
+        '[DMARC] TrustedForwarders = "192.0.2.1/24": expected a network, such as',
+    ),
+    (
+        MINIMAL + '[DMARC]\nTrustedForwarders = ["192.0.2"]',
+        '[DMARC] TrustedForwarders = "192.0.2": expected a network, such as',
+    ),
+    (
+        MINIMAL + '[DMARC.LocalPolicies]\n"a b" = "none"',
+        "[DMARC.LocalPolicies] a b: expected a domain name as the key",
+    ),
+    (
+        MINIMAL + '[DMARC.LocalPolicies]\n"a.b" = "none"\n"A.B" = "none"',
+        "[DMARC.LocalPolicies] A.B: expected each domain once",
+    ),
+    (
+        MINIMAL + '[DMARC.LocalPolicies]\n"a.b" = "drop"',
+        '[DMARC.LocalPolicies] a.b = "drop": expected one of "none", "quarantine"',
+    ),
+    (
+        REPORTS + 'Formats = {"a b" = "rfc7489"}',
+        "[Reporting.DMARC.Formats] a b: expected a domain name as the key",
+    ),
+    (
+        REPORTS + 'Format = "xml"',
+        '[Reporting.DMARC] Format = "xml": expected one of "rfc9990", "rfc7489"',
+    ),
+    (
+        REPORTS + "Minimum = 0",
+        "[Reporting.DMARC] Minimum = 0: expected an integer from 1 up",
+    ),
+    (
+        REPORTS + 'Domain = "b.example"',
+        "[Reporting.DMARC] Domain = b.example: expected one of Domains",
+    ),
+    (
+        REPORTS + 'Domain = "a.example"',
+        "[Reporting.DMARC] Domain = a.example: expected a domain with a selector whose",
+    ),
+    (
+        REPORTS + 'Domain = "a.example"\n' + SELECTOR + 'Purpose = "tlsrpt"',
+        "[Reporting.DMARC] Domain = a.example: expected a domain with a selector whose",
+    ),
+    (
+        OURS
+        + "NoOutgoingDMARCReports = true\n[Reporting.DMARC]\n"
+        + 'Domain = "a.example"\n'
+        + SELECTOR,
+        "Domain = a.example: expected a domain without NoOutgoingDMARCReports",
+    ),
+]
+
 
 class ParseTests(SynchronousTestCase):
     """
@@ -167,12 +363,52 @@ class ParseTests(SynchronousTestCase):
         What is wrong is said in one line that names file, table, key, value
         and what was expected.
         """
-        for text, said in WRONG:
+        for text, said in WRONG + WRONG_RESIDENTS + WRONG_FEEDBACK:
             with self.subTest(said):
                 error = self.assertRaises(InvalidConfig, parse, text, "moxtls.toml")
                 self.assertTrue(str(error).startswith("moxtls.toml: "), str(error))
                 self.assertIn(said, str(error))
                 self.assertNotIn("\n", str(error))
+
+    def test_incoming(self) -> None:
+        """
+        A host for people: accounts, aliases, and what is done with their mail.
+        """
+        parsed = parse(
+            ANNA
+            + """
+            "@a.example" = {Mailbox = "Rest/of it"}
+            [Accounts.anna_2]
+            Quota = 5000000000
+            RejectsMailbox = "Rejects"
+            [Accounts.anna_2.Destinations]
+            "anna+2@a.example" = {}
+            [Domains."a.example".Aliases.all]
+            Addresses = ["ANNA@a.example", "anna+2@a.example"]
+            [Domains."b.example"]
+            LocalpartCatchallSeparator = "--"
+            [LMTP]
+            Address = "[::1]:24"
+            [DMARC]
+            Enforcement = "quarantine"
+            TrustedForwarders = ["192.0.2.0/24", "2001:db8::1", "Lists.example"]
+            LocalPolicies = {"a.example" = "reject"}
+            [Reporting.DMARC]
+            Formats = {"b.example" = "rfc7489"}
+            """,
+            "moxtls.toml",
+        )
+        anna = parsed.accounts["anna"]
+        self.assertEqual(anna.destinations["@a.example"].mailbox, "Rest/of it")
+        self.assertEqual(parsed.accounts["anna_2"].quota, 5_000_000_000)
+        self.assertEqual(parsed.dmarc.enforcement, Policy.QUARANTINE)
+        self.assertEqual(
+            config.forwarders(parsed.dmarc),
+            (
+                (ip_network("192.0.2.0/24"), ip_network("2001:db8::1/128")),
+                (Domain("lists.example"),),
+            ),
+        )
 
     def test_longValue(self) -> None:
         """
@@ -209,7 +445,9 @@ class DescribeTests(SynchronousTestCase):
         Every key of every class is described, with a meaning.
         """
         described = {each.key for each in describe()}
-        for each in (config.Listener, config.Selector, config.Delivery):
+        for one in describe():
+            described |= set(one.table.split("."))
+        for each in config.TABLES:
             keys = {one.metadata["key"] for one in fields(each)}
             self.assertEqual(keys - described, set())
         self.assertTrue(all(re.search(r"\w", each.meaning) for each in describe()))
@@ -267,3 +505,31 @@ class ServerAddressTests(SynchronousTestCase):
             ("[::1]", None),
         ]:
             self.assertEqual(serverAddress(text), address, text)
+
+
+class LMTPAddressTests(SynchronousTestCase):
+    """
+    Tests for L{lmtpAddress}.
+    """
+
+    def test_forms(self) -> None:
+        """
+        An IP address with a port, or the path of a socket, which has to fit
+        (unix(7)).
+        """
+        for text, address in [
+            ("127.0.0.1:24", ("127.0.0.1", 24)),
+            ("[::1]:24", ("::1", 24)),
+            ("/run/lmtp", "/run/lmtp"),
+            ("127.0.0.1", None),
+            ("::1", None),
+            ("::1:24", None),
+            ("[::1]", None),
+            ("run/lmtp", None),
+            ("/run/\0", None),
+            ("/" * 108, None),
+            ("localhost:24", None),
+            ("127.0.0.1:" + "9" * 5000, None),
+            ("", None),
+        ]:
+            self.assertEqual(config.lmtpAddress(text), address, text)

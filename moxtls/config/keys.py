@@ -9,14 +9,17 @@ from dataclasses import MISSING, field
 from typing import Any
 
 
-def setting(key: str, meaning: str, default: Any = MISSING) -> Any:
+def setting(
+    key: str, meaning: str, default: Any = MISSING, isSize: bool = False
+) -> Any:
     """
     A field of a configuration class.
 
     @param key: As written in the file.
     @param default: Immutable; without one the key is required.
+    @param isSize: Whether it is a number of bytes on a disk.
     """
-    metadata = {"key": key, "meaning": meaning}
+    metadata = {"key": key, "meaning": meaning, "isSize": isSize}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)

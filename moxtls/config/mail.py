@@ -61,7 +61,7 @@ class Account:
         "is told that it was refused. Empty: it isn't kept.",
         "",
     )
-    quota: int = setting("Quota", "Of all its mail, in bytes; 0 for no limit.", 0)
+    quota: int = setting("Quota", "Of all its mail, in bytes; 0 for no limit.", 0, True)
 
 
 @dataclass(frozen=True, slots=True)

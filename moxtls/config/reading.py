@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from enum import StrEnum
 from typing import Any, get_origin, get_type_hints
 
@@ -27,6 +27,8 @@ from moxtls.reporting.signing import Algorithm
 
 #: Of bytes, seconds or connections: more is a mistake.
 LARGEST_INTEGER = 2**31 - 1
+#: Of bytes on a disk: what JSON and SQL can tell apart.
+LARGEST_SIZE = 2**53 - 1
 
 _CHOICES = (
     Service,
@@ -81,9 +83,7 @@ def _converter() -> cattrs.Converter:
     for choices in _CHOICES:
         converter.register_structure_hook(choices, _choice)
     for table in TABLES:
-        names = {
-            each.name: override(rename=each.metadata["key"]) for each in fields(table)
-        }
+        names = {each.name: _named(each) for each in fields(table)}
         converter.register_structure_hook(
             table,
             make_dict_structure_fn(
@@ -96,6 +96,11 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
+def _named(each: Field[Any]) -> Any:
+    hook = _size if each.metadata["isSize"] else None
+    return override(rename=each.metadata["key"], struct_hook=hook)
+
+
 def _string(value: object, kind: object) -> str:
     if not isinstance(value, str):
         raise _Unsuitable("expected a string")
@@ -103,12 +108,20 @@ def _string(value: object, kind: object) -> str:
 
 
 def _integer(value: object, kind: object) -> int:
+    return _number(value, LARGEST_INTEGER)
+
+
+def _size(value: object, kind: object) -> int:
+    return _number(value, LARGEST_SIZE)
+
+
+def _number(value: object, largest: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _Unsuitable("expected an integer")
     if value < 0:
         raise _Unsuitable("expected an integer from 0 up")
-    if value > LARGEST_INTEGER:
-        raise _Unsuitable(f"expected an integer up to {LARGEST_INTEGER}")
+    if value > largest:
+        raise _Unsuitable(f"expected an integer up to {largest}")
     return value
 
 
