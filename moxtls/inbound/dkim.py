@@ -1,0 +1,212 @@
+# -*- test-case-name: tests.inbound.test_dkim -*-
+"""
+DKIM signatures of a message, checked (RFC 6376 6.1).  No I/O.
+
+Three steps, as each has another place to run: L{signaturesOf} is quick,
+L{findKeys} waits for the DNS, L{verify} takes as long as the message is large
+and is to be called in a thread::
+
+    signatures = signaturesOf(header, now)
+    checks = await conduct(resolver, findKeys(signatures))
+    results = await deferToThread(verify, header, body, checks)
+
+They are not left to dkimpy, which takes the whole message at once, several
+times as long, and holds the interpreter's lock for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.inquiry import Inquiry, Question
+from moxtls.inbound.dkimbody import BodyHash, Extent, hashBody
+from moxtls.inbound.dkimcanonical import CRLF, FWS, Fields, canonicalField, fieldsOf
+from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
+from moxtls.inbound.dkimsignature import Signature, UnreadableSignature, readSignature
+
+#: Fields that are looked at, from the top; RFC 6376 8.4.  Each hop that signs
+#: adds one, so real mail has up to five.
+MOST_SIGNATURES = 8
+#: Records of one selector that are looked at.  There should be one (RFC 6376
+#: 3.6.2.2); each may take the time of a verification.
+MOST_RECORDS = 4
+
+_NAME = b"dkim-signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    What is left to do about a signature.
+
+    @ivar keys: At least one: those of its selector that are made for it.
+    """
+
+    signature: Signature
+    keys: tuple[PublicKey, ...]
+
+
+def signaturesOf(header: bytes, now: float) -> tuple[Signature | DKIMResult, ...]:
+    """
+    The signatures of a message, from the top, at most L{MOST_SIGNATURES}.
+
+    What is malformed is a result already, if it can be told whose it is, and
+    else passed over.
+
+    @param header: Through the CRLF of the last field.
+    @param now: When the message was received, in Unix seconds.
+    """
+    found = []
+    for place, field in zip(range(MOST_SIGNATURES), _fields(header), strict=False):
+        try:
+            found.append(readSignature(field, place, now))
+        except UnreadableSignature:
+            continue
+    return tuple(found)
+
+
+def findKeys(
+    signatures: Sequence[Signature | DKIMResult],
+) -> Inquiry[tuple[Check | DKIMResult, ...]]:
+    """
+    Ask for the keys of all signatures at once.  What is a result already
+    keeps its place.
+    """
+    wanted = [each.keyName for each in signatures if isinstance(each, Signature)]
+    names = tuple(dict.fromkeys(wanted))
+    answers: dict[str, Answer] = {}
+    if names:
+        found = yield tuple(Question(name, Kind.TXT) for name in names)
+        answers.update(zip(names, found, strict=True))
+    return tuple(
+        _withKeys(each, answers[each.keyName]) if isinstance(each, Signature) else each
+        for each in signatures
+    )
+
+
+def verify(
+    header: bytes, body: Iterable[bytes], checks: Iterable[Check | DKIMResult]
+) -> tuple[DKIMResult, ...]:
+    """
+    Do what is left to do; the results are in the order of C{checks}.
+
+    @param header: What L{signaturesOf} was given.
+    @param body: What is behind the empty line, in chunks of any size.  Gone
+        through once, or not at all if there is nothing to do.
+    """
+    checks = tuple(checks)
+    signatures = [each.signature for each in checks if isinstance(each, Check)]
+    if not signatures:
+        return tuple(each for each in checks if isinstance(each, DKIMResult))
+    hashes = hashBody(body, {each.body for each in signatures})
+    fields = {how: fieldsOf(header, how) for how in {each.how for each in signatures}}
+    return tuple(
+        _verified(each, hashes, fields[each.signature.how])
+        if isinstance(each, Check)
+        else each
+        for each in checks
+    )
+
+
+def _fields(header: bytes) -> Iterator[bytes]:
+    """
+    DKIM-Signature fields, each without its CRLF.
+    """
+    lowered = header.lower()
+    start = 0 if lowered.startswith(_NAME) else _next(lowered, 0)
+    while start >= 0:
+        end = header.find(CRLF, start)
+        while end >= 0 and header[end + 2 : end + 3] in (b" ", b"\t"):
+            end = header.find(CRLF, end + 2)
+        field = header[start:end] if end >= 0 else header[start:]
+        if field[len(_NAME) :].lstrip(FWS).startswith(b":"):
+            yield field
+        start = _next(lowered, end) if end >= 0 else -1
+
+
+def _next(lowered: bytes, start: int) -> int:
+    found = lowered.find(CRLF + _NAME, start)
+    return found + len(CRLF) if found >= 0 else -1
+
+
+def _withKeys(signature: Signature, answer: Answer) -> Check | DKIMResult:
+    """
+    RFC 6376 6.1.2.
+    """
+    if answer.failed:
+        return signature.result(AuthResult.TEMPERROR, "the key could not be looked up")
+    keys = []
+    troubles = []
+    for text in answer.texts[:MOST_RECORDS]:
+        try:
+            keys.append(_keyFor(signature, text))
+        except UnusableKey as trouble:
+            troubles.append(trouble)
+    if keys:
+        return Check(signature, tuple(keys))
+    if troubles:
+        return signature.result(troubles[0].status, troubles[0].problem)
+    return signature.result(AuthResult.PERMERROR, "there is no key record")
+
+
+def _keyFor(signature: Signature, text: bytes) -> PublicKey:
+    key = readKey(text)
+    if key.algorithm is not signature.algorithm:
+        raise UnusableKey("the key is for another algorithm")
+    # RFC 6376 3.6.1: t=s.
+    if key.isStrict and signature.identityDomain != signature.domain:
+        raise UnusableKey("the key is not for subdomains")
+    return key
+
+
+def _verified(
+    check: Check, hashes: Mapping[Extent, BodyHash], fields: Fields
+) -> DKIMResult:
+    """
+    RFC 6376 6.1.3.
+    """
+    signature = check.signature
+    body = hashes[signature.body]
+    digest = _headerHash(signature, fields)
+    key = next(
+        (each for each in check.keys if each.accepts(signature.proof, digest)), None
+    )
+    status, problem = AuthResult.FAIL, ""
+    if not body.digest:
+        problem = "the body is shorter than l="
+    elif body.digest != signature.bodyHash:
+        problem = "the body was changed"
+    elif key is None:
+        problem = "the signature is not that of the header"
+    elif body.uncovered:
+        # Reading of RFC 6376 8.2: anything may stand behind, and hide what was
+        # signed; so it counts for nothing, though nobody made a mistake.
+        status, problem = AuthResult.POLICY, "l= leaves a part of the body unsigned"
+    else:
+        status = AuthResult.PASS
+    used = key or check.keys[0]
+    return signature.result(status, problem, used.size, used.testing)
+
+
+def _headerHash(signature: Signature, fields: Fields) -> bytes:
+    """
+    RFC 6376 3.7, 5.4.2: of several with one name the last comes first; and
+    what isn't there was signed as such.
+    """
+    left: dict[bytes, list[bytes]] = {}
+    chosen = []
+    for name in signature.names:
+        if name not in left:
+            left[name] = list(fields.get(name, ()))
+            if name == _NAME:
+                # Others may be signed, itself can't be (RFC 6376 3.5).
+                del left[name][signature.place : signature.place + 1]
+        if left[name]:
+            chosen.append(left[name].pop())
+    # Itself comes last, without its CRLF.
+    chosen.append(canonicalField(signature.field, signature.how))
+    return sha256(CRLF.join(chosen)).digest()

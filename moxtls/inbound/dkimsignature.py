@@ -1,0 +1,285 @@
+# -*- test-case-name: tests.inbound.test_dkimsignature -*-
+"""
+DKIM-Signature fields (RFC 6376 3.5).  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.domain import Domain, InvalidDomain
+from moxtls.inbound.dkimbody import Extent
+from moxtls.inbound.dkimcanonical import Canonicalization
+from moxtls.inbound.dkimtags import TagList, decoded, listed, readTags, withoutSpace
+from moxtls.reporting.signing import Algorithm
+
+#: Names in C{h=}.  Mail has some twenty; each is looked up once.
+MOST_FIELDS = 500
+#: Octets of C{i=} as it is written.  It is no address, but looks like one,
+#: with up to three characters for each.
+LONGEST_IDENTITY = 3 * 320
+#: RFC 1035 2.3.4, without the final dot.
+LONGEST_NAME = 253
+#: By how many seconds clocks of signers may differ from ours (RFC 6376 3.5).
+DRIFT = 300
+#: Seconds.  The time of signing is of no use but to see that somebody made it
+#: up; a clock in another time zone does no harm.
+MOST_AHEAD = 24 * 3600
+
+_REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+_HISTORIC = "rsa-sha1"
+_PROOF = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+# RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
+_ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
+# RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
+# but selectors have; the DNS doesn't mind.
+_SELECTOR = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+# RFC 5322 3.6.8: ftext.
+_FIELD = re.compile(r"[!-9;-~]+\Z")
+_TIME = re.compile(r"[0-9]{1,12}\Z")
+_LIMIT = re.compile(r"[0-9]{1,76}\Z")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
+_HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
+
+
+class UnreadableSignature(ValueError):
+    """
+    It can't be told whose signature it is.
+    """
+
+
+class _Unacceptable(Exception):
+    """
+    The signature is of no use, whatever the message.
+    """
+
+    def __init__(self, problem: str, status: AuthResult = AuthResult.PERMERROR) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """
+    One that may be good, as far as can be told from itself.
+
+    @ivar place: How many DKIM-Signature fields are above it.
+    @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
+    @ivar how: How the header is made canonical.
+    @ivar body: What of the body it covers.
+    @ivar names: C{h=}, in lower case.
+    @ivar bodyHash: C{bh=}.
+    @ivar proof: C{b=}.
+    @ivar field: The whole field without the value of C{b=} (RFC 6376 3.7), and
+        without its CRLF.
+    @ivar start: As in L{DKIMResult.signature}.
+    """
+
+    place: int
+    domain: Domain
+    selector: str
+    identity: str
+    identityDomain: Domain
+    algorithm: Algorithm
+    how: Canonicalization
+    body: Extent
+    names: tuple[bytes, ...]
+    bodyHash: bytes
+    proof: bytes
+    field: bytes
+    start: str
+
+    @property
+    def keyName(self) -> str:
+        """
+        RFC 6376 3.6.2.1.
+        """
+        return f"{self.selector}._domainkey.{self.domain}"
+
+    def result(
+        self,
+        status: AuthResult,
+        problem: str = "",
+        keySize: int = 0,
+        testing: bool = False,
+    ) -> DKIMResult:
+        return DKIMResult(
+            self.domain,
+            self.selector,
+            status,
+            problem,
+            self.identity,
+            self.algorithm,
+            self.start,
+            keySize,
+            testing,
+        )
+
+
+def readSignature(field: bytes, place: int, now: float) -> Signature | DKIMResult:
+    """
+    @param field: A DKIM-Signature field, without its CRLF.
+    @param now: When the message was received, in Unix seconds.
+
+    @return: What there is to check, or why that would be in vain.
+
+    @raise UnreadableSignature: It can't be told whose it is.
+    """
+    name, _, value = field.partition(b":")
+    tags = readTags(value)
+    domain = _domain(tags.get("d"))
+    selector = _selector(tags.get("s"), domain)
+    try:
+        _checkForm(tags)
+        _checkTime(tags, now)
+        identity, identityDomain = _identity(tags, domain)
+        how, bodyHow = _canonicalizations(tags)
+        return Signature(
+            place,
+            domain,
+            selector,
+            identity,
+            identityDomain,
+            _algorithm(tags),
+            how,
+            Extent(bodyHow, _limit(tags)),
+            _names(tags),
+            _data(tags, "bh"),
+            _data(tags, "b"),
+            b"%b:%b" % (name, _PROOF.sub(rb"\1", value, count=1)),
+            _start(tags),
+        )
+    except _Unacceptable as reason:
+        stated = tags.get("a").lower()
+        return DKIMResult(
+            domain,
+            selector,
+            reason.status,
+            reason.problem,
+            algorithm=stated if _ALGORITHM.match(stated) else "",
+            signature=_start(tags),
+        )
+
+
+def _domain(text: str) -> Domain:
+    """
+    U-labels may be there where the header is in UTF-8 (RFC 8616 5).
+    """
+    try:
+        return Domain.parse(text)
+    except InvalidDomain:
+        raise UnreadableSignature("d= is not a domain") from None
+
+
+def _selector(text: str, domain: Domain) -> str:
+    selector = text.lower()
+    if not selector.isascii():
+        try:
+            selector = Domain.parse(text).ascii
+        except InvalidDomain:
+            selector = ""
+    longest = LONGEST_NAME - len(f"._domainkey.{domain}")
+    if len(selector) > longest or not _SELECTOR.match(selector):
+        raise UnreadableSignature("s= is not a selector")
+    return selector
+
+
+def _demand(
+    isGood: object, problem: str, status: AuthResult = AuthResult.PERMERROR
+) -> None:
+    if not isGood:
+        raise _Unacceptable(problem, status)
+
+
+def _checkForm(tags: TagList) -> None:
+    """
+    RFC 6376 6.1.1: "meticulously".
+    """
+    _demand(not tags.problem, tags.problem)
+    for name in _REQUIRED:
+        _demand(tags.get(name), f"{name}= is missing")
+    _demand(tags.get("v") == "1", "v= is not 1")
+    # RFC 6376 3.5: sub-domain 1*("." sub-domain): mail isn't signed by "com".
+    domain = tags.get("d")
+    _demand("." in domain and domain[-1] != ".", "d= is not a domain for mail")
+    _demand("dns/txt" in listed(tags.get("q", "dns/txt")), "q= is not dns/txt")
+
+
+def _checkTime(tags: TagList, now: float) -> None:
+    times = {}
+    for name in ("t", "x"):
+        text = tags.get(name, "0")
+        _demand(_TIME.match(text), f"{name}= is not a time")
+        times[name] = int(text)
+    ahead = times["t"] - now
+    _demand(ahead <= MOST_AHEAD, "signed in the future", AuthResult.POLICY)
+    if "x" in tags.values:
+        _demand(times["x"] > times["t"], "x= is not after t=")
+        _demand(times["x"] + DRIFT >= now, "the signature expired", AuthResult.POLICY)
+
+
+def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
+    """
+    RFC 6376 2.11, 3.5.
+    """
+    if "i" not in tags.values:
+        return f"@{domain}", domain
+    identity = withoutSpace(tags.get("i"))
+    _demand(len(identity) <= LONGEST_IDENTITY, "i= is too long")
+    octets = identity.encode("utf-8")
+    plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
+    _, at, part = plain.decode("utf-8", "replace").rpartition("@")
+    try:
+        _demand(at, "i= has no @")
+        below = Domain.parse(part)
+    except InvalidDomain:
+        raise _Unacceptable("i= has no domain") from None
+    _demand(below.isUnder(domain), "i= is not in the domain of d=")
+    return identity, below
+
+
+def _algorithm(tags: TagList) -> Algorithm:
+    stated = tags.get("a").lower()
+    # RFC 8301 3.1: permanently failed.
+    _demand(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
+    _demand(stated in set(Algorithm), "a= is not an algorithm that is known")
+    return Algorithm(stated)
+
+
+def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
+    stated = tags.get("c", "simple/simple").lower()
+    header, slash, body = stated.partition("/")
+    pair = (header, body if slash else "simple")
+    known = set(Canonicalization)
+    _demand(known.issuperset(pair), "c= is not a canonicalization that is known")
+    return Canonicalization(pair[0]), Canonicalization(pair[1])
+
+
+def _limit(tags: TagList) -> int | None:
+    if "l" not in tags.values:
+        return None
+    _demand(_LIMIT.match(tags.get("l")), "l= is not a number")
+    return int(tags.get("l"))
+
+
+def _names(tags: TagList) -> tuple[bytes, ...]:
+    names = listed(tags.get("h"), MOST_FIELDS)
+    _demand(len(names) <= MOST_FIELDS, "h= is too long")
+    _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
+    _demand("from" in names, "From is not signed")
+    return tuple(each.encode("ascii") for each in names)
+
+
+def _data(tags: TagList, name: str) -> bytes:
+    try:
+        return decoded(tags.get(name))
+    except ValueError:
+        raise _Unacceptable(f"{name}= is not base64") from None
+
+
+def _start(tags: TagList) -> str:
+    proof = withoutSpace(tags.get("b"))
+    return proof[:8] if _BASE64.match(proof) else ""
