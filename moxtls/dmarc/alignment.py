@@ -1,0 +1,160 @@
+# -*- test-case-name: tests.dmarc.test_alignment -*-
+"""
+Which of the domains that speak for a message are those of its author
+(RFC 9989 4.4, 4.10.2).  No I/O.
+
+Each has a tree walk of its own, all side by side.  None is made where its end
+can't matter: an organizational domain is the domain itself or above it, so what
+isn't under the author's has another one.  So ten signatures of ten strangers
+cost no question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moxtls.authentication import Authentication, AuthResult
+from moxtls.dmarc.discovery import organizationalDomain
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import Alignment, Discovery
+from moxtls.dns.abreast import abreast
+from moxtls.dns.inquiry import Inquiry
+from moxtls.domain import Domain, InvalidDomain
+
+#: Distinct domains that are looked into, those that pass first: far more than
+#: sign any message, and few enough that nobody makes us ask for long.
+MOST_WALKS = 20
+
+#: The organizational domains that are known; C{None}: couldn't be looked up.
+Organizations = dict[Domain, Domain | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """
+    Which identifiers are in the author's name, whatever came of checking them.
+
+    @ivar dkim: For each of C{Authentication.dkim}, whether it is aligned.
+    @ivar spf: Whether what C{Authentication.spf} is about is aligned.
+    @ivar signers: The organizational domain of each of
+        C{Authentication.dkim}; where it can't be the author's, or isn't known,
+        the signer itself.
+    @ivar temporary: A look-up failed on which it depends whether something
+        that passes, or may have passed, is aligned.
+    """
+
+    dkim: tuple[bool, ...] = ()
+    spf: bool = False
+    signers: tuple[Domain, ...] = ()
+    temporary: bool = False
+
+
+def align(
+    discovery: Discovery,
+    authentication: Authentication,
+    suffixes: Suffixes | None = None,
+) -> Inquiry[Aligned]:
+    """
+    @param suffixes: As C{discovery} was made with.
+    """
+    known = yield from _organizations(discovery, authentication, suffixes)
+    return _judged(discovery, authentication, known)
+
+
+def spfDomain(authentication: Authentication) -> Domain | None:
+    """
+    What SPF may be a witness for: the domain of MAIL FROM, or of HELO if that
+    was empty (RFC 9989 3.2.4, 4.4.2); C{None} if that is no domain.
+    """
+    try:
+        return Domain.parse(authentication.spf.domain)
+    except InvalidDomain:
+        return None
+
+
+def _organizations(
+    discovery: Discovery, authentication: Authentication, suffixes: Suffixes | None
+) -> Inquiry[Organizations]:
+    if discovery.record is None or discovery.temporary:
+        return {}
+    domains = _toLookUp(discovery, authentication)
+    found = yield from abreast([organizationalDomain(d, suffixes) for d in domains])
+    return dict(zip(domains, found, strict=True))
+
+
+def _toLookUp(discovery: Discovery, authentication: Authentication) -> Sequence[Domain]:
+    signed = sorted(authentication.dkim, key=lambda each: not _maySpeak(each.status))
+    domains = [each.domain for each in signed]
+    sender = spfDomain(authentication)
+    record = discovery.record
+    strict = record is not None and record.aspf is Alignment.STRICT
+    if sender is not None and _maySpeak(authentication.spf.status) and not strict:
+        domains.insert(0, sender)
+    distinct = dict.fromkeys(domains)
+    wanted = [d for d in distinct if _isOpen(d, discovery)]
+    return wanted[:MOST_WALKS]
+
+
+def _isOpen(domain: Domain, discovery: Discovery) -> bool:
+    isBelow = domain.isUnder(discovery.organizational)
+    return isBelow and domain != discovery.author
+
+
+def _judged(
+    discovery: Discovery, authentication: Authentication, known: Organizations
+) -> Aligned:
+    record = discovery.record
+    signers = tuple(_signer(d.domain, discovery, known) for d in authentication.dkim)
+    if record is None:
+        return Aligned((False,) * len(signers), False, signers)
+    dkim = [
+        _isAligned(each.domain, record.adkim, discovery, known)
+        for each in authentication.dkim
+    ]
+    sender = spfDomain(authentication)
+    spf = sender is not None and _isAligned(sender, record.aspf, discovery, known)
+    undecided = [
+        each.status
+        for each, aligned in zip(authentication.dkim, dkim, strict=True)
+        if aligned is None
+    ]
+    if spf is None:
+        undecided.append(authentication.spf.status)
+    temporary = any(map(_maySpeak, undecided))
+    return Aligned(tuple(map(bool, dkim)), bool(spf), signers, temporary)
+
+
+def _isAligned(
+    domain: Domain, mode: Alignment, discovery: Discovery, known: Organizations
+) -> bool | None:
+    """
+    C{None} if it can't be known.
+    """
+    # RFC 9989 4.10.2: the same domain is aligned, whatever its organization.
+    if domain == discovery.author or mode is Alignment.STRICT:
+        return domain == discovery.author
+    if discovery.temporary:
+        # The organization may be any above the author; they meet somewhere,
+        # or they don't.
+        return None if _top(domain) == _top(discovery.author) else False
+    if not domain.isUnder(discovery.organizational) or domain not in known:
+        return False
+    organizational = known[domain]
+    if organizational is None:
+        return None
+    return organizational == discovery.organizational
+
+
+def _signer(domain: Domain, discovery: Discovery, known: Organizations) -> Domain:
+    if domain == discovery.author:
+        return discovery.organizational
+    return known.get(domain) or domain
+
+
+def _top(domain: Domain) -> str:
+    return domain.ascii.rpartition(".")[2]
+
+
+def _maySpeak(status: AuthResult) -> bool:
+    return status in (AuthResult.PASS, AuthResult.TEMPERROR)

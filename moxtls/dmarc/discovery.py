@@ -1,0 +1,316 @@
+# -*- test-case-name: tests.dmarc.test_discovery -*-
+"""
+Which DMARC record applies to an author domain, and which domain is the
+organization's (RFC 9989 4.10; RFC 7489 3.2, 6.6.3 with a public suffix list).
+No I/O.
+
+All names of a tree walk are asked at once, in place of one after the other:
+there are eight at most, mostly three, of which those at the top are in every
+cache; so a walk takes as long as its slowest answer.  Most of them would be
+asked anyway, as who signs with a subdomain is aligned only if the walk goes to
+its end.  What is behind the name where RFC 9989 4.10 has the walk stop is
+thrown away unread, so that it decides nothing, also if it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moxtls.dmarc.record import (
+    RecordTrouble,
+    findTags,
+    interpret,
+    psdOf,
+    recordName,
+)
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import (
+    PSD,
+    Discovery,
+    DMARCRecord,
+    Method,
+    Policy,
+    Step,
+)
+from moxtls.dns.answers import Answer, Found, Kind
+from moxtls.dns.inquiry import Answers, Inquiry, Question, Questions
+from moxtls.domain import LONGEST_NAME, Domain
+
+#: RFC 9989 4.10 step 4: where the walk goes on from a long name.
+LABELS_AFTER_JUMP = 7
+#: For people; records have room for more than they read.
+LONGEST_FINDING = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """
+    What was seen at one name.
+
+    @ivar record: As if it applied: C{None} if the look-up failed.
+    @ivar psd: Also of a record that can't be used.
+    """
+
+    domain: Domain
+    record: DMARCRecord | RecordTrouble | None
+    psd: PSD
+    step: Step
+
+    @property
+    def counts(self) -> bool:
+        """
+        Whether there is just one record, of use or not (RFC 9989 4.10 step 2).
+        """
+        return self.record is RecordTrouble.UNUSABLE or isinstance(
+            self.record, DMARCRecord
+        )
+
+
+Sights = tuple[Sight, ...]
+
+
+# --- both ways -------------------------------------------------------------------
+
+
+def discover(author: Domain, suffixes: Suffixes | None = None) -> Inquiry[Discovery]:
+    """
+    @param suffixes: Makes it what RFC 7489 has.
+    """
+    if suffixes is not None:
+        return (yield from _discoverByList(author, suffixes))
+    names = walk(author)
+    answers = yield questionsAt(names)
+    sights = sightsOf(names, answers)
+    found = _discovered(author, sights)
+    own = answers[:1] if len(answers) == len(names) else ()
+    if _needsExistence(found, own):
+        return (yield from _withExistence(found))
+    return found
+
+
+def organizationalDomain(
+    domain: Domain, suffixes: Suffixes | None = None
+) -> Inquiry[Domain | None]:
+    """
+    @return: C{None} if it couldn't be looked up.
+    """
+    if suffixes is not None:
+        return suffixes.organizational(domain)
+    names = walk(domain)
+    answers = yield questionsAt(names)
+    return organizationalIn(domain, sightsOf(names, answers))
+
+
+def requested(discovery: Discovery) -> Policy:
+    """
+    What is asked for, for mail of the author that fails (RFC 9989 4.10.1;
+    RFC 7489 6.3, which has no C{np}).
+    """
+    record = discovery.record
+    if record is None:
+        return Policy.NONE
+    if discovery.policyDomain == discovery.author:
+        return record.p
+    subdomains = record.sp or record.p
+    if discovery.exists or discovery.method is Method.PSL:
+        return subdomains
+    return record.np or subdomains
+
+
+# --- the walk ---------------------------------------------------------------------
+
+
+def walk(start: Domain) -> tuple[Domain, ...]:
+    """
+    The names of a tree walk, from the longest to the shortest: at most eight
+    (RFC 9989 4.10).
+    """
+    labels = start.ascii.split(".")
+    first = min(len(labels) - 1, LABELS_AFTER_JUMP)
+    rest = (_shortened(start, count) for count in range(first, 0, -1))
+    return (start, *rest)
+
+
+def questionsAt(names: Sequence[Domain]) -> Questions:
+    """
+    What is asked at the names of a walk.  At a name that becomes too long by
+    what is put in front of it there can be nothing; only the first can.
+    """
+    every = (recordName(name) for name in names)
+    return tuple(Question(name, Kind.TXT) for name in every if _fits(name))
+
+
+def sightsOf(names: Sequence[Domain], answers: Answers) -> Sights:
+    """
+    What was found up to where the walk stops.
+
+    @param answers: To L{questionsAt} of C{names}.
+    """
+    sights: list[Sight] = []
+    asked = names[len(names) - len(answers) :]
+    for name, answer in zip(asked, answers, strict=True):
+        sights.append(_sight(name, answer))
+        if sights[-1].psd is not PSD.UNKNOWN:
+            break
+    return tuple(sights)
+
+
+def organizationalIn(start: Domain, sights: Sights) -> Domain | None:
+    """
+    RFC 9989 4.10.2.
+
+    @return: C{None} if a look-up failed on which it depends.
+    """
+    if any(sight.record is None for sight in sights):
+        return None
+    return _organizational(start, sights)
+
+
+def _organizational(start: Domain, sights: Sights) -> Domain:
+    counting = [sight for sight in sights if sight.counts]
+    for sight in counting:
+        if sight.psd is PSD.NO:
+            return sight.domain
+        if sight.psd is PSD.YES and sight.domain != start:
+            # Of the name that the walk began with, not of the one before,
+            # which it may have jumped to.
+            return _shortened(start, sight.domain.ascii.count(".") + 2)
+    return counting[-1].domain if counting else start
+
+
+def _discovered(author: Domain, sights: Sights) -> Discovery:
+    organizational = _organizational(author, sights)
+    found = Discovery(
+        author,
+        organizational,
+        Method.TREE_WALK,
+        steps=tuple(sight.step for sight in sights),
+    )
+    # RFC 9989 4.10.1: author, organization, public suffix.
+    last = [sight.domain for sight in sights if sight.psd is PSD.YES]
+    wanted = dict.fromkeys((author, organizational, *last))
+    byName = {sight.domain: sight for sight in sights}
+    places = [byName[name] for name in wanted if name in byName]
+    return _troubled(_applied(found, places), sights)
+
+
+def _applied(found: Discovery, places: Sequence[Sight]) -> Discovery:
+    """
+    @param places: Where the record may be, the best first.
+    """
+    for sight in places:
+        if isinstance(sight.record, DMARCRecord):
+            return replace(found, policyDomain=sight.domain, record=sight.record)
+        if sight.record is RecordTrouble.UNUSABLE:
+            problem = f"{sight.step.name}: {sight.record}"
+            return replace(found, unusable=True, problem=problem)
+    several = (s for s in places if s.record is RecordTrouble.SEVERAL)
+    problem = "; ".join(f"{s.step.name}: {s.record}" for s in several)
+    return replace(found, problem=problem)
+
+
+def _troubled(found: Discovery, sights: Sequence[Sight]) -> Discovery:
+    failed = [sight.step for sight in sights if sight.record is None]
+    if not failed:
+        return found
+    problem = "; ".join(f"{step.name}: {step.found}" for step in failed)
+    return replace(found, temporary=True, problem=problem[:LONGEST_FINDING])
+
+
+# --- whether the author domain exists -----------------------------------------------
+
+
+def _needsExistence(found: Discovery, own: Answers) -> bool:
+    """
+    Whether what is asked for depends on it, and isn't known from the answer
+    for the author domain's own record: a name that has another below it
+    exists (RFC 8020 2).
+    """
+    if found.record is None or found.temporary:
+        return False
+    missing = all(answer.found is Found.NO_NAME for answer in own)
+    return missing and requested(found) != requested(replace(found, exists=False))
+
+
+def _withExistence(found: Discovery) -> Inquiry[Discovery]:
+    """
+    RFC 9989 3.2.13.  Any one answer would do; since there are servers that
+    deny names which have other types of record, three have to agree.
+    """
+    kinds = (Kind.A, Kind.AAAA, Kind.MX)
+    answers = yield tuple(Question(found.author.ascii, kind) for kind in kinds)
+    # With a chain, it is the target that isn't there.
+    there = [
+        answer
+        for answer in answers
+        if answer.chain or answer.found not in (Found.NO_NAME, Found.FAILED)
+    ]
+    failed = next((answer for answer in answers if answer.failed), None)
+    if there or failed is None:
+        said = "exists" if there else "doesn't exist"
+        step = Step(found.author.ascii, said)
+        found = replace(found, exists=bool(there))
+    else:
+        step = Step(found.author.ascii, _failure(failed))
+        problem = f"{step.name}: {step.found}"
+        found = replace(found, temporary=True, problem=problem)
+    return replace(found, steps=(*found.steps, step))
+
+
+# --- by the public suffix list ---------------------------------------------------
+
+
+def _discoverByList(author: Domain, suffixes: Suffixes) -> Inquiry[Discovery]:
+    organizational = suffixes.organizational(author)
+    names = tuple(dict.fromkeys((author, organizational)))
+    answers = yield questionsAt(names)
+    asked = names[len(names) - len(answers) :]
+    sights = [_sight(*each) for each in zip(asked, answers, strict=True)]
+    # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
+    if sights and sights[0].record is not RecordTrouble.NONE:
+        sights = sights[:1]
+    steps = tuple(sight.step for sight in sights)
+    found = Discovery(author, organizational, Method.PSL, steps=steps)
+    return _troubled(_applied(found, sights), sights)
+
+
+# --- one name ------------------------------------------------------------------------
+
+
+def _sight(domain: Domain, answer: Answer) -> Sight:
+    name = recordName(domain)
+    if answer.failed:
+        return Sight(domain, None, PSD.UNKNOWN, Step(name, _failure(answer)))
+    tags = findTags(answer.texts)
+    step = Step(name, _shown(answer.texts))
+    if isinstance(tags, RecordTrouble):
+        return Sight(domain, tags, PSD.UNKNOWN, step)
+    return Sight(domain, interpret(tags), psdOf(tags), step)
+
+
+def _failure(answer: Answer) -> str:
+    return printable(f"could not be looked up: {answer.reason}")
+
+
+def _shown(texts: Sequence[bytes]) -> str:
+    shown = " | ".join(
+        text[:LONGEST_FINDING].decode("ascii", "backslashreplace") for text in texts[:9]
+    )
+    return printable(shown) or "nothing"
+
+
+def printable(text: str) -> str:
+    """
+    A stranger's words, as they may be shown: one line, and not long.
+    """
+    shown = "".join(each if " " <= each <= "~" else "?" for each in text)
+    return shown[:LONGEST_FINDING]
+
+
+def _shortened(domain: Domain, count: int) -> Domain:
+    return Domain(".".join(domain.ascii.split(".")[-count:]))
+
+
+def _fits(name: str) -> bool:
+    return len(name) <= LONGEST_NAME

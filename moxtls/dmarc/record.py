@@ -1,0 +1,211 @@
+# -*- test-case-name: tests.dmarc.test_record -*-
+"""
+The TXT record that says what a domain wants done (RFC 9989 4.7, 4.8; what
+RFC 7489 6.3 has beyond it).  No I/O.
+
+What is broken in a record gives way to its default, where there is one:
+nothing that is published raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+from moxtls.dmarc.values import PSD, Alignment, DMARCRecord, Policy, ReportURI
+from moxtls.domain import Domain
+
+#: More than anybody has a use for; keeps what is compared and stored small.
+MOST_URIS = 100
+#: RFC 7489 6.3: C{ri} is a 32-bit unsigned integer.
+LONGEST_INTERVAL = 2**32 - 1
+#: Beyond what any report has, and within what every store can keep.
+LARGEST_LIMIT = 2**62
+
+# RFC 9989 4.8:
+#   equals        = *WSP "=" *WSP
+#   dmarc-sep     = *WSP ";" *WSP
+#   dmarc-version = "v" equals %s"DMARC1" ; case sensitive
+# Only the value is case-sensitive, as RFC 5234 2.3 has it for "v".
+_VERSION = re.compile(r"[Vv][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
+# RFC 3986 3, 2.1, without the "," and "!" that have to be encoded; a URI in
+# U-labels is no URI, but plain what is meant.
+_URI = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:(?:%[0-9A-Fa-f]{2}|[^\x00-\x20!,;%\x7f\ud800-\udfff])+\Z"
+)
+# RFC 9989 4.8: obs-dmarc-report-size = "!" 1*DIGIT [ "k" / "m" / "g" / "t" ]
+# The spaces are what some publish.
+_SIZE = re.compile(r"[ \t]*([0-9]+)[ \t]*([kmgtKMGT]?)\Z")
+_DIGITS = re.compile(r"[0-9]{1,10}\Z")
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_WSP = " \t"
+_OPTIONS = ("0", "1", "d", "s")
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class RecordTrouble(StrEnum):
+    """
+    Why DMARC doesn't apply.
+
+    C{UNUSABLE}: there is one record, but what it asks for can't be
+    understood, and nobody is to be told (RFC 9989 4.10.1).
+    """
+
+    NONE = "no DMARC record"
+    SEVERAL = "more than one DMARC record"
+    UNUSABLE = "DMARC record without a valid policy"
+
+
+def recordName(domain: Domain) -> str:
+    """
+    Where the record about C{domain} is.
+    """
+    return f"_dmarc.{domain}"
+
+
+def findRecord(texts: Sequence[bytes]) -> DMARCRecord | RecordTrouble:
+    """
+    @param texts: All TXT records at L{recordName}.
+    """
+    tags = findTags(texts)
+    return tags if isinstance(tags, RecordTrouble) else interpret(tags)
+
+
+def parseRecord(text: bytes) -> DMARCRecord | RecordTrouble:
+    """
+    @return: C{RecordTrouble.NONE} for what is no DMARC record.
+    """
+    return findRecord([text])
+
+
+def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | RecordTrouble:
+    """
+    The tags of the one record that is among C{texts}, or that there is none,
+    or more (RFC 9989 4.10 step 2).
+    """
+    found = [tags for text in texts if (tags := tagsOf(text)) is not None]
+    if not found:
+        return RecordTrouble.NONE
+    return found[0] if len(found) == 1 else RecordTrouble.SEVERAL
+
+
+def tagsOf(text: bytes) -> Mapping[str, str] | None:
+    """
+    The tags of a record behind its version, by their names in lower case;
+    C{None} if it doesn't begin with that version.
+
+    Reading of RFC 9989 4.8: of tags with the same name, the first counts.
+    RFC 6376 3.2, which the format is borrowed from, has no record then; but
+    here errors behind the version cost no more than what they are in.
+    """
+    decoded = text.decode("utf-8", "surrogateescape")
+    version = _VERSION.match(decoded)
+    if version is None:
+        return None
+    tags: dict[str, str] = {}
+    for field in decoded[version.end() :].split(";"):
+        name, equals, value = field.partition("=")
+        if equals:
+            tags.setdefault(name.strip(_WSP).lower(), value.strip(_WSP))
+    return tags
+
+
+def interpret(tags: Mapping[str, str]) -> DMARCRecord | RecordTrouble:
+    """
+    What tags ask for, at a name where policies are (RFC 9989 4.10.1).
+
+    Reading of RFC 9989 4.7: a record without C{p} is one with C{p=none}, also
+    if nobody is to be told; 4.10.1 has no DMARC then, but points the same way
+    for all that is done to mail.
+    """
+    rua = urisOf(tags.get("rua", ""))
+    policies = {name: _policy(tags[name]) for name in ("p", "sp", "np") if name in tags}
+    if None in policies.values():
+        if not rua:
+            return RecordTrouble.UNUSABLE
+        policies = {}
+    ruf = urisOf(tags.get("ruf", ""))
+    return DMARCRecord(
+        p=policies.get("p") or Policy.NONE,
+        sp=policies.get("sp"),
+        np=policies.get("np"),
+        adkim=_word(tags, "adkim", Alignment.RELAXED),
+        aspf=_word(tags, "aspf", Alignment.RELAXED),
+        psd=psdOf(tags),
+        testing=tags.get("t", "").lower() == "y",
+        rua=rua,
+        ruf=ruf,
+        # RFC 9989 4.7: ignored without ruf.
+        fo=_failureOptions(tags.get("fo", "")) if ruf else ("0",),
+        percent=_number(tags.get("pct", ""), 100, 100),
+        interval=_number(tags.get("ri", ""), LONGEST_INTERVAL, 86400),
+    )
+
+
+def psdOf(tags: Mapping[str, str]) -> PSD:
+    """
+    Whether the domain says it is a public suffix: heeded also in a record
+    that can't be used (RFC 9989 4.10 knows no other test than the version).
+    """
+    return _word(tags, "psd", PSD.UNKNOWN)
+
+
+def urisOf(value: str) -> tuple[ReportURI, ...]:
+    """
+    The URIs of a C{rua} or C{ruf} tag that are some, in order.
+    """
+    parts = value.split(",")[:MOST_URIS]
+    uris = (_uri(part.strip(_WSP)) for part in parts)
+    return tuple(uri for uri in uris if uri is not None)
+
+
+def _uri(text: str) -> ReportURI | None:
+    uri, mark, size = text.partition("!")
+    uri = uri.rstrip(_WSP)
+    matched = _SIZE.match(size)
+    # A URI with a broken size is passed over as a whole: its owner meant a
+    # limit, and we don't know which.
+    if not _URI.match(uri) or not uri.isprintable() or (mark and not matched):
+        return None
+    return ReportURI(uri, _limit(matched) if matched else 0)
+
+
+def _limit(matched: re.Match[str]) -> int:
+    # Python refuses to convert thousands of digits.
+    digits = matched[1].lstrip("0")
+    if len(digits) > 18:
+        return LARGEST_LIMIT
+    return min(int(digits or "0") << _UNITS[matched[2].lower()], LARGEST_LIMIT)
+
+
+def _policy(value: str) -> Policy | None:
+    try:
+        return Policy(value.lower())
+    except ValueError:
+        return None
+
+
+def _word(tags: Mapping[str, str], name: str, default: E) -> E:
+    try:
+        return type(default)(tags.get(name, "").lower())
+    except ValueError:
+        return default
+
+
+def _failureOptions(value: str) -> tuple[str, ...]:
+    """
+    Reading of RFC 9989 4.7: C{0} and C{1} exclude each other, but RFC 7489
+    allowed them together, and C{1} means both.
+    """
+    options = [option.strip(_WSP).lower() for option in value.split(":")]
+    if any(option not in _OPTIONS for option in options):
+        return ("0",)
+    return tuple(dict.fromkeys(options))
+
+
+def _number(value: str, most: int, default: int) -> int:
+    number = int(value) if _DIGITS.match(value) else most + 1
+    return number if number <= most else default

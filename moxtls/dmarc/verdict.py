@@ -1,0 +1,373 @@
+# -*- test-case-name: tests.dmarc.test_verdict -*-
+"""
+What DMARC makes of a message (RFC 9989 5.3, 5.4, 7.4, 11.5).  No I/O.
+
+Reading of RFC 9989 7.4: a message isn't refused for C{p=reject} alone, and
+without other knowledge it is quarantined.  The knowledge we have is what else
+came with it.  Mail that went through a list or a forwarder has traces of it:
+the fields of a list, or the author's signature, now broken; and somebody who
+answers for the message by SPF or DKIM, and isn't the author.  Where both are
+there, the message may have been sent by its author, and is quarantined; where
+one is missing, nothing says that anybody but the client is behind it, and it is
+refused.  What a host's operator says of an author domain goes before that.
+
+Reading of RFC 9989 11.5: mail by authors of several domains gets no verdict, as
+no one policy applies, and nothing is looked up for it.  It would otherwise be the
+way around any policy, so it is quarantined, be there policies or not: hardly any
+is wanted, but it isn't malformed, so it isn't refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from types import MappingProxyType
+
+from moxtls.authentication import Authentication, AuthResult
+from moxtls.dmarc.alignment import Aligned, spfDomain
+from moxtls.dmarc.discovery import requested
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import (
+    Discovery,
+    Method,
+    Override,
+    OverrideKind,
+    Policy,
+    Verdict,
+)
+from moxtls.domain import Domain, InvalidDomain
+
+Network = IPv4Network | IPv6Network
+
+_LEVELS = (Policy.NONE, Policy.QUARANTINE, Policy.REJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """
+    How this host goes about DMARC.
+
+    @ivar suffixes: C{None} for RFC 9989; who asks L{moxtls.dmarc.discovery}
+        and L{moxtls.dmarc.alignment} hands it on to them.
+    @ivar enforcement: The most that is done.
+    @ivar mailingLists: Domains whose lists are accepted; their subdomains too.
+    @ivar forwarderNetworks: Clients that forward mail.
+    @ivar forwarderDomains: The same by name; their subdomains too.
+    @ivar localPolicies: In place of what is published, by author domain or
+        its organizational domain.
+    """
+
+    suffixes: Suffixes | None = None
+    enforcement: Policy = Policy.REJECT
+    mailingLists: frozenset[Domain] = frozenset()
+    forwarderNetworks: tuple[Network, ...] = ()
+    forwarderDomains: frozenset[Domain] = frozenset()
+    localPolicies: Mapping[Domain, Policy] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """
+    What else is known of a message.
+
+    @ivar listSigns: It has fields of a mailing list (RFC 2369, RFC 2919).
+    @ivar chance: From 0 to less than 1, for C{pct} (RFC 7489 6.6.4).
+    """
+
+    listSigns: bool = False
+    chance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Handling:
+    """
+    What is to be done so far, and why that isn't what was asked for.
+
+    @ivar isOurs: It comes from a local policy.
+    """
+
+    disposition: Policy
+    reasons: tuple[Override, ...] = ()
+    isOurs: bool = False
+
+    def instead(
+        self, disposition: Policy, kind: OverrideKind, comment: str
+    ) -> _Handling:
+        reasons = (*self.reasons, Override(kind, comment))
+        return replace(self, disposition=disposition, reasons=reasons)
+
+    def atMost(self, most: Policy, kind: OverrideKind, comment: str) -> _Handling:
+        """
+        The same, if it isn't more than C{most}.
+        """
+        if _LEVELS.index(self.disposition) <= _LEVELS.index(most):
+            return self
+        return self.instead(most, kind, comment)
+
+    def lowered(self, kind: OverrideKind, comment: str) -> _Handling:
+        """
+        One level less.
+        """
+        lower = max(_LEVELS.index(self.disposition) - 1, 0)
+        return self.atMost(_LEVELS[lower], kind, comment)
+
+
+def judge(
+    froms: Sequence[Domain],
+    discovery: Discovery | None,
+    aligned: Aligned | None,
+    authentication: Authentication,
+    circumstances: Circumstances,
+    practice: Practice,
+) -> Verdict:
+    """
+    @param froms: The domains of all addresses in From.
+    @param discovery: About the one of them; C{None} if nothing was looked up.
+    @param aligned: C{None} if nothing was looked up.
+    """
+    authors = tuple(dict.fromkeys(froms))
+    if len(authors) > 1:
+        return _ofSeveral(authentication, practice)
+    if not authors:
+        return Verdict(AuthResult.NONE, problem="no author domain")
+    if discovery is None:
+        return Verdict(AuthResult.NONE, authors[0], problem="not looked up")
+    if discovery.record is None:
+        return _withoutRecord(discovery)
+    verdict = _ofRecord(discovery, aligned, authentication)
+    if verdict.status is not AuthResult.FAIL:
+        return verdict
+    handling = _handling(verdict, discovery, circumstances, practice)
+    handling = _excused(handling, authentication, practice)
+    if not handling.isOurs and handling.disposition is Policy.REJECT:
+        handling = _indirect(
+            handling, discovery, aligned, authentication, circumstances
+        )
+    handling = _capped(handling, practice)
+    return replace(verdict, disposition=handling.disposition, reasons=handling.reasons)
+
+
+# --- pass, fail, or neither -------------------------------------------------------
+
+
+def _ofSeveral(authentication: Authentication, practice: Practice) -> Verdict:
+    handling = _Handling(Policy.QUARANTINE)
+    if _voucher(authentication, practice) is not None:
+        handling = _Handling(Policy.NONE)
+    return Verdict(
+        AuthResult.NONE,
+        disposition=_capped(handling, practice).disposition,
+        problem="authors of several domains",
+    )
+
+
+def _withoutRecord(discovery: Discovery) -> Verdict:
+    if discovery.temporary:
+        status = AuthResult.TEMPERROR
+    elif discovery.unusable:
+        # RFC 7489 11.2: "a syntactically incorrect DMARC record"
+        status = AuthResult.PERMERROR
+    else:
+        status = AuthResult.NONE
+    return Verdict(status, discovery.author, discovery, problem=discovery.problem)
+
+
+def _ofRecord(
+    discovery: Discovery, aligned: Aligned | None, authentication: Authentication
+) -> Verdict:
+    policy = requested(discovery)
+    known = Aligned(temporary=True) if aligned is None else aligned
+    dkim = tuple(
+        place
+        for place, (result, isAligned) in enumerate(
+            zip(authentication.dkim, known.dkim, strict=False)
+        )
+        if isAligned and result.status is AuthResult.PASS
+    )
+    spf = known.spf and authentication.spf.status is AuthResult.PASS
+    verdict = Verdict(
+        AuthResult.PASS if dkim or spf else AuthResult.FAIL,
+        discovery.author,
+        discovery,
+        policy,
+        alignedDKIM=dkim,
+        spfAligned=spf,
+        problem=discovery.problem,
+    )
+    missing = _missing(discovery, known, authentication)
+    if verdict.status is AuthResult.PASS or not missing:
+        return verdict
+    # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
+    handling = _Handling(policy).atMost(Policy.NONE, OverrideKind.OTHER, missing)
+    problem = discovery.problem or missing
+    return replace(
+        verdict,
+        status=AuthResult.TEMPERROR,
+        reasons=handling.reasons,
+        problem=problem,
+    )
+
+
+def _missing(
+    discovery: Discovery, aligned: Aligned, authentication: Authentication
+) -> str:
+    """
+    What couldn't be found out, of what would decide; empty if it is all there.
+    """
+    if discovery.temporary and discovery.policyDomain != discovery.author:
+        return "the policy could not be looked up"
+    if aligned.temporary:
+        return "alignment could not be looked up"
+    if aligned.spf and authentication.spf.status is AuthResult.TEMPERROR:
+        return "SPF could not be checked"
+    for result, isAligned in zip(authentication.dkim, aligned.dkim, strict=False):
+        if isAligned and result.status is AuthResult.TEMPERROR:
+            return "DKIM could not be checked"
+    return ""
+
+
+# --- what is done about a fail ------------------------------------------------------
+
+
+def _handling(
+    verdict: Verdict,
+    discovery: Discovery,
+    circumstances: Circumstances,
+    practice: Practice,
+) -> _Handling:
+    """
+    What is asked for, by us or by the domain: a policy of ours isn't tested or
+    sampled.
+    """
+    handling = _Handling(verdict.policy)
+    for domain in (discovery.author, discovery.organizational):
+        local = practice.localPolicies.get(domain)
+        if local is not None:
+            ours = replace(handling, isOurs=True)
+            if local is handling.disposition:
+                return ours
+            return ours.instead(
+                local, OverrideKind.LOCAL_POLICY, "a policy of ours for this domain"
+            )
+    record = discovery.record
+    if record is not None and record.testing:
+        handling = handling.lowered(OverrideKind.POLICY_TEST_MODE, "")
+    percent = 100 if record is None else record.percent
+    if discovery.method is Method.PSL and circumstances.chance * 100 >= percent:
+        # RFC 7489 6.6.4: what is not rejected is quarantined.
+        handling = handling.lowered(OverrideKind.SAMPLED_OUT, "")
+    return handling
+
+
+def _excused(
+    handling: _Handling, authentication: Authentication, practice: Practice
+) -> _Handling:
+    """
+    Accepted because of somebody we know.
+    """
+    override = _voucher(authentication, practice)
+    if override is None:
+        return handling
+    return handling.atMost(Policy.NONE, override.kind, override.comment)
+
+
+def _voucher(authentication: Authentication, practice: Practice) -> Override | None:
+    """
+    Who accounts for the message, if it is somebody that the operator trusts.
+    """
+    lists = _first(_verified(authentication), practice.mailingLists)
+    if lists is not None:
+        return Override(OverrideKind.MAILING_LIST, f"verified as from {lists}")
+    if _isWithin(authentication.address, practice.forwarderNetworks):
+        return Override(OverrideKind.TRUSTED_FORWARDER, "from a network of a forwarder")
+    hosts = (*_verified(authentication), *_hosts(authentication))
+    forwarder = _first(hosts, practice.forwarderDomains)
+    if forwarder is not None:
+        comment = f"verified as from {forwarder}"
+        return Override(OverrideKind.TRUSTED_FORWARDER, comment)
+    return None
+
+
+def _indirect(
+    handling: _Handling,
+    discovery: Discovery,
+    aligned: Aligned | None,
+    authentication: Authentication,
+    circumstances: Circumstances,
+) -> _Handling:
+    """
+    RFC 9989 7.4, as above.
+    """
+    verified = _verified(authentication)
+    if all(domain.isUnder(discovery.organizational) for domain in verified):
+        return handling
+    # The comments name nobody: whoever forges mail in many names shall not make
+    # as many rows of a report.
+    if circumstances.listSigns:
+        comment = "looks like mail through a list"
+        return handling.instead(Policy.QUARANTINE, OverrideKind.MAILING_LIST, comment)
+    if aligned is not None and any(aligned.dkim):
+        comment = "the author's signature is broken, and another domain passes"
+        return handling.instead(Policy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment)
+    return handling
+
+
+def _capped(handling: _Handling, practice: Practice) -> _Handling:
+    comment = "no more is done about any domain"
+    return handling.atMost(practice.enforcement, OverrideKind.LOCAL_POLICY, comment)
+
+
+# --- who stands behind it ----------------------------------------------------------
+
+
+def _verified(authentication: Authentication) -> tuple[Domain, ...]:
+    """
+    The domains of which SPF or DKIM says that the message is theirs.
+    """
+    domains = [d.domain for d in authentication.dkim if d.status is AuthResult.PASS]
+    sender = spfDomain(authentication)
+    if sender is not None and authentication.spf.status is AuthResult.PASS:
+        domains.append(sender)
+    return tuple(domains)
+
+
+def _hosts(authentication: Authentication) -> tuple[Domain, ...]:
+    """
+    The names that the client has been shown to have: a forwarder mostly leaves
+    MAIL FROM as it is.
+    """
+    names = []
+    if authentication.helo.status is AuthResult.PASS:
+        names.append(authentication.helo.domain)
+    if authentication.iprev.status is AuthResult.PASS:
+        names.append(authentication.iprev.name)
+    return tuple(domain for name in names for domain in _parsed(name))
+
+
+def _parsed(name: str) -> tuple[Domain, ...]:
+    try:
+        return (Domain.parse(name),)
+    except InvalidDomain:
+        return ()
+
+
+def _first(domains: Sequence[Domain], trusted: frozenset[Domain]) -> Domain | None:
+    """
+    The first of those that are trusted, in order, that one of C{domains} is
+    under.
+    """
+    return next(
+        (each for each in sorted(trusted) if any(d.isUnder(each) for d in domains)),
+        None,
+    )
+
+
+def _isWithin(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in network for network in networks)

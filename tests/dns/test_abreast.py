@@ -1,0 +1,52 @@
+"""
+Tests for L{moxtls.dns.abreast}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dns.abreast import abreast
+from moxtls.dns.answers import Answer, Found, Kind
+from moxtls.dns.inquiry import Inquiry, Question, answered
+
+
+def naming(*rounds: tuple[str, ...]) -> Inquiry[list[str]]:
+    """
+    Asks for names round by round, and finds the names that were answered.
+    """
+    found: list[str] = []
+    for names in rounds:
+        answers = yield tuple(Question(name, Kind.TXT) for name in names)
+        found.extend(answer.name for answer in answers)
+    return found
+
+
+class AbreastTests(SynchronousTestCase):
+    """
+    Tests for L{abreast}.
+    """
+
+    def setUp(self) -> None:
+        self.asked: list[str] = []
+
+    def answer(self, question: Question) -> Answer:
+        self.asked.append(question.name)
+        return Answer(question.name, question.kind, Found.NO_NAME)
+
+    def test_merged(self) -> None:
+        """
+        Each gets its own answers, in its own order, and nothing is asked
+        twice in a round.
+        """
+        inquiries = [naming(("a", "b"), ("c",)), naming(("b", "a")), naming()]
+        found = answered(abreast(inquiries), self.answer)
+        self.assertEqual(found, (["a", "b", "c"], ["b", "a"], []))
+        self.assertEqual(self.asked, ["a", "b", "c"])
+
+    def test_none(self) -> None:
+        """
+        Of none, there is nothing to ask.
+        """
+        nothing: list[Inquiry[str]] = []
+        self.assertEqual(answered(abreast(nothing), self.answer), ())
