@@ -5,8 +5,8 @@ Makes of a draft what is sent to each destination.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,16 +15,35 @@ from moxtls.domain import Address, Domain
 from moxtls.interfaces import ISuppressions
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.destinations import Destination, parseDestination
-from moxtls.reporting.message import Stamp, composeTLS
+from moxtls.reporting.message import Stamp, composeDMARC, composeTLS, composeTooLarge
 from moxtls.reporting.signing import NoSubmitter, Signer, sign
 from moxtls.reporting.values import Draft, OutgoingReport, ReportKey, ReportState
 
 _COMPOSE: dict[ReportKind, Callable[[Draft, Sequence[Address], Stamp], bytes]] = {
     ReportKind.TLS: composeTLS,
+    ReportKind.DMARC: composeDMARC,
 }
-_DOCUMENT_TYPE = {ReportKind.TLS: "application/tlsrpt+gzip"}
+_DOCUMENT_TYPE = {
+    ReportKind.TLS: "application/tlsrpt+gzip",
+    ReportKind.DMARC: "application/gzip",
+}
 _SERVICE = {ReportKind.TLS: "tlsrpt"}
 _MESSAGE_TYPE = "message/rfc822"
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """
+    What one destination is sent.
+
+    @ivar detail: For people.
+    @ivar tooLarge: If it gets none for that reason, how large it would be.
+    """
+
+    message: bytes
+    contentType: str = _MESSAGE_TYPE
+    detail: str = ""
+    tooLarge: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ class Letterhead:
 
 class LetterWriter:
     """
-    Composes and signs a report once, whatever the number of destinations.
+    Composes and signs a report once for all destinations that get the same.
     """
 
     def __init__(
@@ -73,11 +92,75 @@ class LetterWriter:
 
     async def _write(self, draft: Draft) -> tuple[OutgoingReport, ...]:
         destinations = [parseDestination(each) for each in draft.destinations]
-        recipients = [each.address for each in destinations if each.address]
-        message = self._message(draft, recipients) if recipients else b""
-        return tuple([await self._report(draft, to, message) for to in destinations])
+        letters = self._letters(draft, destinations)
+        return tuple(
+            [await self._report(draft, to, letters[to.uri]) for to in destinations]
+        )
+
+    def _letters(
+        self, draft: Draft, destinations: Iterable[Destination]
+    ) -> dict[str, _Letter]:
+        """
+        What each destination is sent.
+        """
+        letters: dict[str, _Letter] = {}
+        groups: dict[bytes, dict[str, Address]] = {}
+        for to in destinations:
+            document = draft.documentFor(to.uri)
+            if to.address is None:
+                letters[to.uri] = _Letter(document, _DOCUMENT_TYPE[draft.kind])
+            else:
+                groups.setdefault(document, {})[to.uri] = to.address
+        for document, group in groups.items():
+            letters.update(self._mailed(replace(draft, document=document), group))
+        if letters and all(each.tooLarge for each in letters.values()):
+            for group in groups.values():
+                letters.update(self._tooLarge(draft, group, letters))
+        return letters
+
+    def _mailed(self, draft: Draft, group: Mapping[str, Address]) -> dict[str, _Letter]:
+        """
+        The report to those of C{group} who take as much, and to the others
+        nothing.
+        """
+        message = self._message(draft, list(group.values()))
+        letters: dict[str, _Letter] = {}
+        takers: dict[str, Address] = {}
+        for uri, address in group.items():
+            limit = draft.limitOf(uri)
+            if 0 < limit < len(message):
+                detail = f"{len(message)} octets, and it takes {limit}"
+                letters[uri] = _Letter(b"", detail=detail, tooLarge=len(message))
+            else:
+                takers[uri] = address
+        if letters and takers:
+            message = self._message(draft, list(takers.values()))
+        return letters | dict.fromkeys(takers, _Letter(message))
+
+    def _tooLarge(
+        self,
+        draft: Draft,
+        group: Mapping[str, Address],
+        refused: Mapping[str, _Letter],
+    ) -> dict[str, _Letter]:
+        """
+        In place of a report that none of its destinations takes, word of it
+        (RFC 7489 7.2.2).
+        """
+        size = max(refused[uri].tooLarge for uri in group)
+        about = replace(draft, destinations=tuple(group))
+        message = composeTooLarge(about, size, list(group.values()), self._stamp())
+        signed = self._signed(draft, message)
+        return {
+            uri: _Letter(signed, detail=f"error report: {refused[uri].detail}")
+            for uri in group
+        }
 
     def _message(self, draft: Draft, recipients: Sequence[Address]) -> bytes:
+        compose = _COMPOSE[draft.kind]
+        return self._signed(draft, compose(draft, recipients, self._stamp()))
+
+    def _signed(self, draft: Draft, message: bytes) -> bytes:
         services = ("", _SERVICE.get(draft.kind, ""))
         signers = [
             signer
@@ -85,30 +168,44 @@ class LetterWriter:
             if signer.domain == draft.submitter and signer.service in services
         ]
         if not signers:
-            # RFC 8460 3: reports by mail MUST be signed.
+            # RFC 8460 3: reports by mail MUST be signed; RFC 9990 3.5.2: they
+            # MUST pass DMARC, which SPF alone may not see to.
             raise NoSubmitter(f"{draft.submitter} has no DKIM selector to sign with")
-        stamp = Stamp(self._letterhead.hostname, self._newID(), self._clock.seconds())
-        return sign(_COMPOSE[draft.kind](draft, recipients, stamp), signers)
+        return sign(message, signers)
+
+    def _stamp(self) -> Stamp:
+        return Stamp(self._letterhead.hostname, self._newID(), self._clock.seconds())
 
     async def _report(
-        self, draft: Draft, to: Destination, message: bytes
+        self, draft: Draft, to: Destination, letter: _Letter
     ) -> OutgoingReport:
         now = self._clock.seconds()
         suppressed = await self._suppressions.active(to.uri, draft.kind, now)
-        subject, span = draft.subject, draft.span
+        sent = not suppressed and not letter.tooLarge
         return OutgoingReport(
-            key=ReportKey(
-                draft.kind, subject.domain, span.start, span.end, to.uri, subject.phase
-            ),
+            key=_key(draft, to),
             reportID=draft.reportID,
             sender=self._sender(draft) if to.address else "",
-            message=message if to.address else draft.document,
-            contentType=_MESSAGE_TYPE if to.address else _DOCUMENT_TYPE[draft.kind],
+            message=letter.message,
+            contentType=letter.contentType,
             composed=now,
-            state=ReportState.SUPPRESSED if suppressed else ReportState.COMPOSED,
+            state=ReportState.COMPOSED if sent else ReportState.SUPPRESSED,
             updated=now,
-            detail=suppressed.comment if suppressed else "",
+            detail=suppressed.comment if suppressed else letter.detail,
         )
 
     def _sender(self, draft: Draft) -> str:
         return f"{self._letterhead.localPart}+{self._newID()}@{draft.submitter}"
+
+
+def _key(draft: Draft, to: Destination) -> ReportKey:
+    subject, span = draft.subject, draft.span
+    return ReportKey(
+        draft.kind,
+        subject.domain,
+        span.start,
+        span.end,
+        to.uri,
+        subject.phase,
+        subject.part,
+    )

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.reporting.test_message -*-
 """
-A report as a mail message (RFC 8460 5.3).  No I/O.
+A report as a mail message (RFC 8460 5.3, RFC 9990 3.5.2, RFC 7489 7.2.2).
+No I/O.
 
 ASCII throughout, so that any host can take it.
 """
@@ -28,6 +29,36 @@ This is a report about how TLS went on the way from us to your domain, or to
 hosts that take its mail.  You get it because the TXT record at
 _smtp._tls.{domain} asks for reports (rua) to this address.
 """
+_DMARC_EXPLANATION = """\
+This is a report about mail in the name of your domain, or of domains below
+it, that came to us.  You get it because the TXT record at
+_dmarc.{domain} asks for reports (rua) to this address.
+"""
+
+_Field = tuple[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """
+    What sets the messages of one kind of report apart.
+
+    @ivar container: The media type of the whole, and its parameters.
+    @ivar document: The media type of the report.
+    @ivar explanation: For people.
+    """
+
+    container: tuple[str, ...]
+    document: str
+    explanation: str
+
+
+_TLS = _Form(
+    ("multipart/report;", 'report-type="tlsrpt";'),
+    "application/tlsrpt+gzip",
+    _EXPLANATION,
+)
+_DMARC = _Form(("multipart/mixed;",), "application/gzip", _DMARC_EXPLANATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,55 +80,111 @@ def composeTLS(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> byt
     """
     The message that brings a TLS report to all of C{recipients}, unsigned.
     """
+    fields: list[_Field] = [
+        ("TLS-Report-Domain", [str(draft.subject.domain)]),
+        ("TLS-Report-Submitter", [str(draft.submitter)]),
+        # RFC 8460 3: reports are delivered despite failures of TLS.
+        ("TLS-Required", ["No"]),
+    ]
+    return _compose(_TLS, draft, recipients, stamp, fields)
+
+
+def composeDMARC(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> bytes:
+    """
+    The same for a DMARC aggregate report.
+    """
+    return _compose(_DMARC, draft, recipients, stamp, ())
+
+
+def composeTooLarge(
+    draft: Draft, size: int, recipients: Sequence[Address], stamp: Stamp
+) -> bytes:
+    """
+    The message that tells C{recipients} of a DMARC report that is larger than
+    what they take (RFC 7489 7.2.2), unsigned.
+
+    @param size: Octets of the message that would have brought it.
+    """
+    domain = draft.subject.domain
+    subject = f"DMARC aggregate reporting error report for {domain}"
+    header = [
+        *_origin(draft.submitter, recipients, subject, stamp),
+        *_generated(("text/plain;", "charset=us-ascii")),
+        ("Content-Transfer-Encoding", ["7bit"]),
+    ]
+    body = [
+        ("Report-Date", [_date(stamp)]),
+        ("Report-Domain", [str(domain)]),
+        ("Report-ID", [draft.reportID]),
+        ("Report-Size", [str(size)]),
+        ("Submitter", [str(draft.submitter)]),
+        ("Submitting-URI", _list(draft.destinations)),
+    ]
+    return b"".join([*map(_field, header), b"\r\n", *map(_field, body)])
+
+
+def _compose(
+    form: _Form,
+    draft: Draft,
+    recipients: Sequence[Address],
+    stamp: Stamp,
+    fields: Iterable[_Field],
+) -> bytes:
+    """
+    @param fields: What else is in the header.
+    """
     boundary = f"=_{stamp.token}"
-    header = _header(draft, recipients, stamp, boundary)
-    parts = (_textPart(draft), _attachment(draft))
-    pieces = [header]
-    for part in parts:
+    header = [
+        *_origin(draft.submitter, recipients, _subject(draft), stamp),
+        *fields,
+        *_generated((*form.container, f'boundary="{boundary}"')),
+    ]
+    pieces = [*map(_field, header), b"\r\n"]
+    for part in (_textPart(form, draft), _attachment(form, draft)):
         pieces.append(f"--{boundary}\r\n".encode("ascii"))
         pieces.append(part)
     pieces.append(f"--{boundary}--\r\n".encode("ascii"))
     return b"".join(pieces)
 
 
-def _header(
-    draft: Draft, recipients: Sequence[Address], stamp: Stamp, boundary: str
-) -> bytes:
-    domain, submitter = draft.subject.domain, draft.submitter
-    fields = [
+def _origin(
+    submitter: Domain, recipients: Sequence[Address], subject: str, stamp: Stamp
+) -> list[_Field]:
+    return [
         ("From", [f"postmaster@{submitter}"]),
         ("To", _list(map(str, recipients))),
-        ("Subject", _subject(draft).split(" ")),
-        ("Date", [format_datetime(datetime.fromtimestamp(int(stamp.now), UTC))]),
+        ("Subject", subject.split(" ")),
+        ("Date", [_date(stamp)]),
         ("Message-Id", [f"<{stamp.token}@{stamp.hostname}>"]),
-        ("TLS-Report-Domain", [str(domain)]),
-        ("TLS-Report-Submitter", [str(submitter)]),
-        # RFC 8460 3: reports are delivered despite failures of TLS.
-        ("TLS-Required", ["No"]),
+    ]
+
+
+def _generated(contentType: Sequence[str]) -> list[_Field]:
+    return [
         # RFC 3834 5: nobody is to answer that he's on holiday.
         ("Auto-Submitted", ["auto-generated"]),
         ("User-Agent", [f"moxtls/{__version__}"]),
         ("MIME-Version", ["1.0"]),
-        (
-            "Content-Type",
-            ["multipart/report;", 'report-type="tlsrpt";', f'boundary="{boundary}"'],
-        ),
+        ("Content-Type", contentType),
     ]
-    return b"".join(_field(name, words) for name, words in fields) + b"\r\n"
+
+
+def _date(stamp: Stamp) -> str:
+    return format_datetime(datetime.fromtimestamp(int(stamp.now), UTC))
 
 
 def _subject(draft: Draft) -> str:
-    # RFC 8460 5.3
+    # RFC 8460 5.3, RFC 9990 3.5.2
     return (
         f"Report Domain: {draft.subject.domain} Submitter: {draft.submitter} "
         f"Report-ID: <{draft.reportID}>"
     )
 
 
-def _textPart(draft: Draft) -> bytes:
+def _textPart(form: _Form, draft: Draft) -> bytes:
     domain = draft.subject.domain
     lines = [
-        *_EXPLANATION.format(domain=domain).splitlines(),
+        *form.explanation.format(domain=domain).splitlines(),
         "",
         f"Policy Domain: {domain}",
         f"Submitter: {draft.submitter}",
@@ -112,18 +199,17 @@ def _textPart(draft: Draft) -> bytes:
     return _part(header, "\r\n".join(lines).encode("ascii"))
 
 
-def _attachment(draft: Draft) -> bytes:
+def _attachment(form: _Form, draft: Draft) -> bytes:
     header = [
-        ("Content-Type", ["application/tlsrpt+gzip;", f'name="{draft.filename}"']),
+        ("Content-Type", [f"{form.document};", f'name="{draft.filename}"']),
         ("Content-Disposition", ["attachment;", f'filename="{draft.filename}"']),
         ("Content-Transfer-Encoding", ["base64"]),
     ]
     return _part(header, _base64(draft.document))
 
 
-def _part(header: Sequence[tuple[str, Sequence[str]]], body: bytes) -> bytes:
-    fields = [_field(name, words) for name, words in header]
-    return b"".join([*fields, b"\r\n", body, b"\r\n"])
+def _part(header: Sequence[_Field], body: bytes) -> bytes:
+    return b"".join([*map(_field, header), b"\r\n", body, b"\r\n"])
 
 
 def _base64(data: bytes) -> bytes:
@@ -140,10 +226,11 @@ def _list(items: Iterable[str]) -> list[str]:
     return [f"{item}," for item in items[:-1]] + items[-1:]
 
 
-def _field(name: str, words: Sequence[str]) -> bytes:
+def _field(field: _Field) -> bytes:
     """
-    A header field, folded between C{words} where it gets too long.
+    A header field, folded between words where it gets too long.
     """
+    name, words = field
     lines = [f"{name}:"]
     for word in words:
         if len(lines[-1]) + 1 + len(word) > LINE and lines[-1] != f"{name}:":

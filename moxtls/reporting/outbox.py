@@ -133,7 +133,7 @@ class Outbox:
         of no use to anybody any more.
         """
         now = self._clock.seconds()
-        isStale = now - report.composed >= STALE
+        isStale = now - report.composed >= STALE[self._kind]
         state = ReportState.FAILED if isStale else ReportState.HANDING
         try:
             await self._archive.mark(report.key, state, now, detail)

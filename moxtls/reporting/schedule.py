@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from datetime import date
 
-from moxtls.calendar import HOUR, MINUTE, utcDay
+from moxtls.calendar import HOUR, MINUTE, Span, utcDay
+from moxtls.queue.values import ReportKind
 
 #: Behind each whole hour, until everything that ended in it is recorded.
 SETTLING = 4 * MINUTE
 #: And up to so many more, so that not all hosts of the world begin at once.
 LONGEST_JITTER = 119
 #: RFC 8460 4.1: reports are spread, so as not to flood who takes those of
-#: many domains.
-WINDOW = 4 * HOUR
+#: many domains.  Those on DMARC are due each hour, so they are done within it.
+WINDOWS = {ReportKind.TLS: 4 * HOUR, ReportKind.DMARC: 45 * MINUTE}
 LONGEST_GAP = 5 * MINUTE
-#: Two reporting periods and a half: what couldn't be reported by then won't
-#: be.
-STALE = 60 * HOUR
+#: At least two of the longest reporting periods, days: what couldn't be
+#: reported by then won't be.
+STALE = {ReportKind.TLS: 60 * HOUR, ReportKind.DMARC: 48 * HOUR}
 
 
 def untilTick(now: float) -> float:
@@ -40,10 +41,35 @@ def staleBefore(now: float) -> date:
     """
     Days before this one are too old to be reported.
     """
-    return utcDay(now - STALE)
+    return utcDay(now - STALE[ReportKind.TLS])
 
 
-def gap(count: int, window: float = WINDOW) -> float:
+def lastHour(now: float) -> int:
+    """
+    The end of the last hour that is over, and all that happened in it is
+    recorded.
+    """
+    return int((now - SETTLING) // HOUR) * HOUR
+
+
+def staleHours(now: float) -> int:
+    """
+    Hours that begin before this second are too old to be reported.
+    """
+    return lastHour(now) - STALE[ReportKind.DMARC]
+
+
+def spanBefore(end: int, hours: int, first: int) -> Span:
+    """
+    Of intervals of C{hours} up to C{end}, as few as go back to C{first}: more
+    than one if a report couldn't be made when it was due.
+    """
+    interval = hours * HOUR
+    count = max(1, -((first - end) // interval))
+    return Span(end - count * interval, end)
+
+
+def gap(count: int, window: float) -> float:
     """
     The seconds between two of C{count} reports.
     """

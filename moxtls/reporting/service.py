@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reporting.test_service -*-
 """
-After each day, reports to whom it concerns.
+After each day or hour, reports to whom it concerns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
 from moxtls.reporting.round import PAGE, Lease, LeaseLost, Plan, Round
-from moxtls.reporting.schedule import LONGEST_JITTER, STALE, WINDOW, untilTick
+from moxtls.reporting.schedule import LONGEST_JITTER, STALE, WINDOWS, untilTick
 from moxtls.reporting.suppression import PROBATION
 from moxtls.reporting.values import Draft, NoReport, Subject
 
@@ -29,7 +29,7 @@ from moxtls.reporting.values import Draft, NoReport, Subject
 MOST_SHOWN = 1000
 #: What is known of a report keeps it from being made again while there may be
 #: data about its day, and tells where a DSN belongs.
-LEAST_KEPT = STALE + PROBATION
+LEAST_KEPT = max(STALE.values()) + PROBATION
 
 
 class ReportsBusy(Exception):
@@ -43,13 +43,14 @@ class Routine:
     """
     @ivar node: The name of this node, and of this worker if there are
         several: each has a queue of its own.
-    @ivar window: Over how many seconds reports are spread.
+    @ivar window: Over how many seconds reports are spread; C{None} for what
+        their kind has in L{WINDOWS}.
     @ivar kept: For how many seconds sent reports are kept; at least
         L{LEAST_KEPT}.
     """
 
     node: str
-    window: float = WINDOW
+    window: float | None = None
     kept: float = 30 * DAY
 
 
@@ -83,6 +84,8 @@ class ReportService(Service):
         self._writer = writer
         self._jitter = jitter
         self._routine = routine
+        window = routine.window
+        self._window = WINDOWS[source.kind] if window is None else window
         self._outbox = Outbox(clock, archive, submitter, source.kind, routine.node)
         name = f"{source.kind} reports"
         self._lease = Lease(clock, leases, name, routine.node)
@@ -172,7 +175,7 @@ class ReportService(Service):
         try:
             await deferLater(self._clock, wait)
             now = self._clock.seconds()
-            await self._exclusively(Plan(now, self._routine.window))
+            await self._exclusively(Plan(now, self._window))
         except (ReportsBusy, LeaseLost):
             self.log.info("Another node sends {kind} reports", kind=self._source.kind)
         except CancelledError:

@@ -40,6 +40,18 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """
+    The same report in another format, for those that can't read the first.
+
+    @ivar destinations: Some of those of the L{Draft}.
+    """
+
+    document: bytes
+    destinations: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """
     The contents of a report, and where it is wanted.
@@ -53,6 +65,7 @@ class Draft:
     @ivar filename: RFC 8460 5.1, RFC 9990 3.5.
     @ivar limits: For each of C{destinations}, the most octets it takes; 0 for
         no limit.  Empty if there are none at all.
+    @ivar variants: In place of C{document} for some of C{destinations}.
     """
 
     kind: ReportKind
@@ -64,6 +77,23 @@ class Draft:
     document: bytes
     filename: str
     limits: tuple[int, ...] = ()
+    variants: tuple[Variant, ...] = ()
+
+    def documentFor(self, destination: str) -> bytes:
+        """
+        What one of C{destinations} gets.
+        """
+        for variant in self.variants:
+            if destination in variant.destinations:
+                return variant.document
+        return self.document
+
+    def limitOf(self, destination: str) -> int:
+        """
+        The most octets that one of C{destinations} takes; 0 for no limit.
+        """
+        limits = dict(zip(self.destinations, self.limits, strict=False))
+        return limits.get(destination, 0)
 
 
 class Leave(StrEnum):

@@ -133,8 +133,8 @@ class OutboxTests(SynchronousTestCase):
         outbox = self.outbox()
         (composed,) = self.successResultOf(self.archive.reports())
         for age, state in (
-            (STALE - 1, ReportState.HANDING),
-            (STALE, ReportState.FAILED),
+            (STALE[ReportKind.TLS] - 1, ReportState.HANDING),
+            (STALE[ReportKind.TLS], ReportState.FAILED),
         ):
             self.clock.rightNow = composed.composed + age
             self.successResultOf(outbox.empty())

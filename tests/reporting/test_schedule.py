@@ -8,8 +8,18 @@ from datetime import date
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, midnight
-from moxtls.reporting.schedule import dueBefore, gap, staleBefore, untilTick
+from moxtls.calendar import HOUR, Span, midnight
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.schedule import (
+    WINDOWS,
+    dueBefore,
+    gap,
+    lastHour,
+    spanBefore,
+    staleBefore,
+    staleHours,
+    untilTick,
+)
 
 MIDNIGHT = midnight(date(2026, 11, 25))
 
@@ -44,6 +54,47 @@ class ScheduleTests(SynchronousTestCase):
         """
         Over at most four hours, at most five minutes apart (RFC 8460 4.1).
         """
-        self.assertEqual([gap(0), gap(1), gap(48)], [300, 300, 300])
-        self.assertEqual(gap(1440), 10)
+        window = WINDOWS[ReportKind.TLS]
+        gaps = [gap(count, window) for count in (0, 1, 48, 1440)]
+        self.assertEqual(gaps, [300, 300, 300, 10])
         self.assertEqual(gap(10, 100), 10)
+
+    def test_hourly(self) -> None:
+        """
+        Reports of an hour are done within it: over 45 minutes, at most five
+        minutes apart.
+        """
+        window = WINDOWS[ReportKind.DMARC]
+        gaps = [gap(count, window) for count in (1, 9, 10, 2700)]
+        self.assertEqual(gaps, [300, 300, 270, 1])
+
+    def test_lastHour(self) -> None:
+        """
+        An hour can be reported once it is over and settled.
+        """
+        for now, hour in [(0, -1), (239, -1), (240, 0), (3839, 0), (3840, 1)]:
+            self.assertEqual(lastHour(MIDNIGHT + now), MIDNIGHT + hour * HOUR)
+
+    def test_staleHours(self) -> None:
+        """
+        Two days before that one, it is too late.
+        """
+        self.assertEqual(staleHours(MIDNIGHT + 240), MIDNIGHT - 48 * HOUR)
+
+    def test_span(self) -> None:
+        """
+        A report is about whole intervals, so many that its first evaluation
+        is in it (RFC 9990 3.1.1.4).
+        """
+        for hours, first, start in [
+            (24, -24, -24),
+            (24, -1, -24),
+            (24, -25, -48),
+            (1, -1, -1),
+            (1, -2, -2),
+            (4, -4, -4),
+            (4, -5, -8),
+            (4, 0, -4),
+        ]:
+            found = spanBefore(MIDNIGHT, hours, MIDNIGHT + first * HOUR)
+            self.assertEqual(found, Span(MIDNIGHT + start * HOUR, MIDNIGHT))
