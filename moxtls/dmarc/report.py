@@ -1,0 +1,98 @@
+# -*- test-case-name: tests.dmarc.test_report -*-
+"""
+Aggregate reports of ours: written row by row, and compressed at once, so that
+a report of any size takes little more memory than what is sent.  No I/O.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from moxtls.calendar import Span
+from moxtls.dmarc.reportxml import END, Heading, ReportFormat, begin, recordWriter
+from moxtls.dmarc.values import PublishedPolicy, ReportRow
+from moxtls.domain import Domain
+
+#: Before compression: nobody unpacks more than this.
+LARGEST_REPORT = 100 * 1024 * 1024
+
+# Not the best: that takes several times as long to make reports smaller by a
+# few percent.
+_LEVEL = 6
+# A gzip container (RFC 1952); zlib leaves its modification time at zero, so
+# equal reports are equal bytes.
+_GZIP = zlib.MAX_WBITS + 16
+
+
+class Writer:
+    """
+    Composes one report in one format.
+    """
+
+    def __init__(
+        self,
+        format: ReportFormat,
+        heading: Heading,
+        published: PublishedPolicy,
+        largest: int = LARGEST_REPORT,
+    ) -> None:
+        """
+        @param largest: Octets before compression, from which on nothing more
+            is taken.
+        """
+        self._record = recordWriter(format)
+        self._room = largest
+        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        self._pieces: list[bytes] = []
+        self._put(begin(format, heading, published))
+
+    @property
+    def isFull(self) -> bool:
+        return self._room <= 0
+
+    def add(self, rows: Iterable[tuple[ReportRow, int]]) -> None:
+        """
+        Write rows, each with its number of messages; none where it is full.
+        """
+        if not self.isFull:
+            record = self._record
+            self._put("".join([record(row, count) for row, count in rows]))
+
+    def finish(self) -> bytes:
+        """
+        As it is sent.
+        """
+        self._put(END)
+        return b"".join([*self._pieces, self._packer.flush()])
+
+    def _put(self, text: str) -> None:
+        data = text.encode("utf-8")
+        self._room -= len(data)
+        packed = self._packer.compress(data)
+        if packed:
+            self._pieces.append(packed)
+
+
+def reportID(submitter: Domain, domain: Domain, end: int, part: str) -> str:
+    """
+    Unique among all reports of one submitter, in the letters of RFC 9990
+    3.5.1.
+
+    @param part: Letters and digits: tells reports about the same domain and
+        the same time apart.
+    """
+    hour = datetime.fromtimestamp(end, UTC).strftime("%Y%m%d.%H")
+    which = f".{part}" if part else ""
+    return f"{hour}{which}.{domain}@{submitter}"
+
+
+def filename(submitter: Domain, domain: Domain, span: Span) -> str:
+    """
+    RFC 9990 3.5.2.
+
+    Reading of RFC 9990 3.1.4: C{unique-id} would have to be the C{report_id},
+    which has no room in its letters, so there is none.
+    """
+    return f"{submitter}!{domain}!{span.start}!{span.last}.xml.gz"

@@ -1,0 +1,292 @@
+# -*- test-case-name: tests.dmarc.test_report -*-
+"""
+The XML of aggregate reports, as RFC 9990 appendix A and RFC 7489 appendix C
+have it.  No I/O.
+
+What one of the two has no word for is said in the words that it has.  Both
+get what is optional too, as far as it is known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls import __version__
+from moxtls.authentication import AuthResult, SPFScope
+from moxtls.calendar import Span
+from moxtls.dmarc.values import (
+    Disposition,
+    Override,
+    OverrideKind,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportedSPF,
+    ReportRow,
+)
+from moxtls.domain import Domain
+
+#: RFC 9990 3.1.3; those behind are of less interest.
+MOST_SIGNATURES = 100
+#: RFC 9990 3.1.5: nothing extremely large.
+MOST_ERRORS = 20
+LONGEST_ERROR = 500
+
+#: Behind the last record.
+END = "</feedback>\n"
+
+_VERSION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+# XML 1.0 2.2 Char, less what means something (2.4), and CR, which a parser
+# would read as LF (2.11).
+_SPECIAL = re.compile(
+    "[^\t\n\x20-\x25\x27-\x3b\x3d\x3f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
+_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+_UNKNOWN = "\ufffd"
+
+
+class ReportFormat(StrEnum):
+    """
+    Which document a report is written by.
+    """
+
+    RFC9990 = "rfc9990"
+    RFC7489 = "rfc7489"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """
+    What a report says about itself.
+
+    @ivar submitter: The reporting organization.
+    @ivar errors: What is wrong with what the domain has published, for people.
+    """
+
+    submitter: Domain
+    reportID: str
+    span: Span
+    errors: tuple[str, ...] = ()
+
+    @property
+    def contact(self) -> str:
+        return f"postmaster@{self.submitter}"
+
+
+def begin(format: ReportFormat, heading: Heading, published: PublishedPolicy) -> str:
+    """
+    All that is in front of the first record.
+    """
+    if format is ReportFormat.RFC9990:
+        root = '<feedback xmlns="urn:ietf:params:xml:ns:dmarc-2.0">\n'
+        parts = (_metadata(heading), _published(published))
+    else:
+        root = "<feedback>\n"
+        parts = (_oldMetadata(heading), _oldPublished(published))
+    return "".join([_VERSION, root, "<version>1.0</version>\n", *parts])
+
+
+def recordWriter(format: ReportFormat) -> Callable[[ReportRow, int], str]:
+    """
+    What renders a row with its number of messages as a C{record}.
+    """
+    return _record if format is ReportFormat.RFC9990 else _oldRecord
+
+
+def text(value: str) -> str:
+    """
+    C{value} as the content of an element: what XML 1.0 can't hold at all is
+    replaced.
+    """
+    if _SPECIAL.search(value) is None:
+        return value
+    return _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], _UNKNOWN), value)
+
+
+# --- RFC 9990 ------------------------------------------------------------------
+
+
+def _metadata(heading: Heading) -> str:
+    errors = "; ".join(_shortened(heading.errors))
+    error = f'<error lang="en">{text(errors)}</error>\n' if errors else ""
+    return (
+        f"<report_metadata>\n{_origin(heading)}{error}"
+        f"<generator>moxtls/{__version__}</generator>\n</report_metadata>\n"
+    )
+
+
+def _published(published: PublishedPolicy) -> str:
+    # RFC 9990 3.1.1.5: discovered, or the default.
+    sp = published.sp or published.p
+    return (
+        f"<policy_published>\n<domain>{published.domain}</domain>\n"
+        f"<discovery_method>{published.method}</discovery_method>\n"
+        f"<p>{published.p}</p>\n<sp>{sp}</sp>\n<np>{published.np or sp}</np>\n"
+        f"<adkim>{published.adkim}</adkim>\n<aspf>{published.aspf}</aspf>\n"
+        f"<fo>{text(':'.join(published.fo))}</fo>\n"
+        f"<testing>{'y' if published.testing else 'n'}</testing>\n"
+        "</policy_published>\n"
+    )
+
+
+def _record(row: ReportRow, count: int) -> str:
+    reasons = "".join(map(_reason, row.reasons)) if row.reasons else ""
+    signatures = "".join(map(_signature, row.dkim[:MOST_SIGNATURES]))
+    spf = _spf(row.spf) if row.spf else ""
+    return _composed(
+        row, text(row.sourceIP), count, f"{row.disposition}", reasons, signatures + spf
+    )
+
+
+def _reason(reason: Override) -> str:
+    kind, comment = reason.kind, reason.comment
+    if kind in (OverrideKind.FORWARDED, OverrideKind.SAMPLED_OUT):
+        kind, comment = OverrideKind.OTHER, _explained(reason)
+    said = f'<comment lang="en">{text(comment)}</comment>' if comment else ""
+    return f"<reason><type>{kind}</type>{said}</reason>"
+
+
+def _signature(signature: ReportedSignature) -> str:
+    problem = signature.problem
+    said = f'<human_result lang="en">{text(problem)}</human_result>' if problem else ""
+    return (
+        f"<dkim><domain>{text(signature.domain)}</domain>"
+        f"<selector>{text(signature.selector)}</selector>"
+        f"<result>{_DKIM.get(signature.result, signature.result)}</result>{said}</dkim>"
+    )
+
+
+def _spf(spf: ReportedSPF) -> str:
+    # Reading of RFC 9990 3.1.1.13: "MAIL FROM" is the identity of RFC 7208 2.4,
+    # which for a null reverse-path is made from the name in HELO.
+    return (
+        f"<spf><domain>{text(spf.domain)}</domain><scope>mfrom</scope>"
+        f"<result>{spf.result}</result></spf>"
+    )
+
+
+# --- RFC 7489 ------------------------------------------------------------------
+
+
+def _oldMetadata(heading: Heading) -> str:
+    errors = "".join(
+        f"<error>{text(error)}</error>\n" for error in _shortened(heading.errors)
+    )
+    return f"<report_metadata>\n{_origin(heading)}{errors}</report_metadata>\n"
+
+
+def _oldPublished(published: PublishedPolicy) -> str:
+    return (
+        f"<policy_published>\n<domain>{published.domain}</domain>\n"
+        f"<adkim>{published.adkim}</adkim>\n<aspf>{published.aspf}</aspf>\n"
+        f"<p>{published.p}</p>\n<sp>{published.sp or published.p}</sp>\n"
+        f"<pct>{published.percent}</pct>\n"
+        f"<fo>{text(':'.join(published.fo))}</fo>\n</policy_published>\n"
+    )
+
+
+def _oldRecord(row: ReportRow, count: int) -> str:
+    disposition = row.disposition
+    if disposition is Disposition.PASS:
+        disposition = Disposition.NONE
+    reasons = "".join(map(_oldReason, row.reasons)) if row.reasons else ""
+    signatures = "".join(map(_oldSignature, row.dkim[:MOST_SIGNATURES]))
+    # Appendix C: there is always a result of SPF.
+    unknown = ReportedSPF(row.envelopeFrom, SPFScope.MAIL_FROM, AuthResult.NONE)
+    results = signatures + _oldSPF(row.spf or unknown)
+    return _composed(
+        row, text(_longhand(row.sourceIP)), count, f"{disposition}", reasons, results
+    )
+
+
+def _oldReason(reason: Override) -> str:
+    kind, comment = reason.kind, reason.comment
+    if kind is OverrideKind.POLICY_TEST_MODE:
+        kind, comment = OverrideKind.OTHER, _explained(reason)
+    said = f"<comment>{text(comment)}</comment>" if comment else ""
+    return f"<reason><type>{kind}</type>{said}</reason>"
+
+
+def _oldSignature(signature: ReportedSignature) -> str:
+    problem, selector = signature.problem, signature.selector
+    which = f"<selector>{text(selector)}</selector>" if selector else ""
+    said = f"<human_result>{text(problem)}</human_result>" if problem else ""
+    return (
+        f"<dkim><domain>{text(signature.domain)}</domain>{which}"
+        f"<result>{_DKIM.get(signature.result, signature.result)}</result>{said}</dkim>"
+    )
+
+
+def _oldSPF(spf: ReportedSPF) -> str:
+    scope = SPFScope.HELO if spf.scope == SPFScope.HELO else SPFScope.MAIL_FROM
+    return (
+        f"<spf><domain>{text(spf.domain)}</domain><scope>{scope}</scope>"
+        f"<result>{_OLD_SPF.get(spf.result, spf.result)}</result></spf>"
+    )
+
+
+def _longhand(address: str) -> str:
+    # Appendix C has a pattern for IPv6 that knows no "::".
+    if ":" not in address:
+        return address
+    try:
+        return ipaddress.ip_address(address).exploded
+    except ValueError:
+        return address
+
+
+# --- both ----------------------------------------------------------------------
+
+# Words of RFC 8601 2.7 for one method that have no place in the other.
+_DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
+_OLD_SPF = {AuthResult.POLICY: AuthResult.NEUTRAL}
+
+
+def _origin(heading: Heading) -> str:
+    # RFC 9990 3.1.1.4: the end is the last second that belongs to it, as
+    # all reports have it.
+    span = heading.span
+    return (
+        f"<org_name>{heading.submitter}</org_name>\n<email>{heading.contact}</email>\n"
+        f"<report_id>{text(heading.reportID)}</report_id>\n"
+        f"<date_range><begin>{span.start}</begin><end>{span.last}</end></date_range>\n"
+    )
+
+
+def _composed(
+    row: ReportRow,
+    source: str,
+    count: int,
+    disposition: str,
+    reasons: str,
+    results: str,
+) -> str:
+    """
+    A record, of what the two formats write differently, and the rest.
+    """
+    to = row.envelopeTo
+    recipient = f"<envelope_to>{text(to)}</envelope_to>" if to else ""
+    return (
+        f"<record>\n<row><source_ip>{source}</source_ip><count>{count}</count>"
+        f"<policy_evaluated><disposition>{disposition}</disposition>"
+        f"<dkim>{'pass' if row.dkimAligned else 'fail'}</dkim>"
+        f"<spf>{'pass' if row.spfAligned else 'fail'}</spf>{reasons}"
+        f"</policy_evaluated></row>\n"
+        f"<identifiers>{recipient}<envelope_from>{text(row.envelopeFrom)}"
+        f"</envelope_from><header_from>{text(row.headerFrom)}</header_from>"
+        f"</identifiers>\n<auth_results>{results}</auth_results>\n</record>\n"
+    )
+
+
+def _explained(reason: Override) -> str:
+    """
+    A comment that says what the type can't.
+    """
+    return f"{reason.kind}: {reason.comment}" if reason.comment else f"{reason.kind}"
+
+
+def _shortened(errors: tuple[str, ...]) -> list[str]:
+    return [error[:LONGEST_ERROR] for error in errors[:MOST_ERRORS]]
