@@ -6,7 +6,7 @@ The configuration with the files that it names.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from moxtls.config import (
     InvalidConfig,
     Listener,
     ListenerTLS,
+    LocalDomain,
     Purpose,
     Selector,
     parse,
@@ -90,6 +91,13 @@ class Site:
         return self.data / "mail"
 
     @property
+    def accounts(self) -> Path:
+        """
+        Where each account has a Maildir of its name.
+        """
+        return self.data / "accounts"
+
+    @property
     def ledgerURL(self) -> str:
         """
         Where the ledger is; a relative path of SQLite's is made a whole one.
@@ -105,19 +113,33 @@ class Site:
         """
         In whose name reports are sent, or why in nobody's.
         """
+        domains = self.config.domains.items()
+        off = {domain for domain, local in domains if local.noOutgoingTLSReports}
+        return _submitter(self.config.hostname, self.signers(), off)
+
+    @property
+    def dmarcSubmitter(self) -> Domain | NoSubmitter:
+        """
+        In whose name DMARC reports are sent, or why in nobody's.
+
+        RFC 9990 3.5.2: a report passes DMARC itself, so the key is one that may
+        sign any mail.
+        """
         config = self.config
         domains = config.domains.items()
-        off = {domain for domain, local in domains if local.noOutgoingTLSReports}
-        try:
-            return findSubmitter(config.hostname, self.signers(), off)
-        except NoSubmitter as reason:
-            return reason
+        off = {domain for domain, local in domains if local.noOutgoingDMARCReports}
+        signers = {
+            domain: [each for each in those if not each.service]
+            for domain, those in self.signers().items()
+        }
+        wanted = config.reporting.dmarc.domain or config.hostname
+        return _submitter(wanted, signers, off)
 
     def makeFolders(self) -> None:
         """
         @raise InvalidConfig: The data directory can't be made or written to.
         """
-        for folder in (self.data, self.spool, self.mail):
+        for folder in (self.data, self.spool, self.mail, self.accounts):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -197,22 +219,38 @@ class Site:
 
     def tls(self, name: str, listener: Listener) -> ReloadingContext | None:
         """
-        The certificate of a listener; C{None} if it does no TLS.
+        The certificates of a listener: its own, and those of domains for
+        clients that ask for them; C{None} if it does no TLS.
         """
         if listener.tls is ListenerTLS.NONE:
             return None
-        certificate, key = listener.certificateFile, listener.keyFile
-        table = f"Listeners.{name}"
+        more = tuple(
+            self._certificate(f"Domains.{domain}", local)
+            for domain, local in self.config.domains.items()
+            if local.certificateFile
+        )
+        own = self._certificate(f"Listeners.{name}", listener)
+        return ReloadingContext(*own, more) if more else ReloadingContext(*own)
+
+    def _certificate(
+        self, table: str, named: Listener | LocalDomain
+    ) -> tuple[Path, Path]:
+        """
+        Certificate and key, which have been tried.
+        """
+        certificate, key = named.certificateFile, named.keyFile
         for setting, file in (("CertificateFile", certificate), ("KeyFile", key)):
             try:
                 self.path(file).read_bytes()
             except OSError as error:
                 raise self.wrong(table, setting, file, _why(error)) from None
+        pair = (self.path(certificate), self.path(key))
         try:
-            return ReloadingContext(self.path(certificate), self.path(key))
+            ReloadingContext(*pair)
         except (OSError, SSL.Error):
             expected = f"expected a certificate in PEM for the key in {key}"
             raise self.wrong(table, "CertificateFile", certificate, expected) from None
+        return pair
 
     def users(self) -> Mapping[str, StoredPassword]:
         """
@@ -254,6 +292,9 @@ class Site:
         self.trust()
         self.signers()
         self.users()
+        for domain, local in self.config.domains.items():
+            if local.certificateFile:
+                self._certificate(f"Domains.{domain}", local)
         for name, listener in self.config.listeners.items():
             self.tls(name, listener)
         for name, host in self.config.transports.items():
@@ -266,6 +307,15 @@ class Site:
         """
         shown = quoted(value) if value else ""
         return InvalidConfig(str(self.file), table, key, shown, why)
+
+
+def _submitter(
+    domain: Domain, signers: Mapping[Domain, Sequence[Signer]], off: Collection[Domain]
+) -> Domain | NoSubmitter:
+    try:
+        return findSubmitter(domain, signers, off)
+    except NoSubmitter as reason:
+        return reason
 
 
 def _why(error: Exception) -> str:

@@ -160,6 +160,32 @@ class FileTests(SiteCase):
         (self.folder / "key.pem").unlink()
         self.assertWrong(site.check, AT_LISTENER + key + gone)
 
+    def test_domainCertificates(self) -> None:
+        """
+        Those of domains are checked as well, also where no listener has TLS,
+        and given to listeners that have (RFC 6066 3).
+        """
+        domain = '[Domains."example.org"]\nCertificateFile = "d/cert.pem"\n'
+        domain += 'KeyFile = "d/key.pem"\n'
+        at = '[Domains.example.org] CertificateFile = "d/cert.pem": '
+        gone = "cannot be used: No such file or directory"
+        self.assertWrong(writeSite(self.folder, domain).check, at + gone)
+        writeCertificate(self.folder / "d", "example.org")
+        writeCertificate(self.folder, "mx.example")
+        site = writeSite(self.folder, LISTENER + domain)
+        given: list[tuple[object, ...]] = []
+        with patch.object(
+            module, "ReloadingContext", lambda *those: given.append(those)
+        ):
+            site.tls("a", site.config.listeners["a"])
+        own, theirs = (
+            (folder / "cert.pem", folder / "key.pem")
+            for folder in (self.folder, self.folder / "d")
+        )
+        self.assertEqual(given[-1], (*own, (theirs,)))
+        site = writeSite(self.folder, LISTENER)
+        self.assertIsNotNone(site.tls("a", site.config.listeners["a"]))
+
     def test_roots(self) -> None:
         """
         Roots to trust: there, and at least one.
@@ -286,3 +312,33 @@ class SubmitterTests(SiteCase):
             reason = writeSite(self.folder, text).submitter
             assert isinstance(reason, NoSubmitter)
             self.assertIn(why, str(reason))
+
+
+class DMARCSubmitterTests(SiteCase):
+    """
+    Tests for L{Site.dmarcSubmitter} (RFC 9990 3.5.2).
+    """
+
+    def test_found(self) -> None:
+        """
+        It is what the configuration says, or a domain at or above the host
+        name; with a key that may sign any mail.
+        """
+        self.write("s.pem", rsaKey(1024))
+        self.write("t.pem", rsaKey(1024))
+        only = SELECTOR + 'Purpose = "tlsrpt"\n'
+        both = only + SELECTOR.replace("Selectors.s", "Selectors.t")
+        other = SELECTOR.replace("example.org", "example.com")
+        off = '[Domains."example.org"]\nNoOutgoingDMARCReports = true\n'
+        for text, expected in [
+            (SELECTOR, "example.org"),
+            (both, "example.org"),
+            (other + '[Reporting.DMARC]\nDomain = "example.com"\n', "example.com"),
+            (off.replace("DMARC", "TLS") + SELECTOR, "example.org"),
+            (only, "has no DKIM selector"),
+            (other, "is configured"),
+            (off + SELECTOR, "is switched off"),
+        ]:
+            found = writeSite(self.folder, text).dmarcSubmitter
+            self.assertIn(expected, str(found), text)
+            self.assertEqual(isinstance(found, NoSubmitter), " " in expected)

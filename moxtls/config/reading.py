@@ -90,7 +90,7 @@ def _converter() -> cattrs.Converter:
                 table,
                 converter,
                 _cattrs_forbid_extra_keys=True,
-                **names,  # type: ignore[arg-type]
+                **names,
             ),
         )
     return converter
