@@ -139,7 +139,7 @@ def _disposition(judgement: Judgement) -> Disposition:
 def _reasons(judgement: Judgement, disposition: Disposition) -> tuple[Override, ...]:
     """
     Those of the verdict, and that it wasn't followed, if so: a disposition
-    that isn't the policy has a reason (RFC 9990 3.1.1.8).
+    that isn't the policy has a reason (RFC 9990 3.1.1.9).
     """
     verdict = judgement.verdict
     asked = verdict.disposition

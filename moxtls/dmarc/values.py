@@ -45,7 +45,7 @@ class PSD(StrEnum):
 
 class Method(StrEnum):
     """
-    How organizational domains are found (RFC 9990 3.1.1.7 discovery_method).
+    How organizational domains are found (RFC 9990 3.1.1.5 discovery_method).
     """
 
     PSL = "psl"
@@ -140,7 +140,7 @@ class Discovery:
 
 class OverrideKind(StrEnum):
     """
-    RFC 9990 3.1.1.9; the last two are in RFC 7489 only.
+    RFC 9990 3.1.6; the last two are in RFC 7489 only.
     """
 
     LOCAL_POLICY = "local_policy"
@@ -243,7 +243,7 @@ class Judgement:
 class PublishedPolicy:
     """
     The configuration that was applied: there is one report for each
-    (RFC 9990 3.1.1.4).
+    (RFC 9990 3.1, 3.1.1.5).
 
     @ivar domain: Where the record is.
     @ivar sp: C{None} where it wasn't published, as C{np}.
@@ -263,7 +263,7 @@ class PublishedPolicy:
 
 class Disposition(StrEnum):
     """
-    RFC 9990 3.1.1.8.  C{PASS}: the message passed, under a policy that would
+    RFC 9990 3.1.1.9.  C{PASS}: the message passed, under a policy that would
     have had consequences.
     """
 
