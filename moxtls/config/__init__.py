@@ -19,13 +19,9 @@ from moxtls.config.places import (
     serverAddress,
 )
 from moxtls.config.reading import parse
-from moxtls.config.reports import (
-    DMARCReports,
-    FailureReports,
-    ReportFormat,
-    Reporting,
-)
+from moxtls.config.reports import DMARCReports, FailureReports, Reporting
 from moxtls.config.values import TABLES, Config, Resolver
+from moxtls.dmarc.reportxml import ReportFormat
 
 __all__ = [
     "DKIM",

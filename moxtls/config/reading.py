@@ -19,8 +19,8 @@ from moxtls.config.delivery import Families, RelayTLS
 from moxtls.config.domains import Purpose
 from moxtls.config.errors import InvalidConfig, quoted
 from moxtls.config.listeners import ListenerTLS, Service
-from moxtls.config.reports import ReportFormat
 from moxtls.config.values import TABLES, Config
+from moxtls.dmarc.reportxml import ReportFormat
 from moxtls.dmarc.values import Policy
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.reporting.signing import Algorithm

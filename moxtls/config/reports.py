@@ -7,19 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from moxtls.config.keys import setting
+from moxtls.dmarc.reportxml import ReportFormat
 from moxtls.domain import Domain
-
-
-class ReportFormat(StrEnum):
-    """
-    Of DMARC aggregate reports.
-    """
-
-    RFC9990 = "rfc9990"
-    RFC7489 = "rfc7489"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _GZIP = zlib.MAX_WBITS + 16
 class Writer:
     """
     Composes one report in one format.
+
+    @ivar records: How many there are in it.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Writer:
         """
         self._record = recordWriter(format)
         self._room = largest
+        self.records = 0
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._pieces: list[bytes] = []
         self._put(begin(format, heading, published))
@@ -58,7 +61,9 @@ class Writer:
         """
         if not self.isFull:
             record = self._record
-            self._put("".join([record(row, count) for row, count in rows]))
+            records = [record(row, count) for row, count in rows]
+            self.records += len(records)
+            self._put("".join(records))
 
     def finish(self) -> bytes:
         """

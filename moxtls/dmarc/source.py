@@ -1,0 +1,245 @@
+# -*- test-case-name: tests.dmarc.test_source -*-
+"""
+What DMARC aggregate reports are owed, and what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.calendar import HOUR
+from moxtls.dmarc.discovery import discover
+from moxtls.dmarc.external import Destinations, verify
+from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
+from moxtls.dmarc.report import LARGEST_REPORT, Writer, filename, reportID
+from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.values import Overview
+from moxtls.dns.together import conduct
+from moxtls.domain import Domain
+from moxtls.interfaces import (
+    IEvaluationStore,
+    IReportSource,
+    IResolver,
+    ISenderHistory,
+)
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.destinations import parseDestination
+from moxtls.reporting.schedule import lastHour, spanBefore, staleHours
+from moxtls.reporting.values import (
+    Draft,
+    Leave,
+    NoReport,
+    OutgoingReport,
+    Subject,
+    Variant,
+)
+
+#: Rows in memory at a time.  A flood can make each of them 50 KB.
+PAGE = 250
+
+_INCOMPLETE = "Incomplete: all of it would be too large a report."
+
+#: Which format goes to which of the destinations.
+_Groups = dict[ReportFormat, list[str]]
+
+
+@implementer(IReportSource)
+class DMARCReportSource:
+    """
+    Reports on what an L{IEvaluationStore} has about intervals that are over.
+    """
+
+    kind = ReportKind.DMARC
+    phases = 1
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        store: IEvaluationStore,
+        history: ISenderHistory,
+        settings: DMARCReporting,
+        largest: int = LARGEST_REPORT,
+    ) -> None:
+        """
+        @param largest: Octets of a report before compression; more is left
+            out.
+        """
+        self._resolver = resolver
+        self._store = store
+        self._history = history
+        self._settings = settings
+        self._largest = largest
+
+    def count(self, phase: int, now: float) -> Deferred[int]:
+        return self._store.count(lastHour(now))
+
+    def subjects(
+        self, phase: int, now: float, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        return self._store.subjects(lastHour(now), after, limit)
+
+    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+        return Deferred.fromCoroutine(self._draft(subject))
+
+    def settle(
+        self,
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        return self._store.settle(subject, destinations, reports)
+
+    def prune(self, now: float) -> Deferred[None]:
+        pruned = self._store.prune(staleHours(now))
+        return pruned.addCallback(lambda count: None)
+
+    async def _draft(self, subject: Subject) -> Draft | NoReport:
+        submitter = self._settings.submitter
+        if submitter is None:
+            return _nothing(subject, "no domain of ours can sign reports")
+        overview = await self._store.overview(subject)
+        if overview is None:
+            return _nothing(subject, "nothing that isn't reported already")
+        refusal = excluded(subject.domain, overview, self._settings)
+        if refusal is not None:
+            return _nothing(subject, refusal)
+        trouble = await conduct(self._resolver, takesMail(submitter))
+        if trouble:
+            return _later(subject, trouble)
+        wanted = await self._wanted(subject, overview)
+        if isinstance(wanted, NoReport):
+            return wanted
+        return await self._compose(subject, submitter, overview, wanted)
+
+    async def _wanted(
+        self, subject: Subject, overview: Overview
+    ) -> Destinations | NoReport:
+        """
+        Where a report is wanted now, whatever was published when the mail
+        came.
+        """
+        suffixes = self._settings.suffixes
+        found = await conduct(self._resolver, discover(subject.domain, suffixes))
+        if found.temporary:
+            return _later(subject, f"the DMARC record: {found.problem}")
+        if found.record is None or found.policyDomain is None:
+            return _nothing(subject, found.problem or "no DMARC record any more")
+        known = await self._history.isKnown(None, found.organizational)
+        refusal = mayReport(overview, known, self._settings)
+        if refusal is not None:
+            return _nothing(subject, refusal)
+        wanted = await conduct(
+            self._resolver, verify(found.policyDomain, found.record.rua, suffixes)
+        )
+        return _usable(subject, overview, wanted)
+
+    async def _compose(
+        self,
+        subject: Subject,
+        submitter: Domain,
+        overview: Overview,
+        wanted: Destinations,
+    ) -> Draft | NoReport:
+        span = spanBefore(subject.end, overview.hours, overview.first)
+        name = reportID(submitter, subject.domain, subject.end, subject.part)
+        heading = Heading(submitter, name, span, wanted.errors)
+        groups = self._groups(wanted)
+        documents = await self._documents(subject, heading, overview, groups)
+        if not documents:
+            return _nothing(subject, "nothing that isn't reported already")
+        first, *others = zip(documents, groups.values(), strict=True)
+        return Draft(
+            kind=ReportKind.DMARC,
+            subject=subject,
+            span=span,
+            reportID=name,
+            submitter=submitter,
+            destinations=tuple(uri for uri, _ in wanted.accepted),
+            document=first[0],
+            filename=filename(submitter, subject.domain, span),
+            limits=tuple(limit for _, limit in wanted.accepted),
+            variants=tuple(
+                Variant(document, frozenset(uris)) for document, uris in others
+            ),
+        )
+
+    def _groups(self, wanted: Destinations) -> _Groups:
+        groups: _Groups = {}
+        for uri, _ in wanted.accepted:
+            address = parseDestination(uri).address
+            domain = address.domain if address else None
+            format = self._settings.format
+            if isinstance(domain, Domain):
+                format = self._settings.formats.get(domain, format)
+            groups.setdefault(format, []).append(uri)
+        return groups
+
+    async def _documents(
+        self,
+        subject: Subject,
+        heading: Heading,
+        overview: Overview,
+        formats: Iterable[ReportFormat],
+    ) -> list[bytes]:
+        """
+        The report in each of C{formats}, from one reading; none if there is
+        nothing in it.
+        """
+        headings = (
+            heading,
+            # What doesn't fit has to be said in front, so all over again.
+            replace(heading, errors=(_INCOMPLETE, *heading.errors)),
+        )
+        for each in headings:
+            writers = [
+                Writer(format, each, overview.published, self._largest)
+                for format in formats
+            ]
+            if await self._fill(subject, writers):
+                break
+        return [writer.finish() for writer in writers if writer.records]
+
+    async def _fill(self, subject: Subject, writers: Sequence[Writer]) -> bool:
+        """
+        @return: Whether all there is went into them.
+        """
+        after = b""
+        while True:
+            page = await self._store.rows(subject, after, PAGE)
+            if not page:
+                return True
+            if any(writer.isFull for writer in writers):
+                return False
+            rows = [(row, count) for _, row, count in page]
+            for writer in writers:
+                writer.add(rows)
+            after = page[-1][0]
+
+
+def _usable(
+    subject: Subject, overview: Overview, wanted: Destinations
+) -> Destinations | NoReport:
+    """
+    Some of the destinations may have to be asked again later.  The others wait
+    for that, so that all get the same at the same time, but not for longer than
+    another interval: there are name servers that never answer.
+    """
+    reasons = "; ".join(wanted.errors)
+    overdue = subject.end - overview.first > overview.hours * HOUR
+    if wanted.temporary and not (wanted.accepted and overdue):
+        return _later(subject, reasons or "a destination can't be looked up")
+    if not wanted.accepted:
+        return _nothing(subject, f"no usable rua: {reasons}" if reasons else "no rua")
+    return wanted
+
+
+def _nothing(subject: Subject, reason: str) -> NoReport:
+    return NoReport(subject, reason, Leave.CLEAR)
+
+
+def _later(subject: Subject, reason: str) -> NoReport:
+    return NoReport(subject, reason, Leave.KEEP)
