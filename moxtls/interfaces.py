@@ -240,6 +240,8 @@ class ISenderHistory(Interface):
     def sent(account: str, domain: Domain, now: float) -> Deferred[None]:
         """
         C{account} has sent mail to an address in C{domain}.
+
+        Of the time, the UTC day is kept.
         """
 
     def received(account: str, domain: Domain, now: float) -> Deferred[None]:
@@ -258,8 +260,9 @@ class ISenderHistory(Interface):
 
     def prune(before: float) -> Deferred[int]:
         """
-        Forget what was last seen before that second.  Fires with how many
-        entries went.
+        Forget what was last seen before the UTC day of that second.  Fires
+        with how many entries went: there is one for each account, domain and
+        kind of sign.
         """
 
 
@@ -376,15 +379,19 @@ class IEvaluationStore(Interface):
     """
     What DMARC made of mail, until reports have it.
 
-    Equal evaluations of an hour are counted in one place, so that a flood of
-    them costs as much as one.
+    Evaluations of an hour that are equal in everything but C{addresses}, of
+    which the latest are kept, are counted in one place, so that a flood of
+    them costs as much as one.  Of a policy domain and hour, so many different
+    ones are kept (L{moxtls.store.rules.MOST_ROWS}), and so many policies
+    (C{MOST_PARTS}): what is beyond the first is only counted, as C{omitted},
+    what is beyond the second not even that.
     """
 
     def record(hour: int, evaluation: Evaluation) -> Deferred[None]:
         """
         Count an evaluation.
 
-        @param hour: The Unix second in which the UTC hour begins.
+        @param hour: A Unix second in the UTC hour in which it was made.
 
         @return: Fires once it would survive a restart.
         """
@@ -393,7 +400,8 @@ class IEvaluationStore(Interface):
         domain: Domain | None = None, limit: int = 1000
     ) -> Deferred[tuple[StoredEvaluation, ...]]:
         """
-        Fires with what is stored, the oldest first.
+        Fires with what is stored, by hour, the oldest first; then by policy
+        domain, part and the key of the row.
 
         @param domain: The policy domain.
         """
@@ -432,7 +440,8 @@ class IEvaluationStore(Interface):
 
     def overview(subject: Subject) -> Deferred[Overview | None]:
         """
-        Fires with C{None} if nothing is stored for C{subject}.
+        Fires with C{None} if nothing is stored for C{subject}: its domain and
+        part, in hours before C{subject.end}; nothing else of it counts.
         """
 
     def rows(
@@ -455,7 +464,9 @@ class IEvaluationStore(Interface):
         """
         In one transaction, file C{reports}, and remove all that belongs to
         C{subject}.  A report whose key is known is passed over: it was made
-        before.
+        before.  What is recorded about these hours later is due by itself.
+
+        @param destinations: For nothing: there is one phase.
 
         @return: Fires with how many of C{reports} are new.
         """

@@ -376,6 +376,8 @@ class Overview:
     @ivar messages: How many.
     @ivar rows: How many differ.
     @ivar wanted: How many were.
+    @ivar omitted: How many more messages there were that are in no row, since
+        too many rows of an hour differed.
     """
 
     published: PublishedPolicy
@@ -384,3 +386,4 @@ class Overview:
     messages: int
     rows: int
     wanted: int
+    omitted: int = 0

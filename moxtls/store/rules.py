@@ -9,6 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from moxtls.dmarc.values import (
+    Evaluation,
+    Override,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportedSPF,
+    ReportRow,
+)
 from moxtls.reporting.values import ReportState
 from moxtls.tlsrpt.results import Failure, Policy
 
@@ -28,6 +36,23 @@ LONGEST_LINE = 65536
 MOST_FAILURES = 1000
 #: The same, counting those that were kept without the peer's particulars.
 MOST_FOLDED = MOST_FAILURES + 200
+#: Of one message.  Whoever evaluates looks at fewer.
+MOST_SIGNATURES = 50
+MOST_REASONS = 20
+#: Reports go to fewer.
+MOST_ADDRESSES = 50
+#: RFC 9991 4 and RFC 7489 6.3 know four, of one character.
+MOST_OPTIONS = 10
+#: How many rows of a policy domain are kept for an hour.  A forger who has a
+#: new name or address for each message must not fill the disk, and a report
+#: of a day with a quarter of a million rows serves nobody.
+MOST_ROWS = 10_000
+#: How many policies of a domain are kept for an hour: there is a report for
+#: each (RFC 9990 3.1.1.4), and a domain might answer every query differently.
+MOST_PARTS = 20
+#: What shows that somebody knows a domain.
+SIGN_SENT = "sent"
+SIGN_RECEIVED = "received"
 
 _BEFORE = {
     ReportState.COMPOSED: 0,
@@ -74,6 +99,82 @@ def bounded(failure: Failure) -> Failure:
         clean(failure.receivingIP, LONGEST_IP),
         clean(failure.additional, LONGEST_DETAIL),
     )
+
+
+def boundedEvaluation(evaluation: Evaluation) -> Evaluation:
+    """
+    C{evaluation} as it is kept.
+    """
+    return Evaluation(
+        _boundedPublished(evaluation.published),
+        _boundedRow(evaluation.row),
+        min(max(evaluation.hours, 1), 24),
+        _several(evaluation.addresses, MOST_ADDRESSES, LONGEST_DETAIL),
+        bool(evaluation.optional),
+        bool(evaluation.wanted),
+    )
+
+
+def _boundedPublished(published: PublishedPolicy) -> PublishedPolicy:
+    fo = _several(published.fo, MOST_OPTIONS, LONGEST_IP)
+    percent = min(max(published.percent, 0), 100)
+    if (fo, percent) == (published.fo, published.percent):
+        return published
+    return replace(published, fo=fo, percent=percent)
+
+
+def _boundedRow(row: ReportRow) -> ReportRow:
+    return ReportRow(
+        clean(row.sourceIP, LONGEST_IP),
+        row.disposition,
+        row.dkimAligned,
+        row.spfAligned,
+        tuple(
+            Override(each.kind, clean(each.comment, LONGEST_REASON))
+            for each in row.reasons[:MOST_REASONS]
+        ),
+        clean(row.headerFrom, LONGEST_NAME),
+        clean(row.envelopeFrom, LONGEST_NAME),
+        clean(row.envelopeTo, LONGEST_NAME),
+        tuple(map(_boundedSignature, row.dkim[:MOST_SIGNATURES])),
+        None if row.spf is None else _boundedSPF(row.spf),
+    )
+
+
+def _boundedSignature(signature: ReportedSignature) -> ReportedSignature:
+    return ReportedSignature(
+        clean(signature.domain, LONGEST_NAME),
+        clean(signature.selector, LONGEST_NAME),
+        signature.result,
+        clean(signature.problem, LONGEST_REASON),
+    )
+
+
+def _boundedSPF(spf: ReportedSPF) -> ReportedSPF:
+    return ReportedSPF(
+        clean(spf.domain, LONGEST_NAME), clean(spf.scope, LONGEST_IP), spf.result
+    )
+
+
+def _several(texts: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]:
+    return tuple(clean(text, longest) for text in texts[:most])
+
+
+def boundedAccount(account: str) -> str:
+    """
+    The name of an account as it is kept.
+    """
+    return clean(account, LONGEST_NAME)
+
+
+def dueBefore(before: int, hours: int) -> int:
+    """
+    When the last interval of so many hours ended, at or before C{before}.
+
+    Days of Unix time begin when UTC's do, so that intervals that divide a day
+    are counted from midnight.
+    """
+    return before - before % (hours * 3600)
 
 
 def admitted(failure: Failure, kept: int, isKept: Callable[[Failure], bool]) -> Failure:
