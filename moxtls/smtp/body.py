@@ -107,7 +107,7 @@ class BodyDecoder:
         return self._decode(wire[:kept])
 
     def _decode(self, wire: bytes) -> bytes:
-        self.flawed = self.flawed or _isFlawed(wire)
+        self.flawed = self.flawed or isFlawed(wire)
         # RFC 5321 4.5.2.  The end was found before, so no two occurrences
         # overlap.
         text = wire.replace(_STUFFED, _CRLF) if _STUFFED in wire else wire
@@ -128,6 +128,11 @@ def _undecided(wire: bytes) -> int:
     return 0
 
 
-def _isFlawed(wire: bytes) -> bool:
+def isFlawed(wire: bytes) -> bool:
+    """
+    Whether there is a bare CR, a bare LF or a NUL.
+
+    @param wire: Not cut within a CRLF.
+    """
     pairs = wire.count(_CRLF)
     return wire.count(b"\n") != pairs or wire.count(b"\r") != pairs or b"\0" in wire

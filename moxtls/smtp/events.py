@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moxtls.smtp.commands import MailParameters
+from moxtls.smtp.received import LONGEST_HEADER
 from moxtls.smtp.values import Reply
+
+#: Of a header: ten times what long ways and many signatures come to.
+MOST_FIELDS = 1000
+#: Of a message.  RFC 5321 4.5.3.1.6 has 1000, and lets servers take more: HTML
+#: in one line is common, and to refuse it is to lose mail.  This much fits in
+#: memory wherever a line has to be held.
+LONGEST_LINE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,10 @@ class ServerSettings:
     @ivar refusals: Recipients it may guess wrong.
     @ivar idleCommands: How many commands that lead nowhere it may send for
         one that does.
+    @ivar headerSize: The largest header, in bytes; whoever looks at it has to
+        hold all of it.
+    @ivar headerFields: The most fields in it.
+    @ivar lineLength: The longest line of a message, in bytes.
     """
 
     hostname: str
@@ -48,6 +60,9 @@ class ServerSettings:
     authFailures: int = 3
     refusals: int = 200
     idleCommands: int = 100
+    headerSize: int = LONGEST_HEADER
+    headerFields: int = MOST_FIELDS
+    lineLength: int = LONGEST_LINE
 
     def mayAuthenticate(self, isSecure: bool) -> bool:
         return bool(self.mechanisms) and (isSecure or self.authWithoutTLS)
@@ -58,6 +73,7 @@ class ServerSettings:
         """
         lines = [
             "PIPELINING",
+            "CHUNKING",
             f"SIZE {self.size}",
             "8BITMIME",
             "SMTPUTF8",
@@ -112,7 +128,8 @@ class RcptTo:
 @dataclass(frozen=True, slots=True)
 class DataStart:
     """
-    A message is about to come, if C{reply} is told 354.
+    A message is about to come, if C{reply} is told 354 (L{GO_AHEAD}), be it
+    behind DATA or in chunks (RFC 3030).
     """
 
     incoming: Incoming
@@ -130,8 +147,11 @@ class BodyChunk:
 @dataclass(frozen=True, slots=True)
 class BodyFailed:
     """
-    The message is refused, and no more of it will come.  Wants no answer: the
-    client hears C{reply} when it is at its end.
+    The message is refused, or the client thought better of it, and no more of
+    it will come.  Wants no answer.
+
+    @ivar reply: What the client hears when it is at its end, if it doesn't
+        commit something worse until then.
     """
 
     reply: Reply

@@ -38,6 +38,16 @@ class LineBuffer:
         self._data.clear()
         return data
 
+    def take(self, most: int) -> bytes:
+        """
+        The first C{most} bytes, or what there is of them.
+        """
+        if len(self._data) <= most:
+            return self.takeAll()
+        data = bytes(self._data[:most])
+        del self._data[:most]
+        return data
+
     def hasLine(self, longest: int) -> bool:
         """
         Look for a line of at most C{longest} bytes, or for the end of one
@@ -45,10 +55,11 @@ class LineBuffer:
         """
         self._end = self._data.find(b"\r\n")
         found = self._end >= 0
-        if (self._end if found else len(self._data)) > longest:
+        # A CR at the end may be half of a CRLF.
+        length = len(self._data) - self._data.endswith(b"\r")
+        if (self._end if found else length) > longest:
             self._overlong = True
         if self._overlong and not found:
-            # The last byte may be half of a CRLF.
             del self._data[:-1]
         return found
 

@@ -12,10 +12,14 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from moxtls.domain import InvalidDomain, parseHost
+from moxtls.smtp.values import Reply
 
 #: Where a header hasn't ended by then, there is none: far more than any real
 #: message has.
 LONGEST_HEADER = 256 * 1024
+#: RFC 5321 6.3: a message with more of them goes round in circles.
+MOST_HOPS = 100
+LOOPING = Reply(554, "5.4.6", "Message goes round in circles")
 
 # RFC 5322 2.2: a field name is printable ASCII without colon.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
@@ -23,6 +27,7 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _TLS_REQUIRED = re.compile(
     rb"^TLS-Required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
 )
+_RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 
 
@@ -109,6 +114,21 @@ def hasField(header: bytes, name: bytes) -> bool:
     """
     pattern = rb"(?im)^" + re.escape(name) + rb"[ \t]*:"
     return re.search(pattern, header) is not None
+
+
+def hops(header: bytes) -> int:
+    """
+    How many servers a message has come through, going by its Received fields.
+    """
+    return len(_RECEIVED.findall(header))
+
+
+def isLooping(header: bytes) -> bool:
+    """
+    Whether a message has come through so many that it will never arrive
+    (RFC 5321 6.3), and is to be refused with C{LOOPING}.
+    """
+    return hops(header) > MOST_HOPS
 
 
 def saysTLSNotRequired(header: bytes) -> bool:

@@ -228,7 +228,7 @@ class SessionTests(ListenerCase):
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
         self.acceptor.answers["mail"] = later
-        self.assertEqual(len(wire.says(b"EHLO c\r\n" + ENVELOPE)), 7)
+        self.assertEqual(len(wire.says(b"EHLO c\r\n" + ENVELOPE)), 8)
         self.assertEqual(wire.says(b"NOOP\r\n"), [])
         later.callback(Reply(451, "4.7.1", "Not you"))
         self.assertEqual(

@@ -125,6 +125,7 @@ class GreetingTests(SynchronousTestCase):
             [
                 "250-mx.example",
                 "250-PIPELINING",
+                "250-CHUNKING",
                 "250-SIZE 1000",
                 "250-8BITMIME",
                 "250-SMTPUTF8",
@@ -205,7 +206,8 @@ class CommandTests(SynchronousTestCase):
             (b"VRFY a", "252 2.1.5"),
             (b"EXPN a", "502 5.5.1"),
             (b"HELP", "214 2.0.0"),
-            (b"BDAT 10 LAST", "500 5.5.1"),
+            (b"BDAT 0 LAST", "503 5.5.1"),
+            (b"BDAT", "421 4.5.0"),
             (b"", "500 5.5.1"),
             (b"EHLO", "501 5.5.4"),
             (b"STARTTLS now", "501 5.5.4"),

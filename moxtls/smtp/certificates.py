@@ -1,0 +1,106 @@
+# -*- test-case-name: tests.smtp.test_tlscontext -*-
+"""
+A certificate and its key in files, used anew when the files change.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.logger import Logger
+
+# RFC 9325 4.2.1: nothing without authentication, nothing known to be broken;
+# OpenSSL orders the rest.
+CIPHERS = b"HIGH:!aNULL:!eNULL:!PSK:!SRP:!MD5:!3DES"
+# RFC 9325 3.3, and nobody renegotiates in SMTP.
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+
+
+class CertifiedKey:
+    """
+    One certificate and its key.
+
+    What can't be used is logged, and what was there before goes on being used.
+
+    @ivar context: For the certificate that is in the files now.
+    @ivar names: Of the hosts that it is for: lower case, perhaps with a
+        wildcard.
+    """
+
+    log = Logger()
+
+    def __init__(self, certFile: Path, keyFile: Path) -> None:
+        """
+        @param certFile: PEM: the certificate, and those between it and a root.
+        @param keyFile: PEM, without a passphrase.
+
+        @raise OSError: A file can't be read.
+        @raise SSL.Error: They are no certificate and key that go together.
+        """
+        self._certFile = certFile
+        self._keyFile = keyFile
+        self._seen = self._look()
+        self.context, self.names = self._load()
+
+    def refresh(self) -> None:
+        """
+        Look whether the files have changed.
+        """
+        try:
+            now = self._look()
+            if now != self._seen:
+                self._seen = now
+                self.context, self.names = self._load()
+                self.log.info("using the new {file!r}", file=str(self._certFile))
+        except (OSError, SSL.Error) as error:
+            self.log.error(
+                "can't use the new {file!r}: {error!r}",
+                file=str(self._certFile),
+                error=error,
+            )
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        stats = [os.stat(path) for path in (self._certFile, self._keyFile)]
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
+
+    def _load(self) -> tuple[SSL.Context, frozenset[str]]:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(_OPTIONS)
+        context.set_cipher_list(CIPHERS)
+        # OpenSSL would ask for a passphrase on the terminal.
+        context.set_passwd_cb(lambda *asked: b"")
+        # OpenSSL's error doesn't name the file.
+        pem, _ = (path.read_bytes() for path in (self._certFile, self._keyFile))
+        context.use_certificate_chain_file(str(self._certFile))
+        context.use_privatekey_file(str(self._keyFile))
+        context.check_privatekey()
+        return context, _names(pem)
+
+
+def matches(names: frozenset[str], host: str) -> bool:
+    """
+    Whether a certificate for C{names} is one for C{host} (RFC 9525 6.3: a
+    wildcard stands for one whole label).
+
+    @param host: Lower case.
+    """
+    _, dot, parent = host.partition(".")
+    return host in names or bool(dot and f"*.{parent}" in names)
+
+
+def _names(pem: bytes) -> frozenset[str]:
+    """
+    OpenSSL takes certificates in which this finds no names; they do for
+    clients that ask for none.
+    """
+    try:
+        extensions = x509.load_pem_x509_certificate(pem).extensions
+        found = extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = found.value.get_values_for_type(x509.DNSName)
+    except (ValueError, x509.ExtensionNotFound):
+        return frozenset()
+    return frozenset(name.lower() for name in names)
