@@ -5,6 +5,9 @@ Tests for L{moxtls.reporting.letters}.
 from __future__ import annotations
 
 from dataclasses import replace
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,14 +20,18 @@ from moxtls.reporting.values import (
     Draft,
     OutgoingReport,
     ReportState,
+    Subject,
     Suppression,
+    Variant,
 )
 from moxtls.store.memory import MemorySuppressions
 from tests.reporting.support import (
+    DAY,
     ED25519,
     HOSTNAME,
     RSA,
     TLSRPT,
+    A,
     draft,
     ids,
     signatures,
@@ -115,3 +122,169 @@ class LetterWriterTests(SynchronousTestCase):
         found = [(each.state, each.detail) for each in self.write(draft(*URIS))]
         suppressed = (ReportState.SUPPRESSED, "why")
         self.assertEqual(found, [suppressed, suppressed, (ReportState.COMPOSED, "")])
+
+    def test_part(self) -> None:
+        """
+        Reports to the same domain about the same time keep apart.
+        """
+        about = draft(URIS[0], subject=Subject(0, DAY, A, part="ab12"))
+        (report,) = self.write(about)
+        self.assertEqual(report.key.part, "ab12")
+
+
+class DMARCLetterTests(SynchronousTestCase):
+    """
+    What L{LetterWriter} does with what only DMARC reports have.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.suppressions = MemorySuppressions()
+
+    def write(
+        self, about: Draft, *signers: Signer
+    ) -> dict[str, tuple[ReportState, EmailMessage | None]]:
+        """
+        By destination, what it gets.
+        """
+        writer = LetterWriter(
+            self.clock,
+            self.suppressions,
+            Letterhead(HOSTNAME, signers or (ED25519,)),
+            ids(),
+        )
+        self.reports = self.successResultOf(writer.write(about))
+        return {
+            each.key.destination: (each.state, parsed(each.message))
+            for each in self.reports
+        }
+
+    def draft(
+        self,
+        *limits: int,
+        document: bytes = bytes(3000),
+        variants: tuple[Variant, ...] = (),
+    ) -> Draft:
+        uris = [f"mailto:d{number}@a.example" for number in range(len(limits))]
+        return replace(
+            draft(*uris, document=document),
+            kind=ReportKind.DMARC,
+            limits=limits,
+            variants=variants,
+        )
+
+    def test_signed(self) -> None:
+        """
+        A key that may only sign TLS reports (RFC 8460 3) signs no others.
+        """
+        self.write(self.draft(0), RSA, TLSRPT, ED25519)
+        (report,) = self.reports
+        self.assertEqual(signatures(report.message, RSA, ED25519), [True] * 2)
+        other = LetterWriter(
+            self.clock, self.suppressions, Letterhead(HOSTNAME, (TLSRPT,)), ids()
+        )
+        self.failureResultOf(other.write(self.draft(0)), NoSubmitter)
+
+    def test_limits(self) -> None:
+        """
+        Who takes less than the whole message has gets nothing, and isn't
+        named to the others; there is no word about it, as others get it.
+        """
+        self.write(self.draft(0))
+        size = len(self.reports[0].message)
+        found = self.write(self.draft(0, size - 1, 10 * size))
+        states = [state for state, _ in found.values()]
+        suppressed, composed = ReportState.SUPPRESSED, ReportState.COMPOSED
+        self.assertEqual(states, [composed, suppressed, composed])
+        first, second, third = self.reports
+        self.assertEqual(first.message, third.message)
+        self.assertIn(b"To: d0@a.example, d2@a.example\r\n", first.message)
+        self.assertEqual(second.message, b"")
+        self.assertIn(f"takes {size - 1}", second.detail)
+
+    def test_exactly(self) -> None:
+        """
+        A message of just as many octets as are taken is taken.
+        """
+        self.write(self.draft(1_000_000))
+        size = len(self.reports[0].message)
+        ((state, message),) = self.write(self.draft(size)).values()
+        self.assertIs(state, ReportState.COMPOSED)
+        assert message is not None
+        self.assertEqual(message.get_content_type(), "multipart/mixed")
+
+    def test_tooLargeForAll(self) -> None:
+        """
+        Where nobody takes it, all get word of it (RFC 7489 7.2.2), signed the
+        same way.
+        """
+        found = self.write(self.draft(1, 2000))
+        for state, message in found.values():
+            self.assertIs(state, ReportState.COMPOSED)
+            assert message is not None
+            words = message.get_content()
+            self.assertIn("Report-Domain: a.example\r\n", words)
+            self.assertIn(
+                "Submitting-URI: mailto:d0@a.example, mailto:d1@a.example", words
+            )
+        for report in self.reports:
+            self.assertEqual(signatures(report.message, ED25519), [True])
+            self.assertIn("error report", report.detail)
+
+    def test_suppressed(self) -> None:
+        """
+        Word of it doesn't go to who is left alone.
+        """
+        entry = Suppression("mailto:d0@a.example", ReportKind.DMARC, 100, 0, "why")
+        self.successResultOf(self.suppressions.put(entry))
+        found = self.write(self.draft(1, 1))
+        states = [state for state, _ in found.values()]
+        self.assertEqual(states, [ReportState.SUPPRESSED, ReportState.COMPOSED])
+
+    def test_onlySuppressed(self) -> None:
+        """
+        Nor is there word of anything where a destination would take it, but
+        is left alone.
+        """
+        entry = Suppression("mailto:d0@a.example", ReportKind.DMARC, 100, 0, "why")
+        self.successResultOf(self.suppressions.put(entry))
+        found = self.write(self.draft(0, 1))
+        states = [state for state, _ in found.values()]
+        self.assertEqual(states, [ReportState.SUPPRESSED] * 2)
+
+    def test_variants(self) -> None:
+        """
+        Who can't read a format gets another, in a message of its own, under
+        the same name.
+        """
+        uri = "mailto:d1@a.example"
+        variants = (Variant(b"other", frozenset({uri})),)
+        found = self.write(self.draft(0, 0, 0, variants=variants))
+        first, second, third = self.reports
+        self.assertEqual(first.message, third.message)
+        self.assertEqual(first.reportID, second.reportID)
+        names = set()
+        for to, (_, message) in found.items():
+            assert message is not None
+            attachment = list(message.iter_parts())[1]
+            names.add(attachment.get_filename())
+            expected = b"other" if to == uri else bytes(3000)
+            self.assertEqual(attachment.get_content(), expected)
+        self.assertEqual(names, {self.draft(0).filename})
+        self.assertIn(b"To: d1@a.example\r\n", second.message)
+
+    def test_tooLargeInPart(self) -> None:
+        """
+        Where all of one variant are too large but another one is taken, there
+        is no word of it.
+        """
+        variants = (Variant(bytes(9), frozenset({"mailto:d1@a.example"})),)
+        found = self.write(self.draft(2000, 0, variants=variants))
+        states = [state for state, _ in found.values()]
+        self.assertEqual(states, [ReportState.SUPPRESSED, ReportState.COMPOSED])
+
+
+def parsed(message: bytes) -> EmailMessage | None:
+    found = message_from_bytes(message, policy=SMTP)
+    assert isinstance(found, EmailMessage)
+    return found if message else None

@@ -14,7 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import midnight
 from moxtls.domain import Address, Domain
-from moxtls.reporting.message import Stamp, composeTLS
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.message import (
+    Stamp,
+    composeDMARC,
+    composeTLS,
+    composeTooLarge,
+)
 from moxtls.reporting.mime import leaves
 from moxtls.reporting.values import Subject
 from moxtls.tlsrpt.report import filename
@@ -120,3 +126,83 @@ class ComposeTLSTests(SynchronousTestCase):
         message = self.parsed(composeTLS(draft(), TO, STAMP))
         self.assertEqual(message["TLS-Report-Submitter"], str(SUBMITTER))
         self.assertEqual(message["From"].addresses[0].domain, str(SUBMITTER))
+
+
+class ComposeDMARCTests(SynchronousTestCase):
+    """
+    Tests for L{composeDMARC} and L{composeTooLarge}: RFC 9990 3.5.2, RFC 7489
+    7.2.2.
+    """
+
+    def setUp(self) -> None:
+        self.draft = replace(
+            draft("mailto:tls@a.example", "mailto:o%20o@b.example", document=DOCUMENT),
+            kind=ReportKind.DMARC,
+            filename="sender.example!a.example!1795478400!1795564799.xml.gz",
+        )
+
+    def parsed(self, message: bytes) -> EmailMessage:
+        found = message_from_bytes(message, policy=SMTP)
+        assert isinstance(found, EmailMessage)
+        self.assertEqual(found.defects, [])
+        return found
+
+    def test_header(self) -> None:
+        """
+        The subject of RFC 9990 3.5.2; nothing that only TLS reports have, as
+        it is sent as safely as any mail.
+        """
+        message = self.parsed(composeDMARC(self.draft, TO, STAMP))
+        expected = {
+            "From": "postmaster@sender.example",
+            "To": 'tls@a.example, "o o"@b.example',
+            "Subject": "Report Domain: a.example Submitter: sender.example "
+            "Report-ID: <20261124.a.example@sender.example>",
+            "Date": "Wed, 25 Nov 2026 00:05:00 +0000",
+            "Auto-Submitted": "auto-generated",
+        }
+        for name, value in expected.items():
+            self.assertEqual(message.get_all(name), [value])
+        self.assertEqual(message.get_content_type(), "multipart/mixed")
+        for name in ("TLS-Required", "TLS-Report-Domain", "TLS-Report-Submitter"):
+            self.assertIsNone(message[name])
+
+    def test_parts(self) -> None:
+        """
+        Words for people, with the period in UTC, then the report as it is.
+        """
+        composed = composeDMARC(self.draft, TO, STAMP)
+        text, attachment = self.parsed(composed).iter_parts()
+        self.assertEqual(text.get_content_type(), "text/plain")
+        words = text.get_content()
+        self.assertIn("_dmarc.a.example asks for reports", words)
+        period = "Period: 2026-11-24 00:00:00 - 2026-11-25 00:00:00 UTC"
+        self.assertIn(period, words.splitlines())
+        self.assertEqual(attachment.get_content_type(), "application/gzip")
+        self.assertEqual(attachment.get_filename(), self.draft.filename)
+        self.assertEqual(attachment.get_content_disposition(), "attachment")
+        self.assertEqual(attachment.get_content(), DOCUMENT)
+
+    def test_tooLarge(self) -> None:
+        """
+        All fields of RFC 7489 7.2.2, and no report.
+        """
+        composed = composeTooLarge(self.draft, 12345, TO, STAMP)
+        message = self.parsed(composed)
+        self.assertEqual(message.get_content_type(), "text/plain")
+        self.assertEqual(
+            message["Subject"], "DMARC aggregate reporting error report for a.example"
+        )
+        self.assertEqual(message["To"], 'tls@a.example, "o o"@b.example')
+        self.assertEqual(
+            message.get_content().splitlines(),
+            [
+                "Report-Date: Wed, 25 Nov 2026 00:05:00 +0000",
+                "Report-Domain: a.example",
+                "Report-ID: 20261124.a.example@sender.example",
+                "Report-Size: 12345",
+                "Submitter: sender.example",
+                "Submitting-URI: mailto:tls@a.example, mailto:o%20o@b.example",
+            ],
+        )
+        self.assertNotIn(b"gzip", composed)

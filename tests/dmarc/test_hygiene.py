@@ -1,0 +1,116 @@
+"""
+Tests for L{moxtls.dmarc.hygiene}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.hygiene import DMARCReporting, mayReport, takesMail
+from moxtls.dmarc.values import Overview
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.together import conduct
+from moxtls.domain import Domain
+from tests.dmarc.reports import PUBLISHED
+from tests.reporting.support import SUBMITTER, A
+
+OVERVIEW = Overview(PUBLISHED, 24, 0, 3, 2, 1)
+SETTINGS = DMARCReporting(SUBMITTER)
+
+
+class MayReportTests(SynchronousTestCase):
+    """
+    Tests for L{mayReport}.
+    """
+
+    def test_somebody(self) -> None:
+        """
+        A domain whose mail was wanted gets a report.
+        """
+        self.assertIsNone(mayReport(OVERVIEW, False, SETTINGS))
+
+    def test_stranger(self) -> None:
+        """
+        A domain whose mail was only refused, junk or not authenticated gets
+        one if there is another good sign about it, or all are to get one.
+        """
+        unwanted = replace(OVERVIEW, wanted=0)
+        self.assertIn("stranger", mayReport(unwanted, False, SETTINGS) or "")
+        self.assertIsNone(mayReport(unwanted, True, SETTINGS))
+        everybody = replace(SETTINGS, strangers=True)
+        self.assertIsNone(mayReport(unwanted, False, everybody))
+
+    def test_minimum(self) -> None:
+        """
+        There have to be so many messages.
+        """
+        for minimum, reported in [(1, True), (3, True), (4, False)]:
+            found = mayReport(OVERVIEW, True, replace(SETTINGS, minimum=minimum))
+            self.assertEqual(found is None, reported)
+
+    def test_lists(self) -> None:
+        """
+        Who is on the list of those that get none gets none, also if on the
+        other one.
+        """
+        mine, other = frozenset({A}), frozenset({Domain("b.example")})
+        for onlyTo, notTo, reported in [
+            (frozenset(), other, True),
+            (frozenset(), mine, False),
+            (mine, frozenset(), True),
+            (other, frozenset(), False),
+            (mine, mine, False),
+        ]:
+            settings = replace(SETTINGS, onlyTo=onlyTo, notTo=notTo)
+            self.assertEqual(mayReport(OVERVIEW, True, settings) is None, reported)
+
+
+class TakesMailTests(SynchronousTestCase):
+    """
+    Tests for L{takesMail}.
+    """
+
+    def setUp(self) -> None:
+        self.resolver = MemoryResolver()
+
+    def trouble(self) -> str:
+        asking = conduct(self.resolver, takesMail(SUBMITTER))
+        return self.successResultOf(Deferred.fromCoroutine(asking))
+
+    def test_takes(self) -> None:
+        """
+        MX records, or an address (RFC 5321 5.1).
+        """
+        for kind, record in [
+            (Kind.A, "192.0.2.1"),
+            (Kind.AAAA, "2001:db8::1"),
+            (Kind.MX, "10 mx.sender.example"),
+        ]:
+            self.resolver = MemoryResolver({(str(SUBMITTER), kind): [record]})
+            self.assertEqual(self.trouble(), "")
+
+    def test_takesNone(self) -> None:
+        """
+        Neither of them, or a null MX (RFC 7505), whatever addresses there are.
+        """
+        self.assertIn("no MX and no address", self.trouble())
+        self.resolver.put(str(SUBMITTER), Kind.A, "192.0.2.1")
+        self.resolver.put(str(SUBMITTER), Kind.MX, "0 .")
+        self.assertIn("RFC 7505", self.trouble())
+
+    def test_failed(self) -> None:
+        """
+        What can't be looked up is a reason, too; an address that can will do.
+        """
+        for kind in (Kind.MX, Kind.A, Kind.AAAA):
+            failing = {(str(SUBMITTER), kind): ExtendedError(22)}
+            self.resolver = MemoryResolver(failing=failing)
+            self.assertIn("can't be looked up", self.trouble())
+        self.resolver = MemoryResolver(
+            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]}, failing=failing
+        )
+        self.assertEqual(self.trouble(), "")
