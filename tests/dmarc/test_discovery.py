@@ -1,0 +1,406 @@
+"""
+Tests for L{moxtls.dmarc.discovery}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.discovery import (
+    LONGEST_FINDING,
+    discover,
+    organizationalDomain,
+    printable,
+    requested,
+    walk,
+)
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import Discovery, DMARCRecord, Method, Policy
+from moxtls.dns.answers import Alias, Answer
+from moxtls.dns.inquiry import Question, answered
+from moxtls.domain import Domain
+from tests.dmarc.zone import Zone
+
+NONE = "v=DMARC1; p=none"
+QUARANTINE = "v=DMARC1; p=quarantine"
+REJECT = "v=DMARC1; p=reject"
+LONG = Domain(".".join(["a" * 49] * 5) + ".com")
+
+
+class WalkTests(SynchronousTestCase):
+    """
+    Tests for L{walk}.
+    """
+
+    def test_names(self) -> None:
+        """
+        From the start up to the top level, with a jump that leaves seven
+        labels (RFC 9989 4.10 steps 3 to 7).
+        """
+        for start, names in [
+            ("com", ["com"]),
+            ("example.com", ["example.com", "com"]),
+            (
+                "a.b.c.d.e.f.example.com",
+                [
+                    "a.b.c.d.e.f.example.com",
+                    "b.c.d.e.f.example.com",
+                    "c.d.e.f.example.com",
+                    "d.e.f.example.com",
+                    "e.f.example.com",
+                    "f.example.com",
+                    "example.com",
+                    "com",
+                ],
+            ),
+            (
+                "x.a.b.c.d.e.f.example.com",
+                [
+                    "x.a.b.c.d.e.f.example.com",
+                    "b.c.d.e.f.example.com",
+                    "c.d.e.f.example.com",
+                    "d.e.f.example.com",
+                    "e.f.example.com",
+                    "f.example.com",
+                    "example.com",
+                    "com",
+                ],
+            ),
+        ]:
+            self.assertEqual([each.ascii for each in walk(Domain(start))], names)
+
+
+class DiscoverTests(SynchronousTestCase):
+    """
+    Tests for L{discover} as RFC 9989 has it.
+    """
+
+    def found(self, author: str, zone: Zone) -> Discovery:
+        return zone.find(discover(Domain(author)))
+
+    def test_preference(self) -> None:
+        """
+        The author's record, then the organization's, then that of the public
+        suffix; what is between them doesn't count (RFC 9989 4.10.1).
+        """
+        records = {
+            "_dmarc.a.b.example.com": NONE,
+            "_dmarc.b.example.com": QUARANTINE,
+            "_dmarc.example.com": REJECT,
+            "_dmarc.com": "v=DMARC1; p=none; psd=y",
+        }
+        for author, policyDomain in [
+            ("a.b.example.com", "a.b.example.com"),
+            ("b.example.com", "b.example.com"),
+            ("x.b.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("other.com", "com"),
+            ("a.other.com", "com"),
+            ("com", "com"),
+        ]:
+            found = self.found(author, Zone(records))
+            self.assertEqual(found.policyDomain, Domain(policyDomain), author)
+
+    def test_organizational(self) -> None:
+        """
+        By C{psd=n}, one below C{psd=y}, or the shortest name with a record
+        (RFC 9989 4.10.2).
+        """
+        for records, author, organizational in [
+            ({}, "a.example.com", "a.example.com"),
+            ({"example.com": NONE}, "a.example.com", "example.com"),
+            ({"b.example.com": NONE + "; psd=n"}, "a.b.example.com", "b.example.com"),
+            ({"com": NONE + "; psd=y"}, "a.b.example.com", "example.com"),
+            ({"com": NONE}, "a.b.example.com", "com"),
+            # A public suffix that sends mail: not one below itself, ...
+            ({"com": NONE + "; psd=y"}, "com", "com"),
+            # ... and one below it is reckoned from the start of the walk, also
+            # if that jumped over the name.
+            (
+                {"c.d.e.f.g.h.example": NONE + "; psd=y"},
+                "x.a.b.c.d.e.f.g.h.example",
+                "b.c.d.e.f.g.h.example",
+            ),
+            # What is above the stop isn't seen.
+            (
+                {"b.example.com": NONE + "; psd=n", "example.com": REJECT},
+                "a.b.example.com",
+                "b.example.com",
+            ),
+            # A record that can't be used still says where it is.
+            ({"example.com": "v=DMARC1; p=x"}, "a.example.com", "example.com"),
+            (
+                {"example.com": "v=DMARC1; p=x; psd=y"},
+                "a.b.example.com",
+                "b.example.com",
+            ),
+        ]:
+            zone = Zone({f"_dmarc.{name}": text for name, text in records.items()})
+            found = self.found(author, zone)
+            self.assertEqual(found.organizational, Domain(organizational), author)
+            alone = zone.find(organizationalDomain(Domain(author)))
+            self.assertEqual(alone, Domain(organizational), author)
+
+    def test_several(self) -> None:
+        """
+        Several records at a name are none, and the walk goes on
+        (RFC 9989 4.10 step 2); it is said if there is no other.
+        """
+        several = {"_dmarc.a.example.com": (REJECT, NONE, "v=spf1 -all")}
+        found = self.found("a.example.com", Zone(several))
+        self.assertEqual((found.record, found.unusable), (None, False))
+        self.assertIn("more than one DMARC record", found.problem)
+        zone = Zone({**several, "_dmarc.example.com": QUARANTINE})
+        found = self.found("a.example.com", zone)
+        self.assertEqual(found.policyDomain, Domain("example.com"))
+        self.assertEqual(found.problem, "")
+
+    def test_unusable(self) -> None:
+        """
+        A record that applies and can't be used ends it: no other is taken
+        (RFC 9989 4.10.1).
+        """
+        zone = Zone(
+            {"_dmarc.a.example.com": "v=DMARC1; p=x", "_dmarc.example.com": NONE}
+        )
+        found = self.found("a.example.com", zone)
+        self.assertIsNone(found.record)
+        self.assertTrue(found.unusable)
+        self.assertIn("_dmarc.a.example.com", found.problem)
+
+    def test_nothing(self) -> None:
+        """
+        No record at all is no trouble.
+        """
+        found = self.found("example.com", Zone({}))
+        self.assertEqual((found.record, found.problem), (None, ""))
+        self.assertFalse(found.temporary)
+
+    def test_failed(self) -> None:
+        """
+        A failed look-up leaves everything open, but what was found is kept;
+        behind the end of the walk, it doesn't matter.
+        """
+        records = {"_dmarc.example.com": REJECT}
+        found = self.found("a.example.com", Zone(records, {"_dmarc.a.example.com"}))
+        self.assertTrue(found.temporary)
+        self.assertEqual(found.policyDomain, Domain("example.com"))
+        self.assertIn("no answer", found.problem)
+        failing = {"_dmarc.com"}
+        alone = Zone(records, failing).find(organizationalDomain(Domain("example.com")))
+        self.assertIsNone(alone)
+        records = {"_dmarc.example.com": REJECT + "; psd=n"}
+        self.assertFalse(self.found("example.com", Zone(records, failing)).temporary)
+
+    def test_oneRound(self) -> None:
+        """
+        All names are asked at once, and nothing else.
+        """
+        zone = Zone({"_dmarc.example.com": REJECT})
+        self.found("a.example.com", zone)
+        self.assertEqual(
+            zone.asked, ["_dmarc.a.example.com", "_dmarc.example.com", "_dmarc.com"]
+        )
+        self.assertEqual(zone.rounds, [3])
+
+    def test_steps(self) -> None:
+        """
+        What was seen on the way, such that it can be shown.
+        """
+        zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none; \x1b[2Jü" + "x" * 999})
+        last = self.found("a.example.com", zone).steps
+        self.assertEqual([each.name for each in last], zone.asked)
+        self.assertEqual(last[0].found, "nothing")
+        self.assertEqual(last[1].found[:31], "v=DMARC1; p=none; ?[2J\\xc3\\xbcx")
+        self.assertEqual(len(last[1].found), LONGEST_FINDING)
+
+    def test_longName(self) -> None:
+        """
+        A name that has no room for C{_dmarc} isn't asked for.
+        """
+        zone = Zone({"_dmarc." + LONG.ascii.partition(".")[2]: REJECT + "; np=none"})
+        found = self.found(LONG.ascii, zone)
+        self.assertEqual(found.record, DMARCRecord(Policy.REJECT, np=Policy.NONE))
+        self.assertFalse(found.exists)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.sampled_from(["a", "b", "com"]), min_size=1, max_size=14),
+        st.dictionaries(
+            st.integers(1, 14),
+            st.sampled_from(
+                [NONE, REJECT + "; psd=n", NONE + "; psd=y; np=reject", "x"]
+            ),
+        ),
+        st.sets(st.integers(1, 14)),
+        st.booleans(),
+    )
+    def test_bounds(
+        self, labels: list[str], at: dict[int, str], failing: set[int], isThere: bool
+    ) -> None:
+        """
+        Whatever is published: eight look-ups, three for existence, and an
+        organizational domain that the author's is under.
+        """
+        author = ".".join(labels)
+        names = {count: "_dmarc." + ".".join(labels[-count:]) for count in range(1, 15)}
+        records = {names[count]: text for count, text in at.items()}
+        hosts = [author] if isThere else []
+        zone = Zone(records, {names[count] for count in failing}, hosts)
+        found = self.found(author, zone)
+        self.assertLessEqual(len([n for n in zone.asked if n[:7] == "_dmarc."]), 8)
+        self.assertLessEqual(len(zone.asked), 11)
+        self.assertTrue(found.author.isUnder(found.organizational))
+        self.assertEqual(found.record is None, found.policyDomain is None)
+
+
+class ExistenceTests(SynchronousTestCase):
+    """
+    Whether the author domain exists (RFC 9989 3.2.13).
+    """
+
+    RECORD = "v=DMARC1; p=none; sp=quarantine; np=reject"
+
+    def found(self, zone: Zone, author: str = "x.example.com") -> Discovery:
+        return zone.find(discover(Domain(author)))
+
+    def test_missing(self) -> None:
+        """
+        Where it matters and isn't known, three types of record are asked for.
+        """
+        zone = Zone({"_dmarc.example.com": self.RECORD})
+        found = self.found(zone)
+        self.assertFalse(found.exists)
+        self.assertEqual(requested(found), Policy.REJECT)
+        self.assertEqual(
+            zone.asked[3:], [f"x.example.com {k}" for k in ("A", "AAAA", "MX")]
+        )
+
+    def test_there(self) -> None:
+        """
+        A name that has records, or a name below it, exists.
+        """
+        for hosts in (["x.example.com"], ["y.x.example.com"], ["_dmarc.x.example.com"]):
+            found = self.found(Zone({"_dmarc.example.com": self.RECORD}, (), hosts))
+            self.assertTrue(found.exists)
+            self.assertEqual(requested(found), Policy.QUARANTINE)
+
+    def test_alias(self) -> None:
+        """
+        A CNAME is there, also if its target isn't.
+        """
+        zone = Zone({"_dmarc.example.com": self.RECORD})
+
+        def answer(question: Question) -> Answer:
+            found = zone.answer(question)
+            chain = (Alias("x.example.com", "gone.example.net", False),)
+            return (
+                replace(found, chain=chain) if found.name == "x.example.com" else found
+            )
+
+        found = answered(discover(Domain("x.example.com")), answer)
+        self.assertTrue(found.exists)
+
+    def test_unneeded(self) -> None:
+        """
+        It isn't asked where the policy is the same: no np, the same np, a
+        record of the author's own, or none.
+        """
+        for record in (
+            REJECT,
+            REJECT + "; np=reject",
+            QUARANTINE + "; sp=none; np=none",
+        ):
+            zone = Zone({"_dmarc.example.com": record})
+            self.found(zone)
+            self.assertEqual(len(zone.asked), 3)
+        zone = Zone({"_dmarc.example.com": self.RECORD})
+        self.found(zone, "example.com")
+        self.assertEqual(len(zone.asked), 2)
+
+    def test_failed(self) -> None:
+        """
+        If that isn't known, neither is the policy.
+        """
+        zone = Zone({"_dmarc.example.com": self.RECORD}, {"x.example.com"})
+        found = self.found(zone)
+        self.assertTrue(found.temporary)
+        self.assertIn("x.example.com: could not be looked up", found.problem)
+
+
+class LegacyTests(SynchronousTestCase):
+    """
+    Tests for L{discover} with a public suffix list (RFC 7489 6.6.3).
+    """
+
+    def setUp(self) -> None:
+        # Of each name, the last two labels.
+        self.suffixes = Suffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
+
+    def found(self, author: str, zone: Zone) -> Discovery:
+        return zone.find(discover(Domain(author), self.suffixes))
+
+    def test_two(self) -> None:
+        """
+        The author's record, else the organization's; never another's.
+        """
+        zone = Zone({"_dmarc.b.example.com": REJECT, "_dmarc.example.com": NONE})
+        found = self.found("a.b.example.com", zone)
+        self.assertEqual(found.policyDomain, Domain("example.com"))
+        self.assertEqual(found.method, Method.PSL)
+        self.assertEqual(zone.asked, ["_dmarc.a.b.example.com", "_dmarc.example.com"])
+        self.assertEqual(
+            self.found("b.example.com", zone).policyDomain, Domain("b.example.com")
+        )
+
+    def test_several(self) -> None:
+        """
+        Several records, or an unusable one, end it (steps 3, 5, 6).
+        """
+        for record in ((NONE, NONE), ("v=DMARC1; p=x",)):
+            zone = Zone({"_dmarc.a.example.com": record, "_dmarc.example.com": NONE})
+            found = self.found("a.example.com", zone)
+            self.assertIsNone(found.record)
+            self.assertIn("_dmarc.a.example.com", found.problem)
+
+    def test_failed(self) -> None:
+        """
+        The second look-up may fail where the first has found something.
+        """
+        zone = Zone({"_dmarc.a.example.com": REJECT}, {"_dmarc.example.com"})
+        self.assertFalse(self.found("a.example.com", zone).temporary)
+        self.assertTrue(self.found("b.example.com", zone).temporary)
+
+    def test_np(self) -> None:
+        """
+        RFC 7489 knows no C{np}.
+        """
+        zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none; np=reject"})
+        found = self.found("x.example.com", zone)
+        self.assertEqual(requested(replace(found, exists=False)), Policy.NONE)
+        self.assertEqual(len(zone.asked), 2)
+
+    def test_organizational(self) -> None:
+        """
+        No question is asked.
+        """
+        zone = Zone({})
+        inquiry = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
+        self.assertEqual(zone.find(inquiry), Domain("example.com"))
+        self.assertEqual(zone.asked, [])
+
+
+class PrintableTests(SynchronousTestCase):
+    """
+    Tests for L{printable}.
+    """
+
+    def test_line(self) -> None:
+        """
+        One line of plain ASCII.
+        """
+        self.assertEqual(printable("a\r\nb\x7fü"), "a??b??")

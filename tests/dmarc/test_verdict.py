@@ -1,0 +1,414 @@
+"""
+Tests for L{moxtls.dmarc.verdict}.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication import Authentication, AuthResult, SPFScope
+from moxtls.dmarc.alignment import Aligned, align
+from moxtls.dmarc.discovery import discover
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import Discovery, OverrideKind, Policy, Verdict
+from moxtls.dmarc.verdict import Circumstances, Practice, judge
+from moxtls.dns.inquiry import Inquiry
+from moxtls.domain import Domain
+from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
+
+NONE, QUARANTINE, REJECT = Policy
+TEMPERROR = AuthResult.TEMPERROR
+AUTHOR = Domain("example.com")
+ORDINARY = Circumstances()
+PLAIN = Practice()
+FORGED = checked(signature("other.example"), spf="other.example", status=PASS)
+
+
+def looked(
+    author: Domain, message: Authentication, suffixes: Suffixes | None
+) -> Inquiry[tuple[Discovery, Aligned]]:
+    """
+    All that is looked up about a message.
+    """
+    discovery = yield from discover(author, suffixes)
+    return discovery, (yield from align(discovery, message, suffixes))
+
+
+class JudgeTestCase(SynchronousTestCase):
+    """
+    Judges messages of C{example.com}.
+    """
+
+    def judged(
+        self,
+        record: str,
+        message: Authentication,
+        practice: Practice = PLAIN,
+        circumstances: Circumstances = ORDINARY,
+        author: Domain = AUTHOR,
+        failing: tuple[str, ...] = (),
+    ) -> Verdict:
+        zone = Zone({"_dmarc.example.com": record} if record else {}, failing)
+        discovery, aligned = zone.find(looked(author, message, practice.suffixes))
+        return judge([author], discovery, aligned, message, circumstances, practice)
+
+    def assertDone(
+        self, verdict: Verdict, disposition: Policy, *reasons: OverrideKind
+    ) -> None:
+        """
+        What is done, and why that isn't what was asked for.
+        """
+        self.assertEqual(verdict.disposition, disposition)
+        self.assertEqual(tuple(each.kind for each in verdict.reasons), reasons)
+
+
+class StatusTests(JudgeTestCase):
+    """
+    Pass, fail, or neither.
+    """
+
+    def test_pass(self) -> None:
+        """
+        One aligned identifier that passes is enough (RFC 9989 5.3.5).
+        """
+        message = checked(signature("example.com", FAIL), signature("a.example.com"))
+        verdict = self.judged("v=DMARC1; p=reject", message)
+        self.assertIs(verdict.status, PASS)
+        self.assertEqual((verdict.alignedDKIM, verdict.spfAligned), ((1,), False))
+        self.assertEqual(verdict.policy, REJECT)
+        self.assertDone(verdict, NONE)
+        for scope in SPFScope:
+            message = checked(spf="a.example.com", status=PASS, scope=scope)
+            verdict = self.judged("v=DMARC1; p=reject", message)
+            self.assertIs(verdict.status, PASS)
+            self.assertTrue(verdict.spfAligned)
+
+    def test_fail(self) -> None:
+        """
+        Otherwise what the record asks for is done.
+        """
+        for policy in Policy:
+            message = checked(signature("example.com", FAIL))
+            verdict = self.judged(f"v=DMARC1; p={policy}", message)
+            self.assertIs(verdict.status, FAIL)
+            self.assertDone(verdict, policy)
+
+    def test_subdomains(self) -> None:
+        """
+        C{sp} for subdomains, C{np} for those that don't exist
+        (RFC 9989 4.10.1).
+        """
+        child = Domain("a.example.com")
+        for record, policy in [
+            ("v=DMARC1; p=reject", REJECT),
+            ("v=DMARC1; p=reject; sp=none", NONE),
+            ("v=DMARC1; p=none; sp=none; np=quarantine", QUARANTINE),
+        ]:
+            verdict = self.judged(record, checked(), author=child)
+            self.assertDone(verdict, policy)
+
+    def test_none(self) -> None:
+        """
+        No record, and one that can't be used (RFC 9989 4.10.1, RFC 7489 11.2).
+        """
+        for record, status in [
+            ("", AuthResult.NONE),
+            ("v=DMARC1; p=x", AuthResult.PERMERROR),
+        ]:
+            verdict = self.judged(record, FORGED)
+            self.assertIs(verdict.status, status)
+            self.assertDone(verdict, NONE)
+
+    def test_temporary(self) -> None:
+        """
+        A check that may have passed if it could have been made keeps a
+        message from being refused (RFC 9989 5.3.6).
+        """
+        for message in (
+            checked(signature("a.example.com", TEMPERROR)),
+            checked(spf="example.com", status=TEMPERROR),
+        ):
+            verdict = self.judged("v=DMARC1; p=reject", message)
+            self.assertIs(verdict.status, TEMPERROR)
+            self.assertDone(verdict, NONE, OverrideKind.OTHER)
+            verdict = self.judged("v=DMARC1; p=none", message)
+            self.assertDone(verdict, NONE)
+
+    def test_temporaryOthers(self) -> None:
+        """
+        A check for somebody else that could not be made changes nothing; nor
+        one besides an aligned pass.
+        """
+        message = checked(signature("other.example", TEMPERROR))
+        self.assertIs(self.judged("v=DMARC1; p=reject", message).status, FAIL)
+        message = checked(signature("example.com", TEMPERROR), signature("example.com"))
+        self.assertIs(self.judged("v=DMARC1; p=reject", message).status, PASS)
+
+    def test_failedLookups(self) -> None:
+        """
+        Nor is a policy applied that may not be the one that applies; but the
+        author's own domain passes under each.
+        """
+        record, child = "v=DMARC1; p=reject", Domain("a.example.com")
+        failing = ("_dmarc.a.example.com",)
+        verdict = self.judged(record, FORGED, author=child, failing=failing)
+        self.assertIs(verdict.status, TEMPERROR)
+        self.assertDone(verdict, NONE, OverrideKind.OTHER)
+        own = checked(signature("a.example.com"))
+        verdict = self.judged(record, own, author=child, failing=failing)
+        self.assertIs(verdict.status, PASS)
+        verdict = self.judged("", own, failing=("_dmarc.example.com",))
+        self.assertIs(verdict.status, TEMPERROR)
+        # The policy is known, and the forger isn't the author's organization,
+        # wherever that begins.
+        verdict = self.judged(record, FORGED, failing=("_dmarc.com",))
+        self.assertDone(verdict, REJECT)
+
+    def test_authors(self) -> None:
+        """
+        The same domain twice is one author; none is no matter of DMARC
+        (RFC 9989 5.3.1).
+        """
+        twice = judge([AUTHOR, AUTHOR], None, None, FORGED, ORDINARY, PLAIN)
+        self.assertEqual((twice.status, twice.author), (AuthResult.NONE, AUTHOR))
+        nobody = judge([], None, None, FORGED, ORDINARY, PLAIN)
+        self.assertIsNone(nobody.author)
+        self.assertDone(nobody, NONE)
+
+    def test_severalAuthors(self) -> None:
+        """
+        Several are no way around a policy (RFC 9989 11.5), within what is
+        enforced at all.
+        """
+        froms = [AUTHOR, Domain("other.example")]
+        verdict = judge(froms, None, None, FORGED, ORDINARY, PLAIN)
+        self.assertEqual((verdict.status, verdict.author), (AuthResult.NONE, None))
+        self.assertDone(verdict, QUARANTINE)
+        for practice in (
+            Practice(enforcement=NONE),
+            Practice(mailingLists=frozenset({Domain("other.example")})),
+        ):
+            verdict = judge(froms, None, None, FORGED, ORDINARY, practice)
+            self.assertDone(verdict, NONE)
+
+    def test_notLooked(self) -> None:
+        """
+        Without alignment, nothing is refused.
+        """
+        discovery = Zone({"_dmarc.example.com": "v=DMARC1; p=reject"}).find(
+            discover(AUTHOR)
+        )
+        verdict = judge([AUTHOR], discovery, None, FORGED, ORDINARY, PLAIN)
+        self.assertIs(verdict.status, TEMPERROR)
+
+
+class OverrideTests(JudgeTestCase):
+    """
+    Why what is done isn't what was asked for (RFC 9990 3.1.6).
+    """
+
+    RECORD = "v=DMARC1; p=reject"
+
+    def test_testMode(self) -> None:
+        """
+        One level less with C{t=y} (RFC 9989 4.7).
+        """
+        for policy, done in ((REJECT, QUARANTINE), (QUARANTINE, NONE)):
+            verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED)
+            self.assertEqual(verdict.policy, policy)
+            self.assertDone(verdict, done, OverrideKind.POLICY_TEST_MODE)
+        self.assertDone(self.judged("v=DMARC1; p=none; t=y", FORGED), NONE)
+
+    def test_sampled(self) -> None:
+        """
+        C{pct} is for RFC 7489 only (6.6.4): what isn't rejected is
+        quarantined.
+        """
+        legacy = Practice(Suffixes(lambda: lambda name: "example.com"))
+        for policy, percent, chance, done in [
+            (REJECT, 50, 0.5, QUARANTINE),
+            (QUARANTINE, 50, 0.99, NONE),
+            (REJECT, 0, 0.0, QUARANTINE),
+        ]:
+            record = f"v=DMARC1; p={policy}; pct={percent}"
+            luck = Circumstances(chance=chance)
+            verdict = self.judged(record, FORGED, legacy, luck)
+            self.assertDone(verdict, done, OverrideKind.SAMPLED_OUT)
+            self.assertDone(self.judged(record, FORGED, PLAIN, luck), policy)
+        for record, chance in ((self.RECORD, 0.999), (self.RECORD + "; pct=50", 0.49)):
+            verdict = self.judged(record, FORGED, legacy, Circumstances(chance=chance))
+            self.assertDone(verdict, REJECT)
+
+    def test_mailingList(self) -> None:
+        """
+        Mail of a list of ours, if SPF or DKIM says it is from there.
+        """
+        practice = Practice(mailingLists=frozenset({Domain("list.example")}))
+        for message, done in [
+            (checked(signature("list.example")), True),
+            (checked(signature("sub.list.example")), True),
+            (checked(spf="list.example", status=PASS), True),
+            (checked(signature("list.example", FAIL), spf="list.example"), False),
+            (checked(signature("mylist.example")), False),
+        ]:
+            verdict = self.judged(self.RECORD, message, practice)
+            if done:
+                self.assertDone(verdict, NONE, OverrideKind.MAILING_LIST)
+            else:
+                self.assertDone(verdict, REJECT)
+        passing = checked(signature("list.example"), signature("example.com"))
+        self.assertDone(self.judged(self.RECORD, passing, practice), NONE)
+
+    def test_forwarder(self) -> None:
+        """
+        Mail by a forwarder we trust: by its network, or by any of its names
+        that was verified.
+        """
+        network = Practice(
+            forwarderNetworks=(ip_network("2001:db8::/32"), ip_network("192.0.2.0/24"))
+        )
+        byName = Practice(forwarderDomains=frozenset({Domain("client.example")}))
+        for message, practice in [
+            (checked(), network),
+            (checked(signature("client.example")), byName),
+            (checked(helo=PASS), byName),
+            (checked(iprev="mail.client.example"), byName),
+        ]:
+            verdict = self.judged(self.RECORD, message, practice)
+            self.assertDone(verdict, NONE, OverrideKind.TRUSTED_FORWARDER)
+        self.assertDone(self.judged(self.RECORD, checked(), byName), REJECT)
+
+    def test_localPolicy(self) -> None:
+        """
+        Ours goes before what is published, for the author or its
+        organization; where it is the same, there is nothing to explain.
+        """
+        child = Domain("a.example.com")
+        for policy in Policy:
+            practice = Practice(localPolicies={AUTHOR: policy})
+            reasons = () if policy is REJECT else (OverrideKind.LOCAL_POLICY,)
+            for author in (AUTHOR, child):
+                verdict = self.judged(self.RECORD, checked(), practice, author=author)
+                self.assertEqual(verdict.policy, REJECT)
+                self.assertDone(verdict, policy, *reasons)
+        practice = Practice(localPolicies={AUTHOR: REJECT})
+        lists = Circumstances(listSigns=True)
+        verdict = self.judged("v=DMARC1; p=none; t=y", FORGED, practice, lists)
+        self.assertDone(verdict, REJECT, OverrideKind.LOCAL_POLICY)
+
+    def test_enforcement(self) -> None:
+        """
+        No more is done than is done at all.
+        """
+        for most in (NONE, QUARANTINE):
+            verdict = self.judged(self.RECORD, FORGED, Practice(enforcement=most))
+            self.assertDone(verdict, most, OverrideKind.LOCAL_POLICY)
+        verdict = self.judged(self.RECORD + "; t=y", FORGED, Practice(enforcement=NONE))
+        self.assertDone(
+            verdict, NONE, OverrideKind.POLICY_TEST_MODE, OverrideKind.LOCAL_POLICY
+        )
+
+    def test_indirect(self) -> None:
+        """
+        Mail that may have come by a list or a forwarder isn't refused
+        (RFC 9989 7.4); one sign alone won't do.
+        """
+        listed = Circumstances(listSigns=True)
+        broken = signature("example.com", FAIL)
+        for message, circumstances, reason in [
+            (FORGED, listed, OverrideKind.MAILING_LIST),
+            (checked(signature("other.example")), listed, OverrideKind.MAILING_LIST),
+            (
+                checked(broken, signature("other.example")),
+                ORDINARY,
+                OverrideKind.LOCAL_POLICY,
+            ),
+            (
+                checked(broken, spf="other.example", status=PASS),
+                ORDINARY,
+                OverrideKind.LOCAL_POLICY,
+            ),
+            (checked(broken), listed, None),
+            (checked(broken), ORDINARY, None),
+            (FORGED, ORDINARY, None),
+        ]:
+            verdict = self.judged(self.RECORD, message, PLAIN, circumstances)
+            if reason is None:
+                self.assertDone(verdict, REJECT)
+            else:
+                self.assertDone(verdict, QUARANTINE, reason)
+                self.assertTrue(verdict.reasons[0].comment)
+
+    def test_indirectOwn(self) -> None:
+        """
+        The author's organization isn't somebody else.
+        """
+        record = self.RECORD + "; adkim=s; aspf=s"
+        message = checked(signature("a.example.com"), signature("example.com", FAIL))
+        verdict = self.judged(record, message, PLAIN, Circumstances(listSigns=True))
+        self.assertDone(verdict, REJECT)
+
+    def test_indirectQuarantine(self) -> None:
+        """
+        Quarantine is quarantine.
+        """
+        verdict = self.judged(
+            "v=DMARC1; p=quarantine", FORGED, PLAIN, Circumstances(listSigns=True)
+        )
+        self.assertDone(verdict, QUARANTINE)
+
+
+class HostileTests(SynchronousTestCase):
+    """
+    Whatever comes together.
+    """
+
+    @settings(max_examples=80, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["example.com", "a.example.com", "x.example", "com"]),
+                st.sampled_from(AuthResult),
+            ),
+            max_size=4,
+        ),
+        st.text(max_size=20),
+        st.sampled_from(AuthResult),
+        st.sampled_from(["reject", "quarantine", "none", "x"]),
+        st.sets(st.sampled_from(["_dmarc.com", "_dmarc.a.example.com"])),
+        st.booleans(),
+    )
+    def test_judge(
+        self,
+        signed: list[tuple[str, AuthResult]],
+        sender: str,
+        status: AuthResult,
+        policy: str,
+        failing: set[str],
+        listSigns: bool,
+    ) -> None:
+        """
+        There is a verdict; nothing is done unless DMARC failed, nor more than
+        was asked for; and what is less has a reason (RFC 9990 3.1.1.9).
+        """
+        message = checked(
+            *(signature(*each) for each in signed), spf=sender, status=status
+        )
+        zone = Zone({"_dmarc.example.com": f"v=DMARC1; p={policy}"}, failing)
+        author = Domain("a.example.com")
+        discovery, aligned = zone.find(looked(author, message, None))
+        circumstances = Circumstances(listSigns)
+        verdict = judge([author], discovery, aligned, message, circumstances, PLAIN)
+        levels = list(Policy)
+        self.assertLessEqual(
+            levels.index(verdict.disposition), levels.index(verdict.policy)
+        )
+        isPass = verdict.status is PASS
+        self.assertEqual(isPass, bool(verdict.alignedDKIM) or verdict.spfAligned)
+        self.assertTrue(verdict.status is FAIL or verdict.disposition is NONE)
+        different = verdict.disposition is not verdict.policy
+        self.assertEqual(bool(verdict.reasons), different and not isPass)

@@ -1,0 +1,111 @@
+"""
+A small DNS, and messages as SPF and DKIM saw them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from moxtls.authentication import (
+    Authentication,
+    AuthResult,
+    DKIMResult,
+    IPRevResult,
+    SPFResult,
+    SPFScope,
+)
+from moxtls.dns.answers import TXT, Answer, Found, Kind
+from moxtls.dns.inquiry import Inquiry, Question, answered
+from moxtls.domain import Domain
+
+T = TypeVar("T")
+
+
+class Zone:
+    """
+    Answers from TXT records by name, and remembers what was asked.
+
+    A name exists if it, or one below it, is in C{records} or C{hosts}.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, str | tuple[str, ...]],
+        failing: Collection[str] = (),
+        hosts: Collection[str] = (),
+    ) -> None:
+        self.records = records
+        self.failing = failing
+        self.hosts = hosts
+        self.asked: list[str] = []
+        self.rounds: list[int] = []
+
+    def answer(self, question: Question) -> Answer:
+        """
+        What a resolver would say.
+        """
+        name, kind = question.name, question.kind
+        assert len(name) <= 253, name
+        self.asked.append(name if kind is Kind.TXT else f"{name} {kind}")
+        if name in self.failing:
+            return Answer(name, kind, Found.FAILED, reason="no answer")
+        found = self.records.get(name, ())
+        texts = (found,) if isinstance(found, str) else found
+        if texts and kind is Kind.TXT:
+            records = tuple(TXT(text.encode()) for text in texts)
+            return Answer(name, kind, Found.RECORDS, records)
+        known = (*self.records, *self.hosts)
+        isThere = any(each == name or each.endswith("." + name) for each in known)
+        return Answer(name, kind, Found.NO_RECORDS if isThere else Found.NO_NAME)
+
+    def find(self, inquiry: Inquiry[T]) -> T:
+        """
+        What C{inquiry} comes to.
+        """
+
+        def counting() -> Inquiry[T]:
+            answers = None
+            try:
+                questions = next(inquiry)
+                while True:
+                    self.rounds.append(len(questions))
+                    answers = yield questions
+                    questions = inquiry.send(answers)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+
+        return answered(counting(), self.answer)
+
+
+PASS, FAIL = AuthResult.PASS, AuthResult.FAIL
+
+
+def signature(
+    domain: str, status: AuthResult = PASS, selector: str = "s"
+) -> DKIMResult:
+    """
+    What a DKIM signature came to.
+    """
+    return DKIMResult(Domain(domain), selector, status)
+
+
+def checked(
+    *dkim: DKIMResult,
+    spf: str = "client.example",
+    status: AuthResult = FAIL,
+    scope: SPFScope = SPFScope.MAIL_FROM,
+    helo: AuthResult = AuthResult.NONE,
+    iprev: str = "",
+) -> Authentication:
+    """
+    A message from 192.0.2.1, whose client says it is mail.client.example.
+    """
+    return Authentication(
+        "192.0.2.1",
+        IPRevResult(PASS if iprev else FAIL, iprev),
+        SPFResult(SPFScope.HELO, "mail.client.example", helo),
+        SPFResult(scope, spf, status),
+        dkim,
+    )
