@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from moxtls.dmarc.evaluations import evaluationOf
 from moxtls.dmarc.values import Judgement
+from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
 
 _HOUR = 3600
@@ -29,17 +30,16 @@ class EvaluationRecorder:
         clock: IReactorTime,
         store: IEvaluationStore,
         enabled: bool = True,
-        silent: Set[str] = frozenset(),
+        silent: Set[Domain] = frozenset(),
     ) -> None:
         """
         @param enabled: If not, nothing is recorded.
-        @param silent: Domains of ours, in A-labels, about mail to which
-            nothing is.
+        @param silent: Domains of ours; about mail to them, nothing is.
         """
         self._clock = clock
         self._store = store
         self._enabled = enabled
-        self._silent = silent
+        self._silent = frozenset(domain.ascii for domain in silent)
 
     def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
         evaluation = evaluationOf(judgement) if self._enabled else None

@@ -1,0 +1,365 @@
+"""
+Tests for L{moxtls.dmarc.evaluations}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication import AuthResult, DKIMResult, SPFScope
+from moxtls.dmarc.evaluations import (
+    MOST_ADDRESSES,
+    MOST_SIGNATURES,
+    evaluationOf,
+    hoursOf,
+)
+from moxtls.dmarc.values import (
+    Alignment,
+    Discovery,
+    Disposition,
+    DMARCRecord,
+    Evaluation,
+    Fate,
+    Judgement,
+    Method,
+    Override,
+    OverrideKind,
+    Policy,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportedSPF,
+    ReportRow,
+    ReportURI,
+    Verdict,
+)
+from moxtls.domain import Domain
+from tests.dmarc.zone import FAIL, PASS, checked, signature
+
+AUTHOR = Domain("news.example.com")
+ORGANIZATION = Domain("example.com")
+RECORD = DMARCRecord(Policy.REJECT, rua=(ReportURI("mailto:dmarc@example.com"),))
+DISCOVERY = Discovery(AUTHOR, ORGANIZATION, Method.TREE_WALK, ORGANIZATION, RECORD)
+PASSED = Verdict(
+    PASS, AUTHOR, DISCOVERY, Policy.REJECT, alignedDKIM=(0,), spfAligned=False
+)
+FAILED = Verdict(FAIL, AUTHOR, DISCOVERY, Policy.REJECT, Policy.REJECT)
+GOOD = Judgement(
+    checked(signature("example.com"), spf="bounce.example.net", status=PASS),
+    PASSED,
+    Fate.ACCEPTED,
+    "someone@bounce.example.net",
+    "anna@bücher.example",
+    (ORGANIZATION,),
+)
+FORGED = Judgement(
+    checked(), FAILED, Fate.REJECTED_BY_DMARC, "", "anna@our.example", isKnown=False
+)
+
+
+class EvaluationTestCase(SynchronousTestCase):
+    """
+    Expects evaluations.
+    """
+
+    def evaluation(self, judgement: Judgement) -> Evaluation:
+        found = evaluationOf(judgement)
+        assert found is not None
+        return found
+
+    def row(self, judgement: Judgement) -> ReportRow:
+        return self.evaluation(judgement).row
+
+    def ofRecord(self, record: DMARCRecord | None) -> Judgement:
+        """
+        The good one, under another record.
+        """
+        return self.of(replace(DISCOVERY, record=record))
+
+    def of(self, discovery: Discovery) -> Judgement:
+        """
+        The good one, with other findings.
+        """
+        return replace(GOOD, verdict=replace(PASSED, discovery=discovery))
+
+
+class EvaluationOfTests(EvaluationTestCase):
+    """
+    Tests for L{evaluationOf}.
+    """
+
+    def test_whole(self) -> None:
+        """
+        What is remembered of a message, in A-labels.
+        """
+        record = DMARCRecord(
+            Policy.REJECT,
+            Policy.QUARANTINE,
+            adkim=Alignment.STRICT,
+            testing=True,
+            rua=(ReportURI("mailto:a@b.example", 10), ReportURI("https://c.example")),
+            fo=("1", "d"),
+            percent=50,
+            interval=7200,
+        )
+        self.assertEqual(
+            self.evaluation(self.ofRecord(record)),
+            Evaluation(
+                PublishedPolicy(
+                    ORGANIZATION,
+                    Policy.REJECT,
+                    Policy.QUARANTINE,
+                    None,
+                    Alignment.STRICT,
+                    Alignment.RELAXED,
+                    True,
+                    ("1", "d"),
+                    50,
+                ),
+                ReportRow(
+                    "192.0.2.1",
+                    Disposition.PASS,
+                    True,
+                    False,
+                    (),
+                    "news.example.com",
+                    "bounce.example.net",
+                    "xn--bcher-kva.example",
+                    (ReportedSignature("example.com", "s", PASS),),
+                    ReportedSPF("bounce.example.net", "mfrom", PASS),
+                ),
+                2,
+                ("mailto:a@b.example!10", "https://c.example"),
+                False,
+                True,
+            ),
+        )
+
+    def test_nothing(self) -> None:
+        """
+        Nothing is remembered if nobody wants to know, or if it can't be said
+        who.
+        """
+        several = Verdict(AuthResult.NONE, disposition=Policy.QUARANTINE)
+        for judgement in (
+            self.ofRecord(None),
+            self.ofRecord(DMARCRecord(Policy.REJECT)),
+            self.of(replace(DISCOVERY, temporary=True)),
+            replace(GOOD, verdict=several),
+            replace(GOOD, verdict=Verdict(AuthResult.NONE, AUTHOR)),
+        ):
+            self.assertIsNone(evaluationOf(judgement))
+        known = self.of(replace(DISCOVERY, temporary=True, policyDomain=AUTHOR))
+        self.assertIsNotNone(evaluationOf(known))
+
+    def test_fates(self) -> None:
+        """
+        Mail refused for other reasons isn't counted, nor what was refused but
+        for a mailbox for such mail.
+        """
+        for fate in Fate:
+            counted = fate not in (Fate.REJECTED, Fate.ACCEPTED_REJECT)
+            found = evaluationOf(replace(GOOD, fate=fate))
+            self.assertEqual(found is not None, counted, fate)
+
+    def test_optional(self) -> None:
+        """
+        Reports cause no reports, nor do forgeries from nowhere.
+        """
+        quarantined = replace(
+            FORGED,
+            fate=Fate.JUNK,
+            verdict=replace(FAILED, disposition=Policy.QUARANTINE),
+        )
+        spam = replace(GOOD, fate=Fate.JUNK, isKnown=False)
+        for judgement, optional in [
+            (GOOD, False),
+            (replace(GOOD, isForReports=True), True),
+            (replace(GOOD, isKnown=False), False),
+            (FORGED, True),
+            (replace(FORGED, isKnown=True), False),
+            (quarantined, True),
+            (replace(quarantined, isKnown=True), False),
+            (spam, False),
+        ]:
+            self.assertEqual(self.evaluation(judgement).optional, optional)
+
+    def test_wanted(self) -> None:
+        """
+        Accepted, and authentic.
+        """
+        failed = replace(FORGED, fate=Fate.ACCEPTED)
+        for judgement, wanted in [
+            (GOOD, True),
+            (replace(GOOD, fate=Fate.JUNK), False),
+            (failed, False),
+            (FORGED, False),
+        ]:
+            self.assertEqual(self.evaluation(judgement).wanted, wanted)
+
+    def test_disposition(self) -> None:
+        """
+        What was done because of DMARC; C{pass} where something would have
+        been (RFC 9990 3.1.1.9).
+        """
+        lax = replace(PASSED, policy=Policy.NONE)
+        quarantine = replace(FAILED, disposition=Policy.QUARANTINE)
+        tolerated = replace(FAILED, disposition=Policy.NONE)
+        for judgement, disposition in [
+            (GOOD, Disposition.PASS),
+            (replace(GOOD, fate=Fate.JUNK), Disposition.PASS),
+            (replace(GOOD, verdict=lax), Disposition.NONE),
+            (FORGED, Disposition.REJECT),
+            (
+                replace(FORGED, verdict=quarantine, fate=Fate.JUNK),
+                Disposition.QUARANTINE,
+            ),
+            (replace(FORGED, verdict=tolerated, fate=Fate.JUNK), Disposition.NONE),
+            (replace(FORGED, verdict=tolerated, fate=Fate.ACCEPTED), Disposition.NONE),
+        ]:
+            self.assertEqual(self.row(judgement).disposition, disposition)
+
+    def test_reasons(self) -> None:
+        """
+        Those of the verdict; and one more where a recipient wanted something
+        else (RFC 9990 3.1.1.9).
+        """
+        tested = Override(OverrideKind.POLICY_TEST_MODE)
+        verdict = replace(FAILED, disposition=Policy.QUARANTINE, reasons=(tested,))
+        for fate, kinds in [
+            (Fate.JUNK, ["policy_test_mode"]),
+            (Fate.ACCEPTED, ["policy_test_mode", "local_policy"]),
+        ]:
+            row = self.row(replace(FORGED, verdict=verdict, fate=fate))
+            self.assertEqual([str(each.kind) for each in row.reasons], kinds)
+        row = self.row(replace(FORGED, fate=Fate.JUNK))
+        self.assertEqual(row.disposition, Disposition.QUARANTINE)
+        self.assertEqual(len(row.reasons), 1)
+
+    def test_addresses(self) -> None:
+        """
+        Only as many as people read.
+        """
+        record = replace(RECORD, rua=RECORD.rua * 50)
+        found = self.evaluation(self.ofRecord(record))
+        self.assertEqual(len(found.addresses), MOST_ADDRESSES)
+
+    def test_envelope(self) -> None:
+        """
+        The domain of MAIL FROM; nothing for the null one.
+        """
+        for sender, domain in [
+            ("", ""),
+            ("a@[192.0.2.1]", "[192.0.2.1]"),
+            ('"a@b"@Example.ORG', "example.org"),
+            ("a@b_c", ""),
+        ]:
+            self.assertEqual(
+                self.row(replace(GOOD, sender=sender)).envelopeFrom, domain
+            )
+
+
+class SignatureTests(EvaluationTestCase):
+    """
+    Which signatures are told of, and how (RFC 9990 3.1.3).
+    """
+
+    def rows(self, *signed: DKIMResult, aligned: tuple[int, ...] = ()) -> list[str]:
+        """
+        Their selectors.
+        """
+        signers = tuple(
+            ORGANIZATION if each.domain.isUnder(ORGANIZATION) else each.domain
+            for each in signed
+        )
+        verdict = replace(PASSED, alignedDKIM=aligned)
+        judgement = replace(GOOD, authentication=checked(*signed), signers=signers)
+        row = self.row(replace(judgement, verdict=verdict))
+        return [each.selector for each in row.dkim]
+
+    def test_order(self) -> None:
+        """
+        The best first: strictly aligned, aligned, passing, failing; nothing
+        of other organizations, nor without a selector.
+        """
+        found = self.rows(
+            signature("example.com", FAIL, "failing"),
+            signature("x.example.com", PASS, "passing"),
+            signature("other.example", PASS, "other"),
+            signature("example.com", PASS, "aligned"),
+            signature("example.com", PASS, ""),
+            signature("news.example.com", PASS, "strict"),
+            aligned=(3, 5),
+        )
+        self.assertEqual(found, ["strict", "aligned", "passing", "failing"])
+
+    def test_many(self) -> None:
+        """
+        A hundred, not those at the end of the order.
+        """
+        many = [signature("example.com", FAIL, f"s{n}") for n in range(150)]
+        found = self.rows(*many, signature("news.example.com", PASS, "last"))
+        self.assertEqual(len(found), MOST_SIGNATURES)
+        self.assertEqual(found[0], "last")
+
+    def test_problem(self) -> None:
+        """
+        Why it failed, in a line.
+        """
+        broken = replace(signature("example.com", FAIL), problem="bad\r\n" + "x" * 999)
+        judgement = replace(GOOD, authentication=checked(broken))
+        (told,) = self.row(judgement).dkim
+        self.assertEqual(told.problem[:6], "bad??x")
+        self.assertLess(len(told.problem), 300)
+
+    def test_unknown(self) -> None:
+        """
+        Without signers, no signature is told of.
+        """
+        self.assertEqual(self.row(replace(GOOD, signers=())).dkim, ())
+
+
+class SPFTests(EvaluationTestCase):
+    """
+    The one SPF result (RFC 9990 3.1.1.13).
+    """
+
+    def test_scopes(self) -> None:
+        """
+        By MAIL FROM or HELO, whatever a client says there; none if there was
+        neither.
+        """
+        for domain, scope, told in [
+            ("a.example", SPFScope.MAIL_FROM, ReportedSPF("a.example", "mfrom", FAIL)),
+            ("[192.0.2.1]", SPFScope.HELO, ReportedSPF("[192.0.2.1]", "helo", FAIL)),
+            ("x\n", SPFScope.HELO, ReportedSPF("x?", "helo", FAIL)),
+            ("", SPFScope.HELO, None),
+        ]:
+            message = checked(spf=domain, scope=scope)
+            self.assertEqual(self.row(replace(GOOD, authentication=message)).spf, told)
+
+
+class HoursOfTests(SynchronousTestCase):
+    """
+    Tests for L{hoursOf}.
+    """
+
+    def test_divisors(self) -> None:
+        """
+        Whole divisors of a day, not longer than was asked for.
+        """
+        for asked, hours in [
+            (0, 1),
+            (1, 1),
+            (3600, 1),
+            (3601, 2),
+            (5 * 3600, 4),
+            (7 * 3600, 6),
+            (12 * 3600, 12),
+            (23 * 3600, 12),
+            (86400, 24),
+            (30 * 3600, 24),
+            (2**32 - 1, 24),
+        ]:
+            self.assertEqual(hoursOf(asked), hours, asked)

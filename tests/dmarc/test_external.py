@@ -1,0 +1,220 @@
+"""
+Tests for L{moxtls.dmarc.external}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.external import (
+    LONGEST_REASON,
+    Destinations,
+    confirmationName,
+    verify,
+)
+from moxtls.dmarc.record import urisOf
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.domain import Domain
+from moxtls.reporting.destinations import MOST_DESTINATIONS, MOST_REASONS
+from tests.dmarc.zone import Zone
+
+OURS = Domain("blue.example.com")
+THEIRS = "mailto:reports@red.example.net"
+NAME = "blue.example.com._report._dmarc.red.example.net"
+
+
+class VerifyTests(SynchronousTestCase):
+    """
+    Tests for L{verify}.
+    """
+
+    def found(
+        self, zone: Zone, rua: str = THEIRS, suffixes: Suffixes | None = None
+    ) -> Destinations:
+        return zone.find(verify(OURS, urisOf(rua), suffixes))
+
+    def test_internal(self) -> None:
+        """
+        The same organization needs no confirmation (RFC 9990 4).
+        """
+        zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none"})
+        rua = (
+            "mailto:a@blue.example.com!10m, mailto:b@example.com,"
+            "mailto:c@mail.example.com"
+        )
+        found = self.found(zone, rua)
+        self.assertEqual(
+            found,
+            Destinations(
+                (
+                    ("mailto:a@blue.example.com", 10 << 20),
+                    ("mailto:b@example.com", 0),
+                    ("mailto:c@mail.example.com", 0),
+                )
+            ),
+        )
+        self.assertEqual(len(zone.rounds), 1)
+
+    def test_own(self) -> None:
+        """
+        About its own host there is nothing to ask.
+        """
+        zone = Zone({})
+        found = self.found(zone, "mailto:a@blue.example.com")
+        self.assertEqual(found.accepted, (("mailto:a@blue.example.com", 0),))
+        self.assertEqual(zone.asked, [])
+
+    def test_confirmed(self) -> None:
+        """
+        A record with nothing but its version will do, also beside others
+        (RFC 9990 4 steps 6 to 8), at the policy domain itself.
+        """
+        for records in (
+            "v=DMARC1",
+            "v=DMARC1;",
+            ("v=DMARC1; p=x", "v=DMARC1", "v=spf1 -all", "DMARC1"),
+        ):
+            zone = Zone({NAME: records})
+            self.assertEqual(self.found(zone), Destinations(((THEIRS, 0),)))
+            self.assertIn(NAME, zone.asked)
+            self.assertEqual(len(zone.rounds), 1)
+
+    def test_refused(self) -> None:
+        """
+        Otherwise the destination gets nothing, and the report says why.
+        """
+        wrong = "example.com._report._dmarc.red.example.net"
+        for records in ({}, {NAME: "v=dmarc1"}, {wrong: "v=DMARC1"}):
+            found = self.found(Zone(records))
+            self.assertEqual((found.accepted, found.temporary), ((), False))
+            (error,) = found.errors
+            self.assertIn(THEIRS, error)
+            self.assertIn(NAME, error)
+
+    def test_failed(self) -> None:
+        """
+        What couldn't be looked up isn't refused for good; but a confirmation
+        is one, whatever else failed.
+        """
+        walk = ("_dmarc.com", "_dmarc.net")
+        for failing in (NAME, *walk):
+            found = self.found(Zone({}, {failing}))
+            self.assertEqual((found.accepted, found.temporary), ((), True), failing)
+            self.assertEqual(len(found.errors), 1)
+        found = self.found(Zone({NAME: "v=DMARC1"}, walk))
+        self.assertEqual(found, Destinations(((THEIRS, 0),)))
+        zone = Zone({"_dmarc.example.com": "v=DMARC1"}, {NAME})
+        self.assertFalse(self.found(zone, "mailto:a@example.com").temporary)
+
+    def test_replaced(self) -> None:
+        """
+        The host may name other mailboxes of its own, with limits of their
+        own; others are not taken (RFC 9990 4 step 9).
+        """
+        rua = (
+            "rua=mailto:good1@red.example.net!1,mailto:good2@red.example.net!10t,"
+            "mailto:bad@other.example,mailto:bad@red.example.net!10x"
+        )
+        found = self.found(Zone({NAME: f"v=DMARC1; {rua}"}))
+        self.assertEqual(
+            found.accepted,
+            (
+                ("mailto:good1@red.example.net", 1),
+                ("mailto:good2@red.example.net", 10 << 40),
+            ),
+        )
+        (error,) = found.errors
+        self.assertIn("mailto:bad@other.example", error)
+
+    def test_elsewhere(self) -> None:
+        """
+        Who names only others gets nothing itself either (RFC 9990 4).
+        """
+        for other in ("mailto:a@example.net", "mailto:a@x.red.example.net"):
+            found = self.found(Zone({NAME: f"v=DMARC1; rua={other}"}))
+            self.assertEqual(found.accepted, ())
+            self.assertEqual(len(found.errors), 1)
+
+    def test_nonsense(self) -> None:
+        """
+        A replacement that is none replaces nothing.
+        """
+        for rua in ("nonsense", "https://red.example.net/", "mailto:a@b@c"):
+            found = self.found(Zone({NAME: f"v=DMARC1; rua={rua}"}))
+            self.assertEqual(found, Destinations(((THEIRS, 0),)))
+
+    def test_schemes(self) -> None:
+        """
+        Other schemes are ignored (RFC 9989 4.7); a broken address is told.
+        """
+        rua = "https://blue.example.com/x,ftp:x,mailto:x,MailTo:a@BLUE.example.com"
+        found = self.found(Zone({}), rua)
+        self.assertEqual(found.accepted, (("mailto:a@blue.example.com", 0),))
+        self.assertEqual(len(found.errors), 1)
+
+    def test_bounded(self) -> None:
+        """
+        Ten destinations, however they come about, each once, and few words
+        about the others.
+        """
+        many = ",".join(f"mailto:a{n}@blue.example.com" for n in range(50))
+        found = self.found(Zone({}), "mailto:a0@blue.example.com!1," + many)
+        self.assertEqual(len(found.accepted), MOST_DESTINATIONS)
+        self.assertEqual(found.accepted[0], ("mailto:a0@blue.example.com", 1))
+        many = ",".join(f"mailto:a{n}@red.example.net" for n in range(50))
+        found = self.found(Zone({NAME: f"v=DMARC1; rua={many}"}))
+        self.assertEqual(len(found.accepted), MOST_DESTINATIONS)
+        many = ",".join(f"mailto:a{n}@other.example" for n in range(50))
+        found = self.found(Zone({NAME: f"v=DMARC1; rua={many}"}))
+        self.assertEqual(len(found.errors), MOST_REASONS)
+
+    def test_hosts(self) -> None:
+        """
+        Each host is asked about once, all side by side.
+        """
+        rua = ",".join(f"mailto:{n}@h{n % 3}.example" for n in range(9))
+        zone = Zone({})
+        self.found(zone, rua)
+        self.assertEqual(len(zone.rounds), 1)
+        self.assertEqual(len(zone.asked), len(set(zone.asked)))
+        self.assertEqual(sum("_report" in name for name in zone.asked), 3)
+
+    def test_tooLong(self) -> None:
+        """
+        A name that can't be asked for confirms nothing (RFC 9990 4 step 4).
+        """
+        host = ".".join(["a" * 60] * 3) + ".example"
+        policyDomain = Domain(".".join(["b" * 60] * 2) + ".example")
+        zone = Zone({})
+        uris = urisOf(f"mailto:a@{host}")
+        found = zone.find(verify(policyDomain, uris))
+        self.assertEqual((found.accepted, found.temporary), ((), False))
+        self.assertLessEqual(len(found.errors[0]), LONGEST_REASON)
+        name = confirmationName(policyDomain, Domain(host))
+        self.assertNotIn(name, zone.asked)
+
+    def test_legacy(self) -> None:
+        """
+        By the public suffix list (RFC 7489 7.1).
+        """
+        suffixes = Suffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
+        zone = Zone({NAME: "v=DMARC1"})
+        found = self.found(zone, f"mailto:a@example.com,{THEIRS}", suffixes)
+        self.assertEqual(len(found.accepted), 2)
+        self.assertEqual(
+            zone.asked, ["blue.example.com._report._dmarc.example.com", NAME]
+        )
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.text(max_size=60), st.text(max_size=60))
+    def test_hostile(self, rua: str, other: str) -> None:
+        """
+        Whatever is published, errors can be shown.
+        """
+        confirmation = f"v=DMARC1; rua=mailto:{other}@red.example.net,{other}"
+        zone = Zone({NAME: confirmation.encode("utf-8", "replace").decode()})
+        found = self.found(zone, f"mailto:{rua}@red.example.net,mailto:{rua},{THEIRS}")
+        for error in found.errors:
+            self.assertTrue(error.isascii() and error.isprintable())
