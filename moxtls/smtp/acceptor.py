@@ -87,6 +87,16 @@ class ListenerSettings:
     @ivar connections: The most at a time.
     @ivar perAddress: The most at a time from one address (for IPv6, one
         C{/64}).
+    @ivar perNetwork: The most at a time from one network: a C{/24}, for IPv6 a
+        C{/48}.
+    @ivar connectionRate: New connections a minute from one address; a network
+        may make four times as many.  0 for no limit.
+    @ivar messageRate: Messages a minute, likewise; who sends more is told to
+        come again later.
+    @ivar bodyGrace: Seconds for a message of any size, and
+    @ivar bodyRate: the bytes a second it has to come with beyond that: a slow
+        line takes long for a large message, but who only pretends to send one
+        doesn't hold a connection for C{longest}.  0 for no limit.
     """
 
     server: ServerSettings
@@ -95,6 +105,11 @@ class ListenerSettings:
     longest: float = 2 * 3600
     connections: int = 500
     perAddress: int = 50
+    perNetwork: int = 200
+    connectionRate: float = 0
+    messageRate: float = 0
+    bodyGrace: float = 300
+    bodyRate: float = 1000
 
 
 class Authenticator:

@@ -6,7 +6,6 @@ all of it ends.  What is accepted is decided by an L{IAcceptor}.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 
 from twisted.internet.defer import Deferred
@@ -25,6 +24,7 @@ from moxtls.smtp.acceptor import (
     IMessageSink,
     ListenerSettings,
 )
+from moxtls.smtp.rates import Place, Rate, placeOf
 from moxtls.smtp.serversession import IListener, ServerSession
 
 __all__ = [
@@ -68,6 +68,9 @@ class SMTPServerFactory(ServerFactory):
         self.authenticator = authenticator
         self._sessions: set[ServerSession] = set()
         self._perAddress: Counter[str] = Counter()
+        self._perNetwork: Counter[str] = Counter()
+        self._connectionRate = Rate(settings.connectionRate)
+        self._messageRate = Rate(settings.messageRate)
         self._stopped: Deferred[None] | None = None
         self._refused = 0
         self._quietUntil = 0.0
@@ -77,17 +80,25 @@ class SMTPServerFactory(ServerFactory):
         @return: C{None}, which ends the connection, where even a word of
             refusal would be too much work.
         """
-        neighbourhood = _neighbourhood(str(getattr(addr, "host", "")))
-        isFull = len(self._sessions) >= self.settings.connections
-        isMany = self._perAddress[neighbourhood] >= self.settings.perAddress
-        if isFull or isMany or self._stopped is not None:
-            self._turnedAway(neighbourhood)
+        place = placeOf(str(getattr(addr, "host", "")))
+        if not self._mayConnect(place):
+            self._turnedAway(place)
             return None
-        session = ServerSession(self, neighbourhood)
+        session = ServerSession(self, place)
         session.factory = self
         return session
 
-    def _turnedAway(self, neighbourhood: str) -> None:
+    def _mayConnect(self, place: Place) -> bool:
+        settings = self.settings
+        return (
+            self._stopped is None
+            and len(self._sessions) < settings.connections
+            and self._perAddress[place.address] < settings.perAddress
+            and self._perNetwork[place.network] < settings.perNetwork
+            and self._connectionRate.take(place, self.clock.seconds())
+        )
+
+    def _turnedAway(self, place: Place) -> None:
         self._refused += 1
         now = self.clock.seconds()
         if now >= self._quietUntil:
@@ -95,18 +106,21 @@ class SMTPServerFactory(ServerFactory):
             self.log.warn(
                 "too many connections, or stopping: {count} so far, now {host!r}",
                 count=self._refused,
-                host=neighbourhood,
+                host=place.address,
             )
 
-    def opened(self, session: ServerSession, neighbourhood: str) -> None:
-        self._sessions.add(session)
-        self._perAddress[neighbourhood] += 1
+    def mayMail(self, place: Place) -> bool:
+        return self._messageRate.take(place, self.clock.seconds())
 
-    def closed(self, session: ServerSession, neighbourhood: str) -> None:
+    def opened(self, session: ServerSession, place: Place) -> None:
+        self._sessions.add(session)
+        self._perAddress[place.address] += 1
+        self._perNetwork[place.network] += 1
+
+    def closed(self, session: ServerSession, place: Place) -> None:
         self._sessions.discard(session)
-        self._perAddress[neighbourhood] -= 1
-        if not self._perAddress[neighbourhood]:
-            del self._perAddress[neighbourhood]
+        _countDown(self._perAddress, place.address)
+        _countDown(self._perNetwork, place.network)
         if self._stopped is not None and not self._sessions:
             self._stopped.callback(None)
 
@@ -126,14 +140,7 @@ class SMTPServerFactory(ServerFactory):
         return self._stopped
 
 
-def _neighbourhood(host: str) -> str:
-    """
-    What counts as one client: who has one IPv6 address has 2^64.
-    """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+def _countDown(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

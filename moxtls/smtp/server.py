@@ -25,7 +25,6 @@ from moxtls.smtp.events import (
     BodyFailed,
     DataStart,
     Event,
-    Incoming,
     MailFrom,
     RcptTo,
     ServerSettings,
@@ -60,12 +59,14 @@ _LAST_WORDS = frozenset({221, 421})  # RFC 5321 3.8, 4.1.1.10
 class ServerConversation:
     """
     One connection, from the greeting on.
+
+    @ivar dialogue: What is known of the client.
     """
 
     def __init__(self, settings: ServerSettings, isSecure: bool = False) -> None:
         self._settings = settings
         self._patience = Patience(settings)
-        self._dialogue = Dialogue(settings, self._patience, isSecure)
+        self.dialogue = Dialogue(settings, self._patience, isSecure)
         self._input = LineBuffer()
         self._output: list[bytes] = []
         self._phase = _Phase.COMMAND
@@ -77,46 +78,18 @@ class ServerConversation:
     # --- for the owner ---------------------------------------------------
 
     @property
-    def isSecure(self) -> bool:
-        """
-        Whether this goes over TLS.
-        """
-        return self._dialogue.isSecure
-
-    @property
-    def helo(self) -> str:
-        """
-        What the client calls itself: anything without control characters.
-        """
-        return self._dialogue.helo
-
-    @property
-    def extended(self) -> bool:
-        """
-        Whether it said EHLO.
-        """
-        return self._dialogue.extended
-
-    @property
-    def user(self) -> str:
-        """
-        Who it has proved to be; empty if nobody.
-        """
-        return self._dialogue.user
-
-    @property
-    def incoming(self) -> Incoming | None:
-        """
-        The transaction, if there is one.
-        """
-        return self._dialogue.incoming
-
-    @property
     def isClosed(self) -> bool:
         """
         Whether the connection is to be closed once the output is sent.
         """
         return self._phase is _Phase.CLOSED
+
+    @property
+    def inMessage(self) -> bool:
+        """
+        Whether part of a message has come, and not all.
+        """
+        return self._intake is not None
 
     @property
     def backlog(self) -> int:
@@ -184,7 +157,7 @@ class ServerConversation:
         """
         self._awaiting = None
         if not self.isClosed:
-            self._dialogue.user = user
+            self.dialogue.user = user
             self._patience.gotSomewhere()
             self._say(Reply(235, "2.7.0", "Authenticated"))
 
@@ -199,8 +172,8 @@ class ServerConversation:
             # Plaintext behind STARTTLS must not pass for what TLS protected.
             self._close()
         self._intake = None
-        self._dialogue.isSecure = True
-        self._dialogue.forget()
+        self.dialogue.isSecure = True
+        self.dialogue.forget()
 
     def end(self, reply: Reply) -> None:
         """
@@ -218,13 +191,13 @@ class ServerConversation:
         """
         match event:
             case MailFrom() if reply.accepted:
-                self._dialogue.incoming = event.incoming
+                self.dialogue.incoming = event.incoming
             case RcptTo() if reply.accepted:
-                self._dialogue.addRecipient(event)
+                self.dialogue.addRecipient(event)
             case RcptTo():
                 return self._patience.refusal()
             case BodyEnd():
-                self._dialogue.endTransaction()
+                self.dialogue.endTransaction()
                 if reply.accepted:
                     self._patience.gotSomewhere()
             case AuthStep():
@@ -242,7 +215,7 @@ class ServerConversation:
             self._phase = _Phase.BODY
             self._intake = Intake(self._settings, inChunks=False)
         else:
-            self._dialogue.endTransaction()
+            self.dialogue.endTransaction()
         self._say(withStatus(reply))
 
     # --- lines -------------------------------------------------------------
@@ -273,7 +246,7 @@ class ServerConversation:
         if line is None:
             return self._take(Reply(500, "5.5.2", "Line too long"))
         if wasAuth:
-            return self._take(self._dialogue.authStep(line, first=False))
+            return self._take(self.dialogue.authStep(line, first=False))
         return self._commandLine(line)
 
     def _commandLine(self, line: bytes) -> Event | None:
@@ -284,7 +257,7 @@ class ServerConversation:
         verb, argument = split
         if verb == "BDAT":
             return self._chunk(argument)
-        answer = self._dialogue.command(verb, argument, len(self._input) > 0)
+        answer = self.dialogue.command(verb, argument, len(self._input) > 0)
         event = self._take(answer)
         if self._intake is not None and isinstance(answer, Reply):
             return self._dropped(answer)
@@ -294,7 +267,7 @@ class ServerConversation:
         """
         Between chunks: whether the client still wants the message.
         """
-        if self._dialogue.inChunks:
+        if self.dialogue.inChunks:
             return None
         self._intake = None
         return BodyFailed(reply)
@@ -327,7 +300,7 @@ class ServerConversation:
             return None
         isFirst = self._intake is None
         intake = self._intake or Intake(self._settings, inChunks=True)
-        intake.refusal = self._dialogue.chunkRefusal(chunk.size, intake.size)
+        intake.refusal = self.dialogue.chunkRefusal(chunk.size, intake.size)
         return self._beginChunk(intake, chunk, isFirst)
 
     def _beginChunk(self, intake: Intake, chunk: Chunk, isFirst: bool) -> Event | None:
@@ -338,9 +311,9 @@ class ServerConversation:
         if intake.refusal is not None:
             intake.isOver = True
             event = None if isFirst else BodyFailed(intake.refusal)
-        elif isFirst and self._dialogue.incoming is not None:
-            self._dialogue.inChunks = True
-            event = self._awaiting = DataStart(self._dialogue.incoming)
+        elif isFirst and self.dialogue.incoming is not None:
+            self.dialogue.inChunks = True
+            event = self._awaiting = DataStart(self.dialogue.incoming)
         return event
 
     def _bodyEvent(self, intake: Intake) -> Event | None:
@@ -371,10 +344,10 @@ class ServerConversation:
         return self._awaiting
 
     def _refuse(self, refusal: Reply, inChunks: bool) -> None:
-        wasSpoiled = self._dialogue.wasSpoiled
+        wasSpoiled = self.dialogue.wasSpoiled
         self._intake = None
-        self._dialogue.endTransaction()
-        self._dialogue.wasSpoiled = inChunks
+        self.dialogue.endTransaction()
+        self.dialogue.wasSpoiled = inChunks
         if not wasSpoiled:
             self._take(refusal)
             return

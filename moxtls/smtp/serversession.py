@@ -1,17 +1,20 @@
 # -*- test-case-name: tests.smtp.test_listener -*-
 """
 One connection to a listener: carries out what the conversation comes to.
+
+Most answers are there at once, so this is one loop over what was received
+and no coroutine: it stops where something has to be waited for, and goes on
+from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
@@ -40,21 +43,23 @@ from moxtls.smtp.events import (
     RcptTo,
     StartTLS,
 )
+from moxtls.smtp.rates import Place
 from moxtls.smtp.received import Client
 from moxtls.smtp.sasl import Challenge, Claim, Proven, ServerExchange, Step
 from moxtls.smtp.server import ServerConversation
 from moxtls.smtp.values import Reply
+from moxtls.smtp.vigil import FAREWELL, Vigil
+
+__all__ = ["FAREWELL", "FULL_BACKLOG", "IListener", "ServerSession"]
 
 #: Input behind an unanswered command, from where on nothing more is read.
 FULL_BACKLOG = 64 * 1024
-#: Seconds for a connection to go away by itself once it was closed.
-FAREWELL = 10
 
 _BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
+_LOGIN_BROKEN = Reply(454, "4.7.0", "Something is wrong here; try again later")
 _DENIED = Reply(535, "5.7.8", "Authentication credentials invalid")
 _STOPPING = Reply(421, "4.3.2", "Going down")
-_IDLE = Reply(421, "4.4.2", "Nothing heard for too long")
-_TOO_LONG = Reply(421, "4.4.2", "This has taken too long")
+_TOO_MANY = Reply(450, "4.7.1", "Too many messages from you; try again later")
 
 T = TypeVar("T")
 
@@ -76,12 +81,17 @@ class IListener(Interface):
     tls: IOpenSSLServerConnectionCreator | None = Attribute("For STARTTLS.")
     authenticator: Authenticator | None = Attribute("For AUTH.")
 
-    def opened(session: ServerSession, neighbourhood: str) -> None:
+    def mayMail(place: Place) -> bool:
+        """
+        Whether there may be one more message, which then counts.
+        """
+
+    def opened(session: ServerSession, place: Place) -> None:
         """
         A session begins.
         """
 
-    def closed(session: ServerSession, neighbourhood: str) -> None:
+    def closed(session: ServerSession, place: Place) -> None:
         """
         Nothing is left of a session.
         """
@@ -94,47 +104,52 @@ class ServerSession(Protocol):
 
     log = Logger()
     transport: IWire
+    _vigil: Vigil
 
-    def __init__(self, listener: IListener, neighbourhood: str) -> None:
+    def __init__(self, listener: IListener, place: Place) -> None:
         """
-        @param neighbourhood: What counts as the same client.
+        @param place: What counts as the same client.
         """
         self._listener = listener
-        self._settings = listener.settings
-        self._neighbourhood = neighbourhood
-        self._conversation = ServerConversation(
-            self._settings.server, self._settings.immediateTLS
-        )
-        self._busy = False
+        self._place = place
+        settings = listener.settings
+        self._conversation = ServerConversation(settings.server, settings.immediateTLS)
+        # Whether the loop is running, and since when it waits for an answer.
+        self._isRunning = False
+        self._waitsSince: float | None = None
+        self._giveUp: Callable[[], None] | None = None
         self._goodbye: Reply | None = None
         self._lost = False
         self._isReading = True
         self._closing = False
-        self._giveUp: Callable[[], None] | None = None
+        self._client: Client | None = None
         self._sink: IMessageSink | None = None
         self._exchange: ServerExchange | None = None
-        self._timers: dict[str, IDelayedCall] = {}
 
     # --- what the transport says -------------------------------------------
 
     def connectionMade(self) -> None:
-        self._listener.opened(self, self._neighbourhood)
-        self._after("idle", self._settings.idle, self._idle)
-        self._after("longest", self._settings.longest, self._tooLong)
+        # Replies are small, and each is waited for.
+        noDelay = getattr(self.transport, "setTcpNoDelay", None)
+        if noDelay is not None:
+            noDelay(True)
+        self._vigil = Vigil(self._listener.clock, self._listener.settings, self)
+        self._listener.opened(self, self._place)
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
-        self._conversation.receive(data)
-        if not self._busy:
+        conversation = self._conversation
+        conversation.receive(data)
+        if conversation.inMessage:
+            self._vigil.received(len(data))
+        if not self.isBusy:
             self._proceed()
         self._regulate()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        if not self._busy:
+        self._vigil.stop()
+        if not self.isBusy:
             self._bury()
         elif self._giveUp is not None:
             self._giveUp()
@@ -145,29 +160,63 @@ class ServerSession(Protocol):
         """
         Close the connection as soon as nothing of it is half done.
         """
-        self._leave(_STOPPING)
+        self.leave(_STOPPING)
+
+    # --- what the vigil asks and says ------------------------------------------
+
+    @property
+    def isBusy(self) -> bool:
+        """
+        Whether an event is being carried out.
+        """
+        return self._isRunning or self._waitsSince is not None
+
+    @property
+    def inMessage(self) -> bool:
+        """
+        Whether part of a message has come, and not all.
+        """
+        return self._conversation.inMessage
+
+    def leave(self, goodbye: Reply) -> None:
+        """
+        Close the connection, with C{goodbye} as the last word.
+        """
+        self._goodbye = goodbye
+        if self.isBusy:
+            # What is being accepted still is, and the client should hear so.
+            self._vigil.farewell()
+        else:
+            self._settle()
+
+    def abort(self) -> None:
+        """
+        Cut it off.
+        """
+        if not self._lost:
+            self.transport.abortConnection()
 
     # --- one event after the other -------------------------------------------
 
     def _proceed(self) -> None:
-        self._busy = True
-        Deferred.fromCoroutine(self._converse()).addErrback(self._crashed)
-
-    async def _converse(self) -> None:
+        self._isRunning = True
         try:
             while (event := self._next()) is not None:
-                await self._carryOut(event)
-        except CancelledError:
-            pass  # the connection is lost
+                _CARRY_OUT[type(event)](self, event)
+        except Exception:
+            self.log.failure("a mistake in the listener")
+            self.abort()
         finally:
-            self._busy = False
-            if self._lost:
-                self._bury()
-            else:
-                self._settle()
+            self._isRunning = False
+        if self._waitsSince is not None:
+            self._flush()
+        elif self._lost:
+            self._bury()
+        else:
+            self._settle()
 
     def _next(self) -> Event | None:
-        if self._lost or self._goodbye is not None:
+        if self._waitsSince is not None or self._lost or self._goodbye is not None:
             return None
         return self._conversation.nextEvent()
 
@@ -177,109 +226,144 @@ class ServerSession(Protocol):
         self._flush()
         self._regulate()
 
-    async def _carryOut(self, event: Event) -> None:
-        match event:
-            case MailFrom() | RcptTo() | DataStart() | BodyEnd():
-                self._conversation.reply(await self._decision(event))
-            case BodyChunk():
-                self._heard()
-                await self._store(event.data)
-            case BodyFailed():
-                self._dropMessage()
-            case AuthStep():
-                await self._authenticate(event)
-            case StartTLS():
-                self._startTLS()
+    def _await(
+        self,
+        answer: Deferred[T],
+        then: Callable[[T], None],
+        broken: Callable[[], None],
+        isCancelled: bool = True,
+    ) -> None:
+        """
+        Go on with C{answer} once it is there; no event is carried out before.
 
-    async def _decision(self, event: MailFrom | RcptTo | DataStart | BodyEnd) -> Reply:
+        @param broken: What is done instead if it fails.
+        @param isCancelled: Whether it is given up if the connection is lost.
+        """
+        self._waitsSince = self._listener.clock.seconds()
+        self._giveUp = answer.cancel if isCancelled else None
+        answer.addCallbacks(
+            self._goOn, self._failed, callbackArgs=(then,), errbackArgs=(broken,)
+        )
+
+    def _goOn(self, result: T, then: Callable[[T], None]) -> None:
+        self._answered()
+        then(result)
+        if not self._isRunning:
+            self._proceed()
+            self._regulate()
+
+    def _failed(self, failure: Failure, broken: Callable[[], None]) -> None:
+        self._answered()
+        if not (self._lost and failure.check(CancelledError)):
+            self.log.failure("deciding, or keeping a message", failure=failure)
+        broken()
+        if not self._isRunning:
+            self._proceed()
+            self._regulate()
+
+    def _answered(self) -> None:
+        if self._waitsSince is not None and not self._isRunning:
+            self._vigil.wasOurs(self._listener.clock.seconds() - self._waitsSince)
+        self._waitsSince = self._giveUp = None
+
+    # --- events ----------------------------------------------------------------
+
+    def _decide(self, ask: Callable[..., Deferred[Reply]], *about: object) -> None:
         try:
-            return await self._ask(event)
-        except CancelledError:
-            raise
+            answer = ask(*about)
         except Exception:
-            self.log.failure("deciding on {event}", event=type(event).__name__)
-            return _BROKEN
+            self.log.failure("deciding")
+            self._broken()
+            return
+        self._await(answer, self._conversation.reply, self._broken)
 
-    async def _ask(self, event: MailFrom | RcptTo | DataStart | BodyEnd) -> Reply:
-        acceptor, client = self._listener.acceptor, self._client()
-        match event:
-            case MailFrom():
-                return await self._wait(acceptor.mailFrom(client, event.incoming))
-            case RcptTo():
-                return await self._wait(
-                    acceptor.rcptTo(client, event.incoming, event.recipient)
-                )
-            case DataStart():
-                self._sink = acceptor.message(client, event.incoming)
-                return GO_AHEAD
-            case BodyEnd():
-                return await self._finish()
+    def _broken(self) -> None:
+        self._conversation.reply(_BROKEN)
 
-    async def _wait(self, answer: Deferred[T]) -> T:
-        """
-        Wait for something that is given up if the connection is lost.
-        """
-        if not answer.called:
-            self._flush()
-        self._giveUp = answer.cancel
+    def _mailFrom(self, event: MailFrom) -> None:
+        if not self._listener.mayMail(self._place):
+            self._conversation.reply(_TOO_MANY)
+            return
+        ask = self._listener.acceptor.mailFrom
+        self._decide(ask, self._whoIsThere(), event.incoming)
+
+    def _rcptTo(self, event: RcptTo) -> None:
+        ask = self._listener.acceptor.rcptTo
+        self._decide(ask, self._whoIsThere(), event.incoming, event.recipient)
+
+    def _dataStart(self, event: DataStart) -> None:
         try:
-            return await answer
-        finally:
-            self._giveUp = None
+            client, incoming = self._whoIsThere(), event.incoming
+            self._sink = self._listener.acceptor.message(client, incoming)
+        except Exception:
+            self.log.failure("beginning a message")
+            self._broken()
+            return
+        self._vigil.messageBegins()
+        self._conversation.reply(GO_AHEAD)
 
-    async def _store(self, chunk: bytes) -> None:
+    def _bodyChunk(self, event: BodyChunk) -> None:
         if self._sink is None:
             return
         try:
-            full = self._sink.write(chunk)
-            if full is not None:
-                await self._wait(full)
-        except CancelledError:
-            raise
+            full = self._sink.write(event.data)
         except Exception:
             # The client hears of it when it has sent everything.
             self.log.failure("keeping a message")
             self._dropMessage()
+            return
+        if full is not None:
+            self._await(full, lambda _: None, self._dropMessage)
 
-    async def _finish(self) -> Reply:
+    def _bodyFailed(self, event: BodyFailed) -> None:
+        self._dropMessage()
+
+    def _bodyEnd(self, event: BodyEnd) -> None:
         sink, self._sink = self._sink, None
-        return _BROKEN if sink is None else await sink.finish()
+        if sink is None:
+            self._broken()
+            return
+        try:
+            answer = sink.finish()
+        except Exception:
+            self.log.failure("accepting a message")
+            self._broken()
+            return
+        self._await(answer, self._conversation.reply, self._broken, False)
 
-    async def _authenticate(self, event: AuthStep) -> None:
-        step = await self._authStep(event)
+    def _authStep(self, event: AuthStep) -> None:
+        authenticator = self._listener.authenticator
+        if authenticator is None:
+            self._loginBroken()
+            return
+        checking = Deferred.fromCoroutine(self._checked(authenticator, event))
+        self._await(checking, self._proved, self._loginBroken)
+
+    async def _checked(self, authenticator: Authenticator, event: AuthStep) -> Step:
+        if event.first or self._exchange is None:
+            self._exchange = authenticator.begin(event.mechanism)
+        step = self._exchange.step(event.response)
+        return await authenticator.check(step) if isinstance(step, Claim) else step
+
+    def _loginBroken(self) -> None:
+        self._conversation.reply(_LOGIN_BROKEN)
+
+    def _proved(self, step: Step) -> None:
         match step:
             case Challenge():
                 self._conversation.challenge(step.data)
             case Proven():
                 self._conversation.authenticated(step.user)
-            case Reply():
-                self._conversation.reply(step)
             case _:
-                self.log.info("failed login from {host!r}", host=self._client().address)
+                host = self._whoIsThere().address
+                self.log.info("failed login from {host!r}", host=host)
                 self._conversation.reply(_DENIED)
 
-    async def _authStep(self, event: AuthStep) -> Step | Reply:
-        authenticator = self._listener.authenticator
-        if authenticator is None:
-            return Reply(454, "4.7.0", "Authentication is not set up")
-        try:
-            if event.first or self._exchange is None:
-                self._exchange = authenticator.begin(event.mechanism)
-            step = self._exchange.step(event.response)
-            if isinstance(step, Claim):
-                checking = Deferred.fromCoroutine(authenticator.check(step))
-                step = await self._wait(checking)
-            return step
-        except CancelledError:
-            raise
-        except Exception:
-            self.log.failure("authenticating")
-            return Reply(454, "4.7.0", "Something is wrong here; try again later")
-
-    def _startTLS(self) -> None:
+    def _startTLS(self, event: StartTLS) -> None:
         self._flush()
         self._dropMessage()
         self._exchange = None
+        self._client = None
         if self._listener.tls is None:
             self._conversation.end(_BROKEN)
             return
@@ -288,29 +372,35 @@ class ServerSession(Protocol):
 
     # --- the connection --------------------------------------------------------
 
-    def _client(self) -> Client:
-        conversation = self._conversation
-        handle = None
-        if conversation.isSecure:
-            handle = getattr(self.transport, "getHandle", lambda: None)()
-        tls = "TLS" if conversation.isSecure else ""
-        if isinstance(handle, SSL.Connection):
-            tls = f"{handle.get_protocol_version_name()} {handle.get_cipher_name()}"
-        address = str(getattr(self.transport.getPeer(), "host", ""))
-        return Client(
-            address, conversation.helo, conversation.extended, conversation.user, tls
-        )
+    def _whoIsThere(self) -> Client:
+        """
+        What is known, kept as long as it is.
+        """
+        known, dialogue = self._client, self._conversation.dialogue
+        said = (dialogue.helo, dialogue.extended, dialogue.user)
+        if known is None or (known.helo, known.extended, known.user) != said:
+            address = str(getattr(self.transport.getPeer(), "host", ""))
+            known = self._client = Client(address, *said, self._tls())
+        return known
+
+    def _tls(self) -> str:
+        if not self._conversation.dialogue.isSecure:
+            return ""
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        if not isinstance(handle, SSL.Connection):
+            return "TLS"
+        return f"{handle.get_protocol_version_name()} {handle.get_cipher_name()}"
 
     def _flush(self) -> None:
         if self._lost:
             return
         output = self._conversation.takeOutput()
         if output:
-            self._heard()
+            self._vigil.heard()
             self.transport.write(output)
         if self._conversation.isClosed and not self._closing:
             self._closing = True
-            self._farewell()
+            self._vigil.farewell()
             # TLS ends with a word of the other side too.
             self._read(True)
             self.transport.loseConnection()
@@ -321,7 +411,7 @@ class ServerSession(Protocol):
         """
         if self._lost or self._conversation.isClosed:
             return
-        self._read(not (self._busy and self._conversation.backlog > FULL_BACKLOG))
+        self._read(not (self.isBusy and self._conversation.backlog > FULL_BACKLOG))
 
     def _read(self, wanted: bool) -> None:
         if wanted == self._isReading:
@@ -339,48 +429,16 @@ class ServerSession(Protocol):
 
     def _bury(self) -> None:
         self._dropMessage()
-        self._listener.closed(self, self._neighbourhood)
+        self._listener.closed(self, self._place)
 
-    def _crashed(self, failure: Failure) -> None:
-        self.log.failure("a mistake in the listener", failure=failure)
-        self._abort()
 
-    # --- time --------------------------------------------------------------------
-
-    def _after(self, name: str, seconds: float, then: Callable[[], None]) -> None:
-        def due() -> None:
-            del self._timers[name]
-            then()
-
-        self._timers[name] = self._listener.clock.callLater(seconds, due)
-
-    def _farewell(self) -> None:
-        if "farewell" not in self._timers:
-            self._after("farewell", FAREWELL, self._abort)
-
-    def _heard(self) -> None:
-        timer = self._timers.get("idle")
-        if timer is not None:
-            timer.reset(self._settings.idle)
-
-    def _idle(self) -> None:
-        if self._busy:
-            # It is we who take long.
-            self._after("idle", self._settings.idle, self._idle)
-        else:
-            self._leave(_IDLE)
-
-    def _tooLong(self) -> None:
-        self._leave(_TOO_LONG)
-
-    def _leave(self, goodbye: Reply) -> None:
-        self._goodbye = goodbye
-        if self._busy:
-            # What is being accepted still is, and the client should hear so.
-            self._farewell()
-        else:
-            self._settle()
-
-    def _abort(self) -> None:
-        if not self._lost:
-            self.transport.abortConnection()
+_CARRY_OUT: dict[type[Event], Callable[[ServerSession, Any], None]] = {
+    MailFrom: ServerSession._mailFrom,
+    RcptTo: ServerSession._rcptTo,
+    DataStart: ServerSession._dataStart,
+    BodyChunk: ServerSession._bodyChunk,
+    BodyFailed: ServerSession._bodyFailed,
+    BodyEnd: ServerSession._bodyEnd,
+    AuthStep: ServerSession._authStep,
+    StartTLS: ServerSession._startTLS,
+}

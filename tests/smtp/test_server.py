@@ -153,8 +153,8 @@ class GreetingTests(SynchronousTestCase):
         """
         owner = Owner()
         self.assertEqual(owner.says(b"HELO c.example\r\n"), ["250 mx.example"])
-        self.assertFalse(owner.conversation.extended)
-        self.assertEqual(owner.conversation.helo, "c.example")
+        self.assertFalse(owner.conversation.dialogue.extended)
+        self.assertEqual(owner.conversation.dialogue.helo, "c.example")
 
     def test_order(self) -> None:
         """
@@ -335,7 +335,7 @@ class TransactionTests(SynchronousTestCase):
         for command in (b"RSET\r\n", b"EHLO c\r\n", b"HELO c\r\n"):
             owner = greeted()
             owner.says(ENVELOPE, command)
-            self.assertIsNone(owner.conversation.incoming)
+            self.assertIsNone(owner.conversation.dialogue.incoming)
             self.assertEqual(owner.codes(ENVELOPE), ["250 2.0.0"] * 2)
 
     def test_tooLarge(self) -> None:
@@ -426,8 +426,8 @@ class TLSTests(SynchronousTestCase):
         """
         owner = greeted()
         self.assertEqual(owner.codes(ENVELOPE, b"STARTTLS\r\n")[-1], "220 2.0.0")
-        self.assertTrue(owner.conversation.isSecure)
-        self.assertEqual(owner.conversation.helo, "")
+        self.assertTrue(owner.conversation.dialogue.isSecure)
+        self.assertEqual(owner.conversation.dialogue.helo, "")
         self.assertEqual(owner.codes(ENVELOPE), ["503 5.5.1"] * 2)
         owner.says(b"EHLO c\r\n")
         self.assertEqual(owner.codes(b"STARTTLS\r\n"), ["503 5.5.1"])
@@ -503,7 +503,7 @@ class AuthTests(SynchronousTestCase):
             conversation.takeOutput(),
             b"235 2.7.0 Authenticated\r\n503 5.5.1 Not now\r\n",
         )
-        self.assertEqual(conversation.user, "a")
+        self.assertEqual(conversation.dialogue.user, "a")
 
     def test_initialResponse(self) -> None:
         """
