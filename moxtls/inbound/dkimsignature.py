@@ -30,6 +30,8 @@ MOST_AHEAD = 24 * 3600
 
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
+_ALGORITHMS = frozenset(Algorithm)
+_WAYS = frozenset(Canonicalization)
 _PROOF = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 # RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
 _ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
@@ -245,7 +247,7 @@ def _algorithm(tags: TagList) -> Algorithm:
     stated = tags.get("a").lower()
     # RFC 8301 3.1: permanently failed.
     _demand(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
-    _demand(stated in set(Algorithm), "a= is not an algorithm that is known")
+    _demand(stated in _ALGORITHMS, "a= is not an algorithm that is known")
     return Algorithm(stated)
 
 
@@ -253,8 +255,7 @@ def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalizatio
     stated = tags.get("c", "simple/simple").lower()
     header, slash, body = stated.partition("/")
     pair = (header, body if slash else "simple")
-    known = set(Canonicalization)
-    _demand(known.issuperset(pair), "c= is not a canonicalization that is known")
+    _demand(_WAYS.issuperset(pair), "c= is not a canonicalization that is known")
     return Canonicalization(pair[0]), Canonicalization(pair[1])
 
 

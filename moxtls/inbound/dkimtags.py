@@ -73,7 +73,7 @@ def listed(value: str, most: int = MOST_TAGS) -> tuple[str, ...]:
 
     @param most: What is behind so many is left as one, colons and all.
     """
-    return tuple(each.strip(_WSP).lower() for each in value.split(":", most))
+    return tuple([each.strip(_WSP) for each in value.lower().split(":", most)])
 
 
 def withoutSpace(value: str) -> str:
