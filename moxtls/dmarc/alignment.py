@@ -18,9 +18,10 @@ from moxtls.authentication import Authentication, AuthResult
 from moxtls.dmarc.discovery import organizationalDomain
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import Alignment, Discovery
+from moxtls.dmarc.witnesses import spfDomain
 from moxtls.dns.abreast import abreast
 from moxtls.dns.inquiry import Inquiry
-from moxtls.domain import Domain, InvalidDomain
+from moxtls.domain import Domain
 
 #: Distinct domains that are looked into, those that pass first: far more than
 #: sign any message, and few enough that nobody makes us ask for long.
@@ -60,17 +61,6 @@ def align(
     """
     known = yield from _organizations(discovery, authentication, suffixes)
     return _judged(discovery, authentication, known)
-
-
-def spfDomain(authentication: Authentication) -> Domain | None:
-    """
-    What SPF may be a witness for: the domain of MAIL FROM, or of HELO if that
-    was empty (RFC 9989 3.2.4, 4.4.2); C{None} if that is no domain.
-    """
-    try:
-        return Domain.parse(authentication.spf.domain)
-    except InvalidDomain:
-        return None
 
 
 def _organizations(

@@ -15,15 +15,9 @@ thrown away unread, so that it decides nothing, also if it failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from moxtls.dmarc.record import (
-    RecordTrouble,
-    findTags,
-    interpret,
-    psdOf,
-    recordName,
-)
+from moxtls.dmarc.record import RecordTrouble
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     PSD,
@@ -33,42 +27,21 @@ from moxtls.dmarc.values import (
     Policy,
     Step,
 )
-from moxtls.dns.answers import Answer, Found, Kind
-from moxtls.dns.inquiry import Answers, Inquiry, Question, Questions
-from moxtls.domain import LONGEST_NAME, Domain
-
-#: RFC 9989 4.10 step 4: where the walk goes on from a long name.
-LABELS_AFTER_JUMP = 7
-#: For people; records have room for more than they read.
-LONGEST_FINDING = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """
-    What was seen at one name.
-
-    @ivar record: As if it applied: C{None} if the look-up failed.
-    @ivar psd: Also of a record that can't be used.
-    """
-
-    domain: Domain
-    record: DMARCRecord | RecordTrouble | None
-    psd: PSD
-    step: Step
-
-    @property
-    def counts(self) -> bool:
-        """
-        Whether there is just one record, of use or not (RFC 9989 4.10 step 2).
-        """
-        return self.record is RecordTrouble.UNUSABLE or isinstance(
-            self.record, DMARCRecord
-        )
-
-
-Sights = tuple[Sight, ...]
-
+from moxtls.dmarc.walk import (
+    LONGEST_FINDING,
+    Sight,
+    Sights,
+    failure,
+    organization,
+    organizationalIn,
+    questionsAt,
+    sightsAt,
+    sightsOf,
+    walk,
+)
+from moxtls.dns.answers import Found, Kind
+from moxtls.dns.inquiry import Answers, Inquiry, Question
+from moxtls.domain import Domain
 
 # --- both ways -------------------------------------------------------------------
 
@@ -118,69 +91,11 @@ def requested(discovery: Discovery) -> Policy:
     return record.np or subdomains
 
 
-# --- the walk ---------------------------------------------------------------------
-
-
-def walk(start: Domain) -> tuple[Domain, ...]:
-    """
-    The names of a tree walk, from the longest to the shortest: at most eight
-    (RFC 9989 4.10).
-    """
-    labels = start.ascii.split(".")
-    first = min(len(labels) - 1, LABELS_AFTER_JUMP)
-    rest = (_shortened(start, count) for count in range(first, 0, -1))
-    return (start, *rest)
-
-
-def questionsAt(names: Sequence[Domain]) -> Questions:
-    """
-    What is asked at the names of a walk.  At a name that becomes too long by
-    what is put in front of it there can be nothing; only the first can.
-    """
-    every = (recordName(name) for name in names)
-    return tuple(Question(name, Kind.TXT) for name in every if _fits(name))
-
-
-def sightsOf(names: Sequence[Domain], answers: Answers) -> Sights:
-    """
-    What was found up to where the walk stops.
-
-    @param answers: To L{questionsAt} of C{names}.
-    """
-    sights: list[Sight] = []
-    asked = names[len(names) - len(answers) :]
-    for name, answer in zip(asked, answers, strict=True):
-        sights.append(_sight(name, answer))
-        if sights[-1].psd is not PSD.UNKNOWN:
-            break
-    return tuple(sights)
-
-
-def organizationalIn(start: Domain, sights: Sights) -> Domain | None:
-    """
-    RFC 9989 4.10.2.
-
-    @return: C{None} if a look-up failed on which it depends.
-    """
-    if any(sight.record is None for sight in sights):
-        return None
-    return _organizational(start, sights)
-
-
-def _organizational(start: Domain, sights: Sights) -> Domain:
-    counting = [sight for sight in sights if sight.counts]
-    for sight in counting:
-        if sight.psd is PSD.NO:
-            return sight.domain
-        if sight.psd is PSD.YES and sight.domain != start:
-            # Of the name that the walk began with, not of the one before,
-            # which it may have jumped to.
-            return _shortened(start, sight.domain.ascii.count(".") + 2)
-    return counting[-1].domain if counting else start
+# --- by the tree walk ------------------------------------------------------------
 
 
 def _discovered(author: Domain, sights: Sights) -> Discovery:
-    organizational = _organizational(author, sights)
+    organizational = organization(author, sights)
     found = Discovery(
         author,
         organizational,
@@ -229,7 +144,7 @@ def _needsExistence(found: Discovery, own: Answers) -> bool:
     """
     if found.record is None or found.temporary:
         return False
-    missing = all(answer.found is Found.NO_NAME for answer in own)
+    missing = all(a.found is Found.NO_NAME and not a.chain for a in own)
     return missing and requested(found) != requested(replace(found, exists=False))
 
 
@@ -252,7 +167,7 @@ def _withExistence(found: Discovery) -> Inquiry[Discovery]:
         step = Step(found.author.ascii, said)
         found = replace(found, exists=bool(there))
     else:
-        step = Step(found.author.ascii, _failure(failed))
+        step = Step(found.author.ascii, failure(failed))
         problem = f"{step.name}: {step.found}"
         found = replace(found, temporary=True, problem=problem)
     return replace(found, steps=(*found.steps, step))
@@ -265,52 +180,10 @@ def _discoverByList(author: Domain, suffixes: Suffixes) -> Inquiry[Discovery]:
     organizational = suffixes.organizational(author)
     names = tuple(dict.fromkeys((author, organizational)))
     answers = yield questionsAt(names)
-    asked = names[len(names) - len(answers) :]
-    sights = [_sight(*each) for each in zip(asked, answers, strict=True)]
+    sights = sightsAt(names, answers)
     # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
     if sights and sights[0].record is not RecordTrouble.NONE:
         sights = sights[:1]
     steps = tuple(sight.step for sight in sights)
     found = Discovery(author, organizational, Method.PSL, steps=steps)
     return _troubled(_applied(found, sights), sights)
-
-
-# --- one name ------------------------------------------------------------------------
-
-
-def _sight(domain: Domain, answer: Answer) -> Sight:
-    name = recordName(domain)
-    if answer.failed:
-        return Sight(domain, None, PSD.UNKNOWN, Step(name, _failure(answer)))
-    tags = findTags(answer.texts)
-    step = Step(name, _shown(answer.texts))
-    if isinstance(tags, RecordTrouble):
-        return Sight(domain, tags, PSD.UNKNOWN, step)
-    return Sight(domain, interpret(tags), psdOf(tags), step)
-
-
-def _failure(answer: Answer) -> str:
-    return printable(f"could not be looked up: {answer.reason}")
-
-
-def _shown(texts: Sequence[bytes]) -> str:
-    shown = " | ".join(
-        text[:LONGEST_FINDING].decode("ascii", "backslashreplace") for text in texts[:9]
-    )
-    return printable(shown) or "nothing"
-
-
-def printable(text: str) -> str:
-    """
-    A stranger's words, as they may be shown: one line, and not long.
-    """
-    shown = "".join(each if " " <= each <= "~" else "?" for each in text)
-    return shown[:LONGEST_FINDING]
-
-
-def _shortened(domain: Domain, count: int) -> Domain:
-    return Domain(".".join(domain.ascii.split(".")[-count:]))
-
-
-def _fits(name: str) -> bool:
-    return len(name) <= LONGEST_NAME

@@ -7,7 +7,6 @@ No I/O.
 from __future__ import annotations
 
 from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dmarc.discovery import printable
 from moxtls.dmarc.values import (
     Discovery,
     Disposition,
@@ -24,6 +23,7 @@ from moxtls.dmarc.values import (
     ReportRow,
     ReportURI,
 )
+from moxtls.dmarc.walk import printable
 from moxtls.domain import LONGEST_NAME, Domain, InvalidDomain, parseHost
 
 #: RFC 9990 3.1.3.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moxtls.dmarc.discovery import organizationalDomain, printable
+from moxtls.dmarc.discovery import organizationalDomain
 from moxtls.dmarc.record import tagsOf, urisOf
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import ReportURI
+from moxtls.dmarc.walk import printable
 from moxtls.dns.abreast import abreast
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.inquiry import Inquiry, Question

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from types import MappingProxyType
 
 from moxtls.authentication import Authentication, AuthResult
-from moxtls.dmarc.alignment import Aligned, spfDomain
+from moxtls.dmarc.alignment import Aligned
 from moxtls.dmarc.discovery import requested
+from moxtls.dmarc.handling import Handling
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     Discovery,
@@ -36,11 +36,8 @@ from moxtls.dmarc.values import (
     Policy,
     Verdict,
 )
-from moxtls.domain import Domain, InvalidDomain
-
-Network = IPv4Network | IPv6Network
-
-_LEVELS = (Policy.NONE, Policy.QUARANTINE, Policy.REJECT)
+from moxtls.dmarc.witnesses import Network, firstUnder, hosts, isWithin, verified
+from moxtls.domain import Domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,40 +76,6 @@ class Circumstances:
 
     listSigns: bool = False
     chance: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Handling:
-    """
-    What is to be done so far, and why that isn't what was asked for.
-
-    @ivar isOurs: It comes from a local policy.
-    """
-
-    disposition: Policy
-    reasons: tuple[Override, ...] = ()
-    isOurs: bool = False
-
-    def instead(
-        self, disposition: Policy, kind: OverrideKind, comment: str
-    ) -> _Handling:
-        reasons = (*self.reasons, Override(kind, comment))
-        return replace(self, disposition=disposition, reasons=reasons)
-
-    def atMost(self, most: Policy, kind: OverrideKind, comment: str) -> _Handling:
-        """
-        The same, if it isn't more than C{most}.
-        """
-        if _LEVELS.index(self.disposition) <= _LEVELS.index(most):
-            return self
-        return self.instead(most, kind, comment)
-
-    def lowered(self, kind: OverrideKind, comment: str) -> _Handling:
-        """
-        One level less.
-        """
-        lower = max(_LEVELS.index(self.disposition) - 1, 0)
-        return self.atMost(_LEVELS[lower], kind, comment)
 
 
 def judge(
@@ -154,9 +117,9 @@ def judge(
 
 
 def _ofSeveral(authentication: Authentication, practice: Practice) -> Verdict:
-    handling = _Handling(Policy.QUARANTINE)
+    handling = Handling(Policy.QUARANTINE)
     if _voucher(authentication, practice) is not None:
-        handling = _Handling(Policy.NONE)
+        handling = Handling(Policy.NONE)
     return Verdict(
         AuthResult.NONE,
         disposition=_capped(handling, practice).disposition,
@@ -201,7 +164,7 @@ def _ofRecord(
     if verdict.status is AuthResult.PASS or not missing:
         return verdict
     # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
-    handling = _Handling(policy).atMost(Policy.NONE, OverrideKind.OTHER, missing)
+    handling = Handling(policy).atMost(Policy.NONE, OverrideKind.OTHER, missing)
     problem = discovery.problem or missing
     return replace(
         verdict,
@@ -237,12 +200,12 @@ def _handling(
     discovery: Discovery,
     circumstances: Circumstances,
     practice: Practice,
-) -> _Handling:
+) -> Handling:
     """
     What is asked for, by us or by the domain: a policy of ours isn't tested or
     sampled.
     """
-    handling = _Handling(verdict.policy)
+    handling = Handling(verdict.policy)
     for domain in (discovery.author, discovery.organizational):
         local = practice.localPolicies.get(domain)
         if local is not None:
@@ -263,8 +226,8 @@ def _handling(
 
 
 def _excused(
-    handling: _Handling, authentication: Authentication, practice: Practice
-) -> _Handling:
+    handling: Handling, authentication: Authentication, practice: Practice
+) -> Handling:
     """
     Accepted because of somebody we know.
     """
@@ -278,13 +241,13 @@ def _voucher(authentication: Authentication, practice: Practice) -> Override | N
     """
     Who accounts for the message, if it is somebody that the operator trusts.
     """
-    lists = _first(_verified(authentication), practice.mailingLists)
+    lists = firstUnder(verified(authentication), practice.mailingLists)
     if lists is not None:
         return Override(OverrideKind.MAILING_LIST, f"verified as from {lists}")
-    if _isWithin(authentication.address, practice.forwarderNetworks):
+    if isWithin(authentication.address, practice.forwarderNetworks):
         return Override(OverrideKind.TRUSTED_FORWARDER, "from a network of a forwarder")
-    hosts = (*_verified(authentication), *_hosts(authentication))
-    forwarder = _first(hosts, practice.forwarderDomains)
+    names = (*verified(authentication), *hosts(authentication))
+    forwarder = firstUnder(names, practice.forwarderDomains)
     if forwarder is not None:
         comment = f"verified as from {forwarder}"
         return Override(OverrideKind.TRUSTED_FORWARDER, comment)
@@ -292,17 +255,17 @@ def _voucher(authentication: Authentication, practice: Practice) -> Override | N
 
 
 def _indirect(
-    handling: _Handling,
+    handling: Handling,
     discovery: Discovery,
     aligned: Aligned | None,
     authentication: Authentication,
     circumstances: Circumstances,
-) -> _Handling:
+) -> Handling:
     """
     RFC 9989 7.4, as above.
     """
-    verified = _verified(authentication)
-    if all(domain.isUnder(discovery.organizational) for domain in verified):
+    speaking = verified(authentication)
+    if all(domain.isUnder(discovery.organizational) for domain in speaking):
         return handling
     # The comments name nobody: whoever forges mail in many names shall not make
     # as many rows of a report.
@@ -315,59 +278,6 @@ def _indirect(
     return handling
 
 
-def _capped(handling: _Handling, practice: Practice) -> _Handling:
+def _capped(handling: Handling, practice: Practice) -> Handling:
     comment = "no more is done about any domain"
     return handling.atMost(practice.enforcement, OverrideKind.LOCAL_POLICY, comment)
-
-
-# --- who stands behind it ----------------------------------------------------------
-
-
-def _verified(authentication: Authentication) -> tuple[Domain, ...]:
-    """
-    The domains of which SPF or DKIM says that the message is theirs.
-    """
-    domains = [d.domain for d in authentication.dkim if d.status is AuthResult.PASS]
-    sender = spfDomain(authentication)
-    if sender is not None and authentication.spf.status is AuthResult.PASS:
-        domains.append(sender)
-    return tuple(domains)
-
-
-def _hosts(authentication: Authentication) -> tuple[Domain, ...]:
-    """
-    The names that the client has been shown to have: a forwarder mostly leaves
-    MAIL FROM as it is.
-    """
-    names = []
-    if authentication.helo.status is AuthResult.PASS:
-        names.append(authentication.helo.domain)
-    if authentication.iprev.status is AuthResult.PASS:
-        names.append(authentication.iprev.name)
-    return tuple(domain for name in names for domain in _parsed(name))
-
-
-def _parsed(name: str) -> tuple[Domain, ...]:
-    try:
-        return (Domain.parse(name),)
-    except InvalidDomain:
-        return ()
-
-
-def _first(domains: Sequence[Domain], trusted: frozenset[Domain]) -> Domain | None:
-    """
-    The first of those that are trusted, in order, that one of C{domains} is
-    under.
-    """
-    return next(
-        (each for each in sorted(trusted) if any(d.isUnder(each) for d in domains)),
-        None,
-    )
-
-
-def _isWithin(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in network for network in networks)

@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.discovery import (
-    LONGEST_FINDING,
-    discover,
-    organizationalDomain,
-    printable,
-    requested,
-    walk,
-)
+from moxtls.dmarc.discovery import discover, organizationalDomain, requested
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import Discovery, DMARCRecord, Method, Policy
+from moxtls.dmarc.walk import LONGEST_FINDING
 from moxtls.dns.answers import Alias, Answer
 from moxtls.dns.inquiry import Question, answered
 from moxtls.domain import Domain
@@ -29,49 +23,6 @@ NONE = "v=DMARC1; p=none"
 QUARANTINE = "v=DMARC1; p=quarantine"
 REJECT = "v=DMARC1; p=reject"
 LONG = Domain(".".join(["a" * 49] * 5) + ".com")
-
-
-class WalkTests(SynchronousTestCase):
-    """
-    Tests for L{walk}.
-    """
-
-    def test_names(self) -> None:
-        """
-        From the start up to the top level, with a jump that leaves seven
-        labels (RFC 9989 4.10 steps 3 to 7).
-        """
-        for start, names in [
-            ("com", ["com"]),
-            ("example.com", ["example.com", "com"]),
-            (
-                "a.b.c.d.e.f.example.com",
-                [
-                    "a.b.c.d.e.f.example.com",
-                    "b.c.d.e.f.example.com",
-                    "c.d.e.f.example.com",
-                    "d.e.f.example.com",
-                    "e.f.example.com",
-                    "f.example.com",
-                    "example.com",
-                    "com",
-                ],
-            ),
-            (
-                "x.a.b.c.d.e.f.example.com",
-                [
-                    "x.a.b.c.d.e.f.example.com",
-                    "b.c.d.e.f.example.com",
-                    "c.d.e.f.example.com",
-                    "d.e.f.example.com",
-                    "e.f.example.com",
-                    "f.example.com",
-                    "example.com",
-                    "com",
-                ],
-            ),
-        ]:
-            self.assertEqual([each.ascii for each in walk(Domain(start))], names)
 
 
 class DiscoverTests(SynchronousTestCase):
@@ -392,15 +343,3 @@ class LegacyTests(SynchronousTestCase):
         inquiry = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
         self.assertEqual(zone.find(inquiry), Domain("example.com"))
         self.assertEqual(zone.asked, [])
-
-
-class PrintableTests(SynchronousTestCase):
-    """
-    Tests for L{printable}.
-    """
-
-    def test_line(self) -> None:
-        """
-        One line of plain ASCII.
-        """
-        self.assertEqual(printable("a\r\nb\x7fü"), "a??b??")
