@@ -42,6 +42,7 @@ from moxtls.reporting.values import (
 PAGE = 250
 
 _INCOMPLETE = "Incomplete: all of it would be too large a report."
+_OMITTED = "Incomplete: {} more messages differ in too many ways to be told apart."
 
 #: Which format goes to which of the destinations.
 _Groups = dict[ReportFormat, list[str]]
@@ -146,7 +147,7 @@ class DMARCReportSource:
     ) -> Draft | NoReport:
         span = spanBefore(subject.end, overview.hours, overview.first)
         name = reportID(submitter, subject.domain, subject.end, subject.part)
-        heading = Heading(submitter, name, span, wanted.errors)
+        heading = Heading(submitter, name, span, (*_omitted(overview), *wanted.errors))
         groups = self._groups(wanted)
         documents = await self._documents(subject, heading, overview, groups)
         if not documents:
@@ -235,6 +236,10 @@ def _usable(
     if not wanted.accepted:
         return _nothing(subject, f"no usable rua: {reasons}" if reasons else "no rua")
     return wanted
+
+
+def _omitted(overview: Overview) -> list[str]:
+    return [_OMITTED.format(overview.omitted)] if overview.omitted else []
 
 
 def _nothing(subject: Subject, reason: str) -> NoReport:

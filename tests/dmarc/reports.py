@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 from lxml import etree
+from twisted.internet.task import Clock
 
 from moxtls.authentication import AuthResult
-from moxtls.calendar import Span, midnight
+from moxtls.calendar import HOUR, Span, midnight
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.report import LARGEST_REPORT
 from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.values import (
     Disposition,
     Evaluation,
@@ -22,9 +26,18 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.dmarc.values import Policy as Asked
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore, IReportSource
+from moxtls.queue.memory import MemoryQueue
+from moxtls.reporting.handover import QueueSubmitter
+from moxtls.reporting.letters import Letterhead, LetterWriter
+from moxtls.reporting.mime import leaves
+from moxtls.reporting.service import ReportService, Routine
+from moxtls.store.memory import MemoryLedger
 from tests.corpus import corpus
-from tests.reporting.support import DAY, SUBMITTER, A
+from tests.reporting.support import DAY, ED25519, HOSTNAME, SUBMITTER, A, ids
 
 NAMESPACE = "{urn:ietf:params:xml:ns:dmarc-2.0}"
 SPAN = Span(midnight(DAY), midnight(DAY) + 86400)
@@ -46,6 +59,87 @@ SCHEMAS = {
     ReportFormat.RFC9990: "dmarc-rfc9990-appendix-a.xsd",
     ReportFormat.RFC7489: "dmarc-rfc7489-appendix-c.no-ns-loadable.xsd",
 }
+
+
+class DMARCWorld:
+    """
+    All that reports on DMARC need, in memory, a little after midnight.
+
+    @ivar largest: Octets of a report.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(SPAN.end + 300)
+        self.resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+        self.ledger = MemoryLedger()
+        self.queue = MemoryQueue(self.clock, ids())
+        self.settings = DMARCReporting(SUBMITTER)
+        self.largest = LARGEST_REPORT
+        self.newID = ids()
+
+    def asks(self, domain: Domain, *uris: str, more: str = "") -> None:
+        """
+        Have C{domain} ask for reports.
+        """
+        rua = ",".join(uris or (f"mailto:dmarc@{domain}",))
+        self.resolver.put(
+            f"_dmarc.{domain}", Kind.TXT, f"v=DMARC1; p=reject; rua={rua}{more}"
+        )
+
+    def confirms(self, domain: Domain, host: str, text: str = "v=DMARC1") -> None:
+        """
+        Have C{host} say that it takes reports about C{domain}.
+        """
+        self.resolver.put(f"{domain}._report._dmarc.{host}", Kind.TXT, text)
+
+    def record(self, *evaluations: Evaluation, hour: int = -24, times: int = 1) -> None:
+        """
+        @param hour: Counted from the midnight that is just over.
+        """
+        for each in evaluations or (evaluation(),):
+            for _ in range(times):
+                self.ledger.evaluations.record(SPAN.end + hour * HOUR, each)
+
+    def source(self, store: IEvaluationStore | None = None) -> DMARCReportSource:
+        return DMARCReportSource(
+            self.resolver,
+            store or self.ledger.evaluations,
+            self.ledger.history,
+            self.settings,
+            self.largest,
+        )
+
+    def service(
+        self, node: str = "node", source: IReportSource | None = None
+    ) -> ReportService:
+        """
+        One that isn't started.
+        """
+        letterhead = Letterhead(HOSTNAME, (ED25519,))
+        return ReportService(
+            self.clock,
+            source or self.source(),
+            self.ledger.archive,
+            self.ledger.leases,
+            LetterWriter(self.clock, self.ledger.suppressions, letterhead, self.newID),
+            QueueSubmitter(self.queue),
+            jitter=lambda: 0.5,
+            routine=Routine(node),
+        )
+
+    def queued(self) -> list[str]:
+        """
+        The recipients of what is in the queue.
+        """
+        return [to for each in self.queue.envelopes for to in each.recipients]
+
+    def documents(self) -> list[bytes]:
+        """
+        The reports in the queue, as they came in.
+        """
+        bodies = self.queue.bodies.values()
+        return [list(leaves(body))[1].content for body in bodies]
 
 
 def evaluation(

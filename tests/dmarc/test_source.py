@@ -1,0 +1,600 @@
+"""
+Tests for L{moxtls.dmarc.source}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.calendar import HOUR, Span
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.reportxml import ReportFormat
+from moxtls.dmarc.source import PAGE
+from moxtls.dmarc.suffixes import Suffixes
+from moxtls.dmarc.values import (
+    Disposition,
+    Overview,
+    Policy,
+    PublishedPolicy,
+    ReportRow,
+)
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportSource
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.values import Draft, Leave, NoReport, Subject
+from moxtls.store.memory import MemoryEvaluationStore, MemoryReportArchive
+from tests.dmarc.reports import (
+    PUBLISHED,
+    ROW,
+    SPAN,
+    DMARCWorld,
+    counts,
+    evaluation,
+    faults,
+    parsed,
+    rowsFrom,
+    texts,
+    unpacked,
+)
+from tests.reporting.support import DAY, SUBMITTER, A
+
+B = Domain("b.example")
+OTHER = "mailto:reports@other.example"
+
+
+SUBJECT = Subject(0, DAY, A, part="ab12", end=SPAN.end)
+
+
+class Counted(ReportRow):
+    """
+    A row that is counted for as long as it lives.
+    """
+
+    __slots__ = ()
+    alive = 0
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+
+class Rows(MemoryEvaluationStore):
+    """
+    A store of very many rows that keeps none of them.
+    """
+
+    def __init__(self, total: int) -> None:
+        super().__init__(MemoryReportArchive())
+        Counted.alive = 0
+        self.total = total
+        self.omitted = 0
+        self.largestPage = 0
+        self.mostAlive = 0
+
+    def overview(self, subject: Subject) -> Deferred[Overview | None]:
+        first = SPAN.start
+        found = Overview(PUBLISHED, 24, first, self.total, self.total, 1, self.omitted)
+        return succeed(found)
+
+    def rows(
+        self, subject: Subject, after: bytes, limit: int
+    ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
+        start = int(after) + 1 if after else 0
+        numbers = range(start, min(start + limit, self.total))
+        page = tuple((b"%d" % number, self._row(number), 1) for number in numbers)
+        self.largestPage = max(self.largestPage, limit)
+        self.mostAlive = max(self.mostAlive, Counted.alive)
+        return succeed(page)
+
+    def _row(self, number: int) -> ReportRow:
+        Counted.alive += 1
+        return Counted(
+            f"2001:db8::{number:x}",
+            Disposition.NONE,
+            False,
+            False,
+            (),
+            "a.example",
+            "a.example",
+            "sender.example",
+        )
+
+
+class DMARCReportSourceTests(SynchronousTestCase):
+    """
+    Tests for L{DMARCReportSource<moxtls.dmarc.source.DMARCReportSource>}.
+    """
+
+    def setUp(self) -> None:
+        self.world = DMARCWorld()
+        self.world.asks(A)
+
+    def subjects(self) -> tuple[Subject, ...]:
+        now = self.world.clock.seconds()
+        return self.successResultOf(self.world.source().subjects(0, now, None, 100))
+
+    def drafted(self) -> Draft | NoReport:
+        (subject,) = self.subjects()
+        return self.successResultOf(self.world.source().draft(subject))
+
+    def draft(self) -> Draft:
+        found = self.drafted()
+        assert isinstance(found, Draft), found
+        return found
+
+    def none(self) -> NoReport:
+        found = self.drafted()
+        assert isinstance(found, NoReport)
+        return found
+
+    def cleared(self, word: str) -> None:
+        """
+        No report, now or later, for a reason with that word.
+        """
+        found = self.none()
+        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIn(word, found.reason)
+
+    def kept(self, word: str) -> None:
+        """
+        No report now.
+        """
+        found = self.none()
+        self.assertIs(found.leave, Leave.KEEP)
+        self.assertIn(word, found.reason)
+
+    def errors(self) -> str:
+        """
+        What a report says is wrong.
+        """
+        return "".join(texts(parsed(self.draft().document), "report_metadata/error"))
+
+    # --- what is owed, and when
+
+    def test_interface(self) -> None:
+        """
+        It is a source of DMARC reports, of one phase.
+        """
+        source = self.world.source()
+        verifyObject(IReportSource, source)
+        self.assertEqual((source.kind, source.phases), (ReportKind.DMARC, 1))
+
+    def test_settling(self) -> None:
+        """
+        What is in an hour is owed once the hour is over, and some minutes
+        more.
+        """
+        self.world.record(evaluation(hours=1), hour=0)
+        source = self.world.source()
+        for now, count in [(3600, 0), (3600 + 239, 0), (3600 + 240, 1)]:
+            moment = SPAN.end + now
+            self.assertEqual(self.successResultOf(source.count(0, moment)), count)
+            found = self.successResultOf(source.subjects(0, moment, None, 10))
+            self.assertEqual(len(found), count)
+
+    def test_intervals(self) -> None:
+        """
+        Each interval that divides a day is due when it is over, counted from
+        midnight UTC.
+        """
+        for hours in (1, 2, 3, 4, 6, 8, 12, 24):
+            domain = Domain(f"h{hours}.example")
+            self.world.record(evaluation(domain, hours=hours), hour=0)
+        source = self.world.source()
+        for hour in range(1, 25):
+            now = SPAN.end + hour * HOUR + 300
+            found = self.successResultOf(source.subjects(0, now, None, 100))
+            due = {int(str(each.domain).partition(".")[0][1:]) for each in found}
+            expected = {each for each in (1, 2, 3, 4, 6, 8, 12, 24) if each <= hour}
+            self.assertEqual(due, expected, hour)
+
+    def test_optionalOnly(self) -> None:
+        """
+        What is optional causes no report, and is in one that there is anyway.
+        """
+        self.world.record(evaluation(optional=True), times=2)
+        (subject,) = self.subjects()
+        self.assertFalse(subject.sendable)
+        self.world.record(evaluation())
+        (subject,) = self.subjects()
+        self.assertTrue(subject.sendable)
+        self.assertEqual(counts(self.draft().document), {"192.0.2.1": 3})
+
+    def test_prune(self) -> None:
+        """
+        After two days, counted from the tick, it is too late.
+        """
+        source = self.world.source()
+        self.world.record(hour=-48)
+        self.world.record(hour=-49)
+        self.successResultOf(source.prune(SPAN.end + 240))
+        left = self.successResultOf(self.world.ledger.evaluations.evaluations())
+        self.assertEqual([each.hour for each in left], [SPAN.end - 48 * HOUR])
+
+    # --- what is in a report
+
+    def test_draft(self) -> None:
+        """
+        All of a report: names, span, document, destinations.
+        """
+        self.world.record(times=3)
+        found = self.draft()
+        (subject,) = self.subjects()
+        self.assertEqual(found.kind, ReportKind.DMARC)
+        self.assertEqual(found.span, SPAN)
+        self.assertEqual(found.submitter, SUBMITTER)
+        self.assertEqual(found.destinations, ("mailto:dmarc@a.example",))
+        self.assertEqual(found.limits, (0,))
+        self.assertEqual(found.variants, ())
+        self.assertEqual(
+            found.reportID, f"20261125.00.{subject.part}.a.example@sender.example"
+        )
+        self.assertRegex(found.reportID, r"^[0-9A-Za-z.@-]+$")
+        self.assertEqual(
+            found.filename, "sender.example!a.example!1795478400!1795564799.xml.gz"
+        )
+        self.assertEqual(faults(found.document, ReportFormat.RFC9990), [])
+        root = parsed(found.document)
+        self.assertEqual(texts(root, "report_metadata/report_id"), [found.reportID])
+        self.assertEqual(texts(root, "report_metadata/error"), [])
+        self.assertEqual(counts(found.document), {"192.0.2.1": 3})
+
+    def test_merged(self) -> None:
+        """
+        What is equal in all that a record says is one record, over all hours.
+        """
+        other = replace(ROW, sourceIP="192.0.2.2")
+        self.world.record(evaluation(), hour=-24, times=2)
+        self.world.record(evaluation(), hour=-1)
+        self.world.record(evaluation(row=other, wanted=False), hour=-3)
+        found = counts(self.draft().document)
+        self.assertEqual(found, {"192.0.2.1": 3, "192.0.2.2": 1})
+
+    def test_published(self) -> None:
+        """
+        What it says was published is what was applied, not what is published
+        now; each policy has a report of its own (RFC 9990 3.3).
+        """
+        for p in (Policy.NONE, Policy.QUARANTINE):
+            published = PublishedPolicy(A, p)
+            self.world.record(replace(evaluation(), published=published))
+        subjects = self.subjects()
+        drafts = [
+            self.successResultOf(self.world.source().draft(each)) for each in subjects
+        ]
+        found = set()
+        for each in drafts:
+            assert isinstance(each, Draft)
+            root = parsed(each.document)
+            found.update(texts(root, "policy_published/p"))
+        self.assertEqual(found, {"none", "quarantine"})
+        names = {each.reportID for each in drafts if isinstance(each, Draft)}
+        self.assertEqual(len(names), 2)
+
+    def test_late(self) -> None:
+        """
+        A report that couldn't be made when it was due is about all intervals
+        since.
+        """
+        for hours, hour, intervals in [
+            (1, -1, 1),
+            (1, -3, 3),
+            (4, -5, 2),
+            (24, -30, 2),
+        ]:
+            world = self.world = DMARCWorld()
+            world.asks(A)
+            world.record(evaluation(hours=hours), hour=hour)
+            start = SPAN.end - intervals * hours * HOUR
+            self.assertEqual(self.draft().span, Span(start, SPAN.end))
+
+    def test_tooLarge(self) -> None:
+        """
+        A report beyond any size is cut off, and says so.
+        """
+        self.world.largest = 50_000
+        for row in rowsFrom(2 * PAGE):
+            self.world.record(evaluation(row=row))
+        found = self.draft()
+        self.assertEqual(faults(found.document, ReportFormat.RFC9990), [])
+        self.assertEqual(len(counts(found.document)), PAGE)
+        self.assertIn("Incomplete", self.errors())
+
+    def test_justLargeEnough(self) -> None:
+        """
+        One that reaches its limit with its last record is complete.
+        """
+        for row in rowsFrom(PAGE):
+            self.world.record(evaluation(row=row))
+        self.world.largest = 1000
+        self.assertEqual(len(counts(self.draft().document)), PAGE)
+        self.assertEqual(self.errors(), "")
+
+    def test_omitted(self) -> None:
+        """
+        It says so, too, where a flood was not stored as it came.
+        """
+        store = Rows(1)
+        store.omitted = 77
+        (draft,) = [self.successResultOf(self.world.source(store).draft(SUBJECT))]
+        assert isinstance(draft, Draft)
+        (error,) = texts(parsed(draft.document), "report_metadata/error")
+        self.assertIn("77 more messages", error)
+
+    def test_flat(self) -> None:
+        """
+        Of very many rows, only some are in memory at a time.
+        """
+        store = Rows(20_000)
+        found = self.successResultOf(self.world.source(store).draft(SUBJECT))
+        assert isinstance(found, Draft)
+        self.assertEqual(unpacked(found.document).count(b"<record>"), 20_000)
+        self.assertEqual(store.largestPage, PAGE)
+        self.assertLessEqual(store.mostAlive, 3 * PAGE)
+
+    # --- where it goes
+
+    def test_afresh(self) -> None:
+        """
+        Where it goes is what is published now.
+        """
+        self.world.record()
+        self.world.asks(A, "mailto:new@a.example")
+        self.assertEqual(self.draft().destinations, ("mailto:new@a.example",))
+
+    def test_gone(self) -> None:
+        """
+        A domain that publishes no record any more, or no destination, gets no
+        report.
+        """
+        self.world.record()
+        self.world.resolver.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=none")
+        self.cleared("no rua")
+        self.world.resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.1"]})
+        self.cleared("no DMARC record")
+
+    def test_parent(self) -> None:
+        """
+        For a subdomain that has no record of its own any more, that of the
+        organizational domain applies (RFC 9989 4.10).
+        """
+        self.world.record(evaluation(Domain("sub.a.example")))
+        self.assertEqual(self.draft().destinations, ("mailto:dmarc@a.example",))
+
+    def test_temporary(self) -> None:
+        """
+        A record that can't be looked up may be there the next time.
+        """
+        self.world.record()
+        self.world.resolver = MemoryResolver(
+            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]},
+            failing={("_dmarc.a.example", Kind.TXT): ExtendedError(22)},
+        )
+        self.kept("_dmarc.a.example")
+
+    def test_limits(self) -> None:
+        """
+        Destinations have their size limits (RFC 7489 6.2).
+        """
+        uris = ("mailto:a@a.example!1", "mailto:b@a.example!10m", "mailto:c@a.example")
+        self.world.asks(A, *uris)
+        self.world.record()
+        found = self.draft()
+        self.assertEqual(found.limits, (1, 10 * 1024 * 1024, 0))
+
+    def test_otherSchemes(self) -> None:
+        """
+        Only mail is sent.
+        """
+        self.world.asks(
+            A, "https://a.example/", "mailto:d@a.example", "ftp://a.example"
+        )
+        self.world.record()
+        self.assertEqual(self.draft().destinations, ("mailto:d@a.example",))
+        self.world.asks(A, "https://a.example/")
+        self.cleared("rua")
+
+    def test_external(self) -> None:
+        """
+        A destination elsewhere has to confirm at the policy domain's name
+        (RFC 9990 4); a refusal is told to the others.
+        """
+        self.world.asks(A, OTHER, "mailto:d@a.example")
+        self.world.record()
+        self.assertEqual(self.draft().destinations, ("mailto:d@a.example",))
+        self.assertIn("other.example", self.errors())
+        self.world.confirms(A, "other.example")
+        self.assertEqual(self.draft().destinations, (OTHER, "mailto:d@a.example"))
+        self.assertEqual(self.errors(), "")
+
+    def test_externalSubdomain(self) -> None:
+        """
+        It is the policy domain that is confirmed, not its organization.
+        """
+        sub = Domain("sub.a.example")
+        self.world.asks(sub, OTHER)
+        self.world.record(evaluation(sub))
+        self.world.confirms(A, "other.example")
+        self.cleared("other.example")
+        self.world.confirms(sub, "other.example")
+        self.assertEqual(self.draft().destinations, (OTHER,))
+
+    def test_refused(self) -> None:
+        """
+        Without any other destination, there is no report.
+        """
+        self.world.asks(A, OTHER)
+        self.world.record()
+        self.cleared("no usable rua")
+
+    def test_replaced(self) -> None:
+        """
+        A destination may name others in its place, on the same host, with
+        limits of their own; nobody is asked again.
+        """
+        self.world.asks(A, OTHER)
+        self.world.record()
+        good = "mailto:good1@other.example, mailto:good2@other.example!10k"
+        bad = "mailto:bad@elsewhere.example"
+        self.world.confirms(A, "other.example", f"v=DMARC1; rua={good}, {bad}")
+        found = self.draft()
+        self.assertEqual(
+            found.destinations,
+            ("mailto:good1@other.example", "mailto:good2@other.example"),
+        )
+        self.assertEqual(found.limits, (0, 10 * 1024))
+        self.assertIn("elsewhere.example", self.errors())
+
+    def test_externalFailed(self) -> None:
+        """
+        While it isn't known whether a destination wants reports, all wait.
+        """
+        self.failingExternally(OTHER)
+        self.world.record()
+        self.kept("other.example")
+        self.failingExternally(OTHER, "mailto:d@a.example")
+        self.kept("other.example")
+
+    def test_externalNeverAnswers(self) -> None:
+        """
+        But after another interval, those get it of whom it is known.
+        """
+        self.failingExternally(OTHER, "mailto:d@a.example")
+        self.world.record(hour=-25)
+        self.assertEqual(self.draft().destinations, ("mailto:d@a.example",))
+        self.assertIn("could not be looked up", self.errors())
+        self.failingExternally(OTHER)
+        self.kept("other.example")
+
+    def failingExternally(self, *uris: str) -> None:
+        name = "a.example._report._dmarc.other.example"
+        self.world.resolver = MemoryResolver(
+            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]},
+            failing={(name, Kind.TXT): ExtendedError(22)},
+        )
+        self.world.asks(A, *uris)
+
+    def test_formats(self) -> None:
+        """
+        By the domain of the address, or for all, it is in another format.
+        """
+        uris = ("mailto:d@a.example", OTHER, "mailto:e@a.example")
+        self.world.asks(A, *uris)
+        self.world.confirms(A, "other.example")
+        self.world.record()
+        new, old = ReportFormat.RFC9990, ReportFormat.RFC7489
+        for format, formats, expected in [
+            (new, {}, [new, new, new]),
+            (old, {}, [old, old, old]),
+            (new, {"other.example": old}, [new, old, new]),
+            (old, {"other.example": new, "a.example": new}, [new, new, new]),
+            (new, {"a.example": old}, [old, new, old]),
+        ]:
+            mapping = {Domain(name): each for name, each in formats.items()}
+            self.world.settings = DMARCReporting(SUBMITTER, format, mapping)
+            draft = self.draft()
+            self.assertEqual(draft.destinations, uris)
+            for uri, each in zip(uris, expected, strict=True):
+                self.assertEqual(faults(draft.documentFor(uri), each), [], (uri, each))
+
+    def test_legacy(self) -> None:
+        """
+        With a list of public suffixes, that is how organizations are told
+        apart.
+        """
+        sub = Domain("sub.a.example")
+        self.world.asks(sub, "mailto:d@other.a.example")
+        self.world.record(evaluation(sub))
+        self.world.settings = DMARCReporting(
+            SUBMITTER, suffixes=Suffixes(lambda: lambda name: "a.example")
+        )
+        self.assertEqual(self.draft().destinations, ("mailto:d@other.a.example",))
+
+    # --- who gets none
+
+    def test_noSubmitter(self) -> None:
+        """
+        Without a domain that can sign there are no reports.
+        """
+        self.world.record()
+        self.world.settings = DMARCReporting(None)
+        self.cleared("sign")
+
+    def test_submitterWithoutMail(self) -> None:
+        """
+        While nobody could answer to our domain, reports wait: many hosts
+        refuse mail from such domains.
+        """
+        self.world.record()
+        self.world.resolver.put(str(SUBMITTER), Kind.MX, "0 .")
+        self.kept("RFC 7505")
+
+    def test_notTo(self) -> None:
+        """
+        A domain that gets none isn't even looked up.
+        """
+        self.world.record()
+        for settings in (
+            DMARCReporting(SUBMITTER, notTo=frozenset({A})),
+            DMARCReporting(SUBMITTER, onlyTo=frozenset({B})),
+            DMARCReporting(SUBMITTER, minimum=2),
+        ):
+            self.world.settings = settings
+            self.world.resolver = MemoryResolver()
+            found = self.none()
+            self.assertIs(found.leave, Leave.CLEAR)
+
+    def test_strangers(self) -> None:
+        """
+        A domain whose mail was all unwanted gets none, but for one that
+        somebody here has written to, or has had wanted mail from; a subdomain
+        counts for its organization.
+        """
+        sub = Domain("sub.a.example")
+        self.world.asks(sub)
+        self.world.record(evaluation(sub, wanted=False), times=3)
+        self.cleared("stranger")
+        self.world.settings = DMARCReporting(SUBMITTER, strangers=True)
+        self.draft()
+        self.world.settings = DMARCReporting(SUBMITTER)
+        self.world.ledger.history.sent("anybody", A, SPAN.end)
+        self.draft()
+
+    def test_wanted(self) -> None:
+        """
+        One message that was wanted is enough of a sign.
+        """
+        self.world.record(evaluation(wanted=False), times=3)
+        self.world.record(evaluation())
+        self.assertEqual(counts(self.draft().document), {"192.0.2.1": 4})
+
+    # --- and then
+
+    def test_settle(self) -> None:
+        """
+        What was reported is gone; what came in later stays.
+        """
+        self.world.record(evaluation(hours=1), hour=-1)
+        self.world.record(evaluation(hours=1), hour=0)
+        (subject,) = self.subjects()
+        source = self.world.source()
+        self.assertEqual(self.successResultOf(source.settle(subject, (), ())), 0)
+        left = self.successResultOf(self.world.ledger.evaluations.evaluations())
+        self.assertEqual([each.hour for each in left], [SPAN.end])
+        found = self.successResultOf(source.draft(subject))
+        assert isinstance(found, NoReport)
+        self.assertIs(found.leave, Leave.CLEAR)
+
+    def test_emptied(self) -> None:
+        """
+        If somebody removes all of it meanwhile, there is no report, as one
+        without a record would be none (RFC 9990 3.1.1.2).
+        """
+        found = self.successResultOf(self.world.source(Rows(0)).draft(SUBJECT))
+        assert isinstance(found, NoReport)
+        self.assertIs(found.leave, Leave.CLEAR)
