@@ -12,9 +12,12 @@ from bench.machine import describe
 
 BENCHMARKS = {
     "sessions": "SMTP sessions with captured outcomes",
+    "reception": "messages accepted from clients",
     "outcomes": "outcomes recorded in a ledger",
     "reports": "reports composed",
     "spool": "messages accepted for delivery",
+    "dkim": "DKIM signatures verified",
+    "mailbox": "messages stored in mailboxes",
 }
 
 

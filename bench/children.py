@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def child(module: str, pem: bytes) -> Iterator[tuple[int, ...]]:
+def child(module: str, pem: bytes, *arguments: str) -> Iterator[tuple[int, ...]]:
     """
     Run C{module}, which is given C{pem} and says on which ports it listens.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

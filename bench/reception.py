@@ -1,0 +1,118 @@
+"""
+Messages accepted per second, from clients over loopback sockets.
+
+All servers say yes to everything.  Most keep nothing; Postfix queues what it
+takes before it says so, and throws it away later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import product
+
+from bench import postfix
+from bench.children import child
+from bench.clients import Load, anyServer, message, send
+from bench.identity import certify
+from bench.rounds import Entrant, compete, table
+from bench.settings import Effort, IReactor, main
+
+#: Connections at a time.
+WIDTH = 20
+SIZES = (2048, 40960)
+EACH = (1, 20)
+STOCK = "twisted.mail"
+#: Messages in a round: about half a second's worth.
+MESSAGES = 800
+
+Start = Callable[[bytes], AbstractContextManager[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    @ivar start: Runs it while the context lasts, and gives its port; to be
+        given key and certificate.
+    @ivar share: How many of the messages it gets: less if it takes longer.
+    @ivar isThere: Whether it is installed.
+    """
+
+    name: str
+    start: Start
+    share: float = 1
+    isThere: bool = True
+
+
+def process(module: str, *arguments: str) -> Start:
+    """
+    A server that is C{python -m module arguments}, is given key and
+    certificate as L{bench.children} has it, and says its port.
+    """
+
+    @contextmanager
+    def start(pem: bytes) -> Iterator[int]:
+        with child(module, pem, *arguments) as (port,):
+            yield port
+
+    return start
+
+
+SERVERS = (
+    Server(STOCK, process("bench.takers", "twisted.mail")),
+    Server(
+        "aiosmtpd",
+        process("bench.takers", "aiosmtpd"),
+        share=0.5,
+        isThere=find_spec("aiosmtpd") is not None,
+    ),
+    Server(
+        "Postfix, discard, queues",
+        postfix.running,
+        share=0.4,
+        isThere=postfix.isThere(),
+    ),
+    Server("moxtls, keeps nothing", process("bench.takers", "moxtls")),
+)
+
+
+def _entrant(server: Server, load: Load, effort: Effort) -> Entrant:
+    async def run(count: int) -> None:
+        send(load, count)
+
+    return Entrant(server.name, run, effort.of(round(MESSAGES * server.share)))
+
+
+async def _cell(
+    ports: dict[Server, int], effort: Effort, size: int, isSecure: bool, each: int
+) -> None:
+    tls = anyServer() if isSecure else None
+    entrants = [
+        _entrant(server, Load(port, message(size), each, WIDTH, tls), effort)
+        for server, port in ports.items()
+    ]
+    title = (
+        f"{'STARTTLS' if isSecure else 'plaintext'}, {size // 1024} KB, "
+        f"{each} in each of {WIDTH} connections at a time"
+    )
+    contest = await compete(title, "messages", entrants, (STOCK,), effort.rounds)
+    print(table(contest), flush=True)
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    pem = certify().pem
+    with ExitStack() as stack:
+        ports = {}
+        for server in SERVERS:
+            if server.isThere:
+                ports[server] = stack.enter_context(server.start(pem))
+            else:
+                print(f"skipped, not installed: {server.name}")
+        for isSecure, size, each in product((False, True), SIZES, EACH):
+            await _cell(ports, effort, size, isSecure, each)
+
+
+if __name__ == "__main__":
+    main(benchmark)

@@ -1,0 +1,168 @@
+"""
+SMTP servers that take everything and keep nothing, each as one process: C{python
+-m bench.takers NAME}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import react
+from twisted.internet.tcp import Port
+from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPFactory
+from zope.interface import implementer
+
+from bench.children import given, say
+from bench.identity import HOST
+from bench.settings import IReactor
+from moxtls.smtp.acceptor import (
+    RECIPIENT_OK,
+    SENDER_OK,
+    IAcceptor,
+    IMessageSink,
+    ListenerSettings,
+)
+from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.received import Client
+from moxtls.smtp.tlscontext import ReloadingContext
+from moxtls.smtp.values import Reply
+
+_BACKLOG = 1000
+_TAKEN = Reply(250, "2.0.0", "OK")
+
+
+@implementer(IAcceptor, IMessageSink)
+class Taker:
+    """
+    Says yes.
+    """
+
+    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+        return succeed(SENDER_OK)
+
+    def rcptTo(
+        self, client: Client, incoming: Incoming, recipient: str
+    ) -> Deferred[Reply]:
+        return succeed(RECIPIENT_OK)
+
+    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        return None
+
+    def finish(self) -> Deferred[Reply]:
+        return succeed(_TAKEN)
+
+    def abort(self) -> None:
+        pass
+
+
+@implementer(IMessage, IMessageDelivery)
+class StockTaker:
+    """
+    The same for C{twisted.mail}.
+    """
+
+    def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:
+        return b""
+
+    def validateFrom(self, helo: Any, origin: Any) -> Any:
+        return origin
+
+    def validateTo(self, user: Any) -> Callable[[], StockTaker]:
+        return lambda: self
+
+    def lineReceived(self, line: bytes) -> None:
+        pass
+
+    def eomReceived(self) -> Deferred[None]:
+        return succeed(None)
+
+    def connectionLost(self) -> None:
+        pass
+
+
+class StockFactory(SMTPFactory):
+    """
+    Listens with what C{twisted.mail} has.
+    """
+
+    noisy = False
+
+    def __init__(self, tls: Any) -> None:
+        super().__init__()
+        self._tls = tls
+        self._taker = StockTaker()
+
+    def buildProtocol(self, addr: Any) -> ESMTP:
+        protocol = ESMTP(contextFactory=self._tls)
+        protocol.delivery = self._taker
+        protocol.factory = self
+        protocol.host = HOST.encode("ascii")
+        return protocol
+
+
+def _ours(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
+    server = ServerSettings(HOST, starttls=True)
+    return SMTPServerFactory(reactor, ListenerSettings(server), Taker(), tls)
+
+
+def _stock(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
+    return StockFactory(tls)
+
+
+_FACTORIES = {"moxtls": _ours, "twisted.mail": _stock}
+
+
+async def _aiosmtpd(file: Path) -> None:
+    from aiosmtpd.smtp import SMTP  # not installed everywhere
+
+    class Handler:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            return "250 2.0.0 OK"
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(Handler(), hostname=HOST, tls_context=context, loop=loop),
+        "127.0.0.1",
+        0,
+        backlog=_BACKLOG,
+    )
+    say(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def _serve(reactor: IReactor, name: str, file: Path) -> Deferred[None]:
+    factory = _FACTORIES[name](reactor, ReloadingContext(file, file))
+    port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")
+    assert isinstance(port, Port)
+    say(port.getHost().port)
+    # The parent ends it.
+    return Deferred()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as folder:
+        file = Path(folder) / "certificate.pem"
+        file.write_bytes(given())
+        name = sys.argv[1]
+        if name == "aiosmtpd":
+            asyncio.run(_aiosmtpd(file))
+        else:
+            react(lambda reactor: _serve(reactor, name, file))
+
+
+if __name__ == "__main__":
+    main()
