@@ -19,7 +19,6 @@ CRLF = b"\r\n"
 _LINES = CRLF * 4096
 
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
-_SPACES = re.compile(rb" {2,}")
 #: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP); all
 #: who look for a field have to agree.
 FWS = b" \t\r\n"
@@ -133,8 +132,12 @@ def _squeezed(data: bytes) -> bytes:
     Each run of WSP as one space.
     """
     data = data.replace(b"\t", b" ")
-    # Most text has no runs, and looking for them so is four times as fast.
-    return _SPACES.sub(b" ", data) if b"  " in data else data
+    if b"  " not in data:
+        return data
+    # A run of pairs comes to one space, an odd one to two: a third of the time
+    # that an expression for runs takes.  The ends are held by something else.
+    parts = (b"|%b|" % data).split(b"  ")
+    return b" ".join(filter(None, parts)).replace(b"  ", b" ")[1:-1]
 
 
 def _lineEnds(data: bytes) -> int:

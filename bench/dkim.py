@@ -1,0 +1,170 @@
+"""
+DKIM signatures verified per second, beside dkimpy, which has the same message,
+key and record; and what it takes to do it in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import dkim
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+
+from bench.rounds import Entrant, compete, table
+from bench.settings import Effort, IReactor, main
+from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.dns.answers import TXT, Answer, Found
+from moxtls.dns.inquiry import Question, answered
+from moxtls.domain import Domain
+from moxtls.inbound.dkim import Check, findKeys, signaturesOf, verify
+from moxtls.reporting.signing import Signer, loadKey, sign
+
+SENDER = Domain("sender.example")
+KEY_SIZE = 2048
+NOW = 1_795_565_100.0
+#: As messages are read from the spool.
+CHUNK = 64 * 1024
+#: Octets of body, and how many messages dkimpy and we verify in a round.
+BODIES = (
+    ("2 KB", 2_000, 100, 300),
+    ("40 KB", 40_000, 20, 80),
+    ("5 MB", 5_000_000, 1, 4),
+)
+HOPS = 500
+
+HEADER = (
+    b"".join(
+        b"Received: from out%d.sender.example (out%d.sender.example [192.0.2.%d])\r\n"
+        b"\tby in%d.sender.example with ESMTPS id 20261125000%d;\r\n"
+        b"\tWed, 25 Nov 2026 00:05:00 +0000\r\n" % ((number,) * 5)
+        for number in range(4)
+    )
+    + b"From: Sender <sender@sender.example>\r\nTo: You <you@rcpt.example>\r\n"
+    b"Subject: A message as many others\r\nDate: Wed, 25 Nov 2026 00:05:00 +0000\r\n"
+    b"Message-ID: <1@sender.example>\r\nMIME-Version: 1.0\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nX-Mailer: none\r\n\r\n"
+)
+LINES = (
+    b"A line of text, which is as long as they are on the average, and has words.\r\n"
+    b"    Another one, indented,  with runs of spaces.  And a short one behind it.\r\n"
+    b"Bye.\r\n\r\n"
+)
+
+Run = Callable[[int], Coroutine[Deferred[Any], Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    A signed message, and the record of its key.
+    """
+
+    message: bytes
+    header: bytes
+    body: Sequence[bytes]
+    record: bytes
+
+    def checks(self) -> tuple[Check | DKIMResult, ...]:
+        return answered(findKeys(signaturesOf(self.header, NOW)), self._answer)
+
+    def verified(self) -> None:
+        self.verifiedWith(self.checks())
+
+    def verifiedWith(self, checks: Sequence[Check | DKIMResult]) -> None:
+        (result,) = verify(self.header, self.body, checks)
+        if result.status is not AuthResult.PASS:
+            raise AssertionError(result)
+
+    def verifiedByOthers(self) -> None:
+        if not dkim.verify(self.message, dnsfunc=lambda name, timeout=5: self.record):
+            raise AssertionError("dkimpy doesn't verify it")
+
+    def _answer(self, question: Question) -> Answer:
+        return Answer(question.name, question.kind, Found.RECORDS, (TXT(self.record),))
+
+
+def _signers() -> list[Signer]:
+    return [
+        Signer(SENDER, "bench", loadKey(key.private_bytes(*_FORMAT)))
+        for key in (generate_private_key(65537, KEY_SIZE), Ed25519PrivateKey.generate())
+    ]
+
+
+_FORMAT = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _sample(signer: Signer, size: int) -> Sample:
+    body = (LINES * (size // len(LINES) + 1))[: size - 2] + b"\r\n"
+    message = sign(HEADER + body, [signer])
+    header = message[: message.index(b"\r\n\r\n") + 2]
+    chunks = [body[start : start + CHUNK] for start in range(0, len(body), CHUNK)]
+    return Sample(message, header, chunks, signer.record.encode("ascii"))
+
+
+def _repeated(once: Callable[[], None]) -> Run:
+    async def run(count: int) -> None:
+        for _ in range(count):
+            once()
+
+    return run
+
+
+def _inThread(reactor: IReactor, once: Callable[[], None]) -> Run:
+    async def run(count: int) -> None:
+        for _ in range(count):
+            await deferToThreadPool(reactor, reactor.getThreadPool(), once)
+
+    return run
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    signers = _signers()
+    for name, size, theirs, ours in BODIES:
+        for signer in signers:
+            sample = _sample(signer, size)
+            entrants = [
+                Entrant(
+                    "dkimpy", _repeated(sample.verifiedByOthers), effort.of(theirs)
+                ),
+                Entrant("moxtls", _repeated(sample.verified), effort.of(ours)),
+            ]
+            title = f"{name}, {signer.key.algorithm}"
+            contest = await compete(
+                title, "messages", entrants, ("dkimpy",), effort.rounds
+            )
+            print(table(contest))
+    await _hops(reactor, effort, _sample(signers[0], BODIES[0][1]))
+
+
+async def _hops(reactor: IReactor, effort: Effort, sample: Sample) -> None:
+    """
+    What the thread costs, where the message is so small that it matters.
+    """
+    checks = sample.checks()
+    once = partial(sample.verifiedWith, checks)
+    count = effort.of(HOPS)
+    entrants = [
+        Entrant("verified, with its key at hand", _repeated(once), count),
+        Entrant("the same in a thread", _inThread(reactor, once), count),
+        Entrant("nothing in a thread", _inThread(reactor, lambda: None), count),
+    ]
+    title = f"{BODIES[0][0]}, and one hop to a thread and back"
+    contest = await compete(
+        title, "messages", entrants, (entrants[0].name,), effort.rounds
+    )
+    print(table(contest))
+
+
+if __name__ == "__main__":
+    main(benchmark)
