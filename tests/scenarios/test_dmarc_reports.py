@@ -1,0 +1,335 @@
+"""
+Days of mail and of DMARC reports, from the evaluation to the queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from email import message_from_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import HOUR, MINUTE
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.received import ReceivedAggregate, parseAggregate
+from moxtls.dmarc.values import Policy as Asked
+from moxtls.dmarc.values import PublishedPolicy
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.queue.values import Ending, ReportKind, Result
+from moxtls.reporting.bounces import bounceMailbox
+from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.service import ReportService
+from moxtls.reporting.values import OutgoingReport, ReportState, Suppression
+from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
+from tests.reporting.support import ED25519, SUBMITTER, A, signatures
+from tests.reporting.test_bounces import DSN
+
+URI = "mailto:dmarc@a.example"
+
+
+class DMARCReportTests(SynchronousTestCase):
+    """
+    Reports over hours and days.
+    """
+
+    def setUp(self) -> None:
+        self.world = DMARCWorld()
+        ledger = self.world.ledger
+        self.aftermath = Aftermath(
+            self.world.clock, ledger.archive, ledger.suppressions
+        )
+
+    def start(self, nodes: int = 1) -> None:
+        self.services = [self.world.service(f"node{each}") for each in range(nodes)]
+        for service in self.services:
+            service.startService()
+            self.addCleanup(service.stopService)
+
+    def pass_(self, hours: float) -> None:
+        self.world.clock.pump([MINUTE] * round(hours * 60))
+
+    def receive(self, domain: Domain = A, hours: int = 1, times: int = 1) -> None:
+        """
+        Mail comes in now.
+        """
+        hour = int(self.world.clock.seconds() - SPAN.end) // HOUR
+        self.world.record(evaluation(domain, hours=hours), hour=hour, times=times)
+
+    def left(self) -> int:
+        """
+        How many messages wait to be reported.
+        """
+        found = self.successResultOf(self.world.ledger.evaluations.evaluations())
+        return sum(each.count for each in found)
+
+    def reports(self) -> list[ReceivedAggregate]:
+        return [parseAggregate(unpacked(each)) for each in self.world.documents()]
+
+    def archived(self, domain: Domain = A) -> list[OutgoingReport]:
+        """
+        Of a domain, the oldest first.
+        """
+        archive = self.world.ledger.archive
+        found = self.successResultOf(archive.reports(domain=domain))
+        return list(reversed(found))
+
+    def fails(self, domain: Domain = A) -> None:
+        """
+        Have the record of C{domain} be out of reach.
+        """
+        self.world.resolver = MemoryResolver(
+            {(str(SUBMITTER), Kind.A): ["192.0.2.25"]},
+            failing={(f"_dmarc.{domain}", Kind.TXT): ExtendedError(22)},
+        )
+
+    def restart(self) -> None:
+        for service in self.services:
+            self.successResultOf(service.stopService())
+        self.start(len(self.services))
+
+    # --- when
+
+    def test_intervals(self) -> None:
+        """
+        Of three domains that want reports every hour, every four hours and
+        every day, with two nodes: each has them then, each message is in one
+        report, and spans neither overlap nor leave gaps (RFC 9990 3.1.1.4).
+        """
+        wanted = {1: 24, 4: 6, 24: 1}
+        for hours in wanted:
+            self.world.asks(Domain(f"h{hours}.example"))
+        self.start(nodes=2)
+        for hour in range(24):
+            for hours in wanted:
+                self.receive(Domain(f"h{hours}.example"), hours, times=hour + 1)
+            self.pass_(1)
+        self.pass_(1)
+        for hours, count in wanted.items():
+            found = [
+                each for each in self.reports() if each.domain == f"h{hours}.example"
+            ]
+            starts = [SPAN.end + number * hours * HOUR for number in range(count)]
+            self.assertEqual([each.start for each in found], starts)
+            ends = [start + hours * HOUR - 1 for start in starts]
+            self.assertEqual([each.end for each in found], ends)
+            self.assertEqual(sum(each.messages for each in found), 24 * 25 // 2)
+            ids = {each.reportID for each in found}
+            self.assertEqual(len(ids), count)
+        self.assertEqual(self.left(), 0)
+
+    def test_spread(self) -> None:
+        """
+        Ten reports of an hour are spread over 45 minutes.
+        """
+        for number in range(10):
+            domain = Domain(f"d{number}.example")
+            self.world.asks(domain)
+            self.world.record(evaluation(domain, hours=1), hour=-1)
+        self.start()
+        counts = []
+        for _ in range(9):
+            self.pass_(0.1)
+            counts.append(len(self.world.queue.bodies))
+        self.assertEqual(counts, [2, 3, 4, 6, 7, 8, 10, 10, 10])
+
+    def test_policyChanges(self) -> None:
+        """
+        A policy that changes within a day has a report, and so has the one
+        after it, each with its own messages (RFC 9990 3.3).
+        """
+        self.world.asks(A)
+        for p, times in [(Asked.NONE, 2), (Asked.REJECT, 3)]:
+            changed = replace(evaluation(), published=PublishedPolicy(A, p))
+            self.world.record(changed, times=times)
+        self.start()
+        self.pass_(0.5)
+        found = {dict(each.published)["p"]: each.messages for each in self.reports()}
+        self.assertEqual(found, {"none": 2, "reject": 3})
+        self.assertEqual(len(self.archived()), 2)
+
+    def test_temporary(self) -> None:
+        """
+        While a domain can't be looked up its data stays, and then it is told
+        about all of the time.
+        """
+        self.fails()
+        self.start()
+        for _ in range(3):
+            self.receive()
+            self.pass_(1)
+        self.pass_(0.5)
+        self.assertEqual(self.world.queued(), [])
+        self.assertEqual(self.left(), 3)
+        self.world.resolver = DMARCWorld().resolver
+        self.world.asks(A)
+        self.restart()
+        self.pass_(0.1)
+        (report,) = self.reports()
+        self.assertEqual(
+            (report.messages, report.end - report.start + 1), (3, 3 * HOUR)
+        )
+        self.assertEqual(self.left(), 0)
+
+    def test_stale(self) -> None:
+        """
+        But what couldn't be reported for two days is given up.
+        """
+        self.fails()
+        self.start()
+        self.receive(hours=24)
+        self.pass_(47)
+        self.assertEqual(self.left(), 1)
+        self.pass_(3)
+        self.assertEqual(self.left(), 0)
+        self.assertEqual(self.world.queued(), [])
+
+    def test_optional(self) -> None:
+        """
+        Mail to addresses for reports causes no reports, so that two hosts
+        don't report to each other about reports for ever.
+        """
+        self.world.asks(A)
+        self.start()
+        self.world.record(evaluation(optional=True, hours=1), hour=0)
+        self.pass_(2)
+        self.assertEqual((self.world.queued(), self.left()), ([], 0))
+
+    def test_early(self) -> None:
+        """
+        A person can have reports sent at once, and as if a day were over.
+        """
+        self.world.asks(A)
+        self.start()
+        self.pass_(0.1)
+        self.receive(hours=24)
+        (service,) = self.services
+        self.assertEqual(self.successResultOf(self.runNow(service, 0)), 0)
+        self.assertEqual(self.successResultOf(self.runNow(service, 24)), 1)
+        (report,) = self.reports()
+        self.assertEqual(report.start, SPAN.end)
+
+    def runNow(self, service: ReportService, hours: int) -> Deferred[int]:
+        return service.runNow(asOf=self.world.clock.seconds() + hours * HOUR)
+
+    # --- to whom
+
+    def test_message(self) -> None:
+        """
+        What is queued passes DMARC, strictly aligned: From, C{d=} and the
+        envelope sender are of one domain (RFC 9990 3.5.2); it goes out as
+        safely as other mail, and not for ever.
+        """
+        self.world.asks(A)
+        self.world.record()
+        self.start()
+        self.pass_(0.1)
+        (body,) = self.world.queue.bodies.values()
+        self.assertEqual(signatures(body, ED25519), [True])
+        header = message_from_bytes(body)
+        self.assertEqual(header["From"], "postmaster@sender.example")
+        self.assertIn("d=sender.example;", header["DKIM-Signature"])
+        (envelope,) = self.world.queue.envelopes
+        self.assertRegex(envelope.sender, r"^postmaster\+\w+@sender\.example$")
+        self.assertIs(envelope.report, ReportKind.DMARC)
+        self.assertEqual((envelope.requireTLS, envelope.maxAttempts), (None, 5))
+
+    def test_severalDestinations(self) -> None:
+        """
+        One to each, each once.
+        """
+        self.world.asks(A, URI, "mailto:two@a.example", "mailto:DMARC@A.example")
+        self.world.record()
+        self.start()
+        self.pass_(3)
+        expected = ["dmarc@a.example", "two@a.example", "DMARC@a.example"]
+        self.assertEqual(sorted(self.world.queued()), sorted(expected))
+
+    def test_tooLarge(self) -> None:
+        """
+        A destination that takes almost nothing gets almost nothing (RFC 7489
+        7.2.2).
+        """
+        self.world.asks(A, URI + "!1")
+        self.world.record()
+        self.start()
+        self.pass_(0.1)
+        (body,) = self.world.queue.bodies.values()
+        self.assertIn(b"\r\nReport-Domain: a.example\r\n", body)
+        self.assertEqual(self.left(), 0)
+
+    def test_notTo(self) -> None:
+        """
+        A domain that is to get none gets none, and its data doesn't pile up.
+        """
+        self.world.settings = DMARCReporting(SUBMITTER, notTo=frozenset({A}))
+        self.world.asks(A)
+        self.world.record()
+        self.start()
+        self.pass_(0.1)
+        self.assertEqual((self.world.queued(), self.left()), ([], 0))
+
+    def test_suppressedByHand(self) -> None:
+        """
+        A destination that was suppressed by hand gets none, until it runs out;
+        its data doesn't wait for that.
+        """
+        until = SPAN.end + 90 * MINUTE
+        entry = Suppression(URI, ReportKind.DMARC, until, 0, "asked for it")
+        self.world.ledger.suppressions.put(entry)
+        self.world.asks(A)
+        self.start()
+        for _ in range(3):
+            self.receive()
+            self.pass_(1)
+        self.pass_(0.5)
+        states = [each.state for each in self.archived()]
+        suppressed, queued = ReportState.SUPPRESSED, ReportState.QUEUED
+        self.assertEqual(states, [suppressed, queued, queued])
+        self.assertEqual(self.archived()[0].detail, "asked for it")
+        self.assertEqual(self.left(), 0)
+
+    def test_suppressedByFailure(self) -> None:
+        """
+        A destination that refuses a report gets none for two days; TLS
+        reports to it aren't affected.
+        """
+        self.world.asks(A)
+        self.world.record()
+        self.start()
+        self.pass_(0.1)
+        (envelope,) = self.world.queue.envelopes
+        result = Result("id", "dmarc@a.example", Ending.PERMANENT, "5.1.1")
+        self.successResultOf(self.aftermath.reportEnded(envelope, result))
+        for _ in range(50):
+            self.receive()
+            self.pass_(1)
+        states = [each.state for each in self.archived()]
+        self.assertEqual(states[:2], [ReportState.FAILED, ReportState.SUPPRESSED])
+        self.assertIs(states[-1], ReportState.QUEUED)
+        self.assertEqual(states.count(ReportState.SUPPRESSED), 48)
+        self.assertEqual(len(self.world.queue.bodies), len(states) - 48)
+        suppressions = self.world.ledger.suppressions
+        tls = suppressions.active(URI, ReportKind.TLS, SPAN.end + HOUR)
+        self.assertIsNone(self.successResultOf(tls))
+
+    def test_bounced(self) -> None:
+        """
+        A DSN about a report is put where nobody is bothered, and has the same
+        effect as a refusal.
+        """
+        self.world.asks(A)
+        self.world.record()
+        self.start()
+        self.pass_(0.1)
+        (envelope,) = self.world.queue.envelopes
+        dsn = DSN % (b"failed", b"5.1.1")
+        kind = self.successResultOf(self.aftermath.bounced(envelope.sender, dsn))
+        assert kind is not None
+        self.assertEqual(bounceMailbox(kind, "Postmaster"), "Postmaster/dmarc")
+        (report,) = self.archived()
+        self.assertIs(report.state, ReportState.FAILED)
+        (entry,) = self.successResultOf(self.world.ledger.suppressions.entries())
+        self.assertEqual((entry.destination, entry.kind), (URI, ReportKind.DMARC))
