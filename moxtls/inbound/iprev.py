@@ -1,0 +1,58 @@
+# -*- test-case-name: tests.inbound.test_iprev -*-
+"""
+Whether the client's address has a name that has that address (RFC 8601 3).
+No I/O.
+"""
+
+from __future__ import annotations
+
+from moxtls.authentication import AuthResult, IPRevResult
+from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.inquiry import Inquiry
+from moxtls.domain import LONGEST_NAME
+from moxtls.inbound.spfclient import parseIP
+from moxtls.inbound.spflookups import ask
+from moxtls.inbound.spfmacro import printable
+
+#: RFC 8601 3 wants a limit, as the owner of an address can give it any number
+#: of names; hosts have one, or a few.
+MOST_NAMES = 5
+
+_LONGEST_PROBLEM = 300
+
+
+def checkIPRev(ip: str) -> Inquiry[IPRevResult]:
+    """
+    RFC 8601 2.7.3, 3.
+
+    @param ip: An address that is IPv4 mapped into IPv6 is IPv4.
+    """
+    address = parseIP(ip)
+    if address is None:
+        return _broken(AuthResult.PERMERROR, "not an IP address")
+    found = yield from ask((address.reverse_pointer,), Kind.PTR)
+    for each in found:
+        if each.failed:
+            return _unanswered(each)
+    names = [name for each in found for name in each.names][:MOST_NAMES]
+    if not names:
+        return _broken(AuthResult.PERMERROR, f"{address} has no name")
+    kind = Kind.A if address.version == 4 else Kind.AAAA
+    answers = yield from ask(names, kind)
+    for each in answers:
+        if address in map(parseIP, each.addresses):
+            return IPRevResult(AuthResult.PASS, each.name)
+    for each in answers:
+        if each.failed:
+            return _unanswered(each)
+    shown = ", ".join(printable(name, LONGEST_NAME) for name in names)
+    return _broken(AuthResult.FAIL, f"{address} is not an address of {shown}")
+
+
+def _unanswered(answer: Answer) -> IPRevResult:
+    asked = f"{answer.kind} at {answer.name}"
+    return _broken(AuthResult.TEMPERROR, f"look-up of {asked} failed: {answer.reason}")
+
+
+def _broken(status: AuthResult, problem: str) -> IPRevResult:
+    return IPRevResult(status, problem=printable(problem, _LONGEST_PROBLEM))

@@ -1,0 +1,96 @@
+# -*- test-case-name: tests.inbound.test_spf -*-
+"""
+Who is checked by SPF, and what macros say of it (RFC 7208 7.2).  No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from moxtls.dns.answers import Kind
+from moxtls.inbound.spfterms import Network
+
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """
+    @ivar localPart: Of the sender.
+    @ivar domain: Of the sender.
+    """
+
+    ip: IP
+    localPart: str
+    domain: str
+    helo: str
+    receiver: str
+    now: float
+
+    @property
+    def kind(self) -> Kind:
+        """
+        Of the records that addresses like the client's are in.
+        """
+        return Kind.A if self.ip.version == 4 else Kind.AAAA
+
+    def isIn(self, network: Network) -> bool:
+        """
+        Whether the bits that count are those of C{network}.
+        """
+        if network.version != self.ip.version:
+            return False
+        beyond = self.ip.max_prefixlen - network.prefix
+        return int(self.ip) >> beyond == network.address >> beyond
+
+    def isNear(self, addresses: Iterable[str], prefix: int) -> bool:
+        """
+        Whether it has the first C{prefix} bits in common with any of
+        C{addresses}.
+        """
+        return any(
+            self.isIn(Network(ip.version, int(ip), prefix))
+            for ip in map(parseIP, addresses)
+            # The prefix is for addresses of the client's kind.
+            if ip is not None and ip.version == self.ip.version
+        )
+
+    def values(self, domain: str, name: str) -> dict[str, str]:
+        """
+        What the letters of macros stand for.
+
+        @param domain: The one whose record it is.
+        @param name: The client's, if it's known.
+        """
+        isV4 = self.ip.version == 4
+        return {
+            "s": f"{self.localPart}@{self.domain}",
+            "l": self.localPart,
+            "o": self.domain,
+            "d": domain,
+            "i": str(self.ip) if isV4 else ".".join(f"{int(self.ip):032x}"),
+            "p": name or "unknown",
+            "v": "in-addr" if isV4 else "ip6",
+            "h": self.helo,
+            "c": str(self.ip),
+            "r": self.receiver or "unknown",
+            "t": str(int(self.now)),
+        }
+
+
+def parseIP(text: str) -> IP | None:
+    """
+    An address, without its zone; one that is IPv4 mapped into IPv6 is IPv4
+    (RFC 7208 5).
+
+    @return: C{None} if C{text} isn't one.
+    """
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.ipv4_mapped or ip
+    return ip

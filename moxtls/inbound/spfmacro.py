@@ -1,0 +1,184 @@
+# -*- test-case-name: tests.inbound.test_spfmacro -*-
+"""
+Macros in SPF records and explanations (RFC 7208 7).  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from moxtls.domain import LONGEST_NAME
+
+#: Of an explanation: a reply to a client has 512 octets in a line (RFC 5321
+#: 4.5.3.1.5), and there is something to be said beside it.
+LONGEST_EXPLANATION = 400
+
+_TOKEN = re.compile(
+    r"%\{(?P<letter>[A-Za-z])(?P<digits>[0-9]*)(?P<reverse>[rR]?)"
+    r"(?P<delimiters>[.+,/_=-]*)\}"
+    r"|%(?P<escape>[%_-])"
+    r"|(?P<literal>[ !-$&-~]+)"
+)
+_ESCAPES = {"%": "%", "_": " ", "-": "%20"}
+#: RFC 7208 7.2; the latter are for explanations only.
+_LETTERS = "slodiphv"
+_EXPLAINING = "crt"
+#: No address or name has more parts than that, so it is as good as any number.
+_MOST_DIGITS = 4
+
+
+class InvalidMacro(ValueError):
+    """
+    A text is no macro-string; says what is wrong.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """
+    One macro-expand.
+
+    @ivar letter: Lower case; or what is behind the C{%} of C{%%}, C{%_} and
+        C{%-}.
+    @ivar count: How many of the right-hand parts are used; 0 for all.
+    @ivar delimiters: Of the parts; empty for a dot.
+    @ivar escaped: Whether it is to be safe in a URL: it was upper case.
+    """
+
+    letter: str
+    count: int = 0
+    reverse: bool = False
+    delimiters: str = ""
+    escaped: bool = False
+
+
+#: There are no two literals in a row.
+MacroString = tuple[str | Macro, ...]
+
+
+def parseMacroString(text: str, explaining: bool = False) -> MacroString:
+    """
+    @param explaining: Whether it is an explain-string, which may have spaces
+        and a few more letters.
+
+    @raise InvalidMacro: C{text} is no macro-string.
+    """
+    parts: list[str | Macro] = []
+    place = 0
+    while place < len(text):
+        token = _TOKEN.match(text, place)
+        if token is None:
+            raise InvalidMacro(_complaint(text[place : place + 20]))
+        parts.append(_part(token, explaining))
+        place = token.end()
+    return tuple(parts)
+
+
+def lettersOf(parts: MacroString) -> frozenset[str]:
+    """
+    Of all macros in C{parts}.
+    """
+    return frozenset(each.letter for each in parts if isinstance(each, Macro))
+
+
+def expandName(parts: MacroString, values: Mapping[str, str]) -> str:
+    """
+    A name for a look-up, without the final dot: labels on the left are left
+    out until it is short enough (RFC 7208 7.3).
+
+    @param values: What each letter stands for.
+
+    @return: Empty if the last label alone is too long.
+    """
+    pieces: list[str] = []
+    size = 0
+    # One octet for a final dot, one to see whether there is more.
+    for part in reversed(parts):
+        pieces.append(_expanded(part, values))
+        size += len(pieces[-1])
+        if size > LONGEST_NAME + 2:
+            break
+    name = "".join(reversed(pieces)).removesuffix(".")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return name[-LONGEST_NAME - 1 :].partition(".")[2]
+
+
+def expandText(parts: MacroString, values: Mapping[str, str]) -> str:
+    """
+    A text for people, in printable ASCII, cut off where it is too long.
+    """
+    pieces: list[str] = []
+    size = 0
+    for part in parts:
+        pieces.append(_expanded(part, values))
+        size += len(pieces[-1])
+        if size > LONGEST_EXPLANATION:
+            break
+    return printable("".join(pieces), LONGEST_EXPLANATION)
+
+
+def printable(text: str, limit: int) -> str:
+    """
+    The beginning of a stranger's text, in printable ASCII.
+    """
+    return "".join(each if " " <= each <= "~" else "?" for each in text[:limit])
+
+
+def _part(token: re.Match[str], explaining: bool) -> str | Macro:
+    literal, escape = token["literal"], token["escape"]
+    if escape:
+        return Macro(escape)
+    if not literal:
+        return _macro(token, explaining)
+    if " " in literal and not explaining:
+        raise InvalidMacro("there is a space in it")
+    return str(literal)
+
+
+def _macro(token: re.Match[str], explaining: bool) -> Macro:
+    letter = token["letter"].lower()
+    if letter not in _LETTERS and not (explaining and letter in _EXPLAINING):
+        raise InvalidMacro(f"no macro %{{{letter}}} here")
+    digits = token["digits"].lstrip("0")
+    if token["digits"] and not digits:
+        raise InvalidMacro(f"no parts of %{{{letter}}} are asked for")
+    return Macro(
+        letter,
+        int(digits[:_MOST_DIGITS] or 0),
+        bool(token["reverse"]),
+        token["delimiters"],
+        token["letter"].isupper(),
+    )
+
+
+def _complaint(rest: str) -> str:
+    if rest.startswith("%"):
+        return f"{printable(rest, 20)!r} is no macro"
+    return "not in printable ASCII"
+
+
+def _expanded(part: str | Macro, values: Mapping[str, str]) -> str:
+    if isinstance(part, str):
+        return part
+    if part.letter in _ESCAPES:
+        return _ESCAPES[part.letter]
+    value = values[part.letter]
+    if part.count or part.reverse or part.delimiters:
+        value = _transformed(part, value)
+    # Half a surrogate pair, as may stand for bytes that are no text, is no
+    # reason to fail.
+    return quote(value, safe="", errors="replace") if part.escaped else value
+
+
+def _transformed(macro: Macro, value: str) -> str:
+    delimiters = macro.delimiters or "."
+    for each in delimiters[1:]:
+        value = value.replace(each, delimiters[0])
+    parts = value.split(delimiters[0])
+    if macro.reverse:
+        parts.reverse()
+    return ".".join(parts[-macro.count :])

@@ -1,0 +1,234 @@
+# -*- test-case-name: tests.inbound.test_spfrecord -*-
+"""
+The syntax of SPF records (RFC 7208 12).  No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from moxtls.authentication import AuthResult
+from moxtls.inbound.spfmacro import (
+    InvalidMacro,
+    lettersOf,
+    parseMacroString,
+    printable,
+)
+from moxtls.inbound.spfterms import (
+    MX,
+    PTR,
+    A,
+    All,
+    Directive,
+    DomainSpec,
+    Exists,
+    Include,
+    Mechanism,
+    Network,
+    SPFRecord,
+)
+
+#: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
+#: 3.4), and little to read.
+LONGEST_RECORD = 16384
+
+_VERSION = b"v=spf1"
+_MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
+_DIRECTIVE = re.compile(r"([+?~-]?)([A-Za-z0-9]+)(.*)\Z", re.DOTALL)
+_CIDR = re.compile(r"(?:/([0-9]{1,3}))?(?://([0-9]{1,3}))?\Z")
+# RFC 7208 7.1: letters, digits and hyphens, no hyphen at either end, and
+# something that is no digit.
+_TOP_LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\Z")
+_QUALIFIERS = {
+    "": AuthResult.PASS,
+    "+": AuthResult.PASS,
+    "-": AuthResult.FAIL,
+    "~": AuthResult.SOFTFAIL,
+    "?": AuthResult.NEUTRAL,
+}
+_LONGEST_SHOWN = 80
+
+
+class InvalidSPFRecord(ValueError):
+    """
+    A record is not as RFC 7208 12 has it; names the term and what is wrong.
+    """
+
+
+def isSPF(text: bytes) -> bool:
+    """
+    Whether a TXT record claims to be one of SPF version 1 (RFC 7208 4.5).
+    """
+    return text[:6].lower() == _VERSION and text[6:7] in (b"", b" ")
+
+
+def parseRecord(text: bytes) -> SPFRecord:
+    """
+    @param text: Of which L{isSPF} is true.
+
+    @raise InvalidSPFRecord: There is an error anywhere in it (RFC 7208 4.6).
+    """
+    if len(text) > LONGEST_RECORD:
+        raise InvalidSPFRecord(f"longer than {LONGEST_RECORD} octets")
+    directives: list[Directive] = []
+    modifiers: dict[str, DomainSpec] = {}
+    # What is no ASCII is no character of any term, so any spelling will do.
+    for term in filter(None, text[len(_VERSION) :].decode("latin-1").split(" ")):
+        modifier = _MODIFIER.match(term)
+        try:
+            if modifier:
+                _addModifier(modifiers, modifier[1].lower(), modifier[2])
+            else:
+                directives.append(_directive(term))
+        except ValueError as error:
+            shown = printable(term, _LONGEST_SHOWN)
+            raise InvalidSPFRecord(f"{shown!r}: {error}") from None
+    return _record(directives, modifiers)
+
+
+def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:
+    redirect = modifiers.get("redirect")
+    for place, each in enumerate(directives):
+        if isinstance(each.mechanism, All):
+            directives, redirect = directives[: place + 1], None
+            break
+    return SPFRecord(tuple(directives), redirect, modifiers.get("exp"))
+
+
+def _addModifier(found: dict[str, DomainSpec], name: str, value: str) -> None:
+    if name not in ("redirect", "exp"):
+        # Whatever it is about, which nobody here knows (RFC 7208 6).
+        parseMacroString(value, explaining=True)
+    elif name in found:
+        raise ValueError("there are two of them")
+    else:
+        found[name] = _domainSpec(value)
+
+
+def _directive(term: str) -> Directive:
+    match = _DIRECTIVE.match(term)
+    parse = match and _MECHANISMS.get(match[2].lower())
+    if not match or not parse:
+        raise ValueError("no such mechanism")
+    return Directive(_QUALIFIERS[match[1]], parse(match[3]), term)
+
+
+def _all(rest: str) -> All:
+    if rest:
+        raise ValueError("there is nothing more to say about it")
+    return All()
+
+
+def _include(rest: str) -> Include:
+    return Include(_neededDomain(rest))
+
+
+def _exists(rest: str) -> Exists:
+    return Exists(_neededDomain(rest))
+
+
+def _ptr(rest: str) -> PTR:
+    return PTR(_optionalDomain(rest))
+
+
+def _a(rest: str) -> A:
+    return A(*_domainAndPrefixes(rest))
+
+
+def _mx(rest: str) -> MX:
+    return MX(*_domainAndPrefixes(rest))
+
+
+def _ip4(rest: str) -> Network:
+    return _network(rest, ipaddress.IPv4Address)
+
+
+def _ip6(rest: str) -> Network:
+    return _network(rest, ipaddress.IPv6Address)
+
+
+_MECHANISMS: dict[str, Callable[[str], Mechanism]] = {
+    "all": _all,
+    "include": _include,
+    "a": _a,
+    "mx": _mx,
+    "ptr": _ptr,
+    "ip4": _ip4,
+    "ip6": _ip6,
+    "exists": _exists,
+}
+
+
+def _network(
+    rest: str, family: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+) -> Network:
+    text, slash, prefix = _value(rest).partition("/")
+    try:
+        # RFC 4291 2.2 knows of no zone.
+        address = family("" if "%" in text else text)
+    except ValueError:
+        raise ValueError("it isn't an address, or not one of that kind") from None
+    bits = address.max_prefixlen
+    return Network(
+        address.version, int(address), _prefix(prefix, bits) if slash else bits
+    )
+
+
+def _domainAndPrefixes(rest: str) -> tuple[DomainSpec | None, int, int]:
+    # There may be slashes in the domain; it doesn't end in such a number.
+    cidr = _CIDR.search(rest)
+    assert cidr is not None  # It matches nothing at the end, if need be.
+    return (
+        _optionalDomain(rest[: cidr.start()]),
+        32 if cidr[1] is None else _prefix(cidr[1], 32),
+        128 if cidr[2] is None else _prefix(cidr[2], 128),
+    )
+
+
+def _prefix(digits: str, bits: int) -> int:
+    isNumber = digits.isascii() and digits.isdigit() and len(digits) <= 3
+    if not isNumber or str(int(digits)) != digits or int(digits) > bits:
+        raise ValueError(f"the prefix length is no number up to {bits}")
+    return int(digits)
+
+
+def _optionalDomain(rest: str) -> DomainSpec | None:
+    return _neededDomain(rest) if rest else None
+
+
+def _neededDomain(rest: str) -> DomainSpec:
+    return _domainSpec(_value(rest))
+
+
+def _value(rest: str) -> str:
+    if not rest.startswith(":"):
+        raise ValueError("it isn't followed by a colon and a value")
+    return rest[1:]
+
+
+def _domainSpec(text: str) -> DomainSpec:
+    parts = parseMacroString(text)
+    if not parts:
+        raise InvalidMacro("there is no domain")
+    last = parts[-1]
+    if isinstance(last, str):
+        _, dot, label = last.removesuffix(".").rpartition(".")
+        if not dot or not _TOP_LABEL.match(label):
+            raise InvalidMacro(_aboutTheEnd(text))
+    return DomainSpec(parts, lettersOf(parts))
+
+
+def _aboutTheEnd(text: str) -> str:
+    if _isAddress(text):
+        return "an address is no domain; there are ip4 and ip6 for it"
+    return "it doesn't end in a dot and a top-level domain"
+
+
+def _isAddress(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
