@@ -12,11 +12,10 @@ from enum import Enum
 from moxtls.config import Account, Alias, Config, HostTLSRPT, LocalDomain
 from moxtls.config.spelling import destinationKey, plainAddress, withoutSuffix
 from moxtls.domain import Address, AddressLiteral, Domain
+from moxtls.mailbox.names import HOST_ACCOUNT
 
 #: RFC 5321 4.5.1: in any case, at every domain that mail is taken for.
 POSTMASTER = "postmaster"
-#: The mail of this host itself, that no account has.
-HOST_ACCOUNT = ""
 
 
 class Role(Enum):

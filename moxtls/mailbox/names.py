@@ -11,6 +11,8 @@ import re
 LONGEST_NAME = 200
 #: What the mailbox of a user is called (RFC 9051 5.1), in any case.
 INBOX = "inbox"
+#: Stands for this host itself, whose mail no account has.
+HOST_ACCOUNT = ""
 
 # Plain ASCII: IMAP servers disagree on the encoding of anything else in
 # Maildir++.  No dots: they separate names there.

@@ -1,0 +1,181 @@
+# -*- test-case-name: tests.mailbox.test_accounts -*-
+"""
+Where letters wait for a thread that writes them, so that the reactor never
+waits for a disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, Thread
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+
+from moxtls.mailbox.writing import Letter, post
+
+T = TypeVar("T")
+
+#: Letters that share the waits for the disk: enough to share them, few enough
+#: that none waits long for the others, and that their files can all be open.
+GROUP = 64
+#: A disk that stands still costs as much memory as those take, not more.
+MOST_WAITING = 5000
+
+
+class DeskClosed(Exception):
+    """
+    Nothing is stored any more, or not so much at a time.  To be tried again.
+    """
+
+
+class IDesk(Protocol):
+    """
+    Somebody who writes letters and does other things on disks.
+    """
+
+    def post(self, letter: Letter) -> Deferred[None]:
+        """
+        Fires once it would survive a power cut.
+        """
+
+    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+        """
+        Fires with what it returns, or fails with what it raises.
+        """
+
+    def stop(self) -> Deferred[None]:
+        """
+        Take no more.  Fires once all that was taken is answered.
+        """
+
+
+class DirectDesk:
+    """
+    Waits for the disk: for commands and tests.
+    """
+
+    def post(self, letter: Letter) -> Deferred[None]:
+        [error] = post([letter])
+        return succeed(None) if error is None else fail(error)
+
+    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+        try:
+            return succeed(errand())
+        except Exception:
+            return fail()
+
+    def stop(self) -> Deferred[None]:
+        return succeed(None)
+
+
+class _Posted:
+    """
+    A letter, and who waits for it.
+    """
+
+    def __init__(self, letter: Letter) -> None:
+        self.letter = letter
+        self.deferred: Deferred[None] = Deferred()
+        self.error: Exception | None = None
+
+    def answer(self) -> None:
+        if self.error is None:
+            self.deferred.callback(None)
+        else:
+            self.deferred.errback(self.error)
+
+
+class _Errand(Generic[T]):
+    """
+    Something that isn't a letter, and who waits for it.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self.deferred: Deferred[T] = Deferred()
+        self._work = work
+        self._failure: Failure | None = None
+
+    def perform(self) -> None:
+        try:
+            self._result = self._work()
+        except Exception:
+            self._failure = Failure()
+
+    def answer(self) -> None:
+        if self._failure is None:
+            self.deferred.callback(self._result)
+        else:
+            self.deferred.errback(self._failure)
+
+
+_Job = _Posted | _Errand[Any]
+
+
+class Desk:
+    """
+    Has a thread do it.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, most: int = MOST_WAITING) -> None:
+        self._reactor = reactor
+        self._most = most
+        self._condition = Condition()
+        self._waiting: deque[_Job] = deque()
+        self._stopping = False
+        self._stopped: Deferred[None] = Deferred()
+        # What isn't done when the process ends wasn't acknowledged either.
+        Thread(target=self._work, name="mailboxes", daemon=True).start()
+
+    def post(self, letter: Letter) -> Deferred[None]:
+        posted = _Posted(letter)
+        return posted.deferred if self._take(posted) else fail(DeskClosed())
+
+    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+        job = _Errand(errand)
+        return job.deferred if self._take(job) else fail(DeskClosed())
+
+    def stop(self) -> Deferred[None]:
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        return self._stopped
+
+    def _take(self, job: _Job) -> bool:
+        with self._condition:
+            if self._stopping or len(self._waiting) >= self._most:
+                return False
+            self._waiting.append(job)
+            self._condition.notify()
+        return True
+
+    def _work(self) -> None:
+        while jobs := self._next():
+            _perform(jobs)
+            self._reactor.callFromThread(_answer, jobs)
+        self._reactor.callFromThread(self._stopped.callback, None)
+
+    def _next(self) -> list[_Job]:
+        with self._condition:
+            while not self._waiting and not self._stopping:
+                self._condition.wait()
+            number = min(GROUP, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(number)]
+
+
+def _perform(jobs: Sequence[_Job]) -> None:
+    posted = [each for each in jobs if isinstance(each, _Posted)]
+    for errand in jobs:
+        if isinstance(errand, _Errand):
+            errand.perform()
+    errors = post([each.letter for each in posted])
+    for each, error in zip(posted, errors, strict=True):
+        each.error = error
+
+
+def _answer(jobs: Sequence[_Job]) -> None:
+    for each in jobs:
+        each.answer()

@@ -1,0 +1,148 @@
+"""
+Tests for L{moxtls.mailbox.allowance}.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.mailbox.allowance import LARGEST_FILE, Allowance, Usage, parseUsage
+from moxtls.mailbox.names import MailboxFull
+from tests.queue.killing import quickDirectory
+
+NOW = 1_800_000_000.0
+
+
+class ParseTests(SynchronousTestCase):
+    """
+    Tests for L{parseUsage}.
+    """
+
+    def test_files(self) -> None:
+        """
+        Numbers are added up; what is about another quota or torn is of no use.
+        """
+        for content, expected in [
+            (b"100S\n10 1\n", Usage(10, 1, True)),
+            (b"100S\n10 1\n20 2\n-5 -1\n", Usage(25, 2)),
+            (b"100S\n  10   1 \n", Usage(10, 1, True)),
+            (b"100S\n", None),
+            (b"100S\n10 1", None),
+            (b"100S\n10 1\n2", None),
+            (b"100S\nx\n", None),
+            (b"100S\n10\n", None),
+            (b"200S\n10 1\n", None),
+            (b"100S,5C\n10 1\n", None),
+            (b"\0\0\0", None),
+            (b"", None),
+        ]:
+            self.assertEqual(parseUsage(content, 100), expected, content)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.binary(max_size=50))
+    def test_anything(self, content: bytes) -> None:
+        """
+        Whatever there is behind the quota, it is numbers or of no use.
+        """
+        found = parseUsage(b"100S\n" + content, 100)
+        self.assertIsInstance(found, Usage | None)
+
+
+class AllowanceTests(SynchronousTestCase):
+    """
+    Tests for L{Allowance}.
+    """
+
+    def setUp(self) -> None:
+        self.root = quickDirectory(self)
+        self.file = self.root / "maildirsize"
+
+    def allowance(self, limit: int = 100, now: float = NOW) -> Allowance:
+        return Allowance(self.root, limit, now)
+
+    def message(self, path: str, size: int = 0) -> Path:
+        """
+        One that is there already.
+        """
+        whole = self.root / path
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        whole.write_bytes(b"x" * size)
+        return whole
+
+    def write(self, content: bytes, age: float = 0) -> None:
+        self.file.write_bytes(content)
+        os.utime(self.file, (NOW - age, NOW - age))
+
+    def test_counted(self) -> None:
+        """
+        Without the file, all mailboxes are counted, by the sizes in names
+        where they are there.
+        """
+        self.message("new/a,S=10,W=12")
+        self.message("cur/b,S=20:2,S")
+        self.message(".x.y/cur/c:2,ST", 30)
+        self.message("tmp/d,S=99")
+        self.assertTrue(self.allowance().has(40))
+        self.assertEqual(self.file.read_bytes(), b"100S\n60 3\n")
+        self.assertFalse(self.allowance().has(41))
+        self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
+
+    def test_take(self) -> None:
+        """
+        What is taken is one line more, and counts at once.
+        """
+        self.write(b"100S\n10 1\n")
+        allowance = self.allowance()
+        for size in (30, 20):
+            allowance.take(size)
+        allowance.giveBack(20)
+        allowance.take(25)
+        self.assertRaises(MailboxFull, allowance.take, 60)
+        allowance.write()
+        allowance.write()
+        content = self.file.read_bytes()
+        self.assertTrue(content.endswith(b"55 2\n"), content)
+
+    def test_recounted(self) -> None:
+        """
+        Nobody is refused for what the file says that others have added to, or
+        that is old, before all is counted anew.
+        """
+        self.message("new/a,S=50")
+        for content, age in ((b"100S\n50 1\n50 1\n", 0), (b"100S\n99 1\n", 901)):
+            self.write(content, age)
+            self.assertTrue(self.allowance().has(50))
+            self.assertEqual(self.file.read_bytes(), b"100S\n50 1\n")
+        self.write(b"100S\n99 1\n", 100)
+        self.assertFalse(self.allowance().has(50))
+
+    def test_anew(self) -> None:
+        """
+        A file that has grown long, is broken or about another quota is begun
+        again.
+        """
+        self.message("new/a,S=50")
+        long = b"100S\n" + b"0 0\n" * (LARGEST_FILE // 4)
+        for content in (long, b"garbage", b"7S\n1 1\n"):
+            self.write(content)
+            self.assertTrue(self.allowance().has(1))
+            self.assertEqual(self.file.read_bytes(), b"100S\n50 1\n")
+
+    def test_unlimited(self) -> None:
+        """
+        Without a quota no file is made; one that somebody else keeps there
+        is kept right.
+        """
+        for content in (None, b"5S\n1 1\n"):
+            if content is not None:
+                self.write(content)
+            allowance = self.allowance(0)
+            allowance.take(2**60)
+            allowance.write()
+            self.assertEqual(self.file.exists(), content is not None)
+        self.assertEqual(self.file.read_bytes(), b"5S\n1 1\n%d 1\n" % 2**60)
