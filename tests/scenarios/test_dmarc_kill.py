@@ -1,0 +1,62 @@
+"""
+Processes that are killed between any two statements, while DMARC reports are
+made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.source import DMARCReportSource
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.interfaces import IReportSource
+from moxtls.reporting.mime import leaves
+from moxtls.store.ledger import Ledger
+from tests.dmarc.reports import SPAN, counts, evaluation
+from tests.reporting.support import SUBMITTER
+from tests.scenarios import support_kill
+
+
+class DMARCNode(support_kill.Node):
+    """
+    One that sends DMARC reports.
+    """
+
+    def source(self) -> IReportSource:
+        resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+        record = "v=DMARC1; p=none; rua=mailto:dmarc@a.example,mailto:two@a.example"
+        resolver.put("_dmarc.a.example", Kind.TXT, record)
+        ledger = self.ledger
+        return DMARCReportSource(
+            resolver, ledger.evaluations, ledger.history, DMARCReporting(SUBMITTER)
+        )
+
+
+class DMARCKilledTests(support_kill.KilledCase):
+    """
+    Each report is in the queue once, whenever the process is killed.
+    """
+
+    nodeType = DMARCNode
+    expected = {"dmarc@a.example": 1, "two@a.example": 1}  # noqa: RUF012
+
+    def prepare(self, ledger: Ledger) -> None:
+        for hour in (SPAN.start, SPAN.end - 3600):
+            self.successResultOf(ledger.evaluations.record(hour, evaluation(hours=1)))
+
+    def left(self, ledger: Ledger) -> Sequence[object]:
+        return self.successResultOf(ledger.evaluations.evaluations())
+
+    def inspect(self, message: bytes) -> None:
+        document = list(leaves(message))[1].content
+        self.assertEqual(counts(document), {"192.0.2.1": 2})
+
+    def test_everyStatement(self) -> None:
+        """
+        It is killed before each statement that writes, and each change of a
+        file, in turn, and run once more; what was evaluated is reported and
+        gone.
+        """
+        self.checkEveryStatement()
