@@ -99,6 +99,38 @@ def _policyRecords(data: bytes) -> None:
         choose(record.rua)
 
 
+def _dmarcRecord(data: bytes) -> None:
+    from moxtls.dmarc.record import RecordTrouble, findRecord, parseRecord
+    from moxtls.reporting.destinations import choose
+
+    findRecord([b"v=DMARC1;" + data, data])
+    record = parseRecord(data)
+    if not isinstance(record, RecordTrouble):
+        choose(each.uri for each in (*record.rua, *record.ruf))
+
+
+def _dkim(data: bytes) -> None:
+    """
+    A message with signatures, and the key record they all find; the record
+    comes first, up to a line end.
+    """
+    from moxtls.dns.answers import TXT, Answer, Found
+    from moxtls.dns.inquiry import Question, answered
+    from moxtls.inbound.dkim import findKeys, signaturesOf, verify
+
+    key, _, message = data.partition(b"\n")
+
+    def answer(question: Question) -> Answer:
+        return Answer(question.name, question.kind, Found.RECORDS, (TXT(key),))
+
+    header, _, body = message.partition(b"\r\n\r\n")
+    signatures = signaturesOf(header + b"\r\n", 1_800_000_000)
+    checks = answered(findKeys(signatures), answer)
+    whole = verify(header + b"\r\n", [body], checks)
+    assert verify(header + b"\r\n", [body[:7], body[7:]], checks) == whole
+    assert len(whole) == len(checks)
+
+
 TARGETS = {
     "server": Target(
         _server,
@@ -150,6 +182,31 @@ TARGETS = {
             b"Content-Type: multipart/report; boundary=b\n\n--b\n"
             b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n"
             b"Action: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 x\n--b--\n",
+        ),
+    ),
+    "dmarcrecord": Target(
+        _dmarcRecord,
+        ("moxtls.dmarc.record", "moxtls.reporting.destinations"),
+        (
+            b"v=DMARC1; p=reject; sp=none; np=quarantine; t=y; psd=n; adkim=s; "
+            b"rua=mailto:a@b.example!10m,mailto:c@d.example; fo=1:d; pct=5; ri=3600",
+        ),
+    ),
+    "dkim": Target(
+        _dkim,
+        (
+            "moxtls.inbound.dkim",
+            "moxtls.inbound.dkimbody",
+            "moxtls.inbound.dkimcanonical",
+            "moxtls.inbound.dkimkey",
+            "moxtls.inbound.dkimsignature",
+            "moxtls.inbound.dkimtags",
+        ),
+        (
+            b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n"
+            b"DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/simple; d=a.example; "
+            b"s=x; h=from:from; l=3; t=1; x=99; bh=AAAA; b=AAAA\r\n"
+            b"From: a@a.example\r\n\r\nhello  \r\n\r\n",
         ),
     ),
     "policies": Target(
