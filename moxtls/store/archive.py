@@ -214,6 +214,7 @@ def _rowOf(report: OutgoingReport) -> dict[str, object]:
         "node": report.node,
         "updated": report.updated,
         "detail": clean(report.detail),
+        "part": key.part,
     }
 
 
@@ -228,6 +229,7 @@ def _reportOf(
             row.span_end,
             row.destination,
             row.phase,
+            row.part,
         ),
         row.report_id,
         row.sender,

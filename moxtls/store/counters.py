@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import date
+from typing import TypeVar
 
 from sqlalchemy import Connection, or_, select
 
@@ -17,6 +18,8 @@ from moxtls.store.rules import admitted, bounded
 from moxtls.store.sums import Sum, addUp, failureDigest
 from moxtls.store.tables import tlsFailure, tlsResult
 from moxtls.tlsrpt.results import Failure, SessionOutcome
+
+T = TypeVar("T")
 
 #: Keys per query; SQLite takes 32 766 parameters, PostgreSQL 65 535.
 KEYS_AT_ONCE = 1000
@@ -44,7 +47,7 @@ class _KnownFailures:
         """
         new = [key for key in keys if key not in self._known]
         self._known.update((key, set()) for key in new)
-        for some in _chunks(new):
+        for some in chunks(new):
             query = select(_f.result_key, _f.digest).where(_f.result_key.in_(some))
             for key, digest in connection.execute(query):
                 self._learn(key, digest)
@@ -182,6 +185,9 @@ def _failureRow(
     )
 
 
-def _chunks(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+def chunks(keys: Sequence[T]) -> Iterable[Sequence[T]]:
+    """
+    As many as fit into a query, at a time.
+    """
     for start in range(0, len(keys), KEYS_AT_ONCE):
         yield keys[start : start + KEYS_AT_ONCE]

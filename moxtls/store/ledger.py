@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from moxtls.store.archive import ReportArchive
 from moxtls.store.database import Database
+from moxtls.store.evaluations import EvaluationStore
+from moxtls.store.history import SenderHistory
 from moxtls.store.leases import Leases
 from moxtls.store.migrate import migrate
 from moxtls.store.outcomes import OutcomeStore
@@ -47,6 +49,8 @@ class Ledger:
         parts = self._database, self._writer, self._reader
         self.archive = ReportArchive(*parts)
         self.outcomes = OutcomeStore(*parts, self.archive)
+        self.evaluations = EvaluationStore(*parts, self.archive)
+        self.history = SenderHistory(*parts)
         self.policies = PolicyStore(*parts)
         self.suppressions = Suppressions(*parts)
         self.leases = Leases(self._database, self._writer)

@@ -28,7 +28,12 @@ from moxtls.interfaces import IEvaluationStore
 from moxtls.reporting.values import OutgoingReport, Subject
 from moxtls.store.encoding import encodeRow, partOfEvaluation, rowKey
 from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
-from moxtls.store.rules import MOST_PARTS, MOST_ROWS, boundedEvaluation, dueBefore
+from moxtls.store.rules import (
+    boundedEvaluation,
+    dueBefore,
+    hasRoomForPart,
+    hasRoomForRow,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,12 +100,13 @@ class MemoryEvaluationStore:
         place = (hour, domain, part)
         siblings = self._parts.setdefault((hour, domain), set())
         if part not in siblings:
-            if len(siblings) >= MOST_PARTS:
+            if not hasRoomForPart(len(siblings)):
                 return succeed(None)
             siblings.add(part)
             self._tallies[place] = _Tally(evaluation.published, evaluation.hours)
         tally = self._tallies[place]
-        if kind not in tally.counts and self._kept(hour, domain) >= MOST_ROWS:
+        isNew = kind not in tally.counts
+        if isNew and not hasRoomForRow(self._kept(hour, domain)):
             tally.omitted += 1
             return succeed(None)
         count = tally.counts.setdefault(kind, _Count(evaluation))

@@ -160,6 +160,22 @@ def _several(texts: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]
     return tuple(clean(text, longest) for text in texts[:most])
 
 
+def hasRoomForRow(kept: int) -> bool:
+    """
+    Whether there may be another row of evaluations, next to so many of the
+    same policy domain and hour.
+    """
+    return kept < MOST_ROWS
+
+
+def hasRoomForPart(kept: int) -> bool:
+    """
+    Whether there may be another policy, next to so many of the same policy
+    domain and hour.
+    """
+    return kept < MOST_PARTS
+
+
 def boundedAccount(account: str) -> str:
     """
     The name of an account as it is kept.

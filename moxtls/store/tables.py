@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -113,6 +114,7 @@ outgoingReport = Table(
     Column("node", Text, nullable=False),
     Column("updated", Double, nullable=False),
     Column("detail", Text, nullable=False),
+    Column("part", Text, nullable=False, server_default=text("''")),
 )
 Index("ix_outgoing_report_sender_key", outgoingReport.c.sender_key, unique=True)
 Index(
@@ -136,6 +138,66 @@ suppression = Table(
     Column("comment", Text, nullable=False),
     Column("failures", Integer, nullable=False),
 )
+
+#: What DMARC made of mail in an hour, per policy domain and policy, added up;
+#: C{part} is a digest of C{published} and C{hours}.
+dmarcTally = Table(
+    "dmarc_tally",
+    metadata,
+    Column("policy_domain", _name(), primary_key=True),
+    Column("part", _name(), primary_key=True),
+    # The Unix second in which it begins.
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    # How long the interval of its reports is.
+    Column("hours", Integer, nullable=False),
+    # JSON.
+    Column("published", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("wanted", BigInteger, nullable=False),
+    Column("sendable", Boolean, nullable=False),
+    # A set, as bits: moxtls.store.tallies.BITS.
+    Column("dispositions", Integer, nullable=False),
+    # About how many rows it has, and messages that are in none.
+    Column("kept", Integer, nullable=False),
+    Column("omitted", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_dmarc_tally_hour",
+    dmarcTally.c.hour,
+    dmarcTally.c.policy_domain,
+    dmarcTally.c.part,
+)
+
+#: Messages counted per evaluation in a L{dmarcTally}; C{key} says in which,
+#: and is in the order of the rows of reports: see L{moxtls.store.tallies}.
+dmarcRow = Table(
+    "dmarc_row",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("hour", BigInteger, nullable=False),
+    Column("optional", Boolean, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    # JSON.
+    Column("addresses", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Signs that an account knows a domain, with the last day of each, counted
+#: from 1970.  In C{domain} the labels are in reverse, with a dot behind each:
+#: what is at or below a domain begins with it.
+senderHistory = Table(
+    "sender_history",
+    metadata,
+    Column("account", _name(), primary_key=True),
+    Column("domain", _name(), primary_key=True),
+    Column("sign", _name(), primary_key=True),
+    Column("day", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("ix_sender_history_domain", senderHistory.c.domain)
 
 #: MTA-STS policies; those with a NULL C{mode} stand for a failed fetch.
 stsPolicy = Table(

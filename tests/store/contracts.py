@@ -16,10 +16,12 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import (
+    IEvaluationStore,
     ILeases,
     IOutcomeStore,
     IPolicyStore,
     IReportArchive,
+    ISenderHistory,
     ISuppressions,
 )
 from moxtls.queue.values import ReportKind
@@ -69,6 +71,10 @@ class Stores(Protocol):
     def suppressions(self) -> ISuppressions: ...
     @property
     def leases(self) -> ILeases: ...
+    @property
+    def evaluations(self) -> IEvaluationStore: ...
+    @property
+    def history(self) -> ISenderHistory: ...
 
 
 if TYPE_CHECKING:
@@ -547,6 +553,19 @@ class ArchiveContract(Contract):
         self.file(one)
         self.assertEqual(self.got(self.ledger.archive.find(str(one.key))), one)
         self.assertIsNone(self.got(self.ledger.archive.find("report \0")))
+
+    def test_parts(self) -> None:
+        """
+        Reports to a domain about the same span are told apart by their parts
+        (RFC 9990 3.1.1.4), and keep them.
+        """
+        one = report()
+        other = replace(
+            one, key=replace(one.key, part="abc"), sender="DMARC+abc@example.com"
+        )
+        self.file(one, other)
+        self.assertEqual(self.got(self.ledger.archive.find(str(one.key))), one)
+        self.assertEqual(self.got(self.ledger.archive.find(str(other.key))), other)
 
     def test_take(self) -> None:
         """

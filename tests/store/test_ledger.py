@@ -22,6 +22,7 @@ from tests.store.contracts import (
     Stores,
     SuppressionContract,
 )
+from tests.store.evaluationcontracts import EvaluationContract, HistoryContract
 
 
 @lru_cache(maxsize=1)
@@ -134,4 +135,28 @@ class PostgresPolicyTests(OnPostgres, PolicyContract, SynchronousTestCase):
 class PostgresLeaseTests(OnPostgres, LeaseContract, SynchronousTestCase):
     """
     Leases in PostgreSQL.
+    """
+
+
+class SQLiteEvaluationTests(OnSQLite, EvaluationContract, SynchronousTestCase):
+    """
+    Evaluations in SQLite.
+    """
+
+
+class SQLiteHistoryTests(OnSQLite, HistoryContract, SynchronousTestCase):
+    """
+    Who knows whom, in SQLite.
+    """
+
+
+class PostgresEvaluationTests(OnPostgres, EvaluationContract, SynchronousTestCase):
+    """
+    Evaluations in PostgreSQL.
+    """
+
+
+class PostgresHistoryTests(OnPostgres, HistoryContract, SynchronousTestCase):
+    """
+    Who knows whom, in PostgreSQL.
     """

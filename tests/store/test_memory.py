@@ -15,6 +15,7 @@ from tests.store.contracts import (
     Stores,
     SuppressionContract,
 )
+from tests.store.evaluationcontracts import EvaluationContract, HistoryContract
 
 
 class _InMemory:
@@ -49,4 +50,16 @@ class MemoryPolicyTests(_InMemory, PolicyContract, SynchronousTestCase):
 class MemoryLeaseTests(_InMemory, LeaseContract, SynchronousTestCase):
     """
     Leases in memory.
+    """
+
+
+class MemoryEvaluationTests(_InMemory, EvaluationContract, SynchronousTestCase):
+    """
+    Evaluations in memory.
+    """
+
+
+class MemoryHistoryTests(_InMemory, HistoryContract, SynchronousTestCase):
+    """
+    Who knows whom, in memory.
     """

@@ -5,9 +5,22 @@ Values to keep, for the tests of L{moxtls.store}.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 
-from moxtls.calendar import spanOfDay
+from moxtls.authentication import AuthResult
+from moxtls.calendar import midnight, spanOfDay
+from moxtls.dmarc.values import (
+    Disposition,
+    Evaluation,
+    Override,
+    OverrideKind,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportedSPF,
+    ReportRow,
+)
+from moxtls.dmarc.values import Policy as DMARCPolicy
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
 from moxtls.queue.values import ReportKind
@@ -129,3 +142,35 @@ def cached(domain: Domain = ORG, lastUse: float = 5.5) -> CachedPolicy:
         Mode.ENFORCE, 86400, (str(MX), "*.example.net"), sts(domain).strings
     )
     return CachedPolicy(domain, policy, "20261124", 1.25, 2.0, 86402.0, lastUse)
+
+
+#: Monday's first second.
+MIDNIGHT = midnight(MONDAY)
+PUBLISHED = PublishedPolicy(ORG, DMARCPolicy.REJECT)
+ROW = ReportRow(
+    "192.0.2.1",
+    Disposition.REJECT,
+    False,
+    False,
+    (Override(OverrideKind.LOCAL_POLICY, "known"),),
+    "www.example.org",
+    "bounce.example.org",
+    "example.com",
+    (ReportedSignature("example.org", "s1", AuthResult.FAIL, "body hash"),),
+    ReportedSPF("bounce.example.org", "mfrom", AuthResult.SOFTFAIL),
+)
+EVALUATION = Evaluation(PUBLISHED, ROW, addresses=("mailto:dmarc@example.org",))
+
+
+def evaluation(
+    number: int = 1,
+    published: PublishedPolicy = PUBLISHED,
+    hours: int = 24,
+    optional: bool = False,
+    wanted: bool = False,
+) -> Evaluation:
+    """
+    An evaluation of mail from C{192.0.2.number}.
+    """
+    row = replace(ROW, sourceIP=f"192.0.2.{number}")
+    return Evaluation(published, row, hours, (), optional, wanted)

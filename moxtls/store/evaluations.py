@@ -1,0 +1,308 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+What DMARC made of mail, in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.sql.dml import ReturningDelete
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.calendar import utcDay
+from moxtls.dmarc.values import (
+    Evaluation,
+    EvaluationSummary,
+    Overview,
+    PublishedPolicy,
+    ReportRow,
+    StoredEvaluation,
+)
+from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore
+from moxtls.reporting.values import OutgoingReport, Subject
+from moxtls.store.archive import ReportArchive
+from moxtls.store.database import Database
+from moxtls.store.due import (
+    COUNT,
+    DIFFERENT,
+    DISPOSITIONS,
+    FIRST,
+    NEXT,
+    OVERVIEW,
+    REMOVE_DOMAIN,
+    REMOVE_OLD,
+    REMOVE_ROWS,
+    REMOVE_SUBJECT,
+    ROWS,
+    ROWS_OF_TALLY,
+    SUMMARIES,
+    TALLIES,
+    TALLIES_OF_DOMAIN,
+)
+from moxtls.store.encoding import decodePolicy, decodeRow, decodeTexts
+from moxtls.store.rules import dueBefore
+from moxtls.store.tallies import endOf, keysBehind, placeOf, rowOf
+from moxtls.store.tallying import Tallying
+from moxtls.store.writer import Reader, Writer
+
+Page = tuple[tuple[bytes, ReportRow, int], ...]
+
+
+@implementer(IEvaluationStore)
+class EvaluationStore:
+    """
+    Counts in two tables: messages per policy and hour, and per row of a
+    report under it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        reader: Reader,
+        archive: ReportArchive,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._archive = archive
+        self._tallying = Tallying(database)
+
+    def record(self, hour: int, evaluation: Evaluation) -> Deferred[None]:
+        return self._writer.add(self._tallying.record, (hour, evaluation))
+
+    def evaluations(
+        self, domain: Domain | None = None, limit: int = 1000
+    ) -> Deferred[tuple[StoredEvaluation, ...]]:
+        return self._reader.ask(lambda connection: _stored(connection, domain, limit))
+
+    def summaries(self) -> Deferred[tuple[EvaluationSummary, ...]]:
+        def ask(connection: Connection) -> tuple[EvaluationSummary, ...]:
+            return tuple(_summary(*row) for row in connection.execute(SUMMARIES))
+
+        return self._reader.ask(ask)
+
+    def remove(self, domain: Domain) -> Deferred[int]:
+        given = {"domain": domain.ascii}
+        return self._writer.run(
+            lambda connection: sum(_remove(connection, REMOVE_DOMAIN, given))
+        )
+
+    def count(self, before: int) -> Deferred[int]:
+        given = {"before": before}
+        return self._reader.ask(
+            lambda connection: connection.execute(COUNT, given).scalar_one()
+        )
+
+    def subjects(
+        self, before: int, after: Subject | None, limit: int
+    ) -> Deferred[tuple[Subject, ...]]:
+        given: dict[str, object] = {"before": before, "limit": limit}
+        query = FIRST
+        if after is not None:
+            query = NEXT
+            given |= {"domain": after.domain.ascii, "part": after.part}
+
+        def ask(connection: Connection) -> tuple[Subject, ...]:
+            rows = connection.execute(query, given)
+            return tuple(_subject(before, *row) for row in rows)
+
+        return self._reader.ask(ask)
+
+    def overview(self, subject: Subject) -> Deferred[Overview | None]:
+        return self._reader.ask(lambda connection: _overview(connection, subject))
+
+    def rows(self, subject: Subject, after: bytes, limit: int) -> Deferred[Page]:
+        return self._reader.ask(
+            lambda connection: _page(connection, subject, after, limit)
+        )
+
+    def settle(
+        self,
+        subject: Subject,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        return self._writer.add(self._settle, _Settling(subject, reports))
+
+    def _settle(
+        self, connection: Connection, several: Sequence[_Settling]
+    ) -> Sequence[int]:
+        # In the order in which everybody locks them.
+        for given in sorted((_given(each.subject) for each in several), key=_place):
+            _remove(connection, REMOVE_SUBJECT, given)
+        return self._archive.file(connection, [each.reports for each in several])
+
+    def prune(self, before: int) -> Deferred[int]:
+        def page(connection: Connection) -> list[int]:
+            return _remove(connection, REMOVE_OLD, {"before": before})
+
+        async def prune() -> int:
+            messages = 0
+            while removed := await self._writer.run(page):
+                messages += sum(removed)
+            return messages
+
+        return Deferred.fromCoroutine(prune())
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    subject: Subject
+    reports: Sequence[OutgoingReport]
+
+
+def _given(subject: Subject) -> dict[str, object]:
+    return {
+        "domain": subject.domain.ascii,
+        "part": subject.part,
+        "end": subject.end,
+    }
+
+
+def _place(given: Mapping[str, object]) -> tuple[str, str]:
+    return str(given["domain"]), str(given["part"])
+
+
+def _range(subject: Subject, after: bytes = b"") -> dict[str, object]:
+    place = placeOf(subject.domain.ascii, subject.part)
+    return {
+        "first": keysBehind(place, after),
+        "last": endOf(place),
+        "end": subject.end,
+    }
+
+
+def _subject(before: int, name: str, part: str, hours: int, sendable: int) -> Subject:
+    end = dueBefore(before, hours)
+    return Subject(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
+
+
+def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationSummary:
+    dispositions = zip(DISPOSITIONS, seen, strict=True)
+    return EvaluationSummary(
+        Domain(name),
+        tuple(each for each, wasSeen in dispositions if wasSeen),
+        int(messages),
+        bool(sendable),
+    )
+
+
+def _overview(connection: Connection, subject: Subject) -> Overview | None:
+    found = connection.execute(OVERVIEW, _given(subject)).one()
+    published, hours, first, messages, wanted, omitted = found
+    if published is None:
+        return None
+    rows = connection.execute(DIFFERENT, _range(subject)).scalar_one()
+    return Overview(
+        decodePolicy(published),
+        hours,
+        first,
+        int(messages),
+        rows,
+        int(wanted),
+        int(omitted),
+    )
+
+
+def _page(connection: Connection, subject: Subject, after: bytes, limit: int) -> Page:
+    """
+    Rows that add up are next to each other: they are read until one begins
+    that is too many.
+    """
+    given = _range(subject, after) | {"limit": limit + 1}
+    keys: list[bytes] = []
+    contents: list[str] = []
+    counts: list[int] = []
+    while found := connection.execute(ROWS, given).all():
+        for key, content, messages in found:
+            row = rowOf(key)
+            if keys and keys[-1] == row:
+                counts[-1] += messages
+                continue
+            if len(keys) >= limit:
+                return _decoded(keys, contents, counts)
+            keys.append(row)
+            contents.append(content)
+            counts.append(messages)
+        given["first"] = found[-1].key
+    return _decoded(keys, contents, counts)
+
+
+def _decoded(
+    keys: Sequence[bytes], contents: Sequence[str], counts: Sequence[int]
+) -> Page:
+    rows = map(decodeRow, contents)
+    return tuple(zip(keys, rows, counts, strict=True))
+
+
+def _stored(
+    connection: Connection, domain: Domain | None, limit: int
+) -> tuple[StoredEvaluation, ...]:
+    given: dict[str, object] = {"limit": limit}
+    query = TALLIES
+    if domain is not None:
+        query = TALLIES_OF_DOMAIN
+        given["domain"] = domain.ascii
+    stored: list[StoredEvaluation] = []
+    for tally in connection.execute(query, given).all():
+        if len(stored) >= limit:
+            break
+        place = placeOf(tally.policy_domain, tally.part)
+        rows = connection.execute(
+            ROWS_OF_TALLY,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hour": tally.hour,
+                "limit": limit - len(stored),
+            },
+        )
+        published = decodePolicy(tally.published)
+        stored.extend(_evaluation(published, tally.hours, row) for row in rows)
+    return tuple(stored)
+
+
+def _evaluation(
+    published: PublishedPolicy, hours: int, row: Row[Any]
+) -> StoredEvaluation:
+    evaluation = Evaluation(
+        published,
+        decodeRow(row.content),
+        hours,
+        decodeTexts(row.addresses),
+        row.optional,
+        row.wanted,
+    )
+    return StoredEvaluation(row.hour, evaluation, row.messages)
+
+
+def _remove(
+    connection: Connection,
+    statement: ReturningDelete[Any],
+    given: Mapping[str, object],
+) -> list[int]:
+    """
+    Remove tallies and all their rows; returns the messages of each.
+    """
+    hours: dict[tuple[str, str], list[int]] = {}
+    messages = []
+    for domain, part, hour, count in connection.execute(statement, given).all():
+        hours.setdefault((domain, part), []).append(hour)
+        messages.append(count)
+    for domain, part in sorted(hours):
+        place = placeOf(domain, part)
+        connection.execute(
+            REMOVE_ROWS,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hours": hours[domain, part],
+            },
+        )
+    return messages

@@ -1,0 +1,124 @@
+"""
+Tests for L{moxtls.store.tallies}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import HOUR
+from moxtls.dmarc.values import Disposition
+from moxtls.store.encoding import rowKey
+from moxtls.store.tallies import (
+    BITS,
+    addUp,
+    endOf,
+    keysBehind,
+    placeOf,
+    rowOf,
+)
+from tests.store.values import EVALUATION, MIDNIGHT, ROW, evaluation
+
+
+class AddUpTests(SynchronousTestCase):
+    """
+    Tests for L{addUp}.
+    """
+
+    def test_nothing(self) -> None:
+        """
+        Nothing comes to nothing.
+        """
+        self.assertEqual(addUp([]), [])
+
+    def test_sums(self) -> None:
+        """
+        Equal evaluations are one row, of which the messages are counted, with
+        the latest addresses.
+        """
+        later = replace(EVALUATION, addresses=("mailto:new@example.org",))
+        (tally,) = addUp([(MIDNIGHT, EVALUATION), (MIDNIGHT + 9, later)])
+        (row,) = tally.rows.values()
+        self.assertEqual((row.messages, row.hour), (2, MIDNIGHT))
+        self.assertEqual(row.addresses, '["mailto:new@example.org"]')
+
+    def test_anyOrder(self) -> None:
+        """
+        The sums don't depend on the order, and are in an order of their own.
+        """
+        items = [
+            (MIDNIGHT, evaluation(1)),
+            (MIDNIGHT, evaluation(1, wanted=True)),
+            (MIDNIGHT + HOUR, evaluation(1, hours=12)),
+            (MIDNIGHT + HOUR, evaluation(2)),
+        ]
+        expected = addUp(items)
+        places = [(each.domain, each.part, each.hour) for each in expected]
+        self.assertEqual(places, sorted(places))
+        for order in permutations(items):
+            self.assertEqual(addUp(order), expected)
+
+    def test_together(self) -> None:
+        """
+        What a tally says of its rows.
+        """
+        passed = replace(ROW, disposition=Disposition.PASS)
+        items = [
+            EVALUATION,
+            replace(EVALUATION, optional=True),
+            replace(EVALUATION, row=passed, wanted=True, optional=True),
+        ]
+        (tally,) = addUp((MIDNIGHT, each) for each in [*items, items[2]])
+        self.assertEqual((tally.messages, tally.wanted), (4, 2))
+        self.assertTrue(tally.sendable)
+        self.assertEqual(
+            tally.dispositions, BITS[Disposition.PASS] | BITS[Disposition.REJECT]
+        )
+
+    def test_omit(self) -> None:
+        """
+        Of a row for which there is no room, nothing else counts.
+        """
+        optional = replace(EVALUATION, optional=True)
+        (tally,) = addUp((MIDNIGHT, each) for each in (EVALUATION, optional))
+        key = next(key for key, row in tally.rows.items() if not row.optional)
+        tally.omit(key)
+        self.assertEqual((tally.messages, tally.omitted), (1, 1))
+        self.assertFalse(tally.sendable)
+
+
+class KeyTests(SynchronousTestCase):
+    """
+    Tests for the keys of rows.
+    """
+
+    def test_order(self) -> None:
+        """
+        A report's rows are in one range, and what adds up is side by side.
+        """
+        items = [
+            (MIDNIGHT + hour * HOUR, evaluation(number, optional=hour == 1))
+            for hour in range(3)
+            for number in range(5)
+        ]
+        tallies = addUp(items)
+        keys = sorted(key for tally in tallies for key in tally.rows)
+        place = placeOf(tallies[0].domain, tallies[0].part)
+        rows = [rowOf(key) for key in keys]
+        self.assertEqual(rows, [row for row in sorted(set(rows)) for _ in range(3)])
+        self.assertLess(keysBehind(place), keys[0])
+        self.assertLess(keys[-1], endOf(place))
+        for number, row in enumerate(sorted(set(rows)), start=1):
+            behind = [key for key in keys if key > keysBehind(place, row)]
+            self.assertEqual(len(behind), 15 - 3 * number)
+
+    def test_rowKey(self) -> None:
+        """
+        The part of a key that stands for the row is the row's digest.
+        """
+        (tally,) = addUp([(MIDNIGHT, EVALUATION)])
+        ((key, row),) = tally.rows.items()
+        self.assertEqual(rowOf(key), rowKey(row.content))
