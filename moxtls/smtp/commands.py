@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from moxtls.domain import Address, InvalidAddress
 from moxtls.smtp.values import Reply
@@ -109,10 +110,13 @@ def parseRcpt(argument: str, smtputf8: bool) -> str | Reply:
     return path
 
 
+@lru_cache(maxsize=256)
 def encodeReply(reply: Reply) -> bytes:
     """
     Put a reply on the wire, whatever is in its text; where it has an enhanced
     status code, in each line (RFC 2034 4).
+
+    Most replies are the same few.
     """
     lines = reply.text.split("\n")[:MOST_REPLY_LINES]
     enhanced = f"{reply.enhanced} " if reply.enhanced else ""

@@ -24,6 +24,7 @@ from moxtls.smtp.acceptor import (
     IMessageSink,
     ListenerSettings,
 )
+from moxtls.smtp.line import Line
 from moxtls.smtp.rates import Place, Rate, placeOf
 from moxtls.smtp.serversession import IListener, ServerSession
 
@@ -86,7 +87,7 @@ class SMTPServerFactory(ServerFactory):
             return None
         session = ServerSession(self, place)
         session.factory = self
-        return session
+        return Line(self.clock, session)
 
     def _mayConnect(self, place: Place) -> bool:
         settings = self.settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: Seconds that a rate is counted over: what may come in one burst.
 MINUTE = 60.0
@@ -31,6 +32,7 @@ class Place:
     network: str
 
 
+@lru_cache(maxsize=4096)
 def placeOf(host: str) -> Place:
     """
     @param host: An IP address, with or without a zone; of anything else,

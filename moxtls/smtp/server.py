@@ -49,7 +49,6 @@ class _Phase(Enum):
     AUTH = auto()
     BODY = auto()  # behind DATA, or within a chunk
     ENDED = auto()  # the end of a message or chunk was seen, and nobody told yet
-    CLOSED = auto()
 
 
 _TLS_READY = Reply(220, "2.0.0", "Go ahead")
@@ -61,6 +60,8 @@ class ServerConversation:
     One connection, from the greeting on.
 
     @ivar dialogue: What is known of the client.
+    @ivar isClosed: Whether the connection is to be closed once the output is
+        sent.
     """
 
     def __init__(self, settings: ServerSettings, isSecure: bool = False) -> None:
@@ -70,19 +71,13 @@ class ServerConversation:
         self._input = LineBuffer()
         self._output: list[bytes] = []
         self._phase = _Phase.COMMAND
+        self.isClosed = False
         self._awaiting: Event | None = None
         self._intake: Intake | None = None
         # RFC 2034 4: the greeting has no enhanced status code.
         self._say(Reply(220, text=f"{settings.hostname} ESMTP"))
 
     # --- for the owner ---------------------------------------------------
-
-    @property
-    def isClosed(self) -> bool:
-        """
-        Whether the connection is to be closed once the output is sent.
-        """
-        return self._phase is _Phase.CLOSED
 
     @property
     def inMessage(self) -> bool:
@@ -112,7 +107,7 @@ class ServerConversation:
         @return: C{None} if there is nothing more to say before more is
             received, or before the last event is answered.
         """
-        while self._awaiting is None and self._canStep():
+        while self._awaiting is None and not self.isClosed and self._canStep():
             event = self._step()
             if event is not None:
                 return event
@@ -122,8 +117,7 @@ class ServerConversation:
         """
         @return: What is to be sent now.
         """
-        output = b"".join(self._output)
-        self._output.clear()
+        output, self._output = b"".join(self._output), []
         return output
 
     def reply(self, reply: Reply) -> None:
@@ -221,23 +215,20 @@ class ServerConversation:
     # --- lines -------------------------------------------------------------
 
     def _canStep(self) -> bool:
-        match self._phase:
-            case _Phase.COMMAND:
-                return self._input.hasLine(LONGEST_COMMAND)
-            case _Phase.AUTH:
-                return self._input.hasLine(LONGEST_AUTH_LINE)
-            case _Phase.BODY:
-                # A chunk may have no bytes at all.
-                return bool(self._input or (self._intake and self._intake.ended))
-            case _:
-                return self._phase is _Phase.ENDED
+        phase = self._phase
+        if phase is _Phase.COMMAND:
+            return self._input.hasLine(LONGEST_COMMAND)
+        if phase is _Phase.BODY:
+            # A chunk may have no bytes at all.
+            return bool(self._input or (self._intake and self._intake.ended))
+        return phase is _Phase.ENDED or self._input.hasLine(LONGEST_AUTH_LINE)
 
     def _step(self) -> Event | None:
-        if self._intake is not None and self._phase is _Phase.BODY:
+        if self._phase is _Phase.COMMAND or self._intake is None:
+            return self._lineEvent()
+        if self._phase is _Phase.BODY:
             return self._bodyEvent(self._intake)
-        if self._intake is not None and self._phase is _Phase.ENDED:
-            return self._endEvent(self._intake)
-        return self._lineEvent()
+        return self._endEvent(self._intake)
 
     def _lineEvent(self) -> Event | None:
         line = self._input.takeLine()
@@ -369,5 +360,5 @@ class ServerConversation:
             self.end(lastWord)
 
     def _close(self) -> None:
-        self._phase = _Phase.CLOSED
+        self.isClosed = True
         self._input.clear()

@@ -142,9 +142,10 @@ class ServerSession(Protocol):
         conversation.receive(data)
         if conversation.inMessage:
             self._vigil.received(len(data))
-        if not self.isBusy:
+        if self.isBusy:
+            self._regulate()
+        else:
             self._proceed()
-        self._regulate()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
@@ -210,6 +211,7 @@ class ServerSession(Protocol):
             self._isRunning = False
         if self._waitsSince is not None:
             self._flush()
+            self._regulate()
         elif self._lost:
             self._bury()
         else:
@@ -250,7 +252,6 @@ class ServerSession(Protocol):
         then(result)
         if not self._isRunning:
             self._proceed()
-            self._regulate()
 
     def _failed(self, failure: Failure, broken: Callable[[], None]) -> None:
         self._answered()
@@ -259,7 +260,6 @@ class ServerSession(Protocol):
         broken()
         if not self._isRunning:
             self._proceed()
-            self._regulate()
 
     def _answered(self) -> None:
         if self._waitsSince is not None and not self._isRunning:
@@ -275,7 +275,15 @@ class ServerSession(Protocol):
             self.log.failure("deciding")
             self._broken()
             return
-        self._await(answer, self._conversation.reply, self._broken)
+        self._reply(answer)
+
+    def _reply(self, answer: Deferred[Reply], isCancelled: bool = True) -> None:
+        if answer.called and not answer.paused and isinstance(answer.result, Reply):
+            # As mostly; and so without more ado.
+            self._conversation.reply(answer.result)
+        else:
+            then = self._conversation.reply
+            self._await(answer, then, self._broken, isCancelled)
 
     def _broken(self) -> None:
         self._conversation.reply(_BROKEN)
@@ -329,7 +337,7 @@ class ServerSession(Protocol):
             self.log.failure("accepting a message")
             self._broken()
             return
-        self._await(answer, self._conversation.reply, self._broken, False)
+        self._reply(answer, isCancelled=False)
 
     def _authStep(self, event: AuthStep) -> None:
         authenticator = self._listener.authenticator
@@ -409,9 +417,9 @@ class ServerSession(Protocol):
         """
         Read no more than there is room for.
         """
-        if self._lost or self._conversation.isClosed:
-            return
-        self._read(not (self.isBusy and self._conversation.backlog > FULL_BACKLOG))
+        isFull = self._conversation.backlog > FULL_BACKLOG
+        if not self._lost and not self._conversation.isClosed:
+            self._read(not (isFull and self.isBusy))
 
     def _read(self, wanted: bool) -> None:
         if wanted == self._isReading:

@@ -26,6 +26,7 @@ from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.line import Line
 from moxtls.smtp.listener import (
     QUIET,
     Authenticator,
@@ -181,7 +182,9 @@ class ListenerCase(SynchronousTestCase):
         A client that has heard the greeting.
         """
         address = (IPv6Address if ":" in host else IPv4Address)("TCP", host, 1234)
-        session = self.factory.buildProtocol(address)
+        line = self.factory.buildProtocol(address)
+        assert isinstance(line, Line)
+        session = line.session
         assert isinstance(session, ServerSession)
         wire = Wire(session, address)
         session.makeConnection(wire)

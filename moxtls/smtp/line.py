@@ -1,0 +1,150 @@
+# -*- test-case-name: tests.smtp.test_line -*-
+"""
+A connection as a server's session sees it: what it writes goes out at once,
+and TLS may begin in the middle.
+
+Twisted's transports write when the reactor next looks whether they can, which
+for the short replies of SMTP costs as much as finding out what to say; with
+TLS they wait twice.  Here the socket is asked first, and only what it doesn't
+take is left to the reactor.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(ITransport)
+class Line(Protocol):
+    """
+    The protocol of a transport, and the transport of a session.
+
+    @ivar session: To whom it belongs.
+    """
+
+    def __init__(self, clock: IReactorTime, session: Protocol) -> None:
+        self.session = session
+        self._clock = clock
+        self._above: Protocol | TLSMemoryBIOProtocol = session
+        self._below: _Direct
+        self._tls: TLSMemoryBIOProtocol | None = None
+
+    # --- for the transport ---------------------------------------------------
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self._below = _Direct(self.transport)
+        self.session.makeConnection(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._above.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._above.connectionLost(reason)
+
+    # --- for the session -----------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        (self._tls or self._below).write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        (self._tls or self._below).loseConnection()
+
+    def abortConnection(self) -> None:
+        (self._tls or self._below).abortConnection()
+
+    def startTLS(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        """
+        From now on there is TLS.
+        """
+        factory = TLSMemoryBIOFactory(creator, False, Factory(), self._clock)
+        # Not its own protocol, which collects small writes.
+        self._tls = self._above = TLSMemoryBIOProtocol(factory, self.session, False)
+        self._tls.makeConnection(self._below)
+
+    def getHandle(self) -> object:
+        """
+        The TLS connection, if there is one.
+        """
+        return self._below.getHandle() if self._tls is None else self._tls.getHandle()
+
+    def getPeer(self) -> IAddress:
+        return self._below.getPeer()
+
+    def getHost(self) -> IAddress:
+        return self._below.getHost()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        See C{ITCPTransport}; what isn't TCP takes no notice.
+        """
+        if isinstance(self._below.getHandle(), socket.socket):
+            self._below.transport.setTcpNoDelay(enabled)
+
+    def pauseProducing(self) -> None:
+        self._below.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._below.transport.resumeProducing()
+
+
+class _Direct:
+    """
+    A transport whose socket is written to while nothing waits for it.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        handle = self.getHandle()
+        # Where there is TLS from the beginning it is none.
+        self._socket = handle if isinstance(handle, socket.socket) else None
+
+    def write(self, data: bytes) -> None:
+        line = self._socket
+        if line is not None:
+            try:
+                sent = line.send(data)
+            except OSError:
+                # It has no room, or is lost, which the transport will find
+                # out and say when it may.
+                sent = 0
+            if sent == len(data):
+                return
+            # From now on there may be something in the transport that has to
+            # go first.
+            self._socket = None
+            data = data[sent:]
+        self.transport.write(data)
+
+    def loseConnection(self) -> None:
+        self.transport.loseConnection()
+
+    def abortConnection(self) -> None:
+        self.transport.abortConnection()
+
+    def getHandle(self) -> object:
+        return getattr(self.transport, "getHandle", lambda: None)()
+
+    def getPeer(self) -> IAddress:
+        peer: IAddress = self.transport.getPeer()
+        return peer
+
+    def getHost(self) -> IAddress:
+        host: IAddress = self.transport.getHost()
+        return host
