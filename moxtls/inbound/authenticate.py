@@ -1,0 +1,282 @@
+# -*- test-case-name: tests.inbound.test_authenticate -*-
+"""
+Finds out where a message is from: everything that can be looked up is, at the
+same time, and while the message still comes in.
+
+Apart from a server, as C{moxtls auth} does it::
+
+    findings = await authenticate(checks, client, sender, message)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from moxtls.authentication import (
+    Authentication,
+    AuthResult,
+    DKIMResult,
+)
+from moxtls.dmarc.alignment import Aligned, align
+from moxtls.dmarc.discovery import discover
+from moxtls.dmarc.values import Discovery, Method
+from moxtls.dmarc.verdict import Circumstances, Practice, judge
+from moxtls.dns.together import conduct
+from moxtls.domain import Domain
+from moxtls.inbound.authors import authorDomains
+from moxtls.inbound.dkim import Check, findKeys, signaturesOf, verify
+from moxtls.inbound.dkimcanonical import CRLF
+from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.findings import Findings
+from moxtls.inbound.headers import Header, headerEnd, splitHeader
+from moxtls.inbound.lookups import OVERDUE, Lookup, Patience
+from moxtls.inbound.origin import Origin
+from moxtls.interfaces import IResolver
+from moxtls.smtp.received import Client
+
+#: Seconds that a client waits at the end of its message for what is not back
+#: yet, which is a temporary error then.  RFC 7208 4.6.4 has 20 for SPF alone.
+LONGEST_WAIT = 20
+#: Seconds for which it is remembered what came of a client and a sender: most
+#: connections with several messages are over by then.
+MEMORY = 60
+#: Clients and senders of which that is remembered.
+MOST_ORIGINS = 1000
+#: Up to so many bytes, and signatures, a message is verified at once: it takes
+#: less than telling a thread about it.
+QUICK_SIZE = 16 * 1024
+QUICK_CHECKS = 2
+
+DKIMChecks = tuple[Check | DKIMResult, ...]
+#: Runs a function where it doesn't hold up the reactor.
+Offload = Callable[
+    [Callable[[], tuple[DKIMResult, ...]]], Deferred[tuple[DKIMResult, ...]]
+]
+
+
+class Checks:
+    """
+    How messages are checked here.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        practice: Practice,
+        hostname: str,
+        offload: Offload,
+        chance: Callable[[], float],
+    ) -> None:
+        """
+        @param hostname: Ours.
+        @param chance: From 0 to less than 1.
+        """
+        self.clock = clock
+        self.resolver = resolver
+        self.practice = practice
+        self.hostname = hostname
+        self.offload = offload
+        self.chance = chance
+        self._origins: OrderedDict[tuple[str, str, str], Origin] = OrderedDict()
+
+    def expect(self, client: Client, sender: str) -> None:
+        """
+        A message is announced: what can be known of it already is looked up.
+        """
+        self.origin(client, sender)
+
+    def examine(self, client: Client, sender: str) -> Examination:
+        """
+        A message comes.
+        """
+        return Examination(self, self.origin(client, sender))
+
+    def origin(self, client: Client, sender: str) -> Origin:
+        """
+        What is known, or being looked up, of a client that uses C{sender}.
+        """
+        key = (client.address, client.helo, sender)
+        now = self.clock.seconds()
+        known = self._origins.get(key)
+        if known is None or now - known.since > MEMORY or known.failed:
+            known = self._origins[key] = Origin(
+                self.resolver, client, sender, self.hostname, now
+            )
+            self._origins.move_to_end(key)
+            if len(self._origins) > MOST_ORIGINS:
+                self._origins.popitem(last=False)
+        return known
+
+
+class Examination:
+    """
+    The checks of one message.  Either C{finish} or C{cancel} is called last.
+    """
+
+    def __init__(self, checks: Checks, origin: Origin) -> None:
+        self._checks = checks
+        self._origin = origin
+        origin.use()
+        self._patience = Patience()
+        self._lookups: list[Lookup[Any]] = []
+
+    def begin(self, header: Header) -> None:
+        """
+        The header is complete.  To be called once, before C{finish}.
+        """
+        checks = self._checks
+        self._header = header
+        self._authors = authorDomains(header)
+        signatures = signaturesOf(header.data, checks.clock.seconds())
+        self._keys: Lookup[DKIMChecks] | None = None
+        if signatures:
+            inquiry = findKeys(signatures)
+            self._keys = Lookup(
+                conduct(checks.resolver, inquiry), lambda: _overdueDKIM(signatures)
+            )
+            self._lookups.append(self._keys)
+        self._discovery: Lookup[Discovery] | None = None
+        if len(self._authors.domains) == 1:
+            self._discovery = self._discover(self._authors.domains[0])
+            self._lookups.append(self._discovery)
+
+    def finish(self, body: Sequence[bytes], size: int) -> Deferred[Findings]:
+        """
+        The message is complete.
+
+        @param body: What is behind the empty line, in chunks; it may be gone
+            through in a thread, and must be there until this fires.
+        @param size: How long it is.
+
+        @return: Fires with what was found, soon, and never fails.
+        """
+        return Deferred.fromCoroutine(self._finish(body, size))
+
+    def cancel(self) -> None:
+        """
+        Nobody wants to know any more.
+        """
+        self._origin.release()
+        for each in self._lookups:
+            each.cancel()
+
+    async def _finish(self, body: Sequence[bytes], size: int) -> Findings:
+        alarm = self._checks.clock.callLater(LONGEST_WAIT, self._patience.end)
+        try:
+            return await self._findings(body, size)
+        finally:
+            if alarm.active():
+                alarm.cancel()
+            self.cancel()
+
+    async def _findings(self, body: Sequence[bytes], size: int) -> Findings:
+        origin, soon = self._origin, self._patience.soon
+        dkim = await self._verified(body, size)
+        authentication = Authentication(
+            origin.address,
+            await soon(origin.iprev),
+            await soon(origin.helo),
+            await soon(origin.spf),
+            dkim,
+        )
+        discovery = aligned = None
+        if self._discovery is not None:
+            discovery = await soon(self._discovery)
+            aligned = await self._aligned(discovery, authentication)
+        practice = self._checks.practice
+        circumstances = Circumstances(self._header.listSigns, self._checks.chance())
+        froms = self._authors.domains
+        verdict = judge(
+            froms, discovery, aligned, authentication, circumstances, practice
+        )
+        signers = tuple(each.domain for each in dkim)
+        if aligned is not None and len(aligned.signers) == len(dkim):
+            signers = aligned.signers
+        return Findings(authentication, verdict, self._authors, signers)
+
+    async def _verified(
+        self, body: Sequence[bytes], size: int
+    ) -> tuple[DKIMResult, ...]:
+        if self._keys is None:
+            return ()
+        checks = await self._patience.soon(self._keys)
+        lookup = Lookup(self._verify(body, size, checks), lambda: _unverified(checks))
+        self._lookups.append(lookup)
+        return await self._patience.soon(lookup)
+
+    async def _verify(
+        self, body: Sequence[bytes], size: int, checks: DKIMChecks
+    ) -> tuple[DKIMResult, ...]:
+        left = [each for each in checks if isinstance(each, Check)]
+        data = self._header.data
+        if size <= QUICK_SIZE and len(left) <= QUICK_CHECKS:
+            return verify(data, body, checks)
+        return await self._checks.offload(lambda: verify(data, body, checks))
+
+    async def _aligned(
+        self, discovery: Discovery, authentication: Authentication
+    ) -> Aligned | None:
+        if discovery.record is None:
+            return None
+        checks = self._checks
+        inquiry = align(discovery, authentication, checks.practice.suffixes)
+        lookup = Lookup(
+            conduct(checks.resolver, inquiry), lambda: Aligned(temporary=True)
+        )
+        self._lookups.append(lookup)
+        return await self._patience.soon(lookup)
+
+    def _discover(self, author: Domain) -> Lookup[Discovery]:
+        checks = self._checks
+        suffixes = checks.practice.suffixes
+        method = Method.TREE_WALK if suffixes is None else Method.PSL
+
+        def overdue() -> Discovery:
+            return Discovery(author, author, method, temporary=True, problem=OVERDUE)
+
+        return Lookup(conduct(checks.resolver, discover(author, suffixes)), overdue)
+
+
+def authenticate(
+    checks: Checks, client: Client, sender: str, message: Sequence[bytes]
+) -> Deferred[Findings]:
+    """
+    All checks of a message that is there already.
+
+    @param client: Who handed it over; C{address} and C{helo} count.
+    @param sender: MAIL FROM; empty for the null one.
+    @param message: Chunks of it: CRLF line ends, no dot-stuffing.
+
+    @return: Fires with what was found, and never fails.
+    """
+    text = b"".join(message)
+    end = headerEnd(text)
+    header = splitHeader(text if end < 0 else text[:end])
+    body = b"" if end < 0 else text[end + len(CRLF) :]
+    examination = checks.examine(client, sender)
+    examination.begin(header)
+    return examination.finish([body], len(body))
+
+
+def _overdueDKIM(signatures: Iterable[Signature | DKIMResult]) -> DKIMChecks:
+    return tuple(
+        each.result(AuthResult.TEMPERROR, OVERDUE)
+        if isinstance(each, Signature)
+        else each
+        for each in signatures
+    )
+
+
+def _unverified(checks: DKIMChecks) -> tuple[DKIMResult, ...]:
+    return tuple(
+        each.signature.result(AuthResult.TEMPERROR, OVERDUE)
+        if isinstance(each, Check)
+        else each
+        for each in checks
+    )

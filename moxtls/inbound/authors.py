@@ -1,0 +1,178 @@
+# -*- test-case-name: tests.inbound.test_authors -*-
+"""
+Who a message says that it is from (RFC 5322 3.6.2).  No I/O.
+
+Tolerant, as what people see is the name of an author, however it is written;
+but whatever looks like an address is one to us, or makes the field unreadable,
+so that nobody is shown an author of whom we didn't know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
+from moxtls.inbound.headers import Header, commentEnd, unfolded
+
+#: Of the field.  A name and an address have some hundred.
+LONGEST_FROM = 10_000
+
+
+class FromField(StrEnum):
+    """
+    What is to be said of C{From} in a header.
+
+    C{UNREADABLE}: no address can be found in it, or something that looks like
+    one and isn't.
+    """
+
+    READ = "read"
+    MISSING = "there is no From field"
+    REPEATED = "there is more than one From field"
+    UNREADABLE = "the From field has no address that can be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Authors:
+    """
+    @ivar domains: Those of all addresses, each once, in order.  None if
+        C{state} isn't C{READ}, or there are address literals only.
+    """
+
+    state: FromField
+    domains: tuple[Domain, ...] = ()
+
+
+def authorDomains(header: Header) -> Authors:
+    """
+    The domains of who wrote a message.
+
+    Display names and comments may hold anything, and say nothing; groups
+    (RFC 6854), encoded words, what RFC 5322 4.4 calls obsolete, UTF-8 (RFC
+    6532), and commas that should have been quoted are no obstacle.
+    """
+    values = header.values(b"from")
+    if len(values) != 1:
+        return Authors(FromField.REPEATED if values else FromField.MISSING)
+    if len(values[0]) > LONGEST_FROM:
+        return Authors(FromField.UNREADABLE)
+    try:
+        hosts = dict.fromkeys(_hosts(unfolded(values[0])))
+    except InvalidDomain:
+        return Authors(FromField.UNREADABLE)
+    if not hosts:
+        return Authors(FromField.UNREADABLE)
+    domains = tuple(each for each in hosts if isinstance(each, Domain))
+    return Authors(FromField.READ, domains)
+
+
+# --- addresses --------------------------------------------------------------------
+
+
+def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
+    """
+    @raise InvalidDomain: There is something like an address that is none.
+    """
+    for item in _items(_tokens(text)):
+        bracketed = list(_bracketed(item))
+        if not bracketed:
+            yield from _hostOf(item)
+        for address in bracketed:
+            yield from _hostOf(address)
+
+
+def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
+    """
+    What is behind the C{@} of one address; nothing, if there is no C{@}.
+
+    RFC 5322 4.4 allows white space around dots and the C{@}.
+    """
+    if "@" not in tokens:
+        return
+    place = len(tokens) - 1 - tokens[::-1].index("@")
+    before = [each for each in tokens[:place] if not each.isspace()]
+    # RFC 5322 4.4: a route before the address ends at a colon.
+    if ":" in before:
+        before = before[len(before) - before[::-1].index(":") :]
+    if not before or "@" in before:
+        raise InvalidDomain("not an address")
+    behind = "".join(tokens[place + 1 :]).strip()
+    yield parseHost(re.sub(r"[ \t]*\.[ \t]*", ".", behind))
+
+
+def _items(tokens: Iterator[str]) -> Iterator[list[str]]:
+    """
+    What commas separate, and what is in groups (C{name: a, b;}).
+    """
+    item: list[str] = []
+    inBrackets = False
+    for token in tokens:
+        if token in ("<", ">"):
+            inBrackets = token == "<"
+        if token in (",", ";", ":") and not inBrackets:
+            yield item
+            item = []
+        else:
+            item.append(token)
+    yield item
+
+
+def _bracketed(item: list[str]) -> Iterator[list[str]]:
+    """
+    What is in angle brackets, each; opening ones that aren't closed reach to
+    the end.  What is before them is a name.
+    """
+    inside: list[str] | None = None
+    for token in item:
+        if inside is None:
+            inside = [] if token == "<" else None
+        elif token == ">":
+            yield inside
+            inside = None
+        else:
+            inside.append(token)
+    if inside is not None:
+        yield inside
+
+
+# --- words --------------------------------------------------------------------------
+
+# Possessive, so that what isn't closed is found out at once.  A quotation mark
+# that nothing closes is a character like others.
+_TOKEN = re.compile(
+    r"""
+    "(?:[^"\\]|\\.)*+"
+    | \[[^\[\]\\]*+\]
+    | [ \t\r\n]++
+    | \\.
+    | [^\s"()<>@,;:\\.\[\]]++
+    | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """
+    Quoted strings, domain literals, white space, runs of other characters,
+    and single special ones; a space in place of a comment.
+    """
+    place = 0
+    hasComments = True
+    while place < len(text):
+        end = commentEnd(text, place) if hasComments and text[place] == "(" else place
+        # A parenthesis that nothing closes is a character like others; what
+        # is behind it isn't searched again and again.
+        hasComments = hasComments and end >= 0
+        if end > place:
+            yield " "
+            place = end
+            continue
+        token = _TOKEN.match(text, place)
+        if token is None:
+            return
+        yield token[0]
+        place = token.end()

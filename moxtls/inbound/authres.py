@@ -1,0 +1,241 @@
+# -*- test-case-name: tests.inbound.test_authres -*-
+"""
+What checks came to, as header fields for who reads the message (RFC 8601,
+RFC 7208 9.1).  No I/O.
+
+Words of strangers stand in them quoted, and nothing they say can end a field,
+a comment or a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from moxtls.authentication import (
+    Authentication,
+    AuthResult,
+    DKIMResult,
+    IPRevResult,
+    SPFResult,
+    SPFScope,
+)
+from moxtls.dmarc.values import Verdict
+
+#: RFC 5322 2.1.1, without CRLF.
+LINE = 78
+#: Of a stranger's word: as long as an address can be.
+LONGEST_WORD = 254
+
+# RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
+_TOKEN = r"[!#-'*+.0-9A-Z^-~-]+"
+_PLAIN = re.compile(rf"{_TOKEN}(?:@{_TOKEN})?\Z")
+# RFC 5322 3.2.3.
+_ATEXT = r"[!#-'*+/-9=?A-Z^-~-]+"
+_DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
+# RFC 5322 3.2.2, but for what some who read it take for an end of something.
+_NOT_IN_COMMENT = re.compile(r"[^ !#-'*-:<-\[\]-~]")
+
+
+def authenticationResults(
+    hostname: str,
+    authentication: Authentication,
+    verdict: Verdict,
+    sender: str,
+) -> bytes:
+    """
+    C{Authentication-Results}, all of it, with its CRLF.
+
+    @param hostname: Ours, C{authserv-id}.
+    @param sender: MAIL FROM.
+    """
+    groups = [
+        [f"Authentication-Results: {_value(hostname)}"],
+        *_iprev(authentication.iprev, authentication.address),
+        *_spf(authentication, sender),
+        *_dkim(authentication.dkim),
+        _dmarc(verdict),
+    ]
+    return _folded(groups)
+
+
+def receivedSPF(
+    hostname: str, authentication: Authentication, sender: str, helo: str
+) -> bytes:
+    """
+    C{Received-SPF}, all of it, with its CRLF.
+
+    @param sender: MAIL FROM.
+    @param helo: What the client calls itself.
+    """
+    result = authentication.spf
+    isMailFrom = result.scope is SPFScope.MAIL_FROM
+    helo = _ascii(helo)
+    about = sender if isMailFrom else helo
+    pairs = {
+        "receiver": hostname,
+        "identity": "mailfrom" if isMailFrom else "helo",
+        "client-ip": authentication.address,
+        "envelope-from": sender or f"postmaster@{helo}",
+        "helo": helo,
+        "mechanism": result.mechanism,
+        "problem": result.problem,
+    }
+    words = [f"{key}={_pair(value)}" for key, value in pairs.items() if value]
+    comment = f"({_comment(hostname)}: {_said(result, authentication.address, about)})"
+    first = f"Received-SPF: {result.status} {comment} {words[0]}"
+    return _folded([first.split(" "), *([each] for each in words[1:])])
+
+
+def _said(result: SPFResult, address: str, about: str) -> str:
+    what = {
+        AuthResult.PASS: "is permitted to send for",
+        AuthResult.FAIL: "is not permitted to send for",
+        AuthResult.SOFTFAIL: "is probably not permitted to send for",
+    }.get(result.status, "may or may not send for")
+    return _comment(f"{address} {what} {about}")
+
+
+def _iprev(result: IPRevResult, address: str) -> Iterator[list[str]]:
+    """
+    RFC 8601 2.7.3.
+    """
+    words = [f"iprev={result.status}", *_reason(result.problem)]
+    if result.name:
+        words.append(f"({_comment(result.name)})")
+    yield [*words, f"policy.iprev={_value(address)}"]
+
+
+def _spf(authentication: Authentication, sender: str) -> Iterator[list[str]]:
+    """
+    RFC 8601 2.7.2.
+    """
+    results = [authentication.spf]
+    if authentication.spf.scope is SPFScope.MAIL_FROM:
+        results.append(authentication.helo)
+    for result in results:
+        if result.scope is SPFScope.MAIL_FROM:
+            identity = f"smtp.mailfrom={_value(sender)}"
+        else:
+            identity = f"smtp.helo={_value(_ascii(result.domain))}"
+        yield [f"spf={result.status}", *_reason(result.problem), identity]
+
+
+def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:
+    """
+    RFC 8601 2.7.1, RFC 6008.
+    """
+    isSigned = False
+    for result in results:
+        isSigned = True
+        yield [
+            f"dkim={result.status}",
+            *_keyComment(result),
+            *_reason(result.problem),
+            f"header.d={_value(result.domain.ascii)}",
+            *_property("header.s", result.selector),
+            *_property("header.a", result.algorithm),
+            *_property("header.b", result.signature),
+        ]
+    if not isSigned:
+        yield ["dkim=none"]
+
+
+def _dmarc(verdict: Verdict) -> list[str]:
+    """
+    RFC 9989 8.2 and the registry of RFC 8601: C{policy.dmarc} is what the
+    domain asks for in this case; what is done is in the comment.
+    """
+    words = [f"dmarc={verdict.status}", *_reason(verdict.problem)]
+    discovery = verdict.discovery
+    hasPolicy = discovery is not None and discovery.record is not None
+    if hasPolicy or verdict.disposition != verdict.policy:
+        comment = [f"disposition {verdict.disposition}"]
+        comment += [f"override {each.kind}" for each in verdict.reasons]
+        words.append(f"({_comment(', '.join(comment))})")
+    if verdict.author is not None:
+        words.append(f"header.from={_value(verdict.author.ascii)}")
+    if hasPolicy:
+        words.append(f"policy.dmarc={verdict.policy}")
+    return words
+
+
+def _keyComment(result: DKIMResult) -> Iterator[str]:
+    said = [f"{result.keySize}-bit key"] if result.keySize else []
+    if result.testing:
+        said.append("testing")
+    if said:
+        yield f"({', '.join(said)})"
+
+
+def _reason(problem: str) -> Iterator[str]:
+    return _property("reason", problem)
+
+
+def _property(name: str, value: str) -> Iterator[str]:
+    if value:
+        yield f"{name}={_value(value)}"
+
+
+# --- characters -----------------------------------------------------------------
+
+
+def _value(text: str) -> str:
+    """
+    RFC 8601 2.2 pvalue.
+    """
+    return text if _isShort(text) and _PLAIN.match(text) else _quoted(text)
+
+
+def _pair(text: str) -> str:
+    """
+    RFC 7208 9.1: C{dot-atom / quoted-string}.
+    """
+    return text if _isShort(text) and _DOT_ATOM.match(text) else _quoted(text)
+
+
+def _isShort(text: str) -> bool:
+    return len(text) <= LONGEST_WORD
+
+
+def _ascii(text: str) -> str:
+    """
+    SMTPUTF8 is about addresses, and not about what a client calls itself.
+    """
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _quoted(text: str) -> str:
+    """
+    RFC 5322 3.2.4, RFC 6532 3.2.
+    """
+    shown = "".join(each if each.isprintable() else "?" for each in text[:LONGEST_WORD])
+    escaped = shown.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _comment(text: str) -> str:
+    """
+    What can stand in a comment as it is.
+    """
+    return _NOT_IN_COMMENT.sub("?", text)[: 2 * LONGEST_WORD]
+
+
+def _folded(groups: Iterable[list[str]]) -> bytes:
+    """
+    One line for each group, or several where it is too long; semicolons
+    between groups.
+    """
+    text = ";\r\n\t".join(map(_lines, groups))
+    return f"{text}\r\n".encode("utf-8", "replace")
+
+
+def _lines(words: list[str]) -> str:
+    lines = [words[0]]
+    for word in words[1:]:
+        # The tab that a line begins with, a space, the semicolon behind it.
+        if len(lines[-1]) + len(word) + 3 > LINE:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return "\r\n\t".join(lines)

@@ -1,0 +1,211 @@
+# -*- test-case-name: tests.inbound.test_headers -*-
+"""
+The header of a message that came from a stranger.  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moxtls.domain import Domain, InvalidDomain
+
+#: RFC 5321 6.3 has 100 at least.
+MOST_HOPS = 100
+
+#: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP).
+FWS = b" \t\r\n"
+
+_CRLF = b"\r\n"
+_EMPTY_LINE = b"\r\n\r\n"
+_RESULTS = b"authentication-results"
+_TOKEN = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
+_DIGITS = re.compile(r"[0-9]+")
+_WSP = re.compile(r"[ \t\r\n]+")
+_KNOWN_VERSIONS = ("", "1")
+# RFC 5322 3.2.4; possessive, so that what isn't closed is found out at once.
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_COMMENT_STEP = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """
+    @ivar data: All of it, through the CRLF of the last field, without the
+        empty line.
+    @ivar fields: The name of each field, in lower case, and all of it with
+        its CRLF; a line that is none has an empty name.
+    """
+
+    data: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+
+    def values(self, name: bytes) -> tuple[bytes, ...]:
+        """
+        What is behind the colon, still folded, of the fields called C{name}.
+
+        @param name: In lower case.
+        """
+        return tuple(
+            field.partition(b":")[2] for known, field in self.fields if known == name
+        )
+
+    def has(self, name: bytes) -> bool:
+        return any(known == name for known, _ in self.fields)
+
+    @property
+    def listSigns(self) -> bool:
+        """
+        Whether a mailing list has left its mark (RFC 2369 3.4, RFC 2919).
+        """
+        return self.has(b"list-id") or self.has(b"list-post")
+
+    @property
+    def hops(self) -> int:
+        """
+        How many hosts the message came through (RFC 5321 6.3).
+        """
+        return sum(name == b"received" for name, _ in self.fields)
+
+
+def headerEnd(beginning: bytes | bytearray, start: int = 0) -> int:
+    """
+    Where the empty line begins that ends a header.
+
+    @param beginning: Of a message.
+    @param start: How much of it was looked at before.
+
+    @return: The place behind the CRLF of the last field; -1 if it isn't there
+        yet.
+    """
+    if beginning.startswith(_CRLF):
+        return 0
+    found = beginning.find(_EMPTY_LINE, max(0, start - len(_EMPTY_LINE) + 1))
+    return found + len(_CRLF) if found >= 0 else -1
+
+
+def splitHeader(data: bytes) -> Header:
+    """
+    @param data: Through the CRLF of the last field, without the empty line.
+    """
+    return Header(data, tuple(_fields(data)))
+
+
+def _fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    lines = data.split(_CRLF)
+    if lines[-1] == b"":
+        lines.pop()
+    held: list[bytes] = []
+    for line in lines:
+        if held and line[:1] not in (b" ", b"\t"):
+            yield _named(held)
+            held = []
+        held.append(line)
+    if held:
+        yield _named(held)
+
+
+def _named(lines: list[bytes]) -> tuple[bytes, bytes]:
+    field = _CRLF.join(lines) if len(lines) > 1 else lines[0]
+    name, colon, _ = field.partition(b":")
+    return (name.rstrip(FWS).lower() if colon else b""), field + _CRLF
+
+
+def unfolded(value: bytes) -> str:
+    """
+    A field's value in one line, as text: what isn't UTF-8 becomes U+FFFD,
+    which nothing of importance has in it.
+    """
+    return value.replace(_CRLF, b"").decode("utf-8", "replace")
+
+
+def withoutForged(header: Header, authservID: str) -> bytes:
+    """
+    The header without results that pretend to be ours (RFC 8601 5), all else
+    byte for byte.
+
+    Of those in our name none can be ours in mail from outside; nor are those
+    kept of which can't be told in whose name they are.
+    """
+    if not header.has(_RESULTS):
+        return header.data
+    return b"".join(
+        field
+        for name, field in header.fields
+        if name != _RESULTS or not _mayBeOurs(field, authservID)
+    )
+
+
+def _mayBeOurs(field: bytes, authservID: str) -> bool:
+    text = unfolded(field.partition(b":")[2])
+    ours = _plain(authservID)
+    claimed, isKnown = authservOf(text)
+    if claimed is None or _plain(claimed) == ours:
+        return True
+    # RFC 8601 5: of an unknown version all may go; who reads it differently
+    # shall at least not find our name.
+    return not isKnown and ours in text.lower()
+
+
+def authservOf(text: str) -> tuple[str | None, bool]:
+    """
+    Whose results a field has (RFC 8601 2.2).
+
+    @param text: The value of C{Authentication-Results}, in one line.
+
+    @return: C{None} if that can't be read; and whether what follows is of a
+        version that is known.
+    """
+    start = _skipped(text, 0)
+    quoted, token = _QUOTED.match(text, start), _TOKEN.match(text, start)
+    found = quoted or token
+    if found is None:
+        return None, False
+    name = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else found[0]
+    version = _DIGITS.match(text, _skipped(text, found.end()))
+    digits, end = (version[0], version.end()) if version else ("", found.end())
+    place = _skipped(text, end)
+    isEnd = place == len(text) or text[place] == ";"
+    return name, isEnd and digits in _KNOWN_VERSIONS
+
+
+def _skipped(text: str, place: int) -> int:
+    """
+    The place behind white space and comments (RFC 5322 3.2.2), of which one
+    that isn't closed goes on to the end.
+    """
+    while place < len(text):
+        white = _WSP.match(text, place)
+        if white is not None:
+            place = white.end()
+        elif text[place] == "(":
+            end = commentEnd(text, place)
+            place = end if end >= 0 else len(text)
+        else:
+            break
+    return place
+
+
+def commentEnd(text: str, place: int) -> int:
+    """
+    The place behind the comment that begins at C{place} (RFC 5322 3.2.2); -1
+    if it isn't closed.
+    """
+    depth = 0
+    for step in _COMMENT_STEP.finditer(text, place):
+        depth += {"(": 1, ")": -1}.get(step[0], 0)
+        if depth == 0:
+            return step.end()
+    return -1
+
+
+def _plain(name: str) -> str:
+    """
+    One spelling of a host's name.
+    """
+    name = name.strip()
+    try:
+        return Domain.parse(name).ascii
+    except InvalidDomain:
+        return name.lower().removesuffix(".")

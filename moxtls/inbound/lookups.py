@@ -1,0 +1,113 @@
+# -*- test-case-name: tests.inbound.test_authenticate -*-
+"""
+Things that are being found out while something else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+T = TypeVar("T")
+
+#: What is wrong with what isn't back in time.
+OVERDUE = "it took too long"
+
+
+class Lookup(Generic[T]):
+    """
+    One of them, begun at once.  Any number may wait for it, and it never
+    fails.
+
+    @ivar otherwise: What it comes to if it fails, is given up or overdue.
+    @ivar isDone: Whether it has come to an end.
+    @ivar failed: Whether that was C{otherwise}.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, coroutine: Coroutine[Deferred[Any], Any, T], otherwise: Callable[[], T]
+    ) -> None:
+        self.otherwise = otherwise
+        self.isDone = False
+        self.failed = False
+        self._waiting: list[Deferred[None]] = []
+        self._running = Deferred.fromCoroutine(self._run(coroutine))
+
+    @property
+    def value(self) -> T:
+        """
+        What was found, once it C{isDone}.
+        """
+        return self._value
+
+    def join(self) -> Deferred[None]:
+        """
+        Fires once it C{isDone}.  Cancelling gives up waiting, and nothing
+        else.
+        """
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def cancel(self) -> None:
+        """
+        Nobody wants to know any more.
+        """
+        if not self.isDone:
+            self._running.cancel()
+
+    async def _run(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> None:
+        try:
+            self._value = await coroutine
+        except CancelledError:
+            # It was this that was cancelled, and not who waits for it.
+            self._giveUp()
+        except Exception:
+            self.log.failure("checking where a message is from")
+            self._giveUp()
+        self.isDone = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _giveUp(self) -> None:
+        self.failed = True
+        self._value = self.otherwise()
+
+
+class Patience:
+    """
+    Waits for lookups until it is over.
+    """
+
+    def __init__(self) -> None:
+        self._isOver = False
+        self._waiting: Deferred[None] | None = None
+
+    async def soon(self, lookup: Lookup[T]) -> T:
+        """
+        What C{lookup} found, if it is back in time.
+        """
+        if not lookup.isDone and not self._isOver:
+            self._waiting = lookup.join()
+            try:
+                await self._waiting
+            except CancelledError:
+                if not self._isOver:
+                    raise
+            finally:
+                self._waiting = None
+        return lookup.value if lookup.isDone else lookup.otherwise()
+
+    def end(self) -> None:
+        """
+        Nothing is waited for any more.
+        """
+        self._isOver = True
+        if self._waiting is not None:
+            self._waiting.cancel()

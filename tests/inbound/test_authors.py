@@ -1,0 +1,146 @@
+"""
+Tests for L{moxtls.inbound.authors}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.inbound.authors import LONGEST_FROM, FromField, authorDomains
+from moxtls.inbound.headers import splitHeader
+
+
+class AuthorTests(SynchronousTestCase):
+    """
+    Tests for L{authorDomains}.
+    """
+
+    def domains(self, value: str) -> list[str]:
+        """
+        @return: Whom C{From} names; what is wrong with it in place of that.
+        """
+        header = splitHeader(f"To: x@to.example\r\nFrom: {value}\r\n".encode())
+        authors = authorDomains(header)
+        if authors.state is not FromField.READ:
+            self.assertEqual(authors.domains, ())
+            return [authors.state.name]
+        return [each.ascii for each in authors.domains]
+
+    def test_one(self) -> None:
+        """
+        One author, in every way to write an address (RFC 5322 3.4, 4.4, RFC
+        6532, RFC 6854).
+        """
+        for value in (
+            "x@a.example",
+            "<x@A.Example>",
+            "X Y <x@a.example>",
+            '"Y, X; \\"z\\" <q@b.example>" <x@a.example>',
+            "X\r\n Y\r\n\t<x@a.example>",
+            "X (b@b.example (c@c.example)) <x@a.example> (d@d.example)",
+            'X (a " b) <x@a.example>',
+            "=?utf-8?q?b=40b.example?= <x@a.example>",
+            '"x y"@a.example',
+            "x . y @ a . example",
+            "<@r.example,@s.example:x@a.example>",
+            "Group: x@a.example;",
+            "Two: x@a.example, Y <y@a.example>;",
+            "X, Y <x@a.example>",
+            "X.Y. <x@a.example>",
+            "x@a.example.",
+            '"X <x@a.example>',
+            "X (y <x@a.example>",
+            "X <x@a.example",
+            "\u00dcb <\u00fc@a.example>",
+            "x@b.example <x@a.example>",
+        ):
+            self.assertEqual(self.domains(value), ["a.example"], value)
+
+    def test_international(self) -> None:
+        """
+        Domains are compared in A-labels (RFC 8616).
+        """
+        expected = ["xn--bcher-kva.example"]
+        self.assertEqual(self.domains("x@B\u00fccher.example"), expected)
+        self.assertEqual(self.domains("x@xn--bcher-kva.EXAMPLE"), expected)
+
+    def test_several(self) -> None:
+        """
+        Authors of several domains (RFC 5322 3.6.2), also where nothing
+        separates them.
+        """
+        for value in (
+            "x@a.example, y@b.example",
+            "X <x@a.example>, <y@b.example>, z@a.example",
+            "X <x@a.example> <y@b.example>",
+            "G: x@a.example; H: y@b.example;",
+            "x@a.example: y@b.example;",
+        ):
+            self.assertEqual(self.domains(value), ["a.example", "b.example"], value)
+
+    def test_literal(self) -> None:
+        """
+        An address without a domain (RFC 5321 4.1.3) is an author whom DMARC
+        has nothing to say about.
+        """
+        self.assertEqual(self.domains("x@[192.0.2.1]"), [])
+        self.assertEqual(self.domains("X <x@[IPv6:2001:db8::1]>"), [])
+
+    def test_unreadable(self) -> None:
+        """
+        Where there is no address, or something like one that is none, it
+        can't be told whom people are shown.
+        """
+        for value in (
+            "",
+            "root",
+            "<>",
+            '"x@a.example" <>',
+            "undisclosed:;",
+            "=?utf-8?q?x=40a.example?=",
+            "x@a.example y",
+            "x@@a.example",
+            "<x@a.example <y@b.example>",
+            "x@a_b.example",
+            "x@a..example",
+            "@a.example",
+            "x@a.example>",
+            "x@a.example, y@",
+            "x@a.exam\u0000ple",
+            "x@" + "a." * 200,
+        ):
+            self.assertEqual(self.domains(value), ["UNREADABLE"], value)
+        header = splitHeader(b"From: <x@\xff.example>\r\n")
+        self.assertEqual(authorDomains(header).state, FromField.UNREADABLE)
+
+    def test_count(self) -> None:
+        """
+        No field, or more than one (RFC 5322 3.6), are two other things.
+        """
+        for data, state in (
+            (b"", FromField.MISSING),
+            (b"X-From: x@a.example\r\n", FromField.MISSING),
+            (b"From: x@a.example\r\nfrom : x@a.example\r\n", FromField.REPEATED),
+        ):
+            self.assertEqual(authorDomains(splitHeader(data)).state, state)
+
+    def test_linear(self) -> None:
+        """
+        It takes no longer for what is never closed; and what is longer than
+        any name isn't read.
+        """
+        for each in ("(", '"', '\\"', "<", "<>", "[", "a@", ",", ":", "(\\"):
+            self.domains(each * (LONGEST_FROM // len(each) - 10))
+        long = f'"{"x" * LONGEST_FROM}" <x@a.example>'
+        self.assertEqual(self.domains(long), ["UNREADABLE"])
+
+    @given(st.text(alphabet='ab@.<>()[]",;:\\ \u00fc\r\n\t', max_size=60))
+    @example("a@b\\")
+    @settings(max_examples=100, deadline=None)
+    def test_anything(self, value: str) -> None:
+        """
+        Whatever there is, it comes to something.
+        """
+        authorDomains(splitHeader(b"From:" + value.encode() + b"\r\n"))

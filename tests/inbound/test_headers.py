@@ -1,0 +1,149 @@
+"""
+Tests for L{moxtls.inbound.headers}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.inbound.headers import (
+    authservOf,
+    headerEnd,
+    splitHeader,
+    unfolded,
+    withoutForged,
+)
+
+US = "mx.example.org"
+
+
+class SplitTests(SynchronousTestCase):
+    """
+    Tests for L{splitHeader} and L{headerEnd}.
+    """
+
+    def test_fields(self) -> None:
+        """
+        Fields are found under their names whatever the case, folded or not,
+        and with white space before the colon (RFC 5322 2.2, 4.5).
+        """
+        header = splitHeader(b"A: b\r\n c\r\nFROM :x\r\nno field\r\na:\r\n")
+        names = [name for name, _ in header.fields]
+        self.assertEqual(names, [b"a", b"from", b"", b"a"])
+        values = [unfolded(each) for each in header.values(b"a")]
+        self.assertEqual(values, [" b c", ""])
+        self.assertTrue(header.has(b"from"))
+
+    def test_signs(self) -> None:
+        """
+        Fields of lists are seen (RFC 2369, RFC 2919), and hops are counted
+        (RFC 5321 6.3).
+        """
+        header = splitHeader(b"List-ID: <a.b>\r\n" + b"Received: x\r\n" * 3)
+        self.assertTrue(header.listSigns)
+        self.assertEqual(header.hops, 3)
+        self.assertFalse(splitHeader(b"List-Of: x\r\n").listSigns)
+
+    def test_end(self) -> None:
+        """
+        An empty line ends the header, wherever pieces are cut; a message may
+        have no header at all.
+        """
+        message = b"A: b\r\n\r\nc\r\n\r\n"
+        self.assertEqual(headerEnd(b"\r\nA: b\r\n\r\n"), 0)
+        self.assertEqual(headerEnd(b"A: b\r\n"), -1)
+        for cut in range(len(message)):
+            seen = bytearray(message[:cut])
+            first = headerEnd(seen)
+            seen += message[cut:]
+            self.assertEqual(headerEnd(seen, cut) if first < 0 else first, 6)
+
+    @given(st.lists(st.sampled_from([b"\r\n", b" ", b"\t", b"A", b":", b"b"])))
+    @settings(max_examples=100, deadline=None)
+    def test_whole(self, pieces: list[bytes]) -> None:
+        """
+        Nothing is lost or added: all fields together are the header.
+        """
+        data = b"".join(pieces)
+        whole = b"".join(field for _, field in splitHeader(data).fields)
+        self.assertEqual(
+            whole, data if data.endswith(b"\r\n") or not data else data + b"\r\n"
+        )
+
+
+class ForgedTests(SynchronousTestCase):
+    """
+    Tests for L{withoutForged}.
+    """
+
+    def isKept(self, value: str) -> bool:
+        before, after = b"A: b\r\n", b"c: D\r\n e\r\n"
+        field = f"Authentication-Results:{value}\r\n".encode()
+        left = withoutForged(splitHeader(before + field + after), US)
+        self.assertIn(left, (before + after, before + field + after))
+        return field in left
+
+    def test_others(self) -> None:
+        """
+        Results of others stay as they are, also if our name is in them.
+        """
+        for value in (
+            " mx.example.com; none",
+            " example.org; spf=pass",
+            " sub.mx.example.org; spf=pass",
+            ' "other"; spf=pass reason="mx.example.org; x"',
+            "\r\n\t(mx.example.org) other 1 (x) ; none",
+        ):
+            self.assertTrue(self.isKept(value), value)
+
+    def test_ours(self) -> None:
+        """
+        Results in our name go, however it is written and whatever the version
+        of what follows (RFC 8601 5).
+        """
+        for value in (
+            "mx.example.org",
+            " MX.example.ORG; none",
+            " mx.example.org.; none",
+            "\r\n mx.example.org\r\n 1;\r\n none",
+            " (a (b\\) c) d)mx.example.org(x)1; none",
+            ' "mx.example.org"; none',
+            ' "mx\\.example.org"; none',
+            " mx.example.org 2; none",
+            " mx.example.org/1; none",
+            " mx.example.org \u00fc; none",
+        ):
+            self.assertFalse(self.isKept(value), value)
+
+    def test_doubtful(self) -> None:
+        """
+        Nor is anything kept that somebody might take for ours.
+        """
+        for value in (
+            "",
+            " ; none",
+            " (mx.example.org; none",
+            ' "mx.example.org; none',
+            " other 7; mx.example.org",
+            " x=mx.example.org; none",
+        ):
+            self.assertFalse(self.isKept(value), value)
+
+    def test_international(self) -> None:
+        """
+        A name in U-labels is the same name.
+        """
+        header = splitHeader(
+            "Authentication-Results: mx.B\u00fccher.example; x\r\n".encode()
+        )
+        self.assertEqual(withoutForged(header, "mx.xn--bcher-kva.example"), b"")
+
+    def test_linear(self) -> None:
+        """
+        What is never closed takes no longer for being repeated.
+        """
+        for each in ("(", '"', '"\\', "(\\", "()", " "):
+            name, _ = authservOf(each * 50_000)
+            self.assertIn(name, (None, ""))
