@@ -15,6 +15,7 @@ BENCHMARKS = {
     "reception": "messages accepted from clients",
     "outcomes": "outcomes recorded in a ledger",
     "reports": "reports composed",
+    "dmarcreports": "a DMARC report on a million messages",
     "spool": "messages accepted for delivery",
     "dkim": "DKIM signatures verified",
     "mailbox": "messages stored in mailboxes",

@@ -1,0 +1,203 @@
+"""
+A DMARC report on very much mail, composed from a ledger: rows per second, and
+how much memory it takes.
+
+DNS answers at once.  The report is composed, but not settled, so that it can be
+done again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.dmarcfilling import DOMAIN, fill
+from bench.machine import memory, peakMemory
+from bench.postgres import postgres, version
+from bench.rounds import aligned
+from bench.settings import Effort, IReactor, main
+from moxtls.calendar import DAY, Span
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.report import Writer
+from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.source import PAGE, DMARCReportSource
+from moxtls.dmarc.values import Policy, PublishedPolicy, ReportRow
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.reporting.values import Draft, Subject
+from moxtls.store.ledger import Ledger
+
+SUBMITTER = Domain("sender.example")
+ROWS = 100_000
+#: Messages for each row.
+TIMES = 10
+#: How often to measure: one such report takes seconds.
+MOST_ROUNDS = 3
+
+_BARE = (
+    "<record>\n<row><source_ip>{}</source_ip><count>{}</count><policy_evaluated>"
+    "<disposition>{}</disposition><dkim>{}</dkim><spf>{}</spf></policy_evaluated>"
+    "</row>\n<identifiers><envelope_to>{}</envelope_to><envelope_from>{}"
+    "</envelope_from><header_from>{}</header_from></identifiers>\n<auth_results>"
+    "{}<spf><domain>{}</domain><scope>mfrom</scope><result>{}</result></spf>"
+    "</auth_results>\n</record>\n"
+)
+_BARE_SIGNATURE = (
+    "<dkim><domain>{}</domain><selector>{}</selector><result>{}</result></dkim>"
+)
+
+_Rows = Sequence[tuple[ReportRow, int]]
+
+
+@dataclass(slots=True)
+class Times:
+    """
+    Seconds that it took, round by round.
+    """
+
+    whole: list[float]
+    reading: list[float]
+    writing: list[float]
+    bare: list[float]
+
+
+def _source(ledger: Ledger) -> DMARCReportSource:
+    resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+    record = f"v=DMARC1; p=reject; rua=mailto:dmarc@{DOMAIN}"
+    resolver.put(f"_dmarc.{DOMAIN}", Kind.TXT, record)
+    return DMARCReportSource(
+        resolver, ledger.evaluations, ledger.history, DMARCReporting(SUBMITTER)
+    )
+
+
+async def _read(ledger: Ledger, subject: Subject) -> list[tuple[ReportRow, int]]:
+    found: list[tuple[ReportRow, int]] = []
+    after = b""
+    while page := await ledger.evaluations.rows(subject, after, PAGE):
+        found.extend((row, count) for _, row, count in page)
+        after = page[-1][0]
+    return found
+
+
+def _write(rows: _Rows, end: int) -> bytes:
+    heading = Heading(SUBMITTER, "bench@sender.example", Span(end - DAY, end))
+    published = PublishedPolicy(DOMAIN, Policy.REJECT)
+    writer = Writer(ReportFormat.RFC9990, heading, published)
+    for start in range(0, len(rows), PAGE):
+        writer.add(rows[start : start + PAGE])
+    return writer.finish()
+
+
+def _bare(rows: _Rows) -> bytes:
+    """
+    What can't be done without: one format and gzip.
+    """
+    packer = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS + 16)
+    pieces = []
+    for start in range(0, len(rows), PAGE):
+        texts = [_record(row, count) for row, count in rows[start : start + PAGE]]
+        pieces.append(packer.compress("".join(texts).encode("utf-8")))
+    return b"".join([*pieces, packer.flush()])
+
+
+def _record(row: ReportRow, count: int) -> str:
+    assert row.spf is not None
+    signatures = "".join(
+        _BARE_SIGNATURE.format(each.domain, each.selector, each.result)
+        for each in row.dkim
+    )
+    return _BARE.format(
+        row.sourceIP,
+        count,
+        row.disposition,
+        "pass" if row.dkimAligned else "fail",
+        "pass" if row.spfAligned else "fail",
+        row.envelopeTo,
+        row.envelopeFrom,
+        row.headerFrom,
+        signatures,
+        row.spf.domain,
+        row.spf.result,
+    )
+
+
+async def _compose(ledger: Ledger, subject: Subject) -> Draft:
+    drafted = await _source(ledger).draft(subject)
+    assert isinstance(drafted, Draft), drafted
+    return drafted
+
+
+async def _time(ledger: Ledger, subject: Subject, times: Times) -> None:
+    marks = [time.perf_counter()]
+
+    def lap() -> float:
+        marks.append(time.perf_counter())
+        return marks[-1] - marks[-2]
+
+    await _compose(ledger, subject)
+    times.whole.append(lap())
+    rows = await _read(ledger, subject)
+    times.reading.append(lap())
+    _write(rows, subject.end)
+    times.writing.append(lap())
+    _bare(rows)
+    times.bare.append(lap())
+
+
+async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> None:
+    end = int(reactor.seconds() // DAY) * DAY
+    count = effort.of(ROWS)
+    fill(url, end, count, TIMES)
+    ledger = Ledger(reactor, url)
+    (subject,) = await ledger.evaluations.subjects(end, None, 2)
+    overview = await ledger.evaluations.overview(subject)
+    assert overview is not None and overview.rows == count, overview
+    before = memory()
+    draft = await _compose(ledger, subject)
+    peak = peakMemory()
+    times = Times([], [], [], [])
+    for _ in range(max(1, min(effort.rounds, MOST_ROUNDS))):
+        await _time(ledger, subject, times)
+    await ledger.stop()
+    title = f"{name}; {overview.messages:,} messages in {count:,} rows"
+    print(f"{title}\n\n{_table(times, count)}\n")
+    print(f"  the report: {len(draft.document) / 1e6:.1f} MB as it is sent")
+    print(
+        f"  memory: {before / 1e6:.0f} MB before, {peak / 1e6:.0f} peak "
+        f"while it was composed: {(peak - before) / 1e6:.1f} more\n",
+        flush=True,
+    )
+
+
+def _table(times: Times, count: int) -> str:
+    rows = [["", "rows per second", "x bare"]]
+    for name, seconds in (
+        ("composed from the ledger", times.whole),
+        ("only read from the ledger", times.reading),
+        ("only written, from memory", times.writing),
+        ("bare format + gzip, from memory", times.bare),
+    ):
+        ratios = [bare / each for bare, each in zip(times.bare, seconds, strict=True)]
+        rate = count / median(seconds)
+        rows.append([name, f"{rate:,.0f}", f"{median(ratios):.2f}"])
+    return aligned(rows)
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as folder:
+        url = f"sqlite:///{Path(folder) / 'ledger.sqlite'}"
+        await _measure(reactor, effort, "SQLite", url)
+    if effort.full:
+        with postgres() as server:
+            if server is not None:
+                await _measure(reactor, effort, version(server), server)
+
+
+if __name__ == "__main__":
+    main(benchmark)
