@@ -35,8 +35,9 @@ def _isThere(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists(select(_h.day).where(*conditions))
 
 
-_OF_ANYBODY = select(_isThere(_below))
-_OF_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
+#: Whether there is any sign about what is below C{first} and before C{end}.
+OF_ANYBODY = select(_isThere(_below))
+OF_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
 
 _old = _h.day < bindparam("before")
 _OLD = (
@@ -109,9 +110,9 @@ class SenderHistory:
         name = reverse(organizational)
         # Behind "." comes "/".
         given: dict[str, object] = {"first": name, "end": name[:-1] + "/"}
-        query = _OF_ANYBODY
+        query = OF_ANYBODY
         if account is not None:
-            query = _OF_ACCOUNT
+            query = OF_ACCOUNT
             given["account"] = boundedAccount(account)
         return self._reader.ask(
             lambda connection: bool(connection.execute(query, given).scalar_one())

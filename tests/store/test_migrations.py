@@ -5,23 +5,66 @@ Tests for L{moxtls.store.migrate} and L{moxtls.store.tables}.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.calendar import DAY, HOUR
+from moxtls.domain import Domain
+from moxtls.reporting.values import Subject
 from moxtls.store.database import Database, LedgerUnavailable
+from moxtls.store.due import (
+    FIRST,
+    NEXT,
+    REMOVE_ROWS,
+    REMOVE_SUBJECT,
+    ROWS,
+    ROWS_OF_TALLY,
+)
+from moxtls.store.history import OF_ACCOUNT, OF_ANYBODY
 from moxtls.store.ledger import Ledger
-from moxtls.store.migrate import migrate
+from moxtls.store.migrate import configuration, migrate
 from moxtls.store.phases import PHASES
+from moxtls.store.sums import digest
 from moxtls.store.tables import metadata
+from moxtls.store.tallies import endOf, keysBehind, placeOf
 from tests.postgres import emptyDatabase
 from tests.store.contracts import Contract
 from tests.store.threads import race
-from tests.store.values import MONDAY
+from tests.store.values import (
+    EVALUATION,
+    MONDAY,
+    PUBLISHED,
+    evaluation,
+    report,
+)
+
+#: As the first revision keeps it.
+OLD_REPORT = """
+    INSERT INTO outgoing_report VALUES (
+        :digest, 'tls', 'example.org', 1795392000, 1795478400,
+        'mailto:tlsrpt@example.org', 0, '2026-11-23.example.org@example.com',
+        :sender, lower(:sender), :message, 'application/tlsrpt+gzip', 1000,
+        'composed', '', 0, ''
+    )
+"""
+#: What may look at no more than a part of an index.
+RANGES = (
+    FIRST,
+    NEXT,
+    ROWS,
+    ROWS_OF_TALLY,
+    REMOVE_SUBJECT,
+    REMOVE_ROWS,
+    OF_ACCOUNT,
+    OF_ANYBODY,
+)
 
 
 class MigrationContract(Contract):
@@ -98,6 +141,98 @@ class MigrationContract(Contract):
             connection.execute(text("DROP TABLE lease"))
         migrate(database)
 
+    def test_fromTheFirst(self) -> None:
+        """
+        A ledger of the first revision keeps what is in it, and takes on what
+        is new: reports that were made are found by their keys.
+        """
+        one = report()
+        key = digest(str(one.key))
+        database = self.open()
+        with database.writer.begin() as connection:
+            command.upgrade(configuration(connection), "0001")
+            connection.execute(
+                text(OLD_REPORT),
+                {"digest": key, "sender": one.sender, "message": one.message},
+            )
+            connection.execute(text("INSERT INTO lease VALUES ('a', 'b', 10)"))
+        database.dispose()
+        ledger = Ledger(None, self.url)
+        self.addCleanup(ledger.stop)
+        self.assertEqual(self.got(ledger.archive.find(str(one.key))), one)
+        self.assertFalse(self.got(ledger.leases.acquire("a", "c", 10, 0)))
+        self.got(ledger.evaluations.record(0, EVALUATION))
+        (subject,) = self.got(ledger.evaluations.subjects(DAY, None, 9))
+        part = replace(one, key=replace(one.key, part="x"), sender="x@example.com")
+        settled = ledger.evaluations.settle(subject, (), (one, part))
+        self.assertEqual(self.got(settled), 1)
+        self.assertEqual(self.got(ledger.archive.find(str(part.key))), part)
+
+
+class Plans(Contract):
+    """
+    How a database goes about it, with a ledger that has some rows.
+    """
+
+    def setUp(self) -> None:
+        pass
+
+    def fill(self, url: str) -> Subject:
+        """
+        Make a ledger with some rows; returns what they are about.
+        """
+        ledger = Ledger(None, url)
+        for domain in ("example.net", "example.org"):
+            published = replace(PUBLISHED, domain=Domain(domain))
+            for number in range(40):
+                one = evaluation(number, published)
+                self.got(ledger.evaluations.record(number * HOUR, one))
+        subjects = self.got(ledger.evaluations.subjects(2 * DAY, None, 9))
+        self.got(ledger.history.sent("mjl", Domain("a.example.org"), 0))
+        self.got(ledger.stop())
+        return subjects[-1]
+
+    def plans(
+        self, connection: Connection, subject: Subject, explain: str
+    ) -> list[list[str]]:
+        """
+        How each of L{RANGES} is carried out: the words of the plan.
+        """
+        place = placeOf(subject.domain.ascii, subject.part)
+        given = {
+            "first": keysBehind(place),
+            "last": endOf(place),
+            "end": subject.end,
+            "hour": 0,
+            "hours": [0, HOUR],
+            "limit": 9,
+            "before": 2 * DAY,
+            "domain": subject.domain.ascii,
+            "part": subject.part,
+            "account": "mjl",
+        }
+        sent: list[tuple[str, tuple[object, ...]]] = []
+
+        def note(
+            _c: object, _r: object, sql: str, values: tuple[object, ...], *_: object
+        ) -> None:
+            sent.append((sql, values))
+
+        # The transaction begins now, not in between.
+        connection.execute(text("SELECT 1"))
+        event.listen(connection, "before_cursor_execute", note)
+        for statement in RANGES:
+            names = statement.compile().params
+            wanted = {name: value for name, value in given.items() if name in names}
+            if statement in (OF_ACCOUNT, OF_ANYBODY):
+                wanted |= {"first": "org.example.", "end": "org.example/"}
+            connection.execute(statement, wanted)
+        event.remove(connection, "before_cursor_execute", note)
+        return [
+            [str(step) for step in connection.exec_driver_sql(explain + sql, values)]
+            for sql, values in sent
+        ]
+
 
 class SQLiteMigrationTests(MigrationContract, SynchronousTestCase):
     """
@@ -126,6 +261,54 @@ class SQLiteMigrationTests(MigrationContract, SynchronousTestCase):
             steps = [str(step[3]) for step in plan]
             self.assertIn("USING INDEX", steps[0])
             self.assertNotIn("TEMP B-TREE", "".join(steps))
+
+
+class SQLitePlanTests(Plans, SynchronousTestCase):
+    """
+    What SQLite does.
+    """
+
+    def test_ranges(self) -> None:
+        """
+        A page of a report, what is due, and what is removed are ranges of
+        indexes, never sorted.
+        """
+        url = f"sqlite:///{Path(self.mktemp())}"
+        subject = self.fill(url)
+        database = Database(url)
+        self.addCleanup(database.dispose)
+        with database.writer.connect() as connection:
+            for steps in self.plans(connection, subject, "EXPLAIN QUERY PLAN "):
+                plan = "; ".join(steps)
+                self.assertNotIn("TEMP B-TREE", plan)
+                # The first page begins at the beginning.
+                self.assertRegex(
+                    plan, "SEARCH .* USING |^[^;]*'SCAN dmarc_tally'[^;]*$"
+                )
+
+
+class PostgresPlanTests(Plans, SynchronousTestCase):
+    """
+    What PostgreSQL does.
+    """
+
+    def test_ranges(self) -> None:
+        """
+        The same can be had from its indexes.
+        """
+        url = emptyDatabase()
+        subject = self.fill(url)
+        database = Database(url)
+        self.addCleanup(database.dispose)
+        with database.writer.connect() as connection:
+            # Of a few rows it would rather read all.
+            connection.execute(text("SET enable_seqscan = off"))
+            connection.execute(text("SET enable_bitmapscan = off"))
+            for steps in self.plans(connection, subject, "EXPLAIN "):
+                plan = "; ".join(steps)
+                self.assertNotIn("Sort", plan)
+                self.assertNotIn("Seq Scan", plan)
+                self.assertRegex(plan, "Index (Only )?Scan")
 
 
 class PostgresMigrationTests(MigrationContract, SynchronousTestCase):

@@ -13,19 +13,32 @@ from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import ReportState, Subject
+from moxtls.store.encoding import partOfEvaluation
 from moxtls.store.ledger import Ledger
 from tests.store.contracts import Contract
 from tests.store.test_ledger import emptied
 from tests.store.threads import Inbox, race
-from tests.store.values import EXPIRED, MONDAY, ORG, bad, report
+from tests.store.values import (
+    EXPIRED,
+    MIDNIGHT,
+    MONDAY,
+    ORG,
+    PUBLISHED,
+    bad,
+    evaluation,
+    report,
+)
 
 T = TypeVar("T")
 
 #: As many nodes as race.
 NODES = 3
+#: Of evaluations below.
+PART = partOfEvaluation(evaluation())
 #: Outcomes that each of them records.
 OUTCOMES = 300
 
@@ -171,6 +184,77 @@ class SharingContract(Contract):
         inbox.waitFor(ledger.outcomes.record(MONDAY, bad()))
         (own,) = inbox.waitFor(ledger.outcomes.results(policyDomain=ORG))
         self.assertEqual(own.tallies[0].failures, {EXPIRED: 1})
+
+    def test_evaluations(self) -> None:
+        """
+        No evaluation is lost, and nobody fails, when all count the same at
+        once.
+        """
+        policies = [
+            replace(PUBLISHED, domain=Domain(f"{n}.example")) for n in range(10)
+        ]
+
+        def record(inbox: Inbox, ledger: Ledger, name: str) -> None:
+            recorded = [
+                ledger.evaluations.record(MIDNIGHT, evaluation(n % 7, policies[n % 10]))
+                for n in range(OUTCOMES)
+            ]
+            for each in recorded:
+                inbox.waitFor(each)
+
+        self.all(record)
+        inbox, ledger = self.nodes[0]
+        summaries = inbox.waitFor(ledger.evaluations.summaries())
+        self.assertEqual(
+            [each.count for each in summaries], [NODES * OUTCOMES / 10] * 10
+        )
+        stored = inbox.waitFor(ledger.evaluations.evaluations())
+        self.assertEqual(sum(each.count for each in stored), NODES * OUTCOMES)
+        self.assertEqual(len(stored), 70)
+
+    def test_settleEvaluations(self) -> None:
+        """
+        Whatever is counted while it is being settled is either gone or there:
+        what is said of it all, and its rows, are never one without the other.
+        """
+        subject = Subject(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
+
+        def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
+            for number in range(40):
+                if name == "0":
+                    done = ledger.evaluations.settle(subject, (), ())
+                    inbox.waitFor(done.addCallback(lambda new: None))
+                else:
+                    hour = MIDNIGHT + number % 5 * HOUR
+                    one = evaluation(number % 3)
+                    inbox.waitFor(ledger.evaluations.record(hour, one))
+
+        self.all(work)
+        inbox, ledger = self.nodes[0]
+        inbox.waitFor(ledger.evaluations.record(MIDNIGHT, evaluation()))
+        overview = inbox.waitFor(ledger.evaluations.overview(subject))
+        assert overview is not None
+        rows = inbox.waitFor(ledger.evaluations.rows(subject, b"", 100))
+        self.assertEqual(sum(count for _, _, count in rows), overview.messages)
+        self.assertEqual(len(rows), overview.rows)
+        stored = inbox.waitFor(ledger.evaluations.evaluations())
+        self.assertEqual(sum(each.count for each in stored), overview.messages)
+
+    def test_history(self) -> None:
+        """
+        What one node noted, all know.
+        """
+
+        def sent(inbox: Inbox, ledger: Ledger, name: str) -> None:
+            for number in range(30):
+                domain = Domain(f"{number}.example")
+                inbox.waitFor(ledger.history.sent("mjl", domain, 1.0))
+
+        self.all(sent)
+        inbox, ledger = self.nodes[-1]
+        known = ledger.history.isKnown("mjl", Domain("29.example"))
+        self.assertTrue(inbox.waitFor(known))
+        self.assertEqual(inbox.waitFor(ledger.history.prune(2 * DAY)), 30)
 
 
 class SQLiteSharingTests(SharingContract, SynchronousTestCase):
