@@ -1,0 +1,256 @@
+"""
+Tests for L{moxtls.inbound.spfrecord}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication import AuthResult
+from moxtls.inbound.spfmacro import Macro
+from moxtls.inbound.spfrecord import (
+    LONGEST_RECORD,
+    InvalidSPFRecord,
+    isSPF,
+    parseRecord,
+)
+from moxtls.inbound.spfterms import (
+    MX,
+    PTR,
+    A,
+    All,
+    Directive,
+    DomainSpec,
+    Exists,
+    Include,
+    Mechanism,
+    Network,
+    SPFRecord,
+)
+
+EXAMPLE = DomainSpec(("a.example",), frozenset())
+
+#: Pieces of terms, from which records can be made that nearly are some.
+PIECES = st.sampled_from(
+    [
+        *("all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists", "redirect"),
+        *("exp", "unknown", "+", "-", "~", "?", ":", "/", "//", "=", " ", " ", "."),
+        *("example.com", "192.0.2.1", "2001:db8::1", "24", "64", "0", "%{d}", "%"),
+        *("%{ir}.x.org", "\xff", "\x00", "v=spf1"),
+    ]
+)
+
+
+def mechanism(term: str) -> Mechanism:
+    (directive,) = parseRecord(f"v=spf1 {term}".encode()).directives
+    return directive.mechanism
+
+
+class VersionTests(SynchronousTestCase):
+    """
+    Tests for L{isSPF}.
+    """
+
+    def test_version(self) -> None:
+        """
+        RFC 7208 4.5: in any case, and then a space or nothing.
+        """
+        for text in (b"v=spf1", b"v=spf1 ", b"V=SpF1 -all", b"v=spf1 \xff"):
+            self.assertTrue(isSPF(text), text)
+        for text in (b"", b"v=spf", b"v=spf10", b"v=spf1\t-all", b" v=spf1", b"v=spf2"):
+            self.assertFalse(isSPF(text), text)
+
+
+class RecordTests(SynchronousTestCase):
+    """
+    Tests for L{parseRecord}.
+    """
+
+    def refused(self, term: str) -> str:
+        record = b"v=spf1 " + term.encode("latin-1")
+        return str(self.assertRaises(InvalidSPFRecord, parseRecord, record))
+
+    def test_record(self) -> None:
+        """
+        RFC 7208 3: qualifiers, terms as published, and modifiers.
+        """
+        record = parseRecord(b"v=spf1  -MX ~a:a.example  exp=a.example x=y ")
+        self.assertEqual(
+            record,
+            SPFRecord(
+                (
+                    Directive(AuthResult.FAIL, MX(), "-MX"),
+                    Directive(AuthResult.SOFTFAIL, A(EXAMPLE), "~a:a.example"),
+                ),
+                None,
+                EXAMPLE,
+            ),
+        )
+        results = [
+            each.result for each in parseRecord(b"v=spf1 a +a ?a ~a -a").directives
+        ]
+        self.assertEqual(results, ["pass", "pass", "neutral", "softfail", "fail"])
+        self.assertEqual(parseRecord(b"v=spf1"), SPFRecord())
+
+    def test_mechanisms(self) -> None:
+        """
+        RFC 7208 5: each with all that may be there.
+        """
+        for term, expected in [
+            ("all", All()),
+            ("INCLUDE:a.example", Include(EXAMPLE)),
+            ("exists:a.example", Exists(EXAMPLE)),
+            ("ptr", PTR()),
+            ("ptr:a.example", PTR(EXAMPLE)),
+            ("a", A()),
+            ("a/24", A(None, 24)),
+            ("a//64", A(None, 32, 64)),
+            ("a/0//0", A(None, 0, 0)),
+            ("a:a.example/24//64", A(EXAMPLE, 24, 64)),
+            ("mx:a.example//128", MX(EXAMPLE, 32, 128)),
+            ("mx/32", MX()),
+            ("ip4:192.0.2.1", Network(4, 0xC0000201, 32)),
+            ("ip4:192.0.2.0/24", Network(4, 0xC0000200, 24)),
+            ("ip6:::1", Network(6, 1, 128)),
+            ("ip6:::192.0.2.1/0", Network(6, 0xC0000201, 0)),
+        ]:
+            self.assertEqual(mechanism(term), expected, term)
+
+    def test_domains(self) -> None:
+        """
+        RFC 7208 7.1 domain-spec: any visible character, and at the end a
+        top-level domain or a macro.
+        """
+        for domain in (
+            "a.example.",
+            "_spf.a-b.example",
+            "foo:bar/baz.example",
+            "a.b/24.example",
+            "x.xn--zckzah",
+            "x.1a",
+            "%{d}",
+            "foo%{d}",
+            "%{d}.example",
+            "x.1%%",
+            "a..example",
+            ".example",
+        ):
+            it = mechanism(f"a:{domain}/8")
+            self.assertIsInstance(it, A)
+            assert isinstance(it, A)
+            self.assertEqual(it.prefix4, 8, domain)
+        spec = parseRecord(b"v=spf1 redirect=%{d2}._spf.example").redirect
+        parts = (Macro("d", 2), "._spf.example")
+        self.assertEqual(spec, DomainSpec(parts, frozenset("d")))
+
+    def test_notDomains(self) -> None:
+        """
+        RFC 7208 7.1: no domain-spec.
+        """
+        for domain in (
+            "",
+            "museum",
+            "museum.",
+            "a.123",
+            "a.-com",
+            "a.com-",
+            "a.com:8080",
+            "a.com/24/",
+            "a.com\x00",
+            "a.c_m",
+            "%{c}.example",
+            "%{d}example",
+            "%%com",
+            "%{d}%%_com",
+            "x.}",
+            "caf\xe9.example",
+        ):
+            for name in ("include", "a", "mx", "ptr", "exists"):
+                self.refused(f"{name}:{domain}")
+            for name in ("redirect", "exp"):
+                self.refused(f"{name}={domain}")
+
+    def test_wrong(self) -> None:
+        """
+        RFC 7208 4.6.1, 5, 12: no term.
+        """
+        for term in (
+            *("moo", "-", "1up=x", "=all", "a=%", "--all", "-redirect=a.example"),
+            *("all.", "all:x.example", "all/8", "include", "exists", "exists/8"),
+            *("include:a.example/24", "ptr/0", "ptr:", "redirect:a.example"),
+            *("a:", "a/33", "a//129", "a/032", "a/24/64", "a/", "a//", "a///64"),
+            *("a/-1", "a/24//", "mx/1234", "a.example", "a/\xb2"),
+            *("ip4", "ip4:", "ip4:192.0.2", "ip4:192.0.2.1/33", "ip4:192.0.2.01"),
+            *("ip4:192.0.2.1//24", "ip4:192.0.2.1:80", "ip4:::1", "ip4:192.0.2.1/"),
+            *("ip6:192.0.2.1", "ip6::1::", "ip6:::1/129", "ip6:::1%eth0", "ip6:1::2::"),
+            *("moo.cow/far=x", "a:a.example\nall", "\x80a"),
+        ):
+            self.assertIn(term[:1].replace("\x80", "?"), self.refused(term), term)
+
+    def test_words(self) -> None:
+        """
+        What is wrong is said of the term, short and printable.
+        """
+        self.assertIn("'a:192.0.2.1': ", self.refused("mx a:192.0.2.1"))
+        self.assertIn("ip4", self.refused("a:192.0.2.1"))
+        self.assertIn("top-level", self.refused("a:museum"))
+        self.assertIn("no such mechanism", self.refused("-al"))
+        said = self.refused("a:\xff\x00" + "x" * 1000)
+        self.assertLess(len(said), 200)
+        self.assertTrue(said.isascii() and said.isprintable())
+
+    def test_twice(self) -> None:
+        """
+        RFC 7208 6: redirect and exp are there once, others any number of times.
+        """
+        for name in ("redirect", "exp"):
+            self.assertIn("two", self.refused(f"{name}=a.example {name}=a.example"))
+        self.assertEqual(parseRecord(b"v=spf1 x=1 x=2"), SPFRecord())
+
+    def test_all(self) -> None:
+        """
+        RFC 7208 5.1: nothing counts behind C{all}, nor does a redirect
+        anywhere; but there must be no errors.
+        """
+        record = parseRecord(b"v=spf1 redirect=a.example ?all mx -all exp=a.example")
+        everything = (Directive(AuthResult.NEUTRAL, All(), "?all"),)
+        self.assertEqual(record, SPFRecord(everything, None, EXAMPLE))
+        self.refused("-all moo")
+
+    def test_tooLong(self) -> None:
+        """
+        A record has an end.
+        """
+        record = b"v=spf1" + b" " * LONGEST_RECORD
+        self.assertRaises(InvalidSPFRecord, parseRecord, record)
+        parseRecord(record[:LONGEST_RECORD])
+
+    def test_time(self) -> None:
+        """
+        The longest records with what could keep a parser busy are read as soon
+        as others.
+        """
+        for filling in ("/", "/1", "//1", "a.", "%{d", "%{d" + "1", "a=", "-", "1:"):
+            term = "a:" + filling * (LONGEST_RECORD // len(filling) - 9) + "_"
+            self.refused(term)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.one_of(
+            st.binary(max_size=60),
+            st.lists(PIECES).map(lambda pieces: "".join(pieces).encode("latin-1")),
+        )
+    )
+    def test_anything(self, text: bytes) -> None:
+        """
+        Whatever is published is a record or invalid.
+        """
+        try:
+            record = parseRecord(b"v=spf1 " + text)
+        except InvalidSPFRecord as error:
+            self.assertTrue(str(error).isprintable())
+        else:
+            for each in record.directives:
+                self.assertIn(each.text.encode(), text)
