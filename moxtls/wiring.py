@@ -31,6 +31,7 @@ from moxtls.dns.probed import ProbedResolver
 from moxtls.dns.resolver import Resolver
 from moxtls.domain import Domain, InvalidDomain, parseHost
 from moxtls.https import HTTPSClient
+from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ICourier, IQueue, ISessionObserver
 from moxtls.mailbox.maildir import Maildir
 from moxtls.outbound.classify import certificateFailure
@@ -220,9 +221,7 @@ class Outgoing:
         )
         direct = DirectCourier(base.surroundings(recorder))
         self._https = HTTPSCourier(base.clock, base.https)
-        self._local = LocalCourier(
-            mailbox, lambda to: mailboxFor(config, to.rpartition("@")[0])
-        )
+        self._local = LocalCourier(Directory(config).find, lambda account: mailbox)
         self._transports: dict[str, ICourier] = {"direct": direct}
         for name in config.transports:
             self._transports[name] = self._smarthost(name)

@@ -5,15 +5,29 @@ Mail for people on this host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import overload
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from moxtls.domain import Address, InvalidAddress
+from moxtls.inbound.recipients import Found, NoSuchUser, NotHere, Target
 from moxtls.interfaces import ICourier, IMailbox
+from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.queue.values import Batch, Ending, Parcel, Result
+
+CHUNK = 64 * 1024
+#: Messages to several people here of which some got theirs and others not yet:
+#: more are rare enough for some to get it twice.
+MOST_PARTLY_DONE = 1000
+
+_Verdict = tuple[Ending, str, str]
+_STORED: _Verdict = (Ending.DELIVERED, "2.0.0", "stored")
+#: The worst counts.
+_ORDER = (Ending.DELIVERED, Ending.PERMANENT, Ending.TEMPORARY)
 
 
 @implementer(ICourier)
@@ -25,51 +39,130 @@ class LocalCourier:
     log = Logger()
 
     def __init__(
-        self, mailbox: IMailbox, mailboxFor: Callable[[str], str | None]
+        self,
+        find: Callable[[Address], Found],
+        mailboxOf: Callable[[str], IMailbox],
     ) -> None:
         """
-        @param mailboxFor: The name of the mailbox of an address, if there is
-            such an address.
+        @param find: Where mail for an address goes.
+        @param mailboxOf: The mailboxes of an account.
         """
-        self._mailbox = mailbox
-        self._mailboxFor = mailboxFor
+        self._find = find
+        self._mailboxOf = mailboxOf
+        self._partlyDone: dict[tuple[str, str], set[Target]] = {}
 
     def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+        """
+        Store messages, all at a time.
+        """
         return Deferred.fromCoroutine(self._deliver(batch))
 
     async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
-        return tuple(
-            [
-                await self._deliverTo(parcel, recipient)
-                for parcel in batch.parcels
-                for recipient in parcel.recipients
-            ]
-        )
-
-    async def _deliverTo(self, parcel: Parcel, recipient: str) -> Result:
-        name = self._mailboxFor(recipient)
-        if name is None:
-            return _result(parcel, recipient, Ending.PERMANENT, "5.1.1", "no such user")
+        decided: list[Result] = []
+        deciding = [
+            Deferred.fromCoroutine(self._decide(parcel, recipient, decided))
+            for parcel in batch.parcels
+            for recipient in parcel.recipients
+        ]
         try:
-            # RFC 5321 4.4: whoever makes the final delivery adds the path.
-            path = f"Return-Path: <{parcel.sender}>\r\n".encode()
-            await self._mailbox.deliver(name, [path, _read(parcel.path)])
+            await gatherResults(deciding, consumeErrors=True)
+        except FirstError as error:
+            # Broken off: what is in mailboxes is there.
+            if not error.subFailure.check(CancelledError):
+                raise
+        return tuple(decided)
+
+    async def _decide(
+        self, parcel: Parcel, recipient: str, decided: list[Result]
+    ) -> None:
+        ending, status, text = await self._deliverTo(parcel, recipient)
+        decided.append(Result(parcel.messageID, recipient, ending, status, text=text))
+
+    async def _deliverTo(self, parcel: Parcel, recipient: str) -> _Verdict:
+        try:
+            found = self._find(Address.parse(recipient))
+        except InvalidAddress:
+            return Ending.PERMANENT, "5.1.3", "not an address"
+        if isinstance(found, NotHere):
+            return Ending.PERMANENT, "5.1.2", "not a domain of this host"
+        if isinstance(found, NoSuchUser):
+            return Ending.PERMANENT, "5.1.1", "no such user"
+        key = (parcel.messageID, recipient)
+        done = self._partlyDone.pop(key, set())
+        verdicts = [_STORED]
+        for target in found:
+            if target not in done:
+                verdicts.append(await self._store(parcel, target))
+            if verdicts[-1] is _STORED:
+                done.add(target)
+        worst = max(verdicts, key=lambda verdict: _ORDER.index(verdict[0]))
+        if worst[0] is Ending.TEMPORARY and done:
+            self._remember(key, done)
+        return worst
+
+    def _remember(self, key: tuple[str, str], done: set[Target]) -> None:
+        """
+        Who got it already is not to get it again with the next attempt.
+        """
+        self._partlyDone[key] = done
+        if len(self._partlyDone) > MOST_PARTLY_DONE:
+            del self._partlyDone[next(iter(self._partlyDone))]
+
+    async def _store(self, parcel: Parcel, target: Target) -> _Verdict:
+        try:
+            mailbox = self._mailboxOf(target.account)
+            message = _Body(_trace(parcel, target), parcel.path)
+            await mailbox.deliver(target.mailbox, message)
         except CancelledError:
             raise
+        except MailboxFull:
+            # RFC 3463 3.3: X.2.2 is a persistent transient failure.
+            return Ending.TEMPORARY, "4.2.2", "the mailbox is full"
+        except MailboxRefused as refused:
+            return Ending.PERMANENT, "5.2.0", refused.reason
         except Exception:
-            self.log.failure("delivering to mailbox {name!r}", name=name)
-            return _result(
-                parcel, recipient, Ending.TEMPORARY, "4.3.0", "can't store it now"
-            )
-        return _result(parcel, recipient, Ending.DELIVERED, "2.0.0", "stored")
+            self.log.failure("delivering to {address!r}", address=str(target.address))
+            return Ending.TEMPORARY, "4.3.0", "can't store it now"
+        return _STORED
 
 
-def _read(path: Path) -> bytes:
-    # Mail for this host is for the postmaster: little, and small.
-    return path.read_bytes()
+def _trace(parcel: Parcel, target: Target) -> bytes:
+    """
+    RFC 5321 4.4: whoever makes the final delivery adds the path; and, by
+    custom, to whom it was.
+    """
+    lines = (f"Return-Path: <{parcel.sender}>", f"Delivered-To: {target.address}", "")
+    return "\r\n".join(lines).encode()
 
 
-def _result(
-    parcel: Parcel, recipient: str, ending: Ending, status: str, text: str
-) -> Result:
-    return Result(parcel.messageID, recipient, ending, status, text=text)
+class _Body(Sequence[bytes]):
+    """
+    A message in a file, in chunks that are read when they are wanted.
+    """
+
+    def __init__(self, before: bytes, path: Path) -> None:
+        """
+        @raise OSError: There is no such file.
+        """
+        self._before = before
+        self._path = path
+        self._count = 1 + -(-path.stat().st_size // CHUNK)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self._count))]
+        place = range(self._count)[index]
+        if place == 0:
+            return self._before
+        with self._path.open("rb") as file:
+            file.seek((place - 1) * CHUNK)
+            return file.read(CHUNK)
