@@ -14,6 +14,7 @@ BENCHMARKS = {
     "sessions": "SMTP sessions with captured outcomes",
     "reception": "messages accepted from clients",
     "outcomes": "outcomes recorded in a ledger",
+    "evaluations": "evaluations of mail recorded in a ledger, and read for a report",
     "reports": "reports composed",
     "dmarcreports": "a DMARC report on a million messages",
     "spool": "messages accepted for delivery",

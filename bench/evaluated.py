@@ -1,0 +1,141 @@
+"""
+Evaluations as a day brings them; and a ledger filled with those of one
+domain, in a process of its own, so that what that takes of memory isn't there
+later.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import accumulate
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from bench.rounds import sideBySide
+from bench.settings import IReactor
+from bench.traffic import DAY
+from moxtls.authentication import AuthResult
+from moxtls.calendar import HOUR, midnight
+from moxtls.dmarc.values import (
+    Disposition,
+    Evaluation,
+    Policy,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportedSPF,
+    ReportRow,
+)
+from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore
+from moxtls.reporting.values import Subject
+from moxtls.store.encoding import partOfEvaluation
+from moxtls.store.ledger import Ledger
+
+#: Evaluations that differ, and how many of them are of one domain.
+DISTINCT = 100_000
+PER_DOMAIN = 100
+START = midnight(DAY)
+#: What a large report is made of: rows, each in two of the day's hours, with
+#: so many messages in each.
+ROWS = 100_000
+MESSAGES = 5
+_WIDTH = 1000
+
+Evaluations = Callable[[int], Iterator[Evaluation]]
+
+
+def lifelike(count: int) -> Iterator[Evaluation]:
+    """
+    A few senders send much, many send little (Zipf's law).
+    """
+    chance = random.Random(count)
+    weights = list(accumulate(1 / rank for rank in range(1, DISTINCT + 1)))
+    for number in chance.choices(range(DISTINCT), cum_weights=weights, k=count):
+        yield _evaluation(number // PER_DOMAIN, number % PER_DOMAIN)
+
+
+def flood(count: int) -> Iterator[Evaluation]:
+    """
+    All the same.
+    """
+    for _ in range(count):
+        yield _evaluation(0, 0)
+
+
+@cache
+def _evaluation(domain: int, sender: int) -> Evaluation:
+    return evaluation(f"d{domain}.example", sender)
+
+
+def evaluation(name: str, sender: int) -> Evaluation:
+    """
+    What is made of mail from C{name} that comes by way of one of its
+    senders.
+    """
+    high, low = divmod(sender, 256)
+    return Evaluation(
+        PublishedPolicy(Domain(name), Policy.REJECT),
+        ReportRow(
+            f"2001:db8::{high:x}:{low:x}",
+            Disposition.PASS,
+            True,
+            True,
+            (),
+            name,
+            f"bounce.{name}",
+            "recipient.example",
+            (ReportedSignature(name, "s2026", AuthResult.PASS),),
+            ReportedSPF(f"bounce.{name}", "mfrom", AuthResult.PASS),
+        ),
+        addresses=(f"mailto:dmarc@{name}",),
+        wanted=True,
+    )
+
+
+async def fill(store: IEvaluationStore, rows: int = ROWS) -> Subject:
+    """
+    Record ten evaluations for each of so many rows of one report, over a day;
+    returns what the report is about.
+    """
+    coming = (
+        (START + (row % 12 + half * 12) * HOUR, evaluation("big.example", row))
+        for row in range(rows)
+        for half in range(2)
+        for _ in range(MESSAGES)
+    )
+    await sideBySide(rows * MESSAGES * 2, _WIDTH, lambda: store.record(*next(coming)))
+    return subject()
+
+
+def subject() -> Subject:
+    """
+    What L{fill} is about.
+    """
+    part = partOfEvaluation(evaluation("big.example", 0))
+    return Subject(0, DAY, Domain("big.example"), True, part, START + 24 * HOUR)
+
+
+def fillApart(url: str, rows: int) -> Subject:
+    """
+    The same, by another process.
+    """
+    subprocess.run(
+        [sys.executable, "-m", "bench.evaluated", url, str(rows)], check=True
+    )
+    return subject()
+
+
+async def _fill(reactor: IReactor, url: str, rows: int) -> None:
+    ledger = Ledger(reactor, url)
+    await fill(ledger.evaluations, rows)
+    await ledger.stop()
+
+
+if __name__ == "__main__":
+    url, rows = sys.argv[1:]
+    react(lambda reactor: Deferred.fromCoroutine(_fill(reactor, url, int(rows))))

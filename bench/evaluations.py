@@ -1,0 +1,133 @@
+"""
+Evaluations of incoming mail recorded per second, each on the disk before it
+counts; and those of a day for one domain, page by page.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.evaluated import (
+    ROWS,
+    START,
+    Evaluations,
+    fill,
+    fillApart,
+    flood,
+    lifelike,
+)
+from bench.machine import memory
+from bench.onebyone import OneByOne, OnPostgres, OnSQLite
+from bench.postgres import postgres, version
+from bench.rounds import Entrant, compete, sideBySide, table
+from bench.settings import Effort, IReactor, main
+from moxtls.store.ledger import Ledger
+
+__all__ = ["benchmark", "fill"]
+
+#: Messages that wait for theirs to be recorded: a server under load.
+WIDTH = 1000
+RECORDED = 10_000
+ONE_BY_ONE = 500
+#: Without all the time in the world, of a report.
+USUAL_ROWS = 10_000
+#: Rows of a report read at a time.
+PAGE = 1000
+TRAFFIC: dict[str, Evaluations] = {
+    "100 000 rows of 1000 domains by Zipf's law": lifelike,
+    "all the same": flood,
+}
+_INSERT = "INSERT INTO entry (day, outcome) VALUES (?, ?)"
+
+
+def _recording(ledger: Ledger, evaluations: Evaluations, operations: int) -> Entrant:
+    async def run(count: int) -> None:
+        coming = evaluations(count)
+        await sideBySide(
+            count, WIDTH, lambda: ledger.evaluations.record(START, next(coming))
+        )
+
+    return Entrant("moxtls ledger", run, operations)
+
+
+def _baseline(database: OneByOne, evaluations: Evaluations, operations: int) -> Entrant:
+    async def insert(count: int) -> None:
+        for each in evaluations(count):
+            database.commit([(_INSERT, (str(START), json.dumps(asdict(each))))])
+
+    return Entrant("one insert per commit", insert, operations)
+
+
+async def _record(
+    ledger: Ledger, effort: Effort, name: str, database: OneByOne
+) -> None:
+    for traffic, evaluations in TRAFFIC.items():
+        # Making them is no part of it.
+        list(evaluations(effort.of(RECORDED)))
+        baseline = _baseline(database, evaluations, effort.of(ONE_BY_ONE))
+        contest = await compete(
+            f"{name}; {traffic}; {WIDTH} at a time",
+            "evaluations",
+            [baseline, _recording(ledger, evaluations, effort.of(RECORDED))],
+            [baseline.name],
+            effort.rounds,
+        )
+        print(table(contest), flush=True)
+
+
+async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> None:
+    """
+    What composing a report asks of a ledger.
+    """
+    rows = ROWS if effort.full else effort.of(USUAL_ROWS)
+    began = time.perf_counter()
+    subject = fillApart(url, rows)
+    filled = time.perf_counter()
+    before = most = memory()
+    overview = await ledger.evaluations.overview(subject)
+    assert overview is not None
+    looked = time.perf_counter()
+    after, messages, found = b"", 0, 0
+    while page := await ledger.evaluations.rows(subject, after, PAGE):
+        after = page[-1][0]
+        found += len(page)
+        messages += sum(count for _, _, count in page)
+        most = max(most, memory())
+    took = time.perf_counter() - looked
+    assert (found, messages) == (overview.rows, overview.messages) == (rows, 10 * rows)
+    print(f"{name}; one report of {messages:,} messages in {rows:,} rows\n")
+    print(f"  recorded in {filled - began:.1f} s: {messages / (filled - began):,.0f}/s")
+    print(f"  overview in {looked - filled:.2f} s")
+    print(f"  rows in {took:.2f} s: {rows / took:,.0f} per second, {PAGE} at a time")
+    print(f"  memory: {before / 1e6:.0f} MB before, {most / 1e6:.0f} MB at most\n")
+
+
+async def _measure(
+    reactor: IReactor, effort: Effort, name: str, url: str, database: OneByOne
+) -> None:
+    ledger = Ledger(reactor, url)
+    await _record(ledger, effort, name, database)
+    await _readPages(ledger, effort, name, url)
+    await ledger.stop()
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
+        folder = Path(name)
+        url = f"sqlite:///{folder / 'ledger.sqlite'}"
+        onSQLite = OnSQLite(folder / "baseline.sqlite")
+        await _measure(reactor, effort, "SQLite", url, onSQLite)
+        onSQLite.close()
+    with postgres() as server:
+        if server is not None:
+            onPostgres = OnPostgres(server)
+            await _measure(reactor, effort, version(server), server, onPostgres)
+            onPostgres.close()
+
+
+if __name__ == "__main__":
+    main(benchmark)
