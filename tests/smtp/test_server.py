@@ -5,7 +5,6 @@ Tests for L{moxtls.smtp.server}.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -16,92 +15,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.commands import MailParameters, encodeReply
 from moxtls.smtp.events import (
-    GO_AHEAD,
+    LONGEST_LINE,
     AuthStep,
-    BodyChunk,
-    BodyEnd,
     BodyFailed,
     DataStart,
-    Event,
     Incoming,
     MailFrom,
-    RcptTo,
-    ServerSettings,
     StartTLS,
 )
-from moxtls.smtp.server import LONGEST_BACKLOG, ServerConversation
+from moxtls.smtp.server import LONGEST_BACKLOG, LONGEST_COMMAND
 from moxtls.smtp.values import Reply
-from tests.corpus import corpus
-
-SETTINGS = ServerSettings("mx.example", size=1000, starttls=True)
-OK = Reply(250, "2.0.0", "OK")
-ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
-
-
-class Owner:
-    """
-    Says yes to everything, and writes down what it was asked.
-
-    @ivar messages: Those that arrived whole.
-    """
-
-    def __init__(
-        self, settings: ServerSettings = SETTINGS, isSecure: bool = False
-    ) -> None:
-        self.conversation = ServerConversation(settings, isSecure)
-        self.greeting = self.conversation.takeOutput()
-        self.events: list[Event] = []
-        self.messages: list[bytes] = []
-        self._message = b""
-
-    def says(self, *pieces: bytes) -> list[str]:
-        """
-        @return: The lines of our replies to C{pieces}.
-        """
-        for piece in pieces:
-            self.conversation.receive(piece)
-            while (event := self.conversation.nextEvent()) is not None:
-                self.events.append(event)
-                self.answer(event)
-        return self.conversation.takeOutput().decode("ascii").splitlines()
-
-    def codes(self, *pieces: bytes) -> list[str]:
-        """
-        @return: Code and enhanced status code of each reply.
-        """
-        lines = [line for line in self.says(*pieces) if line[3:4] == " "]
-        return [" ".join(line.split()[:2]) for line in lines]
-
-    def answer(self, event: Event) -> None:
-        """
-        Do what the event wants.
-        """
-        match event:
-            case MailFrom() | RcptTo():
-                self.conversation.reply(OK)
-            case DataStart():
-                self._message = b""
-                self.conversation.reply(GO_AHEAD)
-            case BodyChunk():
-                self._message += event.data
-            case BodyFailed():
-                pass
-            case BodyEnd():
-                self.messages.append(self._message)
-                self.conversation.reply(OK)
-            case AuthStep():
-                self.conversation.reply(Reply(535, "5.7.8", "No"))
-            case StartTLS():
-                self.conversation.tlsStarted()
-
-
-def greeted(settings: ServerSettings = SETTINGS, isSecure: bool = False) -> Owner:
-    """
-    A conversation behind EHLO.
-    """
-    owner = Owner(settings, isSecure)
-    owner.says(b"EHLO client.example\r\n")
-    return owner
+from tests.smtp.owner import ENVELOPE, OK, SETTINGS, Owner, greeted
 
 
 class GreetingTests(SynchronousTestCase):
@@ -367,32 +291,6 @@ class TransactionTests(SynchronousTestCase):
             self.assertLess(count, 100)
         self.assertEqual(owner.codes(), ["552 5.3.4"])
 
-    def test_smuggling(self) -> None:
-        """
-        Whatever looks like the end of a message and isn't gets 5xx, and only
-        one reply (RFC 5321 4.1.1.4).
-        """
-        path = corpus("smtp", "mox-smuggling-server.json")
-        for case in json.loads(path.read_text())["cases"]:
-            owner = greeted()
-            owner.says(ENVELOPE, b"DATA\r\n")
-            inner = case["sequence_in_data"].encode() + ENVELOPE + b"DATA\r\nx"
-            lines = owner.says(b"test\r\n" + inner, case["then"].encode())
-            self.assertEqual(len(lines), 1, case["id"])
-            self.assertTrue(lines[0].startswith("5"), case["id"])
-            self.assertEqual(owner.messages, [])
-
-    def test_smugglingOneMessage(self) -> None:
-        """
-        LF.CRLF doesn't end a message; we refuse it as a whole.
-        """
-        path = corpus("smtp", "aiosmtpd-smuggling.json")
-        for case in json.loads(path.read_text())["cases"]:
-            owner = greeted()
-            owner.says(ENVELOPE, b"DATA\r\n")
-            codes = owner.codes(case["wire_after_354"].encode())
-            self.assertEqual(codes, ["554 5.6.0"])
-
     def test_byteByByte(self) -> None:
         """
         How the client's words are cut changes nothing.
@@ -617,40 +515,47 @@ class LimitTests(SynchronousTestCase):
         conversation.reply(OK)
         self.assertEqual(conversation.takeOutput()[:3], b"421")
 
-    @examples(max_examples=100, deadline=None)
-    @given(
-        st.lists(
-            st.one_of(
-                st.binary(max_size=40),
-                st.sampled_from(
-                    [
-                        b"EHLO c\r\n",
-                        ENVELOPE,
-                        b"DATA\r\n",
-                        b".\r\n",
-                        b"\r\n.\r\n",
-                        b"AUTH PLAIN ",
-                        b"STARTTLS\r\n",
-                        b"RCPT TO:<",
-                        b"MAIL FROM:<a@b> ",
-                        b"RSET\r\n",
-                        b"\r\n",
-                    ]
-                ),
-            ),
-            max_size=40,
-        )
-    )
-    def test_anything(self, pieces: list[bytes]) -> None:
+    def test_header(self) -> None:
         """
-        Whatever comes, nothing raises, little is said, and all of it is
-        replies (RFC 5321 4.2).
+        A header that is too large, or has too many fields, is refused when the
+        message is complete; other messages are welcome.
         """
-        settings = replace(SETTINGS, mechanisms=("PLAIN",), authWithoutTLS=True)
-        lines = Owner(settings).says(*pieces)
-        for line in lines:
-            self.assertRegex(line, r"\A[2-5][0-9][0-9][ -]")
-        self.assertLess(len(lines), 1200)
+        settings = replace(SETTINGS, size=10**6, headerSize=1000, headerFields=10)
+        for header, code in (
+            (b"A: b\r\n" * 10, "250 2.0.0"),
+            (b"A: b\r\n\tc\r\n c\r\n" * 10, "250 2.0.0"),
+            (b"A: b\r\n" * 11, "554 5.6.0"),
+            (b"A: " + b"b" * 995 + b"\r\n", "250 2.0.0"),
+            (b"A: " + b"b" * 996 + b"\r\n", "552 5.3.4"),
+        ):
+            owner = greeted(settings)
+            owner.says(ENVELOPE, b"DATA\r\n")
+            body = b"\r\n" + b"A: b\r\n" * 1000 + b".\r\n"
+            self.assertEqual(owner.codes(header + body), [code])
+            owner.says(ENVELOPE, b"DATA\r\n")
+            self.assertEqual(owner.codes(b"A: b\r\n.\r\n"), ["250 2.0.0"])
+
+    def test_longLine(self) -> None:
+        """
+        Lines may be much longer than RFC 5321 4.5.3.1.6 has it, but not as
+        long as they like.
+        """
+        for length, code in ((100_000, "250 2.0.0"), (LONGEST_LINE, "554 5.6.0")):
+            owner = greeted(replace(SETTINGS, size=10**7))
+            owner.says(ENVELOPE, b"DATA\r\n", b"\r\n" + b"a" * length)
+            self.assertEqual(owner.codes(b"\r\n.\r\n"), [code])
+
+    def test_longestCommand(self) -> None:
+        """
+        A command of the longest length is one, wherever it is cut.
+        """
+        for length, code in (
+            (LONGEST_COMMAND, "250 2.0.0"),
+            (LONGEST_COMMAND + 1, "500 5.5.2"),
+        ):
+            line = b"NOOP " + b"x" * (length - 5)
+            for pieces in ((line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")):
+                self.assertEqual(greeted().codes(*pieces), [code])
 
 
 class ReplyTests(SynchronousTestCase):
