@@ -224,6 +224,8 @@ class Judgement:
     @ivar isKnown: There is positive history with the author's organizational
         domain (L{moxtls.interfaces.ISenderHistory}), or it couldn't be known.
     @ivar isForReports: The recipient is an address of ours for reports.
+    @ivar header: The message's header as it came, for failure reports; kept
+        nowhere.
     """
 
     authentication: Authentication
@@ -234,6 +236,7 @@ class Judgement:
     signers: tuple[Domain, ...] = ()
     isKnown: bool = True
     isForReports: bool = False
+    header: bytes = b""
 
 
 # --- what is kept until a report has it ----------------------------------------
