@@ -1,0 +1,65 @@
+"""
+Mail from a few domains, and the DNS in which where it is from can be checked.
+"""
+
+from __future__ import annotations
+
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Domain
+from moxtls.reporting.signing import Signer, loadKey, sign
+from moxtls.smtp.received import Client
+from tests.sites import ed25519Key
+
+_KEY = loadKey(ed25519Key())
+
+#: Of a host that may send for a.example, and of one that may for nobody.
+HOST = Client("192.0.2.1", "mail.a.example")
+STRANGER = Client("203.0.113.1", "stranger.example")
+#: Of a list's or a forwarder's.
+RELAY = Client("198.51.100.1", "relay.example")
+
+BODY = b"hello\r\n"
+
+
+def resolver() -> MemoryResolver:
+    """
+    Knows a.example, whose policy is "reject", q.example, whose is
+    "quarantine", and relay.example, which passes on mail of others.
+    """
+    dns = MemoryResolver(
+        {
+            ("a.example", Kind.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
+            ("q.example", Kind.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
+            ("relay.example", Kind.TXT): ["v=spf1 ip4:198.51.100.1 -all"],
+            ("stranger.example", Kind.TXT): ["v=spf1 ip4:203.0.113.1 -all"],
+            ("1.2.0.192.in-addr.arpa", Kind.PTR): ["mail.a.example"],
+            ("mail.a.example", Kind.A): ["192.0.2.1"],
+        }
+    )
+    for name, policy in (("a", "reject"), ("q", "quarantine"), ("n", "none")):
+        record = f"v=DMARC1; p={policy}; rua=mailto:reports@{name}.example"
+        dns.put(f"_dmarc.{name}.example", Kind.TXT, record)
+    for name in ("a", "q", "n", "relay", "stranger"):
+        each = signer(f"{name}.example")
+        dns.put(each.recordName, Kind.TXT, each.record)
+    return dns
+
+
+def signer(domain: str) -> Signer:
+    """
+    The one of a domain.
+    """
+    return Signer(Domain.parse(domain), "s", _KEY)
+
+
+def message(
+    author: str, *signed: str, fields: bytes = b"", body: bytes = BODY
+) -> bytes:
+    """
+    @param author: An address, or more.
+    @param signed: The domains that sign it.
+    @param fields: More of them, which nobody signs.
+    """
+    header = f"From: {author}\r\nTo: y@our.example\r\nSubject: hello\r\n".encode()
+    return fields + sign(header + b"\r\n" + body, map(signer, signed))

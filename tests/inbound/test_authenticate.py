@@ -1,0 +1,373 @@
+"""
+Tests for L{moxtls.inbound.authenticate}, and what it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.dmarc.values import Policy
+from moxtls.dmarc.verdict import Practice
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.inbound.authenticate import (
+    LONGEST_WAIT,
+    MEMORY,
+    MOST_ORIGINS,
+    QUICK_SIZE,
+    Checks,
+    Examination,
+    authenticate,
+)
+from moxtls.inbound.authors import FromField
+from moxtls.inbound.findings import Findings
+from moxtls.inbound.headers import headerEnd, splitHeader
+from moxtls.inbound.lookups import OVERDUE
+from moxtls.smtp.received import Client
+from tests.inbound.signed import HOST, RELAY, STRANGER, message, resolver, signer
+
+A = Domain("a.example")
+PASS, FAIL, NONE = AuthResult.PASS, AuthResult.FAIL, AuthResult.NONE
+TEMPERROR = AuthResult.TEMPERROR
+LARGE = b"x" * 70 + b"\r\n"
+
+Verifying = Callable[[], tuple[DKIMResult, ...]]
+
+
+class CheckCase(SynchronousTestCase):
+    """
+    Messages that are checked.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.dns = resolver()
+        self.offloaded: list[Verifying] = []
+        self.checks = Checks(
+            self.clock,
+            self.dns,
+            Practice(),
+            "mx.our.example",
+            self.offload,
+            lambda: 0.5,
+        )
+
+    def offload(self, verifying: Verifying) -> Deferred[tuple[DKIMResult, ...]]:
+        self.offloaded.append(verifying)
+        return succeed(verifying())
+
+    def findings(
+        self, text: bytes, client: Client = HOST, sender: str = "x@a.example"
+    ) -> Findings:
+        """
+        What is found of a message that is there.
+        """
+        return self.successResultOf(authenticate(self.checks, client, sender, [text]))
+
+    def coming(self, text: bytes, sender: str = "x@a.example") -> Examination:
+        """
+        A message of which the header is there.
+        """
+        examination = self.checks.examine(HOST, sender)
+        examination.begin(splitHeader(text[: headerEnd(text)]))
+        return examination
+
+
+class FindingsTests(CheckCase):
+    """
+    Tests for L{authenticate}.
+    """
+
+    def test_all(self) -> None:
+        """
+        All methods have their results, and the verdict follows from them.
+        """
+        found = self.findings(message("X <x@A.example>", "a.example", "relay.example"))
+        authentication = found.authentication
+        self.assertEqual(authentication.address, HOST.address)
+        self.assertEqual(authentication.iprev.name, "mail.a.example")
+        self.assertEqual(authentication.helo.status, NONE)
+        self.assertEqual(authentication.spf.status, PASS)
+        self.assertEqual([each.status for each in authentication.dkim], [PASS, PASS])
+        self.assertEqual(found.verdict.status, PASS)
+        self.assertEqual(found.verdict.alignedDKIM, (0,))
+        self.assertTrue(found.verdict.spfAligned)
+        self.assertEqual(found.froms, (A,))
+        self.assertEqual(found.signers, (A, Domain("relay.example")))
+
+    def test_spoofed(self) -> None:
+        """
+        Nobody else's results are in the author's name.
+        """
+        found = self.findings(
+            message("x@a.example", "stranger.example"), STRANGER, "x@stranger.example"
+        )
+        self.assertEqual(found.authentication.spf.status, PASS)
+        self.assertEqual(found.verdict.status, FAIL)
+        self.assertEqual(found.verdict.disposition, Policy.REJECT)
+
+    def test_bounce(self) -> None:
+        """
+        Where MAIL FROM is empty, HELO takes its place (RFC 7208 2.4), and is
+        looked up once.
+        """
+        self.findings(message("x@a.example"), RELAY, "")
+        self.assertEqual(self.dns.asked.count(("relay.example", Kind.TXT)), 1)
+
+    def test_noAuthor(self) -> None:
+        """
+        Without one author domain nothing is looked up about it (RFC 9989
+        11.5), and everything else is.
+        """
+        for author, state in (
+            ("x@a.example, y@q.example", FromField.READ),
+            ("nobody", FromField.UNREADABLE),
+        ):
+            found = self.findings(message(author, "a.example"))
+            self.assertEqual(found.authors.state, state)
+            self.assertIsNone(found.verdict.discovery)
+            self.assertEqual(found.authentication.dkim[0].status, PASS)
+            self.assertEqual(found.signers, (A,))
+        asked = {name for name, _ in self.dns.asked}
+        self.assertNotIn("_dmarc.a.example", asked)
+
+    def test_noHeader(self) -> None:
+        """
+        Any bytes come to something.
+        """
+        for text in (b"", b"\r\n", b"\r\n\r\n", b"x", b"From: x@a.example\r\n"):
+            found = self.findings(text)
+            self.assertEqual(found.authentication.dkim, ())
+
+    def test_notes(self) -> None:
+        """
+        Each step is told: what passed, what was published, what is aligned.
+        """
+        found = self.findings(message("x@a.example", "a.example", "relay.example"))
+        notes = "\n".join(found.notes)
+        for each in (
+            "iprev: pass: 192.0.2.1 is mail.a.example",
+            "SPF (mfrom): pass: a.example by ip4:192.0.2.1",
+            "DKIM: pass: d=relay.example s=s a=ed25519-sha256, 256-bit key",
+            "From: a.example",
+            "DMARC: _dmarc.a.example: v=DMARC1; p=reject",
+            "DMARC: DKIM passes for a.example, which is aligned",
+            "DMARC: SPF passes for a.example, which is aligned",
+            "DMARC: pass: policy reject, disposition none",
+        ):
+            self.assertIn(each, notes)
+        found = self.findings(message("x, y@a_b"), STRANGER, "")
+        notes = "\n".join(found.notes)
+        self.assertIn("DKIM: none", notes)
+        self.assertIn(f"From: {FromField.UNREADABLE}", notes)
+
+    def test_notesOnFailure(self) -> None:
+        """
+        So is what didn't pass, and why nothing came of it.
+        """
+        self.dns.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=reject; t=y")
+        text = message("x@a.example", "a.example") + b"more\r\n"
+        notes = "\n".join(self.findings(text, STRANGER).notes)
+        self.assertIn("DKIM: fail: d=a.example s=s", notes)
+        self.assertIn("the body was changed", notes)
+        self.assertIn("DMARC: nothing that passes is aligned", notes)
+        self.assertIn("DMARC: override policy_test_mode", notes)
+
+
+class TimeTests(CheckCase):
+    """
+    When things are looked up, and for how long.
+    """
+
+    def test_early(self) -> None:
+        """
+        SPF and the client's name are looked up at MAIL, and keys and the
+        policy while the body comes; in the end everything is there.
+        """
+        self.checks.expect(HOST, "x@a.example")
+        self.assertIn(("a.example", Kind.TXT), self.dns.asked)
+        self.assertIn(("1.2.0.192.in-addr.arpa", Kind.PTR), self.dns.asked)
+        examination = self.coming(message("x@a.example", "a.example"))
+        self.assertIn((signer("a.example").recordName, Kind.TXT), self.dns.asked)
+        self.assertIn(("_dmarc.a.example", Kind.TXT), self.dns.asked)
+        count = len(self.dns.asked)
+        found = self.successResultOf(examination.finish([b"hello\r\n"], 7))
+        self.assertEqual(found.verdict.status, PASS)
+        self.assertEqual(len(self.dns.asked), count)
+
+    def test_overdue(self) -> None:
+        """
+        What isn't back at the end is a temporary error, be it one thing or
+        all of them, and the client waits once for all.
+        """
+        hanging = [
+            ("a.example", Kind.TXT),
+            ("mail.a.example", Kind.TXT),
+            ("1.2.0.192.in-addr.arpa", Kind.PTR),
+            (signer("a.example").recordName, Kind.TXT),
+            ("_dmarc.a.example", Kind.TXT),
+        ]
+        for those in (hanging, *([each] for each in hanging)):
+            for name, kind in those:
+                self.dns.hang(name, kind)
+            examination = self.coming(message("x@a.example", "a.example"))
+            waiting = examination.finish([b"hello\r\n"], 7)
+            self.clock.advance(LONGEST_WAIT - 1)
+            self.assertNoResult(waiting)
+            self.clock.advance(1)
+            found = self.successResultOf(waiting)
+            results = found.authentication
+            problems = [
+                results.spf.problem,
+                results.helo.problem,
+                results.iprev.problem,
+                *(each.problem for each in results.dkim),
+                found.verdict.problem,
+            ].count(OVERDUE)
+            self.assertGreaterEqual(problems, len(those), those)
+            self.assertEqual(found.verdict.disposition, Policy.NONE)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            for name, kind in those:
+                self.dns.release(name, kind)
+
+    def test_late(self) -> None:
+        """
+        An answer on the way at the end is waited for.
+        """
+        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        waiting = self.coming(message("x@a.example")).finish([b"hello\r\n"], 7)
+        self.clock.advance(LONGEST_WAIT - 1)
+        self.dns.release("_dmarc.a.example", Kind.TXT)
+        self.assertEqual(self.successResultOf(waiting).verdict.status, PASS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_alignment(self) -> None:
+        """
+        So are look-ups that begin at the end; without them nothing is decided
+        against a message.
+        """
+        self.dns.hang("_dmarc.sub.a.example", Kind.TXT)
+        text = message("x@a.example", "sub.a.example")
+        self.dns.put(
+            signer("sub.a.example").recordName, Kind.TXT, signer("a.example").record
+        )
+        examination = self.checks.examine(STRANGER, "x@stranger.example")
+        end = headerEnd(text)
+        examination.begin(splitHeader(text[:end]))
+        waiting = examination.finish([text[end + 2 :]], 7)
+        self.clock.advance(LONGEST_WAIT)
+        verdict = self.successResultOf(waiting).verdict
+        self.assertEqual(verdict.status, TEMPERROR)
+        self.assertEqual(verdict.disposition, Policy.NONE)
+
+    def test_cancelled(self) -> None:
+        """
+        When the client is gone nothing goes on being looked up.
+        """
+        for name, kind in (
+            ("a.example", Kind.TXT),
+            ("1.2.0.192.in-addr.arpa", Kind.PTR),
+            ("_dmarc.a.example", Kind.TXT),
+            (signer("a.example").recordName, Kind.TXT),
+        ):
+            self.dns.hang(name, kind)
+        cancelled = self.coming(message("x@a.example", "a.example"))
+        cancelled.cancel()
+        self.assertEqual(sum(map(len, self.dns._hanging.values())), 0)
+
+    def test_shared(self) -> None:
+        """
+        Messages of one client have its look-ups in common; that one of them
+        ends doesn't disturb the others.
+        """
+        self.dns.hang("a.example", Kind.TXT)
+        text = message("x@a.example")
+        first, second = self.coming(text), self.coming(text)
+        first.cancel()
+        waiting = second.finish([b"hello\r\n"], 7)
+        self.dns.release("a.example", Kind.TXT)
+        found = self.successResultOf(waiting)
+        self.assertEqual(found.authentication.spf.status, PASS)
+
+
+class MemoryTests(CheckCase):
+    """
+    What is remembered of clients.
+    """
+
+    def asked(self, sender: str = "x@a.example") -> int:
+        """
+        How many questions it takes.
+        """
+        before = len(self.dns.asked)
+        self.checks.expect(HOST, sender)
+        return len(self.dns.asked) - before
+
+    def test_remembered(self) -> None:
+        """
+        For some time a client isn't looked up again, for the same sender.
+        """
+        self.assertGreater(self.asked(), 0)
+        self.assertEqual(self.asked(), 0)
+        self.assertGreater(self.asked("x@q.example"), 0)
+        self.clock.advance(MEMORY + 1)
+        self.assertGreater(self.asked(), 0)
+
+    def test_failed(self) -> None:
+        """
+        What couldn't be found out is tried again.
+        """
+        self.dns.fail("a.example", Kind.TXT)
+        self.asked()
+        self.dns.put("a.example", Kind.TXT, "v=spf1 -all")
+        self.assertGreater(self.asked(), 0)
+        self.assertEqual(self.asked(), 0)
+
+    def test_bounded(self) -> None:
+        """
+        Only so many are remembered.
+        """
+        for number in range(MOST_ORIGINS + 1):
+            self.checks.expect(STRANGER, f"{number}@x.example")
+        self.assertEqual(len(self.checks._origins), MOST_ORIGINS)
+
+
+class VerifyTests(CheckCase):
+    """
+    Where signatures are verified.
+    """
+
+    def test_offloaded(self) -> None:
+        """
+        A large message is verified elsewhere, a small one at once, and what
+        isn't signed not at all.
+        """
+        large = LARGE * (QUICK_SIZE // len(LARGE) + 1)
+        for body, signers, count in (
+            (large, ("a.example",), 1),
+            (b"small\r\n", ("a.example",), 0),
+            (b"small\r\n", ("a.example", "q.example", "relay.example"), 1),
+            (large, (), 0),
+        ):
+            self.offloaded.clear()
+            found = self.findings(message("x@a.example", *signers, body=body))
+            self.assertEqual(len(self.offloaded), count)
+            results = [each.status for each in found.authentication.dkim]
+            self.assertEqual(results, [PASS] * len(signers))
+
+    def test_broken(self) -> None:
+        """
+        If something of ours is broken, that is a temporary error, and is
+        logged.
+        """
+        self.checks.offload = lambda verifying: fail(OSError("no thread"))
+        body = LARGE * 1000
+        found = self.findings(message("x@a.example", "a.example", body=body))
+        self.assertEqual(found.authentication.dkim[0].status, TEMPERROR)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
