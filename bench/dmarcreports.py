@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.dmarcfilling import DOMAIN, fill
-from bench.machine import memory, peakMemory
+from bench.machine import forgetPeak, memory, peakSince
 from bench.postgres import postgres, version
 from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
@@ -158,9 +158,10 @@ async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> No
     (subject,) = await ledger.evaluations.subjects(end, None, 2)
     overview = await ledger.evaluations.overview(subject)
     assert overview is not None and overview.rows == count, overview
+    forgetPeak()
     before = memory()
     draft = await _compose(ledger, subject)
-    peak = peakMemory()
+    peak = peakSince()
     times = Times([], [], [], [])
     for _ in range(max(1, min(effort.rounds, MOST_ROUNDS))):
         await _time(ledger, subject, times)

@@ -47,6 +47,25 @@ def peakMemory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def forgetPeak() -> None:
+    """
+    Have L{peakSince} begin anew.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peakSince() -> int:
+    """
+    The most memory since L{forgetPeak}.
+    """
+    (line,) = (
+        each
+        for each in Path("/proc/self/status").read_text().splitlines()
+        if each.startswith("VmHWM:")
+    )
+    return int(line.split()[1]) * 1024
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
