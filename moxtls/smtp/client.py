@@ -75,8 +75,14 @@ class Conversation:
         mode: TLSMode,
         credentials: Credentials | None = None,
         mechanisms: Sequence[Mechanism] = MECHANISMS,
+        isLMTP: bool = False,
     ) -> None:
+        """
+        @param isLMTP: Speak LMTP (RFC 2033); transactions are to have one
+            recipient each, as each has a reply of its own behind the data.
+        """
         self._ehlo = ehlo
+        self._isLMTP = isLMTP
         self._mode = mode
         self._credentials = credentials
         self._mechanisms = mechanisms
@@ -146,7 +152,7 @@ class Conversation:
         if self._mode is TLSMode.IMMEDIATE:
             self._state = Awaiting.GREETING
         else:
-            self._hello("EHLO")
+            self._hello()
         return list(self._issue())
 
     def _reply(self, lines: Lines) -> Iterator[Event]:
@@ -171,20 +177,22 @@ class Conversation:
             yield from self._refused(reply)
             return
         self.helo = next(iter(reply.text.split()), "")
-        self._hello("EHLO")
+        self._hello()
 
-    def _hello(self, verb: str) -> None:
+    def _hello(self) -> None:
         self._state = Awaiting.NOTHING
-        answered = self._ehloAnswered if verb == "EHLO" else self._heloAnswered
-        self._command(Awaiting.HELLO, f"{verb} {self._ehlo}", answered)
+        # RFC 2033 4.1.
+        verb = "LHLO" if self._isLMTP else "EHLO"
+        self._command(Awaiting.HELLO, f"{verb} {self._ehlo}", self._ehloAnswered)
 
     def _ehloAnswered(self, lines: Lines) -> Iterator[Event]:
         reply = parseReply(lines, enhanced=False)
         if reply.code == 250:
             self.extensions = parseExtensions(lines)
             yield from self._afterHello()
-        elif reply.code in _NO_EHLO and not self.secure:
-            self._hello("HELO")
+        elif reply.code in _NO_EHLO and not self.secure and not self._isLMTP:
+            helo = f"HELO {self._ehlo}"
+            self._command(Awaiting.HELLO, helo, self._heloAnswered)
         else:
             yield from self._refused(reply)
 
