@@ -33,7 +33,7 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy moxtls tests bench interop fuzz
 
-bench: $(VENV)/ready-test
+bench: $(VENV)/ready-bench
 	$(BIN)/python -m bench $(ARGS)
 
 interop: $(VENV)/ready
@@ -56,6 +56,10 @@ $(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/ready-test: $(VENV)/ready
 	$(EDITABLE) ".[test]"
+	touch $@
+
+$(VENV)/ready-bench: $(VENV)/ready-test
+	$(EDITABLE) ".[bench]"
 	touch $@
 
 $(VENV)/ready-fuzz: $(VENV)/ready-test

@@ -6,7 +6,7 @@ Who is checked by SPF, and what macros say of it (RFC 7208 7.2).  No I/O.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from moxtls.dns.answers import Kind
@@ -45,11 +45,13 @@ class Client:
         beyond = self.ip.max_prefixlen - network.prefix
         return int(self.ip) >> beyond == network.address >> beyond
 
-    def isNear(self, addresses: Iterable[str], prefix: int) -> bool:
+    def isNear(self, addresses: Collection[str], prefix: int) -> bool:
         """
         Whether it has the first C{prefix} bits in common with any of
-        C{addresses}.
+        C{addresses}, which are in canonical form.
         """
+        if prefix == self.ip.max_prefixlen:
+            return str(self.ip) in addresses
         return any(
             self.isIn(Network(ip.version, int(ip), prefix))
             for ip in map(parseIP, addresses)

@@ -125,7 +125,10 @@ def printable(text: str, limit: int) -> str:
     """
     The beginning of a stranger's text, in printable ASCII.
     """
-    return "".join(each if " " <= each <= "~" else "?" for each in text[:limit])
+    shown = text[:limit]
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(each if " " <= each <= "~" else "?" for each in shown)
 
 
 def _part(token: re.Match[str], explaining: bool) -> str | Macro:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from moxtls.authentication import AuthResult
 from moxtls.inbound.spfmacro import (
@@ -33,6 +34,12 @@ from moxtls.inbound.spfterms import (
 #: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
 #: 3.4), and little to read.
 LONGEST_RECORD = 16384
+#: Octets: a record as RFC 7208 3.4 would have it.  Most mail comes by way of a
+#: few providers, whose records are included everywhere: so what such a record
+#: says is remembered, for so many as don't take more than a few megabytes, and
+#: some 20 if strangers fill them.
+USUAL_RECORD = 512
+REMEMBERED = 512
 
 _VERSION = b"v=spf1"
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
@@ -72,6 +79,17 @@ def parseRecord(text: bytes) -> SPFRecord:
     """
     if len(text) > LONGEST_RECORD:
         raise InvalidSPFRecord(f"longer than {LONGEST_RECORD} octets")
+    return _remembered(text) if len(text) <= USUAL_RECORD else _parsed(text)
+
+
+def forgetRecords() -> None:
+    """
+    For measuring what it takes to read one.
+    """
+    _remembered.cache_clear()
+
+
+def _parsed(text: bytes) -> SPFRecord:
     directives: list[Directive] = []
     modifiers: dict[str, DomainSpec] = {}
     # What is no ASCII is no character of any term, so any spelling will do.
@@ -86,6 +104,9 @@ def parseRecord(text: bytes) -> SPFRecord:
             shown = printable(term, _LONGEST_SHOWN)
             raise InvalidSPFRecord(f"{shown!r}: {error}") from None
     return _record(directives, modifiers)
+
+
+_remembered = lru_cache(maxsize=REMEMBERED)(_parsed)
 
 
 def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:

@@ -12,7 +12,9 @@ from moxtls.authentication import AuthResult
 from moxtls.inbound.spfmacro import Macro
 from moxtls.inbound.spfrecord import (
     LONGEST_RECORD,
+    USUAL_RECORD,
     InvalidSPFRecord,
+    forgetRecords,
     isSPF,
     parseRecord,
 )
@@ -226,6 +228,21 @@ class RecordTests(SynchronousTestCase):
         record = b"v=spf1" + b" " * LONGEST_RECORD
         self.assertRaises(InvalidSPFRecord, parseRecord, record)
         parseRecord(record[:LONGEST_RECORD])
+
+    def test_remembered(self) -> None:
+        """
+        What a usual record says is read once, and that of a long one isn't
+        kept; errors stay errors.
+        """
+        usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * USUAL_RECORD
+        self.assertIs(parseRecord(usual), parseRecord(usual))
+        self.assertIsNot(parseRecord(long), parseRecord(long))
+        before = parseRecord(usual)
+        forgetRecords()
+        self.assertEqual(parseRecord(usual), before)
+        self.assertIsNot(parseRecord(usual), before)
+        for _ in range(2):
+            self.refused("moo")
 
     def test_time(self) -> None:
         """
