@@ -21,6 +21,8 @@ MOST_TERMS = 10
 MOST_VOID_TERMS = 2
 MOST_HOSTS = 10
 MOST_NAMES = 10
+#: So that there is room for what is wrong with it.
+_LONGEST_TERM = 80
 
 
 class Stopped(Exception):
@@ -49,11 +51,14 @@ class Place:
     domain: str
     term: str
 
+    def __str__(self) -> str:
+        return f"{self.domain}: {self.term[:_LONGEST_TERM]}"
+
     def broken(self, problem: str) -> Stopped:
         """
         Only the domain's owner can mend it.
         """
-        return Stopped(AuthResult.PERMERROR, f"{self.domain}: {self.term}: {problem}")
+        return Stopped(AuthResult.PERMERROR, f"{self}: {problem}")
 
 
 class Lookups:
@@ -141,7 +146,7 @@ class Lookups:
         """
         for each in answers:
             if each.failed:
-                raise unanswered(f"{place.domain}: {place.term}", each)
+                raise unanswered(str(place), each)
         if answers and not any(each.records for each in answers):
             self._voids += 1
         if self._voids > MOST_VOID_TERMS:

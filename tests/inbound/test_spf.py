@@ -462,6 +462,12 @@ class MechanismTests(SPFTestCase):
         self.publish("v=spf1 a:museum", "two.example")
         self.broken("v=spf1 include:one.example", "two.example: 'a:museum'")
 
+    def test_longTerm(self) -> None:
+        """
+        A long term doesn't hide what is wrong with it.
+        """
+        self.broken("v=spf1 include:" + "%{h}" * 500 + ".example", "no SPF record at")
+
     def test_includeNoName(self) -> None:
         """
         RFC 7208 4.3, 5.2: a malformed name has no record.
