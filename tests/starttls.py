@@ -92,7 +92,7 @@ class End:
         return self.tls.getPeerCertificate()
 
     def getHandle(self) -> Any:
-        return self.tls.getHandle()
+        return self.tls and self.tls.getHandle()
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", CLIENT_IP if self.isClient else SERVER_IP, 25)

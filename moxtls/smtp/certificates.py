@@ -6,6 +6,7 @@ A certificate and its key in files, used anew when the files change.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -32,16 +33,24 @@ class CertifiedKey:
 
     log = Logger()
 
-    def __init__(self, certFile: Path, keyFile: Path) -> None:
+    def __init__(
+        self,
+        certFile: Path,
+        keyFile: Path,
+        choose: Callable[[SSL.Connection], None] | None = None,
+    ) -> None:
         """
         @param certFile: PEM: the certificate, and those between it and a root.
         @param keyFile: PEM, without a passphrase.
+        @param choose: Called in the middle of each handshake, when it is known
+            which name the client asks for.
 
         @raise OSError: A file can't be read.
         @raise SSL.Error: They are no certificate and key that go together.
         """
         self._certFile = certFile
         self._keyFile = keyFile
+        self._choose = choose
         self._seen = self._look()
         self.context, self.names = self._load()
 
@@ -78,6 +87,8 @@ class CertifiedKey:
         context.use_certificate_chain_file(str(self._certFile))
         context.use_privatekey_file(str(self._keyFile))
         context.check_privatekey()
+        if self._choose is not None:
+            context.set_tlsext_servername_callback(self._choose)
         return context, _names(pem)
 
 
@@ -88,8 +99,8 @@ def matches(names: frozenset[str], host: str) -> bool:
 
     @param host: Lower case.
     """
-    _, dot, parent = host.partition(".")
-    return host in names or bool(dot and f"*.{parent}" in names)
+    label, dot, parent = host.partition(".")
+    return host in names or bool(label and dot and f"*.{parent}" in names)
 
 
 def _names(pem: bytes) -> frozenset[str]:

@@ -40,7 +40,8 @@ class ReloadingContext:
         @raise OSError: A file can't be read.
         @raise SSL.Error: They are no certificate and key that go together.
         """
-        self._default = CertifiedKey(certFile, keyFile)
+        choose = self._choose if more else None
+        self._default = CertifiedKey(certFile, keyFile, choose)
         self._more = [CertifiedKey(*pair) for pair in more]
 
     def serverConnectionForTLS(
@@ -50,10 +51,7 @@ class ReloadingContext:
         Begin one handshake.
         """
         self._default.refresh()
-        context = self._default.context
-        if self._more:
-            context.set_tlsext_servername_callback(self._choose)
-        return SSL.Connection(context, None)
+        return SSL.Connection(self._default.context, None)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock
@@ -298,6 +298,39 @@ class SessionTests(ListenerCase):
         # The last line end may still turn out to be the message's.
         self.assertEqual(len(self.acceptor.text), 70 * len(piece) - 2)
 
+    def test_chunks(self) -> None:
+        """
+        A message in chunks (RFC 3030) is the same to whoever takes it; one
+        that the client gives up is aborted.
+        """
+        wire = self.connect()
+        wire.says(b"EHLO c\r\n" + ENVELOPE)
+        codes = [line[:3] for line in wire.says(b"BDAT 3\r\na\r\nBDAT 3 LAST\r\nb\r\n")]
+        self.assertEqual(codes, [b"250", b"250"])
+        self.assertEqual(self.acceptor.text, b"a\r\nb\r\n")
+        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
+        for command in (b"RSET\r\n", b"STARTTLS\r\n", b"QUIT\r\n"):
+            self.listen(
+                replace(SETTINGS, server=ServerSettings("mx.example", starttls=True))
+            )
+            wire = self.connect()
+            wire.says(b"EHLO c\r\n" + ENVELOPE + b"BDAT 3\r\na\r\n")
+            wire.says(command)
+            self.assertEqual(self.acceptor.asked[-1], "abort", command)
+
+    def test_cancelledByAcceptor(self) -> None:
+        """
+        A decision that was given up, though the client is there, is one that
+        went wrong.
+        """
+        wire = self.connect()
+        later: Deferred[Reply] = Deferred()
+        self.acceptor.answers["mail"] = later
+        wire.says(b"EHLO c\r\nMAIL FROM:<>\r\n")
+        later.cancel()
+        self.assertEqual(wire.said()[0][:9], b"451 4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
+
     def test_lostWhileDeciding(self) -> None:
         """
         A decision is given up when nobody waits for it any more.
@@ -372,6 +405,74 @@ class TimeTests(ListenerCase):
         self.clock.advance(300)
         self.assertEqual(wire.said()[0][:9], b"421 4.4.2")
         self.assertEqual(self.acceptor.asked[-1], "abort")
+
+    def test_slowly(self) -> None:
+        """
+        A message that comes too slowly ends the connection long before the
+        longest time; one that is large and comes steadily doesn't.
+        """
+        for piece, isSlow in ((b"a\r\n", True), (b"a" * 60_000, False)):
+            self.listen(replace(SETTINGS, bodyGrace=300, bodyRate=1000))
+            wire = self.connect()
+            wire.says(MAIL)
+            for _ in range(9):
+                self.clock.pump([10] * 6)
+                lines = wire.said() or wire.says(piece)
+                if lines:
+                    break
+            self.assertEqual(bool(lines), isSlow)
+            if isSlow:
+                self.assertLess(self.clock.seconds(), 400)
+                self.assertEqual(lines[0][:9], b"421 4.4.2")
+                self.assertEqual(self.acceptor.asked[-1], "abort")
+
+    def test_slowChunks(self) -> None:
+        """
+        So does one that comes in many small chunks, or is refused already.
+        """
+        for start, piece in (
+            (b"BDAT 1\r\na", b"BDAT 1\r\na"),
+            (b"DATA\r\n", b"\n"),
+        ):
+            self.listen(replace(SETTINGS, longest=10**6))
+            wire = self.connect()
+            wire.says(b"EHLO c\r\n" + ENVELOPE)
+            wire.says(start)
+            count = 0
+            while not any(line.startswith(b"421") for line in wire.said()):
+                wire.says(piece)
+                wire.clear()
+                self.clock.advance(50)
+                count += 1
+            self.assertLess(count, 10)
+
+    def test_oneTimer(self) -> None:
+        """
+        A connection has one timer, whatever happens on it.
+        """
+        wire = self.connect()
+        [timer] = self.clock.getDelayedCalls()
+        for _ in range(10):
+            self.clock.advance(1)
+            wire.says(MAIL)
+            wire.says(b"a\r\n.\r\nRSET\r\n")
+        self.assertEqual(self.clock.getDelayedCalls(), [timer])
+
+    def test_slowSink(self) -> None:
+        """
+        The time that we take to keep a message isn't the client's.
+        """
+        self.listen(replace(SETTINGS, bodyGrace=100))
+        wire = self.connect()
+        wire.says(MAIL)
+        full: Deferred[None] = Deferred()
+        self.acceptor.full = full
+        wire.says(b"a" * 1000)
+        self.clock.pump([100] * 10)
+        self.acceptor.full = None
+        full.callback(None)
+        self.clock.pump([9] * 10)
+        self.assertEqual(wire.says(b"\r\n.\r\n"), [b"250 2.0.0 OK"])
 
     def test_ourFault(self) -> None:
         """
@@ -448,6 +549,52 @@ class ConnectionTests(ListenerCase):
             self.connect(f"2001:db8::{n}")
         self.assertTrue(self.refused("2001:db8::ff"))
         self.assertFalse(self.refused("2001:db8:0:1::1"))
+
+    def test_perNetwork(self) -> None:
+        """
+        Nor can one network: a C{/24}, for IPv6 a C{/48}.
+        """
+        self.listen(replace(SETTINGS, connections=9, perNetwork=2))
+        wires = [self.connect(f"192.0.2.{n}") for n in range(2)]
+        self.assertTrue(self.refused("192.0.2.9"))
+        self.assertFalse(self.refused("192.0.3.9"))
+        wires.pop().hangUp()
+        self.assertFalse(self.refused("192.0.2.9"))
+        for n in range(2):
+            self.connect(f"2001:db8:0:{n}::1")
+        self.assertTrue(self.refused("2001:db8:0:ff::1"))
+        self.assertFalse(self.refused("2001:db8:1::1"))
+
+    def test_connectionRate(self) -> None:
+        """
+        Who connects too often isn't even told so, until there is room again.
+        """
+        self.listen(replace(SETTINGS, connectionRate=3))
+        for _ in range(3):
+            self.connect().hangUp()
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.assertFalse(self.refused("192.0.2.2"))
+        self.clock.advance(20)
+        self.connect().hangUp()
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.assertGone()
+
+    def test_messageRate(self) -> None:
+        """
+        Who sends too many messages is told to come again later, over any
+        number of connections, and the acceptor isn't asked.
+        """
+        self.listen(replace(SETTINGS, messageRate=2))
+        codes = []
+        for _ in range(2):
+            wire = self.connect()
+            wire.says(b"EHLO c\r\n")
+            lines = wire.says(b"MAIL FROM:<>\r\nRSET\r\n" * 2)
+            codes += [line[:9] for line in lines[::2]]
+        self.assertEqual(codes, [b"250 2.0.0"] * 2 + [b"450 4.7.1"] * 2)
+        self.assertEqual(self.acceptor.asked, ["mail"] * 2)
+        self.clock.advance(30)
+        self.assertEqual(wire.says(b"MAIL FROM:<>\r\n"), [b"250 2.0.0 OK"])
 
     def test_quietly(self) -> None:
         """

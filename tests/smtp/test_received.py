@@ -13,9 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.received import (
     LONGEST_HEADER,
+    LOOPING,
+    MOST_HOPS,
     Client,
     hasField,
     headerOf,
+    hops,
+    isLooping,
     missingFields,
     receivedHeader,
     saysTLSNotRequired,
@@ -141,3 +145,29 @@ class HeaderTests(SynchronousTestCase):
         for line in (b"\nTLS-Required:", b"TLS-Required:\r\n ", b"TLS-Required: a\n"):
             self.assertFalse(saysTLSNotRequired(line * (LONGEST_HEADER // len(line))))
         self.assertLess(process_time() - begin, 1)
+
+
+class HopsTests(SynchronousTestCase):
+    """
+    Tests for L{hops} and L{isLooping}.
+    """
+
+    def test_count(self) -> None:
+        """
+        Received fields are counted, whatever else is in the header.
+        """
+        for header, count in (
+            (b"", 0),
+            (b"Received: from a\r\n\tby b;\r\n received: c\r\n", 1),
+            (b"RECEIVED : a\r\nX-Received: b\r\nReceived-SPF: c\r\n", 1),
+            (b"Received: a\r\nSubject: Received: b\r\nreceived:\r\n", 2),
+        ):
+            self.assertEqual(hops(header), count, header)
+
+    def test_looping(self) -> None:
+        """
+        RFC 5321 6.3: 100 are fine, more are a loop.
+        """
+        self.assertFalse(isLooping(b"Received: a\r\n" * MOST_HOPS))
+        self.assertTrue(isLooping(b"Received: a\r\n" * (MOST_HOPS + 1)))
+        self.assertEqual((LOOPING.code, LOOPING.enhanced), (554, "5.4.6"))

@@ -8,20 +8,32 @@ import contextlib
 from pathlib import Path
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.internet.protocol import Factory
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from moxtls.smtp.certificates import matches
+from moxtls.smtp.line import Line
 from moxtls.smtp.tlscontext import ReloadingContext
+from tests import certificates
 from tests.smtp.pem import writeCertificate
+from tests.starttls import Link
 
 
-def shakeHands(server: SSL.Connection, newest: int = 0) -> SSL.Connection:
+def shakeHands(
+    server: SSL.Connection, newest: int = 0, host: str = ""
+) -> SSL.Connection:
     """
     @param newest: The highest version that the client knows; 0 for any.
+    @param host: What it asks for.
 
     @return: The client's end.
     """
@@ -29,6 +41,8 @@ def shakeHands(server: SSL.Connection, newest: int = 0) -> SSL.Connection:
     context.set_max_proto_version(newest)
     context.set_cipher_list(b"ALL:@SECLEVEL=0")
     client = SSL.Connection(context, None)
+    if host:
+        client.set_tlsext_host_name(host.encode("ascii"))
     client.set_connect_state()
     server.set_accept_state()
     for end, other in ((client, server), (server, client)) * 4:
@@ -108,3 +122,157 @@ class ReloadingContextTests(SynchronousTestCase):
         self.assertEqual(client.get_protocol_version_name(), "TLSv1.2")
         server = self.context.serverConnectionForTLS(self.protocol)
         self.assertRaises(SSL.Error, shakeHands, server, SSL.TLS1_1_VERSION)
+
+
+class NamedTests(SynchronousTestCase):
+    """
+    Tests for several certificates, with real handshakes.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.context = ReloadingContext(
+            *self.write("default", "mx.example"),
+            [
+                self.write("other", "mx.other.example", "smtp.other.example"),
+                self.write("wild", "*.wild.example", "MX.Upper.Example"),
+            ],
+        )
+
+    def write(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """
+        A certificate for C{hosts}, in the place of one that is there.
+        """
+        file = self.folder / f"{name}.pem"
+        new = file.with_suffix(".new")
+        new.write_bytes(certificates.root().issue(*hosts).pem)
+        new.rename(file)
+        return file, file
+
+    def asked(self, host: str | None) -> str:
+        """
+        The first name in the certificate that a client gets that asks for
+        C{host}; it begins TLS with STARTTLS.
+        """
+        clock, client = Clock(), Protocol()
+        line = Line(clock, Protocol())
+        link = Link(client, line, clock)
+        line.startTLS(self.context)
+        link.client.startTLS(Asking(host))
+        link.flush()
+        return subject(link.client.getPeerCertificate())
+
+    def test_names(self) -> None:
+        """
+        Clients get the certificate for the name that they ask for (RFC 6066
+        3), in any case; a wildcard is one label (RFC 9525 6.3).
+        """
+        for host, name in (
+            ("mx.example", "mx.example"),
+            ("mx.other.example", "mx.other.example"),
+            ("SMTP.Other.Example", "mx.other.example"),
+            ("a.wild.example", "*.wild.example"),
+            ("mx.upper.example", "*.wild.example"),
+        ):
+            self.assertEqual(self.asked(host), name)
+
+    def test_default(self) -> None:
+        """
+        Who asks for nothing, or for what is unknown, gets the host's.
+        """
+        for host in (None, "unknown.example", "wild.example", "a.b.wild.example"):
+            self.assertEqual(self.asked(host), "mx.example")
+
+    def test_immediate(self) -> None:
+        """
+        So it is where TLS comes first (RFC 8314 3.3).
+        """
+        factory = TLSMemoryBIOFactory(self.context, False, Factory(), clock=Clock())
+        protocol = TLSMemoryBIOProtocol(factory, None)
+        for host, name in (
+            ("smtp.other.example", "mx.other.example"),
+            ("", "mx.example"),
+        ):
+            server = self.context.serverConnectionForTLS(protocol)
+            client = shakeHands(server, host=host)
+            self.assertEqual(subject(client.get_peer_certificate()), name)
+
+    def test_reload(self) -> None:
+        """
+        A new certificate is used as soon as it is there, also for names that
+        the old one didn't have.
+        """
+        self.write("other", "new.other.example", "mx.other.example")
+        self.assertEqual(self.asked("mx.other.example"), "new.other.example")
+        self.write("other", "newer.other.example")
+        self.assertEqual(self.asked("newer.other.example"), "newer.other.example")
+        self.assertEqual(self.asked("mx.other.example"), "mx.example")
+
+    def test_broken(self) -> None:
+        """
+        One that can't be used leaves the one before it, and all others.
+        """
+        (self.folder / "other.pem").write_bytes(b"no certificate")
+        self.assertEqual(self.asked("mx.other.example"), "mx.other.example")
+        (self.folder / "other.pem").unlink()
+        self.assertEqual(self.asked("mx.other.example"), "mx.other.example")
+        self.assertEqual(self.asked("a.wild.example"), "*.wild.example")
+
+    def test_atStart(self) -> None:
+        """
+        At the start, each has to be right.
+        """
+        files = self.write("default", "mx.example")
+        missing = self.folder / "missing"
+        self.assertRaises(OSError, ReloadingContext, *files, [(missing, missing)])
+
+
+class NamesTests(SynchronousTestCase):
+    """
+    Tests for L{matches}.
+    """
+
+    def test_table(self) -> None:
+        """
+        Exact names and wildcards of one label (RFC 9525 6.3), and nothing in
+        between.
+        """
+        names = frozenset({"mx.example", "*.wild.example", "*"})
+        for host, isMatch in (
+            ("mx.example", True),
+            ("a.mx.example", False),
+            ("a.wild.example", True),
+            ("a.b.wild.example", False),
+            (".wild.example", False),
+            ("wild.example", False),
+            ("example", False),
+            ("", False),
+        ):
+            self.assertIs(matches(names, host), isMatch, host)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class Asking:
+    """
+    A client that asks for C{host}.
+    """
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        if self._host is not None:
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+        return connection
+
+
+def subject(certificate: X509 | None) -> str:
+    """
+    The common name.
+    """
+    assert certificate is not None
+    name = certificate.get_subject().CN
+    assert name is not None
+    return name

@@ -1,0 +1,182 @@
+"""
+Tests for L{moxtls.smtp.line}.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from moxtls.smtp.line import Line
+from tests import certificates
+from tests.starttls import Link, Presenting
+
+
+class Hearing(Protocol):
+    """
+    Writes down what it hears.
+    """
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.isLost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.isLost = True
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Serving:
+    """
+    A server with a certificate.
+    """
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        return SSL.Connection(certificates.good().context(), None)
+
+
+class SocketTransport(StringTransport):
+    """
+    A transport over one end of a pair of sockets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket, self.other = socket.socketpair()
+        self.socket.setblocking(False)
+        self.other.setblocking(False)
+        self.isNoDelay = False
+
+    def getHandle(self) -> socket.socket:
+        return self.socket
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.isNoDelay = enabled
+
+    def arrived(self) -> bytes:
+        """
+        All that went through the sockets.
+        """
+        data = b""
+        try:
+            while piece := self.other.recv(1 << 20):
+                data += piece
+        except BlockingIOError:
+            pass
+        return data
+
+
+class DirectTests(SynchronousTestCase):
+    """
+    Tests for how a line writes.
+    """
+
+    def setUp(self) -> None:
+        self.session = Hearing()
+        self.line = Line(Clock(), self.session)
+        self.transport = SocketTransport()
+        self.addCleanup(self.transport.socket.close)
+        self.addCleanup(self.transport.other.close)
+        self.line.makeConnection(self.transport)
+
+    def test_interface(self) -> None:
+        """
+        To the session it is a transport.
+        """
+        verifyObject(ITransport, self.line)
+        self.assertIs(self.session.transport, self.line)
+
+    def test_atOnce(self) -> None:
+        """
+        What is written is in the socket when C{write} returns.
+        """
+        self.line.write(b"one")
+        self.line.writeSequence([b"two", b"three"])
+        self.assertEqual(self.transport.arrived(), b"onetwothree")
+        self.assertEqual(self.transport.value(), b"")
+
+    def test_noRoom(self) -> None:
+        """
+        What the socket has no room for is the transport's, as is all that
+        comes behind it: nothing is lost or overtaken.
+        """
+        piece = bytes(range(256)) * 1024
+        for _ in range(10):
+            self.line.write(piece)
+        self.line.write(b"end")
+        sent = self.transport.arrived()
+        self.line.write(b"!")
+        self.assertEqual(sent + self.transport.value(), piece * 10 + b"end!")
+        self.assertLess(len(sent), len(piece) * 10)
+
+    def test_lost(self) -> None:
+        """
+        That a connection is lost is for the transport to say.
+        """
+        self.transport.other.close()
+        self.line.write(b"a")
+        self.line.write(b"b")
+        self.assertEqual(self.transport.value(), b"ab")
+        self.assertFalse(self.session.isLost)
+
+    def test_passedOn(self) -> None:
+        """
+        All else goes through it.
+        """
+        self.line.dataReceived(b"x")
+        self.assertEqual(self.session.heard, b"x")
+        self.line.pauseProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.line.resumeProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.line.setTcpNoDelay(True)
+        self.assertTrue(self.transport.isNoDelay)
+        self.assertEqual(self.line.getPeer(), self.transport.getPeer())
+        self.assertEqual(self.line.getHost(), self.transport.getHost())
+        self.line.loseConnection()
+        self.assertTrue(self.transport.disconnecting)
+        self.line.connectionLost(Failure(Exception()))
+        self.assertTrue(self.session.isLost)
+
+
+class TLSTests(SynchronousTestCase):
+    """
+    Tests for TLS over a line.
+    """
+
+    def test_starttls(self) -> None:
+        """
+        TLS begins in the middle, with OpenSSL at both ends, and ends
+        properly.
+        """
+        clock, client, session = Clock(), Hearing(), Hearing()
+        line = Line(clock, session)
+        link = Link(client, line, clock)
+        line.write(b"220\r\n")
+        link.flush()
+        self.assertEqual(client.heard, b"220\r\n")
+        line.startTLS(Serving())
+        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.flush()
+        assert isinstance(client.transport, type(link.client))
+        client.transport.write(b"hello")
+        line.write(b"250\r\n")
+        link.flush()
+        self.assertEqual((session.heard, client.heard), (b"hello", b"220\r\n250\r\n"))
+        self.assertIsInstance(line.getHandle(), SSL.Connection)
+        line.loseConnection()
+        link.flush()
+        self.assertTrue(session.isLost)
+        self.assertTrue(client.isLost)

@@ -1,0 +1,154 @@
+"""
+Tests for L{moxtls.smtp.rates}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.smtp.rates import MINUTE, NETWORK_SHARE, Allowance, Place, Rate, placeOf
+
+#: 2026-11-24T00:00:00Z
+NOW = 1795478400.0
+
+
+def taken(allowance: Allowance, key: str, now: float, tries: int) -> int:
+    """
+    How many of so many tries are allowed.
+    """
+    count = 0
+    for _ in range(tries):
+        if allowance.allows(key, now):
+            allowance.take(key, now)
+            count += 1
+    return count
+
+
+class PlaceTests(SynchronousTestCase):
+    """
+    Tests for L{placeOf}.
+    """
+
+    def test_table(self) -> None:
+        """
+        An IPv4 address is one client in a C{/24}; for IPv6 it is a C{/64} in
+        a C{/48}.
+        """
+        for host, address, network in (
+            ("192.0.2.1", "192.0.2.1", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.0/24"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+            ("fe80::1%eth0", "fe80::/64", "fe80::/48"),
+            ("", "", ""),
+            ("/a/socket", "/a/socket", "/a/socket"),
+        ):
+            self.assertEqual(placeOf(host), Place(address, network))
+
+
+class AllowanceTests(SynchronousTestCase):
+    """
+    Tests for L{Allowance}.
+    """
+
+    def test_burst(self) -> None:
+        """
+        A minute's worth at once, and then as it comes.
+        """
+        for rate in (1, 7, 60, 3000):
+            allowance = Allowance(rate)
+            self.assertEqual(taken(allowance, "a", NOW, rate + 10), rate)
+            self.assertEqual(taken(allowance, "b", NOW, 1), 1)
+            self.assertEqual(taken(allowance, "a", NOW + MINUTE / rate, 5), 1)
+            later = NOW + 10 * MINUTE
+            self.assertEqual(taken(allowance, "a", later, rate + 10), rate)
+
+    def test_slow(self) -> None:
+        """
+        Less than one a minute is possible.
+        """
+        allowance = Allowance(0.5)
+        self.assertEqual(taken(allowance, "a", NOW, 5), 1)
+        self.assertEqual(taken(allowance, "a", NOW + 60, 5), 0)
+        self.assertEqual(taken(allowance, "a", NOW + 120, 5), 1)
+
+    def test_none(self) -> None:
+        """
+        0 is no limit, and remembers nobody.
+        """
+        allowance = Allowance(0)
+        self.assertEqual(taken(allowance, "a", NOW, 1000), 1000)
+        self.assertEqual(len(allowance), 0)
+
+    def test_setBack(self) -> None:
+        """
+        A clock that was wrong locks nobody out for longer than a minute's
+        worth takes.
+        """
+        allowance = Allowance(10)
+        taken(allowance, "a", NOW + 10**6, 100)
+        self.assertEqual(taken(allowance, "a", NOW, 5), 0)
+        allowance.take("a", NOW)
+        self.assertEqual(taken(allowance, "a", NOW + 2 * MINUTE, 100), 10)
+
+    def test_bounded(self) -> None:
+        """
+        Who comes from many addresses takes no more memory, and doesn't get
+        himself forgotten.
+        """
+        allowance = Allowance(10, entries=100)
+        self.assertEqual(taken(allowance, "attacker", NOW, 20), 10)
+        for number in range(10_000):
+            self.assertEqual(taken(allowance, str(number), NOW, 1), 1)
+            self.assertLessEqual(len(allowance), 100)
+        self.assertEqual(taken(allowance, "attacker", NOW, 20), 0)
+
+    def test_forgetting(self) -> None:
+        """
+        Those whose bucket is full again go first.
+        """
+        allowance = Allowance(60, entries=100)
+        taken(allowance, "heavy", NOW, 60)
+        for number in range(100):
+            allowance.take(f"old {number}", NOW)
+        self.assertLess(len(allowance), 100)
+        for number in range(90):
+            allowance.take(f"new {number}", NOW + 30)
+        self.assertEqual(taken(allowance, "heavy", NOW + 30, 60), 30)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.integers(1, 100),
+        st.lists(st.tuples(st.floats(0, 30), st.sampled_from("abcdefgh"))),
+    )
+    def test_never(self, rate: int, steps: list[tuple[float, str]]) -> None:
+        """
+        Nobody ever has more than a bucket and what has flowed in since.
+        """
+        allowance, now = Allowance(rate, entries=4), NOW
+        counts: dict[str, int] = {}
+        for pause, key in steps:
+            now += pause
+            counts[key] = counts.get(key, 0) + taken(allowance, key, now, rate)
+            self.assertLessEqual(len(allowance), 4)
+        if len(counts) <= 4:
+            most = rate + (now - NOW) * rate / MINUTE + 1
+            self.assertTrue(all(count <= most for count in counts.values()))
+
+
+class RateTests(SynchronousTestCase):
+    """
+    Tests for L{Rate}.
+    """
+
+    def test_network(self) -> None:
+        """
+        A network has four times as much; what one address may not doesn't
+        count against it.
+        """
+        rate = Rate(5)
+        places = [placeOf(f"192.0.2.{n}") for n in range(10)]
+        counts = [sum(rate.take(each, NOW) for _ in range(9)) for each in places]
+        self.assertEqual(counts, [5] * NETWORK_SHARE + [0] * 6)
+        self.assertTrue(rate.take(placeOf("192.0.3.1"), NOW))
