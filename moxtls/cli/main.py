@@ -22,6 +22,10 @@ COMMANDS = {
     "send": ("send", "put a message into the queue, with the arguments of sendmail"),
     "queue": ("queue", "messages that have not left yet"),
     "results": ("results", "how TLS went, of days that have not been reported"),
+    "evaluations": (
+        "evaluations",
+        "what DMARC made of mail that has not been reported",
+    ),
     "report": ("report", "reports: owed, sent and received"),
     "suppress": ("suppress", "addresses that get no reports for the time being"),
     "mtasts": ("mtasts", "MTA-STS policies that are remembered"),
