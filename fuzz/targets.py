@@ -131,6 +131,55 @@ def _dkim(data: bytes) -> None:
     assert len(whole) == len(checks)
 
 
+def _spf(data: bytes) -> None:
+    """
+    A check of a sender, in which every name has the same records; the sender
+    comes first, up to a line end.
+    """
+    from moxtls.authentication import SPFResult
+    from moxtls.dns.answers import IP, MX, TXT, Answer, Found, Kind, Name, Record
+    from moxtls.dns.inquiry import Question, answered
+    from moxtls.inbound.spf import checkHost, mailFromRequest
+
+    sender, _, record = data.partition(b"\n")
+    known: dict[Kind, Record] = {
+        Kind.TXT: TXT(record),
+        Kind.A: IP("192.0.2.1"),
+        Kind.MX: MX(1, "mx.a.example"),
+        Kind.PTR: Name("a.example"),
+    }
+    asked = 0
+
+    def answer(question: Question) -> Answer:
+        nonlocal asked
+        asked += 1
+        found = known.get(question.kind)
+        if found is None:
+            return Answer(question.name, question.kind, Found.NO_RECORDS)
+        return Answer(question.name, question.kind, Found.RECORDS, (found,))
+
+    text = sender.decode("utf-8", "replace")
+    request = mailFromRequest("192.0.2.7", text, text, "mx.example")
+    assert isinstance(answered(checkHost(request), answer), SPFResult)
+    # RFC 7208 4.6.4: ten terms, of which each mx may have ten names.
+    assert asked <= 150
+
+
+def _header(data: bytes) -> None:
+    """
+    The fields of a message: of forged results nothing is left, and all else
+    stays as it was.
+    """
+    from moxtls.inbound.authors import authorDomains
+    from moxtls.inbound.headers import splitHeader, withoutForged
+
+    header = splitHeader(data)
+    authorDomains(header)
+    left = withoutForged(header, "mx.example")
+    assert len(left) <= len(data) + 2
+    assert withoutForged(splitHeader(left), "mx.example") == left
+
+
 TARGETS = {
     "server": Target(
         _server,
@@ -207,6 +256,30 @@ TARGETS = {
             b"DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/simple; d=a.example; "
             b"s=x; h=from:from; l=3; t=1; x=99; bh=AAAA; b=AAAA\r\n"
             b"From: a@a.example\r\n\r\nhello  \r\n\r\n",
+        ),
+    ),
+    "spf": Target(
+        _spf,
+        (
+            "moxtls.inbound.spf",
+            "moxtls.inbound.spfcheck",
+            "moxtls.inbound.spfmacro",
+            "moxtls.inbound.spfrecord",
+            "moxtls.inbound.spfterms",
+        ),
+        (
+            b"a@b.example\nv=spf1 ip4:192.0.2.0/24 a:%{d2}/24//64 mx ptr "
+            b"exists:%{ir}.%{v}._spf.%{d} include:%{l}.c.example ?all",
+            b"a@b.example\nv=spf1 redirect=%{s} exp=%{o}",
+        ),
+    ),
+    "header": Target(
+        _header,
+        ("moxtls.inbound.headers", "moxtls.inbound.authors"),
+        (
+            b'From: "a, b" (c (d)) <@r:a@b.example>, g: x@y.example;\r\n'
+            b"Authentication-Results: (c) mx.example 1;\r\n spf=pass\r\n",
+            b"From: =?utf-8?q?a?= <a@[192.0.2.1]>\r\nFrom : a . b @ c . d\r\n",
         ),
     ),
     "policies": Target(
