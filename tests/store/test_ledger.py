@@ -10,6 +10,9 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.calendar import DAY
+from moxtls.domain import Domain
+from moxtls.store import history, rules, tallying
 from moxtls.store.ledger import Ledger
 from moxtls.store.tables import metadata
 from tests.postgres import clear, emptyDatabase
@@ -23,6 +26,10 @@ from tests.store.contracts import (
     SuppressionContract,
 )
 from tests.store.evaluationcontracts import EvaluationContract, HistoryContract
+from tests.store.values import MIDNIGHT, evaluation
+
+#: When what was evaluated at midnight is due.
+DUE = MIDNIGHT + DAY
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +69,8 @@ class OnSQLite(Contract):
     def makeLedger(self) -> Stores:
         path = Path(self.mktemp())
         path.write_bytes(emptyFile())
-        ledger = Ledger(None, f"sqlite:///{path}")
+        self.url = f"sqlite:///{path}"
+        ledger = Ledger(None, self.url)
         self.addCleanup(ledger.stop)
         return ledger
 
@@ -74,6 +82,85 @@ class OnPostgres(Contract):
 
     def makeLedger(self) -> Stores:
         ledger = Ledger(None, emptied())
+        self.addCleanup(ledger.stop)
+        return ledger
+
+
+class RoomContract(Contract):
+    """
+    How many rows of evaluations a domain gets in an hour, whatever this
+    process knows of it.
+    """
+
+    def again(self) -> Ledger:
+        """
+        The ledger, opened once more.
+        """
+        raise NotImplementedError
+
+    def record(self, ledger: Stores, *numbers: int) -> None:
+        for number in numbers:
+            self.got(ledger.evaluations.record(MIDNIGHT, evaluation(number)))
+
+    def overview(self) -> tuple[int, int, int]:
+        """
+        Messages, rows, and messages omitted.
+        """
+        (subject,) = self.got(self.ledger.evaluations.subjects(DUE, None, 9))
+        overview = self.got(self.ledger.evaluations.overview(subject))
+        assert overview is not None
+        return overview.messages, overview.rows, overview.omitted
+
+    def test_restart(self) -> None:
+        """
+        What a process stored that has ended counts; its rows are added to.
+        """
+        self.patch(rules, "MOST_ROWS", 3)
+        self.record(self.ledger, 1, 2)
+        later = self.again()
+        self.record(later, 1, 2, 3, 4, 1)
+        self.assertEqual(self.overview(), (6, 3, 1))
+
+    def test_forgotten(self) -> None:
+        """
+        So does what this one can't remember.
+        """
+        self.patch(rules, "MOST_ROWS", 3)
+        self.patch(tallying, "MOST_KNOWN", 0)
+        self.record(self.ledger, 1, 2, 1, 3, 4, 3, 5)
+        self.assertEqual(self.overview(), (5, 3, 2))
+
+    def test_remembered(self) -> None:
+        """
+        No more is remembered than there is to be room for.
+        """
+        self.patch(history, "MOST_KNOWN", 2)
+        for number in range(9):
+            domain = Domain(f"{number}.example")
+            self.got(self.ledger.history.sent("mjl", domain, 0))
+        for number in range(9):
+            domain = Domain(f"{number}.example")
+            self.assertTrue(self.got(self.ledger.history.isKnown("mjl", domain)))
+
+
+class SQLiteRoomTests(OnSQLite, RoomContract, SynchronousTestCase):
+    """
+    Room in SQLite.
+    """
+
+    def again(self) -> Ledger:
+        ledger = Ledger(None, self.url)
+        self.addCleanup(ledger.stop)
+        return ledger
+
+
+class PostgresRoomTests(OnPostgres, RoomContract, SynchronousTestCase):
+    """
+    Room in PostgreSQL.
+    """
+
+    def again(self) -> Ledger:
+        ledger = Ledger(None, sharedURL())
         self.addCleanup(ledger.stop)
         return ledger
 

@@ -10,17 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.calendar import DAY, HOUR
 from moxtls.reporting.values import ReportState
 from moxtls.store.rules import (
     MOST_FAILURES,
     MOST_FOLDED,
     admitted,
     bounded,
+    boundedEvaluation,
     clean,
+    dueBefore,
     follows,
 )
 from moxtls.tlsrpt.results import Failure
-from tests.store.values import EXPIRED
+from tests.store.values import EVALUATION, EXPIRED, MIDNIGHT
 
 
 class CleanTests(SynchronousTestCase):
@@ -101,3 +104,36 @@ class FollowsTests(SynchronousTestCase):
             for new in ReportState:
                 if old is not new:
                     self.assertFalse(follows(old, new) and follows(new, old))
+
+
+class EvaluationTests(SynchronousTestCase):
+    """
+    Evaluations, made fit to be stored, and when they are due.
+    """
+
+    def test_plain(self) -> None:
+        """
+        An evaluation that is fine stays as it is.
+        """
+        self.assertEqual(boundedEvaluation(EVALUATION), EVALUATION)
+
+    def test_numbers(self) -> None:
+        """
+        An interval is of an hour at least and of a day at most, a percentage
+        is one, and there are few options.
+        """
+        odd = replace(EVALUATION.published, percent=-5, fo=("0",) * 99)
+        kept = boundedEvaluation(replace(EVALUATION, published=odd, hours=0))
+        self.assertEqual((kept.hours, kept.published.percent), (1, 0))
+        self.assertEqual(len(kept.published.fo), 10)
+        self.assertEqual(boundedEvaluation(replace(EVALUATION, hours=99)).hours, 24)
+
+    def test_dueBefore(self) -> None:
+        """
+        Intervals are counted from midnight, UTC.
+        """
+        for hours in (1, 2, 3, 4, 6, 8, 12, 24):
+            self.assertEqual(dueBefore(MIDNIGHT, hours), MIDNIGHT)
+            self.assertEqual(
+                dueBefore(MIDNIGHT + DAY - 1, hours), MIDNIGHT + DAY - hours * HOUR
+            )
