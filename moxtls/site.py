@@ -230,7 +230,7 @@ class Site:
             if local.certificateFile
         )
         own = self._certificate(f"Listeners.{name}", listener)
-        return ReloadingContext(*own, more) if more else ReloadingContext(*own)
+        return ReloadingContext(*own, more)
 
     def _certificate(
         self, table: str, named: Listener | LocalDomain

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from moxtls.mailbox.names import MailboxUnavailable
 from moxtls.mailbox.writing import Letter, post
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ GROUP = 64
 MOST_WAITING = 5000
 
 
-class DeskClosed(Exception):
+class DeskClosed(MailboxUnavailable):
     """
-    Nothing is stored any more, or not so much at a time.  To be tried again.
+    Nothing is stored any more, or not so much at a time.
     """
 
 
@@ -132,17 +133,21 @@ class Desk:
 
     def post(self, letter: Letter) -> Deferred[None]:
         posted = _Posted(letter)
-        return posted.deferred if self._take(posted) else fail(DeskClosed())
+        return posted.deferred if self._take(posted) else fail(self._refusal())
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
         job = _Errand(errand)
-        return job.deferred if self._take(job) else fail(DeskClosed())
+        return job.deferred if self._take(job) else fail(self._refusal())
 
     def stop(self) -> Deferred[None]:
         with self._condition:
             self._stopping = True
             self._condition.notify()
         return self._stopped
+
+    def _refusal(self) -> DeskClosed:
+        why = "stopped" if self._stopping else "too much is waiting for the disk"
+        return DeskClosed(f"mailboxes: {why}")
 
     def _take(self, job: _Job) -> bool:
         with self._condition:

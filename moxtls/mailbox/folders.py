@@ -93,12 +93,13 @@ def madeFolder(root: Path, parts: tuple[str, ...]) -> Path:
     if (folder / "cur").is_dir():
         return folder
     _makeRoot(root)
-    # "cur" comes last: where it is, all of it is.
-    for each in (folder, folder / "tmp", folder / "new", folder / "cur"):
+    for each in (folder, folder / "tmp", folder / "new"):
         each.mkdir(FOLDER_MODE, exist_ok=True)
     if parts:
         # Maildir++: this is a folder, and not somebody's whole mail.
         (folder / "maildirfolder").touch(FILE_MODE)
+    # It comes last: where it is, all of it is.
+    (folder / "cur").mkdir(FOLDER_MODE, exist_ok=True)
     syncFolder(folder)
     syncFolder(folder.parent)
     return folder

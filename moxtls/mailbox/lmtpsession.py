@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from moxtls.mailbox.names import MailboxUnavailable
 from moxtls.smtp.client import Conversation
 from moxtls.smtp.clientevents import (
     Awaiting,
@@ -36,18 +37,16 @@ PATIENCE = 300
 IDLE = 60
 
 
-class LMTPFailed(Exception):
+class LMTPFailed(MailboxUnavailable):
     """
-    A message can't be stored now.
+    The server can't be reached, or says that it can't store a message now.
 
-    @ivar reason: For the log; may be a stranger's words.
     @ivar unheard: Whether the connection was lost before the server said
         anything about the message.
     """
 
     def __init__(self, reason: str, unheard: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.unheard = unheard
 
 

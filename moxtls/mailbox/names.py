@@ -43,6 +43,18 @@ class MailboxRefused(Exception):
         self.reason = reason
 
 
+class MailboxUnavailable(Exception):
+    """
+    A message can't be stored now, for a reason that is known.
+
+    @ivar reason: For people; may be a stranger's words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def splitMailbox(name: str) -> tuple[str, ...]:
     """
     @param name: Names separated by C{/}.

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.recipients import Found, NoSuchUser, NotHere, Target
 from moxtls.interfaces import ICourier, IMailbox
-from moxtls.mailbox.names import MailboxFull, MailboxRefused
+from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue.values import Batch, Ending, Parcel, Result
 
 CHUNK = 64 * 1024
@@ -120,6 +120,8 @@ class LocalCourier:
             return Ending.TEMPORARY, "4.2.2", "the mailbox is full"
         except MailboxRefused as refused:
             return Ending.PERMANENT, "5.2.0", refused.reason
+        except MailboxUnavailable as why:
+            return Ending.TEMPORARY, "4.2.0", why.reason
         except Exception:
             self.log.failure("delivering to {address!r}", address=str(target.address))
             return Ending.TEMPORARY, "4.3.0", "can't store it now"

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from moxtls.config import parse
 from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ICourier, IMailbox
-from moxtls.mailbox.names import MailboxFull, MailboxRefused
+from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue import local
 from moxtls.queue.local import CHUNK, LocalCourier
 from moxtls.queue.values import Batch, Ending, Parcel, Result
@@ -132,6 +132,7 @@ class LocalCourierTests(SynchronousTestCase):
         for why, ending, status in [
             (MailboxFull(), Ending.TEMPORARY, "4.2.2"),
             (MailboxRefused("no, thanks"), Ending.PERMANENT, "5.2.0"),
+            (MailboxUnavailable("wait"), Ending.TEMPORARY, "4.2.0"),
             (OSError("no disk"), Ending.TEMPORARY, "4.3.0"),
         ]:
             self.failing("anna", why)
