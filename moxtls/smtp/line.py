@@ -7,6 +7,9 @@ Twisted's transports write when the reactor next looks whether they can, which
 for the short replies of SMTP costs as much as finding out what to say; with
 TLS they wait twice.  Here the socket is asked first, and only what it doesn't
 take is left to the reactor.
+
+Who doesn't read what he is told is not listened to either: what waits to be
+sent is bounded by what one read can ask for.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLServerConnectionCreator,
+    IPushProducer,
     IReactorTime,
     ITransport,
 )
@@ -64,6 +68,8 @@ class Line(Protocol):
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
+        # TLS would wait for a producer to end.
+        self._below.unregister()
         (self._tls or self._below).loseConnection()
 
     def abortConnection(self) -> None:
@@ -98,15 +104,19 @@ class Line(Protocol):
             self._below.transport.setTcpNoDelay(enabled)
 
     def pauseProducing(self) -> None:
-        self._below.transport.pauseProducing()
+        self._below.read(isWanted=False)
 
     def resumeProducing(self) -> None:
-        self._below.transport.resumeProducing()
+        self._below.read(isWanted=True)
 
 
+@implementer(IPushProducer)
 class _Direct:
     """
     A transport whose socket is written to while nothing waits for it.
+
+    To the transport it is the producer of what is written: that which is to be
+    paused by not reading on.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -114,6 +124,15 @@ class _Direct:
         handle = self.getHandle()
         # Where there is TLS from the beginning it is none.
         self._socket = handle if isinstance(handle, socket.socket) else None
+        self._isWanted = True
+        self._isFull = False
+        self._isRegistered = False
+        # Registered with TLS, the wait for a handshake would stop it.
+        self._base = transport
+        while isinstance(self._base, TLSMemoryBIOProtocol):
+            self._base = self._base.transport
+        if self._socket is None:
+            self._register()
 
     def write(self, data: bytes) -> None:
         line = self._socket
@@ -129,8 +148,54 @@ class _Direct:
             # From now on there may be something in the transport that has to
             # go first.
             self._socket = None
+            self._register()
             data = data[sent:]
         self.transport.write(data)
+
+    def read(self, isWanted: bool) -> None:
+        """
+        Whether the session has room for more.
+        """
+        self._isWanted = isWanted
+        self._regulate()
+
+    def pauseProducing(self) -> None:
+        """
+        What was written doesn't get away.
+        """
+        self._isFull = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """
+        Now it did.
+        """
+        self._isFull = False
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        """
+        The connection is lost.
+        """
+        self._isRegistered = False
+
+    def unregister(self) -> None:
+        """
+        Nothing more is written.
+        """
+        if self._isRegistered:
+            self._isRegistered = False
+            self._base.unregisterProducer()
+
+    def _register(self) -> None:
+        self._isRegistered = True
+        self._base.registerProducer(self, True)
+
+    def _regulate(self) -> None:
+        if self._isWanted and not self._isFull:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
 
     def loseConnection(self) -> None:
         self.transport.loseConnection()

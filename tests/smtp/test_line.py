@@ -8,9 +8,10 @@ import socket
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -121,6 +122,27 @@ class DirectTests(SynchronousTestCase):
         self.assertEqual(sent + self.transport.value(), piece * 10 + b"end!")
         self.assertLess(len(sent), len(piece) * 10)
 
+    def test_deaf(self) -> None:
+        """
+        Who doesn't read isn't listened to, until he does; nor if the session
+        has no room.
+        """
+        while not self.transport.value():
+            self.line.write(b"a" * 65536)
+        producer = self.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.line.resumeProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.line.pauseProducing()
+        producer.resumeProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.line.resumeProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.line.loseConnection()
+        self.assertIsNone(self.transport.producer)
+
     def test_lost(self) -> None:
         """
         That a connection is lost is for the transport to say.
@@ -180,3 +202,24 @@ class TLSTests(SynchronousTestCase):
         link.flush()
         self.assertTrue(session.isLost)
         self.assertTrue(client.isLost)
+
+    def test_fromTheBeginning(self) -> None:
+        """
+        Where TLS comes first (RFC 8314 3.3), what is said before the handshake
+        waits for it, and a deaf client is noticed below.
+        """
+        clock, client, session = Clock(), Hearing(), Hearing()
+        line = Line(clock, session)
+        factory = TLSMemoryBIOFactory(Serving(), False, Factory(), clock)
+        link = Link(client, TLSMemoryBIOProtocol(factory, line), clock)
+        below = link.server.below
+        self.assertIsNotNone(below.producer)
+        line.write(b"220\r\n")
+        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.flush()
+        self.assertEqual(client.heard, b"220\r\n")
+        self.assertIsInstance(line.getHandle(), SSL.Connection)
+        line.loseConnection()
+        self.assertIsNone(below.producer)
+        link.flush()
+        self.assertTrue(session.isLost)
