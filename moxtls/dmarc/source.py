@@ -11,7 +11,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.calendar import HOUR
+from moxtls.calendar import DAY, HOUR
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.external import Destinations, verify
 from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
@@ -40,6 +40,9 @@ from moxtls.reporting.values import (
 
 #: Rows in memory at a time.  A flood can make each of them 50 KB.
 PAGE = 250
+#: For how many seconds it is remembered who was heard from: whoever writes once
+#: a year is known.
+HISTORY = 400 * DAY
 
 _INCOMPLETE = "Incomplete: all of it would be too large a report."
 _OMITTED = "Incomplete: {} more messages differ in too many ways to be told apart."
@@ -95,8 +98,11 @@ class DMARCReportSource:
         return self._store.settle(subject, destinations, reports)
 
     def prune(self, now: float) -> Deferred[None]:
-        pruned = self._store.prune(staleHours(now))
-        return pruned.addCallback(lambda count: None)
+        return Deferred.fromCoroutine(self._prune(now))
+
+    async def _prune(self, now: float) -> None:
+        await self._store.prune(staleHours(now))
+        await self._history.prune(now - HISTORY)
 
     async def _draft(self, subject: Subject) -> Draft | NoReport:
         submitter = self._settings.submitter

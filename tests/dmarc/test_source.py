@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from moxtls.calendar import HOUR, Span
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.reportxml import ReportFormat
-from moxtls.dmarc.source import PAGE
+from moxtls.dmarc.source import HISTORY, PAGE
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     Disposition,
@@ -215,6 +215,19 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.successResultOf(source.prune(SPAN.end + 240))
         left = self.successResultOf(self.world.ledger.evaluations.evaluations())
         self.assertEqual([each.hour for each in left], [SPAN.end - 48 * HOUR])
+
+    def test_history(self) -> None:
+        """
+        Whom nobody has heard from for more than a year is a stranger again.
+        """
+        history = self.world.ledger.history
+        source = self.world.source()
+        now = SPAN.end + 240
+        history.sent("anna", A, now - HISTORY - 2 * 24 * HOUR)
+        history.sent("anna", B, now - HISTORY + 2 * 24 * HOUR)
+        self.successResultOf(source.prune(now))
+        known = [self.successResultOf(history.isKnown("anna", each)) for each in (A, B)]
+        self.assertEqual(known, [False, True])
 
     # --- what is in a report
 
