@@ -52,6 +52,7 @@ class CertifiedKey:
         self._keyFile = keyFile
         self._choose = choose
         self._seen = self._look()
+        self._trouble = ""
         self.context, self.names = self._load()
 
     def refresh(self) -> None:
@@ -64,11 +65,20 @@ class CertifiedKey:
                 self._seen = now
                 self.context, self.names = self._load()
                 self.log.info("using the new {file!r}", file=str(self._certFile))
+            self._trouble = ""
         except (OSError, SSL.Error) as error:
+            self._complain(repr(error))
+
+    def _complain(self, trouble: str) -> None:
+        """
+        Once, and not at each handshake: those are up to strangers.
+        """
+        if trouble != self._trouble:
+            self._trouble = trouble
             self.log.error(
-                "can't use the new {file!r}: {error!r}",
+                "can't use the new {file!r}: {error}",
                 file=str(self._certFile),
-                error=error,
+                error=trouble,
             )
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:

@@ -15,9 +15,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.certificates import matches
@@ -103,6 +104,26 @@ class ReloadingContextTests(SynchronousTestCase):
         writeCertificate(self.folder, "two.example")
         certFile.write_bytes(old)
         self.assertEqual(self.presented(), "CN=one.example")
+
+    def test_quietly(self) -> None:
+        """
+        That files are missing is said once, and not to each client.
+        """
+        said: list[LogLevel] = []
+
+        @provider(ILogObserver)
+        def notice(event: LogEvent) -> None:
+            said.append(event["log_level"])
+
+        globalLogPublisher.addObserver(notice)
+        self.addCleanup(globalLogPublisher.removeObserver, notice)
+        for _ in range(2):
+            self.files[0].unlink()
+            for _ in range(5):
+                self.presented()
+            writeCertificate(self.folder, "two.example")
+            self.presented()
+        self.assertEqual(said, [LogLevel.error, LogLevel.info] * 2)
 
     def test_atStart(self) -> None:
         """
