@@ -15,7 +15,8 @@ from moxtls.domain import Address, Domain
 from moxtls.interfaces import ISuppressions
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.destinations import Destination, parseDestination
-from moxtls.reporting.message import Stamp, composeDMARC, composeTLS, composeTooLarge
+from moxtls.reporting.fields import Stamp
+from moxtls.reporting.message import composeDMARC, composeTLS, composeTooLarge
 from moxtls.reporting.signing import NoSubmitter, Signer, sign
 from moxtls.reporting.values import Draft, OutgoingReport, ReportKey, ReportState
 

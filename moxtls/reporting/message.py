@@ -12,15 +12,23 @@ import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import format_datetime
 
-from moxtls import __version__
 from moxtls.calendar import Span
-from moxtls.domain import Address, Domain
+from moxtls.domain import Address
+from moxtls.reporting.fields import (
+    Field,
+    Stamp,
+    dated,
+    generated,
+    listed,
+    multipart,
+    origin,
+    part,
+    textPart,
+    written,
+)
 from moxtls.reporting.values import Draft
 
-#: RFC 5322 2.1.1
-LINE = 78
 #: RFC 2045 6.8: 57 bytes make a line of 76.
 _BASE64_BYTES = 57
 
@@ -34,8 +42,6 @@ This is a report about mail in the name of your domain, or of domains below
 it, that came to us.  You get it because the TXT record at
 _dmarc.{domain} asks for reports (rua) to this address.
 """
-
-_Field = tuple[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +67,11 @@ _TLS = _Form(
 _DMARC = _Form(("multipart/mixed;",), "application/gzip", _DMARC_EXPLANATION)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """
-    What sets a message apart from every other.
-
-    @ivar hostname: Of the host it is sent from.
-    @ivar token: Unique; letters and digits.
-    @ivar now: Unix seconds.
-    """
-
-    hostname: Domain
-    token: str
-    now: float
-
-
 def composeTLS(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> bytes:
     """
     The message that brings a TLS report to all of C{recipients}, unsigned.
     """
-    fields: list[_Field] = [
+    fields: list[Field] = [
         ("TLS-Report-Domain", [str(draft.subject.domain)]),
         ("TLS-Report-Submitter", [str(draft.submitter)]),
         # RFC 8460 3: reports are delivered despite failures of TLS.
@@ -108,19 +99,19 @@ def composeTooLarge(
     domain = draft.subject.domain
     subject = f"DMARC aggregate reporting error report for {domain}"
     header = [
-        *_origin(draft.submitter, recipients, subject, stamp),
-        *_generated(("text/plain;", "charset=us-ascii")),
+        *origin(draft.submitter, recipients, subject, stamp),
+        *generated(("text/plain;", "charset=us-ascii")),
         ("Content-Transfer-Encoding", ["7bit"]),
     ]
     body = [
-        ("Report-Date", [_date(stamp)]),
+        ("Report-Date", [dated(stamp)]),
         ("Report-Domain", [str(domain)]),
         ("Report-ID", [draft.reportID]),
         ("Report-Size", [str(size)]),
         ("Submitter", [str(draft.submitter)]),
-        ("Submitting-URI", _list(draft.destinations)),
+        ("Submitting-URI", listed(draft.destinations)),
     ]
-    return b"".join([*map(_field, header), b"\r\n", *map(_field, body)])
+    return b"".join([*map(written, header), b"\r\n", *map(written, body)])
 
 
 def _compose(
@@ -128,49 +119,14 @@ def _compose(
     draft: Draft,
     recipients: Sequence[Address],
     stamp: Stamp,
-    fields: Iterable[_Field],
+    fields: Iterable[Field],
 ) -> bytes:
     """
     @param fields: What else is in the header.
     """
-    boundary = f"=_{stamp.token}"
-    header = [
-        *_origin(draft.submitter, recipients, _subject(draft), stamp),
-        *fields,
-        *_generated((*form.container, f'boundary="{boundary}"')),
-    ]
-    pieces = [*map(_field, header), b"\r\n"]
-    for part in (_textPart(form, draft), _attachment(form, draft)):
-        pieces.append(f"--{boundary}\r\n".encode("ascii"))
-        pieces.append(part)
-    pieces.append(f"--{boundary}--\r\n".encode("ascii"))
-    return b"".join(pieces)
-
-
-def _origin(
-    submitter: Domain, recipients: Sequence[Address], subject: str, stamp: Stamp
-) -> list[_Field]:
-    return [
-        ("From", [f"postmaster@{submitter}"]),
-        ("To", _list(map(str, recipients))),
-        ("Subject", subject.split(" ")),
-        ("Date", [_date(stamp)]),
-        ("Message-Id", [f"<{stamp.token}@{stamp.hostname}>"]),
-    ]
-
-
-def _generated(contentType: Sequence[str]) -> list[_Field]:
-    return [
-        # RFC 3834 5: nobody is to answer that he's on holiday.
-        ("Auto-Submitted", ["auto-generated"]),
-        ("User-Agent", [f"moxtls/{__version__}"]),
-        ("MIME-Version", ["1.0"]),
-        ("Content-Type", contentType),
-    ]
-
-
-def _date(stamp: Stamp) -> str:
-    return format_datetime(datetime.fromtimestamp(int(stamp.now), UTC))
+    header = [*origin(draft.submitter, recipients, _subject(draft), stamp), *fields]
+    parts = [_textPart(form, draft), _attachment(form, draft)]
+    return multipart(header, form.container, parts, stamp.token)
 
 
 def _subject(draft: Draft) -> str:
@@ -192,11 +148,7 @@ def _textPart(form: _Form, draft: Draft) -> bytes:
         f"Period: {_period(draft.span)}",
         "",
     ]
-    header = [
-        ("Content-Type", ["text/plain;", "charset=us-ascii"]),
-        ("Content-Transfer-Encoding", ["7bit"]),
-    ]
-    return _part(header, "\r\n".join(lines).encode("ascii"))
+    return textPart(lines)
 
 
 def _attachment(form: _Form, draft: Draft) -> bytes:
@@ -205,11 +157,7 @@ def _attachment(form: _Form, draft: Draft) -> bytes:
         ("Content-Disposition", ["attachment;", f'filename="{draft.filename}"']),
         ("Content-Transfer-Encoding", ["base64"]),
     ]
-    return _part(header, _base64(draft.document))
-
-
-def _part(header: Sequence[_Field], body: bytes) -> bytes:
-    return b"".join([*map(_field, header), b"\r\n", body, b"\r\n"])
+    return part(header, _base64(draft.document))
 
 
 def _base64(data: bytes) -> bytes:
@@ -219,24 +167,6 @@ def _base64(data: bytes) -> bytes:
         for start in range(0, len(data), _BASE64_BYTES)
     )
     return b"\r\n".join(lines)
-
-
-def _list(items: Iterable[str]) -> list[str]:
-    items = list(items)
-    return [f"{item}," for item in items[:-1]] + items[-1:]
-
-
-def _field(field: _Field) -> bytes:
-    """
-    A header field, folded between words where it gets too long.
-    """
-    name, words = field
-    lines = [f"{name}:"]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > LINE and lines[-1] != f"{name}:":
-            lines.append("")
-        lines[-1] += f" {word}"
-    return ("\r\n".join(lines) + "\r\n").encode("ascii")
 
 
 def _period(span: Span) -> str:

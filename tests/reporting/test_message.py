@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import midnight
 from moxtls.domain import Address, Domain
 from moxtls.queue.values import ReportKind
+from moxtls.reporting.fields import Stamp
 from moxtls.reporting.message import (
-    Stamp,
     composeDMARC,
     composeTLS,
     composeTooLarge,
