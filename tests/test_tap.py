@@ -86,7 +86,7 @@ class MakeServiceTests(TapCase):
         A configuration that is wrong, or isn't there.
         """
         self.file.write_text('Hostnme = "x"')
-        self.assertHindered('Hostnme = "x": unknown key; known here: CAFile, .*')
+        self.assertHindered('Hostnme = "x": unknown key; known here: Accounts, .*')
         self.file.unlink()
         self.assertHindered("cannot be used: No such file or directory")
 
