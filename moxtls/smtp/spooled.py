@@ -53,16 +53,19 @@ class SpooledMessage:
         self._spill()
         return os.pread(self._file.fileno(), length, 0)
 
-    def chunks(self, prefix: bytes = b"") -> Sequence[bytes]:
+    def chunks(self, prefix: bytes = b"", start: int = 0) -> Sequence[bytes]:
         """
         The message, to be used before it is closed.
 
         @param prefix: To stand before it.
+        @param start: How many bytes of it to leave out.
         """
         if self._file is None:
-            return [each for each in (prefix, bytes(self._memory)) if each]
+            rest = bytes(memoryview(self._memory)[start:])
+            return [each for each in (prefix, rest) if each]
         self._spill()
-        return _FileChunks(self._file.fileno(), self.size, [prefix] if prefix else [])
+        before = [prefix] if prefix else []
+        return _FileChunks(self._file.fileno(), start, self.size, before)
 
     def close(self) -> None:
         """
@@ -88,10 +91,13 @@ class _FileChunks(Sequence[bytes]):
     A file as a sequence of chunks that are read when they are wanted.
     """
 
-    def __init__(self, descriptor: int, size: int, before: list[bytes]) -> None:
+    def __init__(
+        self, descriptor: int, start: int, end: int, before: list[bytes]
+    ) -> None:
         self._descriptor = descriptor
+        self._start = start
         self._before = before
-        self._count = len(before) + -(-size // CHUNK)
+        self._count = len(before) + -(-(end - start) // CHUNK)
 
     def __len__(self) -> int:
         return self._count
@@ -108,5 +114,5 @@ class _FileChunks(Sequence[bytes]):
         place = range(self._count)[index]
         if place < len(self._before):
             return self._before[place]
-        offset = (place - len(self._before)) * CHUNK
+        offset = self._start + (place - len(self._before)) * CHUNK
         return os.pread(self._descriptor, CHUNK, offset)

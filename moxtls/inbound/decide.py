@@ -1,0 +1,249 @@
+# -*- test-case-name: tests.inbound.test_decide -*-
+"""
+What becomes of a message, for each of its recipients.  No I/O.
+
+Reading of RFC 9989 5.3.6, 7.4: a message that can't be judged for now is
+accepted, as its sender can do nothing about that, and mail isn't lost for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from moxtls.authentication import Authentication
+from moxtls.config import Account
+from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
+from moxtls.domain import Address, Domain
+from moxtls.inbound.authors import FromField
+from moxtls.inbound.findings import Findings
+from moxtls.inbound.headers import MOST_HOPS, Header
+from moxtls.inbound.recipients import Role, Target
+from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.smtp.values import Reply
+
+#: Of this host itself, as of accounts that don't say otherwise.
+JUNK = "Junk"
+
+#: RFC 3463 3.5.
+LOOP = Reply(554, "5.4.6", "This message has been through too many hosts")
+HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
+LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
+TAKEN = Reply(250, "2.0.0", "OK")
+FULL = Reply(552, "5.2.2", "The mailbox is full")
+UNWANTED = Reply(550, "5.7.1", "The mailbox doesn't take this message")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """
+    @ivar address: As in RCPT.
+    @ivar targets: Where its mail goes.
+    """
+
+    address: Address
+    targets: tuple[Target, ...]
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return tuple(each.account for each in self.targets)
+
+    @property
+    def isForReports(self) -> bool:
+        return all(each.isForReports for each in self.targets)
+
+    @property
+    def mayBeOfReport(self) -> bool:
+        """
+        Whether it looks like the envelope sender of a report of ours.
+        """
+        return "+" in self.address.localPart and any(
+            each.role is Role.POSTMASTER for each in self.targets
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    What is done with a message, whoever it is for.
+
+    @ivar refusal: What the client is told if it isn't taken.
+    """
+
+    fate: Fate
+    refusal: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """
+    What is put into one mailbox.
+
+    @ivar address: Whose it is.
+    """
+
+    account: str
+    mailbox: str
+    address: Address
+
+
+class Stored(Enum):
+    """
+    What came of storing a copy.
+    """
+
+    THERE = auto()
+    FULL = auto()
+    REFUSED = auto()
+    LATER = auto()
+
+
+def malformed(header: Header) -> Reply | None:
+    """
+    What is to be said against a message of which nothing else is looked at.
+    """
+    return LOOP if header.hops > MOST_HOPS else None
+
+
+def decide(findings: Findings, sender: str) -> Decision:
+    """
+    @param sender: MAIL FROM.
+    """
+    verdict = findings.verdict
+    state = findings.authors.state
+    if state is not FromField.READ:
+        # Of whoever sends DSNs some know no address of theirs; they get no
+        # DSN about it either.
+        if sender or state is FromField.REPEATED:
+            return Decision(Fate.REJECTED, Reply(550, "5.6.0", f"Refused: {state}"))
+        return Decision(Fate.JUNK)
+    if verdict.disposition is Policy.REJECT:
+        reply = _refusal(verdict, findings.authentication)
+        return Decision(Fate.REJECTED_BY_DMARC, reply)
+    isJunk = verdict.disposition is Policy.QUARANTINE
+    return Decision(Fate.JUNK if isJunk else Fate.ACCEPTED)
+
+
+def judgements(
+    findings: Findings,
+    decision: Decision,
+    sender: str,
+    recipients: Iterable[tuple[Recipient, bool]],
+) -> tuple[Judgement, ...]:
+    """
+    One for each recipient, to be told to observers.
+
+    @param recipients: Each with whether there is positive history.
+    """
+    return tuple(
+        Judgement(
+            findings.authentication,
+            findings.verdict,
+            decision.fate,
+            sender,
+            str(recipient.address),
+            findings.signers,
+            isKnown,
+            recipient.isForReports,
+        )
+        for recipient, isKnown in recipients
+    )
+
+
+def needsHistory(decision: Decision) -> bool:
+    """
+    Whether it makes a difference if the author is known: only where DMARC has
+    been held against a message.
+    """
+    return decision.fate is not Fate.ACCEPTED
+
+
+def copies(
+    recipients: Iterable[Recipient], fate: Fate, accounts: Mapping[str, Account]
+) -> tuple[Copy, ...]:
+    """
+    What goes where; of several to one mailbox, one.  What is refused goes to
+    who wants to see that.
+    """
+    found: dict[tuple[str, str], Copy] = {}
+    for recipient in recipients:
+        for target in recipient.targets:
+            mailbox = _mailbox(target, fate, accounts.get(target.account))
+            if mailbox:
+                copy = Copy(target.account, mailbox, target.address)
+                found.setdefault((target.account, mailbox), copy)
+    return tuple(found.values())
+
+
+def provenDomain(findings: Findings, decision: Decision) -> Domain | None:
+    """
+    The author domain, if mail from it is a sign that it is somebody whom one
+    hears from.
+    """
+    verdict = findings.verdict
+    isProven = verdict.dkimAligned or verdict.spfAligned
+    return verdict.author if isProven and decision.fate is Fate.ACCEPTED else None
+
+
+def answer(outcomes: Sequence[Stored], fate: Fate) -> Reply:
+    """
+    What the client is told, once its message was stored or not.
+
+    A message that is there for one recipient isn't sent again because of the
+    others, who would be all that is left over: see L{leftOver}.
+    """
+    if Stored.THERE in outcomes:
+        isMissing = fate is Fate.JUNK and Stored.LATER in outcomes
+        return LATER if isMissing else TAKEN
+    if Stored.LATER in outcomes:
+        return LATER
+    return FULL if Stored.FULL in outcomes else UNWANTED
+
+
+def leftOver(
+    every: Sequence[Copy], outcomes: Sequence[Stored], fate: Fate
+) -> tuple[Copy, ...]:
+    """
+    What the queue is to see to, or to tell the sender of: none if the client
+    still has the message.  Junk never comes back.
+    """
+    if Stored.THERE not in outcomes or fate is Fate.JUNK:
+        return ()
+    return tuple(
+        copy
+        for copy, outcome in zip(every, outcomes, strict=True)
+        if outcome is not Stored.THERE
+    )
+
+
+def _mailbox(target: Target, fate: Fate, account: Account | None) -> str:
+    if target.account == HOST_ACCOUNT or account is None:
+        places = {Fate.JUNK: JUNK, Fate.ACCEPTED: target.mailbox}
+    else:
+        places = {
+            Fate.JUNK: account.junkMailbox,
+            Fate.ACCEPTED: target.mailbox,
+            Fate.REJECTED_BY_DMARC: account.rejectsMailbox,
+        }
+    return places.get(fate, "")
+
+
+def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:
+    """
+    RFC 9989 7.2: C{550 5.7.1}, and the word DMARC.
+    """
+    signatures = [f"{each.status} for {each.domain}" for each in authentication.dkim]
+    checks = (
+        f"SPF {authentication.spf.status} for {authentication.spf.domain[:100]}",
+        f"DKIM {', '.join(signatures[:3]) or 'none'}",
+    )
+    why = f"the DMARC policy of {verdict.author}"
+    if verdict.policy is not Policy.REJECT:
+        why = f"what this host does about DMARC failures of {verdict.author}"
+    lines = (
+        f"Refused because of {why}:",
+        "nothing in the name of that domain says that the message is from it",
+        f"({'; '.join(checks)})",
+    )
+    return Reply(550, "5.7.1", "\n".join(lines))

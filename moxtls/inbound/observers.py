@@ -1,0 +1,154 @@
+# -*- test-case-name: tests.inbound.test_observers -*-
+"""
+Who is told of mail, without it being held up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from moxtls.dmarc.values import Judgement
+from moxtls.domain import Address, Domain, InvalidAddress
+from moxtls.inbound.recipients import Directory, Target
+from moxtls.interfaces import ISenderHistory, IVerdictObserver
+from moxtls.queue.values import Envelope
+from moxtls.reporting.crew import Crew
+
+#: What observers may have open before mail waits for them after all: else they
+#: would take all memory where a database stands still.
+MOST_OPEN = 1000
+
+
+class Audience:
+    """
+    Observers, and the history of who writes to whom.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        observers: Iterable[IVerdictObserver],
+        history: ISenderHistory,
+    ) -> None:
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._history = history
+        self._crew = Crew(MOST_OPEN)
+
+    async def tell(self, judgements: Iterable[Judgement]) -> None:
+        """
+        @return: Once observers know, not once they have written it down.
+        """
+        for judgement in judgements:
+            for observer in self._observers:
+                await self._start(observer.verdictGiven, judgement)
+
+    async def arrived(self, account: str, domain: Domain) -> None:
+        """
+        Mail that is really from C{domain} was taken for C{account}.
+        """
+        await self._start(self._history.received, account, domain, self._now())
+
+    async def left(self, account: str, domain: Domain) -> None:
+        """
+        C{account} sends mail to C{domain}.
+        """
+        await self._start(self._history.sent, account, domain, self._now())
+
+    async def isKnown(self, accounts: Iterable[str], organization: Domain) -> bool:
+        """
+        Whether any of C{accounts} has heard from or written to
+        C{organization}; so it is taken to be if that can't be found out.
+        """
+        for account in dict.fromkeys(accounts):
+            try:
+                if await self._history.isKnown(account, organization):
+                    return True
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("looking for {domain}", domain=str(organization))
+                return True
+        return False
+
+    async def settled(self) -> None:
+        """
+        Wait until all have written it down.
+        """
+        await self._crew.finished()
+
+    def _now(self) -> float:
+        return self._clock.seconds()
+
+    async def _start(self, told: Callable[..., Deferred[None]], *what: Any) -> None:
+        self._crew.begin(self._told(told, what))
+        await self._crew.room()
+
+    async def _told(
+        self, told: Callable[..., Deferred[None]], what: tuple[Any, ...]
+    ) -> None:
+        try:
+            await told(*what)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("telling an observer of mail")
+
+
+class Correspondence:
+    """
+    Notes to whom our people write.
+    """
+
+    def __init__(
+        self, directory: Directory, accounts: Mapping[str, Any], audience: Audience
+    ) -> None:
+        """
+        @param accounts: By name, all there are.
+        """
+        self._directory = directory
+        self._accounts = accounts
+        self._audience = audience
+
+    async def submitted(self, user: str, envelope: Envelope) -> None:
+        """
+        A message is in the queue.
+
+        @param user: Who has logged in; empty if nobody had to.
+        """
+        domains = {
+            address.domain
+            for address in map(_address, envelope.recipients)
+            if address is not None and isinstance(address.domain, Domain)
+        }
+        outside = [each for each in domains if not self._directory.isLocal(each)]
+        account = self._accountOf(user, envelope.sender) if outside else ""
+        for domain in sorted(outside):
+            await self._audience.left(account, domain)
+
+    def _accountOf(self, user: str, sender: str) -> str:
+        if user in self._accounts:
+            return user
+        address = _address(sender)
+        found = () if address is None else self._directory.find(address)
+        if isinstance(found, tuple) and len(found) == 1:
+            return _accountOf(found[0])
+        return ""
+
+
+def _accountOf(target: Target) -> str:
+    return target.account
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return Address.parse(text)
+    except InvalidAddress:
+        return None

@@ -1,0 +1,181 @@
+"""
+Tests for L{moxtls.inbound.decide}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication import AuthResult
+from moxtls.config import Account, Destination
+from moxtls.dmarc.values import Fate, Policy, Verdict
+from moxtls.domain import Address, Domain
+from moxtls.inbound.authors import Authors, FromField
+from moxtls.inbound.decide import (
+    LATER,
+    Copy,
+    Recipient,
+    Stored,
+    answer,
+    copies,
+    decide,
+    leftOver,
+    provenDomain,
+)
+from moxtls.inbound.findings import Findings
+from moxtls.inbound.recipients import Role, Target
+from tests.inbound.test_authres import FOUND, PASSED
+
+A = Domain("a.example")
+READ = Authors(FromField.READ, (A,))
+REJECT = replace(
+    PASSED,
+    status=AuthResult.FAIL,
+    disposition=Policy.REJECT,
+    alignedDKIM=(),
+    spfAligned=False,
+)
+ANNA = Address.parse("anna@our.example")
+ACCOUNTS = {
+    "anna": Account({"anna@our.example": Destination()}, rejectsMailbox="Rejects"),
+    "bob": Account({"bob@our.example": Destination()}),
+}
+
+
+def findings(verdict: Verdict, authors: Authors = READ) -> Findings:
+    return Findings(FOUND, verdict, authors)
+
+
+class DecideTests(SynchronousTestCase):
+    """
+    Tests for L{decide} and L{provenDomain}.
+    """
+
+    def test_dispositions(self) -> None:
+        """
+        What DMARC has come to is done (RFC 9989 7).
+        """
+        for disposition, fate in (
+            (Policy.NONE, Fate.ACCEPTED),
+            (Policy.QUARANTINE, Fate.JUNK),
+            (Policy.REJECT, Fate.REJECTED_BY_DMARC),
+        ):
+            found = findings(replace(REJECT, disposition=disposition))
+            decision = decide(found, "x@a.example")
+            self.assertEqual(decision.fate, fate)
+            self.assertEqual(
+                decision.refusal is None, fate is not Fate.REJECTED_BY_DMARC
+            )
+
+    def test_words(self) -> None:
+        """
+        The client is told whose policy it is: the domain's or ours.
+        """
+        for policy, words in (
+            (Policy.REJECT, "the DMARC policy of a.example"),
+            (Policy.NONE, "what this host does about DMARC failures of a.example"),
+        ):
+            reply = decide(findings(replace(REJECT, policy=policy)), "").refusal
+            self.assertIsNotNone(reply)
+            self.assertIn(words, reply.text if reply else "")
+
+    def test_from(self) -> None:
+        """
+        Whoever can't say who wrote a message is refused (RFC 5322 3.6), but
+        for DSNs, about which nobody could be told.
+        """
+        nothing = Verdict(AuthResult.NONE)
+        for state, sender in product(FromField, ("x@a.example", "")):
+            fate = decide(findings(nothing, Authors(state)), sender).fate
+            expected = Fate.REJECTED if sender else Fate.JUNK
+            if state is FromField.REPEATED:
+                expected = Fate.REJECTED
+            if state is FromField.READ:
+                expected = Fate.ACCEPTED
+            self.assertEqual(fate, expected, (state, sender))
+
+    def test_proven(self) -> None:
+        """
+        It is a sign of a domain only if DMARC says it is from there, and it
+        is no junk.
+        """
+        for verdict, proven in (
+            (PASSED, True),
+            (replace(PASSED, spfAligned=False), True),
+            (replace(PASSED, alignedDKIM=()), True),
+            (replace(PASSED, alignedDKIM=(), spfAligned=False), False),
+            (replace(PASSED, disposition=Policy.QUARANTINE), False),
+        ):
+            found = findings(verdict)
+            domain = provenDomain(found, decide(found, "x@a.example"))
+            self.assertEqual(domain, A if proven else None)
+
+
+class CopyTests(SynchronousTestCase):
+    """
+    Tests for L{copies}.
+    """
+
+    def places(self, fate: Fate, *targets: Target) -> list[tuple[str, str]]:
+        found = copies([Recipient(ANNA, targets)], fate, ACCOUNTS)
+        return [(each.account, each.mailbox) for each in found]
+
+    def test_places(self) -> None:
+        """
+        Each account has its places; the host keeps nothing that is refused.
+        """
+        anna = Target("anna", "Inbox", ANNA)
+        bob = Target("bob", "Work", ANNA)
+        host = Target("", "Postmaster", ANNA, Role.POSTMASTER)
+        for fate, expected in (
+            (
+                Fate.ACCEPTED,
+                [("anna", "Inbox"), ("bob", "Work"), ("", "Postmaster")],
+            ),
+            (Fate.JUNK, [("anna", "Junk"), ("bob", "Junk"), ("", "Junk")]),
+            (Fate.REJECTED_BY_DMARC, [("anna", "Rejects")]),
+            (Fate.REJECTED, []),
+        ):
+            self.assertEqual(self.places(fate, anna, bob, host), expected)
+
+    def test_once(self) -> None:
+        """
+        One mailbox gets one copy, for the first who is named.
+        """
+        other = Address.parse("other@our.example")
+        found = copies(
+            [
+                Recipient(ANNA, (Target("anna", "Inbox", ANNA),)),
+                Recipient(other, (Target("anna", "Inbox", other),)),
+            ],
+            Fate.ACCEPTED,
+            ACCOUNTS,
+        )
+        self.assertEqual(found, (Copy("anna", "Inbox", ANNA),))
+
+
+class AnswerTests(SynchronousTestCase):
+    """
+    Tests for L{answer} and L{leftOver}.
+    """
+
+    def test_consistent(self) -> None:
+        """
+        Who is told that it was taken has nothing left to do for anybody: it
+        is stored, or for the queue, or junk that nobody wants.  Who is told
+        otherwise has to try again for all.
+        """
+        each = Copy("anna", "Inbox", ANNA)
+        for outcomes in product(Stored, repeat=3):
+            reply = answer(outcomes, Fate.ACCEPTED)
+            left = leftOver([each] * 3, outcomes, Fate.ACCEPTED)
+            isThere = Stored.THERE in outcomes
+            self.assertEqual(reply.accepted, isThere)
+            missing = sum(outcome is not Stored.THERE for outcome in outcomes)
+            self.assertEqual(len(left), missing if isThere else 0)
+            if not isThere:
+                self.assertEqual(reply == LATER, Stored.LATER in outcomes)
+            self.assertEqual(leftOver([each] * 3, outcomes, Fate.JUNK), ())

@@ -1,0 +1,85 @@
+"""
+Tests for L{moxtls.inbound.delivery}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.values import Fate
+from moxtls.domain import Address
+from moxtls.inbound.decide import Copy, Stored
+from moxtls.inbound.delivery import MOST_WRITERS, Delivery, Letter
+from moxtls.mailbox.memory import MemoryMailbox
+from moxtls.queue.memory import MemoryQueue
+
+ANNA = Address.parse("anna@our.example")
+LETTER = Letter("x@a.example", lambda before: (before, b"A: b\r\n"), eightBit=True)
+
+
+class SlowMailbox(MemoryMailbox):
+    """
+    One that takes as long as it is let.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing: list[Deferred[None]] = []
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        self.writing.append(Deferred())
+        return self.writing[-1]
+
+
+class DeliveryTests(SynchronousTestCase):
+    """
+    Tests for L{Delivery}.
+    """
+
+    def setUp(self) -> None:
+        self.queue = MemoryQueue(Clock(), lambda: "q1")
+
+    def test_missing(self) -> None:
+        """
+        That there is no such account any more is for the queue to find out.
+        """
+        mailbox = MemoryMailbox()
+        delivery = Delivery({"anna": mailbox}.__getitem__, self.queue)
+        copies = [Copy("anna", "Inbox", ANNA), Copy("gone", "Inbox", ANNA)]
+        delivered = delivery.deliver(LETTER, copies, Fate.ACCEPTED)
+        reply = self.successResultOf(Deferred.fromCoroutine(delivered))
+        self.assertEqual(reply.code, 250)
+        [envelope] = self.queue.envelopes
+        self.assertTrue(envelope.eightBit)
+        self.assertEqual(self.queue.bodies["q1"], b"A: b\r\n")
+        self.flushLoggedErrors(KeyError)
+
+    def test_parallel(self) -> None:
+        """
+        Copies are written side by side, so many at a time; each outcome is in
+        its place.
+        """
+        mailbox = SlowMailbox()
+        delivery = Delivery(lambda account: mailbox, self.queue)
+        copies = [Copy("anna", "Inbox", ANNA)] * (MOST_WRITERS + 5)
+        storing = Deferred.fromCoroutine(delivery.store(LETTER, copies))
+        self.assertEqual(len(mailbox.writing), MOST_WRITERS)
+        mailbox.writing[1].errback(OSError("disk"))
+        for each in mailbox.writing:
+            if not each.called:
+                each.callback(None)
+        while len(mailbox.writing) < len(copies):
+            mailbox.writing[-1].callback(None)
+        for each in mailbox.writing:
+            if not each.called:
+                each.callback(None)
+        outcomes = self.successResultOf(storing)
+        self.assertEqual(outcomes.pop(1), Stored.LATER)
+        self.assertEqual(set(outcomes), {Stored.THERE})
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
