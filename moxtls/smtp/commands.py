@@ -154,7 +154,9 @@ def _splitPath(keyword: str, argument: str) -> tuple[str, list[str]] | Reply:
     return found[1], (found[2] or "").split()
 
 
+@lru_cache(maxsize=1024)
 def _isAddress(path: str) -> bool:
+    # Remembered, as recipients are mostly the same few.
     try:
         Address.parse(path)
     except InvalidAddress:

@@ -53,6 +53,8 @@ class LineBuffer:
         Look for a line of at most C{longest} bytes, or for the end of one
         that is longer.
         """
+        if not self._data:
+            return False
         self._end = self._data.find(b"\r\n")
         found = self._end >= 0
         # A CR at the end may be half of a CRLF.
