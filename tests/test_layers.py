@@ -46,6 +46,7 @@ PURE = {
     "dmarc/hygiene.py",
     "dmarc/handling.py",
     "dmarc/record.py",
+    "dmarc/redaction.py",
     "dmarc/report.py",
     "dmarc/reportxml.py",
     "dmarc/suffixes.py",

@@ -1,0 +1,214 @@
+# -*- test-case-name: tests.dmarc.test_redaction -*-
+"""
+What of a message's header may be shown to others (RFC 9991 7, RFC 6590).
+No I/O.
+
+Nothing is shown but what a list allows: fields that tell the author's domain
+which message it was and who signed it.  Names of people are left out, and the
+local parts of their addresses are replaced by digests, so that it can be seen
+that two are the same, and not whose they are.  What is shown is ASCII, and
+nothing in it ends a line or makes a link.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import b32encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+
+from moxtls.domain import LONGEST_NAME, Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.reporting.fields import Field
+
+#: Of a header, as much is looked at: some four times what a message has.
+LONGEST_HEADER = 64 * 1024
+#: Fields of one name, such as signatures.
+MOST_EACH = 10
+#: Addresses in one field, and what looks like one.
+MOST_ADDRESSES = 10
+MOST_TRIED = 50
+#: Tags of a signature; RFC 6376 3.5 has 14.
+MOST_TAGS = 20
+#: Characters of a value or a tag: an RSA signature of 4096 bits is 684 long, and
+#: the names of the signed fields mostly are less.
+LONGEST_VALUE = 900
+#: Where a long run of Base64 may be folded.
+_CHUNK = 64
+#: 80 bits: no two people have the same.
+_TOKEN_BYTES = 10
+#: The key has other uses, too.
+_PURPOSE = b"redaction of local parts\0"
+
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+_LINE = re.compile(r"\r?\n|\r")
+#: What ends an address, wherever it stands.
+_SPECIAL = re.compile(r'[\s<>()\[\]:;,"\\]+')
+_NOT_IN_DATE = re.compile(r"[^A-Za-z0-9 ,.:+()-]")
+_NOT_VISIBLE = re.compile(r"[^!-~]")
+#: Without colons there are no links.
+_NOT_IN_ID = re.compile(r"[^!#-'*+./0-9=?@A-Z\[\]^-~<>-]")
+_BRACKETED = re.compile(r"<([^<>]*)>")
+_AFTER_COLON = re.compile(r"(?<=:)")
+_BLANK = re.compile(r"\s+")
+#: RFC 6376 3.5, without C{z=}, which has other fields in it.
+_TAGS = ("v", "a", "b", "bh", "c", "d", "h", "i", "l", "q", "s", "t", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """
+    Replaces what tells people apart.
+
+    @ivar key: Nobody else knows it (RFC 6590 3: "redaction key").
+    """
+
+    key: bytes = field(repr=False)
+
+    def token(self, localPart: str) -> str:
+        """
+        The same for the same local part in any case.
+
+        Reading of RFC 6590 3: which digest it is, and in which letters, is
+        nobody's business but ours.
+        """
+        data = localPart.lower().encode("utf-8", "replace")
+        digest = hmac.digest(self.key, _PURPOSE + data, sha256)
+        return b32encode(digest[:_TOKEN_BYTES]).decode("ascii").lower()
+
+    def path(self, address: str) -> str | None:
+        """
+        A reverse-path (RFC 5321 4.1.2), with brackets.
+
+        @param address: C{None} is returned for what is no address.
+        """
+        try:
+            known = Address.parse(address)
+        except InvalidAddress:
+            return None
+        return f"<{self.token(known.localPart)}@{known.domain}>"
+
+    def identity(self, text: str) -> str:
+        """
+        C{i=} of a signature (RFC 6376 3.5); empty for what isn't one.
+        """
+        local, at, domain = text.rpartition("@")
+        host = _hostOf(domain) if at else None
+        if host is None:
+            return ""
+        return f"{self.token(local) if local else ''}@{host}"
+
+    def addresses(self, text: str) -> list[str]:
+        """
+        All addresses in an address field; what else is there is left out.
+        """
+        found = dict.fromkeys(self._addresses(text))
+        return list(found)[:MOST_ADDRESSES]
+
+    def _addresses(self, text: str) -> Iterator[str]:
+        words = (word for word in _SPECIAL.split(text) if "@" in word)
+        for word in islice(words, MOST_TRIED):
+            local, _, domain = word.rpartition("@")
+            host = _hostOf(domain)
+            if host is not None:
+                yield f"<{self.token(local)}@{host}>"
+
+
+def quoted(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
+    """
+    The fields of C{header} that may be shown, in order.
+
+    @param header: As it came.
+    """
+    shown: list[Field] = []
+    counts: dict[str, int] = {}
+    for name, value in _fields(header):
+        if name not in _ALLOWED or counts.get(name, 0) >= MOST_EACH:
+            continue
+        counts[name] = counts.get(name, 0) + 1
+        title, show = _ALLOWED[name]
+        words = show(redaction, value)
+        if words:
+            shown.append((title, words))
+    return tuple(shown)
+
+
+def _hostOf(text: str) -> Domain | None:
+    if len(text) > LONGEST_NAME:
+        return None
+    try:
+        return Domain.parse(text)
+    except InvalidDomain:
+        return None
+
+
+def _fields(header: bytes) -> Iterator[tuple[str, str]]:
+    """
+    Names in lower case, values in one line.
+    """
+    text = header[:LONGEST_HEADER].decode("utf-8", "replace")
+    for line in _LINE.split(_FOLD.sub("", text)):
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip().lower(), value.strip()
+
+
+def _people(redaction: Redaction, value: str) -> Sequence[str]:
+    addresses = redaction.addresses(value)
+    return [f"{each}," for each in addresses[:-1]] + addresses[-1:]
+
+
+def _date(redaction: Redaction, value: str) -> Sequence[str]:
+    return _NOT_IN_DATE.sub("?", value[:_CHUNK]).split()
+
+
+def _identifier(redaction: Redaction, value: str) -> Sequence[str]:
+    return [_NOT_IN_ID.sub("?", value[:LONGEST_VALUE])] if value else []
+
+
+def _listID(redaction: Redaction, value: str) -> Sequence[str]:
+    # RFC 2919 3: what is before the brackets is a phrase for people.
+    found = _BRACKETED.findall(value)
+    return _identifier(redaction, f"<{found[-1]}>") if found else []
+
+
+def _signature(redaction: Redaction, value: str) -> Sequence[str]:
+    words: list[str] = []
+    for each in value.split(";")[:MOST_TAGS]:
+        tag, equals, content = (part.strip() for part in each.partition("="))
+        if tag not in _TAGS or not equals:
+            continue
+        content = _BLANK.sub("", content)
+        if tag == "i":
+            content = redaction.identity(content)
+        content = _NOT_VISIBLE.sub("?", content[:LONGEST_VALUE])
+        words += _foldable(tag, f"{tag}={content};")
+    return words
+
+
+def _foldable(tag: str, word: str) -> list[str]:
+    """
+    Parts between which white space means nothing.
+    """
+    if tag == "h":
+        return [each for each in _AFTER_COLON.split(word) if each]
+    if tag in ("b", "bh"):
+        return [word[start : start + _CHUNK] for start in range(0, len(word), _CHUNK)]
+    return [word]
+
+
+_Show = Callable[[Redaction, str], Sequence[str]]
+
+#: By name, how the field is written, and what is shown of it.
+_ALLOWED: dict[str, tuple[str, _Show]] = {
+    "date": ("Date", _date),
+    "dkim-signature": ("DKIM-Signature", _signature),
+    "from": ("From", _people),
+    "list-id": ("List-Id", _listID),
+    "message-id": ("Message-ID", _identifier),
+    "mime-version": ("MIME-Version", _date),
+    "reply-to": ("Reply-To", _people),
+    "sender": ("Sender", _people),
+}
