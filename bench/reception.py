@@ -25,6 +25,7 @@ WIDTH = 20
 SIZES = (2048, 40960)
 EACH = (1, 20)
 STOCK = "twisted.mail"
+STOCK_AT_ONCE = "twisted.mail, TCP_NODELAY"
 #: Messages in a round: about half a second's worth.
 MESSAGES = 800
 
@@ -61,7 +62,8 @@ def process(module: str, *arguments: str) -> Start:
 
 
 SERVERS = (
-    Server(STOCK, process("bench.takers", "twisted.mail")),
+    Server(STOCK, process("bench.takers", STOCK)),
+    Server(STOCK_AT_ONCE, process("bench.takers", STOCK_AT_ONCE)),
     Server(
         "aiosmtpd",
         process("bench.takers", "aiosmtpd"),
@@ -97,7 +99,8 @@ async def _cell(
         f"{'STARTTLS' if isSecure else 'plaintext'}, {size // 1024} KB, "
         f"{each} in each of {WIDTH} connections at a time"
     )
-    contest = await compete(title, "messages", entrants, (STOCK,), effort.rounds)
+    baselines = (STOCK, STOCK_AT_ONCE)
+    contest = await compete(title, "messages", entrants, baselines, effort.rounds)
     print(table(contest), flush=True)
 
 

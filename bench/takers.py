@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import react
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Connection, Port
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPFactory
 from zope.interface import implementer
 
@@ -92,6 +92,17 @@ class StockTaker:
         pass
 
 
+class AtOnce(ESMTP):
+    """
+    Doesn't wait for small packets to be acknowledged.
+    """
+
+    def connectionMade(self) -> None:
+        assert isinstance(self.transport, Connection)
+        self.transport.setTcpNoDelay(True)
+        super().connectionMade()
+
+
 class StockFactory(SMTPFactory):
     """
     Listens with what C{twisted.mail} has.
@@ -99,13 +110,14 @@ class StockFactory(SMTPFactory):
 
     noisy = False
 
-    def __init__(self, tls: Any) -> None:
+    def __init__(self, tls: Any, protocol: type[ESMTP]) -> None:
         super().__init__()
         self._tls = tls
+        self._protocol = protocol
         self._taker = StockTaker()
 
     def buildProtocol(self, addr: Any) -> ESMTP:
-        protocol = ESMTP(contextFactory=self._tls)
+        protocol = self._protocol(contextFactory=self._tls)
         protocol.delivery = self._taker
         protocol.factory = self
         protocol.host = HOST.encode("ascii")
@@ -118,10 +130,18 @@ def _ours(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
 
 
 def _stock(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
-    return StockFactory(tls)
+    return StockFactory(tls, ESMTP)
 
 
-_FACTORIES = {"moxtls": _ours, "twisted.mail": _stock}
+def _stockAtOnce(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
+    return StockFactory(tls, AtOnce)
+
+
+_FACTORIES = {
+    "moxtls": _ours,
+    "twisted.mail": _stock,
+    "twisted.mail, TCP_NODELAY": _stockAtOnce,
+}
 
 
 async def _aiosmtpd(file: Path) -> None:
