@@ -43,6 +43,8 @@ PURE = {
     "dmarc/discovery.py",
     "dmarc/evaluations.py",
     "dmarc/external.py",
+    "dmarc/failure.py",
+    "dmarc/failuremail.py",
     "dmarc/hygiene.py",
     "dmarc/handling.py",
     "dmarc/record.py",
