@@ -15,23 +15,22 @@ from twisted.logger import Logger
 
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted
 from moxtls.config import Service as ListenerService
+from moxtls.domain import Domain
 from moxtls.doors import Door
-from moxtls.inbox import Inbox
-from moxtls.interfaces import IMailbox
 from moxtls.queue.access import DirectSpool, ThreadedSpool
 from moxtls.queue.service import QueueService
-from moxtls.reporting.handover import Aftermath
+from moxtls.queue.values import ReportKind
+from moxtls.receiving import Incoming, Residence
 from moxtls.reporting.service import ReportService
 from moxtls.reporting.signing import NoSubmitter
+from moxtls.sending import makeQueue
 from moxtls.site import Site
 from moxtls.smtp.acceptor import Authenticator, IAcceptor, ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.reception import LARGEST_MESSAGE, LocalReception
 from moxtls.smtp.sasl import MECHANISMS, Accounts
-from moxtls.smtp.submission import Submission
 from moxtls.store.ledger import Ledger
-from moxtls.wiring import Base, IReactor, explained, makeQueue, newID
+from moxtls.wiring import Base, IReactor, explained, newID
 
 Stop = Callable[[], Deferred[None]]
 
@@ -53,6 +52,9 @@ class Server(Service):
     base: Base
     queue: QueueService
     reports: ReportService
+    dmarcReports: ReportService
+    residence: Residence
+    incoming: Incoming
 
     def __init__(
         self, reactor: IReactor, site: Site, clock: IReactorTime | None = None
@@ -100,10 +102,15 @@ class Server(Service):
         self.ledger = Ledger(self._reactor, self._site.ledgerURL)
         self._stops.append(self.ledger.stop)
         self.base = Base(self._reactor, self._site, self.ledger, self._clock)
+        self.residence = Residence(self.base)
+        self._stops.append(self.residence.stop)
         spool = ThreadedSpool(self._reactor, self._site.spool)
-        self.queue, mailbox = makeQueue(self.base, spool)
+        self.queue = makeQueue(self.base, spool, self.residence)
+        self.incoming = Incoming(self.base, self.residence, self.queue)
+        self._stops.append(self.incoming.settled)
         self.reports = self.base.reports(self.queue)
-        factories = self._factories(mailbox)
+        self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
+        factories = self._factories()
         self._startParts()
         for name, factory in factories.items():
             self._doors[name].open(self._reactor, factory)
@@ -115,15 +122,25 @@ class Server(Service):
 
     def _startParts(self) -> None:
         parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
-        if not self._site.config.noOutgoingTLSReports:
+        config = self._site.config
+        if not config.noOutgoingTLSReports:
             parts.append(self.reports)
-            submitter = self._site.submitter
-            if isinstance(submitter, NoSubmitter):
-                self.log.warn("NO TLS REPORTS ARE SENT: {why}", why=str(submitter))
+            self._warn("TLS", self._site.submitter)
+        if not config.noOutgoingDMARCReports:
+            parts.append(self.dmarcReports)
+            if any(map(_isChecked, config.listeners.values())):
+                self._warn("DMARC", self._site.dmarcSubmitter)
         self._stops.append(self.base.dialer.stop)
         for part in parts:
             part.startService()
             self._stops.append(part.stopService)
+        self.residence.sweep()
+
+    def _warn(self, kind: str, submitter: Domain | NoSubmitter) -> None:
+        if isinstance(submitter, NoSubmitter):
+            self.log.warn(
+                "NO {kind} REPORTS ARE SENT: {why}", kind=kind, why=str(submitter)
+            )
 
     def stopService(self) -> Deferred[None]:
         """
@@ -156,44 +173,38 @@ class Server(Service):
                 # What comes after it still has to stop.
                 self.log.failure("stopping")
 
-    def _factories(self, mailbox: IMailbox) -> dict[str, SMTPServerFactory]:
+    def _factories(self) -> dict[str, SMTPServerFactory]:
         return {
-            name: self._factory(name, listener, self._acceptor(listener, mailbox))
+            name: self._factory(name, listener, self._acceptor(listener))
             for name, listener in self._site.config.listeners.items()
         }
 
     def _factory(
         self, name: str, listener: Listener, acceptor: IAcceptor
     ) -> SMTPServerFactory:
-        size = listener.maxMessageSize
-        if listener.service is ListenerService.RECEPTION:
-            size = min(size, LARGEST_MESSAGE)  # it is held in memory
         settings = ListenerSettings(
             ServerSettings(
                 self._site.config.hostname.ascii,
-                size=size,
+                size=listener.maxMessageSize,
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
                 authRequired=listener.authentication,
             ),
             immediateTLS=listener.tls is ListenerTLS.IMMEDIATE,
             connections=listener.maxConnections,
+            perAddress=listener.maxConnectionsPerAddress,
+            perNetwork=listener.maxConnectionsPerNetwork,
+            connectionRate=listener.maxConnectionRate,
+            messageRate=listener.maxMessageRate,
         )
         tls = self._site.tls(name, listener)
         authenticator = self._authenticator() if listener.authentication else None
         return SMTPServerFactory(self._reactor, settings, acceptor, tls, authenticator)
 
-    def _acceptor(self, listener: Listener, mailbox: IMailbox) -> IAcceptor:
-        hostname = self._site.config.hostname.ascii
+    def _acceptor(self, listener: Listener) -> IAcceptor:
         if listener.service is ListenerService.SUBMISSION:
-            folder = self._site.data
-            return Submission(self._reactor, self.queue, hostname, newID, folder)
-        ledger = self.ledger
-        aftermath = Aftermath(self._clock, ledger.archive, ledger.suppressions)
-        inbox = Inbox(self._site.config, aftermath, mailbox)
-        return LocalReception(
-            self._reactor, hostname, newID, inbox.accepts, inbox.deliver
-        )
+            return self.incoming.submission()
+        return self.incoming.reception(listener.checks)
 
     def _authenticator(self) -> Authenticator:
         accounts = Accounts(self._site.users(), self._site.secret())
@@ -203,6 +214,10 @@ class Server(Service):
             return deferToThreadPool(self._reactor, pool, check)
 
         return Authenticator(accounts, newID, offload)
+
+
+def _isChecked(listener: Listener) -> bool:
+    return listener.service is ListenerService.RECEPTION and listener.checks
 
 
 def takePorts(site: Site) -> dict[str, Door]:

@@ -2,14 +2,14 @@
 """
 Puts the parts together, in the order in which data flows.  No decisions.
 
-L{Base} is what the server and the commands have in common, L{Outgoing} takes
-mail out.
+L{Base} is what the server and the commands have in common.  What takes mail out
+stands on it, and what takes it in: L{moxtls.sending}, L{moxtls.receiving}.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from random import SystemRandom
@@ -22,57 +22,44 @@ from twisted.internet.interfaces import (
     IReactorThreads,
     IReactorTime,
 )
+from twisted.internet.threads import deferToThreadPool
 
+from moxtls.authentication import DKIMResult
 from moxtls.calendar import DAY
-from moxtls.config import Config, Families, RelayTLS
+from moxtls.config import Families
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dns.answers import Kind
 from moxtls.dns.exchange import Exchange
 from moxtls.dns.probed import ProbedResolver
 from moxtls.dns.resolver import Resolver
-from moxtls.domain import Domain, InvalidDomain, parseHost
+from moxtls.domain import Domain
 from moxtls.https import HTTPSClient
-from moxtls.inbound.recipients import Directory
-from moxtls.interfaces import ICourier, IQueue, ISessionObserver
-from moxtls.mailbox.maildir import Maildir
+from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.practice import practiceOf
+from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.outbound.classify import certificateFailure
-from moxtls.outbound.delivery import DirectCourier, Surroundings, Terms
+from moxtls.outbound.delivery import Surroundings, Terms
 from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.fetch import PolicyFetcher
 from moxtls.policy.refresh import PolicyRefresher
-from moxtls.queue.access import SpoolAccess
-from moxtls.queue.backoff import Backoff
-from moxtls.queue.loads import Limits
-from moxtls.queue.local import LocalCourier
-from moxtls.queue.notices import Notices
-from moxtls.queue.service import QueueService
 from moxtls.queue.spool import SpoolUnusable
-from moxtls.queue.telling import ReportTeller
-from moxtls.queue.values import Batch, ReportKind
-from moxtls.reporting.bounces import bounceMailbox
-from moxtls.reporting.handover import Aftermath, QueueSubmitter
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.post import HTTPSCourier
 from moxtls.reporting.service import ReportService, Routine
 from moxtls.site import Site
 from moxtls.smtp.session import Session, addressEndpoint
 from moxtls.smtp.settings import Settings
-from moxtls.smtp.values import Credentials, TLSMode
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
-from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 
 FAMILIES = {
     Families.BOTH: (Kind.AAAA, Kind.A),
     Families.IPV4: (Kind.A,),
     Families.IPV6: (Kind.AAAA,),
-}
-RELAY_MODES = {
-    RelayTLS.NONE: TLSMode.SKIP,
-    RelayTLS.STARTTLS: TLSMode.REQUIRED,
-    RelayTLS.IMMEDIATE: TLSMode.IMMEDIATE,
 }
 
 
@@ -126,6 +113,7 @@ class Base:
         self.site = site
         self.ledger = ledger
         self.trust = site.trust()
+        self.practice = practiceOf(site.config.dmarc)
         self.resolver = ProbedResolver(
             reactor, Resolver(reactor, site.servers(), Exchange(reactor).ask)
         )
@@ -175,25 +163,39 @@ class Base:
             jitter,
         )
 
-    def reports(self, queue: IQueue) -> ReportService:
+    def checks(self) -> Checks:
         """
-        What sends TLS reports.
+        How mail from outside is checked.
         """
-        config, submitter = self.site.config, self.site.submitter
-        reporting = TLSReporting(
-            submitter if isinstance(submitter, Domain) else None,
-            config.outgoingTLSReportsForAllSuccess,
-            frozenset(config.reporting.notTo),
+
+        def offload(
+            verify: Callable[[], tuple[DKIMResult, ...]],
+        ) -> Deferred[tuple[DKIMResult, ...]]:
+            pool = self.reactor.getThreadPool()
+            return deferToThreadPool(self.reactor, pool, verify)
+
+        hostname = self.site.config.hostname.ascii
+        return Checks(
+            self.reactor, self.resolver, self.practice, hostname, offload, jitter
         )
+
+    def reports(
+        self, queue: IQueue, kind: ReportKind = ReportKind.TLS
+    ) -> ReportService:
+        """
+        What sends one kind of report.
+        """
+        config, ledger = self.site.config, self.ledger
+        isTLS = kind is ReportKind.TLS
         signers = tuple(chain.from_iterable(self.site.signers().values()))
         return ReportService(
             self.clock,
-            TLSReportSource(self.resolver, self.ledger.outcomes, reporting),
-            self.ledger.archive,
-            self.ledger.leases,
+            self._tlsReports() if isTLS else self._dmarcReports(),
+            ledger.archive,
+            ledger.leases,
             LetterWriter(
                 self.clock,
-                self.ledger.suppressions,
+                ledger.suppressions,
                 Letterhead(config.hostname, signers),
                 newID,
             ),
@@ -201,121 +203,34 @@ class Base:
             jitter,
             Routine(
                 config.nodeName,
-                config.reporting.window,
+                config.reporting.window if isTLS else None,
                 config.reporting.keepDays * DAY,
             ),
         )
 
-
-class Outgoing:
-    """
-    Every way for mail to leave.
-    """
-
-    def __init__(self, base: Base, mailbox: Maildir) -> None:
-        config = base.site.config
-        self._base = base
-        self._families = FAMILIES[config.delivery.families]
-        recorder = OutcomeRecorder(
-            base.clock, base.ledger.outcomes, not config.noOutgoingTLSReports
+    def _tlsReports(self) -> IReportSource:
+        config, submitter = self.site.config, self.site.submitter
+        reporting = TLSReporting(
+            submitter if isinstance(submitter, Domain) else None,
+            config.outgoingTLSReportsForAllSuccess,
+            frozenset(config.reporting.notTo),
         )
-        direct = DirectCourier(base.surroundings(recorder))
-        self._https = HTTPSCourier(base.clock, base.https)
-        self._local = LocalCourier(Directory(config).find, lambda account: mailbox)
-        self._transports: dict[str, ICourier] = {"direct": direct}
-        for name in config.transports:
-            self._transports[name] = self._smarthost(name)
-        self._routes = {
-            Domain.parse(domain): transport
-            for domain, transport in config.delivery.routes.items()
-        }
+        return TLSReportSource(self.resolver, self.ledger.outcomes, reporting)
 
-    def _smarthost(self, name: str) -> ICourier:
-        base, relay = self._base, self._base.site.config.transports[name]
-        host = relayHost(relay.host)
-        credentials = None
-        if relay.user:
-            credentials = Credentials(relay.user, base.site.password(name))
-        settings = Settings(
-            base.site.config.hostname.ascii,
-            base.trust,
-            RELAY_MODES[relay.tls],
-            (str(host) if isinstance(host, Domain) else host.ip,),
-            enforcePKIX=not relay.insecure,
-            credentials=credentials,
+    def _dmarcReports(self) -> IReportSource:
+        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        dmarc = reporting.dmarc
+        settings = DMARCReporting(
+            submitter if isinstance(submitter, Domain) else None,
+            dmarc.format,
+            {Domain.parse(name): format for name, format in dmarc.formats.items()},
+            dmarc.minimum,
+            frozenset(dmarc.onlyTo),
+            frozenset(reporting.notTo),
+            dmarc.strangers,
+            self.practice.suffixes,
         )
-        secure = relay.tls is not RelayTLS.NONE and not relay.insecure
-        return SmarthostCourier(
-            base.resolver,
-            Relay(host, self._families, secure),
-            lambda ip: base.dialer.dial(ip, relay.port, settings),
-            base.dialer.leave,
+        ledger = self.ledger
+        return DMARCReportSource(
+            self.resolver, ledger.evaluations, ledger.history, settings
         )
-
-    def route(self, batch: Batch) -> ICourier:
-        """
-        Who is to attempt a batch.
-        """
-        if batch.destination.startswith("https:"):
-            return self._https
-        try:
-            domain = parseHost(batch.destination)
-        except InvalidDomain:
-            return self._transports["direct"]
-        if domain == self._base.site.config.hostname:
-            return self._local
-        default = self._base.site.config.delivery.transport
-        name = (
-            self._routes.get(domain, default) if isinstance(domain, Domain) else default
-        )
-        return self._transports[name]
-
-
-def mailboxFor(config: Config, localPart: str) -> str | None:
-    """
-    Where mail for an address at this host goes, if there is such an address.
-    """
-    host = config.hostTLSRPT
-    if isPostmaster(localPart):
-        return config.postmaster.mailbox
-    if host is not None and localPart.lower() == host.localPart.lower():
-        return host.mailbox
-    return None
-
-
-def isPostmaster(localPart: str) -> bool:
-    """
-    Whether mail goes to the postmaster, which includes the envelope senders
-    of reports.
-    """
-    return localPart.lower().partition("+")[0] == "postmaster"
-
-
-def makeQueue(base: Base, spool: SpoolAccess) -> tuple[QueueService, Maildir]:
-    """
-    The queue that delivers, with all its couriers.
-    """
-    config = base.site.config
-    hostname = config.hostname.ascii
-    mailbox = Maildir(base.reactor, base.site.mail, hostname, newID)
-    outgoing = Outgoing(base, mailbox)
-    aftermath = Aftermath(base.clock, base.ledger.archive, base.ledger.suppressions)
-
-    def quietMailbox(kind: ReportKind) -> str:
-        return bounceMailbox(kind, config.postmaster.mailbox)
-
-    queue = QueueService(
-        base.reactor,
-        spool,
-        outgoing.route,
-        Notices(hostname, newID),
-        ReportTeller(base.reactor, [aftermath], mailbox, quietMailbox),
-        newID,
-        jitter,
-        Limits(
-            total=config.delivery.maxConnections,
-            perDestination=config.delivery.maxPerDestination,
-            backoff=Backoff(tuple(map(float, config.delivery.retrySchedule))),
-        ),
-    )
-    return queue, mailbox

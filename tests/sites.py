@@ -4,7 +4,9 @@ Sites: configurations with the files that they name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -13,10 +15,22 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from twisted.internet.testing import MemoryReactorClock
 
 from moxtls.site import Site
 
 HOSTNAME = "mail.example.org"
+
+
+class PatientReactor(MemoryReactorClock):
+    """
+    One that threads may talk to.
+    """
+
+    def callFromThread(
+        self, callable: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> None:
+        callable(*args, **kwargs)
 
 
 def writeSite(folder: Path, text: str = "") -> Site:

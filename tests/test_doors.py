@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.doors import Door
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
-from moxtls.smtp.reception import LocalReception
 from moxtls.smtp.tlscontext import ReloadingContext
+from tests.network import Postbox
 from tests.smtp.pem import writeCertificate
 
 
@@ -67,7 +66,7 @@ class DoorTests(SynchronousTestCase):
             ListenerSettings(
                 ServerSettings("mx.example"), immediateTLS=True, connections=0
             ),
-            LocalReception(reactor, "mx.example", str, bool, lambda _: succeed(None)),
+            Postbox(),
             ReloadingContext(certFile, keyFile),
         )
         Door("127.0.0.1", 0).open(reactor, factory)

@@ -10,6 +10,7 @@ import ssl
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from smtplib import SMTP
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
@@ -18,6 +19,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from moxtls.config import InvalidConfig
 from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
 from moxtls.doors import Door
 from moxtls.queue.access import DirectSpool
 from moxtls.reporting.values import ReportState, Subject
@@ -35,9 +37,9 @@ from tests.sites import HOSTNAME, writeSite
 from tests.smtp.pem import writeCertificate
 from tests.store.values import MONDAY, ORG, report
 
-MESSAGE = b"Subject: hello\r\n\r\nhello\r\n"
+MESSAGE = b"From: x@a.example\r\nSubject: hello\r\n\r\nhello\r\n"
 DSN = b"""\
-From: <>\r
+From: MAILER-DAEMON@mx.example.org\r
 Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r
 \r
 --b\r
@@ -50,6 +52,12 @@ Action: failed\r
 Status: 5.1.1\r
 Diagnostic-Code: smtp; 550 no such user\r
 --b--\r
+"""
+
+
+ACCOUNT = """
+[Accounts.anna.Destinations]
+"anna@example.com" = {}
 """
 
 
@@ -327,6 +335,90 @@ class ReceptionTests(ServerCase):
         self.assertEqual(file.parent.name, "cur")
         self.assertTrue(file.name.endswith(":2,S"))
         self.assertEqual(len(self.delivered("Postmaster")), 1)
+
+    async def test_account(self) -> None:
+        """
+        Mail for an account is checked, and is in its Maildir when the client
+        is told so; what a domain wants reported is recorded.
+        """
+        record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
+        self.dns.zone.put("_dmarc.a.example", Kind.TXT, record)
+        server = self.started(self.CONFIG + ACCOUNT)
+        codes = await self.deliver(server, MESSAGE, "anna@example.com")
+        self.assertEqual(codes, [250, 250])
+        folder = self.folder / "data" / "accounts" / "anna" / "new"
+        [file] = folder.iterdir()
+        message = file.read_bytes()
+        self.assertIn(b"\r\nAuthentication-Results: mail.example.org;\r\n", message)
+        self.assertIn(b"dmarc=fail", message)
+        self.assertTrue(message.endswith(MESSAGE))
+        await server.incoming.settled()
+        [stored] = await server.ledger.evaluations.evaluations()
+        self.assertEqual(stored.evaluation.published.domain.ascii, "a.example")
+        await server.stopService()
+
+    async def test_unchecked(self) -> None:
+        """
+        Listeners can do without checks.
+        """
+        server = self.started(self.CONFIG + "Checks = false\n" + ACCOUNT)
+        await self.deliver(server, MESSAGE, "anna@example.com")
+        folder = self.folder / "data" / "accounts" / "anna" / "new"
+        [file] = folder.iterdir()
+        self.assertNotIn(b"Authentication-Results", file.read_bytes())
+
+    async def test_correspondents(self) -> None:
+        """
+        Whom somebody here writes to is known to him then; mail between people
+        here stays here.
+        """
+        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        server = self.started(self.CONFIG + SUBMISSION + ACCOUNT)
+
+        def send(client: SMTP) -> None:
+            to = ["x@a.example", "anna@example.com"]
+            client.sendmail("anna@example.com", to, MESSAGE)
+
+        await self.talk(server.ports["submission"], send)
+        await server.incoming.settled()
+        known = await server.ledger.history.isKnown("anna", Domain("a.example"))
+        self.assertTrue(known)
+        folder = self.folder / "data" / "accounts" / "anna" / "new"
+        await self.until(lambda: succeed(folder.is_dir() and any(folder.iterdir())))
+
+    def test_limits(self) -> None:
+        """
+        A listener is as patient as its table says.
+        """
+        text = "MaxConnectionsPerNetwork = 7\nMaxConnectionRate = 8\n"
+        text += "MaxMessageRate = 9\nMaxConnectionsPerAddress = 6\n"
+        made: list[ListenerSettings] = []
+        factory = SMTPServerFactory.__init__
+
+        def noted(self: SMTPServerFactory, *given: Any) -> None:
+            made.append(given[1])
+            factory(self, *given)
+
+        self.patch(SMTPServerFactory, "__init__", noted)
+        self.started(RECEPTION + text)
+        [limits] = made
+        self.assertEqual(
+            (limits.perAddress, limits.perNetwork, limits.connectionRate),
+            (6, 7, 8),
+        )
+        self.assertEqual(limits.messageRate, 9)
+
+    async def test_warned(self) -> None:
+        """
+        If nobody can sign DMARC reports, that is said where there would be
+        any.
+        """
+        for text, count in ((RECEPTION, 1), (RECEPTION + "Checks = false\n", 0)):
+            with capturedLogs() as logs:
+                server = self.started(text)
+            kinds = [each.get("kind") for each in logs]
+            self.assertEqual(kinds.count("DMARC"), count)
+            await server.stopService()
 
 
 class StoppingTests(ServerCase):

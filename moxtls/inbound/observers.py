@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from moxtls.dmarc.values import Judgement
 from moxtls.domain import Address, Domain, InvalidAddress
-from moxtls.inbound.recipients import Directory, Target
+from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ISenderHistory, IVerdictObserver
 from moxtls.queue.values import Envelope
 from moxtls.reporting.crew import Crew
@@ -107,6 +107,8 @@ class Correspondence:
     Notes to whom our people write.
     """
 
+    log = Logger()
+
     def __init__(
         self, directory: Directory, accounts: Mapping[str, Any], audience: Audience
     ) -> None:
@@ -119,10 +121,18 @@ class Correspondence:
 
     async def submitted(self, user: str, envelope: Envelope) -> None:
         """
-        A message is in the queue.
+        A message is in the queue.  Never fails, as that can't be taken back.
 
         @param user: Who has logged in; empty if nobody had to.
         """
+        try:
+            await self._submitted(user, envelope)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("noting to whom {user!r} writes", user=user)
+
+    async def _submitted(self, user: str, envelope: Envelope) -> None:
         domains = {
             address.domain
             for address in map(_address, envelope.recipients)
@@ -139,12 +149,8 @@ class Correspondence:
         address = _address(sender)
         found = () if address is None else self._directory.find(address)
         if isinstance(found, tuple) and len(found) == 1:
-            return _accountOf(found[0])
+            return found[0].account
         return ""
-
-
-def _accountOf(target: Target) -> str:
-    return target.account
 
 
 def _address(text: str) -> Address | None:

@@ -5,8 +5,9 @@ Submission (RFC 6409): messages from our own people, for the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -35,6 +36,8 @@ from moxtls.smtp.received import (
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
 
+Note = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]
+
 
 @implementer(IAcceptor)
 class Submission:
@@ -52,15 +55,19 @@ class Submission:
         hostname: str,
         newID: Callable[[], str],
         folder: Path,
+        note: Note | None = None,
     ) -> None:
         """
         @param newID: Letters and digits, never the same twice.
         @param folder: For large messages while they come in.
+        @param note: Is told of each message that is queued, and by whom; it
+            must not fail.
         """
         self.clock = clock
         self.queue = queue
         self.hostname = hostname
         self.newID = newID
+        self.note = note
         self._folder = folder
 
     def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
@@ -143,6 +150,8 @@ class _Submitted:
             count=len(envelope.recipients),
             size=self._spooled.size,
         )
+        if self._submission.note is not None:
+            await self._submission.note(self._client.user, envelope)
         return Reply(250, "2.0.0", f"Queued as {messageID}")
 
     def _prefix(self, header: bytes, envelope: Envelope) -> bytes:

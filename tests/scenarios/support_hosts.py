@@ -5,19 +5,26 @@ memory and with real TLS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from moxtls.calendar import DAY, MINUTE, midnight
 from moxtls.config import parse
 from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
-from moxtls.domain import Address, Domain
-from moxtls.inbox import Inbox
+from moxtls.domain import Domain
+from moxtls.inbound.delivery import Delivery
+from moxtls.inbound.observers import Audience
+from moxtls.inbound.reception import House, Reception
+from moxtls.inbound.recipients import Directory
+from moxtls.interfaces import IMailbox
 from moxtls.mailbox.memory import MemoryMailbox
+from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.dialer import Dialer
 from moxtls.outbound.terms import Surroundings, Terms
@@ -37,7 +44,6 @@ from moxtls.reporting.values import OutgoingReport
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.reception import LocalReception, ReceivedMessage
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import Settings
 from moxtls.store.memory import MemoryLedger
@@ -54,6 +60,14 @@ from tests.scenarios.support import asks
 STEP = 30 * MINUTE
 TRUST = trusting(root())
 POSTMASTER = "Postmaster"
+CONFIG = """
+Hostname = "{host}"
+[Domains."{domain}"]
+[Accounts.user.Destinations]
+"user@{domain}" = {{}}
+[Accounts.tls.Destinations]
+"tls@{domain}" = {{}}
+"""
 
 
 class Internet:
@@ -198,33 +212,67 @@ class MailHost:
         asks(resolver, self.domain, f"mailto:tls@{self.domain}")
 
     def _listen(self, ip: str) -> None:
-        text = f'Hostname = "{self.hostname}"\n[Domains."{self.domain}"]\n'
-        self._inbox = Inbox(parse(text, "moxtls.toml"), self._aftermath, self.mailbox)
-        context = selfSigned(self.hostname.ascii).context()
         name = self.hostname.ascii
+        config = parse(CONFIG.format(host=name, domain=self.domain), "moxtls.toml")
+        house = House(
+            name,
+            Directory(config),
+            config.accounts,
+            self._mailboxOf,
+            POSTMASTER,
+            self._aftermath.bounced,
+        )
+        clock = self._internet.clock
         factory = SMTPServerFactory(
-            self._internet.clock,
+            clock,
             ListenerSettings(ServerSettings(name, starttls=True)),
-            LocalReception(
-                self._internet.clock, name, self._newID, self._accepts, self._deliver
+            Reception(
+                clock,
+                house,
+                Delivery(self._mailboxOf, self.queue),
+                Audience(clock, (), self.ledger.history),
+                None,
+                self._newID,
+                Path(),
             ),
-            Serving(context),
+            Serving(selfSigned(name).context()),
         )
         self._internet.network.answer(ip, factory.buildProtocol)
 
-    def _accepts(self, address: Address) -> bool:
-        users = ("user",) if self.refuses else ("user", "tls")
-        known = address.domain == self.domain and address.localPart in users
-        return known or self._inbox.accepts(address)
+    def _mailboxOf(self, account: str) -> IMailbox:
+        return self.mailbox if account == HOST_ACCOUNT else _Account(self, account)
 
-    def _deliver(self, received: ReceivedMessage) -> Deferred[None]:
-        (recipient,) = received.recipients
-        if self._inbox.accepts(recipient):
-            return self._inbox.deliver(received)
-        if recipient.localPart == "tls" and self.bounces:
-            dsn = Envelope("", (received.sender,))
+    def takeReport(self, message: bytes) -> Deferred[None]:
+        """
+        What came for the address for reports.
+        """
+        if self.refuses:
+            return fail(MailboxRefused("there is nobody"))
+        if self.bounces:
+            sender = message.partition(b">")[0].rpartition(b"<")[2].decode()
             body = DSN % (b"failed", b"5.1.1")
-            return self.queue.submit(dsn, [body]).addCallback(lambda found: None)
-        if recipient.localPart == "tls":
-            self.received.append(readReport(b"".join(received.message)))
+            submitted = self.queue.submit(Envelope("", (sender,)), [body])
+            return submitted.addCallback(lambda messageID: None)
+        self.received.append(readReport(message))
         return succeed(None)
+
+
+@implementer(IMailbox)
+class _Account:
+    """
+    Somebody at a L{MailHost}.
+    """
+
+    def __init__(self, host: MailHost, name: str) -> None:
+        self._host = host
+        self._name = name
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        if self._name != "tls":
+            return succeed(None)
+        return self._host.takeReport(b"".join(message))
+
+    def hasRoom(self, size: int) -> Deferred[bool]:
+        return succeed(True)

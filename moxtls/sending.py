@@ -1,0 +1,127 @@
+# -*- test-case-name: tests.test_sending -*-
+"""
+Puts together what takes mail out.  No decisions.
+"""
+
+from __future__ import annotations
+
+from moxtls.config import RelayTLS
+from moxtls.domain import Domain, InvalidDomain, parseHost
+from moxtls.interfaces import ICourier
+from moxtls.outbound.delivery import DirectCourier
+from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
+from moxtls.queue.access import SpoolAccess
+from moxtls.queue.backoff import Backoff
+from moxtls.queue.loads import Limits
+from moxtls.queue.local import LocalCourier
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Batch, ReportKind
+from moxtls.receiving import Residence
+from moxtls.reporting.bounces import bounceMailbox
+from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.post import HTTPSCourier
+from moxtls.smtp.settings import Settings
+from moxtls.smtp.values import Credentials, TLSMode
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from moxtls.wiring import FAMILIES, Base, jitter, newID
+
+RELAY_MODES = {
+    RelayTLS.NONE: TLSMode.SKIP,
+    RelayTLS.STARTTLS: TLSMode.REQUIRED,
+    RelayTLS.IMMEDIATE: TLSMode.IMMEDIATE,
+}
+
+
+class Outgoing:
+    """
+    Every way for mail to leave.
+    """
+
+    def __init__(self, base: Base, residence: Residence) -> None:
+        config = base.site.config
+        self._base = base
+        self._families = FAMILIES[config.delivery.families]
+        recorder = OutcomeRecorder(
+            base.clock, base.ledger.outcomes, not config.noOutgoingTLSReports
+        )
+        direct = DirectCourier(base.surroundings(recorder))
+        self._https = HTTPSCourier(base.clock, base.https)
+        self._isLocal = residence.directory.isLocal
+        self._local = LocalCourier(residence.directory.find, residence.mailboxOf)
+        self._transports: dict[str, ICourier] = {"direct": direct}
+        for name in config.transports:
+            self._transports[name] = self._smarthost(name)
+        self._routes = {
+            Domain.parse(domain): transport
+            for domain, transport in config.delivery.routes.items()
+        }
+
+    def _smarthost(self, name: str) -> ICourier:
+        base, relay = self._base, self._base.site.config.transports[name]
+        host = relayHost(relay.host)
+        credentials = None
+        if relay.user:
+            credentials = Credentials(relay.user, base.site.password(name))
+        settings = Settings(
+            base.site.config.hostname.ascii,
+            base.trust,
+            RELAY_MODES[relay.tls],
+            (str(host) if isinstance(host, Domain) else host.ip,),
+            enforcePKIX=not relay.insecure,
+            credentials=credentials,
+        )
+        secure = relay.tls is not RelayTLS.NONE and not relay.insecure
+        return SmarthostCourier(
+            base.resolver,
+            Relay(host, self._families, secure),
+            lambda ip: base.dialer.dial(ip, relay.port, settings),
+            base.dialer.leave,
+        )
+
+    def route(self, batch: Batch) -> ICourier:
+        """
+        Who is to attempt a batch.
+        """
+        if batch.destination.startswith("https:"):
+            return self._https
+        try:
+            domain = parseHost(batch.destination)
+        except InvalidDomain:
+            return self._transports["direct"]
+        if self._isLocal(domain):
+            return self._local
+        default = self._base.site.config.delivery.transport
+        name = (
+            self._routes.get(domain, default) if isinstance(domain, Domain) else default
+        )
+        return self._transports[name]
+
+
+def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueService:
+    """
+    The queue that delivers, with all its couriers.
+    """
+    config = base.site.config
+    hostname = config.hostname.ascii
+    outgoing = Outgoing(base, residence)
+    aftermath = Aftermath(base.clock, base.ledger.archive, base.ledger.suppressions)
+
+    def quietMailbox(kind: ReportKind) -> str:
+        return bounceMailbox(kind, config.postmaster.mailbox)
+
+    return QueueService(
+        base.reactor,
+        spool,
+        outgoing.route,
+        Notices(hostname, newID),
+        ReportTeller(base.reactor, [aftermath], residence.host, quietMailbox),
+        newID,
+        jitter,
+        Limits(
+            total=config.delivery.maxConnections,
+            perDestination=config.delivery.maxPerDestination,
+            backoff=Backoff(tuple(map(float, config.delivery.retrySchedule))),
+        ),
+    )

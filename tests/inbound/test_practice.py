@@ -1,0 +1,48 @@
+"""
+Tests for L{moxtls.inbound.practice}.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.config import DMARC
+from moxtls.dmarc.values import Policy
+from moxtls.dmarc.verdict import Practice
+from moxtls.domain import Domain
+from moxtls.inbound.practice import practiceOf
+
+
+class PracticeTests(SynchronousTestCase):
+    """
+    Tests for L{practiceOf}.
+    """
+
+    def test_default(self) -> None:
+        """
+        By default it is RFC 9989, and nobody is an exception.
+        """
+        self.assertEqual(practiceOf(DMARC()), Practice())
+
+    def test_configured(self) -> None:
+        """
+        Everything that is configured counts.
+        """
+        practice = practiceOf(
+            DMARC(
+                legacy=True,
+                enforcement=Policy.QUARANTINE,
+                mailingLists=(Domain("list.example"),),
+                trustedForwarders=("192.0.2.0/24", "Forwarder.example"),
+                localPolicies={"B\u00fccher.example": Policy.NONE},
+            )
+        )
+        self.assertIsNotNone(practice.suffixes)
+        self.assertEqual(practice.enforcement, Policy.QUARANTINE)
+        self.assertEqual(practice.mailingLists, {Domain("list.example")})
+        self.assertEqual(practice.forwarderNetworks, (ip_network("192.0.2.0/24"),))
+        self.assertEqual(practice.forwarderDomains, {Domain("forwarder.example")})
+        expected = {Domain("xn--bcher-kva.example"): Policy.NONE}
+        self.assertEqual(dict(practice.localPolicies), expected)

@@ -1,0 +1,69 @@
+"""
+Tests for L{moxtls.receiving}; what comes through it is shown by
+L{tests.test_server}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.values import Policy
+from moxtls.mailbox.lmtp import LMTPMailbox
+from moxtls.mailbox.maildir import Maildir
+from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.receiving import Residence
+from moxtls.store.ledger import Ledger
+from moxtls.wiring import Base, IReactor
+from tests.queue.killing import quickDirectory
+from tests.sites import PatientReactor, writeSite
+
+ACCOUNT = """
+[Domains."example.com"]
+[Accounts.anna.Destinations]
+"anna@example.com" = {}
+"""
+
+
+class ResidenceTests(SynchronousTestCase):
+    """
+    Tests for L{Residence}.
+    """
+
+    def base(self, text: str) -> Base:
+        site = writeSite(quickDirectory(self), text)
+        site.makeFolders()
+        ledger = Ledger(None, site.ledgerURL)
+        self.addCleanup(ledger.stop)
+        reactor: IReactor = PatientReactor()  # type: ignore[assignment]
+        return Base(reactor, site, ledger, reactor)
+
+    def residence(self, text: str) -> Residence:
+        residence = Residence(self.base(text))
+        self.addCleanup(residence.stop)
+        return residence
+
+    def test_files(self) -> None:
+        """
+        Accounts and the host have Maildirs; nobody else has.
+        """
+        residence = self.residence(ACCOUNT)
+        self.assertIsInstance(residence.mailboxOf("anna"), Maildir)
+        self.assertIs(residence.host, residence.mailboxOf(HOST_ACCOUNT))
+        self.assertRaises(KeyError, residence.mailboxOf, "bob")
+
+    def test_remote(self) -> None:
+        """
+        Another program may keep the mail of accounts; what is for the host
+        stays here.
+        """
+        text = '[LMTP]\nAddress = "/run/lmtp"\n' + ACCOUNT
+        residence = self.residence(text)
+        self.assertIsInstance(residence.mailboxOf("anna"), LMTPMailbox)
+        self.assertIsInstance(residence.host, Maildir)
+
+    def test_practice(self) -> None:
+        """
+        Checks follow the configuration.
+        """
+        base = self.base('[DMARC]\nEnforcement = "none"\n')
+        self.assertEqual(base.checks().practice.enforcement, Policy.NONE)
