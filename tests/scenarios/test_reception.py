@@ -1,0 +1,291 @@
+"""
+Mail from outside, from the first word of a client to mailboxes and to what is
+reported about it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import StringTransport
+
+from moxtls.dmarc.values import Disposition, OverrideKind, Policy, ReportRow
+from moxtls.dmarc.verdict import Practice
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.inbound.reception import Reception
+from moxtls.smtp.acceptor import ListenerSettings
+from moxtls.smtp.events import ServerSettings
+from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.received import Client
+from tests.inbound.receiving import HOSTNAME, ReceptionCase
+from tests.inbound.signed import HOST, RELAY, STRANGER, message
+
+ANNA = "anna@our.example"
+LIST = b"List-Id: <talk.relay.example>\r\n"
+
+
+class MailCase(ReceptionCase):
+    """
+    Clients that speak SMTP.
+    """
+
+    def say(
+        self,
+        text: bytes,
+        *to: str,
+        client: Client = HOST,
+        sender: str = "x@a.example",
+        inChunks: bool = False,
+    ) -> list[int]:
+        """
+        One connection with one message.
+
+        @return: The codes of the replies to RCPT, and to the message.
+        """
+        factory = SMTPServerFactory(
+            self.clock, ListenerSettings(ServerSettings(HOSTNAME)), self.reception
+        )
+        address = IPv4Address("TCP", client.address, 4321)
+        protocol = factory.buildProtocol(address)
+        assert protocol is not None
+        transport = StringTransport(peerAddress=address)
+        protocol.makeConnection(transport)
+        recipients = to or (ANNA,)
+        commands = [f"EHLO {client.helo}", f"MAIL FROM:<{sender}>"]
+        commands += [f"RCPT TO:<{each}>" for each in recipients]
+        for command in commands:
+            protocol.dataReceived(command.encode() + b"\r\n")
+        if inChunks:
+            half = len(text) // 2
+            protocol.dataReceived(b"BDAT %d\r\n%b" % (half, text[:half]))
+            rest = text[half:]
+            protocol.dataReceived(b"BDAT %d LAST\r\n%b" % (len(rest), rest))
+        else:
+            protocol.dataReceived(b"DATA\r\n")
+            protocol.dataReceived(text.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        protocol.dataReceived(b"QUIT\r\n")
+        lines = transport.value().decode().split("\r\n")
+        codes = [int(line[:3]) for line in lines if line[3:4] == " "]
+        # Greeting, EHLO, MAIL, RCPT..., 354 or 250, the message, QUIT.
+        return [*codes[3 : 3 + len(recipients)], codes[-2]]
+
+    def rows(self) -> list[ReportRow]:
+        """
+        What will be reported.
+        """
+        stored = self.successResultOf(self.ledger.evaluations.evaluations())
+        return [each.evaluation.row for each in stored for _ in range(each.count)]
+
+    def row(self) -> ReportRow:
+        [row] = self.rows()
+        return row
+
+    def kinds(self) -> list[OverrideKind]:
+        return [each.kind for each in self.row().reasons]
+
+    def trusting(self, practice: Practice) -> Reception:
+        """
+        The same host, run by somebody with preferences.
+        """
+        self.practice = practice
+        return self.made(self.checks())
+
+
+class VerdictTests(MailCase):
+    """
+    What becomes of mail, by where it is from.
+    """
+
+    def test_aligned(self) -> None:
+        """
+        An author's own mail, signed and from his host, passes by both (RFC
+        9989 4.4); it is reported as such.
+        """
+        self.assertEqual(self.say(message("x@a.example", "a.example")), [250, 250])
+        self.assertEqual(self.places(), {("anna",)})
+        row = self.row()
+        self.assertEqual(row.disposition, Disposition.PASS)
+        self.assertTrue(row.dkimAligned and row.spfAligned)
+        self.assertEqual(row.sourceIP, HOST.address)
+        self.assertEqual(row.envelopeTo, "our.example")
+        self.assertTrue(self.isKnown("anna", "a.example"))
+
+    def test_unaligned(self) -> None:
+        """
+        Mail that somebody else answers for is no mail of the author's; where
+        its domain asks for nothing it is taken (RFC 9989 4.7).
+        """
+        text = message("x@n.example", "stranger.example")
+        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        self.assertEqual(codes, [250, 250])
+        row = self.row()
+        self.assertEqual(row.disposition, Disposition.NONE)
+        self.assertFalse(row.dkimAligned or row.spfAligned)
+        self.assertFalse(self.isKnown("anna", "n.example"))
+        self.assertIn(b"dmarc=fail", self.stored("anna")[0])
+
+    def test_spoofed(self) -> None:
+        """
+        Mail in the name of a domain that asks for that is refused, reported,
+        and kept by who wants to see it.
+        """
+        text = message("x@a.example", "stranger.example")
+        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        self.assertEqual(codes, [250, 550])
+        self.assertEqual(self.places(), {("anna", "Rejects")})
+        self.assertEqual(self.row().disposition, Disposition.REJECT)
+
+    def test_quarantine(self) -> None:
+        """
+        Or is put where suspicious mail goes.
+        """
+        text = message("x@q.example")
+        codes = self.say(text, "bob@our.example", client=STRANGER)
+        self.assertEqual(codes, [250, 250])
+        self.assertEqual(self.places(), {("bob", "Spam")})
+        self.assertEqual(self.row().disposition, Disposition.QUARANTINE)
+
+    def test_forwarded(self) -> None:
+        """
+        An author's signature survives a forwarder, and then DMARC passes.
+        """
+        text = message("x@a.example", "a.example")
+        codes = self.say(text, client=RELAY, sender="x@a.example")
+        self.assertEqual(codes, [250, 250])
+        row = self.row()
+        self.assertEqual(row.disposition, Disposition.PASS)
+        self.assertFalse(row.spfAligned)
+
+    def test_trustedForwarder(self) -> None:
+        """
+        Where it doesn't, the mail of a forwarder that the operator trusts is
+        taken all the same (RFC 9990 3.1.6).
+        """
+        network = ip_network("198.51.100.0/24")
+        self.reception = self.trusting(Practice(forwarderNetworks=(network,)))
+        self.assertEqual(self.say(message("x@a.example"), client=RELAY), [250, 250])
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.kinds(), [OverrideKind.TRUSTED_FORWARDER])
+
+    def test_list(self) -> None:
+        """
+        A list breaks signatures and has an address of its own: its mail isn't
+        refused for p=reject alone (RFC 9989 7.4), and taken if the list is
+        known.
+        """
+        text = LIST + message("x@a.example", "relay.example")
+        sender = "talk-bounces@relay.example"
+        codes = self.say(text, client=RELAY, sender=sender)
+        self.assertEqual(codes, [250, 250])
+        self.assertEqual(self.places(), {("anna", "Junk")})
+        self.assertEqual(self.kinds(), [OverrideKind.MAILING_LIST])
+        lists = frozenset([Domain("relay.example")])
+        self.reception = self.trusting(Practice(mailingLists=lists))
+        self.assertEqual(self.say(text, client=RELAY, sender=sender), [250, 250])
+        self.assertEqual(len(self.stored("anna")), 1)
+
+    def test_enforcement(self) -> None:
+        """
+        An operator may only look (RFC 9989 5.3.6), and then says so.
+        """
+        self.reception = self.trusting(Practice(enforcement=Policy.NONE))
+        self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.kinds(), [OverrideKind.LOCAL_POLICY])
+
+    def test_temporary(self) -> None:
+        """
+        While it can't be judged mail is taken, and nothing is reported that
+        isn't certain.
+        """
+        self.dns.fail("_dmarc.a.example", Kind.TXT)
+        self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
+        self.assertIn(b"dmarc=temperror", self.stored("anna")[0])
+        self.assertEqual(self.rows(), [])
+
+    def test_severalFields(self) -> None:
+        """
+        Two From fields would have different authors for different people (RFC
+        5322 3.6).
+        """
+        text = b"From: ceo@a.example\r\n" + message("x@stranger.example")
+        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        self.assertEqual(codes, [250, 550])
+        self.assertEqual(self.places(), set())
+
+    def test_severalAuthors(self) -> None:
+        """
+        Authors of several domains are no way around the policies of any (RFC
+        9989 11.5).
+        """
+        text = message("ceo@a.example, x@stranger.example", "stranger.example")
+        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        self.assertEqual(codes, [250, 250])
+        self.assertEqual(self.places(), {("anna", "Junk")})
+
+
+class DeliveryTests(MailCase):
+    """
+    Where it goes.
+    """
+
+    def test_recipients(self) -> None:
+        """
+        An alias, a separator, a catch-all, the postmaster; and nobody.
+        """
+        codes = self.say(
+            message("x@a.example", "a.example"),
+            "all@our.example",
+            "lists+x@our.example",
+            "whoever@own.example",
+            "postmaster",
+            "nobody@our.example",
+            "x@elsewhere.example",
+        )
+        self.assertEqual(codes, [250, 250, 250, 250, 550, 550, 250])
+        expected = {("anna",), ("bob",), ("anna", "Lists"), ("bob", "Rest")}
+        self.assertEqual(self.places(), expected | {("", "Postmaster")})
+        # One for each RCPT that was taken.
+        self.assertEqual(len(self.rows()), 4)
+
+    def test_chunks(self) -> None:
+        """
+        A message in chunks (RFC 3030) is the same message, dots and all.
+        """
+        text = message("x@a.example", "a.example", body=b".\r\n..\r\nx\r\n")
+        for inChunks in (False, True):
+            codes = self.say(text, inChunks=inChunks)
+            self.assertEqual(codes, [250, 250])
+            self.assertTrue(self.stored("anna")[-1].endswith(text))
+        self.assertEqual([row.dkimAligned for row in self.rows()], [True, True])
+
+    def test_quota(self) -> None:
+        """
+        Whoever has no room gets no mail for now, and nobody else loses any by
+        it.
+        """
+        self.mail["anna"].room = -1
+        to = (ANNA, "bob@our.example")
+        self.assertEqual(self.say(message("x@a.example"), *to), [452, 250, 250])
+        self.assertEqual(self.places(), {("bob",)})
+
+    def test_flood(self) -> None:
+        """
+        The same forgery again and again is one row, with a count; as long as
+        nobody knows its domain, it is no reason to write there.
+        """
+        for _ in range(5):
+            self.say(message("x@a.example"), client=STRANGER)
+        self.assertEqual(self.counts(), {True: 5})
+        self.ledger.history.sent("anna", Domain("a.example"), 0)
+        self.say(message("x@a.example"), client=STRANGER)
+        self.assertEqual(self.counts(), {True: 5, False: 1})
+
+    def counts(self) -> dict[bool, int]:
+        """
+        How many are optional, and how many aren't.
+        """
+        stored = self.successResultOf(self.ledger.evaluations.evaluations())
+        return {each.evaluation.optional: each.count for each in stored}
