@@ -109,6 +109,7 @@ PURE = {
     "reporting/fields.py",
     "reporting/message.py",
     "reporting/mime.py",
+    "reporting/quota.py",
     "reporting/schedule.py",
     "reporting/signing.py",
     "reporting/suppression.py",

@@ -9,7 +9,7 @@ Of the message there is a part of its header, redacted, and nothing of its body.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -30,7 +30,7 @@ from moxtls.reporting.fields import (
     written,
 )
 
-#: Octets, which none of these reports has: who takes less gets none.
+#: Octets, which none of these reports has.
 LARGEST_FAILURE = 256 * 1024
 #: Signatures of which is told what they came to.
 MOST_TOLD = 10
@@ -63,6 +63,9 @@ class Particulars:
     arrived: float
     spfRecord: str = ""
     incidents: int = 1
+
+    def withRecord(self, spfRecord: str) -> Particulars:
+        return replace(self, spfRecord=spfRecord)
 
 
 def compose(
