@@ -53,7 +53,10 @@ class FailureReports:
 
     enabled: bool = setting("Enabled", "Whether they are sent.", False)
     allow: tuple[Domain, ...] = setting(
-        "Allow", "Policy domains that get them; empty for all that ask.", ()
+        "Allow",
+        "Policy domains that get them; empty for all that ask and are no strangers "
+        "(see Strangers of DMARC).",
+        (),
     )
     perHour: int = setting("PerHour", "The most to one policy domain.", 10)
     perDay: int = setting("PerDay", "The most to all together.", 200)
