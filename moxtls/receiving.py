@@ -97,18 +97,25 @@ class Incoming:
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
         """
-        @param observers: Are told of verdicts, as well as what is reported.
+        @param observers: Are told of verdicts, as are those that report them.
         """
         config, ledger = base.site.config, base.ledger
         self._base = base
         self._queue = queue
+        silent = _silent(config)
         recorder = EvaluationRecorder(
             base.clock,
             ledger.evaluations,
             not config.noOutgoingDMARCReports,
-            _silent(config),
+            silent,
         )
-        self._audience = Audience(base.clock, (recorder, *observers), ledger.history)
+        self._failures = base.failures(queue, silent)
+        self._audience = Audience(
+            base.clock,
+            (recorder, self._failures, *observers),
+            ledger.history,
+            config.reporting.failures.enabled,
+        )
         self._correspondence = Correspondence(
             residence.directory, config.accounts, self._audience
         )
@@ -151,11 +158,15 @@ class Incoming:
             self._correspondence.submitted,
         )
 
-    def settled(self) -> Deferred[None]:
+    def stop(self) -> Deferred[None]:
         """
         Fires once all is written down about what came until now.
         """
-        return Deferred.fromCoroutine(self._audience.settled())
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._failures.stop()
+        await self._audience.settled()
 
 
 def _silent(config: Config) -> frozenset[Domain]:

@@ -20,6 +20,7 @@ from moxtls.queue.telling import ReportTeller
 from moxtls.queue.values import Batch, ReportKind
 from moxtls.receiving import Residence
 from moxtls.reporting.bounces import bounceMailbox
+from moxtls.reporting.failures import FailureAftermath
 from moxtls.reporting.handover import Aftermath
 from moxtls.reporting.post import HTTPSCourier
 from moxtls.smtp.settings import Settings
@@ -106,7 +107,11 @@ def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueServ
     config = base.site.config
     hostname = config.hostname.ascii
     outgoing = Outgoing(base, residence)
-    aftermath = Aftermath(base.clock, base.ledger.archive, base.ledger.suppressions)
+    ledger = base.ledger
+    observers = (
+        Aftermath(base.clock, ledger.archive, ledger.suppressions),
+        FailureAftermath(base.clock, ledger.suppressions),
+    )
 
     def quietMailbox(kind: ReportKind) -> str:
         return bounceMailbox(kind, config.postmaster.mailbox)
@@ -116,7 +121,7 @@ def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueServ
         spool,
         outgoing.route,
         Notices(hostname, newID),
-        ReportTeller(base.reactor, [aftermath], residence.host, quietMailbox),
+        ReportTeller(base.reactor, observers, residence.host, quietMailbox),
         newID,
         jitter,
         Limits(

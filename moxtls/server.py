@@ -107,7 +107,7 @@ class Server(Service):
         spool = ThreadedSpool(self._reactor, self._site.spool)
         self.queue = makeQueue(self.base, spool, self.residence)
         self.incoming = Incoming(self.base, self.residence, self.queue)
-        self._stops.append(self.incoming.settled)
+        self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)
         self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
         factories = self._factories()

@@ -27,6 +27,7 @@ from twisted.internet.threads import deferToThreadPool
 from moxtls.authentication import DKIMResult
 from moxtls.calendar import DAY
 from moxtls.config import Families
+from moxtls.dmarc.failure import FailureReporting
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dns.answers import Kind
@@ -46,6 +47,7 @@ from moxtls.policy.fetch import PolicyFetcher
 from moxtls.policy.refresh import PolicyRefresher
 from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.values import ReportKind
+from moxtls.reporting.failures import FailureReporter
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.letters import Letterhead, LetterWriter
 from moxtls.reporting.service import ReportService, Routine
@@ -187,18 +189,12 @@ class Base:
         """
         config, ledger = self.site.config, self.ledger
         isTLS = kind is ReportKind.TLS
-        signers = tuple(chain.from_iterable(self.site.signers().values()))
         return ReportService(
             self.clock,
             self._tlsReports() if isTLS else self._dmarcReports(),
             ledger.archive,
             ledger.leases,
-            LetterWriter(
-                self.clock,
-                ledger.suppressions,
-                Letterhead(config.hostname, signers),
-                newID,
-            ),
+            LetterWriter(self.clock, ledger.suppressions, self._letterhead(), newID),
             QueueSubmitter(queue),
             jitter,
             Routine(
@@ -207,6 +203,40 @@ class Base:
                 config.reporting.keepDays * DAY,
             ),
         )
+
+    def failures(self, queue: IQueue, silent: frozenset[Domain]) -> FailureReporter:
+        """
+        What reports single failures.
+
+        @param silent: Domains of ours about mail to which there are none.
+        """
+        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        asked = reporting.failures
+        settings = FailureReporting(
+            asked.enabled,
+            submitter if isinstance(submitter, Domain) else None,
+            self.site.secret() if asked.enabled else b"",
+            frozenset(asked.allow),
+            frozenset(reporting.notTo),
+            silent,
+            reporting.dmarc.strangers,
+            asked.perHour,
+            asked.perDay,
+            self.practice.suffixes,
+        )
+        return FailureReporter(
+            self.clock,
+            self.resolver,
+            self.ledger.suppressions,
+            queue,
+            self._letterhead(),
+            settings,
+            newID,
+        )
+
+    def _letterhead(self) -> Letterhead:
+        signers = tuple(chain.from_iterable(self.site.signers().values()))
+        return Letterhead(self.site.config.hostname, signers)
 
     def _tlsReports(self) -> IReportSource:
         config, submitter = self.site.config, self.site.submitter

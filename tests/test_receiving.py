@@ -5,12 +5,14 @@ L{tests.test_server}.
 
 from __future__ import annotations
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.values import Policy
 from moxtls.mailbox.lmtp import LMTPMailbox
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.queue.memory import MemoryQueue
 from moxtls.receiving import Residence
 from moxtls.store.ledger import Ledger
 from moxtls.wiring import Base, IReactor
@@ -67,3 +69,14 @@ class ResidenceTests(SynchronousTestCase):
         """
         base = self.base('[DMARC]\nEnforcement = "none"\n')
         self.assertEqual(base.checks().practice.enforcement, Policy.NONE)
+
+    def test_failures(self) -> None:
+        """
+        Reports on single failures are off unless they are wanted (RFC 9991 7).
+        """
+        for text, enabled in (("", False), ("Enabled = true\n", True)):
+            base = self.base(f"[Reporting.Failures]\n{text}")
+            reporter = base.failures(MemoryQueue(Clock(), str), frozenset())
+            settings = reporter._settings
+            self.assertEqual(settings.enabled, enabled)
+            self.assertEqual(bool(settings.secret), enabled)

@@ -352,7 +352,7 @@ class ReceptionTests(ServerCase):
         self.assertIn(b"\r\nAuthentication-Results: mail.example.org;\r\n", message)
         self.assertIn(b"dmarc=fail", message)
         self.assertTrue(message.endswith(MESSAGE))
-        await server.incoming.settled()
+        await server.incoming.stop()
         [stored] = await server.ledger.evaluations.evaluations()
         self.assertEqual(stored.evaluation.published.domain.ascii, "a.example")
         await server.stopService()
@@ -380,7 +380,7 @@ class ReceptionTests(ServerCase):
             client.sendmail("anna@example.com", to, MESSAGE)
 
         await self.talk(server.ports["submission"], send)
-        await server.incoming.settled()
+        await server.incoming.stop()
         known = await server.ledger.history.isKnown("anna", Domain("a.example"))
         self.assertTrue(known)
         folder = self.folder / "data" / "accounts" / "anna" / "new"

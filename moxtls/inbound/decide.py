@@ -14,6 +14,7 @@ from enum import Enum, auto
 
 from moxtls.authentication import Authentication
 from moxtls.config import Account
+from moxtls.dmarc.failure import isWanted
 from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import FromField
@@ -125,38 +126,39 @@ def decide(findings: Findings, sender: str) -> Decision:
     return Decision(Fate.JUNK if isJunk else Fate.ACCEPTED)
 
 
-def judgements(
+def judgementOf(
     findings: Findings,
     decision: Decision,
     sender: str,
-    recipients: Iterable[tuple[Recipient, bool]],
-) -> tuple[Judgement, ...]:
+    recipient: Recipient,
+    header: Header,
+) -> Judgement:
     """
-    One for each recipient, to be told to observers.
-
-    @param recipients: Each with whether there is positive history.
+    What observers are told, as if the author were known.
     """
-    return tuple(
-        Judgement(
-            findings.authentication,
-            findings.verdict,
-            decision.fate,
-            sender,
-            str(recipient.address),
-            findings.signers,
-            isKnown,
-            recipient.isForReports,
-        )
-        for recipient, isKnown in recipients
+    return Judgement(
+        findings.authentication,
+        findings.verdict,
+        decision.fate,
+        sender,
+        str(recipient.address),
+        findings.signers,
+        isForReports=recipient.isForReports,
+        header=header.data,
     )
 
 
-def needsHistory(decision: Decision) -> bool:
+def needsHistory(judgement: Judgement, reportsFailures: bool) -> bool:
     """
-    Whether it makes a difference if the author is known: only where DMARC has
-    been held against a message.
+    Whether it makes a difference if the author is known: where DMARC has been
+    held against a message, or somebody wants to be told of it.
+
+    @param reportsFailures: Whether anybody ever is (RFC 9991).
     """
-    return decision.fate is not Fate.ACCEPTED
+    if judgement.verdict.discovery is None:
+        return False
+    isHandled = judgement.fate is not Fate.ACCEPTED
+    return isHandled or (reportsFailures and isWanted(judgement))
 
 
 def copies(

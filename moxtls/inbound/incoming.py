@@ -6,6 +6,7 @@ One message from outside, from DATA to the answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,7 +25,7 @@ from moxtls.inbound.decide import (
     answer,
     copies,
     decide,
-    judgements,
+    judgementOf,
     malformed,
     needsHistory,
     provenDomain,
@@ -73,6 +74,7 @@ class IncomingMessage:
         self._incoming = incoming
         self._spooled = spooled
         self._examination = examination
+        self._id = reception.newID()
         # Until the header is complete, and how long it is with the empty line.
         self._beginning = bytearray()
         self._header: Header | None = None
@@ -141,7 +143,9 @@ class IncomingMessage:
         decision = Decision(Fate.ACCEPTED)
         if findings is not None:
             decision = decide(findings, self._incoming.sender)
-        return await self._decided(header, findings, decision)
+        reply = await self._decided(header, findings, decision)
+        self._log(findings, decision, reply)
+        return reply
 
     async def _checked(self) -> Findings | None:
         examination, self._examination = self._examination, None
@@ -159,15 +163,15 @@ class IncomingMessage:
         ]
         letter = self._letter(header, findings)
         if findings is not None:
-            await self._tell(findings, decision, people)
+            await self._tell(header, findings, decision, people)
         if decision.refusal is not None:
             # Whoever wants to see what was refused does so; nothing depends
             # on that.
             every = copies(people, decision.fate, reception.accounts)
             await reception.delivery.store(letter, every)
             return decision.refusal
-        people, reply = await self._withoutNotices(letter, people)
-        every = copies(people, decision.fate, reception.accounts)
+        others, reply = await self._withoutNotices(letter, people)
+        every = copies(others, decision.fate, reception.accounts)
         if every:
             reply = await reception.delivery.deliver(letter, every, decision.fate)
         if findings is not None and reply.accepted:
@@ -175,19 +179,21 @@ class IncomingMessage:
         return reply
 
     async def _tell(
-        self, findings: Findings, decision: Decision, people: Sequence[Recipient]
+        self,
+        header: Header,
+        findings: Findings,
+        decision: Decision,
+        people: Sequence[Recipient],
     ) -> None:
-        audience = self._reception.audience
-        discovery = findings.verdict.discovery
-        known = [True] * len(people)
-        if discovery is not None and needsHistory(decision):
-            known = [
-                await audience.isKnown(each.accounts, discovery.organizational)
-                for each in people
-            ]
-        sender = self._incoming.sender
-        each = zip(people, known, strict=True)
-        await audience.tell(judgements(findings, decision, sender, each))
+        audience, sender = self._reception.audience, self._incoming.sender
+        for recipient in people:
+            judgement = judgementOf(findings, decision, sender, recipient, header)
+            discovery = judgement.verdict.discovery
+            if discovery and needsHistory(judgement, audience.reportsFailures):
+                author = discovery.organizational
+                isKnown = await audience.isKnown(recipient.accounts, author)
+                judgement = replace(judgement, isKnown=isKnown)
+            await audience.tell(judgement)
 
     async def _remember(
         self, findings: Findings, decision: Decision, every: Sequence[Copy]
@@ -196,6 +202,20 @@ class IncomingMessage:
         if author is not None:
             for account in dict.fromkeys(copy.account for copy in every):
                 await self._reception.audience.arrived(account, author)
+
+    def _log(self, findings: Findings | None, decision: Decision, reply: Reply) -> None:
+        self.log.info(
+            "{fate} {id} from {sender!r} at {host} for {count} recipients, "
+            "{size} bytes, DMARC {dmarc}: {code}",
+            fate=str(decision.fate),
+            id=self._id,
+            sender=self._incoming.sender,
+            host=self._client.address,
+            count=len(self._incoming.recipients),
+            size=self._spooled.size,
+            dmarc=str(findings.verdict.status) if findings else "not checked",
+            code=reply.code,
+        )
 
     # --- what comes back of reports ------------------------------------------------
 
@@ -257,6 +277,4 @@ class IncomingMessage:
             results += receivedSPF(hostname, found, sender, client.helo)
         only = incoming.recipients[0] if len(incoming.recipients) == 1 else ""
         now, smtputf8 = reception.clock.seconds(), incoming.parameters.smtputf8
-        return results + receivedHeader(
-            client, hostname, reception.newID(), now, smtputf8, only
-        )
+        return results + receivedHeader(client, hostname, self._id, now, smtputf8, only)

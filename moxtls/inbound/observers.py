@@ -27,6 +27,8 @@ MOST_OPEN = 1000
 class Audience:
     """
     Observers, and the history of who writes to whom.
+
+    @ivar reportsFailures: Whether one of them reports failures (RFC 9991).
     """
 
     log = Logger()
@@ -36,19 +38,20 @@ class Audience:
         clock: IReactorTime,
         observers: Iterable[IVerdictObserver],
         history: ISenderHistory,
+        reportsFailures: bool = False,
     ) -> None:
+        self.reportsFailures = reportsFailures
         self._clock = clock
         self._observers = tuple(observers)
         self._history = history
         self._crew = Crew(MOST_OPEN)
 
-    async def tell(self, judgements: Iterable[Judgement]) -> None:
+    async def tell(self, judgement: Judgement) -> None:
         """
         @return: Once observers know, not once they have written it down.
         """
-        for judgement in judgements:
-            for observer in self._observers:
-                await self._start(observer.verdictGiven, judgement)
+        for observer in self._observers:
+            await self._start(observer.verdictGiven, judgement)
 
     async def arrived(self, account: str, domain: Domain) -> None:
         """

@@ -393,6 +393,21 @@ class ObserverTests(ReceptionCase):
         self.assertTrue(known("all@our.example"))
         self.assertFalse(known("anna@our.example"))
 
+    def test_failures(self) -> None:
+        """
+        Where failures are reported (RFC 9991), it matters too before somebody
+        is told of one.
+        """
+        record = "v=DMARC1; p=none; ruf=mailto:failures@n.example"
+        self.dns.put("_dmarc.n.example", Kind.TXT, record)
+        text = message("x@n.example")
+        for reports in (False, True):
+            self.audience.reportsFailures = reports
+            self.receive(text, client=STRANGER)
+            judgement = self.listening.judgements[-1]
+            self.assertEqual(judgement.isKnown, not reports)
+            self.assertTrue(text.startswith(judgement.header))
+
 
 class FailureTests(ReceptionCase):
     """
