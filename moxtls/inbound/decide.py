@@ -224,7 +224,7 @@ def _mailbox(target: Target, fate: Fate, account: Account | None) -> str:
         places = {Fate.JUNK: JUNK, Fate.ACCEPTED: target.mailbox}
     else:
         places = {
-            Fate.JUNK: account.junkMailbox,
+            Fate.JUNK: account.junkMailbox or JUNK,
             Fate.ACCEPTED: target.mailbox,
             Fate.REJECTED_BY_DMARC: account.rejectsMailbox,
         }

@@ -18,6 +18,7 @@ from moxtls.inbound.authenticate import Examination
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
     HEADER_TOO_LONG,
+    LATER,
     TAKEN,
     Copy,
     Decision,
@@ -36,7 +37,7 @@ from moxtls.inbound.headers import Header, headerEnd, splitHeader, withoutForged
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.bounces import bounceMailbox
-from moxtls.smtp.acceptor import TRY_LATER, IMessageSink
+from moxtls.smtp.acceptor import IMessageSink
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import LONGEST_HEADER, Client, receivedHeader
 from moxtls.smtp.spooled import SpooledMessage
@@ -125,7 +126,7 @@ class IncomingMessage:
             self.log.failure(
                 "receiving a message from {host!r}", host=self._client.address
             )
-            return TRY_LATER
+            return LATER
         finally:
             self.abort()
 
@@ -161,7 +162,7 @@ class IncomingMessage:
         people: Sequence[Recipient] = [
             reception.recipient(each) for each in incoming.recipients
         ]
-        letter = self._letter(header, findings)
+        letter = self._letter(header, findings, people)
         if findings is not None:
             await self._tell(header, findings, decision, people)
         if decision.refusal is not None:
@@ -186,13 +187,15 @@ class IncomingMessage:
         people: Sequence[Recipient],
     ) -> None:
         audience, sender = self._reception.audience, self._incoming.sender
+        known: dict[tuple[str, ...], bool] = {}
         for recipient in people:
             judgement = judgementOf(findings, decision, sender, recipient, header)
             discovery = judgement.verdict.discovery
             if discovery and needsHistory(judgement, audience.reportsFailures):
-                author = discovery.organizational
-                isKnown = await audience.isKnown(recipient.accounts, author)
-                judgement = replace(judgement, isKnown=isKnown)
+                accounts, author = recipient.accounts, discovery.organizational
+                if accounts not in known:
+                    known[accounts] = await audience.isKnown(accounts, author)
+                judgement = replace(judgement, isKnown=known[accounts])
             await audience.tell(judgement)
 
     async def _remember(
@@ -249,9 +252,13 @@ class IncomingMessage:
 
     # --- what is stored ----------------------------------------------------------
 
-    def _letter(self, header: Header, findings: Findings | None) -> Letter:
+    def _letter(
+        self, header: Header, findings: Findings | None, people: Sequence[Recipient]
+    ) -> Letter:
         spooled, hostname = self._spooled, self._reception.hostname
-        trace = self._trace(findings)
+        # RFC 5321 7.6: others must not learn of each other.
+        only = str(people[0].address) if len(people) == 1 else ""
+        trace = self._trace(findings, only)
         left = withoutForged(header, hostname)
         start = 0
         if left is not header.data:
@@ -263,7 +270,7 @@ class IncomingMessage:
             smtputf8=self._incoming.parameters.smtputf8,
         )
 
-    def _trace(self, findings: Findings | None) -> bytes:
+    def _trace(self, findings: Findings | None, only: str) -> bytes:
         """
         RFC 5321 4.4, and above that what was found out, as it is about what
         was received (RFC 8601 4).
@@ -275,6 +282,5 @@ class IncomingMessage:
             found = findings.authentication
             results = authenticationResults(hostname, found, findings.verdict, sender)
             results += receivedSPF(hostname, found, sender, client.helo)
-        only = incoming.recipients[0] if len(incoming.recipients) == 1 else ""
         now, smtputf8 = reception.clock.seconds(), incoming.parameters.smtputf8
         return results + receivedHeader(client, hostname, self._id, now, smtputf8, only)

@@ -175,6 +175,23 @@ class StoredTests(ReceptionCase):
         self.assertEqual(self.dns.asked, [])
         self.assertEqual(self.listening.judgements, [])
 
+    def test_user(self) -> None:
+        """
+        Mail of somebody who has logged in is no mail from outside.
+        """
+        client = replace(STRANGER, user="anna")
+        self.assertEqual(self.receive(PLAIN, client=client).reply.code, 250)
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.dns.asked, [])
+
+    def test_for(self) -> None:
+        """
+        A single recipient is named in full.
+        """
+        self.receive(PLAIN, "postmaster")
+        [stored] = self.stored("", "Postmaster")
+        self.assertIn(f"for <postmaster@{HOSTNAME}>;".encode(), stored)
+
     def test_everybody(self) -> None:
         """
         Each recipient has a copy of its own, each mailbox one, and no

@@ -8,7 +8,9 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from moxtls.dmarc.values import Disposition, OverrideKind, Policy, ReportRow
 from moxtls.dmarc.verdict import Practice
@@ -289,3 +291,30 @@ class DeliveryTests(MailCase):
         """
         stored = self.successResultOf(self.ledger.evaluations.evaluations())
         return {each.evaluation.optional: each.count for each in stored}
+
+    def test_stopping(self) -> None:
+        """
+        A listener that stops waits for a message that is being stored, and
+        its client is told.
+        """
+        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        factory = SMTPServerFactory(
+            self.clock, ListenerSettings(ServerSettings(HOSTNAME)), self.reception
+        )
+        address = IPv4Address("TCP", HOST.address, 4321)
+        protocol = factory.buildProtocol(address)
+        assert protocol is not None
+        transport = StringTransport(peerAddress=address)
+        protocol.makeConnection(transport)
+        commands = f"EHLO x\r\nMAIL FROM:<x@a.example>\r\nRCPT TO:<{ANNA}>\r\nDATA\r\n"
+        protocol.dataReceived(commands.encode())
+        protocol.dataReceived(message("x@a.example") + b".\r\n")
+        stopped = factory.stop()
+        self.assertNoResult(stopped)
+        self.assertEqual(self.places(), set())
+        self.dns.release("_dmarc.a.example", Kind.TXT)
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertIn(b"\r\n250 2.0.0 ", transport.value())
+        self.assertTrue(transport.disconnecting)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.successResultOf(stopped)
