@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
     verbs = lab.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser(
         "run",
-        help="start it, with moxtls in it, and send mail to every destination",
+        help="start it, with moxtls in it, which sends mail to every destination "
+        "and takes mail from every sender",
     )
     start.add_argument(
         "--once",

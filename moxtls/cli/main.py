@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("report", "reports: owed, sent and received"),
     "suppress": ("suppress", "addresses that get no reports for the time being"),
     "mtasts": ("mtasts", "MTA-STS policies that are remembered"),
+    "auth": ("auth", "explain what SPF, DKIM and DMARC make of a message"),
     "probe": (
         "probe",
         "look up a domain's policies, and connect to its hosts; sends no mail",

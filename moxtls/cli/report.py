@@ -9,26 +9,22 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from moxtls.calendar import DAY, HOUR, midnight, utcDay
+from moxtls.calendar import DAY, HOUR, midnight, rfc3339, utcDay
 from moxtls.cli.documents import document
 from moxtls.cli.shell import Refusal, Shell, domainArgument
 from moxtls.cli.show import show
 from moxtls.cli.times import moment
+from moxtls.incoming.dispatch import Report, describeReport, readReport
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import Draft, NoReport, Subject
-from moxtls.tlsrpt.received import (
-    MalformedReport,
-    ReceivedReport,
-    describe,
-    readReport,
-)
+from moxtls.tlsrpt.received import MalformedReport
 
 if TYPE_CHECKING:
     from moxtls.reporting.service import ReportService
 
-KINDS = (ReportKind.TLS,)
-PENDING = ("Day", "Domain", "Of", "To be sent")
+PENDING = ("Kind", "Until", "Domain", "Of", "To be sent")
 SENT = (
+    "Kind",
     "Day",
     "Domain",
     "Destination",
@@ -38,7 +34,13 @@ SENT = (
     "Updated",
     "Detail",
 )
-_PHASES = ("recipient domain", "MX host")
+_PHASES = {
+    ReportKind.TLS: ("recipient domain", "MX host"),
+    ReportKind.DMARC: ("policy domain",),
+}
+
+#: One report that may be owed, and what there is about it.
+Found = tuple[ReportKind, Subject, Draft | NoReport]
 
 
 def add(commands: Any) -> None:
@@ -53,7 +55,7 @@ def add(commands: Any) -> None:
     send = verbs.add_parser("send", help="send what is owed, without spreading")
     send.set_defaults(run=_send)
     for verb in (pending, sent, preview, send):
-        verb.add_argument("--kind", choices=[str(each) for each in KINDS])
+        verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
         verb.add_argument("--domain", type=domainArgument, metavar="D")
         verb.add_argument("--json", action="store_true")
     for verb in (pending, preview, send):
@@ -72,9 +74,12 @@ def add(commands: Any) -> None:
     reading.set_defaults(run=show)
 
 
-async def _service(shell: Shell) -> ReportService:
-    base = await shell.base()
-    return base.reports(await shell.queue())
+async def _services(
+    shell: Shell, arguments: argparse.Namespace
+) -> dict[ReportKind, ReportService]:
+    base, queue = await shell.base(), await shell.queue()
+    kinds = [ReportKind(arguments.kind)] if arguments.kind else list(ReportKind)
+    return {kind: base.reports(queue, kind) for kind in kinds}
 
 
 def _asOf(shell: Shell, arguments: argparse.Namespace) -> float | None:
@@ -84,20 +89,28 @@ def _asOf(shell: Shell, arguments: argparse.Namespace) -> float | None:
 
 
 async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
-    service = await _service(shell)
-    subjects = await service.pending(_asOf(shell, arguments))
+    asOf = _asOf(shell, arguments)
     rows = [
         (
-            str(each.day),
+            str(kind),
+            _until(each),
             each.domain.unicode,
-            _PHASES[each.phase],
+            _PHASES[kind][each.phase],
             each.sendable,
         )
-        for each in subjects
+        for kind, service in (await _services(shell, arguments)).items()
+        for each in await service.pending(asOf)
         if arguments.domain in (None, each.domain)
     ]
     shell.output.table(PENDING, rows, empty="Nothing is owed.")
     return 0
+
+
+def _until(subject: Subject) -> str:
+    """
+    The end of what a report would be about.
+    """
+    return rfc3339(subject.end) if subject.end else str(subject.day)
 
 
 async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
@@ -105,6 +118,7 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
     kind = ReportKind(arguments.kind) if arguments.kind else None
     rows = [
         (
+            str(each.key.kind),
             str(utcDay(each.key.start)),
             each.key.domain.unicode,
             each.key.destination,
@@ -121,16 +135,16 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
-    service = await _service(shell)
     asOf = _asOf(shell, arguments)
-    subjects = await service.pending(asOf)
-    domains = dict.fromkeys(
-        each.domain for each in subjects if arguments.domain in (None, each.domain)
-    )
-    found: list[tuple[Subject, Draft | NoReport]] = []
-    for number, domain in enumerate(domains, 1):
-        shell.output.progress(f"{number} of {len(domains)}: {domain}")
-        found.extend(await service.preview(domain, asOf))
+    found: list[Found] = []
+    for kind, service in (await _services(shell, arguments)).items():
+        subjects = await service.pending(asOf)
+        domains = dict.fromkeys(
+            each.domain for each in subjects if arguments.domain in (None, each.domain)
+        )
+        for number, domain in enumerate(domains, 1):
+            shell.output.progress(f"{kind}: {number} of {len(domains)}: {domain}")
+            found += [(kind, *each) for each in await service.preview(domain, asOf)]
     shell.output.progressEnded()
     if arguments.json:
         shell.output.json([_previewed(*each) for each in found])
@@ -139,28 +153,35 @@ async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _previewed(subject: Subject, draft: Draft | NoReport) -> dict[str, object]:
-    about: dict[str, object] = {"day": str(subject.day), "domain": str(subject.domain)}
+def _previewed(
+    kind: ReportKind, subject: Subject, draft: Draft | NoReport
+) -> dict[str, object]:
+    about: dict[str, object] = {
+        "kind": str(kind),
+        "day": str(subject.day),
+        "domain": str(subject.domain),
+    }
     if isinstance(draft, NoReport):
         return {**about, "reason": draft.reason}
     report = document(_read(draft))
     return {**about, "destinations": draft.destinations, "report": report}
 
 
-def _previewLines(found: list[tuple[Subject, Draft | NoReport]]) -> Iterator[str]:
+def _previewLines(found: list[Found]) -> Iterator[str]:
     if not found:
         yield "Nothing is owed."
-    for subject, draft in found:
-        about = f"{subject.day} {subject.domain} ({_PHASES[subject.phase]})"
+    for kind, subject, draft in found:
+        role = _PHASES[kind][subject.phase]
+        about = f"{_until(subject)} {subject.domain} ({role})"
         if isinstance(draft, NoReport):
             yield f"{about}: no report: {draft.reason}"
             continue
         yield f"{about}: to {', '.join(draft.destinations)}"
-        for line in describe(_read(draft)):
+        for line in describeReport(_read(draft)):
             yield f"  {line}"
 
 
-def _read(draft: Draft) -> ReceivedReport:
+def _read(draft: Draft) -> Report:
     try:
         return readReport(draft.document)
     except MalformedReport as error:
@@ -172,10 +193,12 @@ def _read(draft: Draft) -> ReceivedReport:
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
     from moxtls.reporting.service import ReportsBusy
 
-    service = await _service(shell)
+    services, asOf = await _services(shell, arguments), _asOf(shell, arguments)
     shell.output.progress("composing reports")
+    count = 0
     try:
-        count = await service.runNow(arguments.domain, _asOf(shell, arguments))
+        for service in services.values():
+            count += await service.runNow(arguments.domain, asOf)
     except ReportsBusy:
         raise Refusal("reports are being sent by another node just now") from None
     finally:

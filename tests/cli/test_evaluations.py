@@ -107,9 +107,7 @@ class EvaluationsTests(CommandCase):
         first, second = self.good(
             "evaluations", "xn--bcher-kva.example", "--json"
         ).value
-        self.assertEqual(
-            (first["hour"], first["messages"]), ("2026-11-24 11:00:00", 1)
-        )
+        self.assertEqual((first["hour"], first["messages"]), ("2026-11-24 11:00:00", 1))
         self.assertEqual((second["messages"], second["spf"]), (2, "aligned"))
         self.assertIn("DKIM list.example pass", second["details"])
         out = self.good("evaluations", "xn--bcher-kva.example", tty=True).out

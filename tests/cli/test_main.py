@@ -61,7 +61,7 @@ class ArgumentTests(CommandCase):
             ("results", "--day", "24.11."),
             ("--nonsense",),
             ("report", "show"),
-            ("report", "pending", "--kind", "dmarc"),
+            ("report", "pending", "--kind", "arf"),
             ("mtasts", "drop"),
             ("probe",),
             ("config", "check", "--config"),

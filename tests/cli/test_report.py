@@ -4,6 +4,7 @@ Tests for L{moxtls.cli.report}.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from moxtls.calendar import utcDay
+from moxtls.calendar import HOUR, midnight, utcDay
+from moxtls.dmarc.values import Evaluation, Policy, PublishedPolicy
 from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
+from tests.cli.test_evaluations import ROW
 
 SIGNING = """
 [Domains."example.org".DKIM.Selectors.s]
@@ -77,7 +81,8 @@ class ReportTests(NetworkCommandCase):
         chosen = await self.domains("pending", "--domain", "WANTS.example")
         self.assertEqual(chosen, {"wants.example"})
         text = await self.good("pending", "--kind", "tls")
-        self.assertIn(f"{self.yesterday}  wants.example   recipient domain", text)
+        about = f"tls   {self.yesterday}  wants.example   recipient domain"
+        self.assertIn(about, text)
 
     async def test_preview(self) -> None:
         """
@@ -161,3 +166,66 @@ class ReportTests(NetworkCommandCase):
         self.assertEqual(
             ran.err, "moxtls: reports are being sent by another node just now\n"
         )
+
+
+class DMARCTests(NetworkCommandCase):
+    """
+    Tests for C{moxtls report --kind dmarc}: one domain is owed a report about
+    yesterday, and nobody here has had to do with another.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        self.configure(SIGNING)
+        key = Ed25519PrivateKey.generate()
+        (self.folder / "s.pem").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        self.dns.zone.put("example.org", Kind.MX, "10 mail.example.org.")
+        record = '"v=DMARC1; p=none; rua=mailto:dmarc@wants.example"'
+        self.dns.zone.put("_dmarc.wants.example", Kind.TXT, record)
+        hour = midnight(utcDay(reactor.seconds())) - HOUR
+        ledger = self.ledger()
+        for domain in ("wants.example", "stranger.example"):
+            wanted = domain == "wants.example"
+            row = replace(ROW, headerFrom=domain)
+            published = PublishedPolicy(Domain(domain), Policy.NONE)
+            evaluation = Evaluation(published, row, wanted=wanted)
+            await ledger.evaluations.record(hour, evaluation)
+        await ledger.stop()
+
+    async def good(self, *words: str) -> Any:
+        """
+        Run a command that has to succeed.
+        """
+        ran = await self.run_("report", *words, "--kind", "dmarc")
+        self.assertEqual((ran.status, ran.err), (0, ""))
+        return ran.value if "--json" in words else ran.out
+
+    async def test_preview(self) -> None:
+        """
+        What is owed, and why not, in the words of RFC 9990.
+        """
+        pending = await self.good("pending", "--json")
+        self.assertEqual([each["to_be_sent"] for each in pending], [True, True])
+        text = await self.good("preview")
+        self.assertIn("wants.example (policy domain): to mailto:dmarc@wants.", text)
+        self.assertIn("1 x from 192.0.2.7: reject, aligned DKIM fail, SPF pass", text)
+        self.assertIn("stranger.example (policy domain): no report: ", text)
+        rows = await self.good("preview", "--json", "--domain", "wants.example")
+        [record] = rows[0]["report"]["records"]
+        self.assertEqual(record["identifiers"]["header_from"], "wants.example")
+
+    async def test_send(self) -> None:
+        """
+        It is sent once, and shown as sent.
+        """
+        self.assertEqual(await self.good("send", "--json"), {"composed": 1})
+        self.assertEqual(await self.good("send", "--json"), {"composed": 0})
+        [sent] = await self.good("sent", "--json")
+        self.assertEqual((sent["kind"], sent["state"]), ("dmarc", "queued"))
+        self.assertEqual(await self.good("pending", "--json"), [])
+        root = self.folder / "data" / "queue" / "messages"
+        [file] = [each for each in root.rglob("*") if each.is_file()]
+        shown = await self.run_("report", "show", str(file))
+        self.assertIn(" p=none ", shown.out)

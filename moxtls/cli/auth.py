@@ -1,0 +1,120 @@
+# -*- test-case-name: tests.cli.test_auth -*-
+"""
+C{moxtls auth}: what SPF, DKIM and DMARC make of a message, step by step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.show import STDIN
+from moxtls.domain import Address, InvalidAddress
+from moxtls.inbound.authenticate import authenticate
+from moxtls.inbound.authres import authenticationResults
+from moxtls.inbound.findings import Findings
+from moxtls.smtp.received import Client
+
+#: Of a message: as much as most hosts take.
+LARGEST = 100 * 1024 * 1024
+# Files have the line ends of the system; messages CRLF, always.
+_LINE_END = re.compile(rb"\r?\n")
+
+
+def add(commands: Any) -> None:
+    auth = commands.add_parser(
+        "auth", help="explain what SPF, DKIM and DMARC make of a message"
+    )
+    auth.add_argument("file", metavar="FILE", help="- for standard input")
+    auth.add_argument(
+        "--ip", required=True, type=_ip, help="the address that it came from"
+    )
+    auth.add_argument(
+        "--mail-from",
+        dest="sender",
+        default="",
+        type=_sender,
+        metavar="ADDRESS",
+        help="of the envelope (default: the null one)",
+    )
+    auth.add_argument("--helo", default="", metavar="NAME", help="of who sent it")
+    auth.add_argument("--json", action="store_true")
+    auth.set_defaults(run=_auth)
+
+
+async def _auth(shell: Shell, arguments: argparse.Namespace) -> int:
+    """
+    The status is 0 whatever the verdict: it is what was asked for.
+    """
+    message = _LINE_END.sub(b"\r\n", _read(shell, arguments.file))
+    base = await shell.base()
+    client = Client(arguments.ip, arguments.helo)
+    shell.output.progress("looking up what has been published")
+    found = await authenticate(base.checks(), client, arguments.sender, [message])
+    shell.output.progressEnded()
+    hostname = base.site.config.hostname.ascii
+    results = authenticationResults(
+        hostname, found.authentication, found.verdict, arguments.sender
+    ).decode()
+    if arguments.json:
+        shell.output.json(_asJSON(found, results))
+    for line in (*found.notes, "", *results.splitlines()):
+        shell.output.line(line.replace("\t", "    "))
+    return 0
+
+
+def _asJSON(found: Findings, results: str) -> dict[str, object]:
+    verdict, authentication = found.verdict, found.authentication
+    discovery = verdict.discovery
+    return {
+        "from": [str(each) for each in found.froms],
+        "iprev": str(authentication.iprev.status),
+        "spf": str(authentication.spf.status),
+        "helo": str(authentication.helo.status),
+        "dkim": [
+            {"domain": str(each.domain), "result": str(each.status)}
+            for each in authentication.dkim
+        ],
+        "dmarc": str(verdict.status),
+        "policy_domain": str(discovery.policyDomain) if discovery else None,
+        "policy": str(verdict.policy),
+        "disposition": str(verdict.disposition),
+        "overrides": [str(each.kind) for each in verdict.reasons],
+        "notes": found.notes,
+        "authentication_results": results,
+    }
+
+
+def _read(shell: Shell, file: str) -> bytes:
+    try:
+        if file == STDIN:
+            message = shell.stdin.read(LARGEST + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                message = opened.read(LARGEST + 1)
+    except OSError as error:
+        raise Refusal(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise Refusal(f"{file}: {error}") from None
+    if len(message) > LARGEST:
+        raise Refusal(f"{file}: larger than {LARGEST} bytes")
+    return message
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no IP address") from None
+
+
+def _sender(text: str) -> str:
+    plain = text.removeprefix("<").removesuffix(">")
+    try:
+        return str(Address.parse(plain)) if plain else ""
+    except InvalidAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
