@@ -2,4 +2,4 @@
 Mail transfer in Twisted, and the feedback loop of its transport security.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
