@@ -18,16 +18,23 @@ from moxtls.lab.clock import LabClock
 #: tenths of a second.
 STEP = 15.0
 PAUSE = 0.05
+#: The same once the reports are sent of which there are many at a time.
+LATER_STEP = 30.0
 #: Since midnight: when all reports of a day have been sent, if all went well,
 #: and when nobody waits any longer.  Reports begin 4 to 6 minutes past, are
-#: spread over C{REPORT_WINDOW}, and are tried again each hour.
+#: spread over C{REPORT_WINDOW}, those on DMARC over a window of their own, and
+#: are tried again each hour.
 REPORT_WINDOW = 10 * MINUTE
 ROUND_OVER = 18 * MINUTE
+DMARC_ROUND_OVER = 53 * MINUTE
 GIVE_UP = 2 * HOUR + ROUND_OVER
 
 
 async def endDay(
-    clock: LabClock, complete: Callable[[], bool], passed: Callable[[float], None]
+    clock: LabClock,
+    complete: Callable[[], bool],
+    passed: Callable[[float], None],
+    over: float = ROUND_OVER,
 ) -> date:
     """
     Go on to the next day, and let time pass until the reports on the one
@@ -35,6 +42,8 @@ async def endDay(
 
     @param complete: Whether all reports are there.
     @param passed: Told now and then what time it is.
+    @param over: When everything that is going to be sent was sent, in seconds
+        since midnight.
 
     @return: The day that was ended.
     """
@@ -45,9 +54,9 @@ async def endDay(
         await deferLater(clock.reactor, PAUSE)
         since = clock.seconds() - start
         passed(clock.seconds())
-        if since >= GIVE_UP or (since >= ROUND_OVER and complete()):
+        if since >= GIVE_UP or (since >= over and complete()):
             return day
-        clock.putForward(STEP)
+        clock.putForward(STEP if since < ROUND_OVER else LATER_STEP)
 
 
 async def _evening(clock: LabClock, midnight: float) -> None:

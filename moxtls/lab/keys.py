@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.lab.test_run -*-
 """
-The keys of the lab: of its hosts, and of the domain that mail is sent from.
+The keys of the lab: of its hosts, of the domain that mail is sent from, and of
+those that mail comes from.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from moxtls.lab.certificates import Identity, LabCA, identityFor
 from moxtls.lab.conditions import Records
 from moxtls.lab.plan import MailHost, Publication
+from moxtls.lab.senders import SENDERS
 
 RSA_BITS = 2048
+RSA_SELECTOR = "lab-rsa"
+ED25519_SELECTOR = "lab-ed25519"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,16 @@ def makeKeys(hosts: Sequence[MailHost], now: float) -> KeyRing:
     return KeyRing(ca, identities, dkim, publication)
 
 
+def makeSenderKeys() -> dict[str, tuple[DKIMKey, ...]]:
+    """
+    The keys of each of those that send mail to us, by its name.
+    """
+    return {
+        each.name: (_rsaKey(), _ed25519Key()) if each.signsTwice else (_ed25519Key(),)
+        for each in SENDERS
+    }
+
+
 def _records(wanted: Records, identity: Identity | None) -> tuple[str, ...]:
     """
     TLSA records for a host (RFC 6698 2.1).
@@ -95,7 +109,7 @@ def _rsaKey() -> DKIMKey:
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
     record = f"v=DKIM1; k=rsa; p={base64.b64encode(spki).decode('ascii')}"
-    return DKIMKey("lab-rsa", "rsa-sha256", _pem(key), record)
+    return DKIMKey(RSA_SELECTOR, "rsa-sha256", _pem(key), record)
 
 
 def _ed25519Key() -> DKIMKey:
@@ -103,7 +117,7 @@ def _ed25519Key() -> DKIMKey:
     key = ed25519.Ed25519PrivateKey.generate()
     raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     record = f"v=DKIM1; k=ed25519; p={base64.b64encode(raw).decode('ascii')}"
-    return DKIMKey("lab-ed25519", "ed25519-sha256", _pem(key), record)
+    return DKIMKey(ED25519_SELECTOR, "ed25519-sha256", _pem(key), record)
 
 
 def _pem(key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> bytes:

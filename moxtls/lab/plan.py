@@ -178,9 +178,10 @@ def _senderZone(network: Network, publication: Publication) -> ZonePlan:
         f"@ MX 10 {SENDING_HOST}.",
         f"{SENDING_HOST}. A {network.submission}",
         '@ TXT "v=spf1 ip4:127.0.0.0/8 -all"',
+        '_dmarc TXT "v=DMARC1; p=reject"',
     ]
     for selector, record in publication.dkim.items():
-        records.append(f"{selector}._domainkey TXT {_strings(record)}")
+        records.append(f"{selector}._domainkey TXT {characterStrings(record)}")
     return ZonePlan(f"{SENDER}.", tuple(records), signed=True)
 
 
@@ -202,14 +203,19 @@ def _oddities(network: Network) -> tuple[ZonePlan, ...]:
         ZonePlan(f"null-mx.{TLD}.", ("@ MX 0 .",), signed=True),
         ZonePlan(f"alias.{TLD}.", aliases, signed=True),
         ZonePlan(f"far-mx.{TLD}.", (f"@ MX 10 mx.open.{TLD}.",), signed=True),
-        ZonePlan(f"big.{TLD}.", (f"@ TXT {_strings('x' * 2000)}", *mx), signed=True),
+        ZonePlan(
+            f"big.{TLD}.", (f"@ TXT {characterStrings('x' * 2000)}", *mx), signed=True
+        ),
         ZonePlan(f"sig-expired.{TLD}.", mx, signed=True, fault=Fault.EXPIRED),
         ZonePlan(f"other-key.{TLD}.", mx, signed=True, fault=Fault.OTHER_KEY),
         ZonePlan(f"stripped.{TLD}.", mx, signed=True, fault=Fault.STRIPPED),
     )
 
 
-def _strings(text: str) -> str:
+def characterStrings(text: str) -> str:
+    """
+    As the contents of a TXT record, in as many pieces as it takes.
+    """
     pieces = [
         text[at : at + _LONGEST_STRING] for at in range(0, len(text), _LONGEST_STRING)
     ]

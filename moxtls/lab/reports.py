@@ -56,10 +56,19 @@ def arrivedReport(
     except MalformedReport:
         return None
     domain = report.reportID.partition(".")[2].rpartition("@")[0]
-    signatures = {}
+    signatures: Mapping[str, bool] = {}
     if not arrival.recipient.startswith("https:"):
-        signatures = dict(_signatures(arrival.content, dkimRecords))
+        signatures = checkedSignatures(arrival.content, dkimRecords)
     return ArrivedReport(domain, report, arrival, signatures)
+
+
+def checkedSignatures(message: bytes, records: Mapping[str, str]) -> dict[str, bool]:
+    """
+    By selector, whether each DKIM signature holds.
+
+    @param records: By selector, the contents of key records.
+    """
+    return dict(_signatures(message, records))
 
 
 def _signatures(

@@ -27,13 +27,18 @@ from moxtls.lab.control import (
     TerminalCommands,
     socketPath,
 )
+from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.letters import Letter
 from moxtls.lab.mailing import MailOutcome
 from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS
-from moxtls.lab.session import LabSession, MakeServer
+from moxtls.lab.session import DayReports, LabSession, MakeServer
 from moxtls.lab.show import (
     HELP,
+    describeReports,
+    showAggregates,
     showDifferences,
+    showLetters,
     showMail,
     showProgress,
     showReports,
@@ -63,6 +68,7 @@ class RunOptions:
     once: bool = False
     interactive: bool = False
     destinations: tuple[Destination, ...] = DESTINATIONS
+    letters: tuple[Letter, ...] = LETTERS
 
 
 async def run(
@@ -80,7 +86,7 @@ async def run(
     directory = options.directory.absolute()
     _check(directory)
     lab = Lab(reactor, directory, options.network, options.destinations)
-    session = LabSession(reactor, lab, makeServer)
+    session = LabSession(reactor, lab, makeServer, options.letters)
     try:
         try:
             session.open()
@@ -124,14 +130,19 @@ class _Visit:
 
     async def mail(self) -> None:
         """
-        Send mail, and show what became of it.
+        Send mail and have some come in, and show what became of it.
         """
         self._output.progress("sending a mail to each destination")
         outcomes: tuple[MailOutcome, ...] = await self._session.mail()
+        self._output.progress("having mail come in")
+        letters = await self._session.receive()
         self._output.progressEnded()
         self._mails += 1
+        wrong = [line for each in letters for line in each.differences]
         self.isUnexpected |= not all(each.asExpected for each in outcomes)
+        self.isUnexpected |= bool(wrong)
         showMail(self._output, outcomes)
+        showLetters(self._output, letters, wrong)
 
     async def endDay(self) -> str:
         """
@@ -139,24 +150,30 @@ class _Visit:
 
         @return: The same, as text.
         """
-        expected = len(self._session.expected)
+        expected = self._session.reports
 
         def passed(now: float, count: int) -> None:
             showProgress(self._output, now, count, expected)
 
-        reports, found = await self._session.endDay(passed)
+        reports = await self._session.endDay(passed)
         self._output.progressEnded()
         # With a second mail, or leftovers of the day before, it is anybody's
         # guess.
         isFirst = (self._mails, self._days) == (1, 0)
         self._days += 1
-        self.isUnexpected |= isFirst and bool(found)
+        self.isUnexpected |= isFirst and bool(reports.differences)
         text = io.StringIO()
         for each in (self._output, replace(self._output, stdout=text)):
-            showReports(each, reports)
-            if isFirst:
-                showDifferences(each, found)
+            _show(each, reports, isFirst)
         return text.getvalue()
+
+
+def _show(output: Output, reports: DayReports, isFirst: bool) -> None:
+    describeReports(output, reports.tls)
+    showReports(output, reports.tls)
+    showAggregates(output, reports.dmarc)
+    if isFirst:
+        showDifferences(output, reports.differences)
 
 
 async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -> None:

@@ -5,18 +5,30 @@ A lab with a moxtls in it, for as many days as one likes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
 from moxtls.interfaces import IQueue
+from moxtls.lab.aggregates import (
+    ArrivedAggregate,
+    aggregateDifferences,
+    arrivedAggregate,
+    isAggregate,
+)
+from moxtls.lab.arrivals import Arrival
 from moxtls.lab.clock import LabClock
-from moxtls.lab.day import endDay
+from moxtls.lab.day import DMARC_ROUND_OVER, ROUND_OVER, endDay
 from moxtls.lab.expected import expectedReports
+from moxtls.lab.letters import Letter
 from moxtls.lab.mailing import MailOutcome, becameOf, sendToAll
+from moxtls.lab.owed import owedReports
+from moxtls.lab.receiving import LetterOutcome, Route, receiveAll
 from moxtls.lab.reports import ArrivedReport, arrivedReport, differences, isReport
 from moxtls.lab.world import Lab
 
@@ -47,19 +59,60 @@ class Running(Protocol):
 MakeServer = Callable[[Path, IReactorTime], Running]
 
 
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class DayReports:
+    """
+    The reports on a day.
+
+    @ivar tls: In the order in which they were expected, as C{dmarc}.
+    @ivar differences: What about them isn't what it should be if there was
+        one mail of each kind.
+    """
+
+    tls: tuple[ArrivedReport, ...]
+    dmarc: tuple[ArrivedAggregate, ...]
+    differences: tuple[str, ...]
+
+
 class LabSession:
     """
     What can be done in a lab.
     """
 
-    def __init__(self, reactor: IReactorTime, lab: Lab, makeServer: MakeServer) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        lab: Lab,
+        makeServer: MakeServer,
+        letters: tuple[Letter, ...] = (),
+    ) -> None:
+        """
+        @param letters: The mail that comes in.
+        """
         self._reactor = reactor
         self._lab = lab
         self._makeServer = makeServer
+        self._letters = letters
         self._server: Running | None = None
         self._told = 0
+        self._received = (0.0, 0.0)
+        numbers = count(1)
+        self._route = Route(
+            lab.network, lab.senderKeys, lab.accounts, lambda: str(next(numbers))
+        )
         self.clock = LabClock(reactor)
         self.expected = expectedReports(lab.facts)
+        self.owed = owedReports(lab.network, letters)
+
+    @property
+    def reports(self) -> int:
+        """
+        How many have to arrive when the day ends.
+        """
+        return len(self.expected) + len(self.owed)
 
     def open(self) -> None:
         """
@@ -90,44 +143,79 @@ class LabSession:
             self._reactor, self._server.queue, lab.arrivals, lab.destinations
         )
 
-    async def endDay(
-        self, passed: Callable[[float, int], None]
-    ) -> tuple[tuple[ArrivedReport, ...], list[str]]:
+    async def receive(self) -> tuple[LetterOutcome, ...]:
+        """
+        Have one mail come in of each kind, and see what becomes of it.
+        """
+        begun = self.clock.seconds()
+        outcomes = await receiveAll(self._reactor, self._route, self._letters)
+        self._received = (begun, self.clock.seconds())
+        return outcomes
+
+    async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
         """
         End the report day.
 
         @param passed: Told now and then what time it is, and how many reports
             have arrived.
-
-        @return: The reports, and what about them isn't what it should be if
-            one mail was sent to each destination.
         """
         day = await endDay(
             self.clock,
-            lambda: self._count() >= len(self.expected),
+            lambda: self._count() >= self.reports,
             lambda now: passed(now, self._count()),
+            DMARC_ROUND_OVER if self._letters else ROUND_OVER,
         )
-        reports, unreadable = self._newReports()
+        arrivals = self._lab.arrivals.all[self._told :]
+        self._told += len(arrivals)
+        records = self._lab.keys.publication.dkim
+        tls, unread = _read(arrivals, isReport, lambda a: arrivedReport(a, records))
+        dmarc, alsoUnread = _read(
+            arrivals, isAggregate, lambda a: arrivedAggregate(a, records)
+        )
         selectors = [each.selector for each in self._lab.keys.dkim]
-        found = differences(reports, self.expected, day, selectors)
-        return reports, [*unreadable, *found]
+        return DayReports(
+            _inOrder(tls, list(self.expected), lambda each: each.domain),
+            _inOrder(dmarc, list(self.owed), lambda each: each.key),
+            (
+                *unread,
+                *alsoUnread,
+                *differences(tls, self.expected, day, selectors),
+                *aggregateDifferences(dmarc, self.owed, self._received, selectors),
+            ),
+        )
 
     def _count(self) -> int:
-        return sum(map(isReport, self._lab.arrivals.all[self._told :]))
+        arrived = self._lab.arrivals.all[self._told :]
+        return sum(isReport(each) or isAggregate(each) for each in arrived)
 
-    def _newReports(self) -> tuple[tuple[ArrivedReport, ...], list[str]]:
-        records = self._lab.keys.publication.dkim
-        arrivals = [each for each in self._lab.arrivals.all[self._told :]]
-        self._told += len(arrivals)
-        reports, unreadable = [], []
-        for each in filter(isReport, arrivals):
-            report = arrivedReport(each, records)
-            if report is None:
-                unreadable.append(f"{each.recipient}: a report that can't be read")
-            else:
-                reports.append(report)
-        order = list(self.expected)
-        reports.sort(
-            key=lambda each: order.index(each.domain) if each.domain in order else -1
+
+def _read(
+    arrivals: Sequence[Arrival],
+    isOne: Callable[[Arrival], bool],
+    read: Callable[[Arrival], _T | None],
+) -> tuple[list[_T], list[str]]:
+    """
+    Reports of one kind, and what there is to say of those that can't be read.
+    """
+    reports, unreadable = [], []
+    for each in filter(isOne, arrivals):
+        report = read(each)
+        if report is None:
+            unreadable.append(f"{each.recipient}: a report that can't be read")
+        else:
+            reports.append(report)
+    return reports, unreadable
+
+
+def _inOrder(
+    reports: Sequence[_T], order: Sequence[object], key: Callable[[_T], object]
+) -> tuple[_T, ...]:
+    """
+    As expected; first what isn't.
+    """
+    return tuple(
+        sorted(
+            reports,
+            key=lambda each: order.index(key(each)) if key(each) in order else -1,
         )
-        return tuple(reports), unreadable
+    )

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moxtls.calendar import rfc3339
+from moxtls.calendar import HOUR, rfc3339
 from moxtls.cli.output import Output
+from moxtls.lab.aggregates import ArrivedAggregate
 from moxtls.lab.mailing import MailOutcome
+from moxtls.lab.receiving import LetterOutcome
 from moxtls.lab.reports import ArrivedReport
 from moxtls.lab.world import Lab
 from moxtls.tlsrpt.received import describe
 
 HELP = (
     'Enter (or "moxtls lab end-day" elsewhere) ends the report day, '
-    "m sends another mail to each, q quits."
+    "m sends and receives another mail of each kind, q quits."
 )
 
 
@@ -58,18 +60,112 @@ def _ending(outcome: MailOutcome) -> str:
     return ending if outcome.asExpected else f"{ending} (UNEXPECTED)"
 
 
+def showLetters(
+    output: Output, outcomes: Sequence[LetterOutcome], wrong: Sequence[str]
+) -> None:
+    """
+    What became of the mail that came in.
+    """
+    if not outcomes:
+        return
+    rows = [_letterRow(each) for each in outcomes]
+    columns = (
+        "From",
+        "What it is",
+        "Reply",
+        "Mailbox",
+        "SPF",
+        "DKIM",
+        "DMARC",
+        "Disposition",
+    )
+    output.table(columns, rows)
+    for line in wrong:
+        output.line(f"UNEXPECTED {line}")
+    output.line("")
+
+
+def _letterRow(outcome: LetterOutcome) -> tuple[object, ...]:
+    letter, seen = outcome.letter, outcome.seen
+    signatures = [
+        result if domain == letter.author else f"{result} {domain}"
+        for domain, result in seen.dkim
+    ]
+    return (
+        letter.author,
+        letter.explanation,
+        outcome.answer.code,
+        outcome.mailbox or "-",
+        seen.spf,
+        signatures or "none",
+        seen.dmarc,
+        seen.disposition,
+    )
+
+
+def showAggregates(output: Output, reports: Sequence[ArrivedAggregate]) -> None:
+    """
+    The DMARC reports of a day, a line for each record.
+    """
+    rows = [row for each in reports for row in _records(each)]
+    columns = (
+        "DMARC report to",
+        "Period",
+        "From",
+        "Source",
+        "Count",
+        "DKIM",
+        "SPF",
+        "Disposition",
+        "Because of",
+        "Sent to",
+    )
+    output.table(columns, rows, empty="No DMARC reports arrived.")
+    for each in reports:
+        for error in each.report.errors:
+            output.line(f"{each.report.domain} is told: {error}")
+    output.line("")
+
+
+def _records(arrived: ArrivedAggregate) -> Iterator[tuple[object, ...]]:
+    report = arrived.report
+    domain, place = arrived.key
+    hours = -(-(report.end - report.start) // HOUR)
+    period = f"{rfc3339(report.start)[:16]}Z {hours} h"
+    for record in report.records:
+        yield (
+            domain,
+            period,
+            record.headerFrom,
+            record.sourceIP,
+            record.count,
+            record.dkimAligned,
+            record.spfAligned,
+            record.disposition,
+            [each.type for each in record.reasons],
+            place,
+        )
+        domain = period = place = ""
+
+
 def showReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
     """
-    The reports of a day, first all in a table and then each in words.
+    The TLS reports of a day, a line for each policy.
     """
     rows = [row for each in reports for row in _rows(each)]
     columns = ("Report to", "Policy", "Of", "Good", "Failed", "What failed", "Sent to")
     output.table(columns, rows, empty="No reports arrived.")
+    output.line("")
+
+
+def describeReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
+    """
+    The same in words.
+    """
     for each in reports:
-        output.line("")
         for line in (*describe(each.report), *_signatures(each)):
             output.line(line)
-    output.line("")
+        output.line("")
 
 
 def _rows(arrived: ArrivedReport) -> Iterator[tuple[object, ...]]:

@@ -20,11 +20,14 @@ from moxtls.lab.day import REPORT_WINDOW
 from moxtls.lab.destination import MailDestination
 from moxtls.lab.dnsserver import DNSServer
 from moxtls.lab.expected import Facts
-from moxtls.lab.keys import makeKeys
+from moxtls.lab.keys import makeKeys, makeSenderKeys
+from moxtls.lab.letters import ANNA, OTTO, REJECTS
 from moxtls.lab.network import Network
 from moxtls.lab.plan import mailHosts, zonePlans
 from moxtls.lab.policyhost import WebHost
 from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.senders import KNOWN_LIST
+from moxtls.lab.senderzones import publishedKeys, senderPlans
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import plantTree
 
@@ -60,8 +63,12 @@ class Lab(MultiService):
         now = reactor.seconds()
         self.hosts = mailHosts(network, destinations)
         self.keys = makeKeys(self.hosts, now)
+        self.senderKeys = makeSenderKeys()
         self.tree = plantTree(
-            zonePlans(network, destinations, self.keys.publication),
+            (
+                *zonePlans(network, destinations, self.keys.publication),
+                *senderPlans(network, publishedKeys(self.senderKeys)),
+            ),
             network.authority,
             now,
         )
@@ -85,6 +92,13 @@ class Lab(MultiService):
         A configuration with which moxtls lives in this lab.
         """
         return self.directory / CONFIG_FILE
+
+    @property
+    def accounts(self) -> Path:
+        """
+        Where its moxtls keeps people's mail.
+        """
+        return self.directory / DATA / "accounts"
 
     def startService(self) -> None:
         """
@@ -171,6 +185,16 @@ def configText(lab: Lab) -> str:
         "",
         "[Reporting]",
         f"Window = {REPORT_WINDOW}",
+        "",
+        f'[Accounts.{ANNA}.Destinations."{ANNA}@{SENDER}"]',
+        "",
+        f"[Accounts.{OTTO}]",
+        f'RejectsMailbox = "{REJECTS}"',
+        "",
+        f'[Accounts.{OTTO}.Destinations."{OTTO}@{SENDER}"]',
+        "",
+        "[DMARC]",
+        f'MailingLists = ["{KNOWN_LIST}"]',
     ]
     for key in lab.keys.dkim:
         lines += [

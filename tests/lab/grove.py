@@ -14,6 +14,8 @@ from moxtls.lab.authority import Authority
 from moxtls.lab.network import Network
 from moxtls.lab.plan import Publication, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.senders import SENDERS
+from moxtls.lab.senderzones import senderPlans
 from moxtls.lab.validator import Resolution, Validator
 from moxtls.lab.zones import Tree, plantTree
 
@@ -29,12 +31,16 @@ PUBLICATION = Publication(
     },
     dkim={"lab": "v=DKIM1; k=rsa; p=" + "A" * 392},
 )
+SENDER_KEYS = {
+    each.name: {"lab-ed25519": "v=DKIM1; k=ed25519; p=AAAA"} for each in SENDERS
+}
 
 
 @cache
 def tree() -> Tree:
     plans = zonePlans(NETWORK, DESTINATIONS, PUBLICATION)
-    return plantTree(plans, NETWORK.authority, NOON)
+    senders = senderPlans(NETWORK, SENDER_KEYS)
+    return plantTree((*plans, *senders), NETWORK.authority, NOON)
 
 
 @cache
@@ -54,3 +60,12 @@ def resolve(name: str, kind: str, now: float = NOON) -> Resolution:
     return validator(now).resolve(
         dns.name.from_text(name), dns.rdatatype.from_text(kind)
     )
+
+
+def texts(name: str, kind: str) -> list[str]:
+    """
+    The records of C{kind} at C{name}.
+    """
+    answer = resolve(name, kind).answer
+    wanted = dns.rdatatype.from_text(kind)
+    return [r.to_text() for each in answer if each.rdtype == wanted for r in each]

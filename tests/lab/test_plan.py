@@ -5,27 +5,17 @@ Tests for L{moxtls.lab.plan} and L{moxtls.lab.zones}.
 from __future__ import annotations
 
 import dns.name
-import dns.rdatatype
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.lab.conditions import Destination
 from moxtls.lab.plan import mailHosts, policyHosts, policyText, reportURI
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
-from tests.lab.grove import NETWORK, RECORD, resolve, tree
+from tests.lab.grove import NETWORK, RECORD, texts, tree
 
 
 def destination(name: str) -> Destination:
     (found,) = (each for each in DESTINATIONS if each.name == name)
     return found
-
-
-def texts(name: str, kind: str) -> list[str]:
-    """
-    The records of C{kind} at C{name}.
-    """
-    answer = resolve(name, kind).answer
-    wanted = dns.rdatatype.from_text(kind)
-    return [r.to_text() for each in answer if each.rdtype == wanted for r in each]
 
 
 class PublishedTests(SynchronousTestCase):

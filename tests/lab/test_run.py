@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -18,6 +19,8 @@ from twisted.trial.unittest import TestCase
 from moxtls.cli.output import Output
 from moxtls.lab.conditions import Destination
 from moxtls.lab.control import command, socketPath
+from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.letters import Letter
 from moxtls.lab.network import Network, anyNetwork
 from moxtls.lab.run import LabUnusable, RunOptions, run
 from moxtls.lab.scenario import DESTINATIONS
@@ -50,28 +53,31 @@ class RunTests(TestCase):
         once: bool,
         destinations: tuple[Destination, ...] = DESTINATIONS,
         network: Network | None = None,
+        letters: tuple[Letter, ...] = (),
     ) -> Deferred[int]:
         options = RunOptions(
             self.directory,
             network or anyNetwork(random.randint),
             once=once,
             destinations=destinations,
+            letters=letters,
         )
         output = Output(self.stdout, io.StringIO())
         return Deferred.fromCoroutine(run(reactor, options, makeServer, output))
 
     async def test_once(self) -> None:
         """
-        Mail to each destination is delivered or has to wait, and the reports
-        on it say what they should, field by field.
+        Mail to each destination is delivered or has to wait, mail from each
+        sender is taken or refused, and the reports on it, ours and those that
+        we owe, say what they should, field by field.
         """
-        status = await self.begin(once=True)
+        status = await self.begin(once=True, letters=LETTERS)
         text = self.stdout.getvalue()
         wrong = [line for line in text.splitlines() if "UNEXPECTED" in line]
         self.assertEqual([], wrong)
         self.assertIn("All of it is as it should be.", text)
         self.assertEqual(0, status)
-        for each in DESTINATIONS:
+        for each in (*DESTINATIONS, *LETTERS):
             self.assertIn(each.explanation, text)
 
     async def test_unexpected(self) -> None:
@@ -90,6 +96,20 @@ class RunTests(TestCase):
         )
         self.assertEqual(1, await self.begin(True, (wrong,)))
         self.assertIn("deferred (UNEXPECTED)", self.stdout.getvalue())
+
+    async def test_unexpectedLetter(self) -> None:
+        """
+        So it is with what comes in, and with the reports that it is owed.
+        """
+        (right,) = (each for each in LETTERS if each.name == "monitor-direct")
+        wrong = replace(right.expected, mailbox="Junk", reported="pass")
+        letters = (replace(right, expected=wrong),)
+        self.assertEqual(1, await self.begin(True, FEW, letters=letters))
+        text = self.stdout.getvalue()
+        self.assertIn("UNEXPECTED monitor-direct: mailbox is 'Inbox', not", text)
+        self.assertRegex(
+            text, "UNEXPECTED monitor.test: .* disposition is none, not pass"
+        )
 
     async def test_commands(self) -> None:
         """

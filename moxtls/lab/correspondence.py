@@ -1,0 +1,286 @@
+# -*- test-case-name: tests.lab.test_letters -*-
+"""
+The mail that comes to us in the lab: what it is, and what has to become of it.
+No I/O.
+"""
+
+from __future__ import annotations
+
+from moxtls.lab.conditions import TLD
+from moxtls.lab.letters import (
+    ANNA,
+    INBOX,
+    JUNK,
+    NOWHERE,
+    OTTO,
+    REJECTS,
+    Expected,
+    Letter,
+)
+from moxtls.lab.senders import KNOWN_LIST
+
+_LIST_KNOWN = (("mailing_list", f"verified as from {KNOWN_LIST}"),)
+_LIST_UNKNOWN = (("mailing_list", "looks like mail through a list"),)
+_TEST_MODE = (("policy_test_mode", ""),)
+
+
+def _own(name: str, *, isEnforced: bool = True) -> Expected:
+    """
+    From a domain's own host, signed by it.
+    """
+    domain = f"{name}.{TLD}"
+    return Expected(
+        "pass",
+        ((domain, "pass"),),
+        "pass",
+        policy=name,
+        reported="pass" if isEnforced else "none",
+        aligned=("dkim", "spf"),
+    )
+
+
+def _byService(
+    policy: str,
+    disposition: str,
+    *,
+    reasons: tuple[tuple[str, str], ...] = (),
+    mailbox: str = JUNK,
+    code: int = 250,
+) -> Expected:
+    """
+    From somebody who answers for it in his own name only.
+    """
+    return Expected(
+        "pass",
+        ((f"service.{TLD}", "pass"),),
+        "fail",
+        code,
+        mailbox,
+        disposition,
+        policy,
+        disposition,
+        reasons=reasons,
+    )
+
+
+def _direct(name: str, explanation: str, *, isEnforced: bool = True) -> Letter:
+    """
+    As most mail is.
+    """
+    domain = f"{name}.{TLD}"
+    expected = _own(name, isEnforced=isEnforced)
+    return Letter(
+        f"{name}-direct", explanation, domain, name, domain, expected, (name,)
+    )
+
+
+def _served(
+    name: str, explanation: str, author: str, expected: Expected, to: str = ANNA
+) -> Letter:
+    """
+    Sent by a service.
+    """
+    domain = f"service.{TLD}"
+    return Letter(
+        name, explanation, author, "service", domain, expected, ("service",), to=to
+    )
+
+
+def _listed(
+    client: str, explanation: str, reasons: tuple[tuple[str, str], ...], fate: str
+) -> Letter:
+    """
+    Through a list, which has changed it.
+    """
+    domain = f"{client}.{TLD}"
+    mailbox = INBOX if fate == "none" else JUNK
+    expected = Expected(
+        "pass",
+        ((domain, "pass"), (f"listed.{TLD}", "fail")),
+        "fail",
+        mailbox=mailbox,
+        disposition=fate,
+        policy="listed",
+        reported=fate,
+        reasons=reasons,
+    )
+    return Letter(
+        f"listed-{client}",
+        explanation,
+        f"listed.{TLD}",
+        client,
+        domain,
+        expected,
+        ("listed",),
+        through=client,
+    )
+
+
+def _forged(name: str, explanation: str) -> Letter:
+    domain = f"{name}.{TLD}"
+    expected = Expected(
+        "fail", (), "fail", 550, NOWHERE, "reject", name, reported="reject"
+    )
+    return Letter(f"{name}-forged", explanation, domain, "forger", domain, expected)
+
+
+_TWICE = Expected(
+    "pass",
+    ((f"aligned.{TLD}", "pass"), (f"aligned.{TLD}", "pass")),
+    "pass",
+    policy="aligned",
+    reported="pass",
+    aligned=("dkim", "spf"),
+)
+
+LETTERS = (
+    Letter(
+        "aligned-1",
+        "from its own host, signed twice, p=reject",
+        f"aligned.{TLD}",
+        "aligned",
+        f"aligned.{TLD}",
+        _TWICE,
+        ("aligned",),
+    ),
+    Letter(
+        "aligned-2",
+        "the same again, to be counted with it",
+        f"aligned.{TLD}",
+        "aligned",
+        f"aligned.{TLD}",
+        _TWICE,
+        ("aligned",),
+        to=OTTO,
+    ),
+    _direct("monitor", "from its own host, p=none", isEnforced=False),
+    _served(
+        "monitor-service",
+        "by a service that signs as itself, p=none",
+        f"monitor.{TLD}",
+        _byService("monitor", "none", mailbox=INBOX),
+    ),
+    Letter(
+        "monitor-notice",
+        "a DSN: SPF is by HELO",
+        f"monitor.{TLD}",
+        "monitor",
+        "",
+        Expected("pass", (), "pass", policy="monitor", aligned=("spf",)),
+    ),
+    Letter(
+        "careful-unsigned",
+        "from its own host, unsigned, p=quarantine",
+        f"careful.{TLD}",
+        "careful",
+        f"careful.{TLD}",
+        Expected(
+            "pass", (), "pass", policy="careful", reported="pass", aligned=("spf",)
+        ),
+    ),
+    _served(
+        "careful-service",
+        "by a service that signs as itself, p=quarantine",
+        f"careful.{TLD}",
+        _byService("careful", "quarantine"),
+    ),
+    Letter(
+        "forwarded-plain",
+        "forwarded with its MAIL FROM, signature intact",
+        f"forwarded.{TLD}",
+        "forwarder",
+        f"forwarded.{TLD}",
+        Expected(
+            "fail",
+            ((f"forwarded.{TLD}", "pass"),),
+            "pass",
+            policy="forwarded",
+            reported="pass",
+            aligned=("dkim",),
+        ),
+        ("forwarded",),
+    ),
+    Letter(
+        "forwarded-rewritten",
+        "forwarded in the forwarder's name, signature intact",
+        f"forwarded.{TLD}",
+        "forwarder",
+        f"forwarder.{TLD}",
+        Expected(
+            "pass",
+            ((f"forwarded.{TLD}", "pass"),),
+            "pass",
+            policy="forwarded",
+            reported="pass",
+            aligned=("dkim",),
+        ),
+        ("forwarded",),
+    ),
+    _direct("listed", "from its own host, p=reject"),
+    _listed("lists", "through a list we know, p=reject", _LIST_KNOWN, "none"),
+    _listed(
+        "other-lists",
+        "through a list we don't know, p=reject",
+        _LIST_UNKNOWN,
+        "quarantine",
+    ),
+    _direct("spoofed", "from its own host, p=reject"),
+    _forged("spoofed", "forged in the name of the same, p=reject"),
+    _forged("stranger", "forged in the name of a stranger, p=reject"),
+    Letter(
+        "parent-subdomain",
+        "from a subdomain, aligned with what is above it",
+        f"news.parent.{TLD}",
+        "parent",
+        f"parent.{TLD}",
+        _own("parent"),
+        ("parent",),
+    ),
+    _served(
+        "parent-sp",
+        "from a subdomain, by a service, sp=quarantine",
+        f"news.parent.{TLD}",
+        _byService("parent", "quarantine"),
+    ),
+    _served(
+        "parent-np",
+        "from a subdomain that isn't there, np=reject",
+        f"nowhere.parent.{TLD}",
+        _byService("parent", "reject", mailbox=REJECTS, code=550),
+        to=OTTO,
+    ),
+    _direct("trial", "from its own host, p=reject with t=y"),
+    _served(
+        "trial-service",
+        "by a service, p=reject with t=y: one level less",
+        f"trial.{TLD}",
+        _byService("trial", "quarantine", reasons=_TEST_MODE),
+    ),
+    Letter(
+        "deep-walk",
+        "from ten labels down, by a tree walk",
+        f"a.b.c.d.e.f.g.h.deep.{TLD}",
+        "deep",
+        f"deep.{TLD}",
+        _own("deep"),
+        ("deep",),
+    ),
+    Letter(
+        "silent",
+        "from a domain without a DMARC record",
+        f"silent.{TLD}",
+        "silent",
+        f"silent.{TLD}",
+        Expected("pass", ((f"silent.{TLD}", "pass"),), "none"),
+        ("silent",),
+    ),
+    _served(
+        "unsure",
+        "its DMARC record can't be looked up",
+        f"unsure.{TLD}",
+        Expected("pass", ((f"service.{TLD}", "pass"),), "temperror"),
+    ),
+    _direct("hourly", "wants reports each hour (RFC 7489)", isEnforced=False),
+    _direct("outsourced", "wants reports elsewhere, confirmed", isEnforced=False),
+    _direct("unasked", "wants reports elsewhere, not confirmed", isEnforced=False),
+)

@@ -1,0 +1,122 @@
+"""
+Tests for L{moxtls.lab.senders} and L{moxtls.lab.senderzones}.
+"""
+
+from __future__ import annotations
+
+import dns.rcode
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.external import confirmationName
+from moxtls.domain import Domain
+from moxtls.lab.keys import DKIMKey
+from moxtls.lab.plan import mailHosts
+from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.senders import BY_NAME, COLLECTOR, SENDERS, Sender, addressOf
+from moxtls.lab.senderzones import publishedKeys
+from tests.lab.grove import NETWORK, resolve, texts
+
+
+class SendersTests(SynchronousTestCase):
+    """
+    The table of senders.
+    """
+
+    def test_apart(self) -> None:
+        """
+        Each has a name and an address that nothing else in the lab has, so
+        that reports tell them apart (RFC 9990 3.1.1.8).
+        """
+        domains = [each.domain for each in (*SENDERS, *DESTINATIONS)]
+        self.assertEqual(len(domains), len(set(domains)))
+        addresses = [addressOf(NETWORK, each) for each in SENDERS]
+        addresses += [each.address for each in mailHosts(NETWORK, DESTINATIONS)]
+        addresses += [NETWORK.submission, NETWORK.webHost, NETWORK.authority]
+        self.assertEqual(len(addresses), len(set(addresses)))
+
+    def test_told(self) -> None:
+        """
+        Nobody is told at an address that isn't in the record, and what a
+        report has to quote is known of everybody who is (RFC 9990 3.1.1.5).
+        """
+        for each in SENDERS:
+            self.assertLessEqual(set(each.told), set(each.rua), each.name)
+            self.assertEqual(bool(each.record), each.published is not None)
+
+
+class SenderPlansTests(SynchronousTestCase):
+    """
+    What can be looked up.
+    """
+
+    def everybody(self) -> list[Sender]:
+        """
+        But for who has damaged records.
+        """
+        return [each for each in SENDERS if not each.damaged]
+
+    def test_spf(self) -> None:
+        """
+        Each has one address that it sends from (RFC 7208), also with the null
+        sender (10.1.3), and is somebody who could be answered.
+        """
+        for each in self.everybody():
+            address = addressOf(NETWORK, each)
+            self.assertEqual([address], texts(each.host, "A"))
+            self.assertEqual(
+                [f'"v=spf1 ip4:{address} -all"'], texts(each.domain, "TXT")
+            )
+            self.assertEqual(['"v=spf1 a -all"'], texts(each.host, "TXT"))
+            self.assertEqual(["10 mx.reports.test."], texts(each.domain, "MX"))
+
+    def test_dmarc(self) -> None:
+        """
+        Records are where RFC 9989 4.6 has them, and there only.
+        """
+        self.assertEqual(
+            ['"v=DMARC1; p=reject; t=y; rua=mailto:dmarc@trial.test"'],
+            texts("_dmarc.trial.test", "TXT"),
+        )
+        self.assertEqual([], texts("_dmarc.silent.test", "TXT"))
+        self.assertEqual([], texts("_dmarc.news.parent.test", "TXT"))
+
+    def test_below(self) -> None:
+        """
+        Some names below a domain are there, and others aren't (RFC 9989
+        3.2.13).
+        """
+        there = resolve("news.parent.test", "A")
+        self.assertEqual(dns.rcode.NOERROR, there.rcode)
+        missing = resolve("nowhere.parent.test", "A")
+        self.assertEqual(dns.rcode.NXDOMAIN, missing.rcode)
+        self.assertTrue(missing.secure)
+
+    def test_damaged(self) -> None:
+        """
+        One can't be looked up, for as long as anybody validates (RFC 4035
+        5.5).
+        """
+        self.assertEqual(dns.rcode.SERVFAIL, resolve("_dmarc.unsure.test", "TXT").rcode)
+
+    def test_confirmed(self) -> None:
+        """
+        Of two that want their reports elsewhere, one is confirmed there
+        (RFC 9990 4).
+        """
+        host = Domain(COLLECTOR)
+        for name, found in (("outsourced", ['"v=DMARC1"']), ("unasked", [])):
+            domain = Domain(BY_NAME[name].domain)
+            self.assertEqual(found, texts(confirmationName(domain, host), "TXT"))
+
+    def test_keys(self) -> None:
+        """
+        Each key is published under its selector (RFC 6376 3.6.2.1).
+        """
+        self.assertEqual(
+            ['"v=DKIM1; k=ed25519; p=AAAA"'],
+            texts("lab-ed25519._domainkey.monitor.test", "TXT"),
+        )
+        key = DKIMKey("one", "rsa-sha256", b"secret", "v=DKIM1; p=A")
+        self.assertEqual(
+            {"monitor": {"one": "v=DKIM1; p=A"}}, publishedKeys({"monitor": (key,)})
+        )
