@@ -75,6 +75,7 @@ PURE = {
     "inbound/findings.py",
     "inbound/headers.py",
     "inbound/iprev.py",
+    "inbound/memories.py",
     "inbound/practice.py",
     "inbound/recipients.py",
     "inbound/spf.py",

@@ -22,6 +22,9 @@ async def together(pending: Sequence[Deferred[T]]) -> list[T]:
     waits sees a C{CancelledError}, where C{gatherResults} alone would hide it
     in a C{FirstError}.
     """
+    if all(each.called for each in pending):
+        # As with answers out of a cache.
+        return [await each for each in pending]
     try:
         return await gatherResults(pending, consumeErrors=True)
     except FirstError as error:

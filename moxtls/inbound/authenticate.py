@@ -10,7 +10,6 @@ Apart from a server, as C{moxtls auth} does it::
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ from moxtls.inbound.dkimsignature import Signature
 from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header, headerEnd, splitHeader
 from moxtls.inbound.lookups import OVERDUE, Lookup, Patience
+from moxtls.inbound.memories import Memories
 from moxtls.inbound.origin import Origin
 from moxtls.interfaces import IResolver
 from moxtls.smtp.received import Client
@@ -42,11 +42,12 @@ from moxtls.smtp.received import Client
 #: Seconds that a client waits at the end of its message for what is not back
 #: yet, which is a temporary error then.  RFC 7208 4.6.4 has 20 for SPF alone.
 LONGEST_WAIT = 20
-#: Seconds for which it is remembered what came of a client and a sender: most
-#: connections with several messages are over by then.
+#: Seconds for which it is remembered what came of a client and a sender, and of
+#: an author domain: most connections with several messages are over by then.
+#: It is as if records had been looked up when the first of them came.
 MEMORY = 60
-#: Clients and senders of which that is remembered.
-MOST_ORIGINS = 1000
+#: Of each, how many are remembered.
+MOST_REMEMBERED = 1000
 #: Up to so many bytes, and signatures, a message is verified at once: it takes
 #: less than telling a thread about it.
 QUICK_SIZE = 16 * 1024
@@ -83,7 +84,10 @@ class Checks:
         self.hostname = hostname
         self.offload = offload
         self.chance = chance
-        self._origins: OrderedDict[tuple[str, str, str], Origin] = OrderedDict()
+        self._origins: Memories[tuple[str, str, str], Origin]
+        self._origins = Memories(MOST_REMEMBERED, MEMORY)
+        self._discoveries: Memories[Domain, Discovery]
+        self._discoveries = Memories(MOST_REMEMBERED, MEMORY)
 
     def expect(self, client: Client, sender: str) -> None:
         """
@@ -103,14 +107,23 @@ class Checks:
         """
         key = (client.address, client.helo, sender)
         now = self.clock.seconds()
-        known = self._origins.get(key)
-        if known is None or now - known.since > MEMORY or known.failed:
-            known = self._origins[key] = Origin(
-                self.resolver, client, sender, self.hostname, now
-            )
-            self._origins.move_to_end(key)
-            if len(self._origins) > MOST_ORIGINS:
-                self._origins.popitem(last=False)
+        known = self._origins.get(key, now)
+        if known is None or known.failed:
+            known = Origin(self.resolver, client, sender, self.hostname, now)
+            self._origins.put(key, known, now)
+        return known
+
+    async def discover(self, author: Domain) -> Discovery:
+        """
+        The DMARC policy for C{author}.
+        """
+        now = self.clock.seconds()
+        known = self._discoveries.get(author, now)
+        if known is None:
+            inquiry = discover(author, self.practice.suffixes)
+            known = await conduct(self.resolver, inquiry)
+            if not known.temporary:
+                self._discoveries.put(author, known, now)
         return known
 
 
@@ -138,7 +151,7 @@ class Examination:
         if signatures:
             inquiry = findKeys(signatures)
             self._keys = Lookup(
-                conduct(checks.resolver, inquiry), lambda: _overdueDKIM(signatures)
+                conduct(checks.resolver, inquiry), lambda: _overdue(signatures)
             )
             self._lookups.append(self._keys)
         self._discovery: Lookup[Discovery] | None = None
@@ -190,7 +203,7 @@ class Examination:
             discovery = await soon(self._discovery)
             aligned = await self._aligned(discovery, authentication)
         practice = self._checks.practice
-        circumstances = Circumstances(self._header.listSigns, self._checks.chance())
+        circumstances = Circumstances(self._header.listSigns, self._chance(discovery))
         froms = self._authors.domains
         verdict = judge(
             froms, discovery, aligned, authentication, circumstances, practice
@@ -200,13 +213,20 @@ class Examination:
             signers = aligned.signers
         return Findings(authentication, verdict, self._authors, signers)
 
+    def _chance(self, discovery: Discovery | None) -> float:
+        """
+        Only drawn where there is something to be decided by it.
+        """
+        record = None if discovery is None else discovery.record
+        return self._checks.chance() if record and record.percent < 100 else 0.0
+
     async def _verified(
         self, body: Sequence[bytes], size: int
     ) -> tuple[DKIMResult, ...]:
         if self._keys is None:
             return ()
         checks = await self._patience.soon(self._keys)
-        lookup = Lookup(self._verify(body, size, checks), lambda: _unverified(checks))
+        lookup = Lookup(self._verify(body, size, checks), lambda: _overdue(checks))
         self._lookups.append(lookup)
         return await self._patience.soon(lookup)
 
@@ -234,13 +254,13 @@ class Examination:
 
     def _discover(self, author: Domain) -> Lookup[Discovery]:
         checks = self._checks
-        suffixes = checks.practice.suffixes
-        method = Method.TREE_WALK if suffixes is None else Method.PSL
+        isByTree = checks.practice.suffixes is None
+        method = Method.TREE_WALK if isByTree else Method.PSL
 
         def overdue() -> Discovery:
             return Discovery(author, author, method, temporary=True, problem=OVERDUE)
 
-        return Lookup(conduct(checks.resolver, discover(author, suffixes)), overdue)
+        return Lookup(checks.discover(author), overdue)
 
 
 def authenticate(
@@ -264,19 +284,14 @@ def authenticate(
     return examination.finish([body], len(body))
 
 
-def _overdueDKIM(signatures: Iterable[Signature | DKIMResult]) -> DKIMChecks:
-    return tuple(
-        each.result(AuthResult.TEMPERROR, OVERDUE)
-        if isinstance(each, Signature)
-        else each
-        for each in signatures
-    )
+def _overdue(
+    signatures: Iterable[Signature | Check | DKIMResult],
+) -> tuple[DKIMResult, ...]:
+    return tuple(map(_overdueResult, signatures))
 
 
-def _unverified(checks: DKIMChecks) -> tuple[DKIMResult, ...]:
-    return tuple(
-        each.signature.result(AuthResult.TEMPERROR, OVERDUE)
-        if isinstance(each, Check)
-        else each
-        for each in checks
-    )
+def _overdueResult(each: Signature | Check | DKIMResult) -> DKIMResult:
+    if isinstance(each, DKIMResult):
+        return each
+    signature = each.signature if isinstance(each, Check) else each
+    return signature.result(AuthResult.TEMPERROR, OVERDUE)

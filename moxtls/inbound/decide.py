@@ -48,7 +48,7 @@ class Recipient:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        return tuple(each.account for each in self.targets)
+        return tuple(dict.fromkeys(each.account for each in self.targets))
 
     @property
     def isForReports(self) -> bool:

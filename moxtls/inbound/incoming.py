@@ -159,9 +159,8 @@ class IncomingMessage:
         self, header: Header, findings: Findings | None, decision: Decision
     ) -> Reply:
         reception, incoming = self._reception, self._incoming
-        people: Sequence[Recipient] = [
-            reception.recipient(each) for each in incoming.recipients
-        ]
+        found = map(reception.recipient, incoming.recipients)
+        people = [each for each in found if isinstance(each, Recipient)]
         letter = self._letter(header, findings, people)
         if findings is not None:
             await self._tell(header, findings, decision, people)

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from moxtls.dmarc.values import Judgement
 from moxtls.domain import Address, Domain, InvalidAddress
@@ -91,18 +92,22 @@ class Audience:
         return self._clock.seconds()
 
     async def _start(self, told: Callable[..., Deferred[None]], *what: Any) -> None:
-        self._crew.begin(self._told(told, what))
-        await self._crew.room()
-
-    async def _told(
-        self, told: Callable[..., Deferred[None]], what: tuple[Any, ...]
-    ) -> None:
         try:
-            await told(*what)
-        except CancelledError:
-            raise
+            telling = told(*what)
         except Exception:
             self.log.failure("telling an observer of mail")
+            return
+        telling.addErrback(self._failed)
+        if not telling.called:
+            self._crew.begin(_whole(telling))
+            await self._crew.room()
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("telling an observer of mail", failure)
+
+
+async def _whole(telling: Deferred[None]) -> None:
+    await telling
 
 
 class Correspondence:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
@@ -31,6 +32,8 @@ from moxtls.smtp.values import Reply
 
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
 NOBODY = Reply(550, "5.1.1", "No such mailbox here")
+#: Addresses of which it is remembered whose they are.
+MOST_KNOWN = 1000
 #: RFC 3463 3.3: for now, as somebody may tidy up.
 NO_ROOM = Reply(452, "4.2.2", "The mailbox is full")
 
@@ -85,6 +88,8 @@ class Reception:
         self.postmaster = house.postmaster
         self.bounced = house.bounced
         self._house = house
+        # They are asked for at RCPT and at the end, and often again.
+        self.recipient = lru_cache(MOST_KNOWN)(self._recipient)
         self._checks = checks
         self._folder = folder
 
@@ -102,14 +107,11 @@ class Reception:
         """
         Somebody of ours is wanted, who has room.
         """
-        address = addressOf(recipient, self.hostname)
-        targets = self._house.directory.find(address)
-        if isinstance(targets, NotHere):
-            return succeed(NO_RELAY)
-        if not isinstance(targets, tuple) or not targets:
-            return succeed(NOBODY)
-        accounts = tuple(dict.fromkeys(each.account for each in targets))
-        return Deferred.fromCoroutine(self._room(accounts, incoming.parameters.size))
+        found = self.recipient(recipient)
+        if not isinstance(found, Recipient):
+            return succeed(found)
+        room = self._room(found.accounts, incoming.parameters.size)
+        return Deferred.fromCoroutine(room)
 
     def message(self, client: Client, incoming: Incoming) -> IMessageSink:
         """
@@ -122,13 +124,19 @@ class Reception:
         spooled = SpooledMessage(self._folder)
         return IncomingMessage(self, client, incoming, spooled, examination)
 
-    def recipient(self, text: str) -> Recipient:
+    def _recipient(self, text: str) -> Recipient | Reply:
         """
-        @param text: As in a RCPT that was accepted.
+        @param text: As in RCPT.
+
+        @return: Why there is none.
         """
         address = addressOf(text, self.hostname)
         targets = self._house.directory.find(address)
-        return Recipient(address, targets if isinstance(targets, tuple) else ())
+        if isinstance(targets, NotHere):
+            return NO_RELAY
+        if not isinstance(targets, tuple) or not targets:
+            return NOBODY
+        return Recipient(address, targets)
 
     async def _room(self, accounts: tuple[str, ...], size: int) -> Reply:
         """

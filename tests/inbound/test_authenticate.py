@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import Policy
 from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Kind
@@ -18,7 +19,7 @@ from moxtls.domain import Domain
 from moxtls.inbound.authenticate import (
     LONGEST_WAIT,
     MEMORY,
-    MOST_ORIGINS,
+    MOST_REMEMBERED,
     QUICK_SIZE,
     Checks,
     Examination,
@@ -222,6 +223,7 @@ class TimeTests(CheckCase):
             self.assertNoResult(waiting)
             self.clock.advance(1)
             found = self.successResultOf(waiting)
+            self.clock.advance(MEMORY)
             results = found.authentication
             problems = [
                 results.spf.problem,
@@ -329,13 +331,54 @@ class MemoryTests(CheckCase):
         self.assertGreater(self.asked(), 0)
         self.assertEqual(self.asked(), 0)
 
+    def test_policy(self) -> None:
+        """
+        So it is with the policy of an author domain, if it is certain.
+        """
+
+        def status() -> AuthResult:
+            return self.findings(message("x@a.example"), STRANGER).verdict.status
+
+        self.dns.fail("_dmarc.a.example", Kind.TXT)
+        self.assertEqual(status(), TEMPERROR)
+        self.dns.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=none")
+        self.assertEqual(status(), FAIL)
+        self.dns.remove("_dmarc.a.example", Kind.TXT)
+        self.assertEqual(status(), FAIL)
+        self.clock.advance(MEMORY + 1)
+        self.assertEqual(status(), NONE)
+
+    def test_chance(self) -> None:
+        """
+        C{pct} (RFC 7489 6.6.4) is drawn for each message, and only where there
+        is one.
+        """
+        self.checks.practice = Practice(Suffixes(lambda: lambda name: name))
+        drawn = []
+
+        def chance() -> float:
+            drawn.append(0.4)
+            return drawn[-1]
+
+        self.checks.chance = chance
+        for record, count, disposition in (
+            ("v=DMARC1; p=quarantine; pct=30", 1, Policy.NONE),
+            ("v=DMARC1; p=quarantine; pct=50", 2, Policy.QUARANTINE),
+            ("v=DMARC1; p=quarantine", 2, Policy.QUARANTINE),
+        ):
+            self.clock.advance(MEMORY + 1)
+            self.dns.put("_dmarc.a.example", Kind.TXT, record)
+            found = self.findings(message("x@a.example"), STRANGER)
+            self.assertEqual(found.verdict.disposition, disposition)
+            self.assertEqual(len(drawn), count)
+
     def test_bounded(self) -> None:
         """
         Only so many are remembered.
         """
-        for number in range(MOST_ORIGINS + 1):
+        for number in range(MOST_REMEMBERED + 1):
             self.checks.expect(STRANGER, f"{number}@x.example")
-        self.assertEqual(len(self.checks._origins), MOST_ORIGINS)
+        self.assertEqual(len(self.checks._origins), MOST_REMEMBERED)
 
 
 class VerifyTests(CheckCase):

@@ -1,0 +1,44 @@
+# -*- test-case-name: tests.inbound.test_authenticate -*-
+"""
+What was found out a moment ago.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Memories(Generic[K, V]):
+    """
+    So many of them, each for so long.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._known: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: K, now: float) -> V | None:
+        """
+        @return: C{None} if it isn't remembered, or not any more.
+        """
+        known = self._known.get(key)
+        if known is None or now - known[0] > self._seconds:
+            return None
+        return known[1]
+
+    def put(self, key: K, value: V, now: float) -> None:
+        """
+        In place of what was remembered; what has been for longest may go.
+        """
+        self._known[key] = now, value
+        self._known.move_to_end(key)
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
