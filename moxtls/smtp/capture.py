@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.test_capture -*-
 """
 TLS outcomes of clients made with C{twisted.mail.smtp}, and the hole behind
-STARTTLS closed for them.
+STARTTLS closed for them.  For servers, see C{captureServer}.
 
 The wrapper stands between the connection and the application's protocol, and
 changes neither what is sent nor what the application makes of a certificate.
@@ -38,8 +38,11 @@ from moxtls.outbound.records import STARTTLS, SessionRecord, TLSTrouble
 from moxtls.outbound.verify import Trust, clientContext, judge, peerChain
 from moxtls.smtp.extensions import parseExtensions
 from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
+from moxtls.smtp.servercapture import captureServer
 from moxtls.smtp.tls import isRefusal, troubleOf
 from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+
+__all__ = ["Capturing", "CapturingFactory", "capture", "captureServer"]
 
 
 @dataclass(frozen=True, slots=True)

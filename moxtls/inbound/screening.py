@@ -1,0 +1,179 @@
+# -*- test-case-name: tests.smtp.test_servercapture -*-
+"""
+The verdicts of this package for servers made with C{twisted.mail.smtp}::
+
+    screening = Screening(checks, audience, folder, enforce=True)
+    factory = captureServer(reactor, factory, screening)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.dmarc.values import Fate, Judgement
+from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.authres import authenticationResults, receivedSPF
+from moxtls.inbound.decide import (
+    HEADER_TOO_LONG,
+    Decision,
+    decide,
+    needsHistory,
+    provenDomain,
+)
+from moxtls.inbound.findings import Findings
+from moxtls.inbound.headers import Header
+from moxtls.inbound.observers import Audience
+from moxtls.inbound.reading import Reading
+from moxtls.smtp.received import Client
+from moxtls.smtp.screened import IScreenedMessage, IScreening, Screened
+from moxtls.smtp.spooled import SpooledMessage
+
+
+@implementer(IScreening)
+class Screening:
+    """
+    Judges mail, and refuses what DMARC says is to be refused if that is
+    wanted.
+    """
+
+    def __init__(
+        self, checks: Checks, audience: Audience, folder: Path, enforce: bool = False
+    ) -> None:
+        """
+        @param audience: Is told of each message once for each recipient; its
+            history is that of the recipients' addresses, in lower case.
+        @param folder: For large messages while they come in.
+        @param enforce: Whether anything is refused; else all is taken, with
+            what should have been done in its header.
+        """
+        self.checks = checks
+        self.audience = audience
+        self.enforce = enforce
+        self._folder = folder
+
+    def expect(self, client: Client, sender: str) -> None:
+        self.checks.expect(client, sender)
+
+    def message(self, client: Client, sender: str) -> IScreenedMessage:
+        examination = self.checks.examine(client, sender)
+        reading = Reading(SpooledMessage(self._folder), examination)
+        return ScreenedMessage(self, client, sender, reading)
+
+
+@implementer(IScreenedMessage)
+class ScreenedMessage:
+    """
+    Judges one message.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, screening: Screening, client: Client, sender: str, reading: Reading
+    ) -> None:
+        self._screening = screening
+        self._client = client
+        self._sender = sender
+        self._reading = reading
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            self._reading.write(chunk)
+        except OSError:
+            raise
+        except Exception:
+            # It is there, if not examined.
+            self.log.failure("examining a message")
+            self._reading.giveUp()
+
+    def finish(self, recipients: Sequence[str]) -> Deferred[Screened]:
+        return Deferred.fromCoroutine(self._finish(recipients))
+
+    def close(self) -> None:
+        self._reading.close()
+
+    async def _finish(self, recipients: Sequence[str]) -> Screened:
+        reading = self._reading
+        if reading.isTooLong:
+            return Screened(HEADER_TOO_LONG)
+        header = reading.end()
+        try:
+            return await self._judged(header, recipients)
+        except CancelledError:
+            raise
+        except Exception:
+            # Mail isn't lost for that (RFC 9989 5.3.6).
+            self.log.failure("judging a message from {who!r}", who=self._client.address)
+            return self._passed(_unknown(self._screening.checks.hostname))
+
+    async def _judged(self, header: Header, recipients: Sequence[str]) -> Screened:
+        findings = await self._reading.findings()
+        if findings is None:
+            # Examining it went wrong on the way.
+            return self._passed(_unknown(self._screening.checks.hostname))
+        decision = decide(findings, self._sender)
+        if not self._screening.enforce:
+            decision = Decision(Fate.ACCEPTED)
+        judgements = tuple(
+            [
+                await self._told(findings, decision, header, recipient)
+                for recipient in recipients
+            ]
+        )
+        if decision.refusal is not None:
+            return Screened(decision.refusal, judgements=judgements)
+        await self._remember(findings, decision, recipients)
+        return self._passed(self._trace(findings), judgements)
+
+    async def _told(
+        self, findings: Findings, decision: Decision, header: Header, recipient: str
+    ) -> Judgement:
+        audience = self._screening.audience
+        judgement = Judgement(
+            findings.authentication,
+            findings.verdict,
+            decision.fate,
+            self._sender,
+            recipient,
+            findings.signers,
+            header=header.data,
+        )
+        discovery = findings.verdict.discovery
+        if discovery and needsHistory(judgement, audience.reportsFailures):
+            author = discovery.organizational
+            isKnown = await audience.isKnown([recipient.lower()], author)
+            judgement = replace(judgement, isKnown=isKnown)
+        await audience.tell(judgement)
+        return judgement
+
+    async def _remember(
+        self, findings: Findings, decision: Decision, recipients: Sequence[str]
+    ) -> None:
+        author = provenDomain(findings, decision)
+        if author is not None:
+            for account in dict.fromkeys(each.lower() for each in recipients):
+                await self._screening.audience.arrived(account, author)
+
+    def _trace(self, findings: Findings) -> bytes:
+        hostname, sender = self._screening.checks.hostname, self._sender
+        found = findings.authentication
+        results = authenticationResults(hostname, found, findings.verdict, sender)
+        return results + receivedSPF(hostname, found, sender, self._client.helo)
+
+    def _passed(self, trace: bytes, judgements: tuple[Judgement, ...] = ()) -> Screened:
+        message = self._reading.chunks(self._screening.checks.hostname)
+        return Screened(None, trace, message, judgements)
+
+
+def _unknown(hostname: str) -> bytes:
+    """
+    RFC 8601 2.7: a later attempt may find out more.
+    """
+    results = "".join(f";\r\n\t{each}=temperror" for each in ("spf", "dkim", "dmarc"))
+    return f"Authentication-Results: {hostname}{results}\r\n".encode()
