@@ -168,7 +168,10 @@ class _Reader:
         self.head = _Element("feedback")
         self.records: list[ReceivedRecord] = []
         self._open: list[_Element] = []
+        # Of the record, and meanwhile of the head: all of that is kept, and it may
+        # go on between records.
         self._elements = 0
+        self._inHead = 0
         self._ended = False
         self._parser = ParserCreate()
         self._parser.buffer_text = True
@@ -197,6 +200,8 @@ class _Reader:
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         name = tag.rpartition(":")[2]
+        if len(self._open) == 1 and name == "record":
+            self._inHead, self._elements = self._elements, 0
         self._elements += 1
         if self._elements > MOST_ELEMENTS or len(self._open) >= DEEPEST:
             _refuse(self._where(), "too many elements")
@@ -214,7 +219,7 @@ class _Reader:
         if not self._open:
             self._ended = True
         elif len(self._open) == 1 and element.name == "record":
-            self._elements = 0
+            self._elements = self._inHead
             self.records.append(_record(element, self._where()))
         else:
             self._open[-1].children.append(element)

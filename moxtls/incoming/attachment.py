@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from io import BytesIO
 from typing import NoReturn
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from moxtls.reporting.mime import leaves
 from moxtls.tlsrpt.received import LARGEST_JSON, LARGEST_MESSAGE, MalformedReport
@@ -22,6 +22,10 @@ LARGEST = LARGEST_JSON
 MOST_MEMBERS = 100
 #: Packed within packed: once by mistake, never deeper.
 DEEPEST = 2
+
+# Of the methods that zip has, what reports are packed by.  Of what others unpack
+# to, Python has all in memory before it can be limited.
+_METHODS = (ZIP_STORED, ZIP_DEFLATED)
 
 _GZIP = zlib.MAX_WBITS + 16
 _BOM = b"\xef\xbb\xbf"
@@ -120,6 +124,8 @@ def _unzip(data: bytes) -> bytes:
             # Some put their logo beside it.
             named = [each for each in files if each.filename.lower().endswith(".xml")]
             for member in (*named, *files)[:1]:
+                if member.compress_type not in _METHODS:
+                    _refuse("zip", "it is packed in an unusual way")
                 with archive.open(member) as opened:
                     content = opened.read(LARGEST + 1)
                 if len(content) > LARGEST:

@@ -133,6 +133,17 @@ class ParseTests(SynchronousTestCase):
                 self.assertTrue(str(error).isprintable())
                 self.assertRegex(str(error), r"\A[\w., ]+: ")
 
+    def test_headBetweenRecords(self) -> None:
+        """
+        What isn't a record is bounded wherever it stands, as all of it is kept
+        until the end.
+        """
+        junk = "<a/>" * (received.MOST_ELEMENTS // 2)
+        record = "<record><row><count>1</count></row></record>"
+        text = f"<feedback>{(junk + record) * 3}</feedback>".encode()
+        with self.assertRaisesRegex(MalformedReport, "too many elements"):
+            parseAggregate(text)
+
     def test_large(self) -> None:
         """
         The number of records has no limit but that of the whole.

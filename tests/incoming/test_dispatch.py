@@ -7,7 +7,7 @@ from __future__ import annotations
 import gzip
 from base64 import encodebytes
 from io import BytesIO
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,8 +34,12 @@ def zipped(**members: bytes) -> bytes:
     """
     An archive; C{__} in a name stands for a dot.
     """
+    return zippedBy(ZIP_DEFLATED, **members)
+
+
+def zippedBy(method: int, **members: bytes) -> bytes:
     file = BytesIO()
-    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+    with ZipFile(file, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name.replace("__", "."), content)
     return file.getvalue()
@@ -106,6 +110,16 @@ class ReadTests(SynchronousTestCase):
         ):
             error = self.assertRaises(MalformedReport, readReport, data)
             self.assertTrue(str(error).isprintable())
+
+    def test_methods(self) -> None:
+        """
+        Nothing is unpacked by methods of zip that would have all of it in
+        memory, or a dictionary of any size, before there is a limit.
+        """
+        for method in (ZIP_BZIP2, ZIP_LZMA):
+            data = zippedBy(method, report__xml=XML)
+            with self.assertRaisesRegex(MalformedReport, "unusual way"):
+                readReport(data)
 
     def test_corpus(self) -> None:
         """
