@@ -10,7 +10,7 @@ Apart from a server, as C{moxtls auth} does it::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -40,8 +40,10 @@ from moxtls.interfaces import IResolver
 from moxtls.smtp.received import Client
 
 #: Seconds that a client waits at the end of its message for what is not back
-#: yet, which is a temporary error then.  RFC 7208 4.6.4 has 20 for SPF alone.
-LONGEST_WAIT = 20
+#: yet, which is a temporary error then, and no reason to refuse anything.  So it
+#: is more than two look-ups take at most: those for the name of its address are up
+#: to the client, and in the policies of some.  RFC 7208 4.6.4 has 20 at least.
+LONGEST_WAIT = 45
 #: Seconds for which it is remembered what came of a client and a sender, and of
 #: an author domain: most connections with several messages are over by then.
 #: It is as if records had been looked up when the first of them came.
@@ -53,7 +55,8 @@ MOST_REMEMBERED = 1000
 QUICK_SIZE = 16 * 1024
 QUICK_CHECKS = 2
 
-DKIMChecks = tuple[Check | DKIMResult, ...]
+DKIMCheck = Check | DKIMResult
+DKIMChecks = tuple[DKIMCheck, ...]
 #: Runs a function where it doesn't hold up the reactor.
 Offload = Callable[
     [Callable[[], tuple[DKIMResult, ...]]], Deferred[tuple[DKIMResult, ...]]
@@ -147,13 +150,9 @@ class Examination:
         self._header = header
         self._authors = authorDomains(header)
         signatures = signaturesOf(header.data, checks.clock.seconds())
-        self._keys: Lookup[DKIMChecks] | None = None
-        if signatures:
-            inquiry = findKeys(signatures)
-            self._keys = Lookup(
-                conduct(checks.resolver, inquiry), lambda: _overdue(signatures)
-            )
-            self._lookups.append(self._keys)
+        # Each by itself: nobody's key is to be overdue because a stranger's is.
+        self._keys = [self._findKey(each) for each in signatures]
+        self._lookups.extend(self._keys)
         self._discovery: Lookup[Discovery] | None = None
         if len(self._authors.domains) == 1:
             self._discovery = self._discover(self._authors.domains[0])
@@ -223,12 +222,18 @@ class Examination:
     async def _verified(
         self, body: Sequence[bytes], size: int
     ) -> tuple[DKIMResult, ...]:
-        if self._keys is None:
+        """
+        Verifying is waited for, however long it takes: it is our own doing, and
+        who keeps us busy shall not have signatures of others count as unknown.
+        """
+        checks = tuple([await self._patience.soon(each) for each in self._keys])
+        if not checks:
             return ()
-        checks = await self._patience.soon(self._keys)
-        lookup = Lookup(self._verify(body, size, checks), lambda: _overdue(checks))
+        lookup = Lookup(self._verify(body, size, checks), lambda: _unverified(checks))
         self._lookups.append(lookup)
-        return await self._patience.soon(lookup)
+        if not lookup.isDone:
+            await lookup.join()
+        return lookup.value
 
     async def _verify(
         self, body: Sequence[bytes], size: int, checks: DKIMChecks
@@ -251,6 +256,13 @@ class Examination:
         )
         self._lookups.append(lookup)
         return await self._patience.soon(lookup)
+
+    def _findKey(self, signature: Signature | DKIMResult) -> Lookup[DKIMCheck]:
+        return Lookup(self._foundKey(signature), lambda: _without(signature, OVERDUE))
+
+    async def _foundKey(self, signature: Signature | DKIMResult) -> DKIMCheck:
+        (check,) = await conduct(self._checks.resolver, findKeys((signature,)))
+        return check
 
     def _discover(self, author: Domain) -> Lookup[Discovery]:
         checks = self._checks
@@ -284,14 +296,19 @@ def authenticate(
     return examination.finish([body], len(body))
 
 
-def _overdue(
-    signatures: Iterable[Signature | Check | DKIMResult],
-) -> tuple[DKIMResult, ...]:
-    return tuple(map(_overdueResult, signatures))
+def _without(signature: Signature | DKIMResult, problem: str) -> DKIMResult:
+    """
+    What a signature comes to that can't be checked.
+    """
+    if isinstance(signature, DKIMResult):
+        return signature
+    return signature.result(AuthResult.TEMPERROR, problem)
 
 
-def _overdueResult(each: Signature | Check | DKIMResult) -> DKIMResult:
-    if isinstance(each, DKIMResult):
-        return each
-    signature = each.signature if isinstance(each, Check) else each
-    return signature.result(AuthResult.TEMPERROR, OVERDUE)
+def _unverified(checks: DKIMChecks) -> tuple[DKIMResult, ...]:
+    return tuple(
+        _without(each.signature, "it could not be verified")
+        if isinstance(each, Check)
+        else each
+        for each in checks
+    )

@@ -249,6 +249,44 @@ class TimeTests(CheckCase):
         self.assertEqual(self.successResultOf(waiting).verdict.status, PASS)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_keysApart(self) -> None:
+        """
+        A stranger's key that never comes doesn't keep that of another from being
+        used: else whoever adds a signature of his own to a forgery would have
+        the author's policy suspended (RFC 9989 5.3.6).
+        """
+        text = message("x@a.example", "a.example", "stranger.example")
+        forged = text.replace(b"Subject: hello", b"Subject: pay me")
+        self.dns.hang(signer("stranger.example").recordName, Kind.TXT)
+        for large in (b"", LARGE * 1000):
+            examination = self.checks.examine(STRANGER, "x@nobody.example")
+            end = headerEnd(forged)
+            examination.begin(splitHeader(forged[:end]))
+            body = forged[end + 2 :] + large
+            waiting = examination.finish([body], len(body))
+            self.clock.advance(LONGEST_WAIT)
+            found = self.successResultOf(waiting)
+            statuses = [each.status for each in found.authentication.dkim]
+            self.assertCountEqual(statuses, [TEMPERROR, FAIL])
+            self.assertEqual(found.verdict.disposition, Policy.REJECT)
+
+    def test_verifying(self) -> None:
+        """
+        That verifying takes long is no reason not to do what the author asks
+        for: anybody can keep a host busy.
+        """
+        verifying: Deferred[tuple[DKIMResult, ...]] = Deferred()
+        self.checks.offload = lambda work: verifying.addCallback(lambda _: work())
+        text = message("x@a.example", "a.example", body=LARGE * 1000)
+        forged = text.replace(b"Subject: hello", b"Subject: pay me")
+        waiting = authenticate(self.checks, STRANGER, "x@nobody.example", [forged])
+        self.clock.advance(10 * LONGEST_WAIT)
+        self.assertNoResult(waiting)
+        verifying.callback(())
+        found = self.successResultOf(waiting)
+        self.assertEqual(found.authentication.dkim[0].status, FAIL)
+        self.assertEqual(found.verdict.disposition, Policy.REJECT)
+
     def test_alignment(self) -> None:
         """
         So are look-ups that begin at the end; without them nothing is decided
