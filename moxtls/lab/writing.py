@@ -52,13 +52,13 @@ def _written(letter: Letter, now: float, token: str) -> bytes:
     lines = (
         f"From: Somebody <somebody@{letter.author}>",
         f"To: {letter.to.capitalize()} <{letter.recipient}>",
-        f"Subject: This comes {letter.explanation}",
+        f"Subject: {letter.explanation}",
         f"Date: {formatdate(now)}",
         f"Message-ID: {messageID(letter, token)}",
         "",
         f"Hello {letter.to.capitalize()},",
         "",
-        f"this message has to end up as {letter.expected.dmarc}.",
+        f"what DMARC has to say of this message is: {letter.expected.dmarc}.",
         "",
     )
     return "\r\n".join(lines).encode("ascii")

@@ -1,0 +1,323 @@
+"""
+Tests for L{moxtls.lab.aggregates} and L{moxtls.lab.owed}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from email.message import EmailMessage
+
+import dkim
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.calendar import HOUR, Span
+from moxtls.dmarc.received import ReceivedAggregate, ReceivedReason, ReceivedSignature
+from moxtls.dmarc.report import Writer
+from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.values import Disposition, Policy, PublishedPolicy, ReportRow
+from moxtls.domain import Domain
+from moxtls.lab.aggregates import (
+    ArrivedAggregate,
+    aggregateDifferences,
+    arrivedAggregate,
+    isAggregate,
+    spanOf,
+)
+from moxtls.lab.arrivals import Arrival
+from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.keys import makeKeys
+from moxtls.lab.owed import OwedReport, owedReports
+from tests.lab.grove import NETWORK, NOON
+
+OWED = owedReports(NETWORK, LETTERS)
+MIDNIGHT = NOON - 12 * HOUR
+
+
+def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
+    """
+    A report as it should be.
+    """
+    span = spanOf(owed.hours, received)
+    reportID = f"1.{owed.domain}@sender.test"
+    report = ReceivedAggregate(
+        organization="sender.test",
+        email="postmaster@sender.test",
+        contact="",
+        reportID=reportID,
+        start=span.start,
+        end=span.last,
+        errors=owed.errors,
+        generator="moxtls/1",
+        domain=owed.domain,
+        published=owed.published[::-1],
+        records=owed.records[::-1],
+    )
+    return ArrivedAggregate(
+        report,
+        owed.recipient,
+        {"lab": True},
+        f"Report Domain: {owed.domain} Submitter: sender.test Report-ID: <{reportID}>",
+        "sender.test",
+        f"sender.test!{owed.domain}!{span.start}!{span.last}.xml.gz",
+        True,
+    )
+
+
+class OwedReportsTests(SynchronousTestCase):
+    """
+    What the table of letters means for reports.
+    """
+
+    def test_whom(self) -> None:
+        """
+        Whoever wants one is owed one, where he wants it and is wanted: nobody
+        without a record, of whom we know nothing, or whose record can't be
+        looked up.
+        """
+        self.assertIn(("outsourced.test", "dmarc@collector.test"), OWED)
+        self.assertIn(("unasked.test", "dmarc@unasked.test"), OWED)
+        self.assertNotIn(("unasked.test", "dmarc@collector.test"), OWED)
+        domains = {domain for domain, _ in OWED}
+        for name in ("silent", "stranger", "unsure", "service", "lists"):
+            self.assertNotIn(f"{name}.test", domains)
+
+    def test_counted(self) -> None:
+        """
+        Messages that differ in nothing are counted together (RFC 9990
+        3.1.1.7), with both of their signatures.
+        """
+        (record,) = OWED["aligned.test", "dmarc@aligned.test"].records
+        self.assertEqual(2, record.count)
+        self.assertEqual(
+            (
+                ReceivedSignature("aligned.test", "lab-ed25519", "pass"),
+                ReceivedSignature("aligned.test", "lab-rsa", "pass"),
+            ),
+            record.dkim,
+        )
+
+    def test_subdomains(self) -> None:
+        """
+        Those below a policy domain are in its report, each with a record of
+        its own (RFC 9990 3.1.2).
+        """
+        records = OWED["parent.test", "dmarc@parent.test"].records
+        self.assertEqual(
+            {
+                ("news.parent.test", "pass"),
+                ("news.parent.test", "quarantine"),
+                ("nowhere.parent.test", "reject"),
+            },
+            {(each.headerFrom, each.disposition) for each in records},
+        )
+
+    def test_overridden(self) -> None:
+        """
+        A disposition that isn't the policy has a reason (RFC 9990 3.1.1.9),
+        and the author's broken signature is told of.
+        """
+        records = OWED["listed.test", "dmarc@listed.test"].records
+        (record,) = (each for each in records if each.disposition == "none")
+        self.assertEqual(
+            (ReceivedReason("mailing_list", "verified as from lists.test"),),
+            record.reasons,
+        )
+        self.assertEqual(["fail"], [each.result for each in record.dkim])
+
+
+class AggregateDifferencesTests(SynchronousTestCase):
+    """
+    Whether reports say what they should.
+    """
+
+    def differences(self, *reports: ArrivedAggregate) -> list[str]:
+        return aggregateDifferences(reports, OWED, (NOON, NOON + 1), ["lab"])
+
+    def all(self) -> Sequence[ArrivedAggregate]:
+        return [arrived(each) for each in OWED.values()]
+
+    def only(self, name: str, **changes: object) -> list[str]:
+        """
+        What is said if one of them differs in its contents.
+        """
+        return self.differing(
+            name,
+            lambda one: replace(one, report=replace(one.report, **changes)),
+        )
+
+    def differing(self, name: str, change: object) -> list[str]:
+        assert callable(change)
+        domain = f"{name}.test"
+        return self.differences(
+            *(change(one) if one.report.domain == domain else one for one in self.all())
+        )
+
+    def test_none(self) -> None:
+        """
+        Those that are as they should be, whatever the order in them.
+        """
+        self.assertEqual([], self.differences(*self.all()))
+
+    def test_missing(self) -> None:
+        """
+        Each is wanted once: not twice, and not at all elsewhere.
+        """
+        first, *others = self.all()
+        name = first.report.domain
+        to = f"aggregate report to {first.recipient}"
+        self.assertEqual([f"{name}: no {to}"], self.differences(*others))
+        self.assertEqual(
+            [f"{name}: 2 aggregate reports to {first.recipient} instead of one"],
+            self.differences(first, *self.all()),
+        )
+        elsewhere = replace(first, recipient="dmarc@else.test")
+        self.assertEqual(
+            [f"{name}: an aggregate report to dmarc@else.test, which it is not owed"],
+            self.differences(elsewhere, *self.all()),
+        )
+
+    def test_heading(self) -> None:
+        """
+        Everything that it says about itself counts.
+        """
+        for changes in (
+            {"organization": "else.test"},
+            {"email": "a@else.test"},
+            {"errors": ("none",)},
+            {"generator": "else"},
+            {"published": (("p", "none"),)},
+        ):
+            with self.subTest(changes=changes):
+                self.assertEqual(1, len(self.only("deep", **changes)))
+
+    def test_hourly(self) -> None:
+        """
+        One is about an hour: that in which the mail came, or either of two if
+        the hour ended meanwhile.
+        """
+        owed = OWED["hourly.test", "dmarc@hourly.test"]
+        self.assertEqual(Span(NOON, NOON + HOUR), spanOf(owed.hours, NOON + 1))
+        hourly = {("hourly.test", owed.recipient): owed}
+        for received, count in ((NOON - 1, 0), (NOON, 0), (NOON + HOUR, 2)):
+            found = aggregateDifferences(
+                [arrived(owed, received)], hourly, (NOON - 1, NOON), ["lab"]
+            )
+            self.assertEqual(count, len(found))
+
+    def test_message(self) -> None:
+        """
+        So does the message it comes with (RFC 9990 3.5.2), which is signed.
+        """
+        self.assertEqual(
+            ["deep.test: aggregate report: no valid DKIM signature by lab"],
+            self.differing("deep", lambda one: replace(one, signatures={"lab": False})),
+        )
+        for changes in (
+            {"subject": "Report"},
+            {"author": "else.test"},
+            {"filename": "report.xml.gz"},
+            {"isEncrypted": False},
+        ):
+            with self.subTest(changes=changes):
+                found = self.differing("deep", lambda one, c=changes: replace(one, **c))
+                self.assertEqual(1, len(found))
+
+    def test_records(self) -> None:
+        """
+        Every field of every record counts.
+        """
+        (record,) = OWED["deep.test", "dmarc@deep.test"].records
+        for changes in (
+            {"count": 2},
+            {"disposition": "none"},
+            {"dkimAligned": "fail"},
+            {"spfAligned": "fail"},
+            {"reasons": (ReceivedReason("other", ""),)},
+            {"envelopeTo": "else.test"},
+            {"dkim": ()},
+            {"spf": ()},
+        ):
+            with self.subTest(changes=changes):
+                records = (replace(record, **changes),)
+                (line,) = self.only("deep", records=records)
+                self.assertIn(next(iter(changes)), line)
+        self.assertEqual(2, len(self.only("deep", records=())))
+        other = replace(record, sourceIP="127.0.0.1")
+        self.assertEqual(2, len(self.only("deep", records=(record, other))))
+
+
+class ArrivedAggregateTests(SynchronousTestCase):
+    """
+    Reading what arrived.
+    """
+
+    def content(self) -> bytes:
+        domain = Domain("deep.test")
+        writer = Writer(
+            ReportFormat.RFC9990,
+            Heading(Domain("sender.test"), "1", Span(MIDNIGHT, MIDNIGHT + HOUR)),
+            PublishedPolicy(domain, Policy.NONE),
+        )
+        row = ReportRow(
+            "192.0.2.1",
+            Disposition.NONE,
+            True,
+            True,
+            (),
+            "deep.test",
+            "deep.test",
+            "sender.test",
+        )
+        writer.add([(row, 3)])
+        message = EmailMessage()
+        message["From"] = "postmaster@sender.test"
+        message["Subject"] = "Report"
+        message.set_content("A report.")
+        message.add_attachment(
+            writer.finish(), "application", "gzip", filename="a!b!0!1.xml.gz"
+        )
+        return message.as_bytes().replace(b"\n", b"\r\n")
+
+    def arrival(self, content: bytes) -> Arrival:
+        return Arrival("dmarc@deep.test", "", "mx.reports.test", "TLSv1.3", content)
+
+    def test_signed(self) -> None:
+        """
+        The report, with what is around it, and whether that is signed.
+        """
+        rsa = makeKeys([], NOON).dkim[0]
+        content = self.content()
+        signature = dkim.sign(content, rsa.selector.encode(), b"sender.test", rsa.pem)
+        one = arrivedAggregate(
+            self.arrival(signature + content), {rsa.selector: rsa.record}
+        )
+        assert one is not None
+        self.assertEqual(("deep.test", "dmarc@deep.test"), one.key)
+        self.assertEqual(3, one.report.messages)
+        self.assertEqual({"lab-rsa": True}, one.signatures)
+        self.assertEqual("Report", one.subject)
+        self.assertEqual("sender.test", one.author)
+        self.assertEqual("a!b!0!1.xml.gz", one.filename)
+        self.assertTrue(one.isEncrypted)
+
+    def test_unreadable(self) -> None:
+        """
+        Nonsense isn't a report, and neither is one of another kind.
+        """
+        self.assertIsNone(arrivedAggregate(self.arrival(b"nonsense"), {}))
+        failure = (
+            b"Content-Type: multipart/report; report-type=feedback-report;"
+            b' boundary="b"\r\n\r\n--b\r\n\r\nA failure.\r\n'
+            b"--b\r\nContent-Type: message/feedback-report\r\n\r\n"
+            b"Feedback-Type: auth-failure\r\nVersion: 1\r\n--b--\r\n"
+        )
+        self.assertIsNone(arrivedAggregate(self.arrival(failure), {}))
+
+    def test_isAggregate(self) -> None:
+        """
+        They are told from other mail by where they arrive.
+        """
+        self.assertTrue(isAggregate(self.arrival(b"")))
+        other = replace(self.arrival(b""), recipient="tlsrpt@reports.test")
+        self.assertFalse(isAggregate(other))

@@ -1,0 +1,82 @@
+"""
+Tests for L{moxtls.lab.letters} and L{moxtls.lab.correspondence}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.values import Disposition, OverrideKind, Policy
+from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.letters import ANNA, OTTO, Letter
+from moxtls.lab.senders import BY_NAME, SENDERS
+
+
+class LettersTests(SynchronousTestCase):
+    """
+    The table is complete, and fits that of senders.
+    """
+
+    def test_names(self) -> None:
+        """
+        No two are the same, and each says in a line what it is.
+        """
+        self.assertEqual(len(LETTERS), len({each.name for each in LETTERS}))
+        for each in LETTERS:
+            self.assertTrue(each.explanation)
+            self.assertNotIn("\n", each.explanation)
+
+    def test_known(self) -> None:
+        """
+        Whoever has to do with one is in the table of senders, and everybody
+        there has to do with one.
+        """
+        needed = {
+            name
+            for each in LETTERS
+            for name in (each.client, *each.signers, each.through)
+            if name
+        }
+        authors = {
+            sender.name
+            for sender in SENDERS
+            for each in LETTERS
+            if f".{each.author}".endswith(f".{sender.domain}")
+        }
+        self.assertEqual(set(BY_NAME), needed | authors)
+
+    def test_outcomes(self) -> None:
+        """
+        Everything that can become of a message does (RFC 9989 5.3.6, RFC 9990
+        3.1.1.9), and what we have policies for applies to somebody.
+        """
+        expected = [each.expected for each in LETTERS]
+        self.assertEqual({250, 550}, {each.code for each in expected})
+        self.assertEqual(
+            {"Inbox", "Junk", "Rejects", ""}, {each.mailbox for each in expected}
+        )
+        self.assertEqual(set(Policy), {each.disposition for each in expected})
+        self.assertEqual(set(Disposition), {each.reported for each in expected})
+        self.assertEqual(
+            {"pass", "fail", "none", "temperror"}, {each.dmarc for each in expected}
+        )
+        self.assertEqual(
+            {OverrideKind.MAILING_LIST, OverrideKind.POLICY_TEST_MODE},
+            {kind for each in expected for kind, _ in each.reasons},
+        )
+        self.assertEqual({ANNA, OTTO}, {each.to for each in LETTERS})
+
+    def test_consistent(self) -> None:
+        """
+        What passes is aligned in some way and what fails in none; what is
+        refused is in no mailbox but that for such mail.
+        """
+        for each in LETTERS:
+            expected = each.expected
+            self.assertEqual(
+                expected.dmarc == "pass", bool(expected.aligned), each.name
+            )
+            self.assertEqual(expected.code, 550 if self.isRefused(each) else 250)
+
+    def isRefused(self, letter: Letter) -> bool:
+        return letter.expected.mailbox in ("", "Rejects")
