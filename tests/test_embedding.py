@@ -1,0 +1,119 @@
+"""
+Tests for what docs/embedding.rst says of servers; for clients, see
+C{tests.smtp.test_capture}.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.mail import smtp
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+import moxtls
+from moxtls.calendar import DAY, HOUR
+from moxtls.dns.answers import Kind
+from moxtls.interfaces import IReportSubmitter, IVerdictObserver
+from moxtls.reporting.mime import leaves
+from moxtls.store.memory import MemoryLedger
+from tests.dmarc.reports import parsed, texts
+from tests.inbound.signed import HOST, STRANGER, message, resolver
+from tests.sites import ed25519Key
+from tests.smtp.stock import Connection, Delivery
+
+GUIDE = Path(moxtls.__file__).parents[1] / "docs" / "embedding.rst"
+BLOCK = re.compile(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)")
+
+
+class ServerGuideTests(SynchronousTestCase):
+    """
+    The example of a server.
+    """
+
+    def setUp(self) -> None:
+        if not GUIDE.exists():
+            raise SkipTest(f"no {GUIDE}")
+        self.clock = MemoryReactorClock()
+        self.clock.advance(20_833 * DAY)
+        self.dns = resolver()
+        self.dns.put("our.example", Kind.MX, "10 mx.our.example")
+        self.delivery = Delivery()
+        self.printed: list[tuple[Any, ...]] = []
+        self.sent: list[tuple[Any, ...]] = []
+        self.patch(smtp, "sendmail", self.sendmail)
+
+    def sendmail(self, *what: Any) -> Deferred[None]:
+        self.sent.append(what)
+        return succeed(None)
+
+    def example(self) -> dict[str, Any]:
+        """
+        The names in it, once it has run.
+        """
+        code = BLOCK.findall(GUIDE.read_text())[1]
+        names: dict[str, Any] = {
+            "reactor": self.clock,
+            "resolver": self.dns,
+            "ledger": MemoryLedger(),
+            "delivery": self.delivery,
+            "key": ed25519Key(),
+            "print": lambda *what: self.printed.append(what),
+        }
+        exec(textwrap.dedent(code), names)
+        return names
+
+    def test_interfaces(self) -> None:
+        """
+        What it implements is all there is to implement.
+        """
+        names = self.example()
+        verifyObject(IVerdictObserver, names["Printer"]())
+        verifyObject(IReportSubmitter, names["Smarthost"]())
+
+    def test_mail(self) -> None:
+        """
+        It takes what is right and refuses what is forged, prints the verdicts,
+        and after the day is over a report on both is sent (RFC 9990 3).
+        """
+        names = self.example()
+        port, factory = self.clock.tcpServers[0][:2]
+        self.assertEqual(port, 25)
+        replies = []
+        for client, signers in ((HOST, ["a.example"]), (STRANGER, [])):
+            connection = Connection(factory, client.address, client.helo)
+            connection.begin("x@a.example", "anna")
+            replies.append(connection.send(message("x@a.example", *signers)))
+        self.assertEqual(replies[0], ["250 Delivery in progress"])
+        self.assertIn("DMARC", replies[1][0])
+        self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
+        self.assertIn(b"dmarc=pass", self.delivery.mail["anna"][0].text)
+        self.assertEqual(
+            [tuple(map(str, each)) for each in self.printed],
+            [
+                ("anna@our.example", "pass", "accepted"),
+                ("anna@our.example", "fail", "rejected by DMARC"),
+            ],
+        )
+        self.clock.pump([HOUR / 4] * 4 * 26)
+        self.assertReported()
+        self.successResultOf(names["reports"].stopService())
+
+    def assertReported(self) -> None:
+        ((host, sender, recipients, text),) = self.sent
+        self.assertEqual((host, recipients), ("smarthost", ["reports@a.example"]))
+        self.assertTrue(sender.endswith("@our.example"))
+        report = parsed(list(leaves(text))[1].content)
+        found = zip(
+            texts(report, "record/row/source_ip"),
+            texts(report, "record/row/policy_evaluated/disposition"),
+            strict=True,
+        )
+        expected = {(HOST.address, "pass"), (STRANGER.address, "reject")}
+        self.assertEqual(set(found), expected)
