@@ -6,6 +6,7 @@ The keys that domains publish (RFC 6376 3.6, RFC 8463 4).  No I/O.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,6 +29,8 @@ _LONGEST_DER = LONGEST_RSA_KEY // 8 + 128
 _LONGEST_EXPONENT = 32
 #: Bits (RFC 8032 5.1.5).
 _ED25519_SIZE = 256
+#: Records that are remembered as read: of who sends a lot.
+MOST_KEYS = 500
 #: k= and the algorithm it is for.
 _ALGORITHMS = {"rsa": Algorithm.RSA, "ed25519": Algorithm.ED25519}
 
@@ -75,8 +78,12 @@ class PublicKey:
         return True
 
 
+@lru_cache(MOST_KEYS)
 def readKey(text: bytes) -> PublicKey:
     """
+    Those that can be used are remembered: a key that was used once is also
+    quicker to use, as OpenSSL prepares it then.
+
     @param text: A TXT record.
 
     @raise UnusableKey: With the reason, for people.

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from moxtls.domain import InvalidDomain, parseHost
 from moxtls.smtp.values import Reply
@@ -164,4 +165,10 @@ def _comment(text: str) -> str:
 
 
 def _dateTime(now: float) -> str:
+    return _dateOf(int(now))
+
+
+@lru_cache(8)
+def _dateOf(now: int) -> str:
+    # Many messages come in one second.
     return format_datetime(datetime.fromtimestamp(now, UTC))
