@@ -11,6 +11,9 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.signature import signer
+from moxtls.reporting.signing import sign
+
 _EHLO = b"EHLO client.bench.example\r\n"
 _STARTTLS = b"STARTTLS\r\n"
 _QUIT = b"QUIT\r\n"
@@ -42,7 +45,7 @@ class Load:
 
 def message(size: int) -> bytes:
     """
-    A message of C{size} bytes, as it is sent behind DATA.
+    A message of about C{size} bytes, signed, as it is sent behind DATA.
     """
     header = (
         b"From: Sender <sender@client.bench.example>\r\n"
@@ -53,7 +56,7 @@ def message(size: int) -> bytes:
     )
     line = b"As long as the lines of attachments are: they are what most mail is.\r\n"
     body = line * ((size - len(header)) // len(line) + 1)
-    return (header + body)[: size - 2] + b"\r\n.\r\n"
+    return sign((header + body)[: size - 2] + b"\r\n", [signer()]) + b".\r\n"
 
 
 def anyServer() -> ssl.SSLContext:

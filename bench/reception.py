@@ -1,8 +1,9 @@
 """
 Messages accepted per second, from clients over loopback sockets.
 
-All servers say yes to everything.  Most keep nothing; Postfix queues what it
-takes before it says so, and throws it away later.
+All servers say yes to everything.  Some keep nothing.  Postfix queues what it
+takes before it says so, and throws it away later; moxtls has it in a Maildir
+before it says so, with SPF, DKIM and DMARC checked or not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bench.clients import Load, anyServer, message, send
 from bench.identity import certify
 from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
+from bench.signature import signer
 
 #: Connections at a time.
 WIDTH = 20
@@ -26,6 +28,7 @@ SIZES = (2048, 40960)
 EACH = (1, 20)
 STOCK = "twisted.mail"
 STOCK_AT_ONCE = "twisted.mail, TCP_NODELAY"
+POSTFIX = "Postfix, queues"
 #: Messages in a round: about half a second's worth.
 MESSAGES = 800
 
@@ -61,6 +64,7 @@ def process(module: str, *arguments: str) -> Start:
     return start
 
 
+RECORD = signer().record
 SERVERS = (
     Server(STOCK, process("bench.takers", STOCK)),
     Server(STOCK_AT_ONCE, process("bench.takers", STOCK_AT_ONCE)),
@@ -71,12 +75,14 @@ SERVERS = (
         isThere=find_spec("aiosmtpd") is not None,
     ),
     Server(
-        "Postfix, discard, queues",
+        POSTFIX,
         postfix.running,
         share=0.4,
         isThere=postfix.isThere(),
     ),
     Server("moxtls, keeps nothing", process("bench.takers", "moxtls")),
+    Server("moxtls", process("bench.durable", "unchecked", RECORD)),
+    Server("moxtls, checks", process("bench.durable", "checked", RECORD)),
 )
 
 
@@ -99,7 +105,7 @@ async def _cell(
         f"{'STARTTLS' if isSecure else 'plaintext'}, {size // 1024} KB, "
         f"{each} in each of {WIDTH} connections at a time"
     )
-    baselines = (STOCK, STOCK_AT_ONCE)
+    baselines = (STOCK, POSTFIX) if postfix.isThere() else (STOCK, STOCK_AT_ONCE)
     contest = await compete(title, "messages", entrants, baselines, effort.rounds)
     print(table(contest), flush=True)
 

@@ -1,0 +1,108 @@
+"""
+moxtls as it is run, taking mail into Maildirs on the disk: C{python -m
+bench.durable checked|unchecked RECORD}.
+
+All that L{moxtls.server} is, with a DNS server beside it that knows the sender;
+RECORD is that of its DKIM key.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dns.zone
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from bench.children import given, say
+from bench.identity import HOST
+from bench.signature import DOMAIN, SELECTOR
+from moxtls.lab.authority import Authority
+from moxtls.lab.dnsserver import DNSServer
+from moxtls.server import Server
+from moxtls.site import Site
+
+_RECIPIENT = f"to@{HOST}"
+#: Within what TXT records have as a string (RFC 1035 3.3).
+_STRING = 200
+
+_ZONE = """\
+$ORIGIN .
+$TTL 3600
+@ SOA ns.bench.example. hostmaster.bench.example. 1 3600 600 86400 3600
+@ NS ns.bench.example.
+ns.bench.example. A 127.0.0.1
+{domain}. A 127.0.0.1
+{domain}. MX 10 {domain}.
+{domain}. TXT "v=spf1 ip4:127.0.0.0/8 -all"
+_dmarc.{domain}. TXT "v=DMARC1; p=reject; rua=mailto:reports@{domain}"
+{selector}._domainkey.{domain}. TXT {record}
+1.0.0.127.in-addr.arpa. PTR {domain}.
+"""
+_CONFIG = """\
+Hostname = "{host}"
+[Resolver]
+Servers = ["127.0.0.1:{port}"]
+[Listeners.smtp]
+Service = "reception"
+Port = 0
+TLS = "starttls"
+CertificateFile = "identity.pem"
+KeyFile = "identity.pem"
+Checks = {checks}
+MaxConnectionRate = 0
+MaxMessageRate = 0
+[Domains."{host}"]
+[Accounts.to.Destinations."{recipient}"]
+"""
+
+
+def _zone(record: str) -> dns.zone.Zone:
+    strings = [record[at : at + _STRING] for at in range(0, len(record), _STRING)]
+    text = _ZONE.format(
+        domain=DOMAIN,
+        selector=SELECTOR,
+        record=" ".join(f'"{each}"' for each in strings),
+    )
+    return dns.zone.from_text(text, origin=".", relativize=False, check_origin=False)
+
+
+def _freePort() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _serve(reactor: Any, folder: Path, checks: bool, record: str) -> Deferred[None]:
+    port = _freePort()
+    DNSServer(reactor, "127.0.0.1", port, Authority([_zone(record)])).startService()
+    text = _CONFIG.format(
+        host=HOST,
+        port=port,
+        checks=str(checks).lower(),
+        recipient=_RECIPIENT,
+    )
+    file = folder / "moxtls.toml"
+    file.write_text(text)
+    server = Server(reactor, Site.read(file))
+    server.startService()
+    say(server.ports["smtp"])
+    # The parent ends it.
+    return Deferred()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
+        folder = Path(name)
+        (folder / "identity.pem").write_bytes(given())
+        checks, record = sys.argv[1] == "checked", sys.argv[2]
+        react(lambda reactor: _serve(reactor, folder, checks, record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""
+The sender of the messages that servers are given, and its DKIM key: RSA-2048, as
+most have.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from moxtls.domain import Domain
+from moxtls.reporting.signing import Signer, loadKey
+
+DOMAIN = "client.bench.example"
+SELECTOR = "s"
+
+
+@cache
+def signer() -> Signer:
+    """
+    The same for as long as this process lives.
+    """
+    key = generate_private_key(65537, 2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    return Signer(Domain(DOMAIN), SELECTOR, loadKey(key))
