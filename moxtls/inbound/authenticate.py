@@ -139,7 +139,7 @@ class Examination:
         self._checks = checks
         self._origin = origin
         origin.use()
-        self._patience = Patience()
+        self._patience = Patience(checks.clock, LONGEST_WAIT)
         self._lookups: list[Lookup[Any]] = []
 
     def begin(self, header: Header) -> None:
@@ -158,17 +158,21 @@ class Examination:
             self._discovery = self._discover(self._authors.domains[0])
             self._lookups.append(self._discovery)
 
-    def finish(self, body: Sequence[bytes], size: int) -> Deferred[Findings]:
+    async def finish(self, body: Sequence[bytes], size: int) -> Findings:
         """
         The message is complete.
 
         @param body: What is behind the empty line, in chunks; it may be gone
-            through in a thread, and must be there until this fires.
+            through in a thread, and must be there until this returns.
         @param size: How long it is.
 
-        @return: Fires with what was found, soon, and never fails.
+        @return: What was found, soon; nothing is raised.
         """
-        return Deferred.fromCoroutine(self._finish(body, size))
+        try:
+            return await self._findings(body, size)
+        finally:
+            self._patience.close()
+            self.cancel()
 
     def cancel(self) -> None:
         """
@@ -177,15 +181,6 @@ class Examination:
         self._origin.release()
         for each in self._lookups:
             each.cancel()
-
-    async def _finish(self, body: Sequence[bytes], size: int) -> Findings:
-        alarm = self._checks.clock.callLater(LONGEST_WAIT, self._patience.end)
-        try:
-            return await self._findings(body, size)
-        finally:
-            if alarm.active():
-                alarm.cancel()
-            self.cancel()
 
     async def _findings(self, body: Sequence[bytes], size: int) -> Findings:
         origin, soon = self._origin, self._patience.soon
@@ -293,7 +288,7 @@ def authenticate(
     body = b"" if end < 0 else text[end + len(CRLF) :]
     examination = checks.examine(client, sender)
     examination.begin(header)
-    return examination.finish([body], len(body))
+    return Deferred.fromCoroutine(examination.finish([body], len(body)))
 
 
 def _without(signature: Signature | DKIMResult, problem: str) -> DKIMResult:

@@ -5,10 +5,12 @@ Things that are being found out while something else goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 T = TypeVar("T")
@@ -36,7 +38,8 @@ class Lookup(Generic[T]):
         self.isDone = False
         self.failed = False
         self._waiting: list[Deferred[None]] = []
-        self._running = Deferred.fromCoroutine(self._run(coroutine))
+        self._running: Deferred[None] | None = None
+        self._running = begin(self._run(coroutine))
 
     @property
     def value(self) -> T:
@@ -58,7 +61,7 @@ class Lookup(Generic[T]):
         """
         Nobody wants to know any more.
         """
-        if not self.isDone:
+        if self._running is not None:
             self._running.cancel()
 
     async def _run(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> None:
@@ -71,6 +74,7 @@ class Lookup(Generic[T]):
             self.log.failure("checking where a message is from")
             self._giveUp()
         self.isDone = True
+        self._running = None
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
@@ -82,10 +86,14 @@ class Lookup(Generic[T]):
 
 class Patience:
     """
-    Waits for lookups until it is over.
+    Waits for lookups, for so long altogether from the first that has to be
+    waited for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._alarm: IDelayedCall | None = None
         self._isOver = False
         self._waiting: Deferred[None] | None = None
 
@@ -94,20 +102,65 @@ class Patience:
         What C{lookup} found, if it is back in time.
         """
         if not lookup.isDone and not self._isOver:
-            self._waiting = lookup.join()
-            try:
-                await self._waiting
-            except CancelledError:
-                if not self._isOver:
-                    raise
-            finally:
-                self._waiting = None
+            await self._wait(lookup)
         return lookup.value if lookup.isDone else lookup.otherwise()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """
-        Nothing is waited for any more.
+        Nothing else is to be waited for.
         """
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None and alarm.active():
+            alarm.cancel()
+
+    async def _wait(self, lookup: Lookup[Any]) -> None:
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(self._seconds, self._end)
+        self._waiting = lookup.join()
+        try:
+            await self._waiting
+        except CancelledError:
+            if not self._isOver:
+                raise
+        finally:
+            self._waiting = None
+
+    def _end(self) -> None:
         self._isOver = True
         if self._waiting is not None:
             self._waiting.cancel()
+
+
+def begin(coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
+    """
+    Start something.
+
+    @return: C{None} if that was all, and nothing had to be waited for: most
+        answers are in a cache, and a C{Deferred} costs more than to look.
+    """
+    try:
+        first = coroutine.send(None)
+    except StopIteration:
+        return None
+    return Deferred.fromCoroutine(_resumed(coroutine, first))
+
+
+@types.coroutine
+def _resumed(
+    coroutine: Coroutine[Deferred[Any], Any, None], waiting: Deferred[Any]
+) -> Generator[Deferred[Any], Any, None]:
+    """
+    The rest of a coroutine that waits for something.
+    """
+    try:
+        while True:
+            try:
+                found = yield waiting
+            except Exception as error:
+                waiting = coroutine.throw(error)
+            else:
+                waiting = coroutine.send(found)
+    except StopIteration:
+        return
+    finally:
+        coroutine.close()

@@ -30,7 +30,7 @@ from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import headerEnd, splitHeader
 from moxtls.inbound.lookups import OVERDUE
 from moxtls.smtp.received import Client
-from tests.inbound.signed import HOST, RELAY, STRANGER, message, resolver, signer
+from tests.inbound.signed import BODY, HOST, RELAY, STRANGER, message, resolver, signer
 
 A = Domain("a.example")
 PASS, FAIL, NONE = AuthResult.PASS, AuthResult.FAIL, AuthResult.NONE
@@ -78,6 +78,14 @@ class CheckCase(SynchronousTestCase):
         examination = self.checks.examine(HOST, sender)
         examination.begin(splitHeader(text[: headerEnd(text)]))
         return examination
+
+    def finished(
+        self, examination: Examination, body: bytes = BODY
+    ) -> Deferred[Findings]:
+        """
+        Its message is complete.
+        """
+        return Deferred.fromCoroutine(examination.finish([body], len(body)))
 
 
 class FindingsTests(CheckCase):
@@ -198,7 +206,7 @@ class TimeTests(CheckCase):
         self.assertIn((signer("a.example").recordName, Kind.TXT), self.dns.asked)
         self.assertIn(("_dmarc.a.example", Kind.TXT), self.dns.asked)
         count = len(self.dns.asked)
-        found = self.successResultOf(examination.finish([b"hello\r\n"], 7))
+        found = self.successResultOf(self.finished(examination))
         self.assertEqual(found.verdict.status, PASS)
         self.assertEqual(len(self.dns.asked), count)
 
@@ -218,7 +226,7 @@ class TimeTests(CheckCase):
             for name, kind in those:
                 self.dns.hang(name, kind)
             examination = self.coming(message("x@a.example", "a.example"))
-            waiting = examination.finish([b"hello\r\n"], 7)
+            waiting = self.finished(examination)
             self.clock.advance(LONGEST_WAIT - 1)
             self.assertNoResult(waiting)
             self.clock.advance(1)
@@ -243,7 +251,7 @@ class TimeTests(CheckCase):
         An answer on the way at the end is waited for.
         """
         self.dns.hang("_dmarc.a.example", Kind.TXT)
-        waiting = self.coming(message("x@a.example")).finish([b"hello\r\n"], 7)
+        waiting = self.finished(self.coming(message("x@a.example")))
         self.clock.advance(LONGEST_WAIT - 1)
         self.dns.release("_dmarc.a.example", Kind.TXT)
         self.assertEqual(self.successResultOf(waiting).verdict.status, PASS)
@@ -263,7 +271,7 @@ class TimeTests(CheckCase):
             end = headerEnd(forged)
             examination.begin(splitHeader(forged[:end]))
             body = forged[end + 2 :] + large
-            waiting = examination.finish([body], len(body))
+            waiting = self.finished(examination, body)
             self.clock.advance(LONGEST_WAIT)
             found = self.successResultOf(waiting)
             statuses = [each.status for each in found.authentication.dkim]
@@ -300,7 +308,7 @@ class TimeTests(CheckCase):
         examination = self.checks.examine(STRANGER, "x@stranger.example")
         end = headerEnd(text)
         examination.begin(splitHeader(text[:end]))
-        waiting = examination.finish([text[end + 2 :]], 7)
+        waiting = self.finished(examination)
         self.clock.advance(LONGEST_WAIT)
         verdict = self.successResultOf(waiting).verdict
         self.assertEqual(verdict.status, TEMPERROR)
@@ -330,7 +338,7 @@ class TimeTests(CheckCase):
         text = message("x@a.example")
         first, second = self.coming(text), self.coming(text)
         first.cancel()
-        waiting = second.finish([b"hello\r\n"], 7)
+        waiting = self.finished(second)
         self.dns.release("a.example", Kind.TXT)
         found = self.successResultOf(waiting)
         self.assertEqual(found.authentication.spf.status, PASS)
