@@ -30,7 +30,7 @@ NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
 BREATH = 32 * 1024
 
 _CRLF = b"\r\n"
-_LINE_END = re.compile(rb"\r\n?|\n")
+_LINE_END = re.compile(rb"[\r\n]")
 
 
 @implementer(IMessage)
@@ -141,9 +141,11 @@ class Collecting:
         if self._inBody:
             self._write(line)
             return
-        # In a header, whoever reads it takes both for line ends: there shall
-        # be no field that wasn't seen here (RFC 5322 2.3 forbids them).
-        for each in _LINE_END.split(line):
+        # In a header, some who read it take a bare CR or LF for a line end:
+        # there shall be no field that wasn't seen here (RFC 5322 2.3 forbids
+        # them).  A CR before CRLF is what clients make that are given CRLF
+        # where they expect LF.
+        for each in _LINE_END.split(line.rstrip(b"\r")):
             self._inBody = self._inBody or not each
             self._write(each)
 

@@ -246,10 +246,21 @@ class PassTests(ServerCase):
         """
         connection = self.connection()
         connection.begin("x@a.example", "anna")
-        connection.send(b"From: x\nA: b\rC: d\r\r\nbo\ndy\r\n")
+        connection.send(b"From: x\nA: b\rC: d\r\n\r\nbo\ndy\r\n")
         expected = b"From: x\r\nA: b\r\nC: d\r\n\r\nbo\ndy\r\n"
         self.assertEqual(self.asked.messages[0].text, expected)
         self.assertEqual(self.kept("anna").lines[-1], b"bo\ndy")
+
+    def test_doubledCR(self) -> None:
+        """
+        Clients of C{twisted.mail} that are given CRLF send CR CR LF: that is
+        one line end, and no end of the header.
+        """
+        connection = self.connection()
+        connection.begin("x@a.example", "anna")
+        connection.send(b"From: x\r\r\nA: b\r\r\n\r\r\nbody\r\r\n")
+        expected = b"From: x\r\nA: b\r\n\r\nbody\r\r\n"
+        self.assertEqual(self.asked.messages[0].text, expected)
 
     def test_chunks(self) -> None:
         """
