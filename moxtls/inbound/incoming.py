@@ -33,13 +33,14 @@ from moxtls.inbound.decide import (
 )
 from moxtls.inbound.delivery import Letter
 from moxtls.inbound.findings import Findings
-from moxtls.inbound.headers import Header, headerEnd, splitHeader, withoutForged
+from moxtls.inbound.headers import Header
+from moxtls.inbound.reading import Reading
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.bounces import bounceMailbox
 from moxtls.smtp.acceptor import IMessageSink
 from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import LONGEST_HEADER, Client, receivedHeader
+from moxtls.smtp.received import Client, receivedHeader
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
 
@@ -74,46 +75,18 @@ class IncomingMessage:
         self._client = client
         self._incoming = incoming
         self._spooled = spooled
-        self._examination = examination
         self._id = reception.newID()
-        # Until the header is complete, and how long it is with the empty line.
-        self._beginning = bytearray()
-        self._header: Header | None = None
-        self._bodyStart = 0
-
-    # --- what comes ------------------------------------------------------------
+        self._reading = Reading(spooled, examination)
 
     def write(self, chunk: bytes) -> Deferred[None] | None:
-        self._spooled.write(chunk)
-        if self._header is None and len(self._beginning) <= LONGEST_HEADER:
-            self._lookForHeader(chunk)
+        self._reading.write(chunk)
         return None
 
     def finish(self) -> Deferred[Reply]:
         return Deferred.fromCoroutine(self._finish())
 
     def abort(self) -> None:
-        self._dropExamination()
-        self._spooled.close()
-
-    def _lookForHeader(self, chunk: bytes) -> None:
-        seen = len(self._beginning)
-        self._beginning += chunk
-        end = headerEnd(self._beginning, seen)
-        if 0 <= end <= LONGEST_HEADER:
-            self._headerEnds(bytes(self._beginning[:end]), end + len(b"\r\n"))
-
-    def _headerEnds(self, data: bytes, bodyStart: int) -> None:
-        self._beginning.clear()
-        self._header = splitHeader(data)
-        self._bodyStart = bodyStart
-        if self._examination is not None:
-            self._examination.begin(self._header)
-
-    def _dropExamination(self) -> None:
-        examination, self._examination = self._examination, None
-        if examination is not None:
-            examination.cancel()
+        self._reading.close()
 
     # --- what becomes of it ------------------------------------------------------
 
@@ -131,16 +104,13 @@ class IncomingMessage:
             self.abort()
 
     async def _received(self) -> Reply:
-        if self._header is None:
-            if len(self._beginning) > LONGEST_HEADER:
-                return HEADER_TOO_LONG
-            # Without an empty line all of it is header.
-            self._headerEnds(bytes(self._beginning), self._spooled.size)
-        header = self._header or splitHeader(b"")
+        if self._reading.isTooLong:
+            return HEADER_TOO_LONG
+        header = self._reading.end()
         refusal = malformed(header)
         if refusal is not None:
             return refusal
-        findings = await self._checked()
+        findings = await self._reading.findings()
         decision = Decision(Fate.ACCEPTED)
         if findings is not None:
             decision = decide(findings, self._incoming.sender)
@@ -148,20 +118,13 @@ class IncomingMessage:
         self._log(findings, decision, reply)
         return reply
 
-    async def _checked(self) -> Findings | None:
-        examination, self._examination = self._examination, None
-        if examination is None:
-            return None
-        body = self._spooled.chunks(start=self._bodyStart)
-        return await examination.finish(body, self._spooled.size - self._bodyStart)
-
     async def _decided(
         self, header: Header, findings: Findings | None, decision: Decision
     ) -> Reply:
         reception, incoming = self._reception, self._incoming
         found = map(reception.recipient, incoming.recipients)
         people = [each for each in found if isinstance(each, Recipient)]
-        letter = self._letter(header, findings, people)
+        letter = self._letter(findings, people)
         if findings is not None:
             await self._tell(header, findings, decision, people)
         if decision.refusal is not None:
@@ -251,21 +214,15 @@ class IncomingMessage:
 
     # --- what is stored ----------------------------------------------------------
 
-    def _letter(
-        self, header: Header, findings: Findings | None, people: Sequence[Recipient]
-    ) -> Letter:
-        spooled, hostname = self._spooled, self._reception.hostname
+    def _letter(self, findings: Findings | None, people: Sequence[Recipient]) -> Letter:
+        reading, hostname = self._reading, self._reception.hostname
         # RFC 5321 7.6: others must not learn of each other.
         only = str(people[0].address) if len(people) == 1 else ""
         trace = self._trace(findings, only)
-        left = withoutForged(header, hostname)
-        start = 0
-        if left is not header.data:
-            trace, start = trace + left, len(header.data)
         return Letter(
             self._incoming.sender,
-            lambda before: spooled.chunks(before + trace, start),
-            eightBit=not spooled.isASCII,
+            lambda before: reading.chunks(hostname, before + trace),
+            eightBit=not self._spooled.isASCII,
             smtputf8=self._incoming.parameters.smtputf8,
         )
 
