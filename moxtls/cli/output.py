@@ -109,7 +109,8 @@ class Output:
             all(type(row[number]) in (int, float) for row in rows)
             for number in range(len(columns))
         ]
-        table = _table(columns, numeric, least, title)
+        widths = _widths(columns, cells, least, console.width)
+        table = _table(columns, numeric, widths, title)
         _fill(table, cells)
         with console.capture() as captured:
             console.print(table)
@@ -135,7 +136,7 @@ def record(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:
 
 
 def _table(
-    columns: Sequence[str], numeric: Sequence[bool], least: Sequence[int], title: str
+    columns: Sequence[str], numeric: Sequence[bool], widths: Sequence[int], title: str
 ) -> Table:
     from rich.table import Table
 
@@ -148,11 +149,11 @@ def _table(
         pad_edge=False,
         padding=(0, GAP, 0, 0),
     )
-    for column, isNumeric, width in zip(columns, numeric, least, strict=True):
+    for column, isNumeric, width in zip(columns, numeric, widths, strict=True):
         table.add_column(
             column,
             justify="right" if isNumeric else "left",
-            min_width=width,
+            width=width,
             overflow="fold",
         )
     return table
@@ -179,6 +180,31 @@ def _leastWidths(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> list
         )
         for column in whole
     ]
+
+
+def _widths(
+    columns: Sequence[str],
+    cells: Iterable[Sequence[str]],
+    least: Sequence[int],
+    room: int,
+) -> list[int]:
+    """
+    What each column gets of a line: at least C{least}, and of the rest as much
+    as others, if it has a use for it.  Left to itself, C{rich} may make the
+    columns wider than the line, and cut it.
+    """
+    from rich.cells import cell_len
+
+    whole = [max(map(cell_len, each)) for each in zip(columns, *cells, strict=True)]
+    widths = list(least)
+    spare = room - sum(least) - GAP * len(least)
+    wanted = {n: max(0, each - least[n]) for n, each in enumerate(whole)}
+    # Who wants little first: what is left of his share is for the others.
+    for place, number in enumerate(sorted(wanted, key=wanted.__getitem__)):
+        more = min(wanted[number], spare // (len(widths) - place))
+        widths[number] += more
+        spare -= more
+    return widths
 
 
 def _blocks(

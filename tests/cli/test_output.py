@@ -81,6 +81,28 @@ class OutputTests(SynchronousTestCase):
                 self.assertLessEqual(max(map(len, lines)), width)
             self.assertEqual(Counter("".join("".join(lines).split())), expected)
 
+    def test_manyColumns(self) -> None:
+        """
+        Nor is anything cut off where several columns have to become narrower.
+        """
+        head = ("From", "What it is", "Reply, mailbox", "SPF", "DKIM", "DMARC, done")
+        row = (
+            "nowhere.parent.example",
+            "from a subdomain that isn't there, np=reject",
+            "550 Rejects",
+            "pass",
+            "pass other.example, fail",
+            "fail, quarantine",
+        )
+        expected = Counter("".join((*head, *row)).replace(" ", ""))
+        for width in range(90, 150):
+            columns(self, width)
+            output = self.output(tty=True)
+            output.table(head, [row])
+            lines = self.printed(output).splitlines()
+            self.assertLessEqual(max(map(len, lines)), width)
+            self.assertEqual(Counter("".join("".join(lines).split())), expected)
+
     def test_narrow(self) -> None:
         """
         Where not even the words fit, there is a line for each cell that says
