@@ -25,6 +25,7 @@ from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.values import Discovery, Method
 from moxtls.dmarc.verdict import Circumstances, Practice, judge
+from moxtls.dns.shares import Shares
 from moxtls.dns.together import conduct
 from moxtls.domain import Domain
 from moxtls.inbound.authors import authorDomains
@@ -37,6 +38,7 @@ from moxtls.inbound.lookups import OVERDUE, Lookup, Patience
 from moxtls.inbound.memories import Memories
 from moxtls.inbound.origin import Origin
 from moxtls.interfaces import IResolver
+from moxtls.smtp.rates import placeOf
 from moxtls.smtp.received import Client
 
 #: Seconds that a client waits at the end of its message for what is not back
@@ -82,7 +84,7 @@ class Checks:
         @param chance: From 0 to less than 1.
         """
         self.clock = clock
-        self.resolver = resolver
+        self._shares = Shares(resolver)
         self.practice = practice
         self.hostname = hostname
         self.offload = offload
@@ -112,11 +114,19 @@ class Checks:
         now = self.clock.seconds()
         known = self._origins.get(key, now)
         if known is None or known.failed:
-            known = Origin(self.resolver, client, sender, self.hostname, now)
-            self._origins.put(key, known, now)
+            resolver = self.resolverFor(client.address)
+            known = Origin(resolver, client, sender, self.hostname, now)
+            for forgotten in self._origins.put(key, known, now):
+                forgotten.giveUp()
         return known
 
-    async def discover(self, author: Domain) -> Discovery:
+    def resolverFor(self, address: str) -> IResolver:
+        """
+        What is asked for a client, within the share of its network.
+        """
+        return self._shares.of(placeOf(address).network)
+
+    async def discover(self, author: Domain, resolver: IResolver) -> Discovery:
         """
         The DMARC policy for C{author}.
         """
@@ -124,7 +134,7 @@ class Checks:
         known = self._discoveries.get(author, now)
         if known is None:
             inquiry = discover(author, self.practice.suffixes)
-            known = await conduct(self.resolver, inquiry)
+            known = await conduct(resolver, inquiry)
             if not known.temporary:
                 self._discoveries.put(author, known, now)
         return known
@@ -138,6 +148,7 @@ class Examination:
     def __init__(self, checks: Checks, origin: Origin) -> None:
         self._checks = checks
         self._origin = origin
+        self._resolver = checks.resolverFor(origin.address)
         origin.use()
         self._patience = Patience(checks.clock, LONGEST_WAIT)
         self._lookups: list[Lookup[Any]] = []
@@ -205,7 +216,8 @@ class Examination:
         signers = tuple(each.domain for each in dkim)
         if aligned is not None and len(aligned.signers) == len(dkim):
             signers = aligned.signers
-        return Findings(authentication, verdict, self._authors, signers)
+        overdue = self._patience.gaveUp
+        return Findings(authentication, verdict, self._authors, signers, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
         """
@@ -247,7 +259,7 @@ class Examination:
         checks = self._checks
         inquiry = align(discovery, authentication, checks.practice.suffixes)
         lookup = Lookup(
-            conduct(checks.resolver, inquiry), lambda: Aligned(temporary=True)
+            conduct(self._resolver, inquiry), lambda: Aligned(temporary=True)
         )
         self._lookups.append(lookup)
         return await self._patience.soon(lookup)
@@ -256,7 +268,7 @@ class Examination:
         return Lookup(self._foundKey(signature), lambda: _without(signature, OVERDUE))
 
     async def _foundKey(self, signature: Signature | DKIMResult) -> DKIMCheck:
-        (check,) = await conduct(self._checks.resolver, findKeys((signature,)))
+        (check,) = await conduct(self._resolver, findKeys((signature,)))
         return check
 
     def _discover(self, author: Domain) -> Lookup[Discovery]:
@@ -267,7 +279,7 @@ class Examination:
         def overdue() -> Discovery:
             return Discovery(author, author, method, temporary=True, problem=OVERDUE)
 
-        return Lookup(checks.discover(author), overdue)
+        return Lookup(checks.discover(author, self._resolver), overdue)
 
 
 def authenticate(

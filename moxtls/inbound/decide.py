@@ -4,6 +4,8 @@ What becomes of a message, for each of its recipients.  No I/O.
 
 Reading of RFC 9989 5.3.6, 7.4: a message that can't be judged for now is
 accepted, as its sender can do nothing about that, and mail isn't lost for it.
+But not where that is because we didn't wait any longer: it is to come again, as
+whoever keeps us waiting would have any policy suspended.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from moxtls.authentication import Authentication
+from moxtls.authentication import Authentication, AuthResult
 from moxtls.config import Account
 from moxtls.dmarc.failure import isWanted
 from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
@@ -31,6 +33,7 @@ JUNK = "Junk"
 LOOP = Reply(554, "5.4.6", "This message has been through too many hosts")
 HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
 LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
+OVERDUE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
 TAKEN = Reply(250, "2.0.0", "OK")
 FULL = Reply(552, "5.2.2", "The mailbox is full")
 UNWANTED = Reply(550, "5.7.1", "The mailbox doesn't take this message")
@@ -119,6 +122,8 @@ def decide(findings: Findings, sender: str) -> Decision:
         if sender or state is FromField.REPEATED:
             return Decision(Fate.REJECTED, Reply(550, "5.6.0", f"Refused: {state}"))
         return Decision(Fate.JUNK)
+    if findings.isOverdue and verdict.status is AuthResult.TEMPERROR:
+        return Decision(Fate.REJECTED, OVERDUE)
     if verdict.disposition is Policy.REJECT:
         reply = _refusal(verdict, findings.authentication)
         return Decision(Fate.REJECTED_BY_DMARC, reply)

@@ -88,9 +88,12 @@ class Patience:
     """
     Waits for lookups, for so long altogether from the first that has to be
     waited for.
+
+    @ivar gaveUp: Whether something wasn't back in time.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self.gaveUp = False
         self._clock = clock
         self._seconds = seconds
         self._alarm: IDelayedCall | None = None
@@ -103,7 +106,10 @@ class Patience:
         """
         if not lookup.isDone and not self._isOver:
             await self._wait(lookup)
-        return lookup.value if lookup.isDone else lookup.otherwise()
+        if lookup.isDone:
+            return lookup.value
+        self.gaveUp = True
+        return lookup.otherwise()
 
     def close(self) -> None:
         """

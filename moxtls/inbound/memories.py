@@ -34,11 +34,14 @@ class Memories(Generic[K, V]):
             return None
         return known[1]
 
-    def put(self, key: K, value: V, now: float) -> None:
+    def put(self, key: K, value: V, now: float) -> tuple[V, ...]:
         """
         In place of what was remembered; what has been for longest may go.
+
+        @return: What isn't remembered any more.
         """
+        gone = [self._known.pop(key)] if key in self._known else []
         self._known[key] = now, value
-        self._known.move_to_end(key)
         if len(self._known) > self._most:
-            self._known.popitem(last=False)
+            gone.append(self._known.popitem(last=False)[1])
+        return tuple(each for _, each in gone)

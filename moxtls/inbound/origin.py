@@ -62,6 +62,12 @@ class Origin:
         Whoever used it doesn't any more; what nobody waits for is given up.
         """
         self._users -= 1
+        self.giveUp()
+
+    def giveUp(self) -> None:
+        """
+        It isn't remembered any more: a client may say MAIL, and then nothing.
+        """
         if self._users == 0:
             for each in (self.iprev, self.helo, self.spf):
                 each.cancel()

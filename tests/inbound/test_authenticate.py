@@ -15,6 +15,7 @@ from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import Policy
 from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Kind
+from moxtls.dns.shares import MOST_EACH
 from moxtls.domain import Domain
 from moxtls.inbound.authenticate import (
     LONGEST_WAIT,
@@ -425,6 +426,78 @@ class MemoryTests(CheckCase):
         for number in range(MOST_REMEMBERED + 1):
             self.checks.expect(STRANGER, f"{number}@x.example")
         self.assertEqual(len(self.checks._origins), MOST_REMEMBERED)
+
+
+class StrangerTests(CheckCase):
+    """
+    What a client can make us ask for.
+    """
+
+    def hanging(self, client: Client, number: int) -> None:
+        """
+        MAIL with a sender whose domain never answers.
+        """
+        self.dns.hang(f"{number}.slow.example", Kind.TXT)
+        self.checks.expect(client, f"x@{number}.slow.example")
+
+    def test_share(self) -> None:
+        """
+        Who has a great many things looked up that are never answered keeps nobody
+        else's from being asked for.
+        """
+        for number in range(MOST_EACH + 5):
+            self.hanging(STRANGER, number)
+        asked = [name for name, _ in self.dns.asked if name.endswith("slow.example")]
+        self.assertEqual(len(asked), MOST_EACH)
+        self.assertEqual(self.findings(message("x@a.example")).verdict.status, PASS)
+
+    def test_forgotten(self) -> None:
+        """
+        Nothing goes on being looked up for clients that say MAIL, and then
+        nothing, but for the last few.
+        """
+        for number in range(MOST_REMEMBERED + 5):
+            host = f"203.0.{number % 100}.{number // 100}"
+            self.hanging(Client(host, "stranger.example"), number)
+        waiting = sum(map(len, self.checks._shares._waiting.values()))
+        # Each has SPF looked up twice, and a name.
+        running = self.checks._shares._total
+        self.assertLessEqual(waiting + running, 3 * MOST_REMEMBERED)
+
+    def test_overdue(self) -> None:
+        """
+        It is told whether something took too long.
+        """
+        found = self.findings(message("x@a.example"))
+        self.assertFalse(found.isOverdue)
+        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        self.clock.advance(MEMORY + 1)
+        waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
+        self.clock.advance(LONGEST_WAIT)
+        self.assertTrue(self.successResultOf(waiting).isOverdue)
+
+    def test_questions(self) -> None:
+        """
+        However it is made, a message has us ask a few hundred questions, and not
+        thousands (RFC 7208 4.6.4, 11.1).
+        """
+        exchanges = [f"{number} h%d-{number}.victim.example" for number in range(10)]
+        terms = " ".join(f"mx:m{number}.bad.example" for number in range(10))
+        self.dns.put("bad.example", Kind.TXT, f"v=spf1 {terms} -all")
+        self.dns.put("helo.bad.example", Kind.TXT, f"v=spf1 {terms} -all")
+        for number in range(10):
+            hosts = [each % number for each in exchanges]
+            self.dns.put(f"m{number}.bad.example", Kind.MX, *hosts)
+            self.dns.put(f"h{number}-0.victim.example", Kind.A, "192.0.2.9")
+        deep = ".".join("abcdefghijkl")
+        signed = [f"{number}.{deep}.bad.example" for number in range(100)]
+        self.dns.put("_dmarc.bad.example", Kind.TXT, "v=DMARC1; p=none")
+        for each in signed:
+            self.dns.put(signer(each).recordName, Kind.TXT, signer("a.example").record)
+        text = message(f"x@z.{deep}.bad.example", *signed)
+        client = Client("203.0.113.1", "helo.bad.example")
+        self.findings(text, client, "x@bad.example")
+        self.assertLess(len(self.dns.asked), 400)
 
 
 class VerifyTests(CheckCase):

@@ -16,7 +16,9 @@ from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import Authors, FromField
 from moxtls.inbound.decide import (
     LATER,
+    OVERDUE,
     Copy,
+    Decision,
     Recipient,
     Stored,
     answer,
@@ -69,6 +71,20 @@ class DecideTests(SynchronousTestCase):
             self.assertEqual(
                 decision.refusal is None, fate is not Fate.REJECTED_BY_DMARC
             )
+
+    def test_unknown(self) -> None:
+        """
+        What can't be judged is accepted (RFC 9989 5.3.6), unless we only didn't
+        wait any longer: then it is to come again (RFC 9989 7.2).
+        """
+        verdict = replace(REJECT, status=AuthResult.TEMPERROR, disposition=Policy.NONE)
+        self.assertEqual(decide(findings(verdict), "").fate, Fate.ACCEPTED)
+        found = replace(findings(verdict), isOverdue=True)
+        self.assertEqual(decide(found, ""), Decision(Fate.REJECTED, OVERDUE))
+        found = replace(findings(REJECT), isOverdue=True)
+        self.assertEqual(decide(found, "").fate, Fate.REJECTED_BY_DMARC)
+        found = replace(findings(PASSED), isOverdue=True)
+        self.assertEqual(decide(found, "").fate, Fate.ACCEPTED)
 
     def test_words(self) -> None:
         """

@@ -519,7 +519,8 @@ class TimeTests(ReceptionCase):
 
     def test_wait(self) -> None:
         """
-        The client is answered once everything is back, or time is up.
+        The client is answered once everything is back, or time is up: then it
+        is to come again (RFC 9989 7.2), and nothing is kept.
         """
         self.dns.hang("_dmarc.a.example", Kind.TXT)
         incoming = Incoming("x@a.example", recipients=("anna@our.example",))
@@ -528,7 +529,8 @@ class TimeTests(ReceptionCase):
         waiting = sink.finish()
         self.assertNoResult(waiting)
         self.clock.advance(LONGEST_WAIT)
-        self.assertEqual(self.successResultOf(waiting).code, 250)
+        self.assertEqual(self.successResultOf(waiting).code, 451)
+        self.assertEqual(self.places(), set())
 
 
 class NoticeTests(ReceptionCase):

@@ -1,0 +1,95 @@
+"""
+Tests for L{moxtls.dns.shares}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.shares import Shares
+from moxtls.interfaces import IResolver
+
+
+class SharesTests(SynchronousTestCase):
+    """
+    Tests for L{Shares}.
+    """
+
+    def setUp(self) -> None:
+        self.dns = MemoryResolver({("known.example", Kind.A): ["192.0.2.1"]})
+        self.shares = Shares(self.dns, most=4, mostEach=2)
+
+    def slow(self, stranger: str, *names: str) -> list[Deferred[Answer]]:
+        """
+        Look up names whose servers take their time.
+        """
+        for name in names:
+            self.dns.hang(name, Kind.A)
+        share = self.shares.of(stranger)
+        return [share.lookup(name, Kind.A) for name in names]
+
+    def asked(self) -> list[str]:
+        return [name for name, _ in self.dns.asked]
+
+    def test_interface(self) -> None:
+        """
+        Each gets a resolver.
+        """
+        share = self.shares.of("x")
+        self.assertTrue(verifyObject(IResolver, share))
+        self.assertEqual(share.validating, self.dns.validating)
+
+    def test_each(self) -> None:
+        """
+        Who has as many look-ups as he may waits, and nobody else does.
+        """
+        answers = self.slow("x", "a.example", "b.example", "c.example")
+        self.slow("y", "d.example")
+        self.assertEqual(self.asked(), ["a.example", "b.example", "d.example"])
+        self.dns.release("a.example", Kind.A)
+        self.assertEqual(self.asked()[3:], ["c.example"])
+        self.dns.release("c.example", Kind.A)
+        self.assertEqual(self.successResultOf(answers[2]).name, "c.example")
+
+    def test_all(self) -> None:
+        """
+        Where all together have as many as there may be, they take turns, however
+        many one of them asks for.
+        """
+        self.slow("x", "1.x", "2.x", "3.x", "4.x")
+        self.slow("y", "1.y", "2.y", "3.y")
+        self.slow("z", "1.z", "2.z")
+        self.assertEqual(self.asked(), ["1.x", "2.x", "1.y", "2.y"])
+        self.dns.release("1.x", Kind.A)
+        self.dns.release("1.y", Kind.A)
+        self.dns.release("2.y", Kind.A)
+        self.assertEqual(self.asked()[4:], ["3.x", "3.y", "1.z"])
+
+    def test_remembered(self) -> None:
+        """
+        What is there at once takes nobody's place, and what failed gives it back.
+        """
+        share = self.shares.of("x")
+        for _ in range(9):
+            self.successResultOf(share.lookup("known.example", Kind.A))
+        for cancelled in self.slow("x", "a.example", "b.example"):
+            cancelled.cancel()
+            self.failureResultOf(cancelled, CancelledError)
+        self.slow("x", "c.example", "d.example")
+        self.assertEqual(self.asked()[-2:], ["c.example", "d.example"])
+
+    def test_cancelled(self) -> None:
+        """
+        Who gives up waiting isn't asked for, and nothing is kept of him.
+        """
+        answers = self.slow("x", "a.example", "b.example", "c.example", "d.example")
+        for each in reversed(answers):
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual(self.asked(), ["a.example", "b.example"])
+        self.assertFalse(self.shares._waiting or self.shares._running)
+        self.assertEqual(self.shares._total, 0)
