@@ -52,7 +52,7 @@ def _byService(
     """
     return Expected(
         "pass",
-        ((f"service.{TLD}", "pass"),),
+        ((f"bulk.{TLD}", "pass"),),
         "fail",
         code,
         mailbox,
@@ -80,10 +80,8 @@ def _served(
     """
     Sent by a service.
     """
-    domain = f"service.{TLD}"
-    return Letter(
-        name, explanation, author, "service", domain, expected, ("service",), to=to
-    )
+    domain = f"bulk.{TLD}"
+    return Letter(name, explanation, author, "bulk", domain, expected, ("bulk",), to=to)
 
 
 def _listed(
@@ -219,7 +217,7 @@ LETTERS = (
     _direct("listed", "from its own host, p=reject"),
     _listed("lists", "through a list we know, p=reject", _LIST_KNOWN, "none"),
     _listed(
-        "other-lists",
+        "circle",
         "through a list we don't know, p=reject",
         _LIST_UNKNOWN,
         "quarantine",
@@ -278,7 +276,7 @@ LETTERS = (
         "unsure",
         "its DMARC record can't be looked up",
         f"unsure.{TLD}",
-        Expected("pass", ((f"service.{TLD}", "pass"),), "temperror"),
+        Expected("pass", ((f"bulk.{TLD}", "pass"),), "temperror"),
     ),
     _direct("hourly", "wants reports each hour (RFC 7489)", isEnforced=False),
     _direct("outsourced", "wants reports elsewhere, confirmed", isEnforced=False),

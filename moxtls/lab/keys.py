@@ -60,7 +60,7 @@ def makeKeys(hosts: Sequence[MailHost], now: float) -> KeyRing:
     identities = {
         host.name: identityFor(host.certificate, host.name, ca, other) for host in hosts
     }
-    dkim = (_rsaKey(), _ed25519Key())
+    dkim = (rsaKey(), ed25519Key())
     tlsa = {
         host.name: _records(host.tlsa, identities[host.name])
         for host in hosts
@@ -75,7 +75,7 @@ def makeSenderKeys() -> dict[str, tuple[DKIMKey, ...]]:
     The keys of each of those that send mail to us, by its name.
     """
     return {
-        each.name: (_rsaKey(), _ed25519Key()) if each.signsTwice else (_ed25519Key(),)
+        each.name: (rsaKey(), ed25519Key()) if each.signsTwice else (ed25519Key(),)
         for each in SENDERS
     }
 
@@ -103,7 +103,7 @@ def _records(wanted: Records, identity: Identity | None) -> tuple[str, ...]:
             return (f"0 0 1 {issuer}", f"1 1 1 {leafKey}")
 
 
-def _rsaKey() -> DKIMKey:
+def rsaKey() -> DKIMKey:
     key = rsa.generate_private_key(65537, RSA_BITS)
     spki = key.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
@@ -112,7 +112,7 @@ def _rsaKey() -> DKIMKey:
     return DKIMKey(RSA_SELECTOR, "rsa-sha256", _pem(key), record)
 
 
-def _ed25519Key() -> DKIMKey:
+def ed25519Key() -> DKIMKey:
     # RFC 8463 4: the bare key, without the ASN.1 around it.
     key = ed25519.Ed25519PrivateKey.generate()
     raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -154,10 +154,10 @@ SENDERS = (
         errors=(_UNCONFIRMED,),
     ),
     # --- who sends it for them ---
-    Sender("service"),
+    Sender("bulk"),
     Sender("forwarder"),
     Sender("lists"),
-    Sender("other-lists"),
+    Sender("circle"),
     Sender("forger"),
 )
 #: By the name.

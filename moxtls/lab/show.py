@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moxtls.calendar import HOUR, rfc3339
+from moxtls.calendar import DAY, rfc3339
 from moxtls.cli.output import Output
 from moxtls.lab.aggregates import ArrivedAggregate
+from moxtls.lab.letters import ANNA, OTTO
 from moxtls.lab.mailing import MailOutcome
 from moxtls.lab.receiving import LetterOutcome
 from moxtls.lab.reports import ArrivedReport
@@ -32,7 +33,10 @@ def showWorld(output: Output, lab: Lab) -> None:
     output.line(f"  resolver {network.resolver}:{dns}, zones {network.authority}:{dns}")
     output.line(f"  policies and reports by HTTPS {network.webHost}:{https}")
     output.line(f"  {len(lab.hosts)} mail hosts on port {network.smtpPort}")
-    output.line(f"  moxtls takes mail at {network.submission}:{network.submissionPort}")
+    ours = network.submission
+    output.line(f"  moxtls takes mail to be sent at {ours}:{network.submissionPort}")
+    output.line(f"  and for {ANNA} and {OTTO} at {ours}:{network.smtpPort};")
+    output.line(f"  their mail is in {lab.accounts}")
     output.line("")
 
 
@@ -72,12 +76,10 @@ def showLetters(
     columns = (
         "From",
         "What it is",
-        "Reply",
-        "Mailbox",
+        "Reply, mailbox",
         "SPF",
         "DKIM",
-        "DMARC",
-        "Disposition",
+        "DMARC, disposition",
     )
     output.table(columns, rows)
     for line in wrong:
@@ -94,12 +96,10 @@ def _letterRow(outcome: LetterOutcome) -> tuple[object, ...]:
     return (
         letter.author,
         letter.explanation,
-        outcome.answer.code,
-        outcome.mailbox or "-",
+        f"{outcome.answer.code} {outcome.mailbox}",
         seen.spf,
         signatures or "none",
-        seen.dmarc,
-        seen.disposition,
+        f"{seen.dmarc}, {seen.disposition}",
     )
 
 
@@ -108,44 +108,41 @@ def showAggregates(output: Output, reports: Sequence[ArrivedAggregate]) -> None:
     The DMARC reports of a day, a line for each record.
     """
     rows = [row for each in reports for row in _records(each)]
-    columns = (
-        "DMARC report to",
-        "Period",
-        "From",
-        "Source",
-        "Count",
-        "DKIM",
-        "SPF",
-        "Disposition",
-        "Because of",
-        "Sent to",
-    )
+    columns = ("DMARC report to", "From", "Source", "Count", "Aligned", "Disposition")
     output.table(columns, rows, empty="No DMARC reports arrived.")
     for each in reports:
+        domain, recipient = each.key
+        if not recipient.endswith(f"@{domain}"):
+            output.line(f"That to {domain} was sent to {recipient}")
         for error in each.report.errors:
-            output.line(f"{each.report.domain} is told: {error}")
+            output.line(f"That to {domain} says: {error}")
     output.line("")
 
 
 def _records(arrived: ArrivedAggregate) -> Iterator[tuple[object, ...]]:
     report = arrived.report
-    domain, place = arrived.key
-    hours = -(-(report.end - report.start) // HOUR)
-    period = f"{rfc3339(report.start)[:16]}Z {hours} h"
+    domain = f"{report.domain}{_hours(report.start, report.end + 1)}"
     for record in report.records:
+        results = {"DKIM": record.dkimAligned, "SPF": record.spfAligned}
+        reasons = [each.type for each in record.reasons]
         yield (
             domain,
-            period,
             record.headerFrom,
             record.sourceIP,
             record.count,
-            record.dkimAligned,
-            record.spfAligned,
-            record.disposition,
-            [each.type for each in record.reasons],
-            place,
+            [name for name, result in results.items() if result == "pass"] or "-",
+            ": ".join([record.disposition, *reasons]),
         )
-        domain = period = place = ""
+        domain = ""
+
+
+def _hours(start: int, end: int) -> str:
+    """
+    Which of the day, if not all.
+    """
+    if end - start >= DAY:
+        return ""
+    return f", {rfc3339(start)[11:16]}-{rfc3339(end)[11:16]}"
 
 
 def showReports(output: Output, reports: Sequence[ArrivedReport]) -> None:

@@ -79,7 +79,7 @@ class OwedReportsTests(SynchronousTestCase):
         self.assertIn(("unasked.test", "dmarc@unasked.test"), OWED)
         self.assertNotIn(("unasked.test", "dmarc@collector.test"), OWED)
         domains = {domain for domain, _ in OWED}
-        for name in ("silent", "stranger", "unsure", "service", "lists"):
+        for name in ("silent", "stranger", "unsure", "bulk", "lists"):
             self.assertNotIn(f"{name}.test", domains)
 
     def test_counted(self) -> None:
