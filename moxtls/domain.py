@@ -20,13 +20,15 @@ LONGEST_LOCAL_PART = 64
 LONGEST_ADDRESS = 254
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z")
+# RFC 6532 3.1: UTF8-non-ascii; less C1 controls, line and paragraph ends, and what
+# turns the direction of all that follows.  No mailbox has them, and addresses stand
+# in headers, logs and terminals.
+_UTF8 = r"\xa0-\u2027\u202f-\u2065\u206a-\U0010ffff"
 # RFC 5321 4.1.2, RFC 6531 3.3: Dot-string of atext, which may be non-ASCII.
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
 # RFC 5321 4.1.2: Quoted-string, and the pairs within it.
-_QUOTED = re.compile(
-    r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*)"\Z'
-)
+_QUOTED = re.compile(rf'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])*)"\Z')
 
 
 class InvalidDomain(ValueError):

@@ -220,6 +220,17 @@ class AddressTests(SynchronousTestCase):
         self.assertTrue(Address.parse("jürgen@example.com").needsSMTPUTF8)
         self.assertFalse(Address.parse("a@müller.example").needsSMTPUTF8)
 
+    def test_unprintable(self) -> None:
+        """
+        UTF-8 is no way for characters to come in that end lines elsewhere, move
+        a terminal's cursor or turn around what is shown.
+        """
+        for each in "\x80\x85\x9b\x9f\u2028\u2029\u202a\u202e\u2066\u2069":
+            for text in (f"a{each}b@example.com", f'"a {each}"@example.com'):
+                self.assertRaises(InvalidAddress, Address.parse, text)
+        for each in "\xa0\u2027\u202f\u2065\u206a\u200d\U0001f600":
+            self.assertEqual(Address.parse(f"a{each}@b.example").localPart, f"a{each}")
+
     def test_invalid(self) -> None:
         """
         What isn't a Mailbox of RFC 5321 4.1.2 isn't an address.

@@ -20,6 +20,8 @@ from moxtls.inbound.headers import Header, commentEnd, unfolded
 #: Of the field.  A name and an address have some hundred.
 LONGEST_FROM = 10_000
 
+_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?")
+
 
 class FromField(StrEnum):
     """
@@ -97,7 +99,9 @@ def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
     # RFC 5322 4.4: a route before the address ends at a colon.
     if ":" in before:
         before = before[len(before) - before[::-1].index(":") :]
-    if not before or "@" in before:
+    # RFC 2047 5: an encoded word is no part of an address; those who decode it
+    # nevertheless may find another address in it.
+    if not before or "@" in before or _ENCODED_WORD.search("".join(before)):
         raise InvalidDomain("not an address")
     behind = "".join(tokens[place + 1 :]).strip()
     yield parseHost(re.sub(r"[ \t]*\.[ \t]*", ".", behind))
