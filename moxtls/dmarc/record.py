@@ -19,6 +19,9 @@ from moxtls.domain import Domain
 
 #: More than anybody has a use for; keeps what is compared and stored small.
 MOST_URIS = 100
+#: Octets of a record that are read: many times what there is, and little to
+#: remember of each domain that sends mail.
+LONGEST_RECORD = 8192
 #: RFC 7489 6.3: C{ri} is a 32-bit unsigned integer.
 LONGEST_INTERVAL = 2**32 - 1
 #: Beyond what any report has, and within what every store can keep.
@@ -101,6 +104,9 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
     RFC 6376 3.2, which the format is borrowed from, has no record then; but
     here errors behind the version cost no more than what they are in.
     """
+    if len(text) > LONGEST_RECORD:
+        # What is cut off in the middle might come to something else.
+        text = text[:LONGEST_RECORD].rpartition(b";")[0]
     decoded = text.decode("utf-8", "surrogateescape")
     version = _VERSION.match(decoded)
     if version is None:

@@ -221,6 +221,15 @@ class RecordNameTests(SynchronousTestCase):
     Tests for L{recordName}.
     """
 
+    def test_long(self) -> None:
+        """
+        Of a very long record the beginning counts, and no part of a tag: half an
+        address is somebody else's.
+        """
+        rua = "rua=" + ",".join(["mailto:x@a.example"] * 900)
+        record = usable(f"v=DMARC1; p=reject; {rua}; sp=none")
+        self.assertEqual((record.p, record.sp, record.rua), (Policy.REJECT, None, ()))
+
     def test_name(self) -> None:
         """
         It is asked for in A-labels (RFC 9989 5.3.1).

@@ -685,6 +685,19 @@ class LimitTests(SPFTestCase):
             self.broken(f"v=spf1 {term}", "more than 10 terms")
             self.assertEqual(len(self.rounds), 11)
 
+    def test_octets(self) -> None:
+        """
+        As many long records as there may be are too much to read.
+        """
+        for number in range(9):
+            self.publish("v=spf1 " + "ip4:192.0.2.77 " * 1000, f"{number}.example")
+        for several, isTooMuch in ((2, False), (3, True)):
+            terms = " ".join(f"include:{each}.example" for each in range(several))
+            if isTooMuch:
+                self.broken(f"v=spf1 {terms} -all", "too much to read")
+            else:
+                self.assertEqual(self.status(f"v=spf1 {terms} -all"), "fail")
+
     def test_clientName(self) -> None:
         """
         RFC 7208 4.6.4: the look-up for the client's name counts as one, too.
