@@ -122,13 +122,24 @@ def decide(findings: Findings, sender: str) -> Decision:
         if sender or state is FromField.REPEATED:
             return Decision(Fate.REJECTED, Reply(550, "5.6.0", f"Refused: {state}"))
         return Decision(Fate.JUNK)
-    if findings.isOverdue and verdict.status is AuthResult.TEMPERROR:
+    if findings.isOverdue and _mayBeRefused(verdict):
         return Decision(Fate.REJECTED, OVERDUE)
     if verdict.disposition is Policy.REJECT:
         reply = _refusal(verdict, findings.authentication)
         return Decision(Fate.REJECTED_BY_DMARC, reply)
     isJunk = verdict.disposition is Policy.QUARANTINE
     return Decision(Fate.JUNK if isJunk else Fate.ACCEPTED)
+
+
+def _mayBeRefused(verdict: Verdict) -> bool:
+    """
+    Whether it isn't known what is wanted done: where nothing is, nothing depends
+    on it (RFC 9989 5.4).
+    """
+    discovery = verdict.discovery
+    isUnknown = discovery is None or discovery.record is None
+    asks = isUnknown or verdict.policy is not Policy.NONE
+    return asks and verdict.status is AuthResult.TEMPERROR
 
 
 def judgementOf(
