@@ -153,14 +153,14 @@ def _signatures(
     judgement: Judgement, discovery: Discovery
 ) -> tuple[ReportedSignature, ...]:
     """
-    Those of the author's organization, in the order of RFC 9990 3.1.3.
+    In the order of RFC 9990 3.1.3.  All that were checked, whoever signed
+    (RFC 9990 3.1.1.11): a list or a service in between is of interest.
     """
     aligned = frozenset(judgement.verdict.alignedDKIM)
-    both = zip(judgement.authentication.dkim, judgement.signers, strict=False)
     ranked = [
         (_rank(result, place in aligned, discovery.author), result)
-        for place, (result, signer) in enumerate(both)
-        if signer == discovery.organizational and result.selector
+        for place, result in enumerate(judgement.authentication.dkim)
+        if result.selector
     ]
     ranked.sort(key=lambda each: each[0])
     return tuple(

@@ -16,7 +16,7 @@ from moxtls.dmarc.received import (
     ReceivedSignature,
     ReceivedSPF,
 )
-from moxtls.lab.conditions import SENDER
+from moxtls.lab.conditions import SENDER, TLD
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
 from moxtls.lab.letters import Letter
 from moxtls.lab.network import Network
@@ -117,17 +117,26 @@ def _record(network: Network, letter: Letter) -> ReceivedRecord:
 
 def _signatures(letter: Letter) -> tuple[ReceivedSignature, ...]:
     """
-    Those of the author's organization.
+    All of them, in the order of RFC 9990 3.1.3.
     """
-    policy = BY_NAME[letter.expected.policy]
-    selectors = iter(_selectors(policy))
-    return tuple(
+    selectors = {
+        domain: iter(_selectors(BY_NAME[domain.removesuffix(f".{TLD}")]))
+        for domain, _ in letter.expected.dkim
+    }
+    found = [
         ReceivedSignature(
-            domain, next(selectors), result, "" if result == "pass" else BROKEN
+            domain, next(selectors[domain]), result, "" if result == "pass" else BROKEN
         )
         for domain, result in letter.expected.dkim
-        if domain == policy.domain
-    )
+    ]
+    policy = BY_NAME[letter.expected.policy].domain
+    return tuple(sorted(found, key=lambda each: _rank(each, letter.author, policy)))
+
+
+def _rank(signature: ReceivedSignature, author: str, policy: str) -> int:
+    if signature.result != "pass":
+        return 3
+    return [author, policy, signature.domain].index(signature.domain)
 
 
 def _selectors(sender: Sender) -> tuple[str, ...]:

@@ -269,19 +269,15 @@ class SignatureTests(EvaluationTestCase):
         """
         Their selectors.
         """
-        signers = tuple(
-            ORGANIZATION if each.domain.isUnder(ORGANIZATION) else each.domain
-            for each in signed
-        )
         verdict = replace(PASSED, alignedDKIM=aligned)
-        judgement = replace(GOOD, authentication=checked(*signed), signers=signers)
+        judgement = replace(GOOD, authentication=checked(*signed))
         row = self.row(replace(judgement, verdict=verdict))
         return [each.selector for each in row.dkim]
 
     def test_order(self) -> None:
         """
-        The best first: strictly aligned, aligned, passing, failing; nothing
-        of other organizations, nor without a selector.
+        The best first: strictly aligned, aligned, passing, failing; those of
+        others too (RFC 9990 3.1.1.11), but none without a selector.
         """
         found = self.rows(
             signature("example.com", FAIL, "failing"),
@@ -292,7 +288,7 @@ class SignatureTests(EvaluationTestCase):
             signature("news.example.com", PASS, "strict"),
             aligned=(3, 5),
         )
-        self.assertEqual(found, ["strict", "aligned", "passing", "failing"])
+        self.assertEqual(found, ["strict", "aligned", "passing", "other", "failing"])
 
     def test_many(self) -> None:
         """
@@ -312,12 +308,6 @@ class SignatureTests(EvaluationTestCase):
         (told,) = self.row(judgement).dkim
         self.assertEqual(told.problem[:6], "bad??x")
         self.assertLess(len(told.problem), 300)
-
-    def test_unknown(self) -> None:
-        """
-        Without signers, no signature is told of.
-        """
-        self.assertEqual(self.row(replace(GOOD, signers=())).dkim, ())
 
 
 class SPFTests(EvaluationTestCase):
