@@ -31,6 +31,8 @@ JUNK = "Junk"
 
 #: RFC 3463 3.5.
 LOOP = Reply(554, "5.4.6", "This message has been through too many hosts")
+#: It would go on with a field that we put in front of it.
+UNLED = Reply(550, "5.6.0", "The header begins in the middle of a field")
 HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
 LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 OVERDUE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
@@ -107,6 +109,8 @@ def malformed(header: Header) -> Reply | None:
     """
     What is to be said against a message of which nothing else is looked at.
     """
+    if header.data[:1] in (b" ", b"\t"):
+        return UNLED
     return LOOP if header.hops > MOST_HOPS else None
 
 

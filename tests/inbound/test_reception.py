@@ -271,6 +271,15 @@ class MalformedTests(ReceptionCase):
         self.assertEqual(self.refused(b"From: x\r\n\r\n", "")[0], 250)
         self.assertEqual(self.places(), {("anna", "Junk")})
 
+    def test_unled(self) -> None:
+        """
+        No message goes on with a field that is put in front of it (RFC 5322
+        2.2.3).
+        """
+        for white in (b" ", b"\t"):
+            found = self.refused(white + b"(authenticated)\r\n" + PLAIN)
+            self.assertEqual(found, (550, "5.6.0"))
+
     def test_loop(self) -> None:
         """
         A message that has been everywhere goes no further (RFC 5321 6.3).
