@@ -18,6 +18,7 @@ from tests.test_layers import PURE
 
 PACKAGE = Path(moxtls.__file__).parent
 FILE = PACKAGE.parent / "docs" / "architecture.rst"
+READINGS = FILE.with_name("readings.rst")
 #: An entry of the map: names, perhaps on a line of their own, and a mark.
 ENTRY = re.compile(r"((?:\w+,?\s+)+)([.>])(?=\s|\Z)")
 
@@ -77,7 +78,7 @@ class ArchitectureTests(SynchronousTestCase):
 
     def test_reasonCodes(self) -> None:
         """
-        Every failure-reason-code is explained.
+        Every failure-reason-code is explained in docs/readings.rst.
         """
         failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
         codes = {each.reasonCode for each in (*failures, decide.BACKING_OFF)}
@@ -86,10 +87,10 @@ class ArchitectureTests(SynchronousTestCase):
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)
         for code in codes:
-            self.assertIn(f"``{code}", self.text)
+            self.assertIn(f"``{code}", READINGS.read_text())
 
     def test_short(self) -> None:
         """
         It is read to its end.
         """
-        self.assertLess(len(self.text.splitlines()), 350)
+        self.assertLess(len(self.text.splitlines()), 320)
