@@ -71,4 +71,4 @@ $(VENV)/ready-dev: $(VENV)/ready-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-interop _trial_temp* _test.log moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-interop _trial_temp* _test.log fuzz-found-* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

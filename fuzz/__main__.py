@@ -63,7 +63,12 @@ def _one(name: str, corpus: str, seconds: int) -> int:
         target.prepare()
     # Of libFuzzer, which ends the process.
     flags = [f"-max_total_time={seconds}", f"-rss_limit_mb={LARGEST}"]
-    flags += [f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-print_final_stats=0"]
+    flags += [
+        "-artifact_prefix=fuzz-found-",
+        f"-max_len={LONGEST}",
+        f"-timeout={SLOWEST}",
+        "-print_final_stats=0",
+    ]
     atheris.Setup([sys.argv[0], *flags, corpus], target.fuzz)
     atheris.Fuzz()
     return 0

@@ -44,6 +44,41 @@ def _server(data: bytes) -> None:
     assert converse(pieces) == converse(whole)
 
 
+def _replies(data: bytes) -> None:
+    """
+    What a server says: its end is where it is, however it is cut.
+    """
+    from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
+
+    def read(pieces: list[bytes]) -> list[object]:
+        reader, found = ReplyReader(), list[object]()
+        for piece in pieces:
+            reader.feed(piece)
+            try:
+                while (lines := reader.next()) is not None:
+                    found.append(parseReply(lines))
+            except MalformedReply:
+                return [*found, MalformedReply]
+        return found
+
+    assert read([data[:9], data[9:]]) == read([data])
+
+
+def _answers(data: bytes) -> None:
+    """
+    What a DNS server says about a name: the type comes first.
+    """
+    from moxtls.dns.answers import Kind
+    from moxtls.dns.wire import parseResponse, question
+
+    kinds = list(Kind)
+    kind = kinds[data[0] % len(kinds)] if data else Kind.TXT
+    asked = question("a.example", kind)
+    assert asked is not None
+    header = b"\0\1" + data[1:]
+    parseResponse(header, 1, asked, True)
+
+
 def _tlsReport(data: bytes) -> None:
     from moxtls.tlsrpt.received import MalformedReport, describe, parseReport
 
@@ -192,6 +227,22 @@ TARGETS = {
             b"\x03EHLO x\r\nAUTH PLAIN AGEAYg==\r\nSTARTTLS\r\nNOOP\r\n",
             b"\x05EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<c@d.e>\r\nBDAT 4\r\nabc\n"
             b"BDAT 2 LAST\r\n\r\nRSET\r\n",
+        ),
+    ),
+    "replies": Target(
+        _replies,
+        ("moxtls.smtp.replies",),
+        (b"250-a\r\n250 2.1.0 ok\r\n", b"421 4.3.2 bye\r\n354 go\r\n"),
+    ),
+    "answers": Target(
+        _answers,
+        ("moxtls.dns.wire", "moxtls.dns.message", "moxtls.dns.chain"),
+        tuple(
+            bytes([kind])
+            + b"\x81\xa0\0\1\0\1\0\0\0\1\1a\7example\0\0\x10\0\1"
+            + b"\xc0\x0c\0\x10\0\1\0\0\0\x3c\0\4\3abc"
+            + b"\0\0\x29\4\xd0\0\0\0\0\0\6\0\x0f\0\2\0\6"
+            for kind in range(9)
         ),
     ),
     "tlsreport": Target(
