@@ -5,7 +5,9 @@ Ports that are taken before anybody is let in.
 
 from __future__ import annotations
 
+import resource
 import socket
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,6 +18,21 @@ from moxtls.smtp.listener import SMTPServerFactory
 
 #: Clients that wait while the server starts, or is busy.
 BACKLOG = 128
+#: Files that may be open, if the system lets us: each connection needs one, and
+#: another one for a large message.  Where there were only the usual 1024, clients
+#: could have none left to look up with whose mail it is.
+FILES = 65536
+
+
+def allowFiles() -> None:
+    """
+    Have as many open as may be needed.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if resource.RLIM_INFINITY != now < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class Door:

@@ -16,6 +16,7 @@ from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
 from moxtls.config import InvalidConfig
+from moxtls.doors import allowFiles
 from moxtls.server import Server, openStores, takePorts
 from moxtls.site import Site
 from moxtls.wiring import IReactor
@@ -48,6 +49,7 @@ class OneLine(Server):
     """
 
     def privilegedStartService(self) -> None:
+        allowFiles()
         with oneLine():
             super().privilegedStartService()
 

@@ -4,6 +4,7 @@ Tests for L{moxtls.doors}.
 
 from __future__ import annotations
 
+import resource
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,52 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.doors import Door
+from moxtls.doors import FILES, Door, allowFiles
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
 from moxtls.smtp.tlscontext import ReloadingContext
 from tests.network import Postbox
 from tests.smtp.pem import writeCertificate
+
+
+class FilesTests(SynchronousTestCase):
+    """
+    Tests for L{allowFiles}.
+    """
+
+    def test_limits(self) -> None:
+        """
+        There may be as many as are of use, or as the system allows; never fewer
+        than before.
+        """
+        infinite = resource.RLIM_INFINITY
+        for before, expected in (
+            ((1024, 4096), [(4096, 4096)]),
+            ((1024, 10**6), [(FILES, 10**6)]),
+            ((1024, infinite), [(FILES, infinite)]),
+            ((10**6, 10**6), []),
+            ((infinite, infinite), []),
+            ((512, 512), []),
+        ):
+            made: list[tuple[int, int]] = []
+            self.patch(resource, "getrlimit", lambda which, has=before: has)
+            self.patch(
+                resource, "setrlimit", lambda which, to, made=made: made.append(to)
+            )
+            allowFiles()
+            self.assertEqual(made, expected)
+
+    def test_forbidden(self) -> None:
+        """
+        Without that, it goes on.
+        """
+
+        def forbidden(which: int, to: tuple[int, int]) -> None:
+            raise ValueError("not allowed")
+
+        self.patch(resource, "getrlimit", lambda which: (1, 2))
+        self.patch(resource, "setrlimit", forbidden)
+        allowFiles()
 
 
 class DoorTests(SynchronousTestCase):
