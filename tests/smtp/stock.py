@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.mail import smtp
 from twisted.python.failure import Failure
@@ -176,6 +177,10 @@ class Connection:
         peer = IPv4Address("TCP", address, 1234)
         protocol: Any = factory.buildProtocol(peer)
         self.protocol = protocol
+        # Stock protocols set their alarms on the global reactor.
+        while protocol is not None:
+            protocol.callLater = Clock().callLater
+            protocol = getattr(protocol, "wrappedProtocol", None)
         self.transport = StringTransport(peerAddress=peer)
         self.protocol.makeConnection(self.transport)
         self.replies()
