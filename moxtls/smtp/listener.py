@@ -39,6 +39,10 @@ __all__ = [
 #: Seconds from one word about connections that are turned away to the next:
 #: who makes many must not fill the log with them.
 QUIET = 60
+#: Of so many connections, one more may be there that is just being closed.
+SHARE_LEAVING = 10
+#: Seconds of silence from when on a client has to make way for another one.
+SILENCE = 10
 
 
 @implementer(IListener)
@@ -68,6 +72,7 @@ class SMTPServerFactory(ServerFactory):
         self.tls = tls
         self.authenticator = authenticator
         self._sessions: set[ServerSession] = set()
+        self._leaving: set[ServerSession] = set()
         self._perAddress: Counter[str] = Counter()
         self._perNetwork: Counter[str] = Counter()
         self._connectionRate = Rate(settings.connectionRate)
@@ -93,11 +98,35 @@ class SMTPServerFactory(ServerFactory):
         settings = self.settings
         return (
             self._stopped is None
-            and len(self._sessions) < settings.connections
             and self._perAddress[place.address] < settings.perAddress
             and self._perNetwork[place.network] < settings.perNetwork
             and self._connectionRate.take(place, self.clock.seconds())
+            and self._hasRoom()
         )
+
+    def _hasRoom(self) -> bool:
+        """
+        Where all places are taken, who has been silent for longest has to go:
+        else a few clients could keep everybody out by saying nothing.
+        """
+        most = self.settings.connections
+        if len(self._sessions) < most:
+            return True
+        mayLeave = len(self._leaving) < most // SHARE_LEAVING
+        silent = self._silent() if mayLeave else None
+        if silent is not None:
+            self._leaving.add(silent)
+            silent.makeWay()
+        return silent is not None
+
+    def _silent(self) -> ServerSession | None:
+        """
+        The client to whom the least is done by sending him away.
+        """
+        latest = self.clock.seconds() - SILENCE
+        those = (each for each in self._sessions - self._leaving if not each.isBusy)
+        first = min(those, key=lambda each: each.lastHeard, default=None)
+        return first if first is not None and first.lastHeard <= latest else None
 
     def _turnedAway(self, place: Place) -> None:
         self._refused += 1
@@ -120,6 +149,7 @@ class SMTPServerFactory(ServerFactory):
 
     def closed(self, session: ServerSession, place: Place) -> None:
         self._sessions.discard(session)
+        self._leaving.discard(session)
         _countDown(self._perAddress, place.address)
         _countDown(self._perNetwork, place.network)
         if self._stopped is not None and not self._sessions:

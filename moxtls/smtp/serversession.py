@@ -59,6 +59,7 @@ _BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
 _LOGIN_BROKEN = Reply(454, "4.7.0", "Something is wrong here; try again later")
 _DENIED = Reply(535, "5.7.8", "Authentication credentials invalid")
 _STOPPING = Reply(421, "4.3.2", "Going down")
+_CROWDED = Reply(421, "4.3.2", "Too many connections; come again")
 _TOO_MANY = Reply(450, "4.7.1", "Too many messages from you; try again later")
 
 T = TypeVar("T")
@@ -155,13 +156,26 @@ class ServerSession(Protocol):
         elif self._giveUp is not None:
             self._giveUp()
 
-    # --- what the listener says ----------------------------------------------
+    # --- what the listener asks and says ---------------------------------------
+
+    @property
+    def lastHeard(self) -> float:
+        """
+        When the client last said something, or was told something.
+        """
+        return self._vigil.lastHeard
 
     def stop(self) -> None:
         """
         Close the connection as soon as nothing of it is half done.
         """
         self.leave(_STOPPING)
+
+    def makeWay(self) -> None:
+        """
+        The same, for others who come.
+        """
+        self.leave(_CROWDED)
 
     # --- what the vigil asks and says ------------------------------------------
 

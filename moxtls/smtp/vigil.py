@@ -66,6 +66,13 @@ class Vigil:
         self._timer: IDelayedCall | None = None
         self._sleep(min(settings.idle, settings.longest))
 
+    @property
+    def lastHeard(self) -> float:
+        """
+        When the client last said something, or was told something.
+        """
+        return self._heard
+
     def heard(self) -> None:
         """
         The client said something, or was told something.

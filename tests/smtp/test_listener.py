@@ -29,6 +29,7 @@ from moxtls.smtp.events import Incoming, ServerSettings
 from moxtls.smtp.line import Line
 from moxtls.smtp.listener import (
     QUIET,
+    SILENCE,
     Authenticator,
     IAcceptor,
     IMessageSink,
@@ -564,6 +565,40 @@ class ConnectionTests(ListenerCase):
             self.connect(f"2001:db8:0:{n}::1")
         self.assertTrue(self.refused("2001:db8:0:ff::1"))
         self.assertFalse(self.refused("2001:db8:1::1"))
+
+    def test_crowded(self) -> None:
+        """
+        Where all places are taken, who has been silent for longest makes way,
+        and nobody who is doing something.
+        """
+        self.listen(replace(SETTINGS, connections=10))
+        wires = [self.connect(f"192.0.{n}.1") for n in range(10)]
+        self.assertTrue(self.refused("198.51.100.1"))
+        self.clock.advance(SILENCE)
+        wires[0].says(b"EHLO c\r\n")
+        self.acceptor.answers["mail"] = Deferred()
+        wires[1].says(b"EHLO c\r\nMAIL FROM:<>\r\n")
+        self.clock.advance(SILENCE - 1)
+        for n in range(8):
+            self.connect(f"198.51.{n}.1")
+        self.assertTrue(self.refused("198.51.100.1"))
+        said = [wire.said() for wire in wires]
+        self.assertEqual(said[:2], [[], []])
+        self.assertEqual({line[:9] for (line,) in said[2:]}, {b"421 4.3.2"})
+
+    def test_crowdedByTheDeaf(self) -> None:
+        """
+        Who doesn't even go then is not replaced by any number of others.
+        """
+        self.listen(replace(SETTINGS, connections=20, perAddress=99))
+        for wire in [self.connect() for _ in range(20)]:
+            wire.isLazy = True
+        self.clock.advance(SILENCE)
+        for _ in range(2):
+            self.connect()
+        self.assertTrue(self.refused("192.0.2.1"))
+        self.clock.advance(FAREWELL)
+        self.assertFalse(self.refused("192.0.2.1"))
 
     def test_connectionRate(self) -> None:
         """
