@@ -24,6 +24,9 @@ FAILURE = 5
 MOST_ENTRIES = 20_000
 #: Nothing that is needed for mail is larger; 64 KiB each would fill memory.
 LARGEST = 8 * 1024
+#: Octets of all entries: many times what is asked for in earnest.  Strangers who
+#: send mail say what is looked up for it, and what comes back.
+MOST_OCTETS = 32 * 1024 * 1024
 #: What a record takes that has no data of any length in it.
 _RECORD_SIZE = 100
 
@@ -31,6 +34,7 @@ _RECORD_SIZE = 100
 @dataclass(frozen=True, slots=True)
 class _Entry:
     answer: Answer
+    size: int
     since: float
     until: float
 
@@ -43,6 +47,7 @@ class Cache:
     def __init__(self, mostEntries: int = MOST_ENTRIES) -> None:
         self._mostEntries = mostEntries
         self._entries: OrderedDict[Question, _Entry] = OrderedDict()
+        self._octets = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,7 +61,7 @@ class Cache:
             return None
         # A clock that was set back would make entries last too long.
         if not entry.since <= now < entry.until:
-            del self._entries[asked]
+            self._forget(asked)
             return None
         self._entries.move_to_end(asked)
         return replace(entry.answer, ttl=int(entry.until - now))
@@ -66,16 +71,23 @@ class Cache:
         Remember C{answer}, if its time to live and its size allow for it; the
         entry that was of no use for the longest time has to go for it.
         """
-        self._entries.pop(asked, None)
-        lifetime = _lifetime(answer)
-        if lifetime <= 0 or _size(answer) > LARGEST:
+        self._forget(asked)
+        lifetime, size = _lifetime(answer), _size(answer)
+        if lifetime <= 0 or size > LARGEST:
             return
-        self._entries[asked] = _Entry(answer, now, now + lifetime)
-        if len(self._entries) > self._mostEntries:
-            self._entries.popitem(last=False)
+        self._entries[asked] = _Entry(answer, size, now, now + lifetime)
+        self._octets += size
+        while len(self._entries) > self._mostEntries or self._octets > MOST_OCTETS:
+            self._forget(next(iter(self._entries)))
 
     def clear(self) -> None:
         self._entries.clear()
+        self._octets = 0
+
+    def _forget(self, asked: Question) -> None:
+        entry = self._entries.pop(asked, None)
+        if entry is not None:
+            self._octets -= entry.size
 
 
 def _lifetime(answer: Answer) -> int:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY, HOUR
 from moxtls.dns.answers import IP, TXT, Answer, Found, Kind
-from moxtls.dns.cache import FAILURE, LARGEST, Cache
+from moxtls.dns.cache import FAILURE, LARGEST, MOST_OCTETS, Cache
 from moxtls.dns.wire import Question
 
 NOW = 1_800_000_000.0
@@ -111,6 +111,23 @@ class CacheTests(SynchronousTestCase):
         text = TXT(b"x" * (LARGEST + 1))
         cache.put(ASKED, replace(ANSWER, records=(text,)), NOW)
         self.assertEqual(len(cache), 0)
+
+    def test_octets(self) -> None:
+        """
+        Nor are so many large ones that all together would; what is replaced or
+        over doesn't count any more.
+        """
+        cache = Cache()
+        text = TXT(b"x" * (LARGEST - 1000))
+        large = replace(ANSWER, records=(text,))
+        most = MOST_OCTETS // (LARGEST - 1000)
+        for number in range(most + 100):
+            for _ in range(2):
+                cache.put(Question(f"{number}", Kind.TXT), large, NOW)
+        self.assertAlmostEqual(len(cache), most, delta=most // 20)
+        for number in range(most + 100):
+            cache.get(Question(f"{number}", Kind.TXT), NOW + DAY)
+        self.assertEqual((len(cache), cache._octets), (0, 0))
 
     def test_clear(self) -> None:
         """
