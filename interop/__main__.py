@@ -16,12 +16,17 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
+from interop.aggregates import checkAggregates
 from interop.checks import Checks
 from interop.delivering import checkDeliveries
+from interop.dovecot import ROOM, Dovecot, checkLMTP, checkMaildir
+from interop.judging import Judge
+from interop.outside import Outside
 from interop.postfix import Destination, Submitter
+from interop.receiving import checkReception
 from interop.reporting import Tools, checkReports
 from interop.resolving import checkResolver
-from interop.sender import moxtls
+from interop.sender import Sender, moxtls, moxtlsBehind
 from interop.unbound import unbound
 from interop.world import World
 from moxtls.calendar import DAY
@@ -29,7 +34,7 @@ from moxtls.lab.network import anyNetwork
 from moxtls.wiring import IReactor
 
 #: All of it happens within one UTC day: reports are about days.
-LONGEST_RUN = 60
+LONGEST_RUN = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,37 @@ def perform(stage: Stage) -> int:
             with checks.part("The report that Postfix takes"):
                 tools = Tools(resolver, stage.parsedmarc, folder)
                 checkReports(checks, server, destination, tools)
+            with checks.part("Postfix and OpenDKIM as other domains"):
+                _checkMail(checks, world, server, tools)
     print(f"{checks.passed} ok, {checks.failed} failed")
     return checks.failed
+
+
+def _checkMail(checks: Checks, world: World, server: Sender, tools: Tools) -> None:
+    """
+    What others send, the reports on it, and where else it may be kept.
+    """
+    outside = Outside(world, tools.folder)
+    with outside.running():
+        checkReception(checks, world, server, outside, Judge(tools))
+        with checks.part("The reports on that mail"):
+            checkAggregates(checks, world, server, outside, tools)
+        with checks.part("Dovecot behind moxtls"):
+            _checkBehind(checks, world, outside, tools)
+    with checks.part("Dovecot and the Maildirs of moxtls"):
+        dovecot = Dovecot(world, tools.folder, "dovecot-reading")
+        with dovecot.running():
+            checkMaildir(checks, dovecot, server)
+
+
+def _checkBehind(checks: Checks, world: World, outside: Outside, tools: Tools) -> None:
+    folder = tools.folder
+    dovecot = Dovecot(world, folder, "dovecot", f"quota_rule = *:bytes={ROOM}")
+    with (
+        dovecot.running(),
+        moxtlsBehind(world, folder, tools.resolver, dovecot.place) as server,
+    ):
+        checkLMTP(checks, dovecot, server, outside)
 
 
 def _waitForMidnight() -> None:

@@ -121,6 +121,14 @@ COMPLAINT = re.compile(
 )
 
 
+def owner() -> tuple[int, int]:
+    """
+    The user and the group that mailboxes belong to.
+    """
+    found = pwd.getpwnam(_OWNER)
+    return found.pw_uid, found.pw_gid
+
+
 class Postfix:
     """
     One of them.
@@ -178,15 +186,15 @@ class Destination(Postfix):
         self._world = world
         self._mail = self.folder / "mail"
         self._mail.mkdir()
-        owner = pwd.getpwnam(_OWNER)
-        os.chown(self._mail, owner.pw_uid, owner.pw_gid)
+        uid, gid = owner()
+        os.chown(self._mail, uid, gid)
         addresses = [*(f"{READER}@{peer.domain}" for peer in PEERS), REPORT_ADDRESS]
         main = DESTINATION.format(
             folder=self.folder,
             domains=" ".join(peer.domain for peer in PEERS),
             mailboxes=" ".join(f"{{ {each} = {each}/ }}" for each in addresses),
-            uid=owner.pw_uid,
-            gid=owner.pw_gid,
+            uid=uid,
+            gid=gid,
         )
         self.write(main, "".join(map(self._listener, PEERS)))
 

@@ -106,3 +106,14 @@ def awaitGreeting(address: str, port: int) -> None:
             return False
 
     waitFor(f"an SMTP greeting of {address}:{port}", greeted, LONGEST_START)
+
+
+def listens(place: tuple[str, int]) -> bool:
+    """
+    Whether anybody takes connections there.
+    """
+    try:
+        socket.create_connection(place, 2.0).close()
+    except OSError:
+        return False
+    return True

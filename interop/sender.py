@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interop.correspondents import ANNA, CAREFUL, FULL, OTTO
 from interop.postfix import PASSWORD, SECURED_PORT, USER
 from interop.processes import awaitGreeting, daemon, output
 from interop.world import CA_FILE, World
@@ -21,6 +22,8 @@ from moxtls.lab.conditions import SENDER, SENDING_HOST
 BIN = Path(sys.executable).parent
 #: Who sends all mail.
 WRITER = f"alice@{SENDER}"
+#: Of the one who has no room, in octets.
+QUOTA = 4_000
 
 CONFIG = """\
 Hostname = "{host}"
@@ -47,6 +50,24 @@ Authentication = true
 Address = "{address}"
 Port = {smtpPort}
 Service = "reception"
+TLS = "starttls"
+CertificateFile = "moxtls.pem"
+KeyFile = "moxtls.key"
+
+[Accounts.anna.Destinations."{anna}"]
+
+[Accounts.otto.Destinations."{otto}"]
+
+[Accounts.full]
+Quota = {quota}
+
+[Accounts.full.Destinations."{full}"]
+
+[Reporting.DMARC.Formats]
+"{oldFormat}" = "rfc7489"
+
+[Reporting.Failures]
+Enabled = true
 
 [Delivery]
 Port = {smtpPort}
@@ -54,6 +75,34 @@ HTTPSPort = {httpsPort}
 
 [Users]
 {user} = "{password}"
+"""
+
+BEHIND = """\
+Hostname = "{host}"
+DataDirectory = "data"
+CAFile = "{ca}"
+NoOutgoingTLSReports = true
+NoOutgoingDMARCReports = true
+
+[Resolver]
+Servers = ["{resolver}"]
+
+[Listeners.reception]
+Address = "{address}"
+Port = {port}
+Service = "reception"
+TLS = "starttls"
+CertificateFile = "moxtls.pem"
+KeyFile = "moxtls.key"
+
+[Accounts.anna.Destinations."{anna}"]
+
+[Accounts.full.Destinations."{full}"]
+
+[Domains."{domain}"]
+
+[LMTP]
+Address = "{lmtp}"
 """
 
 SELECTOR = """
@@ -73,6 +122,13 @@ class Sender:
 
     config: Path
     submission: tuple[str, int]
+
+    def maildir(self, address: str) -> Path:
+        """
+        That of an account.
+        """
+        account, _, _ = address.partition("@")
+        return self.config.parent / "data" / "accounts" / account
 
     def command(self, *arguments: str, input: bytes = b"") -> str:
         """
@@ -111,19 +167,56 @@ def moxtls(world: World, folder: Path, resolver: tuple[str, int]) -> Iterator[Se
     own.mkdir()
     config = own / "moxtls.toml"
     _write(world, config, resolver)
-    twistd: list[str | Path] = [
-        BIN / "twistd",
-        "--nodaemon",
-        "--pidfile=",
-        "--rundir",
-        own,
-    ]
-    command = [*twistd, "moxtls", "--config", config]
     network = world.network
-    with daemon("moxtls", command, folder):
-        for port in (network.submissionPort, SECURED_PORT, network.smtpPort):
-            awaitGreeting(network.submission, port)
-        yield Sender(config, (network.submission, network.submissionPort))
+    ports = (network.submissionPort, SECURED_PORT, network.smtpPort)
+    places = [(network.submission, port) for port in ports]
+    with _running("moxtls", config, places):
+        yield Sender(config, places[0])
+
+
+@contextmanager
+def moxtlsBehind(
+    world: World, folder: Path, resolver: tuple[str, int], lmtp: tuple[str, int]
+) -> Iterator[Sender]:
+    """
+    One whose mailboxes another program keeps.
+    """
+    own = folder / "moxtls-behind"
+    own.mkdir()
+    config = own / "moxtls.toml"
+    address, port = world.behind
+    config.write_text(
+        BEHIND.format(
+            host=SENDING_HOST,
+            ca=world.directory / CA_FILE,
+            resolver="{}:{}".format(*resolver),
+            address=address,
+            port=port,
+            anna=ANNA,
+            full=FULL,
+            domain=SENDER,
+            lmtp="{}:{}".format(*lmtp),
+        )
+    )
+    _writeIdentity(world, own)
+    with _running("moxtls-behind", config, [world.behind]):
+        yield Sender(config, world.behind)
+
+
+@contextmanager
+def _running(
+    name: str, config: Path, places: Sequence[tuple[str, int]]
+) -> Iterator[None]:
+    """
+    @param places: Where it greets.
+    """
+    own = config.parent
+    command: list[str | Path] = [BIN / "twistd", "--nodaemon", "--pidfile="]
+    command += ["--rundir", own, "moxtls", "--config", config]
+    with daemon(name, command, own.parent):
+        for place in places:
+            awaitGreeting(*place)
+        yield
 
 
 def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
@@ -138,6 +231,11 @@ def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
         securedPort=SECURED_PORT,
         smtpPort=network.smtpPort,
         httpsPort=network.httpsPort,
+        anna=ANNA,
+        otto=OTTO,
+        full=FULL,
+        quota=QUOTA,
+        oldFormat=CAREFUL.domain,
         user=USER,
         password=hashed.decode().strip(),
     )
@@ -146,9 +244,13 @@ def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
         text += SELECTOR.format(
             domain=SENDER, name=key.selector, algorithm=key.algorithm
         )
-    (own / "moxtls.pem").write_bytes(world.moxtls.certificatePEM())
-    _writeSecret(own / "moxtls.key", world.moxtls.keyPEM())
+    _writeIdentity(world, own)
     config.write_text(text)
+
+
+def _writeIdentity(world: World, folder: Path) -> None:
+    (folder / "moxtls.pem").write_bytes(world.moxtls.certificatePEM())
+    _writeSecret(folder / "moxtls.key", world.moxtls.keyPEM())
 
 
 def _writeSecret(file: Path, content: bytes) -> None:

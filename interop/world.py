@@ -13,12 +13,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
+from interop.correspondents import (
+    CORRESPONDENTS,
+    OUTSIDE,
+    OUTSIDE_NUMBER,
+    Correspondent,
+)
 from moxtls.lab.authority import Authority
 from moxtls.lab.certificates import Identity, LabCA, selfSigned
 from moxtls.lab.dnsserver import DNSServer
-from moxtls.lab.keys import makeKeys
+from moxtls.lab.keys import (
+    ED25519_SELECTOR,
+    RSA_SELECTOR,
+    DKIMKey,
+    ed25519Key,
+    makeKeys,
+    rsaKey,
+)
 from moxtls.lab.network import Network
-from moxtls.lab.plan import mailHosts, zonePlans
+from moxtls.lab.plan import characterStrings, mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import ZonePlan, plantTree
@@ -69,6 +82,8 @@ DANE = Peer("postfix.test", 200)
 MISMATCH = Peer("postfix-mismatch.test", 201, matching=False)
 PLAIN = Peer("postfix-plain.test", 202, signed=False, trusted=False)
 PEERS = (DANE, MISMATCH, PLAIN)
+_OUTSIDE_HOST = f"mx.{OUTSIDE}"
+_MAKERS = {RSA_SELECTOR: rsaKey, ED25519_SELECTOR: ed25519Key}
 
 
 class World(MultiService):
@@ -77,6 +92,8 @@ class World(MultiService):
 
     @ivar identities: By domain: what Postfix presents.
     @ivar moxtls: What moxtls presents to Postfix.
+    @ivar outside: What the host that takes reports on mail presents.
+    @ivar signingKeys: By domain: what correspondents sign with.
     """
 
     def __init__(
@@ -92,10 +109,14 @@ class World(MultiService):
         self.keys = makeKeys(mailHosts(network, DESTINATIONS), now)
         self.identities = {peer.domain: peer.identity(self.keys.ca) for peer in PEERS}
         self.moxtls = self.keys.ca.issue(["mail.sender.test"])
+        self.outside = self.keys.ca.issue([_OUTSIDE_HOST])
+        self.signingKeys = {each.domain: _keys(each) for each in CORRESPONDENTS}
         self.tree = plantTree(
             (
                 *zonePlans(network, DESTINATIONS, self.keys.publication),
                 *(self._zone(peer) for peer in PEERS),
+                *(self._correspondentZone(each) for each in CORRESPONDENTS),
+                self._outsideZone(),
             ),
             network.authority,
             now,
@@ -112,6 +133,13 @@ class World(MultiService):
         The lab's own.
         """
         return self.network.resolver, self.network.dnsPort
+
+    @property
+    def behind(self) -> tuple[str, int]:
+        """
+        Where the moxtls takes mail whose mailboxes another program keeps.
+        """
+        return self.network.address(248), self.network.smtpPort
 
     def startService(self) -> None:
         """
@@ -133,7 +161,38 @@ class World(MultiService):
             digest = self._digest(peer) if peer.matching else _OTHER_KEY
             yield f"_{self.network.smtpPort}._tcp.mx TLSA 3 1 1 {digest}"
 
+    def _outsideZone(self) -> ZonePlan:
+        address = self.network.address(OUTSIDE_NUMBER)
+        records = (f"@ MX 10 {_OUTSIDE_HOST}.", f"{_OUTSIDE_HOST}. A {address}")
+        return ZonePlan(f"{OUTSIDE}.", records, signed=True)
+
+    def _correspondentZone(self, correspondent: Correspondent) -> ZonePlan:
+        records = tuple(self._correspondentRecords(correspondent))
+        return ZonePlan(f"{correspondent.domain}.", records, signed=True)
+
+    def _correspondentRecords(self, correspondent: Correspondent) -> Iterator[str]:
+        address = self.network.address(correspondent.number)
+        yield f"@ MX 10 {_OUTSIDE_HOST}."
+        yield f"{correspondent.host}. A {address}"
+        # RFC 7208 10.1.3: for mail without a sender.
+        yield f'{correspondent.host}. TXT "v=spf1 a -all"'
+        yield f'@ TXT "{correspondent.spf.format(ip=address)}"'
+        for each in correspondent.more:
+            yield each.format(ip=address)
+        keys = self.signingKeys[correspondent.domain]
+        if not correspondent.publishesKeys:
+            keys = _keys(correspondent)
+        for key in keys:
+            yield f"{key.selector}._domainkey TXT {characterStrings(key.record)}"
+        if correspondent.dmarc:
+            rua = f"rua=mailto:{correspondent.reports}"
+            yield f'_dmarc TXT "v=DMARC1; {correspondent.dmarc}; {rua}"'
+
     def _digest(self, peer: Peer) -> str:
         key = self.identities[peer.domain].leaf.public_key()
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(spki).hexdigest()
+
+
+def _keys(correspondent: Correspondent) -> tuple[DKIMKey, ...]:
+    return tuple(_MAKERS[selector]() for selector in correspondent.selectors)

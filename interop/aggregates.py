@@ -1,0 +1,346 @@
+"""
+The reports on mail, as Postfix put them into mailboxes: read by others.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from interop.checks import Checks, Trouble
+from interop.correspondents import (
+    CAREFUL,
+    CORRESPONDENTS,
+    FAILURES,
+    LETTERS,
+    STRICT,
+    Letter,
+)
+from interop.outside import Outside
+from interop.processes import output, run
+from interop.receiving import FITTING
+from interop.reporting import ALGORITHMS, Tools
+from interop.sender import Sender
+from interop.world import World
+from moxtls.lab.conditions import SENDER
+
+PROGRAM = Path(__file__).parent / "report.pl"
+#: What asks for reports.
+ASKING = tuple(each for each in CORRESPONDENTS if each.dmarc)
+NAMESPACE = "urn:ietf:params:xml:ns:dmarc-2.0"
+GZIP = "application/gzip"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Row:
+    """
+    A record of a report, whoever read it.
+
+    @ivar dkim: Domain, selector and result, sorted; likewise C{spf}: domain,
+        scope and result.
+    """
+
+    source: str
+    headerFrom: str
+    envelopeFrom: str
+    count: int
+    disposition: str
+    dkimAligned: str
+    spfAligned: str
+    dkim: tuple[tuple[str, ...], ...]
+    spf: tuple[tuple[str, ...], ...]
+
+
+def checkAggregates(
+    checks: Checks, world: World, server: Sender, outside: Outside, tools: Tools
+) -> None:
+    """
+    End the day, and read what arrives.
+    """
+    command = ("report", "send", "--kind", "dmarc", "--now", "--json")
+    done = json.loads(server.command(*command))
+    checks.same("reports on mail composed", done, {"composed": len(ASKING)})
+    files = {each.domain: outside.awaitMail(each.reports)[0] for each in ASKING}
+    parsed = _parsed(tools, list(files.values()))
+    for each in ASKING:
+        domain, message = each.domain, files[each.domain].read_bytes()
+        expected = _expected(world, domain)
+        _checkSignatures(checks, tools, domain, message)
+        _checkParsed(checks, domain, parsed.get(domain), expected)
+    _checkOldFormat(checks, tools, files[CAREFUL.domain], world)
+    _checkControls(checks, tools, files[STRICT.domain].read_bytes(), world)
+    _checkFailures(checks, world, outside, tools)
+    rows = server.table("report", "sent", "--kind", "dmarc")
+    states = [each["state"] for each in rows]
+    checks.same("moxtls knows that they arrived", states, ["delivered"] * len(ASKING))
+    again = json.loads(server.command(*command))
+    checks.same("reports on mail are sent once", again, {"composed": 0})
+    complaints = outside.complaints(outside.label)
+    checks.same("Postfix has no complaints about reports", complaints, [])
+
+
+def _expected(world: World, domain: str) -> list[Row]:
+    """
+    What Postfix has sent in the name of a domain, and of those below it.
+    """
+    letters = [each for each in (*LETTERS, FITTING) if each.policy == domain]
+    counts: Counter[Row] = Counter()
+    for each in letters:
+        # For each of its recipients something is decided.
+        counts[_row(world, each)] += len(each.recipients)
+    return sorted(replace(row, count=count) for row, count in counts.items())
+
+
+def _row(world: World, letter: Letter) -> Row:
+    """
+    Of a message, without a count.
+    """
+    fate = letter.fate
+    # RFC 7208 2.4: without a sender, it is about the name of the client.
+    envelope = letter.envelope.partition("@")[2] or letter.via.host
+    signers = {each.domain: each for each in CORRESPONDENTS}
+    selectors = {
+        domain: iter(sorted(signers[domain].selectors)) for domain, _ in fate.dkim
+    }
+    dkim = ((domain, next(selectors[domain]), result) for domain, result in fate.dkim)
+    return Row(
+        world.network.address(letter.via.number),
+        letter.author.partition("@")[2],
+        envelope,
+        0,
+        _disposition(letter),
+        "pass" if "dkim" in fate.aligned else "fail",
+        "pass" if "spf" in fate.aligned else "fail",
+        tuple(sorted(dkim)),
+        ((envelope, "mfrom", fate.spf),),
+    )
+
+
+def _disposition(letter: Letter) -> str:
+    """
+    RFC 9990 tells mail that has passed from mail to which no policy applies.
+    """
+    isEnforced = letter.policy != CAREFUL.domain and not any(
+        each.dmarc.startswith("p=none")
+        for each in ASKING
+        if each.domain == letter.policy
+    )
+    if isEnforced and letter.fate.dmarc == "pass":
+        return "pass"
+    return letter.fate.disposition
+
+
+# --- parsedmarc -----------------------------------------------------------------
+
+
+def _run(tools: Tools, files: Sequence[Path]) -> Path:
+    """
+    @return: Where parsedmarc has put what it read.
+    """
+    result = tools.folder / "parsed-mail"
+    shutil.rmtree(result, ignore_errors=True)
+    run([tools.parsedmarc, "--offline", "--silent", "-o", result, *files])
+    return result
+
+
+def _parsed(tools: Tools, files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """
+    What parsedmarc makes of reports, by domain.
+    """
+    found = _run(tools, files) / "aggregate.json"
+    reports = json.loads(found.read_bytes()) if found.exists() else []
+    return {each["policy_published"]["domain"]: each for each in reports}
+
+
+def _checkSignatures(checks: Checks, tools: Tools, domain: str, message: bytes) -> None:
+    expected = [(each, SENDER, "pass") for each in ALGORITHMS]
+    words = f"{domain}: Mail::DKIM verifies {' and '.join(ALGORITHMS)}"
+    checks.same(words, tools.signatures(message), expected)
+
+
+def _checkParsed(
+    checks: Checks,
+    domain: str,
+    report: dict[str, Any] | None,
+    expected: Sequence[Row],
+) -> None:
+    differences = list(_differences(report, domain, expected))
+    count = sum(each.count for each in expected)
+    what = f"{domain}: parsedmarc reads of {count} messages in {len(expected)} records"
+    checks.same(what, differences, [])
+
+
+def _differences(
+    report: dict[str, Any] | None, domain: str, expected: Sequence[Row]
+) -> Iterator[str]:
+    if report is None:
+        yield "no report"
+        return
+    metadata, published = report["report_metadata"], report["policy_published"]
+    isOld = domain == CAREFUL.domain
+    for name, is_, should in (
+        ("namespace", report["xml_namespace"], None if isOld else NAMESPACE),
+        ("org_name", metadata["org_name"], SENDER),
+        ("email", metadata["org_email"], f"postmaster@{SENDER}"),
+        ("errors", metadata["errors"], []),
+        ("seconds", metadata["original_timespan_seconds"], 86399),
+        ("discovery", published["discovery_method"], None if isOld else "treewalk"),
+        ("policy", _quoted(published), _published(domain)),
+        ("records", sorted(map(_parsedRow, report["records"])), list(expected)),
+    ):
+        if is_ != should:
+            yield f"{name} is {is_}, not {should}"
+
+
+def _quoted(published: Mapping[str, str]) -> dict[str, str]:
+    return {name: published[name] for name in ("p", "sp", "adkim", "aspf", "fo")}
+
+
+def _published(domain: str) -> dict[str, str]:
+    """
+    What the record of a domain has, with defaults.
+    """
+    (record,) = (each.dmarc for each in ASKING if each.domain == domain)
+    tags = dict(tag.strip().split("=") for tag in record.split(";"))
+    defaults = {"sp": tags["p"], "adkim": "r", "aspf": "r", "fo": "0"}
+    return _quoted({**defaults, **tags})
+
+
+def _parsedRow(record: dict[str, Any]) -> Row:
+    evaluated, names = record["policy_evaluated"], record["identifiers"]
+    results = record["auth_results"]
+    return Row(
+        record["source"]["ip_address"],
+        names["header_from"],
+        names["envelope_from"],
+        record["count"],
+        evaluated["disposition"],
+        evaluated["dkim"],
+        evaluated["spf"],
+        tuple(
+            sorted((r["domain"], r["selector"], r["result"]) for r in results["dkim"])
+        ),
+        tuple(sorted((r["domain"], r["scope"], r["result"]) for r in results["spf"])),
+    )
+
+
+# --- Mail::DMARC ----------------------------------------------------------------
+
+
+def _checkOldFormat(checks: Checks, tools: Tools, file: Path, world: World) -> None:
+    """
+    Mail::DMARC knows what RFC 7489 has, but no XML namespace.
+    """
+    config = tools.folder / "dmarc.ini"
+    read = json.loads(output([PROGRAM, config, file]))
+    rows = [
+        Row(
+            each["source_ip"],
+            each["header_from"],
+            each["envelope_from"],
+            each["count"],
+            each["disposition"],
+            each["dkim"],
+            each["spf"],
+            tuple(sorted(map(tuple, each["auth_dkim"]))),
+            tuple(sorted(map(tuple, each["auth_spf"]))),
+        )
+        for each in read["records"]
+    ]
+    domain = CAREFUL.domain
+    what = f"{domain}: Mail::DMARC reads the same, in the format of RFC 7489"
+    checks.same(what, sorted(rows), _expected(world, domain))
+    metadata, policy = read["metadata"], read["policy"]
+    head = (metadata["org_name"], policy["domain"], policy["sp"], policy["pct"])
+    should = (SENDER, domain, _published(domain)["sp"], "100")
+    checks.same(f"{domain}: and what it is about", head, should)
+
+
+# --- controls -------------------------------------------------------------------
+
+
+def _checkControls(checks: Checks, tools: Tools, message: bytes, world: World) -> None:
+    """
+    Whatever is changed is noticed.
+    """
+    changed = message[:-40] + bytes([message[-40] ^ 1]) + message[-39:]
+    verdicts = [each[2] for each in tools.signatures(changed)]
+    good = len(verdicts) == 2 and "pass" not in verdicts
+    checks.holds(f"a byte of it changed: {' and '.join(verdicts)}", good)
+    domain = STRICT.domain
+
+    def differing(change: Callable[[str], str]) -> list[str]:
+        file = tools.folder / "changed.eml"
+        file.write_bytes(_altered(message, change))
+        report = _parsed(tools, [file]).get(domain)
+        return list(_differences(report, domain, _expected(world, domain)))
+
+    checks.same("packed again, it is as it was", differing(lambda text: text), [])
+    more = differing(lambda text: text.replace("<count>1<", "<count>2<", 1))
+    noticed = [each for each in more if each.startswith("records")]
+    checks.holds("one message more is noticed", len(more) == 1 and noticed, more)
+    unread = differing(lambda text: text.replace("date_range", "range"))
+    checks.same("without dates it is none to parsedmarc", unread, ["no report"])
+
+
+def _altered(message: bytes, change: Callable[[str], str]) -> bytes:
+    """
+    A message with another report in it.
+    """
+    parsed: Message[str, str] = message_from_bytes(message)
+    (part,) = [each for each in parsed.walk() if each.get_content_type() == GZIP]
+    packed = part.get_payload(decode=True)
+    assert isinstance(packed, bytes)
+    text = change(gzip.decompress(packed).decode("utf-8"))
+    packed = gzip.compress(text.encode("utf-8"))
+    part.set_payload(base64.encodebytes(packed).decode("ascii"))
+    return parsed.as_bytes()
+
+
+# --- failure reports ------------------------------------------------------------
+
+
+def _checkFailures(
+    checks: Checks, world: World, outside: Outside, tools: Tools
+) -> None:
+    """
+    C{fo=1}: of each message that SPF or DKIM says nothing good about.
+    """
+    letters = [
+        each
+        for each in LETTERS
+        if each.policy == STRICT.domain and len(each.fate.aligned) < 2
+    ]
+    address = f"{FAILURES}@{STRICT.domain}"
+    files = outside.awaitMail(address, len(letters))
+    for file in files:
+        _checkSignatures(checks, tools, address, file.read_bytes())
+    found = _run(tools, files) / "failure.json"
+    if not found.exists():
+        raise Trouble("parsedmarc sees no failure reports")
+    reports = json.loads(found.read_bytes())
+    facts = sorted(
+        (each["source"]["ip_address"], each["reported_domain"], each["delivery_result"])
+        for each in reports
+    )
+    expected = sorted(
+        (
+            world.network.address(each.via.number),
+            STRICT.domain,
+            "reject" if each.isSpoofed else "delivered",
+        )
+        for each in letters
+    )
+    checks.same(f"{address}: parsedmarc reads {len(expected)}", facts, expected)
+    names = [each.envelope.encode() for each in letters]
+    told = [each for each in names if any(each in f.read_bytes() for f in files)]
+    checks.same(f"{address}: they name nobody", told, [])

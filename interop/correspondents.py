@@ -1,0 +1,330 @@
+"""
+Who sends mail to moxtls from outside, what they publish, and what has to come
+of each of their messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from moxtls.lab.conditions import SENDER
+from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
+
+#: Where their mail is taken, DSNs and reports: all of them have this host.
+OUTSIDE = "postfix-outside.test"
+OUTSIDE_NUMBER = 203
+#: Of each, the one who writes; and where it has its reports sent.
+WRITER = "carol"
+REPORTS = "dmarc"
+FAILURES = "failures"
+
+ANNA, OTTO, FULL = (f"{name}@{SENDER}" for name in ("anna", "otto", "full"))
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondent:
+    """
+    A domain with a host that sends its mail.
+
+    @ivar number: The last octet of that host's address.
+    @ivar spf: Its SPF record; C{{ip}} stands for that address.
+    @ivar dmarc: The tags of its DMARC record but for C{v} and C{rua}; empty if
+        it has none.
+    @ivar selectors: Of the keys that its mail is signed with.
+    @ivar publishesKeys: Whether what it publishes are those keys.
+    @ivar more: Further records.
+    """
+
+    domain: str
+    number: int
+    spf: str = "v=spf1 ip4:{ip} -all"
+    dmarc: str = ""
+    selectors: tuple[str, ...] = (RSA_SELECTOR,)
+    publishesKeys: bool = True
+    more: tuple[str, ...] = ()
+
+    @property
+    def host(self) -> str:
+        return f"mta.{self.domain}"
+
+    @property
+    def label(self) -> str:
+        """
+        What its lines in Postfix's log begin with.
+        """
+        return self.domain.removesuffix(".test")
+
+    @property
+    def address(self) -> str:
+        return f"{WRITER}@{self.domain}"
+
+    @property
+    def reports(self) -> str:
+        return f"{REPORTS}@{self.domain}"
+
+
+# Of SPF and DMARC as much as fits: how it is found, and what there is in it.
+STRICT = Correspondent(
+    "postfix-reject.test",
+    204,
+    dmarc=f"p=reject; fo=1; ruf=mailto:{FAILURES}@postfix-reject.test",
+    more=('bounces TXT "v=spf1 a:mta.postfix-reject.test -all"',),
+)
+WATCHING = Correspondent(
+    "postfix-none.test",
+    205,
+    "v=spf1 include:_spf.%{{d}} ~all",
+    "p=none; adkim=s; aspf=s",
+    selectors=(RSA_SELECTOR, ED25519_SELECTOR),
+    more=('_spf TXT "v=spf1 exists:%{{i}}.from.%{{d2}} ?all"', "{ip}.from A 127.0.0.2"),
+)
+CAREFUL = Correspondent(
+    "postfix-quarantine.test",
+    206,
+    "v=spf1 redirect=_spf.postfix-quarantine.test",
+    "p=none; sp=quarantine; pct=100",
+    more=(
+        '_spf TXT "v=spf1 mx a:mta.%{{o}}/32 -all"',
+        "news MX 10 mx.postfix-outside.test.",
+        'news TXT "v=spf1 ip4:{ip} -all"',
+    ),
+)
+#: Another key than the one it signs with is in its zone.
+MISTAKEN = Correspondent(
+    "postfix-mistaken.test", 207, dmarc="p=quarantine", publishesKeys=False
+)
+SERVICE = Correspondent("postfix-service.test", 208)
+FORGER = Correspondent("postfix-forger.test", 209, "v=spf1 +all", selectors=())
+CORRESPONDENTS = (STRICT, WATCHING, CAREFUL, MISTAKEN, SERVICE, FORGER)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """
+    What has to become of a message.
+
+    @ivar spf: The result, by MAIL FROM, or by HELO if that is empty.
+    @ivar dkim: Of each signature, the domain and the result.
+    @ivar aligned: C{dkim}, C{spf}, both or none.
+    @ivar disposition: What is done because of DMARC.
+    """
+
+    spf: str
+    dkim: tuple[tuple[str, str], ...]
+    dmarc: str
+    aligned: tuple[str, ...] = ()
+    disposition: str = "none"
+
+    @property
+    def mailbox(self) -> str:
+        """
+        Where it is then; empty if nowhere.
+        """
+        return {"none": "Inbox", "quarantine": "Junk", "reject": ""}[self.disposition]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """
+    A message.
+
+    @ivar name: Its subject.
+    @ivar via: Whose host brings it.
+    @ivar author: The address in From.
+    @ivar envelope: MAIL FROM; empty for the null one.
+    @ivar policy: The domain whose DMARC record applies; empty for none.
+    @ivar signer: In Sender, and so who signs it; if empty, the author does.
+    @ivar body: The text, lines ending with LF.
+    """
+
+    name: str
+    via: Correspondent
+    author: str
+    envelope: str
+    policy: str
+    fate: Fate
+    signer: str = ""
+    body: bytes = b".a line that begins with a point\n"
+    headers: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = field(default=(ANNA,))
+
+    @property
+    def isSpoofed(self) -> bool:
+        return not self.fate.mailbox
+
+    @property
+    def message(self) -> bytes:
+        """
+        All of it; lines end with LF.
+        """
+        lines = [f"From: Carol <{self.author}>"]
+        if self.signer:
+            lines.append(f"Sender: {self.signer}")
+        lines += [f"To: {', '.join(self.recipients)}", f"Subject: {self.name}"]
+        return "\n".join([*lines, *self.headers, "", ""]).encode("utf-8") + self.body
+
+
+def _passed(*domains: str) -> tuple[tuple[str, str], ...]:
+    return tuple((each, "pass") for each in domains)
+
+
+_BOTH = ("dkim", "spf")
+_8BIT = (
+    "MIME-Version: 1.0",
+    "Content-Type: text/plain; charset=utf-8",
+    "Content-Transfer-Encoding: 8bit",
+)
+#: Several MB, of lines as long as they may be, each with another beginning.
+_LARGE = b"".join(b"%06d%s\n" % (each, b"." * 991) for each in range(4_500))
+
+_ALIGNED = Fate("pass", _passed(STRICT.domain), "pass", _BOTH)
+_TWICE = Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "pass", _BOTH)
+
+LETTERS = (
+    Letter("aligned", STRICT, STRICT.address, STRICT.address, STRICT.domain, _ALIGNED),
+    Letter(
+        "large",
+        STRICT,
+        STRICT.address,
+        STRICT.address,
+        STRICT.domain,
+        _ALIGNED,
+        body=_LARGE,
+    ),
+    Letter(
+        "for two",
+        STRICT,
+        STRICT.address,
+        f"{WRITER}@bounces.{STRICT.domain}",
+        STRICT.domain,
+        _ALIGNED,
+        recipients=(ANNA, OTTO),
+    ),
+    Letter(
+        "forwarded",
+        SERVICE,
+        STRICT.address,
+        f"forwarded@{STRICT.domain}",
+        STRICT.domain,
+        Fate("fail", _passed(STRICT.domain), "pass", ("dkim",)),
+    ),
+    Letter(
+        "eight bits",
+        WATCHING,
+        WATCHING.address,
+        WATCHING.address,
+        WATCHING.domain,
+        _TWICE,
+        body="Grüße aus Åbo\n".encode(),
+        headers=_8BIT,
+    ),
+    Letter(
+        "Grüße",
+        WATCHING,
+        f"jürgen@{WATCHING.domain}",
+        f"jürgen@{WATCHING.domain}",
+        WATCHING.domain,
+        _TWICE,
+        body="Grüße aus Åbo\n".encode(),
+        headers=_8BIT,
+    ),
+    Letter(
+        "a notice",
+        WATCHING,
+        WATCHING.address,
+        "",
+        WATCHING.domain,
+        # aspf=s, and SPF is about its host.
+        Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "pass", ("dkim",)),
+    ),
+    Letter(
+        "strictly",
+        WATCHING,
+        f"{WRITER}@news.{WATCHING.domain}",
+        WATCHING.address,
+        WATCHING.domain,
+        Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "fail"),
+    ),
+    Letter(
+        "by a service, none",
+        SERVICE,
+        WATCHING.address,
+        SERVICE.address,
+        WATCHING.domain,
+        Fate("pass", _passed(SERVICE.domain), "fail"),
+        signer=SERVICE.address,
+    ),
+    Letter(
+        "redirected",
+        CAREFUL,
+        CAREFUL.address,
+        CAREFUL.address,
+        CAREFUL.domain,
+        Fate("pass", _passed(CAREFUL.domain), "pass", _BOTH),
+    ),
+    Letter(
+        "from below",
+        CAREFUL,
+        f"{WRITER}@news.{CAREFUL.domain}",
+        f"{WRITER}@news.{CAREFUL.domain}",
+        CAREFUL.domain,
+        Fate("pass", _passed(CAREFUL.domain), "pass", _BOTH),
+    ),
+    Letter(
+        "by a service, quarantine",
+        SERVICE,
+        f"{WRITER}@news.{CAREFUL.domain}",
+        SERVICE.address,
+        CAREFUL.domain,
+        Fate("pass", _passed(SERVICE.domain), "fail", disposition="quarantine"),
+        signer=SERVICE.address,
+    ),
+    Letter(
+        "another key",
+        MISTAKEN,
+        MISTAKEN.address,
+        MISTAKEN.address,
+        MISTAKEN.domain,
+        Fate("pass", ((MISTAKEN.domain, "fail"),), "pass", ("spf",)),
+    ),
+    Letter(
+        "another key, by a service",
+        SERVICE,
+        MISTAKEN.address,
+        SERVICE.address,
+        MISTAKEN.domain,
+        Fate("pass", ((MISTAKEN.domain, "fail"),), "fail", disposition="quarantine"),
+    ),
+    Letter(
+        "forged",
+        FORGER,
+        STRICT.address,
+        f"forged@{STRICT.domain}",
+        STRICT.domain,
+        Fate("fail", (), "fail", disposition="reject"),
+        signer=FORGER.address,
+    ),
+)
+
+#: To the moxtls whose mail Dovecot keeps.
+BY_LMTP = Letter(
+    "by LMTP",
+    STRICT,
+    STRICT.address,
+    f"lmtp@{STRICT.domain}",
+    STRICT.domain,
+    _ALIGNED,
+)
+BY_LMTP_JUNK = Letter(
+    "by LMTP, quarantine",
+    SERVICE,
+    f"{WRITER}@news.{CAREFUL.domain}",
+    f"lmtp@{SERVICE.domain}",
+    CAREFUL.domain,
+    Fate("pass", _passed(SERVICE.domain), "fail", disposition="quarantine"),
+    signer=SERVICE.address,
+)
+BY_LMTP_TOO_LARGE = replace(
+    BY_LMTP, name="by LMTP, large", body=_LARGE, recipients=(FULL,)
+)
+KEPT_ELSEWHERE = (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE)

@@ -1,0 +1,118 @@
+"""
+What others make of messages: SPF, DKIM and DMARC, and the field in which
+moxtls says what it has made of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email import message_from_string
+from pathlib import Path
+from typing import Any
+
+from interop.correspondents import Letter
+from interop.processes import output
+from interop.reporting import Tools
+
+PROGRAM = Path(__file__).parent / "judge.pl"
+#: All of the lab's domains are registered right below their top level.
+CONFIG = """\
+[dns]
+timeout = 5
+public_suffix_list = {suffixes}
+[smtp]
+whitelist =
+[report_store]
+auto_save = 0
+"""
+FIELD = "Authentication-Results"
+
+#: By method, each result with its properties.
+Results = Mapping[str, Sequence[tuple[str, Mapping[str, str]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """
+    @ivar spf: By Mail::SPF.
+    @ivar dkim: By Mail::DKIM, of each signature from the top: domain and
+        result.
+    @ivar dmarc: By Mail::DMARC from these: C{result}, C{disposition}, C{dkim},
+        C{spf}.
+    @ivar said: What moxtls says in the message, by
+        Mail::AuthenticationResults.
+    @ivar sayer: Whose name is on that.
+    """
+
+    spf: str
+    dkim: tuple[tuple[str, str], ...]
+    dmarc: Mapping[str, str]
+    said: Results
+    sayer: str
+
+
+class Judge:
+    """
+    Has others look at messages.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        suffixes, self._config = tools.folder / "suffixes", tools.folder / "dmarc.ini"
+        suffixes.write_text("test\n")
+        self._config.write_text(CONFIG.format(suffixes=suffixes))
+
+    def opinions(
+        self, messages: Mapping[Letter, bytes], addresses: Mapping[Letter, str]
+    ) -> dict[Letter, Opinion]:
+        """
+        @param messages: As they arrived.
+        @param addresses: Where from.
+
+        @raise Trouble: One of the programs fails.
+        """
+        signatures = {
+            letter: self._tools.signatures(message)
+            for letter, message in messages.items()
+        }
+        asked = [
+            {
+                "ip": addresses[letter],
+                "helo": letter.via.host,
+                "sender": letter.envelope,
+                "author": letter.author.partition("@")[2],
+                "dkim": [
+                    {"domain": domain, "selector": "any", "result": result}
+                    for _, domain, result in signatures[letter]
+                ],
+                "field": _field(message),
+            }
+            for letter, message in messages.items()
+        ]
+        command: list[str | Path] = [
+            PROGRAM,
+            *map(str, self._tools.resolver),
+            self._config,
+        ]
+        found = json.loads(output(command, json.dumps(asked).encode()))
+        return {
+            letter: _opinion(each, signatures[letter])
+            for letter, each in zip(messages, found, strict=True)
+        }
+
+
+def _field(message: bytes) -> str:
+    """
+    The topmost of them; there may be UTF-8 in it (RFC 6532).
+    """
+    return f"{FIELD}: {message_from_string(message.decode('utf-8'))[FIELD]}"
+
+
+def _opinion(found: dict[str, Any], signatures: list[tuple[str, ...]]) -> Opinion:
+    said: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+    for each in found["field"]["results"]:
+        said.setdefault(each["method"], []).append((each["result"], each["properties"]))
+    dkim = tuple((domain, result) for _, domain, result in signatures)
+    return Opinion(found["spf"], dkim, found["dmarc"], said, found["field"]["id"])

@@ -1,0 +1,238 @@
+"""
+The Postfix of all correspondents: sends their mail, from the host of each,
+signed by OpenDKIM; and takes DSNs and reports for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from interop.checks import waitFor
+from interop.correspondents import (
+    CORRESPONDENTS,
+    FAILURES,
+    KEPT_ELSEWHERE,
+    LETTERS,
+    OUTSIDE,
+    OUTSIDE_NUMBER,
+    Correspondent,
+    Letter,
+)
+from interop.postfix import LISTENER, LONGEST_DELIVERY, SENDMAIL, Postfix, owner
+from interop.processes import LONGEST_START, awaitGreeting, daemon, listens, output
+from interop.world import CA_FILE, World
+from moxtls.lab.conditions import SENDING_HOST
+from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
+
+OPENDKIM = shutil.which("opendkim") or "/usr/sbin/opendkim"
+#: One for each algorithm: it knows only one for all keys.
+SIGNERS = {
+    RSA_SELECTOR: ("rsa-sha256", "simple/simple", 8891),
+    ED25519_SELECTOR: ("ed25519-sha256", "relaxed/relaxed", 8892),
+}
+
+CONFIG = """\
+Mode s
+Socket inet:{port}@{address}
+Syslog no
+SignatureAlgorithm {algorithm}
+Canonicalization {canonicalization}
+# Who sends a message signs it, if it isn't the author.
+SenderHeaders Sender,From
+KeyTable file:{folder}/{selector}.keys
+SigningTable refile:{folder}/{selector}.signing
+# There is no user for it.
+RequireSafeKeys no
+"""
+
+MAIN = """\
+myhostname = mx.{outside}
+virtual_mailbox_domains = {domains}
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = inline:{{ {mailboxes} }}
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+virtual_minimum_uid = 100
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_tls_security_level = may
+strict_rfc821_envelopes = yes
+smtpd_helo_required = yes
+smtpd_forbid_bare_newline = yes
+smtpd_forbid_bare_newline_exclusions =
+smtpd_forbid_unauth_pipelining = yes
+non_smtpd_milters = {milters}
+sender_dependent_default_transport_maps = inline:{{ {transports} }}
+smtp_tls_security_level = secure
+smtp_tls_secure_cert_match = {host}
+smtp_tls_CAfile = {ca}
+smtp_tls_loglevel = 1
+"""
+
+# It logs all that is said.
+TRANSPORT = """\
+{label} unix - - n - - smtp -v
+  -o syslog_name={label}
+  -o smtp_bind_address={address}
+  -o smtp_helo_name={host}
+"""
+_SAID = re.compile(r"smtp\[\d+\]: ([<>]) \S+\[[0-9.]+\]:\d+: (.*)")
+
+
+class Outside(Postfix):
+    """
+    @ivar label: What its lines about mail that it takes begin with.
+    """
+
+    label = OUTSIDE.removesuffix(".test")
+
+    def __init__(self, world: World, folder: Path) -> None:
+        super().__init__(folder / "outside")
+        self._world = world
+        self._parent = folder
+        self._address = world.network.address(OUTSIDE_NUMBER)
+        self._mail = self.folder / "mail"
+        self._mail.mkdir()
+        uid, gid = owner()
+        os.chown(self._mail, uid, gid)
+        addresses = sorted(set(_addresses()))
+        milters = [f"inet:{self._address}:{port}" for _, _, port in SIGNERS.values()]
+        main = MAIN.format(
+            outside=OUTSIDE,
+            folder=self.folder,
+            domains=" ".join(sorted({each.partition("@")[2] for each in addresses})),
+            mailboxes=" ".join(f"{{ {each} = {each}/ }}" for each in addresses),
+            uid=uid,
+            gid=gid,
+            milters=" ".join(milters),
+            transports=" ".join(self._transports()),
+            host=SENDING_HOST,
+            ca=world.directory / CA_FILE,
+        )
+        services = "".join(map(self._transport, CORRESPONDENTS))
+        self.write(main, self._listener() + services)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for selector in SIGNERS:
+                stack.enter_context(self._signer(selector))
+            stack.enter_context(super().running())
+            awaitGreeting(self._address, self._world.network.smtpPort)
+            yield
+
+    def send(self, letter: Letter) -> None:
+        """
+        As programs on the host of its author do it.
+        """
+        command: list[str | Path] = [SENDMAIL, "-C", self.config]
+        command += ["-f", letter.envelope, *letter.recipients]
+        output(command, letter.message)
+
+    def mailbox(self, address: str) -> list[Path]:
+        """
+        The messages for an address, as they arrived.
+        """
+        return sorted((self._mail / address / "new").glob("*"))
+
+    def awaitMail(self, address: str, count: int = 1) -> list[Path]:
+        """
+        @raise Trouble: There isn't as much.
+        """
+
+        def arrived() -> list[Path] | None:
+            found = self.mailbox(address)
+            return found if len(found) >= count else None
+
+        return waitFor(f"{count} for {address}", arrived, LONGEST_DELIVERY)
+
+    def said(self, correspondent: Correspondent) -> list[tuple[str, str]]:
+        """
+        All that the host of a correspondent has said (C{>}) and was told
+        (C{<}), over all its connections.
+        """
+        lines = map(_SAID.search, self.log(correspondent.label))
+        return [(line[1], line[2]) for line in lines if line]
+
+    def _transports(self) -> Iterator[str]:
+        """
+        Who brings what is from which sender.
+        """
+        network = self._world.network
+        place = f"[{network.submission}]:{network.smtpPort}"
+        for letter in LETTERS:
+            sender = letter.envelope or "<>"
+            yield f"{{ {sender} = {letter.via.label}:{place} }}"
+        place = "[{}]:{}".format(*self._world.behind)
+        for letter in KEPT_ELSEWHERE:
+            yield f"{{ {letter.envelope} = {letter.via.label}:{place} }}"
+
+    def _transport(self, correspondent: Correspondent) -> str:
+        return TRANSPORT.format(
+            label=correspondent.label,
+            address=self._world.network.address(correspondent.number),
+            host=correspondent.host,
+        )
+
+    def _listener(self) -> str:
+        chain = self.config / "outside.pem"
+        chain.touch(mode=0o600)
+        identity = self._world.outside
+        chain.write_bytes(identity.keyPEM() + identity.certificatePEM())
+        return LISTENER.format(
+            address=self._address,
+            port=self._world.network.smtpPort,
+            label=self.label,
+            host=f"mx.{OUTSIDE}",
+            chain=chain,
+        )
+
+    @contextmanager
+    def _signer(self, selector: str) -> Iterator[None]:
+        algorithm, canonicalization, port = SIGNERS[selector]
+        tables: dict[str, list[str]] = {"keys": [], "signing": []}
+        for domain, keys in self._world.signingKeys.items():
+            for key in keys:
+                if key.selector == selector:
+                    file = self.config / f"{domain}.{selector}.pem"
+                    file.touch(mode=0o600)
+                    file.write_bytes(key.pem)
+                    tables["keys"].append(f"{domain} {domain}:{selector}:{file}")
+                    tables["signing"] += [f"*@{domain} {domain}"]
+                    tables["signing"] += [f"*@news.{domain} {domain}"]
+        for name, lines in tables.items():
+            (self.config / f"{selector}.{name}").write_text("\n".join([*lines, ""]))
+        config = self.config / f"{selector}.conf"
+        config.write_text(
+            CONFIG.format(
+                port=port,
+                address=self._address,
+                algorithm=algorithm,
+                canonicalization=canonicalization,
+                folder=self.config,
+                selector=selector,
+            )
+        )
+        name = f"opendkim-{algorithm}"
+        with daemon(name, [OPENDKIM, "-f", "-x", config], self._parent):
+            place = (self._address, port)
+            waitFor(f"{name} listens", lambda: listens(place), LONGEST_START)
+            yield
+
+
+def _addresses() -> Iterator[str]:
+    """
+    Those that get DSNs, and reports.
+    """
+    for each in CORRESPONDENTS:
+        yield each.address
+        yield each.reports
+        yield f"{FAILURES}@{each.domain}"
+    for letter in (*LETTERS, *KEPT_ELSEWHERE):
+        if letter.envelope and letter.envelope.isascii():
+            yield letter.envelope
