@@ -10,8 +10,10 @@ so that nobody is shown an author of whom we didn't know.
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64, a2b_qp
 from collections.abc import Iterator
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from enum import StrEnum
 
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
@@ -20,7 +22,10 @@ from moxtls.inbound.headers import Header, commentEnd, unfolded
 #: Of the field.  A name and an address have some hundred.
 LONGEST_FROM = 10_000
 
-_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?")
+# Those that there are: Python remembers for ever which names it looked for in vain.
+_CHARSETS = frozenset((*aliases, *aliases.values()))
+# RFC 2047 2: charset, encoding, text.
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)")
 
 
 class FromField(StrEnum):
@@ -79,11 +84,50 @@ def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
     @raise InvalidDomain: There is something like an address that is none.
     """
     for item in _items(_tokens(text)):
-        bracketed = list(_bracketed(item))
-        if not bracketed:
+        addresses, rest = _bracketed(item)
+        if not addresses and "@" in item:
             yield from _hostOf(item)
-        for address in bracketed:
+        elif not (addresses and _isPlain(item)) and _mayMislead(rest):
+            raise InvalidDomain("two things that may be the address")
+        for address in addresses:
             yield from _hostOf(address)
+
+
+def _isPlain(item: list[str]) -> bool:
+    """
+    Whether nobody takes it for anything else than one address with a name.
+    """
+    text = "".join(item).rstrip()
+    brackets = [each for each in item if each in ("<", ">")]
+    return brackets == ["<", ">"] and text.endswith(">") and "," not in item
+
+
+def _mayMislead(name: list[str]) -> bool:
+    """
+    Whether some find an address in what is none to us.
+    """
+    return "@" in name or _isEncodedAddress("".join(name))
+
+
+def _isEncodedAddress(text: str) -> bool:
+    """
+    Whether those who decode words before they look for addresses find one.
+    """
+    return any("@" in _decoded(*each) for each in _ENCODED_WORD.findall(text))
+
+
+def _decoded(charset: str, encoding: str, text: str) -> str:
+    # RFC 2231 5: there may be a language behind it.
+    name = charset.partition("*")[0].lower().replace("-", "_")
+    if name not in _CHARSETS:
+        return ""
+    data = text.encode("utf-8")
+    try:
+        isBase64 = encoding in "Bb"
+        octets = a2b_base64(data) if isBase64 else a2b_qp(data, header=True)
+        return octets.decode(name, "replace")
+    except (ValueError, LookupError):
+        return ""
 
 
 def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
@@ -96,12 +140,14 @@ def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
         return
     place = len(tokens) - 1 - tokens[::-1].index("@")
     before = [each for each in tokens[:place] if not each.isspace()]
-    # RFC 5322 4.4: a route before the address ends at a colon.
-    if ":" in before:
+    # RFC 5322 4.4: a route before the address begins with an @, and ends at a
+    # colon.
+    if ":" in before and before[0] == "@":
         before = before[len(before) - before[::-1].index(":") :]
     # RFC 2047 5: an encoded word is no part of an address; those who decode it
     # nevertheless may find another address in it.
-    if not before or "@" in before or _ENCODED_WORD.search("".join(before)):
+    local = "".join(before)
+    if not before or "@" in before or r"\@" in local or _ENCODED_WORD.search(local):
         raise InvalidDomain("not an address")
     behind = "".join(tokens[place + 1 :]).strip()
     yield parseHost(re.sub(r"[ \t]*\.[ \t]*", ".", behind))
@@ -124,22 +170,24 @@ def _items(tokens: Iterator[str]) -> Iterator[list[str]]:
     yield item
 
 
-def _bracketed(item: list[str]) -> Iterator[list[str]]:
+def _bracketed(item: list[str]) -> tuple[list[list[str]], list[str]]:
     """
-    What is in angle brackets, each; opening ones that aren't closed reach to
-    the end.  What is before them is a name.
+    What is in angle brackets, each, and what isn't; opening ones that aren't
+    closed reach to the end.
     """
-    inside: list[str] | None = None
+    inside: list[list[str]] = []
+    outside: list[str] = []
+    isOpen = False
     for token in item:
-        if inside is None:
-            inside = [] if token == "<" else None
-        elif token == ">":
-            yield inside
-            inside = None
+        if isOpen and token != ">":
+            inside[-1].append(token)
+        elif token == "<":
+            isOpen = True
+            inside.append([])
         else:
-            inside.append(token)
-    if inside is not None:
-        yield inside
+            isOpen = False
+            outside.append(token)
+    return inside, outside
 
 
 # --- words --------------------------------------------------------------------------

@@ -4,6 +4,8 @@ Tests for L{moxtls.inbound.authors}.
 
 from __future__ import annotations
 
+import encodings
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -103,6 +105,16 @@ class AuthorTests(SynchronousTestCase):
             "=?utf-8?b?eEBhLmV4YW1wbGU=?=@b.example",
             "X <=?utf-8?q?x=40a.example?==?utf-8?Q?=00?=@b.example>",
             '"=?utf-8?q?x=40a.example?="@b.example',
+            "=?utf-8?q?x=40a.example?=, y@b.example",
+            "=?utf-8?b?eEBhLmV4YW1wbGU=?=; y@b.example",
+            "=?utf-7*de?Q?x+AEA-a.example?=: y@b.example;",
+            "x@a.example <y@b.example",
+            "\\@a.example y@b.example",
+            "x@a.example><y@b.example>",
+            "x@a.example <,y@b.example>",
+            "<x@a.example> y@b.example",
+            '=?utf-8?q?x=40a.example?="<y@b.example',
+            "<x@a.example;y: z@b.example>",
             "x@a.example y",
             "x@@a.example",
             "<x@a.example <y@b.example>",
@@ -128,6 +140,13 @@ class AuthorTests(SynchronousTestCase):
             (b"From: x@a.example\r\nfrom : x@a.example\r\n", FromField.REPEATED),
         ):
             self.assertEqual(authorDomains(splitHeader(data)).state, state)
+
+    def test_charsets(self) -> None:
+        """
+        Nothing is kept of names of character sets that strangers make up.
+        """
+        self.domains("=?made-up?q?x=40a.example?=, y@b.example")
+        self.assertNotIn("made_up", encodings._cache)
 
     def test_linear(self) -> None:
         """
