@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from encodings.aliases import aliases
 from typing import NoReturn
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -34,6 +35,7 @@ LAST_SECOND = 253402300799
 _LONGEST_LINE = 300
 _BOM = b"\xef\xbb\xbf"
 _ENCODING = re.compile(rb"<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_CHARSETS = frozenset((*aliases, *aliases.values()))
 _DIGITS = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?\Z")
 
 
@@ -153,8 +155,9 @@ def parseAggregate(text: bytes) -> ReceivedAggregate:
     """
     if len(text) > LARGEST_XML:
         _refuse("report", f"larger than {LARGEST_XML} bytes")
-    reader = _Reader()
-    reader.read(_decodable(text.removeprefix(_BOM).lstrip()))
+    decodable, encoding = _decodable(text.removeprefix(_BOM).lstrip())
+    reader = _Reader(encoding)
+    reader.read(decodable)
     return _aggregate(reader)
 
 
@@ -164,7 +167,10 @@ class _Reader:
     of all of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str | None) -> None:
+        """
+        @param encoding: Whatever the report says; C{None} for what it says.
+        """
         self.head = _Element("feedback")
         self.records: list[ReceivedRecord] = []
         self._open: list[_Element] = []
@@ -173,7 +179,7 @@ class _Reader:
         self._elements = 0
         self._inHead = 0
         self._ended = False
-        self._parser = ParserCreate()
+        self._parser = ParserCreate(encoding)
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -238,17 +244,23 @@ class _Reader:
         return f"line {self._parser.CurrentLineNumber}"
 
 
-def _decodable(text: bytes) -> bytes:
+def _decodable(text: bytes) -> tuple[bytes, str | None]:
     """
     Nobody declares one encoding and means another but by mistake; a wrong
     octet shall not cost the whole report.
+
+    @return: It, and its encoding where it isn't as declared.
     """
     declared = _ENCODING.match(text[:200])
     if declared is not None and declared[1].lower() not in (b"utf-8", b"us-ascii"):
-        return text
+        name = declared[1].decode("ascii").lower().replace("-", "_")
+        # Python remembers for ever which names it looked for in vain.
+        if name not in _CHARSETS:
+            _refuse("report", "its encoding is not known")
+        return text, None
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return text
-    return text.decode("utf-8", "replace").encode("utf-8")
+        return text, None
+    return text.decode("utf-8", "replace").encode("utf-8"), "utf-8"
 
 
 def _aggregate(reader: _Reader) -> ReceivedAggregate:
