@@ -99,14 +99,16 @@ def _isPlain(item: list[str]) -> bool:
     """
     text = "".join(item).rstrip()
     brackets = [each for each in item if each in ("<", ">")]
-    return brackets == ["<", ">"] and text.endswith(">") and "," not in item
+    isWhole = brackets == ["<", ">"] and text.endswith(">") and "," not in item
+    return isWhole and "@" in item[item.index("<") :]
 
 
 def _mayMislead(name: list[str]) -> bool:
     """
     Whether some find an address in what is none to us.
     """
-    return "@" in name or _isEncodedAddress("".join(name))
+    text = "".join(name)
+    return "@" in text or _isEncodedAddress(text)
 
 
 def _isEncodedAddress(text: str) -> bool:
@@ -134,7 +136,8 @@ def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
     """
     What is behind the C{@} of one address; nothing, if there is no C{@}.
 
-    RFC 5322 4.4 allows white space around dots and the C{@}.
+    RFC 5322 4.4 allows white space around dots and the C{@}; but in a domain
+    some take it for the end.
     """
     if "@" not in tokens:
         return
@@ -147,10 +150,12 @@ def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
     # RFC 2047 5: an encoded word is no part of an address; those who decode it
     # nevertheless may find another address in it.
     local = "".join(before)
-    if not before or "@" in before or r"\@" in local or _ENCODED_WORD.search(local):
+    isQuoted = len(before) == 1 and local[0] == '"'
+    others = "@" in local and not isQuoted
+    if not before or others or _ENCODED_WORD.search(local):
         raise InvalidDomain("not an address")
     behind = "".join(tokens[place + 1 :]).strip()
-    yield parseHost(re.sub(r"[ \t]*\.[ \t]*", ".", behind))
+    yield parseHost(behind)
 
 
 def _items(tokens: Iterator[str]) -> Iterator[list[str]]:
@@ -172,8 +177,8 @@ def _items(tokens: Iterator[str]) -> Iterator[list[str]]:
 
 def _bracketed(item: list[str]) -> tuple[list[list[str]], list[str]]:
     """
-    What is in angle brackets, each, and what isn't; opening ones that aren't
-    closed reach to the end.
+    The addresses in angle brackets, and the rest; opening ones that aren't closed
+    reach to the end.
     """
     inside: list[list[str]] = []
     outside: list[str] = []
@@ -187,7 +192,8 @@ def _bracketed(item: list[str]) -> tuple[list[list[str]], list[str]]:
         else:
             isOpen = False
             outside.append(token)
-    return inside, outside
+    empty = [token for each in inside if "@" not in each for token in each]
+    return inside, outside + empty
 
 
 # --- words --------------------------------------------------------------------------
