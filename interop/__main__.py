@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from interop.aggregates import checkAggregates
 from interop.checks import Checks
 from interop.delivering import checkDeliveries
-from interop.dovecot import ROOM, Dovecot, checkLMTP, checkMaildir
+from interop.dovecot import ROOM, Dovecot, checkChunking, checkLMTP, checkMaildir
 from interop.judging import Judge
 from interop.outside import Outside
 from interop.postfix import Destination, Submitter
@@ -92,9 +92,10 @@ def _checkMail(checks: Checks, world: World, server: Sender, tools: Tools) -> No
             checkAggregates(checks, world, server, outside, tools)
         with checks.part("Dovecot behind moxtls"):
             _checkBehind(checks, world, outside, tools)
-    with checks.part("Dovecot and the Maildirs of moxtls"):
-        dovecot = Dovecot(world, tools.folder, "dovecot-reading")
+    with checks.part("Dovecot as a client, and as a reader of Maildirs"):
+        dovecot = Dovecot(world, tools.folder, "dovecot-before")
         with dovecot.running():
+            checkChunking(checks, dovecot, server)
             checkMaildir(checks, dovecot, server)
 
 

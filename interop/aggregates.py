@@ -8,9 +8,7 @@ import base64
 import gzip
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
@@ -18,46 +16,22 @@ from typing import Any
 
 from interop.checks import Checks, Trouble
 from interop.correspondents import (
-    CAREFUL,
-    CORRESPONDENTS,
     FAILURES,
     LETTERS,
+    OLD_FORMAT,
     STRICT,
-    Letter,
 )
 from interop.outside import Outside
 from interop.processes import output, run
-from interop.receiving import FITTING
 from interop.reporting import ALGORITHMS, Tools
+from interop.rows import ASKING, Row, expectedRows, published, quoted
 from interop.sender import Sender
 from interop.world import World
 from moxtls.lab.conditions import SENDER
 
 PROGRAM = Path(__file__).parent / "report.pl"
-#: What asks for reports.
-ASKING = tuple(each for each in CORRESPONDENTS if each.dmarc)
 NAMESPACE = "urn:ietf:params:xml:ns:dmarc-2.0"
 GZIP = "application/gzip"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Row:
-    """
-    A record of a report, whoever read it.
-
-    @ivar dkim: Domain, selector and result, sorted; likewise C{spf}: domain,
-        scope and result.
-    """
-
-    source: str
-    headerFrom: str
-    envelopeFrom: str
-    count: int
-    disposition: str
-    dkimAligned: str
-    spfAligned: str
-    dkim: tuple[tuple[str, ...], ...]
-    spf: tuple[tuple[str, ...], ...]
 
 
 def checkAggregates(
@@ -73,10 +47,10 @@ def checkAggregates(
     parsed = _parsed(tools, list(files.values()))
     for each in ASKING:
         domain, message = each.domain, files[each.domain].read_bytes()
-        expected = _expected(world, domain)
+        expected = expectedRows(world, domain)
         _checkSignatures(checks, tools, domain, message)
         _checkParsed(checks, domain, parsed.get(domain), expected)
-    _checkOldFormat(checks, tools, files[CAREFUL.domain], world)
+    _checkOldFormat(checks, tools, files[OLD_FORMAT.domain], world)
     _checkControls(checks, tools, files[STRICT.domain].read_bytes(), world)
     _checkFailures(checks, world, outside, tools)
     rows = server.table("report", "sent", "--kind", "dmarc")
@@ -86,57 +60,6 @@ def checkAggregates(
     checks.same("reports on mail are sent once", again, {"composed": 0})
     complaints = outside.complaints(outside.label)
     checks.same("Postfix has no complaints about reports", complaints, [])
-
-
-def _expected(world: World, domain: str) -> list[Row]:
-    """
-    What Postfix has sent in the name of a domain, and of those below it.
-    """
-    letters = [each for each in (*LETTERS, FITTING) if each.policy == domain]
-    counts: Counter[Row] = Counter()
-    for each in letters:
-        # For each of its recipients something is decided.
-        counts[_row(world, each)] += len(each.recipients)
-    return sorted(replace(row, count=count) for row, count in counts.items())
-
-
-def _row(world: World, letter: Letter) -> Row:
-    """
-    Of a message, without a count.
-    """
-    fate = letter.fate
-    # RFC 7208 2.4: without a sender, it is about the name of the client.
-    envelope = letter.envelope.partition("@")[2] or letter.via.host
-    signers = {each.domain: each for each in CORRESPONDENTS}
-    selectors = {
-        domain: iter(sorted(signers[domain].selectors)) for domain, _ in fate.dkim
-    }
-    dkim = ((domain, next(selectors[domain]), result) for domain, result in fate.dkim)
-    return Row(
-        world.network.address(letter.via.number),
-        letter.author.partition("@")[2],
-        envelope,
-        0,
-        _disposition(letter),
-        "pass" if "dkim" in fate.aligned else "fail",
-        "pass" if "spf" in fate.aligned else "fail",
-        tuple(sorted(dkim)),
-        ((envelope, "mfrom", fate.spf),),
-    )
-
-
-def _disposition(letter: Letter) -> str:
-    """
-    RFC 9990 tells mail that has passed from mail to which no policy applies.
-    """
-    isEnforced = letter.policy != CAREFUL.domain and not any(
-        each.dmarc.startswith("p=none")
-        for each in ASKING
-        if each.domain == letter.policy
-    )
-    if isEnforced and letter.fate.dmarc == "pass":
-        return "pass"
-    return letter.fate.disposition
 
 
 # --- parsedmarc -----------------------------------------------------------------
@@ -185,34 +108,20 @@ def _differences(
     if report is None:
         yield "no report"
         return
-    metadata, published = report["report_metadata"], report["policy_published"]
-    isOld = domain == CAREFUL.domain
+    metadata, policy = report["report_metadata"], report["policy_published"]
+    isOld = domain == OLD_FORMAT.domain
     for name, is_, should in (
         ("namespace", report["xml_namespace"], None if isOld else NAMESPACE),
         ("org_name", metadata["org_name"], SENDER),
         ("email", metadata["org_email"], f"postmaster@{SENDER}"),
         ("errors", metadata["errors"], []),
         ("seconds", metadata["original_timespan_seconds"], 86399),
-        ("discovery", published["discovery_method"], None if isOld else "treewalk"),
-        ("policy", _quoted(published), _published(domain)),
+        ("discovery", policy["discovery_method"], None if isOld else "treewalk"),
+        ("policy", quoted(policy), published(domain)),
         ("records", sorted(map(_parsedRow, report["records"])), list(expected)),
     ):
         if is_ != should:
             yield f"{name} is {is_}, not {should}"
-
-
-def _quoted(published: Mapping[str, str]) -> dict[str, str]:
-    return {name: published[name] for name in ("p", "sp", "adkim", "aspf", "fo")}
-
-
-def _published(domain: str) -> dict[str, str]:
-    """
-    What the record of a domain has, with defaults.
-    """
-    (record,) = (each.dmarc for each in ASKING if each.domain == domain)
-    tags = dict(tag.strip().split("=") for tag in record.split(";"))
-    defaults = {"sp": tags["p"], "adkim": "r", "aspf": "r", "fo": "0"}
-    return _quoted({**defaults, **tags})
 
 
 def _parsedRow(record: dict[str, Any]) -> Row:
@@ -256,12 +165,12 @@ def _checkOldFormat(checks: Checks, tools: Tools, file: Path, world: World) -> N
         )
         for each in read["records"]
     ]
-    domain = CAREFUL.domain
+    domain = OLD_FORMAT.domain
     what = f"{domain}: Mail::DMARC reads the same, in the format of RFC 7489"
-    checks.same(what, sorted(rows), _expected(world, domain))
+    checks.same(what, sorted(rows), expectedRows(world, domain))
     metadata, policy = read["metadata"], read["policy"]
     head = (metadata["org_name"], policy["domain"], policy["sp"], policy["pct"])
-    should = (SENDER, domain, _published(domain)["sp"], "100")
+    should = (SENDER, domain, published(domain)["sp"], "100")
     checks.same(f"{domain}: and what it is about", head, should)
 
 
@@ -282,7 +191,7 @@ def _checkControls(checks: Checks, tools: Tools, message: bytes, world: World) -
         file = tools.folder / "changed.eml"
         file.write_bytes(_altered(message, change))
         report = _parsed(tools, [file]).get(domain)
-        return list(_differences(report, domain, _expected(world, domain)))
+        return list(_differences(report, domain, expectedRows(world, domain)))
 
     checks.same("packed again, it is as it was", differing(lambda text: text), [])
     more = differing(lambda text: text.replace("<count>1<", "<count>2<", 1))

@@ -95,6 +95,8 @@ MISTAKEN = Correspondent(
 )
 SERVICE = Correspondent("postfix-service.test", 208)
 FORGER = Correspondent("postfix-forger.test", 209, "v=spf1 +all", selectors=())
+#: Gets its reports as RFC 7489 has them.
+OLD_FORMAT = CAREFUL
 CORRESPONDENTS = (STRICT, WATCHING, CAREFUL, MISTAKEN, SERVICE, FORGER)
 
 
@@ -328,3 +330,15 @@ BY_LMTP_TOO_LARGE = replace(
     BY_LMTP, name="by LMTP, large", body=_LARGE, recipients=(FULL,)
 )
 KEPT_ELSEWHERE = (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE)
+#: By a server that sends in chunks; no host of this domain.
+IN_CHUNKS = Letter(
+    "in chunks",
+    SERVICE,
+    SERVICE.address,
+    SERVICE.address,
+    "",
+    Fate("fail", (), "none"),
+    body="Grüße aus Åbo\n".encode() + _LARGE,
+    headers=_8BIT,
+    recipients=(OTTO,),
+)

@@ -1,29 +1,35 @@
 """
-Dovecot: takes mail from moxtls by LMTP, and reads the Maildirs of moxtls.
+Dovecot: takes mail from moxtls by LMTP, gives mail to it in chunks, and reads
+the Maildirs of moxtls.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import smtplib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interop.checks import Checks, waitFor
+from interop.checks import Checks, Trouble, waitFor
 from interop.correspondents import (
     ANNA,
     BY_LMTP,
     BY_LMTP_JUNK,
     BY_LMTP_TOO_LARGE,
     FULL,
+    IN_CHUNKS,
     LETTERS,
+    OTTO,
+    Letter,
 )
 from interop.outside import Outside
 from interop.postfix import LONGEST_DELIVERY, owner
 from interop.processes import LONGEST_START, daemon, listens, output
-from interop.receiving import bounced
+from interop.receiving import arrived, bounced
 from interop.sender import QUOTA, Sender
 from interop.world import World
 
@@ -36,8 +42,9 @@ CONFIG = """\
 base_dir = {folder}/run
 state_dir = {folder}
 log_path = {folder}/log
-protocols = lmtp
+protocols = lmtp submission
 ssl = no
+disable_plaintext_auth = no
 hostname = dovecot.test
 postmaster_address = postmaster@dovecot.test
 mail_location = maildir:~
@@ -65,7 +72,21 @@ service lmtp {{
     port = {port}
   }}
 }}
+# What is submitted it gives to moxtls, and writes down what is said then.
+submission_relay_host = {relay}
+submission_relay_port = {relayPort}
+submission_relay_ssl = starttls
+submission_relay_ssl_verify = no
+submission_relay_rawlog_dir = {folder}/raw
+service submission-login {{
+  inet_listener submission {{
+    address = {address}
+    port = {submissionPort}
+  }}
+}}
 """
+# Not at the beginning of a line, if a chunk ends within one.
+_CHUNK = re.compile(rb"BDAT [0-9]+( LAST)?\r\n")
 
 
 class Dovecot:
@@ -74,6 +95,7 @@ class Dovecot:
 
     @ivar config: The file.
     @ivar place: Where it speaks LMTP.
+    @ivar submission: Where it takes mail for everybody.
     """
 
     def __init__(self, world: World, folder: Path, name: str, rule: str = "") -> None:
@@ -81,13 +103,15 @@ class Dovecot:
         @param rule: On quotas; without one, those count that the Maildirs
             have.
         """
-        self.place = (world.network.address(251), PORT)
+        network = world.network
+        self.place = (network.address(251), PORT)
+        self.submission = (self.place[0], network.submissionPort)
         self._parent, self._name = folder, name
         self.folder = folder / name
-        self.folder.mkdir()
-        self._owner = owner()
-        uid, gid = self._owner
-        shutil.chown(self.folder, uid, gid)
+        self._owner = uid, gid = owner()
+        for each in (self.folder, self.folder / "raw"):
+            each.mkdir()
+            shutil.chown(each, uid, gid)
         address, port = self.place
         self.config = self.folder / "dovecot.conf"
         self.config.write_text(
@@ -98,6 +122,9 @@ class Dovecot:
                 rule=rule,
                 address=address,
                 port=port,
+                relay=network.submission,
+                relayPort=network.smtpPort,
+                submissionPort=network.submissionPort,
             )
         )
 
@@ -139,6 +166,27 @@ class Dovecot:
         rows = self.asked("fetch", "-u", user, wanted, "ALL")
         return {(each["mailbox"], each["hdr.subject"]) for each in rows}
 
+    def submit(self, letter: Letter) -> None:
+        """
+        @raise Trouble: It isn't taken.
+        """
+        message = letter.message.replace(b"\n", b"\r\n")
+        try:
+            with smtplib.SMTP(*self.submission, timeout=LONGEST_DELIVERY) as client:
+                client.login("carol", "anything")
+                client.sendmail(
+                    letter.envelope, letter.recipients, message, ["BODY=8BITMIME"]
+                )
+        except (OSError, smtplib.SMTPException) as error:
+            raise Trouble(f"Dovecot takes no mail: {error}") from None
+
+    def chunks(self) -> list[bytes]:
+        """
+        Of each BDAT that it has sent, C{ LAST} or nothing (RFC 3030 2).
+        """
+        files = sorted((self.folder / "raw").glob("*.out"))
+        return [end for each in files for end in _CHUNK.findall(each.read_bytes())]
+
     def complaints(self) -> list[str]:
         log = (self.folder / "log").read_text("utf-8", "replace").splitlines()
         words = (": Error: ", ": Fatal: ", ": Panic: ")
@@ -156,11 +204,11 @@ def checkLMTP(
         outside.send(letter)
     expected = {("INBOX", BY_LMTP.name), ("Junk", BY_LMTP_JUNK.name)}
 
-    def arrived() -> Any:
+    def delivered() -> Any:
         found = dovecot.mailboxOf(user)
         return found if len(found) >= len(expected) else None
 
-    found = waitFor("mail in Dovecot's mailboxes", arrived, LONGEST_DELIVERY)
+    found = waitFor("mail in Dovecot's mailboxes", delivered, LONGEST_DELIVERY)
     checks.same("moxtls gave mail to Dovecot by LMTP", found, expected)
     status, diagnostic = bounced(outside, BY_LMTP_TOO_LARGE)
     what = f"no room there, Postfix is told: {diagnostic}"
@@ -169,6 +217,19 @@ def checkLMTP(
     stored = [each for each in server.maildir(ANNA).rglob("*") if each.is_file()]
     checks.same("moxtls keeps none of it", stored, [])
     checks.same("Dovecot has no complaints", dovecot.complaints(), [])
+
+
+def checkChunking(checks: Checks, dovecot: Dovecot, server: Sender) -> None:
+    """
+    Dovecot sends BDAT to who takes it.
+    """
+    dovecot.submit(IN_CHUNKS)
+    file = arrived(server, IN_CHUNKS, OTTO)
+    _, _, body = file.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")
+    ends = dovecot.chunks()
+    what = f"Dovecot gave moxtls {len(body)} octets in {len(ends)} chunks"
+    isOne = len(ends) > 1 and ends == [*[b""] * (len(ends) - 1), b" LAST"]
+    checks.holds(what, body == IN_CHUNKS.body and isOne, ends)
 
 
 def checkMaildir(checks: Checks, dovecot: Dovecot, server: Sender) -> None:

@@ -3,7 +3,8 @@
 # judge.pl ADDRESS PORT DMARC_CONFIG < MESSAGES, by the DNS server there.
 # Reads and prints JSON, a list of objects.  Of each message there has to be:
 # ip, helo, sender (MAIL FROM), author (the domain in From), dkim (what was found
-# out about signatures: domain, selector, result), field (Authentication-Results).
+# out about signatures: domain, selector, result); and there can be field
+# (Authentication-Results).
 use strict;
 use warnings;
 use JSON::PP;
@@ -28,7 +29,7 @@ sub judge {
     my ($message) = @_;
     my $spf = spf($message);
     return { spf => $spf->{result}, dmarc => dmarc( $message, $spf ),
-        field => field( $message->{field} ) };
+        field => $message->{field} ? field( $message->{field} ) : undef };
 }
 
 sub spf {

@@ -42,7 +42,7 @@ class Opinion:
     @ivar dmarc: By Mail::DMARC from these: C{result}, C{disposition}, C{dkim},
         C{spf}.
     @ivar said: What moxtls says in the message, by
-        Mail::AuthenticationResults.
+        Mail::AuthenticationResults; nothing if it isn't from there.
     @ivar sayer: Whose name is on that.
     """
 
@@ -105,14 +105,17 @@ class Judge:
 
 def _field(message: bytes) -> str:
     """
-    The topmost of them; there may be UTF-8 in it (RFC 6532).
+    The topmost of them, empty if there is none; there may be UTF-8 in it (RFC
+    6532).
     """
-    return f"{FIELD}: {message_from_string(message.decode('utf-8'))[FIELD]}"
+    value = message_from_string(message.decode("utf-8"))[FIELD]
+    return f"{FIELD}: {value}" if value else ""
 
 
 def _opinion(found: dict[str, Any], signatures: list[tuple[str, ...]]) -> Opinion:
     said: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
-    for each in found["field"]["results"]:
+    field = found["field"] or {"id": "", "results": []}
+    for each in field["results"]:
         said.setdefault(each["method"], []).append((each["result"], each["properties"]))
     dkim = tuple((domain, result) for _, domain, result in signatures)
-    return Opinion(found["spf"], dkim, found["dmarc"], said, found["field"]["id"])
+    return Opinion(found["spf"], dkim, found["dmarc"], said, field["id"])

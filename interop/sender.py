@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interop.correspondents import ANNA, CAREFUL, FULL, OTTO
+from interop.correspondents import ANNA, FULL, OLD_FORMAT, OTTO
 from interop.postfix import PASSWORD, SECURED_PORT, USER
 from interop.processes import awaitGreeting, daemon, output
 from interop.world import CA_FILE, World
@@ -235,7 +235,7 @@ def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
         otto=OTTO,
         full=FULL,
         quota=QUOTA,
-        oldFormat=CAREFUL.domain,
+        oldFormat=OLD_FORMAT.domain,
         user=USER,
         password=hashed.decode().strip(),
     )
