@@ -29,13 +29,13 @@ class Draft:
         two octets, however it is stored.
     """
 
-    path: Path
+    path: str
     descriptor: int
     size: int = 0
     virtualSize: int = 0
 
     @classmethod
-    def begin(cls, path: Path) -> Draft:
+    def begin(cls, path: str) -> Draft:
         """
         @raise OSError: There is a file of that name, or there can't be one.
         """
@@ -50,15 +50,14 @@ class Draft:
         @raise OSError: There is no room, or C{message} can't be read.
         """
         last = b""
-        with open(self.descriptor, "wb", closefd=False) as file:
-            for chunk in message:
-                file.write(chunk)
-                self.size += len(chunk)
-                bare = chunk.count(b"\n") - chunk.count(b"\r\n")
-                self.virtualSize += len(chunk) + bare
-                if last == b"\r" and chunk[:1] == b"\n":
-                    self.virtualSize -= 1
-                last = chunk[-1:] or last
+        for chunk in message:
+            self._put(chunk)
+            self.size += len(chunk)
+            bare = chunk.count(b"\n") - chunk.count(b"\r\n")
+            self.virtualSize += len(chunk) + bare
+            if last == b"\r" and chunk[:1] == b"\n":
+                self.virtualSize -= 1
+            last = chunk[-1:] or last
         if hasattr(os, "posix_fadvise"):
             # What it says about memory is by the way: dirty pages are written.
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -81,6 +80,12 @@ class Draft:
             self.close()
         with suppress(OSError):
             os.unlink(self.path)
+
+    def _put(self, chunk: bytes) -> None:
+        # With as few system calls as can be: after each, the interpreter's lock
+        # has to be waited for.
+        while chunk:
+            chunk = chunk[os.write(self.descriptor, chunk) :]
 
 
 def madeFolder(root: Path, parts: tuple[str, ...]) -> Path:
@@ -114,7 +119,7 @@ def _makeRoot(root: Path) -> None:
         syncFolder(each.parent)
 
 
-def syncFolder(folder: Path) -> None:
+def syncFolder(folder: str | Path) -> None:
     """
     Names are safe only when the folder is on the disk as well.
     """

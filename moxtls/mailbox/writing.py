@@ -35,7 +35,32 @@ class Letter:
     when: float
 
 
-Allowances = dict[tuple[Path, int], Allowance]
+class Surroundings:
+    """
+    What the letters of a group share: what is looked up for one holds for all.
+    """
+
+    def __init__(self) -> None:
+        self.allowances: dict[tuple[Path, int], Allowance] = {}
+        self._folders: dict[tuple[Path, tuple[str, ...]], str] = {}
+
+    def folderOf(self, letter: Letter) -> str:
+        """
+        Where the letter's mailbox is; made if need be.
+        """
+        key = (letter.root, letter.parts)
+        if key not in self._folders:
+            self._folders[key] = str(madeFolder(*key))
+        return self._folders[key]
+
+    def allowanceOf(self, letter: Letter) -> Allowance:
+        """
+        What there may be in all mailboxes of whoever it is for.
+        """
+        key = (letter.root, letter.quota)
+        if key not in self.allowances:
+            self.allowances[key] = Allowance(*key, letter.when)
+        return self.allowances[key]
 
 
 class Posting:
@@ -49,28 +74,27 @@ class Posting:
         self.letter = letter
         self.error: Exception | None = None
         self._draft: Draft | None = None
-        self._place: Path | None = None
+        self._folder = ""
+        self._name = ""
 
-    def write(self, allowances: Allowances) -> None:
+    def write(self, surroundings: Surroundings) -> None:
         """
         Write it down where nobody looks.
 
         @raise MailboxFull: There is no room for it.
         """
         letter = self.letter
-        folder = madeFolder(letter.root, letter.parts)
-        draft = self._draft = Draft.begin(folder / "tmp" / letter.unique)
+        # Not paths as objects: to put them together takes longer than to write.
+        folder = surroundings.folderOf(letter)
+        draft = self._draft = Draft.begin(f"{folder}/tmp/{letter.unique}")
         draft.write(letter.message)
-        key = (letter.root, letter.quota)
-        if key not in allowances:
-            allowances[key] = Allowance(letter.root, letter.quota, letter.when)
-        allowances[key].take(draft.size)
+        surroundings.allowanceOf(letter).take(draft.size)
+        self._folder = f"{folder}/{'cur' if letter.seen else 'new'}"
         # The sizes in the name save readers from looking (Maildir++).
-        name = f"{letter.unique},S={draft.size},W={draft.virtualSize}"
-        new = folder / "new" / name
-        self._place = folder / "cur" / f"{name}:2,S" if letter.seen else new
+        flags = ":2,S" if letter.seen else ""
+        self._name = f"{letter.unique},S={draft.size},W={draft.virtualSize}{flags}"
 
-    def sync(self, allowances: Allowances) -> None:
+    def sync(self, surroundings: Surroundings) -> None:
         """
         Wait until it is on the disk.
         """
@@ -78,21 +102,20 @@ class Posting:
         try:
             self._draft.sync()
         except OSError:
-            key = (self.letter.root, self.letter.quota)
-            allowances[key].giveBack(self._draft.size)
+            surroundings.allowanceOf(self.letter).giveBack(self._draft.size)
             raise
 
-    def show(self) -> Path:
+    def show(self) -> str:
         """
         Put it where readers look.
 
         @return: The folder that has to be brought to the disk.
         """
-        assert self._draft is not None and self._place is not None
+        assert self._draft is not None
         self._draft.close()
-        os.rename(self._draft.path, self._place)
+        os.rename(self._draft.path, f"{self._folder}/{self._name}")
         self._draft = None
-        return self._place.parent
+        return self._folder
 
     def drop(self, why: Exception) -> None:
         """
@@ -113,11 +136,11 @@ def post(letters: Sequence[Letter]) -> list[Exception | None]:
         isn't there.
     """
     postings = [Posting(each) for each in letters]
-    allowances: Allowances = {}
-    folders: dict[Path, list[Posting]] = {}
-    _each(postings, lambda posting: posting.write(allowances))
-    _each(postings, lambda posting: posting.sync(allowances))
-    for allowance in allowances.values():
+    surroundings = Surroundings()
+    folders: dict[str, list[Posting]] = {}
+    _each(postings, lambda posting: posting.write(surroundings))
+    _each(postings, lambda posting: posting.sync(surroundings))
+    for allowance in surroundings.allowances.values():
         allowance.write()
     _each(
         postings, lambda posting: folders.setdefault(posting.show(), []).append(posting)
