@@ -143,6 +143,9 @@ def _mayBeOurs(field: bytes, authservID: str) -> bool:
     claimed, isKnown = authservOf(text)
     if claimed is None or _plain(claimed) == ours:
         return True
+    if not _TOKEN.fullmatch(claimed):
+        # No host is called so; who knows of no quotes may find our name there.
+        return True
     # RFC 8601 5: of an unknown version all may go; who reads it differently
     # shall at least not find our name.
     return not isKnown and ours in text.lower()

@@ -128,6 +128,8 @@ class ForgedTests(SynchronousTestCase):
             ' "mx.example.org; none',
             " other 7; mx.example.org",
             " x=mx.example.org; none",
+            ' "mx.example.org; dmarc=pass"; none',
+            ' "mx.example.org 1"; none',
         ):
             self.assertFalse(self.isKept(value), value)
 
