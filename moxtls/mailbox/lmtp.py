@@ -13,6 +13,7 @@ from twisted.internet.defer import (
     CancelledError,
     Deferred,
     DeferredSemaphore,
+    TimeoutError,
     gatherResults,
     succeed,
 )
@@ -35,6 +36,9 @@ from moxtls.smtp.values import Reply, Transaction
 MOST_CONNECTIONS = 10
 #: Seconds.
 CONNECT = 30
+#: Seconds that a message waits for a connection.  Whoever sent it waits for ten
+#: minutes (RFC 5321 4.5.3.2.6), and then sends it again while it still comes.
+TURN = 120
 
 _PATH = re.compile(rb"Return-Path: <([^\r\n<>]*)>\r\n")
 
@@ -96,7 +100,11 @@ class LMTPStore:
         @raise LMTPFailed: It can't take it now.
         """
         recipient = self._recipient(account, splitMailbox(mailbox))
-        await self._turns.acquire()
+        turn = self._turns.acquire()
+        try:
+            await turn.addTimeout(TURN, self._clock)
+        except TimeoutError:
+            raise LMTPFailed("too much is waiting for the server") from None
         try:
             reply = await self._handOver(recipient, message)
         finally:

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
+from moxtls.mailbox.lmtp import TURN, LMTPStore, lmtpEndpoint
 from moxtls.mailbox.lmtpsession import IDLE, PATIENCE, LMTPFailed
 from moxtls.mailbox.names import InvalidMailbox, MailboxFull, MailboxRefused
 from tests.mailbox.lmtpserver import LMTPNetwork
@@ -203,6 +203,20 @@ class LMTPTests(SynchronousTestCase):
             self.successResultOf(each)
         self.assertEqual(len(self.network.servers), 2)
         self.assertEqual(len(self.network.stored), 10)
+
+    def test_turn(self) -> None:
+        """
+        Where the server stands still, nobody waits for a turn for so long that
+        his client sends the message again (RFC 5321 4.5.3.2.6).
+        """
+        self.network.answers = {"END": None}
+        waiting = [self.begin() for _ in range(3)]
+        self.clock.advance(TURN)
+        self.assertNoResult(waiting[0])
+        self.failureResultOf(waiting.pop(), LMTPFailed)
+        for each in waiting:
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
 
     def test_slow(self) -> None:
         """
