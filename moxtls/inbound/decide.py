@@ -200,12 +200,18 @@ def copies(
 
 def provenDomain(findings: Findings, decision: Decision) -> Domain | None:
     """
-    The author domain, if mail from it is a sign that it is somebody whom one
-    hears from.
+    The organization of the author, if mail from it is a sign that it is somebody
+    whom one hears from: whoever has one domain has any number below it, each of
+    which would be remembered.
     """
     verdict = findings.verdict
     isProven = verdict.dkimAligned or verdict.spfAligned
-    return verdict.author if isProven and decision.fate is Fate.ACCEPTED else None
+    if not isProven or decision.fate is not Fate.ACCEPTED:
+        return None
+    discovery = verdict.discovery
+    if discovery is None or discovery.temporary:
+        return verdict.author
+    return discovery.organizational
 
 
 def answer(outcomes: Sequence[Stored], fate: Fate) -> Reply:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult
 from moxtls.config import Account, Destination
-from moxtls.dmarc.values import Fate, Policy, Verdict
+from moxtls.dmarc.values import Discovery, Fate, Method, Policy, Verdict
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import Authors, FromField
 from moxtls.inbound.decide import (
@@ -132,6 +132,21 @@ class DecideTests(SynchronousTestCase):
             found = findings(verdict)
             domain = provenDomain(found, decide(found, "x@a.example"))
             self.assertEqual(domain, A if proven else None)
+
+    def test_organization(self) -> None:
+        """
+        However many domains below one's own somebody uses, it is one to be
+        remembered; if it is known which.
+        """
+        below = Domain("x.a.example")
+        found = Discovery(below, A, Method.TREE_WALK)
+        for discovery, expected in (
+            (found, A),
+            (replace(found, temporary=True), below),
+        ):
+            verdict = replace(PASSED, author=below, discovery=discovery)
+            domain = provenDomain(findings(verdict), Decision(Fate.ACCEPTED))
+            self.assertEqual(domain, expected)
 
 
 class CopyTests(SynchronousTestCase):
