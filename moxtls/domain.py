@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -18,6 +19,9 @@ LONGEST_LABEL = 63
 LONGEST_LOCAL_PART = 64
 #: RFC 5321 4.5.3.1.3, less the angle brackets.
 LONGEST_ADDRESS = 254
+#: Texts that are remembered as parsed: one message has the same few in many
+#: places, and so have the next ones.
+MOST_KNOWN = 4000
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z")
 # RFC 6532 3.1: UTF8-non-ascii; less C1 controls, line and paragraph ends, and what
@@ -62,16 +66,7 @@ class Domain:
 
         @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890).
         """
-        name = text.removesuffix(".")
-        if not name.isascii():
-            name = _toASCII(name)
-        name = name.lower()
-        labels = name.split(".")
-        if len(name) > LONGEST_NAME or not all(
-            len(label) <= LONGEST_LABEL and _LABEL.match(label) for label in labels
-        ):
-            raise InvalidDomain(f"{text[:LONGEST_NAME]!r} is not a domain name")
-        return cls(name)
+        return _known(text) if len(text) <= LONGEST_NAME else _parsed(text)
 
     @property
     def unicode(self) -> str:
@@ -181,6 +176,22 @@ def parseHost(text: str) -> Domain | AddressLiteral:
     if text.startswith("["):
         return AddressLiteral.parse(text)
     return Domain.parse(text)
+
+
+def _parsed(text: str) -> Domain:
+    name = text.removesuffix(".")
+    if not name.isascii():
+        name = _toASCII(name)
+    name = name.lower()
+    labels = name.split(".")
+    if len(name) > LONGEST_NAME or not all(
+        len(label) <= LONGEST_LABEL and _LABEL.match(label) for label in labels
+    ):
+        raise InvalidDomain(f"{text[:LONGEST_NAME]!r} is not a domain name")
+    return Domain(name)
+
+
+_known = lru_cache(MOST_KNOWN)(_parsed)
 
 
 def _toASCII(name: str) -> str:
