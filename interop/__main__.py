@@ -77,7 +77,7 @@ def perform(stage: Stage) -> int:
                 checkReports(checks, server, destination, tools)
             with checks.part("Postfix and OpenDKIM as other domains"):
                 _checkMail(checks, world, server, tools)
-    print(f"{checks.passed} ok, {checks.failed} failed")
+    print(f"interop: {checks.passed} ok, {checks.failed} failed")
     return checks.failed
 
 
