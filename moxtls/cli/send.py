@@ -11,8 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import Logger
+
 from moxtls.cli.shell import Refusal, Shell
+from moxtls.config import InvalidConfig
 from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
+from moxtls.queue.values import Envelope
+
+log = Logger()
 
 USAGE = (
     "moxtls send [--json] [--file FILE] [-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT ...]"
@@ -63,7 +69,30 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     except SendmailError as error:
         raise Refusal(str(error)) from None
     queue = await shell.queue()
-    return await queue.submit(envelope, body)
+    messageID = await queue.submit(envelope, body)
+    await _note(shell, envelope)
+    return messageID
+
+
+async def _note(shell: Shell, envelope: Envelope) -> None:
+    """
+    Remember to whom our people write.  The message is in the queue, so this is
+    no reason to fail.
+    """
+    from moxtls.inbound.observers import Audience, Correspondence
+    from moxtls.inbound.recipients import Directory
+    from moxtls.store.database import LedgerUnavailable
+
+    config = shell.site.config
+    try:
+        history = (await shell.ledger()).history
+    except (InvalidConfig, LedgerUnavailable):
+        log.failure("noting who is written to")
+        return
+    audience = Audience(shell.reactor, (), history)
+    correspondence = Correspondence(Directory(config), config.accounts, audience)
+    await correspondence.submitted("", envelope)
+    await audience.settled()
 
 
 def _user() -> str:

@@ -4,8 +4,10 @@ Tests for L{moxtls.cli.send}.
 
 from __future__ import annotations
 
+from moxtls.domain import Domain
 from moxtls.queue.spool import Spool
 from moxtls.queue.values import QueuedMessage
+from moxtls.store.ledger import Ledger
 from tests.cli.commands import CommandCase, Ran
 
 
@@ -63,6 +65,28 @@ class SendTests(CommandCase):
         """
         ran = self.good("send", "--json", "x@b.example")
         self.assertEqual(ran.value, {"id": self.queued().messageID})
+
+    def test_history(self) -> None:
+        """
+        To whom our people write is known from then on, as it decides on who
+        gets DMARC reports.
+        """
+        self.good("send", "x@mail.b.example", "y@mail.example.org")
+        ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
+        for domain, isKnown in [("b.example", True), ("c.example", False)]:
+            known = ledger.history.isKnown(None, Domain(domain))
+            self.assertEqual(self.successResultOf(known), isKnown)
+        self.successResultOf(ledger.stop())
+
+    def test_noHistory(self) -> None:
+        """
+        Where that can't be written down, the message is sent all the same.
+        """
+        (self.folder / "data").mkdir()
+        (self.folder / "data" / "ledger.sqlite").write_bytes(b"no database" * 100)
+        self.good("send", "x@b.example")
+        self.assertEqual(self.queued().envelope.recipients, ("x@b.example",))
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     def test_help(self) -> None:
         """
