@@ -387,11 +387,12 @@ class IEvaluationStore(Interface):
     what is beyond the second not even that.
     """
 
-    def record(hour: int, evaluation: Evaluation) -> Deferred[None]:
+    def record(hour: int, evaluation: Evaluation, count: int = 1) -> Deferred[None]:
         """
         Count an evaluation.
 
         @param hour: A Unix second in the UTC hour in which it was made.
+        @param count: How many messages that were evaluated so.
 
         @return: Fires once it would survive a restart.
         """

@@ -103,7 +103,7 @@ class Incoming:
         self._base = base
         self._queue = queue
         silent = _silent(config)
-        recorder = EvaluationRecorder(
+        self._recorder = EvaluationRecorder(
             base.clock,
             ledger.evaluations,
             not config.noOutgoingDMARCReports,
@@ -112,7 +112,7 @@ class Incoming:
         self._failures = base.failures(queue, silent)
         self._audience = Audience(
             base.clock,
-            (recorder, self._failures, *observers),
+            (self._recorder, self._failures, *observers),
             ledger.history,
             config.reporting.failures.enabled,
         )
@@ -166,6 +166,7 @@ class Incoming:
 
     async def _stop(self) -> None:
         await self._failures.stop()
+        self._recorder.flush()
         await self._audience.settled()
 
 

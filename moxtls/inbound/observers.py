@@ -99,15 +99,11 @@ class Audience:
             return
         telling.addErrback(self._failed)
         if not telling.called:
-            self._crew.begin(_whole(telling))
+            self._crew.add(telling)
             await self._crew.room()
 
     def _failed(self, failure: Failure) -> None:
         self.log.failure("telling an observer of mail", failure)
-
-
-async def _whole(telling: Deferred[None]) -> None:
-    await telling
 
 
 class Correspondence:

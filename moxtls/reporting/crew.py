@@ -22,7 +22,7 @@ class Crew:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._running: list[Deferred[Any]] = []
+        self._running: dict[Deferred[Any], None] = {}
         self._waiting: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -34,9 +34,16 @@ class Crew:
 
         @return: Fires with its result.
         """
-        running = Deferred.fromCoroutine(coroutine)
+        return self.add(Deferred.fromCoroutine(coroutine))
+
+    def add(self, running: Deferred[T]) -> Deferred[T]:
+        """
+        Count what was started elsewhere.
+
+        @return: C{running}.
+        """
         if not running.called:
-            self._running.append(running)
+            self._running[running] = None
             running.addBoth(self._ended, running)
         return running
 
@@ -60,7 +67,7 @@ class Crew:
 
         @return: Fires once all have ended.
         """
-        for running in self._running[:]:
+        for running in tuple(self._running):
             running.cancel()
         return Deferred.fromCoroutine(self.finished())
 
@@ -72,7 +79,7 @@ class Crew:
         return waiting
 
     def _ended(self, result: T, running: Deferred[Any]) -> T:
-        self._running.remove(running)
+        del self._running[running]
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)

@@ -73,8 +73,10 @@ class EvaluationStore:
         self._archive = archive
         self._tallying = Tallying(database)
 
-    def record(self, hour: int, evaluation: Evaluation) -> Deferred[None]:
-        return self._writer.add(self._tallying.record, (hour, evaluation))
+    def record(
+        self, hour: int, evaluation: Evaluation, count: int = 1
+    ) -> Deferred[None]:
+        return self._writer.add(self._tallying.record, (hour, evaluation, count))
 
     def evaluations(
         self, domain: Domain | None = None, limit: int = 1000

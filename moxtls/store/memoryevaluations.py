@@ -91,7 +91,9 @@ class MemoryEvaluationStore:
         self._tallies: dict[_Place, _Tally] = {}
         self._parts: dict[tuple[int, Domain], set[str]] = {}
 
-    def record(self, hour: int, evaluation: Evaluation) -> Deferred[None]:
+    def record(
+        self, hour: int, evaluation: Evaluation, count: int = 1
+    ) -> Deferred[None]:
         hour -= hour % HOUR
         evaluation = boundedEvaluation(evaluation)
         domain, part = evaluation.published.domain, partOfEvaluation(evaluation)
@@ -107,11 +109,11 @@ class MemoryEvaluationStore:
         tally = self._tallies[place]
         isNew = kind not in tally.counts
         if isNew and not hasRoomForRow(self._kept(hour, domain)):
-            tally.omitted += 1
+            tally.omitted += count
             return succeed(None)
-        count = tally.counts.setdefault(kind, _Count(evaluation))
-        count.evaluation = evaluation
-        count.messages += 1
+        kept = tally.counts.setdefault(kind, _Count(evaluation))
+        kept.evaluation = evaluation
+        kept.messages += count
         return succeed(None)
 
     def _kept(self, hour: int, domain: Domain) -> int:

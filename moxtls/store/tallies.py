@@ -35,6 +35,9 @@ _LAST = b"\xff" * (DIGEST_SIZE + _HOUR_SIZE + 2)
 #: Bits of C{dispositions}.
 BITS = {each: 1 << place for place, each in enumerate(Disposition)}
 
+#: A second in the hour in which they were made, an evaluation, how many.
+Counted = tuple[int, Evaluation, int]
+
 
 @dataclass(slots=True)
 class RowSum:
@@ -100,20 +103,22 @@ class TallySum:
         self.omitted += self.rows.pop(key).messages
 
 
-def addUp(items: Iterable[tuple[int, Evaluation]]) -> list[TallySum]:
+def addUp(items: Iterable[Counted]) -> list[TallySum]:
     """
-    The sums of evaluations, with a second in the hours that they belong to,
-    by policy domain, part and hour: nodes that lock rows in the same order
-    can't wait for each other in a circle.
+    The sums of evaluations, by policy domain, part and hour: nodes that lock
+    rows in the same order can't wait for each other in a circle.
     """
     sums: dict[tuple[str, str, int], TallySum] = {}
-    for moment, evaluation in items:
-        _add(sums, moment - moment % HOUR, boundedEvaluation(evaluation))
+    for moment, evaluation, count in items:
+        _add(sums, moment - moment % HOUR, boundedEvaluation(evaluation), count)
     return [sums[place] for place in sorted(sums)]
 
 
 def _add(
-    sums: dict[tuple[str, str, int], TallySum], hour: int, evaluation: Evaluation
+    sums: dict[tuple[str, str, int], TallySum],
+    hour: int,
+    evaluation: Evaluation,
+    count: int,
 ) -> None:
     published, hours = encodePolicy(evaluation.published), evaluation.hours
     domain, part = evaluation.published.domain.ascii, partOf(published, hours)
@@ -143,7 +148,7 @@ def _add(
             content,
         )
     row.addresses = encodeTexts(evaluation.addresses)
-    row.messages += 1
+    row.messages += count
 
 
 def placeOf(domain: str, part: str) -> bytes:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, or_, select
 
-from moxtls.dmarc.values import Evaluation
 from moxtls.store.bulk import Bulk
 from moxtls.store.counters import chunks
 from moxtls.store.database import Database
 from moxtls.store.rules import hasRoomForPart, hasRoomForRow
 from moxtls.store.tables import dmarcRow, dmarcTally
-from moxtls.store.tallies import RowSum, TallySum, addUp
+from moxtls.store.tallies import Counted, RowSum, TallySum, addUp
 
 #: Keys of rows remembered, about 150 octets each.
 MOST_KNOWN = 100_000
@@ -159,7 +158,7 @@ class Tallying:
         self._rooms = _Rooms()
 
     def record(
-        self, connection: Connection, items: Sequence[tuple[int, Evaluation]]
+        self, connection: Connection, items: Sequence[Counted]
     ) -> Sequence[None]:
         """
         Count many evaluations in two statements.

@@ -7,13 +7,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.dmarc.evaluations import evaluationOf
-from moxtls.dmarc.recorder import EvaluationRecorder
+from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
 from moxtls.dmarc.values import Evaluation, Fate
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
@@ -28,11 +28,14 @@ class Recording:
     """
 
     def __init__(self) -> None:
-        self.recorded: list[tuple[int, Evaluation]] = []
+        self.recorded: list[tuple[int, Evaluation, int]] = []
+        self.answers: list[Deferred[None]] = []
 
-    def record(self, hour: int, evaluation: Evaluation) -> Deferred[None]:
-        self.recorded.append((hour, evaluation))
-        return succeed(None)
+    def record(
+        self, hour: int, evaluation: Evaluation, count: int = 1
+    ) -> Deferred[None]:
+        self.recorded.append((hour, evaluation, count))
+        return self.answers.pop(0) if self.answers else succeed(None)
 
 
 class EvaluationRecorderTests(SynchronousTestCase):
@@ -62,8 +65,42 @@ class EvaluationRecorderTests(SynchronousTestCase):
             self.clock.advance(0.1)
         evaluation = evaluationOf(GOOD)
         self.assertEqual(
-            self.store.recorded, [(HOUR, evaluation), (HOUR + 3600, evaluation)]
+            self.store.recorded, [(HOUR, evaluation, 1), (HOUR + 3600, evaluation, 1)]
         )
+
+    def test_gathered(self) -> None:
+        """
+        What comes soon after another is written together, equal ones as one;
+        each is told when that is done, or that it can't be.
+        """
+        recorder = self.recorder()
+        other = replace(GOOD, sender="other@elsewhere.example")
+        self.successResultOf(recorder.verdictGiven(GOOD))
+        waiting = [recorder.verdictGiven(each) for each in (GOOD, other, GOOD)]
+        self.assertEqual(len(self.store.recorded), 1)
+        written: Deferred[None] = Deferred()
+        self.store.answers = [written, fail(OSError())]
+        self.clock.advance(PAUSE)
+        counts = [(evaluationOf(GOOD), 2), (evaluationOf(other), 1)]
+        self.assertEqual([each[1:] for each in self.store.recorded[1:]], counts)
+        self.assertNoResult(waiting[0])
+        written.callback(None)
+        for each in (waiting[0], waiting[2]):
+            self.successResultOf(each)
+        self.failureResultOf(waiting[1], OSError)
+
+    def test_flush(self) -> None:
+        """
+        At the end nothing waits for its time, and nothing is left.
+        """
+        recorder = self.recorder()
+        recorder.flush()
+        told = [recorder.verdictGiven(GOOD) for _ in range(3)]
+        recorder.flush()
+        self.assertEqual([each[2] for each in self.store.recorded], [1, 2])
+        for each in told:
+            self.successResultOf(each)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nothing(self) -> None:
         """

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
 from moxtls.authentication import AuthResult
+from moxtls.dmarc.recorder import PAUSE
 from moxtls.dmarc.values import Fate, Policy
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
@@ -373,6 +374,7 @@ class ObserverTests(ReceptionCase):
         self.assertEqual(first.sender, "x@a.example")
         self.assertEqual(first.verdict.policy, Policy.REJECT)
         self.assertEqual(len(first.signers), 1)
+        self.clock.advance(PAUSE)
         stored = self.ledger.evaluations.evaluations()
         self.assertEqual(sum(each.count for each in self.successResultOf(stored)), 3)
 

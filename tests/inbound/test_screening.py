@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.authentication import AuthResult
-from moxtls.dmarc.recorder import EvaluationRecorder
+from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
 from moxtls.dmarc.values import Disposition, Fate, Policy
 from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Answer, Kind
@@ -166,6 +166,7 @@ class VerdictTests(ScreeningCase):
         """
         self.send(message("x@a.example", "a.example"))
         self.send(message("x@a.example"), client=STRANGER)
+        self.clock.advance(PAUSE)
         stored = self.successResultOf(self.ledger.evaluations.evaluations())
         found = {
             each.evaluation.row.sourceIP: each.evaluation.row.disposition

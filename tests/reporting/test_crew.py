@@ -4,7 +4,7 @@ Tests for L{moxtls.reporting.crew}.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.reporting.crew import Crew, quietly
@@ -54,6 +54,18 @@ class CrewTests(SynchronousTestCase):
         self.successResultOf(first)
         self.failureResultOf(second, OSError)
         self.assertEqual(len(self.crew), 0)
+
+    def test_add(self) -> None:
+        """
+        What was started elsewhere takes room too, unless it is over already.
+        """
+        self.assertEqual(self.successResultOf(self.crew.add(succeed(1))), 1)
+        elsewhere: Deferred[int] = Deferred()
+        self.crew.add(elsewhere)
+        self.assertEqual(len(self.crew), 1)
+        elsewhere.callback(2)
+        self.assertEqual(len(self.crew), 0)
+        self.assertEqual(self.successResultOf(elsewhere), 2)
 
     def test_abandon(self) -> None:
         """

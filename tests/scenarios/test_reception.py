@@ -12,7 +12,14 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from moxtls.dmarc.values import Disposition, OverrideKind, Policy, ReportRow
+from moxtls.dmarc.recorder import PAUSE
+from moxtls.dmarc.values import (
+    Disposition,
+    OverrideKind,
+    Policy,
+    ReportRow,
+    StoredEvaluation,
+)
 from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
@@ -73,11 +80,18 @@ class MailCase(ReceptionCase):
         # Greeting, EHLO, MAIL, RCPT..., 354 or 250, the message, QUIT.
         return [*codes[3 : 3 + len(recipients)], codes[-2]]
 
+    def evaluations(self) -> tuple[StoredEvaluation, ...]:
+        """
+        What was made of messages, once it is written.
+        """
+        self.clock.advance(PAUSE)
+        return self.successResultOf(self.ledger.evaluations.evaluations())
+
     def rows(self) -> list[ReportRow]:
         """
         What will be reported.
         """
-        stored = self.successResultOf(self.ledger.evaluations.evaluations())
+        stored = self.evaluations()
         return [each.evaluation.row for each in stored for _ in range(each.count)]
 
     def row(self) -> ReportRow:
@@ -289,8 +303,7 @@ class DeliveryTests(MailCase):
         """
         How many are optional, and how many aren't.
         """
-        stored = self.successResultOf(self.ledger.evaluations.evaluations())
-        return {each.evaluation.optional: each.count for each in stored}
+        return {each.evaluation.optional: each.count for each in self.evaluations()}
 
     def test_stopping(self) -> None:
         """

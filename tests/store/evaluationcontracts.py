@@ -150,6 +150,8 @@ class EvaluationContract(Contract):
         later = replace(EVALUATION, addresses=("mailto:new@example.org",))
         self.record(EVALUATION, EVALUATION, later)
         self.assertEqual(self.stored(), (StoredEvaluation(NOON, later, 3),))
+        self.got(self.ledger.evaluations.record(NOON, EVALUATION, 4))
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, EVALUATION, 7),))
 
     def test_apart(self) -> None:
         """

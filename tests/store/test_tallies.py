@@ -40,7 +40,7 @@ class AddUpTests(SynchronousTestCase):
         the latest addresses.
         """
         later = replace(EVALUATION, addresses=("mailto:new@example.org",))
-        (tally,) = addUp([(MIDNIGHT, EVALUATION), (MIDNIGHT + 9, later)])
+        (tally,) = addUp([(MIDNIGHT, EVALUATION, 1), (MIDNIGHT + 9, later, 1)])
         (row,) = tally.rows.values()
         self.assertEqual((row.messages, row.hour), (2, MIDNIGHT))
         self.assertEqual(row.addresses, '["mailto:new@example.org"]')
@@ -50,10 +50,10 @@ class AddUpTests(SynchronousTestCase):
         The sums don't depend on the order, and are in an order of their own.
         """
         items = [
-            (MIDNIGHT, evaluation(1)),
-            (MIDNIGHT, evaluation(1, wanted=True)),
-            (MIDNIGHT + HOUR, evaluation(1, hours=12)),
-            (MIDNIGHT + HOUR, evaluation(2)),
+            (MIDNIGHT, evaluation(1), 1),
+            (MIDNIGHT, evaluation(1, wanted=True), 1),
+            (MIDNIGHT + HOUR, evaluation(1, hours=12), 1),
+            (MIDNIGHT + HOUR, evaluation(2), 1),
         ]
         expected = addUp(items)
         places = [(each.domain, each.part, each.hour) for each in expected]
@@ -71,7 +71,10 @@ class AddUpTests(SynchronousTestCase):
             replace(EVALUATION, optional=True),
             replace(EVALUATION, row=passed, wanted=True, optional=True),
         ]
-        (tally,) = addUp((MIDNIGHT, each) for each in [*items, items[2]])
+        (tally,) = addUp(
+            (MIDNIGHT, each, count)
+            for each, count in zip(items, (1, 1, 2), strict=True)
+        )
         self.assertEqual((tally.messages, tally.wanted), (4, 2))
         self.assertTrue(tally.sendable)
         self.assertEqual(
@@ -83,7 +86,7 @@ class AddUpTests(SynchronousTestCase):
         Of a row for which there is no room, nothing else counts.
         """
         optional = replace(EVALUATION, optional=True)
-        (tally,) = addUp((MIDNIGHT, each) for each in (EVALUATION, optional))
+        (tally,) = addUp((MIDNIGHT, each, 1) for each in (EVALUATION, optional))
         key = next(key for key, row in tally.rows.items() if not row.optional)
         tally.omit(key)
         self.assertEqual((tally.messages, tally.omitted), (1, 1))
@@ -100,7 +103,7 @@ class KeyTests(SynchronousTestCase):
         A report's rows are in one range, and what adds up is side by side.
         """
         items = [
-            (MIDNIGHT + hour * HOUR, evaluation(number, optional=hour == 1))
+            (MIDNIGHT + hour * HOUR, evaluation(number, optional=hour == 1), 1)
             for hour in range(3)
             for number in range(5)
         ]
@@ -119,6 +122,6 @@ class KeyTests(SynchronousTestCase):
         """
         The part of a key that stands for the row is the row's digest.
         """
-        (tally,) = addUp([(MIDNIGHT, EVALUATION)])
+        (tally,) = addUp([(MIDNIGHT, EVALUATION, 1)])
         ((key, row),) = tally.rows.items()
         self.assertEqual(rowOf(key), rowKey(row.content))
