@@ -15,12 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from encodings.aliases import aliases
 from enum import StrEnum
+from functools import lru_cache
 
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.inbound.headers import Header, commentEnd, unfolded
 
 #: Of the field.  A name and an address have some hundred.
 LONGEST_FROM = 10_000
+#: Who sends a lot has the same in all of it: so many fields are remembered as
+#: read, up to so many octets each.
+MOST_KNOWN = 1000
+LONGEST_KNOWN = 500
 
 # Those that there are: Python remembers for ever which names it looked for in vain.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
@@ -66,14 +71,22 @@ def authorDomains(header: Header) -> Authors:
         return Authors(FromField.REPEATED if values else FromField.MISSING)
     if len(values[0]) > LONGEST_FROM:
         return Authors(FromField.UNREADABLE)
+    read = _known if len(values[0]) <= LONGEST_KNOWN else _read
+    return read(values[0])
+
+
+def _read(value: bytes) -> Authors:
     try:
-        hosts = dict.fromkeys(_hosts(unfolded(values[0])))
+        hosts = dict.fromkeys(_hosts(unfolded(value)))
     except InvalidDomain:
         return Authors(FromField.UNREADABLE)
     if not hosts:
         return Authors(FromField.UNREADABLE)
     domains = tuple(each for each in hosts if isinstance(each, Domain))
     return Authors(FromField.READ, domains)
+
+
+_known = lru_cache(MOST_KNOWN)(_read)
 
 
 # --- addresses --------------------------------------------------------------------

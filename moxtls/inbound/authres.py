@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from moxtls.authentication import (
     Authentication,
@@ -26,6 +27,9 @@ from moxtls.dmarc.values import Verdict
 LINE = 78
 #: Of a stranger's word: as long as an address can be.
 LONGEST_WORD = 254
+#: Of clients and senders, and of signers, what is said of them is remembered: they
+#: differ less than messages do.
+MOST_KNOWN = 500
 
 # RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
 _TOKEN = r"[!#-'*+.0-9A-Z^-~-]+"
@@ -35,6 +39,8 @@ _ATEXT = r"[!#-'*+/-9=?A-Z^-~-]+"
 _DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
 # RFC 5322 3.2.2, but for what some who read it take for an end of something.
 _NOT_IN_COMMENT = re.compile(r"[^ !#-'*-:<-\[\]-~]")
+#: Between results, each on a line of its own.
+_GROUP = ";\r\n\t"
 
 
 def authenticationResults(
@@ -49,14 +55,16 @@ def authenticationResults(
     @param hostname: Ours, C{authserv-id}.
     @param sender: MAIL FROM.
     """
-    groups = [
-        [f"Authentication-Results: {_value(hostname)}"],
-        *_iprev(authentication.iprev, authentication.address),
-        *_spf(authentication, sender),
-        *_dkim(authentication.dkim),
-        _dmarc(verdict),
-    ]
-    return _folded(groups)
+    origin = _origin(
+        hostname,
+        authentication.iprev,
+        authentication.address,
+        authentication.spf,
+        authentication.helo,
+        sender,
+    )
+    groups = [*_dkim(authentication.dkim), _dmarc(verdict)]
+    return _ended([origin, *map(_lines, groups)])
 
 
 def receivedSPF(
@@ -68,23 +76,47 @@ def receivedSPF(
     @param sender: MAIL FROM.
     @param helo: What the client calls itself.
     """
-    result = authentication.spf
+    return _receivedSPF(
+        hostname, authentication.spf, authentication.address, sender, _ascii(helo)
+    )
+
+
+@lru_cache(MOST_KNOWN)
+def _receivedSPF(
+    hostname: str, result: SPFResult, address: str, sender: str, helo: str
+) -> bytes:
     isMailFrom = result.scope is SPFScope.MAIL_FROM
-    helo = _ascii(helo)
     about = sender if isMailFrom else helo
     pairs = {
         "receiver": hostname,
         "identity": "mailfrom" if isMailFrom else "helo",
-        "client-ip": authentication.address,
+        "client-ip": address,
         "envelope-from": sender or f"postmaster@{helo}",
         "helo": helo,
         "mechanism": result.mechanism,
         "problem": result.problem,
     }
     words = [f"{key}={_pair(value)}" for key, value in pairs.items() if value]
-    comment = f"({_comment(hostname)}: {_said(result, authentication.address, about)})"
+    comment = f"({_comment(hostname)}: {_said(result, address, about)})"
     first = f"Received-SPF: {result.status} {comment} {words[0]}"
-    return _folded([first.split(" "), *([each] for each in words[1:])])
+    return _ended([_lines(first.split(" ")), *words[1:]])
+
+
+@lru_cache(MOST_KNOWN)
+def _origin(
+    hostname: str,
+    iprev: IPRevResult,
+    address: str,
+    spf: SPFResult,
+    helo: SPFResult,
+    sender: str,
+) -> str:
+    groups = [
+        [f"Authentication-Results: {_value(hostname)}"],
+        _iprev(iprev, address),
+        *_spf(spf, helo, sender),
+    ]
+    return _GROUP.join(map(_lines, groups))
 
 
 def _said(result: SPFResult, address: str, about: str) -> str:
@@ -96,24 +128,22 @@ def _said(result: SPFResult, address: str, about: str) -> str:
     return _comment(f"{address} {what} {about}")
 
 
-def _iprev(result: IPRevResult, address: str) -> Iterator[list[str]]:
+def _iprev(result: IPRevResult, address: str) -> list[str]:
     """
     RFC 8601 2.7.3.
     """
     words = [f"iprev={result.status}", *_reason(result.problem)]
     if result.name:
         words.append(f"({_comment(result.name)})")
-    yield [*words, f"policy.iprev={_value(address)}"]
+    return [*words, f"policy.iprev={_value(address)}"]
 
 
-def _spf(authentication: Authentication, sender: str) -> Iterator[list[str]]:
+def _spf(spf: SPFResult, helo: SPFResult, sender: str) -> Iterator[list[str]]:
     """
     RFC 8601 2.7.2.
     """
-    results = [authentication.spf]
-    if authentication.spf.scope is SPFScope.MAIL_FROM:
-        results.append(authentication.helo)
-    for result in results:
+    isMailFrom = spf.scope is SPFScope.MAIL_FROM
+    for result in (spf, helo) if isMailFrom else (spf,):
         if result.scope is SPFScope.MAIL_FROM:
             identity = f"smtp.mailfrom={_value(sender)}"
         else:
@@ -128,15 +158,16 @@ def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:
     isSigned = False
     for result in results:
         isSigned = True
-        yield [
-            f"dkim={result.status}",
-            *_keyComment(result),
-            *_reason(result.problem),
-            f"header.d={_value(result.domain.ascii)}",
-            *_property("header.s", result.selector),
-            *_property("header.a", result.algorithm),
-            *_property("header.b", result.signature),
-        ]
+        words = _signer(
+            result.status,
+            result.problem,
+            result.keySize,
+            result.testing,
+            result.domain.ascii,
+            result.selector,
+            result.algorithm,
+        )
+        yield [*words, *_property("header.b", result.signature)]
     if not isSigned:
         yield ["dkim=none"]
 
@@ -160,9 +191,32 @@ def _dmarc(verdict: Verdict) -> list[str]:
     return words
 
 
-def _keyComment(result: DKIMResult) -> Iterator[str]:
-    said = [f"{result.keySize}-bit key"] if result.keySize else []
-    if result.testing:
+@lru_cache(MOST_KNOWN)
+def _signer(
+    status: AuthResult,
+    problem: str,
+    keySize: int,
+    testing: bool,
+    domain: str,
+    selector: str,
+    algorithm: str,
+) -> tuple[str, ...]:
+    """
+    What is said of a signature, but for which one it is.
+    """
+    return (
+        f"dkim={status}",
+        *_keyComment(keySize, testing),
+        *_reason(problem),
+        f"header.d={_value(domain)}",
+        *_property("header.s", selector),
+        *_property("header.a", algorithm),
+    )
+
+
+def _keyComment(keySize: int, testing: bool) -> Iterator[str]:
+    said = [f"{keySize}-bit key"] if keySize else []
+    if testing:
         said.append("testing")
     if said:
         yield f"({', '.join(said)})"
@@ -221,16 +275,14 @@ def _comment(text: str) -> str:
     return _NOT_IN_COMMENT.sub("?", text)[: 2 * LONGEST_WORD]
 
 
-def _folded(groups: Iterable[list[str]]) -> bytes:
-    """
-    One line for each group, or several where it is too long; semicolons
-    between groups.
-    """
-    text = ";\r\n\t".join(map(_lines, groups))
-    return f"{text}\r\n".encode("utf-8", "replace")
+def _ended(groups: Iterable[str]) -> bytes:
+    return f"{_GROUP.join(groups)}\r\n".encode("utf-8", "replace")
 
 
 def _lines(words: list[str]) -> str:
+    """
+    One line for a group, or several where it is too long.
+    """
     lines = [words[0]]
     for word in words[1:]:
         # The tab that a line begins with, a space, the semicolon behind it.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.domain import Domain, InvalidDomain
@@ -28,11 +29,16 @@ DRIFT = 300
 #: up; a clock in another time zone does no harm.
 MOST_AHEAD = 24 * 3600
 
+#: What is in all signatures of a signer, as read: so many signers are
+#: remembered, and C{h=} up to so many characters.
+MOST_TERMS = 500
+LONGEST_TERMS = 1000
+
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
 _ALGORITHMS = frozenset(Algorithm)
 _WAYS = frozenset(Canonicalization)
-_PROOF = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+_PROOF = re.compile(rb"(?:\A|;)[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
 # RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
 _ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
 # RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
@@ -121,6 +127,20 @@ class Signature:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """
+    What is mostly the same in all signatures of a signer, as in L{Signature}.
+    """
+
+    identity: str
+    identityDomain: Domain
+    algorithm: Algorithm
+    how: Canonicalization
+    body: Extent
+    names: tuple[bytes, ...]
+
+
 def readSignature(field: bytes, place: int, now: float) -> Signature | DKIMResult:
     """
     @param field: A DKIM-Signature field, without its CRLF.
@@ -137,21 +157,20 @@ def readSignature(field: bytes, place: int, now: float) -> Signature | DKIMResul
     try:
         _checkForm(tags)
         _checkTime(tags, now)
-        identity, identityDomain = _identity(tags, domain)
-        how, bodyHow = _canonicalizations(tags)
+        terms = _terms(tags, domain)
         return Signature(
             place,
             domain,
             selector,
-            identity,
-            identityDomain,
-            _algorithm(tags),
-            how,
-            Extent(bodyHow, _limit(tags)),
-            _names(tags),
+            terms.identity,
+            terms.identityDomain,
+            terms.algorithm,
+            terms.how,
+            terms.body,
+            terms.names,
             _data(tags, "bh"),
             _data(tags, "b"),
-            b"%b:%b" % (name, _PROOF.sub(rb"\1", value, count=1)),
+            b"%b:%b" % (name, _withoutProof(value)),
             _start(tags),
         )
     except _Unacceptable as reason:
@@ -223,13 +242,40 @@ def _checkTime(tags: TagList, now: float) -> None:
         _demand(times["x"] + DRIFT >= now, "the signature expired", AuthResult.POLICY)
 
 
-def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
+def _terms(tags: TagList, domain: Domain) -> _Terms:
+    stated = map(tags.values.get, ("i", "a", "c", "l"))
+    names = tags.get("h")
+    read = _knownTerms if len(names) <= LONGEST_TERMS else _readTerms
+    return read(domain, names, *stated)
+
+
+def _readTerms(
+    domain: Domain,
+    names: str,
+    identity: str | None,
+    algorithm: str | None,
+    ways: str | None,
+    limit: str | None,
+) -> _Terms:
+    """
+    @param names: C{h=}; as the others, which are C{None} if they aren't there.
+    """
+    what, below = _identity(identity, domain)
+    how, bodyHow = _canonicalizations(ways)
+    extent = Extent(bodyHow, _limit(limit))
+    return _Terms(what, below, _algorithm(algorithm), how, extent, _names(names))
+
+
+_knownTerms = lru_cache(MOST_TERMS)(_readTerms)
+
+
+def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
     """
     RFC 6376 2.11, 3.5.
     """
-    if "i" not in tags.values:
+    if stated is None:
         return f"@{domain}", domain
-    identity = withoutSpace(tags.get("i"))
+    identity = withoutSpace(stated)
     _demand(len(identity) <= LONGEST_IDENTITY, "i= is too long")
     octets = identity.encode("utf-8")
     plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
@@ -243,31 +289,34 @@ def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
     return identity, below
 
 
-def _algorithm(tags: TagList) -> Algorithm:
-    stated = tags.get("a").lower()
+def _algorithm(stated: str | None) -> Algorithm:
+    stated = (stated or "").lower()
     # RFC 8301 3.1: permanently failed.
     _demand(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
     _demand(stated in _ALGORITHMS, "a= is not an algorithm that is known")
     return Algorithm(stated)
 
 
-def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
-    stated = tags.get("c", "simple/simple").lower()
-    header, slash, body = stated.partition("/")
+def _canonicalizations(
+    stated: str | None,
+) -> tuple[Canonicalization, Canonicalization]:
+    if stated is None:
+        stated = "simple/simple"
+    header, slash, body = stated.lower().partition("/")
     pair = (header, body if slash else "simple")
     _demand(_WAYS.issuperset(pair), "c= is not a canonicalization that is known")
     return Canonicalization(pair[0]), Canonicalization(pair[1])
 
 
-def _limit(tags: TagList) -> int | None:
-    if "l" not in tags.values:
+def _limit(stated: str | None) -> int | None:
+    if stated is None:
         return None
-    _demand(_LIMIT.match(tags.get("l")), "l= is not a number")
-    return int(tags.get("l"))
+    _demand(_LIMIT.match(stated), "l= is not a number")
+    return int(stated)
 
 
-def _names(tags: TagList) -> tuple[bytes, ...]:
-    names = listed(tags.get("h"), MOST_FIELDS)
+def _names(stated: str) -> tuple[bytes, ...]:
+    names = listed(stated, MOST_FIELDS)
     _demand(len(names) <= MOST_FIELDS, "h= is too long")
     _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
     _demand("from" in names, "From is not signed")
@@ -279,6 +328,14 @@ def _data(tags: TagList, name: str) -> bytes:
         return decoded(tags.get(name))
     except ValueError:
         raise _Unacceptable(f"{name}= is not base64") from None
+
+
+def _withoutProof(value: bytes) -> bytes:
+    """
+    RFC 6376 3.7.
+    """
+    proof = _PROOF.search(value)
+    return value[: proof.start(1)] + value[proof.end() :] if proof else value
 
 
 def _start(tags: TagList) -> str:

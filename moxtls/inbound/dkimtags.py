@@ -44,7 +44,10 @@ def readTags(text: bytes) -> TagList:
     """
     unfolded = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
     flat = unfolded.decode("utf-8", "replace")
-    problem = "control characters among the tags" if _CONTROL.search(flat) else ""
+    problem = ""
+    # What is printable needs no closer look.
+    if not flat.isprintable() and _CONTROL.search(flat):
+        problem = "control characters among the tags"
     # What is left behind that many is one part, and too much.
     parts = flat.split(";", MOST_TAGS)
     if not parts[-1].strip(_WSP):
