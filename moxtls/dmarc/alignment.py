@@ -69,6 +69,8 @@ def _organizations(
     if discovery.record is None or discovery.temporary:
         return {}
     domains = _toLookUp(discovery, authentication)
+    if not domains:
+        return {}
     found = yield from abreast([organizationalDomain(d, suffixes) for d in domains])
     return dict(zip(domains, found, strict=True))
 

@@ -25,11 +25,12 @@ from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.values import Discovery, Method
 from moxtls.dmarc.verdict import Circumstances, Practice, judge
+from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.shares import Shares
 from moxtls.dns.together import conduct
 from moxtls.domain import Domain
 from moxtls.inbound.authors import authorDomains
-from moxtls.inbound.dkim import Check, findKeys, signaturesOf, verify
+from moxtls.inbound.dkim import Check, signaturesOf, verify, withKey
 from moxtls.inbound.dkimcanonical import CRLF
 from moxtls.inbound.dkimsignature import Signature
 from moxtls.inbound.findings import Findings
@@ -46,9 +47,9 @@ from moxtls.smtp.received import Client
 #: is more than two look-ups take at most: those for the name of its address are up
 #: to the client, and in the policies of some.  RFC 7208 4.6.4 has 20 at least.
 LONGEST_WAIT = 45
-#: Seconds for which it is remembered what came of a client and a sender, and of
-#: an author domain: most connections with several messages are over by then.
-#: It is as if records had been looked up when the first of them came.
+#: Seconds for which it is remembered what came of a client and a sender, of an
+#: author domain, and what the record of a key is: most connections with several
+#: messages are over by then.  It is as if records had been looked up when the first of them came.
 MEMORY = 60
 #: Of each, how many are remembered.
 MOST_REMEMBERED = 1000
@@ -93,6 +94,7 @@ class Checks:
         self._origins = Memories(MOST_REMEMBERED, MEMORY)
         self._discoveries: Memories[Domain, Discovery]
         self._discoveries = Memories(MOST_REMEMBERED, MEMORY)
+        self._keys: Memories[str, Answer] = Memories(MOST_REMEMBERED, MEMORY)
 
     def expect(self, client: Client, sender: str) -> None:
         """
@@ -138,6 +140,18 @@ class Checks:
             if not known.temporary:
                 self._discoveries.put(author, known, now)
         return known
+
+    async def findKey(self, signature: Signature, resolver: IResolver) -> DKIMCheck:
+        """
+        What is left to do about C{signature}, with its key.
+        """
+        name, now = signature.keyName, self.clock.seconds()
+        known = self._keys.get(name, now)
+        if known is None:
+            known = await resolver.lookup(name, Kind.TXT)
+            if not known.failed:
+                self._keys.put(name, known, now)
+        return withKey(signature, known)
 
 
 class Examination:
@@ -268,8 +282,9 @@ class Examination:
         return Lookup(self._foundKey(signature), lambda: _without(signature, OVERDUE))
 
     async def _foundKey(self, signature: Signature | DKIMResult) -> DKIMCheck:
-        (check,) = await conduct(self._resolver, findKeys((signature,)))
-        return check
+        if isinstance(signature, DKIMResult):
+            return signature
+        return await self._checks.findKey(signature, self._resolver)
 
     def _discover(self, author: Domain) -> Lookup[Discovery]:
         checks = self._checks

@@ -83,9 +83,31 @@ def findKeys(
         found = yield tuple(Question(name, Kind.TXT) for name in names)
         answers.update(zip(names, found, strict=True))
     return tuple(
-        _withKeys(each, answers[each.keyName]) if isinstance(each, Signature) else each
+        withKey(each, answers[each.keyName]) if isinstance(each, Signature) else each
         for each in signatures
     )
+
+
+def withKey(signature: Signature, answer: Answer) -> Check | DKIMResult:
+    """
+    RFC 6376 6.1.2.
+
+    @param answer: About C{signature.keyName}, of kind TXT.
+    """
+    if answer.failed:
+        return signature.result(AuthResult.TEMPERROR, "the key could not be looked up")
+    keys = []
+    troubles = []
+    for text in answer.texts[:MOST_RECORDS]:
+        try:
+            keys.append(_keyFor(signature, text))
+        except UnusableKey as trouble:
+            troubles.append(trouble)
+    if keys:
+        return Check(signature, tuple(keys))
+    if troubles:
+        return signature.result(troubles[0].status, troubles[0].problem)
+    return signature.result(AuthResult.PERMERROR, "there is no key record")
 
 
 def verify(
@@ -131,26 +153,6 @@ def _fields(header: bytes) -> Iterator[bytes]:
 def _next(lowered: bytes, start: int) -> int:
     found = lowered.find(CRLF + _NAME, start)
     return found + len(CRLF) if found >= 0 else -1
-
-
-def _withKeys(signature: Signature, answer: Answer) -> Check | DKIMResult:
-    """
-    RFC 6376 6.1.2.
-    """
-    if answer.failed:
-        return signature.result(AuthResult.TEMPERROR, "the key could not be looked up")
-    keys = []
-    troubles = []
-    for text in answer.texts[:MOST_RECORDS]:
-        try:
-            keys.append(_keyFor(signature, text))
-        except UnusableKey as trouble:
-            troubles.append(trouble)
-    if keys:
-        return Check(signature, tuple(keys))
-    if troubles:
-        return signature.result(troubles[0].status, troubles[0].problem)
-    return signature.result(AuthResult.PERMERROR, "there is no key record")
 
 
 def _keyFor(signature: Signature, text: bytes) -> PublicKey:
