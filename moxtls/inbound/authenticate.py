@@ -49,7 +49,8 @@ from moxtls.smtp.received import Client
 LONGEST_WAIT = 45
 #: Seconds for which it is remembered what came of a client and a sender, of an
 #: author domain, and what the record of a key is: most connections with several
-#: messages are over by then.  It is as if records had been looked up when the first of them came.
+#: messages are over by then.  It is as if records had been looked up when the
+#: first of them came.
 MEMORY = 60
 #: Of each, how many are remembered.
 MOST_REMEMBERED = 1000
