@@ -56,7 +56,7 @@ MEMORY = 60
 MOST_REMEMBERED = 1000
 #: Up to so many bytes, and signatures, a message is verified at once: it takes
 #: less than telling a thread about it.
-QUICK_SIZE = 16 * 1024
+QUICK_SIZE = 64 * 1024
 QUICK_CHECKS = 2
 
 DKIMCheck = Check | DKIMResult
