@@ -96,21 +96,23 @@ class BodyDecoder:
             dot-stuffing.
         """
         wire = self._held + data
-        end = wire.find(_END)
+        # What is stuffed begins as the end does: mostly, the end is all there is.
+        first = wire.find(_STUFFED)
+        end = wire.find(_END, first) if first >= 0 else -1
         if end >= 0:
             self.ended = True
             self._held = b""
             self.rest = wire[end + len(_END) :]
-            return self._decode(wire[: end + len(_CRLF)])
+            return self._decode(wire[: end + len(_CRLF)], first < end)
         kept = len(wire) - _undecided(wire)
         self._held = wire[kept:]
-        return self._decode(wire[:kept])
+        return self._decode(wire[:kept], first >= 0)
 
-    def _decode(self, wire: bytes) -> bytes:
+    def _decode(self, wire: bytes, mayBeStuffed: bool) -> bytes:
         self.flawed = self.flawed or isFlawed(wire)
         # RFC 5321 4.5.2.  The end was found before, so no two occurrences
         # overlap.
-        text = wire.replace(_STUFFED, _CRLF) if _STUFFED in wire else wire
+        text = wire.replace(_STUFFED, _CRLF) if mayBeStuffed else wire
         if self._virtual and text:
             text = text[self._virtual :]
             self._virtual = 0
