@@ -52,6 +52,8 @@ class Scripted(Protocol):
         self.lost: Failure | None = None
         self._buffer = b""
         self._inData = False
+        # What comes then is a handshake, in which there may be line ends.
+        self._isDeaf = False
 
     def connectionMade(self) -> None:
         if self.immediate:
@@ -62,6 +64,8 @@ class Scripted(Protocol):
         self.lost = reason
 
     def dataReceived(self, data: bytes) -> None:
+        if self._isDeaf:
+            return
         self.heard += data
         self._buffer += data
         while self._take():
@@ -96,6 +100,8 @@ class Scripted(Protocol):
         self._inData = verb == "DATA" and reply.startswith("354")
         if verb == "STARTTLS" and reply.startswith("220"):
             if self.behind is not None:
+                self._isDeaf = True
+                self._buffer = b""
                 self._write(self.behind)
             else:
                 self._secure()
