@@ -38,16 +38,12 @@ class Aligned:
 
     @ivar dkim: For each of C{Authentication.dkim}, whether it is aligned.
     @ivar spf: Whether what C{Authentication.spf} is about is aligned.
-    @ivar signers: The organizational domain of each of
-        C{Authentication.dkim}; where it can't be the author's, or isn't known,
-        the signer itself.
     @ivar temporary: A look-up failed on which it depends whether something
         that passes, or may have passed, is aligned.
     """
 
     dkim: tuple[bool, ...] = ()
     spf: bool = False
-    signers: tuple[Domain, ...] = ()
     temporary: bool = False
 
 
@@ -97,9 +93,8 @@ def _judged(
     discovery: Discovery, authentication: Authentication, known: Organizations
 ) -> Aligned:
     record = discovery.record
-    signers = tuple(_signer(d.domain, discovery, known) for d in authentication.dkim)
     if record is None:
-        return Aligned((False,) * len(signers), False, signers)
+        return Aligned((False,) * len(authentication.dkim))
     dkim = [
         _isAligned(each.domain, record.adkim, discovery, known)
         for each in authentication.dkim
@@ -114,7 +109,7 @@ def _judged(
     if spf is None:
         undecided.append(authentication.spf.status)
     temporary = any(map(_maySpeak, undecided))
-    return Aligned(tuple(map(bool, dkim)), bool(spf), signers, temporary)
+    return Aligned(tuple(map(bool, dkim)), bool(spf), temporary)
 
 
 def _isAligned(
@@ -136,12 +131,6 @@ def _isAligned(
     if organizational is None:
         return None
     return organizational == discovery.organizational
-
-
-def _signer(domain: Domain, discovery: Discovery, known: Organizations) -> Domain:
-    if domain == discovery.author:
-        return discovery.organizational
-    return known.get(domain) or domain
 
 
 def _top(domain: Domain) -> str:

@@ -218,9 +218,6 @@ class Judgement:
 
     @ivar sender: MAIL FROM; empty for the null one.
     @ivar recipient: The address in RCPT.
-    @ivar signers: The organizational domain of each of
-        C{authentication.dkim}, in the same order, as far as needed: where it
-        can't be the author's, the signer itself.
     @ivar isKnown: There is positive history with the author's organizational
         domain (L{moxtls.interfaces.ISenderHistory}), or it couldn't be known.
     @ivar isForReports: The recipient is an address of ours for reports.
@@ -233,7 +230,6 @@ class Judgement:
     fate: Fate
     sender: str
     recipient: str
-    signers: tuple[Domain, ...] = ()
     isKnown: bool = True
     isForReports: bool = False
     header: bytes = b""

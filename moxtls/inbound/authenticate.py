@@ -228,11 +228,8 @@ class Examination:
         verdict = judge(
             froms, discovery, aligned, authentication, circumstances, practice
         )
-        signers = tuple(each.domain for each in dkim)
-        if aligned is not None and len(aligned.signers) == len(dkim):
-            signers = aligned.signers
         overdue = self._patience.gaveUp
-        return Findings(authentication, verdict, self._authors, signers, overdue)
+        return Findings(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
         """

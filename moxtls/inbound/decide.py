@@ -162,7 +162,6 @@ def judgementOf(
         decision.fate,
         sender,
         str(recipient.address),
-        findings.signers,
         isForReports=recipient.isForReports,
         header=header.data,
     )

@@ -18,14 +18,12 @@ from moxtls.inbound.authors import Authors, FromField
 class Findings:
     """
     @ivar authors: What C{From} says.
-    @ivar signers: As in L{moxtls.dmarc.values.Judgement}.
     @ivar isOverdue: Whether something took too long to find out.
     """
 
     authentication: Authentication
     verdict: Verdict
     authors: Authors
-    signers: tuple[Domain, ...] = ()
     isOverdue: bool = False
 
     @property

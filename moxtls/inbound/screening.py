@@ -141,7 +141,6 @@ class ScreenedMessage:
             decision.fate,
             self._sender,
             recipient,
-            findings.signers,
             header=header.data,
         )
         discovery = findings.verdict.discovery

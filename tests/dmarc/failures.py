@@ -59,6 +59,5 @@ def failed(
         Fate.JUNK,
         "john.doe@bounce.example.com",
         "anna@our.example",
-        tuple(each.domain for each in dkim),
         header=header,
     )

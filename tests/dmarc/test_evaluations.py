@@ -51,7 +51,6 @@ GOOD = Judgement(
     Fate.ACCEPTED,
     "someone@bounce.example.net",
     "anna@bücher.example",
-    (ORGANIZATION,),
 )
 FORGED = Judgement(
     checked(), FAILED, Fate.REJECTED_BY_DMARC, "", "anna@our.example", isKnown=False
