@@ -23,7 +23,7 @@ from moxtls.authentication import (
 )
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.values import Discovery, Method
+from moxtls.dmarc.values import Discovery, Method, Policy
 from moxtls.dmarc.verdict import Circumstances, Practice, judge
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.shares import Shares
@@ -228,7 +228,9 @@ class Examination:
         verdict = judge(
             froms, discovery, aligned, authentication, circumstances, practice
         )
-        overdue = self._patience.gaveUp
+        # Who only looks on (Enforcement "none") has nobody come again for it.
+        isEnforcing = practice.enforcement is not Policy.NONE
+        overdue = self._patience.gaveUp and isEnforcing
         return Findings(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:

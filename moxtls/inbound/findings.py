@@ -18,7 +18,8 @@ from moxtls.inbound.authors import Authors, FromField
 class Findings:
     """
     @ivar authors: What C{From} says.
-    @ivar isOverdue: Whether something took too long to find out.
+    @ivar isOverdue: Something took too long to find out, and something may
+        depend on it.
     """
 
     authentication: Authentication

@@ -474,6 +474,16 @@ class StrangerTests(CheckCase):
         self.clock.advance(LONGEST_WAIT)
         self.assertTrue(self.successResultOf(waiting).isOverdue)
 
+    def test_overdueOnlyLooking(self) -> None:
+        """
+        Where no policy is followed anyway, nothing depends on waiting.
+        """
+        self.checks.practice = Practice(enforcement=Policy.NONE)
+        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
+        self.clock.advance(LONGEST_WAIT)
+        self.assertFalse(self.successResultOf(waiting).isOverdue)
+
     def test_questions(self) -> None:
         """
         However it is made, a message has us ask a few hundred questions, and not
