@@ -21,19 +21,17 @@ from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import FromField
 from moxtls.inbound.findings import Findings
-from moxtls.inbound.headers import MOST_HOPS, Header
+from moxtls.inbound.headers import Header
 from moxtls.inbound.recipients import Role, Target
 from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.smtp.received import LOOPING, isLooping
 from moxtls.smtp.values import Reply
 
 #: Of this host itself, as of accounts that don't say otherwise.
 JUNK = "Junk"
 
-#: RFC 3463 3.5.
-LOOP = Reply(554, "5.4.6", "This message has been through too many hosts")
 #: It would go on with a field that we put in front of it.
 UNLED = Reply(550, "5.6.0", "The header begins in the middle of a field")
-HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
 LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 OVERDUE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
 TAKEN = Reply(250, "2.0.0", "OK")
@@ -111,7 +109,7 @@ def malformed(header: Header) -> Reply | None:
     """
     if header.data[:1] in (b" ", b"\t"):
         return UNLED
-    return LOOP if header.hops > MOST_HOPS else None
+    return LOOPING if isLooping(header.data) else None
 
 
 def decide(findings: Findings, sender: str) -> Decision:

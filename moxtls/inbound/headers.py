@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 from moxtls.domain import Domain, InvalidDomain
 
-#: RFC 5321 6.3 has 100 at least.
-MOST_HOPS = 100
-
 #: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP).
 FWS = b" \t\r\n"
 
@@ -60,13 +57,6 @@ class Header:
         Whether a mailing list has left its mark (RFC 2369 3.4, RFC 2919).
         """
         return self.has(b"list-id") or self.has(b"list-post")
-
-    @property
-    def hops(self) -> int:
-        """
-        How many hosts the message came through (RFC 5321 6.3).
-        """
-        return sum(name == b"received" for name, _ in self.fields)
 
 
 def headerEnd(beginning: bytes | bytearray, start: int = 0) -> int:

@@ -17,7 +17,6 @@ from moxtls.dmarc.values import Fate
 from moxtls.inbound.authenticate import Examination
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
-    HEADER_TOO_LONG,
     LATER,
     TAKEN,
     Copy,
@@ -41,6 +40,7 @@ from moxtls.reporting.bounces import bounceMailbox
 from moxtls.smtp.acceptor import IMessageSink
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import Client, receivedHeader
+from moxtls.smtp.shape import HEADER_TOO_LONG
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
 

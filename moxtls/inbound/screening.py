@@ -20,7 +20,6 @@ from moxtls.dmarc.values import Fate, Judgement
 from moxtls.inbound.authenticate import Checks
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
-    HEADER_TOO_LONG,
     Decision,
     decide,
     needsHistory,
@@ -32,6 +31,7 @@ from moxtls.inbound.observers import Audience
 from moxtls.inbound.reading import Reading
 from moxtls.smtp.received import Client
 from moxtls.smtp.screened import IScreenedMessage, IScreening, Screened
+from moxtls.smtp.shape import HEADER_TOO_LONG
 from moxtls.smtp.spooled import SpooledMessage
 
 

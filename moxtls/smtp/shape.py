@@ -13,7 +13,7 @@ from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.values import Reply
 
 _CRLF = b"\r\n"
-_HEADER = Reply(552, "5.3.4", "Header is larger than this server takes")
+HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
 _FIELDS = Reply(554, "5.6.0", "Header has too many fields")
 _LINE = Reply(554, "5.6.0", "Line too long")
 
@@ -63,7 +63,7 @@ class Shape:
         What is to be said against the message, as far as it is known.
         """
         if self.header > settings.headerSize:
-            return _HEADER
+            return HEADER_TOO_LONG
         if self.fields > settings.headerFields:
             return _FIELDS
         return _LINE if self.hasLongLine else None

@@ -27,8 +27,10 @@ from moxtls.smtp.acceptor import (
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import (
     LONGEST_HEADER,
+    LOOPING,
     Client,
     headerOf,
+    isLooping,
     missingFields,
     receivedHeader,
     saysTLSNotRequired,
@@ -136,6 +138,8 @@ class _Submitted:
 
     async def _queued(self) -> Reply:
         header = headerOf(self._spooled.beginning(LONGEST_HEADER))
+        if isLooping(header):
+            return LOOPING
         envelope = envelopeOf(
             self._incoming, header, self._spooled.isASCII, self._submission.hostname
         )

@@ -15,11 +15,10 @@ from moxtls.dmarc.values import Fate, Policy
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.inbound.authenticate import LONGEST_WAIT
-from moxtls.inbound.headers import MOST_HOPS
 from moxtls.reporting.values import ReportState
 from moxtls.smtp.acceptor import IAcceptor, IMessageSink
 from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import LONGEST_HEADER
+from moxtls.smtp.received import LONGEST_HEADER, MOST_HOPS
 from moxtls.smtp.spooled import MOST_IN_MEMORY
 from tests.inbound.receiving import (
     HOSTNAME,

@@ -18,7 +18,7 @@ from moxtls.queue.values import Envelope, QueuedMessage
 from moxtls.smtp.acceptor import IAcceptor, IMessageSink
 from moxtls.smtp.commands import MailParameters
 from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import MOST_HOPS, Client
 from moxtls.smtp.spooled import CHUNK, MOST_IN_MEMORY, SpooledMessage
 from moxtls.smtp.submission import Submission, envelopeOf
 from moxtls.smtp.values import Reply
@@ -135,6 +135,16 @@ class SubmissionTests(SynchronousTestCase):
         incoming = Incoming("", recipients=("b@b.example",))
         self.successResultOf(self.submit(incoming, b"A: b\r\n\r\n", *pieces))
         self.assertEqual(self.queue.submitted[0][1], ADDED + b"A: b\r\n\r\n" + lines)
+
+    def test_loop(self) -> None:
+        """
+        A message that has been everywhere goes no further (RFC 5321 6.3).
+        """
+        incoming = Incoming("", recipients=("b@b.example",))
+        header = b"Received: from x by y; z\r\n" * (MOST_HOPS + 1)
+        reply = self.successResultOf(self.submit(incoming, header, b"\r\nHi\r\n"))
+        self.assertEqual((reply.code, reply.enhanced), (554, "5.4.6"))
+        self.assertEqual(self.queue.submitted, [])
 
     def test_queueBroken(self) -> None:
         """
