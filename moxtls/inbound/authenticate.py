@@ -54,11 +54,6 @@ LONGEST_WAIT = 45
 MEMORY = 60
 #: Of each, how many are remembered.
 MOST_REMEMBERED = 1000
-#: Up to so many bytes, and signatures, a message is verified at once: giving the
-#: interpreter to a thread and getting it back delays everybody by more.  The
-#: worst of them, with keys of 8192 bits, takes about a millisecond.
-QUICK_SIZE = 64 * 1024
-QUICK_CHECKS = 2
 
 DKIMCheck = Check | DKIMResult
 DKIMChecks = tuple[DKIMCheck, ...]
@@ -185,18 +180,17 @@ class Examination:
             self._discovery = self._discover(self._authors.domains[0])
             self._lookups.append(self._discovery)
 
-    async def finish(self, body: Sequence[bytes], size: int) -> Findings:
+    async def finish(self, body: Sequence[bytes]) -> Findings:
         """
         The message is complete.
 
         @param body: What is behind the empty line, in chunks; it may be gone
             through in a thread, and must be there until this returns.
-        @param size: How long it is.
 
         @return: What was found, soon; nothing is raised.
         """
         try:
-            return await self._findings(body, size)
+            return await self._findings(body)
         finally:
             self._patience.close()
             self.cancel()
@@ -209,9 +203,9 @@ class Examination:
         for each in self._lookups:
             each.cancel()
 
-    async def _findings(self, body: Sequence[bytes], size: int) -> Findings:
+    async def _findings(self, body: Sequence[bytes]) -> Findings:
         origin, soon = self._origin, self._patience.soon
-        dkim = await self._verified(body, size)
+        dkim = await self._verified(body)
         authentication = Authentication(
             origin.address,
             await soon(origin.iprev),
@@ -241,9 +235,7 @@ class Examination:
         record = None if discovery is None else discovery.record
         return self._checks.chance() if record and record.percent < 100 else 0.0
 
-    async def _verified(
-        self, body: Sequence[bytes], size: int
-    ) -> tuple[DKIMResult, ...]:
+    async def _verified(self, body: Sequence[bytes]) -> tuple[DKIMResult, ...]:
         """
         Verifying is waited for, however long it takes: it is our own doing, and
         who keeps us busy shall not have signatures of others count as unknown.
@@ -251,18 +243,17 @@ class Examination:
         checks = tuple([await self._patience.soon(each) for each in self._keys])
         if not checks:
             return ()
-        lookup = Lookup(self._verify(body, size, checks), lambda: _unverified(checks))
+        lookup = Lookup(self._verify(body, checks), lambda: _unverified(checks))
         self._lookups.append(lookup)
         if not lookup.isDone:
             await lookup.join()
         return lookup.value
 
     async def _verify(
-        self, body: Sequence[bytes], size: int, checks: DKIMChecks
+        self, body: Sequence[bytes], checks: DKIMChecks
     ) -> tuple[DKIMResult, ...]:
-        left = [each for each in checks if isinstance(each, Check)]
         data = self._header.data
-        if size <= QUICK_SIZE and len(left) <= QUICK_CHECKS:
+        if not any(isinstance(each, Check) for each in checks):
             return verify(data, body, checks)
         return await self._checks.offload(lambda: verify(data, body, checks))
 
@@ -316,7 +307,7 @@ def authenticate(
     body = b"" if end < 0 else text[end + len(CRLF) :]
     examination = checks.examine(client, sender)
     examination.begin(header)
-    return Deferred.fromCoroutine(examination.finish([body], len(body)))
+    return Deferred.fromCoroutine(examination.finish([body]))
 
 
 def _without(signature: Signature | DKIMResult, problem: str) -> DKIMResult:

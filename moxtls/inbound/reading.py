@@ -69,7 +69,7 @@ class Reading:
         if examination is None:
             return None
         body = self._spooled.chunks(start=self._bodyStart)
-        return await examination.finish(body, self._spooled.size - self._bodyStart)
+        return await examination.finish(body)
 
     def chunks(self, hostname: str, trace: bytes = b"") -> Sequence[bytes]:
         """
