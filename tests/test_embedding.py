@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet import threads
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.mail import smtp
 from twisted.trial.unittest import SynchronousTestCase
@@ -48,6 +49,8 @@ class ServerGuideTests(SynchronousTestCase):
         self.printed: list[tuple[Any, ...]] = []
         self.sent: list[tuple[Any, ...]] = []
         self.patch(smtp, "sendmail", self.sendmail)
+        # No reactor runs that could tell of what a thread has done.
+        self.patch(threads, "deferToThread", execute)
 
     def sendmail(self, *what: Any) -> Deferred[None]:
         self.sent.append(what)
