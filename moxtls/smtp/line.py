@@ -6,7 +6,8 @@ and TLS may begin in the middle.
 Twisted's transports write when the reactor next looks whether they can, which
 for the short replies of SMTP costs as much as finding out what to say; with
 TLS they wait twice.  Here the socket is asked first, and only what it doesn't
-take is left to the reactor.
+take is left to the reactor.  Nor does a connection wait to be closed until the
+reactor finds that nothing is left to be written.
 
 Who doesn't read what he is told is not listened to either: what waits to be
 sent is bounded by what one read can ask for.
@@ -26,9 +27,13 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+# Of Linux: what is written goes together with what comes next.
+_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 @implementer(ITransport)
@@ -66,6 +71,16 @@ class Line(Protocol):
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
+
+    def end(self, lastWords: bytes) -> None:
+        """
+        Write C{lastWords}, and close the connection.
+        """
+        if self._tls is None:
+            self._below.write(lastWords, _MORE)
+        else:
+            self._tls.write(lastWords)
+        self.loseConnection()
 
     def loseConnection(self) -> None:
         # TLS would wait for a producer to end.
@@ -134,11 +149,14 @@ class _Direct:
         if self._socket is None:
             self._register()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, flags: int = 0) -> None:
+        """
+        @param flags: For C{send}.
+        """
         line = self._socket
         if line is not None:
             try:
-                sent = line.send(data)
+                sent = line.send(data, flags)
             except OSError:
                 # It has no room, or is lost, which the transport will find
                 # out and say when it may.
@@ -198,7 +216,16 @@ class _Direct:
             self.transport.pauseProducing()
 
     def loseConnection(self) -> None:
-        self.transport.loseConnection()
+        transport = self.transport
+        if self._socket is None or not isinstance(transport, Connection):
+            transport.loseConnection()
+        elif transport.connected and not transport.disconnecting:
+            # It would wait until it may write, only to find that there is
+            # nothing.  Not at once: whoever calls isn't to be called by it.
+            transport.disconnecting = True
+            transport.stopReading()
+            clock = IReactorTime(transport.reactor)
+            clock.callLater(0, transport.connectionLost, connectionDone)
 
     def abortConnection(self) -> None:
         self.transport.abortConnection()

@@ -67,8 +67,13 @@ T = TypeVar("T")
 
 class IWire(ITLSTransport, IPushProducer):
     """
-    What TCP transports are.
+    What a L{moxtls.smtp.line.Line} is.
     """
+
+    def end(lastWords: bytes) -> None:
+        """
+        Write C{lastWords}, and close the connection.
+        """
 
 
 class IListener(Interface):
@@ -419,13 +424,14 @@ class ServerSession(Protocol):
         output = self._conversation.takeOutput()
         if output:
             self._vigil.heard()
-            self.transport.write(output)
         if self._conversation.isClosed and not self._closing:
             self._closing = True
             self._vigil.farewell()
             # TLS ends with a word of the other side too.
             self._read(True)
-            self.transport.loseConnection()
+            self.transport.end(output)
+        elif output:
+            self.transport.write(output)
 
     def _regulate(self) -> None:
         """

@@ -5,15 +5,27 @@ Tests for L{moxtls.smtp.line}.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from OpenSSL import SSL
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.protocol import (
+    ClientCreator,
+    Factory,
+    Protocol,
+    ServerFactory,
+    connectionDone,
+)
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -143,6 +155,18 @@ class DirectTests(SynchronousTestCase):
         self.line.loseConnection()
         self.assertIsNone(self.transport.producer)
 
+    def test_end(self) -> None:
+        """
+        The last words are written, and the rest is up to a transport that
+        isn't TCP's; also if they have to wait there.
+        """
+        self.line.end(b"221\r\n")
+        self.assertEqual(self.transport.arrived(), b"221\r\n")
+        self.assertTrue(self.transport.disconnecting)
+        self.line.end(b"a" * 10_000_000)
+        self.assertTrue(self.transport.value().endswith(b"a"))
+        self.assertIsNone(self.transport.producer)
+
     def test_lost(self) -> None:
         """
         That a connection is lost is for the transport to say.
@@ -173,6 +197,148 @@ class DirectTests(SynchronousTestCase):
         self.assertTrue(self.session.isLost)
 
 
+class Ending(Protocol):
+    """
+    Does what it is told when it is connected and when it hears something,
+    and writes down how the connection ended.
+
+    @ivar ended: Fires with why it did.
+    """
+
+    transport: ITransport
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.begin: Callable[[], None] = lambda: None
+        self.answer: Callable[[], None] = lambda: None
+        self.reasons: list[type[BaseException]] = []
+        self.ended: Deferred[type[BaseException]] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        self.answer()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert reason.type is not None
+        self.reasons.append(reason.type)
+        if len(self.reasons) == 1:
+            self.ended.callback(reason.type)
+
+
+class OneLine(ServerFactory):
+    """
+    Has one line.
+    """
+
+    noisy = False
+
+    def __init__(self, line: Line) -> None:
+        self.buildProtocol = lambda addr: line  # type: ignore[method-assign]
+
+
+class EndTests(TestCase):
+    """
+    Tests for how a line ends, over sockets.
+    """
+
+    def setUp(self) -> None:
+        assert isinstance(reactor, PosixReactorBase)
+        self.reactor = reactor
+        self.session, self.client = Ending(), Ending()
+        self.line = Line(reactor, self.session)
+
+    async def connect(self) -> None:
+        """
+        The client is connected.
+        """
+        port = self.reactor.listenTCP(0, OneLine(self.line), interface="127.0.0.1")
+        assert isinstance(port, Port)
+        self.addCleanup(port.stopListening)
+        creator = ClientCreator(self.reactor, lambda: self.client)
+        await creator.connectTCP("127.0.0.1", port.getHost().port)
+
+    async def test_orderly(self) -> None:
+        """
+        The last words arrive, and behind them the end of the stream and no
+        reset; the session hears of it later, and once.
+        """
+
+        def quit() -> None:
+            self.line.end(b"221\r\n")
+            self.line.loseConnection()
+            self.assertEqual(self.session.reasons, [])
+
+        self.session.answer = quit
+        self.client.begin = lambda: self.client.transport.write(b"QUIT\r\n")
+        await self.connect()
+        self.assertIs(await self.client.ended, ConnectionDone)
+        self.assertEqual(self.client.heard, b"221\r\n")
+        self.assertIs(await self.session.ended, ConnectionDone)
+        self.assertEqual(self.session.heard, b"QUIT\r\n")
+        self.assertEqual(self.session.reasons, [ConnectionDone])
+
+    async def test_atOnce(self) -> None:
+        """
+        So it is for who is sent away with the greeting.
+        """
+        self.session.begin = lambda: self.line.end(b"421\r\n")
+        await self.connect()
+        self.assertIs(await self.client.ended, ConnectionDone)
+        self.assertEqual(self.client.heard, b"421\r\n")
+        self.assertIs(await self.session.ended, ConnectionDone)
+
+    async def test_noRoom(self) -> None:
+        """
+        What the socket doesn't take at once is delivered before the end.
+        """
+        words = b"a" * 12_000_000
+        self.session.begin = lambda: self.line.end(words)
+        await self.connect()
+        self.assertEqual(self.session.reasons, [])
+        self.assertIs(await self.client.ended, ConnectionDone)
+        self.assertEqual(len(self.client.heard), len(words))
+        self.assertIs(await self.session.ended, ConnectionDone)
+
+    async def test_silent(self) -> None:
+        """
+        A connection ends without last words too.
+        """
+        self.session.begin = lambda: self.line.loseConnection()
+        await self.connect()
+        self.assertIs(await self.client.ended, ConnectionDone)
+        self.assertEqual(self.client.heard, b"")
+        self.assertIs(await self.session.ended, ConnectionDone)
+
+    async def test_cutOff(self) -> None:
+        """
+        Who is cut off while he is said goodbye to is gone, once.
+        """
+
+        def cut() -> None:
+            self.line.end(b"421\r\n")
+            self.line.abortConnection()
+
+        self.session.begin = cut
+        await self.connect()
+        self.assertIn(await self.client.ended, (ConnectionDone, ConnectionLost))
+        self.assertIn(await self.session.ended, (ConnectionDone, ConnectionAborted))
+        self.assertEqual(len(self.session.reasons), 1)
+
+    async def test_gone(self) -> None:
+        """
+        To whom is gone already, nothing is said, and nothing happens.
+        """
+        self.client.begin = lambda: self.client.transport.loseConnection()
+        await self.connect()
+        await self.session.ended
+        self.line.end(b"221\r\n")
+        self.line.loseConnection()
+        self.assertEqual(self.session.reasons, [ConnectionDone])
+
+
 class TLSTests(SynchronousTestCase):
     """
     Tests for TLS over a line.
@@ -200,6 +366,22 @@ class TLSTests(SynchronousTestCase):
         self.assertIsInstance(line.getHandle(), SSL.Connection)
         line.loseConnection()
         link.flush()
+        self.assertTrue(session.isLost)
+        self.assertTrue(client.isLost)
+
+    def test_end(self) -> None:
+        """
+        The last words go through TLS too.
+        """
+        clock, client, session = Clock(), Hearing(), Hearing()
+        line = Line(clock, session)
+        link = Link(client, line, clock)
+        line.startTLS(Serving())
+        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.flush()
+        line.end(b"221\r\n")
+        link.flush()
+        self.assertEqual(client.heard, b"221\r\n")
         self.assertTrue(session.isLost)
         self.assertTrue(client.isLost)
 

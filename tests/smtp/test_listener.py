@@ -119,6 +119,10 @@ class Wire(StringTransport):
         self.isLazy = False
         self.isAborted = False
 
+    def end(self, lastWords: bytes) -> None:
+        self.write(lastWords)
+        self.loseConnection()
+
     def loseConnection(self) -> None:
         super().loseConnection()
         if not self.isLazy:
