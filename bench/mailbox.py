@@ -18,6 +18,9 @@ from twisted.internet.defer import Deferred
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.mailbox.accounts import MailStore
+from moxtls.mailbox.desk import Desk
+from moxtls.mailbox.postroom import Postroom
+from moxtls.worker.worker import Worker
 
 #: Clients at a time; one alone waits for all there is to wait for.
 WIDTHS = (1, 20)
@@ -77,7 +80,7 @@ async def _contest(reactor: IReactor, effort: Effort, title: str, size: int) -> 
             quotas,
             "mail.example.org",
             lambda: secrets.token_hex(12),
-            reactor,
+            Postroom(Worker(reactor, "mailboxes"), Desk(reactor)),
         )
         operations = effort.of(MESSAGES)
         plain = _oneByOne(root / "one", size)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTCP, IReactorThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTCP, IReactorThreads
 from twisted.internet.task import react
 
 from bench.rounds import ROUNDS
+from moxtls.worker.worker import IReactor as IWorkerReactor
 
 
-class IReactor(IReactorTime, IReactorTCP, IReactorThreads):
+class IReactor(IWorkerReactor, IReactorTCP, IReactorThreads):
     """
     What is needed of a reactor.
     """

@@ -14,14 +14,18 @@ from moxtls.inbound.delivery import Delivery
 from moxtls.inbound.observers import Audience, Correspondence
 from moxtls.inbound.reception import House, Reception
 from moxtls.inbound.recipients import Directory
+from moxtls.inbound.verifying import Verifier
 from moxtls.interfaces import IMailbox, IQueue, IVerdictObserver
 from moxtls.mailbox.accounts import MailStore
+from moxtls.mailbox.desk import Desk
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.mailbox.postroom import Postroom
 from moxtls.reporting.handover import Aftermath
 from moxtls.smtp.acceptor import IAcceptor
 from moxtls.smtp.submission import Submission
 from moxtls.wiring import Base, newID
+from moxtls.worker.worker import Worker
 
 
 class Residence:
@@ -40,7 +44,7 @@ class Residence:
             {} if config.lmtp else quotas,
             config.hostname.ascii,
             newID,
-            base.reactor,
+            Postroom(Worker(base.reactor, "mailboxes"), Desk(base.reactor)),
         )
         self._remote: LMTPStore | None = None
         if config.lmtp is not None:
@@ -129,7 +133,8 @@ class Incoming:
             aftermath.bounced,
         )
         self._delivery = Delivery(residence.mailboxOf, queue)
-        self._checks = base.checks()
+        self._verifier = Verifier(Worker(base.reactor, "signatures"), base.inThread)
+        self._checks = base.checks(self._verifier)
 
     def reception(self, isChecked: bool) -> IAcceptor:
         """
@@ -165,6 +170,7 @@ class Incoming:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        await self._verifier.stop()
         await self._failures.stop()
         self._recorder.flush()
         await self._audience.settled()

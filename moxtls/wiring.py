@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from random import SystemRandom
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -24,7 +25,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.threads import deferToThreadPool
 
-from moxtls.authentication import DKIMResult
 from moxtls.calendar import DAY
 from moxtls.config import Families
 from moxtls.dmarc.failure import FailureReporting
@@ -36,7 +36,7 @@ from moxtls.dns.probed import ProbedResolver
 from moxtls.dns.resolver import Resolver
 from moxtls.domain import Domain
 from moxtls.https import HTTPSClient
-from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.authenticate import Checks, Offload
 from moxtls.inbound.practice import practiceOf
 from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.outbound.classify import certificateFailure
@@ -57,6 +57,7 @@ from moxtls.smtp.settings import Settings
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from moxtls.worker.worker import IReactor as IWorkerReactor
 
 FAMILIES = {
     Families.BOTH: (Kind.AAAA, Kind.A),
@@ -66,12 +67,14 @@ FAMILIES = {
 
 
 class IReactor(
-    IReactorTime, IReactorTCP, IReactorSocket, IReactorFDSet, IReactorThreads
+    IWorkerReactor, IReactorTCP, IReactorSocket, IReactorFDSet, IReactorThreads
 ):
     """
     What is needed of a reactor.
     """
 
+
+T = TypeVar("T")
 
 jitter = SystemRandom().random
 
@@ -165,21 +168,28 @@ class Base:
             jitter,
         )
 
-    def checks(self) -> Checks:
+    def checks(self, offload: Offload | None = None) -> Checks:
         """
         How mail from outside is checked.
-        """
 
-        def offload(
-            verify: Callable[[], tuple[DKIMResult, ...]],
-        ) -> Deferred[tuple[DKIMResult, ...]]:
-            pool = self.reactor.getThreadPool()
-            return deferToThreadPool(self.reactor, pool, verify)
+        @param offload: In a thread if not given.
+        """
 
         hostname = self.site.config.hostname.ascii
         return Checks(
-            self.reactor, self.resolver, self.practice, hostname, offload, jitter
+            self.reactor,
+            self.resolver,
+            self.practice,
+            hostname,
+            offload or self.inThread,
+            jitter,
         )
+
+    def inThread(self, call: Callable[[], T]) -> Deferred[T]:
+        """
+        Fires with what C{call} returns, or fails with what it raises.
+        """
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), call)
 
     def reports(
         self, queue: IQueue, kind: ReportKind = ReportKind.TLS

@@ -72,6 +72,7 @@ PURE = {
     "inbound/dkimkey.py",
     "inbound/dkimsignature.py",
     "inbound/dkimtags.py",
+    "inbound/dkimwork.py",
     "inbound/findings.py",
     "inbound/headers.py",
     "inbound/iprev.py",
@@ -151,6 +152,7 @@ PURE = {
     "tlsrpt/record.py",
     "tlsrpt/report.py",
     "tlsrpt/results.py",
+    "worker/frames.py",
 }
 IMPURE = {"OpenSSL", "os", "random", "socket", "time", "twisted", "zope"}
 

@@ -33,6 +33,7 @@ from moxtls.inbound.authors import authorDomains
 from moxtls.inbound.dkim import Check, signaturesOf, verify, withKey
 from moxtls.inbound.dkimcanonical import CRLF
 from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.dkimwork import Results, Verification
 from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header, headerEnd, splitHeader
 from moxtls.inbound.lookups import OVERDUE, Lookup, Patience
@@ -57,10 +58,8 @@ MOST_REMEMBERED = 1000
 
 DKIMCheck = Check | DKIMResult
 DKIMChecks = tuple[DKIMCheck, ...]
-#: Runs a function where it doesn't hold up the reactor.
-Offload = Callable[
-    [Callable[[], tuple[DKIMResult, ...]]], Deferred[tuple[DKIMResult, ...]]
-]
+#: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
+Offload = Callable[[Verification], Deferred[Results]]
 
 
 class Checks:
@@ -163,6 +162,7 @@ class Examination:
         origin.use()
         self._patience = Patience(checks.clock, LONGEST_WAIT)
         self._lookups: list[Lookup[Any]] = []
+        self._isUnverified = False
 
     def begin(self, header: Header) -> None:
         """
@@ -225,7 +225,7 @@ class Examination:
         )
         # Who only looks on (Enforcement "none") has nobody come again for it.
         isEnforcing = practice.enforcement is not Policy.NONE
-        overdue = self._patience.gaveUp and isEnforcing
+        overdue = (self._patience.gaveUp or self._isUnverified) and isEnforcing
         return Findings(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
@@ -247,6 +247,7 @@ class Examination:
         self._lookups.append(lookup)
         if not lookup.isDone:
             await lookup.join()
+        self._isUnverified = lookup.failed
         return lookup.value
 
     async def _verify(
@@ -255,7 +256,7 @@ class Examination:
         data = self._header.data
         if not any(isinstance(each, Check) for each in checks):
             return verify(data, body, checks)
-        return await self._checks.offload(lambda: verify(data, body, checks))
+        return await self._checks.offload(Verification(data, body, checks))
 
     async def _aligned(
         self, discovery: Discovery, authentication: Authentication

@@ -52,11 +52,13 @@ class UnusableKey(ValueError):
 @dataclass(frozen=True, slots=True)
 class PublicKey:
     """
+    @ivar text: The record.
     @ivar size: Bits.
     @ivar testing: C{t=y}.
     @ivar isStrict: C{t=s}: for identities in the very domain only.
     """
 
+    text: bytes
     algorithm: Algorithm
     size: int
     public: RSAPublicKey | Ed25519PublicKey
@@ -103,7 +105,7 @@ def readKey(text: bytes) -> PublicKey:
         raise UnusableKey("the key is not for mail")
     flags = listed(tags.get("t"))
     size, public = _load(algorithm, _data(tags.values))
-    return PublicKey(algorithm, size, public, "y" in flags, "s" in flags)
+    return PublicKey(text, algorithm, size, public, "y" in flags, "s" in flags)
 
 
 def _data(values: dict[str, str]) -> bytes:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.desk import Desk, DirectDesk, IDesk
+from moxtls.mailbox.desk import DirectDesk, IDesk
 from moxtls.mailbox.folders import sweep
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
@@ -22,7 +22,7 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 
 class MailStore:
     """
-    Says whose mailboxes are where, and has one thread write to all of them.
+    Says whose mailboxes are where; one desk writes to all of them.
     """
 
     log = Logger()
@@ -35,17 +35,17 @@ class MailStore:
         quotas: Mapping[str, int],
         hostname: str,
         newID: Callable[[], str],
-        reactor: IReactorFromThreads | None = None,
+        desk: IDesk | None = None,
     ) -> None:
         """
         @param host: The Maildir of this host.
         @param accounts: Where each account has a Maildir of its name.
         @param quotas: Of each account there is, in octets; 0 for none.
         @param newID: Letters and digits, never the same twice.
-        @param reactor: Has threads; without one, whoever calls waits.
+        @param desk: Writes; without one, whoever calls waits.
         """
         self._clock = clock
-        self._desk: IDesk = DirectDesk() if reactor is None else Desk(reactor)
+        self._desk = desk or DirectDesk()
         roots = {name: accounts / name for name in quotas} | {HOST_ACCOUNT: host}
         self._roots = roots
         self._mailboxes = {

@@ -32,6 +32,11 @@ class DeskClosed(MailboxUnavailable):
     Nothing is stored any more, or not so much at a time.
     """
 
+    @classmethod
+    def because(cls, isStopping: bool) -> DeskClosed:
+        why = "stopped" if isStopping else "too much is waiting for the disk"
+        return cls(f"mailboxes: {why}")
+
 
 class IDesk(Protocol):
     """
@@ -133,21 +138,25 @@ class Desk:
 
     def post(self, letter: Letter) -> Deferred[None]:
         posted = _Posted(letter)
-        return posted.deferred if self._take(posted) else fail(self._refusal())
+        return (
+            posted.deferred
+            if self._take(posted)
+            else fail(DeskClosed.because(self._stopping))
+        )
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
         job = _Errand(errand)
-        return job.deferred if self._take(job) else fail(self._refusal())
+        return (
+            job.deferred
+            if self._take(job)
+            else fail(DeskClosed.because(self._stopping))
+        )
 
     def stop(self) -> Deferred[None]:
         with self._condition:
             self._stopping = True
             self._condition.notify()
         return self._stopped
-
-    def _refusal(self) -> DeskClosed:
-        why = "stopped" if self._stopping else "too much is waiting for the disk"
-        return DeskClosed(f"mailboxes: {why}")
 
     def _take(self, job: _Job) -> bool:
         with self._condition:

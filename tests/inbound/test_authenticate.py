@@ -537,11 +537,12 @@ class VerifyTests(CheckCase):
 
     def test_broken(self) -> None:
         """
-        If something of ours is broken, that is a temporary error, and is
-        logged.
+        If something of ours is broken, that is a temporary error, is logged,
+        and nothing is decided: what can't be verified now can be later.
         """
         self.checks.offload = lambda verifying: fail(OSError("no thread"))
         body = LARGE * 1000
         found = self.findings(message("x@a.example", "a.example", body=body))
         self.assertEqual(found.authentication.dkim[0].status, TEMPERROR)
+        self.assertTrue(found.isOverdue)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -49,7 +49,7 @@ class StoreCase(TestCase):
             self.quotas,
             "mx.example",
             lambda: f"id{next(numbers)}",
-            reactor if threaded else None,
+            Desk(reactor) if threaded else None,
         )
 
     def sizes(self, place: str) -> list[int]:

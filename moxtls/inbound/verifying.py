@@ -1,0 +1,61 @@
+# -*- test-case-name: tests.inbound.test_verifying -*-
+"""
+Signatures are verified by another process: in a thread of this one, the
+interpreter would be the reactor's or that thread's, but never both's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+
+from moxtls.inbound.authenticate import Offload
+from moxtls.inbound.dkimwork import Results, Verification, verifyAll
+from moxtls.worker.batches import Batches
+from moxtls.worker.worker import Worker
+
+#: Bytes of a body that goes to the other process.  Hashing larger ones takes most
+#: of the time, and doesn't need the interpreter.
+LARGEST = 512 * 1024
+#: Bytes that are verified together.
+TOGETHER = 1024 * 1024
+#: What a message counts at least: so none waits long for others.
+_LEAST = TOGETHER // 16
+
+
+class Verifier:
+    """
+    Has a process verify small messages, and threads large ones.
+    """
+
+    def __init__(self, worker: Worker, threads: Offload) -> None:
+        self._worker = worker
+        self._threads = threads
+        self._batches = Batches[Verification, Results](
+            lambda those: worker.call(verifyAll, those), _size, TOGETHER
+        )
+
+    def __call__(self, verification: Verification) -> Deferred[Results]:
+        """
+        See L{Offload}.
+        """
+        body = verification.body
+        # What is in a file is read when it is wanted.
+        if isinstance(body, list | tuple) and _length(body) <= LARGEST:
+            return self._batches.put(verification)
+        return self._threads(verification)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once the process is gone.  Nothing is to be verified any more.
+        """
+        return self._worker.stop()
+
+
+def _size(verification: Verification) -> int:
+    return max(_LEAST, _length(verification.body))
+
+
+def _length(body: Sequence[bytes]) -> int:
+    return sum(map(len, body))

@@ -1,0 +1,73 @@
+# -*- test-case-name: tests.mailbox.test_postroom -*-
+"""
+Letters are written by another process, several at a time.
+
+A thread does so as well, but it and the reactor's hand the interpreter to and
+fro with each call of the system: that takes longer than to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, fail
+
+from moxtls.mailbox.desk import MOST_WAITING, DeskClosed, IDesk
+from moxtls.mailbox.writing import Letter, post
+from moxtls.worker.batches import Batches
+from moxtls.worker.worker import Worker
+
+T = TypeVar("T")
+
+#: Bytes of a letter that goes to the other process; larger ones are in files,
+#: which stay here.
+LARGEST = 512 * 1024
+#: Bytes that are written together.
+TOGETHER = 1024 * 1024
+#: What a letter counts at least: so there are not too many together.
+_LEAST = TOGETHER // 64
+
+
+class Postroom:
+    """
+    Has a process write letters, and a desk do everything else.
+    """
+
+    def __init__(self, worker: Worker, desk: IDesk, most: int = MOST_WAITING) -> None:
+        self._worker = worker
+        self._desk = desk
+        self._most = most
+        self._isStopping = False
+        self._batches = Batches[Letter, None](
+            lambda letters: worker.call(post, letters), _size, TOGETHER
+        )
+
+    def post(self, letter: Letter) -> Deferred[None]:
+        if not _isSmall(letter):
+            return self._desk.post(letter)
+        if self._isStopping or self._batches.waiting >= self._most:
+            return fail(DeskClosed.because(self._isStopping))
+        return self._batches.put(letter)
+
+    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+        return self._desk.run(errand)
+
+    def stop(self) -> Deferred[None]:
+        self._isStopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._batches.idle()
+        await self._worker.stop()
+        await self._desk.stop()
+
+
+def _isSmall(letter: Letter) -> bool:
+    # What is in a file is read when it is wanted.
+    message = letter.message
+    return isinstance(message, list | tuple) and sum(map(len, message)) <= LARGEST
+
+
+def _size(letter: Letter) -> int:
+    return max(_LEAST, sum(map(len, letter.message)))

@@ -1,0 +1,152 @@
+"""
+Tests for L{moxtls.inbound.verifying} and L{moxtls.inbound.dkimwork}, with real
+processes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.authentication import AuthResult
+from moxtls.dns.answers import TXT, Answer, Found, Kind
+from moxtls.domain import Domain
+from moxtls.inbound.dkim import signaturesOf, withKey
+from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.dkimwork import Results, Verification, verifyAll
+from moxtls.inbound.headers import headerEnd
+from moxtls.inbound.verifying import LARGEST, Verifier
+from moxtls.reporting.signing import Signer, loadKey, sign
+from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.worker.frames import HEAD, Frames, called, framed
+from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from tests.inbound.signed import BODY, signer
+from tests.sites import rsaKey
+from tests.worker.calls import die
+
+reactor = cast(IReactor, installed)
+
+KEYS = {
+    "rsa.example": Signer(Domain("rsa.example"), "s", loadKey(rsaKey(2048))),
+    "ed25519.example": signer("ed25519.example"),
+}
+
+
+def verification(text: bytes) -> Verification:
+    """
+    What is left to do about C{text}.
+    """
+    end = headerEnd(text)
+    header, body = text[:end], text[end + len(b"\r\n") :]
+    checks = tuple(
+        withKey(each, _answer(each)) if isinstance(each, Signature) else each
+        for each in signaturesOf(header, 1_800_000_000)
+    )
+    return Verification(header, [body], checks)
+
+
+def _answer(signature: Signature) -> Answer:
+    record = KEYS[str(signature.domain)].record.encode()
+    return Answer(signature.keyName, Kind.TXT, Found.RECORDS, (TXT(record),))
+
+
+def _message(body: bytes = BODY) -> bytes:
+    header = b"From: x@rsa.example\r\nTo: y@our.example\r\nSubject: hello\r\n"
+    return sign(header + b"\r\n" + body, KEYS.values())
+
+
+class VerificationTests(SynchronousTestCase):
+    """
+    Tests for L{Verification}.
+    """
+
+    def test_carried(self) -> None:
+        """
+        Read by another process, it comes to the same, for keys of both
+        algorithms (RFC 6376 3.3, RFC 8463 3), and for what is a result already.
+        """
+        work = verification(_message())
+        results = work()
+        work = replace(work, checks=(*work.checks, results[0]))
+        self.assertEqual(pickle.loads(pickle.dumps(work)), work)
+        [(isWell, [carried])] = Frames().receive(
+            called(framed((verifyAll, [work]))[HEAD:])
+        )
+        self.assertTrue(isWell)
+        self.assertEqual(carried, (*results, results[0]))
+        self.assertEqual([each.status for each in results], [AuthResult.PASS] * 2)
+
+    def test_alone(self) -> None:
+        """
+        One that goes wrong doesn't keep others from it.
+        """
+        good = verification(_message())
+        bad = replace(good, body=cast(Sequence[bytes], [None]))
+        results = verifyAll([good, bad, good])
+        self.assertEqual([results[0], results[2]], [good()] * 2)
+        self.assertIsInstance(results[1], Exception)
+
+
+class VerifierTests(TestCase):
+    """
+    Tests for L{Verifier}.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.worker = Worker(reactor, "tests")
+        self.inThreads: list[Verification] = []
+        self.verifier = Verifier(self.worker, self.inThread)
+        self.addCleanup(self.verifier.stop)
+
+    def inThread(self, work: Verification) -> Deferred[Results]:
+        self.inThreads.append(work)
+        return succeed(work())
+
+    async def test_elsewhere(self) -> None:
+        """
+        Another process says of each message what would be said here.
+        """
+        good = verification(_message())
+        forged = replace(good, body=[b"pay me\r\n"])
+        both = [good, forged] * 50
+        found = await gatherResults([self.verifier(each) for each in both])
+        self.assertEqual(found, [good(), forged()] * 50)
+        self.assertEqual(forged()[0].status, AuthResult.FAIL)
+        self.assertEqual(self.inThreads, [])
+
+    async def test_large(self) -> None:
+        """
+        What is large, or in a file, is left to threads.
+        """
+        small = verification(_message())
+        large = replace(small, body=[b"x" * (LARGEST + 1)])
+        spooled = SpooledMessage(Path(self.mktemp()).parent)
+        self.addCleanup(spooled.close)
+        spooled.write(b"x" * (MOST_IN_MEMORY + 1))
+        filed = replace(small, body=spooled.chunks())
+        for each in (large, filed):
+            self.assertEqual((await self.verifier(each))[0].status, AuthResult.FAIL)
+        self.assertEqual(self.inThreads, [large, filed])
+
+    async def test_lost(self) -> None:
+        """
+        If the other process is killed, that is no result; the next one is
+        asked about what comes then.
+        """
+        work = verification(_message())
+        await self.verifier(work)
+        with capturedLogs():
+            self.worker.call(die, None).addErrback(lambda _: None)
+            with self.assertRaises(WorkerLost):
+                await self.verifier(work)
+            self.assertEqual(await self.verifier(work), work())

@@ -1,0 +1,146 @@
+"""
+Tests for L{moxtls.mailbox.postroom}, with real processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.mailbox.desk import DeskClosed, DirectDesk
+from moxtls.mailbox.names import MailboxFull
+from moxtls.mailbox.postroom import LARGEST, Postroom
+from moxtls.mailbox.writing import Letter
+from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from tests.queue.killing import quickDirectory
+from tests.worker.calls import die, pid
+
+reactor = cast(IReactor, installed)
+
+
+class Desk(DirectDesk):
+    """
+    Counts what it has to write itself.
+    """
+
+    posted = 0
+
+    def post(self, letter: Letter) -> Deferred[None]:
+        self.posted += 1
+        return super().post(letter)
+
+
+class PostroomTests(TestCase):
+    """
+    Tests for L{Postroom}.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.root = quickDirectory(self)
+        self.worker = Worker(reactor, "tests")
+        self.desk = Desk()
+        self.postroom = Postroom(self.worker, self.desk)
+        self.addCleanup(self.postroom.stop)
+
+    def post(
+        self, message: Sequence[bytes], name: str, quota: int = 0
+    ) -> Deferred[None]:
+        return self.postroom.post(
+            Letter(self.root, (), message, False, name, quota, 1000)
+        )
+
+    def stored(self) -> list[bytes]:
+        return sorted(each.read_bytes() for each in self.root.glob("new/*"))
+
+    async def test_elsewhere(self) -> None:
+        """
+        Letters are written by another process, and are there once it is said
+        that they are.
+        """
+        await gatherResults(
+            [self.post([b"a", b"%03d" % each], f"{each}") for each in range(300)]
+        )
+        self.assertEqual(self.stored(), [b"a%03d" % each for each in range(300)])
+        self.assertEqual(self.desk.posted, 0)
+
+    async def test_large(self) -> None:
+        """
+        What is large, or in a file, is written by this process.
+        """
+        spooled = SpooledMessage(self.root)
+        spooled.write(b"x" * (MOST_IN_MEMORY + 1))
+        self.addCleanup(spooled.close)
+        await self.post(spooled.chunks(b"y"), "file")
+        await self.post([b"z" * (LARGEST + 1)], "large")
+        self.assertEqual(self.desk.posted, 2)
+        sizes = [len(each) for each in self.stored()]
+        self.assertEqual(sizes, [MOST_IN_MEMORY + 2, LARGEST + 1])
+
+    async def test_errors(self) -> None:
+        """
+        Why a letter can't be stored is known here as well as there, and doesn't
+        keep others from it.
+        """
+        posted = [self.post([b"x" * 60], f"{each}", 100) for each in range(2)]
+        await posted[0]
+        with self.assertRaises(MailboxFull):
+            await posted[1]
+        with self.assertRaises(FileExistsError):
+            (self.root / "tmp" / "taken").touch()
+            await self.post([b"x"], "taken")
+        self.assertEqual(len(self.stored()), 1)
+
+    async def test_lost(self) -> None:
+        """
+        If the other process is killed, nobody is told that letters are there;
+        and the next one writes what comes then.
+        """
+        await self.worker.call(pid, None)
+        with capturedLogs():
+            self.worker.call(die, None).addErrback(lambda _: None)
+            with self.assertRaises(WorkerLost):
+                await self.post([b"lost"], "a")
+            await self.post([b"there"], "b")
+        self.assertEqual(self.stored(), [b"there"])
+
+    async def test_stop(self) -> None:
+        """
+        What was taken before is answered; after that, nothing is taken.
+        """
+        posted = [self.post([b"x"], f"{each}") for each in range(500)]
+        await self.postroom.stop()
+        for each in posted:
+            self.successResultOf(each)
+        with self.assertRaises(DeskClosed):
+            await self.post([b"x"], "late")
+
+
+class BoundTests(SynchronousTestCase):
+    """
+    How much may wait.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        While the disk stands still no more than so many wait for it; the
+        others are to come back.
+        """
+
+        class Stuck:
+            def call(self, function: object, argument: object) -> Deferred[None]:
+                return Deferred()
+
+        postroom = Postroom(cast(Worker, Stuck()), DirectDesk(), most=3)
+        letter = Letter(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
+        outcomes = [postroom.post(letter) for _ in range(6)]
+        self.failureResultOf(outcomes.pop(), DeskClosed)
+        for each in outcomes:
+            self.assertNoResult(each)

@@ -1,0 +1,115 @@
+"""
+Tests for L{moxtls.worker.batches}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.worker.batches import MOST_RUNNING, Batches
+
+Results = Sequence[int | Exception]
+
+
+class BatchesTests(SynchronousTestCase):
+    """
+    Tests for L{Batches}.
+    """
+
+    def setUp(self) -> None:
+        self.begun: list[tuple[list[int], Deferred[Results]]] = []
+        self.batches = Batches[int, int](self.begin, lambda number: number, 10)
+
+    def begin(self, numbers: list[int]) -> Deferred[Results]:
+        deferred: Deferred[Results] = Deferred()
+        self.begun.append((numbers, deferred))
+        return deferred
+
+    def end(self) -> None:
+        """
+        The oldest of those under way is done.
+        """
+        numbers, deferred = self.begun.pop(0)
+        deferred.callback([10 * each for each in numbers])
+
+    def test_together(self) -> None:
+        """
+        What comes while others are being done waits, and is done together.
+        """
+        answers = [self.batches.put(1) for _ in range(MOST_RUNNING + 3)]
+        self.assertEqual([each for each, _ in self.begun], [[1]] * MOST_RUNNING)
+        self.assertEqual(self.batches.waiting, 3)
+        self.end()
+        self.assertEqual(self.begun[-1][0], [1, 1, 1])
+        self.assertEqual(self.batches.waiting, 0)
+        self.assertEqual(self.successResultOf(answers[0]), 10)
+        while self.begun:
+            self.end()
+        self.assertEqual([self.successResultOf(each) for each in answers[1:]], [10] * 4)
+
+    def test_size(self) -> None:
+        """
+        Not more of them than belong together; but one that is larger than that
+        isn't left behind.
+        """
+        for number in (*[1] * MOST_RUNNING, 6, 4, 1, 99, 2):
+            self.batches.put(number)
+        for _ in range(MOST_RUNNING):
+            self.end()
+        self.assertEqual([each for each, _ in self.begun], [[6, 4], [1]])
+        self.end()
+        self.end()
+        self.assertEqual([each for each, _ in self.begun], [[99], [2]])
+
+    def test_failures(self) -> None:
+        """
+        One may fail by itself, or all of a batch together; the next is done.
+        """
+        first, *others = [self.batches.put(each) for each in (3, 4, 1, 1)]
+        self.begun[0][1].callback([KeyError("x")])
+        self.failureResultOf(first, KeyError)
+        self.begun[1][1].errback(OSError("gone"))
+        self.failureResultOf(others[0], OSError)
+        self.begun[2][1].errback(OSError("gone"))
+        self.failureResultOf(others[1], OSError)
+        self.failureResultOf(others[2], OSError)
+        answer = self.batches.put(1)
+        self.begun[-1][1].callback([7])
+        self.assertEqual(self.successResultOf(answer), 7)
+
+    def test_atOnce(self) -> None:
+        """
+        However many there are, they may all be done, or fail, at once.
+        """
+        held: Deferred[Results] = Deferred()
+        answers: list[Deferred[Results]] = [held] * MOST_RUNNING
+
+        def do(numbers: list[int]) -> Deferred[Results]:
+            if answers:
+                answers.pop()
+                return Deferred(lambda _: None) if answers else held
+            return fail(OSError("gone")) if numbers[0] == 9 else succeed(numbers)
+
+        batches = Batches[int, int](do, lambda number: number, 1)
+        put = [batches.put(each) for each in (1, 1, *(8, 9) * 5000)]
+        held.callback([1])
+        self.assertEqual(self.successResultOf(put[-2]), 8)
+        self.failureResultOf(put[-1], OSError)
+        for each in put[3:-1:2]:
+            self.failureResultOf(each, OSError)
+
+    def test_idle(self) -> None:
+        """
+        One can wait until nothing is left to do.
+        """
+        self.successResultOf(self.batches.idle())
+        for _ in range(MOST_RUNNING + 1):
+            self.batches.put(1)
+        idle = self.batches.idle()
+        while self.begun:
+            self.assertNoResult(idle)
+            self.end()
+        self.successResultOf(idle)

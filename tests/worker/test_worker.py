@@ -1,0 +1,223 @@
+"""
+Tests for L{moxtls.worker.worker}, with real processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, cast
+from unittest.mock import patch
+
+from twisted.internet import reactor as installed
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.utils import getProcessOutput
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.worker import worker as module
+from moxtls.worker.worker import PAUSE, IReactor, Worker, WorkerLost
+from tests.worker.calls import (
+    Unreadable,
+    chatter,
+    die,
+    double,
+    pid,
+    raiseKeyError,
+    sleep,
+    told,
+)
+
+reactor = cast(IReactor, installed)
+
+
+def isThere(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class WorkerTests(TestCase):
+    """
+    Tests for L{Worker}.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.worker = Worker(reactor, "tests")
+
+    async def test_calls(self) -> None:
+        """
+        Functions run in another process, which stays the same, in their order;
+        what they raise is raised here.
+        """
+        numbers = [self.worker.call(double, each) for each in range(200)]
+        self.assertEqual(await gatherResults(numbers), [2 * x for x in range(200)])
+        first, second = (
+            await self.worker.call(pid, None),
+            await self.worker.call(pid, None),
+        )
+        self.assertEqual(first, second)
+        self.assertNotEqual(first, os.getpid())
+        with self.assertRaises(KeyError):
+            await self.worker.call(raiseKeyError, "x")
+        with self.assertRaises(TypeError):
+            self.worker.call(double, cast(int, Unreadable()))
+        await self.worker.stop()
+        self.assertFalse(isThere(first))
+
+    async def test_large(self) -> None:
+        """
+        What doesn't fit into a pipe goes through it all the same, both ways.
+        """
+        text = "x" * 5_000_000
+        self.assertEqual(await self.worker.call(str.upper, text), text.upper())
+        await self.worker.stop()
+
+    async def test_output(self) -> None:
+        """
+        What a function prints doesn't get among the answers.
+        """
+        null = os.open(os.devnull, os.O_WRONLY)
+        descriptors = {**module._DESCRIPTORS, 2: null}
+        with patch.object(module, "_DESCRIPTORS", descriptors):
+            self.assertEqual(await self.worker.call(chatter, "hello"), "hello")
+        os.close(null)
+        self.assertEqual(await self.worker.call(double, 1), 2)
+        await self.worker.stop()
+
+    async def test_signals(self) -> None:
+        """
+        Who ends all processes of a server at once doesn't keep it from ending
+        in order.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.assertEqual(await self.worker.call(told, number), "still here")
+        await self.worker.stop()
+
+    async def test_lost(self) -> None:
+        """
+        If the process is killed, what it was asked for fails, and so it is
+        said; what comes later is done by another one, though not at once.
+        """
+        with capturedLogs() as logs:
+            dying = self.worker.call(die, None)
+            behind = self.worker.call(double, 1)
+            for each in (dying.addCallback(lambda _: 0), behind):
+                with self.assertRaises(WorkerLost):
+                    await each
+            start = reactor.seconds()
+            again = [self.worker.call(double, each) for each in (2, 3)]
+            self.assertEqual(await gatherResults(again), [4, 6])
+        self.assertLessEqual(reactor.seconds() - start, PAUSE + 10)
+        said = [each for each in logs if isinstance(each.get("log_source"), Worker)]
+        self.assertEqual([each["name"] for each in said], ["tests"])
+        self.assertIn("signal 9", said[0]["reason"])
+        await self.worker.stop()
+
+    async def test_stop(self) -> None:
+        """
+        What was asked for before is done; after that, nothing is.
+        """
+        process = await self.worker.call(pid, None)
+        slow = self.worker.call(sleep, 0.1)
+        await self.worker.stop()
+        self.assertEqual(self.successResultOf(slow), 0.1)
+        self.assertFalse(isThere(process))
+        with self.assertRaises(WorkerLost):
+            await self.worker.call(double, 1)
+
+    async def test_neverStarted(self) -> None:
+        """
+        Nothing is started that nobody asks for anything, nor while it is
+        being waited for.
+        """
+        await Worker(reactor, "nobody").stop()
+        with capturedLogs():
+            with self.assertRaises(WorkerLost):
+                await self.worker.call(die, None)
+            waiting = self.worker.call(double, 1)
+            await self.worker.stop()
+            self.failureResultOf(waiting, WorkerLost)
+            await deferLater(reactor, 0.05)
+
+    async def test_hangs(self) -> None:
+        """
+        One that doesn't end by itself is killed.
+        """
+        with patch.object(module, "_COMMAND", (sys.executable, "-c", _DEAF)):
+            call = self.worker.call(double, 1)
+        self.assertEqual(await call, 2)
+        with patch.object(module, "FAREWELL", 0.05):
+            await self.worker.stop()
+
+    async def test_orphan(self) -> None:
+        """
+        When this process is killed, the other one ends by itself.
+        """
+        output = await getProcessOutput(
+            sys.executable,
+            ["-c", _PARENT],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        process = int(output)
+        for _ in range(200):
+            if not isThere(process):
+                break
+            await deferLater(reactor, 0.05)
+        self.assertFalse(isThere(process))
+
+
+class BrokenTests(SynchronousTestCase):
+    """
+    Where there can't be a process.
+    """
+
+    def test_broken(self) -> None:
+        """
+        Calls fail, now and when it is tried again, and the reason is logged.
+        """
+
+        class NoProcesses(Clock):
+            def spawnProcess(self, *args: Any, **kwargs: Any) -> None:
+                raise OSError("no more processes")
+
+        clock = NoProcesses()
+        worker = Worker(cast(IReactor, clock), "tests")
+        self.failureResultOf(worker.call(double, 1), WorkerLost)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        waiting = worker.call(double, 1)
+        self.assertNoResult(waiting)
+        clock.advance(PAUSE)
+        self.failureResultOf(waiting, WorkerLost)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.successResultOf(worker.stop())
+
+
+#: Does what it is called for, but doesn't mind when there is nothing more.
+_DEAF = """
+import sys, time
+from moxtls.worker.__main__ import serve
+serve(sys.stdin.buffer, sys.stdout.buffer)
+time.sleep(60)
+"""
+
+#: Says which process works for it, and is killed.
+_PARENT = """
+import os, signal
+from twisted.internet import reactor
+from moxtls.worker.worker import Worker
+from tests.worker.calls import pid
+
+def found(process):
+    print(process, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Worker(reactor, "orphans").call(pid, None).addCallback(found)
+reactor.run()
+"""
