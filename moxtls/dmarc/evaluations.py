@@ -6,7 +6,10 @@ No I/O.
 
 from __future__ import annotations
 
-from moxtls.authentication import AuthResult, DKIMResult
+from functools import lru_cache
+from typing import NamedTuple
+
+from moxtls.authentication import AuthResult, SPFResult
 from moxtls.dmarc.values import (
     Discovery,
     Disposition,
@@ -22,6 +25,7 @@ from moxtls.dmarc.values import (
     ReportedSPF,
     ReportRow,
     ReportURI,
+    Verdict,
 )
 from moxtls.dmarc.walk import printable
 from moxtls.domain import LONGEST_NAME, Domain, InvalidDomain, parseHost
@@ -35,7 +39,28 @@ LONGEST_PROBLEM = 200
 #: The whole divisors of a day that reports are made by, in hours.
 INTERVALS = (24, 12, 8, 6, 4, 3, 2, 1)
 
+#: Evaluations that are remembered as made, of a few kB each.
+MOST_KNOWN = 500
+
 _HANDLED = (Fate.ACCEPTED, Fate.JUNK, Fate.REJECTED_BY_DMARC)
+
+#: A signature: C{domain}, C{selector}, C{status}, C{problem} of L{DKIMResult}.
+_Signed = tuple[Domain, str, AuthResult, str]
+
+
+class _Seen(NamedTuple):
+    """
+    What there is to be reported of a message, but for what DMARC made of it.
+
+    @ivar sender: The domain of MAIL FROM, as that of the recipient; empty if
+        there is none.
+    """
+
+    address: str
+    sender: str
+    recipient: str
+    dkim: tuple[_Signed, ...]
+    spf: SPFResult
 
 
 def evaluationOf(judgement: Judgement) -> Evaluation | None:
@@ -50,13 +75,34 @@ def evaluationOf(judgement: Judgement) -> Evaluation | None:
     record = discovery.record
     if record is None or not record.rua or not _isCertain(discovery):
         return None
+    found = judgement.authentication
+    seen = _Seen(
+        found.address,
+        _domainOf(judgement.sender),
+        _domainOf(judgement.recipient),
+        tuple([(s.domain, s.selector, s.status, s.problem) for s in found.dkim]),
+        found.spf,
+    )
+    return _evaluation(verdict, judgement.fate, _isOptional(judgement), seen)
+
+
+@lru_cache(MOST_KNOWN)
+def _evaluation(
+    verdict: Verdict, fate: Fate, optional: bool, seen: _Seen
+) -> Evaluation:
+    """
+    Whoever sends a lot has it evaluated alike.
+    """
+    discovery = verdict.discovery
+    assert discovery is not None and discovery.record is not None
+    record = discovery.record
     return Evaluation(
         _published(discovery, record),
-        _row(judgement, discovery),
+        _row(verdict, fate, discovery, seen),
         hours=hoursOf(record.interval),
         addresses=tuple(map(_shown, record.rua[:MOST_ADDRESSES])),
-        optional=_isOptional(judgement),
-        wanted=(judgement.fate is Fate.ACCEPTED and verdict.status is AuthResult.PASS),
+        optional=optional,
+        wanted=fate is Fate.ACCEPTED and verdict.status is AuthResult.PASS,
     )
 
 
@@ -81,15 +127,15 @@ def _isOptional(judgement: Judgement) -> bool:
     Reports about reports would never end; and who only forges a domain shall
     not make us write to it.
     """
-    isBecauseOfDMARC = judgement.fate is Fate.REJECTED_BY_DMARC or _isQuarantined(
-        judgement
+    fate = judgement.fate
+    isBecauseOfDMARC = fate is Fate.REJECTED_BY_DMARC or _isQuarantined(
+        judgement.verdict, fate
     )
     return judgement.isForReports or (isBecauseOfDMARC and not judgement.isKnown)
 
 
-def _isQuarantined(judgement: Judgement) -> bool:
-    asked = judgement.verdict.disposition
-    return judgement.fate is Fate.JUNK and asked is not Policy.NONE
+def _isQuarantined(verdict: Verdict, fate: Fate) -> bool:
+    return fate is Fate.JUNK and verdict.disposition is not Policy.NONE
 
 
 def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
@@ -107,28 +153,26 @@ def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
     )
 
 
-def _row(judgement: Judgement, discovery: Discovery) -> ReportRow:
-    verdict = judgement.verdict
-    disposition = _disposition(judgement)
+def _row(verdict: Verdict, fate: Fate, discovery: Discovery, seen: _Seen) -> ReportRow:
+    disposition = _disposition(verdict, fate)
     return ReportRow(
-        sourceIP=judgement.authentication.address,
+        sourceIP=seen.address,
         disposition=disposition,
         dkimAligned=verdict.dkimAligned,
         spfAligned=verdict.spfAligned,
-        reasons=_reasons(judgement, disposition),
+        reasons=_reasons(verdict, disposition),
         headerFrom=discovery.author.ascii,
-        envelopeFrom=_domainOf(judgement.sender),
-        envelopeTo=_domainOf(judgement.recipient),
-        dkim=_signatures(judgement, discovery),
-        spf=_spf(judgement),
+        envelopeFrom=seen.sender,
+        envelopeTo=seen.recipient,
+        dkim=_signatures(seen.dkim, verdict.alignedDKIM, discovery.author),
+        spf=_spf(seen.spf),
     )
 
 
-def _disposition(judgement: Judgement) -> Disposition:
-    verdict = judgement.verdict
-    if judgement.fate is Fate.REJECTED_BY_DMARC:
+def _disposition(verdict: Verdict, fate: Fate) -> Disposition:
+    if fate is Fate.REJECTED_BY_DMARC:
         return Disposition.REJECT
-    if _isQuarantined(judgement):
+    if _isQuarantined(verdict, fate):
         return Disposition.QUARANTINE
     isEnforcing = verdict.policy is not Policy.NONE
     if verdict.status is AuthResult.PASS and isEnforcing:
@@ -136,12 +180,11 @@ def _disposition(judgement: Judgement) -> Disposition:
     return Disposition.NONE
 
 
-def _reasons(judgement: Judgement, disposition: Disposition) -> tuple[Override, ...]:
+def _reasons(verdict: Verdict, disposition: Disposition) -> tuple[Override, ...]:
     """
     Those of the verdict, and that it wasn't followed, if so: a disposition
     that isn't the policy has a reason (RFC 9990 3.1.1.9).
     """
-    verdict = judgement.verdict
     asked = verdict.disposition
     if asked is Policy.NONE or asked.value == disposition.value:
         return verdict.reasons
@@ -150,40 +193,38 @@ def _reasons(judgement: Judgement, disposition: Disposition) -> tuple[Override, 
 
 
 def _signatures(
-    judgement: Judgement, discovery: Discovery
+    dkim: tuple[_Signed, ...], alignedDKIM: tuple[int, ...], author: Domain
 ) -> tuple[ReportedSignature, ...]:
     """
     In the order of RFC 9990 3.1.3.  All that were checked, whoever signed
     (RFC 9990 3.1.1.11): a list or a service in between is of interest.
     """
-    aligned = frozenset(judgement.verdict.alignedDKIM)
+    aligned = frozenset(alignedDKIM)
     ranked = [
-        (_rank(result, place in aligned, discovery.author), result)
-        for place, result in enumerate(judgement.authentication.dkim)
-        if result.selector
+        (_rank(domain, status, place in aligned, author), place)
+        for place, (domain, selector, status, _) in enumerate(dkim)
+        if selector
     ]
-    ranked.sort(key=lambda each: each[0])
-    return tuple(
-        ReportedSignature(
-            result.domain.ascii,
-            result.selector,
-            result.status,
-            printable(result.problem)[:LONGEST_PROBLEM],
-        )
-        for _, result in ranked[:MOST_SIGNATURES]
-    )
+    ranked.sort()
+    return tuple(_reported(*dkim[place]) for _, place in ranked[:MOST_SIGNATURES])
 
 
-def _rank(result: DKIMResult, isAligned: bool, author: Domain) -> int:
-    if result.status is not AuthResult.PASS:
+def _reported(
+    domain: Domain, selector: str, status: AuthResult, problem: str
+) -> ReportedSignature:
+    shown = printable(problem)[:LONGEST_PROBLEM]
+    return ReportedSignature(domain.ascii, selector, status, shown)
+
+
+def _rank(domain: Domain, status: AuthResult, isAligned: bool, author: Domain) -> int:
+    if status is not AuthResult.PASS:
         return 3
     if not isAligned:
         return 2
-    return 0 if result.domain == author else 1
+    return 0 if domain == author else 1
 
 
-def _spf(judgement: Judgement) -> ReportedSPF | None:
-    spf = judgement.authentication.spf
+def _spf(spf: SPFResult) -> ReportedSPF | None:
     # What a client calls itself may be anything.
     domain = printable(spf.domain)[:LONGEST_NAME]
     return ReportedSPF(domain, spf.scope, spf.status) if domain else None
