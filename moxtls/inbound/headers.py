@@ -6,7 +6,6 @@ The header of a message that came from a stranger.  No I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moxtls.domain import Domain, InvalidDomain
@@ -16,6 +15,7 @@ FWS = b" \t\r\n"
 
 _CRLF = b"\r\n"
 _EMPTY_LINE = b"\r\n\r\n"
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _RESULTS = b"authentication-results"
 _TOKEN = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -31,25 +31,33 @@ class Header:
     """
     @ivar data: All of it, through the CRLF of the last field, without the
         empty line.
-    @ivar fields: The name of each field, in lower case, and all of it with
-        its CRLF; a line that is none has an empty name.
+    @ivar names: Of each field, in lower case; empty for a line that is none.
+    @ivar fields: All of each, without its CRLF.
     """
 
     data: bytes
-    fields: tuple[tuple[bytes, bytes], ...]
+    names: tuple[bytes, ...]
+    fields: tuple[bytes, ...]
+
+    def called(self, name: bytes) -> tuple[bytes, ...]:
+        """
+        The fields called C{name}, from the top.
+
+        @param name: In lower case, as in what follows.
+        """
+        if name not in self.names:
+            return ()
+        pairs = zip(self.names, self.fields, strict=True)
+        return tuple([field for known, field in pairs if known == name])
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """
-        What is behind the colon, still folded, of the fields called C{name}.
-
-        @param name: In lower case.
+        What is behind the colon of those, still folded.
         """
-        return tuple(
-            field.partition(b":")[2] for known, field in self.fields if known == name
-        )
+        return tuple([each.partition(b":")[2] for each in self.called(name)])
 
     def has(self, name: bytes) -> bool:
-        return any(known == name for known, _ in self.fields)
+        return name in self.names
 
     @property
     def listSigns(self) -> bool:
@@ -79,27 +87,15 @@ def splitHeader(data: bytes) -> Header:
     """
     @param data: Through the CRLF of the last field, without the empty line.
     """
-    return Header(data, tuple(_fields(data)))
+    fields = _FIELD_END.split(data)
+    if fields[-1] == b"":
+        fields.pop()
+    return Header(data, tuple(map(_nameOf, fields)), tuple(fields))
 
 
-def _fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    lines = data.split(_CRLF)
-    if lines[-1] == b"":
-        lines.pop()
-    held: list[bytes] = []
-    for line in lines:
-        if held and line[:1] not in (b" ", b"\t"):
-            yield _named(held)
-            held = []
-        held.append(line)
-    if held:
-        yield _named(held)
-
-
-def _named(lines: list[bytes]) -> tuple[bytes, bytes]:
-    field = _CRLF.join(lines) if len(lines) > 1 else lines[0]
+def _nameOf(field: bytes) -> bytes:
     name, colon, _ = field.partition(b":")
-    return (name.rstrip(FWS).lower() if colon else b""), field + _CRLF
+    return name.rstrip(FWS).lower() if colon else b""
 
 
 def unfolded(value: bytes) -> str:
@@ -121,8 +117,8 @@ def withoutForged(header: Header, authservID: str) -> bytes:
     if not header.has(_RESULTS):
         return header.data
     return b"".join(
-        field
-        for name, field in header.fields
+        field + _CRLF
+        for name, field in zip(header.names, header.fields, strict=True)
         if name != _RESULTS or not _mayBeOurs(field, authservID)
     )
 

@@ -28,7 +28,8 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _TLS_REQUIRED = re.compile(
     rb"^TLS-Required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
 )
-_RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+# In lower case, behind the end of a line: so it is found by its first letters.
+_RECEIVED = re.compile(rb"\nreceived[ \t]*:")
 _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 
 
@@ -121,7 +122,7 @@ def hops(header: bytes) -> int:
     """
     How many servers a message has come through, going by its Received fields.
     """
-    return len(_RECEIVED.findall(header))
+    return len(_RECEIVED.findall(b"\n" + header.lower()))
 
 
 def isLooping(header: bytes) -> bool:
