@@ -1,16 +1,18 @@
 """
-Tests for L{moxtls.smtp.body.BodyDecoder}.
+Tests for L{moxtls.smtp.body}.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.body import BodyDecoder
+from moxtls.smtp.body import BodyDecoder, isFlawed
 from tests.corpus import corpus
 
 #: What decides where lines and messages end, more often than not.
@@ -124,3 +126,20 @@ class BodyDecoderTests(SynchronousTestCase):
         self.assertEqual(text, b"".join(lines))
         self.assertFalse(decoder.flawed)
         self.assertEqual(decoder.rest, rest)
+
+
+class FlawTests(SynchronousTestCase):
+    """
+    Tests for L{isFlawed}.
+    """
+
+    def test_all(self) -> None:
+        """
+        Each short text is flawed that has a CR or an LF without the other
+        directly beside it (RFC 5321 2.3.8), or a NUL, and no other is.
+        """
+        bare = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
+        for length in range(7):
+            for each in product(b"\r\n.\0", repeat=length):
+                text = bytes(each)
+                self.assertEqual(isFlawed(text), bool(bare.search(text)), text)
