@@ -28,6 +28,7 @@ from moxtls.dns.answers import TXT, Answer, Found
 from moxtls.dns.inquiry import Question, answered
 from moxtls.domain import Domain
 from moxtls.inbound.dkim import Check, findKeys, signaturesOf, verify
+from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import Signer, loadKey, sign
 
 SENDER = Domain("sender.example")
@@ -76,7 +77,9 @@ class Sample:
     record: bytes
 
     def checks(self) -> tuple[Check | DKIMResult, ...]:
-        return answered(findKeys(signaturesOf(self.header, NOW)), self._answer)
+        return answered(
+            findKeys(signaturesOf(splitHeader(self.header), NOW)), self._answer
+        )
 
     def verified(self) -> None:
         self.verifiedWith(self.checks())

@@ -171,7 +171,7 @@ class Examination:
         checks = self._checks
         self._header = header
         self._authors = authorDomains(header)
-        signatures = signaturesOf(header.data, checks.clock.seconds())
+        signatures = signaturesOf(header, checks.clock.seconds())
         # Each by itself: nobody's key is to be overdue because a stranger's is.
         self._keys = [self._findKey(each) for each in signatures]
         self._lookups.extend(self._keys)

@@ -6,7 +6,7 @@ Three steps, as each has another place to run: L{signaturesOf} is quick,
 L{findKeys} waits for the DNS, L{verify} takes as long as the message is large
 and is to be called in a thread::
 
-    signatures = signaturesOf(header, now)
+    signatures = signaturesOf(splitHeader(header), now)
     checks = await conduct(resolver, findKeys(signatures))
     results = await deferToThread(verify, header, body, checks)
 
@@ -16,7 +16,7 @@ times as long, and holds the interpreter's lock for all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -24,9 +24,10 @@ from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.inquiry import Inquiry, Question
 from moxtls.inbound.dkimbody import BodyHash, Extent, hashBody
-from moxtls.inbound.dkimcanonical import CRLF, FWS, Fields, canonicalField, fieldsOf
+from moxtls.inbound.dkimcanonical import CRLF, Fields, canonicalField, fieldsOf
 from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
 from moxtls.inbound.dkimsignature import Signature, UnreadableSignature, readSignature
+from moxtls.inbound.headers import Header
 
 #: Fields that are looked at, from the top; RFC 6376 8.4.  Each hop that signs
 #: adds one, so real mail has up to five.
@@ -50,18 +51,17 @@ class Check:
     keys: tuple[PublicKey, ...]
 
 
-def signaturesOf(header: bytes, now: float) -> tuple[Signature | DKIMResult, ...]:
+def signaturesOf(header: Header, now: float) -> tuple[Signature | DKIMResult, ...]:
     """
     The signatures of a message, from the top, at most L{MOST_SIGNATURES}.
 
     What is malformed is a result already, if it can be told whose it is, and
     else passed over.
 
-    @param header: Through the CRLF of the last field.
     @param now: When the message was received, in Unix seconds.
     """
     found = []
-    for place, field in zip(range(MOST_SIGNATURES), _fields(header), strict=False):
+    for place, field in enumerate(header.called(_NAME)[:MOST_SIGNATURES]):
         try:
             found.append(readSignature(field, place, now))
         except UnreadableSignature:
@@ -116,7 +116,7 @@ def verify(
     """
     Do what is left to do; the results are in the order of C{checks}.
 
-    @param header: What L{signaturesOf} was given.
+    @param header: C{data} of what L{signaturesOf} was given.
     @param body: What is behind the empty line, in chunks of any size.  Gone
         through once, or not at all if there is nothing to do.
     """
@@ -132,27 +132,6 @@ def verify(
         else each
         for each in checks
     )
-
-
-def _fields(header: bytes) -> Iterator[bytes]:
-    """
-    DKIM-Signature fields, each without its CRLF.
-    """
-    lowered = header.lower()
-    start = 0 if lowered.startswith(_NAME) else _next(lowered, 0)
-    while start >= 0:
-        end = header.find(CRLF, start)
-        while end >= 0 and header[end + 2 : end + 3] in (b" ", b"\t"):
-            end = header.find(CRLF, end + 2)
-        field = header[start:end] if end >= 0 else header[start:]
-        if field[len(_NAME) :].lstrip(FWS).startswith(b":"):
-            yield field
-        start = _next(lowered, end) if end >= 0 else -1
-
-
-def _next(lowered: bytes, start: int) -> int:
-    found = lowered.find(CRLF + _NAME, start)
-    return found + len(CRLF) if found >= 0 else -1
 
 
 def _keyFor(signature: Signature, text: bytes) -> PublicKey:

@@ -38,7 +38,9 @@ _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
 _ALGORITHMS = frozenset(Algorithm)
 _WAYS = frozenset(Canonicalization)
-_PROOF = re.compile(rb"(?:\A|;)[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
+# Apart, as what may stand at the beginning is looked for from every octet on.
+_FIRST_PROOF = re.compile(rb"[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
+_PROOF = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
 # RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
 _ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
 # RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
@@ -220,26 +222,30 @@ def _checkForm(tags: TagList) -> None:
     RFC 6376 6.1.1: "meticulously".
     """
     _demand(not tags.problem, tags.problem)
-    for name in _REQUIRED:
-        _demand(tags.get(name), f"{name}= is missing")
+    if not all(map(tags.get, _REQUIRED)):
+        missing = next(name for name in _REQUIRED if not tags.get(name))
+        raise _Unacceptable(f"{missing}= is missing")
     _demand(tags.get("v") == "1", "v= is not 1")
     # RFC 6376 3.5: sub-domain 1*("." sub-domain): mail isn't signed by "com".
     domain = tags.get("d")
     _demand("." in domain and domain[-1] != ".", "d= is not a domain for mail")
-    _demand("dns/txt" in listed(tags.get("q", "dns/txt")), "q= is not dns/txt")
+    if "q" in tags.values:
+        _demand("dns/txt" in listed(tags.get("q")), "q= is not dns/txt")
 
 
 def _checkTime(tags: TagList, now: float) -> None:
-    times = {}
-    for name in ("t", "x"):
-        text = tags.get(name, "0")
-        _demand(_TIME.match(text), f"{name}= is not a time")
-        times[name] = int(text)
-    ahead = times["t"] - now
-    _demand(ahead <= MOST_AHEAD, "signed in the future", AuthResult.POLICY)
+    signed, expires = _time(tags, "t"), _time(tags, "x")
+    _demand(signed - now <= MOST_AHEAD, "signed in the future", AuthResult.POLICY)
     if "x" in tags.values:
-        _demand(times["x"] > times["t"], "x= is not after t=")
-        _demand(times["x"] + DRIFT >= now, "the signature expired", AuthResult.POLICY)
+        _demand(expires > signed, "x= is not after t=")
+        _demand(expires + DRIFT >= now, "the signature expired", AuthResult.POLICY)
+
+
+def _time(tags: TagList, name: str) -> int:
+    text = tags.get(name, "0")
+    if not _TIME.match(text):
+        raise _Unacceptable(f"{name}= is not a time")
+    return int(text)
 
 
 def _terms(tags: TagList, domain: Domain) -> _Terms:
@@ -334,7 +340,7 @@ def _withoutProof(value: bytes) -> bytes:
     """
     RFC 6376 3.7.
     """
-    proof = _PROOF.search(value)
+    proof = _FIRST_PROOF.match(value) or _PROOF.search(value)
     return value[: proof.start(1)] + value[proof.end() :] if proof else value
 
 

@@ -19,6 +19,8 @@ MOST_TAGS = 64
 #   VALCHAR   =  %x21-3A / %x3C-7E
 # and UTF-8 (RFC 8616 5), of which nothing is decided here.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+# What most signatures have; they need no closer look.
+_KNOWN_NAMES = frozenset(("v", "a", "b", "bh", "c", "d", "h", "i", "q", "s", "t", "x"))
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _WSP = " \t"
 
@@ -42,7 +44,8 @@ def readTags(text: bytes) -> TagList:
     """
     @param text: May be folded.  What is not UTF-8 becomes U+FFFD.
     """
-    unfolded = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
+    # A tab at the beginning of a line is white space like a space.
+    unfolded = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
     flat = unfolded.decode("utf-8", "replace")
     problem = ""
     # What is printable needs no closer look.
@@ -58,7 +61,7 @@ def readTags(text: bytes) -> TagList:
     for part in parts:
         name, equals, value = part.partition("=")
         name = name.strip(_WSP)
-        if not equals or not _NAME.match(name):
+        if not equals or not (name in _KNOWN_NAMES or _NAME.match(name)):
             problem = problem or "not a list of tags"
         elif name in values:
             problem = problem or "a tag is there twice"

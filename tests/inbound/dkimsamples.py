@@ -13,6 +13,7 @@ from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dns.answers import TXT, Answer, Found
 from moxtls.dns.inquiry import Question, answered
 from moxtls.inbound.dkim import findKeys, signaturesOf, verify
+from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import Signer
 from tests.reporting.support import ED25519, RSA, RSA_PEM
 
@@ -62,7 +63,7 @@ def results(
     @param size: Of the chunks.
     """
     header, body = split(message)
-    checks = answered(findKeys(signaturesOf(header, now)), lookup(zone))
+    checks = answered(findKeys(signaturesOf(splitHeader(header), now)), lookup(zone))
     return verify(header, chunks(body, size), checks)
 
 

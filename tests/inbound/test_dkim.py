@@ -26,6 +26,7 @@ from moxtls.inbound.dkim import (
     verify,
 )
 from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import sign
 from tests.corpus import corpus
 from tests.inbound.dkimsamples import (
@@ -111,7 +112,7 @@ class SignaturesOfTests(SynchronousTestCase):
         From the top; what names nobody is passed over and counts as a place.
         """
         header = b"A: b\r\n" + NOBODY + BROKEN + split(sign(MESSAGE, [RSA]))[0]
-        broken, good = signaturesOf(header, NOW)
+        broken, good = signaturesOf(splitHeader(header), NOW)
         assert isinstance(broken, DKIMResult)
         self.assertEqual(broken.domain, Domain("a.example"))
         self.assertEqual((broken.status, broken.signature), (PERMERROR, "QUJD"))
@@ -122,9 +123,11 @@ class SignaturesOfTests(SynchronousTestCase):
         """
         A stranger can't make many of them cost anything (RFC 6376 8.4).
         """
-        self.assertEqual(len(signaturesOf(BROKEN * 100, NOW)), MOST_SIGNATURES)
+        self.assertEqual(
+            len(signaturesOf(splitHeader(BROKEN * 100), NOW)), MOST_SIGNATURES
+        )
         header = NOBODY * MOST_SIGNATURES + split(sign(MESSAGE, [RSA]))[0]
-        self.assertEqual(signaturesOf(header, NOW), ())
+        self.assertEqual(signaturesOf(splitHeader(header), NOW), ())
 
     def test_fields(self) -> None:
         """
@@ -143,7 +146,7 @@ class SignaturesOfTests(SynchronousTestCase):
             (BROKEN.replace(b": ", b""), 0),
             (b"A: b\r\n" + BROKEN + b"B: c\r\n d\r\n" + BROKEN + b"C: d\r\n", 2),
         ]:
-            self.assertEqual(len(signaturesOf(header, NOW)), count, header)
+            self.assertEqual(len(signaturesOf(splitHeader(header), NOW)), count, header)
 
 
 class FindKeysTests(SynchronousTestCase):
@@ -156,7 +159,7 @@ class FindKeysTests(SynchronousTestCase):
         All keys are asked for at once, and each once.
         """
         header, _ = split(sign(MESSAGE, [RSA, ED25519, RSA]))
-        inquiry = findKeys(signaturesOf(BROKEN + header, NOW))
+        inquiry = findKeys(signaturesOf(splitHeader(BROKEN + header), NOW))
         self.assertEqual(
             next(inquiry),
             (
@@ -169,7 +172,7 @@ class FindKeysTests(SynchronousTestCase):
         """
         Nothing is asked without need.
         """
-        for signatures in ((), signaturesOf(BROKEN, NOW)):
+        for signatures in ((), signaturesOf(splitHeader(BROKEN), NOW)):
             with self.assertRaises(StopIteration) as end:
                 next(findKeys(signatures))
             self.assertEqual(end.exception.value, signatures)
@@ -261,7 +264,7 @@ class VerifyTests(SynchronousTestCase):
         What we sign ourselves, both algorithms, all that a result says.
         """
         header, body = split(sign(MESSAGE, [RSA, ED25519]))
-        found = signaturesOf(header, NOW)
+        found = signaturesOf(splitHeader(header), NOW)
         rsa, ed25519 = verify(header, [body], answered(findKeys(found), lookup(ZONE)))
         self.assertEqual(
             replace(rsa, signature=""),
@@ -411,7 +414,7 @@ class VerifyTests(SynchronousTestCase):
             self.fail("read")
             yield b""
 
-        checks = signaturesOf(BROKEN, NOW)
+        checks = signaturesOf(splitHeader(BROKEN), NOW)
         self.assertEqual(
             verify(BROKEN, body(), answered(findKeys(checks), lookup({}))), checks
         )
@@ -441,7 +444,9 @@ class VerifyTests(SynchronousTestCase):
         """
         Whatever a message looks like, it only doesn't pass.
         """
-        checks = answered(findKeys(signaturesOf(header, NOW)), lookup(ZONE))
+        checks = answered(
+            findKeys(signaturesOf(splitHeader(header), NOW)), lookup(ZONE)
+        )
         found = verify(header, chunks(body, 3), checks)
         self.assertNotIn(PASS, [each.status for each in found])
 

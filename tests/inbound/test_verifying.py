@@ -22,7 +22,7 @@ from moxtls.domain import Domain
 from moxtls.inbound.dkim import signaturesOf, withKey
 from moxtls.inbound.dkimsignature import Signature
 from moxtls.inbound.dkimwork import Results, Verification, verifyAll
-from moxtls.inbound.headers import headerEnd
+from moxtls.inbound.headers import headerEnd, splitHeader
 from moxtls.inbound.verifying import LARGEST, Verifier
 from moxtls.reporting.signing import Signer, loadKey, sign
 from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
@@ -48,7 +48,7 @@ def verification(text: bytes) -> Verification:
     header, body = text[:end], text[end + len(b"\r\n") :]
     checks = tuple(
         withKey(each, _answer(each)) if isinstance(each, Signature) else each
-        for each in signaturesOf(header, 1_800_000_000)
+        for each in signaturesOf(splitHeader(header), 1_800_000_000)
     )
     return Verification(header, [body], checks)
 
