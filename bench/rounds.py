@@ -68,15 +68,19 @@ async def compete(
     entrants: Sequence[Entrant],
     baselines: Sequence[str],
     rounds: int,
+    rest: float = 0,
 ) -> Contest:
     """
     Measure C{entrants} in turns.
 
     @param rounds: 0 to only see that it works.
+    @param rest: Seconds before each, for what one of them does afterwards not to
+        be in the way of the next.
     """
     laps: dict[str, list[Lap]] = {each.name: [] for each in entrants}
     for round in range(rounds + 1):
         for each in entrants:
+            time.sleep(rest)
             # The first round is there to warm up.
             count = each.operations if round else max(1, each.operations // 5)
             lap = await _lap(each, count)
