@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import replace
 
 from moxtls.smtp.commands import parseMail, parseRcpt
 from moxtls.smtp.events import (
@@ -108,9 +107,10 @@ class Dialogue:
         """
         One was accepted.
         """
-        if event.recipient not in event.incoming.recipients:
-            recipients = (*event.incoming.recipients, event.recipient)
-            self.incoming = replace(event.incoming, recipients=recipients)
+        known = event.incoming
+        if event.recipient not in known.recipients:
+            recipients = (*known.recipients, event.recipient)
+            self.incoming = Incoming(known.sender, known.parameters, recipients)
 
     def command(self, verb: str, argument: str, isAhead: bool) -> Event | Reply:
         """

@@ -53,10 +53,10 @@ class LineBuffer:
         Look for a line of at most C{longest} bytes, or for the end of one
         that is longer.
         """
-        if not self._data:
-            return False
         self._end = self._data.find(b"\r\n")
         found = self._end >= 0
+        if (found and self._end <= longest) or not self._data:
+            return found
         # A CR at the end may be half of a CRLF.
         length = len(self._data) - self._data.endswith(b"\r")
         if (self._end if found else length) > longest:

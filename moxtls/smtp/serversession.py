@@ -437,9 +437,9 @@ class ServerSession(Protocol):
         """
         Read no more than there is room for.
         """
-        isFull = self._conversation.backlog > FULL_BACKLOG
         if not self._lost and not self._conversation.isClosed:
-            self._read(not (isFull and self.isBusy))
+            mayWait = not self.isBusy or self._conversation.backlog <= FULL_BACKLOG
+            self._read(mayWait)
 
     def _read(self, wanted: bool) -> None:
         if wanted == self._isReading:
