@@ -55,33 +55,41 @@ def align(
     """
     @param suffixes: As C{discovery} was made with.
     """
-    known = yield from _organizations(discovery, authentication, suffixes)
-    return _judged(discovery, authentication, known)
-
-
-def _organizations(
-    discovery: Discovery, authentication: Authentication, suffixes: Suffixes | None
-) -> Inquiry[Organizations]:
-    if discovery.record is None or discovery.temporary:
-        return {}
-    domains = _toLookUp(discovery, authentication)
-    if not domains:
-        return {}
-    found = yield from abreast([organizationalDomain(d, suffixes) for d in domains])
-    return dict(zip(domains, found, strict=True))
-
-
-def _toLookUp(discovery: Discovery, authentication: Authentication) -> Sequence[Domain]:
-    signed = sorted(authentication.dkim, key=lambda each: not _maySpeak(each.status))
-    domains = [each.domain for each in signed]
     sender = spfDomain(authentication)
+    domains = _toLookUp(discovery, authentication, sender)
+    known: Organizations = {}
+    if domains:
+        found = yield from abreast([organizationalDomain(d, suffixes) for d in domains])
+        known = dict(zip(domains, found, strict=True))
+    return _judged(discovery, authentication, sender, known)
+
+
+def alignAtOnce(discovery: Discovery, authentication: Authentication) -> Aligned | None:
+    """
+    What L{align} comes to where it has nothing to ask, as mostly; C{None} where
+    it has.
+    """
+    sender = spfDomain(authentication)
+    if _toLookUp(discovery, authentication, sender):
+        return None
+    return _judged(discovery, authentication, sender, {})
+
+
+def _toLookUp(
+    discovery: Discovery, authentication: Authentication, sender: Domain | None
+) -> Sequence[Domain]:
     record = discovery.record
-    strict = record is not None and record.aspf is Alignment.STRICT
-    if sender is not None and _maySpeak(authentication.spf.status) and not strict:
+    if record is None or discovery.temporary:
+        return ()
+    signed = [each for each in authentication.dkim if _isOpen(each.domain, discovery)]
+    signed.sort(key=lambda each: not _maySpeak(each.status))
+    domains = [each.domain for each in signed]
+    mayHelp = record.aspf is not Alignment.STRICT and _maySpeak(
+        authentication.spf.status
+    )
+    if mayHelp and sender is not None and _isOpen(sender, discovery):
         domains.insert(0, sender)
-    distinct = dict.fromkeys(domains)
-    wanted = [d for d in distinct if _isOpen(d, discovery)]
-    return wanted[:MOST_WALKS]
+    return tuple(dict.fromkeys(domains))[:MOST_WALKS]
 
 
 def _isOpen(domain: Domain, discovery: Discovery) -> bool:
@@ -90,7 +98,10 @@ def _isOpen(domain: Domain, discovery: Discovery) -> bool:
 
 
 def _judged(
-    discovery: Discovery, authentication: Authentication, known: Organizations
+    discovery: Discovery,
+    authentication: Authentication,
+    sender: Domain | None,
+    known: Organizations,
 ) -> Aligned:
     record = discovery.record
     if record is None:
@@ -99,7 +110,6 @@ def _judged(
         _isAligned(each.domain, record.adkim, discovery, known)
         for each in authentication.dkim
     ]
-    sender = spfDomain(authentication)
     spf = sender is not None and _isAligned(sender, record.aspf, discovery, known)
     undecided = [
         each.status
@@ -119,8 +129,10 @@ def _isAligned(
     C{None} if it can't be known.
     """
     # RFC 9989 4.10.2: the same domain is aligned, whatever its organization.
-    if domain == discovery.author or mode is Alignment.STRICT:
-        return domain == discovery.author
+    if domain == discovery.author:
+        return True
+    if mode is Alignment.STRICT:
+        return False
     if discovery.temporary:
         # The organization may be any above the author; they meet somewhere,
         # or they don't.

@@ -160,8 +160,10 @@ def _ofRecord(
         spfAligned=spf,
         problem=discovery.problem,
     )
+    if verdict.status is AuthResult.PASS:
+        return verdict
     missing = _missing(discovery, known, authentication)
-    if verdict.status is AuthResult.PASS or not missing:
+    if not missing:
         return verdict
     # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
     handling = Handling(policy).atMost(Policy.NONE, OverrideKind.OTHER, missing)

@@ -21,7 +21,7 @@ from moxtls.authentication import (
     AuthResult,
     DKIMResult,
 )
-from moxtls.dmarc.alignment import Aligned, align
+from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.values import Discovery, Method, Policy
 from moxtls.dmarc.verdict import Circumstances, Practice, judge
@@ -263,8 +263,10 @@ class Examination:
     ) -> Aligned | None:
         if discovery.record is None:
             return None
-        checks = self._checks
-        inquiry = align(discovery, authentication, checks.practice.suffixes)
+        known = alignAtOnce(discovery, authentication)
+        if known is not None:
+            return known
+        inquiry = align(discovery, authentication, self._checks.practice.suffixes)
         lookup = Lookup(
             conduct(self._resolver, inquiry), lambda: Aligned(temporary=True)
         )

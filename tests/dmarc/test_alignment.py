@@ -9,7 +9,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import Authentication, AuthResult, SPFScope
-from moxtls.dmarc.alignment import MOST_WALKS, Aligned, align
+from moxtls.dmarc.alignment import MOST_WALKS, Aligned, align, alignAtOnce
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dns.inquiry import Inquiry
@@ -103,6 +103,21 @@ class AlignTests(SynchronousTestCase):
         self.assertEqual(zone.rounds, [2])
         self.assertFalse(any(found.dkim) or found.spf)
         self.assertEqual(len(found.dkim), 11)
+
+    def test_atOnce(self) -> None:
+        """
+        Where nothing would be asked it is known without, and else it isn't.
+        """
+        discovery = self.zone.find(discover(Domain("example.com")))
+        message = checked(
+            signature("s.example"), signature("example.com"), spf="example.com"
+        )
+        found = alignAtOnce(discovery, message)
+        self.assertEqual(found, self.aligned("example.com", message))
+        other = checked(signature("example.com"), signature("a.example.com"))
+        self.assertIsNone(alignAtOnce(discovery, other))
+        spf = checked(spf="a.example.com", status=PASS)
+        self.assertIsNone(alignAtOnce(discovery, spf))
 
     def test_oneRound(self) -> None:
         """
