@@ -62,7 +62,11 @@ class Line(Protocol):
         self._above.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._above.connectionLost(reason)
+        above = self._above
+        # The session refers to this: both ways, it would be there until the
+        # garbage collector comes.
+        del self.session, self._above
+        above.connectionLost(reason)
 
     # --- for the session -----------------------------------------------------
 

@@ -458,6 +458,8 @@ class ServerSession(Protocol):
     def _bury(self) -> None:
         self._dropMessage()
         self._listener.closed(self, self._place)
+        # It refers to this, and both would be left to the garbage collector.
+        del self._vigil
 
 
 _CARRY_OUT: dict[type[Event], Callable[[ServerSession, Any], None]] = {

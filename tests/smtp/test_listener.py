@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from weakref import ref
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -227,6 +228,24 @@ class SessionTests(ListenerCase):
         [client] = self.acceptor.clients
         self.assertEqual(client, Client("192.0.2.1", "c.example"))
         self.assertEqual(wire.says(b"QUIT\r\n"), [b"221 2.0.0 Bye"])
+        self.assertGone()
+
+    def test_noGarbage(self) -> None:
+        """
+        Of a connection that is lost nothing is left, without a search for
+        garbage.
+        """
+        address = IPv4Address("TCP", "192.0.2.1", 1234)
+        line = self.factory.buildProtocol(address)
+        assert isinstance(line, Line)
+        session, transport = ref(line.session), StringTransport(peerAddress=address)
+        line.makeConnection(transport)
+        line.dataReceived(MAIL)
+        line.dataReceived(b"a\r\n.\r\nQUIT\r\n")
+        self.assertTrue(transport.disconnecting)
+        line.connectionLost()
+        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
+        self.assertIsNone(session())
         self.assertGone()
 
     def test_order(self) -> None:
