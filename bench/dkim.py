@@ -23,11 +23,11 @@ from twisted.internet.threads import deferToThreadPool
 
 from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
-from moxtls.authentication import AuthResult, DKIMResult
+from moxtls.authentication import AuthResult
 from moxtls.dns.answers import TXT, Answer, Found
 from moxtls.dns.inquiry import Question, answered
 from moxtls.domain import Domain
-from moxtls.inbound.dkim import Check, findKeys, signaturesOf, verify
+from moxtls.inbound.dkim import Check, claimsOf, findKeys, verify
 from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import Signer, loadKey, sign
 
@@ -76,16 +76,14 @@ class Sample:
     body: Sequence[bytes]
     record: bytes
 
-    def checks(self) -> tuple[Check | DKIMResult, ...]:
-        return answered(
-            findKeys(signaturesOf(splitHeader(self.header), NOW)), self._answer
-        )
+    def checks(self) -> tuple[Check, ...]:
+        return answered(findKeys(claimsOf(splitHeader(self.header))), self._answer)
 
     def verified(self) -> None:
         self.verifiedWith(self.checks())
 
-    def verifiedWith(self, checks: Sequence[Check | DKIMResult]) -> None:
-        (result,) = verify(self.header, self.body, checks)
+    def verifiedWith(self, checks: Sequence[Check]) -> None:
+        (result,) = verify(self.header, self.body, checks, NOW)
         if result.status is not AuthResult.PASS:
             raise AssertionError(result)
 

@@ -151,7 +151,8 @@ def _dkim(data: bytes) -> None:
     """
     from moxtls.dns.answers import TXT, Answer, Found
     from moxtls.dns.inquiry import Question, answered
-    from moxtls.inbound.dkim import findKeys, signaturesOf, verify
+    from moxtls.inbound.dkim import claimsOf, findKeys, verify
+    from moxtls.inbound.headers import splitHeader
 
     key, _, message = data.partition(b"\n")
 
@@ -159,10 +160,11 @@ def _dkim(data: bytes) -> None:
         return Answer(question.name, question.kind, Found.RECORDS, (TXT(key),))
 
     header, _, body = message.partition(b"\r\n\r\n")
-    signatures = signaturesOf(header + b"\r\n", 1_800_000_000)
-    checks = answered(findKeys(signatures), answer)
-    whole = verify(header + b"\r\n", [body], checks)
-    assert verify(header + b"\r\n", [body[:7], body[7:]], checks) == whole
+    now = 1_800_000_000
+    header += b"\r\n"
+    checks = answered(findKeys(claimsOf(splitHeader(header))), answer)
+    whole = verify(header, [body], checks, now)
+    assert verify(header, [body[:7], body[7:]], checks, now) == whole
     assert len(whole) == len(checks)
 
 

@@ -16,23 +16,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from moxtls.authentication import (
-    Authentication,
-    AuthResult,
-    DKIMResult,
-)
+from moxtls.authentication import Authentication, DKIMResult
 from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.values import Discovery, Method, Policy
 from moxtls.dmarc.verdict import Circumstances, Practice, judge
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Kind
 from moxtls.dns.shares import Shares
 from moxtls.dns.together import conduct
 from moxtls.domain import Domain
 from moxtls.inbound.authors import authorDomains
-from moxtls.inbound.dkim import Check, signaturesOf, verify, withKey
+from moxtls.inbound.dkim import Check, claimsOf, withKey
 from moxtls.inbound.dkimcanonical import CRLF
-from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.dkimsignature import Claim
 from moxtls.inbound.dkimwork import Results, Verification
 from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header, headerEnd, splitHeader
@@ -55,9 +51,9 @@ LONGEST_WAIT = 45
 MEMORY = 60
 #: Of each, how many are remembered.
 MOST_REMEMBERED = 1000
+#: What is wrong with a signature where it is us who couldn't.
+UNVERIFIED = "it could not be verified"
 
-DKIMCheck = Check | DKIMResult
-DKIMChecks = tuple[DKIMCheck, ...]
 #: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
 Offload = Callable[[Verification], Deferred[Results]]
 
@@ -90,7 +86,8 @@ class Checks:
         self._origins = Memories(MOST_REMEMBERED, MEMORY)
         self._discoveries: Memories[Domain, Discovery]
         self._discoveries = Memories(MOST_REMEMBERED, MEMORY)
-        self._keys: Memories[str, Answer] = Memories(MOST_REMEMBERED, MEMORY)
+        self._keys: Memories[str, tuple[bytes, ...]]
+        self._keys = Memories(MOST_REMEMBERED, MEMORY)
 
     def expect(self, client: Client, sender: str) -> None:
         """
@@ -137,17 +134,18 @@ class Checks:
                 self._discoveries.put(author, known, now)
         return known
 
-    async def findKey(self, signature: Signature, resolver: IResolver) -> DKIMCheck:
+    async def findKey(self, claim: Claim, resolver: IResolver) -> Check:
         """
-        What is left to do about C{signature}, with its key.
+        What is left to do about a signature, with its key.
         """
-        name, now = signature.keyName, self.clock.seconds()
+        name, now = claim.keyName, self.clock.seconds()
         known = self._keys.get(name, now)
-        if known is None:
-            known = await resolver.lookup(name, Kind.TXT)
-            if not known.failed:
-                self._keys.put(name, known, now)
-        return withKey(signature, known)
+        if known is not None:
+            return Check(claim, known)
+        check = withKey(claim, await resolver.lookup(name, Kind.TXT))
+        if not check.problem:
+            self._keys.put(name, check.records, now)
+        return check
 
 
 class Examination:
@@ -171,9 +169,9 @@ class Examination:
         checks = self._checks
         self._header = header
         self._authors = authorDomains(header)
-        signatures = signaturesOf(header, checks.clock.seconds())
+        self._since = checks.clock.seconds()
         # Each by itself: nobody's key is to be overdue because a stranger's is.
-        self._keys = [self._findKey(each) for each in signatures]
+        self._keys = [self._findKey(each) for each in claimsOf(header)]
         self._lookups.extend(self._keys)
         self._discovery: Lookup[Discovery] | None = None
         if len(self._authors.domains) == 1:
@@ -243,20 +241,18 @@ class Examination:
         checks = tuple([await self._patience.soon(each) for each in self._keys])
         if not checks:
             return ()
-        lookup = Lookup(self._verify(body, checks), lambda: _unverified(checks))
+        work = Verification(self._header.data, body, checks, self._since)
+        lookup = Lookup(self._verify(work), lambda: work.without(UNVERIFIED))
         self._lookups.append(lookup)
         if not lookup.isDone:
             await lookup.join()
         self._isUnverified = lookup.failed
         return lookup.value
 
-    async def _verify(
-        self, body: Sequence[bytes], checks: DKIMChecks
-    ) -> tuple[DKIMResult, ...]:
-        data = self._header.data
-        if not any(isinstance(each, Check) for each in checks):
-            return verify(data, body, checks)
-        return await self._checks.offload(Verification(data, body, checks))
+    async def _verify(self, work: Verification) -> Results:
+        if not any(each.records for each in work.checks):
+            return work()
+        return await self._checks.offload(work)
 
     async def _aligned(
         self, discovery: Discovery, authentication: Authentication
@@ -273,13 +269,9 @@ class Examination:
         self._lookups.append(lookup)
         return await self._patience.soon(lookup)
 
-    def _findKey(self, signature: Signature | DKIMResult) -> Lookup[DKIMCheck]:
-        return Lookup(self._foundKey(signature), lambda: _without(signature, OVERDUE))
-
-    async def _foundKey(self, signature: Signature | DKIMResult) -> DKIMCheck:
-        if isinstance(signature, DKIMResult):
-            return signature
-        return await self._checks.findKey(signature, self._resolver)
+    def _findKey(self, claim: Claim) -> Lookup[Check]:
+        looking = self._checks.findKey(claim, self._resolver)
+        return Lookup(looking, lambda: Check(claim, (), OVERDUE))
 
     def _discover(self, author: Domain) -> Lookup[Discovery]:
         checks = self._checks
@@ -311,21 +303,3 @@ def authenticate(
     examination = checks.examine(client, sender)
     examination.begin(header)
     return Deferred.fromCoroutine(examination.finish([body]))
-
-
-def _without(signature: Signature | DKIMResult, problem: str) -> DKIMResult:
-    """
-    What a signature comes to that can't be checked.
-    """
-    if isinstance(signature, DKIMResult):
-        return signature
-    return signature.result(AuthResult.TEMPERROR, problem)
-
-
-def _unverified(checks: DKIMChecks) -> tuple[DKIMResult, ...]:
-    return tuple(
-        _without(each.signature, "it could not be verified")
-        if isinstance(each, Check)
-        else each
-        for each in checks
-    )

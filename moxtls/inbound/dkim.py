@@ -2,13 +2,13 @@
 """
 DKIM signatures of a message, checked (RFC 6376 6.1).  No I/O.
 
-Three steps, as each has another place to run: L{signaturesOf} is quick,
-L{findKeys} waits for the DNS, L{verify} takes as long as the message is large
-and is to be called in a thread::
+Three steps, as each has another place to run: L{claimsOf} is quick, L{findKeys}
+waits for the DNS, L{verify} takes as long as the message is large and is to be
+called elsewhere, such as in a thread::
 
-    signatures = signaturesOf(splitHeader(header), now)
-    checks = await conduct(resolver, findKeys(signatures))
-    results = await deferToThread(verify, header, body, checks)
+    claims = claimsOf(splitHeader(header))
+    checks = await conduct(resolver, findKeys(claims))
+    results = await deferToThread(verify, header, body, checks, now)
 
 They are not left to dkimpy, which takes the whole message at once, several
 times as long, and holds the interpreter's lock for all of it.
@@ -26,7 +26,13 @@ from moxtls.dns.inquiry import Inquiry, Question
 from moxtls.inbound.dkimbody import BodyHash, Extent, hashBody
 from moxtls.inbound.dkimcanonical import CRLF, Fields, canonicalField, fieldsOf
 from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
-from moxtls.inbound.dkimsignature import Signature, UnreadableSignature, readSignature
+from moxtls.inbound.dkimsignature import (
+    Claim,
+    Signature,
+    UnreadableSignature,
+    readClaim,
+    readSignature,
+)
 from moxtls.inbound.headers import Header
 
 #: Fields that are looked at, from the top; RFC 6376 8.4.  Each hop that signs
@@ -44,6 +50,18 @@ class Check:
     """
     What is left to do about a signature.
 
+    @ivar records: Of its key: what the DNS has at C{claim.keyName}.
+    @ivar problem: Why they aren't known, for now.
+    """
+
+    claim: Claim
+    records: tuple[bytes, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """
     @ivar keys: At least one: those of its selector that are made for it.
     """
 
@@ -51,87 +69,87 @@ class Check:
     keys: tuple[PublicKey, ...]
 
 
-def signaturesOf(header: Header, now: float) -> tuple[Signature | DKIMResult, ...]:
+def claimsOf(header: Header) -> tuple[Claim, ...]:
     """
-    The signatures of a message, from the top, at most L{MOST_SIGNATURES}.
-
-    What is malformed is a result already, if it can be told whose it is, and
-    else passed over.
-
-    @param now: When the message was received, in Unix seconds.
+    The signatures of a message, from the top, at most L{MOST_SIGNATURES}; those
+    are passed over of which can't be told whose they are.
     """
     found = []
     for place, field in enumerate(header.called(_NAME)[:MOST_SIGNATURES]):
         try:
-            found.append(readSignature(field, place, now))
+            found.append(readClaim(field, place))
         except UnreadableSignature:
             continue
     return tuple(found)
 
 
-def findKeys(
-    signatures: Sequence[Signature | DKIMResult],
-) -> Inquiry[tuple[Check | DKIMResult, ...]]:
+def findKeys(claims: Sequence[Claim]) -> Inquiry[tuple[Check, ...]]:
     """
-    Ask for the keys of all signatures at once.  What is a result already
-    keeps its place.
+    Ask for the keys of all signatures at once.
     """
-    wanted = [each.keyName for each in signatures if isinstance(each, Signature)]
-    names = tuple(dict.fromkeys(wanted))
+    names = tuple(dict.fromkeys(each.keyName for each in claims))
     answers: dict[str, Answer] = {}
     if names:
         found = yield tuple(Question(name, Kind.TXT) for name in names)
         answers.update(zip(names, found, strict=True))
-    return tuple(
-        withKey(each, answers[each.keyName]) if isinstance(each, Signature) else each
-        for each in signatures
-    )
+    return tuple(withKey(each, answers[each.keyName]) for each in claims)
 
 
-def withKey(signature: Signature, answer: Answer) -> Check | DKIMResult:
+def withKey(claim: Claim, answer: Answer) -> Check:
     """
-    RFC 6376 6.1.2.
-
-    @param answer: About C{signature.keyName}, of kind TXT.
+    @param answer: About C{claim.keyName}, of kind TXT.
     """
     if answer.failed:
-        return signature.result(AuthResult.TEMPERROR, "the key could not be looked up")
-    keys = []
-    troubles = []
-    for text in answer.texts[:MOST_RECORDS]:
-        try:
-            keys.append(_keyFor(signature, text))
-        except UnusableKey as trouble:
-            troubles.append(trouble)
-    if keys:
-        return Check(signature, tuple(keys))
-    if troubles:
-        return signature.result(troubles[0].status, troubles[0].problem)
-    return signature.result(AuthResult.PERMERROR, "there is no key record")
+        return Check(claim, (), "the key could not be looked up")
+    return Check(claim, answer.texts[:MOST_RECORDS])
 
 
 def verify(
-    header: bytes, body: Iterable[bytes], checks: Iterable[Check | DKIMResult]
+    header: bytes, body: Iterable[bytes], checks: Iterable[Check], now: float
 ) -> tuple[DKIMResult, ...]:
     """
     Do what is left to do; the results are in the order of C{checks}.
 
-    @param header: C{data} of what L{signaturesOf} was given.
+    @param header: C{data} of what L{claimsOf} was given.
     @param body: What is behind the empty line, in chunks of any size.  Gone
         through once, or not at all if there is nothing to do.
+    @param now: When the message was received, in Unix seconds.
     """
-    checks = tuple(checks)
-    signatures = [each.signature for each in checks if isinstance(each, Check)]
+    looked = tuple([_looked(each, now) for each in checks])
+    signatures = [each.signature for each in looked if isinstance(each, _Ready)]
     if not signatures:
-        return tuple(each for each in checks if isinstance(each, DKIMResult))
+        return tuple(each for each in looked if isinstance(each, DKIMResult))
     hashes = hashBody(body, {each.body for each in signatures})
     fields = {how: fieldsOf(header, how) for how in {each.how for each in signatures}}
     return tuple(
         _verified(each, hashes, fields[each.signature.how])
-        if isinstance(each, Check)
+        if isinstance(each, _Ready)
         else each
-        for each in checks
+        for each in looked
     )
+
+
+def _looked(check: Check, now: float) -> _Ready | DKIMResult:
+    """
+    RFC 6376 6.1.1, 6.1.2.
+    """
+    signature = readSignature(check.claim, now)
+    if isinstance(signature, DKIMResult):
+        return signature
+    if check.problem:
+        return signature.result(AuthResult.TEMPERROR, check.problem)
+    keys = []
+    troubles = []
+    for record in check.records:
+        try:
+            keys.append(_keyFor(signature, record))
+        except UnusableKey as trouble:
+            troubles.append(trouble)
+    if keys:
+        return _Ready(signature, tuple(keys))
+    if troubles:
+        return signature.result(troubles[0].status, troubles[0].problem)
+    return signature.result(AuthResult.PERMERROR, "there is no key record")
 
 
 def _keyFor(signature: Signature, text: bytes) -> PublicKey:
@@ -145,7 +163,7 @@ def _keyFor(signature: Signature, text: bytes) -> PublicKey:
 
 
 def _verified(
-    check: Check, hashes: Mapping[Extent, BodyHash], fields: Fields
+    check: _Ready, hashes: Mapping[Extent, BodyHash], fields: Fields
 ) -> DKIMResult:
     """
     RFC 6376 6.1.3.

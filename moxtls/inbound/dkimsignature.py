@@ -13,7 +13,15 @@ from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.inbound.dkimbody import Extent
 from moxtls.inbound.dkimcanonical import Canonicalization
-from moxtls.inbound.dkimtags import TagList, decoded, listed, readTags, withoutSpace
+from moxtls.inbound.dkimtags import (
+    WSP,
+    TagList,
+    decoded,
+    flattened,
+    listed,
+    readTags,
+    withoutSpace,
+)
 from moxtls.reporting.signing import Algorithm
 
 #: Names in C{h=}.  Mail has some twenty; each is looked up once.
@@ -38,9 +46,15 @@ _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
 _ALGORITHMS = frozenset(Algorithm)
 _WAYS = frozenset(Canonicalization)
-# Apart, as what may stand at the beginning is looked for from every octet on.
-_FIRST_PROOF = re.compile(rb"[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
-_PROOF = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
+# A tag at the beginning, and behind another one.  Apart, as what may stand at the
+# beginning is looked for from every octet on.
+_TAGS = {
+    name: (
+        re.compile(rb"[ \t\r\n]*%b[ \t\r\n]*=([^;]*)" % name),
+        re.compile(rb";[ \t\r\n]*%b[ \t\r\n]*=([^;]*)" % name),
+    )
+    for name in (b"b", b"d", b"s")
+}
 # RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
 _ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
 # RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
@@ -72,11 +86,33 @@ class _Unacceptable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    Whose signature a field says that it is: enough to look for the key.
+
+    @ivar place: How many DKIM-Signature fields are above it.
+    @ivar field: All of it, without its CRLF.
+    """
+
+    place: int
+    domain: Domain
+    selector: str
+    field: bytes
+
+    @property
+    def keyName(self) -> str:
+        """
+        RFC 6376 3.6.2.1.
+        """
+        return f"{self.selector}._domainkey.{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """
     One that may be good, as far as can be told from itself.
 
-    @ivar place: How many DKIM-Signature fields are above it.
+    @ivar place: As in L{Claim}.
     @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
     @ivar how: How the header is made canonical.
     @ivar body: What of the body it covers.
@@ -101,13 +137,6 @@ class Signature:
     proof: bytes
     field: bytes
     start: str
-
-    @property
-    def keyName(self) -> str:
-        """
-        RFC 6376 3.6.2.1.
-        """
-        return f"{self.selector}._domainkey.{self.domain}"
 
     def result(
         self,
@@ -143,25 +172,34 @@ class _Terms:
     names: tuple[bytes, ...]
 
 
-def readSignature(field: bytes, place: int, now: float) -> Signature | DKIMResult:
+def readClaim(field: bytes, place: int) -> Claim:
     """
-    @param field: A DKIM-Signature field, without its CRLF.
-    @param now: When the message was received, in Unix seconds.
+    Quick; whether the rest is a signature is left to L{readSignature}.
 
-    @return: What there is to check, or why that would be in vain.
+    @param field: A DKIM-Signature field, without its CRLF.
 
     @raise UnreadableSignature: It can't be told whose it is.
     """
-    name, _, value = field.partition(b":")
+    value = field.partition(b":")[2]
+    domain = _domain(_stated(value, b"d"))
+    return Claim(place, domain, _selector(_stated(value, b"s"), domain), field)
+
+
+def readSignature(claim: Claim, now: float) -> Signature | DKIMResult:
+    """
+    @param now: When the message was received, in Unix seconds.
+
+    @return: What there is to check, or why that would be in vain.
+    """
+    domain, selector = claim.domain, claim.selector
+    name, _, value = claim.field.partition(b":")
     tags = readTags(value)
-    domain = _domain(tags.get("d"))
-    selector = _selector(tags.get("s"), domain)
     try:
         _checkForm(tags)
         _checkTime(tags, now)
         terms = _terms(tags, domain)
         return Signature(
-            place,
+            claim.place,
             domain,
             selector,
             terms.identity,
@@ -185,6 +223,19 @@ def readSignature(field: bytes, place: int, now: float) -> Signature | DKIMResul
             algorithm=stated if _ALGORITHM.match(stated) else "",
             signature=_start(tags),
         )
+
+
+def _found(value: bytes, name: bytes) -> re.Match[bytes] | None:
+    """
+    A tag where it stands in a field; of several the first.
+    """
+    first, behind = _TAGS[name]
+    return first.match(value) or behind.search(value)
+
+
+def _stated(value: bytes, name: bytes) -> str:
+    found = _found(value, name)
+    return flattened(found[1]).strip(WSP) if found else ""
 
 
 def _domain(text: str) -> Domain:
@@ -340,7 +391,7 @@ def _withoutProof(value: bytes) -> bytes:
     """
     RFC 6376 3.7.
     """
-    proof = _FIRST_PROOF.match(value) or _PROOF.search(value)
+    proof = _found(value, b"b")
     return value[: proof.start(1)] + value[proof.end() :] if proof else value
 
 

@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 # What most signatures have; they need no closer look.
 _KNOWN_NAMES = frozenset(("v", "a", "b", "bh", "c", "d", "h", "i", "q", "s", "t", "x"))
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_WSP = " \t"
+WSP = " \t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +42,39 @@ class TagList:
 
 def readTags(text: bytes) -> TagList:
     """
-    @param text: May be folded.  What is not UTF-8 becomes U+FFFD.
+    @param text: May be folded; as in L{flattened}.
     """
-    # A tab at the beginning of a line is white space like a space.
-    unfolded = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
-    flat = unfolded.decode("utf-8", "replace")
+    flat = flattened(text)
     problem = ""
     # What is printable needs no closer look.
     if not flat.isprintable() and _CONTROL.search(flat):
         problem = "control characters among the tags"
     # What is left behind that many is one part, and too much.
     parts = flat.split(";", MOST_TAGS)
-    if not parts[-1].strip(_WSP):
+    if not parts[-1].strip(WSP):
         parts.pop()
     if len(parts) > MOST_TAGS:
         problem = "too many tags"
     values: dict[str, str] = {}
     for part in parts:
         name, equals, value = part.partition("=")
-        name = name.strip(_WSP)
+        name = name.strip(WSP)
         if not equals or not (name in _KNOWN_NAMES or _NAME.match(name)):
             problem = problem or "not a list of tags"
         elif name in values:
             problem = problem or "a tag is there twice"
         else:
-            values[name] = value.strip(_WSP)
+            values[name] = value.strip(WSP)
     return TagList(values, problem)
+
+
+def flattened(text: bytes) -> str:
+    """
+    In one line.  What is not UTF-8 becomes U+FFFD.
+    """
+    # A tab at the beginning of a line is white space like a space.
+    unfolded = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
+    return unfolded.decode("utf-8", "replace")
 
 
 def listed(value: str, most: int = MOST_TAGS) -> tuple[str, ...]:
@@ -79,7 +86,7 @@ def listed(value: str, most: int = MOST_TAGS) -> tuple[str, ...]:
 
     @param most: What is behind so many is left as one, colons and all.
     """
-    return tuple([each.strip(_WSP) for each in value.lower().split(":", most)])
+    return tuple([each.strip(WSP) for each in value.lower().split(":", most)])
 
 
 def withoutSpace(value: str) -> str:

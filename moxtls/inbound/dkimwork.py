@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moxtls.authentication import DKIMResult
+from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.domain import Domain
 from moxtls.inbound.dkim import Check, verify
-from moxtls.inbound.dkimbody import Extent
-from moxtls.inbound.dkimkey import PublicKey, readKey
-from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.dkimsignature import Claim
 
 Results = tuple[DKIMResult, ...]
 
@@ -31,10 +29,22 @@ class Verification:
 
     header: bytes
     body: Sequence[bytes]
-    checks: tuple[Check | DKIMResult, ...]
+    checks: tuple[Check, ...]
+    now: float
 
     def __call__(self) -> Results:
-        return verify(self.header, self.body, self.checks)
+        return verify(self.header, self.body, self.checks, self.now)
+
+    def without(self, problem: str) -> Results:
+        """
+        What it comes to if it can't be done.
+        """
+        return tuple(
+            DKIMResult(
+                each.claim.domain, each.claim.selector, AuthResult.TEMPERROR, problem
+            )
+            for each in self.checks
+        )
 
 
 def verifyAll(verifications: Sequence[Verification]) -> list[Results | Exception]:
@@ -56,13 +66,7 @@ def _reduced(value: Any) -> tuple[Callable[..., Any], tuple[object, ...]]:
     return type(value), tuple([getattr(value, each) for each in value.__slots__])
 
 
-def _reducedKey(key: PublicKey) -> tuple[Callable[..., PublicKey], tuple[bytes]]:
-    return readKey, (key.text,)
-
-
 # How these are pickled: in half the time that dataclasses with slots take by
 # themselves.
-for _each in (Check, DKIMResult, Domain, Extent, Signature, Verification):
+for _each in (Check, Claim, DKIMResult, Domain, Verification):
     copyreg.pickle(_each, _reduced)
-# What is of OpenSSL can't be pickled, and another process remembers keys as well.
-copyreg.pickle(PublicKey, _reducedKey)

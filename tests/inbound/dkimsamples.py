@@ -12,7 +12,7 @@ import dkim
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dns.answers import TXT, Answer, Found
 from moxtls.dns.inquiry import Question, answered
-from moxtls.inbound.dkim import findKeys, signaturesOf, verify
+from moxtls.inbound.dkim import claimsOf, findKeys, verify
 from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import Signer
 from tests.reporting.support import ED25519, RSA, RSA_PEM
@@ -63,8 +63,8 @@ def results(
     @param size: Of the chunks.
     """
     header, body = split(message)
-    checks = answered(findKeys(signaturesOf(splitHeader(header), now)), lookup(zone))
-    return verify(header, chunks(body, size), checks)
+    checks = answered(findKeys(claimsOf(splitHeader(header))), lookup(zone))
+    return verify(header, chunks(body, size), checks, now)
 
 
 def statuses(message: bytes, zone: Zone = ZONE) -> list[AuthResult]:

@@ -21,11 +21,10 @@ from moxtls.domain import Domain
 from moxtls.inbound.dkim import (
     MOST_RECORDS,
     MOST_SIGNATURES,
+    claimsOf,
     findKeys,
-    signaturesOf,
     verify,
 )
-from moxtls.inbound.dkimsignature import Signature
 from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import sign
 from tests.corpus import corpus
@@ -102,9 +101,9 @@ def withRecords(*records: str) -> Zone:
     return {**ZONE, ED25519.recordName: list(records)}
 
 
-class SignaturesOfTests(SynchronousTestCase):
+class ClaimsOfTests(SynchronousTestCase):
     """
-    Tests for L{signaturesOf}.
+    Tests for L{claimsOf}.
     """
 
     def test_order(self) -> None:
@@ -112,22 +111,19 @@ class SignaturesOfTests(SynchronousTestCase):
         From the top; what names nobody is passed over and counts as a place.
         """
         header = b"A: b\r\n" + NOBODY + BROKEN + split(sign(MESSAGE, [RSA]))[0]
-        broken, good = signaturesOf(splitHeader(header), NOW)
-        assert isinstance(broken, DKIMResult)
-        self.assertEqual(broken.domain, Domain("a.example"))
-        self.assertEqual((broken.status, broken.signature), (PERMERROR, "QUJD"))
-        assert isinstance(good, Signature)
+        broken, good = claimsOf(splitHeader(header))
+        self.assertEqual(broken.keyName, "s._domainkey.a.example")
+        self.assertEqual(broken.place, 1)
+        self.assertEqual(good.keyName, "r._domainkey.sender.example")
         self.assertEqual(good.place, 2)
 
     def test_most(self) -> None:
         """
         A stranger can't make many of them cost anything (RFC 6376 8.4).
         """
-        self.assertEqual(
-            len(signaturesOf(splitHeader(BROKEN * 100), NOW)), MOST_SIGNATURES
-        )
+        self.assertEqual(len(claimsOf(splitHeader(BROKEN * 100))), MOST_SIGNATURES)
         header = NOBODY * MOST_SIGNATURES + split(sign(MESSAGE, [RSA]))[0]
-        self.assertEqual(signaturesOf(splitHeader(header), NOW), ())
+        self.assertEqual(claimsOf(splitHeader(header)), ())
 
     def test_fields(self) -> None:
         """
@@ -146,7 +142,7 @@ class SignaturesOfTests(SynchronousTestCase):
             (BROKEN.replace(b": ", b""), 0),
             (b"A: b\r\n" + BROKEN + b"B: c\r\n d\r\n" + BROKEN + b"C: d\r\n", 2),
         ]:
-            self.assertEqual(len(signaturesOf(splitHeader(header), NOW)), count, header)
+            self.assertEqual(len(claimsOf(splitHeader(header))), count, header)
 
 
 class FindKeysTests(SynchronousTestCase):
@@ -159,7 +155,7 @@ class FindKeysTests(SynchronousTestCase):
         All keys are asked for at once, and each once.
         """
         header, _ = split(sign(MESSAGE, [RSA, ED25519, RSA]))
-        inquiry = findKeys(signaturesOf(splitHeader(BROKEN + header), NOW))
+        inquiry = findKeys(claimsOf(splitHeader(NOBODY + header)))
         self.assertEqual(
             next(inquiry),
             (
@@ -172,10 +168,9 @@ class FindKeysTests(SynchronousTestCase):
         """
         Nothing is asked without need.
         """
-        for signatures in ((), signaturesOf(splitHeader(BROKEN), NOW)):
-            with self.assertRaises(StopIteration) as end:
-                next(findKeys(signatures))
-            self.assertEqual(end.exception.value, signatures)
+        with self.assertRaises(StopIteration) as end:
+            next(findKeys(claimsOf(splitHeader(NOBODY))))
+        self.assertEqual(end.exception.value, ())
 
     def found(self, *records: str) -> tuple[AuthResult, str, bool]:
         (result,) = results(sign(MESSAGE, [ED25519]), withRecords(*records))
@@ -264,8 +259,10 @@ class VerifyTests(SynchronousTestCase):
         What we sign ourselves, both algorithms, all that a result says.
         """
         header, body = split(sign(MESSAGE, [RSA, ED25519]))
-        found = signaturesOf(splitHeader(header), NOW)
-        rsa, ed25519 = verify(header, [body], answered(findKeys(found), lookup(ZONE)))
+        found = claimsOf(splitHeader(header))
+        rsa, ed25519 = verify(
+            header, [body], answered(findKeys(found), lookup(ZONE)), NOW
+        )
         self.assertEqual(
             replace(rsa, signature=""),
             DKIMResult(
@@ -398,8 +395,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Results are in the order of the signatures, one result for each; what
-        was one already stays as it is.
+        Results are in the order of the signatures, one result for each, also for
+        what is no signature.
         """
         message = BROKEN + sign(MESSAGE, [RSA]) + b"more"
         message = sign(message, [ED25519])
@@ -414,11 +411,18 @@ class VerifyTests(SynchronousTestCase):
             self.fail("read")
             yield b""
 
-        checks = signaturesOf(splitHeader(BROKEN), NOW)
-        self.assertEqual(
-            verify(BROKEN, body(), answered(findKeys(checks), lookup({}))), checks
-        )
-        self.assertEqual(verify(HEADER, body(), ()), ())
+        header, _ = split(sign(MESSAGE, [RSA]))
+        cases: list[tuple[bytes, Zone, AuthResult]] = [
+            (BROKEN, ZONE, PERMERROR),
+            (BROKEN, {"s._domainkey.a.example": Found.FAILED}, PERMERROR),
+            (header, {}, PERMERROR),
+            (header, {RSA.recordName: Found.FAILED}, TEMPERROR),
+        ]
+        for text, zone, status in cases:
+            checks = answered(findKeys(claimsOf(splitHeader(text))), lookup(zone))
+            (result,) = verify(text, body(), checks, NOW)
+            self.assertIs(result.status, status)
+        self.assertEqual(verify(HEADER, body(), (), NOW), ())
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -444,10 +448,8 @@ class VerifyTests(SynchronousTestCase):
         """
         Whatever a message looks like, it only doesn't pass.
         """
-        checks = answered(
-            findKeys(signaturesOf(splitHeader(header), NOW)), lookup(ZONE)
-        )
-        found = verify(header, chunks(body, 3), checks)
+        checks = answered(findKeys(claimsOf(splitHeader(header))), lookup(ZONE))
+        found = verify(header, chunks(body, 3), checks, NOW)
         self.assertNotIn(PASS, [each.status for each in found])
 
 

@@ -20,6 +20,7 @@ from moxtls.inbound.dkimsignature import (
     MOST_FIELDS,
     Signature,
     UnreadableSignature,
+    readClaim,
     readSignature,
 )
 from moxtls.reporting.signing import Algorithm
@@ -49,7 +50,7 @@ def field(changes: dict[str, str | None]) -> bytes:
 
 
 def read(**changes: str | None) -> Signature | DKIMResult:
-    return readSignature(field(changes), 0, NOW)
+    return readSignature(readClaim(field(changes), 0), NOW)
 
 
 class ReadSignatureTests(SynchronousTestCase):
@@ -79,7 +80,6 @@ class ReadSignatureTests(SynchronousTestCase):
         With nothing but what is required (RFC 6376 3.5).
         """
         signature = self.good()
-        self.assertEqual(signature.keyName, "sel._domainkey.a.example")
         self.assertEqual(signature.identity, "@a.example")
         self.assertEqual(signature.identityDomain, Domain("a.example"))
         self.assertIs(signature.algorithm, Algorithm.RSA)
@@ -122,7 +122,9 @@ class ReadSignatureTests(SynchronousTestCase):
             (rest + b";bb=b;\r\n\tb\t=", b"YQ== ", b";c=simple; bbb=b=;\t"),
         ]:
             for name in (b"DKIM-Signature:", b"dkim-signature : "):
-                signature = readSignature(name + before + proof + after, 0, NOW)
+                signature = readSignature(
+                    readClaim(name + before + proof + after, 0), NOW
+                )
                 assert isinstance(signature, Signature), signature
                 self.assertEqual(signature.field, name + before + after)
                 self.assertEqual(signature.proof, b"a")
@@ -206,12 +208,31 @@ class ReadSignatureTests(SynchronousTestCase):
             self.assertEqual(
                 getattr(result, "problem", ""), "d= is not a domain for mail"
             )
-        signature = self.good(
-            d="B\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.Example", s="S_1.Xyz"
-        )
-        self.assertEqual(signature.keyName, "s_1.xyz._domainkey.xn--bcher-kva.example")
+        name = "B\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.Example"
+        signature = self.good(d=name, s="S_1.Xyz")
+        self.assertEqual(signature.domain, Domain("xn--bcher-kva.example"))
+        claim = readClaim(field({"d": name, "s": "S_1.Xyz"}), 0)
+        self.assertEqual(claim.keyName, "s_1.xyz._domainkey.xn--bcher-kva.example")
         signature = self.good(s="\N{LATIN SMALL LETTER U WITH DIAERESIS}")
         self.assertEqual(signature.selector, "xn--tda")
+
+    def test_claim(self) -> None:
+        """
+        Whose it is, is found wherever it stands and however it is folded (RFC
+        6376 3.2); where it is said twice, that is no list of tags.
+        """
+        for text in (
+            b"DKIM-Signature:d=a.example;s=sel",
+            b"DKIM-Signature: b=x;bh=d=b; \r\n\ts = \r\n sel\t;\r\n d\t= a.example",
+            b"dkim-signature : \r\n d=A.example ; d=b.example; s=SEL; s=x",
+        ):
+            claim = readClaim(text, 3)
+            self.assertEqual(claim.keyName, "sel._domainkey.a.example")
+            self.assertEqual((claim.place, claim.field), (3, text))
+        self.bad("a tag is there twice", x="9999999999; d=b.example")
+        for broken in (b"DKIM-Signature: xd=a.example; s=s", b"d=a.example; s=s"):
+            with self.assertRaises(UnreadableSignature):
+                readClaim(broken, 0)
 
     def test_identity(self) -> None:
         """

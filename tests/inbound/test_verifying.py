@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from moxtls.authentication import AuthResult
 from moxtls.dns.answers import TXT, Answer, Found, Kind
 from moxtls.domain import Domain
-from moxtls.inbound.dkim import signaturesOf, withKey
-from moxtls.inbound.dkimsignature import Signature
+from moxtls.inbound.dkim import claimsOf, withKey
+from moxtls.inbound.dkimsignature import Claim
 from moxtls.inbound.dkimwork import Results, Verification, verifyAll
 from moxtls.inbound.headers import headerEnd, splitHeader
 from moxtls.inbound.verifying import LARGEST, Verifier
@@ -46,16 +46,14 @@ def verification(text: bytes) -> Verification:
     """
     end = headerEnd(text)
     header, body = text[:end], text[end + len(b"\r\n") :]
-    checks = tuple(
-        withKey(each, _answer(each)) if isinstance(each, Signature) else each
-        for each in signaturesOf(splitHeader(header), 1_800_000_000)
-    )
-    return Verification(header, [body], checks)
+    claims = claimsOf(splitHeader(header))
+    checks = tuple(withKey(each, _answer(each)) for each in claims)
+    return Verification(header, [body], checks, 1_800_000_000)
 
 
-def _answer(signature: Signature) -> Answer:
-    record = KEYS[str(signature.domain)].record.encode()
-    return Answer(signature.keyName, Kind.TXT, Found.RECORDS, (TXT(record),))
+def _answer(claim: Claim) -> Answer:
+    record = KEYS[str(claim.domain)].record.encode()
+    return Answer(claim.keyName, Kind.TXT, Found.RECORDS, (TXT(record),))
 
 
 def _message(body: bytes = BODY) -> bytes:
@@ -71,18 +69,31 @@ class VerificationTests(SynchronousTestCase):
     def test_carried(self) -> None:
         """
         Read by another process, it comes to the same, for keys of both
-        algorithms (RFC 6376 3.3, RFC 8463 3), and for what is a result already.
+        algorithms (RFC 6376 3.3, RFC 8463 3), and where there is no key.
         """
         work = verification(_message())
+        gone = replace(work.checks[0], problem="gone")
+        work = replace(work, checks=(*work.checks, gone))
         results = work()
-        work = replace(work, checks=(*work.checks, results[0]))
         self.assertEqual(pickle.loads(pickle.dumps(work)), work)
         [(isWell, [carried])] = Frames().receive(
             called(framed((verifyAll, [work]))[HEAD:])
         )
         self.assertTrue(isWell)
-        self.assertEqual(carried, (*results, results[0]))
-        self.assertEqual([each.status for each in results], [AuthResult.PASS] * 2)
+        self.assertEqual(carried, results)
+        good, temporary = AuthResult.PASS, AuthResult.TEMPERROR
+        self.assertEqual([each.status for each in results], [good, good, temporary])
+
+    def test_without(self) -> None:
+        """
+        If nobody gets to it, nothing is known of any signature (RFC 8601 2.7.1).
+        """
+        results = verification(_message()).without("too busy")
+        self.assertEqual({str(each.domain) for each in results}, set(KEYS))
+        self.assertEqual(
+            {(each.status, each.problem) for each in results},
+            {(AuthResult.TEMPERROR, "too busy")},
+        )
 
     def test_alone(self) -> None:
         """
