@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,24 @@ def _zone(record: str) -> dns.zone.Zone:
 
 
 def _freePort() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """
+    For TCP and UDP.
+    """
+    while True:
+        with suppress(OSError), _bound(0, socket.SOCK_DGRAM) as found:
+            port: int = found.getsockname()[1]
+            with _bound(port, socket.SOCK_STREAM):
+                return port
+
+
+def _bound(port: int, kind: socket.SocketKind) -> socket.socket:
+    found = socket.socket(socket.AF_INET, kind)
+    try:
+        found.bind(("127.0.0.1", port))
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def _serve(reactor: Any, folder: Path, checks: bool, record: str) -> Deferred[None]:
