@@ -52,13 +52,11 @@ class UnusableKey(ValueError):
 @dataclass(frozen=True, slots=True)
 class PublicKey:
     """
-    @ivar text: The record.
     @ivar size: Bits.
     @ivar testing: C{t=y}.
     @ivar isStrict: C{t=s}: for identities in the very domain only.
     """
 
-    text: bytes
     algorithm: Algorithm
     size: int
     public: RSAPublicKey | Ed25519PublicKey
@@ -105,7 +103,7 @@ def readKey(text: bytes) -> PublicKey:
         raise UnusableKey("the key is not for mail")
     flags = listed(tags.get("t"))
     size, public = _load(algorithm, _data(tags.values))
-    return PublicKey(text, algorithm, size, public, "y" in flags, "s" in flags)
+    return PublicKey(algorithm, size, public, "y" in flags, "s" in flags)
 
 
 def _data(values: dict[str, str]) -> bytes:
