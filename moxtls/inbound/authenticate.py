@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from moxtls.authentication import Authentication, DKIMResult
 from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
@@ -153,6 +154,8 @@ class Examination:
     The checks of one message.  Either C{finish} or C{cancel} is called last.
     """
 
+    log = Logger()
+
     def __init__(self, checks: Checks, origin: Origin) -> None:
         self._checks = checks
         self._origin = origin
@@ -242,12 +245,14 @@ class Examination:
         if not checks:
             return ()
         work = Verification(self._header.data, body, checks, self._since)
-        lookup = Lookup(self._verify(work), lambda: work.without(UNVERIFIED))
-        self._lookups.append(lookup)
-        if not lookup.isDone:
-            await lookup.join()
-        self._isUnverified = lookup.failed
-        return lookup.value
+        try:
+            return await self._verify(work)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("verifying signatures")
+            self._isUnverified = True
+            return work.without(UNVERIFIED)
 
     async def _verify(self, work: Verification) -> Results:
         if not any(each.records for each in work.checks):
