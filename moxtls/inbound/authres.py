@@ -21,7 +21,8 @@ from moxtls.authentication import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dmarc.values import Verdict
+from moxtls.dmarc.values import Override, Policy, Verdict
+from moxtls.domain import Domain
 
 #: RFC 5322 2.1.1, without CRLF.
 LINE = 78
@@ -63,8 +64,17 @@ def authenticationResults(
         authentication.helo,
         sender,
     )
-    groups = [*_dkim(authentication.dkim), _dmarc(verdict)]
-    return _ended([origin, *map(_lines, groups)])
+    signatures = map(_lines, _dkim(authentication.dkim))
+    discovery = verdict.discovery
+    dmarc = _dmarc(
+        verdict.status,
+        verdict.problem,
+        verdict.author,
+        verdict.policy if discovery and discovery.record else None,
+        verdict.disposition,
+        verdict.reasons,
+    )
+    return _ended([origin, *signatures, dmarc])
 
 
 def receivedSPF(
@@ -172,23 +182,31 @@ def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:
         yield ["dkim=none"]
 
 
-def _dmarc(verdict: Verdict) -> list[str]:
+@lru_cache(MOST_KNOWN)
+def _dmarc(
+    status: AuthResult,
+    problem: str,
+    author: Domain | None,
+    policy: Policy | None,
+    disposition: Policy,
+    reasons: tuple[Override, ...],
+) -> str:
     """
     RFC 9989 8.2 and the registry of RFC 8601: C{policy.dmarc} is what the
     domain asks for in this case; what is done is in the comment.
+
+    @param policy: C{None} if the domain asks for nothing.
     """
-    words = [f"dmarc={verdict.status}", *_reason(verdict.problem)]
-    discovery = verdict.discovery
-    hasPolicy = discovery is not None and discovery.record is not None
-    if hasPolicy or verdict.disposition != verdict.policy:
-        comment = [f"disposition {verdict.disposition}"]
-        comment += [f"override {each.kind}" for each in verdict.reasons]
+    words = [f"dmarc={status}", *_reason(problem)]
+    if policy is not None or disposition is not Policy.NONE:
+        comment = [f"disposition {disposition}"]
+        comment += [f"override {each.kind}" for each in reasons]
         words.append(f"({_comment(', '.join(comment))})")
-    if verdict.author is not None:
-        words.append(f"header.from={_value(verdict.author.ascii)}")
-    if hasPolicy:
-        words.append(f"policy.dmarc={verdict.policy}")
-    return words
+    if author is not None:
+        words.append(f"header.from={_value(author.ascii)}")
+    if policy is not None:
+        words.append(f"policy.dmarc={policy}")
+    return _lines(words)
 
 
 @lru_cache(MOST_KNOWN)
