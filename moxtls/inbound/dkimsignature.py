@@ -151,7 +151,7 @@ class Signature:
             status,
             problem,
             self.identity,
-            self.algorithm,
+            self.algorithm.value,
             self.start,
             keySize,
             testing,
