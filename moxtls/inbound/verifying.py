@@ -18,9 +18,11 @@ from moxtls.worker.worker import Worker
 #: Bytes of a body that goes to the other process.  Hashing larger ones takes most
 #: of the time, and doesn't need the interpreter.
 LARGEST = 512 * 1024
-#: Bytes that are verified together.
-TOGETHER = 1024 * 1024
-#: What a message counts at least: so none waits long for others.
+#: Bytes that are verified together, and how many such batches are under way: what
+#: is done shall not wait for what isn't.
+TOGETHER = 64 * 1024
+RUNNING = 4
+#: What a message counts at least.
 _LEAST = TOGETHER // 16
 
 
@@ -33,7 +35,7 @@ class Verifier:
         self._worker = worker
         self._threads = threads
         self._batches = Batches[Verification, Results](
-            lambda those: worker.call(verifyAll, those), _size, TOGETHER
+            lambda those: worker.call(verifyAll, those), _size, TOGETHER, RUNNING
         )
 
     def __call__(self, verification: Verification) -> Deferred[Results]:

@@ -15,10 +15,6 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: How many batches are under way: while one is being done, the next one is there
-#: already.
-MOST_RUNNING = 2
-
 Do = Callable[[list[T]], Deferred[Sequence[R | Exception]]]
 _Waiting = tuple[T, Deferred[R]]
 
@@ -28,15 +24,20 @@ class Batches(Generic[T, R]):
     What comes while others are being done is done together.
     """
 
-    def __init__(self, do: Do[T, R], sizeOf: Callable[[T], int], most: int) -> None:
+    def __init__(
+        self, do: Do[T, R], sizeOf: Callable[[T], int], most: int, running: int = 2
+    ) -> None:
         """
         @param do: Fires with what each comes to, in their order.
         @param most: Of what C{sizeOf} says, in one batch, if there are several
             in it.
+        @param running: How many batches are under way: while one is being done,
+            the next one is there already.
         """
         self._do = do
         self._sizeOf = sizeOf
         self._most = most
+        self._mostRunning = running
         self._waiting: deque[_Waiting[T, R]] = deque()
         self._running = 0
         self._isBeginning = False
@@ -73,7 +74,7 @@ class Batches(Generic[T, R]):
         if self._isBeginning:
             return
         self._isBeginning = True
-        while self._waiting and self._running < MOST_RUNNING:
+        while self._waiting and self._running < self._mostRunning:
             batch = self._next()
             self._running += 1
             done = self._do([thing for thing, _ in batch])

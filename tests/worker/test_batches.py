@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.worker.batches import MOST_RUNNING, Batches
+from moxtls.worker.batches import Batches
 
 Results = Sequence[int | Exception]
+
+
+RUNNING = 2
 
 
 class BatchesTests(SynchronousTestCase):
@@ -21,7 +24,7 @@ class BatchesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.begun: list[tuple[list[int], Deferred[Results]]] = []
-        self.batches = Batches[int, int](self.begin, lambda number: number, 10)
+        self.batches = Batches[int, int](self.begin, lambda number: number, 10, RUNNING)
 
     def begin(self, numbers: list[int]) -> Deferred[Results]:
         deferred: Deferred[Results] = Deferred()
@@ -39,8 +42,8 @@ class BatchesTests(SynchronousTestCase):
         """
         What comes while others are being done waits, and is done together.
         """
-        answers = [self.batches.put(1) for _ in range(MOST_RUNNING + 3)]
-        self.assertEqual([each for each, _ in self.begun], [[1]] * MOST_RUNNING)
+        answers = [self.batches.put(1) for _ in range(RUNNING + 3)]
+        self.assertEqual([each for each, _ in self.begun], [[1]] * RUNNING)
         self.assertEqual(self.batches.waiting, 3)
         self.end()
         self.assertEqual(self.begun[-1][0], [1, 1, 1])
@@ -55,9 +58,9 @@ class BatchesTests(SynchronousTestCase):
         Not more of them than belong together; but one that is larger than that
         isn't left behind.
         """
-        for number in (*[1] * MOST_RUNNING, 6, 4, 1, 99, 2):
+        for number in (*[1] * RUNNING, 6, 4, 1, 99, 2):
             self.batches.put(number)
-        for _ in range(MOST_RUNNING):
+        for _ in range(RUNNING):
             self.end()
         self.assertEqual([each for each, _ in self.begun], [[6, 4], [1]])
         self.end()
@@ -85,7 +88,7 @@ class BatchesTests(SynchronousTestCase):
         However many there are, they may all be done, or fail, at once.
         """
         held: Deferred[Results] = Deferred()
-        answers: list[Deferred[Results]] = [held] * MOST_RUNNING
+        answers: list[Deferred[Results]] = [held] * RUNNING
 
         def do(numbers: list[int]) -> Deferred[Results]:
             if answers:
@@ -93,7 +96,7 @@ class BatchesTests(SynchronousTestCase):
                 return Deferred(lambda _: None) if answers else held
             return fail(OSError("gone")) if numbers[0] == 9 else succeed(numbers)
 
-        batches = Batches[int, int](do, lambda number: number, 1)
+        batches = Batches[int, int](do, lambda number: number, 1, RUNNING)
         put = [batches.put(each) for each in (1, 1, *(8, 9) * 5000)]
         held.callback([1])
         self.assertEqual(self.successResultOf(put[-2]), 8)
@@ -106,7 +109,7 @@ class BatchesTests(SynchronousTestCase):
         One can wait until nothing is left to do.
         """
         self.successResultOf(self.batches.idle())
-        for _ in range(MOST_RUNNING + 1):
+        for _ in range(RUNNING + 1):
             self.batches.put(1)
         idle = self.batches.idle()
         while self.begun:
