@@ -14,7 +14,7 @@ from moxtls.inbound.delivery import Delivery
 from moxtls.inbound.observers import Audience, Correspondence
 from moxtls.inbound.reception import House, Reception
 from moxtls.inbound.recipients import Directory
-from moxtls.inbound.verifying import Verifier
+from moxtls.inbound.verifying import PATIENCE, Verifier
 from moxtls.interfaces import IMailbox, IQueue, IVerdictObserver
 from moxtls.mailbox.accounts import MailStore
 from moxtls.mailbox.desk import Desk
@@ -133,7 +133,8 @@ class Incoming:
             aftermath.bounced,
         )
         self._delivery = Delivery(residence.mailboxOf, queue)
-        self._verifier = Verifier(Worker(base.reactor, "signatures"), base.inThread)
+        worker = Worker(base.reactor, "signatures", PATIENCE)
+        self._verifier = Verifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 
     def reception(self, isChecked: bool) -> IAcceptor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from moxtls.inbound.authenticate import Offload
 from moxtls.inbound.dkimwork import Results, Verification, verifyAll
 from moxtls.worker.batches import Batches
-from moxtls.worker.worker import Worker
+from moxtls.worker.worker import NoWorker, Worker
 
 #: Bytes of a body that goes to the other process.  Hashing larger ones takes most
 #: of the time, and doesn't need the interpreter.
@@ -22,13 +23,16 @@ LARGEST = 512 * 1024
 #: is done shall not wait for what isn't.
 TOGETHER = 64 * 1024
 RUNNING = 4
+#: Seconds that none takes, however it was made.
+PATIENCE = 60
 #: What a message counts at least.
 _LEAST = TOGETHER // 16
 
 
 class Verifier:
     """
-    Has a process verify small messages, and threads large ones.
+    Has a process verify small messages, and threads large ones; all of them
+    while there is no process.
     """
 
     def __init__(self, worker: Worker, threads: Offload) -> None:
@@ -45,7 +49,13 @@ class Verifier:
         body = verification.body
         # What is in a file is read when it is wanted.
         if isinstance(body, list | tuple) and _length(body) <= LARGEST:
-            return self._batches.put(verification)
+            results = self._batches.put(verification)
+            return results.addErrback(self._without, verification)
+        return self._threads(verification)
+
+    def _without(self, why: Failure, verification: Verification) -> Deferred[Results]:
+        # Not if it was lost: it may have died of this very message.
+        why.trap(NoWorker)
         return self._threads(verification)
 
     def stop(self) -> Deferred[None]:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from moxtls.mailbox.desk import MOST_WAITING, DeskClosed, IDesk
 from moxtls.mailbox.writing import Letter, post
 from moxtls.worker.batches import Batches
-from moxtls.worker.worker import Worker
+from moxtls.worker.worker import NoWorker, Worker
 
 T = TypeVar("T")
 
@@ -31,7 +32,8 @@ _LEAST = TOGETHER // 64
 
 class Postroom:
     """
-    Has a process write letters, and a desk do everything else.
+    Has a process write letters, and a desk do everything else; all of it while
+    there is no process.
     """
 
     def __init__(self, worker: Worker, desk: IDesk, most: int = MOST_WAITING) -> None:
@@ -48,7 +50,7 @@ class Postroom:
             return self._desk.post(letter)
         if self._isStopping or self._batches.waiting >= self._most:
             return fail(DeskClosed.because(self._isStopping))
-        return self._batches.put(letter)
+        return self._batches.put(letter).addErrback(self._without, letter)
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
         return self._desk.run(errand)
@@ -56,6 +58,10 @@ class Postroom:
     def stop(self) -> Deferred[None]:
         self._isStopping = True
         return Deferred.fromCoroutine(self._stop())
+
+    def _without(self, why: Failure, letter: Letter) -> Deferred[None]:
+        why.trap(NoWorker)
+        return self._desk.post(letter)
 
     async def _stop(self) -> None:
         await self._batches.idle()

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import BinaryIO
 
-from moxtls.worker.frames import HEAD, called, lengthOf
+from moxtls.worker.frames import HEAD, called, framed, lengthOf
 
 #: Linux: fcntl's F_SETPIPE_SZ, and what anybody may ask for.
 _SET_PIPE_SIZE = 1031
@@ -20,8 +20,12 @@ _PIPE_SIZE = 1024 * 1024
 
 def serve(calls: BinaryIO, answers: BinaryIO) -> None:
     """
+    Say that this is there, and then answer.
+
     @return: When C{calls} has ended.
     """
+    answers.write(framed((True, None)))
+    answers.flush()
     while len(head := calls.read(HEAD)) == HEAD:
         length = lengthOf(head)
         data = calls.read(length)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -33,6 +33,8 @@ R = TypeVar("R")
 #: Seconds from one start to the next, at least: what dies at once shall not be
 #: all that the machine is busy with.
 PAUSE = 1
+#: Seconds from one start to the next if the process couldn't be had at all.
+LONG_PAUSE = 3600
 #: Seconds for a process to end that was told to and has nothing to do.
 FAREWELL = 10
 
@@ -50,7 +52,14 @@ class IReactor(IReactorProcess, IReactorTime):
 
 class WorkerLost(Exception):
     """
-    The process ended before it had an answer, or can't be had.
+    The process ended before it had an answer.  It may have done what it was
+    asked for, or have died of it.
+    """
+
+
+class NoWorker(WorkerLost):
+    """
+    There is no process, and nothing was done.
     """
 
 
@@ -72,18 +81,26 @@ class Worker:
 
     log = Logger()
 
-    def __init__(self, reactor: IReactor, name: str) -> None:
+    def __init__(
+        self, reactor: IReactor, name: str, patience: float | None = None
+    ) -> None:
         """
         @param name: What it is for, for people.
+        @param patience: Seconds from one answer to the next after which it is
+            killed; for ever if not given.
         """
         self._reactor = reactor
         self._name = name
+        self._patience = patience
         self._process: _Process | None = None
+        # That one, and those that are about to be gone.
+        self._processes: set[_Process] = set()
         self._notBefore = 0.0
         self._start: IDelayedCall | None = None
         # Until it is started.
         self._calls: list[_Call] = []
         self._stopped: Deferred[None] | None = None
+        self._isMissing = False
 
     def call(self, function: Callable[[A], R], argument: A) -> Deferred[R]:
         """
@@ -91,10 +108,10 @@ class Worker:
         @param argument: Pickled, as is what is returned.
 
         @return: Fires with what C{function} returns, or fails with what it
-            raises, or with L{WorkerLost}.
+            raises, with L{WorkerLost} or with L{NoWorker}.
         """
-        if self._stopped is not None:
-            return fail(WorkerLost(f"the process for {self._name} was stopped"))
+        if self._stopped is not None or self._isMissing:
+            return fail(NoWorker(f"there is no process for {self._name}"))
         call = _Call(framed((function, argument)))
         if self._process is not None:
             self._process.take(call)
@@ -113,29 +130,35 @@ class Worker:
         self._stopped = Deferred()
         if self._start is not None:
             self._start.cancel()
-            self._giveUp("was stopped")
-        if self._process is None:
-            return succeed(None)
-        self._process.finish()
+            self._giveUp()
+        for process in self._processes:
+            process.finish()
+        if not self._processes:
+            self._stopped.callback(None)
         return self._stopped
 
-    def lost(self) -> None:
+    def lost(self, wasThere: bool) -> None:
         """
         The process does nothing any more.
         """
         self._process = None
+        if not wasThere:
+            self._comesNot()
 
-    def ended(self, reason: str) -> None:
+    def ended(self, process: _Process, reason: str) -> None:
         """
-        The system says that the process has ended.
+        Nothing is left of the process, or nothing more can be done about it.
         """
+        if process not in self._processes:
+            return
+        self._processes.remove(process)
         if self._stopped is None:
             self.log.error(
                 "the process for {name} has ended: {reason}",
                 name=self._name,
                 reason=reason,
             )
-        elif not self._stopped.called:
+        elif not self._processes:
             self._stopped.callback(None)
 
     def _startSoon(self) -> None:
@@ -148,7 +171,7 @@ class Worker:
     def _begin(self) -> None:
         self._start = None
         self._notBefore = self._reactor.seconds() + PAUSE
-        process = _Process(self._reactor, self)
+        process = _Process(self._reactor, self, self._patience)
         try:
             self._reactor.spawnProcess(
                 process,
@@ -159,17 +182,34 @@ class Worker:
             )
         except Exception:
             self.log.failure("starting the process for {name}", name=self._name)
-            self._giveUp("can't be started")
+            self._comesNot()
+            self._giveUp()
             return
         self._process = process
+        self._processes.add(process)
         calls, self._calls = self._calls, []
         for call in calls:
             process.take(call)
 
-    def _giveUp(self, why: str) -> None:
+    def _comesNot(self) -> None:
+        if self._stopped is None:
+            self.log.error(
+                "there can be no process for {name}: it is done without one, and "
+                "tried again in {pause} seconds",
+                name=self._name,
+                pause=LONG_PAUSE,
+            )
+            self._isMissing = True
+            self._start = self._reactor.callLater(LONG_PAUSE, self._mayCome)
+
+    def _mayCome(self) -> None:
+        self._start = None
+        self._isMissing = False
+
+    def _giveUp(self) -> None:
         calls, self._calls = self._calls, []
         for call in calls:
-            call.answer.errback(WorkerLost(f"the process for {self._name} {why}"))
+            call.answer.errback(NoWorker(f"there is no process for {self._name}"))
 
 
 class _Process(ProcessProtocol):
@@ -179,20 +219,30 @@ class _Process(ProcessProtocol):
 
     transport: IProcessTransport
 
-    def __init__(self, reactor: IReactorTime, worker: Worker) -> None:
+    def __init__(
+        self, reactor: IReactorTime, worker: Worker, patience: float | None
+    ) -> None:
         self._reactor = reactor
         self._worker = worker
+        self._patience = patience
         self._frames = Frames()
+        # The first word is that it is there.
+        self._isThere = False
         self._waiting: deque[_Call] = deque()
         self._isFinishing = False
+        self._isKilled = False
+        self._heard = reactor.seconds()
         self._timer: IDelayedCall | None = None
 
     def take(self, call: _Call) -> None:
         """
         Have something done.
         """
+        if not self._waiting:
+            self._heard = self._reactor.seconds()
         self._waiting.append(call)
         self.transport.write(call.frame)
+        self._watch()
 
     def finish(self) -> None:
         """
@@ -200,10 +250,15 @@ class _Process(ProcessProtocol):
         """
         self._isFinishing = True
         self.transport.closeStdin()
+        self._forget()
         self._watch()
 
     def outReceived(self, data: bytes) -> None:
+        self._heard = self._reactor.seconds()
         for isWell, answer in self._frames.receive(data):
+            if not self._isThere:
+                self._isThere = True
+                continue
             waiting = self._waiting.popleft().answer
             if isWell:
                 waiting.callback(answer)
@@ -212,24 +267,48 @@ class _Process(ProcessProtocol):
         self._watch()
 
     def outConnectionLost(self) -> None:
-        self._worker.lost()
+        self._worker.lost(self._isThere)
+        kind = WorkerLost if self._isThere else NoWorker
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            call.answer.errback(WorkerLost("the process ended before it was done"))
+            call.answer.errback(kind("the process ended before it was done"))
 
     def processEnded(self, reason: Failure) -> None:
+        self._forget()
+        self._worker.ended(self, reason.getErrorMessage())
+
+    def _forget(self) -> None:
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
-        self._worker.ended(reason.getErrorMessage())
 
     def _watch(self) -> None:
-        if self._isFinishing and not self._waiting and self._timer is None:
-            self._timer = self._reactor.callLater(FAREWELL, self._kill)
+        limit = self._limit
+        if self._timer is None and limit is not None:
+            self._timer = self._reactor.callLater(limit, self._look)
 
-    def _kill(self) -> None:
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+    @property
+    def _limit(self) -> float | None:
+        """
+        For how many seconds it may say nothing.
+        """
+        if self._waiting:
+            return self._patience
+        return FAREWELL if self._isFinishing else None
+
+    def _look(self) -> None:
+        self._timer = None
+        limit = self._limit
+        if self._isKilled:
+            # Not every reactor is told by the system.
+            self._worker.ended(self, "it was killed")
+        elif limit is not None and self._reactor.seconds() - self._heard >= limit:
+            self._isKilled = True
+            with suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
+            self._timer = self._reactor.callLater(FAREWELL, self._look)
+        else:
+            self._watch()
 
 
 def _environment() -> dict[str, str]:

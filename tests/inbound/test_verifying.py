@@ -6,10 +6,12 @@ processes.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -26,6 +28,7 @@ from moxtls.inbound.headers import headerEnd, splitHeader
 from moxtls.inbound.verifying import LARGEST, Verifier
 from moxtls.reporting.signing import Signer, loadKey, sign
 from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.worker import worker
 from moxtls.worker.frames import HEAD, Frames, called, framed
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
 from tests.inbound.signed import BODY, signer
@@ -148,6 +151,17 @@ class VerifierTests(TestCase):
         for each in (large, filed):
             self.assertEqual((await self.verifier(each))[0].status, AuthResult.FAIL)
         self.assertEqual(self.inThreads, [large, filed])
+
+    async def test_without(self) -> None:
+        """
+        Where there can be no other process, it is left to threads.
+        """
+        work = verification(_message())
+        command = (sys.executable, "-c", "raise SystemExit(3)")
+        with capturedLogs(), patch.object(worker, "_COMMAND", command):
+            for _ in range(2):
+                self.assertEqual(await self.verifier(work), work())
+        self.assertEqual(self.inThreads, [work] * 2)
 
     async def test_lost(self) -> None:
         """

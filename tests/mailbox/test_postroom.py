@@ -4,8 +4,10 @@ Tests for L{moxtls.mailbox.postroom}, with real processes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import cast
+from unittest.mock import patch
 
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, gatherResults
@@ -17,6 +19,7 @@ from moxtls.mailbox.names import MailboxFull
 from moxtls.mailbox.postroom import LARGEST, Postroom
 from moxtls.mailbox.writing import Letter
 from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.worker import worker
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
 from tests.queue.killing import quickDirectory
 from tests.worker.calls import die, pid
@@ -110,6 +113,17 @@ class PostroomTests(TestCase):
                 await self.post([b"lost"], "a")
             await self.post([b"there"], "b")
         self.assertEqual(self.stored(), [b"there"])
+
+    async def test_without(self) -> None:
+        """
+        Where there can be no other process, this one writes letters.
+        """
+        command = (sys.executable, "-c", "raise SystemExit(3)")
+        with capturedLogs(), patch.object(worker, "_COMMAND", command):
+            await gatherResults([self.post([b"x"], f"{each}") for each in range(9)])
+            await self.post([b"y"], "later")
+        self.assertEqual(self.desk.posted, 10)
+        self.assertEqual(self.stored(), [b"x"] * 9 + [b"y"])
 
     async def test_stop(self) -> None:
         """

@@ -18,7 +18,14 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.worker import worker as module
-from moxtls.worker.worker import PAUSE, IReactor, Worker, WorkerLost
+from moxtls.worker.worker import (
+    LONG_PAUSE,
+    PAUSE,
+    IReactor,
+    NoWorker,
+    Worker,
+    WorkerLost,
+)
 from tests.worker.calls import (
     Unreadable,
     chatter,
@@ -153,7 +160,7 @@ class WorkerTests(TestCase):
         with patch.object(module, "_COMMAND", (sys.executable, "-c", _DEAF)):
             call = self.worker.call(double, 1)
         self.assertEqual(await call, 2)
-        with patch.object(module, "FAREWELL", 0.05):
+        with patch.object(module, "FAREWELL", 0.2):
             await self.worker.stop()
 
     async def test_orphan(self) -> None:
@@ -172,6 +179,34 @@ class WorkerTests(TestCase):
             await deferLater(reactor, 0.05)
         self.assertFalse(isThere(process))
 
+    async def test_slow(self) -> None:
+        """
+        One that has said nothing for too long is killed; while it works on one
+        thing after the other, it has time for each.
+        """
+        worker = Worker(reactor, "tests", 0.5)
+        await worker.call(pid, None)
+        slow = [worker.call(sleep, 0.2) for _ in range(4)]
+        self.assertEqual(await gatherResults(slow), [0.2] * 4)
+        with capturedLogs(), self.assertRaises(WorkerLost) as lost:
+            await worker.call(sleep, 20)
+        self.assertNotIsInstance(lost.exception, NoWorker)
+        await worker.stop()
+
+    async def test_missing(self) -> None:
+        """
+        Where no process comes to be, nothing was done, and that is said; with
+        the next call it is known already.
+        """
+        command = (sys.executable, "-c", "raise SystemExit(3)")
+        with capturedLogs() as logs, patch.object(module, "_COMMAND", command):
+            for _ in range(2):
+                with self.assertRaises(NoWorker):
+                    await self.worker.call(double, 1)
+        said = [each for each in logs if isinstance(each.get("log_source"), Worker)]
+        self.assertIn("without one", said[0]["log_format"])
+        await self.worker.stop()
+
 
 class BrokenTests(SynchronousTestCase):
     """
@@ -180,23 +215,27 @@ class BrokenTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        Calls fail, now and when it is tried again, and the reason is logged.
+        Calls fail for a long while, after which it is tried again; the reason
+        is logged.
         """
 
         class NoProcesses(Clock):
+            tried = 0
+
             def spawnProcess(self, *args: Any, **kwargs: Any) -> None:
+                self.tried += 1
                 raise OSError("no more processes")
 
         clock = NoProcesses()
         worker = Worker(cast(IReactor, clock), "tests")
-        self.failureResultOf(worker.call(double, 1), WorkerLost)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        waiting = worker.call(double, 1)
-        self.assertNoResult(waiting)
-        clock.advance(PAUSE)
-        self.failureResultOf(waiting, WorkerLost)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        for tried in (1, 2):
+            for _ in range(3):
+                self.failureResultOf(worker.call(double, 1), NoWorker)
+            self.assertEqual(clock.tried, tried)
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+            clock.advance(LONG_PAUSE)
         self.successResultOf(worker.stop())
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 #: Does what it is called for, but doesn't mind when there is nothing more.
