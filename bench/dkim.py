@@ -1,13 +1,12 @@
 """
 DKIM signatures verified per second, beside dkimpy, which has the same message,
-key and record; and what it takes to do it in a thread.
+key and record; and what it takes to do it in a thread, or in another process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import dkim
@@ -21,15 +20,19 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
-from bench.rounds import Entrant, compete, table
+from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.authentication import AuthResult
 from moxtls.dns.answers import TXT, Answer, Found
 from moxtls.dns.inquiry import Question, answered
 from moxtls.domain import Domain
+from moxtls.inbound.authenticate import Offload
 from moxtls.inbound.dkim import Check, claimsOf, findKeys, verify
+from moxtls.inbound.dkimwork import Results, Verification
 from moxtls.inbound.headers import splitHeader
+from moxtls.inbound.verifying import Verifier
 from moxtls.reporting.signing import Signer, loadKey, sign
+from moxtls.worker.worker import Worker
 
 SENDER = Domain("sender.example")
 KEY_SIZE = 2048
@@ -42,7 +45,8 @@ BODIES = (
     ("40 KB", 40_000, 20, 80),
     ("5 MB", 5_000_000, 1, 4),
 )
-HOPS = 500
+HOPS = 3000
+WIDTH = 20
 
 HEADER = (
     b"".join(
@@ -82,10 +86,11 @@ class Sample:
     def verified(self) -> None:
         self.verifiedWith(self.checks())
 
+    def verification(self) -> Verification:
+        return Verification(self.header, self.body, self.checks(), NOW)
+
     def verifiedWith(self, checks: Sequence[Check]) -> None:
-        (result,) = verify(self.header, self.body, checks, NOW)
-        if result.status is not AuthResult.PASS:
-            raise AssertionError(result)
+        _passed(verify(self.header, self.body, checks, NOW))
 
     def verifiedByOthers(self) -> None:
         if not dkim.verify(self.message, dnsfunc=lambda name, timeout=5: self.record):
@@ -93,6 +98,12 @@ class Sample:
 
     def _answer(self, question: Question) -> Answer:
         return Answer(question.name, question.kind, Found.RECORDS, (TXT(self.record),))
+
+
+def _passed(results: Results) -> None:
+    (result,) = results
+    if result.status is not AuthResult.PASS:
+        raise AssertionError(result)
 
 
 def _signers() -> list[Signer]:
@@ -121,12 +132,11 @@ def _repeated(once: Callable[[], None]) -> Run:
     return run
 
 
-def _inThread(reactor: IReactor, once: Callable[[], None]) -> Run:
-    async def run(count: int) -> None:
-        for _ in range(count):
-            await deferToThreadPool(reactor, reactor.getThreadPool(), once)
+def _elsewhere(offload: Offload, work: Verification) -> Run:
+    async def once() -> None:
+        _passed(await offload(work))
 
-    return run
+    return lambda count: sideBySide(count, WIDTH, once)
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
@@ -145,25 +155,32 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
                 title, "messages", entrants, ("dkimpy",), effort.rounds
             )
             print(table(contest))
-    await _hops(reactor, effort, _sample(signers[0], BODIES[0][1]))
+    for name, size, _, _ in BODIES[:2]:
+        await _hops(reactor, effort, name, _sample(signers[0], size))
 
 
-async def _hops(reactor: IReactor, effort: Effort, sample: Sample) -> None:
+async def _hops(reactor: IReactor, effort: Effort, name: str, sample: Sample) -> None:
     """
-    What the thread costs, where the message is so small that it matters.
+    What it takes of the reactor's process to have another thread or process
+    verify, where messages are so small that it matters.
     """
-    checks = sample.checks()
-    once = partial(sample.verifiedWith, checks)
+
+    def threads(call: Verification) -> Deferred[Results]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), call)
+
+    work = sample.verification()
+    verifier = Verifier(Worker(reactor, "signatures"), threads)
     count = effort.of(HOPS)
     entrants = [
-        Entrant("verified, with its key at hand", _repeated(once), count),
-        Entrant("the same in a thread", _inThread(reactor, once), count),
-        Entrant("nothing in a thread", _inThread(reactor, lambda: None), count),
+        Entrant("at once", _repeated(lambda: _passed(work())), count),
+        Entrant("in threads", _elsewhere(threads, work), count),
+        Entrant("in a process", _elsewhere(verifier, work), count),
     ]
-    title = f"{BODIES[0][0]}, and one hop to a thread and back"
+    title = f"{name}, {WIDTH} at a time"
     contest = await compete(
         title, "messages", entrants, (entrants[0].name,), effort.rounds
     )
+    await verifier.stop()
     print(table(contest))
 
 
