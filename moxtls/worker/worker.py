@@ -18,6 +18,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
+    IReactorFDSet,
     IReactorProcess,
     IReactorTime,
 )
@@ -26,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.worker.frames import Frames, framed
+from moxtls.worker.pipe import Pipe
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -41,10 +43,10 @@ FAREWELL = 10
 #: Without -P, what lies in the current folder could stand in for a module.
 _COMMAND = (sys.executable, "-P", "-m", "moxtls.worker")
 #: What it prints goes where this process prints.
-_DESCRIPTORS: dict[int, int | str] = {0: "w", 1: "r", 2: 2}
+_ERRORS = 2
 
 
-class IReactor(IReactorProcess, IReactorTime):
+class IReactor(IReactorProcess, IReactorTime, IReactorFDSet):
     """
     What workers need.
     """
@@ -171,15 +173,8 @@ class Worker:
     def _begin(self) -> None:
         self._start = None
         self._notBefore = self._reactor.seconds() + PAUSE
-        process = _Process(self._reactor, self, self._patience)
         try:
-            self._reactor.spawnProcess(
-                process,
-                _COMMAND[0],
-                _COMMAND,
-                env=_environment(),
-                childFDs=_DESCRIPTORS,
-            )
+            process = self._spawned()
         except Exception:
             self.log.failure("starting the process for {name}", name=self._name)
             self._comesNot()
@@ -190,6 +185,25 @@ class Worker:
         calls, self._calls = self._calls, []
         for call in calls:
             process.take(call)
+
+    def _spawned(self) -> _Process:
+        readable, writable = os.pipe()
+        pipe = Pipe(self._reactor, writable)
+        process = _Process(self._reactor, self, pipe, self._patience)
+        try:
+            self._reactor.spawnProcess(
+                process,
+                _COMMAND[0],
+                _COMMAND,
+                env=_environment(),
+                childFDs={0: readable, 1: "r", 2: _ERRORS},
+            )
+        except Exception:
+            pipe.close()
+            raise
+        finally:
+            os.close(readable)
+        return process
 
     def _comesNot(self) -> None:
         if self._stopped is None:
@@ -220,10 +234,18 @@ class _Process(ProcessProtocol):
     transport: IProcessTransport
 
     def __init__(
-        self, reactor: IReactorTime, worker: Worker, patience: float | None
+        self,
+        reactor: IReactorTime,
+        worker: Worker,
+        pipe: Pipe,
+        patience: float | None,
     ) -> None:
+        """
+        @param pipe: What it reads from.
+        """
         self._reactor = reactor
         self._worker = worker
+        self._pipe = pipe
         self._patience = patience
         self._frames = Frames()
         # The first word is that it is there.
@@ -241,7 +263,7 @@ class _Process(ProcessProtocol):
         if not self._waiting:
             self._heard = self._reactor.seconds()
         self._waiting.append(call)
-        self.transport.write(call.frame)
+        self._pipe.write(call.frame)
         self._watch()
 
     def finish(self) -> None:
@@ -249,7 +271,7 @@ class _Process(ProcessProtocol):
         Have it end once nothing is left to do.
         """
         self._isFinishing = True
-        self.transport.closeStdin()
+        self._pipe.close()
         self._forget()
         self._watch()
 
@@ -267,6 +289,7 @@ class _Process(ProcessProtocol):
         self._watch()
 
     def outConnectionLost(self) -> None:
+        self._pipe.abandon()
         self._worker.lost(self._isThere)
         kind = WorkerLost if self._isThere else NoWorker
         waiting, self._waiting = self._waiting, deque()
