@@ -4,11 +4,15 @@ Tests for L{moxtls.server}.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import smtplib
 import socket
 import ssl
 from base64 import b64decode, b64encode
 from dataclasses import replace
+from pathlib import Path
 from smtplib import SMTP
 from typing import Any
 
@@ -29,6 +33,7 @@ from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.passwords import hashPassword
 from moxtls.smtp.sasl import ScramClient
+from moxtls.worker.worker import WorkerLost
 from tests.certificates import good
 from tests.dns.server import Trick
 from tests.network import Postbox, Serving
@@ -59,6 +64,18 @@ ACCOUNT = """
 [Accounts.anna.Destinations]
 "anna@example.com" = {}
 """
+
+
+def children() -> list[int]:
+    """
+    The processes that this one has started.
+    """
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, _, behind = file.read_text().rpartition(") ")
+            parents[int(file.parent.name)] = int(behind.split()[1])
+    return [each for each, parent in parents.items() if parent == os.getpid()]
 
 
 class SubmissionTests(ServerCase):
@@ -301,6 +318,33 @@ class ReceptionTests(ServerCase):
         self.assertEqual(file.parent.name, "new")
         self.assertTrue(file.read_bytes().endswith(MESSAGE))
         self.assertTrue(file.read_bytes().startswith(b"Return-Path: <>\r\n"))
+
+    async def test_workersKilled(self) -> None:
+        """
+        Whatever becomes of the processes that write mailboxes, what was
+        acknowledged is there (RFC 5321 6.1), and the next message finds one.
+        """
+        server = self.started(self.CONFIG)
+
+        async def send(mark: int) -> bool:
+            text = b"X-Mark: %d\r\n" % mark + MESSAGE
+            [_, code] = await self.deliver(server, text, "postmaster")
+            self.assertIn(code, (250, 451))
+            return code == 250
+
+        self.assertTrue(await send(0))
+        taken = [0]
+        for mark in range(1, 4):
+            sending = Deferred.fromCoroutine(send(mark))
+            for process in children():
+                os.kill(process, signal.SIGKILL)
+            if await sending:
+                taken.append(mark)
+        self.assertTrue(await send(4))
+        texts = [each.read_bytes() for each in self.delivered("Postmaster")]
+        for mark in (*taken, 4):
+            self.assertTrue(any(b"X-Mark: %d\r" % mark in text for text in texts))
+        self.flushLoggedErrors(WorkerLost)
 
     async def test_reports(self) -> None:
         """
