@@ -185,7 +185,12 @@ def _perform(jobs: Sequence[_Job]) -> None:
     for errand in jobs:
         if isinstance(errand, _Errand):
             errand.perform()
-    errors = post([each.letter for each in posted])
+    errors: Sequence[Exception | None]
+    try:
+        errors = post([each.letter for each in posted])
+    except Exception as why:
+        # Nobody else would ever be answered without this thread.
+        errors = [why] * len(posted)
     for each, error in zip(posted, errors, strict=True):
         each.error = error
 

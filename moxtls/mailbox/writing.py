@@ -140,8 +140,7 @@ def post(letters: Sequence[Letter]) -> list[Exception | None]:
     folders: dict[str, list[Posting]] = {}
     _each(postings, lambda posting: posting.write(surroundings))
     _each(postings, lambda posting: posting.sync(surroundings))
-    for allowance in surroundings.allowances.values():
-        allowance.write()
+    _count(postings, surroundings)
     _each(
         postings, lambda posting: folders.setdefault(posting.show(), []).append(posting)
     )
@@ -152,6 +151,20 @@ def post(letters: Sequence[Letter]) -> list[Exception | None]:
             for posting in those:
                 posting.drop(why)
     return [each.error for each in postings]
+
+
+def _count(postings: Sequence[Posting], surroundings: Surroundings) -> None:
+    """
+    Write down what allowances are used for, or drop what would not be counted.
+    """
+    for allowance in surroundings.allowances.values():
+        try:
+            allowance.write()
+        except OSError as why:
+            for posting in postings:
+                isIts = surroundings.allowanceOf(posting.letter) is allowance
+                if posting.error is None and isIts:
+                    posting.drop(why)
 
 
 def _each(postings: Sequence[Posting], step: Callable[[Posting], None]) -> None:

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import ClassVar
+from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
@@ -19,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IMailbox
+from moxtls.mailbox import desk
 from moxtls.mailbox.accounts import MailStore
 from moxtls.mailbox.desk import Desk, DeskClosed
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
@@ -212,6 +214,17 @@ class DeskTests(StoreCase):
         cancelled.cancel()
         await self.desk.post(self.letter([b"x"], "b"))
         self.assertEqual(self.sizes("new/*"), [1, 1])
+
+    async def test_mistake(self) -> None:
+        """
+        Whatever goes wrong with letters, their senders hear of it, and the next
+        ones are stored.
+        """
+        wrong = patch.object(desk, "post", side_effect=ZeroDivisionError)
+        with wrong, self.assertRaises(ZeroDivisionError):
+            await self.desk.post(self.letter([b"x"], "a"))
+        await self.desk.post(self.letter([b"x"], "b"))
+        self.assertEqual(self.sizes("new/*"), [1])
 
 
 class DirectDeskTests(SynchronousTestCase):

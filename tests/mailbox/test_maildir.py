@@ -4,6 +4,7 @@ Tests for L{moxtls.mailbox.maildir}.
 
 from __future__ import annotations
 
+import errno
 import mailbox
 import os
 import shutil
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox import folders, writing
+from moxtls.mailbox.allowance import Allowance
 from moxtls.mailbox.folders import sweep
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.writing import Letter, post
@@ -179,6 +181,38 @@ class MaildirTests(mailboxes.MailboxMixin):
                 [error] = post([letter])
             self.assertIsInstance(error, OSError)
             self.assertEqual(sorted(set(self.files()) - set(before)), left)
+
+
+class CountTests(SynchronousTestCase):
+    """
+    What is written down of quotas with a group of letters.
+    """
+
+    def test_uncounted(self) -> None:
+        """
+        Where a letter can't be counted, it isn't stored and leaves nothing
+        behind; those to others are.
+        """
+        root = quickDirectory(self)
+        full, other = root / "full", root / "other"
+        letters = [
+            Letter(each, (), [b"x"], False, f"{number}", 100, time())
+            for number, each in enumerate((full, other, full))
+        ]
+        write = Allowance._append
+
+        def noRoom(allowance: Allowance, line: bytes) -> None:
+            if allowance._root == full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(allowance, line)
+
+        descriptors = len(os.listdir("/dev/fd"))
+        with patch.object(Allowance, "_append", noRoom):
+            errors = post(letters)
+        self.assertEqual([each is None for each in errors], [False, True, False])
+        self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
+        self.assertEqual([*full.glob("tmp/*"), *full.glob("new/*")], [])
+        self.assertEqual(len([*other.glob("new/*")]), 1)
 
 
 class KilledTests(SynchronousTestCase):
