@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ class Batches(Generic[T, R]):
         self._mostRunning = running
         self._waiting: deque[_Waiting[T, R]] = deque()
         self._running = 0
+        # Those, and those that are done of which not everybody knows.
+        self._open = 0
         self._isBeginning = False
         self._idle: list[Deferred[None]] = []
 
@@ -61,9 +63,9 @@ class Batches(Generic[T, R]):
 
     def idle(self) -> Deferred[None]:
         """
-        Fires once nothing is left to do.
+        Fires once nothing is left to do, and everybody knows.
         """
-        if not self._running:
+        if not self._open:
             return succeed(None)
         idle: Deferred[None] = Deferred()
         self._idle.append(idle)
@@ -77,7 +79,9 @@ class Batches(Generic[T, R]):
         while self._waiting and self._running < self._mostRunning:
             batch = self._next()
             self._running += 1
-            done = self._do([thing for thing, _ in batch])
+            self._open += 1
+            # Were it to raise, nothing would ever be done again.
+            done = maybeDeferred(self._do, [thing for thing, _ in batch])
             done.addCallbacks(
                 self._done, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
             )
@@ -102,16 +106,21 @@ class Batches(Generic[T, R]):
                 deferred.errback(result)
             else:
                 deferred.callback(result)
+        self._rest()
 
     def _failed(self, why: Failure, batch: list[_Waiting[T, R]]) -> None:
         self._ended()
         for _, deferred in batch:
             deferred.errback(why)
+        self._rest()
 
     def _ended(self) -> None:
         self._running -= 1
         self._begin()
-        if not self._running:
+
+    def _rest(self) -> None:
+        self._open -= 1
+        if not self._open:
             idle, self._idle = self._idle, []
             for each in idle:
                 each.callback(None)

@@ -116,3 +116,34 @@ class BatchesTests(SynchronousTestCase):
             self.assertNoResult(idle)
             self.end()
         self.successResultOf(idle)
+
+    def test_told(self) -> None:
+        """
+        Whoever waits for that learns of it after all the others: what they do
+        then still finds everything in its place.
+        """
+        order: list[str] = []
+        held: Deferred[Results] = Deferred()
+
+        def do(numbers: list[int]) -> Deferred[Results]:
+            return held if numbers == [1] else fail(OSError("gone"))
+
+        batches = Batches[int, int](do, lambda number: number, 10, 1)
+        for number in (1, 2):
+            batches.put(number).addErrback(lambda _: order.append("failed"))
+        batches.idle().addCallback(lambda _: order.append("idle"))
+        held.errback(OSError("gone"))
+        self.assertEqual(order, ["failed", "failed", "idle"])
+
+    def test_mistake(self) -> None:
+        """
+        What can't even be begun has failed, and keeps nobody from being done.
+        """
+
+        def do(numbers: list[int]) -> Deferred[Results]:
+            return succeed([10 // each for each in numbers])
+
+        batches = Batches[int, int](do, lambda number: number, 10, RUNNING)
+        self.failureResultOf(batches.put(0), ZeroDivisionError)
+        self.assertEqual(self.successResultOf(batches.put(5)), 2)
+        self.successResultOf(batches.idle())
