@@ -35,8 +35,9 @@ R = TypeVar("R")
 #: Seconds from one start to the next, at least: what dies at once shall not be
 #: all that the machine is busy with.
 PAUSE = 1
-#: Seconds from one start to the next if the process couldn't be had at all.
-LONG_PAUSE = 3600
+#: Seconds from one start to the next if the process couldn't be had at all: for good,
+#: or as there was too little memory or were too few descriptors just then.
+LONG_PAUSE = 300
 #: Seconds for a process to end that was told to and has nothing to do.
 FAREWELL = 10
 
