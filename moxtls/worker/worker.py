@@ -35,9 +35,11 @@ R = TypeVar("R")
 #: Seconds from one start to the next, at least: what dies at once shall not be
 #: all that the machine is busy with.
 PAUSE = 1
-#: Seconds from one start to the next if the process couldn't be had at all: for good,
-#: or as there was too little memory or were too few descriptors just then.
-LONG_PAUSE = 300
+#: Seconds from one start to the next if the process couldn't be had at all, at first:
+#: there may have been too little memory or too few descriptors just then.  Each time
+#: it is twice as long, up to this: it may be for good, and each is logged.
+LONG_PAUSE = 60
+LONGEST_PAUSE = 3600
 #: Seconds for a process to end that was told to and has nothing to do.
 FAREWELL = 10
 
@@ -104,6 +106,7 @@ class Worker:
         self._calls: list[_Call] = []
         self._stopped: Deferred[None] | None = None
         self._isMissing = False
+        self._longPause = LONG_PAUSE
 
     def call(self, function: Callable[[A], R], argument: A) -> Deferred[R]:
         """
@@ -145,7 +148,9 @@ class Worker:
         The process does nothing any more.
         """
         self._process = None
-        if not wasThere:
+        if wasThere:
+            self._longPause = LONG_PAUSE
+        else:
             self._comesNot()
 
     def ended(self, process: _Process, reason: str) -> None:
@@ -212,10 +217,11 @@ class Worker:
                 "there can be no process for {name}: it is done without one, and "
                 "tried again in {pause} seconds",
                 name=self._name,
-                pause=LONG_PAUSE,
+                pause=self._longPause,
             )
             self._isMissing = True
-            self._start = self._reactor.callLater(LONG_PAUSE, self._mayCome)
+            self._start = self._reactor.callLater(self._longPause, self._mayCome)
+            self._longPause = min(2 * self._longPause, LONGEST_PAUSE)
 
     def _mayCome(self) -> None:
         self._start = None

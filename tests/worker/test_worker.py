@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from moxtls.worker import worker as module
 from moxtls.worker.worker import (
     LONG_PAUSE,
+    LONGEST_PAUSE,
     PAUSE,
     IReactor,
     NoWorker,
@@ -214,8 +215,8 @@ class BrokenTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        Calls fail for a long while, after which it is tried again; the reason
-        is logged.
+        Calls fail for a long while, after which it is tried again, and the next
+        time for a longer one; the reason is logged.
         """
 
         class NoProcesses(Clock):
@@ -227,12 +228,14 @@ class BrokenTests(SynchronousTestCase):
 
         clock = NoProcesses()
         worker = Worker(cast(IReactor, clock), "tests")
-        for tried in (1, 2):
-            for _ in range(3):
-                self.failureResultOf(worker.call(double, 1), NoWorker)
+        for tried in range(1, 9):
+            pause = min(LONG_PAUSE * 2 ** (tried - 1), LONGEST_PAUSE)
+            self.failureResultOf(worker.call(double, 1), NoWorker)
+            clock.advance(pause - 1)
+            self.failureResultOf(worker.call(double, 1), NoWorker)
             self.assertEqual(clock.tried, tried)
             self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-            clock.advance(LONG_PAUSE)
+            clock.advance(1)
         self.successResultOf(worker.stop())
         self.assertEqual(clock.getDelayedCalls(), [])
 
