@@ -312,10 +312,13 @@ class _Process(ProcessProtocol):
         if timer is not None:
             timer.cancel()
 
-    def _watch(self) -> None:
+    def _watch(self, silent: float = 0) -> None:
+        """
+        @param silent: For how many seconds it has said nothing.
+        """
         limit = self._limit
         if self._timer is None and limit is not None:
-            self._timer = self._reactor.callLater(limit, self._look)
+            self._timer = self._reactor.callLater(limit - silent, self._look)
 
     @property
     def _limit(self) -> float | None:
@@ -328,17 +331,17 @@ class _Process(ProcessProtocol):
 
     def _look(self) -> None:
         self._timer = None
-        limit = self._limit
+        limit, silent = self._limit, self._reactor.seconds() - self._heard
         if self._isKilled:
             # Not every reactor is told by the system.
             self._worker.ended(self, "it was killed")
-        elif limit is not None and self._reactor.seconds() - self._heard >= limit:
+        elif limit is not None and silent >= limit:
             self._isKilled = True
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
             self._timer = self._reactor.callLater(FAREWELL, self._look)
         else:
-            self._watch()
+            self._watch(silent)
 
 
 def _environment() -> dict[str, str]:

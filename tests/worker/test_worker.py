@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from typing import Any, cast
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.internet import reactor as installed
 from twisted.internet.defer import gatherResults
@@ -18,6 +18,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.worker import worker as module
+from moxtls.worker.frames import framed
 from moxtls.worker.worker import (
     LONG_PAUSE,
     LONGEST_PAUSE,
@@ -206,6 +207,33 @@ class WorkerTests(TestCase):
         said = [each for each in logs if isinstance(each.get("log_source"), Worker)]
         self.assertIn("without one", said[0]["log_format"])
         await self.worker.stop()
+
+
+class PatienceTests(SynchronousTestCase):
+    """
+    How long a process may say nothing.
+    """
+
+    def test_sinceTheLast(self) -> None:
+        """
+        It is killed so long after it last said something, or was asked when it
+        had nothing to do: not after twice as long.
+        """
+        clock, process = Clock(), Mock()
+        life = module._Process(cast(IReactor, clock), Mock(), Mock(), 60)
+        life.transport = process
+        life.take(module._Call(b""))
+        clock.advance(30)
+        life.outReceived(framed((True, "there")) + framed((True, "done")))
+        clock.advance(10)
+        call = module._Call(b"")
+        life.take(call)
+        clock.pump([20, 39.9])
+        process.signalProcess.assert_not_called()
+        clock.advance(0.2)
+        process.signalProcess.assert_called_once_with("KILL")
+        life.outConnectionLost()
+        self.failureResultOf(call.answer, WorkerLost)
 
 
 class BrokenTests(SynchronousTestCase):
