@@ -1,5 +1,5 @@
 """
-The other process: C{python -m moxtls.worker}.  Does what it is called for, one
+The other process: C{python -m moxtls.worker VERSION}.  Does what it is called for, one
 after the other, until there is nobody any more who could call.
 """
 
@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from typing import BinaryIO
 
+from moxtls import __version__
 from moxtls.worker.frames import HEAD, called, framed, lengthOf
 
 #: Linux: fcntl's F_SETPIPE_SZ, and what anybody may ask for.
@@ -45,6 +46,9 @@ def _enlarge(descriptor: int) -> None:
 
 
 def main() -> None:
+    # Of another version, both would take each other's values for their own.
+    if sys.argv[1:] != [__version__]:
+        sys.exit(f"moxtls was replaced by {__version__}; the server is to be restarted")
     # Whoever stops the server may well tell all of its processes; this one has
     # to be there until the server has nothing more to ask.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -26,6 +26,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from moxtls import __version__
 from moxtls.worker.frames import Frames, framed
 from moxtls.worker.pipe import Pipe
 
@@ -44,7 +45,7 @@ LONGEST_PAUSE = 3600
 FAREWELL = 10
 
 #: Without -P, what lies in the current folder could stand in for a module.
-_COMMAND = (sys.executable, "-P", "-m", "moxtls.worker")
+_COMMAND = (sys.executable, "-P", "-m", "moxtls.worker", __version__)
 #: What it prints goes where this process prints.
 _ERRORS = 2
 

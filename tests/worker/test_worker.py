@@ -208,6 +208,21 @@ class WorkerTests(TestCase):
         self.assertIn("without one", said[0]["log_format"])
         await self.worker.stop()
 
+    async def test_replaced(self) -> None:
+        """
+        One of another version than this does nothing: what is called for isn't
+        the same there.
+        """
+        command = (*module._COMMAND[:-1], "0.0.0")
+        null = os.open(os.devnull, os.O_WRONLY)
+        self.addCleanup(os.close, null)
+        with capturedLogs(), patch.object(module, "_COMMAND", command):
+            with patch.object(module, "_ERRORS", null):
+                call = self.worker.call(double, 1)
+            with self.assertRaises(NoWorker):
+                await call
+        await self.worker.stop()
+
 
 class PatienceTests(SynchronousTestCase):
     """
