@@ -6,19 +6,15 @@ interpreter would be the reactor's or that thread's, but never both's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from moxtls.inbound.authenticate import Offload
 from moxtls.inbound.dkimwork import Results, Verification, verifyAll
 from moxtls.worker.batches import Batches
+from moxtls.worker.frames import mayCross, sizeOf
 from moxtls.worker.worker import NoWorker, Worker
 
-#: Bytes of a body that goes to the other process.  Hashing larger ones takes most
-#: of the time, and doesn't need the interpreter.
-LARGEST = 512 * 1024
 #: Bytes that are verified together, and how many such batches are under way: what
 #: is done shall not wait for what isn't.
 TOGETHER = 64 * 1024
@@ -46,9 +42,8 @@ class Verifier:
         """
         See L{Offload}.
         """
-        body = verification.body
-        # What is in a file is read when it is wanted.
-        if isinstance(body, list | tuple) and _length(body) <= LARGEST:
+        # Hashing a large one takes most of the time, without the interpreter.
+        if mayCross(verification.body):
             results = self._batches.put(verification)
             return results.addErrback(self._without, verification)
         return self._threads(verification)
@@ -66,8 +61,4 @@ class Verifier:
 
 
 def _size(verification: Verification) -> int:
-    return max(_LEAST, _length(verification.body))
-
-
-def _length(body: Sequence[bytes]) -> int:
-    return sum(map(len, body))
+    return max(_LEAST, sizeOf(verification.body))

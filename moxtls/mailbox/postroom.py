@@ -17,13 +17,11 @@ from twisted.python.failure import Failure
 from moxtls.mailbox.desk import MOST_WAITING, DeskClosed, IDesk
 from moxtls.mailbox.writing import Letter, post
 from moxtls.worker.batches import Batches
+from moxtls.worker.frames import mayCross, sizeOf
 from moxtls.worker.worker import NoWorker, Worker
 
 T = TypeVar("T")
 
-#: Bytes of a letter that goes to the other process; larger ones are in files,
-#: which stay here.
-LARGEST = 512 * 1024
 #: Bytes that are written together.
 TOGETHER = 1024 * 1024
 #: What a letter counts at least: so there are not too many together.
@@ -46,7 +44,7 @@ class Postroom:
         )
 
     def post(self, letter: Letter) -> Deferred[None]:
-        if not _isSmall(letter):
+        if not mayCross(letter.message):
             return self._desk.post(letter)
         if self._isStopping or self._batches.waiting >= self._most:
             return fail(DeskClosed.because(self._isStopping))
@@ -69,11 +67,5 @@ class Postroom:
         await self._desk.stop()
 
 
-def _isSmall(letter: Letter) -> bool:
-    # What is in a file is read when it is wanted.
-    message = letter.message
-    return isinstance(message, list | tuple) and sum(map(len, message)) <= LARGEST
-
-
 def _size(letter: Letter) -> int:
-    return max(_LEAST, sum(map(len, letter.message)))
+    return max(_LEAST, sizeOf(letter.message))

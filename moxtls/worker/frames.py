@@ -8,12 +8,30 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: Bytes of what stands before each.
 HEAD = 4
+#: Bytes of a message that go through: more than is kept in memory of one that
+#: comes in.
+LARGEST = 512 * 1024
 _HEAD = struct.Struct("!I")
+
+
+def mayCross(message: Sequence[bytes]) -> bool:
+    """
+    Whether a message, in chunks, goes to a worker: not if it is large, or in a
+    file, which is read when it is wanted.
+    """
+    return isinstance(message, list | tuple) and sizeOf(message) <= LARGEST
+
+
+def sizeOf(message: Sequence[bytes]) -> int:
+    """
+    Bytes.
+    """
+    return sum(map(len, message))
 
 
 class Unpicklable(Exception):

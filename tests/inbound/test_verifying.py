@@ -25,11 +25,11 @@ from moxtls.inbound.dkim import claimsOf, withKey
 from moxtls.inbound.dkimsignature import Claim
 from moxtls.inbound.dkimwork import Results, Verification, verifyAll
 from moxtls.inbound.headers import headerEnd, splitHeader
-from moxtls.inbound.verifying import LARGEST, Verifier
+from moxtls.inbound.verifying import Verifier
 from moxtls.reporting.signing import Signer, loadKey, sign
 from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
-from moxtls.worker.frames import HEAD, Frames, called, framed
+from moxtls.worker.frames import HEAD, LARGEST, Frames, called, framed
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
 from tests.inbound.signed import BODY, signer
 from tests.sites import rsaKey

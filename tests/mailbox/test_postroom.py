@@ -16,10 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.mailbox.desk import DeskClosed, DirectDesk
 from moxtls.mailbox.names import MailboxFull
-from moxtls.mailbox.postroom import LARGEST, Postroom
+from moxtls.mailbox.postroom import Postroom
 from moxtls.mailbox.writing import Letter
 from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
+from moxtls.worker.frames import LARGEST
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
 from tests.queue.killing import quickDirectory
 from tests.worker.calls import die, pid
