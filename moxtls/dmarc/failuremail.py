@@ -19,7 +19,7 @@ from moxtls.dmarc.failure import Failure, failedSender, failedSignature
 from moxtls.dmarc.redaction import Redaction, quoted
 from moxtls.dmarc.values import Fate, Judgement, Policy
 from moxtls.dmarc.walk import printable
-from moxtls.domain import LONGEST_NAME, Address, Domain
+from moxtls.domain import LONGEST_NAME, Address, Domain, canonicalIP
 from moxtls.reporting.fields import (
     Field,
     Stamp,
@@ -110,7 +110,9 @@ def _fields(
     yield "Reported-Domain", [str(failure.discovery.author)]
     # Reading of RFC 5965 3.2: IPv6 addresses as everybody writes and reads
     # them, without the tag that they have in RFC 5321 4.1.3.
-    yield "Source-IP", [printable(judgement.authentication.address)]
+    address = canonicalIP(judgement.authentication.address)
+    if address:
+        yield "Source-IP", [address]
     yield "Arrival-Date", [_date(particulars.arrived)]
     yield "Reporting-MTA", ["dns;", str(hostname)]
     sender = particulars.redaction.path(judgement.sender)
@@ -159,7 +161,8 @@ def _dkim(failure: Failure, redaction: Redaction) -> Iterator[Field]:
         identity = redaction.identity(result.identity) or f"@{result.domain}"
         yield "DKIM-Domain", [str(result.domain)]
         yield "DKIM-Identity", [identity]
-        yield "DKIM-Selector", [_word(result.selector)]
+        if result.selector:
+            yield "DKIM-Selector", [_word(result.selector)]
 
 
 def _spf(failure: Failure, record: str) -> Iterator[Field]:

@@ -145,7 +145,7 @@ def _iprev(result: IPRevResult, address: str) -> list[str]:
     words = [f"iprev={result.status}", *_reason(result.problem)]
     if result.name:
         words.append(f"({_comment(result.name)})")
-    return [*words, f"policy.iprev={_value(address)}"]
+    return [*words, *_property("policy.iprev", address)]
 
 
 def _spf(spf: SPFResult, helo: SPFResult, sender: str) -> Iterator[list[str]]:
@@ -155,10 +155,10 @@ def _spf(spf: SPFResult, helo: SPFResult, sender: str) -> Iterator[list[str]]:
     isMailFrom = spf.scope is SPFScope.MAIL_FROM
     for result in (spf, helo) if isMailFrom else (spf,):
         if result.scope is SPFScope.MAIL_FROM:
-            identity = f"smtp.mailfrom={_value(sender)}"
+            identity = _property("smtp.mailfrom", sender)
         else:
-            identity = f"smtp.helo={_value(_ascii(result.domain))}"
-        yield [f"spf={result.status}", *_reason(result.problem), identity]
+            identity = _property("smtp.helo", _ascii(result.domain))
+        yield [f"spf={result.status}", *_reason(result.problem), *identity]
 
 
 def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:

@@ -14,7 +14,7 @@ from heapq import nlargest
 from json import JSONEncoder
 
 from moxtls.calendar import Span, rfc3339
-from moxtls.domain import Domain
+from moxtls.domain import Domain, canonicalIP
 from moxtls.tlsrpt.results import Failure, Policy, PolicyTally
 
 #: What goes into one report.  A host of very many domains, or a day of
@@ -136,42 +136,57 @@ def _rendered(report: dict[str, JSON]) -> Iterator[bytes]:
 
 
 def _tally(tally: PolicyTally) -> JSON:
-    return {
-        "policy": _policy(tally.policy),
-        "summary": {
-            "total-successful-session-count": tally.succeeded,
-            "total-failure-session-count": tally.failed,
-        },
-        "failure-details": [
-            _failure(failure, count) for failure, count in tally.failures.items()
-        ],
-    }
+    return _filled(
+        {
+            "policy": _policy(tally.policy),
+            "summary": {
+                "total-successful-session-count": tally.succeeded,
+                "total-failure-session-count": tally.failed,
+            },
+            "failure-details": [
+                _failure(failure, count) for failure, count in tally.failures.items()
+            ],
+        }
+    )
 
 
 def _policy(policy: Policy) -> JSON:
     # Reading of RFC 8460 4.4: mx-host is an array of patterns, as in the RFC
     # as published; drafts and some senders have a single string.
-    return {
-        "policy-type": str(policy.type),
-        "policy-string": [_wellFormed(each) for each in policy.strings],
-        "policy-domain": str(policy.domain),
-        "mx-host": [_wellFormed(each) for each in policy.mxHosts],
-    }
+    return _filled(
+        {
+            "policy-type": str(policy.type),
+            "policy-string": [_wellFormed(each) for each in policy.strings],
+            "policy-domain": str(policy.domain),
+            "mx-host": [_wellFormed(each) for each in policy.mxHosts],
+        }
+    )
 
 
 def _failure(failure: Failure, count: int) -> JSON:
-    details: dict[str, JSON] = {
-        "result-type": str(failure.resultType),
-        "sending-mta-ip": failure.sendingIP,
-        "receiving-mx-hostname": failure.mxHostname,
-    }
-    if failure.mxHELO:
-        details["receiving-mx-helo"] = _wellFormed(failure.mxHELO)
-    details["receiving-ip"] = failure.receivingIP
-    details["failed-session-count"] = count
-    details["additional-information"] = _wellFormed(failure.additional)
-    details["failure-reason-code"] = _wellFormed(failure.reasonCode)
-    return details
+    return _filled(
+        {
+            "result-type": str(failure.resultType),
+            "sending-mta-ip": canonicalIP(failure.sendingIP),
+            "receiving-mx-hostname": failure.mxHostname,
+            "receiving-mx-helo": _wellFormed(failure.mxHELO),
+            "receiving-ip": canonicalIP(failure.receivingIP),
+            "failed-session-count": count,
+            "additional-information": _wellFormed(failure.additional),
+            "failure-reason-code": _wellFormed(failure.reasonCode),
+        }
+    )
+
+
+def _filled(members: dict[str, JSON]) -> dict[str, JSON]:
+    """
+    C{members} less those that are empty.
+
+    Reading of RFC 8460 4.4: what isn't known or doesn't apply is left out, as
+    large senders do; an empty string is no IP address, and readers that look
+    for one refuse the whole report.
+    """
+    return {name: value for name, value in members.items() if value not in ("", [])}
 
 
 def _wellFormed(text: str) -> str:

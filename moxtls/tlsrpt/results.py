@@ -62,10 +62,12 @@ class Failure:
     """
     One way for a session to go wrong (RFC 8460 4.3, 4.4 failure-details).
 
-    Empty strings stand for what isn't known or doesn't apply.
+    Empty strings stand for what isn't known or doesn't apply; reports leave
+    it out.
 
     @ivar mxHELO: The first word of the greeting: the name by which the host
         calls itself.
+    @ivar additional: A URI with more about it.
     """
 
     resultType: ResultType

@@ -39,6 +39,9 @@ _HOST = "host"
 class InvalidReport(Exception):
     """
     A report of ours isn't what RFC 8460 says: something of ours is broken.
+
+    It is logged as such and never sent; the results stay for the next round,
+    and a version that is mended, until they are stale.
     """
 
 

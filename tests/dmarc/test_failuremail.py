@@ -157,12 +157,22 @@ class ComposeTests(SynchronousTestCase):
     def test_strange(self) -> None:
         """
         Where there is no aligned signature or SPF domain that failed, there
-        are no fields on one; nor is a sender shown that is no address.
+        are no fields on one; nor is a sender shown that is no address, or a
+        client that has none.
         """
         judgement = failed(signature("b.example", FAIL), spf="b.example")
-        report = read(composed(replace(judgement, sender="john.doe")))
+        unknown = replace(judgement.authentication, address="")
+        judgement = replace(judgement, sender="john.doe", authentication=unknown)
+        report = read(composed(judgement))
+        self.assertNotIn("", [value for _, value in report.fields])
         names = {name for name, _ in report.fields}
-        absent = {"DKIM-Domain", "SPF-DNS", "Original-Mail-From", "Incidents"}
+        absent = {
+            "DKIM-Domain",
+            "SPF-DNS",
+            "Original-Mail-From",
+            "Source-IP",
+            "Incidents",
+        }
         self.assertEqual(names & absent, set())
 
     def test_incidents(self) -> None:

@@ -137,10 +137,12 @@ class ResultsTests(SynchronousTestCase):
         Without a signature, a policy or an author that is said (RFC 8601
         2.7.1); mail from nobody was checked by HELO alone, once.
         """
-        bounce = replace(FOUND, spf=FOUND.helo, dkim=())
+        bounce = replace(FOUND, spf=FOUND.helo, dkim=(), address="")
         verdict = Verdict(AuthResult.NONE, problem="no author domain")
+        field = authenticationResults(US, bounce, verdict, "")
+        self.assertNotIn(b"policy.iprev", field)
         self.assertEqual(
-            parsed(authenticationResults(US, bounce, verdict, ""))[1:],
+            parsed(field)[1:],
             [
                 ("spf", "none", None, {"smtp.helo": "mail.a.example"}),
                 ("dkim", "none", None, {}),

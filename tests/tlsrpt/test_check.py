@@ -14,6 +14,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.tlsrpt.check import MOST_FAULTS, check
 from tests.tlsrpt.test_report import example
 
+#: What a failure may have.
+DETAILS = (
+    "sending-mta-ip",
+    "receiving-mx-hostname",
+    "receiving-mx-helo",
+    "receiving-ip",
+    "additional-information",
+    "failure-reason-code",
+)
+OPTIONAL = {*DETAILS, "failure-details", "policy-string", "mx-host"}
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
@@ -47,7 +58,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """
-        Each member is needed, except for C{receiving-mx-helo}.
+        Each member is needed, except for what may be unknown or not apply.
         """
         policy = ("policies", 0)
         detail = (*policy, "failure-details", 0)
@@ -65,11 +76,29 @@ class CheckTests(SynchronousTestCase):
                 report = copy.deepcopy(example())
                 del self.at(report, path)[name]
                 faults = check(report)
-                optional = name == "receiving-mx-helo"
-                expected = () if optional else (f"{where}.{name} is missing",)
+                expected = () if name in OPTIONAL else (f"{where}.{name} is missing",)
                 self.assertEqual(faults, expected)
                 seen.add(name)
-        self.assertEqual(len(seen), 5 + 2 + 3 + 4 + 2 + 8)
+        self.assertEqual(len(seen), 5 + 2 + 3 + 4 + 2 + 6)
+
+    def test_empty(self) -> None:
+        """
+        Nothing is there and empty: neither an array nor a string, at any
+        depth.
+        """
+        policy = ("policies", 0, "policy")
+        detail = ("policies", 0, "failure-details", 0)
+        empty: list[tuple[tuple[str | int, ...], object]] = [
+            (("policies", 0, "failure-details"), []),
+            ((*policy, "policy-string"), []),
+            ((*policy, "policy-string"), [""]),
+            ((*policy, "mx-host"), []),
+            ((*policy, "mx-host"), [""]),
+            *[((*detail, name), "") for name in DETAILS],
+            *[((*detail, name), None) for name in DETAILS],
+        ]
+        for path, value in empty:
+            self.assertEqual(len(check(self.changed(path, value))), 1, (path, value))
 
     def at(self, report: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
         for step in path:
@@ -102,6 +131,8 @@ class CheckTests(SynchronousTestCase):
             ((*policy, "policy-domain"), "bücher.example"),
             ((*policy, "policy-domain"), "Example.org"),
             ((*policy, "mx-host"), "mx.example.org"),
+            ((*policy, "mx-host"), ["mx.*.example.org"]),
+            ((*policy, "mx-host"), ["mx.bücher.example"]),
             ((*summary, "total-successful-session-count"), -1),
             ((*summary, "total-successful-session-count"), True),
             ((*summary, "total-failure-session-count"), 2**53),
@@ -109,7 +140,14 @@ class CheckTests(SynchronousTestCase):
             ((*detail, "result-type"), "bad-day"),
             ((*detail, "sending-mta-ip"), "mx.example.org"),
             ((*detail, "receiving-ip"), "[192.0.2.1]"),
-            ((*detail, "receiving-mx-helo"), ""),
+            ((*detail, "sending-mta-ip"), "fe80::1%eth0"),
+            ((*detail, "sending-mta-ip"), "2001:DB8::1"),
+            ((*detail, "receiving-ip"), "::ffff:192.0.2.1"),
+            ((*detail, "receiving-ip"), "192.0.2.01"),
+            ((*detail, "receiving-mx-hostname"), "mx bücher"),
+            ((*detail, "receiving-mx-helo"), 5),
+            ((*detail, "additional-information"), "see our pages"),
+            ((*detail, "extra"), "x"),
             ((*detail, "failed-session-count"), 1.0),
         ]
         for path, value in wrong:
@@ -128,6 +166,16 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(check(report), ())
         policy["policy-string"] = ["3 1 1 00 ff", "mode: enforce"]
         self.assertEqual(len(check(report)), 2)
+
+    def test_repeated(self) -> None:
+        """
+        RFC 8460 4.4: a policy that was applied has one entry.
+        """
+        report = example()
+        report["policies"] *= 2
+        self.assertEqual(
+            check(report), ("report.policies[1].policy is that of an entry before",)
+        )
 
     def test_bounded(self) -> None:
         """

@@ -410,10 +410,12 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         A report that isn't what RFC 8460 says is an error, and isn't sent.
         """
-        broken = Failure(ResultType.VALIDATION_FAILURE, receivingIP="nonsense")
+        broken = Failure(ResultType.VALIDATION_FAILURE, mxHostname="no host")
         self.record(outcome(A, failure=broken))
         self.asks(A, "mailto:tls@a.example")
         failure = self.failureResultOf(
             self.source().draft(Subject(0, DAY, A)), InvalidReport
         )
-        self.assertIn("receiving-ip is not an IP address", str(failure.value))
+        self.assertIn(
+            "receiving-mx-hostname is not a domain in A-labels", str(failure.value)
+        )
