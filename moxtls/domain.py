@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import idna
@@ -15,15 +15,17 @@ import idna
 #: RFC 1035 2.3.4.
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
-#: RFC 5321 4.5.3.1.1.
-LONGEST_LOCAL_PART = 64
-#: RFC 5321 4.5.3.1.3, less the angle brackets.
+#: RFC 5321 4.5.3.1.3, less the angle brackets.  The local part has no limit of
+#: its own: the 64 octets of 4.5.3.1.1 are the least that must be taken, and
+#: addresses made for one bounce (VERP) are longer.
 LONGEST_ADDRESS = 254
 #: Texts that are remembered as parsed: one message has the same few in many
 #: places, and so have the next ones.
 MOST_KNOWN = 4000
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z")
+# RFC 1123 2.1, and underscores: RFC 2181 11 has the DNS take any label, and there
+# are hosts that mail comes from or goes to with underscores in their names.
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]+(?<!-)\Z")
 # RFC 6532 3.1: UTF8-non-ascii; less C1 controls, line and paragraph ends, and what
 # turns the direction of all that follows.  No mailbox has them, and addresses stand
 # in headers, logs and terminals.
@@ -31,6 +33,9 @@ _UTF8 = r"\xa0-\u2027\u202f-\u2065\u206a-\U0010ffff"
 # RFC 5321 4.1.2, RFC 6531 3.3: Dot-string of atext, which may be non-ASCII.
 _ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
+# The same with dots at either end and in a row, which would have to be quoted:
+# large providers gave such addresses to their customers.
+_DOTTED = re.compile(rf"\.*{_ATEXT}(?:\.+{_ATEXT})*\.*\Z")
 # RFC 5321 4.1.2: Quoted-string, and the pairs within it.
 _QUOTED = re.compile(rf'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])*)"\Z')
 
@@ -64,9 +69,18 @@ class Domain:
         @param text: U-labels or A-labels in any case, with or without a
             final dot.
 
-        @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890).
+        @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890),
+            also if underscores counted as letters.
         """
         return _known(text) if len(text) <= LONGEST_NAME else _parsed(text)
+
+    @property
+    def isHostName(self) -> bool:
+        """
+        Whether it has letters, digits and hyphens only (RFC 1123 2.1), as the
+        names that we go by must.
+        """
+        return "_" not in self.ascii
 
     @property
     def unicode(self) -> str:
@@ -131,10 +145,14 @@ class Address:
     A mail address (RFC 5321 4.1.2 Mailbox, RFC 6531 3.3).
 
     @ivar localPart: Without quotes; case is kept.
+    @ivar unquoted: The local part was written without the quotes that its dots
+        call for, and is written so again: whoever gave out such an address
+        may not know it by another spelling.
     """
 
     localPart: str
     domain: Domain | AddressLiteral
+    unquoted: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -150,7 +168,12 @@ class Address:
             parsed = parseHost(domain)
         except (InvalidDomain, UnicodeError):
             raise _notAnAddress(text) from None
-        return cls(_localPart(local, text), parsed)
+        quoted = _QUOTED.match(local)
+        if quoted:
+            return cls(re.sub(r"\\(.)", r"\1", quoted[1]), parsed)
+        if not _DOTTED.match(local):
+            raise _notAnAddress(text)
+        return cls(local, parsed, not _DOT_STRING.match(local))
 
     @property
     def needsSMTPUTF8(self) -> bool:
@@ -161,7 +184,7 @@ class Address:
 
     def __str__(self) -> str:
         local = self.localPart
-        if not _DOT_STRING.match(local):
+        if not self.unquoted and not _DOT_STRING.match(local):
             escaped = local.replace("\\", "\\\\").replace('"', '\\"')
             local = f'"{escaped}"'
         return f"{local}@{self.domain}"
@@ -196,9 +219,7 @@ def parseHost(text: str) -> Domain | AddressLiteral:
 
 def _parsed(text: str) -> Domain:
     name = text.removesuffix(".")
-    if not name.isascii():
-        name = _toASCII(name)
-    name = name.lower()
+    name = name.lower() if name.isascii() else _toASCII(name)
     labels = name.split(".")
     if len(name) > LONGEST_NAME or not all(
         len(label) <= LONGEST_LABEL and _LABEL.match(label) for label in labels
@@ -212,9 +233,18 @@ _known = lru_cache(MOST_KNOWN)(_parsed)
 
 def _toASCII(name: str) -> str:
     try:
-        return idna.encode(name, uts46=True, transitional=False).decode("ascii")
+        # Label by label: an underscore in one doesn't spoil the others.
+        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
+        return ".".join(map(_labelToASCII, labels))
     except (idna.IDNAError, UnicodeError):
         raise InvalidDomain(f"{name[:LONGEST_NAME]!r} is not a domain name") from None
+
+
+def _labelToASCII(label: str) -> str:
+    # RFC 5890 4.2: an A-label has more characters than its U-label.
+    if label.isascii() or len(label) > LONGEST_LABEL:
+        return label
+    return idna.alabel(label).decode("ascii")
 
 
 def _labelToUnicode(label: str) -> str:
@@ -222,17 +252,6 @@ def _labelToUnicode(label: str) -> str:
         return idna.decode(label) if label.startswith("xn--") else label
     except (idna.IDNAError, UnicodeError):
         return label
-
-
-def _localPart(local: str, whole: str) -> str:
-    quoted = _QUOTED.match(local)
-    if quoted:
-        local = re.sub(r"\\(.)", r"\1", quoted[1])
-    elif not _DOT_STRING.match(local):
-        raise _notAnAddress(whole)
-    if len(local.encode("utf-8")) > LONGEST_LOCAL_PART:
-        raise _notAnAddress(whole)
-    return local
 
 
 def _notAnAddress(text: str) -> InvalidAddress:

@@ -26,6 +26,8 @@ WRONG = [
     ("", "Hostname: missing, and has no default"),
     ("Hostname = 3", "Hostname = 3: expected a string"),
     ('Hostname = "a b"', 'Hostname = "a b": expected a domain name'),
+    ('Hostname = "a_b.example"', "expected a domain name without underscores"),
+    (MINIMAL + '[Domains."a_b.example"]', "expected a domain name without underscores"),
     ('Hostnme = "a.example"', 'Hostnme = "a.example": unknown key; known here: '),
     (MINIMAL + "Listeners = 3", "Listeners = 3: expected a table"),
     (MINIMAL + "Postmaster = 3", "Postmaster = 3: expected a table"),
@@ -93,6 +95,10 @@ WRONG = [
     (MINIMAL + '[Domains."a b"]', "[Domains] a b = {}: expected a domain name"),
     (
         MINIMAL + '[HostTLSRPT]\nLocalpart = "é"',
+        "[HostTLSRPT] Localpart = ",
+    ),
+    (
+        MINIMAL + '[HostTLSRPT]\nLocalpart = "a..b"',
         "[HostTLSRPT] Localpart = ",
     ),
     (

@@ -132,10 +132,14 @@ def _boolean(value: object, kind: object) -> bool:
 
 
 def _domain(value: object, kind: object) -> Domain:
+    # These are names that we go by: none that only some others put up with.
     try:
-        return Domain.parse(_string(value, kind))
+        domain = Domain.parse(_string(value, kind))
     except InvalidDomain:
         raise _Unsuitable("expected a domain name") from None
+    if not domain.isHostName:
+        raise _Unsuitable("expected a domain name without underscores")
+    return domain
 
 
 def _choice(value: object, kind: type[StrEnum]) -> StrEnum:

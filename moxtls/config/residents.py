@@ -17,8 +17,8 @@ from moxtls.config.values import Config
 from moxtls.domain import Address, Domain, InvalidAddress
 from moxtls.mailbox.names import InvalidMailbox, splitMailbox
 
-#: An account's name is that of a folder, and a local part in LMTP: not longer
-#: than RFC 5321 4.5.3.1.1 has it with a mailbox behind.
+#: An account's name is that of a folder, and a local part in LMTP: with a mailbox
+#: behind it, other programs may take no more than RFC 5321 4.5.3.1.1 demands.
 _ACCOUNT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?\Z")
 # atext of RFC 5321 4.1.2, the dot within it, and what RFC 6531 3.3 adds.
 _SEPARATOR = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]*\Z")
@@ -59,10 +59,10 @@ def _wrongHost(config: Config) -> Iterator[Inconsistency]:
         yield "HostTLSRPT", "Mailbox", host.mailbox, _MAILBOX
     try:
         address = Address.parse(f"{host.localPart}@{config.hostname}")
-        ascii_ = address.localPart.isascii()
+        good = address.localPart.isascii() and not address.unquoted
     except InvalidAddress:
-        ascii_ = False
-    if not ascii_:
+        good = False
+    if not good:
         expected = "expected the local part of an address, in ASCII"
         yield "HostTLSRPT", "Localpart", host.localPart, expected
 

@@ -47,6 +47,8 @@ def destinationKey(
         return None
     if isinstance(address.domain, AddressLiteral) or address.domain not in domains:
         return None
+    if address.unquoted:
+        return None
     return plainAddress(address, domains[address.domain])
 
 

@@ -39,13 +39,17 @@ from moxtls.dns.answers import (
     Name,
     Record,
 )
+from moxtls.domain import LONGEST_LABEL
 
 #: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
 LONGEST_EXTRA_TEXT = 200
 MOST_ERRORS = 8
-#: Of all sections together.  No name that mail needs has so many, and to read
-#: the thousands that fit into 64 KiB takes seconds if their names are long.
-MOST_RECORDS = 300
+#: Of all sections together.  Hardly more MX records fit into the 64 KiB of a
+#: message (RFC 1035 4.2.2); of what is no sensible record there may be more.
+MOST_RECORDS = 4000
+#: Labels of all names that are read: ten for each record.  Compressed, the names of
+#: a message may have a hundred times as many, and take seconds to read.
+MOST_LABELS = 40_000
 #: RFC 2181 8: beyond this, a time to live is taken for 0.
 LONGEST_TTL = 0x7FFFFFFF
 
@@ -53,6 +57,8 @@ LONGEST_TTL = 0x7FFFFFFF
 _HEADER = struct.Struct("!HHHHHH")
 #: RFC 1035 4.1.2.
 _QUESTION = struct.Struct("!HH")
+#: RFC 1035 4.1.4: two octets that say where the rest of a name is.
+_POINTER = 0xC0
 #: RFC 1035 4.1.3: type, class, TTL, length; all but the name.
 _RECORD = struct.Struct("!HHIH")
 _OPTION = struct.Struct("!HH")
@@ -176,40 +182,91 @@ def readMessage(wire: bytes, kind: Kind) -> Message:
     @raise Malformed: It can't be read.
     """
     parser = dns.wire.Parser(wire)
+    names = _Names(parser)
     try:
         _, bits, *counts = _HEADER.unpack(parser.get_bytes(_HEADER.size))
         if sum(counts[1:]) > MOST_RECORDS:
             raise Malformed("too many records")
         for _ in range(counts[0]):
-            dns.name.from_wire_parser(parser)
+            names.skip()
             parser.get_bytes(_QUESTION.size)
-        answer = _section(parser, counts[1], {kind, Kind.CNAME})
-        authority = _section(parser, counts[2], {Kind.SOA, Kind.NS})
-        extended, errors = _additional(parser, counts[3])
+        answer = _section(names, counts[1], {kind, Kind.CNAME})
+        authority = _section(names, counts[2], {Kind.SOA, Kind.NS})
+        extended, errors = _additional(names, counts[3])
     except (dns.exception.DNSException, ValueError, struct.error) as error:
         raise Malformed("unreadable message") from error
     # RFC 6891 6.1.3: eight more bits of the code.
     return Message(dns.rcode.from_flags(bits, extended), answer, authority, errors)
 
 
+class _Names:
+    """
+    Reads the names of one message, not more than L{MOST_LABELS} of their
+    labels.
+    """
+
+    def __init__(self, parser: dns.wire.Parser) -> None:
+        self.parser = parser
+        self._known: dict[bytes, str] = {}
+        self._labels = 0
+
+    def skip(self) -> None:
+        """
+        Pass over a name.
+        """
+        while length := self.parser.get_uint8():
+            if length >= _POINTER:
+                self.parser.get_bytes(1)
+                return
+            if length > LONGEST_LABEL:
+                raise Malformed("a label of no known type")
+            self.parser.get_bytes(length)
+
+    def readAt(self, place: int) -> str:
+        """
+        The name that begins at C{place} of the message.
+        """
+        wire = self.parser.wire
+        pointer = wire[place : place + 2] if wire[place] >= _POINTER else b""
+        # Most records have the same owner, to which they point.
+        if pointer in self._known:
+            return self._known[pointer]
+        text = self.text(dns.name.from_wire(wire, place)[0])
+        if pointer:
+            self._known[pointer] = text
+        return text
+
+    def text(self, name: dns.name.Name) -> str:
+        """
+        A name as L{nameText} has it.
+        """
+        self._labels += len(name)
+        if self._labels > MOST_LABELS:
+            raise Malformed("names that are too long")
+        return nameText(name)
+
+
 def _section(
-    parser: dns.wire.Parser, count: int, wanted: Container[Kind]
+    names: _Names, count: int, wanted: Container[Kind]
 ) -> tuple[Resource, ...]:
+    parser = names.parser
     found: list[Resource] = []
     for _ in range(count):
-        owner = dns.name.from_wire_parser(parser)
+        owner = parser.current
+        names.skip()
         number, klass, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
         kind = _KINDS.get(number)
         if kind is None or kind not in wanted or klass != dns.rdataclass.IN:
             parser.get_bytes(length)
             continue
-        data, minimum = _data(parser, kind, length)
+        data, minimum = _data(names, kind, length)
         ttl = ttl if ttl <= LONGEST_TTL else 0
-        found.append(Resource(nameText(owner), kind, ttl, data, minimum))
+        found.append(Resource(names.readAt(owner), kind, ttl, data, minimum))
     return tuple(found)
 
 
-def _data(parser: dns.wire.Parser, kind: Kind, length: int) -> tuple[Record, int]:
+def _data(names: _Names, kind: Kind, length: int) -> tuple[Record, int]:
+    parser = names.parser
     if kind is Kind.TLSA:
         # dnspython refuses digests of the wrong length; to DANE they are
         # records that can't be used, not an answer that can't be read (RFC
@@ -218,7 +275,7 @@ def _data(parser: dns.wire.Parser, kind: Kind, length: int) -> tuple[Record, int
     with parser.restrict_to(length):
         data = dns.rdata.from_wire_parser(dns.rdataclass.IN, _TYPES[kind], parser)
     minimum = data.minimum if isinstance(data, dns.rdtypes.ANY.SOA.SOA) else 0
-    return _record(data), minimum
+    return _record(data, names), minimum
 
 
 def _tlsa(data: bytes) -> TLSA:
@@ -227,36 +284,35 @@ def _tlsa(data: bytes) -> TLSA:
     return TLSA(data[0], data[1], data[2], data[3:])
 
 
-def _record(data: dns.rdata.Rdata) -> Record:
+def _record(data: dns.rdata.Rdata, names: _Names) -> Record:
     match data:
         case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
             return IP(data.address)
         case dns.rdtypes.ANY.MX.MX():
-            return MX(data.preference, nameText(data.exchange))
+            return MX(data.preference, names.text(data.exchange))
         case dns.rdtypes.ANY.TXT.TXT():
             return TXT(b"".join(data.strings))
         case dns.rdtypes.ANY.SOA.SOA():
-            return Name(nameText(data.mname))
+            return Name(names.text(data.mname))
         case (
             dns.rdtypes.ANY.CNAME.CNAME()
             | dns.rdtypes.ANY.NS.NS()
             | dns.rdtypes.ANY.PTR.PTR()
         ):
-            return Name(nameText(data.target))
+            return Name(names.text(data.target))
     raise Malformed("a record that isn't what its type says")
 
 
-def _additional(
-    parser: dns.wire.Parser, count: int
-) -> tuple[int, tuple[ExtendedError, ...]]:
+def _additional(names: _Names, count: int) -> tuple[int, tuple[ExtendedError, ...]]:
     """
     The TTL of the OPT record, which isn't one but flags (RFC 6891 6.1.3), and
     the errors in it.
     """
     extended = 0
     errors: tuple[ExtendedError, ...] = ()
+    parser = names.parser
     for _ in range(count):
-        dns.name.from_wire_parser(parser)
+        names.skip()
         number, _, ttl, length = _RECORD.unpack(parser.get_bytes(_RECORD.size))
         data = parser.get_bytes(length)
         if number == _OPT:

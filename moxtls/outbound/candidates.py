@@ -15,7 +15,8 @@ from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 
 Host = Domain | AddressLiteral
 
-#: RFC 5321 5.1 wants a limit; an attempt should end some time.
+#: RFC 5321 5.1 wants a limit; an attempt should end some time.  Of more, those
+#: with the best preferences are asked.
 MOST_HOSTS = 20
 #: The same for one host.  Large providers have some ten.
 MOST_ADDRESSES = 16
@@ -208,9 +209,14 @@ def _failure(answer: Answer) -> NextHopFailure | None:
 def _order(records: Iterable[MX], jitter: Callable[[], float]) -> tuple[Host, ...]:
     # RFC 5321 5.1: by preference; spread the load over those of equal one.
     ordered = sorted(records, key=lambda each: (each.preference, jitter()))
-    hosts = (_exchange(each.exchange) for each in ordered)
-    valid = (host for host in hosts if host is not None)
-    return tuple(dict.fromkeys(valid))[:MOST_HOSTS]
+    hosts: dict[Host, None] = {}
+    for each in ordered:
+        host = _exchange(each.exchange)
+        if host is not None:
+            hosts[host] = None
+        if len(hosts) == MOST_HOSTS:
+            break
+    return tuple(hosts)
 
 
 def _exchange(name: str) -> Domain | None:

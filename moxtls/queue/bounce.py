@@ -31,7 +31,7 @@ LONGEST_LINE = 998
 _STATUS = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 # RFC 6533 3: what an address in ASCII form may show as it is.
 _QCHAR = re.compile(r"[\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]\Z")
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+\Z")
+_HOST = re.compile(r"[A-Za-z0-9_.:\[\]-]+\Z")
 
 _FAILED = """\
 This is the mail system at {hostname}.

@@ -25,9 +25,6 @@ from moxtls.smtp.events import (
 from moxtls.smtp.patience import Patience
 from moxtls.smtp.values import Reply
 
-#: RFC 5321 4.5.3.1.2.
-LONGEST_HELO = 255
-
 OK = Reply(250, "2.0.0", "OK")
 TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
 
@@ -168,8 +165,8 @@ class Dialogue:
     def _greeted(self, name: str, extended: bool) -> bool:
         name = name.strip()
         # RFC 5321 4.1.4: whatever the client calls itself, it is not refused
-        # for that.
-        if not name or len(name) > LONGEST_HELO or not name.isprintable():
+        # for that; as long as the line holds it.
+        if not name or not name.isprintable():
             return False
         self.helo, self.extended = name, extended
         self.endTransaction()

@@ -407,6 +407,30 @@ class ParseResponseTests(SynchronousTestCase):
             answer = parsed(response(ASKED, *lines))
             self.assertEqual(answer.failed, failed, answer.reason)
 
+    def test_manyRecords(self) -> None:
+        """
+        RFC 1035 4.2.2: an answer may have as many records as fit in, and 600 MX
+        records are one.
+        """
+        lines = (f"example.com. 9 IN MX {n} mx{n}.example.com." for n in range(600))
+        answer = parsed(response(ASKED, *lines))
+        found = {each.preference: each.exchange for each in answer.mx}
+        self.assertEqual(found, {n: f"mx{n}.example.com" for n in range(600)})
+
+    def test_namesAreBounded(self) -> None:
+        """
+        Names that are short in a message and long to read (RFC 1035 4.1.4) are
+        not read without end, whether they are owners or data.
+        """
+        long = "a." * 100 + "example.com."
+        for line in (
+            f"example.com. 9 IN MX {{}} {long}",
+            f"{{}}.{long} 9 IN MX 1 example.com.",
+        ):
+            message = response(ASKED, *(line.format(n) for n in range(3000)))
+            reason = parsed(message).reason
+            self.assertEqual(reason, "names that are too long", line)
+
     def test_noQuestion(self) -> None:
         """
         A server that couldn't read the query need not repeat it; but an

@@ -169,7 +169,7 @@ class FindingsTests(CheckCase):
             "DMARC: pass: policy reject, disposition none",
         ):
             self.assertIn(each, notes)
-        found = self.findings(message("x, y@a_b"), STRANGER, "")
+        found = self.findings(message("x, y@a-"), STRANGER, "")
         notes = "\n".join(found.notes)
         self.assertIn("DKIM: none", notes)
         self.assertIn(f"From: {FromField.UNREADABLE}", notes)

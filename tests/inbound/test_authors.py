@@ -126,7 +126,7 @@ class AuthorTests(SynchronousTestCase):
             "x@a.example y",
             "x@@a.example",
             "<x@a.example <y@b.example>",
-            "x@a_b.example",
+            "x@a-.example",
             "x@a..example",
             "@a.example",
             "x@a.example>",

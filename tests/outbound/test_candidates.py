@@ -151,14 +151,22 @@ class GatherTests(SynchronousTestCase):
         self.mx("0 .", "10 mx.example")
         self.assertEqual(self.names(), ["mx.example"])
 
+    def test_underscores(self) -> None:
+        """
+        RFC 2181 11: the DNS knows of no names that it doesn't take; mail goes
+        to hosts with underscores in theirs.
+        """
+        self.mx("10 mx_1.und.example", "20 _.example")
+        self.assertEqual(self.names(), ["mx_1.und.example", "_.example"])
+
     def test_invalid(self) -> None:
         """
         RFC 5321 5.1: names that can't be hosts, and addresses in place of
         names, are passed over.
         """
-        self.mx("5 bad_name.example", "6 192.0.2.1", "10 mx.example")
+        self.mx("5 -bad.example", "6 192.0.2.1", "10 mx.example")
         self.assertEqual(self.names(), ["mx.example"])
-        self.mx("5 bad_name.example", "6 192.0.2.1")
+        self.mx("5 -bad.example", "6 192.0.2.1")
         failure = self.hop().failure
         assert failure is not None
         self.assertFalse(failure.permanent)
@@ -170,6 +178,9 @@ class GatherTests(SynchronousTestCase):
         self.mx(*(f"{n} mx{n}.example" for n in range(MOST_HOSTS * 2)))
         found = self.names()
         self.assertEqual(found, [f"mx{n}.example" for n in range(MOST_HOSTS)])
+        self.mx(*(f"{600 - n} mx{n}.example" for n in range(600)))
+        best = [f"mx{n}.example" for n in range(599, 599 - MOST_HOSTS, -1)]
+        self.assertEqual(self.names(), best)
         self.mx("10 mx.example", "20 mx.example")
         self.assertEqual(self.names(), ["mx.example"])
 

@@ -11,6 +11,7 @@ from moxtls.dns.answers import TLSA, Kind
 from moxtls.domain import Domain
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.mtasts import Mode, STSLookup
+from moxtls.queue.values import Ending
 from moxtls.store.memory import MemoryPolicyStore
 from moxtls.tlsrpt.results import Failure, Policy, PolicyType, ResultType
 from tests.certificates import good, root, selfSigned
@@ -220,6 +221,23 @@ class MTASTSTests(OutcomeCase):
                 Policy(PolicyType.STS, EXAMPLE, LINES, ("*.example.com",)),
             )
             self.assertHost(NO_POLICY, 1, 0)
+
+    def test_underscores(self) -> None:
+        """
+        A host with an underscore in its name is as good as others in a policy, in
+        a certificate and in a report.
+        """
+        name = "mx_1.example.com"
+        self.resolver.put("example.com", Kind.MX, f"10 {name}")
+        self.resolver.put(name, Kind.A, IP4)
+        for pattern in (name, "*.example.com"):
+            self.observer.outcomes.clear()
+            self.publish(Mode.ENFORCE, pattern)
+            self.serve(good(name).context())
+            (result,) = self.deliver()
+            self.assertEqual((result.ending, result.host), (Ending.DELIVERED, name))
+            self.assertRecipient("sts", 1, 0)
+            self.assertEqual(str(self.host.policy.domain), name)
 
     def test_none(self) -> None:
         """

@@ -253,8 +253,10 @@ class PolicyTests(SynchronousTestCase):
         """
         RFC 8461 3.2: C{mx} is a host in A-labels or C{*.} and one.
         """
-        found = parsePolicy(policy("xn--mx-xka.example", "*.xn--mx-xka.example"))
-        self.assertIsInstance(found, STSPolicy)
+        for good in ("xn--mx-xka.example", "mx_1.example"):
+            found = parsePolicy(policy(good, f"*.{good}"))
+            assert isinstance(found, STSPolicy)
+            self.assertEqual(found.mx, (good, f"*.{good}"))
         for bad in (
             "m\xf8x.example",
             "*",
@@ -265,7 +267,7 @@ class PolicyTests(SynchronousTestCase):
             "*example",
             "mx..example",
             "mx.example.",
-            "mx_1.example",
+            "mx-.example",
             "192.0.2.1/24",
             "x" * 64 + ".example",
         ):

@@ -40,6 +40,9 @@ class ParseDestinationTests(SynchronousTestCase):
             ("HTTPS://Example.ORG:443", "https://example.org/"),
             ("https://example.org:8443/A?b=c#d", "https://example.org:8443/A?b=c"),
             ("https://bücher.example/x", "https://xn--bcher-kva.example/x"),
+            ("https://a_b.example/", "https://a_b.example/"),
+            ("mailto:a..b@c_d.example", "mailto:a..b@c_d.example"),
+            (f"mailto:{'x' * 65}@c.example", f"mailto:{'x' * 65}@c.example"),
         ]:
             self.assertEqual(canonical(text), expected)
             self.assertEqual(canonical(expected), expected)
@@ -78,7 +81,7 @@ class ParseDestinationTests(SynchronousTestCase):
             "https://example.org:65536/",
             "https://example.org/a b",
             "https://example.org/\r\nHost: x",
-            "https://a_b.example/",
+            "https://a-.example/",
             "https://example.org/" + "a" * 2000,
         ]:
             with self.assertRaises(InvalidDestination, msg=text):

@@ -29,7 +29,7 @@ from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.received import Client
 from tests.inbound.receiving import HOSTNAME, ReceptionCase
-from tests.inbound.signed import HOST, RELAY, STRANGER, message
+from tests.inbound.signed import HOST, RELAY, STRANGER, message, signer
 
 ANNA = "anna@our.example"
 LIST = b"List-Id: <talk.relay.example>\r\n"
@@ -127,6 +127,21 @@ class VerdictTests(MailCase):
         self.assertEqual(row.sourceIP, HOST.address)
         self.assertEqual(row.envelopeTo, "our.example")
         self.assertTrue(self.isKnown("anna", "a.example"))
+
+    def test_underscores(self) -> None:
+        """
+        Underscores in names of others are no reason to refuse mail, nor not to see
+        its signature; they authenticate it as any others (RFC 9989 4.4).
+        """
+        domain = "my_host.a.example"
+        key = signer(domain)
+        self.dns.put(key.recordName, Kind.TXT, key.record)
+        self.dns.put(domain, Kind.TXT, "v=spf1 ip4:192.0.2.1 -all")
+        text = message(f"root@{domain}", domain)
+        self.assertEqual(self.say(text, sender=f"a..b@{domain}"), [250, 250])
+        row = self.row()
+        self.assertEqual((row.headerFrom, row.envelopeFrom), (domain, domain))
+        self.assertTrue(row.dkimAligned and row.spfAligned)
 
     def test_unaligned(self) -> None:
         """
