@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv6Address
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -17,7 +18,8 @@ from twisted.logger import Logger
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted
 from moxtls.config import Service as ListenerService
 from moxtls.domain import Domain
-from moxtls.doors import Door
+from moxtls.doors import ListenerPorts, PortUnavailable
+from moxtls.ipaddresses import parseIP
 from moxtls.queue.access import DirectSpool, ThreadedSpool
 from moxtls.queue.service import QueueService
 from moxtls.queue.values import ReportKind
@@ -72,7 +74,7 @@ class Server(Service):
         self._reactor = reactor
         self._site = site
         self._clock = clock or reactor
-        self._doors: dict[str, Door] = {}
+        self._doors: dict[str, ListenerPorts] = {}
         self._stops: list[Stop] = []
 
     @property
@@ -125,8 +127,23 @@ class Server(Service):
 
     def _takePorts(self) -> None:
         # Not every runner calls privilegedStartService.
-        if not self._doors:
-            self._doors = takePorts(self._site)
+        if self._doors:
+            return
+        self._doors = takePorts(self._site)
+        for name, listener in self._site.config.listeners.items():
+            for address in self._doors[name].missing:
+                self.log.warn(
+                    "[Listeners.{name}]: not listening on {address}, as this host has "
+                    "no address of that family",
+                    name=name,
+                    address=address,
+                )
+            if _lacksIPv4(listener, self._site.config.listeners.values()):
+                self.log.warn(
+                    "[Listeners.{name}]: listening on IPv6 only; for IPv4 too, add "
+                    "an IPv4 address to Address, such as 0.0.0.0",
+                    name=name,
+                )
 
     def _startParts(self) -> None:
         parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
@@ -160,7 +177,7 @@ class Server(Service):
         stops.append(lambda: self._close(doors.values()))
         return Deferred.fromCoroutine(self._quietly(stops[::-1]))
 
-    def _close(self, doors: Iterable[Door]) -> Deferred[None]:
+    def _close(self, doors: Iterable[ListenerPorts]) -> Deferred[None]:
         # At the same time: clients that don't let go hold up each of them for
         # as long as they may.
         closing = [
@@ -228,22 +245,32 @@ def _isChecked(listener: Listener) -> bool:
     return listener.service is ListenerService.RECEPTION and listener.checks
 
 
-def takePorts(site: Site) -> dict[str, Door]:
+def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
+    """
+    Whether C{listener} takes IPv6 from everywhere, and none takes IPv4 at its port.
+    """
+    there = [each for each in listeners if each.port == listener.port]
+    addresses = {parseIP(address) for each in there for address in each.address}
+    isIPv4 = any(ip is not None and ip.version == 4 for ip in addresses)
+    return IPv6Address("::") in map(parseIP, listener.address) and not isIPv4
+
+
+def takePorts(site: Site) -> dict[str, ListenerPorts]:
     """
     The ports of all listeners, by their names.
 
     @raise InvalidConfig: One of them can't be had.
     """
-    doors: dict[str, Door] = {}
+    doors: dict[str, ListenerPorts] = {}
     for name, listener in site.config.listeners.items():
         try:
-            doors[name] = Door(listener.address, listener.port)
-        except OSError as error:
+            doors[name] = ListenerPorts(listener.address, listener.port)
+        except PortUnavailable as why:
             for door in doors.values():
                 door.close()
             table, port = f"Listeners.{name}", quoted(listener.port)
-            why = f"expected a free port of {listener.address}: {error.strerror}"
-            raise InvalidConfig(str(site.file), table, "Port", port, why) from None
+            expected = f"expected a free port of {why.address}: {why.error.strerror}"
+            raise InvalidConfig(str(site.file), table, "Port", port, expected) from None
     return doors
 
 

@@ -49,6 +49,26 @@ WRONG = [
         '[Listeners.a] Address = "mail": expected an IP address',
     ),
     (
+        MINIMAL + '[Listeners.a]\nPort = 25\nAddress = ["::", "mail"]',
+        '[Listeners.a] Address = "mail": expected an IP address',
+    ),
+    (
+        MINIMAL + "[Listeners.a]\nPort = 25\nAddress = []",
+        "[Listeners.a] Address = []: expected an IP address",
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 25\nAddress = ["::1", 4]',
+        ": expected a string or an array of strings",
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 25\nAddress = ["::1", "::1"]',
+        ": expected each address once",
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 25\nAddress = ["::1", "::"]',
+        'Address = "::": expected a loopback address, or Authentication = true',
+    ),
+    (
         MINIMAL + '[Listeners.a]\nPort = 25\nAddress = "0.0.0.0"',
         'Address = "0.0.0.0": expected a loopback address, or Authentication = true',
     ),

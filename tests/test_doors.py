@@ -4,6 +4,8 @@ Tests for L{moxtls.doors}.
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import socket
 from dataclasses import replace
@@ -14,7 +16,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.doors import FILES, Door, allowFiles
+from moxtls.doors import FILES, Door, ListenerPorts, PortUnavailable, allowFiles
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
 from moxtls.smtp.tlscontext import ReloadingContext
@@ -95,6 +97,32 @@ class DoorTests(SynchronousTestCase):
         """
         self.assertRaises(OSError, Door, "192.0.2.1", 0)
 
+    def test_families(self) -> None:
+        """
+        IPv4 and IPv6 are listened on with one number, and IPv6 takes no IPv4 clients
+        (RFC 3493 5.3): they would look like C{::ffff:127.0.0.1}.
+        """
+        first, second = Door("0.0.0.0", 0), None
+        try:
+            second = Door("::", first.port)
+            with socket.create_connection(("::1", first.port), 5):
+                pass
+            self.successResultOf(first.close())
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", first.port), 5)
+        finally:
+            first.close()
+            if second is not None:
+                second.close()
+
+    def test_mapped(self) -> None:
+        """
+        A mapped address is the IPv4 address.
+        """
+        door = Door("::ffff:127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", door.port), 5):
+            self.successResultOf(door.close())
+
     def test_turnedAway(self) -> None:
         """
         Where TLS begins at once (RFC 8314 3.3), a connection that the listener
@@ -117,3 +145,58 @@ class DoorTests(SynchronousTestCase):
         self.assertIsNone(speaking.buildProtocol(client))
         factory.settings = replace(factory.settings, connections=1)
         self.assertIsNotNone(speaking.buildProtocol(client))
+
+
+class ListenerPortsTests(SynchronousTestCase):
+    """
+    Tests for L{ListenerPorts}.
+    """
+
+    def without(self, number: int) -> None:
+        """
+        Have sockets of IPv6 fail.
+        """
+        original = socket.socket
+
+        def made(family: int, kind: int) -> socket.socket:
+            if family == socket.AF_INET6:
+                raise OSError(number, os.strerror(number))
+            return original(family, kind)
+
+        self.patch(socket, "socket", made)
+
+    def test_sameNumber(self) -> None:
+        """
+        There is one port, at each address.
+        """
+        ports = ListenerPorts(["127.0.0.1", "::1"], 0)
+        self.assertEqual(ports.missing, ())
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, ports.port), 5):
+                pass
+        self.successResultOf(ports.close())
+
+    def test_noFamily(self) -> None:
+        """
+        On a host without IPv6 the IPv4 addresses are listened on; not so where
+        there are no others.
+        """
+        for number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            self.without(number)
+            ports = ListenerPorts(["::", "127.0.0.1"], 0)
+            self.assertEqual(ports.missing, ("::",))
+            self.successResultOf(ports.close())
+            error = self.assertRaises(PortUnavailable, ListenerPorts, ["::"], 0)
+            self.assertEqual((error.address, error.error.errno), ("::", number))
+
+    def test_misspelled(self) -> None:
+        """
+        An address that isn't this host's can't be had, whatever others there are,
+        whose ports are given back.
+        """
+        door = Door("127.0.0.1", 0)
+        door.close()
+        addresses = ["127.0.0.1", "192.0.2.1"]
+        error = self.assertRaises(PortUnavailable, ListenerPorts, addresses, door.port)
+        self.assertEqual(error.address, "192.0.2.1")
+        self.successResultOf(Door("127.0.0.1", door.port).close())

@@ -86,6 +86,7 @@ PURE = {
     "inbound/spfmacro.py",
     "inbound/spfrecord.py",
     "inbound/spfterms.py",
+    "ipaddresses.py",
     "incoming/attachment.py",
     "incoming/dispatch.py",
     "mailbox/names.py",

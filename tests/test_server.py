@@ -37,7 +37,7 @@ from moxtls.worker.worker import WorkerLost
 from tests.certificates import good
 from tests.dns.server import Trick
 from tests.network import Postbox, Serving
-from tests.servers import RECEPTION, SUBMISSION, ServerCase, reactor
+from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
 from tests.sites import HOSTNAME, writeSite
 from tests.smtp.pem import writeCertificate
 from tests.store.values import MONDAY, ORG, report
@@ -306,6 +306,53 @@ class ReceptionTests(ServerCase):
         ]
         codes = await self.deliver(server, MESSAGE, *yes, *no)
         self.assertEqual(codes, [250] * len(yes) + [550] * len(no) + [250])
+
+    async def test_families(self) -> None:
+        """
+        One port takes IPv4 and IPv6.  An IPv4 client has an IPv4 address everywhere:
+        in trace fields (RFC 5321 4.4), and where networks are trusted.
+        """
+        listener = '[Listeners.reception]\nPort = 0\nService = "reception"\n'
+        addresses = 'Address = ["0.0.0.0", "::"]\n'
+        trusted = '[DMARC]\nTrustedForwarders = ["127.0.0.0/8"]\n'
+        server = self.started(
+            f"{self.CONFIG}{trusted}".replace(RECEPTION, f"{listener}{addresses}")
+        )
+        port = server.ports["reception"]
+
+        def send(host: str) -> int:
+            with SMTP(host, port, "client.example", timeout=15) as client:
+                client.ehlo()
+                client.mail("")
+                client.rcpt(f"postmaster@{HOSTNAME}")
+                return client.data(MESSAGE)[0]
+
+        for host, shown in (("127.0.0.1", "[127.0.0.1]"), ("::1", "[IPv6:::1]")):
+            self.assertEqual(await deferToThread(send, host), 250)
+            [file] = self.delivered("Postmaster")
+            text = file.read_text()
+            self.assertIn(f"Received: from client.example ({shown})", text)
+            self.assertNotIn("ffff", text)
+            file.unlink()
+
+    async def test_onlyIPv6(self) -> None:
+        """
+        Whoever writes C{::} alone is told that there is no IPv4, unless another
+        listener has that port.
+        """
+        port = closedPort()
+        v6 = f'[Listeners.a]\nPort = {port}\nAddress = "::"\nService = "reception"\n'
+        v4 = f'[Listeners.b]\nPort = {port}\nService = "reception"\n'
+        for text, count in ((v6, 1), (v6 + v4, 0)):
+            with capturedLogs() as events:
+                server = self.started(text)
+            await server.stopService()
+            warned = [
+                each
+                for each in events
+                if "listening on IPv6 only" in (each.get("log_format") or "")
+            ]
+            self.assertEqual([each["name"] for each in warned], ["a"] * count)
 
     async def test_postmaster(self) -> None:
         """

@@ -6,7 +6,6 @@ C{moxtls auth}: what SPF, DKIM and DMARC make of a message, step by step.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.authenticate import authenticate
 from moxtls.inbound.authres import authenticationResults
 from moxtls.inbound.findings import Findings
+from moxtls.ipaddresses import parseIP
 from moxtls.smtp.received import Client
 
 #: Of a message: as much as most hosts take.
@@ -106,10 +106,10 @@ def _read(shell: Shell, file: str) -> bytes:
 
 
 def _ip(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no IP address") from None
+    ip = parseIP(text)
+    if ip is None:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no IP address")
+    return str(ip)
 
 
 def _sender(text: str) -> str:

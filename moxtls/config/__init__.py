@@ -12,7 +12,6 @@ from moxtls.config.keys import setting
 from moxtls.config.listeners import Listener, ListenerTLS, Service
 from moxtls.config.mail import LMTP, Account, Destination, HostTLSRPT, Postmaster
 from moxtls.config.places import (
-    Network,
     forwarders,
     lmtpAddress,
     networkOrDomain,
@@ -42,7 +41,6 @@ __all__ = [
     "Listener",
     "ListenerTLS",
     "LocalDomain",
-    "Network",
     "Postmaster",
     "Purpose",
     "RelayTLS",

@@ -19,6 +19,7 @@ from moxtls.config.places import serverAddress
 from moxtls.config.residents import wrongResidents
 from moxtls.config.values import Config
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.ipaddresses import parseIP
 
 # RFC 6376 3.1: sub-domain *( "." sub-domain ), as in RFC 5321 4.1.2.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -45,9 +46,13 @@ def inconsistencies(config: Config) -> Iterator[Inconsistency]:
 def _wrongListener(
     table: str, listener: Listener, config: Config
 ) -> Iterator[Inconsistency]:
-    loopback = _isLoopback(listener.address)
-    if loopback is None:
-        yield table, "Address", listener.address, "expected an IP address"
+    if not listener.address:
+        yield table, "Address", [], "expected an IP address"
+    if len(set(listener.address)) < len(listener.address):
+        yield table, "Address", list(listener.address), "expected each address once"
+    for address in listener.address:
+        if parseIP(address) is None:
+            yield table, "Address", address, "expected an IP address"
     if listener.port > 65535:
         yield table, "Port", listener.port, "expected an integer from 0 to 65535"
     if listener.tls is not ListenerTLS.NONE and not listener.certificateFile:
@@ -64,9 +69,11 @@ def _wrongListener(
     if listener.authentication and not config.users:
         yield "", "Users", None, f"expected somebody, as [{table}] Authentication is on"
     open_ = listener.service is Service.SUBMISSION and not listener.authentication
-    if open_ and loopback is False:
-        expected = "expected a loopback address, or Authentication = true"
-        yield table, "Address", listener.address, expected
+    for address in listener.address if open_ else ():
+        ip = parseIP(address)
+        if ip is not None and not ip.is_loopback:
+            expected = "expected a loopback address, or Authentication = true"
+            yield table, "Address", address, expected
 
 
 def _wrongKeyPair(table: str, named: Listener | LocalDomain) -> Iterator[Inconsistency]:
@@ -141,10 +148,3 @@ def _wrongDomains(config: Config) -> Iterator[Inconsistency]:
             if not _SELECTOR.match(name):
                 table = f"Domains.{domain}.DKIM.Selectors"
                 yield table, name, None, "expected a DNS label as the key"
-
-
-def _isLoopback(address: str) -> bool | None:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return None

@@ -66,10 +66,10 @@ def _describeKey(table: str, each: Field[Any], hint: Any) -> KeyDescription:
     default = "required" if each.default is MISSING else _toTOML(each.default)
     if each.default_factory is not MISSING:
         default = "{}"
-    meaning = each.metadata["meaning"]
-    return KeyDescription(
-        table, each.metadata["key"], _typeName(hint), default, meaning
-    )
+    meaning, kind = each.metadata["meaning"], _typeName(hint)
+    if each.metadata["takesOne"]:
+        kind = f"string or {kind}"
+    return KeyDescription(table, each.metadata["key"], kind, default, meaning)
 
 
 def _typeName(hint: Any) -> str:

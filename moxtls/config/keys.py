@@ -10,7 +10,11 @@ from typing import Any
 
 
 def setting(
-    key: str, meaning: str, default: Any = MISSING, isSize: bool = False
+    key: str,
+    meaning: str,
+    default: Any = MISSING,
+    isSize: bool = False,
+    takesOne: bool = False,
 ) -> Any:
     """
     A field of a configuration class.
@@ -18,8 +22,14 @@ def setting(
     @param key: As written in the file.
     @param default: Immutable; without one the key is required.
     @param isSize: Whether it is a number of bytes on a disk.
+    @param takesOne: Whether a string may be written in place of an array of one.
     """
-    metadata = {"key": key, "meaning": meaning, "isSize": isSize}
+    metadata = {
+        "key": key,
+        "meaning": meaning,
+        "isSize": isSize,
+        "takesOne": takesOne,
+    }
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -33,7 +33,7 @@ class ListenerTLS(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Listener:
     """
-    An address on which SMTP is spoken.
+    Addresses on which SMTP is spoken, with one port.
     """
 
     port: int = setting("Port", "The TCP port.")
@@ -43,7 +43,14 @@ class Listener:
         "domains, and what comes back from reports.",
         Service.SUBMISSION,
     )
-    address: str = setting("Address", "The IP address.", "127.0.0.1")
+    address: tuple[str, ...] = setting(
+        "Address",
+        'The IP address, or several: ["0.0.0.0", "::"] is every address of this host. '
+        '"::" alone is IPv6 only. An address of a family that this host doesn\'t have '
+        "is left out if there is another one.",
+        ("127.0.0.1",),
+        takesOne=True,
+    )
     authentication: bool = setting(
         "Authentication",
         "Whether clients have to log in as one of Users. A submission listener "

@@ -9,8 +9,8 @@ import ipaddress
 
 from moxtls.config.dmarc import DMARC
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.ipaddresses import IPNetwork, parseIP, parseNetwork
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: An IP address and a port.
 Place = tuple[str, int]
 
@@ -55,23 +55,20 @@ def _place(host: str, port: str) -> Place | None:
     isNumber = port.isascii() and port.isdigit() and len(port) <= 5
     if not isNumber or not 0 < int(port) < 65536:
         return None
-    try:
-        return str(ipaddress.ip_address(host)), int(port)
-    except ValueError:
-        return None
+    ip = parseIP(host)
+    return None if ip is None else (str(ip), int(port))
 
 
-def networkOrDomain(text: str) -> Network | Domain | None:
+def networkOrDomain(text: str) -> IPNetwork | Domain | None:
     """
     Of whom something may come: C{192.0.2.0/24}, C{2001:db8::/32}, one IP
     address, or a domain.
 
     @return: C{None} if it is neither.
     """
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        pass
+    network = parseNetwork(text)
+    if network is not None:
+        return network
     try:
         domain = Domain.parse(text)
     except InvalidDomain:
@@ -80,7 +77,7 @@ def networkOrDomain(text: str) -> Network | Domain | None:
     return None if domain.ascii.rpartition(".")[2].isdigit() else domain
 
 
-def forwarders(dmarc: DMARC) -> tuple[tuple[Network, ...], tuple[Domain, ...]]:
+def forwarders(dmarc: DMARC) -> tuple[tuple[IPNetwork, ...], tuple[Domain, ...]]:
     """
     C{TrustedForwarders} taken apart: networks, and domains.
     """

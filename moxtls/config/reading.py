@@ -97,7 +97,11 @@ def _converter() -> cattrs.Converter:
 
 
 def _named(each: Field[Any]) -> Any:
-    hook = _size if each.metadata["isSize"] else None
+    hook: Callable[[object, Any], object] | None = None
+    if each.metadata["isSize"]:
+        hook = _size
+    elif each.metadata["takesOne"]:
+        hook = _oneOrMore
     return override(rename=each.metadata["key"], struct_hook=hook)
 
 
@@ -105,6 +109,13 @@ def _string(value: object, kind: object) -> str:
     if not isinstance(value, str):
         raise _Unsuitable("expected a string")
     return value
+
+
+def _oneOrMore(value: object, kind: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in values):
+        raise _Unsuitable("expected a string or an array of strings")
+    return tuple(values)
 
 
 def _integer(value: object, kind: object) -> int:

@@ -36,8 +36,9 @@ from moxtls.dmarc.values import (
     Policy,
     Verdict,
 )
-from moxtls.dmarc.witnesses import Network, firstUnder, hosts, isWithin, verified
+from moxtls.dmarc.witnesses import firstUnder, hosts, isWithin, verified
 from moxtls.domain import Domain
+from moxtls.ipaddresses import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Practice:
     suffixes: Suffixes | None = None
     enforcement: Policy = Policy.REJECT
     mailingLists: frozenset[Domain] = frozenset()
-    forwarderNetworks: tuple[Network, ...] = ()
+    forwarderNetworks: tuple[IPNetwork, ...] = ()
     forwarderDomains: frozenset[Domain] = frozenset()
     localPolicies: Mapping[Domain, Policy] = field(
         default_factory=lambda: MappingProxyType({})

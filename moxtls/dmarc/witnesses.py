@@ -6,12 +6,10 @@ Who stands behind a message, be it its author or not.  No I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from moxtls.authentication import Authentication, AuthResult
 from moxtls.domain import Domain, InvalidDomain
-
-Network = IPv4Network | IPv6Network
+from moxtls.ipaddresses import IPNetwork, parseIP
 
 
 def spfDomain(authentication: Authentication) -> Domain | None:
@@ -67,9 +65,6 @@ def firstUnder(domains: Sequence[Domain], trusted: frozenset[Domain]) -> Domain 
     )
 
 
-def isWithin(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in network for network in networks)
+def isWithin(address: str, networks: Sequence[IPNetwork]) -> bool:
+    ip = parseIP(address)
+    return ip is not None and any(ip in network for network in networks)

@@ -10,9 +10,9 @@ from moxtls.authentication import AuthResult, IPRevResult
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.inquiry import Inquiry
 from moxtls.domain import LONGEST_NAME
-from moxtls.inbound.spfclient import parseIP
 from moxtls.inbound.spflookups import ask
 from moxtls.inbound.spfmacro import printable
+from moxtls.ipaddresses import parseIP
 
 #: RFC 8601 3 wants a limit, as the owner of an address can give it any number
 #: of names; hosts have one, or a few.

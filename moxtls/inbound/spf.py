@@ -15,9 +15,10 @@ from moxtls.authentication import AuthResult, SPFResult, SPFScope
 from moxtls.dns.inquiry import Inquiry
 from moxtls.domain import LONGEST_NAME, Domain, InvalidDomain
 from moxtls.inbound.spfcheck import Check, Outcome
-from moxtls.inbound.spfclient import Client, parseIP
+from moxtls.inbound.spfclient import Client
 from moxtls.inbound.spflookups import Stopped
 from moxtls.inbound.spfmacro import printable
+from moxtls.ipaddresses import parseIP
 
 #: RFC 7208 2.4, 4.3: who it is where nobody is named.
 POSTMASTER = "postmaster"

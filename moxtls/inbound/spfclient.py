@@ -5,14 +5,12 @@ Who is checked by SPF, and what macros say of it (RFC 7208 7.2).  No I/O.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from moxtls.dns.answers import Kind
 from moxtls.inbound.spfterms import Network
-
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+from moxtls.ipaddresses import IP, parseIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +78,3 @@ class Client:
             "r": self.receiver or "unknown",
             "t": str(int(self.now)),
         }
-
-
-def parseIP(text: str) -> IP | None:
-    """
-    An address, without its zone; one that is IPv4 mapped into IPv6 is IPv4
-    (RFC 7208 5).
-
-    @return: C{None} if C{text} isn't one.
-    """
-    try:
-        ip = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(ip, ipaddress.IPv6Address):
-        return ip.ipv4_mapped or ip
-    return ip

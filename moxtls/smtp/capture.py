@@ -33,6 +33,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
+from moxtls.ipaddresses import canonicalIP
 from moxtls.outbound.classify import UNSPECIFIED, classify
 from moxtls.outbound.records import STARTTLS, SessionRecord, TLSTrouble
 from moxtls.outbound.verify import Trust, clientContext, judge, peerChain
@@ -155,8 +156,8 @@ class Capturing(ProtocolWrapper):
         here, there = transport.getHost(), transport.getPeer()
         self._record = replace(
             self._record,
-            sendingIP=getattr(here, "host", ""),
-            receivingIP=getattr(there, "host", ""),
+            sendingIP=canonicalIP(getattr(here, "host", "")),
+            receivingIP=canonicalIP(getattr(there, "host", "")),
         )
         self._line: ITLSTransport = transport  # type: ignore[assignment]  # all are
         super().makeConnection(transport)

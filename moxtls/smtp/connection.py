@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.ipaddresses import canonicalIP
 from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord, TLSTrouble
 from moxtls.outbound.verify import Witness
@@ -435,7 +436,9 @@ def _words(trouble: TLSTrouble) -> str:
 
 
 def _ip(address: object) -> str:
-    return address.host if isinstance(address, (IPv4Address, IPv6Address)) else ""
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return canonicalIP(address.host)
+    return ""
 
 
 def _domain(name: str) -> list[Domain]:

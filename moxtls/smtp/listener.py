@@ -152,23 +152,35 @@ class SMTPServerFactory(ServerFactory):
         self._leaving.discard(session)
         _countDown(self._perAddress, place.address)
         _countDown(self._perNetwork, place.network)
-        if self._stopped is not None and not self._sessions:
-            self._stopped.callback(None)
+        stopped = self._stopped
+        if stopped is not None and not self._sessions and not stopped.called:
+            stopped.callback(None)
 
     def stop(self) -> Deferred[None]:
         """
         Say goodbye to everybody.  A message that is just being accepted still
         is.
 
-        @return: Fires when all connections are gone.  To be called once, when
-            listening has ended.
+        @return: Fires when all connections are gone.  To be called when listening
+            has ended, at each port that this was given to.
         """
+        if self._stopped is not None:
+            return _whenFired(self._stopped)
         self._stopped = Deferred()
         for session in tuple(self._sessions):
             session.stop()
         if not self._sessions and not self._stopped.called:
             self._stopped.callback(None)
-        return self._stopped
+        return _whenFired(self._stopped)
+
+
+def _whenFired(event: Deferred[None]) -> Deferred[None]:
+    """
+    One more who waits for C{event}.
+    """
+    waiting: Deferred[None] = Deferred()
+    event.addCallback(waiting.callback)
+    return waiting
 
 
 def _countDown(counter: Counter[str], key: str) -> None:

@@ -9,6 +9,8 @@ import ipaddress
 from dataclasses import dataclass
 from functools import lru_cache
 
+from moxtls.ipaddresses import parseIP
+
 #: Seconds that a rate is counted over: what may come in one burst.
 MINUTE = 60.0
 #: A network is many clients, and one of them should not use up what is there
@@ -38,14 +40,11 @@ def placeOf(host: str) -> Place:
     @param host: An IP address, with or without a zone; of anything else,
         which has no network, only that it is the same can be told.
     """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    address = parseIP(host)
+    if address is None:
         return Place(host, host)
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return Place(_network(address, 64), _network(address, 48))
-        address = address.ipv4_mapped
+        return Place(_network(address, 64), _network(address, 48))
     text = str(address)
     return Place(text, f"{text.rpartition('.')[0]}.0/24")
 

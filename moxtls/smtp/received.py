@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 
 from moxtls.domain import InvalidDomain, parseHost
+from moxtls.ipaddresses import canonicalIP
 from moxtls.smtp.values import Reply
 
 #: Where a header hasn't ended by then, there is none: far more than any real
@@ -38,7 +39,8 @@ class Client:
     """
     Who is at the other end of a connection.
 
-    @ivar address: Its IP address; empty if there is none.
+    @ivar address: Its IP address; empty if there is none.  One that is IPv4 mapped
+        into IPv6 becomes IPv4 here, for everything that is decided by it.
     @ivar helo: What it calls itself, in whatever characters.
     @ivar extended: Whether it said EHLO.
     @ivar user: Who it has proved to be; empty if nobody.
@@ -51,6 +53,9 @@ class Client:
     extended: bool = True
     user: str = ""
     tls: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", canonicalIP(self.address))
 
 
 def receivedHeader(

@@ -1,0 +1,60 @@
+# -*- test-case-name: tests.test_ipaddresses -*-
+"""
+IP addresses and networks in one form: an IPv4 address that is mapped into IPv6 is
+an IPv4 address.  No I/O.
+
+The system shows IPv4 clients of an IPv6 socket as C{::ffff:192.0.2.1} (RFC 4291
+2.5.5.2).  SPF (RFC 7208 5), C{source_ip} of RFC 9990, reverse names and networks in
+the configuration are all about the address within.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The bits in front of an IPv4 address that is mapped into IPv6.
+_MAPPED_PREFIX = 96
+
+
+def parseIP(text: str) -> IP | None:
+    """
+    An address, without its zone.
+
+    @return: C{None} if C{text} isn't one.
+    """
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.ipv4_mapped or ip
+    return ip
+
+
+def canonicalIP(text: str) -> str:
+    """
+    The one spelling of an address.
+
+    @return: C{text} itself if it isn't an address, as of a Unix socket.
+    """
+    ip = parseIP(text)
+    return text if ip is None else str(ip)
+
+
+def parseNetwork(text: str) -> IPNetwork | None:
+    """
+    @return: C{None} if C{text} isn't a network.
+    """
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network):
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
+            prefix = network.prefixlen - _MAPPED_PREFIX
+            return ipaddress.IPv4Network((int(mapped), prefix))
+    return network
