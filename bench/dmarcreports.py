@@ -72,7 +72,11 @@ def _source(ledger: Ledger) -> DMARCReportSource:
     record = f"v=DMARC1; p=reject; rua=mailto:dmarc@{DOMAIN}"
     resolver.put(f"_dmarc.{DOMAIN}", Kind.TXT, record)
     return DMARCReportSource(
-        resolver, ledger.evaluations, ledger.history, DMARCReporting(SUBMITTER)
+        resolver,
+        ledger.evaluations,
+        ledger.history,
+        DMARCReporting(SUBMITTER),
+        ledger.identifier,
     )
 
 

@@ -122,7 +122,7 @@ def _service(
     letterhead = Letterhead(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
     return ReportService(
         reactor,
-        TLSReportSource(EverybodyAsks(), ledger.outcomes, reporting),
+        TLSReportSource(EverybodyAsks(), ledger.outcomes, reporting, ledger.identifier),
         ledger.archive,
         ledger.leases,
         LetterWriter(

@@ -51,13 +51,6 @@ def spanOfDay(day: date) -> Span:
     return Span(midnight(day), midnight(day + timedelta(days=1)))
 
 
-def compactDay(day: date) -> str:
-    """
-    C{20261124}
-    """
-    return day.strftime("%Y%m%d")
-
-
 def rfc3339(second: float) -> str:
     """
     C{2026-11-24T00:00:00Z} (RFC 3339), as reports write it.

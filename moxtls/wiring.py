@@ -255,7 +255,10 @@ class Base:
             config.outgoingTLSReportsForAllSuccess,
             frozenset(config.reporting.notTo),
         )
-        return TLSReportSource(self.resolver, self.ledger.outcomes, reporting)
+        ledger = self.ledger
+        return TLSReportSource(
+            self.resolver, ledger.outcomes, reporting, ledger.identifier
+        )
 
     def _dmarcReports(self) -> IReportSource:
         submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
@@ -272,5 +275,9 @@ class Base:
         )
         ledger = self.ledger
         return DMARCReportSource(
-            self.resolver, ledger.evaluations, ledger.history, settings
+            self.resolver,
+            ledger.evaluations,
+            ledger.history,
+            settings,
+            ledger.identifier,
         )

@@ -110,6 +110,7 @@ PURE = {
     "reporting/bounces.py",
     "reporting/destinations.py",
     "reporting/fields.py",
+    "reporting/identity.py",
     "reporting/message.py",
     "reporting/mime.py",
     "reporting/quota.py",

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-from moxtls.calendar import Span
 from moxtls.dmarc.reportxml import END, Heading, ReportFormat, begin, recordWriter
 from moxtls.dmarc.values import PublishedPolicy, ReportRow
-from moxtls.domain import Domain
 
 #: Before compression: nobody unpacks more than this.
 LARGEST_REPORT = 100 * 1024 * 1024
@@ -78,26 +75,3 @@ class Writer:
         packed = self._packer.compress(data)
         if packed:
             self._pieces.append(packed)
-
-
-def reportID(submitter: Domain, domain: Domain, end: int, part: str) -> str:
-    """
-    Unique among all reports of one submitter, in the letters of RFC 9990
-    3.5.1.
-
-    @param part: Letters and digits: tells reports about the same domain and
-        the same time apart.
-    """
-    hour = datetime.fromtimestamp(end, UTC).strftime("%Y%m%d.%H")
-    which = f".{part}" if part else ""
-    return f"{hour}{which}.{domain}@{submitter}"
-
-
-def filename(submitter: Domain, domain: Domain, span: Span) -> str:
-    """
-    RFC 9990 3.5.2.
-
-    Reading of RFC 9990 3.1.4: C{unique-id} would have to be the C{report_id},
-    which has no room in its letters, so there is none.
-    """
-    return f"{submitter}!{domain}!{span.start}!{span.last}.xml.gz"

@@ -15,7 +15,7 @@ from moxtls.calendar import DAY, HOUR
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.external import Destinations, verify
 from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
-from moxtls.dmarc.report import LARGEST_REPORT, Writer, filename, reportID
+from moxtls.dmarc.report import LARGEST_REPORT, Writer
 from moxtls.dmarc.reportxml import Heading, ReportFormat
 from moxtls.dmarc.values import Overview
 from moxtls.dns.together import conduct
@@ -28,6 +28,7 @@ from moxtls.interfaces import (
 )
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.destinations import parseDestination
+from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.schedule import lastHour, spanBefore, staleHours
 from moxtls.reporting.values import (
     Draft,
@@ -66,9 +67,11 @@ class DMARCReportSource:
         store: IEvaluationStore,
         history: ISenderHistory,
         settings: DMARCReporting,
+        ledger: str,
         largest: int = LARGEST_REPORT,
     ) -> None:
         """
+        @param ledger: The identifier of the ledger that has all this.
         @param largest: Octets of a report before compression; more is left
             out.
         """
@@ -76,6 +79,7 @@ class DMARCReportSource:
         self._store = store
         self._history = history
         self._settings = settings
+        self._ledger = ledger
         self._largest = largest
 
     def count(self, phase: int, now: float) -> Deferred[int]:
@@ -152,7 +156,7 @@ class DMARCReportSource:
         wanted: Destinations,
     ) -> Draft | NoReport:
         span = spanBefore(subject.end, overview.hours, overview.first)
-        name = reportID(submitter, subject.domain, subject.end, subject.part)
+        name = reportID(self._ledger, self.kind, submitter, subject, span)
         heading = Heading(submitter, name, span, (*_omitted(overview), *wanted.errors))
         groups = self._groups(wanted)
         documents = await self._documents(subject, heading, overview, groups)
@@ -167,7 +171,7 @@ class DMARCReportSource:
             submitter=submitter,
             destinations=tuple(uri for uri, _ in wanted.accepted),
             document=first[0],
-            filename=filename(submitter, subject.domain, span),
+            filename=filename(self.kind, submitter, subject.domain, span, name),
             limits=tuple(limit for _, limit in wanted.accepted),
             variants=tuple(
                 Variant(document, frozenset(uris)) for document, uris in others

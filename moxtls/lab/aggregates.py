@@ -167,7 +167,9 @@ def _inMessage(arrived: ArrivedAggregate, selectors: Sequence[str]) -> Iterator[
         f"Report Domain: {report.domain} Submitter: {SENDER} "
         f"Report-ID: <{report.reportID}>"
     )
-    filename = f"{SENDER}!{report.domain}!{report.start}!{report.end}.xml.gz"
+    # RFC 9990 3.1.4: the same identifier everywhere.
+    period = f"{report.start}!{report.end}"
+    filename = f"{SENDER}!{report.domain}!{period}!{report.reportID}.xml.gz"
     yield from _unequal(
         {
             "Subject": (arrived.subject, subject),

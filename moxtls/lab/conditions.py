@@ -23,6 +23,7 @@ REPORT_ADDRESS = f"tlsrpt@{SINK}"
 HOST_REPORT_ADDRESS = f"hosts@{SINK}"
 #: The path of the place that takes reports by HTTPS, and its host.
 INTAKE_HOST = f"intake.{SINK}"
+#: The policy domain follows.
 INTAKE_PATH = "/tlsrpt"
 
 

@@ -98,7 +98,8 @@ def reportURI(network: Network, destination: Destination) -> str:
     Where C{destination} wants its reports.
     """
     if destination.byHTTPS:
-        return f"https://{INTAKE_HOST}:{network.httpsPort}{INTAKE_PATH}"
+        path = f"{INTAKE_PATH}/{destination.domain}"
+        return f"https://{INTAKE_HOST}:{network.httpsPort}{path}"
     return f"mailto:{REPORT_ADDRESS}"
 
 

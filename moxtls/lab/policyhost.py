@@ -90,15 +90,15 @@ class _Pages(Resource):
         """
         Take a report.
         """
-        place = _host(request)
-        if place != INTAKE_HOST or request.path != INTAKE_PATH.encode():
+        place, path = _host(request), request.path.decode("ascii", "replace")
+        if place != INTAKE_HOST or not path.startswith(f"{INTAKE_PATH}/"):
             return _say(request, NOT_FOUND, b"")
         content = request.content.read(LARGEST_REPORT + 1)
         if len(content) > LARGEST_REPORT:
             return _say(request, TOO_LARGE, b"")
         kind = request.getHeader("content-type") or ""
         arrival = Arrival(
-            f"https://{place}{INTAKE_PATH}",
+            f"https://{place}{path}",
             str(getattr(request.getClientAddress(), "host", "")),
             place,
             "HTTPS",

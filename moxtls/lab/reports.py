@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
+from email.parser import BytesHeaderParser
 
 import dkim
 
@@ -55,9 +56,12 @@ def arrivedReport(
         report = readReport(arrival.content)
     except MalformedReport:
         return None
-    domain = report.reportID.partition(".")[2].rpartition("@")[0]
     signatures: Mapping[str, bool] = {}
-    if not arrival.recipient.startswith("https:"):
+    if arrival.recipient.startswith("https:"):
+        domain = arrival.recipient.rpartition("/")[2]
+    else:
+        header = BytesHeaderParser().parsebytes(arrival.content)
+        domain = str(header["TLS-Report-Domain"])
         signatures = checkedSignatures(arrival.content, dkimRecords)
     return ArrivedReport(domain, report, arrival, signatures)
 

@@ -51,20 +51,30 @@ class _Form:
 
     @ivar container: The media type of the whole, and its parameters.
     @ivar document: The media type of the report.
+    @ivar idFormat: Of the identifier in Subject.
     @ivar explanation: For people.
     """
 
     container: tuple[str, ...]
     document: str
     explanation: str
+    idFormat: str
 
 
 _TLS = _Form(
     ("multipart/report;", 'report-type="tlsrpt";'),
     "application/tlsrpt+gzip",
     _EXPLANATION,
+    # RFC 8460 5.3: a Message-ID has two sides.
+    "<{id}@{submitter}>",
 )
-_DMARC = _Form(("multipart/mixed;",), "application/gzip", _DMARC_EXPLANATION)
+_DMARC = _Form(
+    ("multipart/mixed;",),
+    "application/gzip",
+    _DMARC_EXPLANATION,
+    # RFC 9990 3.1.4: exactly the identifier in the report.
+    "<{id}>",
+)
 
 
 def composeTLS(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> bytes:
@@ -124,16 +134,20 @@ def _compose(
     """
     @param fields: What else is in the header.
     """
-    header = [*origin(draft.submitter, recipients, _subject(draft), stamp), *fields]
+    header = [
+        *origin(draft.submitter, recipients, _subject(form, draft), stamp),
+        *fields,
+    ]
     parts = [_textPart(form, draft), _attachment(form, draft)]
     return multipart(header, form.container, parts, stamp.token)
 
 
-def _subject(draft: Draft) -> str:
+def _subject(form: _Form, draft: Draft) -> str:
     # RFC 8460 5.3, RFC 9990 3.5.2
+    reportID = form.idFormat.format(id=draft.reportID, submitter=draft.submitter)
     return (
         f"Report Domain: {draft.subject.domain} Submitter: {draft.submitter} "
-        f"Report-ID: <{draft.reportID}>"
+        f"Report-ID: {reportID}"
     )
 
 

@@ -5,6 +5,7 @@ The stores of L{moxtls.interfaces} in a database that nodes can share.
 
 from __future__ import annotations
 
+from sqlalchemy import select
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
@@ -17,12 +18,16 @@ from moxtls.store.migrate import migrate
 from moxtls.store.outcomes import OutcomeStore
 from moxtls.store.policies import PolicyStore
 from moxtls.store.suppressions import Suppressions
+from moxtls.store.tables import ledgerIdentity
 from moxtls.store.writer import makeReader, makeWriter
 
 
 class Ledger:
     """
     All stores in one database.
+
+    @ivar identifier: Letters and digits, the same for all nodes that share
+        it; a ledger that is made anew has another one.
     """
 
     def __init__(self, reactor: IReactorFromThreads | None, url: str) -> None:
@@ -41,6 +46,7 @@ class Ledger:
         self._database = Database(url)
         try:
             migrate(self._database)
+            self.identifier = _identifier(self._database)
         except BaseException:
             self._database.dispose()
             raise
@@ -67,3 +73,9 @@ class Ledger:
             self._database.dispose()
 
         return Deferred.fromCoroutine(stop())
+
+
+def _identifier(database: Database) -> str:
+    with database.opening(), database.reader.begin() as connection:
+        query = select(ledgerIdentity.c.identifier)
+        return str(connection.execute(query).scalar_one())

@@ -6,6 +6,7 @@ for who needs nothing to survive a restart.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -351,6 +352,7 @@ class MemoryLedger:
     """
 
     def __init__(self) -> None:
+        self.identifier = secrets.token_hex(16)
         self.archive = MemoryReportArchive()
         self.outcomes = MemoryOutcomeStore(self.archive)
         self.evaluations = MemoryEvaluationStore(self.archive)

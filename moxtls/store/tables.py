@@ -36,6 +36,14 @@ def _name() -> TypeEngine[str]:
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
+#: One row, made with the tables.
+ledgerIdentity = Table(
+    "ledger_identity",
+    metadata,
+    Column("identifier", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 #: Sessions counted per day, policy domain, recipient domain, kind of policy
 #: domain, and policy; C{key} is a digest of these.
 tlsResult = Table(

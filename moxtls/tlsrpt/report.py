@@ -56,16 +56,6 @@ class Heading:
         return f"postmaster@{self.submitter}"
 
 
-def filename(submitter: Domain, domain: Domain, span: Span, uniqueID: str = "") -> str:
-    """
-    RFC 8460 5.1.
-
-    @param uniqueID: Letters and digits, where there is more than one report.
-    """
-    which = f"!{uniqueID}" if uniqueID else ""
-    return f"{submitter}!{domain}!{span.start}!{span.last}{which}.json.gz"
-
-
 def compose(heading: Heading, tallies: Sequence[PolicyTally]) -> dict[str, JSON]:
     """
     The report as a JSON object, its members in the RFC's order.

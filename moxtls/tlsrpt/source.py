@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.calendar import compactDay, spanOfDay
+from moxtls.calendar import spanOfDay
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.destinations import choose
+from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.values import (
     Draft,
@@ -28,12 +29,8 @@ from moxtls.reporting.values import (
 )
 from moxtls.tlsrpt.check import check
 from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
-from moxtls.tlsrpt.report import Heading, compose, compress, filename
+from moxtls.tlsrpt.report import Heading, compose, compress
 from moxtls.tlsrpt.results import PolicyTally, mergeTallies
-
-#: Sets the report to a domain about mail for others apart from the one about
-#: mail for itself.
-_HOST = "host"
 
 
 class InvalidReport(Exception):
@@ -70,11 +67,19 @@ class TLSReportSource:
     phases = 2
 
     def __init__(
-        self, resolver: IResolver, store: IOutcomeStore, settings: TLSReporting
+        self,
+        resolver: IResolver,
+        store: IOutcomeStore,
+        settings: TLSReporting,
+        ledger: str,
     ) -> None:
+        """
+        @param ledger: The identifier of the ledger that C{store} is in.
+        """
         self._resolver = resolver
         self._store = store
         self._settings = settings
+        self._ledger = ledger
 
     def count(self, phase: int, now: float) -> Deferred[int]:
         return self._store.count(phase, dueBefore(now))
@@ -115,7 +120,35 @@ class TLSReportSource:
             return _nothing(subject, "nothing that isn't told already")
         if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
             return _nothing(subject, "nothing went wrong")
-        return composeDraft(subject, submitter, addressees, tallies)
+        return self._compose(subject, submitter, addressees, tallies)
+
+    def _compose(
+        self,
+        subject: Subject,
+        submitter: Domain,
+        destinations: tuple[str, ...],
+        tallies: Sequence[PolicyTally],
+    ) -> Draft:
+        """
+        @raise InvalidReport: The report would break the rules.
+        """
+        # RFC 8460 4.1: a report is about a whole UTC day, also if it is late.
+        span = spanOfDay(subject.day)
+        name = reportID(self._ledger, self.kind, submitter, subject, span)
+        report = compose(Heading(submitter, name, span), tallies)
+        faults = check(report)
+        if faults:
+            raise InvalidReport("; ".join(faults))
+        return Draft(
+            kind=self.kind,
+            subject=subject,
+            span=span,
+            reportID=name,
+            submitter=submitter,
+            destinations=destinations,
+            document=compress(report),
+            filename=filename(self.kind, submitter, subject.domain, span, name),
+        )
 
     async def _destinations(self, subject: Subject) -> tuple[str, ...] | NoReport:
         answer = await self._resolver.lookup(recordName(subject.domain), Kind.TXT)
@@ -183,36 +216,6 @@ def talliesFor(
         return mergeTallies(tally for each in new for tally in each.tallies)
     return mergeTallies(
         _aboutRecipient(each, tally) for each in new for tally in each.tallies
-    )
-
-
-def composeDraft(
-    subject: Subject,
-    submitter: Domain,
-    destinations: tuple[str, ...],
-    tallies: Sequence[PolicyTally],
-) -> Draft:
-    """
-    @raise InvalidReport: The report would break the rules.
-    """
-    # RFC 8460 4.1: a report is about a whole UTC day, also if it is late.
-    span = spanOfDay(subject.day)
-    part = _HOST if subject.phase else ""
-    which = compactDay(subject.day) + (f"-{part}" if part else "")
-    reportID = f"{which}.{subject.domain}@{submitter}"
-    report = compose(Heading(submitter, reportID, span), tallies)
-    faults = check(report)
-    if faults:
-        raise InvalidReport("; ".join(faults))
-    return Draft(
-        kind=ReportKind.TLS,
-        subject=subject,
-        span=span,
-        reportID=reportID,
-        submitter=submitter,
-        destinations=destinations,
-        document=compress(report),
-        filename=filename(submitter, subject.domain, span, part),
     )
 
 

@@ -107,6 +107,7 @@ class DMARCWorld:
             store or self.ledger.evaluations,
             self.ledger.history,
             self.settings,
+            self.ledger.identifier,
             self.largest,
         )
 

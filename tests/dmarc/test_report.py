@@ -14,9 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import __version__
 from moxtls.authentication import AuthResult
-from moxtls.calendar import Span
 from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.report import Writer, filename, reportID
+from moxtls.dmarc.report import Writer
 from moxtls.dmarc.reportxml import (
     LONGEST_ERROR,
     MOST_SIGNATURES,
@@ -47,7 +46,7 @@ from tests.dmarc.reports import (
     texts,
     unpacked,
 )
-from tests.reporting.support import SUBMITTER, A
+from tests.reporting.support import A
 
 NEW, OLD = ReportFormat.RFC9990, ReportFormat.RFC7489
 
@@ -436,32 +435,3 @@ class WriterTests(SynchronousTestCase):
         composed = writer.finish()
         self.assertEqual(len(counts(composed)), writer.records)
         self.assertLess(len(unpacked(composed)), 6000)
-
-
-class NameTests(SynchronousTestCase):
-    """
-    Tests for L{reportID} and L{filename}.
-    """
-
-    def test_reportID(self) -> None:
-        """
-        In the letters of a Message-Id (RFC 9990 3.5.1), and another one for
-        another hour, policy, domain or submitter.
-        """
-        end = HEADING.span.end
-        found = reportID(SUBMITTER, A, end, "ab12")
-        self.assertEqual(found, "20261125.00.ab12.a.example@sender.example")
-        self.assertEqual(
-            reportID(SUBMITTER, A, end + 3600 * 15, ""),
-            "20261125.15.a.example@sender.example",
-        )
-
-    def test_filename(self) -> None:
-        """
-        RFC 9990 3.5.2, with the end as it is in the report, and nothing
-        behind it.
-        """
-        self.assertEqual(
-            filename(SUBMITTER, A, Span(1795478400, 1795564800)),
-            "sender.example!a.example!1795478400!1795564799.xml.gz",
-        )

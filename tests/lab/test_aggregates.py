@@ -39,7 +39,7 @@ def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
     A report as it should be.
     """
     span = spanOf(owed.hours, received)
-    reportID = f"1.{owed.domain}@sender.test"
+    reportID = "1a2b"
     report = ReceivedAggregate(
         organization="sender.test",
         email="postmaster@sender.test",
@@ -59,7 +59,7 @@ def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
         {"lab": True},
         f"Report Domain: {owed.domain} Submitter: sender.test Report-ID: <{reportID}>",
         "sender.test",
-        f"sender.test!{owed.domain}!{span.start}!{span.last}.xml.gz",
+        f"sender.test!{owed.domain}!{span.start}!{span.last}!{reportID}.xml.gz",
         True,
     )
 

@@ -94,18 +94,24 @@ class WebHostTests(LabTestCase):
         """
         Reports are taken at one place (RFC 8460 5.4), and not elsewhere.
         """
-        await self.check((200, b""), "intake.reports.test", "/tlsrpt", b"report")
+        await self.check(
+            (200, b""), "intake.reports.test", "/tlsrpt/good.test", b"report"
+        )
         await self.check((404, b""), "intake.reports.test", "/other", b"report")
-        await self.check((404, b""), "mta-sts.good.test", "/tlsrpt", b"report")
+        await self.check(
+            (404, b""), "mta-sts.good.test", "/tlsrpt/good.test", b"report"
+        )
         (arrival,) = self.arrivals.all
         self.assertEqual(b"report", arrival.content)
         self.assertEqual("application/tlsrpt+gzip", arrival.contentType)
-        self.assertEqual("https://intake.reports.test/tlsrpt", arrival.recipient)
+        self.assertEqual(
+            "https://intake.reports.test/tlsrpt/good.test", arrival.recipient
+        )
 
     async def test_tooLarge(self) -> None:
         """
         What can be no report is refused.
         """
         huge = bytes(LARGEST_REPORT + 1)
-        await self.check((413, b""), "intake.reports.test", "/tlsrpt", huge)
+        await self.check((413, b""), "intake.reports.test", "/tlsrpt/good.test", huge)
         self.assertEqual((), self.arrivals.all)

@@ -39,7 +39,7 @@ def document(**changes: object) -> bytes:
             "end-datetime": rfc3339(SPAN.last),
         },
         "contact-info": "postmaster@sender.test",
-        "report-id": "20261124.good.test@sender.test",
+        "report-id": "1a2b",
         "policies": [
             {
                 "policy": {
@@ -66,7 +66,9 @@ def document(**changes: object) -> bytes:
 
 
 def posted(content: bytes) -> Arrival:
-    return Arrival("https://intake.reports.test/tlsrpt", "", "intake", "", content)
+    return Arrival(
+        "https://intake.reports.test/tlsrpt/good.test", "", "intake", "", content
+    )
 
 
 def read(arrival: Arrival, records: dict[str, str] | None = None) -> ArrivedReport:
@@ -152,6 +154,7 @@ class ArrivedReportTests(SynchronousTestCase):
         rsa = ring.dkim[0]
         content = (
             b"From: postmaster@sender.test\r\nSubject: Report\r\nMIME-Version: 1.0\r\n"
+            b"TLS-Report-Domain: good.test\r\n"
             b"Content-Type: application/tlsrpt+json\r\n\r\n" + document() + b"\r\n"
         )
         signature = dkim.sign(content, rsa.selector.encode(), b"sender.test", rsa.pem)

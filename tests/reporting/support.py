@@ -29,6 +29,7 @@ from moxtls.interfaces import IOutcomeStore, IQueue, IReportSource
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.handover import QueueSubmitter
+from moxtls.reporting.identity import filename
 from moxtls.reporting.letters import Letterhead, LetterWriter
 from moxtls.reporting.service import ReportService, Routine
 from moxtls.reporting.signing import Signer, loadKey
@@ -41,7 +42,6 @@ from moxtls.reporting.values import (
     Subject,
 )
 from moxtls.store.memory import MemoryLedger
-from moxtls.tlsrpt.report import filename
 from moxtls.tlsrpt.results import (
     Failure,
     Policy,
@@ -136,11 +136,11 @@ def draft(
         ReportKind.TLS,
         subject,
         span,
-        f"20261124.{subject.domain}@{SUBMITTER}",
+        "id1",
         SUBMITTER,
         destinations,
         document,
-        filename(SUBMITTER, subject.domain, span),
+        filename(ReportKind.TLS, SUBMITTER, subject.domain, span, "id1"),
     )
 
 
@@ -186,7 +186,10 @@ class World:
 
     def source(self, outcomes: IOutcomeStore | None = None) -> TLSReportSource:
         return TLSReportSource(
-            self.resolver, outcomes or self.ledger.outcomes, TLSReporting(SUBMITTER)
+            self.resolver,
+            outcomes or self.ledger.outcomes,
+            TLSReporting(SUBMITTER),
+            self.ledger.identifier,
         )
 
     def service(

@@ -16,6 +16,7 @@ from moxtls.calendar import midnight
 from moxtls.domain import Address, Domain
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.fields import Stamp
+from moxtls.reporting.identity import filename
 from moxtls.reporting.message import (
     composeDMARC,
     composeTLS,
@@ -23,7 +24,6 @@ from moxtls.reporting.message import (
 )
 from moxtls.reporting.mime import leaves
 from moxtls.reporting.values import Subject
-from moxtls.tlsrpt.report import filename
 from tests.reporting.support import DAY, HOSTNAME, SUBMITTER, draft
 
 STAMP = Stamp(HOSTNAME, "token", midnight(DAY) + 86400 + 300)
@@ -51,7 +51,7 @@ class ComposeTLSTests(SynchronousTestCase):
             "From": "postmaster@sender.example",
             "To": 'tls@a.example, "o o"@b.example',
             "Subject": "Report Domain: a.example Submitter: sender.example "
-            "Report-ID: <20261124.a.example@sender.example>",
+            "Report-ID: <id1@sender.example>",
             "Date": "Wed, 25 Nov 2026 00:05:00 +0000",
             "Message-Id": "<token@mail.sender.example>",
             "TLS-Report-Domain": "a.example",
@@ -75,7 +75,7 @@ class ComposeTLSTests(SynchronousTestCase):
         for line in [
             "Policy Domain: a.example",
             "Submitter: sender.example",
-            "Report-ID: 20261124.a.example@sender.example",
+            "Report-ID: id1",
             "Period: 2026-11-24 00:00:00 - 2026-11-25 00:00:00 UTC",
         ]:
             self.assertIn(line, words.splitlines())
@@ -95,7 +95,7 @@ class ComposeTLSTests(SynchronousTestCase):
         wide = replace(
             draft(subject=subject, document=DOCUMENT),
             submitter=long,
-            filename=filename(long, long, draft().span),
+            filename=filename(ReportKind.TLS, long, long, draft().span, "id1"),
         )
         recipients = [Address("x" * 64, long)] * 10
         message = composeTLS(wide, recipients, STAMP)
@@ -157,7 +157,7 @@ class ComposeDMARCTests(SynchronousTestCase):
             "From": "postmaster@sender.example",
             "To": 'tls@a.example, "o o"@b.example',
             "Subject": "Report Domain: a.example Submitter: sender.example "
-            "Report-ID: <20261124.a.example@sender.example>",
+            "Report-ID: <id1>",
             "Date": "Wed, 25 Nov 2026 00:05:00 +0000",
             "Auto-Submitted": "auto-generated",
         }
@@ -199,7 +199,7 @@ class ComposeDMARCTests(SynchronousTestCase):
             [
                 "Report-Date: Wed, 25 Nov 2026 00:05:00 +0000",
                 "Report-Domain: a.example",
-                "Report-ID: 20261124.a.example@sender.example",
+                "Report-ID: id1",
                 "Report-Size: 12345",
                 "Submitter: sender.example",
                 "Submitting-URI: mailto:tls@a.example, mailto:o%20o@b.example",

@@ -114,23 +114,19 @@ class Journal:
 class Sent:
     """
     A report in some node's queue.
+
+    @ivar about: Its policy domain, with C{host} before it if it is told as a
+        host.
     """
 
     node: str
     to: str
+    about: str
     report: ReceivedReport
 
     @property
     def day(self) -> date:
         return utcDay(self.report.start)
-
-    @property
-    def about(self) -> str:
-        """
-        Its policy domain, with C{host} before it if it is told as a host.
-        """
-        which, _, domain = self.report.reportID.partition("@")[0].partition(".")
-        return " ".join([*which.split("-")[1:], domain])
 
     @property
     def contents(self) -> Contents:
@@ -172,7 +168,10 @@ class Node:
         As a new process would, with the queue of the one before.
         """
         source = TLSReportSource(
-            self._resolver, self.ledger.outcomes, TLSReporting(SUBMITTER)
+            self._resolver,
+            self.ledger.outcomes,
+            TLSReporting(SUBMITTER),
+            self.ledger.identifier,
         )
         letterhead = Letterhead(HOSTNAME, (ED25519,))
         self.service = ReportService(
@@ -202,7 +201,10 @@ class Node:
         bodies = self.queue.bodies.values()
         for envelope, body in zip(self.queue.envelopes, bodies, strict=True):
             (recipient,) = envelope.recipients
-            yield Sent(self.name, recipient, readReport(body))
+            # The key is "report KIND PHASE DOMAIN SPAN DESTINATION".
+            _, _, phase, domain, *_ = envelope.key.split(" ")
+            about = f"host {domain}" if phase == "1" else domain
+            yield Sent(self.name, recipient, about, readReport(body))
 
 
 def arrived(envelope: Envelope) -> Result:

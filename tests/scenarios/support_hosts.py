@@ -189,7 +189,12 @@ class MailHost:
         signer = Signer(self.domain, "e", loadKey(ED25519_PEM))
         return ReportService(
             clock,
-            TLSReportSource(self._internet.resolver, self.ledger.outcomes, reporting),
+            TLSReportSource(
+                self._internet.resolver,
+                self.ledger.outcomes,
+                reporting,
+                self.ledger.identifier,
+            ),
             self.ledger.archive,
             self.ledger.leases,
             LetterWriter(

@@ -30,7 +30,11 @@ class DMARCNode(support_kill.Node):
         resolver.put("_dmarc.a.example", Kind.TXT, record)
         ledger = self.ledger
         return DMARCReportSource(
-            resolver, ledger.evaluations, ledger.history, DMARCReporting(SUBMITTER)
+            resolver,
+            ledger.evaluations,
+            ledger.history,
+            DMARCReporting(SUBMITTER),
+            ledger.identifier,
         )
 
 

@@ -27,7 +27,8 @@ class TLSNode(support_kill.Node):
         record = "v=TLSRPTv1; rua=mailto:tls@a.example,https://a.example/"
         resolver.put("_smtp._tls.a.example", Kind.TXT, record)
         reporting = TLSReporting(SUBMITTER)
-        return TLSReportSource(resolver, self.ledger.outcomes, reporting)
+        ledger = self.ledger
+        return TLSReportSource(resolver, ledger.outcomes, reporting, ledger.identifier)
 
 
 class KilledTests(support_kill.KilledCase):

@@ -10,7 +10,7 @@ from email import message_from_bytes
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY as ONE_DAY
-from moxtls.calendar import MINUTE, midnight
+from moxtls.calendar import MINUTE, midnight, utcDay
 from moxtls.domain import Domain
 from moxtls.queue.values import Ending, Result
 from moxtls.reporting.handover import Aftermath
@@ -49,12 +49,12 @@ class ReportDaysTests(SynchronousTestCase):
         wait = (-clock.seconds()) % ONE_DAY + 50 * MINUTE
         clock.pump([MINUTE] * round(wait / MINUTE))
 
-    def reports(self) -> dict[tuple[str, str], ReceivedReport]:
+    def reports(self) -> dict[tuple[str, int], ReceivedReport]:
         """
-        By recipient and id.
+        By recipient and first second.
         """
         return {
-            (each.envelope.recipients[0], report.reportID): report
+            (each.envelope.recipients[0], report.start): report
             for each in self.successResultOf(self.world.queue.messages())
             for report in [readReport(self.world.queue.bodies[each.messageID])]
         }
@@ -76,14 +76,12 @@ class ReportDaysTests(SynchronousTestCase):
         self.assertEqual(len(self.world.queue.bodies), len(found))
         days = [DAY + timedelta(days=each) for each in (1, 2, 3)]
         expected = {
-            (f"tls@{domain}", f"{day:%Y%m%d}{part}.{domain}@sender.example")
-            for domain, part in ((A, ""), (B, ""), (HOST, "-host"))
-            for day in days
+            (f"tls@{domain}", midnight(day)) for domain in (A, B, HOST) for day in days
         }
         self.assertEqual(set(found), expected)
-        for (_, reportID), report in found.items():
-            number = days.index(DAY + timedelta(days=int(reportID[6:8]) - 24)) + 1
-            self.assertEqual(report.start, midnight(days[number - 1]))
+        self.assertEqual(len({each.reportID for each in found.values()}), len(found))
+        for (_, start), report in found.items():
+            number = days.index(utcDay(start)) + 1
             for policy in report.policies:
                 self.assertEqual(policy.succeeded, number)
         self.assertEqual(self.world.results(), ())

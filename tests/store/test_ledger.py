@@ -14,7 +14,7 @@ from moxtls.calendar import DAY
 from moxtls.domain import Domain
 from moxtls.store import history, rules, tallying
 from moxtls.store.ledger import Ledger
-from moxtls.store.tables import metadata
+from moxtls.store.tables import ledgerIdentity, metadata
 from tests.postgres import clear, emptyDatabase
 from tests.store.contracts import (
     ArchiveContract,
@@ -46,7 +46,7 @@ def emptied() -> str:
     """
     The URL of an empty ledger on PostgreSQL.
     """
-    clear(sharedURL(), *metadata.tables)
+    clear(sharedURL(), *(set(metadata.tables) - {ledgerIdentity.name}))
     return sharedURL()
 
 

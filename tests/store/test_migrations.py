@@ -107,15 +107,31 @@ class MigrationContract(Contract):
         self.got(first.leases.acquire("a", "b", 10, 0))
         self.got(first.stop())
         second = Ledger(None, self.url)
+        self.assertEqual(second.identifier, first.identifier)
         self.assertFalse(self.got(second.leases.acquire("a", "c", 10, 0)))
         self.got(second.stop())
+
+    def test_anew(self) -> None:
+        """
+        A ledger that is made anew has another identifier, of letters and
+        digits, as reports from it are other reports (RFC 9990 3.5.1).
+        """
+        found = set()
+        for url in (self.url, self.makeURL()):
+            ledger = Ledger(None, url)
+            found.add(ledger.identifier)
+            self.assertRegex(ledger.identifier, r"\A[0-9a-z]{32}\Z")
+            self.got(ledger.stop())
+        self.assertEqual(len(found), 2)
 
     def test_atOnce(self) -> None:
         """
         Nodes that start at the same time don't get in each other's way.
         """
         opening: list[Callable[[], Ledger]] = [partial(Ledger, None, self.url)] * 4
-        for ledger in race(opening):
+        ledgers = race(opening)
+        self.assertEqual(len({ledger.identifier for ledger in ledgers}), 1)
+        for ledger in ledgers:
             self.got(ledger.stop())
 
     def test_fromTheFuture(self) -> None:

@@ -21,7 +21,6 @@ from moxtls.tlsrpt.report import (
     ReportTooLarge,
     compose,
     compress,
-    filename,
     trim,
 )
 from moxtls.tlsrpt.results import (
@@ -176,16 +175,6 @@ class ComposeTests(SynchronousTestCase):
             (detail,) = composed["policies"][0]["failure-details"]
             self.assertEqual(detail.get("sending-mta-ip"), written)
             self.assertEqual(detail.get("receiving-ip"), written)
-
-    def test_filename(self) -> None:
-        """
-        RFC 8460 5.1; the end is the last second.
-        """
-        name = "sender.example!xn--bcher-kva.example!1795478400!1795564799"
-        self.assertEqual(filename(SUBMITTER, DOMAIN, SPAN), f"{name}.json.gz")
-        self.assertEqual(
-            filename(SUBMITTER, DOMAIN, SPAN, "host"), f"{name}!host.json.gz"
-        )
 
 
 class CompressTests(SynchronousTestCase):

@@ -1,0 +1,32 @@
+"""
+An identifier of the ledger, so that reports made from it have identifiers that
+no report from another ledger has.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision: str | None = "0002"
+branch_labels = None
+depends_on = None
+
+#: Octets: no two ledgers in the world have the same by chance.
+SIZE = 16
+
+
+def upgrade() -> None:
+    """
+    Applied within one transaction.
+    """
+    table = op.create_table(
+        "ledger_identity",
+        sa.Column("identifier", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("identifier", name="pk_ledger_identity"),
+        sqlite_with_rowid=False,
+    )
+    op.bulk_insert(table, [{"identifier": secrets.token_hex(SIZE)}])
