@@ -212,6 +212,7 @@ class Base:
                 config.reporting.window if isTLS else None,
                 config.reporting.keepDays * DAY,
             ),
+            self.reactor,
         )
 
     def failures(self, queue: IQueue, silent: frozenset[Domain]) -> FailureReporter:

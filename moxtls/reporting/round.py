@@ -70,8 +70,13 @@ class Round:
         outbox: Outbox,
         lease: Lease,
         plan: Plan,
+        reactor: IReactorTime,
     ) -> None:
+        """
+        @param reactor: Measures how long it takes to make a report.
+        """
         self._clock = clock
+        self._reactor = reactor
         self._source = source
         self._writer = writer
         self._outbox = outbox
@@ -147,7 +152,7 @@ class Round:
             await self._source.settle(subject, (), ())
             return
         drafting = self._source.draft(subject)
-        draft = await drafting.addTimeout(LONGEST_DRAFT, self._clock)
+        draft = await drafting.addTimeout(LONGEST_DRAFT, self._reactor)
         if isinstance(draft, NoReport):
             await self._noReport(draft)
             return

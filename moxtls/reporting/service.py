@@ -74,11 +74,15 @@ class ReportService(Service):
         submitter: IReportSubmitter,
         jitter: Callable[[], float],
         routine: Routine,
+        reactor: IReactorTime | None = None,
     ) -> None:
         """
         @param jitter: Chance, at least 0 and less than 1.
+        @param reactor: Measures how long others take to answer; C{clock} if not
+            given.
         """
         self._clock = clock
+        self._reactor = reactor or clock
         self._source = source
         self._archive = archive
         self._writer = writer
@@ -210,7 +214,13 @@ class ReportService(Service):
         await self._source.prune(now)
         await self._archive.prune(now - max(self._routine.kept, LEAST_KEPT))
         round = Round(
-            self._clock, self._source, self._writer, self._outbox, self._lease, plan
+            self._clock,
+            self._source,
+            self._writer,
+            self._outbox,
+            self._lease,
+            plan,
+            self._reactor,
         )
         return await round.run()
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from moxtls.calendar import DAY as DAYS
@@ -199,6 +200,7 @@ class World:
         ledger: MemoryLedger | None = None,
         queue: IQueue | None = None,
         kept: float = 30 * DAYS,
+        reactor: IReactorTime | None = None,
     ) -> ReportService:
         """
         One that isn't started; without spread unless time is made to pass.
@@ -219,6 +221,7 @@ class World:
             QueueSubmitter(queue or self.queue),
             jitter=lambda: 0.5,
             routine=Routine(node, kept=kept),
+            reactor=reactor,
         )
 
     def queued(self) -> list[str]:

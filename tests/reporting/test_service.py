@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -338,6 +338,26 @@ class ReportServiceTests(SynchronousTestCase):
         self.tick(0.5)
         self.assertEqual(len(self.world.queued()), 2)
         self.assertEqual({each.recipientDomain for each in self.world.results()}, {A})
+
+    def test_slowOnFastClock(self) -> None:
+        """
+        How long name servers take is measured on the reactor's clock: a date that
+        is put forward takes no time from them.
+        """
+        reactor = Clock()
+        self.owe(A)
+        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.service = self.world.service(reactor=reactor)
+        running = self.service.runNow()
+        self.clock.pump([LONGEST_DRAFT] * 10)
+        self.assertNoResult(running)
+        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.assertEqual(self.successResultOf(running), 1)
+        self.owe(B)
+        self.world.resolver.hang("_smtp._tls.b.example", Kind.TXT)
+        running = self.service.runNow()
+        reactor.advance(LONGEST_DRAFT)
+        self.assertEqual(self.successResultOf(running), 0)
 
     def test_phases(self) -> None:
         """
