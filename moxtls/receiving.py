@@ -164,6 +164,13 @@ class Incoming:
             self._correspondence.submitted,
         )
 
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires once all verdicts given until now are in the ledger.
+        """
+        self._recorder.flush()
+        return Deferred.fromCoroutine(self._audience.settled())
+
     def stop(self) -> Deferred[None]:
         """
         Fires once all is written down about what came until now.
@@ -173,8 +180,7 @@ class Incoming:
     async def _stop(self) -> None:
         await self._verifier.stop()
         await self._failures.stop()
-        self._recorder.flush()
-        await self._audience.settled()
+        await self.recorded()
 
 
 def _silent(config: Config) -> frozenset[Domain]:

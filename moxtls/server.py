@@ -125,6 +125,12 @@ class Server(Service):
         for name, factory in factories.items():
             self._doors[name].open(self._reactor, factory)
 
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires once all verdicts given until now are in the ledger.
+        """
+        return self.incoming.recorded()
+
     def _takePorts(self) -> None:
         # Not every runner calls privilegedStartService.
         if self._doors:

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from email import message_from_bytes
-from email.utils import parseaddr
+from email.utils import parseaddr, parsedate_to_datetime
 
-from moxtls.calendar import HOUR, Span
+from moxtls.calendar import DAY, HOUR, Span
 from moxtls.dmarc.received import ReceivedAggregate, ReceivedRecord
 from moxtls.incoming.dispatch import readReport
 from moxtls.lab.arrivals import Arrival
@@ -29,6 +29,7 @@ LOCAL_PART = "dmarc"
 class ArrivedAggregate:
     """
     @ivar signatures: By selector, whether each DKIM signature holds.
+    @ivar written: When, as its Date says, in Unix seconds; 0 if it doesn't.
     @ivar subject: Of the message.
     @ivar author: The domain in From.
     @ivar filename: Of the attachment.
@@ -37,6 +38,7 @@ class ArrivedAggregate:
     report: ReceivedAggregate
     recipient: str
     signatures: Mapping[str, bool]
+    written: float
     subject: str
     author: str
     filename: str
@@ -75,6 +77,7 @@ def arrivedAggregate(
         report,
         arrival.recipient,
         checkedSignatures(arrival.content, dkimRecords),
+        _written(message["Date"] or ""),
         " ".join((message["Subject"] or "").split()),
         parseaddr(message["From"] or "")[1].rpartition("@")[2],
         next(filter(None, names), ""),
@@ -85,14 +88,13 @@ def arrivedAggregate(
 def aggregateDifferences(
     arrived: Sequence[ArrivedAggregate],
     owed: Owed,
-    times: Sequence[float],
+    received: float,
     selectors: Sequence[str],
 ) -> list[str]:
     """
     What isn't as it should be, a line each.
 
-    @param times: When the mail came in that they are about: from when until
-        when, in Unix seconds.
+    @param received: When the mail came in that they are about, in Unix seconds.
     @param selectors: Those that have to have signed each.
     """
     counts = Counter(each.key for each in arrived)
@@ -117,7 +119,8 @@ def aggregateDifferences(
             continue
         about = f"{domain}: aggregate report"
         wrong = (
-            *_inHeading(each, expected, _span(each.report.start, expected, times)),
+            *_inHeading(each, expected),
+            *_inPeriod(each, spanOf(expected.hours, received)),
             *_inMessage(each, selectors),
             *_inRecords(each.report.records, expected.records),
         )
@@ -134,23 +137,38 @@ def spanOf(hours: int, moment: float) -> Span:
     return Span(start, start + length)
 
 
-def _span(start: int, expected: OwedReport, times: Sequence[float]) -> Span:
-    """
-    The one that begins at C{start}, if it is one of those in which mail came.
-    """
-    spans = [spanOf(expected.hours, moment) for moment in times]
-    return next((each for each in spans if each.start == start), spans[0])
+def _written(text: str) -> float:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return 0.0
 
 
-def _inHeading(
-    arrived: ArrivedAggregate, expected: OwedReport, span: Span
-) -> Iterator[str]:
+def _inPeriod(arrived: ArrivedAggregate, due: Span) -> Iterator[str]:
+    """
+    RFC 9990 3.1.1.4: the reporting period.  A report that couldn't be made when
+    it was due is made an interval or more later, and about all of them; but it is
+    never about more than a day (RFC 9990 3.1: daily, or more frequent), nor about
+    an interval that isn't over.
+
+    @param due: The interval in which the mail came in.
+    """
+    start, last = arrived.report.start, arrived.report.end
+    if start != due.start:
+        yield f"begin is {start}, not {due.start}"
+    interval = due.end - due.start
+    seconds = last + 1 - due.start
+    if seconds % interval or not interval <= seconds <= max(interval, DAY):
+        yield f"end is {last}, not {due.last} or whole intervals later"
+    elif last > arrived.written:
+        yield f"end is {last}, after it was written at {arrived.written:.0f}"
+
+
+def _inHeading(arrived: ArrivedAggregate, expected: OwedReport) -> Iterator[str]:
     report = arrived.report
     values: dict[str, tuple[object, object]] = {
         "org_name": (report.organization, SENDER),
         "email": (report.email, f"postmaster@{SENDER}"),
-        "begin": (report.start, span.start),
-        "end": (report.end, span.last),
         "error": ("; ".join(report.errors), "; ".join(expected.errors)),
         "generator": (report.generator.partition("/")[0], "moxtls"),
         "policy_published": (sorted(report.published), sorted(expected.published)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, timedelta
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from moxtls.calendar import HOUR, MINUTE, midnight, utcDay
@@ -28,11 +29,26 @@ REPORT_WINDOW = 10 * MINUTE
 ROUND_OVER = 18 * MINUTE
 DMARC_ROUND_OVER = 53 * MINUTE
 GIVE_UP = 2 * HOUR + ROUND_OVER
+#: Seconds, not of the lab, without another report, before nobody waits any longer:
+#: reports are sent at the pace of the machine, however fast the lab's time passes.
+PATIENCE = 60.0
+#: What has to be left of an hour when mail begins to come in: what comes in after
+#: the end of it would be in another report, as would be what goes out after midnight.
+ROOM = 15 * MINUTE
+
+
+def untilRoom(now: float) -> float:
+    """
+    The seconds by which the lab's time has to be put forward so that all mail
+    of a run is of the same hour.
+    """
+    left = HOUR - now % HOUR
+    return left if left < ROOM else 0.0
 
 
 async def endDay(
     clock: LabClock,
-    complete: Callable[[], bool],
+    missing: Callable[[], int],
     passed: Callable[[float], None],
     over: float = ROUND_OVER,
 ) -> date:
@@ -40,7 +56,7 @@ async def endDay(
     Go on to the next day, and let time pass until the reports on the one
     before are sent.
 
-    @param complete: Whether all reports are there.
+    @param missing: How many reports aren't there yet.
     @param passed: Told now and then what time it is.
     @param over: When everything that is going to be sent was sent, in seconds
         since midnight.
@@ -50,13 +66,33 @@ async def endDay(
     day = utcDay(clock.seconds())
     start = midnight(day + timedelta(days=1))
     await _evening(clock, start)
+    progress = _Progress(clock.reactor, missing)
     while True:
         await deferLater(clock.reactor, PAUSE)
         since = clock.seconds() - start
         passed(clock.seconds())
-        if since >= GIVE_UP or (since >= over and complete()):
+        if since >= over and missing() <= 0:
             return day
-        clock.putForward(STEP if since < ROUND_OVER else LATER_STEP)
+        if since < GIVE_UP:
+            clock.putForward(STEP if since < ROUND_OVER else LATER_STEP)
+        elif progress.standsStill():
+            return day
+
+
+class _Progress:
+    def __init__(self, reactor: IReactorTime, missing: Callable[[], int]) -> None:
+        self._reactor = reactor
+        self._missing = missing
+        self._last = (missing(), reactor.seconds())
+
+    def standsStill(self) -> bool:
+        """
+        Whether nothing has come for as long as anybody waits.
+        """
+        missing, since = self._missing(), self._reactor.seconds()
+        if missing != self._last[0]:
+            self._last = (missing, since)
+        return since - self._last[1] >= PATIENCE
 
 
 async def _evening(clock: LabClock, midnight: float) -> None:

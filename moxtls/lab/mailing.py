@@ -21,7 +21,8 @@ from moxtls.lab.network import Network
 #: Of those who send and receive the lab's mail.
 WRITER = f"alice@{SENDER}"
 READER = "bob"
-#: Seconds between two looks at the queue, and after which nobody waits.
+#: Seconds between two looks at the queue, and without any change there, after
+#: which nobody waits.
 LOOK = 0.1
 PATIENCE = 60.0
 
@@ -88,11 +89,15 @@ async def becameOf(
     """
     Wait until each mail was delivered, or attempted once in vain.
     """
-    until = reactor.seconds() + PATIENCE
+    before: tuple[MailOutcome, ...] = ()
+    changed = reactor.seconds()
     while True:
         outcomes = await _now(queue, arrivals, destinations)
+        now = reactor.seconds()
+        if outcomes != before:
+            before, changed = outcomes, now
         done = all(each.attempted for each in outcomes)
-        if done or reactor.seconds() >= until:
+        if done or now - changed >= PATIENCE:
             return outcomes
         await deferLater(reactor, LOOK)
 
@@ -103,8 +108,8 @@ async def _now(
     waiting = {}
     for queued in await queue.messages():
         for each in queued.recipients:
-            if each.lastResult is not None:
-                waiting[each.destination] = each.lastResult.text
+            result = each.lastResult
+            waiting[each.destination] = "" if result is None else result.text
     return tuple(_outcome(each, arrivals, waiting) for each in destinations)
 
 
@@ -112,9 +117,11 @@ def _outcome(
     destination: Destination, arrivals: Arrivals, waiting: dict[str, str]
 ) -> MailOutcome:
     arrived = arrivals.at(destination.domain)
-    if arrived:
+    # While it is in the queue too, the attempt hasn't ended, and what TLS came to
+    # isn't recorded.
+    if arrived and destination.domain not in waiting:
         # The version will do for people.
         tls = arrived[-1].tls.partition(" ")[0] or "in the clear"
         return MailOutcome(destination, True, True, f"{arrived[-1].place}, {tls}")
-    reason = waiting.get(destination.domain)
-    return MailOutcome(destination, reason is not None, False, reason or "")
+    reason = waiting.get(destination.domain, "")
+    return MailOutcome(destination, bool(reason), False, reason)

@@ -23,7 +23,7 @@ from moxtls.lab.aggregates import (
 )
 from moxtls.lab.arrivals import Arrival
 from moxtls.lab.clock import LabClock
-from moxtls.lab.day import DMARC_ROUND_OVER, ROUND_OVER, endDay
+from moxtls.lab.day import DMARC_ROUND_OVER, ROUND_OVER, endDay, untilRoom
 from moxtls.lab.expected import expectedReports
 from moxtls.lab.letters import Letter
 from moxtls.lab.mailing import MailOutcome, becameOf, sendToAll
@@ -47,6 +47,11 @@ class Running(Protocol):
     def startService(self) -> None:
         """
         Let it run.
+        """
+
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires once all verdicts given until now are in the ledger.
         """
 
     def stopService(self) -> Deferred[None]:
@@ -98,7 +103,7 @@ class LabSession:
         self._letters = letters
         self._server: Running | None = None
         self._told = 0
-        self._received = (0.0, 0.0)
+        self._received = 0.0
         numbers = count(1)
         self._route = Route(
             lab.network, lab.senderKeys, lab.accounts, lambda: str(next(numbers))
@@ -119,6 +124,7 @@ class LabSession:
         Start the lab, and moxtls in it.
         """
         self._lab.startService()
+        self.clock.putForward(untilRoom(self.clock.seconds()))
         self._server = self._makeServer(self._lab.configFile, self.clock)
         self._server.startService()
 
@@ -147,9 +153,12 @@ class LabSession:
         """
         Have one mail come in of each kind, and see what becomes of it.
         """
-        begun = self.clock.seconds()
+        assert self._server is not None
+        self._received = self.clock.seconds()
         outcomes = await receiveAll(self._reactor, self._route, self._letters)
-        self._received = (begun, self.clock.seconds())
+        # Time is going to be put forward, and what is recorded only afterwards
+        # would be of an hour that is over.
+        await self._server.recorded()
         return outcomes
 
     async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
@@ -161,7 +170,7 @@ class LabSession:
         """
         day = await endDay(
             self.clock,
-            lambda: self._count() >= self.reports,
+            lambda: self.reports - self._count(),
             lambda now: passed(now, self._count()),
             DMARC_ROUND_OVER if self._letters else ROUND_OVER,
         )

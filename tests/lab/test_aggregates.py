@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from email.message import EmailMessage
+from email.utils import formatdate
 
 import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, Span
+from moxtls.calendar import DAY, HOUR, MINUTE, Span
 from moxtls.dmarc.received import ReceivedAggregate, ReceivedReason, ReceivedSignature
 from moxtls.dmarc.report import Writer
 from moxtls.dmarc.reportxml import Heading, ReportFormat
@@ -57,6 +58,7 @@ def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
         report,
         owed.recipient,
         {"lab": True},
+        span.end + 5 * MINUTE,
         f"Report Domain: {owed.domain} Submitter: sender.test Report-ID: <{reportID}>",
         "sender.test",
         f"sender.test!{owed.domain}!{span.start}!{span.last}!{reportID}.xml.gz",
@@ -132,7 +134,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
     """
 
     def differences(self, *reports: ArrivedAggregate) -> list[str]:
-        return aggregateDifferences(reports, OWED, (NOON, NOON + 1), ["lab"])
+        return aggregateDifferences(reports, OWED, NOON, ["lab"])
 
     def all(self) -> Sequence[ArrivedAggregate]:
         return [arrived(each) for each in OWED.values()]
@@ -191,19 +193,43 @@ class AggregateDifferencesTests(SynchronousTestCase):
             with self.subTest(changes=changes):
                 self.assertEqual(1, len(self.only("deep", **changes)))
 
-    def test_hourly(self) -> None:
+    def period(self, name: str, start: float, end: float, written: float) -> list[str]:
         """
-        One is about an hour: that in which the mail came, or either of two if
-        the hour ended meanwhile.
+        What is said if only the period of a report differs, or when it was made.
         """
-        owed = OWED["hourly.test", "dmarc@hourly.test"]
-        self.assertEqual(Span(NOON, NOON + HOUR), spanOf(owed.hours, NOON + 1))
-        hourly = {("hourly.test", owed.recipient): owed}
-        for received, count in ((NOON - 1, 0), (NOON, 0), (NOON + HOUR, 2)):
-            found = aggregateDifferences(
-                [arrived(owed, received)], hourly, (NOON - 1, NOON), ["lab"]
-            )
-            self.assertEqual(count, len(found))
+
+        def change(one: ArrivedAggregate) -> ArrivedAggregate:
+            last = int(end) - 1
+            report = replace(one.report, start=int(start), end=last)
+            filename = f"sender.test!{name}.test!{int(start)}!{last}.xml.gz"
+            return replace(one, report=report, written=written, filename=filename)
+
+        return self.differing(name, change)
+
+    def test_period(self) -> None:
+        """
+        RFC 9990 3.1.1.4: a report is about the interval in which the mail came,
+        or, if it couldn't be made at its end, about some that follow too; about a
+        day at most, and about nothing that isn't over.
+        """
+        self.assertEqual(Span(NOON, NOON + HOUR), spanOf(1, NOON + 1))
+        late = NOON + 3 * DAY
+        for hours in (1, 2, 24):
+            found = self.period("hourly", NOON, NOON + hours * HOUR, late)
+            self.assertEqual([], found)
+        self.assertEqual([], self.period("deep", MIDNIGHT, MIDNIGHT + DAY, late))
+        for name, start, end, written in (
+            ("hourly", NOON - HOUR, NOON + HOUR, late),
+            ("hourly", NOON + HOUR, NOON + 2 * HOUR, late),
+            ("hourly", NOON, NOON, late),
+            ("hourly", NOON, NOON + HOUR + 1, late),
+            ("hourly", NOON, NOON + 25 * HOUR, late),
+            ("hourly", NOON, NOON + 2 * HOUR, NOON + HOUR + 5 * MINUTE),
+            ("deep", MIDNIGHT, MIDNIGHT + HOUR, late),
+            ("deep", MIDNIGHT, MIDNIGHT + 2 * DAY, late),
+        ):
+            with self.subTest(name=name, start=start, end=end):
+                self.assertNotEqual([], self.period(name, start, end, written))
 
     def test_message(self) -> None:
         """
@@ -273,6 +299,7 @@ class ArrivedAggregateTests(SynchronousTestCase):
         message = EmailMessage()
         message["From"] = "postmaster@sender.test"
         message["Subject"] = "Report"
+        message["Date"] = formatdate(NOON)
         message.set_content("A report.")
         message.add_attachment(
             writer.finish(), "application", "gzip", filename="a!b!0!1.xml.gz"
@@ -297,6 +324,7 @@ class ArrivedAggregateTests(SynchronousTestCase):
         self.assertEqual(3, one.report.messages)
         self.assertEqual({"lab-rsa": True}, one.signatures)
         self.assertEqual("Report", one.subject)
+        self.assertEqual(NOON, one.written)
         self.assertEqual("sender.test", one.author)
         self.assertEqual("a!b!0!1.xml.gz", one.filename)
         self.assertTrue(one.isEncrypted)
