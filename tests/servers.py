@@ -4,8 +4,10 @@ A whole server on loopback, for tests.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from smtplib import SMTP
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from moxtls.dns.answers import Kind
 from moxtls.server import Server
+from tests import MAX_WAIT
 from tests.dns.server import SOA, LoopbackServer
 from tests.queue.killing import quickDirectory
 from tests.sites import writeSite
@@ -26,18 +29,23 @@ T = TypeVar("T")
 
 reactor: Any = globalReactor
 
+#: Linux gives away those from 32768 up, other systems from 49152.
+CLOSED = (20000, 32767)
+
 SUBMISSION = "[Listeners.submission]\nPort = 0\n"
 RECEPTION = '[Listeners.reception]\nPort = 0\nService = "reception"\n'
 
 
 def closedPort() -> int:
     """
-    A port at which nobody listens.
+    A port at which nobody listens, and that nobody else is going to be given: it
+    is below those that systems give to whoever asks for any.
     """
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    while True:
+        port = random.randint(*CLOSED)
+        with suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerCase(TestCase):
@@ -45,7 +53,7 @@ class ServerCase(TestCase):
     Servers whose DNS server is C{self.dns}, which says that it validates.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.folder: Path = quickDirectory(self)
@@ -88,7 +96,7 @@ class ServerCase(TestCase):
         """
 
         def hold() -> T:
-            with SMTP("127.0.0.1", port, "client.example", timeout=15) as client:
+            with SMTP("127.0.0.1", port, "client.example", timeout=MAX_WAIT) as client:
                 return conversation(client)
 
         return await deferToThread(hold)

@@ -31,6 +31,7 @@ from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.https import HTTPSClient, HTTPSFailure, Response, Trouble
 from moxtls.httpsconnection import MOST_HEADER_BYTES
+from tests import MAX_WAIT
 from tests.certificates import Identity, good, root, selfSigned, trusting
 
 HOST = "web.host.example"
@@ -133,7 +134,7 @@ class HTTPSTests(TestCase):
     Tests for L{HTTPSClient}.
     """
 
-    timeout = 20
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.dns = MemoryResolver({(HOST, Kind.A): ["127.0.0.1"]})

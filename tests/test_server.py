@@ -34,6 +34,7 @@ from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.passwords import hashPassword
 from moxtls.smtp.sasl import ScramClient
 from moxtls.worker.worker import WorkerLost
+from tests import MAX_WAIT
 from tests.certificates import good
 from tests.dns.server import Trick
 from tests.network import Postbox, Serving
@@ -552,7 +553,7 @@ class StoppingTests(ServerCase):
             b"EHLO a.example\r\nMAIL FROM:<a@b.example>\r\n"
             b"RCPT TO:<c@d.example>\r\nDATA\r\nSubject: half",
         ]
-        clients = [socket.create_connection(where, 5) for _ in stages]
+        clients = [socket.create_connection(where, MAX_WAIT) for _ in stages]
         for client, said in zip(clients, stages, strict=True):
             self.addCleanup(client.close)
             client.sendall(said)
@@ -566,7 +567,7 @@ class StoppingTests(ServerCase):
         """
         server = self.started(SUBMISSION + RECEPTION)
         for port in server.ports.values():
-            client = socket.create_connection(("127.0.0.1", port), 5)
+            client = socket.create_connection(("127.0.0.1", port), MAX_WAIT)
             self.addCleanup(client.close)
         await deferLater(reactor, 0.1)
         began: list[Deferred[None]] = []

@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from moxtls.dns.answers import Kind
 from moxtls.store.ledger import Ledger
 from moxtls.wiring import IReactor
+from tests import MAX_WAIT
 from tests.cli.commands import CONFIG, Ran, performing
 from tests.dns.server import SOA, LoopbackServer
 from tests.queue.killing import quickDirectory
@@ -26,7 +27,7 @@ class NetworkCommandCase(TestCase):
     A site whose DNS server is C{self.dns}, and commands there.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.folder: Path = quickDirectory(self)

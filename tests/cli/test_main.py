@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import __version__
 from moxtls.cli.main import COMMANDS, parser
+from tests import MAX_WAIT
 from tests.cli.commands import CommandCase
 
 
@@ -85,7 +86,7 @@ class ProcessTests(SynchronousTestCase):
             [sys.executable, "-m", "moxtls.cli.main", *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=MAX_WAIT,
             stdin=subprocess.DEVNULL,
         )
 
@@ -111,7 +112,7 @@ class ProcessTests(SynchronousTestCase):
                 [sys.executable, "-m", "moxtls.cli.main", "config", "describe"],
                 stdout=pipe,
                 stderr=subprocess.PIPE,
-                timeout=60,
+                timeout=MAX_WAIT,
             )
         self.assertEqual((ran.returncode, ran.stderr), (141, b""))
 

@@ -21,6 +21,7 @@ from moxtls.dns.answers import Answer, ExtendedError, Found, Kind
 from moxtls.dns.exchange import Exchange, NoReply
 from moxtls.dns.system import Server
 from moxtls.dns.wire import Question
+from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick
 
 ASKED = Question("mx.example.com", Kind.A)
@@ -42,7 +43,7 @@ class ExchangeTests(TestCase):
     Tests for L{Exchange}.
     """
 
-    timeout = 20
+    timeout = MAX_WAIT
     host = "127.0.0.1"
 
     def setUp(self) -> None:

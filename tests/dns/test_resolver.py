@@ -40,6 +40,7 @@ from moxtls.dns.resolver import LONGEST_QUERY, PATIENCE, Resolver
 from moxtls.dns.system import Server
 from moxtls.dns.wire import Question, failure
 from moxtls.interfaces import IResolver
+from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick
 
 LOCAL = Server("127.0.0.1")
@@ -439,7 +440,7 @@ class LoopbackTests(TestCase):
     L{Resolver} and L{Exchange} with a server on loopback.
     """
 
-    timeout = 20
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.server = LoopbackServer(

@@ -31,6 +31,7 @@ from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
 from moxtls.worker.frames import HEAD, LARGEST, Frames, called, framed
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from tests import MAX_WAIT
 from tests.inbound.signed import BODY, signer
 from tests.sites import rsaKey
 from tests.worker.calls import die
@@ -114,7 +115,7 @@ class VerifierTests(TestCase):
     Tests for L{Verifier}.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.worker = Worker(reactor, "tests")

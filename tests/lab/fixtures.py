@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.certificates import LabCA
 from moxtls.lab.network import anyNetwork
+from tests import MAX_WAIT
 
 
 class LabTestCase(TestCase):
@@ -23,7 +24,7 @@ class LabTestCase(TestCase):
     A network for itself, on which servers can listen.
     """
 
-    timeout = 20
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.network = anyNetwork(random.randint)

@@ -16,6 +16,7 @@ from moxtls.lab.certificates import Identity
 from moxtls.lab.conditions import Certificate, Records
 from moxtls.lab.destination import MailDestination
 from moxtls.lab.plan import MailHost
+from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase
 
 HOST = "mx.good.test"
@@ -41,7 +42,7 @@ class MailDestinationTests(LabTestCase):
         """
         @return: The answer to EHLO.
         """
-        client = smtplib.SMTP(*self.place, timeout=10)
+        client = smtplib.SMTP(*self.place, timeout=MAX_WAIT)
         if startTLS:
             context = ssl.create_default_context()
             context.check_hostname = False

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.lab.dnsserver import DNSServer, respondTo
 from moxtls.lab.network import anyNetwork
+from tests import MAX_WAIT
 from tests.lab.grove import ask, authority, validator
 
 
@@ -111,7 +112,7 @@ class RespondToTests(SynchronousTestCase):
 
 def _askUDP(address: str, port: int, wire: bytes) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(MAX_WAIT)
         client.sendto(wire, (address, port))
         return client.recv(65535)
 
@@ -121,7 +122,7 @@ def _askTCP(address: str, port: int, wires: list[bytes]) -> list[bytes]:
     Several queries in one connection, cut in the middle of a length.
     """
     stream = b"".join(struct.pack("!H", len(wire)) + wire for wire in wires)
-    with socket.create_connection((address, port), timeout=5) as client:
+    with socket.create_connection((address, port), timeout=MAX_WAIT) as client:
         client.sendall(stream[:1])
         client.sendall(stream[1:])
         reader = client.makefile("rb")
@@ -133,7 +134,7 @@ class DNSServerTests(TestCase):
     Over real sockets.
     """
 
-    timeout = 10
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         network = anyNetwork(random.randint)

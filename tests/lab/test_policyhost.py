@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from moxtls.lab.plan import policyText
 from moxtls.lab.policyhost import LARGEST_REPORT, POLICY_PATH, WebHost
 from moxtls.lab.scenario import DESTINATIONS
+from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase
 
 Answer = tuple[int, bytes]
@@ -28,11 +29,11 @@ class _Connection(http.client.HTTPSConnection):
 
     def __init__(self, place: tuple[str, int], name: str, roots: str) -> None:
         self._context_ = ssl.create_default_context(cadata=roots)
-        super().__init__(name, place[1], timeout=10)
+        super().__init__(name, place[1], timeout=MAX_WAIT)
         self._place = place
 
     def connect(self) -> None:
-        plain = socket.create_connection(self._place, timeout=10)
+        plain = socket.create_connection(self._place, timeout=MAX_WAIT)
         self.sock = self._context_.wrap_socket(plain, server_hostname=self.host)
 
 

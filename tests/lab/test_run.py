@@ -28,6 +28,7 @@ from moxtls.lab.session import Running
 from moxtls.server import Server
 from moxtls.site import Site
 from moxtls.wiring import IReactor
+from tests import MAX_WAIT
 
 FEW = tuple(each for each in DESTINATIONS if each.name in ("good", "dane-mismatch"))
 
@@ -42,7 +43,7 @@ class RunTests(TestCase):
     The lab from its beginning to its end.
     """
 
-    timeout = 90
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())

@@ -25,9 +25,8 @@ from moxtls.mailbox.accounts import MailStore
 from moxtls.mailbox.desk import Desk, DeskClosed
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
 from moxtls.mailbox.writing import Letter
+from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
-
-PATIENCE = 20
 
 
 class StoreCase(TestCase):
@@ -35,7 +34,7 @@ class StoreCase(TestCase):
     A store in a folder.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
     quotas: ClassVar = {"anna": 0, "bob": 1000}
 
     def makeStore(self, threaded: bool) -> MailStore:
@@ -154,7 +153,7 @@ class Slow(Sequence[bytes]):
         if index != 0:
             raise IndexError
         self.begun.set()
-        self.go.wait(PATIENCE)
+        self.go.wait(MAX_WAIT)
         return b"slow"
 
 
@@ -179,7 +178,7 @@ class DeskTests(StoreCase):
         """
         slow = Slow()
         first = self.desk.post(self.letter(slow, "first"))
-        slow.begun.wait(PATIENCE)
+        slow.begun.wait(MAX_WAIT)
         more = [self.desk.post(self.letter([b"x"], f"{each}")) for each in range(3)]
         with self.assertRaises(DeskClosed):
             await more.pop()

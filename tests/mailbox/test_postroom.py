@@ -22,6 +22,7 @@ from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
 from moxtls.worker.frames import LARGEST
 from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 from tests.worker.calls import die, pid
 
@@ -45,7 +46,7 @@ class PostroomTests(TestCase):
     Tests for L{Postroom}.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.root = quickDirectory(self)

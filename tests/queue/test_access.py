@@ -17,6 +17,7 @@ from moxtls.queue.access import DirectSpool, SpoolClosed, ThreadedSpool
 from moxtls.queue.spool import Spool, SpoolUnusable
 from moxtls.queue.stored import StoredQueue
 from moxtls.queue.values import Envelope
+from tests import MAX_WAIT
 
 ENVELOPE = Envelope("us@here.example", ("you@there.example",))
 
@@ -51,7 +52,7 @@ class ThreadedSpoolTests(TestCase):
     Tests for L{ThreadedSpool}, whose thread is real.
     """
 
-    timeout = 30
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.root = Path(self.mktemp())

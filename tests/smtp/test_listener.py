@@ -43,6 +43,7 @@ from moxtls.smtp.sasl import MECHANISMS, Accounts, ScramClient
 from moxtls.smtp.serversession import FAREWELL, IListener, ServerSession
 from moxtls.smtp.tlscontext import ReloadingContext
 from moxtls.smtp.values import Reply
+from tests import MAX_WAIT
 from tests.smtp.pem import writeCertificate
 
 SETTINGS = ListenerSettings(ServerSettings("mx.example"), connections=5, perAddress=3)
@@ -841,7 +842,7 @@ class LoopbackTests(TestCase):
     Tests with a client that others have written, and real TLS.
     """
 
-    timeout = 20
+    timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.acceptor = FakeAcceptor()
@@ -873,7 +874,7 @@ class LoopbackTests(TestCase):
         What a mail program does; in a thread.
         """
         context = ssl.create_default_context(cafile=str(self.certFile))
-        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", port, timeout=MAX_WAIT) as client:
             client._host = "localhost"  # type: ignore[attr-defined]
             client.ehlo("c.example")
             client.starttls(context=context)
@@ -928,5 +929,7 @@ class LoopbackTests(TestCase):
         """
         context = ssl.create_default_context(cafile=str(self.certFile))
         context.check_hostname = False
-        with smtplib.SMTP_SSL("127.0.0.1", port, context=context, timeout=10) as client:
+        with smtplib.SMTP_SSL(
+            "127.0.0.1", port, context=context, timeout=MAX_WAIT
+        ) as client:
             client.sendmail("a@a.example", ["b@b.example"], b"Subject: x\r\n\r\n")

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.lanes import Errand, Errands, Here, ILane, Lane
-from tests.store.threads import PATIENCE, Inbox
+from tests import MAX_WAIT
+from tests.store.threads import Inbox
 
 
 def unused(connection: Connection, items: Sequence[str]) -> Sequence[str]:
@@ -38,7 +39,7 @@ class Desk:
     def __call__(self, errands: Errands) -> None:
         self.groups.append([errand.item for errand in errands])
         self.entered.set()
-        self.open.wait(PATIENCE)
+        self.open.wait(MAX_WAIT)
         for errand in errands:
             if errand.item == "bad":
                 raise ValueError(errand.item)
@@ -73,7 +74,7 @@ class LaneTests(SynchronousTestCase):
         """
         self.desk.open.clear()
         deferred = submit(self.lane, "first")
-        self.assertTrue(self.desk.entered.wait(PATIENCE))
+        self.assertTrue(self.desk.entered.wait(MAX_WAIT))
         return deferred
 
     def test_answers(self) -> None:
@@ -147,7 +148,7 @@ class LaneTests(SynchronousTestCase):
         meeting = Barrier(2)
 
         def meet(errands: Errands) -> None:
-            meeting.wait(PATIENCE)
+            meeting.wait(MAX_WAIT)
             self.desk(errands)
 
         lane = Lane(self.inbox, meet, threads=2)

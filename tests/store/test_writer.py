@@ -18,8 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.store.database import Database, LedgerUnavailable
 from moxtls.store.ledger import Ledger
 from moxtls.store.writer import ATTEMPTS, Writer, makeReader, makeWriter
+from tests import MAX_WAIT
 from tests.postgres import emptyDatabase, kick, renamed
-from tests.store.threads import PATIENCE, Inbox
+from tests.store.threads import Inbox
 from tests.store.values import MONDAY, bad
 
 
@@ -56,10 +57,10 @@ class _Writing(SynchronousTestCase):
 
         def wait(connection: Connection) -> None:
             entered.set()
-            self.gate.wait(PATIENCE)
+            self.gate.wait(MAX_WAIT)
 
         self.writer.run(wait)
-        self.assertTrue(entered.wait(PATIENCE))
+        self.assertTrue(entered.wait(MAX_WAIT))
 
     def store(self, word: str, writer: Writer | None = None) -> Deferred[str]:
         def store(connection: Connection) -> str:

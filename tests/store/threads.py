@@ -14,10 +14,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-T = TypeVar("T")
+from tests import MAX_WAIT
 
-#: Seconds, after which something hangs.
-PATIENCE = 20
+T = TypeVar("T")
 
 
 @implementer(IReactorFromThreads)
@@ -42,7 +41,7 @@ class Inbox:
         failures: list[Failure] = []
         deferred.addCallbacks(results.append, failures.append)
         while not results and not failures:
-            self._calls.get(timeout=PATIENCE)()
+            self._calls.get(timeout=MAX_WAIT)()
         if failures:
             failures[0].raiseException()
         return results[0]
@@ -65,7 +64,7 @@ def race(runners: Sequence[Callable[[], T]]) -> list[T]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(MAX_WAIT)
     if errors:
         raise errors[0]
     assert len(results) == len(runners), "a thread hangs"
