@@ -144,7 +144,8 @@ class Capturing(ProtocolWrapper):
         self._subject = factory.subject
         self._record = SessionRecord(host=self._subject.hostname)
         # None as soon as TLS is wanted: from there on nothing is read here.
-        self._reader: ReplyReader | None = ReplyReader()
+        # Twisted's clients know no line ends but CRLF.
+        self._reader: ReplyReader | None = ReplyReader(onlyCRLF=True)
         self._raw = b""
         self._verb = b"CONNECT"
         self._keeping: _Keeping | None = None

@@ -218,6 +218,7 @@ class Conversation:
             self.starttls, self.code = STARTTLS.REFUSED, reply.code
             yield from self._refused(reply, Cause.NO_TLS)
         elif self._reader.pending:
+            # RFC 3207 4, 6: not even an empty line.
             self.starttls = STARTTLS.INJECTED
             why = "plaintext behind the reply to STARTTLS"
             yield from self._end(Cause.INJECTED, None, why)
@@ -370,7 +371,7 @@ class Conversation:
 
     def _refused(self, reply: Reply, cause: Cause = Cause.REFUSED) -> Iterator[Event]:
         # RFC 5321 4.1.1.10: the client is to say QUIT.
-        if not self._reader.pending:
+        if not self._reader.isReplying:
             yield Send(b"QUIT\r\n")
         yield from self._end(cause, reply)
 
@@ -406,7 +407,7 @@ class Conversation:
         """
         if not self._queue or (self._sent and not self.extensions.pipelining):
             return
-        if not self._sent and self._reader.pending:
+        if not self._sent and self._reader.isReplying:
             # Said before it was asked for, so it is no answer.
             yield from self._end(Cause.MALFORMED, None, "a reply to nothing")
             return

@@ -9,11 +9,11 @@ import re
 
 from moxtls.smtp.values import Reply
 
-#: Of one line, CRLF included.  RFC 5321 4.5.3.1.5 has 512; servers that put
-#: addresses and URLs in their replies exceed it.
-LONGEST_LINE = 2048
-#: Far more than any server has extensions.
-MOST_LINES = 100
+#: Of one line, its end included.  The 512 of RFC 5321 4.5.3.1.5 are the least that
+#: is to be taken; servers that put addresses and URLs in their replies exceed it.
+LONGEST_LINE = 16384
+#: Far more than any server has extensions; also of empty lines in front of one.
+MOST_LINES = 1000
 #: Of one reply, in octets.
 LONGEST_REPLY = 65536
 
@@ -32,15 +32,23 @@ class ReplyReader:
     """
     Takes a stream of replies apart.
 
-    RFC 5321 2.3.8: nothing but CRLF ends a line.  A bare line feed is an
-    error at once: taken for the end of a line, it would let whoever gets his
-    words quoted in a reply make up replies of his own.
+    Reading of RFC 5321 2.3.8: nothing but CRLF may end a line, but there are
+    servers whose lines a line feed ends, or that put empty ones between them,
+    and mail to them is to arrive.  A stranger's words that are quoted in a
+    reply, with a line feed in them, come behind the code that counts, and a
+    reply too many ends the session.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, onlyCRLF: bool = False) -> None:
+        """
+        @param onlyCRLF: Refuse those servers, for somebody who reads the same
+            bytes and knows no other line ends.
+        """
+        self._onlyCRLF = onlyCRLF
         self._buffer = bytearray()
         self._lines: list[bytes] = []
         self._size = 0
+        self._empty = 0
 
     @property
     def pending(self) -> bool:
@@ -49,23 +57,39 @@ class ReplyReader:
         """
         return bool(self._buffer or self._lines)
 
+    @property
+    def isReplying(self) -> bool:
+        """
+        Whether C{pending} is more than empty lines.
+        """
+        return bool(self._lines or self._buffer.strip(b"\r\n"))
+
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def next(self) -> tuple[bytes, ...] | None:
         """
-        The lines of the next reply, without CRLF; C{None} until it is
+        The lines of the next reply, without their ends; C{None} until it is
         complete.
 
         @raise MalformedReply: What came is no reply.
         """
         while (line := self._nextLine()) is not None:
+            if not line and not self._onlyCRLF:
+                self._skipEmpty()
+                continue
             last = self._isLast(line)
             self._lines.append(line)
             if last:
-                reply, self._lines, self._size = tuple(self._lines), [], 0
+                reply, self._lines = tuple(self._lines), []
+                self._size = self._empty = 0
                 return reply
         return None
+
+    def _skipEmpty(self) -> None:
+        self._empty += 1
+        if self._empty > MOST_LINES:
+            raise MalformedReply("empty lines in place of a reply")
 
     def _nextLine(self) -> bytes | None:
         end = self._buffer.find(b"\n")
@@ -74,11 +98,13 @@ class ReplyReader:
             raise MalformedReply("a line that is too long")
         if end < 0:
             return None
-        if self._buffer[end - 1 : end] != b"\r":
-            raise MalformedReply("a bare line feed")
-        line = bytes(self._buffer[: end - 1])
+        line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        return line
+        if not self._onlyCRLF:
+            return line.rstrip(b"\r")
+        if not line.endswith(b"\r"):
+            raise MalformedReply("a bare line feed")
+        return line[:-1]
 
     def _isLast(self, line: bytes) -> bool:
         match = _LINE.match(line)

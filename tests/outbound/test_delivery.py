@@ -349,6 +349,20 @@ class HostTests(DeliveryCase):
         (result,) = self.deliver()
         self.assertEqual(len(result.text), 1000)
 
+    def test_lineEnds(self) -> None:
+        """
+        A host that ends its lines with a line feed alone, against RFC 5321 2.3.8,
+        or puts empty lines between them gets mail, over TLS and without, one
+        message after the other.
+        """
+        for end in (b"\n", b"\r\n\r\n", b"\n\n"):
+            for context in (self.goodContext(), None):
+                server = self.serve(context, lineEnd=end)
+                parcels = [self.parcel(messageID=each) for each in ("m1", "m2")]
+                self.assertDelivered(self.deliver(*parcels))
+                self.assertEqual(server.messages, [MESSAGE] * 2)
+                self.assertEqual(b"<TLS>" in server.heard, context is not None)
+
     def test_nonsense(self) -> None:
         """
         Who doesn't speak SMTP is passed over.

@@ -34,13 +34,16 @@ class Scripted(Protocol):
         greeting: str = "220 mx.example ESMTP 4711",
         behindStartTLS: bytes | None = None,
         immediate: bool = False,
+        lineEnd: bytes = b"\r\n",
     ) -> None:
         """
         @param replies: For verbs that get another reply than "250 ok"; one of
             a list each time.
         @param behindStartTLS: What is sent in the clear behind the reply to
             STARTTLS, instead of a handshake.
+        @param lineEnd: Of each line of a reply but that to STARTTLS.
         """
+        self._lineEnd = lineEnd
         self.context = context
         self.replies = dict(replies or {})
         self.extensions = extensions
@@ -132,8 +135,10 @@ class Scripted(Protocol):
             return
         lines = [line.encode() for line in reply.split("\n")]
         for line in lines[:-1]:
-            self._write(line[:3] + b"-" + line[4:] + b"\r\n")
-        self._write(lines[-1] + b"\r\n")
+            self._write(line[:3] + b"-" + line[4:] + self._lineEnd)
+        # RFC 3207 6: there can be nothing behind the reply to STARTTLS.
+        isStartTLS = b"STARTTLS" in self.heard.split(b"\r\n")[-2:-1]
+        self._write(lines[-1] + (b"\r\n" if isStartTLS else self._lineEnd))
 
     def _secure(self) -> None:
         assert self.context is not None

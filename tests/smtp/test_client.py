@@ -102,8 +102,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        What is no reply is an error (RFC 5321 4.2); so is a bare line feed
-        (RFC 5321 2.3.8).
+        What is no reply is an error (RFC 5321 4.2).
         """
         for data in (
             b"hello\r\n",
@@ -111,13 +110,32 @@ class ReplyTests(SynchronousTestCase):
             b"100 x\r\n",
             b"250x\r\n",
             b"250-a\r\n251 b\r\n",
-            b"250 a\n250 b\r\n",
-            b"\n",
+            b"\r\n" * (MOST_LINES + 1),
             b"250 " + b"a" * LONGEST_LINE,
             b"250-a\r\n" * MOST_LINES + b"250 a\r\n",
             (b"250-" + b"a" * 2000 + b"\r\n") * 40,
         ):
             self.assertRaises(MalformedReply, self.read, data)
+
+    def test_lineEnds(self) -> None:
+        """
+        Some servers end lines with a line feed alone, against RFC 5321 2.3.8, or
+        put empty lines between them.
+        """
+        replies = [Reply(250, "", "a\nb"), Reply(251, "", "c"), Reply(252)]
+        for end in (b"\r\n", b"\n", b"\r\n\r\n", b"\n\n", b"\r\r\n"):
+            data = b"250-a\n250 b\n251 c\n252\n".replace(b"\n", end)
+            self.assertEqual(self.read(end + data), replies, end)
+
+    def test_long(self) -> None:
+        """
+        RFC 5321 4.5.3.1.5: 512 octets in a line are not the most.
+        """
+        text = "x" * 5000
+        self.assertEqual(
+            self.read(f"550-{text}\r\n550 y\r\n".encode()),
+            [Reply(550, "", f"{text}\ny")],
+        )
 
     def test_incomplete(self) -> None:
         """

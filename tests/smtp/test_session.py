@@ -315,6 +315,17 @@ class HandshakeTests(SessionCase):
         self.assertIs(why.record.starttls, STARTTLS.INJECTED)
         self.assertEqual(server.commands[-1], "STARTTLS")
 
+    def test_injectedEmptyLine(self) -> None:
+        """
+        An empty line is plaintext too, and so is half of one: what is put up with
+        between replies isn't behind this one.
+        """
+        for behind in (b"\r\n", b"\n", b"\r"):
+            server = Scripted(behindStartTLS=behind)
+            why = self.refused(server, mode=TLSMode.REQUIRED)
+            self.assertIs(why.record.starttls, STARTTLS.INJECTED)
+            self.assertEqual(server.commands[-1], "STARTTLS")
+
     def test_notTLS(self) -> None:
         """
         A server that goes on in plaintext behind its 220.
