@@ -18,6 +18,7 @@ BENCHMARKS = {
     "reports": "reports composed",
     "dmarcreports": "a DMARC report on a million messages",
     "spool": "messages accepted for delivery",
+    "queue": "messages of a full queue delivered",
     "spf": "SPF checks",
     "dkim": "DKIM signatures verified",
     "mailbox": "messages stored in mailboxes",

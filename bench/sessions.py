@@ -43,6 +43,7 @@ from moxtls.outbound.terms import Surroundings, Terms
 from moxtls.outbound.verify import Trust, trustOnly
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.mtasts import CachedPolicy, STSPolicy, parsePolicy
+from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel
 from moxtls.smtp.session import Session, addressEndpoint
 from moxtls.smtp.settings import Settings
@@ -203,7 +204,8 @@ class Ours:
         async def once() -> None:
             domain = next(domains)
             parcel = Parcel("id", SENDER, (f"to@{domain}",), self._message, SIZE)
-            (result,) = await courier.deliver(Batch(domain, (parcel,)))
+            batch = Batch(domain, (parcel,))
+            (result,) = await courier.deliver(batch, MemoryResultRecorder())
             assert result.ending is Ending.DELIVERED, result
             # It remembers all that it was asked.
             resolver.asked.clear()

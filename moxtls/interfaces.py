@@ -168,19 +168,40 @@ class IQueue(Interface):
         """
 
 
+class IResultRecorder(Interface):
+    """
+    Records results of an attempt while it goes on.
+    """
+
+    def record(results: Sequence[Result]) -> Deferred[None]:
+        """
+        Record results that the attempt will not change any more.  Results
+        that were recorded before, and those of other attempts, are ignored.
+
+        @return: Fires once the results survive the death of this process;
+            does not fail.  Cancelling ends the waiting, not the recording.
+        """
+
+
 class ICourier(Interface):
     """
     One way for mail to leave the queue.
     """
 
-    def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+    def deliver(
+        batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
         """
         Make one attempt.
 
-        @return: Fires with one L{Result} for each recipient of each parcel.
-            Cancelling breaks the attempt off: it fires with what was decided
-            until then, or fails; for whom there is no result, the queue
-            counts it as not made.
+        @param recorder: Is given each final result before the next
+            transaction on the same connection begins, so that the death of
+            this process repeats at most one transaction per connection.
+
+        @return: Fires with one L{Result} for each recipient of each parcel,
+            whether or not it was recorded.  Cancelling breaks the attempt
+            off: it fires with what was decided until then, or fails; for
+            whom there is no result, the queue counts it as not made.
         """
 
 

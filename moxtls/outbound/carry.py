@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from moxtls.interfaces import IResultRecorder
 from moxtls.outbound.endings import Progress, Trouble, rejected
 from moxtls.queue.values import Parcel
 from moxtls.smtp.session import Session
@@ -21,6 +22,7 @@ async def carry(
     session: Session,
     parcels: tuple[Parcel, ...],
     progress: Progress,
+    recorder: IResultRecorder,
     host: str,
     requireTLS: bool = False,
     lenient: bool = False,
@@ -28,6 +30,8 @@ async def carry(
     """
     One transaction for each parcel that has recipients without an answer.
 
+    @param recorder: Has recorded the final results of each transaction
+        before the next begins.
     @param requireTLS: Say REQUIRETLS.
     @param lenient: As in L{Progress.answered}.
 
@@ -48,11 +52,13 @@ async def carry(
         except SessionFailed as failed:
             progress.answered(parcel, failed.decided, host, lenient)
             progress.hostFailed(troubleOf(failed, host, lenient))
+            await recorder.record(progress.news())
             return ()
         except OSError as why:
             progress.parcelFailed(parcel, _unreadable(why))
             continue
         progress.answered(parcel, replies, host, lenient)
+        await recorder.record(progress.news())
         closing = _closing(replies)
         if closing is not None:
             progress.hostFailed(rejected(closing, host))

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
-from moxtls.interfaces import ICourier
+from moxtls.interfaces import ICourier, IResultRecorder
 from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
@@ -66,8 +66,11 @@ class DirectCourier:
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
-        return Deferred.fromCoroutine(Attempt(self._surroundings, batch).run())
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
+        attempt = Attempt(self._surroundings, batch, recorder)
+        return Deferred.fromCoroutine(attempt.run())
 
 
 class Attempt:
@@ -77,9 +80,15 @@ class Attempt:
 
     log = Logger()
 
-    def __init__(self, surroundings: Surroundings, batch: Batch) -> None:
+    def __init__(
+        self, surroundings: Surroundings, batch: Batch, recorder: IResultRecorder
+    ) -> None:
+        """
+        @param recorder: As of L{ICourier.deliver}.
+        """
         self._around = surroundings
         self._batch = batch
+        self._recorder = recorder
         self._progress = Progress(batch)
         self._account = Account()
         self._wishes = wishes(batch)
@@ -297,7 +306,13 @@ class Attempt:
             return ()
         require = self._batch.requireTLS is True and offered
         return await carry(
-            session, visit.parcels, self._progress, visit.host, require, visit.lenient
+            session,
+            visit.parcels,
+            self._progress,
+            self._recorder,
+            visit.host,
+            require,
+            visit.lenient,
         )
 
     def _saw(self, record: SessionRecord, visit: Visit) -> None:

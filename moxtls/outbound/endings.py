@@ -110,6 +110,7 @@ class Progress:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._final: dict[tuple[str, str], Result] = {}
+        self._taken = 0
         self._passing: dict[tuple[str, str], Result] = {}
         self._troubles: list[Trouble] = []
 
@@ -193,6 +194,15 @@ class Progress:
         Those that are final.
         """
         return tuple(self._final.values())
+
+    def news(self) -> tuple[Result, ...]:
+        """
+        Those that became final since this was called before.
+        """
+        # A result that is final stays as it is, and where it is.
+        results = self.results()[self._taken :]
+        self._taken += len(results)
+        return results
 
     def _open(self) -> list[tuple[str, str]]:
         return [

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
 from moxtls.domain import AddressLiteral, Domain
-from moxtls.interfaces import ICourier, IResolver
+from moxtls.interfaces import ICourier, IResolver, IResultRecorder
 from moxtls.outbound.candidates import Host
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
@@ -71,10 +71,14 @@ class SmarthostCourier:
         self._dial = dial
         self._leave = leave
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
-        return Deferred.fromCoroutine(self._deliver(batch))
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
+        return Deferred.fromCoroutine(self._deliver(batch, recorder))
 
-    async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
+    async def _deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> tuple[Result, ...]:
         progress = Progress(batch)
         host = self._relay.host
         try:
@@ -82,7 +86,7 @@ class SmarthostCourier:
                 trouble = Trouble(REQUIRETLS_STATUS, _INSECURE, str(host))
                 progress.hostFailed(trouble)
             else:
-                await self._toRelay(batch, progress)
+                await self._toRelay(batch, progress, recorder)
         except CancelledError:
             # What the relay took it has: nobody shall give it to it again.
             if not progress.results():
@@ -91,7 +95,9 @@ class SmarthostCourier:
         progress.endRest()
         return progress.results()
 
-    async def _toRelay(self, batch: Batch, progress: Progress) -> None:
+    async def _toRelay(
+        self, batch: Batch, progress: Progress, recorder: IResultRecorder
+    ) -> None:
         relay = self._relay
         found = await gatherAddresses(self._resolver, relay.host, relay.families)
         if not found.addresses:
@@ -100,7 +106,7 @@ class SmarthostCourier:
             try:
                 rest = batch.parcels
                 while rest:
-                    rest = await self._session(ip, batch, rest, progress)
+                    rest = await self._session(ip, batch, rest, progress, recorder)
             except ConnectFailed as failed:
                 reason = f"{ip}: {failed.reason}"
                 progress.hostFailed(Trouble("4.4.1", reason, str(relay.host)))
@@ -108,7 +114,12 @@ class SmarthostCourier:
                 return
 
     async def _session(
-        self, ip: str, batch: Batch, parcels: tuple[Parcel, ...], progress: Progress
+        self,
+        ip: str,
+        batch: Batch,
+        parcels: tuple[Parcel, ...],
+        progress: Progress,
+        recorder: IResultRecorder,
     ) -> tuple[Parcel, ...]:
         """
         @return: As L{carry}.
@@ -126,7 +137,7 @@ class SmarthostCourier:
             return ()
         try:
             required = batch.requireTLS is True
-            return await carry(session, parcels, progress, host, required)
+            return await carry(session, parcels, progress, recorder, host, required)
         finally:
             self._leave(session)
 

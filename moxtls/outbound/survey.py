@@ -15,6 +15,7 @@ from moxtls.interfaces import ISessionObserver
 from moxtls.outbound.delivery import Attempt, Surroundings, Visit
 from moxtls.outbound.endings import Progress, Trouble
 from moxtls.outbound.records import SessionRecord
+from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Parcel
 from moxtls.smtp.session import Session
 from moxtls.tlsrpt.results import SessionOutcome
@@ -64,7 +65,7 @@ class _Survey(Attempt):
     """
 
     def __init__(self, surroundings: Surroundings, batch: Batch) -> None:
-        super().__init__(surroundings, batch)
+        super().__init__(surroundings, batch, MemoryResultRecorder())
         self.sightings: list[Sighting] = []
 
     @property

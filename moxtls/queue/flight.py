@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -17,6 +18,8 @@ from moxtls.queue.loads import Limits, Load, loads
 from moxtls.queue.spool import Spool
 from moxtls.queue.values import Ending, QueuedMessage, Result
 
+T = TypeVar("T")
+
 #: RFC 3463 3.4: other or undefined mail system status.
 NO_WORD = "4.3.0"
 
@@ -25,40 +28,61 @@ class Flight:
     """
     An attempt.
 
-    @ivar breakOff: Call this for it to come down soon.
-    @ivar delivering: Whether its courier has not answered yet.
     @ivar done: Fires once it is over.
     """
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self.breakOff: Callable[[], None] = lambda: None
-        self.delivering = True
         self.done: Deferred[None] = Deferred()
+        self._pending = {
+            (message.messageID, message.recipients[0].recipient): message
+            for message in load.due
+        }
+        self._waits: set[Deferred[Any]] = set()
 
     @property
     def messageIDs(self) -> set[str]:
-        return {parcel.messageID for parcel in self.load.batch.parcels}
-
-    def results(
-        self, known: Iterable[Result], whole: bool
-    ) -> list[tuple[QueuedMessage, Result]]:
         """
-        What is due in this attempt, with what came of it.
-
-        @param whole: Whether a recipient the courier said nothing about was
-            attempted nevertheless.
+        Messages with recipients for whom there is no result yet.
         """
-        said = {(each.messageID, each.recipient): each for each in known}
+        return {messageID for messageID, _ in self._pending}
+
+    def take(self, results: Iterable[Result]) -> list[tuple[QueuedMessage, Result]]:
+        """
+        Those of C{results} that are new, each with its message: they are the
+        caller's to record.
+        """
         pairs = []
-        for message in self.load.due:
-            recipient = message.recipients[0].recipient
-            result = said.get((message.messageID, recipient))
-            if result is None and whole:
-                result = _noWord(message.messageID, recipient)
-            if result is not None:
+        for result in results:
+            message = self._pending.pop((result.messageID, result.recipient), None)
+            if message is not None:
                 pairs.append((message, result))
         return pairs
+
+    def takeRest(self) -> list[tuple[QueuedMessage, Result]]:
+        """
+        The same for whatever was attempted without a result.
+        """
+        return self.take([_noWord(*key) for key in self._pending])
+
+    def wait(self, result: Deferred[T]) -> Deferred[T]:
+        """
+        Have L{breakOff} cancel C{result}.
+        """
+
+        def over(value: T | Failure) -> T | Failure:
+            self._waits.discard(result)
+            return value
+
+        self._waits.add(result)
+        return result.addBoth(over)
+
+    def breakOff(self) -> None:
+        """
+        Have the attempt end soon.
+        """
+        for result in tuple(self._waits):
+            result.cancel()
 
 
 @dataclass(frozen=True, slots=True)

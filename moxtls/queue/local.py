@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.recipients import Found, NoSuchUser, NotHere, Target
-from moxtls.interfaces import ICourier, IMailbox
+from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue.values import Batch, Ending, Parcel, Result
 
@@ -51,16 +51,20 @@ class LocalCourier:
         self._mailboxOf = mailboxOf
         self._partlyDone: dict[tuple[str, str], set[Target]] = {}
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
         """
         Store messages, all at a time.
         """
-        return Deferred.fromCoroutine(self._deliver(batch))
+        return Deferred.fromCoroutine(self._deliver(batch, recorder))
 
-    async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
+    async def _deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> tuple[Result, ...]:
         decided: list[Result] = []
         deciding = [
-            Deferred.fromCoroutine(self._decide(parcel, recipient, decided))
+            Deferred.fromCoroutine(self._decide(parcel, recipient, decided, recorder))
             for parcel in batch.parcels
             for recipient in parcel.recipients
         ]
@@ -73,10 +77,16 @@ class LocalCourier:
         return tuple(decided)
 
     async def _decide(
-        self, parcel: Parcel, recipient: str, decided: list[Result]
+        self,
+        parcel: Parcel,
+        recipient: str,
+        decided: list[Result],
+        recorder: IResultRecorder,
     ) -> None:
         ending, status, text = await self._deliverTo(parcel, recipient)
-        decided.append(Result(parcel.messageID, recipient, ending, status, text=text))
+        result = Result(parcel.messageID, recipient, ending, status, text=text)
+        decided.append(result)
+        await recorder.record([result])
 
     async def _deliverTo(self, parcel: Parcel, recipient: str) -> _Verdict:
         try:

@@ -14,15 +14,35 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from moxtls.interfaces import IQueue
+from moxtls.interfaces import IQueue, IResultRecorder
 from moxtls.queue.values import (
     Envelope,
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
+    Result,
     accepted,
     destinationOf,
 )
+
+
+@implementer(IResultRecorder)
+class MemoryResultRecorder:
+    """
+    L{IResultRecorder} over a list.
+
+    @ivar results: In the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+
+    def record(self, results: Sequence[Result]) -> Deferred[None]:
+        known = {(each.messageID, each.recipient) for each in self.results}
+        self.results += [
+            each for each in results if (each.messageID, each.recipient) not in known
+        ]
+        return succeed(None)
 
 
 @implementer(IQueue)

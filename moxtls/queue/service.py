@@ -22,12 +22,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.calendar import HOUR, MINUTE
-from moxtls.interfaces import ICourier, IQueue
+from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.access import SpoolAccess
 from moxtls.queue.backoff import Step, Tell, bounded
 from moxtls.queue.flight import Flight, Sky, limited
 from moxtls.queue.loads import Limits, Load
 from moxtls.queue.notices import Notices
+from moxtls.queue.recording import ResultRecorder
 from moxtls.queue.spool import Spool
 from moxtls.queue.stored import StoredQueue
 from moxtls.queue.telling import ReportTeller
@@ -157,30 +158,36 @@ class QueueService(Service):
         self._logged(Deferred.fromCoroutine(self._fly(flight)))
 
     async def _fly(self, flight: Flight) -> None:
+        recorder = ResultRecorder(flight, lambda pairs: self._record(flight, pairs))
         try:
-            pairs = await self._attempt(flight)
-            flight.delivering = False
-            if pairs:
-                await self._settle(flight, self._steps(pairs))
+            results = await self._attempt(flight, recorder)
+            pairs = flight.take(results)
+            if self._goesOn:
+                pairs += flight.takeRest()
+            await self._record(flight, pairs)
+            await recorder.finished()
         finally:
             self._flights.discard(flight)
             flight.done.callback(None)
             self._look.poke()
 
-    async def _attempt(self, flight: Flight) -> list[tuple[QueuedMessage, Result]]:
+    async def _attempt(
+        self, flight: Flight, recorder: IResultRecorder
+    ) -> tuple[Result, ...]:
         batch = flight.load.batch
         seconds = self._limits.parcelTime * len(batch.parcels)
         try:
             attempt = limited(
-                self._clock, lambda: self._route(batch).deliver(batch), seconds
+                self._clock,
+                lambda: self._route(batch).deliver(batch, recorder),
+                seconds,
             )
-            flight.breakOff = attempt.cancel
-            return flight.results(await attempt, self._goesOn)
+            return await flight.wait(attempt)
         except (CancelledError, TimeoutError):
             self.log.warn("mail for {to!r}: broken off", to=batch.destination)
         except Exception:
             self.log.failure("mail for {to!r}", to=batch.destination)
-        return flight.results((), self._goesOn)
+        return ()
 
     def _steps(self, pairs: Iterable[tuple[QueuedMessage, Result]]) -> list[Step]:
         now = self._clock.seconds()
@@ -206,28 +213,28 @@ class QueueService(Service):
             text=result.text,
         )
 
-    async def _settle(self, flight: Flight, steps: Sequence[Step]) -> None:
+    async def _record(
+        self, flight: Flight, pairs: Sequence[tuple[QueuedMessage, Result]]
+    ) -> None:
         """
-        Carry out C{steps}, even if it takes until the disk has room again:
-        they tell what has happened.
+        Carry out what results lead to, even if it takes until the disk has
+        room again: they tell what has happened.
         """
+        if not pairs:
+            return
+        steps = self._steps(pairs)
         while not await self._isWritten(steps):
             if not self._goesOn:
                 return
-            pause: Deferred[None] = deferLater(self._clock, WRITE_AGAIN)
-            flight.breakOff = pause.cancel
             with suppress(CancelledError):
-                await pause
+                await flight.wait(deferLater(self._clock, WRITE_AGAIN))
         if any(step.tell is Tell.OBSERVER for step in steps):
             self._tell.poke()
 
     async def _isWritten(self, steps: Sequence[Step]) -> bool:
         now = self._clock.seconds()
         busy = {
-            messageID
-            for flight in self._flights
-            if flight.delivering
-            for messageID in flight.messageIDs
+            messageID for flight in self._flights for messageID in flight.messageIDs
         }
         try:
             await self._spool.run(

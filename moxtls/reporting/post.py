@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from moxtls.calendar import DAY
 from moxtls.https import HTTPSFailure, Response, Trouble
-from moxtls.interfaces import ICourier
+from moxtls.interfaces import ICourier, IResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel, Result
 from moxtls.reporting.destinations import InvalidDestination, canonical
 
@@ -64,12 +64,17 @@ class HTTPSCourier:
         self._clock = clock
         self._client = client
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
-        return Deferred.fromCoroutine(self._deliver(batch))
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
+        return Deferred.fromCoroutine(self._deliver(batch, recorder))
 
-    async def _deliver(self, batch: Batch) -> tuple[Result, ...]:
+    async def _deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> tuple[Result, ...]:
         results: list[Result] = []
         for parcel in batch.parcels:
+            await recorder.record(results)
             answer = await self._post(batch.destination, parcel)
             ending, text = judge(answer)
             wait = None

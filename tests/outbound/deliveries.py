@@ -21,11 +21,12 @@ from zope.interface import implementer
 from moxtls.dns.answers import TLSA, Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
-from moxtls.interfaces import IPolicyCache, ISessionObserver
+from moxtls.interfaces import IPolicyCache, IResultRecorder, ISessionObserver
 from moxtls.outbound.delivery import DirectCourier, Surroundings, Terms
 from moxtls.outbound.dialer import Dialer
 from moxtls.outbound.hosts import FAMILIES
 from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
+from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import Settings
@@ -143,6 +144,7 @@ class DeliveryCase(SynchronousTestCase):
             }
         )
         self.policies = FakePolicies()
+        self.recorder: IResultRecorder = MemoryResultRecorder()
         self.observer = FakeObserver()
         self.dialer = Dialer(self.clock, self.network.endpoint)
         self.left: list[Session] = []
@@ -254,7 +256,7 @@ class DeliveryCase(SynchronousTestCase):
         Begin one.
         """
         courier = DirectCourier(self.surroundings)
-        attempt = courier.deliver(self.batch(*parcels, **choices))
+        attempt = courier.deliver(self.batch(*parcels, **choices), self.recorder)
         self.network.flush()
         return attempt
 

@@ -4,12 +4,15 @@ Tests for L{moxtls.outbound.carry}, as deliveries use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
 
 from moxtls.dns.answers import Kind
+from moxtls.interfaces import IResultRecorder
 from moxtls.queue.values import Ending, Result
 from moxtls.smtp.values import Reply
 from tests.network import Postbox
@@ -22,6 +25,23 @@ from tests.outbound.deliveries import (
 )
 
 OTHER = "other@example.com"
+
+
+@implementer(IResultRecorder)
+class SlowRecorder:
+    """
+    @ivar waiting: Results, and what is to fire once they are recorded.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Sequence[Result], Deferred[None]]] = []
+
+    def record(self, results: Sequence[Result]) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        if not results:
+            return succeed(None)
+        self.waiting.append((results, done))
+        return done
 
 
 class ParcelTests(DeliveryCase):
@@ -48,6 +68,51 @@ class ParcelTests(DeliveryCase):
         self.assertDelivered(self.deliver(*self.parcels))
         self.assertEqual(len(server.messages), 3)
         self.assertEqual((self.host.succeeded, self.recipient.succeeded), (1, 1))
+
+    def test_recordedFirst(self) -> None:
+        """
+        The next transaction begins once the results of the one before are
+        recorded, so that a death in between repeats one transaction at most.
+        """
+        self.recorder = recorder = SlowRecorder()
+        server = self.serve(self.goodContext())
+        attempt = self.attempt(*self.parcels)
+        for number in (1, 2, 3):
+            self.assertEqual(len(server.messages), number)
+            self.assertEqual(sum("MAIL" in each for each in server.commands), number)
+            results, done = recorder.waiting.pop()
+            self.assertDelivered(tuple(results))
+            self.assertEqual(len(results), 1)
+            done.callback(None)
+            self.network.flush()
+        self.assertDelivered(self.successResultOf(attempt))
+
+    def test_recordedBeforeNextHost(self) -> None:
+        """
+        The same if the host that took a message is lost, and another one is
+        asked about the rest.
+        """
+        self.recorder = recorder = SlowRecorder()
+        self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
+        second = self.serve(ip=SECOND_IP)
+        self.attempt(*self.parcels)
+        recorder.waiting.pop()[1].callback(None)
+        self.network.flush()
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+        self.assertEqual(len(second.messages), 1)
+
+    def test_cancelledWhileRecording(self) -> None:
+        """
+        What was handed over is known to be, if the attempt is broken off
+        while that is recorded.
+        """
+        self.recorder = SlowRecorder()
+        self.serve(self.goodContext())
+        attempt = self.attempt(*self.parcels)
+        attempt.cancel()
+        self.network.flush()
+        results = self.successResultOf(attempt)
+        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
 
     def lostInSecond(self) -> Deferred[tuple[Result, ...]]:
         """

@@ -73,7 +73,7 @@ class SmarthostTests(DeliveryCase):
             self.resolver, self.relay, self.dialRelay, self.leave
         )
         verifyObject(ICourier, courier)
-        attempt = courier.deliver(self.batch(*parcels, **choices))
+        attempt = courier.deliver(self.batch(*parcels, **choices), self.recorder)
         self.network.flush()
         return attempt
 

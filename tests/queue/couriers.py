@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from moxtls.interfaces import ICourier, IMailbox, IReportObserver
+from moxtls.interfaces import (
+    ICourier,
+    IMailbox,
+    IReportObserver,
+    IResultRecorder,
+)
 from moxtls.queue.values import Batch, Ending, Envelope, Result
 
 
@@ -61,7 +66,10 @@ class FakeCourier:
         self.pending: list[tuple[Batch, Deferred[tuple[Result, ...]]]] = []
         self.answer: Callable[[Batch], tuple[Result, ...]] | None = delivered
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
+        self.recorder = recorder
         self.batches.append(batch)
         if self.answer is not None:
             return succeed(self.answer(batch))

@@ -18,6 +18,7 @@ from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue import local
 from moxtls.queue.local import CHUNK, LocalCourier
+from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel, Result
 from tests.queue.couriers import FakeMailbox
 
@@ -77,7 +78,9 @@ class LocalCourierTests(SynchronousTestCase):
 
     def begin(self, *recipients: str) -> Deferred[tuple[Result, ...]]:
         parcel = Parcel("m1", "us@there.example", recipients, self.path, 14)
-        return self.courier.deliver(Batch("here.example", (parcel,)))
+        return self.courier.deliver(
+            Batch("here.example", (parcel,)), MemoryResultRecorder()
+        )
 
     def deliver(self, recipient: str) -> Result:
         (result,) = self.successResultOf(self.begin(recipient))

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from itertools import count
 
-from moxtls.interfaces import IQueue
-from moxtls.queue.memory import MemoryQueue
-from tests.queue import queues
+from moxtls.interfaces import IQueue, IResultRecorder
+from moxtls.queue.memory import MemoryQueue, MemoryResultRecorder
+from moxtls.queue.values import Result
+from tests.queue import queues, recorders
 from tests.queue.queues import BODY, ENVELOPE
 
 
@@ -29,3 +30,16 @@ class MemoryQueueTests(queues.QueueMixin):
         messageID = self.submit()
         self.assertEqual(self.memory.envelopes, [ENVELOPE])
         self.assertEqual(self.memory.bodies, {messageID: b"".join(BODY)})
+
+
+class MemoryResultRecorderTests(recorders.ResultRecorderMixin):
+    """
+    Tests for L{MemoryResultRecorder}.
+    """
+
+    def makeRecorder(self) -> IResultRecorder:
+        self.memory = MemoryResultRecorder()
+        return self.memory
+
+    def recorded(self) -> list[Result]:
+        return self.memory.results

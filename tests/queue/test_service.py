@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.interfaces import IQueue
+from moxtls.interfaces import IQueue, IResultRecorder
 from moxtls.queue.access import DirectSpool
 from moxtls.queue.bodies import Bodies
 from moxtls.queue.loads import Limits
@@ -120,10 +120,12 @@ class ServiceCase(SynchronousTestCase):
         times: list[int] = []
         route = self.courier.deliver
 
-        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
             if batch.destination == "there.example":
                 times.append(int(self.clock.seconds()) - START)
-            return route(batch)
+            return route(batch, recorder)
 
         with patch.object(self.courier, "deliver", deliver):
             self.submit()
@@ -385,7 +387,9 @@ class DeliveryTests(ServiceCase):
         cancelled: list[object] = []
         stuck: Deferred[tuple[Result, ...]] = Deferred()
 
-        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
             waits: Deferred[tuple[Result, ...]] = Deferred(cancelled.append)
             return waits.addErrback(lambda failure: stuck)
 
@@ -420,6 +424,91 @@ class DeliveryTests(ServiceCase):
             self.clock.pump([1] * 3)
         self.assertTrue(self.flushLoggedErrors(OSError))
         self.submit()
+        self.assertEqual(self.queued(), ())
+
+
+class RecordingTests(ServiceCase):
+    """
+    Tests for results that are known while an attempt goes on.
+    """
+
+    limits = Limits(perDestination=1)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = None
+        self.submit("first@there.example")
+        self.second = self.submit("a@there.example", "b@there.example")
+        self.third = self.submit("c@there.example")
+        self.courier.finish(delivered)
+        ((self.batch, _),) = self.courier.pending
+
+    def record(self, *results: Result) -> Deferred[None]:
+        return self.courier.recorder.record(results)
+
+    def test_whileUnderWay(self) -> None:
+        """
+        A result that is recorded is seen at once: a message that all have is
+        gone, whatever becomes of the others.
+        """
+        first, second, third = delivered(self.batch)
+        self.successResultOf(self.record(third))
+        self.assertEqual([each.messageID for each in self.queued()], [self.second])
+        self.successResultOf(self.record(first))
+        ((message),) = self.queued()
+        self.assertEqual(
+            [each.state for each in message.recipients],
+            [RecipientState.DELIVERED, RecipientState.WAITING],
+        )
+        self.courier.finish(lambda batch: (first, replace(second), third))
+        self.assertEqual(self.queued(), ())
+
+    def test_recordedOnce(self) -> None:
+        """
+        What was recorded isn't carried out again at the end, even if it is
+        said to be otherwise then.
+        """
+        self.successResultOf(self.record(*refused(self.batch)[2:]))
+        bounces = self.bounces()
+        self.assertEqual(len(bounces), 1)
+        self.courier.finish(delivered)
+        self.assertEqual(self.bounces(), bounces)
+
+    def test_oneDSN(self) -> None:
+        """
+        A recipient that failed is told of with the others of its message,
+        once the attempt has results for all of them.
+        """
+        self.successResultOf(self.record(refused(self.batch)[0]))
+        self.assertEqual(self.bounces(), [])
+        self.successResultOf(self.record(refused(self.batch)[1]))
+        (bounce,) = self.bounces()
+        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 2)
+
+    def test_stopped(self) -> None:
+        """
+        Stopping loses nothing that was recorded; the rest counts as not
+        attempted.
+        """
+        self.successResultOf(self.record(delivered(self.batch)[0]))
+        self.successResultOf(self.service.stopService())
+        self.service = self.started()
+        self.assertEqual(
+            [each.recipients for each in self.courier.batches[-1].parcels],
+            [("b@there.example",), ("c@there.example",)],
+        )
+
+    def test_fullDisk(self) -> None:
+        """
+        A courier waits for a result that can't be written until it is.
+        """
+        with patch.object(Spool, "perform", side_effect=OSError(28, "full")):
+            recorded = self.record(*delivered(self.batch))
+            self.clock.pump([1] * 5)
+        self.assertTrue(self.flushLoggedErrors(OSError))
+        self.assertNoResult(recorded)
+        self.clock.pump([1] * 6)
+        self.successResultOf(recorded)
         self.assertEqual(self.queued(), ())
 
 
@@ -705,7 +794,9 @@ class StopTests(ServiceCase):
         believed: that isn't sent twice.
         """
 
-        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
             return Deferred(lambda own: own.callback(delivered(batch)[:1]))
 
         with patch.object(self.courier, "deliver", deliver):
@@ -720,7 +811,9 @@ class StopTests(ServiceCase):
         """
         slow: list[Deferred[tuple[Result, ...]]] = []
 
-        def deliver(batch: Batch) -> Deferred[tuple[Result, ...]]:
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
             def cancelled(failure: object) -> Deferred[tuple[Result, ...]]:
                 slow.append(Deferred())
                 return slow[0]

@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from moxtls.calendar import DAY
 from moxtls.https import HTTPSFailure, Response, Trouble
 from moxtls.interfaces import ICourier
+from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel, ReportKind, Result
 from moxtls.reporting.post import HTTPSCourier, retryAfter
 
@@ -62,7 +63,9 @@ class HTTPSCourierTests(SynchronousTestCase):
         clock.advance(NOW)
         courier = HTTPSCourier(clock, self.client)
         verifyObject(ICourier, courier)
-        return courier.deliver(Batch(URI, (parcel,), report=ReportKind.TLS))
+        return courier.deliver(
+            Batch(URI, (parcel,), report=ReportKind.TLS), MemoryResultRecorder()
+        )
 
     def result(self, *answers: Response | HTTPSFailure) -> Result:
         (result,) = self.successResultOf(self.deliver(*answers))

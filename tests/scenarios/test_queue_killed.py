@@ -15,7 +15,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.interfaces import ICourier, IMailbox, IReportObserver
+from moxtls.interfaces import (
+    ICourier,
+    IMailbox,
+    IReportObserver,
+    IResultRecorder,
+)
 from moxtls.queue.access import DirectSpool
 from moxtls.queue.loads import Limits
 from moxtls.queue.notices import Notices
@@ -59,7 +64,9 @@ class NotingCourier:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def deliver(self, batch: Batch) -> Deferred[tuple[Result, ...]]:
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
         for parcel in batch.parcels:
             # It has to be there, and whole.
             parcel.path.read_bytes().index(b"\r\n\r\n")

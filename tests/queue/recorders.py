@@ -1,0 +1,66 @@
+"""
+Tests for every L{IResultRecorder}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.interfaces import IResultRecorder
+from moxtls.queue.values import Ending, Result
+
+FIRST = Result("m1", "a@there.example", Ending.DELIVERED, "2.0.0")
+SECOND = replace(FIRST, messageID="m2")
+
+
+class ResultRecorderMixin(SynchronousTestCase):
+    """
+    Tests for L{IResultRecorder}, over one of an attempt at the recipients of
+    C{FIRST} and C{SECOND}.
+    """
+
+    def makeRecorder(self) -> IResultRecorder:
+        raise NotImplementedError
+
+    def recorded(self) -> list[Result]:
+        """
+        What has been recorded, in order.
+        """
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.recorder = self.makeRecorder()
+
+    def test_interface(self) -> None:
+        """
+        It is what it says.
+        """
+        verifyObject(IResultRecorder, self.recorder)
+
+    def test_recorded(self) -> None:
+        """
+        Once C{record} has fired, results are recorded.
+        """
+        self.successResultOf(self.recorder.record([FIRST]))
+        self.assertEqual(self.recorded(), [FIRST])
+        self.successResultOf(self.recorder.record([SECOND]))
+        self.assertEqual(self.recorded(), [FIRST, SECOND])
+
+    def test_nothing(self) -> None:
+        """
+        Recording no results is done at once.
+        """
+        self.successResultOf(self.recorder.record([]))
+        self.assertEqual(self.recorded(), [])
+
+    def test_again(self) -> None:
+        """
+        What was recorded stays as it is.
+        """
+        self.successResultOf(self.recorder.record([FIRST]))
+        other = replace(FIRST, ending=Ending.PERMANENT)
+        self.successResultOf(self.recorder.record([other, SECOND]))
+        self.assertEqual(self.recorded(), [FIRST, SECOND])

@@ -1,0 +1,172 @@
+"""
+A queue whose process is killed while it hands messages to an SMTP server.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.runtime import platform
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from moxtls.dns.answers import Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.outbound.dialer import Dialer
+from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.spool import Spool
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Envelope
+from moxtls.smtp.acceptor import IMessageSink
+from moxtls.smtp.events import Incoming
+from moxtls.smtp.received import Client
+from moxtls.smtp.session import Session
+from moxtls.smtp.settings import Settings
+from moxtls.smtp.values import TLSMode
+from tests.network import SMTP, Network, Postbox
+from tests.outbound.deliveries import TRUST
+from tests.queue.couriers import FakeMailbox
+from tests.queue.killing import killedAt, quickDirectory
+
+START = 1_800_000_000
+IP = "192.0.2.25"
+BODY = [b"Subject: a\r\n\r\nbody\r\n"]
+MESSAGES = 6
+CONNECTIONS = 2
+SENDERS = [f"s{number}@us.example" for number in range(MESSAGES)]
+
+
+class JournalPostbox(Postbox):
+    """
+    Takes everything, and appends the sender of each message to a file before
+    it says so.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+        sink = super().message(client, incoming)
+        finish = sink.finish
+
+        def noted() -> Deferred[object]:
+            with self._journal.open("a") as file:
+                file.write(f"{incoming.sender}\n")
+            return finish()  # type: ignore[no-any-return]
+
+        sink.finish = noted  # type: ignore[method-assign]
+        return sink
+
+
+class DeliveryKilledTests(SynchronousTestCase):
+    """
+    Tests for L{QueueService} and its results over the death of its process.
+    """
+
+    def setUp(self) -> None:
+        if not platform.isLinux():
+            raise SkipTest("needs fork")
+
+    def filled(self) -> Path:
+        """
+        A spool with messages from different senders.
+        """
+        root = quickDirectory(self)
+        spool = Spool(root)
+        for number in range(MESSAGES):
+            spool.perform([partial(submit, number=number)])
+        spool.close()
+        return root
+
+    def live(self, root: Path) -> list[str]:
+        """
+        One life of a process: it delivers what there is.
+
+        @return: Senders of what is left at its end.
+        """
+        clock = Clock()
+        clock.advance(START)
+        network = Network(clock)
+        network.answer(IP, JournalPostbox(root / "journal").server(clock, None))
+        service = makeService(clock, network, root)
+        service.startService()
+        network.flush()
+        left = self.successResultOf(service.messages())
+        stopped = service.stopService()
+        network.flush()
+        self.successResultOf(stopped)
+        return [each.envelope.sender for each in left]
+
+    def listed(self, root: Path) -> set[str]:
+        spool = Spool(root)
+        found = {each.envelope.sender for each in spool.index.messages()}
+        spool.close()
+        return found
+
+    def test_killed(self) -> None:
+        """
+        Whenever the process dies, each message arrives; no more than one of
+        each connection arrives twice, and what the queue lists in between is
+        what is still to be delivered, but for these.
+        """
+        mostRepeated = 0
+        for step in count():
+            root = self.filled()
+            died = killedAt(step, partial(self.live, root))
+            journal = root / "journal"
+            before = set(journal.read_text().split()) if journal.exists() else set()
+            repeated = before & self.listed(root)
+            self.assertLessEqual(len(repeated), CONNECTIONS)
+            self.assertEqual(before | self.listed(root), set(SENDERS))
+            self.assertEqual(self.live(root), [])
+            arrived = Counter(journal.read_text().split())
+            self.assertEqual(set(arrived), set(SENDERS))
+            self.assertEqual({each for each in arrived if arrived[each] > 1}, repeated)
+            self.assertLessEqual(max(arrived.values()), 2)
+            mostRepeated = max(mostRepeated, len(repeated))
+            if not died:
+                break
+        self.assertGreater(step, 4 * MESSAGES)
+        # Otherwise it never died at the moment that this is about.
+        self.assertGreater(mostRepeated, 0)
+
+
+def submit(spool: Spool, number: int) -> None:
+    """
+    Operation: add a message.
+    """
+    envelope = Envelope(SENDERS[number], (f"you{number}@there.example",))
+    spool.submit(f"m{number}", envelope, BODY, START)
+
+
+def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
+    """
+    A queue that sends everything to one relay.
+    """
+    dialer = Dialer(clock, network.endpoint)
+    settings = Settings("us.example", TRUST, TLSMode.SKIP, (IP,))
+
+    def dial(ip: str) -> Deferred[Session]:
+        return dialer.dial(ip, SMTP, settings)
+
+    relay = Relay(relayHost(IP), (Kind.A,), secure=False)
+    courier = SmarthostCourier(MemoryResolver(), relay, dial, dialer.leave)
+    return QueueService(
+        clock,
+        DirectSpool(root),
+        lambda batch: courier,
+        Notices("us.example", lambda: "dsn"),
+        ReportTeller(clock, [], FakeMailbox(), str),
+        lambda: "new",
+        jitter=lambda: 0.5,
+        limits=Limits(perDestination=CONNECTIONS, parcels=MESSAGES // CONNECTIONS),
+    )
