@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 
+#: A failure reason code (RFC 8460 4.3): a lookup failed, and nobody said why.
+LOOKUP_FAILED = "dns-lookup"
+
+
 class Kind(StrEnum):
     """
     The types of record that are looked up.

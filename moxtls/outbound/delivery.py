@@ -182,7 +182,7 @@ class Attempt:
         if name is not None:
             tallying = self._account.open(hostTallying(name, finding))
         if asked.refuse is not None:
-            self._refused(asked.refuse, tallying, str(host), finding)
+            self._refused(asked.refuse, tallying, str(host))
             return
         names = _names(host, finding)
         webName = names[0] if name is None else name.ascii
@@ -218,16 +218,9 @@ class Attempt:
             unvalidated = unvalidatedHost(found.host, found.dnssecError)
             self._account.count(self._account.open(unvalidated), failed=1)
 
-    def _refused(
-        self,
-        refusal: Refusal,
-        tallying: Tallying | None,
-        host: str,
-        finding: TLSAFinding,
-    ) -> None:
+    def _refused(self, refusal: Refusal, tallying: Tallying | None, host: str) -> None:
         self._progress.hostFailed(refused(refusal, host))
-        error = finding.trouble.error if finding.trouble else None
-        if refusal is Refusal.TLSA_LOOKUP and error is not None and error.isDNSSEC:
+        if refusal is Refusal.TLSA_LOOKUP:
             self._account.count(tallying, failed=1)
 
     # --- connections -------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from moxtls.dns.answers import ExtendedError
+from moxtls.dns.answers import LOOKUP_FAILED, ExtendedError
 from moxtls.domain import Domain
 from moxtls.outbound.classify import classify
 from moxtls.outbound.records import SessionRecord
@@ -152,7 +152,7 @@ def hostTallying(host: Domain, finding: TLSAFinding) -> Tallying:
     strings = policyStrings(finding.usable)
     tallying = Tallying(Policy(PolicyType.TLSA, base, strings))
     if finding.trouble is not None:
-        tallying.saw([_tlsaFailure(finding.trouble)])
+        tallying.saw([_tlsaFailure(host, finding.trouble)])
     elif not finding.usable:
         # In no session: it is about the records, and sessions may be fine.
         reason = "all-unusable-records+ignored"
@@ -166,18 +166,20 @@ def unvalidatedHost(host: Domain, error: ExtendedError) -> Tallying:
     The count for a host whose addresses were refused because of DNSSEC.
     """
     tallying = Tallying(Policy(PolicyType.TLSA, host))
-    tallying.saw([lookupFailure(error)])
+    tallying.saw([lookupFailure(error, host.ascii)])
     return tallying
 
 
-def lookupFailure(error: ExtendedError) -> Failure:
+def lookupFailure(error: ExtendedError, host: str = "") -> Failure:
     """
     MX, CNAME or address records were refused because of DNSSEC.
 
     Reading of RFC 8460 4.3.2.1: "dnssec-invalid" is about DANE, so this is
     the general one.
+
+    @param host: Whose addresses they were, if any.
     """
-    return Failure(ResultType.VALIDATION_FAILURE, error.reasonCode)
+    return Failure(ResultType.VALIDATION_FAILURE, error.reasonCode, mxHostname=host)
 
 
 def mismatchFailure(host: str) -> Failure:
@@ -188,10 +190,13 @@ def mismatchFailure(host: str) -> Failure:
     return Failure(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
 
 
-def _tlsaFailure(trouble: TLSATrouble) -> Failure:
-    if trouble.error is None:
-        return Failure(ResultType.TLSA_INVALID)
-    resultType = ResultType.TLSA_INVALID
-    if trouble.error.isDNSSEC:
-        resultType = ResultType.DNSSEC_INVALID
-    return Failure(resultType, trouble.error.reasonCode)
+def _tlsaFailure(host: Domain, trouble: TLSATrouble) -> Failure:
+    """
+    RFC 8460 4.3.2.1 "dnssec-invalid": the resolver returned no valid records.
+
+    It is said whatever the reason: TLSA records are asked for only where the
+    addresses are secure, and a resolver that refuses data for DNSSEC need not
+    say that it was for that (RFC 8914 is an option).
+    """
+    reason = trouble.error.reasonCode if trouble.error else LOOKUP_FAILED
+    return Failure(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import Answer
+from moxtls.dns.answers import LOOKUP_FAILED, Answer
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import (
     CachedPolicy,
@@ -68,7 +68,7 @@ def recordOf(answer: Answer) -> STSRecord | NoRecord:
     """
     if answer.failed:
         error = answer.dnssecError
-        return NoRecord(error.reasonCode if error else "dns-lookup", True)
+        return NoRecord(error.reasonCode if error else LOOKUP_FAILED, True)
     record = parseRecords(answer.texts)
     return record if isinstance(record, STSRecord) else NoRecord(str(record))
 

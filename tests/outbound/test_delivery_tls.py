@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from moxtls.dns.answers import ExtendedError, Kind
 from moxtls.queue.values import ReportKind, Result
-from moxtls.tlsrpt.results import ResultType
+from moxtls.tlsrpt.results import Failure, ResultType
 from tests.certificates import good, root, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -263,6 +263,7 @@ class DNSSECTests(OutcomeCase):
         self.assertRecipient(NO_POLICY, 0, 1)
         self.assertHost("tlsa", 0, 1, detail)
         self.assertEqual(self.host.policy.strings, ())
+        self.assertEqual([each.mxHostname for each in self.host.failures], [MX])
 
     def test_tlsa(self) -> None:
         """
@@ -278,20 +279,50 @@ class DNSSECTests(OutcomeCase):
 
     def test_tlsaLookup(self) -> None:
         """
-        A TLSA lookup that failed for another reason keeps us from connecting
-        too, but is no failure of TLS.
+        RFC 8460 4.3.2.1: the same for every TLSA lookup that fails.  Resolvers
+        need not say that it was because of DNSSEC, and some say what else went
+        wrong on the way.
         """
         self.secure()
+        unreachable = "dns-extended-error-22-no-reachable-authority"
         for error, reason in (
-            (None, ""),
-            (ExtendedError(22), "dns-extended-error-22-no-reachable-authority"),
+            (None, "dns-lookup"),
+            (ExtendedError(22), unreachable),
         ):
             self.observer.outcomes.clear()
             self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA, error)
             self.assertDelayed(self.deliver(), "4.7.5")
-            self.assertRecipient(NO_POLICY, 0, 0)
-            self.assertHost("tlsa", 0, 0, ("tlsa-invalid", reason))
+            self.assertRecipient(NO_POLICY, 0, 1)
+            self.assertHost("tlsa", 0, 1, ("dnssec-invalid", reason))
+            failure = Failure(ResultType.DNSSEC_INVALID, reason, mxHostname=MX)
+            self.assertEqual(dict(self.host.failures), {failure: 1})
         self.assertEqual(self.network.dialed, [])
+
+    def test_tlsaNotSecure(self) -> None:
+        """
+        RFC 7672 2.1.2, 2.2.2: a host whose addresses aren't secure isn't asked
+        for TLSA records, so that failing to answer can't keep mail from it.
+        """
+        self.secure()
+        self.resolver.distrust(MX)
+        self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA)
+        self.serve(self.goodContext())
+        self.assertDelivered(self.deliver())
+        self.assertHost(NO_POLICY, 1, 0)
+
+    def test_addressLookup(self) -> None:
+        """
+        Addresses and MX records that can't be had for another reason than
+        DNSSEC are no matter of TLS: nothing is counted.
+        """
+        for name, kinds in ((MX, (Kind.A, Kind.AAAA)), ("example.com", (Kind.MX,))):
+            self.observer.outcomes.clear()
+            for kind in kinds:
+                self.resolver.fail(name, kind, ExtendedError(22))
+            self.assertDelayed(self.deliver(), "4.4.3")
+            self.assertEqual(self.outcome.hosts, ())
+            tally = self.outcome.recipient
+            self.assertEqual(tally and tally.failed, 0 if name == MX else None)
 
     def test_tlsaIgnored(self) -> None:
         """

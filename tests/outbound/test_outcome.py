@@ -139,22 +139,17 @@ class HostTallyingTests(SynchronousTestCase):
 
     def test_trouble(self) -> None:
         """
-        A lookup that failed is told by its error, and as one of DNSSEC if it
-        was.
+        RFC 8460 4.3.2.1: a lookup that failed is "dnssec-invalid", of this host,
+        with its error if the resolver gave one.
         """
-        for error, failure in (
-            (None, Failure(ResultType.TLSA_INVALID)),
-            (
-                ExtendedError(23),
-                Failure(ResultType.TLSA_INVALID, "dns-extended-error-23-network-error"),
-            ),
-            (
-                ExtendedError(9),
-                Failure(
-                    ResultType.DNSSEC_INVALID, "dns-extended-error-9-dnskey-missing"
-                ),
-            ),
+        for error, reason in (
+            (None, "dns-lookup"),
+            (ExtendedError(23), "dns-extended-error-23-network-error"),
+            (ExtendedError(9), "dns-extended-error-9-dnskey-missing"),
         ):
+            failure = Failure(
+                ResultType.DNSSEC_INVALID, reason, mxHostname=EXAMPLE.ascii
+            )
             trouble = TLSATrouble("_25._tcp.example.com", error)
             finding = TLSAFinding(EXAMPLE, trouble=trouble)
             tallying = hostTallying(EXAMPLE, finding)
