@@ -12,7 +12,7 @@ from moxtls.calendar import spanOfDay, utcDay
 from moxtls.cli.output import record
 from moxtls.cli.shell import Shell, domainArgument
 from moxtls.outbound.classify import certificateFailure
-from moxtls.outbound.records import STARTTLS, SessionRecord
+from moxtls.outbound.records import SessionRecord
 from moxtls.outbound.survey import Findings, Sighting, survey
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.report import Heading, compose
@@ -45,7 +45,7 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
         shell.output.json(resolver | _asJSON(found, shell))
     else:
         _show(found, shell)
-    return 0 if any(map(_isTaken, found.sightings)) else 1
+    return 0 if any(each.taken for each in found.sightings) else 1
 
 
 def _show(found: Findings, shell: Shell) -> None:
@@ -81,20 +81,7 @@ def _host(sighting: Sighting) -> tuple[object, ...]:
             *(["DANE"] if demands.dane else []),
             *(["Web PKI"] if demands.enforcePKIX else []),
         ],
-        _isTaken(sighting),
-    )
-
-
-def _isTaken(sighting: Sighting) -> bool:
-    """
-    Whether a delivery would go on there, with TLS or without.
-    """
-    record = sighting.record
-    if record.enforced:
-        return False
-    return (
-        record.starttls is STARTTLS.COMPLETED
-        or sighting.visit.terms.demands.plaintextFallback
+        sighting.taken,
     )
 
 

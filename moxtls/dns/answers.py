@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-
 #: A failure reason code (RFC 8460 4.3): a lookup failed, and nobody said why.
 LOOKUP_FAILED = "dns-lookup"
 

@@ -87,7 +87,11 @@ _TROUBLES = {
     TLSTrouble.Kind.NOT_TLS: "tls-record-header-error",
     TLSTrouble.Kind.TIMEOUT: "io-timeout-during-handshake",
     TLSTrouble.Kind.CLOSED: "connection-closed-during-handshake",
-    TLSTrouble.Kind.OTHER: "",
+}
+_UNANSWERED = {
+    TLSTrouble.Kind.NOT_SMTP: "malformed-reply-to-starttls",
+    TLSTrouble.Kind.TIMEOUT: "io-timeout-during-starttls",
+    TLSTrouble.Kind.CLOSED: "connection-closed-during-starttls",
 }
 
 
@@ -134,9 +138,12 @@ def _handshakeFailure(record: SessionRecord) -> tuple[ResultType, str]:
     if record.starttls is STARTTLS.REFUSED:
         reason = f"smtp-starttls-reply-code-{record.code}"
         return ResultType.STARTTLS_NOT_SUPPORTED, reason
+    trouble = record.trouble or TLSTrouble(TLSTrouble.Kind.OTHER)
+    if record.starttls is STARTTLS.UNANSWERED:
+        return ResultType.VALIDATION_FAILURE, _UNANSWERED.get(trouble.kind, "")
     if record.starttls is STARTTLS.INJECTED:
         return ResultType.VALIDATION_FAILURE, "starttls-plaintext-injection"
-    return troubleFailure(record.trouble or TLSTrouble(TLSTrouble.Kind.OTHER))
+    return troubleFailure(trouble)
 
 
 def _judged(record: SessionRecord) -> Classified:
@@ -207,7 +214,7 @@ def troubleFailure(trouble: TLSTrouble) -> tuple[ResultType, str]:
         TLSTrouble.Kind.LOCAL_ALERT: "local",
     }.get(trouble.kind)
     if whose is None:
-        return ResultType.VALIDATION_FAILURE, _TROUBLES[trouble.kind]
+        return ResultType.VALIDATION_FAILURE, _TROUBLES.get(trouble.kind, "")
     if trouble.alert is None:
         return ResultType.VALIDATION_FAILURE, f"tls-{whose}-error"
     words = [f"tls-{whose}-alert-{trouble.alert}"]

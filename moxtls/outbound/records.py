@@ -28,14 +28,16 @@ class STARTTLS(Enum):
 
     C{NOT_TRIED}: it ended before, or TLS was not wanted.  C{NOT_OFFERED}:
     opportunistic, and the server doesn't announce it.  C{REFUSED}: a reply
-    other than 220.  C{INJECTED}: plaintext came behind the 220, so there is
-    somebody in the middle.  C{BROKEN}: the handshake failed.  C{COMPLETED}: it
-    didn't; whether the certificate will do is another question.
+    other than 220.  C{UNANSWERED}: no reply to it came.  C{INJECTED}:
+    plaintext came behind the 220, so there is somebody in the middle.
+    C{BROKEN}: the handshake failed.  C{COMPLETED}: it didn't; whether the
+    certificate will do is another question.
     """
 
     NOT_TRIED = auto()
     NOT_OFFERED = auto()
     REFUSED = auto()
+    UNANSWERED = auto()
     INJECTED = auto()
     BROKEN = auto()
     COMPLETED = auto()
@@ -70,7 +72,8 @@ class Verification:
 @dataclass(frozen=True, slots=True)
 class TLSTrouble:
     """
-    Why a handshake, or the first read behind one, failed.
+    Why there is no reply to STARTTLS, or why a handshake, or the first read
+    behind one, failed.
 
     @ivar kind: What failed; the details that go with it follow.
     @ivar alert: RFC 8446 6: the number of the alert, if it was one.
@@ -80,6 +83,7 @@ class TLSTrouble:
     class Kind(Enum):
         REMOTE_ALERT = auto()
         LOCAL_ALERT = auto()
+        NOT_SMTP = auto()
         NOT_TLS = auto()
         TIMEOUT = auto()
         CLOSED = auto()
@@ -104,9 +108,9 @@ class SessionRecord:
         C{None} if no certificate was seen.
     @ivar dane: DANE's view, whether or not it was enforced.
     @ivar enforced: The session was given up because of one of those two.
-    @ivar trouble: Why the handshake is C{BROKEN}; or, with C{COMPLETED}, the
-        alert that came as the first thing behind it (a client learns only
-        then that a TLS 1.3 server gave up).
+    @ivar trouble: Why STARTTLS is C{UNANSWERED}, or the handshake C{BROKEN};
+        or, with C{COMPLETED}, the alert that came as the first thing behind it
+        (a client learns only then that a TLS 1.3 server gave up).
     """
 
     sendingIP: str = ""

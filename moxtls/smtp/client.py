@@ -138,7 +138,15 @@ class Conversation:
                 yield from self._reply(lines)
                 yield from self._issue()
         except MalformedReply as why:
-            yield from self._end(Cause.MALFORMED, None, str(why))
+            yield from self._garbled(self.awaiting, str(why))
+
+    def _garbled(self, step: Awaiting, reason: str) -> Iterator[Event]:
+        """
+        What came is no reply to C{step}.
+        """
+        if step is Awaiting.STARTTLS:
+            self.starttls = STARTTLS.UNANSWERED
+        yield from self._end(Cause.MALFORMED, None, reason)
 
     def secured(self) -> list[Event]:
         """
@@ -409,7 +417,7 @@ class Conversation:
             return
         if not self._sent and self._reader.isReplying:
             # Said before it was asked for, so it is no answer.
-            yield from self._end(Cause.MALFORMED, None, "a reply to nothing")
+            yield from self._garbled(self._queue[0].step, "a reply to nothing")
             return
         count = len(self._queue) if self.extensions.pipelining else 1
         going = [self._queue.popleft() for _ in range(count)]

@@ -239,6 +239,8 @@ class Session(Protocol):
         trouble = troubleOf(reason)
         if self._talk.awaiting is Awaiting.HANDSHAKE:
             return self._handshakeFailed(trouble)
+        if self._talk.awaiting is Awaiting.STARTTLS:
+            self._unanswered(trouble)
         if (
             self.secure
             and not self._heard
@@ -256,6 +258,13 @@ class Session(Protocol):
         self._starttls = STARTTLS.BROKEN
         self._seen = replace(self._seen, trouble=trouble)
         return TLSFailed(self.record, f"handshake: {_words(trouble)}")
+
+    def _unanswered(self, trouble: TLSTrouble) -> None:
+        """
+        There is no reply to STARTTLS.
+        """
+        self._starttls = STARTTLS.UNANSWERED
+        self._seen = replace(self._seen, trouble=trouble)
 
     # --- transactions ----------------------------------------------------------
 
@@ -336,6 +345,8 @@ class Session(Protocol):
                 self._ended(event)
 
     def _ended(self, event: Ended) -> None:
+        if self._talk.starttls is STARTTLS.UNANSWERED:
+            self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
         if event.cause in (Cause.NO_TLS, Cause.INJECTED):
             self._fail(TLSFailed(self.record, event.reason, event.reply))
         elif event.cause is not Cause.QUIT:
@@ -356,12 +367,14 @@ class Session(Protocol):
 
     def _timedOut(self) -> None:
         awaiting = self._talk.awaiting
+        trouble = TLSTrouble(TLSTrouble.Kind.TIMEOUT)
         if self._over:
             self.abort()
         elif awaiting is Awaiting.HANDSHAKE:
-            trouble = TLSTrouble(TLSTrouble.Kind.TIMEOUT)
             self._fail(self._handshakeFailed(trouble), politely=False)
         else:
+            if awaiting is Awaiting.STARTTLS:
+                self._unanswered(trouble)
             why = f"too slow: {awaiting.name}"
             decided = self._talk.abandoned()
             failed = SessionFailed(self.record, why, None, decided)

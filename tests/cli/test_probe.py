@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
 
 from moxtls.dns.answers import Kind
 from moxtls.smtp.acceptor import ListenerSettings
@@ -22,23 +22,29 @@ class ProbeTests(NetworkCommandCase):
     Tests for C{moxtls probe}.
     """
 
+    configured = ""
+
     def serve(self, context: SSL.Context) -> None:
         """
-        Have the mail host of C{a.example}, and configure its port.
+        Have a mail host that takes everything.
         """
         self.postbox = Postbox()
         settings = ListenerSettings(ServerSettings("mx.example", starttls=True))
         factory = SMTPServerFactory(reactor, settings, self.postbox, Serving(context))
+        self.addCleanup(factory.stop)
+        self.listen(factory)
+
+    def listen(self, factory: Factory) -> None:
+        """
+        Have a mail host of C{a.example}, and configure its port.
+        """
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-
-        async def stop() -> None:
-            await maybeDeferred(port.stopListening)
-            await factory.stop()
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        self.addCleanup(port.stopListening)
         ca = root().certificate.public_bytes(Encoding.PEM)
         (self.folder / "ca.pem").write_bytes(ca)
-        text = self.file.read_text()
+        if not self.configured:
+            self.configured = self.file.read_text()
+        text = self.configured
         self.file.write_text(
             f'CAFile = "ca.pem"\n{text}[Delivery]\nPort = {port.getHost().port}\n'
         )
@@ -78,6 +84,64 @@ class ProbeTests(NetworkCommandCase):
         self.assertIn("validated", ran.value["resolver"])
         [policy, *_] = ran.value["policies"]
         self.assertEqual(policy["policy"]["policy-type"], "no-policy-found")
+
+    def say(self, *lines: bytes) -> None:
+        """
+        Have a mail host for C{a.example} that says one line each time it is
+        said something, and hangs up behind the last.
+        """
+
+        class Saying(Protocol):
+            def connectionMade(self) -> None:
+                self.left = list(lines)
+                self.dataReceived(b"")
+
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                if self.left:
+                    self.transport.write(self.left.pop(0) + b"\r\n")
+                else:
+                    self.transport.loseConnection()
+
+        self.listen(Factory.forProtocol(Saying))
+
+    async def test_hungUp(self) -> None:
+        """
+        A host that hangs up on STARTTLS takes no mail, and how it went is
+        shown and would be reported.
+        """
+        self.say(b"220 mx.example hi", b"250-hi\r\n250 STARTTLS")
+        ran = await self.run_("probe", "a.example")
+        self.assertEqual((ran.status, ran.err), (1, ""))
+        self.assertRegex(ran.out, r"mx\.example +127\.0\.0\.1 +unanswered.* no *\n")
+        reason = "validation-failure connection-closed-during-starttls"
+        self.assertRegex(ran.out, rf"a\.example +no-policy-found +0 +1 +{reason}")
+        self.assertRegex(ran.out, rf"mx\.example +no-policy-found +0 +1 +{reason}")
+
+    async def test_unwelcome(self) -> None:
+        """
+        RFC 5321 3.1, 4.1.1.1: a host that refuses the connection or EHLO takes
+        no mail, with TLS or without.
+        """
+        for lines in (
+            [b"421 mx.example closing"],
+            [b"554 mx.example no"],
+            [b"220 mx.example hi", b"550 who are you"],
+        ):
+            self.say(*lines)
+            ran = await self.run_("probe", "a.example")
+            self.assertEqual((ran.status, ran.err), (1, ""))
+            self.assertRegex(ran.out, r"mx\.example +127\.0\.0\.1 +not tried.* no *\n")
+            self.assertIn(lines[-1][:3].decode(), ran.out)
+
+    async def test_plaintext(self) -> None:
+        """
+        RFC 7435: a host without TLS takes mail from whoever demands none.
+        """
+        self.say(b"220 mx.example hi", b"250 hi", b"221 bye")
+        ran = await self.run_("probe", "a.example")
+        self.assertEqual((ran.status, ran.err), (0, ""))
+        self.assertRegex(ran.out, r"mx\.example +127\.0\.0\.1 +not offered.* yes *\n")
 
     async def test_nobody(self) -> None:
         """

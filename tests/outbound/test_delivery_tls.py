@@ -168,6 +168,41 @@ class OpportunisticTests(OutcomeCase):
         self.assertRecipient(NO_POLICY, 0, 1, reason)
         self.assertHost(NO_POLICY, 0, 1, reason)
 
+    def test_unanswered(self) -> None:
+        """
+        RFC 3207 4: a host that offers STARTTLS, and then hangs up, is silent or
+        talks nonsense, failed to negotiate TLS.  That isn't a refusal, after
+        which mail might go on in plaintext.
+        """
+        for reply, ending, reason in (
+            ("", self.hangUp, "connection-closed-during-starttls"),
+            ("", self.waitInVain, "io-timeout-during-starttls"),
+            ("yes", lambda: None, "malformed-reply-to-starttls"),
+            ("220", lambda: None, None),
+        ):
+            self.observer.outcomes.clear()
+            server = self.serve(self.goodContext(), replies={"STARTTLS": reply})
+            attempt = self.attempt()
+            ending()
+            self.network.flush()
+            results = self.successResultOf(attempt)
+            if reason is None:
+                self.assertDelivered(results)
+                continue
+            self.assertDelayed(results, "4.4.2")
+            self.assertEqual(server.commands, ["EHLO us.example", "STARTTLS"])
+            self.assertRecipient(NO_POLICY, 0, 1, (VALIDATION, reason))
+            self.assertHost(NO_POLICY, 0, 1, (VALIDATION, reason))
+            self.assertIn(
+                seen(ResultType.VALIDATION_FAILURE, reason), self.host.failures
+            )
+
+    def hangUp(self) -> None:
+        self.network.calls[-1].hangUp()
+
+    def waitInVain(self) -> None:
+        self.clock.advance(300)
+
     def test_nothingSeen(self) -> None:
         """
         Of connections that aren't made or end before TLS, nothing is counted.

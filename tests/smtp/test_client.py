@@ -472,8 +472,10 @@ class OpeningTests(ConversationCase):
             events = talk.receive(ehlo("STARTTLS") + early)
             self.assertEnded(events, Cause.MALFORMED)
             self.assertEqual([e for e in events if isinstance(e, Send)], [])
+            self.assertIs(talk.starttls, STARTTLS.UNANSWERED)
         talk = self.conversation()
         self.assertEnded(talk.receive(HELLO + ehlo()), Cause.MALFORMED)
+        self.assertIs(talk.starttls, STARTTLS.NOT_TRIED)
 
     def test_startTLSClosing(self) -> None:
         """
