@@ -190,22 +190,6 @@ class Address:
         return f"{local}@{self.domain}"
 
 
-def canonicalIP(text: str) -> str:
-    """
-    An IP address in the one spelling it has in reports (RFC 5952): without a
-    zone, which means something on one host only, and as IPv4 if it is mapped
-    (RFC 4291 2.5.5.2).
-
-    @return: Empty if C{text} is no IP address.
-    """
-    try:
-        ip = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return ""
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return str(mapped or ip)
-
-
 def parseHost(text: str) -> Domain | AddressLiteral:
     """
     The part of an address behind the C{@}.

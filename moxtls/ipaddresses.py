@@ -44,6 +44,16 @@ def canonicalIP(text: str) -> str:
     return text if ip is None else str(ip)
 
 
+def knownIP(text: str) -> str:
+    """
+    The same for where nothing but an address will do.
+
+    @return: Empty if C{text} isn't an address.
+    """
+    ip = parseIP(text)
+    return "" if ip is None else str(ip)
+
+
 def parseNetwork(text: str) -> IPNetwork | None:
     """
     @return: C{None} if C{text} isn't a network.

@@ -15,7 +15,6 @@ from moxtls.domain import (
     Domain,
     InvalidAddress,
     InvalidDomain,
-    canonicalIP,
     parseHost,
 )
 
@@ -151,30 +150,6 @@ class DomainTests(SynchronousTestCase):
         )
         self.assertEqual(Domain.parse(domain.ascii), domain)
         self.assertEqual(Domain.parse(domain.unicode), domain)
-
-
-class CanonicalIPTests(SynchronousTestCase):
-    """
-    Tests for L{canonicalIP}.
-    """
-
-    def test_spellings(self) -> None:
-        """
-        One spelling for each address (RFC 5952), without a zone; a mapped one
-        is IPv4 (RFC 4291 2.5.5.2).
-        """
-        for text, expected in {
-            "192.0.2.1": "192.0.2.1",
-            "2001:DB8:0::1": "2001:db8::1",
-            "::FFFF:192.0.2.1": "192.0.2.1",
-            "::ffff:c000:201": "192.0.2.1",
-            "fe80::1%eth0": "fe80::1",
-            "192.0.2.01": "",
-            "mx.example": "",
-            "/run/smtp": "",
-            "": "",
-        }.items():
-            self.assertEqual(canonicalIP(text), expected)
 
 
 class AddressLiteralTests(SynchronousTestCase):

@@ -19,7 +19,8 @@ from moxtls.dmarc.failure import Failure, failedSender, failedSignature
 from moxtls.dmarc.redaction import Redaction, quoted
 from moxtls.dmarc.values import Fate, Judgement, Policy
 from moxtls.dmarc.walk import printable
-from moxtls.domain import LONGEST_NAME, Address, Domain, canonicalIP
+from moxtls.domain import LONGEST_NAME, Address, Domain
+from moxtls.ipaddresses import knownIP
 from moxtls.reporting.fields import (
     Field,
     Stamp,
@@ -110,7 +111,7 @@ def _fields(
     yield "Reported-Domain", [str(failure.discovery.author)]
     # Reading of RFC 5965 3.2: IPv6 addresses as everybody writes and reads
     # them, without the tag that they have in RFC 5321 4.1.3.
-    address = canonicalIP(judgement.authentication.address)
+    address = knownIP(judgement.authentication.address)
     if address:
         yield "Source-IP", [address]
     yield "Arrival-Date", [_date(particulars.arrived)]

@@ -33,7 +33,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ipaddresses import canonicalIP
+from moxtls.ipaddresses import knownIP
 from moxtls.outbound.classify import UNSPECIFIED, classify
 from moxtls.outbound.records import STARTTLS, SessionRecord, TLSTrouble
 from moxtls.outbound.verify import Trust, clientContext, judge, peerChain
@@ -88,19 +88,27 @@ def capture(
     @raise InvalidDomain: C{recipientDomain} is none.
     """
     domain = Domain.parse(recipientDomain)
+    hostDomain = _domain(host)
     recipient = Policy(PolicyType.NO_POLICY, domain)
-    hostPolicy = _hostPolicy(host)
+    hostPolicy = _noPolicy(hostDomain)
     if policies:
         recipient, hostPolicy = policies
-    subject = _Subject(observer, domain, host, recipient, hostPolicy, trust, sendReport)
+    hostname = hostDomain.ascii if hostDomain else host
+    subject = _Subject(
+        observer, domain, hostname, recipient, hostPolicy, trust, sendReport
+    )
     return CapturingFactory(factory, subject)
 
 
-def _hostPolicy(host: str) -> Policy | None:
+def _domain(host: str) -> Domain | None:
     try:
-        return Policy(PolicyType.NO_POLICY, Domain.parse(host))
+        return Domain.parse(host)
     except InvalidDomain:
         return None
+
+
+def _noPolicy(domain: Domain | None) -> Policy | None:
+    return Policy(PolicyType.NO_POLICY, domain) if domain else None
 
 
 # What startTLS takes.
@@ -148,6 +156,8 @@ class Capturing(ProtocolWrapper):
         self._reader: ReplyReader | None = ReplyReader(onlyCRLF=True)
         self._raw = b""
         self._verb = b"CONNECT"
+        self._ehloRefused = False
+        self._isHungUp = False
         self._keeping: _Keeping | None = None
         self._heard = False
 
@@ -156,9 +166,7 @@ class Capturing(ProtocolWrapper):
     def makeConnection(self, transport: ITransport) -> None:
         here, there = transport.getHost(), transport.getPeer()
         self._record = replace(
-            self._record,
-            sendingIP=canonicalIP(getattr(here, "host", "")),
-            receivingIP=canonicalIP(getattr(there, "host", "")),
+            self._record, sendingIP=_ip(here), receivingIP=_ip(there)
         )
         self._line: ITLSTransport = transport  # type: ignore[assignment]  # all are
         super().makeConnection(transport)
@@ -174,6 +182,14 @@ class Capturing(ProtocolWrapper):
     def _noteVerb(self, data: bytes) -> None:
         if self._reader is not None:
             self._verb = data[:10].upper().partition(b" ")[0].strip()
+
+    def loseConnection(self) -> None:
+        self._isHungUp = True
+        super().loseConnection()
+
+    def abortConnection(self) -> None:
+        self._isHungUp = True
+        self._line.abortConnection()
 
     def startTLS(self, contextFactory: _ContextFactory) -> None:
         """
@@ -202,6 +218,8 @@ class Capturing(ProtocolWrapper):
                     break
                 self._pass(lines, self._reader.pending)
         except MalformedReply as why:
+            if self._verb == b"STARTTLS":
+                self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
             self._stop(f"{why}")
 
     def _pass(self, lines: tuple[bytes, ...], more: bool) -> None:
@@ -220,6 +238,7 @@ class Capturing(ProtocolWrapper):
         reply, self._raw = self._raw[:length], self._raw[length:]
         super().dataReceived(reply)
         if self._verb == b"STARTTLS" and more:
+            self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
             self._stop("a reply to STARTTLS before it was said")
 
     def _note(self, verb: bytes, lines: tuple[bytes, ...]) -> None:
@@ -227,19 +246,36 @@ class Capturing(ProtocolWrapper):
         if verb == b"CONNECT":
             helo = next(iter(reply.text.split()), "")
             self._record = replace(self._record, helo=helo)
-        elif verb in (b"EHLO", b"HELO"):
-            lacking = not parseExtensions(lines).startTLS
-            seen = STARTTLS.NOT_OFFERED if lacking else STARTTLS.NOT_TRIED
-            self._record = replace(self._record, starttls=seen)
+        elif verb == b"EHLO":
+            self._ehloRefused = reply.permanent
+            self._offers(reply.code == 250, parseExtensions(lines).startTLS)
+        elif verb == b"HELO":
+            # RFC 5321 4.1.1.1: a client that says HELO of its own accord asks
+            # for no extensions; after EHLO was refused, the server has none.
+            self._offers(reply.code == 250 and self._ehloRefused, False)
         elif verb == b"STARTTLS" and reply.code != 220:
             self._record = replace(
                 self._record, starttls=STARTTLS.REFUSED, code=reply.code
             )
 
+    def _offers(self, isKnown: bool, startTLS: bool) -> None:
+        """
+        Whether the server has STARTTLS, if that is known.
+        """
+        lacking = isKnown and not startTLS
+        seen = STARTTLS.NOT_OFFERED if lacking else STARTTLS.NOT_TRIED
+        self._record = replace(self._record, starttls=seen)
+
+    def _unanswered(self, trouble: TLSTrouble) -> None:
+        self._record = replace(
+            self._record, starttls=STARTTLS.UNANSWERED, trouble=trouble
+        )
+
     def _stop(self, why: str) -> None:
         self._log.warn("{host!r}: {why}", host=self._subject.hostname, why=why)
         self._reader = None
         self._raw = b""
+        self._isHungUp = True
         self.disconnecting = 1
         self._line.abortConnection()
 
@@ -252,6 +288,9 @@ class Capturing(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._keeping is not None:
             self._noteLoss(reason)
+        elif self._verb == b"STARTTLS" and not self._isHungUp:
+            # If it was the application, nobody can say why.
+            self._unanswered(TLSTrouble(TLSTrouble.Kind.CLOSED))
         self._keeping = None
         self._tell()
         super().connectionLost(reason)
@@ -346,13 +385,20 @@ def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
         PolicyTally(policy, seen.succeeded, seen.failed, failures)
         for policy, failures in (
             (subject.recipient, seen.recipientFailures),
-            (subject.host or _hostPolicy(record.host), seen.hostFailures),
+            (subject.host or _noPolicy(_domain(record.host)), seen.hostFailures),
         )
         if policy is not None
     ]
     return SessionOutcome(
         subject.domain, tallies[0], tuple(tallies[1:]), subject.sendReport
     )
+
+
+def _ip(address: object) -> str:
+    """
+    Empty where addresses are none of IP.
+    """
+    return knownIP(str(getattr(address, "host", "")))
 
 
 def _sni(connection: SSL.Connection) -> str:

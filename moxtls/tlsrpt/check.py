@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 
-from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain, canonicalIP
+from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.ipaddresses import knownIP
 from moxtls.tlsrpt.results import PolicyType, ResultType
 
 #: More faults than this say no more than the first ones.
@@ -264,5 +265,5 @@ def _uri(value: object, where: str) -> _Faults:
 
 
 def _ip(value: object, where: str) -> _Faults:
-    if not isinstance(value, str) or not value or canonicalIP(value) != value:
+    if not isinstance(value, str) or not value or knownIP(value) != value:
         yield f"{where} is not an IP address in canonical form"

@@ -14,7 +14,8 @@ from heapq import nlargest
 from json import JSONEncoder
 
 from moxtls.calendar import Span, rfc3339
-from moxtls.domain import Domain, canonicalIP
+from moxtls.domain import Domain
+from moxtls.ipaddresses import knownIP
 from moxtls.tlsrpt.results import Failure, Policy, PolicyTally
 
 #: What goes into one report.  A host of very many domains, or a day of
@@ -157,10 +158,10 @@ def _failure(failure: Failure, count: int) -> JSON:
     return _filled(
         {
             "result-type": str(failure.resultType),
-            "sending-mta-ip": canonicalIP(failure.sendingIP),
+            "sending-mta-ip": knownIP(failure.sendingIP),
             "receiving-mx-hostname": failure.mxHostname,
             "receiving-mx-helo": _wellFormed(failure.mxHELO),
-            "receiving-ip": canonicalIP(failure.receivingIP),
+            "receiving-ip": knownIP(failure.receivingIP),
             "failed-session-count": count,
             "additional-information": _wellFormed(failure.additional),
             "failure-reason-code": _wellFormed(failure.reasonCode),

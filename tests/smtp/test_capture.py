@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock
-from twisted.mail.smtp import ESMTPSenderFactory
+from twisted.mail.smtp import ESMTPSenderFactory, SMTPSenderFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -71,7 +71,11 @@ def verifying(host: str = "mx.example", *roots: Identity) -> Any:
 class CaptureCase(SynchronousTestCase):
     """
     Sends mail through a captured factory.
+
+    @ivar saysHELO: Whether applications say HELO where EHLO is refused.
     """
+
+    saysHELO = True
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -93,6 +97,7 @@ class CaptureCase(SynchronousTestCase):
             sent,
             retries=0,
             contextFactory=contextFactory,
+            heloFallback=self.saysHELO,
             requireAuthentication=False,
             requireTransportSecurity=False,
         )
@@ -275,6 +280,92 @@ class OutcomeTests(CaptureCase):
         self.successResultOf(sent)
         detail = (ResultType.STARTTLS_NOT_SUPPORTED, "")
         self.assertCounted(0, 0, [detail], [detail])
+
+    def test_heloAfterEHLO(self) -> None:
+        """
+        RFC 5321 4.1.1.1, 3.2: a server that knows no EHLO has no STARTTLS.
+        """
+        for said in ("500 what", "502 5.5.1 no", "554 no"):
+            self.told.outcomes.clear()
+            sent = self.send(Scripted(replies={"EHLO": said}), verifying())
+            self.successResultOf(sent)
+            detail = (ResultType.STARTTLS_NOT_SUPPORTED, "")
+            self.assertCounted(0, 0, [detail], [detail])
+
+    def test_unknownExtensions(self) -> None:
+        """
+        RFC 8460 4.3.1: where nobody asked for the extensions, or the server
+        didn't get to saying, nothing is known of STARTTLS.
+        """
+        for self.saysHELO, reply in (
+            (True, "421 busy"),
+            (True, "450 later"),
+            (False, "421 busy"),
+            (False, "554 go away"),
+        ):
+            sent = self.send(Scripted(replies={"EHLO": reply}), verifying())
+            sent.addErrback(lambda failure: None)
+            self.assertEqual(self.told.outcomes, [], (self.saysHELO, reply))
+
+    def test_heloAlone(self) -> None:
+        """
+        The same of an application that says HELO of its own accord.
+        """
+        sent: Deferred[Any] = Deferred()
+        message = BytesIO(b"Subject: hi\n\nhi\n")
+        factory: Any = SMTPSenderFactory(
+            "a@us.example", "b@example.org", message, sent, retries=0
+        )
+        factory.noisy = False
+        captured = capture(factory, self.told, "example.org", "mx.example")
+        client = captured.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+        server = Scripted(good().context())
+        Link(client, server, self.clock).flush()
+        self.successResultOf(sent)
+        self.assertIn("HELO", server.commands[0])
+        self.assertEqual(self.told.outcomes, [])
+
+    def test_unanswered(self) -> None:
+        """
+        STARTTLS offered, and then no reply to it; but nothing is known if it
+        is the application that hangs up.
+        """
+        for said, reason in (
+            ("", "connection-closed-during-starttls"),
+            ("yes", "malformed-reply-to-starttls"),
+        ):
+            self.told.outcomes.clear()
+            server = Scripted(good().context(), {"STARTTLS": said})
+            sent = self.send(server, verifying())
+            if not said:
+                self.link.hangUp()
+                self.link.flush()
+            sent.addErrback(lambda failure: None)
+            detail = (ResultType.VALIDATION_FAILURE, reason)
+            self.assertCounted(0, 1, [detail], [detail])
+        self.told.outcomes.clear()
+        self.send(Scripted(good().context(), {"STARTTLS": ""}), verifying())
+        client: Any = self.link.client.protocol
+        client.loseConnection()
+        self.link.flush()
+        self.assertFalse(self.link.open)
+        self.assertEqual(self.told.outcomes, [])
+
+    def test_spelling(self) -> None:
+        """
+        RFC 8460 4.4: the host is told in A-labels.
+        """
+        sent: Deferred[Any] = Deferred()
+        factory = capture(
+            self.stock(verifying(), sent), self.told, "example.org", "mx.Bücher.example"
+        )
+        client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+        link = Link(client, Scripted(), self.clock)
+        link.flush()
+        (tally,) = self.outcome().hosts
+        (failure,) = tally.failures
+        self.assertEqual(failure.mxHostname, "mx.xn--bcher-kva.example")
+        self.assertEqual(tally.policy.domain.ascii, failure.mxHostname)
 
     def test_refused(self) -> None:
         """
