@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import (
     CancelledError,
@@ -77,6 +78,7 @@ class LMTPStore:
         self._turns = DeferredSemaphore(most)
         self._idle: list[LMTPSession] = []
         self._busy: set[LMTPSession] = set()
+        self._connecting: set[Deferred[Any]] = set()
         self._largest = 0
         self._isOver = False
 
@@ -116,6 +118,8 @@ class LMTPStore:
         Close all connections.  What is on its way fails.
         """
         self._isOver = True
+        for connecting in tuple(self._connecting):
+            connecting.cancel()
         sessions = [*self._idle, *self._busy]
         self._idle.clear()
         closed = gatherResults([each.quit() for each in sessions])
@@ -172,8 +176,10 @@ class LMTPStore:
         # Twisted would log each connection twice.
         factory.noisy = False
         self._busy.add(session)
+        connecting = self._endpoint.connect(factory)
+        self._connecting.add(connecting)
         try:
-            await self._endpoint.connect(factory)
+            await connecting
             await opened
         except (ConnectError, OSError) as why:
             opened.addErrback(lambda _: None)
@@ -182,8 +188,11 @@ class LMTPStore:
         except (CancelledError, ConnectingCancelledError):
             opened.addErrback(lambda _: None)
             session.abort()
+            if self._isOver:
+                raise LMTPFailed("stopped") from None
             raise CancelledError() from None
         finally:
+            self._connecting.discard(connecting)
             self._busy.discard(session)
         self._largest = session.extensions.size or 0
         return session

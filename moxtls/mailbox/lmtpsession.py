@@ -130,7 +130,11 @@ class LMTPSession(Protocol):
 
     def connectionMade(self) -> None:
         self._isConnected = True
-        self._wait()
+        if self._failure is None:
+            self._wait()
+        else:
+            # It was given up while the connection was made.
+            self.abort()
 
     def dataReceived(self, data: bytes) -> None:
         if self._failure is None:

@@ -6,14 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
@@ -273,6 +281,40 @@ class LMTPTests(SynchronousTestCase):
         for each in (busy, *waiting):
             self.failureResultOf(each, LMTPFailed)
         self.failureResultOf(self.deliver(), LMTPFailed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopWhileConnecting(self) -> None:
+        """
+        A connection that is just being made is given up; if it is made all the same,
+        it is closed at once.
+        """
+
+        @implementer(IStreamClientEndpoint)
+        class Slow:
+            """
+            Connects when it is told to, also if it is to give up.
+            """
+
+            def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+                self.factory = factory
+                self.isCancelled = False
+                return Deferred(self.cancelled)
+
+            def cancelled(self, connecting: Deferred[IProtocol]) -> None:
+                self.isCancelled = True
+
+        slow = Slow()
+        store = LMTPStore(self.clock, slow, Domain("mx.example"), "+")
+        delivery = store.mailboxOf("anna").deliver("Inbox", [b"x\r\n"])
+        stopped = store.stop()
+        self.assertTrue(slow.isCancelled)
+        self.failureResultOf(delivery, LMTPFailed)
+        self.successResultOf(stopped)
+        protocol = slow.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 24))
+        assert protocol is not None
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        self.assertTrue(transport.disconnected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
