@@ -59,6 +59,8 @@ class Dialogue:
     @ivar user: Who it has proved to be; empty if nobody.
     @ivar incoming: The transaction, if there is one.
     @ivar inChunks: Whether part of its message has come by BDAT.
+    @ivar recipientCount: How many recipients of the transaction were accepted, each
+        as often as it was named.
     @ivar wasSpoiled: Whether a chunk was refused, and those sent behind it
         are to be passed over.
     """
@@ -72,6 +74,7 @@ class Dialogue:
         "incoming",
         "isSecure",
         "mechanism",
+        "recipientCount",
         "user",
         "wasSpoiled",
     )
@@ -97,6 +100,7 @@ class Dialogue:
 
     def endTransaction(self) -> None:
         self.incoming = None
+        self.recipientCount = 0
         self.inChunks = False
         self.wasSpoiled = False
 
@@ -104,6 +108,7 @@ class Dialogue:
         """
         One was accepted.
         """
+        self.recipientCount += 1
         known = event.incoming
         if event.recipient not in known.recipients:
             recipients = (*known.recipients, event.recipient)
@@ -205,7 +210,7 @@ class Dialogue:
         parsed = parseRcpt(argument, self.incoming.parameters.smtputf8)
         if isinstance(parsed, Reply):
             return parsed
-        if len(self.incoming.recipients) >= self._settings.recipients:
+        if self.recipientCount >= self._settings.recipients:
             # RFC 5321 4.5.3.1.10.
             tooMany = self._patience.refusal()
             return tooMany or Reply(452, "4.5.3", "Too many recipients")

@@ -18,6 +18,10 @@ from moxtls.smtp.values import Reply
 #: that the client gets to hear why.
 LONGEST_DISCARD = 64 * 1024 * 1024
 
+#: Of a message, chunks of fewer bytes than that are counted beyond so many.
+MAX_SMALL_CHUNKS = 1000
+SMALL_CHUNK = 64
+
 _FLAWED = Reply(554, "5.6.0", "Message has a bare CR, a bare LF or a NUL")
 
 
@@ -29,6 +33,7 @@ class Intake:
     """
 
     __slots__ = (
+        "_chunks",
         "_decoder",
         "_reader",
         "_settings",
@@ -46,6 +51,7 @@ class Intake:
         self.inChunks = inChunks
         self.refusal: Reply | None = None
         self.isOver = False
+        self._chunks = 0
 
     @property
     def ended(self) -> bool:
@@ -72,10 +78,18 @@ class Intake:
         """
         return not self.ended and self.size > self._settings.size + LONGEST_DISCARD
 
+    @property
+    def isFragmented(self) -> bool:
+        """
+        Whether there were too many chunks for what was in them: each is answered.
+        """
+        return self._chunks > MAX_SMALL_CHUNKS + self.size // SMALL_CHUNK
+
     def begin(self, chunk: Chunk) -> None:
         """
         One more chunk comes.
         """
+        self._chunks += 1
         self._reader.begin(chunk)
 
     def take(self, buffer: LineBuffer) -> bytes:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.values import Reply
 
+#: Transactions with all the recipients there may be that may come to nothing.
+SPARE_RECIPIENTS = 2
+
 
 class Patience:
     """
@@ -19,6 +22,7 @@ class Patience:
         "_authFailures",
         "_errors",
         "_idleCommands",
+        "_recipients",
         "_refusals",
         "_settings",
         "_transactions",
@@ -30,6 +34,7 @@ class Patience:
         self._authFailures = 0
         self._refusals = 0
         self._idleCommands = 0
+        self._recipients = 0
         self._transactions = 0
 
     def mistake(self) -> Reply | None:
@@ -48,6 +53,14 @@ class Patience:
         self._refusals += 1
         isOver = self._refusals > self._settings.refusals
         return _over(isOver, "recipients refused")
+
+    def recipient(self) -> Reply | None:
+        """
+        A recipient was accepted, perhaps not for the first time.
+        """
+        self._recipients += 1
+        isOver = self._recipients > SPARE_RECIPIENTS * self._settings.recipients
+        return _over(isOver, "recipients without mail")
 
     def idleCommand(self) -> Reply | None:
         """
@@ -70,6 +83,7 @@ class Patience:
         What led nowhere is forgiven.
         """
         self._idleCommands = 0
+        self._recipients = 0
 
 
 def _over(isOver: bool, what: str) -> Reply | None:

@@ -188,6 +188,7 @@ class ServerConversation:
                 self.dialogue.incoming = event.incoming
             case RcptTo() if reply.accepted:
                 self.dialogue.addRecipient(event)
+                return self._patience.recipient()
             case RcptTo():
                 return self._patience.refusal()
             case BodyEnd():
@@ -291,6 +292,9 @@ class ServerConversation:
             return None
         isFirst = self._intake is None
         intake = self._intake or Intake(self._settings, inChunks=True)
+        if intake.isFragmented:
+            self.end(Reply(421, "4.7.0", "Too many small chunks"))
+            return None
         intake.refusal = self.dialogue.chunkRefusal(chunk.size, intake.size)
         return self._beginChunk(intake, chunk, isFirst)
 

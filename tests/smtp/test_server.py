@@ -486,6 +486,34 @@ class LimitTests(SynchronousTestCase):
         owner.says(b"DATA\r\n", b".\r\n")
         self.assertEqual(owner.messages, [b""])
 
+    def test_repeated(self) -> None:
+        """
+        A recipient counts as often as it is named, though it gets one copy: within
+        a transaction, and over those that come to nothing.
+        """
+        owner = greeted(replace(SETTINGS, recipients=2))
+        owner.says(b"MAIL FROM:<>\r\n")
+        codes = owner.codes(b"RCPT TO:<b@b.example>\r\n" * 3)
+        self.assertEqual(codes, ["250 2.0.0"] * 2 + ["452 4.5.3"])
+        owner.says(b"DATA\r\n", b".\r\n")
+        self.assertEqual(owner.messages, [b""])
+        again = b"MAIL FROM:<>\r\n" + b"RCPT TO:<b@b.example>\r\n" * 2 + b"RSET\r\n"
+        self.assertEqual(len(self.closed(owner, [again * 9])), 3 * 4 - 2 + 1)
+
+    def test_smallChunks(self) -> None:
+        """
+        Each chunk is answered (RFC 3030 2), so there are only so many with hardly
+        anything in them; there may be any number that are worth it.
+        """
+        owner = greeted()
+        owner.says(ENVELOPE)
+        self.closed(owner, [b"BDAT 1\r\nx" * 2000])
+        owner = greeted(replace(SETTINGS, size=10**6))
+        owner.says(ENVELOPE)
+        line = b"y" * 62 + b"\r\n"
+        codes = owner.codes(b"BDAT 2\r\n\r\n", *[b"BDAT 64\r\n" + line] * 2000)
+        self.assertEqual(set(codes), {"250 2.0.0"})
+
     def test_guessing(self) -> None:
         """
         Who guesses at recipients is sent away.
