@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_calendar -*-
 """
-UTC days and spans of reports.  No I/O: the time is always an argument.
+UTC days and spans of reports; durations.  No I/O: the time is always an argument.
 """
 
 from __future__ import annotations
@@ -28,6 +28,33 @@ class Span:
         Its last second: reports name their end inclusively (RFC 8460 4.4).
         """
         return self.end - 1
+
+
+class Elapsed:
+    """
+    Time for durations, of a clock that is set now and then: instead of going back it
+    stands still, as else what is to last a minute would last as long as the clock was
+    set back.
+    """
+
+    __slots__ = ("_latest", "_offset")
+
+    def __init__(self) -> None:
+        self._latest = float("-inf")
+        self._offset = 0.0
+
+    def at(self, now: float) -> float:
+        """
+        @param now: What the clock says.
+
+        @return: Seconds, never less than before.
+        """
+        now += self._offset
+        if now < self._latest:
+            self._offset += self._latest - now
+            now = self._latest
+        self._latest = now
+        return now
 
 
 def utcDay(now: float) -> date:

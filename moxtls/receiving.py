@@ -20,7 +20,7 @@ from moxtls.mailbox.accounts import MailStore
 from moxtls.mailbox.desk import Desk
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.names import HOST_ACCOUNT
-from moxtls.mailbox.postroom import Postroom
+from moxtls.mailbox.postroom import MAX_SILENCE, Postroom
 from moxtls.reporting.handover import Aftermath
 from moxtls.smtp.acceptor import IAcceptor
 from moxtls.smtp.submission import Submission
@@ -44,7 +44,10 @@ class Residence:
             {} if config.lmtp else quotas,
             config.hostname.ascii,
             newID,
-            Postroom(Worker(base.reactor, "mailboxes"), Desk(base.reactor)),
+            Postroom(
+                Worker(base.reactor, "mailboxes", MAX_SILENCE, base.durations),
+                Desk(base.reactor),
+            ),
         )
         self._remote: LMTPStore | None = None
         if config.lmtp is not None:
@@ -133,7 +136,7 @@ class Incoming:
             aftermath.bounced,
         )
         self._delivery = Delivery(residence.mailboxOf, queue)
-        worker = Worker(base.reactor, "signatures", PATIENCE)
+        worker = Worker(base.reactor, "signatures", PATIENCE, base.durations)
         self._verifier = Verifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 

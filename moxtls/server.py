@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted
 from moxtls.config import Service as ListenerService
@@ -28,7 +29,8 @@ from moxtls.reporting.service import ReportService
 from moxtls.reporting.signing import NoSubmitter
 from moxtls.sending import makeQueue
 from moxtls.site import Site
-from moxtls.smtp.acceptor import Authenticator, IAcceptor, ListenerSettings
+from moxtls.smtp.acceptor import IAcceptor, ListenerSettings
+from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.sasl import MECHANISMS, Accounts
@@ -64,16 +66,24 @@ class Server(Service):
     dmarcReports: ReportService
     residence: Residence
     incoming: Incoming
+    _logins: Authenticator | None
 
     def __init__(
-        self, reactor: IReactor, site: Site, clock: IReactorTime | None = None
+        self,
+        reactor: IReactor,
+        site: Site,
+        clock: IReactorTime | None = None,
+        durations: IReactorTime | None = None,
     ) -> None:
         """
         @param clock: For what is dated; the reactor's if not given.
+        @param durations: For the limits of clients, and for waiting for other
+            processes; the reactor's if not given.
         """
         self._reactor = reactor
         self._site = site
         self._clock = clock or reactor
+        self._durations = durations or reactor
         self._doors: dict[str, ListenerPorts] = {}
         self._stops: list[Stop] = []
 
@@ -111,7 +121,9 @@ class Server(Service):
     def _start(self) -> None:
         self.ledger = Ledger(self._reactor, self._site.ledgerURL)
         self._stops.append(self.ledger.stop)
-        self.base = Base(self._reactor, self._site, self.ledger, self._clock)
+        self.base = Base(
+            self._reactor, self._site, self.ledger, self._clock, self._durations
+        )
         self.residence = Residence(self.base)
         self._stops.append(self.residence.stop)
         spool = ThreadedSpool(self._reactor, self._site.spool)
@@ -120,6 +132,7 @@ class Server(Service):
         self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)
         self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
+        self._logins = None
         factories = self._factories()
         self._startParts()
         for name, factory in factories.items():
@@ -229,8 +242,12 @@ class Server(Service):
             messageRate=listener.maxMessageRate,
         )
         tls = self._site.tls(name, listener)
-        authenticator = self._authenticator() if listener.authentication else None
-        return SMTPServerFactory(self._reactor, settings, acceptor, tls, authenticator)
+        if listener.authentication and self._logins is None:
+            self._logins = self._authenticator()
+        authenticator = self._logins if listener.authentication else None
+        return SMTPServerFactory(
+            self._durations, settings, acceptor, tls, authenticator
+        )
 
     def _acceptor(self, listener: Listener) -> IAcceptor:
         if listener.service is ListenerService.SUBMISSION:
@@ -239,7 +256,11 @@ class Server(Service):
 
     def _authenticator(self) -> Authenticator:
         accounts = Accounts(self._site.users(), self._site.secret())
-        pool = self._reactor.getThreadPool()
+        # Threads of their own: each that ever checked a password keeps the memory
+        # that it needed for that, and those of the reactor are more.
+        pool = ThreadPool(0, MAX_CHECKS, "passwords")
+        pool.start()
+        self._stops.append(lambda: maybeDeferred(pool.stop))
 
         def offload(check: Callable[[], bool]) -> Deferred[bool]:
             return deferToThreadPool(self._reactor, pool, check)

@@ -26,6 +26,7 @@ from moxtls.config import (
 )
 from moxtls.dns.system import Server, systemServers
 from moxtls.domain import Domain
+from moxtls.files import checkedFile
 from moxtls.outbound.verify import Trust, clientContext
 from moxtls.reporting.signing import (
     InvalidKey,
@@ -208,7 +209,7 @@ class Site:
     def _signer(self, domain: Domain, name: str, selector: Selector) -> Signer:
         table = f"Domains.{domain}.DKIM.Selectors.{name}"
         try:
-            key = loadKey(self.path(selector.keyFile).read_bytes())
+            key = loadKey(checkedFile(self.path(selector.keyFile)).read_bytes())
         except (OSError, InvalidKey) as error:
             raise self.wrong(table, "KeyFile", selector.keyFile, _why(error)) from None
         if key.algorithm is not selector.algorithm:
@@ -241,7 +242,7 @@ class Site:
         certificate, key = named.certificateFile, named.keyFile
         for setting, file in (("CertificateFile", certificate), ("KeyFile", key)):
             try:
-                self.path(file).read_bytes()
+                checkedFile(self.path(file)).read_bytes()
             except OSError as error:
                 raise self.wrong(table, setting, file, _why(error)) from None
         pair = (self.path(certificate), self.path(key))
@@ -273,7 +274,7 @@ class Site:
         host = self.config.transports[name]
         table = f"Transports.{name}"
         try:
-            text = self.path(host.passwordFile).read_text("utf-8")
+            text = checkedFile(self.path(host.passwordFile)).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             value = host.passwordFile
             raise self.wrong(table, "PasswordFile", value, _why(error)) from None

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
+from moxtls.clocks import DelayedCallCorrection, MonotonicClock
 from moxtls.config import InvalidConfig
 from moxtls.doors import allowFiles
 from moxtls.server import Server, openStores, takePorts
@@ -48,6 +50,8 @@ class OneLine(Server):
     A server for twistd.
     """
 
+    _correction: DelayedCallCorrection | None = None
+
     def privilegedStartService(self) -> None:
         allowFiles()
         with oneLine():
@@ -56,6 +60,15 @@ class OneLine(Server):
     def startService(self) -> None:
         with oneLine():
             super().startService()
+        self._correction = DelayedCallCorrection(
+            self._reactor, self._reactor.callFromThread
+        )
+        self._correction.startService()
+
+    def stopService(self) -> Deferred[None]:
+        if self._correction is not None:
+            self._correction.stopService()
+        return super().stopService()
 
 
 def makeService(options: Options) -> IService:
@@ -74,7 +87,7 @@ def makeService(options: Options) -> IService:
         for door in takePorts(site).values():
             door.close()
         runAsEffectiveUser(*_owner(options), openStores, site)
-        return OneLine(every, site)
+        return OneLine(every, site, durations=MonotonicClock(every))
 
 
 def _owner(options: Options) -> tuple[int, int]:

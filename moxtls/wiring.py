@@ -108,13 +108,20 @@ class Base:
 
     @ivar clock: For what is dated: outcomes and reports.  Waiting for others
         is always on the reactor's.
+    @ivar durations: For how long something takes.
     """
 
     def __init__(
-        self, reactor: IReactor, site: Site, ledger: Ledger, clock: IReactorTime
+        self,
+        reactor: IReactor,
+        site: Site,
+        ledger: Ledger,
+        clock: IReactorTime,
+        durations: IReactorTime | None = None,
     ) -> None:
         self.reactor = reactor
         self.clock = clock
+        self.durations = durations or reactor
         self.site = site
         self.ledger = ledger
         self.trust = site.trust()

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import (
     DAY,
+    Elapsed,
     Span,
     midnight,
     rfc3339,
@@ -81,3 +82,18 @@ class CalendarTests(SynchronousTestCase):
         """
         read = datetime.fromisoformat(rfc3339(second))
         self.assertEqual((read.tzinfo, int(read.timestamp())), (UTC, second))
+
+
+class ElapsedTests(SynchronousTestCase):
+    """
+    Tests for L{Elapsed}.
+    """
+
+    def test_setBack(self) -> None:
+        """
+        A clock that is set back stands still for a moment, and goes on.
+        """
+        elapsed = Elapsed()
+        said = [1000.0, 1010.0, 10.0, 15.0, 15.0, 5.0, 6.0]
+        found = [elapsed.at(now) for now in said]
+        self.assertEqual(found, [1000.0, 1010, 1010, 1015, 1015, 1015, 1016])

@@ -128,6 +128,7 @@ PURE = {
     "smtp/events.py",
     "smtp/extensions.py",
     "smtp/intake.py",
+    "smtp/logins.py",
     "smtp/lines.py",
     "smtp/passwords.py",
     "smtp/patience.py",

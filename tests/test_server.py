@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
+from moxtls import receiving
 from moxtls.config import InvalidConfig
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
@@ -311,30 +312,36 @@ class ReceptionTests(ServerCase):
     async def test_families(self) -> None:
         """
         One port takes IPv4 and IPv6.  An IPv4 client has an IPv4 address everywhere:
-        in trace fields (RFC 5321 4.4), and where networks are trusted.
+        in trace fields (RFC 5321 4.4), for iprev, and in reports (RFC 9990 3.1.1.2).
         """
-        listener = '[Listeners.reception]\nPort = 0\nService = "reception"\n'
-        addresses = 'Address = ["0.0.0.0", "::"]\n'
-        trusted = '[DMARC]\nTrustedForwarders = ["127.0.0.0/8"]\n'
-        server = self.started(
-            f"{self.CONFIG}{trusted}".replace(RECEPTION, f"{listener}{addresses}")
-        )
+        record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
+        self.dns.zone.put("_dmarc.a.example", Kind.TXT, record)
+        address = 'Address = ["0.0.0.0", "::"]\n'
+        server = self.started(self.CONFIG + address + ACCOUNT)
         port = server.ports["reception"]
 
         def send(host: str) -> int:
             with SMTP(host, port, "client.example", timeout=15) as client:
                 client.ehlo()
                 client.mail("")
-                client.rcpt(f"postmaster@{HOSTNAME}")
-                return client.data(MESSAGE)[0]
+                client.rcpt("anna@example.com")
+                code: int = client.data(MESSAGE)[0]
+                return code
 
+        folder = self.folder / "data" / "accounts" / "anna" / "new"
         for host, shown in (("127.0.0.1", "[127.0.0.1]"), ("::1", "[IPv6:::1]")):
             self.assertEqual(await deferToThread(send, host), 250)
-            [file] = self.delivered("Postmaster")
+            [file] = folder.iterdir()
             text = file.read_text()
             self.assertIn(f"Received: from client.example ({shown})", text)
+            self.assertIn(f"policy.iprev={host}", text.replace('"', ""))
             self.assertNotIn("ffff", text)
             file.unlink()
+        await server.incoming.stop()
+        stored = await server.ledger.evaluations.evaluations()
+        addresses = {each.evaluation.row.sourceIP for each in stored}
+        self.assertEqual(addresses, {"127.0.0.1", "::1"})
+        await server.stopService()
 
     async def test_onlyIPv6(self) -> None:
         """
@@ -392,6 +399,22 @@ class ReceptionTests(ServerCase):
         texts = [each.read_bytes() for each in self.delivered("Postmaster")]
         for mark in (*taken, 4):
             self.assertTrue(any(b"X-Mark: %d\r" % mark in text for text in texts))
+        self.flushLoggedErrors(WorkerLost)
+
+    async def test_workerStopped(self) -> None:
+        """
+        A process that stands still is replaced after its time; the message that it
+        had comes again (RFC 5321 4.2.1), and the next one is taken.
+        """
+        self.patch(receiving, "MAX_SILENCE", 1)
+        server = self.started(self.CONFIG)
+        codes = await self.deliver(server, MESSAGE, "postmaster")
+        for process in children():
+            os.kill(process, signal.SIGSTOP)
+        codes += await self.deliver(server, MESSAGE, "postmaster")
+        codes += await self.deliver(server, MESSAGE, "postmaster")
+        self.assertEqual(codes, [250, 250, 250, 451, 250, 250])
+        self.assertEqual(len(self.delivered("Postmaster")), 2)
         self.flushLoggedErrors(WorkerLost)
 
     async def test_reports(self) -> None:

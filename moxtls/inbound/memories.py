@@ -30,7 +30,8 @@ class Memories(Generic[K, V]):
         @return: C{None} if it isn't remembered, or not any more.
         """
         known = self._known.get(key)
-        if known is None or now - known[0] > self._seconds:
+        # What seems to be from the future is of a clock that was set back since.
+        if known is None or not 0 <= now - known[0] <= self._seconds:
             return None
         return known[1]
 

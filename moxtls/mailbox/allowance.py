@@ -9,6 +9,7 @@ others says by how many octets and messages there are more, or fewer.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from moxtls.files import NotRegularFile, openRegular, readRegular
 from moxtls.mailbox.folders import FILE_MODE, foldersOf
 from moxtls.mailbox.names import MailboxFull
 
@@ -110,12 +112,12 @@ class Allowance:
         isAny = bool(self._taken)
         self._taken.clear()
         # Without a quota of ours there may still be somebody else's.
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotRegularFile):
             if isAny:
                 self._append(line)
 
     def _append(self, line: bytes) -> None:
-        descriptor = os.open(self._root / FILE, os.O_WRONLY | os.O_APPEND)
+        descriptor = openRegular(self._root / FILE, os.O_WRONLY | os.O_APPEND)
         try:
             # In one piece: others append as well.
             os.write(descriptor, line)
@@ -129,27 +131,34 @@ class Allowance:
 
     def _read(self) -> Usage | None:
         try:
-            content = (self._root / FILE).read_bytes()
+            content = readRegular(self._root / FILE, LARGEST_FILE - 1)
         except FileNotFoundError:
             return None
-        if len(content) >= LARGEST_FILE:
-            return None
+        except OSError as error:
+            # What is too large or no file is counted anew, and replaced.
+            if isinstance(error, NotRegularFile) or error.errno == errno.EFBIG:
+                return None
+            raise
         return parseUsage(content, self._limit)
 
     def _isSure(self, usage: Usage) -> bool:
         try:
-            age = self._now - os.stat(self._root / FILE).st_mtime
+            age = self._now - os.lstat(self._root / FILE).st_mtime
         except FileNotFoundError:
             return False
-        return usage.fresh and age < TRUSTED
+        # One from the future is of a clock that was set back since.
+        return usage.fresh and 0 <= age < TRUSTED
 
     def _counted(self) -> Usage:
         sizes = list(_sizes(self._root))
         usage = Usage(sum(sizes), len(sizes), True)
         temporary = self._root / f"{FILE}.{os.getpid()}"
         content = b"%dS\n%d %d\n" % (self._limit, usage.octets, usage.messages)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._root.mkdir(0o700, parents=True, exist_ok=True)
+        # Of a process that died, or put there by somebody else: not to be followed.
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         with open(os.open(temporary, flags, FILE_MODE), "wb") as file:
             file.write(content)
         os.rename(temporary, self._root / FILE)

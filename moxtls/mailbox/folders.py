@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from moxtls.files import NotRegularFile, openRegular
+
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 #: The Maildir format: what has lain in C{tmp} for longer was given up.
@@ -108,7 +110,9 @@ def madeFolder(root: Path, parts: tuple[str, ...]) -> Path:
         each.mkdir(FOLDER_MODE, exist_ok=True)
     if parts:
         # Maildir++: this is a folder, and not somebody's whole mail.
-        (folder / "maildirfolder").touch(FILE_MODE)
+        with suppress(NotRegularFile):
+            mark = folder / "maildirfolder"
+            os.close(openRegular(mark, os.O_WRONLY | os.O_CREAT, FILE_MODE))
     # It comes last: where it is, all of it is.
     (folder / "cur").mkdir(FOLDER_MODE, exist_ok=True)
     syncFolder(folder)

@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 #: Bytes that are written together.
 TOGETHER = 1024 * 1024
+#: Seconds from one answer of the process to the next, after which it is replaced:
+#: far more than a busy disk needs for as much, and less than the ten minutes that
+#: a client waits for the answer to its message (RFC 5321 4.5.3.2.6).
+MAX_SILENCE = 120
 #: What a letter counts at least: so there are not too many together.
 _LEAST = TOGETHER // 64
 

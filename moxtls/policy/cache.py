@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 from zope.interface import implementer
 
+from moxtls.calendar import Elapsed
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IPolicyFetcher, IPolicyStore, IResolver
@@ -55,6 +56,7 @@ class PolicyCache:
         self._fetcher = fetcher
         self._store = store
         self._resting = _Resting()
+        self._elapsed = Elapsed()
         self._running: dict[Domain, _Lookup] = {}
 
     def get(self, domain: Domain) -> Deferred[STSLookup]:
@@ -93,7 +95,7 @@ class PolicyCache:
             if entry.policy is None:
                 return STSLookup(domain, failure=BACKING_OFF)
         answer = await self._resolver.lookup(recordName(domain), Kind.TXT)
-        resting = self._resting.get(domain, now)
+        resting = self._resting.get(domain, self._elapsed.at(now))
         found = withoutFetching(domain, recordOf(answer), entry, resting)
         if isinstance(found, STSLookup):
             return found
@@ -112,7 +114,8 @@ class PolicyCache:
         policy = result if isinstance(result, STSPolicy) else None
         if policy is None and isValid(earlier, now):
             # RFC 8461 3.3: back off, but the policy that is valid stays.
-            self._resting.put(domain, recordID, now + BACK_OFF)
+            until = self._elapsed.at(now) + BACK_OFF
+            self._resting.put(domain, recordID, until)
             return
         entry = remember(domain, policy, recordID, earlier, now)
         await self._try(self._store.save(replace(entry, lastUse=now)))

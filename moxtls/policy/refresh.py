@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 
-from moxtls.calendar import DAY
+from moxtls.calendar import DAY, Elapsed
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
@@ -152,7 +152,8 @@ class PolicyRefresher(Service):
             self.log.failure("refreshing policies failed", reason)
 
     async def _goThrough(self) -> None:
-        begin = self._clock.seconds()
+        elapsed = Elapsed()
+        begin = elapsed.at(self._clock.seconds())
         entries = await self._store.entries()
         for entry in entries:
             if isUnused(entry, begin):
@@ -166,7 +167,8 @@ class PolicyRefresher(Service):
         running: list[Deferred[None]] = []
         try:
             for entry, due in zip(stale, times, strict=True):
-                wait = max(0.0, begin + due - self._clock.seconds())
+                now = elapsed.at(self._clock.seconds())
+                wait = max(0.0, begin + due - now)
                 await deferLater(self._clock, wait)
                 one = Deferred.fromCoroutine(self._refreshQuietly(entry.domain))
                 running = [*(each for each in running if not each.called), one]

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from moxtls.calendar import MINUTE
+from moxtls.calendar import MINUTE, Elapsed
 from moxtls.interfaces import IReportArchive, IReportSubmitter
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.crew import Crew, quietly
@@ -57,6 +57,7 @@ class Outbox:
         self._asked = 0
         self._done = 0
         self._inVain = 0
+        self._elapsed = Elapsed()
         self._restUntil = 0.0
 
     def empty(self) -> Deferred[None]:
@@ -83,7 +84,7 @@ class Outbox:
 
     async def _handOverAll(self) -> None:
         tried: set[ReportKey] = set()
-        while self._clock.seconds() >= self._restUntil:
+        while self._elapsed.at(self._clock.seconds()) >= self._restUntil:
             asked = self._asked
             most = 1 if self._inVain else MOST_AT_ONCE
             taken = await self._archive.take(self._kind, self._node, most)
@@ -97,7 +98,7 @@ class Outbox:
     def _note(self, success: bool) -> None:
         self._inVain = 0 if success else self._inVain + 1
         if self._inVain >= MOST_IN_VAIN:
-            self._restUntil = self._clock.seconds() + REST
+            self._restUntil = self._elapsed.at(self._clock.seconds()) + REST
 
     async def _handOver(self, reports: Sequence[OutgoingReport]) -> bool:
         """

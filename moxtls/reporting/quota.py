@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from moxtls.calendar import DAY, HOUR, MINUTE
+from moxtls.calendar import DAY, HOUR, MINUTE, Elapsed
 from moxtls.domain import Domain
 
 #: Domains of which something is remembered.  Who has that many of his own is
@@ -47,6 +47,7 @@ class Quota:
         self._perDay = perDay
         self._sent: deque[float] = deque()
         self._accounts: OrderedDict[Domain, _Account] = OrderedDict()
+        self._elapsed = Elapsed()
 
     def take(self, domain: Domain, now: float) -> int:
         """
@@ -55,11 +56,12 @@ class Quota:
         @return: For how many messages a report speaks that is sent now; 0 if
             none may be sent.
         """
+        now = self._elapsed.at(now)
         account = self._account(domain)
         _forget(account.sent, now - HOUR)
         _forget(self._sent, now - DAY)
         if len(account.sent) >= self._perHour or len(self._sent) >= self._perDay:
-            self.hold(domain, 1, now)
+            self._hold(domain, 1, now)
             return 0
         account.sent.append(now)
         self._sent.append(now)
@@ -71,6 +73,9 @@ class Quota:
         """
         Count messages on which there is no report.
         """
+        self._hold(domain, incidents, self._elapsed.at(now))
+
+    def _hold(self, domain: Domain, incidents: int, now: float) -> None:
         account = self._account(domain)
         account.held = _recent(account, now) + incidents
         account.latest = now
@@ -105,7 +110,7 @@ class Seen:
         @param id: Remembered from now on, for L{MEMORY}.
         """
         known = self._seen.get(id)
-        if known is not None and now - known < MEMORY:
+        if known is not None and 0 <= now - known < MEMORY:
             return False
         self._seen[id] = now
         self._seen.move_to_end(id)

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from moxtls.calendar import MINUTE
+from moxtls.calendar import MINUTE, Elapsed
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportSource
 from moxtls.reporting.crew import Crew, quietly
@@ -82,7 +82,8 @@ class Round:
         self._outbox = outbox
         self._lease = lease
         self._plan = plan
-        self._started = clock.seconds()
+        self._elapsed = Elapsed()
+        self._started = self._elapsed.at(clock.seconds())
         self._gap = 0.0
         self._begun = 0
         self._composed = 0
@@ -128,8 +129,9 @@ class Round:
         if subject.sendable:
             due = self._started + self._begun * self._gap
             self._begun += 1
-            if due > self._clock.seconds():
-                await deferLater(self._clock, due - self._clock.seconds())
+            wait = due - self._elapsed.at(self._clock.seconds())
+            if wait > 0:
+                await deferLater(self._clock, wait)
         await self._lease.prolong()
         await crew.room()
         crew.begin(quietly(self._attempt(subject)))
@@ -200,18 +202,19 @@ class Lease:
         self._leases = leases
         self._name = name
         self._node = node
+        self._elapsed = Elapsed()
         self._prolongFrom = 0.0
 
     async def acquire(self) -> bool:
         now = self._clock.seconds()
-        self._prolongFrom = now + _PROLONG
+        self._prolongFrom = self._elapsed.at(now) + _PROLONG
         return await self._leases.acquire(self._name, self._node, now + LEASE, now)
 
     async def prolong(self) -> None:
         """
         @raise LeaseLost: Somebody else has it.
         """
-        due = self._clock.seconds() >= self._prolongFrom
+        due = self._elapsed.at(self._clock.seconds()) >= self._prolongFrom
         if due and not await self.acquire():
             raise LeaseLost(self._name)
 

@@ -5,23 +5,19 @@ What listeners ask of those who use them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from moxtls.smtp.events import Incoming, ServerSettings
 from moxtls.smtp.received import Client
-from moxtls.smtp.sasl import Accounts, Claim, Disproven, Proven, ServerExchange, Step
 from moxtls.smtp.values import Reply
 
 #: What acceptors have to say, mostly.
 SENDER_OK = Reply(250, "2.1.0", "OK")
 RECIPIENT_OK = Reply(250, "2.1.5", "OK")
 TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
-#: Passwords checked at a time: each takes 20 MB and a processor.
-MOST_CHECKS = 2
 
 
 class IMessageSink(Interface):
@@ -110,35 +106,3 @@ class ListenerSettings:
     messageRate: float = 0
     bodyGrace: float = 300
     bodyRate: float = 1000
-
-
-class Authenticator:
-    """
-    Runs SASL exchanges against L{Accounts}.
-
-    @param newNonce: Chance: printable ASCII without commas.
-    @param offload: Runs a function where it doesn't hold up the reactor.
-    """
-
-    def __init__(
-        self,
-        accounts: Accounts,
-        newNonce: Callable[[], str],
-        offload: Callable[[Callable[[], bool]], Deferred[bool]],
-    ) -> None:
-        self._accounts = accounts
-        self._newNonce = newNonce
-        self._offload = offload
-        self._slots = DeferredSemaphore(MOST_CHECKS)
-
-    def begin(self, mechanism: str) -> ServerExchange:
-        return self._accounts.begin(mechanism, self._newNonce())
-
-    async def check(self, claim: Claim) -> Step:
-        """
-        Whether a claim is true.
-        """
-        right = await self._slots.run(
-            self._offload, lambda: self._accounts.check(claim)
-        )
-        return Proven(claim.user) if right else Disproven()

@@ -5,13 +5,14 @@ A certificate and its key in files, used anew when the files change.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.logger import Logger
+
+from moxtls.files import checkedFile
 
 # RFC 9325 4.2.1: nothing without authentication, nothing known to be broken;
 # OpenSSL orders the rest.
@@ -82,7 +83,8 @@ class CertifiedKey:
             )
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
-        stats = [os.stat(path) for path in (self._certFile, self._keyFile)]
+        # OpenSSL would wait for a named pipe, and everybody with it.
+        stats = [checkedFile(path).stat() for path in (self._certFile, self._keyFile)]
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
 
     def _load(self) -> tuple[SSL.Context, frozenset[str]]:

@@ -7,6 +7,7 @@ all of it ends.  What is accepted is decided by an L{IAcceptor}.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -19,14 +20,16 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.smtp.acceptor import (
-    Authenticator,
     IAcceptor,
     IMessageSink,
     ListenerSettings,
 )
+from moxtls.smtp.authenticator import Authenticator
+from moxtls.smtp.commands import encodeReply
 from moxtls.smtp.line import Line
-from moxtls.smtp.rates import Place, Rate, placeOf
+from moxtls.smtp.rates import Notices, Place, Rate, placeOf
 from moxtls.smtp.serversession import IListener, ServerSession
+from moxtls.smtp.values import Reply
 
 __all__ = [
     "Authenticator",
@@ -43,6 +46,57 @@ QUIET = 60
 SHARE_LEAVING = 10
 #: Seconds of silence from when on a client has to make way for another one.
 SILENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    Why somebody may not connect, or send a message.
+
+    @ivar limit: For the log.
+    """
+
+    limit: str
+    reply: Reply
+
+
+_STOPPED = Refusal("stopping", Reply(421, "4.3.2", "Going down"))
+_FULL = Refusal(
+    "MaxConnections is reached",
+    Reply(421, "4.3.2", "Too many connections; try again later"),
+)
+_FULL_ADDRESS = Refusal(
+    "MaxConnectionsPerAddress is reached",
+    Reply(421, "4.7.0", "Too many connections from your address"),
+)
+_FULL_NETWORK = Refusal(
+    "MaxConnectionsPerNetwork is reached",
+    Reply(421, "4.7.0", "Too many connections from your network"),
+)
+_TOO_OFTEN = Refusal(
+    "MaxConnectionRate is reached",
+    Reply(421, "4.7.0", "Too many new connections from you; try again later"),
+)
+_TOO_MANY_MESSAGES = Refusal(
+    "MaxMessageRate is reached",
+    Reply(450, "4.7.1", "Too many messages from you; try again later"),
+)
+
+
+class _RefusedConnection(Protocol):
+    """
+    Says why it ends (RFC 5321 3.1, 3.8), and listens to nothing.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        # So little fits into the system's buffer, whether the client reads or not.
+        transport.write(encodeReply(self._reply))
+        transport.loseConnection()
 
 
 @implementer(IListener)
@@ -78,31 +132,34 @@ class SMTPServerFactory(ServerFactory):
         self._connectionRate = Rate(settings.connectionRate)
         self._messageRate = Rate(settings.messageRate)
         self._stopped: Deferred[None] | None = None
-        self._refused = 0
-        self._quietUntil = 0.0
+        self._notices = Notices(QUIET)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: C{None}, which ends the connection, where even a word of
-            refusal would be too much work.
+        @return: C{None}, which ends the connection without a word, where a
+            handshake would have to come before it.
         """
         place = placeOf(str(getattr(addr, "host", "")))
-        if not self._mayConnect(place):
-            self._turnedAway(place)
-            return None
+        refusal = self._refusal(place)
+        if refusal is not None:
+            self._notice(refusal, place)
+            isLate = self.settings.immediateTLS
+            return None if isLate else _RefusedConnection(refusal.reply)
         session = ServerSession(self, place)
         session.factory = self
         return Line(self.clock, session)
 
-    def _mayConnect(self, place: Place) -> bool:
+    def _refusal(self, place: Place) -> Refusal | None:
         settings = self.settings
-        return (
-            self._stopped is None
-            and self._perAddress[place.address] < settings.perAddress
-            and self._perNetwork[place.network] < settings.perNetwork
-            and self._connectionRate.take(place, self.clock.seconds())
-            and self._hasRoom()
-        )
+        if self._stopped is not None:
+            return _STOPPED
+        if self._perAddress[place.address] >= settings.perAddress:
+            return _FULL_ADDRESS
+        if self._perNetwork[place.network] >= settings.perNetwork:
+            return _FULL_NETWORK
+        if not self._connectionRate.take(place, self.clock.seconds()):
+            return _TOO_OFTEN
+        return None if self._hasRoom() else _FULL
 
     def _hasRoom(self) -> bool:
         """
@@ -128,19 +185,21 @@ class SMTPServerFactory(ServerFactory):
         first = min(those, key=lambda each: each.lastHeard, default=None)
         return first if first is not None and first.lastHeard <= latest else None
 
-    def _turnedAway(self, place: Place) -> None:
-        self._refused += 1
-        now = self.clock.seconds()
-        if now >= self._quietUntil:
-            self._quietUntil = now + QUIET
+    def _notice(self, refusal: Refusal, place: Place) -> None:
+        count = self._notices.due(refusal.limit, self.clock.seconds())
+        if count:
             self.log.warn(
-                "too many connections, or stopping: {count} so far, now {host!r}",
-                count=self._refused,
+                "refusing clients, as {limit}: {count} so far, now {host!r}",
+                limit=refusal.limit,
+                count=count,
                 host=place.address,
             )
 
-    def mayMail(self, place: Place) -> bool:
-        return self._messageRate.take(place, self.clock.seconds())
+    def refuseMail(self, place: Place) -> Reply | None:
+        if self._messageRate.take(place, self.clock.seconds()):
+            return None
+        self._notice(_TOO_MANY_MESSAGES, place)
+        return _TOO_MANY_MESSAGES.reply
 
     def opened(self, session: ServerSession, place: Place) -> None:
         self._sessions.add(session)

@@ -6,9 +6,11 @@ Who counts as one client, and how often one may do a thing.  No I/O.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from moxtls.calendar import Elapsed
 from moxtls.ipaddresses import parseIP
 
 #: Seconds that a rate is counted over: what may come in one burst.
@@ -66,16 +68,20 @@ class Allowance:
     the quiet ones, who have nothing to lose, and not himself.
     """
 
-    def __init__(self, perMinute: float, entries: int = MOST_ENTRIES) -> None:
+    def __init__(
+        self, perMinute: float, entries: int = MOST_ENTRIES, burst: float = 0
+    ) -> None:
         """
         @param perMinute: 0 for no limit.
         @param entries: The most keys that are remembered.
+        @param burst: How many at once; 0 for a minute's worth.
         """
         self._interval = MINUTE / perMinute if perMinute else 0.0
         # There is room for one at least.
-        self._room = max(MINUTE, self._interval)
+        self._room = max(burst * self._interval if burst else MINUTE, self._interval)
         self._entries = entries
         self._fullAt: dict[str, float] = {}
+        self._elapsed = Elapsed()
 
     def __len__(self) -> int:
         return len(self._fullAt)
@@ -84,10 +90,11 @@ class Allowance:
         """
         Whether there may be one more now.
 
-        @param now: Seconds, never decreasing by much.
+        @param now: Seconds.
         """
         if not self._interval:
             return True
+        now = self._elapsed.at(now)
         # A tenth of an interval for what floats lose.
         latest = now + self._room - 0.9 * self._interval
         return self._fullAt.get(key, now) <= latest
@@ -98,11 +105,27 @@ class Allowance:
         """
         if not self._interval:
             return
+        now = self._elapsed.at(now)
         fullAt = max(self._fullAt.get(key, now), now)
-        # A clock that was set back must not lock anybody out for long.
         self._fullAt[key] = min(fullAt, now + self._room) + self._interval
         if len(self._fullAt) > self._entries:
             self._forget(now)
+
+    def giveBack(self, key: str) -> None:
+        """
+        One that was taken didn't count.
+        """
+        if key in self._fullAt:
+            self._fullAt[key] -= self._interval
+
+    def used(self, key: str, now: float) -> float:
+        """
+        How many of those that may be at once were used and haven't come back.
+        """
+        if not self._interval:
+            return 0.0
+        now = self._elapsed.at(now)
+        return max(0.0, self._fullAt.get(key, now) - now) / self._interval
 
     def _forget(self, now: float) -> None:
         used = {key: at for key, at in self._fullAt.items() if at > now}
@@ -137,3 +160,32 @@ class Rate:
             self._addresses.take(place.address, now)
             self._networks.take(place.network, now)
         return allowed
+
+
+class Notices:
+    """
+    Says of what happens again and again when to write it down: at once, and then
+    once in a while.  For kinds that we name ourselves, so that there are few.
+    """
+
+    def __init__(self, interval: float = MINUTE) -> None:
+        """
+        @param interval: Seconds from one to the next.
+        """
+        self._interval = interval
+        self._quietUntil: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+        self._elapsed = Elapsed()
+
+    def due(self, kind: str, now: float) -> int:
+        """
+        It happened once more.
+
+        @return: How often it did so far; 0 if it isn't to be written down now.
+        """
+        now = self._elapsed.at(now)
+        self._counts[kind] += 1
+        if now < self._quietUntil.get(kind, now):
+            return 0
+        self._quietUntil[kind] = now + self._interval
+        return self._counts[kind]

@@ -74,13 +74,25 @@ class Disproven:
     """
 
 
-Step = Challenge | Claim | Proven | Disproven
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """
+    It wasn't looked at: there were too many failures.
+    """
+
+
+Step = Challenge | Claim | Proven | Disproven | Postponed
 
 
 class ServerExchange(Protocol):
     """
     One run of a mechanism.
+
+    @ivar user: Whom the client claims to be, once it has said so in a response
+        that a challenge was the answer to; else empty.
     """
+
+    user: str
 
     def step(self, response: bytes | None) -> Step:
         """
@@ -143,6 +155,8 @@ class _PlainServer:
     RFC 4616.
     """
 
+    user = ""
+
     def step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"")
@@ -159,15 +173,17 @@ class _LoginServer:
     """
 
     def __init__(self) -> None:
-        self._user: str | None = None
+        self.user = ""
+        self._isNamed = False
 
     def step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"Username:")
-        if self._user is None:
-            self._user = _text(response)
+        if not self._isNamed:
+            self._isNamed = True
+            self.user = _text(response)
             return Challenge(b"Password:")
-        return _claim(self._user, _text(response))
+        return _claim(self.user, _text(response))
 
 
 class _ScramServer:
@@ -178,7 +194,7 @@ class _ScramServer:
     def __init__(self, accounts: Accounts, nonce: str) -> None:
         self._accounts = accounts
         self._nonce = nonce
-        self._user = ""
+        self.user = ""
         self._header = ""
         self._messages = ""
         self._keys: ScramKeys | None = None
@@ -189,7 +205,7 @@ class _ScramServer:
             return Challenge(b"")
         if self._proven:
             # RFC 4954 4: the client has seen our signature, and says nothing.
-            return Disproven() if response else Proven(self._user)
+            return Disproven() if response else Proven(self.user)
         text = _text(response)
         return self._first(text) if self._keys is None else self._final(text)
 
@@ -205,7 +221,7 @@ class _ScramServer:
             return Disproven()
         if not nonce.startswith("r=") or not _NONCE.match(nonce[2:]):
             return Disproven()
-        self._user, self._nonce = user, nonce[2:] + self._nonce
+        self.user, self._nonce = user, nonce[2:] + self._nonce
         self._header = f"{flag},{authzid},"
         self._keys = self._accounts.scramKeys(user)
         salt = _base64(self._keys.salt)

@@ -26,11 +26,11 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
 from moxtls.smtp.acceptor import (
-    Authenticator,
     IAcceptor,
     IMessageSink,
     ListenerSettings,
 )
+from moxtls.smtp.authenticator import Authenticator
 from moxtls.smtp.events import (
     GO_AHEAD,
     AuthStep,
@@ -45,7 +45,7 @@ from moxtls.smtp.events import (
 )
 from moxtls.smtp.rates import Place
 from moxtls.smtp.received import Client
-from moxtls.smtp.sasl import Challenge, Claim, Proven, ServerExchange, Step
+from moxtls.smtp.sasl import Challenge, Postponed, Proven, ServerExchange, Step
 from moxtls.smtp.server import ServerConversation
 from moxtls.smtp.values import Reply
 from moxtls.smtp.vigil import FAREWELL, Vigil
@@ -58,9 +58,10 @@ FULL_BACKLOG = 64 * 1024
 _BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
 _LOGIN_BROKEN = Reply(454, "4.7.0", "Something is wrong here; try again later")
 _DENIED = Reply(535, "5.7.8", "Authentication credentials invalid")
+# RFC 4954 6: the user isn't to be asked for another password.
+_LATER = Reply(454, "4.7.0", "Too many failed logins; try again later")
 _STOPPING = Reply(421, "4.3.2", "Going down")
 _CROWDED = Reply(421, "4.3.2", "Too many connections; come again")
-_TOO_MANY = Reply(450, "4.7.1", "Too many messages from you; try again later")
 
 T = TypeVar("T")
 
@@ -87,9 +88,9 @@ class IListener(Interface):
     tls: IOpenSSLServerConnectionCreator | None = Attribute("For STARTTLS.")
     authenticator: Authenticator | None = Attribute("For AUTH.")
 
-    def mayMail(place: Place) -> bool:
+    def refuseMail(place: Place) -> Reply | None:
         """
-        Whether there may be one more message, which then counts.
+        One more message, which counts if it isn't refused.
         """
 
     def opened(session: ServerSession, place: Place) -> None:
@@ -308,8 +309,9 @@ class ServerSession(Protocol):
         self._conversation.reply(_BROKEN)
 
     def _mailFrom(self, event: MailFrom) -> None:
-        if not self._listener.mayMail(self._place):
-            self._conversation.reply(_TOO_MANY)
+        refusal = self._listener.refuseMail(self._place)
+        if refusal is not None:
+            self._conversation.reply(refusal)
             return
         ask = self._listener.acceptor.mailFrom
         self._decide(ask, self._whoIsThere(), event.incoming)
@@ -369,8 +371,10 @@ class ServerSession(Protocol):
     async def _checked(self, authenticator: Authenticator, event: AuthStep) -> Step:
         if event.first or self._exchange is None:
             self._exchange = authenticator.begin(event.mechanism)
-        step = self._exchange.step(event.response)
-        return await authenticator.check(step) if isinstance(step, Claim) else step
+        clock = self._listener.clock
+        return await authenticator.step(
+            clock, self._exchange, event.response, self._place
+        )
 
     def _loginBroken(self) -> None:
         self._conversation.reply(_LOGIN_BROKEN)
@@ -381,6 +385,8 @@ class ServerSession(Protocol):
                 self._conversation.challenge(step.data)
             case Proven():
                 self._conversation.authenticated(step.user)
+            case Postponed():
+                self._conversation.reply(_LATER)
             case _:
                 host = self._whoIsThere().address
                 self.log.info("failed login from {host!r}", host=host)

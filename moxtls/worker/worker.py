@@ -88,14 +88,20 @@ class Worker:
     log = Logger()
 
     def __init__(
-        self, reactor: IReactor, name: str, patience: float | None = None
+        self,
+        reactor: IReactor,
+        name: str,
+        patience: float | None = None,
+        clock: IReactorTime | None = None,
     ) -> None:
         """
         @param name: What it is for, for people.
         @param patience: Seconds from one answer to the next after which it is
             killed; for ever if not given.
+        @param clock: Measures durations; the reactor's if not given.
         """
         self._reactor = reactor
+        self._clock = clock or reactor
         self._name = name
         self._patience = patience
         self._process: _Process | None = None
@@ -171,15 +177,15 @@ class Worker:
             self._stopped.callback(None)
 
     def _startSoon(self) -> None:
-        wait = self._notBefore - self._reactor.seconds()
+        wait = self._notBefore - self._clock.seconds()
         if wait <= 0:
             self._begin()
         elif self._start is None:
-            self._start = self._reactor.callLater(wait, self._begin)
+            self._start = self._clock.callLater(wait, self._begin)
 
     def _begin(self) -> None:
         self._start = None
-        self._notBefore = self._reactor.seconds() + PAUSE
+        self._notBefore = self._clock.seconds() + PAUSE
         try:
             process = self._spawned()
         except Exception:
@@ -196,7 +202,7 @@ class Worker:
     def _spawned(self) -> _Process:
         readable, writable = os.pipe()
         pipe = Pipe(self._reactor, writable)
-        process = _Process(self._reactor, self, pipe, self._patience)
+        process = _Process(self._clock, self, pipe, self._patience)
         try:
             self._reactor.spawnProcess(
                 process,
@@ -221,7 +227,7 @@ class Worker:
                 pause=self._longPause,
             )
             self._isMissing = True
-            self._start = self._reactor.callLater(self._longPause, self._mayCome)
+            self._start = self._clock.callLater(self._longPause, self._mayCome)
             self._longPause = min(2 * self._longPause, LONGEST_PAUSE)
 
     def _mayCome(self) -> None:
@@ -243,7 +249,7 @@ class _Process(ProcessProtocol):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        clock: IReactorTime,
         worker: Worker,
         pipe: Pipe,
         patience: float | None,
@@ -251,7 +257,7 @@ class _Process(ProcessProtocol):
         """
         @param pipe: What it reads from.
         """
-        self._reactor = reactor
+        self._clock = clock
         self._worker = worker
         self._pipe = pipe
         self._patience = patience
@@ -261,7 +267,7 @@ class _Process(ProcessProtocol):
         self._waiting: deque[_Call] = deque()
         self._isFinishing = False
         self._isKilled = False
-        self._heard = reactor.seconds()
+        self._heard = clock.seconds()
         self._timer: IDelayedCall | None = None
 
     def take(self, call: _Call) -> None:
@@ -269,7 +275,7 @@ class _Process(ProcessProtocol):
         Have something done.
         """
         if not self._waiting:
-            self._heard = self._reactor.seconds()
+            self._heard = self._clock.seconds()
         self._waiting.append(call)
         self._pipe.write(call.frame)
         self._watch()
@@ -284,7 +290,7 @@ class _Process(ProcessProtocol):
         self._watch()
 
     def outReceived(self, data: bytes) -> None:
-        self._heard = self._reactor.seconds()
+        self._heard = self._clock.seconds()
         for isWell, answer in self._frames.receive(data):
             if not self._isThere:
                 self._isThere = True
@@ -319,7 +325,7 @@ class _Process(ProcessProtocol):
         """
         limit = self._limit
         if self._timer is None and limit is not None:
-            self._timer = self._reactor.callLater(limit - silent, self._look)
+            self._timer = self._clock.callLater(limit - silent, self._look)
 
     @property
     def _limit(self) -> float | None:
@@ -332,7 +338,7 @@ class _Process(ProcessProtocol):
 
     def _look(self) -> None:
         self._timer = None
-        limit, silent = self._limit, self._reactor.seconds() - self._heard
+        limit, silent = self._limit, self._clock.seconds() - self._heard
         if self._isKilled:
             # Not every reactor is told by the system.
             self._worker.ended(self, "it was killed")
@@ -340,7 +346,7 @@ class _Process(ProcessProtocol):
             self._isKilled = True
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
-            self._timer = self._reactor.callLater(FAREWELL, self._look)
+            self._timer = self._clock.callLater(FAREWELL, self._look)
         else:
             self._watch(silent)
 

@@ -65,6 +65,28 @@ class AllowanceTests(SynchronousTestCase):
     def allowance(self, limit: int = 100, now: float = NOW) -> Allowance:
         return Allowance(self.root, limit, now)
 
+    def test_pipe(self) -> None:
+        """
+        Something else in place of the file holds nobody up and isn't followed: it is
+        replaced where there is a quota of ours, and left alone where there is none.
+        """
+        other = self.message("elsewhere", 10)
+        for make in (os.mkfifo, lambda path: os.symlink(other, path)):
+            make(self.file)
+            self.addCleanup(self.file.unlink, missing_ok=True)
+            without = self.allowance(limit=0)
+            without.take(5)
+            without.write()
+            self.assertFalse(self.file.is_file() and not self.file.is_symlink())
+            # The name of what a process of that number has left, too.
+            os.symlink(other, self.root / f"maildirsize.{os.getpid()}")
+            allowance = self.allowance()
+            allowance.take(5)
+            allowance.write()
+            self.assertEqual(self.file.read_bytes(), b"100S\n0 0\n5 1\n")
+            self.file.unlink()
+        self.assertEqual(other.read_bytes(), b"x" * 10)
+
     def message(self, path: str, size: int = 0) -> Path:
         """
         One that is there already.

@@ -20,7 +20,13 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    capturedLogs,
+    globalLogPublisher,
+)
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer, provider
@@ -36,6 +42,12 @@ from moxtls.smtp.listener import (
     IMessageSink,
     ListenerSettings,
     SMTPServerFactory,
+)
+from moxtls.smtp.logins import (
+    MAX_ACCOUNT_FAILURES,
+    MAX_DELAY,
+    MAX_FAILURES,
+    UNDELAYED_FAILURES,
 )
 from moxtls.smtp.passwords import StoredPassword
 from moxtls.smtp.received import Client
@@ -557,7 +569,76 @@ class ConnectionTests(ListenerCase):
     """
 
     def refused(self, host: str) -> bool:
-        return self.factory.buildProtocol(IPv4Address("TCP", host, 1)) is None
+        return bool(self.refusal(host))
+
+    def refusal(self, host: str) -> bytes:
+        """
+        What a client is told that is refused; nothing if it isn't.
+        """
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 1))
+        assert protocol is not None
+        if isinstance(protocol, Line):
+            return b""
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"EHLO c\r\n")
+        self.assertTrue(transport.disconnecting)
+        said: bytes = transport.value()
+        return said
+
+    def test_refused(self) -> None:
+        """
+        Whoever may not connect is told why (RFC 5321 3.8), and the log says which
+        limit it is.
+        """
+        full = replace(SETTINGS, connections=2)
+        for settings, host, word, key in (
+            (full, "198.51.100.1", b"421 4.3.2 Too many conn", "MaxConnections "),
+            (
+                replace(SETTINGS, perAddress=2),
+                "192.0.2.1",
+                b"421 4.7.0 Too many connections from your address",
+                "MaxConnectionsPerAddress",
+            ),
+            (
+                replace(SETTINGS, perNetwork=2),
+                "192.0.2.2",
+                b"421 4.7.0 Too many connections from your network",
+                "MaxConnectionsPerNetwork",
+            ),
+            (
+                replace(SETTINGS, connectionRate=2),
+                "192.0.2.1",
+                b"421 4.7.0 Too many new",
+                "MaxConnectionRate",
+            ),
+        ):
+            self.listen(settings)
+            for _ in range(2):
+                self.connect()
+            with capturedLogs() as events:
+                self.assertTrue(self.refusal(host).startswith(word), word)
+                self.assertTrue(self.refused(host))
+            [event] = events
+            self.assertTrue(event["limit"].startswith(key), key)
+
+    def test_stopping(self) -> None:
+        """
+        So is whoever comes when nobody is let in any more.
+        """
+        self.factory.stop()
+        self.assertEqual(self.refusal("192.0.2.1"), b"421 4.3.2 Going down\r\n")
+
+    def test_setBack(self) -> None:
+        """
+        A clock that is set back changes nothing for clients that are known.
+        """
+        self.listen(replace(SETTINGS, connectionRate=3, messageRate=3))
+        wire = self.connect()
+        wire.says(b"EHLO c\r\nMAIL FROM:<>\r\nRSET\r\n")
+        self.clock.rightNow -= 3600
+        self.assertFalse(self.refused("192.0.2.1"))
+        self.assertEqual(wire.says(b"MAIL FROM:<>\r\n")[0][:3], b"250")
 
     def test_perAddress(self) -> None:
         """
@@ -765,6 +846,63 @@ class AuthenticationTests(ListenerCase):
             line = b"*" if response is None else base64.b64encode(response)
         self.assertEqual(reply, b"235 2.7.0 Authenticated")
         self.assertTrue(client.satisfied)
+
+    def guess(self, host: str, password: bytes = b"pen") -> bytes:
+        """
+        @return: The answer to PLAIN over a new connection, empty if it is delayed.
+        """
+        wire = self.connect(host)
+        wire.says(b"EHLO c\r\n")
+        response = base64.b64encode(b"\0user\0" + password)
+        lines = wire.says(b"AUTH PLAIN " + response + b"\r\n")
+        if not lines:
+            self.clock.advance(MAX_DELAY)
+            self.assertEqual(wire.said()[0][:9], b"535 5.7.8")
+        wire.hangUp()
+        return lines[0][:9] if lines else b""
+
+    def test_limited(self) -> None:
+        """
+        Failures are answered more and more slowly, and then not looked at any more
+        (RFC 4954 6), over any number of connections; others don't notice.
+        """
+        answers = [self.guess("192.0.2.1") for _ in range(MAX_FAILURES)]
+        slow = MAX_FAILURES - UNDELAYED_FAILURES
+        self.assertEqual(answers, [b"535 5.7.8"] * UNDELAYED_FAILURES + [b""] * slow)
+        with capturedLogs() as events:
+            for password in (b"pen", b"pencil") * 20:
+                self.assertEqual(self.guess("192.0.2.1", password), b"454 4.7.0")
+        [event] = [each for each in events if each["log_level"] is LogLevel.warn]
+        self.assertEqual(event["limit"], "failed logins from one address")
+        self.assertEqual(self.guess("198.51.100.1", b"pencil"), b"235 2.7.0")
+        self.clock.advance(3600)
+        self.assertEqual(self.guess("192.0.2.1", b"pencil"), b"235 2.7.0")
+
+    def test_lockedOut(self) -> None:
+        """
+        Guesses from everywhere don't lock an owner out where he logged in before.
+        """
+        self.assertEqual(self.guess("198.51.100.1", b"pencil"), b"235 2.7.0")
+        answers = {self.guess(f"10.{n}.0.1") for n in range(MAX_ACCOUNT_FAILURES)}
+        self.assertEqual(answers, {b"535 5.7.8"})
+        self.assertEqual(self.guess("203.0.113.1", b"pencil"), b"454 4.7.0")
+        self.assertEqual(self.guess("198.51.100.9", b"pencil"), b"235 2.7.0")
+
+    def test_scramLimited(self) -> None:
+        """
+        Proofs of SCRAM count like passwords.
+        """
+        codes: list[bytes] = []
+        for _ in range(MAX_ACCOUNT_FAILURES + 1):
+            wire = self.connect(f"10.{len(codes)}.0.1")
+            wire.says(b"EHLO c\r\n")
+            client = ScramClient("user", "pen", "client")
+            line = b"AUTH SCRAM-SHA-256 " + base64.b64encode(client.initial())
+            reply = wire.says(line + b"\r\n")[0]
+            response = client.respond(base64.b64decode(reply[4:])) or b""
+            codes += [wire.says(base64.b64encode(response) + b"\r\n")[0][:3]]
+            wire.hangUp()
+        self.assertEqual(codes, [b"535"] * MAX_ACCOUNT_FAILURES + [b"454"])
 
     def test_againAfterFailure(self) -> None:
         """

@@ -1,0 +1,118 @@
+# -*- test-case-name: tests.test_clocks -*-
+"""
+Clocks for durations, whatever happens to the date.
+
+The reactor's clock is the system's date, and so are the times at which it calls
+back.  Both change when somebody, or NTP, sets the date.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+#: Seconds from one look at the date to the next.
+INTERVAL = 5.0
+#: Seconds by which the date has to be set back to be of interest.  Slewing, as by
+#: adjtime(3), is far below that.
+LEAST_STEP = 1.0
+
+
+@implementer(IReactorTime)
+class MonotonicClock:
+    """
+    Measures time that only ever passes; calls back as the reactor does.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def seconds(self) -> float:
+        return time.monotonic()
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: Any
+    ) -> IDelayedCall:
+        return self._reactor.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        return self._reactor.getDelayedCalls()
+
+
+class DelayedCallCorrection(Service):
+    """
+    Has the reactor call back in time although the date was set back: a time-out of
+    a minute would else last an hour longer if the date was an hour ahead.
+
+    A thread looks at the date, as the reactor may be asleep until then.  Where the
+    date is set forward, the reactor calls back too early, once: whoever measures
+    durations waits on.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        callFromThread: Callable[..., object],
+        interval: float = INTERVAL,
+    ) -> None:
+        """
+        @param clock: The reactor.
+        @param callFromThread: As of C{IReactorFromThreads}.
+        """
+        self._clock = clock
+        self._callFromThread = callFromThread
+        self._interval = interval
+        self._stopping = Event()
+        self._thread: Thread | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._stopping = Event()
+        self._thread = Thread(
+            target=self._watch,
+            args=(self._stopping, self._difference()),
+            name="date",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _watch(self, stopping: Event, difference: float) -> None:
+        while not stopping.wait(self._interval):
+            before, difference = difference, self._difference()
+            if difference <= before - LEAST_STEP:
+                self._callFromThread(self.correct, before - difference)
+
+    def _difference(self) -> float:
+        return self._clock.seconds() - time.monotonic()
+
+    def correct(self, step: float) -> None:
+        """
+        @param step: Seconds by which the date was set back, just now.
+        """
+        now = self._clock.seconds()
+        self.log.warn("the date was set back by {step:.0f} seconds", step=step)
+        for call in self._clock.getDelayedCalls():
+            wait = call.getTime() - now
+            # What was begun since then has the right time already, and mostly less
+            # to wait than this.
+            if wait >= step - self._interval:
+                call.reset(max(0.0, wait - step))

@@ -1,0 +1,153 @@
+# -*- test-case-name: tests.smtp.test_logins -*-
+"""
+Limits of failed logins: for the client's address, its network, and the account.
+No I/O.
+
+Each failure uses one of so many that are allowed at once, and comes back with time.
+An attempt counts as a failure from its beginning until it succeeds, so that many
+at the same time get no further than one after the other.
+
+The limit of an account is for guesses from everywhere, and whoever makes them could
+lock the owner out.  So it isn't applied to networks from which the owner logged in
+before.  At an address from which he did, only his own failures there count: neither
+other people behind the same address nor those in the same network matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls.smtp.rates import NETWORK_SHARE, Allowance, Place
+
+#: Failures at once from one address; a network may have four times as many.
+MAX_FAILURES = 10
+#: Failures at once of one account, from networks from which it never logged in.
+MAX_ACCOUNT_FAILURES = 20
+#: Of each, so many come back in an hour.
+FAILURES_PER_HOUR = 10
+#: Failures of one address that are answered at once.
+UNDELAYED_FAILURES = 3
+#: Seconds that the answer to a failure is delayed at most; it begins with one, and
+#: doubles.
+MAX_DELAY = 8
+#: Networks and addresses remembered for each account, from which it logged in.
+MAX_KNOWN = 64
+#: Keys remembered for each kind of limit: some 4 MB.
+MAX_ENTRIES = 20_000
+
+_MINUTES = 60.0
+
+
+class LoginLimit(StrEnum):
+    """
+    A limit that is used up.
+    """
+
+    ADDRESS = "failed logins from one address"
+    NETWORK = "failed logins from one network"
+    ACCOUNT = "failed logins of one account"
+    ACCOUNT_AT_ADDRESS = "failed logins of one account from its own address"
+    WAITING = "logins waiting from one network"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    A login that was begun.
+
+    @ivar keys: What it counts for.
+    """
+
+    user: str
+    place: Place
+    keys: tuple[tuple[LoginLimit, str], ...]
+
+
+class LoginLimits:
+    """
+    Failed logins, and who logged in from where.
+    """
+
+    def __init__(self, entries: int = MAX_ENTRIES) -> None:
+        """
+        @param entries: The most keys that are remembered for each limit.
+        """
+        self._allowances = {
+            LoginLimit.ADDRESS: _allowance(MAX_FAILURES, 1, entries),
+            LoginLimit.NETWORK: _allowance(MAX_FAILURES, NETWORK_SHARE, entries),
+            LoginLimit.ACCOUNT: _allowance(MAX_ACCOUNT_FAILURES, 1, entries),
+            LoginLimit.ACCOUNT_AT_ADDRESS: _allowance(MAX_FAILURES, 1, entries),
+        }
+        # By account: only those who have one get in here.
+        self._known: dict[str, OrderedDict[str, None]] = {}
+
+    def exceeded(self, user: str, place: Place, now: float) -> LoginLimit | None:
+        """
+        The limit that forbids one more attempt.
+
+        @param now: Seconds of a clock that is never set.
+        """
+        for limit, key in self._keys(user, place):
+            if not self._allowances[limit].allows(key, now):
+                return limit
+        return None
+
+    def begin(self, user: str, place: Place, now: float) -> Attempt:
+        """
+        Count an attempt as failed.
+        """
+        attempt = Attempt(user, place, tuple(self._keys(user, place)))
+        for limit, key in attempt.keys:
+            self._allowances[limit].take(key, now)
+        return attempt
+
+    def delay(self, place: Place, now: float) -> float:
+        """
+        Seconds for which the answer to a failure is to be held back.
+        """
+        used = self._allowances[LoginLimit.ADDRESS].used(place.address, now)
+        beyond = round(used) - UNDELAYED_FAILURES
+        return min(MAX_DELAY, 2.0 ** (beyond - 1)) if beyond > 0 else 0.0
+
+    def giveBack(self, attempt: Attempt) -> None:
+        """
+        An attempt didn't fail.
+        """
+        for limit, key in attempt.keys:
+            self._allowances[limit].giveBack(key)
+
+    def succeeded(self, attempt: Attempt) -> None:
+        """
+        The client was whom it claimed to be.
+        """
+        self.giveBack(attempt)
+        known = self._known.setdefault(attempt.user, OrderedDict())
+        for key in (attempt.place.network, attempt.place.address):
+            known[key] = None
+            known.move_to_end(key)
+        while len(known) > MAX_KNOWN:
+            known.popitem(last=False)
+
+    def _keys(self, user: str, place: Place) -> list[tuple[LoginLimit, str]]:
+        known = self._known.get(user, ())
+        # Whatever a client calls itself takes little room.
+        account = hashlib.blake2b(
+            user.encode("utf-8", "surrogatepass"), digest_size=16
+        ).hexdigest()
+        if place.address in known:
+            return [(LoginLimit.ACCOUNT_AT_ADDRESS, f"{account} {place.address}")]
+        keys = [
+            (LoginLimit.ADDRESS, place.address),
+            (LoginLimit.NETWORK, place.network),
+        ]
+        if place.network not in known:
+            keys.append((LoginLimit.ACCOUNT, account))
+        return keys
+
+
+def _allowance(failures: int, share: int, entries: int) -> Allowance:
+    perMinute = FAILURES_PER_HOUR * share / _MINUTES
+    return Allowance(perMinute, entries, failures * share)

@@ -1,0 +1,164 @@
+"""
+Tests for L{moxtls.smtp.authenticator}; logins over a connection are in
+L{tests.smtp.test_listener}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.smtp.authenticator import (
+    MAX_CHECKS,
+    MAX_WAITING,
+    Authenticator,
+    FairSemaphore,
+    TooManyWaiting,
+)
+from moxtls.smtp.logins import MAX_FAILURES
+from moxtls.smtp.passwords import StoredPassword
+from moxtls.smtp.rates import placeOf
+from moxtls.smtp.sasl import Accounts, Disproven, Postponed, Proven, Step
+
+ACCOUNTS = Accounts({"anna": StoredPassword.make("pencil", bytes(32))}, b"secret")
+
+
+class FairSemaphoreTests(SynchronousTestCase):
+    """
+    Tests for L{FairSemaphore}.
+    """
+
+    def note(self, order: list[str], key: str, acquired: None) -> None:
+        order.append(key)
+
+    def test_turns(self) -> None:
+        """
+        Keys take turns, and each lets its own in by their order.
+        """
+        slots, order = FairSemaphore(1, 9), list[str]()
+        self.successResultOf(slots.acquire("a"))
+        for key in ("a1", "a2", "a3", "b1", "b2", "c1"):
+            slots.acquire(key[0]).addCallback(partial(self.note, order, key))
+        for _ in range(7):
+            slots.release()
+        self.assertEqual(order, ["a1", "b1", "c1", "a2", "b2", "a3"])
+        self.successResultOf(slots.acquire("d"))
+
+    def test_cancelled(self) -> None:
+        """
+        Whoever leaves is passed over.
+        """
+        slots = FairSemaphore(1, 9)
+        slots.acquire("a")
+        first, second = slots.acquire("a"), slots.acquire("b")
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        slots.release()
+        self.successResultOf(second)
+
+    def test_bounded(self) -> None:
+        """
+        So many wait for each key.
+        """
+        slots = FairSemaphore(0, 2)
+        slots.acquire("a"), slots.acquire("a")
+        self.assertRaises(TooManyWaiting, slots.acquire, "a")
+        slots.acquire("b")
+
+
+class AuthenticatorTests(SynchronousTestCase):
+    """
+    Tests for L{Authenticator}, whose checks end when a test says so.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.checks: list[tuple[Callable[[], bool], Deferred[bool]]] = []
+        self.authenticator = Authenticator(ACCOUNTS, lambda: "n", self.offload)
+
+    def offload(self, check: Callable[[], bool]) -> Deferred[bool]:
+        result: Deferred[bool] = Deferred()
+        self.checks.append((check, result))
+        return result
+
+    def work(self, count: int = 99) -> None:
+        """
+        Let so many checks end.
+        """
+        while self.checks and count:
+            check, result = self.checks.pop(0)
+            result.callback(check())
+            count -= 1
+
+    def login(self, host: str, password: str = "wrong") -> Deferred[Step]:
+        exchange = self.authenticator.begin("PLAIN")
+        response = f"\0anna\0{password}".encode()
+        place = placeOf(host)
+        step = self.authenticator.step(self.clock, exchange, response, place)
+        return Deferred.fromCoroutine(step)
+
+    def test_fair(self) -> None:
+        """
+        A right password from elsewhere is looked at after a check or two, however
+        many others wait.
+        """
+        for _ in range(MAX_FAILURES):
+            self.login("192.0.2.1")
+        mine = self.login("198.51.100.1", "pencil")
+        self.work(2 * MAX_CHECKS)
+        self.assertEqual(self.successResultOf(mine), Proven("anna"))
+
+    def test_waiting(self) -> None:
+        """
+        So many wait for one network; others are told to come again, which counts
+        for nothing.
+        """
+        waiting = [
+            self.login(f"192.0.2.{n}") for n in range(MAX_CHECKS + MAX_WAITING + 3)
+        ]
+        answers = [self.successResultOf(each) for each in waiting if each.called]
+        self.assertTrue(answers)
+        self.assertEqual(set(answers), {Postponed()})
+
+    def test_left(self) -> None:
+        """
+        A check goes on when its client leaves, and holds its slot until then: so
+        there are never more than that at a time.
+        """
+        for n in range(50):
+            login = self.login(f"10.{n}.0.1")
+            login.cancel()
+            self.failureResultOf(login, CancelledError)
+            self.assertLessEqual(len(self.checks), MAX_CHECKS)
+        self.assertEqual(len(self.checks), MAX_CHECKS)
+        self.work()
+        mine = self.login("198.51.100.1", "pencil")
+        self.work()
+        self.assertEqual(self.successResultOf(mine), Proven("anna"))
+
+    def test_broken(self) -> None:
+        """
+        What breaks here is nobody's failure.
+        """
+        for _ in range(2 * MAX_FAILURES):
+            login = self.login("192.0.2.1", "pencil")
+            [(_, result)] = self.checks
+            self.checks.clear()
+            result.errback(OSError("no threads"))
+            self.failureResultOf(login, OSError)
+
+    def test_setBack(self) -> None:
+        """
+        A clock that is set back changes nothing.
+        """
+        first = self.login("192.0.2.1")
+        self.work()
+        self.assertEqual(self.successResultOf(first), Disproven())
+        self.clock.rightNow -= 3600
+        mine = self.login("192.0.2.1", "pencil")
+        self.work()
+        self.assertEqual(self.successResultOf(mine), Proven("anna"))

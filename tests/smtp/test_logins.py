@@ -1,0 +1,157 @@
+"""
+Tests for L{moxtls.smtp.logins}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.smtp.logins import (
+    FAILURES_PER_HOUR,
+    MAX_ACCOUNT_FAILURES,
+    MAX_DELAY,
+    MAX_FAILURES,
+    MAX_KNOWN,
+    UNDELAYED_FAILURES,
+    LoginLimit,
+    LoginLimits,
+)
+from moxtls.smtp.rates import NETWORK_SHARE, Place, placeOf
+
+NOW = 1000.0
+HOUR = 3600.0
+HOME = placeOf("198.51.100.1")
+
+
+class LoginLimitsTests(SynchronousTestCase):
+    """
+    Tests for L{LoginLimits}.
+    """
+
+    def setUp(self) -> None:
+        self.limits = LoginLimits()
+
+    def fail(self, user: str, place: Place, tries: int, now: float = NOW) -> int:  # type: ignore[override]
+        """
+        How many of so many wrong passwords are looked at.
+        """
+        count = 0
+        for _ in range(tries):
+            if self.limits.exceeded(user, place, now) is None:
+                self.limits.begin(user, place, now)
+                count += 1
+        return count
+
+    def succeed(self, user: str, place: Place) -> None:
+        self.limits.succeeded(self.limits.begin(user, place, NOW))
+
+    def test_address(self) -> None:
+        """
+        From one address there are so many failures, whatever accounts they are for,
+        and some more each hour.
+        """
+        place = placeOf("192.0.2.1")
+        count = sum(self.fail(f"user {n}", place, 1) for n in range(100))
+        self.assertEqual(count, MAX_FAILURES)
+        self.assertEqual(self.limits.exceeded("x", place, NOW), LoginLimit.ADDRESS)
+        self.assertEqual(self.fail("x", place, 99, NOW + HOUR), FAILURES_PER_HOUR)
+
+    def test_network(self) -> None:
+        """
+        A network of many addresses has four times as many.
+        """
+        count = sum(
+            self.fail(f"user {n} {m}", placeOf(f"192.0.2.{n}"), 1)
+            for n in range(256)
+            for m in range(5)
+        )
+        self.assertEqual(count, MAX_FAILURES * NETWORK_SHARE)
+        other = placeOf("192.0.3.1")
+        self.assertIsNone(self.limits.exceeded("x", other, NOW))
+
+    def test_account(self) -> None:
+        """
+        Guesses at one account from everywhere are limited too, for names that nobody
+        has as well.
+        """
+        for user in ("anna", "nobody"):
+            count = sum(self.fail(user, placeOf(f"10.{n}.0.1"), 1) for n in range(99))
+            self.assertEqual(count, MAX_ACCOUNT_FAILURES)
+            exceeded = self.limits.exceeded(user, HOME, NOW)
+            self.assertEqual(exceeded, LoginLimit.ACCOUNT)
+            self.setUp()
+
+    def test_owner(self) -> None:
+        """
+        Where somebody logged in before, guesses from elsewhere don't matter, nor
+        failures of others in the same network or behind the same address.
+        """
+        self.succeed("anna", HOME)
+        for n in range(99):
+            self.fail("anna", placeOf(f"10.{n}.0.1"), 1)
+        near = placeOf("198.51.100.77")
+        self.assertIsNone(self.limits.exceeded("anna", near, NOW))
+        self.fail("somebody", HOME, 99)
+        for n in range(2, 99):
+            self.fail("somebody else", placeOf(f"198.51.100.{n}"), 9)
+        self.assertIsNone(self.limits.exceeded("anna", HOME, NOW))
+        exceeded = self.limits.exceeded("anna", placeOf("203.0.113.1"), NOW)
+        self.assertEqual(exceeded, LoginLimit.ACCOUNT)
+
+    def test_ownAddress(self) -> None:
+        """
+        There, too, guesses are limited.
+        """
+        self.succeed("anna", HOME)
+        self.assertEqual(self.fail("anna", HOME, 99), MAX_FAILURES)
+        exceeded = self.limits.exceeded("anna", HOME, NOW)
+        self.assertEqual(exceeded, LoginLimit.ACCOUNT_AT_ADDRESS)
+
+    def test_known(self) -> None:
+        """
+        So many places are remembered of each account, those of the latest logins.
+        """
+        for n in range(MAX_KNOWN):
+            self.succeed("anna", placeOf(f"10.{n}.0.1"))
+        for n in range(200, 200 + MAX_ACCOUNT_FAILURES):
+            self.fail("anna", placeOf(f"10.{n}.0.1"), 1)
+        limits = [
+            self.limits.exceeded("anna", placeOf(f"10.{n}.0.1"), NOW)
+            for n in (0, MAX_KNOWN - 1)
+        ]
+        self.assertEqual(limits, [LoginLimit.ACCOUNT, None])
+
+    def test_atOnce(self) -> None:
+        """
+        Attempts that have not ended count as failures; those that succeed don't.
+        """
+        place = placeOf("192.0.2.1")
+        begun = [self.limits.begin("a", place, NOW) for _ in range(MAX_FAILURES)]
+        self.assertIsNotNone(self.limits.exceeded("a", place, NOW))
+        for attempt in begun:
+            self.limits.giveBack(attempt)
+        self.assertEqual(self.fail("a", place, 99), MAX_FAILURES)
+
+    def test_delay(self) -> None:
+        """
+        Answers take longer with each failure, but never very long.
+        """
+        place, delays = placeOf("192.0.2.1"), []
+        for _ in range(MAX_FAILURES):
+            self.limits.begin("a", place, NOW)
+            delays.append(self.limits.delay(place, NOW))
+        self.assertEqual(delays[:UNDELAYED_FAILURES], [0.0] * UNDELAYED_FAILURES)
+        self.assertEqual(delays[UNDELAYED_FAILURES:][:3], [1.0, 2.0, 4.0])
+        self.assertEqual(delays[-1], MAX_DELAY)
+
+    def test_bounded(self) -> None:
+        """
+        Whoever tries many names from many addresses takes no more memory.
+        """
+        self.limits = LoginLimits(entries=100)
+        for n in range(1000):
+            place = placeOf(f"10.{n // 256}.{n % 256}.1")
+            self.limits.begin(f"user {n}" * 100, place, NOW)
+        for allowance in self.limits._allowances.values():
+            self.assertLessEqual(len(allowance), 100)
+        self.assertEqual(len(self.limits._known), 0)
