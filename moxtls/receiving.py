@@ -9,11 +9,12 @@ from twisted.internet.defer import Deferred
 
 from moxtls.config import Config
 from moxtls.dmarc.recorder import EvaluationRecorder
-from moxtls.domain import Domain
+from moxtls.domain import Address, Domain
 from moxtls.inbound.delivery import Delivery
 from moxtls.inbound.observers import Audience, Correspondence
 from moxtls.inbound.reception import House, Reception
 from moxtls.inbound.recipients import Directory
+from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.inbound.verifying import PATIENCE, Verifier
 from moxtls.interfaces import IMailbox, IQueue, IVerdictObserver
 from moxtls.mailbox.accounts import MailStore
@@ -127,6 +128,14 @@ class Incoming:
             residence.directory, config.accounts, self._audience
         )
         aftermath = Aftermath(base.clock, ledger.archive, ledger.suppressions)
+        self._reportAddresses = ReportAddresses(
+            base.reactor,
+            base.resolver,
+            (config.hostname, *config.domains),
+            map(Address.parse, config.reporting.addresses),
+            residence.directory.spellings,
+            base.practice.suffixes,
+        )
         self._house = House(
             config.hostname.ascii,
             residence.directory,
@@ -134,6 +143,7 @@ class Incoming:
             residence.mailboxOf,
             config.postmaster.mailbox,
             aftermath.bounced,
+            self._reportAddresses.include,
         )
         self._delivery = Delivery(residence.mailboxOf, queue)
         worker = Worker(base.reactor, "signatures", PATIENCE, base.durations)
@@ -182,6 +192,7 @@ class Incoming:
 
     async def _stop(self) -> None:
         await self._verifier.stop()
+        await self._reportAddresses.stop()
         await self._failures.stop()
         await self.recorded()
 

@@ -314,6 +314,10 @@ WRONG_FEEDBACK = [
         "[Reporting.DMARC.Formats] a b: expected a domain name as the key",
     ),
     (
+        OURS + '[Reporting]\nAddresses = ["x@b.example"]',
+        '[Reporting] Addresses = "x@b.example": expected an address in one of Domains',
+    ),
+    (
         REPORTS + 'Format = "xml"',
         '[Reporting.DMARC] Format = "xml": expected one of "rfc9990", "rfc7489"',
     ),

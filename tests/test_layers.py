@@ -104,6 +104,7 @@ PURE = {
     "queue/backoff.py",
     "queue/bounce.py",
     "queue/loads.py",
+    "queue/responses.py",
     "queue/sendmail.py",
     "queue/tables.py",
     "queue/values.py",

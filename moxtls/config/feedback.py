@@ -11,8 +11,9 @@ from moxtls.config.domains import Purpose
 from moxtls.config.errors import Inconsistency
 from moxtls.config.places import networkOrDomain
 from moxtls.config.reports import DMARCReports
+from moxtls.config.spelling import destinationKey
 from moxtls.config.values import Config
-from moxtls.domain import Domain, InvalidDomain
+from moxtls.domain import Address, Domain, InvalidDomain
 
 _DOMAIN = "expected a domain name as the key"
 
@@ -26,6 +27,10 @@ def wrongFeedback(config: Config) -> Iterator[Inconsistency]:
             expected = "expected a network, such as 192.0.2.0/24, or a domain name"
             yield "DMARC", "TrustedForwarders", text, expected
     yield from _wrongKeys("DMARC.LocalPolicies", config.dmarc.localPolicies)
+    for text in config.reporting.addresses:
+        if not isinstance(destinationKey(text, config.domains), Address):
+            expected = "expected an address in one of Domains"
+            yield "Reporting", "Addresses", text, expected
     reports = config.reporting.dmarc
     yield from _wrongKeys("Reporting.DMARC.Formats", reports.formats)
     if reports.minimum < 1:

@@ -75,6 +75,13 @@ class Reporting:
         "NotTo", "Policy domains that get no reports.", ()
     )
     keepDays: int = setting("KeepDays", "For how long sent reports are kept.", 30)
+    addresses: tuple[str, ...] = setting(
+        "Addresses",
+        "Addresses here that others send reports to, such as those about domains of "
+        "others. Mail to them alone is no reason for a report; nor is mail to those "
+        "that the _dmarc and _smtp._tls records of Domains name, which are looked up.",
+        (),
+    )
     dmarc: DMARCReports = setting(
         "DMARC", "DMARC aggregate reports only.", DMARCReports()
     )

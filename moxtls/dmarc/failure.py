@@ -115,7 +115,9 @@ def failureOf(judgement: Judgement) -> Failure | None:
     # What was refused for another reason is none of DMARC's business.
     if judgement.isForReports or judgement.fate is Fate.REJECTED:
         return None
-    if not _isAsked(judgement, record.fo) or _isAutomatic(judgement):
+    if not _isAsked(judgement, record.fo):
+        return None
+    if isAutomatic(judgement.sender, judgement.header):
         return None
     return Failure(judgement, discovery, record, discovery.policyDomain)
 
@@ -157,14 +159,16 @@ def _isAsked(judgement: Judgement, options: Sequence[str]) -> bool:
     return any(asked.get(option, False) for option in options)
 
 
-def _isAutomatic(judgement: Judgement) -> bool:
+def isAutomatic(sender: str, header: bytes) -> bool:
     """
-    Whether a report on it might be answered by another one (RFC 9991 5.1).
-    Of what can't be known, it has to be feared.
+    Whether a message is a program's: a report on it might be answered by
+    another one (RFC 9991 5.1).  Of what can't be known, it has to be feared.
+
+    @param sender: MAIL FROM.
     """
-    if not judgement.sender or not judgement.header:
+    if not sender or not header:
         return True
-    fields = headerFields(judgement.header)
+    fields = headerFields(header)
     # RFC 3834 5.
     submitted = fields.get("auto-submitted", "no").partition(";")[0].strip().lower()
     return (

@@ -220,7 +220,8 @@ class Judgement:
     @ivar recipient: The address in RCPT.
     @ivar isKnown: There is positive history with the author's organizational
         domain (L{moxtls.interfaces.ISenderHistory}), or it couldn't be known.
-    @ivar isForReports: The recipient is an address of ours for reports.
+    @ivar isForReports: It may well exist because of reports: it came to an
+        address of ours for reports, or may answer one of ours.
     @ivar header: The message's header as it came, for failure reports; kept
         nowhere.
     """

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from moxtls.authentication import Authentication, AuthResult
 from moxtls.config import Account
-from moxtls.dmarc.failure import isWanted
+from moxtls.dmarc.failure import isAutomatic, isWanted
 from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import FromField
@@ -58,13 +58,15 @@ class Recipient:
         return all(each.isForReports for each in self.targets)
 
     @property
+    def isPostmaster(self) -> bool:
+        return any(each.role is Role.POSTMASTER for each in self.targets)
+
+    @property
     def mayBeOfReport(self) -> bool:
         """
         Whether it looks like the envelope sender of a report of ours.
         """
-        return "+" in self.address.localPart and any(
-            each.role is Role.POSTMASTER for each in self.targets
-        )
+        return "+" in self.address.localPart and self.isPostmaster
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,20 @@ def _mayBeRefused(verdict: Verdict) -> bool:
     return asks and verdict.status is AuthResult.TEMPERROR
 
 
+def mayAnswerReport(
+    localPart: str, isPostmaster: bool, sender: str, header: bytes
+) -> bool:
+    """
+    Whether a message may answer a report of ours, as a DSN or as what a program
+    says to anybody: reports are from the postmaster, and their envelope sender
+    is C{postmaster+token}.
+
+    @param localPart: Of the recipient.
+    @param sender: MAIL FROM.
+    """
+    return isPostmaster and ("+" in localPart or isAutomatic(sender, header))
+
+
 def judgementOf(
     findings: Findings,
     decision: Decision,
@@ -154,13 +170,15 @@ def judgementOf(
     """
     What observers are told, as if the author were known.
     """
+    localPart, isPostmaster = recipient.address.localPart, recipient.isPostmaster
     return Judgement(
         findings.authentication,
         findings.verdict,
         decision.fate,
         sender,
         str(recipient.address),
-        isForReports=recipient.isForReports,
+        isForReports=recipient.isForReports
+        or mayAnswerReport(localPart, isPostmaster, sender, header.data),
         header=header.data,
     )
 

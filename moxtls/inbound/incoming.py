@@ -152,6 +152,9 @@ class IncomingMessage:
         known: dict[tuple[str, ...], bool] = {}
         for recipient in people:
             judgement = judgementOf(findings, decision, sender, recipient, header)
+            if not judgement.isForReports:
+                isFor = await self._reception.isForReports(recipient.address)
+                judgement = replace(judgement, isForReports=isFor)
             discovery = judgement.verdict.discovery
             if discovery and needsHistory(judgement, audience.reportsFailures):
                 accounts, author = recipient.accounts, discovery.organizational

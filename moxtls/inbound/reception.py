@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from moxtls.config import Account
+from moxtls.domain import Address
 from moxtls.inbound.authenticate import Checks
 from moxtls.inbound.decide import Recipient
 from moxtls.inbound.delivery import Delivery
@@ -48,6 +49,7 @@ class House:
     @ivar mailboxOf: By an account's name, or the empty one of the host.
     @ivar postmaster: The mailbox of the host's postmaster.
     @ivar bounced: As L{moxtls.reporting.handover.Aftermath.bounced}.
+    @ivar isForReports: Whether others send reports to an address of ours.
     """
 
     hostname: str
@@ -56,6 +58,7 @@ class House:
     mailboxOf: Callable[[str], IMailbox]
     postmaster: str
     bounced: Callable[[str, bytes], Deferred[ReportKind | None]]
+    isForReports: Callable[[Address], Deferred[bool]]
 
 
 @implementer(IAcceptor)
@@ -87,6 +90,7 @@ class Reception:
         self.accounts = house.accounts
         self.postmaster = house.postmaster
         self.bounced = house.bounced
+        self.isForReports = house.isForReports
         self._house = house
         # They are asked for at RCPT and at the end, and often again.
         self.recipient = lru_cache(MOST_KNOWN)(self._recipient)

@@ -50,7 +50,7 @@ class Target:
         """
         Whether others send reports there, so that mail to it alone is no
         reason for a report: two hosts would go on reporting on each other's
-        reports for ever.  Where DSNs about our own reports go is not meant.
+        reports for ever.
         """
         return self.role is Role.TLS_REPORTS
 
@@ -91,6 +91,16 @@ class Directory:
         Whether mail for it is kept here, rather than sent on.
         """
         return domain == self._config.hostname or domain in self._config.domains
+
+    def spellings(self, address: Address) -> tuple[Address, ...]:
+        """
+        The addresses that C{address} means here: itself in its one spelling,
+        and without what is behind a separator; none if it isn't ours.
+        """
+        domain = address.domain
+        if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
+            return ()
+        return tuple(_spellings(address, self._config.domains.get(domain)))
 
     def find(self, address: Address) -> Found:
         """

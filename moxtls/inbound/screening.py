@@ -17,11 +17,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.dmarc.values import Fate, Judgement
+from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.authenticate import Checks
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
     Decision,
     decide,
+    mayAnswerReport,
     needsHistory,
     provenDomain,
 )
@@ -29,6 +31,8 @@ from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header
 from moxtls.inbound.observers import Audience
 from moxtls.inbound.reading import Reading
+from moxtls.inbound.recipients import isPostmaster
+from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.smtp.received import Client
 from moxtls.smtp.screened import IScreenedMessage, IScreening, Screened
 from moxtls.smtp.shape import HEADER_TOO_LONG
@@ -43,7 +47,12 @@ class Screening:
     """
 
     def __init__(
-        self, checks: Checks, audience: Audience, folder: Path, enforce: bool = False
+        self,
+        checks: Checks,
+        audience: Audience,
+        folder: Path,
+        enforce: bool = False,
+        reportAddresses: ReportAddresses | None = None,
     ) -> None:
         """
         @param audience: Is told of each message once for each recipient; its
@@ -51,10 +60,12 @@ class Screening:
         @param folder: For large messages while they come in.
         @param enforce: Whether anything is refused; else all is taken, with
             what should have been done in its header.
+        @param reportAddresses: Mail to them alone is no reason for a report.
         """
         self.checks = checks
         self.audience = audience
         self.enforce = enforce
+        self.reportAddresses = reportAddresses
         self._folder = folder
 
     def expect(self, client: Client, sender: str) -> None:
@@ -141,6 +152,7 @@ class ScreenedMessage:
             decision.fate,
             self._sender,
             recipient,
+            isForReports=await self._isForReports(recipient, header),
             header=header.data,
         )
         discovery = findings.verdict.discovery
@@ -150,6 +162,18 @@ class ScreenedMessage:
             judgement = replace(judgement, isKnown=isKnown)
         await audience.tell(judgement)
         return judgement
+
+    async def _isForReports(self, recipient: str, header: Header) -> bool:
+        known = self._screening.reportAddresses
+        try:
+            address = Address.parse(recipient)
+        except InvalidAddress:
+            return False
+        localPart = address.localPart
+        mine = isPostmaster(localPart)
+        if mayAnswerReport(localPart, mine, self._sender, header.data):
+            return True
+        return known is not None and await known.include(address)
 
     async def _remember(
         self, findings: Findings, decision: Decision, recipients: Sequence[str]

@@ -122,7 +122,8 @@ class Attempt:
         return self._progress.results()
 
     async def _tell(self, domain: Domain) -> None:
-        outcome = self._account.outcome(domain, self._batch.report)
+        batch = self._batch
+        outcome = self._account.outcome(domain, batch.report, batch.causesReports)
         try:
             await self._around.observer.sessionEnded(outcome)
         except CancelledError:

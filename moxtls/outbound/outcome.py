@@ -95,11 +95,26 @@ class Account:
         if tallying is not None:
             tallying.failures.update(seen.hostFailures)
 
-    def outcome(self, domain: Domain, report: ReportKind | None) -> SessionOutcome:
+    def outcome(
+        self,
+        domain: Domain,
+        report: ReportKind | None = None,
+        causesReports: bool = True,
+    ) -> SessionOutcome:
         """
         What is to be recorded.
+
+        @param report: The kind of report that was delivered, if it was one.
+        @param causesReports: As in L{moxtls.queue.values.Envelope}.
         """
-        return sessionOutcome(domain, self.recipient, self.hosts, report)
+        return SessionOutcome(
+            domain,
+            self.recipient.tally() if self.recipient is not None else None,
+            tuple(each.tally() for each in self.hosts),
+            causesReports and report is None,
+            # RFC 8460 3: left out of what is counted.
+            report is ReportKind.TLS,
+        )
 
 
 def recipientTallying(lookup: STSLookup) -> Tallying:
@@ -120,26 +135,6 @@ def recipientTallying(lookup: STSLookup) -> Tallying:
     if lookup.failure is not None:
         tallying.saw([lookup.failure])
     return tallying
-
-
-def sessionOutcome(
-    domain: Domain,
-    recipient: Tallying | None,
-    hosts: Iterable[Tallying],
-    report: ReportKind | None,
-) -> SessionOutcome:
-    """
-    What an attempt leaves behind.
-
-    Deliveries of TLS reports never cause a report, those of DMARC reports
-    only if TLS failed: else two hosts would report on each other's reports
-    for ever.
-    """
-    tallies = tuple(each.tally() for each in hosts)
-    own = recipient.tally() if recipient is not None else None
-    failed = any(each.failed for each in (*tallies, *([own] if own else [])))
-    mayCause = report is None or (report is ReportKind.DMARC and failed)
-    return SessionOutcome(domain, own, tallies, mayCause, report is ReportKind.TLS)
 
 
 def hostTallying(host: Domain, finding: TLSAFinding) -> Tallying:

@@ -12,6 +12,7 @@ from sqlite3 import Connection, Row
 from moxtls.queue.backoff import Step, Tell
 from moxtls.queue.bodies import Bodies
 from moxtls.queue.tables import (
+    CHANGES,
     MESSAGE,
     RECIPIENT,
     SCHEMA,
@@ -39,15 +40,19 @@ class Index:
 
     def prepare(self) -> None:
         """
-        Make the tables if they aren't there.
+        Make the tables if they aren't there, and bring them up to date.
         """
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in SCHEMA.split(";\n"):
-                self._db.execute(statement)
+        statements = SCHEMA.split(";\n")
+        if version:
+            if version > VERSION:
+                raise ValueError(f"version {version} of the spool is not {VERSION}")
+            changes = (CHANGES[each] for each in range(version, VERSION))
+            statements = [statement for some in changes for statement in some]
+        for statement in statements:
+            self._db.execute(statement)
+        if version != VERSION:
             self._db.execute(f"PRAGMA user_version = {VERSION}")
-        elif version != VERSION:
-            raise ValueError(f"version {version} of the spool is not {VERSION}")
 
     # --- in and out -----------------------------------------------------------
 
@@ -63,8 +68,8 @@ class Index:
     def add(self, messageID: str, envelope: Envelope, size: int, now: float) -> None:
         number = self._db.execute(
             "INSERT INTO message (id, sender, eightBit, smtputf8, requireTLS, report,"
-            " key, maxAttempts, contentType, size, queued)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key, maxAttempts, contentType, size, queued, response)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 messageID,
                 envelope.sender,
@@ -77,6 +82,7 @@ class Index:
                 envelope.contentType,
                 size,
                 now,
+                envelope.response,
             ),
         ).lastrowid
         places = [(each, destinationOf(each)) for each in envelope.recipients]

@@ -64,8 +64,13 @@ def loads(
     found: list[_Filling] = []
     for message in due:
         envelope = message.envelope
-        # RFC 8689 5: of bounces less is demanded, so they go by themselves.
-        demands = (envelope.requireTLS, envelope.report, not envelope.sender)
+        demands = (
+            envelope.requireTLS,
+            envelope.report,
+            # RFC 8689 5: of bounces less is demanded, so they go by themselves.
+            not envelope.sender,
+            envelope.causesReports,
+        )
         load = filling.get(demands)
         if load is None or not load.hasRoom(message, limits):
             if len(found) == most:
@@ -110,7 +115,12 @@ class _Filling:
         attempt = 1 + max(each.recipients[0].attempts for each in self._due)
         parcels = tuple(self._parcels.values())
         batch = Batch(
-            destination, parcels, envelope.requireTLS, envelope.report, attempt
+            destination,
+            parcels,
+            envelope.requireTLS,
+            envelope.report,
+            attempt,
+            envelope.causesReports,
         )
         return Load(batch, tuple(self._due))
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, formataddr, getaddresses
 
 from moxtls.domain import Address, InvalidAddress
+from moxtls.queue.responses import isResponse
 from moxtls.queue.values import Envelope
 
 #: Options with a value, and those without, that mean nothing here.
@@ -115,6 +116,7 @@ def compose(
         eightBit=not (header.isascii() and text.isascii()),
         smtputf8=not (header.isascii() and "".join((sender, *recipients)).isascii()),
         requireTLS=False if any(_isTLSNotRequired(each) for each in fields) else None,
+        response=isResponse(header),
     )
     return envelope, (header, b"\r\n", text)
 

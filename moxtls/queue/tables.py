@@ -25,7 +25,7 @@ from moxtls.queue.values import (
     Result,
 )
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE message (
@@ -41,7 +41,8 @@ CREATE TABLE message (
     contentType TEXT NOT NULL,
     size INTEGER NOT NULL,
     queued REAL NOT NULL,
-    held INTEGER NOT NULL DEFAULT 0
+    held INTEGER NOT NULL DEFAULT 0,
+    response INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE recipient (
     message INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
@@ -71,9 +72,14 @@ CREATE TABLE submitted (
 CREATE INDEX submittedAt ON submitted (at);
 """
 
+#: By version, what makes the next one of it.
+CHANGES = {
+    1: ("ALTER TABLE message ADD COLUMN response INTEGER NOT NULL DEFAULT 0",),
+}
+
 MESSAGE = (
     "message.number, id, sender, eightBit, smtputf8, requireTLS, report, key,"
-    " maxAttempts, contentType, size, queued, held"
+    " maxAttempts, contentType, size, queued, held, response"
 )
 RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
@@ -110,6 +116,7 @@ def _envelope(row: Row) -> Envelope:
         key=row["key"],
         maxAttempts=row["maxAttempts"],
         contentType=row["contentType"],
+        response=bool(row["response"]),
     )
 
 

@@ -37,6 +37,8 @@ class Envelope:
     @ivar maxAttempts: After how many attempts to give up; 0 for as many as
         the schedule has.
     @ivar contentType: Of the body, for a recipient that is a URI.
+    @ivar response: Whether it exists because of another message: a program's
+        answer to it, or a report on it.
     """
 
     sender: str
@@ -48,6 +50,18 @@ class Envelope:
     key: str = ""
     maxAttempts: int = 0
     contentType: str = ""
+    response: bool = False
+
+    @property
+    def causesReports(self) -> bool:
+        """
+        Whether its delivery may be the reason for a TLS report.
+
+        Reports and what answers them would have hosts write to each other for
+        ever.  Whether a response answers a report can't be told from it; most
+        have the null reverse-path (RFC 5321 4.5.5, RFC 3834 4).
+        """
+        return self.report is None and not self.response and bool(self.sender)
 
 
 class Ending(Enum):
@@ -115,6 +129,7 @@ class Batch:
     @ivar requireTLS: As in L{Envelope}.
     @ivar attempt: The highest number of attempts made so far for any of its
         recipients, this one included: 1 for the first.
+    @ivar causesReports: As in L{Envelope}.
     """
 
     destination: str
@@ -122,6 +137,7 @@ class Batch:
     requireTLS: bool | None = None
     report: ReportKind | None = None
     attempt: int = 1
+    causesReports: bool = True
 
 
 class RecipientState(StrEnum):

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from moxtls.domain import Address
 from moxtls.interfaces import IQueue
+from moxtls.queue.responses import isResponse
 from moxtls.queue.values import Envelope
 from moxtls.smtp.acceptor import (
     RECIPIENT_OK,
@@ -196,6 +197,7 @@ def envelopeOf(
         # clients say SMTPUTF8 wherever they can.
         smtputf8=parameters.smtputf8 and not (isASCII and addressesASCII),
         requireTLS=True if parameters.requireTLS else dontRequire,
+        response=isResponse(header),
     )
 
 

@@ -25,6 +25,7 @@ from moxtls.inbound.delivery import Delivery
 from moxtls.inbound.observers import Audience
 from moxtls.inbound.reception import House, Reception
 from moxtls.inbound.recipients import Directory
+from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.interfaces import IMailbox, IVerdictObserver
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
@@ -152,6 +153,9 @@ class ReceptionCase(SynchronousTestCase):
             self.mail.__getitem__,
             config.postmaster.mailbox,
             aftermath.bounced,
+            ReportAddresses(
+                clock, self.dns, config.domains, spellings=self.directory.spellings
+            ).include,
         )
         recorder = EvaluationRecorder(clock, ledger.evaluations, True)
         self.audience = Audience(clock, [self.listening, recorder], ledger.history)

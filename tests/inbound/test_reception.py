@@ -376,6 +376,38 @@ class ObserverTests(ReceptionCase):
         stored = self.ledger.evaluations.evaluations()
         self.assertEqual(sum(each.count for each in self.successResultOf(stored)), 3)
 
+    def test_becauseOfReports(self) -> None:
+        """
+        Mail to an address that a record of ours names (RFC 9989 4.7), and what
+        may answer a report of ours, is evaluated, but never the reason for a
+        report; other mail to the postmaster may be.
+        """
+        self.dns.put(
+            "_dmarc.our.example",
+            Kind.TXT,
+            "v=DMARC1; p=none; rua=mailto:lists@our.example",
+        )
+        text = message("x@a.example", "a.example")
+        answer = text.replace(b"Subject:", b"Auto-Submitted: auto-replied\r\nSubject:")
+        postmaster = f"postmaster@{HOSTNAME}"
+        for each, to, sender, isForReports in (
+            (text, "lists@our.example", "x@a.example", True),
+            (text, "lists+1@our.example", "x@a.example", True),
+            (text, f"postmaster+abc@{HOSTNAME}", "x@a.example", True),
+            (text, postmaster, "x@a.example", False),
+            (answer, postmaster, "x@a.example", True),
+            (text, postmaster, "", True),
+            (answer, "anna@our.example", "x@a.example", False),
+            (text, "anna@our.example", "", False),
+        ):
+            self.receive(each, to, sender=sender)
+            judgement = self.listening.judgements[-1]
+            self.assertIs(judgement.isForReports, isForReports, (to, sender))
+        self.clock.advance(PAUSE)
+        stored = self.successResultOf(self.ledger.evaluations.evaluations())
+        optional = sum(each.count for each in stored if each.evaluation.optional)
+        self.assertEqual((optional, sum(each.count for each in stored)), (5, 8))
+
     def test_notHeldUp(self) -> None:
         """
         Mail doesn't wait for observers, nor does it suffer from what is wrong

@@ -21,8 +21,10 @@ from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
 from moxtls.dmarc.values import Disposition, Fate, Policy
 from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Answer, Kind
+from moxtls.domain import Domain
 from moxtls.inbound.authenticate import LONGEST_WAIT, Checks, Examination
 from moxtls.inbound.observers import Audience
+from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.inbound.screening import Screening
 from moxtls.smtp.capture import captureServer
 from moxtls.smtp.received import LONGEST_HEADER, Client
@@ -157,6 +159,23 @@ class VerdictTests(ScreeningCase):
         self.assertEqual(told[0].verdict.status, AuthResult.PASS)
         self.assertIn(b"Subject: hello\r\n", told[0].header)
         self.assertFalse(told[0].isForReports)
+
+    def test_becauseOfReports(self) -> None:
+        """
+        Mail to an address for reports, and to the envelope sender of a report
+        of ours, is known to be such.
+        """
+        self.dns.put(
+            "_dmarc.our.example",
+            Kind.TXT,
+            "v=DMARC1; p=none; rua=mailto:anna@our.example",
+        )
+        domains = [Domain("our.example")]
+        addresses = ReportAddresses(self.clock, self.dns, domains)
+        self.screening.reportAddresses = addresses
+        self.send(message("x@a.example", "a.example"), "anna", "bob")
+        told = [each.isForReports for each in self.listening.judgements]
+        self.assertEqual(told, [True, False])
 
     def test_evaluations(self) -> None:
         """

@@ -385,21 +385,12 @@ class ReportTests(OutcomeCase):
 
     def test_sendReport(self) -> None:
         """
-        Those of TLS reports never do, those of DMARC reports if TLS failed,
-        all others do.
+        Those of reports never do, whether TLS failed or not; all others do.
         """
         fine, broken = self.goodContext(), outdated(good(MX))
         self.assertFalse(self.causes(ReportKind.TLS, fine))
         self.assertFalse(self.causes(ReportKind.TLS, broken))
         self.assertFalse(self.causes(ReportKind.DMARC, fine))
-        self.assertTrue(self.causes(ReportKind.DMARC, broken))
+        self.assertFalse(self.causes(ReportKind.DMARC, broken))
         self.assertTrue(self.causes(None, fine))
         self.assertTrue(self.causes(None, broken))
-
-    def test_notedOnly(self) -> None:
-        """
-        A failure that failed no session doesn't make a DMARC report cause
-        one.
-        """
-        self.assertFalse(self.causes(ReportKind.DMARC, selfSigned(MX).context()))
-        self.assertRecipient(NO_POLICY, 1, 0, UNTRUSTED)

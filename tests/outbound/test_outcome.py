@@ -13,7 +13,6 @@ from moxtls.outbound.outcome import (
     Tallying,
     hostTallying,
     recipientTallying,
-    sessionOutcome,
 )
 from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord
 from moxtls.policy.dane import TLSAFinding, TLSATrouble
@@ -78,27 +77,28 @@ class RecipientTallyingTests(SynchronousTestCase):
         self.assertEqual(dict(tallying.failures), {BROKEN: 1})
 
 
-class SessionOutcomeTests(SynchronousTestCase):
+class OutcomeTests(SynchronousTestCase):
     """
-    Tests for L{sessionOutcome}.
+    Tests for L{Account.outcome}.
     """
 
     def test_reportsDontCauseReports(self) -> None:
         """
-        A delivery causes a report, unless it is of a TLS report, or of a
-        DMARC report that met no failure.
+        A delivery causes a report, unless it is of a report or of a response,
+        whether it fails or not; that of a TLS report isn't counted at all (RFC
+        8460 3).
         """
-        for report, failed, causes in [
-            (None, 0, True),
-            (None, 1, True),
-            (ReportKind.TLS, 0, False),
-            (ReportKind.TLS, 1, False),
-            (ReportKind.DMARC, 0, False),
-            (ReportKind.DMARC, 1, True),
+        account = Account()
+        account.open(Tallying(Policy(PolicyType.TLSA, EXAMPLE), failed=1))
+        for report, causesReports, sendReport in [
+            (None, True, True),
+            (None, False, False),
+            (ReportKind.TLS, True, False),
+            (ReportKind.DMARC, True, False),
+            (ReportKind.DMARC, False, False),
         ]:
-            host = Tallying(Policy(PolicyType.TLSA, EXAMPLE), failed=failed)
-            outcome = sessionOutcome(EXAMPLE, None, [host], report)
-            self.assertEqual(outcome.sendReport, causes, (report, failed))
+            outcome = account.outcome(EXAMPLE, report, causesReports)
+            self.assertEqual(outcome.sendReport, sendReport, (report, causesReports))
             self.assertEqual(outcome.isTLSReport, report is ReportKind.TLS)
 
     def test_zero(self) -> None:
@@ -109,7 +109,9 @@ class SessionOutcomeTests(SynchronousTestCase):
         host = Tallying(Policy(PolicyType.TLSA, EXAMPLE))
         unusable = Failure(ResultType.TLSA_INVALID, "all-unusable-records+ignored")
         host.saw([unusable], times=0)
-        outcome = sessionOutcome(EXAMPLE, None, [host], None)
+        account = Account()
+        account.open(host)
+        outcome = account.outcome(EXAMPLE)
         self.assertEqual(dict(outcome.hosts[0].failures), {unusable: 0})
 
 

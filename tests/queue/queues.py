@@ -59,6 +59,7 @@ class QueueMixin(SynchronousTestCase):
             requireTLS=False,
             maxAttempts=3,
             contentType="text/x",
+            response=True,
         )
         messageID = self.submit(envelope)
         (message,) = self.messages()
@@ -70,6 +71,7 @@ class QueueMixin(SynchronousTestCase):
         self.assertTrue(message.envelope.eightBit and message.envelope.smtputf8)
         self.assertEqual(message.envelope.maxAttempts, 3)
         self.assertEqual(message.envelope.contentType, "text/x")
+        self.assertTrue(message.envelope.response)
         self.assertEqual(message.size, sum(map(len, BODY)))
         self.assertEqual(message.queued, self.clock.seconds())
         self.assertEqual(

@@ -187,6 +187,19 @@ class ComposeTests(SynchronousTestCase):
         self.assertEqual(address.smtputf8, True)
         self.assertEqual(address.recipients, ("jörg@there.example",))
 
+    def test_response(self) -> None:
+        """
+        What a program answers (RFC 3834 5) is known as such.
+        """
+        for field, wanted in (
+            (b"Auto-Submitted: auto-replied", True),
+            (b"auto-submitted:\n auto-replied", True),
+            (b"Auto-Submitted: auto-generated", False),
+            (b"X-Auto-Submitted: auto-replied", False),
+        ):
+            envelope, _ = composed(field + b"\n\n", "you")
+            self.assertEqual(envelope.response, wanted, field)
+
     def test_tlsRequired(self) -> None:
         """
         C{TLS-Required: No} asks for delivery whatever becomes of TLS.

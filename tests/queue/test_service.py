@@ -659,6 +659,25 @@ class ConcurrencyTests(ServiceCase):
         demands = [(each.requireTLS, each.report) for each in self.courier.batches]
         self.assertEqual(len(set(demands)), 6)
 
+    def test_causesReports(self) -> None:
+        """
+        What may not be the cause of a report goes in attempts of its own:
+        reports, responses, and whatever has the null reverse-path.
+        """
+        self.clock.advance(0)
+        for sender, response, report in (
+            ("a@here.example", False, None),
+            ("a@here.example", True, None),
+            ("", False, None),
+            ("a@here.example", False, ReportKind.DMARC),
+        ):
+            self.submit(sender=sender, response=response, report=report)
+        self.courier.answer = delivered
+        while self.courier.pending:
+            self.courier.finish(delivered)
+        causing = [each.causesReports for each in self.courier.batches]
+        self.assertEqual(sorted(causing), [False, False, False, True])
+
     def test_bounces(self) -> None:
         """
         RFC 8689 5: less is demanded for bounces than for other messages with

@@ -101,6 +101,23 @@ class SpoolTests(SynchronousTestCase):
         database.execute("PRAGMA user_version = 99")
         self.assertIn("version 99", str(self.assertRaises(SpoolUnusable, self.opened)))
 
+    def test_earlier(self) -> None:
+        """
+        A spool of the first version keeps what is in it, and takes on what is
+        new.
+        """
+        self.submit("m1")
+        self.spool.close()
+        database = sqlite3.connect(self.root / "index.sqlite")
+        self.addCleanup(database.close)
+        database.execute("ALTER TABLE message DROP COLUMN response")
+        database.execute("PRAGMA user_version = 1")
+        database.close()
+        spool = self.opened()
+        (message,) = spool.index.messages()
+        self.assertFalse(message.envelope.response)
+        self.opened()
+
     def test_failureUndoesItself(self) -> None:
         """
         An operation that fails undoes what it did, file and all, and nothing

@@ -18,11 +18,13 @@ from moxtls.config import parse
 from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
+from moxtls.inbound.authenticate import Checks
 from moxtls.inbound.delivery import Delivery
 from moxtls.inbound.observers import Audience
 from moxtls.inbound.reception import House, Reception
 from moxtls.inbound.recipients import Directory
-from moxtls.interfaces import IMailbox
+from moxtls.inbound.reportaddresses import ReportAddresses
+from moxtls.interfaces import IMailbox, IVerdictObserver
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
 from moxtls.outbound.delivery import DirectCourier
@@ -99,7 +101,10 @@ class MailHost:
     @ivar refuses: Whether there is no address for reports after all.
     @ivar bounces: Whether that is only found out when a report has been taken.
     @ivar received: Reports that came for it.
+    @cvar config: Of the host; for C{format}.
     """
+
+    config = CONFIG
 
     def __init__(
         self, internet: Internet, domain: Domain, ip: str, folder: Path
@@ -218,14 +223,21 @@ class MailHost:
 
     def _listen(self, ip: str) -> None:
         name = self.hostname.ascii
-        config = parse(CONFIG.format(host=name, domain=self.domain), "moxtls.toml")
+        config = parse(self.config.format(host=name, domain=self.domain), "moxtls.toml")
+        directory = Directory(config)
         house = House(
             name,
-            Directory(config),
+            directory,
             config.accounts,
             self._mailboxOf,
             POSTMASTER,
             self._aftermath.bounced,
+            ReportAddresses(
+                self._internet.clock,
+                self._internet.resolver,
+                config.domains,
+                spellings=directory.spellings,
+            ).include,
         )
         clock = self._internet.clock
         factory = SMTPServerFactory(
@@ -235,8 +247,8 @@ class MailHost:
                 clock,
                 house,
                 Delivery(self._mailboxOf, self.queue),
-                Audience(clock, (), self.ledger.history),
-                None,
+                Audience(clock, self.observers(), self.ledger.history),
+                self.checks(),
                 self._newID,
                 Path(),
             ),
@@ -244,8 +256,26 @@ class MailHost:
         )
         self._internet.network.answer(ip, factory.buildProtocol)
 
+    def observers(self) -> tuple[IVerdictObserver, ...]:
+        """
+        Who is told of verdicts.
+        """
+        return ()
+
+    def checks(self) -> Checks | None:
+        """
+        How mail is checked.
+        """
+        return None
+
     def _mailboxOf(self, account: str) -> IMailbox:
         return self.mailbox if account == HOST_ACCOUNT else _Account(self, account)
+
+    def arrived(self, account: str, message: bytes) -> Deferred[None]:
+        """
+        A message came for an account.
+        """
+        return succeed(None) if account != "tls" else self.takeReport(message)
 
     def takeReport(self, message: bytes) -> Deferred[None]:
         """
@@ -275,9 +305,7 @@ class _Account:
     def deliver(
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
     ) -> Deferred[None]:
-        if self._name != "tls":
-            return succeed(None)
-        return self._host.takeReport(b"".join(message))
+        return self._host.arrived(self._name, b"".join(message))
 
     def hasRoom(self, size: int) -> Deferred[bool]:
         return succeed(True)

@@ -196,6 +196,15 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertIs(self.envelope(unsaid, no).requireTLS, False)
         self.assertIsNone(self.envelope(unsaid).requireTLS)
 
+    def test_response(self) -> None:
+        """
+        What a program answers, or reports, isn't the cause of a report.
+        """
+        answer = b"Auto-Submitted: auto-replied\r\n"
+        person = self.envelope(MailParameters())
+        self.assertTrue(person.causesReports)
+        self.assertFalse(self.envelope(MailParameters(), answer).causesReports)
+
     def test_eightBit(self) -> None:
         """
         What counts is what is there, not what was said (RFC 6152, RFC 6531

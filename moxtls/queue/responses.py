@@ -1,0 +1,27 @@
+# -*- test-case-name: tests.queue.test_responses -*-
+"""
+Tells responses and reports from other mail on its way out.  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+
+# RFC 3834 5: "auto-generated" is no response, and much good mail is.
+_REPLIED = re.compile(
+    rb"^Auto-Submitted[ \t]*:\s*(?:\([^()]*\)\s*)?auto-replied\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+# RFC 6522 3: of a DSN, an MDN, a TLS report, a failure report.
+_REPORT = re.compile(
+    rb"^Content-Type[ \t]*:\s*(?:\([^()]*\)\s*)?multipart/report\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def isResponse(header: bytes) -> bool:
+    """
+    Whether a message exists because of another one: a program's answer to it
+    (RFC 3834 5), or a report on it (RFC 6522).
+    """
+    return bool(_REPLIED.search(header) or _REPORT.search(header))

@@ -1,0 +1,186 @@
+"""
+Tests for L{moxtls.inbound.reportaddresses}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.config import parse
+from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.memory import MemoryResolver
+from moxtls.domain import Address, Domain
+from moxtls.inbound.recipients import Directory
+from moxtls.inbound.reportaddresses import (
+    LONGEST_WAIT,
+    REMEMBERED,
+    RETRY,
+    ReportAddresses,
+    asSpelled,
+)
+
+A = Domain("a.example")
+MAIL = Domain("mail.a.example")
+CONFIG = """
+Hostname = "mx.a.example"
+[Domains."a.example"]
+[Domains."mail.a.example"]
+[Accounts.anna.Destinations]
+"anna@a.example" = {}
+"""
+
+
+class ReportAddressesTests(SynchronousTestCase):
+    """
+    Tests for L{ReportAddresses}.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.resolver = MemoryResolver()
+        self.directory = Directory(parse(CONFIG, "moxtls.toml"))
+
+    def make(self, *named: str) -> ReportAddresses:
+        made = ReportAddresses(
+            self.clock,
+            self.resolver,
+            (A, MAIL),
+            map(Address.parse, named),
+            self.directory.spellings,
+        )
+        self.addCleanup(made.stop)
+        return made
+
+    def dmarc(self, tags: str, domain: Domain = A) -> None:
+        self.resolver.put(f"_dmarc.{domain}", Kind.TXT, f"v=DMARC1; p=none; {tags}")
+
+    def tls(self, rua: str, domain: Domain = A) -> None:
+        text = f"v=TLSRPTv1; rua={rua}"
+        self.resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+
+    def assertIncluded(
+        self, addresses: ReportAddresses, included: Sequence[str], *others: str
+    ) -> None:
+        found = [
+            each
+            for each in (*included, *others)
+            if self.successResultOf(addresses.include(Address.parse(each)))
+        ]
+        self.assertEqual(found, list(included))
+
+    def test_records(self) -> None:
+        """
+        The addresses of C{rua} and C{ruf} (RFC 9989 4.7), and of C{rua} of the
+        TLSRPT record (RFC 8460 3), of each of our domains, in any spelling;
+        but nobody else's, also where they are at the same domain.
+        """
+        self.dmarc("rua=mailto:Dmarc@a.example!10m,mailto:x@else.example")
+        self.dmarc("ruf=mailto:failures@a.example", MAIL)
+        self.tls("mailto:tls@mail.a.example,https://a.example/reports")
+        self.assertIncluded(
+            self.make(),
+            [
+                "dmarc@a.example",
+                "DMARC+1@A.example",
+                "failures@a.example",
+                "tls@mail.a.example",
+            ],
+            "anna@a.example",
+            "tls@a.example",
+            "x@else.example",
+        )
+
+    def test_withSuffix(self) -> None:
+        """
+        An address with something behind a separator isn't the whole of
+        somebody's mail.
+        """
+        self.dmarc("rua=mailto:anna+dmarc@a.example")
+        included = ["anna+dmarc@a.example"]
+        self.assertIncluded(self.make(), included, "anna@a.example", "anna+1@a.example")
+
+    def test_organizational(self) -> None:
+        """
+        The record that applies to a domain may be one above it (RFC 9989
+        4.10).
+        """
+        self.dmarc("rua=mailto:dmarc@mail.a.example")
+        made = ReportAddresses(self.clock, self.resolver, (MAIL,))
+        self.assertIncluded(made, ["dmarc@mail.a.example"], "x@mail.a.example")
+
+    def test_named(self) -> None:
+        """
+        Those that the operator names, whatever the DNS says.
+        """
+        self.assertIncluded(
+            self.make("reports@a.example"), ["Reports@a.example"], "anna@a.example"
+        )
+
+    def test_remembered(self) -> None:
+        """
+        Records are looked up again after an hour, and only then; the former
+        ones count until there are others, and if they can't be looked up.
+        """
+        self.dmarc("rua=mailto:old@a.example")
+        made = self.make()
+        self.assertIncluded(made, ["old@a.example"], "new@a.example")
+        self.dmarc("rua=mailto:new@a.example")
+        count = len(self.resolver.asked)
+        self.clock.advance(REMEMBERED - 1)
+        self.assertIncluded(made, ["old@a.example"], "new@a.example")
+        self.assertEqual(len(self.resolver.asked), count)
+        self.clock.advance(1)
+        self.assertIncluded(made, ["new@a.example"], "old@a.example")
+        self.resolver.fail(f"_dmarc.{A}", Kind.TXT, ExtendedError(22))
+        self.clock.advance(REMEMBERED)
+        self.assertIncluded(made, ["new@a.example"], "old@a.example")
+
+    def test_failed(self) -> None:
+        """
+        What can't be looked up is asked for again soon.
+        """
+        self.resolver.fail(f"_smtp._tls.{A}", Kind.TXT, ExtendedError(22))
+        made = self.make()
+        self.assertIncluded(made, [], "tls@a.example")
+        self.tls("mailto:tls@a.example")
+        self.clock.advance(RETRY)
+        self.assertIncluded(made, ["tls@a.example"])
+
+    def test_slow(self) -> None:
+        """
+        Mail waits for the first look-ups, but not for long, and for later
+        ones not at all; who gives up waiting doesn't end them.
+        """
+        self.resolver.hang(f"_dmarc.{A}", Kind.TXT)
+        made = self.make()
+        address = Address.parse("dmarc@a.example")
+        gone, waiting = made.include(address), made.include(address)
+        gone.addErrback(lambda _: None)
+        gone.cancel()
+        self.assertNoResult(waiting)
+        self.clock.advance(LONGEST_WAIT)
+        self.assertFalse(self.successResultOf(waiting))
+        late = made.include(address)
+        self.dmarc("rua=mailto:dmarc@a.example")
+        self.resolver.release(f"_dmarc.{A}", Kind.TXT)
+        self.assertTrue(self.successResultOf(late))
+
+    def test_stop(self) -> None:
+        """
+        Look-ups end when all is stopped.
+        """
+        self.resolver.hang(f"_dmarc.{A}", Kind.TXT)
+        made = self.make()
+        waiting = made.include(Address.parse("dmarc@a.example"))
+        self.successResultOf(made.stop())
+        self.assertFalse(self.successResultOf(waiting))
+
+    def test_asSpelled(self) -> None:
+        """
+        Without a directory, letters may be of either case.
+        """
+        address = Address.parse("Dmarc@a.example")
+        self.assertEqual(asSpelled(address), (Address.parse("dmarc@a.example"),))
