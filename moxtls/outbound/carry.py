@@ -6,12 +6,13 @@ Hands parcels over in a session that is open.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from moxtls.interfaces import IResultRecorder
 from moxtls.outbound.endings import Progress, Trouble, rejected
 from moxtls.queue.values import Parcel
 from moxtls.smtp.session import Session
-from moxtls.smtp.settings import SessionFailed
+from moxtls.smtp.settings import SessionFailed, SessionUsedUp
 from moxtls.smtp.values import RecipientReply, Reply, Transaction
 
 #: RFC 5321 3.8: the host is about to close the connection.
@@ -36,7 +37,7 @@ async def carry(
     @param lenient: As in L{Progress.answered}.
 
     @return: What another session with the same host may take, after this one
-        took at least one parcel, and takes no more.
+        took at least one parcel, or some recipients of it, and takes no more.
     """
     begun = False
     for index, parcel in enumerate(parcels):
@@ -49,6 +50,12 @@ async def carry(
         begun = True
         try:
             replies = await session.deliver(transaction)
+        except SessionUsedUp as usedUp:
+            progress.answered(parcel, usedUp.decided, host, lenient)
+            await recorder.record(progress.news())
+            asked = {each.recipient for each in usedUp.decided}
+            rest = tuple(each for each in recipients if each not in asked)
+            return (replace(parcel, recipients=rest), *parcels[index + 1 :])
         except SessionFailed as failed:
             progress.answered(parcel, failed.decided, host, lenient)
             progress.hostFailed(troubleOf(failed, host, lenient))
@@ -76,7 +83,7 @@ def troubleOf(failed: SessionFailed, host: str, lenient: bool = False) -> Troubl
         return Trouble("4.4.2", failed.reason, host)
     if failed.reply.accepted:
         # RFC 3463 3.6: it said yes to something else than it was asked.
-        return Trouble("4.5.0", failed.reason, host, failed.reply.code)
+        return Trouble("4.5.0", f"{failed.reason}: {failed.reply}", host)
     trouble = rejected(failed.reply, host)
     return trouble.softened() if lenient else trouble
 

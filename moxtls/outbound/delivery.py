@@ -22,8 +22,11 @@ from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFail
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
 from moxtls.outbound.endings import (
+    MOST_SESSIONS,
     Progress,
     Trouble,
+    insecure,
+    notAllAtOnce,
     notOffered,
     nowhere,
     refused,
@@ -246,20 +249,24 @@ class Attempt:
 
         @raise ConnectFailed: There is nobody at C{ip}.
         """
-        try:
-            rest = await self._session(ip, visit)
-        except TLSFailed as failed:
-            await self._withoutTLS(ip, visit, failed.reason)
-            return
-        if rest:
-            await self._toAddress(ip, replace(visit, parcels=rest))
+        for _ in range(MOST_SESSIONS):
+            try:
+                rest = await self._session(ip, visit)
+            except TLSFailed as failed:
+                await self._withoutTLS(ip, visit, failed)
+                return
+            if not rest:
+                return
+            visit = replace(visit, parcels=rest)
+        self._progress.hostFailed(notAllAtOnce(visit.host))
 
-    async def _withoutTLS(self, ip: str, visit: Visit, reason: str) -> None:
+    async def _withoutTLS(self, ip: str, visit: Visit, failed: TLSFailed) -> None:
         """
         Go on in plaintext, where that is allowed.  Nothing is seen of TLS
         there, so that what counts is the connection before.
         """
-        terms, trouble = visit.terms, Trouble("4.7.5", reason, visit.host)
+        terms = visit.terms
+        trouble = insecure(failed.reason, failed.reply, visit.host)
         if terms.tlsMode is TLSMode.SKIP or not terms.demands.plaintextFallback:
             self._progress.hostFailed(trouble)
             return

@@ -19,6 +19,9 @@ REQUIRETLS_STATUS = "5.7.30"
 #: Characters of what strangers say: a reply may have 64 KB, and there is one
 #: for each recipient and host.
 LONGEST_TEXT = 1000
+#: With one host, one after the other, for one batch.  A host may have a limit on
+#: transactions (RFC 9422 MAILMAX), and each connection has to be worth it.
+MOST_SESSIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,9 @@ class Trouble:
     Why a host, or the whole domain, took nothing.
 
     @ivar status: Enhanced status code (RFC 3463).
-    @ivar code: Of the SMTP reply, 0 if there was none.
-    @ivar text: For people; may hold a stranger's words, but not too many.
+    @ivar text: For people: the reply as it was received, or our words; may
+        hold a stranger's words, but not too many.
+    @ivar code: Of the SMTP reply, 0 if C{text} is ours.
     """
 
     status: str
@@ -98,13 +102,32 @@ def rejected(reply: Reply, host: str) -> Trouble:
     return Trouble(_status(reply), str(reply), host, reply.code)
 
 
+def insecure(reason: str, reply: Reply | None, host: str) -> Trouble:
+    """
+    There is no TLS to be had with a host, or none that will do.
+
+    @param reply: To STARTTLS, if that was refused.
+    """
+    if reply is None:
+        return Trouble("4.7.5", reason, host)
+    return Trouble("4.7.5", str(reply), host, reply.code)
+
+
+def notAllAtOnce(host: str) -> Trouble:
+    """
+    A host takes so little in each connection that the rest has to wait.
+    """
+    return Trouble("4.5.3", f"it takes too little in {MOST_SESSIONS} connections", host)
+
+
 class Progress:
     """
     Who of a batch has an answer.
 
     What a host accepts or refuses for good is final.  What it refuses for now
     is an answer only if no other host has a better one (RFC 5321 5.1: until a
-    delivery attempt succeeds).
+    delivery attempt succeeds).  So is that a host can't be asked for want of an
+    extension: the next may have it.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -112,6 +135,7 @@ class Progress:
         self._final: dict[tuple[str, str], Result] = {}
         self._taken = 0
         self._passing: dict[tuple[str, str], Result] = {}
+        self._unasked: dict[tuple[str, str], Result] = {}
         self._troubles: list[Trouble] = []
 
     @property
@@ -157,7 +181,7 @@ class Progress:
         lenient: bool = False,
     ) -> None:
         """
-        A host said yes or no to recipients.
+        A host said yes or no to recipients, or couldn't be asked.
 
         @param lenient: Take a refusal for reasons of security or policy (RFC
             3463 3.8) as temporary: over the other family of addresses it may
@@ -167,8 +191,11 @@ class Progress:
             result = _result(parcel.messageID, each, host)
             if lenient and result.status.startswith("5.7."):
                 result = _softened(result)
-            passing = result.ending is Ending.TEMPORARY
-            answers = self._passing if passing else self._final
+            answers = self._final
+            if each.reply.isOurs:
+                answers = self._unasked
+            elif result.ending is Ending.TEMPORARY:
+                answers = self._passing
             answers[parcel.messageID, each.recipient] = result
 
     def endAll(self, trouble: Trouble) -> None:
@@ -183,11 +210,13 @@ class Progress:
         There is no other host to ask.  If not all of them refused for good, a
         later attempt may find one that doesn't.
         """
+        passing = [each for each in self._troubles if not each.permanent]
         troubles = self._troubles or [Trouble("4.4.1", "no host could be reached")]
-        passing = [each for each in troubles if not each.permanent]
         last = (passing or troubles)[-1]
         for key in self._open():
-            self._final[key] = self._passing.get(key) or _troubled(*key, last)
+            unasked = None if passing else self._unasked.get(key)
+            said = self._passing.get(key) or unasked
+            self._final[key] = said or _troubled(*key, last)
 
     def results(self) -> tuple[Result, ...]:
         """
@@ -236,8 +265,8 @@ def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
         answer.recipient,
         ending,
         _status(reply),
-        reply.code,
-        str(reply)[:LONGEST_TEXT],
+        0 if reply.isOurs else reply.code,
+        (reply.text if reply.isOurs else str(reply))[:LONGEST_TEXT],
         host,
     )
 

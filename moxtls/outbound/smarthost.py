@@ -21,9 +21,12 @@ from moxtls.outbound.candidates import Host
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
 from moxtls.outbound.endings import (
+    MOST_SESSIONS,
     REQUIRETLS_STATUS,
     Progress,
     Trouble,
+    insecure,
+    notAllAtOnce,
     unreachable,
 )
 from moxtls.outbound.hosts import gatherAddresses
@@ -104,14 +107,22 @@ class SmarthostCourier:
             progress.hostFailed(unreachable(found))
         for ip in dialed(found.addresses):
             try:
-                rest = batch.parcels
-                while rest:
-                    rest = await self._session(ip, batch, rest, progress, recorder)
+                await self._toAddress(ip, batch, progress, recorder)
             except ConnectFailed as failed:
                 reason = f"{ip}: {failed.reason}"
                 progress.hostFailed(Trouble("4.4.1", reason, str(relay.host)))
             else:
                 return
+
+    async def _toAddress(
+        self, ip: str, batch: Batch, progress: Progress, recorder: IResultRecorder
+    ) -> None:
+        rest = batch.parcels
+        for _ in range(MOST_SESSIONS):
+            rest = await self._session(ip, batch, rest, progress, recorder)
+            if not rest:
+                return
+        progress.hostFailed(notAllAtOnce(str(self._relay.host)))
 
     async def _session(
         self,
@@ -128,7 +139,7 @@ class SmarthostCourier:
         try:
             session = await self._dial(ip)
         except TLSFailed as failed:
-            progress.hostFailed(Trouble("4.7.5", failed.reason, host))
+            progress.hostFailed(insecure(failed.reason, failed.reply, host))
             return ()
         except SessionFailed as failed:
             # It is we who have to see to it that the relay knows us: a wrong

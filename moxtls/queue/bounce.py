@@ -171,10 +171,12 @@ def _humanPart(notice: Notice) -> str:
 def _reason(result: Result | None) -> str:
     if result is None:
         return "no attempt was made"
-    said = oneLine(result.text, LONGEST_DIAGNOSTIC) or "no reason was given"
-    code = f"{result.code} " if result.code else ""
-    by = f"{_host(result)} said: " if _host(result) else ""
-    return f"{by}{code}{_status(result, '')} {said}"
+    words = oneLine(result.words, LONGEST_DIAGNOSTIC) or "no reason was given"
+    host = _host(result)
+    if result.code:
+        return f"{host} said: {words}" if host else words
+    about = f"{host}: " if host else ""
+    return f"{about}{_status(result, '')} {words}"
 
 
 def _statusPart(notice: Notice) -> str:
@@ -201,7 +203,8 @@ def _recipientFields(notice: Notice, recipient: QueuedRecipient) -> list[str]:
     if result is None:
         return [*fields, f"Status: {fallback}"]
     fields.append(f"Status: {_status(result, fallback)}")
-    if _host(result):
+    # RFC 3464 2.3.5: the one that reported it to us.
+    if result.code and _host(result):
         fields.append(f"Remote-MTA: dns; {_host(result)}")
     fields.append(f"Diagnostic-Code: {_diagnostic(result)}")
     fields.append(f"Last-Attempt-Date: {_date(notice.now)}")
@@ -235,10 +238,8 @@ def _diagnostic(result: Result) -> str:
     """
     RFC 3464 2.3.6: C{smtp} only if it is what an SMTP server said.
     """
-    said = _ascii(oneLine(result.text, LONGEST_DIAGNOSTIC))
-    if not result.code:
-        return f"x-moxtls; {said}"
-    return " ".join(f"smtp; {result.code:03d} {_status(result, '')} {said}".split())
+    words = _ascii(oneLine(result.words, LONGEST_DIAGNOSTIC))
+    return f"{'smtp' if result.code else 'x-moxtls'}; {words}"
 
 
 def _headerPart(header: bytes) -> bytes:

@@ -82,9 +82,10 @@ class Result:
     @ivar messageID: The queue's, not the header field.
     @ivar status: Enhanced status code (RFC 3463), such as C{5.1.1}; never
         empty.
-    @ivar code: The SMTP reply code, 0 if none was received.
-    @ivar text: For people; may hold a stranger's words.
-    @ivar host: The host that said so; empty if it didn't come to that.
+    @ivar code: That of the SMTP reply that decided; 0 if none did.
+    @ivar text: For people: the reply as it was received, in one line; or, without
+        C{code}, our words.  May hold a stranger's words.
+    @ivar host: The host that it is about; empty if it didn't come to that.
     @ivar retryAfter: Seconds the other side asked us to wait, if it did.
     """
 
@@ -96,6 +97,25 @@ class Result:
     text: str = ""
     host: str = ""
     retryAfter: int | None = None
+
+    @property
+    def isReply(self) -> bool:
+        """
+        Whether C{text} is a whole reply: couriers of others may leave its codes
+        out.
+        """
+        return bool(self.code) and self.text.partition(" ")[0] == f"{self.code:03d}"
+
+    @property
+    def words(self) -> str:
+        """
+        C{text} with the codes of the reply in front, once; our own words have
+        none.
+        """
+        if self.isReply or not self.code:
+            return self.text
+        words = (f"{self.code:03d}", self.status, self.text)
+        return " ".join(word for word in words if word)
 
 
 @dataclass(frozen=True, slots=True)

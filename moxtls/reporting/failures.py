@@ -253,7 +253,8 @@ class FailureAftermath:
                 await self._suppressions.remove(destination, kind)
         # Of several that were on their way, the first one counts.
         elif result.ending is Ending.PERMANENT and not (entry and entry.until > now):
-            detail = " ".join(filter(None, (result.host, result.status, result.text)))
+            status = "" if result.isReply else result.status
+            detail = " ".join(filter(None, (result.host, status, result.text)))
             await self._suppressions.put(
                 afterFailure(destination, kind, now, detail, entry)
             )

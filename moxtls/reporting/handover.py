@@ -145,6 +145,6 @@ class Aftermath:
 
 
 def _detail(result: Result) -> str:
-    code = str(result.code) if result.code else ""
-    words = (result.host, code, result.status, result.text)
+    status = "" if result.code else result.status
+    words = (result.host, status, result.words)
     return " ".join(word for word in words if word)

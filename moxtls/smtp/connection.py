@@ -50,6 +50,7 @@ from moxtls.smtp.sender import BodySender
 from moxtls.smtp.settings import (
     SessionError,
     SessionFailed,
+    SessionUsedUp,
     Settings,
     TLSFailed,
 )
@@ -126,9 +127,10 @@ class Session(Protocol):
         Hand over one message.
 
         @return: Fires with a reply for each recipient, in some order.  Fails
-            with L{SessionFailed} if the connection ended before all of them
-            were decided, and with C{OSError} if the message can't be read.
-            Cancelling aborts the connection.
+            with L{SessionUsedUp} if the rest needs another connection, with
+            L{SessionFailed} if this one ended before all of them were decided,
+            and with C{OSError} if the message can't be read.  Cancelling aborts
+            the connection.
         """
         return Deferred.fromCoroutine(self._deliver(transaction))
 
@@ -272,6 +274,9 @@ class Session(Protocol):
         replies: tuple[RecipientReply, ...] = ()
         with open(transaction.path, "rb") as message:
             for part in portions(transaction, self.extensions):
+                if replies and not self._over and not self.usable:
+                    why = "its transactions are used up"
+                    raise SessionUsedUp(self.record, why, None, replies)
                 try:
                     replies += await self._hand(part, message)
                 except SessionFailed as why:

@@ -78,23 +78,25 @@ def _number(text: str) -> int | None:
 def refusal(transaction: Transaction, known: Extensions, secure: bool) -> Reply | None:
     """
     Why this server can't be given this message at all, if it can't.
+
+    @return: As a reply that is ours.
     """
     if _CONTROL.search(transaction.sender):
-        return Reply(553, "5.1.7", "the sender's address has control characters")
+        return _ours(553, "5.1.7", "the sender's address has control characters")
     if transaction.requireTLS and not secure:
         # RFC 8689 4.2.1.
-        return Reply(554, "5.7.10", "REQUIRETLS: the session has no TLS")
+        return _ours(554, "5.7.10", "REQUIRETLS: the session has no TLS")
     if transaction.requireTLS and not known.requireTLS:
-        return Reply(554, "5.7.30", "REQUIRETLS: the server doesn't support it")
+        return _ours(554, "5.7.30", "REQUIRETLS: the server doesn't support it")
     if known.size and transaction.size > known.size:
         # RFC 1870 6.3.
-        return Reply(552, "5.3.4", f"the server takes {known.size} octets at most")
+        return _ours(552, "5.3.4", f"the server takes {known.size} octets at most")
     if needsSMTPUTF8(transaction) and not known.smtputf8:
         # RFC 6531 3.2.
-        return Reply(550, "5.6.7", "the server doesn't support SMTPUTF8")
+        return _ours(550, "5.6.7", "the server doesn't support SMTPUTF8")
     if transaction.eightBit and not known.eightBit:
         # RFC 6152 3: convert, or give up.  Converting breaks signatures.
-        return Reply(554, "5.6.3", "the server doesn't support 8BITMIME")
+        return _ours(554, "5.6.3", "the server doesn't support 8BITMIME")
     return None
 
 
@@ -103,8 +105,12 @@ def badRecipient(recipient: str) -> Reply | None:
     Why a recipient can't even be asked for, if it can't.
     """
     if _CONTROL.search(recipient):
-        return Reply(553, "5.1.3", "the address has control characters")
+        return _ours(553, "5.1.3", "the address has control characters")
     return None
+
+
+def _ours(code: int, enhanced: str, text: str) -> Reply:
+    return Reply(code, enhanced, text, isOurs=True)
 
 
 def needsSMTPUTF8(transaction: Transaction) -> bool:

@@ -121,11 +121,13 @@ class ReplyReader:
 def parseReply(lines: tuple[bytes, ...], enhanced: bool = True) -> Reply:
     """
     @param lines: As L{ReplyReader.next} gives them.
-    @param enhanced: Whether there may be an enhanced status code: not in the
-        greeting and in replies to EHLO (RFC 2034 4).
+    @param enhanced: Whether there may be an enhanced status code in any case.
+        RFC 2034 4 has none in the greeting and in replies to EHLO; servers that
+        refuse there put one in all the same.
     """
     texts = [line[4:].decode("utf-8", "replace") for line in lines]
-    found = _ENHANCED.match(texts[0]) if enhanced else None
+    mayHave = enhanced or lines[0][:1] in (b"4", b"5")
+    found = _ENHANCED.match(texts[0]) if mayHave else None
     status = ""
     if found and found[1] == chr(lines[0][0]):
         status = ".".join(found.groups())

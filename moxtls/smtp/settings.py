@@ -104,3 +104,10 @@ class SessionFailed(SessionError):
         super().__init__(record, reason)
         self.reply = reply
         self.decided = decided
+
+
+class SessionUsedUp(SessionFailed):
+    """
+    The server takes no more transactions in this session, as it has announced
+    (RFC 9422 MAILMAX); in another one it may.
+    """

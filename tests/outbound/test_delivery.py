@@ -6,6 +6,7 @@ C{test_delivery_tls}.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred, fail
@@ -14,6 +15,7 @@ from zope.interface.verify import verifyObject
 from moxtls.dns.answers import Kind
 from moxtls.interfaces import ICourier, IPolicyCache, ISessionObserver
 from moxtls.outbound.delivery import DirectCourier
+from moxtls.outbound.endings import MOST_SESSIONS
 from moxtls.queue.values import Ending, Result
 from moxtls.smtp.values import Reply
 from tests.network import Postbox
@@ -336,6 +338,98 @@ class HostTests(DeliveryCase):
         self.serve(greeting="554 no SMTP service here")
         self.serve(ip=SECOND_IP, greeting="521 no mail")
         self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.0.0"))
+
+    def test_extensions(self) -> None:
+        """
+        RFC 5321 5.1: a host that can't be given a message for want of SIZE (RFC
+        1870), 8BITMIME (RFC 6152) or SMTPUTF8 (RFC 6531) leaves it to the next,
+        and gets the others.
+        """
+        self.secondHost()
+        fits = self.parcel(messageID="fits")
+        large = replace(self.parcel(messageID="large"), size=50_000)
+        for extensions, parcel in (
+            (("SIZE 40000",), large),
+            ((), replace(self.parcel(), eightBit=True)),
+            (("8BITMIME",), replace(self.parcel(), smtputf8=True)),
+        ):
+            first = self.serve(extensions=extensions)
+            second = self.serve(ip=SECOND_IP)
+            results = self.deliver(parcel, fits)
+            self.assertDelivered(results)
+            self.assertEqual({each.host for each in results}, {MX, SECOND})
+            self.assertEqual(len(first.messages), 1)
+            self.assertEqual(len(second.messages), 1)
+
+    def test_extensionsNowhere(self) -> None:
+        """
+        It is a permanent failure only if no host is left that might be able to;
+        the words for it are ours.
+        """
+        self.secondHost()
+        parcel = replace(self.parcel(), eightBit=True)
+        self.serve(extensions=())
+        self.assertDelayed(self.deliver(parcel), "4.4.1")
+        self.serve(extensions=())
+        self.serve(ip=SECOND_IP, extensions=())
+        (result,) = self.deliver(parcel)
+        self.assertEqual((result.ending, result.code), (Ending.PERMANENT, 0))
+        self.assertEqual((result.status, result.host), ("5.6.3", SECOND))
+        self.assertEqual(result.text, "the server doesn't support 8BITMIME")
+        self.serve(extensions=())
+        self.serve(ip=SECOND_IP, replies={"RCPT": "450 4.2.1 later"})
+        self.assertDelayed(self.deliver(parcel), "4.2.1")
+
+    def test_limits(self) -> None:
+        """
+        RFC 9422: recipients beyond the limits that a host announces go in another
+        transaction, or in another connection to the same host.
+        """
+        extensions = ("PIPELINING", "LIMITS RCPTMAX=2 MAILMAX=3")
+        recipients = tuple(f"u{n}@example.com" for n in range(12))
+        parcels = (self.parcel(*recipients), self.parcel(messageID="m2"))
+        others = [self.server(extensions=extensions) for _ in range(2)]
+        first = self.serve(None, *others, extensions=extensions)
+        results = self.deliver(*parcels)
+        self.assertDelivered(results)
+        self.assertEqual(len(results), 13)
+        self.assertEqual(self.network.dialed, [IP4] * 3)
+        counts = [len(each.messages) for each in (first, *others)]
+        self.assertEqual(counts, [3, 3, 1])
+        heard = b"".join(each.heard for each in (first, *others))
+        self.assertEqual(heard.count(b"RCPT TO"), 13)
+
+    def test_limitsWithRefusals(self) -> None:
+        """
+        Who was refused for now isn't asked for again in the same attempt.
+        """
+        extensions = ("LIMITS RCPTMAX=1 MAILMAX=1",)
+        second = self.server(extensions=extensions)
+        first = self.serve(
+            None, second, extensions=extensions, replies={"RCPT": "450 4.2.1 full"}
+        )
+        results = self.deliver(self.parcel(USER, OTHER))
+        self.assertEndings(
+            results,
+            (USER, Ending.TEMPORARY, "4.2.1"),
+            (OTHER, Ending.DELIVERED, "2.0.0"),
+        )
+        self.assertEqual(len([*first.messages, *second.messages]), 1)
+
+    def test_connectionsAreBounded(self) -> None:
+        """
+        A host that takes next to nothing in a connection doesn't get connections
+        without end.
+        """
+        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        extensions = ("LIMITS RCPTMAX=1 MAILMAX=1",)
+        recipients = tuple(f"u{n}@example.com" for n in range(MOST_SESSIONS + 2))
+        others = [self.server(extensions=extensions) for _ in recipients]
+        self.serve(None, *others, extensions=extensions)
+        results = self.deliver(self.parcel(*recipients))
+        self.assertEqual(self.network.dialed.count(IP4), MOST_SESSIONS)
+        statuses = Counter(each.status for each in results)
+        self.assertEqual(statuses, {"2.0.0": MOST_SESSIONS, "4.5.3": 2})
 
     def test_words(self) -> None:
         """

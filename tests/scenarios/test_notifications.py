@@ -1,0 +1,192 @@
+"""
+From what a host says on a connection to the DSN that the sender gets.
+"""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.message import Message
+from itertools import count
+from pathlib import Path
+
+from moxtls.dns.answers import Kind
+from moxtls.domain import Domain
+from moxtls.interfaces import ICourier
+from moxtls.outbound.delivery import DirectCourier
+from moxtls.outbound.smarthost import Relay, SmarthostCourier
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Batch, Envelope
+from moxtls.smtp.settings import Settings
+from moxtls.smtp.values import TLSMode
+from tests.network import SMTP
+from tests.outbound.deliveries import (
+    MX,
+    SECOND,
+    SECOND_IP,
+    TRUST,
+    USER,
+    DeliveryCase,
+)
+from tests.queue.couriers import FakeCourier, FakeMailbox
+
+SMALL = ("SIZE 10", "8BITMIME")
+
+
+class NotificationTests(DeliveryCase):
+    """
+    A host of ours with a queue, whose messages to C{example.com} fail.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier: ICourier = DirectCourier(self.surroundings)
+        numbers = count()
+        teller = ReportTeller(self.clock, [], FakeMailbox(), str)
+        self.queue = QueueService(
+            self.clock,
+            DirectSpool(Path(self.mktemp())),
+            self.route,
+            Notices("us.example", lambda: f"n{next(numbers)}"),
+            teller,
+            lambda: f"m{next(numbers)}",
+            jitter=lambda: 0.5,
+            limits=Limits(),
+        )
+        self.queue.startService()
+        self.addCleanup(self.queue.stopService)
+
+    def route(self, batch: Batch) -> ICourier:
+        if batch.destination == "example.com":
+            return self.courier
+        # DSNs stay where they can be looked at.
+        courier = FakeCourier()
+        courier.answer = None
+        return courier
+
+    def failed(self, **envelope: bool) -> tuple[Message, str]:
+        """
+        Send a message.
+
+        @return: Of the DSN about it, the recipient's fields and the text.
+        """
+        body = (b"Subject: hello\r\n\r\n", b"hello\r\n")
+        sent = Envelope("me@us.example", (USER,), **envelope)  # type: ignore[arg-type]
+        self.successResultOf(self.queue.submit(sent, body))
+        self.clock.advance(0)
+        self.network.flush()
+        [dsn] = self.successResultOf(self.queue.messages())
+        self.assertEqual(dsn.envelope.recipients, ("me@us.example",))
+        human, status, _ = message_from_bytes(dsn.path.read_bytes()).get_payload()
+        assert isinstance(human, Message) and isinstance(status, Message)
+        self.successResultOf(self.queue.drop(dsn.messageID))
+        _, fields = status.get_payload()
+        assert isinstance(fields, Message)
+        return fields, " ".join(str(human.get_payload()).split())
+
+    def assertSaid(self, said: tuple[Message, str], status: str, reply: str) -> None:
+        """
+        A host's words are told as its own (RFC 3464 2.3.5, 2.3.6).
+        """
+        fields, human = said
+        self.assertEqual(fields["Status"], status)
+        self.assertEqual(fields["Diagnostic-Code"], f"smtp; {reply}")
+        self.assertEqual(fields["Remote-MTA"], f"dns; {MX}")
+        self.assertIn(f"{MX} said: {reply}", human)
+
+    def assertOurs(self, said: tuple[Message, str], status: str, words: str) -> None:
+        """
+        Our words aren't told as somebody else's.
+        """
+        fields, human = said
+        self.assertEqual(fields["Status"], status)
+        self.assertEqual(fields["Diagnostic-Code"], f"x-moxtls; {words}")
+        self.assertNotIn("Remote-MTA", fields)
+        self.assertIn(words, human)
+        self.assertNotIn(" said", human)
+
+    def test_steps(self) -> None:
+        """
+        A reply is told as it was, once, whatever it answered; its enhanced status
+        code (RFC 3463) is the recipient's also before EHLO, where RFC 2034 4 has
+        none.
+        """
+        for script, status, reply in (
+            ({"RCPT": "550 5.1.1 no such user"}, "5.1.1", "550 5.1.1 no such user"),
+            ({"RCPT": "550 no such user"}, "5.0.0", "550 no such user"),
+            ({"RCPT": "550 550 no"}, "5.0.0", "550 550 no"),
+            ({"RCPT": "550"}, "5.0.0", "550"),
+            ({"RCPT": "550 5.1.1"}, "5.1.1", "550 5.1.1"),
+            ({"RCPT": "550 4.1.1 odd"}, "5.0.0", "550 4.1.1 odd"),
+            ({"RCPT": "550 5.1.1 no\n550 5.1.1 one"}, "5.1.1", "550 5.1.1 no one"),
+            ({"MAIL": "553 5.1.8 who?"}, "5.1.8", "553 5.1.8 who?"),
+            ({"DATA": "554 5.7.1 no"}, "5.7.1", "554 5.7.1 no"),
+            ({"END": "552 5.3.4 too large"}, "5.3.4", "552 5.3.4 too large"),
+            ({"EHLO": "554 5.7.1 go away"}, "5.7.1", "554 5.7.1 go away"),
+            (
+                {"EHLO": "502 5.5.1 what?", "HELO": "550 5.7.0 no"},
+                "5.7.0",
+                "550 5.7.0 no",
+            ),
+        ):
+            self.serve(replies=script)
+            self.assertSaid(self.failed(), status, reply)
+        self.serve(greeting="554 5.7.1 go away")
+        self.assertSaid(self.failed(), "5.7.1", "554 5.7.1 go away")
+
+    def test_extensions(self) -> None:
+        """
+        A host that can't be given a message for want of an extension has said
+        nothing about it (RFC 1870 6.3, RFC 6152 3, RFC 6531 3.2).
+        """
+        for extensions, envelope, status, words in (
+            (SMALL, {}, "5.3.4", "the server takes 10 octets at most"),
+            ((), {"eightBit": True}, "5.6.3", "the server doesn't support 8BITMIME"),
+            ((), {"smtputf8": True}, "5.6.7", "the server doesn't support SMTPUTF8"),
+        ):
+            self.serve(extensions=extensions)
+            self.assertOurs(self.failed(**envelope), status, words)
+
+    def test_extensionsAnywhere(self) -> None:
+        """
+        So if none of several hosts has it.
+        """
+        self.secondHost()
+        self.serve(extensions=())
+        self.serve(ip=SECOND_IP, greeting="554 5.7.1 go away")
+        said = self.failed(eightBit=True)
+        self.assertOurs(said, "5.6.3", "the server doesn't support 8BITMIME")
+        self.serve(greeting="554 5.7.1 go away")
+        self.serve(ip=SECOND_IP, extensions=())
+        said = self.failed(eightBit=True)
+        self.assertOurs(said, "5.6.3", "the server doesn't support 8BITMIME")
+        self.assertIn(f"{SECOND}: 5.6.3", said[1])
+
+    def test_nowhere(self) -> None:
+        """
+        Nor has anybody said anything where there is no host.
+        """
+        self.resolver.put("example.com", Kind.MX, "0 .")
+        said = self.failed()
+        self.assertOurs(said, "5.1.10", "domain does not accept mail")
+
+    def test_smarthost(self) -> None:
+        """
+        A relay's words, and ours about one, are told in the same way.
+        """
+        relay = Relay(Domain(MX), (Kind.A,), secure=False)
+        settings = Settings("us.example", TRUST, TLSMode.SKIP, (MX,))
+        self.courier = SmarthostCourier(
+            self.resolver,
+            relay,
+            lambda ip: self.dialer.dial(ip, SMTP, settings),
+            self.leave,
+        )
+        self.serve(replies={"RCPT": "550 5.1.1 no such user"})
+        self.assertSaid(self.failed(), "5.1.1", "550 5.1.1 no such user")
+        self.serve(extensions=SMALL)
+        said = self.failed()
+        self.assertOurs(said, "5.3.4", "the server takes 10 octets at most")
