@@ -80,11 +80,10 @@ class NotificationTests(DeliveryCase):
         self.network.flush()
         [dsn] = self.successResultOf(self.queue.messages())
         self.assertEqual(dsn.envelope.recipients, ("me@us.example",))
-        human, status, _ = message_from_bytes(dsn.path.read_bytes()).get_payload()
-        assert isinstance(human, Message) and isinstance(status, Message)
+        # RFC 3464 2.1: the fields of the message come before the recipient's.
+        whole = message_from_bytes(dsn.path.read_bytes())
+        _, human, _, _, fields, _ = whole.walk()
         self.successResultOf(self.queue.drop(dsn.messageID))
-        _, fields = status.get_payload()
-        assert isinstance(fields, Message)
         return fields, " ".join(str(human.get_payload()).split())
 
     def assertSaid(self, said: tuple[Message, str], status: str, reply: str) -> None:
