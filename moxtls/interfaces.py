@@ -200,8 +200,9 @@ class ICourier(Interface):
 
         @return: Fires with one L{Result} for each recipient of each parcel,
             whether or not it was recorded.  Cancelling breaks the attempt
-            off: it fires with what was decided until then, or fails; for
-            whom there is no result, the queue counts it as not made.
+            off: it fires with what was decided until then, and may say in
+            temporary results how far it came with the rest; or fails.  If it
+            is the queue that stops, it counts as not made for the rest.
         """
 
 

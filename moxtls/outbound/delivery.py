@@ -9,9 +9,10 @@ L{moxtls.outbound.classify} decide.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -100,8 +101,8 @@ class Attempt:
         """
         Make the attempt, and have its outcome recorded.
 
-        @return: One result for each recipient; fewer if it was cancelled when
-            hosts had answered for those.
+        @return: One result for each recipient, also if it was cancelled: then
+            a temporary one for whom there was no answer yet.
         """
         try:
             domain = parseHost(self._batch.destination)
@@ -112,8 +113,9 @@ class Attempt:
             await self._toDomain(domain)
         except CancelledError:
             # What hosts took they have: nobody shall give it to them again.
-            if not self._progress.results():
-                raise
+            self._progress.breakOff()
+            if isinstance(domain, Domain) and self._account.sawAnything:
+                self._record(domain)
             return self._progress.results()
         except Exception:
             # Of our own making.  What hosts said until then holds.
@@ -121,19 +123,29 @@ class Attempt:
             self._progress.hostFailed(Trouble("4.3.0", "something is wrong here"))
         self._progress.endRest()
         if isinstance(domain, Domain):
-            await self._tell(domain)
+            with suppress(CancelledError):
+                await self._record(domain)
         return self._progress.results()
 
-    async def _tell(self, domain: Domain) -> None:
+    def _record(self, domain: Domain) -> Deferred[None]:
+        """
+        Have the outcome recorded.
+
+        @return: Fires once it is, or that it can't be is logged.  Cancelling
+            ends the waiting, not the recording: the ledger is the last to
+            stop, when all that it was given is written.
+        """
         batch = self._batch
         outcome = self._account.outcome(domain, batch.report, batch.causesReports)
-        try:
-            await self._around.observer.sessionEnded(outcome)
-        except CancelledError:
-            # The mail has gone where it has gone.
-            self.log.warn("TLS outcome for {domain} not recorded", domain=domain)
-        except Exception:
-            self.log.failure("recording TLS outcome for {domain}", domain=domain)
+        recorded: Deferred[None] = Deferred()
+        recording = maybeDeferred(self._around.observer.sessionEnded, outcome)
+        recording.addErrback(
+            lambda failure: self.log.failure(
+                "recording TLS outcome for {domain}", failure, domain=domain
+            )
+        )
+        recording.addCallback(recorded.callback)
+        return recorded
 
     # --- where it goes ---------------------------------------------------------
 

@@ -218,6 +218,22 @@ class Progress:
             said = self._passing.get(key) or unasked
             self._final[key] = said or _troubled(*key, last)
 
+    def breakOff(self) -> None:
+        """
+        There is no time to ask another host, or to wait for this one.  What
+        went wrong until then is all that can be said to whom has no answer.
+        """
+        seen = dict.fromkeys(
+            f"{each.host}: {each.text}" if each.host else each.text
+            for each in self._troubles
+        )
+        text = "; ".join(["the attempt took too long", *seen])
+        passing = [each for each in self._troubles if not each.permanent]
+        status = passing[-1].status if passing else "4.4.2"
+        for key in self._open():
+            broken = _troubled(*key, Trouble(status, text))
+            self._final[key] = self._passing.get(key) or broken
+
     def results(self) -> tuple[Result, ...]:
         """
         Those that are final.

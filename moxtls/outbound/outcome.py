@@ -64,6 +64,17 @@ class Account:
         self.recipient: Tallying | None = None
         self.hosts: list[Tallying] = []
 
+    @property
+    def sawAnything(self) -> bool:
+        """
+        Whether there is anything to tell about TLS.
+        """
+        own = [self.recipient] if self.recipient is not None else []
+        return any(
+            each.succeeded or each.failed or each.failures
+            for each in (*own, *self.hosts)
+        )
+
     def open(self, tallying: Tallying) -> Tallying:
         """
         Begin the count for another host.

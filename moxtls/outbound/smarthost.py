@@ -92,8 +92,7 @@ class SmarthostCourier:
                 await self._toRelay(batch, progress, recorder)
         except CancelledError:
             # What the relay took it has: nobody shall give it to it again.
-            if not progress.results():
-                raise
+            progress.breakOff()
             return progress.results()
         progress.endRest()
         return progress.results()

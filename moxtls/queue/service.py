@@ -33,7 +33,7 @@ from moxtls.queue.spool import Spool
 from moxtls.queue.stored import StoredQueue
 from moxtls.queue.telling import ReportTeller
 from moxtls.queue.turns import Turns
-from moxtls.queue.values import Batch, Envelope, QueuedMessage, Result
+from moxtls.queue.values import Batch, Ending, Envelope, QueuedMessage, Result
 
 T = TypeVar("T")
 
@@ -161,6 +161,12 @@ class QueueService(Service):
         recorder = ResultRecorder(flight, lambda pairs: self._record(flight, pairs))
         try:
             results = await self._attempt(flight, recorder)
+            if not self._goesOn:
+                # It is we who broke it off: it counts as not made for whom it
+                # hasn't come to an end.
+                results = tuple(
+                    each for each in results if each.ending is not Ending.TEMPORARY
+                )
             pairs = flight.take(results)
             if self._goesOn:
                 pairs += flight.takeRest()

@@ -4,13 +4,17 @@ Tests for L{moxtls.outbound.delivery}: attempts that are broken off.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from moxtls.dns.answers import Kind
+from moxtls.policy.mtasts import Mode
 from moxtls.queue.values import Ending, Result
+from moxtls.tlsrpt.results import PolicyType, ResultType
+from tests.certificates import selfSigned
 from tests.outbound.deliveries import (
     IP4,
     MX,
+    SECOND_IP,
     DeliveryCase,
 )
 
@@ -22,14 +26,20 @@ class CancellationTests(DeliveryCase):
     Tests for attempts that are broken off.
     """
 
-    def broken(self, attempt: Deferred[tuple[Result, ...]]) -> None:
+    def broken(self, attempt: Deferred[tuple[Result, ...]], seen: bool = False) -> None:
         """
         Break off an attempt that has come to nothing yet.
+
+        @param seen: Whether there is anything to tell about TLS.
         """
         self.assertNoResult(attempt)
         attempt.cancel()
-        self.failureResultOf(attempt, CancelledError)
-        self.assertEqual(self.observer.outcomes, [])
+        results = self.successResultOf(attempt)
+        self.assertEqual({each.ending for each in results}, {Ending.TEMPORARY})
+        for each in results:
+            self.assertIn("the attempt took too long", each.text)
+        self.assertEqual(bool(self.observer.outcomes), seen)
+        self.observer.outcomes.clear()
         self.assertTidy()
 
     def test_lookups(self) -> None:
@@ -63,7 +73,7 @@ class CancellationTests(DeliveryCase):
         """
         for verb in ("EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"):
             self.serve(self.goodContext(), extensions=(), replies={verb: ""})
-            self.broken(self.attempt())
+            self.broken(self.attempt(), seen=verb not in ("EHLO", "STARTTLS"))
             self.serve(extensions=(), replies={verb: ""}, greeting="")
             self.broken(self.attempt())
         self.assertEqual(len(self.network.calls), 12)
@@ -85,31 +95,80 @@ class CancellationTests(DeliveryCase):
             extensions=("STARTTLS",),
             replies={"STARTTLS": "454 no"},
         )
-        self.broken(self.attempt())
+        self.broken(self.attempt(), seen=True)
         self.assertEqual(len(self.network.dialed), 2)
 
     def test_partly(self) -> None:
         """
         What hosts took before stays delivered, so that it isn't sent again;
-        nothing is said about the rest, nor about TLS.
+        what was seen of TLS is recorded with it.
         """
-        self.serve(replies={"END": ["250 ok", ""]})
+        self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
         other = self.parcel(OTHER, messageID="m2")
         attempt = self.attempt(self.parcel(), other)
         attempt.cancel()
-        (result,) = self.successResultOf(attempt)
-        self.assertEqual((result.messageID, result.ending), ("m1", Ending.DELIVERED))
-        self.assertEqual(self.observer.outcomes, [])
+        results = self.successResultOf(attempt)
+        self.assertEqual(
+            [(each.messageID, each.ending) for each in results],
+            [("m1", Ending.DELIVERED), ("m2", Ending.TEMPORARY)],
+        )
+        self.assertEqual((self.recipient.succeeded, self.host.succeeded), (1, 1))
         self.assertTidy()
 
-    def test_recording(self) -> None:
+    def test_seen(self) -> None:
         """
-        The mail is delivered, also if we don't wait for that to be recorded.
+        RFC 8460 4: what was seen of the first hosts is recorded, and said to
+        the sender, also if the next ones take longer than an attempt may.
         """
-        self.serve()
-        self.observer.answer = lambda: Deferred()
+        self.secondHost()
+        self.publish(Mode.ENFORCE)
+        self.serve(selfSigned(MX).context())
+        self.serve(ip=SECOND_IP, greeting="")
         attempt = self.attempt()
         self.assertNoResult(attempt)
         attempt.cancel()
-        self.assertDelivered(self.successResultOf(attempt))
+        results = self.successResultOf(attempt)
+        self.assertDelayed(results, "4.7.5")
+        (result,) = results
+        self.assertIn(f"{MX}: refused: certificate-not-trusted", result.text)
+        self.assertEqual((result.host, result.code), ("", 0))
+        recipient, (first, second) = self.recipient, self.outcome.hosts
+        self.assertEqual((recipient.policy.type, recipient.failed), (PolicyType.STS, 1))
+        self.assertEqual(
+            [each.resultType for each in recipient.failures],
+            [ResultType.CERTIFICATE_NOT_TRUSTED],
+        )
+        self.assertEqual((first.failed, second.failed), (1, 0))
         self.assertTidy()
+
+    def test_passing(self) -> None:
+        """
+        RFC 5321 4.2.1: what a host said to a recipient is a better answer.
+        """
+        self.secondHost()
+        self.serve(replies={"RCPT": "450 4.2.1 full"})
+        self.serve(ip=SECOND_IP, greeting="")
+        attempt = self.attempt()
+        attempt.cancel()
+        (result,) = self.successResultOf(attempt)
+        self.assertEqual((result.status, result.host), ("4.2.1", MX))
+
+    def test_recording(self) -> None:
+        """
+        The mail is delivered, also if we don't wait for its outcome to be
+        recorded.  That goes on, and is logged if it fails.
+        """
+        for fails in (False, True):
+            recording: Deferred[None] = Deferred(lambda _: self.fail("cancelled"))
+            self.serve()
+            self.observer.answer = iter([recording]).__next__
+            attempt = self.attempt()
+            self.assertNoResult(attempt)
+            attempt.cancel()
+            self.assertDelivered(self.successResultOf(attempt))
+            self.assertTidy()
+            if fails:
+                recording.errback(OSError("disk"))
+            else:
+                recording.callback(None)
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), int(fails))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from moxtls.dns.answers import Kind
@@ -239,11 +239,15 @@ class SmarthostTests(DeliveryCase):
         self.serve(self.goodContext(), replies={"END": ""})
         attempt = self.attempt()
         attempt.cancel()
-        self.failureResultOf(attempt, CancelledError)
+        self.assertDelayed(self.successResultOf(attempt), "4.4.2")
         self.assertTidy()
         self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
         attempt = self.attempt(self.parcel(), self.parcel(OTHER, messageID="m2"))
         attempt.cancel()
-        self.assertDelivered(self.successResultOf(attempt))
+        self.assertEndings(
+            self.successResultOf(attempt),
+            (USER, Ending.DELIVERED, "2.0.0"),
+            (OTHER, Ending.TEMPORARY, "4.4.2"),
+        )
         self.assertTidy()
         self.assertEqual(len(self.left), 2)

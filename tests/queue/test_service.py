@@ -824,6 +824,28 @@ class StopTests(ServiceCase):
             states = [each.state for each in self.queued()[0].recipients]
         self.assertEqual(states, [RecipientState.DELIVERED, RecipientState.WAITING])
 
+    def test_temporaryResults(self) -> None:
+        """
+        What a courier says of how far it came counts if it took too long, and
+        not if it was broken off by the service that stops.
+        """
+
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
+            return Deferred(lambda own: own.callback(deferred(batch)))
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.submit()
+            self.restart()
+            (recipient,) = self.queued()[0].recipients
+            self.assertEqual((recipient.attempts, recipient.lastResult), (0, None))
+            self.clock.pump([60] * 36)
+        (recipient,) = self.queued()[0].recipients
+        assert recipient.lastResult is not None
+        self.assertEqual(recipient.attempts, 1)
+        self.assertNotIn("without a result", recipient.lastResult.text)
+
     def test_waitsForCourier(self) -> None:
         """
         Stopping waits until a courier has let go.
