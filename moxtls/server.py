@@ -33,6 +33,8 @@ from moxtls.smtp.acceptor import IAcceptor, ListenerSettings
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.loginhistory import LoginHistory
+from moxtls.smtp.logins import LoginLimits
 from moxtls.smtp.sasl import MECHANISMS, Accounts
 from moxtls.store.ledger import Ledger
 from moxtls.wiring import Base, IReactor, explained, newID
@@ -265,7 +267,9 @@ class Server(Service):
         def offload(check: Callable[[], bool]) -> Deferred[bool]:
             return deferToThreadPool(self._reactor, pool, check)
 
-        return Authenticator(accounts, newID, offload)
+        history = LoginHistory(self._site.logins)
+        limits = LoginLimits(known=history.load(), save=history.save)
+        return Authenticator(accounts, newID, offload, limits)
 
 
 def _isChecked(listener: Listener) -> bool:

@@ -99,6 +99,13 @@ class Site:
         return self.data / "accounts"
 
     @property
+    def logins(self) -> Path:
+        """
+        Where it is kept from where people logged in.
+        """
+        return self.data / "logins"
+
+    @property
     def ledgerURL(self) -> str:
         """
         Where the ledger is; a relative path of SQLite's is made a whole one.
@@ -140,7 +147,7 @@ class Site:
         """
         @raise InvalidConfig: The data directory can't be made or written to.
         """
-        for folder in (self.data, self.spool, self.mail, self.accounts):
+        for folder in (self.data, self.spool, self.mail, self.accounts, self.logins):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:

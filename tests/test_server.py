@@ -10,7 +10,9 @@ import signal
 import smtplib
 import socket
 import ssl
+import threading
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from smtplib import SMTP
@@ -29,9 +31,11 @@ from moxtls.doors import Door
 from moxtls.queue.access import DirectSpool
 from moxtls.reporting.values import ReportState, Subject
 from moxtls.server import Server, openStores, takePorts
+from moxtls.smtp import authenticator
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.smtp.logins import MAX_FAILURES
 from moxtls.smtp.passwords import hashPassword
 from moxtls.smtp.sasl import ScramClient
 from moxtls.worker.worker import WorkerLost
@@ -261,6 +265,56 @@ class AuthenticationTests(ServerCase):
         features = await deferToThread(hold)
         self.assertIn("auth", features)
         self.assertNotIn("starttls", features)
+
+    async def test_shared(self) -> None:
+        """
+        All listeners count failures together, and passwords are checked by two
+        threads at most, which end with the server.  Where somebody logged in is known
+        after a restart: failures there are the account's own.
+        """
+        writeCertificate(self.folder, HOSTNAME)
+        tables = "".join(
+            f'[Listeners.{name}]\nPort = 0\nAddress = "0.0.0.0"\n'
+            'Authentication = true\nTLS = "starttls"\n'
+            'CertificateFile = "cert.pem"\nKeyFile = "key.pem"\n'
+            for name in "ab"
+        )
+        users = "".join(
+            f'{name} = "{hashPassword("sesame", bytes(32))}"\n'
+            for name in ("alice", "bob")
+        )
+        server = self.started(f"[Users]\n{users}{tables}")
+
+        def login(user: str, password: str) -> Callable[[SMTP], int]:
+            def login(client: SMTP) -> int:
+                self.secure(client)
+                response = b64encode(f"\0{user}\0{password}".encode()).decode()
+                return client.docmd("AUTH", f"PLAIN {response}")[0]
+
+            return login
+
+        async def codes(user: str, *passwords: str) -> list[int]:
+            ports = list(server.ports.values())
+            return [
+                await self.talk(ports[n % 2], login(user, password))
+                for n, password in enumerate(passwords)
+            ]
+
+        self.assertEqual(await codes("alice", "sesame"), [235])
+        names = [each.name for each in threading.enumerate()]
+        self.assertIn(sum("passwords" in name for name in names), (1, 2))
+        await server.stopService()
+        names = [each.name for each in threading.enumerate()]
+        self.assertEqual([name for name in names if "passwords" in name], [])
+        server.privilegedStartService()
+        server.startService()
+        self.patch(authenticator, "deferLater", lambda clock, delay: succeed(None))
+        guesses = ["wrong"] * MAX_FAILURES
+        self.assertEqual(
+            await codes("alice", *guesses, "sesame"), [535] * MAX_FAILURES + [454]
+        )
+        self.assertEqual(await codes("bob", "sesame"), [235])
+        await server.stopService()
 
 
 class ReceptionTests(ServerCase):

@@ -98,17 +98,22 @@ class Authenticator:
 
     @param newNonce: Chance: printable ASCII without commas.
     @param offload: Runs a function where it doesn't hold up the reactor.
+    @param limits: Those that begin with nothing known, if not given.
     """
 
     log = Logger()
 
     def __init__(
-        self, accounts: Accounts, newNonce: Callable[[], str], offload: Offload
+        self,
+        accounts: Accounts,
+        newNonce: Callable[[], str],
+        offload: Offload,
+        limits: LoginLimits | None = None,
     ) -> None:
         self._accounts = accounts
         self._newNonce = newNonce
         self._offload = offload
-        self._limits = LoginLimits()
+        self._limits = limits or LoginLimits()
         self._slots = FairSemaphore(MAX_CHECKS, MAX_WAITING)
         self._notices = Notices()
 

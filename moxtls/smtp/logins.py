@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,9 +72,17 @@ class LoginLimits:
     Failed logins, and who logged in from where.
     """
 
-    def __init__(self, entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self,
+        entries: int = MAX_ENTRIES,
+        known: Mapping[str, Sequence[str]] | None = None,
+        save: Callable[[str, Sequence[str]], None] = lambda user, places: None,
+    ) -> None:
         """
         @param entries: The most keys that are remembered for each limit.
+        @param known: By account, networks and addresses from which it logged in, as
+            C{save} was given them.
+        @param save: Called when there is a new one.
         """
         self._allowances = {
             LoginLimit.ADDRESS: _allowance(MAX_FAILURES, 1, entries),
@@ -82,7 +91,10 @@ class LoginLimits:
             LoginLimit.ACCOUNT_AT_ADDRESS: _allowance(MAX_FAILURES, 1, entries),
         }
         # By account: only those who have one get in here.
-        self._known: dict[str, OrderedDict[str, None]] = {}
+        self._known = {
+            user: OrderedDict.fromkeys(places) for user, places in (known or {}).items()
+        }
+        self._save = save
 
     def exceeded(self, user: str, place: Place, now: float) -> LoginLimit | None:
         """
@@ -125,11 +137,14 @@ class LoginLimits:
         """
         self.giveBack(attempt)
         known = self._known.setdefault(attempt.user, OrderedDict())
+        isNew = attempt.place.address not in known
         for key in (attempt.place.network, attempt.place.address):
             known[key] = None
             known.move_to_end(key)
         while len(known) > MAX_KNOWN:
             known.popitem(last=False)
+        if isNew:
+            self._save(attempt.user, tuple(known))
 
     def _keys(self, user: str, place: Place) -> list[tuple[LoginLimit, str]]:
         known = self._known.get(user, ())
