@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from ipaddress import IPv6Address
 
 from twisted.application.service import Service
@@ -16,7 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted
+from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted, together
 from moxtls.config import Service as ListenerService
 from moxtls.domain import Domain
 from moxtls.doors import ListenerPorts, PortUnavailable
@@ -28,7 +29,7 @@ from moxtls.receiving import Incoming, Residence
 from moxtls.reporting.service import ReportService
 from moxtls.reporting.signing import NoSubmitter
 from moxtls.sending import makeQueue
-from moxtls.site import Site
+from moxtls.site import Site, faultsOf
 from moxtls.smtp.acceptor import IAcceptor, ListenerSettings
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.events import ServerSettings
@@ -169,6 +170,8 @@ class Server(Service):
     def _startParts(self) -> None:
         parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
         config = self._site.config
+        for remark in self._site.remarks(self._clock.seconds()):
+            self.log.warn("{remark}", remark=remark)
         if not config.noOutgoingTLSReports:
             parts.append(self.reports)
             self._warn("TLS", self._site.submitter)
@@ -290,19 +293,30 @@ def takePorts(site: Site) -> dict[str, ListenerPorts]:
     """
     The ports of all listeners, by their names.
 
-    @raise InvalidConfig: One of them can't be had.
+    @raise InvalidConfig: All that can't be had.
     """
+    faults: list[InvalidConfig] = []
     doors: dict[str, ListenerPorts] = {}
     for name, listener in site.config.listeners.items():
         try:
             doors[name] = ListenerPorts(listener.address, listener.port)
-        except PortUnavailable as why:
-            for door in doors.values():
-                door.close()
-            table, port = f"Listeners.{name}", quoted(listener.port)
-            expected = f"expected a free port of {why.address}: {why.error.strerror}"
-            raise InvalidConfig(str(site.file), table, "Port", port, expected) from None
+        except PortUnavailable as error:
+            faults.append(portFault(site, name, error))
+    wrong = together(faults)
+    if wrong is not None:
+        for door in doors.values():
+            door.close()
+        raise wrong
     return doors
+
+
+def portFault(site: Site, name: str, error: PortUnavailable) -> InvalidConfig:
+    """
+    What to say of the port of the listener C{name}.
+    """
+    port = quoted(site.config.listeners[name].port)
+    expected = f"expected a free port of {error.address}: {error.error.strerror}"
+    return InvalidConfig(str(site.file), f"Listeners.{name}", "Port", port, expected)
 
 
 def openStores(site: Site) -> None:
@@ -311,10 +325,21 @@ def openStores(site: Site) -> None:
 
     @raise InvalidConfig: As C{startService}.
     """
-    site.check()
-    site.makeFolders()
-    with explained(site):
-        Ledger(None, site.ledgerURL).stop()
-        spool = DirectSpool(site.spool)
-        spool.open(delivering=True)
-        spool.close()
+    steps = (site.check, site.makeFolders, partial(_openLedger, site))
+    wrong = together(faultsOf((*steps, partial(_openSpool, site))))
+    if wrong is not None:
+        raise wrong
+
+
+def _openLedger(site: Site) -> None:
+    if site.data.is_dir():
+        with explained(site):
+            Ledger(None, site.ledgerURL).stop()
+
+
+def _openSpool(site: Site) -> None:
+    if site.spool.is_dir():
+        with explained(site):
+            spool = DirectSpool(site.spool)
+            spool.open(delivering=True)
+            spool.close()

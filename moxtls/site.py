@@ -5,11 +5,25 @@ The configuration with the files that it names.
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from moxtls.config import (
@@ -20,9 +34,11 @@ from moxtls.config import (
     LocalDomain,
     Purpose,
     Selector,
-    parse,
     quoted,
+    read,
+    remarks,
     serverAddress,
+    together,
 )
 from moxtls.dns.system import Server, systemServers
 from moxtls.domain import Domain
@@ -35,6 +51,7 @@ from moxtls.reporting.signing import (
     findSubmitter,
     loadKey,
 )
+from moxtls.smtp.certificates import unsuitable
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword
 from moxtls.smtp.tlscontext import ReloadingContext
 
@@ -62,8 +79,23 @@ class Site:
     @classmethod
     def read(cls, file: Path) -> Site:
         """
-        @raise InvalidConfig: It can't be read, or there is something wrong
-            with it.
+        @raise InvalidConfig: It can't be read, or all that is wrong with it.
+        """
+        site, faults = cls.readable(file)
+        wrong = together(faults)
+        if wrong is not None:
+            raise wrong
+        return site
+
+    @classmethod
+    def readable(cls, file: Path) -> tuple[Site, tuple[InvalidConfig, ...]]:
+        """
+        Read what can be understood, for those who want to know all faults.
+
+        @return: The site without what can't be understood, and all that is wrong
+            with the file.
+
+        @raise InvalidConfig: It can't be read, or nothing makes sense.
         """
         try:
             text = file.read_text("utf-8")
@@ -71,7 +103,10 @@ class Site:
             raise InvalidConfig(str(file), "", "", "", _why(error)) from None
         except UnicodeDecodeError:
             raise InvalidConfig(str(file), "", "", "", "not TOML: not UTF-8") from None
-        return cls(file, parse(text, str(file)))
+        config, faults = read(text, str(file))
+        if config is None:
+            raise together(faults) or InvalidConfig(str(file), "", "", "", "unusable")
+        return cls(file, config), faults
 
     def path(self, text: str) -> Path:
         """
@@ -254,6 +289,15 @@ class Site:
                 raise self.wrong(table, setting, file, _why(error)) from None
         pair = (self.path(certificate), self.path(key))
         try:
+            load_pem_private_key(pair[1].read_bytes(), None)
+        except TypeError:
+            # OpenSSL would ask for it on the terminal.
+            expected = "expected a private key without a passphrase"
+            raise self.wrong(table, "KeyFile", key, expected) from None
+        except (ValueError, UnsupportedAlgorithm):
+            expected = "expected a private key in PEM"
+            raise self.wrong(table, "KeyFile", key, expected) from None
+        try:
             ReloadingContext(*pair)
         except (OSError, SSL.Error):
             expected = f"expected a certificate in PEM for the key in {key}"
@@ -264,15 +308,14 @@ class Site:
         """
         Who may log in.
         """
-        return dict(self._users())
+        return {name: self._user(name) for name in self.config.users}
 
-    def _users(self) -> Iterator[tuple[str, StoredPassword]]:
-        for name, text in self.config.users.items():
-            try:
-                yield name, StoredPassword.parse(text)
-            except InvalidPassword:
-                expected = 'expected the output of "moxtls config password"'
-                raise self.wrong("Users", name, "", expected) from None
+    def _user(self, name: str) -> StoredPassword:
+        try:
+            return StoredPassword.parse(self.config.users[name])
+        except InvalidPassword:
+            expected = 'expected the output of "moxtls config password"'
+            raise self.wrong("Users", name, "", expected) from None
 
     def password(self, name: str) -> str:
         """
@@ -295,19 +338,76 @@ class Site:
         """
         Read every file there is.
 
-        @raise InvalidConfig: The first that can't be used.
+        @raise InvalidConfig: All that can't be used.
         """
-        self.trust()
-        self.signers()
-        self.users()
+        wrong = together(faultsOf(self._files()))
+        if wrong is not None:
+            raise wrong
+
+    def _files(self) -> Iterator[Callable[[], object]]:
+        config = self.config
+        yield self.trust
+        for domain, local in config.domains.items():
+            for name, selector in local.dkim.selectors.items():
+                yield partial(self._signer, domain, name, selector)
+        for user in config.users:
+            yield partial(self._user, user)
+        for table, named in self._certified():
+            yield partial(self._certificate, table, named)
+        for name, host in config.transports.items():
+            if host.user and host.passwordFile:
+                yield partial(self.password, name)
+
+    def _certified(self) -> Iterator[tuple[str, Listener | LocalDomain]]:
+        """
+        The tables that name a certificate and its key.
+        """
         for domain, local in self.config.domains.items():
-            if local.certificateFile:
-                self._certificate(f"Domains.{domain}", local)
+            if local.certificateFile and local.keyFile:
+                yield f"Domains.{domain}", local
         for name, listener in self.config.listeners.items():
-            self.tls(name, listener)
-        for name, host in self.config.transports.items():
-            if host.user:
-                self.password(name)
+            hasPair = listener.certificateFile and listener.keyFile
+            if listener.tls is not ListenerTLS.NONE and hasPair:
+                yield f"Listeners.{name}", listener
+
+    def checkFolders(self) -> None:
+        """
+        See whether C{makeFolders} would succeed; nothing is made.
+
+        @raise InvalidConfig: It wouldn't.
+        """
+        for folder in (self.data, self.spool, self.mail, self.accounts):
+            there = folder
+            while not there.exists() and there != there.parent:
+                there = there.parent
+            reason = errno.EACCES
+            if not there.is_dir():
+                reason = errno.ENOTDIR
+            elif os.access(there, os.W_OK | os.X_OK):
+                continue
+            error = OSError(reason, os.strerror(reason))
+            value = self.config.dataDirectory
+            raise self.wrong("", "DataDirectory", value, _why(error))
+
+    def remarks(self, now: float) -> Iterator[str]:
+        """
+        What can be used, but may not have been meant; a line each, without the
+        name of the file.
+
+        @param now: In Unix seconds.
+        """
+        for table, key, value, why in remarks(self.config):
+            yield self.wrong(table, key, str(value), why).place
+        for table, named in self._certified():
+            with suppress(OSError, ValueError):
+                file = named.certificateFile
+                pem = self.path(file).read_bytes()
+                certificate = x509.load_pem_x509_certificate(pem)
+                # Those of domains are for clients that ask for one of their names.
+                isOurs = isinstance(named, Listener)
+                host = self.config.hostname.ascii if isOurs else ""
+                for why in unsuitable(certificate, host, now):
+                    yield self.wrong(table, "CertificateFile", file, why).place
 
     def wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:
         """
@@ -315,6 +415,17 @@ class Site:
         """
         shown = quoted(value) if value else ""
         return InvalidConfig(str(self.file), table, key, shown, why)
+
+
+def faultsOf(steps: Iterable[Callable[[], object]]) -> Iterator[InvalidConfig]:
+    """
+    What each of C{steps} finds wrong.
+    """
+    for step in steps:
+        try:
+            step()
+        except InvalidConfig as error:
+            yield error
 
 
 def _submitter(

@@ -9,6 +9,7 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -17,10 +18,11 @@ from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
 from moxtls.clocks import DelayedCallCorrection, MonotonicClock
-from moxtls.config import InvalidConfig
+from moxtls.config import InvalidConfig, together
 from moxtls.doors import allowFiles
+from moxtls.examination import examine
 from moxtls.server import Server, openStores, takePorts
-from moxtls.site import Site
+from moxtls.site import Site, faultsOf
 from moxtls.wiring import IReactor
 
 
@@ -37,7 +39,8 @@ class Options(usage.Options):
 @contextmanager
 def oneLine() -> Iterator[None]:
     """
-    Who can't start says why in one line, and the process ends with status 1.
+    Who can't start says why, in one line for each fault, and the process ends with
+    status 1.
     """
     try:
         yield
@@ -83,11 +86,24 @@ def makeService(options: Options) -> IService:
     every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
     with oneLine():
         # twistd changes to another folder when it becomes a daemon.
-        site = Site.read(Path(options["config"]).absolute())
-        for door in takePorts(site).values():
-            door.close()
-        runAsEffectiveUser(*_owner(options), openStores, site)
+        file, owner = Path(options["config"]).absolute(), _owner(options)
+        try:
+            site = Site.read(file)
+        except InvalidConfig:
+            # Nothing is made for a file that is wrong, but all that is wrong with
+            # it is said.
+            runAsEffectiveUser(*owner, examine, file)
+            raise
+        stores = partial(runAsEffectiveUser, *owner, openStores, site)
+        wrong = together(faultsOf((partial(_tryPorts, site), stores)))
+        if wrong is not None:
+            raise wrong
         return OneLine(every, site, durations=MonotonicClock(every))
+
+
+def _tryPorts(site: Site) -> None:
+    for door in takePorts(site).values():
+        door.close()
 
 
 def _owner(options: Options) -> tuple[int, int]:

@@ -732,18 +732,22 @@ class RehearsalTests(ServerCase):
             "127.0.0.1: Address already in use",
         )
 
-    def test_twice(self) -> None:
+    def test_allPorts(self) -> None:
         """
-        So is one that two listeners want.
+        All that are in use are named.
         """
-        door = takePorts(writeSite(self.folder, SUBMISSION))["submission"]
-        door.close()
-        site = writeSite(
-            self.folder,
-            f"[Listeners.a]\nPort = {door.port}\n[Listeners.b]\nPort = {door.port}\n",
-        )
-        error = self.assertRaises(InvalidConfig, takePorts, site)
-        self.assertIn("[Listeners.b] Port", str(error))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            number = taken.getsockname()[1]
+            with socket.create_server(("127.0.0.2", number)):
+                tables = "".join(
+                    f'[Listeners.{name}]\nPort = {number}\nAddress = "{address}"\n'
+                    for name, address in (("a", "127.0.0.1"), ("b", "127.0.0.2"))
+                )
+                site = writeSite(self.folder, tables)
+                error = self.assertRaises(InvalidConfig, takePorts, site)
+        first, second = str(error).split("\n")
+        self.assertIn("[Listeners.a] Port", first)
+        self.assertIn("[Listeners.b] Port", second)
 
     def test_stores(self) -> None:
         """

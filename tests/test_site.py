@@ -18,7 +18,7 @@ from moxtls.reporting.signing import NoSubmitter
 from moxtls.site import Site
 from tests.certificates import good, root
 from tests.queue.killing import quickDirectory
-from tests.sites import ed25519Key, rsaKey, writeSite
+from tests.sites import ed25519Key, lockedKey, rsaKey, writeSite
 from tests.smtp.pem import writeCertificate
 
 LISTENER = """
@@ -124,6 +124,7 @@ class FileTests(SiteCase):
             (b"\xff", "not an unencrypted private key in PEM"),
             (good().pem, "neither an RSA nor an Ed25519 key"),
             (rsaKey(1024).replace(b"PRIVATE", b"PUBLIC"), "not an unencrypted pri"),
+            (lockedKey(), "a private key without a passphrase is needed"),
             (ed25519Key(), "expected a key for rsa-sha256, not ed25519-sha256"),
         ]:
             self.write("s.pem", pem)
@@ -154,9 +155,15 @@ class FileTests(SiteCase):
         site.check()
         theirs = (self.folder / "other" / "key.pem").read_bytes()
         expected = "expected a certificate in PEM for the key in key.pem"
-        for pem in (theirs, b"", b"\xff" * 10):
+        self.write("key.pem", theirs)
+        self.assertWrong(site.check, AT_LISTENER + certificate + expected)
+        for pem, why in (
+            (b"", "expected a private key in PEM"),
+            (b"\xff" * 10, "expected a private key in PEM"),
+            (lockedKey(), "expected a private key without a passphrase"),
+        ):
             self.write("key.pem", pem)
-            self.assertWrong(site.check, AT_LISTENER + certificate + expected)
+            self.assertWrong(site.check, AT_LISTENER + key + why)
         (self.folder / "key.pem").unlink()
         self.assertWrong(site.check, AT_LISTENER + key + gone)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import smtplib
 import socket
@@ -85,9 +87,31 @@ class MakeServiceTests(TapCase):
         A configuration that is wrong, or isn't there.
         """
         self.file.write_text('Hostnme = "x"')
-        self.assertHindered('Hostnme = "x": unknown key; known here: Accounts, .*')
+        self.assertHindered('Hostnme = "x": unknown key; Hostname is probably .*')
         self.file.unlink()
         self.assertHindered("cannot be used: No such file or directory")
+
+    def test_all(self) -> None:
+        """
+        All that is wrong is said at once, a line each, whether it is in the file,
+        in one that it names, or a port that is taken; for a file that is wrong
+        nothing is made.
+        """
+        lines = ["Ledger: .*'mysql'", r'CAFile = "none.pem"', r"\[Listeners.a\] Port"]
+        text = f'Ledger = "mysql://h/n"\nCAFile = "none.pem"\n{self.file.read_text()}'
+        for more in ("", "[Listeners.b]\nPort = 70000\n"):
+            self.file.write_text(text + more)
+            with socket.create_server(("127.0.0.1", self.port)):
+                error = self.assertRaises(SystemExit, makeService, self.options())
+            said = str(error).split("\n")
+            self.assertEqual(len(said), 4 if more else 3, said)
+            for each in lines:
+                self.assertTrue(any(re.search(each, line) for line in said), each)
+            self.assertTrue(all(line.startswith(f"{self.file}: ") for line in said))
+            if more:
+                self.assertFalse((self.folder / "data").exists())
+            else:
+                shutil.rmtree(self.folder / "data")
 
     def test_keyFile(self) -> None:
         """

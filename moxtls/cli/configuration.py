@@ -40,13 +40,18 @@ def add(commands: Any) -> None:
 
 
 async def _check(shell: Shell, arguments: argparse.Namespace) -> int:
-    site = shell.openSite(arguments.file)
-    site.check()
-    notes = []
+    from moxtls.examination import examine
+
+    site = examine(shell.configFile(arguments.file))
+    notes = list(site.remarks(shell.now()))
     if isinstance(site.submitter, NoSubmitter) and not site.config.noOutgoingTLSReports:
         notes.append(f"no TLS reports are sent: {site.submitter}")
-    text = "".join(f"; but {note}" for note in notes)
-    shell.output.done(f"{site.file}: good{text}", file=str(site.file), notes=notes)
+    if shell.output.asJSON:
+        shell.output.json({"file": str(site.file), "notes": notes})
+    for note in notes:
+        shell.output.line(f"{site.file}: good; but {note}")
+    if not notes:
+        shell.output.line(f"{site.file}: good")
     return 0
 
 

@@ -72,9 +72,15 @@ class Shell:
         """
         from moxtls.site import Site
 
-        return Site.read(Path(file or self._configFile()))
+        return Site.read(self.configFile(file))
 
-    def _configFile(self) -> str:
+    def configFile(self, file: str = "") -> Path:
+        """
+        @param file: The configuration; empty for the usual one.
+        """
+        return Path(file or self._usualFile())
+
+    def _usualFile(self) -> str:
         named: str = self._arguments.config or os.environ.get("MOXTLS_CONFIG", "")
         if named:
             return named
@@ -213,20 +219,24 @@ async def perform(
     except Exception as error:
         if arguments.verbose:
             traceback.print_exc(file=output.stderr)
-        output.stderr.write(f"moxtls: {_reason(error)}\n")
+        for line in _reason(error).split("\n"):
+            output.stderr.write(f"moxtls: {line}\n")
         return 1
 
 
 def _reason(error: Exception) -> str:
     """
-    Why a command failed, in one line.
+    Why a command failed, in one line; in several if a configuration has several
+    faults.
     """
     if isinstance(error, Refusal):
         return plain(str(error))
     from moxtls.config import InvalidConfig
     from moxtls.store.database import LedgerUnavailable
 
-    if isinstance(error, InvalidConfig | LedgerUnavailable):
+    if isinstance(error, InvalidConfig):
+        return "\n".join(map(plain, str(error).split("\n")))
+    if isinstance(error, LedgerUnavailable):
         return plain(str(error))
     return plain(f"{type(error).__name__}: {error} (--verbose says more)")
 

@@ -3,11 +3,12 @@
 The configuration: TOML text to frozen values.  No I/O.
 """
 
+from moxtls.config.checks import remarks
 from moxtls.config.delivery import Delivery, Families, RelayTLS, Smarthost
 from moxtls.config.description import KeyDescription, describe
 from moxtls.config.dmarc import DMARC
 from moxtls.config.domains import DKIM, Alias, LocalDomain, Purpose, Selector
-from moxtls.config.errors import InvalidConfig, quoted
+from moxtls.config.errors import InvalidConfig, quoted, together
 from moxtls.config.keys import setting
 from moxtls.config.listeners import Listener, ListenerTLS, Service
 from moxtls.config.mail import LMTP, Account, Destination, HostTLSRPT, Postmaster
@@ -17,7 +18,7 @@ from moxtls.config.places import (
     networkOrDomain,
     serverAddress,
 )
-from moxtls.config.reading import parse
+from moxtls.config.reading import parse, read
 from moxtls.config.reports import DMARCReports, FailureReports, Reporting
 from moxtls.config.values import TABLES, Config, Resolver
 from moxtls.dmarc.reportxml import ReportFormat
@@ -56,6 +57,9 @@ __all__ = [
     "networkOrDomain",
     "parse",
     "quoted",
+    "read",
+    "remarks",
     "serverAddress",
     "setting",
+    "together",
 ]

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from moxtls.config.delivery import RelayTLS, Smarthost
 from moxtls.config.domains import LocalDomain
 from moxtls.config.errors import Inconsistency
-from moxtls.config.feedback import wrongFeedback
+from moxtls.config.feedback import wrongFeedback, wrongKeys
 from moxtls.config.listeners import Listener, ListenerTLS, Service
 from moxtls.config.places import serverAddress
 from moxtls.config.residents import wrongResidents
 from moxtls.config.values import Config
 from moxtls.domain import Domain, InvalidDomain
-from moxtls.ipaddresses import parseIP
+from moxtls.ipaddresses import IP, parseIP
 
 # RFC 6376 3.1: sub-domain *( "." sub-domain ), as in RFC 5321 4.1.2.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -32,6 +32,7 @@ def inconsistencies(config: Config) -> Iterator[Inconsistency]:
     """
     for name, listener in config.listeners.items():
         yield from _wrongListener(f"Listeners.{name}", listener, config)
+    yield from _wrongPorts(config)
     for name, host in config.transports.items():
         yield from _wrongSmarthost(f"Transports.{name}", name, host)
     yield from _wrongDelivery(config)
@@ -74,6 +75,51 @@ def _wrongListener(
         if ip is not None and not ip.is_loopback:
             expected = "expected a loopback address, or Authentication = true"
             yield table, "Address", address, expected
+
+
+def _wrongPorts(config: Config) -> Iterator[Inconsistency]:
+    """
+    Ports that two listeners can't both have.
+    """
+    taken: list[tuple[str, int, tuple[IP, str]]] = []
+    for name, listener in config.listeners.items():
+        own = [
+            (ip, address.partition("%")[2])
+            for address in listener.address
+            if (ip := parseIP(address)) is not None
+        ]
+        others = (
+            other
+            for other, port, there in taken
+            if port == listener.port and any(_overlap(there, here) for here in own)
+        )
+        other = next(others, None)
+        if other is not None:
+            expected = f"expected another port or address than [Listeners.{other}] has"
+            yield f"Listeners.{name}", "Port", listener.port, expected
+        if listener.port:
+            taken += [(name, listener.port, here) for here in own]
+
+
+def _overlap(one: tuple[IP, str], other: tuple[IP, str]) -> bool:
+    """
+    @param one: An address and its zone, such as C{eth0}.
+    """
+    # An IPv6 listener takes no IPv4 (RFC 3493 5.3).
+    anywhere = one[0].is_unspecified or other[0].is_unspecified
+    return one == other or (anywhere and one[0].version == other[0].version)
+
+
+def remarks(config: Config) -> Iterator[Inconsistency]:
+    """
+    What can be used, but may not have been meant: table, key, value, and what
+    comes of it.
+    """
+    for name, listener in config.listeners.items():
+        if listener.service is Service.RECEPTION and not config.accounts:
+            reports = "" if config.hostTLSRPT is None else ", TLS reports"
+            why = f"no Accounts: mail for postmaster, DSNs{reports}, and no other mail"
+            yield f"Listeners.{name}", "Service", listener.service, f"{why} is taken"
 
 
 def _wrongKeyPair(table: str, named: Listener | LocalDomain) -> Iterator[Inconsistency]:
@@ -122,10 +168,7 @@ def _wrongDelivery(config: Config) -> Iterator[Inconsistency]:
     for domain, transport in delivery.routes.items():
         if transport not in known:
             yield "Delivery.Routes", domain, transport, expected
-        try:
-            Domain.parse(domain)
-        except InvalidDomain:
-            yield "Delivery.Routes", domain, None, "expected a domain name as the key"
+    yield from wrongKeys("Delivery.Routes", delivery.routes)
     for key, port in (("Port", delivery.port), ("HTTPSPort", delivery.httpsPort)):
         if not 0 < port <= 65535:
             yield "Delivery", key, port, "expected an integer from 1 to 65535"

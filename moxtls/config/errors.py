@@ -1,11 +1,12 @@
 # -*- test-case-name: tests.test_config -*-
 """
-What is wrong with a configuration, in one line.  No I/O.
+What is wrong with a configuration, in one line each.  No I/O.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 #: Values quoted in an error are cut to this length: it is one line.
 LONGEST_QUOTE = 60
@@ -24,6 +25,7 @@ class InvalidConfig(Exception):
     @ivar key: Empty if the table itself is wrong.
     @ivar value: As written, shortened; empty if there is none.
     @ivar expected: What would have been right.
+    @ivar others: Further faults of the same file.
     """
 
     file: str
@@ -31,13 +33,42 @@ class InvalidConfig(Exception):
     key: str
     value: str
     expected: str
+    others: tuple[InvalidConfig, ...] = ()
 
     def __str__(self) -> str:
-        where = f" [{self.table}]" if self.table else ""
-        what = f" {self.key}" if self.key else ""
-        value = f" = {self.value}" if self.value else ""
-        place = f"{where}{what}{value}"
-        return f"{self.file}:{place}{':' if place else ''} {self.expected}"
+        return "\n".join(each.line for each in (self, *self.others))
+
+    @property
+    def line(self) -> str:
+        """
+        This fault, in one line.
+        """
+        return f"{self.file}: {self.place}"
+
+    @property
+    def place(self) -> str:
+        """
+        The same without the name of the file.
+        """
+        where = f"[{self.table}]" if self.table else ""
+        place = " ".join(filter(None, (where, self.key)))
+        place += f" = {self.value}" if self.value else ""
+        return f"{place}: {self.expected}" if place else self.expected
+
+
+def together(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
+    """
+    One exception for all of C{faults}, each of them once; C{None} if there are
+    none.
+    """
+    lines: dict[str, InvalidConfig] = {}
+    for fault in faults:
+        for each in (fault, *fault.others):
+            lines.setdefault(each.line, replace(each, others=()))
+    if not lines:
+        return None
+    first, *others = lines.values()
+    return replace(first, others=tuple(others))
 
 
 def quoted(value: object) -> str:

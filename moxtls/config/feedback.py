@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from moxtls.config.domains import Purpose
 from moxtls.config.errors import Inconsistency
-from moxtls.config.places import networkOrDomain
+from moxtls.config.places import isNumeric, networkOrDomain
 from moxtls.config.reports import DMARCReports
 from moxtls.config.spelling import destinationKey
 from moxtls.config.values import Config
@@ -26,20 +26,23 @@ def wrongFeedback(config: Config) -> Iterator[Inconsistency]:
         if networkOrDomain(text) is None:
             expected = "expected a network, such as 192.0.2.0/24, or a domain name"
             yield "DMARC", "TrustedForwarders", text, expected
-    yield from _wrongKeys("DMARC.LocalPolicies", config.dmarc.localPolicies)
+    yield from wrongKeys("DMARC.LocalPolicies", config.dmarc.localPolicies)
     for text in config.reporting.addresses:
         if not isinstance(destinationKey(text, config.domains), Address):
             expected = "expected an address in one of Domains"
             yield "Reporting", "Addresses", text, expected
     reports = config.reporting.dmarc
-    yield from _wrongKeys("Reporting.DMARC.Formats", reports.formats)
+    yield from wrongKeys("Reporting.DMARC.Formats", reports.formats)
     if reports.minimum < 1:
         expected = "expected an integer from 1 up"
         yield "Reporting.DMARC", "Minimum", reports.minimum, expected
     yield from _wrongSubmitter(reports, config)
 
 
-def _wrongKeys(table: str, keys: Iterable[str]) -> Iterator[Inconsistency]:
+def wrongKeys(table: str, keys: Iterable[str]) -> Iterator[Inconsistency]:
+    """
+    Keys that are no domains, or the same one.
+    """
     seen: set[Domain] = set()
     for text in keys:
         try:
@@ -47,6 +50,8 @@ def _wrongKeys(table: str, keys: Iterable[str]) -> Iterator[Inconsistency]:
         except InvalidDomain:
             yield table, text, None, _DOMAIN
             continue
+        if isNumeric(domain):
+            yield table, text, None, _DOMAIN
         if domain in seen:
             yield table, text, None, "expected each domain once"
         seen.add(domain)

@@ -73,8 +73,15 @@ def networkOrDomain(text: str) -> IPNetwork | Domain | None:
         domain = Domain.parse(text)
     except InvalidDomain:
         return None
-    # No top-level domain is a number (RFC 1123 2.1): it was to be an address.
-    return None if domain.ascii.rpartition(".")[2].isdigit() else domain
+    return None if isNumeric(domain) else domain
+
+
+def isNumeric(domain: Domain) -> bool:
+    """
+    Whether it was meant to be an IPv4 address: no top-level domain is a number
+    (RFC 1123 2.1).
+    """
+    return domain.ascii.rpartition(".")[2].isdigit()
 
 
 def forwarders(dmarc: DMARC) -> tuple[tuple[IPNetwork, ...], tuple[Domain, ...]]:

@@ -6,9 +6,11 @@ TOML text to frozen values.  No I/O.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, fields
+from difflib import get_close_matches
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, get_origin, get_type_hints
 
 import cattrs
@@ -17,8 +19,9 @@ from cattrs.gen import make_dict_structure_fn, override
 from moxtls.config.checks import inconsistencies
 from moxtls.config.delivery import Families, RelayTLS
 from moxtls.config.domains import Purpose
-from moxtls.config.errors import InvalidConfig, quoted
+from moxtls.config.errors import Inconsistency, InvalidConfig, quoted, together
 from moxtls.config.listeners import ListenerTLS, Service
+from moxtls.config.places import isNumeric
 from moxtls.config.values import TABLES, Config
 from moxtls.dmarc.reportxml import ReportFormat
 from moxtls.dmarc.values import Policy
@@ -59,21 +62,49 @@ def parse(text: str, file: str) -> Config:
     """
     @param file: What to call the text in errors.
 
-    @raise InvalidConfig: The first thing that is wrong with it.
+    @raise InvalidConfig: All that is wrong with it.
+    """
+    config, faults = read(text, file)
+    wrong = together(faults)
+    if wrong is not None:
+        raise wrong
+    assert config is not None
+    return config
+
+
+def read(text: str, file: str) -> tuple[Config | None, tuple[InvalidConfig, ...]]:
+    """
+    Read as much as can be understood, so that all faults can be found at once.
+
+    @param file: What to call the text in errors.
+
+    @return: The configuration without the keys that can't be understood, or
+        C{None} if it makes no sense without them; and all that is wrong.
     """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(file, "", "", "", f"not TOML: {error}") from None
+        return None, (InvalidConfig(file, "", "", "", f"not TOML: {error}"),)
     except RecursionError:
-        raise InvalidConfig(file, "", "", "", "nested too deeply") from None
+        return None, (InvalidConfig(file, "", "", "", "nested too deeply"),)
+    faults: list[InvalidConfig] = []
     try:
         config = _converter().structure(raw, Config)
     except cattrs.BaseValidationError as error:
-        raise _first(error, raw, file) from None
-    for table, key, value, expected in inconsistencies(config):
-        raise InvalidConfig(file, table, key, quoted(value), expected)
-    return config
+        found = list(_faults(error))
+        faults += [_described(*each, raw, file) for each in _withoutMisspelt(found)]
+        for _, steps in found:
+            _remove(raw, steps)
+        try:
+            config = _converter().structure(raw, Config)
+        except cattrs.BaseValidationError:
+            return None, tuple(faults)
+    wrong = (*_twice("Domains", raw), *inconsistencies(config))
+    faults += [
+        InvalidConfig(file, table, key, quoted(value), expected)
+        for table, key, value, expected in wrong
+    ]
+    return config, tuple(faults)
 
 
 def _converter() -> cattrs.Converter:
@@ -150,6 +181,8 @@ def _domain(value: object, kind: object) -> Domain:
         raise _Unsuitable("expected a domain name") from None
     if not domain.isHostName:
         raise _Unsuitable("expected a domain name without underscores")
+    if isNumeric(domain):
+        raise _Unsuitable("expected a domain name, not an IP address")
     return domain
 
 
@@ -169,34 +202,86 @@ _HOOKS: dict[Any, Callable[[object, Any], object]] = {
 }
 
 
-def _first(error: BaseException, raw: object, file: str) -> InvalidConfig:
-    path: list[tuple[str | None, object]] = []
-    while True:
-        for note in getattr(error, "__notes__", ()):
-            name = getattr(note, "name", None)
-            path.append((name, getattr(note, "index", None)))
-        if not isinstance(error, BaseExceptionGroup):
-            break
-        # A misspelled key says more than that the right one is missing.
-        unknown = error.subgroup(cattrs.ForbiddenExtraKeysError)
-        error = (unknown or error).exceptions[0]
-    steps = [_KEYS.get(str(name), str(name)) if name else i for name, i in path]
-    return _described(error, steps, raw, file)
+#: A fault, and the keys and indexes that lead to it.
+_Fault = tuple[BaseException, list[Any]]
+
+
+def _faults(error: BaseException, above: tuple[Any, ...] = ()) -> Iterator[_Fault]:
+    path = list(above)
+    for note in getattr(error, "__notes__", ()):
+        name = getattr(note, "name", None)
+        index = getattr(note, "index", None)
+        path.append(_KEYS.get(str(name), str(name)) if name else index)
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _faults(each, tuple(path))
+    elif isinstance(error, cattrs.ForbiddenExtraKeysError):
+        for key in sorted(map(str, error.extra_fields)):
+            yield error, [*path, key]
+    else:
+        yield error, path
+
+
+def _withoutMisspelt(faults: Iterable[_Fault]) -> Iterator[_Fault]:
+    """
+    A misspelt key says more than that the right one is missing.
+    """
+    faults = list(faults)
+    meant = {
+        (*steps[:-1], _meant(error, steps[-1]))
+        for error, steps in faults
+        if isinstance(error, cattrs.ForbiddenExtraKeysError)
+    }
+    for error, steps in faults:
+        if not isinstance(error, KeyError) or tuple(steps) not in meant:
+            yield error, steps
+
+
+def _known(error: cattrs.ForbiddenExtraKeysError) -> list[str]:
+    return sorted(each.metadata["key"] for each in fields(error.cl))
+
+
+def _meant(error: cattrs.ForbiddenExtraKeysError, key: str) -> str:
+    """
+    The key that C{key} is probably meant to be; empty if there is none.
+    """
+    known = {each.lower(): each for each in _known(error)}
+    return known.get(next(iter(get_close_matches(key.lower(), known, 1)), ""), "")
+
+
+def _remove(raw: Any, steps: list[Any]) -> None:
+    """
+    Take out what can't be understood; of an array, all of it.
+    """
+    names = list(takewhile(lambda step: not isinstance(step, int), steps))
+    above = _at(raw, names[:-1])
+    if isinstance(above, dict) and names:
+        above.pop(names[-1], None)
+
+
+def _twice(table: str, raw: Any) -> Iterator[Inconsistency]:
+    """
+    Keys of C{table} that are different spellings of one domain.
+    """
+    seen: dict[Domain, str] = {}
+    for text in raw.get(table, {}):
+        known = seen.setdefault(Domain.parse(text), text)
+        if known != text:
+            expected = f'expected each domain once: "{known}" is the same'
+            yield table, text, None, expected
 
 
 def _described(
     error: BaseException, steps: list[Any], raw: object, file: str
 ) -> InvalidConfig:
     value = _at(raw, steps)
-    tables = [str(each) for each in steps if not isinstance(each, int)]
-    if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        key = min(map(str, error.extra_fields))
-        known = sorted(each.metadata["key"] for each in fields(error.cl))
-        expected = f"unknown key; known here: {', '.join(known)}"
-        shown = quoted(_at(value, [key]))
-        return InvalidConfig(file, ".".join(tables), key, shown, expected)
-    *above, key = tables or [""]
+    *above, key = [str(each) for each in steps if not isinstance(each, int)] or [""]
     table = ".".join(above)
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        meant = _meant(error, key)
+        probably = f"; {meant} is probably meant" if meant else ""
+        expected = f"unknown key{probably}; known here: {', '.join(_known(error))}"
+        return InvalidConfig(file, table, key, quoted(value), expected)
     if isinstance(error, _Unsuitable):
         return InvalidConfig(file, table, key, quoted(value), str(error))
     if isinstance(error, KeyError):

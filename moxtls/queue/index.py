@@ -29,6 +29,18 @@ from moxtls.queue.values import (
 )
 
 
+def checkVersion(connection: Connection) -> int:
+    """
+    @return: The version of the tables that are there, 0 if there are none.
+
+    @raise ValueError: A later version of moxtls made them.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise ValueError(f"version {version} of the spool is not {VERSION}")
+    return int(version)
+
+
 class Index:
     """
     Statements over the tables above.
@@ -42,11 +54,9 @@ class Index:
         """
         Make the tables if they aren't there, and bring them up to date.
         """
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        version = checkVersion(self._db)
         statements = SCHEMA.split(";\n")
         if version:
-            if version > VERSION:
-                raise ValueError(f"version {version} of the spool is not {VERSION}")
             changes = (CHANGES[each] for each in range(version, VERSION))
             statements = [statement for some in changes for statement in some]
         for statement in statements:

@@ -13,14 +13,16 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from twisted.python.failure import Failure
 
 from moxtls.calendar import DAY
 from moxtls.queue.bodies import Bodies
-from moxtls.queue.index import Index
+from moxtls.queue.index import Index, checkVersion
 from moxtls.queue.values import Envelope, accepted
+from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process to finish its transaction.
 PATIENCE = 30
@@ -176,7 +178,43 @@ class Spool:
             self._db.execute("ROLLBACK")
 
 
+def examine(root: Path) -> None:
+    """
+    See whether a spool could be opened; nothing is made or changed.
+
+    @raise SpoolUnusable: It couldn't.
+    """
+    path = root / "index.sqlite"
+    if not path.exists():
+        return
+    try:
+        connection = readOnly(path)
+        if connection is not None:
+            with closing(connection):
+                checkVersion(connection)
+    except (sqlite3.Error, ValueError) as error:
+        raise SpoolUnusable(root, str(error)) from error
+
+
+def isDelivered(root: Path) -> bool:
+    """
+    Whether there is a process that delivers from a spool.
+    """
+    try:
+        lock = os.open(root / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _connect(path: Path) -> sqlite3.Connection:
+    makePrivate(path)
     connection = sqlite3.connect(
         path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
     )

@@ -139,7 +139,10 @@ def loadKey(pem: bytes) -> SigningKey:
     """
     try:
         key = load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except TypeError:
+        # That is how cryptography says so.
+        raise InvalidKey("a private key without a passphrase is needed") from None
+    except (ValueError, UnsupportedAlgorithm):
         raise InvalidKey("not an unencrypted private key in PEM") from None
     if isinstance(key, Ed25519PrivateKey):
         return SigningKey(Algorithm.ED25519, key, _published(key.public_key()))

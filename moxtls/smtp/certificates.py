@@ -5,7 +5,7 @@ A certificate and its key in files, used anew when the files change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography import x509
@@ -19,6 +19,10 @@ from moxtls.files import checkedFile
 CIPHERS = b"HIGH:!aNULL:!eNULL:!PSK:!SRP:!MD5:!3DES"
 # RFC 9325 3.3, and nobody renegotiates in SMTP.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+
+
+#: Names of a certificate that are shown.
+MOST_LISTED = 5
 
 
 class CertifiedKey:
@@ -115,14 +119,40 @@ def matches(names: frozenset[str], host: str) -> bool:
     return host in names or bool(label and dot and f"*.{parent}" in names)
 
 
+def unsuitable(certificate: x509.Certificate, host: str, now: float) -> Iterator[str]:
+    """
+    Reasons why clients that verify may not accept a certificate of ours.
+
+    @param host: Lower case; a name that it should have, or empty.
+    @param now: In Unix seconds.
+    """
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end.timestamp():
+        yield f"the certificate expired on {end:%Y-%m-%d}"
+    if now < begin.timestamp():
+        yield f"the certificate is not valid before {begin:%Y-%m-%d}"
+    names = _namesOf(certificate)
+    if host and not matches(names, host):
+        listed = ", ".join(sorted(names)[:MOST_LISTED]) or "no name at all"
+        yield f"the certificate is for {listed}, and not for Hostname"
+
+
 def _names(pem: bytes) -> frozenset[str]:
     """
     OpenSSL takes certificates in which this finds no names; they do for
     clients that ask for none.
     """
     try:
-        extensions = x509.load_pem_x509_certificate(pem).extensions
-        found = extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return _namesOf(x509.load_pem_x509_certificate(pem))
+    except ValueError:
+        return frozenset()
+
+
+def _namesOf(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
         names = found.value.get_values_for_type(x509.DNSName)
     except (ValueError, x509.ExtensionNotFound):
         return frozenset()

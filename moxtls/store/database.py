@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import sleep
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
@@ -22,6 +23,8 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
+
+from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process that is writing to the same file.
 SQLITE_BUSY = 10
@@ -77,10 +80,12 @@ class Database:
         takes.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, readOnly: bool = False) -> None:
         """
         @param url: C{sqlite:///relative}, C{sqlite:////absolute} or
             C{postgresql://user:password@host/name}.
+        @param readOnly: Whether a file is only looked at; nothing is made beside
+            it.
 
         @raise LedgerUnavailable: There is no such kind of database.
         """
@@ -90,9 +95,14 @@ class Database:
         ).render_as_string()
         self._secrets = [parsed.password, *map(str, parsed.query.values())]
         self.isSQLite = parsed.get_backend_name() == "sqlite"
-        make = _sqliteEngines if self.isSQLite else _postgresEngines
         with self.opening():
-            self.writer, self.reader = make(parsed)
+            if not self.isSQLite:
+                self.writer, self.reader = _postgresEngines(parsed)
+            elif readOnly:
+                self.writer = self.reader = _lookingEngine(Path(parsed.database or ""))
+            else:
+                makePrivate(Path(parsed.database or ""))
+                self.writer, self.reader = _sqliteEngines(parsed)
 
     def insert(self, table: Table) -> Insert:
         """
@@ -107,7 +117,7 @@ class Database:
         """
         try:
             yield
-        except (SQLAlchemyError, ImportError) as error:
+        except (SQLAlchemyError, ImportError, OSError) as error:
             raise self.unavailable(error) from None
 
     def unavailable(self, error: BaseException | str) -> LedgerUnavailable:
@@ -172,6 +182,29 @@ def _parse(text: str) -> URL:
     if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
         raise LedgerUnavailable("ledger sqlite: the URL names no file") from None
     return url.set(drivername=driver)
+
+
+def sqliteFile(url: str) -> Path | None:
+    """
+    The file of an SQLite ledger; C{None} for a server's.
+
+    @raise LedgerUnavailable: There is no such kind of database.
+    """
+    parsed = _parse(url)
+    isFile = parsed.get_backend_name() == "sqlite"
+    return Path(parsed.database or "") if isFile else None
+
+
+def _lookingEngine(path: Path) -> Engine:
+    def connect() -> sqlite3.Connection:
+        try:
+            connection = readOnly(path)
+        except sqlite3.Error as error:
+            raise OperationalError(None, None, error) from None
+        # In memory: as if there were no tables yet.
+        return sqlite3.connect(":memory:") if connection is None else connection
+
+    return create_engine("sqlite+pysqlite://", creator=connect)
 
 
 def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:

@@ -6,10 +6,23 @@ from __future__ import annotations
 
 import getpass
 import io
+import socket
+import sqlite3
+import time
 from unittest.mock import patch
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
 from moxtls.config import describe
+from moxtls.queue.access import DirectSpool
+from moxtls.site import Site
 from moxtls.smtp.passwords import StoredPassword
+from moxtls.store.ledger import Ledger
+from tests.certificates import selfSigned
 from tests.cli.commands import CONFIG, CommandCase, columns
 
 
@@ -66,6 +79,173 @@ class CheckTests(CommandCase):
             self.file.write_text(text)
             said = f"moxtls: {self.file}: {said}"
             self.assertEqual(self.complaint("config", "check"), said)
+
+    def snapshot(self) -> dict[str, tuple[int, int, bytes]]:
+        """
+        All files below the folder, with everything that writing changes.
+        """
+        return {
+            str(each): (
+                each.stat().st_mtime_ns,
+                each.stat().st_mode,
+                each.read_bytes() if each.is_file() else b"",
+            )
+            for each in self.folder.rglob("*")
+            # Readers of an open database note there how far they read.
+            if not each.name.endswith("-shm")
+        }
+
+    def assertFault(self, text: str, said: str) -> None:
+        """
+        C{said}, a regular expression, is the only line, and nothing is made.
+        """
+        self.file.write_text(CONFIG + text)
+        before = self.snapshot()
+        self.assertRegex(
+            self.complaint("config", "check"),
+            rf"\Amoxtls: {self.file}: {said}\Z",
+        )
+        self.assertEqual(self.snapshot(), before)
+
+    def test_stores(self) -> None:
+        """
+        The ledger, the spool and their folder are opened as the server would open
+        them.
+        """
+        (self.folder / "file").write_bytes(b"")
+        (self.folder / "old").mkdir()
+        (self.folder / "old" / "ledger.sqlite").write_bytes(b"x" * 5000)
+        (self.folder / "new" / "queue").mkdir(parents=True)
+        with sqlite3.connect(self.folder / "new" / "queue" / "index.sqlite") as spool:
+            spool.execute("PRAGMA user_version = 77")
+        spool.close()
+        with sqlite3.connect(self.folder / "new" / "ledger.sqlite") as ledger:
+            ledger.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+            ledger.execute("INSERT INTO alembic_version VALUES ('99')")
+        ledger.close()
+        scheme = "the URL has to be sqlite:///PATH or postgresql://.*"
+        for text, said in (
+            ('Ledger = "mysql://me:sesame@h/n"', f"Ledger: ledger 'mysql': {scheme}"),
+            ('Ledger = "sqlite:///"', "Ledger: ledger sqlite: the URL names no file"),
+            ('Ledger = "sqlite:///none/x"', "Ledger: ledger .*/none/x: No such file.*"),
+            ('Ledger = "sqlite:///file/x"', "Ledger: ledger .*/file/x: No such file.*"),
+            (
+                'Ledger = "postgresql://u:sesame@127.0.0.1:1/x"',
+                r"Ledger: ledger postgresql://u:\*\*\*@127.0.0.1:1/x: connection .*",
+            ),
+            ('DataDirectory = "file"', 'DataDirectory = "file": .*: Not a directory'),
+            ('DataDirectory = "file/x"', "DataDirectory = .*: Not a directory"),
+            (
+                'DataDirectory = "old"',
+                "DataDirectory: ledger .*: file is not a database",
+            ),
+            (
+                'DataDirectory = "new"\nLedger = "sqlite:///l.sqlite"',
+                "DataDirectory: spool .*: version 77 of the spool is not .*",
+            ),
+            (
+                'DataDirectory = "file2"\nLedger = "sqlite:///new/ledger.sqlite"',
+                "Ledger: ledger .*: revision 99 was made by a later version of moxtls",
+            ),
+        ):
+            self.assertFault(text, said)
+
+    def test_running(self) -> None:
+        """
+        Where a server runs, its port is not for others, but that is no fault; a
+        port that somebody else has is one.  Neither the ledger nor the spool are
+        touched.
+        """
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        port = taken.getsockname()[1]
+        listener = f"[Listeners.a]\nPort = {port}\n"
+        said = rf"\[Listeners.a\] Port = {port}: expected a free port of 127.0.0.1: .*"
+        self.assertFault(listener, said)
+        Site.read(self.file).makeFolders()
+        ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
+        self.assertFault(listener, said)
+        spool = DirectSpool(self.folder / "data" / "queue")
+        spool.open(delivering=True)
+        before = self.snapshot()
+        self.good("config", "check")
+        self.assertEqual(self.snapshot(), before)
+        self.successResultOf(spool.close())
+        self.successResultOf(ledger.stop())
+        before = self.snapshot()
+        self.assertFault(listener, said)
+
+    def test_all(self) -> None:
+        """
+        All faults of a file, of what it names and of ports are told at once.
+        """
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        port = taken.getsockname()[1]
+        self.file.write_text(
+            f"""{CONFIG}
+            Sparkle = 1
+            CAFile = "none.pem"
+            Ledger = "mysql://h/n"
+            [Listeners.a]
+            Port = {port}
+            [Listeners.b]
+            Port = {port}
+            TLS = "starttls"
+            CertificateFile = "cert.pem"
+            KeyFile = "key.pem"
+            [Users]
+            a = "sesame"
+            """
+        )
+        ran = self.run_("config", "check")
+        lines = ran.err.splitlines()
+        self.assertEqual((ran.status, ran.out), (1, ""))
+        for said in (
+            "Sparkle = 1: unknown key",
+            "CAFile = ",
+            "Ledger: ",
+            "[Listeners.b] Port = ",
+            "[Listeners.b] CertificateFile = ",
+            "[Users] a: ",
+        ):
+            self.assertTrue(any(said in line for line in lines), (said, lines))
+        self.assertTrue(
+            all(line.startswith(f"moxtls: {self.file}: ") for line in lines), lines
+        )
+
+    def test_certificates(self) -> None:
+        """
+        A certificate that clients won't accept can be used, and is said.
+        """
+        pair = 'CertificateFile = "cert.pem"\nKeyFile = "key.pem"\n'
+        listener = f'[Listeners.a]\nPort = 0\nTLS = "starttls"\n{pair}'
+        for identity, whys in (
+            (selfSigned("mail.example.org"), []),
+            (selfSigned("*.example.org"), []),
+            (selfSigned("mail.example.org", days=-3), ["the certificate expired on "]),
+            (
+                selfSigned("a.example", days=-3),
+                ["the certificate expired on ", "is for a.example, and not for Host"],
+            ),
+            (selfSigned(name="x"), ["is for no name at all, and not for Hostname"]),
+        ):
+            (self.folder / "cert.pem").write_bytes(identity.pem)
+            (self.folder / "key.pem").write_bytes(
+                identity.key.private_bytes(
+                    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+                )
+            )
+            self.file.write_text(f"NoOutgoingTLSReports = true\n{CONFIG}{listener}")
+            # The clock of commands stands at another time than certificates have.
+            self.clock.rightNow = time.time()
+            lines = self.good("config", "check").out.splitlines()
+            at = '[Listeners.a] CertificateFile = "cert.pem": '
+            if not whys:
+                self.assertEqual(lines, [f"{self.file}: good"])
+            for line, why in zip(lines, whys, strict=bool(whys)):
+                self.assertTrue(line.startswith(f"{self.file}: good; but {at}"), line)
+                self.assertIn(why, line)
 
     def test_missing(self) -> None:
         """

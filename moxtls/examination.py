@@ -1,0 +1,68 @@
+# -*- test-case-name: tests.test_examination -*-
+"""
+Whether a server could start with a configuration, found out without making or
+changing anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from pathlib import Path
+
+from moxtls.config import Listener, together
+from moxtls.doors import ListenerPorts, PortUnavailable
+from moxtls.queue import spool
+from moxtls.server import portFault
+from moxtls.site import Site, faultsOf
+from moxtls.store import migrate
+from moxtls.store.database import sqliteFile
+from moxtls.wiring import explained
+
+
+def examine(file: Path) -> Site:
+    """
+    Open everything that a server would.
+
+    @raise InvalidConfig: All that is wrong, in the file and with what it names.
+    """
+    site, faults = Site.readable(file)
+    stores = (partial(_ledger, site), partial(_spool, site))
+    ports = [partial(_port, site, *each) for each in site.config.listeners.items()]
+    found = faultsOf((site.check, site.checkFolders, *stores, *ports))
+    wrong = together((*faults, *found))
+    if wrong is not None:
+        raise wrong
+    return site
+
+
+def _ledger(site: Site) -> None:
+    with explained(site):
+        path = sqliteFile(site.ledgerURL)
+        data = site.data.absolute()
+        if path is not None and path.is_relative_to(data) and not data.is_dir():
+            # It is going to be made, or there is something else in its place,
+            # which is said already.
+            return
+        migrate.examine(site.ledgerURL)
+
+
+def _spool(site: Site) -> None:
+    with explained(site):
+        spool.examine(site.spool)
+
+
+def _port(site: Site, name: str, listener: Listener) -> None:
+    if not 0 < listener.port <= 65535:
+        return
+    try:
+        ListenerPorts(listener.address, listener.port).close()
+    except PortUnavailable as error:
+        if error.error.errno == errno.EACCES and os.geteuid() != 0:
+            return  # The server may be started by somebody who has the right.
+        if error.error.errno == errno.EADDRINUSE and spool.isDelivered(site.spool):
+            return  # The server runs, and has it.
+        raise portFault(site, name, error) from None
+    except OSError:
+        return  # Not an address, which is said already.
