@@ -17,6 +17,7 @@ from moxtls.cli.shell import Refusal, Shell
 from moxtls.config import InvalidConfig
 from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
 from moxtls.queue.values import Envelope
+from moxtls.smtp.shape import UnfitMessage
 
 log = Logger()
 
@@ -69,7 +70,10 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     except SendmailError as error:
         raise Refusal(str(error)) from None
     queue = await shell.queue()
-    messageID = await queue.submit(envelope, body)
+    try:
+        messageID = await queue.submit(envelope, body)
+    except UnfitMessage as error:
+        raise Refusal(str(error)) from None
     await _note(shell, envelope)
     return messageID
 

@@ -10,7 +10,7 @@ blocks.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,9 +49,11 @@ class Bodies:
         except OSError:
             return b""
 
-    def write(self, messageID: str, chunks: Sequence[bytes]) -> int:
+    def write(self, messageID: str, chunks: Iterable[bytes]) -> int:
         """
         @return: The size.
+
+        @raise Exception: What C{chunks} raises; nothing is written then.
         """
         unfinished = self._root / f".{messageID}"
         try:
@@ -61,7 +63,7 @@ class Bodies:
                 os.fsync(file.fileno())
                 size = file.tell()
             os.rename(unfinished, self.path(messageID))
-        except OSError:
+        except Exception:
             unfinished.unlink(missing_ok=True)
             raise
         self._written.append(messageID)

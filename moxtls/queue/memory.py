@@ -22,6 +22,7 @@ from moxtls.queue.values import (
     RecipientState,
     Result,
     accepted,
+    acceptedBody,
     destinationOf,
 )
 
@@ -108,7 +109,7 @@ class MemoryQueue:
             for each in envelope.recipients
         )
         messageID = self._newID()
-        message = b"".join(body)
+        message = b"".join(acceptedBody(envelope, body))
         self.bodies[messageID] = message
         self._messages[messageID] = QueuedMessage(
             messageID, envelope, len(message), now, False, Path(messageID), recipients

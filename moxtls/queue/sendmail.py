@@ -15,6 +15,8 @@ from email.utils import format_datetime, formataddr, getaddresses
 from moxtls.domain import Address, InvalidAddress
 from moxtls.queue.responses import isResponse
 from moxtls.queue.values import Envelope
+from moxtls.smtp.events import ServerSettings
+from moxtls.smtp.shape import Shape
 
 #: Options with a value, and those without, that mean nothing here.
 _WITH_VALUE = "BNRVpLXCDdhO"
@@ -96,7 +98,8 @@ def compose(
     The message that is to be submitted: with CRLF line ends, and the fields
     that every message needs.
 
-    @raise SendmailError: There are no recipients, or something is no address.
+    @raise SendmailError: There are no recipients, something is no address, or the
+        header is larger than our servers take.
     """
     lines = _lines(data, request.dotEnds)
     fields, body = _split(lines)
@@ -109,6 +112,7 @@ def compose(
         fields = [field for field in fields if _name(field) not in _BLIND]
     fields = _completed(fields, request, sender, origin)
     header = b"".join(line + b"\r\n" for field in fields for line in field)
+    _checkHeader(header, origin)
     text = b"".join(line + b"\r\n" for line in body)
     envelope = Envelope(
         sender,
@@ -247,6 +251,15 @@ def _completed(
         if field.lower().encode() not in there
     ]
     return added + fields
+
+
+def _checkHeader(header: bytes, origin: Origin) -> None:
+    settings = ServerSettings(origin.hostname)
+    shape = Shape(settings.lineLength)
+    shape.feed(header + b"\r\n")
+    fault = shape.fault(settings)
+    if fault is not None:
+        raise SendmailError(fault.text)
 
 
 def _isTLSNotRequired(field: list[bytes]) -> bool:

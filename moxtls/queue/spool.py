@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from moxtls.calendar import DAY
 from moxtls.queue.bodies import Bodies
 from moxtls.queue.index import Index, checkVersion
-from moxtls.queue.values import Envelope, accepted
+from moxtls.queue.values import Envelope, accepted, acceptedBody
 from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process to finish its transaction.
@@ -124,13 +124,13 @@ class Spool:
 
         @return: Its id, or that of the earlier message.
 
-        @raise ValueError: As L{accepted}.
+        @raise ValueError: As L{accepted} and L{acceptedBody}.
         """
         known = self.index.known(envelope.key) if envelope.key else None
         if known is not None:
             return known
         envelope = accepted(envelope)
-        size = self.bodies.write(messageID, body)
+        size = self.bodies.write(messageID, acceptedBody(envelope, body))
         self.index.add(messageID, envelope, size, now)
         return messageID
 

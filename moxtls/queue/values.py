@@ -5,11 +5,13 @@ Messages on their way out.  No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from pathlib import Path
 
 from moxtls.domain import Address, InvalidAddress
+from moxtls.smtp.shape import fit
 
 
 class ReportKind(StrEnum):
@@ -203,6 +205,13 @@ class QueuedMessage:
     recipients: tuple[QueuedRecipient, ...]
 
 
+def isURI(recipient: str) -> bool:
+    """
+    Whether a message is posted to C{recipient}, not mailed.
+    """
+    return recipient[:8].lower() == "https://"
+
+
 def destinationOf(recipient: str) -> str:
     """
     Where mail for C{recipient} goes: its domain in A-labels or its address
@@ -210,7 +219,7 @@ def destinationOf(recipient: str) -> str:
 
     @raise InvalidAddress: C{recipient} is neither an address nor such a URI.
     """
-    if recipient[:8].lower() == "https://":
+    if isURI(recipient):
         return recipient
     return str(Address.parse(recipient).domain)
 
@@ -231,3 +240,14 @@ def accepted(envelope: Envelope) -> Envelope:
     for recipient in recipients:
         destinationOf(recipient)
     return replace(envelope, recipients=recipients)
+
+
+def acceptedBody(envelope: Envelope, body: Iterable[bytes]) -> Iterable[bytes]:
+    """
+    The chunks of a message, if a queue can take them.
+
+    @raise UnfitMessage: On the way: there is something in it that our servers take
+        from nobody.
+    """
+    # What is posted isn't mail: it may be compressed.
+    return body if isURI(envelope.recipients[0]) else fit(body)

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.test_shape -*-
 """
 How large the parts of a message are that others have to hold at once: the
-header, its fields, a line.  No I/O.
+header, its fields, a line; and whether it can be sent at all.  No I/O.
 
 Works on whole pieces: what it costs depends on how many there are, not on how
 many lines.
@@ -9,13 +9,64 @@ many lines.
 
 from __future__ import annotations
 
-from moxtls.smtp.events import ServerSettings
+import re
+from collections.abc import Iterable, Iterator
+
+from moxtls.smtp.body import isFlawed
+from moxtls.smtp.events import LONGEST_LINE, ServerSettings
 from moxtls.smtp.values import Reply
 
 _CRLF = b"\r\n"
 HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
 _FIELDS = Reply(554, "5.6.0", "Header has too many fields")
 _LINE = Reply(554, "5.6.0", "Line too long")
+_FLAW = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
+_NAMES = {b"\0": "NUL", b"\r": "bare CR", b"\n": "bare LF"}
+
+
+class UnfitMessage(ValueError):
+    """
+    A message has something in it that no server takes: a NUL, a bare CR or LF
+    (RFC 5321 2.3.8, 4.5.2), or a line that is far too long.
+    """
+
+
+def fit(body: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    The chunks of a message, as long as L{moxtls.smtp.server} would take them from
+    a client.
+
+    @raise UnfitMessage: Says which line is at fault.
+    """
+    shape, lines, held = Shape(LONGEST_LINE), 1, b""
+    for chunk in body:
+        # A CR at the end may be half of a CRLF.
+        text = held + chunk
+        held = b"\r" if text.endswith(b"\r") else b""
+        text = text[: len(text) - len(held)]
+        _check(text, shape, lines)
+        lines += text.count(b"\n")
+        yield chunk
+    _check(held, shape, lines)
+
+
+def _check(text: bytes, shape: Shape, first: int) -> None:
+    """
+    @param first: The number of the line with which C{text} begins.
+    """
+    shape.feed(text)
+    if shape.hasLongLine:
+        lengths = [len(line) for line in text.split(b"\n")]
+        line = first + lengths.index(max(lengths))
+        reason = f"has more than {LONGEST_LINE} octets"
+    elif isFlawed(text):
+        flaw = _FLAW.search(text)
+        assert flaw is not None
+        line = first + text.count(b"\n", 0, flaw.start())
+        reason = f"has a {_NAMES[flaw[0]]}"
+    else:
+        return
+    raise UnfitMessage(f"line {line} of the message {reason}")
 
 
 class Shape:

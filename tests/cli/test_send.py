@@ -59,6 +59,21 @@ class SendTests(CommandCase):
         self.assertEqual(envelope.sender, "us@a.example")
         self.assertEqual(envelope.recipients, ("x@b.example", "y@c.example"))
 
+    def test_unfit(self) -> None:
+        """
+        What our listeners refuse is refused here too, and what can be mended is:
+        any line end becomes CRLF (RFC 5321 2.3.8).
+        """
+        for text, said in (
+            (b"Subject: hi\n\na\0b\n", "has a NUL"),
+            (b"Subject: a\0b\n\n", "has a NUL"),
+            (b"\n" + b"a" * (1 << 20) + b"\n", "of the message has more than 1048576"),
+        ):
+            self.assertIn(said, self.complaint("send", "x@b.example", stdin=text))
+        self.assertEqual(list((self.folder / "data/queue/messages").iterdir()), [])
+        ran = self.good("send", "x@b.example", stdin=b"Subject: hi\r\n\na\rb\r\n")
+        self.assertTrue(self.body(ran).endswith(b"Subject: hi\r\n\r\na\r\nb\r\n"))
+
     def test_json(self) -> None:
         """
         Programs get the id by its name.

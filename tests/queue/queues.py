@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 from moxtls.domain import InvalidAddress
 from moxtls.interfaces import IQueue
 from moxtls.queue.values import Envelope, QueuedMessage, RecipientState
+from moxtls.smtp.shape import UnfitMessage
 
 BODY = (b"Subject: hello\r\n", b"\r\nbody\r\n")
 ENVELOPE = Envelope("us@sender.example", ("you@first.example", "me@Second.example"))
@@ -121,6 +122,33 @@ class QueueMixin(SynchronousTestCase):
         self.failureResultOf(bad, InvalidAddress)
         self.failureResultOf(self.queue.submit(Envelope("", ()), BODY), ValueError)
         self.assertEqual(self.messages(), ())
+
+    def test_unfit(self) -> None:
+        """
+        What our servers take from nobody isn't accepted from anybody else: NUL,
+        bare CR and LF (RFC 5321 2.3.8), and lines without end; wherever chunks
+        begin.
+        """
+        for body, said in (
+            ((b"A: b\r\n\r\n", b"c\0"), "line 3 of the message has a NUL"),
+            ((b"A: b\r", b"\n\r\nc\r", b"d"), "line 3 of the message has a bare CR"),
+            ((b"A: b\r\n\r\nc\r",), "line 3 of the message has a bare CR"),
+            ((b"A: b\n\r\n",), "line 1 of the message has a bare LF"),
+            ((b"A: b\r\n\r\n", *[b"c" * 65536] * 17), "line 3 of the message has more"),
+        ):
+            failure = self.failureResultOf(self.queue.submit(ENVELOPE, body))
+            failure.trap(UnfitMessage)
+            self.assertIn(said, str(failure.value))
+        self.assertEqual(self.messages(), ())
+
+    def test_fit(self) -> None:
+        """
+        Long lines are taken, as from clients; and what is posted is no mail.
+        """
+        long = (b"A: b\r\n\r\n", b"c" * 100_000 + b"\r", b"\n")
+        self.successResultOf(self.queue.submit(ENVELOPE, long))
+        posted = Envelope("", ("https://a.example/",), contentType="application/x")
+        self.successResultOf(self.queue.submit(posted, (b"\x1f\x8b\0\r\n\n",)))
 
     def test_oldestFirst(self) -> None:
         """

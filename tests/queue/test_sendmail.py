@@ -19,6 +19,7 @@ from moxtls.queue.sendmail import (
     parseArguments,
 )
 from moxtls.queue.values import Envelope
+from moxtls.smtp.events import MOST_FIELDS
 
 ORIGIN = Origin("root", "here.example", 1_800_000_000, "id1@here.example")
 
@@ -220,6 +221,22 @@ class ComposeTests(SynchronousTestCase):
         """
         for arguments in ([], ["a b@c d"], ["-f", "x y@z", "you"], ["you@-"]):
             self.assertRaises(SendmailError, composed, b"\n", *arguments)
+
+    def test_header(self) -> None:
+        """
+        A header is no larger than one that our servers take.
+        """
+        for header, said in (
+            (b"A: b\n" * (MOST_FIELDS - 3), ""),
+            (b"A: b\n" * MOST_FIELDS, "Header has too many fields"),
+            (b"A: " + b" b\n" * 100_000, "Header is larger than this server takes"),
+        ):
+            if said:
+                data = header + b"\n"
+                error = self.assertRaises(SendmailError, composed, data, "you")
+                self.assertEqual(str(error), said)
+            else:
+                composed(header + b"\n", "you")
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(), st.booleans())
