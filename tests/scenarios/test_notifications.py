@@ -14,6 +14,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import ICourier
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.smarthost import Relay, SmarthostCourier
+from moxtls.policy.mtasts import Mode
 from moxtls.queue.access import DirectSpool
 from moxtls.queue.loads import Limits
 from moxtls.queue.notices import Notices
@@ -22,6 +23,7 @@ from moxtls.queue.telling import ReportTeller
 from moxtls.queue.values import Batch, Envelope
 from moxtls.smtp.settings import Settings
 from moxtls.smtp.values import TLSMode
+from tests.certificates import selfSigned
 from tests.network import SMTP
 from tests.outbound.deliveries import (
     MX,
@@ -189,3 +191,43 @@ class NotificationTests(DeliveryCase):
         self.serve(extensions=SMALL)
         said = self.failed()
         self.assertOurs(said, "5.3.4", "the server takes 10 octets at most")
+
+    def test_tooLong(self) -> None:
+        """
+        RFC 3464 2.3.6, RFC 8460 4: an attempt that isn't done with the last
+        hosts in time says what it saw of the first ones, to the sender and to
+        whoever reports it.
+        """
+        hosts = [f"mx{number}.example.com" for number in range(1, 10)]
+        records = [f"{10 + number} {name}" for number, name in enumerate(hosts)]
+        self.resolver.put("example.com", Kind.MX, *records)
+        for number, name in enumerate(hosts, 1):
+            ip = f"198.51.100.{number}"
+            self.resolver.put(name, Kind.A, ip)
+            self.serve(
+                selfSigned(name).context(),
+                ip=ip,
+                greeting="220 hi" if number == 1 else "",
+            )
+        self.publish(Mode.ENFORCE)
+        body = (b"Subject: hello\r\n\r\n", b"hello\r\n")
+        sent = Envelope("me@us.example", (USER,), maxAttempts=1)
+        self.successResultOf(self.queue.submit(sent, body))
+        for _ in range(60):
+            self.network.flush()
+            self.clock.advance(60)
+        [dsn] = self.successResultOf(self.queue.messages())
+        _, human, _, _, fields, _ = message_from_bytes(dsn.path.read_bytes()).walk()
+        self.assertNotIn("Remote-MTA", fields)
+        for text in (
+            fields["Diagnostic-Code"],
+            " ".join(str(human.get_payload()).split()),
+        ):
+            self.assertIn("the attempt took too long; mx1.example.com: refused:", text)
+            self.assertIn("mx2.example.com: too slow", text)
+        self.assertEqual((self.recipient.succeeded, self.recipient.failed), (0, 1))
+        first, *others = self.outcome.hosts
+        self.assertEqual(first.failed, 1)
+        self.assertEqual({each.failed for each in others}, {0})
+        # There was no time for the last one.
+        self.assertLess(len(others), 8)
