@@ -24,6 +24,7 @@ from twisted.web.client import Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.httpsconnection import (
     BodyTooLarge,
@@ -83,11 +84,14 @@ class HTTPSFailure:
     @ivar reason: For the log; may hold a stranger's words.
     @ivar verification: What is wrong with the certificate, for
         C{CERTIFICATE}.
+    @ivar dnssecError: Why the addresses were refused, for C{LOOKUP}, if it was
+        because of DNSSEC.
     """
 
     kind: Trouble
     reason: str = ""
     verification: Verification | None = None
+    dnssecError: ExtendedError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +254,7 @@ def _failure(error: Exception) -> HTTPSFailure:
     match error:
         case NoAddress():
             kind = Trouble.LOOKUP if error.failed else Trouble.NO_NAME
-            return HTTPSFailure(kind, str(error))
+            return HTTPSFailure(kind, str(error), dnssecError=error.dnssecError)
         case ConnectFailed():
             return HTTPSFailure(Trouble.CONNECT, str(error))
         case Distrusted():

@@ -32,6 +32,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
 from moxtls.interfaces import IResolver
 from moxtls.outbound.hosts import FAMILIES, lookUpAll
@@ -48,11 +49,15 @@ CONNECT_TIME = 15
 class NoAddress(Exception):
     """
     @ivar failed: A lookup failed; otherwise there is none.
+    @ivar dnssecError: It failed because of DNSSEC.
     """
 
-    def __init__(self, failed: bool, reason: str) -> None:
+    def __init__(
+        self, failed: bool, reason: str, dnssecError: ExtendedError | None
+    ) -> None:
         super().__init__(reason)
         self.failed = failed
+        self.dnssecError = dnssecError
 
 
 class ConnectFailed(Exception):
@@ -158,7 +163,8 @@ class Connection:
         failed = [answer for answer in answers if answer.failed]
         if not addresses:
             reason = failed[0].reason if failed else "host has no address"
-            raise NoAddress(bool(failed), reason)
+            errors = [each.dnssecError for each in failed if each.dnssecError]
+            raise NoAddress(bool(failed), reason, next(iter(errors), None))
         return addresses[:MOST_ADDRESSES]
 
     def _endpoint(self, address: str, witness: Witness) -> IStreamClientEndpoint:

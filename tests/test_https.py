@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import ExtendedError, Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.https import HTTPSClient, HTTPSFailure, Response, Trouble
 from moxtls.httpsconnection import MOST_HEADER_BYTES
@@ -472,6 +472,21 @@ class NoConnectionTests(SynchronousTestCase):
         ):
             self.assertIs(self.get(f"https://{host}/", dns).kind, kind, host)
 
+    def test_dnssec(self) -> None:
+        """
+        A host whose addresses were refused because of DNSSEC is told with the
+        error (RFC 8914), if it was given.
+        """
+        for error, told in (
+            (ExtendedError(6), ExtendedError(6)),
+            (ExtendedError(22), None),
+        ):
+            dns = MemoryResolver()
+            for kind in (Kind.A, Kind.AAAA):
+                dns.fail("broken.example", kind, error)
+            found = self.get("https://broken.example/", dns)
+            self.assertEqual((found.kind, found.dnssecError), (Trouble.LOOKUP, told))
+
     def test_url(self) -> None:
         """
         What is no URL for HTTPS is refused before anything is looked up.
@@ -485,7 +500,7 @@ class NoConnectionTests(SynchronousTestCase):
             "https://user@web.example/",
             "https://web.example:99999/",
             "https://web.example:x/",
-            "https://web_.example/",
+            "https://-web.example/",
             "https://web.example/\r\nX: y",
             "https://web.example/\xe4",
             "https://web.example/ space",

@@ -155,8 +155,16 @@ _ERROR_NAMES = {
     22: "No Reachable Authority",
     23: "Network Error",
     24: "Invalid Data",
+    25: "Signature Expired before Valid",
+    26: "Too Early",
+    27: "Unsupported NSEC3 Iterations Value",
+    28: "Unable to conform to policy",
+    29: "Synthesized",
+    30: "Invalid Query Type",
+    31: "Rate Limited",
+    32: "Over Quota",
 }
-_DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12})
+_DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 25, 27})
 
 
 @dataclass(frozen=True, slots=True)

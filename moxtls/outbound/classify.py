@@ -64,6 +64,7 @@ _ALERTS = {
     49: "access denied",
     50: "error decoding message",
     51: "error decrypting message",
+    52: "too many cids requested",
     60: "export restriction",
     70: "protocol version not supported",
     71: "insufficient security level",
@@ -79,6 +80,7 @@ _ALERTS = {
     114: "bad certificate hash value",
     115: "unknown psk identity",
     116: "certificate required",
+    117: "general error",
     120: "no application protocol",
     121: "encrypted client hello required",
 }

@@ -14,12 +14,18 @@ from cryptography.x509 import Certificate
 from moxtls.policy.dane import DANEVerdict
 
 __all__ = [
+    "CLOSE_NOTIFY",
     "STARTTLS",
+    "Alert",
     "DANEVerdict",
     "SessionRecord",
     "TLSTrouble",
     "Verification",
 ]
+
+
+#: RFC 8446 6.1: the alert with which a side says that it is done.
+CLOSE_NOTIFY = 0
 
 
 class STARTTLS(Enum):
@@ -67,6 +73,18 @@ class Verification:
         Whether the Web PKI is content.
         """
         return bool(self.chain) and not self.objections and self.nameMatches
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """
+    A TLS alert that ended a connection (RFC 8446 6).
+
+    @ivar isRemote: Whether the other side sent it, or we did.
+    """
+
+    number: int
+    isRemote: bool
 
 
 @dataclass(frozen=True, slots=True)

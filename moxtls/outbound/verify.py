@@ -36,7 +36,8 @@ from service_identity.hazmat import (
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from moxtls.outbound.records import Verification
+from moxtls.outbound.records import CLOSE_NOTIFY, Alert, Verification
+from moxtls.smtp.tls import TLSConnection
 
 # Where distributions keep the roots: Debian, Fedora, SUSE, Alpine and BSD.
 _SYSTEM_ROOTS = (
@@ -56,6 +57,8 @@ _UNREADABLE = (
 # RFC 7435 1.2: encryption that isn't the best beats none, which is what a
 # server with old parameters would get instead.
 _CIPHERS = b"DEFAULT:@SECLEVEL=1"
+# RFC 8446 6: the level of an alert.
+_FATAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,8 @@ class Witness:
 
     It refuses nobody: whoever uses it must decide, when the handshake is
     done and before anything is sent, whether to go on.
+
+    @ivar alert: The first that ended the connection, if one did.
     """
 
     def __init__(
@@ -161,10 +166,12 @@ class Witness:
         self._serverName = serverName or "".join(names[:1])
         self._objections: list[tuple[int, int]] = []
         self._connection: SSL.Connection | None = None
+        self.alert: Alert | None = None
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        connection = SSL.Connection(self._trust.context, None)
+        connection = TLSConnection(self._trust.context, None)
         connection.set_verify(SSL.VERIFY_PEER, self._note)
+        connection.set_info_callback(self._noteAlert)
         # RFC 6066 3: no addresses.
         if self._serverName and not _isAddress(self._serverName):
             connection.set_tlsext_host_name(self._serverName.encode("ascii"))
@@ -177,6 +184,16 @@ class Witness:
         if not ok:
             self._objections.append((error, depth))
         return True
+
+    def _noteAlert(self, connection: SSL.Connection, where: int, code: int) -> None:
+        # OpenSSL's errors have no numbers for alerts that it doesn't know, nor
+        # for those that we send.
+        if self.alert is not None or not where & SSL.SSL_CB_ALERT:
+            return
+        isRemote = bool(where & SSL.SSL_CB_READ)
+        level, number = divmod(code, 256)
+        if level == _FATAL or (isRemote and number == CLOSE_NOTIFY):
+            self.alert = Alert(number, isRemote)
 
     def verification(self) -> Verification:
         """

@@ -6,6 +6,7 @@ Fetches MTA-STS policies (RFC 8461 3.3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -108,6 +109,8 @@ def failureOf(failure: HTTPSFailure, describe: Describe) -> Failure:
         described = describe(failure.verification)
         words = [word for word in described or () if word]
         return Failure(ResultType.STS_WEBPKI_INVALID, "+".join(words))
+    if failure.dnssecError is not None:
+        return replace(NOT_FETCHED, reasonCode=failure.dnssecError.reasonCode)
     return NOT_FETCHED
 
 

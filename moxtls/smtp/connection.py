@@ -29,7 +29,13 @@ from zope.interface import implementer
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import canonicalIP
 from moxtls.outbound.classify import certificateFailure
-from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord, TLSTrouble
+from moxtls.outbound.records import (
+    CLOSE_NOTIFY,
+    STARTTLS,
+    DANEVerdict,
+    SessionRecord,
+    TLSTrouble,
+)
 from moxtls.outbound.verify import Witness
 from moxtls.policy.dane import verifyChain
 from moxtls.smtp.client import Conversation
@@ -238,7 +244,7 @@ class Session(Protocol):
         """
         The connection is gone without our doing.
         """
-        trouble = troubleOf(reason)
+        trouble = troubleOf(reason, self._witness.alert)
         if self._talk.awaiting is Awaiting.HANDSHAKE:
             return self._handshakeFailed(trouble)
         if self._talk.awaiting is Awaiting.STARTTLS:
@@ -247,6 +253,7 @@ class Session(Protocol):
             self.secure
             and not self._heard
             and trouble.kind is TLSTrouble.Kind.REMOTE_ALERT
+            and trouble.alert != CLOSE_NOTIFY
         ):
             # In TLS 1.3 a server can only say now what it thinks of us.
             self._seen = replace(self._seen, trouble=trouble)

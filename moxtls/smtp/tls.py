@@ -6,6 +6,7 @@ What Twisted and OpenSSL say about a broken connection -> L{TLSTrouble}.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
@@ -13,7 +14,7 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 
-from moxtls.outbound.records import TLSTrouble
+from moxtls.outbound.records import Alert, TLSTrouble
 
 _Kind = TLSTrouble.Kind
 
@@ -52,7 +53,9 @@ _ALERT_NUMBERS = {
     "bad certificate hash value": 114,
     "unknown psk identity": 115,
     "certificate required": 116,
+    "general error": 117,
     "no application protocol": 120,
+    "ech required": 121,
 }
 # What stands in the place of a TLS record is none.
 _NOT_TLS = frozenset(
@@ -66,6 +69,7 @@ _NOT_TLS = frozenset(
         "record length mismatch",
     }
 )
+_CLOSE_NOTIFY = "close notify"
 _VERIFY_FAILED = "certificate verify failed"
 # Where OpenSSL gives up itself, it doesn't say with which alert; these are
 # the common ones (RFC 8446 6.2).
@@ -85,12 +89,37 @@ _LOCAL_ALERTS = {
 }
 
 
-def troubleOf(failure: Failure) -> TLSTrouble:
+class TLSConnection(SSL.Connection):
+    """
+    A connection whose handshake the other side can end with C{close_notify}
+    (RFC 8446 6.1).  Twisted looks for words in the error, and OpenSSL has none.
+    """
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except SSL.ZeroReturnError:
+            raise SSL.Error([("SSL routines", "", _CLOSE_NOTIFY)]) from None
+
+
+def troubleOf(failure: Failure, alert: Alert | None = None) -> TLSTrouble:
     """
     Why a handshake failed, told by how the connection was lost.
 
     @param failure: As given to C{connectionLost}, or of a call to OpenSSL.
+    @param alert: That was seen; without it, it is told by OpenSSL's words.
     """
+    trouble = _ofFailure(failure)
+    if alert is None or trouble.kind in (_Kind.TIMEOUT, _Kind.NOT_TLS):
+        return trouble
+    if alert.isRemote:
+        return replace(trouble, kind=_Kind.REMOTE_ALERT, alert=alert.number)
+    if trouble.kind in (_Kind.LOCAL_ALERT, _Kind.OTHER):
+        return replace(trouble, kind=_Kind.LOCAL_ALERT, alert=alert.number)
+    return trouble
+
+
+def _ofFailure(failure: Failure) -> TLSTrouble:
     error = failure.value
     if isinstance(error, (TimeoutError, ConnectTimeout)):
         return TLSTrouble(_Kind.TIMEOUT)
@@ -128,7 +157,9 @@ def _reasons(error: SSL.Error) -> list[str]:
 
 def _ofReasons(reasons: list[str]) -> TLSTrouble:
     text = ", ".join(reasons)
-    if any(each.startswith("unexpected eof") for each in reasons):
+    if _CLOSE_NOTIFY in reasons or any(
+        each.startswith("unexpected eof") for each in reasons
+    ):
         return TLSTrouble(_Kind.CLOSED, None, text)
     if any(each in _NOT_TLS for each in reasons):
         return TLSTrouble(_Kind.NOT_TLS, None, text)

@@ -15,6 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from moxtls.smtp.certificates import CertifiedKey, matches
+from moxtls.smtp.tls import TLSConnection
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -51,7 +52,7 @@ class ReloadingContext:
         Begin one handshake.
         """
         self._default.refresh()
-        return SSL.Connection(self._default.context, None)
+        return TLSConnection(self._default.context, None)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """

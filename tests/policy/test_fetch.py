@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
 from moxtls.https import HTTPSFailure, Response, Trouble, Verification
 from moxtls.interfaces import IPolicyFetcher
@@ -122,6 +123,13 @@ class FetcherTests(SynchronousTestCase):
             Trouble.PROTOCOL,
         ):
             self.assertFails(HTTPSFailure(kind), "cannot-fetch-policy")
+
+    def test_dnssec(self) -> None:
+        """
+        A policy host whose addresses were refused because of DNSSEC.
+        """
+        refused = HTTPSFailure(Trouble.LOOKUP, dnssecError=ExtendedError(6))
+        self.assertFails(refused, "dns-extended-error-6-dnssec-bogus")
 
     def test_certificate(self) -> None:
         """

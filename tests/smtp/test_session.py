@@ -340,6 +340,54 @@ class HandshakeTests(SessionCase):
         assert record.trouble is not None
         self.assertIs(record.trouble.kind, Kind.NOT_TLS)
 
+    def test_alerts(self) -> None:
+        """
+        RFC 8446 6: an alert is told by its number, whether or not anybody has a
+        name for it; also the one that only says goodbye, in the middle of a
+        handshake.
+        """
+        for level, number in ((2, 40), (2, 121), (2, 200), (1, 0)):
+            server = Scripted(behindStartTLS=b"")
+            settings = replace(self.settings, mode=TLSMode.REQUIRED)
+            opening = self.opening(server, settings)
+            server._write(bytes((0x15, 3, 3, 0, 2, level, number)))
+            self.link.flush()
+            record = self.recordOf(opening)
+            self.assertIs(record.starttls, STARTTLS.BROKEN)
+            assert record.trouble is not None
+            self.assertEqual(
+                (record.trouble.kind, record.trouble.alert),
+                (Kind.REMOTE_ALERT, number),
+            )
+
+    def test_ourAlert(self) -> None:
+        """
+        So is one of ours (RFC 8446 6.2).
+        """
+        server = Scripted(behindStartTLS=b"")
+        opening = self.opening(server, replace(self.settings, mode=TLSMode.REQUIRED))
+        # A handshake message that isn't to come from a server.
+        server._write(bytes((0x16, 3, 3, 0, 4, 1, 0, 0, 0)))
+        self.link.flush()
+        record = self.recordOf(opening)
+        assert record.trouble is not None
+        self.assertEqual(
+            (record.trouble.kind, record.trouble.alert), (Kind.LOCAL_ALERT, 10)
+        )
+
+    def test_goodbye(self) -> None:
+        """
+        RFC 8446 6.1: behind the handshake, goodbye isn't an objection to it.
+        """
+        server = Scripted(good().context(), {"EHLO": ["250 hi\n250 STARTTLS", ""]})
+        opening = self.opening(server, self.settings)
+        self.link.server.loseConnection()
+        self.link.flush()
+        why = self.failureResultOf(opening, SessionFailed).value
+        assert isinstance(why, SessionFailed)
+        self.assertIs(why.record.starttls, STARTTLS.COMPLETED)
+        self.assertIsNone(why.record.trouble)
+
     def recordOf(self, opening: Deferred[Session]) -> SessionRecord:
         value = self.failureResultOf(opening, TLSFailed).value
         assert isinstance(value, TLSFailed)

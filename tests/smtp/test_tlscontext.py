@@ -81,6 +81,17 @@ class ReloadingContextTests(SynchronousTestCase):
         """
         verifyObject(IOpenSSLServerConnectionCreator, self.context)
 
+    def test_goodbye(self) -> None:
+        """
+        RFC 8446 6.1: a client that says goodbye in place of a handshake is
+        hung up on, and that is all.
+        """
+        link = Link(Protocol(), Protocol(), Clock())
+        link.server.startTLS(self.context)
+        link.client.write(bytes((0x15, 3, 1, 0, 2, 1, 0)))
+        link.flush()
+        self.assertFalse(link.open)
+
     def test_reload(self) -> None:
         """
         The next connection has the new certificate.
