@@ -204,14 +204,19 @@ def _spf(data: bytes) -> None:
 
 def _header(data: bytes) -> None:
     """
-    The fields of a message: of forged results nothing is left, and all else
-    stays as it was.
+    The fields of a message: C{email} shows no other author, of forged results
+    nothing is left, and all else stays as it was.
     """
+    from email.utils import parseaddr
+
     from moxtls.inbound.authors import authorDomains
-    from moxtls.inbound.headers import splitHeader, withoutForged
+    from moxtls.inbound.headers import splitHeader, unfolded, withoutForged
 
     header = splitHeader(data)
-    authorDomains(header)
+    found = {each.ascii for each in authorDomains(header).domains}
+    shown = parseaddr(unfolded(b"".join(header.values(b"from"))))[1]
+    domain = shown.rpartition("@")[2].strip(". ").lower()
+    assert not found or "." not in domain or not domain.isascii() or domain in found
     left = withoutForged(header, "mx.example")
     assert len(left) <= len(data) + 2
     assert withoutForged(splitHeader(left), "mx.example") == left

@@ -1,5 +1,5 @@
 """
-C{python -m interop FOLDER PARSEDMARC}, as C{interop/run} calls it.
+C{python -m interop FOLDER TOOLS}, as C{interop/run} calls it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
 from interop.aggregates import checkAggregates
+from interop.authors import checkAuthors
 from interop.checks import Checks
 from interop.delivering import checkDeliveries
 from interop.dovecot import ROOM, Dovecot, checkChunking, checkLMTP, checkMaildir
@@ -42,13 +43,13 @@ class Stage:
     """
     Where it happens.
 
-    @ivar parsedmarc: The program.
+    @ivar tools: Where parsedmarc is installed, and packages for Node.js.
     """
 
     reactor: IReactor
     world: World
     folder: Path
-    parsedmarc: Path
+    tools: Path
 
 
 def perform(stage: Stage) -> int:
@@ -58,6 +59,8 @@ def perform(stage: Stage) -> int:
     @return: How many failed.
     """
     checks, world, folder = Checks(), stage.world, stage.folder
+    with checks.part("Authors by the parsers of mail programs"):
+        checkAuthors(checks, stage.tools)
     with checks.part("The servers"), unbound(world, folder) as resolver:
         with checks.part("unbound and the lab's zones"):
             checkResolver(checks, stage.reactor, world, resolver)
@@ -73,7 +76,7 @@ def perform(stage: Stage) -> int:
             with checks.part("Postfix as a destination, and as a client"):
                 checkDeliveries(checks, server, destination, submitter)
             with checks.part("The report that Postfix takes"):
-                tools = Tools(resolver, stage.parsedmarc, folder)
+                tools = Tools(resolver, stage.tools / "bin" / "parsedmarc", folder)
                 checkReports(checks, server, destination, tools)
             with checks.part("Postfix and OpenDKIM as other domains"):
                 _checkMail(checks, world, server, tools)
@@ -116,7 +119,7 @@ def _waitForMidnight() -> None:
         time.sleep(rest)
 
 
-async def _main(reactor: IReactor, folder: Path, parsedmarc: Path) -> None:
+async def _main(reactor: IReactor, folder: Path, tools: Path) -> None:
     # Once it runs it has its own way with signals, and would wait for the
     # thread; but interop/run cleans up.
     await deferLater(reactor, 0)
@@ -128,7 +131,7 @@ async def _main(reactor: IReactor, folder: Path, parsedmarc: Path) -> None:
     except CannotListenError as error:
         sys.exit(f"interop: {error}")
     try:
-        failed = await deferToThread(perform, Stage(reactor, world, folder, parsedmarc))
+        failed = await deferToThread(perform, Stage(reactor, world, folder, tools))
     finally:
         await world.stopService()
     if failed:
@@ -137,8 +140,8 @@ async def _main(reactor: IReactor, folder: Path, parsedmarc: Path) -> None:
 
 if __name__ == "__main__":
     react(
-        lambda reactor, folder, parsedmarc: Deferred.fromCoroutine(
-            _main(reactor, Path(folder), Path(parsedmarc))
+        lambda reactor, folder, tools: Deferred.fromCoroutine(
+            _main(reactor, Path(folder), Path(tools))
         ),
         sys.argv[1:],
     )

@@ -2,9 +2,11 @@
 """
 Who a message says that it is from (RFC 5322 3.6.2).  No I/O.
 
-Tolerant, as what people see is the name of an author, however it is written;
-but whatever looks like an address is one to us, or makes the field unreadable,
-so that nobody is shown an author of whom we didn't know.
+Reading of RFC 5322 3.6.2: a field is taken only if common mail programs find the
+same author in it, as each recipient is shown the author that his program finds, and
+DMARC asks about the one found here.  Obsolete and wrong forms that all of them
+read alike are taken; what one of them reads differently is unreadable.
+C{interop/authors.py} compares this module with some of them.
 """
 
 from __future__ import annotations
@@ -29,16 +31,19 @@ LONGEST_KNOWN = 500
 
 # Those that there are: Python remembers for ever which names it looked for in vain.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
+# RFC 5322 3.6.8: between these are the characters of a field name.
+_FROM = re.compile(rb"[^\x21-\x7e]*+from[^\x21-\x7e]*+")
 # RFC 2047 2: charset, encoding, text.
-_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)")
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
+# An encoded word to some; to others an address or a quoted string begins in it.
+_AMBIGUOUS_WORD = re.compile(r'=\?[^?]*+\?[BbQq]\?[^?<>@"]*+[<>@"][^?]*+\?=')
 
 
 class FromField(StrEnum):
     """
     What is to be said of C{From} in a header.
 
-    C{UNREADABLE}: no address can be found in it, or something that looks like
-    one and isn't.
+    C{UNREADABLE}: it has no address, or mail programs differ about which.
     """
 
     READ = "read"
@@ -62,17 +67,28 @@ def authorDomains(header: Header) -> Authors:
     """
     The domains of who wrote a message.
 
-    Display names and comments may hold anything, and say nothing; groups
-    (RFC 6854), encoded words, what RFC 5322 4.4 calls obsolete, UTF-8 (RFC
-    6532), and commas that should have been quoted are no obstacle.
+    Display names and comments may hold anything, if nobody can take it for an
+    address; groups (RFC 6854), encoded words, white space that RFC 5322 4.4 calls
+    obsolete, UTF-8 (RFC 6532), and commas that should have been quoted are no
+    obstacle.
     """
     values = header.values(b"from")
-    if len(values) != 1:
-        return Authors(FromField.REPEATED if values else FromField.MISSING)
+    if not values:
+        return Authors(FromField.MISSING)
+    if sum(map(_isFrom, header.names)) > 1:
+        return Authors(FromField.REPEATED)
     if len(values[0]) > LONGEST_FROM:
         return Authors(FromField.UNREADABLE)
     read = _known if len(values[0]) <= LONGEST_KNOWN else _read
     return read(values[0])
+
+
+def _isFrom(name: bytes) -> bool:
+    """
+    Whether a name of a field is C{From} also to mail programs that strip control
+    characters and white space beyond ASCII from it.
+    """
+    return b"from" in name and _FROM.fullmatch(name) is not None
 
 
 def _read(value: bytes) -> Authors:
@@ -94,133 +110,181 @@ _known = lru_cache(MOST_KNOWN)(_read)
 
 def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
     """
-    @raise InvalidDomain: There is something like an address that is none.
+    @raise InvalidDomain: Some mail programs may find other addresses.
     """
-    for item in _items(_tokens(text)):
-        addresses, rest = _bracketed(item)
-        if not addresses and "@" in item:
-            yield from _hostOf(item)
-        elif not (addresses and _isPlain(item)) and _mayMislead(rest):
-            raise InvalidDomain("two things that may be the address")
-        for address in addresses:
-            yield from _hostOf(address)
+    if _CONTROL.search(text) or _AMBIGUOUS_WORD.search(text):
+        raise InvalidDomain("ambiguous characters")
+    for item, separator in _items(_tokens(text)):
+        brackets = [at for at, each in enumerate(item) if each[0] in "<>"]
+        if separator == ":" and (brackets or "@" in item):
+            raise InvalidDomain("the name of a group that may be an address")
+        if brackets:
+            yield _hostInBrackets(item, brackets)
+        elif "@" in item:
+            yield _hostOf(_withoutComments(item))
+        elif _mayMislead(item):
+            raise InvalidDomain("a name that may be an address")
 
 
-def _isPlain(item: list[str]) -> bool:
+def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLiteral:
     """
-    Whether nobody takes it for anything else than one address with a name.
+    The domain of an address with a display name.
+
+    @param brackets: The places of angle brackets.  Some double them, or omit the
+        last; all mail programs understand that.
     """
-    text = "".join(item).rstrip()
-    brackets = [each for each in item if each in ("<", ">")]
-    isWhole = brackets == ["<", ">"] and text.endswith(">") and "," not in item
-    return isWhole and "@" in item[item.index("<") :]
+    kinds = [item[at] for at in brackets]
+    if kinds not in (["<", ">"], ["<<", ">>"], ["<"]):
+        raise InvalidDomain("angle brackets that don't match")
+    opening, closing = brackets[0], (*brackets, len(item))[1]
+    before, behind = item[:opening], item[closing + 1 :]
+    address = item[opening + 1 : closing]
+    host = _hostOf(address)
+    isRegular = kinds == ["<", ">"] and _isRegular(before, address, behind)
+    mayMislead = not isRegular and _mayMislead([*before, *behind])
+    if mayMislead and (behind or not _isOwn(before, host)):
+        raise InvalidDomain("a display name that may be an address")
+    return host
 
 
-def _mayMislead(name: list[str]) -> bool:
+def _isRegular(before: list[str], address: list[str], behind: list[str]) -> bool:
     """
-    Whether some find an address in what is none to us.
+    Whether an address in angle brackets is written such that no mail program
+    looks for it in the display name.
+    """
+    isPhrase = all(each[0] not in _SPECIALS for each in before)
+    return isPhrase and address[-1][-1] != "." and all(map(_isCFWS, behind))
+
+
+def _isOwn(name: list[str], host: Domain | AddressLiteral) -> bool:
+    """
+    Whether an C{@} in a display name begins no other domain: some repeat their
+    address, or are "somebody @ somewhere".
     """
     text = "".join(name)
-    return "@" in text or _isEncodedAddress(text)
+    if text.count("@") != 1 or "=?" in text:
+        return False
+    if not _DOT.search(text.partition("@")[2]):
+        return True
+    return _hostOf([each.strip("'") for each in name]) == host
 
 
-def _isEncodedAddress(text: str) -> bool:
+def _mayMislead(item: list[str]) -> bool:
     """
-    Whether those who decode words before they look for addresses find one.
+    Whether some mail programs find an address where there is none, or show text
+    that looks like one in its place, perhaps after they decoded encoded words.
     """
-    return any("@" in _decoded(*each) for each in _ENCODED_WORD.findall(text))
+    decoded = _ENCODED_WORD.sub(_decoded, "".join(item))
+    return "@" in decoded or "=?" in decoded
 
 
-def _decoded(charset: str, encoding: str, text: str) -> str:
+def _decoded(word: re.Match[str]) -> str:
+    """
+    The text of an encoded word, or the word itself if it can't be decoded.
+    """
+    charset, encoding, text = word.groups()
     # RFC 2231 5: there may be a language behind it.
     name = charset.partition("*")[0].lower().replace("-", "_")
     if name not in _CHARSETS:
-        return ""
+        return word[0]
     data = text.encode("utf-8")
     try:
         isBase64 = encoding in "Bb"
         octets = a2b_base64(data) if isBase64 else a2b_qp(data, header=True)
         return octets.decode(name, "replace")
     except (ValueError, LookupError):
-        return ""
+        return word[0]
 
 
-def _hostOf(tokens: list[str]) -> Iterator[Domain | AddressLiteral]:
+def _hostOf(tokens: list[str]) -> Domain | AddressLiteral:
     """
-    What is behind the C{@} of one address; nothing, if there is no C{@}.
+    The domain of one address.
 
     RFC 5322 4.4 allows white space around dots and the C{@}; but in a domain
     some take it for the end.
     """
-    if "@" not in tokens:
-        return
-    place = len(tokens) - 1 - tokens[::-1].index("@")
-    before = [each for each in tokens[:place] if not each.isspace()]
-    # RFC 5322 4.4: a route before the address begins with an @, and ends at a
-    # colon.
-    if ":" in before and before[0] == "@":
-        before = before[len(before) - before[::-1].index(":") :]
-    # RFC 2047 5: an encoded word is no part of an address; those who decode it
-    # nevertheless may find another address in it.
-    local = "".join(before)
-    isQuoted = len(before) == 1 and local[0] == '"'
-    others = "@" in local and not isQuoted
-    if not before or others or _ENCODED_WORD.search(local):
+    place = tokens.index("@") if "@" in tokens else 0
+    local = "".join(tokens[:place])
+    domain = "".join(tokens[place + 1 :]).strip(" \t")
+    # RFC 2047 5: an encoded word is no part of an address, but some decode it.
+    isLocal = _LOCAL_PART.match(local) and "=?" not in local
+    # Some look for an address among several words, and end it at a letter that
+    # isn't ASCII.
+    isWhole = domain.isascii() or not _WHITE.search(local.strip())
+    if not isLocal or not isWhole:
         raise InvalidDomain("not an address")
-    behind = "".join(tokens[place + 1 :]).strip()
-    yield parseHost(behind)
+    return parseHost(domain)
 
 
-def _items(tokens: Iterator[str]) -> Iterator[list[str]]:
+def _withoutComments(item: list[str]) -> list[str]:
     """
-    What commas separate, and what is in groups (C{name: a, b;}).
+    An address without the comments and white space around it.
+    """
+    inside = [at for at, each in enumerate(item) if not _isCFWS(each)]
+    return item[inside[0] : inside[-1] + 1]
+
+
+def _isCFWS(token: str) -> bool:
+    """
+    Whether it is white space, or a comment without others in it.
+    """
+    return token[0] in " \t" or (token[0] == "(" and token.count("(") == 1)
+
+
+def _items(tokens: Iterator[str]) -> Iterator[tuple[list[str], str]]:
+    """
+    The members of the list and its groups (C{name: a, b;}), and the names of
+    groups, each with the separator behind it.
     """
     item: list[str] = []
-    inBrackets = False
+    inBrackets = inGroup = False
     for token in tokens:
-        if token in ("<", ">"):
-            inBrackets = token == "<"
+        if token[0] in "<>":
+            inBrackets = token[0] == "<"
+        inGroup = inGroup or token == ":"
+        # Some read the members of a group a second time, without quotation marks
+        # and parentheses.
+        isAgain = inGroup and token[0] in '"('
+        if isAgain and _SPECIAL.search(token, 1, len(token) - 1):
+            raise InvalidDomain("special characters in a group")
         if token in (",", ";", ":") and not inBrackets:
-            yield item
+            yield item, token
             item = []
         else:
             item.append(token)
-    yield item
-
-
-def _bracketed(item: list[str]) -> tuple[list[list[str]], list[str]]:
-    """
-    The addresses in angle brackets, and the rest; opening ones that aren't closed
-    reach to the end.
-    """
-    inside: list[list[str]] = []
-    outside: list[str] = []
-    isOpen = False
-    for token in item:
-        if isOpen and token != ">":
-            inside[-1].append(token)
-        elif token == "<":
-            isOpen = True
-            inside.append([])
-        else:
-            isOpen = False
-            outside.append(token)
-    empty = [token for each in inside if "@" not in each for token in each]
-    return inside, outside + empty
+    yield item, ""
 
 
 # --- words --------------------------------------------------------------------------
 
-# Possessive, so that what isn't closed is found out at once.  A quotation mark
-# that nothing closes is a character like others.
+_WHITE = re.compile(r"\s")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
+_DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
+# RFC 5322 3.2.3; of those that stand alone, some end a phrase.
+_SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
+_SPECIALS = "@\\[])"
+# A quoted string, or other words, perhaps with a quoted name before them.
+_LOCAL_PART = re.compile(
+    r"""
+    \s*
+    (?: "(?:[^"\\@<>]|\\[^@<>])*+"
+      | (?:"[^"\\@<>]*+"\s+)? [^"()<>@,;:\\\[\]]* [^\s"()<>@,;:\\\[\]]
+    )
+    \s*\Z
+    """,
+    re.VERBOSE,
+)
+# Possessive, so that what isn't closed is found out at once.
 _TOKEN = re.compile(
     r"""
     "(?:[^"\\]|\\.)*+"
-    | \[[^\[\]\\]*+\]
-    | [ \t\r\n]++
-    | \\.
-    | [^\s"()<>@,;:\\.\[\]]++
-    | .
+    | \[[0-9A-Za-z.:]*+\]
+    | [ \t]++
+    | <++ | >++
+    | \\[^"()<>@,;:\\]
+    | [^ \t"()<>@,;:\\\[\]]++
+    | [^"(\\]
     """,
     re.DOTALL | re.VERBOSE,
 )
@@ -228,22 +292,31 @@ _TOKEN = re.compile(
 
 def _tokens(text: str) -> Iterator[str]:
     """
-    Quoted strings, domain literals, white space, runs of other characters,
-    and single special ones; a space in place of a comment.
+    Quoted strings, comments, domain literals, white space, angle brackets, runs
+    of other characters, and single special ones.
+
+    @raise InvalidDomain: Not all mail programs see the same tokens.
     """
     place = 0
-    hasComments = True
     while place < len(text):
-        end = commentEnd(text, place) if hasComments and text[place] == "(" else place
-        # A parenthesis that nothing closes is a character like others; what
-        # is behind it isn't searched again and again.
-        hasComments = hasComments and end >= 0
-        if end > place:
-            yield " "
-            place = end
-            continue
-        token = _TOKEN.match(text, place)
-        if token is None:
-            return
-        yield token[0]
-        place = token.end()
+        if text[place] == "(":
+            end = _commentEnd(text, place)
+        else:
+            token = _TOKEN.match(text, place)
+            if token is None:
+                raise InvalidDomain("a quotation mark without another")
+            end = token.end()
+        yield text[place:end]
+        place = end
+
+
+def _commentEnd(text: str, place: int) -> int:
+    """
+    The end of a comment that ends there also for mail programs which know of no
+    comments in comments (RFC 5322 3.2.2), or of no backslashes in them.
+    """
+    end = commentEnd(text, place)
+    first = text.find(")", place)
+    if end < 0 or "\\" in text[place:end] or _SPECIAL.search(text, first, end):
+        raise InvalidDomain("a comment without a certain end")
+    return end

@@ -246,6 +246,21 @@ class VerdictTests(MailCase):
         self.assertEqual(codes, [250, 550])
         self.assertEqual(self.places(), set())
 
+    def test_ambiguousAuthor(self) -> None:
+        """
+        A field in which mail programs find another author than the one that
+        DMARC would pass is refused (RFC 5322 3.6.2).
+        """
+        for author in (
+            "ceo@a.example (x <x@stranger.example>",
+            'ceo@a.example " <x@stranger.example>',
+            "ceo@a.example <x@stranger.example>",
+        ):
+            text = message(author, "stranger.example")
+            codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+            self.assertEqual(codes, [250, 550], author)
+        self.assertEqual(self.places(), set())
+
     def test_severalAuthors(self) -> None:
         """
         Authors of several domains are no way around the policies of any (RFC

@@ -1,0 +1,320 @@
+"""
+Differential test of the From field: the authors that moxtls finds in generated
+fields, and those that mail programs find.
+
+A field that moxtls can read must show each recipient an author of whom DMARC was
+asked: every domain that a program finds has to be one that moxtls found.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from email import message_from_bytes, policy
+from email.utils import getaddresses, parseaddr
+from pathlib import Path
+from typing import Any
+
+from interop.checks import Checks
+from interop.processes import output
+from moxtls.domain import Domain, InvalidDomain, parseHost
+from moxtls.inbound.authors import FromField, authorDomains
+from moxtls.inbound.headers import splitHeader, unfolded
+
+PROGRAM = Path(__file__).with_suffix(".mjs")
+#: Generated in a run, the same ones in each.
+FIELDS = 40_000
+SEED = 1
+#: Of those in which programs differ, how many are shrunk and printed.
+MOST_SHOWN = 5
+#: More than programs can make out of the pieces of any generated field.
+MOST_STEPS = 100
+
+#: Names and addresses that a program finds.
+Found = Sequence[tuple[str, str]]
+
+#: Fields that senders write, all by an author of a.example; some are wrong.
+REGULAR = (
+    "x@a.example",
+    "<x@a.example>",
+    "X Y <x@a.example>",
+    "X.Y. <x@a.example>",
+    "X, Y <x@a.example>",
+    "X; Y <x@a.example>",
+    '"Y, X" <x@a.example>',
+    '"X \\"Y\\" Z" <x@a.example>',
+    'X "Y" Z <x@a.example>',
+    '"X "Y" Z" <x@a.example>',
+    "X (Y) <x@a.example>",
+    "X (Y (Z)) <x@a.example>",
+    "x@a.example (X Y)",
+    "X <x@a.example> (Y)",
+    "[X] Y (Z) <x@a.example>",
+    "X: Y <x@a.example>",
+    "X\\Y <x@a.example>",
+    "X :) <x@a.example>",
+    "X < x@a.example >",
+    "X<x@a.example>",
+    "X <x@a.example",
+    "<<x@a.example>>",
+    "X <x@a.example>;",
+    "X x@a.example",
+    '"X" x@a.example',
+    "x@a.example.",
+    "x..y.@a.example",
+    '"x y"@a.example',
+    "X @ Y <x@a.example>",
+    "X Y @Z <x@a.example>",
+    "x@a.example <x@a.example>",
+    "'x@a.example' <x@a.example>",
+    '"x@a.example" <x@a.example>',
+    '"y@b.example" <x@a.example>',
+    "=?utf-8?q?X=2C_Y?= <x@a.example>",
+    "=?utf-8?q?X Y?= <x@a.example>",
+    "=?utf-8?q?X?=\r\n =?utf-8?b?WQ==?= <x@a.example>",
+    '"=?utf-8?q?X?=" <x@a.example>',
+    "=?utf-8?q?y=40b.example?= <x@a.example>",
+    "X\r\n\t<x@a.example>",
+    "\u00dc \u00fc <x@a.example>",
+    "G: x@a.example;",
+    "G: X <x@a.example>, y@a.example;",
+    "<x@a.example>, <y@a.example>",
+)
+
+# Of what fields that shouldn't be read have been made.
+_PIECES = (
+    *("<", ">", '"', "(", ")", "[", "]", ",", ";", ":", "@", ".", "\\", "'", " ", "\t"),
+    *(
+        "\r\n ",
+        '\\"',
+        "\\(",
+        "\\)",
+        "\\\\",
+        "<<",
+        ">>",
+        "<>",
+        '""',
+        "()",
+        "..",
+        "+",
+        "=",
+    ),
+    *("x@a.example", "<x@a.example>", "X", "a.example", "Y <y@a.example>", "a", "%"),
+    *("y@b.example", "<y@b.example>", "b.example", '"y@b.example"', "(y@b.example)"),
+    *("@b.example", "y @ b.example", '"x y"@a.example', "<.x@a.example>", "b"),
+    *("x..y@a.example", "<x@a.example.>", "<x @ a.example>", "[192.0.2.1]", "[X]"),
+    *("(X (y) z)", '"X, Y"', "G:", "X:;", "@c.example,@d.example:", "mailto:"),
+    *("=?", "?=", "=?utf-8?q?", "=?utf-8?q?X?=", "=?utf-8?q?X Y?=", "=?utf-8?q?X"),
+    *("=?utf-8?q?y=40b.example?=", "=?utf-8?q?=3Cy=40b.example=3E?="),
+    *("=?utf-8?b?eUBiLmV4YW1wbGU=?=", "=?utf-8?b?eUBiLmV4YW1wbGU?="),
+    *(
+        "=?x?q?y=40b.example?=",
+        "=?utf-8?b?eUBiLmV4YW1wbGU",
+        '=?utf-8?q?"y@b.example"?=',
+    ),
+    *(
+        "\0",
+        "\x01",
+        "\x0b",
+        "\x0c",
+        "\r",
+        "\n",
+        "\x1b",
+        "\x7f",
+        "\x85",
+        "\xa0",
+        "\u200b",
+    ),
+    *("\u2028", "\u202e", "\u037e", "\u3002", "\uff0c", "\uff0e", "\uff1c", "\uff1e"),
+    *("\uff20", "\u00fc", "x@a.example.\u0440\u0444", "\ufffd"),
+)
+_SEPARATORS = (" ", " ", "", "\r\n ", ", ")
+# Without these behind it, a line end is the end of the field.
+_UNFOLDED = re.compile(r"\r\n(?![ \t])")
+_DOTS = re.compile(r"[.\u3002\uff0e\uff61]")
+
+
+# --- fields -----------------------------------------------------------------------
+
+
+def fields(chance: random.Random) -> Iterator[str]:
+    """
+    Generate fields without end: pieces in any order, words with an address, and
+    fields of L{REGULAR} with pieces put in.
+    """
+    kinds = (_pieces, _words, _mutated)
+    while True:
+        yield _UNFOLDED.sub("\r\n ", chance.choice(kinds)(chance))
+
+
+def _pieces(chance: random.Random) -> str:
+    return "".join(chance.choices(_PIECES, k=chance.randint(1, 9)))
+
+
+def _words(chance: random.Random) -> str:
+    pieces = chance.choices(_PIECES, k=chance.randint(1, 4))
+    pieces.insert(chance.randint(0, len(pieces)), "<x@a.example>")
+    return "".join(each + chance.choice(_SEPARATORS) for each in pieces)
+
+
+def _mutated(chance: random.Random) -> str:
+    text = chance.choice(REGULAR)
+    for _ in range(chance.randint(1, 3)):
+        start = chance.randint(0, len(text))
+        end = start + chance.choice((0, 0, 0, 1, 2))
+        text = text[:start] + chance.choice(_PIECES) + text[end:]
+    return text
+
+
+# --- authors ----------------------------------------------------------------------
+
+
+def ours(field: str) -> set[str] | None:
+    """
+    @return: None if moxtls refuses the field.
+    """
+    authors = authorDomains(splitHeader(b"From:" + field.encode() + b"\r\n"))
+    if authors.state is not FromField.READ:
+        return None
+    return {each.ascii for each in authors.domains}
+
+
+def ofEmail(field: str) -> Mapping[str, Found]:
+    """
+    What Python's C{email} finds by each of its parsers.
+    """
+    line = unfolded(field.encode())
+    return {
+        "getaddresses": getaddresses([line]),
+        "parseaddr": [parseaddr(line)],
+        "headerregistry": _ofHeaderRegistry(field),
+    }
+
+
+def _ofHeaderRegistry(field: str) -> Found:
+    message = message_from_bytes(
+        b"From:" + field.encode() + b"\r\n\r\n", policy=policy.default
+    )
+    try:
+        found = message["from"].addresses
+    except Exception:
+        # It raises many things, such as AttributeError, for what it can't parse.
+        return ()
+    # Or it has this in place of an address.
+    known = [each for each in found if each.addr_spec != "<>"]
+    return [(_recoded(each.display_name), _recoded(each.addr_spec)) for each in known]
+
+
+def _recoded(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def strangers(field: str, found: Mapping[str, Found]) -> dict[str, Found]:
+    """
+    The programs that show an author whom moxtls doesn't know of, though it takes
+    the field.
+
+    A name that looks like an address counts as one if there is no address.
+    """
+    known = ours(field)
+    if known is None:
+        return {}
+    return {
+        program: each
+        for program, each in found.items()
+        if _domains(each) - {"", *known}
+    }
+
+
+def _domains(found: Found) -> set[str]:
+    shown = (address if "@" in address else name for name, address in found)
+    return {_domain(each) for each in shown if "@" in each}
+
+
+def _domain(address: str) -> str:
+    """
+    A domain as moxtls spells it; empty where none can have a policy: in address
+    literals and without a dot.
+    """
+    text = address.rpartition("@")[2].strip()
+    if not _DOTS.search(text):
+        return ""
+    try:
+        host = parseHost(text.strip("'"))
+    except InvalidDomain:
+        return text
+    return host.ascii if isinstance(host, Domain) else ""
+
+
+# --- the checks -------------------------------------------------------------------
+
+
+class MailPrograms:
+    """
+    Programs that aren't written in Python.
+
+    @ivar packages: The folder of their packages.
+    """
+
+    def __init__(self, packages: Path) -> None:
+        self._packages = packages
+
+    def differing(self, fields: Sequence[str]) -> list[tuple[str, dict[str, Found]]]:
+        """
+        Those of C{fields} that moxtls takes, and in which any program shows somebody
+        else; with what these programs find.
+        """
+        taken = [each for each in fields if ours(each) is not None]
+        asked = zip(taken, self._find(taken), strict=True)
+        compared = (
+            (each, strangers(each, {**ofEmail(each), **found})) for each, found in asked
+        )
+        return [(field, found) for field, found in compared if found]
+
+    def shrunk(self, field: str) -> str:
+        """
+        The shortest field within C{field} in which programs still differ, by taking
+        away characters.
+        """
+        for _ in range(MOST_STEPS):
+            shorter = [
+                _UNFOLDED.sub("\r\n ", field[:at] + field[at + size :])
+                for size in (8, 4, 2, 1)
+                for at in range(len(field) - size + 1)
+            ]
+            left = self.differing([each for each in shorter if len(each) < len(field)])
+            if not left:
+                break
+            field = min((each for each, _ in left), key=len)
+        return field
+
+    def _find(self, fields: Sequence[str]) -> list[dict[str, Any]]:
+        lines = "".join(json.dumps(unfolded(each.encode())) + "\n" for each in fields)
+        said = output(["node", PROGRAM, self._packages], lines.encode())
+        return [json.loads(each) for each in said.decode().split("\n") if each]
+
+
+def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
+    """
+    @param seed: Of the generated fields; another one makes others.
+    """
+    programs = MailPrograms(packages)
+    checks.same(
+        "fields that senders write are taken",
+        {each: ours(each) for each in REGULAR if ours(each) != {"a.example"}},
+        {},
+    )
+    checks.same("mail programs agree", programs.differing(REGULAR), [])
+    source = fields(random.Random(seed))
+    generated = list(dict.fromkeys(next(source) for _ in range(FIELDS)))
+    differing = programs.differing(generated)
+    shortest = {programs.shrunk(each) for each, _ in differing[:MOST_SHOWN]}
+    checks.same(
+        f"nobody is shown another author, {len(generated)} fields of seed {seed}",
+        programs.differing(sorted(shortest)),
+        [],
+    )
+    taken = sum(ours(each) is not None for each in generated)
+    checks.holds("enough of them are taken", taken > len(generated) / 20, taken)
