@@ -24,12 +24,12 @@ from moxtls.inbound.authors import FromField, authorDomains
 from moxtls.inbound.headers import splitHeader, unfolded
 
 PROGRAM = Path(__file__).with_suffix(".mjs")
-#: Generated in a run, the same ones in each.
+#: Generated fields in a run, the same ones in each.
 FIELDS = 40_000
 SEED = 1
-#: Of those in which programs differ, how many are shrunk and printed.
+#: Fields in which programs differ that are shrunk and printed.
 MOST_SHOWN = 5
-#: More than programs can make out of the pieces of any generated field.
+#: More than a generated field can be shrunk.
 MOST_STEPS = 100
 
 #: Names and addresses that a program finds.
@@ -83,55 +83,27 @@ REGULAR = (
     "<x@a.example>, <y@a.example>",
 )
 
-# Of what fields that shouldn't be read have been made.
+# The parts of generated fields; those of b.example belong into no field that is taken,
+# but in quotes.
 _PIECES = (
-    *("<", ">", '"', "(", ")", "[", "]", ",", ";", ":", "@", ".", "\\", "'", " ", "\t"),
-    *(
-        "\r\n ",
-        '\\"',
-        "\\(",
-        "\\)",
-        "\\\\",
-        "<<",
-        ">>",
-        "<>",
-        '""',
-        "()",
-        "..",
-        "+",
-        "=",
-    ),
-    *("x@a.example", "<x@a.example>", "X", "a.example", "Y <y@a.example>", "a", "%"),
-    *("y@b.example", "<y@b.example>", "b.example", '"y@b.example"', "(y@b.example)"),
-    *("@b.example", "y @ b.example", '"x y"@a.example', "<.x@a.example>", "b"),
-    *("x..y@a.example", "<x@a.example.>", "<x @ a.example>", "[192.0.2.1]", "[X]"),
-    *("(X (y) z)", '"X, Y"', "G:", "X:;", "@c.example,@d.example:", "mailto:"),
-    *("=?", "?=", "=?utf-8?q?", "=?utf-8?q?X?=", "=?utf-8?q?X Y?=", "=?utf-8?q?X"),
-    *("=?utf-8?q?y=40b.example?=", "=?utf-8?q?=3Cy=40b.example=3E?="),
-    *("=?utf-8?b?eUBiLmV4YW1wbGU=?=", "=?utf-8?b?eUBiLmV4YW1wbGU?="),
-    *(
-        "=?x?q?y=40b.example?=",
-        "=?utf-8?b?eUBiLmV4YW1wbGU",
-        '=?utf-8?q?"y@b.example"?=',
-    ),
-    *(
-        "\0",
-        "\x01",
-        "\x0b",
-        "\x0c",
-        "\r",
-        "\n",
-        "\x1b",
-        "\x7f",
-        "\x85",
-        "\xa0",
-        "\u200b",
-    ),
-    *("\u2028", "\u202e", "\u037e", "\u3002", "\uff0c", "\uff0e", "\uff1c", "\uff1e"),
-    *("\uff20", "\u00fc", "x@a.example.\u0440\u0444", "\ufffd"),
+    *r"""
+    < > " ( ) [ ] , ; : @ . \ ' % + _ - = << >> <> "" () .. \" \( \) \\ =? ?=
+    a b X a.example b.example x@a.example <x@a.example> x..y@a.example <.x@a.example>
+    <x@a.example.> y@b.example <y@b.example> "y@b.example" (y@b.example) @b.example
+    [192.0.2.1] [X] G: X:; @c.example,@d.example: mailto: =?utf-8?q? =?utf-8?q?X
+    =?utf-8?q?X?= =?utf-8?q?y=40b.example?= =?utf-8?q?=3Cy=40b.example=3E?=
+    =?utf-8?q?"y@b.example"?= =?utf-8?b?eUBiLmV4YW1wbGU=?= =?utf-8?b?eUBiLmV4YW1wbGU?=
+    =?utf-8?b?eUBiLmV4YW1wbGU =?x?q?y=40b.example?=
+    """.split(),
+    *(" ", "\t", "\r\n ", "y @ b.example", "<x @ a.example>", '"x y"@a.example'),
+    *("Y <y@a.example>", '"X, Y"', "(X (y) z)", "=?utf-8?q?X Y?="),
+    *"\0\x01\x0b\x0c\r\n\x1b\x7f\x85\xa0\u200b\u2028\u202e",
+    # What looks like a semicolon, a dot, a comma, angle brackets or an @; letters.
+    *"\u037e\u3002\uff0e\uff0c\uff1c\uff1e\uff20\ufffd\u00fc",
+    "x@a.example.\u0440\u0444",
 )
 _SEPARATORS = (" ", " ", "", "\r\n ", ", ")
-# Without these behind it, a line end is the end of the field.
+# A line end that doesn't fold the field, but ends it.
 _UNFOLDED = re.compile(r"\r\n(?![ \t])")
 _DOTS = re.compile(r"[.\u3002\uff0e\uff61]")
 
