@@ -110,6 +110,8 @@ class Authentication:
         C{postmaster@} HELO (RFC 7208 2.4): scope C{HELO} then.
     @ivar helo: SPF for what the client calls itself.
     @ivar dkim: In the order of the signatures in the message, up to a limit.
+    @ivar unreadableDKIM: Problems of signatures of which can't be told whose they
+        are: each is a C{PERMERROR} (RFC 8601 2.7.1).
     """
 
     address: str
@@ -117,3 +119,4 @@ class Authentication:
     helo: SPFResult
     spf: SPFResult
     dkim: tuple[DKIMResult, ...] = ()
+    unreadableDKIM: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from moxtls.authentication import AuthResult
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.cli.show import STDIN
 from moxtls.domain import Address, InvalidAddress
@@ -78,6 +79,10 @@ def _asJSON(found: Findings, results: str) -> dict[str, object]:
         "dkim": [
             {"domain": str(each.domain), "result": str(each.status)}
             for each in authentication.dkim
+        ]
+        + [
+            {"domain": None, "result": str(AuthResult.PERMERROR)}
+            for _ in authentication.unreadableDKIM
         ],
         "dmarc": str(verdict.status),
         "policy_domain": str(discovery.policyDomain) if discovery else None,

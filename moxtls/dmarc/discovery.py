@@ -180,7 +180,7 @@ def _discoverByList(author: Domain, suffixes: Suffixes) -> Inquiry[Discovery]:
     organizational = suffixes.organizational(author)
     names = tuple(dict.fromkeys((author, organizational)))
     answers = yield questionsAt(names)
-    sights = sightsAt(names, answers)
+    sights = sightsAt(names, answers, Method.PSL)
     # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
     if sights and sights[0].record is not RecordTrouble.NONE:
         sights = sights[:1]

@@ -10,15 +10,25 @@ nothing that is published raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import TypeVar
 
-from moxtls.dmarc.values import PSD, Alignment, DMARCRecord, Policy, ReportURI
+from moxtls.dmarc.values import (
+    PSD,
+    Alignment,
+    DMARCRecord,
+    Method,
+    Policy,
+    ReportURI,
+)
 from moxtls.domain import Domain
 
 #: More than anybody has a use for; keeps what is compared and stored small.
 MOST_URIS = 100
+#: Of which its owner is told at a time.
+MOST_PROBLEMS = 10
 #: Octets of a record that are read: many times what there is, and little to
 #: remember of each domain that sends mail.
 LONGEST_RECORD = 8192
@@ -45,6 +55,12 @@ _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _WSP = " \t"
 _OPTIONS = ("0", "1", "d", "s")
+_WORDS: Mapping[str, Sequence[str]] = {
+    "adkim": tuple(Alignment),
+    "aspf": tuple(Alignment),
+    "psd": tuple(PSD),
+    "t": ("y", "n"),
+}
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -119,17 +135,23 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
     return tags
 
 
-def interpret(tags: Mapping[str, str]) -> DMARCRecord | RecordTrouble:
+def interpret(
+    tags: Mapping[str, str], method: Method = Method.TREE_WALK
+) -> DMARCRecord | RecordTrouble:
     """
-    What tags ask for, at a name where policies are (RFC 9989 4.10.1).
+    What tags ask for, at a name where policies are.
 
-    Reading of RFC 9989 4.7: a record without C{p} is one with C{p=none}, also
-    if nobody is to be told; 4.10.1 has no DMARC then, but points the same way
-    for all that is done to mail.
+    RFC 9989 4.10.1, RFC 7489 6.6.3: if C{p} is missing or one of the policies isn't
+    valid, the record is one with C{p=none} and nothing else, or, without a C{rua}
+    that anybody can be told at, of no use.  This is what RFC 9989 4.7 refers to where
+    it has no C{p}.
+
+    @param method: C{PSL} for RFC 7489, which knows no C{np}.
     """
     rua = urisOf(tags.get("rua", ""))
-    policies = {name: _policy(tags[name]) for name in ("p", "sp", "np") if name in tags}
-    if None in policies.values():
+    names = ("p", "sp") if method is Method.PSL else ("p", "sp", "np")
+    policies = {name: _policy(tags[name]) for name in names if name in tags}
+    if "p" not in policies or None in policies.values():
         if not rua:
             return RecordTrouble.UNUSABLE
         policies = {}
@@ -148,7 +170,32 @@ def interpret(tags: Mapping[str, str]) -> DMARCRecord | RecordTrouble:
         fo=_failureOptions(tags.get("fo", "")) if ruf else ("0",),
         percent=_number(tags.get("pct", ""), 100, 100),
         interval=_number(tags.get("ri", ""), LONGEST_INTERVAL, 86400),
+        problems=tuple(islice(_problems(tags, names), MOST_PROBLEMS)),
     )
+
+
+def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]:
+    """
+    What its owner should know of a record.
+
+    @param policies: The names of tags that are policies.
+    """
+    wrong = [name for name in policies if name in tags and not _policy(tags[name])]
+    yield from (f"{name}={tags[name]} is not a policy" for name in wrong)
+    if "p" not in tags:
+        yield "p is missing"
+    if wrong or "p" not in tags:
+        yield "the policy is taken as p=none (RFC 9989 4.10.1)"
+    for name, values in _WORDS.items():
+        if name in tags and tags[name].lower() not in values:
+            yield f"{name}={tags[name]} has no meaning"
+    for name in ("rua", "ruf"):
+        parts = tags.get(name, "").split(",")[:MOST_URIS]
+        yield from (
+            f"{name}: {part.strip(_WSP) or 'nothing'} is not a URI"
+            for part in parts
+            if name in tags and _uri(part.strip(_WSP)) is None
+        )
 
 
 def psdOf(tags: Mapping[str, str]) -> PSD:

@@ -18,6 +18,7 @@ from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
 from moxtls.dmarc.report import LARGEST_REPORT, Writer
 from moxtls.dmarc.reportxml import Heading, ReportFormat
 from moxtls.dmarc.values import Overview
+from moxtls.dmarc.walk import printable
 from moxtls.dns.together import conduct
 from moxtls.domain import Domain
 from moxtls.interfaces import (
@@ -146,6 +147,8 @@ class DMARCReportSource:
         wanted = await conduct(
             self._resolver, verify(found.policyDomain, found.record.rua, suffixes)
         )
+        problems = tuple(map(printable, found.record.problems))
+        wanted = replace(wanted, errors=(*problems, *wanted.errors))
         return _usable(subject, overview, wanted)
 
     async def _compose(

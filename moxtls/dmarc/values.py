@@ -5,7 +5,7 @@ DMARC from record to report, as values (RFC 9989, RFC 9990).  No I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from moxtls.authentication import Authentication, AuthResult
@@ -73,6 +73,7 @@ class DMARCRecord:
     @ivar fo: RFC 9991 and RFC 7489 6.3, such as C{("1", "d")}.
     @ivar percent: C{pct} of RFC 7489.
     @ivar interval: C{ri} of RFC 7489, seconds.
+    @ivar problems: What its owner should know: a stranger's words.
     """
 
     p: Policy = Policy.NONE
@@ -87,6 +88,7 @@ class DMARCRecord:
     fo: tuple[str, ...] = ("0",)
     percent: int = 100
     interval: int = 86400
+    problems: tuple[str, ...] = field(default=(), compare=False)
 
 
 # --- what applies to a message --------------------------------------------------

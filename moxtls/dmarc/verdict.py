@@ -5,7 +5,8 @@ What DMARC makes of a message (RFC 9989 5.3, 5.4, 7.4, 11.5).  No I/O.
 Reading of RFC 9989 7.4: a message isn't refused for C{p=reject} alone, and
 without other knowledge it is quarantined.  The knowledge we have is what else
 came with it.  Mail that went through a list or a forwarder has traces of it:
-the fields of a list, or the author's signature, now broken; and somebody who
+the fields of a list, or the author's signature, now broken, with a key that is there
+(one without a key is no trace of the author: anybody can write it); and somebody who
 answers for the message by SPF or DKIM, and isn't the author.  Where both are
 there, the message may have been sent by its author, and is quarantined; where
 one is missing, nothing says that anybody but the client is behind it, and it is
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from moxtls.authentication import Authentication, AuthResult
+from moxtls.authentication import Authentication, AuthResult, DKIMResult
 from moxtls.dmarc.alignment import Aligned
 from moxtls.dmarc.discovery import requested
 from moxtls.dmarc.handling import Handling
@@ -219,7 +220,9 @@ def _handling(
                 local, OverrideKind.LOCAL_POLICY, "a policy of ours for this domain"
             )
     record = discovery.record
-    if record is not None and record.testing:
+    # RFC 7489 6.3 has no C{t}, and ignores what it doesn't know.
+    isTested = discovery.method is not Method.PSL
+    if record is not None and record.testing and isTested:
         handling = handling.lowered(OverrideKind.POLICY_TEST_MODE, "")
     percent = 100 if record is None else record.percent
     if discovery.method is Method.PSL and circumstances.chance * 100 >= percent:
@@ -275,10 +278,21 @@ def _indirect(
     if circumstances.listSigns:
         comment = "looks like mail through a list"
         return handling.instead(Policy.QUARANTINE, OverrideKind.MAILING_LIST, comment)
-    if aligned is not None and any(aligned.dkim):
+    pairs = zip(authentication.dkim, aligned.dkim if aligned else (), strict=False)
+    if any(isAligned and _wasMade(signature) for signature, isAligned in pairs):
         comment = "the author's signature is broken, and another domain passes"
         return handling.instead(Policy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment)
     return handling
+
+
+def _wasMade(signature: DKIMResult) -> bool:
+    """
+    Whether a signature that doesn't pass was once made with a key of its domain, as
+    far as can be told.  Anybody can write one for which there is no key, or which
+    nobody could verify.
+    """
+    isChecked = signature.status is AuthResult.POLICY and signature.keySize > 0
+    return signature.status is AuthResult.FAIL or isChecked
 
 
 def _capped(handling: Handling, practice: Practice) -> Handling:

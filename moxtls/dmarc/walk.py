@@ -16,7 +16,7 @@ from moxtls.dmarc.record import (
     psdOf,
     recordName,
 )
-from moxtls.dmarc.values import PSD, DMARCRecord, Step
+from moxtls.dmarc.values import PSD, DMARCRecord, Method, Step
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.inquiry import Answers, Question, Questions
 from moxtls.domain import LONGEST_NAME, Domain
@@ -85,12 +85,15 @@ def sightsOf(names: Sequence[Domain], answers: Answers) -> Sights:
     return sights[: next(stops, len(sights)) + 1]
 
 
-def sightsAt(names: Sequence[Domain], answers: Answers) -> Sights:
+def sightsAt(
+    names: Sequence[Domain], answers: Answers, method: Method = Method.TREE_WALK
+) -> Sights:
     """
     What was found at each of the names that were asked.
     """
     asked = names[len(names) - len(answers) :]
-    return tuple(_sight(*each) for each in zip(asked, answers, strict=True))
+    pairs = zip(asked, answers, strict=True)
+    return tuple(_sight(name, answer, method) for name, answer in pairs)
 
 
 def organizationalIn(start: Domain, sights: Sights) -> Domain | None:
@@ -119,7 +122,7 @@ def organization(start: Domain, sights: Sights) -> Domain:
     return counting[-1].domain if counting else start
 
 
-def _sight(domain: Domain, answer: Answer) -> Sight:
+def _sight(domain: Domain, answer: Answer, method: Method) -> Sight:
     name = recordName(domain)
     if answer.failed:
         return Sight(domain, None, PSD.UNKNOWN, Step(name, failure(answer)))
@@ -127,7 +130,7 @@ def _sight(domain: Domain, answer: Answer) -> Sight:
     step = Step(name, _shown(answer.texts))
     if isinstance(tags, RecordTrouble):
         return Sight(domain, tags, PSD.UNKNOWN, step)
-    return Sight(domain, interpret(tags), psdOf(tags), step)
+    return Sight(domain, interpret(tags, method), psdOf(tags), step)
 
 
 def failure(answer: Answer) -> str:

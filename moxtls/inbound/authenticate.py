@@ -27,7 +27,7 @@ from moxtls.dns.shares import Shares
 from moxtls.dns.together import conduct
 from moxtls.domain import Domain
 from moxtls.inbound.authors import authorDomains
-from moxtls.inbound.dkim import Check, claimsOf, withKey
+from moxtls.inbound.dkim import Check, signaturesOf, withKey
 from moxtls.inbound.dkimcanonical import CRLF
 from moxtls.inbound.dkimsignature import Claim
 from moxtls.inbound.dkimwork import Results, Verification
@@ -174,7 +174,9 @@ class Examination:
         self._authors = authorDomains(header)
         self._since = checks.clock.seconds()
         # Each by itself: nobody's key is to be overdue because a stranger's is.
-        self._keys = [self._findKey(each) for each in claimsOf(header)]
+        signatures = signaturesOf(header, self._authors.domains)
+        self._unreadable = signatures.problems
+        self._keys = [self._findKey(each) for each in signatures.claims]
         self._lookups.extend(self._keys)
         self._discovery: Lookup[Discovery] | None = None
         if len(self._authors.domains) == 1:
@@ -213,6 +215,7 @@ class Examination:
             await soon(origin.helo),
             await soon(origin.spf),
             dkim,
+            self._unreadable,
         )
         discovery = aligned = None
         if self._discovery is not None:

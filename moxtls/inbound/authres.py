@@ -10,7 +10,7 @@ a comment or a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from moxtls.authentication import (
@@ -64,7 +64,8 @@ def authenticationResults(
         authentication.helo,
         sender,
     )
-    signatures = map(_lines, _dkim(authentication.dkim))
+    unreadable = authentication.unreadableDKIM
+    signatures = map(_lines, _dkim(authentication.dkim, unreadable))
     discovery = verdict.discovery
     dmarc = _dmarc(
         verdict.status,
@@ -161,13 +162,13 @@ def _spf(spf: SPFResult, helo: SPFResult, sender: str) -> Iterator[list[str]]:
         yield [f"spf={result.status}", *_reason(result.problem), *identity]
 
 
-def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:
+def _dkim(
+    results: Sequence[DKIMResult], unreadable: Sequence[str]
+) -> Iterator[list[str]]:
     """
     RFC 8601 2.7.1, RFC 6008.
     """
-    isSigned = False
     for result in results:
-        isSigned = True
         words = _signer(
             result.status,
             result.problem,
@@ -178,7 +179,9 @@ def _dkim(results: Iterable[DKIMResult]) -> Iterator[list[str]]:
             result.algorithm,
         )
         yield [*words, *_property("header.b", result.signature)]
-    if not isSigned:
+    for problem in unreadable:
+        yield [f"dkim={AuthResult.PERMERROR}", *_reason(problem)]
+    if not results and not unreadable:
         yield ["dkim=none"]
 
 

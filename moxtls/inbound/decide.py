@@ -276,7 +276,12 @@ def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:
     """
     RFC 9989 7.2: C{550 5.7.1}, and the word DMARC.
     """
-    signatures = [f"{each.status} for {each.domain}" for each in authentication.dkim]
+    # What is told first is what speaks for the author, or nearly does.
+    dkim = sorted(authentication.dkim, key=lambda each: each.domain != verdict.author)
+    signatures = [f"{each.status} for {each.domain}" for each in dkim]
+    signatures += [
+        f"{AuthResult.PERMERROR}: {p}" for p in authentication.unreadableDKIM
+    ]
     checks = (
         f"SPF {authentication.spf.status} for {authentication.spf.domain[:100]}",
         f"DKIM {', '.join(signatures[:3]) or 'none'}",

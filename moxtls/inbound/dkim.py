@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dns.answers import Answer, Kind
 from moxtls.dns.inquiry import Inquiry, Question
+from moxtls.domain import Domain
 from moxtls.inbound.dkimbody import BodyHash, Extent, hashBody
 from moxtls.inbound.dkimcanonical import CRLF, Fields, canonicalField, fieldsOf
 from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
@@ -35,8 +37,8 @@ from moxtls.inbound.dkimsignature import (
 )
 from moxtls.inbound.headers import Header
 
-#: Fields that are looked at, from the top; RFC 6376 8.4.  Each hop that signs
-#: adds one, so real mail has up to five.
+#: Signatures that are verified (RFC 6376 8.4).  Each hop that signs adds one, so
+#: real mail has up to five.
 MOST_SIGNATURES = 8
 #: Records of one selector that are looked at.  There should be one (RFC 6376
 #: 3.6.2.2); each may take the time of a verification.
@@ -69,18 +71,61 @@ class _Ready:
     keys: tuple[PublicKey, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """
+    The DKIM-Signature fields of a message, from the top.
+
+    @ivar claims: Those to be verified.
+    @ivar problems: Of each of the others that it can't be told whose it is.  Both
+        together are at most L{MOST_SIGNATURES}.
+    """
+
+    claims: tuple[Claim, ...]
+    problems: tuple[str, ...] = ()
+
+
 def claimsOf(header: Header) -> tuple[Claim, ...]:
     """
-    The signatures of a message, from the top, at most L{MOST_SIGNATURES}; those
-    are passed over of which can't be told whose they are.
+    Those of L{signaturesOf}, whoever the author is.
     """
-    found = []
-    for place, field in enumerate(header.called(_NAME)[:MOST_SIGNATURES]):
+    return signaturesOf(header).claims
+
+
+def signaturesOf(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
+    """
+    @param authors: The domains in From.  Their signatures come first where there are
+        too many: anybody on the way can add some.
+    """
+    readable = []
+    problems = []
+    for place, field in enumerate(header.called(_NAME)):
         try:
-            found.append(readClaim(field, place))
-        except UnreadableSignature:
-            continue
-    return tuple(found)
+            readable.append(readClaim(field, place))
+        except UnreadableSignature as error:
+            problems.append(str(error))
+    if len(readable) > MOST_SIGNATURES:
+        readable.sort(key=lambda each: _distance(each.domain, authors))
+        readable = sorted(readable[:MOST_SIGNATURES], key=lambda each: each.place)
+    left = MOST_SIGNATURES - len(readable)
+    return Signatures(tuple(readable), tuple(problems[:left]))
+
+
+def _distance(signer: Domain, authors: Sequence[Domain]) -> tuple[int, int]:
+    """
+    The less, the likelier it is that a signer is aligned with an author (RFC 9989
+    4.4): by the labels that they have in common, and those that the signer has
+    beyond them.
+    """
+    labels = signer.ascii.split(".")
+    common = max((_commonLabels(labels, each) for each in authors), default=0)
+    # A top level is common to whoever has nothing to do with each other.
+    return (-common, len(labels)) if common > 1 else (0, 0)
+
+
+def _commonLabels(labels: list[str], author: Domain) -> int:
+    pairs = zip(reversed(labels), reversed(author.ascii.split(".")), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def findKeys(claims: Sequence[Claim]) -> Inquiry[tuple[Check, ...]]:

@@ -55,8 +55,10 @@ def _notes(findings: Findings) -> Iterator[str]:
         key = f", {result.keySize}-bit key" if result.keySize else ""
         what = f"d={result.domain} s={result.selector} a={result.algorithm}{key}"
         yield f"DKIM: {result.status}: {what}{_why(result.problem)}"
-    if not authentication.dkim:
-        yield "DKIM: none: there is no signature that can be read"
+    for problem in authentication.unreadableDKIM:
+        yield f"DKIM: {AuthResult.PERMERROR}{_why(problem)}"
+    if not authentication.dkim and not authentication.unreadableDKIM:
+        yield "DKIM: none: there is no signature"
     yield _from(findings.authors)
     if findings.verdict.discovery is not None:
         yield from _discovery(findings.verdict.discovery)

@@ -4,6 +4,7 @@ Tests for L{moxtls.dmarc.verdict}.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 from hypothesis import given, settings
@@ -223,6 +224,15 @@ class OverrideTests(JudgeTestCase):
             self.assertDone(verdict, done, OverrideKind.POLICY_TEST_MODE)
         self.assertDone(self.judged("v=DMARC1; p=none; t=y", FORGED), NONE)
 
+    def test_testModeLegacy(self) -> None:
+        """
+        C{t} is unknown to RFC 7489 6.3, so it changes nothing.
+        """
+        legacy = Practice(Suffixes(lambda: lambda name: "example.com"))
+        for policy in (REJECT, QUARANTINE):
+            verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED, legacy)
+            self.assertDone(verdict, policy)
+
     def test_sampled(self) -> None:
         """
         C{pct} is for RFC 7489 only (6.6.4): what isn't rejected is
@@ -342,6 +352,21 @@ class OverrideTests(JudgeTestCase):
             else:
                 self.assertDone(verdict, QUARANTINE, reason)
                 self.assertTrue(verdict.reasons[0].comment)
+
+    def test_indirectUnverifiable(self) -> None:
+        """
+        A signature that the author may never have made is no sign of a message
+        that came round (RFC 9989 7.4): for some there is no key, others can't
+        be read.
+        """
+        other = signature("other.example")
+        for status in (AuthResult.PERMERROR, AuthResult.POLICY, AuthResult.NEUTRAL):
+            message = checked(signature("example.com", status), other)
+            self.assertDone(self.judged(self.RECORD, message, PLAIN), REJECT)
+        # Verified, but for a part of the body that it doesn't cover.
+        partly = replace(signature("example.com", AuthResult.POLICY), keySize=2048)
+        verdict = self.judged(self.RECORD, checked(partly, other), PLAIN)
+        self.assertDone(verdict, QUARANTINE, OverrideKind.LOCAL_POLICY)
 
     def test_indirectOwn(self) -> None:
         """

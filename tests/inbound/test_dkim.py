@@ -23,6 +23,7 @@ from moxtls.inbound.dkim import (
     MOST_SIGNATURES,
     claimsOf,
     findKeys,
+    signaturesOf,
     verify,
 )
 from moxtls.inbound.headers import splitHeader
@@ -122,8 +123,45 @@ class ClaimsOfTests(SynchronousTestCase):
         A stranger can't make many of them cost anything (RFC 6376 8.4).
         """
         self.assertEqual(len(claimsOf(splitHeader(BROKEN * 100))), MOST_SIGNATURES)
-        header = NOBODY * MOST_SIGNATURES + split(sign(MESSAGE, [RSA]))[0]
-        self.assertEqual(claimsOf(splitHeader(header)), ())
+
+    def test_padding(self) -> None:
+        """
+        Signatures that anybody put in front don't keep the author's from being
+        verified (RFC 6376 8.4); nor do those of which can't be told whose they are.
+        """
+        below = BROKEN.replace(b"d=a.example", b"d=mail.sender.example")
+        good = split(sign(MESSAGE, [RSA]))[0]
+        for padding, authors, count in (
+            (BROKEN * 50, ["sender.example"], 1),
+            (BROKEN * 50, ["a.sender.example"], 1),
+            (BROKEN * 50 + below * 7, ["sender.example"], 8),
+            (below * 50, ["sender.example"], 8),
+            (BROKEN * 50, ["b.example", "sender.example"], 1),
+            (NOBODY * 50, [], 1),
+        ):
+            header = splitHeader(padding + good + BROKEN * 10)
+            found = signaturesOf(header, tuple(map(Domain, authors)))
+            self.assertEqual(len(found.claims), MOST_SIGNATURES)
+            names = [each.keyName for each in found.claims]
+            self.assertIn("r._domainkey.sender.example", names)
+            places = [each.place for each in found.claims]
+            self.assertEqual(places, sorted(places))
+            related = [name for name in names if name.endswith("sender.example")]
+            self.assertEqual(len(related), count)
+
+    def test_unreadable(self) -> None:
+        """
+        Why it can't be told whose some are (RFC 8601 2.7.1), within the same limit.
+        """
+        for value, problem in (
+            (b"eeee", "d= is not a domain"),
+            (b"v=1; s=s", "d= is not a domain"),
+            (b"v=1; d=a.example", "s= is not a selector"),
+        ):
+            found = signaturesOf(splitHeader(b"DKIM-Signature: " + value + b"\r\n"))
+            self.assertEqual((found.claims, found.problems), ((), (problem,)))
+        found = signaturesOf(splitHeader(NOBODY * 50 + BROKEN * 3))
+        self.assertEqual(len(found.problems), MOST_SIGNATURES - 3)
 
     def test_fields(self) -> None:
         """

@@ -261,6 +261,68 @@ class VerdictTests(MailCase):
             self.assertEqual(codes, [250, 550], author)
         self.assertEqual(self.places(), set())
 
+    def test_signatureWithoutKey(self) -> None:
+        """
+        A signature for which there is no key may be anybody's, so it is no sign
+        that the author sent a message which came round (RFC 9989 7.4).
+        """
+        forged = (
+            b"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=none; h=from;"
+            b" bh=YQ==; b=QUJD\r\n"
+        )
+        text = forged + message("ceo@a.example", "stranger.example")
+        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        self.assertEqual(codes, [250, 550])
+        # One that a list or a forwarder broke.
+        text = message("x@a.example", "a.example").replace(b"hello", b"[talk] hello")
+        codes = self.say(text, client=RELAY, sender="x@relay.example")
+        self.assertEqual(codes, [250, 250])
+        self.assertEqual(self.places(), {("anna", "Rejects"), ("anna", "Junk")})
+
+    def test_signaturesInFront(self) -> None:
+        """
+        However many signatures somebody puts in front, the author's is verified
+        (RFC 6376 8.4, RFC 9989 4.4.1).
+        """
+        other = (
+            b"DKIM-Signature: v=1; a=rsa-sha256; d=b%d.example; s=s; h=from;"
+            b" bh=YQ==; b=QUJD\r\n"
+        )
+        padding = b"".join(other % number for number in range(20))
+        text = padding + message("x@a.example", "a.example")
+        codes = self.say(text, client=RELAY, sender="x@relay.example")
+        self.assertEqual(codes, [250, 250])
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.row().disposition, Disposition.PASS)
+
+    def test_unreadableSignature(self) -> None:
+        """
+        A signature of which can't be told whose it is is an error of its signer,
+        not the same as none (RFC 8601 2.7.1).
+        """
+        text = b"DKIM-Signature: eeee\r\n" + message("x@n.example")
+        self.assertEqual(self.say(text, client=STRANGER), [250, 250])
+        [stored] = self.stored("anna")
+        self.assertIn(b'dkim=permerror reason="d= is not a domain"', stored)
+        self.assertNotIn(b"dkim=none", stored)
+
+    def test_withoutPolicy(self) -> None:
+        """
+        Without C{p}, C{sp} means nothing either: subdomains have no policy (RFC
+        9989 4.10.1).
+        """
+        for record, result in (
+            ("v=DMARC1; sp=reject", b"dmarc=permerror"),
+            ("v=DMARC1; sp=reject; rua=mailto:r@o.example", b"dmarc=fail"),
+        ):
+            self.setUp()
+            self.dns.put("_dmarc.o.example", Kind.TXT, record)
+            self.dns.put("sub.o.example", Kind.A, "192.0.2.9")
+            codes = self.say(message("x@sub.o.example"), client=STRANGER)
+            self.assertEqual(codes, [250, 250])
+            self.assertEqual(self.places(), {("anna",)})
+            self.assertIn(result, self.stored("anna")[0])
+
     def test_severalAuthors(self) -> None:
         """
         Authors of several domains are no way around the policies of any (RFC
