@@ -237,7 +237,7 @@ class Base:
             frozenset(asked.allow),
             frozenset(reporting.notTo),
             silent,
-            reporting.dmarc.strangers,
+            asked.strangers,
             asked.perHour,
             asked.perDay,
             self.practice.suffixes,

@@ -39,9 +39,11 @@ class DMARCReports:
     )
     strangers: bool = setting(
         "Strangers",
-        "Whether domains get reports whose mail was only refused, junk or not "
-        "authenticated, and that nobody here has had to do with.",
-        False,
+        "Whether domains get reports that nobody here has had to do with, on mail that "
+        "was accepted but did not pass. Without it mail has to have passed, or "
+        "somebody here has to have written to them; as for mail that was refused or "
+        "junk in any case.",
+        True,
     )
 
 
@@ -54,9 +56,13 @@ class FailureReports:
     enabled: bool = setting("Enabled", "Whether they are sent.", False)
     allow: tuple[Domain, ...] = setting(
         "Allow",
-        "Policy domains that get them; empty for all that ask and are no strangers "
-        "(see Strangers of DMARC).",
+        "Policy domains that get them; empty for all that ask and are no strangers.",
         (),
+    )
+    strangers: bool = setting(
+        "Strangers",
+        "Whether domains get them that nobody here has had to do with.",
+        False,
     )
     perHour: int = setting("PerHour", "The most to one policy domain.", 10)
     perDay: int = setting("PerDay", "The most to all together.", 200)

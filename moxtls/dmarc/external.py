@@ -125,13 +125,13 @@ def confirmationName(policyDomain: Domain, host: Domain) -> str:
 
 def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
     """
-    Those that reports can be sent to.  Other schemes are passed over in
-    silence (RFC 9989 4.7).
+    Those that reports can be sent to.  Other schemes are passed over (RFC 9989
+    4.7).
     """
     targets: dict[str, _Target] = {}
     errors = []
     for each in uris:
-        if not _isMail(each.uri):
+        if not each.isMail:
             continue
         target = _target(each)
         if isinstance(target, str):
@@ -142,10 +142,6 @@ def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
             errors.append(f"more than {MOST_DESTINATIONS} destinations")
             break
     return list(targets.values()), errors
-
-
-def _isMail(uri: str) -> bool:
-    return uri[:7].lower() == "mailto:"
 
 
 def _target(each: ReportURI) -> _Target | str:

@@ -4,8 +4,11 @@ Who gets aggregate reports, and who doesn't for everybody's good.  No I/O.
 
 Anybody can send mail in the name of a domain of his own that asks for reports,
 and so have every host he sends to write to any address of his choice, or learn
-which addresses exist.  So a domain has to have shown some sign of being
-somebody.
+which addresses exist.  So mail that DMARC refused or put into Junk causes a report
+only to domains that somebody here has had to do with: L{moxtls.dmarc.evaluations}
+marks it.  Mail that was accepted always does: a domain that only begins to
+authenticate its mail publishes C{p=none} to be told of it.  Operators may demand a
+positive sign about every domain.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ class DMARCReporting:
     @ivar minimum: Of how many messages there has to be something to report.
     @ivar onlyTo: Policy domains that get reports; empty for all.
     @ivar notTo: Policy domains that get none.
-    @ivar strangers: Whether domains get reports of whom there is no good sign.
+    @ivar strangers: Whether domains get reports on accepted mail, also if none of
+        it passed and nobody here has had to do with them.
     @ivar suffixes: Makes it what RFC 7489 has.
     """
 
@@ -42,7 +46,7 @@ class DMARCReporting:
     minimum: int = 1
     onlyTo: frozenset[Domain] = frozenset()
     notTo: frozenset[Domain] = frozenset()
-    strangers: bool = False
+    strangers: bool = True
     suffixes: Suffixes | None = None
 
 
@@ -75,7 +79,10 @@ def mayReport(
         return refusal
     if settings.strangers or hasHistory or overview.wanted:
         return None
-    return "a stranger, all of whose mail was refused, junk or not authenticated"
+    return (
+        "a stranger, all of whose mail was refused, junk or not authenticated "
+        "(Strangers of DMARC is false)"
+    )
 
 
 def takesMail(domain: Domain) -> Inquiry[str]:

@@ -190,12 +190,13 @@ def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]
         if name in tags and tags[name].lower() not in values:
             yield f"{name}={tags[name]} has no meaning"
     for name in ("rua", "ruf"):
-        parts = tags.get(name, "").split(",")[:MOST_URIS]
-        yield from (
-            f"{name}: {part.strip(_WSP) or 'nothing'} is not a URI"
-            for part in parts
-            if name in tags and _uri(part.strip(_WSP)) is None
-        )
+        parts = tags[name].split(",")[:MOST_URIS] if name in tags else ()
+        for text in (part.strip(_WSP) for part in parts):
+            uri = _uri(text)
+            if uri is None:
+                yield f"{name}: {text or 'nothing'} is not a URI"
+            elif not uri.isMail:
+                yield f"{name}: {text} is not a mailto: URI"
 
 
 def psdOf(tags: Mapping[str, str]) -> PSD:

@@ -63,6 +63,13 @@ class ReportURI:
     uri: str
     limit: int = 0
 
+    @property
+    def isMail(self) -> bool:
+        """
+        Whether reports can be sent there at all (RFC 9989 4.7).
+        """
+        return self.uri[:7].lower() == "mailto:"
+
 
 @dataclass(frozen=True, slots=True)
 class DMARCRecord:

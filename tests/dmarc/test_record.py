@@ -192,6 +192,7 @@ class ParseRecordTests(SynchronousTestCase):
             ("p=none; adkim=strict", "adkim=strict has no meaning"),
             ("p=none; t=yes", "t=yes has no meaning"),
             ("p=none; ruf=b@c.example", "ruf: b@c.example is not a URI"),
+            ("p=none; ruf=ftp:b", "ruf: ftp:b is not a mailto: URI"),
         ):
             found = usable(f"v=DMARC1; {text}; {rua}").problems
             self.assertEqual(found[0], problem)
@@ -207,7 +208,7 @@ class ParseRecordTests(SynchronousTestCase):
         They are nothing without C{ruf} (RFC 9989 4.7).
         """
         self.assertEqual(usable("v=DMARC1; p=none; fo=1:d").fo, ("0",))
-        options = usable("v=DMARC1; fo = 0:1:d:d ; ruf=mailto:a@b.example").fo
+        options = usable("v=DMARC1; p=none; fo = 0:1:d:d ; ruf=mailto:a@b.example").fo
         self.assertEqual(options, ("0", "1", "d"))
 
     def test_repeated(self) -> None:

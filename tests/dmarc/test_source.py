@@ -410,6 +410,22 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world.asks(A, "https://a.example/")
         self.cleared("rua")
 
+    def test_problems(self) -> None:
+        """
+        What is wrong with the record its owner is told (RFC 9990 3.1.5).
+        """
+        self.world.record()
+        for record, said in (
+            ("p=none; rua=mailto:d@a.example", ""),
+            ("p=bogus; rua=mailto:d@a.example", "p=bogus is not a policy"),
+            ("p=none; rua=d@b.example,mailto:d@a.example", "rua: d@b.example is not"),
+            ("p=none; rua=https://b.example,mailto:d@a.example", "rua: https://b"),
+            ("p=none; t=\u20ac; rua=mailto:d@a.example", "t=? has no meaning"),
+        ):
+            self.world.resolver.put("_dmarc.a.example", Kind.TXT, f"v=DMARC1; {record}")
+            self.assertTrue(self.errors().startswith(said), self.errors())
+            self.assertEqual(bool(self.errors()), bool(said))
+
     def test_external(self) -> None:
         """
         A destination elsewhere has to confirm at the policy domain's name
@@ -562,17 +578,16 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_strangers(self) -> None:
         """
-        A domain whose mail was all unwanted gets none, but for one that
+        A domain whose mail was all unwanted may get none, but for one that
         somebody here has written to, or has had wanted mail from; a subdomain
         counts for its organization.
         """
         sub = Domain("sub.a.example")
         self.world.asks(sub)
         self.world.record(evaluation(sub, wanted=False), times=3)
-        self.cleared("stranger")
-        self.world.settings = DMARCReporting(SUBMITTER, strangers=True)
         self.draft()
-        self.world.settings = DMARCReporting(SUBMITTER)
+        self.world.settings = DMARCReporting(SUBMITTER, strangers=False)
+        self.cleared("stranger")
         self.world.ledger.history.sent("anybody", A, SPAN.end)
         self.draft()
 

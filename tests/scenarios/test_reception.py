@@ -5,6 +5,8 @@ reported about it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from gzip import decompress
 from ipaddress import ip_network
 
 from twisted.internet.address import IPv4Address
@@ -12,7 +14,11 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from moxtls.calendar import DAY
+from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.received import parseAggregate
 from moxtls.dmarc.recorder import PAUSE
+from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.values import (
     Disposition,
     OverrideKind,
@@ -24,6 +30,7 @@ from moxtls.dmarc.verdict import Practice
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.inbound.reception import Reception
+from moxtls.reporting.values import Draft, NoReport
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
@@ -332,6 +339,57 @@ class VerdictTests(MailCase):
         codes = self.say(text, client=STRANGER, sender="x@stranger.example")
         self.assertEqual(codes, [250, 250])
         self.assertEqual(self.places(), {("anna", "Junk")})
+
+
+class ReportTests(MailCase):
+    """
+    Who is told of it.
+    """
+
+    def drafts(self, settings: DMARCReporting) -> list[Draft | NoReport]:
+        """
+        The reports that are owed a day later.
+        """
+        self.clock.advance(PAUSE + DAY)
+        self.dns.put("our.example", Kind.A, "192.0.2.25")
+        ledger = self.ledger
+        source = DMARCReportSource(
+            self.dns, ledger.evaluations, ledger.history, settings, "ab12"
+        )
+        subjects = source.subjects(0, self.clock.seconds(), None, 10)
+        found = self.successResultOf(subjects)
+        due = [each for each in found if each.sendable]
+        return [self.successResultOf(source.draft(each)) for each in due]
+
+    def test_monitoring(self) -> None:
+        """
+        A domain under C{p=none}, all of whose mail fails, gets a report on it (RFC
+        9989 5.1.5), unless reports are for those only who are known.
+        """
+        self.say(message("x@n.example"), client=STRANGER)
+        settings = DMARCReporting(Domain("our.example"))
+        [refusal] = self.drafts(replace(settings, strangers=False))
+        assert isinstance(refusal, NoReport)
+        self.assertIn("stranger", refusal.reason)
+        [draft] = self.drafts(settings)
+        assert isinstance(draft, Draft)
+        self.assertEqual(draft.destinations, ("mailto:reports@n.example",))
+
+    def test_forged(self) -> None:
+        """
+        Mail that was refused or junk is no reason for a report to a stranger,
+        but is in one that has another reason (RFC 9990 8).
+        """
+        self.say(message("x@a.example"), client=STRANGER)
+        self.say(message("x@q.example"), client=STRANGER)
+        settings = DMARCReporting(Domain("our.example"))
+        self.assertEqual(self.drafts(settings), [])
+        self.say(message("x@a.example"), client=STRANGER)
+        self.say(message("x@a.example", "a.example"))
+        [draft] = self.drafts(settings)
+        assert isinstance(draft, Draft)
+        report = parseAggregate(decompress(draft.document))
+        self.assertEqual(report.messages, 2)
 
 
 class DeliveryTests(MailCase):
