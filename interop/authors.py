@@ -27,6 +27,8 @@ PROGRAM = Path(__file__).with_suffix(".mjs")
 #: Generated fields in a run, the same ones in each.
 FIELDS = 40_000
 SEED = 1
+#: Fields that one process reads, well within the time that it may take.
+AT_A_TIME = 1000
 #: Fields in which programs differ that are shrunk and printed.
 MOST_SHOWN = 5
 #: More than a generated field can be shrunk.
@@ -83,10 +85,7 @@ REGULAR = (
     "<x@a.example>, <y@a.example>",
 )
 
-# The parts of generated fields; those of b.example belong into no field that is taken,
-# but in quotes.
-_PIECES = (
-    *r"""
+_WORDS = r"""
     < > " ( ) [ ] , ; : @ . \ ' % + _ - = << >> <> "" () .. \" \( \) \\ =? ?=
     a b X a.example b.example x@a.example <x@a.example> x..y@a.example <.x@a.example>
     <x@a.example.> y@b.example <y@b.example> "y@b.example" (y@b.example) @b.example
@@ -94,7 +93,11 @@ _PIECES = (
     =?utf-8?q?X?= =?utf-8?q?y=40b.example?= =?utf-8?q?=3Cy=40b.example=3E?=
     =?utf-8?q?"y@b.example"?= =?utf-8?b?eUBiLmV4YW1wbGU=?= =?utf-8?b?eUBiLmV4YW1wbGU?=
     =?utf-8?b?eUBiLmV4YW1wbGU =?x?q?y=40b.example?=
-    """.split(),
+"""
+# The parts of generated fields; those of b.example belong into no field that is taken,
+# but in quotes.
+_PIECES = (
+    *_WORDS.split(),
     *(" ", "\t", "\r\n ", "y @ b.example", "<x @ a.example>", '"x y"@a.example'),
     *("Y <y@a.example>", '"X, Y"', "(X (y) z)", "=?utf-8?q?X Y?="),
     *"\0\x01\x0b\x0c\r\n\x1b\x7f\x85\xa0\u200b\u2028\u202e",
@@ -263,9 +266,13 @@ class MailPrograms:
         return field
 
     def _find(self, fields: Sequence[str]) -> list[dict[str, Any]]:
-        lines = "".join(json.dumps(unfolded(each.encode())) + "\n" for each in fields)
-        said = output(["node", PROGRAM, self._packages], lines.encode())
-        return [json.loads(each) for each in said.decode().split("\n") if each]
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(fields), AT_A_TIME):
+            few = fields[start : start + AT_A_TIME]
+            lines = "".join(json.dumps(unfolded(each.encode())) + "\n" for each in few)
+            said = output(["node", PROGRAM, self._packages], lines.encode())
+            found += [json.loads(each) for each in said.decode().split("\n") if each]
+        return found
 
 
 def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:

@@ -389,7 +389,7 @@ class ReportTests(MailCase):
         [draft] = self.drafts(settings)
         assert isinstance(draft, Draft)
         report = parseAggregate(decompress(draft.document))
-        self.assertEqual(report.messages, 2)
+        self.assertEqual(report.messages, 3)
 
 
 class DeliveryTests(MailCase):
