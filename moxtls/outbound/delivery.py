@@ -48,7 +48,7 @@ from moxtls.outbound.terms import Dial, Surroundings, Terms, Visit
 from moxtls.outbound.tlsa import findTLSA
 from moxtls.policy.dane import TLSAFinding
 from moxtls.policy.mtasts import STSLookup, STSPolicy
-from moxtls.policy.require import Refusal, Wishes, demands
+from moxtls.policy.require import Refusal, Wishes, demands, isToWait
 from moxtls.queue.values import Batch, Parcel, ReportKind, Result
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import (
@@ -158,9 +158,10 @@ class Attempt:
         if isinstance(domain, Domain):
             lookup = await self._around.policies.get(domain)
             self._account.recipient = recipientTallying(lookup)
-            if lookup.temporary and self._wishes.requireTLS is not False:
-                # RFC 8461 5.1: there may be a policy that is to be enforced.
-                self._account.count(None, failed=1)
+            if isToWait(lookup, self._wishes, self._batch.attempt):
+                # It says nothing about TLS that something of ours is broken.
+                if lookup.failure is not None:
+                    self._account.count(None, failed=1)
                 self._progress.endAll(Trouble("4.4.3", "MTA-STS lookup failed"))
                 return
             policy = lookup.policy

@@ -78,7 +78,8 @@ class STSLookup:
     @ivar failure: What went wrong on the way, to be reported, also where a
         cached policy helped out.
     @ivar temporary: Nothing can be said: the domain might have a policy that
-        is enforced, so the delivery has to wait (RFC 8461 5.1).
+        is enforced, so the delivery has to wait for some time (RFC 8461 5.1).
+        Without a C{failure}, it is something of ours that is broken.
     """
 
     domain: Domain

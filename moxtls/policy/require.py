@@ -12,8 +12,14 @@ from enum import Enum, auto
 from moxtls.dns.answers import TLSA
 from moxtls.domain import Domain
 from moxtls.policy.dane import TLSAFinding
-from moxtls.policy.mtasts import Mode, STSPolicy, matches
+from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy, matches
 from moxtls.smtp.values import TLSMode
+
+#: So many attempts wait for an MTA-STS record that can't be looked up.  By the
+#: default schedule the next one is 22 minutes after the first: longer than name
+#: servers take to start again, and than resolvers remember that there was no
+#: answer (RFC 2308 7: 5 minutes at most).
+WAITING_ATTEMPTS = 2
 
 
 class Refusal(Enum):
@@ -68,6 +74,23 @@ class Demands:
     plaintextFallback: bool = False
     mxMismatch: bool = False
     refuse: Refusal | None = None
+
+
+def isToWait(lookup: STSLookup, wishes: Wishes, attempt: int) -> bool:
+    """
+    Whether a delivery has to wait until it can be said what MTA-STS asks for.
+
+    @param attempt: As of L{moxtls.queue.values.Batch}.
+    """
+    if not lookup.temporary or wishes.requireTLS is False:
+        return False
+    # Reading of RFC 8461 3.3, 5.1: a record that is never to be had is no policy,
+    # as long as none is remembered; but whoever can keep the DNS from answering
+    # for a moment shall not get the mail.  It isn't known whether one is
+    # remembered if it is we who couldn't say (no failure), and REQUIRETLS (RFC
+    # 8689 4.2.1) is about vouching, which is no better after a while.
+    isAboutDNS = lookup.failure is not None
+    return wishes.requireTLS is True or not isAboutDNS or attempt <= WAITING_ATTEMPTS
 
 
 def demands(

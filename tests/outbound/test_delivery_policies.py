@@ -401,6 +401,55 @@ class MTASTSTests(OutcomeCase):
         self.assertEqual(self.outcome.hosts, ())
         self.assertEqual(self.network.dialed, [])
 
+    def test_never(self) -> None:
+        """
+        RFC 8461 3.3, 5.1: if it can never be said, the mail goes without a
+        policy after some attempts; each of them is told.
+        """
+        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.policies.lookup = self.successResultOf(self.askCache())
+        failure = "sts-policy-fetch-error", "dns-lookup"
+        for attempt in (1, 2):
+            self.assertDelayed(self.deliver(attempt=attempt), "4.4.3")
+            self.assertRecipient("sts", 0, 1, failure)
+            self.observer.outcomes.clear()
+        self.serve(selfSigned(MX).context())
+        self.assertDelivered(self.deliver(attempt=3))
+        self.assertRecipient("sts", 1, 0, failure, UNTRUSTED)
+        self.assertEqual(self.recipient.policy.strings, ())
+        self.assertHost(NO_POLICY, 1, 0)
+
+    def test_neverByDANE(self) -> None:
+        """
+        DANE is asked all the same (RFC 7672 2.2).
+        """
+        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.policies.lookup = self.successResultOf(self.askCache())
+        self.secure(MISMATCHING)
+        self.serve(self.goodContext())
+        self.assertDelayed(self.deliver(attempt=3), "4.7.5")
+        self.assertHost("tlsa", 0, 1, (VALIDATION, "dane-no-match"))
+
+    def test_neverRequired(self) -> None:
+        """
+        RFC 8689 4.2.1: mail with REQUIRETLS goes on waiting, rather than being
+        refused for a policy that nobody could look up.
+        """
+        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.policies.lookup = self.successResultOf(self.askCache())
+        self.assertDelayed(self.deliver(requireTLS=True, attempt=9), "4.4.3")
+        self.assertEqual(self.network.dialed, [])
+
+    def test_ourTrouble(self) -> None:
+        """
+        A policy that can't be had from where we remember it might be enforced,
+        however long that takes; there is nothing to tell about the domain.
+        """
+        self.policies.lookup = STSLookup(EXAMPLE, temporary=True)
+        self.assertDelayed(self.deliver(attempt=9), "4.4.3")
+        self.assertRecipient(NO_POLICY, 0, 0)
+        self.assertEqual(self.network.dialed, [])
+
     def askCache(self) -> Deferred[STSLookup]:
         cache = PolicyCache(
             self.clock, self.resolver, FakeFetcher(), MemoryPolicyStore()
