@@ -231,11 +231,11 @@ def _judge(reply: Reply) -> None:
         # RFC 2033 4.2: it is in the server's hands.
         return
     if not reply.permanent:
-        raise LMTPFailed(str(reply))
+        raise LMTPFailed(str(reply), reply=reply)
     # RFC 5321 4.2.3, RFC 3463 3.3; another 5.x.x behind 552 says otherwise.
     if reply.enhanced == "5.2.2" or (reply.code == 552 and not reply.enhanced):
         raise MailboxFull(str(reply))
-    raise MailboxRefused(str(reply))
+    raise MailboxRefused(reply.text if reply.isOurs else str(reply), reply)
 
 
 def _withoutPath(message: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:

@@ -18,6 +18,7 @@ from moxtls.mailbox.names import MailboxUnavailable
 from moxtls.smtp.client import Conversation
 from moxtls.smtp.clientevents import (
     Awaiting,
+    Cause,
     Ended,
     Event,
     Ready,
@@ -45,8 +46,10 @@ class LMTPFailed(MailboxUnavailable):
         anything about the message.
     """
 
-    def __init__(self, reason: str, unheard: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(
+        self, reason: str, unheard: bool = False, reply: Reply | None = None
+    ) -> None:
+        super().__init__(reason, reply)
         self.unheard = unheard
 
 
@@ -170,7 +173,8 @@ class LMTPSession(Protocol):
                 if opening is not None:
                     opening.callback(self)
             case Ended():
-                self._end(LMTPFailed(event.reason))
+                said = event.reply if event.cause is Cause.REFUSED else None
+                self._end(LMTPFailed(event.reason, reply=said))
                 if self.transport is not None:
                     self.transport.loseConnection()
 

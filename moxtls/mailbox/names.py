@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from moxtls.smtp.values import Reply
+
 #: Deeper or longer is a mistake, and file systems end at 255 bytes.
 LONGEST_NAME = 200
 #: What the mailbox of a user is called (RFC 9051 5.1), in any case.
@@ -36,11 +38,13 @@ class MailboxRefused(Exception):
     A message isn't wanted by whoever keeps the mailbox, now or later.
 
     @ivar reason: For people; may be a stranger's words.
+    @ivar reply: That of a server, if C{reason} is one.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.reply = reply
 
 
 class MailboxUnavailable(Exception):
@@ -48,11 +52,13 @@ class MailboxUnavailable(Exception):
     A message can't be stored now, for a reason that is known.
 
     @ivar reason: For people; may be a stranger's words.
+    @ivar reply: That of a server, if C{reason} is one.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.reply = reply
 
 
 def splitMailbox(name: str) -> tuple[str, ...]:

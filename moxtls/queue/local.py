@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.logger import Logger
@@ -18,14 +18,26 @@ from moxtls.inbound.recipients import Found, NoSuchUser, NotHere, Target
 from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.smtp.values import Reply
 
 CHUNK = 64 * 1024
 #: Messages to several people here of which some got theirs and others not yet:
 #: more are rare enough for some to get it twice.
 MOST_PARTLY_DONE = 1000
 
-_Verdict = tuple[Ending, str, str]
-_STORED: _Verdict = (Ending.DELIVERED, "2.0.0", "stored")
+
+class _Verdict(NamedTuple):
+    """
+    @ivar code: Of the reply that C{text} is, if a server said it.
+    """
+
+    ending: Ending
+    status: str
+    text: str
+    code: int = 0
+
+
+_STORED = _Verdict(Ending.DELIVERED, "2.0.0", "stored")
 #: The worst counts.
 _ORDER = (Ending.DELIVERED, Ending.PERMANENT, Ending.TEMPORARY)
 
@@ -83,8 +95,8 @@ class LocalCourier:
         decided: list[Result],
         recorder: IResultRecorder,
     ) -> None:
-        ending, status, text = await self._deliverTo(parcel, recipient)
-        result = Result(parcel.messageID, recipient, ending, status, text=text)
+        ending, status, text, code = await self._deliverTo(parcel, recipient)
+        result = Result(parcel.messageID, recipient, ending, status, code, text)
         decided.append(result)
         await recorder.record([result])
 
@@ -92,11 +104,11 @@ class LocalCourier:
         try:
             found = self._find(Address.parse(recipient))
         except InvalidAddress:
-            return Ending.PERMANENT, "5.1.3", "not an address"
+            return _Verdict(Ending.PERMANENT, "5.1.3", "not an address")
         if isinstance(found, NotHere):
-            return Ending.PERMANENT, "5.1.2", "not a domain of this host"
+            return _Verdict(Ending.PERMANENT, "5.1.2", "not a domain of this host")
         if isinstance(found, NoSuchUser):
-            return Ending.PERMANENT, "5.1.1", "no such user"
+            return _Verdict(Ending.PERMANENT, "5.1.1", "no such user")
         key = (parcel.messageID, recipient)
         done = self._partlyDone.pop(key, set())
         verdicts = [_STORED]
@@ -105,8 +117,8 @@ class LocalCourier:
                 verdicts.append(await self._store(parcel, target))
             if verdicts[-1] is _STORED:
                 done.add(target)
-        worst = max(verdicts, key=lambda verdict: _ORDER.index(verdict[0]))
-        if worst[0] is Ending.TEMPORARY and done:
+        worst = max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
+        if worst.ending is Ending.TEMPORARY and done:
             self._remember(key, done)
         return worst
 
@@ -127,15 +139,27 @@ class LocalCourier:
             raise
         except MailboxFull:
             # RFC 3463 3.3: X.2.2 is a persistent transient failure.
-            return Ending.TEMPORARY, "4.2.2", "the mailbox is full"
+            return _Verdict(Ending.TEMPORARY, "4.2.2", "the mailbox is full")
         except MailboxRefused as refused:
-            return Ending.PERMANENT, "5.2.0", refused.reason
+            return _said(Ending.PERMANENT, "5.2.0", refused.reason, refused.reply)
         except MailboxUnavailable as why:
-            return Ending.TEMPORARY, "4.2.0", why.reason
+            return _said(Ending.TEMPORARY, "4.2.0", why.reason, why.reply)
         except Exception:
             self.log.failure("delivering to {address!r}", address=str(target.address))
-            return Ending.TEMPORARY, "4.3.0", "can't store it now"
+            return _Verdict(Ending.TEMPORARY, "4.3.0", "can't store it now")
         return _STORED
+
+
+def _said(ending: Ending, status: str, reason: str, reply: Reply | None) -> _Verdict:
+    """
+    @param status: If there is no better one in C{reply}.
+    """
+    if reply is None:
+        return _Verdict(ending, status, reason)
+    # What is permanent to a server that can't be used may pass (RFC 3463 2).
+    isSame = reply.enhanced[:1] == status[:1]
+    code = 0 if reply.isOurs else reply.code
+    return _Verdict(ending, reply.enhanced if isSame else status, reason, code)
 
 
 def _trace(parcel: Parcel, target: Target) -> bytes:

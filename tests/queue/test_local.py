@@ -20,6 +20,7 @@ from moxtls.queue import local
 from moxtls.queue.local import CHUNK, LocalCourier
 from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.smtp.values import Reply
 from tests.queue.couriers import FakeMailbox
 
 CONFIG = """
@@ -142,6 +143,23 @@ class LocalCourierTests(SynchronousTestCase):
             result = self.deliver("anna@here.example")
             self.assertEqual((result.ending, result.status), (ending, status))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_reply(self) -> None:
+        """
+        Where a server said it (RFC 2033), its reply and its status are the result;
+        what is permanent only for its connection is not.
+        """
+        later = Reply(451, "4.3.1", "wait")
+        for why, status, code in [
+            (MailboxRefused("550 5.1.1 no", Reply(550, "5.1.1", "no")), "5.1.1", 550),
+            (MailboxRefused("550 no", Reply(550, "", "no")), "5.2.0", 550),
+            (MailboxUnavailable(str(later), later), "4.3.1", 451),
+            (MailboxUnavailable("554 5.3.0 x", Reply(554, "5.3.0", "x")), "4.2.0", 554),
+        ]:
+            self.failing("anna", why)
+            result = self.deliver("anna@here.example")
+            self.assertEqual((result.status, result.code), (status, code))
+            self.assertEqual(result.words, str(why))
 
     def test_gone(self) -> None:
         """

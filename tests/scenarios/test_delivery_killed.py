@@ -30,7 +30,7 @@ from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import Client
 from moxtls.smtp.session import Session
 from moxtls.smtp.settings import Settings
-from moxtls.smtp.values import TLSMode
+from moxtls.smtp.values import Reply, TLSMode
 from tests.network import SMTP, Network, Postbox
 from tests.outbound.deliveries import TRUST
 from tests.queue.couriers import FakeMailbox
@@ -58,10 +58,10 @@ class JournalPostbox(Postbox):
         sink = super().message(client, incoming)
         finish = sink.finish
 
-        def noted() -> Deferred[object]:
+        def noted() -> Deferred[Reply]:
             with self._journal.open("a") as file:
                 file.write(f"{incoming.sender}\n")
-            return finish()  # type: ignore[no-any-return]
+            return finish()
 
         sink.finish = noted  # type: ignore[method-assign]
         return sink

@@ -4,19 +4,23 @@ From what a host says on a connection to the DSN that the sender gets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email import message_from_bytes
 from email.message import Message
 from itertools import count
 from pathlib import Path
 
 from moxtls.dns.answers import Kind
-from moxtls.domain import Domain
+from moxtls.domain import Address, Domain
+from moxtls.inbound.recipients import Target
 from moxtls.interfaces import ICourier
+from moxtls.mailbox.lmtp import LMTPStore
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.smarthost import Relay, SmarthostCourier
 from moxtls.policy.mtasts import Mode
 from moxtls.queue.access import DirectSpool
 from moxtls.queue.loads import Limits
+from moxtls.queue.local import LocalCourier
 from moxtls.queue.notices import Notices
 from moxtls.queue.service import QueueService
 from moxtls.queue.telling import ReportTeller
@@ -24,6 +28,7 @@ from moxtls.queue.values import Batch, Envelope
 from moxtls.smtp.settings import Settings
 from moxtls.smtp.values import TLSMode
 from tests.certificates import selfSigned
+from tests.mailbox.lmtpserver import LMTPNetwork
 from tests.network import SMTP
 from tests.outbound.deliveries import (
     MX,
@@ -46,6 +51,7 @@ class NotificationTests(DeliveryCase):
     def setUp(self) -> None:
         super().setUp()
         self.courier: ICourier = DirectCourier(self.surroundings)
+        self.pump: Callable[[], None] = lambda: None
         numbers = count()
         teller = ReportTeller(self.clock, [], FakeMailbox(), str)
         self.queue = QueueService(
@@ -80,6 +86,7 @@ class NotificationTests(DeliveryCase):
         self.successResultOf(self.queue.submit(sent, body))
         self.clock.advance(0)
         self.network.flush()
+        self.pump()
         [dsn] = self.successResultOf(self.queue.messages())
         self.assertEqual(dsn.envelope.recipients, ("me@us.example",))
         # RFC 3464 2.1: the fields of the message come before the recipient's.
@@ -173,6 +180,34 @@ class NotificationTests(DeliveryCase):
         self.resolver.put("example.com", Kind.MX, "0 .")
         said = self.failed()
         self.assertOurs(said, "5.1.10", "domain does not accept mail")
+
+    def test_lmtp(self) -> None:
+        """
+        What an LMTP server (RFC 2033) says is told as its words, and ours as ours.
+        It has no name in the DNS.
+        """
+        servers = LMTPNetwork()
+        self.pump = servers.pump
+        target = Target("anna", "Inbox", Address.parse(USER))
+
+        def start() -> None:
+            store = LMTPStore(self.clock, servers, Domain("us.example"), "+")
+            self.courier = LocalCourier(lambda address: (target,), store.mailboxOf)
+
+        start()
+        for word, reply, status in (
+            ("RCPT", "550 5.1.1 no such user", "5.1.1"),
+            ("END", "554 no", "5.2.0"),
+        ):
+            servers.answers = {word: reply}
+            fields, human = self.failed()
+            self.assertEqual(fields["Status"], status)
+            self.assertEqual(fields["Diagnostic-Code"], f"smtp; {reply}")
+            self.assertNotIn("Remote-MTA", fields)
+            self.assertIn(reply, human)
+        servers.answers = {"LHLO": "250-hi\r\n250 SIZE 10"}
+        start()
+        self.assertOurs(self.failed(), "5.3.4", "the server takes 10 octets at most")
 
     def test_smarthost(self) -> None:
         """
