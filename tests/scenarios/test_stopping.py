@@ -1,0 +1,105 @@
+"""
+What the end of a process leaves of an attempt: its results in the spool, and its
+outcome in the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from moxtls.domain import Domain
+from moxtls.outbound.delivery import DirectCourier
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Envelope
+from moxtls.store.ledger import Ledger
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from tests.outbound.deliveries import EXAMPLE, MX, USER, DeliveryCase
+from tests.queue.couriers import FakeMailbox
+from tests.store.threads import Inbox
+
+
+class StoppingTests(DeliveryCase):
+    """
+    A host of ours with a queue and a ledger, which stop one after the other.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.url = f"sqlite:///{Path(self.mktemp()).absolute()}"
+        self.threads = Inbox()
+        self.ledger = Ledger(self.threads, self.url)
+        recorder = OutcomeRecorder(self.clock, self.ledger.outcomes)
+        self.surroundings = replace(self.surroundings, observer=recorder)
+        courier = DirectCourier(self.surroundings)
+        numbers = count()
+        self.queue = QueueService(
+            self.clock,
+            DirectSpool(Path(self.mktemp())),
+            lambda batch: courier,
+            Notices("us.example", lambda: f"n{next(numbers)}"),
+            ReportTeller(self.clock, [], FakeMailbox(), str),
+            lambda: f"m{next(numbers)}",
+            jitter=lambda: 0.5,
+            limits=Limits(),
+        )
+        self.queue.startService()
+
+    def send(self) -> None:
+        body = (b"Subject: hello\r\n\r\n", b"hello\r\n")
+        sent = Envelope("me@us.example", (USER,))
+        self.successResultOf(self.queue.submit(sent, body))
+        self.clock.advance(0)
+        self.network.flush()
+
+    def stop(self) -> None:
+        """
+        As the server does, without waiting for threads in between.
+        """
+        self.successResultOf(self.queue.stopService())
+        self.threads.waitFor(self.ledger.stop())
+
+    def recorded(self) -> dict[Domain, tuple[int, int]]:
+        """
+        Successes and failures, by policy domain.
+        """
+        ledger = Ledger(None, self.url)
+        results = self.successResultOf(ledger.outcomes.results())
+        self.successResultOf(ledger.stop())
+        return {
+            each.policyDomain: (
+                sum(tally.succeeded for tally in each.tallies),
+                sum(tally.failed for tally in each.tallies),
+            )
+            for each in results
+        }
+
+    def test_recording(self) -> None:
+        """
+        A process that is to end while the outcome of a delivery is on its way
+        to the ledger: it gets there, and the message isn't sent again.
+        """
+        self.serve(self.goodContext())
+        self.send()
+        self.assertEqual(self.successResultOf(self.queue.messages()), ())
+        # Whatever the ledger's threads have done, the attempt hasn't heard of it.
+        self.stop()
+        self.assertEqual(self.recorded(), {EXAMPLE: (1, 0), Domain(MX): (1, 0)})
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_delivering(self) -> None:
+        """
+        One that ends in the middle of a session: what was seen is recorded, and
+        the attempt counts as not made.
+        """
+        self.serve(self.goodContext(), replies={"END": ""})
+        self.send()
+        [message] = self.successResultOf(self.queue.messages())
+        self.stop()
+        self.assertEqual(self.recorded(), {EXAMPLE: (1, 0), Domain(MX): (1, 0)})
+        self.assertTrue(message.path.exists())
