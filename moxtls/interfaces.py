@@ -144,7 +144,7 @@ class IQueue(Interface):
 
         @return: Fires with the message's id once it would survive a power
             cut; with that of the earlier message if the envelope's C{key} is
-            known.  Fails with L{moxtls.smtp.shape.UnfitMessage} if our servers
+            known.  Fails with L{moxtls.smtp.shape.InvalidMessage} if our servers
             would take such a message from nobody, as with a NUL in it, and
             with another C{ValueError} if the envelope makes no sense.
         """

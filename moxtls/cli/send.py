@@ -17,7 +17,7 @@ from moxtls.cli.shell import Refusal, Shell
 from moxtls.config import InvalidConfig
 from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
 from moxtls.queue.values import Envelope
-from moxtls.smtp.shape import UnfitMessage
+from moxtls.smtp.shape import InvalidMessage
 
 log = Logger()
 
@@ -72,7 +72,7 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     queue = await shell.queue()
     try:
         messageID = await queue.submit(envelope, body)
-    except UnfitMessage as error:
+    except InvalidMessage as error:
         raise Refusal(str(error)) from None
     await _note(shell, envelope)
     return messageID

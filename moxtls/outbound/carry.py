@@ -12,7 +12,7 @@ from moxtls.interfaces import IResultRecorder
 from moxtls.outbound.endings import Progress, Trouble, rejected
 from moxtls.queue.values import Parcel
 from moxtls.smtp.session import Session
-from moxtls.smtp.settings import SessionFailed, SessionUsedUp
+from moxtls.smtp.settings import SessionFailed, TransactionsExhausted
 from moxtls.smtp.values import RecipientReply, Reply, Transaction
 
 #: RFC 5321 3.8: the host is about to close the connection.
@@ -50,7 +50,7 @@ async def carry(
         begun = True
         try:
             replies = await session.deliver(transaction)
-        except SessionUsedUp as usedUp:
+        except TransactionsExhausted as usedUp:
             progress.answered(parcel, usedUp.decided, host, lenient)
             await recorder.record(progress.news())
             asked = {each.recipient for each in usedUp.decided}

@@ -26,11 +26,11 @@ from moxtls.outbound.endings import (
     MOST_SESSIONS,
     Progress,
     Trouble,
-    insecure,
-    notAllAtOnce,
+    limitReached,
     notOffered,
     nowhere,
     refused,
+    tlsFailed,
     unreachable,
 )
 from moxtls.outbound.hosts import gather, gatherAddresses
@@ -271,7 +271,7 @@ class Attempt:
             if not rest:
                 return
             visit = replace(visit, parcels=rest)
-        self._progress.hostFailed(notAllAtOnce(visit.host))
+        self._progress.hostFailed(limitReached(visit.host))
 
     async def _withoutTLS(self, ip: str, visit: Visit, failed: TLSFailed) -> None:
         """
@@ -279,7 +279,7 @@ class Attempt:
         there, so that what counts is the connection before.
         """
         terms = visit.terms
-        trouble = insecure(failed.reason, failed.reply, visit.host)
+        trouble = tlsFailed(failed.reason, failed.reply, visit.host)
         if terms.tlsMode is TLSMode.SKIP or not terms.demands.plaintextFallback:
             self._progress.hostFailed(trouble)
             return

@@ -19,8 +19,8 @@ REQUIRETLS_STATUS = "5.7.30"
 #: Characters of what strangers say: a reply may have 64 KB, and there is one
 #: for each recipient and host.
 LONGEST_TEXT = 1000
-#: With one host, one after the other, for one batch.  A host may have a limit on
-#: transactions (RFC 9422 MAILMAX), and each connection has to be worth it.
+#: Connections to one address for one batch, one after the other: a host may take
+#: a few transactions only in each (RFC 9422 MAILMAX).
 MOST_SESSIONS = 100
 
 
@@ -102,7 +102,7 @@ def rejected(reply: Reply, host: str) -> Trouble:
     return Trouble(_status(reply), str(reply), host, reply.code)
 
 
-def insecure(reason: str, reply: Reply | None, host: str) -> Trouble:
+def tlsFailed(reason: str, reply: Reply | None, host: str) -> Trouble:
     """
     There is no TLS to be had with a host, or none that will do.
 
@@ -113,9 +113,9 @@ def insecure(reason: str, reply: Reply | None, host: str) -> Trouble:
     return Trouble("4.7.5", str(reply), host, reply.code)
 
 
-def notAllAtOnce(host: str) -> Trouble:
+def limitReached(host: str) -> Trouble:
     """
-    A host takes so little in each connection that the rest has to wait.
+    A host has had as many connections as it gets, and there is mail left.
     """
     return Trouble("4.5.3", f"it takes too little in {MOST_SESSIONS} connections", host)
 

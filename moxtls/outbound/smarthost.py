@@ -25,8 +25,8 @@ from moxtls.outbound.endings import (
     REQUIRETLS_STATUS,
     Progress,
     Trouble,
-    insecure,
-    notAllAtOnce,
+    limitReached,
+    tlsFailed,
     unreachable,
 )
 from moxtls.outbound.hosts import gatherAddresses
@@ -121,7 +121,7 @@ class SmarthostCourier:
             rest = await self._session(ip, batch, rest, progress, recorder)
             if not rest:
                 return
-        progress.hostFailed(notAllAtOnce(str(self._relay.host)))
+        progress.hostFailed(limitReached(str(self._relay.host)))
 
     async def _session(
         self,
@@ -138,7 +138,7 @@ class SmarthostCourier:
         try:
             session = await self._dial(ip)
         except TLSFailed as failed:
-            progress.hostFailed(insecure(failed.reason, failed.reply, host))
+            progress.hostFailed(tlsFailed(failed.reason, failed.reply, host))
             return ()
         except SessionFailed as failed:
             # It is we who have to see to it that the relay knows us: a wrong

@@ -11,7 +11,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 
 from moxtls.domain import Address, InvalidAddress
-from moxtls.smtp.shape import fit
+from moxtls.smtp.shape import validated
 
 
 class ReportKind(StrEnum):
@@ -246,8 +246,8 @@ def acceptedBody(envelope: Envelope, body: Iterable[bytes]) -> Iterable[bytes]:
     """
     The chunks of a message, if a queue can take them.
 
-    @raise UnfitMessage: On the way: there is something in it that our servers take
+    @raise InvalidMessage: On the way: there is something in it that our servers take
         from nobody.
     """
     # What is posted isn't mail: it may be compressed.
-    return body if isURI(envelope.recipients[0]) else fit(body)
+    return body if isURI(envelope.recipients[0]) else validated(body)

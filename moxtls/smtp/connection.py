@@ -56,9 +56,9 @@ from moxtls.smtp.sender import BodySender
 from moxtls.smtp.settings import (
     SessionError,
     SessionFailed,
-    SessionUsedUp,
     Settings,
     TLSFailed,
+    TransactionsExhausted,
 )
 from moxtls.smtp.tls import troubleOf
 from moxtls.smtp.values import RecipientReply, Timeouts, TLSMode, Transaction
@@ -133,7 +133,7 @@ class Session(Protocol):
         Hand over one message.
 
         @return: Fires with a reply for each recipient, in some order.  Fails
-            with L{SessionUsedUp} if the rest needs another connection, with
+            with L{TransactionsExhausted} if the rest needs another connection, with
             L{SessionFailed} if this one ended before all of them were decided,
             and with C{OSError} if the message can't be read.  Cancelling aborts
             the connection.
@@ -283,7 +283,7 @@ class Session(Protocol):
             for part in portions(transaction, self.extensions):
                 if replies and not self._over and not self.usable:
                     why = "its transactions are used up"
-                    raise SessionUsedUp(self.record, why, None, replies)
+                    raise TransactionsExhausted(self.record, why, None, replies)
                 try:
                     replies += await self._hand(part, message)
                 except SessionFailed as why:

@@ -106,7 +106,7 @@ class SessionFailed(SessionError):
         self.decided = decided
 
 
-class SessionUsedUp(SessionFailed):
+class TransactionsExhausted(SessionFailed):
     """
     The server takes no more transactions in this session, as it has announced
     (RFC 9422 MAILMAX); in another one it may.

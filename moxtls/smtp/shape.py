@@ -24,19 +24,19 @@ _FLAW = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
 _NAMES = {b"\0": "NUL", b"\r": "bare CR", b"\n": "bare LF"}
 
 
-class UnfitMessage(ValueError):
+class InvalidMessage(ValueError):
     """
     A message has something in it that no server takes: a NUL, a bare CR or LF
     (RFC 5321 2.3.8, 4.5.2), or a line that is far too long.
     """
 
 
-def fit(body: Iterable[bytes]) -> Iterator[bytes]:
+def validated(body: Iterable[bytes]) -> Iterator[bytes]:
     """
     The chunks of a message, as long as L{moxtls.smtp.server} would take them from
     a client.
 
-    @raise UnfitMessage: Says which line is at fault.
+    @raise InvalidMessage: Says which line is at fault.
     """
     shape, lines, held = Shape(LONGEST_LINE), 1, b""
     for chunk in body:
@@ -66,7 +66,7 @@ def _check(text: bytes, shape: Shape, first: int) -> None:
         reason = f"has a {_NAMES[flaw[0]]}"
     else:
         return
-    raise UnfitMessage(f"line {line} of the message {reason}")
+    raise InvalidMessage(f"line {line} of the message {reason}")
 
 
 class Shape:

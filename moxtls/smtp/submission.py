@@ -36,6 +36,7 @@ from moxtls.smtp.received import (
     receivedHeader,
     saysTLSNotRequired,
 )
+from moxtls.smtp.shape import InvalidMessage
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
 
@@ -129,6 +130,9 @@ class _Submitted:
             return await self._queued()
         except CancelledError:
             raise
+        except InvalidMessage as why:
+            # Of a conversation with other limits than the queue has.
+            return Reply(554, "5.6.0", str(why))
         except Exception:
             self.log.failure(
                 "queueing a message from {host!r}", host=self._client.address

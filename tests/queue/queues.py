@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from moxtls.domain import InvalidAddress
 from moxtls.interfaces import IQueue
 from moxtls.queue.values import Envelope, QueuedMessage, RecipientState
-from moxtls.smtp.shape import UnfitMessage
+from moxtls.smtp.shape import InvalidMessage
 
 BODY = (b"Subject: hello\r\n", b"\r\nbody\r\n")
 ENVELOPE = Envelope("us@sender.example", ("you@first.example", "me@Second.example"))
@@ -137,7 +137,7 @@ class QueueMixin(SynchronousTestCase):
             ((b"A: b\r\n\r\n", *[b"c" * 65536] * 17), "line 3 of the message has more"),
         ):
             failure = self.failureResultOf(self.queue.submit(ENVELOPE, body))
-            failure.trap(UnfitMessage)
+            failure.trap(InvalidMessage)
             self.assertIn(said, str(failure.value))
         self.assertEqual(self.messages(), ())
 

@@ -30,7 +30,7 @@ from moxtls.smtp.session import (
     addressEndpoint,
     openSession,
 )
-from moxtls.smtp.settings import SessionUsedUp
+from moxtls.smtp.settings import TransactionsExhausted
 from moxtls.smtp.tls import troubleOf
 from moxtls.smtp.values import (
     Credentials,
@@ -744,8 +744,8 @@ class DeliveryTests(SessionCase):
         recipients = tuple(f"{each}@example.org" for each in "abcde")
         delivery = session.deliver(self.transaction(b"x\r\n", *recipients))
         self.link.flush()
-        why = self.failureResultOf(delivery, SessionUsedUp).value
-        assert isinstance(why, SessionUsedUp)
+        why = self.failureResultOf(delivery, TransactionsExhausted).value
+        assert isinstance(why, TransactionsExhausted)
         self.assertEqual([each.recipient for each in why.decided], list(recipients[:4]))
         self.assertEqual(len(server.messages), 2)
         self.assertFalse(session.usable)

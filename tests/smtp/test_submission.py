@@ -19,6 +19,7 @@ from moxtls.smtp.acceptor import IAcceptor, IMessageSink
 from moxtls.smtp.commands import MailParameters
 from moxtls.smtp.events import Incoming
 from moxtls.smtp.received import MOST_HOPS, Client
+from moxtls.smtp.shape import InvalidMessage
 from moxtls.smtp.spooled import CHUNK, MOST_IN_MEMORY, SpooledMessage
 from moxtls.smtp.submission import Submission, envelopeOf
 from moxtls.smtp.values import Reply
@@ -155,6 +156,16 @@ class SubmissionTests(SynchronousTestCase):
         reply = self.successResultOf(self.submit(incoming, b"\r\n"))
         self.assertEqual((reply.code, reply.enhanced), (451, "4.3.0"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_invalid(self) -> None:
+        """
+        What the queue takes from nobody won't be taken later either (RFC 3463
+        3.7).
+        """
+        self.queue.answer = fail(InvalidMessage("line 2 of the message has a NUL"))
+        incoming = Incoming("", recipients=("b@b.example",))
+        reply = self.successResultOf(self.submit(incoming, b"\r\n\0"))
+        self.assertEqual(str(reply), "554 5.6.0 line 2 of the message has a NUL")
 
     def test_abort(self) -> None:
         """
