@@ -45,6 +45,18 @@ from moxtls.tlsrpt.results import Failure, SessionOutcome
 # --- what others publish ---------------------------------------------------
 
 
+class StoreUnavailable(Exception):
+    """
+    A store can't be reached, read or written to now.  Every operation of a store may
+    fail with it.
+
+    @ivar uncertain: Whether what was to be written may have been: the connection
+        broke before the answer.
+    """
+
+    uncertain = False
+
+
 class IResolver(Interface):
     """
     Looks things up in the DNS.

@@ -195,6 +195,7 @@ class Incoming:
         await self._reportAddresses.stop()
         await self._failures.stop()
         await self.recorded()
+        await self._recorder.stop()
 
 
 def _silent(config: Config) -> frozenset[Domain]:

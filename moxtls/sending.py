@@ -25,7 +25,6 @@ from moxtls.reporting.handover import Aftermath
 from moxtls.reporting.post import HTTPSCourier
 from moxtls.smtp.settings import Settings
 from moxtls.smtp.values import Credentials, TLSMode
-from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.wiring import FAMILIES, Base, jitter, newID
 
 RELAY_MODES = {
@@ -44,10 +43,7 @@ class Outgoing:
         config = base.site.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
-        recorder = OutcomeRecorder(
-            base.clock, base.ledger.outcomes, not config.noOutgoingTLSReports
-        )
-        direct = DirectCourier(base.surroundings(recorder))
+        direct = DirectCourier(base.surroundings(base.outcomes))
         self._https = HTTPSCourier(base.clock, base.https)
         self._isLocal = residence.directory.isLocal
         self._local = LocalCourier(residence.directory.find, residence.mailboxOf)

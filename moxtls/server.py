@@ -22,6 +22,7 @@ from moxtls.config import Service as ListenerService
 from moxtls.domain import Domain
 from moxtls.doors import ListenerPorts, PortUnavailable
 from moxtls.ipaddresses import parseIP
+from moxtls.outages import OutageLog
 from moxtls.queue.access import DirectSpool, ThreadedSpool
 from moxtls.queue.service import QueueService
 from moxtls.queue.values import ReportKind
@@ -122,11 +123,13 @@ class Server(Service):
             self._start()
 
     def _start(self) -> None:
-        self.ledger = Ledger(self._reactor, self._site.ledgerURL)
+        outages = OutageLog(self._durations.seconds)
+        self.ledger = Ledger(self._reactor, self._site.ledgerURL, outages)
         self._stops.append(self.ledger.stop)
         self.base = Base(
             self._reactor, self._site, self.ledger, self._clock, self._durations
         )
+        self._stops.append(self.base.outcomes.stop)
         self.residence = Residence(self.base)
         self._stops.append(self.residence.stop)
         spool = ThreadedSpool(self._reactor, self._site.spool)

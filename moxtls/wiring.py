@@ -56,6 +56,7 @@ from moxtls.smtp.session import Session, addressEndpoint
 from moxtls.smtp.settings import Settings
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
+from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.worker.worker import IReactor as IWorkerReactor
 
@@ -137,6 +138,9 @@ class Base:
         )
         self.refresher = PolicyRefresher(
             reactor, self.resolver, self.fetcher, ledger.policies, jitter
+        )
+        self.outcomes = OutcomeRecorder(
+            clock, ledger.outcomes, not site.config.noOutgoingTLSReports
         )
         self.dialer = Dialer(
             reactor, lambda ip, port: addressEndpoint(reactor, ip, port)

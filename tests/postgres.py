@@ -42,6 +42,53 @@ def _server() -> str:
     return url
 
 
+class StoppableServer:
+    """
+    A server of one's own, that can be stopped and started.
+
+    @ivar url: Of a database on it.
+    """
+
+    def __init__(self) -> None:
+        """
+        @raise SkipTest: There is no PostgreSQL on this machine.
+        """
+        serverURL()
+        from pgserver.postgres_server import get_server
+
+        folder = Path(tempfile.mkdtemp(prefix="moxtls-postgres-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self._server = get_server(folder / "data", cleanup_mode="stop")
+        self._runs = True
+        self.url = str(self._server.get_uri())
+
+    def stop(self) -> None:
+        """
+        Stop it, without waiting for those who use it.
+        """
+        from pgserver._commands import pg_ctl
+
+        server, self._runs = self._server, False
+        words = ["stop", "-m", "immediate"]
+        pg_ctl(words, pgdata=server.pgdata, user=server.system_user)
+
+    def start(self) -> None:
+        """
+        Start it again, in the same place.
+        """
+        self._server.ensure_postgres_running()
+        self._runs = True
+
+    def close(self) -> None:
+        """
+        Stop it for good.
+        """
+        # Else pgserver complains that there is nothing to stop.
+        if not self._runs:
+            self.start()
+        self._server.cleanup()
+
+
 @lru_cache
 def _engine(url: str) -> Engine:
     parsed = make_url(url).set(drivername="postgresql+psycopg")

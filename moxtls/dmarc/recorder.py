@@ -16,8 +16,12 @@ from moxtls.dmarc.evaluations import evaluationOf
 from moxtls.dmarc.values import Evaluation, Judgement
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
+from moxtls.outages import Backlog
 
 _HOUR = 3600
+#: The hour, and what was evaluated in it.
+_Entry = tuple[int, Evaluation]
+
 #: Seconds from one write to the next: who sends a lot sends what is evaluated
 #: alike, and each write would compete with his mail for the disk.
 PAUSE = 0.05
@@ -29,7 +33,8 @@ class EvaluationRecorder:
     Records each evaluation under the hour in which it was made.
 
     One that comes alone is written at once.  What comes soon after another is
-    gathered, and then written together, equal ones as one.
+    gathered, and then written together, equal ones as one.  Where the store is
+    unavailable, they wait for it, as many as there is room for.
     """
 
     def __init__(
@@ -48,7 +53,8 @@ class EvaluationRecorder:
         self._enabled = enabled
         self._silent = frozenset(domain.ascii for domain in silent)
         self._alarm: IDelayedCall | None = None
-        self._gathered: dict[tuple[int, Evaluation], list[Deferred[None]]] = {}
+        self._gathered: dict[_Entry, list[Deferred[None]]] = {}
+        self._backlog = Backlog(clock, "evaluations", self._record)
 
     def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
         evaluation = evaluationOf(judgement) if self._enabled else None
@@ -57,7 +63,7 @@ class EvaluationRecorder:
         hour = int(self._clock.seconds()) // _HOUR * _HOUR
         if self._alarm is None:
             self._alarm = self._clock.callLater(PAUSE, self._paused)
-            return self._store.record(hour, evaluation)
+            return self._backlog.record((hour, evaluation))
         recorded: Deferred[None] = Deferred()
         self._gathered.setdefault((hour, evaluation), []).append(recorded)
         return recorded
@@ -71,6 +77,13 @@ class EvaluationRecorder:
             alarm.cancel()
         self._write()
 
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once all that waited for the store is written, or can't be.
+        """
+        self.flush()
+        return Deferred.fromCoroutine(self._backlog.stop())
+
     def _paused(self) -> None:
         self._alarm = None
         if self._gathered:
@@ -79,9 +92,11 @@ class EvaluationRecorder:
 
     def _write(self) -> None:
         gathered, self._gathered = self._gathered, {}
-        for (hour, evaluation), waiting in gathered.items():
-            recorded = self._store.record(hour, evaluation, len(waiting))
-            recorded.addBoth(_tell, waiting)
+        for entry, waiting in gathered.items():
+            self._backlog.record(entry, len(waiting)).addBoth(_tell, waiting)
+
+    def _record(self, entry: _Entry, count: int) -> Deferred[None]:
+        return self._store.record(*entry, count)
 
 
 def _tell(result: Any, waiting: Iterable[Deferred[None]]) -> None:

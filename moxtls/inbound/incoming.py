@@ -35,6 +35,7 @@ from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header
 from moxtls.inbound.reading import Reading
 from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.bounces import bounceMailbox
 from moxtls.smtp.acceptor import IMessageSink
@@ -96,8 +97,10 @@ class IncomingMessage:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure(
-                "receiving a message from {host!r}", host=self._client.address
+            logUnlessOutage(
+                self.log,
+                "receiving a message from {host!r}",
+                host=self._client.address,
             )
             return LATER
         finally:

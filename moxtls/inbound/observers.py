@@ -17,6 +17,7 @@ from moxtls.dmarc.values import Judgement
 from moxtls.domain import Address, Domain, InvalidAddress
 from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ISenderHistory, IVerdictObserver
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import Envelope
 from moxtls.reporting.crew import Crew
 
@@ -78,7 +79,9 @@ class Audience:
             except CancelledError:
                 raise
             except Exception:
-                self.log.failure("looking for {domain}", domain=str(organization))
+                logUnlessOutage(
+                    self.log, "looking for {domain}", domain=str(organization)
+                )
                 return True
         return False
 
@@ -95,7 +98,7 @@ class Audience:
         try:
             telling = told(*what)
         except Exception:
-            self.log.failure("telling an observer of mail")
+            logUnlessOutage(self.log, "telling an observer of mail")
             return
         telling.addErrback(self._failed)
         if not telling.called:
@@ -103,7 +106,7 @@ class Audience:
             await self._crew.room()
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("telling an observer of mail", failure)
+        logUnlessOutage(self.log, "telling an observer of mail", failure)
 
 
 class Correspondence:
@@ -134,7 +137,7 @@ class Correspondence:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("noting to whom {user!r} writes", user=user)
+            logUnlessOutage(self.log, "noting to whom {user!r} writes", user=user)
 
     async def _submitted(self, user: str, envelope: Envelope) -> None:
         domains = {

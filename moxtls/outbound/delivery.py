@@ -19,6 +19,7 @@ from zope.interface import implementer
 from moxtls.dns.answers import Kind
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import ICourier, IResultRecorder
+from moxtls.outages import logUnlessOutage
 from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.outbound.carry import carry, troubleOf
 from moxtls.outbound.dialer import dialed
@@ -140,8 +141,8 @@ class Attempt:
         recorded: Deferred[None] = Deferred()
         recording = maybeDeferred(self._around.observer.sessionEnded, outcome)
         recording.addErrback(
-            lambda failure: self.log.failure(
-                "recording TLS outcome for {domain}", failure, domain=domain
+            lambda failure: logUnlessOutage(
+                self.log, "recording TLS outcome for {domain}", failure, domain=domain
             )
         )
         recording.addCallback(recorded.callback)
@@ -157,6 +158,11 @@ class Attempt:
         policy = None
         if isinstance(domain, Domain):
             lookup = await self._around.policies.get(domain)
+            isRequired = self._wishes.requireTLS is not False
+            if lookup.unavailable and isRequired:
+                why = "ledger unavailable: remembered MTA-STS policies can't be read"
+                self._progress.endAll(Trouble("4.3.0", why))
+                return
             self._account.recipient = recipientTallying(lookup)
             if isToWait(lookup, self._wishes, self._batch.attempt):
                 # It says nothing about TLS that something of ours is broken.

@@ -16,7 +16,14 @@ from zope.interface import implementer
 from moxtls.calendar import Elapsed
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
-from moxtls.interfaces import IPolicyCache, IPolicyFetcher, IPolicyStore, IResolver
+from moxtls.interfaces import (
+    IPolicyCache,
+    IPolicyFetcher,
+    IPolicyStore,
+    IResolver,
+    StoreUnavailable,
+)
+from moxtls.outages import logUnlessOutage
 from moxtls.policy.decide import (
     BACK_OFF,
     BACKING_OFF,
@@ -81,6 +88,10 @@ class PolicyCache:
             return await self._find(domain)
         except CancelledError:
             raise
+        except StoreUnavailable:
+            # Without what is remembered, a domain that hides its record for now
+            # would look like one without a policy (RFC 8461 10.2).
+            return STSLookup(domain, temporary=True, unavailable=True)
         except Exception:
             # Whatever is broken here, there might be a policy to be enforced.
             self.log.failure("cannot look for the policy of {domain}", domain=domain)
@@ -129,7 +140,7 @@ class PolicyCache:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("cannot write to the policy cache")
+            logUnlessOutage(self.log, "cannot write to the policy cache")
 
 
 class _Lookup:

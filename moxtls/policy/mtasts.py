@@ -80,12 +80,15 @@ class STSLookup:
     @ivar temporary: Nothing can be said: the domain might have a policy that
         is enforced, so the delivery has to wait for some time (RFC 8461 5.1).
         Without a C{failure}, it is something of ours that is broken.
+    @ivar unavailable: What is broken of ours is the ledger: what this host remembers
+        can't be read.
     """
 
     domain: Domain
     policy: STSPolicy | None = None
     failure: Failure | None = None
     temporary: bool = False
+    unavailable: bool = False
 
 
 #: RFC 8461 3.2: the most that max_age can be, a year.

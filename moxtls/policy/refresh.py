@@ -20,6 +20,7 @@ from moxtls.calendar import DAY, Elapsed
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
+from moxtls.outages import logUnlessOutage
 from moxtls.policy.decide import (
     NoRecord,
     isObsolete,
@@ -149,7 +150,7 @@ class PolicyRefresher(Service):
 
     def _roundFailed(self, reason: Reason) -> None:
         if reason.check(CancelledError) is None:
-            self.log.failure("refreshing policies failed", reason)
+            logUnlessOutage(self.log, "refreshing policies failed", reason)
 
     async def _goThrough(self) -> None:
         elapsed = Elapsed()
@@ -189,7 +190,9 @@ class PolicyRefresher(Service):
         except CancelledError:
             return
         except Exception:
-            self.log.failure("cannot refresh the policy of {domain}", domain=domain)
+            logUnlessOutage(
+                self.log, "cannot refresh the policy of {domain}", domain=domain
+            )
 
     def _tell(self, refresh: Refresh) -> None:
         # RFC 8461 3.3: tell the administrator of failures, "unless the cached

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from moxtls.interfaces import IMailbox, IReportObserver
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.access import SpoolAccess
 from moxtls.queue.notices import Notices, isFailed
 from moxtls.queue.spool import Spool
@@ -65,7 +66,9 @@ class ReportTeller:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("telling about report {messageID}", messageID=messageID)
+            logUnlessOutage(
+                self.log, "telling about report {messageID}", messageID=messageID
+            )
 
     async def _tell(self, spool: SpoolAccess, notices: Notices, messageID: str) -> None:
         now = self._clock.seconds()

@@ -43,6 +43,7 @@ from moxtls.interfaces import (
     ISuppressions,
     IVerdictObserver,
 )
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import Ending, Envelope, ReportKind, Result
 from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.destinations import canonical, parseDestination
@@ -146,8 +147,10 @@ class FailureReporter:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure(
-                "reporting a failure to {domain}", domain=str(failure.policyDomain)
+            logUnlessOutage(
+                self.log,
+                "reporting a failure to {domain}",
+                domain=str(failure.policyDomain),
             )
         finally:
             self._turn.release()

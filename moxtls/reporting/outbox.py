@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from moxtls.calendar import MINUTE, Elapsed
 from moxtls.interfaces import IReportArchive, IReportSubmitter
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.schedule import STALE
@@ -78,7 +79,7 @@ class Outbox:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("Handing over {kind} reports", kind=self._kind)
+            logUnlessOutage(self.log, "Handing over {kind} reports", kind=self._kind)
         finally:
             self._turn.release()
 
@@ -125,7 +126,7 @@ class Outbox:
         except CancelledError:
             raise
         except Exception as error:
-            self.log.failure("Handing over {key!r}", key=str(report.key))
+            logUnlessOutage(self.log, "Handing over {key!r}", key=str(report.key))
             await self._failed(report, str(error) or type(error).__name__)
 
     async def _failed(self, report: OutgoingReport, detail: str) -> None:
@@ -141,4 +142,4 @@ class Outbox:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("Marking {key!r}", key=str(report.key))
+            logUnlessOutage(self.log, "Marking {key!r}", key=str(report.key))

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from moxtls.calendar import MINUTE, Elapsed
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportSource
+from moxtls.outages import logUnlessOutage
 from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
@@ -147,7 +148,9 @@ class Round:
                 "{kind} report to {domain}: took too long", kind=kind, domain=domain
             )
         except Exception:
-            self.log.failure("{kind} report to {domain}", kind=kind, domain=domain)
+            logUnlessOutage(
+                self.log, "{kind} report to {domain}", kind=kind, domain=domain
+            )
 
     async def _report(self, subject: Subject) -> None:
         if not subject.sendable:

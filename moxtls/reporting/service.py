@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSubmitter
+from moxtls.outages import logUnlessOutage
 from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
@@ -185,7 +186,7 @@ class ReportService(Service):
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("Sending {kind} reports", kind=self._source.kind)
+            logUnlessOutage(self.log, "Sending {kind} reports", kind=self._source.kind)
 
     async def _urgent(self, plan: Plan) -> int:
         try:

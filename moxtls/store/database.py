@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from moxtls.interfaces import StoreUnavailable
 from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process that is writing to the same file.
@@ -62,7 +63,7 @@ _DRIVERS = {
 Insert = sqlite.Insert | postgresql.Insert
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(StoreUnavailable):
     """
     The ledger can't be opened, reached, or written to now.
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
+from moxtls.outages import OutageLog
 from moxtls.store.database import LedgerUnavailable
 
 I = TypeVar("I")  # noqa: E741
@@ -110,13 +111,16 @@ class Lane:
         threads: int = 1,
         atOnce: int = 1,
         most: int = MOST_WAITING,
+        outages: OutageLog | None = None,
     ) -> None:
         """
         @param perform: Called in a thread; leaves a result or an error in
             each errand.  An exception counts for all of them.
         @param atOnce: How many errands it is given at most.
         @param most: How many may wait.
+        @param outages: Told of errands that failed as the database is unavailable.
         """
+        self._outages = outages
         self._reactor = reactor
         self._perform = perform
         self._atOnce = atOnce
@@ -143,7 +147,7 @@ class Lane:
                 self._waiting.append(errand)
                 self._condition.notify()
         if errand.error is not None:
-            errand.deliver()
+            self._deliver([errand])
         return errand.deferred
 
     def stop(self) -> Deferred[None]:
@@ -159,7 +163,7 @@ class Lane:
     def _work(self) -> None:
         while errands := self._next():
             _guarded(self._perform, errands)
-            self._reactor.callFromThread(_deliver, errands)
+            self._reactor.callFromThread(self._deliver, errands)
         self._reactor.callFromThread(self._ended)
 
     def _next(self) -> list[Errand[Any, Any]]:
@@ -168,6 +172,21 @@ class Lane:
                 self._condition.wait()
             number = min(self._atOnce, len(self._waiting))
             return [self._waiting.popleft() for _ in range(number)]
+
+    def _deliver(self, errands: Errands) -> None:
+        if self._outages is not None:
+            self._note(errands, self._outages)
+        for errand in errands:
+            errand.deliver()
+
+    def _note(self, errands: Errands, outages: OutageLog) -> None:
+        errors = [each.error for each in errands]
+        away = [each for each in errors if isinstance(each, LedgerUnavailable)]
+        if away:
+            outages.failed(away[0], len(away))
+        else:
+            # Whatever else is wrong, the database answered.
+            outages.succeeded()
 
     def _ended(self) -> None:
         thread = self._threads.pop()
@@ -184,8 +203,3 @@ def _guarded(perform: Perform, errands: Errands) -> None:
     except Exception as error:
         for errand in errands:
             errand.error = error
-
-
-def _deliver(errands: Errands) -> None:
-    for errand in errands:
-        errand.deliver()

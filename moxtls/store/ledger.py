@@ -9,6 +9,7 @@ from sqlalchemy import select
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
+from moxtls.outages import OutageLog
 from moxtls.store.archive import ReportArchive
 from moxtls.store.database import Database
 from moxtls.store.evaluations import EvaluationStore
@@ -30,7 +31,12 @@ class Ledger:
         it; a ledger that is made anew has another one.
     """
 
-    def __init__(self, reactor: IReactorFromThreads | None, url: str) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFromThreads | None,
+        url: str,
+        outages: OutageLog | None = None,
+    ) -> None:
         """
         Open it, and bring its tables up to date; this waits for the database.
 
@@ -39,6 +45,7 @@ class Ledger:
             tests.
         @param url: C{sqlite:///relative/path}, C{sqlite:////absolute/path} or
             C{postgresql://user:password@host/name}.
+        @param outages: Says in the log when the database is unavailable.
 
         @raise LedgerUnavailable: It isn't there, can't be written, or is of a
             later version.
@@ -50,8 +57,8 @@ class Ledger:
         except BaseException:
             self._database.dispose()
             raise
-        self._writer = makeWriter(reactor, self._database)
-        self._reader = makeReader(reactor, self._database)
+        self._writer = makeWriter(reactor, self._database, outages)
+        self._reader = makeReader(reactor, self._database, outages)
         parts = self._database, self._writer, self._reader
         self.archive = ReportArchive(*parts)
         self.outcomes = OutcomeStore(*parts, self.archive)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
+from moxtls.outages import OutageLog
 from moxtls.store.database import (
     Database,
     LedgerUnavailable,
@@ -88,24 +89,33 @@ class Reader:
         return self._lane.submit(Errand(_each, question))
 
 
-def makeWriter(reactor: IReactorFromThreads | None, database: Database) -> Writer:
+def makeWriter(
+    reactor: IReactorFromThreads | None,
+    database: Database,
+    outages: OutageLog | None = None,
+) -> Writer:
     """
     @param reactor: C{None} to work in the caller's thread.
     """
     commit = GroupCommit(database)
     if reactor is None:
         return Writer(Here(commit))
-    return Writer(Lane(reactor, commit, atOnce=LARGEST_GROUP))
+    return Writer(Lane(reactor, commit, atOnce=LARGEST_GROUP, outages=outages))
 
 
-def makeReader(reactor: IReactorFromThreads | None, database: Database) -> Reader:
+def makeReader(
+    reactor: IReactorFromThreads | None,
+    database: Database,
+    outages: OutageLog | None = None,
+) -> Reader:
     """
     @param reactor: C{None} to work in the caller's thread.
     """
     read = GroupRead(database)
     if reactor is None:
         return Reader(Here(read))
-    return Reader(Lane(reactor, read, threads=READERS, atOnce=MOST_QUESTIONS))
+    lane = Lane(reactor, read, READERS, MOST_QUESTIONS, outages=outages)
+    return Reader(lane)
 
 
 class Group(ABC):
@@ -189,7 +199,9 @@ class GroupCommit(Group):
                 if wasCutOff(error):
                     # It may be committed or not: trying again might count
                     # everything twice.
-                    raise self._database.unavailable(error) from None
+                    unavailable = self._database.unavailable(error)
+                    unavailable.uncertain = True
+                    raise unavailable from None
                 raise
 
 

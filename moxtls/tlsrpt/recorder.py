@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from datetime import date
+from itertools import count
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -16,13 +18,19 @@ from zope.interface import implementer
 from moxtls.calendar import utcDay
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, ISessionObserver
+from moxtls.outages import Backlog
 from moxtls.tlsrpt.results import PolicyType, SessionOutcome
+
+#: A number of its own, so that none is written twice if another one fails; the day,
+#: and what TLS did.
+_Entry = tuple[int, date, SessionOutcome]
 
 
 @implementer(ISessionObserver)
 class OutcomeRecorder:
     """
-    Records each outcome under the day in which its attempt ended.
+    Records each outcome under the day in which its attempt ended.  Where the store
+    is unavailable, outcomes wait for it, as many as there is room for.
     """
 
     log = Logger()
@@ -36,6 +44,8 @@ class OutcomeRecorder:
         self._clock = clock
         self._store = store
         self._enabled = enabled
+        self._numbers = count()
+        self._backlog = Backlog(clock, "TLS outcomes", self._record)
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
         if outcome.isTLSReport:
@@ -46,8 +56,22 @@ class OutcomeRecorder:
             return succeed(None)
         if _isAddress(outcome.recipientDomain):
             return succeed(None)
+        if outcome.recipient is None and not outcome.hosts:
+            # Nothing was seen, as when something of ours was in the way.
+            return succeed(None)
         day = utcDay(self._clock.seconds())
-        return self._store.record(day, countedOnce(withoutContradiction(outcome)))
+        entry = (next(self._numbers), day, countedOnce(withoutContradiction(outcome)))
+        return self._backlog.record(entry)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once all that waited for the store is written, or can't be.
+        """
+        return Deferred.fromCoroutine(self._backlog.stop())
+
+    def _record(self, entry: _Entry, times: int) -> Deferred[None]:
+        _, day, outcome = entry
+        return self._store.record(day, outcome)
 
     def _write(self, outcome: SessionOutcome) -> None:
         own = (outcome.recipient,) if outcome.recipient is not None else ()

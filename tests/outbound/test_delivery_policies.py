@@ -450,6 +450,28 @@ class MTASTSTests(OutcomeCase):
         self.assertRecipient(NO_POLICY, 0, 0)
         self.assertEqual(self.network.dialed, [])
 
+    def test_unavailable(self) -> None:
+        """
+        So it has to if what is remembered can't be read; it says why, and nothing is
+        held against the domain.
+        """
+        self.policies.lookup = STSLookup(EXAMPLE, temporary=True, unavailable=True)
+        self.serve(self.goodContext())
+        results = self.deliver()
+        self.assertDelayed(results, "4.3.0")
+        self.assertIn("ledger unavailable", results[0].text)
+        self.assertIsNone(self.outcome.recipient)
+        self.assertEqual(self.outcome.hosts, ())
+        self.assertEqual(self.network.dialed, [])
+
+    def test_unavailableIgnored(self) -> None:
+        """
+        C{TLS-Required: No} doesn't wait for that either.
+        """
+        self.policies.lookup = STSLookup(EXAMPLE, temporary=True, unavailable=True)
+        self.serve(self.goodContext())
+        self.assertDelivered(self.deliver(requireTLS=False))
+
     def askCache(self) -> Deferred[STSLookup]:
         cache = PolicyCache(
             self.clock, self.resolver, FakeFetcher(), MemoryPolicyStore()
