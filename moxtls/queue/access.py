@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, execute, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
@@ -55,6 +55,16 @@ class SpoolAccess(ABC):
 
         @return: Fires with what it returns, once that would survive a power
             cut; fails with what it raises, and then nothing is changed.
+            Cancelling it doesn't stop it.
+        """
+
+    @abstractmethod
+    def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
+        """
+        Do C{operation}, which changes nothing, whatever else is being done:
+        it sees what was done when it began, and holds up nobody.
+
+        @return: Fires with what it returns; fails with what it raises.
             Cancelling it doesn't stop it.
         """
 
@@ -121,6 +131,11 @@ class DirectSpool(SpoolAccess):
         job.answer(_performed(self._spool, [job])[0])
         return result
 
+    def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
+        if self._spool is None:
+            return fail(SpoolClosed())
+        return execute(self._spool.read, operation)
+
     def close(self) -> Deferred[None]:
         if self._spool is not None:
             self._spool.close()
@@ -131,18 +146,67 @@ class DirectSpool(SpoolAccess):
 class ThreadedSpool(SpoolAccess):
     """
     Has a thread wait for the disk, for as many operations at once as came
-    while it waited before.
+    while it waited before; another one reads.
     """
 
     def __init__(self, reactor: IReactorFromThreads, root: Path) -> None:
         self._reactor = reactor
         self._root = root
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._isOpen = False
 
     def open(self, delivering: bool = False) -> None:
-        spool = _opened(self._root, delivering)
+        writing = _opened(self._root, delivering)
+        try:
+            reading = _opened(self._root, False)
+        except BaseException:
+            writing.close()
+            raise
         self._isOpen = True
+        self._writer = _SpoolThread(self._reactor, writing, GROUP, _performed)
+        self._reader = _SpoolThread(self._reactor, reading, 1, _read)
+
+    def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
+        return self._do(operation, lambda: self._writer)
+
+    def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
+        return self._do(operation, lambda: self._reader)
+
+    def _do(
+        self, operation: Callable[[Spool], T], thread: Callable[[], _SpoolThread]
+    ) -> Deferred[T]:
+        if not self._isOpen:
+            return fail(SpoolClosed())
+        job, result = _job(operation)
+        thread().put(job)
+        return result
+
+    def close(self) -> Deferred[None]:
+        if not self._isOpen:
+            return succeed(None)
+        self._isOpen = False
+        closed = DeferredList([self._writer.close(), self._reader.close()])
+        return closed.addCallback(lambda results: None)
+
+
+class _SpoolThread:
+    """
+    A thread with a spool of its own.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        spool: Spool,
+        most: int,
+        perform: Callable[[Spool, list[_Job]], list[Failure | None]],
+    ) -> None:
+        """
+        @param most: Jobs given to C{perform} at a time.
+        """
+        self._reactor = reactor
+        self._most = most
+        self._perform = perform
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed: Deferred[None] = Deferred()
         # What isn't done when the process ends wasn't acknowledged either.
         thread = threading.Thread(
@@ -150,17 +214,13 @@ class ThreadedSpool(SpoolAccess):
         )
         thread.start()
 
-    def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
-        if not self._isOpen:
-            return fail(SpoolClosed())
-        job, result = _job(operation)
+    def put(self, job: _Job) -> None:
         self._waiting.put(job)
-        return result
 
     def close(self) -> Deferred[None]:
-        if not self._isOpen:
-            return succeed(None)
-        self._isOpen = False
+        """
+        Fires once everything begun is done.
+        """
         self._waiting.put(None)
         return self._closed
 
@@ -168,7 +228,7 @@ class ThreadedSpool(SpoolAccess):
         while (job := self._waiting.get()) is not None:
             jobs = [job]
             isLast = self._fill(jobs)
-            outcomes = _performed(spool, jobs)
+            outcomes = self._perform(spool, jobs)
             self._reactor.callFromThread(_answer, jobs, outcomes)
             if isLast:
                 break
@@ -181,7 +241,7 @@ class ThreadedSpool(SpoolAccess):
 
         @return: Whether they are the last.
         """
-        while len(jobs) < GROUP:
+        while len(jobs) < self._most:
             try:
                 job = self._waiting.get_nowait()
             except queue.Empty:
@@ -197,6 +257,18 @@ def _performed(spool: Spool, jobs: list[_Job]) -> list[Failure | None]:
         return spool.perform([job.perform for job in jobs])
     except Exception:
         return [Failure()] * len(jobs)
+
+
+def _read(spool: Spool, jobs: list[_Job]) -> list[Failure | None]:
+    return [_readOne(spool, job) for job in jobs]
+
+
+def _readOne(spool: Spool, job: _Job) -> Failure | None:
+    try:
+        spool.read(job.perform)
+    except Exception:
+        return Failure()
+    return None
 
 
 def _answer(jobs: list[_Job], outcomes: list[Failure | None]) -> None:

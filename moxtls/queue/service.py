@@ -137,7 +137,7 @@ class QueueService(Service):
     async def _lookAround(self) -> None:
         while len(self._flights) < self._limits.total:
             sky, now = Sky.of(self._flights), self._clock.seconds()
-            loads = await self._spool.run(_pick(sky, self._limits, now))
+            loads = await self._spool.read(_pick(sky, self._limits, now))
             for load in loads:
                 self._launch(load)
             if not loads:

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from twisted.python.failure import Failure
 
@@ -31,6 +32,8 @@ PATIENCE = 30
 KEYS_KEPT = 60 * DAY
 #: How many keys are forgotten at a time.
 KEYS_AT_ONCE = 1000
+
+T = TypeVar("T")
 
 #: Something to be done to a spool.
 Operation = Callable[["Spool"], None]
@@ -115,6 +118,20 @@ class Spool:
         self._commit()
         self.bodies.committed()
         return outcomes
+
+    def read(self, operation: Callable[[Spool], T]) -> T:
+        """
+        Do an operation that changes nothing, in a transaction that holds up
+        nobody who writes.
+        """
+        self._db.execute("PRAGMA query_only = ON")
+        # WAL has it see what was committed when it began, and nothing newer.
+        self._db.execute("BEGIN")
+        try:
+            return operation(self)
+        finally:
+            self._rollback()
+            self._db.execute("PRAGMA query_only = OFF")
 
     def submit(
         self, messageID: str, envelope: Envelope, body: Sequence[bytes], now: float

@@ -40,7 +40,7 @@ class StoredQueue:
         )
 
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
-        return self._spool.run(lambda spool: spool.index.messages())
+        return self._spool.read(lambda spool: spool.index.messages())
 
     def retry(self, messageID: str) -> Deferred[bool]:
         now = self._clock.seconds()

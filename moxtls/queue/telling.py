@@ -53,7 +53,7 @@ class ReportTeller:
         Tell whatever is to be told; what fails stays for the next time.
         """
         after = 0
-        while found := await spool.run(_untold(after)):
+        while found := await spool.read(_untold(after)):
             for number, messageID in found:
                 after = number
                 await self._tellOrLog(spool, notices, messageID)
@@ -72,7 +72,7 @@ class ReportTeller:
 
     async def _tell(self, spool: SpoolAccess, notices: Notices, messageID: str) -> None:
         now = self._clock.seconds()
-        message, ended = await spool.run(lambda spool: _ended(spool, messageID))
+        message, ended = await spool.read(lambda spool: _ended(spool, messageID))
         if message is None or message.envelope.report is None:
             return
         for recipient in ended:
@@ -82,7 +82,7 @@ class ReportTeller:
         failed = [recipient for recipient in ended if isFailed(recipient)]
         if failed:
             about = message
-            bounce = await spool.run(
+            bounce = await spool.read(
                 lambda spool: notices.compose(spool, about, failed, False, now)
             )
             name = self._mailboxFor(message.envelope.report)

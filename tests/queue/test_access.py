@@ -4,6 +4,7 @@ Tests for L{moxtls.queue.access}.
 
 from __future__ import annotations
 
+import threading
 from itertools import count
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class DirectSpoolTests(SynchronousTestCase):
         spool.open()
         self.assertEqual(self.successResultOf(spool.run(lambda spool: 1)), 1)
         self.failureResultOf(spool.run(broken), ZeroDivisionError)
+        self.assertEqual(self.successResultOf(spool.read(lambda spool: 1)), 1)
+        self.failureResultOf(spool.read(broken), ZeroDivisionError)
         self.successResultOf(spool.close())
         self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
 
@@ -98,6 +101,31 @@ class ThreadedSpoolTests(TestCase):
         result.cancel()
         await self.spool.close()
         self.assertEqual(done, [1])
+
+    async def test_read(self) -> None:
+        """
+        What only reads holds up nobody who writes, and sees all that was
+        acknowledged before.
+        """
+        written = threading.Event()
+
+        def slowly(spool: Spool) -> bool:
+            return written.wait(MAX_WAIT)
+
+        reading = self.spool.read(slowly)
+        queue = StoredQueue(Clock(), self.spool, lambda: "m1")
+        await queue.submit(ENVELOPE, [b"x"])
+        written.set()
+        self.assertTrue(await reading)
+        (message,) = await queue.messages()
+        self.assertEqual(message.messageID, "m1")
+
+    async def test_readFails(self) -> None:
+        """
+        Reading that fails says so.
+        """
+        with self.assertRaises(ZeroDivisionError):
+            await self.spool.read(broken)
 
     async def test_close(self) -> None:
         """

@@ -420,7 +420,7 @@ class DeliveryTests(ServiceCase):
         """
         A look for what is due that fails doesn't end the looking.
         """
-        with patch.object(Spool, "perform", side_effect=OSError(5, "I/O error")):
+        with patch.object(Spool, "read", side_effect=OSError(5, "I/O error")):
             self.clock.pump([1] * 3)
         self.assertTrue(self.flushLoggedErrors(OSError))
         self.submit()

@@ -160,6 +160,39 @@ class SpoolTests(SynchronousTestCase):
         self.submit("m1")
         self.assertEqual(self.names(), {"m1"})
 
+    def test_readingBesideWriting(self) -> None:
+        """
+        Reading and writing in several processes don't wait for each other,
+        and who reads sees no more than what there was when it began.
+        """
+        self.submit("m1")
+
+        def readMeanwhile(spool: Spool) -> None:
+            found = self.spool.read(lambda spool: spool.index.messages())
+            self.assertEqual([each.messageID for each in found], ["m1"])
+            spool.submit("m2", Envelope("", ("a@b.example",)), BODY, NOW)
+
+        def writeMeanwhile(spool: Spool) -> int:
+            before = spool.index.messages()
+            self.assertEqual(writer.perform([readMeanwhile]), [None])
+            self.assertEqual(spool.index.messages(), before)
+            return len(before)
+
+        with patch("moxtls.queue.spool.PATIENCE", 0):
+            reader, writer = self.opened(), self.opened()
+        self.assertEqual(reader.read(writeMeanwhile), 1)
+        self.assertEqual(len(self.spool.read(lambda spool: spool.index.messages())), 2)
+
+    def test_readingChangesNothing(self) -> None:
+        """
+        What is done as reading can't write.
+        """
+        self.submit("m1")
+        with self.assertRaises(sqlite3.OperationalError):
+            self.spool.read(lambda spool: spool.index.remove("m1", NOW))
+        self.submit("m2")
+        self.assertEqual(len(self.spool.index.messages()), 2)
+
     def test_removed(self) -> None:
         """
         The file of a message that is removed goes with it.
