@@ -123,6 +123,11 @@ def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueServ
         Limits(
             total=config.delivery.maxConnections,
             perDestination=config.delivery.maxPerDestination,
-            backoff=Backoff(tuple(map(float, config.delivery.retrySchedule))),
+            backoff=Backoff(
+                tuple(map(float, config.delivery.retrySchedule)),
+                config.delivery.maxAge,
+                config.delivery.maxBriefAge,
+                config.delivery.noticeAfter,
+            ),
         ),
     )

@@ -72,6 +72,18 @@ WRONG = [
         + '[Listeners.b]\nPort = 25\nService = "reception"\nAddress = "0.0.0.0"',
         "[Listeners.b] Port = 25: expected another port or address than [Listeners.a]",
     ),
+    (
+        MINIMAL + "[Delivery]\nMaxAge = 0",
+        "[Delivery] MaxAge = 0: expected an integer from 1 up",
+    ),
+    (
+        MINIMAL + "[Delivery]\nMaxBriefAge = 0",
+        "[Delivery] MaxBriefAge = 0: expected an integer from 1 up",
+    ),
+    (
+        MINIMAL + "[Delivery]\nNoticeAfter = -1",
+        "[Delivery] NoticeAfter = -1: expected an integer from 0 up",
+    ),
     (MINIMAL + "Listeners = 3", "Listeners = 3: expected a table"),
     (MINIMAL + "Postmaster = 3", "Postmaster = 3: expected a table"),
     (

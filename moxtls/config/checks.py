@@ -175,6 +175,8 @@ def _wrongDelivery(config: Config) -> Iterator[Inconsistency]:
     limits = {
         "MaxConnections": delivery.maxConnections,
         "MaxPerDestination": delivery.maxPerDestination,
+        "MaxAge": delivery.maxAge,
+        "MaxBriefAge": delivery.maxBriefAge,
     }
     for key, limit in limits.items():
         if limit < 1:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from moxtls.calendar import DAY, HOUR
 from moxtls.config.keys import setting
 
 
@@ -80,7 +81,17 @@ class Delivery:
     )
     retrySchedule: tuple[int, ...] = setting(
         "RetrySchedule",
-        "Seconds to wait after each attempt that failed; the attempt after the "
-        "last of them is the last.",
+        "Seconds to wait after each attempt that failed; the last of them is repeated.",
         (450, 900, 1800, 3600, 7200, 14400, 28800),
+    )
+    maxAge: int = setting(
+        "MaxAge",
+        "Seconds after which mail that can't be delivered is given up.",
+        5 * DAY,
+    )
+    maxBriefAge: int = setting("MaxBriefAge", "The same for reports and DSNs.", DAY)
+    noticeAfter: int = setting(
+        "NoticeAfter",
+        "Seconds after which senders are told that their mail is delayed; 0 for never.",
+        2 * HOUR,
     )

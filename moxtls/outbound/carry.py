@@ -48,6 +48,7 @@ async def carry(
             return parcels[index:]
         transaction = _transaction(parcel, recipients, requireTLS)
         begun = True
+        progress.begin()
         try:
             replies = await session.deliver(transaction)
         except TransactionsExhausted as usedUp:

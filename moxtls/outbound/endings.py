@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from moxtls.outbound.candidates import HostAddresses, NextHopFailure
 from moxtls.policy.require import Refusal
-from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.queue.values import Batch, Ending, Parcel, ReportKind, Result
 from moxtls.smtp.values import RecipientReply, Reply
 
 #: RFC 8689 4.2.1, 5: no host can be trusted as the sender asks.
@@ -134,6 +134,7 @@ class Progress:
         self._batch = batch
         self._final: dict[tuple[str, str], Result] = {}
         self._taken = 0
+        self._begun = False
         self._passing: dict[tuple[str, str], Result] = {}
         self._unasked: dict[tuple[str, str], Result] = {}
         self._troubles: list[Trouble] = []
@@ -158,6 +159,12 @@ class Progress:
             for each in parcel.recipients
             if (parcel.messageID, each) not in self._final
         )
+
+    def begin(self) -> None:
+        """
+        A host is given a message.  How that ends may be for what is in it.
+        """
+        self._begun = True
 
     def hostFailed(self, trouble: Trouble) -> None:
         """
@@ -216,7 +223,7 @@ class Progress:
         for key in self._open():
             unasked = None if passing else self._unasked.get(key)
             said = self._passing.get(key) or unasked
-            self._final[key] = said or _troubled(*key, last)
+            self._final[key] = said or self._untried(key, last)
 
     def breakOff(self) -> None:
         """
@@ -230,9 +237,9 @@ class Progress:
         text = "; ".join(["the attempt took too long", *seen])
         passing = [each for each in self._troubles if not each.permanent]
         status = passing[-1].status if passing else "4.4.2"
+        trouble = Trouble(status, text)
         for key in self._open():
-            broken = _troubled(*key, Trouble(status, text))
-            self._final[key] = self._passing.get(key) or broken
+            self._final[key] = self._passing.get(key) or self._untried(key, trouble)
 
     def results(self) -> tuple[Result, ...]:
         """
@@ -248,6 +255,20 @@ class Progress:
         results = self.results()[self._taken :]
         self._taken += len(results)
         return results
+
+    def _untried(self, key: tuple[str, str], trouble: Trouble) -> Result:
+        unreachable = not self._begun and not trouble.permanent and self._isPlain
+        return replace(_troubled(*key, trouble), unreachable=unreachable)
+
+    @property
+    def _isPlain(self) -> bool:
+        """
+        Whether the batch asks for nothing that other mail to the same
+        destination doesn't.
+        """
+        # Reports for DMARC don't fall back to plaintext.
+        isStrict = self._batch.report is ReportKind.DMARC
+        return self._batch.requireTLS is None and not isStrict
 
     def _open(self) -> list[tuple[str, str]]:
         return [

@@ -8,47 +8,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import accumulate, takewhile
 
-from moxtls.calendar import DAY, MINUTE
+from moxtls.calendar import DAY, HOUR, MINUTE
 from moxtls.queue.values import (
     Ending,
     Envelope,
+    QueuedMessage,
     QueuedRecipient,
     RecipientState,
     Result,
 )
 
 #: Half of the 15 minutes after which many a greylist lets us in; doubled each
-#: time, the eighth attempt comes after some 16 hours.
+#: time, up to eight hours.
 FIRST_WAIT = 7.5 * MINUTE
-ATTEMPTS = 8
+WAITS = tuple(FIRST_WAIT * 2**n for n in range(7))
+#: RFC 5321 4.5.4.1: the give-up time is to be at least 4 to 5 days.
+MAX_AGE = 5 * DAY
+#: RFC 8460 5.5: redelivery of a report is attempted for up to a day; DSNs too
+#: are worth less the older they get.
+MAX_BRIEF_AGE = DAY
+#: RFC 5321 4.5.4.1 leaves it to us when a sender hears of a delay.
+NOTICE_AFTER = 2 * HOUR
+#: A host that couldn't be reached is tried again after this long at the latest:
+#: it costs one connection, however much mail waits for it.
+MAX_HOST_WAIT = HOUR
 #: Seconds by which a wait is stretched or cut, so that what failed together
 #: doesn't come back together.
 SPREAD = 5
-#: The sender of a message hears of it when this attempt was in vain: about
-#: two hours (RFC 5321 4.5.4.1 leaves it to us).
-NOTICE_ATTEMPT = 5
-#: RFC 8460 5.5: redelivery of a report is attempted for so many seconds; it is
-#: worth less the older it gets.
-REPORT_PERIOD = DAY
 #: What is kept of a stranger's words (RFC 5321 4.5.3.1.5 has 512 octets to a
 #: reply line; a reply may have many).
 LONGEST_TEXT = 1000
 LONGEST_HOST = 255
 LONGEST_STATUS = 16
+#: RFC 3463 3.5: delivery time expired.
+EXPIRED = "4.4.7"
 
 
 class Tell(Enum):
     """
     Who is to be told what.
 
-    C{FAILURE}, C{DELAY}: the sender, by DSN.  C{OBSERVER}: who sent the
+    C{FAILURE}: the sender, by DSN.  C{OBSERVER}: who sent the
     report, which is a part of us.
     """
 
     NOBODY = auto()
-    DELAY = auto()
     FAILURE = auto()
     OBSERVER = auto()
 
@@ -69,25 +74,21 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """
-    The schedule.
+    The schedule.  Giving up and notices of delay go by the time since a
+    message came, however many attempts that makes (RFC 5321 4.5.4.1).
 
-    @ivar waits: Seconds between one attempt and the next.
-    @ivar noticeAttempt: Failing this attempt causes a delay DSN.
+    @ivar waits: Seconds between one attempt and the next; the last of them
+        again and again.
+    @ivar maxAge: Seconds after which mail is given up.
+    @ivar maxBriefAge: The same for reports, and for mail from the null
+        reverse-path.
+    @ivar noticeAfter: Seconds after which a delay DSN is sent; 0 for never.
     """
 
-    waits: tuple[float, ...] = tuple(FIRST_WAIT * 2**n for n in range(ATTEMPTS - 1))
-    noticeAttempt: int = NOTICE_ATTEMPT
-
-    def limit(self, envelope: Envelope) -> int:
-        """
-        How many attempts there are at most.
-        """
-        if envelope.maxAttempts:
-            return envelope.maxAttempts
-        since = list(accumulate(self.waits))
-        if envelope.report:
-            since = list(takewhile(lambda seconds: seconds <= REPORT_PERIOD, since))
-        return 1 + len(since)
+    waits: tuple[float, ...] = WAITS
+    maxAge: float = MAX_AGE
+    maxBriefAge: float = MAX_BRIEF_AGE
+    noticeAfter: float = NOTICE_AFTER
 
     def wait(self, attempts: int, retryAfter: int | None, chance: float) -> float:
         """
@@ -97,56 +98,85 @@ class Backoff:
             wait, up to the longest of the schedule.
         @param chance: From 0 up to 1.
         """
-        if not self.waits:
-            return 0
         usual = self.waits[min(attempts, len(self.waits)) - 1]
         asked = min(retryAfter or 0, max(self.waits))
         return max(0, max(usual, asked) + (2 * chance - 1) * SPREAD)
 
+    def hostWait(self, failures: int, chance: float) -> float:
+        """
+        Seconds to wait after no host of a destination could be reached in
+        that many attempts.
+        """
+        return min(self.wait(failures, None, chance), MAX_HOST_WAIT)
+
+    def end(self, message: QueuedMessage) -> float:
+        """
+        When to give up.
+        """
+        envelope = message.envelope
+        isBrief = envelope.report is not None or not envelope.sender
+        return message.queued + (self.maxBriefAge if isBrief else self.maxAge)
+
     def step(
-        self,
-        envelope: Envelope,
-        recipient: QueuedRecipient,
-        result: Result,
-        now: float,
-        chance: float,
+        self, message: QueuedMessage, result: Result, now: float, chance: float
     ) -> Step:
         """
-        What C{result} means for C{recipient}.
+        What C{result} means for the one recipient that C{message} has.
         """
+        (recipient,) = message.recipients
         attempts = recipient.attempts + 1
-        state = self._state(envelope, attempts, result)
-        waiting = state is RecipientState.WAITING
-        wait = self.wait(attempts, result.retryAfter, chance) if waiting else 0
+        end = self.end(message)
+        state = _state(message.envelope, attempts, result, now >= end)
+        nextAttempt = now
+        if state is RecipientState.WAITING:
+            wait = self.wait(attempts, result.retryAfter, chance)
+            # The last attempt comes before giving up, not long before.
+            nextAttempt = min(now + wait, end)
         after = replace(
             recipient,
             state=state,
             attempts=attempts,
-            nextAttempt=now + wait,
+            nextAttempt=nextAttempt,
             lastResult=bounded(result),
         )
-        return Step(result.messageID, after, self._tell(envelope, after))
+        return Step(result.messageID, after, _tell(message.envelope, state))
 
-    def _state(
-        self, envelope: Envelope, attempts: int, result: Result
-    ) -> RecipientState:
-        if result.ending is Ending.DELIVERED:
-            return RecipientState.DELIVERED
-        if result.ending is Ending.PERMANENT or attempts >= self.limit(envelope):
-            return RecipientState.FAILED
-        return RecipientState.WAITING
 
-    def _tell(self, envelope: Envelope, recipient: QueuedRecipient) -> Tell:
-        if envelope.report:
-            ended = recipient.state is not RecipientState.WAITING
-            return Tell.OBSERVER if ended else Tell.NOBODY
-        # RFC 5321 6.1: never in answer to the null reverse-path.
-        if not envelope.sender or recipient.state is RecipientState.DELIVERED:
-            return Tell.NOBODY
-        if recipient.state is RecipientState.FAILED:
-            return Tell.FAILURE
-        delayed = recipient.attempts == self.noticeAttempt
-        return Tell.DELAY if delayed else Tell.NOBODY
+def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> Step:
+    """
+    What it means that there was no attempt in time for one of a message's
+    recipients to be given up.
+    """
+    last = recipient.lastResult or Result(
+        message.messageID,
+        recipient.recipient,
+        Ending.TEMPORARY,
+        EXPIRED,
+        text="no attempt could be made in time",
+    )
+    failed = replace(recipient, state=RecipientState.FAILED, lastResult=last)
+    return Step(message.messageID, failed, _tell(message.envelope, failed.state))
+
+
+def _state(
+    envelope: Envelope, attempts: int, result: Result, isOver: bool
+) -> RecipientState:
+    if result.ending is Ending.DELIVERED:
+        return RecipientState.DELIVERED
+    isLast = isOver or 0 < envelope.maxAttempts <= attempts
+    if result.ending is Ending.PERMANENT or isLast:
+        return RecipientState.FAILED
+    return RecipientState.WAITING
+
+
+def _tell(envelope: Envelope, state: RecipientState) -> Tell:
+    if state is RecipientState.WAITING:
+        return Tell.NOBODY
+    if envelope.report:
+        return Tell.OBSERVER
+    # RFC 5321 6.1: never in answer to the null reverse-path.
+    isTold = envelope.sender and state is RecipientState.FAILED
+    return Tell.FAILURE if isTold else Tell.NOBODY
 
 
 def bounded(result: Result) -> Result:

@@ -49,6 +49,18 @@ class Bodies:
         except OSError:
             return b""
 
+    def fault(self, messageID: str, size: int) -> str:
+        """
+        What is wrong with the file of a message that had C{size} octets;
+        empty if nothing is.  The length is what tells: a file that was written
+        before a crash, and whose contents weren't, is too short.
+        """
+        try:
+            found = self.path(messageID).stat().st_size
+        except OSError as error:
+            return error.strerror or str(error)
+        return "" if found == size else f"{found} octets instead of {size}"
+
     def write(self, messageID: str, chunks: Iterable[bytes]) -> int:
         """
         @return: The size.

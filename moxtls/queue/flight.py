@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-One attempt that is under way, and what is known of all of them.
+One attempt that is under way, and which ones may start beside all of them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -86,15 +87,30 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
+class Pick:
+    """
+    What may start now.
+
+    @ivar damaged: Messages whose files aren't what was submitted, and what is
+        wrong with them.
+    """
+
+    loads: tuple[Load, ...]
+    damaged: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Sky:
     """
     Which attempts are under way.
 
     @ivar attempts: How many, by destination.
+    @ivar retries: How many of them aren't the first for what they carry.
     @ivar recipients: Message and address.
     """
 
     attempts: Counter[str]
+    retries: int
     recipients: frozenset[tuple[str, str]]
 
     @classmethod
@@ -102,41 +118,78 @@ class Sky:
         aloft = [flight.load for flight in flights]
         return cls(
             Counter(load.batch.destination for load in aloft),
-            frozenset(
-                (message.messageID, message.recipients[0].recipient)
-                for load in aloft
-                for message in load.due
-            ),
+            sum(load.isRetry for load in aloft),
+            frozenset(key for load in aloft for key in load.keys),
         )
 
-    def pick(self, spool: Spool, limits: Limits, now: float) -> list[Load]:
+    def pick(self, spool: Spool, limits: Limits, now: float, newFirst: bool) -> Pick:
         """
-        Operation: what can start at C{now}.
-        """
-        free = limits.total - self.attempts.total()
-        picked: list[Load] = []
-        # Destinations under way may be all that the first of them are.
-        for destination in spool.index.lanes(now, len(self.attempts) + free):
-            room = min(limits.perDestination - self.attempts[destination], free)
-            if room > 0:
-                found = self._pickFrom(spool, destination, limits, room, now)
-                picked += found
-                free -= len(found)
-        return picked
+        Operation that reads: what can start at C{now}.
 
-    def _pickFrom(
-        self, spool: Spool, destination: str, limits: Limits, room: int, now: float
-    ) -> list[Load]:
-        most = room * limits.recipients
-        if self.attempts[destination]:
-            most += len(self.recipients)
-        due = [
-            message
-            for message in spool.index.due(destination, now, most)
-            if (message.messageID, message.recipients[0].recipient)
-            not in self.recipients
-        ]
-        return loads(destination, due, limits, room)
+        New mail and whatever has waited longest take turns, so that neither
+        waits for all of the other.
+
+        @param newFirst: Whose turn it is.
+        """
+        most = limits.total - self.attempts.total() + len(self.attempts)
+        newest = [(each, True) for each in spool.index.lanes(now, most, newest=True)]
+        longest = [(each, False) for each in spool.index.lanes(now, most)]
+        turns = zip_longest(*((newest, longest) if newFirst else (longest, newest)))
+        picking = _Picking(spool, limits, now, self)
+        for place in (each for turn in turns for each in turn if each is not None):
+            if picking.isFull:
+                break
+            picking.take(*place)
+        return Pick(tuple(picking.loads), picking.damaged)
+
+
+class _Picking:
+    """
+    Attempts that are being put together.
+    """
+
+    def __init__(self, spool: Spool, limits: Limits, now: float, sky: Sky) -> None:
+        self._spool = spool
+        self._limits = limits
+        self._now = now
+        self._attempts = Counter(sky.attempts)
+        self._retries = sky.retries
+        self._recipients = set(sky.recipients)
+        self.loads: list[Load] = []
+        self.damaged: dict[str, str] = {}
+
+    @property
+    def isFull(self) -> bool:
+        return self._attempts.total() >= self._limits.total
+
+    def take(self, destination: str, newest: bool) -> None:
+        """
+        Add one attempt, if there is something left for it.
+        """
+        if self._attempts[destination] >= self._limits.perDestination:
+            return
+        most = self._limits.recipients
+        if self._attempts[destination]:
+            most += len(self._recipients)
+        due = self._spool.index.due(destination, self._now, most, newest)
+        sound = [each for each in due if self._isFree(each) and self._isSound(each)]
+        for load in loads(destination, sound, self._limits, 1):
+            if load.isRetry and self._retries >= self._limits.retries:
+                return
+            self._attempts[destination] += 1
+            self._retries += load.isRetry
+            self._recipients |= load.keys
+            self.loads.append(load)
+
+    def _isFree(self, message: QueuedMessage) -> bool:
+        key = message.messageID, message.recipients[0].recipient
+        return key not in self._recipients
+
+    def _isSound(self, message: QueuedMessage) -> bool:
+        fault = self._spool.bodies.fault(message.messageID, message.size)
+        if fault:
+            self.damaged[message.messageID] = fault
+        return not fault
 
 
 def limited(

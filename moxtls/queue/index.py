@@ -25,8 +25,12 @@ from moxtls.queue.values import (
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
+    Result,
     destinationOf,
 )
+
+#: What is worth less the older it gets.
+_BRIEF = "(report IS NOT NULL OR sender = '')"
 
 
 def checkVersion(connection: Connection) -> int:
@@ -158,6 +162,11 @@ class Index:
             "UPDATE recipient SET nextAttempt = ? WHERE message = ? AND state = ?",
             (now, number, RecipientState.WAITING),
         )
+        self._db.executemany(
+            "UPDATE lane SET failures = 0, notBefore = 0, served = 0"
+            " WHERE destination = ?",
+            [(place,) for place in self._places(number)],
+        )
         self._schedule(number)
         return True
 
@@ -176,27 +185,55 @@ class Index:
     def contains(self, messageID: str) -> bool:
         return self._number(messageID) is not None
 
-    def lanes(self, now: float, limit: int) -> list[str]:
+    def lanes(self, now: float, limit: int, newest: bool = False) -> list[str]:
         """
-        Destinations with something due, longest due first.
+        Destinations that may be attempted: those that have waited longest
+        first; or else those with new mail only, latest first.
         """
+        which = (
+            "newest IS NOT NULL AND turn <= ? ORDER BY newest DESC"
+            if newest
+            else "turn <= ? ORDER BY turn"
+        )
         rows = self._db.execute(
-            "SELECT destination FROM lane WHERE due <= ? ORDER BY due LIMIT ?",
-            (now, limit),
+            f"SELECT destination FROM lane WHERE {which} LIMIT ?", (now, limit)
         )
         return [str(row["destination"]) for row in rows]
 
-    def due(self, destination: str, now: float, limit: int) -> list[QueuedMessage]:
+    def due(
+        self, destination: str, now: float, limit: int, newest: bool = False
+    ) -> list[QueuedMessage]:
         """
-        What is due for C{destination}: each message with one recipient only.
+        What is due for C{destination}, longest due first: each message with
+        one recipient only.
+
+        @param newest: Only what was never attempted.
         """
+        which = "attempts = 0" if newest else "1"
         rows = self._db.execute(
             f"SELECT {MESSAGE}, {RECIPIENT} FROM recipient JOIN message"
             " ON message.number = recipient.message"
-            " WHERE destination = ? AND due <= ? ORDER BY due LIMIT ?",
+            f" WHERE destination = ? AND due <= ? AND {which} ORDER BY due LIMIT ?",
             (destination, now, limit),
         )
         return [self._message(row, (row,)) for row in rows]
+
+    def aged(self, queued: float, brief: bool, limit: int) -> list[QueuedMessage]:
+        """
+        Messages that came up to C{queued}, oldest first, each with the
+        recipients that may be attempted.
+
+        @param brief: Only reports and what comes from the null reverse-path,
+            or else all.
+        """
+        return self._waiting(_BRIEF if brief else "1", queued, limit)
+
+    def unnoticed(self, queued: float, limit: int) -> list[QueuedMessage]:
+        """
+        The same for those whose senders are to be told of a delay.
+        """
+        which = "noticed = 0 AND report IS NULL AND sender <> ''"
+        return self._waiting(which, queued, limit)
 
     def untold(self, reports: bool, after: int, limit: int) -> list[tuple[int, str]]:
         """
@@ -226,9 +263,10 @@ class Index:
 
     # --- after an attempt -----------------------------------------------------------
 
-    def apply(self, steps: Iterable[Step]) -> None:
+    def apply(self, steps: Iterable[Step], now: float) -> None:
         """
-        Note where recipients stand now; those that are gone are passed over.
+        Note where recipients stand now, after attempts that end at C{now};
+        those that are gone are passed over.
         """
         places = set()
         for step in steps:
@@ -236,7 +274,77 @@ class Index:
             if number is not None:
                 self._apply(number, step)
                 places.add(step.recipient.destination)
-        self._lanes(places)
+        self._lanes(places, now)
+
+    def reached(self, destination: str) -> None:
+        """
+        A host of C{destination} has answered.
+        """
+        self._db.execute(
+            "UPDATE lane SET failures = 0, notBefore = 0"
+            " WHERE destination = ? AND failures",
+            (destination,),
+        )
+
+    def outage(self, destination: str) -> tuple[int, float]:
+        """
+        In how many attempts in a row no host of C{destination} was reached,
+        and before when not to make the next.
+        """
+        row = self._db.execute(
+            "SELECT failures, notBefore FROM lane WHERE destination = ?", (destination,)
+        ).fetchone()
+        return (row["failures"], row["notBefore"]) if row else (0, 0)
+
+    def backOff(self, destination: str, notBefore: float, now: float) -> None:
+        """
+        No host of C{destination} could be reached: make no attempt before
+        C{notBefore}.
+        """
+        self._db.execute(
+            "UPDATE lane SET failures = failures + 1, notBefore = ?"
+            " WHERE destination = ?",
+            (notBefore, destination),
+        )
+        self._lanes({destination}, now)
+
+    def defer(
+        self, destination: str, result: Result, until: float, now: float, limit: int
+    ) -> int:
+        """
+        Count what is due for C{destination} as attempted with C{result}; but
+        for the last attempt that a message may have, which is for itself.
+
+        @return: For how many recipients: if it is C{limit}, there may be more.
+        """
+        deferred = self._db.execute(
+            "UPDATE recipient SET attempts = attempts + 1, nextAttempt = ?, due = ?,"
+            " ending = ?, status = ?, code = ?, text = ?, host = ?, retryAfter = NULL"
+            " WHERE (message, position) IN (SELECT message, position"
+            " FROM recipient JOIN message ON number = message"
+            " WHERE destination = ? AND due <= ?"
+            " AND (maxAttempts = 0 OR attempts + 1 < maxAttempts) LIMIT ?)",
+            (
+                until,
+                until,
+                result.ending.value,
+                result.status,
+                result.code,
+                result.text,
+                result.host,
+                destination,
+                now,
+                limit,
+            ),
+        ).rowcount
+        self._lanes({destination})
+        return deferred
+
+    def noticed(self, messageID: str) -> None:
+        """
+        The sender of a message was told of its delay.
+        """
+        self._db.execute("UPDATE message SET noticed = 1 WHERE id = ?", (messageID,))
 
     def told(self, messageID: str, recipients: Sequence[QueuedRecipient]) -> None:
         """
@@ -314,12 +422,19 @@ class Index:
             ),
         )
 
-    def _lanes(self, destinations: set[str]) -> None:
+    def _lanes(self, destinations: set[str], served: float = 0) -> None:
+        """
+        Set what C{lane} says from what C{recipient} does.
+
+        @param served: When an attempt ended, if one did.
+        """
         for destination in destinations:
-            (due,) = self._db.execute(
-                "SELECT min(due) FROM recipient"
-                " WHERE destination = ? AND due IS NOT NULL",
-                (destination,),
+            due, newest = self._db.execute(
+                "SELECT (SELECT min(due) FROM recipient"
+                " WHERE destination = :name AND due IS NOT NULL),"
+                " (SELECT max(due) FROM recipient"
+                " WHERE destination = :name AND due IS NOT NULL AND attempts = 0)",
+                {"name": destination},
             ).fetchone()
             if due is None:
                 self._db.execute(
@@ -327,8 +442,38 @@ class Index:
                 )
             else:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO lane VALUES (?, ?)", (destination, due)
+                    "INSERT INTO lane (destination, due, served, turn, newest)"
+                    " VALUES (:name, :due, :served, max(:due, :served), :newest)"
+                    " ON CONFLICT DO UPDATE SET"
+                    " due = :due, served = max(served, :served),"
+                    " turn = max(:due, :served, served, notBefore),"
+                    " newest = CASE WHEN :newest > notBefore THEN :newest END",
+                    {
+                        "name": destination,
+                        "due": due,
+                        "served": served,
+                        "newest": newest,
+                    },
                 )
+
+    def _waiting(self, which: str, queued: float, limit: int) -> list[QueuedMessage]:
+        rows = self._db.execute(
+            f"SELECT {MESSAGE} FROM message WHERE held = 0 AND {which}"
+            " AND queued <= ? AND EXISTS (SELECT 1 FROM recipient"
+            " WHERE message = number AND due IS NOT NULL) ORDER BY queued LIMIT ?",
+            (queued, limit),
+        ).fetchall()
+        return [
+            self._message(
+                row,
+                self._db.execute(
+                    f"SELECT {RECIPIENT} FROM recipient WHERE message = ?"
+                    " AND due IS NOT NULL ORDER BY position",
+                    (row["number"],),
+                ).fetchall(),
+            )
+            for row in rows
+        ]
 
     def _load(self, where: str, values: tuple[str, ...]) -> tuple[QueuedMessage, ...]:
         recipients: dict[int, list[Row]] = {}

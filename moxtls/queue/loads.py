@@ -38,6 +38,14 @@ class Limits:
     parcelTime: float = 35 * MINUTE
     backoff: Backoff = field(default_factory=Backoff)
 
+    @property
+    def retries(self) -> int:
+        """
+        How many attempts may be of what was in vain before: hosts that keep
+        connections waiting leave some for new mail.
+        """
+        return max(1, self.total * 3 // 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -50,6 +58,20 @@ class Load:
 
     batch: Batch
     due: tuple[QueuedMessage, ...]
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """
+        Message and address.
+        """
+        return {(each.messageID, each.recipients[0].recipient) for each in self.due}
+
+    @property
+    def isRetry(self) -> bool:
+        """
+        Whether nothing in it is attempted for the first time.
+        """
+        return all(each.recipients[0].attempts for each in self.due)
 
 
 def loads(

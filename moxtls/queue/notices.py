@@ -12,13 +12,15 @@ from collections.abc import Set as AbstractSet
 
 from twisted.logger import Logger
 
-from moxtls.queue.backoff import Step, Tell
+from moxtls.queue.backoff import Backoff, Step, overdue
 from moxtls.queue.bounce import Notice, bounceEnvelope, compose, headerOf
 from moxtls.queue.spool import Spool
-from moxtls.queue.values import QueuedMessage, QueuedRecipient, RecipientState
+from moxtls.queue.values import Ending, QueuedMessage, QueuedRecipient, RecipientState
 
 #: Untold failures looked at in one go after a start.
-AT_ONCE = 1000
+UNTOLD_AT_ONCE = 1000
+#: Old messages told of, or given up, in one transaction.
+AT_ONCE = 100
 
 
 class Notices:
@@ -41,18 +43,50 @@ class Notices:
         @param busy: Messages of which other recipients are being attempted:
             their failures wait, to be told in one DSN.
         """
-        spool.index.apply(steps)
+        spool.index.apply(steps, now)
         for messageID in dict.fromkeys(step.messageID for step in steps):
-            own = [step for step in steps if step.messageID == messageID]
-            self._tellDelay(spool, messageID, own, now)
             if messageID not in busy:
                 self.tellFailure(spool, messageID, now)
+
+    def attempted(
+        self, spool: Spool, steps: Sequence[Step], busy: AbstractSet[str], now: float
+    ) -> None:
+        """
+        Operation: the same after an attempt.
+        """
+        for destination in {
+            step.recipient.destination for step in steps if _isAnswer(step)
+        }:
+            spool.index.reached(destination)
+        self.settle(spool, steps, busy, now)
+
+    def backOff(
+        self,
+        spool: Spool,
+        destination: str,
+        backoff: Backoff,
+        now: float,
+        chance: float,
+    ) -> float:
+        """
+        Operation: make no attempt for a destination for some time, as no host
+        of it could be reached.
+
+        @return: Until when.
+        """
+        failures, notBefore = spool.index.outage(destination)
+        if notBefore > now:
+            # Another attempt at the same time has come to the same.
+            return notBefore
+        until = now + backoff.hostWait(failures + 1, chance)
+        spool.index.backOff(destination, until, now)
+        return until
 
     def tellFailures(self, spool: Spool, now: float) -> None:
         """
         Operation: for when nothing is busy.
         """
-        for _, messageID in spool.index.untold(False, 0, AT_ONCE):
+        for _, messageID in spool.index.untold(False, 0, UNTOLD_AT_ONCE):
             self.tellFailure(spool, messageID, now)
 
     def tellFailure(self, spool: Spool, messageID: str, now: float) -> None:
@@ -67,6 +101,42 @@ class Notices:
             spool.index.told(messageID, failed)
         if spool.index.finished(messageID):
             spool.index.remove(messageID, now)
+
+    def tellDelays(
+        self, spool: Spool, before: float, busy: AbstractSet[str], now: float
+    ) -> bool:
+        """
+        Operation: send delay DSNs about messages that came up to C{before}.
+
+        @return: Whether there may be more of them.
+        """
+        found = spool.index.unnoticed(before, AT_ONCE + len(busy))
+        delayed = [each for each in found if each.messageID not in busy]
+        for message in delayed:
+            self._send(spool, message, message.recipients, True, now)
+            spool.index.noticed(message.messageID)
+        return len(delayed) >= AT_ONCE
+
+    def giveUp(
+        self,
+        spool: Spool,
+        before: float,
+        brief: bool,
+        busy: AbstractSet[str],
+        now: float,
+    ) -> bool:
+        """
+        Operation: give up messages that came up to C{before}.
+
+        @param brief: As of L{moxtls.queue.index.Index.aged}.
+
+        @return: Whether there may be more of them.
+        """
+        found = spool.index.aged(before, brief, AT_ONCE + len(busy))
+        old = [each for each in found if each.messageID not in busy]
+        steps = [overdue(each, one) for each in old for one in each.recipients]
+        self.settle(spool, steps, busy, now)
+        return len(old) >= AT_ONCE
 
     def compose(
         self,
@@ -94,14 +164,6 @@ class Notices:
             )
         )
 
-    def _tellDelay(
-        self, spool: Spool, messageID: str, steps: Sequence[Step], now: float
-    ) -> None:
-        delayed = [step.recipient for step in steps if step.tell is Tell.DELAY]
-        message = spool.index.message(messageID) if delayed else None
-        if message is not None:
-            self._send(spool, message, delayed, True, now)
-
     def _send(
         self,
         spool: Spool,
@@ -120,6 +182,18 @@ class Notices:
             return
         body = self.compose(spool, message, recipients, delayed, now)
         spool.submit(self._newID(), envelope, [body], now)
+
+
+def _isAnswer(step: Step) -> bool:
+    """
+    Whether it shows that a host was reached.
+    """
+    result = step.recipient.lastResult
+    return (
+        result is not None
+        and not result.unreachable
+        and (result.code > 0 or result.ending is not Ending.TEMPORARY)
+    )
 
 
 def isFailed(recipient: QueuedRecipient) -> bool:

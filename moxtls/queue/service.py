@@ -10,8 +10,9 @@ is changed by other processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from twisted.application.service import Service
@@ -25,7 +26,8 @@ from moxtls.calendar import HOUR, MINUTE
 from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.access import SpoolAccess
 from moxtls.queue.backoff import Step, Tell, bounded
-from moxtls.queue.flight import Flight, Sky, limited
+from moxtls.queue.bodies import ABANDONED
+from moxtls.queue.flight import Flight, Pick, Sky, limited
 from moxtls.queue.loads import Limits, Load
 from moxtls.queue.notices import Notices
 from moxtls.queue.recording import ResultRecorder
@@ -44,6 +46,11 @@ TICK = 1.0
 WRITE_AGAIN = 10.0
 TELL_AGAIN = MINUTE
 FORGET_KEYS = HOUR
+#: Seconds after the end of a message's time, and after a start, in which its
+#: last attempt may still be made.
+GRACE = HOUR
+#: Recipients deferred in one transaction, which others have to wait for.
+DEFERRED_AT_ONCE = 2000
 
 
 @implementer(IQueue)
@@ -78,11 +85,17 @@ class QueueService(Service):
         self._jitter = jitter
         self._limits = limits
         self._flights: set[Flight] = set()
+        self._launched = 0
+        self._startedAt = 0.0
         self._look = Turns(self._lookAround, "looking for what is due")
         self._tell = Turns(self._tellReports, "telling about reports")
         self._keys = Turns(self._forgetKeys, "forgetting keys")
+        self._old = Turns(self._lookForOld, "looking for old mail")
+        self._tidying = Turns(self._tidy, "clearing away files that nobody needs")
         self._turns = {
             self._look: TICK,
+            self._old: MINUTE,
+            self._tidying: ABANDONED,
             self._tell: TELL_AGAIN,
             self._keys: FORGET_KEYS,
         }
@@ -94,8 +107,7 @@ class QueueService(Service):
         """
         self._spool.open(delivering=True)
         super().startService()
-        now = self._clock.seconds()
-        self._logged(self._spool.run(lambda spool: spool.tidy(now)))
+        now = self._startedAt = self._clock.seconds()
         self._logged(
             self._spool.run(lambda spool: self._notices.tellFailures(spool, now))
         )
@@ -136,12 +148,55 @@ class QueueService(Service):
 
     async def _lookAround(self) -> None:
         while len(self._flights) < self._limits.total:
-            sky, now = Sky.of(self._flights), self._clock.seconds()
-            loads = await self._spool.read(_pick(sky, self._limits, now))
-            for load in loads:
+            picked = await self._spool.read(self._pick())
+            await self._holdDamaged(picked.damaged)
+            for load in picked.loads:
                 self._launch(load)
-            if not loads:
+            if not picked.loads:
                 break
+
+    def _pick(self) -> Callable[[Spool], Pick]:
+        sky, now = Sky.of(self._flights), self._clock.seconds()
+        limits, newFirst = self._limits, self._launched % 2 == 0
+        return lambda spool: sky.pick(spool, limits, now, newFirst)
+
+    async def _holdDamaged(self, damaged: Mapping[str, str]) -> None:
+        for messageID, fault in damaged.items():
+            await self._stored.hold(messageID, True)
+            self.log.error(
+                "{messageID}: its file in the spool is damaged ({fault}); it is held",
+                messageID=messageID,
+                fault=fault,
+            )
+
+    async def _lookForOld(self) -> None:
+        """
+        Tell of delays, and give up what there was no attempt for in time.
+        """
+        now, backoff = self._clock.seconds(), self._limits.backoff
+        if backoff.noticeAfter:
+            before = now - backoff.noticeAfter
+            await self._repeat(self._notices.tellDelays, before=before)
+        if now < self._startedAt + GRACE:
+            return
+        for age, brief in ((backoff.maxAge, False), (backoff.maxBriefAge, True)):
+            before = now - age - GRACE
+            await self._repeat(self._notices.giveUp, before=before, brief=brief)
+        self._tell.poke()
+
+    async def _repeat(self, operation: Callable[..., bool], **more: object) -> None:
+        isMore = True
+        while isMore:
+            busy, now = self._busy(), self._clock.seconds()
+            isMore = await self._spool.run(
+                partial(operation, busy=busy, now=now, **more)
+            )
+
+    async def _tidy(self) -> None:
+        now = self._clock.seconds()
+        found = await self._spool.read(lambda spool: spool.abandoned(now))
+        if found:
+            await self._spool.run(lambda spool: spool.tidy(found))
 
     async def _tellReports(self) -> None:
         await self._teller.tell(self._spool, self._notices)
@@ -155,6 +210,7 @@ class QueueService(Service):
     def _launch(self, load: Load) -> None:
         flight = Flight(load)
         self._flights.add(flight)
+        self._launched += 1
         self._logged(Deferred.fromCoroutine(self._fly(flight)))
 
     async def _fly(self, flight: Flight) -> None:
@@ -172,6 +228,10 @@ class QueueService(Service):
                 pairs += flight.takeRest()
             await self._record(flight, pairs)
             await recorder.finished()
+            for result in results:
+                if result.unreachable:
+                    await self._deferRest(flight.load.batch.destination, result)
+                    break
         finally:
             self._flights.discard(flight)
             flight.done.callback(None)
@@ -195,16 +255,34 @@ class QueueService(Service):
             self.log.failure("mail for {to!r}", to=batch.destination)
         return ()
 
+    async def _deferRest(self, destination: str, result: Result) -> None:
+        """
+        Count whatever else is due for a destination as attempted: no host of
+        it can be reached.
+        """
+        now, chance = self._clock.seconds(), self._jitter()
+        said, backoff = bounded(result), self._limits.backoff
+        until = await self._spool.run(
+            lambda spool: self._notices.backOff(
+                spool, destination, backoff, now, chance
+            )
+        )
+        isMore = True
+        while isMore:
+            deferred = await self._spool.run(
+                lambda spool: spool.index.defer(
+                    destination, said, until, now, DEFERRED_AT_ONCE
+                )
+            )
+            isMore = deferred == DEFERRED_AT_ONCE
+
     def _steps(self, pairs: Iterable[tuple[QueuedMessage, Result]]) -> list[Step]:
         now = self._clock.seconds()
         steps = []
         for message, result in pairs:
             self._tellResult(bounded(result))
-            (recipient,) = message.recipients
             steps.append(
-                self._limits.backoff.step(
-                    message.envelope, recipient, result, now, self._jitter()
-                )
+                self._limits.backoff.step(message, result, now, self._jitter())
             )
         return steps
 
@@ -238,13 +316,10 @@ class QueueService(Service):
             self._tell.poke()
 
     async def _isWritten(self, steps: Sequence[Step]) -> bool:
-        now = self._clock.seconds()
-        busy = {
-            messageID for flight in self._flights for messageID in flight.messageIDs
-        }
+        busy, now = self._busy(), self._clock.seconds()
         try:
             await self._spool.run(
-                lambda spool: self._notices.settle(spool, steps, busy, now)
+                lambda spool: self._notices.attempted(spool, steps, busy, now)
             )
         except Exception:
             self.log.failure("results of {count} recipients", count=len(steps))
@@ -252,6 +327,12 @@ class QueueService(Service):
         return True
 
     # --- helpers --------------------------------------------------------------------
+
+    def _busy(self) -> set[str]:
+        """
+        Messages with recipients that are being attempted.
+        """
+        return {each for flight in self._flights for each in flight.messageIDs}
 
     @property
     def _goesOn(self) -> bool:
@@ -274,7 +355,3 @@ class QueueService(Service):
             flight.breakOff()
         await DeferredList(ending)
         await self._spool.close()
-
-
-def _pick(sky: Sky, limits: Limits, now: float) -> Callable[[Spool], list[Load]]:
-    return lambda spool: sky.pick(spool, limits, now)

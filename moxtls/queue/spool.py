@@ -151,11 +151,19 @@ class Spool:
         self.index.add(messageID, envelope, size, now)
         return messageID
 
-    def tidy(self, now: float) -> None:
+    def abandoned(self, now: float) -> list[str]:
         """
-        Operation: clear away what processes that died left behind.
+        Operation that reads: files that processes which died left behind.
         """
-        for name in self.bodies.abandoned(now):
+        return [
+            name for name in self.bodies.abandoned(now) if not self.index.contains(name)
+        ]
+
+    def tidy(self, names: Sequence[str]) -> None:
+        """
+        Operation: remove files that L{abandoned} found.
+        """
+        for name in names:
             if not self.index.contains(name):
                 self.bodies.remove(name)
 

@@ -2,10 +2,21 @@
 """
 The tables of a spool's index, and what their rows mean.
 
-C{recipient.due} is empty while there is nothing to attempt; C{lane} has the
-earliest of each destination.  So a look for what is due costs what is found,
-however much is waiting, also behind a destination that is busy.
-C{recipient.told} is 0 while somebody is to be told how it ended.
+C{recipient.due} is empty while there is nothing to attempt.  C{lane} has a row
+for each destination with something that is or comes due, so that a look for it
+costs what is found, however much is waiting:
+
+  - C{due}: the earliest of its recipients;
+  - C{served}: when the latest attempt ended;
+  - C{failures}, C{notBefore}: attempts in a row in which no host could be
+    reached, and when to make the next;
+  - C{turn}: the latest of C{due}, C{served} and C{notBefore}, so that
+    destinations take turns;
+  - C{newest}: when its latest message came that was never attempted, if that
+    is after C{notBefore}.
+
+C{recipient.told} is 0 while somebody is to be told how it ended;
+C{message.noticed} while its sender may still be told of a delay.
 """
 
 from __future__ import annotations
@@ -25,9 +36,31 @@ from moxtls.queue.values import (
     Result,
 )
 
-VERSION = 2
+VERSION = 3
 
-SCHEMA = """
+#: By what it is decided which message is next, and which are too old.
+TURNS = """
+CREATE INDEX recipientNew ON recipient (destination, due)
+    WHERE due IS NOT NULL AND attempts = 0;
+CREATE INDEX messageQueued ON message (queued) WHERE held = 0;
+CREATE INDEX messageBrief ON message (queued)
+    WHERE held = 0 AND (report IS NOT NULL OR sender = '');
+CREATE INDEX messageUnnoticed ON message (queued)
+    WHERE held = 0 AND noticed = 0 AND report IS NULL AND sender <> '';
+CREATE TABLE lane (
+    destination TEXT PRIMARY KEY,
+    due REAL NOT NULL,
+    served REAL NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    notBefore REAL NOT NULL DEFAULT 0,
+    turn REAL NOT NULL,
+    newest REAL
+) WITHOUT ROWID;
+CREATE INDEX laneTurn ON lane (turn);
+CREATE INDEX laneNewest ON lane (newest) WHERE newest IS NOT NULL;
+"""
+
+TABLES = """
 CREATE TABLE message (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -42,7 +75,8 @@ CREATE TABLE message (
     size INTEGER NOT NULL,
     queued REAL NOT NULL,
     held INTEGER NOT NULL DEFAULT 0,
-    response INTEGER NOT NULL DEFAULT 0
+    response INTEGER NOT NULL DEFAULT 0,
+    noticed INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE recipient (
     message INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
@@ -60,21 +94,30 @@ CREATE TABLE recipient (
     text TEXT,
     host TEXT,
     retryAfter INTEGER,
+    stored TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (message, position)
 ) WITHOUT ROWID;
 CREATE INDEX recipientDue ON recipient (destination, due) WHERE due IS NOT NULL;
 CREATE INDEX recipientUntold ON recipient (message) WHERE told = 0;
-CREATE TABLE lane (destination TEXT PRIMARY KEY, due REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX laneDue ON lane (due);
 CREATE TABLE submitted (
     key TEXT PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX submittedAt ON submitted (at);
 """
 
+SCHEMA = TABLES + TURNS
+
 #: By version, what makes the next one of it.
 CHANGES = {
     1: ("ALTER TABLE message ADD COLUMN response INTEGER NOT NULL DEFAULT 0",),
+    2: (
+        "ALTER TABLE message ADD COLUMN noticed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE recipient ADD COLUMN stored TEXT NOT NULL DEFAULT ''",
+        "DROP TABLE lane",
+        *TURNS.strip().split(";\n"),
+        "INSERT INTO lane (destination, due, turn) SELECT destination, min(due),"
+        " min(due) FROM recipient WHERE due IS NOT NULL GROUP BY destination",
+    ),
 }
 
 MESSAGE = (

@@ -89,6 +89,9 @@ class Result:
         C{code}, our words.  May hold a stranger's words.
     @ivar host: The host that it is about; empty if it didn't come to that.
     @ivar retryAfter: Seconds the other side asked us to wait, if it did.
+    @ivar unreachable: Whether no host was reached that could have said
+        anything about the message, so that the same holds for all mail to its
+        destination.
     """
 
     messageID: str
@@ -99,6 +102,7 @@ class Result:
     text: str = ""
     host: str = ""
     retryAfter: int | None = None
+    unreachable: bool = False
 
     @property
     def isReply(self) -> bool:

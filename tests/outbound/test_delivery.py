@@ -16,7 +16,7 @@ from moxtls.dns.answers import Kind
 from moxtls.interfaces import ICourier, IPolicyCache, ISessionObserver
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.endings import MOST_SESSIONS
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import Ending, ReportKind, Result
 from moxtls.smtp.values import Reply
 from tests.network import Postbox
 from tests.outbound.deliveries import (
@@ -473,6 +473,79 @@ class HostTests(DeliveryCase):
         self.serve(replies={"MAIL": "354 go on"})
         self.serve(ip=SECOND_IP, replies={"MAIL": "354 go on"})
         self.assertDelayed(self.deliver(), "4.5.0")
+
+
+class UnreachableTests(DeliveryCase):
+    """
+    Tests for which results hold for all mail to a destination.
+    """
+
+    def assertUnreachable(self, expected: bool, **choices: object) -> None:
+        results = self.deliver(**choices)
+        self.assertEqual({each.unreachable for each in results}, {expected})
+
+    def test_nobody(self) -> None:
+        """
+        Nobody answers at any address.
+        """
+        self.assertUnreachable(True)
+
+    def test_noAnswer(self) -> None:
+        """
+        The DNS doesn't say which hosts there are.
+        """
+        self.resolver.fail("example.com", Kind.MX)
+        self.assertUnreachable(True)
+
+    def test_closed(self) -> None:
+        """
+        The only host is about to shut down.
+        """
+        self.serve(greeting="421 4.3.2 later")
+        self.assertUnreachable(True)
+
+    def test_silent(self) -> None:
+        """
+        The only host takes connections and never greets.
+        """
+        self.serve(greeting="")
+        attempt = self.attempt()
+        self.clock.advance(301)
+        self.network.flush()
+        (result,) = self.successResultOf(attempt)
+        self.assertTrue(result.unreachable)
+
+    def test_gone(self) -> None:
+        """
+        What is permanent is for those alone who were asked about: others may
+        be meant for another domain by then.
+        """
+        self.serve(greeting="554 5.7.1 go away")
+        self.assertUnreachable(False)
+
+    def test_begun(self) -> None:
+        """
+        A host that is lost within a transaction may be so for what is in that
+        message.
+        """
+        self.serve(replies={"DATA": ["421 4.3.2 later"]})
+        self.assertUnreachable(False)
+
+    def test_recipient(self) -> None:
+        """
+        So may a host that refuses a recipient for now.
+        """
+        self.serve(replies={"RCPT": ["450 4.2.1 full"]})
+        self.assertUnreachable(False)
+
+    def test_demands(self) -> None:
+        """
+        Nobody may be trusted with a message that requires TLS, or a report
+        that mustn't go in plaintext, and yet with other mail.
+        """
+        self.assertUnreachable(False, requireTLS=True)
+        self.assertUnreachable(False, report=ReportKind.DMARC)
+        self.assertUnreachable(True, report=ReportKind.TLS)
 
 
 class TroubleTests(DeliveryCase):

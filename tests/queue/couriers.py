@@ -5,6 +5,7 @@ Couriers, observers and mailboxes that do as they are told.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -37,6 +38,14 @@ def refused(batch: Batch) -> tuple[Result, ...]:
     Nobody is wanted.
     """
     return ended(batch, Ending.PERMANENT, "5.1.1", 550, "no such user")
+
+
+def unreachable(batch: Batch) -> tuple[Result, ...]:
+    """
+    No host is there.
+    """
+    results = ended(batch, Ending.TEMPORARY, "4.4.1", 0, "nobody there")
+    return tuple(replace(each, unreachable=True) for each in results)
 
 
 def ended(

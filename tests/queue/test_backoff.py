@@ -5,14 +5,16 @@ Tests for L{moxtls.queue.backoff}.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR
-from moxtls.queue.backoff import Backoff, Step, Tell, bounded
+from moxtls.calendar import DAY
+from moxtls.queue.backoff import Backoff, Step, Tell, bounded, overdue
 from moxtls.queue.values import (
     Ending,
     Envelope,
+    QueuedMessage,
     QueuedRecipient,
     RecipientState,
     ReportKind,
@@ -35,28 +37,25 @@ class BackoffTests(SynchronousTestCase):
         envelope: Envelope = MAIL,
         ending: Ending = Ending.TEMPORARY,
         backoff: Backoff | None = None,
+        age: float = 1000,
     ) -> Step:
         """
-        What the C{attempts}th attempt leads to.
+        What the C{attempts}th attempt leads to, of a message that came
+        C{age} seconds ago.
         """
-        recipient = QueuedRecipient(
-            "you@there.example",
-            "there.example",
-            RecipientState.WAITING,
-            attempts - 1,
-            0,
-            None,
-        )
+        message = waiting(envelope, attempts - 1)
         result = replace(RESULT, ending=ending)
-        return (backoff or Backoff()).step(envelope, recipient, result, 1000, 0.5)
+        return (backoff or Backoff()).step(message, result, age, 0.5)
 
     def test_doubled(self) -> None:
         """
         The wait is 450 seconds at first, and doubled each time, up to eight
-        hours.
+        hours; these are repeated.
         """
-        waits = [self.step(n).recipient.nextAttempt - 1000 for n in range(1, 8)]
-        self.assertEqual(waits, [450, 900, 1800, 3600, 7200, 14400, 28800])
+        waits = [self.step(n).recipient.nextAttempt - 1000 for n in range(1, 10)]
+        self.assertEqual(
+            waits, [450, 900, 1800, 3600, 7200, 14400, 28800, 28800, 28800]
+        )
 
     def test_spread(self) -> None:
         """
@@ -66,44 +65,44 @@ class BackoffTests(SynchronousTestCase):
         self.assertEqual(Backoff().wait(1, None, 1), 455)
         self.assertEqual(Backoff((1,)).wait(1, None, 0), 0)
 
-    def test_last(self) -> None:
+    def test_givenUp(self) -> None:
         """
-        The eighth attempt is the last, unless the envelope says otherwise.
+        RFC 5321 4.5.4.1: mail is given up after five days, however often it
+        was attempted; RFC 8460 5.5: a report after one, and so is mail from
+        the null reverse-path.
         """
-        for envelope, last in (
-            (MAIL, 8),
-            (REPORT, 8),
-            (replace(MAIL, maxAttempts=2), 2),
-            (replace(REPORT, maxAttempts=9), 9),
-        ):
-            before, after = self.step(last - 1, envelope), self.step(last, envelope)
-            self.assertEqual(before.recipient.state, RecipientState.WAITING)
-            self.assertEqual(after.recipient.state, RecipientState.FAILED)
-
-    def test_reportPeriod(self) -> None:
-        """
-        RFC 8460 5.5: a report is attempted for up to 24 hours, however long
-        mail is.
-        """
-        days = Backoff((12 * HOUR, 12 * HOUR, 1, 12 * HOUR))
-        self.assertEqual(days.limit(MAIL), 5)
-        self.assertEqual(days.limit(REPORT), 3)
+        null = replace(MAIL, sender="")
+        for envelope, days in ((MAIL, 5), (REPORT, 1), (null, 1)):
+            for attempts in (1, 100):
+                before = self.step(attempts, envelope, age=days * DAY - 1)
+                after = self.step(attempts, envelope, age=days * DAY)
+                self.assertEqual(before.recipient.state, RecipientState.WAITING)
+                self.assertEqual(before.recipient.nextAttempt, days * DAY)
+                self.assertEqual(after.recipient.state, RecipientState.FAILED)
 
     def test_configured(self) -> None:
         """
-        A list of waits makes for one attempt more than it has; beyond it, the
-        last is used again.
+        The schedule, and the time after which to give up, can be others.
         """
-        short = Backoff((10, 20))
-        self.assertEqual(self.step(2, backoff=short).recipient.nextAttempt, 1020)
+        other = Backoff((10, 20), maxAge=100, maxBriefAge=50)
         self.assertEqual(
-            self.step(3, backoff=short).recipient.state, RecipientState.FAILED
+            [self.step(n, backoff=other, age=30).recipient.nextAttempt for n in (1, 2)],
+            [40, 50],
         )
-        longer = replace(MAIL, maxAttempts=9)
-        again = self.step(5, longer, backoff=short)
-        self.assertEqual(again.recipient.nextAttempt, 1020)
-        once = self.step(1, backoff=Backoff(()))
-        self.assertEqual(once.recipient.state, RecipientState.FAILED)
+        for envelope, age in ((MAIL, 100), (REPORT, 50)):
+            last = self.step(1, envelope, backoff=other, age=age)
+            self.assertEqual(last.recipient.state, RecipientState.FAILED)
+
+    def test_maxAttempts(self) -> None:
+        """
+        An envelope may say after how many attempts to give up.
+        """
+        twice = replace(MAIL, maxAttempts=2)
+        for attempts, state in (
+            (1, RecipientState.WAITING),
+            (2, RecipientState.FAILED),
+        ):
+            self.assertEqual(self.step(attempts, twice).recipient.state, state)
 
     def test_asked(self) -> None:
         """
@@ -114,32 +113,49 @@ class BackoffTests(SynchronousTestCase):
         self.assertEqual(Backoff().wait(1, 10**9, 0.5), 28800)
         self.assertEqual(Backoff().wait(1, -1, 0.5), 450)
 
+    def test_hostWait(self) -> None:
+        """
+        A host that can't be reached is tried again on the same schedule, but
+        each hour: that is one connection, whatever waits for it.
+        """
+        waits = [Backoff().hostWait(n, 0.5) for n in range(1, 7)]
+        self.assertEqual(waits, [450, 900, 1800, 3600, 3600, 3600])
+
     def test_tell(self) -> None:
         """
-        The sender is told of failures, and of the fifth attempt in vain; of
-        reports, and in answer to the null reverse-path, nobody is told.
-        RFC 5321 6.1
+        The sender is told of failures; of reports, and in answer to the null
+        reverse-path, nobody is told.  RFC 5321 6.1
         """
         temporary, permanent = Ending.TEMPORARY, Ending.PERMANENT
         null = replace(MAIL, sender="")
-        for attempts, envelope, ending, tell in (
-            (1, MAIL, Ending.DELIVERED, Tell.NOBODY),
-            (1, MAIL, permanent, Tell.FAILURE),
-            (4, MAIL, temporary, Tell.NOBODY),
-            (5, MAIL, temporary, Tell.DELAY),
-            (6, MAIL, temporary, Tell.NOBODY),
-            (8, MAIL, temporary, Tell.FAILURE),
-            (5, replace(MAIL, maxAttempts=5), temporary, Tell.FAILURE),
-            (5, null, temporary, Tell.NOBODY),
-            (1, null, permanent, Tell.NOBODY),
-            (1, REPORT, temporary, Tell.NOBODY),
-            (1, REPORT, permanent, Tell.OBSERVER),
-            (5, REPORT, temporary, Tell.NOBODY),
-            (8, REPORT, temporary, Tell.OBSERVER),
-            (1, REPORT, Ending.DELIVERED, Tell.OBSERVER),
+        for envelope, ending, age, tell in (
+            (MAIL, Ending.DELIVERED, 0, Tell.NOBODY),
+            (MAIL, permanent, 0, Tell.FAILURE),
+            (MAIL, temporary, 0, Tell.NOBODY),
+            (MAIL, temporary, 5 * DAY, Tell.FAILURE),
+            (null, temporary, 0, Tell.NOBODY),
+            (null, permanent, 0, Tell.NOBODY),
+            (REPORT, temporary, 0, Tell.NOBODY),
+            (REPORT, permanent, 0, Tell.OBSERVER),
+            (REPORT, temporary, DAY, Tell.OBSERVER),
+            (REPORT, Ending.DELIVERED, 0, Tell.OBSERVER),
         ):
-            step = self.step(attempts, envelope, ending)
-            self.assertEqual(step.tell, tell, (attempts, envelope, ending))
+            self.assertEqual(self.step(1, envelope, ending, age=age).tell, tell)
+
+    def test_overdue(self) -> None:
+        """
+        What there was no attempt for in time fails with what was said last,
+        or without any.
+        """
+        for envelope, tell in ((MAIL, Tell.FAILURE), (REPORT, Tell.OBSERVER)):
+            message = waiting(envelope, 0)
+            step = overdue(message, message.recipients[0])
+            self.assertEqual(step.recipient.state, RecipientState.FAILED)
+            self.assertEqual(step.tell, tell)
+            assert step.recipient.lastResult is not None
+            self.assertEqual(step.recipient.lastResult.status, "4.4.7")
+        tried = replace(message.recipients[0], lastResult=RESULT)
+        self.assertEqual(overdue(message, tried).recipient.lastResult, RESULT)
 
     def test_bounded(self) -> None:
         """
@@ -149,3 +165,18 @@ class BackoffTests(SynchronousTestCase):
         self.assertEqual(len(kept.text), 1000)
         self.assertEqual(len(kept.host), 255)
         kept.text.encode("utf-8")
+
+
+def waiting(envelope: Envelope, attempts: int) -> QueuedMessage:
+    """
+    A message that came at the beginning of time.
+    """
+    recipient = QueuedRecipient(
+        "you@there.example",
+        "there.example",
+        RecipientState.WAITING,
+        attempts,
+        0,
+        None,
+    )
+    return QueuedMessage("m", envelope, 10, 0, False, Path("m"), (recipient,))

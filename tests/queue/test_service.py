@@ -4,17 +4,27 @@ Tests for L{moxtls.queue.service}.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from unittest.mock import patch
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import provider
 
+from moxtls.calendar import DAY, HOUR
 from moxtls.interfaces import IQueue, IResultRecorder
 from moxtls.queue.access import DirectSpool
 from moxtls.queue.bodies import Bodies
@@ -41,6 +51,7 @@ from tests.queue.couriers import (
     deferred,
     delivered,
     refused,
+    unreachable,
 )
 
 BODY = [b"Subject: hello\r\nFrom: us@here.example\r\n\r\n", b"body\r\n"]
@@ -202,24 +213,43 @@ class DeliveryTests(ServiceCase):
 
     def test_schedule(self) -> None:
         """
-        After the first attempt, waits double from 450 seconds; the eighth
-        attempt is the last.  RFC 5321 4.5.4.1
+        After the first attempt, waits double from 450 seconds up to eight
+        hours, until the message has been there for five days.
+        RFC 5321 4.5.4.1
         """
         self.courier.answer = deferred
-        self.assertEqual(self.attemptTimes(60_000), SCHEDULE)
+        times = self.attemptTimes(6 * DAY)
+        self.assertEqual(times[:8], SCHEDULE)
+        self.assertEqual({b - a for a, b in pairwise(times[7:-1])}, {28800})
+        self.assertEqual(times[-1], 5 * DAY)
 
     def test_delayed(self) -> None:
         """
-        When the fifth attempt is in vain the sender is warned, once.
+        When a message has been there for two hours the sender is told, once,
+        however often it was attempted.
         """
         self.courier.answer = self.onlyBounces(deferred)
         self.submit()
-        self.clock.pump([450] * 14)
+        self.clock.pump([60] * 119)
         self.assertEqual(self.delivered, [])
-        self.clock.pump([450] * 90)
+        self.clock.pump([60] * 600)
         (bounce,) = self.delivered
         self.assertIn(b"\r\nAction: delayed\r\n", bounce)
         self.assertIn(b"\r\nSubject: Mail delivery delayed\r\n", bounce)
+
+    def test_delayedWhileUnderWay(self) -> None:
+        """
+        Nobody is told of the delay of what is being delivered just then.
+        """
+        self.courier.answer = deferred
+        messageID = self.submit()
+        self.clock.pump([60] * 115)
+        self.courier.answer = None
+        self.successResultOf(self.service.retry(messageID))
+        self.clock.pump([60] * 10)
+        self.courier.finish(delivered)
+        self.assertEqual(self.queued(), ())
+        self.assertEqual(self.courier.pending, [])
 
     def onlyBounces(
         self, others: Callable[[Batch], tuple[Result, ...]]
@@ -244,7 +274,7 @@ class DeliveryTests(ServiceCase):
         """
         self.courier.answer = self.onlyBounces(deferred)
         self.submit()
-        self.clock.pump([450] * 130)
+        self.clock.pump([450] * (5 * 24 * 8))
         self.assertEqual(self.queued(), ())
         failure = self.delivered[-1]
         self.assertIn(b"\r\nAction: failed\r\nStatus: 4.2.1\r\n", failure)
@@ -512,6 +542,318 @@ class RecordingTests(ServiceCase):
         self.assertEqual(self.queued(), ())
 
 
+class UnreachableTests(ServiceCase):
+    """
+    Tests for destinations no host of which can be reached.
+    """
+
+    limits = Limits(perDestination=1, parcels=2)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = None
+        for number in range(7):
+            self.submit(f"a{number}@dead.example")
+
+    def attempts(self) -> list[int]:
+        return [each.recipients[0].attempts for each in self.queued()]
+
+    def test_all(self) -> None:
+        """
+        All that is due for the destination counts as attempted, with what was
+        found out, and waits: none is attempted for itself.
+        """
+        self.courier.finish(unreachable)
+        self.assertEqual(self.courier.pending, [])
+        self.assertEqual(self.attempts(), [1] * 7)
+        for message in self.queued():
+            (recipient,) = message.recipients
+            self.assertEqual(recipient.nextAttempt, self.clock.seconds() + 450)
+            assert recipient.lastResult is not None
+            self.assertEqual(recipient.lastResult.text, "nobody there")
+
+    def test_newMail(self) -> None:
+        """
+        Mail that comes meanwhile waits until the destination is due.
+        """
+        self.courier.finish(unreachable)
+        self.submit("new@dead.example")
+        self.clock.pump([30] * 14)
+        self.assertEqual(self.courier.pending, [])
+        self.clock.pump([30] * 2)
+        self.assertEqual(len(self.courier.pending), 1)
+        self.courier.finish(unreachable)
+        self.assertEqual(self.attempts(), [2] * 7 + [1])
+
+    def test_others(self) -> None:
+        """
+        Other destinations are none the worse for it.
+        """
+        self.courier.finish(unreachable)
+        self.submit("you@there.example")
+        self.assertEqual(self.courier.batches[-1].destination, "there.example")
+
+    def test_hourly(self) -> None:
+        """
+        Waits double up to an hour; it takes one attempt each time.
+        """
+        times: list[float] = []
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            if batch.destination == "dead.example":
+                times.append(self.clock.seconds() - START)
+                return unreachable(batch)
+            return delivered(batch)
+
+        self.courier.answer = answer
+        self.courier.finish(answer)
+        self.clock.pump([30] * 600)
+        self.assertEqual(times, [0, 450, 1350, 3150, 6750, 10350, 13950, 17550])
+
+    def test_back(self) -> None:
+        """
+        When a host is reached again, everything due goes at once.
+        """
+        self.courier.finish(unreachable)
+        self.courier.answer = delivered
+        self.clock.pump([30] * 16)
+        self.assertEqual(self.queued(), ())
+
+    def test_byHand(self) -> None:
+        """
+        The postmaster may have it attempted before.
+        """
+        self.courier.finish(unreachable)
+        self.courier.answer = delivered
+        (first, *_) = self.queued()
+        self.successResultOf(self.service.retry(first.messageID))
+        self.assertEqual(len(self.queued()), 6)
+
+    def test_restart(self) -> None:
+        """
+        A new process knows as much.
+        """
+        self.courier.finish(unreachable)
+        self.restart()
+        self.submit("new@dead.example")
+        self.assertEqual(self.courier.pending, [])
+
+    def test_dsns(self) -> None:
+        """
+        Each message has a notice of its delay, and a DSN when it is given up,
+        by its own age, however rarely it was one that was attempted.
+        """
+        bounced: list[tuple[float, bytes]] = []
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            if batch.destination == "dead.example":
+                return unreachable(batch)
+            now = self.clock.seconds() - START
+            bounced.extend((now, each.path.read_bytes()) for each in batch.parcels)
+            return delivered(batch)
+
+        self.courier.answer = answer
+        self.courier.finish(answer)
+        self.clock.pump([300] * 12)
+        self.submit("late@dead.example")
+        self.clock.pump([300] * 12 * 24 * 6)
+        self.assertEqual(self.queued(), ())
+        ages = {b"Action: delayed": 2 * HOUR, b"Action: failed": 5 * DAY}
+        for words, age in ages.items():
+            found = [(at, text) for at, text in bounced if words in text]
+            self.assertEqual(len(found), 8)
+            self.assertTrue(all(b"nobody there" in text for _, text in found))
+            for at, text in found:
+                came = HOUR if b"late@" in text else 0
+                self.assertGreaterEqual(at, came + age)
+                self.assertLessEqual(at, came + age + 2 * HOUR)
+
+    def test_maxAttempts(self) -> None:
+        """
+        The last attempt that a message may have is made for itself.
+        """
+        once = self.submit("once@dead.example", maxAttempts=1)
+        self.courier.finish(unreachable)
+        (message,) = [each for each in self.queued() if each.messageID == once]
+        self.assertEqual(message.recipients[0].attempts, 0)
+        self.courier.answer = unreachable
+        self.clock.pump([30] * 16 * 20)
+        self.assertNotIn(once, [each.messageID for each in self.queued()])
+
+
+class AgeTests(ServiceCase):
+    """
+    Tests for messages for which there is no attempt in time.
+    """
+
+    limits = Limits(parcelTime=10 * DAY)
+
+    def test_neverAttempted(self) -> None:
+        """
+        What is behind a destination that is busy all the time is given up
+        too, and its sender hears of it.
+        """
+        self.courier.answer = None
+        for number in range(60):
+            self.submit(f"a{number}@slow.example")
+        self.assertEqual(sum(len(each.parcels) for each in self.courier.batches), 2)
+        bounces = self.slowFor(5 * DAY + 3 * HOUR)
+        self.assertEqual(len(bounces[b"Action: failed"]), 58)
+        self.assertEqual(len(bounces[b"Action: delayed"]), 58)
+        self.assertIn(b"Status: 4.4.7\r\n", bounces[b"Action: failed"][0])
+
+    def slowFor(self, seconds: float) -> dict[bytes, list[bytes]]:
+        """
+        Deliver DSNs, and let everything else hang until it is broken off.
+        """
+        found: dict[bytes, list[bytes]] = {
+            b"Action: failed": [],
+            b"Action: delayed": [],
+        }
+
+        def answer(batch: Batch) -> tuple[Result, ...]:
+            for each in batch.parcels:
+                text = each.path.read_bytes()
+                for action, texts in found.items():
+                    texts += [text] * text.count(action)
+            return delivered(batch)
+
+        real = self.courier.deliver
+
+        def deliver(
+            batch: Batch, recorder: IResultRecorder
+        ) -> Deferred[tuple[Result, ...]]:
+            isDSN = batch.destination == "here.example"
+            self.courier.answer = answer if isDSN else None
+            return real(batch, recorder)
+
+        with patch.object(self.courier, "deliver", deliver):
+            self.clock.pump([600] * int(seconds / 600))
+        return found
+
+    def test_afterDowntime(self) -> None:
+        """
+        What grew old while no process was there is attempted before it is
+        given up.
+        """
+        self.courier.answer = None
+        self.submit()
+        self.successResultOf(self.service.stopService())
+        self.clock.advance(6 * DAY)
+        self.service = self.started()
+        self.clock.pump([60] * 20)
+        self.courier.pending.pop(0)
+        self.courier.finish(delivered)
+        self.assertEqual(self.queued(), ())
+
+    def test_held(self) -> None:
+        """
+        What is held is neither given up nor told of.
+        """
+        self.courier.answer = deferred
+        messageID = self.submit()
+        self.successResultOf(self.service.hold(messageID, True))
+        self.clock.pump([HOUR] * 24 * 7)
+        (message,) = self.queued()
+        self.assertEqual(message.recipients[0].state, RecipientState.WAITING)
+
+
+class DamagedTests(ServiceCase):
+    """
+    Tests for messages whose files are damaged.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = deferred
+        self.messageID = self.submit()
+        self.path = self.queued()[0].path
+        self.errors: list[str] = []
+
+        @provider(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.error:
+                self.errors.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def check(self, fault: str) -> None:
+        """
+        It is held, with one error, and isn't delivered.
+        """
+        self.courier.answer = delivered
+        self.clock.pump([60] * 30)
+        (message,) = self.queued()
+        self.assertTrue(message.held)
+        self.assertEqual(len(self.courier.batches), 1)
+        (error,) = self.errors
+        self.assertIn(self.messageID, error)
+        self.assertIn(fault, error)
+
+    def test_emptied(self) -> None:
+        """
+        An empty file is not delivered as an empty message.
+        """
+        self.path.write_bytes(b"")
+        self.check("0 octets instead of 47")
+
+    def test_cut(self) -> None:
+        """
+        Nor one that ends too early.
+        """
+        self.path.write_bytes(self.path.read_bytes()[:-1])
+        self.check("46 octets instead of 47")
+
+    def test_gone(self) -> None:
+        """
+        Nor one that isn't there.
+        """
+        self.path.unlink()
+        self.check("No such file")
+
+    def test_restored(self) -> None:
+        """
+        Released when the file is whole again, it goes out.
+        """
+        whole = self.path.read_bytes()
+        self.path.write_bytes(b"")
+        self.check("0 octets")
+        self.path.write_bytes(whole)
+        self.successResultOf(self.service.hold(self.messageID, False))
+        self.assertEqual(self.queued(), ())
+
+    def test_others(self) -> None:
+        """
+        Other messages to the same destination go out.
+        """
+        self.path.write_bytes(b"")
+        self.courier.answer = delivered
+        self.submit("b@there.example")
+        self.clock.pump([60] * 30)
+        self.assertEqual([each.messageID for each in self.queued()], [self.messageID])
+
+
+class LeftOverTests(ServiceCase):
+    """
+    Tests for files that a process left behind which died.
+    """
+
+    def test_removed(self) -> None:
+        """
+        They are removed while the service runs, not only when it starts.
+        """
+        folder = self.root / "messages"
+        for name in (".half", "whole"):
+            (folder / name).write_bytes(b"x")
+            os.utime(folder / name, (0, START))
+        self.courier.answer = deferred
+        messageID = self.submit()
+        os.utime(folder / messageID, (0, START))
+        self.clock.pump([60] * 31)
+        self.assertEqual(os.listdir(folder), [messageID])
+
+
 class ByHandTests(ServiceCase):
     """
     Tests for what the postmaster does, here or in another process.
@@ -735,13 +1077,13 @@ class ReportTests(ServiceCase):
 
     def test_noDelayNotice(self) -> None:
         """
-        A report is attempted for less than 24 hours (RFC 8460 5.5), and
+        A report is attempted for 24 hours (RFC 8460 5.5), and
         nobody is told of the delay.
         """
         self.courier.answer = deferred
         self.submitReport()
         self.clock.pump([450] * (24 * 8))
-        self.assertEqual(len(self.courier.batches), 8)
+        self.assertEqual(len(self.courier.batches), 10)
         ((_, result),) = self.observer.told
         self.assertEqual(result.ending, Ending.TEMPORARY)
         self.assertEqual(self.queued(), ())
@@ -896,6 +1238,80 @@ class StopTests(ServiceCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class TurnTests(ServiceCase):
+    """
+    Tests for who is next.
+    """
+
+    limits = Limits(total=4, perDestination=1, parcels=1)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.courier.answer = None
+
+    def destinations(self) -> list[str]:
+        return [each.destination for each in self.courier.batches]
+
+    def test_newBesideOld(self) -> None:
+        """
+        New mail doesn't wait for all of the mail that was there before,
+        which in turn doesn't wait for all that is new.
+        """
+        for number in range(20):
+            self.submit(f"a@old{number}.example")
+        self.clock.advance(1)
+        for number in range(20):
+            self.submit(f"a@new{number}.example")
+        del self.courier.batches[:]
+        for _ in range(10):
+            self.courier.finish(delivered)
+        kinds = [each[:3] for each in self.destinations()]
+        self.assertEqual(kinds.count("new"), 5)
+        self.assertEqual(kinds.count("old"), 5)
+
+    def test_destinationsTakeTurns(self) -> None:
+        """
+        Destinations with much to do don't keep others waiting that have
+        little, though all of theirs has waited longer.
+        """
+        for number in range(5):
+            for _ in range(20):
+                self.submit(f"a@big{number}.example")
+        self.clock.advance(1)
+        self.submit("a@small.example")
+        for _ in range(8):
+            self.clock.advance(1)
+            self.courier.finish(delivered)
+        self.assertIn("small.example", self.destinations())
+        self.assertIn("big4.example", self.destinations())
+
+    def test_retriesLeaveRoom(self) -> None:
+        """
+        Hosts that keep connections waiting, again and again, leave some for
+        new mail.
+        """
+        self.courier.answer = deferred
+        for number in range(20):
+            self.submit(f"a@slow{number}.example")
+        self.courier.answer = None
+        self.clock.pump([460])
+        self.assertEqual(len(self.courier.pending), 3)
+        self.submit("a@quick.example")
+        self.assertEqual(len(self.courier.pending), 4)
+        self.assertEqual(self.destinations()[-1], "quick.example")
+
+    def test_order(self) -> None:
+        """
+        Messages for one destination go in the order in which they came.
+        """
+        sent = [self.submit() for _ in range(6)]
+        while self.courier.pending:
+            self.courier.finish(delivered)
+        self.assertEqual(
+            [each.parcels[0].messageID for each in self.courier.batches], sent
+        )
+
+
 class ManyTests(ServiceCase):
     """
     Tests for a long queue.
@@ -909,6 +1325,7 @@ class ManyTests(ServiceCase):
         spool = Spool(self.root)
         self.addCleanup(spool.close)
         # What it costs to make files is not the point here.
+        self.patch(Bodies, "fault", lambda bodies, messageID, size: "")
         with patch.object(Bodies, "write", return_value=10):
             spool.perform(
                 [lambda spool: fill(spool, 10_000, self.clock.seconds() + 100)]

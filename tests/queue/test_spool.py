@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -110,13 +112,29 @@ class SpoolTests(SynchronousTestCase):
         self.spool.close()
         database = sqlite3.connect(self.root / "index.sqlite")
         self.addCleanup(database.close)
-        database.execute("ALTER TABLE message DROP COLUMN response")
-        database.execute("PRAGMA user_version = 1")
+        for table, column in (
+            ("message", "response"),
+            ("message", "noticed"),
+            ("recipient", "stored"),
+        ):
+            database.execute("DROP INDEX IF EXISTS messageUnnoticed")
+            database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for index in ("messageQueued", "messageBrief", "recipientNew"):
+            database.execute(f"DROP INDEX {index}")
+        database.executescript(
+            "DROP TABLE lane;"
+            "CREATE TABLE lane (destination TEXT PRIMARY KEY, due REAL NOT NULL);"
+            "INSERT INTO lane SELECT destination, due FROM recipient;"
+            "PRAGMA user_version = 1;"
+        )
         database.close()
         spool = self.opened()
         (message,) = spool.index.messages()
         self.assertFalse(message.envelope.response)
-        self.opened()
+        self.assertEqual(spool.index.lanes(NOW, 5), ["b.example"])
+        new = self.root.with_name("new")
+        Spool(new).close()
+        self.assertEqual(tables(self.root), tables(new))
 
     def test_failureUndoesItself(self) -> None:
         """
@@ -212,7 +230,9 @@ class SpoolTests(SynchronousTestCase):
         written = (self.root / "messages" / "new").stat().st_mtime
         for name in ("m1", "old", ".half"):
             os.utime(self.root / "messages" / name, (0, written - 1000))
-        self.spool.perform([lambda spool: spool.tidy(written)])
+        found = self.spool.read(lambda spool: spool.abandoned(written))
+        self.assertEqual(set(found), {"old", ".half"})
+        self.spool.perform([lambda spool: spool.tidy([*found, "m1"])])
         self.assertEqual(self.names(), {"m1", "new"})
 
     def test_keysAreForgotten(self) -> None:
@@ -245,14 +265,27 @@ class SpoolTests(SynchronousTestCase):
         self.submit("m1")
         statements.clear()
         spool.index.lanes(NOW, 5)
+        spool.index.lanes(NOW, 5, newest=True)
         spool.index.due("b.example", NOW, 5)
+        spool.index.due("b.example", NOW, 5, newest=True)
         spool.index.untold(True, 0, 5)
-        self.assertEqual(len(statements), 3)
+        spool.index.unnoticed(NOW - 1, 5)
+        spool.index.aged(NOW - 1, True, 5)
+        spool.index.aged(NOW - 1, False, 5)
+        indexes = (
+            "laneTurn",
+            "laneNewest",
+            "recipientDue",
+            "recipientNew",
+            "recipientUntold",
+            "messageUnnoticed",
+            "messageBrief",
+            "messageQueued",
+        )
+        self.assertEqual(len(statements), len(indexes))
         database = sqlite3.connect(self.root / "index.sqlite")
         self.addCleanup(database.close)
-        for statement, index in zip(
-            statements, ("laneDue", "recipientDue", "recipientUntold"), strict=True
-        ):
+        for statement, index in zip(statements, indexes, strict=True):
             plan = database.execute("EXPLAIN QUERY PLAN " + statement).fetchall()
             steps = " ".join(row[3] for row in plan)
             self.assertIn(index, steps)
@@ -303,7 +336,7 @@ class KilledTests(SynchronousTestCase):
         spool.perform([lambda spool: ignore(submitOne(spool, "m4", "k"))])
         keyed = [m for m in spool.index.messages() if m.envelope.key == "k"]
         self.assertEqual(len(keyed), 1)
-        (end,) = spool.perform([lambda spool: spool.tidy(4e9)])
+        (end,) = spool.perform([lambda spool: spool.tidy(spool.abandoned(4e9))])
         self.assertEqual(end, None)
         self.assertEqual(
             set(os.listdir(root / "messages")),
@@ -328,6 +361,19 @@ class KilledTests(SynchronousTestCase):
         for message in messages:
             self.assertTrue(headerOf(message.path.read_bytes()))
         spool.close()
+
+
+def tables(root: Path) -> list[str]:
+    """
+    The names of all tables and indexes of a spool.
+    """
+    with closing(sqlite3.connect(root / "index.sqlite")) as database:
+        return sorted(
+            name
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'"
+            )
+        )
 
 
 def ignore(result: object) -> None:
@@ -373,8 +419,7 @@ def failOne(root: Path) -> None:
     (message,) = spool.index.messages()
     steps = [
         Backoff().step(
-            message.envelope,
-            recipient,
+            replace(message, recipients=(recipient,)),
             Result("m1", recipient.recipient, Ending.PERMANENT, "5.1.1"),
             NOW,
             0.5,
