@@ -236,7 +236,7 @@ DESTINATIONS = (
         _tlsa(
             0,
             1,
-            _elsewhere(ResultType.DNSSEC_INVALID, _BOGUS),
+            _elsewhere(ResultType.DNSSEC_INVALID, _BOGUS, 1, True),
             empty=True,
         ),
         signed=Signed.BAD_TLSA,

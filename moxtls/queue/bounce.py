@@ -206,7 +206,11 @@ def _recipientFields(notice: Notice, recipient: QueuedRecipient) -> list[str]:
     # RFC 3464 2.3.5: the one that reported it to us.
     if result.code and _host(result):
         fields.append(f"Remote-MTA: dns; {_host(result)}")
-    fields.append(f"Diagnostic-Code: {_diagnostic(result)}")
+    words = _ascii(oneLine(result.words, LONGEST_DIAGNOSTIC))
+    if words:
+        # RFC 3464 2.3.6: smtp only if it is what an SMTP server said.
+        kind = "smtp" if result.code else "x-moxtls"
+        fields.append(f"Diagnostic-Code: {kind}; {words}")
     fields.append(f"Last-Attempt-Date: {_date(notice.now)}")
     return fields
 
@@ -232,14 +236,6 @@ def _status(result: Result, fallback: str) -> str:
 
 def _host(result: Result) -> str:
     return result.host if _HOST.match(result.host) else ""
-
-
-def _diagnostic(result: Result) -> str:
-    """
-    RFC 3464 2.3.6: C{smtp} only if it is what an SMTP server said.
-    """
-    words = _ascii(oneLine(result.words, LONGEST_DIAGNOSTIC))
-    return f"{'smtp' if result.code else 'x-moxtls'}; {words}"
 
 
 def _headerPart(header: bytes) -> bytes:
