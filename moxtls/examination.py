@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from moxtls.config import Listener, together
+from twisted.python.util import runAsEffectiveUser
+
+from moxtls.config import InvalidConfig, Listener, together
 from moxtls.doors import ListenerPorts, PortUnavailable
+from moxtls.privileges import ROOT, userName
 from moxtls.queue import spool
 from moxtls.server import portFault
 from moxtls.site import Site, faultsOf
@@ -30,11 +35,30 @@ def examine(file: Path) -> Site:
     site, faults = Site.readable(file)
     stores = (partial(_ledger, site), partial(_spool, site))
     ports = [partial(_port, site, *each) for each in site.config.listeners.items()]
-    found = faultsOf((site.check, site.checkFolders, *stores, *ports))
+    found = [*_asOwner(site, (site.check, site.checkFolders, *stores))]
+    found += faultsOf(ports)
     wrong = together((*faults, *found))
     if wrong is not None:
         raise wrong
     return site
+
+
+def _asOwner(site: Site, checks: Sequence[Callable[[], object]]) -> list[InvalidConfig]:
+    """
+    What is wrong for the user whose data it is, who may read less than root.
+    """
+    owner = None
+    with suppress(InvalidConfig):  # As C{checkFolders} says.
+        owner = site.owner()
+    if owner is None or site.isOurs():
+        return list(faultsOf(checks))
+    if os.geteuid() != ROOT:
+        who = f"only root and user {userName(owner[0])} can see whether it is usable"
+        return [site.wrong("", "DataDirectory", site.config.dataDirectory, who)]
+    found: list[InvalidConfig] = runAsEffectiveUser(
+        *owner, lambda: list(faultsOf(checks))
+    )
+    return found
 
 
 def _ledger(site: Site) -> None:
@@ -61,8 +85,16 @@ def _port(site: Site, name: str, listener: Listener) -> None:
     except PortUnavailable as error:
         if error.error.errno == errno.EACCES and os.geteuid() != 0:
             return  # The server may be started by somebody who has the right.
-        if error.error.errno == errno.EADDRINUSE and spool.isDelivered(site.spool):
-            return  # The server runs, and has it.
+        if error.error.errno == errno.EADDRINUSE and _isRunning(site):
+            return  # The server has it.
         raise portFault(site, name, error) from None
     except OSError:
         return  # Not an address, which is said already.
+
+
+def _isRunning(site: Site) -> bool:
+    """
+    Whether the server may be; others than root and its user can't tell.
+    """
+    canTell = os.geteuid() == ROOT or site.isOurs()
+    return not canTell or spool.isDelivered(site.spool)

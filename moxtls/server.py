@@ -335,13 +335,13 @@ def openStores(site: Site) -> None:
 
 
 def _openLedger(site: Site) -> None:
-    if site.data.is_dir():
+    if site.data.is_dir() and site.isOurs():
         with explained(site):
             Ledger(None, site.ledgerURL).stop()
 
 
 def _openSpool(site: Site) -> None:
-    if site.spool.is_dir():
+    if site.spool.is_dir() and site.isOurs():
         with explained(site):
             spool = DirectSpool(site.spool)
             spool.open(delivering=True)

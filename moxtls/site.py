@@ -44,6 +44,7 @@ from moxtls.dns.system import Server, systemServers
 from moxtls.domain import Domain
 from moxtls.files import checkedFile
 from moxtls.outbound.verify import Trust, clientContext
+from moxtls.privileges import userName
 from moxtls.reporting.signing import (
     InvalidKey,
     NoSubmitter,
@@ -110,9 +111,10 @@ class Site:
 
     def path(self, text: str) -> Path:
         """
-        A path in the configuration is relative to the file's folder.
+        A path in the configuration is relative to the file's folder; the
+        result is absolute.
         """
-        return self.file.parent / text
+        return self.file.absolute().parent / text
 
     @property
     def data(self) -> Path:
@@ -143,13 +145,32 @@ class Site:
     @property
     def ledgerURL(self) -> str:
         """
-        Where the ledger is; a relative path of SQLite's is made a whole one.
+        Where the ledger is; a relative path of SQLite's is made absolute.
         """
         url = self.config.ledger or f"{_SQLITE}{self.data / 'ledger.sqlite'}"
         path = url.removeprefix(_SQLITE)
         if path and url.startswith(_SQLITE):
-            return f"{_SQLITE}{self.path(path).absolute()}"
+            return f"{_SQLITE}{self.path(path)}"
         return url
+
+    def owner(self) -> tuple[int, int] | None:
+        """
+        User and group of the data: those of the spool, which the server has
+        made, or else of the data directory; C{None} if there is neither.
+
+        @raise InvalidConfig: It can't be told.
+        """
+        found = None
+        try:
+            # The spool last: others may not look into the data directory.
+            for folder in (self.data, self.spool):
+                found = os.stat(f"{folder}/")
+        except (FileNotFoundError, PermissionError) as error:
+            if found is None and isinstance(error, PermissionError):
+                raise self._unusable(error) from None
+        except OSError as error:
+            raise self._unusable(error) from None
+        return found and (found.st_uid, found.st_gid)
 
     @property
     def submitter(self) -> Domain | NoSubmitter:
@@ -178,16 +199,34 @@ class Site:
         wanted = config.reporting.dmarc.domain or config.hostname
         return _submitter(wanted, signers, off)
 
+    def isOurs(self) -> bool:
+        """
+        Whether the data is that of this process's user, or there is none yet.
+
+        @raise InvalidConfig: It can't be told.
+        """
+        owner = self.owner()
+        return owner is None or owner[0] == os.geteuid()
+
     def makeFolders(self) -> None:
         """
-        @raise InvalidConfig: The data directory can't be made or written to.
+        @raise InvalidConfig: The data directory can't be made or written to,
+            or is that of a server which runs as another user: it couldn't use
+            the files that this process makes.
         """
         for folder in (self.data, self.spool, self.mail, self.accounts, self.logins):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owner = folder.stat().st_uid
             except OSError as error:
-                value = self.config.dataDirectory
-                raise self.wrong("", "DataDirectory", value, _why(error)) from None
+                raise self._unusable(error) from None
+            if folder != self.data and owner != os.geteuid():
+                why = f"{folder} belongs to user {userName(owner)}"
+                why = f"{why}, and this process is {userName(os.geteuid())}"
+                raise self.wrong("", "DataDirectory", self.config.dataDirectory, why)
+
+    def _unusable(self, error: OSError) -> InvalidConfig:
+        return self.wrong("", "DataDirectory", self.config.dataDirectory, _why(error))
 
     def secret(self) -> bytes:
         """
@@ -383,7 +422,7 @@ class Site:
             reason = errno.EACCES
             if not there.is_dir():
                 reason = errno.ENOTDIR
-            elif os.access(there, os.W_OK | os.X_OK):
+            elif os.access(there, os.W_OK | os.X_OK, effective_ids=True):
                 continue
             error = OSError(reason, os.strerror(reason))
             value = self.config.dataDirectory

@@ -56,6 +56,7 @@ from moxtls.smtp.session import Session, addressEndpoint
 from moxtls.smtp.settings import Settings
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
+from moxtls.store.memory import MemoryLedger
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.worker.worker import IReactor as IWorkerReactor
@@ -76,6 +77,8 @@ class IReactor(
 
 
 T = TypeVar("T")
+#: Where there is no ledger yet, commands that only look do with an empty one.
+AnyLedger = Ledger | MemoryLedger
 
 jitter = SystemRandom().random
 
@@ -116,7 +119,7 @@ class Base:
         self,
         reactor: IReactor,
         site: Site,
-        ledger: Ledger,
+        ledger: AnyLedger,
         clock: IReactorTime,
         durations: IReactorTime | None = None,
     ) -> None:

@@ -71,7 +71,7 @@ def _row(entry: CachedPolicy) -> tuple[object, ...]:
 
 
 async def _refresh(shell: Shell, arguments: argparse.Namespace) -> int:
-    base = await shell.base()
+    base = await shell.base(await shell.ledger(make=True))
     found = await base.refresher.refresh(arguments.domain)
     failure = found.failure
     reason = " ".join(

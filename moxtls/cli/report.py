@@ -75,9 +75,9 @@ def add(commands: Any) -> None:
 
 
 async def _services(
-    shell: Shell, arguments: argparse.Namespace
+    shell: Shell, arguments: argparse.Namespace, sending: bool = False
 ) -> dict[ReportKind, ReportService]:
-    base, queue = await shell.base(), await shell.queue()
+    base, queue = await shell.base(), await shell.queue(make=sending)
     kinds = [ReportKind(arguments.kind)] if arguments.kind else list(ReportKind)
     return {kind: base.reports(queue, kind) for kind in kinds}
 
@@ -193,7 +193,8 @@ def _read(draft: Draft) -> Report:
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
     from moxtls.reporting.service import ReportsBusy
 
-    services, asOf = await _services(shell, arguments), _asOf(shell, arguments)
+    services = await _services(shell, arguments, sending=True)
+    asOf = _asOf(shell, arguments)
     shell.output.progress("composing reports")
     count = 0
     try:

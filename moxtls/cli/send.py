@@ -14,12 +14,17 @@ from typing import Any
 from twisted.logger import Logger
 
 from moxtls.cli.shell import Refusal, Shell
-from moxtls.config import InvalidConfig
+from moxtls.cli.submission import submit
+from moxtls.config import Config, InvalidConfig
+from moxtls.domain import Address
 from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
 from moxtls.queue.values import Envelope
 from moxtls.smtp.shape import InvalidMessage
 
 log = Logger()
+
+#: The exit status of sendmail for recipients that don't exist, <sysexits.h>.
+EX_NOUSER = 67
 
 USAGE = (
     "moxtls send [--json] [--file FILE] [-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT ...]"
@@ -60,22 +65,44 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
 async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     from moxtls.wiring import newID
 
-    hostname = shell.site.config.hostname.ascii
-    origin = Origin(_user(), hostname, shell.now(), f"{newID()}@{hostname}")
+    # Both are of the user that runs this, which may not stay the same.
+    user = _user()
     try:
         request = parseArguments(arguments)
         if not request.recipients and not request.fromHeader:
             raise Refusal("no recipients")
-        envelope, body = compose(request, _message(shell, file), origin)
+        message = _message(shell, file)
+        hostname = shell.site.config.hostname.ascii
+        origin = Origin(user, hostname, shell.now(), f"{newID()}@{hostname}")
+        envelope, body = compose(request, message, origin)
     except SendmailError as error:
         raise Refusal(str(error)) from None
-    queue = await shell.queue()
+    _checkRecipients(shell.site.config, envelope)
+    if not shell.site.isOurs():
+        return await submit(shell, envelope, body)
+    queue = await shell.queue(make=True)
     try:
         messageID = await queue.submit(envelope, body)
     except InvalidMessage as error:
         raise Refusal(str(error)) from None
     await _note(shell, envelope)
     return messageID
+
+
+def _checkRecipients(config: Config, envelope: Envelope) -> None:
+    """
+    Refuse a message that could be delivered to nobody.
+    """
+    from moxtls.inbound.recipients import Directory, NoSuchUser
+
+    directory = Directory(config)
+    unknown = [
+        each
+        for each in envelope.recipients
+        if isinstance(directory.find(Address.parse(each)), NoSuchUser)
+    ]
+    if len(unknown) == len(envelope.recipients):
+        raise Refusal(f"no such user: {', '.join(unknown)}", EX_NOUSER)
 
 
 async def _note(shell: Shell, envelope: Envelope) -> None:
@@ -89,7 +116,7 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
 
     config = shell.site.config
     try:
-        history = (await shell.ledger()).history
+        history = (await shell.ledger(make=True)).history
     except (InvalidConfig, LedgerUnavailable):
         log.failure("noting who is written to")
         return

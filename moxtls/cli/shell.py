@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from moxtls.cli.output import Output
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.privileges import ROOT, becomeUser, userName
 from moxtls.tlsrpt.received import plain
 
 if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
     from moxtls.site import Site
-    from moxtls.store.ledger import Ledger
-    from moxtls.wiring import Base, IReactor
+    from moxtls.wiring import AnyLedger, Base, IReactor
 
 #: Where the configuration is looked for, if nobody says where it is.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
@@ -39,12 +38,22 @@ NOBODY_READS = 141
 class Refusal(Exception):
     """
     A command can't do what it is asked to; one line says why.
+
+    @ivar status: The exit status.
     """
+
+    def __init__(self, why: str, status: int = 1) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Shell:
     """
     Opens what a command needs when it needs it, and closes it afterwards.
+
+    The data directory belongs to the user that the server runs as.  A process
+    of root's becomes that user as soon as it has read the configuration: what
+    only root can read has to be read before.  Nobody else gets at the stores.
     """
 
     def __init__(
@@ -59,7 +68,7 @@ class Shell:
         self.output = output
         self._arguments = arguments
         self._site: Site | None = None
-        self._ledger: Ledger | None = None
+        self._ledger: AnyLedger | None = None
         self._queue: IQueue | None = None
         self._closers: list[Callable[[], Deferred[None]]] = []
 
@@ -68,11 +77,25 @@ class Shell:
 
     def openSite(self, file: str = "") -> Site:
         """
+        Read a configuration, and stop being root if its data is somebody
+        else's.
+
         @param file: The configuration; empty for the usual one.
         """
         from moxtls.site import Site
 
-        return Site.read(self.configFile(file))
+        site = Site.read(self.configFile(file))
+        owner = site.owner()
+        if os.geteuid() == ROOT and owner is not None and owner[0] != ROOT:
+            # An installation in a folder of root's can be read only now.
+            import moxtls.wiring  # noqa: F401
+
+            try:
+                becomeUser(*owner)
+            except OSError as error:
+                who = userName(owner[0])
+                raise Refusal(f"can't become user {who}: {error.strerror}") from None
+        return site
 
     def configFile(self, file: str = "") -> Path:
         """
@@ -95,27 +118,58 @@ class Shell:
             self._site = self.openSite()
         return self._site
 
-    async def ledger(self) -> Ledger:
+    def _checkAccess(self, make: bool) -> None:
+        owner, site = self.site.owner(), self.site
+        if owner is not None and not site.isOurs():
+            who = userName(owner[0])
+            raise Refusal(f"{site.data}: only root and user {who} may do this")
+        if owner is None and make and os.geteuid() == ROOT:
+            # The server may be meant to run as somebody else.
+            why = (
+                "does not exist yet: start the server, or make it as the user that "
+                "the server is to run as"
+            )
+            raise site.wrong("", "DataDirectory", site.config.dataDirectory, why)
+        if make:
+            site.makeFolders()
+
+    async def ledger(self, make: bool = False) -> AnyLedger:
+        """
+        @param make: Make one if there is none.  Otherwise an empty one in memory
+            stands for it.
+        """
+        from moxtls.store.database import LedgerMissing
         from moxtls.store.ledger import Ledger
+        from moxtls.store.memory import MemoryLedger
         from moxtls.wiring import explained
 
         if self._ledger is None:
-            self.site.makeFolders()
-            with explained(self.site):
-                self._ledger = Ledger(None, self.site.ledgerURL)
+            self._checkAccess(make)
+            try:
+                with explained(self.site):
+                    self._ledger = Ledger(None, self.site.ledgerURL, make=make)
+            except LedgerMissing:
+                self._ledger = MemoryLedger()
             self._closers.append(self._ledger.stop)
         return self._ledger
 
-    async def queue(self) -> IQueue:
+    async def queue(self, make: bool = False) -> IQueue:
         """
         The queue of this host, whether or not the server runs.
+
+        @param make: As of L{ledger}.
         """
         from moxtls.queue.access import DirectSpool
+        from moxtls.queue.memory import MemoryQueue
+        from moxtls.queue.spool import isSpool
         from moxtls.queue.stored import StoredQueue
         from moxtls.wiring import explained, newID
 
         if self._queue is None:
-            self.site.makeFolders()
+            self._checkAccess(make)
+            if not make and not isSpool(self.site.spool):
+                self._queue = MemoryQueue(self.reactor, newID)
+                return self._queue
             spool = DirectSpool(self.site.spool)
             with explained(self.site):
                 spool.open()
@@ -123,13 +177,16 @@ class Shell:
             self._queue = StoredQueue(self.reactor, spool, newID)
         return self._queue
 
-    async def base(self, clock: IReactorTime | None = None) -> Base:
+    async def base(self, ledger: AnyLedger | None = None) -> Base:
         """
         The resolver, probed, and what else reaches out.
+
+        @param ledger: If not that of this host, as far as there is one.
         """
         from moxtls.wiring import Base
 
-        base = Base(self.reactor, self.site, await self.ledger(), clock or self.reactor)
+        ledger = ledger or await self.ledger()
+        base = Base(self.reactor, self.site, ledger, self.reactor)
         self._closers += [base.resolver.stopService, base.dialer.stop]
         base.resolver.startService()
         return base
@@ -221,7 +278,7 @@ async def perform(
             traceback.print_exc(file=output.stderr)
         for line in _reason(error).split("\n"):
             output.stderr.write(f"moxtls: {line}\n")
-        return 1
+        return error.status if isinstance(error, Refusal) else 1
 
 
 def _reason(error: Exception) -> str:

@@ -88,7 +88,7 @@ async def _extend(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _put(shell: Shell, entry: Suppression) -> int:
-    ledger = await shell.ledger()
+    ledger = await shell.ledger(make=True)
     await ledger.suppressions.put(entry)
     until = moment(entry.until)
     shell.output.done(

@@ -33,6 +33,8 @@ KEYS_KEPT = 60 * DAY
 #: How many keys are forgotten at a time.
 KEYS_AT_ONCE = 1000
 
+INDEX = "index.sqlite"
+
 T = TypeVar("T")
 
 #: Something to be done to a spool.
@@ -69,7 +71,7 @@ class Spool:
         self._lock: int | None = None
         try:
             self.bodies = Bodies(root / "messages")
-            self._db = _connect(root / "index.sqlite")
+            self._db = _connect(root / INDEX)
             self.index = Index(self._db, self.bodies)
             (prepared,) = self.perform([lambda spool: spool.index.prepare()])
             if prepared is not None:
@@ -209,7 +211,7 @@ def examine(root: Path) -> None:
 
     @raise SpoolUnusable: It couldn't.
     """
-    path = root / "index.sqlite"
+    path = root / INDEX
     if not path.exists():
         return
     try:
@@ -236,6 +238,13 @@ def isDelivered(root: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def isSpool(root: Path) -> bool:
+    """
+    Whether a spool has been made there.
+    """
+    return (root / INDEX).exists()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

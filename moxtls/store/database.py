@@ -6,6 +6,7 @@ there are none.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,12 @@ class LedgerUnavailable(StoreUnavailable):
     """
 
 
+class LedgerMissing(Exception):
+    """
+    There is no ledger yet, and none was to be made.
+    """
+
+
 class Database:
     """
     Where the ledger is.
@@ -81,14 +88,16 @@ class Database:
         takes.
     """
 
-    def __init__(self, url: str, readOnly: bool = False) -> None:
+    def __init__(self, url: str, readOnly: bool = False, make: bool = True) -> None:
         """
         @param url: C{sqlite:///relative}, C{sqlite:////absolute} or
             C{postgresql://user:password@host/name}.
         @param readOnly: Whether a file is only looked at; nothing is made beside
             it.
+        @param make: Make an SQLite file that doesn't exist.
 
         @raise LedgerUnavailable: There is no such kind of database.
+        @raise LedgerMissing: There is no such file, and C{make} is false.
         """
         parsed = _parse(url)
         self.name = parsed.set(
@@ -96,6 +105,8 @@ class Database:
         ).render_as_string()
         self._secrets = [parsed.password, *map(str, parsed.query.values())]
         self.isSQLite = parsed.get_backend_name() == "sqlite"
+        if self.isSQLite and not make and not _isFile(parsed):
+            raise LedgerMissing(self.name)
         with self.opening():
             if not self.isSQLite:
                 self.writer, self.reader = _postgresEngines(parsed)
@@ -206,6 +217,17 @@ def _lookingEngine(path: Path) -> Engine:
         return sqlite3.connect(":memory:") if connection is None else connection
 
     return create_engine("sqlite+pysqlite://", creator=connect)
+
+
+def _isFile(url: URL) -> bool:
+    # One that can't be told of is for SQLite to complain about.
+    try:
+        os.stat(str(url.database))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:

@@ -36,6 +36,7 @@ class Ledger:
         reactor: IReactorFromThreads | None,
         url: str,
         outages: OutageLog | None = None,
+        make: bool = True,
     ) -> None:
         """
         Open it, and bring its tables up to date; this waits for the database.
@@ -46,13 +47,15 @@ class Ledger:
         @param url: C{sqlite:///relative/path}, C{sqlite:////absolute/path} or
             C{postgresql://user:password@host/name}.
         @param outages: Says in the log when the database is unavailable.
+        @param make: Make the database file, and the tables, if there are none.
 
         @raise LedgerUnavailable: It isn't there, can't be written, or is of a
             later version.
+        @raise LedgerMissing: There is none, and C{make} is false.
         """
-        self._database = Database(url)
+        self._database = Database(url, make=make)
         try:
-            migrate(self._database)
+            migrate(self._database, make)
             self.identifier = _identifier(self._database)
         except BaseException:
             self._database.dispose()

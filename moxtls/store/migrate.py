@@ -15,19 +15,27 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from moxtls.store.database import Database, LedgerUnavailable, sqliteFile
+from moxtls.store.database import (
+    Database,
+    LedgerMissing,
+    LedgerUnavailable,
+    sqliteFile,
+)
 
 #: For PostgreSQL's advisory locks: the octets of "moxtls".
 ADVISORY_LOCK = int.from_bytes(b"moxtls")
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database, make: bool = True) -> None:
     """
     Apply what migrations there are, in one transaction; nodes that start at
     the same time do it one after the other.
 
+    @param make: Make the tables if there are none.
+
     @raise LedgerUnavailable: The database can't be reached or written, or was
         made by a later version.
+    @raise LedgerMissing: There are no tables, and C{make} is false.
     """
     with database.opening(), database.writer.connect() as connection:
         transaction = connection.begin()
@@ -39,7 +47,10 @@ def migrate(database: Database) -> None:
             connection.execute(lock, {"lock": ADVISORY_LOCK})
         config = configuration(connection)
         heads = set(ScriptDirectory.from_config(config).get_heads())
-        if _present(database, connection) != heads:
+        present = _present(database, connection)
+        if not present and not make:
+            raise LedgerMissing(database.name)
+        if present != heads:
             command.upgrade(config, "head")
         transaction.commit()
 

@@ -102,6 +102,8 @@ class CommandCase(SynchronousTestCase):
         self.folder = quickDirectory(self)
         self.file = self.folder / "moxtls.toml"
         self.file.write_text(CONFIG)
+        # As the server makes it; a command of root's doesn't.
+        (self.folder / "data").mkdir(mode=0o700)
         self.clock = MemoryReactorClock()
         self.clock.advance(NOON)
 
@@ -135,7 +137,6 @@ class CommandCase(SynchronousTestCase):
         """
         The site's ledger, for as long as it takes to change something.
         """
-        (self.folder / "data").mkdir(exist_ok=True)
         ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
         yield ledger
         self.successResultOf(ledger.stop())

@@ -31,6 +31,8 @@ class NetworkCommandCase(TestCase):
 
     def setUp(self) -> None:
         self.folder: Path = quickDirectory(self)
+        # As the server makes it; a command of root's doesn't.
+        (self.folder / "data").mkdir(mode=0o700)
         self.file = self.folder / "moxtls.toml"
         self.dns = LoopbackServer(reactor, reactor, "127.0.0.1")
         self.addCleanup(self.dns.stop)
@@ -59,5 +61,4 @@ class NetworkCommandCase(TestCase):
         """
         The site's ledger, to be stopped.
         """
-        (self.folder / "data").mkdir(exist_ok=True)
         return Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")

@@ -97,7 +97,6 @@ class SendTests(CommandCase):
         """
         Where that can't be written down, the message is sent all the same.
         """
-        (self.folder / "data").mkdir()
         (self.folder / "data" / "ledger.sqlite").write_bytes(b"no database" * 100)
         self.good("send", "x@b.example")
         self.assertEqual(self.queued().envelope.recipients, ("x@b.example",))

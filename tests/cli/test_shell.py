@@ -16,8 +16,20 @@ from moxtls.cli.output import Output
 from moxtls.cli.shell import Refusal, Shell, perform
 from moxtls.interfaces import IQueue
 from moxtls.queue.access import SpoolClosed
+from moxtls.tap import Options, makeService
 from moxtls.wiring import IReactor
-from tests.cli.commands import CommandCase, Ran, Terminal
+from tests.cli.commands import CONFIG, CommandCase, Ran, Terminal
+from tests.sites import rsaKey
+
+#: Commands that only look.
+READING = (
+    ("results",),
+    ("evaluations",),
+    ("queue", "list"),
+    ("report", "sent"),
+    ("mtasts", "show"),
+    ("config", "check"),
+)
 
 Run = Callable[[Shell, argparse.Namespace], Awaitable[int]]
 
@@ -82,7 +94,7 @@ class PerformTests(CommandCase):
         opened: list[IQueue] = []
 
         async def run(shell: Shell, arguments: argparse.Namespace) -> int:
-            opened.append(await shell.queue())
+            opened.append(await shell.queue(make=True))
             await Deferred()
             return 0
 
@@ -140,6 +152,60 @@ class ConfigFileTests(CommandCase):
         self.assertEqual((ran.status, ran.err), (1, f"{said}\n"))
 
 
+class PathTests(CommandCase):
+    """
+    Tests for relative paths: in the configuration they are relative to its
+    folder, once; on the command line to that of the process.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.folder.parent)
+        self.file = Path(self.folder.name, "moxtls.toml")
+
+    def test_commands(self) -> None:
+        """
+        All commands see the same data, however the configuration is named.
+        """
+        for ledger in ("", 'Ledger = "sqlite:///data/other.sqlite"\n'):
+            (self.folder / "moxtls.toml").write_text(ledger + CONFIG)
+            self.good("suppress", "add", "x@b.example")
+            self.good("send", "--file", str(self.file), "x@b.example")
+            for file in (self.file, self.folder / "moxtls.toml"):
+                ran = self.run_("--config", str(file), "suppress", "list", "--json")
+                self.assertEqual(len(ran.value), 1)
+            for words in READING:
+                self.assertEqual(self.run_(*words).err, "", words)
+        self.assertEqual(len(self.good("queue", "list", "--json").value), 2)
+        self.assertEqual(
+            {each.name for each in self.folder.iterdir()}, {"moxtls.toml", "data"}
+        )
+
+    def test_server(self) -> None:
+        """
+        So does the server.
+        """
+        self.good("suppress", "add", "x@b.example")
+        options = Options()
+        options.parseOptions(["--config", str(self.file)])
+        makeService(options)
+        self.assertEqual(
+            {each.name for each in self.folder.iterdir()}, {"moxtls.toml", "data"}
+        )
+        self.assertEqual(len(self.good("suppress", "list", "--json").value), 1)
+
+    def test_files(self) -> None:
+        """
+        Files that the configuration names are beside it.
+        """
+        (self.folder / "moxtls.toml").write_text(
+            f'{CONFIG}[Domains."a.example".DKIM.Selectors.s]\nKeyFile = "s.pem"\n'
+        )
+        (self.folder / "s.pem").write_bytes(rsaKey(2048))
+        self.assertIn("good", self.good("config", "check").out)
+
+
 class StoreTests(CommandCase):
     """
     Tests for stores that can't be opened.
@@ -161,7 +227,6 @@ class StoreTests(CommandCase):
         """
         So is one that is something else.
         """
-        (self.folder / "data").mkdir()
         (self.folder / "data" / "ledger.sqlite").write_bytes(b"x" * 5000)
         said = self.complaint("results")
         self.assertIn("DataDirectory: ledger sqlite:///", said)
@@ -171,6 +236,7 @@ class StoreTests(CommandCase):
         """
         So is a data directory that can't be made.
         """
+        (self.folder / "data").rmdir()
         (self.folder / "data").write_bytes(b"")
         for words in (("results",), ("queue", "list")):
             said = self.complaint(*words)
