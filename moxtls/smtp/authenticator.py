@@ -28,8 +28,8 @@ from moxtls.smtp.sasl import (
 
 #: Passwords checked at a time: each takes 20 MB and a processor.
 MAX_CHECKS = 2
-#: Checks that wait for clients of one network: about a second of work.
-MAX_WAITING = 20
+#: Checks that wait for clients of one network: some seconds of work.
+MAX_WAITING = 100
 
 Offload = Callable[[Callable[[], bool]], Deferred[bool]]
 
@@ -52,6 +52,7 @@ class FairSemaphore:
         """
         self._tokens = tokens
         self._maxWaiting = maxWaiting
+        self._isReleasing = False
         self._waiting: OrderedDict[str, OrderedDict[Deferred[None], None]]
         self._waiting = OrderedDict()
 
@@ -75,14 +76,22 @@ class FairSemaphore:
         """
         One is done.
         """
-        if not self._waiting:
-            self._tokens += 1
+        self._tokens += 1
+        # Whoever is done at once releases within this loop, and not within itself.
+        if self._isReleasing:
             return
+        self._isReleasing = True
+        while self._tokens and self._waiting:
+            self._tokens -= 1
+            self._next().callback(None)
+        self._isReleasing = False
+
+    def _next(self) -> Deferred[None]:
         key, turns = self._waiting.popitem(last=False)
         turn, _ = turns.popitem(last=False)
         if turns:
             self._waiting[key] = turns
-        turn.callback(None)
+        return turn
 
     def _leave(self, key: str, turn: Deferred[None]) -> None:
         turns = self._waiting[key]
@@ -154,15 +163,17 @@ class Authenticator:
         now = clock.seconds()
         if self._isOver(claim.user, place, now):
             return Postponed()
-        attempt = self._limits.begin(claim.user, place, now)
         try:
             await self._slots.acquire(place.network)
-        except BaseException as why:
-            self._limits.giveBack(attempt)
-            if not isinstance(why, TooManyWaiting):
-                raise
+        except TooManyWaiting:
             self._notice(LoginLimit.WAITING, place, now)
             return Postponed()
+        # Others may have failed meanwhile.
+        now = clock.seconds()
+        if self._isOver(claim.user, place, now):
+            self._slots.release()
+            return Postponed()
+        attempt = self._limits.begin(claim.user, place, now)
         right = await self._run(claim, attempt)
         return Proven(claim.user) if right else Disproven()
 

@@ -4,7 +4,7 @@ Limits of failed logins: for the client's address, its network, and the account.
 No I/O.
 
 Each failure uses one of so many that are allowed at once, and comes back with time.
-An attempt counts as a failure from its beginning until it succeeds, so that many
+A check counts as a failure from its beginning until it succeeds, so that several
 at the same time get no further than one after the other.
 
 The limit of an account is for guesses from everywhere, and whoever makes them could

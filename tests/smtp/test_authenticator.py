@@ -19,7 +19,7 @@ from moxtls.smtp.authenticator import (
     FairSemaphore,
     TooManyWaiting,
 )
-from moxtls.smtp.logins import MAX_FAILURES
+from moxtls.smtp.logins import MAX_DELAY, MAX_FAILURES
 from moxtls.smtp.passwords import StoredPassword
 from moxtls.smtp.rates import placeOf
 from moxtls.smtp.sasl import Accounts, Disproven, Postponed, Proven, Step
@@ -47,6 +47,18 @@ class FairSemaphoreTests(SynchronousTestCase):
             slots.release()
         self.assertEqual(order, ["a1", "b1", "c1", "a2", "b2", "a3"])
         self.successResultOf(slots.acquire("d"))
+
+    def test_atOnce(self) -> None:
+        """
+        However many are done as soon as it is their turn.
+        """
+        slots = FairSemaphore(1, 5000)
+        slots.acquire("a")
+        waiting = [slots.acquire("a") for _ in range(5000)]
+        for each in waiting:
+            each.addCallback(lambda _: slots.release())
+        slots.release()
+        self.successResultOf(waiting[-1])
 
     def test_cancelled(self) -> None:
         """
@@ -106,11 +118,32 @@ class AuthenticatorTests(SynchronousTestCase):
         A right password from elsewhere is looked at after a check or two, however
         many others wait.
         """
-        for _ in range(MAX_FAILURES):
+        for _ in range(MAX_WAITING):
             self.login("192.0.2.1")
         mine = self.login("198.51.100.1", "pencil")
         self.work(2 * MAX_CHECKS)
         self.assertEqual(self.successResultOf(mine), Proven("anna"))
+
+    def test_burst(self) -> None:
+        """
+        Any number of right passwords at the same time is all right, also from where
+        nobody logged in before.
+        """
+        logins = [self.login("192.0.2.1", "pencil") for _ in range(5 * MAX_FAILURES)]
+        self.work()
+        found = {self.successResultOf(each) for each in logins}
+        self.assertEqual(found, {Proven("anna")})
+
+    def test_limited(self) -> None:
+        """
+        Of any number of wrong ones at the same time, so many are looked at.
+        """
+        logins = [self.login("192.0.2.1") for _ in range(5 * MAX_FAILURES)]
+        self.work()
+        self.clock.advance(MAX_DELAY)
+        found = [self.successResultOf(each) for each in logins]
+        self.assertEqual(found.count(Disproven()), MAX_FAILURES)
+        self.assertEqual(found.count(Postponed()), 4 * MAX_FAILURES)
 
     def test_waiting(self) -> None:
         """
