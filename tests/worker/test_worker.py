@@ -183,10 +183,10 @@ class WorkerTests(TestCase):
         One that has said nothing for too long is killed; while it works on one
         thing after the other, it has time for each.
         """
-        worker = Worker(reactor, "tests", 0.5)
+        worker = Worker(reactor, "tests", 3)
         await worker.call(pid, None)
-        slow = [worker.call(sleep, 0.2) for _ in range(4)]
-        self.assertEqual(await gatherResults(slow), [0.2] * 4)
+        slow = [worker.call(sleep, 1) for _ in range(4)]
+        self.assertEqual(await gatherResults(slow), [1] * 4)
         with capturedLogs(), self.assertRaises(WorkerLost) as lost:
             await worker.call(sleep, 20)
         self.assertNotIsInstance(lost.exception, NoWorker)
