@@ -36,7 +36,7 @@ from bench.postgres import postgres, version
 from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DOMAINS_PER_HOST, outcome
-from moxtls.calendar import DAY, spanOfDay, utcDay
+from moxtls.calendar import spanOfDay, utcDay
 from moxtls.dns.answers import TXT, Answer, Found, Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter, IResolver
@@ -189,7 +189,7 @@ async def _measure(
     ledger = Ledger(reactor, url)
     milestones = Milestones(domains)
     service = _service(reactor, ledger, milestones, key)
-    composed = await service.runNow(asOf=reactor.seconds() + DAY)
+    composed = await service.runNow()
     await ledger.stop()
     after = _bare(key, day, effort.of(BARE))
     title = f"{name}; {composed:,} policy domains, RSA-{KEY_SIZE}"

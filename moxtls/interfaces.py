@@ -375,8 +375,9 @@ class IOutcomeStore(Interface):
         phase: int, before: date, after: Subject | None, limit: int
     ) -> Deferred[tuple[Subject, ...]]:
         """
-        Subjects of days before C{before} that aren't settled, by day and
-        domain, at most C{limit}, from behind C{after} on.
+        Subjects of days before C{before}, and of periods that were closed,
+        that aren't settled, by day and domain, closed ones first, at most
+        C{limit}, from behind C{after} on.
 
         Phase 0: recipient domains; C{sendable} if a result whose policy
         domain and recipient domain are both that domain has C{sendReport}.
@@ -391,9 +392,9 @@ class IOutcomeStore(Interface):
     ) -> Deferred[int]:
         """
         In one transaction, file C{reports}, and mark as told what they were
-        made from: in phase 0 all results with that recipient domain and day,
-        in phase 1 all with that policy domain and day and another recipient
-        domain.  What nobody needs any more is removed: a recipient domain's
+        made from: in phase 0 all results with that recipient domain and
+        period, in phase 1 all with that policy domain and period and another
+        recipient domain.  What nobody needs any more is removed: a recipient domain's
         own result once it is told, any other once both sides are.
 
         A report whose key is known is passed over: it was made before.
@@ -402,6 +403,25 @@ class IOutcomeStore(Interface):
             told second; empty if no report was made.
 
         @return: Fires with how many of C{reports} are new.
+        """
+
+    def close(domain: Domain | None, end: int) -> Deferred[int]:
+        """
+        End the period of what is stored about C{domain}, as policy domain or
+        as recipient domain, at the second C{end}, which is now: it is due, and
+        what is recorded from now on belongs to another period.  Where that
+        second has ended a period already, it is the next one.
+
+        @param domain: C{None} for all.
+
+        @return: Fires with how much was stored; 0 if nothing was, and so
+            nothing is closed.
+        """
+
+    def lastClosing(domain: Domain, before: int) -> Deferred[int]:
+        """
+        Fires with the second in which the period of C{domain} was last
+        closed, before C{before}; with 0 if it never was.
         """
 
     def prune(before: date) -> Deferred[int]:
@@ -460,7 +480,7 @@ class IEvaluationStore(Interface):
         """
 
     def subjects(
-        before: int, after: Subject | None, limit: int
+        before: int, after: Subject | None, limit: int, early: bool = False
     ) -> Deferred[tuple[Subject, ...]]:
         """
         What is due, by domain and part, at most C{limit}, from behind
@@ -472,7 +492,18 @@ class IEvaluationStore(Interface):
         before C{end} belongs to it.  C{part} is a digest of the published
         policy and the interval.  C{sendable} if any of it isn't optional.
 
+        What was closed (see C{close}) is due, and C{end} is when it was; its
+        C{part} is a digest of that, too.
+
         @param before: The Unix second in which an hour begins.
+        @param early: Whether everything is due that is stored, as if it were
+            closed in the second C{before}.
+        """
+
+    def close(domain: Domain | None, end: int) -> Deferred[int]:
+        """
+        As L{IOutcomeStore.close}, of what is stored about C{domain} as a
+        policy domain.
         """
 
     def overview(subject: Subject) -> Deferred[Overview | None]:
@@ -644,10 +675,23 @@ class IReportSource(Interface):
         """
 
     def subjects(
-        phase: int, now: float, after: Subject | None, limit: int
+        phase: int, now: float, after: Subject | None, limit: int, early: bool = False
     ) -> Deferred[tuple[Subject, ...]]:
         """
         What may be owed at C{now}, in order, from behind C{after} on.
+
+        @param early: Whether also what would be if C{close} were called now.
+        """
+
+    def close(domain: Domain | None, now: float) -> Deferred[int]:
+        """
+        As L{IOutcomeStore.close}.
+        """
+
+    def refusal(subject: Subject) -> Deferred[str]:
+        """
+        Fires with why there is no report on C{subject}, as C{draft} would say;
+        with nothing if there is one.
         """
 
     def draft(subject: Subject) -> Deferred[Draft | NoReport]:

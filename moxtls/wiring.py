@@ -215,7 +215,7 @@ class Base:
         isTLS = kind is ReportKind.TLS
         return ReportService(
             self.clock,
-            self._tlsReports() if isTLS else self._dmarcReports(),
+            self.source(kind),
             ledger.archive,
             ledger.leases,
             LetterWriter(self.clock, ledger.suppressions, self._letterhead(), newID),
@@ -228,6 +228,12 @@ class Base:
             ),
             self.reactor,
         )
+
+    def source(self, kind: ReportKind) -> IReportSource:
+        """
+        What owes one kind of report.
+        """
+        return self._tlsReports() if kind is ReportKind.TLS else self._dmarcReports()
 
     def failures(self, queue: IQueue, silent: frozenset[Domain]) -> FailureReporter:
         """

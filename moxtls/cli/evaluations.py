@@ -10,9 +10,13 @@ from typing import Any
 
 from moxtls.cli.shell import Shell, domainArgument
 from moxtls.cli.times import moment
-from moxtls.dmarc.values import ReportRow, StoredEvaluation
+from moxtls.dmarc.values import EvaluationSummary, ReportRow, StoredEvaluation
+from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore
+from moxtls.queue.values import ReportKind
+from moxtls.reporting.owed import pendingIn, refusals
 
-SUMMARIES = ("Policy domain", "Messages", "Dispositions", "Report")
+SUMMARIES = ("Policy domain", "Messages", "Dispositions", "Report", "Reason")
 EVALUATIONS = (
     "Hour",
     "Messages",
@@ -23,7 +27,7 @@ EVALUATIONS = (
     "Disposition",
     "DKIM",
     "SPF",
-    "Report",
+    "May cause report",
     "Every",
     "Details",
 )
@@ -43,15 +47,40 @@ def add(commands: Any) -> None:
 async def _evaluations(shell: Shell, arguments: argparse.Namespace) -> int:
     store = (await shell.ledger()).evaluations
     if arguments.domain is None:
-        summaries = [
-            (each.domain.unicode, each.count, _words(each.dispositions), each.sendable)
-            for each in await store.summaries()
-        ]
+        found = await store.summaries()
+        reasons = await _reasons(shell) if found else {}
+        summaries = [_summary(each, reasons.get(each.domain, [])) for each in found]
         shell.output.table(SUMMARIES, summaries, empty="No mail has been evaluated.")
         return 0
-    found = await store.evaluations(arguments.domain, MOST)
+    return await _ofDomain(shell, store, arguments.domain)
+
+
+async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
+    """
+    Of each policy domain why there won't be a report, in the words of C{report
+    pending --now}: of each policy of the domain, empty where there will be one.
+    """
+    source = (await shell.base()).source(ReportKind.DMARC)
+    subjects = await pendingIn(source, shell.now(), early=True)
+    shell.output.progress(f"looking up {len(subjects)} domains")
+    reasons: dict[Domain, list[str]] = {}
+    for subject, reason in (await refusals(source, subjects)).items():
+        reasons.setdefault(subject.domain, []).append(reason)
+    shell.output.progressEnded()
+    return reasons
+
+
+def _summary(each: EvaluationSummary, reasons: list[str]) -> tuple[object, ...]:
+    wanted = "" in reasons
+    reason = "" if wanted else next(iter(reasons), "not looked up: too many domains")
+    dispositions = _words(each.dispositions)
+    return each.domain.unicode, each.count, dispositions, wanted, reason
+
+
+async def _ofDomain(shell: Shell, store: IEvaluationStore, domain: Domain) -> int:
+    found = await store.evaluations(domain, MOST)
     rows = [_row(each) for each in found]
-    empty = f"No mail of {arguments.domain} has been evaluated."
+    empty = f"No mail of {domain} has been evaluated."
     shell.output.table(EVALUATIONS, rows, empty=empty)
     return 0
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from moxtls.calendar import DAY, HOUR, midnight, rfc3339, utcDay
+from moxtls.calendar import rfc3339, utcDay
 from moxtls.cli.documents import document
 from moxtls.cli.shell import Refusal, Shell, domainArgument
 from moxtls.cli.show import show
@@ -22,7 +22,7 @@ from moxtls.tlsrpt.received import MalformedReport
 if TYPE_CHECKING:
     from moxtls.reporting.service import ReportService
 
-PENDING = ("Kind", "Until", "Domain", "Of", "To be sent")
+PENDING = ("Kind", "Until", "Domain", "Of", "To be sent", "Reason")
 SENT = (
     "Kind",
     "Day",
@@ -62,7 +62,8 @@ def add(commands: Any) -> None:
         verb.add_argument(
             "--now",
             action="store_true",
-            help="as if the day were over; what happens later today is not reported",
+            help="also what isn't over yet, up to now; what happens later goes into "
+            "another report",
         )
     reading = verbs.add_parser(
         "show", help="read others' reports: JSON, XML, gzip, zip or whole messages"
@@ -82,25 +83,20 @@ async def _services(
     return {kind: base.reports(queue, kind) for kind in kinds}
 
 
-def _asOf(shell: Shell, arguments: argparse.Namespace) -> float | None:
-    if not arguments.now:
-        return None
-    return midnight(utcDay(shell.now())) + DAY + HOUR
-
-
 async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
-    asOf = _asOf(shell, arguments)
     rows = [
         (
             str(kind),
             _until(each),
             each.domain.unicode,
             _PHASES[kind][each.phase],
-            each.sendable,
+            not reason,
+            reason,
         )
         for kind, service in (await _services(shell, arguments)).items()
-        for each in await service.pending(asOf)
-        if arguments.domain in (None, each.domain)
+        for each, reason in (
+            await service.owed(arguments.domain, arguments.now)
+        ).items()
     ]
     shell.output.table(PENDING, rows, empty="Nothing is owed.")
     return 0
@@ -135,16 +131,17 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
-    asOf = _asOf(shell, arguments)
     found: list[Found] = []
     for kind, service in (await _services(shell, arguments)).items():
-        subjects = await service.pending(asOf)
+        subjects = await service.pending(arguments.now)
         domains = dict.fromkeys(
             each.domain for each in subjects if arguments.domain in (None, each.domain)
         )
         for number, domain in enumerate(domains, 1):
             shell.output.progress(f"{kind}: {number} of {len(domains)}: {domain}")
-            found += [(kind, *each) for each in await service.preview(domain, asOf)]
+            found += [
+                (kind, *each) for each in await service.preview(domain, arguments.now)
+            ]
     shell.output.progressEnded()
     if arguments.json:
         shell.output.json([_previewed(*each) for each in found])
@@ -194,12 +191,11 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
     from moxtls.reporting.service import ReportsBusy
 
     services = await _services(shell, arguments, sending=True)
-    asOf = _asOf(shell, arguments)
     shell.output.progress("composing reports")
     count = 0
     try:
         for service in services.values():
-            count += await service.runNow(arguments.domain, asOf)
+            count += await service.runNow(arguments.domain, arguments.now)
     except ReportsBusy:
         raise Refusal("reports are being sent by another node just now") from None
     finally:

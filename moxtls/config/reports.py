@@ -26,7 +26,10 @@ class DMARCReports:
         None,
     )
     format: ReportFormat = setting(
-        "Format", '"rfc9990" or "rfc7489".', ReportFormat.RFC9990
+        "Format",
+        '"rfc9990" or "rfc7489". Some readers of reports fail at what RFC 9990 has '
+        'new, such as the disposition "pass": for them there is Formats.',
+        ReportFormat.RFC9990,
     )
     formats: Mapping[str, ReportFormat] = setting(
         "Formats", "By the domain of the address that a report goes to.", {}

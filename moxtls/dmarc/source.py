@@ -49,6 +49,12 @@ HISTORY = 400 * DAY
 _INCOMPLETE = "Incomplete: all of it would be too large a report."
 _OMITTED = "Incomplete: {} more messages differ in too many ways to be told apart."
 
+#: Why there is no report about what may not be the reason for one.
+UNSENDABLE = (
+    "all of it exists because of reports, or was refused or junk, from strangers"
+)
+
+_Plan = tuple[Domain, Overview, Destinations]
 #: Which format goes to which of the destinations.
 _Groups = dict[ReportFormat, list[str]]
 
@@ -87,9 +93,21 @@ class DMARCReportSource:
         return self._store.count(lastHour(now))
 
     def subjects(
-        self, phase: int, now: float, after: Subject | None, limit: int
+        self,
+        phase: int,
+        now: float,
+        after: Subject | None,
+        limit: int,
+        early: bool = False,
     ) -> Deferred[tuple[Subject, ...]]:
-        return self._store.subjects(lastHour(now), after, limit)
+        before = int(now) if early else lastHour(now)
+        return self._store.subjects(before, after, limit, early)
+
+    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
+        return self._store.close(domain, int(now))
+
+    def refusal(self, subject: Subject) -> Deferred[str]:
+        return Deferred.fromCoroutine(self._refusal(subject))
 
     def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
         return Deferred.fromCoroutine(self._draft(subject))
@@ -109,7 +127,22 @@ class DMARCReportSource:
         await self._store.prune(staleHours(now))
         await self._history.prune(now - HISTORY)
 
+    async def _refusal(self, subject: Subject) -> str:
+        planned = await self._plan(subject)
+        return planned.reason if isinstance(planned, NoReport) else ""
+
     async def _draft(self, subject: Subject) -> Draft | NoReport:
+        planned = await self._plan(subject)
+        if isinstance(planned, NoReport):
+            return planned
+        return await self._compose(subject, *planned)
+
+    async def _plan(self, subject: Subject) -> _Plan | NoReport:
+        """
+        What is needed to compose a report, or why there is none.
+        """
+        if not subject.sendable:
+            return _nothing(subject, UNSENDABLE)
         submitter = self._settings.submitter
         if submitter is None:
             return _nothing(subject, "no domain of ours can sign reports")
@@ -125,7 +158,7 @@ class DMARCReportSource:
         wanted = await self._wanted(subject, overview)
         if isinstance(wanted, NoReport):
             return wanted
-        return await self._compose(subject, submitter, overview, wanted)
+        return submitter, overview, wanted
 
     async def _wanted(
         self, subject: Subject, overview: Overview
@@ -158,7 +191,8 @@ class DMARCReportSource:
         overview: Overview,
         wanted: Destinations,
     ) -> Draft | NoReport:
-        span = spanBefore(subject.end, overview.hours, overview.first)
+        begun = overview.first, overview.since
+        span = spanBefore(subject.end, overview.hours, *begun)
         name = reportID(self._ledger, self.kind, submitter, subject, span)
         heading = Heading(submitter, name, span, (*_omitted(overview), *wanted.errors))
         groups = self._groups(wanted)

@@ -387,6 +387,8 @@ class Overview:
     @ivar wanted: How many were.
     @ivar omitted: How many more messages there were that are in no row, since
         too many rows of an hour differed.
+    @ivar since: When the period before was closed, if that was before its
+        time: the Unix second; 0 if it never was.
     """
 
     published: PublishedPolicy
@@ -396,3 +398,4 @@ class Overview:
     rows: int
     wanted: int
     omitted: int = 0
+    since: int = 0

@@ -46,11 +46,13 @@ class Plan:
     @ivar asOf: The time, as far as it decides what is owed.
     @ivar window: Over how many seconds to spread; 0 for not at all.
     @ivar domain: To report to this one only.
+    @ivar early: Whether to close first what isn't over yet.
     """
 
     asOf: float
     window: float
     domain: Domain | None = None
+    early: bool = False
 
 
 class Round:

@@ -59,14 +59,16 @@ def staleHours(now: float) -> int:
     return lastHour(now) - STALE[ReportKind.DMARC]
 
 
-def spanBefore(end: int, hours: int, first: int) -> Span:
+def spanBefore(end: int, hours: int, first: int, since: int = 0) -> Span:
     """
-    Of intervals of C{hours} up to C{end}, as few as go back to C{first}: more
-    than one if a report couldn't be made when it was due.
+    Of intervals of C{hours}, counted from UTC midnight, those up to C{end} as far
+    back as C{first}: more than one if a report couldn't be made when it was
+    due.  They begin no earlier than C{since}, when the period before was closed,
+    and only a period that was closed itself ends within one.
     """
     interval = hours * HOUR
-    count = max(1, -((first - end) // interval))
-    return Span(end - count * interval, end)
+    start = max(min(first, end - 1) // interval * interval, since)
+    return Span(min(start, end - 1), end)
 
 
 def gap(count: int, window: float) -> float:

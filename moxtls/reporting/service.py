@@ -21,13 +21,12 @@ from moxtls.outages import logUnlessOutage
 from moxtls.reporting.crew import Crew, quietly
 from moxtls.reporting.letters import LetterWriter
 from moxtls.reporting.outbox import Outbox
-from moxtls.reporting.round import PAGE, Lease, LeaseLost, Plan, Round
+from moxtls.reporting.owed import pendingIn, refusals
+from moxtls.reporting.round import Lease, LeaseLost, Plan, Round
 from moxtls.reporting.schedule import LONGEST_JITTER, STALE, WINDOWS, untilTick
 from moxtls.reporting.suppression import PROBATION
 from moxtls.reporting.values import Draft, NoReport, Subject
 
-#: Of subjects that are shown to people.
-MOST_SHOWN = 1000
 #: What is known of a report keeps it from being made again while there may be
 #: data about its day, and tells where a DSN belongs.
 LEAST_KEPT = max(STALE.values()) + PROBATION
@@ -122,39 +121,51 @@ class ReportService(Service):
         return self._inFlight.abandon()
 
     def runNow(
-        self, domain: Domain | None = None, asOf: float | None = None
+        self, domain: Domain | None = None, early: bool = False
     ) -> Deferred[int]:
         """
         Send what is owed at once, without spreading.  A round that is going
         on is broken off: this one does the same faster.
 
         @param domain: Report to this one only.
-        @param asOf: Act as if it were that time.  To be used with care: what
-            happens later on a day that was reported is not reported.
+        @param early: Report also on what isn't over yet, up to now; what
+            happens later goes into another report.
 
         @return: Fires with how many reports were composed.  Fails with
             L{ReportsBusy} if it is another node's turn.
         """
         if self._scheduled is not None:
             self._scheduled.cancel()
-        now = self._clock.seconds() if asOf is None else asOf
-        return self._inFlight.begin(self._urgent(Plan(now, 0, domain)))
+        plan = Plan(self._clock.seconds(), 0, domain, early)
+        return self._inFlight.begin(self._urgent(plan))
 
-    def pending(self, asOf: float | None = None) -> Deferred[tuple[Subject, ...]]:
+    def pending(self, early: bool = False) -> Deferred[tuple[Subject, ...]]:
         """
-        Fires with what may be owed, at most L{MOST_SHOWN}, by phase, day and
-        domain.
+        Fires with what may be owed, as L{pendingIn} has it.
+
+        @param early: Also of what isn't over yet.
         """
-        return Deferred.fromCoroutine(self._pending(None, asOf))
+        return Deferred.fromCoroutine(self._pending(None, early))
+
+    def owed(
+        self, domain: Domain | None = None, early: bool = False
+    ) -> Deferred[dict[Subject, str]]:
+        """
+        Fires with what C{pending} has, with the reason why it won't be sent;
+        with an empty one if it will.
+        """
+        return Deferred.fromCoroutine(self._owed(domain, early))
 
     def preview(
-        self, domain: Domain, asOf: float | None = None
+        self, domain: Domain, early: bool = False
     ) -> Deferred[tuple[tuple[Subject, Draft | NoReport], ...]]:
         """
         Fires with what would be reported to C{domain} if it were sent now;
         nothing is sent, and nothing changes.
+
+        @param early: As in C{runNow}.
         """
-        return Deferred.fromCoroutine(self._preview(domain, asOf))
+        return Deferred.fromCoroutine(self._preview(domain, early))
 
     def _startLoop(self) -> None:
         self._firstTick = None
@@ -214,6 +225,8 @@ class ReportService(Service):
         now = self._clock.seconds()
         await self._source.prune(now)
         await self._archive.prune(now - max(self._routine.kept, LEAST_KEPT))
+        if plan.early:
+            await self._source.close(plan.domain, now)
         round = Round(
             self._clock,
             self._source,
@@ -225,23 +238,15 @@ class ReportService(Service):
         )
         return await round.run()
 
-    async def _pending(
-        self, domain: Domain | None, asOf: float | None
-    ) -> tuple[Subject, ...]:
-        now = self._clock.seconds() if asOf is None else asOf
-        found: list[Subject] = []
-        for phase in range(self._source.phases):
-            after: Subject | None = None
-            while len(found) < MOST_SHOWN:
-                page = await self._source.subjects(phase, now, after, PAGE)
-                found.extend(each for each in page if domain in (None, each.domain))
-                if not page:
-                    break
-                after = page[-1]
-        return tuple(found[:MOST_SHOWN])
+    async def _owed(self, domain: Domain | None, early: bool) -> dict[Subject, str]:
+        return await refusals(self._source, await self._pending(domain, early))
+
+    async def _pending(self, domain: Domain | None, early: bool) -> tuple[Subject, ...]:
+        now = self._clock.seconds()
+        return await pendingIn(self._source, now, domain, early)
 
     async def _preview(
-        self, domain: Domain, asOf: float | None
+        self, domain: Domain, early: bool
     ) -> tuple[tuple[Subject, Draft | NoReport], ...]:
-        subjects = await self._pending(domain, asOf)
+        subjects = await self._pending(domain, early)
         return tuple([(each, await self._source.draft(each)) for each in subjects])

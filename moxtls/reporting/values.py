@@ -26,9 +26,10 @@ class Subject:
     @ivar sendable: Whether anything in it may cause a report; if not, the
         subject is only to be cleared away.
     @ivar part: Tells reports to the same domain about the same span apart: of
-        DMARC reports, a digest of the published policy.
+        DMARC reports, a digest of the published policy, and of C{end} if the
+        period was closed before its time; of TLS reports, C{end} if it was.
     @ivar end: The Unix second in which the span ends, where it isn't the
-        day's: of DMARC reports.
+        day's.
     """
 
     phase: int
@@ -221,6 +222,8 @@ class StoredResult:
     @ivar toldHost: The report to the host is settled.
     @ivar toldDestinations: Where the first of the two reports went, if one
         was made: who has the same C{rua} isn't told twice.
+    @ivar until: The Unix second in which the period was closed, if that was
+        before the day was over; else 0.
     """
 
     day: date
@@ -232,3 +235,4 @@ class StoredResult:
     toldRecipient: bool = False
     toldHost: bool = False
     toldDestinations: tuple[str, ...] = ()
+    until: int = 0

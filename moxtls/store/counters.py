@@ -140,8 +140,8 @@ class Counters:
         ]
 
 
-#: told_recipient, told_host, told_destinations.
-_NEW = (False, False, "[]")
+#: told_recipient, told_host, told_destinations, until.
+_NEW = (False, False, "[]", 0)
 
 
 def _resultRow(each: Sum) -> tuple[object, ...]:

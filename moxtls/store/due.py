@@ -8,7 +8,20 @@ carry it out.
 
 from __future__ import annotations
 
-from sqlalchemy import Text, and_, bindparam, case, delete, func, select, tuple_
+from sqlalchemy import (
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.expression import ColumnElement
 
 from moxtls.calendar import HOUR
@@ -28,7 +41,7 @@ MOST_REMOVED = 200
 _sendable = func.max(case((_t.sendable, 1), else_=0))
 _before = bindparam("before", type_=_t.hour.type)
 # See moxtls.store.rules.dueBefore.
-_due = _t.hour < _before - _before % (_t.hours * HOUR)
+_due = or_(_t.until > 0, _t.hour < _before - _before % (_t.hours * HOUR))
 _mine = and_(
     _t.policy_domain == bindparam("domain"),
     _t.part == bindparam("part"),
@@ -60,15 +73,38 @@ COUNT = select(func.count()).select_from(
     select(_t.policy_domain, _t.part).where(_due, _t.sendable).distinct().subquery()
 )
 #: The first C{limit} subjects due at C{before}.
-FIRST = (
-    select(_t.policy_domain, _t.part, func.max(_t.hours), _sendable)
-    .where(_due)
+_subjects = (
+    select(_t.policy_domain, _t.part, func.max(_t.hours), _sendable, func.max(_t.until))
     .group_by(_t.policy_domain, _t.part)
     .order_by(_t.policy_domain, _t.part)
     .limit(bindparam("limit"))
 )
+FIRST = _subjects.where(_due)
+_behind = tuple_(_t.policy_domain, _t.part) > tuple_(*_last)
 #: The same, behind those of C{domain} and C{part}.
-NEXT = FIRST.where(tuple_(_t.policy_domain, _t.part) > tuple_(*_last))
+NEXT = FIRST.where(_behind)
+#: Both, whether due or not.
+FIRST_OF_ALL = _subjects
+NEXT_OF_ALL = _subjects.where(_behind)
+
+_open = _t.until == 0
+#: What isn't closed, in the order in which everybody locks it.
+OPEN = (
+    select(_t.policy_domain, _t.part)
+    .where(_open)
+    .distinct()
+    .order_by(_t.policy_domain, _t.part)
+    .limit(bindparam("limit"))
+)
+OPEN_OF_DOMAIN = OPEN.where(_t.policy_domain == bindparam("domain"))
+#: Have C{part} of C{domain} end at C{at}, as another part: first its tallies,
+#: then the rows of their hours.
+CLOSE_TALLIES = (
+    update(dmarcTally)
+    .where(_t.policy_domain == bindparam("domain"), _t.part == bindparam("old"), _open)
+    .values(part=bindparam("new"), until=bindparam("at"))
+    .returning(_t.hour)
+)
 
 #: What the tallies of a subject come to; one row, also for none.
 OVERVIEW = select(
@@ -131,6 +167,18 @@ REMOVE_OLD = (
         )
     )
     .returning(*_removed)
+)
+# On SQLite, what is put together is text until it is said to be none.
+_moved = cast(
+    bindparam("place", type_=LargeBinary()).op("||")(
+        func.substr(_r.key, PLACE_SIZE + 1, type_=LargeBinary())
+    ),
+    LargeBinary,
+)
+CLOSE_ROWS = (
+    update(dmarcRow)
+    .where(_between, _r.hour.in_(bindparam("hours", expanding=True)))
+    .values(key=_moved)
 )
 #: Of the tallies of one policy in these hours.
 REMOVE_ROWS = delete(dmarcRow).where(

@@ -152,6 +152,15 @@ def partOf(published: str, hours: int) -> str:
     return blake2b(text, digest_size=PART_SIZE).hexdigest()
 
 
+def closedPart(part: str, until: int) -> str:
+    """
+    Stands for what was recorded under C{part} before its period was closed in
+    the second C{until}.
+    """
+    text = f"{until}\0{part}".encode("ascii")
+    return blake2b(text, digest_size=PART_SIZE).hexdigest()
+
+
 def partOfEvaluation(evaluation: Evaluation) -> str:
     """
     The C{part} of the L{moxtls.reporting.values.Subject} that C{evaluation}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -25,15 +26,23 @@ from moxtls.dmarc.values import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
+from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import OutgoingReport, Subject
 from moxtls.store.archive import ReportArchive
+from moxtls.store.closings import close, latestClosing, pruneClosings
 from moxtls.store.database import Database
 from moxtls.store.due import (
+    CLOSE_ROWS,
+    CLOSE_TALLIES,
     COUNT,
     DIFFERENT,
     DISPOSITIONS,
     FIRST,
+    FIRST_OF_ALL,
     NEXT,
+    NEXT_OF_ALL,
+    OPEN,
+    OPEN_OF_DOMAIN,
     OVERVIEW,
     REMOVE_DOMAIN,
     REMOVE_OLD,
@@ -45,11 +54,14 @@ from moxtls.store.due import (
     TALLIES,
     TALLIES_OF_DOMAIN,
 )
-from moxtls.store.encoding import decodePolicy, decodeRow, decodeTexts
+from moxtls.store.encoding import closedPart, decodePolicy, decodeRow, decodeTexts
 from moxtls.store.rules import dueBefore
 from moxtls.store.tallies import endOf, keysBehind, placeOf, rowOf
 from moxtls.store.tallying import Tallying
 from moxtls.store.writer import Reader, Writer
+
+#: Parts closed in one transaction: others don't wait for long.
+MOST = 50
 
 Page = tuple[tuple[bytes, ReportRow, int], ...]
 
@@ -102,19 +114,37 @@ class EvaluationStore:
         )
 
     def subjects(
-        self, before: int, after: Subject | None, limit: int
+        self, before: int, after: Subject | None, limit: int, early: bool = False
     ) -> Deferred[tuple[Subject, ...]]:
-        given: dict[str, object] = {"before": before, "limit": limit}
-        query = FIRST
+        given: dict[str, object] = {"limit": limit}
+        if not early:
+            given["before"] = before
+        query = FIRST_OF_ALL if early else FIRST
         if after is not None:
-            query = NEXT
+            query = NEXT_OF_ALL if early else NEXT
             given |= {"domain": after.domain.ascii, "part": after.part}
 
         def ask(connection: Connection) -> tuple[Subject, ...]:
             rows = connection.execute(query, given)
-            return tuple(_subject(before, *row) for row in rows)
+            return tuple(_subject(before, early, *row) for row in rows)
 
         return self._reader.ask(ask)
+
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
+        async def close() -> int:
+            until = await self._writer.run(
+                partial(_closePeriod, domain=domain, end=end)
+            )
+            count = 0
+            while until:
+                page = partial(_closeParts, domain=domain, until=until)
+                closed = await self._writer.run(page)
+                if not closed:
+                    break
+                count += closed
+            return count
+
+        return Deferred.fromCoroutine(close())
 
     def overview(self, subject: Subject) -> Deferred[Overview | None]:
         return self._reader.ask(lambda connection: _overview(connection, subject))
@@ -146,6 +176,9 @@ class EvaluationStore:
 
         async def prune() -> int:
             messages = 0
+            await self._writer.run(
+                lambda connection: pruneClosings(connection, ReportKind.DMARC, before)
+            )
             while removed := await self._writer.run(page):
                 messages += sum(removed)
             return messages
@@ -180,8 +213,16 @@ def _range(subject: Subject, after: bytes = b"") -> dict[str, object]:
     }
 
 
-def _subject(before: int, name: str, part: str, hours: int, sendable: int) -> Subject:
-    end = dueBefore(before, hours)
+def _subject(
+    before: int,
+    early: bool,
+    name: str,
+    part: str,
+    hours: int,
+    sendable: int,
+    until: int,
+) -> Subject:
+    end = until or (before if early else dueBefore(before, hours))
     return Subject(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
 
 
@@ -201,6 +242,7 @@ def _overview(connection: Connection, subject: Subject) -> Overview | None:
     if published is None:
         return None
     rows = connection.execute(DIFFERENT, _range(subject)).scalar_one()
+    domain, kind = subject.domain.ascii, ReportKind.DMARC
     return Overview(
         decodePolicy(published),
         hours,
@@ -209,6 +251,7 @@ def _overview(connection: Connection, subject: Subject) -> Overview | None:
         rows,
         int(wanted),
         int(omitted),
+        latestClosing(connection, kind, domain, subject.end),
     )
 
 
@@ -282,6 +325,49 @@ def _evaluation(
         row.wanted,
     )
     return StoredEvaluation(row.hour, evaluation, row.messages)
+
+
+def _open(connection: Connection, domain: Domain | None, limit: int) -> list[Row[Any]]:
+    given: dict[str, object] = {"limit": limit}
+    if domain is None:
+        return list(connection.execute(OPEN, given))
+    return list(connection.execute(OPEN_OF_DOMAIN, given | {"domain": domain.ascii}))
+
+
+def _closePeriod(connection: Connection, domain: Domain | None, end: int) -> int:
+    """
+    Begin a new period for C{domain}, or for all, if something is in this one.
+
+    @return: When this one ends; 0 if nothing is in it.
+    """
+    if not _open(connection, domain, 1):
+        return 0
+    return close(connection, ReportKind.DMARC, domain, end)
+
+
+def _closeParts(connection: Connection, domain: Domain | None, until: int) -> int:
+    """
+    Have some parts end at C{until}.  What is recorded from now on is apart
+    from them.
+
+    @return: How many.
+    """
+    found = [(row.policy_domain, row.part) for row in _open(connection, domain, MOST)]
+    for name, part in found:
+        new = closedPart(part, until)
+        tally = {"domain": name, "old": part, "new": new, "at": until}
+        hours = connection.scalars(CLOSE_TALLIES, tally).all()
+        place = placeOf(name, part)
+        connection.execute(
+            CLOSE_ROWS,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hours": hours,
+                "place": placeOf(name, new),
+            },
+        )
+    return len(found)
 
 
 def _remove(

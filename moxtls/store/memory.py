@@ -15,6 +15,7 @@ from datetime import date
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from moxtls.calendar import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     ILeases,
@@ -31,6 +32,7 @@ from moxtls.reporting.values import (
     Suppression,
 )
 from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
+from moxtls.store.memoryclosings import MemoryClosings
 from moxtls.store.memoryevaluations import MemoryEvaluationStore
 from moxtls.store.memoryhistory import MemorySenderHistory
 from moxtls.store.rules import admitted, bounded, boundedPolicy, clean
@@ -91,17 +93,19 @@ class _Place:
     recipientDomain: Domain
     isHost: bool
     policy: Policy
+    until: int = 0
 
     @property
     def isOwn(self) -> bool:
         return self.policyDomain == self.recipientDomain
 
     @property
-    def result(self) -> tuple[date, Domain, Domain, bool]:
+    def result(self) -> tuple[date, Domain, Domain, bool, int]:
         """
         The L{StoredResult} that it is part of.
         """
-        return self.day, self.policyDomain, self.recipientDomain, self.isHost
+        place = self.day, self.policyDomain, self.recipientDomain, self.isHost
+        return *place, self.until
 
 
 @dataclass(slots=True)
@@ -128,6 +132,10 @@ class _Row:
         return PolicyTally(policy, self.succeeded, self.failed, Counter(self.failures))
 
 
+#: When it was closed, or 0; day; domain.
+_SubjectKey = tuple[int, date, Domain]
+
+
 @implementer(IOutcomeStore)
 class MemoryOutcomeStore:
     """
@@ -140,8 +148,9 @@ class MemoryOutcomeStore:
         """
         self._archive = archive
         self._rows: dict[_Place, _Row] = {}
-        # By phase: the subjects' days and domains, and what they are made of.
-        self._subjects: tuple[dict[tuple[date, Domain], set[_Place]], ...] = ({}, {})
+        # By phase: the subjects, and what they are made of.
+        self._subjects: tuple[dict[_SubjectKey, set[_Place]], ...] = ({}, {})
+        self._closings = MemoryClosings()
 
     def record(self, day: date, outcome: SessionOutcome) -> Deferred[None]:
         if outcome.recipient is not None:
@@ -156,10 +165,13 @@ class MemoryOutcomeStore:
         policy = boundedPolicy(tally.policy)
         place = _Place(day, policy.domain, outcome.recipientDomain, isHost, policy)
         if place not in self._rows:
-            self._rows[place] = _Row()
-            for phase, domains in enumerate(self._subjects):
-                domains.setdefault(_subjectOf(phase, place), set()).add(place)
+            self._put(place, _Row())
         self._rows[place].add(tally, outcome.sendReport)
+
+    def _put(self, place: _Place, row: _Row) -> None:
+        self._rows[place] = row
+        for phase, domains in enumerate(self._subjects):
+            domains.setdefault(_subjectOf(phase, place), set()).add(place)
 
     def results(
         self,
@@ -167,7 +179,7 @@ class MemoryOutcomeStore:
         policyDomain: Domain | None = None,
         recipientDomain: Domain | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
-        grouped: dict[tuple[date, Domain, Domain, bool], list[_Place]] = {}
+        grouped: dict[tuple[date, Domain, Domain, bool, int], list[_Place]] = {}
         for place in self._rows:
             if (
                 day in (None, place.day)
@@ -180,8 +192,12 @@ class MemoryOutcomeStore:
     def _result(self, places: list[_Place]) -> StoredResult:
         places.sort(key=lambda place: place.policy)
         rows = [self._rows[place] for place in places]
+        first = places[0]
         return StoredResult(
-            *places[0].result,
+            first.day,
+            first.policyDomain,
+            first.recipientDomain,
+            first.isHost,
             sendReport=any(row.sendReport for row in rows),
             tallies=tuple(self._rows[place].tally(place.policy) for place in places),
             toldRecipient=all(row.toldRecipient for row in rows),
@@ -189,6 +205,7 @@ class MemoryOutcomeStore:
             toldDestinations=tuple(
                 sorted({to for row in rows for to in row.toldDestinations})
             ),
+            until=first.until,
         )
 
     def remove(self, domain: Domain, day: date | None = None) -> Deferred[int]:
@@ -221,22 +238,24 @@ class MemoryOutcomeStore:
         return succeed(tuple(self._open(phase, before, after)[:limit]))
 
     def _open(self, phase: int, before: date, after: Subject | None) -> list[Subject]:
-        start = (after.day, after.domain) if after else (date.min, Domain(""))
-        wanted = (key for key in self._subjects[phase] if start < key)
+        keys = [key for key in self._subjects[phase] if key[0] or key[1] < before]
+        if after is not None:
+            last = _inOrder(_keyOf(after))
+            keys = [key for key in keys if _inOrder(key) > last]
         found = []
-        for day, domain in sorted(key for key in wanted if key[0] < before):
-            rows = self._untold(phase, day, domain)
+        for key in sorted(keys, key=_inOrder):
+            rows = self._untold(phase, key)
             if rows:
                 sendable = any(
                     row.sendReport for place, row in rows if phase == 1 or place.isOwn
                 )
-                found.append(Subject(phase, day, domain, sendable))
+                until, day, domain = key
+                part = f"{until or ''}"
+                found.append(Subject(phase, day, domain, sendable, part, until))
         return found
 
-    def _untold(
-        self, phase: int, day: date, domain: Domain
-    ) -> list[tuple[_Place, _Row]]:
-        places = self._subjects[phase].get((day, domain), ())
+    def _untold(self, phase: int, key: _SubjectKey) -> list[tuple[_Place, _Row]]:
+        places = self._subjects[phase].get(key, ())
         return [
             (place, row)
             for place in places
@@ -254,7 +273,7 @@ class MemoryOutcomeStore:
             new = self._archive.file(reports)
         except SenderTaken as error:
             return fail(error)
-        rows = self._untold(subject.phase, subject.day, subject.domain)
+        rows = self._untold(subject.phase, _keyOf(subject))
         for _, row in rows:
             row.toldDestinations = tuple(sorted(set(destinations)))
             if subject.phase == 0:
@@ -270,12 +289,42 @@ class MemoryOutcomeStore:
         )
         return succeed(new)
 
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
+        places = [
+            place
+            for place in self._rows
+            if not place.until
+            and domain in (None, place.policyDomain, place.recipientDomain)
+        ]
+        until = self._closings.close(domain, end) if places else 0
+        for place in places:
+            row = self._rows[place]
+            self._forget([place])
+            self._put(replace(place, until=until), row)
+        return succeed(len(places))
+
+    def lastClosing(self, domain: Domain, before: int) -> Deferred[int]:
+        return succeed(self._closings.latest(domain, before))
+
     def prune(self, before: date) -> Deferred[int]:
+        self._closings.prune(midnight(before))
         return succeed(self._forget(p for p in self._rows if p.day < before))
 
 
-def _subjectOf(phase: int, place: _Place) -> tuple[date, Domain]:
-    return place.day, (place.policyDomain if phase else place.recipientDomain)
+def _subjectOf(phase: int, place: _Place) -> _SubjectKey:
+    domain = place.policyDomain if phase else place.recipientDomain
+    return place.until, place.day, domain
+
+
+def _keyOf(subject: Subject) -> _SubjectKey:
+    return int(subject.part or 0), subject.day, subject.domain
+
+
+def _inOrder(key: _SubjectKey) -> tuple[bool, _SubjectKey]:
+    """
+    Closed ones first.
+    """
+    return key[0] == 0, key
 
 
 def _told(phase: int, row: _Row) -> bool:

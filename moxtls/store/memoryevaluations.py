@@ -26,8 +26,9 @@ from moxtls.dmarc.values import (
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.reporting.values import OutgoingReport, Subject
-from moxtls.store.encoding import encodeRow, partOfEvaluation, rowKey
+from moxtls.store.encoding import closedPart, encodeRow, partOfEvaluation, rowKey
 from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
+from moxtls.store.memoryclosings import MemoryClosings
 from moxtls.store.rules import (
     boundedEvaluation,
     dueBefore,
@@ -63,6 +64,7 @@ class _Tally:
     hours: int
     counts: dict[_Kind, _Count] = field(default_factory=dict)
     omitted: int = 0
+    until: int = 0
 
     @property
     def messages(self) -> int:
@@ -90,6 +92,7 @@ class MemoryEvaluationStore:
         self._archive = archive
         self._tallies: dict[_Place, _Tally] = {}
         self._parts: dict[tuple[int, Domain], set[str]] = {}
+        self._closings = MemoryClosings()
 
     def record(
         self, hour: int, evaluation: Evaluation, count: int = 1
@@ -154,19 +157,36 @@ class MemoryEvaluationStore:
         return succeed(sum(subject.sendable for subject in self._due(before)))
 
     def subjects(
-        self, before: int, after: Subject | None, limit: int
+        self, before: int, after: Subject | None, limit: int, early: bool = False
     ) -> Deferred[tuple[Subject, ...]]:
-        due = self._due(before)
+        due = self._due(before, early)
         if after is not None:
             last = after.domain, after.part
             due = [each for each in due if (each.domain, each.part) > last]
         return succeed(tuple(due[:limit]))
 
-    def _due(self, before: int) -> list[Subject]:
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
+        places = [
+            place
+            for place, tally in self._tallies.items()
+            if not tally.until and domain in (None, place[1])
+        ]
+        until = self._closings.close(domain, end) if places else 0
+        for place in places:
+            hour, name, part = place
+            tally, new = self._tallies[place], closedPart(part, until)
+            self._forget([place])
+            tally.until = until
+            self._tallies[hour, name, new] = tally
+            self._parts.setdefault((hour, name), set()).add(new)
+        return succeed(len({place[1:] for place in places}))
+
+    def _due(self, before: int, early: bool = False) -> list[Subject]:
         sendable: dict[tuple[Domain, str, int], bool] = {}
         for (hour, domain, part), tally in self._tallies.items():
-            end = dueBefore(before, tally.hours)
-            if hour < end:
+            due = before if early else dueBefore(before, tally.hours)
+            end = tally.until or due
+            if early or hour < end:
                 key = domain, part, end
                 sendable[key] = sendable.get(key, False) or tally.sendable
         return [
@@ -195,6 +215,7 @@ class MemoryEvaluationStore:
                 rows=len({kind.row for kind in kinds}),
                 wanted=sum(wanted),
                 omitted=sum(tally.omitted for tally in tallies),
+                since=self._closings.latest(subject.domain, subject.end),
             )
         )
 
@@ -232,6 +253,7 @@ class MemoryEvaluationStore:
         return succeed(new)
 
     def prune(self, before: int) -> Deferred[int]:
+        self._closings.prune(before)
         return succeed(self._forget(p for p in self._tallies if p[0] < before))
 
 

@@ -6,23 +6,33 @@ How TLS went, in the database.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from moxtls.calendar import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
+from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import OutgoingReport, StoredResult, Subject
 from moxtls.store.archive import ReportArchive
+from moxtls.store.closings import latestClosing, pruneClosings
 from moxtls.store.counters import Counters
 from moxtls.store.database import Database
 from moxtls.store.phases import PHASES
-from moxtls.store.stored import removeResults, storedResults
+from moxtls.store.stored import (
+    closePeriod,
+    closeResults,
+    removeResults,
+    storedResults,
+)
 from moxtls.store.writer import Reader, Writer
 from moxtls.tlsrpt.results import SessionOutcome
 
@@ -63,7 +73,12 @@ class OutcomeStore:
 
     def prune(self, before: date) -> Deferred[int]:
         given = {"before": before}
-        return self._writer.run(lambda connection: removeResults(connection, given))
+
+        def prune(connection: Connection) -> int:
+            pruneClosings(connection, ReportKind.TLS, midnight(before))
+            return removeResults(connection, given)
+
+        return self._writer.run(prune)
 
     def count(self, phase: int, before: date) -> Deferred[int]:
         query = PHASES[phase].count
@@ -76,19 +91,34 @@ class OutcomeStore:
     def subjects(
         self, phase: int, before: date, after: Subject | None, limit: int
     ) -> Deferred[tuple[Subject, ...]]:
-        given: dict[str, object] = {"before": before, "limit": limit}
-        query = PHASES[phase].first
-        if after is not None:
-            query = PHASES[phase].next
-            given |= {"day": after.day, "domain": after.domain.ascii}
-
         def ask(connection: Connection) -> tuple[Subject, ...]:
-            return tuple(
-                Subject(phase, day, Domain(name), bool(sendable))
-                for day, name, sendable in connection.execute(query, given)
-            )
+            if after is not None and not after.part:
+                return _due(connection, phase, before, after, limit)
+            closed = _closed(connection, phase, after, limit)
+            rest = limit - len(closed)
+            return closed + _due(connection, phase, before, None, rest)
 
         return self._reader.ask(ask)
+
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
+        async def close() -> int:
+            until = await self._writer.run(partial(closePeriod, domain=domain, end=end))
+            count, last = 0, b""
+            while until:
+                page = partial(closeResults, domain=domain, until=until, last=last)
+                keys = await self._writer.run(page)
+                if not keys:
+                    break
+                count, last = count + len(keys), keys[-1]
+            return count
+
+        return Deferred.fromCoroutine(close())
+
+    def lastClosing(self, domain: Domain, before: int) -> Deferred[int]:
+        name = domain.ascii
+        return self._reader.ask(
+            lambda connection: latestClosing(connection, ReportKind.TLS, name, before)
+        )
 
     def settle(
         self,
@@ -121,8 +151,52 @@ class _Settling:
 
     @property
     def given(self) -> dict[str, object]:
-        day, domain = self.subject.day, self.subject.domain.ascii
-        return {"of_day": day, "of_domain": domain, "to": self.told}
+        subject = self.subject
+        return {
+            "of_day": subject.day,
+            "of_domain": subject.domain.ascii,
+            "of_until": int(subject.part or 0),
+            "to": self.told,
+        }
+
+
+def _closed(
+    connection: Connection, phase: int, after: Subject | None, limit: int
+) -> tuple[Subject, ...]:
+    """
+    Subjects of periods that were closed.
+    """
+    given: dict[str, object] = {"limit": limit}
+    query = PHASES[phase].firstClosed
+    if after is not None:
+        query = PHASES[phase].nextClosed
+        given |= {"until": int(after.part)} | _behind(after)
+    return _subjects(phase, connection.execute(query, given))
+
+
+def _due(
+    connection: Connection, phase: int, before: date, after: Subject | None, limit: int
+) -> tuple[Subject, ...]:
+    """
+    Subjects of days that are over.
+    """
+    given: dict[str, object] = {"before": before, "limit": limit}
+    query = PHASES[phase].first
+    if after is not None:
+        query = PHASES[phase].next
+        given |= _behind(after)
+    return _subjects(phase, connection.execute(query, given))
+
+
+def _behind(after: Subject) -> dict[str, object]:
+    return {"day": after.day, "domain": after.domain.ascii}
+
+
+def _subjects(phase: int, rows: Iterable[Any]) -> tuple[Subject, ...]:
+    return tuple(
+        Subject(phase, day, Domain(name), bool(sendable), f"{until or ''}", until)
+        for until, day, name, sendable in rows
+    )
 
 
 def _phaseOf(settling: _Settling) -> int:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    literal_column,
     not_,
     or_,
     select,
@@ -42,14 +43,18 @@ class Phase:
     @ivar count: Of sendable subjects of days before C{before}.
     @ivar first: The first C{limit} subjects of days before C{before}.
     @ivar next: The same, behind those of C{day} and C{domain}.
-    @ivar tell: Marks what the report about C{of_domain} and C{of_day} to the
-        destinations C{to} (JSON) was made from, and removes what nobody needs
-        any more; in this order.
+    @ivar firstClosed: The first C{limit} subjects of periods that were closed.
+    @ivar nextClosed: The same, behind those of C{until}, C{day} and C{domain}.
+    @ivar tell: Marks what the report about C{of_domain}, C{of_day} and
+        C{of_until} to the destinations C{to} (JSON) was made from, and removes
+        what nobody needs any more; in this order.
     """
 
     count: Select[int]
-    first: Select[date, str, int]
-    next: Select[date, str, int]
+    first: Select[int, date, str, int]
+    next: Select[int, date, str, int]
+    firstClosed: Select[int, date, str, int]
+    nextClosed: Select[int, date, str, int]
     tell: tuple[Update | Delete, ...]
 
 
@@ -65,23 +70,44 @@ def _phase(
     @param sendable: Which of these make them sendable.
     @param told: What to set once they are told.
     """
-    before = _r.day < bindparam("before", type_=_r.day.type)
+    before = and_(
+        _r.day < bindparam("before", type_=_r.day.type), _r.until == literal_column("0")
+    )
     counted = select(_r.day, domain).where(isOpen, sendable, before).distinct()
+    isSendable = func.max(case((sendable, 1), else_=0))
     first = (
-        select(_r.day, domain, func.max(case((sendable, 1), else_=0)))
+        select(literal_column("0"), _r.day, domain, isSendable)
         .where(isOpen, before)
         .group_by(_r.day, domain)
         .order_by(_r.day, domain)
         .limit(bindparam("limit"))
     )
     last = bindparam("day", type_=_r.day.type), bindparam("domain", type_=Text())
-    mine = and_(_r.day == bindparam("of_day"), domain == bindparam("of_domain"))
+    # A literal, as in the condition of the index.
+    closed = _r.until > literal_column("0")
+    place = _r.until, _r.day, domain
+    firstClosed = (
+        select(*place, isSendable)
+        .where(isOpen, closed)
+        .group_by(*place)
+        .order_by(*place)
+        .limit(bindparam("limit"))
+    )
+    mine = and_(
+        _r.day == bindparam("of_day"),
+        domain == bindparam("of_domain"),
+        _r.until == bindparam("of_until"),
+    )
     done = and_(mine, _r.told_recipient, or_(_isOwn, _r.told_host))
     keys = select(_r.key).where(done)
     return Phase(
         count=select(func.count()).select_from(counted.subquery()),
         first=first,
         next=first.where(tuple_(_r.day, domain) > tuple_(*last)),
+        firstClosed=firstClosed,
+        nextClosed=firstClosed.where(
+            tuple_(*place) > tuple_(bindparam("until", type_=_r.until.type), *last)
+        ),
         tell=(
             # This locks the rows, so that nobody adds to them before they are
             # gone.

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -22,19 +23,24 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    or_,
     select,
     true,
+    update,
 )
 
 from moxtls.domain import Domain
+from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import StoredResult
+from moxtls.store.closings import close
 from moxtls.store.counters import KEYS_AT_ONCE
+from moxtls.store.sums import DIGEST_SIZE
 from moxtls.store.tables import tlsFailure, tlsResult
 from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, PolicyType, ResultType
 
 _r = tlsResult.c
 _f = tlsFailure.c
-_RESULT = (_r.day, _r.policy_domain, _r.recipient_domain, _r.is_host)
+_RESULT = (_r.day, _r.policy_domain, _r.recipient_domain, _r.is_host, _r.until)
 _CONDITIONS = {
     "day": _r.day == bindparam("day"),
     "policy_domain": _r.policy_domain == bindparam("policy_domain"),
@@ -98,12 +104,77 @@ def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
     return number
 
 
+def closePeriod(connection: Connection, domain: Domain | None, end: int) -> int:
+    """
+    Begin a new period for C{domain}, or for all, if there are results of this
+    one.
+
+    @return: When this one ends; 0 if there is nothing in it.
+    """
+    if connection.execute(_open(domain).limit(1)).first() is None:
+        return 0
+    return close(connection, ReportKind.TLS, domain, end)
+
+
+def closeResults(
+    connection: Connection, domain: Domain | None, until: int, last: bytes
+) -> Sequence[bytes]:
+    """
+    Have results end at C{until}: some, whose keys are behind C{last}.  What is
+    counted from now on is counted apart from them.
+
+    @return: The keys that they had, in order.
+    """
+    page = _open(domain).where(_r.key > last).order_by(_r.key).limit(KEYS_AT_ONCE)
+    # In the order in which they are written, and before their failures: nobody
+    # adds to them meanwhile.
+    keys = connection.scalars(page.with_for_update()).all()
+    given = [{"old": key, "new": _closedKey(key, until), "at": until} for key in keys]
+    if given:
+        connection.execute(_CLOSE_RESULT, given)
+        connection.execute(_CLOSE_FAILURES, given)
+    return keys
+
+
+_CLOSE_RESULT = (
+    update(tlsResult)
+    .where(_r.key == bindparam("old"))
+    .values(key=bindparam("new"), until=bindparam("at"))
+)
+_CLOSE_FAILURES = (
+    update(tlsFailure)
+    .where(_f.result_key == bindparam("old"))
+    .values(result_key=bindparam("new"))
+)
+
+
+def _open(domain: Domain | None) -> Select[bytes]:
+    """
+    The keys of what isn't closed.
+    """
+    query = select(_r.key).where(_r.until == 0)
+    if domain is None:
+        return query
+    name = domain.ascii
+    return query.where(or_(_r.recipient_domain == name, _r.policy_domain == name))
+
+
+def _closedKey(key: bytes, until: int) -> bytes:
+    return blake2b(key + until.to_bytes(8), digest_size=DIGEST_SIZE).digest()
+
+
 def _matching(names: Mapping[str, object] | Sequence[str]) -> ColumnElement[bool]:
     return and_(true(), *(_CONDITIONS[name] for name in names))
 
 
-def _placeOf(row: Row[Any]) -> tuple[date, str, str, bool]:
-    return row.day, row.policy_domain, row.recipient_domain, row.is_host
+def _placeOf(row: Row[Any]) -> tuple[date, str, str, bool, int]:
+    return (
+        row.day,
+        row.policy_domain,
+        row.recipient_domain,
+        row.is_host,
+        row.until,
+    )
 
 
 def _storedResult(
@@ -126,6 +197,7 @@ def _storedResult(
         toldRecipient=all(row.told_recipient for row in rows),
         toldHost=all(row.told_host for row in rows),
         toldDestinations=tuple(sorted(told)),
+        until=rows[0].until,
     )
 
 

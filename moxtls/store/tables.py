@@ -64,6 +64,8 @@ tlsResult = Table(
     Column("told_recipient", Boolean, nullable=False),
     Column("told_host", Boolean, nullable=False),
     Column("told_destinations", Text, nullable=False),
+    # The second in which the period ended, if that was before the day did; else 0.
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
 # Each serves one phase of reporting: page by page in this order, without a
@@ -79,6 +81,13 @@ Index(
     tlsResult.c.day,
     tlsResult.c.recipient_domain,
     tlsResult.c.policy_domain,
+)
+# There are few of them.
+Index(
+    "ix_tls_result_until",
+    tlsResult.c.until,
+    sqlite_where=text("until > 0"),
+    postgresql_where=text("until > 0"),
 )
 
 #: Sessions counted per failure seen in a L{tlsResult}; C{digest} is of all
@@ -168,6 +177,8 @@ dmarcTally = Table(
     # About how many rows it has, and messages that are in none.
     Column("kept", Integer, nullable=False),
     Column("omitted", BigInteger, nullable=False),
+    # As in L{tlsResult}.
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
 Index(
@@ -190,6 +201,17 @@ dmarcRow = Table(
     Column("addresses", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("messages", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Seconds in which reporting periods were ended before their time; C{domain} is
+#: empty for those of all domains.
+reportClosing = Table(
+    "report_closing",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("domain", _name(), primary_key=True),
+    Column("until", BigInteger, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
 

@@ -186,6 +186,7 @@ def _tallyRow(tally: TallySum) -> tuple[object, ...]:
         tally.dispositions,
         tally.kept,
         tally.omitted,
+        0,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.calendar import spanOfDay
+from moxtls.calendar import DAY, Span, spanOfDay, utcDay
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
@@ -31,6 +31,11 @@ from moxtls.tlsrpt.check import check
 from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
 from moxtls.tlsrpt.report import Heading, compose, compress
 from moxtls.tlsrpt.results import PolicyTally, mergeTallies
+
+#: Why there is no report about what may not be the reason for one.
+UNSENDABLE = "only reports, and what answers them, were delivered"
+
+_Plan = tuple[Domain, tuple[str, ...], list[PolicyTally]]
 
 
 class InvalidReport(Exception):
@@ -85,9 +90,24 @@ class TLSReportSource:
         return self._store.count(phase, dueBefore(now))
 
     def subjects(
-        self, phase: int, now: float, after: Subject | None, limit: int
+        self,
+        phase: int,
+        now: float,
+        after: Subject | None,
+        limit: int,
+        early: bool = False,
     ) -> Deferred[tuple[Subject, ...]]:
-        return self._store.subjects(phase, dueBefore(now), after, limit)
+        if not early:
+            return self._store.subjects(phase, dueBefore(now), after, limit)
+        tomorrow = utcDay(now + DAY)
+        found = self._store.subjects(phase, tomorrow, after, limit)
+        return found.addCallback(lambda subjects: endedBy(subjects, int(now)))
+
+    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
+        return self._store.close(domain, int(now))
+
+    def refusal(self, subject: Subject) -> Deferred[str]:
+        return Deferred.fromCoroutine(self._refusal(subject))
 
     def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
         return Deferred.fromCoroutine(self._draft(subject))
@@ -104,7 +124,22 @@ class TLSReportSource:
         pruned = self._store.prune(staleBefore(now))
         return pruned.addCallback(lambda count: None)
 
+    async def _refusal(self, subject: Subject) -> str:
+        planned = await self._plan(subject)
+        return planned.reason if isinstance(planned, NoReport) else ""
+
     async def _draft(self, subject: Subject) -> Draft | NoReport:
+        planned = await self._plan(subject)
+        if isinstance(planned, NoReport):
+            return planned
+        return await self._compose(subject, *planned)
+
+    async def _plan(self, subject: Subject) -> _Plan | NoReport:
+        """
+        What is needed to compose a report, or why there is none.
+        """
+        if not subject.sendable:
+            return _nothing(subject, UNSENDABLE)
         submitter = self._settings.submitter
         if submitter is None:
             return _nothing(subject, "no domain of ours can sign reports")
@@ -120,9 +155,9 @@ class TLSReportSource:
             return _nothing(subject, "nothing that isn't told already")
         if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
             return _nothing(subject, "nothing went wrong")
-        return self._compose(subject, submitter, addressees, tallies)
+        return submitter, addressees, tallies
 
-    def _compose(
+    async def _compose(
         self,
         subject: Subject,
         submitter: Domain,
@@ -132,8 +167,7 @@ class TLSReportSource:
         """
         @raise InvalidReport: The report would break the rules.
         """
-        # RFC 8460 4.1: a report is about a whole UTC day, also if it is late.
-        span = spanOfDay(subject.day)
+        span = await self._span(subject)
         name = reportID(self._ledger, self.kind, submitter, subject, span)
         report = compose(Heading(submitter, name, span), tallies)
         faults = check(report)
@@ -149,6 +183,16 @@ class TLSReportSource:
             document=compress(report),
             filename=filename(self.kind, submitter, subject.domain, span, name),
         )
+
+    async def _span(self, subject: Subject) -> Span:
+        """
+        RFC 8460 4.1: a report is about a whole UTC day, also if it is late;
+        but for one that a person wanted earlier, and the one after it.
+        """
+        day = spanOfDay(subject.day)
+        end = min(subject.end or day.end, day.end)
+        since = await self._store.lastClosing(subject.domain, end)
+        return Span(max(day.start, since), end)
 
     async def _destinations(self, subject: Subject) -> tuple[str, ...] | NoReport:
         answer = await self._resolver.lookup(recordName(subject.domain), Kind.TXT)
@@ -169,15 +213,23 @@ class TLSReportSource:
         return self._store.results(subject.day, policyDomain=subject.domain)
 
 
+def endedBy(subjects: Iterable[Subject], now: int) -> tuple[Subject, ...]:
+    """
+    C{subjects}, those of periods that go on as if these ended now.
+    """
+    return tuple(each if each.end else replace(each, end=now) for each in subjects)
+
+
 def untold(subject: Subject, results: Iterable[StoredResult]) -> list[StoredResult]:
     """
-    Those of C{results} that C{subject} has had no report on.
+    Those of C{results} that C{subject} is about and has had no report on.
     """
+    mine = [each for each in results if each.until == int(subject.part or 0)]
     if subject.phase == 0:
-        return [each for each in results if not each.toldRecipient]
+        return [each for each in mine if not each.toldRecipient]
     return [
         each
-        for each in results
+        for each in mine
         if not each.toldHost and each.recipientDomain != subject.domain
     ]
 

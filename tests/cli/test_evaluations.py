@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from moxtls.authentication import AuthResult
 from moxtls.calendar import HOUR
+from moxtls.dmarc.source import UNSENDABLE
 from moxtls.dmarc.values import (
     Disposition,
     Evaluation,
@@ -73,8 +74,8 @@ class EvaluationsTests(CommandCase):
 
     def test_summaries(self) -> None:
         """
-        Each policy domain, how much there is about it, and whether a report
-        is owed.
+        Each policy domain, how much there is about it, and whether there will
+        be a report or why not.
         """
         row = replace(ROW, disposition=Disposition.NONE)
         published = replace(EVALUATION.published, domain=Domain("a.example"))
@@ -88,12 +89,14 @@ class EvaluationsTests(CommandCase):
                     "messages": 3,
                     "dispositions": "none",
                     "report": False,
+                    "reason": UNSENDABLE,
                 },
                 {
                     "policy_domain": UNICODE,
                     "messages": 6,
                     "dispositions": "none, reject",
-                    "report": True,
+                    "report": False,
+                    "reason": "no domain of ours can sign reports",
                 },
             ],
         )

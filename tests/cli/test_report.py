@@ -4,6 +4,7 @@ Tests for L{moxtls.cli.report}.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from moxtls.calendar import HOUR, midnight, utcDay
+from moxtls.dmarc.received import parseAggregate
 from moxtls.dmarc.values import Evaluation, Policy, PublishedPolicy
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
+from moxtls.reporting.mime import leaves
+from moxtls.tlsrpt.received import readReport
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
 from tests.cli.test_evaluations import ROW
@@ -71,9 +75,16 @@ class ReportTests(NetworkCommandCase):
 
     async def test_pending(self) -> None:
         """
-        What may be owed is what was recorded of days that are over, or of
-        all days, if this one counts as over.
+        What may be owed is what was recorded of days that are over, or, on
+        request, of this one too; with why it won't be sent, as C{preview} says.
         """
+        rows = await self.good("pending", "--json")
+        reasons = {each["domain"]: each["reason"] for each in rows}
+        self.assertEqual(reasons["wants.example"], "")
+        shown = await self.good("preview", "--json", "--domain", "doesnt.example")
+        self.assertEqual(reasons["doesnt.example"], shown[0]["reason"])
+        sendable = {each["domain"]: each["to_be_sent"] for each in rows}
+        self.assertEqual(sendable, {"wants.example": True, "doesnt.example": False})
         over = {"wants.example", "doesnt.example"}
         self.assertEqual(await self.domains("pending"), over)
         everything = over | {"today.example"}
@@ -137,10 +148,32 @@ class ReportTests(NetworkCommandCase):
 
     async def test_sendNow(self) -> None:
         """
-        A domain can be sent what is known of today.
+        A domain can be sent what is known of today, up to now; what happens
+        afterwards goes into another report, as C{pending} and C{preview} say.
         """
-        text = await self.good("send", "--now", "--domain", "today.example")
-        self.assertEqual(text, "1 composed and given to the queue.\n")
+        chosen = ("--now", "--domain", "today.example")
+        for _ in range(2):
+            ledger = self.ledger()
+            await ledger.outcomes.record(self.today, broken("today.example"))
+            await ledger.stop()
+            [row] = await self.good("pending", *chosen, "--json")
+            self.assertTrue(row["to_be_sent"])
+            [shown] = await self.good("preview", *chosen, "--json")
+            self.assertEqual(shown["destinations"], ["mailto:tls@reports.example"])
+            text = await self.good("send", *chosen)
+            self.assertEqual(text, "1 composed and given to the queue.\n")
+            self.assertEqual(await self.good("pending", *chosen), "Nothing is owed.\n")
+            self.assertEqual(
+                await self.good("send", *chosen, "--json"), {"composed": 0}
+            )
+        reports = [readReport(file.read_bytes()) for file in self.bodies()]
+        self.assertEqual(len({each.reportID for each in reports}), 2)
+        first, second = sorted(reports, key=lambda each: each.end)
+        self.assertEqual(first.start, midnight(self.today))
+        self.assertEqual(second.start, first.end + 1)
+        self.assertLessEqual(second.end, reactor.seconds())
+        counts = [each.policies[0].failed for each in (first, second)]
+        self.assertEqual(counts, [2, 1])
         self.assertEqual(len(await self.domains("pending")), 2)
 
     async def test_empty(self) -> None:
@@ -207,7 +240,9 @@ class DMARCTests(NetworkCommandCase):
         What is owed, and why not, in the words of RFC 9990.
         """
         pending = await self.good("pending", "--json")
-        self.assertEqual([each["to_be_sent"] for each in pending], [True, True])
+        reasons = {each["domain"]: each["reason"] for each in pending}
+        self.assertEqual(reasons["wants.example"], "")
+        self.assertIn("a stranger", reasons["stranger.example"])
         text = await self.good("preview")
         self.assertIn("wants.example (policy domain): to mailto:dmarc@wants.", text)
         self.assertIn("1 x from 192.0.2.7: reject, aligned DKIM fail, SPF pass", text)
@@ -215,6 +250,46 @@ class DMARCTests(NetworkCommandCase):
         rows = await self.good("preview", "--json", "--domain", "wants.example")
         [record] = rows[0]["report"]["records"]
         self.assertEqual(record["identifiers"]["header_from"], "wants.example")
+
+    async def test_evaluations(self) -> None:
+        """
+        C{moxtls evaluations}, C{report pending} and C{report preview} say the
+        same of each domain, for the same reason.
+        """
+        ledger = self.ledger()
+        published = PublishedPolicy(Domain("reporter.example"), Policy.NONE)
+        optional = Evaluation(published, ROW, optional=True)
+        await ledger.evaluations.record(int(reactor.seconds()), optional)
+        await ledger.stop()
+        evaluated = (await self.run_("evaluations", "--json")).value
+        pending = await self.good("pending", "--now", "--json")
+        preview = await self.good("preview", "--now", "--json")
+        found = {each["policy_domain"]: each["reason"] for each in evaluated}
+        self.assertEqual({each["domain"]: each["reason"] for each in pending}, found)
+        shown = {each["domain"]: each.get("reason", "") for each in preview}
+        self.assertEqual(shown, found)
+        wanted = {each["policy_domain"]: each["report"] for each in evaluated}
+        self.assertEqual(
+            wanted,
+            {
+                "wants.example": True,
+                "stranger.example": False,
+                "reporter.example": False,
+            },
+        )
+
+    async def test_now(self) -> None:
+        """
+        A report on an interval that isn't over ends now, not when that will
+        be over.
+        """
+        self.assertEqual(await self.good("send", "--now", "--json"), {"composed": 1})
+        root = self.folder / "data" / "queue" / "messages"
+        [file] = [each for each in root.rglob("*") if each.is_file()]
+        document = list(leaves(file.read_bytes()))[1].content
+        report = parseAggregate(gzip.decompress(document))
+        self.assertLessEqual(report.end, reactor.seconds())
+        self.assertGreater(report.end, reactor.seconds() - 600)
 
     async def test_send(self) -> None:
         """

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from moxtls.calendar import DAY as ONE_DAY
-from moxtls.calendar import HOUR, MINUTE, midnight
+from moxtls.calendar import HOUR, MINUTE, Span, midnight
 from moxtls.dns.answers import Kind
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
@@ -32,6 +32,7 @@ from moxtls.reporting.values import (
     Subject,
     Suppression,
 )
+from moxtls.tlsrpt.received import readReport
 from tests.reporting.support import DAY, A, World, outcome
 
 B = Domain("b.example")
@@ -68,8 +69,19 @@ class FakeSource:
         self.counted += 1
         return succeed(self.total)
 
+    def refusal(self, subject: Subject) -> Deferred[str]:
+        return succeed("")
+
+    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
+        return succeed(0)
+
     def subjects(
-        self, phase: int, now: float, after: Subject | None, limit: int
+        self,
+        phase: int,
+        now: float,
+        after: Subject | None,
+        limit: int,
+        early: bool = False,
     ) -> Deferred[tuple[Subject, ...]]:
         self.largestPage = max(self.largestPage, limit)
         start = int(after.domain.ascii[1:7]) + 1 if after else 0
@@ -543,16 +555,64 @@ class ReportServiceTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(running), 2)
         self.assertEqual(len(self.world.queued()), 2)
 
-    def test_asOf(self) -> None:
+    def test_early(self) -> None:
         """
-        On request a day is taken to be over that isn't.
+        On request a day that isn't over is reported up to now, as C{owed} and
+        C{preview} say before; what happens later that day goes into a report
+        about the rest of it, with an identifier of its own.
         """
         self.start()
         self.world.asks(A)
-        self.world.record(outcome(), day=DAY + timedelta(days=1))
+        today = DAY + timedelta(days=1)
+        now, tonight = int(self.clock.seconds()), midnight(today) + ONE_DAY
+        self.world.record(outcome(), day=today)
         self.assertEqual(self.successResultOf(self.service.runNow()), 0)
-        tomorrow = self.clock.seconds() + ONE_DAY
-        self.assertEqual(self.successResultOf(self.service.runNow(asOf=tomorrow)), 1)
+        self.assertEqual(self.successResultOf(self.service.owed()), {})
+        (reason, *_) = self.successResultOf(self.service.owed(early=True)).values()
+        self.assertEqual(reason, "")
+        ((_, draft),) = self.successResultOf(self.service.preview(A, early=True))
+        assert isinstance(draft, Draft)
+        self.assertEqual(draft.span, Span(midnight(today), now))
+        self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 1)
+        self.assertEqual(self.successResultOf(self.service.owed(early=True)), {})
+        self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 0)
+        self.clock.advance(HOUR)
+        self.world.record(outcome(), outcome(), day=today)
+        ((_, draft),) = self.successResultOf(self.service.preview(A, early=True))
+        assert isinstance(draft, Draft)
+        self.assertEqual(draft.span, Span(now, now + HOUR))
+        self.tick(24)
+        reports = self.successResultOf(self.world.ledger.archive.reports(domain=A))
+        spans = sorted((each.key.start, each.key.end) for each in reports)
+        self.assertEqual(spans, [(midnight(today), now), (now, tonight)])
+        self.assertEqual(len({each.reportID for each in reports}), 2)
+        bodies = [readReport(each) for each in self.world.queue.bodies.values()]
+        counted = sorted(
+            policy.succeeded
+            for each in bodies
+            for policy in each.policies
+            if policy.domain == str(A)
+        )
+        self.assertEqual(counted, [1, 2])
+        self.assertEqual(self.world.results(), ())
+
+    def test_earlyTemporary(self) -> None:
+        """
+        What couldn't be sent early is sent as soon as it can be, apart from
+        what came in later.
+        """
+        self.start()
+        self.world.asks(A)
+        today = DAY + timedelta(days=1)
+        self.world.record(outcome(), day=today)
+        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 0)
+        self.world.record(outcome(), day=today)
+        self.world.asks(A)
+        self.tick()
+        (body,) = self.world.queue.bodies.values()
+        self.assertEqual({p.succeeded for p in readReport(body).policies}, {1})
+        self.assertTrue(self.world.results())
 
     def test_busy(self) -> None:
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import replace
 from email import message_from_bytes
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import HOUR, MINUTE
@@ -21,7 +20,6 @@ from moxtls.domain import Domain
 from moxtls.queue.values import Ending, ReportKind, Result
 from moxtls.reporting.bounces import bounceMailbox
 from moxtls.reporting.handover import Aftermath
-from moxtls.reporting.service import ReportService
 from moxtls.reporting.values import OutgoingReport, ReportState, Suppression
 from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
 from tests.reporting.support import ED25519, SUBMITTER, A, signatures
@@ -199,20 +197,30 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_early(self) -> None:
         """
-        A person can have reports sent at once, and as if a day were over.
+        A person can have reports sent at once, also about an interval that
+        isn't over: they end now, never later; and what comes later goes into
+        the next ones, so that each message is in one.
         """
         self.world.asks(A)
         self.start()
-        self.pass_(0.1)
-        self.receive(hours=24)
         (service,) = self.services
-        self.assertEqual(self.successResultOf(self.runNow(service, 0)), 0)
-        self.assertEqual(self.successResultOf(self.runNow(service, 24)), 1)
-        (report,) = self.reports()
-        self.assertEqual(report.start, SPAN.end)
-
-    def runNow(self, service: ReportService, hours: int) -> Deferred[int]:
-        return service.runNow(asOf=self.world.clock.seconds() + hours * HOUR)
+        ends = []
+        for minutes, times in ((10, 1), (20, 2), (90, 4)):
+            self.pass_(minutes / 60)
+            self.receive(hours=24, times=times)
+            self.assertEqual(self.successResultOf(service.runNow()), 0)
+            self.assertEqual(self.successResultOf(service.runNow(early=True)), 1)
+            self.assertEqual(self.successResultOf(service.runNow(early=True)), 0)
+            ends.append(int(self.world.clock.seconds()))
+        self.receive(hours=24, times=8)
+        self.pass_(24)
+        starts = [SPAN.end, *ends]
+        ends.append(SPAN.end + 24 * HOUR)
+        self.assertEqual([each.start for each in self.reports()], starts)
+        self.assertEqual([each.end + 1 for each in self.reports()], ends)
+        self.assertEqual([each.messages for each in self.reports()], [1, 2, 4, 8])
+        self.assertEqual(len({each.reportID for each in self.archived()}), 4)
+        self.assertEqual(self.left(), 0)
 
     # --- to whom
 

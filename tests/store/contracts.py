@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from moxtls.calendar import DAY as ONE_DAY
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     IEvaluationStore,
@@ -37,6 +38,7 @@ from moxtls.store.rules import LONGEST_NAME, MOST_FAILURES
 from moxtls.tlsrpt.results import Policy, PolicyTally, SessionOutcome
 from tests.store.values import (
     EXPIRED,
+    MIDNIGHT,
     MONDAY,
     MX,
     NET,
@@ -162,6 +164,71 @@ class OutcomeContract(Contract):
         self.assertEqual(self.got(outcomes.remove(ORG)), 0)
         self.assertEqual(self.got(outcomes.prune(WEDNESDAY)), 0)
         self.assertEqual(self.settle(0, ORG), 0)
+
+    def test_closed(self) -> None:
+        """
+        What is stored about a domain when its period is closed is due at
+        once, and is apart from what is recorded later, which is due when the
+        day is over; each is settled by itself.
+        """
+        outcomes, noon = self.ledger.outcomes, MIDNIGHT + 43200
+        self.assertEqual(self.got(outcomes.close(None, noon)), 0)
+        self.record(bad(), bad(NET))
+        self.assertEqual(self.subjects(0, MONDAY), ())
+        # As recipient domain: of itself, and of its host.
+        self.assertEqual(self.got(outcomes.close(ORG, noon)), 2)
+        self.assertEqual(self.got(outcomes.close(ORG, noon)), 0)
+        self.record(bad(), bad())
+        early = Subject(0, MONDAY, ORG, True, str(noon), noon)
+        self.assertEqual(self.subjects(0, MONDAY), (early,))
+        host = Subject(1, MONDAY, MX, True, str(noon), noon)
+        self.assertEqual(self.subjects(1, MONDAY), (host,))
+        late = (Subject(0, MONDAY, NET), Subject(0, MONDAY, ORG))
+        self.assertEqual(self.subjects(0), (early, *late))
+        self.assertEqual(self.subjects(0, after=early), late)
+        self.assertEqual(self.subjects(0, after=late[0]), late[1:])
+        counted = {
+            each.until: each.tallies[0].failures for each in self.results(MONDAY, ORG)
+        }
+        expected = {noon: Counter({EXPIRED: 1}), 0: Counter({EXPIRED: 2})}
+        self.assertEqual(counted, expected)
+        self.got(outcomes.settle(early, (), ()))
+        self.assertEqual(self.subjects(0), late)
+        self.assertEqual({each.until for each in self.results(MONDAY, ORG)}, {0})
+        self.assertEqual(self.subjects(1, MONDAY), (host,))
+        self.got(outcomes.settle(host, (), ()))
+        self.assertEqual({each.until for each in self.results()}, {0})
+
+    def test_closings(self) -> None:
+        """
+        It is known when the period of a domain was last closed, alone or with
+        those of all others; no two are closed in the same second.
+        """
+        outcomes, noon = self.ledger.outcomes, MIDNIGHT + 43200
+        for domain in (ORG, None, None):
+            self.record(bad(), bad(NET))
+            self.got(outcomes.close(domain, noon))
+        found = [
+            self.got(outcomes.lastClosing(domain, before))
+            for domain in (ORG, NET)
+            for before in (noon, noon + 1, noon + 2, noon + ONE_DAY)
+        ]
+        ends = [0, noon, noon + 1, noon + 2, 0, 0, noon + 1, noon + 2]
+        self.assertEqual(found, ends)
+        self.assertEqual(len(self.subjects(0, MONDAY)), 5)
+        self.got(outcomes.prune(TUESDAY))
+        self.assertEqual(self.got(outcomes.lastClosing(ORG, noon + ONE_DAY)), 0)
+
+    def test_closedMany(self) -> None:
+        """
+        However much is stored, nothing is closed twice or left out.
+        """
+        domains = [Domain(f"d{number}.example") for number in range(1500)]
+        self.record(*map(bad, domains))
+        closed = self.got(self.ledger.outcomes.close(None, MIDNIGHT + 1))
+        self.assertEqual(closed, 3000)
+        subjects = self.subjects(0, MONDAY, limit=2000)
+        self.assertEqual({each.domain for each in subjects}, set(domains))
 
     def test_bothKinds(self) -> None:
         """

@@ -122,6 +122,65 @@ class EvaluationContract(Contract):
         self.assertEqual(self.rows(nothing), [])
         self.assertEqual(self.settle(nothing), 0)
 
+    def test_closed(self) -> None:
+        """
+        What is stored when its period is closed is due at once, and is apart
+        from what is recorded later, in the same hour, too; each is read and
+        settled by itself.
+        """
+        evaluations, now = self.ledger.evaluations, NOON + 1200
+        self.assertEqual(self.got(evaluations.close(None, now)), 0)
+        self.record(evaluation(), evaluation(), evaluation(2))
+        self.record(evaluation(), hour=NOON - HOUR)
+        self.record(evaluation(published=OF_NET))
+        (early, _) = self.got(evaluations.subjects(now, None, 9, early=True))[::-1]
+        self.assertEqual((early.domain, early.end), (ORG, now))
+        before = self.overview(early)
+        self.assertEqual(self.got(evaluations.close(ORG, now)), 1)
+        self.assertEqual(self.got(evaluations.close(ORG, now)), 0)
+        closed = self.only(NOON)
+        self.assertEqual((closed.domain, closed.end, closed.day), (ORG, now, MONDAY))
+        self.assertNotEqual(closed.part, early.part)
+        self.assertEqual(self.overview(closed), before)
+        self.record(evaluation(), evaluation(3))
+        counts = [count for _, _, count in self.rows(closed)]
+        self.assertEqual(sorted(counts), [1, 3])
+        (rest,) = (
+            each for each in self.subjects() if each.domain == ORG and each != closed
+        )
+        self.assertEqual((rest.part, rest.end), (early.part, END))
+        overview = self.overview(rest)
+        assert overview is not None
+        self.assertEqual((overview.messages, overview.since), (2, now))
+        self.assertEqual([count for _, _, count in self.rows(rest)], [1, 1])
+        self.assertEqual(sum(each.count for each in self.stored(ORG)), 6)
+        self.settle(closed)
+        self.assertIsNone(self.overview(closed))
+        self.assertEqual(sum(each.count for each in self.stored(ORG)), 2)
+        self.settle(rest)
+        self.assertEqual(self.stored(ORG), ())
+        self.assertEqual(len(self.stored(NET)), 1)
+
+    def test_closings(self) -> None:
+        """
+        Those of all domains at once count for each; no two are in the same
+        second, and old ones are forgotten.
+        """
+        evaluations, now = self.ledger.evaluations, NOON + 1200
+        for _ in range(2):
+            self.record(evaluation(), evaluation(published=OF_NET))
+            self.assertEqual(self.got(evaluations.close(None, now)), 2)
+        ends = [each.end for each in self.subjects(NOON)]
+        self.assertEqual(sorted(ends), [now, now, now + 1, now + 1])
+        overviews = [self.overview(each) for each in self.subjects(NOON)]
+        since = sorted(each.since for each in overviews if each)
+        self.assertEqual(since, [0, 0, now, now])
+        self.got(evaluations.prune(END))
+        self.record(evaluation(), hour=END)
+        overview = self.overview(self.only(END + DAY))
+        assert overview is not None
+        self.assertEqual(overview.since, 0)
+
     def test_kept(self) -> None:
         """
         An evaluation comes back as it was, with all that a report says of it

@@ -1,0 +1,54 @@
+# -*- test-case-name: tests.reporting.test_service -*-
+"""
+The reports that may be owed, and why there is none, for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moxtls.dns.together import together
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportSource
+from moxtls.reporting.values import Subject
+
+#: Subjects in memory at a time.
+PAGE = 200
+#: Of subjects that are shown to people.
+MOST_SHOWN = 1000
+#: Of those, the ones looked up at a time.
+AT_ONCE = 16
+
+
+async def pendingIn(
+    source: IReportSource, now: float, domain: Domain | None = None, early: bool = False
+) -> tuple[Subject, ...]:
+    """
+    What may be owed, at most L{MOST_SHOWN}, by phase, day and domain.
+
+    @param early: Also of what isn't over yet.
+    """
+    found: list[Subject] = []
+    for phase in range(source.phases):
+        after: Subject | None = None
+        while len(found) < MOST_SHOWN:
+            page = await source.subjects(phase, now, after, PAGE, early)
+            found.extend(each for each in page if domain in (None, each.domain))
+            if not page:
+                break
+            after = page[-1]
+    return tuple(found[:MOST_SHOWN])
+
+
+async def refusals(
+    source: IReportSource, subjects: Sequence[Subject]
+) -> dict[Subject, str]:
+    """
+    For each of C{subjects} why there is no report on it; empty if there is
+    one.
+    """
+    reasons: list[str] = []
+    for start in range(0, len(subjects), AT_ONCE):
+        some = subjects[start : start + AT_ONCE]
+        reasons += await together([source.refusal(each) for each in some])
+    return dict(zip(subjects, reasons, strict=True))
