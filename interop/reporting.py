@@ -126,11 +126,13 @@ def _differences(
         "organization_name": SENDER,
         "contact_info": f"postmaster@{SENDER}",
         "begin_date": f"{mine[0]['day']}T00:00:00Z",
-        "end_date": f"{mine[0]['day']}T23:59:59Z",
     }
     for name, should in expected.items():
         if parsed[name] != should:
             yield f"{name} {parsed[name]}, not {should}"
+    # Up to now.
+    if not parsed["begin_date"] < parsed["end_date"] <= f"{mine[0]['day']}T23:59:59Z":
+        yield f"end_date {parsed['end_date']}"
     policies = sorted(map(_policy, parsed["policies"]))
     results = sorted(map(_result, mine))
     if policies != results:
