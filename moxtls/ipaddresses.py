@@ -11,6 +11,7 @@ the configuration are all about the address within.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,6 +35,7 @@ def parseIP(text: str) -> IP | None:
     return ip
 
 
+@lru_cache(maxsize=4096)
 def canonicalIP(text: str) -> str:
     """
     The one spelling of an address.
