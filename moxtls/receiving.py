@@ -129,7 +129,7 @@ class Incoming:
         )
         aftermath = Aftermath(base.clock, ledger.archive, ledger.suppressions)
         self._reportAddresses = ReportAddresses(
-            base.reactor,
+            base.durations,
             base.resolver,
             (config.hostname, *config.domains),
             map(Address.parse, config.reporting.addresses),
