@@ -72,6 +72,7 @@ Enabled = true
 [Delivery]
 Port = {smtpPort}
 HTTPSPort = {httpsPort}
+AllowOwnHosts = true
 
 [Users]
 {user} = "{password}"

@@ -42,6 +42,8 @@ from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.delivery import Surroundings, Terms
 from moxtls.outbound.dialer import Dialer
+from moxtls.outbound.hosts import isInterface
+from moxtls.outbound.ownhosts import OwnHosts
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.fetch import PolicyFetcher
 from moxtls.policy.refresh import PolicyRefresher
@@ -180,7 +182,19 @@ class Base:
             delivery.port,
             FAMILIES[delivery.families],
             jitter,
+            self._ownHosts(),
         )
+
+    def _ownHosts(self) -> OwnHosts | None:
+        config = self.site.config
+        if config.delivery.allowOwnHosts:
+            return None
+        listening = chain.from_iterable(
+            each.address
+            for each in config.listeners.values()
+            if each.port == config.delivery.port
+        )
+        return OwnHosts(config.hostname, frozenset(listening), isInterface)
 
     def checks(self, offload: Offload | None = None) -> Checks:
         """

@@ -68,24 +68,29 @@ class ServerCase(TestCase):
         for kind, text in ((Kind.SOA, SOA), (Kind.NS, "ns.example.")):
             self.dns.zone.put("", kind, text, ad=ad)
 
-    def server(self, text: str, deliveryPort: int = 0) -> Server:
+    def server(
+        self, text: str, deliveryPort: int = 0, allowOwnHosts: bool = True
+    ) -> Server:
         """
         A server that isn't started.
 
         @param deliveryPort: Where mail hosts listen; by default nowhere.
         """
         delivery = f"[Delivery]\nPort = {deliveryPort or closedPort()}\n"
+        delivery += f"AllowOwnHosts = {str(allowOwnHosts).lower()}\n"
         resolver = f'[Resolver]\nServers = ["{self.dns.address}"]\n'
         site = writeSite(self.folder, f"{text}{delivery}{resolver}")
         server = Server(reactor, site)
         self.addCleanup(server.stopService)
         return server
 
-    def started(self, text: str, deliveryPort: int = 0) -> Server:
+    def started(
+        self, text: str, deliveryPort: int = 0, allowOwnHosts: bool = True
+    ) -> Server:
         """
         A server that runs.
         """
-        server = self.server(text, deliveryPort)
+        server = self.server(text, deliveryPort, allowOwnHosts)
         server.privilegedStartService()
         server.startService()
         return server

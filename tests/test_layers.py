@@ -94,6 +94,7 @@ PURE = {
     "outbound/classify.py",
     "outbound/endings.py",
     "outbound/outcome.py",
+    "outbound/ownhosts.py",
     "outbound/records.py",
     "policy/anchors.py",
     "policy/constraints.py",

@@ -141,6 +141,30 @@ class SubmissionTests(ServerCase):
 
         await self.until(lambda: Deferred.fromCoroutine(recorded()))
 
+    async def test_loop(self) -> None:
+        """
+        Mail for a domain that isn't ours, and whose mail host is this one, is
+        returned at once, and nobody is connected to (RFC 5321 5.1).
+        """
+        self.dns.zone.put("a.example", Kind.MX, "1 mx.a.example.", "2 c.example.")
+        self.dns.zone.put("mx.a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("b.example", Kind.MX, f"1 {HOSTNAME}.")
+        self.dns.zone.put("c.example", Kind.MX, "1 mx.c.example.")
+        self.dns.zone.put("mx.c.example", Kind.AAAA, "::1")
+        postbox = Postbox()
+        port = self.serve(postbox)
+        server = self.started(SUBMISSION, port, allowOwnHosts=False)
+
+        def send(client: SMTP) -> None:
+            for domain in ("a.example", "b.example", "c.example", "[127.0.0.1]"):
+                client.sendmail(f"postmaster@{HOSTNAME}", [f"x@{domain}"], MESSAGE)
+
+        await self.talk(server.ports["submission"], send)
+        await self.until(lambda: succeed(len(self.delivered("Postmaster")) == 4))
+        for each in self.delivered("Postmaster"):
+            self.assertIn("Status: 5.4.6", each.read_text())
+        self.assertEqual(postbox.received, [])
+
     def serve(self, postbox: Postbox) -> int:
         """
         Somebody's mail host.

@@ -74,6 +74,14 @@ class Delivery:
     httpsPort: int = setting(
         "HTTPSPort", "The port of MTA-STS hosts. Other than 443 only for tests.", 443
     )
+    allowOwnHosts: bool = setting(
+        "AllowOwnHosts",
+        "Whether mail may go to hosts that are this one: of the name Hostname, on "
+        "loopback addresses, or where a listener listens. Without, it fails at once, "
+        "as it could go in circles. For tests, and where another server on this host "
+        "takes mail for domains that are not in Domains.",
+        False,
+    )
     families: Families = setting("Families", '"both", "ipv4" or "ipv6".', Families.BOTH)
     maxConnections: int = setting("MaxConnections", "At the same time.", 50)
     maxPerDestination: int = setting(

@@ -182,6 +182,7 @@ def configText(lab: Lab) -> str:
         "[Delivery]",
         f"Port = {network.smtpPort}",
         f"HTTPSPort = {network.httpsPort}",
+        "AllowOwnHosts = true",
         "",
         "[Reporting]",
         f"Window = {REPORT_WINDOW}",

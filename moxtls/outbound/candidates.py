@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from moxtls.dns.answers import MX, Alias, Answer, ExtendedError, Found
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
+from moxtls.outbound.ownhosts import LOOP_STATUS, OwnHosts, ownHostReason
 
 Host = Domain | AddressLiteral
 
@@ -87,17 +88,25 @@ class HostAddresses:
     dnssecError: ExtendedError | None = None
 
 
-def literalHop(literal: AddressLiteral) -> NextHop:
+def literalHop(literal: AddressLiteral, own: OwnHosts | None = None) -> NextHop:
     """
     RFC 7672 2.2: DANE doesn't apply to address literals.
     """
+    if own is not None and own.hasName(literal):
+        return NextHop(literal, literal, failure=_loop(literal))
     return NextHop(literal, literal, (literal,))
 
 
-def nextHop(domain: Domain, answer: Answer, jitter: Callable[[], float]) -> NextHop:
+def nextHop(
+    domain: Domain,
+    answer: Answer,
+    jitter: Callable[[], float],
+    own: OwnHosts | None = None,
+) -> NextHop:
     """
     @param answer: The MX records of C{domain}.
     @param jitter: Decides between hosts of equal preference.
+    @param own: Says which hosts are this one; C{None} if that doesn't matter.
     """
     expanded = _domain(answer.canonicalName) or domain
     failure = _failure(answer)
@@ -109,6 +118,9 @@ def nextHop(domain: Domain, answer: Answer, jitter: Callable[[], float]) -> Next
         hosts = _order(answer.mx, jitter) if answer.mx else (domain,)
         if not hosts:
             failure = NextHopFailure(False, "4.4.4", "no valid host in MX records")
+        elif own is not None:
+            hosts = _before(own, answer.mx, hosts)
+            failure = None if hosts else _loop(own.hostname)
     return NextHop(
         domain,
         expanded,
@@ -217,6 +229,29 @@ def _order(records: Iterable[MX], jitter: Callable[[], float]) -> tuple[Host, ..
         if len(hosts) == MOST_HOSTS:
             break
     return tuple(hosts)
+
+
+def _before(
+    own: OwnHosts, records: Iterable[MX], hosts: tuple[Host, ...]
+) -> tuple[Host, ...]:
+    """
+    RFC 5321 5.1: where this host is among those of a domain, it and all that are
+    not preferred to it are discarded.
+    """
+    if not any(own.hasName(host) for host in hosts):
+        return hosts
+    # Of a host that is there twice, the better one counts.
+    worstFirst = sorted(records, key=lambda each: -each.preference)
+    preferences: dict[Host | None, int] = {
+        _exchange(each.exchange): each.preference for each in worstFirst
+    }
+    # Without MX records, there is but the domain itself.
+    limit = min(preferences.get(host, 0) for host in hosts if own.hasName(host))
+    return tuple(host for host in hosts if preferences.get(host, 0) < limit)
+
+
+def _loop(host: Host) -> NextHopFailure:
+    return NextHopFailure(True, LOOP_STATUS, ownHostReason(host))
 
 
 def _exchange(name: str) -> Domain | None:

@@ -30,6 +30,7 @@ from moxtls.outbound.endings import (
     limitReached,
     notOffered,
     nowhere,
+    ownHost,
     refused,
     tlsFailed,
     unreachable,
@@ -151,7 +152,8 @@ class Attempt:
     # --- where it goes ---------------------------------------------------------
 
     async def _toDomain(self, domain: Host) -> None:
-        hop = await gather(self._around.resolver, domain, self._around.jitter)
+        around = self._around
+        hop = await gather(around.resolver, domain, around.jitter, around.own)
         if hop.failure is not None:
             self._nowhere(domain, hop.failure)
             return
@@ -172,8 +174,9 @@ class Attempt:
                 return
             policy = lookup.policy
         for host in hop.hosts:
-            await self._toHost(host, hop, policy)
-            if self._over():
+            isOwn = await self._toHost(host, hop, policy)
+            # RFC 5321 5.1: nor do those count that are preferred less than we.
+            if isOwn or self._over():
                 return
 
     def _over(self) -> bool:
@@ -190,15 +193,21 @@ class Attempt:
             self._account.recipient = recipient
             self._account.count(None, failed=1)
 
-    async def _toHost(self, host: Host, hop: NextHop, policy: STSPolicy | None) -> None:
+    async def _toHost(self, host: Host, hop: NextHop, policy: STSPolicy | None) -> bool:
+        """
+        @return: Whether it is this host, so that there was no connection.
+        """
         around = self._around
         name = host if isinstance(host, Domain) else None
         if self._mismatches(name, policy):
-            return
+            return False
         found = await gatherAddresses(around.resolver, host, self._families())
         if not found.addresses:
             self._unreachable(found)
-            return
+            return False
+        if around.own is not None and any(map(around.own.hasAddress, found.addresses)):
+            self._progress.hostFailed(ownHost(str(host)))
+            return True
         finding = await findTLSA(around.resolver, hop, found, around.port)
         asked = demands(name, policy, finding, self._wishes)
         tallying = None
@@ -206,12 +215,13 @@ class Attempt:
             tallying = self._account.open(hostTallying(name, finding))
         if asked.refuse is not None:
             self._refused(asked.refuse, tallying, str(host))
-            return
+            return False
         names = _names(host, finding)
         webName = names[0] if name is None else name.ascii
         terms = Terms(asked.tlsMode, names, webName, asked)
         visit = Visit(str(host), terms, self._batch.parcels, tallying)
         await self._toAddresses(found.addresses, visit)
+        return False
 
     def _families(self) -> tuple[Kind, ...]:
         """

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from moxtls.outbound.candidates import HostAddresses, NextHopFailure
+from moxtls.outbound.ownhosts import LOOP_STATUS, ownHostReason
 from moxtls.policy.require import Refusal
 from moxtls.queue.values import Batch, Ending, Parcel, ReportKind, Result
 from moxtls.smtp.values import RecipientReply, Reply
@@ -69,6 +70,13 @@ def nowhere(failure: NextHopFailure) -> Trouble:
     It can't be said which hosts take mail for the domain.
     """
     return Trouble(failure.status, failure.reason)
+
+
+def ownHost(host: str) -> Trouble:
+    """
+    A host turns out to be this one by its addresses.
+    """
+    return Trouble(LOOP_STATUS, ownHostReason(host))
 
 
 def unreachable(found: HostAddresses) -> Trouble:

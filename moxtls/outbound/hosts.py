@@ -5,6 +5,7 @@ Asks the DNS for the hosts of a domain, and for their addresses.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError
@@ -21,21 +22,43 @@ from moxtls.outbound.candidates import (
     literalHop,
     nextHop,
 )
+from moxtls.outbound.ownhosts import OwnHosts
 
+#: Any would do.
+SMTP_PORT = 25
 #: In order of preference (RFC 6724 leaves IPv6 first).
 FAMILIES = (Kind.AAAA, Kind.A)
 
 
 async def gather(
-    resolver: IResolver, domain: Host, jitter: Callable[[], float]
+    resolver: IResolver,
+    domain: Host,
+    jitter: Callable[[], float],
+    own: OwnHosts | None = None,
 ) -> NextHop:
     """
     The hosts that take mail for C{domain}, in the order in which to try them.
+
+    @param own: As of L{nextHop}.
     """
     if isinstance(domain, AddressLiteral):
-        return literalHop(domain)
+        return literalHop(domain, own)
     answer = await resolver.lookup(domain.ascii, Kind.MX)
-    return nextHop(domain, answer, jitter)
+    return nextHop(domain, answer, jitter, own)
+
+
+def isInterface(ip: str) -> bool:
+    """
+    Whether C{ip} is an address of this host: then it is the one from which it
+    would connect to it.  Nothing is sent.
+    """
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probing:
+        try:
+            probing.connect((ip, SMTP_PORT))
+        except OSError:
+            return False
+        return bool(probing.getsockname()[0] == ip)
 
 
 async def gatherAddresses(

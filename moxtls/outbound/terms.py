@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from moxtls.dns.answers import Kind
 from moxtls.interfaces import IPolicyCache, IResolver, ISessionObserver
 from moxtls.outbound.outcome import Tallying
+from moxtls.outbound.ownhosts import OwnHosts
 from moxtls.policy.require import Demands
 from moxtls.queue.values import Parcel
 from moxtls.smtp.session import Session
@@ -45,6 +46,8 @@ class Surroundings:
     What a courier needs of the rest, shared by all its attempts.
 
     @ivar families: In order of preference.
+    @ivar own: Says to which hosts no mail may go, as they are this one; C{None}
+        if it may go to all.
     """
 
     resolver: IResolver
@@ -55,6 +58,7 @@ class Surroundings:
     port: int
     families: tuple[Kind, ...]
     jitter: Callable[[], float]
+    own: OwnHosts | None = None
 
 
 @dataclass(frozen=True, slots=True)

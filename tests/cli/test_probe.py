@@ -47,6 +47,7 @@ class ProbeTests(NetworkCommandCase):
         text = self.configured
         self.file.write_text(
             f'CAFile = "ca.pem"\n{text}[Delivery]\nPort = {port.getHost().port}\n'
+            "AllowOwnHosts = true\n"
         )
         zone = self.dns.zone
         zone.put("a.example", Kind.MX, "1 mx.example.", "2 gone.example.")
