@@ -170,7 +170,7 @@ class Attempt:
                 # It says nothing about TLS that something of ours is broken.
                 if lookup.failure is not None:
                     self._account.count(None, failed=1)
-                self._progress.endAll(Trouble("4.4.3", "MTA-STS lookup failed"))
+                self._progress.postpone(Trouble("4.4.3", "MTA-STS lookup failed"))
                 return
             policy = lookup.policy
         for host in hop.hosts:

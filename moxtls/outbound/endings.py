@@ -233,6 +233,15 @@ class Progress:
             said = self._passing.get(key) or unasked
             self._final[key] = said or self._untried(key, last)
 
+    def postpone(self, trouble: Trouble) -> None:
+        """
+        This attempt can't go on; a later one may, and so may that of other mail
+        to the same destination.
+        """
+        self._troubles = [trouble]
+        for key in self._open():
+            self._final[key] = _troubled(*key, trouble)
+
     def breakOff(self) -> None:
         """
         There is no time to ask another host, or to wait for this one.  What
