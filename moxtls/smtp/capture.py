@@ -380,12 +380,14 @@ def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
     """
     if record.starttls is STARTTLS.NOT_TRIED:
         return None
-    seen = classify(record)
+    # RFC 8460 4.4: what isn't a host's name in A-labels is left out.
+    host = _domain(record.host)
+    seen = classify(replace(record, host=host.ascii if host else ""))
     tallies = [
         PolicyTally(policy, seen.succeeded, seen.failed, failures)
         for policy, failures in (
             (subject.recipient, seen.recipientFailures),
-            (subject.host or _noPolicy(_domain(record.host)), seen.hostFailures),
+            (subject.host or _noPolicy(host), seen.hostFailures),
         )
         if policy is not None
     ]

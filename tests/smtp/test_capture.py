@@ -353,19 +353,27 @@ class OutcomeTests(CaptureCase):
 
     def test_spelling(self) -> None:
         """
-        RFC 8460 4.4: the host is told in A-labels.
+        RFC 8460 4.4: the host is told in A-labels, and not at all if what it is
+        called is no name of a host.
         """
-        sent: Deferred[Any] = Deferred()
-        factory = capture(
-            self.stock(verifying(), sent), self.told, "example.org", "mx.Bücher.example"
-        )
-        client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
-        link = Link(client, Scripted(), self.clock)
-        link.flush()
-        (tally,) = self.outcome().hosts
-        (failure,) = tally.failures
-        self.assertEqual(failure.mxHostname, "mx.xn--bcher-kva.example")
-        self.assertEqual(tally.policy.domain.ascii, failure.mxHostname)
+        for host, told in (
+            ("mx.Bücher.example", "mx.xn--bcher-kva.example"),
+            ("the relay", ""),
+        ):
+            self.told.outcomes.clear()
+            factory = capture(
+                self.stock(verifying(), Deferred()), self.told, "example.org", host
+            )
+            client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
+            Link(client, Scripted(), self.clock).flush()
+            outcome = self.outcome()
+            assert outcome.recipient is not None
+            (failure,) = outcome.recipient.failures
+            self.assertEqual(failure.mxHostname, told)
+            self.assertEqual(
+                [each.policy.domain.ascii for each in outcome.hosts],
+                [told] if told else [],
+            )
 
     def test_refused(self) -> None:
         """
