@@ -382,7 +382,8 @@ class IOutcomeStore(Interface):
         Phase 0: recipient domains; C{sendable} if a result whose policy
         domain and recipient domain are both that domain has C{sendReport}.
         Phase 1: other policy domains; C{sendable} if any of their results
-        from other recipient domains has.
+        from other recipient domains has.  Of closed periods, in both phases,
+        if any of their results has.
         """
 
     def settle(

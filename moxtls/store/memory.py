@@ -247,7 +247,9 @@ class MemoryOutcomeStore:
             rows = self._untold(phase, key)
             if rows:
                 sendable = any(
-                    row.sendReport for place, row in rows if phase == 1 or place.isOwn
+                    row.sendReport
+                    for place, row in rows
+                    if phase == 1 or place.isOwn or place.until
                 )
                 until, day, domain = key
                 part = f"{until or ''}"

@@ -86,8 +86,10 @@ def _phase(
     # A literal, as in the condition of the index.
     closed = _r.until > literal_column("0")
     place = _r.until, _r.day, domain
+    # Of what was closed for one of several who are told of it, the others get all.
+    mayCause = func.max(case((_r.send_report, 1), else_=0))
     firstClosed = (
-        select(*place, isSendable)
+        select(*place, mayCause)
         .where(isOpen, closed)
         .group_by(*place)
         .order_by(*place)

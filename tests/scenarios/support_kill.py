@@ -80,6 +80,12 @@ class Node:
             jitter=lambda: 0,
             routine=Routine("node"),
         )
+        self.work(service)
+
+    def work(self, service: ReportService) -> None:
+        """
+        Have C{service} send what is due.
+        """
         service.startService()
         self.clock.pump([0, MINUTE])
         service.stopService()

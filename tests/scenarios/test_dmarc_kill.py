@@ -13,6 +13,7 @@ from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IReportSource
 from moxtls.reporting.mime import leaves
+from moxtls.reporting.service import ReportService
 from moxtls.store.ledger import Ledger
 from tests.dmarc.reports import SPAN, counts, evaluation
 from tests.reporting.support import SUBMITTER
@@ -36,6 +37,15 @@ class DMARCNode(support_kill.Node):
             DMARCReporting(SUBMITTER),
             ledger.identifier,
         )
+
+
+class EarlyDMARCNode(DMARCNode):
+    """
+    One that is asked for reports on an interval that isn't over.
+    """
+
+    def work(self, service: ReportService) -> None:
+        service.runNow(early=True)
 
 
 class DMARCKilledTests(support_kill.KilledCase):
@@ -64,3 +74,15 @@ class DMARCKilledTests(support_kill.KilledCase):
         gone.
         """
         self.checkEveryStatement()
+
+
+class EarlyKilledTests(DMARCKilledTests):
+    """
+    The same of reports that a person wants early.
+    """
+
+    nodeType = EarlyDMARCNode
+
+    def prepare(self, ledger: Ledger) -> None:
+        for hour in (SPAN.end - 3600, SPAN.end):
+            self.successResultOf(ledger.evaluations.record(hour, evaluation(hours=24)))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from moxtls.dns.answers import Kind
 from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IReportSource
+from moxtls.reporting.service import ReportService
 from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.reporting.support import DAY, SUBMITTER, outcome
@@ -52,3 +54,25 @@ class KilledTests(support_kill.KilledCase):
         file, in turn, and run once more.
         """
         self.checkEveryStatement()
+
+
+class EarlyNode(TLSNode):
+    """
+    One that is asked for reports on a day that isn't over.
+    """
+
+    def work(self, service: ReportService) -> None:
+        service.runNow(early=True)
+
+
+class EarlyKilledTests(KilledTests):
+    """
+    The same of reports that a person wants early.
+    """
+
+    nodeType = EarlyNode
+
+    def prepare(self, ledger: Ledger) -> None:
+        today = DAY + timedelta(days=1)
+        recorded = ledger.outcomes.record(today, replace(outcome(), hosts=()))
+        self.successResultOf(recorded)

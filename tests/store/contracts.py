@@ -219,6 +219,16 @@ class OutcomeContract(Contract):
         self.got(outcomes.prune(TUESDAY))
         self.assertEqual(self.got(outcomes.lastClosing(ORG, noon + ONE_DAY)), 0)
 
+    def test_closedHost(self) -> None:
+        """
+        Where the period of a host is closed, its results are told to the
+        recipient domains all the same.
+        """
+        self.record(bad(), bad(NET))
+        self.assertEqual(self.got(self.ledger.outcomes.close(MX, MIDNIGHT + 1)), 2)
+        found = [(each.domain, each.sendable) for each in self.subjects(0, MONDAY)]
+        self.assertEqual(found, [(NET, True), (ORG, True)])
+
     def test_closedMany(self) -> None:
         """
         However much is stored, nothing is closed twice or left out.
