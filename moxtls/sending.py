@@ -46,7 +46,9 @@ class Outgoing:
         direct = DirectCourier(base.surroundings(base.outcomes))
         self._https = HTTPSCourier(base.clock, base.https)
         self._isLocal = residence.directory.isLocal
-        self._local = LocalCourier(residence.directory.find, residence.mailboxOf)
+        self._local = LocalCourier(
+            base.reactor, residence.directory.find, residence.mailboxOf
+        )
         self._transports: dict[str, ICourier] = {"direct": direct}
         for name in config.transports:
             self._transports[name] = self._smarthost(name)

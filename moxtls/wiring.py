@@ -63,6 +63,9 @@ from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.worker.worker import IReactor as IWorkerReactor
 
+#: Seconds for which a host where nobody was isn't dialed again.
+HOST_PAUSE = 60.0
+
 FAMILIES = {
     Families.BOTH: (Kind.AAAA, Kind.A),
     Families.IPV4: (Kind.A,),
@@ -148,7 +151,9 @@ class Base:
             clock, ledger.outcomes, not site.config.noOutgoingTLSReports
         )
         self.dialer = Dialer(
-            reactor, lambda ip, port: addressEndpoint(reactor, ip, port)
+            reactor,
+            lambda ip, port: addressEndpoint(reactor, ip, port),
+            pause=HOST_PAUSE,
         )
 
     def dial(self, ip: str, terms: Terms) -> Deferred[Session]:

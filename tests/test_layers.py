@@ -104,6 +104,7 @@ PURE = {
     "policy/require.py",
     "queue/backoff.py",
     "queue/bounce.py",
+    "queue/deferrals.py",
     "queue/loads.py",
     "queue/responses.py",
     "queue/sendmail.py",

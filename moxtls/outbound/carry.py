@@ -11,9 +11,10 @@ from dataclasses import replace
 from moxtls.interfaces import IResultRecorder
 from moxtls.outbound.endings import Progress, Trouble, rejected
 from moxtls.queue.values import Parcel
+from moxtls.smtp.extensions import portions
 from moxtls.smtp.session import Session
-from moxtls.smtp.settings import SessionFailed, TransactionsExhausted
-from moxtls.smtp.values import RecipientReply, Reply, Transaction
+from moxtls.smtp.settings import SessionFailed
+from moxtls.smtp.values import RecipientReply, Transaction
 
 #: RFC 5321 3.8: the host is about to close the connection.
 CLOSING = 421
@@ -29,7 +30,8 @@ async def carry(
     lenient: bool = False,
 ) -> tuple[Parcel, ...]:
     """
-    One transaction for each parcel that has recipients without an answer.
+    One transaction for each parcel that has recipients without an answer; as
+    many as it takes to keep to the host's limits on recipients (RFC 9422).
 
     @param recorder: Has recorded the final results of each transaction
         before the next begins.
@@ -42,35 +44,27 @@ async def carry(
     begun = False
     for index, parcel in enumerate(parcels):
         recipients = progress.openRecipients(parcel)
-        if not recipients:
-            continue
-        if begun and not session.usable:
-            return parcels[index:]
-        transaction = _transaction(parcel, recipients, requireTLS)
-        begun = True
-        progress.begin()
-        try:
-            replies = await session.deliver(transaction)
-        except TransactionsExhausted as usedUp:
-            progress.answered(parcel, usedUp.decided, host, lenient)
+        whole = _transaction(parcel, recipients, requireTLS)
+        parts = portions(whole, session.extensions) if recipients else ()
+        for number, part in enumerate(parts):
+            if begun and not session.usable:
+                rest = tuple(to for each in parts[number:] for to in each.recipients)
+                return (replace(parcel, recipients=rest), *parcels[index + 1 :])
+            begun = True
+            progress.begin()
+            try:
+                replies = await session.deliver(part)
+                ended = _ended(replies, host)
+            except SessionFailed as failed:
+                replies, ended = failed.decided, troubleOf(failed, host, lenient)
+            except OSError as why:
+                progress.parcelFailed(parcel, _unreadable(why))
+                continue
+            progress.answered(parcel, replies, host, lenient)
             await recorder.record(progress.news())
-            asked = {each.recipient for each in usedUp.decided}
-            rest = tuple(each for each in recipients if each not in asked)
-            return (replace(parcel, recipients=rest), *parcels[index + 1 :])
-        except SessionFailed as failed:
-            progress.answered(parcel, failed.decided, host, lenient)
-            progress.hostFailed(troubleOf(failed, host, lenient))
-            await recorder.record(progress.news())
-            return ()
-        except OSError as why:
-            progress.parcelFailed(parcel, _unreadable(why))
-            continue
-        progress.answered(parcel, replies, host, lenient)
-        await recorder.record(progress.news())
-        closing = _closing(replies)
-        if closing is not None:
-            progress.hostFailed(rejected(closing, host))
-            return ()
+            if ended is not None:
+                progress.hostFailed(ended)
+                return ()
     return ()
 
 
@@ -94,9 +88,13 @@ def _unreadable(why: OSError) -> Trouble:
     return Trouble("4.3.0", f"the message can't be read: {why.strerror}")
 
 
-def _closing(replies: Iterable[RecipientReply]) -> Reply | None:
+def _ended(replies: Iterable[RecipientReply], host: str) -> Trouble | None:
+    """
+    Why the host takes nothing more, if it has said so.
+    """
     said = (each.reply for each in replies)
-    return next((reply for reply in said if reply.code == CLOSING), None)
+    closing = next((reply for reply in said if reply.code == CLOSING), None)
+    return None if closing is None else rejected(closing, host)
 
 
 def _transaction(

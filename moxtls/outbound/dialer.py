@@ -12,11 +12,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from moxtls.smtp.session import Session, openSession
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.settings import ConnectFailed, Settings
 
 #: Of one host, in each family of addresses.  RFC 5321 5.1: at least two; more
 #: only delay the next host.
 MOST_DIALED = 2
+#: Addresses where nobody was that are remembered.
+MAX_FAILURES = 1000
 
 
 def dialed(addresses: Iterable[str]) -> Iterator[str]:
@@ -45,10 +47,15 @@ class Dialer:
         self,
         clock: IReactorTime,
         endpoint: Callable[[str, int], IStreamClientEndpoint],
+        pause: float = 0,
     ) -> None:
         """
         @param endpoint: For an IP address and a port.
+        @param pause: Seconds for which an address where nobody was is not
+            dialed again: a host may be that of thousands of domains.
         """
+        self._pause = pause
+        self._failures: dict[tuple[str, int], tuple[float, ConnectFailed]] = {}
         self._clock = clock
         self._endpoint = endpoint
         self._leaving: dict[Session, Deferred[None]] = {}
@@ -57,8 +64,34 @@ class Dialer:
         """
         As L{openSession}.
         """
+        return Deferred.fromCoroutine(self._dial(ip, port, settings))
+
+    async def _dial(self, ip: str, port: int, settings: Settings) -> Session:
+        self._checkPause(ip, port)
         endpoint = self._endpoint(ip, port)
-        return Deferred.fromCoroutine(openSession(self._clock, endpoint, settings))
+        try:
+            return await openSession(self._clock, endpoint, settings)
+        except ConnectFailed as failed:
+            self._remember((ip, port), failed)
+            raise
+
+    def _checkPause(self, ip: str, port: int) -> None:
+        """
+        @raise ConnectFailed: There was nobody a moment ago.
+        """
+        at, failed = self._failures.get((ip, port), (0, None))
+        since = self._clock.seconds() - at
+        # A date that was set back makes no pause longer.
+        if failed is not None and 0 <= since < self._pause:
+            reason = f"{failed.reason} ({since:.0f} seconds ago)"
+            raise ConnectFailed(failed.record, reason)
+
+    def _remember(self, address: tuple[str, int], failed: ConnectFailed) -> None:
+        if self._pause:
+            self._failures.pop(address, None)
+            self._failures[address] = self._clock.seconds(), failed
+            if len(self._failures) > MAX_FAILURES:
+                del self._failures[next(iter(self._failures))]
 
     def leave(self, session: Session) -> None:
         """

@@ -138,6 +138,7 @@ class Backoff:
             attempts=attempts,
             nextAttempt=nextAttempt,
             lastResult=bounded(result),
+            stored=result.stored or recipient.stored,
         )
         return Step(result.messageID, after, _tell(message.envelope, state))
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -20,6 +20,9 @@ from moxtls.queue.spool import Spool
 from moxtls.queue.values import Ending, QueuedMessage, Result
 
 T = TypeVar("T")
+
+#: Seconds for a courier to end what it can't break off.
+LAST_WORDS = 15.0
 
 #: RFC 3463 3.4: other or undefined mail system status.
 NO_WORD = "4.3.0"
@@ -39,7 +42,7 @@ class Flight:
             (message.messageID, message.recipients[0].recipient): message
             for message in load.due
         }
-        self._waits: set[Deferred[Any]] = set()
+        self._waits: set[Callable[[], None]] = set()
 
     @property
     def messageIDs(self) -> set[str]:
@@ -66,24 +69,24 @@ class Flight:
         """
         return self.take([_noWord(*key) for key in self._pending])
 
-    def wait(self, result: Deferred[T]) -> Deferred[T]:
+    def wait(self, result: Deferred[T], cancel: Callable[[], None]) -> Deferred[T]:
         """
-        Have L{breakOff} cancel C{result}.
+        Have L{breakOff} call C{cancel} until C{result} fires.
         """
 
         def over(value: T | Failure) -> T | Failure:
-            self._waits.discard(result)
+            self._waits.discard(cancel)
             return value
 
-        self._waits.add(result)
+        self._waits.add(cancel)
         return result.addBoth(over)
 
     def breakOff(self) -> None:
         """
         Have the attempt end soon.
         """
-        for result in tuple(self._waits):
-            result.cancel()
+        for cancel in tuple(self._waits):
+            cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,39 +195,44 @@ class _Picking:
         return not fault
 
 
-def limited(
-    clock: IReactorTime,
-    begin: Callable[[], Deferred[tuple[Result, ...]]],
-    seconds: float,
-) -> Deferred[tuple[Result, ...]]:
+class Limit:
     """
-    What C{begin} leads to; fails with C{TimeoutError} if that takes too long,
-    whether or not what was begun can be cancelled.
-    """
-    begun = begin()
-    result: Deferred[tuple[Result, ...]] = Deferred(lambda _: begun.cancel())
-    end = clock.callLater(seconds, lambda: _endLate(begun, result))
+    Ends the waiting for an attempt, whether or not the attempt can be cancelled.
 
-    def answer(outcome: tuple[Result, ...] | Failure) -> None:
-        if end.active():
-            end.cancel()
-        if result.called:
+    @ivar result: Fires with the results; fails with C{TimeoutError} if there
+        are none in time.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, begun: Deferred[tuple[Result, ...]], seconds: float
+    ) -> None:
+        self.result: Deferred[tuple[Result, ...]] = Deferred()
+        self._begun = begun
+        self._end = clock.callLater(seconds, self._late)
+        begun.addBoth(self._answer)
+
+    def breakOff(self) -> None:
+        """
+        Cancel the attempt, and don't wait long for what it says to that.
+        """
+        if self._end.active():
+            self._end.reset(LAST_WORDS)
+        self._begun.cancel()
+
+    def _late(self) -> None:
+        self._begun.cancel()
+        if not self.result.called:
+            self.result.errback(Failure(TimeoutError()))
+
+    def _answer(self, outcome: tuple[Result, ...] | Failure) -> None:
+        if self._end.active():
+            self._end.cancel()
+        if self.result.called:
             return
         if isinstance(outcome, Failure):
-            result.errback(outcome)
+            self.result.errback(outcome)
         else:
-            result.callback(outcome)
-
-    begun.addBoth(answer)
-    return result
-
-
-def _endLate(
-    begun: Deferred[tuple[Result, ...]], result: Deferred[tuple[Result, ...]]
-) -> None:
-    begun.cancel()
-    if not result.called:
-        result.errback(Failure(TimeoutError()))
+            self.result.callback(outcome)
 
 
 def _noWord(messageID: str, recipient: str) -> Result:

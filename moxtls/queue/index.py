@@ -6,6 +6,7 @@ stands.  Every method blocks, and is called within a transaction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection, Row
 
@@ -404,7 +405,8 @@ class Index:
             "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
             " WHEN (SELECT held FROM message WHERE number = recipient.message)"
             " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
-            " text = ?, host = ?, retryAfter = ? WHERE message = ? AND address = ?",
+            " text = ?, host = ?, retryAfter = ?, stored = ?"
+            " WHERE message = ? AND address = ?",
             (
                 recipient.state,
                 recipient.attempts,
@@ -417,6 +419,7 @@ class Index:
                 result.text,
                 result.host,
                 result.retryAfter,
+                json.dumps(recipient.stored) if recipient.stored else "",
                 number,
                 recipient.recipient,
             ),

@@ -127,7 +127,11 @@ class _Filling:
         self._due.append(message)
         parcel = self._parcels.get(message.messageID)
         self._parcels[message.messageID] = (
-            replace(parcel, recipients=parcel.recipients + message.envelope.recipients)
+            replace(
+                parcel,
+                recipients=parcel.recipients + message.envelope.recipients,
+                stored=parcel.stored + _stored(message),
+            )
             if parcel
             else _parcel(message)
         )
@@ -158,4 +162,11 @@ def _parcel(message: QueuedMessage) -> Parcel:
         envelope.eightBit,
         envelope.smtputf8,
         envelope.contentType,
+        _stored(message),
+    )
+
+
+def _stored(message: QueuedMessage) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (each.recipient, place) for each in message.recipients for place in each.stored
     )

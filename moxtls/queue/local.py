@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.domain import Address, InvalidAddress
@@ -21,9 +23,9 @@ from moxtls.queue.values import Batch, Ending, Parcel, Result
 from moxtls.smtp.values import Reply
 
 CHUNK = 64 * 1024
-#: Messages to several people here of which some got theirs and others not yet:
-#: more are rare enough for some to get it twice.
-MOST_PARTLY_DONE = 1000
+#: Seconds for mailboxes to finish what they have begun when an attempt is broken
+#: off: what they are given they may store, whether or not anybody waits for it.
+FINISH = 10.0
 
 
 class _Verdict(NamedTuple):
@@ -38,6 +40,7 @@ class _Verdict(NamedTuple):
 
 
 _STORED = _Verdict(Ending.DELIVERED, "2.0.0", "stored")
+_BROKEN_OFF = _Verdict(Ending.TEMPORARY, "4.3.2", "not all mailboxes have it yet")
 #: The worst counts.
 _ORDER = (Ending.DELIVERED, Ending.PERMANENT, Ending.TEMPORARY)
 
@@ -48,10 +51,9 @@ class LocalCourier:
     Delivers to mailboxes.
     """
 
-    log = Logger()
-
     def __init__(
         self,
+        clock: IReactorTime,
         find: Callable[[Address], Found],
         mailboxOf: Callable[[str], IMailbox],
     ) -> None:
@@ -59,9 +61,9 @@ class LocalCourier:
         @param find: Where mail for an address goes.
         @param mailboxOf: The mailboxes of an account.
         """
+        self._clock = clock
         self._find = find
         self._mailboxOf = mailboxOf
-        self._partlyDone: dict[tuple[str, str], set[Target]] = {}
 
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
@@ -69,74 +71,129 @@ class LocalCourier:
         """
         Store messages, all at a time.
         """
-        return Deferred.fromCoroutine(self._deliver(batch, recorder))
+        attempt = _Attempt(self._find, self._mailboxOf, recorder)
+        return Deferred.fromCoroutine(attempt.run(self._clock, batch))
 
-    async def _deliver(
-        self, batch: Batch, recorder: IResultRecorder
-    ) -> tuple[Result, ...]:
-        decided: list[Result] = []
+
+class _Attempt:
+    """
+    One attempt to store messages.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        find: Callable[[Address], Found],
+        mailboxOf: Callable[[str], IMailbox],
+        recorder: IResultRecorder,
+    ) -> None:
+        self._find = find
+        self._mailboxOf = mailboxOf
+        self._recorder = recorder
+        self._results: list[Result] = []
+        self._isBrokenOff = False
+
+    async def run(self, clock: IReactorTime, batch: Batch) -> tuple[Result, ...]:
         deciding = [
-            Deferred.fromCoroutine(self._decide(parcel, recipient, decided, recorder))
+            Deferred.fromCoroutine(self._decide(parcel, recipient))
             for parcel in batch.parcels
             for recipient in parcel.recipients
         ]
+        for each in deciding:
+            each.addErrback(self._failed)
+        ended: Deferred[None] = Deferred()
+
+        def decided(results: object) -> None:
+            # Unless it was broken off.
+            if not ended.called:
+                ended.callback(None)
+
+        DeferredList(deciding).addCallback(decided)
         try:
-            await gatherResults(deciding, consumeErrors=True)
-        except FirstError as error:
-            # Broken off: what is in mailboxes is there.
-            if not error.subFailure.check(CancelledError):
-                raise
-        return tuple(decided)
+            await ended
+        except CancelledError:
+            self._isBrokenOff = True
+            await self._finish(clock, deciding)
+        return tuple(self._results)
 
-    async def _decide(
-        self,
-        parcel: Parcel,
-        recipient: str,
-        decided: list[Result],
-        recorder: IResultRecorder,
+    async def _finish(
+        self, clock: IReactorTime, deciding: Sequence[Deferred[None]]
     ) -> None:
-        ending, status, text, code = await self._deliverTo(parcel, recipient)
-        result = Result(parcel.messageID, recipient, ending, status, code, text)
-        decided.append(result)
-        await recorder.record([result])
+        """
+        Wait for the mailboxes, but not long.
+        """
 
-    async def _deliverTo(self, parcel: Parcel, recipient: str) -> _Verdict:
+        def cancel() -> None:
+            for each in deciding:
+                each.cancel()
+
+        end = clock.callLater(FINISH, cancel)
+        try:
+            await DeferredList(deciding)
+        finally:
+            if end.active():
+                end.cancel()
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self.log.failure("delivering to somebody here", failure)
+
+    async def _decide(self, parcel: Parcel, recipient: str) -> None:
         try:
             found = self._find(Address.parse(recipient))
         except InvalidAddress:
+            found = None
+        stored = [place for to, place in parcel.stored if to == recipient]
+        verdict = await self._deliverTo(parcel, found, stored)
+        if verdict is _BROKEN_OFF and not stored:
+            return
+        ending, status, text, code = verdict
+        if ending is not Ending.TEMPORARY:
+            stored.clear()
+        result = Result(
+            parcel.messageID,
+            recipient,
+            ending,
+            status,
+            code,
+            text,
+            stored=tuple(stored),
+        )
+        self._results.append(result)
+        await self._recorder.record([result])
+
+    async def _deliverTo(
+        self, parcel: Parcel, found: Found | None, stored: list[str]
+    ) -> _Verdict:
+        """
+        @param stored: Where it is already; what is added is there too.
+        """
+        if found is None:
             return _Verdict(Ending.PERMANENT, "5.1.3", "not an address")
         if isinstance(found, NotHere):
             return _Verdict(Ending.PERMANENT, "5.1.2", "not a domain of this host")
         if isinstance(found, NoSuchUser):
             return _Verdict(Ending.PERMANENT, "5.1.1", "no such user")
-        key = (parcel.messageID, recipient)
-        done = self._partlyDone.pop(key, set())
         verdicts = [_STORED]
         for target in found:
-            if target not in done:
-                verdicts.append(await self._store(parcel, target))
-            if verdicts[-1] is _STORED:
-                done.add(target)
-        worst = max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
-        if worst.ending is Ending.TEMPORARY and done:
-            self._remember(key, done)
-        return worst
-
-    def _remember(self, key: tuple[str, str], done: set[Target]) -> None:
-        """
-        Who got it already is not to get it again with the next attempt.
-        """
-        self._partlyDone[key] = done
-        if len(self._partlyDone) > MOST_PARTLY_DONE:
-            del self._partlyDone[next(iter(self._partlyDone))]
+            place = f"{target.account}/{target.mailbox}"
+            if place not in stored:
+                verdict = await self._store(parcel, target)
+                verdicts.append(verdict)
+                if verdict is _STORED:
+                    stored.append(place)
+        return max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
 
     async def _store(self, parcel: Parcel, target: Target) -> _Verdict:
+        if self._isBrokenOff:
+            return _BROKEN_OFF
         try:
             mailbox = self._mailboxOf(target.account)
             message = _Body(_trace(parcel, target), parcel.path)
             await mailbox.deliver(target.mailbox, message)
         except CancelledError:
-            raise
+            return _BROKEN_OFF
         except MailboxFull:
             # RFC 3463 3.3: X.2.2 is a persistent transient failure.
             return _Verdict(Ending.TEMPORARY, "4.2.2", "the mailbox is full")

@@ -27,7 +27,8 @@ from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.access import SpoolAccess
 from moxtls.queue.backoff import Step, Tell, bounded
 from moxtls.queue.bodies import ABANDONED
-from moxtls.queue.flight import Flight, Pick, Sky, limited
+from moxtls.queue.deferrals import ResultLog
+from moxtls.queue.flight import Flight, Limit, Pick, Sky
 from moxtls.queue.loads import Limits, Load
 from moxtls.queue.notices import Notices
 from moxtls.queue.recording import ResultRecorder
@@ -85,6 +86,7 @@ class QueueService(Service):
         self._jitter = jitter
         self._limits = limits
         self._flights: set[Flight] = set()
+        self._results = ResultLog(self._tellResult, self._tellDeferred)
         self._launched = 0
         self._startedAt = 0.0
         self._look = Turns(self._lookAround, "looking for what is due")
@@ -173,6 +175,7 @@ class QueueService(Service):
         """
         Tell of delays, and give up what there was no attempt for in time.
         """
+        self._results.minutePassed()
         now, backoff = self._clock.seconds(), self._limits.backoff
         if backoff.noticeAfter:
             before = now - backoff.noticeAfter
@@ -219,9 +222,11 @@ class QueueService(Service):
             results = await self._attempt(flight, recorder)
             if not self._goesOn:
                 # It is we who broke it off: it counts as not made for whom it
-                # hasn't come to an end.
+                # hasn't come to an end, or to a part of it.
                 results = tuple(
-                    each for each in results if each.ending is not Ending.TEMPORARY
+                    each
+                    for each in results
+                    if each.ending is not Ending.TEMPORARY or each.stored
                 )
             pairs = flight.take(results)
             if self._goesOn:
@@ -243,12 +248,9 @@ class QueueService(Service):
         batch = flight.load.batch
         seconds = self._limits.parcelTime * len(batch.parcels)
         try:
-            attempt = limited(
-                self._clock,
-                lambda: self._route(batch).deliver(batch, recorder),
-                seconds,
-            )
-            return await flight.wait(attempt)
+            begun = self._route(batch).deliver(batch, recorder)
+            limit = Limit(self._clock, begun, seconds)
+            return await flight.wait(limit.result, limit.breakOff)
         except (CancelledError, TimeoutError):
             self.log.warn("mail for {to!r}: broken off", to=batch.destination)
         except Exception:
@@ -267,20 +269,20 @@ class QueueService(Service):
                 spool, destination, backoff, now, chance
             )
         )
-        isMore = True
-        while isMore:
+        deferred = DEFERRED_AT_ONCE
+        while deferred == DEFERRED_AT_ONCE:
             deferred = await self._spool.run(
                 lambda spool: spool.index.defer(
                     destination, said, until, now, DEFERRED_AT_ONCE
                 )
             )
-            isMore = deferred == DEFERRED_AT_ONCE
+            self._results.deferred(said, deferred)
 
     def _steps(self, pairs: Iterable[tuple[QueuedMessage, Result]]) -> list[Step]:
         now = self._clock.seconds()
         steps = []
         for message, result in pairs:
-            self._tellResult(bounded(result))
+            self._results.ended(bounded(result))
             steps.append(
                 self._limits.backoff.step(message, result, now, self._jitter())
             )
@@ -297,6 +299,16 @@ class QueueService(Service):
             text=result.text,
         )
 
+    def _tellDeferred(self, host: str, number: int, last: Result) -> None:
+        self.log.info(
+            "{number} more recipients deferred by {host!r} within a minute, the last: "
+            "{status} {text!r}",
+            number=number,
+            host=host,
+            status=last.status,
+            text=last.text,
+        )
+
     async def _record(
         self, flight: Flight, pairs: Sequence[tuple[QueuedMessage, Result]]
     ) -> None:
@@ -311,7 +323,8 @@ class QueueService(Service):
             if not self._goesOn:
                 return
             with suppress(CancelledError):
-                await flight.wait(deferLater(self._clock, WRITE_AGAIN))
+                pause: Deferred[None] = deferLater(self._clock, WRITE_AGAIN)
+                await flight.wait(pause, pause.cancel)
         if any(step.tell is Tell.OBSERVER for step in steps):
             self._tell.poke()
 
@@ -354,4 +367,5 @@ class QueueService(Service):
         for flight in tuple(self._flights):
             flight.breakOff()
         await DeferredList(ending)
+        self._results.minutePassed()
         await self._spool.close()

@@ -21,6 +21,7 @@ C{message.noticed} while its sender may still be told of a delay.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,7 @@ MESSAGE = (
 )
 RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
-    " ending, status, code, text, host, retryAfter"
+    " ending, status, code, text, host, retryAfter, stored"
 )
 
 
@@ -171,6 +172,7 @@ def recipientFrom(row: Row, messageID: str) -> QueuedRecipient:
         row["attempts"],
         row["nextAttempt"],
         _result(row, messageID) if row["ending"] else None,
+        tuple(json.loads(row["stored"] or "[]")),
     )
 
 

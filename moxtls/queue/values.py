@@ -92,6 +92,8 @@ class Result:
     @ivar unreachable: Whether no host was reached that could have said
         anything about the message, so that the same holds for all mail to its
         destination.
+    @ivar stored: Where a recipient's mail goes to several places: those that
+        have it already, and are not to be given it again.
     """
 
     messageID: str
@@ -103,6 +105,7 @@ class Result:
     host: str = ""
     retryAfter: int | None = None
     unreachable: bool = False
+    stored: tuple[str, ...] = ()
 
     @property
     def isReply(self) -> bool:
@@ -132,6 +135,7 @@ class Parcel:
 
     @ivar path: The body: CRLF line ends, no dot-stuffing; must not be
         changed.
+    @ivar stored: Recipients with what C{stored} of L{Result} has for them.
     """
 
     messageID: str
@@ -142,6 +146,7 @@ class Parcel:
     eightBit: bool = False
     smtputf8: bool = False
     contentType: str = ""
+    stored: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ class QueuedRecipient:
     """
     @ivar nextAttempt: Unix seconds.
     @ivar lastResult: C{None} before the first attempt.
+    @ivar stored: As of L{Result}, of all attempts together.
     """
 
     recipient: str
@@ -189,6 +195,7 @@ class QueuedRecipient:
     attempts: int
     nextAttempt: float
     lastResult: Result | None
+    stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

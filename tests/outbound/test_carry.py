@@ -87,6 +87,23 @@ class ParcelTests(DeliveryCase):
             self.network.flush()
         self.assertDelivered(self.successResultOf(attempt))
 
+    def test_recordedParts(self) -> None:
+        """
+        RFC 9422 RCPTMAX: each part of a message's recipients is a transaction
+        too.
+        """
+        self.recorder = recorder = SlowRecorder()
+        server = self.serve(extensions=("LIMITS RCPTMAX=1",))
+        people = ("a@example.com", "b@example.com", "c@example.com")
+        attempt = self.attempt(self.parcel(*people))
+        for number, person in enumerate(people, 1):
+            self.assertEqual(len(server.messages), number)
+            results, done = recorder.waiting.pop()
+            self.assertEqual([each.recipient for each in results], [person])
+            done.callback(None)
+            self.network.flush()
+        self.assertDelivered(self.successResultOf(attempt))
+
     def test_recordedBeforeNextHost(self) -> None:
         """
         The same if the host that took a message is lost, and another one is

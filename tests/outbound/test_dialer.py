@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.outbound.dialer import Dialer, dialed
 from moxtls.smtp.session import Session
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.settings import ConnectFailed, Settings
 from tests.network import SMTP, Network
 from tests.outbound.deliveries import IP4, TRUST
 from tests.smtp.scripted import Scripted
@@ -48,6 +48,30 @@ class DialerTests(SynchronousTestCase):
         opening = self.dialer.dial(IP4, SMTP, Settings("us.example", TRUST))
         self.network.flush()
         return self.successResultOf(opening)
+
+    def test_pause(self) -> None:
+        """
+        An address where nobody is isn't dialed again for a while, and what was
+        found out is said instead; others are.
+        """
+        dialer = Dialer(self.clock, self.network.endpoint, pause=60)
+        settings = Settings("us.example", TRUST)
+
+        def fails(ip: str) -> str:
+            dialing = dialer.dial(ip, SMTP, settings)
+            why = self.failureResultOf(dialing, ConnectFailed).value
+            assert isinstance(why, ConnectFailed)
+            return why.reason
+
+        first = fails(IP4)
+        self.clock.advance(59)
+        self.assertEqual(fails(IP4), f"{first} (59 seconds ago)")
+        self.assertEqual(self.network.dialed, [IP4])
+        fails("192.0.2.77")
+        self.assertEqual(len(self.network.dialed), 2)
+        self.clock.advance(1)
+        self.assertEqual(fails(IP4), first)
+        self.assertEqual(len(self.network.dialed), 3)
 
     def test_leave(self) -> None:
         """

@@ -5,9 +5,11 @@ Tests for L{moxtls.queue.local}.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -16,10 +18,14 @@ from moxtls.config import parse
 from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
-from moxtls.queue import local
+from moxtls.queue.access import DirectSpool
+from moxtls.queue.loads import Limits
 from moxtls.queue.local import CHUNK, LocalCourier
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.queue.notices import Notices
+from moxtls.queue.service import QueueService
+from moxtls.queue.telling import ReportTeller
+from moxtls.queue.values import Batch, Ending, Envelope, Parcel, Result
 from moxtls.smtp.values import Reply
 from tests.queue.couriers import FakeMailbox
 
@@ -49,6 +55,26 @@ class FailingMailbox(FakeMailbox):
 
 
 @implementer(IMailbox)
+class SlowMailbox(FakeMailbox):
+    """
+    Stores what it is given, and says so later.
+
+    @ivar waiting: What to fire for that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Deferred[None]] = []
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        super().deliver(mailbox, message, seen)
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+
+@implementer(IMailbox)
 class KeepingMailbox(FakeMailbox):
     """
     Keeps messages as they are given to it.
@@ -73,18 +99,26 @@ class LocalCourierTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.mailboxes = {each: FakeMailbox() for each in ("", "anna", "bob")}
         directory = Directory(parse(CONFIG, "moxtls.toml"))
-        self.courier = LocalCourier(directory.find, self.mailboxes.__getitem__)
+        self.clock = Clock()
+        self.courier = LocalCourier(
+            self.clock, directory.find, self.mailboxes.__getitem__
+        )
         self.path = Path(self.mktemp())
         self.path.write_bytes(b"Subject: a\r\n\r\n")
 
-    def begin(self, *recipients: str) -> Deferred[tuple[Result, ...]]:
-        parcel = Parcel("m1", "us@there.example", recipients, self.path, 14)
+    def begin(
+        self, *recipients: str, stored: tuple[str, ...] = ()
+    ) -> Deferred[tuple[Result, ...]]:
+        places = tuple((to, place) for to in recipients for place in stored)
+        parcel = Parcel(
+            "m1", "us@there.example", recipients, self.path, 14, stored=places
+        )
         return self.courier.deliver(
             Batch("here.example", (parcel,)), MemoryResultRecorder()
         )
 
-    def deliver(self, recipient: str) -> Result:
-        (result,) = self.successResultOf(self.begin(recipient))
+    def deliver(self, recipient: str, stored: tuple[str, ...] = ()) -> Result:
+        (result,) = self.successResultOf(self.begin(recipient, stored=stored))
         return result
 
     def failing(self, account: str, why: Exception | None) -> None:
@@ -171,18 +205,19 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_alias(self) -> None:
         """
-        All members get it.  Where one doesn't yet, the next attempt is for
-        him only.
+        All members get it.  Where one doesn't yet, the result says who has,
+        and the next attempt is for the others only.
         """
         self.failing("bob", MailboxFull())
-        for _ in range(2):
-            self.assertEqual(self.deliver("all@here.example").status, "4.2.2")
+        result = self.deliver("all@here.example")
+        self.assertEqual(result.status, "4.2.2")
+        again = self.deliver("all@here.example", result.stored)
+        self.assertEqual(again, result)
         self.mailboxes["bob"] = FakeMailbox()
-        for _ in range(2):
-            self.assertEqual(self.deliver("all@here.example").status, "2.0.0")
-        # The second time, it was begun anew.
-        self.assertEqual(len(self.mailboxes["anna"].kept), 2)
-        self.assertEqual(len(self.mailboxes["bob"].kept), 2)
+        last = self.deliver("all@here.example", again.stored)
+        self.assertEqual((last.status, last.stored), ("2.0.0", ()))
+        for name in ("anna", "bob"):
+            self.assertEqual(len(self.mailboxes[name].kept), 1)
 
     def test_aliasRefused(self) -> None:
         """
@@ -193,26 +228,50 @@ class LocalCourierTests(SynchronousTestCase):
         self.assertEqual((result.ending, result.text), (Ending.PERMANENT, "no"))
         self.assertEqual(len(self.mailboxes["bob"].kept), 1)
 
-    def test_bounded(self) -> None:
-        """
-        However many are partly done, no more than so many are remembered.
-        """
-        self.patch(local, "MOST_PARTLY_DONE", 1)
-        self.failing("bob", MailboxFull())
-        for recipient in ("all@here.example", "ALL@here.example") * 2:
-            self.deliver(recipient)
-        self.assertEqual(len(self.mailboxes["anna"].kept), 4)
-
     def test_cancelled(self) -> None:
         """
-        Breaking it off says who got it until then.
+        Breaking it off says who got it until then; whose mailbox has begun
+        and doesn't finish in time is attempted again.
         """
         self.failing("bob", None)
         delivery = self.begin("anna@here.example", "bob@here.example")
         self.assertNoResult(delivery)
         delivery.cancel()
+        self.clock.advance(10)
         (result,) = self.successResultOf(delivery)
         self.assertEqual(result.recipient, "anna@here.example")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelledWhileStoring(self) -> None:
+        """
+        A mailbox that has begun stores it, whether or not anybody waits: so
+        somebody does.
+        """
+        slow = self.mailboxes["bob"] = SlowMailbox()
+        delivery = self.begin("bob@here.example")
+        delivery.cancel()
+        self.assertNoResult(delivery)
+        slow.waiting.pop().callback(None)
+        (result,) = self.successResultOf(delivery)
+        self.assertEqual(result.ending, Ending.DELIVERED)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelledBetween(self) -> None:
+        """
+        If it is broken off when one of several has it, and another not yet,
+        the result says so, and nobody is begun with any more.
+        """
+        slow = self.mailboxes["anna"] = SlowMailbox()
+        delivery = self.begin("all@here.example")
+        delivery.cancel()
+        slow.waiting.pop().callback(None)
+        (result,) = self.successResultOf(delivery)
+        self.assertEqual(result.ending, Ending.TEMPORARY)
+        self.assertEqual(len(result.stored), 1)
+        self.assertEqual(self.mailboxes["bob"].kept, [])
+        self.deliver("all@here.example", result.stored)
+        self.assertEqual(slow.waiting, [])
+        self.assertEqual(len(self.mailboxes["bob"].kept), 1)
 
     def test_chunks(self) -> None:
         """
@@ -227,3 +286,76 @@ class LocalCourierTests(SynchronousTestCase):
         self.assertEqual([len(each) for each in message][1:], [CHUNK, CHUNK, 3])
         self.assertEqual(b"".join(message)[-len(body) :], body)
         self.assertEqual(message[1:3], [message[1], message[2]])
+
+
+class StoppedTests(SynchronousTestCase):
+    """
+    Tests for mail to people here over the life of a queue.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.root = Path(self.mktemp())
+        self.mailboxes: dict[str, FakeMailbox] = {
+            each: FakeMailbox() for each in ("", "anna", "bob")
+        }
+        self.numbers = count(1)
+
+    def started(self) -> QueueService:
+        directory = Directory(parse(CONFIG, "moxtls.toml"))
+        courier = LocalCourier(self.clock, directory.find, self.mailboxes.__getitem__)
+        service = QueueService(
+            self.clock,
+            DirectSpool(self.root),
+            lambda batch: courier,
+            Notices("mail.here.example", self.newID),
+            ReportTeller(self.clock, [], FakeMailbox(), str),
+            self.newID,
+            jitter=lambda: 0.5,
+            limits=Limits(),
+        )
+        service.startService()
+        return service
+
+    def newID(self) -> str:
+        return f"m{next(self.numbers)}"
+
+    def kept(self) -> list[int]:
+        return [len(self.mailboxes[name].kept) for name in ("anna", "bob")]
+
+    def test_stoppedBetween(self) -> None:
+        """
+        A queue that is stopped when one of two people has a message, and
+        started again, gives nobody a second copy.
+        """
+        slow = self.mailboxes["anna"] = SlowMailbox()
+        service = self.started()
+        envelope = Envelope("us@there.example", ("all@here.example",))
+        self.successResultOf(service.submit(envelope, [b"Subject: a\r\n\r\n"]))
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        slow.waiting.pop().callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.kept(), [1, 0])
+        service = self.started()
+        self.clock.pump([30] * 16)
+        self.assertEqual(self.kept(), [1, 1])
+        self.assertEqual(self.successResultOf(service.messages()), ())
+        self.successResultOf(service.stopService())
+
+    def test_startedBetween(self) -> None:
+        """
+        The same if a mailbox was full at that time.
+        """
+        full = self.mailboxes["bob"] = FailingMailbox()
+        full.why = MailboxFull()
+        service = self.started()
+        envelope = Envelope("us@there.example", ("all@here.example",))
+        self.successResultOf(service.submit(envelope, [b"Subject: a\r\n\r\n"]))
+        self.successResultOf(service.stopService())
+        self.mailboxes["bob"] = FakeMailbox()
+        service = self.started()
+        self.clock.pump([30] * 16)
+        self.assertEqual(self.kept(), [1, 1])
+        self.successResultOf(service.stopService())

@@ -192,7 +192,9 @@ class NotificationTests(DeliveryCase):
 
         def start() -> None:
             store = LMTPStore(self.clock, servers, Domain("us.example"), "+")
-            self.courier = LocalCourier(lambda address: (target,), store.mailboxOf)
+            self.courier = LocalCourier(
+                self.clock, lambda address: (target,), store.mailboxOf
+            )
 
         start()
         for word, reply, status in (
