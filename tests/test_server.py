@@ -141,6 +141,29 @@ class SubmissionTests(ServerCase):
 
         await self.until(lambda: Deferred.fromCoroutine(recorded()))
 
+    async def test_administrative(self) -> None:
+        """
+        What programs of the host write to root, and DSNs that can't be delivered,
+        get to the postmaster's mailbox; nothing that was accepted vanishes.
+        """
+        server = self.started(SUBMISSION)
+
+        def send(client: SMTP) -> None:
+            client.sendmail(f"root@{HOSTNAME}", [f"root@{HOSTNAME}"], MESSAGE)
+            client.sendmail("", [f"nobody@{HOSTNAME}"], MESSAGE)
+            client.sendmail(f"cron@{HOSTNAME}", [f"no@{HOSTNAME}"], MESSAGE)
+
+        await self.talk(server.ports["submission"], send)
+        await self.until(lambda: succeed(len(self.delivered("Postmaster")) == 3))
+        texts = sorted(
+            (each.read_bytes() for each in self.delivered("Postmaster")), key=len
+        )
+        for text in texts[:2]:
+            self.assertIn(b"hello\r\n\r\nhello\r\n", text)
+        # The third is about the DSN to cron, which has its recipient in it.
+        self.assertIn(f"rfc822; cron@{HOSTNAME}".encode(), texts[2])
+        self.assertIn(f"rfc822; no@{HOSTNAME}".encode(), texts[2])
+
     async def test_loop(self) -> None:
         """
         Mail for a domain that isn't ours, and whose mail host is this one, is
@@ -157,7 +180,7 @@ class SubmissionTests(ServerCase):
 
         def send(client: SMTP) -> None:
             for domain in ("a.example", "b.example", "c.example", "[127.0.0.1]"):
-                client.sendmail(f"postmaster@{HOSTNAME}", [f"x@{domain}"], MESSAGE)
+                client.sendmail(f"root@{HOSTNAME}", [f"x@{domain}"], MESSAGE)
 
         await self.talk(server.ports["submission"], send)
         await self.until(lambda: succeed(len(self.delivered("Postmaster")) == 4))

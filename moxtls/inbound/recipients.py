@@ -16,6 +16,8 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 
 #: RFC 5321 4.5.1: in any case, at every domain that mail is taken for.
 POSTMASTER = "postmaster"
+#: By custom: to whom cron writes, and from whom other hosts have their DSNs.
+ADMINISTRATIVE = frozenset({"root", "mailer-daemon"})
 
 
 class Role(Enum):
@@ -122,7 +124,9 @@ class Directory:
         for key in _spellings(address, local):
             if key in self._known:
                 return self._known[key]
-            if isPostmaster(key.localPart):
+            if isPostmaster(key.localPart) or (
+                domain == self._config.hostname and isAdministrative(key.localPart)
+            ):
                 return (self._postmaster(address),)
         if local is None or domain not in self._catchAlls:
             return NoSuchUser()
@@ -144,8 +148,10 @@ class Directory:
         for domain, local in domains.items():
             for localPart, alias in local.aliases.items():
                 alternative = destinationKey(f"{localPart}@{domain}", domains)
-                if isinstance(alternative, Address):
-                    yield alternative, self._members(alias)
+                members = self._members(alias)
+                # Of an alias without members, nobody would get the mail.
+                if isinstance(alternative, Address) and members:
+                    yield alternative, members
 
     def _members(self, alias: Alias) -> tuple[Target, ...]:
         """
@@ -181,6 +187,14 @@ def _hostReports(hostname: Domain, host: HostTLSRPT | None) -> tuple[Target, ...
         return ()
     address = Address(host.localPart.lower(), hostname)
     return (Target(HOST_ACCOUNT, host.mailbox, address, Role.TLS_REPORTS),)
+
+
+def isAdministrative(localPart: str) -> bool:
+    """
+    Whether mail goes to the postmaster at the name of a host, as programs on it
+    write to whoever runs it, and DSNs of others seem to come from there.
+    """
+    return localPart.lower().partition("+")[0] in ADMINISTRATIVE
 
 
 def isPostmaster(localPart: str) -> bool:

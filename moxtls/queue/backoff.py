@@ -175,9 +175,7 @@ def _tell(envelope: Envelope, state: RecipientState) -> Tell:
         return Tell.NOBODY
     if envelope.report:
         return Tell.OBSERVER
-    # RFC 5321 6.1: never in answer to the null reverse-path.
-    isTold = envelope.sender and state is RecipientState.FAILED
-    return Tell.FAILURE if isTold else Tell.NOBODY
+    return Tell.FAILURE if state is RecipientState.FAILED else Tell.NOBODY
 
 
 def bounded(result: Result) -> Result:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import quopri
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -47,6 +48,15 @@ a warning only: you need not send it again.
 """
 
 
+_UNRETURNABLE = """\
+This is the mail system at {hostname}.
+
+A message without a return address, such as a delivery notification, could
+not be delivered to the recipients below, and no further attempt will be
+made.  So it goes to the postmaster.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """
@@ -58,6 +68,8 @@ class Notice:
     @ivar delayed: Whether attempts go on.
     @ivar recipients: Those that it is about, at least one.
     @ivar header: Of the message it is about, as far as known.
+    @ivar original: All of it, for the postmaster; empty if only the header is to
+        be shown.
     """
 
     noticeID: str
@@ -67,6 +79,7 @@ class Notice:
     message: QueuedMessage
     recipients: tuple[QueuedRecipient, ...]
     header: bytes
+    original: bytes = b""
 
 
 def headerOf(start: bytes) -> bytes:
@@ -83,15 +96,26 @@ def headerOf(start: bytes) -> bytes:
     return whole + newline
 
 
-def bounceEnvelope(message: QueuedMessage) -> Envelope | None:
+def bounceEnvelope(
+    message: QueuedMessage, recipients: Iterable[QueuedRecipient], hostname: str
+) -> Envelope | None:
     """
-    How a DSN about C{message} travels; C{None} if there is nobody to get it.
+    How a DSN about C{recipients} of C{message} travels.
+
+    RFC 5321 6.1: nothing is sent in answer to the null reverse-path.  So that such
+    a message, most often a DSN, doesn't vanish, the postmaster of this host is
+    told; if that fails, nobody is.
+
+    @return: C{None} if there is nobody to get it.
     """
     original = message.envelope
+    postmaster = Address.parse(f"postmaster@{hostname}")
     try:
         sender = Address.parse(original.sender)
     except InvalidAddress:
-        return None
+        if any(each.recipient.lower() == str(postmaster) for each in recipients):
+            return None
+        sender = postmaster
     return Envelope(
         sender="",  # RFC 5321 6.1, RFC 3464 2
         recipients=(str(sender),),
@@ -105,13 +129,16 @@ def bounceEnvelope(message: QueuedMessage) -> Envelope | None:
 def compose(notice: Notice) -> bytes:
     """
     The DSN as a message.  Of the original it has the header only (RFC 8689 5
-    forbids more for REQUIRETLS, and the sender has the rest).
+    forbids more for REQUIRETLS, and the sender has the rest), unless it goes to
+    the postmaster in place of the sender.
     """
     parts = [
         _part("text/plain", "utf-8", _humanPart(notice).encode("utf-8")),
         _part("message/delivery-status", "", _statusPart(notice).encode("ascii")),
     ]
-    if notice.header:
+    if notice.original and _isTransparent(notice.original):
+        parts.append(_originalPart(notice.original))
+    elif notice.header:
         parts.append(_headerPart(notice.header))
     boundary = f"=_{notice.noticeID}"
     delimiter = f"--{boundary}\r\n".encode("ascii")
@@ -156,6 +183,8 @@ def _to(notice: Notice) -> str:
 
 def _humanPart(notice: Notice) -> str:
     preface = _DELAYED if notice.delayed else _FAILED
+    if not notice.message.envelope.sender and not notice.message.envelope.report:
+        preface = _UNRETURNABLE
     blocks = [preface.format(hostname=notice.hostname)]
     for recipient in notice.recipients:
         blocks += ["", oneLine(recipient.recipient, LONGEST_URI)]
@@ -246,6 +275,20 @@ def _headerPart(header: bytes) -> bytes:
     return _part("message/global-headers", "", text.encode("utf-8"))
 
 
+def _originalPart(original: bytes) -> bytes:
+    """
+    RFC 2046 5.2.1: such a part is never encoded.
+    """
+    encoding = "7bit" if original.isascii() else "8bit"
+    isInternational = not headerOf(original).isascii()
+    # RFC 6532 3.7
+    contentType = "message/global" if isInternational else "message/rfc822"
+    fields = (
+        f"Content-Type: {contentType}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    )
+    return fields.encode("ascii") + original
+
+
 def _part(contentType: str, charset: str, content: bytes) -> bytes:
     """
     A MIME part that passes any host, 8BITMIME (RFC 6152) or not.
@@ -261,8 +304,15 @@ def _part(contentType: str, charset: str, content: bytes) -> bytes:
 
 
 def _isPlain(content: bytes) -> bool:
+    return content.isascii() and _isTransparent(content)
+
+
+def _isTransparent(content: bytes) -> bool:
+    """
+    Whether it is made of lines as RFC 5322 2.1.1 has them.
+    """
     lines = content.split(b"\r\n")
-    return content.isascii() and not any(
+    return not any(
         len(line) > LONGEST_LINE or any(bare in line for bare in (b"\r", b"\n", b"\0"))
         for line in lines
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from twisted.logger import Logger
 
@@ -152,6 +153,9 @@ class Notices:
         # What is posted to a URI has no header.
         isMail = not message.envelope.contentType
         start = spool.bodies.header(message.messageID) if isMail else b""
+        # RFC 8689 5: of a message that has to be protected the header only.
+        isWhole = len(start) == message.size and not message.envelope.requireTLS
+        isOnlyHere = not message.envelope.sender and not message.envelope.report
         return compose(
             Notice(
                 self._newID(),
@@ -161,6 +165,7 @@ class Notices:
                 message,
                 tuple(recipients),
                 headerOf(start),
+                start if isWhole and isOnlyHere else b"",
             )
         )
 
@@ -172,15 +177,17 @@ class Notices:
         delayed: bool,
         now: float,
     ) -> None:
-        envelope = bounceEnvelope(message)
+        envelope = bounceEnvelope(message, recipients, self._hostname)
         if envelope is None:
-            self.log.warn(
-                "{messageID}: no DSN can be sent to {sender!r}",
+            self.log.error(
+                "{messageID} to the postmaster has failed, and is lost: {why!r}",
                 messageID=message.messageID,
-                sender=message.envelope.sender,
+                why=[each.lastResult.text for each in recipients if each.lastResult],
             )
             return
         body = self.compose(spool, message, recipients, delayed, now)
+        eightBit = envelope.eightBit or not body.isascii()
+        envelope = replace(envelope, eightBit=eightBit)
         spool.submit(self._newID(), envelope, [body], now)
 
 

@@ -102,6 +102,26 @@ class SendTests(CommandCase):
         self.assertEqual(self.queued().envelope.recipients, ("x@b.example",))
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
+    def test_administrative(self) -> None:
+        """
+        Programs of the host write to root.
+        """
+        for name in ("root", "postmaster", "MAILER-DAEMON"):
+            self.good("send", name, stdin=b"\n")
+
+    def test_noUser(self) -> None:
+        """
+        Where no recipient is possible, that is said at once, with the status that
+        sendmail has for it.
+        """
+        said = self.complaint("send", "nobody", "x", stdin=b"\n", status=67)
+        self.assertEqual(
+            said,
+            "moxtls: no such user: nobody@mail.example.org, x@mail.example.org",
+        )
+        self.good("send", "nobody", "x@b.example", stdin=b"\n")
+        self.assertEqual(len(self.queued().envelope.recipients), 2)
+
     def test_help(self) -> None:
         """
         Help is there for those who ask.

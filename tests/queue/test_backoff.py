@@ -123,8 +123,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_tell(self) -> None:
         """
-        The sender is told of failures; of reports, and in answer to the null
-        reverse-path, nobody is told.  RFC 5321 6.1
+        Failures are told, those of reports to their observers.
         """
         temporary, permanent = Ending.TEMPORARY, Ending.PERMANENT
         null = replace(MAIL, sender="")
@@ -134,7 +133,7 @@ class BackoffTests(SynchronousTestCase):
             (MAIL, temporary, 0, Tell.NOBODY),
             (MAIL, temporary, 5 * DAY, Tell.FAILURE),
             (null, temporary, 0, Tell.NOBODY),
-            (null, permanent, 0, Tell.NOBODY),
+            (null, permanent, 0, Tell.FAILURE),
             (REPORT, temporary, 0, Tell.NOBODY),
             (REPORT, permanent, 0, Tell.OBSERVER),
             (REPORT, temporary, DAY, Tell.OBSERVER),

@@ -244,6 +244,13 @@ class ComposeTests(SynchronousTestCase):
         self.assertEqual(len(parts(bounce)), 3)
 
 
+def enveloped(message: QueuedMessage) -> Envelope | None:
+    """
+    How a DSN about all recipients of a message travels.
+    """
+    return bounceEnvelope(message, message.recipients, "mx.here.example")
+
+
 class EnvelopeTests(SynchronousTestCase):
     """
     Tests for L{bounceEnvelope}.
@@ -254,7 +261,7 @@ class EnvelopeTests(SynchronousTestCase):
         DSNs come from the null reverse-path, and go to the sender.
         RFC 3464 2
         """
-        envelope = bounceEnvelope(notice(failed("a@b.example")).message)
+        envelope = enveloped(notice(failed("a@b.example")).message)
         self.assertEqual(envelope, Envelope("", ("us@here.example",)))
 
     def test_requireTLS(self) -> None:
@@ -265,7 +272,7 @@ class EnvelopeTests(SynchronousTestCase):
         message = notice(failed("a@b.example")).message
         for original, own in ((True, True), (False, None), (None, None)):
             asked = replace(message.envelope, requireTLS=original)
-            envelope = bounceEnvelope(replace(message, envelope=asked))
+            envelope = enveloped(replace(message, envelope=asked))
             assert envelope is not None
             self.assertEqual(envelope.requireTLS, own)
 
@@ -274,19 +281,41 @@ class EnvelopeTests(SynchronousTestCase):
         A sender beyond ASCII is reached with SMTPUTF8 only.  RFC 6531 3.2
         """
         about = notice(failed("a@b.example"), sender="jörg@here.example")
-        envelope = bounceEnvelope(about.message)
+        envelope = enveloped(about.message)
         assert envelope is not None
         self.assertTrue(envelope.smtputf8 and envelope.eightBit)
         self.assertIn("To: jörg@here.example\r\n".encode(), compose(about))
 
     def test_nobody(self) -> None:
         """
-        Nobody gets a DSN where there is no address.
+        Where there is no address, the postmaster gets the DSN, and nobody if it
+        couldn't be delivered to him.  RFC 5321 6.1
         """
+        postmaster = "postmaster@mx.here.example"
         for sender in ("", "nobody", "a@b\r\nX: y"):
             about = notice(failed("a@b.example"), sender=sender)
-            self.assertIsNone(bounceEnvelope(about.message))
-            self.assertIn(b"\r\nTo: postmaster@mx.here.example\r\n", compose(about))
+            self.assertEqual(enveloped(about.message), Envelope("", (postmaster,)))
+            self.assertIn(f"\r\nTo: {postmaster}\r\n".encode(), compose(about))
+            about = notice(failed(postmaster.title()), sender=sender)
+            self.assertIsNone(enveloped(about.message))
+
+    def test_whole(self) -> None:
+        """
+        The postmaster gets all of the message, as nobody else has it: as it is,
+        where it is made of lines.
+        """
+        for original, kind, encoding in [
+            (b"Subject: x\r\n\r\nbody\r\n", "message/rfc822", "7bit"),
+            ("Subject: x\r\n\r\nbödy\r\n".encode(), "message/rfc822", "8bit"),
+            ("Subject: ö\r\n\r\nbody\r\n".encode(), "message/global", "8bit"),
+        ]:
+            about = notice(failed("a@b.example"), sender="")
+            written = compose(replace(about, original=original))
+            self.assertIn(original, written)
+            fields = f"Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+            self.assertIn(fields.encode(), written)
+        about = replace(about, original=b"X: y\r\n\r\na\rb", header=b"X: y\r\n")
+        self.assertIn(b"text/rfc822-headers", compose(about))
 
 
 class HeaderTests(SynchronousTestCase):

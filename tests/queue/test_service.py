@@ -18,6 +18,7 @@ from twisted.logger import (
     ILogObserver,
     LogEvent,
     LogLevel,
+    capturedLogs,
     formatEvent,
     globalLogPublisher,
 )
@@ -347,12 +348,22 @@ class DeliveryTests(ServiceCase):
 
     def test_noDSNForNobody(self) -> None:
         """
-        The null reverse-path is never sent anything.  RFC 5321 6.1
+        The null reverse-path is never sent anything.  RFC 5321 6.1.  So that
+        nothing vanishes, the postmaster gets the message; if that fails, too, it
+        is said in the log, and there are no more.
         """
         self.courier.answer = refused
-        self.submit(sender="")
-        self.assertEqual(self.queued(), ())
-        self.assertEqual(len(self.courier.batches), 1)
+        with capturedLogs() as logs:
+            self.submit(sender="")
+            self.assertEqual(self.queued(), ())
+        lost = [each for each in logs if each["log_level"] is LogLevel.error]
+        self.assertEqual(len(lost), 1)
+        [_, second] = self.courier.batches
+        self.assertEqual(second.destination, "mx.here.example")
+        [parcel] = second.parcels
+        self.assertEqual(
+            (parcel.sender, parcel.recipients), ("", ("postmaster@mx.here.example",))
+        )
 
     def test_requireTLS(self) -> None:
         """
