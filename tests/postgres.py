@@ -66,7 +66,9 @@ class StoppableServer:
         """
         Stop it, without waiting for those who use it.
         """
-        from pgserver._commands import pg_ctl
+        from pgserver._commands import (  # type: ignore[attr-defined]
+            pg_ctl,  # made when it is imported
+        )
 
         server, self._runs = self._server, False
         words = ["stop", "-m", "immediate"]
