@@ -463,6 +463,41 @@ class ReceptionTests(ServerCase):
             ]
             self.assertEqual([each["name"] for each in warned], ["a"] * count)
 
+    async def test_private(self) -> None:
+        """
+        Mail, and all that is known of it, is for nobody else's eyes, whatever the
+        umask is and whoever made the data directory; an earlier version's databases
+        are closed, too.
+        """
+        data = self.folder / "data"
+        data.mkdir()
+        data.chmod(0o755)
+        (data / "ledger.sqlite").touch()
+        (data / "ledger.sqlite").chmod(0o644)
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        self.dns.zone.put("x.example", Kind.A, "127.0.0.1")
+        server = self.started(self.CONFIG + SUBMISSION + ACCOUNT)
+        await self.deliver(server, MESSAGE, "postmaster", "anna@example.com")
+
+        def submit(client: SMTP) -> None:
+            client.sendmail("anna@example.com", ["a@x.example"], MESSAGE)
+
+        await self.talk(server.ports["submission"], submit)
+        everything = list(data.rglob("*"))
+        names = {each.name for each in everything}
+        self.assertLess(
+            {"ledger.sqlite-wal", "ledger.sqlite-shm", "index.sqlite-wal", "lock"},
+            names,
+        )
+        modes = {
+            str(each): each.stat().st_mode & 0o777
+            for each in everything
+            if each.stat().st_mode & 0o777 != (0o700 if each.is_dir() else 0o600)
+        }
+        self.assertEqual(modes, {})
+        await server.stopService()
+
     async def test_postmaster(self) -> None:
         """
         What people write lands in the postmaster's mailbox, unseen, once for
