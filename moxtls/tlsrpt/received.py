@@ -7,9 +7,11 @@ No I/O.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import NoReturn
 
 from moxtls.calendar import rfc3339
@@ -20,9 +22,15 @@ LARGEST_MESSAGE = 15 * 1024 * 1024
 LARGEST_JSON = 20 * 1024 * 1024
 #: In a report; each takes some hundred bytes of memory once parsed.
 MOST_VALUES = 1_000_000
+#: Of arrays and objects; a report has six.
+MAX_DEPTH = 100
 #: RFC 7493 2.2.
 LARGEST_COUNT = 2**53 - 1
 
+# One that doesn't end goes to the end of the text, so that nothing is looked at twice.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = zlib.MAX_WBITS + 16
 _BOM = b"\xef\xbb\xbf"
@@ -215,14 +223,23 @@ def _decoded(text: bytes) -> object:
         _refuse("report", f"larger than {LARGEST_JSON} bytes")
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         _refuse("report", f"more than {MOST_VALUES} values")
+    if _depth(text) > MAX_DEPTH:
+        _refuse("report", "nested too deeply")
     decoder = json.JSONDecoder(parse_constant=_noConstant)
     try:
         value: object = decoder.raw_decode(text.decode("utf-8"))[0]
-    except RecursionError:
-        _refuse("report", "nested too deeply")
     except ValueError as error:
         _refuse("report", f"not JSON ({error})")
     return value
+
+
+def _depth(text: bytes) -> int:
+    """
+    The number of arrays and objects of JSON within each other.  How many of them
+    Python's parser takes differs between its versions.
+    """
+    brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
 
 
 def _noConstant(name: str) -> object:

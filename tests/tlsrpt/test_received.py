@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.tlsrpt import received as module
 from moxtls.tlsrpt.received import (
+    MAX_DEPTH,
     MalformedReport,
     ReceivedFailure,
     ReceivedPolicy,
@@ -171,6 +172,9 @@ class ReadReportTests(SynchronousTestCase):
             (b'{"a": ' + b"9" * 5000 + b"}", "report: not JSON"),
             (b"{\xff}", "report: not JSON"),
             (b'{"a":' * 5000, "report: nested too deeply"),
+            (b'{"a":' * (MAX_DEPTH + 1), "report: nested too deeply"),
+            (b'{"a":' * MAX_DEPTH, "report: not JSON"),
+            (b'{"[[[[' + b'\\"[' * 5000, "report: not JSON"),
             (changed(("date-range", "end-datetime"), "\x1b[2J"), "end-datetime: "),
             (
                 changed(("date-range", "end-datetime"), "9999-12-31T23:59:59-23:00"),
@@ -216,6 +220,17 @@ class ReadReportTests(SynchronousTestCase):
         self.assertIn("larger", self.refusal(b"{" + b" " * 3000 + b"}"))
         self.assertIn("values", self.refusal(b"[" * 1001))
         self.assertEqual(readReport(json.dumps(EXPECTED).encode()), OURS)
+
+    def test_deep(self) -> None:
+        """
+        Depth counts in arrays and objects, not in strings; what is as deep as is
+        allowed is read, whatever the parser makes of deeper ones.
+        """
+        deep = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+        for more in (json.dumps("[" * 5000 + '\\"{'), deep, "[{}]," * 3000 + "0"):
+            more = f"[{more}]" if more.startswith("[{") else more
+            text = json.dumps(EXPECTED)[:-1] + f', "more": {more}}}'
+            self.assertEqual(readReport(text.encode()), OURS)
 
     @settings(max_examples=100, deadline=None)
     @given(st.data())
