@@ -200,8 +200,7 @@ def _humanPart(notice: Notice) -> str:
 def _reason(result: Result | None) -> str:
     if result is None:
         return "no attempt was made"
-    words = oneLine(result.words, LONGEST_DIAGNOSTIC) or "no reason was given"
-    host = _host(result)
+    words, host = _words(result), _host(result)
     if result.code:
         return f"{host} said: {words}" if host else words
     about = f"{host}: " if host else ""
@@ -235,11 +234,9 @@ def _recipientFields(notice: Notice, recipient: QueuedRecipient) -> list[str]:
     # RFC 3464 2.3.5: the one that reported it to us.
     if result.code and _host(result):
         fields.append(f"Remote-MTA: dns; {_host(result)}")
-    words = _ascii(oneLine(result.words, LONGEST_DIAGNOSTIC))
-    if words:
-        # RFC 3464 2.3.6: smtp only if it is what an SMTP server said.
-        kind = "smtp" if result.code else "x-moxtls"
-        fields.append(f"Diagnostic-Code: {kind}; {words}")
+    # RFC 3464 2.3.6: smtp only if it is what an SMTP server said.
+    kind = "smtp" if result.code else "x-moxtls"
+    fields.append(f"Diagnostic-Code: {kind}; {_ascii(_words(result))}")
     fields.append(f"Last-Attempt-Date: {_date(notice.now)}")
     return fields
 
@@ -261,6 +258,10 @@ def _typed(recipient: str) -> str:
 
 def _status(result: Result, fallback: str) -> str:
     return result.status if _STATUS.match(result.status) else fallback
+
+
+def _words(result: Result) -> str:
+    return oneLine(result.words, LONGEST_DIAGNOSTIC) or "no reason was given"
 
 
 def _host(result: Result) -> str:

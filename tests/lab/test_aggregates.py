@@ -201,7 +201,8 @@ class AggregateDifferencesTests(SynchronousTestCase):
         def change(one: ArrivedAggregate) -> ArrivedAggregate:
             last = int(end) - 1
             report = replace(one.report, start=int(start), end=last)
-            filename = f"sender.test!{name}.test!{int(start)}!{last}.xml.gz"
+            reportID = one.report.reportID
+            filename = f"sender.test!{name}.test!{int(start)}!{last}!{reportID}.xml.gz"
             return replace(one, report=report, written=written, filename=filename)
 
         return self.differing(name, change)

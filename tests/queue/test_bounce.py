@@ -133,10 +133,30 @@ class ComposeTests(SynchronousTestCase):
 
     def test_nothingSaid(self) -> None:
         """
-        RFC 3464 2.3.6: where nobody said anything, there is no such field.
+        Where nobody said anything, that is said: RFC 3464 2.3.6 has no field without
+        words.
         """
         silent = failed("you@there.example", code=0, host="", text="\r\n")
-        self.assertNotIn("Diagnostic-Code", groups(compose(notice(silent)))[1])
+        fields = groups(compose(notice(silent)))[1]
+        self.assertEqual(fields["Diagnostic-Code"], "x-moxtls; no reason was given")
+
+    def test_reply(self) -> None:
+        """
+        The codes of a reply are there once, whether or not a courier leaves them in
+        the text; and any name that a host can have is told (RFC 3464 2.3.5).
+        """
+        for text, reply in (
+            ("550 5.1.1 who?", "550 5.1.1 who?"),
+            ("550 who?", "550 who?"),
+            ("550", "550"),
+            ("5500 who?", "550 5.1.1 5500 who?"),
+            ("who?", "550 5.1.1 who?"),
+            ("", "550 5.1.1"),
+        ):
+            each = failed("you@there.example", text=text, host="mx_1.there.example")
+            fields = groups(compose(notice(each)))[1]
+            self.assertEqual(fields["Diagnostic-Code"], f"smtp; {reply}")
+            self.assertEqual(fields["Remote-MTA"], "dns; mx_1.there.example")
 
     def test_delayed(self) -> None:
         """
@@ -205,8 +225,9 @@ class ComposeTests(SynchronousTestCase):
         _, group = groups(bounce)
         self.assertEqual(
             set(group.keys())
-            - {"Remote-MTA", "Diagnostic-Code"},
-            {"Final-Recipient", "Action", "Status", "Last-Attempt-Date"},
+            - {"Remote-MTA"},
+            {"Final-Recipient", "Action", "Status", "Diagnostic-Code",
+             "Last-Attempt-Date"},
         )  # fmt: skip
         self.assertLessEqual(len(group.keys()), 6)
         self.assertRegex(group["Status"], r"\A[45]\.\d{1,3}\.\d{1,3}\Z")
