@@ -386,8 +386,8 @@ class ReceptionTests(ServerCase):
 
     async def test_recipients(self) -> None:
         """
-        Mail is taken for the postmaster of this host and of our domains, for
-        envelope senders of reports, and for reports about this host; for
+        Mail is taken for the postmaster of this host and of our domains, for root of
+        this host, for envelope senders of reports, and for reports about this host; for
         nobody else, and for nobody elsewhere.
         """
         server = self.started(self.CONFIG)
@@ -398,9 +398,9 @@ class ReceptionTests(ServerCase):
             f"postmaster+0a1b@{HOSTNAME}",
             "postmaster+0a1b@Example.COM",
             f"tlsreports@{HOSTNAME}",
+            f"root@{HOSTNAME}",
         ]
         no = [
-            f"root@{HOSTNAME}",
             "root@example.com",
             "tlsreports@example.com",
             "postmaster@example.net",
