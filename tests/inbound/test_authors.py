@@ -237,7 +237,8 @@ class EmailTests(SynchronousTestCase):
         for field in ("y@b.example (a <x@a.example>", 'y@b.example " <x@a.example>'):
             self.assertIsNone(ours(field))
             for found in ofEmail(field).values():
-                self.assertEqual(found[0][1], "y@b.example")
+                # From Python 3.13 on, strict parsing finds nobody.
+                self.assertIn(found[0][1], ("y@b.example", ""))
 
     @given(st.integers(0, 2**32))
     @settings(max_examples=1000, deadline=None)
