@@ -241,6 +241,9 @@ class Server(Service):
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
                 authRequired=listener.authentication,
+                # RFC 6409 8: a submission server may mend what its own clients
+                # say wrong; elsewhere it is a sign of a broken sender.
+                bareAddresses=listener.service is ListenerService.SUBMISSION,
             ),
             immediateTLS=listener.tls is ListenerTLS.IMMEDIATE,
             connections=listener.maxConnections,

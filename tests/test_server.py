@@ -89,6 +89,8 @@ class SubmissionTests(ServerCase):
     Tests for listeners that take mail for the queue.
     """
 
+    BOTH = f'[Domains."example.com"]\n{SUBMISSION}{RECEPTION}'
+
     async def test_loopback(self) -> None:
         """
         Programs on this host need not log in; what they were told is queued
@@ -107,6 +109,30 @@ class SubmissionTests(ServerCase):
         body = message.path.read_bytes()
         self.assertTrue(body.endswith(MESSAGE))
         self.assertIn(f"by {HOSTNAME} with".encode(), body)
+
+    async def test_bareAddresses(self) -> None:
+        """
+        RFC 6409 8: a submission listener takes addresses without angle brackets,
+        with parameters behind them; RFC 5321 4.1.2: other listeners don't.
+        """
+        server = self.started(self.BOTH)
+
+        def say(client: SMTP) -> list[int]:
+            client.ehlo()
+            lines = (
+                "MAIL FROM: scan@us.test SIZE=10",
+                "RCPT TO:x@a.example",
+                "RSET",
+                "MAIL FROM:",
+                "MAIL FROM:<scan@us.test> x@a.example",
+                "MAIL FROM:scan@us.test>",
+            )
+            return [client.docmd(each)[0] for each in lines]
+
+        codes = await self.talk(server.ports["submission"], say)
+        self.assertEqual(codes, [250, 250, 250, 501, 555, 501])
+        [code, *_] = await self.talk(server.ports["reception"], say)
+        self.assertEqual(code, 501)
 
     async def test_delivered(self) -> None:
         """

@@ -31,6 +31,8 @@ _PATH = re.compile(
     """,
     re.VERBOSE,
 )
+# Printers, scanners and old programs leave the angle brackets out.
+_BARE_PATH = re.compile(r'[ ]*([^"<>\x00-\x20\x7f]+)(?:[ ]+(.*))?\Z')
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -68,14 +70,17 @@ def splitCommand(line: bytes) -> tuple[str, str] | None:
     return verb.upper(), argument
 
 
-def parseMail(argument: str) -> tuple[str, MailParameters] | Reply:
+def parseMail(
+    argument: str, bareAddresses: bool = False
+) -> tuple[str, MailParameters] | Reply:
     """
     @param argument: What is behind C{MAIL}.
+    @param bareAddresses: Take an address without angle brackets.
 
     @return: The reverse-path, empty for the null one, and the parameters; or
         what is wrong.
     """
-    split = _splitPath("FROM:", argument)
+    split = _splitPath("FROM:", argument, bareAddresses)
     if isinstance(split, Reply):
         return split
     path, words = split
@@ -89,15 +94,18 @@ def parseMail(argument: str) -> tuple[str, MailParameters] | Reply:
     return path, parameters
 
 
-def parseRcpt(argument: str, smtputf8: bool) -> str | Reply:
+def parseRcpt(
+    argument: str, smtputf8: bool, bareAddresses: bool = False
+) -> str | Reply:
     """
     @param argument: What is behind C{RCPT}.
     @param smtputf8: Whether MAIL said so.
+    @param bareAddresses: Take an address without angle brackets.
 
     @return: The forward-path: an address, or C{postmaster} (RFC 5321 4.5.1);
         or what is wrong.
     """
-    split = _splitPath("TO:", argument)
+    split = _splitPath("TO:", argument, bareAddresses)
     if isinstance(split, Reply):
         return split
     path, words = split
@@ -146,9 +154,15 @@ def _isPlain(line: str) -> bool:
     return line.isascii() and line.isprintable()
 
 
-def _splitPath(keyword: str, argument: str) -> tuple[str, list[str]] | Reply:
+def _splitPath(
+    keyword: str, argument: str, bareAddresses: bool
+) -> tuple[str, list[str]] | Reply:
     here = len(keyword)
-    found = _PATH.match(argument, here) if argument[:here].upper() == keyword else None
+    found = None
+    if argument[:here].upper() == keyword:
+        found = _PATH.match(argument, here)
+        if found is None and bareAddresses:
+            found = _BARE_PATH.match(argument, here)
     if found is None:
         return Reply(501, "5.5.2", f"Syntax: {keyword}<address>")
     return found[1], (found[2] or "").split()

@@ -181,7 +181,7 @@ class Dialogue:
         refusal = self._mailRefusal()
         if refusal is not None:
             return refusal
-        parsed = parseMail(argument)
+        parsed = parseMail(argument, self._settings.bareAddresses)
         if isinstance(parsed, Reply):
             return parsed
         sender, parameters = parsed
@@ -207,7 +207,8 @@ class Dialogue:
             return _NO_MAIL
         if self.inChunks:
             return _IN_CHUNKS
-        parsed = parseRcpt(argument, self.incoming.parameters.smtputf8)
+        smtputf8 = self.incoming.parameters.smtputf8
+        parsed = parseRcpt(argument, smtputf8, self._settings.bareAddresses)
         if isinstance(parsed, Reply):
             return parsed
         if self.recipientCount >= self._settings.recipients:

@@ -36,6 +36,8 @@ class ServerSettings:
         AUTH.
     @ivar authWithoutTLS: Whether AUTH is there without TLS too.
     @ivar authRequired: Whether there is no mail without AUTH.
+    @ivar bareAddresses: Whether MAIL and RCPT may have an address without angle
+        brackets, which RFC 5321 4.1.2 requires.
     @ivar errors: Mistakes a client may make before it is sent away.
     @ivar authFailures: Failed logins it may make.
     @ivar refusals: Recipients it may guess wrong.
@@ -56,6 +58,7 @@ class ServerSettings:
     mechanisms: tuple[str, ...] = ()
     authWithoutTLS: bool = False
     authRequired: bool = False
+    bareAddresses: bool = False
     errors: int = 20
     authFailures: int = 3
     refusals: int = 200
