@@ -1,7 +1,7 @@
 // The authors that mail programs in JavaScript and Rust find.
 //   node authors.mjs FOLDER    where their packages are installed
-// Standard input has From fields, unfolded, each a JSON string in a line; for each a
-// line comes back, with what each program finds: pairs of name and address.
+// Standard input has headers of messages, each a JSON string in a line.  For each a
+// line comes back with what each program finds: pairs of name and address.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -17,21 +17,35 @@ instance.exports.__wbindgen_start();
 
 const flat = (found) =>
     found.flatMap((each) => (each.group ? flat(each.group) : [[each.name || '', each.address || '']]));
-const parser = (parse) => (field) => flat(parse(field));
-const programs = {
-    'nodemailer': parser(require('nodemailer/lib/addressparser')),
-    'nodemailer 6': parser(require('nodemailer6/lib/addressparser')),
-    'postal-mime': parser(require('postal-mime').addressParser),
-    'postal-mime 2': parser(require('postal-mime2').addressParser),
+const inRust = (message) => {
     // As text, "name <address>".
-    'mail-parser': (field) => {
-        const { sender } = rust.parse_message(`From:${field}\r\n\r\n`);
-        return [['', sender.slice(sender.lastIndexOf('<') + 1).replace(/>+$/, '')]];
-    },
+    const { sender } = rust.parse_message(message);
+    return [['', sender.slice(sender.lastIndexOf('<') + 1).replace(/>+$/, '')]];
+};
+const postalMime = [require('postal-mime'), require('postal-mime2')];
+const { simpleParser } = require('mailparser');
+
+const first = async (program, header) => flat([(await program.default.parse(header)).from ?? {}]);
+// The parsers of fields, for headers that are nothing but one.
+const FIELD = /^From:((?:(?!\r\n[^ \t]).)*)\r\n\r\n$/s;
+const parsers = {
+    'nodemailer': require('nodemailer/lib/addressparser'),
+    'nodemailer 6': require('nodemailer6/lib/addressparser'),
+    'postal-mime fields': postalMime[0].addressParser,
+    'postal-mime 2 fields': postalMime[1].addressParser,
 };
 
-const result = (field) =>
-    Object.fromEntries(Object.entries(programs).map(([name, find]) => [name, find(field)]));
 for (const line of readFileSync(0, 'utf8').split('\n').filter(Boolean)) {
-    console.log(JSON.stringify(result(JSON.parse(line))));
+    const header = JSON.parse(line);
+    const found = {
+        'mailparser': flat((await simpleParser(Buffer.from(header))).from?.value ?? []),
+        'postal-mime': await first(postalMime[0], header),
+        'postal-mime 2': await first(postalMime[1], header),
+        'mail-parser': inRust(header),
+    };
+    const field = FIELD.exec(header);
+    for (const [name, parse] of field ? Object.entries(parsers) : []) {
+        found[name] = flat(parse(field[1].replaceAll('\r\n', '')));
+    }
+    console.log(JSON.stringify(found));
 }

@@ -32,11 +32,21 @@ LONGEST_KNOWN = 500
 # Those that there are: Python remembers for ever which names it looked for in vain.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
 # RFC 5322 3.6.8: between these are the characters of a field name.
-_FROM = re.compile(rb"[^\x21-\x7e]*+from[^\x21-\x7e]*+")
+_FROM = re.compile(rb"(?:.*[^\x21-\x7e])?from[^\x21-\x7e]*+", re.DOTALL)
+_VISIBLE = re.compile(rb"[\x21-\x7e]")
 # RFC 2047 2: charset, encoding, text.
 _ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
 # An encoded word to some; to others an address or a quoted string begins in it.
-_AMBIGUOUS_WORD = re.compile(r'=\?[^?]*+\?[BbQq]\?[^?<>@"]*+[<>@"][^?]*+\?=')
+_AMBIGUOUS_WORD = re.compile(
+    r"""
+    =\?
+    (?: [^?<>@"]*+ [<>@"] [^?]*+ \?[BbQq]\? [^?]*+
+      | [^?]*+ \?[BbQq]\? [^?<>@"]*+ [<>@"] [^?]*+
+    )
+    \?=
+    """,
+    re.VERBOSE,
+)
 
 
 class FromField(StrEnum):
@@ -77,7 +87,11 @@ def authorDomains(header: Header) -> Authors:
         return Authors(FromField.MISSING)
     if sum(map(_isFrom, header.names)) > 1:
         return Authors(FromField.REPEATED)
-    if len(values[0]) > LONGEST_FROM:
+    behind = header.names.index(b"from") + 1
+    # RFC 5322 2.2.3: only space and tab fold a field, but to some other white space
+    # does.
+    isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
+    if isFolded or len(values[0]) > LONGEST_FROM:
         return Authors(FromField.UNREADABLE)
     read = _known if len(values[0]) <= LONGEST_KNOWN else _read
     return read(values[0])
@@ -85,8 +99,8 @@ def authorDomains(header: Header) -> Authors:
 
 def _isFrom(name: bytes) -> bool:
     """
-    Whether a name of a field is C{From} also to mail programs that strip control
-    characters and white space beyond ASCII from it.
+    Whether a name of a field is C{From} also to mail programs that strip from it
+    control characters, white space beyond ASCII, and lines that are no field.
     """
     return b"from" in name and _FROM.fullmatch(name) is not None
 

@@ -262,6 +262,7 @@ class VerdictTests(MailCase):
             "ceo@a.example (x <x@stranger.example>",
             'ceo@a.example " <x@stranger.example>',
             "ceo@a.example <x@stranger.example>",
+            "x@stranger.example\r\n\x0b <ceo@a.example>",
         ):
             text = message(author, "stranger.example")
             codes = self.say(text, client=STRANGER, sender="x@stranger.example")
