@@ -308,7 +308,7 @@ class MailPrograms:
         for start in range(0, len(headers), AT_A_TIME):
             few = headers[start : start + AT_A_TIME]
             lines = "".join(json.dumps(each + "\r\n") + "\n" for each in few)
-            said = output(["node", PROGRAM, self._packages], lines.encode())
+            said = output(["node", PROGRAM, self._packages.resolve()], lines.encode())
             found += [json.loads(each) for each in said.decode().split("\n") if each]
         return found
 

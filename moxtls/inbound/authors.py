@@ -33,6 +33,10 @@ LONGEST_KNOWN = 500
 _CHARSETS = frozenset((*aliases, *aliases.values()))
 # RFC 5322 3.6.8: between these are the characters of a field name.
 _FROM = re.compile(rb"(?:.*[^\x21-\x7e])?from[^\x21-\x7e]*+", re.DOTALL)
+# Behind a name that is empty.
+_UNNAMED_FROM = re.compile(
+    rb"[^\x21-\x39\x3b-\x7e]++from[^\x21-\x7e]*+:", re.IGNORECASE
+)
 _VISIBLE = re.compile(rb"[\x21-\x7e]")
 # RFC 2047 2: charset, encoding, text.
 _ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
@@ -85,7 +89,7 @@ def authorDomains(header: Header) -> Authors:
     values = header.values(b"from")
     if not values:
         return Authors(FromField.MISSING)
-    if sum(map(_isFrom, header.names)) > 1:
+    if sum(map(_isFrom, header.names, header.fields)) > 1:
         return Authors(FromField.REPEATED)
     behind = header.names.index(b"from") + 1
     # RFC 5322 2.2.3: only space and tab fold a field, but to some other white space
@@ -97,11 +101,14 @@ def authorDomains(header: Header) -> Authors:
     return read(values[0])
 
 
-def _isFrom(name: bytes) -> bool:
+def _isFrom(name: bytes, field: bytes) -> bool:
     """
     Whether a name of a field is C{From} also to mail programs that strip from it
-    control characters, white space beyond ASCII, and lines that are no field.
+    control characters, white space beyond ASCII, colons, and lines that are no
+    field.
     """
+    if not name:
+        return _UNNAMED_FROM.match(field) is not None
     return b"from" in name and _FROM.fullmatch(name) is not None
 
 

@@ -193,6 +193,7 @@ class AuthorTests(SynchronousTestCase):
             (b"X-From: x@a.example\r\n", FromField.MISSING),
             (b"From: x@a.example\r\nfrom : x@a.example\r\n", FromField.REPEATED),
             (b"From: x@a.example\r\nFrom\x0b: y@b.example\r\n", FromField.REPEATED),
+            (b":From: y@b.example\r\nFrom: x@a.example\r\n", FromField.REPEATED),
             (b"X\r\n\tFrom: y@b.example\r\nFrom: x@a.example\r\n", FromField.REPEATED),
             (b"From: x@a.example\r\n\x0b<y@b.example>\r\n", FromField.UNREADABLE),
             (b"From: x@a.example\r\n\xc2\xa0X: y\r\n", FromField.UNREADABLE),
