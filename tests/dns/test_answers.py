@@ -74,7 +74,8 @@ class ExtendedErrorTests(SynchronousTestCase):
         Nothing of the text gets into a report.
         """
         reason = ExtendedError(code, text).reasonCode
-        self.assertTrue(re.fullmatch(r"dns-extended-error-\d+[a-z-]*", reason))
+        self.assertEqual(reason, ExtendedError(code).reasonCode)
+        self.assertTrue(re.fullmatch(r"dns-extended-error-\d+[a-z0-9-]*", reason))
 
 
 class AnswerTests(SynchronousTestCase):
