@@ -61,7 +61,10 @@ async def carry(
                 progress.parcelFailed(parcel, _unreadable(why))
                 continue
             progress.answered(parcel, replies, host, lenient)
-            await recorder.record(progress.news())
+            if not progress.over:
+                # Without another transaction, what the attempt returns is soon
+                # recorded: that saves a commit for most messages.
+                await recorder.record(progress.news())
             if ended is not None:
                 progress.hostFailed(ended)
                 return ()

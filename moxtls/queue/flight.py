@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from moxtls.queue.backoff import Step
 from moxtls.queue.loads import Limits, Load, loads
 from moxtls.queue.spool import Spool
 from moxtls.queue.values import Ending, QueuedMessage, Result
@@ -32,11 +33,15 @@ class Flight:
     """
     An attempt.
 
+    @ivar delivering: Whether its courier has not answered yet.
     @ivar done: Fires once it is over.
+    @ivar steps: What results lead to, as far as there are any.
     """
 
     def __init__(self, load: Load) -> None:
         self.load = load
+        self.delivering = True
+        self.steps: list[Step] = []
         self.done: Deferred[None] = Deferred()
         self._pending = {
             (message.messageID, message.recipients[0].recipient): message
@@ -46,10 +51,7 @@ class Flight:
 
     @property
     def messageIDs(self) -> set[str]:
-        """
-        Messages with recipients for whom there is no result yet.
-        """
-        return {messageID for messageID, _ in self._pending}
+        return {parcel.messageID for parcel in self.load.batch.parcels}
 
     def take(self, results: Iterable[Result]) -> list[tuple[QueuedMessage, Result]]:
         """

@@ -269,13 +269,43 @@ class Index:
         Note where recipients stand now, after attempts that end at C{now};
         those that are gone are passed over.
         """
-        places = set()
-        for step in steps:
-            number = self._number(step.messageID)
-            if number is not None:
-                self._apply(number, step)
-                places.add(step.recipient.destination)
-        self._lanes(places, now)
+        steps = tuple(steps)
+        self.note(steps)
+        self._lanes({step.recipient.destination for step in steps}, now)
+
+    def note(self, steps: Iterable[Step]) -> None:
+        """
+        The same while the attempts go on: L{apply} has to follow.
+        """
+        self._db.executemany(
+            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
+            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
+            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
+            " text = ?, host = ?, retryAfter = ?, stored = ?"
+            " WHERE message = (SELECT number FROM message WHERE id = ?)"
+            " AND address = ?",
+            [_values(step) for step in steps],
+        )
+
+    def repair(self, now: float) -> None:
+        """
+        Make up for L{note} where no L{apply} followed, as the process died.
+        """
+        self._db.execute(
+            "DELETE FROM lane WHERE NOT EXISTS (SELECT 1 FROM recipient"
+            " WHERE destination = lane.destination AND due IS NOT NULL)"
+        )
+        self._db.execute(
+            "UPDATE lane SET due = (SELECT min(due) FROM recipient"
+            " WHERE destination = lane.destination AND due IS NOT NULL)"
+        )
+        self._db.execute("UPDATE lane SET turn = max(due, served, notBefore)")
+        for row in self._db.execute(
+            "SELECT id FROM message WHERE NOT EXISTS (SELECT 1 FROM recipient"
+            " WHERE message = number AND (state = ? OR told = 0))",
+            (RecipientState.WAITING,),
+        ).fetchall():
+            self.remove(row["id"], now)
 
     def reached(self, destination: str) -> None:
         """
@@ -394,37 +424,6 @@ class Index:
         )
         self._lanes(self._places(number))
 
-    def _apply(self, number: int, step: Step) -> None:
-        recipient = step.recipient
-        result = recipient.lastResult
-        assert result is not None
-        due = (
-            recipient.nextAttempt if recipient.state is RecipientState.WAITING else None
-        )
-        self._db.execute(
-            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
-            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
-            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
-            " text = ?, host = ?, retryAfter = ?, stored = ?"
-            " WHERE message = ? AND address = ?",
-            (
-                recipient.state,
-                recipient.attempts,
-                recipient.nextAttempt,
-                due,
-                step.tell not in (Tell.FAILURE, Tell.OBSERVER),
-                result.ending.value,
-                result.status,
-                result.code,
-                result.text,
-                result.host,
-                result.retryAfter,
-                json.dumps(recipient.stored) if recipient.stored else "",
-                number,
-                recipient.recipient,
-            ),
-        )
-
     def _lanes(self, destinations: set[str], served: float = 0) -> None:
         """
         Set what C{lane} says from what C{recipient} does.
@@ -493,3 +492,26 @@ class Index:
 
     def _message(self, row: Row, recipients: Sequence[Row]) -> QueuedMessage:
         return messageFrom(row, recipients, self._bodies.path(row["id"]))
+
+
+def _values(step: Step) -> tuple[object, ...]:
+    recipient = step.recipient
+    result = recipient.lastResult
+    assert result is not None
+    isWaiting = recipient.state is RecipientState.WAITING
+    return (
+        recipient.state,
+        recipient.attempts,
+        recipient.nextAttempt,
+        recipient.nextAttempt if isWaiting else None,
+        step.tell not in (Tell.FAILURE, Tell.OBSERVER),
+        result.ending.value,
+        result.status,
+        result.code,
+        result.text,
+        result.host,
+        result.retryAfter,
+        json.dumps(recipient.stored) if recipient.stored else "",
+        step.messageID,
+        recipient.recipient,
+    )

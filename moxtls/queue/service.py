@@ -31,7 +31,7 @@ from moxtls.queue.deferrals import ResultLog
 from moxtls.queue.flight import Flight, Limit, Pick, Sky
 from moxtls.queue.loads import Limits, Load
 from moxtls.queue.notices import Notices
-from moxtls.queue.recording import ResultRecorder
+from moxtls.queue.recording import Grouped, ResultRecorder
 from moxtls.queue.spool import Spool
 from moxtls.queue.stored import StoredQueue
 from moxtls.queue.telling import ReportTeller
@@ -87,6 +87,7 @@ class QueueService(Service):
         self._limits = limits
         self._flights: set[Flight] = set()
         self._results = ResultLog(self._tellResult, self._tellDeferred)
+        self._noting = Grouped(self._writeNotes)
         self._launched = 0
         self._startedAt = 0.0
         self._look = Turns(self._lookAround, "looking for what is due")
@@ -110,6 +111,7 @@ class QueueService(Service):
         self._spool.open(delivering=True)
         super().startService()
         now = self._startedAt = self._clock.seconds()
+        self._logged(self._spool.run(lambda spool: spool.index.repair(now)))
         self._logged(
             self._spool.run(lambda spool: self._notices.tellFailures(spool, now))
         )
@@ -217,7 +219,7 @@ class QueueService(Service):
         self._logged(Deferred.fromCoroutine(self._fly(flight)))
 
     async def _fly(self, flight: Flight) -> None:
-        recorder = ResultRecorder(flight, lambda pairs: self._record(flight, pairs))
+        recorder = ResultRecorder(flight, lambda pairs: self._note(flight, pairs))
         try:
             results = await self._attempt(flight, recorder)
             if not self._goesOn:
@@ -231,8 +233,10 @@ class QueueService(Service):
             pairs = flight.take(results)
             if self._goesOn:
                 pairs += flight.takeRest()
-            await self._record(flight, pairs)
+            flight.steps += self._steps(pairs)
             await recorder.finished()
+            flight.delivering = False
+            await self._settle(flight)
             for result in results:
                 if result.unreachable:
                     await self._deferRest(flight.load.batch.destination, result)
@@ -309,35 +313,54 @@ class QueueService(Service):
             text=last.text,
         )
 
-    async def _record(
+    async def _note(
         self, flight: Flight, pairs: Sequence[tuple[QueuedMessage, Result]]
     ) -> None:
         """
-        Carry out what results lead to, even if it takes until the disk has
-        room again: they tell what has happened.
+        Note results while the attempt goes on.
         """
-        if not pairs:
-            return
         steps = self._steps(pairs)
-        while not await self._isWritten(steps):
+        flight.steps += steps
+        await self._insist(flight, lambda: self._noting.add(steps))
+
+    def _writeNotes(self, steps: list[Step]) -> Deferred[None]:
+        return self._spool.run(lambda spool: spool.index.note(steps))
+
+    async def _settle(self, flight: Flight) -> None:
+        """
+        Carry out what the results lead to.
+        """
+
+        def write() -> Deferred[None]:
+            steps, busy, now = flight.steps, self._busy(), self._clock.seconds()
+            return self._spool.run(
+                lambda spool: self._notices.attempted(spool, steps, busy, now)
+            )
+
+        if flight.steps:
+            await self._insist(flight, write)
+        if any(step.tell is Tell.OBSERVER for step in flight.steps):
+            self._tell.poke()
+
+    async def _insist(
+        self, flight: Flight, write: Callable[[], Deferred[None]]
+    ) -> None:
+        """
+        Write results, even if it takes until the disk has room again: they
+        tell what has happened.
+        """
+        while True:
+            try:
+                await write()
+                return
+            except Exception:
+                to = flight.load.batch.destination
+                self.log.failure("writing results of mail for {to!r}", to=to)
             if not self._goesOn:
                 return
             with suppress(CancelledError):
                 pause: Deferred[None] = deferLater(self._clock, WRITE_AGAIN)
                 await flight.wait(pause, pause.cancel)
-        if any(step.tell is Tell.OBSERVER for step in steps):
-            self._tell.poke()
-
-    async def _isWritten(self, steps: Sequence[Step]) -> bool:
-        busy, now = self._busy(), self._clock.seconds()
-        try:
-            await self._spool.run(
-                lambda spool: self._notices.attempted(spool, steps, busy, now)
-            )
-        except Exception:
-            self.log.failure("results of {count} recipients", count=len(steps))
-            return False
-        return True
 
     # --- helpers --------------------------------------------------------------------
 
@@ -345,7 +368,12 @@ class QueueService(Service):
         """
         Messages with recipients that are being attempted.
         """
-        return {each for flight in self._flights for each in flight.messageIDs}
+        return {
+            messageID
+            for flight in self._flights
+            if flight.delivering
+            for messageID in flight.messageIDs
+        }
 
     @property
     def _goesOn(self) -> bool:

@@ -27,7 +27,7 @@ from zope.interface import provider
 
 from moxtls.calendar import DAY, HOUR
 from moxtls.interfaces import IQueue, IResultRecorder
-from moxtls.queue.access import DirectSpool
+from moxtls.queue.access import DirectSpool, SpoolClosed
 from moxtls.queue.bodies import Bodies
 from moxtls.queue.loads import Limits
 from moxtls.queue.notices import Notices
@@ -489,20 +489,39 @@ class RecordingTests(ServiceCase):
 
     def test_whileUnderWay(self) -> None:
         """
-        A result that is recorded is seen at once: a message that all have is
-        gone, whatever becomes of the others.
+        A result that is recorded is seen at once, whatever becomes of the
+        others.
         """
         first, second, third = delivered(self.batch)
         self.successResultOf(self.record(third))
-        self.assertEqual([each.messageID for each in self.queued()], [self.second])
         self.successResultOf(self.record(first))
-        ((message),) = self.queued()
         self.assertEqual(
-            [each.state for each in message.recipients],
-            [RecipientState.DELIVERED, RecipientState.WAITING],
+            [[each.state for each in message.recipients] for message in self.queued()],
+            [
+                [RecipientState.DELIVERED, RecipientState.WAITING],
+                [RecipientState.DELIVERED],
+            ],
         )
         self.courier.finish(lambda batch: (first, replace(second), third))
         self.assertEqual(self.queued(), ())
+
+    def test_died(self) -> None:
+        """
+        After the death of the process what was recorded is carried out by the
+        next one: what all have is gone, who failed is told of, and nothing
+        else is kept waiting.
+        """
+        first, second, third = delivered(self.batch)
+        failed = replace(second, ending=Ending.PERMANENT)
+        self.successResultOf(self.record(first, failed, third))
+        # As it is when a process has died: nothing else is written.
+        self.successResultOf(self.service._spool.close())
+        self.successResultOf(self.service.stopService())
+        self.flushLoggedErrors(SpoolClosed)
+        self.service = self.started()
+        (bounce,) = self.bounces()
+        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 1)
+        self.assertEqual([each.messageID for each in self.queued()], [bounce.messageID])
 
     def test_recordedOnce(self) -> None:
         """
@@ -510,21 +529,22 @@ class RecordingTests(ServiceCase):
         said to be otherwise then.
         """
         self.successResultOf(self.record(*refused(self.batch)[2:]))
-        bounces = self.bounces()
-        self.assertEqual(len(bounces), 1)
         self.courier.finish(delivered)
-        self.assertEqual(self.bounces(), bounces)
+        (bounce,) = self.bounces()
+        self.assertIn(b"c@there.example", bounce.path.read_bytes())
+        self.assertEqual(self.queued(), (bounce,))
 
     def test_oneDSN(self) -> None:
         """
         A recipient that failed is told of with the others of its message,
-        once the attempt has results for all of them.
+        once the attempt has come to its end.
         """
         self.successResultOf(self.record(refused(self.batch)[0]))
-        self.assertEqual(self.bounces(), [])
         self.successResultOf(self.record(refused(self.batch)[1]))
-        (bounce,) = self.bounces()
-        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 2)
+        self.assertEqual(self.bounces(), [])
+        self.courier.finish(refused)
+        first, _ = self.bounces()
+        self.assertEqual(first.path.read_bytes().count(b"Action: failed"), 2)
 
     def test_stopped(self) -> None:
         """
@@ -550,6 +570,7 @@ class RecordingTests(ServiceCase):
         self.assertNoResult(recorded)
         self.clock.pump([1] * 6)
         self.successResultOf(recorded)
+        self.courier.finish(delivered)
         self.assertEqual(self.queued(), ())
 
 
