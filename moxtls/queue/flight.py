@@ -6,8 +6,8 @@ One attempt that is under way, and which ones may start beside all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -112,11 +112,13 @@ class Sky:
     @ivar attempts: How many, by destination.
     @ivar retries: How many of them aren't the first for what they carry.
     @ivar recipients: Message and address.
+    @ivar allUntil: Destinations for which nothing else was due, and when.
     """
 
     attempts: Counter[str]
     retries: int
     recipients: frozenset[tuple[str, str]]
+    allUntil: Mapping[str, float]
 
     @classmethod
     def of(cls, flights: Iterable[Flight]) -> Sky:
@@ -125,6 +127,7 @@ class Sky:
             Counter(load.batch.destination for load in aloft),
             sum(load.isRetry for load in aloft),
             frozenset(key for load in aloft for key in load.keys),
+            {load.batch.destination: load.allUntil for load in aloft if load.allUntil},
         )
 
     def pick(self, spool: Spool, limits: Limits, now: float, newFirst: bool) -> Pick:
@@ -132,13 +135,21 @@ class Sky:
         Operation that reads: what can start at C{now}.
 
         New mail and whatever has waited longest take turns, so that neither
-        waits for all of the other.
+        waits for all of the other.  Destinations all of whose mail is under
+        way, which most are most of the time, aren't looked at.
 
         @param newFirst: Whose turn it is.
         """
         most = limits.total - self.attempts.total() + len(self.attempts)
-        newest = [(each, True) for each in spool.index.lanes(now, most, newest=True)]
-        longest = [(each, False) for each in spool.index.lanes(now, most)]
+        newest, longest = (
+            [
+                (destination, isNewest)
+                for destination, latest in spool.index.lanes(now, most, isNewest)
+                if self.attempts[destination] < limits.perDestination
+                and latest >= self.allUntil.get(destination, 0)
+            ]
+            for isNewest in (True, False)
+        )
         turns = zip_longest(*((newest, longest) if newFirst else (longest, newest)))
         picking = _Picking(spool, limits, now, self)
         for place in (each for turn in turns for each in turn if each is not None):
@@ -178,7 +189,12 @@ class _Picking:
             most += len(self._recipients)
         due = self._spool.index.due(destination, self._now, most, newest)
         sound = [each for each in due if self._isFree(each) and self._isSound(each)]
+        isAll = len(due) < most and not (
+            newest and self._spool.index.hasRetries(destination, self._now)
+        )
         for load in loads(destination, sound, self._limits, 1):
+            if isAll and len(load.due) == len(sound):
+                load = replace(load, allUntil=self._now)
             if load.isRetry and self._retries >= self._limits.retries:
                 return
             self._attempts[destination] += 1

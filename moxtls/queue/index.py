@@ -186,10 +186,13 @@ class Index:
     def contains(self, messageID: str) -> bool:
         return self._number(messageID) is not None
 
-    def lanes(self, now: float, limit: int, newest: bool = False) -> list[str]:
+    def lanes(
+        self, now: float, limit: int, newest: bool = False
+    ) -> list[tuple[str, float]]:
         """
-        Destinations that may be attempted: those that have waited longest
-        first; or else those with new mail only, latest first.
+        Destinations that may be attempted, and when their latest new message
+        came, 0 if there is none: those that have waited longest first; or
+        else those with new mail only, latest first.
         """
         which = (
             "newest IS NOT NULL AND turn <= ? ORDER BY newest DESC"
@@ -197,9 +200,9 @@ class Index:
             else "turn <= ? ORDER BY turn"
         )
         rows = self._db.execute(
-            f"SELECT destination FROM lane WHERE {which} LIMIT ?", (now, limit)
+            f"SELECT destination, newest FROM lane WHERE {which} LIMIT ?", (now, limit)
         )
-        return [str(row["destination"]) for row in rows]
+        return [(row["destination"], row["newest"] or 0) for row in rows]
 
     def due(
         self, destination: str, now: float, limit: int, newest: bool = False
@@ -218,6 +221,17 @@ class Index:
             (destination, now, limit),
         )
         return [self._message(row, (row,)) for row in rows]
+
+    def hasRetries(self, destination: str, now: float) -> bool:
+        """
+        Whether something is due for C{destination} that was attempted before.
+        """
+        row = self._db.execute(
+            "SELECT 1 FROM recipient WHERE destination = ? AND due <= ?"
+            " AND attempts > 0 LIMIT 1",
+            (destination, now),
+        ).fetchone()
+        return row is not None
 
     def aged(self, queued: float, brief: bool, limit: int) -> list[QueuedMessage]:
         """

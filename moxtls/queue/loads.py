@@ -54,10 +54,13 @@ class Load:
 
     @ivar due: Its messages, each with one recipient: the same message again
         for the next.
+    @ivar allUntil: When nothing else was due for its destination; 0 if
+        something was.
     """
 
     batch: Batch
     due: tuple[QueuedMessage, ...]
+    allUntil: float = 0
 
     @property
     def keys(self) -> set[tuple[str, str]]:

@@ -131,7 +131,7 @@ class SpoolTests(SynchronousTestCase):
         spool = self.opened()
         (message,) = spool.index.messages()
         self.assertFalse(message.envelope.response)
-        self.assertEqual(spool.index.lanes(NOW, 5), ["b.example"])
+        self.assertEqual(spool.index.lanes(NOW, 5), [("b.example", 0)])
         new = self.root.with_name("new")
         Spool(new).close()
         self.assertEqual(tables(self.root), tables(new))
