@@ -24,6 +24,7 @@ from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header
 from moxtls.inbound.recipients import Role, Target
 from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.reporting.mime import headerFields
 from moxtls.smtp.received import LOOPING, isLooping
 from moxtls.smtp.values import Reply
 
@@ -37,6 +38,21 @@ OVERDUE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
 TAKEN = Reply(250, "2.0.0", "OK")
 FULL = Reply(552, "5.2.2", "The mailbox is full")
 UNWANTED = Reply(550, "5.7.1", "The mailbox doesn't take this message")
+
+#: Fields of messages that answer others (RFC 5322 3.6.4), or that programs write.
+_ANSWERS = frozenset(
+    {
+        "in-reply-to",
+        "references",
+        "x-autoreply",
+        "x-autorespond",
+        "x-auto-response-suppress",
+    }
+)
+_PRECEDENCES = frozenset({"auto_reply", "bulk", "junk"})
+#: What answers to reports repeat of their subjects (RFC 9990 3.5.2, RFC 8460 5.3;
+#: failure reports of ours).
+_SUBJECTS = ("report domain:", "dmarc failure report for", "dmarc aggregate report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +170,29 @@ def mayAnswerReport(
     says to anybody: reports are from the postmaster, and their envelope sender
     is C{postmaster+token}.
 
+    Many such programs know nothing of RFC 3834: they write to whom From names, with
+    a sender, and leave out C{Auto-Submitted}.
+
     @param localPart: Of the recipient.
     @param sender: MAIL FROM.
     """
-    return isPostmaster and ("+" in localPart or isAutomatic(sender, header))
+    return isPostmaster and (
+        "+" in localPart or isAutomatic(sender, header) or _isAnswer(header)
+    )
+
+
+def _isAnswer(header: bytes) -> bool:
+    """
+    Whether a message answers another one, or says in older ways that a program
+    wrote it.
+    """
+    fields = headerFields(header)
+    subject = " ".join(fields.get("subject", "").lower().split())
+    return (
+        not _ANSWERS.isdisjoint(fields)
+        or fields.get("precedence", "").lower() in _PRECEDENCES
+        or any(each in subject for each in _SUBJECTS)
+    )
 
 
 def judgementOf(

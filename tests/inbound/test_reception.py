@@ -408,6 +408,29 @@ class ObserverTests(ReceptionCase):
         optional = sum(each.count for each in stored if each.evaluation.optional)
         self.assertEqual((optional, sum(each.count for each in stored)), (5, 8))
 
+    def test_answersWithoutAWord(self) -> None:
+        """
+        What answers a report of ours is never the reason for a report, also if a
+        program that knows nothing of RFC 3834 wrote it: for as long as it answers
+        each report, there would be another one.
+        """
+        text = message("x@a.example", "a.example")
+        postmaster = f"postmaster@{HOSTNAME}"
+        for field in (
+            b"In-Reply-To: <1@mail.example.org>",
+            b"References: <0@a.example>\r\n <1@mail.example.org>",
+            b"Precedence: auto_reply",
+            b"X-Autoreply: yes",
+            b"X-Auto-Response-Suppress: All",
+            b"Subject: [#1] Re: Report Domain: a.example\r\n Submitter: our.example",
+            b"Subject: Re: Report\r\n Domain: a.example Submitter: our.example",
+            b"Subject: Re: DMARC failure report for a.example",
+        ):
+            for to, isForReports in ((postmaster, True), ("anna@our.example", False)):
+                self.receive(field + b"\r\n" + text, to)
+                judgement = self.listening.judgements[-1]
+                self.assertIs(judgement.isForReports, isForReports, (field, to))
+
     def test_notHeldUp(self) -> None:
         """
         Mail doesn't wait for observers, nor does it suffer from what is wrong
