@@ -76,6 +76,7 @@ REGULAR = (
     '"x@a.example" <x@a.example>',
     '"y@b.example" <x@a.example>',
     "=?utf-8?q?X=2C_Y?= <x@a.example>",
+    "=?utf-8?q?X,_Y?= <x@a.example>",
     "=?utf-8?q?X Y?= <x@a.example>",
     "=?utf-8?q?X?=\r\n =?utf-8?b?WQ==?= <x@a.example>",
     '"=?utf-8?q?X?=" <x@a.example>',
@@ -94,7 +95,8 @@ _WORDS = r"""
     [192.0.2.1] [X] G: X:; @c.example,@d.example: mailto: =?utf-8?q? =?utf-8?q?X
     =?utf-8?q?X?= =?utf-8?q?y=40b.example?= =?utf-8?q?=3Cy=40b.example=3E?=
     =?utf-8?q?"y@b.example"?= =?utf-8?b?eUBiLmV4YW1wbGU=?= =?utf-8?b?eUBiLmV4YW1wbGU?=
-    =?utf-8?b?eUBiLmV4YW1wbGU =?x?q?y=40b.example?=
+    =?utf-8?b?eUBiLmV4YW1wbGU =?x?q?y=40b.example?= =?utf-8?q?X,_Y?=
+    =?utf-8?q?X,_y=40b.example?= ?=
 """
 # The parts of generated fields; those of b.example belong into no field that is taken,
 # but in quotes.

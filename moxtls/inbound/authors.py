@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, a2b_qp
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from encodings.aliases import aliases
 from enum import StrEnum
@@ -135,16 +135,39 @@ def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
     """
     if _CONTROL.search(text) or _AMBIGUOUS_WORD.search(text):
         raise InvalidDomain("ambiguous characters")
+    name: list[str] = []
     for item, separator in _items(_tokens(text)):
         brackets = [at for at, each in enumerate(item) if each[0] in "<>"]
         if separator == ":" and (brackets or "@" in item):
             raise InvalidDomain("the name of a group that may be an address")
         if brackets:
+            _checkName(name, item[: brackets[0]])
             yield _hostInBrackets(item, brackets)
+            name = []
         elif "@" in item:
+            _checkName(name)
             yield _hostOf(_withoutComments(item))
-        elif _mayMislead(item):
+            name = []
+        elif "@" in _plain(item):
             raise InvalidDomain("a name that may be an address")
+        else:
+            name += (*item, separator)
+    _checkName(name)
+
+
+def _checkName(name: list[str], rest: Sequence[str] = ()) -> None:
+    """
+    @param name: Members of the list without an address.
+    @param rest: The words behind them, in front of an address.  Some senders leave
+        commas in their encoded words as they are, whatever RFC 2047 5 says.
+
+    @raise InvalidDomain: Some mail programs may find an address there.
+    """
+    if "=?" not in "".join(name):
+        return
+    decoded = _plain([*name, *rest])
+    if "@" in decoded or "=?" in decoded or _QUOTING.search(decoded):
+        raise InvalidDomain("a name that may be an address")
 
 
 def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLiteral:
@@ -195,8 +218,12 @@ def _mayMislead(item: list[str]) -> bool:
     Whether some mail programs find an address where there is none, or show text
     that looks like one in its place, perhaps after they decoded encoded words.
     """
-    decoded = _ENCODED_WORD.sub(_decoded, "".join(item))
+    decoded = _plain(item)
     return "@" in decoded or "=?" in decoded
+
+
+def _plain(item: list[str]) -> str:
+    return _ENCODED_WORD.sub(_decoded, "".join(item))
 
 
 def _decoded(word: re.Match[str]) -> str:
@@ -282,6 +309,8 @@ _WHITE = re.compile(r"\s")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
 _DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
+# What other words may be taken for a part of.
+_QUOTING = re.compile(r'[<>"\\]')
 # RFC 5322 3.2.3; of those that stand alone, some end a phrase.
 _SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
 _SPECIALS = "@\\[])"

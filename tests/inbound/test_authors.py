@@ -75,6 +75,9 @@ class AuthorTests(SynchronousTestCase):
             "x@a.example (x@b.example)",
             "=?utf-8?q?X Y?= <x@a.example>",
             "=?utf-8?q?X_(Y, Z)?= <x@a.example>",
+            "=?iso-8859-1?Q?X=FC,_Y?= <x@a.example>",
+            "=?utf-8?q?X,_Y,_Z;?= Z <x@a.example>, =?utf-8?q?Y,?= <y@a.example>",
+            "=?utf-8?q?X:_Y?= <x@a.example>",
             "=?utf-8?b?WA <x@a.example>",
         ):
             self.assertEqual(self.domains(value), ["a.example"], value)
@@ -141,6 +144,13 @@ class AuthorTests(SynchronousTestCase):
             "=?utf-8?b?eUBiLmV4YW1wbGU?=, <x@a.example>",
             "=?made-up?q?y=40b.example?=, <x@a.example>",
             "=?utf-8?b?eUBiLmV4YW1wbGU<x@a.example>, ?=",
+            "=?utf-8?q?y=40b.example,_Y?= <x@a.example>",
+            "=?utf-8?q?X,_y=40b.example?= <x@a.example>",
+            "=?utf-8?q?X,_=22Y?= <x@a.example>",
+            "=?made-up?q?y=40b.example,_Y?= <x@a.example>",
+            "=?utf-8?q?X, Y <x@a.example>",
+            "=?utf-8?q?y=40b.example, Y?= <x@a.example>",
+            "=?utf-8?q?X,_Y?= x@a.example",
             "X\x01 <x@a.example>",
             "",
             "root",
