@@ -120,9 +120,14 @@ class IPolicyStore(Interface):
         Forget about C{domain}.  Fires with whether there was anything.
         """
 
-    def entries() -> Deferred[tuple[CachedPolicy, ...]]:
+    def entries(
+        after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
         """
         All of it, last used first.
+
+        @param after: Go on behind this one.
+        @param limit: The most; all if it is not given.
         """
 
 
@@ -164,6 +169,15 @@ class IQueue(Interface):
     def messages() -> Deferred[tuple[QueuedMessage, ...]]:
         """
         Fires with what is in the queue, oldest first.
+        """
+
+    def page(after: int, limit: int) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
+        """
+        What is in the queue, oldest first, at most C{limit} messages at a time.
+
+        @param after: 0, or the number that came with the page before.
+
+        @return: Fires with a number, and messages; with none at the end.
         """
 
     def retry(messageID: str) -> Deferred[bool]:
@@ -354,10 +368,15 @@ class IOutcomeStore(Interface):
         day: date | None = None,
         policyDomain: Domain | None = None,
         recipientDomain: Domain | None = None,
+        after: StoredResult | None = None,
+        limit: int | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
         """
         What is stored, as far as it has the values given; ordered by day,
         policy domain and recipient domain.
+
+        @param after: Go on behind this one, the last of those before.
+        @param limit: The most pairs of domains on a day; all if it is not given.
         """
 
     def remove(domain: Domain, day: date | None = None) -> Deferred[int]:
@@ -579,9 +598,12 @@ class IReportArchive(Interface):
         domain: Domain | None = None,
         state: ReportState | None = None,
         limit: int = 1000,
+        after: OutgoingReport | None = None,
     ) -> Deferred[tuple[OutgoingReport, ...]]:
         """
         Fires with reports, latest first.
+
+        @param after: Go on behind this one.
         """
 
     def find(key: str) -> Deferred[OutgoingReport | None]:
@@ -625,9 +647,14 @@ class ISuppressions(Interface):
         Fires with whether there was such an entry.
         """
 
-    def entries() -> Deferred[tuple[Suppression, ...]]:
+    def entries(
+        after: Suppression | None = None, limit: int | None = None
+    ) -> Deferred[tuple[Suppression, ...]]:
         """
         All of them, also those whose time is over, latest first.
+
+        @param after: Go on behind this one.
+        @param limit: The most; all if it is not given.
         """
 
     def get(destination: str, kind: ReportKind | None) -> Deferred[Suppression | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from moxtls.cli.pages import paged
 from moxtls.cli.shell import Refusal, Shell, domainArgument
 from moxtls.cli.times import moment
 from moxtls.policy.mtasts import CachedPolicy
@@ -44,15 +45,16 @@ def add(commands: Any) -> None:
 
 async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
     policies = (await shell.ledger()).policies
+    listing = shell.output.listing(COLUMNS, empty="No policy is remembered.")
     if arguments.domain is None:
-        entries = await policies.entries()
+        async for each in paged(policies.entries):
+            listing.add(_row(each))
     else:
         entry = await policies.load(arguments.domain)
         if entry is None:
             raise Refusal(f"no policy of {arguments.domain} is remembered")
-        entries = (entry,)
-    rows = [_row(each) for each in entries]
-    shell.output.table(COLUMNS, rows, empty="No policy is remembered.")
+        listing.add(_row(entry))
+    listing.end()
     return 0
 
 

@@ -6,11 +6,12 @@ C{moxtls queue}: what has not left yet.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from moxtls.cli.pages import AT_ONCE
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.cli.times import moment
 
@@ -52,17 +53,30 @@ def add(commands: Any) -> None:
 
 
 async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
-    messages = await (await shell.queue()).messages()
-    rows = [row for message in messages for row in _rows(message)]
-    shell.output.table(COLUMNS, rows, empty="The queue is empty.")
+    listing = shell.output.listing(COLUMNS, empty="The queue is empty.")
+    messages = recipients = size = 0
+    async for message in _messages(await shell.queue()):
+        for row in _rows(message):
+            listing.add(row)
+        messages += 1
+        recipients += len(message.recipients)
+        size += message.size
+    listing.end()
     if messages:
-        size = sum(message.size for message in messages)
         shell.output.line()
         shell.output.line(
-            f"{_counted(len(messages), 'message')} to "
-            f"{_counted(len(rows), 'recipient')}, {_counted(size, 'byte')}"
+            f"{_counted(messages, 'message')} to "
+            f"{_counted(recipients, 'recipient')}, {_counted(size, 'byte')}"
         )
     return 0
+
+
+async def _messages(queue: IQueue) -> AsyncIterator[QueuedMessage]:
+    number, found = await queue.page(0, AT_ONCE)
+    while found:
+        for message in found:
+            yield message
+        number, found = await queue.page(number, AT_ONCE)
 
 
 def _rows(message: QueuedMessage) -> Sequence[tuple[object, ...]]:
@@ -91,9 +105,10 @@ async def _change(shell: Shell, arguments: argparse.Namespace) -> int:
     change = _changes(queue)[arguments.verb]
     ids: list[str] = list(dict.fromkeys(arguments.ids))
     if arguments.all:
-        ids = [message.messageID for message in await queue.messages()]
+        ids = [message.messageID async for message in _messages(queue)]
     done = [each for each in ids if await change(each)]
-    missing = [each for each in ids if each not in done]
+    known = frozenset(done)
+    missing = [each for each in ids if each not in known]
     if arguments.json or not missing:
         shell.output.done(_counted(len(done), "message"), done=done, missing=missing)
     if missing and not arguments.all:

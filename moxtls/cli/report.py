@@ -9,14 +9,17 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from moxtls.calendar import rfc3339, utcDay
 from moxtls.cli.documents import document
+from moxtls.cli.pages import paged
 from moxtls.cli.shell import Refusal, Shell, domainArgument
 from moxtls.cli.show import show
 from moxtls.cli.times import moment
 from moxtls.incoming.dispatch import Report, describeReport, readReport
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Draft, NoReport, Subject
+from moxtls.reporting.values import Draft, NoReport, OutgoingReport, Subject
 from moxtls.tlsrpt.received import MalformedReport
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ SENT = (
     "Updated",
     "Detail",
 )
+#: They are kept with the whole message.
+REPORTS_AT_ONCE = 50
 _PHASES = {
     ReportKind.TLS: ("recipient domain", "MX host"),
     ReportKind.DMARC: ("policy domain",),
@@ -112,21 +117,28 @@ def _until(subject: Subject) -> str:
 async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
     kind = ReportKind(arguments.kind) if arguments.kind else None
-    rows = [
-        (
-            str(each.key.kind),
-            str(utcDay(each.key.start)),
-            each.key.domain.unicode,
-            each.key.destination,
-            str(each.state),
-            each.node,
-            moment(each.composed),
-            moment(each.updated),
-            each.detail,
+    listing = shell.output.listing(SENT, empty="No report is kept.")
+
+    def load(
+        last: OutgoingReport | None, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        return ledger.archive.reports(kind, arguments.domain, None, most, last)
+
+    async for each in paged(load, REPORTS_AT_ONCE):
+        listing.add(
+            (
+                str(each.key.kind),
+                str(utcDay(each.key.start)),
+                each.key.domain.unicode,
+                each.key.destination,
+                str(each.state),
+                each.node,
+                moment(each.composed),
+                moment(each.updated),
+                each.detail,
+            )
         )
-        for each in await ledger.archive.reports(kind, arguments.domain)
-    ]
-    shell.output.table(SENT, rows, empty="No report is kept.")
+    listing.end()
     return 0
 
 

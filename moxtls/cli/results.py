@@ -6,12 +6,15 @@ C{moxtls results}: how TLS went, until it is reported.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import date
 from typing import Any
 
+from moxtls.cli.pages import paged
 from moxtls.cli.shell import Shell, domainArgument
 from moxtls.cli.times import dayArgument
 from moxtls.domain import Domain
+from moxtls.interfaces import IOutcomeStore
 from moxtls.reporting.values import StoredResult
 
 COLUMNS = (
@@ -38,17 +41,32 @@ def add(commands: Any) -> None:
 
 
 async def _results(shell: Shell, arguments: argparse.Namespace) -> int:
-    ledger = await shell.ledger()
-    stored = await ledger.outcomes.results(day=arguments.day)
-    rows = [
-        row for each in stored if _about(each, arguments.domain) for row in _rows(each)
-    ]
-    shell.output.table(COLUMNS, rows, empty="No sessions have been recorded.")
+    store = (await shell.ledger()).outcomes
+    listing = shell.output.listing(COLUMNS, empty="No sessions have been recorded.")
+    async for each in _found(store, arguments.day, arguments.domain):
+        for row in _rows(each):
+            listing.add(row)
+    listing.end()
     return 0
 
 
-def _about(result: StoredResult, domain: Domain | None) -> bool:
-    return domain in (None, result.policyDomain, result.recipientDomain)
+async def _found(
+    store: IOutcomeStore, day: date | None, domain: Domain | None
+) -> AsyncIterator[StoredResult]:
+    """
+    First those of mail for C{domain}, then those of C{domain} as a host of others.
+    """
+    async for each in paged(
+        lambda last, most: store.results(day, None, domain, last, most)
+    ):
+        yield each
+    if domain is None:
+        return
+    async for each in paged(
+        lambda last, most: store.results(day, domain, None, last, most)
+    ):
+        if each.recipientDomain != domain:
+            yield each
 
 
 def _rows(result: StoredResult) -> Iterator[tuple[object, ...]]:

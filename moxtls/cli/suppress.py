@@ -9,6 +9,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from moxtls.cli.pages import paged
 from moxtls.cli.shell import Refusal, Shell
 from moxtls.cli.times import durationArgument, moment
 from moxtls.queue.values import ReportKind
@@ -51,19 +52,20 @@ def add(commands: Any) -> None:
 async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
     now = shell.now()
-    rows = [
-        (
-            each.destination,
-            str(each.kind or "all"),
-            moment(each.until),
-            each.until > now,
-            each.failures,
-            each.comment,
-        )
-        for each in await ledger.suppressions.entries()
-    ]
     columns = ("Destination", "Kind", "Until", "Active", "Failures", "Comment")
-    shell.output.table(columns, rows, empty="No address is suppressed.")
+    listing = shell.output.listing(columns, empty="No address is suppressed.")
+    async for each in paged(ledger.suppressions.entries):
+        listing.add(
+            (
+                each.destination,
+                str(each.kind or "all"),
+                moment(each.until),
+                each.until > now,
+                each.failures,
+                each.comment,
+            )
+        )
+    listing.end()
     return 0
 
 

@@ -179,6 +179,20 @@ class Index:
         """
         return self._load("1", ())
 
+    def page(self, after: int, limit: int) -> tuple[int, tuple[QueuedMessage, ...]]:
+        """
+        As L{moxtls.interfaces.IQueue.page}.
+        """
+        row = self._db.execute(
+            "SELECT max(number) FROM (SELECT number FROM message WHERE number > ?"
+            " ORDER BY number LIMIT ?)",
+            (after, limit),
+        ).fetchone()
+        if row[0] is None:
+            return after, ()
+        last = int(row[0])
+        return last, self._load("number > ? AND number <= ?", (after, last))
+
     def message(self, messageID: str) -> QueuedMessage | None:
         found = self._load("id = ?", (messageID,))
         return found[0] if found else None
@@ -491,7 +505,9 @@ class Index:
             for row in rows
         ]
 
-    def _load(self, where: str, values: tuple[str, ...]) -> tuple[QueuedMessage, ...]:
+    def _load(
+        self, where: str, values: tuple[object, ...]
+    ) -> tuple[QueuedMessage, ...]:
         recipients: dict[int, list[Row]] = {}
         for row in self._db.execute(
             f"SELECT {RECIPIENT} FROM recipient WHERE message IN"

@@ -77,6 +77,12 @@ class MemoryQueue:
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
         return succeed(tuple(self._messages.values()))
 
+    def page(
+        self, after: int, limit: int
+    ) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
+        found = tuple(self._messages.values())[after : after + limit]
+        return succeed((after + len(found), found))
+
     def retry(self, messageID: str) -> Deferred[bool]:
         message = self._messages.get(messageID)
         if message is None:

@@ -139,6 +139,11 @@ class QueueService(Service):
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
         return self._stored.messages()
 
+    def page(
+        self, after: int, limit: int
+    ) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
+        return self._stored.page(after, limit)
+
     def retry(self, messageID: str) -> Deferred[bool]:
         return self._thenLook(self._stored.retry(messageID))
 

@@ -42,6 +42,11 @@ class StoredQueue:
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
         return self._spool.read(lambda spool: spool.index.messages())
 
+    def page(
+        self, after: int, limit: int
+    ) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
+        return self._spool.read(lambda spool: spool.index.page(after, limit))
+
     def retry(self, messageID: str) -> Deferred[bool]:
         now = self._clock.seconds()
         return self._spool.run(lambda spool: spool.index.retry(messageID, now))

@@ -236,3 +236,16 @@ class StoredResult:
     toldHost: bool = False
     toldDestinations: tuple[str, ...] = ()
     until: int = 0
+
+    @property
+    def place(self) -> tuple[date, Domain, Domain, bool, int]:
+        """
+        By which results are told apart, and ordered.
+        """
+        return (
+            self.day,
+            self.policyDomain,
+            self.recipientDomain,
+            self.isHost,
+            self.until,
+        )

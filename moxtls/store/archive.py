@@ -14,7 +14,9 @@ from sqlalchemy import (
     Row,
     bindparam,
     delete,
+    or_,
     select,
+    tuple_,
     update,
 )
 from twisted.internet.defer import Deferred
@@ -91,14 +93,21 @@ class ReportArchive:
         domain: Domain | None = None,
         state: ReportState | None = None,
         limit: int = 1000,
+        after: OutgoingReport | None = None,
     ) -> Deferred[tuple[OutgoingReport, ...]]:
-        query = select(outgoingReport).order_by(
-            _o.composed.desc(),
-            _o.kind,
-            _o.domain,
-            _o.span_start,
-            _o.destination,
-        )
+        order = (_o.kind, _o.domain, _o.span_start, _o.destination, _o.digest)
+        query = select(outgoingReport).order_by(_o.composed.desc(), *order)
+        if after is not None:
+            key = after.key
+            last = (
+                *(key.kind.value, key.domain.ascii, key.start, key.destination),
+                digest(str(key)),
+            )
+            query = query.where(
+                # The index has the first.
+                _o.composed <= after.composed,
+                or_(_o.composed < after.composed, tuple_(*order) > last),
+            )
         if kind is not None:
             query = query.where(_o.kind == kind.value)
         if domain is not None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from operator import attrgetter
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -35,7 +36,7 @@ from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
 from moxtls.store.memoryclosings import MemoryClosings
 from moxtls.store.memoryevaluations import MemoryEvaluationStore
 from moxtls.store.memoryhistory import MemorySenderHistory
-from moxtls.store.rules import admitted, bounded, boundedPolicy, clean
+from moxtls.store.rules import admitted, bounded, boundedPolicy, clean, pageOf
 from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, SessionOutcome
 
 __all__ = [
@@ -76,9 +77,16 @@ class MemoryPolicyStore:
     def drop(self, domain: Domain) -> Deferred[bool]:
         return succeed(self._entries.pop(domain, None) is not None)
 
-    def entries(self) -> Deferred[tuple[CachedPolicy, ...]]:
+    def entries(
+        self, after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
         return succeed(
-            tuple(sorted(self._entries.values(), key=lambda e: (-e.lastUse, e.domain)))
+            pageOf(
+                self._entries.values(),
+                lambda entry: (-entry.lastUse, entry.domain),
+                after,
+                limit,
+            )
         )
 
 
@@ -178,6 +186,8 @@ class MemoryOutcomeStore:
         day: date | None = None,
         policyDomain: Domain | None = None,
         recipientDomain: Domain | None = None,
+        after: StoredResult | None = None,
+        limit: int | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
         grouped: dict[tuple[date, Domain, Domain, bool, int], list[_Place]] = {}
         for place in self._rows:
@@ -187,7 +197,8 @@ class MemoryOutcomeStore:
                 and recipientDomain in (None, place.recipientDomain)
             ):
                 grouped.setdefault(place.result, []).append(place)
-        return succeed(tuple(self._result(grouped[key]) for key in sorted(grouped)))
+        results = (self._result(places) for places in grouped.values())
+        return succeed(pageOf(results, attrgetter("place"), after, limit))
 
     def _result(self, places: list[_Place]) -> StoredResult:
         places.sort(key=lambda place: place.policy)
@@ -357,13 +368,15 @@ class MemorySuppressions:
     def remove(self, destination: str, kind: ReportKind | None) -> Deferred[bool]:
         return succeed(self._entries.pop((destination, kind), None) is not None)
 
-    def entries(self) -> Deferred[tuple[Suppression, ...]]:
+    def entries(
+        self, after: Suppression | None = None, limit: int | None = None
+    ) -> Deferred[tuple[Suppression, ...]]:
         return succeed(
-            tuple(
-                sorted(
-                    self._entries.values(),
-                    key=lambda e: (-e.created, e.destination, e.kind or ""),
-                )
+            pageOf(
+                self._entries.values(),
+                lambda entry: (-entry.created, entry.destination, entry.kind or ""),
+                after,
+                limit,
             )
         )
 

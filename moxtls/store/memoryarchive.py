@@ -17,7 +17,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportArchive
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
-from moxtls.store.rules import clean, follows
+from moxtls.store.rules import clean, follows, pageOf
 
 
 class SenderTaken(Exception):
@@ -109,6 +109,7 @@ class MemoryReportArchive:
         domain: Domain | None = None,
         state: ReportState | None = None,
         limit: int = 1000,
+        after: OutgoingReport | None = None,
     ) -> Deferred[tuple[OutgoingReport, ...]]:
         wanted = [
             report
@@ -117,8 +118,9 @@ class MemoryReportArchive:
             and domain in (None, report.key.domain)
             and state in (None, report.state)
         ]
-        wanted.sort(key=lambda report: (-report.composed, report.key))
-        return succeed(tuple(wanted[:limit]))
+        return succeed(
+            pageOf(wanted, lambda report: (-report.composed, report.key), after, limit)
+        )
 
     def find(self, key: str) -> Deferred[OutgoingReport | None]:
         return succeed(self._reports.get(key))

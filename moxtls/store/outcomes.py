@@ -30,6 +30,7 @@ from moxtls.store.phases import PHASES
 from moxtls.store.stored import (
     closePeriod,
     closeResults,
+    pageOfResults,
     removeResults,
     storedResults,
 )
@@ -63,9 +64,15 @@ class OutcomeStore:
         day: date | None = None,
         policyDomain: Domain | None = None,
         recipientDomain: Domain | None = None,
+        after: StoredResult | None = None,
+        limit: int | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
         given = _given(day, policyDomain, recipientDomain)
-        return self._reader.ask(lambda connection: storedResults(connection, given))
+        if limit is None and after is None:
+            return self._reader.ask(lambda connection: storedResults(connection, given))
+        return self._reader.ask(
+            lambda connection: pageOfResults(connection, given, after, limit)
+        )
 
     def remove(self, domain: Domain, day: date | None = None) -> Deferred[int]:
         given = _given(day, domain, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, tuple_, update
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -71,8 +71,13 @@ class PolicyStore:
             lambda connection: connection.execute(statement).rowcount > 0
         )
 
-    def entries(self) -> Deferred[tuple[CachedPolicy, ...]]:
-        query = select(stsPolicy).order_by(_p.last_use.desc(), _p.domain)
+    def entries(
+        self, after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
+        query = select(stsPolicy).order_by(_p.last_use.desc(), _p.domain).limit(limit)
+        if after is not None:
+            last = (-after.lastUse, after.domain.ascii)
+            query = query.where(tuple_(-_p.last_use, _p.domain) > last)
         return self._reader.ask(
             lambda connection: tuple(map(_entryOf, connection.execute(query)))
         )

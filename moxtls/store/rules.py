@@ -6,8 +6,9 @@ words is kept, and how reports go from state to state.  No I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from moxtls.dmarc.values import (
     Evaluation,
@@ -19,6 +20,8 @@ from moxtls.dmarc.values import (
 )
 from moxtls.reporting.values import ReportState
 from moxtls.tlsrpt.results import Failure, Policy
+
+T = TypeVar("T")
 
 #: A domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
 LONGEST_NAME = 255
@@ -73,6 +76,20 @@ def clean(text: str, longest: int = LONGEST_DETAIL) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
     return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def pageOf(
+    values: Iterable[T],
+    key: Callable[[T], Any],
+    after: T | None,
+    limit: int | None,
+) -> tuple[T, ...]:
+    """
+    C{values} in the order of C{key}, at most C{limit}, from behind C{after} on.
+    """
+    last = None if after is None else key(after)
+    wanted = (each for each in values if last is None or key(each) > last)
+    return tuple(sorted(wanted, key=key)[:limit])
 
 
 def boundedPolicy(policy: Policy) -> Policy:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from hashlib import blake2b
@@ -26,6 +26,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
@@ -41,6 +42,7 @@ from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, PolicyType, Resu
 _r = tlsResult.c
 _f = tlsFailure.c
 _RESULT = (_r.day, _r.policy_domain, _r.recipient_domain, _r.is_host, _r.until)
+_PAIR = (_r.policy_domain, _r.recipient_domain)
 _CONDITIONS = {
     "day": _r.day == bindparam("day"),
     "policy_domain": _r.policy_domain == bindparam("policy_domain"),
@@ -58,7 +60,52 @@ def storedResults(
     @param given: C{day}, C{policy_domain}, C{recipient_domain}, C{before}, as
         far as they are to count.
     """
-    ofResults, ofFailures = _queries(tuple(given))
+    return _found(connection, _queries(tuple(given)), given)
+
+
+def pageOfResults(
+    connection: Connection,
+    given: Mapping[str, object],
+    after: StoredResult | None,
+    limit: int | None,
+) -> tuple[StoredResult, ...]:
+    """
+    The same a page at a time, each of one day: what an index has in order costs
+    no more than is on the page.
+
+    @param after: Where to go on behind.
+    """
+    first = after.day if after is not None else date.min
+    for day in _days(connection, first):
+        wanted = and_(_matching(given), _r.day == day)
+        if after is not None and after.day == day:
+            place = after.policyDomain.ascii, after.recipientDomain.ascii
+            wanted = and_(wanted, tuple_(*_PAIR) > place)
+        pairs = select(*_PAIR).where(wanted).distinct().order_by(*_PAIR).limit(limit)
+        found = connection.execute(pairs, given).all()
+        if found:
+            wanted = and_(wanted, tuple_(*_PAIR) <= tuple(found[-1]))
+            return _found(connection, _selected(wanted), given)
+    return ()
+
+
+def _days(connection: Connection, first: date) -> Iterator[date]:
+    """
+    The days from C{first} on of which there are results.
+    """
+    query = select(func.min(_r.day))
+    day = connection.scalar(query.where(_r.day >= first))
+    while day is not None:
+        yield day
+        day = connection.scalar(query.where(_r.day > day))
+
+
+def _found(
+    connection: Connection,
+    queries: tuple[Select[Any], Select[Any]],
+    given: Mapping[str, object],
+) -> tuple[StoredResult, ...]:
+    ofResults, ofFailures = queries
     failures: dict[bytes, Counter[Failure]] = {}
     for row in connection.execute(ofFailures, given):
         known = failures.setdefault(row.result_key, Counter())
@@ -71,7 +118,10 @@ def storedResults(
 
 @lru_cache  # There are a dozen sets of names.
 def _queries(names: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
-    wanted = _matching(names)
+    return _selected(_matching(names))
+
+
+def _selected(wanted: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
     join = tlsFailure.join(tlsResult, _f.result_key == _r.key)
     return (
         select(tlsResult).where(wanted).order_by(*_RESULT),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, or_, select
+from sqlalchemy import Connection, Row, bindparam, delete, or_, select, tuple_
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -76,8 +76,14 @@ class Suppressions:
             lambda connection: connection.execute(statement).rowcount > 0
         )
 
-    def entries(self) -> Deferred[tuple[Suppression, ...]]:
+    def entries(
+        self, after: Suppression | None = None, limit: int | None = None
+    ) -> Deferred[tuple[Suppression, ...]]:
         query = select(table).order_by(_s.created.desc(), _s.destination, _s.kind)
+        if after is not None:
+            last = (-after.created, after.destination, after.kind or "")
+            query = query.where(tuple_(-_s.created, _s.destination, _s.kind) > last)
+        query = query.limit(limit)
         return self._reader.ask(
             lambda connection: tuple(map(_entryOf, connection.execute(query)))
         )

@@ -181,6 +181,8 @@ def plain(text: str) -> str:
     """
     A stranger's words, on one line, with what can't be printed escaped.
     """
+    if text.isprintable():
+        return text
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
         for each in text

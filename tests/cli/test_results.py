@@ -5,6 +5,7 @@ Tests for L{moxtls.cli.results}.
 from __future__ import annotations
 
 from datetime import timedelta
+from unittest.mock import patch
 
 from tests.cli.commands import TODAY, CommandCase
 from tests.cli.outcomes import ESCAPE, broken
@@ -60,6 +61,18 @@ class ResultsTests(CommandCase):
         self.assertEqual((row["success"], row["failure"]), (1, 1))
         self.assertEqual(row["policy"], "sts")
         self.assertIs(row["host"], False)
+
+    def test_pages(self) -> None:
+        """
+        What is shown doesn't depend on how much is read at a time.
+        """
+        whole = [self.good("results").out, self.good("results", "--json").out]
+        with (
+            patch("moxtls.cli.pages.AT_ONCE", 1),
+            patch("moxtls.cli.output.IN_MEMORY", 1),
+        ):
+            self.assertEqual(self.good("results").out, whole[0])
+            self.assertEqual(self.good("results", "--json").out, whole[1])
 
     def test_empty(self) -> None:
         """

@@ -29,11 +29,13 @@ class FlakyStore(MemoryPolicyStore):
 
     failures = 0
 
-    def entries(self) -> Deferred[tuple[CachedPolicy, ...]]:
+    def entries(
+        self, after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
         if self.failures:
             self.failures -= 1
             return fail(OSError("no disk"))
-        return super().entries()
+        return super().entries(after, limit)
 
 
 class RefresherTestCase(SynchronousTestCase):

@@ -41,6 +41,22 @@ class QueueMixin(SynchronousTestCase):
     def messages(self) -> tuple[QueuedMessage, ...]:
         return self.successResultOf(self.queue.messages())
 
+    def test_pages(self) -> None:
+        """
+        What is in the queue is listed a page at a time, oldest first.
+        """
+        ids = [self.submit() for _ in range(5)]
+        for limit in (1, 2, 5, 9):
+            found: list[str] = []
+            number, page = self.successResultOf(self.queue.page(0, limit))
+            while page:
+                self.assertLessEqual(len(page), limit)
+                found += [message.messageID for message in page]
+                number, page = self.successResultOf(self.queue.page(number, limit))
+            self.assertEqual(found, ids)
+        whole = self.successResultOf(self.queue.page(0, 9))[1]
+        self.assertEqual(whole, self.messages())
+
     def test_interface(self) -> None:
         """
         It is what it says.

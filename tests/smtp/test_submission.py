@@ -55,6 +55,11 @@ class FakeQueue:
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
         return succeed(())
 
+    def page(
+        self, after: int, limit: int
+    ) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
+        raise NotImplementedError
+
     def retry(self, messageID: str) -> Deferred[bool]:
         return succeed(False)
 

@@ -6,6 +6,7 @@ empty ledger.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -87,6 +88,9 @@ else:
     _TestCase = object
 
 
+KINDS = (ReportKind.TLS, ReportKind.DMARC)
+
+
 class Contract(_TestCase):
     """
     What the mixins have in common.
@@ -107,6 +111,21 @@ class Contract(_TestCase):
         """
         return self.successResultOf(deferred)
 
+    def paged(self, load: Callable[[T | None, int], Deferred[tuple[T, ...]]]) -> None:
+        """
+        What C{load} gives a page at a time, whatever its size, is all that it gives
+        at once, in the same order.
+        """
+        whole = self.got(load(None, 1000))
+        self.assertGreater(len(whole), 3)
+        for limit in (1, 2, 3):
+            last: T | None = None
+            pages: list[T] = []
+            while found := self.got(load(last, limit)):
+                pages += found
+                last = found[-1]
+            self.assertEqual(tuple(pages), whole)
+
 
 class OutcomeContract(Contract):
     """
@@ -125,6 +144,23 @@ class OutcomeContract(Contract):
     ) -> tuple[StoredResult, ...]:
         outcomes = self.ledger.outcomes
         return self.got(outcomes.results(day, policyDomain, recipientDomain))
+
+    def test_resultPages(self) -> None:
+        """
+        Results come a page at a time, by day, policy domain and recipient domain,
+        all of them or those of one domain.
+        """
+        for day in (MONDAY, TUESDAY):
+            for domain in (ORG, NET):
+                self.record(good(domain), bad(domain), day=day)
+        results = self.ledger.outcomes.results
+        self.paged(lambda last, most: results(None, None, None, last, most))
+        self.paged(lambda last, most: results(MONDAY, None, None, last, most))
+        self.paged(lambda last, most: results(None, MX, None, last, most))
+        self.paged(lambda last, most: results(None, None, ORG, last, most))
+        self.assertEqual(
+            self.got(results(None, None, None, None, 1000)), self.got(results())
+        )
 
     def subjects(
         self,
@@ -774,6 +810,18 @@ class ArchiveContract(Contract):
         self.assertTrue(kept.detail.startswith("550 \ufffd?x"))
         self.assertTrue(len(kept.detail) <= 1000)
 
+    def test_pages(self) -> None:
+        """
+        Reports are listed a page at a time, also those of the same time.
+        """
+        for number in range(6):
+            domain = Domain(f"d{number}.example")
+            self.file(
+                *(report(domain, composed=number // 3, kind=kind) for kind in KINDS)
+            )
+        reports = self.ledger.archive.reports
+        self.paged(lambda last, most: reports(None, None, None, most, last))
+
     def test_reports(self) -> None:
         """
         Reports are found by kind, domain and state, latest first.
@@ -906,6 +954,16 @@ class SuppressionContract(Contract):
         self.assertEqual(self.got(get(self.TO, None)), entry)
         self.assertIsNone(self.got(get(self.TO, ReportKind.TLS)))
 
+    def test_pages(self) -> None:
+        """
+        They are listed a page at a time, also those of the same time.
+        """
+        for number in range(6):
+            for kind in (None, ReportKind.TLS):
+                entry = Suppression(f"mailto:{number}@a.example", kind, 5, number // 3)
+                self.got(self.ledger.suppressions.put(entry))
+        self.paged(self.ledger.suppressions.entries)
+
     def test_entries(self) -> None:
         """
         All entries are listed, the latest first.
@@ -977,6 +1035,15 @@ class PolicyContract(Contract):
             self.got(policies.save(cached(domain, lastUse)))
         order = [entry.domain for entry in self.got(policies.entries())]
         self.assertEqual(order, [MX, NET, ORG])
+
+    def test_pages(self) -> None:
+        """
+        They are listed a page at a time, also those last used at the same time.
+        """
+        for number in range(6):
+            entry = cached(Domain(f"d{number}.example"), number // 3)
+            self.got(self.ledger.policies.save(entry))
+        self.paged(self.ledger.policies.entries)
 
     def test_drop(self) -> None:
         """

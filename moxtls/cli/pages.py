@@ -1,0 +1,31 @@
+# -*- test-case-name: tests.cli.test_results -*-
+"""
+Reads long lists a page at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+
+#: Values in memory at a time.
+AT_ONCE = 1000
+
+
+async def paged(
+    load: Callable[[T | None, int], Deferred[tuple[T, ...]]], atOnce: int = 0
+) -> AsyncIterator[T]:
+    """
+    @param load: Given the last value of the page before, the next ones, at most so
+        many.
+    @param atOnce: 0 for the usual number.
+    """
+    last: T | None = None
+    while found := await load(last, atOnce or AT_ONCE):
+        for each in found:
+            yield each
+        last = found[-1]
