@@ -222,8 +222,8 @@ class ICourier(Interface):
         """
         Make one attempt.
 
-        @param recorder: Is given each final result before the next
-            transaction on the same connection begins, so that the death of
+        @param recorder: Has recorded each final result before the data of the
+            next message on the same connection is sent, so that the death of
             this process repeats at most one transaction per connection.
 
         @return: Fires with one L{Result} for each recipient of each parcel,

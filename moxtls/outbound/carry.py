@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from twisted.internet.defer import Deferred, succeed
+
 from moxtls.interfaces import IResultRecorder
 from moxtls.outbound.endings import Progress, Trouble, rejected
 from moxtls.queue.values import Parcel
@@ -34,7 +36,8 @@ async def carry(
     many as it takes to keep to the host's limits on recipients (RFC 9422).
 
     @param recorder: Has recorded the final results of each transaction
-        before the next begins.
+        before the data of the next message is sent: recording takes place while
+        the host answers the commands before it.
     @param requireTLS: Say REQUIRETLS.
     @param lenient: As in L{Progress.answered}.
 
@@ -42,18 +45,20 @@ async def carry(
         took at least one parcel, or some recipients of it, and takes no more.
     """
     begun = False
+    recorded: Deferred[None] = succeed(None)
     for index, parcel in enumerate(parcels):
         recipients = progress.openRecipients(parcel)
         whole = _transaction(parcel, recipients, requireTLS)
         parts = portions(whole, session.extensions) if recipients else ()
         for number, part in enumerate(parts):
             if begun and not session.usable:
+                await recorded
                 rest = tuple(to for each in parts[number:] for to in each.recipients)
                 return (replace(parcel, recipients=rest), *parcels[index + 1 :])
             begun = True
             progress.begin()
             try:
-                replies = await session.deliver(part)
+                replies = await session.deliver(part, recorded)
                 ended = _ended(replies, host)
             except SessionFailed as failed:
                 replies, ended = failed.decided, troubleOf(failed, host, lenient)
@@ -64,10 +69,14 @@ async def carry(
             if not progress.over:
                 # Without another transaction, what the attempt returns is soon
                 # recorded: that saves a commit for most messages.
-                await recorder.record(progress.news())
+                # It has fired, unless this transaction ended before its data.
+                await recorded
+                recorded = recorder.record(progress.news())
             if ended is not None:
                 progress.hostFailed(ended)
+                await recorded
                 return ()
+    await recorded
     return ()
 
 

@@ -92,6 +92,7 @@ class Session(Protocol):
         self._failure: SessionError | None = None
         self._opening: Deferred[None] | None = None
         self._transfer: Deferred[tuple[RecipientReply, ...]] | None = None
+        self._ready: Deferred[None] | None = None
         self._message: BinaryIO | None = None
         self._sender: BodySender | None = None
         self._line: _ILine | None = None
@@ -128,9 +129,13 @@ class Session(Protocol):
         """
         return not self._over and self._talk.usable
 
-    def deliver(self, transaction: Transaction) -> Deferred[tuple[RecipientReply, ...]]:
+    def deliver(
+        self, transaction: Transaction, ready: Deferred[None] | None = None
+    ) -> Deferred[tuple[RecipientReply, ...]]:
         """
         Hand over one message.
+
+        @param ready: Send nothing of the message's data before this has fired.
 
         @return: Fires with a reply for each recipient, in some order.  Fails
             with L{TransactionsExhausted} if the rest needs another connection, with
@@ -138,6 +143,7 @@ class Session(Protocol):
             and with C{OSError} if the message can't be read.  Cancelling aborts
             the connection.
         """
+        self._ready = ready
         return Deferred.fromCoroutine(self._deliver(transaction))
 
     def quit(self) -> Deferred[None]:
@@ -310,6 +316,19 @@ class Session(Protocol):
         return transfer
 
     def _sendBody(self) -> None:
+        ready, transfer = self._ready, self._transfer
+        if ready is None or ready.called:
+            self._startBody()
+            return
+
+        def start(result: None) -> None:
+            # Unless the transaction is over meanwhile.
+            if self._transfer is transfer and not self._over:
+                self._startBody()
+
+        ready.addCallback(start)
+
+    def _startBody(self) -> None:
         assert self._line is not None and self._message is not None
         self._sender = BodySender(self._message, self._line, self._wait, self._bodySent)
         self._sender.start()

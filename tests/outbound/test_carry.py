@@ -71,15 +71,17 @@ class ParcelTests(DeliveryCase):
 
     def test_recordedFirst(self) -> None:
         """
-        The next transaction begins once the results of the one before are
-        recorded, so that a death in between repeats one transaction at most.
+        The data of a message is sent once the results of the one before are
+        recorded, so that a death in between repeats one transaction at most; the
+        commands before it needn't wait.
         """
         self.recorder = recorder = SlowRecorder()
         server = self.serve(self.goodContext())
         attempt = self.attempt(*self.parcels)
         for number in (1, 2):
             self.assertEqual(len(server.messages), number)
-            self.assertEqual(sum("MAIL" in each for each in server.commands), number)
+            mails = sum("MAIL" in each for each in server.commands)
+            self.assertEqual(mails, number + 1)
             results, done = recorder.waiting.pop()
             self.assertDelivered(tuple(results))
             self.assertEqual(len(results), 1)
@@ -130,6 +132,23 @@ class ParcelTests(DeliveryCase):
         self.network.flush()
         results = self.successResultOf(attempt)
         self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
+
+    def test_lostWhileRecording(self) -> None:
+        """
+        If the host is lost meanwhile, the next one is asked once the results are
+        recorded; what had waited for that isn't sent any more.
+        """
+        self.recorder = recorder = SlowRecorder()
+        first = self.serve(self.goodContext())
+        second = self.serve(ip=SECOND_IP)
+        self.attempt(*self.parcels)
+        first.transport.loseConnection()
+        self.network.flush()
+        self.assertEqual(self.network.dialed, [IP4])
+        recorder.waiting.pop()[1].callback(None)
+        self.network.flush()
+        self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
+        self.assertEqual((len(first.messages), len(second.messages)), (1, 1))
 
     def lostInSecond(self) -> Deferred[tuple[Result, ...]]:
         """
