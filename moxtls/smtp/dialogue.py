@@ -212,8 +212,8 @@ class Dialogue:
         if isinstance(parsed, Reply):
             return parsed
         if self.recipientCount >= self._settings.recipients:
-            # RFC 5321 4.5.3.1.10.
-            tooMany = self._patience.refusal()
+            # RFC 5321 4.5.3.1.10: no fault of the client, who sends the rest later.
+            tooMany = self._patience.recipient()
             return tooMany or Reply(452, "4.5.3", "Too many recipients")
         return RcptTo(parsed, self.incoming)
 

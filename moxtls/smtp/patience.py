@@ -48,7 +48,7 @@ class Patience:
 
     def refusal(self) -> Reply | None:
         """
-        A recipient was refused.
+        A recipient was refused for what it is.
         """
         self._refusals += 1
         isOver = self._refusals > self._settings.refusals
@@ -56,7 +56,8 @@ class Patience:
 
     def recipient(self) -> Reply | None:
         """
-        A recipient was accepted, perhaps not for the first time.
+        A recipient was accepted, perhaps not for the first time, or was beyond the
+        most that one transaction takes.
         """
         self._recipients += 1
         isOver = self._recipients > SPARE_RECIPIENTS * self._settings.recipients

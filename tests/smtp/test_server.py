@@ -486,6 +486,21 @@ class LimitTests(SynchronousTestCase):
         owner.says(b"DATA\r\n", b".\r\n")
         self.assertEqual(owner.messages, [b""])
 
+    def test_recipientsBeyond(self) -> None:
+        """
+        Who names as many again in one go, as clients do that don't wait for replies,
+        has made no mistake, and is not sent away before the mail is there; who names
+        more is.
+        """
+        settings = replace(SETTINGS, recipients=300)
+        for beyond, ends in ((300, "354"), (301, "421")):
+            owner = greeted(settings)
+            lines = [b"RCPT TO:<%d@b.example>\r\n" % n for n in range(300 + beyond)]
+            codes = owner.codes(b"MAIL FROM:<>\r\n", *lines)
+            self.assertEqual(codes.count("452 4.5.3"), 300, beyond)
+            codes += owner.codes(b"DATA\r\n")
+            self.assertEqual(codes[-1][:3], ends, beyond)
+
     def test_repeated(self) -> None:
         """
         A recipient counts as often as it is named, though it gets one copy: within
