@@ -10,6 +10,7 @@ whoever keeps us waiting would have any policy suspended.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -24,7 +25,7 @@ from moxtls.inbound.findings import Findings
 from moxtls.inbound.headers import Header
 from moxtls.inbound.recipients import Role, Target
 from moxtls.mailbox.names import HOST_ACCOUNT
-from moxtls.reporting.mime import headerFields
+from moxtls.reporting.mime import contentType, headerFields
 from moxtls.smtp.received import LOOPING, isLooping
 from moxtls.smtp.values import Reply
 
@@ -39,6 +40,10 @@ TAKEN = Reply(250, "2.0.0", "OK")
 FULL = Reply(552, "5.2.2", "The mailbox is full")
 UNWANTED = Reply(550, "5.7.1", "The mailbox doesn't take this message")
 
+# RFC 9990 3.5.2, RFC 8460 5.3; whatever a forwarder puts in front of it.
+_REPORT = re.compile(
+    r"\breport\s+domain:\s*\S+\s+submitter:\s*\S+\s+report-id:", re.IGNORECASE
+)
 #: Fields of messages that answer others (RFC 5322 3.6.4), or that programs write.
 _ANSWERS = frozenset(
     {
@@ -181,6 +186,29 @@ def mayAnswerReport(
     )
 
 
+def isReport(verdict: Verdict, header: bytes) -> bool:
+    """
+    Whether a message is a report of others, wherever it comes to: what a domain
+    has sent to somebody else may be forwarded to us, so that two hosts, or even one
+    alone, would go on reporting on reports for ever.
+
+    Only if it passes, as reports have to (RFC 9990 3.5.2): else whoever forges a
+    domain could keep it from being told of that.
+    """
+    if verdict.status is not AuthResult.PASS:
+        return False
+    fields = headerFields(header)
+    media, parameters = contentType(fields.get("content-type", ""))
+    return (
+        _REPORT.search(fields.get("subject", "")) is not None
+        or "tls-report-domain" in fields
+        or (
+            media == "multipart/report"
+            and parameters.get("report-type", "").lower() == "feedback-report"
+        )
+    )
+
+
 def _isAnswer(header: bytes) -> bool:
     """
     Whether a message answers another one, or says in older ways that a program
@@ -213,6 +241,7 @@ def judgementOf(
         sender,
         str(recipient.address),
         isForReports=recipient.isForReports
+        or isReport(findings.verdict, header.data)
         or mayAnswerReport(localPart, isPostmaster, sender, header.data),
         header=header.data,
     )

@@ -23,6 +23,7 @@ from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
     Decision,
     decide,
+    isReport,
     mayAnswerReport,
     needsHistory,
     provenDomain,
@@ -152,7 +153,8 @@ class ScreenedMessage:
             decision.fate,
             self._sender,
             recipient,
-            isForReports=await self._isForReports(recipient, header),
+            isForReports=isReport(findings.verdict, header.data)
+            or await self._isForReports(recipient, header),
             header=header.data,
         )
         discovery = findings.verdict.discovery

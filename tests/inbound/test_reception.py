@@ -431,6 +431,28 @@ class ObserverTests(ReceptionCase):
                 judgement = self.listening.judgements[-1]
                 self.assertIs(judgement.isForReports, isForReports, (field, to))
 
+    def test_forwardedReports(self) -> None:
+        """
+        A report that passes DMARC isn't the reason for a report, whatever address it
+        comes to: where reports go to others who forward them to us, no configuration
+        and no record of ours names that.  What doesn't pass may be a forgery, of
+        which its domain is to be told.
+        """
+        text = message("x@a.example")
+        for field in (
+            b"Subject: Report Domain: b.example\r\n Submitter: a.example Report-ID: 1",
+            b"Subject: Fwd: Report domain: b.example Submitter: a.example Report-ID: 1",
+            b"TLS-Report-Domain: b.example",
+            b'Content-Type: multipart/report; report-type="feedback-report"',
+        ):
+            for client, isForReports in ((HOST, True), (STRANGER, False)):
+                self.receive(field + b"\r\n" + text, "anna@our.example", client=client)
+                judgement = self.listening.judgements[-1]
+                self.assertIs(judgement.isForReports, isForReports, (field, client))
+        for field in (b"Subject: Report Domain", b"Content-Type: multipart/report"):
+            self.receive(field + b"\r\n" + text, "anna@our.example")
+            self.assertFalse(self.listening.judgements[-1].isForReports, field)
+
     def test_notHeldUp(self) -> None:
         """
         Mail doesn't wait for observers, nor does it suffer from what is wrong

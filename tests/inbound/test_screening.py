@@ -176,6 +176,10 @@ class VerdictTests(ScreeningCase):
         self.send(message("x@a.example", "a.example"), "anna", "bob")
         told = [each.isForReports for each in self.listening.judgements]
         self.assertEqual(told, [True, False])
+        subject = b"Subject: Report Domain: b.example Submitter: a.example Report-ID: 1"
+        report = subject + b"\r\n" + message("x@a.example")
+        self.send(report, "bob")
+        self.assertTrue(self.listening.judgements[-1].isForReports)
 
     def test_evaluations(self) -> None:
         """
