@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_examination -*-
+# -*- test-case-name: tests.cli.test_configuration -*-
 """
 Whether a server could start with a configuration, found out without making or
 changing anything.
@@ -78,8 +78,8 @@ def _spool(site: Site) -> None:
 
 
 def _port(site: Site, name: str, listener: Listener) -> None:
-    if not 0 < listener.port <= 65535:
-        return
+    if not listener.address or not 0 < listener.port <= 65535:
+        return  # Which is said already.
     try:
         ListenerPorts(listener.address, listener.port).close()
     except PortUnavailable as error:

@@ -67,6 +67,10 @@ class CheckTests(CommandCase):
                 "[Listeners.a] Port = -1: expected an integer from 0 up",
             ),
             (
+                CONFIG + "[Listeners.a]\nPort = 25\nAddress = []",
+                "[Listeners.a] Address = []: expected an IP address",
+            ),
+            (
                 CONFIG + 'CAFile = "none.pem"',
                 'CAFile = "none.pem": cannot be used: No such file or directory',
             ),
