@@ -23,14 +23,14 @@ from twisted.internet.threads import deferToThreadPool
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.authentication import AuthResult
-from moxtls.dns.answers import TXT, Answer, Found
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import TXT, Answer, LookupStatus
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.domain import Domain
 from moxtls.inbound.authenticate import Offload
-from moxtls.inbound.dkim import Check, claimsOf, findKeys, verify
-from moxtls.inbound.dkimwork import Results, Verification
+from moxtls.inbound.dkim import DKIMCheck, claimsOf, findKeys, verify
+from moxtls.inbound.dkimwork import DKIMJob, Results
 from moxtls.inbound.headers import splitHeader
-from moxtls.inbound.verifying import Verifier
+from moxtls.inbound.verifying import SignatureVerifier
 from moxtls.reporting.signing import Signer, loadKey, sign
 from moxtls.worker.worker import Worker
 
@@ -80,24 +80,28 @@ class Sample:
     body: Sequence[bytes]
     record: bytes
 
-    def checks(self) -> tuple[Check, ...]:
-        return answered(findKeys(claimsOf(splitHeader(self.header))), self._answer)
+    def checks(self) -> tuple[DKIMCheck, ...]:
+        return runWithAnswers(
+            findKeys(claimsOf(splitHeader(self.header))), self._answer
+        )
 
     def verified(self) -> None:
         self.verifiedWith(self.checks())
 
-    def verification(self) -> Verification:
-        return Verification(self.header, self.body, self.checks(), NOW)
+    def verification(self) -> DKIMJob:
+        return DKIMJob(self.header, self.body, self.checks(), NOW)
 
-    def verifiedWith(self, checks: Sequence[Check]) -> None:
+    def verifiedWith(self, checks: Sequence[DKIMCheck]) -> None:
         _passed(verify(self.header, self.body, checks, NOW))
 
     def verifiedByOthers(self) -> None:
         if not dkim.verify(self.message, dnsfunc=lambda name, timeout=5: self.record):
             raise AssertionError("dkimpy doesn't verify it")
 
-    def _answer(self, question: Question) -> Answer:
-        return Answer(question.name, question.kind, Found.RECORDS, (TXT(self.record),))
+    def _answer(self, question: LookupQuestion) -> Answer:
+        return Answer(
+            question.name, question.kind, LookupStatus.RECORDS, (TXT(self.record),)
+        )
 
 
 def _passed(results: Results) -> None:
@@ -132,7 +136,7 @@ def _repeated(once: Callable[[], None]) -> Run:
     return run
 
 
-def _elsewhere(offload: Offload, work: Verification) -> Run:
+def _elsewhere(offload: Offload, work: DKIMJob) -> Run:
     async def once() -> None:
         _passed(await offload(work))
 
@@ -165,11 +169,11 @@ async def _hops(reactor: IReactor, effort: Effort, name: str, sample: Sample) ->
     verify, where messages are so small that it matters.
     """
 
-    def threads(call: Verification) -> Deferred[Results]:
+    def threads(call: DKIMJob) -> Deferred[Results]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), call)
 
     work = sample.verification()
-    verifier = Verifier(Worker(reactor, "signatures"), threads)
+    verifier = SignatureVerifier(Worker(reactor, "signatures"), threads)
     count = effort.of(HOPS)
     entrants = [
         Entrant("at once", _repeated(lambda: _passed(work())), count),

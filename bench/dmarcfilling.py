@@ -18,8 +18,8 @@ from moxtls.authentication import AuthResult
 from moxtls.calendar import HOUR
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     Evaluation,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -67,7 +67,7 @@ def row(number: int) -> ReportRow:
 
 
 def _evaluation(number: int) -> Evaluation:
-    published = PublishedPolicy(DOMAIN, Policy.REJECT)
+    published = PublishedPolicy(DOMAIN, DMARCPolicy.REJECT)
     return Evaluation(published, row(number), 24, ("mailto:d@a.example",), wanted=True)
 
 

@@ -23,14 +23,14 @@ from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from moxtls.calendar import DAY, Span
 from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.report import Writer
-from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.report import AggregateWriter
+from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
 from moxtls.dmarc.source import PAGE, DMARCReportSource
-from moxtls.dmarc.values import Policy, PublishedPolicy, ReportRow
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.values import DMARCPolicy, PublishedPolicy, ReportRow
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
-from moxtls.reporting.values import Draft, Subject
+from moxtls.reporting.values import Draft, ReportPeriod
 from moxtls.store.ledger import Ledger
 
 SUBMITTER = Domain("sender.example")
@@ -68,9 +68,9 @@ class Times:
 
 
 def _source(ledger: Ledger) -> DMARCReportSource:
-    resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+    resolver = MemoryResolver({(str(SUBMITTER), RRType.A): ["192.0.2.25"]})
     record = f"v=DMARC1; p=reject; rua=mailto:dmarc@{DOMAIN}"
-    resolver.put(f"_dmarc.{DOMAIN}", Kind.TXT, record)
+    resolver.put(f"_dmarc.{DOMAIN}", RRType.TXT, record)
     return DMARCReportSource(
         resolver,
         ledger.evaluations,
@@ -80,7 +80,7 @@ def _source(ledger: Ledger) -> DMARCReportSource:
     )
 
 
-async def _read(ledger: Ledger, subject: Subject) -> list[tuple[ReportRow, int]]:
+async def _read(ledger: Ledger, subject: ReportPeriod) -> list[tuple[ReportRow, int]]:
     found: list[tuple[ReportRow, int]] = []
     after = b""
     while page := await ledger.evaluations.rows(subject, after, PAGE):
@@ -90,9 +90,9 @@ async def _read(ledger: Ledger, subject: Subject) -> list[tuple[ReportRow, int]]
 
 
 def _write(rows: _Rows, end: int) -> bytes:
-    heading = Heading(SUBMITTER, "bench@sender.example", Span(end - DAY, end))
-    published = PublishedPolicy(DOMAIN, Policy.REJECT)
-    writer = Writer(ReportFormat.RFC9990, heading, published)
+    heading = AggregateMetadata(SUBMITTER, "bench@sender.example", Span(end - DAY, end))
+    published = PublishedPolicy(DOMAIN, DMARCPolicy.REJECT)
+    writer = AggregateWriter(ReportFormat.RFC9990, heading, published)
     for start in range(0, len(rows), PAGE):
         writer.add(rows[start : start + PAGE])
     return writer.finish()
@@ -131,13 +131,13 @@ def _record(row: ReportRow, count: int) -> str:
     )
 
 
-async def _compose(ledger: Ledger, subject: Subject) -> Draft:
+async def _compose(ledger: Ledger, subject: ReportPeriod) -> Draft:
     drafted = await _source(ledger).draft(subject)
     assert isinstance(drafted, Draft), drafted
     return drafted
 
 
-async def _time(ledger: Ledger, subject: Subject, times: Times) -> None:
+async def _time(ledger: Ledger, subject: ReportPeriod, times: Times) -> None:
     marks = [time.perf_counter()]
 
     def lap() -> float:

@@ -25,7 +25,7 @@ from bench.signature import DOMAIN, SELECTOR
 from moxtls.lab.authority import Authority
 from moxtls.lab.dnsserver import DNSServer
 from moxtls.server import Server
-from moxtls.site import Site
+from moxtls.site import ConfigFiles
 
 _RECIPIENT = f"to@{HOST}"
 #: Within what TXT records have as a string (RFC 1035 3.3).
@@ -104,7 +104,7 @@ def _serve(reactor: Any, folder: Path, checks: bool, record: str) -> Deferred[No
     )
     file = folder / "moxtls.toml"
     file.write_text(text)
-    server = Server(reactor, Site.read(file))
+    server = Server(reactor, ConfigFiles.read(file))
     server.startService()
     say(server.ports["smtp"])
     # The parent ends it.

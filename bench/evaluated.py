@@ -23,8 +23,8 @@ from moxtls.authentication import AuthResult
 from moxtls.calendar import HOUR, midnight
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     Evaluation,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -32,7 +32,7 @@ from moxtls.dmarc.values import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 from moxtls.store.encoding import partOfEvaluation
 from moxtls.store.ledger import Ledger
 
@@ -79,7 +79,7 @@ def evaluation(name: str, sender: int) -> Evaluation:
     """
     high, low = divmod(sender, 256)
     return Evaluation(
-        PublishedPolicy(Domain(name), Policy.REJECT),
+        PublishedPolicy(Domain(name), DMARCPolicy.REJECT),
         ReportRow(
             f"2001:db8::{high:x}:{low:x}",
             Disposition.PASS,
@@ -97,7 +97,7 @@ def evaluation(name: str, sender: int) -> Evaluation:
     )
 
 
-async def fill(store: IEvaluationStore, rows: int = ROWS) -> Subject:
+async def fill(store: IEvaluationStore, rows: int = ROWS) -> ReportPeriod:
     """
     Record ten evaluations for each of so many rows of one report, over a day;
     returns what the report is about.
@@ -112,15 +112,15 @@ async def fill(store: IEvaluationStore, rows: int = ROWS) -> Subject:
     return subject()
 
 
-def subject() -> Subject:
+def subject() -> ReportPeriod:
     """
     What L{fill} is about.
     """
     part = partOfEvaluation(evaluation("big.example", 0))
-    return Subject(0, DAY, Domain("big.example"), True, part, START + 24 * HOUR)
+    return ReportPeriod(0, DAY, Domain("big.example"), True, part, START + 24 * HOUR)
 
 
-def fillApart(url: str, rows: int) -> Subject:
+def fillApart(url: str, rows: int) -> ReportPeriod:
     """
     The same, by another process.
     """

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.mailbox.accounts import MailStore
-from moxtls.mailbox.desk import Desk
-from moxtls.mailbox.postroom import Postroom
+from moxtls.mailbox.desk import ThreadWriter
+from moxtls.mailbox.postroom import ProcessWriter
 from moxtls.worker.worker import Worker
 
 #: Clients at a time; one alone waits for all there is to wait for.
@@ -80,7 +80,7 @@ async def _contest(reactor: IReactor, effort: Effort, title: str, size: int) -> 
             quotas,
             "mail.example.org",
             lambda: secrets.token_hex(12),
-            Postroom(Worker(reactor, "mailboxes"), Desk(reactor)),
+            ProcessWriter(Worker(reactor, "mailboxes"), ThreadWriter(reactor)),
         )
         operations = effort.of(MESSAGES)
         plain = _oneByOne(root / "one", size)

@@ -22,28 +22,28 @@ from bench.children import child
 from bench.identity import HOST, certify
 from bench.rounds import Contest, Lap, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, ISessionObserver
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import Surroundings, Terms
+from moxtls.outbound.terms import DeliveryContext, SessionSettings
 from moxtls.outbound.verify import trustOnly
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.mtasts import STSPolicy
-from moxtls.queue.access import ThreadedSpool
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import ThreadedSpoolExecutor
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
 from moxtls.queue.spool import Spool
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Envelope
-from moxtls.smtp.session import Session, addressEndpoint
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.session import ClientSession, addressEndpoint
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import TLSMode
 from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import Failure, SessionOutcome
+from moxtls.tlsrpt.results import FailureDetail, SessionOutcome
 
 #: Destinations, and messages to each of them.
 SHAPES = ((1, 1000), (50, 40), (1000, 1))
@@ -58,7 +58,7 @@ class NoFetcher:
     No domain has a policy.
     """
 
-    def fetch(self, domain: Domain) -> Deferred[STSPolicy | Failure]:
+    def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
         raise AssertionError(f"asked for the policy of {domain}")
 
 
@@ -74,24 +74,24 @@ class NoObserver:
 
 def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
     resolver = MemoryResolver()
-    resolver.put(HOST, Kind.A, "127.0.0.1")
+    resolver.put(HOST, RRType.A, "127.0.0.1")
     for number in range(max(domains for domains, _ in SHAPES)):
-        resolver.put(_domain(number), Kind.MX, f"10 {HOST}")
+        resolver.put(_domain(number), RRType.MX, f"10 {HOST}")
     trust = trustOnly([certify().root])
 
-    def dial(ip: str, terms: Terms) -> Deferred[Session]:
-        settings = Settings("client.example", trust, TLSMode.SKIP, terms.names)
+    def dial(ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
+        settings = ClientSettings("client.example", trust, TLSMode.SKIP, terms.names)
         return dialer.dial(ip, port, settings)
 
     return DirectCourier(
-        Surroundings(
+        DeliveryContext(
             resolver,
             PolicyCache(reactor, resolver, NoFetcher(), MemoryPolicyStore()),
             NoObserver(),
             dial,
             dialer.leave,
             port,
-            (Kind.A,),
+            (RRType.A,),
             random.random,
         )
     )
@@ -130,13 +130,13 @@ async def _empty(reactor: IReactor, root: Path) -> None:
 async def _lap(reactor: IReactor, courier: DirectCourier, root: Path) -> None:
     service = QueueService(
         reactor,
-        ThreadedSpool(reactor, root),
+        ThreadedSpoolExecutor(reactor, root),
         lambda batch: courier,
-        Notices("client.example", lambda: secrets.token_hex(12)),
-        ReportTeller(reactor, [], None, str),  # type: ignore[arg-type]  # no reports
+        Settlement("client.example", lambda: secrets.token_hex(12)),
+        ReportStatusNotifier(reactor, [], None, str),  # type: ignore[arg-type]  # no reports
         lambda: secrets.token_hex(12),
         random.random,
-        Limits(),
+        GroupLimits(),
     )
     service.startService()
     await _empty(reactor, root)

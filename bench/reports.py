@@ -37,15 +37,15 @@ from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DOMAINS_PER_HOST, outcome
 from moxtls.calendar import spanOfDay, utcDay
-from moxtls.dns.answers import TXT, Answer, Found, Kind
+from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter, IResolver
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.signing import Signer, SigningKey, loadKey
 from moxtls.reporting.values import OutgoingReport
 from moxtls.store.ledger import Ledger
-from moxtls.tlsrpt.report import Heading, compose
+from moxtls.tlsrpt.report import TLSReportMetadata, composeReport
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 
 SUBMITTER = Domain("sender.example")
@@ -66,10 +66,10 @@ class EverybodyAsks:
 
     validating = True
 
-    def lookup(self, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
         domain = name.removeprefix("_smtp._tls.")
         record = TXT(f"v=TLSRPTv1; rua=mailto:tls@{domain}".encode("ascii"))
-        return succeed(Answer(name, kind, Found.RECORDS, (record,)))
+        return succeed(Answer(name, kind, LookupStatus.RECORDS, (record,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +119,18 @@ def _service(
     reactor: IReactor, ledger: Ledger, submitter: Milestones, key: SigningKey
 ) -> ReportService:
     reporting = TLSReporting(SUBMITTER, forAllSuccess=True)
-    letterhead = Letterhead(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
+    letterhead = ReportIdentity(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
     return ReportService(
         reactor,
         TLSReportSource(EverybodyAsks(), ledger.outcomes, reporting, ledger.identifier),
         ledger.archive,
         ledger.leases,
-        LetterWriter(
+        ReportComposer(
             reactor, ledger.suppressions, letterhead, lambda: secrets.token_hex(12)
         ),
         submitter,
         random.random,
-        Routine("bench"),
+        ReportOptions("bench"),
     )
 
 
@@ -150,8 +150,8 @@ def _bare(key: SigningKey, day: date, count: int) -> float:
 def _document(number: int, day: date) -> object:
     seen = outcome(number, number % 4 == 0)
     assert seen.recipient is not None
-    heading = Heading(SUBMITTER, f"{number}@{SUBMITTER}", spanOfDay(day))
-    return compose(heading, [seen.recipient, *seen.hosts])
+    heading = TLSReportMetadata(SUBMITTER, f"{number}@{SUBMITTER}", spanOfDay(day))
+    return composeReport(heading, [seen.recipient, *seen.hosts])
 
 
 def _report(title: str, marks: Sequence[Mark], before: float, after: float) -> None:

@@ -2,7 +2,7 @@
 SMTP sessions per second, one message each, to a server that discards it.
 
 moxtls records an outcome of each in a ledger and waits until it is on disk;
-C{Session} is the connection alone, with its TLS record.  The stock client of
+C{ClientSession} is the connection alone, with its TLS record.  The stock client of
 C{twisted.mail} does neither.
 """
 
@@ -33,25 +33,25 @@ from bench.handshakes import Client
 from bench.identity import HOST, Certified, certify
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import Surroundings, Terms
-from moxtls.outbound.verify import Trust, trustOnly
+from moxtls.outbound.terms import DeliveryContext, SessionSettings
+from moxtls.outbound.verify import TrustStore, trustOnly
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.mtasts import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, Ending, Parcel
-from moxtls.smtp.session import Session, addressEndpoint
-from moxtls.smtp.settings import Settings
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus
+from moxtls.smtp.session import ClientSession, addressEndpoint
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import TLSMode, Transaction
 from moxtls.store.ledger import Ledger
 from moxtls.store.memory import MemoryPolicyStore
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from moxtls.tlsrpt.results import Failure
+from moxtls.tlsrpt.results import FailureDetail
 
 #: Connections at a time.
 WIDTH = 20
@@ -74,7 +74,7 @@ class NoFetcher:
     Every policy is known already.
     """
 
-    def fetch(self, domain: Domain) -> Deferred[STSPolicy | Failure]:
+    def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
         return fail(AssertionError(f"asked for the policy of {domain}"))
 
 
@@ -138,7 +138,7 @@ class Ours:
     """
 
     def __init__(
-        self, reactor: IReactor, port: int, message: Path, trust: Trust
+        self, reactor: IReactor, port: int, message: Path, trust: TrustStore
     ) -> None:
         self._port = port
         self._message = message
@@ -147,8 +147,8 @@ class Ours:
             reactor, lambda ip, port: addressEndpoint(reactor, ip, port)
         )
 
-    def dial(self, ip: str, terms: Terms) -> Deferred[Session]:
-        settings = Settings(
+    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
+        settings = ClientSettings(
             "client.example",
             self._trust,
             terms.tlsMode,
@@ -164,7 +164,7 @@ class Ours:
         One session, and no more.
         """
         secure = mode is not TLSMode.SKIP
-        settings = Settings("client.example", self._trust, mode, (HOST,), secure)
+        settings = ClientSettings("client.example", self._trust, mode, (HOST,), secure)
         transaction = Transaction(SENDER, ("to@d0.example",), self._message, SIZE)
 
         async def once() -> None:
@@ -188,14 +188,14 @@ class Ours:
         cache = PolicyCache(reactor, resolver, NoFetcher(), policies)
         recorder = OutcomeRecorder(reactor, ledger.outcomes)
         courier = DirectCourier(
-            Surroundings(
+            DeliveryContext(
                 resolver,
                 cache,
                 recorder,
                 self.dial,
                 self._dialer.leave,
                 self._port,
-                (Kind.AAAA, Kind.A),
+                (RRType.AAAA, RRType.A),
                 random.random,
             )
         )
@@ -203,10 +203,10 @@ class Ours:
 
         async def once() -> None:
             domain = next(domains)
-            parcel = Parcel("id", SENDER, (f"to@{domain}",), self._message, SIZE)
+            parcel = BatchMessage("id", SENDER, (f"to@{domain}",), self._message, SIZE)
             batch = Batch(domain, (parcel,))
             (result,) = await courier.deliver(batch, MemoryResultRecorder())
-            assert result.ending is Ending.DELIVERED, result
+            assert result.ending is DeliveryStatus.DELIVERED, result
             # It remembers all that it was asked.
             resolver.asked.clear()
 
@@ -224,9 +224,9 @@ def _policy(domain: Domain, now: float) -> CachedPolicy:
 
 def _resolver() -> MemoryResolver:
     resolver = MemoryResolver()
-    resolver.put(HOST, Kind.A, "127.0.0.1")
+    resolver.put(HOST, RRType.A, "127.0.0.1")
     for domain in DOMAINS:
-        resolver.put(domain, Kind.MX, f"10 {HOST}")
+        resolver.put(domain, RRType.MX, f"10 {HOST}")
     return resolver
 
 
@@ -294,7 +294,7 @@ async def _secure(setting: Setting, port: int, bare: int) -> None:
     ours = setting.ours(port)
     resolver, policies = _resolver(), MemoryPolicyStore()
     for domain in DOMAINS:
-        resolver.put(f"_mta-sts.{domain}", Kind.TXT, "v=STSv1; id=1")
+        resolver.put(f"_mta-sts.{domain}", RRType.TXT, "v=STSv1; id=1")
         policies.save(_policy(Domain(domain), setting.reactor.seconds()))
     delivery = ours.delivery(setting.reactor, setting.ledger, resolver, policies)
     client = Client(setting.certified, bare)

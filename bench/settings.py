@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTCP, IReactorThreads
 from twisted.internet.task import react
 
 from bench.rounds import ROUNDS
-from moxtls.worker.worker import IReactor as IWorkerReactor
+from moxtls.worker.worker import IWorkerReactor
 
 
 class IReactor(IWorkerReactor, IReactorTCP, IReactorThreads):

@@ -19,10 +19,10 @@ from twisted.internet.defer import succeed
 
 from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import IP, MX, TXT, Answer, Found, Kind, Record
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import IP, MX, TXT, Answer, LookupStatus, Record, RRType
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.inbound.spf import checkHost, mailFromRequest
-from moxtls.inbound.spfrecord import forgetRecords
+from moxtls.inbound.spfrecord import clearRecordCache
 
 try:
     import spf as pyspf
@@ -44,7 +44,7 @@ CASES = {
     "mx, four hosts": ("v=spf1 mx -all", 3000),
 }
 
-Zone = dict[Question, tuple[Record, ...]]
+Zone = dict[LookupQuestion, tuple[Record, ...]]
 
 
 def _networks(block: int) -> str:
@@ -60,25 +60,28 @@ def _zone(record: str) -> Zone:
     }
     hosts = [f"mx{each}.example.org" for each in range(4)]
     zone: Zone = {
-        Question(name, Kind.TXT): (TXT(text.encode()),) for name, text in texts.items()
+        LookupQuestion(name, RRType.TXT): (TXT(text.encode()),)
+        for name, text in texts.items()
     }
-    zone[Question("example.org", Kind.MX)] = tuple(MX(10, host) for host in hosts)
+    zone[LookupQuestion("example.org", RRType.MX)] = tuple(
+        MX(10, host) for host in hosts
+    )
     for place, host in enumerate(hosts):
-        zone[Question(host, Kind.A)] = (IP(f"192.0.2.{74 + place}"),)
+        zone[LookupQuestion(host, RRType.A)] = (IP(f"192.0.2.{74 + place}"),)
     return zone
 
 
 def _ours(zone: Zone, forgetful: bool = False) -> Callable[[], str]:
     answers = {
-        each: Answer(each.name, each.kind, Found.RECORDS, records)
+        each: Answer(each.name, each.kind, LookupStatus.RECORDS, records)
         for each, records in zone.items()
     }
 
     def once() -> str:
         if forgetful:
-            forgetRecords()
+            clearRecordCache()
         request = mailFromRequest(CLIENT, HELO, SENDER, RECEIVER)
-        return answered(checkHost(request), answers.__getitem__).status
+        return runWithAnswers(checkHost(request), answers.__getitem__).status
 
     return once
 

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.queue.access import ThreadedSpool
-from moxtls.queue.stored import StoredQueue
+from moxtls.queue.access import ThreadedSpoolExecutor
+from moxtls.queue.stored import QueueClient
 from moxtls.queue.values import Envelope
 
 #: Clients at a time; one alone waits for all there is to wait for.
@@ -28,7 +28,7 @@ BODY = b"Subject: benchmark\r\n\r\n" + b"a line of no importance\r\n" * 80
 Run = Callable[[int], Coroutine[Deferred[Any], Any, None]]
 
 
-def _submitting(queue: StoredQueue, width: int) -> Run:
+def _submitting(queue: QueueClient, width: int) -> Run:
     def once() -> Deferred[str]:
         envelope = Envelope("sender@client.example", ("to@a.example",))
         return queue.submit(envelope, [BODY])
@@ -51,9 +51,9 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
     with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
         files = Path(name) / "files"
         files.mkdir()
-        spool = ThreadedSpool(reactor, Path(name) / "spool")
+        spool = ThreadedSpoolExecutor(reactor, Path(name) / "spool")
         spool.open()
-        queue = StoredQueue(reactor, spool, lambda: secrets.token_hex(12))
+        queue = QueueClient(reactor, spool, lambda: secrets.token_hex(12))
         operations = effort.of(MESSAGES)
         entrants = [Entrant("a file and its fsync", _writing(files), operations)]
         for width in WIDTHS:

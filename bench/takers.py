@@ -26,13 +26,17 @@ from bench.settings import IReactor
 from moxtls.smtp.acceptor import (
     RECIPIENT_OK,
     SENDER_OK,
-    IAcceptor,
-    IMessageSink,
     ListenerSettings,
 )
-from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.acceptor import (
+    IMessage as IServerMessage,
+)
+from moxtls.smtp.acceptor import (
+    IMessageDelivery as IServerDelivery,
+)
+from moxtls.smtp.events import ServerSettings, TransactionState
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.tlscontext import ReloadingContext
 from moxtls.smtp.values import Reply
 
@@ -40,21 +44,23 @@ _BACKLOG = 1000
 _TAKEN = Reply(250, "2.0.0", "OK")
 
 
-@implementer(IAcceptor, IMessageSink)
+@implementer(IServerDelivery, IServerMessage)
 class Taker:
     """
     Says yes.
     """
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(RECIPIENT_OK)
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IServerMessage:
         return self
 
     def write(self, chunk: bytes) -> None:

@@ -13,12 +13,12 @@ from itertools import accumulate
 
 from moxtls.domain import Domain
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 
 DAY = date(2026, 11, 24)
@@ -57,11 +57,11 @@ def outcome(number: int, failed: bool) -> SessionOutcome:
     """
     domain = Domain(f"d{number}.example")
     host = Domain(f"mx{number // DOMAINS_PER_HOST}.host.example")
-    failures: Counter[Failure] = Counter()
+    failures: Counter[FailureDetail] = Counter()
     if failed:
         failures[_expired(host)] += 1
     sts = _policy(domain, host)
-    none = Policy(PolicyType.NO_POLICY, host)
+    none = TLSPolicy(PolicyType.NO_POLICY, host)
     counts = (0, 1) if failed else (1, 0)
     return SessionOutcome(
         domain,
@@ -70,8 +70,8 @@ def outcome(number: int, failed: bool) -> SessionOutcome:
     )
 
 
-def _expired(host: Domain) -> Failure:
-    return Failure(
+def _expired(host: Domain) -> FailureDetail:
+    return FailureDetail(
         ResultType.CERTIFICATE_EXPIRED,
         sendingIP="192.0.2.1",
         mxHostname=host.ascii,
@@ -80,6 +80,6 @@ def _expired(host: Domain) -> Failure:
     )
 
 
-def _policy(domain: Domain, host: Domain) -> Policy:
+def _policy(domain: Domain, host: Domain) -> TLSPolicy:
     lines = ("version: STSv1", "mode: testing", f"mx: {host}", "max_age: 604800")
-    return Policy(PolicyType.STS, domain, lines, (host.ascii,))
+    return TLSPolicy(PolicyType.STS, domain, lines, (host.ascii,))

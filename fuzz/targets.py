@@ -68,11 +68,11 @@ def _answers(data: bytes) -> None:
     """
     What a DNS server says about a name: the type comes first.
     """
-    from moxtls.dns.answers import Kind
+    from moxtls.dns.answers import RRType
     from moxtls.dns.wire import parseResponse, question
 
-    kinds = list(Kind)
-    kind = kinds[data[0] % len(kinds)] if data else Kind.TXT
+    kinds = list(RRType)
+    kind = kinds[data[0] % len(kinds)] if data else RRType.TXT
     asked = question("a.example", kind)
     assert asked is not None
     header = b"\0\1" + data[1:]
@@ -115,9 +115,9 @@ def _sent(data: bytes) -> None:
 
 
 def _notification(data: bytes) -> None:
-    from moxtls.reporting.bounces import readNotification
+    from moxtls.reporting.bounces import readDSN
 
-    readNotification(data)
+    readDSN(data)
 
 
 def _policyRecords(data: bytes) -> None:
@@ -125,23 +125,23 @@ def _policyRecords(data: bytes) -> None:
     MTA-STS and TLSRPT: records, policies and URIs.
     """
     from moxtls.policy.mtasts import parsePolicy
-    from moxtls.reporting.destinations import choose
-    from moxtls.tlsrpt.record import RecordTrouble, findRecord
+    from moxtls.reporting.destinations import chooseDestinations
+    from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord
 
     parsePolicy(data)
-    record = findRecord([data])
-    if not isinstance(record, RecordTrouble):
-        choose(record.rua)
+    record = findTLSRPTRecord([data])
+    if not isinstance(record, TLSRPTRecordError):
+        chooseDestinations(record.rua)
 
 
 def _dmarcRecord(data: bytes) -> None:
-    from moxtls.dmarc.record import RecordTrouble, findRecord, parseRecord
-    from moxtls.reporting.destinations import choose
+    from moxtls.dmarc.record import DMARCRecordError, findDMARCRecord, parseDMARCRecord
+    from moxtls.reporting.destinations import chooseDestinations
 
-    findRecord([b"v=DMARC1;" + data, data])
-    record = parseRecord(data)
-    if not isinstance(record, RecordTrouble):
-        choose(each.uri for each in (*record.rua, *record.ruf))
+    findDMARCRecord([b"v=DMARC1;" + data, data])
+    record = parseDMARCRecord(data)
+    if not isinstance(record, DMARCRecordError):
+        chooseDestinations(each.uri for each in (*record.rua, *record.ruf))
 
 
 def _dkim(data: bytes) -> None:
@@ -149,20 +149,20 @@ def _dkim(data: bytes) -> None:
     A message with signatures, and the key record they all find; the record
     comes first, up to a line end.
     """
-    from moxtls.dns.answers import TXT, Answer, Found
-    from moxtls.dns.inquiry import Question, answered
+    from moxtls.dns.answers import TXT, Answer, LookupStatus
+    from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
     from moxtls.inbound.dkim import claimsOf, findKeys, verify
     from moxtls.inbound.headers import splitHeader
 
     key, _, message = data.partition(b"\n")
 
-    def answer(question: Question) -> Answer:
-        return Answer(question.name, question.kind, Found.RECORDS, (TXT(key),))
+    def answer(question: LookupQuestion) -> Answer:
+        return Answer(question.name, question.kind, LookupStatus.RECORDS, (TXT(key),))
 
     header, _, body = message.partition(b"\r\n\r\n")
     now = 1_800_000_000
     header += b"\r\n"
-    checks = answered(findKeys(claimsOf(splitHeader(header))), answer)
+    checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), answer)
     whole = verify(header, [body], checks, now)
     assert verify(header, [body[:7], body[7:]], checks, now) == whole
     assert len(whole) == len(checks)
@@ -174,30 +174,39 @@ def _spf(data: bytes) -> None:
     comes first, up to a line end.
     """
     from moxtls.authentication import SPFResult
-    from moxtls.dns.answers import IP, MX, TXT, Answer, Found, Kind, Name, Record
-    from moxtls.dns.inquiry import Question, answered
+    from moxtls.dns.answers import (
+        IP,
+        MX,
+        TXT,
+        Answer,
+        LookupStatus,
+        NameRecord,
+        Record,
+        RRType,
+    )
+    from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
     from moxtls.inbound.spf import checkHost, mailFromRequest
 
     sender, _, record = data.partition(b"\n")
-    known: dict[Kind, Record] = {
-        Kind.TXT: TXT(record),
-        Kind.A: IP("192.0.2.1"),
-        Kind.MX: MX(1, "mx.a.example"),
-        Kind.PTR: Name("a.example"),
+    known: dict[RRType, Record] = {
+        RRType.TXT: TXT(record),
+        RRType.A: IP("192.0.2.1"),
+        RRType.MX: MX(1, "mx.a.example"),
+        RRType.PTR: NameRecord("a.example"),
     }
     asked = 0
 
-    def answer(question: Question) -> Answer:
+    def answer(question: LookupQuestion) -> Answer:
         nonlocal asked
         asked += 1
         found = known.get(question.kind)
         if found is None:
-            return Answer(question.name, question.kind, Found.NO_RECORDS)
-        return Answer(question.name, question.kind, Found.RECORDS, (found,))
+            return Answer(question.name, question.kind, LookupStatus.NO_RECORDS)
+        return Answer(question.name, question.kind, LookupStatus.RECORDS, (found,))
 
     text = sender.decode("utf-8", "replace")
     request = mailFromRequest("192.0.2.7", text, text, "mx.example")
-    assert isinstance(answered(checkHost(request), answer), SPFResult)
+    assert isinstance(runWithAnswers(checkHost(request), answer), SPFResult)
     # RFC 7208 4.6.4: ten terms, of which each mx may have ten names.
     assert asked <= 150
 

@@ -16,12 +16,12 @@ from twisted.internet.threads import blockingCallFromThread
 from interop.checks import Checks, Trouble
 from interop.unbound import Question, Said, ask, questions
 from interop.world import World
-from moxtls.dns.answers import Answer, ExtendedError, Kind
-from moxtls.dns.exchange import Exchange
-from moxtls.dns.probe import Diagnosis, Standing
+from moxtls.dns.answers import Answer, ExtendedError, RRType
+from moxtls.dns.exchange import DNSTransport
+from moxtls.dns.probe import Diagnosis, ServerStatus
 from moxtls.dns.resolver import Resolver
-from moxtls.dns.system import Server
-from moxtls.dns.together import together
+from moxtls.dns.system import NameServer
+from moxtls.dns.together import gather
 from moxtls.wiring import IReactor
 
 T = TypeVar("T")
@@ -95,10 +95,10 @@ def _checkOurs(
     moxtls' own resolver on top of unbound.
     """
     behind = _resolver(reactor, unbound)
-    _checkProbe(checks, "unbound", _probe(reactor, behind), Standing.VALIDATING)
+    _checkProbe(checks, "unbound", _probe(reactor, behind), ServerStatus.VALIDATING)
     authority = (world.network.authority, world.network.dnsPort)
     found = _probe(reactor, _resolver(reactor, authority))
-    _checkProbe(checks, "the lab's authority", found, Standing.NOT_VALIDATING)
+    _checkProbe(checks, "the lab's authority", found, ServerStatus.NOT_VALIDATING)
     ownBehind = _resolver(reactor, world.resolver)
     _probe(reactor, ownBehind)
     theirs = _lookedUp(reactor, behind, asked)
@@ -107,7 +107,7 @@ def _checkOurs(
 
 
 def _checkProbe(
-    checks: Checks, whom: str, found: Diagnosis, standing: Standing
+    checks: Checks, whom: str, found: Diagnosis, standing: ServerStatus
 ) -> None:
     standings = [each.standing for each in found.reports]
     checks.same(f"moxtls' probe of {whom}: {standing.value}", standings, [standing])
@@ -131,7 +131,7 @@ def _checkChains(checks: Checks, theirs: Mapping[Question, Answer]) -> None:
 
 
 def _resolver(reactor: IReactor, place: Place) -> Resolver:
-    return Resolver(reactor, [Server(*place)], Exchange(reactor).ask)
+    return Resolver(reactor, [NameServer(*place)], DNSTransport(reactor).ask)
 
 
 def _probe(reactor: IReactor, resolver: Resolver) -> Diagnosis:
@@ -142,8 +142,8 @@ def _lookedUp(
     reactor: IReactor, resolver: Resolver, asked: Sequence[Question]
 ) -> dict[Question, Answer]:
     def begin() -> Deferred[list[Answer]]:
-        lookups = [resolver.lookup(name, Kind(kind)) for name, kind in asked]
-        return Deferred.fromCoroutine(together(lookups))
+        lookups = [resolver.lookup(name, RRType(kind)) for name, kind in asked]
+        return Deferred.fromCoroutine(gather(lookups))
 
     answers = _waitedFor(reactor, begin)
     return dict(zip(asked, map(_essence, answers), strict=True))

@@ -25,7 +25,7 @@ from zope.interface import implementer
 INTERVAL = 5.0
 #: Seconds by which the date has to be set back to be of interest.  Slewing, as by
 #: adjtime(3), is far below that.
-LEAST_STEP = 1.0
+MIN_STEP = 1.0
 
 
 @implementer(IReactorTime)
@@ -98,7 +98,7 @@ class DelayedCallCorrection(Service):
     def _watch(self, stopping: Event, difference: float) -> None:
         while not stopping.wait(self._interval):
             before, difference = difference, self._difference()
-            if difference <= before - LEAST_STEP:
+            if difference <= before - MIN_STEP:
                 self._callFromThread(self.correct, before - difference)
 
     def _difference(self) -> float:

@@ -27,7 +27,7 @@ BACKLOG = 128
 FILES = 65536
 
 
-def allowFiles() -> None:
+def raiseFileLimit() -> None:
     """
     Have as many open as may be needed.
     """
@@ -52,7 +52,7 @@ class PortUnavailable(Exception):
         self.error = error
 
 
-class Door:
+class BoundPort:
     """
     A port on which clients wait until they are let in.
 
@@ -127,11 +127,13 @@ class ListenerPorts:
         """
         @raise PortUnavailable: One of them can't be had, or none of them.
         """
-        self._doors: list[Door] = []
+        self._doors: list[BoundPort] = []
         missing: list[tuple[str, OSError]] = []
         for address in addresses:
             try:
-                self._doors.append(Door(address, self.port if self._doors else port))
+                self._doors.append(
+                    BoundPort(address, self.port if self._doors else port)
+                )
             except OSError as error:
                 if not _hasNoFamily(address, error):
                     self._giveBack()

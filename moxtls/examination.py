@@ -20,19 +20,19 @@ from moxtls.doors import ListenerPorts, PortUnavailable
 from moxtls.privileges import ROOT, userName
 from moxtls.queue import spool
 from moxtls.server import portFault
-from moxtls.site import Site, faultsOf
+from moxtls.site import ConfigFiles, faultsOf
 from moxtls.store import migrate
 from moxtls.store.database import sqliteFile
-from moxtls.wiring import explained
+from moxtls.wiring import asConfigErrors
 
 
-def examine(file: Path) -> Site:
+def examine(file: Path) -> ConfigFiles:
     """
     Open everything that a server would.
 
     @raise InvalidConfig: All that is wrong, in the file and with what it names.
     """
-    site, faults = Site.readable(file)
+    site, faults = ConfigFiles.readable(file)
     stores = (partial(_ledger, site), partial(_spool, site))
     ports = [partial(_port, site, *each) for each in site.config.listeners.items()]
     found = [*_asOwner(site, (site.check, site.checkFolders, *stores))]
@@ -43,7 +43,9 @@ def examine(file: Path) -> Site:
     return site
 
 
-def _asOwner(site: Site, checks: Sequence[Callable[[], object]]) -> list[InvalidConfig]:
+def _asOwner(
+    site: ConfigFiles, checks: Sequence[Callable[[], object]]
+) -> list[InvalidConfig]:
     """
     What is wrong for the user whose data it is, who may read less than root.
     """
@@ -61,8 +63,8 @@ def _asOwner(site: Site, checks: Sequence[Callable[[], object]]) -> list[Invalid
     return found
 
 
-def _ledger(site: Site) -> None:
-    with explained(site):
+def _ledger(site: ConfigFiles) -> None:
+    with asConfigErrors(site):
         path = sqliteFile(site.ledgerURL)
         data = site.data.absolute()
         if path is not None and path.is_relative_to(data) and not data.is_dir():
@@ -72,12 +74,12 @@ def _ledger(site: Site) -> None:
         migrate.examine(site.ledgerURL)
 
 
-def _spool(site: Site) -> None:
-    with explained(site):
+def _spool(site: ConfigFiles) -> None:
+    with asConfigErrors(site):
         spool.examine(site.spool)
 
 
-def _port(site: Site, name: str, listener: Listener) -> None:
+def _port(site: ConfigFiles, name: str, listener: Listener) -> None:
     if not listener.address or not 0 < listener.port <= 65535:
         return  # Which is said already.
     try:
@@ -92,7 +94,7 @@ def _port(site: Site, name: str, listener: Listener) -> None:
         return  # Not an address, which is said already.
 
 
-def _isRunning(site: Site) -> bool:
+def _isRunning(site: ConfigFiles) -> bool:
     """
     Whether the server may be; others than root and its user can't tell.
     """

@@ -28,22 +28,22 @@ from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.httpsconnection import (
     BodyTooLarge,
-    Broken,
-    ConnectFailed,
-    Connection,
-    Distrusted,
+    CertificateRejected,
+    ConnectionBroken,
+    HTTPSConnectFailed,
+    HTTPSConnection,
     NoAddress,
 )
 from moxtls.interfaces import IResolver
-from moxtls.outbound.records import Verification
-from moxtls.outbound.verify import Trust
+from moxtls.outbound.records import CertificateVerification
+from moxtls.outbound.verify import TrustStore
 
 __all__ = [
+    "CertificateVerification",
     "HTTPSClient",
+    "HTTPSErrorKind",
     "HTTPSFailure",
     "Response",
-    "Trouble",
-    "Verification",
 ]
 
 #: RFC 8461 3.3 suggests a minute for a policy; reports are no more urgent.
@@ -53,10 +53,10 @@ BODY_LIMIT = 64 * 1024
 HTTPS_PORT = 443
 #: Header fields of answers that somebody might want to look at.
 KEPT_FIELDS = ("content-type", "location", "retry-after")
-_LONGEST_FIELD = 1000
+_MAX_FIELD = 1000
 
 
-class Trouble(Enum):
+class HTTPSErrorKind(Enum):
     """
     Why there was no answer.
 
@@ -88,9 +88,9 @@ class HTTPSFailure:
         because of DNSSEC.
     """
 
-    kind: Trouble
+    kind: HTTPSErrorKind
     reason: str = ""
-    verification: Verification | None = None
+    verification: CertificateVerification | None = None
     dnssecError: ExtendedError | None = None
 
 
@@ -133,7 +133,7 @@ class HTTPSClient:
         reactor: IReactorTCP,
         clock: IReactorTime,
         resolver: IResolver,
-        trust: Trust,
+        trust: TrustStore,
         port: int = HTTPS_PORT,
         timeLimit: float = TIME_LIMIT,
     ) -> None:
@@ -201,8 +201,8 @@ class HTTPSClient:
     ) -> Response | HTTPSFailure:
         target = _target(url, self._port)
         if target is None:
-            return HTTPSFailure(Trouble.PROTOCOL, "not a usable https: URL")
-        connection = Connection(
+            return HTTPSFailure(HTTPSErrorKind.PROTOCOL, "not a usable https: URL")
+        connection = HTTPSConnection(
             self._reactor,
             self._clock,
             self._resolver,
@@ -247,26 +247,28 @@ def _isAddress(host: str) -> bool:
 
 def _kept(response: IResponse) -> tuple[tuple[str, str], ...]:
     fields = ((name, response.headers.getRawHeaders(name)) for name in KEPT_FIELDS)
-    return tuple((name, got[0][:_LONGEST_FIELD]) for name, got in fields if got)
+    return tuple((name, got[0][:_MAX_FIELD]) for name, got in fields if got)
 
 
 def _failure(error: Exception) -> HTTPSFailure:
     match error:
         case NoAddress():
-            kind = Trouble.LOOKUP if error.failed else Trouble.NO_NAME
+            kind = HTTPSErrorKind.LOOKUP if error.failed else HTTPSErrorKind.NO_NAME
             return HTTPSFailure(kind, str(error), dnssecError=error.dnssecError)
-        case ConnectFailed():
-            return HTTPSFailure(Trouble.CONNECT, str(error))
-        case Distrusted():
-            return HTTPSFailure(Trouble.CERTIFICATE, "not trusted", error.verification)
+        case HTTPSConnectFailed():
+            return HTTPSFailure(HTTPSErrorKind.CONNECT, str(error))
+        case CertificateRejected():
+            return HTTPSFailure(
+                HTTPSErrorKind.CERTIFICATE, "not trusted", error.verification
+            )
         case BodyTooLarge():
-            return HTTPSFailure(Trouble.TOO_LARGE, "body is too large")
-        case Broken():
-            return HTTPSFailure(Trouble.PROTOCOL, str(error))
+            return HTTPSFailure(HTTPSErrorKind.TOO_LARGE, "body is too large")
+        case ConnectionBroken():
+            return HTTPSFailure(HTTPSErrorKind.PROTOCOL, str(error))
         case _:
             # What the Agent and its parser raise when they meet what is no
             # HTTP has no common base.
-            return HTTPSFailure(Trouble.PROTOCOL, type(error).__name__)
+            return HTTPSFailure(HTTPSErrorKind.PROTOCOL, type(error).__name__)
 
 
 def _cancelledAsSuch(attempt: Deferred[_Result]) -> Deferred[_Result]:
@@ -290,4 +292,4 @@ def _cancelledAsSuch(attempt: Deferred[_Result]) -> Deferred[_Result]:
 
 def _timedOut(failure: Failure) -> HTTPSFailure:
     failure.trap(TimeoutError)
-    return HTTPSFailure(Trouble.TIMEOUT, "took too long")
+    return HTTPSFailure(HTTPSErrorKind.TIMEOUT, "took too long")

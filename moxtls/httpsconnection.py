@@ -36,13 +36,13 @@ from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
 from moxtls.interfaces import IResolver
 from moxtls.outbound.hosts import FAMILIES, lookUpAll
-from moxtls.outbound.records import Verification
-from moxtls.outbound.verify import Trust, Witness
+from moxtls.outbound.records import CertificateVerification
+from moxtls.outbound.verify import RecordingVerifier, TrustStore
 
 #: More than the header fields of a sane answer, interim ones included.
-MOST_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 #: How many addresses of a host are tried, and for how many seconds each.
-MOST_ADDRESSES = 6
+MAX_ADDRESSES = 6
 CONNECT_TIME = 15
 
 
@@ -60,23 +60,23 @@ class NoAddress(Exception):
         self.dnssecError = dnssecError
 
 
-class ConnectFailed(Exception):
+class HTTPSConnectFailed(Exception):
     """
     No address took a connection.
     """
 
 
-class Distrusted(Exception):
+class CertificateRejected(Exception):
     """
     The Web PKI objects to the peer's certificate.
     """
 
-    def __init__(self, verification: Verification) -> None:
+    def __init__(self, verification: CertificateVerification) -> None:
         super().__init__()
         self.verification = verification
 
 
-class Broken(Exception):
+class ConnectionBroken(Exception):
     """
     The connection ended, or was ended, too early.
     """
@@ -89,7 +89,7 @@ class BodyTooLarge(Exception):
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
-class Connection:
+class HTTPSConnection:
     """
     Both the endpoint of one request and what may be done with its connection.
     """
@@ -99,7 +99,7 @@ class Connection:
         reactor: IReactorTCP,
         clock: IReactorTime,
         resolver: IResolver,
-        trust: Trust,
+        trust: TrustStore,
         host: Domain,
         port: int,
     ) -> None:
@@ -143,7 +143,7 @@ class Connection:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         reason = ""
         for address in await self._addresses():
-            witness = Witness(self._trust, (self._host.ascii,))
+            witness = RecordingVerifier(self._trust, (self._host.ascii,))
             gate = _Gate(witness, factory)
             try:
                 await self._endpoint(address, witness).connect(_Only(gate))
@@ -155,7 +155,7 @@ class Connection:
                 continue
             self._gate = gate
             return await gate.passed
-        raise ConnectFailed(reason)
+        raise HTTPSConnectFailed(reason)
 
     async def _addresses(self) -> list[str]:
         answers = await lookUpAll(self._resolver, self._host, FAMILIES)
@@ -165,9 +165,11 @@ class Connection:
             reason = failed[0].reason if failed else "host has no address"
             errors = [each.dnssecError for each in failed if each.dnssecError]
             raise NoAddress(bool(failed), reason, next(iter(errors), None))
-        return addresses[:MOST_ADDRESSES]
+        return addresses[:MAX_ADDRESSES]
 
-    def _endpoint(self, address: str, witness: Witness) -> IStreamClientEndpoint:
+    def _endpoint(
+        self, address: str, witness: RecordingVerifier
+    ) -> IStreamClientEndpoint:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         tcp = kind(self._reactor, address, self._port, timeout=CONNECT_TIME)
         return wrapClientTLS(witness, tcp, clock=self._clock)
@@ -198,7 +200,7 @@ class _Gate(Protocol):
 
     transport: ITCPTransport | None
 
-    def __init__(self, witness: Witness, factory: IProtocolFactory) -> None:
+    def __init__(self, witness: RecordingVerifier, factory: IProtocolFactory) -> None:
         self.passed: Deferred[IProtocol] = Deferred(self._cancel)
         self.bounded = True
         self.endedInOrder = False
@@ -213,18 +215,18 @@ class _Gate(Protocol):
         if self.passed.called or transport is None:
             return
         if not verification.ok:
-            self._end(Distrusted(verification))
+            self._end(CertificateRejected(verification))
             return
         inner = self._factory.buildProtocol(transport.getPeer())
         if inner is None:
-            self._end(Broken("not wanted any more"))
+            self._end(ConnectionBroken("not wanted any more"))
             return
         self._inner = inner
         inner.makeConnection(transport)
         self.passed.callback(inner)
 
     def dataReceived(self, data: bytes) -> None:
-        if self.bounded and self._received > MOST_HEADER_BYTES:
+        if self.bounded and self._received > MAX_HEADER_BYTES:
             self.abort()
         elif self._inner is not None:
             self._received += len(data)
@@ -235,7 +237,9 @@ class _Gate(Protocol):
         if self._inner is not None:
             self._inner.connectionLost(reason)
         elif not self.passed.called:
-            self.passed.errback(Broken(f"no handshake: {reason.value!r}"[:200]))
+            self.passed.errback(
+                ConnectionBroken(f"no handshake: {reason.value!r}"[:200])
+            )
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -280,4 +284,4 @@ class _Body(Protocol):
         ):
             self.done.callback(b"".join(self._parts))
         else:
-            self.done.errback(Broken("ended within the body"))
+            self.done.errback(ConnectionBroken("ended within the body"))

@@ -21,12 +21,12 @@ from zope.interface import Attribute, Interface
 from moxtls.dmarc.values import (
     Evaluation,
     EvaluationSummary,
-    Judgement,
-    Overview,
+    PeriodSummary,
     ReportRow,
     StoredEvaluation,
+    VerdictEvent,
 )
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy
 from moxtls.queue.values import Batch, Envelope, QueuedMessage, ReportKind, Result
@@ -35,12 +35,12 @@ from moxtls.reporting.values import (
     NoReport,
     OutgoingReport,
     ReportKey,
+    ReportPeriod,
     ReportState,
     StoredResult,
-    Subject,
     Suppression,
 )
-from moxtls.tlsrpt.results import Failure, SessionOutcome
+from moxtls.tlsrpt.results import FailureDetail, SessionOutcome
 
 # --- what others publish ---------------------------------------------------
 
@@ -69,7 +69,7 @@ class IResolver(Interface):
         """
     )
 
-    def lookup(name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(name: str, kind: RRType) -> Deferred[Answer]:
         """
         What is known about C{kind} records at C{name}; CNAMEs are followed.
 
@@ -86,11 +86,11 @@ class IPolicyFetcher(Interface):
     Fetches MTA-STS policies from where they are published.
     """
 
-    def fetch(domain: Domain) -> Deferred[STSPolicy | Failure]:
+    def fetch(domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
         """
         The policy that C{domain} serves now (RFC 8461 3.3).
 
-        @return: Fires with the policy, or with the L{Failure} to be reported.
+        @return: Fires with the policy, or with the L{FailureDetail} to be reported.
         """
 
 
@@ -269,7 +269,7 @@ class IVerdictObserver(Interface):
     Is told what was decided on mail from outside.
     """
 
-    def verdictGiven(judgement: Judgement) -> Deferred[None]:
+    def verdictGiven(judgement: VerdictEvent) -> Deferred[None]:
         """
         It is decided what becomes of a message for one of its recipients;
         called before it is stored, and before the client is answered.
@@ -387,12 +387,12 @@ class IOutcomeStore(Interface):
 
     def count(phase: int, before: date) -> Deferred[int]:
         """
-        Fires with how many sendable L{Subject}s there are (see C{subjects}).
+        Fires with how many sendable L{ReportPeriod}s there are (see C{subjects}).
         """
 
     def subjects(
-        phase: int, before: date, after: Subject | None, limit: int
-    ) -> Deferred[tuple[Subject, ...]]:
+        phase: int, before: date, after: ReportPeriod | None, limit: int
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
         Subjects of days before C{before}, and of periods that were closed,
         that aren't settled, by day and domain, closed ones first, at most
@@ -406,7 +406,7 @@ class IOutcomeStore(Interface):
         """
 
     def settle(
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -496,12 +496,12 @@ class IEvaluationStore(Interface):
 
     def count(before: int) -> Deferred[int]:
         """
-        Fires with how many sendable L{Subject}s there are (see C{subjects}).
+        Fires with how many sendable L{ReportPeriod}s there are (see C{subjects}).
         """
 
     def subjects(
-        before: int, after: Subject | None, limit: int, early: bool = False
-    ) -> Deferred[tuple[Subject, ...]]:
+        before: int, after: ReportPeriod | None, limit: int, early: bool = False
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
         What is due, by domain and part, at most C{limit}, from behind
         C{after} on.
@@ -526,14 +526,14 @@ class IEvaluationStore(Interface):
         policy domain.
         """
 
-    def overview(subject: Subject) -> Deferred[Overview | None]:
+    def overview(subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
         """
         Fires with C{None} if nothing is stored for C{subject}: its domain and
         part, in hours before C{subject.end}; nothing else of it counts.
         """
 
     def rows(
-        subject: Subject, after: bytes, limit: int
+        subject: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         """
         What differs in the evaluations of C{subject}, each with the number of
@@ -545,7 +545,7 @@ class IEvaluationStore(Interface):
         """
 
     def settle(
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -703,8 +703,12 @@ class IReportSource(Interface):
         """
 
     def subjects(
-        phase: int, now: float, after: Subject | None, limit: int, early: bool = False
-    ) -> Deferred[tuple[Subject, ...]]:
+        phase: int,
+        now: float,
+        after: ReportPeriod | None,
+        limit: int,
+        early: bool = False,
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
         What may be owed at C{now}, in order, from behind C{after} on.
 
@@ -716,19 +720,19 @@ class IReportSource(Interface):
         As L{IOutcomeStore.close}.
         """
 
-    def refusal(subject: Subject) -> Deferred[str]:
+    def refusal(subject: ReportPeriod) -> Deferred[str]:
         """
         Fires with why there is no report on C{subject}, as C{draft} would say;
         with nothing if there is one.
         """
 
-    def draft(subject: Subject) -> Deferred[Draft | NoReport]:
+    def draft(subject: ReportPeriod) -> Deferred[Draft | NoReport]:
         """
         Look up where a report is wanted, and compose it.
         """
 
     def settle(
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:

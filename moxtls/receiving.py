@@ -10,31 +10,31 @@ from twisted.internet.defer import Deferred
 from moxtls.config import Config
 from moxtls.dmarc.recorder import EvaluationRecorder
 from moxtls.domain import Address, Domain
-from moxtls.inbound.delivery import Delivery
-from moxtls.inbound.observers import Audience, Correspondence
-from moxtls.inbound.reception import House, Reception
+from moxtls.inbound.delivery import MailboxDelivery
+from moxtls.inbound.observers import HistoryRecorder, VerdictDispatcher
+from moxtls.inbound.reception import LocalDomains, Reception
 from moxtls.inbound.recipients import Directory
 from moxtls.inbound.reportaddresses import ReportAddresses
-from moxtls.inbound.verifying import PATIENCE, Verifier
+from moxtls.inbound.verifying import TIMEOUT, SignatureVerifier
 from moxtls.interfaces import IMailbox, IQueue, IVerdictObserver
 from moxtls.mailbox.accounts import MailStore
-from moxtls.mailbox.desk import Desk
+from moxtls.mailbox.desk import ThreadWriter
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.names import HOST_ACCOUNT
-from moxtls.mailbox.postroom import MAX_SILENCE, Postroom
-from moxtls.reporting.handover import Aftermath
-from moxtls.smtp.acceptor import IAcceptor
+from moxtls.mailbox.postroom import MAX_SILENCE, ProcessWriter
+from moxtls.reporting.handover import ReportDeliveryTracker
+from moxtls.smtp.acceptor import IMessageDelivery
 from moxtls.smtp.submission import Submission
-from moxtls.wiring import Base, newID
+from moxtls.wiring import Components, newID
 from moxtls.worker.worker import Worker
 
 
-class Residence:
+class MailboxStores:
     """
     Who has which address here, and everybody's mailboxes.
     """
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Components) -> None:
         site, config = base.site, base.site.config
         self.directory = Directory(config)
         quotas = {name: each.quota for name, each in config.accounts.items()}
@@ -45,9 +45,9 @@ class Residence:
             {} if config.lmtp else quotas,
             config.hostname.ascii,
             newID,
-            Postroom(
+            ProcessWriter(
                 Worker(base.reactor, "mailboxes", MAX_SILENCE, base.durations),
-                Desk(base.reactor),
+                ThreadWriter(base.reactor),
             ),
         )
         self._remote: LMTPStore | None = None
@@ -92,15 +92,15 @@ class Residence:
         await self._files.stop()
 
 
-class Incoming:
+class InboundServices:
     """
     Every way for mail to come.
     """
 
     def __init__(
         self,
-        base: Base,
-        residence: Residence,
+        base: Components,
+        residence: MailboxStores,
         queue: IQueue,
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
@@ -118,16 +118,18 @@ class Incoming:
             silent,
         )
         self._failures = base.failures(queue, silent)
-        self._audience = Audience(
+        self._audience = VerdictDispatcher(
             base.clock,
             (self._recorder, self._failures, *observers),
             ledger.history,
             config.reporting.failures.enabled,
         )
-        self._correspondence = Correspondence(
+        self._correspondence = HistoryRecorder(
             residence.directory, config.accounts, self._audience
         )
-        aftermath = Aftermath(base.clock, ledger.archive, ledger.suppressions)
+        aftermath = ReportDeliveryTracker(
+            base.clock, ledger.archive, ledger.suppressions
+        )
         self._reportAddresses = ReportAddresses(
             base.durations,
             base.resolver,
@@ -136,7 +138,7 @@ class Incoming:
             residence.directory.spellings,
             base.practice.suffixes,
         )
-        self._house = House(
+        self._house = LocalDomains(
             config.hostname.ascii,
             residence.directory,
             config.accounts,
@@ -145,12 +147,12 @@ class Incoming:
             aftermath.bounced,
             self._reportAddresses.include,
         )
-        self._delivery = Delivery(residence.mailboxOf, queue)
-        worker = Worker(base.reactor, "signatures", PATIENCE, base.durations)
-        self._verifier = Verifier(worker, base.inThread)
+        self._delivery = MailboxDelivery(residence.mailboxOf, queue)
+        worker = Worker(base.reactor, "signatures", TIMEOUT, base.durations)
+        self._verifier = SignatureVerifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 
-    def reception(self, isChecked: bool) -> IAcceptor:
+    def reception(self, isChecked: bool) -> IMessageDelivery:
         """
         For a listener that takes mail for people here.
         """
@@ -164,7 +166,7 @@ class Incoming:
             self._base.site.data,
         )
 
-    def submission(self) -> IAcceptor:
+    def submission(self) -> IMessageDelivery:
         """
         For a listener that takes mail from people here.
         """

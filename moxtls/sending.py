@@ -10,22 +10,22 @@ from moxtls.domain import Domain, InvalidDomain, parseHost
 from moxtls.interfaces import ICourier
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
-from moxtls.queue.access import SpoolAccess
-from moxtls.queue.backoff import Backoff
-from moxtls.queue.loads import Limits
+from moxtls.queue.access import SpoolExecutor
+from moxtls.queue.backoff import RetrySchedule
+from moxtls.queue.loads import GroupLimits
 from moxtls.queue.local import LocalCourier
-from moxtls.queue.notices import Notices
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Batch, ReportKind
-from moxtls.receiving import Residence
+from moxtls.receiving import MailboxStores
 from moxtls.reporting.bounces import bounceMailbox
-from moxtls.reporting.failures import FailureAftermath
-from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.failures import FailureReportTracker
+from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.reporting.post import HTTPSCourier
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import Credentials, TLSMode
-from moxtls.wiring import FAMILIES, Base, jitter, newID
+from moxtls.wiring import FAMILIES, Components, jitter, newID
 
 RELAY_MODES = {
     RelayTLS.NONE: TLSMode.SKIP,
@@ -34,12 +34,12 @@ RELAY_MODES = {
 }
 
 
-class Outgoing:
+class Transports:
     """
     Every way for mail to leave.
     """
 
-    def __init__(self, base: Base, residence: Residence) -> None:
+    def __init__(self, base: Components, residence: MailboxStores) -> None:
         config = base.site.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
@@ -63,7 +63,7 @@ class Outgoing:
         credentials = None
         if relay.user:
             credentials = Credentials(relay.user, base.site.password(name))
-        settings = Settings(
+        settings = ClientSettings(
             base.site.config.hostname.ascii,
             base.trust,
             RELAY_MODES[relay.tls],
@@ -98,17 +98,19 @@ class Outgoing:
         return self._transports[name]
 
 
-def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueService:
+def makeQueue(
+    base: Components, spool: SpoolExecutor, residence: MailboxStores
+) -> QueueService:
     """
     The queue that delivers, with all its couriers.
     """
     config = base.site.config
     hostname = config.hostname.ascii
-    outgoing = Outgoing(base, residence)
+    outgoing = Transports(base, residence)
     ledger = base.ledger
     observers = (
-        Aftermath(base.clock, ledger.archive, ledger.suppressions),
-        FailureAftermath(base.clock, ledger.suppressions),
+        ReportDeliveryTracker(base.clock, ledger.archive, ledger.suppressions),
+        FailureReportTracker(base.clock, ledger.suppressions),
     )
 
     def quietMailbox(kind: ReportKind) -> str:
@@ -118,14 +120,14 @@ def makeQueue(base: Base, spool: SpoolAccess, residence: Residence) -> QueueServ
         base.reactor,
         spool,
         outgoing.route,
-        Notices(hostname, newID),
-        ReportTeller(base.reactor, observers, residence.host, quietMailbox),
+        Settlement(hostname, newID),
+        ReportStatusNotifier(base.reactor, observers, residence.host, quietMailbox),
         newID,
         jitter,
-        Limits(
+        GroupLimits(
             total=config.delivery.maxConnections,
             perDestination=config.delivery.maxPerDestination,
-            backoff=Backoff(
+            backoff=RetrySchedule(
                 tuple(map(float, config.delivery.retrySchedule)),
                 config.delivery.maxAge,
                 config.delivery.maxBriefAge,

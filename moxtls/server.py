@@ -23,23 +23,23 @@ from moxtls.domain import Domain
 from moxtls.doors import ListenerPorts, PortUnavailable
 from moxtls.ipaddresses import parseIP
 from moxtls.outages import OutageLog
-from moxtls.queue.access import DirectSpool, ThreadedSpool
+from moxtls.queue.access import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
 from moxtls.queue.values import ReportKind
-from moxtls.receiving import Incoming, Residence
+from moxtls.receiving import InboundServices, MailboxStores
 from moxtls.reporting.service import ReportService
 from moxtls.reporting.signing import NoSubmitter
 from moxtls.sending import makeQueue
-from moxtls.site import Site, faultsOf
-from moxtls.smtp.acceptor import IAcceptor, ListenerSettings
+from moxtls.site import ConfigFiles, faultsOf
+from moxtls.smtp.acceptor import IMessageDelivery, ListenerSettings
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.loginhistory import LoginHistory
 from moxtls.smtp.logins import LoginLimits
-from moxtls.smtp.sasl import MECHANISMS, Accounts
+from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
 from moxtls.store.ledger import Ledger
-from moxtls.wiring import Base, IReactor, explained, newID
+from moxtls.wiring import Components, IReactor, asConfigErrors, newID
 
 Stop = Callable[[], Deferred[None]]
 
@@ -64,18 +64,18 @@ class Server(Service):
 
     log = Logger()
     ledger: Ledger
-    base: Base
+    base: Components
     queue: QueueService
     reports: ReportService
     dmarcReports: ReportService
-    residence: Residence
-    incoming: Incoming
+    residence: MailboxStores
+    incoming: InboundServices
     _logins: Authenticator | None
 
     def __init__(
         self,
         reactor: IReactor,
-        site: Site,
+        site: ConfigFiles,
         clock: IReactorTime | None = None,
         durations: IReactorTime | None = None,
     ) -> None:
@@ -119,22 +119,22 @@ class Server(Service):
         gc.set_threshold(*GARBAGE)
         self._takePorts()
         self._site.makeFolders()
-        with explained(self._site):
+        with asConfigErrors(self._site):
             self._start()
 
     def _start(self) -> None:
         outages = OutageLog(self._durations.seconds)
         self.ledger = Ledger(self._reactor, self._site.ledgerURL, outages)
         self._stops.append(self.ledger.stop)
-        self.base = Base(
+        self.base = Components(
             self._reactor, self._site, self.ledger, self._clock, self._durations
         )
         self._stops.append(self.base.outcomes.stop)
-        self.residence = Residence(self.base)
+        self.residence = MailboxStores(self.base)
         self._stops.append(self.residence.stop)
-        spool = ThreadedSpool(self._reactor, self._site.spool)
+        spool = ThreadedSpoolExecutor(self._reactor, self._site.spool)
         self.queue = makeQueue(self.base, spool, self.residence)
-        self.incoming = Incoming(self.base, self.residence, self.queue)
+        self.incoming = InboundServices(self.base, self.residence, self.queue)
         self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)
         self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
@@ -154,7 +154,7 @@ class Server(Service):
         # Not every runner calls privilegedStartService.
         if self._doors:
             return
-        self._doors = takePorts(self._site)
+        self._doors = bindPorts(self._site)
         for name, listener in self._site.config.listeners.items():
             for address in self._doors[name].missing:
                 self.log.warn(
@@ -232,7 +232,7 @@ class Server(Service):
         }
 
     def _factory(
-        self, name: str, listener: Listener, acceptor: IAcceptor
+        self, name: str, listener: Listener, acceptor: IMessageDelivery
     ) -> SMTPServerFactory:
         settings = ListenerSettings(
             ServerSettings(
@@ -260,13 +260,13 @@ class Server(Service):
             self._durations, settings, acceptor, tls, authenticator
         )
 
-    def _acceptor(self, listener: Listener) -> IAcceptor:
+    def _acceptor(self, listener: Listener) -> IMessageDelivery:
         if listener.service is ListenerService.SUBMISSION:
             return self.incoming.submission()
         return self.incoming.reception(listener.checks)
 
     def _authenticator(self) -> Authenticator:
-        accounts = Accounts(self._site.users(), self._site.secret())
+        accounts = CredentialsChecker(self._site.users(), self._site.secret())
         # Threads of their own: each that ever checked a password keeps the memory
         # that it needed for that, and those of the reactor are more.
         pool = ThreadPool(0, MAX_CHECKS, "passwords")
@@ -295,7 +295,7 @@ def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
     return IPv6Address("::") in map(parseIP, listener.address) and not isIPv4
 
 
-def takePorts(site: Site) -> dict[str, ListenerPorts]:
+def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
     """
     The ports of all listeners, by their names.
 
@@ -316,7 +316,7 @@ def takePorts(site: Site) -> dict[str, ListenerPorts]:
     return doors
 
 
-def portFault(site: Site, name: str, error: PortUnavailable) -> InvalidConfig:
+def portFault(site: ConfigFiles, name: str, error: PortUnavailable) -> InvalidConfig:
     """
     What to say of the port of the listener C{name}.
     """
@@ -325,7 +325,7 @@ def portFault(site: Site, name: str, error: PortUnavailable) -> InvalidConfig:
     return InvalidConfig(str(site.file), f"Listeners.{name}", "Port", port, expected)
 
 
-def openStores(site: Site) -> None:
+def openStores(site: ConfigFiles) -> None:
     """
     Open what C{startService} does, and close it again.
 
@@ -337,15 +337,15 @@ def openStores(site: Site) -> None:
         raise wrong
 
 
-def _openLedger(site: Site) -> None:
+def _openLedger(site: ConfigFiles) -> None:
     if site.data.is_dir() and site.isOurs():
-        with explained(site):
+        with asConfigErrors(site):
             Ledger(None, site.ledgerURL).stop()
 
 
-def _openSpool(site: Site) -> None:
+def _openSpool(site: ConfigFiles) -> None:
     if site.spool.is_dir() and site.isOurs():
-        with explained(site):
-            spool = DirectSpool(site.spool)
+        with asConfigErrors(site):
+            spool = InlineSpoolExecutor(site.spool)
             spool.open(delivering=True)
             spool.close()

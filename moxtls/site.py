@@ -40,10 +40,10 @@ from moxtls.config import (
     serverAddress,
     together,
 )
-from moxtls.dns.system import Server, systemServers
+from moxtls.dns.system import NameServer, systemNameServers
 from moxtls.domain import Domain
 from moxtls.files import checkedFile
-from moxtls.outbound.verify import Trust, clientContext
+from moxtls.outbound.verify import TrustStore, clientContext
 from moxtls.privileges import userName
 from moxtls.reporting.signing import (
     InvalidKey,
@@ -64,7 +64,7 @@ _SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ConfigFiles:
     """
     A configuration file, and what lies beside it.
 
@@ -78,7 +78,7 @@ class Site:
     config: Config
 
     @classmethod
-    def read(cls, file: Path) -> Site:
+    def read(cls, file: Path) -> ConfigFiles:
         """
         @raise InvalidConfig: It can't be read, or all that is wrong with it.
         """
@@ -89,7 +89,7 @@ class Site:
         return site
 
     @classmethod
-    def readable(cls, file: Path) -> tuple[Site, tuple[InvalidConfig, ...]]:
+    def readable(cls, file: Path) -> tuple[ConfigFiles, tuple[InvalidConfig, ...]]:
         """
         Read what can be understood, for those who want to know all faults.
 
@@ -246,7 +246,7 @@ class Site:
             value = self.config.dataDirectory
             raise self.wrong("", "DataDirectory", value, why) from None
 
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[NameServer, ...]:
         """
         The DNS servers to ask.
         """
@@ -256,16 +256,16 @@ class Site:
                 text = RESOLV_CONF.read_text("utf-8", "replace")
             except OSError:
                 text = ""
-            return systemServers(text)
+            return systemNameServers(text)
         trusted = {serverAddress(each) for each in resolver.trusted}
         addresses = (serverAddress(each) for each in resolver.servers)
         return tuple(
-            Server(*address, trusted=address in trusted)
+            NameServer(*address, trusted=address in trusted)
             for address in addresses
             if address is not None
         )
 
-    def trust(self) -> Trust:
+    def trust(self) -> TrustStore:
         """
         The roots for everything we connect to.
         """

@@ -19,10 +19,10 @@ from twisted.python.util import runAsEffectiveUser
 
 from moxtls.clocks import DelayedCallCorrection, MonotonicClock
 from moxtls.config import InvalidConfig, together
-from moxtls.doors import allowFiles
+from moxtls.doors import raiseFileLimit
 from moxtls.examination import examine
-from moxtls.server import Server, openStores, takePorts
-from moxtls.site import Site, faultsOf
+from moxtls.server import Server, bindPorts, openStores
+from moxtls.site import ConfigFiles, faultsOf
 from moxtls.wiring import IReactor
 
 
@@ -37,7 +37,7 @@ class Options(usage.Options):
 
 
 @contextmanager
-def oneLine() -> Iterator[None]:
+def exitOnConfigError() -> Iterator[None]:
     """
     Who can't start says why, in one line for each fault, and the process ends with
     status 1.
@@ -48,7 +48,7 @@ def oneLine() -> Iterator[None]:
         raise SystemExit(str(error)) from None
 
 
-class OneLine(Server):
+class TwistdServer(Server):
     """
     A server for twistd.
     """
@@ -56,12 +56,12 @@ class OneLine(Server):
     _correction: DelayedCallCorrection | None = None
 
     def privilegedStartService(self) -> None:
-        allowFiles()
-        with oneLine():
+        raiseFileLimit()
+        with exitOnConfigError():
             super().privilegedStartService()
 
     def startService(self) -> None:
-        with oneLine():
+        with exitOnConfigError():
             super().startService()
         self._correction = DelayedCallCorrection(
             self._reactor, self._reactor.callFromThread
@@ -84,11 +84,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
-    with oneLine():
+    with exitOnConfigError():
         # twistd changes to another folder when it becomes a daemon.
         file, owner = Path(options["config"]).absolute(), _owner(options)
         try:
-            site = Site.read(file)
+            site = ConfigFiles.read(file)
         except InvalidConfig:
             # Nothing is made for a file that is wrong, but all that is wrong with
             # it is said.
@@ -98,11 +98,11 @@ def makeService(options: Options) -> IService:
         wrong = together(faultsOf((partial(_tryPorts, site), stores)))
         if wrong is not None:
             raise wrong
-        return OneLine(every, site, durations=MonotonicClock(every))
+        return TwistdServer(every, site, durations=MonotonicClock(every))
 
 
-def _tryPorts(site: Site) -> None:
-    for door in takePorts(site).values():
+def _tryPorts(site: ConfigFiles) -> None:
+    for door in bindPorts(site).values():
         door.close()
 
 

@@ -2,7 +2,7 @@
 """
 Puts the parts together, in the order in which data flows.  No decisions.
 
-L{Base} is what the server and the commands have in common.  What takes mail out
+L{Components} is what the server and the commands have in common.  What takes mail out
 stands on it, and what takes it in: L{moxtls.sending}, L{moxtls.receiving}.
 """
 
@@ -30,17 +30,17 @@ from moxtls.config import Families
 from moxtls.dmarc.failure import FailureReporting
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dns.answers import Kind
-from moxtls.dns.exchange import Exchange
+from moxtls.dns.answers import RRType
+from moxtls.dns.exchange import DNSTransport
 from moxtls.dns.probed import ProbedResolver
 from moxtls.dns.resolver import Resolver
 from moxtls.domain import Domain
 from moxtls.https import HTTPSClient
-from moxtls.inbound.authenticate import Checks, Offload
-from moxtls.inbound.practice import practiceOf
+from moxtls.inbound.authenticate import MessageAuthenticator, Offload
+from moxtls.inbound.practice import localPolicyOf
 from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.outbound.classify import certificateFailure
-from moxtls.outbound.delivery import Surroundings, Terms
+from moxtls.outbound.delivery import DeliveryContext, SessionSettings
 from moxtls.outbound.dialer import Dialer
 from moxtls.outbound.hosts import isInterface
 from moxtls.outbound.ownhosts import OwnHosts
@@ -51,25 +51,25 @@ from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.failures import FailureReporter
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
-from moxtls.site import Site
-from moxtls.smtp.session import Session, addressEndpoint
-from moxtls.smtp.settings import Settings
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.site import ConfigFiles
+from moxtls.smtp.session import ClientSession, addressEndpoint
+from moxtls.smtp.settings import ClientSettings
 from moxtls.store.database import LedgerUnavailable
 from moxtls.store.ledger import Ledger
 from moxtls.store.memory import MemoryLedger
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
-from moxtls.worker.worker import IReactor as IWorkerReactor
+from moxtls.worker.worker import IWorkerReactor
 
 #: Seconds for which a host where nobody was isn't dialed again.
 HOST_PAUSE = 60.0
 
 FAMILIES = {
-    Families.BOTH: (Kind.AAAA, Kind.A),
-    Families.IPV4: (Kind.A,),
-    Families.IPV6: (Kind.AAAA,),
+    Families.BOTH: (RRType.AAAA, RRType.A),
+    Families.IPV4: (RRType.A,),
+    Families.IPV6: (RRType.AAAA,),
 }
 
 
@@ -96,7 +96,7 @@ def newID() -> str:
 
 
 @contextmanager
-def explained(site: Site) -> Iterator[None]:
+def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
     """
     Says of stores that can't be opened which key says where they are.
 
@@ -111,7 +111,7 @@ def explained(site: Site) -> Iterator[None]:
         raise site.wrong("", "DataDirectory", "", str(error)) from None
 
 
-class Base:
+class Components:
     """
     What everything else stands on.
 
@@ -123,7 +123,7 @@ class Base:
     def __init__(
         self,
         reactor: IReactor,
-        site: Site,
+        site: ConfigFiles,
         ledger: AnyLedger,
         clock: IReactorTime,
         durations: IReactorTime | None = None,
@@ -134,9 +134,9 @@ class Base:
         self.site = site
         self.ledger = ledger
         self.trust = site.trust()
-        self.practice = practiceOf(site.config.dmarc)
+        self.practice = localPolicyOf(site.config.dmarc)
         self.resolver = ProbedResolver(
-            reactor, Resolver(reactor, site.servers(), Exchange(reactor).ask)
+            reactor, Resolver(reactor, site.servers(), DNSTransport(reactor).ask)
         )
         port = site.config.delivery.httpsPort
         self.https = HTTPSClient(reactor, reactor, self.resolver, self.trust, port)
@@ -156,12 +156,12 @@ class Base:
             pause=HOST_PAUSE,
         )
 
-    def dial(self, ip: str, terms: Terms) -> Deferred[Session]:
+    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
         """
         Open a session with a host of a recipient domain.
         """
         config, asked = self.site.config, terms.demands
-        settings = Settings(
+        settings = ClientSettings(
             config.hostname.ascii,
             self.trust,
             terms.tlsMode,
@@ -173,12 +173,12 @@ class Base:
         )
         return self.dialer.dial(ip, config.delivery.port, settings)
 
-    def surroundings(self, observer: ISessionObserver) -> Surroundings:
+    def surroundings(self, observer: ISessionObserver) -> DeliveryContext:
         """
         What deliveries straight to hosts need.
         """
         delivery = self.site.config.delivery
-        return Surroundings(
+        return DeliveryContext(
             self.resolver,
             self.policies,
             observer,
@@ -201,7 +201,7 @@ class Base:
         )
         return OwnHosts(config.hostname, frozenset(listening), isInterface)
 
-    def checks(self, offload: Offload | None = None) -> Checks:
+    def checks(self, offload: Offload | None = None) -> MessageAuthenticator:
         """
         How mail from outside is checked.
 
@@ -209,7 +209,7 @@ class Base:
         """
 
         hostname = self.site.config.hostname.ascii
-        return Checks(
+        return MessageAuthenticator(
             self.reactor,
             self.resolver,
             self.practice,
@@ -237,10 +237,10 @@ class Base:
             self.source(kind),
             ledger.archive,
             ledger.leases,
-            LetterWriter(self.clock, ledger.suppressions, self._letterhead(), newID),
+            ReportComposer(self.clock, ledger.suppressions, self._letterhead(), newID),
             QueueSubmitter(queue),
             jitter,
-            Routine(
+            ReportOptions(
                 config.nodeName,
                 config.reporting.window if isTLS else None,
                 config.reporting.keepDays * DAY,
@@ -284,9 +284,9 @@ class Base:
             newID,
         )
 
-    def _letterhead(self) -> Letterhead:
+    def _letterhead(self) -> ReportIdentity:
         signers = tuple(chain.from_iterable(self.site.signers().values()))
-        return Letterhead(self.site.config.hostname, signers)
+        return ReportIdentity(self.site.config.hostname, signers)
 
     def _tlsReports(self) -> IReportSource:
         config, submitter = self.site.config, self.site.submitter

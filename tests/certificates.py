@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from moxtls.outbound.verify import Trust, trustOnly
+from moxtls.outbound.verify import TrustStore, trustOnly
 
 _DAY = timedelta(days=1)
 
@@ -111,7 +111,7 @@ def good(host: str = "mx.example") -> Identity:
     return root().issue(host)
 
 
-def trusting(*roots: Identity) -> Trust:
+def trusting(*roots: Identity) -> TrustStore:
     """
     For clients to which only C{roots} are authorities.
     """

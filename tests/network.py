@@ -22,10 +22,10 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink, ListenerSettings
-from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.events import ServerSettings, TransactionState
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 from tests.starttls import End, Link
 
@@ -183,7 +183,7 @@ class Serving:
         return SSL.Connection(self._context, None)
 
 
-@implementer(IAcceptor)
+@implementer(IMessageDelivery)
 class Postbox:
     """
     Takes mail for everybody but those it is told not to.
@@ -194,17 +194,19 @@ class Postbox:
 
     def __init__(self, refused: dict[str, Reply] | None = None) -> None:
         self.refused = refused or {}
-        self.received: list[tuple[Incoming, bytes]] = []
+        self.received: list[tuple[TransactionState, bytes]] = []
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         return succeed(Reply(250, "2.1.0", "ok"))
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(self.refused.get(recipient, Reply(250, "2.1.5", "ok")))
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         return _Slot(self, incoming)
 
     def server(
@@ -230,9 +232,9 @@ class Postbox:
         return factory.buildProtocol
 
 
-@implementer(IMessageSink)
+@implementer(IMessage)
 class _Slot:
-    def __init__(self, postbox: Postbox, incoming: Incoming) -> None:
+    def __init__(self, postbox: Postbox, incoming: TransactionState) -> None:
         self._postbox = postbox
         self._incoming = incoming
         self._chunks: list[bytes] = []

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.server import Server
 from tests import MAX_WAIT
 from tests.dns.server import SOA, LoopbackServer
@@ -65,7 +65,7 @@ class ServerCase(TestCase):
         """
         Whether the DNS server does.
         """
-        for kind, text in ((Kind.SOA, SOA), (Kind.NS, "ns.example.")):
+        for kind, text in ((RRType.SOA, SOA), (RRType.NS, "ns.example.")):
             self.dns.zone.put("", kind, text, ad=ad)
 
     def server(

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.testing import MemoryReactorClock
 
-from moxtls.site import Site
+from moxtls.site import ConfigFiles
 
 HOSTNAME = "mail.example.org"
 
@@ -34,13 +34,13 @@ class PatientReactor(MemoryReactorClock):
         callable(*args, **kwargs)
 
 
-def writeSite(folder: Path, text: str = "") -> Site:
+def writeSite(folder: Path, text: str = "") -> ConfigFiles:
     """
     @param text: What the configuration has beside a name.
     """
     file = folder / "moxtls.toml"
     file.write_text(f'Hostname = "{HOSTNAME}"\n{text}')
-    return Site.read(file)
+    return ConfigFiles.read(file)
 
 
 def ed25519Key() -> bytes:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import moxtls
 from moxtls.outbound import classify
 from moxtls.policy import decide, fetch
-from moxtls.policy.mtasts import RecordTrouble
+from moxtls.policy.mtasts import STSRecordError
 from tests.test_layers import PURE
 
 PACKAGE = Path(moxtls.__file__).parent
@@ -82,7 +82,7 @@ class ArchitectureTests(SynchronousTestCase):
         """
         failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
         codes = {each.reasonCode for each in (*failures, decide.BACKING_OFF)}
-        codes |= set(RecordTrouble) | {decide.FALLBACK}
+        codes |= set(STSRecordError) | {decide.FALLBACK}
         source = Path(classify.__file__).read_text()
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)

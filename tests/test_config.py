@@ -21,7 +21,7 @@ from moxtls.config import (
     remarks,
     serverAddress,
 )
-from moxtls.dmarc.values import Policy
+from moxtls.dmarc.values import DMARCPolicy
 from moxtls.domain import Domain
 from moxtls.reporting.signing import Algorithm
 
@@ -564,7 +564,7 @@ class ParseTests(SynchronousTestCase):
         anna = parsed.accounts["anna"]
         self.assertEqual(anna.destinations["@a.example"].mailbox, "Rest/of it")
         self.assertEqual(parsed.accounts["anna_2"].quota, 5_000_000_000)
-        self.assertEqual(parsed.dmarc.enforcement, Policy.QUARANTINE)
+        self.assertEqual(parsed.dmarc.enforcement, DMARCPolicy.QUARANTINE)
         self.assertEqual(
             config.forwarders(parsed.dmarc),
             (

@@ -14,8 +14,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.reporting.bounces import readNotification
-from moxtls.reporting.destinations import choose
+from moxtls.reporting.bounces import readDSN
+from moxtls.reporting.destinations import chooseDestinations
 from moxtls.tlsrpt.check import check
 from moxtls.tlsrpt.received import (
     MalformedReport,
@@ -24,7 +24,7 @@ from moxtls.tlsrpt.received import (
     parseReport,
     readReport,
 )
-from moxtls.tlsrpt.record import TLSRPTRecord, findRecord
+from moxtls.tlsrpt.record import TLSRPTRecord, findTLSRPTRecord
 from tests.corpus import corpus
 
 #: What is in each report: organization, start, then for each policy type,
@@ -220,10 +220,10 @@ class RecordTests(SynchronousTestCase):
                 continue
             number += 1
             uris = tuple(uri for tag in expect["rua_per_tag"] for uri in tag)
-            found = findRecord([b"v=spf1 -all", str(case["input"]).encode()])
+            found = findTLSRPTRecord([b"v=spf1 -all", str(case["input"]).encode()])
             assert isinstance(found, TLSRPTRecord), case
             self.assertEqual(found.rua, uris, case)
-            chosen, reasons = choose(found.rua)
+            chosen, reasons = chooseDestinations(found.rua)
             self.assertEqual((len(chosen), reasons), (len(uris), ()), case)
         self.assertGreater(number, 3)
 
@@ -243,7 +243,7 @@ class NotificationTests(SynchronousTestCase):
         """
         found: dict[str, str | None] = {}
         for path in self.paths():
-            notification = readNotification(path.read_bytes())
+            notification = readDSN(path.read_bytes())
             assert notification is not None, path
             status = notification.detail.partition(" ")[0]
             found[path.name] = status if notification.failed else None
@@ -256,7 +256,7 @@ class NotificationTests(SynchronousTestCase):
         for path in self.paths():
             data = path.read_bytes()
             for end in range(0, len(data), 29):
-                readNotification(data[:end])
+                readDSN(data[:end])
 
     def test_notOthers(self) -> None:
         """
@@ -264,7 +264,7 @@ class NotificationTests(SynchronousTestCase):
         4.4).
         """
         for path in corpus("tls-reports").rglob("*.eml"):
-            self.assertIsNone(readNotification(path.read_bytes()), path)
+            self.assertIsNone(readDSN(path.read_bytes()), path)
             report = readReport(path.read_bytes())
             for each in report.policies:
                 self.assertEqual(Domain.parse(each.domain).ascii, each.domain)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import (
-    LONGEST_ADDRESS,
+    MAX_ADDRESS,
     Address,
     AddressLiteral,
     Domain,
@@ -336,7 +336,7 @@ class AddressTests(SynchronousTestCase):
         they are sent.
         """
         domain = ".".join(["x" * 63] * 3)
-        room = LONGEST_ADDRESS - len(domain) - 1
+        room = MAX_ADDRESS - len(domain) - 1
         self.assertEqual(len(str(Address.parse("a" * room + "@" + domain))), 254)
         self.assertRaises(
             InvalidAddress, Address.parse, "a" * (room + 1) + "@" + domain

@@ -16,7 +16,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.doors import FILES, Door, ListenerPorts, PortUnavailable, allowFiles
+from moxtls.doors import (
+    FILES,
+    BoundPort,
+    ListenerPorts,
+    PortUnavailable,
+    raiseFileLimit,
+)
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
 from moxtls.smtp.tlscontext import ReloadingContext
@@ -26,7 +32,7 @@ from tests.smtp.pem import writeCertificate
 
 class FilesTests(SynchronousTestCase):
     """
-    Tests for L{allowFiles}.
+    Tests for L{raiseFileLimit}.
     """
 
     def test_limits(self) -> None:
@@ -48,7 +54,7 @@ class FilesTests(SynchronousTestCase):
             self.patch(
                 resource, "setrlimit", lambda which, to, made=made: made.append(to)
             )
-            allowFiles()
+            raiseFileLimit()
             self.assertEqual(made, expected)
 
     def test_forbidden(self) -> None:
@@ -61,12 +67,12 @@ class FilesTests(SynchronousTestCase):
 
         self.patch(resource, "getrlimit", lambda which: (1, 2))
         self.patch(resource, "setrlimit", forbidden)
-        allowFiles()
+        raiseFileLimit()
 
 
 class DoorTests(SynchronousTestCase):
     """
-    Tests for L{Door} before it is opened; what comes then is shown by
+    Tests for L{BoundPort} before it is opened; what comes then is shown by
     L{tests.test_server}.
     """
 
@@ -74,10 +80,10 @@ class DoorTests(SynchronousTestCase):
         """
         A port is taken as soon as there is a door; a second one is refused.
         """
-        door = Door("127.0.0.1", 0)
-        self.assertRaises(OSError, Door, "127.0.0.1", door.port)
+        door = BoundPort("127.0.0.1", 0)
+        self.assertRaises(OSError, BoundPort, "127.0.0.1", door.port)
         self.successResultOf(door.close())
-        self.successResultOf(Door("127.0.0.1", door.port).close())
+        self.successResultOf(BoundPort("127.0.0.1", door.port).close())
 
     def test_waiting(self) -> None:
         """
@@ -85,7 +91,7 @@ class DoorTests(SynchronousTestCase):
         """
         for address in ("127.0.0.1", "::1"):
             try:
-                door = Door(address, 0)
+                door = BoundPort(address, 0)
             except OSError:
                 continue  # a machine without IPv6
             with socket.create_connection((address, door.port), 5):
@@ -95,16 +101,16 @@ class DoorTests(SynchronousTestCase):
         """
         An address that isn't this host's can't be had.
         """
-        self.assertRaises(OSError, Door, "192.0.2.1", 0)
+        self.assertRaises(OSError, BoundPort, "192.0.2.1", 0)
 
     def test_families(self) -> None:
         """
         IPv4 and IPv6 are listened on with one number, and IPv6 takes no IPv4 clients
         (RFC 3493 5.3): they would look like C{::ffff:127.0.0.1}.
         """
-        first, second = Door("0.0.0.0", 0), None
+        first, second = BoundPort("0.0.0.0", 0), None
         try:
-            second = Door("::", first.port)
+            second = BoundPort("::", first.port)
             with socket.create_connection(("::1", first.port), 5):
                 pass
             self.successResultOf(first.close())
@@ -119,7 +125,7 @@ class DoorTests(SynchronousTestCase):
         """
         A mapped address is the IPv4 address.
         """
-        door = Door("::ffff:127.0.0.1", 0)
+        door = BoundPort("::ffff:127.0.0.1", 0)
         with socket.create_connection(("127.0.0.1", door.port), 5):
             self.successResultOf(door.close())
 
@@ -138,7 +144,7 @@ class DoorTests(SynchronousTestCase):
             Postbox(),
             ReloadingContext(certFile, keyFile),
         )
-        Door("127.0.0.1", 0).open(reactor, factory)
+        BoundPort("127.0.0.1", 0).open(reactor, factory)
         ((_, _, speaking),) = reactor.adoptedPorts
         self.assertIsInstance(speaking, TLSMemoryBIOFactory)
         client = IPv4Address("TCP", "192.0.2.1", 1)
@@ -194,9 +200,9 @@ class ListenerPortsTests(SynchronousTestCase):
         An address that isn't this host's can't be had, whatever others there are,
         whose ports are given back.
         """
-        door = Door("127.0.0.1", 0)
+        door = BoundPort("127.0.0.1", 0)
         door.close()
         addresses = ["127.0.0.1", "192.0.2.1"]
         error = self.assertRaises(PortUnavailable, ListenerPorts, addresses, door.port)
         self.assertEqual(error.address, "192.0.2.1")
-        self.successResultOf(Door("127.0.0.1", door.port).close())
+        self.successResultOf(BoundPort("127.0.0.1", door.port).close())

@@ -20,9 +20,9 @@ from zope.interface.verify import verifyObject
 
 import moxtls
 from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.interfaces import IReportSubmitter, IVerdictObserver
-from moxtls.reporting.mime import leaves
+from moxtls.reporting.mime import leafParts
 from moxtls.store.memory import MemoryLedger
 from tests.dmarc.reports import parsed, texts
 from tests.inbound.signed import HOST, STRANGER, message, resolver
@@ -44,7 +44,7 @@ class ServerGuideTests(SynchronousTestCase):
         self.clock = MemoryReactorClock()
         self.clock.advance(20_833 * DAY)
         self.dns = resolver()
-        self.dns.put("our.example", Kind.MX, "10 mx.our.example")
+        self.dns.put("our.example", RRType.MX, "10 mx.our.example")
         self.delivery = Delivery()
         self.printed: list[tuple[Any, ...]] = []
         self.sent: list[tuple[Any, ...]] = []
@@ -112,7 +112,7 @@ class ServerGuideTests(SynchronousTestCase):
         ((host, sender, recipients, text),) = self.sent
         self.assertEqual((host, recipients), ("smarthost", ["reports@a.example"]))
         self.assertTrue(sender.endswith("@our.example"))
-        report = parsed(list(leaves(text))[1].content)
+        report = parsed(list(leafParts(text))[1].content)
         found = zip(
             texts(report, "record/row/source_ip"),
             texts(report, "record/row/policy_evaluated/disposition"),

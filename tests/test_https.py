@@ -27,10 +27,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
-from moxtls.https import HTTPSClient, HTTPSFailure, Response, Trouble
-from moxtls.httpsconnection import MOST_HEADER_BYTES
+from moxtls.https import HTTPSClient, HTTPSErrorKind, HTTPSFailure, Response
+from moxtls.httpsconnection import MAX_HEADER_BYTES
 from tests import MAX_WAIT
 from tests.certificates import Identity, good, root, selfSigned, trusting
 
@@ -137,7 +137,7 @@ class HTTPSTests(TestCase):
     timeout = MAX_WAIT
 
     def setUp(self) -> None:
-        self.dns = MemoryResolver({(HOST, Kind.A): ["127.0.0.1"]})
+        self.dns = MemoryResolver({(HOST, RRType.A): ["127.0.0.1"]})
         self.ports: list[IListeningPort] = []
         self.addCleanup(self.close)
 
@@ -200,7 +200,7 @@ class HTTPSTests(TestCase):
         """
         return await self.client().get(url, limit)
 
-    async def fails(self, kind: Trouble, **more: int) -> HTTPSFailure:
+    async def fails(self, kind: HTTPSErrorKind, **more: int) -> HTTPSFailure:
         """
         That it fails, and how.
         """
@@ -289,7 +289,7 @@ class HTTPSTests(TestCase):
             (root().issue("other.example"), [], False),
         ):
             servers = self.serve(saying(ok(b"")), identity)
-            failure = await self.fails(Trouble.CERTIFICATE)
+            failure = await self.fails(HTTPSErrorKind.CERTIFICATE)
             verification = failure.verification
             assert verification is not None
             numbers = [number for number, _ in verification.objections]
@@ -310,7 +310,7 @@ class HTTPSTests(TestCase):
         RFC 8996: TLS 1.1 is no TLS.
         """
         servers = self.serve(saying(ok(b"")), newest=SSL.TLS1_1_VERSION)
-        await self.fails(Trouble.PROTOCOL)
+        await self.fails(HTTPSErrorKind.PROTOCOL)
         self.assertEqual(servers.requests, [])
         self.serve(saying(ok(b"")), newest=SSL.TLS1_2_VERSION)
         self.assertIsInstance(await self.get(), Response)
@@ -323,26 +323,26 @@ class HTTPSTests(TestCase):
         self.serve(saying(ok(b"x" * 1000)))
         self.assertIsInstance(await self.get(), Response)
         self.serve(saying(ok(b"x" * 1001), close=False))
-        await self.fails(Trouble.TOO_LARGE)
+        await self.fails(HTTPSErrorKind.TOO_LARGE)
         head = b"HTTP/1.1 200 OK\r\n"
         self.serve(saying(head + b"\r\n" + b"x" * 100_000, close=False))
-        await self.fails(Trouble.TOO_LARGE)
+        await self.fails(HTTPSErrorKind.TOO_LARGE)
         chunk = b"10\r\n" + b"x" * 16 + b"\r\n"
         chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 100
         self.serve(saying(chunked, close=False))
-        await self.fails(Trouble.TOO_LARGE)
+        await self.fails(HTTPSErrorKind.TOO_LARGE)
 
     async def test_endlessHeader(self) -> None:
         """
         Header fields, and interim answers, have a limit too.
         """
         field = b"X: " + b"y" * 1000 + b"\r\n"
-        count = MOST_HEADER_BYTES // 1000 * 3
+        count = MAX_HEADER_BYTES // 1000 * 3
         self.serve(saying(b"HTTP/1.1 200 OK\r\n" + field * count, close=False))
-        await self.fails(Trouble.PROTOCOL)
-        interim = b"HTTP/1.1 100 Continue\r\n\r\n" * (MOST_HEADER_BYTES // 8)
+        await self.fails(HTTPSErrorKind.PROTOCOL)
+        interim = b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_HEADER_BYTES // 8)
         self.serve(saying(interim, close=False))
-        await self.fails(Trouble.PROTOCOL)
+        await self.fails(HTTPSErrorKind.PROTOCOL)
 
     async def test_noHTTP(self) -> None:
         """
@@ -359,7 +359,7 @@ class HTTPSTests(TestCase):
             b"\x00" * 100,
         ):
             self.serve(saying(answer))
-            await self.fails(Trouble.PROTOCOL)
+            await self.fails(HTTPSErrorKind.PROTOCOL)
 
     async def test_cut(self) -> None:
         """
@@ -374,7 +374,7 @@ class HTTPSTests(TestCase):
             IReactorTime(reactor).callLater(0.05, below.abortConnection)
 
         self.serve(cut)
-        await self.fails(Trouble.PROTOCOL)
+        await self.fails(HTTPSErrorKind.PROTOCOL)
 
     async def test_noTLS(self) -> None:
         """
@@ -388,7 +388,7 @@ class HTTPSTests(TestCase):
                 self.transport.loseConnection()
 
         self.listen(Factory.forProtocol(Plain))
-        await self.fails(Trouble.PROTOCOL)
+        await self.fails(HTTPSErrorKind.PROTOCOL)
 
     async def test_refused(self) -> None:
         """
@@ -399,13 +399,13 @@ class HTTPSTests(TestCase):
         await (self.ports.pop().stopListening() or deferLater(IReactorTime(reactor), 0))
         found = await client.get(f"https://{HOST}/")
         assert isinstance(found, HTTPSFailure)
-        self.assertIs(found.kind, Trouble.CONNECT)
+        self.assertIs(found.kind, HTTPSErrorKind.CONNECT)
 
     async def test_nextAddress(self) -> None:
         """
         The next address is tried if one takes no connections.
         """
-        self.dns.put(HOST, Kind.A, "127.0.0.2", "127.0.0.1")
+        self.dns.put(HOST, RRType.A, "127.0.0.2", "127.0.0.1")
         self.serve(saying(ok(b"")))
         self.assertIsInstance(await self.get(), Response)
 
@@ -422,11 +422,11 @@ class HTTPSTests(TestCase):
             self.serve(answer)
             found = await self.client(timeLimit=0.2).get(f"https://{HOST}/")
             assert isinstance(found, HTTPSFailure)
-            self.assertIs(found.kind, Trouble.TIMEOUT)
+            self.assertIs(found.kind, HTTPSErrorKind.TIMEOUT)
         self.listen(Factory.forProtocol(Protocol))
         found = await self.client(timeLimit=0.2).get(f"https://{HOST}/")
         assert isinstance(found, HTTPSFailure)
-        self.assertIs(found.kind, Trouble.TIMEOUT)
+        self.assertIs(found.kind, HTTPSErrorKind.TIMEOUT)
 
     async def test_cancel(self) -> None:
         """
@@ -463,12 +463,12 @@ class NoConnectionTests(SynchronousTestCase):
         A host that doesn't exist, or has no address, is told apart from one
         about which the DNS says nothing.
         """
-        dns = MemoryResolver({("empty.example", Kind.TXT): ["x"]})
-        dns.fail("broken.example", Kind.A)
+        dns = MemoryResolver({("empty.example", RRType.TXT): ["x"]})
+        dns.fail("broken.example", RRType.A)
         for host, kind in (
-            ("nowhere.example", Trouble.NO_NAME),
-            ("empty.example", Trouble.NO_NAME),
-            ("broken.example", Trouble.LOOKUP),
+            ("nowhere.example", HTTPSErrorKind.NO_NAME),
+            ("empty.example", HTTPSErrorKind.NO_NAME),
+            ("broken.example", HTTPSErrorKind.LOOKUP),
         ):
             self.assertIs(self.get(f"https://{host}/", dns).kind, kind, host)
 
@@ -482,10 +482,12 @@ class NoConnectionTests(SynchronousTestCase):
             (ExtendedError(22), None),
         ):
             dns = MemoryResolver()
-            for kind in (Kind.A, Kind.AAAA):
+            for kind in (RRType.A, RRType.AAAA):
                 dns.fail("broken.example", kind, error)
             found = self.get("https://broken.example/", dns)
-            self.assertEqual((found.kind, found.dnssecError), (Trouble.LOOKUP, told))
+            self.assertEqual(
+                (found.kind, found.dnssecError), (HTTPSErrorKind.LOOKUP, told)
+            )
 
     def test_url(self) -> None:
         """
@@ -507,7 +509,7 @@ class NoConnectionTests(SynchronousTestCase):
             "https://[",
             "",
         ):
-            self.assertIs(self.get(url, dns).kind, Trouble.PROTOCOL, url)
+            self.assertIs(self.get(url, dns).kind, HTTPSErrorKind.PROTOCOL, url)
         self.assertEqual(dns.asked, [])
 
     def test_hangingLookup(self) -> None:
@@ -515,7 +517,7 @@ class NoConnectionTests(SynchronousTestCase):
         Giving up while the DNS is asked gives up on that.
         """
         dns = MemoryResolver()
-        dns.hang(HOST, Kind.A)
+        dns.hang(HOST, RRType.A)
         client = HTTPSClient(
             IReactorTCP(reactor), IReactorTime(reactor), dns, trusting(root())
         )

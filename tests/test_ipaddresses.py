@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.ipaddresses import canonicalIP, knownIP, parseIP, parseNetwork
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 
 
 class AddressTests(SynchronousTestCase):
@@ -44,7 +44,7 @@ class AddressTests(SynchronousTestCase):
         """
         A client never has a mapped address, whoever says where it is.
         """
-        self.assertEqual(Client("::ffff:192.0.2.1"), Client("192.0.2.1"))
+        self.assertEqual(ClientInfo("::ffff:192.0.2.1"), ClientInfo("192.0.2.1"))
 
 
 class NetworkTests(SynchronousTestCase):

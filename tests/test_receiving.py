@@ -8,14 +8,14 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import Policy
+from moxtls.dmarc.values import DMARCPolicy
 from moxtls.mailbox.lmtp import LMTPMailbox
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.memory import MemoryQueue
-from moxtls.receiving import Residence
+from moxtls.receiving import MailboxStores
 from moxtls.store.ledger import Ledger
-from moxtls.wiring import Base, IReactor
+from moxtls.wiring import Components, IReactor
 from tests.queue.killing import quickDirectory
 from tests.sites import PatientReactor, writeSite
 
@@ -28,19 +28,19 @@ ACCOUNT = """
 
 class ResidenceTests(SynchronousTestCase):
     """
-    Tests for L{Residence}.
+    Tests for L{MailboxStores}.
     """
 
-    def base(self, text: str) -> Base:
+    def base(self, text: str) -> Components:
         site = writeSite(quickDirectory(self), text)
         site.makeFolders()
         ledger = Ledger(None, site.ledgerURL)
         self.addCleanup(ledger.stop)
         reactor: IReactor = PatientReactor()  # type: ignore[assignment]
-        return Base(reactor, site, ledger, reactor)
+        return Components(reactor, site, ledger, reactor)
 
-    def residence(self, text: str) -> Residence:
-        residence = Residence(self.base(text))
+    def residence(self, text: str) -> MailboxStores:
+        residence = MailboxStores(self.base(text))
         self.addCleanup(residence.stop)
         return residence
 
@@ -68,7 +68,7 @@ class ResidenceTests(SynchronousTestCase):
         Checks follow the configuration.
         """
         base = self.base('[DMARC]\nEnforcement = "none"\n')
-        self.assertEqual(base.checks().practice.enforcement, Policy.NONE)
+        self.assertEqual(base.checks().practice.enforcement, DMARCPolicy.NONE)
 
     def test_failures(self) -> None:
         """

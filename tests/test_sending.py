@@ -11,11 +11,11 @@ from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.smarthost import SmarthostCourier
 from moxtls.queue.local import LocalCourier
 from moxtls.queue.values import Batch, destinationOf
-from moxtls.receiving import Residence
+from moxtls.receiving import MailboxStores
 from moxtls.reporting.post import HTTPSCourier
-from moxtls.sending import Outgoing
+from moxtls.sending import Transports
 from moxtls.store.ledger import Ledger
-from moxtls.wiring import Base, IReactor
+from moxtls.wiring import Components, IReactor
 from tests.queue.killing import quickDirectory
 from tests.sites import PatientReactor, writeSite
 
@@ -35,22 +35,22 @@ ROUTES = """
 
 class RouteTests(SynchronousTestCase):
     """
-    Tests for L{Outgoing.route}.
+    Tests for L{Transports.route}.
     """
 
-    def outgoing(self, text: str) -> Outgoing:
+    def outgoing(self, text: str) -> Transports:
         folder = quickDirectory(self)
         site = writeSite(folder, text)
         site.makeFolders()
         ledger = Ledger(None, site.ledgerURL)
         self.addCleanup(ledger.stop)
         reactor: IReactor = PatientReactor()  # type: ignore[assignment]
-        base = Base(reactor, site, ledger, reactor)
-        residence = Residence(base)
+        base = Components(reactor, site, ledger, reactor)
+        residence = MailboxStores(base)
         self.addCleanup(residence.stop)
-        return Outgoing(base, residence)
+        return Transports(base, residence)
 
-    def route(self, outgoing: Outgoing, recipient: str) -> ICourier:
+    def route(self, outgoing: Transports, recipient: str) -> ICourier:
         return outgoing.route(Batch(destinationOf(recipient), ()))
 
     def test_direct(self) -> None:

@@ -25,12 +25,12 @@ from twisted.logger import LogLevel, capturedLogs
 
 from moxtls import receiving
 from moxtls.config import InvalidConfig
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
-from moxtls.doors import Door
-from moxtls.queue.access import DirectSpool
-from moxtls.reporting.values import ReportState, Subject
-from moxtls.server import Server, openStores, takePorts
+from moxtls.doors import BoundPort
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.reporting.values import ReportPeriod, ReportState
+from moxtls.server import Server, bindPorts, openStores
 from moxtls.smtp import authenticator
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
@@ -96,7 +96,7 @@ class SubmissionTests(ServerCase):
         Programs on this host need not log in; what they were told is queued
         is queued.
         """
-        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         server = self.started(SUBMISSION)
 
         def send(client: SMTP) -> dict[str, tuple[int, bytes]]:
@@ -140,10 +140,10 @@ class SubmissionTests(ServerCase):
         off, and mail goes on flowing.
         """
         self.validates(False)
-        self.dns.zone.put("a.example", Kind.MX, "1 mx.a.example.")
-        self.dns.zone.put("mx.a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("a.example", RRType.MX, "1 mx.a.example.")
+        self.dns.zone.put("mx.a.example", RRType.A, "127.0.0.1")
         # Nobody's certificate: it would keep mail away if it were believed.
-        self.dns.zone.put("_25._tcp.mx.a.example", Kind.TLSA, "3 1 1 " + "00" * 32)
+        self.dns.zone.put("_25._tcp.mx.a.example", RRType.TLSA, "3 1 1 " + "00" * 32)
         postbox = Postbox()
         port = self.serve(postbox)
         with capturedLogs() as logs:
@@ -195,11 +195,11 @@ class SubmissionTests(ServerCase):
         Mail for a domain that isn't ours, and whose mail host is this one, is
         returned at once, and nobody is connected to (RFC 5321 5.1).
         """
-        self.dns.zone.put("a.example", Kind.MX, "1 mx.a.example.", "2 c.example.")
-        self.dns.zone.put("mx.a.example", Kind.A, "127.0.0.1")
-        self.dns.zone.put("b.example", Kind.MX, f"1 {HOSTNAME}.")
-        self.dns.zone.put("c.example", Kind.MX, "1 mx.c.example.")
-        self.dns.zone.put("mx.c.example", Kind.AAAA, "::1")
+        self.dns.zone.put("a.example", RRType.MX, "1 mx.a.example.", "2 c.example.")
+        self.dns.zone.put("mx.a.example", RRType.A, "127.0.0.1")
+        self.dns.zone.put("b.example", RRType.MX, f"1 {HOSTNAME}.")
+        self.dns.zone.put("c.example", RRType.MX, "1 mx.c.example.")
+        self.dns.zone.put("mx.c.example", RRType.AAAA, "::1")
         postbox = Postbox()
         port = self.serve(postbox)
         server = self.started(SUBMISSION, port, allowOwnHosts=False)
@@ -311,7 +311,7 @@ class AuthenticationTests(ServerCase):
             client.sendmail("alice@our.example", ["x@a.example"], MESSAGE)
             return code, scram.satisfied
 
-        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         found = await self.talk(self.listening("starttls"), login)
         self.assertEqual(found, (235, True))
         [message] = await self.running.queue.messages()
@@ -442,7 +442,7 @@ class ReceptionTests(ServerCase):
         in trace fields (RFC 5321 4.4), for iprev, and in reports (RFC 9990 3.1.1.2).
         """
         record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
-        self.dns.zone.put("_dmarc.a.example", Kind.TXT, record)
+        self.dns.zone.put("_dmarc.a.example", RRType.TXT, record)
         address = 'Address = ["0.0.0.0", "::"]\n'
         server = self.started(self.CONFIG + address + ACCOUNT)
         port = server.ports["reception"]
@@ -502,7 +502,7 @@ class ReceptionTests(ServerCase):
         (data / "ledger.sqlite").chmod(0o644)
         before = os.umask(0)
         self.addCleanup(os.umask, before)
-        self.dns.zone.put("x.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("x.example", RRType.A, "127.0.0.1")
         server = self.started(self.CONFIG + SUBMISSION + ACCOUNT)
         await self.deliver(server, MESSAGE, "postmaster", "anna@example.com")
 
@@ -598,7 +598,7 @@ class ReceptionTests(ServerCase):
             report(composed=reactor.seconds(), state=ReportState.DELIVERED),
             sender="postmaster+0a1b@example.com",
         )
-        await server.ledger.outcomes.settle(Subject(0, MONDAY, ORG), [], [ours])
+        await server.ledger.outcomes.settle(ReportPeriod(0, MONDAY, ORG), [], [ours])
         await self.deliver(server, DSN, "postmaster@example.com")
         self.assertEqual(await server.ledger.suppressions.entries(), ())
         self.assertEqual(len(self.delivered("Postmaster")), 1)
@@ -619,7 +619,7 @@ class ReceptionTests(ServerCase):
         is told so; what a domain wants reported is recorded.
         """
         record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
-        self.dns.zone.put("_dmarc.a.example", Kind.TXT, record)
+        self.dns.zone.put("_dmarc.a.example", RRType.TXT, record)
         server = self.started(self.CONFIG + ACCOUNT)
         codes = await self.deliver(server, MESSAGE, "anna@example.com")
         self.assertEqual(codes, [250, 250])
@@ -649,7 +649,7 @@ class ReceptionTests(ServerCase):
         Whom somebody here writes to is known to him then; mail between people
         here stays here.
         """
-        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         server = self.started(self.CONFIG + SUBMISSION + ACCOUNT)
 
         def send(client: SMTP) -> None:
@@ -757,14 +757,14 @@ class StoppingTests(ServerCase):
         await deferLater(reactor, 0.1)
         began: list[Deferred[None]] = []
         ended: list[Deferred[None]] = []
-        close = Door.close
+        close = BoundPort.close
 
-        def slowly(door: Door) -> Deferred[None]:
+        def slowly(door: BoundPort) -> Deferred[None]:
             began.append(close(door))
             ended.append(Deferred())
             return ended[-1]
 
-        self.patch(Door, "close", slowly)
+        self.patch(BoundPort, "close", slowly)
         stopped = server.stopService()
         self.assertEqual(len(began), 2)
         for each in ended:
@@ -787,7 +787,7 @@ class StoppingTests(ServerCase):
 
         await self.talk(server.ports["submission"], send)
         await server.stopService()
-        spool = DirectSpool(self.folder / "data" / "queue")
+        spool = InlineSpoolExecutor(self.folder / "data" / "queue")
         spool.open()
         queued = await spool.run(lambda spool: spool.index.messages())
         await spool.close()
@@ -806,7 +806,7 @@ class StoppingTests(ServerCase):
         self.assertIn("DataDirectory: ledger sqlite:///", str(error))
         await server.stopService()
         (data / "ledger.sqlite").unlink()
-        other = DirectSpool(data / "queue")
+        other = InlineSpoolExecutor(data / "queue")
         (data / "queue").mkdir(exist_ok=True)
         other.open(delivering=True)
         error = self.assertRaises(InvalidConfig, server.startService)
@@ -818,7 +818,7 @@ class StoppingTests(ServerCase):
 
 class RehearsalTests(ServerCase):
     """
-    Tests for L{takePorts} and L{openStores}, by which twistd tries a start.
+    Tests for L{bindPorts} and L{openStores}, by which twistd tries a start.
     """
 
     def test_ports(self) -> None:
@@ -833,7 +833,7 @@ class RehearsalTests(ServerCase):
             site = writeSite(
                 self.folder, f"{SUBMISSION}[Listeners.b]\nPort = {number}\n"
             )
-            error = self.assertRaises(InvalidConfig, takePorts, site)
+            error = self.assertRaises(InvalidConfig, bindPorts, site)
         self.assertEqual(
             str(error),
             f"{site.file}: [Listeners.b] Port = {number}: expected a free port of "
@@ -852,7 +852,7 @@ class RehearsalTests(ServerCase):
                     for name, address in (("a", "127.0.0.1"), ("b", "127.0.0.2"))
                 )
                 site = writeSite(self.folder, tables)
-                error = self.assertRaises(InvalidConfig, takePorts, site)
+                error = self.assertRaises(InvalidConfig, bindPorts, site)
         first, second = str(error).split("\n")
         self.assertIn("[Listeners.a] Port", first)
         self.assertIn("[Listeners.b] Port", second)
@@ -864,7 +864,7 @@ class RehearsalTests(ServerCase):
         site = writeSite(self.folder)
         openStores(site)
         openStores(site)
-        other = DirectSpool(site.spool)
+        other = InlineSpoolExecutor(site.spool)
         other.open(delivering=True)
         self.assertRaises(InvalidConfig, openStores, site)
         self.successResultOf(other.close())

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import site as module
 from moxtls.config import InvalidConfig
-from moxtls.dns.system import Server
+from moxtls.dns.system import NameServer
 from moxtls.domain import Domain
 from moxtls.reporting.signing import NoSubmitter
-from moxtls.site import Site
+from moxtls.site import ConfigFiles
 from tests.certificates import good, root
 from tests.queue.killing import quickDirectory
 from tests.sites import ed25519Key, lockedKey, rsaKey, writeSite
@@ -66,7 +66,7 @@ class SiteCase(SynchronousTestCase):
 
 class ReadTests(SiteCase):
     """
-    Tests for L{Site.read}.
+    Tests for L{ConfigFiles.read}.
     """
 
     def test_unreadable(self) -> None:
@@ -79,7 +79,7 @@ class ReadTests(SiteCase):
             (self.write("latin", b"# \xe9"), "not TOML: not UTF-8"),
             (self.write("deep", b"a=" + b"[" * 10_000), "nested too deeply"),
         ]:
-            error = self.assertRaises(InvalidConfig, Site.read, path)
+            error = self.assertRaises(InvalidConfig, ConfigFiles.read, path)
             self.assertEqual(str(error), f"{path}: {why}")
 
     def test_paths(self) -> None:
@@ -263,7 +263,7 @@ class FileTests(SiteCase):
 
 class ResolverTests(SiteCase):
     """
-    Tests for L{Site.servers}.
+    Tests for L{ConfigFiles.servers}.
     """
 
     def test_configured(self) -> None:
@@ -277,7 +277,7 @@ class ResolverTests(SiteCase):
         )
         self.assertEqual(
             site.servers(),
-            (Server("192.0.2.1"), Server("192.0.2.2", 5353, trusted=True)),
+            (NameServer("192.0.2.1"), NameServer("192.0.2.2", 5353, trusted=True)),
         )
 
     def test_system(self) -> None:
@@ -286,18 +286,18 @@ class ResolverTests(SiteCase):
         """
         site = writeSite(self.folder)
         for text, servers in [
-            (b"nameserver 192.0.2.1\n", (Server("192.0.2.1"),)),
-            (b"\xff\n", (Server("127.0.0.1"),)),
+            (b"nameserver 192.0.2.1\n", (NameServer("192.0.2.1"),)),
+            (b"\xff\n", (NameServer("127.0.0.1"),)),
         ]:
             with patch.object(module, "RESOLV_CONF", self.write("conf", text)):
                 self.assertEqual(site.servers(), servers)
         with patch.object(module, "RESOLV_CONF", self.folder / "none"):
-            self.assertEqual(site.servers(), (Server("127.0.0.1"),))
+            self.assertEqual(site.servers(), (NameServer("127.0.0.1"),))
 
 
 class SubmitterTests(SiteCase):
     """
-    Tests for L{Site.submitter} (RFC 8460 3).
+    Tests for L{ConfigFiles.submitter} (RFC 8460 3).
     """
 
     def test_found(self) -> None:
@@ -323,7 +323,7 @@ class SubmitterTests(SiteCase):
 
 class DMARCSubmitterTests(SiteCase):
     """
-    Tests for L{Site.dmarcSubmitter} (RFC 9990 3.5.2).
+    Tests for L{ConfigFiles.dmarcSubmitter} (RFC 9990 3.5.2).
     """
 
     def test_found(self) -> None:

@@ -22,10 +22,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
 from moxtls.config import InvalidConfig
-from moxtls.queue.access import DirectSpool
+from moxtls.queue.access import InlineSpoolExecutor
 from moxtls.queue.spool import Spool
 from moxtls.server import Server
-from moxtls.tap import OneLine, Options, makeService
+from moxtls.tap import Options, TwistdServer, makeService
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 from tests.servers import closedPort
@@ -154,7 +154,7 @@ class MakeServiceTests(TapCase):
         A spool that another process delivers from.
         """
         (self.folder / "data" / "queue").mkdir(parents=True)
-        other = DirectSpool(self.folder / "data" / "queue")
+        other = InlineSpoolExecutor(self.folder / "data" / "queue")
         other.open(delivering=True)
         self.assertHindered("DataDirectory: spool .*: another process delivers from it")
         self.successResultOf(other.close())
@@ -173,7 +173,7 @@ class MakeServiceTests(TapCase):
 
 class OneLineTests(TapCase):
     """
-    Tests for L{OneLine}.
+    Tests for L{TwistdServer}.
     """
 
     def test_late(self) -> None:
@@ -183,7 +183,7 @@ class OneLineTests(TapCase):
         options = Options()
         options.parseOptions(["--config", str(self.file)])
         service = makeService(options)
-        assert isinstance(service, OneLine)
+        assert isinstance(service, TwistdServer)
         taken = socket.create_server(("127.0.0.1", self.port))
         error = self.assertRaises(SystemExit, service.privilegedStartService)
         self.assertIsInstance(error.__context__, InvalidConfig)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from moxtls.authentication import AuthResult
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.cli.show import STDIN
 from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.authenticate import authenticate
 from moxtls.inbound.authres import authenticationResults
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.ipaddresses import parseIP
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from moxtls.store.memory import MemoryLedger
 
 #: Of a message: as much as most hosts take.
@@ -55,7 +55,7 @@ async def _auth(shell: Shell, arguments: argparse.Namespace) -> int:
     message = _LINE_END.sub(b"\r\n", _read(shell, arguments.file))
     # Nothing is kept, so that anybody may ask.
     base = await shell.base(MemoryLedger())
-    client = Client(arguments.ip, arguments.helo)
+    client = ClientInfo(arguments.ip, arguments.helo)
     shell.output.progress("looking up what has been published")
     found = await authenticate(base.checks(), client, arguments.sender, [message])
     shell.output.progressEnded()
@@ -70,7 +70,7 @@ async def _auth(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asJSON(found: Findings, results: str) -> dict[str, object]:
+def _asJSON(found: AuthenticationOutcome, results: str) -> dict[str, object]:
     verdict, authentication = found.verdict, found.authentication
     discovery = verdict.discovery
     return {
@@ -104,11 +104,11 @@ def _read(shell: Shell, file: str) -> bytes:
             with Path(file).open("rb") as opened:
                 message = opened.read(LARGEST + 1)
     except OSError as error:
-        raise Refusal(f"{file}: {error.strerror}") from None
+        raise CommandError(f"{file}: {error.strerror}") from None
     except ValueError as error:
-        raise Refusal(f"{file}: {error}") from None
+        raise CommandError(f"{file}: {error}") from None
     if len(message) > LARGEST:
-        raise Refusal(f"{file}: larger than {LARGEST} bytes")
+        raise CommandError(f"{file}: larger than {LARGEST} bytes")
     return message
 
 

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moxtls.cli.output import record
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.config import KeyDescription, describe
 from moxtls.reporting.signing import NoSubmitter
 from moxtls.smtp.passwords import SALT_LENGTH, InvalidPassword, hashPassword
 
 COLUMNS = ("Table", "Key", "Type", "Default", "Meaning")
 #: Longer lines of text are hard to read.
-LONGEST_LINE = 88
+MAX_LINE = 88
 
 
 def add(commands: Any) -> None:
@@ -59,7 +59,7 @@ async def _describe(shell: Shell, arguments: argparse.Namespace) -> int:
     described = describe()
     if arguments.json:
         shell.output.json([_record(each) for each in described])
-    for line in _lines(described, min(shell.output.width, LONGEST_LINE)):
+    for line in _lines(described, min(shell.output.width, MAX_LINE)):
         shell.output.line(line)
     return 0
 
@@ -95,7 +95,7 @@ async def _password(shell: Shell, arguments: argparse.Namespace) -> int:
     try:
         hashed = hashPassword(_asked(shell), secrets.token_bytes(SALT_LENGTH))
     except InvalidPassword as error:
-        raise Refusal(str(error)) from None
+        raise CommandError(str(error)) from None
     shell.output.done(hashed, password=hashed)
     return 0
 
@@ -111,5 +111,5 @@ def _asked(shell: Shell) -> str:
     except EOFError:
         return ""
     if again != password:
-        raise Refusal("the passwords differ")
+        raise CommandError("the passwords differ")
     return password

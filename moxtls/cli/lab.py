@@ -12,12 +12,12 @@ from typing import Any
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.lab.control import END_DAY, command
 from moxtls.lab.network import Network
 from moxtls.lab.run import DIRECTORY, LabUnusable, RunOptions, run
 from moxtls.server import Server
-from moxtls.site import Site
+from moxtls.site import ConfigFiles
 
 
 def add(commands: Any) -> None:
@@ -56,18 +56,18 @@ async def _run(shell: Shell, arguments: argparse.Namespace) -> int:
     )
 
     def makeServer(configFile: Path, clock: IReactorTime) -> Server:
-        return Server(shell.reactor, Site.read(configFile), clock)
+        return Server(shell.reactor, ConfigFiles.read(configFile), clock)
 
     try:
         return await run(shell.reactor, options, makeServer, shell.output)
     except LabUnusable as error:
-        raise Refusal(str(error)) from None
+        raise CommandError(str(error)) from None
 
 
 async def _endDay(shell: Shell, arguments: argparse.Namespace) -> int:
     try:
         text = await command(shell.reactor, arguments.dir.absolute(), END_DAY)
     except ConnectError:
-        raise Refusal(f"no lab runs in {arguments.dir}") from None
+        raise CommandError(f"no lab runs in {arguments.dir}") from None
     shell.output.stdout.write(text)
     return 0

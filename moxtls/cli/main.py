@@ -91,13 +91,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = parser(words).parse_args(words)
-    from moxtls.cli.shell import NOBODY_READS, execute
+    from moxtls.cli.shell import OUTPUT_CLOSED, execute
 
     status = execute(arguments, sys.stdin.buffer, sys.stdout, sys.stderr)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        status = NOBODY_READS
+        status = OUTPUT_CLOSED
         # Python would complain when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

@@ -9,10 +9,10 @@ import argparse
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import Refusal, Shell, domainArgument
+from moxtls.cli.shell import CommandError, Shell, domainArgument
 from moxtls.cli.times import moment
 from moxtls.policy.mtasts import CachedPolicy
-from moxtls.policy.refresh import Refreshal
+from moxtls.policy.refresh import RefreshResult
 
 COLUMNS = (
     "Domain",
@@ -52,7 +52,7 @@ async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
     else:
         entry = await policies.load(arguments.domain)
         if entry is None:
-            raise Refusal(f"no policy of {arguments.domain} is remembered")
+            raise CommandError(f"no policy of {arguments.domain} is remembered")
         listing.add(_row(entry))
     listing.end()
     return 0
@@ -87,13 +87,13 @@ async def _refresh(shell: Shell, arguments: argparse.Namespace) -> int:
         failure=reason,
     )
     if reason:
-        raise Refusal(f"{arguments.domain}: {reason}")
-    return 1 if found.ending is Refreshal.ABSENT else 0
+        raise CommandError(f"{arguments.domain}: {reason}")
+    return 1 if found.ending is RefreshResult.ABSENT else 0
 
 
 async def _drop(shell: Shell, arguments: argparse.Namespace) -> int:
     policies = (await shell.ledger()).policies
     if not await policies.drop(arguments.domain):
-        raise Refusal(f"no policy of {arguments.domain} is remembered")
+        raise CommandError(f"no policy of {arguments.domain} is remembered")
     shell.output.done(f"{arguments.domain}: dropped", domain=str(arguments.domain))
     return 0

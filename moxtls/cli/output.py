@@ -25,7 +25,7 @@ IN_MEMORY = 4 * 2**20
 #: Blanks between columns.
 GAP = 2
 #: Longer words, such as names of hosts, may be broken.
-LONGEST_WORD = 20
+MAX_WORD = 20
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _width(text: str) -> int:
 
 
 def _longestWord(text: str) -> int:
-    return min(LONGEST_WORD, max(map(_width, text.split()), default=0))
+    return min(MAX_WORD, max(map(_width, text.split()), default=0))
 
 
 def _padded(text: str, width: int, isNumeric: bool) -> str:

@@ -13,10 +13,11 @@ from moxtls.cli.output import record
 from moxtls.cli.shell import Shell, domainArgument
 from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.records import SessionRecord
-from moxtls.outbound.survey import Findings, Sighting, survey
+from moxtls.outbound.survey import HostProbe, ProbeResult
+from moxtls.outbound.survey import probe as probeDomain
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from moxtls.tlsrpt.report import Heading, compose
-from moxtls.tlsrpt.results import Failure, PolicyTally
+from moxtls.tlsrpt.report import TLSReportMetadata, composeReport
+from moxtls.tlsrpt.results import FailureDetail, PolicyTally
 
 HOSTS = ("Host", "Address", "STARTTLS", "Certificate", "DANE", "Enforced", "Taken")
 POLICIES = ("Policy domain", "Policy", "Success", "Failure", "Failure details")
@@ -38,7 +39,7 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
     shell.output.line(diagnosis.describe())
     shell.output.progress(f"connecting to the hosts of {arguments.domain}")
     observer = OutcomeRecorder(base.clock, base.ledger.outcomes, enabled=False)
-    found = await survey(base.surroundings(observer), arguments.domain)
+    found = await probeDomain(base.surroundings(observer), arguments.domain)
     shell.output.progressEnded()
     if arguments.json:
         resolver = {"resolver": diagnosis.describe()}
@@ -48,7 +49,7 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0 if any(each.taken for each in found.sightings) else 1
 
 
-def _show(found: Findings, shell: Shell) -> None:
+def _show(found: ProbeResult, shell: Shell) -> None:
     shell.output.table(HOSTS, map(_host, found.sightings), empty="No host was reached.")
     for trouble in found.troubles:
         words = (trouble.host, trouble.status, trouble.text)
@@ -62,13 +63,13 @@ def _show(found: Findings, shell: Shell) -> None:
     )
 
 
-def _tallies(found: Findings) -> tuple[PolicyTally, ...]:
+def _tallies(found: ProbeResult) -> tuple[PolicyTally, ...]:
     outcome = found.outcome
     own = (outcome.recipient,) if outcome.recipient is not None else ()
     return (*own, *outcome.hosts)
 
 
-def _host(sighting: Sighting) -> tuple[object, ...]:
+def _host(sighting: HostProbe) -> tuple[object, ...]:
     visit, record = sighting.visit, sighting.record
     demands = visit.terms.demands
     return (
@@ -103,17 +104,17 @@ def _policy(tally: PolicyTally) -> tuple[object, ...]:
     )
 
 
-def _failure(failure: Failure) -> str:
+def _failure(failure: FailureDetail) -> str:
     return " ".join(filter(None, (failure.resultType, failure.reasonCode)))
 
 
-def _asJSON(found: Findings, shell: Shell) -> dict[str, object]:
+def _asJSON(found: ProbeResult, shell: Shell) -> dict[str, object]:
     """
     The report as it would be written, and why hosts would take no mail.
     """
     hostname = shell.site.config.hostname
     span = spanOfDay(utcDay(shell.now()))
-    report = compose(Heading(hostname, "probe", span), _tallies(found))
+    report = composeReport(TLSReportMetadata(hostname, "probe", span), _tallies(found))
     return {
         "domain": str(found.outcome.recipientDomain),
         "hosts": [record(HOSTS, _host(each)) for each in found.sightings],

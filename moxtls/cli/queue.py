@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.pages import AT_ONCE
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.cli.times import moment
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def _change(shell: Shell, arguments: argparse.Namespace) -> int:
     if arguments.json or not missing:
         shell.output.done(_counted(len(done), "message"), done=done, missing=missing)
     if missing and not arguments.all:
-        raise Refusal(f"not in the queue: {', '.join(missing)}")
+        raise CommandError(f"not in the queue: {', '.join(missing)}")
     return 0
 
 

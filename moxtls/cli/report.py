@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 from moxtls.calendar import rfc3339, utcDay
 from moxtls.cli.documents import document
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import Refusal, Shell, domainArgument
+from moxtls.cli.shell import CommandError, Shell, domainArgument
 from moxtls.cli.show import show
 from moxtls.cli.times import moment
 from moxtls.incoming.dispatch import Report, describeReport, readReport
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Draft, NoReport, OutgoingReport, Subject
+from moxtls.reporting.values import Draft, NoReport, OutgoingReport, ReportPeriod
 from moxtls.tlsrpt.received import MalformedReport
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _PHASES = {
 }
 
 #: One report that may be owed, and what there is about it.
-Found = tuple[ReportKind, Subject, Draft | NoReport]
+Found = tuple[ReportKind, ReportPeriod, Draft | NoReport]
 
 
 def add(commands: Any) -> None:
@@ -107,7 +107,7 @@ async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _until(subject: Subject) -> str:
+def _until(subject: ReportPeriod) -> str:
     """
     The end of what a report would be about.
     """
@@ -163,7 +163,7 @@ async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 def _previewed(
-    kind: ReportKind, subject: Subject, draft: Draft | NoReport
+    kind: ReportKind, subject: ReportPeriod, draft: Draft | NoReport
 ) -> dict[str, object]:
     about: dict[str, object] = {
         "kind": str(kind),
@@ -196,7 +196,7 @@ def _read(draft: Draft) -> Report:
     except MalformedReport as error:
         # Larger than anybody would read.
         about = f"the report to {draft.subject.domain}"
-        raise Refusal(f"{about} can't be shown: {error}") from None
+        raise CommandError(f"{about} can't be shown: {error}") from None
 
 
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
@@ -209,7 +209,7 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
         for service in services.values():
             count += await service.runNow(arguments.domain, arguments.now)
     except ReportsBusy:
-        raise Refusal("reports are being sent by another node just now") from None
+        raise CommandError("reports are being sent by another node just now") from None
     finally:
         shell.output.progressEnded()
     shell.output.done(f"{count} composed and given to the queue.", composed=count)

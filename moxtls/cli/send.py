@@ -13,11 +13,16 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.cli.submission import submit
 from moxtls.config import Config, InvalidConfig
 from moxtls.domain import Address
-from moxtls.queue.sendmail import Origin, SendmailError, compose, parseArguments
+from moxtls.queue.sendmail import (
+    SendmailError,
+    SubmitterInfo,
+    composeSubmission,
+    parseArguments,
+)
 from moxtls.queue.values import Envelope
 from moxtls.smtp.shape import InvalidMessage
 
@@ -56,7 +61,7 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
         elif rest:
             file = rest.pop(0)
         else:
-            raise Refusal("--file needs a value")
+            raise CommandError("--file needs a value")
     messageID = await _submit(shell, rest, file)
     output.done(messageID, id=messageID)
     return 0
@@ -70,13 +75,13 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     try:
         request = parseArguments(arguments)
         if not request.recipients and not request.fromHeader:
-            raise Refusal("no recipients")
+            raise CommandError("no recipients")
         message = _message(shell, file)
         hostname = shell.site.config.hostname.ascii
-        origin = Origin(user, hostname, shell.now(), f"{newID()}@{hostname}")
-        envelope, body = compose(request, message, origin)
+        origin = SubmitterInfo(user, hostname, shell.now(), f"{newID()}@{hostname}")
+        envelope, body = composeSubmission(request, message, origin)
     except SendmailError as error:
-        raise Refusal(str(error)) from None
+        raise CommandError(str(error)) from None
     _checkRecipients(shell.site.config, envelope)
     if not shell.site.isOurs():
         return await submit(shell, envelope, body)
@@ -84,7 +89,7 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     try:
         messageID = await queue.submit(envelope, body)
     except InvalidMessage as error:
-        raise Refusal(str(error)) from None
+        raise CommandError(str(error)) from None
     await _note(shell, envelope)
     return messageID
 
@@ -102,7 +107,7 @@ def _checkRecipients(config: Config, envelope: Envelope) -> None:
         if isinstance(directory.find(Address.parse(each)), NoSuchUser)
     ]
     if len(unknown) == len(envelope.recipients):
-        raise Refusal(f"no such user: {', '.join(unknown)}", EX_NOUSER)
+        raise CommandError(f"no such user: {', '.join(unknown)}", EX_NOUSER)
 
 
 async def _note(shell: Shell, envelope: Envelope) -> None:
@@ -110,7 +115,7 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
     Remember to whom our people write.  The message is in the queue, so this is
     no reason to fail.
     """
-    from moxtls.inbound.observers import Audience, Correspondence
+    from moxtls.inbound.observers import HistoryRecorder, VerdictDispatcher
     from moxtls.inbound.recipients import Directory
     from moxtls.store.database import LedgerUnavailable
 
@@ -120,8 +125,8 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
     except (InvalidConfig, LedgerUnavailable):
         log.failure("noting who is written to")
         return
-    audience = Audience(shell.reactor, (), history)
-    correspondence = Correspondence(Directory(config), config.accounts, audience)
+    audience = VerdictDispatcher(shell.reactor, (), history)
+    correspondence = HistoryRecorder(Directory(config), config.accounts, audience)
     await correspondence.submitted("", envelope)
     await audience.settled()
 
@@ -140,4 +145,4 @@ def _message(shell: Shell, file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
-        raise Refusal(f"{file}: {error.strerror}") from None
+        raise CommandError(f"{file}: {error.strerror}") from None

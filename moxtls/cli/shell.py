@@ -24,18 +24,18 @@ from moxtls.tlsrpt.received import plain
 
 if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
-    from moxtls.site import Site
-    from moxtls.wiring import AnyLedger, Base, IReactor
+    from moxtls.site import ConfigFiles
+    from moxtls.wiring import AnyLedger, Components, IReactor
 
 #: Where the configuration is looked for, if nobody says where it is.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
 #: As a shell has it for a process that SIGINT ended.
 INTERRUPTED = 130
 #: The same for SIGPIPE: whoever read our output has seen enough.
-NOBODY_READS = 141
+OUTPUT_CLOSED = 141
 
 
-class Refusal(Exception):
+class CommandError(Exception):
     """
     A command can't do what it is asked to; one line says why.
 
@@ -67,7 +67,7 @@ class Shell:
         self.stdin = stdin
         self.output = output
         self._arguments = arguments
-        self._site: Site | None = None
+        self._site: ConfigFiles | None = None
         self._ledger: AnyLedger | None = None
         self._queue: IQueue | None = None
         self._closers: list[Callable[[], Deferred[None]]] = []
@@ -75,16 +75,16 @@ class Shell:
     def now(self) -> float:
         return self.reactor.seconds()
 
-    def openSite(self, file: str = "") -> Site:
+    def openSite(self, file: str = "") -> ConfigFiles:
         """
         Read a configuration, and stop being root if its data is somebody
         else's.
 
         @param file: The configuration; empty for the usual one.
         """
-        from moxtls.site import Site
+        from moxtls.site import ConfigFiles
 
-        site = Site.read(self.configFile(file))
+        site = ConfigFiles.read(self.configFile(file))
         owner = site.owner()
         if os.geteuid() == ROOT and owner is not None and owner[0] != ROOT:
             # An installation in a folder of root's can be read only now.
@@ -94,7 +94,9 @@ class Shell:
                 becomeUser(*owner)
             except OSError as error:
                 who = userName(owner[0])
-                raise Refusal(f"can't become user {who}: {error.strerror}") from None
+                raise CommandError(
+                    f"can't become user {who}: {error.strerror}"
+                ) from None
         return site
 
     def configFile(self, file: str = "") -> Path:
@@ -110,10 +112,10 @@ class Shell:
         for each in CONFIGS:
             if Path(each).exists():
                 return each
-        raise Refusal(f"no configuration: neither {' nor '.join(CONFIGS)} exists")
+        raise CommandError(f"no configuration: neither {' nor '.join(CONFIGS)} exists")
 
     @property
-    def site(self) -> Site:
+    def site(self) -> ConfigFiles:
         if self._site is None:
             self._site = self.openSite()
         return self._site
@@ -122,7 +124,7 @@ class Shell:
         owner, site = self.site.owner(), self.site
         if owner is not None and not site.isOurs():
             who = userName(owner[0])
-            raise Refusal(f"{site.data}: only root and user {who} may do this")
+            raise CommandError(f"{site.data}: only root and user {who} may do this")
         if owner is None and make and os.geteuid() == ROOT:
             # The server may be meant to run as somebody else.
             why = (
@@ -141,12 +143,12 @@ class Shell:
         from moxtls.store.database import LedgerMissing
         from moxtls.store.ledger import Ledger
         from moxtls.store.memory import MemoryLedger
-        from moxtls.wiring import explained
+        from moxtls.wiring import asConfigErrors
 
         if self._ledger is None:
             self._checkAccess(make)
             try:
-                with explained(self.site):
+                with asConfigErrors(self.site):
                     self._ledger = Ledger(None, self.site.ledgerURL, make=make)
             except LedgerMissing:
                 self._ledger = MemoryLedger()
@@ -159,34 +161,34 @@ class Shell:
 
         @param make: As of L{ledger}.
         """
-        from moxtls.queue.access import DirectSpool
+        from moxtls.queue.access import InlineSpoolExecutor
         from moxtls.queue.memory import MemoryQueue
         from moxtls.queue.spool import isSpool
-        from moxtls.queue.stored import StoredQueue
-        from moxtls.wiring import explained, newID
+        from moxtls.queue.stored import QueueClient
+        from moxtls.wiring import asConfigErrors, newID
 
         if self._queue is None:
             self._checkAccess(make)
             if not make and not isSpool(self.site.spool):
                 self._queue = MemoryQueue(self.reactor, newID)
                 return self._queue
-            spool = DirectSpool(self.site.spool)
-            with explained(self.site):
+            spool = InlineSpoolExecutor(self.site.spool)
+            with asConfigErrors(self.site):
                 spool.open()
             self._closers.append(spool.close)
-            self._queue = StoredQueue(self.reactor, spool, newID)
+            self._queue = QueueClient(self.reactor, spool, newID)
         return self._queue
 
-    async def base(self, ledger: AnyLedger | None = None) -> Base:
+    async def base(self, ledger: AnyLedger | None = None) -> Components:
         """
         The resolver, probed, and what else reaches out.
 
         @param ledger: If not that of this host, as far as there is one.
         """
-        from moxtls.wiring import Base
+        from moxtls.wiring import Components
 
         ledger = ledger or await self.ledger()
-        base = Base(self.reactor, self.site, ledger, self.reactor)
+        base = Components(self.reactor, self.site, ledger, self.reactor)
         self._closers += [base.resolver.stopService, base.dialer.stop]
         base.resolver.startService()
         return base
@@ -272,13 +274,13 @@ async def perform(
     except (CancelledError, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        return NOBODY_READS
+        return OUTPUT_CLOSED
     except Exception as error:
         if arguments.verbose:
             traceback.print_exc(file=output.stderr)
         for line in _reason(error).split("\n"):
             output.stderr.write(f"moxtls: {line}\n")
-        return error.status if isinstance(error, Refusal) else 1
+        return error.status if isinstance(error, CommandError) else 1
 
 
 def _reason(error: Exception) -> str:
@@ -286,7 +288,7 @@ def _reason(error: Exception) -> str:
     Why a command failed, in one line; in several if a configuration has several
     faults.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, CommandError):
         return plain(str(error))
     from moxtls.config import InvalidConfig
     from moxtls.store.database import LedgerUnavailable

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from moxtls.cli.documents import document
-from moxtls.cli.shell import Refusal, Shell
-from moxtls.incoming.attachment import LARGEST
+from moxtls.cli.shell import CommandError, Shell
+from moxtls.incoming.attachment import MAX_SIZE
 from moxtls.incoming.dispatch import Report, describeReport, readReport
 
 #: The name for what comes on standard input.
@@ -39,11 +39,11 @@ async def show(shell: Shell, arguments: argparse.Namespace) -> int:
 def _read(shell: Shell, file: str) -> Report:
     try:
         if file == STDIN:
-            return readReport(shell.stdin.read(LARGEST + 1))
+            return readReport(shell.stdin.read(MAX_SIZE + 1))
         with Path(file).open("rb") as opened:
-            return readReport(opened.read(LARGEST + 1))
+            return readReport(opened.read(MAX_SIZE + 1))
     except OSError as error:
-        raise Refusal(f"{file}: {error.strerror}") from None
+        raise CommandError(f"{file}: {error.strerror}") from None
     except ValueError as error:
         # A MalformedReport, or a name that no file can have.
-        raise Refusal(f"{file}: {error}") from None
+        raise CommandError(f"{file}: {error}") from None

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.config import Listener, ListenerTLS, Service
 from moxtls.outbound.verify import trustOnly
 from moxtls.privileges import userName
 from moxtls.queue.values import Envelope
 from moxtls.smtp.session import (
+    ClientSession,
+    ClientSettings,
     ConnectFailed,
-    Session,
     SessionError,
-    Settings,
     addressEndpoint,
     openSession,
 )
@@ -63,14 +63,14 @@ async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str
     if listener is None:
         owner = shell.site.owner()
         who = f" and user {userName(owner[0])}" if owner else ""
-        raise Refusal(
+        raise CommandError(
             f"only root{who} may put messages into the queue, as no listener takes "
             "mail from programs on this host without a login",
             EX_NOPERM,
         )
     immediate = listener.tls is ListenerTLS.IMMEDIATE
     # Nobody comes in between on a loopback address.
-    settings = Settings(
+    settings = ClientSettings(
         config.hostname.ascii,
         trustOnly(()),
         TLSMode.IMMEDIATE if immediate else TLSMode.SKIP,
@@ -85,18 +85,18 @@ async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str
         finally:
             await session.quit()
     except ConnectFailed as failed:
-        raise Refusal(f"{place}: {failed.reason}", EX_TEMPFAIL) from None
+        raise CommandError(f"{place}: {failed.reason}", EX_TEMPFAIL) from None
     except SessionError as failed:
-        raise Refusal(f"{place}: {failed.reason}") from None
+        raise CommandError(f"{place}: {failed.reason}") from None
     for each in replies:
         if not each.reply.accepted:
             status = 1 if each.reply.permanent else EX_TEMPFAIL
-            raise Refusal(f"{place}: {each.recipient}: {each.reply}", status)
+            raise CommandError(f"{place}: {each.recipient}: {each.reply}", status)
     return replies[0].reply.text.removeprefix(QUEUED)
 
 
 async def _deliver(
-    session: Session, envelope: Envelope, body: Sequence[bytes]
+    session: ClientSession, envelope: Envelope, body: Sequence[bytes]
 ) -> tuple[RecipientReply, ...]:
     with tempfile.NamedTemporaryFile() as file:
         file.writelines(body)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import Refusal, Shell
+from moxtls.cli.shell import CommandError, Shell
 from moxtls.cli.times import durationArgument, moment
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import InvalidDestination, canonical
+from moxtls.reporting.destinations import InvalidDestination, canonicalURI
 from moxtls.reporting.suppression import MANUAL_PERIOD
 from moxtls.reporting.values import Suppression
 
@@ -85,7 +85,7 @@ async def _extend(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
     entry = await ledger.suppressions.get(_destination(arguments), _kind(arguments))
     if entry is None:
-        raise Refusal(f"not suppressed: {arguments.destination}")
+        raise CommandError(f"not suppressed: {arguments.destination}")
     return await _put(shell, replace(entry, until=shell.now() + arguments.period))
 
 
@@ -105,7 +105,7 @@ async def _remove(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
     destination = _destination(arguments)
     if not await ledger.suppressions.remove(destination, _kind(arguments)):
-        raise Refusal(f"not suppressed: {arguments.destination}")
+        raise CommandError(f"not suppressed: {arguments.destination}")
     shell.output.done(f"{destination}: not suppressed", destination=destination)
     return 0
 
@@ -119,6 +119,6 @@ def _destination(arguments: argparse.Namespace) -> str:
     if ":" not in text.partition("@")[0]:
         text = f"mailto:{text}"
     try:
-        return canonical(text)
+        return canonicalURI(text)
     except InvalidDestination as error:
-        raise Refusal(str(error)) from None
+        raise CommandError(str(error)) from None

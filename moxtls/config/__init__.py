@@ -4,7 +4,7 @@ The configuration: TOML text to frozen values.  No I/O.
 """
 
 from moxtls.config.checks import remarks
-from moxtls.config.delivery import Delivery, Families, RelayTLS, Smarthost
+from moxtls.config.delivery import DeliveryConfig, Families, RelayTLS, Smarthost
 from moxtls.config.description import KeyDescription, describe
 from moxtls.config.dmarc import DMARC
 from moxtls.config.domains import DKIM, Alias, LocalDomain, Purpose, Selector
@@ -20,7 +20,7 @@ from moxtls.config.places import (
 )
 from moxtls.config.reading import parse, read
 from moxtls.config.reports import DMARCReports, FailureReports, Reporting
-from moxtls.config.values import TABLES, Config, Resolver
+from moxtls.config.values import TABLES, Config, ResolverConfig
 from moxtls.dmarc.reportxml import ReportFormat
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "Alias",
     "Config",
     "DMARCReports",
-    "Delivery",
+    "DeliveryConfig",
     "Destination",
     "FailureReports",
     "Families",
@@ -47,7 +47,7 @@ __all__ = [
     "RelayTLS",
     "ReportFormat",
     "Reporting",
-    "Resolver",
+    "ResolverConfig",
     "Selector",
     "Service",
     "Smarthost",

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from moxtls.config.delivery import RelayTLS, Smarthost
 from moxtls.config.domains import LocalDomain
 from moxtls.config.errors import Inconsistency
-from moxtls.config.feedback import wrongFeedback, wrongKeys
+from moxtls.config.feedback import reportAddressErrors, wrongKeys
 from moxtls.config.listeners import Listener, ListenerTLS, Service
 from moxtls.config.places import serverAddress
-from moxtls.config.residents import wrongResidents
+from moxtls.config.residents import mailboxErrors
 from moxtls.config.values import Config
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import IP, parseIP
@@ -36,9 +36,9 @@ def inconsistencies(config: Config) -> Iterator[Inconsistency]:
     for name, host in config.transports.items():
         yield from _wrongSmarthost(f"Transports.{name}", name, host)
     yield from _wrongDelivery(config)
-    yield from wrongResidents(config)
+    yield from mailboxErrors(config)
     yield from _wrongDomains(config)
-    yield from wrongFeedback(config)
+    yield from reportAddressErrors(config)
     for server in (*config.resolver.servers, *config.resolver.trusted):
         if serverAddress(server) is None:
             yield "Resolver", "Servers", server, "expected an IP address, or [IP]:port"

@@ -52,7 +52,7 @@ class Smarthost:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryConfig:
     """
     How mail leaves.
     """

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moxtls.config.keys import setting
-from moxtls.dmarc.values import Policy
+from moxtls.dmarc.values import DMARCPolicy
 from moxtls.domain import Domain
 
 
@@ -25,11 +25,11 @@ class DMARC:
         "If not, RFC 9989.",
         False,
     )
-    enforcement: Policy = setting(
+    enforcement: DMARCPolicy = setting(
         "Enforcement",
         'The most that is done to a message: "none" only writes down what would be, '
         '"quarantine" never refuses, "reject" does.',
-        Policy.REJECT,
+        DMARCPolicy.REJECT,
     )
     mailingLists: tuple[Domain, ...] = setting(
         "MailingLists",
@@ -43,7 +43,7 @@ class DMARC:
         "accepted whatever the policy of its author's domain.",
         (),
     )
-    localPolicies: Mapping[str, Policy] = setting(
+    localPolicies: Mapping[str, DMARCPolicy] = setting(
         "LocalPolicies",
         'Policies of ours, by author domain: "none", "quarantine" or "reject" for '
         "mail that fails, in place of what the domain publishes.",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 #: Values quoted in an error are cut to this length: it is one line.
-LONGEST_QUOTE = 60
+MAX_QUOTED = 60
 
 #: Table, key, value, and what was expected.
 Inconsistency = tuple[str, str, object, str]
@@ -79,4 +79,4 @@ def quoted(value: object) -> str:
         return ""
     text = f'"{value}"' if isinstance(value, str) else str(value)
     text = text.encode("unicode_escape").decode("ascii")
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "..."
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."

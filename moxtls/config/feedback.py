@@ -18,7 +18,7 @@ from moxtls.domain import Address, Domain, InvalidDomain
 _DOMAIN = "expected a domain name as the key"
 
 
-def wrongFeedback(config: Config) -> Iterator[Inconsistency]:
+def reportAddressErrors(config: Config) -> Iterator[Inconsistency]:
     """
     Whatever can't be about DMARC and the reports that come of it.
     """

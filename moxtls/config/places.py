@@ -12,13 +12,13 @@ from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import IPNetwork, parseIP, parseNetwork
 
 #: An IP address and a port.
-Place = tuple[str, int]
+SocketAddress = tuple[str, int]
 
 #: Of a Unix socket, the final NUL included (unix(7)).
-LONGEST_SOCKET = 108
+MAX_SOCKET_LENGTH = 108
 
 
-def serverAddress(text: str) -> Place | None:
+def serverAddress(text: str) -> SocketAddress | None:
     """
     A DNS server as written: C{127.0.0.1}, C{127.0.0.1:5353}, C{::1} or
     C{[::1]:5353}.
@@ -29,7 +29,7 @@ def serverAddress(text: str) -> Place | None:
     return _withPort(text) if hasPort else _place(text, "53")
 
 
-def lmtpAddress(text: str) -> Place | str | None:
+def lmtpAddress(text: str) -> SocketAddress | str | None:
     """
     An LMTP server as written: C{127.0.0.1:24}, C{[::1]:24}, or the whole path
     of a Unix socket.
@@ -39,11 +39,11 @@ def lmtpAddress(text: str) -> Place | str | None:
     """
     if not text.startswith("/"):
         return _withPort(text)
-    isPath = "\0" not in text and len(text.encode("utf-8")) < LONGEST_SOCKET
+    isPath = "\0" not in text and len(text.encode("utf-8")) < MAX_SOCKET_LENGTH
     return text if isPath else None
 
 
-def _withPort(text: str) -> Place | None:
+def _withPort(text: str) -> SocketAddress | None:
     if text.startswith("["):
         host, _, port = text[1:].partition("]:")
     else:
@@ -51,7 +51,7 @@ def _withPort(text: str) -> Place | None:
     return _place(host, port)
 
 
-def _place(host: str, port: str) -> Place | None:
+def _place(host: str, port: str) -> SocketAddress | None:
     isNumber = port.isascii() and port.isdigit() and len(port) <= 5
     if not isNumber or not 0 < int(port) < 65536:
         return None

@@ -24,14 +24,14 @@ from moxtls.config.listeners import ListenerTLS, Service
 from moxtls.config.places import isNumeric
 from moxtls.config.values import TABLES, Config
 from moxtls.dmarc.reportxml import ReportFormat
-from moxtls.dmarc.values import Policy
+from moxtls.dmarc.values import DMARCPolicy
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.reporting.signing import Algorithm
 
 #: Of bytes, seconds or connections: more is a mistake.
-LARGEST_INTEGER = 2**31 - 1
+MAX_INTEGER = 2**31 - 1
 #: Of bytes on a disk: what JSON and SQL can tell apart.
-LARGEST_SIZE = 2**53 - 1
+MAX_SIZE = 2**53 - 1
 
 _CHOICES = (
     Service,
@@ -40,7 +40,7 @@ _CHOICES = (
     Algorithm,
     Purpose,
     Families,
-    Policy,
+    DMARCPolicy,
     ReportFormat,
 )
 _KEYS = {each.name: each.metadata["key"] for table in TABLES for each in fields(table)}
@@ -150,11 +150,11 @@ def _oneOrMore(value: object, kind: object) -> tuple[str, ...]:
 
 
 def _integer(value: object, kind: object) -> int:
-    return _number(value, LARGEST_INTEGER)
+    return _number(value, MAX_INTEGER)
 
 
 def _size(value: object, kind: object) -> int:
-    return _number(value, LARGEST_SIZE)
+    return _number(value, MAX_SIZE)
 
 
 def _number(value: object, largest: int) -> int:

@@ -31,7 +31,7 @@ _ADDRESS = "expected an address, or @ and a domain, in one of Domains, as the ke
 _MEMBER = "expected the address of an account"
 
 
-def wrongResidents(config: Config) -> Iterator[Inconsistency]:
+def mailboxErrors(config: Config) -> Iterator[Inconsistency]:
     """
     Whatever can't be about who gets mail, and where.
     """

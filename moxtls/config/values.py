@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moxtls.config.delivery import Delivery, Smarthost
+from moxtls.config.delivery import DeliveryConfig, Smarthost
 from moxtls.config.dmarc import DMARC
 from moxtls.config.domains import DKIM, Alias, LocalDomain, Selector
 from moxtls.config.keys import setting
@@ -23,7 +23,7 @@ from moxtls.domain import Domain
 
 
 @dataclass(frozen=True, slots=True)
-class Resolver:
+class ResolverConfig:
     """
     The DNS servers to ask.
     """
@@ -79,7 +79,9 @@ class Config:
         "Record no DMARC evaluations and send no DMARC reports.",
         False,
     )
-    resolver: Resolver = setting("Resolver", "The DNS servers to ask.", Resolver())
+    resolver: ResolverConfig = setting(
+        "Resolver", "The DNS servers to ask.", ResolverConfig()
+    )
     postmaster: Postmaster = setting(
         "Postmaster", "Mail for the postmaster of this host.", Postmaster()
     )
@@ -110,7 +112,7 @@ class Config:
     transports: Mapping[str, Smarthost] = setting(
         "Transports", "Smarthosts, by any name.", {}
     )
-    delivery: Delivery = setting("Delivery", "How mail leaves.", Delivery())
+    delivery: DeliveryConfig = setting("Delivery", "How mail leaves.", DeliveryConfig())
     reporting: Reporting = setting("Reporting", "How reports are sent.", Reporting())
 
     @property
@@ -120,7 +122,7 @@ class Config:
 
 #: Every class that a table in the file becomes.
 TABLES = (
-    Resolver,
+    ResolverConfig,
     Postmaster,
     HostTLSRPT,
     Listener,
@@ -135,7 +137,7 @@ TABLES = (
     DMARCReports,
     FailureReports,
     Smarthost,
-    Delivery,
+    DeliveryConfig,
     Reporting,
     Config,
 )

@@ -19,13 +19,13 @@ from moxtls.dmarc.discovery import organizationalDomain
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import Alignment, Discovery
 from moxtls.dmarc.witnesses import spfDomain
-from moxtls.dns.abreast import abreast
-from moxtls.dns.inquiry import Inquiry
+from moxtls.dns.abreast import parallel
+from moxtls.dns.inquiry import LookupGenerator
 from moxtls.domain import Domain
 
 #: Distinct domains that are looked into, those that pass first: far more than
 #: sign any message, and few enough that nobody makes us ask for long.
-MOST_WALKS = 20
+MAX_WALKS = 20
 
 #: The organizational domains that are known; C{None}: couldn't be looked up.
 Organizations = dict[Domain, Domain | None]
@@ -51,7 +51,7 @@ def align(
     discovery: Discovery,
     authentication: Authentication,
     suffixes: Suffixes | None = None,
-) -> Inquiry[Aligned]:
+) -> LookupGenerator[Aligned]:
     """
     @param suffixes: As C{discovery} was made with.
     """
@@ -59,7 +59,9 @@ def align(
     domains = _toLookUp(discovery, authentication, sender)
     known: Organizations = {}
     if domains:
-        found = yield from abreast([organizationalDomain(d, suffixes) for d in domains])
+        found = yield from parallel(
+            [organizationalDomain(d, suffixes) for d in domains]
+        )
         known = dict(zip(domains, found, strict=True))
     return _judged(discovery, authentication, sender, known)
 
@@ -89,7 +91,7 @@ def _toLookUp(
     )
     if mayHelp and sender is not None and _isOpen(sender, discovery):
         domains.insert(0, sender)
-    return tuple(dict.fromkeys(domains))[:MOST_WALKS]
+    return tuple(dict.fromkeys(domains))[:MAX_WALKS]
 
 
 def _isOpen(domain: Domain, discovery: Discovery) -> bool:

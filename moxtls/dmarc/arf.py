@@ -10,15 +10,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moxtls.reporting.mime import leaves, splitMessage
+from moxtls.reporting.mime import leafParts, splitMessage
 from moxtls.tlsrpt.received import plain
 
 _REPORT = "message/feedback-report"
 _ORIGINALS = ("message/rfc822", "message/global", "text/rfc822-headers")
 #: Of the machine-readable part: fields are few and short.
-LARGEST_FIELDS = 64 * 1024
-MOST_FIELDS = 200
-LONGEST_VALUE = 1000
+MAX_FIELDS_SIZE = 64 * 1024
+MAX_FIELDS = 200
+MAX_VALUE = 1000
 # What says which message it was, without showing what was in it.
 _TELLING = ("from", "to", "subject", "date", "message-id")
 
@@ -52,7 +52,7 @@ def readFeedback(message: bytes) -> FeedbackReport | None:
     """
     fields: Fields = ()
     original: Fields = ()
-    for part in leaves(message):
+    for part in leafParts(message):
         if part.type == _REPORT and not fields:
             fields = tuple(_fields(part.content))
         elif part.type in _ORIGINALS and not original:
@@ -78,9 +78,9 @@ def describeFeedback(report: FeedbackReport) -> list[str]:
 
 
 def _fields(block: bytes) -> Iterator[tuple[str, str]]:
-    text = block[:LARGEST_FIELDS].decode("utf-8", "replace")
+    text = block[:MAX_FIELDS_SIZE].decode("utf-8", "replace")
     unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
-    for line in unfolded.splitlines()[:MOST_FIELDS]:
+    for line in unfolded.splitlines()[:MAX_FIELDS]:
         name, colon, value = line.partition(":")
         if colon and name.strip():
-            yield name.strip()[:80], value.strip()[:LONGEST_VALUE]
+            yield name.strip()[:80], value.strip()[:MAX_VALUE]

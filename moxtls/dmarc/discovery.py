@@ -17,36 +17,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moxtls.dmarc.record import RecordTrouble
+from moxtls.dmarc.record import DMARCRecordError
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     PSD,
     Discovery,
+    DMARCPolicy,
     DMARCRecord,
     Method,
-    Policy,
-    Step,
+    PolicyStep,
 )
 from moxtls.dmarc.walk import (
-    LONGEST_FINDING,
-    Sight,
-    Sights,
-    failure,
+    MAX_FINDING_LENGTH,
+    WalkStep,
+    WalkSteps,
     organization,
     organizationalIn,
     questionsAt,
-    sightsAt,
-    sightsOf,
     walk,
+    walkFailure,
+    walkStepsAt,
+    walkStepsOf,
 )
-from moxtls.dns.answers import Found, Kind
-from moxtls.dns.inquiry import Answers, Inquiry, Question
+from moxtls.dns.answers import LookupStatus, RRType
+from moxtls.dns.inquiry import Answers, LookupGenerator, LookupQuestion
 from moxtls.domain import Domain
 
 # --- both ways -------------------------------------------------------------------
 
 
-def discover(author: Domain, suffixes: Suffixes | None = None) -> Inquiry[Discovery]:
+def discover(
+    author: Domain, suffixes: Suffixes | None = None
+) -> LookupGenerator[Discovery]:
     """
     @param suffixes: Makes it what RFC 7489 has.
     """
@@ -54,7 +56,7 @@ def discover(author: Domain, suffixes: Suffixes | None = None) -> Inquiry[Discov
         return (yield from _discoverByList(author, suffixes))
     names = walk(author)
     answers = yield questionsAt(names)
-    sights = sightsOf(names, answers)
+    sights = walkStepsOf(names, answers)
     found = _discovered(author, sights)
     own = answers[:1] if len(answers) == len(names) else ()
     if _needsExistence(found, own):
@@ -64,7 +66,7 @@ def discover(author: Domain, suffixes: Suffixes | None = None) -> Inquiry[Discov
 
 def organizationalDomain(
     domain: Domain, suffixes: Suffixes | None = None
-) -> Inquiry[Domain | None]:
+) -> LookupGenerator[Domain | None]:
     """
     @return: C{None} if it couldn't be looked up.
     """
@@ -72,17 +74,17 @@ def organizationalDomain(
         return suffixes.organizational(domain)
     names = walk(domain)
     answers = yield questionsAt(names)
-    return organizationalIn(domain, sightsOf(names, answers))
+    return organizationalIn(domain, walkStepsOf(names, answers))
 
 
-def requested(discovery: Discovery) -> Policy:
+def requested(discovery: Discovery) -> DMARCPolicy:
     """
     What is asked for, for mail of the author that fails (RFC 9989 4.10.1;
     RFC 7489 6.3, which has no C{np}).
     """
     record = discovery.record
     if record is None:
-        return Policy.NONE
+        return DMARCPolicy.NONE
     if discovery.policyDomain == discovery.author:
         return record.p
     subdomains = record.sp or record.p
@@ -94,7 +96,7 @@ def requested(discovery: Discovery) -> Policy:
 # --- by the tree walk ------------------------------------------------------------
 
 
-def _discovered(author: Domain, sights: Sights) -> Discovery:
+def _discovered(author: Domain, sights: WalkSteps) -> Discovery:
     organizational = organization(author, sights)
     found = Discovery(
         author,
@@ -110,27 +112,27 @@ def _discovered(author: Domain, sights: Sights) -> Discovery:
     return _troubled(_applied(found, places), sights)
 
 
-def _applied(found: Discovery, places: Sequence[Sight]) -> Discovery:
+def _applied(found: Discovery, places: Sequence[WalkStep]) -> Discovery:
     """
     @param places: Where the record may be, the best first.
     """
     for sight in places:
         if isinstance(sight.record, DMARCRecord):
             return replace(found, policyDomain=sight.domain, record=sight.record)
-        if sight.record is RecordTrouble.UNUSABLE:
+        if sight.record is DMARCRecordError.UNUSABLE:
             problem = f"{sight.step.name}: {sight.record}"
             return replace(found, unusable=True, problem=problem)
-    several = (s for s in places if s.record is RecordTrouble.SEVERAL)
+    several = (s for s in places if s.record is DMARCRecordError.SEVERAL)
     problem = "; ".join(f"{s.step.name}: {s.record}" for s in several)
     return replace(found, problem=problem)
 
 
-def _troubled(found: Discovery, sights: Sequence[Sight]) -> Discovery:
+def _troubled(found: Discovery, sights: Sequence[WalkStep]) -> Discovery:
     failed = [sight.step for sight in sights if sight.record is None]
     if not failed:
         return found
     problem = "; ".join(f"{step.name}: {step.found}" for step in failed)
-    return replace(found, temporary=True, problem=problem[:LONGEST_FINDING])
+    return replace(found, temporary=True, problem=problem[:MAX_FINDING_LENGTH])
 
 
 # --- whether the author domain exists -----------------------------------------------
@@ -144,30 +146,31 @@ def _needsExistence(found: Discovery, own: Answers) -> bool:
     """
     if found.record is None or found.temporary:
         return False
-    missing = all(a.found is Found.NO_NAME and not a.chain for a in own)
+    missing = all(a.found is LookupStatus.NO_NAME and not a.chain for a in own)
     return missing and requested(found) != requested(replace(found, exists=False))
 
 
-def _withExistence(found: Discovery) -> Inquiry[Discovery]:
+def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
     """
     RFC 9989 3.2.13.  Any one answer would do; since there are servers that
     deny names which have other types of record, three have to agree.
     """
-    kinds = (Kind.A, Kind.AAAA, Kind.MX)
-    answers = yield tuple(Question(found.author.ascii, kind) for kind in kinds)
+    kinds = (RRType.A, RRType.AAAA, RRType.MX)
+    answers = yield tuple(LookupQuestion(found.author.ascii, kind) for kind in kinds)
     # With a chain, it is the target that isn't there.
     there = [
         answer
         for answer in answers
-        if answer.chain or answer.found not in (Found.NO_NAME, Found.FAILED)
+        if answer.chain
+        or answer.found not in (LookupStatus.NO_NAME, LookupStatus.FAILED)
     ]
     failed = next((answer for answer in answers if answer.failed), None)
     if there or failed is None:
         said = "exists" if there else "doesn't exist"
-        step = Step(found.author.ascii, said)
+        step = PolicyStep(found.author.ascii, said)
         found = replace(found, exists=bool(there))
     else:
-        step = Step(found.author.ascii, failure(failed))
+        step = PolicyStep(found.author.ascii, walkFailure(failed))
         problem = f"{step.name}: {step.found}"
         found = replace(found, temporary=True, problem=problem)
     return replace(found, steps=(*found.steps, step))
@@ -176,13 +179,13 @@ def _withExistence(found: Discovery) -> Inquiry[Discovery]:
 # --- by the public suffix list ---------------------------------------------------
 
 
-def _discoverByList(author: Domain, suffixes: Suffixes) -> Inquiry[Discovery]:
+def _discoverByList(author: Domain, suffixes: Suffixes) -> LookupGenerator[Discovery]:
     organizational = suffixes.organizational(author)
     names = tuple(dict.fromkeys((author, organizational)))
     answers = yield questionsAt(names)
-    sights = sightsAt(names, answers, Method.PSL)
+    sights = walkStepsAt(names, answers, Method.PSL)
     # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
-    if sights and sights[0].record is not RecordTrouble.NONE:
+    if sights and sights[0].record is not DMARCRecordError.NONE:
         sights = sights[:1]
     steps = tuple(sight.step for sight in sights)
     found = Discovery(author, organizational, Method.PSL, steps=steps)

@@ -13,36 +13,40 @@ from moxtls.authentication import AuthResult, SPFResult
 from moxtls.dmarc.values import (
     Discovery,
     Disposition,
+    DMARCPolicy,
     DMARCRecord,
     Evaluation,
-    Fate,
-    Judgement,
+    FinalDisposition,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
     ReportRow,
     ReportURI,
     Verdict,
+    VerdictEvent,
 )
 from moxtls.dmarc.walk import printable
-from moxtls.domain import LONGEST_NAME, Domain, InvalidDomain, parseHost
+from moxtls.domain import MAX_NAME, Domain, InvalidDomain, parseHost
 
 #: RFC 9990 3.1.3.
-MOST_SIGNATURES = 100
+MAX_SIGNATURES = 100
 #: Of what is kept for people.
-MOST_ADDRESSES = 10
-LONGEST_PROBLEM = 200
+MAX_ADDRESSES = 10
+MAX_PROBLEM_LENGTH = 200
 
 #: The whole divisors of a day that reports are made by, in hours.
 INTERVALS = (24, 12, 8, 6, 4, 3, 2, 1)
 
 #: Evaluations that are remembered as made, of a few kB each.
-MOST_KNOWN = 500
+MAX_KNOWN = 500
 
-_HANDLED = (Fate.ACCEPTED, Fate.JUNK, Fate.REJECTED_BY_DMARC)
+_HANDLED = (
+    FinalDisposition.ACCEPTED,
+    FinalDisposition.JUNK,
+    FinalDisposition.REJECTED_BY_DMARC,
+)
 
 #: A signature: C{domain}, C{selector}, C{status}, C{problem} of L{DKIMResult}.
 _Signed = tuple[Domain, str, AuthResult, str]
@@ -63,7 +67,7 @@ class _Seen(NamedTuple):
     spf: SPFResult
 
 
-def evaluationOf(judgement: Judgement) -> Evaluation | None:
+def evaluationOf(judgement: VerdictEvent) -> Evaluation | None:
     """
     @return: C{None} if there is nothing to report: nobody wants it, it was
         refused for another reason, or it isn't known whose policy applies.
@@ -86,9 +90,9 @@ def evaluationOf(judgement: Judgement) -> Evaluation | None:
     return _evaluation(verdict, judgement.fate, _isOptional(judgement), seen)
 
 
-@lru_cache(MOST_KNOWN)
+@lru_cache(MAX_KNOWN)
 def _evaluation(
-    verdict: Verdict, fate: Fate, optional: bool, seen: _Seen
+    verdict: Verdict, fate: FinalDisposition, optional: bool, seen: _Seen
 ) -> Evaluation:
     """
     Whoever sends a lot has it evaluated alike.
@@ -100,9 +104,9 @@ def _evaluation(
         _published(discovery, record),
         _row(verdict, fate, discovery, seen),
         hours=hoursOf(record.interval),
-        addresses=tuple(map(_shown, record.rua[:MOST_ADDRESSES])),
+        addresses=tuple(map(_shown, record.rua[:MAX_ADDRESSES])),
         optional=optional,
-        wanted=fate is Fate.ACCEPTED and verdict.status is AuthResult.PASS,
+        wanted=fate is FinalDisposition.ACCEPTED and verdict.status is AuthResult.PASS,
     )
 
 
@@ -122,20 +126,20 @@ def _isCertain(discovery: Discovery) -> bool:
     return not discovery.temporary or discovery.policyDomain == discovery.author
 
 
-def _isOptional(judgement: Judgement) -> bool:
+def _isOptional(judgement: VerdictEvent) -> bool:
     """
     Reports about reports would never end; and who only forges a domain shall
     not make us write to it.
     """
     fate = judgement.fate
-    isBecauseOfDMARC = fate is Fate.REJECTED_BY_DMARC or _isQuarantined(
+    isBecauseOfDMARC = fate is FinalDisposition.REJECTED_BY_DMARC or _isQuarantined(
         judgement.verdict, fate
     )
     return judgement.isForReports or (isBecauseOfDMARC and not judgement.isKnown)
 
 
-def _isQuarantined(verdict: Verdict, fate: Fate) -> bool:
-    return fate is Fate.JUNK and verdict.disposition is not Policy.NONE
+def _isQuarantined(verdict: Verdict, fate: FinalDisposition) -> bool:
+    return fate is FinalDisposition.JUNK and verdict.disposition is not DMARCPolicy.NONE
 
 
 def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
@@ -153,7 +157,9 @@ def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
     )
 
 
-def _row(verdict: Verdict, fate: Fate, discovery: Discovery, seen: _Seen) -> ReportRow:
+def _row(
+    verdict: Verdict, fate: FinalDisposition, discovery: Discovery, seen: _Seen
+) -> ReportRow:
     disposition = _disposition(verdict, fate)
     return ReportRow(
         sourceIP=seen.address,
@@ -169,12 +175,12 @@ def _row(verdict: Verdict, fate: Fate, discovery: Discovery, seen: _Seen) -> Rep
     )
 
 
-def _disposition(verdict: Verdict, fate: Fate) -> Disposition:
-    if fate is Fate.REJECTED_BY_DMARC:
+def _disposition(verdict: Verdict, fate: FinalDisposition) -> Disposition:
+    if fate is FinalDisposition.REJECTED_BY_DMARC:
         return Disposition.REJECT
     if _isQuarantined(verdict, fate):
         return Disposition.QUARANTINE
-    isEnforcing = verdict.policy is not Policy.NONE
+    isEnforcing = verdict.policy is not DMARCPolicy.NONE
     if verdict.status is AuthResult.PASS and isEnforcing:
         return Disposition.PASS
     return Disposition.NONE
@@ -186,7 +192,7 @@ def _reasons(verdict: Verdict, disposition: Disposition) -> tuple[Override, ...]
     that isn't the policy has a reason (RFC 9990 3.1.1.9).
     """
     asked = verdict.disposition
-    if asked is Policy.NONE or asked.value == disposition.value:
+    if asked is DMARCPolicy.NONE or asked.value == disposition.value:
         return verdict.reasons
     ours = Override(OverrideKind.LOCAL_POLICY, "the recipient's choice")
     return (*verdict.reasons, ours)
@@ -206,13 +212,13 @@ def _signatures(
         if selector
     ]
     ranked.sort()
-    return tuple(_reported(*dkim[place]) for _, place in ranked[:MOST_SIGNATURES])
+    return tuple(_reported(*dkim[place]) for _, place in ranked[:MAX_SIGNATURES])
 
 
 def _reported(
     domain: Domain, selector: str, status: AuthResult, problem: str
 ) -> ReportedSignature:
-    shown = printable(problem)[:LONGEST_PROBLEM]
+    shown = printable(problem)[:MAX_PROBLEM_LENGTH]
     return ReportedSignature(domain.ascii, selector, status, shown)
 
 
@@ -226,7 +232,7 @@ def _rank(domain: Domain, status: AuthResult, isAligned: bool, author: Domain) -
 
 def _spf(spf: SPFResult) -> ReportedSPF | None:
     # What a client calls itself may be anything.
-    domain = printable(spf.domain)[:LONGEST_NAME]
+    domain = printable(spf.domain)[:MAX_NAME]
     return ReportedSPF(domain, spf.scope, spf.status) if domain else None
 
 

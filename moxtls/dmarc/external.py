@@ -14,19 +14,19 @@ from moxtls.dmarc.record import tagsOf, urisOf
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import ReportURI
 from moxtls.dmarc.walk import printable
-from moxtls.dns.abreast import abreast
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Inquiry, Question
-from moxtls.domain import LONGEST_NAME, Domain
+from moxtls.dns.abreast import parallel
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion
+from moxtls.domain import MAX_NAME, Domain
 from moxtls.reporting.destinations import (
-    MOST_DESTINATIONS,
-    MOST_REASONS,
+    MAX_DESTINATIONS,
+    MAX_REASONS,
     InvalidDestination,
     parseDestination,
 )
 
 #: Of a text about one URI: there is one C{error} element for all.
-LONGEST_REASON = 200
+MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def verify(
     uris: Sequence[ReportURI],
     suffixes: Suffixes | None = None,
     tag: str = "rua",
-) -> Inquiry[Destinations]:
+) -> LookupGenerator[Destinations]:
     """
     All that has to be known is asked at once, also what may turn out not to
     matter: whether a host is of the same organization takes as long to find
@@ -100,7 +100,7 @@ def verify(
     """
     targets, errors = _targets(uris)
     hosts = tuple(dict.fromkeys(target.host for target in targets))
-    relations = yield from abreast(
+    relations = yield from parallel(
         [_relation(policyDomain, host, suffixes) for host in hosts]
     )
     byHost = dict(zip(hosts, relations, strict=True))
@@ -112,8 +112,8 @@ def verify(
             accepted.setdefault(uri, limit)
         errors.extend(found.errors)
         temporary = temporary or found.temporary
-    chosen = tuple(accepted.items())[:MOST_DESTINATIONS]
-    return Destinations(chosen, tuple(errors[:MOST_REASONS]), temporary)
+    chosen = tuple(accepted.items())[:MAX_DESTINATIONS]
+    return Destinations(chosen, tuple(errors[:MAX_REASONS]), temporary)
 
 
 def confirmationName(policyDomain: Domain, host: Domain) -> str:
@@ -136,10 +136,10 @@ def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
         target = _target(each)
         if isinstance(target, str):
             errors.append(target)
-        elif len(targets) < MOST_DESTINATIONS:
+        elif len(targets) < MAX_DESTINATIONS:
             targets.setdefault(target.uri, target)
         elif target.uri not in targets:
-            errors.append(f"more than {MOST_DESTINATIONS} destinations")
+            errors.append(f"more than {MAX_DESTINATIONS} destinations")
             break
     return list(targets.values()), errors
 
@@ -160,25 +160,25 @@ def _target(each: ReportURI) -> _Target | str:
 
 def _relation(
     policyDomain: Domain, host: Domain, suffixes: Suffixes | None
-) -> Inquiry[_Relation]:
+) -> LookupGenerator[_Relation]:
     if host == policyDomain:
         return _Relation((host, host), None)
-    asking: list[Inquiry[Domain | Answer | None]] = [
+    asking: list[LookupGenerator[Domain | Answer | None]] = [
         organizationalDomain(policyDomain, suffixes),
         organizationalDomain(host, suffixes),
     ]
     name = confirmationName(policyDomain, host)
     # RFC 9990 4 step 4.
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= MAX_NAME:
         asking.append(_confirmation(name))
-    found = yield from abreast(asking)
+    found = yield from parallel(asking)
     ours, theirs = (each if isinstance(each, Domain) else None for each in found[:2])
     answer = next((each for each in found if isinstance(each, Answer)), None)
     return _Relation((ours, theirs), answer)
 
 
-def _confirmation(name: str) -> Inquiry[Answer]:
-    (answer,) = yield (Question(name, Kind.TXT),)
+def _confirmation(name: str) -> LookupGenerator[Answer]:
+    (answer,) = yield (LookupQuestion(name, RRType.TXT),)
     return answer
 
 
@@ -222,8 +222,8 @@ def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> Destinations:
             errors.append(_said(error))
     if not own and not errors:
         own.append((target.uri, target.limit))
-    return Destinations(tuple(own), tuple(errors[:MOST_REASONS]))
+    return Destinations(tuple(own), tuple(errors[:MAX_REASONS]))
 
 
 def _said(text: str) -> str:
-    return printable(text)[:LONGEST_REASON]
+    return printable(text)[:MAX_REASON]

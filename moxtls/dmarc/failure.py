@@ -23,13 +23,13 @@ from moxtls.dmarc.values import (
     PSD,
     Discovery,
     DMARCRecord,
-    Fate,
-    Judgement,
+    FinalDisposition,
+    VerdictEvent,
 )
 from moxtls.dmarc.walk import printable
 from moxtls.dmarc.witnesses import spfDomain
-from moxtls.dns.answers import Kind
-from moxtls.dns.inquiry import Inquiry, Question
+from moxtls.dns.answers import RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.reporting.mime import contentType, headerFields
 
@@ -76,14 +76,14 @@ class FailureReporting:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class MessageFailure:
     """
     A message of which somebody wants to be told.
 
     @ivar policyDomain: Where C{record} is.
     """
 
-    judgement: Judgement
+    judgement: VerdictEvent
     discovery: Discovery
     record: DMARCRecord
     policyDomain: Domain
@@ -99,7 +99,7 @@ class Failure:
         return sha256(start + judgement.header).digest()
 
 
-def failureOf(judgement: Judgement) -> Failure | None:
+def messageFailure(judgement: VerdictEvent) -> MessageFailure | None:
     """
     @return: C{None} if nobody wants a report, or could: it isn't known what
         is published or what failed, or the message is one that nobody shall
@@ -113,23 +113,23 @@ def failureOf(judgement: Judgement) -> Failure | None:
     if record is None or not record.ruf or record.psd is PSD.YES:
         return None
     # What was refused for another reason is none of DMARC's business.
-    if judgement.isForReports or judgement.fate is Fate.REJECTED:
+    if judgement.isForReports or judgement.fate is FinalDisposition.REJECTED:
         return None
     if not _isAsked(judgement, record.fo):
         return None
     if isAutomatic(judgement.sender, judgement.header):
         return None
-    return Failure(judgement, discovery, record, discovery.policyDomain)
+    return MessageFailure(judgement, discovery, record, discovery.policyDomain)
 
 
-def isWanted(judgement: Judgement) -> bool:
+def isWanted(judgement: VerdictEvent) -> bool:
     """
     Whether the record asks for a report on this message (RFC 9989 4.7 C{fo}).
     """
-    return failureOf(judgement) is not None
+    return messageFailure(judgement) is not None
 
 
-def isAllowed(failure: Failure, settings: FailureReporting) -> bool:
+def isAllowed(failure: MessageFailure, settings: FailureReporting) -> bool:
     """
     Whether whoever wants a report may have it.
     """
@@ -143,7 +143,7 @@ def isAllowed(failure: Failure, settings: FailureReporting) -> bool:
     return settings.strangers or judgement.isKnown
 
 
-def _isAsked(judgement: Judgement, options: Sequence[str]) -> bool:
+def _isAsked(judgement: VerdictEvent, options: Sequence[str]) -> bool:
     verdict, found = judgement.verdict, judgement.authentication
     if verdict.status not in _CERTAIN:
         return False
@@ -176,7 +176,7 @@ def isAutomatic(sender: str, header: bytes) -> bool:
     )
 
 
-def spfRecord(failure: Failure) -> Inquiry[str]:
+def spfRecord(failure: MessageFailure) -> LookupGenerator[str]:
     """
     The SPF record of an aligned domain that didn't help, for C{SPF-DNS}
     (RFC 6591 3.2.6): the first, as others belong to others.
@@ -186,14 +186,14 @@ def spfRecord(failure: Failure) -> Inquiry[str]:
     domain = failedSender(failure)
     if domain is None:
         return ""
-    (answer,) = yield (Question(domain.ascii, Kind.TXT),)
+    (answer,) = yield (LookupQuestion(domain.ascii, RRType.TXT),)
     for text in answer.texts:
         if text.lower().split(b" ", 1)[0] == b"v=spf1":
             return printable(text.decode("utf-8", "replace"))
     return ""
 
 
-def failedSignature(failure: Failure) -> DKIMResult | None:
+def failedSignature(failure: MessageFailure) -> DKIMResult | None:
     """
     A signature that failed and may be aligned; one of the author's domain, if
     there is any.
@@ -210,7 +210,7 @@ def failedSignature(failure: Failure) -> DKIMResult | None:
     return next(iter([*own, *failed]), None)
 
 
-def failedSender(failure: Failure) -> Domain | None:
+def failedSender(failure: MessageFailure) -> Domain | None:
     """
     The domain that SPF was about, if it failed and may be aligned.
     """

@@ -15,15 +15,15 @@ from email.utils import format_datetime
 
 from moxtls import __version__
 from moxtls.authentication import DKIMResult
-from moxtls.dmarc.failure import Failure, failedSender, failedSignature
-from moxtls.dmarc.redaction import Redaction, quoted
-from moxtls.dmarc.values import Fate, Judgement, Policy
+from moxtls.dmarc.failure import MessageFailure, failedSender, failedSignature
+from moxtls.dmarc.redaction import Redaction, quotedText
+from moxtls.dmarc.values import DMARCPolicy, FinalDisposition, VerdictEvent
 from moxtls.dmarc.walk import printable
-from moxtls.domain import LONGEST_NAME, Address, Domain
+from moxtls.domain import MAX_NAME, Address, Domain
 from moxtls.ipaddresses import knownIP
 from moxtls.reporting.fields import (
     Field,
-    Stamp,
+    MessageStamp,
     multipart,
     origin,
     part,
@@ -32,24 +32,24 @@ from moxtls.reporting.fields import (
 )
 
 #: Octets, which none of these reports has.
-LARGEST_FAILURE = 256 * 1024
+MAX_FAILURE_SIZE = 256 * 1024
 #: Signatures of which is told what they came to.
-MOST_TOLD = 10
+MAX_REPORTED = 10
 #: Of a selector and a reason.
-LONGEST_WORD = 200
+MAX_WORD = 200
 #: RFC 5965 3.2: an unsigned 32-bit integer.
-MOST_INCIDENTS = 2**32 - 1
+MAX_INCIDENTS = 2**32 - 1
 
 
 _RESULTS = {
-    Fate.ACCEPTED: "delivered",
-    Fate.JUNK: "spam",
-    Fate.REJECTED_BY_DMARC: "reject",
+    FinalDisposition.ACCEPTED: "delivered",
+    FinalDisposition.JUNK: "spam",
+    FinalDisposition.REJECTED_BY_DMARC: "reject",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Particulars:
+class FailureDetails:
     """
     What else a report says.
 
@@ -65,15 +65,15 @@ class Particulars:
     spfRecord: str = ""
     incidents: int = 1
 
-    def withRecord(self, spfRecord: str) -> Particulars:
+    def withRecord(self, spfRecord: str) -> FailureDetails:
         return replace(self, spfRecord=spfRecord)
 
 
-def compose(
-    failure: Failure,
-    particulars: Particulars,
+def composeFailureReport(
+    failure: MessageFailure,
+    particulars: FailureDetails,
     recipients: Sequence[Address],
-    stamp: Stamp,
+    stamp: MessageStamp,
 ) -> bytes:
     """
     The message that brings a report to all of C{recipients}, unsigned.
@@ -81,7 +81,7 @@ def compose(
     subject = f"DMARC failure report for {failure.discovery.author}"
     header = origin(particulars.submitter, recipients, subject, stamp)
     fields = [*_fields(failure, particulars, stamp.hostname)]
-    original = quoted(failure.judgement.header, particulars.redaction)
+    original = quotedText(failure.judgement.header, particulars.redaction)
     parts = [
         textPart(_text(failure, particulars)),
         part([("Content-Type", ["message/feedback-report"])], _lines(fields)),
@@ -96,7 +96,7 @@ def _lines(fields: Sequence[Field]) -> bytes:
 
 
 def _fields(
-    failure: Failure, particulars: Particulars, hostname: Domain
+    failure: MessageFailure, particulars: FailureDetails, hostname: Domain
 ) -> Iterator[Field]:
     """
     RFC 5965 3, RFC 6591 3.1, RFC 9991 4.
@@ -123,10 +123,10 @@ def _fields(
     yield from _dkim(failure, particulars.redaction)
     yield from _spf(failure, particulars.spfRecord)
     if particulars.incidents > 1:
-        yield "Incidents", [str(min(particulars.incidents, MOST_INCIDENTS))]
+        yield "Incidents", [str(min(particulars.incidents, MAX_INCIDENTS))]
 
 
-def _missing(judgement: Judgement) -> str:
+def _missing(judgement: VerdictEvent) -> str:
     """
     RFC 9991 4: what didn't authenticate an aligned identity.
     """
@@ -135,7 +135,7 @@ def _missing(judgement: Judgement) -> str:
     return ",".join(each for each, passed in methods.items() if not passed) or "none"
 
 
-def _results(failure: Failure, hostname: Domain) -> list[str]:
+def _results(failure: MessageFailure, hostname: Domain) -> list[str]:
     """
     RFC 6591 3.1: one method only.
     """
@@ -145,15 +145,15 @@ def _results(failure: Failure, hostname: Domain) -> list[str]:
     return [f"{hostname};", f"dmarc={verdict.status}", *policy.split(" "), author]
 
 
-def _deliveryResult(judgement: Judgement) -> str:
+def _deliveryResult(judgement: VerdictEvent) -> str:
     """
     RFC 6591 3.2.2.
     """
-    isBecauseOfDMARC = judgement.verdict.disposition is not Policy.NONE
+    isBecauseOfDMARC = judgement.verdict.disposition is not DMARCPolicy.NONE
     return _RESULTS.get(judgement.fate, "policy" if isBecauseOfDMARC else "other")
 
 
-def _dkim(failure: Failure, redaction: Redaction) -> Iterator[Field]:
+def _dkim(failure: MessageFailure, redaction: Redaction) -> Iterator[Field]:
     """
     RFC 6591 3.2.3, for one signature, as each field may be there once.
     """
@@ -166,7 +166,7 @@ def _dkim(failure: Failure, redaction: Redaction) -> Iterator[Field]:
             yield "DKIM-Selector", [_word(result.selector)]
 
 
-def _spf(failure: Failure, record: str) -> Iterator[Field]:
+def _spf(failure: MessageFailure, record: str) -> Iterator[Field]:
     """
     RFC 6591 4.
     """
@@ -176,7 +176,7 @@ def _spf(failure: Failure, record: str) -> Iterator[Field]:
         yield "SPF-DNS", ["txt", ":", str(domain), ":", *f'"{text}"'.split(" ")]
 
 
-def _text(failure: Failure, particulars: Particulars) -> list[str]:
+def _text(failure: MessageFailure, particulars: FailureDetails) -> list[str]:
     judgement, discovery = failure.judgement, failure.discovery
     verdict, found = judgement.verdict, judgement.authentication
     spf = found.spf
@@ -192,8 +192,8 @@ def _text(failure: Failure, particulars: Particulars) -> list[str]:
         f"Arrived: {_date(particulars.arrived)}",
         f"DMARC: {verdict.status}, policy {verdict.policy}, "
         f"disposition {verdict.disposition}",
-        f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:LONGEST_NAME]}",
-        *map(_signatureLine, found.dkim[:MOST_TOLD]),
+        f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:MAX_NAME]}",
+        *map(_signatureLine, found.dkim[:MAX_REPORTED]),
         "",
         "In place of the local parts of addresses there are tokens, which are equal",
         "where those are.",
@@ -211,7 +211,7 @@ def _signatureLine(result: DKIMResult) -> str:
 
 
 def _word(text: str) -> str:
-    return printable(text)[:LONGEST_WORD]
+    return printable(text)[:MAX_WORD]
 
 
 def _date(second: float) -> str:

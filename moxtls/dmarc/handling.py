@@ -7,30 +7,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from moxtls.dmarc.values import Override, OverrideKind, Policy
+from moxtls.dmarc.values import DMARCPolicy, Override, OverrideKind
 
-_LEVELS = (Policy.NONE, Policy.QUARANTINE, Policy.REJECT)
+_LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
 
 
 @dataclass(frozen=True, slots=True)
-class Handling:
+class DispositionBuilder:
     """
     What is to be done so far, and why that isn't what was asked for.
 
     @ivar isOurs: It comes from a local policy.
     """
 
-    disposition: Policy
+    disposition: DMARCPolicy
     reasons: tuple[Override, ...] = ()
     isOurs: bool = False
 
     def instead(
-        self, disposition: Policy, kind: OverrideKind, comment: str
-    ) -> Handling:
+        self, disposition: DMARCPolicy, kind: OverrideKind, comment: str
+    ) -> DispositionBuilder:
         reasons = (*self.reasons, Override(kind, comment))
         return replace(self, disposition=disposition, reasons=reasons)
 
-    def atMost(self, most: Policy, kind: OverrideKind, comment: str) -> Handling:
+    def atMost(
+        self, most: DMARCPolicy, kind: OverrideKind, comment: str
+    ) -> DispositionBuilder:
         """
         The same, if it isn't more than C{most}.
         """
@@ -38,7 +40,7 @@ class Handling:
             return self
         return self.instead(most, kind, comment)
 
-    def lowered(self, kind: OverrideKind, comment: str) -> Handling:
+    def lowered(self, kind: OverrideKind, comment: str) -> DispositionBuilder:
         """
         One level less.
         """

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 from moxtls.dmarc.reportxml import ReportFormat
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Overview
-from moxtls.dns.answers import Kind
-from moxtls.dns.inquiry import Inquiry, Question
+from moxtls.dmarc.values import PeriodSummary
+from moxtls.dns.answers import RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion
 from moxtls.domain import Domain
 
 
@@ -51,7 +51,7 @@ class DMARCReporting:
 
 
 def excluded(
-    domain: Domain, overview: Overview, settings: DMARCReporting
+    domain: Domain, overview: PeriodSummary, settings: DMARCReporting
 ) -> str | None:
     """
     Why the policy domain C{domain} gets no report, whoever it is.
@@ -66,7 +66,7 @@ def excluded(
 
 
 def mayReport(
-    overview: Overview, hasHistory: bool, settings: DMARCReporting
+    overview: PeriodSummary, hasHistory: bool, settings: DMARCReporting
 ) -> str | None:
     """
     Why there is no report; C{None} if there may be one.
@@ -85,21 +85,21 @@ def mayReport(
     )
 
 
-def takesMail(domain: Domain) -> Inquiry[str]:
+def takesMail(domain: Domain) -> LookupGenerator[str]:
     """
     Whether anybody could answer to mail from C{domain}, as many hosts refuse
     mail that nobody could (RFC 5321 5.1, RFC 7505).
 
     @return: Why not; empty if somebody could.
     """
-    (mx,) = yield (Question(domain.ascii, Kind.MX),)
+    (mx,) = yield (LookupQuestion(domain.ascii, RRType.MX),)
     if mx.failed:
         return f"the MX records of {domain} can't be looked up: {mx.reason}"
     if mx.mx:
         hosts = any(each.exchange for each in mx.mx)
         return "" if hosts else f"{domain} says that it takes no mail (RFC 7505)"
-    kinds = (Kind.A, Kind.AAAA)
-    addresses = yield tuple(Question(domain.ascii, kind) for kind in kinds)
+    kinds = (RRType.A, RRType.AAAA)
+    addresses = yield tuple(LookupQuestion(domain.ascii, kind) for kind in kinds)
     if any(answer.addresses for answer in addresses):
         return ""
     failed = next((answer.reason for answer in addresses if answer.failed), None)

@@ -20,19 +20,19 @@ from moxtls.calendar import rfc3339
 from moxtls.tlsrpt.received import MalformedReport, plain
 
 #: Of a report as XML.
-LARGEST_XML = 20 * 1024 * 1024
+MAX_XML = 20 * 1024 * 1024
 #: Of one element's text: more than any that is meant.
-LONGEST_TEXT = 4096
+MAX_TEXT = 4096
 #: Reports have six levels; extensions (RFC 9990 3.1.2) may add some.
-DEEPEST = 24
+MAX_DEPTH = 24
 #: Elements in one record, or in the head of a report.
-MOST_ELEMENTS = 5000
+MAX_ELEMENTS = 5000
 #: RFC 9990 has no limit; what is above it is no number of messages.
-LARGEST_COUNT = 2**63 - 1
+MAX_COUNT = 2**63 - 1
 #: Unix seconds: the year 9999.
 LAST_SECOND = 253402300799
 
-_LONGEST_LINE = 300
+_MAX_LINE = 300
 _BOM = b"\xef\xbb\xbf"
 _ENCODING = re.compile(rb"<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
 _CHARSETS = frozenset((*aliases, *aliases.values()))
@@ -153,8 +153,8 @@ def parseAggregate(text: bytes) -> ReceivedAggregate:
 
     @raise MalformedReport: It names the place and the reason.
     """
-    if len(text) > LARGEST_XML:
-        _refuse("report", f"larger than {LARGEST_XML} bytes")
+    if len(text) > MAX_XML:
+        _refuse("report", f"larger than {MAX_XML} bytes")
     decodable, encoding = _decodable(text.removeprefix(_BOM).lstrip())
     reader = _Reader(encoding)
     reader.read(decodable)
@@ -209,7 +209,7 @@ class _Reader:
         if len(self._open) == 1 and name == "record":
             self._inHead, self._elements = self._elements, 0
         self._elements += 1
-        if self._elements > MOST_ELEMENTS or len(self._open) >= DEEPEST:
+        if self._elements > MAX_ELEMENTS or len(self._open) >= MAX_DEPTH:
             _refuse(self._where(), "too many elements")
         if self._open:
             self._open.append(_Element(name))
@@ -234,7 +234,7 @@ class _Reader:
         if not self._open:
             return
         element = self._open[-1]
-        if len(element.text) + len(text) > LONGEST_TEXT:
+        if len(element.text) + len(text) > MAX_TEXT:
             if text.isspace():
                 return
             _refuse(self._where(), "too long a text")
@@ -294,7 +294,7 @@ def _record(record: _Element, where: str) -> ReceivedRecord:
     results = record.get("auth_results")
     return ReceivedRecord(
         sourceIP=row.say("source_ip"),
-        count=_number(row.say("count"), f"{where}: row.count", LARGEST_COUNT),
+        count=_number(row.say("count"), f"{where}: row.count", MAX_COUNT),
         disposition=evaluated.say("disposition").lower(),
         dkimAligned=evaluated.say("dkim").lower(),
         spfAligned=evaluated.say("spf").lower(),
@@ -384,4 +384,4 @@ def _described(record: ReceivedRecord) -> Iterator[str]:
 
 
 def _refuse(where: str, reason: str) -> NoReturn:
-    raise MalformedReport(plain(f"{where}: {reason}")[:_LONGEST_LINE])
+    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])

@@ -18,24 +18,24 @@ from typing import TypeVar
 from moxtls.dmarc.values import (
     PSD,
     Alignment,
+    DMARCPolicy,
     DMARCRecord,
     Method,
-    Policy,
     ReportURI,
 )
 from moxtls.domain import Domain
 
 #: More than anybody has a use for; keeps what is compared and stored small.
-MOST_URIS = 100
+MAX_URIS = 100
 #: Of which its owner is told at a time.
-MOST_PROBLEMS = 10
+MAX_PROBLEMS = 10
 #: Octets of a record that are read: many times what there is, and little to
 #: remember of each domain that sends mail.
-LONGEST_RECORD = 8192
+MAX_RECORD = 8192
 #: RFC 7489 6.3: C{ri} is a 32-bit unsigned integer.
-LONGEST_INTERVAL = 2**32 - 1
+MAX_INTERVAL = 2**32 - 1
 #: Beyond what any report has, and within what every store can keep.
-LARGEST_LIMIT = 2**62
+MAX_LIMIT = 2**62
 
 # RFC 9989 4.8:
 #   equals        = *WSP "=" *WSP
@@ -65,7 +65,7 @@ _WORDS: Mapping[str, Sequence[str]] = {
 E = TypeVar("E", bound=StrEnum)
 
 
-class RecordTrouble(StrEnum):
+class DMARCRecordError(StrEnum):
     """
     Why DMARC doesn't apply.
 
@@ -78,37 +78,37 @@ class RecordTrouble(StrEnum):
     UNUSABLE = "DMARC record without a valid policy"
 
 
-def recordName(domain: Domain) -> str:
+def dmarcRecordName(domain: Domain) -> str:
     """
     Where the record about C{domain} is.
     """
     return f"_dmarc.{domain}"
 
 
-def findRecord(texts: Sequence[bytes]) -> DMARCRecord | RecordTrouble:
+def findDMARCRecord(texts: Sequence[bytes]) -> DMARCRecord | DMARCRecordError:
     """
-    @param texts: All TXT records at L{recordName}.
+    @param texts: All TXT records at L{dmarcRecordName}.
     """
     tags = findTags(texts)
-    return tags if isinstance(tags, RecordTrouble) else interpret(tags)
+    return tags if isinstance(tags, DMARCRecordError) else interpret(tags)
 
 
-def parseRecord(text: bytes) -> DMARCRecord | RecordTrouble:
+def parseDMARCRecord(text: bytes) -> DMARCRecord | DMARCRecordError:
     """
-    @return: C{RecordTrouble.NONE} for what is no DMARC record.
+    @return: C{DMARCRecordError.NONE} for what is no DMARC record.
     """
-    return findRecord([text])
+    return findDMARCRecord([text])
 
 
-def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | RecordTrouble:
+def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | DMARCRecordError:
     """
     The tags of the one record that is among C{texts}, or that there is none,
     or more (RFC 9989 4.10 step 2).
     """
     found = [tags for text in texts if (tags := tagsOf(text)) is not None]
     if not found:
-        return RecordTrouble.NONE
-    return found[0] if len(found) == 1 else RecordTrouble.SEVERAL
+        return DMARCRecordError.NONE
+    return found[0] if len(found) == 1 else DMARCRecordError.SEVERAL
 
 
 def tagsOf(text: bytes) -> Mapping[str, str] | None:
@@ -120,9 +120,9 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
     RFC 6376 3.2, which the format is borrowed from, has no record then; but
     here errors behind the version cost no more than what they are in.
     """
-    if len(text) > LONGEST_RECORD:
+    if len(text) > MAX_RECORD:
         # What is cut off in the middle might come to something else.
-        text = text[:LONGEST_RECORD].rpartition(b";")[0]
+        text = text[:MAX_RECORD].rpartition(b";")[0]
     decoded = text.decode("utf-8", "surrogateescape")
     version = _VERSION.match(decoded)
     if version is None:
@@ -137,7 +137,7 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
 
 def interpret(
     tags: Mapping[str, str], method: Method = Method.TREE_WALK
-) -> DMARCRecord | RecordTrouble:
+) -> DMARCRecord | DMARCRecordError:
     """
     What tags ask for, at a name where policies are.
 
@@ -153,11 +153,11 @@ def interpret(
     policies = {name: _policy(tags[name]) for name in names if name in tags}
     if "p" not in policies or None in policies.values():
         if not rua:
-            return RecordTrouble.UNUSABLE
+            return DMARCRecordError.UNUSABLE
         policies = {}
     ruf = urisOf(tags.get("ruf", ""))
     return DMARCRecord(
-        p=policies.get("p") or Policy.NONE,
+        p=policies.get("p") or DMARCPolicy.NONE,
         sp=policies.get("sp"),
         np=policies.get("np"),
         adkim=_word(tags, "adkim", Alignment.RELAXED),
@@ -169,8 +169,8 @@ def interpret(
         # RFC 9989 4.7: ignored without ruf.
         fo=_failureOptions(tags.get("fo", "")) if ruf else ("0",),
         percent=_number(tags.get("pct", ""), 100, 100),
-        interval=_number(tags.get("ri", ""), LONGEST_INTERVAL, 86400),
-        problems=tuple(islice(_problems(tags, names), MOST_PROBLEMS)),
+        interval=_number(tags.get("ri", ""), MAX_INTERVAL, 86400),
+        problems=tuple(islice(_problems(tags, names), MAX_PROBLEMS)),
     )
 
 
@@ -190,7 +190,7 @@ def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]
         if name in tags and tags[name].lower() not in values:
             yield f"{name}={tags[name]} has no meaning"
     for name in ("rua", "ruf"):
-        parts = tags[name].split(",")[:MOST_URIS] if name in tags else ()
+        parts = tags[name].split(",")[:MAX_URIS] if name in tags else ()
         for text in (part.strip(_WSP) for part in parts):
             uri = _uri(text)
             if uri is None:
@@ -211,7 +211,7 @@ def urisOf(value: str) -> tuple[ReportURI, ...]:
     """
     The URIs of a C{rua} or C{ruf} tag that are some, in order.
     """
-    parts = value.split(",")[:MOST_URIS]
+    parts = value.split(",")[:MAX_URIS]
     uris = (_uri(part.strip(_WSP)) for part in parts)
     return tuple(uri for uri in uris if uri is not None)
 
@@ -231,13 +231,13 @@ def _limit(matched: re.Match[str]) -> int:
     # Python refuses to convert thousands of digits.
     digits = matched[1].lstrip("0")
     if len(digits) > 18:
-        return LARGEST_LIMIT
-    return min(int(digits or "0") << _UNITS[matched[2].lower()], LARGEST_LIMIT)
+        return MAX_LIMIT
+    return min(int(digits or "0") << _UNITS[matched[2].lower()], MAX_LIMIT)
 
 
-def _policy(value: str) -> Policy | None:
+def _policy(value: str) -> DMARCPolicy | None:
     try:
-        return Policy(value.lower())
+        return DMARCPolicy(value.lower())
     except ValueError:
         return None
 

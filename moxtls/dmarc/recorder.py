@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from moxtls.dmarc.evaluations import evaluationOf
-from moxtls.dmarc.values import Evaluation, Judgement
+from moxtls.dmarc.values import Evaluation, VerdictEvent
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
 from moxtls.outages import Backlog
@@ -56,7 +56,7 @@ class EvaluationRecorder:
         self._gathered: dict[_Entry, list[Deferred[None]]] = {}
         self._backlog = Backlog(clock, "evaluations", self._record)
 
-    def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
         evaluation = evaluationOf(judgement) if self._enabled else None
         if evaluation is None or evaluation.row.envelopeTo in self._silent:
             return succeed(None)

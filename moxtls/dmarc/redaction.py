@@ -20,21 +20,21 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 
-from moxtls.domain import LONGEST_NAME, Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.domain import MAX_NAME, Address, Domain, InvalidAddress, InvalidDomain
 from moxtls.reporting.fields import Field
 
 #: Of a header, as much is looked at: some four times what a message has.
-LONGEST_HEADER = 64 * 1024
+MAX_HEADER = 64 * 1024
 #: Fields of one name, such as signatures.
-MOST_EACH = 10
+MAX_EACH = 10
 #: Addresses in one field, and what looks like one.
-MOST_ADDRESSES = 10
-MOST_TRIED = 50
+MAX_ADDRESSES = 10
+MAX_TRIED = 50
 #: Tags of a signature; RFC 6376 3.5 has 14.
-MOST_TAGS = 20
+MAX_TAGS = 20
 #: Characters of a value or a tag: an RSA signature of 4096 bits is 684 long, and
 #: the names of the signed fields mostly are less.
-LONGEST_VALUE = 900
+MAX_VALUE = 900
 #: Where a long run of Base64 may be folded.
 _CHUNK = 64
 #: 80 bits: no two people have the same.
@@ -105,18 +105,18 @@ class Redaction:
         All addresses in an address field; what else is there is left out.
         """
         found = dict.fromkeys(self._addresses(text))
-        return list(found)[:MOST_ADDRESSES]
+        return list(found)[:MAX_ADDRESSES]
 
     def _addresses(self, text: str) -> Iterator[str]:
         words = (word for word in _SPECIAL.split(text) if "@" in word)
-        for word in islice(words, MOST_TRIED):
+        for word in islice(words, MAX_TRIED):
             local, _, domain = word.rpartition("@")
             host = _hostOf(domain)
             if host is not None:
                 yield f"<{self.token(local)}@{host}>"
 
 
-def quoted(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
+def quotedText(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
     """
     The fields of C{header} that may be shown, in order.
 
@@ -125,7 +125,7 @@ def quoted(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
     shown: list[Field] = []
     counts: dict[str, int] = {}
     for name, value in _fields(header):
-        if name not in _ALLOWED or counts.get(name, 0) >= MOST_EACH:
+        if name not in _ALLOWED or counts.get(name, 0) >= MAX_EACH:
             continue
         counts[name] = counts.get(name, 0) + 1
         title, show = _ALLOWED[name]
@@ -136,7 +136,7 @@ def quoted(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
 
 
 def _hostOf(text: str) -> Domain | None:
-    if len(text) > LONGEST_NAME:
+    if len(text) > MAX_NAME:
         return None
     try:
         return Domain.parse(text)
@@ -148,7 +148,7 @@ def _fields(header: bytes) -> Iterator[tuple[str, str]]:
     """
     Names in lower case, values in one line.
     """
-    text = header[:LONGEST_HEADER].decode("utf-8", "replace")
+    text = header[:MAX_HEADER].decode("utf-8", "replace")
     for line in _LINE.split(_FOLD.sub("", text)):
         name, colon, value = line.partition(":")
         if colon:
@@ -165,7 +165,7 @@ def _date(redaction: Redaction, value: str) -> Sequence[str]:
 
 
 def _identifier(redaction: Redaction, value: str) -> Sequence[str]:
-    return [_NOT_IN_ID.sub("?", value[:LONGEST_VALUE])] if value else []
+    return [_NOT_IN_ID.sub("?", value[:MAX_VALUE])] if value else []
 
 
 def _listID(redaction: Redaction, value: str) -> Sequence[str]:
@@ -176,14 +176,14 @@ def _listID(redaction: Redaction, value: str) -> Sequence[str]:
 
 def _signature(redaction: Redaction, value: str) -> Sequence[str]:
     words: list[str] = []
-    for each in value.split(";")[:MOST_TAGS]:
+    for each in value.split(";")[:MAX_TAGS]:
         tag, equals, content = (part.strip() for part in each.partition("="))
         if tag not in _TAGS or not equals:
             continue
         content = _BLANK.sub("", content)
         if tag == "i":
             content = redaction.identity(content)
-        content = _NOT_VISIBLE.sub("?", content[:LONGEST_VALUE])
+        content = _NOT_VISIBLE.sub("?", content[:MAX_VALUE])
         words += _foldable(tag, f"{tag}={content};")
     return words
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from moxtls.dmarc.reportxml import END, Heading, ReportFormat, begin, recordWriter
+from moxtls.dmarc.reportxml import (
+    END,
+    AggregateMetadata,
+    ReportFormat,
+    recordWriter,
+    xmlHead,
+)
 from moxtls.dmarc.values import PublishedPolicy, ReportRow
 
 #: Before compression: nobody unpacks more than this.
-LARGEST_REPORT = 100 * 1024 * 1024
+MAX_REPORT = 100 * 1024 * 1024
 
 # Not the best: that takes several times as long to make reports smaller by a
 # few percent.
@@ -23,7 +29,7 @@ _LEVEL = 6
 _GZIP = zlib.MAX_WBITS + 16
 
 
-class Writer:
+class AggregateWriter:
     """
     Composes one report in one format.
 
@@ -33,9 +39,9 @@ class Writer:
     def __init__(
         self,
         format: ReportFormat,
-        heading: Heading,
+        heading: AggregateMetadata,
         published: PublishedPolicy,
-        largest: int = LARGEST_REPORT,
+        largest: int = MAX_REPORT,
     ) -> None:
         """
         @param largest: Octets before compression, from which on nothing more
@@ -46,7 +52,7 @@ class Writer:
         self.records = 0
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._pieces: list[bytes] = []
-        self._put(begin(format, heading, published))
+        self._put(xmlHead(format, heading, published))
 
     @property
     def isFull(self) -> bool:

@@ -30,10 +30,10 @@ from moxtls.dmarc.values import (
 from moxtls.domain import Domain
 
 #: RFC 9990 3.1.3; those behind are of less interest.
-MOST_SIGNATURES = 100
+MAX_SIGNATURES = 100
 #: RFC 9990 3.1.5: nothing extremely large.
-MOST_ERRORS = 20
-LONGEST_ERROR = 500
+MAX_ERRORS = 20
+MAX_ERROR_LENGTH = 500
 
 #: Behind the last record.
 END = "</feedback>\n"
@@ -58,7 +58,7 @@ class ReportFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
+class AggregateMetadata:
     """
     What a report says about itself.
 
@@ -76,7 +76,9 @@ class Heading:
         return f"postmaster@{self.submitter}"
 
 
-def begin(format: ReportFormat, heading: Heading, published: PublishedPolicy) -> str:
+def xmlHead(
+    format: ReportFormat, heading: AggregateMetadata, published: PublishedPolicy
+) -> str:
     """
     All that is in front of the first record.
     """
@@ -96,7 +98,7 @@ def recordWriter(format: ReportFormat) -> Callable[[ReportRow, int], str]:
     return _record if format is ReportFormat.RFC9990 else _oldRecord
 
 
-def text(value: str) -> str:
+def xmlText(value: str) -> str:
     """
     C{value} as the content of an element: what XML 1.0 can't hold at all is
     replaced.
@@ -109,9 +111,9 @@ def text(value: str) -> str:
 # --- RFC 9990 ------------------------------------------------------------------
 
 
-def _metadata(heading: Heading) -> str:
+def _metadata(heading: AggregateMetadata) -> str:
     errors = "; ".join(_shortened(heading.errors))
-    error = f'<error lang="en">{text(errors)}</error>\n' if errors else ""
+    error = f'<error lang="en">{xmlText(errors)}</error>\n' if errors else ""
     return (
         f"<report_metadata>\n{_origin(heading)}{error}"
         f"<generator>moxtls/{__version__}</generator>\n</report_metadata>\n"
@@ -126,7 +128,7 @@ def _published(published: PublishedPolicy) -> str:
         f"<discovery_method>{published.method}</discovery_method>\n"
         f"<p>{published.p}</p>\n<sp>{sp}</sp>\n<np>{published.np or sp}</np>\n"
         f"<adkim>{published.adkim}</adkim>\n<aspf>{published.aspf}</aspf>\n"
-        f"<fo>{text(':'.join(published.fo))}</fo>\n"
+        f"<fo>{xmlText(':'.join(published.fo))}</fo>\n"
         f"<testing>{'y' if published.testing else 'n'}</testing>\n"
         "</policy_published>\n"
     )
@@ -134,10 +136,15 @@ def _published(published: PublishedPolicy) -> str:
 
 def _record(row: ReportRow, count: int) -> str:
     reasons = "".join(map(_reason, row.reasons)) if row.reasons else ""
-    signatures = "".join(map(_signature, row.dkim[:MOST_SIGNATURES]))
+    signatures = "".join(map(_signature, row.dkim[:MAX_SIGNATURES]))
     spf = _spf(row.spf) if row.spf else ""
     return _composed(
-        row, text(row.sourceIP), count, f"{row.disposition}", reasons, signatures + spf
+        row,
+        xmlText(row.sourceIP),
+        count,
+        f"{row.disposition}",
+        reasons,
+        signatures + spf,
     )
 
 
@@ -145,16 +152,18 @@ def _reason(reason: Override) -> str:
     kind, comment = reason.kind, reason.comment
     if kind in (OverrideKind.FORWARDED, OverrideKind.SAMPLED_OUT):
         kind, comment = OverrideKind.OTHER, _explained(reason)
-    said = f'<comment lang="en">{text(comment)}</comment>' if comment else ""
+    said = f'<comment lang="en">{xmlText(comment)}</comment>' if comment else ""
     return f"<reason><type>{kind}</type>{said}</reason>"
 
 
 def _signature(signature: ReportedSignature) -> str:
     problem = signature.problem
-    said = f'<human_result lang="en">{text(problem)}</human_result>' if problem else ""
+    said = (
+        f'<human_result lang="en">{xmlText(problem)}</human_result>' if problem else ""
+    )
     return (
-        f"<dkim><domain>{text(signature.domain)}</domain>"
-        f"<selector>{text(signature.selector)}</selector>"
+        f"<dkim><domain>{xmlText(signature.domain)}</domain>"
+        f"<selector>{xmlText(signature.selector)}</selector>"
         f"<result>{_DKIM.get(signature.result, signature.result)}</result>{said}</dkim>"
     )
 
@@ -163,7 +172,7 @@ def _spf(spf: ReportedSPF) -> str:
     # Reading of RFC 9990 3.1.1.13: "MAIL FROM" is the identity of RFC 7208 2.4,
     # which for a null reverse-path is made from the name in HELO.
     return (
-        f"<spf><domain>{text(spf.domain)}</domain><scope>mfrom</scope>"
+        f"<spf><domain>{xmlText(spf.domain)}</domain><scope>mfrom</scope>"
         f"<result>{spf.result}</result></spf>"
     )
 
@@ -171,9 +180,9 @@ def _spf(spf: ReportedSPF) -> str:
 # --- RFC 7489 ------------------------------------------------------------------
 
 
-def _oldMetadata(heading: Heading) -> str:
+def _oldMetadata(heading: AggregateMetadata) -> str:
     errors = "".join(
-        f"<error>{text(error)}</error>\n" for error in _shortened(heading.errors)
+        f"<error>{xmlText(error)}</error>\n" for error in _shortened(heading.errors)
     )
     return f"<report_metadata>\n{_origin(heading)}{errors}</report_metadata>\n"
 
@@ -184,7 +193,7 @@ def _oldPublished(published: PublishedPolicy) -> str:
         f"<adkim>{published.adkim}</adkim>\n<aspf>{published.aspf}</aspf>\n"
         f"<p>{published.p}</p>\n<sp>{published.sp or published.p}</sp>\n"
         f"<pct>{published.percent}</pct>\n"
-        f"<fo>{text(':'.join(published.fo))}</fo>\n</policy_published>\n"
+        f"<fo>{xmlText(':'.join(published.fo))}</fo>\n</policy_published>\n"
     )
 
 
@@ -193,12 +202,12 @@ def _oldRecord(row: ReportRow, count: int) -> str:
     if disposition is Disposition.PASS:
         disposition = Disposition.NONE
     reasons = "".join(map(_oldReason, row.reasons)) if row.reasons else ""
-    signatures = "".join(map(_oldSignature, row.dkim[:MOST_SIGNATURES]))
+    signatures = "".join(map(_oldSignature, row.dkim[:MAX_SIGNATURES]))
     # Appendix C: there is always a result of SPF.
     unknown = ReportedSPF(row.envelopeFrom, SPFScope.MAIL_FROM, AuthResult.NONE)
     results = signatures + _oldSPF(row.spf or unknown)
     return _composed(
-        row, text(_longhand(row.sourceIP)), count, f"{disposition}", reasons, results
+        row, xmlText(_longhand(row.sourceIP)), count, f"{disposition}", reasons, results
     )
 
 
@@ -206,16 +215,16 @@ def _oldReason(reason: Override) -> str:
     kind, comment = reason.kind, reason.comment
     if kind is OverrideKind.POLICY_TEST_MODE:
         kind, comment = OverrideKind.OTHER, _explained(reason)
-    said = f"<comment>{text(comment)}</comment>" if comment else ""
+    said = f"<comment>{xmlText(comment)}</comment>" if comment else ""
     return f"<reason><type>{kind}</type>{said}</reason>"
 
 
 def _oldSignature(signature: ReportedSignature) -> str:
     problem, selector = signature.problem, signature.selector
-    which = f"<selector>{text(selector)}</selector>" if selector else ""
-    said = f"<human_result>{text(problem)}</human_result>" if problem else ""
+    which = f"<selector>{xmlText(selector)}</selector>" if selector else ""
+    said = f"<human_result>{xmlText(problem)}</human_result>" if problem else ""
     return (
-        f"<dkim><domain>{text(signature.domain)}</domain>{which}"
+        f"<dkim><domain>{xmlText(signature.domain)}</domain>{which}"
         f"<result>{_DKIM.get(signature.result, signature.result)}</result>{said}</dkim>"
     )
 
@@ -223,7 +232,7 @@ def _oldSignature(signature: ReportedSignature) -> str:
 def _oldSPF(spf: ReportedSPF) -> str:
     scope = SPFScope.HELO if spf.scope == SPFScope.HELO else SPFScope.MAIL_FROM
     return (
-        f"<spf><domain>{text(spf.domain)}</domain><scope>{scope}</scope>"
+        f"<spf><domain>{xmlText(spf.domain)}</domain><scope>{scope}</scope>"
         f"<result>{_OLD_SPF.get(spf.result, spf.result)}</result></spf>"
     )
 
@@ -245,13 +254,13 @@ _DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
 _OLD_SPF = {AuthResult.POLICY: AuthResult.NEUTRAL}
 
 
-def _origin(heading: Heading) -> str:
+def _origin(heading: AggregateMetadata) -> str:
     # RFC 9990 3.1.1.4: the end is the last second that belongs to it, as
     # all reports have it.
     span = heading.span
     return (
         f"<org_name>{heading.submitter}</org_name>\n<email>{heading.contact}</email>\n"
-        f"<report_id>{text(heading.reportID)}</report_id>\n"
+        f"<report_id>{xmlText(heading.reportID)}</report_id>\n"
         f"<date_range><begin>{span.start}</begin><end>{span.last}</end></date_range>\n"
     )
 
@@ -268,15 +277,15 @@ def _composed(
     A record, of what the two formats write differently, and the rest.
     """
     to = row.envelopeTo
-    recipient = f"<envelope_to>{text(to)}</envelope_to>" if to else ""
+    recipient = f"<envelope_to>{xmlText(to)}</envelope_to>" if to else ""
     return (
         f"<record>\n<row><source_ip>{source}</source_ip><count>{count}</count>"
         f"<policy_evaluated><disposition>{disposition}</disposition>"
         f"<dkim>{'pass' if row.dkimAligned else 'fail'}</dkim>"
         f"<spf>{'pass' if row.spfAligned else 'fail'}</spf>{reasons}"
         f"</policy_evaluated></row>\n"
-        f"<identifiers>{recipient}<envelope_from>{text(row.envelopeFrom)}"
-        f"</envelope_from><header_from>{text(row.headerFrom)}</header_from>"
+        f"<identifiers>{recipient}<envelope_from>{xmlText(row.envelopeFrom)}"
+        f"</envelope_from><header_from>{xmlText(row.headerFrom)}</header_from>"
         f"</identifiers>\n<auth_results>{results}</auth_results>\n</record>\n"
     )
 
@@ -289,4 +298,4 @@ def _explained(reason: Override) -> str:
 
 
 def _shortened(errors: tuple[str, ...]) -> list[str]:
-    return [error[:LONGEST_ERROR] for error in errors[:MOST_ERRORS]]
+    return [error[:MAX_ERROR_LENGTH] for error in errors[:MAX_ERRORS]]

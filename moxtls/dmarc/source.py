@@ -15,11 +15,11 @@ from moxtls.calendar import DAY, HOUR
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.external import Destinations, verify
 from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
-from moxtls.dmarc.report import LARGEST_REPORT, Writer
-from moxtls.dmarc.reportxml import Heading, ReportFormat
-from moxtls.dmarc.values import Overview
+from moxtls.dmarc.report import MAX_REPORT, AggregateWriter
+from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
+from moxtls.dmarc.values import PeriodSummary
 from moxtls.dmarc.walk import printable
-from moxtls.dns.together import conduct
+from moxtls.dns.together import resolve
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     IEvaluationStore,
@@ -33,10 +33,10 @@ from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.schedule import lastHour, spanBefore, staleHours
 from moxtls.reporting.values import (
     Draft,
-    Leave,
     NoReport,
     OutgoingReport,
-    Subject,
+    ReportPeriod,
+    Retention,
     Variant,
 )
 
@@ -54,7 +54,7 @@ UNSENDABLE = (
     "all of it exists because of reports, or was refused or junk, from strangers"
 )
 
-_Plan = tuple[Domain, Overview, Destinations]
+_Plan = tuple[Domain, PeriodSummary, Destinations]
 #: Which format goes to which of the destinations.
 _Groups = dict[ReportFormat, list[str]]
 
@@ -75,7 +75,7 @@ class DMARCReportSource:
         history: ISenderHistory,
         settings: DMARCReporting,
         ledger: str,
-        largest: int = LARGEST_REPORT,
+        largest: int = MAX_REPORT,
     ) -> None:
         """
         @param ledger: The identifier of the ledger that has all this.
@@ -96,25 +96,25 @@ class DMARCReportSource:
         self,
         phase: int,
         now: float,
-        after: Subject | None,
+        after: ReportPeriod | None,
         limit: int,
         early: bool = False,
-    ) -> Deferred[tuple[Subject, ...]]:
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         before = int(now) if early else lastHour(now)
         return self._store.subjects(before, after, limit, early)
 
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
         return self._store.close(domain, int(now))
 
-    def refusal(self, subject: Subject) -> Deferred[str]:
+    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
         return Deferred.fromCoroutine(self._refusal(subject))
 
-    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
         return Deferred.fromCoroutine(self._draft(subject))
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -127,17 +127,17 @@ class DMARCReportSource:
         await self._store.prune(staleHours(now))
         await self._history.prune(now - HISTORY)
 
-    async def _refusal(self, subject: Subject) -> str:
+    async def _refusal(self, subject: ReportPeriod) -> str:
         planned = await self._plan(subject)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, subject: Subject) -> Draft | NoReport:
+    async def _draft(self, subject: ReportPeriod) -> Draft | NoReport:
         planned = await self._plan(subject)
         if isinstance(planned, NoReport):
             return planned
         return await self._compose(subject, *planned)
 
-    async def _plan(self, subject: Subject) -> _Plan | NoReport:
+    async def _plan(self, subject: ReportPeriod) -> _Plan | NoReport:
         """
         What is needed to compose a report, or why there is none.
         """
@@ -152,7 +152,7 @@ class DMARCReportSource:
         refusal = excluded(subject.domain, overview, self._settings)
         if refusal is not None:
             return _nothing(subject, refusal)
-        trouble = await conduct(self._resolver, takesMail(submitter))
+        trouble = await resolve(self._resolver, takesMail(submitter))
         if trouble:
             return _later(subject, trouble)
         wanted = await self._wanted(subject, overview)
@@ -161,14 +161,14 @@ class DMARCReportSource:
         return submitter, overview, wanted
 
     async def _wanted(
-        self, subject: Subject, overview: Overview
+        self, subject: ReportPeriod, overview: PeriodSummary
     ) -> Destinations | NoReport:
         """
         Where a report is wanted now, whatever was published when the mail
         came.
         """
         suffixes = self._settings.suffixes
-        found = await conduct(self._resolver, discover(subject.domain, suffixes))
+        found = await resolve(self._resolver, discover(subject.domain, suffixes))
         if found.temporary:
             return _later(subject, f"the DMARC record: {found.problem}")
         if found.record is None or found.policyDomain is None:
@@ -177,7 +177,7 @@ class DMARCReportSource:
         refusal = mayReport(overview, known, self._settings)
         if refusal is not None:
             return _nothing(subject, refusal)
-        wanted = await conduct(
+        wanted = await resolve(
             self._resolver, verify(found.policyDomain, found.record.rua, suffixes)
         )
         problems = tuple(map(printable, found.record.problems))
@@ -186,15 +186,17 @@ class DMARCReportSource:
 
     async def _compose(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         submitter: Domain,
-        overview: Overview,
+        overview: PeriodSummary,
         wanted: Destinations,
     ) -> Draft | NoReport:
         begun = overview.first, overview.since
         span = spanBefore(subject.end, overview.hours, *begun)
         name = reportID(self._ledger, self.kind, submitter, subject, span)
-        heading = Heading(submitter, name, span, (*_omitted(overview), *wanted.errors))
+        heading = AggregateMetadata(
+            submitter, name, span, (*_omitted(overview), *wanted.errors)
+        )
         groups = self._groups(wanted)
         documents = await self._documents(subject, heading, overview, groups)
         if not documents:
@@ -228,9 +230,9 @@ class DMARCReportSource:
 
     async def _documents(
         self,
-        subject: Subject,
-        heading: Heading,
-        overview: Overview,
+        subject: ReportPeriod,
+        heading: AggregateMetadata,
+        overview: PeriodSummary,
         formats: Iterable[ReportFormat],
     ) -> list[bytes]:
         """
@@ -244,14 +246,16 @@ class DMARCReportSource:
         )
         for each in headings:
             writers = [
-                Writer(format, each, overview.published, self._largest)
+                AggregateWriter(format, each, overview.published, self._largest)
                 for format in formats
             ]
             if await self._fill(subject, writers):
                 break
         return [writer.finish() for writer in writers if writer.records]
 
-    async def _fill(self, subject: Subject, writers: Sequence[Writer]) -> bool:
+    async def _fill(
+        self, subject: ReportPeriod, writers: Sequence[AggregateWriter]
+    ) -> bool:
         """
         @return: Whether all there is went into them.
         """
@@ -269,7 +273,7 @@ class DMARCReportSource:
 
 
 def _usable(
-    subject: Subject, overview: Overview, wanted: Destinations
+    subject: ReportPeriod, overview: PeriodSummary, wanted: Destinations
 ) -> Destinations | NoReport:
     """
     Some of the destinations may have to be asked again later.  The others wait
@@ -285,13 +289,13 @@ def _usable(
     return wanted
 
 
-def _omitted(overview: Overview) -> list[str]:
+def _omitted(overview: PeriodSummary) -> list[str]:
     return [_OMITTED.format(overview.omitted)] if overview.omitted else []
 
 
-def _nothing(subject: Subject, reason: str) -> NoReport:
-    return NoReport(subject, reason, Leave.CLEAR)
+def _nothing(subject: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(subject, reason, Retention.CLEAR)
 
 
-def _later(subject: Subject, reason: str) -> NoReport:
-    return NoReport(subject, reason, Leave.KEEP)
+def _later(subject: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(subject, reason, Retention.KEEP)

@@ -14,7 +14,7 @@ from moxtls.domain import Domain
 # --- what is published --------------------------------------------------------
 
 
-class Policy(StrEnum):
+class DMARCPolicy(StrEnum):
     """
     RFC 9989 4.7: C{p}, C{sp}, C{np}; and what is done with a message.
     """
@@ -83,9 +83,9 @@ class DMARCRecord:
     @ivar problems: What its owner should know: a stranger's words.
     """
 
-    p: Policy = Policy.NONE
-    sp: Policy | None = None
-    np: Policy | None = None
+    p: DMARCPolicy = DMARCPolicy.NONE
+    sp: DMARCPolicy | None = None
+    np: DMARCPolicy | None = None
     adkim: Alignment = Alignment.RELAXED
     aspf: Alignment = Alignment.RELAXED
     psd: PSD = PSD.UNKNOWN
@@ -102,7 +102,7 @@ class DMARCRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PolicyStep:
     """
     One look-up on the way to a policy, for people.
 
@@ -144,7 +144,7 @@ class Discovery:
     unusable: bool = False
     temporary: bool = False
     problem: str = ""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PolicyStep, ...] = ()
 
 
 class OverrideKind(StrEnum):
@@ -192,8 +192,8 @@ class Verdict:
     status: AuthResult
     author: Domain | None = None
     discovery: Discovery | None = None
-    policy: Policy = Policy.NONE
-    disposition: Policy = Policy.NONE
+    policy: DMARCPolicy = DMARCPolicy.NONE
+    disposition: DMARCPolicy = DMARCPolicy.NONE
     alignedDKIM: tuple[int, ...] = ()
     spfAligned: bool = False
     reasons: tuple[Override, ...] = ()
@@ -204,7 +204,7 @@ class Verdict:
         return bool(self.alignedDKIM)
 
 
-class Fate(StrEnum):
+class FinalDisposition(StrEnum):
     """
     What became of a message, for one recipient.
 
@@ -221,7 +221,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class VerdictEvent:
     """
     What was decided on one message for one recipient, and why.
 
@@ -237,7 +237,7 @@ class Judgement:
 
     authentication: Authentication
     verdict: Verdict
-    fate: Fate
+    fate: FinalDisposition
     sender: str
     recipient: str
     isKnown: bool = True
@@ -259,9 +259,9 @@ class PublishedPolicy:
     """
 
     domain: Domain
-    p: Policy
-    sp: Policy | None = None
-    np: Policy | None = None
+    p: DMARCPolicy
+    sp: DMARCPolicy | None = None
+    np: DMARCPolicy | None = None
     adkim: Alignment = Alignment.RELAXED
     aspf: Alignment = Alignment.RELAXED
     testing: bool = False
@@ -377,7 +377,7 @@ class EvaluationSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class PeriodSummary:
     """
     What a report will be about, but for the rows.
 

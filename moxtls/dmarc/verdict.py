@@ -27,23 +27,23 @@ from types import MappingProxyType
 from moxtls.authentication import Authentication, AuthResult, DKIMResult
 from moxtls.dmarc.alignment import Aligned
 from moxtls.dmarc.discovery import requested
-from moxtls.dmarc.handling import Handling
+from moxtls.dmarc.handling import DispositionBuilder
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     Discovery,
+    DMARCPolicy,
     Method,
     Override,
     OverrideKind,
-    Policy,
     Verdict,
 )
-from moxtls.dmarc.witnesses import firstUnder, hosts, isWithin, verified
+from moxtls.dmarc.witnesses import firstUnder, hostNetworks, isWithin, verified
 from moxtls.domain import Domain
 from moxtls.ipaddresses import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
-class Practice:
+class LocalPolicy:
     """
     How this host goes about DMARC.
 
@@ -58,17 +58,17 @@ class Practice:
     """
 
     suffixes: Suffixes | None = None
-    enforcement: Policy = Policy.REJECT
+    enforcement: DMARCPolicy = DMARCPolicy.REJECT
     mailingLists: frozenset[Domain] = frozenset()
     forwarderNetworks: tuple[IPNetwork, ...] = ()
     forwarderDomains: frozenset[Domain] = frozenset()
-    localPolicies: Mapping[Domain, Policy] = field(
+    localPolicies: Mapping[Domain, DMARCPolicy] = field(
         default_factory=lambda: MappingProxyType({})
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class MessageContext:
     """
     What else is known of a message.
 
@@ -80,13 +80,13 @@ class Circumstances:
     chance: float = 0.0
 
 
-def judge(
+def evaluate(
     froms: Sequence[Domain],
     discovery: Discovery | None,
     aligned: Aligned | None,
     authentication: Authentication,
-    circumstances: Circumstances,
-    practice: Practice,
+    circumstances: MessageContext,
+    practice: LocalPolicy,
 ) -> Verdict:
     """
     @param froms: The domains of all addresses in From.
@@ -107,7 +107,7 @@ def judge(
         return verdict
     handling = _handling(verdict, discovery, circumstances, practice)
     handling = _excused(handling, authentication, practice)
-    if not handling.isOurs and handling.disposition is Policy.REJECT:
+    if not handling.isOurs and handling.disposition is DMARCPolicy.REJECT:
         handling = _indirect(
             handling, discovery, aligned, authentication, circumstances
         )
@@ -118,10 +118,10 @@ def judge(
 # --- pass, fail, or neither -------------------------------------------------------
 
 
-def _ofSeveral(authentication: Authentication, practice: Practice) -> Verdict:
-    handling = Handling(Policy.QUARANTINE)
+def _ofSeveral(authentication: Authentication, practice: LocalPolicy) -> Verdict:
+    handling = DispositionBuilder(DMARCPolicy.QUARANTINE)
     if _voucher(authentication, practice) is not None:
-        handling = Handling(Policy.NONE)
+        handling = DispositionBuilder(DMARCPolicy.NONE)
     return Verdict(
         AuthResult.NONE,
         disposition=_capped(handling, practice).disposition,
@@ -168,7 +168,9 @@ def _ofRecord(
     if not missing:
         return verdict
     # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
-    handling = Handling(policy).atMost(Policy.NONE, OverrideKind.OTHER, missing)
+    handling = DispositionBuilder(policy).atMost(
+        DMARCPolicy.NONE, OverrideKind.OTHER, missing
+    )
     problem = discovery.problem or missing
     return replace(
         verdict,
@@ -202,14 +204,14 @@ def _missing(
 def _handling(
     verdict: Verdict,
     discovery: Discovery,
-    circumstances: Circumstances,
-    practice: Practice,
-) -> Handling:
+    circumstances: MessageContext,
+    practice: LocalPolicy,
+) -> DispositionBuilder:
     """
     What is asked for, by us or by the domain: a policy of ours isn't tested or
     sampled.
     """
-    handling = Handling(verdict.policy)
+    handling = DispositionBuilder(verdict.policy)
     for domain in (discovery.author, discovery.organizational):
         local = practice.localPolicies.get(domain)
         if local is not None:
@@ -232,18 +234,18 @@ def _handling(
 
 
 def _excused(
-    handling: Handling, authentication: Authentication, practice: Practice
-) -> Handling:
+    handling: DispositionBuilder, authentication: Authentication, practice: LocalPolicy
+) -> DispositionBuilder:
     """
     Accepted because of somebody we know.
     """
     override = _voucher(authentication, practice)
     if override is None:
         return handling
-    return handling.atMost(Policy.NONE, override.kind, override.comment)
+    return handling.atMost(DMARCPolicy.NONE, override.kind, override.comment)
 
 
-def _voucher(authentication: Authentication, practice: Practice) -> Override | None:
+def _voucher(authentication: Authentication, practice: LocalPolicy) -> Override | None:
     """
     Who accounts for the message, if it is somebody that the operator trusts.
     """
@@ -252,7 +254,7 @@ def _voucher(authentication: Authentication, practice: Practice) -> Override | N
         return Override(OverrideKind.MAILING_LIST, f"verified as from {lists}")
     if isWithin(authentication.address, practice.forwarderNetworks):
         return Override(OverrideKind.TRUSTED_FORWARDER, "from a network of a forwarder")
-    names = (*verified(authentication), *hosts(authentication))
+    names = (*verified(authentication), *hostNetworks(authentication))
     forwarder = firstUnder(names, practice.forwarderDomains)
     if forwarder is not None:
         comment = f"verified as from {forwarder}"
@@ -261,12 +263,12 @@ def _voucher(authentication: Authentication, practice: Practice) -> Override | N
 
 
 def _indirect(
-    handling: Handling,
+    handling: DispositionBuilder,
     discovery: Discovery,
     aligned: Aligned | None,
     authentication: Authentication,
-    circumstances: Circumstances,
-) -> Handling:
+    circumstances: MessageContext,
+) -> DispositionBuilder:
     """
     RFC 9989 7.4, as above.
     """
@@ -277,11 +279,15 @@ def _indirect(
     # as many rows of a report.
     if circumstances.listSigns:
         comment = "looks like mail through a list"
-        return handling.instead(Policy.QUARANTINE, OverrideKind.MAILING_LIST, comment)
+        return handling.instead(
+            DMARCPolicy.QUARANTINE, OverrideKind.MAILING_LIST, comment
+        )
     pairs = zip(authentication.dkim, aligned.dkim if aligned else (), strict=False)
     if any(isAligned and _wasMade(signature) for signature, isAligned in pairs):
         comment = "the author's signature is broken, and another domain passes"
-        return handling.instead(Policy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment)
+        return handling.instead(
+            DMARCPolicy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment
+        )
     return handling
 
 
@@ -295,6 +301,6 @@ def _wasMade(signature: DKIMResult) -> bool:
     return signature.status is AuthResult.FAIL or isChecked
 
 
-def _capped(handling: Handling, practice: Practice) -> Handling:
+def _capped(handling: DispositionBuilder, practice: LocalPolicy) -> DispositionBuilder:
     comment = "no more is done about any domain"
     return handling.atMost(practice.enforcement, OverrideKind.LOCAL_POLICY, comment)

@@ -10,25 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moxtls.dmarc.record import (
-    RecordTrouble,
+    DMARCRecordError,
+    dmarcRecordName,
     findTags,
     interpret,
     psdOf,
-    recordName,
 )
-from moxtls.dmarc.values import PSD, DMARCRecord, Method, Step
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Answers, Question, Questions
-from moxtls.domain import LONGEST_NAME, Domain
+from moxtls.dmarc.values import PSD, DMARCRecord, Method, PolicyStep
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import Answers, LookupQuestion, LookupQuestions
+from moxtls.domain import MAX_NAME, Domain
 
 #: RFC 9989 4.10 step 4: where the walk goes on from a long name.
 LABELS_AFTER_JUMP = 7
 #: For people; records have room for more than they read.
-LONGEST_FINDING = 500
+MAX_FINDING_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class WalkStep:
     """
     What was seen at one name.
 
@@ -37,21 +37,21 @@ class Sight:
     """
 
     domain: Domain
-    record: DMARCRecord | RecordTrouble | None
+    record: DMARCRecord | DMARCRecordError | None
     psd: PSD
-    step: Step
+    step: PolicyStep
 
     @property
     def counts(self) -> bool:
         """
         Whether there is just one record, of use or not (RFC 9989 4.10 step 2).
         """
-        return self.record is RecordTrouble.UNUSABLE or isinstance(
+        return self.record is DMARCRecordError.UNUSABLE or isinstance(
             self.record, DMARCRecord
         )
 
 
-Sights = tuple[Sight, ...]
+WalkSteps = tuple[WalkStep, ...]
 
 
 def walk(start: Domain) -> tuple[Domain, ...]:
@@ -65,29 +65,29 @@ def walk(start: Domain) -> tuple[Domain, ...]:
     return (start, *rest)
 
 
-def questionsAt(names: Sequence[Domain]) -> Questions:
+def questionsAt(names: Sequence[Domain]) -> LookupQuestions:
     """
     What is asked at the names of a walk.  At a name that becomes too long by
     what is put in front of it there can be nothing; only the first can.
     """
-    every = (recordName(name) for name in names)
-    return tuple(Question(name, Kind.TXT) for name in every if _fits(name))
+    every = (dmarcRecordName(name) for name in names)
+    return tuple(LookupQuestion(name, RRType.TXT) for name in every if _fits(name))
 
 
-def sightsOf(names: Sequence[Domain], answers: Answers) -> Sights:
+def walkStepsOf(names: Sequence[Domain], answers: Answers) -> WalkSteps:
     """
     What was found up to where the walk stops.
 
     @param answers: To L{questionsAt} of C{names}.
     """
-    sights = sightsAt(names, answers)
+    sights = walkStepsAt(names, answers)
     stops = (n for n, sight in enumerate(sights) if sight.psd is not PSD.UNKNOWN)
     return sights[: next(stops, len(sights)) + 1]
 
 
-def sightsAt(
+def walkStepsAt(
     names: Sequence[Domain], answers: Answers, method: Method = Method.TREE_WALK
-) -> Sights:
+) -> WalkSteps:
     """
     What was found at each of the names that were asked.
     """
@@ -96,7 +96,7 @@ def sightsAt(
     return tuple(_sight(name, answer, method) for name, answer in pairs)
 
 
-def organizationalIn(start: Domain, sights: Sights) -> Domain | None:
+def organizationalIn(start: Domain, sights: WalkSteps) -> Domain | None:
     """
     RFC 9989 4.10.2.
 
@@ -107,7 +107,7 @@ def organizationalIn(start: Domain, sights: Sights) -> Domain | None:
     return organization(start, sights)
 
 
-def organization(start: Domain, sights: Sights) -> Domain:
+def organization(start: Domain, sights: WalkSteps) -> Domain:
     """
     The same, as if nothing were where a look-up failed.
     """
@@ -122,18 +122,20 @@ def organization(start: Domain, sights: Sights) -> Domain:
     return counting[-1].domain if counting else start
 
 
-def _sight(domain: Domain, answer: Answer, method: Method) -> Sight:
-    name = recordName(domain)
+def _sight(domain: Domain, answer: Answer, method: Method) -> WalkStep:
+    name = dmarcRecordName(domain)
     if answer.failed:
-        return Sight(domain, None, PSD.UNKNOWN, Step(name, failure(answer)))
+        return WalkStep(
+            domain, None, PSD.UNKNOWN, PolicyStep(name, walkFailure(answer))
+        )
     tags = findTags(answer.texts)
-    step = Step(name, _shown(answer.texts))
-    if isinstance(tags, RecordTrouble):
-        return Sight(domain, tags, PSD.UNKNOWN, step)
-    return Sight(domain, interpret(tags, method), psdOf(tags), step)
+    step = PolicyStep(name, _shown(answer.texts))
+    if isinstance(tags, DMARCRecordError):
+        return WalkStep(domain, tags, PSD.UNKNOWN, step)
+    return WalkStep(domain, interpret(tags, method), psdOf(tags), step)
 
 
-def failure(answer: Answer) -> str:
+def walkFailure(answer: Answer) -> str:
     """
     What is said of a look-up that failed.
     """
@@ -142,7 +144,8 @@ def failure(answer: Answer) -> str:
 
 def _shown(texts: Sequence[bytes]) -> str:
     shown = " | ".join(
-        text[:LONGEST_FINDING].decode("ascii", "backslashreplace") for text in texts[:9]
+        text[:MAX_FINDING_LENGTH].decode("ascii", "backslashreplace")
+        for text in texts[:9]
     )
     return printable(shown) or "nothing"
 
@@ -152,7 +155,7 @@ def printable(text: str) -> str:
     A stranger's words, as they may be shown: one line, and not long.
     """
     shown = "".join(each if " " <= each <= "~" else "?" for each in text)
-    return shown[:LONGEST_FINDING]
+    return shown[:MAX_FINDING_LENGTH]
 
 
 def _shortened(domain: Domain, count: int) -> Domain:
@@ -160,4 +163,4 @@ def _shortened(domain: Domain, count: int) -> Domain:
 
 
 def _fits(name: str) -> bool:
-    return len(name) <= LONGEST_NAME
+    return len(name) <= MAX_NAME

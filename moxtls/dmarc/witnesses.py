@@ -34,7 +34,7 @@ def verified(authentication: Authentication) -> tuple[Domain, ...]:
     return tuple(domains)
 
 
-def hosts(authentication: Authentication) -> tuple[Domain, ...]:
+def hostNetworks(authentication: Authentication) -> tuple[Domain, ...]:
     """
     The names that the client has been shown to have: a forwarder mostly leaves
     MAIL FROM as it is.

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from moxtls.dns.answers import Answer
-from moxtls.dns.inquiry import Answers, Inquiry, Question, Questions
+from moxtls.dns.inquiry import Answers, LookupGenerator, LookupQuestion, LookupQuestions
 
 T = TypeVar("T")
 
 
-def abreast(inquiries: Sequence[Inquiry[T]]) -> Inquiry[tuple[T, ...]]:
+def parallel(inquiries: Sequence[LookupGenerator[T]]) -> LookupGenerator[tuple[T, ...]]:
     """
     What all of C{inquiries} find, in order.
 
@@ -22,7 +22,7 @@ def abreast(inquiries: Sequence[Inquiry[T]]) -> Inquiry[tuple[T, ...]]:
     wants to know in a round is asked once.
     """
     found: dict[int, T] = {}
-    waiting: dict[int, Questions] = {}
+    waiting: dict[int, LookupQuestions] = {}
 
     def advance(place: int, answers: Answers | None) -> None:
         try:
@@ -43,7 +43,9 @@ def abreast(inquiries: Sequence[Inquiry[T]]) -> Inquiry[tuple[T, ...]]:
     return tuple(found[place] for place in range(len(inquiries)))
 
 
-def _ask(wanted: Sequence[Questions]) -> Inquiry[dict[Question, Answer]]:
+def _ask(
+    wanted: Sequence[LookupQuestions],
+) -> LookupGenerator[dict[LookupQuestion, Answer]]:
     distinct = tuple(dict.fromkeys(each for questions in wanted for each in questions))
     answers = yield distinct
     return dict(zip(distinct, answers, strict=True))

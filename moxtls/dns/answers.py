@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 LOOKUP_FAILED = "dns-lookup"
 
 
-class Kind(StrEnum):
+class RRType(StrEnum):
     """
     The types of record that are looked up.
     """
@@ -28,7 +28,7 @@ class Kind(StrEnum):
     TXT = "TXT"
 
 
-class Found(Enum):
+class LookupStatus(Enum):
     """
     The three things a lookup can come to; they are never confused.
 
@@ -86,7 +86,7 @@ class IP:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Name:
+class NameRecord:
     """
     The content of a CNAME, NS or PTR record, or the MNAME of an SOA.
 
@@ -96,7 +96,7 @@ class Name:
     target: str
 
 
-Record = MX | TLSA | TXT | IP | Name
+Record = MX | TLSA | TXT | IP | NameRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ _DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 25, 27})
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
+class CNAMELink:
     """
     One step of a CNAME chain.
 
@@ -199,10 +199,10 @@ class Answer:
     """
 
     name: str
-    kind: Kind
-    found: Found
+    kind: RRType
+    found: LookupStatus
     records: tuple[Record, ...] = ()
-    chain: tuple[Alias, ...] = ()
+    chain: tuple[CNAMELink, ...] = ()
     authentic: bool = False
     endAuthentic: bool = False
     errors: tuple[ExtendedError, ...] = ()
@@ -211,7 +211,7 @@ class Answer:
 
     @property
     def failed(self) -> bool:
-        return self.found is Found.FAILED
+        return self.found is LookupStatus.FAILED
 
     @property
     def canonicalName(self) -> str:
@@ -246,4 +246,6 @@ class Answer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(each.target for each in self.records if isinstance(each, Name))
+        return tuple(
+            each.target for each in self.records if isinstance(each, NameRecord)
+        )

@@ -9,24 +9,24 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import TLSA, TXT, Answer, Found
+from moxtls.dns.answers import TLSA, TXT, Answer, LookupStatus
 from moxtls.dns.wire import Question
 
 #: RFC 8767 4 suggests a cap of days; a day is enough to save lookups, and ends
 #: what a mistake in a zone does.
-LONGEST_POSITIVE = DAY
+MAX_POSITIVE_TTL = DAY
 #: RFC 2308 5 recommends one to three hours.
-LONGEST_NEGATIVE = HOUR
+MAX_NEGATIVE_TTL = HOUR
 #: RFC 9520 3.2: at least a second, so that a burst asks once; at most five
 #: minutes.  Mail is tried again later than this anyway.
 FAILURE = 5
 #: A host that sends to very many domains looks up about ten things for each.
-MOST_ENTRIES = 20_000
+MAX_ENTRIES = 20_000
 #: Nothing that is needed for mail is larger; 64 KiB each would fill memory.
-LARGEST = 8 * 1024
+MAX_SIZE = 8 * 1024
 #: Octets of all entries: many times what is asked for in earnest.  Strangers who
 #: send mail say what is looked up for it, and what comes back.
-MOST_OCTETS = 32 * 1024 * 1024
+MAX_TOTAL_OCTETS = 32 * 1024 * 1024
 #: What a record takes that has no data of any length in it.
 _RECORD_SIZE = 100
 
@@ -44,7 +44,7 @@ class Cache:
     Answers by question, bounded in entries, in the size of each, and in time.
     """
 
-    def __init__(self, mostEntries: int = MOST_ENTRIES) -> None:
+    def __init__(self, mostEntries: int = MAX_ENTRIES) -> None:
         self._mostEntries = mostEntries
         self._entries: OrderedDict[Question, _Entry] = OrderedDict()
         self._octets = 0
@@ -73,11 +73,11 @@ class Cache:
         """
         self._forget(asked)
         lifetime, size = _lifetime(answer), _size(answer)
-        if lifetime <= 0 or size > LARGEST:
+        if lifetime <= 0 or size > MAX_SIZE:
             return
         self._entries[asked] = _Entry(answer, size, now, now + lifetime)
         self._octets += size
-        while len(self._entries) > self._mostEntries or self._octets > MOST_OCTETS:
+        while len(self._entries) > self._mostEntries or self._octets > MAX_TOTAL_OCTETS:
             self._forget(next(iter(self._entries)))
 
     def clear(self) -> None:
@@ -92,12 +92,12 @@ class Cache:
 
 def _lifetime(answer: Answer) -> int:
     match answer.found:
-        case Found.FAILED:
+        case LookupStatus.FAILED:
             return FAILURE
-        case Found.RECORDS:
-            return min(answer.ttl, LONGEST_POSITIVE)
+        case LookupStatus.RECORDS:
+            return min(answer.ttl, MAX_POSITIVE_TTL)
         case _:
-            return min(answer.ttl, LONGEST_NEGATIVE)
+            return min(answer.ttl, MAX_NEGATIVE_TTL)
 
 
 def _size(answer: Answer) -> int:

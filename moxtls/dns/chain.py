@@ -12,26 +12,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.dns.wire import Question, failure
 
 
-def isUnclear(answer: Answer) -> bool:
+def needsSteps(answer: Answer) -> bool:
     """
     Whether it takes more questions to know what of C{answer} is authentic.
     """
     return bool(answer.chain) and not answer.authentic and not answer.failed
 
 
-def steps(answer: Answer) -> tuple[Question, ...]:
+def stepQuestions(answer: Answer) -> tuple[Question, ...]:
     """
     What to ask then: for each step, and last for the end of the chain.
     """
-    aliases = (Question(each.name, Kind.CNAME) for each in answer.chain)
+    aliases = (Question(each.name, RRType.CNAME) for each in answer.chain)
     return (*aliases, Question(answer.canonicalName, answer.kind))
 
 
-def refined(whole: Answer, parts: Sequence[Answer]) -> Answer:
+def withStepAuthenticity(whole: Answer, parts: Sequence[Answer]) -> Answer:
     """
     @param parts: The answers to C{steps(whole)}.
 

@@ -21,17 +21,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.dns.answers import Answer
-from moxtls.dns.system import Server
+from moxtls.dns.system import NameServer
 from moxtls.dns.wire import (
     Question,
-    Unusable,
+    UnusableResponse,
     encodeQuery,
     failure,
     parseResponse,
 )
 
 #: Larger than any answer to a query that says it takes 1232 octets.
-_LARGEST_DATAGRAM = 65535
+_MAX_DATAGRAM = 65535
 _LENGTH_SIZE = 2
 
 
@@ -46,10 +46,10 @@ class NoReply:
 
 #: Puts a question to a server.  Fires with what it says, whatever it does;
 #: waits until it is cancelled.
-Ask = Callable[[Server, Question], Deferred[Answer | NoReply]]
+Ask = Callable[[NameServer, Question], Deferred[Answer | NoReply]]
 
 #: Makes something of the octets of an answer.
-_Reader = Callable[[bytes], Answer | Unusable]
+_Reader = Callable[[bytes], Answer | UnusableResponse]
 
 
 def randomID() -> int:
@@ -59,7 +59,7 @@ def randomID() -> int:
     return secrets.randbits(16)
 
 
-class Exchange:
+class DNSTransport:
     """
     Asks over the network; C{ask} is an L{Ask}.
 
@@ -75,26 +75,26 @@ class Exchange:
         self._reactor = reactor
         self._newID = newID
 
-    def ask(self, server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+    def ask(self, server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
         return Deferred.fromCoroutine(self._ask(server, asked))
 
-    async def _ask(self, server: Server, asked: Question) -> Answer | NoReply:
+    async def _ask(self, server: NameServer, asked: Question) -> Answer | NoReply:
         messageID = self._newID()
         query = encodeQuery(asked, messageID)
 
-        def read(wire: bytes) -> Answer | Unusable:
+        def read(wire: bytes) -> Answer | UnusableResponse:
             return parseResponse(wire, messageID, asked, server.believed)
 
         reply = await _Datagram(self._reactor, read).exchange(server, query)
-        if reply is Unusable.TRUNCATED:
+        if reply is UnusableResponse.TRUNCATED:
             reply = await self._stream(server, query, read)
-        if isinstance(reply, Unusable):
+        if isinstance(reply, UnusableResponse):
             return failure(asked, f"{reply.value}, over TCP")
         return reply
 
     async def _stream(
-        self, server: Server, query: bytes, read: _Reader
-    ) -> Answer | Unusable | NoReply:
+        self, server: NameServer, query: bytes, read: _Reader
+    ) -> Answer | UnusableResponse | NoReply:
         # Despite its name this one is right for IPv6 addresses as well; the
         # other one would have a thread resolve the address.
         endpoint = TCP4ClientEndpoint(self._reactor, server.host, server.port)
@@ -121,11 +121,13 @@ class _Datagram:
         self._reactor = reactor
         self._read = read
         self._socket: socket.socket | None = None
-        self._reply: Deferred[Answer | Unusable | NoReply] = Deferred(self._cancelled)
+        self._reply: Deferred[Answer | UnusableResponse | NoReply] = Deferred(
+            self._cancelled
+        )
 
     def exchange(
-        self, server: Server, query: bytes
-    ) -> Deferred[Answer | Unusable | NoReply]:
+        self, server: NameServer, query: bytes
+    ) -> Deferred[Answer | UnusableResponse | NoReply]:
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         try:
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -150,7 +152,7 @@ class _Datagram:
         if self._socket is None:
             return
         try:
-            wire = self._socket.recv(_LARGEST_DATAGRAM)
+            wire = self._socket.recv(_MAX_DATAGRAM)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -158,7 +160,7 @@ class _Datagram:
             return
         reply = self._read(wire)
         # RFC 5452 9.1: what doesn't match is no answer; the true one may come.
-        if reply is not Unusable.FOREIGN:
+        if reply is not UnusableResponse.FOREIGN:
             self._end(reply)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -170,11 +172,11 @@ class _Datagram:
             said = os.strerror(code) if code else reason.getErrorMessage()
             self._end(NoReply(f"UDP: {said}"))
 
-    def _end(self, reply: Answer | Unusable | NoReply) -> None:
+    def _end(self, reply: Answer | UnusableResponse | NoReply) -> None:
         self._close()
         self._reply.callback(reply)
 
-    def _cancelled(self, reply: Deferred[Answer | Unusable | NoReply]) -> None:
+    def _cancelled(self, reply: Deferred[Answer | UnusableResponse | NoReply]) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -196,7 +198,9 @@ class _Stream(Protocol):
         self._read = read
         self._received = bytearray()
         self._over = False
-        self.reply: Deferred[Answer | Unusable | NoReply] = Deferred(self._cancelled)
+        self.reply: Deferred[Answer | UnusableResponse | NoReply] = Deferred(
+            self._cancelled
+        )
 
     def connectionMade(self) -> None:
         length = len(self._query).to_bytes(_LENGTH_SIZE, "big")
@@ -214,13 +218,13 @@ class _Stream(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end(NoReply(f"TCP: {reason.getErrorMessage()}"))
 
-    def _end(self, reply: Answer | Unusable | NoReply) -> None:
+    def _end(self, reply: Answer | UnusableResponse | NoReply) -> None:
         if not self._over:
             self._over = True
             self._transport().abortConnection()
             self.reply.callback(reply)
 
-    def _cancelled(self, reply: Deferred[Answer | Unusable | NoReply]) -> None:
+    def _cancelled(self, reply: Deferred[Answer | UnusableResponse | NoReply]) -> None:
         self._over = True
         self._transport().abortConnection()
 

@@ -2,7 +2,7 @@
 """
 Decisions that need the DNS on their way, apart from the asking.  No I/O.
 
-An L{Inquiry} is a generator that yields questions, all that can be asked at
+An L{LookupGenerator} is a generator that yields questions, all that can be asked at
 the same time at once, is sent the answers in the same order, and returns what
 it found.  L{moxtls.dns.together.conduct} asks for real.
 """
@@ -13,27 +13,29 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class LookupQuestion:
     """
     @ivar name: As in L{moxtls.interfaces.IResolver.lookup}.
     """
 
     name: str
-    kind: Kind
+    kind: RRType
 
 
-Questions = tuple[Question, ...]
+LookupQuestions = tuple[LookupQuestion, ...]
 Answers = tuple[Answer, ...]
-Inquiry = Generator[Questions, Answers, T]
+LookupGenerator = Generator[LookupQuestions, Answers, T]
 
 
-def answered(inquiry: Inquiry[T], answer: Callable[[Question], Answer]) -> T:
+def runWithAnswers(
+    inquiry: LookupGenerator[T], answer: Callable[[LookupQuestion], Answer]
+) -> T:
     """
     What an inquiry comes to where every answer is known: for tests, and what
     is looked up beforehand.

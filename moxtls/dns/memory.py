@@ -17,15 +17,15 @@ from moxtls.dns.answers import (
     MX,
     TLSA,
     TXT,
-    Alias,
     Answer,
+    CNAMELink,
     ExtendedError,
-    Found,
-    Kind,
-    Name,
+    LookupStatus,
+    NameRecord,
     Record,
+    RRType,
 )
-from moxtls.dns.wire import LONGEST_CHAIN, Question, failure, noName, question
+from moxtls.dns.wire import MAX_CHAIN, Question, failure, noName, question
 from moxtls.interfaces import IResolver
 
 #: A record, or its presentation in a zone file: C{"10 mx.example.com"}.
@@ -67,14 +67,14 @@ class MemoryResolver:
 
     def __init__(
         self,
-        records: Mapping[tuple[str, Kind], Iterable[Content]] | None = None,
+        records: Mapping[tuple[str, RRType], Iterable[Content]] | None = None,
         authentic: Collection[str] = (),
         inauthentic: Collection[str] = (),
-        failing: Mapping[tuple[str, Kind], ExtendedError | None] | None = None,
+        failing: Mapping[tuple[str, RRType], ExtendedError | None] | None = None,
         validating: bool = True,
     ) -> None:
         self.validating = validating
-        self.asked: list[tuple[str, Kind]] = []
+        self.asked: list[tuple[str, RRType]] = []
         self.ttl = 300
         self._records: dict[Question, tuple[Record, ...]] = {}
         self._failing: dict[Question, ExtendedError | None] = {}
@@ -87,7 +87,7 @@ class MemoryResolver:
         self.trust(*authentic)
         self.distrust(*inauthentic)
 
-    def put(self, name: str, kind: Kind, *contents: Content) -> None:
+    def put(self, name: str, kind: RRType, *contents: Content) -> None:
         """
         Replace what is at C{name} by C{contents}; a lookup of it doesn't fail
         or hang any more.
@@ -97,25 +97,25 @@ class MemoryResolver:
         self._failing.pop(key, None)
         self.release(name, kind)
 
-    def remove(self, name: str, kind: Kind) -> None:
+    def remove(self, name: str, kind: RRType) -> None:
         """
         Forget what is at C{name}: it may not exist then.
         """
         self._records.pop(_question(name, kind), None)
 
-    def fail(self, name: str, kind: Kind, error: ExtendedError | None = None) -> None:
+    def fail(self, name: str, kind: RRType, error: ExtendedError | None = None) -> None:
         """
         Let lookups of C{kind} that come to C{name} fail, as with SERVFAIL.
         """
         self._failing[_question(name, kind)] = error
 
-    def hang(self, name: str, kind: Kind) -> None:
+    def hang(self, name: str, kind: RRType) -> None:
         """
         Let lookups wait until C{release}.
         """
         self._hanging.setdefault(_question(name, kind), [])
 
-    def release(self, name: str, kind: Kind) -> None:
+    def release(self, name: str, kind: RRType) -> None:
         """
         Answer lookups that wait.
         """
@@ -127,15 +127,17 @@ class MemoryResolver:
         """
         From now on, what is at or under C{names} is authentic.
         """
-        self._authentic.update({_question(each, Kind.A).name: True for each in names})
+        self._authentic.update({_question(each, RRType.A).name: True for each in names})
 
     def distrust(self, *names: str) -> None:
         """
         From now on, what is at or under C{names} isn't authentic.
         """
-        self._authentic.update({_question(each, Kind.A).name: False for each in names})
+        self._authentic.update(
+            {_question(each, RRType.A).name: False for each in names}
+        )
 
-    def lookup(self, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
         asked = question(name, kind)
         if asked is None:
             return succeed(noName(name, kind))
@@ -153,7 +155,7 @@ class MemoryResolver:
         if end in self._failing:
             error = self._failing[end]
             return failure(asked, "SERVFAIL", (error,) if error else ())
-        if len(chain) > LONGEST_CHAIN:
+        if len(chain) > MAX_CHAIN:
             return failure(asked, "CNAME loop, or chain too long")
         endAuthentic = self._isAuthentic(end.name)
         answer = Answer(
@@ -167,29 +169,31 @@ class MemoryResolver:
         )
         return replace(answer, ttl=self.ttl)
 
-    def _chain(self, asked: Question) -> tuple[Alias, ...]:
+    def _chain(self, asked: Question) -> tuple[CNAMELink, ...]:
         """
         At most one step longer than is allowed.
         """
-        chain: list[Alias] = []
+        chain: list[CNAMELink] = []
         name = asked.name
-        while asked.kind is not Kind.CNAME and len(chain) <= LONGEST_CHAIN:
-            step = self._records.get(Question(name, Kind.CNAME), ())
-            target = next((each.target for each in step if isinstance(each, Name)), "")
+        while asked.kind is not RRType.CNAME and len(chain) <= MAX_CHAIN:
+            step = self._records.get(Question(name, RRType.CNAME), ())
+            target = next(
+                (each.target for each in step if isinstance(each, NameRecord)), ""
+            )
             if not target or Question(name, asked.kind) in self._failing:
                 break
-            chain.append(Alias(name, target, self._isAuthentic(name)))
+            chain.append(CNAMELink(name, target, self._isAuthentic(name)))
             name = target
         return tuple(chain)
 
-    def _found(self, end: Question) -> Found:
+    def _found(self, end: Question) -> LookupStatus:
         if self._records.get(end):
-            return Found.RECORDS
+            return LookupStatus.RECORDS
         known = {each.name for each in (*self._records, *self._failing)}
         below = "." + end.name if end.name else ""
         if any(each == end.name or each.endswith(below) for each in known):
-            return Found.NO_RECORDS
-        return Found.NO_NAME
+            return LookupStatus.NO_RECORDS
+        return LookupStatus.NO_NAME
 
     def _isAuthentic(self, name: str) -> bool:
         while name and name not in self._authentic:
@@ -197,26 +201,26 @@ class MemoryResolver:
         return self.validating and self._authentic.get(name, False)
 
 
-def _question(name: str, kind: Kind) -> Question:
+def _question(name: str, kind: RRType) -> Question:
     asked = question(name, kind)
     if asked is None:
         raise ValueError(f"{name!r} can't be in the DNS")
     return asked
 
 
-def _record(kind: Kind, content: Content) -> Record:
+def _record(kind: RRType, content: Content) -> Record:
     if not isinstance(content, str):
         return content
     match kind:
-        case Kind.A | Kind.AAAA:
+        case RRType.A | RRType.AAAA:
             return IP(str(ipaddress.ip_address(content)))
-        case Kind.MX:
+        case RRType.MX:
             preference, exchange = content.split()
             return MX(int(preference), _question(exchange, kind).name)
-        case Kind.TLSA:
+        case RRType.TLSA:
             usage, selector, matching, data = content.split()
             return TLSA(int(usage), int(selector), int(matching), bytes.fromhex(data))
-        case Kind.TXT:
+        case RRType.TXT:
             return TXT(content.encode())
         case _:
-            return Name(_question(content, kind).name)
+            return NameRecord(_question(content, kind).name)

@@ -35,23 +35,23 @@ from moxtls.dns.answers import (
     TLSA,
     TXT,
     ExtendedError,
-    Kind,
-    Name,
+    NameRecord,
     Record,
+    RRType,
 )
-from moxtls.domain import LONGEST_LABEL
+from moxtls.domain import MAX_LABEL
 
 #: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
-LONGEST_EXTRA_TEXT = 200
-MOST_ERRORS = 8
+MAX_EXTRA_TEXT = 200
+MAX_ERRORS = 8
 #: Of all sections together.  Hardly more MX records fit into the 64 KiB of a
 #: message (RFC 1035 4.2.2); of what is no sensible record there may be more.
-MOST_RECORDS = 4000
+MAX_RECORDS = 4000
 #: Labels of all names that are read: ten for each record.  Compressed, the names of
 #: a message may have a hundred times as many, and take seconds to read.
-MOST_LABELS = 40_000
+MAX_LABELS = 40_000
 #: RFC 2181 8: beyond this, a time to live is taken for 0.
-LONGEST_TTL = 0x7FFFFFFF
+MAX_TTL = 0x7FFFFFFF
 
 #: RFC 1035 4.1.1: id, flags, and the number of records in each section.
 _HEADER = struct.Struct("!HHHHHH")
@@ -65,19 +65,19 @@ _OPTION = struct.Struct("!HH")
 #: RFC 8914 2.
 _EXTENDED_ERROR = 15
 
-_TYPES = {kind: dns.rdatatype.from_text(kind.value) for kind in Kind}
+_TYPES = {kind: dns.rdatatype.from_text(kind.value) for kind in RRType}
 _KINDS = {int(number): kind for kind, number in _TYPES.items()}
 _OPT = int(dns.rdatatype.OPT)
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """
     A message says something that makes no sense.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class DNSHeader:
     """
     What stands in front of a message.
 
@@ -112,14 +112,14 @@ class Resource:
     """
 
     owner: str
-    kind: Kind
+    kind: RRType
     ttl: int
     data: Record
     minimum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class DNSMessage:
     """
     What is of interest in a response.
     """
@@ -130,7 +130,7 @@ class Message:
     errors: tuple[ExtendedError, ...]
 
 
-def typeNumber(kind: Kind) -> dns.rdatatype.RdataType:
+def typeNumber(kind: RRType) -> dns.rdatatype.RdataType:
     return _TYPES[kind]
 
 
@@ -141,7 +141,7 @@ def nameText(name: dns.name.Name) -> str:
     return "" if name == dns.name.root else name.canonicalize().to_text(True)
 
 
-def readHeader(wire: bytes) -> Header | None:
+def readHeader(wire: bytes) -> DNSHeader | None:
     """
     @return: C{None} if C{wire} is too short.
     """
@@ -149,7 +149,7 @@ def readHeader(wire: bytes) -> Header | None:
         return None
     messageID, bits, questions, _, _, _ = _HEADER.unpack_from(wire)
     flags = dns.flags.Flag(bits)
-    return Header(
+    return DNSHeader(
         messageID,
         flags,
         dns.opcode.from_flags(flags),
@@ -170,11 +170,11 @@ def readQuestion(wire: bytes) -> tuple[str, int, int]:
         name = dns.name.from_wire_parser(parser)
         kind, klass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
     except (dns.exception.DNSException, ValueError) as error:
-        raise Malformed("unreadable question") from error
+        raise MalformedMessage("unreadable question") from error
     return nameText(name), kind, klass
 
 
-def readMessage(wire: bytes, kind: Kind) -> Message:
+def readMessage(wire: bytes, kind: RRType) -> DNSMessage:
     """
     @param kind: What was asked for; other records in the answer are passed
         over, but for CNAMEs.
@@ -185,23 +185,23 @@ def readMessage(wire: bytes, kind: Kind) -> Message:
     names = _Names(parser)
     try:
         _, bits, *counts = _HEADER.unpack(parser.get_bytes(_HEADER.size))
-        if sum(counts[1:]) > MOST_RECORDS:
-            raise Malformed("too many records")
+        if sum(counts[1:]) > MAX_RECORDS:
+            raise MalformedMessage("too many records")
         for _ in range(counts[0]):
             names.skip()
             parser.get_bytes(_QUESTION.size)
-        answer = _section(names, counts[1], {kind, Kind.CNAME})
-        authority = _section(names, counts[2], {Kind.SOA, Kind.NS})
+        answer = _section(names, counts[1], {kind, RRType.CNAME})
+        authority = _section(names, counts[2], {RRType.SOA, RRType.NS})
         extended, errors = _additional(names, counts[3])
     except (dns.exception.DNSException, ValueError, struct.error) as error:
-        raise Malformed("unreadable message") from error
+        raise MalformedMessage("unreadable message") from error
     # RFC 6891 6.1.3: eight more bits of the code.
-    return Message(dns.rcode.from_flags(bits, extended), answer, authority, errors)
+    return DNSMessage(dns.rcode.from_flags(bits, extended), answer, authority, errors)
 
 
 class _Names:
     """
-    Reads the names of one message, not more than L{MOST_LABELS} of their
+    Reads the names of one message, not more than L{MAX_LABELS} of their
     labels.
     """
 
@@ -218,8 +218,8 @@ class _Names:
             if length >= _POINTER:
                 self.parser.get_bytes(1)
                 return
-            if length > LONGEST_LABEL:
-                raise Malformed("a label of no known type")
+            if length > MAX_LABEL:
+                raise MalformedMessage("a label of no known type")
             self.parser.get_bytes(length)
 
     def readAt(self, place: int) -> str:
@@ -241,13 +241,13 @@ class _Names:
         A name as L{nameText} has it.
         """
         self._labels += len(name)
-        if self._labels > MOST_LABELS:
-            raise Malformed("names that are too long")
+        if self._labels > MAX_LABELS:
+            raise MalformedMessage("names that are too long")
         return nameText(name)
 
 
 def _section(
-    names: _Names, count: int, wanted: Container[Kind]
+    names: _Names, count: int, wanted: Container[RRType]
 ) -> tuple[Resource, ...]:
     parser = names.parser
     found: list[Resource] = []
@@ -260,14 +260,14 @@ def _section(
             parser.get_bytes(length)
             continue
         data, minimum = _data(names, kind, length)
-        ttl = ttl if ttl <= LONGEST_TTL else 0
+        ttl = ttl if ttl <= MAX_TTL else 0
         found.append(Resource(names.readAt(owner), kind, ttl, data, minimum))
     return tuple(found)
 
 
-def _data(names: _Names, kind: Kind, length: int) -> tuple[Record, int]:
+def _data(names: _Names, kind: RRType, length: int) -> tuple[Record, int]:
     parser = names.parser
-    if kind is Kind.TLSA:
+    if kind is RRType.TLSA:
         # dnspython refuses digests of the wrong length; to DANE they are
         # records that can't be used, not an answer that can't be read (RFC
         # 7671 4).
@@ -280,7 +280,7 @@ def _data(names: _Names, kind: Kind, length: int) -> tuple[Record, int]:
 
 def _tlsa(data: bytes) -> TLSA:
     if len(data) < 3:
-        raise Malformed("a TLSA record that is too short")
+        raise MalformedMessage("a TLSA record that is too short")
     return TLSA(data[0], data[1], data[2], data[3:])
 
 
@@ -293,14 +293,14 @@ def _record(data: dns.rdata.Rdata, names: _Names) -> Record:
         case dns.rdtypes.ANY.TXT.TXT():
             return TXT(b"".join(data.strings))
         case dns.rdtypes.ANY.SOA.SOA():
-            return Name(names.text(data.mname))
+            return NameRecord(names.text(data.mname))
         case (
             dns.rdtypes.ANY.CNAME.CNAME()
             | dns.rdtypes.ANY.NS.NS()
             | dns.rdtypes.ANY.PTR.PTR()
         ):
-            return Name(names.text(data.target))
-    raise Malformed("a record that isn't what its type says")
+            return NameRecord(names.text(data.target))
+    raise MalformedMessage("a record that isn't what its type says")
 
 
 def _additional(names: _Names, count: int) -> tuple[int, tuple[ExtendedError, ...]]:
@@ -326,9 +326,9 @@ def _errors(options: bytes) -> tuple[ExtendedError, ...]:
     while parser.remaining():
         code, length = _OPTION.unpack(parser.get_bytes(_OPTION.size))
         data = parser.get_bytes(length)
-        if code == _EXTENDED_ERROR and len(data) >= 2 and len(errors) < MOST_ERRORS:
+        if code == _EXTENDED_ERROR and len(data) >= 2 and len(errors) < MAX_ERRORS:
             # RFC 8914 2: UTF-8, which may or may not end in a NUL.
             text = data[2:].decode("utf-8", "replace").rstrip("\0")
             number = int.from_bytes(data[:2], "big")
-            errors.append(ExtendedError(number, text[:LONGEST_EXTRA_TEXT]))
+            errors.append(ExtendedError(number, text[:MAX_EXTRA_TEXT]))
     return tuple(errors)

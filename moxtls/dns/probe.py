@@ -11,19 +11,19 @@ from enum import Enum
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.exchange import Ask, NoReply
-from moxtls.dns.system import Server
-from moxtls.dns.together import together
+from moxtls.dns.system import NameServer
+from moxtls.dns.together import gather
 from moxtls.dns.wire import Question
 
 #: Where the chain of trust begins, there is no zone that isn't signed.
 ROOT = "."
 #: Both are there in each zone; two, because datagrams get lost.
-_KINDS = (Kind.SOA, Kind.NS)
+_KINDS = (RRType.SOA, RRType.NS)
 
 
-class Standing(Enum):
+class ServerStatus(Enum):
     """
     What is known about a server.
     """
@@ -40,8 +40,8 @@ class ServerReport:
     @ivar detail: Why it doesn't answer.
     """
 
-    server: Server
-    standing: Standing
+    server: NameServer
+    standing: ServerStatus
     detail: str = ""
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Diagnosis:
 
     @property
     def validating(self) -> bool:
-        return any(each.standing is Standing.VALIDATING for each in self.reports)
+        return any(each.standing is ServerStatus.VALIDATING for each in self.reports)
 
     @property
     def explanation(self) -> str:
@@ -75,9 +75,9 @@ class Diagnosis:
         standings = {each.standing for each in self.reports}
         if self.validating:
             return f"DNS answers are validated: {self.explanation}."
-        if standings == {Standing.NOT_ANSWERING}:
+        if standings == {ServerStatus.NOT_ANSWERING}:
             return f"{_NOBODY}: {self.explanation}. {_CORRECT}."
-        trust = _OR_TRUST if Standing.NOT_TRUSTED in standings else ""
+        trust = _OR_TRUST if ServerStatus.NOT_TRUSTED in standings else ""
         return f"{_OFF}: {self.explanation}. {_INSTALL}{trust}."
 
 
@@ -95,7 +95,9 @@ _INSTALL = (
 _OR_TRUST = "; or, if nobody can interfere on the way to it, declare it trusted"
 
 
-async def diagnose(ask: Ask, servers: Sequence[Server], name: str = ROOT) -> Diagnosis:
+async def diagnose(
+    ask: Ask, servers: Sequence[NameServer], name: str = ROOT
+) -> Diagnosis:
     """
     Ask all servers, at the same time.
 
@@ -103,10 +105,10 @@ async def diagnose(ask: Ask, servers: Sequence[Server], name: str = ROOT) -> Dia
     @param name: Of a zone that is signed, and known to be by the servers.
     """
     reports = [Deferred.fromCoroutine(_report(ask, each, name)) for each in servers]
-    return Diagnosis(tuple(await together(reports)))
+    return Diagnosis(tuple(await gather(reports)))
 
 
-async def _report(ask: Ask, server: Server, name: str) -> ServerReport:
+async def _report(ask: Ask, server: NameServer, name: str) -> ServerReport:
     detail = ""
     answered = False
     for kind in _KINDS:
@@ -118,10 +120,12 @@ async def _report(ask: Ask, server: Server, name: str) -> ServerReport:
             detail = reply.reason
         elif reply.authentic:
             isTrusted = server.believed
-            standing = Standing.VALIDATING if isTrusted else Standing.NOT_TRUSTED
+            standing = (
+                ServerStatus.VALIDATING if isTrusted else ServerStatus.NOT_TRUSTED
+            )
             return ServerReport(server, standing)
         else:
             answered = True
     if answered:
-        return ServerReport(server, Standing.NOT_VALIDATING)
-    return ServerReport(server, Standing.NOT_ANSWERING, detail)
+        return ServerReport(server, ServerStatus.NOT_VALIDATING)
+    return ServerReport(server, ServerStatus.NOT_ANSWERING, detail)

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.calendar import MINUTE
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.dns.probe import Diagnosis
 from moxtls.dns.resolver import Resolver
 from moxtls.interfaces import IResolver
@@ -57,7 +57,7 @@ class ProbedResolver(Service):
         self._probing.cancel()
         return self._probing
 
-    def lookup(self, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
         if self._known is not None:
             return self._resolver.lookup(name, kind)
         return Deferred.fromCoroutine(self._lookupLater(name, kind))
@@ -68,7 +68,7 @@ class ProbedResolver(Service):
         """
         return self._resolver.probe().addCallback(self._found)
 
-    async def _lookupLater(self, name: str, kind: Kind) -> Answer:
+    async def _lookupLater(self, name: str, kind: RRType) -> Answer:
         waiting: Deferred[None] = Deferred(self._waiting.discard)
         self._waiting.add(waiting)
         await waiting

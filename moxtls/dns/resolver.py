@@ -19,26 +19,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dns.answers import Answer, ExtendedError, Kind
-from moxtls.dns.cache import MOST_ENTRIES, Cache
-from moxtls.dns.chain import isUnclear, refined, steps
+from moxtls.dns.answers import Answer, ExtendedError, RRType
+from moxtls.dns.cache import MAX_ENTRIES, Cache
+from moxtls.dns.chain import needsSteps, stepQuestions, withStepAuthenticity
 from moxtls.dns.exchange import Ask, NoReply
-from moxtls.dns.message import MOST_ERRORS
-from moxtls.dns.probe import ROOT, Diagnosis, Standing, diagnose
-from moxtls.dns.system import Server
-from moxtls.dns.together import together
+from moxtls.dns.message import MAX_ERRORS
+from moxtls.dns.probe import ROOT, Diagnosis, ServerStatus, diagnose
+from moxtls.dns.system import NameServer
+from moxtls.dns.together import gather
 from moxtls.dns.wire import Question, failure, noName, question
 from moxtls.interfaces import IResolver
 
 #: For how many seconds each server is waited for, in each round.  A recursive
 #: server that is alive mostly answers within the first; those that take longer
 #: have it ready when they are asked again.
-PATIENCE = (2.0, 5.0)
+TIMEOUT = (2.0, 5.0)
 #: For how many seconds a question is pursued altogether, waiting for its turn
 #: included: whoever delivers mail rather tries again later.
-LONGEST_QUERY = 20.0
+MAX_QUERY_LENGTH = 20.0
 #: Sockets in use at a time; a process may have 1024 open files.
-MOST_QUERIES = 100
+MAX_QUERIES = 100
 
 
 @implementer(IResolver)
@@ -62,10 +62,10 @@ class Resolver:
     def __init__(
         self,
         clock: IReactorTime,
-        servers: Sequence[Server],
+        servers: Sequence[NameServer],
         ask: Ask,
-        mostQueries: int = MOST_QUERIES,
-        mostEntries: int = MOST_ENTRIES,
+        mostQueries: int = MAX_QUERIES,
+        mostEntries: int = MAX_ENTRIES,
     ) -> None:
         self._clock = clock
         self._servers = tuple(servers)
@@ -73,14 +73,14 @@ class Resolver:
         self._slots = DeferredSemaphore(mostQueries)
         self._cache = Cache(mostEntries)
         self._flights: dict[Question, _Flight] = {}
-        self._standings: dict[Server, Standing] = {}
-        self._answeredLast: Server | None = None
+        self._standings: dict[NameServer, ServerStatus] = {}
+        self._answeredLast: NameServer | None = None
 
     @property
     def validating(self) -> bool:
-        return Standing.VALIDATING in self._standings.values()
+        return ServerStatus.VALIDATING in self._standings.values()
 
-    def lookup(self, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
         asked = question(name, kind)
         if asked is None:
             return succeed(noName(name, kind))
@@ -104,7 +104,7 @@ class Resolver:
         diagnosis = await diagnose(self._askFirst, self._servers, name)
         before = self.validating
         for each in diagnosis.reports:
-            if each.standing is not Standing.NOT_ANSWERING:
+            if each.standing is not ServerStatus.NOT_ANSWERING:
                 self._standings[each.server] = each.standing
         if self.validating != before:
             self._cache.clear()  # what others said, or could not vouch for
@@ -114,12 +114,13 @@ class Resolver:
         answer = await self._known(asked)
         if not self._isUnclear(answer):
             return answer
-        parts = await together([self._known(each) for each in steps(answer)])
-        return refined(answer, parts)
+        parts = await gather([self._known(each) for each in stepQuestions(answer)])
+        return withStepAuthenticity(answer, parts)
 
     def _isUnclear(self, answer: Answer) -> bool:
-        return isUnclear(answer) and any(
-            each.believed and self._standings.get(each) is not Standing.NOT_VALIDATING
+        return needsSteps(answer) and any(
+            each.believed
+            and self._standings.get(each) is not ServerStatus.NOT_VALIDATING
             for each in self._inUse()
         )
 
@@ -135,7 +136,7 @@ class Resolver:
         flight = self._flights[asked] = _Flight()
         answer = flight.join()
         query = Deferred.fromCoroutine(self._query(asked))
-        query.addTimeout(LONGEST_QUERY, self._clock)
+        query.addTimeout(MAX_QUERY_LENGTH, self._clock)
         flight.depart(query)
         query.addErrback(self._broken, asked)
         query.addCallback(self._arrived, asked, flight)
@@ -165,7 +166,7 @@ class Resolver:
     async def _askAround(self, asked: Question) -> Answer:
         failures = _Failures()
         servers = self._inUse()
-        for patience in PATIENCE:
+        for patience in TIMEOUT:
             for server in servers:
                 reply = await self._askOne(server, asked, patience)
                 if isinstance(reply, Answer) and not reply.failed:
@@ -179,7 +180,7 @@ class Resolver:
         return failures.answer(asked)
 
     async def _askOne(
-        self, server: Server, asked: Question, patience: float
+        self, server: NameServer, asked: Question, patience: float
     ) -> Answer | NoReply:
         reply = self._ask(server, asked).addTimeout(patience, self._clock)
         try:
@@ -187,14 +188,16 @@ class Resolver:
         except TimeoutError:
             return NoReply(f"no answer within {patience:g} s")
 
-    def _askFirst(self, server: Server, asked: Question) -> Deferred[Answer | NoReply]:
-        return Deferred.fromCoroutine(self._askOne(server, asked, PATIENCE[0]))
+    def _askFirst(
+        self, server: NameServer, asked: Question
+    ) -> Deferred[Answer | NoReply]:
+        return Deferred.fromCoroutine(self._askOne(server, asked, TIMEOUT[0]))
 
-    def _inUse(self) -> tuple[Server, ...]:
+    def _inUse(self) -> tuple[NameServer, ...]:
         best = [
             each
             for each in self._servers
-            if self._standings.get(each) is Standing.VALIDATING
+            if self._standings.get(each) is ServerStatus.VALIDATING
         ]
         if not best and not self._standings:
             # Not known yet.
@@ -244,12 +247,12 @@ class _Failures:
     """
 
     def __init__(self) -> None:
-        self.silent: set[Server] = set()
+        self.silent: set[NameServer] = set()
         self.areFinal = False
-        self._reasons: dict[Server, str] = {}
+        self._reasons: dict[NameServer, str] = {}
         self._errors: dict[ExtendedError, None] = {}
 
-    def add(self, server: Server, reply: Answer | NoReply) -> None:
+    def add(self, server: NameServer, reply: Answer | NoReply) -> None:
         self._reasons[server] = reply.reason
         if isinstance(reply, NoReply):
             self.silent.add(server)
@@ -261,4 +264,4 @@ class _Failures:
     def answer(self, asked: Question) -> Answer:
         reasons = (f"{server}: {reason}" for server, reason in self._reasons.items())
         reason = "; ".join(reasons) or "no DNS server is configured"
-        return failure(asked, reason, tuple(self._errors)[:MOST_ERRORS])
+        return failure(asked, reason, tuple(self._errors)[:MAX_ERRORS])

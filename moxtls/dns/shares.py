@@ -15,27 +15,30 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.resolver import MOST_QUERIES
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.resolver import MAX_QUERIES
 from moxtls.interfaces import IResolver
 
 #: Look-ups for strangers at a time, of those that a resolver makes: some are left
 #: for our own mail.
-MOST = MOST_QUERIES * 4 // 5
+MAX_QUERIES = MAX_QUERIES * 4 // 5
 #: Of them for one stranger.  A message mostly needs some ten.
-MOST_EACH = MOST // 4
+MAX_QUERIES_PER_CLIENT = MAX_QUERIES // 4
 
 T = TypeVar("T")
 
 
-class Shares:
+class FairResolver:
     """
     So many look-ups at a time, and so many for each stranger; others wait, and
     strangers take turns.  What a resolver remembers costs nothing.
     """
 
     def __init__(
-        self, resolver: IResolver, most: int = MOST, mostEach: int = MOST_EACH
+        self,
+        resolver: IResolver,
+        most: int = MAX_QUERIES,
+        mostEach: int = MAX_QUERIES_PER_CLIENT,
     ) -> None:
         self.resolver = resolver
         self._most = most
@@ -49,9 +52,9 @@ class Shares:
         """
         A resolver that asks for one of them.
         """
-        return _Share(self, stranger)
+        return _ClientResolver(self, stranger)
 
-    def lookup(self, stranger: str, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, stranger: str, name: str, kind: RRType) -> Deferred[Answer]:
         """
         As L{IResolver.lookup}, in turn.
         """
@@ -65,7 +68,7 @@ class Shares:
         return self._total < self._most and self._running[stranger] < self._mostEach
 
     def _begin(
-        self, turn: None, stranger: str, name: str, kind: Kind
+        self, turn: None, stranger: str, name: str, kind: RRType
     ) -> Deferred[Answer]:
         answer = self.resolver.lookup(name, kind)
         if answer.called and not answer.paused:
@@ -102,13 +105,13 @@ class Shares:
 
 @implementer(IResolver)
 @dataclass(frozen=True, slots=True)
-class _Share:
-    _shares: Shares
+class _ClientResolver:
+    _shares: FairResolver
     _stranger: str
 
     @property
     def validating(self) -> bool:
         return self._shares.resolver.validating
 
-    def lookup(self, name: str, kind: Kind) -> Deferred[Answer]:
+    def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
         return self._shares.lookup(self._stranger, name, kind)

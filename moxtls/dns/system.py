@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 PORT = 53
 #: Further ones are not asked by anyone: MAXNS in resolv.conf(5).
-MOST_SERVERS = 3
+MAX_SERVERS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class NameServer:
     """
     A DNS server that answers from anywhere in the DNS ("recursive").
 
@@ -43,23 +43,23 @@ class Server:
 
 
 #: What resolv.conf(5) says is asked if nothing is configured.
-DEFAULT = (Server("127.0.0.1"),)
+DEFAULT = (NameServer("127.0.0.1"),)
 
 
-def systemServers(text: str) -> tuple[Server, ...]:
+def systemNameServers(text: str) -> tuple[NameServer, ...]:
     """
     @param text: The content of C{/etc/resolv.conf}; empty if there is none.
         Lines that make no sense are passed over.
     """
-    servers: list[Server] = []
+    servers: list[NameServer] = []
     trusted = False
     for line in text.splitlines():
         keyword, *words = line.split() or [""]
         if keyword == "nameserver" and words and _isAddress(words[0]):
-            servers.append(Server(str(ipaddress.ip_address(words[0]))))
+            servers.append(NameServer(str(ipaddress.ip_address(words[0]))))
         elif keyword == "options":
             trusted = trusted or "trust-ad" in words
-    found = tuple(dict.fromkeys(servers))[:MOST_SERVERS] or DEFAULT
+    found = tuple(dict.fromkeys(servers))[:MAX_SERVERS] or DEFAULT
     return tuple(replace(each, trusted=trusted) for each in found)
 
 

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
-from moxtls.dns.inquiry import Inquiry
+from moxtls.dns.inquiry import LookupGenerator
 from moxtls.interfaces import IResolver
 
 T = TypeVar("T")
 
 
-async def together(pending: Sequence[Deferred[T]]) -> list[T]:
+async def gather(pending: Sequence[Deferred[T]]) -> list[T]:
     """
     The results of all, in order.  When this is cancelled, all are; and who
     waits sees a C{CancelledError}, where C{gatherResults} alone would hide it
@@ -31,7 +31,7 @@ async def together(pending: Sequence[Deferred[T]]) -> list[T]:
         error.subFailure.raiseException()
 
 
-async def conduct(resolver: IResolver, inquiry: Inquiry[T]) -> T:
+async def resolve(resolver: IResolver, inquiry: LookupGenerator[T]) -> T:
     """
     Ask what an inquiry wants to know, and return what it found.
     """
@@ -39,7 +39,7 @@ async def conduct(resolver: IResolver, inquiry: Inquiry[T]) -> T:
         questions = next(inquiry)
         while True:
             pending = [resolver.lookup(each.name, each.kind) for each in questions]
-            questions = inquiry.send(tuple(await together(pending)))
+            questions = inquiry.send(tuple(await gather(pending)))
     except StopIteration as end:
         found: T = end.value
         return found

@@ -18,11 +18,18 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 
-from moxtls.dns.answers import Alias, Answer, ExtendedError, Found, Kind, Name
+from moxtls.dns.answers import (
+    Answer,
+    CNAMELink,
+    ExtendedError,
+    LookupStatus,
+    NameRecord,
+    RRType,
+)
 from moxtls.dns.message import (
-    Header,
-    Malformed,
-    Message,
+    DNSHeader,
+    DNSMessage,
+    MalformedMessage,
     Resource,
     nameText,
     readHeader,
@@ -35,13 +42,13 @@ from moxtls.dns.message import (
 #: by makers of DNS software in 2020 ("DNS flag day").
 PAYLOAD = 1232
 #: How many CNAMEs are followed: more than anyone needs.
-LONGEST_CHAIN = 16
+MAX_CHAIN = 16
 #: RFC 1035 2.3.4, and each octet may be spelled C{\DDD}.
-_LONGEST_TEXT = 4 * 255
+_MAX_TEXT = 4 * 255
 
 _PLAIN_LABEL = r"[A-Za-z0-9_-]{1,63}"
 _PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*\Z")
-_LONGEST_PLAIN_NAME = 253
+_MAX_PLAIN_NAME = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +58,10 @@ class Question:
     """
 
     name: str
-    kind: Kind
+    kind: RRType
 
 
-class Unusable(Enum):
+class UnusableResponse(Enum):
     """
     Why a datagram or message from a server is no L{Answer}.
 
@@ -66,7 +73,7 @@ class Unusable(Enum):
     TRUNCATED = "truncated"
 
 
-def question(name: str, kind: Kind) -> Question | None:
+def question(name: str, kind: RRType) -> Question | None:
     """
     @return: C{None} if C{name} can't be in the DNS.
     """
@@ -80,9 +87,9 @@ def normalName(name: str) -> str | None:
     be in the DNS (RFC 1035 2.3.4).
     """
     short = name.removesuffix(".")
-    if len(short) <= _LONGEST_PLAIN_NAME and _PLAIN_NAME.match(short):
+    if len(short) <= _MAX_PLAIN_NAME and _PLAIN_NAME.match(short):
         return short.lower()
-    if len(name) > _LONGEST_TEXT or not name.isascii():
+    if len(name) > _MAX_TEXT or not name.isascii():
         return None
     if name == "@":  # dnspython, as in zone files: the origin
         return None
@@ -92,12 +99,12 @@ def normalName(name: str) -> str | None:
         return None
 
 
-def noName(name: str, kind: Kind) -> Answer:
+def noName(name: str, kind: RRType) -> Answer:
     """
     The answer about a name that can't be in the DNS.
     """
-    shown = name.removesuffix(".").lower()[:_LONGEST_PLAIN_NAME]
-    return Answer(shown, kind, Found.NO_NAME, reason="no name of the DNS")
+    shown = name.removesuffix(".").lower()[:_MAX_PLAIN_NAME]
+    return Answer(shown, kind, LookupStatus.NO_NAME, reason="no name of the DNS")
 
 
 def failure(
@@ -106,7 +113,9 @@ def failure(
     """
     Nobody could say.
     """
-    return Answer(asked.name, asked.kind, Found.FAILED, errors=errors, reason=reason)
+    return Answer(
+        asked.name, asked.kind, LookupStatus.FAILED, errors=errors, reason=reason
+    )
 
 
 def encodeQuery(asked: Question, messageID: int) -> bytes:
@@ -132,7 +141,7 @@ _SAYING = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 def parseResponse(
     wire: bytes, messageID: int, asked: Question, trusted: bool
-) -> Answer | Unusable:
+) -> Answer | UnusableResponse:
     """
     @param trusted: Whether the server's word is taken for what is authentic.
 
@@ -142,22 +151,22 @@ def parseResponse(
     """
     header = readHeader(wire)
     if header is None or not _isReply(header, wire, messageID, asked):
-        return Unusable.FOREIGN
+        return UnusableResponse.FOREIGN
     if header.isTruncated:
-        return Unusable.TRUNCATED
+        return UnusableResponse.TRUNCATED
     try:
         message = readMessage(wire, asked.kind)
-    except Malformed as error:
+    except MalformedMessage as error:
         return failure(asked, _unread(header, error))
     if message.rcode not in _SAYING:
         return failure(asked, dns.rcode.to_text(message.rcode), message.errors)
     try:
         return _answer(message, asked, trusted and header.isAuthentic)
-    except Malformed as error:
+    except MalformedMessage as error:
         return failure(asked, str(error), message.errors)
 
 
-def _isReply(header: Header, wire: bytes, messageID: int, asked: Question) -> bool:
+def _isReply(header: DNSHeader, wire: bytes, messageID: int, asked: Question) -> bool:
     """
     RFC 5452 9.1: what an answer has to match, besides addresses and ports.
     """
@@ -170,31 +179,31 @@ def _isReply(header: Header, wire: bytes, messageID: int, asked: Question) -> bo
         return header.rcode not in _SAYING
     try:
         question = readQuestion(wire)
-    except Malformed:
+    except MalformedMessage:
         return False
     expected = (asked.name, typeNumber(asked.kind), dns.rdataclass.IN)
     return header.questions == 1 and question == expected
 
 
-def _unread(header: Header, error: Malformed) -> str:
+def _unread(header: DNSHeader, error: MalformedMessage) -> str:
     isSaying = header.rcode in _SAYING
     return str(error) if isSaying else dns.rcode.to_text(header.rcode)
 
 
-def _answer(message: Message, asked: Question, authentic: bool) -> Answer:
-    sets: dict[tuple[str, Kind], list[Resource]] = {}
+def _answer(message: DNSMessage, asked: Question, authentic: bool) -> Answer:
+    sets: dict[tuple[str, RRType], list[Resource]] = {}
     for each in message.answer:
         sets.setdefault((each.owner, each.kind), []).append(each)
     chain, aliases = _chain(sets, asked)
     end = sets.get((chain[-1].target if chain else asked.name, asked.kind), [])
     isName = message.rcode != dns.rcode.NXDOMAIN
     if end and not isName:
-        raise Malformed("records at a name that is said not to be")
+        raise MalformedMessage("records at a name that is said not to be")
     used = [each.ttl for each in (*aliases, *end)]
     answer = Answer(
         name=asked.name,
         kind=asked.kind,
-        found=Found.NO_RECORDS if isName else Found.NO_NAME,
+        found=LookupStatus.NO_RECORDS if isName else LookupStatus.NO_NAME,
         chain=tuple(replace(each, authentic=authentic) for each in chain),
         authentic=authentic,
         endAuthentic=authentic,
@@ -203,26 +212,26 @@ def _answer(message: Message, asked: Question, authentic: bool) -> Answer:
     if not end:
         return replace(answer, ttl=min([*used, _negativeTTL(message)]))
     records = tuple(dict.fromkeys(each.data for each in end))
-    return replace(answer, found=Found.RECORDS, records=records, ttl=min(used))
+    return replace(answer, found=LookupStatus.RECORDS, records=records, ttl=min(used))
 
 
 def _chain(
-    sets: dict[tuple[str, Kind], list[Resource]], asked: Question
-) -> tuple[list[Alias], list[Resource]]:
+    sets: dict[tuple[str, RRType], list[Resource]], asked: Question
+) -> tuple[list[CNAMELink], list[Resource]]:
     """
     The CNAMEs from the question on.
     """
-    chain: list[Alias] = []
+    chain: list[CNAMELink] = []
     used: list[Resource] = []
     name = asked.name
-    while (name, asked.kind) not in sets and (name, Kind.CNAME) in sets:
-        target = _target(sets[name, Kind.CNAME])
+    while (name, asked.kind) not in sets and (name, RRType.CNAME) in sets:
+        target = _target(sets[name, RRType.CNAME])
         if target == asked.name or any(target == each.target for each in chain):
-            raise Malformed("CNAME loop")
-        if len(chain) == LONGEST_CHAIN:
-            raise Malformed("CNAME chain too long")
-        used += sets[name, Kind.CNAME]
-        chain.append(Alias(name, target, authentic=False))
+            raise MalformedMessage("CNAME loop")
+        if len(chain) == MAX_CHAIN:
+            raise MalformedMessage("CNAME chain too long")
+        used += sets[name, RRType.CNAME]
+        chain.append(CNAMELink(name, target, authentic=False))
         name = target
     return chain, used
 
@@ -233,19 +242,19 @@ def _target(aliases: Sequence[Resource]) -> str:
     """
     targets = {each.data for each in aliases}
     data = targets.pop()
-    if targets or not isinstance(data, Name):
-        raise Malformed("several CNAMEs at one name")
+    if targets or not isinstance(data, NameRecord):
+        raise MalformedMessage("several CNAMEs at one name")
     return data.target
 
 
-def _negativeTTL(message: Message) -> int:
+def _negativeTTL(message: DNSMessage) -> int:
     """
     RFC 2308 5; nothing is remembered without an SOA.
     """
     for each in message.authority:
-        if each.kind is Kind.SOA:
+        if each.kind is RRType.SOA:
             return min(each.ttl, each.minimum)
     if message.authority:
         # RFC 2308 2.2: the server doesn't know, and doesn't ask for us.
-        raise Malformed("a referral: the server doesn't recurse")
+        raise MalformedMessage("a referral: the server doesn't recurse")
     return 0

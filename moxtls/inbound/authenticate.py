@@ -20,46 +20,46 @@ from twisted.logger import Logger
 from moxtls.authentication import Authentication, DKIMResult
 from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
 from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.values import Discovery, Method, Policy
-from moxtls.dmarc.verdict import Circumstances, Practice, judge
-from moxtls.dns.answers import Kind
-from moxtls.dns.shares import Shares
-from moxtls.dns.together import conduct
+from moxtls.dmarc.values import Discovery, DMARCPolicy, Method
+from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dns.answers import RRType
+from moxtls.dns.shares import FairResolver
+from moxtls.dns.together import resolve
 from moxtls.domain import Domain
 from moxtls.inbound.authors import authorDomains
-from moxtls.inbound.dkim import Check, signaturesOf, withKey
+from moxtls.inbound.dkim import DKIMCheck, signaturesOf, withKey
 from moxtls.inbound.dkimcanonical import CRLF
-from moxtls.inbound.dkimsignature import Claim
-from moxtls.inbound.dkimwork import Results, Verification
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.dkimsignature import SignatureClaim
+from moxtls.inbound.dkimwork import DKIMJob, Results
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import Header, headerEnd, splitHeader
-from moxtls.inbound.lookups import OVERDUE, Lookup, Patience
-from moxtls.inbound.memories import Memories
-from moxtls.inbound.origin import Origin
+from moxtls.inbound.lookups import OVERDUE, Deadline, Task
+from moxtls.inbound.memories import TTLCache
+from moxtls.inbound.origin import ConnectionChecks
 from moxtls.interfaces import IResolver
-from moxtls.smtp.rates import placeOf
-from moxtls.smtp.received import Client
+from moxtls.smtp.rates import networkOf
+from moxtls.smtp.received import ClientInfo
 
 #: Seconds that a client waits at the end of its message for what is not back
 #: yet, which is a temporary error then, and no reason to refuse anything.  So it
 #: is more than two look-ups take at most: those for the name of its address are up
 #: to the client, and in the policies of some.  RFC 7208 4.6.4 has 20 at least.
-LONGEST_WAIT = 45
+MAX_WAIT = 45
 #: Seconds for which it is remembered what came of a client and a sender, of an
 #: author domain, and what the record of a key is: most connections with several
 #: messages are over by then.  It is as if records had been looked up when the
 #: first of them came.
-MEMORY = 60
+CACHE_TTL = 60
 #: Of each, how many are remembered.
-MOST_REMEMBERED = 1000
+MAX_CACHED = 1000
 #: What is wrong with a signature where it is us who couldn't.
 UNVERIFIED = "it could not be verified"
 
 #: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
-Offload = Callable[[Verification], Deferred[Results]]
+Offload = Callable[[DKIMJob], Deferred[Results]]
 
 
-class Checks:
+class MessageAuthenticator:
     """
     How messages are checked here.
     """
@@ -68,7 +68,7 @@ class Checks:
         self,
         clock: IReactorTime,
         resolver: IResolver,
-        practice: Practice,
+        practice: LocalPolicy,
         hostname: str,
         offload: Offload,
         chance: Callable[[], float],
@@ -78,31 +78,31 @@ class Checks:
         @param chance: From 0 to less than 1.
         """
         self.clock = clock
-        self._shares = Shares(resolver)
+        self._shares = FairResolver(resolver)
         self.practice = practice
         self.hostname = hostname
         self.offload = offload
         self.chance = chance
-        self._origins: Memories[tuple[str, str, str], Origin]
-        self._origins = Memories(MOST_REMEMBERED, MEMORY)
-        self._discoveries: Memories[Domain, Discovery]
-        self._discoveries = Memories(MOST_REMEMBERED, MEMORY)
-        self._keys: Memories[str, tuple[bytes, ...]]
-        self._keys = Memories(MOST_REMEMBERED, MEMORY)
+        self._origins: TTLCache[tuple[str, str, str], ConnectionChecks]
+        self._origins = TTLCache(MAX_CACHED, CACHE_TTL)
+        self._discoveries: TTLCache[Domain, Discovery]
+        self._discoveries = TTLCache(MAX_CACHED, CACHE_TTL)
+        self._keys: TTLCache[str, tuple[bytes, ...]]
+        self._keys = TTLCache(MAX_CACHED, CACHE_TTL)
 
-    def expect(self, client: Client, sender: str) -> None:
+    def expect(self, client: ClientInfo, sender: str) -> None:
         """
         A message is announced: what can be known of it already is looked up.
         """
         self.origin(client, sender)
 
-    def examine(self, client: Client, sender: str) -> Examination:
+    def examine(self, client: ClientInfo, sender: str) -> MessageAuthentication:
         """
         A message comes.
         """
-        return Examination(self, self.origin(client, sender))
+        return MessageAuthentication(self, self.origin(client, sender))
 
-    def origin(self, client: Client, sender: str) -> Origin:
+    def origin(self, client: ClientInfo, sender: str) -> ConnectionChecks:
         """
         What is known, or being looked up, of a client that uses C{sender}.
         """
@@ -111,7 +111,7 @@ class Checks:
         known = self._origins.get(key, now)
         if known is None or known.failed:
             resolver = self.resolverFor(client.address)
-            known = Origin(resolver, client, sender, self.hostname, now)
+            known = ConnectionChecks(resolver, client, sender, self.hostname, now)
             for forgotten in self._origins.put(key, known, now):
                 forgotten.giveUp()
         return known
@@ -120,7 +120,7 @@ class Checks:
         """
         What is asked for a client, within the share of its network.
         """
-        return self._shares.of(placeOf(address).network)
+        return self._shares.of(networkOf(address).network)
 
     async def discover(self, author: Domain, resolver: IResolver) -> Discovery:
         """
@@ -130,39 +130,39 @@ class Checks:
         known = self._discoveries.get(author, now)
         if known is None:
             inquiry = discover(author, self.practice.suffixes)
-            known = await conduct(resolver, inquiry)
+            known = await resolve(resolver, inquiry)
             if not known.temporary:
                 self._discoveries.put(author, known, now)
         return known
 
-    async def findKey(self, claim: Claim, resolver: IResolver) -> Check:
+    async def findKey(self, claim: SignatureClaim, resolver: IResolver) -> DKIMCheck:
         """
         What is left to do about a signature, with its key.
         """
         name, now = claim.keyName, self.clock.seconds()
         known = self._keys.get(name, now)
         if known is not None:
-            return Check(claim, known)
-        check = withKey(claim, await resolver.lookup(name, Kind.TXT))
+            return DKIMCheck(claim, known)
+        check = withKey(claim, await resolver.lookup(name, RRType.TXT))
         if not check.problem:
             self._keys.put(name, check.records, now)
         return check
 
 
-class Examination:
+class MessageAuthentication:
     """
     The checks of one message.  Either C{finish} or C{cancel} is called last.
     """
 
     log = Logger()
 
-    def __init__(self, checks: Checks, origin: Origin) -> None:
+    def __init__(self, checks: MessageAuthenticator, origin: ConnectionChecks) -> None:
         self._checks = checks
         self._origin = origin
         self._resolver = checks.resolverFor(origin.address)
         origin.use()
-        self._patience = Patience(checks.clock, LONGEST_WAIT)
-        self._lookups: list[Lookup[Any]] = []
+        self._patience = Deadline(checks.clock, MAX_WAIT)
+        self._lookups: list[Task[Any]] = []
         self._isUnverified = False
 
     def begin(self, header: Header) -> None:
@@ -178,12 +178,12 @@ class Examination:
         self._unreadable = signatures.problems
         self._keys = [self._findKey(each) for each in signatures.claims]
         self._lookups.extend(self._keys)
-        self._discovery: Lookup[Discovery] | None = None
+        self._discovery: Task[Discovery] | None = None
         if len(self._authors.domains) == 1:
             self._discovery = self._discover(self._authors.domains[0])
             self._lookups.append(self._discovery)
 
-    async def finish(self, body: Sequence[bytes]) -> Findings:
+    async def finish(self, body: Sequence[bytes]) -> AuthenticationOutcome:
         """
         The message is complete.
 
@@ -206,7 +206,7 @@ class Examination:
         for each in self._lookups:
             each.cancel()
 
-    async def _findings(self, body: Sequence[bytes]) -> Findings:
+    async def _findings(self, body: Sequence[bytes]) -> AuthenticationOutcome:
         origin, soon = self._origin, self._patience.soon
         dkim = await self._verified(body)
         authentication = Authentication(
@@ -222,15 +222,15 @@ class Examination:
             discovery = await soon(self._discovery)
             aligned = await self._aligned(discovery, authentication)
         practice = self._checks.practice
-        circumstances = Circumstances(self._header.listSigns, self._chance(discovery))
+        circumstances = MessageContext(self._header.listSigns, self._chance(discovery))
         froms = self._authors.domains
-        verdict = judge(
+        verdict = evaluate(
             froms, discovery, aligned, authentication, circumstances, practice
         )
         # Who only looks on (Enforcement "none") has nobody come again for it.
-        isEnforcing = practice.enforcement is not Policy.NONE
+        isEnforcing = practice.enforcement is not DMARCPolicy.NONE
         overdue = (self._patience.gaveUp or self._isUnverified) and isEnforcing
-        return Findings(authentication, verdict, self._authors, overdue)
+        return AuthenticationOutcome(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
         """
@@ -247,7 +247,7 @@ class Examination:
         checks = tuple([await self._patience.soon(each) for each in self._keys])
         if not checks:
             return ()
-        work = Verification(self._header.data, body, checks, self._since)
+        work = DKIMJob(self._header.data, body, checks, self._since)
         try:
             return await self._verify(work)
         except CancelledError:
@@ -257,7 +257,7 @@ class Examination:
             self._isUnverified = True
             return work.without(UNVERIFIED)
 
-    async def _verify(self, work: Verification) -> Results:
+    async def _verify(self, work: DKIMJob) -> Results:
         if not any(each.records for each in work.checks):
             return work()
         return await self._checks.offload(work)
@@ -271,17 +271,15 @@ class Examination:
         if known is not None:
             return known
         inquiry = align(discovery, authentication, self._checks.practice.suffixes)
-        lookup = Lookup(
-            conduct(self._resolver, inquiry), lambda: Aligned(temporary=True)
-        )
+        lookup = Task(resolve(self._resolver, inquiry), lambda: Aligned(temporary=True))
         self._lookups.append(lookup)
         return await self._patience.soon(lookup)
 
-    def _findKey(self, claim: Claim) -> Lookup[Check]:
+    def _findKey(self, claim: SignatureClaim) -> Task[DKIMCheck]:
         looking = self._checks.findKey(claim, self._resolver)
-        return Lookup(looking, lambda: Check(claim, (), OVERDUE))
+        return Task(looking, lambda: DKIMCheck(claim, (), OVERDUE))
 
-    def _discover(self, author: Domain) -> Lookup[Discovery]:
+    def _discover(self, author: Domain) -> Task[Discovery]:
         checks = self._checks
         isByTree = checks.practice.suffixes is None
         method = Method.TREE_WALK if isByTree else Method.PSL
@@ -289,12 +287,15 @@ class Examination:
         def overdue() -> Discovery:
             return Discovery(author, author, method, temporary=True, problem=OVERDUE)
 
-        return Lookup(checks.discover(author, self._resolver), overdue)
+        return Task(checks.discover(author, self._resolver), overdue)
 
 
 def authenticate(
-    checks: Checks, client: Client, sender: str, message: Sequence[bytes]
-) -> Deferred[Findings]:
+    checks: MessageAuthenticator,
+    client: ClientInfo,
+    sender: str,
+    message: Sequence[bytes],
+) -> Deferred[AuthenticationOutcome]:
     """
     All checks of a message that is there already.
 

@@ -23,11 +23,11 @@ from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.inbound.headers import Header, commentEnd, unfolded
 
 #: Of the field.  A name and an address have some hundred.
-LONGEST_FROM = 10_000
+MAX_FROM_LENGTH = 10_000
 #: Who sends a lot has the same in all of it: so many fields are remembered as
 #: read, up to so many octets each.
-MOST_KNOWN = 1000
-LONGEST_KNOWN = 500
+MAX_KNOWN = 1000
+MAX_KNOWN_LENGTH = 500
 
 # Those that there are: Python remembers for ever which names it looked for in vain.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
@@ -95,9 +95,9 @@ def authorDomains(header: Header) -> Authors:
     # RFC 5322 2.2.3: only space and tab fold a field, but to some other white space
     # does.
     isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
-    if isFolded or len(values[0]) > LONGEST_FROM:
+    if isFolded or len(values[0]) > MAX_FROM_LENGTH:
         return Authors(FromField.UNREADABLE)
-    read = _known if len(values[0]) <= LONGEST_KNOWN else _read
+    read = _known if len(values[0]) <= MAX_KNOWN_LENGTH else _read
     return read(values[0])
 
 
@@ -123,7 +123,7 @@ def _read(value: bytes) -> Authors:
     return Authors(FromField.READ, domains)
 
 
-_known = lru_cache(MOST_KNOWN)(_read)
+_known = lru_cache(MAX_KNOWN)(_read)
 
 
 # --- addresses --------------------------------------------------------------------

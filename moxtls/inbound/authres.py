@@ -21,16 +21,16 @@ from moxtls.authentication import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dmarc.values import Override, Policy, Verdict
+from moxtls.dmarc.values import DMARCPolicy, Override, Verdict
 from moxtls.domain import Domain
 
 #: RFC 5322 2.1.1, without CRLF.
 LINE = 78
 #: Of a stranger's word: as long as an address can be.
-LONGEST_WORD = 254
+MAX_WORD = 254
 #: Of clients and senders, and of signers, what is said of them is remembered: they
 #: differ less than messages do.
-MOST_KNOWN = 500
+MAX_KNOWN = 500
 
 # RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
 _TOKEN = r"[!#-'*+.0-9A-Z^-~-]+"
@@ -92,7 +92,7 @@ def receivedSPF(
     )
 
 
-@lru_cache(MOST_KNOWN)
+@lru_cache(MAX_KNOWN)
 def _receivedSPF(
     hostname: str, result: SPFResult, address: str, sender: str, helo: str
 ) -> bytes:
@@ -113,7 +113,7 @@ def _receivedSPF(
     return _ended([_lines(first.split(" ")), *words[1:]])
 
 
-@lru_cache(MOST_KNOWN)
+@lru_cache(MAX_KNOWN)
 def _origin(
     hostname: str,
     iprev: IPRevResult,
@@ -185,13 +185,13 @@ def _dkim(
         yield ["dkim=none"]
 
 
-@lru_cache(MOST_KNOWN)
+@lru_cache(MAX_KNOWN)
 def _dmarc(
     status: AuthResult,
     problem: str,
     author: Domain | None,
-    policy: Policy | None,
-    disposition: Policy,
+    policy: DMARCPolicy | None,
+    disposition: DMARCPolicy,
     reasons: tuple[Override, ...],
 ) -> str:
     """
@@ -201,7 +201,7 @@ def _dmarc(
     @param policy: C{None} if the domain asks for nothing.
     """
     words = [f"dmarc={status}", *_reason(problem)]
-    if policy is not None or disposition is not Policy.NONE:
+    if policy is not None or disposition is not DMARCPolicy.NONE:
         comment = [f"disposition {disposition}"]
         comment += [f"override {each.kind}" for each in reasons]
         words.append(f"({_comment(', '.join(comment))})")
@@ -212,7 +212,7 @@ def _dmarc(
     return _lines(words)
 
 
-@lru_cache(MOST_KNOWN)
+@lru_cache(MAX_KNOWN)
 def _signer(
     status: AuthResult,
     problem: str,
@@ -270,7 +270,7 @@ def _pair(text: str) -> str:
 
 
 def _isShort(text: str) -> bool:
-    return len(text) <= LONGEST_WORD
+    return len(text) <= MAX_WORD
 
 
 def _ascii(text: str) -> str:
@@ -284,7 +284,7 @@ def _quoted(text: str) -> str:
     """
     RFC 5322 3.2.4, RFC 6532 3.2.
     """
-    shown = "".join(each if each.isprintable() else "?" for each in text[:LONGEST_WORD])
+    shown = "".join(each if each.isprintable() else "?" for each in text[:MAX_WORD])
     escaped = shown.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -293,7 +293,7 @@ def _comment(text: str) -> str:
     """
     What can stand in a comment as it is.
     """
-    return _NOT_IN_COMMENT.sub("?", text)[: 2 * LONGEST_WORD]
+    return _NOT_IN_COMMENT.sub("?", text)[: 2 * MAX_WORD]
 
 
 def _ended(groups: Iterable[str]) -> bytes:

@@ -18,10 +18,10 @@ from enum import Enum, auto
 from moxtls.authentication import Authentication, AuthResult
 from moxtls.config import Account
 from moxtls.dmarc.failure import isAutomatic, isWanted
-from moxtls.dmarc.values import Fate, Judgement, Policy, Verdict
+from moxtls.dmarc.values import DMARCPolicy, FinalDisposition, Verdict, VerdictEvent
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import FromField
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import Header
 from moxtls.inbound.recipients import Role, Target
 from moxtls.mailbox.names import HOST_ACCOUNT
@@ -98,12 +98,12 @@ class Decision:
     @ivar refusal: What the client is told if it isn't taken.
     """
 
-    fate: Fate
+    fate: FinalDisposition
     refusal: Reply | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class MailboxCopy:
     """
     What is put into one mailbox.
 
@@ -115,7 +115,7 @@ class Copy:
     address: Address
 
 
-class Stored(Enum):
+class StoreResult(Enum):
     """
     What came of storing a copy.
     """
@@ -135,7 +135,7 @@ def malformed(header: Header) -> Reply | None:
     return LOOPING if isLooping(header.data) else None
 
 
-def decide(findings: Findings, sender: str) -> Decision:
+def decide(findings: AuthenticationOutcome, sender: str) -> Decision:
     """
     @param sender: MAIL FROM.
     """
@@ -145,15 +145,17 @@ def decide(findings: Findings, sender: str) -> Decision:
         # Of whoever sends DSNs some know no address of theirs; they get no
         # DSN about it either.
         if sender or state is FromField.REPEATED:
-            return Decision(Fate.REJECTED, Reply(550, "5.6.0", f"Refused: {state}"))
-        return Decision(Fate.JUNK)
+            return Decision(
+                FinalDisposition.REJECTED, Reply(550, "5.6.0", f"Refused: {state}")
+            )
+        return Decision(FinalDisposition.JUNK)
     if findings.isOverdue and _mayBeRefused(verdict):
-        return Decision(Fate.REJECTED, OVERDUE)
-    if verdict.disposition is Policy.REJECT:
+        return Decision(FinalDisposition.REJECTED, OVERDUE)
+    if verdict.disposition is DMARCPolicy.REJECT:
         reply = _refusal(verdict, findings.authentication)
-        return Decision(Fate.REJECTED_BY_DMARC, reply)
-    isJunk = verdict.disposition is Policy.QUARANTINE
-    return Decision(Fate.JUNK if isJunk else Fate.ACCEPTED)
+        return Decision(FinalDisposition.REJECTED_BY_DMARC, reply)
+    isJunk = verdict.disposition is DMARCPolicy.QUARANTINE
+    return Decision(FinalDisposition.JUNK if isJunk else FinalDisposition.ACCEPTED)
 
 
 def _mayBeRefused(verdict: Verdict) -> bool:
@@ -163,7 +165,7 @@ def _mayBeRefused(verdict: Verdict) -> bool:
     """
     discovery = verdict.discovery
     isUnknown = discovery is None or discovery.record is None
-    asks = isUnknown or verdict.policy is not Policy.NONE
+    asks = isUnknown or verdict.policy is not DMARCPolicy.NONE
     return asks and verdict.status is AuthResult.TEMPERROR
 
 
@@ -223,18 +225,18 @@ def _isAnswer(header: bytes) -> bool:
     )
 
 
-def judgementOf(
-    findings: Findings,
+def verdictEvent(
+    findings: AuthenticationOutcome,
     decision: Decision,
     sender: str,
     recipient: Recipient,
     header: Header,
-) -> Judgement:
+) -> VerdictEvent:
     """
     What observers are told, as if the author were known.
     """
     localPart, isPostmaster = recipient.address.localPart, recipient.isPostmaster
-    return Judgement(
+    return VerdictEvent(
         findings.authentication,
         findings.verdict,
         decision.fate,
@@ -247,7 +249,7 @@ def judgementOf(
     )
 
 
-def needsHistory(judgement: Judgement, reportsFailures: bool) -> bool:
+def needsHistory(judgement: VerdictEvent, reportsFailures: bool) -> bool:
     """
     Whether it makes a difference if the author is known: where DMARC has been
     held against a message, or somebody wants to be told of it.
@@ -256,28 +258,30 @@ def needsHistory(judgement: Judgement, reportsFailures: bool) -> bool:
     """
     if judgement.verdict.discovery is None:
         return False
-    isHandled = judgement.fate is not Fate.ACCEPTED
+    isHandled = judgement.fate is not FinalDisposition.ACCEPTED
     return isHandled or (reportsFailures and isWanted(judgement))
 
 
 def copies(
-    recipients: Iterable[Recipient], fate: Fate, accounts: Mapping[str, Account]
-) -> tuple[Copy, ...]:
+    recipients: Iterable[Recipient],
+    fate: FinalDisposition,
+    accounts: Mapping[str, Account],
+) -> tuple[MailboxCopy, ...]:
     """
     What goes where; of several to one mailbox, one.  What is refused goes to
     who wants to see that.
     """
-    found: dict[tuple[str, str], Copy] = {}
+    found: dict[tuple[str, str], MailboxCopy] = {}
     for recipient in recipients:
         for target in recipient.targets:
             mailbox = _mailbox(target, fate, accounts.get(target.account))
             if mailbox:
-                copy = Copy(target.account, mailbox, target.address)
+                copy = MailboxCopy(target.account, mailbox, target.address)
                 found.setdefault((target.account, mailbox), copy)
     return tuple(found.values())
 
 
-def provenDomain(findings: Findings, decision: Decision) -> Domain | None:
+def provenDomain(findings: AuthenticationOutcome, decision: Decision) -> Domain | None:
     """
     The organization of the author, if mail from it is a sign that it is somebody
     whom one hears from: whoever has one domain has any number below it, each of
@@ -285,7 +289,7 @@ def provenDomain(findings: Findings, decision: Decision) -> Domain | None:
     """
     verdict = findings.verdict
     isProven = verdict.dkimAligned or verdict.spfAligned
-    if not isProven or decision.fate is not Fate.ACCEPTED:
+    if not isProven or decision.fate is not FinalDisposition.ACCEPTED:
         return None
     discovery = verdict.discovery
     if discovery is None or discovery.temporary:
@@ -293,45 +297,50 @@ def provenDomain(findings: Findings, decision: Decision) -> Domain | None:
     return discovery.organizational
 
 
-def answer(outcomes: Sequence[Stored], fate: Fate) -> Reply:
+def answer(outcomes: Sequence[StoreResult], fate: FinalDisposition) -> Reply:
     """
     What the client is told, once its message was stored or not.
 
     A message that is there for one recipient isn't sent again because of the
     others, who would be all that is left over: see L{leftOver}.
     """
-    if Stored.THERE in outcomes:
-        isMissing = fate is Fate.JUNK and Stored.LATER in outcomes
+    if StoreResult.THERE in outcomes:
+        isMissing = fate is FinalDisposition.JUNK and StoreResult.LATER in outcomes
         return LATER if isMissing else TAKEN
-    if Stored.LATER in outcomes:
+    if StoreResult.LATER in outcomes:
         return LATER
-    return FULL if Stored.FULL in outcomes else UNWANTED
+    return FULL if StoreResult.FULL in outcomes else UNWANTED
 
 
 def leftOver(
-    every: Sequence[Copy], outcomes: Sequence[Stored], fate: Fate
-) -> tuple[Copy, ...]:
+    every: Sequence[MailboxCopy],
+    outcomes: Sequence[StoreResult],
+    fate: FinalDisposition,
+) -> tuple[MailboxCopy, ...]:
     """
     What the queue is to see to, or to tell the sender of: none if the client
     still has the message.  Junk never comes back.
     """
-    if Stored.THERE not in outcomes or fate is Fate.JUNK:
+    if StoreResult.THERE not in outcomes or fate is FinalDisposition.JUNK:
         return ()
     return tuple(
         copy
         for copy, outcome in zip(every, outcomes, strict=True)
-        if outcome is not Stored.THERE
+        if outcome is not StoreResult.THERE
     )
 
 
-def _mailbox(target: Target, fate: Fate, account: Account | None) -> str:
+def _mailbox(target: Target, fate: FinalDisposition, account: Account | None) -> str:
     if target.account == HOST_ACCOUNT or account is None:
-        places = {Fate.JUNK: JUNK, Fate.ACCEPTED: target.mailbox}
+        places = {
+            FinalDisposition.JUNK: JUNK,
+            FinalDisposition.ACCEPTED: target.mailbox,
+        }
     else:
         places = {
-            Fate.JUNK: account.junkMailbox or JUNK,
-            Fate.ACCEPTED: target.mailbox,
-            Fate.REJECTED_BY_DMARC: account.rejectsMailbox,
+            FinalDisposition.JUNK: account.junkMailbox or JUNK,
+            FinalDisposition.ACCEPTED: target.mailbox,
+            FinalDisposition.REJECTED_BY_DMARC: account.rejectsMailbox,
         }
     return places.get(fate, "")
 
@@ -351,7 +360,7 @@ def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:
         f"DKIM {', '.join(signatures[:3]) or 'none'}",
     )
     why = f"the DMARC policy of {verdict.author}"
-    if verdict.policy is not Policy.REJECT:
+    if verdict.policy is not DMARCPolicy.REJECT:
         why = f"what this host does about DMARC failures of {verdict.author}"
     lines = (
         f"Refused because of {why}:",

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from moxtls.dmarc.values import Fate
-from moxtls.inbound.decide import LATER, Copy, Stored, answer, leftOver
+from moxtls.dmarc.values import FinalDisposition
+from moxtls.inbound.decide import LATER, MailboxCopy, StoreResult, answer, leftOver
 from moxtls.interfaces import IMailbox, IQueue
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.queue.values import Envelope
-from moxtls.reporting.crew import Crew
+from moxtls.reporting.crew import TaskGroup
 from moxtls.smtp.values import Reply
 
 #: Copies of a message that are written at a time.
-MOST_WRITERS = 20
+MAX_WRITERS = 20
 
 Chunks = Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class StoredMessage:
     """
     A message as it is stored.
 
@@ -41,7 +41,7 @@ class Letter:
     smtputf8: bool = False
 
 
-class Delivery:
+class MailboxDelivery:
     """
     Puts copies where they belong.
     """
@@ -58,7 +58,10 @@ class Delivery:
         self._queue = queue
 
     async def deliver(
-        self, letter: Letter, copies: Sequence[Copy], fate: Fate
+        self,
+        letter: StoredMessage,
+        copies: Sequence[MailboxCopy],
+        fate: FinalDisposition,
     ) -> Reply:
         """
         @return: What the client is to be told.
@@ -70,21 +73,23 @@ class Delivery:
         return answer(outcomes, fate)
 
     async def store(
-        self, letter: Letter, copies: Sequence[Copy], seen: bool = False
-    ) -> list[Stored]:
+        self, letter: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
+    ) -> list[StoreResult]:
         """
         @return: What came of each of C{copies}.
         """
         if len(copies) == 1:
             return [await self._stored(letter, copies[0], seen)]
-        crew = Crew(MOST_WRITERS)
+        crew = TaskGroup(MAX_WRITERS)
         running = []
         for copy in copies:
             await crew.room()
             running.append(crew.begin(self._stored(letter, copy, seen)))
         return [await each for each in running]
 
-    async def _stored(self, letter: Letter, copy: Copy, seen: bool) -> Stored:
+    async def _stored(
+        self, letter: StoredMessage, copy: MailboxCopy, seen: bool
+    ) -> StoreResult:
         # RFC 5321 4.4: added at final delivery.
         path = f"Return-Path: <{letter.sender}>\r\nDelivered-To: {copy.address}\r\n"
         try:
@@ -93,20 +98,22 @@ class Delivery:
         except CancelledError:
             raise
         except MailboxFull:
-            return Stored.FULL
+            return StoreResult.FULL
         except MailboxRefused as refused:
             self.log.info(
                 "mail for {account!r} is refused: {why!r}",
                 account=copy.account,
                 why=refused.reason[:500],
             )
-            return Stored.REFUSED
+            return StoreResult.REFUSED
         except Exception:
             self.log.failure("storing mail for {account!r}", account=copy.account)
-            return Stored.LATER
-        return Stored.THERE
+            return StoreResult.LATER
+        return StoreResult.THERE
 
-    async def _queued(self, letter: Letter, copies: Sequence[Copy]) -> bool:
+    async def _queued(
+        self, letter: StoredMessage, copies: Sequence[MailboxCopy]
+    ) -> bool:
         """
         Hand over what others have already, so that the client doesn't send it
         again.

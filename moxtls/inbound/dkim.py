@@ -22,33 +22,33 @@ from hashlib import sha256
 from itertools import takewhile
 
 from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Inquiry, Question
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion
 from moxtls.domain import Domain
 from moxtls.inbound.dkimbody import BodyHash, Extent, hashBody
 from moxtls.inbound.dkimcanonical import CRLF, Fields, canonicalField, fieldsOf
 from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
 from moxtls.inbound.dkimsignature import (
-    Claim,
     Signature,
+    SignatureClaim,
     UnreadableSignature,
-    readClaim,
     readSignature,
+    readSignatureClaim,
 )
 from moxtls.inbound.headers import Header
 
 #: Signatures that are verified (RFC 6376 8.4).  Each hop that signs adds one, so
 #: real mail has up to five.
-MOST_SIGNATURES = 8
+MAX_SIGNATURES = 8
 #: Records of one selector that are looked at.  There should be one (RFC 6376
 #: 3.6.2.2); each may take the time of a verification.
-MOST_RECORDS = 4
+MAX_RECORDS = 4
 
 _NAME = b"dkim-signature"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DKIMCheck:
     """
     What is left to do about a signature.
 
@@ -56,7 +56,7 @@ class Check:
     @ivar problem: Why they aren't known, for now.
     """
 
-    claim: Claim
+    claim: SignatureClaim
     records: tuple[bytes, ...]
     problem: str = ""
 
@@ -78,14 +78,14 @@ class Signatures:
 
     @ivar claims: Those to be verified.
     @ivar problems: Of each of the others that it can't be told whose it is.  Both
-        together are at most L{MOST_SIGNATURES}.
+        together are at most L{MAX_SIGNATURES}.
     """
 
-    claims: tuple[Claim, ...]
+    claims: tuple[SignatureClaim, ...]
     problems: tuple[str, ...] = ()
 
 
-def claimsOf(header: Header) -> tuple[Claim, ...]:
+def claimsOf(header: Header) -> tuple[SignatureClaim, ...]:
     """
     Those of L{signaturesOf}, whoever the author is.
     """
@@ -101,13 +101,13 @@ def signaturesOf(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
     problems = []
     for place, field in enumerate(header.called(_NAME)):
         try:
-            readable.append(readClaim(field, place))
+            readable.append(readSignatureClaim(field, place))
         except UnreadableSignature as error:
             problems.append(str(error))
-    if len(readable) > MOST_SIGNATURES:
+    if len(readable) > MAX_SIGNATURES:
         readable.sort(key=lambda each: _distance(each.domain, authors))
-        readable = sorted(readable[:MOST_SIGNATURES], key=lambda each: each.place)
-    left = MOST_SIGNATURES - len(readable)
+        readable = sorted(readable[:MAX_SIGNATURES], key=lambda each: each.place)
+    left = MAX_SIGNATURES - len(readable)
     return Signatures(tuple(readable), tuple(problems[:left]))
 
 
@@ -128,29 +128,31 @@ def _commonLabels(labels: list[str], author: Domain) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def findKeys(claims: Sequence[Claim]) -> Inquiry[tuple[Check, ...]]:
+def findKeys(
+    claims: Sequence[SignatureClaim],
+) -> LookupGenerator[tuple[DKIMCheck, ...]]:
     """
     Ask for the keys of all signatures at once.
     """
     names = tuple(dict.fromkeys(each.keyName for each in claims))
     answers: dict[str, Answer] = {}
     if names:
-        found = yield tuple(Question(name, Kind.TXT) for name in names)
+        found = yield tuple(LookupQuestion(name, RRType.TXT) for name in names)
         answers.update(zip(names, found, strict=True))
     return tuple(withKey(each, answers[each.keyName]) for each in claims)
 
 
-def withKey(claim: Claim, answer: Answer) -> Check:
+def withKey(claim: SignatureClaim, answer: Answer) -> DKIMCheck:
     """
     @param answer: About C{claim.keyName}, of kind TXT.
     """
     if answer.failed:
-        return Check(claim, (), "the key could not be looked up")
-    return Check(claim, answer.texts[:MOST_RECORDS])
+        return DKIMCheck(claim, (), "the key could not be looked up")
+    return DKIMCheck(claim, answer.texts[:MAX_RECORDS])
 
 
 def verify(
-    header: bytes, body: Iterable[bytes], checks: Iterable[Check], now: float
+    header: bytes, body: Iterable[bytes], checks: Iterable[DKIMCheck], now: float
 ) -> tuple[DKIMResult, ...]:
     """
     Do what is left to do; the results are in the order of C{checks}.
@@ -174,7 +176,7 @@ def verify(
     )
 
 
-def _looked(check: Check, now: float) -> _Ready | DKIMResult:
+def _looked(check: DKIMCheck, now: float) -> _Ready | DKIMResult:
     """
     RFC 6376 6.1.1, 6.1.2.
     """

@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from moxtls.authentication import AuthResult
 from moxtls.inbound.dkimtags import decoded, listed, readTags
-from moxtls.reporting.signing import SHORTEST_RSA_KEY, Algorithm
+from moxtls.reporting.signing import MIN_RSA_KEY_BITS, Algorithm
 
 #: RFC 8301 3.2 wants 4096; twice that is seen, and takes fifteen times as long
 #: as 2048.
-LONGEST_RSA_KEY = 8192
+MAX_RSA_KEY = 8192
 #: Octets of DER, with room for what is around the numbers.
-_LONGEST_DER = LONGEST_RSA_KEY // 8 + 128
+_MAX_DER_LENGTH = MAX_RSA_KEY // 8 + 128
 #: Bits.  Nearly all have 65537; the time it takes grows with it.
-_LONGEST_EXPONENT = 32
+_MAX_EXPONENT_LENGTH = 32
 #: Bits (RFC 8032 5.1.5).
 _ED25519_SIZE = 256
 #: Records that are remembered as read: of who sends a lot.
-MOST_KEYS = 500
+MAX_KEYS = 500
 #: k= and the algorithm it is for.
 _ALGORITHMS = {"rsa": Algorithm.RSA, "ed25519": Algorithm.ED25519}
 
@@ -78,7 +78,7 @@ class PublicKey:
         return True
 
 
-@lru_cache(MOST_KEYS)
+@lru_cache(MAX_KEYS)
 def readKey(text: bytes) -> PublicKey:
     """
     Those that can be used are remembered: a key that was used once is also
@@ -136,7 +136,7 @@ def _loadRSA(data: bytes) -> RSAPublicKey:
     """
     tooLong = UnusableKey("the RSA key is too long", AuthResult.POLICY)
     # Before anything is computed.
-    if len(data) > _LONGEST_DER:
+    if len(data) > _MAX_DER_LENGTH:
         raise tooLong
     try:
         key = load_der_public_key(data)
@@ -144,10 +144,10 @@ def _loadRSA(data: bytes) -> RSAPublicKey:
         key = None
     if not isinstance(key, RSAPublicKey):
         raise UnusableKey("the key is not an RSA key")
-    if key.key_size < SHORTEST_RSA_KEY:
+    if key.key_size < MIN_RSA_KEY_BITS:
         # RFC 8301 3.2.
         raise UnusableKey("the RSA key is too short", AuthResult.POLICY)
     exponent = key.public_numbers().e
-    if key.key_size > LONGEST_RSA_KEY or exponent.bit_length() > _LONGEST_EXPONENT:
+    if key.key_size > MAX_RSA_KEY or exponent.bit_length() > _MAX_EXPONENT_LENGTH:
         raise tooLong
     return key

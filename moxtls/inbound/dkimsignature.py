@@ -25,22 +25,22 @@ from moxtls.inbound.dkimtags import (
 from moxtls.reporting.signing import Algorithm
 
 #: Names in C{h=}.  Mail has some twenty; each is looked up once.
-MOST_FIELDS = 500
+MAX_FIELDS = 500
 #: Octets of C{i=} as it is written.  It is no address, but looks like one,
 #: with up to three characters for each.
-LONGEST_IDENTITY = 3 * 320
+MAX_IDENTITY_LENGTH = 3 * 320
 #: RFC 1035 2.3.4, without the final dot.
-LONGEST_NAME = 253
+MAX_NAME = 253
 #: By how many seconds clocks of signers may differ from ours (RFC 6376 3.5).
-DRIFT = 300
+MAX_CLOCK_SKEW = 300
 #: Seconds.  The time of signing is of no use but to see that somebody made it
 #: up; a clock in another time zone does no harm.
-MOST_AHEAD = 24 * 3600
+MAX_AHEAD = 24 * 3600
 
 #: What is in all signatures of a signer, as read: so many signers are
 #: remembered, and C{h=} up to so many characters.
-MOST_TERMS = 500
-LONGEST_TERMS = 1000
+MAX_TERMS = 500
+MAX_TERMS_LENGTH = 1000
 
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
@@ -86,7 +86,7 @@ class _Unacceptable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignatureClaim:
     """
     Whose signature a field says that it is: enough to look for the key.
 
@@ -112,7 +112,7 @@ class Signature:
     """
     One that may be good, as far as can be told from itself.
 
-    @ivar place: As in L{Claim}.
+    @ivar place: As in L{SignatureClaim}.
     @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
     @ivar how: How the header is made canonical.
     @ivar body: What of the body it covers.
@@ -172,7 +172,7 @@ class _Terms:
     names: tuple[bytes, ...]
 
 
-def readClaim(field: bytes, place: int) -> Claim:
+def readSignatureClaim(field: bytes, place: int) -> SignatureClaim:
     """
     Quick; whether the rest is a signature is left to L{readSignature}.
 
@@ -182,10 +182,10 @@ def readClaim(field: bytes, place: int) -> Claim:
     """
     value = field.partition(b":")[2]
     domain = _domain(_stated(value, b"d"))
-    return Claim(place, domain, _selector(_stated(value, b"s"), domain), field)
+    return SignatureClaim(place, domain, _selector(_stated(value, b"s"), domain), field)
 
 
-def readSignature(claim: Claim, now: float) -> Signature | DKIMResult:
+def readSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
     """
     @param now: When the message was received, in Unix seconds.
 
@@ -255,7 +255,7 @@ def _selector(text: str, domain: Domain) -> str:
             selector = Domain.parse(text).ascii
         except InvalidDomain:
             selector = ""
-    longest = LONGEST_NAME - len(f"._domainkey.{domain}")
+    longest = MAX_NAME - len(f"._domainkey.{domain}")
     if len(selector) > longest or not _SELECTOR.match(selector):
         raise UnreadableSignature("s= is not a selector")
     return selector
@@ -286,10 +286,12 @@ def _checkForm(tags: TagList) -> None:
 
 def _checkTime(tags: TagList, now: float) -> None:
     signed, expires = _time(tags, "t"), _time(tags, "x")
-    _demand(signed - now <= MOST_AHEAD, "signed in the future", AuthResult.POLICY)
+    _demand(signed - now <= MAX_AHEAD, "signed in the future", AuthResult.POLICY)
     if "x" in tags.values:
         _demand(expires > signed, "x= is not after t=")
-        _demand(expires + DRIFT >= now, "the signature expired", AuthResult.POLICY)
+        _demand(
+            expires + MAX_CLOCK_SKEW >= now, "the signature expired", AuthResult.POLICY
+        )
 
 
 def _time(tags: TagList, name: str) -> int:
@@ -302,7 +304,7 @@ def _time(tags: TagList, name: str) -> int:
 def _terms(tags: TagList, domain: Domain) -> _Terms:
     stated = map(tags.values.get, ("i", "a", "c", "l"))
     names = tags.get("h")
-    read = _knownTerms if len(names) <= LONGEST_TERMS else _readTerms
+    read = _knownTerms if len(names) <= MAX_TERMS_LENGTH else _readTerms
     return read(domain, names, *stated)
 
 
@@ -323,7 +325,7 @@ def _readTerms(
     return _Terms(what, below, _algorithm(algorithm), how, extent, _names(names))
 
 
-_knownTerms = lru_cache(MOST_TERMS)(_readTerms)
+_knownTerms = lru_cache(MAX_TERMS)(_readTerms)
 
 
 def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
@@ -333,7 +335,7 @@ def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
     if stated is None:
         return f"@{domain}", domain
     identity = withoutSpace(stated)
-    _demand(len(identity) <= LONGEST_IDENTITY, "i= is too long")
+    _demand(len(identity) <= MAX_IDENTITY_LENGTH, "i= is too long")
     octets = identity.encode("utf-8")
     plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
     _, at, part = plain.decode("utf-8", "replace").rpartition("@")
@@ -373,8 +375,8 @@ def _limit(stated: str | None) -> int | None:
 
 
 def _names(stated: str) -> tuple[bytes, ...]:
-    names = listed(stated, MOST_FIELDS)
-    _demand(len(names) <= MOST_FIELDS, "h= is too long")
+    names = listed(stated, MAX_FIELDS)
+    _demand(len(names) <= MAX_FIELDS, "h= is too long")
     _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
     _demand("from" in names, "From is not signed")
     return tuple(each.encode("ascii") for each in names)

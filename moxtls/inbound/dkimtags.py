@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 #: RFC 6376 and all that extends it know of fewer than twenty.
-MOST_TAGS = 64
+MAX_TAGS = 64
 
 # RFC 6376 3.2:
 #   tag-list  =  tag-spec *( ";" tag-spec ) [ ";" ]
@@ -50,10 +50,10 @@ def readTags(text: bytes) -> TagList:
     if not flat.isprintable() and _CONTROL.search(flat):
         problem = "control characters among the tags"
     # What is left behind that many is one part, and too much.
-    parts = flat.split(";", MOST_TAGS)
+    parts = flat.split(";", MAX_TAGS)
     if not parts[-1].strip(WSP):
         parts.pop()
-    if len(parts) > MOST_TAGS:
+    if len(parts) > MAX_TAGS:
         problem = "too many tags"
     values: dict[str, str] = {}
     for part in parts:
@@ -77,7 +77,7 @@ def flattened(text: bytes) -> str:
     return unfolded.decode("utf-8", "replace")
 
 
-def listed(value: str, most: int = MOST_TAGS) -> tuple[str, ...]:
+def listed(value: str, most: int = MAX_TAGS) -> tuple[str, ...]:
     """
     What is separated by colons, in lower case.
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.domain import Domain
-from moxtls.inbound.dkim import Check, verify
-from moxtls.inbound.dkimsignature import Claim
+from moxtls.inbound.dkim import DKIMCheck, verify
+from moxtls.inbound.dkimsignature import SignatureClaim
 
 Results = tuple[DKIMResult, ...]
 _Plain = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class DKIMJob:
     """
     To be called.
 
@@ -31,7 +31,7 @@ class Verification:
 
     header: bytes
     body: Sequence[bytes]
-    checks: tuple[Check, ...]
+    checks: tuple[DKIMCheck, ...]
     now: float
 
     def __call__(self) -> Results:
@@ -49,14 +49,14 @@ class Verification:
         )
 
 
-def verifyAll(verifications: Sequence[Verification]) -> list[Results | Exception]:
+def verifyAll(verifications: Sequence[DKIMJob]) -> list[Results | Exception]:
     """
     Several messages, one after the other.
     """
     return [_tried(each) for each in verifications]
 
 
-def _tried(verification: Verification) -> Results | Exception:
+def _tried(verification: DKIMJob) -> Results | Exception:
     try:
         return verification()
     except Exception as error:
@@ -89,19 +89,21 @@ _RESULT = attrgetter(
 )
 
 
-def _reduced(work: Verification) -> tuple[Callable[..., Verification], _Plain]:
+def _reduced(work: DKIMJob) -> tuple[Callable[..., DKIMJob], _Plain]:
     checks = tuple(map(_CHECK, work.checks))
     return _restored, (work.header, work.body, checks, work.now)
 
 
 def _restored(
     header: bytes, body: Sequence[bytes], checks: tuple[Any, ...], now: float
-) -> Verification:
-    return Verification(
+) -> DKIMJob:
+    return DKIMJob(
         header,
         body,
         tuple(
-            Check(Claim(place, Domain(name), selector, field), records, problem)
+            DKIMCheck(
+                SignatureClaim(place, Domain(name), selector, field), records, problem
+            )
             for place, name, selector, field, records, problem in checks
         ),
         now,
@@ -116,5 +118,5 @@ def _restoredResult(name: str, selector: str, status: str, *rest: Any) -> DKIMRe
     return DKIMResult(Domain(name), selector, AuthResult(status), *rest)
 
 
-copyreg.pickle(Verification, _reduced)
+copyreg.pickle(DKIMJob, _reduced)
 copyreg.pickle(DKIMResult, _reducedResult)

@@ -15,7 +15,7 @@ from moxtls.inbound.authors import Authors, FromField
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class AuthenticationOutcome:
     """
     @ivar authors: What C{From} says.
     @ivar isOverdue: Something took too long to find out, and something may
@@ -43,7 +43,7 @@ class Findings:
         return tuple(_notes(self))
 
 
-def _notes(findings: Findings) -> Iterator[str]:
+def _notes(findings: AuthenticationOutcome) -> Iterator[str]:
     authentication = findings.authentication
     iprev = authentication.iprev
     name = f" is {iprev.name}" if iprev.name else ""
@@ -89,7 +89,7 @@ def _discovery(discovery: Discovery) -> Iterator[str]:
         yield f"DMARC: the record of {discovery.policyDomain} applies"
 
 
-def _verdict(findings: Findings) -> Iterator[str]:
+def _verdict(findings: AuthenticationOutcome) -> Iterator[str]:
     verdict, authentication = findings.verdict, findings.authentication
     for place in verdict.alignedDKIM:
         domain = authentication.dkim[place].domain

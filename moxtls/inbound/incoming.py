@@ -13,34 +13,34 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.dmarc.values import Fate
-from moxtls.inbound.authenticate import Examination
+from moxtls.dmarc.values import FinalDisposition
+from moxtls.inbound.authenticate import MessageAuthentication
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
     LATER,
     TAKEN,
-    Copy,
     Decision,
+    MailboxCopy,
     Recipient,
     answer,
     copies,
     decide,
-    judgementOf,
     malformed,
     needsHistory,
     provenDomain,
+    verdictEvent,
 )
-from moxtls.inbound.delivery import Letter
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.delivery import StoredMessage
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import Header
-from moxtls.inbound.reading import Reading
+from moxtls.inbound.reading import StreamingMessage
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.bounces import bounceMailbox
-from moxtls.smtp.acceptor import IMessageSink
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import Client, receivedHeader
+from moxtls.smtp.acceptor import IMessage
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import ClientInfo, receivedHeader
 from moxtls.smtp.shape import HEADER_TOO_LONG
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.values import Reply
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
 #: Of a DSN.  They have the header of what they are about, or all of it; a
 #: report of ours isn't that large.
-LARGEST_NOTICE = 1024 * 1024
+MAX_NOTICE = 1024 * 1024
 
 
-@implementer(IMessageSink)
+@implementer(IMessage)
 class IncomingMessage:
     """
     Takes one message.
@@ -64,10 +64,10 @@ class IncomingMessage:
     def __init__(
         self,
         reception: Reception,
-        client: Client,
-        incoming: Incoming,
+        client: ClientInfo,
+        incoming: TransactionState,
         spooled: SpooledMessage,
-        examination: Examination | None,
+        examination: MessageAuthentication | None,
     ) -> None:
         """
         @param examination: C{None} if nothing is checked.
@@ -77,7 +77,7 @@ class IncomingMessage:
         self._incoming = incoming
         self._spooled = spooled
         self._id = reception.newID()
-        self._reading = Reading(spooled, examination)
+        self._reading = StreamingMessage(spooled, examination)
 
     def write(self, chunk: bytes) -> Deferred[None] | None:
         self._reading.write(chunk)
@@ -114,7 +114,7 @@ class IncomingMessage:
         if refusal is not None:
             return refusal
         findings = await self._reading.findings()
-        decision = Decision(Fate.ACCEPTED)
+        decision = Decision(FinalDisposition.ACCEPTED)
         if findings is not None:
             decision = decide(findings, self._incoming.sender)
         reply = await self._decided(header, findings, decision)
@@ -122,7 +122,7 @@ class IncomingMessage:
         return reply
 
     async def _decided(
-        self, header: Header, findings: Findings | None, decision: Decision
+        self, header: Header, findings: AuthenticationOutcome | None, decision: Decision
     ) -> Reply:
         reception, incoming = self._reception, self._incoming
         found = map(reception.recipient, incoming.recipients)
@@ -147,14 +147,14 @@ class IncomingMessage:
     async def _tell(
         self,
         header: Header,
-        findings: Findings,
+        findings: AuthenticationOutcome,
         decision: Decision,
         people: Sequence[Recipient],
     ) -> None:
         audience, sender = self._reception.audience, self._incoming.sender
         known: dict[tuple[str, ...], bool] = {}
         for recipient in people:
-            judgement = judgementOf(findings, decision, sender, recipient, header)
+            judgement = verdictEvent(findings, decision, sender, recipient, header)
             if not judgement.isForReports:
                 isFor = await self._reception.isForReports(recipient.address)
                 judgement = replace(judgement, isForReports=isFor)
@@ -167,14 +167,19 @@ class IncomingMessage:
             await audience.tell(judgement)
 
     async def _remember(
-        self, findings: Findings, decision: Decision, every: Sequence[Copy]
+        self,
+        findings: AuthenticationOutcome,
+        decision: Decision,
+        every: Sequence[MailboxCopy],
     ) -> None:
         author = provenDomain(findings, decision)
         if author is not None:
             for account in dict.fromkeys(copy.account for copy in every):
                 await self._reception.audience.arrived(account, author)
 
-    def _log(self, findings: Findings | None, decision: Decision, reply: Reply) -> None:
+    def _log(
+        self, findings: AuthenticationOutcome | None, decision: Decision, reply: Reply
+    ) -> None:
         self.log.info(
             "{fate} {id} from {sender!r} at {host} for {count} recipients, "
             "{size} bytes, DMARC {dmarc}: {code}",
@@ -191,7 +196,7 @@ class IncomingMessage:
     # --- what comes back of reports ------------------------------------------------
 
     async def _withoutNotices(
-        self, letter: Letter, people: Sequence[Recipient]
+        self, letter: StoredMessage, people: Sequence[Recipient]
     ) -> tuple[Sequence[Recipient], Reply]:
         """
         Take out whom DSNs about reports of ours are for, which nobody needs
@@ -207,32 +212,34 @@ class IncomingMessage:
                 others.append(recipient)
                 continue
             mailbox = bounceMailbox(kind, self._reception.postmaster)
-            copy = Copy(HOST_ACCOUNT, mailbox, recipient.address)
+            copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address)
             outcomes = await self._reception.delivery.store(letter, [copy], seen=True)
-            reply = answer(outcomes, Fate.ACCEPTED)
+            reply = answer(outcomes, FinalDisposition.ACCEPTED)
         return others, reply
 
     async def _reportKind(self, recipient: Recipient) -> ReportKind | None:
         if not recipient.mayBeOfReport:
             return None
-        beginning = self._spooled.beginning(LARGEST_NOTICE)
+        beginning = self._spooled.beginning(MAX_NOTICE)
         return await self._reception.bounced(str(recipient.address), beginning)
 
     # --- what is stored ----------------------------------------------------------
 
-    def _letter(self, findings: Findings | None, people: Sequence[Recipient]) -> Letter:
+    def _letter(
+        self, findings: AuthenticationOutcome | None, people: Sequence[Recipient]
+    ) -> StoredMessage:
         reading, hostname = self._reading, self._reception.hostname
         # RFC 5321 7.6: others must not learn of each other.
         only = str(people[0].address) if len(people) == 1 else ""
         trace = self._trace(findings, only)
-        return Letter(
+        return StoredMessage(
             self._incoming.sender,
             lambda before: reading.chunks(hostname, before + trace),
             eightBit=not self._spooled.isASCII,
             smtputf8=self._incoming.parameters.smtputf8,
         )
 
-    def _trace(self, findings: Findings | None, only: str) -> bytes:
+    def _trace(self, findings: AuthenticationOutcome | None, only: str) -> bytes:
         """
         RFC 5321 4.4, and above that what was found out, as it is about what
         was received (RFC 8601 4).

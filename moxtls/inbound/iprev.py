@@ -7,21 +7,21 @@ No I/O.
 from __future__ import annotations
 
 from moxtls.authentication import AuthResult, IPRevResult
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Inquiry
-from moxtls.domain import LONGEST_NAME
-from moxtls.inbound.spflookups import ask
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import LookupGenerator
+from moxtls.domain import MAX_NAME
+from moxtls.inbound.spflookups import lookUp
 from moxtls.inbound.spfmacro import printable
 from moxtls.ipaddresses import parseIP
 
 #: RFC 8601 3 wants a limit, as the owner of an address can give it any number
 #: of names; hosts have one, or a few.
-MOST_NAMES = 5
+MAX_NAMES = 5
 
-_LONGEST_PROBLEM = 300
+_MAX_PROBLEM_LENGTH = 300
 
 
-def checkIPRev(ip: str) -> Inquiry[IPRevResult]:
+def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
     """
     RFC 8601 2.7.3, 3.
 
@@ -30,22 +30,22 @@ def checkIPRev(ip: str) -> Inquiry[IPRevResult]:
     address = parseIP(ip)
     if address is None:
         return _broken(AuthResult.PERMERROR, "not an IP address")
-    found = yield from ask((address.reverse_pointer,), Kind.PTR)
+    found = yield from lookUp((address.reverse_pointer,), RRType.PTR)
     for each in found:
         if each.failed:
             return _unanswered(each)
-    names = [name for each in found for name in each.names][:MOST_NAMES]
+    names = [name for each in found for name in each.names][:MAX_NAMES]
     if not names:
         return _broken(AuthResult.PERMERROR, f"{address} has no name")
-    kind = Kind.A if address.version == 4 else Kind.AAAA
-    answers = yield from ask(names, kind)
+    kind = RRType.A if address.version == 4 else RRType.AAAA
+    answers = yield from lookUp(names, kind)
     for each in answers:
         if address in map(parseIP, each.addresses):
             return IPRevResult(AuthResult.PASS, each.name)
     for each in answers:
         if each.failed:
             return _unanswered(each)
-    shown = ", ".join(printable(name, LONGEST_NAME) for name in names)
+    shown = ", ".join(printable(name, MAX_NAME) for name in names)
     return _broken(AuthResult.FAIL, f"{address} is not an address of {shown}")
 
 
@@ -55,4 +55,4 @@ def _unanswered(answer: Answer) -> IPRevResult:
 
 
 def _broken(status: AuthResult, problem: str) -> IPRevResult:
-    return IPRevResult(status, problem=printable(problem, _LONGEST_PROBLEM))
+    return IPRevResult(status, problem=printable(problem, _MAX_PROBLEM_LENGTH))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 OVERDUE = "it took too long"
 
 
-class Lookup(Generic[T]):
+class Task(Generic[T]):
     """
     One of them, begun at once.  Any number may wait for it, and it never
     fails.
@@ -39,7 +39,7 @@ class Lookup(Generic[T]):
         self.failed = False
         self._waiting: list[Deferred[None]] = []
         self._running: Deferred[None] | None = None
-        self._running = begin(self._run(coroutine))
+        self._running = startTask(self._run(coroutine))
 
     @property
     def value(self) -> T:
@@ -84,7 +84,7 @@ class Lookup(Generic[T]):
         self._value = self.otherwise()
 
 
-class Patience:
+class Deadline:
     """
     Waits for lookups, for so long altogether from the first that has to be
     waited for.
@@ -100,7 +100,7 @@ class Patience:
         self._isOver = False
         self._waiting: Deferred[None] | None = None
 
-    async def soon(self, lookup: Lookup[T]) -> T:
+    async def soon(self, lookup: Task[T]) -> T:
         """
         What C{lookup} found, if it is back in time.
         """
@@ -119,7 +119,7 @@ class Patience:
         if alarm is not None and alarm.active():
             alarm.cancel()
 
-    async def _wait(self, lookup: Lookup[Any]) -> None:
+    async def _wait(self, lookup: Task[Any]) -> None:
         if self._alarm is None:
             self._alarm = self._clock.callLater(self._seconds, self._end)
         self._waiting = lookup.join()
@@ -137,7 +137,7 @@ class Patience:
             self._waiting.cancel()
 
 
-def begin(coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
+def startTask(coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
     """
     Start something.
 

@@ -12,7 +12,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Memories(Generic[K, V]):
+class TTLCache(Generic[K, V]):
     """
     So many of them, each for so long.
     """

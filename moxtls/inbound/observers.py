@@ -13,20 +13,20 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from moxtls.dmarc.values import Judgement
+from moxtls.dmarc.values import VerdictEvent
 from moxtls.domain import Address, Domain, InvalidAddress
 from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ISenderHistory, IVerdictObserver
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import Envelope
-from moxtls.reporting.crew import Crew
+from moxtls.reporting.crew import TaskGroup
 
 #: What observers may have open before mail waits for them after all: else they
 #: would take all memory where a database stands still.
-MOST_OPEN = 1000
+MAX_OPEN = 1000
 
 
-class Audience:
+class VerdictDispatcher:
     """
     Observers, and the history of who writes to whom.
 
@@ -46,9 +46,9 @@ class Audience:
         self._clock = clock
         self._observers = tuple(observers)
         self._history = history
-        self._crew = Crew(MOST_OPEN)
+        self._crew = TaskGroup(MAX_OPEN)
 
-    async def tell(self, judgement: Judgement) -> None:
+    async def tell(self, judgement: VerdictEvent) -> None:
         """
         @return: Once observers know, not once they have written it down.
         """
@@ -109,7 +109,7 @@ class Audience:
         logUnlessOutage(self.log, "telling an observer of mail", failure)
 
 
-class Correspondence:
+class HistoryRecorder:
     """
     Notes to whom our people write.
     """
@@ -117,7 +117,10 @@ class Correspondence:
     log = Logger()
 
     def __init__(
-        self, directory: Directory, accounts: Mapping[str, Any], audience: Audience
+        self,
+        directory: Directory,
+        accounts: Mapping[str, Any],
+        audience: VerdictDispatcher,
     ) -> None:
         """
         @param accounts: By name, all there are.

@@ -7,15 +7,15 @@ name of the client.
 from __future__ import annotations
 
 from moxtls.authentication import AuthResult, IPRevResult, SPFResult
-from moxtls.dns.together import conduct
+from moxtls.dns.together import resolve
 from moxtls.inbound.iprev import checkIPRev
-from moxtls.inbound.lookups import OVERDUE, Lookup
+from moxtls.inbound.lookups import OVERDUE, Task
 from moxtls.inbound.spf import SPFRequest, checkHost, helloRequest, mailFromRequest
 from moxtls.interfaces import IResolver
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 
 
-class Origin:
+class ConnectionChecks:
     """
     What can be known before the message is there.
 
@@ -25,7 +25,7 @@ class Origin:
     def __init__(
         self,
         resolver: IResolver,
-        client: Client,
+        client: ClientInfo,
         sender: str,
         hostname: str,
         since: float,
@@ -37,7 +37,7 @@ class Origin:
         self.address = client.address
         self._users = 0
         address, helo = client.address, client.helo
-        self.iprev = Lookup(conduct(resolver, checkIPRev(address)), _overdueIPRev)
+        self.iprev = Task(resolve(resolver, checkIPRev(address)), _overdueIPRev)
         self.helo = _spf(resolver, helloRequest(address, helo, hostname, since))
         self.spf = self.helo
         if sender:
@@ -73,11 +73,11 @@ class Origin:
                 each.cancel()
 
 
-def _spf(resolver: IResolver, request: SPFRequest) -> Lookup[SPFResult]:
+def _spf(resolver: IResolver, request: SPFRequest) -> Task[SPFResult]:
     domain = request.sender.rpartition("@")[2]
     status = AuthResult.TEMPERROR
-    return Lookup(
-        conduct(resolver, checkHost(request)),
+    return Task(
+        resolve(resolver, checkHost(request)),
         lambda: SPFResult(request.scope, domain, status, problem=OVERDUE),
     )
 

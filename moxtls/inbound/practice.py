@@ -10,17 +10,17 @@ from types import MappingProxyType
 from moxtls.config import DMARC
 from moxtls.config.places import forwarders
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.verdict import Practice
+from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.domain import Domain
 
 
-def practiceOf(dmarc: DMARC) -> Practice:
+def localPolicyOf(dmarc: DMARC) -> LocalPolicy:
     """
     @param dmarc: Checked already.
     """
     networks, domains = forwarders(dmarc)
     policies = dmarc.localPolicies.items()
-    return Practice(
+    return LocalPolicy(
         Suffixes() if dmarc.legacy else None,
         dmarc.enforcement,
         frozenset(dmarc.mailingLists),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moxtls.inbound.authenticate import Examination
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.authenticate import MessageAuthentication
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import Header, headerEnd, splitHeader, withoutForged
-from moxtls.smtp.received import LONGEST_HEADER
+from moxtls.smtp.received import MAX_HEADER
 from moxtls.smtp.spooled import SpooledMessage
 
 
-class Reading:
+class StreamingMessage:
     """
     Takes a message piece by piece; begins to examine it when its header is
     there.
@@ -23,7 +23,7 @@ class Reading:
     """
 
     def __init__(
-        self, spooled: SpooledMessage, examination: Examination | None
+        self, spooled: SpooledMessage, examination: MessageAuthentication | None
     ) -> None:
         """
         @param examination: C{None} if nothing is checked.
@@ -37,7 +37,7 @@ class Reading:
 
     @property
     def isTooLong(self) -> bool:
-        return len(self._beginning) > LONGEST_HEADER
+        return len(self._beginning) > MAX_HEADER
 
     def write(self, chunk: bytes) -> None:
         """
@@ -48,7 +48,7 @@ class Reading:
             seen = len(self._beginning)
             self._beginning += chunk
             end = headerEnd(self._beginning, seen)
-            if 0 <= end <= LONGEST_HEADER:
+            if 0 <= end <= MAX_HEADER:
                 self._headerEnds(bytes(self._beginning[:end]), end + len(b"\r\n"))
 
     def end(self) -> Header:
@@ -61,7 +61,7 @@ class Reading:
         assert self._header is not None
         return self._header
 
-    async def findings(self) -> Findings | None:
+    async def findings(self) -> AuthenticationOutcome | None:
         """
         @return: C{None} if nothing is checked.
         """

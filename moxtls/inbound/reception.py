@@ -16,17 +16,17 @@ from zope.interface import implementer
 
 from moxtls.config import Account
 from moxtls.domain import Address
-from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.authenticate import MessageAuthenticator
 from moxtls.inbound.decide import Recipient
-from moxtls.inbound.delivery import Delivery
+from moxtls.inbound.delivery import MailboxDelivery
 from moxtls.inbound.incoming import IncomingMessage
-from moxtls.inbound.observers import Audience
+from moxtls.inbound.observers import VerdictDispatcher
 from moxtls.inbound.recipients import Directory, NotHere
 from moxtls.interfaces import IMailbox
 from moxtls.queue.values import ReportKind
-from moxtls.smtp.acceptor import RECIPIENT_OK, SENDER_OK, IAcceptor, IMessageSink
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import Client
+from moxtls.smtp.acceptor import RECIPIENT_OK, SENDER_OK, IMessage, IMessageDelivery
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.spooled import SpooledMessage
 from moxtls.smtp.submission import addressOf
 from moxtls.smtp.values import Reply
@@ -34,13 +34,13 @@ from moxtls.smtp.values import Reply
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
 NOBODY = Reply(550, "5.1.1", "No such mailbox here")
 #: Addresses of which it is remembered whose they are.
-MOST_KNOWN = 1000
+MAX_KNOWN = 1000
 #: RFC 3463 3.3: for now, as somebody may tidy up.
 NO_ROOM = Reply(452, "4.2.2", "The mailbox is full")
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class LocalDomains:
     """
     Who lives here.
 
@@ -61,7 +61,7 @@ class House:
     isForReports: Callable[[Address], Deferred[bool]]
 
 
-@implementer(IAcceptor)
+@implementer(IMessageDelivery)
 class Reception:
     """
     Decides who gets mail here, and what mail.
@@ -70,10 +70,10 @@ class Reception:
     def __init__(
         self,
         clock: IReactorTime,
-        house: House,
-        delivery: Delivery,
-        audience: Audience,
-        checks: Checks | None,
+        house: LocalDomains,
+        delivery: MailboxDelivery,
+        audience: VerdictDispatcher,
+        checks: MessageAuthenticator | None,
         newID: Callable[[], str],
         folder: Path,
     ) -> None:
@@ -93,11 +93,13 @@ class Reception:
         self.isForReports = house.isForReports
         self._house = house
         # They are asked for at RCPT and at the end, and often again.
-        self.recipient = lru_cache(MOST_KNOWN)(self._recipient)
+        self.recipient = lru_cache(MAX_KNOWN)(self._recipient)
         self._checks = checks
         self._folder = folder
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         """
         Anybody may be the sender; what is known of him is looked up now.
         """
@@ -106,7 +108,7 @@ class Reception:
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
         Somebody of ours is wanted, who has room.
@@ -117,7 +119,7 @@ class Reception:
         room = self._room(found.accounts, incoming.parameters.size)
         return Deferred.fromCoroutine(room)
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         """
         Begin a message.
         """

@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from moxtls.calendar import HOUR, MINUTE
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dns.answers import Kind
-from moxtls.dns.together import conduct, together
+from moxtls.dns.answers import RRType
+from moxtls.dns.together import gather, resolve
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
-from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.destinations import choose
-from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.reporting.destinations import chooseDestinations
+from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 
 #: Seconds for which records are remembered, and until one that could not be
 #: looked up is asked for again.
@@ -30,9 +30,9 @@ RETRY = 5 * MINUTE
 #: Domains looked up at a time.
 AT_ONCE = 8
 #: Seconds that the first messages wait for the first look-ups.
-LONGEST_WAIT = 10
+MAX_WAIT = 10
 #: Addresses in one record.
-MOST_ADDRESSES = 50
+MAX_ADDRESSES = 50
 
 
 def asSpelled(address: Address) -> Sequence[Address]:
@@ -79,7 +79,7 @@ class ReportAddresses:
         self._due = 0.0
         self._isLoaded = False
         self._waiting: list[Deferred[None]] = []
-        self._crew = Crew(1)
+        self._crew = TaskGroup(1)
 
     def include(self, address: Address) -> Deferred[bool]:
         """
@@ -97,7 +97,7 @@ class ReportAddresses:
         now = self._clock.seconds()
         if now >= self._due and not len(self._crew):
             self._due = now + REMEMBERED
-            self._crew.begin(quietly(self._load()))
+            self._crew.begin(ignoreCancelled(self._load()))
         if not self._isLoaded:
             await self._wait()
         return any(each in self._all for each in self._spellings(address))
@@ -106,14 +106,14 @@ class ReportAddresses:
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         with suppress(TimeoutError):
-            await waiting.addTimeout(LONGEST_WAIT, self._clock)
+            await waiting.addTimeout(MAX_WAIT, self._clock)
 
     async def _load(self) -> None:
         try:
             for start in range(0, len(self._domains), AT_ONCE):
                 some = self._domains[start : start + AT_ONCE]
                 lookups = [Deferred.fromCoroutine(self._lookUp(each)) for each in some]
-                await together(lookups)
+                await gather(lookups)
         finally:
             self._all = self._named.union(*self._found.values())
             self._isLoaded = True
@@ -132,7 +132,7 @@ class ReportAddresses:
             self._retrySoon()
 
     async def _ofDMARC(self, domain: Domain) -> None:
-        found = await conduct(self._resolver, discover(domain, self._suffixes))
+        found = await resolve(self._resolver, discover(domain, self._suffixes))
         if found.temporary:
             return self._retrySoon()
         record = found.record
@@ -140,19 +140,19 @@ class ReportAddresses:
         self._found[f"_dmarc.{domain}"] = self._addresses(each.uri for each in uris)
 
     async def _ofTLS(self, domain: Domain) -> None:
-        name = recordName(domain)
-        answer = await self._resolver.lookup(name, Kind.TXT)
+        name = tlsrptRecordName(domain)
+        answer = await self._resolver.lookup(name, RRType.TXT)
         if answer.failed:
             return self._retrySoon()
-        record = findRecord(answer.texts)
-        uris = () if isinstance(record, RecordTrouble) else record.rua
+        record = findTLSRPTRecord(answer.texts)
+        uris = () if isinstance(record, TLSRPTRecordError) else record.rua
         self._found[name] = self._addresses(uris)
 
     def _retrySoon(self) -> None:
         self._due = min(self._due, self._clock.seconds() + RETRY)
 
     def _addresses(self, uris: Iterable[str]) -> frozenset[Address]:
-        chosen, _ = choose(uris, MOST_ADDRESSES)
+        chosen, _ = chooseDestinations(uris, MAX_ADDRESSES)
         return self._exact(each.address for each in chosen if each.address is not None)
 
     def _exact(self, addresses: Iterable[Address]) -> frozenset[Address]:

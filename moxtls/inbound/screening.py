@@ -16,9 +16,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.dmarc.values import Fate, Judgement
+from moxtls.dmarc.values import FinalDisposition, VerdictEvent
 from moxtls.domain import Address, InvalidAddress
-from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.authenticate import MessageAuthenticator
 from moxtls.inbound.authres import authenticationResults, receivedSPF
 from moxtls.inbound.decide import (
     Decision,
@@ -28,20 +28,20 @@ from moxtls.inbound.decide import (
     needsHistory,
     provenDomain,
 )
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import Header
-from moxtls.inbound.observers import Audience
-from moxtls.inbound.reading import Reading
+from moxtls.inbound.observers import VerdictDispatcher
+from moxtls.inbound.reading import StreamingMessage
 from moxtls.inbound.recipients import isPostmaster
 from moxtls.inbound.reportaddresses import ReportAddresses
-from moxtls.smtp.received import Client
-from moxtls.smtp.screened import IScreenedMessage, IScreening, Screened
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.screened import FilterResult, IFilteredMessage, IMessageFilter
 from moxtls.smtp.shape import HEADER_TOO_LONG
 from moxtls.smtp.spooled import SpooledMessage
 
 
-@implementer(IScreening)
-class Screening:
+@implementer(IMessageFilter)
+class MessageFilter:
     """
     Judges mail, and refuses what DMARC says is to be refused if that is
     wanted.
@@ -49,8 +49,8 @@ class Screening:
 
     def __init__(
         self,
-        checks: Checks,
-        audience: Audience,
+        checks: MessageAuthenticator,
+        audience: VerdictDispatcher,
         folder: Path,
         enforce: bool = False,
         reportAddresses: ReportAddresses | None = None,
@@ -69,17 +69,17 @@ class Screening:
         self.reportAddresses = reportAddresses
         self._folder = folder
 
-    def expect(self, client: Client, sender: str) -> None:
+    def expect(self, client: ClientInfo, sender: str) -> None:
         self.checks.expect(client, sender)
 
-    def message(self, client: Client, sender: str) -> IScreenedMessage:
+    def message(self, client: ClientInfo, sender: str) -> IFilteredMessage:
         examination = self.checks.examine(client, sender)
-        reading = Reading(SpooledMessage(self._folder), examination)
-        return ScreenedMessage(self, client, sender, reading)
+        reading = StreamingMessage(SpooledMessage(self._folder), examination)
+        return FilteredMessage(self, client, sender, reading)
 
 
-@implementer(IScreenedMessage)
-class ScreenedMessage:
+@implementer(IFilteredMessage)
+class FilteredMessage:
     """
     Judges one message.
     """
@@ -87,7 +87,11 @@ class ScreenedMessage:
     log = Logger()
 
     def __init__(
-        self, screening: Screening, client: Client, sender: str, reading: Reading
+        self,
+        screening: MessageFilter,
+        client: ClientInfo,
+        sender: str,
+        reading: StreamingMessage,
     ) -> None:
         self._screening = screening
         self._client = client
@@ -104,16 +108,16 @@ class ScreenedMessage:
             self.log.failure("examining a message")
             self._reading.giveUp()
 
-    def finish(self, recipients: Sequence[str]) -> Deferred[Screened]:
+    def finish(self, recipients: Sequence[str]) -> Deferred[FilterResult]:
         return Deferred.fromCoroutine(self._finish(recipients))
 
     def close(self) -> None:
         self._reading.close()
 
-    async def _finish(self, recipients: Sequence[str]) -> Screened:
+    async def _finish(self, recipients: Sequence[str]) -> FilterResult:
         reading = self._reading
         if reading.isTooLong:
-            return Screened(HEADER_TOO_LONG)
+            return FilterResult(HEADER_TOO_LONG)
         header = reading.end()
         try:
             return await self._judged(header, recipients)
@@ -124,14 +128,14 @@ class ScreenedMessage:
             self.log.failure("judging a message from {who!r}", who=self._client.address)
             return self._passed(_unknown(self._screening.checks.hostname))
 
-    async def _judged(self, header: Header, recipients: Sequence[str]) -> Screened:
+    async def _judged(self, header: Header, recipients: Sequence[str]) -> FilterResult:
         findings = await self._reading.findings()
         if findings is None:
             # Examining it went wrong on the way.
             return self._passed(_unknown(self._screening.checks.hostname))
         decision = decide(findings, self._sender)
         if not self._screening.enforce:
-            decision = Decision(Fate.ACCEPTED)
+            decision = Decision(FinalDisposition.ACCEPTED)
         judgements = tuple(
             [
                 await self._told(findings, decision, header, recipient)
@@ -139,15 +143,19 @@ class ScreenedMessage:
             ]
         )
         if decision.refusal is not None:
-            return Screened(decision.refusal, judgements=judgements)
+            return FilterResult(decision.refusal, judgements=judgements)
         await self._remember(findings, decision, recipients)
         return self._passed(self._trace(findings), judgements)
 
     async def _told(
-        self, findings: Findings, decision: Decision, header: Header, recipient: str
-    ) -> Judgement:
+        self,
+        findings: AuthenticationOutcome,
+        decision: Decision,
+        header: Header,
+        recipient: str,
+    ) -> VerdictEvent:
         audience = self._screening.audience
-        judgement = Judgement(
+        judgement = VerdictEvent(
             findings.authentication,
             findings.verdict,
             decision.fate,
@@ -178,22 +186,27 @@ class ScreenedMessage:
         return known is not None and await known.include(address)
 
     async def _remember(
-        self, findings: Findings, decision: Decision, recipients: Sequence[str]
+        self,
+        findings: AuthenticationOutcome,
+        decision: Decision,
+        recipients: Sequence[str],
     ) -> None:
         author = provenDomain(findings, decision)
         if author is not None:
             for account in dict.fromkeys(each.lower() for each in recipients):
                 await self._screening.audience.arrived(account, author)
 
-    def _trace(self, findings: Findings) -> bytes:
+    def _trace(self, findings: AuthenticationOutcome) -> bytes:
         hostname, sender = self._screening.checks.hostname, self._sender
         found = findings.authentication
         results = authenticationResults(hostname, found, findings.verdict, sender)
         return results + receivedSPF(hostname, found, sender, self._client.helo)
 
-    def _passed(self, trace: bytes, judgements: tuple[Judgement, ...] = ()) -> Screened:
+    def _passed(
+        self, trace: bytes, judgements: tuple[VerdictEvent, ...] = ()
+    ) -> FilterResult:
         message = self._reading.chunks(self._screening.checks.hostname)
-        return Screened(None, trace, message, judgements)
+        return FilterResult(None, trace, message, judgements)
 
 
 def _unknown(hostname: str) -> bytes:

@@ -12,18 +12,18 @@ import re
 from dataclasses import dataclass
 
 from moxtls.authentication import AuthResult, SPFResult, SPFScope
-from moxtls.dns.inquiry import Inquiry
-from moxtls.domain import LONGEST_NAME, Domain, InvalidDomain
-from moxtls.inbound.spfcheck import Check, Outcome
-from moxtls.inbound.spfclient import Client
-from moxtls.inbound.spflookups import Stopped
+from moxtls.dns.inquiry import LookupGenerator
+from moxtls.domain import MAX_NAME, Domain, InvalidDomain
+from moxtls.inbound.spfcheck import SPFCheck, SPFOutcome
+from moxtls.inbound.spfclient import SPFClient
+from moxtls.inbound.spflookups import EvaluationStopped
 from moxtls.inbound.spfmacro import printable
 from moxtls.ipaddresses import parseIP
 
 #: RFC 7208 2.4, 4.3: who it is where nobody is named.
 POSTMASTER = "postmaster"
 #: Of what is said about what is wrong: for a log, and a line on a page.
-LONGEST_PROBLEM = 300
+MAX_PROBLEM_LENGTH = 300
 
 # RFC 7208 4.3: of more than one label.  Addresses are none, so the last has
 # something that is no digit; there are hosts with underscores.
@@ -75,7 +75,7 @@ def mailFromRequest(
     return SPFRequest(ip, SPFScope.MAIL_FROM, helo, sender, receiver, now)
 
 
-def checkHost(request: SPFRequest) -> Inquiry[SPFResult]:
+def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     """
     C{check_host()} of RFC 7208 4, for any request.
 
@@ -84,24 +84,24 @@ def checkHost(request: SPFRequest) -> Inquiry[SPFResult]:
     """
     localPart, domain = _identity(request)
     ip = parseIP(request.ip)
-    if ip is None or len(domain) > LONGEST_NAME or not _DOMAIN.match(domain):
+    if ip is None or len(domain) > MAX_NAME or not _DOMAIN.match(domain):
         problem = "not a domain name" if ip else "not an IP address"
         return SPFResult(request.scope, domain, AuthResult.NONE, problem=problem)
-    client = Client(
+    client = SPFClient(
         ip, localPart, domain, _asciiName(request.helo), request.receiver, request.now
     )
-    check = Check(client)
+    check = SPFCheck(client)
     try:
         outcome = yield from check.evaluate(domain)
         words = yield from check.explain(outcome)
-    except Stopped as stop:
-        problem = printable(stop.problem, LONGEST_PROBLEM)
+    except EvaluationStopped as stop:
+        problem = printable(stop.problem, MAX_PROBLEM_LENGTH)
         return SPFResult(request.scope, domain, stop.status, problem=problem)
     return _result(request.scope, domain, outcome, words)
 
 
-def _result(scope: SPFScope, domain: str, outcome: Outcome, words: str) -> SPFResult:
-    mechanism = printable(outcome.mechanism, LONGEST_PROBLEM)
+def _result(scope: SPFScope, domain: str, outcome: SPFOutcome, words: str) -> SPFResult:
+    mechanism = printable(outcome.mechanism, MAX_PROBLEM_LENGTH)
     return SPFResult(scope, domain, outcome.status, mechanism, words)
 
 
@@ -118,7 +118,7 @@ def _asciiName(text: str) -> str:
     In lower case, and as A-labels if it can be (RFC 8616 4).
     """
     name = text.removesuffix(".").lower()
-    if name.isascii() or len(name) > LONGEST_NAME:
+    if name.isascii() or len(name) > MAX_NAME:
         return name
     try:
         return Domain.parse(name).ascii

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moxtls.authentication import AuthResult
-from moxtls.dns.answers import Kind
-from moxtls.dns.inquiry import Answers, Inquiry
-from moxtls.inbound.spfclient import Client
+from moxtls.dns.answers import RRType
+from moxtls.dns.inquiry import Answers, LookupGenerator
+from moxtls.inbound.spfclient import SPFClient
 from moxtls.inbound.spflookups import (
-    Lookups,
-    Place,
-    Stopped,
-    ask,
+    EvaluationStopped,
+    SPFContext,
+    SPFLookups,
     escaped,
+    lookUp,
     unanswered,
 )
 from moxtls.inbound.spfmacro import (
@@ -27,34 +27,29 @@ from moxtls.inbound.spfmacro import (
     lettersOf,
     parseMacroString,
 )
-from moxtls.inbound.spfrecord import (
-    LONGEST_RECORD,
-    InvalidSPFRecord,
-    isSPF,
-    parseRecord,
-)
+from moxtls.inbound.spfrecord import MAX_RECORD, InvalidSPFRecord, isSPF, parseSPFRecord
 from moxtls.inbound.spfterms import (
-    MX,
-    PTR,
-    A,
-    All,
+    AllMechanism,
+    AMechanism,
     DomainSpec,
-    Exists,
-    Include,
-    Network,
+    ExistsMechanism,
+    IncludeMechanism,
+    IPMechanism,
+    MXMechanism,
+    PTRMechanism,
     SPFRecord,
 )
 
 #: Octets of all records of one check, with hundreds of terms: reading them takes
 #: a hundredth of a second, and whoever sends mail says how many there are.
-MOST_OCTETS = 2 * LONGEST_RECORD
+MAX_OCTETS = 2 * MAX_RECORD
 
 #: RFC 8616 4: with a sender that isn't ASCII, these can't be in the DNS.
 _ABOUT_LOCAL_PART = frozenset("sl")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SPFOutcome:
     """
     What a record comes to.
 
@@ -70,17 +65,17 @@ class Outcome:
     explanation: DomainSpec | None = None
 
 
-class Check:
+class SPFCheck:
     """
     One check of a client: the limits are on all records together.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SPFClient) -> None:
         self._client = client
-        self._lookups = Lookups(client)
+        self._lookups = SPFLookups(client)
         self._octets = 0
 
-    def evaluate(self, domain: str) -> Inquiry[Outcome]:
+    def evaluate(self, domain: str) -> LookupGenerator[SPFOutcome]:
         """
         What the record of C{domain} says about the client.
 
@@ -91,20 +86,20 @@ class Check:
         """
         record = yield from self._record(domain)
         if record is None:
-            return Outcome(AuthResult.NONE)
+            return SPFOutcome(AuthResult.NONE)
         for each in record.directives:
-            if isinstance(each.mechanism, Network):
+            if isinstance(each.mechanism, IPMechanism):
                 matched = self._client.isIn(each.mechanism)
             else:
-                place = Place(domain, each.text)
+                place = SPFContext(domain, each.text)
                 matched = yield from self._matches(each.mechanism, place)
             if matched:
-                return Outcome(each.result, each.text, domain, record.explanation)
+                return SPFOutcome(each.result, each.text, domain, record.explanation)
         if record.redirect is not None:
             return (yield from self._redirected(record.redirect, domain))
-        return Outcome(AuthResult.NEUTRAL)
+        return SPFOutcome(AuthResult.NEUTRAL)
 
-    def explain(self, outcome: Outcome) -> Inquiry[str]:
+    def explain(self, outcome: SPFOutcome) -> LookupGenerator[str]:
         """
         The domain's words for a failure (RFC 7208 6.2); empty if there are
         none, or none that can be used.
@@ -113,9 +108,9 @@ class Check:
         if outcome.status is not AuthResult.FAIL or spec is None:
             return ""
         target = yield from self._target(spec, outcome.domain)
-        answers = yield from ask((escaped(target),), Kind.TXT)
+        answers = yield from lookUp((escaped(target),), RRType.TXT)
         texts = [text for each in answers for text in each.texts]
-        if len(texts) != 1 or len(texts[0]) > LONGEST_RECORD:
+        if len(texts) != 1 or len(texts[0]) > MAX_RECORD:
             return ""
         try:
             parts = parseMacroString(texts[0].decode("latin-1"), explaining=True)
@@ -124,12 +119,12 @@ class Check:
         values = yield from self._values(lettersOf(parts), outcome.domain)
         return expandText(parts, values)
 
-    def _record(self, domain: str) -> Inquiry[SPFRecord | None]:
+    def _record(self, domain: str) -> LookupGenerator[SPFRecord | None]:
         """
         RFC 7208 4.3 to 4.5.
         """
         names = (escaped(domain),) if "." in domain else ()
-        answers = yield from ask(names, Kind.TXT)
+        answers = yield from lookUp(names, RRType.TXT)
         for each in answers:
             if each.failed:
                 raise unanswered(domain, each)
@@ -137,20 +132,24 @@ class Check:
         if not texts:
             return None
         if len(texts) > 1:
-            raise Stopped(AuthResult.PERMERROR, f"{domain}: more than one SPF record")
+            raise EvaluationStopped(
+                AuthResult.PERMERROR, f"{domain}: more than one SPF record"
+            )
         self._octets += len(texts[0])
-        if self._octets > MOST_OCTETS:
-            raise Stopped(AuthResult.PERMERROR, f"{domain}: too much to read")
+        if self._octets > MAX_OCTETS:
+            raise EvaluationStopped(AuthResult.PERMERROR, f"{domain}: too much to read")
         try:
-            return parseRecord(texts[0])
+            return parseSPFRecord(texts[0])
         except InvalidSPFRecord as error:
-            raise Stopped(AuthResult.PERMERROR, f"{domain}: {error}") from None
+            raise EvaluationStopped(
+                AuthResult.PERMERROR, f"{domain}: {error}"
+            ) from None
 
-    def _redirected(self, spec: DomainSpec, domain: str) -> Inquiry[Outcome]:
+    def _redirected(self, spec: DomainSpec, domain: str) -> LookupGenerator[SPFOutcome]:
         """
         RFC 7208 6.1.
         """
-        place = Place(domain, "redirect")
+        place = SPFContext(domain, "redirect")
         self._lookups.spend(spec, place)
         target = yield from self._target(spec, domain)
         outcome = yield from self.evaluate(target)
@@ -159,33 +158,40 @@ class Check:
         return outcome
 
     def _matches(
-        self, mechanism: All | Include | A | MX | PTR | Exists, place: Place
-    ) -> Inquiry[bool]:
+        self,
+        mechanism: AllMechanism
+        | IncludeMechanism
+        | AMechanism
+        | MXMechanism
+        | PTRMechanism
+        | ExistsMechanism,
+        place: SPFContext,
+    ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.
         """
-        if isinstance(mechanism, All):
+        if isinstance(mechanism, AllMechanism):
             return True
         self._lookups.spend(mechanism.domain, place)
         if self._isBeyondASCII(mechanism.domain):
             return False
         target = yield from self._target(mechanism.domain, place.domain)
         match mechanism:
-            case Include():
+            case IncludeMechanism():
                 return (yield from self._included(target, place))
-            case A():
+            case AMechanism():
                 kind = self._client.kind
                 found = yield from self._lookups.one(target, kind, place)
                 return self._isNear(found, mechanism)
-            case MX():
+            case MXMechanism():
                 return (yield from self._isExchange(mechanism, target, place))
-            case PTR():
+            case PTRMechanism():
                 return (yield from self._isNamed(target, place))
-            case Exists():
-                found = yield from self._lookups.one(target, Kind.A, place)
+            case ExistsMechanism():
+                found = yield from self._lookups.one(target, RRType.A, place)
                 return any(each.records for each in found)
 
-    def _included(self, target: str, place: Place) -> Inquiry[bool]:
+    def _included(self, target: str, place: SPFContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.2.
         """
@@ -194,7 +200,9 @@ class Check:
             raise place.broken(f"no SPF record at {target!r}")
         return outcome.status is AuthResult.PASS
 
-    def _isExchange(self, mx: MX, target: str, place: Place) -> Inquiry[bool]:
+    def _isExchange(
+        self, mx: MXMechanism, target: str, place: SPFContext
+    ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.4.
         """
@@ -204,7 +212,7 @@ class Check:
         self._lookups.settle(found, place)
         return False
 
-    def _isNamed(self, target: str, place: Place) -> Inquiry[bool]:
+    def _isNamed(self, target: str, place: SPFContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.5, which has it the wrong way around in one of its
         sentences: the client's name may be a subdomain.
@@ -212,9 +220,9 @@ class Check:
         names = yield from self._lookups.clientNames(place)
         return any(_isUnder(name, target) for name in names)
 
-    def _isNear(self, answers: Answers, mechanism: A | MX) -> bool:
+    def _isNear(self, answers: Answers, mechanism: AMechanism | MXMechanism) -> bool:
         client = self._client
-        prefix = mechanism.prefix4 if client.kind is Kind.A else mechanism.prefix6
+        prefix = mechanism.prefix4 if client.kind is RRType.A else mechanism.prefix6
         return any(client.isNear(each.addresses, prefix) for each in answers)
 
     def _isBeyondASCII(self, spec: DomainSpec | None) -> bool:
@@ -224,7 +232,7 @@ class Check:
             and not self._client.localPart.isascii()
         )
 
-    def _target(self, spec: DomainSpec | None, domain: str) -> Inquiry[str]:
+    def _target(self, spec: DomainSpec | None, domain: str) -> LookupGenerator[str]:
         """
         RFC 7208 4.8: lower case, no final dot; empty if there can't be such a
         name.
@@ -236,7 +244,9 @@ class Check:
         values = yield from self._values(spec.letters, domain)
         return expandName(spec.parts, values).lower()
 
-    def _values(self, letters: frozenset[str], domain: str) -> Inquiry[dict[str, str]]:
+    def _values(
+        self, letters: frozenset[str], domain: str
+    ) -> LookupGenerator[dict[str, str]]:
         if not letters:
             return {}
         name = ""

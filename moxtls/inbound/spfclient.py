@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from moxtls.dns.answers import Kind
-from moxtls.inbound.spfterms import Network
+from moxtls.dns.answers import RRType
+from moxtls.inbound.spfterms import IPMechanism
 from moxtls.ipaddresses import IP, parseIP
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class SPFClient:
     """
     @ivar localPart: Of the sender.
     @ivar domain: Of the sender.
@@ -28,13 +28,13 @@ class Client:
     now: float
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RRType:
         """
         Of the records that addresses like the client's are in.
         """
-        return Kind.A if self.ip.version == 4 else Kind.AAAA
+        return RRType.A if self.ip.version == 4 else RRType.AAAA
 
-    def isIn(self, network: Network) -> bool:
+    def isIn(self, network: IPMechanism) -> bool:
         """
         Whether the bits that count are those of C{network}.
         """
@@ -51,7 +51,7 @@ class Client:
         if prefix == self.ip.max_prefixlen:
             return str(self.ip) in addresses
         return any(
-            self.isIn(Network(ip.version, int(ip), prefix))
+            self.isIn(IPMechanism(ip.version, int(ip), prefix))
             for ip in map(parseIP, addresses)
             # The prefix is for addresses of the client's kind.
             if ip is not None and ip.version == self.ip.version

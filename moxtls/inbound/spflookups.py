@@ -9,23 +9,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moxtls.authentication import AuthResult
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Answers, Inquiry, Question
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import Answers, LookupGenerator, LookupQuestion
 from moxtls.dns.wire import normalName
-from moxtls.inbound.spfclient import Client
+from moxtls.inbound.spfclient import SPFClient
 from moxtls.inbound.spfterms import DomainSpec
 
 #: RFC 7208 4.6.4: terms that need the DNS, in all records together; those of
 #: them for which it may have nothing; MX hosts, and names of the client.
-MOST_TERMS = 10
-MOST_VOID_TERMS = 2
-MOST_HOSTS = 10
-MOST_NAMES = 10
+MAX_TERMS = 10
+MAX_VOID_TERMS = 2
+MAX_HOSTS = 10
+MAX_NAMES = 10
 #: So that there is room for what is wrong with it.
-_LONGEST_TERM = 80
+_MAX_TERM_LENGTH = 80
 
 
-class Stopped(Exception):
+class EvaluationStopped(Exception):
     """
     There is no going on (RFC 7208 2.6.6, 2.6.7).
 
@@ -40,7 +40,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SPFContext:
     """
     Where evaluation is.
 
@@ -52,27 +52,27 @@ class Place:
     term: str
 
     def __str__(self) -> str:
-        return f"{self.domain}: {self.term[:_LONGEST_TERM]}"
+        return f"{self.domain}: {self.term[:_MAX_TERM_LENGTH]}"
 
-    def broken(self, problem: str) -> Stopped:
+    def broken(self, problem: str) -> EvaluationStopped:
         """
         Only the domain's owner can mend it.
         """
-        return Stopped(AuthResult.PERMERROR, f"{self}: {problem}")
+        return EvaluationStopped(AuthResult.PERMERROR, f"{self}: {problem}")
 
 
-class Lookups:
+class SPFLookups:
     """
     Those of one check, in all its records.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SPFClient) -> None:
         self._client = client
         self._terms = 0
         self._voids = 0
         self._names: tuple[str, ...] | None = None
 
-    def spend(self, spec: DomainSpec | None, place: Place) -> None:
+    def spend(self, spec: DomainSpec | None, place: SPFContext) -> None:
         """
         Count a term that needs the DNS, and another one for the client's name
         if it is needed for the first time.
@@ -81,21 +81,23 @@ class Lookups:
         """
         needsName = spec is not None and "p" in spec.letters
         self._terms += 2 if needsName and self._names is None else 1
-        if self._terms > MOST_TERMS:
-            raise place.broken(f"more than {MOST_TERMS} terms that need the DNS")
+        if self._terms > MAX_TERMS:
+            raise place.broken(f"more than {MAX_TERMS} terms that need the DNS")
 
-    def one(self, name: str, kind: Kind, place: Place) -> Inquiry[Answers]:
+    def one(
+        self, name: str, kind: RRType, place: SPFContext
+    ) -> LookupGenerator[Answers]:
         """
         What a term is about: one answer, or none if there can't be such a
         name, which doesn't count as anything.
 
         @raise Stopped: The look-up failed, or it was one void look-up too many.
         """
-        answers = yield from ask((escaped(name),), kind)
+        answers = yield from lookUp((escaped(name),), kind)
         self._note(answers, place)
         return answers
 
-    def exchanges(self, name: str, place: Place) -> Inquiry[Answers]:
+    def exchanges(self, name: str, place: SPFContext) -> LookupGenerator[Answers]:
         """
         The addresses of the MX hosts of C{name}.  Some may have failed, which
         doesn't matter if another one has the client's address: else, see
@@ -103,13 +105,13 @@ class Lookups:
 
         @raise Stopped: See C{one}; or there are too many hosts.
         """
-        found = yield from self.one(name, Kind.MX, place)
+        found = yield from self.one(name, RRType.MX, place)
         hosts = [host.exchange for each in found for host in each.mx]
-        if len(hosts) > MOST_HOSTS:
-            raise place.broken(f"more than {MOST_HOSTS} MX hosts")
-        return (yield from ask(hosts, self._client.kind))
+        if len(hosts) > MAX_HOSTS:
+            raise place.broken(f"more than {MAX_HOSTS} MX hosts")
+        return (yield from lookUp(hosts, self._client.kind))
 
-    def settle(self, answers: Answers, place: Place) -> None:
+    def settle(self, answers: Answers, place: SPFContext) -> None:
         """
         Let C{answers}, where none was of use, be what a term came to.
 
@@ -117,7 +119,9 @@ class Lookups:
         """
         self._note(answers, place)
 
-    def clientNames(self, place: Place | None = None) -> Inquiry[tuple[str, ...]]:
+    def clientNames(
+        self, place: SPFContext | None = None
+    ) -> LookupGenerator[tuple[str, ...]]:
         """
         The names of the client that have its address (RFC 7208 5.5); what
         fails is as good as not there.
@@ -128,9 +132,9 @@ class Lookups:
         """
         if self._names is None:
             ip = self._client.ip
-            found = yield from ask((ip.reverse_pointer,), Kind.PTR)
-            names = [name for each in found for name in each.names][:MOST_NAMES]
-            answers = yield from ask(names, self._client.kind)
+            found = yield from lookUp((ip.reverse_pointer,), RRType.PTR)
+            names = [name for each in found for name in each.names][:MAX_NAMES]
+            answers = yield from lookUp(names, self._client.kind)
             self._names = tuple(
                 each.name
                 for each in answers
@@ -140,7 +144,7 @@ class Lookups:
                 self._note(tuple(each for each in found if not each.failed), place)
         return self._names
 
-    def _note(self, answers: Answers, place: Place) -> None:
+    def _note(self, answers: Answers, place: SPFContext) -> None:
         """
         RFC 7208 5, 4.6.4: a term whose look-up failed, or found nothing.
         """
@@ -149,20 +153,20 @@ class Lookups:
                 raise unanswered(str(place), each)
         if answers and not any(each.records for each in answers):
             self._voids += 1
-        if self._voids > MOST_VOID_TERMS:
+        if self._voids > MAX_VOID_TERMS:
             raise place.broken(
-                f"more than {MOST_VOID_TERMS} terms with nothing in the DNS"
+                f"more than {MAX_VOID_TERMS} terms with nothing in the DNS"
             )
 
 
-def ask(names: Iterable[str], kind: Kind) -> Inquiry[Answers]:
+def lookUp(names: Iterable[str], kind: RRType) -> LookupGenerator[Answers]:
     """
     All at once, each once.  About what can't be in the DNS there is no answer.
 
     @param names: As in zone files: special characters are escaped.
     """
     normal = dict.fromkeys(map(normalName, names))
-    questions = tuple(Question(each, kind) for each in normal if each)
+    questions = tuple(LookupQuestion(each, kind) for each in normal if each)
     if not questions:
         return ()
     return (yield questions)
@@ -177,11 +181,11 @@ def escaped(name: str) -> str:
     return name.replace("\\", "\\\\")
 
 
-def unanswered(where: str, answer: Answer) -> Stopped:
+def unanswered(where: str, answer: Answer) -> EvaluationStopped:
     """
     Without that look-up, nothing can be said now.
     """
-    return Stopped(
+    return EvaluationStopped(
         AuthResult.TEMPERROR,
         f"{where}: look-up of {answer.kind} at {answer.name} failed: {answer.reason}",
     )

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from moxtls.domain import LONGEST_NAME
+from moxtls.domain import MAX_NAME
 
 #: Of an explanation: a reply to a client has 512 octets in a line (RFC 5321
 #: 4.5.3.1.5), and there is something to be said beside it.
-LONGEST_EXPLANATION = 400
+MAX_EXPLANATION_LENGTH = 400
 
 _TOKEN = re.compile(
     r"%\{(?P<letter>[A-Za-z])(?P<digits>[0-9]*)(?P<reverse>[rR]?)"
@@ -27,7 +27,7 @@ _ESCAPES = {"%": "%", "_": " ", "-": "%20"}
 _LETTERS = "slodiphv"
 _EXPLAINING = "crt"
 #: No address or name has more parts than that, so it is as good as any number.
-_MOST_DIGITS = 4
+_MAX_DIGITS = 4
 
 
 class InvalidMacro(ValueError):
@@ -99,12 +99,12 @@ def expandName(parts: MacroString, values: Mapping[str, str]) -> str:
     for part in reversed(parts):
         pieces.append(_expanded(part, values))
         size += len(pieces[-1])
-        if size > LONGEST_NAME + 2:
+        if size > MAX_NAME + 2:
             break
     name = "".join(reversed(pieces)).removesuffix(".")
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= MAX_NAME:
         return name
-    return name[-LONGEST_NAME - 1 :].partition(".")[2]
+    return name[-MAX_NAME - 1 :].partition(".")[2]
 
 
 def expandText(parts: MacroString, values: Mapping[str, str]) -> str:
@@ -116,9 +116,9 @@ def expandText(parts: MacroString, values: Mapping[str, str]) -> str:
     for part in parts:
         pieces.append(_expanded(part, values))
         size += len(pieces[-1])
-        if size > LONGEST_EXPLANATION:
+        if size > MAX_EXPLANATION_LENGTH:
             break
-    return printable("".join(pieces), LONGEST_EXPLANATION)
+    return printable("".join(pieces), MAX_EXPLANATION_LENGTH)
 
 
 def printable(text: str, limit: int) -> str:
@@ -151,7 +151,7 @@ def _macro(token: re.Match[str], explaining: bool) -> Macro:
         raise InvalidMacro(f"no parts of %{{{letter}}} are asked for")
     return Macro(
         letter,
-        int(digits[:_MOST_DIGITS] or 0),
+        int(digits[:_MAX_DIGITS] or 0),
         bool(token["reverse"]),
         token["delimiters"],
         token["letter"].isupper(),

@@ -18,28 +18,28 @@ from moxtls.inbound.spfmacro import (
     printable,
 )
 from moxtls.inbound.spfterms import (
-    MX,
-    PTR,
-    A,
-    All,
+    AllMechanism,
+    AMechanism,
     Directive,
     DomainSpec,
-    Exists,
-    Include,
+    ExistsMechanism,
+    IncludeMechanism,
+    IPMechanism,
     Mechanism,
-    Network,
+    MXMechanism,
+    PTRMechanism,
     SPFRecord,
 )
 
 #: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
 #: 3.4), and little to read.
-LONGEST_RECORD = 16384
+MAX_RECORD = 16384
 #: Octets: a record as RFC 7208 3.4 would have it.  Most mail comes by way of a
 #: few providers, whose records are included everywhere: so what such a record
 #: says is remembered, for so many as don't take more than a few megabytes, and
 #: some 20 if strangers fill them.
-USUAL_RECORD = 512
-REMEMBERED = 512
+MAX_CACHED_RECORD = 512
+MAX_CACHED = 512
 
 _VERSION = b"v=spf1"
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
@@ -55,7 +55,7 @@ _QUALIFIERS = {
     "~": AuthResult.SOFTFAIL,
     "?": AuthResult.NEUTRAL,
 }
-_LONGEST_SHOWN = 80
+_MAX_SHOWN_LENGTH = 80
 
 
 class InvalidSPFRecord(ValueError):
@@ -71,18 +71,18 @@ def isSPF(text: bytes) -> bool:
     return text[:6].lower() == _VERSION and text[6:7] in (b"", b" ")
 
 
-def parseRecord(text: bytes) -> SPFRecord:
+def parseSPFRecord(text: bytes) -> SPFRecord:
     """
     @param text: Of which L{isSPF} is true.
 
     @raise InvalidSPFRecord: There is an error anywhere in it (RFC 7208 4.6).
     """
-    if len(text) > LONGEST_RECORD:
-        raise InvalidSPFRecord(f"longer than {LONGEST_RECORD} octets")
-    return _remembered(text) if len(text) <= USUAL_RECORD else _parsed(text)
+    if len(text) > MAX_RECORD:
+        raise InvalidSPFRecord(f"longer than {MAX_RECORD} octets")
+    return _remembered(text) if len(text) <= MAX_CACHED_RECORD else _parsed(text)
 
 
-def forgetRecords() -> None:
+def clearRecordCache() -> None:
     """
     For measuring what it takes to read one.
     """
@@ -101,18 +101,18 @@ def _parsed(text: bytes) -> SPFRecord:
             else:
                 directives.append(_directive(term))
         except ValueError as error:
-            shown = printable(term, _LONGEST_SHOWN)
+            shown = printable(term, _MAX_SHOWN_LENGTH)
             raise InvalidSPFRecord(f"{shown!r}: {error}") from None
     return _record(directives, modifiers)
 
 
-_remembered = lru_cache(maxsize=REMEMBERED)(_parsed)
+_remembered = lru_cache(maxsize=MAX_CACHED)(_parsed)
 
 
 def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:
     redirect = modifiers.get("redirect")
     for place, each in enumerate(directives):
-        if isinstance(each.mechanism, All):
+        if isinstance(each.mechanism, AllMechanism):
             directives, redirect = directives[: place + 1], None
             break
     return SPFRecord(tuple(directives), redirect, modifiers.get("exp"))
@@ -136,37 +136,37 @@ def _directive(term: str) -> Directive:
     return Directive(_QUALIFIERS[match[1]], parse(match[3]), term)
 
 
-def _all(rest: str) -> All:
+def _all(rest: str) -> AllMechanism:
     if rest:
         raise ValueError("there is nothing more to say about it")
-    return All()
+    return AllMechanism()
 
 
-def _include(rest: str) -> Include:
-    return Include(_neededDomain(rest))
+def _include(rest: str) -> IncludeMechanism:
+    return IncludeMechanism(_neededDomain(rest))
 
 
-def _exists(rest: str) -> Exists:
-    return Exists(_neededDomain(rest))
+def _exists(rest: str) -> ExistsMechanism:
+    return ExistsMechanism(_neededDomain(rest))
 
 
-def _ptr(rest: str) -> PTR:
-    return PTR(_optionalDomain(rest))
+def _ptr(rest: str) -> PTRMechanism:
+    return PTRMechanism(_optionalDomain(rest))
 
 
-def _a(rest: str) -> A:
-    return A(*_domainAndPrefixes(rest))
+def _a(rest: str) -> AMechanism:
+    return AMechanism(*_domainAndPrefixes(rest))
 
 
-def _mx(rest: str) -> MX:
-    return MX(*_domainAndPrefixes(rest))
+def _mx(rest: str) -> MXMechanism:
+    return MXMechanism(*_domainAndPrefixes(rest))
 
 
-def _ip4(rest: str) -> Network:
+def _ip4(rest: str) -> IPMechanism:
     return _network(rest, ipaddress.IPv4Address)
 
 
-def _ip6(rest: str) -> Network:
+def _ip6(rest: str) -> IPMechanism:
     return _network(rest, ipaddress.IPv6Address)
 
 
@@ -184,7 +184,7 @@ _MECHANISMS: dict[str, Callable[[str], Mechanism]] = {
 
 def _network(
     rest: str, family: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
-) -> Network:
+) -> IPMechanism:
     text, slash, prefix = _value(rest).partition("/")
     try:
         # RFC 4291 2.2 knows of no zone.
@@ -192,7 +192,7 @@ def _network(
     except ValueError:
         raise ValueError("it isn't an address, or not one of that kind") from None
     bits = address.max_prefixlen
-    return Network(
+    return IPMechanism(
         address.version, int(address), _prefix(prefix, bits) if slash else bits
     )
 

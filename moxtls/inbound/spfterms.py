@@ -22,14 +22,14 @@ class DomainSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class AllMechanism:
     """
     RFC 7208 5.1.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Include:
+class IncludeMechanism:
     """
     RFC 7208 5.2.
     """
@@ -38,7 +38,7 @@ class Include:
 
 
 @dataclass(frozen=True, slots=True)
-class A:
+class AMechanism:
     """
     RFC 7208 5.3; without a C{domain}, it is the one that is checked.
 
@@ -51,9 +51,9 @@ class A:
 
 
 @dataclass(frozen=True, slots=True)
-class MX:
+class MXMechanism:
     """
-    RFC 7208 5.4; see L{A}.
+    RFC 7208 5.4; see L{AMechanism}.
     """
 
     domain: DomainSpec | None = None
@@ -62,16 +62,16 @@ class MX:
 
 
 @dataclass(frozen=True, slots=True)
-class PTR:
+class PTRMechanism:
     """
-    RFC 7208 5.5; see L{A}.
+    RFC 7208 5.5; see L{AMechanism}.
     """
 
     domain: DomainSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class IPMechanism:
     """
     RFC 7208 5.6: C{ip4} and C{ip6}.
 
@@ -85,7 +85,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Exists:
+class ExistsMechanism:
     """
     RFC 7208 5.7.
     """
@@ -93,7 +93,15 @@ class Exists:
     domain: DomainSpec
 
 
-Mechanism = All | Include | A | MX | PTR | Network | Exists
+Mechanism = (
+    AllMechanism
+    | IncludeMechanism
+    | AMechanism
+    | MXMechanism
+    | PTRMechanism
+    | IPMechanism
+    | ExistsMechanism
+)
 
 
 @dataclass(frozen=True, slots=True)

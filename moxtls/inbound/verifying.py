@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from moxtls.inbound.authenticate import Offload
-from moxtls.inbound.dkimwork import Results, Verification, verifyAll
+from moxtls.inbound.dkimwork import DKIMJob, Results, verifyAll
 from moxtls.worker.batches import Batches
-from moxtls.worker.frames import mayCross, sizeOf
+from moxtls.worker.frames import fitsWorker, sizeOf
 from moxtls.worker.worker import NoWorker, Worker
 
 #: Bytes that are verified together, and how many such batches are under way: what
@@ -20,12 +20,12 @@ from moxtls.worker.worker import NoWorker, Worker
 TOGETHER = 64 * 1024
 RUNNING = 4
 #: Seconds that none takes, however it was made.
-PATIENCE = 60
+TIMEOUT = 60
 #: What a message counts at least.
 _LEAST = TOGETHER // 16
 
 
-class Verifier:
+class SignatureVerifier:
     """
     Has a process verify small messages, and threads large ones; all of them
     while there is no process.
@@ -34,21 +34,21 @@ class Verifier:
     def __init__(self, worker: Worker, threads: Offload) -> None:
         self._worker = worker
         self._threads = threads
-        self._batches = Batches[Verification, Results](
+        self._batches = Batches[DKIMJob, Results](
             lambda those: worker.call(verifyAll, those), _size, TOGETHER, RUNNING
         )
 
-    def __call__(self, verification: Verification) -> Deferred[Results]:
+    def __call__(self, verification: DKIMJob) -> Deferred[Results]:
         """
         See L{Offload}.
         """
         # Hashing a large one takes most of the time, without the interpreter.
-        if mayCross(verification.body):
+        if fitsWorker(verification.body):
             results = self._batches.put(verification)
             return results.addErrback(self._without, verification)
         return self._threads(verification)
 
-    def _without(self, why: Failure, verification: Verification) -> Deferred[Results]:
+    def _without(self, why: Failure, verification: DKIMJob) -> Deferred[Results]:
         # Not if it was lost: it may have died of this very message.
         why.trap(NoWorker)
         return self._threads(verification)
@@ -60,5 +60,5 @@ class Verifier:
         return self._worker.stop()
 
 
-def _size(verification: Verification) -> int:
+def _size(verification: DKIMJob) -> int:
     return max(_LEAST, sizeOf(verification.body))

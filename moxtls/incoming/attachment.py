@@ -13,15 +13,15 @@ from io import BytesIO
 from typing import NoReturn
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
-from moxtls.reporting.mime import leaves
-from moxtls.tlsrpt.received import LARGEST_JSON, LARGEST_MESSAGE, MalformedReport
+from moxtls.reporting.mime import leafParts
+from moxtls.tlsrpt.received import MAX_JSON, MAX_MESSAGE, MalformedReport
 
 #: Of a document unpacked, of whatever kind.
-LARGEST = LARGEST_JSON
+MAX_SIZE = MAX_JSON
 #: In an archive: reports come alone.
-MOST_MEMBERS = 100
+MAX_MEMBERS = 100
 #: Packed within packed: once by mistake, never deeper.
-DEEPEST = 2
+MAX_DEPTH = 2
 
 # Of the methods that zip has, what reports are packed by.  Of what others unpack
 # to, Python has all in memory before it can be limited.
@@ -69,16 +69,16 @@ def findReport(data: bytes) -> Document:
 
     @raise MalformedReport: There is none in it, or it can't be unpacked.
     """
-    document = _document(data, DEEPEST)
+    document = _document(data, MAX_DEPTH)
     if document is not None:
         return document
     if data[:1000].removeprefix(_BOM).lstrip().startswith(b"["):
         return Document(Format.JSON, data)  # who reads it says what is wrong
-    if len(data) > LARGEST_MESSAGE:
-        _refuse("input", f"larger than {LARGEST_MESSAGE} bytes")
-    for part in leaves(data):
+    if len(data) > MAX_MESSAGE:
+        _refuse("input", f"larger than {MAX_MESSAGE} bytes")
+    for part in leafParts(data):
         # Types are wrong so often that only what is in it counts.
-        document = _document(part.content, DEEPEST)
+        document = _document(part.content, MAX_DEPTH)
         if document is not None:
             return document
     _refuse("message", "there is no report in it: no JSON, no XML, no gzip, no zip")
@@ -106,11 +106,11 @@ def _packed(content: bytes, how: str, depth: int) -> Document:
 def _gunzip(data: bytes) -> bytes:
     unpacker = zlib.decompressobj(_GZIP)
     try:
-        content = unpacker.decompress(data, LARGEST + 1)
+        content = unpacker.decompress(data, MAX_SIZE + 1)
     except zlib.error:
         _refuse("gzip", "the data is damaged")
-    if len(content) > LARGEST:
-        _refuse("gzip", f"more than {LARGEST} bytes when unpacked")
+    if len(content) > MAX_SIZE:
+        _refuse("gzip", f"more than {MAX_SIZE} bytes when unpacked")
     if not unpacker.eof:
         _refuse("gzip", "the data is cut off")
     return content
@@ -119,7 +119,7 @@ def _gunzip(data: bytes) -> bytes:
 def _unzip(data: bytes) -> bytes:
     try:
         with ZipFile(BytesIO(data)) as archive:
-            members = archive.infolist()[:MOST_MEMBERS]
+            members = archive.infolist()[:MAX_MEMBERS]
             files = [each for each in members if each.filename[-1:] != "/"]
             # Some put their logo beside it.
             named = [each for each in files if each.filename.lower().endswith(".xml")]
@@ -127,9 +127,9 @@ def _unzip(data: bytes) -> bytes:
                 if member.compress_type not in _METHODS:
                     _refuse("zip", "it is packed in an unusual way")
                 with archive.open(member) as opened:
-                    content = opened.read(LARGEST + 1)
-                if len(content) > LARGEST:
-                    _refuse("zip", f"more than {LARGEST} bytes when unpacked")
+                    content = opened.read(MAX_SIZE + 1)
+                if len(content) > MAX_SIZE:
+                    _refuse("zip", f"more than {MAX_SIZE} bytes when unpacked")
                 return content
     except MalformedReport:
         raise

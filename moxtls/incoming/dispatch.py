@@ -12,12 +12,7 @@ from moxtls.dmarc.received import (
     parseAggregate,
 )
 from moxtls.incoming.attachment import Format, findReport
-from moxtls.tlsrpt.received import (
-    LARGEST_MESSAGE,
-    ReceivedReport,
-    describe,
-    parseReport,
-)
+from moxtls.tlsrpt.received import MAX_MESSAGE, ReceivedReport, describe, parseReport
 
 Report = ReceivedReport | ReceivedAggregate | FeedbackReport
 
@@ -29,7 +24,7 @@ def readReport(data: bytes) -> Report:
 
     @raise MalformedReport: It names the place and the reason, in one line.
     """
-    feedback = readFeedback(data) if len(data) <= LARGEST_MESSAGE else None
+    feedback = readFeedback(data) if len(data) <= MAX_MESSAGE else None
     if feedback is not None:
         return feedback
     document = findReport(data)

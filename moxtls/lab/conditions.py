@@ -123,7 +123,7 @@ class ExpectedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class LabDestination:
     """
     A recipient domain, C{name} under the lab's top-level domain.
 

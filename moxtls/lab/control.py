@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 SOCKET = "control"
 #: No command is longer.
-LONGEST_COMMAND = 100
+MAX_COMMAND = 100
 #: Nor is what it is answered with.
-LONGEST_ANSWER = 10 * 1024 * 1024
+MAX_ANSWER_LENGTH = 10 * 1024 * 1024
 
 END_DAY = "end-day"
 MAIL = "m"
@@ -47,7 +47,7 @@ class TerminalCommands(LineOnlyReceiver):
     """
 
     delimiter = b"\n"
-    MAX_LENGTH = LONGEST_COMMAND
+    MAX_LENGTH = MAX_COMMAND
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
@@ -62,7 +62,7 @@ class TerminalCommands(LineOnlyReceiver):
 
 class _Caller(LineOnlyReceiver):
     delimiter = b"\n"
-    MAX_LENGTH = LONGEST_COMMAND
+    MAX_LENGTH = MAX_COMMAND
 
     def __init__(self, commands: Commands, callers: set[_Caller]) -> None:
         self._commands = commands
@@ -117,7 +117,7 @@ class _Answer(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data
-        if len(self._received) > LONGEST_ANSWER and self.transport is not None:
+        if len(self._received) > MAX_ANSWER_LENGTH and self.transport is not None:
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

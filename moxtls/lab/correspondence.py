@@ -15,7 +15,7 @@ from moxtls.lab.letters import (
     OTTO,
     REJECTS,
     Expected,
-    Letter,
+    LabMessage,
 )
 from moxtls.lab.senders import KNOWN_LIST
 
@@ -63,30 +63,32 @@ def _byService(
     )
 
 
-def _direct(name: str, explanation: str, *, isEnforced: bool = True) -> Letter:
+def _direct(name: str, explanation: str, *, isEnforced: bool = True) -> LabMessage:
     """
     As most mail is.
     """
     domain = f"{name}.{TLD}"
     expected = _own(name, isEnforced=isEnforced)
-    return Letter(
+    return LabMessage(
         f"{name}-direct", explanation, domain, name, domain, expected, (name,)
     )
 
 
 def _served(
     name: str, explanation: str, author: str, expected: Expected, to: str = ANNA
-) -> Letter:
+) -> LabMessage:
     """
     Sent by a service.
     """
     domain = f"bulk.{TLD}"
-    return Letter(name, explanation, author, "bulk", domain, expected, ("bulk",), to=to)
+    return LabMessage(
+        name, explanation, author, "bulk", domain, expected, ("bulk",), to=to
+    )
 
 
 def _listed(
     client: str, explanation: str, reasons: tuple[tuple[str, str], ...], fate: str
-) -> Letter:
+) -> LabMessage:
     """
     Through a list, which has changed it.
     """
@@ -102,7 +104,7 @@ def _listed(
         reported=fate,
         reasons=reasons,
     )
-    return Letter(
+    return LabMessage(
         f"listed-{client}",
         explanation,
         f"listed.{TLD}",
@@ -114,12 +116,12 @@ def _listed(
     )
 
 
-def _forged(name: str, explanation: str) -> Letter:
+def _forged(name: str, explanation: str) -> LabMessage:
     domain = f"{name}.{TLD}"
     expected = Expected(
         "fail", (), "fail", 550, NOWHERE, "reject", name, reported="reject"
     )
-    return Letter(f"{name}-forged", explanation, domain, "forger", domain, expected)
+    return LabMessage(f"{name}-forged", explanation, domain, "forger", domain, expected)
 
 
 _TWICE = Expected(
@@ -131,8 +133,8 @@ _TWICE = Expected(
     aligned=("dkim", "spf"),
 )
 
-LETTERS = (
-    Letter(
+MESSAGES = (
+    LabMessage(
         "aligned-1",
         "from its own host, signed twice, p=reject",
         f"aligned.{TLD}",
@@ -141,7 +143,7 @@ LETTERS = (
         _TWICE,
         ("aligned",),
     ),
-    Letter(
+    LabMessage(
         "aligned-2",
         "the same again, to be counted with it",
         f"aligned.{TLD}",
@@ -158,7 +160,7 @@ LETTERS = (
         f"monitor.{TLD}",
         _byService("monitor", "none", mailbox=INBOX),
     ),
-    Letter(
+    LabMessage(
         "monitor-notice",
         "a DSN: SPF is by HELO",
         f"monitor.{TLD}",
@@ -166,7 +168,7 @@ LETTERS = (
         "",
         Expected("pass", (), "pass", policy="monitor", aligned=("spf",)),
     ),
-    Letter(
+    LabMessage(
         "careful-unsigned",
         "from its own host, unsigned, p=quarantine",
         f"careful.{TLD}",
@@ -182,7 +184,7 @@ LETTERS = (
         f"careful.{TLD}",
         _byService("careful", "quarantine"),
     ),
-    Letter(
+    LabMessage(
         "forwarded-plain",
         "forwarded with its MAIL FROM, signature intact",
         f"forwarded.{TLD}",
@@ -198,7 +200,7 @@ LETTERS = (
         ),
         ("forwarded",),
     ),
-    Letter(
+    LabMessage(
         "forwarded-rewritten",
         "forwarded in the forwarder's name, signature intact",
         f"forwarded.{TLD}",
@@ -225,7 +227,7 @@ LETTERS = (
     _direct("spoofed", "from its own host, p=reject"),
     _forged("spoofed", "forged in the name of the same, p=reject"),
     _forged("stranger", "forged in the name of a stranger, p=reject"),
-    Letter(
+    LabMessage(
         "parent-subdomain",
         "from a subdomain, aligned with what is above it",
         f"news.parent.{TLD}",
@@ -254,7 +256,7 @@ LETTERS = (
         f"trial.{TLD}",
         _byService("trial", "quarantine", reasons=_TEST_MODE),
     ),
-    Letter(
+    LabMessage(
         "deep-walk",
         "from ten labels down, by a tree walk",
         f"a.b.c.d.e.f.g.h.deep.{TLD}",
@@ -263,7 +265,7 @@ LETTERS = (
         _own("deep"),
         ("deep",),
     ),
-    Letter(
+    LabMessage(
         "silent",
         "from a domain without a DMARC record",
         f"silent.{TLD}",

@@ -31,7 +31,7 @@ DMARC_ROUND_OVER = 53 * MINUTE
 GIVE_UP = 2 * HOUR + ROUND_OVER
 #: Seconds, not of the lab, without another report, before nobody waits any longer:
 #: reports are sent at the pace of the machine, however fast the lab's time passes.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 #: What has to be left of an hour when mail begins to come in: what comes in after
 #: the end of it would be in another report, as would be what goes out after midnight.
 ROOM = 15 * MINUTE
@@ -92,7 +92,7 @@ class _Progress:
         missing, since = self._missing(), self._reactor.seconds()
         if missing != self._last[0]:
             self._last = (missing, since)
-        return since - self._last[1] >= PATIENCE
+        return since - self._last[1] >= TIMEOUT
 
 
 async def _evening(clock: LabClock, midnight: float) -> None:

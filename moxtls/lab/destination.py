@@ -14,19 +14,19 @@ from moxtls.lab.arrivals import Arrival, Arrivals
 from moxtls.lab.certificates import Identity
 from moxtls.lab.plan import MailHost
 from moxtls.lab.tls import Presenting
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink, ListenerSettings
-from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.events import ServerSettings, TransactionState
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 
 #: Messages are kept in memory.
-LARGEST_MESSAGE = 10 * 1024 * 1024
+MAX_MESSAGE = 10 * 1024 * 1024
 
 _OK = Reply(250, "2.0.0", "OK")
 
 
-@implementer(IAcceptor)
+@implementer(IMessageDelivery)
 class _Everything:
     """
     Accepts whatever there is.
@@ -36,22 +36,28 @@ class _Everything:
         self._host = host
         self._arrivals = arrivals
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
-        return succeed(_OK)
-
-    def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
     ) -> Deferred[Reply]:
         return succeed(_OK)
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def rcptTo(
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
+    ) -> Deferred[Reply]:
+        return succeed(_OK)
+
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         return _Sink(self._host, client, incoming, self._arrivals)
 
 
-@implementer(IMessageSink)
+@implementer(IMessage)
 class _Sink:
     def __init__(
-        self, host: str, client: Client, incoming: Incoming, arrivals: Arrivals
+        self,
+        host: str,
+        client: ClientInfo,
+        incoming: TransactionState,
+        arrivals: Arrivals,
     ) -> None:
         self._host = host
         self._client = client
@@ -103,7 +109,7 @@ class MailDestination(Service):
             reactor,
             ListenerSettings(
                 ServerSettings(
-                    host.name, size=LARGEST_MESSAGE, starttls=identity is not None
+                    host.name, size=MAX_MESSAGE, starttls=identity is not None
                 )
             ),
             _Everything(host.name, arrivals),

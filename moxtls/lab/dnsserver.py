@@ -32,14 +32,14 @@ from twisted.python.failure import Failure
 from moxtls.lab.authority import PAYLOAD
 
 #: RFC 1035 4.2.1: what everybody can take.
-SMALLEST_PAYLOAD = 512
+MIN_PAYLOAD = 512
 LARGEST = 65535
 #: RFC 7766 6.2.3: of the order of seconds.
 IDLE = 10.0
 _HEADER = 12
 
 
-class Face(Protocol):
+class IResponder(Protocol):
     """
     Who knows the answers.
     """
@@ -50,7 +50,7 @@ class Face(Protocol):
         """
 
 
-def respondTo(face: Face, wire: bytes, datagram: bool) -> bytes | None:
+def respondTo(face: IResponder, wire: bytes, datagram: bool) -> bytes | None:
     """
     @return: What to send back; C{None} for what deserves no answer.
     """
@@ -64,8 +64,8 @@ def respondTo(face: Face, wire: bytes, datagram: bool) -> bytes | None:
         return _formErr(wire)
     limit = LARGEST
     if datagram:
-        payload = query.payload if query.edns >= 0 else SMALLEST_PAYLOAD
-        limit = min(max(payload, SMALLEST_PAYLOAD), PAYLOAD)
+        payload = query.payload if query.edns >= 0 else MIN_PAYLOAD
+        limit = min(max(payload, MIN_PAYLOAD), PAYLOAD)
     return face.respond(query).to_wire(max_size=limit, prefer_truncation=True)
 
 
@@ -79,7 +79,7 @@ def _formErr(wire: bytes) -> bytes | None:
 
 
 class _Datagrams(DatagramProtocol):
-    def __init__(self, face: Face) -> None:
+    def __init__(self, face: IResponder) -> None:
         self._face = face
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
@@ -89,7 +89,9 @@ class _Datagrams(DatagramProtocol):
 
 
 class _Stream(Int16StringReceiver, TimeoutMixin):
-    def __init__(self, clock: IReactorTime, face: Face, streams: set[_Stream]) -> None:
+    def __init__(
+        self, clock: IReactorTime, face: IResponder, streams: set[_Stream]
+    ) -> None:
         self._clock = clock
         self._face = face
         self._streams = streams
@@ -119,7 +121,7 @@ class _Stream(Int16StringReceiver, TimeoutMixin):
 class _Streams(ServerFactory):
     noisy = False
 
-    def __init__(self, clock: IReactorTime, face: Face) -> None:
+    def __init__(self, clock: IReactorTime, face: IResponder) -> None:
         self._clock = clock
         self._face = face
         self.streams: set[_Stream] = set()
@@ -136,7 +138,7 @@ class DNSServer(Service):
     """
 
     def __init__(
-        self, reactor: IReactorTime, address: str, port: int, face: Face
+        self, reactor: IReactorTime, address: str, port: int, face: IResponder
     ) -> None:
         self._reactor = reactor
         self._address = address

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from moxtls.lab.conditions import Destination, ExpectedFailure, ExpectedPolicy
+from moxtls.lab.conditions import ExpectedFailure, ExpectedPolicy, LabDestination
 from moxtls.lab.network import Network
 from moxtls.lab.plan import mailHosts, policyHosts, policyText
 from moxtls.lab.scenario import SHARED_HOST
@@ -29,7 +29,7 @@ class Facts:
     """
 
     network: Network
-    destinations: tuple[Destination, ...]
+    destinations: tuple[LabDestination, ...]
     tlsa: Mapping[str, tuple[str, ...]]
 
 
@@ -66,14 +66,14 @@ def inOrder(policies: Sequence[ReceivedPolicy]) -> Policies:
     )
 
 
-def _aboutDomain(facts: Facts, destination: Destination) -> list[ReceivedPolicy]:
+def _aboutDomain(facts: Facts, destination: LabDestination) -> list[ReceivedPolicy]:
     policies = [_policy(facts, destination, destination.recipient, destination.domain)]
     if destination.host is not None:
         policies.append(_policy(facts, destination, destination.host, destination.mx))
     return policies
 
 
-def _aboutHost(facts: Facts, destination: Destination) -> ReceivedPolicy:
+def _aboutHost(facts: Facts, destination: LabDestination) -> ReceivedPolicy:
     """
     The operator of a host is told which recipient domains are affected.
     """
@@ -83,7 +83,7 @@ def _aboutHost(facts: Facts, destination: Destination) -> ReceivedPolicy:
 
 
 def _policy(
-    facts: Facts, destination: Destination, expected: ExpectedPolicy, domain: str
+    facts: Facts, destination: LabDestination, expected: ExpectedPolicy, domain: str
 ) -> ReceivedPolicy:
     text = policyText(destination)
     strings: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def _policy(
 
 
 def _failure(
-    facts: Facts, destination: Destination, expected: ExpectedFailure
+    facts: Facts, destination: LabDestination, expected: ExpectedFailure
 ) -> ReceivedFailure:
     host = destination.mx
     addresses = {

@@ -49,7 +49,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class LabMessage:
     """
     A message to somebody here.
 

@@ -23,7 +23,7 @@ _REFUSED_DKIM = re.compile(r"(\w+) for ([^\s,;)]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FoundMessage:
     """
     What is written on a message about where it is from.
 
@@ -52,7 +52,7 @@ def findMessage(maildir: Path, messageID: str) -> tuple[str, Message] | None:
     return None
 
 
-def seenOn(message: Message) -> Seen:
+def seenOn(message: Message) -> FoundMessage:
     """
     What its C{Authentication-Results} say, those on top (RFC 8601).
     """
@@ -72,10 +72,10 @@ def seenOn(message: Message) -> Seen:
             disposition = done[1] if done else disposition
         elif method == "dkim" and (domain := _DOMAIN.search(group)):
             signatures.append((domain[1], result))
-    return Seen(spf, tuple(signatures), dmarc, disposition)
+    return FoundMessage(spf, tuple(signatures), dmarc, disposition)
 
 
-def seenIn(refusal: str) -> Seen:
+def seenIn(refusal: str) -> FoundMessage:
     """
     What a refusal because of DMARC says.
     """
@@ -86,7 +86,7 @@ def seenIn(refusal: str) -> Seen:
         (domain, result) for result, domain in _REFUSED_DKIM.findall(signatures)
     )
     isRefused = found is not None and "DMARC" in text
-    return Seen(
+    return FoundMessage(
         found[1] if found else "",
         dkim,
         "fail" if isRefused else "",

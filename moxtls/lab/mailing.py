@@ -15,7 +15,7 @@ from twisted.mail.smtp import sendmail
 
 from moxtls.interfaces import IQueue
 from moxtls.lab.arrivals import Arrivals
-from moxtls.lab.conditions import SENDER, Destination
+from moxtls.lab.conditions import SENDER, LabDestination
 from moxtls.lab.network import Network
 
 #: Of those who send and receive the lab's mail.
@@ -24,7 +24,7 @@ READER = "bob"
 #: Seconds between two looks at the queue, and without any change there, after
 #: which nobody waits.
 LOOK = 0.1
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class MailOutcome:
     @ivar detail: In what way it was delivered, or why it wasn't.
     """
 
-    destination: Destination
+    destination: LabDestination
     attempted: bool
     delivered: bool
     detail: str
@@ -46,7 +46,7 @@ class MailOutcome:
         return self.attempted and self.delivered == self.destination.delivered
 
 
-def message(destination: Destination, now: float) -> bytes:
+def message(destination: LabDestination, now: float) -> bytes:
     """
     A mail to a destination.
     """
@@ -63,7 +63,7 @@ def message(destination: Destination, now: float) -> bytes:
 
 
 async def sendToAll(
-    reactor: IReactorTime, network: Network, destinations: Sequence[Destination]
+    reactor: IReactorTime, network: Network, destinations: Sequence[LabDestination]
 ) -> None:
     """
     Submit one mail for each destination, as any mail program would.
@@ -84,7 +84,7 @@ async def becameOf(
     reactor: IReactorTime,
     queue: IQueue,
     arrivals: Arrivals,
-    destinations: Sequence[Destination],
+    destinations: Sequence[LabDestination],
 ) -> tuple[MailOutcome, ...]:
     """
     Wait until each mail was delivered, or attempted once in vain.
@@ -97,13 +97,13 @@ async def becameOf(
         if outcomes != before:
             before, changed = outcomes, now
         done = all(each.attempted for each in outcomes)
-        if done or now - changed >= PATIENCE:
+        if done or now - changed >= TIMEOUT:
             return outcomes
         await deferLater(reactor, LOOK)
 
 
 async def _now(
-    queue: IQueue, arrivals: Arrivals, destinations: Sequence[Destination]
+    queue: IQueue, arrivals: Arrivals, destinations: Sequence[LabDestination]
 ) -> tuple[MailOutcome, ...]:
     waiting = {}
     for queued in await queue.messages():
@@ -114,7 +114,7 @@ async def _now(
 
 
 def _outcome(
-    destination: Destination, arrivals: Arrivals, waiting: dict[str, str]
+    destination: LabDestination, arrivals: Arrivals, waiting: dict[str, str]
 ) -> MailOutcome:
     arrived = arrivals.at(destination.domain)
     # While it is in the queue too, the attempt hasn't ended, and what TLS came to

@@ -18,7 +18,7 @@ from moxtls.dmarc.received import (
 )
 from moxtls.lab.conditions import SENDER, TLD
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
-from moxtls.lab.letters import Letter
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.network import Network
 from moxtls.lab.senders import BY_NAME, Published, Sender, addressOf
 
@@ -48,7 +48,7 @@ class OwedReport:
 Owed = dict[tuple[str, str], OwedReport]
 
 
-def owedReports(network: Network, letters: Sequence[Letter]) -> Owed:
+def owedReports(network: Network, letters: Sequence[LabMessage]) -> Owed:
     """
     What has to arrive once each of C{letters} has come in one time.
     """
@@ -97,7 +97,7 @@ def counted(records: Iterable[ReceivedRecord]) -> tuple[ReceivedRecord, ...]:
     )
 
 
-def _record(network: Network, letter: Letter) -> ReceivedRecord:
+def _record(network: Network, letter: LabMessage) -> ReceivedRecord:
     expected, client = letter.expected, BY_NAME[letter.client]
     checked = letter.envelope or client.host
     return ReceivedRecord(
@@ -115,7 +115,7 @@ def _record(network: Network, letter: Letter) -> ReceivedRecord:
     )
 
 
-def _signatures(letter: Letter) -> tuple[ReceivedSignature, ...]:
+def _signatures(letter: LabMessage) -> tuple[ReceivedSignature, ...]:
     """
     All of them, in the order of RFC 9990 3.1.3.
     """

@@ -18,7 +18,7 @@ from moxtls.lab.conditions import (
     SINK,
     TLD,
     Certificate,
-    Destination,
+    LabDestination,
     Records,
     Signed,
 )
@@ -29,7 +29,7 @@ from moxtls.lab.zones import Fault, ZonePlan
 SINK_HOST = f"mx.{SINK}"
 _DAMAGED = {Signed.BAD_MX: "MX", Signed.BAD_TLSA: "TLSA"}
 # RFC 1035 3.3: one character-string.
-_LONGEST_STRING = 255
+_MAX_STRING_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Publication:
 
 
 def mailHosts(
-    network: Network, destinations: Sequence[Destination]
+    network: Network, destinations: Sequence[LabDestination]
 ) -> tuple[MailHost, ...]:
     """
     Every host once; the last is where reports go.
@@ -73,7 +73,7 @@ def mailHosts(
     )
 
 
-def policyText(destination: Destination) -> bytes | None:
+def policyText(destination: LabDestination) -> bytes | None:
     """
     The MTA-STS policy of a destination (RFC 8461 3.2), if it has one.
     """
@@ -85,7 +85,7 @@ def policyText(destination: Destination) -> bytes | None:
     return text.encode("ascii")
 
 
-def policyHosts(destination: Destination) -> tuple[str, ...]:
+def policyHosts(destination: LabDestination) -> tuple[str, ...]:
     """
     The hosts that the MTA-STS policy of a destination lists.
     """
@@ -93,7 +93,7 @@ def policyHosts(destination: Destination) -> tuple[str, ...]:
     return (destination.mx if listed else f"other.{destination.domain}",)
 
 
-def reportURI(network: Network, destination: Destination) -> str:
+def reportURI(network: Network, destination: LabDestination) -> str:
     """
     Where C{destination} wants its reports.
     """
@@ -104,7 +104,7 @@ def reportURI(network: Network, destination: Destination) -> str:
 
 
 def zonePlans(
-    network: Network, destinations: Sequence[Destination], publication: Publication
+    network: Network, destinations: Sequence[LabDestination], publication: Publication
 ) -> tuple[ZonePlan, ...]:
     """
     Every zone below the top-level domain.
@@ -122,7 +122,10 @@ def zonePlans(
 
 
 def _destinationZone(
-    network: Network, destination: Destination, host: MailHost, publication: Publication
+    network: Network,
+    destination: LabDestination,
+    host: MailHost,
+    publication: Publication,
 ) -> ZonePlan:
     domain = f"{destination.domain}."
     records = [
@@ -218,6 +221,7 @@ def characterStrings(text: str) -> str:
     As the contents of a TXT record, in as many pieces as it takes.
     """
     pieces = [
-        text[at : at + _LONGEST_STRING] for at in range(0, len(text), _LONGEST_STRING)
+        text[at : at + _MAX_STRING_LENGTH]
+        for at in range(0, len(text), _MAX_STRING_LENGTH)
     ]
     return " ".join(f'"{piece}"' for piece in pieces)

@@ -20,13 +20,13 @@ from twisted.web.server import Site
 
 from moxtls.lab.arrivals import Arrival, Arrivals
 from moxtls.lab.certificates import LabCA, selfSigned
-from moxtls.lab.conditions import INTAKE_HOST, INTAKE_PATH, Destination, PolicyHost
+from moxtls.lab.conditions import INTAKE_HOST, INTAKE_PATH, LabDestination, PolicyHost
 from moxtls.lab.plan import policyText
 from moxtls.lab.tls import Presenting
 
 POLICY_PATH = "/.well-known/mta-sts.txt"
 #: More than any report in the lab has.
-LARGEST_REPORT = 1024 * 1024
+MAX_REPORT = 1024 * 1024
 TOO_LARGE = 413
 
 
@@ -40,7 +40,7 @@ class ServedPolicy:
     body: bytes
 
 
-def servedPolicies(destinations: Sequence[Destination]) -> dict[str, ServedPolicy]:
+def servedPolicies(destinations: Sequence[LabDestination]) -> dict[str, ServedPolicy]:
     """
     By name of the policy host.
     """
@@ -59,7 +59,7 @@ _STATUS = {
 }
 
 
-def policyHost(destination: Destination) -> str:
+def policyHost(destination: LabDestination) -> str:
     return f"mta-sts.{destination.domain}"
 
 
@@ -93,8 +93,8 @@ class _Pages(Resource):
         place, path = _host(request), request.path.decode("ascii", "replace")
         if place != INTAKE_HOST or not path.startswith(f"{INTAKE_PATH}/"):
             return _say(request, NOT_FOUND, b"")
-        content = request.content.read(LARGEST_REPORT + 1)
-        if len(content) > LARGEST_REPORT:
+        content = request.content.read(MAX_REPORT + 1)
+        if len(content) > MAX_REPORT:
             return _say(request, TOO_LARGE, b"")
         kind = request.getHeader("content-type") or ""
         arrival = Arrival(
@@ -132,7 +132,7 @@ class WebHost(Service):
         self,
         reactor: IReactorTime,
         place: tuple[str, int],
-        destinations: Sequence[Destination],
+        destinations: Sequence[LabDestination],
         ca: LabCA,
         arrivals: Arrivals,
     ) -> None:

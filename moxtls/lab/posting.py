@@ -14,11 +14,11 @@ from twisted.internet.interfaces import IReactorTCP
 from twisted.mail.smtp import SMTPSender, SMTPSenderFactory
 
 #: Seconds without a word, after which nobody waits.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SMTPAnswer:
     """
     The last reply to a message.
     """
@@ -28,7 +28,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class OutgoingMessage:
     """
     A message on its way.
 
@@ -61,7 +61,7 @@ class _Client(SMTPSender):
         if addresses and not numOk:
             _, code, resp = addresses[0]
         self.factory.sendFinished = True
-        self.factory.result.callback(Answer(code, resp.decode("utf-8", "replace")))
+        self.factory.result.callback(SMTPAnswer(code, resp.decode("utf-8", "replace")))
 
 
 class _Clients(SMTPSenderFactory):
@@ -69,17 +69,19 @@ class _Clients(SMTPSenderFactory):
     protocol = _Client
 
 
-def post(reactor: IReactorTCP, to: tuple[str, int], parcel: Parcel) -> Deferred[Answer]:
+def post(
+    reactor: IReactorTCP, to: tuple[str, int], parcel: OutgoingMessage
+) -> Deferred[SMTPAnswer]:
     """
     @param to: Address and port.
 
     @return: Fires with what the server said of the message, or of whom it is
         for; fails if it said nothing.
     """
-    done: Deferred[Answer] = Deferred()
+    done: Deferred[SMTPAnswer] = Deferred()
     text = io.BytesIO(parcel.message.replace(b"\r\n", b"\n"))
     clients = _Clients(
-        parcel.sender, parcel.recipient, text, done, retries=0, timeout=PATIENCE
+        parcel.sender, parcel.recipient, text, done, retries=0, timeout=TIMEOUT
     )
     clients.domain = parcel.helo.encode("ascii")
     reactor.connectTCP(*to, clients, bindAddress=(parcel.address, 0))

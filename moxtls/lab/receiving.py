@@ -11,15 +11,15 @@ from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 
-from moxtls.lab.letters import Letter
-from moxtls.lab.mailboxes import Seen, findMessage, seenIn, seenOn
+from moxtls.lab.letters import LabMessage
+from moxtls.lab.mailboxes import FoundMessage, findMessage, seenIn, seenOn
 from moxtls.lab.network import Network
-from moxtls.lab.posting import Answer, Parcel, post
+from moxtls.lab.posting import OutgoingMessage, SMTPAnswer, post
 from moxtls.lab.senders import BY_NAME, addressOf
 from moxtls.lab.writing import SenderKeys, messageID, writtenLetter
 
 #: What can't be known of a message that was not accepted and is nowhere.
-_UNKNOWN = Seen()
+_UNKNOWN = FoundMessage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class LetterOutcome:
     @ivar seen: What was found out about it.
     """
 
-    letter: Letter
-    answer: Answer
+    letter: LabMessage
+    answer: SMTPAnswer
     mailbox: str
-    seen: Seen
+    seen: FoundMessage
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Route:
 
 
 async def receiveAll(
-    reactor: IReactorTime, route: Route, letters: Sequence[Letter]
+    reactor: IReactorTime, route: Route, letters: Sequence[LabMessage]
 ) -> tuple[LetterOutcome, ...]:
     """
     Bring each of C{letters}, one after the other, and see what becomes of it.
@@ -87,11 +87,11 @@ async def receiveAll(
 
 
 async def _receive(
-    reactor: IReactorTime, route: Route, letter: Letter
+    reactor: IReactorTime, route: Route, letter: LabMessage
 ) -> LetterOutcome:
     network, token = route.network, route.newToken()
     client = BY_NAME[letter.client]
-    parcel = Parcel(
+    parcel = OutgoingMessage(
         addressOf(network, client),
         client.host,
         f"bounces@{letter.envelope}" if letter.envelope else "",

@@ -21,7 +21,7 @@ from moxtls.lab.expected import Policies, inOrder
 from moxtls.tlsrpt.received import MalformedReport, ReceivedReport, readReport
 
 #: Signatures looked at in one message.
-MOST_SIGNATURES = 10
+MAX_SIGNATURES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _signatures(
 
     signed = dkim.DKIM(message, tlsrpt=True)
     names = [name.lower() for name, _ in signed.headers]
-    for number in range(min(names.count(b"dkim-signature"), MOST_SIGNATURES)):
+    for number in range(min(names.count(b"dkim-signature"), MAX_SIGNATURES)):
         try:
             holds = bool(signed.verify(number, lookup))
         except dkim.DKIMException:

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime, IReactorUNIX
 from twisted.internet.stdio import StandardIO
 
 from moxtls.cli.output import Output
-from moxtls.lab.conditions import Destination
+from moxtls.lab.conditions import LabDestination
 from moxtls.lab.control import (
     END_DAY,
     MAIL,
@@ -27,8 +27,8 @@ from moxtls.lab.control import (
     TerminalCommands,
     socketPath,
 )
-from moxtls.lab.correspondence import LETTERS
-from moxtls.lab.letters import Letter
+from moxtls.lab.correspondence import MESSAGES
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.mailing import MailOutcome
 from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS
@@ -67,8 +67,8 @@ class RunOptions:
     network: Network
     once: bool = False
     interactive: bool = False
-    destinations: tuple[Destination, ...] = DESTINATIONS
-    letters: tuple[Letter, ...] = LETTERS
+    destinations: tuple[LabDestination, ...] = DESTINATIONS
+    letters: tuple[LabMessage, ...] = MESSAGES
 
 
 async def run(

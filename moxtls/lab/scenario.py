@@ -10,9 +10,9 @@ from moxtls.lab.conditions import (
     STS,
     TLD,
     Certificate,
-    Destination,
     ExpectedFailure,
     ExpectedPolicy,
+    LabDestination,
     PolicyHost,
     Records,
     Signed,
@@ -62,7 +62,7 @@ SHARED_ZONE = f"shared.{TLD}"
 SHARED_HOST = f"mx.{SHARED_ZONE}"
 
 DESTINATIONS = (
-    Destination(
+    LabDestination(
         "good",
         "MTA-STS enforced, and everything is as it should be",
         Certificate.GOOD,
@@ -71,7 +71,7 @@ DESTINATIONS = (
         _none(1, 0),
         sts=STS(),
     ),
-    Destination(
+    LabDestination(
         "testing",
         "MTA-STS in testing, self-signed certificate: told, but not enforced",
         Certificate.SELF_SIGNED,
@@ -80,7 +80,7 @@ DESTINATIONS = (
         _none(1, 0),
         sts=STS(Mode.TESTING),
     ),
-    Destination(
+    LabDestination(
         "dane-ee",
         "a self-signed certificate that its DANE-EE record vouches for",
         Certificate.SELF_SIGNED,
@@ -90,7 +90,7 @@ DESTINATIONS = (
         signed=Signed.YES,
         tlsa=Records.EE,
     ),
-    Destination(
+    LabDestination(
         "dane-ta",
         "an authority of its own that its DANE-TA record vouches for",
         Certificate.OTHER_CA,
@@ -100,7 +100,7 @@ DESTINATIONS = (
         signed=Signed.YES,
         tlsa=Records.TA,
     ),
-    Destination(
+    LabDestination(
         "dane-mismatch",
         "a good certificate, but its DANE record is of another key",
         Certificate.GOOD,
@@ -110,7 +110,7 @@ DESTINATIONS = (
         signed=Signed.YES,
         tlsa=Records.MISMATCH,
     ),
-    Destination(
+    LabDestination(
         "dane-unusable",
         "only TLSA records that SMTP can't use: TLS, unverified",
         Certificate.GOOD,
@@ -127,7 +127,7 @@ DESTINATIONS = (
         signed=Signed.YES,
         tlsa=Records.UNUSABLE,
     ),
-    Destination(
+    LabDestination(
         "expired",
         "MTA-STS enforced, the certificate has expired",
         Certificate.EXPIRED,
@@ -136,7 +136,7 @@ DESTINATIONS = (
         _none(0, 1),
         sts=STS(),
     ),
-    Destination(
+    LabDestination(
         "wrong-name",
         "MTA-STS enforced, the certificate is for another name",
         Certificate.WRONG_NAME,
@@ -145,7 +145,7 @@ DESTINATIONS = (
         _none(0, 1),
         sts=STS(),
     ),
-    Destination(
+    LabDestination(
         "self-signed",
         "MTA-STS enforced, nobody vouches for the certificate",
         Certificate.SELF_SIGNED,
@@ -154,7 +154,7 @@ DESTINATIONS = (
         _none(0, 1),
         sts=STS(),
     ),
-    Destination(
+    LabDestination(
         "no-starttls",
         "MTA-STS enforced, the host doesn't offer STARTTLS",
         Certificate.NONE,
@@ -163,7 +163,7 @@ DESTINATIONS = (
         _none(0, 1, _REFUSED),
         sts=STS(),
     ),
-    Destination(
+    LabDestination(
         "cleartext",
         "no policy, and no STARTTLS: delivered in the clear",
         Certificate.NONE,
@@ -171,7 +171,7 @@ DESTINATIONS = (
         _none(0, 0, _NO_STARTTLS),
         _none(0, 0, _NO_STARTTLS),
     ),
-    Destination(
+    LabDestination(
         "mx-mismatch",
         "MTA-STS enforced, its policy doesn't list its MX host",
         Certificate.GOOD,
@@ -186,7 +186,7 @@ DESTINATIONS = (
         None,
         sts=STS(listed=False),
     ),
-    Destination(
+    LabDestination(
         "fetch-error",
         "an MTA-STS record, but the policy host is broken (500)",
         Certificate.GOOD,
@@ -195,7 +195,7 @@ DESTINATIONS = (
         _none(1, 0),
         sts=STS(host=PolicyHost.BROKEN),
     ),
-    Destination(
+    LabDestination(
         "no-policy",
         "an MTA-STS record, but the policy host has no policy (404)",
         Certificate.GOOD,
@@ -204,7 +204,7 @@ DESTINATIONS = (
         _none(1, 0),
         sts=STS(host=PolicyHost.MISSING),
     ),
-    Destination(
+    LabDestination(
         "policy-cert",
         "an MTA-STS record, but the policy host's certificate is self-signed",
         Certificate.GOOD,
@@ -218,7 +218,7 @@ DESTINATIONS = (
         _none(1, 0),
         sts=STS(host=PolicyHost.BAD_CERTIFICATE),
     ),
-    Destination(
+    LabDestination(
         "mx-bogus",
         "the DNSSEC signature of its MX record is damaged",
         Certificate.GOOD,
@@ -227,7 +227,7 @@ DESTINATIONS = (
         None,
         signed=Signed.BAD_MX,
     ),
-    Destination(
+    LabDestination(
         "tlsa-bogus",
         "the DNSSEC signature of its TLSA record is damaged",
         Certificate.GOOD,
@@ -242,7 +242,7 @@ DESTINATIONS = (
         signed=Signed.BAD_TLSA,
         tlsa=Records.EE,
     ),
-    Destination(
+    LabDestination(
         "plain",
         "no policy, self-signed certificate: encrypted to whomever",
         Certificate.SELF_SIGNED,
@@ -250,7 +250,7 @@ DESTINATIONS = (
         _none(1, 0, _UNTRUSTED),
         _none(1, 0),
     ),
-    Destination(
+    LabDestination(
         "https",
         "as good as the first, but wants its report by HTTPS",
         Certificate.GOOD,
@@ -260,7 +260,7 @@ DESTINATIONS = (
         sts=STS(),
         byHTTPS=True,
     ),
-    Destination(
+    LabDestination(
         "shared-one",
         "shares a host with the next; the host gets a report of its own",
         Certificate.GOOD,
@@ -270,7 +270,7 @@ DESTINATIONS = (
         signed=Signed.YES,
         sharedHost=SHARED_HOST,
     ),
-    Destination(
+    LabDestination(
         "shared-two",
         "shares a host with the one before",
         Certificate.GOOD,

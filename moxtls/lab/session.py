@@ -25,7 +25,7 @@ from moxtls.lab.arrivals import Arrival
 from moxtls.lab.clock import LabClock
 from moxtls.lab.day import DMARC_ROUND_OVER, ROUND_OVER, endDay, untilRoom
 from moxtls.lab.expected import expectedReports
-from moxtls.lab.letters import Letter
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.mailing import MailOutcome, becameOf, sendToAll
 from moxtls.lab.owed import owedReports
 from moxtls.lab.receiving import LetterOutcome, Route, receiveAll
@@ -92,7 +92,7 @@ class LabSession:
         reactor: IReactorTime,
         lab: Lab,
         makeServer: MakeServer,
-        letters: tuple[Letter, ...] = (),
+        letters: tuple[LabMessage, ...] = (),
     ) -> None:
         """
         @param letters: The mail that comes in.

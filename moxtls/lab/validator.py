@@ -31,7 +31,7 @@ from moxtls.lab.authority import PAYLOAD
 from moxtls.lab.denial import isDelegation, isDenied
 
 #: As many as other resolvers follow; a loop ends here.
-LONGEST_CHAIN = 8
+MAX_CHAIN = 8
 
 Ask = Callable[[dns.message.Message], dns.message.Message]
 
@@ -115,7 +115,7 @@ class Validator:
     def _resolved(self, name: dns.name.Name, kind: RdataType) -> Resolution:
         chain: list[dns.rrset.RRset] = []
         secure = True
-        for _ in range(LONGEST_CHAIN):
+        for _ in range(MAX_CHAIN):
             step = self._step(name, kind)
             secure = secure and step.secure
             chain.extend(step.answer)

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.authority import Authority
-from moxtls.lab.conditions import SENDER, SENDING_HOST, Destination
+from moxtls.lab.conditions import SENDER, SENDING_HOST, LabDestination
 from moxtls.lab.control import SOCKET
 from moxtls.lab.day import REPORT_WINDOW
 from moxtls.lab.destination import MailDestination
@@ -49,7 +49,7 @@ class Lab(MultiService):
         reactor: IReactorTime,
         directory: Path,
         network: Network,
-        destinations: tuple[Destination, ...] = DESTINATIONS,
+        destinations: tuple[LabDestination, ...] = DESTINATIONS,
     ) -> None:
         """
         @param reactor: Also provides C{IReactorTCP} and C{IReactorUDP}.

@@ -18,14 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from moxtls.lab.keys import DKIMKey
-from moxtls.lab.letters import Letter
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.senders import BY_NAME
 
 #: By the name of a sender.
 SenderKeys = Mapping[str, Sequence[DKIMKey]]
 
 
-def writtenLetter(letter: Letter, keys: SenderKeys, now: float, token: str) -> bytes:
+def writtenLetter(
+    letter: LabMessage, keys: SenderKeys, now: float, token: str
+) -> bytes:
     """
     A message as it comes in.
 
@@ -41,14 +43,14 @@ def writtenLetter(letter: Letter, keys: SenderKeys, now: float, token: str) -> b
     return message
 
 
-def messageID(letter: Letter, token: str) -> str:
+def messageID(letter: LabMessage, token: str) -> str:
     """
     What it can be found by.
     """
     return f"<{letter.name}.{token}@{letter.author}>"
 
 
-def _written(letter: Letter, now: float, token: str) -> bytes:
+def _written(letter: LabMessage, now: float, token: str) -> bytes:
     lines = (
         f"From: Somebody <somebody@{letter.author}>",
         f"To: {letter.to.capitalize()} <{letter.recipient}>",

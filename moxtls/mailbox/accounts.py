@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.desk import DirectDesk, IDesk
-from moxtls.mailbox.folders import sweep
+from moxtls.mailbox.desk import IMailWriter, InlineWriter
+from moxtls.mailbox.folders import removeStaleTemp
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
 
@@ -35,7 +35,7 @@ class MailStore:
         quotas: Mapping[str, int],
         hostname: str,
         newID: Callable[[], str],
-        desk: IDesk | None = None,
+        desk: IMailWriter | None = None,
     ) -> None:
         """
         @param host: The Maildir of this host.
@@ -45,7 +45,7 @@ class MailStore:
         @param desk: Writes; without one, whoever calls waits.
         """
         self._clock = clock
-        self._desk = desk or DirectDesk()
+        self._desk = desk or InlineWriter()
         roots = {name: accounts / name for name in quotas} | {HOST_ACCOUNT: host}
         self._roots = roots
         self._mailboxes = {
@@ -67,7 +67,9 @@ class MailStore:
         died.  To be called at start; a failure is logged.
         """
         now, roots = self._clock.seconds(), list(self._roots.values())
-        swept = self._desk.run(lambda: sum(sweep(root, now) for root in roots))
+        swept = self._desk.run(
+            lambda: sum(removeStaleTemp(root, now) for root in roots)
+        )
         return swept.addCallbacks(self._swept, self._notSwept)
 
     def stop(self) -> Deferred[None]:

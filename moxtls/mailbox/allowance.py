@@ -23,7 +23,7 @@ from moxtls.mailbox.names import MailboxFull
 
 FILE = "maildirsize"
 #: Maildir++: from this size on, it is counted anew and begun again.
-LARGEST_FILE = 5120
+MAX_FILE_SIZE = 5120
 #: Maildir++: before a message is refused because of what the file says, it is
 #: counted anew, unless that was done within so many seconds.
 TRUSTED = 15 * 60
@@ -33,7 +33,7 @@ _SIZE = re.compile(r",S=([0-9]{1,18})(?:[,:]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MaildirSize:
     """
     @ivar fresh: Whether nothing was added since all was counted.
     """
@@ -43,7 +43,7 @@ class Usage:
     fresh: bool = False
 
 
-def parseUsage(content: bytes, limit: int) -> Usage | None:
+def parseMaildirSize(content: bytes, limit: int) -> MaildirSize | None:
     """
     @param limit: The quota that the file is to be about.
 
@@ -57,10 +57,10 @@ def parseUsage(content: bytes, limit: int) -> Usage | None:
     if not pairs or len(pairs) < len(lines):
         return None
     octets, messages = (sum(column) for column in zip(*pairs, strict=True))
-    return Usage(octets, messages, len(pairs) == 1)
+    return MaildirSize(octets, messages, len(pairs) == 1)
 
 
-class Allowance:
+class QuotaUsage:
     """
     What an account may still store.  For one group of messages.
     """
@@ -74,7 +74,7 @@ class Allowance:
         self._limit = limit
         self._now = now
         self._taken: list[int] = []
-        self._usage: Usage | None = None
+        self._usage: MaildirSize | None = None
 
     def take(self, size: int) -> None:
         """
@@ -129,9 +129,9 @@ class Allowance:
             self._usage = self._read() or self._counted()
         return self._limit - self._usage.octets - sum(self._taken)
 
-    def _read(self) -> Usage | None:
+    def _read(self) -> MaildirSize | None:
         try:
-            content = readRegular(self._root / FILE, LARGEST_FILE - 1)
+            content = readRegular(self._root / FILE, MAX_FILE_SIZE - 1)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -139,9 +139,9 @@ class Allowance:
             if isinstance(error, NotRegularFile) or error.errno == errno.EFBIG:
                 return None
             raise
-        return parseUsage(content, self._limit)
+        return parseMaildirSize(content, self._limit)
 
-    def _isSure(self, usage: Usage) -> bool:
+    def _isSure(self, usage: MaildirSize) -> bool:
         try:
             age = self._now - os.lstat(self._root / FILE).st_mtime
         except FileNotFoundError:
@@ -149,9 +149,9 @@ class Allowance:
         # One from the future is of a clock that was set back since.
         return usage.fresh and 0 <= age < TRUSTED
 
-    def _counted(self) -> Usage:
+    def _counted(self) -> MaildirSize:
         sizes = list(_sizes(self._root))
-        usage = Usage(sum(sizes), len(sizes), True)
+        usage = MaildirSize(sum(sizes), len(sizes), True)
         temporary = self._root / f"{FILE}.{os.getpid()}"
         content = b"%dS\n%d %d\n" % (self._limit, usage.octets, usage.messages)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

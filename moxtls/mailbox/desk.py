@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from moxtls.mailbox.names import MailboxUnavailable
-from moxtls.mailbox.writing import Letter, post
+from moxtls.mailbox.writing import MaildirWrite, writeBatch
 
 T = TypeVar("T")
 
@@ -24,26 +24,26 @@ T = TypeVar("T")
 #: that none waits long for the others, and that their files can all be open.
 GROUP = 64
 #: A disk that stands still costs as much memory as those take, not more.
-MOST_WAITING = 5000
+MAX_WAITING = 5000
 
 
-class DeskClosed(MailboxUnavailable):
+class WriterClosed(MailboxUnavailable):
     """
     Nothing is stored any more, or not so much at a time.
     """
 
     @classmethod
-    def because(cls, isStopping: bool) -> DeskClosed:
+    def because(cls, isStopping: bool) -> WriterClosed:
         why = "stopped" if isStopping else "too much is waiting for the disk"
         return cls(f"mailboxes: {why}")
 
 
-class IDesk(Protocol):
+class IMailWriter(Protocol):
     """
     Somebody who writes letters and does other things on disks.
     """
 
-    def post(self, letter: Letter) -> Deferred[None]:
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
         """
         Fires once it would survive a power cut.
         """
@@ -59,13 +59,13 @@ class IDesk(Protocol):
         """
 
 
-class DirectDesk:
+class InlineWriter:
     """
     Waits for the disk: for commands and tests.
     """
 
-    def post(self, letter: Letter) -> Deferred[None]:
-        [error] = post([letter])
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
+        [error] = writeBatch([letter])
         return succeed(None) if error is None else fail(error)
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
@@ -83,7 +83,7 @@ class _Posted:
     A letter, and who waits for it.
     """
 
-    def __init__(self, letter: Letter) -> None:
+    def __init__(self, letter: MaildirWrite) -> None:
         self.letter = letter
         self.deferred: Deferred[None] = Deferred()
         self.error: Exception | None = None
@@ -95,7 +95,7 @@ class _Posted:
             self.deferred.errback(self.error)
 
 
-class _Errand(Generic[T]):
+class _Operation(Generic[T]):
     """
     Something that isn't a letter, and who waits for it.
     """
@@ -118,15 +118,15 @@ class _Errand(Generic[T]):
             self.deferred.errback(self._failure)
 
 
-_Job = _Posted | _Errand[Any]
+_Job = _Posted | _Operation[Any]
 
 
-class Desk:
+class ThreadWriter:
     """
     Has a thread do it.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, most: int = MOST_WAITING) -> None:
+    def __init__(self, reactor: IReactorFromThreads, most: int = MAX_WAITING) -> None:
         self._reactor = reactor
         self._most = most
         self._condition = Condition()
@@ -136,20 +136,20 @@ class Desk:
         # What isn't done when the process ends wasn't acknowledged either.
         Thread(target=self._work, name="mailboxes", daemon=True).start()
 
-    def post(self, letter: Letter) -> Deferred[None]:
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
         posted = _Posted(letter)
         return (
             posted.deferred
             if self._take(posted)
-            else fail(DeskClosed.because(self._stopping))
+            else fail(WriterClosed.because(self._stopping))
         )
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
-        job = _Errand(errand)
+        job = _Operation(errand)
         return (
             job.deferred
             if self._take(job)
-            else fail(DeskClosed.because(self._stopping))
+            else fail(WriterClosed.because(self._stopping))
         )
 
     def stop(self) -> Deferred[None]:
@@ -183,11 +183,11 @@ class Desk:
 def _perform(jobs: Sequence[_Job]) -> None:
     posted = [each for each in jobs if isinstance(each, _Posted)]
     for errand in jobs:
-        if isinstance(errand, _Errand):
+        if isinstance(errand, _Operation):
             errand.perform()
     errors: Sequence[Exception | None]
     try:
-        errors = post([each.letter for each in posted])
+        errors = writeBatch([each.letter for each in posted])
     except Exception as why:
         # Nobody else would ever be answered without this thread.
         errors = [why] * len(posted)

@@ -16,13 +16,13 @@ from moxtls.files import NotRegularFile, openRegular
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 #: The Maildir format: what has lain in C{tmp} for longer was given up.
-ABANDONED = 36 * 3600
+STALE_AFTER = 36 * 3600
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
 @dataclass(slots=True)
-class Draft:
+class TempFile:
     """
     A message under C{tmp}, where nobody looks.
 
@@ -37,7 +37,7 @@ class Draft:
     virtualSize: int = 0
 
     @classmethod
-    def begin(cls, path: str) -> Draft:
+    def begin(cls, path: str) -> TempFile:
         """
         @raise OSError: There is a file of that name, or there can't be one.
         """
@@ -96,7 +96,7 @@ def _bareLineFeeds(chunk: bytes) -> int:
     return chunk.count(b"\n") - chunk.count(b"\r\n")
 
 
-def madeFolder(root: Path, parts: tuple[str, ...]) -> Path:
+def makeFolder(root: Path, parts: tuple[str, ...]) -> Path:
     """
     The folder of a mailbox, made if need be; it is on the disk then.
 
@@ -151,7 +151,7 @@ def foldersOf(root: Path) -> Iterator[Path]:
                 yield root / entry.name
 
 
-def sweep(root: Path, now: float) -> int:
+def removeStaleTemp(root: Path, now: float) -> int:
     """
     Remove what was begun in a Maildir++ and never finished.
 
@@ -165,7 +165,7 @@ def sweep(root: Path, now: float) -> int:
             for entry in entries:
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    if max(status.st_atime, status.st_mtime) < now - ABANDONED:
+                    if max(status.st_atime, status.st_mtime) < now - STALE_AFTER:
                         os.unlink(entry.path)
                         count += 1
     return count

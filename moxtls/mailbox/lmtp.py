@@ -34,7 +34,7 @@ from moxtls.smtp.values import Reply, Transaction
 
 #: As many messages at a time as there are connections: a few keep any server
 #: busy that waits for its disk.
-MOST_CONNECTIONS = 10
+MAX_CONNECTIONS = 10
 #: Seconds.
 CONNECT = 30
 #: Seconds that a message waits for a connection.  Whoever sent it waits for ten
@@ -65,7 +65,7 @@ class LMTPStore:
         endpoint: IStreamClientEndpoint,
         hostname: Domain,
         separator: str,
-        most: int = MOST_CONNECTIONS,
+        most: int = MAX_CONNECTIONS,
     ) -> None:
         """
         @param separator: In local parts, between account and mailbox.

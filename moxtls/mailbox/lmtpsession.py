@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from moxtls.mailbox.names import MailboxUnavailable
-from moxtls.smtp.client import Conversation
+from moxtls.smtp.client import ClientConversation
 from moxtls.smtp.clientevents import (
     Awaiting,
     Cause,
@@ -26,14 +26,14 @@ from moxtls.smtp.clientevents import (
     SendBody,
     Transferred,
 )
-from moxtls.smtp.deadline import Deadline
+from moxtls.smtp.deadline import Timeout
 from moxtls.smtp.extensions import Extensions
 from moxtls.smtp.sender import BodySender
 from moxtls.smtp.values import Reply, TLSMode, Transaction
 
 #: Seconds for any reply, and for a part of a message to be taken: as long as a
 #: client in front of us waits for its own (RFC 5321 4.5.3.2).
-PATIENCE = 300
+TIMEOUT = 300
 #: Seconds for which a connection is kept that nobody uses.
 IDLE = 60
 
@@ -59,8 +59,8 @@ class LMTPSession(Protocol):
     """
 
     def __init__(self, clock: IReactorTime, hostname: str) -> None:
-        self._talk = Conversation(hostname, TLSMode.SKIP, isLMTP=True)
-        self._deadline = Deadline(clock, self._tooLate)
+        self._talk = ClientConversation(hostname, TLSMode.SKIP, isLMTP=True)
+        self._deadline = Timeout(clock, self._tooLate)
         self._opening: Deferred[LMTPSession] | None = None
         self._transfer: Deferred[Reply] | None = None
         self._message: Sequence[bytes] = ()
@@ -202,7 +202,7 @@ class LMTPSession(Protocol):
     def _wait(self) -> None:
         if self._failure is None:
             isIdle = self._talk.awaiting is Awaiting.NOTHING
-            self._deadline.set(IDLE if isIdle else PATIENCE)
+            self._deadline.set(IDLE if isIdle else TIMEOUT)
 
     def _tooLate(self) -> None:
         if self.usable:

@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.allowance import Allowance
-from moxtls.mailbox.desk import DirectDesk, IDesk
+from moxtls.mailbox.allowance import QuotaUsage
+from moxtls.mailbox.desk import IMailWriter, InlineWriter
 from moxtls.mailbox.names import InvalidMailbox, splitMailbox
-from moxtls.mailbox.writing import Letter
+from moxtls.mailbox.writing import MaildirWrite
 
 
 @implementer(IMailbox)
@@ -36,7 +36,7 @@ class Maildir:
         hostname: str,
         newID: Callable[[], str],
         quota: int = 0,
-        desk: IDesk | None = None,
+        desk: IMailWriter | None = None,
     ) -> None:
         """
         @param root: Made if it isn't there.
@@ -50,7 +50,7 @@ class Maildir:
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
         self._newID = newID
         self._quota = quota
-        self._desk = desk or DirectDesk()
+        self._desk = desk or InlineWriter()
 
     def deliver(
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
@@ -64,7 +64,9 @@ class Maildir:
             return fail()
         now = self._clock.seconds()
         unique = f"{int(now)}.{self._newID()}.{self._host}"
-        letter = Letter(self._root, parts, message, seen, unique, self._quota, now)
+        letter = MaildirWrite(
+            self._root, parts, message, seen, unique, self._quota, now
+        )
         return self._desk.post(letter)
 
     def hasRoom(self, size: int) -> Deferred[bool]:
@@ -73,5 +75,5 @@ class Maildir:
         """
         if not self._quota:
             return succeed(True)
-        allowance = Allowance(self._root, self._quota, self._clock.seconds())
+        allowance = QuotaUsage(self._root, self._quota, self._clock.seconds())
         return self._desk.run(lambda: allowance.has(size))

@@ -16,7 +16,7 @@ from moxtls.mailbox.names import InvalidMailbox, splitMailbox
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMessage:
+class MemoryMessage:
     """
     A message in a mailbox.
     """
@@ -34,7 +34,7 @@ class MemoryMailbox:
     """
 
     def __init__(self) -> None:
-        self.messages: dict[tuple[str, ...], list[StoredMessage]] = {}
+        self.messages: dict[tuple[str, ...], list[MemoryMessage]] = {}
 
     def deliver(
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
@@ -46,7 +46,7 @@ class MemoryMailbox:
             parts = splitMailbox(mailbox)
         except InvalidMailbox:
             return fail()
-        stored = StoredMessage(b"".join(message), seen)
+        stored = MemoryMessage(b"".join(message), seen)
         self.messages.setdefault(parts, []).append(stored)
         return succeed(None)
 

@@ -10,7 +10,7 @@ import re
 from moxtls.smtp.values import Reply
 
 #: Deeper or longer is a mistake, and file systems end at 255 bytes.
-LONGEST_NAME = 200
+MAX_NAME = 200
 #: What the mailbox of a user is called (RFC 9051 5.1), in any case.
 INBOX = "inbox"
 #: Stands for this host itself, whose mail no account has.
@@ -71,6 +71,6 @@ def splitMailbox(name: str) -> tuple[str, ...]:
         letters, digits, spaces and C{_+@-}.
     """
     parts = tuple(name.split("/"))
-    if len(name) > LONGEST_NAME or not all(map(_PART.match, parts)):
-        raise InvalidMailbox(f"{name[:LONGEST_NAME]!r} can't be a mailbox")
+    if len(name) > MAX_NAME or not all(map(_PART.match, parts)):
+        raise InvalidMailbox(f"{name[:MAX_NAME]!r} can't be a mailbox")
     return () if name.lower() == INBOX else parts

@@ -14,10 +14,10 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from moxtls.mailbox.desk import MOST_WAITING, DeskClosed, IDesk
-from moxtls.mailbox.writing import Letter, post
+from moxtls.mailbox.desk import MAX_WAITING, IMailWriter, WriterClosed
+from moxtls.mailbox.writing import MaildirWrite, writeBatch
 from moxtls.worker.batches import Batches
-from moxtls.worker.frames import mayCross, sizeOf
+from moxtls.worker.frames import fitsWorker, sizeOf
 from moxtls.worker.worker import NoWorker, Worker
 
 T = TypeVar("T")
@@ -32,26 +32,28 @@ MAX_SILENCE = 120
 _LEAST = TOGETHER // 64
 
 
-class Postroom:
+class ProcessWriter:
     """
     Has a process write letters, and a desk do everything else; all of it while
     there is no process.
     """
 
-    def __init__(self, worker: Worker, desk: IDesk, most: int = MOST_WAITING) -> None:
+    def __init__(
+        self, worker: Worker, desk: IMailWriter, most: int = MAX_WAITING
+    ) -> None:
         self._worker = worker
         self._desk = desk
         self._most = most
         self._isStopping = False
-        self._batches = Batches[Letter, None](
-            lambda letters: worker.call(post, letters), _size, TOGETHER
+        self._batches = Batches[MaildirWrite, None](
+            lambda letters: worker.call(writeBatch, letters), _size, TOGETHER
         )
 
-    def post(self, letter: Letter) -> Deferred[None]:
-        if not mayCross(letter.message):
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
+        if not fitsWorker(letter.message):
             return self._desk.post(letter)
         if self._isStopping or self._batches.waiting >= self._most:
-            return fail(DeskClosed.because(self._isStopping))
+            return fail(WriterClosed.because(self._isStopping))
         return self._batches.put(letter).addErrback(self._without, letter)
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:
@@ -61,7 +63,7 @@ class Postroom:
         self._isStopping = True
         return Deferred.fromCoroutine(self._stop())
 
-    def _without(self, why: Failure, letter: Letter) -> Deferred[None]:
+    def _without(self, why: Failure, letter: MaildirWrite) -> Deferred[None]:
         why.trap(NoWorker)
         return self._desk.post(letter)
 
@@ -71,5 +73,5 @@ class Postroom:
         await self._desk.stop()
 
 
-def _size(letter: Letter) -> int:
+def _size(letter: MaildirWrite) -> int:
     return max(_LEAST, sizeOf(letter.message))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moxtls.mailbox.allowance import Allowance
-from moxtls.mailbox.folders import Draft, madeFolder, syncFolder
+from moxtls.mailbox.allowance import QuotaUsage
+from moxtls.mailbox.folders import TempFile, makeFolder, syncFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class MaildirWrite:
     """
     A message for a mailbox.
 
@@ -35,49 +35,49 @@ class Letter:
     when: float
 
 
-class Surroundings:
+class BatchContext:
     """
     What the letters of a group share: what is looked up for one holds for all.
     """
 
     def __init__(self) -> None:
-        self.allowances: dict[tuple[Path, int], Allowance] = {}
+        self.allowances: dict[tuple[Path, int], QuotaUsage] = {}
         self._folders: dict[tuple[Path, tuple[str, ...]], str] = {}
 
-    def folderOf(self, letter: Letter) -> str:
+    def folderOf(self, letter: MaildirWrite) -> str:
         """
         Where the letter's mailbox is; made if need be.
         """
         key = (letter.root, letter.parts)
         if key not in self._folders:
-            self._folders[key] = str(madeFolder(*key))
+            self._folders[key] = str(makeFolder(*key))
         return self._folders[key]
 
-    def allowanceOf(self, letter: Letter) -> Allowance:
+    def allowanceOf(self, letter: MaildirWrite) -> QuotaUsage:
         """
         What there may be in all mailboxes of whoever it is for.
         """
         key = (letter.root, letter.quota)
         if key not in self.allowances:
-            self.allowances[key] = Allowance(*key, letter.when)
+            self.allowances[key] = QuotaUsage(*key, letter.when)
         return self.allowances[key]
 
 
-class Posting:
+class PendingWrite:
     """
     A letter on its way into the mailbox.
 
     @ivar error: Why it doesn't get there.
     """
 
-    def __init__(self, letter: Letter) -> None:
+    def __init__(self, letter: MaildirWrite) -> None:
         self.letter = letter
         self.error: Exception | None = None
-        self._draft: Draft | None = None
+        self._draft: TempFile | None = None
         self._folder = ""
         self._name = ""
 
-    def write(self, surroundings: Surroundings) -> None:
+    def write(self, surroundings: BatchContext) -> None:
         """
         Write it down where nobody looks.
 
@@ -86,7 +86,7 @@ class Posting:
         letter = self.letter
         # Not paths as objects: to put them together takes longer than to write.
         folder = surroundings.folderOf(letter)
-        draft = self._draft = Draft.begin(f"{folder}/tmp/{letter.unique}")
+        draft = self._draft = TempFile.begin(f"{folder}/tmp/{letter.unique}")
         draft.write(letter.message)
         surroundings.allowanceOf(letter).take(draft.size)
         self._folder = f"{folder}/{'cur' if letter.seen else 'new'}"
@@ -94,7 +94,7 @@ class Posting:
         flags = ":2,S" if letter.seen else ""
         self._name = f"{letter.unique},S={draft.size},W={draft.virtualSize}{flags}"
 
-    def sync(self, surroundings: Surroundings) -> None:
+    def sync(self, surroundings: BatchContext) -> None:
         """
         Wait until it is on the disk.
         """
@@ -127,7 +127,7 @@ class Posting:
             self._draft = None
 
 
-def post(letters: Sequence[Letter]) -> list[Exception | None]:
+def writeBatch(letters: Sequence[MaildirWrite]) -> list[Exception | None]:
     """
     Put letters into their mailboxes.  The waits for the disk are shared:
     files go there together, and each folder once.
@@ -135,9 +135,9 @@ def post(letters: Sequence[Letter]) -> list[Exception | None]:
     @return: For each, C{None} once it would survive a power cut, or why it
         isn't there.
     """
-    postings = [Posting(each) for each in letters]
-    surroundings = Surroundings()
-    folders: dict[str, list[Posting]] = {}
+    postings = [PendingWrite(each) for each in letters]
+    surroundings = BatchContext()
+    folders: dict[str, list[PendingWrite]] = {}
     _each(postings, lambda posting: posting.write(surroundings))
     _each(postings, lambda posting: posting.sync(surroundings))
     _count(postings, surroundings)
@@ -153,7 +153,7 @@ def post(letters: Sequence[Letter]) -> list[Exception | None]:
     return [each.error for each in postings]
 
 
-def _count(postings: Sequence[Posting], surroundings: Surroundings) -> None:
+def _count(postings: Sequence[PendingWrite], surroundings: BatchContext) -> None:
     """
     Write down what allowances are used for, or drop what would not be counted.
     """
@@ -167,7 +167,9 @@ def _count(postings: Sequence[Posting], surroundings: Surroundings) -> None:
                     posting.drop(why)
 
 
-def _each(postings: Sequence[Posting], step: Callable[[Posting], None]) -> None:
+def _each(
+    postings: Sequence[PendingWrite], step: Callable[[PendingWrite], None]
+) -> None:
     """
     Take a step with all that have come so far.
     """

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from moxtls.dns.answers import MX, Alias, Answer, ExtendedError, Found
+from moxtls.dns.answers import MX, Answer, CNAMELink, ExtendedError, LookupStatus
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.outbound.ownhosts import LOOP_STATUS, OwnHosts, ownHostReason
 
@@ -18,9 +18,9 @@ Host = Domain | AddressLiteral
 
 #: RFC 5321 5.1 wants a limit; an attempt should end some time.  Of more, those
 #: with the best preferences are asked.
-MOST_HOSTS = 20
+MAX_HOSTS = 20
 #: The same for one host.  Large providers have some ten.
-MOST_ADDRESSES = 16
+MAX_ADDRESSES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def hostAddresses(host: Domain, answers: Iterable[Answer]) -> HostAddresses:
     everything = len(names) == 1 and all(answer.authentic for answer in found)
     return HostAddresses(
         host,
-        tuple(dict.fromkeys(addresses))[:MOST_ADDRESSES],
+        tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES],
         all(_firstStepAuthentic(answer) for answer in found),
         _domain(found[0].canonicalName) or host,
         everything,
@@ -209,7 +209,7 @@ def _failure(answer: Answer) -> NextHopFailure | None:
         return NextHopFailure(
             False, "4.4.3", answer.reason or "DNS lookup failed", answer.dnssecError
         )
-    if answer.found is Found.NO_NAME:
+    if answer.found is LookupStatus.NO_NAME:
         # RFC 5321 5.1: a domain that doesn't exist "MUST be reported".
         return NextHopFailure(True, "5.1.2", "domain does not exist")
     if [each.exchange for each in answer.mx] == [""]:
@@ -226,7 +226,7 @@ def _order(records: Iterable[MX], jitter: Callable[[], float]) -> tuple[Host, ..
         host = _exchange(each.exchange)
         if host is not None:
             hosts[host] = None
-        if len(hosts) == MOST_HOSTS:
+        if len(hosts) == MAX_HOSTS:
             break
     return tuple(hosts)
 
@@ -273,7 +273,7 @@ def _domain(name: str) -> Domain | None:
 
 
 def _firstStepAuthentic(answer: Answer) -> bool:
-    first: tuple[Alias, ...] = answer.chain[:1]
+    first: tuple[CNAMELink, ...] = answer.chain[:1]
     return first[0].authentic if first else answer.authentic
 
 

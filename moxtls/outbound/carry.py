@@ -11,10 +11,10 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, succeed
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.outbound.endings import Progress, Trouble, rejected
-from moxtls.queue.values import Parcel
-from moxtls.smtp.extensions import portions
-from moxtls.smtp.session import Session
+from moxtls.outbound.endings import DeliveryError, RecipientResults, smtpError
+from moxtls.queue.values import BatchMessage
+from moxtls.smtp.extensions import splitByLimits
+from moxtls.smtp.session import ClientSession
 from moxtls.smtp.settings import SessionFailed
 from moxtls.smtp.values import RecipientReply, Transaction
 
@@ -22,15 +22,15 @@ from moxtls.smtp.values import RecipientReply, Transaction
 CLOSING = 421
 
 
-async def carry(
-    session: Session,
-    parcels: tuple[Parcel, ...],
-    progress: Progress,
+async def deliverBatch(
+    session: ClientSession,
+    parcels: tuple[BatchMessage, ...],
+    progress: RecipientResults,
     recorder: IResultRecorder,
     host: str,
     requireTLS: bool = False,
     lenient: bool = False,
-) -> tuple[Parcel, ...]:
+) -> tuple[BatchMessage, ...]:
     """
     One transaction for each parcel that has recipients without an answer; as
     many as it takes to keep to the host's limits on recipients (RFC 9422).
@@ -39,7 +39,7 @@ async def carry(
         before the data of the next message is sent: recording takes place while
         the host answers the commands before it.
     @param requireTLS: Say REQUIRETLS.
-    @param lenient: As in L{Progress.answered}.
+    @param lenient: As in L{RecipientResults.answered}.
 
     @return: What another session with the same host may take, after this one
         took at least one parcel, or some recipients of it, and takes no more.
@@ -49,7 +49,7 @@ async def carry(
     for index, parcel in enumerate(parcels):
         recipients = progress.openRecipients(parcel)
         whole = _transaction(parcel, recipients, requireTLS)
-        parts = portions(whole, session.extensions) if recipients else ()
+        parts = splitByLimits(whole, session.extensions) if recipients else ()
         for number, part in enumerate(parts):
             if begun and not session.usable:
                 await recorded
@@ -61,7 +61,7 @@ async def carry(
                 replies = await session.deliver(part, recorded)
                 ended = _ended(replies, host)
             except SessionFailed as failed:
-                replies, ended = failed.decided, troubleOf(failed, host, lenient)
+                replies, ended = failed.decided, sessionError(failed, host, lenient)
             except OSError as why:
                 progress.parcelFailed(parcel, _unreadable(why))
                 continue
@@ -80,37 +80,39 @@ async def carry(
     return ()
 
 
-def troubleOf(failed: SessionFailed, host: str, lenient: bool = False) -> Trouble:
+def sessionError(
+    failed: SessionFailed, host: str, lenient: bool = False
+) -> DeliveryError:
     """
     What to say about a session that ended before its time.
 
     @param lenient: Take it as temporary in any case.
     """
     if failed.reply is None:
-        return Trouble("4.4.2", failed.reason, host)
+        return DeliveryError("4.4.2", failed.reason, host)
     if failed.reply.accepted:
         # RFC 3463 3.6: it said yes to something else than it was asked.
-        return Trouble("4.5.0", f"{failed.reason}: {failed.reply}", host)
-    trouble = rejected(failed.reply, host)
+        return DeliveryError("4.5.0", f"{failed.reason}: {failed.reply}", host)
+    trouble = smtpError(failed.reply, host)
     return trouble.softened() if lenient else trouble
 
 
-def _unreadable(why: OSError) -> Trouble:
+def _unreadable(why: OSError) -> DeliveryError:
     # Without its path, for this goes into a DSN.
-    return Trouble("4.3.0", f"the message can't be read: {why.strerror}")
+    return DeliveryError("4.3.0", f"the message can't be read: {why.strerror}")
 
 
-def _ended(replies: Iterable[RecipientReply], host: str) -> Trouble | None:
+def _ended(replies: Iterable[RecipientReply], host: str) -> DeliveryError | None:
     """
     Why the host takes nothing more, if it has said so.
     """
     said = (each.reply for each in replies)
     closing = next((reply for reply in said if reply.code == CLOSING), None)
-    return None if closing is None else rejected(closing, host)
+    return None if closing is None else smtpError(closing, host)
 
 
 def _transaction(
-    parcel: Parcel, recipients: tuple[str, ...], requireTLS: bool
+    parcel: BatchMessage, recipients: tuple[str, ...], requireTLS: bool
 ) -> Transaction:
     return Transaction(
         parcel.sender,

@@ -9,13 +9,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from moxtls.outbound.records import (
-    STARTTLS,
+    CertificateVerification,
     DANEVerdict,
     SessionRecord,
-    TLSTrouble,
-    Verification,
+    STARTTLSResult,
+    TLSError,
 )
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 
 # OpenSSL's X509_V_ERR_ numbers, <openssl/x509_vfy.h>.  They never change.
 UNSPECIFIED = 1
@@ -86,14 +86,14 @@ _ALERTS = {
 }
 
 _TROUBLES = {
-    TLSTrouble.Kind.NOT_TLS: "tls-record-header-error",
-    TLSTrouble.Kind.TIMEOUT: "io-timeout-during-handshake",
-    TLSTrouble.Kind.CLOSED: "connection-closed-during-handshake",
+    TLSError.Kind.NOT_TLS: "tls-record-header-error",
+    TLSError.Kind.TIMEOUT: "io-timeout-during-handshake",
+    TLSError.Kind.CLOSED: "connection-closed-during-handshake",
 }
 _UNANSWERED = {
-    TLSTrouble.Kind.NOT_SMTP: "malformed-reply-to-starttls",
-    TLSTrouble.Kind.TIMEOUT: "io-timeout-during-starttls",
-    TLSTrouble.Kind.CLOSED: "connection-closed-during-starttls",
+    TLSError.Kind.NOT_SMTP: "malformed-reply-to-starttls",
+    TLSError.Kind.TIMEOUT: "io-timeout-during-starttls",
+    TLSError.Kind.CLOSED: "connection-closed-during-starttls",
 }
 
 
@@ -108,8 +108,8 @@ class Classified:
 
     succeeded: int = 0
     failed: int = 0
-    recipientFailures: Counter[Failure] = field(default_factory=Counter)
-    hostFailures: Counter[Failure] = field(default_factory=Counter)
+    recipientFailures: Counter[FailureDetail] = field(default_factory=Counter)
+    hostFailures: Counter[FailureDetail] = field(default_factory=Counter)
 
 
 def classify(record: SessionRecord) -> Classified:
@@ -119,12 +119,12 @@ def classify(record: SessionRecord) -> Classified:
     A session whose TLS stood counts as a success, also with a certificate
     that nobody had to accept: the failure is told beside it.
     """
-    if record.starttls is STARTTLS.NOT_TRIED:
+    if record.starttls is STARTTLSResult.NOT_TRIED:
         return Classified()
-    if record.starttls is STARTTLS.COMPLETED and record.trouble is None:
+    if record.starttls is STARTTLSResult.COMPLETED and record.trouble is None:
         return _judged(record)
     both = _failure(record, *_handshakeFailure(record))
-    failed = int(record.starttls is not STARTTLS.NOT_OFFERED)
+    failed = int(record.starttls is not STARTTLSResult.NOT_OFFERED)
     judged = _judged(record)
     return Classified(
         0,
@@ -135,17 +135,17 @@ def classify(record: SessionRecord) -> Classified:
 
 
 def _handshakeFailure(record: SessionRecord) -> tuple[ResultType, str]:
-    if record.starttls is STARTTLS.NOT_OFFERED:
+    if record.starttls is STARTTLSResult.NOT_OFFERED:
         return ResultType.STARTTLS_NOT_SUPPORTED, ""
-    if record.starttls is STARTTLS.REFUSED:
+    if record.starttls is STARTTLSResult.REFUSED:
         reason = f"smtp-starttls-reply-code-{record.code}"
         return ResultType.STARTTLS_NOT_SUPPORTED, reason
-    trouble = record.trouble or TLSTrouble(TLSTrouble.Kind.OTHER)
-    if record.starttls is STARTTLS.UNANSWERED:
+    trouble = record.trouble or TLSError(TLSError.Kind.OTHER)
+    if record.starttls is STARTTLSResult.UNANSWERED:
         return ResultType.VALIDATION_FAILURE, _UNANSWERED.get(trouble.kind, "")
-    if record.starttls is STARTTLS.INJECTED:
+    if record.starttls is STARTTLSResult.INJECTED:
         return ResultType.VALIDATION_FAILURE, "starttls-plaintext-injection"
-    return troubleFailure(trouble)
+    return tlsErrorFailure(trouble)
 
 
 def _judged(record: SessionRecord) -> Classified:
@@ -154,8 +154,8 @@ def _judged(record: SessionRecord) -> Classified:
     whose MTA-STS policy asks for it, and DANE's for the host, whose records
     they are.
     """
-    recipient: Counter[Failure] = Counter()
-    host: Counter[Failure] = Counter()
+    recipient: Counter[FailureDetail] = Counter()
+    host: Counter[FailureDetail] = Counter()
     pkix = record.verification and certificateFailure(record.verification)
     if pkix:
         recipient[_failure(record, *pkix)] += 1
@@ -167,8 +167,10 @@ def _judged(record: SessionRecord) -> Classified:
     return Classified(1 - enforced, enforced, recipient, host)
 
 
-def _failure(record: SessionRecord, resultType: ResultType, reason: str) -> Failure:
-    return Failure(
+def _failure(
+    record: SessionRecord, resultType: ResultType, reason: str
+) -> FailureDetail:
+    return FailureDetail(
         resultType,
         reason,
         sendingIP=record.sendingIP,
@@ -178,7 +180,9 @@ def _failure(record: SessionRecord, resultType: ResultType, reason: str) -> Fail
     )
 
 
-def certificateFailure(verification: Verification) -> tuple[ResultType, str] | None:
+def certificateFailure(
+    verification: CertificateVerification,
+) -> tuple[ResultType, str] | None:
     """
     The one thing to be said about a chain that the Web PKI doesn't vouch for:
     the first of these that applies.  C{None} if it does.
@@ -207,13 +211,13 @@ def certificateFailure(verification: Verification) -> tuple[ResultType, str] | N
 _NOT_OTHER = _EXPIRED | _HOST_MISMATCH | _UNKNOWN_AUTHORITY | {UNSPECIFIED}
 
 
-def troubleFailure(trouble: TLSTrouble) -> tuple[ResultType, str]:
+def tlsErrorFailure(trouble: TLSError) -> tuple[ResultType, str]:
     """
     What to say about a handshake that failed.
     """
     whose = {
-        TLSTrouble.Kind.REMOTE_ALERT: "remote",
-        TLSTrouble.Kind.LOCAL_ALERT: "local",
+        TLSError.Kind.REMOTE_ALERT: "remote",
+        TLSError.Kind.LOCAL_ALERT: "local",
     }.get(trouble.kind)
     if whose is None:
         return ResultType.VALIDATION_FAILURE, _TROUBLES.get(trouble.kind, "")

@@ -16,43 +16,48 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import ICourier, IResultRecorder
 from moxtls.outages import logUnlessOutage
 from moxtls.outbound.candidates import Host, HostAddresses, NextHop, NextHopFailure
-from moxtls.outbound.carry import carry, troubleOf
-from moxtls.outbound.dialer import dialed
+from moxtls.outbound.carry import deliverBatch, sessionError
+from moxtls.outbound.dialer import connectOrder
 from moxtls.outbound.endings import (
-    MOST_SESSIONS,
-    Progress,
-    Trouble,
+    MAX_SESSIONS,
+    DeliveryError,
+    RecipientResults,
     limitReached,
-    notOffered,
-    nowhere,
+    noNextHop,
     ownHost,
-    refused,
+    policyRefused,
+    requireTLSNotOffered,
     tlsFailed,
     unreachable,
 )
-from moxtls.outbound.hosts import gather, gatherAddresses
+from moxtls.outbound.hosts import lookUpAddresses, lookUpNextHop
 from moxtls.outbound.outcome import (
-    Account,
-    Tallying,
-    hostTallying,
+    OutcomeBuilder,
+    PolicyCounter,
+    hostCounter,
     lookupFailure,
     mismatchFailure,
-    recipientTallying,
+    recipientCounter,
     unvalidatedHost,
 )
 from moxtls.outbound.records import SessionRecord
-from moxtls.outbound.terms import Dial, Surroundings, Terms, Visit
+from moxtls.outbound.terms import DeliveryContext, Dial, HostAttempt, SessionSettings
 from moxtls.outbound.tlsa import findTLSA
 from moxtls.policy.dane import TLSAFinding
 from moxtls.policy.mtasts import STSLookup, STSPolicy
-from moxtls.policy.require import Refusal, Wishes, demands, isToWait
-from moxtls.queue.values import Batch, Parcel, ReportKind, Result
-from moxtls.smtp.session import Session
+from moxtls.policy.require import (
+    MessageRequirements,
+    PolicyRefusal,
+    isToWait,
+    sessionRequirements,
+)
+from moxtls.queue.values import Batch, BatchMessage, ReportKind, Result
+from moxtls.smtp.session import ClientSession
 from moxtls.smtp.settings import (
     ConnectFailed,
     SessionFailed,
@@ -60,7 +65,14 @@ from moxtls.smtp.settings import (
 )
 from moxtls.smtp.values import TLSMode
 
-__all__ = ["Attempt", "Dial", "DirectCourier", "Surroundings", "Terms", "Visit"]
+__all__ = [
+    "Attempt",
+    "DeliveryContext",
+    "Dial",
+    "DirectCourier",
+    "HostAttempt",
+    "SessionSettings",
+]
 
 
 @implementer(ICourier)
@@ -69,7 +81,7 @@ class DirectCourier:
     Takes mail to the hosts in a domain's MX records.
     """
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: DeliveryContext) -> None:
         self._surroundings = surroundings
 
     def deliver(
@@ -87,7 +99,7 @@ class Attempt:
     log = Logger()
 
     def __init__(
-        self, surroundings: Surroundings, batch: Batch, recorder: IResultRecorder
+        self, surroundings: DeliveryContext, batch: Batch, recorder: IResultRecorder
     ) -> None:
         """
         @param recorder: As of L{ICourier.deliver}.
@@ -95,9 +107,9 @@ class Attempt:
         self._around = surroundings
         self._batch = batch
         self._recorder = recorder
-        self._progress = Progress(batch)
-        self._account = Account()
-        self._wishes = wishes(batch)
+        self._progress = RecipientResults(batch)
+        self._account = OutcomeBuilder()
+        self._wishes = messageRequirements(batch)
 
     async def run(self) -> tuple[Result, ...]:
         """
@@ -109,7 +121,7 @@ class Attempt:
         try:
             domain = parseHost(self._batch.destination)
         except InvalidDomain:
-            self._progress.endAll(Trouble("5.1.2", "not a domain"))
+            self._progress.endAll(DeliveryError("5.1.2", "not a domain"))
             return self._progress.results()
         try:
             await self._toDomain(domain)
@@ -122,7 +134,7 @@ class Attempt:
         except Exception:
             # Of our own making.  What hosts said until then holds.
             self.log.failure("mail for {domain}", domain=domain)
-            self._progress.hostFailed(Trouble("4.3.0", "something is wrong here"))
+            self._progress.hostFailed(DeliveryError("4.3.0", "something is wrong here"))
         self._progress.endRest()
         if isinstance(domain, Domain):
             with suppress(CancelledError):
@@ -153,7 +165,7 @@ class Attempt:
 
     async def _toDomain(self, domain: Host) -> None:
         around = self._around
-        hop = await gather(around.resolver, domain, around.jitter, around.own)
+        hop = await lookUpNextHop(around.resolver, domain, around.jitter, around.own)
         if hop.failure is not None:
             self._nowhere(domain, hop.failure)
             return
@@ -163,14 +175,14 @@ class Attempt:
             isRequired = self._wishes.requireTLS is not False
             if lookup.unavailable and isRequired:
                 why = "ledger unavailable: remembered MTA-STS policies can't be read"
-                self._progress.endAll(Trouble("4.3.0", why))
+                self._progress.endAll(DeliveryError("4.3.0", why))
                 return
-            self._account.recipient = recipientTallying(lookup)
+            self._account.recipient = recipientCounter(lookup)
             if isToWait(lookup, self._wishes, self._batch.attempt):
                 # It says nothing about TLS that something of ours is broken.
                 if lookup.failure is not None:
                     self._account.count(None, failed=1)
-                self._progress.postpone(Trouble("4.4.3", "MTA-STS lookup failed"))
+                self._progress.postpone(DeliveryError("4.4.3", "MTA-STS lookup failed"))
                 return
             policy = lookup.policy
         for host in hop.hosts:
@@ -186,9 +198,9 @@ class Attempt:
         return self._progress.over
 
     def _nowhere(self, domain: Host, failure: NextHopFailure) -> None:
-        self._progress.endAll(nowhere(failure))
+        self._progress.endAll(noNextHop(failure))
         if failure.dnssecError is not None and isinstance(domain, Domain):
-            recipient = recipientTallying(STSLookup(domain))
+            recipient = recipientCounter(STSLookup(domain))
             recipient.saw([lookupFailure(failure.dnssecError)])
             self._account.recipient = recipient
             self._account.count(None, failed=1)
@@ -201,7 +213,7 @@ class Attempt:
         name = host if isinstance(host, Domain) else None
         if self._mismatches(name, policy):
             return False
-        found = await gatherAddresses(around.resolver, host, self._families())
+        found = await lookUpAddresses(around.resolver, host, self._families())
         if not found.addresses:
             self._unreachable(found)
             return False
@@ -209,21 +221,21 @@ class Attempt:
             self._progress.hostFailed(ownHost(str(host)))
             return True
         finding = await findTLSA(around.resolver, hop, found, around.port)
-        asked = demands(name, policy, finding, self._wishes)
+        asked = sessionRequirements(name, policy, finding, self._wishes)
         tallying = None
         if name is not None:
-            tallying = self._account.open(hostTallying(name, finding))
+            tallying = self._account.open(hostCounter(name, finding))
         if asked.refuse is not None:
             self._refused(asked.refuse, tallying, str(host))
             return False
         names = _names(host, finding)
         webName = names[0] if name is None else name.ascii
-        terms = Terms(asked.tlsMode, names, webName, asked)
-        visit = Visit(str(host), terms, self._batch.parcels, tallying)
+        terms = SessionSettings(asked.tlsMode, names, webName, asked)
+        visit = HostAttempt(str(host), terms, self._batch.parcels, tallying)
         await self._toAddresses(found.addresses, visit)
         return False
 
-    def _families(self) -> tuple[Kind, ...]:
+    def _families(self) -> tuple[RRType, ...]:
         """
         The other family first in every other attempt: a host that can't be
         reached over one, or refuses it, may do better over the other.
@@ -236,12 +248,12 @@ class Attempt:
         Whether a host isn't worth looking up, because the MTA-STS policy
         alone forbids to use it (RFC 8461 4.1).
         """
-        asked = demands(name, policy, TLSAFinding(name), self._wishes)
+        asked = sessionRequirements(name, policy, TLSAFinding(name), self._wishes)
         if asked.mxMismatch and self._account.recipient is not None:
             self._account.recipient.saw([mismatchFailure(str(name))])
-        if asked.refuse is not Refusal.MX_MISMATCH:
+        if asked.refuse is not PolicyRefusal.MX_MISMATCH:
             return False
-        self._progress.hostFailed(refused(asked.refuse, str(name)))
+        self._progress.hostFailed(policyRefused(asked.refuse, str(name)))
         self._account.count(None, failed=1)
         return True
 
@@ -251,34 +263,38 @@ class Attempt:
             unvalidated = unvalidatedHost(found.host, found.dnssecError)
             self._account.count(self._account.open(unvalidated), failed=1)
 
-    def _refused(self, refusal: Refusal, tallying: Tallying | None, host: str) -> None:
-        self._progress.hostFailed(refused(refusal, host))
-        if refusal is Refusal.TLSA_LOOKUP:
+    def _refused(
+        self, refusal: PolicyRefusal, tallying: PolicyCounter | None, host: str
+    ) -> None:
+        self._progress.hostFailed(policyRefused(refusal, host))
+        if refusal is PolicyRefusal.TLSA_LOOKUP:
             self._account.count(tallying, failed=1)
 
     # --- connections -------------------------------------------------------------
 
-    async def _toAddresses(self, addresses: tuple[str, ...], visit: Visit) -> None:
+    async def _toAddresses(
+        self, addresses: tuple[str, ...], visit: HostAttempt
+    ) -> None:
         families = {":" in each for each in addresses}
         if self._batch.attempt == 1 and len(families) > 1:
             visit = replace(visit, lenient=True)
-        for ip in dialed(addresses):
+        for ip in connectOrder(addresses):
             try:
                 await self._toAddress(ip, visit)
             except ConnectFailed as failed:
-                trouble = Trouble("4.4.1", f"{ip}: {failed.reason}", visit.host)
+                trouble = DeliveryError("4.4.1", f"{ip}: {failed.reason}", visit.host)
                 self._progress.hostFailed(trouble)
             else:
                 return
 
-    async def _toAddress(self, ip: str, visit: Visit) -> None:
+    async def _toAddress(self, ip: str, visit: HostAttempt) -> None:
         """
         Connections to one address: another one if TLS fails and plaintext is
         allowed, and for parcels that the last one had no room for.
 
         @raise ConnectFailed: There is nobody at C{ip}.
         """
-        for _ in range(MOST_SESSIONS):
+        for _ in range(MAX_SESSIONS):
             try:
                 rest = await self._session(ip, visit)
             except TLSFailed as failed:
@@ -289,7 +305,7 @@ class Attempt:
             visit = replace(visit, parcels=rest)
         self._progress.hostFailed(limitReached(visit.host))
 
-    async def _withoutTLS(self, ip: str, visit: Visit, failed: TLSFailed) -> None:
+    async def _withoutTLS(self, ip: str, visit: HostAttempt, failed: TLSFailed) -> None:
         """
         Go on in plaintext, where that is allowed.  Nothing is seen of TLS
         there, so that what counts is the connection before.
@@ -307,15 +323,15 @@ class Attempt:
         plain = replace(terms, tlsMode=TLSMode.SKIP)
         await self._toAddress(ip, replace(visit, terms=plain))
 
-    async def _session(self, ip: str, visit: Visit) -> tuple[Parcel, ...]:
+    async def _session(self, ip: str, visit: HostAttempt) -> tuple[BatchMessage, ...]:
         """
-        @return: As L{carry}.
+        @return: As L{deliverBatch}.
         """
         try:
             session = await self._around.dial(ip, visit.terms)
         except SessionFailed as failed:
             self._saw(failed.record, visit)
-            self._progress.hostFailed(troubleOf(failed, visit.host, visit.lenient))
+            self._progress.hostFailed(sessionError(failed, visit.host, visit.lenient))
             return ()
         except TLSFailed as failed:
             self._saw(failed.record, visit)
@@ -328,14 +344,16 @@ class Attempt:
         finally:
             self._around.leave(session)
 
-    async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
+    async def _carry(
+        self, session: ClientSession, visit: HostAttempt
+    ) -> tuple[BatchMessage, ...]:
         offered = session.secure and session.extensions.requireTLS
         if self._wishes.requireTLS and not offered:
             # RFC 8689 4.2.1: the next host may know how to pass it on.
-            self._progress.hostFailed(notOffered(visit.host))
+            self._progress.hostFailed(requireTLSNotOffered(visit.host))
             return ()
         require = self._batch.requireTLS is True and offered
-        return await carry(
+        return await deliverBatch(
             session,
             visit.parcels,
             self._progress,
@@ -345,11 +363,11 @@ class Attempt:
             visit.lenient,
         )
 
-    def _saw(self, record: SessionRecord, visit: Visit) -> None:
+    def _saw(self, record: SessionRecord, visit: HostAttempt) -> None:
         self._account.saw(record, visit.tallying)
 
 
-def wishes(batch: Batch) -> Wishes:
+def messageRequirements(batch: Batch) -> MessageRequirements:
     """
     What a batch says about TLS.
     """
@@ -358,7 +376,7 @@ def wishes(batch: Batch) -> Wishes:
         # RFC 8689 5: a bounce isn't discarded for want of REQUIRETLS; its
         # body was left out when it was made.
         requireTLS = None
-    return Wishes(requireTLS, noFallback=batch.report is ReportKind.DMARC)
+    return MessageRequirements(requireTLS, noFallback=batch.report is ReportKind.DMARC)
 
 
 def _names(host: Host, finding: TLSAFinding) -> tuple[str, ...]:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from moxtls.smtp.session import Session, openSession
-from moxtls.smtp.settings import ConnectFailed, Settings
+from moxtls.smtp.session import ClientSession, openSession
+from moxtls.smtp.settings import ClientSettings, ConnectFailed
 
 #: Of one host, in each family of addresses.  RFC 5321 5.1: at least two; more
 #: only delay the next host.
-MOST_DIALED = 2
+MAX_CONNECTED = 2
 #: Addresses where nobody was that are remembered.
 MAX_FAILURES = 1000
 
 
-def dialed(addresses: Iterable[str]) -> Iterator[str]:
+def connectOrder(addresses: Iterable[str]) -> Iterator[str]:
     """
     Those of a host's addresses to which to connect, in their order.  Many of
     one family don't keep the other one from its turn.
@@ -30,7 +30,7 @@ def dialed(addresses: Iterable[str]) -> Iterator[str]:
     for ip in addresses:
         isIPv6 = ":" in ip
         seen[isIPv6] += 1
-        if seen[isIPv6] <= MOST_DIALED:
+        if seen[isIPv6] <= MAX_CONNECTED:
             yield ip
 
 
@@ -58,15 +58,19 @@ class Dialer:
         self._failures: dict[tuple[str, int], tuple[float, ConnectFailed]] = {}
         self._clock = clock
         self._endpoint = endpoint
-        self._leaving: dict[Session, Deferred[None]] = {}
+        self._leaving: dict[ClientSession, Deferred[None]] = {}
 
-    def dial(self, ip: str, port: int, settings: Settings) -> Deferred[Session]:
+    def dial(
+        self, ip: str, port: int, settings: ClientSettings
+    ) -> Deferred[ClientSession]:
         """
         As L{openSession}.
         """
         return Deferred.fromCoroutine(self._dial(ip, port, settings))
 
-    async def _dial(self, ip: str, port: int, settings: Settings) -> Session:
+    async def _dial(
+        self, ip: str, port: int, settings: ClientSettings
+    ) -> ClientSession:
         self._checkPause(ip, port)
         endpoint = self._endpoint(ip, port)
         try:
@@ -93,7 +97,7 @@ class Dialer:
             if len(self._failures) > MAX_FAILURES:
                 del self._failures[next(iter(self._failures))]
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: ClientSession) -> None:
         """
         Have a session ended: politely, or at once in the middle of something.
         """

@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 
 from moxtls.outbound.candidates import HostAddresses, NextHopFailure
 from moxtls.outbound.ownhosts import LOOP_STATUS, ownHostReason
-from moxtls.policy.require import Refusal
-from moxtls.queue.values import Batch, Ending, Parcel, ReportKind, Result
+from moxtls.policy.require import PolicyRefusal
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
 from moxtls.smtp.values import RecipientReply, Reply
 
 #: RFC 8689 4.2.1, 5: no host can be trusted as the sender asks.
 REQUIRETLS_STATUS = "5.7.30"
 #: Characters of what strangers say: a reply may have 64 KB, and there is one
 #: for each recipient and host.
-LONGEST_TEXT = 1000
+MAX_TEXT = 1000
 #: Connections to one address for one batch, one after the other: a host may take
 #: a few transactions only in each (RFC 9422 MAILMAX).
-MOST_SESSIONS = 100
+MAX_SESSIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class DeliveryError:
     """
     Why a host, or the whole domain, took nothing.
 
@@ -42,13 +42,13 @@ class Trouble:
     code: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", self.text[:LONGEST_TEXT])
+        object.__setattr__(self, "text", self.text[:MAX_TEXT])
 
     @property
     def permanent(self) -> bool:
         return self.status.startswith("5")
 
-    def softened(self) -> Trouble:
+    def softened(self) -> DeliveryError:
         """
         The same as something that may pass.
         """
@@ -56,79 +56,81 @@ class Trouble:
 
 
 _REFUSALS = {
-    Refusal.TLSA_LOOKUP: ("4.7.5", "TLSA lookup failed"),
-    Refusal.MX_MISMATCH: ("4.7.5", "host is not in the MTA-STS policy"),
-    Refusal.REQUIRETLS: (
+    PolicyRefusal.TLSA_LOOKUP: ("4.7.5", "TLSA lookup failed"),
+    PolicyRefusal.MX_MISMATCH: ("4.7.5", "host is not in the MTA-STS policy"),
+    PolicyRefusal.REQUIRETLS: (
         REQUIRETLS_STATUS,
         "REQUIRETLS was asked for, and neither DANE nor MTA-STS vouches for the host",
     ),
 }
 
 
-def nowhere(failure: NextHopFailure) -> Trouble:
+def noNextHop(failure: NextHopFailure) -> DeliveryError:
     """
     It can't be said which hosts take mail for the domain.
     """
-    return Trouble(failure.status, failure.reason)
+    return DeliveryError(failure.status, failure.reason)
 
 
-def ownHost(host: str) -> Trouble:
+def ownHost(host: str) -> DeliveryError:
     """
     A host turns out to be this one by its addresses.
     """
-    return Trouble(LOOP_STATUS, ownHostReason(host))
+    return DeliveryError(LOOP_STATUS, ownHostReason(host))
 
 
-def unreachable(found: HostAddresses) -> Trouble:
+def unreachable(found: HostAddresses) -> DeliveryError:
     """
     A host has no address.
     """
     status = "4.4.3" if found.failed else "4.4.4"
-    return Trouble(status, found.reason, str(found.host))
+    return DeliveryError(status, found.reason, str(found.host))
 
 
-def refused(refusal: Refusal, host: str) -> Trouble:
+def policyRefused(refusal: PolicyRefusal, host: str) -> DeliveryError:
     """
     A policy forbids to connect to a host.
     """
     status, text = _REFUSALS[refusal]
-    return Trouble(status, text, host)
+    return DeliveryError(status, text, host)
 
 
-def notOffered(host: str) -> Trouble:
+def requireTLSNotOffered(host: str) -> DeliveryError:
     """
     A host can't be asked for REQUIRETLS.
     """
     text = "REQUIRETLS was asked for, and the host doesn't support it"
-    return Trouble(REQUIRETLS_STATUS, text, host)
+    return DeliveryError(REQUIRETLS_STATUS, text, host)
 
 
-def rejected(reply: Reply, host: str) -> Trouble:
+def smtpError(reply: Reply, host: str) -> DeliveryError:
     """
     A host ended the session with a reply.
     """
-    return Trouble(_status(reply), str(reply), host, reply.code)
+    return DeliveryError(_status(reply), str(reply), host, reply.code)
 
 
-def tlsFailed(reason: str, reply: Reply | None, host: str) -> Trouble:
+def tlsFailed(reason: str, reply: Reply | None, host: str) -> DeliveryError:
     """
     There is no TLS to be had with a host, or none that will do.
 
     @param reply: To STARTTLS, if that was refused.
     """
     if reply is None:
-        return Trouble("4.7.5", reason, host)
-    return Trouble("4.7.5", str(reply), host, reply.code)
+        return DeliveryError("4.7.5", reason, host)
+    return DeliveryError("4.7.5", str(reply), host, reply.code)
 
 
-def limitReached(host: str) -> Trouble:
+def limitReached(host: str) -> DeliveryError:
     """
     A host has had as many connections as it gets, and there is mail left.
     """
-    return Trouble("4.5.3", f"it takes too little in {MOST_SESSIONS} connections", host)
+    return DeliveryError(
+        "4.5.3", f"it takes too little in {MAX_SESSIONS} connections", host
+    )
 
 
-class Progress:
+class RecipientResults:
     """
     Who of a batch has an answer.
 
@@ -145,20 +147,20 @@ class Progress:
         self._begun = False
         self._passing: dict[tuple[str, str], Result] = {}
         self._unasked: dict[tuple[str, str], Result] = {}
-        self._troubles: list[Trouble] = []
+        self._troubles: list[DeliveryError] = []
 
     @property
     def over(self) -> bool:
         return not self._open()
 
     @property
-    def troubles(self) -> tuple[Trouble, ...]:
+    def troubles(self) -> tuple[DeliveryError, ...]:
         """
         Why hosts took nothing, in the order in which they were asked.
         """
         return tuple(self._troubles)
 
-    def openRecipients(self, parcel: Parcel) -> tuple[str, ...]:
+    def openRecipients(self, parcel: BatchMessage) -> tuple[str, ...]:
         """
         Those of a parcel's recipients for whom there is no final answer.
         """
@@ -174,13 +176,13 @@ class Progress:
         """
         self._begun = True
 
-    def hostFailed(self, trouble: Trouble) -> None:
+    def hostFailed(self, trouble: DeliveryError) -> None:
         """
         A host took nothing, or nothing more; the next may.
         """
         self._troubles.append(trouble)
 
-    def parcelFailed(self, parcel: Parcel, trouble: Trouble) -> None:
+    def parcelFailed(self, parcel: BatchMessage, trouble: DeliveryError) -> None:
         """
         A parcel can't be handed to any host now.
         """
@@ -190,7 +192,7 @@ class Progress:
 
     def answered(
         self,
-        parcel: Parcel,
+        parcel: BatchMessage,
         replies: Iterable[RecipientReply],
         host: str,
         lenient: bool = False,
@@ -209,11 +211,11 @@ class Progress:
             answers = self._final
             if each.reply.isOurs:
                 answers = self._unasked
-            elif result.ending is Ending.TEMPORARY:
+            elif result.ending is DeliveryStatus.TEMPORARY:
                 answers = self._passing
             answers[parcel.messageID, each.recipient] = result
 
-    def endAll(self, trouble: Trouble) -> None:
+    def endAll(self, trouble: DeliveryError) -> None:
         """
         There is no host to ask.
         """
@@ -226,14 +228,16 @@ class Progress:
         later attempt may find one that doesn't.
         """
         passing = [each for each in self._troubles if not each.permanent]
-        troubles = self._troubles or [Trouble("4.4.1", "no host could be reached")]
+        troubles = self._troubles or [
+            DeliveryError("4.4.1", "no host could be reached")
+        ]
         last = (passing or troubles)[-1]
         for key in self._open():
             unasked = None if passing else self._unasked.get(key)
             said = self._passing.get(key) or unasked
             self._final[key] = said or self._untried(key, last)
 
-    def postpone(self, trouble: Trouble) -> None:
+    def postpone(self, trouble: DeliveryError) -> None:
         """
         This attempt can't go on; a later one may, and so may that of other mail
         to the same destination.
@@ -254,7 +258,7 @@ class Progress:
         text = "; ".join(["the attempt took too long", *seen])
         passing = [each for each in self._troubles if not each.permanent]
         status = passing[-1].status if passing else "4.4.2"
-        trouble = Trouble(status, text)
+        trouble = DeliveryError(status, text)
         for key in self._open():
             self._final[key] = self._passing.get(key) or self._untried(key, trouble)
 
@@ -273,7 +277,7 @@ class Progress:
         self._taken += len(results)
         return results
 
-    def _untried(self, key: tuple[str, str], trouble: Trouble) -> Result:
+    def _untried(self, key: tuple[str, str], trouble: DeliveryError) -> Result:
         unreachable = not self._begun and not trouble.permanent and self._isPlain
         return replace(_troubled(*key, trouble), unreachable=unreachable)
 
@@ -295,11 +299,11 @@ class Progress:
         ]
 
 
-def _troubled(messageID: str, recipient: str, trouble: Trouble) -> Result:
+def _troubled(messageID: str, recipient: str, trouble: DeliveryError) -> Result:
     return Result(
         messageID,
         recipient,
-        Ending.PERMANENT if trouble.permanent else Ending.TEMPORARY,
+        DeliveryStatus.PERMANENT if trouble.permanent else DeliveryStatus.TEMPORARY,
         trouble.status,
         trouble.code,
         trouble.text,
@@ -309,18 +313,18 @@ def _troubled(messageID: str, recipient: str, trouble: Trouble) -> Result:
 
 def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
     reply = answer.reply
-    ending = Ending.TEMPORARY
+    ending = DeliveryStatus.TEMPORARY
     if reply.accepted:
-        ending = Ending.DELIVERED
+        ending = DeliveryStatus.DELIVERED
     elif reply.permanent:
-        ending = Ending.PERMANENT
+        ending = DeliveryStatus.PERMANENT
     return Result(
         messageID,
         answer.recipient,
         ending,
         _status(reply),
         0 if reply.isOurs else reply.code,
-        (reply.text if reply.isOurs else str(reply))[:LONGEST_TEXT],
+        (reply.text if reply.isOurs else str(reply))[:MAX_TEXT],
         host,
     )
 
@@ -338,4 +342,4 @@ def _status(reply: Reply) -> str:
 
 def _softened(result: Result) -> Result:
     status = "4" + result.status[1:]
-    return replace(result, ending=Ending.TEMPORARY, status=status)
+    return replace(result, ending=DeliveryStatus.TEMPORARY, status=status)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError
 
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver
 from moxtls.outbound.candidates import (
@@ -27,10 +27,10 @@ from moxtls.outbound.ownhosts import OwnHosts
 #: Any would do.
 SMTP_PORT = 25
 #: In order of preference (RFC 6724 leaves IPv6 first).
-FAMILIES = (Kind.AAAA, Kind.A)
+FAMILIES = (RRType.AAAA, RRType.A)
 
 
-async def gather(
+async def lookUpNextHop(
     resolver: IResolver,
     domain: Host,
     jitter: Callable[[], float],
@@ -43,7 +43,7 @@ async def gather(
     """
     if isinstance(domain, AddressLiteral):
         return literalHop(domain, own)
-    answer = await resolver.lookup(domain.ascii, Kind.MX)
+    answer = await resolver.lookup(domain.ascii, RRType.MX)
     return nextHop(domain, answer, jitter, own)
 
 
@@ -61,8 +61,8 @@ def isInterface(ip: str) -> bool:
         return bool(probing.getsockname()[0] == ip)
 
 
-async def gatherAddresses(
-    resolver: IResolver, host: Host, families: Sequence[Kind] = FAMILIES
+async def lookUpAddresses(
+    resolver: IResolver, host: Host, families: Sequence[RRType] = FAMILIES
 ) -> HostAddresses:
     """
     The addresses of C{host}.
@@ -75,7 +75,7 @@ async def gatherAddresses(
 
 
 async def lookUpAll(
-    resolver: IResolver, host: Domain, kinds: Sequence[Kind]
+    resolver: IResolver, host: Domain, kinds: Sequence[RRType]
 ) -> list[Answer]:
     """
     Records of several kinds at once.

@@ -13,33 +13,33 @@ from moxtls.dns.answers import LOOKUP_FAILED, ExtendedError
 from moxtls.domain import Domain
 from moxtls.outbound.classify import classify
 from moxtls.outbound.records import SessionRecord
-from moxtls.policy.dane import TLSAFinding, TLSATrouble, policyStrings
+from moxtls.policy.dane import TLSAFinding, TLSALookupError, policyStrings
 from moxtls.policy.mtasts import Mode, STSLookup
 from moxtls.queue.values import ReportKind
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 
 
 @dataclass(slots=True)
-class Tallying:
+class PolicyCounter:
     """
     The count against one policy while an attempt is under way.
 
     @ivar policy: May become a better known one before anything is counted.
     """
 
-    policy: Policy
+    policy: TLSPolicy
     succeeded: int = 0
     failed: int = 0
-    failures: Counter[Failure] = field(default_factory=Counter)
+    failures: Counter[FailureDetail] = field(default_factory=Counter)
 
-    def saw(self, failures: Iterable[Failure], times: int = 1) -> None:
+    def saw(self, failures: Iterable[FailureDetail], times: int = 1) -> None:
         """
         Note failures, each seen in C{times} sessions.
         """
@@ -52,7 +52,7 @@ class Tallying:
         )
 
 
-class Account:
+class OutcomeBuilder:
     """
     All that is counted in one attempt.
 
@@ -61,8 +61,8 @@ class Account:
     """
 
     def __init__(self) -> None:
-        self.recipient: Tallying | None = None
-        self.hosts: list[Tallying] = []
+        self.recipient: PolicyCounter | None = None
+        self.hosts: list[PolicyCounter] = []
 
     @property
     def sawAnything(self) -> bool:
@@ -75,7 +75,7 @@ class Account:
             for each in (*own, *self.hosts)
         )
 
-    def open(self, tallying: Tallying) -> Tallying:
+    def open(self, tallying: PolicyCounter) -> PolicyCounter:
         """
         Begin the count for another host.
         """
@@ -83,7 +83,7 @@ class Account:
         return tallying
 
     def count(
-        self, tallying: Tallying | None, succeeded: int = 0, failed: int = 0
+        self, tallying: PolicyCounter | None, succeeded: int = 0, failed: int = 0
     ) -> None:
         """
         Count sessions for both kinds of policy domain (RFC 8460 3).
@@ -95,7 +95,7 @@ class Account:
                 each.succeeded += succeeded
                 each.failed += failed
 
-    def saw(self, record: SessionRecord, tallying: Tallying | None) -> None:
+    def saw(self, record: SessionRecord, tallying: PolicyCounter | None) -> None:
         """
         Count one session, with what was seen of TLS in it.
         """
@@ -128,7 +128,7 @@ class Account:
         )
 
 
-def recipientTallying(lookup: STSLookup) -> Tallying:
+def recipientCounter(lookup: STSLookup) -> PolicyCounter:
     """
     Begin the count for a recipient domain, with what its MTA-STS lookup says.
 
@@ -137,46 +137,46 @@ def recipientTallying(lookup: STSLookup) -> Tallying:
     """
     policy = lookup.policy
     if policy is not None and policy.mode is not Mode.NONE:
-        sts = Policy(PolicyType.STS, lookup.domain, policy.lines, policy.mx)
-        tallying = Tallying(sts)
+        sts = TLSPolicy(PolicyType.STS, lookup.domain, policy.lines, policy.mx)
+        tallying = PolicyCounter(sts)
     elif policy is None and lookup.failure is not None:
-        tallying = Tallying(Policy(PolicyType.STS, lookup.domain))
+        tallying = PolicyCounter(TLSPolicy(PolicyType.STS, lookup.domain))
     else:
-        return Tallying(Policy(PolicyType.NO_POLICY, lookup.domain))
+        return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, lookup.domain))
     if lookup.failure is not None:
         tallying.saw([lookup.failure])
     return tallying
 
 
-def hostTallying(host: Domain, finding: TLSAFinding) -> Tallying:
+def hostCounter(host: Domain, finding: TLSAFinding) -> PolicyCounter:
     """
     Begin the count for a host, with what there is to say about its records.
     """
     base = finding.base or host
     if not finding.required:
-        return Tallying(Policy(PolicyType.NO_POLICY, base))
+        return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, base))
     strings = policyStrings(finding.usable)
-    tallying = Tallying(Policy(PolicyType.TLSA, base, strings))
+    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, base, strings))
     if finding.trouble is not None:
         tallying.saw([_tlsaFailure(host, finding.trouble)])
     elif not finding.usable:
         # In no session: it is about the records, and sessions may be fine.
         reason = "all-unusable-records+ignored"
-        failure = Failure(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
+        failure = FailureDetail(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
         tallying.saw([failure], times=0)
     return tallying
 
 
-def unvalidatedHost(host: Domain, error: ExtendedError) -> Tallying:
+def unvalidatedHost(host: Domain, error: ExtendedError) -> PolicyCounter:
     """
     The count for a host whose addresses were refused because of DNSSEC.
     """
-    tallying = Tallying(Policy(PolicyType.TLSA, host))
+    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, host))
     tallying.saw([lookupFailure(error, host.ascii)])
     return tallying
 
 
-def lookupFailure(error: ExtendedError, host: str = "") -> Failure:
+def lookupFailure(error: ExtendedError, host: str = "") -> FailureDetail:
     """
     MX, CNAME or address records were refused because of DNSSEC.
 
@@ -185,18 +185,20 @@ def lookupFailure(error: ExtendedError, host: str = "") -> Failure:
 
     @param host: Whose addresses they were, if any.
     """
-    return Failure(ResultType.VALIDATION_FAILURE, error.reasonCode, mxHostname=host)
+    return FailureDetail(
+        ResultType.VALIDATION_FAILURE, error.reasonCode, mxHostname=host
+    )
 
 
-def mismatchFailure(host: str) -> Failure:
+def mismatchFailure(host: str) -> FailureDetail:
     """
     A host isn't in the MTA-STS policy (RFC 8461 4.1).
     """
     reason = "mtasts-policy-mx-mismatch"
-    return Failure(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
+    return FailureDetail(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
 
 
-def _tlsaFailure(host: Domain, trouble: TLSATrouble) -> Failure:
+def _tlsaFailure(host: Domain, trouble: TLSALookupError) -> FailureDetail:
     """
     RFC 8460 4.3.2.1 "dnssec-invalid": the resolver returned no valid records.
 
@@ -205,4 +207,4 @@ def _tlsaFailure(host: Domain, trouble: TLSATrouble) -> Failure:
     say that it was for that (RFC 8914 is an option).
     """
     reason = trouble.error.reasonCode if trouble.error else LOOKUP_FAILED
-    return Failure(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)
+    return FailureDetail(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)

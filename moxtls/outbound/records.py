@@ -15,12 +15,12 @@ from moxtls.policy.dane import DANEVerdict
 
 __all__ = [
     "CLOSE_NOTIFY",
-    "STARTTLS",
     "Alert",
+    "CertificateVerification",
     "DANEVerdict",
+    "STARTTLSResult",
     "SessionRecord",
-    "TLSTrouble",
-    "Verification",
+    "TLSError",
 ]
 
 
@@ -28,7 +28,7 @@ __all__ = [
 CLOSE_NOTIFY = 0
 
 
-class STARTTLS(Enum):
+class STARTTLSResult(Enum):
     """
     How far a session got towards TLS.
 
@@ -50,7 +50,7 @@ class STARTTLS(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class CertificateVerification:
     """
     What can be said about the chain that a server presented.
 
@@ -88,7 +88,7 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class TLSTrouble:
+class TLSError:
     """
     Why there is no reply to STARTTLS, or why a handshake, or the first read
     behind one, failed.
@@ -135,9 +135,9 @@ class SessionRecord:
     receivingIP: str = ""
     host: str = ""
     helo: str = ""
-    starttls: STARTTLS = STARTTLS.NOT_TRIED
+    starttls: STARTTLSResult = STARTTLSResult.NOT_TRIED
     code: int = 0
-    verification: Verification | None = None
+    verification: CertificateVerification | None = None
     dane: DANEVerdict = DANEVerdict.NOT_ASKED
     enforced: bool = False
-    trouble: TLSTrouble | None = None
+    trouble: TLSError | None = None

@@ -14,30 +14,30 @@ from dataclasses import dataclass
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import ICourier, IResolver, IResultRecorder
 from moxtls.outbound.candidates import Host
-from moxtls.outbound.carry import carry, troubleOf
-from moxtls.outbound.dialer import dialed
+from moxtls.outbound.carry import deliverBatch, sessionError
+from moxtls.outbound.dialer import connectOrder
 from moxtls.outbound.endings import (
-    MOST_SESSIONS,
+    MAX_SESSIONS,
     REQUIRETLS_STATUS,
-    Progress,
-    Trouble,
+    DeliveryError,
+    RecipientResults,
     limitReached,
     tlsFailed,
     unreachable,
 )
-from moxtls.outbound.hosts import gatherAddresses
-from moxtls.queue.values import Batch, Parcel, Result
-from moxtls.smtp.session import Session
+from moxtls.outbound.hosts import lookUpAddresses
+from moxtls.queue.values import Batch, BatchMessage, Result
+from moxtls.smtp.session import ClientSession
 from moxtls.smtp.settings import ConnectFailed, SessionFailed, TLSFailed
 
 _INSECURE = "REQUIRETLS was asked for, and nothing vouches for the relay"
 
 #: Opens a session with the relay at an IP address.
-DialRelay = Callable[[str], Deferred[Session]]
+DialRelay = Callable[[str], Deferred[ClientSession]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Relay:
     """
 
     host: Host
-    families: tuple[Kind, ...]
+    families: tuple[RRType, ...]
     secure: bool
 
 
@@ -64,7 +64,7 @@ class SmarthostCourier:
         resolver: IResolver,
         relay: Relay,
         dial: DialRelay,
-        leave: Callable[[Session], None],
+        leave: Callable[[ClientSession], None],
     ) -> None:
         """
         @param leave: As L{moxtls.outbound.dialer.Dialer.leave}.
@@ -82,11 +82,11 @@ class SmarthostCourier:
     async def _deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
-        progress = Progress(batch)
+        progress = RecipientResults(batch)
         host = self._relay.host
         try:
             if batch.requireTLS and not self._relay.secure:
-                trouble = Trouble(REQUIRETLS_STATUS, _INSECURE, str(host))
+                trouble = DeliveryError(REQUIRETLS_STATUS, _INSECURE, str(host))
                 progress.hostFailed(trouble)
             else:
                 await self._toRelay(batch, progress, recorder)
@@ -98,26 +98,30 @@ class SmarthostCourier:
         return progress.results()
 
     async def _toRelay(
-        self, batch: Batch, progress: Progress, recorder: IResultRecorder
+        self, batch: Batch, progress: RecipientResults, recorder: IResultRecorder
     ) -> None:
         relay = self._relay
-        found = await gatherAddresses(self._resolver, relay.host, relay.families)
+        found = await lookUpAddresses(self._resolver, relay.host, relay.families)
         if not found.addresses:
             progress.hostFailed(unreachable(found))
-        for ip in dialed(found.addresses):
+        for ip in connectOrder(found.addresses):
             try:
                 await self._toAddress(ip, batch, progress, recorder)
             except ConnectFailed as failed:
                 reason = f"{ip}: {failed.reason}"
-                progress.hostFailed(Trouble("4.4.1", reason, str(relay.host)))
+                progress.hostFailed(DeliveryError("4.4.1", reason, str(relay.host)))
             else:
                 return
 
     async def _toAddress(
-        self, ip: str, batch: Batch, progress: Progress, recorder: IResultRecorder
+        self,
+        ip: str,
+        batch: Batch,
+        progress: RecipientResults,
+        recorder: IResultRecorder,
     ) -> None:
         rest = batch.parcels
-        for _ in range(MOST_SESSIONS):
+        for _ in range(MAX_SESSIONS):
             rest = await self._session(ip, batch, rest, progress, recorder)
             if not rest:
                 return
@@ -127,12 +131,12 @@ class SmarthostCourier:
         self,
         ip: str,
         batch: Batch,
-        parcels: tuple[Parcel, ...],
-        progress: Progress,
+        parcels: tuple[BatchMessage, ...],
+        progress: RecipientResults,
         recorder: IResultRecorder,
-    ) -> tuple[Parcel, ...]:
+    ) -> tuple[BatchMessage, ...]:
         """
-        @return: As L{carry}.
+        @return: As L{deliverBatch}.
         """
         host = str(self._relay.host)
         try:
@@ -143,11 +147,13 @@ class SmarthostCourier:
         except SessionFailed as failed:
             # It is we who have to see to it that the relay knows us: a wrong
             # password is no reason to return everybody's mail.
-            progress.hostFailed(troubleOf(failed, host, lenient=True))
+            progress.hostFailed(sessionError(failed, host, lenient=True))
             return ()
         try:
             required = batch.requireTLS is True
-            return await carry(session, parcels, progress, recorder, host, required)
+            return await deliverBatch(
+                session, parcels, progress, recorder, host, required
+            )
         finally:
             self._leave(session)
 

@@ -12,41 +12,41 @@ from zope.interface import implementer
 
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.outbound.delivery import Attempt, Surroundings, Visit
-from moxtls.outbound.endings import Progress, Trouble
+from moxtls.outbound.delivery import Attempt, DeliveryContext, HostAttempt
+from moxtls.outbound.endings import DeliveryError, RecipientResults
 from moxtls.outbound.records import SessionRecord
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, Parcel
-from moxtls.smtp.session import Session
+from moxtls.queue.values import Batch, BatchMessage
+from moxtls.smtp.session import ClientSession
 from moxtls.tlsrpt.results import SessionOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class HostProbe:
     """
     One connection to one host.
 
     @ivar taken: Whether it came to where mail would have been handed over.
     """
 
-    visit: Visit
+    visit: HostAttempt
     record: SessionRecord
     taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ProbeResult:
     """
     @ivar outcome: What would be reported.
     @ivar troubles: Why hosts would take no mail.
     """
 
     outcome: SessionOutcome
-    sightings: tuple[Sighting, ...]
-    troubles: tuple[Trouble, ...]
+    sightings: tuple[HostProbe, ...]
+    troubles: tuple[DeliveryError, ...]
 
 
-async def survey(surroundings: Surroundings, domain: Domain) -> Findings:
+async def probe(surroundings: DeliveryContext, domain: Domain) -> ProbeResult:
     """
     Look up the policies of C{domain}, and connect to every host of it.
     """
@@ -54,7 +54,7 @@ async def survey(surroundings: Surroundings, domain: Domain) -> Findings:
     around = replace(surroundings, observer=kept)
     surveying = _Survey(around, Batch(domain.ascii, ()))
     await surveying.run()
-    return Findings(
+    return ProbeResult(
         kept.outcomes[0], tuple(surveying.sightings), surveying.progress.troubles
     )
 
@@ -64,24 +64,26 @@ class _Survey(Attempt):
     An attempt that has nothing to deliver, and visits every host.
     """
 
-    def __init__(self, surroundings: Surroundings, batch: Batch) -> None:
+    def __init__(self, surroundings: DeliveryContext, batch: Batch) -> None:
         super().__init__(surroundings, batch, MemoryResultRecorder())
-        self.sightings: list[Sighting] = []
+        self.sightings: list[HostProbe] = []
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> RecipientResults:
         return self._progress
 
     def _over(self) -> bool:
         return False
 
-    async def _carry(self, session: Session, visit: Visit) -> tuple[Parcel, ...]:
+    async def _carry(
+        self, session: ClientSession, visit: HostAttempt
+    ) -> tuple[BatchMessage, ...]:
         self.sightings[-1] = replace(self.sightings[-1], taken=True)
         return ()
 
-    def _saw(self, record: SessionRecord, visit: Visit) -> None:
+    def _saw(self, record: SessionRecord, visit: HostAttempt) -> None:
         super()._saw(record, visit)
-        self.sightings.append(Sighting(visit, record))
+        self.sightings.append(HostProbe(visit, record))
 
 
 @implementer(ISessionObserver)

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.interfaces import IPolicyCache, IResolver, ISessionObserver
-from moxtls.outbound.outcome import Tallying
+from moxtls.outbound.outcome import PolicyCounter
 from moxtls.outbound.ownhosts import OwnHosts
-from moxtls.policy.require import Demands
-from moxtls.queue.values import Parcel
-from moxtls.smtp.session import Session
+from moxtls.policy.require import SessionRequirements
+from moxtls.queue.values import BatchMessage
+from moxtls.smtp.session import ClientSession
 from moxtls.smtp.values import TLSMode
 
 #: Opens a session with an IP address under the given terms.
-Dial = Callable[[str, "Terms"], Deferred[Session]]
+Dial = Callable[[str, "SessionSettings"], Deferred[ClientSession]]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SessionSettings:
     """
     What a session with a host has to be like.
 
@@ -37,11 +37,11 @@ class Terms:
     tlsMode: TLSMode
     names: tuple[str, ...]
     webName: str
-    demands: Demands
+    demands: SessionRequirements
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class DeliveryContext:
     """
     What a courier needs of the rest, shared by all its attempts.
 
@@ -54,15 +54,15 @@ class Surroundings:
     policies: IPolicyCache
     observer: ISessionObserver
     dial: Dial
-    leave: Callable[[Session], None]
+    leave: Callable[[ClientSession], None]
     port: int
-    families: tuple[Kind, ...]
+    families: tuple[RRType, ...]
     jitter: Callable[[], float]
     own: OwnHosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class HostAttempt:
     """
     Going to one host.
 
@@ -72,7 +72,7 @@ class Visit:
     """
 
     host: str
-    terms: Terms
-    parcels: tuple[Parcel, ...]
-    tallying: Tallying | None
+    terms: SessionSettings
+    parcels: tuple[BatchMessage, ...]
+    tallying: PolicyCounter | None
     lenient: bool = False

@@ -5,7 +5,7 @@ Asks the DNS for the TLSA records of a host (RFC 7672 2.2).
 
 from __future__ import annotations
 
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IResolver
 from moxtls.outbound.candidates import (
@@ -15,7 +15,7 @@ from moxtls.outbound.candidates import (
     isDANECandidate,
     referenceNames,
 )
-from moxtls.policy.dane import TLSAFinding, TLSATrouble, usableRecords
+from moxtls.policy.dane import TLSAFinding, TLSALookupError, usableRecords
 
 SMTP_PORT = 25
 
@@ -35,7 +35,7 @@ async def findTLSA(
     if not resolver.validating or not isDANECandidate(hop, found):
         return TLSAFinding(host, (host,))
     for base in baseDomains(found):
-        answer = await resolver.lookup(f"_{port}._tcp.{base}", Kind.TLSA)
+        answer = await resolver.lookup(f"_{port}._tcp.{base}", RRType.TLSA)
         names = referenceNames(hop, host, base)
         if answer.failed:
             # RFC 7672 2.1.2: the other candidate is no way out: whoever can
@@ -50,6 +50,6 @@ async def findTLSA(
     return TLSAFinding(host, (host,))
 
 
-def _trouble(answer: Answer) -> TLSATrouble:
+def _trouble(answer: Answer) -> TLSALookupError:
     error = answer.dnssecError or next(iter(answer.errors), None)
-    return TLSATrouble(answer.name, error, answer.reason)
+    return TLSALookupError(answer.name, error, answer.reason)

@@ -36,7 +36,7 @@ from service_identity.hazmat import (
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from moxtls.outbound.records import CLOSE_NOTIFY, Alert, Verification
+from moxtls.outbound.records import CLOSE_NOTIFY, Alert, CertificateVerification
 from moxtls.smtp.tls import TLSConnection
 
 # Where distributions keep the roots: Debian, Fedora, SUSE, Alpine and BSD.
@@ -62,7 +62,7 @@ _FATAL = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class TrustStore:
     """
     What all TLS clients of ours share: making it is dear, using it is cheap.
 
@@ -74,7 +74,7 @@ class Trust:
     noRoots: bool = False
 
 
-def clientContext(roots: str | None = None) -> Trust:
+def clientContext(roots: str | None = None) -> TrustStore:
     """
     @param roots: A file of certificates in PEM; C{None} for those of the
         system.
@@ -85,11 +85,11 @@ def clientContext(roots: str | None = None) -> Trust:
     context = _context()
     if roots is not None:
         _load(context, roots)
-        return Trust(context)
-    return Trust(context, not _loadSystem(context))
+        return TrustStore(context)
+    return TrustStore(context, not _loadSystem(context))
 
 
-def trustOnly(roots: Iterable[Certificate]) -> Trust:
+def trustOnly(roots: Iterable[Certificate]) -> TrustStore:
     """
     As C{clientContext}, for roots that are at hand.
     """
@@ -98,7 +98,7 @@ def trustOnly(roots: Iterable[Certificate]) -> Trust:
     known = [X509.from_cryptography(each) for each in roots]
     for each in known:
         store.add_cert(each)
-    return Trust(context, not known)
+    return TrustStore(context, not known)
 
 
 def _context() -> SSL.Context:
@@ -140,7 +140,7 @@ def _loadSystem(context: SSL.Context) -> bool:
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class Witness:
+class RecordingVerifier:
     """
     Completes one handshake and remembers what OpenSSL objected to.
 
@@ -155,7 +155,7 @@ class Witness:
     """
 
     def __init__(
-        self, trust: Trust, names: Sequence[str], serverName: str = ""
+        self, trust: TrustStore, names: Sequence[str], serverName: str = ""
     ) -> None:
         """
         @param names: Those for which the certificate may be.
@@ -195,16 +195,16 @@ class Witness:
         if level == _FATAL or (isRemote and number == CLOSE_NOTIFY):
             self.alert = Alert(number, isRemote)
 
-    def verification(self) -> Verification:
+    def verification(self) -> CertificateVerification:
         """
         To be called once, when the handshake has completed.
         """
         connection, self._connection = self._connection, None
         chain = peerChain(connection) if connection else ()
-        return Verification(
+        return CertificateVerification(
             chain,
             tuple(self._objections),
-            bool(chain) and isFor(chain[0], self._names),
+            bool(chain) and matchesName(chain[0], self._names),
             self._trust.noRoots,
         )
 
@@ -223,11 +223,11 @@ def peerChain(connection: SSL.Connection) -> tuple[Certificate, ...]:
     return tuple(chain)
 
 
-def judge(
-    trust: Trust, names: Sequence[str], chain: Sequence[Certificate]
-) -> Verification:
+def verifyChain(
+    trust: TrustStore, names: Sequence[str], chain: Sequence[Certificate]
+) -> CertificateVerification:
     """
-    What a L{Witness} would have said of a chain that somebody else accepted.
+    What a L{RecordingVerifier} would have said of a chain that somebody else accepted.
     """
     objections: tuple[tuple[int, int], ...] = ()
     if chain:
@@ -236,11 +236,11 @@ def judge(
             X509StoreContext(_store(trust.context), leaf, others).verify_certificate()
         except X509StoreContextError as why:
             objections = ((why.errors[0], why.errors[1]),)
-    matches = bool(chain) and isFor(chain[0], names)
-    return Verification(tuple(chain), objections, matches, trust.noRoots)
+    matches = bool(chain) and matchesName(chain[0], names)
+    return CertificateVerification(tuple(chain), objections, matches, trust.noRoots)
 
 
-def isFor(leaf: Certificate, names: Sequence[str]) -> bool:
+def matchesName(leaf: Certificate, names: Sequence[str]) -> bool:
     """
     Whether a certificate is for one of C{names} (RFC 9525 6).
     """

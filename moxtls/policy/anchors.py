@@ -20,9 +20,9 @@ from moxtls.domain import Domain
 from moxtls.policy.constraints import ChainError, checkIssuer, checkLeaf
 
 #: Real chains have two to five; a server may add some that are of no use.
-MOST_CERTIFICATES = 15
+MAX_CERTIFICATES = 15
 #: Bounds the work on certificates that all might have issued one another.
-MOST_SIGNATURES = 60
+MAX_SIGNATURES = 60
 
 # DER tags, and where subjectPublicKeyInfo is in RFC 5280 4.1 TBSCertificate
 # behind the version.
@@ -36,7 +36,7 @@ class NotReached(ChainError):
     """
 
 
-class Search:
+class PathBuilder:
     """
     Looks for ways from one leaf to anchors.
 
@@ -51,10 +51,10 @@ class Search:
         @param names: For which the leaf may be.
         @param now: Unix seconds.
         """
-        self.chain = tuple(chain[:MOST_CERTIFICATES])
+        self.chain = tuple(chain[:MAX_CERTIFICATES])
         self._names = tuple(names)
         self._now = now
-        self._left = MOST_SIGNATURES
+        self._left = MAX_SIGNATURES
 
     def checkUnder(self, anchor: Certificate) -> None:
         """
@@ -164,7 +164,7 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 def _verifies(certificate: Certificate, der: bytes) -> bool:
     """
-    @raise Exception: One of those in L{Search._isSignedBy}: it doesn't.
+    @raise Exception: One of those in L{PathBuilder._isSignedBy}: it doesn't.
     """
     key = load_der_public_key(der)
     signature, signed = certificate.signature, certificate.tbs_certificate_bytes

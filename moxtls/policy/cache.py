@@ -14,7 +14,7 @@ from twisted.python.failure import Failure as Reason
 from zope.interface import implementer
 
 from moxtls.calendar import Elapsed
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     IPolicyCache,
@@ -27,18 +27,18 @@ from moxtls.outages import logUnlessOutage
 from moxtls.policy.decide import (
     BACK_OFF,
     BACKING_OFF,
-    afterFetching,
+    afterFetch,
     isValid,
     recordOf,
     remember,
-    withoutFetching,
+    withoutFetch,
 )
-from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy, recordName
-from moxtls.tlsrpt.results import Failure
+from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy, stsRecordName
+from moxtls.tlsrpt.results import FailureDetail
 
 #: Domains that changed their record while their policy host doesn't answer;
 #: there are never many at a time, and one that is dropped is only asked again.
-MOST_RESTING = 1000
+MAX_RESTING = 1000
 
 
 @implementer(IPolicyCache)
@@ -105,19 +105,19 @@ class PolicyCache:
             await self._try(self._store.used(domain, now))
             if entry.policy is None:
                 return STSLookup(domain, failure=BACKING_OFF)
-        answer = await self._resolver.lookup(recordName(domain), Kind.TXT)
+        answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
         resting = self._resting.get(domain, self._elapsed.at(now))
-        found = withoutFetching(domain, recordOf(answer), entry, resting)
+        found = withoutFetch(domain, recordOf(answer), entry, resting)
         if isinstance(found, STSLookup):
             return found
         result = await self._fetcher.fetch(domain)
         await self._note(domain, result, found.id, earlier)
-        return afterFetching(domain, result, entry)
+        return afterFetch(domain, result, entry)
 
     async def _note(
         self,
         domain: Domain,
-        result: STSPolicy | Failure,
+        result: STSPolicy | FailureDetail,
         recordID: str,
         earlier: CachedPolicy | None,
     ) -> None:
@@ -188,7 +188,7 @@ class _Resting:
 
     def put(self, domain: Domain, recordID: str, until: float) -> None:
         self._entries.pop(domain, None)
-        while len(self._entries) >= MOST_RESTING:
+        while len(self._entries) >= MAX_RESTING:
             del self._entries[next(iter(self._entries))]
         self._entries[domain] = (recordID, until)
 

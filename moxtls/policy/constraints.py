@@ -28,10 +28,10 @@ _KNOWN = frozenset(
     }
 )
 #: Names of a leaf: ten times as many as public authorities allow.
-MOST_NAMES = 1000
+MAX_NAMES = 1000
 #: Of names with the constraints of one authority.  There may be dozens of ways
 #: from leaf to anchor, each with a dozen authorities.
-MOST_COMPARISONS = 5000
+MAX_COMPARISONS = 5000
 _FOR_SERVERS = (
     ExtendedKeyUsageOID.SERVER_AUTH,
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -114,7 +114,7 @@ def dnsNames(leaf: Certificate) -> tuple[str, ...]:
     if not found:
         attributes = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         found = [str(attribute.value) for attribute in attributes]
-    if len(found) > MOST_NAMES:
+    if len(found) > MAX_NAMES:
         raise ChainError("too many names")
     return tuple(name.lower().removesuffix(".") for name in found)
 
@@ -131,7 +131,7 @@ def _checkConstraints(constraints: x509.NameConstraints, names: Sequence[str]) -
     """
     permitted = _subtrees(constraints.permitted_subtrees)
     excluded = _subtrees(constraints.excluded_subtrees)
-    if len(names) * (len(permitted) + len(excluded)) > MOST_COMPARISONS:
+    if len(names) * (len(permitted) + len(excluded)) > MAX_COMPARISONS:
         raise ChainError("too many constraints")
     for name in names:
         if any(_isWithin(name, tree) for tree in excluded) or (

@@ -20,12 +20,12 @@ from cryptography.x509 import Certificate, load_der_x509_certificate
 
 from moxtls.dns.answers import TLSA, ExtendedError
 from moxtls.domain import Domain
-from moxtls.policy.anchors import Search, spki
+from moxtls.policy.anchors import PathBuilder, spki
 from moxtls.policy.constraints import ChainError
 
 #: More than a domain needs while it changes keys; what is beyond is ignored,
 #: for each record costs work on each handshake.
-MOST_RECORDS = 50
+MAX_RECORDS = 50
 
 DANE_TA = 2
 DANE_EE = 3
@@ -51,7 +51,7 @@ class DANEVerdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TLSATrouble:
+class TLSALookupError:
     """
     A TLSA lookup that failed.
 
@@ -85,7 +85,7 @@ class TLSAFinding:
     names: tuple[Domain, ...] = ()
     records: tuple[TLSA, ...] = ()
     usable: tuple[TLSA, ...] = ()
-    trouble: TLSATrouble | None = None
+    trouble: TLSALookupError | None = None
 
     @property
     def required(self) -> bool:
@@ -100,7 +100,7 @@ def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     """
     Those of C{records} that SMTP clients can check, each once.
     """
-    distinct = list(dict.fromkeys(records))[:MOST_RECORDS]
+    distinct = list(dict.fromkeys(records))[:MAX_RECORDS]
     return tuple(record for record in distinct if _isUsable(record))
 
 
@@ -127,7 +127,7 @@ def policyStrings(usable: Iterable[TLSA]) -> tuple[str, ...]:
     return tuple(sorted(str(record) for record in usable))
 
 
-def verifyChain(
+def verifyDANE(
     records: Iterable[TLSA],
     chain: Sequence[Certificate],
     names: Sequence[Domain],
@@ -145,7 +145,7 @@ def verifyChain(
         return DANEVerdict.NOT_ASKED
     if not chain:
         return DANEVerdict.NO_MATCH
-    search = Search(chain, names, now)
+    search = PathBuilder(chain, names, now)
     errors = False
     for record in asked:
         try:
@@ -181,7 +181,7 @@ def _parses(record: TLSA) -> bool:
     return True
 
 
-def _complies(record: TLSA, search: Search) -> bool:
+def _complies(record: TLSA, search: PathBuilder) -> bool:
     """
     @raise ChainError: It might, but the certificates are not in order.
     """

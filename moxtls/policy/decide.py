@@ -15,13 +15,13 @@ from moxtls.domain import Domain
 from moxtls.policy.mtasts import (
     CachedPolicy,
     Mode,
-    RecordTrouble,
     STSLookup,
     STSPolicy,
     STSRecord,
-    parseRecords,
+    STSRecordError,
+    parseSTSRecords,
 )
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 
 #: RFC 8461 3.3: how long to leave a policy host alone that failed.
 BACK_OFF = 5 * 60
@@ -33,7 +33,7 @@ FRESH = 12 * HOUR
 SPREAD = 3 * HOUR
 
 FALLBACK = "+fallback-to-cached-policy"
-BACKING_OFF = Failure(
+BACKING_OFF = FailureDetail(
     ResultType.STS_POLICY_FETCH_ERROR, "back-off-after-recent-fetch-error"
 )
 
@@ -55,11 +55,11 @@ class NoRecord:
         """
         Whether the domain has no record at all, for certain.
         """
-        return self.reasonCode == RecordTrouble.NONE
+        return self.reasonCode == STSRecordError.NONE
 
     @property
-    def failure(self) -> Failure:
-        return Failure(ResultType.STS_POLICY_FETCH_ERROR, self.reasonCode)
+    def failure(self) -> FailureDetail:
+        return FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, self.reasonCode)
 
 
 def recordOf(answer: Answer) -> STSRecord | NoRecord:
@@ -69,7 +69,7 @@ def recordOf(answer: Answer) -> STSRecord | NoRecord:
     if answer.failed:
         error = answer.dnssecError
         return NoRecord(error.reasonCode if error else LOOKUP_FAILED, True)
-    record = parseRecords(answer.texts)
+    record = parseSTSRecords(answer.texts)
     return record if isinstance(record, STSRecord) else NoRecord(str(record))
 
 
@@ -80,7 +80,7 @@ def isValid(entry: CachedPolicy | None, now: float) -> bool:
     return entry is not None and entry.validEnd > now
 
 
-def withoutFetching(
+def withoutFetch(
     domain: Domain,
     record: STSRecord | NoRecord,
     entry: CachedPolicy | None,
@@ -112,7 +112,7 @@ def withoutFetching(
 
 
 def fallback(
-    domain: Domain, policy: STSPolicy, failure: Failure, noted: Mode | None = None
+    domain: Domain, policy: STSPolicy, failure: FailureDetail, noted: Mode | None = None
 ) -> STSLookup:
     """
     RFC 8461 3.3: what is remembered applies whatever went wrong.
@@ -126,13 +126,13 @@ def fallback(
     return STSLookup(domain, policy, replace(failure, reasonCode=reason))
 
 
-def afterFetching(
-    domain: Domain, result: STSPolicy | Failure, entry: CachedPolicy | None
+def afterFetch(
+    domain: Domain, result: STSPolicy | FailureDetail, entry: CachedPolicy | None
 ) -> STSLookup:
     """
     What applies after the policy host was asked.
 
-    @param entry: As in L{withoutFetching}.
+    @param entry: As in L{withoutFetch}.
     """
     if isinstance(result, STSPolicy):
         return STSLookup(domain, result)

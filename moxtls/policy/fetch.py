@@ -14,31 +14,26 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.domain import Domain
-from moxtls.https import HTTPSFailure, Response, Trouble, Verification
+from moxtls.https import CertificateVerification, HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import IPolicyFetcher
-from moxtls.policy.mtasts import (
-    PolicyTrouble,
-    STSPolicy,
-    parsePolicy,
-    policyHost,
-)
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.policy.mtasts import STSPolicy, STSPolicyError, parsePolicy, stsPolicyHost
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 
 #: RFC 8461 3.3.
 POLICY_PATH = "/.well-known/mta-sts.txt"
-MOST_POLICY_BYTES = 64 * 1024
+MAX_POLICY_BYTES = 64 * 1024
 
 # RFC 8460 4.3 result types, with our reason codes.
-NOT_SERVED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served")
-NOT_FETCHED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
-INVALID = Failure(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
+NOT_SERVED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served")
+NOT_FETCHED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
+INVALID = FailureDetail(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
 
 #: What is wrong with a certificate, in the words of RFC 8460 4.3: a result
 #: type and a reason code, which may be empty.
-Describe = Callable[[Verification], tuple[ResultType, str] | None]
+Describe = Callable[[CertificateVerification], tuple[ResultType, str] | None]
 
 
-class Client(Protocol):
+class HTTPSGetClient(Protocol):
     """
     What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
     """
@@ -57,18 +52,18 @@ class PolicyFetcher:
 
     log = Logger()
 
-    def __init__(self, client: Client, describe: Describe) -> None:
+    def __init__(self, client: HTTPSGetClient, describe: Describe) -> None:
         self._client = client
         self._describe = describe
 
-    def fetch(self, domain: Domain) -> Deferred[STSPolicy | Failure]:
-        url = f"https://{policyHost(domain)}{POLICY_PATH}"
-        fetched = self._client.get(url, MOST_POLICY_BYTES)
+    def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
+        url = f"https://{stsPolicyHost(domain)}{POLICY_PATH}"
+        fetched = self._client.get(url, MAX_POLICY_BYTES)
         return fetched.addCallback(self._read, domain)
 
     def _read(
         self, answer: Response | HTTPSFailure, domain: Domain
-    ) -> STSPolicy | Failure:
+    ) -> STSPolicy | FailureDetail:
         if isinstance(answer, HTTPSFailure):
             self.log.info(
                 "policy of {domain}: {kind}: {reason!r}",
@@ -78,7 +73,7 @@ class PolicyFetcher:
             )
             return failureOf(answer, self._describe)
         policy = policyOf(answer)
-        if isinstance(policy, PolicyTrouble):
+        if isinstance(policy, STSPolicyError):
             self.log.info(
                 "policy of {domain}: {trouble}", domain=domain, trouble=policy
             )
@@ -86,7 +81,7 @@ class PolicyFetcher:
         return policy
 
 
-def policyOf(answer: Response) -> STSPolicy | PolicyTrouble | Failure:
+def policyOf(answer: Response) -> STSPolicy | STSPolicyError | FailureDetail:
     """
     What an answer of a policy host means.
     """
@@ -97,18 +92,18 @@ def policyOf(answer: Response) -> STSPolicy | PolicyTrouble | Failure:
     return parsePolicy(answer.body)
 
 
-def failureOf(failure: HTTPSFailure, describe: Describe) -> Failure:
+def failureOf(failure: HTTPSFailure, describe: Describe) -> FailureDetail:
     """
     What it means that a policy host didn't answer.
     """
-    if failure.kind is Trouble.NO_NAME:
+    if failure.kind is HTTPSErrorKind.NO_NAME:
         return NOT_SERVED
-    if failure.kind is Trouble.TOO_LARGE:
+    if failure.kind is HTTPSErrorKind.TOO_LARGE:
         return INVALID
-    if failure.kind is Trouble.CERTIFICATE and failure.verification is not None:
+    if failure.kind is HTTPSErrorKind.CERTIFICATE and failure.verification is not None:
         described = describe(failure.verification)
         words = [word for word in described or () if word]
-        return Failure(ResultType.STS_WEBPKI_INVALID, "+".join(words))
+        return FailureDetail(ResultType.STS_WEBPKI_INVALID, "+".join(words))
     if failure.dnssecError is not None:
         return replace(NOT_FETCHED, reasonCode=failure.dnssecError.reasonCode)
     return NOT_FETCHED

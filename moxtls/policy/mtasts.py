@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from moxtls.domain import Domain, InvalidDomain
-from moxtls.tlsrpt.results import Failure
+from moxtls.tlsrpt.results import FailureDetail
 
 
 class Mode(StrEnum):
@@ -86,13 +86,13 @@ class STSLookup:
 
     domain: Domain
     policy: STSPolicy | None = None
-    failure: Failure | None = None
+    failure: FailureDetail | None = None
     temporary: bool = False
     unavailable: bool = False
 
 
 #: RFC 8461 3.2: the most that max_age can be, a year.
-LONGEST_AGE = 31557600
+MAX_AGE = 31557600
 
 # RFC 8461 3.1: "records which do not begin with v=STSv1; are discarded".  The
 # delimiter is *WSP ";" *WSP, so blanks may come before the semicolon.
@@ -122,7 +122,7 @@ class STSRecord:
     id: str
 
 
-class RecordTrouble(StrEnum):
+class STSRecordError(StrEnum):
     """
     Why there is no L{STSRecord}, as a RFC 8460 failure-reason-code.
     """
@@ -133,7 +133,7 @@ class RecordTrouble(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyTrouble:
+class STSPolicyError:
     """
     What is wrong with a policy, for the log.
 
@@ -147,21 +147,21 @@ class PolicyTrouble:
         return f"line {self.line}: {self.reason}" if self.line else self.reason
 
 
-def recordName(domain: Domain) -> str:
+def stsRecordName(domain: Domain) -> str:
     """
     Where the TXT record of C{domain} is (RFC 8461 3.1).
     """
     return f"_mta-sts.{domain}"
 
 
-def policyHost(domain: Domain) -> str:
+def stsPolicyHost(domain: Domain) -> str:
     """
     The host that serves the policy of C{domain} (RFC 8461 3.2).
     """
     return f"mta-sts.{domain}"
 
 
-def parseRecords(texts: Iterable[bytes]) -> STSRecord | RecordTrouble:
+def parseSTSRecords(texts: Iterable[bytes]) -> STSRecord | STSRecordError:
     """
     The one MTA-STS record among the TXT records at a name.
 
@@ -169,23 +169,23 @@ def parseRecords(texts: Iterable[bytes]) -> STSRecord | RecordTrouble:
     """
     found = [text for text in texts if _STS.match(text)]
     if not found:
-        return RecordTrouble.NONE
+        return STSRecordError.NONE
     if len(found) > 1:
-        return RecordTrouble.MULTIPLE
+        return STSRecordError.MULTIPLE
     return _parseRecord(found[0])
 
 
-def parsePolicy(body: bytes) -> STSPolicy | PolicyTrouble:
+def parsePolicy(body: bytes) -> STSPolicy | STSPolicyError:
     """
     Read the resource of RFC 8461 3.2.
 
     Lines may end either way, and blank ones at the end are overlooked.
-    C{max_age} is never more than L{LONGEST_AGE}.
+    C{max_age} is never more than L{MAX_AGE}.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        return PolicyTrouble("not UTF-8")
+        return STSPolicyError("not UTF-8")
     split = text.rstrip(" \t\r\n").split("\n")
     lines = tuple(line.removesuffix("\r") for line in split)
     patterns: list[str] = []
@@ -193,7 +193,7 @@ def parsePolicy(body: bytes) -> STSPolicy | PolicyTrouble:
     for number, line in enumerate(lines, 1):
         field = _LINE.match(line)
         if field is None:
-            return PolicyTrouble("not a key and a value", number)
+            return STSPolicyError("not a key and a value", number)
         name, value = field[1], field[2]
         if name != "mx":
             # RFC 8461 3.2: of a field that isn't repeated the first counts.
@@ -201,7 +201,7 @@ def parsePolicy(body: bytes) -> STSPolicy | PolicyTrouble:
         elif _isPattern(value):
             patterns.append(value.lower())
         else:
-            return PolicyTrouble("not a host or pattern in A-labels", number)
+            return STSPolicyError("not a host or pattern in A-labels", number)
     return _policyOf(fields, tuple(dict.fromkeys(patterns)), lines)
 
 
@@ -215,12 +215,12 @@ def matches(policy: STSPolicy, host: Domain) -> bool:
     return host.ascii in policy.mx or (bool(dot) and f"*.{rest}" in policy.mx)
 
 
-def _parseRecord(text: bytes) -> STSRecord | RecordTrouble:
+def _parseRecord(text: bytes) -> STSRecord | STSRecordError:
     try:
         # RFC 8461 3.1: sts-field-delim = *WSP ";" *WSP.
         fields = [field.strip(" \t") for field in text.decode("ascii").split(";")]
     except UnicodeDecodeError:
-        return RecordTrouble.SYNTAX
+        return STSRecordError.SYNTAX
     if not fields[-1]:
         # RFC 8461 3.1: one delimiter may come behind the last field.
         fields.pop()
@@ -228,28 +228,28 @@ def _parseRecord(text: bytes) -> STSRecord | RecordTrouble:
     ids = [field[2] for field in parsed if field and field[1] == "id"]
     # RFC 8461 3.2: of duplicates all but the first are ignored.
     if not all(parsed) or not ids or not _ID.match(ids[0]):
-        return RecordTrouble.SYNTAX
+        return STSRecordError.SYNTAX
     return STSRecord(ids[0])
 
 
 def _policyOf(
     fields: dict[str, str], patterns: tuple[str, ...], lines: tuple[str, ...]
-) -> STSPolicy | PolicyTrouble:
+) -> STSPolicy | STSPolicyError:
     if fields.get("version") != "STSv1":
-        return PolicyTrouble("version is not STSv1")
+        return STSPolicyError("version is not STSv1")
     try:
         mode = Mode(fields.get("mode", ""))
     except ValueError:
-        return PolicyTrouble("mode is none of enforce, testing and none")
+        return STSPolicyError("mode is none of enforce, testing and none")
     age = fields.get("max_age", "")
     if not _MAX_AGE.match(age):
-        return PolicyTrouble("max_age is not a number of seconds")
+        return STSPolicyError("max_age is not a number of seconds")
     if not patterns and mode is not Mode.NONE:
-        return PolicyTrouble("no mx")
+        return STSPolicyError("no mx")
     # Reading of RFC 8461 3.2: more than the maximum value is a wish for the
     # longest time there is.  To refuse the policy would take the domain's
     # protection away for a slip that does no harm.
-    return STSPolicy(mode, min(int(age), LONGEST_AGE), patterns, lines)
+    return STSPolicy(mode, min(int(age), MAX_AGE), patterns, lines)
 
 
 def _isPattern(value: str) -> bool:

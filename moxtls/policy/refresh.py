@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 
 from moxtls.calendar import DAY, Elapsed
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
 from moxtls.outages import logUnlessOutage
@@ -31,11 +31,11 @@ from moxtls.policy.decide import (
     remember,
     shuffled,
 )
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy, recordName
-from moxtls.tlsrpt.results import Failure
+from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy, stsRecordName
+from moxtls.tlsrpt.results import FailureDetail
 
 
-class Refreshal(Enum):
+class RefreshResult(Enum):
     """
     What became of an entry: a policy was fetched; that failed, so it stays as
     it was; the domain has given up on MTA-STS, so it went; there was none,
@@ -56,9 +56,9 @@ class Refresh:
     """
 
     domain: Domain
-    ending: Refreshal
+    ending: RefreshResult
     entry: CachedPolicy | None = None
-    failure: Failure | None = None
+    failure: FailureDetail | None = None
 
 
 class PolicyRefresher(Service):
@@ -113,21 +113,21 @@ class PolicyRefresher(Service):
 
     async def _refresh(self, domain: Domain) -> Refresh:
         entry = await self._store.load(domain)
-        answer = await self._resolver.lookup(recordName(domain), Kind.TXT)
+        answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
         record = recordOf(answer)
         if entry is None and isinstance(record, NoRecord):
-            return Refresh(domain, Refreshal.ABSENT, failure=record.failure)
+            return Refresh(domain, RefreshResult.ABSENT, failure=record.failure)
         if entry is not None and isObsolete(entry, record, self._clock.seconds()):
             await self._store.drop(domain)
-            return Refresh(domain, Refreshal.DROPPED)
+            return Refresh(domain, RefreshResult.DROPPED)
         result = await self._fetcher.fetch(domain)
         # It may have been used, or dropped, meanwhile.
         latest = await self._store.load(domain)
-        if isinstance(result, Failure):
-            ending = Refreshal.KEPT if latest else Refreshal.ABSENT
+        if isinstance(result, FailureDetail):
+            ending = RefreshResult.KEPT if latest else RefreshResult.ABSENT
             return Refresh(domain, ending, latest, result)
         if entry is not None and latest is None:
-            return Refresh(domain, Refreshal.DROPPED)
+            return Refresh(domain, RefreshResult.DROPPED)
         known = latest.recordID if latest else ""
         recordID = known if isinstance(record, NoRecord) else record.id
         return await self._update(domain, result, recordID, latest)
@@ -142,7 +142,7 @@ class PolicyRefresher(Service):
         now = self._clock.seconds()
         entry = remember(domain, policy, recordID, latest, now)
         await self._store.save(entry)
-        return Refresh(domain, Refreshal.UPDATED, entry)
+        return Refresh(domain, RefreshResult.UPDATED, entry)
 
     def _tick(self) -> Deferred[None]:
         self._round = Deferred.fromCoroutine(self._goThrough())

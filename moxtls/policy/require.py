@@ -22,7 +22,7 @@ from moxtls.smtp.values import TLSMode
 WAITING_ATTEMPTS = 2
 
 
-class Refusal(Enum):
+class PolicyRefusal(Enum):
     """
     Why a host is not to be used for a message.
 
@@ -37,7 +37,7 @@ class Refusal(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class MessageRequirements:
     """
     What a message says about TLS.
 
@@ -53,7 +53,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class SessionRequirements:
     """
     The terms of a session with one host.
 
@@ -73,10 +73,10 @@ class Demands:
     ignoreVerifyErrors: bool = False
     plaintextFallback: bool = False
     mxMismatch: bool = False
-    refuse: Refusal | None = None
+    refuse: PolicyRefusal | None = None
 
 
-def isToWait(lookup: STSLookup, wishes: Wishes, attempt: int) -> bool:
+def isToWait(lookup: STSLookup, wishes: MessageRequirements, attempt: int) -> bool:
     """
     Whether a delivery has to wait until it can be said what MTA-STS asks for.
 
@@ -93,12 +93,12 @@ def isToWait(lookup: STSLookup, wishes: Wishes, attempt: int) -> bool:
     return wishes.requireTLS is True or not isAboutDNS or attempt <= WAITING_ATTEMPTS
 
 
-def demands(
+def sessionRequirements(
     host: Domain | None,
     policy: STSPolicy | None,
     finding: TLSAFinding,
-    wishes: Wishes,
-) -> Demands:
+    wishes: MessageRequirements,
+) -> SessionRequirements:
     """
     @param host: The name in the MX record; the domain itself if there is
         none; C{None} for an address literal.
@@ -110,7 +110,7 @@ def demands(
     lenient = wishes.requireTLS is False
     # RFC 7672 2.2: records that nobody can use still promise TLS.
     encrypted = enforced or bool(finding.records)
-    return Demands(
+    return SessionRequirements(
         TLSMode.REQUIRED if encrypted else TLSMode.OPPORTUNISTIC,
         # RFC 8461 4.2 and RFC 7672: a host under both has to satisfy both.
         enforcePKIX=enforced,
@@ -131,16 +131,16 @@ def _mismatches(host: Domain | None, policy: STSPolicy | None) -> bool:
 
 
 def _refusal(
-    finding: TLSAFinding, enforced: bool, mismatch: bool, wishes: Wishes
-) -> Refusal | None:
+    finding: TLSAFinding, enforced: bool, mismatch: bool, wishes: MessageRequirements
+) -> PolicyRefusal | None:
     if wishes.requireTLS is False:
         return None
     if finding.trouble is not None:
-        return Refusal.TLSA_LOOKUP
+        return PolicyRefusal.TLSA_LOOKUP
     if enforced and mismatch:
-        return Refusal.MX_MISMATCH
+        return PolicyRefusal.MX_MISMATCH
     # RFC 8689 4.2.1: authenticated by DANE or under MTA-STS; a policy in
     # testing, or records that nobody can use, authenticate nothing.
     if wishes.requireTLS and not (enforced or finding.usable):
-        return Refusal.REQUIRETLS
+        return PolicyRefusal.REQUIRETLS
     return None

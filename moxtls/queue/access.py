@@ -35,7 +35,7 @@ class SpoolClosed(Exception):
     """
 
 
-class SpoolAccess(ABC):
+class SpoolExecutor(ABC):
     """
     How others get at a spool.
     """
@@ -112,7 +112,7 @@ def _job(operation: Callable[[Spool], T]) -> tuple[_Job, Deferred[T]]:
     return _Job(perform, answer), result
 
 
-class DirectSpool(SpoolAccess):
+class InlineSpoolExecutor(SpoolExecutor):
     """
     Waits for the disk: for commands and tests.
     """
@@ -143,7 +143,7 @@ class DirectSpool(SpoolAccess):
         return succeed(None)
 
 
-class ThreadedSpool(SpoolAccess):
+class ThreadedSpoolExecutor(SpoolExecutor):
     """
     Has a thread wait for the disk, for as many operations at once as came
     while it waited before; another one reads.

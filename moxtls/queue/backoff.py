@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 from moxtls.calendar import DAY, HOUR, MINUTE
 from moxtls.queue.values import (
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     QueuedRecipient,
@@ -38,14 +38,14 @@ MAX_HOST_WAIT = HOUR
 SPREAD = 5
 #: What is kept of a stranger's words (RFC 5321 4.5.3.1.5 has 512 octets to a
 #: reply line; a reply may have many).
-LONGEST_TEXT = 1000
-LONGEST_HOST = 255
-LONGEST_STATUS = 16
+MAX_TEXT = 1000
+MAX_HOST_LENGTH = 255
+MAX_STATUS_LENGTH = 16
 #: RFC 3463 3.5: delivery time expired.
 EXPIRED = "4.4.7"
 
 
-class Tell(Enum):
+class Notify(Enum):
     """
     Who is to be told what.
 
@@ -59,7 +59,7 @@ class Tell(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RetryDecision:
     """
     What an attempt leads to.
 
@@ -68,11 +68,11 @@ class Step:
 
     messageID: str
     recipient: QueuedRecipient
-    tell: Tell
+    tell: Notify
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
+class RetrySchedule:
     """
     The schedule.  Giving up and notices of delay go by the time since a
     message came, however many attempts that makes (RFC 5321 4.5.4.1).
@@ -119,7 +119,7 @@ class Backoff:
 
     def step(
         self, message: QueuedMessage, result: Result, now: float, chance: float
-    ) -> Step:
+    ) -> RetryDecision:
         """
         What C{result} means for the one recipient that C{message} has.
         """
@@ -140,10 +140,10 @@ class Backoff:
             lastResult=bounded(result),
             stored=result.stored or recipient.stored,
         )
-        return Step(result.messageID, after, _tell(message.envelope, state))
+        return RetryDecision(result.messageID, after, _tell(message.envelope, state))
 
 
-def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> Step:
+def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> RetryDecision:
     """
     What it means that there was no attempt in time for one of a message's
     recipients to be given up.
@@ -151,31 +151,33 @@ def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> Step:
     last = recipient.lastResult or Result(
         message.messageID,
         recipient.recipient,
-        Ending.TEMPORARY,
+        DeliveryStatus.TEMPORARY,
         EXPIRED,
         text="no attempt could be made in time",
     )
     failed = replace(recipient, state=RecipientState.FAILED, lastResult=last)
-    return Step(message.messageID, failed, _tell(message.envelope, failed.state))
+    return RetryDecision(
+        message.messageID, failed, _tell(message.envelope, failed.state)
+    )
 
 
 def _state(
     envelope: Envelope, attempts: int, result: Result, isOver: bool
 ) -> RecipientState:
-    if result.ending is Ending.DELIVERED:
+    if result.ending is DeliveryStatus.DELIVERED:
         return RecipientState.DELIVERED
     isLast = isOver or 0 < envelope.maxAttempts <= attempts
-    if result.ending is Ending.PERMANENT or isLast:
+    if result.ending is DeliveryStatus.PERMANENT or isLast:
         return RecipientState.FAILED
     return RecipientState.WAITING
 
 
-def _tell(envelope: Envelope, state: RecipientState) -> Tell:
+def _tell(envelope: Envelope, state: RecipientState) -> Notify:
     if state is RecipientState.WAITING:
-        return Tell.NOBODY
+        return Notify.NOBODY
     if envelope.report:
-        return Tell.OBSERVER
-    return Tell.FAILURE if state is RecipientState.FAILED else Tell.NOBODY
+        return Notify.OBSERVER
+    return Notify.FAILURE if state is RecipientState.FAILED else Notify.NOBODY
 
 
 def bounded(result: Result) -> Result:
@@ -185,9 +187,9 @@ def bounded(result: Result) -> Result:
     """
     return replace(
         result,
-        status=_text(result.status, LONGEST_STATUS),
-        text=_text(result.text, LONGEST_TEXT),
-        host=_text(result.host, LONGEST_HOST),
+        status=_text(result.status, MAX_STATUS_LENGTH),
+        text=_text(result.text, MAX_TEXT),
+        host=_text(result.host, MAX_HOST_LENGTH),
     )
 
 

@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from moxtls.queue.bounce import LONGEST_HEADER
+from moxtls.queue.bounce import MAX_HEADER
 
 #: Seconds after which a file nobody refers to was left behind by a process
 #: that died: one that lives refers to it at once.
-ABANDONED = 15 * 60
+STALE_AFTER = 15 * 60
 
 
-class Bodies:
+class MessageFiles:
     """
     A directory of messages.
 
@@ -45,7 +45,7 @@ class Bodies:
         """
         try:
             with self.path(messageID).open("rb") as file:
-                return file.read(LONGEST_HEADER)
+                return file.read(MAX_HEADER)
         except OSError:
             return b""
 
@@ -137,7 +137,7 @@ class Bodies:
             return [
                 entry.name
                 for entry in entries
-                if entry.stat().st_mtime < now - ABANDONED
+                if entry.stat().st_mtime < now - STALE_AFTER
             ]
 
     def _unlink(self, name: str) -> None:

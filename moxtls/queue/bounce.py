@@ -22,11 +22,11 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.queue.values import Envelope, QueuedMessage, QueuedRecipient, Result
 
 #: More of the original's header than this helps nobody.
-LONGEST_HEADER = 64 * 1024
+MAX_HEADER = 64 * 1024
 #: A field in a delivery status stays below the 998 of RFC 5322 2.1.1.
-LONGEST_DIAGNOSTIC = 500
-LONGEST_URI = 800
-LONGEST_LINE = 998
+MAX_DIAGNOSTIC_LENGTH = 500
+MAX_URI = 800
+MAX_LINE = 998
 
 # RFC 3463 2.
 _STATUS = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
@@ -58,7 +58,7 @@ made.  So it goes to the postmaster.
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class DSNMessage:
     """
     What there is to say about a message.
 
@@ -88,7 +88,7 @@ def headerOf(start: bytes) -> bytes:
     """
     if start.startswith(b"\r\n"):
         return b""
-    start = start[:LONGEST_HEADER]
+    start = start[:MAX_HEADER]
     header, blank, _ = start.partition(b"\r\n\r\n")
     if blank:
         return header + b"\r\n"
@@ -96,7 +96,7 @@ def headerOf(start: bytes) -> bytes:
     return whole + newline
 
 
-def bounceEnvelope(
+def dsnEnvelope(
     message: QueuedMessage, recipients: Iterable[QueuedRecipient], hostname: str
 ) -> Envelope | None:
     """
@@ -126,7 +126,7 @@ def bounceEnvelope(
     )
 
 
-def compose(notice: Notice) -> bytes:
+def composeDSN(notice: DSNMessage) -> bytes:
     """
     The DSN as a message.  Of the original it has the header only (RFC 8689 5
     forbids more for REQUIRETLS, and the sender has the rest), unless it goes to
@@ -147,7 +147,7 @@ def compose(notice: Notice) -> bytes:
     return top + b"\r\n" + body + f"--{boundary}--\r\n".encode("ascii")
 
 
-def oneLine(text: str, longest: int) -> str:
+def singleLine(text: str, longest: int) -> str:
     """
     A stranger's words for people: on one line, printable, bounded.
     """
@@ -156,7 +156,7 @@ def oneLine(text: str, longest: int) -> str:
     return words if len(words) <= longest else words[: longest - 3] + "..."
 
 
-def _topHeader(notice: Notice, boundary: str) -> str:
+def _topHeader(notice: DSNMessage, boundary: str) -> str:
     subject = "Mail delivery delayed" if notice.delayed else "Mail delivery failed"
     fields = (
         f"Date: {_date(notice.now)}",
@@ -173,7 +173,7 @@ def _topHeader(notice: Notice, boundary: str) -> str:
     return "".join(f"{field}\r\n" for field in fields)
 
 
-def _to(notice: Notice) -> str:
+def _to(notice: DSNMessage) -> str:
     try:
         return str(Address.parse(notice.message.envelope.sender))
     except InvalidAddress:
@@ -181,13 +181,13 @@ def _to(notice: Notice) -> str:
         return f"postmaster@{notice.hostname}"
 
 
-def _humanPart(notice: Notice) -> str:
+def _humanPart(notice: DSNMessage) -> str:
     preface = _DELAYED if notice.delayed else _FAILED
     if not notice.message.envelope.sender and not notice.message.envelope.report:
         preface = _UNRETURNABLE
     blocks = [preface.format(hostname=notice.hostname)]
     for recipient in notice.recipients:
-        blocks += ["", oneLine(recipient.recipient, LONGEST_URI)]
+        blocks += ["", singleLine(recipient.recipient, MAX_URI)]
         blocks += wrap(
             _reason(recipient.lastResult),
             72,
@@ -207,7 +207,7 @@ def _reason(result: Result | None) -> str:
     return f"{about}{_status(result, '')} {words}"
 
 
-def _statusPart(notice: Notice) -> str:
+def _statusPart(notice: DSNMessage) -> str:
     """
     RFC 3464 2.2 and 2.3: groups of fields, set apart by empty lines.
     """
@@ -221,7 +221,7 @@ def _statusPart(notice: Notice) -> str:
     return "\r\n".join("".join(f"{line}\r\n" for line in group) for group in groups)
 
 
-def _recipientFields(notice: Notice, recipient: QueuedRecipient) -> list[str]:
+def _recipientFields(notice: DSNMessage, recipient: QueuedRecipient) -> list[str]:
     fields = [
         f"Final-Recipient: {_typed(recipient.recipient)}",
         f"Action: {'delayed' if notice.delayed else 'failed'}",
@@ -248,7 +248,7 @@ def _typed(recipient: str) -> str:
     try:
         address = str(Address.parse(recipient))
     except InvalidAddress:
-        return f"x-uri; {_ascii(oneLine(recipient, LONGEST_URI))}"
+        return f"x-uri; {_ascii(singleLine(recipient, MAX_URI))}"
     if address.isascii():
         return f"rfc822; {address}"
     return "utf-8; " + "".join(
@@ -261,7 +261,7 @@ def _status(result: Result, fallback: str) -> str:
 
 
 def _words(result: Result) -> str:
-    return oneLine(result.words, LONGEST_DIAGNOSTIC) or "no reason was given"
+    return singleLine(result.words, MAX_DIAGNOSTIC_LENGTH) or "no reason was given"
 
 
 def _host(result: Result) -> str:
@@ -314,7 +314,7 @@ def _isTransparent(content: bytes) -> bool:
     """
     lines = content.split(b"\r\n")
     return not any(
-        len(line) > LONGEST_LINE or any(bare in line for bare in (b"\r", b"\n", b"\0"))
+        len(line) > MAX_LINE or any(bare in line for bare in (b"\r", b"\n", b"\0"))
         for line in lines
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import DeliveryStatus, Result
 
 #: Hosts counted one by one.
 MAX_HOSTS = 1000
@@ -50,7 +50,7 @@ class ResultLog:
         """
         An attempt for one recipient has ended.
         """
-        if result.ending is Ending.TEMPORARY:
+        if result.ending is DeliveryStatus.TEMPORARY:
             host = self._host(result)
             if host in self._counts:
                 self.deferred(result, 1)

@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from moxtls.queue.backoff import Step
-from moxtls.queue.loads import Limits, Load, loads
+from moxtls.queue.backoff import RetryDecision
+from moxtls.queue.loads import DeliveryGroup, GroupLimits, deliveryGroups
 from moxtls.queue.spool import Spool
-from moxtls.queue.values import Ending, QueuedMessage, Result
+from moxtls.queue.values import DeliveryStatus, QueuedMessage, Result
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ LAST_WORDS = 15.0
 NO_WORD = "4.3.0"
 
 
-class Flight:
+class DeliveryAttempt:
     """
     An attempt.
 
@@ -38,10 +38,10 @@ class Flight:
     @ivar steps: What results lead to, as far as there are any.
     """
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: DeliveryGroup) -> None:
         self.load = load
         self.delivering = True
-        self.steps: list[Step] = []
+        self.steps: list[RetryDecision] = []
         self.done: Deferred[None] = Deferred()
         self._pending = {
             (message.messageID, message.recipients[0].recipient): message
@@ -100,12 +100,12 @@ class Pick:
         wrong with them.
     """
 
-    loads: tuple[Load, ...]
+    loads: tuple[DeliveryGroup, ...]
     damaged: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Sky:
+class ActiveAttempts:
     """
     Which attempts are under way.
 
@@ -121,7 +121,7 @@ class Sky:
     allUntil: Mapping[str, float]
 
     @classmethod
-    def of(cls, flights: Iterable[Flight]) -> Sky:
+    def of(cls, flights: Iterable[DeliveryAttempt]) -> ActiveAttempts:
         aloft = [flight.load for flight in flights]
         return cls(
             Counter(load.batch.destination for load in aloft),
@@ -130,7 +130,9 @@ class Sky:
             {load.batch.destination: load.allUntil for load in aloft if load.allUntil},
         )
 
-    def pick(self, spool: Spool, limits: Limits, now: float, newFirst: bool) -> Pick:
+    def pick(
+        self, spool: Spool, limits: GroupLimits, now: float, newFirst: bool
+    ) -> Pick:
         """
         Operation that reads: what can start at C{now}.
 
@@ -164,14 +166,16 @@ class _Picking:
     Attempts that are being put together.
     """
 
-    def __init__(self, spool: Spool, limits: Limits, now: float, sky: Sky) -> None:
+    def __init__(
+        self, spool: Spool, limits: GroupLimits, now: float, sky: ActiveAttempts
+    ) -> None:
         self._spool = spool
         self._limits = limits
         self._now = now
         self._attempts = Counter(sky.attempts)
         self._retries = sky.retries
         self._recipients = set(sky.recipients)
-        self.loads: list[Load] = []
+        self.loads: list[DeliveryGroup] = []
         self.damaged: dict[str, str] = {}
 
     @property
@@ -192,7 +196,7 @@ class _Picking:
         isAll = len(due) < most and not (
             newest and self._spool.index.hasRetries(destination, self._now)
         )
-        for load in loads(destination, sound, self._limits, 1):
+        for load in deliveryGroups(destination, sound, self._limits, 1):
             if isAll and len(load.due) == len(sound):
                 load = replace(load, allUntil=self._now)
             if load.isRetry and self._retries >= self._limits.retries:
@@ -257,7 +261,7 @@ def _noWord(messageID: str, recipient: str) -> Result:
     return Result(
         messageID,
         recipient,
-        Ending.TEMPORARY,
+        DeliveryStatus.TEMPORARY,
         NO_WORD,
         text="the attempt ended without a result",
     )

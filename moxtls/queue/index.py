@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection, Row
 
-from moxtls.queue.backoff import Step, Tell
-from moxtls.queue.bodies import Bodies
+from moxtls.queue.backoff import Notify, RetryDecision
+from moxtls.queue.bodies import MessageFiles
 from moxtls.queue.tables import (
     CHANGES,
     MESSAGE,
@@ -51,7 +51,7 @@ class Index:
     Statements over the tables above.
     """
 
-    def __init__(self, connection: Connection, bodies: Bodies) -> None:
+    def __init__(self, connection: Connection, bodies: MessageFiles) -> None:
         self._db = connection
         self._bodies = bodies
 
@@ -292,7 +292,7 @@ class Index:
 
     # --- after an attempt -----------------------------------------------------------
 
-    def apply(self, steps: Iterable[Step], now: float) -> None:
+    def apply(self, steps: Iterable[RetryDecision], now: float) -> None:
         """
         Note where recipients stand now, after attempts that end at C{now};
         those that are gone are passed over.
@@ -301,7 +301,7 @@ class Index:
         self.note(steps)
         self._lanes({step.recipient.destination for step in steps}, now)
 
-    def note(self, steps: Iterable[Step]) -> None:
+    def note(self, steps: Iterable[RetryDecision]) -> None:
         """
         The same while the attempts go on: L{apply} has to follow.
         """
@@ -524,7 +524,7 @@ class Index:
         return messageFrom(row, recipients, self._bodies.path(row["id"]))
 
 
-def _values(step: Step) -> tuple[object, ...]:
+def _values(step: RetryDecision) -> tuple[object, ...]:
     recipient = step.recipient
     result = recipient.lastResult
     assert result is not None
@@ -534,7 +534,7 @@ def _values(step: Step) -> tuple[object, ...]:
         recipient.attempts,
         recipient.nextAttempt,
         recipient.nextAttempt if isWaiting else None,
-        step.tell not in (Tell.FAILURE, Tell.OBSERVER),
+        step.tell not in (Notify.FAILURE, Notify.OBSERVER),
         result.ending.value,
         result.status,
         result.code,

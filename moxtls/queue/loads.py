@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from moxtls.calendar import MINUTE
-from moxtls.queue.backoff import Backoff
-from moxtls.queue.values import Batch, Parcel, QueuedMessage
+from moxtls.queue.backoff import RetrySchedule
+from moxtls.queue.values import Batch, BatchMessage, QueuedMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GroupLimits:
     """
     How much the queue does at a time.
 
@@ -36,7 +36,7 @@ class Limits:
     recipients: int = 100
     octets: int = 25_000_000
     parcelTime: float = 35 * MINUTE
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: RetrySchedule = field(default_factory=RetrySchedule)
 
     @property
     def retries(self) -> int:
@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class DeliveryGroup:
     """
     A batch, and what the queue has to know about it to go on.
 
@@ -77,9 +77,9 @@ class Load:
         return all(each.recipients[0].attempts for each in self.due)
 
 
-def loads(
-    destination: str, due: Iterable[QueuedMessage], limits: Limits, most: int
-) -> list[Load]:
+def deliveryGroups(
+    destination: str, due: Iterable[QueuedMessage], limits: GroupLimits, most: int
+) -> list[DeliveryGroup]:
     """
     @param due: Messages with one recipient each, in the order in which they
         are to go.
@@ -113,9 +113,9 @@ class _Filling:
 
     def __init__(self) -> None:
         self._due: list[QueuedMessage] = []
-        self._parcels: dict[str, Parcel] = {}
+        self._parcels: dict[str, BatchMessage] = {}
 
-    def hasRoom(self, message: QueuedMessage, limits: Limits) -> bool:
+    def hasRoom(self, message: QueuedMessage, limits: GroupLimits) -> bool:
         if len(self._due) >= limits.recipients:
             return False
         if message.messageID in self._parcels:
@@ -139,7 +139,7 @@ class _Filling:
             else _parcel(message)
         )
 
-    def load(self, destination: str) -> Load:
+    def load(self, destination: str) -> DeliveryGroup:
         envelope = self._due[0].envelope
         attempt = 1 + max(each.recipients[0].attempts for each in self._due)
         parcels = tuple(self._parcels.values())
@@ -151,12 +151,12 @@ class _Filling:
             attempt,
             envelope.causesReports,
         )
-        return Load(batch, tuple(self._due))
+        return DeliveryGroup(batch, tuple(self._due))
 
 
-def _parcel(message: QueuedMessage) -> Parcel:
+def _parcel(message: QueuedMessage) -> BatchMessage:
     envelope = message.envelope
-    return Parcel(
+    return BatchMessage(
         message.messageID,
         envelope.sender,
         envelope.recipients,

@@ -19,7 +19,7 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.inbound.recipients import Found, NoSuchUser, NotHere, Target
 from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
-from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
 from moxtls.smtp.values import Reply
 
 CHUNK = 64 * 1024
@@ -33,16 +33,18 @@ class _Verdict(NamedTuple):
     @ivar code: Of the reply that C{text} is, if a server said it.
     """
 
-    ending: Ending
+    ending: DeliveryStatus
     status: str
     text: str
     code: int = 0
 
 
-_STORED = _Verdict(Ending.DELIVERED, "2.0.0", "stored")
-_BROKEN_OFF = _Verdict(Ending.TEMPORARY, "4.3.2", "not all mailboxes have it yet")
+_STORED = _Verdict(DeliveryStatus.DELIVERED, "2.0.0", "stored")
+_BROKEN_OFF = _Verdict(
+    DeliveryStatus.TEMPORARY, "4.3.2", "not all mailboxes have it yet"
+)
 #: The worst counts.
-_ORDER = (Ending.DELIVERED, Ending.PERMANENT, Ending.TEMPORARY)
+_ORDER = (DeliveryStatus.DELIVERED, DeliveryStatus.PERMANENT, DeliveryStatus.TEMPORARY)
 
 
 @implementer(ICourier)
@@ -139,7 +141,7 @@ class _Attempt:
         if failure.check(CancelledError) is None:
             self.log.failure("delivering to somebody here", failure)
 
-    async def _decide(self, parcel: Parcel, recipient: str) -> None:
+    async def _decide(self, parcel: BatchMessage, recipient: str) -> None:
         try:
             found = self._find(Address.parse(recipient))
         except InvalidAddress:
@@ -149,7 +151,7 @@ class _Attempt:
         if verdict is _BROKEN_OFF and not stored:
             return
         ending, status, text, code = verdict
-        if ending is not Ending.TEMPORARY:
+        if ending is not DeliveryStatus.TEMPORARY:
             stored.clear()
         result = Result(
             parcel.messageID,
@@ -164,17 +166,19 @@ class _Attempt:
         await self._recorder.record([result])
 
     async def _deliverTo(
-        self, parcel: Parcel, found: Found | None, stored: list[str]
+        self, parcel: BatchMessage, found: Found | None, stored: list[str]
     ) -> _Verdict:
         """
         @param stored: Where it is already; what is added is there too.
         """
         if found is None:
-            return _Verdict(Ending.PERMANENT, "5.1.3", "not an address")
+            return _Verdict(DeliveryStatus.PERMANENT, "5.1.3", "not an address")
         if isinstance(found, NotHere):
-            return _Verdict(Ending.PERMANENT, "5.1.2", "not a domain of this host")
+            return _Verdict(
+                DeliveryStatus.PERMANENT, "5.1.2", "not a domain of this host"
+            )
         if isinstance(found, NoSuchUser):
-            return _Verdict(Ending.PERMANENT, "5.1.1", "no such user")
+            return _Verdict(DeliveryStatus.PERMANENT, "5.1.1", "no such user")
         verdicts = [_STORED]
         for target in found:
             place = f"{target.account}/{target.mailbox}"
@@ -185,7 +189,7 @@ class _Attempt:
                     stored.append(place)
         return max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
 
-    async def _store(self, parcel: Parcel, target: Target) -> _Verdict:
+    async def _store(self, parcel: BatchMessage, target: Target) -> _Verdict:
         if self._isBrokenOff:
             return _BROKEN_OFF
         try:
@@ -196,18 +200,22 @@ class _Attempt:
             return _BROKEN_OFF
         except MailboxFull:
             # RFC 3463 3.3: X.2.2 is a persistent transient failure.
-            return _Verdict(Ending.TEMPORARY, "4.2.2", "the mailbox is full")
+            return _Verdict(DeliveryStatus.TEMPORARY, "4.2.2", "the mailbox is full")
         except MailboxRefused as refused:
-            return _said(Ending.PERMANENT, "5.2.0", refused.reason, refused.reply)
+            return _said(
+                DeliveryStatus.PERMANENT, "5.2.0", refused.reason, refused.reply
+            )
         except MailboxUnavailable as why:
-            return _said(Ending.TEMPORARY, "4.2.0", why.reason, why.reply)
+            return _said(DeliveryStatus.TEMPORARY, "4.2.0", why.reason, why.reply)
         except Exception:
             self.log.failure("delivering to {address!r}", address=str(target.address))
-            return _Verdict(Ending.TEMPORARY, "4.3.0", "can't store it now")
+            return _Verdict(DeliveryStatus.TEMPORARY, "4.3.0", "can't store it now")
         return _STORED
 
 
-def _said(ending: Ending, status: str, reason: str, reply: Reply | None) -> _Verdict:
+def _said(
+    ending: DeliveryStatus, status: str, reason: str, reply: Reply | None
+) -> _Verdict:
     """
     @param status: If there is no better one in C{reply}.
     """
@@ -219,7 +227,7 @@ def _said(ending: Ending, status: str, reason: str, reply: Reply | None) -> _Ver
     return _Verdict(ending, reply.enhanced if isSame else status, reason, code)
 
 
-def _trace(parcel: Parcel, target: Target) -> bytes:
+def _trace(parcel: BatchMessage, target: Target) -> bytes:
     """
     RFC 5321 4.4: whoever makes the final delivery adds the path; and, by
     custom, to whom it was.

@@ -13,10 +13,15 @@ from dataclasses import replace
 
 from twisted.logger import Logger
 
-from moxtls.queue.backoff import Backoff, Step, overdue
-from moxtls.queue.bounce import Notice, bounceEnvelope, compose, headerOf
+from moxtls.queue.backoff import RetryDecision, RetrySchedule, overdue
+from moxtls.queue.bounce import DSNMessage, composeDSN, dsnEnvelope, headerOf
 from moxtls.queue.spool import Spool
-from moxtls.queue.values import Ending, QueuedMessage, QueuedRecipient, RecipientState
+from moxtls.queue.values import (
+    DeliveryStatus,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+)
 
 #: Untold failures looked at in one go after a start.
 UNTOLD_AT_ONCE = 1000
@@ -24,7 +29,7 @@ UNTOLD_AT_ONCE = 1000
 AT_ONCE = 100
 
 
-class Notices:
+class Settlement:
     """
     Operations on a spool.
     """
@@ -36,7 +41,11 @@ class Notices:
         self._newID = newID
 
     def settle(
-        self, spool: Spool, steps: Sequence[Step], busy: AbstractSet[str], now: float
+        self,
+        spool: Spool,
+        steps: Sequence[RetryDecision],
+        busy: AbstractSet[str],
+        now: float,
     ) -> None:
         """
         Operation: carry out C{steps}.
@@ -50,7 +59,11 @@ class Notices:
                 self.tellFailure(spool, messageID, now)
 
     def attempted(
-        self, spool: Spool, steps: Sequence[Step], busy: AbstractSet[str], now: float
+        self,
+        spool: Spool,
+        steps: Sequence[RetryDecision],
+        busy: AbstractSet[str],
+        now: float,
     ) -> None:
         """
         Operation: the same after an attempt.
@@ -65,7 +78,7 @@ class Notices:
         self,
         spool: Spool,
         destination: str,
-        backoff: Backoff,
+        backoff: RetrySchedule,
         now: float,
         chance: float,
     ) -> float:
@@ -156,8 +169,8 @@ class Notices:
         # RFC 8689 5: of a message that has to be protected the header only.
         isWhole = len(start) == message.size and not message.envelope.requireTLS
         isOnlyHere = not message.envelope.sender and not message.envelope.report
-        return compose(
-            Notice(
+        return composeDSN(
+            DSNMessage(
                 self._newID(),
                 self._hostname,
                 now,
@@ -177,7 +190,7 @@ class Notices:
         delayed: bool,
         now: float,
     ) -> None:
-        envelope = bounceEnvelope(message, recipients, self._hostname)
+        envelope = dsnEnvelope(message, recipients, self._hostname)
         if envelope is None:
             self.log.error(
                 "{messageID} to the postmaster has failed, and is lost: {why!r}",
@@ -191,7 +204,7 @@ class Notices:
         spool.submit(self._newID(), envelope, [body], now)
 
 
-def _isAnswer(step: Step) -> bool:
+def _isAnswer(step: RetryDecision) -> bool:
     """
     Whether it shows that a host was reached.
     """
@@ -199,7 +212,7 @@ def _isAnswer(step: Step) -> bool:
     return (
         result is not None
         and not result.unreachable
-        and (result.code > 0 or result.ending is not Ending.TEMPORARY)
+        and (result.code > 0 or result.ending is not DeliveryStatus.TEMPORARY)
     )
 
 

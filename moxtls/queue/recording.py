@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.flight import Flight
+from moxtls.queue.flight import DeliveryAttempt
 from moxtls.queue.values import QueuedMessage, Result
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class ResultRecorder:
 
     def __init__(
         self,
-        flight: Flight,
+        flight: DeliveryAttempt,
         write: Callable[[_Pairs], Coroutine[Deferred[Any], Any, None]],
     ) -> None:
         """

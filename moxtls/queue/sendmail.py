@@ -16,7 +16,7 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.queue.responses import isResponse
 from moxtls.queue.values import Envelope
 from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.shape import Shape
+from moxtls.smtp.shape import HeaderLimits
 
 #: Options with a value, and those without, that mean nothing here.
 _WITH_VALUE = "BNRVpLXCDdhO"
@@ -40,7 +40,7 @@ class SendmailError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SendmailRequest:
     """
     What the arguments say.
 
@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SubmitterInfo:
     """
     Where and when a message is written.
 
@@ -73,12 +73,12 @@ class Origin:
     messageID: str
 
 
-def parseArguments(arguments: Sequence[str]) -> Request:
+def parseArguments(arguments: Sequence[str]) -> SendmailRequest:
     """
     @raise SendmailError: An option is unknown, not supported, or lacks its
         value.
     """
-    request = Request()
+    request = SendmailRequest()
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -91,8 +91,8 @@ def parseArguments(arguments: Sequence[str]) -> Request:
     return request
 
 
-def compose(
-    request: Request, data: bytes, origin: Origin
+def composeSubmission(
+    request: SendmailRequest, data: bytes, origin: SubmitterInfo
 ) -> tuple[Envelope, tuple[bytes, ...]]:
     """
     The message that is to be submitted: with CRLF line ends, and the fields
@@ -125,7 +125,9 @@ def compose(
     return envelope, (header, b"\r\n", text)
 
 
-def _option(request: Request, argument: str, rest: list[str]) -> Request:
+def _option(
+    request: SendmailRequest, argument: str, rest: list[str]
+) -> SendmailRequest:
     """
     @param rest: The arguments behind it, from which its value is taken.
     """
@@ -158,7 +160,7 @@ def _value(argument: str, rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def _to(request: Request, recipients: Iterable[str]) -> Request:
+def _to(request: SendmailRequest, recipients: Iterable[str]) -> SendmailRequest:
     found = tuple(address for _, address in getaddresses(list(recipients)) if address)
     return replace(request, recipients=request.recipients + found)
 
@@ -216,7 +218,7 @@ def _recipientsIn(fields: list[list[bytes]]) -> list[str]:
     return [address for _, address in getaddresses(values) if address]
 
 
-def _address(text: str, origin: Origin) -> str:
+def _address(text: str, origin: SubmitterInfo) -> str:
     whole = text if "@" in text else f"{text}@{origin.hostname}"
     try:
         return str(Address.parse(whole))
@@ -224,14 +226,17 @@ def _address(text: str, origin: Origin) -> str:
         raise SendmailError(str(error)) from None
 
 
-def _sender(request: Request, origin: Origin) -> str:
+def _sender(request: SendmailRequest, origin: SubmitterInfo) -> str:
     if request.sender == "":
         return ""
     return _address(request.sender or origin.user, origin)
 
 
 def _completed(
-    fields: list[list[bytes]], request: Request, sender: str, origin: Origin
+    fields: list[list[bytes]],
+    request: SendmailRequest,
+    sender: str,
+    origin: SubmitterInfo,
 ) -> list[list[bytes]]:
     """
     RFC 5322 3.6: From and Date are required, Message-ID ought to be there.
@@ -253,9 +258,9 @@ def _completed(
     return added + fields
 
 
-def _checkHeader(header: bytes, origin: Origin) -> None:
+def _checkHeader(header: bytes, origin: SubmitterInfo) -> None:
     settings = ServerSettings(origin.hostname)
-    shape = Shape(settings.lineLength)
+    shape = HeaderLimits(settings.lineLength)
     shape.feed(header + b"\r\n")
     fault = shape.fault(settings)
     if fault is not None:

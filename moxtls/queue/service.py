@@ -24,19 +24,19 @@ from zope.interface import implementer
 
 from moxtls.calendar import HOUR, MINUTE
 from moxtls.interfaces import ICourier, IQueue, IResultRecorder
-from moxtls.queue.access import SpoolAccess
-from moxtls.queue.backoff import Step, Tell, bounded
-from moxtls.queue.bodies import ABANDONED
+from moxtls.queue.access import SpoolExecutor
+from moxtls.queue.backoff import Notify, RetryDecision, bounded
+from moxtls.queue.bodies import STALE_AFTER
 from moxtls.queue.deferrals import ResultLog
-from moxtls.queue.flight import Flight, Limit, Pick, Sky
-from moxtls.queue.loads import Limits, Load
-from moxtls.queue.notices import Notices
+from moxtls.queue.flight import ActiveAttempts, DeliveryAttempt, Limit, Pick
+from moxtls.queue.loads import DeliveryGroup, GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.recording import Grouped, ResultRecorder
 from moxtls.queue.spool import Spool
-from moxtls.queue.stored import StoredQueue
-from moxtls.queue.telling import ReportTeller
-from moxtls.queue.turns import Turns
-from moxtls.queue.values import Batch, Ending, Envelope, QueuedMessage, Result
+from moxtls.queue.stored import QueueClient
+from moxtls.queue.telling import ReportStatusNotifier
+from moxtls.queue.turns import CoalescedTask
+from moxtls.queue.values import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ TICK = 1.0
 #: Seconds after which a result is written again if it couldn't be: the disk
 #: is full, and delivering again would be worse.
 WRITE_AGAIN = 10.0
-TELL_AGAIN = MINUTE
+NOTIFY_AGAIN = MINUTE
 FORGET_KEYS = HOUR
 #: Seconds after the end of a message's time, and after a start, in which its
 #: last attempt may still be made.
@@ -65,41 +65,43 @@ class QueueService(Service):
     def __init__(
         self,
         clock: IReactorTime,
-        spool: SpoolAccess,
+        spool: SpoolExecutor,
         route: Callable[[Batch], ICourier],
-        notices: Notices,
-        teller: ReportTeller,
+        notices: Settlement,
+        teller: ReportStatusNotifier,
         newID: Callable[[], str],
         jitter: Callable[[], float],
-        limits: Limits,
+        limits: GroupLimits,
     ) -> None:
         """
         @param route: Says who is to attempt a batch.
-        @param newID: As of L{StoredQueue}.
+        @param newID: As of L{QueueClient}.
         """
         self._clock = clock
         self._spool = spool
-        self._stored = StoredQueue(clock, spool, newID)
+        self._stored = QueueClient(clock, spool, newID)
         self._route = route
         self._notices = notices
         self._teller = teller
         self._jitter = jitter
         self._limits = limits
-        self._flights: set[Flight] = set()
+        self._flights: set[DeliveryAttempt] = set()
         self._results = ResultLog(self._tellResult, self._tellDeferred)
         self._noting = Grouped(self._writeNotes)
         self._launched = 0
         self._startedAt = 0.0
-        self._look = Turns(self._lookAround, "looking for what is due")
-        self._tell = Turns(self._tellReports, "telling about reports")
-        self._keys = Turns(self._forgetKeys, "forgetting keys")
-        self._old = Turns(self._lookForOld, "looking for old mail")
-        self._tidying = Turns(self._tidy, "clearing away files that nobody needs")
+        self._look = CoalescedTask(self._lookAround, "looking for what is due")
+        self._tell = CoalescedTask(self._tellReports, "telling about reports")
+        self._keys = CoalescedTask(self._forgetKeys, "forgetting keys")
+        self._old = CoalescedTask(self._lookForOld, "looking for old mail")
+        self._tidying = CoalescedTask(
+            self._tidy, "clearing away files that nobody needs"
+        )
         self._turns = {
             self._look: TICK,
             self._old: MINUTE,
-            self._tidying: ABANDONED,
-            self._tell: TELL_AGAIN,
+            self._tidying: STALE_AFTER,
+            self._tell: NOTIFY_AGAIN,
             self._keys: FORGET_KEYS,
         }
         self._loops: list[LoopingCall] = []
@@ -165,7 +167,7 @@ class QueueService(Service):
                 break
 
     def _pick(self) -> Callable[[Spool], Pick]:
-        sky, now = Sky.of(self._flights), self._clock.seconds()
+        sky, now = ActiveAttempts.of(self._flights), self._clock.seconds()
         limits, newFirst = self._limits, self._launched % 2 == 0
         return lambda spool: sky.pick(spool, limits, now, newFirst)
 
@@ -217,13 +219,13 @@ class QueueService(Service):
 
     # --- an attempt ---------------------------------------------------------------
 
-    def _launch(self, load: Load) -> None:
-        flight = Flight(load)
+    def _launch(self, load: DeliveryGroup) -> None:
+        flight = DeliveryAttempt(load)
         self._flights.add(flight)
         self._launched += 1
         self._logged(Deferred.fromCoroutine(self._fly(flight)))
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fly(self, flight: DeliveryAttempt) -> None:
         recorder = ResultRecorder(flight, lambda pairs: self._note(flight, pairs))
         try:
             results = await self._attempt(flight, recorder)
@@ -233,7 +235,7 @@ class QueueService(Service):
                 results = tuple(
                     each
                     for each in results
-                    if each.ending is not Ending.TEMPORARY or each.stored
+                    if each.ending is not DeliveryStatus.TEMPORARY or each.stored
                 )
             pairs = flight.take(results)
             if self._goesOn:
@@ -252,7 +254,7 @@ class QueueService(Service):
             self._look.poke()
 
     async def _attempt(
-        self, flight: Flight, recorder: IResultRecorder
+        self, flight: DeliveryAttempt, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
         batch = flight.load.batch
         seconds = self._limits.parcelTime * len(batch.parcels)
@@ -287,7 +289,9 @@ class QueueService(Service):
             )
             self._results.deferred(said, deferred)
 
-    def _steps(self, pairs: Iterable[tuple[QueuedMessage, Result]]) -> list[Step]:
+    def _steps(
+        self, pairs: Iterable[tuple[QueuedMessage, Result]]
+    ) -> list[RetryDecision]:
         now = self._clock.seconds()
         steps = []
         for message, result in pairs:
@@ -319,7 +323,7 @@ class QueueService(Service):
         )
 
     async def _note(
-        self, flight: Flight, pairs: Sequence[tuple[QueuedMessage, Result]]
+        self, flight: DeliveryAttempt, pairs: Sequence[tuple[QueuedMessage, Result]]
     ) -> None:
         """
         Note results while the attempt goes on.
@@ -328,10 +332,10 @@ class QueueService(Service):
         flight.steps += steps
         await self._insist(flight, lambda: self._noting.add(steps))
 
-    def _writeNotes(self, steps: list[Step]) -> Deferred[None]:
+    def _writeNotes(self, steps: list[RetryDecision]) -> Deferred[None]:
         return self._spool.run(lambda spool: spool.index.note(steps))
 
-    async def _settle(self, flight: Flight) -> None:
+    async def _settle(self, flight: DeliveryAttempt) -> None:
         """
         Carry out what the results lead to.
         """
@@ -344,11 +348,11 @@ class QueueService(Service):
 
         if flight.steps:
             await self._insist(flight, write)
-        if any(step.tell is Tell.OBSERVER for step in flight.steps):
+        if any(step.tell is Notify.OBSERVER for step in flight.steps):
             self._tell.poke()
 
     async def _insist(
-        self, flight: Flight, write: Callable[[], Deferred[None]]
+        self, flight: DeliveryAttempt, write: Callable[[], Deferred[None]]
     ) -> None:
         """
         Write results, even if it takes until the disk has room again: they

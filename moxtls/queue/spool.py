@@ -20,13 +20,13 @@ from typing import TypeVar
 from twisted.python.failure import Failure
 
 from moxtls.calendar import DAY
-from moxtls.queue.bodies import Bodies
+from moxtls.queue.bodies import MessageFiles
 from moxtls.queue.index import Index, checkVersion
 from moxtls.queue.values import Envelope, accepted, acceptedBody
 from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process to finish its transaction.
-PATIENCE = 30
+BUSY_TIMEOUT = 30
 #: How long a key outlives its message: whoever submits it again has been told
 #: long before that it was accepted.
 KEYS_KEPT = 60 * DAY
@@ -70,7 +70,7 @@ class Spool:
         self._root = root
         self._lock: int | None = None
         try:
-            self.bodies = Bodies(root / "messages")
+            self.bodies = MessageFiles(root / "messages")
             self._db = _connect(root / INDEX)
             self.index = Index(self._db, self.bodies)
             (prepared,) = self.perform([lambda spool: spool.index.prepare()])
@@ -250,7 +250,7 @@ def isSpool(root: Path) -> bool:
 def _connect(path: Path) -> sqlite3.Connection:
     makePrivate(path)
     connection = sqlite3.connect(
-        path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode = WAL")

@@ -13,18 +13,18 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from moxtls.interfaces import IQueue
-from moxtls.queue.access import SpoolAccess
+from moxtls.queue.access import SpoolExecutor
 from moxtls.queue.values import Envelope, QueuedMessage
 
 
 @implementer(IQueue)
-class StoredQueue:
+class QueueClient:
     """
     L{IQueue} over a spool that is open.
     """
 
     def __init__(
-        self, clock: IReactorTime, spool: SpoolAccess, newID: Callable[[], str]
+        self, clock: IReactorTime, spool: SpoolExecutor, newID: Callable[[], str]
     ) -> None:
         """
         @param newID: Ids of messages, to be used as names of files.

@@ -28,7 +28,7 @@ from pathlib import Path
 from sqlite3 import Row
 
 from moxtls.queue.values import (
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     QueuedRecipient,
@@ -180,7 +180,7 @@ def _result(row: Row, messageID: str) -> Result:
     return Result(
         messageID,
         row["address"],
-        Ending(row["ending"]),
+        DeliveryStatus(row["ending"]),
         row["status"],
         row["code"],
         row["text"],

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 
 from moxtls.interfaces import IMailbox, IReportObserver
 from moxtls.outages import logUnlessOutage
-from moxtls.queue.access import SpoolAccess
-from moxtls.queue.notices import Notices, isFailed
+from moxtls.queue.access import SpoolExecutor
+from moxtls.queue.notices import Settlement, isFailed
 from moxtls.queue.spool import Spool
 from moxtls.queue.values import QueuedMessage, QueuedRecipient, ReportKind
 
@@ -25,7 +25,7 @@ from moxtls.queue.values import QueuedMessage, QueuedRecipient, ReportKind
 AT_ONCE = 100
 
 
-class ReportTeller:
+class ReportStatusNotifier:
     """
     Puts DSNs about reports into a mailbox, where they bother nobody, and
     tells the observers.
@@ -48,7 +48,7 @@ class ReportTeller:
         self._mailbox = mailbox
         self._mailboxFor = mailboxFor
 
-    async def tell(self, spool: SpoolAccess, notices: Notices) -> None:
+    async def tell(self, spool: SpoolExecutor, notices: Settlement) -> None:
         """
         Tell whatever is to be told; what fails stays for the next time.
         """
@@ -59,7 +59,7 @@ class ReportTeller:
                 await self._tellOrLog(spool, notices, messageID)
 
     async def _tellOrLog(
-        self, spool: SpoolAccess, notices: Notices, messageID: str
+        self, spool: SpoolExecutor, notices: Settlement, messageID: str
     ) -> None:
         try:
             await self._tell(spool, notices, messageID)
@@ -70,7 +70,9 @@ class ReportTeller:
                 self.log, "telling about report {messageID}", messageID=messageID
             )
 
-    async def _tell(self, spool: SpoolAccess, notices: Notices, messageID: str) -> None:
+    async def _tell(
+        self, spool: SpoolExecutor, notices: Settlement, messageID: str
+    ) -> None:
         now = self._clock.seconds()
         message, ended = await spool.read(lambda spool: _ended(spool, messageID))
         if message is None or message.envelope.report is None:

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 
-class Turns:
+class CoalescedTask:
     """
     Does C{work} after each L{poke}; once more, if it was poked meanwhile.
     """

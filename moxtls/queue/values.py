@@ -66,7 +66,7 @@ class Envelope:
         return self.report is None and not self.response and bool(self.sender)
 
 
-class Ending(Enum):
+class DeliveryStatus(Enum):
     """
     What an attempt came to for one recipient.
     """
@@ -98,7 +98,7 @@ class Result:
 
     messageID: str
     recipient: str
-    ending: Ending
+    ending: DeliveryStatus
     status: str
     code: int = 0
     text: str = ""
@@ -128,7 +128,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class BatchMessage:
     """
     One message of a L{Batch}: those of its recipients that are in the
     batch's domain and due.
@@ -164,7 +164,7 @@ class Batch:
     """
 
     destination: str
-    parcels: tuple[Parcel, ...]
+    parcels: tuple[BatchMessage, ...]
     requireTLS: bool | None = None
     report: ReportKind | None = None
     attempt: int = 1

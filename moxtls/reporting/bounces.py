@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.mime import headerFields, leaves
+from moxtls.reporting.mime import headerFields, leafParts
 
 _TYPES = ("message/delivery-status", "message/global-delivery-status")
 _STATUS = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})")
 #: More recipients than reports have destinations aren't read.
-_MOST_GROUPS = 100
-_LONGEST_DETAIL = 500
-_LARGEST_STATUS = 64 * 1024
+_MAX_GROUPS = 100
+_MAX_DETAIL_LENGTH = 500
+_MAX_STATUS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Notification:
+class DSNNotification:
     """
     What a DSN says.
 
@@ -35,13 +35,13 @@ class Notification:
     detail: str = ""
 
 
-def readNotification(message: bytes) -> Notification | None:
+def readDSN(message: bytes) -> DSNNotification | None:
     """
     @return: C{None} if C{message} is no DSN, such as somebody's answer.
     """
-    for part in leaves(message):
+    for part in leafParts(message):
         if part.type in _TYPES:
-            return _read(part.content[:_LARGEST_STATUS])
+            return _read(part.content[:_MAX_STATUS])
     return None
 
 
@@ -55,17 +55,17 @@ def bounceMailbox(kind: ReportKind, postmaster: str) -> str:
     return f"{postmaster}/{'tlsrpt' if kind is ReportKind.TLS else 'dmarc'}"
 
 
-def _read(content: bytes) -> Notification:
+def _read(content: bytes) -> DSNNotification:
     for fields in _groups(content):
         if fields.get("action", "").lower().startswith("failed"):
-            return Notification(True, _detail(fields))
-    return Notification(False)
+            return DSNNotification(True, _detail(fields))
+    return DSNNotification(False)
 
 
 def _groups(content: bytes) -> Iterator[dict[str, str]]:
     # RFC 3464 2.1: fields about the message, then about each recipient.
-    groups = re.split(rb"(?:\r?\n){2,}", content, maxsplit=_MOST_GROUPS)
-    for group in groups[:_MOST_GROUPS]:
+    groups = re.split(rb"(?:\r?\n){2,}", content, maxsplit=_MAX_GROUPS)
+    for group in groups[:_MAX_GROUPS]:
         yield headerFields(group)
 
 
@@ -73,4 +73,4 @@ def _detail(fields: dict[str, str]) -> str:
     status = _STATUS.match(fields.get("status", ""))
     diagnostic = fields.get("diagnostic-code", "").partition(";")[2].strip()
     words = (status[1] if status else "", diagnostic)
-    return " ".join(word for word in words if word)[:_LONGEST_DETAIL]
+    return " ".join(word for word in words if word)[:_MAX_DETAIL_LENGTH]

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 T = TypeVar("T")
 
 
-class Crew:
+class TaskGroup:
     """
     What its members return is theirs: a failure that nobody else takes has to
     be dealt with inside them.
@@ -86,7 +86,7 @@ class Crew:
         return result
 
 
-async def quietly(coroutine: Coroutine[Deferred[Any], Any, Any]) -> None:
+async def ignoreCancelled(coroutine: Coroutine[Deferred[Any], Any, Any]) -> None:
     """
     Let C{coroutine} end by being cancelled without a failure left over.
     """

@@ -15,12 +15,12 @@ from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
 
 #: RFC 8460 7: a record can point reports at unwitting others, so it doesn't
 #: get to point them at many.
-MOST_DESTINATIONS = 10
+MAX_DESTINATIONS = 10
 #: Records have room for thousands of URIs that are none, and the reasons go to
 #: the log.
-MOST_REASONS = 10
+MAX_REASONS = 10
 #: Far beyond any that is meant; keeps what is stored and compared small.
-LONGEST_URI = 2000
+MAX_URI = 2000
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)\Z", re.DOTALL)
 # RFC 3986 3.2, 3.3, 3.4, 3.5; the userinfo is told apart to be refused.
@@ -42,7 +42,7 @@ class InvalidDestination(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class ReportDestination:
     """
     @ivar uri: The canonical form: equal destinations have equal ones.
     @ivar address: C{None} for C{https:}.
@@ -52,7 +52,7 @@ class Destination:
     address: Address | None = None
 
 
-def parseDestination(text: str) -> Destination:
+def parseDestination(text: str) -> ReportDestination:
     """
     @param text: A C{mailto:} or C{https:} URI as published; IDNs may be in
         either form.
@@ -60,7 +60,7 @@ def parseDestination(text: str) -> Destination:
     @raise InvalidDestination: With the reason, for people.
     """
     matched = _SCHEME.match(text)
-    if matched is None or len(text) > LONGEST_URI:
+    if matched is None or len(text) > MAX_URI:
         raise InvalidDestination(f"{text[:80]!r} is not a URI")
     scheme, rest = matched[1].lower(), matched[2]
     if scheme == "mailto":
@@ -70,7 +70,7 @@ def parseDestination(text: str) -> Destination:
     raise InvalidDestination(f"nothing is sent to {scheme[:20]!r} URIs")
 
 
-def canonical(text: str) -> str:
+def canonicalURI(text: str) -> str:
     """
     The one spelling of a URI, by which destinations are compared.
 
@@ -79,20 +79,20 @@ def canonical(text: str) -> str:
     return parseDestination(text).uri
 
 
-def choose(
-    uris: Iterable[str], most: int = MOST_DESTINATIONS
-) -> tuple[tuple[Destination, ...], tuple[str, ...]]:
+def chooseDestinations(
+    uris: Iterable[str], most: int = MAX_DESTINATIONS
+) -> tuple[tuple[ReportDestination, ...], tuple[str, ...]]:
     """
     Those of C{uris} that reports are sent to, each once, the first C{most};
     and why the others are passed over, as far as that is of interest.
     """
-    chosen: dict[str, Destination] = {}
+    chosen: dict[str, ReportDestination] = {}
     reasons: list[str] = []
     for uri in uris:
         try:
             destination = parseDestination(uri)
         except InvalidDestination as error:
-            if len(reasons) < MOST_REASONS:
+            if len(reasons) < MAX_REASONS:
                 reasons.append(str(error))
             continue
         if destination.uri not in chosen and len(chosen) >= most:
@@ -102,7 +102,7 @@ def choose(
     return tuple(chosen.values()), tuple(reasons)
 
 
-def _mailto(rest: str) -> Destination:
+def _mailto(rest: str) -> ReportDestination:
     # RFC 6068 2: header fields behind "?" are the author's wishes for
     # somebody who writes by hand; a report has its own.
     encoded = rest.partition("?")[0].partition("#")[0]
@@ -113,10 +113,10 @@ def _mailto(rest: str) -> Destination:
     if not isinstance(address.domain, Domain) or address.needsSMTPUTF8:
         # Reports are ASCII throughout; and literals lead into our network.
         raise InvalidDestination(f"{encoded[:80]!r} can't be sent a report")
-    return Destination("mailto:" + quote(str(address), safe=_PLAIN), address)
+    return ReportDestination("mailto:" + quote(str(address), safe=_PLAIN), address)
 
 
-def _https(rest: str) -> Destination:
+def _https(rest: str) -> ReportDestination:
     matched = _HTTPS.match(rest)
     if matched is None or matched["user"]:
         raise InvalidDestination(f"{rest[:80]!r} has no plain host")
@@ -126,7 +126,7 @@ def _https(rest: str) -> Destination:
         raise InvalidDestination(f"{rest[:80]!r} is malformed")
     host = _hostOf(matched["host"])
     shown = f"{host}" if port == _HTTPS_PORT else f"{host}:{port}"
-    return Destination(f"https://{shown}{path}{query}")
+    return ReportDestination(f"https://{shown}{path}{query}")
 
 
 def _hostOf(text: str) -> Domain:

@@ -24,17 +24,17 @@ from zope.interface import implementer
 
 from moxtls.dmarc.external import verify
 from moxtls.dmarc.failure import (
-    Failure,
     FailureReporting,
-    failureOf,
+    MessageFailure,
     isAllowed,
+    messageFailure,
     spfRecord,
 )
-from moxtls.dmarc.failuremail import Particulars, compose
+from moxtls.dmarc.failuremail import FailureDetails, composeFailureReport
 from moxtls.dmarc.hygiene import takesMail
 from moxtls.dmarc.redaction import Redaction
-from moxtls.dmarc.values import Judgement
-from moxtls.dns.together import conduct
+from moxtls.dmarc.values import VerdictEvent
+from moxtls.dns.together import resolve
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import (
     IQueue,
@@ -44,20 +44,20 @@ from moxtls.interfaces import (
     IVerdictObserver,
 )
 from moxtls.outages import logUnlessOutage
-from moxtls.queue.values import Ending, Envelope, ReportKind, Result
-from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.destinations import canonical, parseDestination
-from moxtls.reporting.fields import Stamp
-from moxtls.reporting.handover import MOST_ATTEMPTS
-from moxtls.reporting.letters import Letterhead
-from moxtls.reporting.quota import Quota, Seen
+from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.reporting.destinations import canonicalURI, parseDestination
+from moxtls.reporting.fields import MessageStamp
+from moxtls.reporting.handover import MAX_ATTEMPTS
+from moxtls.reporting.letters import ReportIdentity
+from moxtls.reporting.quota import Deduplicator, Quota
 from moxtls.reporting.signing import sign
-from moxtls.reporting.suppression import afterFailure, isForgiven
+from moxtls.reporting.suppression import afterFailure, canReset
 
 #: Reports for which something is looked up at a time.
 AT_ONCE = 3
 #: Reports in the making, each with the header of a message.
-MOST_OPEN = 30
+MAX_OPEN = 30
 #: Of the keys of envelopes.
 PREFIX = "failure/"
 
@@ -80,7 +80,7 @@ class FailureReporter:
         resolver: IResolver,
         suppressions: ISuppressions,
         queue: IQueue,
-        letterhead: Letterhead,
+        letterhead: ReportIdentity,
         settings: FailureReporting,
         newID: Callable[[], str],
     ) -> None:
@@ -101,18 +101,18 @@ class FailureReporter:
             if each.domain == settings.submitter and not each.service
         ]
         self._quota = Quota(settings.perHour, settings.perDay)
-        self._seen = Seen()
-        self._crew = Crew(MOST_OPEN)
+        self._seen = Deduplicator()
+        self._crew = TaskGroup(MAX_OPEN)
         self._turn = DeferredSemaphore(AT_ONCE)
         self._isStopped = False
 
-    def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
         """
         Fires at once.
         """
         submitter = self._settings.submitter
         if self._settings.enabled and self._signers and not self._isStopped:
-            failure = failureOf(judgement)
+            failure = messageFailure(judgement)
             if failure and submitter and isAllowed(failure, self._settings):
                 self._consider(failure, submitter)
         return succeed(None)
@@ -126,20 +126,20 @@ class FailureReporter:
         self._isStopped = True
         return self._crew.abandon()
 
-    def _consider(self, failure: Failure, submitter: Domain) -> None:
+    def _consider(self, failure: MessageFailure, submitter: Domain) -> None:
         now, domain = self._clock.seconds(), failure.policyDomain
         if not self._seen.isNew(failure.id, now):
             return
-        if len(self._crew) >= MOST_OPEN:
+        if len(self._crew) >= MAX_OPEN:
             self._quota.hold(domain, 1, now)
             return
         incidents = self._quota.take(domain, now)
         if incidents:
             redaction = Redaction(self._settings.secret)
-            about = Particulars(submitter, redaction, now, incidents=incidents)
-            self._crew.begin(quietly(self._report(failure, about)))
+            about = FailureDetails(submitter, redaction, now, incidents=incidents)
+            self._crew.begin(ignoreCancelled(self._report(failure, about)))
 
-    async def _report(self, failure: Failure, about: Particulars) -> None:
+    async def _report(self, failure: MessageFailure, about: FailureDetails) -> None:
         isSent = False
         await self._turn.acquire()
         try:
@@ -158,18 +158,18 @@ class FailureReporter:
             now = self._clock.seconds()
             self._quota.giveBack(failure.policyDomain, about.incidents, now)
 
-    async def _send(self, failure: Failure, about: Particulars) -> bool:
+    async def _send(self, failure: MessageFailure, about: FailureDetails) -> bool:
         """
         @return: Whether anybody gets it.
         """
-        trouble = await conduct(self._resolver, takesMail(about.submitter))
+        trouble = await resolve(self._resolver, takesMail(about.submitter))
         if trouble:
             self.log.info("No failure reports: {trouble}", trouble=trouble)
             return False
         takers = await self._takers(failure)
         if not takers:
             return False
-        record = await conduct(self._resolver, spfRecord(failure))
+        record = await resolve(self._resolver, spfRecord(failure))
         about = about.withRecord(record)
         message = self._message(failure, about, takers)
         fitting = [each for each in takers if not 0 < each[1] < len(message)]
@@ -180,11 +180,11 @@ class FailureReporter:
         await self._submit(failure, [str(address) for address, _ in fitting], message)
         return True
 
-    async def _takers(self, failure: Failure) -> _Takers:
+    async def _takers(self, failure: MessageFailure) -> _Takers:
         """
         Who wants it, has said so, and may have it.
         """
-        wanted = await conduct(
+        wanted = await resolve(
             self._resolver,
             verify(
                 failure.policyDomain,
@@ -208,20 +208,24 @@ class FailureReporter:
                 takers.append((address, limit))
         return takers
 
-    def _message(self, failure: Failure, about: Particulars, takers: _Takers) -> bytes:
-        stamp = Stamp(self._hostname, self._newID(), self._clock.seconds())
+    def _message(
+        self, failure: MessageFailure, about: FailureDetails, takers: _Takers
+    ) -> bytes:
+        stamp = MessageStamp(self._hostname, self._newID(), self._clock.seconds())
         recipients = [address for address, _ in takers]
-        return sign(compose(failure, about, recipients, stamp), self._signers)
+        return sign(
+            composeFailureReport(failure, about, recipients, stamp), self._signers
+        )
 
     async def _submit(
-        self, failure: Failure, recipients: Sequence[str], message: bytes
+        self, failure: MessageFailure, recipients: Sequence[str], message: bytes
     ) -> None:
         envelope = Envelope(
             sender="",
             recipients=tuple(recipients),
             report=ReportKind.DMARC,
             key=f"{PREFIX}{self._newID()}",
-            maxAttempts=MOST_ATTEMPTS[ReportKind.DMARC],
+            maxAttempts=MAX_ATTEMPTS[ReportKind.DMARC],
         )
         await self._queue.submit(envelope, (message,))
         self.log.info(
@@ -232,7 +236,7 @@ class FailureReporter:
 
 
 @implementer(IReportObserver)
-class FailureAftermath:
+class FailureReportTracker:
     """
     Leaves destinations alone that refuse failure reports, as they are left
     alone when they refuse others.
@@ -249,13 +253,15 @@ class FailureAftermath:
 
     async def _ended(self, result: Result) -> None:
         now, kind = self._clock.seconds(), ReportKind.DMARC
-        destination = canonical("mailto:" + quote(result.recipient, safe="@"))
+        destination = canonicalURI("mailto:" + quote(result.recipient, safe="@"))
         entry = await self._suppressions.get(destination, kind)
-        if result.ending is Ending.DELIVERED:
-            if entry is not None and isForgiven(entry, now, final=False):
+        if result.ending is DeliveryStatus.DELIVERED:
+            if entry is not None and canReset(entry, now, final=False):
                 await self._suppressions.remove(destination, kind)
         # Of several that were on their way, the first one counts.
-        elif result.ending is Ending.PERMANENT and not (entry and entry.until > now):
+        elif result.ending is DeliveryStatus.PERMANENT and not (
+            entry and entry.until > now
+        ):
             status = "" if result.isReply else result.status
             detail = " ".join(filter(None, (result.host, status, result.text)))
             await self._suppressions.put(

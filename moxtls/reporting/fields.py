@@ -24,7 +24,7 @@ Field = tuple[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class MessageStamp:
     """
     What sets a message apart from every other.
 
@@ -39,7 +39,7 @@ class Stamp:
 
 
 def origin(
-    submitter: Domain, recipients: Sequence[Address], subject: str, stamp: Stamp
+    submitter: Domain, recipients: Sequence[Address], subject: str, stamp: MessageStamp
 ) -> list[Field]:
     """
     Who it is from and for, and about what.
@@ -66,7 +66,7 @@ def generated(contentType: Sequence[str]) -> list[Field]:
     ]
 
 
-def dated(stamp: Stamp) -> str:
+def dated(stamp: MessageStamp) -> str:
     """
     RFC 5322 3.3.
     """

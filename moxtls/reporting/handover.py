@@ -18,15 +18,15 @@ from moxtls.interfaces import (
     IReportSubmitter,
     ISuppressions,
 )
-from moxtls.queue.values import Ending, Envelope, ReportKind, Result
-from moxtls.reporting.bounces import readNotification
+from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.bounces import readDSN
 from moxtls.reporting.destinations import parseDestination
-from moxtls.reporting.suppression import afterFailure, isForgiven
+from moxtls.reporting.suppression import afterFailure, canReset
 from moxtls.reporting.values import OutgoingReport, ReportState
 
 #: RFC 8460 5.5 has TLS reports tried for a day, as other mail is.  A DMARC
 #: report has no such claim, and there are many destinations that take none.
-MOST_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
+MAX_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
 
 
 @implementer(IReportSubmitter)
@@ -39,11 +39,11 @@ class QueueSubmitter:
         self._queue = queue
 
     def submit(self, report: OutgoingReport) -> Deferred[None]:
-        submitted = self._queue.submit(envelopeOf(report), (report.message,))
+        submitted = self._queue.submit(reportEnvelope(report), (report.message,))
         return submitted.addCallback(lambda messageID: None)
 
 
-def envelopeOf(report: OutgoingReport) -> Envelope:
+def reportEnvelope(report: OutgoingReport) -> Envelope:
     """
     How a report travels.
     """
@@ -57,13 +57,13 @@ def envelopeOf(report: OutgoingReport) -> Envelope:
         requireTLS=requireTLS,
         report=key.kind,
         key=str(key),
-        maxAttempts=MOST_ATTEMPTS[key.kind],
+        maxAttempts=MAX_ATTEMPTS[key.kind],
         contentType=report.contentType,
     )
 
 
 @implementer(IReportObserver)
-class Aftermath:
+class ReportDeliveryTracker:
     """
     Notes how reports ended, and leaves destinations alone that refuse them.
     """
@@ -98,15 +98,15 @@ class Aftermath:
         report = await self._archive.find(envelope.key)
         if report is None:
             return
-        if result.ending is Ending.DELIVERED:
+        if result.ending is DeliveryStatus.DELIVERED:
             await self._delivered(report, result)
         else:
-            permanent = result.ending is Ending.PERMANENT
+            permanent = result.ending is DeliveryStatus.PERMANENT
             await self._failed(report, _detail(result), permanent)
 
     async def _bounced(self, recipient: str, message: bytes) -> ReportKind | None:
         report = await self._archive.bySender(recipient)
-        notification = None if report is None else readNotification(message)
+        notification = None if report is None else readDSN(message)
         if report is None or notification is None:
             return None
         if notification.failed:
@@ -118,7 +118,7 @@ class Aftermath:
         await self._archive.mark(key, ReportState.DELIVERED, now, _detail(result))
         entry = await self._suppressions.get(key.destination, key.kind)
         # What an https: server has accepted doesn't bounce later.
-        if entry is not None and isForgiven(entry, now, final=not report.sender):
+        if entry is not None and canReset(entry, now, final=not report.sender):
             await self._suppressions.remove(key.destination, key.kind)
 
     async def _failed(

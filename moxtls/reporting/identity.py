@@ -15,7 +15,7 @@ from hashlib import blake2b
 from moxtls.calendar import Span
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 
 #: Octets: no two reports in the world have the same by chance.
 SIZE = 16
@@ -23,7 +23,7 @@ _EXTENSIONS = {ReportKind.TLS: "json.gz", ReportKind.DMARC: "xml.gz"}
 
 
 def reportID(
-    ledger: str, kind: ReportKind, submitter: Domain, subject: Subject, span: Span
+    ledger: str, kind: ReportKind, submitter: Domain, subject: ReportPeriod, span: Span
 ) -> str:
     """
     The identifier of a report: letters and digits only, so that it is the

@@ -14,13 +14,15 @@ from twisted.internet.interfaces import IReactorTime
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import ISuppressions
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import Destination, parseDestination
-from moxtls.reporting.fields import Stamp
+from moxtls.reporting.destinations import ReportDestination, parseDestination
+from moxtls.reporting.fields import MessageStamp
 from moxtls.reporting.message import composeDMARC, composeTLS, composeTooLarge
 from moxtls.reporting.signing import NoSubmitter, Signer, sign
 from moxtls.reporting.values import Draft, OutgoingReport, ReportKey, ReportState
 
-_COMPOSE: dict[ReportKind, Callable[[Draft, Sequence[Address], Stamp], bytes]] = {
+_COMPOSE: dict[
+    ReportKind, Callable[[Draft, Sequence[Address], MessageStamp], bytes]
+] = {
     ReportKind.TLS: composeTLS,
     ReportKind.DMARC: composeDMARC,
 }
@@ -33,7 +35,7 @@ _MESSAGE_TYPE = "message/rfc822"
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class _ComposedMessage:
     """
     What one destination is sent.
 
@@ -48,7 +50,7 @@ class _Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Letterhead:
+class ReportIdentity:
     """
     Who sends reports.
 
@@ -63,7 +65,7 @@ class Letterhead:
     localPart: str = "postmaster"
 
 
-class LetterWriter:
+class ReportComposer:
     """
     Composes and signs a report once for all destinations that get the same.
     """
@@ -72,7 +74,7 @@ class LetterWriter:
         self,
         clock: IReactorTime,
         suppressions: ISuppressions,
-        letterhead: Letterhead,
+        letterhead: ReportIdentity,
         newID: Callable[[], str],
     ) -> None:
         """
@@ -99,17 +101,17 @@ class LetterWriter:
         )
 
     def _letters(
-        self, draft: Draft, destinations: Iterable[Destination]
-    ) -> dict[str, _Letter]:
+        self, draft: Draft, destinations: Iterable[ReportDestination]
+    ) -> dict[str, _ComposedMessage]:
         """
         What each destination is sent.
         """
-        letters: dict[str, _Letter] = {}
+        letters: dict[str, _ComposedMessage] = {}
         groups: dict[bytes, dict[str, Address]] = {}
         for to in destinations:
             document = draft.documentFor(to.uri)
             if to.address is None:
-                letters[to.uri] = _Letter(document, _DOCUMENT_TYPE[draft.kind])
+                letters[to.uri] = _ComposedMessage(document, _DOCUMENT_TYPE[draft.kind])
             else:
                 groups.setdefault(document, {})[to.uri] = to.address
         for document, group in groups.items():
@@ -119,31 +121,35 @@ class LetterWriter:
                 letters.update(self._tooLarge(draft, group, letters))
         return letters
 
-    def _mailed(self, draft: Draft, group: Mapping[str, Address]) -> dict[str, _Letter]:
+    def _mailed(
+        self, draft: Draft, group: Mapping[str, Address]
+    ) -> dict[str, _ComposedMessage]:
         """
         The report to those of C{group} who take as much, and to the others
         nothing.
         """
         message = self._message(draft, list(group.values()))
-        letters: dict[str, _Letter] = {}
+        letters: dict[str, _ComposedMessage] = {}
         takers: dict[str, Address] = {}
         for uri, address in group.items():
             limit = draft.limitOf(uri)
             if 0 < limit < len(message):
                 detail = f"{len(message)} octets, and it takes {limit}"
-                letters[uri] = _Letter(b"", detail=detail, tooLarge=len(message))
+                letters[uri] = _ComposedMessage(
+                    b"", detail=detail, tooLarge=len(message)
+                )
             else:
                 takers[uri] = address
         if letters and takers:
             message = self._message(draft, list(takers.values()))
-        return letters | dict.fromkeys(takers, _Letter(message))
+        return letters | dict.fromkeys(takers, _ComposedMessage(message))
 
     def _tooLarge(
         self,
         draft: Draft,
         group: Mapping[str, Address],
-        refused: Mapping[str, _Letter],
-    ) -> dict[str, _Letter]:
+        refused: Mapping[str, _ComposedMessage],
+    ) -> dict[str, _ComposedMessage]:
         """
         In place of a report that none of its destinations takes, word of it
         (RFC 7489 7.2.2).
@@ -153,7 +159,7 @@ class LetterWriter:
         message = composeTooLarge(about, size, list(group.values()), self._stamp())
         signed = self._signed(draft, message)
         return {
-            uri: _Letter(signed, detail=f"error report: {refused[uri].detail}")
+            uri: _ComposedMessage(signed, detail=f"error report: {refused[uri].detail}")
             for uri in group
         }
 
@@ -174,11 +180,13 @@ class LetterWriter:
             raise NoSubmitter(f"{draft.submitter} has no DKIM selector to sign with")
         return sign(message, signers)
 
-    def _stamp(self) -> Stamp:
-        return Stamp(self._letterhead.hostname, self._newID(), self._clock.seconds())
+    def _stamp(self) -> MessageStamp:
+        return MessageStamp(
+            self._letterhead.hostname, self._newID(), self._clock.seconds()
+        )
 
     async def _report(
-        self, draft: Draft, to: Destination, letter: _Letter
+        self, draft: Draft, to: ReportDestination, letter: _ComposedMessage
     ) -> OutgoingReport:
         now = self._clock.seconds()
         suppressed = await self._suppressions.active(to.uri, draft.kind, now)
@@ -199,7 +207,7 @@ class LetterWriter:
         return f"{self._letterhead.localPart}+{self._newID()}@{draft.submitter}"
 
 
-def _key(draft: Draft, to: Destination) -> ReportKey:
+def _key(draft: Draft, to: ReportDestination) -> ReportKey:
     subject, span = draft.subject, draft.span
     return ReportKey(
         draft.kind,

@@ -17,7 +17,7 @@ from moxtls.calendar import Span
 from moxtls.domain import Address
 from moxtls.reporting.fields import (
     Field,
-    Stamp,
+    MessageStamp,
     dated,
     generated,
     listed,
@@ -77,7 +77,9 @@ _DMARC = _Form(
 )
 
 
-def composeTLS(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> bytes:
+def composeTLS(
+    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+) -> bytes:
     """
     The message that brings a TLS report to all of C{recipients}, unsigned.
     """
@@ -90,7 +92,9 @@ def composeTLS(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> byt
     return _compose(_TLS, draft, recipients, stamp, fields)
 
 
-def composeDMARC(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> bytes:
+def composeDMARC(
+    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+) -> bytes:
     """
     The same for a DMARC aggregate report.
     """
@@ -98,7 +102,7 @@ def composeDMARC(draft: Draft, recipients: Sequence[Address], stamp: Stamp) -> b
 
 
 def composeTooLarge(
-    draft: Draft, size: int, recipients: Sequence[Address], stamp: Stamp
+    draft: Draft, size: int, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
     The message that tells C{recipients} of a DMARC report that is larger than
@@ -128,7 +132,7 @@ def _compose(
     form: _Form,
     draft: Draft,
     recipients: Sequence[Address],
-    stamp: Stamp,
+    stamp: MessageStamp,
     fields: Iterable[Field],
 ) -> bytes:
     """

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Reports have one or two levels; forwarding adds a few.
-DEEPEST = 6
+MAX_DEPTH = 6
 #: A header block longer than this isn't read to its end.
-LONGEST_HEADER = 256 * 1024
+MAX_HEADER = 256 * 1024
 #: RFC 2046 5.1.1 allows for 70; what is far beyond is no boundary, but work.
-LONGEST_BOUNDARY = 200
+MAX_BOUNDARY_LENGTH = 200
 #: In one multipart.
-MOST_PARTS = 100
+MAX_PARTS = 100
 
 # RFC 2045 6.8: to be overlooked.
 _NO_DIGITS = bytes(range(256)).translate(
@@ -52,7 +52,7 @@ def headerFields(block: bytes) -> dict[str, str]:
     The first field of each name; names in lower case, values unfolded.
     """
     fields: dict[str, str] = {}
-    text = block[:LONGEST_HEADER].decode("utf-8", "replace")
+    text = block[:MAX_HEADER].decode("utf-8", "replace")
     unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
     for line in unfolded.split("\n"):
         name, colon, value = line.partition(":")
@@ -73,7 +73,7 @@ def splitMessage(message: bytes) -> tuple[bytes, bytes]:
     return message[: end.start()], message[end.end() :]
 
 
-def leaves(message: bytes, depth: int = DEEPEST) -> Iterator[Part]:
+def leafParts(message: bytes, depth: int = MAX_DEPTH) -> Iterator[Part]:
     """
     The parts of a message that aren't multiparts themselves, in order.
     """
@@ -83,9 +83,9 @@ def leaves(message: bytes, depth: int = DEEPEST) -> Iterator[Part]:
     if not type.startswith("multipart/"):
         encoding = fields.get("content-transfer-encoding", "").lower()
         yield Part(type, _decoded(body, encoding))
-    elif depth and 0 < len(parameters.get("boundary", "")) <= LONGEST_BOUNDARY:
+    elif depth and 0 < len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:
         for part in _between(body, parameters["boundary"].encode("utf-8")):
-            yield from leaves(part, depth - 1)
+            yield from leafParts(part, depth - 1)
 
 
 def contentType(value: str) -> tuple[str, dict[str, str]]:
@@ -110,7 +110,7 @@ def _between(body: bytes, boundary: bytes) -> Iterator[bytes]:
     for count, found in enumerate(delimiter.finditer(body)):
         if start is not None:
             yield _unled(body[start : found.start()])
-        if found[1] or count >= MOST_PARTS:
+        if found[1] or count >= MAX_PARTS:
             return
         start = found.end()
     if start is not None:

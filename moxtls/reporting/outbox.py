@@ -15,18 +15,18 @@ from moxtls.calendar import MINUTE, Elapsed
 from moxtls.interfaces import IReportArchive, IReportSubmitter
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.schedule import STALE
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.reporting.schedule import MAX_AGE
 from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
 
 #: Reports handed over side by side: each waits for a disk, more than once,
 #: and they can share that.  As many messages are in memory.
-MOST_AT_ONCE = 16
+MAX_AT_ONCE = 16
 #: Where so many attempts in a row had no success at all it is the submitter
 #: that fails rather than a report of them; there is no use in taking more, and
 #: other nodes may do better with them.
-MOST_IN_VAIN = 3
-REST = 15 * MINUTE
+MAX_FAILURES = 3
+PAUSE = 15 * MINUTE
 
 
 class Outbox:
@@ -87,7 +87,7 @@ class Outbox:
         tried: set[ReportKey] = set()
         while self._elapsed.at(self._clock.seconds()) >= self._restUntil:
             asked = self._asked
-            most = 1 if self._inVain else MOST_AT_ONCE
+            most = 1 if self._inVain else MAX_AT_ONCE
             taken = await self._archive.take(self._kind, self._node, most)
             reports = [each for each in taken if each.key not in tried]
             if not reports:
@@ -98,17 +98,17 @@ class Outbox:
 
     def _note(self, success: bool) -> None:
         self._inVain = 0 if success else self._inVain + 1
-        if self._inVain >= MOST_IN_VAIN:
-            self._restUntil = self._elapsed.at(self._clock.seconds()) + REST
+        if self._inVain >= MAX_FAILURES:
+            self._restUntil = self._elapsed.at(self._clock.seconds()) + PAUSE
 
     async def _handOver(self, reports: Sequence[OutgoingReport]) -> bool:
         """
         @return: Whether any of them is in safe hands.
         """
-        crew = Crew(len(reports))
+        crew = TaskGroup(len(reports))
         safe: list[OutgoingReport] = []
         for report in reports:
-            crew.begin(quietly(self._handOverOne(report, safe)))
+            crew.begin(ignoreCancelled(self._handOverOne(report, safe)))
         try:
             await crew.finished()
         finally:
@@ -135,7 +135,7 @@ class Outbox:
         of no use to anybody any more.
         """
         now = self._clock.seconds()
-        isStale = now - report.composed >= STALE[self._kind]
+        isStale = now - report.composed >= MAX_AGE[self._kind]
         state = ReportState.FAILED if isStale else ReportState.HANDING
         try:
             await self._archive.mark(report.key, state, now, detail)

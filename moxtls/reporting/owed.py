@@ -7,42 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moxtls.dns.together import together
+from moxtls.dns.together import gather
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 
 #: Subjects in memory at a time.
 PAGE = 200
 #: Of subjects that are shown to people.
-MOST_SHOWN = 1000
+MAX_SHOWN = 1000
 #: Of those, the ones looked up at a time.
 AT_ONCE = 16
 
 
 async def pendingIn(
     source: IReportSource, now: float, domain: Domain | None = None, early: bool = False
-) -> tuple[Subject, ...]:
+) -> tuple[ReportPeriod, ...]:
     """
-    What may be owed, at most L{MOST_SHOWN}, by phase, day and domain.
+    What may be owed, at most L{MAX_SHOWN}, by phase, day and domain.
 
     @param early: Also of what isn't over yet.
     """
-    found: list[Subject] = []
+    found: list[ReportPeriod] = []
     for phase in range(source.phases):
-        after: Subject | None = None
-        while len(found) < MOST_SHOWN:
+        after: ReportPeriod | None = None
+        while len(found) < MAX_SHOWN:
             page = await source.subjects(phase, now, after, PAGE, early)
             found.extend(each for each in page if domain in (None, each.domain))
             if not page:
                 break
             after = page[-1]
-    return tuple(found[:MOST_SHOWN])
+    return tuple(found[:MAX_SHOWN])
 
 
 async def refusals(
-    source: IReportSource, subjects: Sequence[Subject]
-) -> dict[Subject, str]:
+    source: IReportSource, subjects: Sequence[ReportPeriod]
+) -> dict[ReportPeriod, str]:
     """
     For each of C{subjects} why there is no report on it; empty if there is
     one.
@@ -50,5 +50,5 @@ async def refusals(
     reasons: list[str] = []
     for start in range(0, len(subjects), AT_ONCE):
         some = subjects[start : start + AT_ONCE]
-        reasons += await together([source.refusal(each) for each in some])
+        reasons += await gather([source.refusal(each) for each in some])
     return dict(zip(subjects, reasons, strict=True))

@@ -17,15 +17,15 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from moxtls.calendar import DAY
-from moxtls.https import HTTPSFailure, Response, Trouble
+from moxtls.https import HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import ICourier, IResultRecorder
-from moxtls.queue.values import Batch, Ending, Parcel, Result
-from moxtls.reporting.destinations import InvalidDestination, canonical
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
+from moxtls.reporting.destinations import InvalidDestination, canonicalURI
 
 #: Enough for a server that tidies up its paths.
-MOST_REDIRECTS = 3
+MAX_REDIRECTS = 3
 #: RFC 8460 5.5: redelivery is attempted for up to a day.
-LONGEST_WAIT = DAY
+MAX_WAIT = DAY
 
 #: RFC 9110 15.4.2, 15.4.3, 15.4.8, 15.4.9.  Not 303: what it names is to be
 #: fetched, not posted to.
@@ -33,10 +33,10 @@ _REDIRECTS = frozenset({301, 302, 307, 308})
 #: RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4: worth trying again.
 _TEMPORARY = frozenset({408, 425, 429})
 _SECONDS = re.compile(r"[0-9]{1,10}\Z")
-_LONGEST_TEXT = 300
+_MAX_TEXT = 300
 
 
-class Poster(Protocol):
+class HTTPSPostClient(Protocol):
     """
     What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
     """
@@ -60,7 +60,7 @@ class HTTPSCourier:
     A bad certificate counts as temporary.
     """
 
-    def __init__(self, clock: IReactorTime, client: Poster) -> None:
+    def __init__(self, clock: IReactorTime, client: HTTPSPostClient) -> None:
         self._clock = clock
         self._client = client
 
@@ -76,9 +76,9 @@ class HTTPSCourier:
         for parcel in batch.parcels:
             await recorder.record(results)
             answer = await self._post(batch.destination, parcel)
-            ending, text = judge(answer)
+            ending, text = classifyResponse(answer)
             wait = None
-            if ending is Ending.TEMPORARY and isinstance(answer, Response):
+            if ending is DeliveryStatus.TEMPORARY and isinstance(answer, Response):
                 wait = retryAfter(answer.header("retry-after"), self._clock.seconds())
             results.extend(
                 Result(
@@ -94,10 +94,10 @@ class HTTPSCourier:
             )
         return tuple(results)
 
-    async def _post(self, uri: str, parcel: Parcel) -> Response | HTTPSFailure:
+    async def _post(self, uri: str, parcel: BatchMessage) -> Response | HTTPSFailure:
         headers = {"Content-Type": parcel.contentType}
         body = parcel.path.read_bytes()
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             answer = await self._client.post(uri, headers, body)
             target = redirected(uri, answer)
             if target is None:
@@ -107,26 +107,28 @@ class HTTPSCourier:
 
 
 _STATUS = {
-    Ending.DELIVERED: "2.0.0",
-    Ending.TEMPORARY: "4.0.0",
-    Ending.PERMANENT: "5.0.0",
+    DeliveryStatus.DELIVERED: "2.0.0",
+    DeliveryStatus.TEMPORARY: "4.0.0",
+    DeliveryStatus.PERMANENT: "5.0.0",
 }
 
 
-def judge(answer: Response | HTTPSFailure) -> tuple[Ending, str]:
+def classifyResponse(answer: Response | HTTPSFailure) -> tuple[DeliveryStatus, str]:
     """
     What an answer means for the report, and words for people.
     """
     if isinstance(answer, HTTPSFailure):
         text = f"{answer.kind.name.lower().replace('_', ' ')}: {answer.reason}"
-        gone = answer.kind is Trouble.NO_NAME
-        return Ending.PERMANENT if gone else Ending.TEMPORARY, text[:_LONGEST_TEXT]
+        gone = answer.kind is HTTPSErrorKind.NO_NAME
+        return DeliveryStatus.PERMANENT if gone else DeliveryStatus.TEMPORARY, text[
+            :_MAX_TEXT
+        ]
     text = f"HTTP status {answer.status}"
     if 200 <= answer.status < 300:
-        return Ending.DELIVERED, text
+        return DeliveryStatus.DELIVERED, text
     if answer.status >= 500 or answer.status in _TEMPORARY:
-        return Ending.TEMPORARY, text
-    return Ending.PERMANENT, text
+        return DeliveryStatus.TEMPORARY, text
+    return DeliveryStatus.PERMANENT, text
 
 
 def redirected(uri: str, answer: Response | HTTPSFailure) -> str | None:
@@ -138,7 +140,7 @@ def redirected(uri: str, answer: Response | HTTPSFailure) -> str | None:
         return None
     location = answer.header("location")
     try:
-        target = canonical(urljoin(uri, location) if location else "")
+        target = canonicalURI(urljoin(uri, location) if location else "")
     except (InvalidDestination, ValueError):
         return None
     same = urlsplit(target).netloc == urlsplit(uri).netloc
@@ -158,4 +160,4 @@ def retryAfter(value: str, now: float) -> int | None:
             seconds = round(moment.timestamp() - now)
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
-    return int(min(max(seconds, 0), LONGEST_WAIT))
+    return int(min(max(seconds, 0), MAX_WAIT))

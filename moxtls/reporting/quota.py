@@ -16,11 +16,11 @@ from moxtls.domain import Domain
 
 #: Domains of which something is remembered.  Who has that many of his own is
 #: still held to what there is for all.
-MOST_DOMAINS = 1000
+MAX_DOMAINS = 1000
 #: Messages that are known to have been dealt with.
-MOST_SEEN = 1000
+MAX_SEEN = 1000
 #: Seconds in which the recipients of one message all have theirs.
-MEMORY = 10 * MINUTE
+REMEMBERED_FOR = 10 * MINUTE
 
 
 @dataclass(slots=True)
@@ -92,12 +92,12 @@ class Quota:
     def _account(self, domain: Domain) -> _Account:
         account = self._accounts.setdefault(domain, _Account())
         self._accounts.move_to_end(domain)
-        if len(self._accounts) > MOST_DOMAINS:
+        if len(self._accounts) > MAX_DOMAINS:
             self._accounts.popitem(last=False)
         return account
 
 
-class Seen:
+class Deduplicator:
     """
     What was there a moment ago.
     """
@@ -107,14 +107,14 @@ class Seen:
 
     def isNew(self, id: bytes, now: float) -> bool:
         """
-        @param id: Remembered from now on, for L{MEMORY}.
+        @param id: Remembered from now on, for L{REMEMBERED_FOR}.
         """
         known = self._seen.get(id)
-        if known is not None and 0 <= now - known < MEMORY:
+        if known is not None and 0 <= now - known < REMEMBERED_FOR:
             return False
         self._seen[id] = now
         self._seen.move_to_end(id)
-        if len(self._seen) > MOST_SEEN:
+        if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
         return True
 

@@ -16,19 +16,19 @@ from moxtls.calendar import MINUTE, Elapsed
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportSource
 from moxtls.outages import logUnlessOutage
-from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.letters import LetterWriter
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.reporting.letters import ReportComposer
 from moxtls.reporting.outbox import Outbox
 from moxtls.reporting.schedule import gap
-from moxtls.reporting.values import Draft, Leave, NoReport, Subject
+from moxtls.reporting.values import Draft, NoReport, ReportPeriod, Retention
 
 #: Subjects in memory at a time.
 PAGE = 200
 #: Reports being composed at a time: slow name servers of some domains must
 #: not hold up the others.
-MOST_AT_ONCE = 16
+MAX_AT_ONCE = 16
 #: For looking up where a report goes, and composing it.
-LONGEST_DRAFT = 2 * MINUTE
+MAX_DRAFT_TIME = 2 * MINUTE
 #: Longer than a round can be without a report, which is when it is prolonged.
 LEASE = 20 * MINUTE
 _PROLONG = LEASE / 4
@@ -41,7 +41,7 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunOptions:
     """
     @ivar asOf: The time, as far as it decides what is owed.
     @ivar window: Over how many seconds to spread; 0 for not at all.
@@ -55,7 +55,7 @@ class Plan:
     early: bool = False
 
 
-class Round:
+class ReportRun:
     """
     Reports on every subject of a source, phase by phase.
 
@@ -69,10 +69,10 @@ class Round:
         self,
         clock: IReactorTime,
         source: IReportSource,
-        writer: LetterWriter,
+        writer: ReportComposer,
         outbox: Outbox,
         lease: Lease,
-        plan: Plan,
+        plan: RunOptions,
         reactor: IReactorTime,
     ) -> None:
         """
@@ -110,15 +110,15 @@ class Round:
         return sum([await self._source.count(each, self._plan.asOf) for each in phases])
 
     async def _phase(self, phase: int) -> None:
-        crew = Crew(MOST_AT_ONCE)
+        crew = TaskGroup(MAX_AT_ONCE)
         try:
             await self._pages(phase, crew)
             await crew.finished()
         finally:
             await crew.abandon()
 
-    async def _pages(self, phase: int, crew: Crew) -> None:
-        after: Subject | None = None
+    async def _pages(self, phase: int, crew: TaskGroup) -> None:
+        after: ReportPeriod | None = None
         while True:
             page = await self._source.subjects(phase, self._plan.asOf, after, PAGE)
             for subject in page:
@@ -128,7 +128,7 @@ class Round:
                 return
             after = page[-1]
 
-    async def _turn(self, subject: Subject, crew: Crew) -> None:
+    async def _turn(self, subject: ReportPeriod, crew: TaskGroup) -> None:
         if subject.sendable:
             due = self._started + self._begun * self._gap
             self._begun += 1
@@ -137,9 +137,9 @@ class Round:
                 await deferLater(self._clock, wait)
         await self._lease.prolong()
         await crew.room()
-        crew.begin(quietly(self._attempt(subject)))
+        crew.begin(ignoreCancelled(self._attempt(subject)))
 
-    async def _attempt(self, subject: Subject) -> None:
+    async def _attempt(self, subject: ReportPeriod) -> None:
         kind, domain = str(self._source.kind), str(subject.domain)
         try:
             await self._report(subject)
@@ -154,18 +154,18 @@ class Round:
                 self.log, "{kind} report to {domain}", kind=kind, domain=domain
             )
 
-    async def _report(self, subject: Subject) -> None:
+    async def _report(self, subject: ReportPeriod) -> None:
         if not subject.sendable:
             await self._source.settle(subject, (), ())
             return
         drafting = self._source.draft(subject)
-        draft = await drafting.addTimeout(LONGEST_DRAFT, self._reactor)
+        draft = await drafting.addTimeout(MAX_DRAFT_TIME, self._reactor)
         if isinstance(draft, NoReport):
             await self._noReport(draft)
             return
         await self._file(draft)
         # Without a gap, several at a time: that takes less of the disk.
-        if self._gap or self._composed >= self._handedOver + MOST_AT_ONCE:
+        if self._gap or self._composed >= self._handedOver + MAX_AT_ONCE:
             self._handedOver = self._composed
             await self._outbox.empty()
 
@@ -191,7 +191,7 @@ class Round:
             domain=str(found.subject.domain),
             reason=found.reason,
         )
-        if found.leave is Leave.CLEAR:
+        if found.leave is Retention.CLEAR:
             await self._source.settle(found.subject, (), ())
 
 

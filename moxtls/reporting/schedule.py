@@ -13,14 +13,14 @@ from moxtls.queue.values import ReportKind
 #: Behind each whole hour, until everything that ended in it is recorded.
 SETTLING = 4 * MINUTE
 #: And up to so many more, so that not all hosts of the world begin at once.
-LONGEST_JITTER = 119
+MAX_JITTER = 119
 #: RFC 8460 4.1: reports are spread, so as not to flood who takes those of
 #: many domains.  Those on DMARC are due each hour, so they are done within it.
 WINDOWS = {ReportKind.TLS: 4 * HOUR, ReportKind.DMARC: 45 * MINUTE}
-LONGEST_GAP = 5 * MINUTE
+MAX_GAP = 5 * MINUTE
 #: At least two of the longest reporting periods, days: what couldn't be
 #: reported by then won't be.
-STALE = {ReportKind.TLS: 60 * HOUR, ReportKind.DMARC: 48 * HOUR}
+MAX_AGE = {ReportKind.TLS: 60 * HOUR, ReportKind.DMARC: 48 * HOUR}
 
 
 def untilTick(now: float) -> float:
@@ -41,7 +41,7 @@ def staleBefore(now: float) -> date:
     """
     Days before this one are too old to be reported.
     """
-    return utcDay(now - STALE[ReportKind.TLS])
+    return utcDay(now - MAX_AGE[ReportKind.TLS])
 
 
 def lastHour(now: float) -> int:
@@ -56,7 +56,7 @@ def staleHours(now: float) -> int:
     """
     Hours that begin before this second are too old to be reported.
     """
-    return lastHour(now) - STALE[ReportKind.DMARC]
+    return lastHour(now) - MAX_AGE[ReportKind.DMARC]
 
 
 def spanBefore(end: int, hours: int, first: int, since: int = 0) -> Span:
@@ -75,4 +75,4 @@ def gap(count: int, window: float) -> float:
     """
     The seconds between two of C{count} reports.
     """
-    return min(window / max(count, 1), LONGEST_GAP)
+    return min(window / max(count, 1), MAX_GAP)

@@ -18,18 +18,18 @@ from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSubmitter
 from moxtls.outages import logUnlessOutage
-from moxtls.reporting.crew import Crew, quietly
-from moxtls.reporting.letters import LetterWriter
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.reporting.letters import ReportComposer
 from moxtls.reporting.outbox import Outbox
 from moxtls.reporting.owed import pendingIn, refusals
-from moxtls.reporting.round import Lease, LeaseLost, Plan, Round
-from moxtls.reporting.schedule import LONGEST_JITTER, STALE, WINDOWS, untilTick
-from moxtls.reporting.suppression import PROBATION
-from moxtls.reporting.values import Draft, NoReport, Subject
+from moxtls.reporting.round import Lease, LeaseLost, ReportRun, RunOptions
+from moxtls.reporting.schedule import MAX_AGE, MAX_JITTER, WINDOWS, untilTick
+from moxtls.reporting.suppression import BOUNCE_WINDOW
+from moxtls.reporting.values import Draft, NoReport, ReportPeriod
 
 #: What is known of a report keeps it from being made again while there may be
 #: data about its day, and tells where a DSN belongs.
-LEAST_KEPT = max(STALE.values()) + PROBATION
+MIN_RETENTION = max(MAX_AGE.values()) + BOUNCE_WINDOW
 
 
 class ReportsBusy(Exception):
@@ -39,14 +39,14 @@ class ReportsBusy(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Routine:
+class ReportOptions:
     """
     @ivar node: The name of this node, and of this worker if there are
         several: each has a queue of its own.
     @ivar window: Over how many seconds reports are spread; C{None} for what
         their kind has in L{WINDOWS}.
     @ivar kept: For how many seconds sent reports are kept; at least
-        L{LEAST_KEPT}.
+        L{MIN_RETENTION}.
     """
 
     node: str
@@ -70,10 +70,10 @@ class ReportService(Service):
         source: IReportSource,
         archive: IReportArchive,
         leases: ILeases,
-        writer: LetterWriter,
+        writer: ReportComposer,
         submitter: IReportSubmitter,
         jitter: Callable[[], float],
-        routine: Routine,
+        routine: ReportOptions,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
@@ -94,7 +94,7 @@ class ReportService(Service):
         name = f"{source.kind} reports"
         self._lease = Lease(clock, leases, name, routine.node)
         self._turn = DeferredLock()
-        self._inFlight = Crew(1)
+        self._inFlight = TaskGroup(1)
         self._scheduled: Deferred[None] | None = None
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
@@ -136,10 +136,10 @@ class ReportService(Service):
         """
         if self._scheduled is not None:
             self._scheduled.cancel()
-        plan = Plan(self._clock.seconds(), 0, domain, early)
+        plan = RunOptions(self._clock.seconds(), 0, domain, early)
         return self._inFlight.begin(self._urgent(plan))
 
-    def pending(self, early: bool = False) -> Deferred[tuple[Subject, ...]]:
+    def pending(self, early: bool = False) -> Deferred[tuple[ReportPeriod, ...]]:
         """
         Fires with what may be owed, as L{pendingIn} has it.
 
@@ -149,7 +149,7 @@ class ReportService(Service):
 
     def owed(
         self, domain: Domain | None = None, early: bool = False
-    ) -> Deferred[dict[Subject, str]]:
+    ) -> Deferred[dict[ReportPeriod, str]]:
         """
         Fires with what C{pending} has, with the reason why it won't be sent;
         with an empty one if it will.
@@ -158,7 +158,7 @@ class ReportService(Service):
 
     def preview(
         self, domain: Domain, early: bool = False
-    ) -> Deferred[tuple[tuple[Subject, Draft | NoReport], ...]]:
+    ) -> Deferred[tuple[tuple[ReportPeriod, Draft | NoReport], ...]]:
         """
         Fires with what would be reported to C{domain} if it were sent now;
         nothing is sent, and nothing changes.
@@ -174,12 +174,12 @@ class ReportService(Service):
     def _tick(self) -> None:
         # Not returned: a loop that waits for a round would miss ticks, and
         # one that is told of a failure would end.
-        self._begin(self._jitter() * LONGEST_JITTER)
+        self._begin(self._jitter() * MAX_JITTER)
 
     def _begin(self, wait: float) -> None:
         if self._scheduled is not None:
             return
-        scheduled = self._inFlight.begin(quietly(self._regular(wait)))
+        scheduled = self._inFlight.begin(ignoreCancelled(self._regular(wait)))
         if not scheduled.called:
             self._scheduled = scheduled
             scheduled.addBoth(self._ended)
@@ -191,7 +191,7 @@ class ReportService(Service):
         try:
             await deferLater(self._clock, wait)
             now = self._clock.seconds()
-            await self._exclusively(Plan(now, self._window))
+            await self._exclusively(RunOptions(now, self._window))
         except (ReportsBusy, LeaseLost):
             self.log.info("Another node sends {kind} reports", kind=self._source.kind)
         except CancelledError:
@@ -199,13 +199,13 @@ class ReportService(Service):
         except Exception:
             logUnlessOutage(self.log, "Sending {kind} reports", kind=self._source.kind)
 
-    async def _urgent(self, plan: Plan) -> int:
+    async def _urgent(self, plan: RunOptions) -> int:
         try:
             return await self._exclusively(plan)
         except LeaseLost:
             raise ReportsBusy from None
 
-    async def _exclusively(self, plan: Plan) -> int:
+    async def _exclusively(self, plan: RunOptions) -> int:
         """
         Run a round, the only one of this node and of all.
         """
@@ -221,13 +221,13 @@ class ReportService(Service):
         finally:
             self._turn.release()
 
-    async def _round(self, plan: Plan) -> int:
+    async def _round(self, plan: RunOptions) -> int:
         now = self._clock.seconds()
         await self._source.prune(now)
-        await self._archive.prune(now - max(self._routine.kept, LEAST_KEPT))
+        await self._archive.prune(now - max(self._routine.kept, MIN_RETENTION))
         if plan.early:
             await self._source.close(plan.domain, now)
-        round = Round(
+        round = ReportRun(
             self._clock,
             self._source,
             self._writer,
@@ -238,15 +238,19 @@ class ReportService(Service):
         )
         return await round.run()
 
-    async def _owed(self, domain: Domain | None, early: bool) -> dict[Subject, str]:
+    async def _owed(
+        self, domain: Domain | None, early: bool
+    ) -> dict[ReportPeriod, str]:
         return await refusals(self._source, await self._pending(domain, early))
 
-    async def _pending(self, domain: Domain | None, early: bool) -> tuple[Subject, ...]:
+    async def _pending(
+        self, domain: Domain | None, early: bool
+    ) -> tuple[ReportPeriod, ...]:
         now = self._clock.seconds()
         return await pendingIn(self._source, now, domain, early)
 
     async def _preview(
         self, domain: Domain, early: bool
-    ) -> tuple[tuple[Subject, Draft | NoReport], ...]:
+    ) -> tuple[tuple[ReportPeriod, Draft | NoReport], ...]:
         subjects = await self._pending(domain, early)
         return tuple([(each, await self._source.draft(each)) for each in subjects])

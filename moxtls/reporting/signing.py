@@ -32,7 +32,7 @@ from dkim.canonicalization import Relaxed
 from moxtls.domain import Domain
 
 #: RFC 8301 3.2: verifiers refuse anything shorter.
-SHORTEST_RSA_KEY = 1024
+MIN_RSA_KEY_BITS = 1024
 
 # RFC 6376 5.4.1, and RFC 8460 5.3 for what is a report's own.  Each is named
 # once more than it occurs, so that none can be added (RFC 6376 5.4.2).
@@ -148,7 +148,7 @@ def loadKey(pem: bytes) -> SigningKey:
         return SigningKey(Algorithm.ED25519, key, _published(key.public_key()))
     if not isinstance(key, RSAPrivateKey):
         raise InvalidKey("neither an RSA nor an Ed25519 key")
-    if key.key_size < SHORTEST_RSA_KEY:
+    if key.key_size < MIN_RSA_KEY_BITS:
         raise InvalidKey(f"an RSA key of {key.key_size} bits is too short")
     return SigningKey(Algorithm.RSA, key, _published(key.public_key()))
 

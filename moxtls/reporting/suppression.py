@@ -15,10 +15,10 @@ MANUAL_PERIOD = 31 * DAY
 #: passing trouble that called itself permanent.
 FIRST_PERIOD = 2 * DAY
 #: Once a year is little enough to ask of anybody.
-LONGEST_PERIOD = 365 * DAY
+MAX_PERIOD = 365 * DAY
 #: Acceptance isn't arrival: a DSN may follow, for as long as hosts try
 #: (RFC 5321 4.5.4.1: 4 to 5 days).
-PROBATION = 5 * DAY
+BOUNCE_WINDOW = 5 * DAY
 
 
 def afterFailure(
@@ -47,14 +47,14 @@ def period(failures: int) -> int:
     """
     # Past some twenty doublings any period is the longest one.
     doubled = FIRST_PERIOD * (1 << min(failures - 1, 20))
-    return min(doubled, LONGEST_PERIOD)
+    return min(doubled, MAX_PERIOD)
 
 
-def isForgiven(entry: Suppression, now: float, final: bool) -> bool:
+def canReset(entry: Suppression, now: float, final: bool) -> bool:
     """
     Whether a delivery that succeeded makes the count start anew.
 
     @param final: Whether no DSN can follow.
     """
-    over = entry.until if final else entry.until + PROBATION
+    over = entry.until if final else entry.until + BOUNCE_WINDOW
     return entry.failures > 0 and now >= over

@@ -16,7 +16,7 @@ from moxtls.tlsrpt.results import PolicyTally
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Subject:
+class ReportPeriod:
     """
     One report that may be owed: a policy domain and a day.
 
@@ -70,7 +70,7 @@ class Draft:
     """
 
     kind: ReportKind
-    subject: Subject
+    subject: ReportPeriod
     span: Span
     reportID: str
     submitter: Domain
@@ -97,7 +97,7 @@ class Draft:
         return limits.get(destination, 0)
 
 
-class Leave(StrEnum):
+class Retention(StrEnum):
     """
     What becomes of the data of a subject about which no report is made.
     """
@@ -116,9 +116,9 @@ class NoReport:
         is stale.
     """
 
-    subject: Subject
+    subject: ReportPeriod
     reason: str
-    leave: Leave
+    leave: Retention
 
 
 class ReportState(StrEnum):
@@ -144,9 +144,9 @@ class ReportKey:
     What there is only one report for.
 
     @ivar destination: The canonical form of the URI.
-    @ivar phase: That of the L{Subject}: a domain with mail of its own that
+    @ivar phase: That of the L{ReportPeriod}: a domain with mail of its own that
         takes mail for others too is told about one and about the other.
-    @ivar part: That of the L{Subject}.
+    @ivar part: That of the L{ReportPeriod}.
     """
 
     kind: ReportKind

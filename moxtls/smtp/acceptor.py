@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from moxtls.smtp.events import Incoming, ServerSettings
-from moxtls.smtp.received import Client
+from moxtls.smtp.events import ServerSettings, TransactionState
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 
 #: What acceptors have to say, mostly.
@@ -20,7 +20,7 @@ RECIPIENT_OK = Reply(250, "2.1.5", "OK")
 TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 
 
-class IMessageSink(Interface):
+class IMessage(Interface):
     """
     Takes one message.
     """
@@ -47,25 +47,27 @@ class IMessageSink(Interface):
         """
 
 
-class IAcceptor(Interface):
+class IMessageDelivery(Interface):
     """
     Decides what a listener accepts.  A C{Deferred} that fails counts as
     C{451}; it is cancelled if the client goes away.
     """
 
-    def mailFrom(client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(client: ClientInfo, incoming: TransactionState) -> Deferred[Reply]:
         """
         Fires with the answer to MAIL.
         """
 
-    def rcptTo(client: Client, incoming: Incoming, recipient: str) -> Deferred[Reply]:
+    def rcptTo(
+        client: ClientInfo, incoming: TransactionState, recipient: str
+    ) -> Deferred[Reply]:
         """
         Fires with the answer to RCPT.
 
         @param recipient: An address, or C{postmaster} in any case.
         """
 
-    def message(client: Client, incoming: Incoming) -> IMessageSink:
+    def message(client: ClientInfo, incoming: TransactionState) -> IMessage:
         """
         A place for the message that comes now.
         """

@@ -12,7 +12,7 @@ from moxtls.smtp.values import Credentials
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AuthAttempt:
     """
     One use of a mechanism.
 
@@ -32,26 +32,26 @@ class Mechanism:
     """
 
     name: str
-    attempt: Callable[[Credentials], Attempt]
+    attempt: Callable[[Credentials], AuthAttempt]
 
 
-def _plain(credentials: Credentials) -> Attempt:
+def _plain(credentials: Credentials) -> AuthAttempt:
     # RFC 4616 2.
     message = f"\0{credentials.user}\0{credentials.password}".encode()
-    return Attempt(message, lambda challenge: None)
+    return AuthAttempt(message, lambda challenge: None)
 
 
-def _login(credentials: Credentials) -> Attempt:
+def _login(credentials: Credentials) -> AuthAttempt:
     # What the challenges say differs between servers; their order doesn't.
     answers = [credentials.password.encode(), credentials.user.encode()]
-    return Attempt(None, lambda challenge: answers.pop() if answers else None)
+    return AuthAttempt(None, lambda challenge: answers.pop() if answers else None)
 
 
 #: In order of preference; both are for use over TLS only.
 MECHANISMS = (Mechanism("PLAIN", _plain), Mechanism("LOGIN", _login))
 
 
-def choose(
+def chooseMechanism(
     mechanisms: Sequence[Mechanism], offered: frozenset[str]
 ) -> Mechanism | None:
     """

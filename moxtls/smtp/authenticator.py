@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.smtp.logins import Attempt, LoginLimit, LoginLimits
-from moxtls.smtp.rates import Notices, Place
+from moxtls.smtp.rates import ClientNetwork, Notices
 from moxtls.smtp.sasl import (
-    Accounts,
-    Claim,
-    Disproven,
+    Authenticated,
+    CredentialsChecker,
+    PasswordAttempt,
     Postponed,
-    Proven,
+    Rejected,
     ServerExchange,
     Step,
 )
@@ -102,7 +102,7 @@ class FairSemaphore:
 
 class Authenticator:
     """
-    Runs SASL exchanges against L{Accounts}.  One serves all listeners, which then
+    Runs SASL exchanges against L{CredentialsChecker}.  One serves all listeners, which then
     share its limits.
 
     @param newNonce: Chance: printable ASCII without commas.
@@ -114,7 +114,7 @@ class Authenticator:
 
     def __init__(
         self,
-        accounts: Accounts,
+        accounts: CredentialsChecker,
         newNonce: Callable[[], str],
         offload: Offload,
         limits: LoginLimits | None = None,
@@ -134,7 +134,7 @@ class Authenticator:
         clock: IReactorTime,
         exchange: ServerExchange,
         response: bytes | None,
-        place: Place,
+        place: ClientNetwork,
     ) -> Step:
         """
         What a client's response comes to: a challenge, or how the exchange ends.
@@ -147,19 +147,21 @@ class Authenticator:
         if exchange.user and self._isOver(exchange.user, place, now):
             return Postponed()
         step = exchange.step(response)
-        if isinstance(step, Claim):
+        if isinstance(step, PasswordAttempt):
             step = await self._checked(clock, step, place)
-        elif isinstance(step, Disproven | Proven) and exchange.user:
+        elif isinstance(step, Rejected | Authenticated) and exchange.user:
             attempt = self._limits.begin(exchange.user, place, now)
-            if isinstance(step, Proven):
+            if isinstance(step, Authenticated):
                 self._limits.succeeded(attempt)
-        if isinstance(step, Disproven):
+        if isinstance(step, Rejected):
             delay = self._limits.delay(place, clock.seconds())
             if delay:
                 await deferLater(clock, delay)
         return step
 
-    async def _checked(self, clock: IReactorTime, claim: Claim, place: Place) -> Step:
+    async def _checked(
+        self, clock: IReactorTime, claim: PasswordAttempt, place: ClientNetwork
+    ) -> Step:
         now = clock.seconds()
         if self._isOver(claim.user, place, now):
             return Postponed()
@@ -175,9 +177,9 @@ class Authenticator:
             return Postponed()
         attempt = self._limits.begin(claim.user, place, now)
         right = await self._run(claim, attempt)
-        return Proven(claim.user) if right else Disproven()
+        return Authenticated(claim.user) if right else Rejected()
 
-    def _run(self, claim: Claim, attempt: Attempt) -> Deferred[bool]:
+    def _run(self, claim: PasswordAttempt, attempt: Attempt) -> Deferred[bool]:
         """
         Check a claim.  What was begun goes on if the client leaves, and keeps its
         slot: else a client could have any number begun.
@@ -202,14 +204,14 @@ class Authenticator:
         running.addBoth(ended)
         return told
 
-    def _isOver(self, user: str, place: Place, now: float) -> bool:
+    def _isOver(self, user: str, place: ClientNetwork, now: float) -> bool:
         limit = self._limits.exceeded(user, place, now)
         if limit is None:
             return False
         self._notice(limit, place, now)
         return True
 
-    def _notice(self, limit: LoginLimit, place: Place, now: float) -> None:
+    def _notice(self, limit: LoginLimit, place: ClientNetwork, now: float) -> None:
         count = self._notices.due(limit, now)
         if count:
             self.log.warn(

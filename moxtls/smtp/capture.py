@@ -35,15 +35,15 @@ from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
 from moxtls.ipaddresses import knownIP
 from moxtls.outbound.classify import UNSPECIFIED, classify
-from moxtls.outbound.records import STARTTLS, SessionRecord, TLSTrouble
-from moxtls.outbound.verify import Trust, clientContext, judge, peerChain
+from moxtls.outbound.records import SessionRecord, STARTTLSResult, TLSError
+from moxtls.outbound.verify import TrustStore, clientContext, peerChain, verifyChain
 from moxtls.smtp.extensions import parseExtensions
 from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
 from moxtls.smtp.servercapture import captureServer
-from moxtls.smtp.tls import isRefusal, troubleOf
-from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+from moxtls.smtp.tls import isRefusal, tlsErrorOf
+from moxtls.tlsrpt.results import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 
-__all__ = ["Capturing", "CapturingFactory", "capture", "captureServer"]
+__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "capture", "captureServer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class _Subject:
     observer: ISessionObserver
     domain: Domain
     hostname: str
-    recipient: Policy
-    host: Policy | None
-    trust: Trust | None
+    recipient: TLSPolicy
+    host: TLSPolicy | None
+    trust: TrustStore | None
     sendReport: bool
 
 
@@ -69,10 +69,10 @@ def capture(
     observer: ISessionObserver,
     recipientDomain: str,
     host: str = "",
-    policies: Sequence[Policy] = (),
-    trust: Trust | None = None,
+    policies: Sequence[TLSPolicy] = (),
+    trust: TrustStore | None = None,
     sendReport: bool = True,
-) -> CapturingFactory:
+) -> TLSRecordingFactory:
     """
     Have C{observer} told of the TLS in each connection of a client.
 
@@ -89,7 +89,7 @@ def capture(
     """
     domain = Domain.parse(recipientDomain)
     hostDomain = _domain(host)
-    recipient = Policy(PolicyType.NO_POLICY, domain)
+    recipient = TLSPolicy(PolicyType.NO_POLICY, domain)
     hostPolicy = _noPolicy(hostDomain)
     if policies:
         recipient, hostPolicy = policies
@@ -97,7 +97,7 @@ def capture(
     subject = _Subject(
         observer, domain, hostname, recipient, hostPolicy, trust, sendReport
     )
-    return CapturingFactory(factory, subject)
+    return TLSRecordingFactory(factory, subject)
 
 
 def _domain(host: str) -> Domain | None:
@@ -107,8 +107,8 @@ def _domain(host: str) -> Domain | None:
         return None
 
 
-def _noPolicy(domain: Domain | None) -> Policy | None:
-    return Policy(PolicyType.NO_POLICY, domain) if domain else None
+def _noPolicy(domain: Domain | None) -> TLSPolicy | None:
+    return TLSPolicy(PolicyType.NO_POLICY, domain) if domain else None
 
 
 # What startTLS takes.
@@ -138,16 +138,16 @@ class _Keeping:
 
 
 @implementer(IHandshakeListener)
-class Capturing(ProtocolWrapper):
+class TLSRecordingWrapper(ProtocolWrapper):
     """
     Watches one connection of a client.
     """
 
     _log = Logger()
 
-    factory: CapturingFactory
+    factory: TLSRecordingFactory
 
-    def __init__(self, factory: CapturingFactory, wrapped: IProtocol) -> None:
+    def __init__(self, factory: TLSRecordingFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
         self._subject = factory.subject
         self._record = SessionRecord(host=self._subject.hostname)
@@ -199,7 +199,7 @@ class Capturing(ProtocolWrapper):
         self._line.startTLS(keeping)
         self._reader = None
         self._keeping = keeping
-        self._record = replace(self._record, starttls=STARTTLS.BROKEN)
+        self._record = replace(self._record, starttls=STARTTLSResult.BROKEN)
         directlyProvides(self, *providedBy(self.transport))
 
     # --- towards the application -----------------------------------------------
@@ -219,7 +219,7 @@ class Capturing(ProtocolWrapper):
                 self._pass(lines, self._reader.pending)
         except MalformedReply as why:
             if self._verb == b"STARTTLS":
-                self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
+                self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
             self._stop(f"{why}")
 
     def _pass(self, lines: tuple[bytes, ...], more: bool) -> None:
@@ -230,7 +230,7 @@ class Capturing(ProtocolWrapper):
         """
         verb, self._verb = self._verb, b""
         if verb == b"STARTTLS" and lines[0].startswith(b"220") and more:
-            self._record = replace(self._record, starttls=STARTTLS.INJECTED)
+            self._record = replace(self._record, starttls=STARTTLSResult.INJECTED)
             self._stop("plaintext behind the reply to STARTTLS")
             return
         self._note(verb, lines)
@@ -238,7 +238,7 @@ class Capturing(ProtocolWrapper):
         reply, self._raw = self._raw[:length], self._raw[length:]
         super().dataReceived(reply)
         if self._verb == b"STARTTLS" and more:
-            self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
+            self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
             self._stop("a reply to STARTTLS before it was said")
 
     def _note(self, verb: bytes, lines: tuple[bytes, ...]) -> None:
@@ -255,7 +255,7 @@ class Capturing(ProtocolWrapper):
             self._offers(reply.code == 250 and self._ehloRefused, False)
         elif verb == b"STARTTLS" and reply.code != 220:
             self._record = replace(
-                self._record, starttls=STARTTLS.REFUSED, code=reply.code
+                self._record, starttls=STARTTLSResult.REFUSED, code=reply.code
             )
 
     def _offers(self, isKnown: bool, startTLS: bool) -> None:
@@ -263,12 +263,12 @@ class Capturing(ProtocolWrapper):
         Whether the server has STARTTLS, if that is known.
         """
         lacking = isKnown and not startTLS
-        seen = STARTTLS.NOT_OFFERED if lacking else STARTTLS.NOT_TRIED
+        seen = STARTTLSResult.NOT_OFFERED if lacking else STARTTLSResult.NOT_TRIED
         self._record = replace(self._record, starttls=seen)
 
-    def _unanswered(self, trouble: TLSTrouble) -> None:
+    def _unanswered(self, trouble: TLSError) -> None:
         self._record = replace(
-            self._record, starttls=STARTTLS.UNANSWERED, trouble=trouble
+            self._record, starttls=STARTTLSResult.UNANSWERED, trouble=trouble
         )
 
     def _stop(self, why: str) -> None:
@@ -290,7 +290,7 @@ class Capturing(ProtocolWrapper):
             self._noteLoss(reason)
         elif self._verb == b"STARTTLS" and not self._isHungUp:
             # If it was the application, nobody can say why.
-            self._unanswered(TLSTrouble(TLSTrouble.Kind.CLOSED))
+            self._unanswered(TLSError(TLSError.Kind.CLOSED))
         self._keeping = None
         self._tell()
         super().connectionLost(reason)
@@ -307,22 +307,22 @@ class Capturing(ProtocolWrapper):
         connection = self._keeping.connection
         trust = self.factory.trust(connection)
         name = self._subject.hostname or _sni(connection)
-        verification = judge(trust, [name], peerChain(connection))
+        verification = verifyChain(trust, [name], peerChain(connection))
         self._record = replace(
             self._record,
             host=name,
-            starttls=STARTTLS.COMPLETED,
+            starttls=STARTTLSResult.COMPLETED,
             verification=verification,
         )
 
     def _noteLoss(self, reason: Failure) -> None:
-        trouble = troubleOf(reason)
+        trouble = tlsErrorOf(reason)
         if isRefusal(reason):
             self._judge()
             self._refused()
             return
-        rejected = not self._heard and trouble.kind is TLSTrouble.Kind.REMOTE_ALERT
-        if rejected or self._record.starttls is STARTTLS.BROKEN:
+        rejected = not self._heard and trouble.kind is TLSError.Kind.REMOTE_ALERT
+        if rejected or self._record.starttls is STARTTLSResult.BROKEN:
             self._record = replace(self._record, trouble=trouble)
 
     def _refused(self) -> None:
@@ -347,30 +347,30 @@ class Capturing(ProtocolWrapper):
         )
 
 
-class CapturingFactory(WrappingFactory[Capturing]):
+class TLSRecordingFactory(WrappingFactory[TLSRecordingWrapper]):
     """
-    Wraps the protocols of a factory in L{Capturing}.
+    Wraps the protocols of a factory in L{TLSRecordingWrapper}.
     """
 
     noisy = False
-    protocol = Capturing
+    protocol = TLSRecordingWrapper
 
     def __init__(self, factory: IProtocolFactory, subject: _Subject) -> None:
         super().__init__(factory)
         self.subject = subject
 
-    def trust(self, connection: SSL.Connection) -> Trust:
+    def trust(self, connection: SSL.Connection) -> TrustStore:
         """
         By whose word the certificate of a connection is judged.
         """
         if self.subject.trust is not None:
             return self.subject.trust
         if connection.get_verify_mode() & SSL.VERIFY_PEER:
-            return Trust(connection.get_context())
+            return TrustStore(connection.get_context())
         return self._system
 
     @cached_property
-    def _system(self) -> Trust:
+    def _system(self) -> TrustStore:
         return clientContext()
 
 
@@ -378,7 +378,7 @@ def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
     """
     What there is to tell about a session, if anything.
     """
-    if record.starttls is STARTTLS.NOT_TRIED:
+    if record.starttls is STARTTLSResult.NOT_TRIED:
         return None
     # RFC 8460 4.4: what isn't a host's name in A-labels is left out.
     host = _domain(record.host)

@@ -22,7 +22,7 @@ _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 
 
 #: Names of a certificate that are shown.
-MOST_LISTED = 5
+MAX_LISTED = 5
 
 
 class CertifiedKey:
@@ -133,7 +133,7 @@ def unsuitable(certificate: x509.Certificate, host: str, now: float) -> Iterator
         yield f"the certificate is not valid before {begin:%Y-%m-%d}"
     names = _namesOf(certificate)
     if host and not matches(names, host):
-        listed = ", ".join(sorted(names)[:MOST_LISTED]) or "no name at all"
+        listed = ", ".join(sorted(names)[:MAX_LISTED]) or "no name at all"
         yield f"the certificate is for {listed}, and not for Hostname"
 
 

@@ -15,8 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from moxtls.outbound.records import STARTTLS
-from moxtls.smtp.authentication import MECHANISMS, Attempt, Mechanism, choose
+from moxtls.outbound.records import STARTTLSResult
+from moxtls.smtp.authentication import (
+    MECHANISMS,
+    AuthAttempt,
+    Mechanism,
+    chooseMechanism,
+)
 from moxtls.smtp.clientevents import (
     Awaiting,
     Cause,
@@ -28,9 +33,9 @@ from moxtls.smtp.clientevents import (
     StartTLS,
     Transferred,
 )
-from moxtls.smtp.extensions import Extensions, parseExtensions, refusal
+from moxtls.smtp.extensions import Extensions, extensionRefusal, parseExtensions
 from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
-from moxtls.smtp.transfer import Transfer
+from moxtls.smtp.transfer import TransactionReplies
 from moxtls.smtp.values import (
     Credentials,
     RecipientReply,
@@ -58,7 +63,7 @@ class _Command:
     answered: Callable[[Lines], Iterator[Event]]
 
 
-class Conversation:
+class ClientConversation:
     """
     One SMTP session, from the greeting to QUIT.
 
@@ -89,13 +94,13 @@ class Conversation:
         self.helo = ""
         self.extensions = Extensions()
         self.secure = False
-        self.starttls = STARTTLS.NOT_TRIED
+        self.starttls = STARTTLSResult.NOT_TRIED
         self.code = 0
         self._reader = ReplyReader()
         self._state = Awaiting.GREETING
         self._queue: deque[_Command] = deque()
         self._sent: deque[_Command] = deque()
-        self._transfer: Transfer | None = None
+        self._transfer: TransactionReplies | None = None
         self._transactions = 0
         self._mustReset = False
         self._expect(Awaiting.GREETING, self._greeted)
@@ -145,7 +150,7 @@ class Conversation:
         What came is no reply to C{step}.
         """
         if step is Awaiting.STARTTLS:
-            self.starttls = STARTTLS.UNANSWERED
+            self.starttls = STARTTLSResult.UNANSWERED
         yield from self._end(Cause.MALFORMED, None, reason)
 
     def secured(self) -> list[Event]:
@@ -154,7 +159,7 @@ class Conversation:
         """
         # RFC 3207 4.2: what was learned before is forgotten.
         self.secure = True
-        self.starttls = STARTTLS.COMPLETED
+        self.starttls = STARTTLSResult.COMPLETED
         self.extensions = Extensions()
         self._reader = ReplyReader()
         if self._mode is TLSMode.IMMEDIATE:
@@ -217,17 +222,17 @@ class Conversation:
         elif self._mode is TLSMode.REQUIRED or self.extensions.startTLS:
             self._command(Awaiting.STARTTLS, "STARTTLS", self._startTLSAnswered)
         else:
-            self.starttls = STARTTLS.NOT_OFFERED
+            self.starttls = STARTTLSResult.NOT_OFFERED
             yield from self._login()
 
     def _startTLSAnswered(self, lines: Lines) -> Iterator[Event]:
         reply = parseReply(lines)
         if reply.code != 220:
-            self.starttls, self.code = STARTTLS.REFUSED, reply.code
+            self.starttls, self.code = STARTTLSResult.REFUSED, reply.code
             yield from self._refused(reply, Cause.NO_TLS)
         elif self._reader.pending:
             # RFC 3207 4, 6: not even an empty line.
-            self.starttls = STARTTLS.INJECTED
+            self.starttls = STARTTLSResult.INJECTED
             why = "plaintext behind the reply to STARTTLS"
             yield from self._end(Cause.INJECTED, None, why)
         else:
@@ -240,7 +245,7 @@ class Conversation:
         if self._credentials is None:
             yield Ready()
             return
-        mechanism = choose(self._mechanisms, self.extensions.auth)
+        mechanism = chooseMechanism(self._mechanisms, self.extensions.auth)
         if not self.secure or mechanism is None:
             lacking = "mechanism that we know" if self.secure else "TLS"
             yield from self._end(Cause.LOGIN, None, f"no {lacking} to log in with")
@@ -251,7 +256,7 @@ class Conversation:
             line += " " + (_base64(attempt.initial) or "=")
         self._command(Awaiting.AUTH, line, self._challenged(attempt))
 
-    def _challenged(self, attempt: Attempt) -> Callable[[Lines], Iterator[Event]]:
+    def _challenged(self, attempt: AuthAttempt) -> Callable[[Lines], Iterator[Event]]:
         def answered(lines: Lines) -> Iterator[Event]:
             reply = parseReply(lines)
             if reply.code == 235:
@@ -270,8 +275,8 @@ class Conversation:
         """
         Begin a transaction; only while C{usable}.
         """
-        self._transfer = Transfer(transaction)
-        no = refusal(transaction, self.extensions, self.secure)
+        self._transfer = TransactionReplies(transaction)
+        no = extensionRefusal(transaction, self.extensions, self.secure)
         if no is not None or not self._transfer.askable:
             return [self._transferred(no)]
         self._transactions += 1
@@ -429,7 +434,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _response(attempt: Attempt, challenge: str) -> str:
+def _response(attempt: AuthAttempt, challenge: str) -> str:
     """
     The line that answers a challenge; C{*} breaks off (RFC 4954 4).
     """

@@ -17,24 +17,24 @@ from twisted.logger import Logger
 from twisted.mail.smtp import IMessage, SMTPServerError
 from zope.interface import implementer
 
-from moxtls.dmarc.values import Judgement
+from moxtls.dmarc.values import VerdictEvent
 from moxtls.interfaces import IVerdictObserver
 from moxtls.smtp.acceptor import TRY_LATER
-from moxtls.smtp.screened import IScreenedMessage, Screened
+from moxtls.smtp.screened import FilterResult, IFilteredMessage
 from moxtls.smtp.values import Reply
 
 TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
 NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
 
 #: Octets after which other connections have their turn.
-BREATH = 32 * 1024
+PAUSE = 32 * 1024
 
 _CRLF = b"\r\n"
 _LINE_END = re.compile(rb"[\r\n]")
 
 
 @implementer(IMessage)
-class Copy:
+class RecipientMessage:
     """
     What the protocol takes for the message of one recipient.
 
@@ -46,7 +46,9 @@ class Copy:
     @ivar ended: Fires with what the protocol is to know.
     """
 
-    def __init__(self, collecting: Collecting, recipient: str, message: Any) -> None:
+    def __init__(
+        self, collecting: BufferedMessage, recipient: str, message: Any
+    ) -> None:
         self._collecting = collecting
         self.recipient = recipient
         self.message = message
@@ -73,14 +75,14 @@ class Copy:
         self._collecting.close()
         self.message.connectionLost()
 
-    def begin(self, trace: Iterable[bytes], judgement: Judgement | None) -> None:
+    def begin(self, trace: Iterable[bytes], judgement: VerdictEvent | None) -> None:
         """
         Give the application what stands before the message as it came.
         """
         if judgement is not None and IVerdictObserver.providedBy(self.message):
             told = maybeDeferred(self.message.verdictGiven, judgement)
             told.addErrback(
-                lambda why: Collecting.log.failure("telling a message", why)
+                lambda why: BufferedMessage.log.failure("telling a message", why)
             )
         for line in trace:
             self.message.lineReceived(line)
@@ -94,10 +96,10 @@ class Copy:
         try:
             self.message.connectionLost()
         except Exception:
-            Collecting.log.failure("abandoning a message")
+            BufferedMessage.log.failure("abandoning a message")
 
 
-class Collecting:
+class BufferedMessage:
     """
     One message and its copies.
 
@@ -109,7 +111,7 @@ class Collecting:
     def __init__(
         self,
         clock: IReactorTime,
-        begin: Callable[[], IScreenedMessage],
+        begin: Callable[[], IFilteredMessage],
         largest: int,
         reply: Callable[[Reply], None],
     ) -> None:
@@ -119,18 +121,18 @@ class Collecting:
         @param reply: Told what the client is to hear, just before the protocol
             hears that the message failed.
         """
-        self.copies: list[Copy] = []
+        self.copies: list[RecipientMessage] = []
         self._clock = clock
         self._begin = begin
         self._largest = largest
         self._reply = reply
-        self._message: IScreenedMessage | None = None
+        self._message: IFilteredMessage | None = None
         self._size = 0
         self._inBody = False
 
     # --- what comes ------------------------------------------------------------
 
-    def lineReceived(self, copy: Copy, line: bytes) -> None:
+    def lineReceived(self, copy: RecipientMessage, line: bytes) -> None:
         """
         The protocol gives each line to each of the copies; one will do.
 
@@ -174,7 +176,7 @@ class Collecting:
             self.log.failure("keeping a message")
             raise serverError(NO_SPACE) from why
 
-    def _place(self) -> IScreenedMessage:
+    def _place(self) -> IFilteredMessage:
         if self._message is None:
             self._message = self._begin()
         return self._message
@@ -201,7 +203,7 @@ class Collecting:
         finally:
             self.close()
 
-    async def _give(self, screened: Screened) -> None:
+    async def _give(self, screened: FilterResult) -> None:
         """
         Give everything to everybody, and others a chance on the way.
         """
@@ -212,7 +214,7 @@ class Collecting:
         rest = b""
         given = 0
         for chunk in screened.message:
-            if given > BREATH:
+            if given > PAUSE:
                 await deferLater(self._clock, 0)
                 given = 0
             given += len(chunk)
@@ -243,7 +245,7 @@ class Collecting:
             self._reply(reply)
             ended.errback(serverError(reply))
 
-    def _unanswered(self) -> Iterator[tuple[Copy, Deferred[Any]]]:
+    def _unanswered(self) -> Iterator[tuple[RecipientMessage, Deferred[Any]]]:
         for copy in self.copies:
             if copy.ended is not None:
                 yield copy, copy.ended

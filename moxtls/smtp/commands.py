@@ -13,9 +13,9 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.smtp.values import Reply
 
 #: RFC 5321 4.5.3.1.5, with CRLF.
-LONGEST_REPLY_LINE = 512
+MAX_REPLY_LINE = 512
 #: Replies of ours have a few lines; more are a mistake of whoever wrote them.
-MOST_REPLY_LINES = 50
+MAX_REPLY_LINES = 50
 #: RFC 1870 6.1.
 _SIZE = re.compile(r"[0-9]{1,20}\Z")
 # RFC 5321 4.1.2: Reverse-path or Forward-path, a source route before it (which
@@ -126,7 +126,7 @@ def encodeReply(reply: Reply) -> bytes:
 
     Most replies are the same few.
     """
-    lines = reply.text.split("\n")[:MOST_REPLY_LINES]
+    lines = reply.text.split("\n")[:MAX_REPLY_LINES]
     enhanced = f"{reply.enhanced} " if reply.enhanced else ""
     last = len(lines) - 1
     return b"".join(
@@ -147,7 +147,7 @@ def withStatus(reply: Reply) -> Reply:
 
 def _replyLine(line: str) -> bytes:
     safe = _UNPRINTABLE.sub("?", line) if not _isPlain(line) else line
-    return safe[: LONGEST_REPLY_LINE - 2].encode("ascii") + b"\r\n"
+    return safe[: MAX_REPLY_LINE - 2].encode("ascii") + b"\r\n"
 
 
 def _isPlain(line: str) -> bool:

@@ -3,7 +3,7 @@
 A connection to one SMTP server: TLS, the conversation, and transactions.
 
 The one place that decides, by the settings it was given, whether a
-certificate will do: L{Witness} refuses nobody.
+certificate will do: L{RecordingVerifier} refuses nobody.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from moxtls.ipaddresses import canonicalIP
 from moxtls.outbound.classify import certificateFailure
 from moxtls.outbound.records import (
     CLOSE_NOTIFY,
-    STARTTLS,
     DANEVerdict,
     SessionRecord,
-    TLSTrouble,
+    STARTTLSResult,
+    TLSError,
 )
-from moxtls.outbound.verify import Witness
-from moxtls.policy.dane import verifyChain
-from moxtls.smtp.client import Conversation
+from moxtls.outbound.verify import RecordingVerifier
+from moxtls.policy.dane import verifyDANE
+from moxtls.smtp.client import ClientConversation
 from moxtls.smtp.clientevents import (
     Awaiting,
     Cause,
@@ -50,17 +50,17 @@ from moxtls.smtp.clientevents import (
     StartTLS,
     Transferred,
 )
-from moxtls.smtp.deadline import Deadline
-from moxtls.smtp.extensions import Extensions, portions
+from moxtls.smtp.deadline import Timeout
+from moxtls.smtp.extensions import Extensions, splitByLimits
 from moxtls.smtp.sender import BodySender
 from moxtls.smtp.settings import (
+    ClientSettings,
     SessionError,
     SessionFailed,
-    Settings,
     TLSFailed,
     TransactionsExhausted,
 )
-from moxtls.smtp.tls import troubleOf
+from moxtls.smtp.tls import tlsErrorOf
 from moxtls.smtp.values import RecipientReply, Timeouts, TLSMode, Transaction
 
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
@@ -73,20 +73,22 @@ class _ILine(ITLSTransport, IConsumer):
 
 
 @implementer(IHandshakeListener)
-class Session(Protocol):
+class ClientSession(Protocol):
     """
     One connection.  Made by L{openSession}.
     """
 
-    def __init__(self, clock: IReactorTime, settings: Settings) -> None:
+    def __init__(self, clock: IReactorTime, settings: ClientSettings) -> None:
         self._clock = clock
         self._settings = settings
-        self._talk = Conversation(settings.ehlo, settings.mode, settings.credentials)
+        self._talk = ClientConversation(
+            settings.ehlo, settings.mode, settings.credentials
+        )
         serverName = "".join(settings.names[:1])
         webNames = settings.webNames or settings.names
-        self._witness = Witness(settings.trust, webNames, serverName)
+        self._witness = RecordingVerifier(settings.trust, webNames, serverName)
         self._seen = SessionRecord(host=serverName)
-        self._starttls: STARTTLS | None = None
+        self._starttls: STARTTLSResult | None = None
         self._heard = False
         self._over = False
         self._failure: SessionError | None = None
@@ -97,8 +99,8 @@ class Session(Protocol):
         self._sender: BodySender | None = None
         self._line: _ILine | None = None
         self._closing: list[Deferred[None]] = []
-        self._step = Deadline(clock, self._timedOut)
-        self._whole = Deadline(clock, self._timedOut)
+        self._step = Timeout(clock, self._timedOut)
+        self._whole = Timeout(clock, self._timedOut)
 
     # --- for whoever has mail to deliver -----------------------------------
 
@@ -207,7 +209,7 @@ class Session(Protocol):
         mismatch = dane in _MISMATCHES
         distrust = self._settings.enforcePKIX and not verification.ok
         enforced = (mismatch or distrust) and not self._settings.ignoreVerifyErrors
-        self._starttls = STARTTLS.COMPLETED
+        self._starttls = STARTTLSResult.COMPLETED
         self._heard = False
         self._seen = replace(
             self._seen, verification=verification, dane=dane, enforced=enforced
@@ -244,13 +246,13 @@ class Session(Protocol):
             return DANEVerdict.NOT_ASKED
         names = [name for each in self._settings.names for name in _domain(each)]
         now = self._clock.seconds()
-        return verifyChain(self._settings.dane, chain, names, now)
+        return verifyDANE(self._settings.dane, chain, names, now)
 
     def _lostBy(self, reason: Failure) -> SessionError:
         """
         The connection is gone without our doing.
         """
-        trouble = troubleOf(reason, self._witness.alert)
+        trouble = tlsErrorOf(reason, self._witness.alert)
         if self._talk.awaiting is Awaiting.HANDSHAKE:
             return self._handshakeFailed(trouble)
         if self._talk.awaiting is Awaiting.STARTTLS:
@@ -258,7 +260,7 @@ class Session(Protocol):
         if (
             self.secure
             and not self._heard
-            and trouble.kind is TLSTrouble.Kind.REMOTE_ALERT
+            and trouble.kind is TLSError.Kind.REMOTE_ALERT
             and trouble.alert != CLOSE_NOTIFY
         ):
             # In TLS 1.3 a server can only say now what it thinks of us.
@@ -269,16 +271,16 @@ class Session(Protocol):
             self.record, f"connection lost: {why}", None, self._talk.abandoned()
         )
 
-    def _handshakeFailed(self, trouble: TLSTrouble) -> TLSFailed:
-        self._starttls = STARTTLS.BROKEN
+    def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
+        self._starttls = STARTTLSResult.BROKEN
         self._seen = replace(self._seen, trouble=trouble)
         return TLSFailed(self.record, f"handshake: {_words(trouble)}")
 
-    def _unanswered(self, trouble: TLSTrouble) -> None:
+    def _unanswered(self, trouble: TLSError) -> None:
         """
         There is no reply to STARTTLS.
         """
-        self._starttls = STARTTLS.UNANSWERED
+        self._starttls = STARTTLSResult.UNANSWERED
         self._seen = replace(self._seen, trouble=trouble)
 
     # --- transactions ----------------------------------------------------------
@@ -286,7 +288,7 @@ class Session(Protocol):
     async def _deliver(self, transaction: Transaction) -> tuple[RecipientReply, ...]:
         replies: tuple[RecipientReply, ...] = ()
         with open(transaction.path, "rb") as message:
-            for part in portions(transaction, self.extensions):
+            for part in splitByLimits(transaction, self.extensions):
                 if replies and not self._over and not self.usable:
                     why = "its transactions are used up"
                     raise TransactionsExhausted(self.record, why, None, replies)
@@ -376,8 +378,8 @@ class Session(Protocol):
                 self._ended(event)
 
     def _ended(self, event: Ended) -> None:
-        if self._talk.starttls is STARTTLS.UNANSWERED:
-            self._unanswered(TLSTrouble(TLSTrouble.Kind.NOT_SMTP))
+        if self._talk.starttls is STARTTLSResult.UNANSWERED:
+            self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
         if event.cause in (Cause.NO_TLS, Cause.INJECTED):
             self._fail(TLSFailed(self.record, event.reason, event.reply))
         elif event.cause is not Cause.QUIT:
@@ -398,7 +400,7 @@ class Session(Protocol):
 
     def _timedOut(self) -> None:
         awaiting = self._talk.awaiting
-        trouble = TLSTrouble(TLSTrouble.Kind.TIMEOUT)
+        trouble = TLSError(TLSError.Kind.TIMEOUT)
         if self._over:
             self.abort()
         elif awaiting is Awaiting.HANDSHAKE:
@@ -453,7 +455,7 @@ class Session(Protocol):
 
 # RFC 5321 4.5.3.2.  While nothing is awaited, the limit of the whole session
 # is all there is.
-_PATIENCE = {
+_TIMEOUT = {
     Awaiting.GREETING: attrgetter("greeting"),
     Awaiting.HANDSHAKE: attrgetter("handshake"),
     Awaiting.HELLO: attrgetter("command"),
@@ -470,11 +472,11 @@ _PATIENCE = {
 
 
 def _patience(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
-    limit = _PATIENCE.get(awaiting)
+    limit = _TIMEOUT.get(awaiting)
     return None if limit is None else float(limit(timeouts))
 
 
-def _words(trouble: TLSTrouble) -> str:
+def _words(trouble: TLSError) -> str:
     kind = trouble.kind.name.lower().replace("_", " ")
     return f"{kind} ({trouble.reason})" if trouble.reason else kind
 

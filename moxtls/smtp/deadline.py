@@ -10,7 +10,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-class Deadline:
+class Timeout:
     """
     Calls once, unless it is set anew in time.
     """

@@ -16,13 +16,13 @@ from moxtls.smtp.events import (
     AuthStep,
     DataStart,
     Event,
-    Incoming,
     MailFrom,
     RcptTo,
     ServerSettings,
     StartTLS,
+    TransactionState,
 )
-from moxtls.smtp.patience import Patience
+from moxtls.smtp.patience import SessionLimits
 from moxtls.smtp.values import Reply
 
 OK = Reply(250, "2.0.0", "OK")
@@ -48,7 +48,7 @@ _NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 _IN_CHUNKS = Reply(503, "5.5.1", "The message comes in chunks already")
 
 
-class Dialogue:
+class SessionState:
     """
     What is known of one client.
 
@@ -80,12 +80,12 @@ class Dialogue:
     )
 
     def __init__(
-        self, settings: ServerSettings, patience: Patience, isSecure: bool
+        self, settings: ServerSettings, patience: SessionLimits, isSecure: bool
     ) -> None:
         self._settings = settings
         self._patience = patience
         self.isSecure = isSecure
-        self.incoming: Incoming | None = None
+        self.incoming: TransactionState | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -112,7 +112,7 @@ class Dialogue:
         known = event.incoming
         if event.recipient not in known.recipients:
             recipients = (*known.recipients, event.recipient)
-            self.incoming = Incoming(known.sender, known.parameters, recipients)
+            self.incoming = TransactionState(known.sender, known.parameters, recipients)
 
     def command(self, verb: str, argument: str, isAhead: bool) -> Event | Reply:
         """
@@ -191,7 +191,7 @@ class Dialogue:
             return TOO_LARGE
         self.wasSpoiled = False
         tooMany = self._patience.transaction()
-        return tooMany or MailFrom(Incoming(sender, parameters))
+        return tooMany or MailFrom(TransactionState(sender, parameters))
 
     def _mailRefusal(self) -> Reply | None:
         if not self.helo:
@@ -273,13 +273,13 @@ class Dialogue:
         return None
 
 
-_COMMANDS: dict[str, Callable[[Dialogue, str, bool], Event | Reply]] = {
-    "AUTH": Dialogue._auth,
-    "DATA": Dialogue._data,
-    "EHLO": Dialogue._ehlo,
-    "HELO": Dialogue._helo,
-    "MAIL": Dialogue._mail,
-    "RCPT": Dialogue._rcpt,
-    "RSET": Dialogue._rset,
-    "STARTTLS": Dialogue._starttls,
+_COMMANDS: dict[str, Callable[[SessionState, str, bool], Event | Reply]] = {
+    "AUTH": SessionState._auth,
+    "DATA": SessionState._data,
+    "EHLO": SessionState._ehlo,
+    "HELO": SessionState._helo,
+    "MAIL": SessionState._mail,
+    "RCPT": SessionState._rcpt,
+    "RSET": SessionState._rset,
+    "STARTTLS": SessionState._starttls,
 }

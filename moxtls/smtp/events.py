@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moxtls.smtp.commands import MailParameters
-from moxtls.smtp.received import LONGEST_HEADER
+from moxtls.smtp.received import MAX_HEADER
 from moxtls.smtp.values import Reply
 
 #: Of a header: ten times what long ways and many signatures come to.
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 #: Of a message.  RFC 5321 4.5.3.1.6 has 1000, and lets servers take more: HTML
 #: in one line is common, and to refuse it is to lose mail.  This much fits in
 #: memory wherever a line has to be held.
-LONGEST_LINE = 1024 * 1024
+MAX_LINE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class ServerSettings:
     authFailures: int = 3
     refusals: int = 200
     idleCommands: int = 100
-    headerSize: int = LONGEST_HEADER
-    headerFields: int = MOST_FIELDS
-    lineLength: int = LONGEST_LINE
+    headerSize: int = MAX_HEADER
+    headerFields: int = MAX_FIELDS
+    lineLength: int = MAX_LINE
 
     def mayAuthenticate(self, isSecure: bool) -> bool:
         return bool(self.mechanisms) and (isSecure or self.authWithoutTLS)
@@ -93,7 +93,7 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class TransactionState:
     """
     A mail transaction (RFC 5321 3.3), as far as it got.
 
@@ -113,7 +113,7 @@ class MailFrom:
     A transaction begins, if C{reply} likes it.
     """
 
-    incoming: Incoming
+    incoming: TransactionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class RcptTo:
     """
 
     recipient: str
-    incoming: Incoming
+    incoming: TransactionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class DataStart:
     behind DATA or in chunks (RFC 3030).
     """
 
-    incoming: Incoming
+    incoming: TransactionState
 
 
 @dataclass(frozen=True, slots=True)

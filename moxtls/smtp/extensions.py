@@ -75,7 +75,9 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,20}", text) else None
 
 
-def refusal(transaction: Transaction, known: Extensions, secure: bool) -> Reply | None:
+def extensionRefusal(
+    transaction: Transaction, known: Extensions, secure: bool
+) -> Reply | None:
     """
     Why this server can't be given this message at all, if it can't.
 
@@ -134,7 +136,9 @@ def mailCommand(transaction: Transaction, known: Extensions) -> str:
     return " ".join(words)
 
 
-def portions(transaction: Transaction, known: Extensions) -> tuple[Transaction, ...]:
+def splitByLimits(
+    transaction: Transaction, known: Extensions
+) -> tuple[Transaction, ...]:
     """
     Divide a transaction so that each part keeps to the server's limits on
     recipients (RFC 9422).

@@ -11,12 +11,12 @@ from moxtls.smtp.chunking import Chunk, ChunkReader
 from moxtls.smtp.dialogue import TOO_LARGE
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.lines import LineBuffer
-from moxtls.smtp.shape import Shape
+from moxtls.smtp.shape import HeaderLimits
 from moxtls.smtp.values import Reply
 
 #: How much of a message is passed over after it was found to be refused, so
 #: that the client gets to hear why.
-LONGEST_DISCARD = 64 * 1024 * 1024
+MAX_DISCARD_LENGTH = 64 * 1024 * 1024
 
 #: Of a message, chunks of fewer bytes than that are counted beyond so many.
 MAX_SMALL_CHUNKS = 1000
@@ -25,7 +25,7 @@ SMALL_CHUNK = 64
 _FLAWED = Reply(554, "5.6.0", "Message has a bare CR, a bare LF or a NUL")
 
 
-class Intake:
+class DataReceiver:
     """
     @ivar refusal: What there is to say to the client, whatever comes.
     @ivar isOver: Whether the owner of the conversation wants no more of it.
@@ -45,7 +45,7 @@ class Intake:
 
     def __init__(self, settings: ServerSettings, inChunks: bool) -> None:
         self._settings = settings
-        self._shape = Shape(settings.lineLength)
+        self._shape = HeaderLimits(settings.lineLength)
         self._decoder = BodyDecoder()
         self._reader = ChunkReader()
         self.inChunks = inChunks
@@ -76,7 +76,7 @@ class Intake:
         """
         Whether it is time to stop listening to what is refused.
         """
-        return not self.ended and self.size > self._settings.size + LONGEST_DISCARD
+        return not self.ended and self.size > self._settings.size + MAX_DISCARD_LENGTH
 
     @property
     def isFragmented(self) -> bool:

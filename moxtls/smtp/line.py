@@ -37,7 +37,7 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 
 
 @implementer(ITransport)
-class Line(Protocol):
+class ServerTransport(Protocol):
     """
     The protocol of a transport, and the transport of a session.
 
@@ -48,14 +48,14 @@ class Line(Protocol):
         self.session = session
         self._clock = clock
         self._above: Protocol | TLSMemoryBIOProtocol = session
-        self._below: _Direct
+        self._below: _DirectTransport
         self._tls: TLSMemoryBIOProtocol | None = None
 
     # --- for the transport ---------------------------------------------------
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self._below = _Direct(self.transport)
+        self._below = _DirectTransport(self.transport)
         self.session.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -130,7 +130,7 @@ class Line(Protocol):
 
 
 @implementer(IPushProducer)
-class _Direct:
+class _DirectTransport:
     """
     A transport whose socket is written to while nothing waits for it.
 

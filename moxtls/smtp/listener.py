@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.test_listener -*-
 """
 Listening for SMTP, be it submission or reception: who may connect, and how
-all of it ends.  What is accepted is decided by an L{IAcceptor}.
+all of it ends.  What is accepted is decided by an L{IMessageDelivery}.
 """
 
 from __future__ import annotations
@@ -19,22 +19,18 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.smtp.acceptor import (
-    IAcceptor,
-    IMessageSink,
-    ListenerSettings,
-)
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.authenticator import Authenticator
 from moxtls.smtp.commands import encodeReply
-from moxtls.smtp.line import Line
-from moxtls.smtp.rates import Notices, Place, Rate, placeOf
+from moxtls.smtp.line import ServerTransport
+from moxtls.smtp.rates import ClientNetwork, Notices, RateLimiter, networkOf
 from moxtls.smtp.serversession import IListener, ServerSession
 from moxtls.smtp.values import Reply
 
 __all__ = [
     "Authenticator",
-    "IAcceptor",
-    "IMessageSink",
+    "IMessage",
+    "IMessageDelivery",
     "ListenerSettings",
     "SMTPServerFactory",
 ]
@@ -45,7 +41,7 @@ QUIET = 60
 #: Of so many connections, one more may be there that is just being closed.
 SHARE_LEAVING = 10
 #: Seconds of silence from when on a client has to make way for another one.
-SILENCE = 10
+GREETING_TIMEOUT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ class SMTPServerFactory(ServerFactory):
         self,
         clock: IReactorTime,
         settings: ListenerSettings,
-        acceptor: IAcceptor,
+        acceptor: IMessageDelivery,
         tls: IOpenSSLServerConnectionCreator | None = None,
         authenticator: Authenticator | None = None,
     ) -> None:
@@ -129,8 +125,8 @@ class SMTPServerFactory(ServerFactory):
         self._leaving: set[ServerSession] = set()
         self._perAddress: Counter[str] = Counter()
         self._perNetwork: Counter[str] = Counter()
-        self._connectionRate = Rate(settings.connectionRate)
-        self._messageRate = Rate(settings.messageRate)
+        self._connectionRate = RateLimiter(settings.connectionRate)
+        self._messageRate = RateLimiter(settings.messageRate)
         self._stopped: Deferred[None] | None = None
         self._notices = Notices(QUIET)
 
@@ -139,7 +135,7 @@ class SMTPServerFactory(ServerFactory):
         @return: C{None}, which ends the connection without a word, where a
             handshake would have to come before it.
         """
-        place = placeOf(str(getattr(addr, "host", "")))
+        place = networkOf(str(getattr(addr, "host", "")))
         refusal = self._refusal(place)
         if refusal is not None:
             self._notice(refusal, place)
@@ -147,9 +143,9 @@ class SMTPServerFactory(ServerFactory):
             return None if isLate else _RefusedConnection(refusal.reply)
         session = ServerSession(self, place)
         session.factory = self
-        return Line(self.clock, session)
+        return ServerTransport(self.clock, session)
 
-    def _refusal(self, place: Place) -> Refusal | None:
+    def _refusal(self, place: ClientNetwork) -> Refusal | None:
         settings = self.settings
         if self._stopped is not None:
             return _STOPPED
@@ -180,12 +176,12 @@ class SMTPServerFactory(ServerFactory):
         """
         The client to whom the least is done by sending him away.
         """
-        latest = self.clock.seconds() - SILENCE
+        latest = self.clock.seconds() - GREETING_TIMEOUT
         those = (each for each in self._sessions - self._leaving if not each.isBusy)
         first = min(those, key=lambda each: each.lastHeard, default=None)
         return first if first is not None and first.lastHeard <= latest else None
 
-    def _notice(self, refusal: Refusal, place: Place) -> None:
+    def _notice(self, refusal: Refusal, place: ClientNetwork) -> None:
         count = self._notices.due(refusal.limit, self.clock.seconds())
         if count:
             self.log.warn(
@@ -195,18 +191,18 @@ class SMTPServerFactory(ServerFactory):
                 host=place.address,
             )
 
-    def refuseMail(self, place: Place) -> Reply | None:
+    def refuseMail(self, place: ClientNetwork) -> Reply | None:
         if self._messageRate.take(place, self.clock.seconds()):
             return None
         self._notice(_TOO_MANY_MESSAGES, place)
         return _TOO_MANY_MESSAGES.reply
 
-    def opened(self, session: ServerSession, place: Place) -> None:
+    def opened(self, session: ServerSession, place: ClientNetwork) -> None:
         self._sessions.add(session)
         self._perAddress[place.address] += 1
         self._perNetwork[place.network] += 1
 
-    def closed(self, session: ServerSession, place: Place) -> None:
+    def closed(self, session: ServerSession, place: ClientNetwork) -> None:
         self._sessions.discard(session)
         self._leaving.discard(session)
         _countDown(self._perAddress, place.address)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moxtls.smtp.rates import NETWORK_SHARE, Allowance, Place
+from moxtls.smtp.rates import NETWORK_SHARE, ClientNetwork, TokenBucket
 
 #: Failures at once from one address; a network may have four times as many.
 MAX_FAILURES = 10
@@ -63,7 +63,7 @@ class Attempt:
     """
 
     user: str
-    place: Place
+    place: ClientNetwork
     keys: tuple[tuple[LoginLimit, str], ...]
 
 
@@ -96,7 +96,9 @@ class LoginLimits:
         }
         self._save = save
 
-    def exceeded(self, user: str, place: Place, now: float) -> LoginLimit | None:
+    def exceeded(
+        self, user: str, place: ClientNetwork, now: float
+    ) -> LoginLimit | None:
         """
         The limit that forbids one more attempt.
 
@@ -107,7 +109,7 @@ class LoginLimits:
                 return limit
         return None
 
-    def begin(self, user: str, place: Place, now: float) -> Attempt:
+    def begin(self, user: str, place: ClientNetwork, now: float) -> Attempt:
         """
         Count an attempt as failed.
         """
@@ -116,7 +118,7 @@ class LoginLimits:
             self._allowances[limit].take(key, now)
         return attempt
 
-    def delay(self, place: Place, now: float) -> float:
+    def delay(self, place: ClientNetwork, now: float) -> float:
         """
         Seconds for which the answer to a failure is to be held back.
         """
@@ -146,7 +148,7 @@ class LoginLimits:
         if isNew:
             self._save(attempt.user, tuple(known))
 
-    def _keys(self, user: str, place: Place) -> list[tuple[LoginLimit, str]]:
+    def _keys(self, user: str, place: ClientNetwork) -> list[tuple[LoginLimit, str]]:
         known = self._known.get(user, ())
         # Whatever a client calls itself takes little room.
         account = hashlib.blake2b(
@@ -163,6 +165,6 @@ class LoginLimits:
         return keys
 
 
-def _allowance(failures: int, share: int, entries: int) -> Allowance:
+def _allowance(failures: int, share: int, entries: int) -> TokenBucket:
     perMinute = FAILURES_PER_HOUR * share / _MINUTES
-    return Allowance(perMinute, entries, failures * share)
+    return TokenBucket(perMinute, entries, failures * share)

@@ -18,11 +18,11 @@ from argon2.low_level import Type, hash_secret, verify_secret
 
 #: RFC 7677 4 wants 4096 at least.
 SCRAM_ITERATIONS = 15_000
-LEAST_ITERATIONS = 4096
+MIN_ITERATIONS = 4096
 #: Half of it goes to either kind of hash.
 SALT_LENGTH = 32
 #: Longer words are nobody's name or password.
-LONGEST_SECRET = 1024
+MAX_SECRET_LENGTH = 1024
 
 # RFC 9106 4 allows trading memory for passes; a mail server checks several
 # passwords at a time, so it's a little memory each.
@@ -32,7 +32,7 @@ _ARGON_LANES = 1
 _ARGON_LENGTH = 32
 
 #: No password has this hash; finding that out takes as long as ever.
-NOBODYS = (
+DUMMY_HASH = (
     f"$argon2id$v=19$m={_ARGON_MEMORY},t={_ARGON_PASSES},p={_ARGON_LANES}"
     f"${'A' * 22}${'A' * 43}"
 )
@@ -117,7 +117,7 @@ class StoredPassword:
         @raise InvalidPassword: C{text} is not what C{str} made.
         """
         found = _STORED.match(text)
-        if found is None or int(found[2]) < LEAST_ITERATIONS:
+        if found is None or int(found[2]) < MIN_ITERATIONS:
             raise InvalidPassword("not a stored password")
         try:
             salt, stored, server = (
@@ -201,7 +201,7 @@ def preparedPassword(password: str) -> bytes:
     @raise InvalidPassword: C{password} can't be one.
     """
     prepared = saslprep(password)
-    if not prepared or len(prepared) > LONGEST_SECRET:
+    if not prepared or len(prepared) > MAX_SECRET_LENGTH:
         raise InvalidPassword("an empty or endless password")
     return prepared.encode("utf-8")
 

@@ -12,7 +12,7 @@ from moxtls.smtp.values import Reply
 SPARE_RECIPIENTS = 2
 
 
-class Patience:
+class SessionLimits:
     """
     Counts what a client does; each method says whether it was once too often,
     and if so with which words the connection ends.

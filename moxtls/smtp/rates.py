@@ -19,11 +19,11 @@ MINUTE = 60.0
 #: for all.
 NETWORK_SHARE = 4
 #: Clients remembered at a time, some 10 MB of them.
-MOST_ENTRIES = 50_000
+MAX_ENTRIES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClientNetwork:
     """
     Where a client is.
 
@@ -37,18 +37,18 @@ class Place:
 
 
 @lru_cache(maxsize=4096)
-def placeOf(host: str) -> Place:
+def networkOf(host: str) -> ClientNetwork:
     """
     @param host: An IP address, with or without a zone; of anything else,
         which has no network, only that it is the same can be told.
     """
     address = parseIP(host)
     if address is None:
-        return Place(host, host)
+        return ClientNetwork(host, host)
     if isinstance(address, ipaddress.IPv6Address):
-        return Place(_network(address, 64), _network(address, 48))
+        return ClientNetwork(_network(address, 64), _network(address, 48))
     text = str(address)
-    return Place(text, f"{text.rpartition('.')[0]}.0/24")
+    return ClientNetwork(text, f"{text.rpartition('.')[0]}.0/24")
 
 
 def _network(address: ipaddress.IPv6Address, length: int) -> str:
@@ -56,7 +56,7 @@ def _network(address: ipaddress.IPv6Address, length: int) -> str:
     return f"{ipaddress.IPv6Address(int(address) >> rest << rest)}/{length}"
 
 
-class Allowance:
+class TokenBucket:
     """
     So many a minute for each key: a bucket that holds a minute's worth, and
     fills while it isn't used.
@@ -69,7 +69,7 @@ class Allowance:
     """
 
     def __init__(
-        self, perMinute: float, entries: int = MOST_ENTRIES, burst: float = 0
+        self, perMinute: float, entries: int = MAX_ENTRIES, burst: float = 0
     ) -> None:
         """
         @param perMinute: 0 for no limit.
@@ -136,19 +136,19 @@ class Allowance:
         self._fullAt = used
 
 
-class Rate:
+class RateLimiter:
     """
     An allowance for addresses and, four times as large, for networks.
     """
 
-    def __init__(self, perMinute: float, entries: int = MOST_ENTRIES) -> None:
+    def __init__(self, perMinute: float, entries: int = MAX_ENTRIES) -> None:
         """
         @param perMinute: For one address; 0 for no limit.
         """
-        self._addresses = Allowance(perMinute, entries)
-        self._networks = Allowance(perMinute * NETWORK_SHARE, entries)
+        self._addresses = TokenBucket(perMinute, entries)
+        self._networks = TokenBucket(perMinute * NETWORK_SHARE, entries)
 
-    def take(self, place: Place, now: float) -> bool:
+    def take(self, place: ClientNetwork, now: float) -> bool:
         """
         Whether there may be one more, which then counts.  What may not be
         doesn't count: who keeps trying gets as much as is allowed.

@@ -18,9 +18,9 @@ from moxtls.smtp.values import Reply
 
 #: Where a header hasn't ended by then, there is none: far more than any real
 #: message has.
-LONGEST_HEADER = 256 * 1024
+MAX_HEADER = 256 * 1024
 #: RFC 5321 6.3: a message with more of them goes round in circles.
-MOST_HOPS = 100
+MAX_HOPS = 100
 LOOPING = Reply(554, "5.4.6", "Message goes round in circles")
 
 # RFC 5322 2.2: a field name is printable ASCII without colon.
@@ -35,7 +35,7 @@ _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientInfo:
     """
     Who is at the other end of a connection.
 
@@ -59,7 +59,7 @@ class Client:
 
 
 def receivedHeader(
-    client: Client,
+    client: ClientInfo,
     by: str,
     messageID: str,
     now: float,
@@ -104,15 +104,15 @@ def missingFields(header: bytes, messageID: str, now: float) -> bytes:
 
 def headerOf(beginning: bytes) -> bytes:
     """
-    @param beginning: Of the message, at least C{LONGEST_HEADER} bytes or all
+    @param beginning: Of the message, at least C{MAX_HEADER} bytes or all
         there is.
 
     @return: The header, with the last line's CRLF; empty if there is none.
     """
     if not _FIELD.match(beginning):
         return b""
-    end = beginning.find(b"\r\n\r\n", 0, LONGEST_HEADER)
-    return beginning[: end + 2] if end >= 0 else beginning[:LONGEST_HEADER]
+    end = beginning.find(b"\r\n\r\n", 0, MAX_HEADER)
+    return beginning[: end + 2] if end >= 0 else beginning[:MAX_HEADER]
 
 
 def hasField(header: bytes, name: bytes) -> bool:
@@ -135,7 +135,7 @@ def isLooping(header: bytes) -> bool:
     Whether a message has come through so many that it will never arrive
     (RFC 5321 6.3), and is to be refused with C{LOOPING}.
     """
-    return hops(header) > MOST_HOPS
+    return hops(header) > MAX_HOPS
 
 
 def saysTLSNotRequired(header: bytes) -> bool:
@@ -147,7 +147,7 @@ def saysTLSNotRequired(header: bytes) -> bool:
     return len(values) == 1 and values[0].strip().lower() == b"no"
 
 
-def _protocol(client: Client, smtputf8: bool) -> str:
+def _protocol(client: ClientInfo, smtputf8: bool) -> str:
     if not client.extended:
         return "SMTP"
     # RFC 3848; RFC 6531 4.3.
@@ -155,7 +155,7 @@ def _protocol(client: Client, smtputf8: bool) -> str:
     return f"{'UTF8SMTP' if smtputf8 else 'ESMTP'}{secure}{proven}"
 
 
-def _from(client: Client) -> str:
+def _from(client: ClientInfo) -> str:
     literal = f"IPv6:{client.address}" if ":" in client.address else client.address
     try:
         name, claim = str(parseHost(client.helo)), ""

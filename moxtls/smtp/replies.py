@@ -11,11 +11,11 @@ from moxtls.smtp.values import Reply
 
 #: Of one line, its end included.  The 512 of RFC 5321 4.5.3.1.5 are the least that
 #: is to be taken; servers that put addresses and URLs in their replies exceed it.
-LONGEST_LINE = 16384
+MAX_LINE = 16384
 #: Far more than any server has extensions; also of empty lines in front of one.
-MOST_LINES = 1000
+MAX_LINES = 1000
 #: Of one reply, in octets.
-LONGEST_REPLY = 65536
+MAX_REPLY = 65536
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\n]*))?\Z", re.DOTALL)
 # RFC 3463 2.
@@ -88,13 +88,13 @@ class ReplyReader:
 
     def _skipEmpty(self) -> None:
         self._empty += 1
-        if self._empty > MOST_LINES:
+        if self._empty > MAX_LINES:
             raise MalformedReply("empty lines in place of a reply")
 
     def _nextLine(self) -> bytes | None:
         end = self._buffer.find(b"\n")
         length = len(self._buffer) if end < 0 else end + 1
-        if length > LONGEST_LINE:
+        if length > MAX_LINE:
             raise MalformedReply("a line that is too long")
         if end < 0:
             return None
@@ -113,7 +113,7 @@ class ReplyReader:
         if self._lines and self._lines[0][:3] != match[1]:
             raise MalformedReply("a reply with more than one code")
         self._size += len(line)
-        if len(self._lines) >= MOST_LINES or self._size > LONGEST_REPLY:
+        if len(self._lines) >= MAX_LINES or self._size > MAX_REPLY:
             raise MalformedReply("a reply that is too long")
         return match[2] != b"-"
 

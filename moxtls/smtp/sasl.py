@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moxtls.smtp.passwords import (
-    LEAST_ITERATIONS,
-    LONGEST_SECRET,
-    NOBODYS,
+    DUMMY_HASH,
+    MAX_SECRET_LENGTH,
+    MIN_ITERATIONS,
     SALT_LENGTH,
     SCRAM_ITERATIONS,
     ScramKeys,
@@ -32,7 +32,7 @@ from moxtls.smtp.passwords import (
 #: In the order in which a client had better try them.
 MECHANISMS = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
 #: What a server may ask a client to compute: about half a second.
-MOST_ITERATIONS = 1_000_000
+MAX_ITERATIONS = 1_000_000
 
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")  # RFC 5802 7: printable, no comma
 
@@ -49,9 +49,9 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PasswordAttempt:
     """
-    A name and a password, to be put to L{Accounts.check}.
+    A name and a password, to be put to L{CredentialsChecker.check}.
     """
 
     user: str
@@ -59,7 +59,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class Authenticated:
     """
     The client is C{user}.
     """
@@ -68,7 +68,7 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Disproven:
+class Rejected:
     """
     It is not, or speaks nonsense.
     """
@@ -81,7 +81,7 @@ class Postponed:
     """
 
 
-Step = Challenge | Claim | Proven | Disproven | Postponed
+Step = Challenge | PasswordAttempt | Authenticated | Rejected | Postponed
 
 
 class ServerExchange(Protocol):
@@ -100,7 +100,7 @@ class ServerExchange(Protocol):
         """
 
 
-class Accounts:
+class CredentialsChecker:
     """
     Who may log in.
 
@@ -112,13 +112,13 @@ class Accounts:
         self._users = dict(users)
         self._secret = secret
 
-    def check(self, claim: Claim) -> bool:
+    def check(self, claim: PasswordAttempt) -> bool:
         """
         Takes tens of milliseconds: not for the reactor's thread.
         """
         stored = self._users.get(claim.user)
         if stored is None:
-            stored = StoredPassword(NOBODYS, self._invented(claim.user))
+            stored = StoredPassword(DUMMY_HASH, self._invented(claim.user))
         return stored.verify(claim.password) and claim.user in self._users
 
     def scramKeys(self, user: str) -> ScramKeys:
@@ -163,7 +163,7 @@ class _PlainServer:
         words = _text(response).split("\0")
         if len(words) != 3 or words[0] not in ("", words[1]):
             # RFC 4616 2: nobody may act for somebody else.
-            return Disproven()
+            return Rejected()
         return _claim(words[1], words[2])
 
 
@@ -191,7 +191,7 @@ class _ScramServer:
     RFC 5802 5, without channel binding.
     """
 
-    def __init__(self, accounts: Accounts, nonce: str) -> None:
+    def __init__(self, accounts: CredentialsChecker, nonce: str) -> None:
         self._accounts = accounts
         self._nonce = nonce
         self.user = ""
@@ -205,7 +205,7 @@ class _ScramServer:
             return Challenge(b"")
         if self._proven:
             # RFC 4954 4: the client has seen our signature, and says nothing.
-            return Disproven() if response else Proven(self.user)
+            return Rejected() if response else Authenticated(self.user)
         text = _text(response)
         return self._first(text) if self._keys is None else self._final(text)
 
@@ -214,13 +214,13 @@ class _ScramServer:
         # RFC 5802 6: "y" is a client that could bind and believes we can't,
         # which is so.  "p" asks for what is not offered; "m" for extensions.
         if len(parts) < 4 or parts[0] not in ("n", "y"):
-            return Disproven()
+            return Rejected()
         flag, authzid, name, nonce = parts[:4]
         user = _unescaped(name.removeprefix("n=")) if name.startswith("n=") else None
         if user is None or authzid not in ("", f"a={name[2:]}"):
-            return Disproven()
+            return Rejected()
         if not nonce.startswith("r=") or not _NONCE.match(nonce[2:]):
-            return Disproven()
+            return Rejected()
         self.user, self._nonce = user, nonce[2:] + self._nonce
         self._header = f"{flag},{authzid},"
         self._keys = self._accounts.scramKeys(user)
@@ -235,10 +235,10 @@ class _ScramServer:
         expected = f"c={binding},r={self._nonce}"
         # RFC 5802 7: extensions may stand between the nonce and the proof.
         if bare != expected and not bare.startswith(expected + ","):
-            return Disproven()
+            return Rejected()
         signed = f"{self._messages},{bare}".encode()
         if self._keys is None or not _isProof(self._keys, signed, proof):
-            return Disproven()
+            return Rejected()
         self._proven = True
         signature = _base64(_hmac(self._keys.serverKey, signed))
         return Challenge(f"v={signature}".encode("ascii"))
@@ -303,10 +303,10 @@ class ScramClient:
 # --- parts -------------------------------------------------------------------
 
 
-def _claim(user: str, password: str) -> Claim | Disproven:
-    if not user or not password or max(len(user), len(password)) > LONGEST_SECRET:
-        return Disproven()
-    return Claim(user, password)
+def _claim(user: str, password: str) -> PasswordAttempt | Rejected:
+    if not user or not password or max(len(user), len(password)) > MAX_SECRET_LENGTH:
+        return Rejected()
+    return PasswordAttempt(user, password)
 
 
 def _text(data: bytes) -> str:
@@ -322,7 +322,7 @@ def _text(data: bytes) -> str:
 def _unescaped(name: str) -> str | None:
     # RFC 5802 5.1: "," and "=" are escaped, and nothing else is.
     plain = name.replace("=2C", "").replace("=3D", "")
-    if not name or "=" in plain or len(name) > LONGEST_SECRET:
+    if not name or "=" in plain or len(name) > MAX_SECRET_LENGTH:
         return None
     return name.replace("=2C", ",").replace("=3D", "=")
 
@@ -341,7 +341,7 @@ def _serverFirst(text: str) -> tuple[str, bytes, int] | None:
     if found is None or not salt or not _NONCE.match(found[1]):
         return None
     iterations = int(found[3])
-    if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS:
+    if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         return None
     return found[1], salt, iterations
 

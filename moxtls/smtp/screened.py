@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from moxtls.dmarc.values import Judgement
-from moxtls.smtp.received import Client
+from moxtls.dmarc.values import VerdictEvent
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class FilterResult:
     """
     What becomes of a message.
 
@@ -31,10 +31,10 @@ class Screened:
     refusal: Reply | None = None
     trace: bytes = b""
     message: Sequence[bytes] = ()
-    judgements: tuple[Judgement, ...] = ()
+    judgements: tuple[VerdictEvent, ...] = ()
 
 
-class IScreenedMessage(Interface):
+class IFilteredMessage(Interface):
     """
     Looks at one message.
     """
@@ -46,7 +46,7 @@ class IScreenedMessage(Interface):
         @raise OSError: There is no room.
         """
 
-    def finish(recipients: Sequence[str]) -> Deferred[Screened]:
+    def finish(recipients: Sequence[str]) -> Deferred[FilterResult]:
         """
         That was all.
 
@@ -59,17 +59,17 @@ class IScreenedMessage(Interface):
         """
 
 
-class IScreening(Interface):
+class IMessageFilter(Interface):
     """
     Says what becomes of messages: L{moxtls.inbound.screening.Screening} does.
     """
 
-    def expect(client: Client, sender: str) -> None:
+    def expect(client: ClientInfo, sender: str) -> None:
         """
         A message is announced.
         """
 
-    def message(client: Client, sender: str) -> IScreenedMessage:
+    def message(client: ClientInfo, sender: str) -> IFilteredMessage:
         """
         A message comes.
         """

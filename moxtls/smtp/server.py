@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from moxtls.smtp.chunking import Chunk, parseChunk
 from moxtls.smtp.commands import encodeReply, splitCommand, withStatus
-from moxtls.smtp.dialogue import TOO_LARGE, Dialogue
+from moxtls.smtp.dialogue import TOO_LARGE, SessionState
 from moxtls.smtp.events import (
     GO_AHEAD,
     AuthStep,
@@ -30,18 +30,18 @@ from moxtls.smtp.events import (
     ServerSettings,
     StartTLS,
 )
-from moxtls.smtp.intake import LONGEST_DISCARD, Intake
+from moxtls.smtp.intake import MAX_DISCARD_LENGTH, DataReceiver
 from moxtls.smtp.lines import LineBuffer
-from moxtls.smtp.patience import Patience
+from moxtls.smtp.patience import SessionLimits
 from moxtls.smtp.values import Reply
 
 #: RFC 5321 4.5.3.1.4 has 512, and extensions add to it (RFC 4954: 500 for
 #: AUTH=); this leaves room for all that are announced.
-LONGEST_COMMAND = 2048
+MAX_COMMAND = 2048
 #: RFC 4954 4: a line of an authentication exchange.
-LONGEST_AUTH_LINE = 12288
+MAX_AUTH_LINE = 12288
 #: Input that waits for an answer.  Owners stop reading long before that.
-LONGEST_BACKLOG = 1024 * 1024
+MAX_BACKLOG_LENGTH = 1024 * 1024
 
 
 class _Phase(Enum):
@@ -66,14 +66,14 @@ class ServerConversation:
 
     def __init__(self, settings: ServerSettings, isSecure: bool = False) -> None:
         self._settings = settings
-        self._patience = Patience(settings)
-        self.dialogue = Dialogue(settings, self._patience, isSecure)
+        self._patience = SessionLimits(settings)
+        self.dialogue = SessionState(settings, self._patience, isSecure)
         self._input = LineBuffer()
         self._output: list[bytes] = []
         self._phase = _Phase.COMMAND
         self.isClosed = False
         self._awaiting: Event | None = None
-        self._intake: Intake | None = None
+        self._intake: DataReceiver | None = None
         # RFC 2034 4: the greeting has no enhanced status code.
         self._say(Reply(220, text=f"{settings.hostname} ESMTP"))
 
@@ -97,7 +97,7 @@ class ServerConversation:
         """
         Take what the client sent, cut anywhere.
         """
-        if len(self._input) > LONGEST_BACKLOG:
+        if len(self._input) > MAX_BACKLOG_LENGTH:
             self.end(Reply(421, "4.7.0", "Too much sent ahead"))
         if not self.isClosed:
             self._input.add(data)
@@ -208,7 +208,7 @@ class ServerConversation:
             return
         if wanted:
             self._phase = _Phase.BODY
-            self._intake = Intake(self._settings, inChunks=False)
+            self._intake = DataReceiver(self._settings, inChunks=False)
         else:
             self.dialogue.endTransaction()
         self._say(withStatus(reply))
@@ -218,11 +218,11 @@ class ServerConversation:
     def _canStep(self) -> bool:
         phase = self._phase
         if phase is _Phase.COMMAND:
-            return self._input.hasLine(LONGEST_COMMAND)
+            return self._input.hasLine(MAX_COMMAND)
         if phase is _Phase.BODY:
             # A chunk may have no bytes at all.
             return bool(self._input or (self._intake and self._intake.ended))
-        return phase is _Phase.ENDED or self._input.hasLine(LONGEST_AUTH_LINE)
+        return phase is _Phase.ENDED or self._input.hasLine(MAX_AUTH_LINE)
 
     def _step(self) -> Event | None:
         if self._phase is _Phase.COMMAND or self._intake is None:
@@ -284,21 +284,23 @@ class ServerConversation:
         chunk = parseChunk(argument)
         if isinstance(chunk, Reply):
             self.end(chunk)
-        elif chunk.size > self._settings.size + LONGEST_DISCARD:
+        elif chunk.size > self._settings.size + MAX_DISCARD_LENGTH:
             self.end(TOO_LARGE)
         elif not chunk.size and not chunk.isLast:
             self._endIf(self._patience.idleCommand())
         if self.isClosed or isinstance(chunk, Reply):
             return None
         isFirst = self._intake is None
-        intake = self._intake or Intake(self._settings, inChunks=True)
+        intake = self._intake or DataReceiver(self._settings, inChunks=True)
         if intake.isFragmented:
             self.end(Reply(421, "4.7.0", "Too many small chunks"))
             return None
         intake.refusal = self.dialogue.chunkRefusal(chunk.size, intake.size)
         return self._beginChunk(intake, chunk, isFirst)
 
-    def _beginChunk(self, intake: Intake, chunk: Chunk, isFirst: bool) -> Event | None:
+    def _beginChunk(
+        self, intake: DataReceiver, chunk: Chunk, isFirst: bool
+    ) -> Event | None:
         intake.begin(chunk)
         self._intake = intake
         self._phase = _Phase.BODY
@@ -311,7 +313,7 @@ class ServerConversation:
             event = self._awaiting = DataStart(self.dialogue.incoming)
         return event
 
-    def _bodyEvent(self, intake: Intake) -> Event | None:
+    def _bodyEvent(self, intake: DataReceiver) -> Event | None:
         text = intake.take(self._input)
         if intake.ended:
             self._phase = _Phase.ENDED
@@ -325,7 +327,7 @@ class ServerConversation:
             return BodyFailed(fault)
         return BodyChunk(text) if text else None
 
-    def _endEvent(self, intake: Intake) -> Event | None:
+    def _endEvent(self, intake: DataReceiver) -> Event | None:
         self._phase = _Phase.COMMAND
         refusal = intake.fault()
         if refusal is not None:

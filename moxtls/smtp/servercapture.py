@@ -24,14 +24,14 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from twisted.mail.smtp import SMTP
 
-from moxtls.smtp.collecting import Collecting, Copy, wordsOf
-from moxtls.smtp.received import Client
-from moxtls.smtp.screened import IScreening
+from moxtls.smtp.collecting import BufferedMessage, RecipientMessage, wordsOf
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.screened import IMessageFilter
 from moxtls.smtp.values import Reply
 
 #: Octets of a message, unless the programmer says otherwise: as C{twistd
 #: moxtls} has it.
-LARGEST_MESSAGE = 100 * 2**20
+MAX_MESSAGE_SIZE = 100 * 2**20
 
 #: With which the protocol answers if a message fails.
 _FAILED = 550
@@ -44,7 +44,7 @@ class _Setting:
     """
 
     clock: IReactorTime
-    screening: IScreening
+    screening: IMessageFilter
     largest: int
     checkAuthenticated: bool
 
@@ -52,8 +52,8 @@ class _Setting:
 def captureServer(
     clock: IReactorTime,
     factory: IProtocolFactory,
-    screening: IScreening,
-    largest: int = LARGEST_MESSAGE,
+    screening: IMessageFilter,
+    largest: int = MAX_MESSAGE_SIZE,
     checkAuthenticated: bool = False,
 ) -> CapturingServerFactory:
     """
@@ -112,8 +112,8 @@ class _Capture:
         self._receivedHeader = protocol.receivedHeader
         self._sendCode = protocol.sendCode
         # What MAIL has begun; None if that isn't captured.
-        self._collecting: Collecting | None = None
-        self._latest: Copy | None = None
+        self._collecting: BufferedMessage | None = None
+        self._latest: RecipientMessage | None = None
         self._reply: Reply | None = None
 
     def install(self) -> None:
@@ -169,7 +169,7 @@ class _Capture:
             client = self._client(helo[0] or b"")
             sender = _text(bytes(origin))
             setting.screening.expect(client, sender)
-            self._collecting = Collecting(
+            self._collecting = BufferedMessage(
                 setting.clock,
                 lambda: setting.screening.message(client, sender),
                 setting.largest,
@@ -177,12 +177,14 @@ class _Capture:
             )
         return result
 
-    def _client(self, helo: bytes) -> Client:
+    def _client(self, helo: bytes) -> ClientInfo:
         peer = self._protocol.transport.getPeer()
-        return Client(str(getattr(peer, "host", "")), _text(helo))
+        return ClientInfo(str(getattr(peer, "host", "")), _text(helo))
 
-    def _copy(self, collecting: Collecting, user: Any, make: Callable[[], Any]) -> Copy:
-        copy = Copy(collecting, _text(bytes(user.dest)), make())
+    def _copy(
+        self, collecting: BufferedMessage, user: Any, make: Callable[[], Any]
+    ) -> RecipientMessage:
+        copy = RecipientMessage(collecting, _text(bytes(user.dest)), make())
         collecting.copies.append(copy)
         self._latest = copy
         return copy

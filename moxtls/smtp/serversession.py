@@ -25,11 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
-from moxtls.smtp.acceptor import (
-    IAcceptor,
-    IMessageSink,
-    ListenerSettings,
-)
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.authenticator import Authenticator
 from moxtls.smtp.events import (
     GO_AHEAD,
@@ -43,12 +39,12 @@ from moxtls.smtp.events import (
     RcptTo,
     StartTLS,
 )
-from moxtls.smtp.rates import Place
-from moxtls.smtp.received import Client
-from moxtls.smtp.sasl import Challenge, Postponed, Proven, ServerExchange, Step
+from moxtls.smtp.rates import ClientNetwork
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.sasl import Authenticated, Challenge, Postponed, ServerExchange, Step
 from moxtls.smtp.server import ServerConversation
 from moxtls.smtp.values import Reply
-from moxtls.smtp.vigil import FAREWELL, Vigil
+from moxtls.smtp.vigil import FAREWELL, SessionTimeouts
 
 __all__ = ["FAREWELL", "FULL_BACKLOG", "IListener", "ServerSession"]
 
@@ -66,7 +62,7 @@ _CROWDED = Reply(421, "4.3.2", "Too many connections; come again")
 T = TypeVar("T")
 
 
-class IWire(ITLSTransport, IPushProducer):
+class IServerTransport(ITLSTransport, IPushProducer):
     """
     What a L{moxtls.smtp.line.Line} is.
     """
@@ -84,21 +80,21 @@ class IListener(Interface):
 
     clock: IReactorTime = Attribute("For time limits.")
     settings: ListenerSettings = Attribute("For all sessions.")
-    acceptor: IAcceptor = Attribute("Decides.")
+    acceptor: IMessageDelivery = Attribute("Decides.")
     tls: IOpenSSLServerConnectionCreator | None = Attribute("For STARTTLS.")
     authenticator: Authenticator | None = Attribute("For AUTH.")
 
-    def refuseMail(place: Place) -> Reply | None:
+    def refuseMail(place: ClientNetwork) -> Reply | None:
         """
         One more message, which counts if it isn't refused.
         """
 
-    def opened(session: ServerSession, place: Place) -> None:
+    def opened(session: ServerSession, place: ClientNetwork) -> None:
         """
         A session begins.
         """
 
-    def closed(session: ServerSession, place: Place) -> None:
+    def closed(session: ServerSession, place: ClientNetwork) -> None:
         """
         Nothing is left of a session.
         """
@@ -110,10 +106,10 @@ class ServerSession(Protocol):
     """
 
     log = Logger()
-    transport: IWire
-    _vigil: Vigil
+    transport: IServerTransport
+    _vigil: SessionTimeouts
 
-    def __init__(self, listener: IListener, place: Place) -> None:
+    def __init__(self, listener: IListener, place: ClientNetwork) -> None:
         """
         @param place: What counts as the same client.
         """
@@ -129,8 +125,8 @@ class ServerSession(Protocol):
         self._lost = False
         self._isReading = True
         self._closing = False
-        self._client: Client | None = None
-        self._sink: IMessageSink | None = None
+        self._client: ClientInfo | None = None
+        self._sink: IMessage | None = None
         self._exchange: ServerExchange | None = None
 
     # --- what the transport says -------------------------------------------
@@ -140,7 +136,9 @@ class ServerSession(Protocol):
         noDelay = getattr(self.transport, "setTcpNoDelay", None)
         if noDelay is not None:
             noDelay(True)
-        self._vigil = Vigil(self._listener.clock, self._listener.settings, self)
+        self._vigil = SessionTimeouts(
+            self._listener.clock, self._listener.settings, self
+        )
         self._listener.opened(self, self._place)
         self._flush()
 
@@ -383,7 +381,7 @@ class ServerSession(Protocol):
         match step:
             case Challenge():
                 self._conversation.challenge(step.data)
-            case Proven():
+            case Authenticated():
                 self._conversation.authenticated(step.user)
             case Postponed():
                 self._conversation.reply(_LATER)
@@ -405,7 +403,7 @@ class ServerSession(Protocol):
 
     # --- the connection --------------------------------------------------------
 
-    def _whoIsThere(self) -> Client:
+    def _whoIsThere(self) -> ClientInfo:
         """
         What is known, kept as long as it is.
         """
@@ -413,7 +411,7 @@ class ServerSession(Protocol):
         said = (dialogue.helo, dialogue.extended, dialogue.user)
         if known is None or (known.helo, known.extended, known.user) != said:
             address = str(getattr(self.transport.getPeer(), "host", ""))
-            known = self._client = Client(address, *said, self._tls())
+            known = self._client = ClientInfo(address, *said, self._tls())
         return known
 
     def _tls(self) -> str:

@@ -13,21 +13,21 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from moxtls.smtp.connection import Session
+from moxtls.smtp.connection import ClientSession
 from moxtls.smtp.settings import (
+    ClientSettings,
     ConnectFailed,
     SessionError,
     SessionFailed,
-    Settings,
     TLSFailed,
 )
 
 __all__ = [
+    "ClientSession",
+    "ClientSettings",
     "ConnectFailed",
-    "Session",
     "SessionError",
     "SessionFailed",
-    "Settings",
     "TLSFailed",
     "addressEndpoint",
     "openSession",
@@ -47,15 +47,15 @@ def addressEndpoint(
 
 
 async def openSession(
-    reactor: IReactorTime, endpoint: IStreamClientEndpoint, settings: Settings
-) -> Session:
+    reactor: IReactorTime, endpoint: IStreamClientEndpoint, settings: ClientSettings
+) -> ClientSession:
     """
     Connect, come to TLS as C{settings} ask, and log in if they say so.
     Cancelling aborts the connection.
 
     @raise SessionError: It didn't come to a session.
     """
-    session = Session(reactor, settings)
+    session = ClientSession(reactor, settings)
     opened = session.opened()
     await _connect(reactor, endpoint, session, settings.timeouts.connect)
     await opened
@@ -65,7 +65,7 @@ async def openSession(
 async def _connect(
     reactor: IReactorTime,
     endpoint: IStreamClientEndpoint,
-    session: Session,
+    session: ClientSession,
     seconds: float,
 ) -> None:
     factory = Factory.forProtocol(lambda: session)

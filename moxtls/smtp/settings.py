@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from moxtls.dns.answers import TLSA
 from moxtls.outbound.records import SessionRecord
-from moxtls.outbound.verify import Trust
+from moxtls.outbound.verify import TrustStore
 from moxtls.smtp.values import (
     Credentials,
     RecipientReply,
@@ -20,7 +20,7 @@ from moxtls.smtp.values import (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """
     How to open a session.  Each choice is independent of the others.
 
@@ -40,7 +40,7 @@ class Settings:
     """
 
     ehlo: str
-    trust: Trust
+    trust: TrustStore
     mode: TLSMode = TLSMode.OPPORTUNISTIC
     names: tuple[str, ...] = ()
     enforcePKIX: bool = False

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from moxtls.smtp.body import isFlawed
-from moxtls.smtp.events import LONGEST_LINE, ServerSettings
+from moxtls.smtp.events import MAX_LINE, ServerSettings
 from moxtls.smtp.values import Reply
 
 _CRLF = b"\r\n"
@@ -38,7 +38,7 @@ def validated(body: Iterable[bytes]) -> Iterator[bytes]:
 
     @raise InvalidMessage: Says which line is at fault.
     """
-    shape, lines, held = Shape(LONGEST_LINE), 1, b""
+    shape, lines, held = HeaderLimits(MAX_LINE), 1, b""
     for chunk in body:
         # A CR at the end may be half of a CRLF.
         text = held + chunk
@@ -50,7 +50,7 @@ def validated(body: Iterable[bytes]) -> Iterator[bytes]:
     _check(held, shape, lines)
 
 
-def _check(text: bytes, shape: Shape, first: int) -> None:
+def _check(text: bytes, shape: HeaderLimits, first: int) -> None:
     """
     @param first: The number of the line with which C{text} begins.
     """
@@ -58,7 +58,7 @@ def _check(text: bytes, shape: Shape, first: int) -> None:
     if shape.hasLongLine:
         lengths = [len(line) for line in text.split(b"\n")]
         line = first + lengths.index(max(lengths))
-        reason = f"has more than {LONGEST_LINE} octets"
+        reason = f"has more than {MAX_LINE} octets"
     elif isFlawed(text):
         flaw = _FLAW.search(text)
         assert flaw is not None
@@ -69,7 +69,7 @@ def _check(text: bytes, shape: Shape, first: int) -> None:
     raise InvalidMessage(f"line {line} of the message {reason}")
 
 
-class Shape:
+class HeaderLimits:
     """
     Looks at one message as it comes.
 

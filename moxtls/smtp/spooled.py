@@ -14,7 +14,7 @@ from typing import IO, overload
 
 #: Most mail is smaller, and a listener has as many at a time as it has
 #: connections.
-MOST_IN_MEMORY = 256 * 1024
+MAX_IN_MEMORY = 256 * 1024
 CHUNK = 64 * 1024
 
 
@@ -41,7 +41,7 @@ class SpooledMessage:
         self.size += len(piece)
         self.isASCII = self.isASCII and piece.isascii()
         self._memory += piece
-        if len(self._memory) > MOST_IN_MEMORY:
+        if len(self._memory) > MAX_IN_MEMORY:
             self._spill()
 
     def beginning(self, length: int) -> bytes:

@@ -22,14 +22,14 @@ from moxtls.smtp.acceptor import (
     RECIPIENT_OK,
     SENDER_OK,
     TRY_LATER,
-    IAcceptor,
-    IMessageSink,
+    IMessage,
+    IMessageDelivery,
 )
-from moxtls.smtp.events import Incoming
+from moxtls.smtp.events import TransactionState
 from moxtls.smtp.received import (
-    LONGEST_HEADER,
     LOOPING,
-    Client,
+    MAX_HEADER,
+    ClientInfo,
     headerOf,
     isLooping,
     missingFields,
@@ -43,7 +43,7 @@ from moxtls.smtp.values import Reply
 Note = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]
 
 
-@implementer(IAcceptor)
+@implementer(IMessageDelivery)
 class Submission:
     """
     Takes mail for anybody, and gives it to a queue.
@@ -74,28 +74,30 @@ class Submission:
         self.note = note
         self._folder = folder
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         """
         Anybody may be the sender.
         """
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
         So may the recipient: the conversation lets nothing but addresses pass.
         """
         return succeed(RECIPIENT_OK)
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         """
         Begin a message.
         """
         return _Submitted(self, client, incoming, SpooledMessage(self._folder))
 
 
-@implementer(IMessageSink)
+@implementer(IMessage)
 class _Submitted:
     """
     One message for the queue.
@@ -106,8 +108,8 @@ class _Submitted:
     def __init__(
         self,
         submission: Submission,
-        client: Client,
-        incoming: Incoming,
+        client: ClientInfo,
+        incoming: TransactionState,
         spooled: SpooledMessage,
     ) -> None:
         self._submission = submission
@@ -142,7 +144,7 @@ class _Submitted:
             self._spooled.close()
 
     async def _queued(self) -> Reply:
-        header = headerOf(self._spooled.beginning(LONGEST_HEADER))
+        header = headerOf(self._spooled.beginning(MAX_HEADER))
         if isLooping(header):
             return LOOPING
         envelope = envelopeOf(
@@ -177,7 +179,7 @@ class _Submitted:
 
 
 def envelopeOf(
-    incoming: Incoming, header: bytes, isASCII: bool, hostname: str
+    incoming: TransactionState, header: bytes, isASCII: bool, hostname: str
 ) -> Envelope:
     """
     What the queue has to know of a message.  No I/O.

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.test_session -*-
 """
-What Twisted and OpenSSL say about a broken connection -> L{TLSTrouble}.
+What Twisted and OpenSSL say about a broken connection -> L{TLSError}.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 
-from moxtls.outbound.records import Alert, TLSTrouble
+from moxtls.outbound.records import Alert, TLSError
 
-_Kind = TLSTrouble.Kind
+_Kind = TLSError.Kind
 
 # How OpenSSL names alerts that were received; releases differ in the prefix.
 _ALERT = re.compile(r"(?:tls|ssl/tls|sslv3|tlsv1|tlsv13) (?:alert )?(.+)\Z")
@@ -102,7 +102,7 @@ class TLSConnection(SSL.Connection):
             raise SSL.Error([("SSL routines", "", _CLOSE_NOTIFY)]) from None
 
 
-def troubleOf(failure: Failure, alert: Alert | None = None) -> TLSTrouble:
+def tlsErrorOf(failure: Failure, alert: Alert | None = None) -> TLSError:
     """
     Why a handshake failed, told by how the connection was lost.
 
@@ -119,18 +119,18 @@ def troubleOf(failure: Failure, alert: Alert | None = None) -> TLSTrouble:
     return trouble
 
 
-def _ofFailure(failure: Failure) -> TLSTrouble:
+def _ofFailure(failure: Failure) -> TLSError:
     error = failure.value
     if isinstance(error, (TimeoutError, ConnectTimeout)):
-        return TLSTrouble(_Kind.TIMEOUT)
+        return TLSError(_Kind.TIMEOUT)
     if isinstance(error, (ConnectionClosed, SSL.SysCallError, SSL.ZeroReturnError)):
-        return TLSTrouble(_Kind.CLOSED)
+        return TLSError(_Kind.CLOSED)
     if not isinstance(error, SSL.Error):
-        return TLSTrouble(_Kind.OTHER, None, type(error).__name__)
+        return TLSError(_Kind.OTHER, None, type(error).__name__)
     reasons = _reasons(error)
     if not reasons:
         # OpenSSL 4: the other side hung up.
-        return TLSTrouble(_Kind.CLOSED)
+        return TLSError(_Kind.CLOSED)
     return _ofReasons(reasons)
 
 
@@ -155,21 +155,21 @@ def _reasons(error: SSL.Error) -> list[str]:
     return [str(each[-1]).lower() for each in queue]
 
 
-def _ofReasons(reasons: list[str]) -> TLSTrouble:
+def _ofReasons(reasons: list[str]) -> TLSError:
     text = ", ".join(reasons)
     if _CLOSE_NOTIFY in reasons or any(
         each.startswith("unexpected eof") for each in reasons
     ):
-        return TLSTrouble(_Kind.CLOSED, None, text)
+        return TLSError(_Kind.CLOSED, None, text)
     if any(each in _NOT_TLS for each in reasons):
-        return TLSTrouble(_Kind.NOT_TLS, None, text)
+        return TLSError(_Kind.NOT_TLS, None, text)
     for reason in reasons:
         alert = _ALERT.match(reason)
         if not reason or (alert and alert[1] in _ALERT_NUMBERS):
             # OpenSSL has no words for the alerts it doesn't know.
             number = _ALERT_NUMBERS[alert[1]] if alert else None
-            return TLSTrouble(_Kind.REMOTE_ALERT, number, text)
+            return TLSError(_Kind.REMOTE_ALERT, number, text)
     for reason in reasons:
         if reason in _LOCAL_ALERTS:
-            return TLSTrouble(_Kind.LOCAL_ALERT, _LOCAL_ALERTS[reason], text)
-    return TLSTrouble(_Kind.OTHER, None, text)
+            return TLSError(_Kind.LOCAL_ALERT, _LOCAL_ALERTS[reason], text)
+    return TLSError(_Kind.OTHER, None, text)

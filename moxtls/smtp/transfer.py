@@ -9,7 +9,7 @@ from moxtls.smtp.extensions import Extensions, badRecipient, mailCommand
 from moxtls.smtp.values import RecipientReply, Reply, Transaction
 
 
-class Transfer:
+class TransactionReplies:
     """
     One transaction under way, from the client's side.
 

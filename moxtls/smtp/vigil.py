@@ -20,7 +20,7 @@ _TOO_LONG = Reply(421, "4.4.2", "This has taken too long")
 _TOO_SLOW = Reply(421, "4.4.2", "The message comes too slowly")
 
 
-class Watched(Protocol):
+class TimedSession(Protocol):
     """
     What is watched.
     """
@@ -48,14 +48,14 @@ class Watched(Protocol):
         """
 
 
-class Vigil:
+class SessionTimeouts:
     """
     Has one timer, which looks what is due and then waits for the next that
     may be: what happens with each command only takes down the time.
     """
 
     def __init__(
-        self, clock: IReactorTime, settings: ListenerSettings, watched: Watched
+        self, clock: IReactorTime, settings: ListenerSettings, watched: TimedSession
     ) -> None:
         self._clock = clock
         self._settings = settings

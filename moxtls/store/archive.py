@@ -30,7 +30,7 @@ from moxtls.store.database import Database
 from moxtls.store.rules import clean, follows
 from moxtls.store.sums import digest
 from moxtls.store.tables import outgoingReport
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 
 _o = outgoingReport.c
 _Given = dict[str, object]
@@ -42,7 +42,9 @@ class ReportArchive:
     One row per report and destination.
     """
 
-    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._insert = (

@@ -15,16 +15,16 @@ from sqlalchemy import Connection, or_, select
 from moxtls.store.bulk import Bulk
 from moxtls.store.database import Database
 from moxtls.store.rules import admitted, bounded
-from moxtls.store.sums import Sum, addUp, failureDigest
+from moxtls.store.sums import TLSDelta, addDeltas, failureDigest
 from moxtls.store.tables import tlsFailure, tlsResult
-from moxtls.tlsrpt.results import Failure, SessionOutcome
+from moxtls.tlsrpt.results import FailureDetail, SessionOutcome
 
 T = TypeVar("T")
 
 #: Keys per query; SQLite takes 32 766 parameters, PostgreSQL 65 535.
 KEYS_AT_ONCE = 1000
 #: Digests of failures remembered, about 100 octets each.
-MOST_KNOWN = 200_000
+MAX_KNOWN = 200_000
 
 _r = tlsResult.c
 _f = tlsFailure.c
@@ -52,7 +52,7 @@ class _KnownFailures:
             for key, digest in connection.execute(query):
                 self._learn(key, digest)
 
-    def admit(self, key: bytes, failure: Failure) -> tuple[Failure, bytes]:
+    def admit(self, key: bytes, failure: FailureDetail) -> tuple[FailureDetail, bytes]:
         """
         What a failure is counted as, with its digest.
         """
@@ -75,12 +75,12 @@ class _KnownFailures:
         """
         for key in used:
             self._known.move_to_end(key)
-        while self._size + len(self._known) > MOST_KNOWN:
+        while self._size + len(self._known) > MAX_KNOWN:
             _, digests = self._known.popitem(last=False)
             self._size -= len(digests)
 
 
-class Counters:
+class TLSCounters:
     """
     Adds to rows.
     """
@@ -114,7 +114,7 @@ class Counters:
         """
         Count many outcomes in two statements.
         """
-        sums = addUp(items)
+        sums = addDeltas(items)
         # The results first: who removes them locks them first, too.
         self._addResults(connection, [_resultRow(each) for each in sums])
         failed = [each for each in sums if each.failures]
@@ -122,12 +122,12 @@ class Counters:
         return [None] * len(items)
 
     def _failureRows(
-        self, connection: Connection, sums: Sequence[Sum]
+        self, connection: Connection, sums: Sequence[TLSDelta]
     ) -> list[tuple[object, ...]]:
         keys = [each.key for each in sums]
         self._known.load(connection, keys)
         counts: Counter[tuple[bytes, bytes]] = Counter()
-        failures: dict[bytes, Failure] = {}
+        failures: dict[bytes, FailureDetail] = {}
         for each in sums:
             for failure, count in each.failures.items():
                 kept, digest = self._known.admit(each.key, failure)
@@ -144,7 +144,7 @@ class Counters:
 _NEW = (False, False, "[]", 0)
 
 
-def _resultRow(each: Sum) -> tuple[object, ...]:
+def _resultRow(each: TLSDelta) -> tuple[object, ...]:
     """
     In the order of the columns.
     """
@@ -166,7 +166,7 @@ def _resultRow(each: Sum) -> tuple[object, ...]:
 
 
 def _failureRow(
-    key: bytes, digest: bytes, failure: Failure, sessions: int
+    key: bytes, digest: bytes, failure: FailureDetail, sessions: int
 ) -> tuple[object, ...]:
     """
     In the order of the columns.

@@ -36,7 +36,7 @@ _r = dmarcRow.c
 #: In the order of the names of columns below.
 DISPOSITIONS = tuple(BITS)
 #: Tallies removed in one transaction: others don't wait for long.
-MOST_REMOVED = 200
+MAX_REMOVED = 200
 
 _sendable = func.max(case((_t.sendable, 1), else_=0))
 _before = bindparam("before", type_=_t.hour.type)
@@ -163,7 +163,7 @@ REMOVE_OLD = (
             select(_t.policy_domain, _t.part, _t.hour)
             .where(_t.hour < _before)
             .order_by(_t.hour, _t.policy_domain, _t.part)
-            .limit(MOST_REMOVED)
+            .limit(MAX_REMOVED)
         )
     )
     .returning(*_removed)

@@ -16,11 +16,11 @@ from moxtls.authentication import AuthResult
 from moxtls.dmarc.values import (
     Alignment,
     Disposition,
+    DMARCPolicy,
     Evaluation,
     Method,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -107,9 +107,9 @@ def decodePolicy(text: str) -> PublishedPolicy:
     domain, p, sp, np, adkim, aspf, testing, fo, percent, method = json.loads(text)
     return PublishedPolicy(
         Domain(domain),
-        Policy(p),
-        None if sp is None else Policy(sp),
-        None if np is None else Policy(np),
+        DMARCPolicy(p),
+        None if sp is None else DMARCPolicy(sp),
+        None if np is None else DMARCPolicy(np),
         Alignment(adkim),
         Alignment(aspf),
         testing,

@@ -19,7 +19,7 @@ from moxtls.calendar import utcDay
 from moxtls.dmarc.values import (
     Evaluation,
     EvaluationSummary,
-    Overview,
+    PeriodSummary,
     PublishedPolicy,
     ReportRow,
     StoredEvaluation,
@@ -27,7 +27,7 @@ from moxtls.dmarc.values import (
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import OutgoingReport, Subject
+from moxtls.reporting.values import OutgoingReport, ReportPeriod
 from moxtls.store.archive import ReportArchive
 from moxtls.store.closings import close, latestClosing, pruneClosings
 from moxtls.store.database import Database
@@ -57,8 +57,8 @@ from moxtls.store.due import (
 from moxtls.store.encoding import closedPart, decodePolicy, decodeRow, decodeTexts
 from moxtls.store.rules import dueBefore
 from moxtls.store.tallies import endOf, keysBehind, placeOf, rowOf
-from moxtls.store.tallying import Tallying
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.tallying import EvaluationCounters
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 
 #: Parts closed in one transaction: others don't wait for long.
 MOST = 50
@@ -76,14 +76,14 @@ class EvaluationStore:
     def __init__(
         self,
         database: Database,
-        writer: Writer,
-        reader: Reader,
+        writer: GroupCommitWriter,
+        reader: GroupReader,
         archive: ReportArchive,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._archive = archive
-        self._tallying = Tallying(database)
+        self._tallying = EvaluationCounters(database)
 
     def record(
         self, hour: int, evaluation: Evaluation, count: int = 1
@@ -114,8 +114,8 @@ class EvaluationStore:
         )
 
     def subjects(
-        self, before: int, after: Subject | None, limit: int, early: bool = False
-    ) -> Deferred[tuple[Subject, ...]]:
+        self, before: int, after: ReportPeriod | None, limit: int, early: bool = False
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         given: dict[str, object] = {"limit": limit}
         if not early:
             given["before"] = before
@@ -124,7 +124,7 @@ class EvaluationStore:
             query = NEXT_OF_ALL if early else NEXT
             given |= {"domain": after.domain.ascii, "part": after.part}
 
-        def ask(connection: Connection) -> tuple[Subject, ...]:
+        def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
             rows = connection.execute(query, given)
             return tuple(_subject(before, early, *row) for row in rows)
 
@@ -146,17 +146,17 @@ class EvaluationStore:
 
         return Deferred.fromCoroutine(close())
 
-    def overview(self, subject: Subject) -> Deferred[Overview | None]:
+    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
         return self._reader.ask(lambda connection: _overview(connection, subject))
 
-    def rows(self, subject: Subject, after: bytes, limit: int) -> Deferred[Page]:
+    def rows(self, subject: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:
         return self._reader.ask(
             lambda connection: _page(connection, subject, after, limit)
         )
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -188,11 +188,11 @@ class EvaluationStore:
 
 @dataclass(frozen=True, slots=True)
 class _Settling:
-    subject: Subject
+    subject: ReportPeriod
     reports: Sequence[OutgoingReport]
 
 
-def _given(subject: Subject) -> dict[str, object]:
+def _given(subject: ReportPeriod) -> dict[str, object]:
     return {
         "domain": subject.domain.ascii,
         "part": subject.part,
@@ -204,7 +204,7 @@ def _place(given: Mapping[str, object]) -> tuple[str, str]:
     return str(given["domain"]), str(given["part"])
 
 
-def _range(subject: Subject, after: bytes = b"") -> dict[str, object]:
+def _range(subject: ReportPeriod, after: bytes = b"") -> dict[str, object]:
     place = placeOf(subject.domain.ascii, subject.part)
     return {
         "first": keysBehind(place, after),
@@ -221,9 +221,9 @@ def _subject(
     hours: int,
     sendable: int,
     until: int,
-) -> Subject:
+) -> ReportPeriod:
     end = until or (before if early else dueBefore(before, hours))
-    return Subject(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
+    return ReportPeriod(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
 
 
 def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationSummary:
@@ -236,14 +236,14 @@ def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationS
     )
 
 
-def _overview(connection: Connection, subject: Subject) -> Overview | None:
+def _overview(connection: Connection, subject: ReportPeriod) -> PeriodSummary | None:
     found = connection.execute(OVERVIEW, _given(subject)).one()
     published, hours, first, messages, wanted, omitted = found
     if published is None:
         return None
     rows = connection.execute(DIFFERENT, _range(subject)).scalar_one()
     domain, kind = subject.domain.ascii, ReportKind.DMARC
-    return Overview(
+    return PeriodSummary(
         decodePolicy(published),
         hours,
         first,
@@ -255,7 +255,9 @@ def _overview(connection: Connection, subject: Subject) -> Overview | None:
     )
 
 
-def _page(connection: Connection, subject: Subject, after: bytes, limit: int) -> Page:
+def _page(
+    connection: Connection, subject: ReportPeriod, after: bytes, limit: int
+) -> Page:
     """
     Rows that add up are next to each other: they are read until one begins
     that is too many.

@@ -21,10 +21,10 @@ from moxtls.store.counters import KEYS_AT_ONCE
 from moxtls.store.database import Database
 from moxtls.store.rules import SIGN_RECEIVED, SIGN_SENT, boundedAccount
 from moxtls.store.tables import senderHistory
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 
 #: Signs remembered as written, about 300 octets each.
-MOST_KNOWN = 20_000
+MAX_KNOWN = 20_000
 
 _h = senderHistory.c
 _KEY = (_h.account, _h.domain, _h.sign)
@@ -62,7 +62,9 @@ class SenderHistory:
     What this process knows to be written today isn't written again.
     """
 
-    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
         self._writer = writer
         self._reader = reader
         insert = database.insert(senderHistory)
@@ -93,7 +95,7 @@ class SenderHistory:
         def written(result: None) -> None:
             self._written[key] = max(day, self._written.get(key, day))
             self._written.move_to_end(key)
-            if len(self._written) > MOST_KNOWN:
+            if len(self._written) > MAX_KNOWN:
                 self._written.popitem(last=False)
 
         return self._writer.add(self._write, (*key, day)).addCallback(written)

@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 #: Outcomes of a few kB each: two seconds at ten thousand a second, so that a
 #: database that stands still costs memory by the ten megabytes, not more.
-MOST_WAITING = 20_000
+MAX_WAITING = 20_000
 
 
-class Errand(Generic[I, T]):
+class Operation(Generic[I, T]):
     """
     One thing asked of the database, and what came of it.
 
@@ -57,16 +57,16 @@ class Errand(Generic[I, T]):
 
 
 # Errands of all kinds wait side by side.
-Errands = Sequence[Errand[Any, Any]]
-Perform = Callable[[Errands], None]
+Operations = Sequence[Operation[Any, Any]]
+Perform = Callable[[Operations], None]
 
 
-class ILane(Protocol):
+class IOperationQueue(Protocol):
     """
     A way for errands to be performed.
     """
 
-    def submit(self, errand: Errand[I, T]) -> Deferred[T]:
+    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
         """
         Fires, some time or at once, with what came of it.
         """
@@ -77,7 +77,7 @@ class ILane(Protocol):
         """
 
 
-class Here:
+class InlineQueue:
     """
     A lane without a thread: everything is done by the time C{submit} returns.
     """
@@ -86,7 +86,7 @@ class Here:
         self._perform = perform
         self._stopped = False
 
-    def submit(self, errand: Errand[I, T]) -> Deferred[T]:
+    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
         if self._stopped:
             errand.error = LedgerUnavailable("ledger: it is closed")
         else:
@@ -99,7 +99,7 @@ class Here:
         return succeed(None)
 
 
-class Lane:
+class ThreadQueue:
     """
     A lane with one or more threads of its own.
     """
@@ -110,7 +110,7 @@ class Lane:
         perform: Perform,
         threads: int = 1,
         atOnce: int = 1,
-        most: int = MOST_WAITING,
+        most: int = MAX_WAITING,
         outages: OutageLog | None = None,
     ) -> None:
         """
@@ -126,7 +126,7 @@ class Lane:
         self._atOnce = atOnce
         self._most = most
         self._condition = Condition()
-        self._waiting: deque[Errand[Any, Any]] = deque()
+        self._waiting: deque[Operation[Any, Any]] = deque()
         self._stopping = False
         self._whenStopped: list[Deferred[None]] = []
         # Daemons: a program that ends without having called stop() must not
@@ -135,7 +135,7 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, errand: Errand[I, T]) -> Deferred[T]:
+    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
         with self._condition:
             if self._stopping:
                 errand.error = LedgerUnavailable("ledger: it is closed")
@@ -166,20 +166,20 @@ class Lane:
             self._reactor.callFromThread(self._deliver, errands)
         self._reactor.callFromThread(self._ended)
 
-    def _next(self) -> list[Errand[Any, Any]]:
+    def _next(self) -> list[Operation[Any, Any]]:
         with self._condition:
             while not self._waiting and not self._stopping:
                 self._condition.wait()
             number = min(self._atOnce, len(self._waiting))
             return [self._waiting.popleft() for _ in range(number)]
 
-    def _deliver(self, errands: Errands) -> None:
+    def _deliver(self, errands: Operations) -> None:
         if self._outages is not None:
             self._note(errands, self._outages)
         for errand in errands:
             errand.deliver()
 
-    def _note(self, errands: Errands, outages: OutageLog) -> None:
+    def _note(self, errands: Operations, outages: OutageLog) -> None:
         errors = [each.error for each in errands]
         away = [each for each in errors if isinstance(each, LedgerUnavailable)]
         if away:
@@ -197,7 +197,7 @@ class Lane:
             stopped.callback(None)
 
 
-def _guarded(perform: Perform, errands: Errands) -> None:
+def _guarded(perform: Perform, errands: Operations) -> None:
     try:
         perform(errands)
     except Exception as error:

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from moxtls.interfaces import ILeases
 from moxtls.store.database import Database
 from moxtls.store.tables import lease
-from moxtls.store.writer import Writer
+from moxtls.store.writer import GroupCommitWriter
 
 _l = lease.c
 
@@ -23,7 +23,7 @@ class Leases:
     One row per lease.
     """
 
-    def __init__(self, database: Database, writer: Writer) -> None:
+    def __init__(self, database: Database, writer: GroupCommitWriter) -> None:
         self._database = database
         self._writer = writer
 

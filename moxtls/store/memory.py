@@ -28,8 +28,8 @@ from moxtls.policy.mtasts import CachedPolicy
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import (
     OutgoingReport,
+    ReportPeriod,
     StoredResult,
-    Subject,
     Suppression,
 )
 from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
@@ -37,7 +37,7 @@ from moxtls.store.memoryclosings import MemoryClosings
 from moxtls.store.memoryevaluations import MemoryEvaluationStore
 from moxtls.store.memoryhistory import MemorySenderHistory
 from moxtls.store.rules import admitted, bounded, boundedPolicy, clean, pageOf
-from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, SessionOutcome
+from moxtls.tlsrpt.results import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
 
 __all__ = [
     "MemoryEvaluationStore",
@@ -100,7 +100,7 @@ class _Place:
     policyDomain: Domain
     recipientDomain: Domain
     isHost: bool
-    policy: Policy
+    policy: TLSPolicy
     until: int = 0
 
     @property
@@ -121,7 +121,7 @@ class _Row:
     sendReport: bool = False
     succeeded: int = 0
     failed: int = 0
-    failures: Counter[Failure] = field(default_factory=Counter)
+    failures: Counter[FailureDetail] = field(default_factory=Counter)
     toldRecipient: bool = False
     toldHost: bool = False
     toldDestinations: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class _Row:
             )
             self.failures[kept] += max(0, count)
 
-    def tally(self, policy: Policy) -> PolicyTally:
+    def tally(self, policy: TLSPolicy) -> PolicyTally:
         return PolicyTally(policy, self.succeeded, self.failed, Counter(self.failures))
 
 
@@ -244,11 +244,13 @@ class MemoryOutcomeStore:
         return succeed(sum(subject.sendable for subject in subjects))
 
     def subjects(
-        self, phase: int, before: date, after: Subject | None, limit: int
-    ) -> Deferred[tuple[Subject, ...]]:
+        self, phase: int, before: date, after: ReportPeriod | None, limit: int
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         return succeed(tuple(self._open(phase, before, after)[:limit]))
 
-    def _open(self, phase: int, before: date, after: Subject | None) -> list[Subject]:
+    def _open(
+        self, phase: int, before: date, after: ReportPeriod | None
+    ) -> list[ReportPeriod]:
         keys = [key for key in self._subjects[phase] if key[0] or key[1] < before]
         if after is not None:
             last = _inOrder(_keyOf(after))
@@ -264,7 +266,7 @@ class MemoryOutcomeStore:
                 )
                 until, day, domain = key
                 part = f"{until or ''}"
-                found.append(Subject(phase, day, domain, sendable, part, until))
+                found.append(ReportPeriod(phase, day, domain, sendable, part, until))
         return found
 
     def _untold(self, phase: int, key: _SubjectKey) -> list[tuple[_Place, _Row]]:
@@ -278,7 +280,7 @@ class MemoryOutcomeStore:
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -329,7 +331,7 @@ def _subjectOf(phase: int, place: _Place) -> _SubjectKey:
     return place.until, place.day, domain
 
 
-def _keyOf(subject: Subject) -> _SubjectKey:
+def _keyOf(subject: ReportPeriod) -> _SubjectKey:
     return int(subject.part or 0), subject.day, subject.domain
 
 

@@ -18,14 +18,14 @@ from moxtls.dmarc.values import (
     Disposition,
     Evaluation,
     EvaluationSummary,
-    Overview,
+    PeriodSummary,
     PublishedPolicy,
     ReportRow,
     StoredEvaluation,
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
-from moxtls.reporting.values import OutgoingReport, Subject
+from moxtls.reporting.values import OutgoingReport, ReportPeriod
 from moxtls.store.encoding import closedPart, encodeRow, partOfEvaluation, rowKey
 from moxtls.store.memoryarchive import MemoryReportArchive, SenderTaken
 from moxtls.store.memoryclosings import MemoryClosings
@@ -157,8 +157,8 @@ class MemoryEvaluationStore:
         return succeed(sum(subject.sendable for subject in self._due(before)))
 
     def subjects(
-        self, before: int, after: Subject | None, limit: int, early: bool = False
-    ) -> Deferred[tuple[Subject, ...]]:
+        self, before: int, after: ReportPeriod | None, limit: int, early: bool = False
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         due = self._due(before, early)
         if after is not None:
             last = after.domain, after.part
@@ -181,7 +181,7 @@ class MemoryEvaluationStore:
             self._parts.setdefault((hour, name), set()).add(new)
         return succeed(len({place[1:] for place in places}))
 
-    def _due(self, before: int, early: bool = False) -> list[Subject]:
+    def _due(self, before: int, early: bool = False) -> list[ReportPeriod]:
         sendable: dict[tuple[Domain, str, int], bool] = {}
         for (hour, domain, part), tally in self._tallies.items():
             due = before if early else dueBefore(before, tally.hours)
@@ -190,11 +190,11 @@ class MemoryEvaluationStore:
                 key = domain, part, end
                 sendable[key] = sendable.get(key, False) or tally.sendable
         return [
-            Subject(0, utcDay(key[2] - 1), key[0], sendable[key], key[1], key[2])
+            ReportPeriod(0, utcDay(key[2] - 1), key[0], sendable[key], key[1], key[2])
             for key in sorted(sendable)
         ]
 
-    def overview(self, subject: Subject) -> Deferred[Overview | None]:
+    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
         places = self._about(subject)
         if not places:
             return succeed(None)
@@ -207,7 +207,7 @@ class MemoryEvaluationStore:
             if kind.wanted
         ]
         return succeed(
-            Overview(
+            PeriodSummary(
                 tallies[0].published,
                 tallies[0].hours,
                 first=min(place[0] for place in places),
@@ -219,7 +219,7 @@ class MemoryEvaluationStore:
             )
         )
 
-    def _about(self, subject: Subject) -> list[_Place]:
+    def _about(self, subject: ReportPeriod) -> list[_Place]:
         return [
             place
             for place in self._tallies
@@ -227,7 +227,7 @@ class MemoryEvaluationStore:
         ]
 
     def rows(
-        self, subject: Subject, after: bytes, limit: int
+        self, subject: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         rows: dict[bytes, ReportRow] = {}
         counts: Counter[bytes] = Counter()
@@ -241,7 +241,7 @@ class MemoryEvaluationStore:
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:

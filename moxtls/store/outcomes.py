@@ -21,10 +21,10 @@ from moxtls.calendar import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import OutgoingReport, StoredResult, Subject
+from moxtls.reporting.values import OutgoingReport, ReportPeriod, StoredResult
 from moxtls.store.archive import ReportArchive
 from moxtls.store.closings import latestClosing, pruneClosings
-from moxtls.store.counters import Counters
+from moxtls.store.counters import TLSCounters
 from moxtls.store.database import Database
 from moxtls.store.phases import PHASES
 from moxtls.store.stored import (
@@ -34,7 +34,7 @@ from moxtls.store.stored import (
     removeResults,
     storedResults,
 )
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 from moxtls.tlsrpt.results import SessionOutcome
 
 
@@ -47,14 +47,14 @@ class OutcomeStore:
     def __init__(
         self,
         database: Database,
-        writer: Writer,
-        reader: Reader,
+        writer: GroupCommitWriter,
+        reader: GroupReader,
         archive: ReportArchive,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._archive = archive
-        self._counters = Counters(database)
+        self._counters = TLSCounters(database)
 
     def record(self, day: date, outcome: SessionOutcome) -> Deferred[None]:
         return self._writer.add(self._counters.record, (day, outcome))
@@ -96,9 +96,9 @@ class OutcomeStore:
         )
 
     def subjects(
-        self, phase: int, before: date, after: Subject | None, limit: int
-    ) -> Deferred[tuple[Subject, ...]]:
-        def ask(connection: Connection) -> tuple[Subject, ...]:
+        self, phase: int, before: date, after: ReportPeriod | None, limit: int
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
+        def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
             if after is not None and not after.part:
                 return _due(connection, phase, before, after, limit)
             closed = _closed(connection, phase, after, limit)
@@ -129,7 +129,7 @@ class OutcomeStore:
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -152,7 +152,7 @@ class _Settling:
     @ivar told: Destinations, in JSON.
     """
 
-    subject: Subject
+    subject: ReportPeriod
     told: str
     reports: Sequence[OutgoingReport]
 
@@ -168,8 +168,8 @@ class _Settling:
 
 
 def _closed(
-    connection: Connection, phase: int, after: Subject | None, limit: int
-) -> tuple[Subject, ...]:
+    connection: Connection, phase: int, after: ReportPeriod | None, limit: int
+) -> tuple[ReportPeriod, ...]:
     """
     Subjects of periods that were closed.
     """
@@ -182,8 +182,12 @@ def _closed(
 
 
 def _due(
-    connection: Connection, phase: int, before: date, after: Subject | None, limit: int
-) -> tuple[Subject, ...]:
+    connection: Connection,
+    phase: int,
+    before: date,
+    after: ReportPeriod | None,
+    limit: int,
+) -> tuple[ReportPeriod, ...]:
     """
     Subjects of days that are over.
     """
@@ -195,13 +199,13 @@ def _due(
     return _subjects(phase, connection.execute(query, given))
 
 
-def _behind(after: Subject) -> dict[str, object]:
+def _behind(after: ReportPeriod) -> dict[str, object]:
     return {"day": after.day, "domain": after.domain.ascii}
 
 
-def _subjects(phase: int, rows: Iterable[Any]) -> tuple[Subject, ...]:
+def _subjects(phase: int, rows: Iterable[Any]) -> tuple[ReportPeriod, ...]:
     return tuple(
-        Subject(phase, day, Domain(name), bool(sendable), f"{until or ''}", until)
+        ReportPeriod(phase, day, Domain(name), bool(sendable), f"{until or ''}", until)
         for until, day, name, sendable in rows
     )
 

@@ -18,7 +18,7 @@ from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
 from moxtls.store.database import Database
 from moxtls.store.rules import clean
 from moxtls.store.tables import stsPolicy
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 
 _p = stsPolicy.c
 
@@ -29,7 +29,9 @@ class PolicyStore:
     One row per domain.
     """
 
-    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
         self._writer = writer
         self._reader = reader
         insert = database.insert(stsPolicy)

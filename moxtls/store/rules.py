@@ -19,40 +19,40 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.reporting.values import ReportState
-from moxtls.tlsrpt.results import Failure, Policy
+from moxtls.tlsrpt.results import FailureDetail, TLSPolicy
 
 T = TypeVar("T")
 
 #: A domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
-LONGEST_NAME = 255
+MAX_NAME = 255
 #: The longest IPv6 address in text has 45 characters; a zone may follow.
-LONGEST_IP = 64
+MAX_IP_LENGTH = 64
 #: Ours are shorter; those that other programs feed in might not be.
-LONGEST_REASON = 255
+MAX_REASON = 255
 #: Text for people, such as the reply that a report was refused with.
-LONGEST_DETAIL = 1000
+MAX_DETAIL_LENGTH = 1000
 #: A policy has at most 64 kB (RFC 8461 3.3).
-LONGEST_LINE = 65536
+MAX_LINE = 65536
 #: How many different failures are kept per result.  A host that greets every
 #: session by another name must not make the ledger grow with its traffic, and
 #: nobody reads more lines of a report than this.
-MOST_FAILURES = 1000
+MAX_FAILURES = 1000
 #: The same, counting those that were kept without the peer's particulars.
-MOST_FOLDED = MOST_FAILURES + 200
+MAX_FOLDED = MAX_FAILURES + 200
 #: Of one message.  Whoever evaluates looks at fewer.
-MOST_SIGNATURES = 50
-MOST_REASONS = 20
+MAX_SIGNATURES = 50
+MAX_REASONS = 20
 #: Reports go to fewer.
-MOST_ADDRESSES = 50
+MAX_ADDRESSES = 50
 #: RFC 9991 4 and RFC 7489 6.3 know four, of one character.
-MOST_OPTIONS = 10
+MAX_OPTIONS = 10
 #: How many rows of a policy domain are kept for an hour.  A forger who has a
 #: new name or address for each message must not fill the disk, and a report
 #: of a day with a quarter of a million rows serves nobody.
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 #: How many policies of a domain are kept for an hour: there is a report for
 #: each (RFC 9990 3.1.1.4), and a domain might answer every query differently.
-MOST_PARTS = 20
+MAX_PARTS = 20
 #: What shows that somebody knows a domain.
 SIGN_SENT = "sent"
 SIGN_RECEIVED = "received"
@@ -67,7 +67,7 @@ _BEFORE = {
 }
 
 
-def clean(text: str, longest: int = LONGEST_DETAIL) -> str:
+def clean(text: str, longest: int = MAX_DETAIL_LENGTH) -> str:
     """
     C{text} as any database takes it: no NUL (PostgreSQL), no lone surrogates
     (neither), not longer than C{longest}.
@@ -92,29 +92,29 @@ def pageOf(
     return tuple(sorted(wanted, key=key)[:limit])
 
 
-def boundedPolicy(policy: Policy) -> Policy:
+def boundedPolicy(policy: TLSPolicy) -> TLSPolicy:
     """
     C{policy} as it is kept.
     """
-    strings = tuple(clean(line, LONGEST_LINE) for line in policy.strings)
-    mxHosts = tuple(clean(host, LONGEST_NAME) for host in policy.mxHosts)
+    strings = tuple(clean(line, MAX_LINE) for line in policy.strings)
+    mxHosts = tuple(clean(host, MAX_NAME) for host in policy.mxHosts)
     if (strings, mxHosts) == (policy.strings, policy.mxHosts):
         return policy
     return replace(policy, strings=strings, mxHosts=mxHosts)
 
 
-def bounded(failure: Failure) -> Failure:
+def bounded(failure: FailureDetail) -> FailureDetail:
     """
     C{failure} as it is kept.
     """
-    return Failure(
+    return FailureDetail(
         failure.resultType,
-        clean(failure.reasonCode, LONGEST_REASON),
-        clean(failure.sendingIP, LONGEST_IP),
-        clean(failure.mxHostname, LONGEST_NAME),
-        clean(failure.mxHELO, LONGEST_NAME),
-        clean(failure.receivingIP, LONGEST_IP),
-        clean(failure.additional, LONGEST_DETAIL),
+        clean(failure.reasonCode, MAX_REASON),
+        clean(failure.sendingIP, MAX_IP_LENGTH),
+        clean(failure.mxHostname, MAX_NAME),
+        clean(failure.mxHELO, MAX_NAME),
+        clean(failure.receivingIP, MAX_IP_LENGTH),
+        clean(failure.additional, MAX_DETAIL_LENGTH),
     )
 
 
@@ -126,14 +126,14 @@ def boundedEvaluation(evaluation: Evaluation) -> Evaluation:
         _boundedPublished(evaluation.published),
         _boundedRow(evaluation.row),
         min(max(evaluation.hours, 1), 24),
-        _several(evaluation.addresses, MOST_ADDRESSES, LONGEST_DETAIL),
+        _several(evaluation.addresses, MAX_ADDRESSES, MAX_DETAIL_LENGTH),
         bool(evaluation.optional),
         bool(evaluation.wanted),
     )
 
 
 def _boundedPublished(published: PublishedPolicy) -> PublishedPolicy:
-    fo = _several(published.fo, MOST_OPTIONS, LONGEST_IP)
+    fo = _several(published.fo, MAX_OPTIONS, MAX_IP_LENGTH)
     percent = min(max(published.percent, 0), 100)
     if (fo, percent) == (published.fo, published.percent):
         return published
@@ -142,34 +142,34 @@ def _boundedPublished(published: PublishedPolicy) -> PublishedPolicy:
 
 def _boundedRow(row: ReportRow) -> ReportRow:
     return ReportRow(
-        clean(row.sourceIP, LONGEST_IP),
+        clean(row.sourceIP, MAX_IP_LENGTH),
         row.disposition,
         row.dkimAligned,
         row.spfAligned,
         tuple(
-            Override(each.kind, clean(each.comment, LONGEST_REASON))
-            for each in row.reasons[:MOST_REASONS]
+            Override(each.kind, clean(each.comment, MAX_REASON))
+            for each in row.reasons[:MAX_REASONS]
         ),
-        clean(row.headerFrom, LONGEST_NAME),
-        clean(row.envelopeFrom, LONGEST_NAME),
-        clean(row.envelopeTo, LONGEST_NAME),
-        tuple(map(_boundedSignature, row.dkim[:MOST_SIGNATURES])),
+        clean(row.headerFrom, MAX_NAME),
+        clean(row.envelopeFrom, MAX_NAME),
+        clean(row.envelopeTo, MAX_NAME),
+        tuple(map(_boundedSignature, row.dkim[:MAX_SIGNATURES])),
         None if row.spf is None else _boundedSPF(row.spf),
     )
 
 
 def _boundedSignature(signature: ReportedSignature) -> ReportedSignature:
     return ReportedSignature(
-        clean(signature.domain, LONGEST_NAME),
-        clean(signature.selector, LONGEST_NAME),
+        clean(signature.domain, MAX_NAME),
+        clean(signature.selector, MAX_NAME),
         signature.result,
-        clean(signature.problem, LONGEST_REASON),
+        clean(signature.problem, MAX_REASON),
     )
 
 
 def _boundedSPF(spf: ReportedSPF) -> ReportedSPF:
     return ReportedSPF(
-        clean(spf.domain, LONGEST_NAME), clean(spf.scope, LONGEST_IP), spf.result
+        clean(spf.domain, MAX_NAME), clean(spf.scope, MAX_IP_LENGTH), spf.result
     )
 
 
@@ -182,7 +182,7 @@ def hasRoomForRow(kept: int) -> bool:
     Whether there may be another row of evaluations, next to so many of the
     same policy domain and hour.
     """
-    return kept < MOST_ROWS
+    return kept < MAX_ROWS
 
 
 def hasRoomForPart(kept: int) -> bool:
@@ -190,14 +190,14 @@ def hasRoomForPart(kept: int) -> bool:
     Whether there may be another policy, next to so many of the same policy
     domain and hour.
     """
-    return kept < MOST_PARTS
+    return kept < MAX_PARTS
 
 
 def boundedAccount(account: str) -> str:
     """
     The name of an account as it is kept.
     """
-    return clean(account, LONGEST_NAME)
+    return clean(account, MAX_NAME)
 
 
 def dueBefore(before: int, hours: int) -> int:
@@ -210,7 +210,9 @@ def dueBefore(before: int, hours: int) -> int:
     return before - before % (hours * 3600)
 
 
-def admitted(failure: Failure, kept: int, isKept: Callable[[Failure], bool]) -> Failure:
+def admitted(
+    failure: FailureDetail, kept: int, isKept: Callable[[FailureDetail], bool]
+) -> FailureDetail:
     """
     What to count C{failure} as, next to those that are kept already.
 
@@ -218,13 +220,13 @@ def admitted(failure: Failure, kept: int, isKept: Callable[[Failure], bool]) -> 
     @param kept: How many different ones are kept for the same result.
     @param isKept: Whether one is among them.
     """
-    if kept < MOST_FAILURES or isKept(failure):
+    if kept < MAX_FAILURES or isKept(failure):
         return failure
     folded = replace(failure, mxHELO="", sendingIP="", receivingIP="")
-    if kept < MOST_FOLDED or isKept(folded):
+    if kept < MAX_FOLDED or isKept(folded):
         return folded
     # What is left is in our own words, so that there can't be many.
-    return Failure(failure.resultType, failure.reasonCode)
+    return FailureDetail(failure.resultType, failure.reasonCode)
 
 
 def follows(old: ReportState, new: ReportState) -> bool:

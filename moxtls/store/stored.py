@@ -37,7 +37,13 @@ from moxtls.store.closings import close
 from moxtls.store.counters import KEYS_AT_ONCE
 from moxtls.store.sums import DIGEST_SIZE
 from moxtls.store.tables import tlsFailure, tlsResult
-from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, PolicyType, ResultType
+from moxtls.tlsrpt.results import (
+    FailureDetail,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    TLSPolicy,
+)
 
 _r = tlsResult.c
 _f = tlsFailure.c
@@ -106,7 +112,7 @@ def _found(
     given: Mapping[str, object],
 ) -> tuple[StoredResult, ...]:
     ofResults, ofFailures = queries
-    failures: dict[bytes, Counter[Failure]] = {}
+    failures: dict[bytes, Counter[FailureDetail]] = {}
     for row in connection.execute(ofFailures, given):
         known = failures.setdefault(row.result_key, Counter())
         known[_failureOf(row)] = row.sessions
@@ -228,7 +234,7 @@ def _placeOf(row: Row[Any]) -> tuple[date, str, str, bool, int]:
 
 
 def _storedResult(
-    rows: Sequence[Row[Any]], failures: dict[bytes, Counter[Failure]]
+    rows: Sequence[Row[Any]], failures: dict[bytes, Counter[FailureDetail]]
 ) -> StoredResult:
     tallies = [
         PolicyTally(
@@ -251,8 +257,8 @@ def _storedResult(
     )
 
 
-def _policyOf(row: Row[Any]) -> Policy:
-    return Policy(
+def _policyOf(row: Row[Any]) -> TLSPolicy:
+    return TLSPolicy(
         PolicyType(row.policy_type),
         Domain(row.policy_domain),
         tuple(json.loads(row.policy_strings)),
@@ -260,8 +266,8 @@ def _policyOf(row: Row[Any]) -> Policy:
     )
 
 
-def _failureOf(row: Row[Any]) -> Failure:
-    return Failure(
+def _failureOf(row: Row[Any]) -> FailureDetail:
+    return FailureDetail(
         ResultType(row.result_type),
         row.reason_code,
         row.sending_ip,

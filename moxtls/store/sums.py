@@ -14,13 +14,13 @@ from hashlib import blake2b
 
 from moxtls.domain import Domain
 from moxtls.store.rules import boundedPolicy
-from moxtls.tlsrpt.results import Failure, Policy, PolicyTally, SessionOutcome
+from moxtls.tlsrpt.results import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
 
 #: Octets: enough that nobody finds two texts with the same digest by trying.
 DIGEST_SIZE = 24
 #: Policies remembered as they are stored; nearly all have a few hundred
 #: octets, and none that is L{LARGE_POLICY} is remembered.
-MOST_POLICIES = 16384
+MAX_POLICIES = 16384
 LARGE_POLICY = 2000
 
 
@@ -32,7 +32,7 @@ def digest(*texts: str) -> bytes:
     return blake2b(joined, digest_size=DIGEST_SIZE).digest()
 
 
-def failureDigest(failure: Failure) -> bytes:
+def failureDigest(failure: FailureDetail) -> bytes:
     """
     @param failure: Is L{moxtls.store.rules.bounded}.
     """
@@ -63,7 +63,7 @@ class KeptPolicy:
     digest: bytes
 
 
-def keptPolicy(policy: Policy) -> KeptPolicy:
+def keptPolicy(policy: TLSPolicy) -> KeptPolicy:
     """
     C{policy}, within bounds, as it is stored.
     """
@@ -72,7 +72,7 @@ def keptPolicy(policy: Policy) -> KeptPolicy:
     return _cachedPolicy(policy)
 
 
-def _keptPolicy(policy: Policy) -> KeptPolicy:
+def _keptPolicy(policy: TLSPolicy) -> KeptPolicy:
     policy = boundedPolicy(policy)
     strings, mxHosts = json.dumps(policy.strings), json.dumps(policy.mxHosts)
     return KeptPolicy(
@@ -84,11 +84,11 @@ def _keptPolicy(policy: Policy) -> KeptPolicy:
     )
 
 
-_cachedPolicy = lru_cache(maxsize=MOST_POLICIES)(_keptPolicy)
+_cachedPolicy = lru_cache(maxsize=MAX_POLICIES)(_keptPolicy)
 
 
 @dataclass(slots=True)
-class Sum:
+class TLSDelta:
     """
     What is to be added to one row.
 
@@ -103,7 +103,7 @@ class Sum:
     sendReport: bool = False
     succeeded: int = 0
     failed: int = 0
-    failures: dict[Failure, int] = field(default_factory=dict)
+    failures: dict[FailureDetail, int] = field(default_factory=dict)
 
     def add(self, tally: PolicyTally, sendReport: bool) -> None:
         """
@@ -116,13 +116,13 @@ class Sum:
             self.failures[failure] = self.failures.get(failure, 0) + max(0, count)
 
 
-class Sums:
+class TLSDeltas:
     """
     What is to be added to rows, by their keys.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[bytes, Sum] = {}
+        self._sums: dict[bytes, TLSDelta] = {}
 
     def add(self, day: date, outcome: SessionOutcome) -> None:
         """
@@ -141,10 +141,10 @@ class Sums:
         known = self._sums.get(key)
         if known is None:
             domain = outcome.recipientDomain.ascii
-            known = self._sums[key] = Sum(key, day, domain, isHost, policy)
+            known = self._sums[key] = TLSDelta(key, day, domain, isHost, policy)
         known.add(tally, outcome.sendReport)
 
-    def inOrder(self) -> list[Sum]:
+    def inOrder(self) -> list[TLSDelta]:
         """
         By their keys: nodes that lock rows in the same order can't wait for
         each other in a circle.
@@ -159,12 +159,12 @@ def _key(day: date, recipient: Domain, isHost: bool, policy: KeptPolicy) -> byte
     ).digest()
 
 
-def addUp(items: Iterable[tuple[date, SessionOutcome]]) -> list[Sum]:
+def addDeltas(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
     """
     The sums of outcomes, with the UTC days that they belong to; the order of
     C{items} doesn't matter.
     """
-    sums = Sums()
+    sums = TLSDeltas()
     for day, outcome in items:
         sums.add(day, outcome)
     return sums.inOrder()

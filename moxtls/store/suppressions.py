@@ -18,7 +18,7 @@ from moxtls.store.database import Database
 from moxtls.store.rules import clean
 from moxtls.store.sums import digest
 from moxtls.store.tables import suppression as table
-from moxtls.store.writer import Reader, Writer
+from moxtls.store.writer import GroupCommitWriter, GroupReader
 
 _s = table.c
 
@@ -40,7 +40,9 @@ class Suppressions:
     One row per destination and kind.
     """
 
-    def __init__(self, database: Database, writer: Writer, reader: Reader) -> None:
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
         self._writer = writer
         self._reader = reader
         insert = database.insert(table)

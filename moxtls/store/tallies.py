@@ -40,7 +40,7 @@ Counted = tuple[int, Evaluation, int]
 
 
 @dataclass(slots=True)
-class RowSum:
+class RowDelta:
     """
     What is to be added to one row.
 
@@ -59,7 +59,7 @@ class RowSum:
 
 
 @dataclass(slots=True)
-class TallySum:
+class EvaluationDelta:
     """
     What is to be added for one policy and hour.
 
@@ -73,7 +73,7 @@ class TallySum:
     hour: int
     hours: int
     published: str
-    rows: dict[bytes, RowSum] = field(default_factory=dict)
+    rows: dict[bytes, RowDelta] = field(default_factory=dict)
     kept: int = 0
     omitted: int = 0
 
@@ -103,19 +103,19 @@ class TallySum:
         self.omitted += self.rows.pop(key).messages
 
 
-def addUp(items: Iterable[Counted]) -> list[TallySum]:
+def addEvaluations(items: Iterable[Counted]) -> list[EvaluationDelta]:
     """
     The sums of evaluations, by policy domain, part and hour: nodes that lock
     rows in the same order can't wait for each other in a circle.
     """
-    sums: dict[tuple[str, str, int], TallySum] = {}
+    sums: dict[tuple[str, str, int], EvaluationDelta] = {}
     for moment, evaluation, count in items:
         _add(sums, moment - moment % HOUR, boundedEvaluation(evaluation), count)
     return [sums[place] for place in sorted(sums)]
 
 
 def _add(
-    sums: dict[tuple[str, str, int], TallySum],
+    sums: dict[tuple[str, str, int], EvaluationDelta],
     hour: int,
     evaluation: Evaluation,
     count: int,
@@ -125,7 +125,7 @@ def _add(
     place = domain, part, hour
     tally = sums.get(place)
     if tally is None:
-        tally = sums[place] = TallySum(domain, part, hour, hours, published)
+        tally = sums[place] = EvaluationDelta(domain, part, hour, hours, published)
     content = encodeRow(evaluation.row)
     flags = evaluation.optional | evaluation.wanted << 1
     key = b"".join(
@@ -138,7 +138,7 @@ def _add(
     )
     row = tally.rows.get(key)
     if row is None:
-        row = tally.rows[key] = RowSum(
+        row = tally.rows[key] = RowDelta(
             key,
             hour,
             evaluation.optional,

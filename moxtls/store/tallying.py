@@ -16,10 +16,10 @@ from moxtls.store.counters import chunks
 from moxtls.store.database import Database
 from moxtls.store.rules import hasRoomForPart, hasRoomForRow
 from moxtls.store.tables import dmarcRow, dmarcTally
-from moxtls.store.tallies import Counted, RowSum, TallySum, addUp
+from moxtls.store.tallies import Counted, EvaluationDelta, RowDelta, addEvaluations
 
 #: Keys of rows remembered, about 150 octets each.
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 
 _t = dmarcTally.c
 _r = dmarcRow.c
@@ -60,8 +60,8 @@ class _Rooms:
         self._size = 0
 
     def admit(
-        self, connection: Connection, tallies: Sequence[TallySum]
-    ) -> list[TallySum]:
+        self, connection: Connection, tallies: Sequence[EvaluationDelta]
+    ) -> list[EvaluationDelta]:
         """
         Take out what there is no room for; returns what is left.
         """
@@ -86,7 +86,9 @@ class _Rooms:
         for place in places:
             self._rooms.move_to_end(place)
 
-    def _there(self, connection: Connection, tallies: Sequence[TallySum]) -> set[bytes]:
+    def _there(
+        self, connection: Connection, tallies: Sequence[EvaluationDelta]
+    ) -> set[bytes]:
         unknown = [
             key
             for tally in tallies
@@ -97,7 +99,7 @@ class _Rooms:
             there.update(map(bytes, connection.scalars(_THERE, {"keys": keys})))
         return there
 
-    def _admit(self, tally: TallySum, there: set[bytes]) -> bool:
+    def _admit(self, tally: EvaluationDelta, there: set[bytes]) -> bool:
         room = self._rooms[tally.domain, tally.hour]
         if tally.part not in room.parts and not hasRoomForPart(len(room.parts)):
             return False
@@ -117,12 +119,12 @@ class _Rooms:
         """
         Make room, by what wasn't used for longest.
         """
-        while self._size > MOST_KNOWN:
+        while self._size > MAX_KNOWN:
             _, room = self._rooms.popitem(last=False)
             self._size -= 1 + len(room.seen)
 
 
-class Tallying:
+class EvaluationCounters:
     """
     Adds to rows.
     """
@@ -163,14 +165,14 @@ class Tallying:
         """
         Count many evaluations in two statements.
         """
-        tallies = self._rooms.admit(connection, addUp(items))
+        tallies = self._rooms.admit(connection, addEvaluations(items))
         # The tallies first: who removes them locks them first, too.
         self._addTallies(connection, [_tallyRow(each) for each in tallies])
         self._addRows(connection, _rows(tallies))
         return [None] * len(items)
 
 
-def _tallyRow(tally: TallySum) -> tuple[object, ...]:
+def _tallyRow(tally: EvaluationDelta) -> tuple[object, ...]:
     """
     In the order of the columns.
     """
@@ -190,11 +192,11 @@ def _tallyRow(tally: TallySum) -> tuple[object, ...]:
     )
 
 
-def _rows(tallies: Iterable[TallySum]) -> list[tuple[object, ...]]:
+def _rows(tallies: Iterable[EvaluationDelta]) -> list[tuple[object, ...]]:
     """
     In the order of the columns, by their keys.
     """
-    rows: list[RowSum] = [row for tally in tallies for row in tally.rows.values()]
+    rows: list[RowDelta] = [row for tally in tallies for row in tally.rows.values()]
     rows.sort(key=lambda row: row.key)
     return [
         (

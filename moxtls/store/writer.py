@@ -27,13 +27,19 @@ from moxtls.store.database import (
     isTransient,
     wasCutOff,
 )
-from moxtls.store.lanes import Errand, Errands, Here, ILane, Lane
+from moxtls.store.lanes import (
+    InlineQueue,
+    IOperationQueue,
+    Operation,
+    Operations,
+    ThreadQueue,
+)
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 #: Errands per transaction.  More saves nothing, and makes other nodes wait.
-LARGEST_GROUP = 1000
+MAX_GROUP = 1000
 #: Of a transaction that was in the way of others.
 ATTEMPTS = 6
 #: Seconds before the second attempt; doubled each time.
@@ -41,15 +47,15 @@ FIRST_PAUSE = 0.02
 #: Threads that read: one for people, one for the daily reports.
 READERS = 2
 #: Answered in one transaction.
-MOST_QUESTIONS = 16
+MAX_QUESTIONS = 16
 
 
-class Writer:
+class GroupCommitWriter:
     """
     Where everything is written.
     """
 
-    def __init__(self, lane: ILane) -> None:
+    def __init__(self, lane: IOperationQueue) -> None:
         self._lane = lane
         self.stop = lane.stop
 
@@ -60,7 +66,7 @@ class Writer:
 
         @return: Fires with what it returned, once that is committed.
         """
-        return self._lane.submit(Errand(_each, job))
+        return self._lane.submit(Operation(_each, job))
 
     def add(
         self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
@@ -68,15 +74,15 @@ class Writer:
         """
         @param together: Does the work for several items in one go.
         """
-        return self._lane.submit(Errand(together, item))
+        return self._lane.submit(Operation(together, item))
 
 
-class Reader:
+class GroupReader:
     """
     Where everything is read.
     """
 
-    def __init__(self, lane: ILane) -> None:
+    def __init__(self, lane: IOperationQueue) -> None:
         self._lane = lane
         self.stop = lane.stop
 
@@ -86,36 +92,38 @@ class Reader:
 
         @return: Fires with what it returned.
         """
-        return self._lane.submit(Errand(_each, question))
+        return self._lane.submit(Operation(_each, question))
 
 
 def makeWriter(
     reactor: IReactorFromThreads | None,
     database: Database,
     outages: OutageLog | None = None,
-) -> Writer:
+) -> GroupCommitWriter:
     """
     @param reactor: C{None} to work in the caller's thread.
     """
     commit = GroupCommit(database)
     if reactor is None:
-        return Writer(Here(commit))
-    return Writer(Lane(reactor, commit, atOnce=LARGEST_GROUP, outages=outages))
+        return GroupCommitWriter(InlineQueue(commit))
+    return GroupCommitWriter(
+        ThreadQueue(reactor, commit, atOnce=MAX_GROUP, outages=outages)
+    )
 
 
 def makeReader(
     reactor: IReactorFromThreads | None,
     database: Database,
     outages: OutageLog | None = None,
-) -> Reader:
+) -> GroupReader:
     """
     @param reactor: C{None} to work in the caller's thread.
     """
     read = GroupRead(database)
     if reactor is None:
-        return Reader(Here(read))
-    lane = Lane(reactor, read, READERS, MOST_QUESTIONS, outages=outages)
-    return Reader(lane)
+        return GroupReader(InlineQueue(read))
+    lane = ThreadQueue(reactor, read, READERS, MAX_QUESTIONS, outages=outages)
+    return GroupReader(lane)
 
 
 class Group(ABC):
@@ -127,14 +135,14 @@ class Group(ABC):
         self._database = database
 
     @abstractmethod
-    def _together(self, errands: Errands) -> None:
+    def _together(self, errands: Operations) -> None:
         """
         Perform all of them, or none.
 
         @raise LedgerUnavailable: It would be no use to try again.
         """
 
-    def __call__(self, errands: Errands) -> None:
+    def __call__(self, errands: Operations) -> None:
         try:
             self._together(errands)
         except LedgerUnavailable:
@@ -144,7 +152,7 @@ class Group(ABC):
                 raise
             self._oneByOne(errands)
 
-    def _oneByOne(self, errands: Errands) -> None:
+    def _oneByOne(self, errands: Operations) -> None:
         """
         So that an errand that can't be done is the only one that fails.
         """
@@ -167,7 +175,7 @@ class GroupRead(Group):
     Shares the cost of looking at one state.
     """
 
-    def _together(self, errands: Errands) -> None:
+    def _together(self, errands: Operations) -> None:
         try:
             with self._database.reader.connect() as connection, connection.begin():
                 _answer(connection, errands)
@@ -180,7 +188,7 @@ class GroupCommit(Group):
     Shares the cost of a commit.
     """
 
-    def _together(self, errands: Errands) -> None:
+    def _together(self, errands: Operations) -> None:
         for attempt in range(ATTEMPTS):
             try:
                 return self._commit(errands)
@@ -189,7 +197,7 @@ class GroupCommit(Group):
                     raise self._database.explain(error) from None
             sleep(FIRST_PAUSE * 2**attempt)
 
-    def _commit(self, errands: Errands) -> None:
+    def _commit(self, errands: Operations) -> None:
         with self._database.writer.connect() as connection:
             transaction = connection.begin()
             _answer(connection, errands)
@@ -205,7 +213,7 @@ class GroupCommit(Group):
                 raise
 
 
-def _answer(connection: Connection, errands: Errands) -> None:
+def _answer(connection: Connection, errands: Operations) -> None:
     """
     In the order in which they were submitted.
     """
@@ -216,7 +224,7 @@ def _answer(connection: Connection, errands: Errands) -> None:
             errand.result = result
 
 
-def _kind(errand: Errand[Any, Any]) -> Callable[..., Sequence[Any]]:
+def _kind(errand: Operation[Any, Any]) -> Callable[..., Sequence[Any]]:
     return errand.together
 
 

@@ -19,7 +19,7 @@ from moxtls.ipaddresses import knownIP
 from moxtls.tlsrpt.results import PolicyType, ResultType
 
 #: More faults than this say no more than the first ones.
-MOST_FAULTS = 20
+MAX_FAULTS = 20
 
 # RFC 3339 5.6
 _DATE_TIME = re.compile(
@@ -29,7 +29,7 @@ _DATE_TIME = re.compile(
 _TLSA = re.compile(r"\d{1,3} \d{1,3} \d{1,3} (?:[0-9A-Fa-f]{2})+\Z")
 # RFC 3986 3, 2: a scheme, and no characters that a URI can't have.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-\[\]_a-z~]+\Z")
-_LARGEST_INTEGER = 2**53 - 1  # RFC 7493 2.2
+_MAX_INTEGER = 2**53 - 1  # RFC 7493 2.2
 
 _Faults = Iterator[str]
 _Check = Callable[[object, str], _Faults]
@@ -37,7 +37,7 @@ _Check = Callable[[object, str], _Faults]
 
 def check(report: object) -> tuple[str, ...]:
     """
-    What is wrong with a report, at most L{MOST_FAULTS}; nothing if it is
+    What is wrong with a report, at most L{MAX_FAULTS}; nothing if it is
     right.  Each names the place.
 
     @param report: As JSON gives it.
@@ -45,7 +45,7 @@ def check(report: object) -> tuple[str, ...]:
     faults = []
     for fault in _report(report, "report"):
         faults.append(fault)
-        if len(faults) == MOST_FAULTS:
+        if len(faults) == MAX_FAULTS:
             break
     return tuple(faults)
 
@@ -218,7 +218,7 @@ def _words(value: object, where: str) -> _Faults:
 def _count(value: object, where: str) -> _Faults:
     if not isinstance(value, int) or isinstance(value, bool):
         yield f"{where} is not an integer"
-    elif not 0 <= value <= _LARGEST_INTEGER:
+    elif not 0 <= value <= _MAX_INTEGER:
         yield f"{where} is out of range"
 
 

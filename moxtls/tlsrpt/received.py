@@ -15,17 +15,17 @@ from itertools import accumulate
 from typing import NoReturn
 
 from moxtls.calendar import rfc3339
-from moxtls.reporting.mime import leaves
+from moxtls.reporting.mime import leafParts
 
 #: Of a message, a compressed report, and one as JSON.
-LARGEST_MESSAGE = 15 * 1024 * 1024
-LARGEST_JSON = 20 * 1024 * 1024
+MAX_MESSAGE = 15 * 1024 * 1024
+MAX_JSON = 20 * 1024 * 1024
 #: In a report; each takes some hundred bytes of memory once parsed.
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 #: Of arrays and objects; a report has six.
 MAX_DEPTH = 100
 #: RFC 7493 2.2.
-LARGEST_COUNT = 2**53 - 1
+MAX_COUNT = 2**53 - 1
 
 # One that doesn't end goes to the end of the text, so that nothing is looked at twice.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -37,7 +37,7 @@ _BOM = b"\xef\xbb\xbf"
 _JSON_TYPE = "application/tlsrpt+json"
 _GZIP_TYPE = "application/tlsrpt+gzip"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LONGEST_LINE = 300
+_MAX_LINE = 300
 
 
 class MalformedReport(ValueError):
@@ -100,8 +100,8 @@ def readReport(data: bytes) -> ReceivedReport:
 
     @raise MalformedReport: It names the place and the reason.
     """
-    if len(data) > LARGEST_MESSAGE and not _isJSON(data):
-        _refuse("input", f"larger than {LARGEST_MESSAGE} bytes")
+    if len(data) > MAX_MESSAGE and not _isJSON(data):
+        _refuse("input", f"larger than {MAX_MESSAGE} bytes")
     if data.startswith(_GZIP_MAGIC):
         return parseReport(gunzip(data))
     if _isJSON(data):
@@ -115,7 +115,7 @@ def attachment(message: bytes) -> bytes:
 
     @raise MalformedReport: There is none, or it can't be unpacked.
     """
-    for part in leaves(message):
+    for part in leafParts(message):
         if part.type == _GZIP_TYPE:
             return gunzip(part.content)
         if part.type == _JSON_TYPE:
@@ -129,11 +129,11 @@ def gunzip(data: bytes) -> bytes:
     """
     unpacker = zlib.decompressobj(_GZIP)
     try:
-        content = unpacker.decompress(data, LARGEST_JSON + 1)
+        content = unpacker.decompress(data, MAX_JSON + 1)
     except zlib.error:
         _refuse("gzip", "the data is damaged")
-    if len(content) > LARGEST_JSON:
-        _refuse("gzip", f"more than {LARGEST_JSON} bytes when unpacked")
+    if len(content) > MAX_JSON:
+        _refuse("gzip", f"more than {MAX_JSON} bytes when unpacked")
     if not unpacker.eof:
         _refuse("gzip", "the data is cut off")
     return content
@@ -221,10 +221,10 @@ def _isJSON(data: bytes) -> bool:
 
 def _decoded(text: bytes) -> object:
     text = text.removeprefix(_BOM).lstrip()
-    if len(text) > LARGEST_JSON:
-        _refuse("report", f"larger than {LARGEST_JSON} bytes")
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
-        _refuse("report", f"more than {MOST_VALUES} values")
+    if len(text) > MAX_JSON:
+        _refuse("report", f"larger than {MAX_JSON} bytes")
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+        _refuse("report", f"more than {MAX_VALUES} values")
     if _depth(text) > MAX_DEPTH:
         _refuse("report", "nested too deeply")
     decoder = json.JSONDecoder(parse_constant=_noConstant)
@@ -323,7 +323,7 @@ def _count(members: dict[str, object], name: str, where: str) -> int:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         _refuse(f"{where}.{name}", "not a whole number")
-    if not 0 <= value <= LARGEST_COUNT:
+    if not 0 <= value <= MAX_COUNT:
         _refuse(f"{where}.{name}", "out of range")
     return value
 
@@ -343,4 +343,4 @@ def _second(dates: dict[str, object], name: str) -> int:
 
 
 def _refuse(where: str, reason: str) -> NoReturn:
-    raise MalformedReport(plain(f"{where}: {reason}")[:_LONGEST_LINE])
+    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])

@@ -28,7 +28,7 @@ _URI = re.compile(
 _WSP = " \t"
 
 
-class RecordTrouble(StrEnum):
+class TLSRPTRecordError(StrEnum):
     """
     Why a domain counts as one that wants no reports.
     """
@@ -55,30 +55,30 @@ class TLSRPTRecord:
     extensions: tuple[tuple[str, str], ...] = ()
 
 
-def recordName(domain: Domain) -> str:
+def tlsrptRecordName(domain: Domain) -> str:
     """
     Where the record about C{domain} is.
     """
     return f"_smtp._tls.{domain}"
 
 
-def findRecord(texts: Iterable[bytes]) -> TLSRPTRecord | RecordTrouble:
+def findTLSRPTRecord(texts: Iterable[bytes]) -> TLSRPTRecord | TLSRPTRecordError:
     """
-    @param texts: All TXT records at L{recordName}.
+    @param texts: All TXT records at L{tlsrptRecordName}.
     """
     decoded = (text.decode("utf-8", "surrogateescape") for text in texts)
     candidates = [text for text in decoded if _VERSION.match(text)]
     if not candidates:
-        return RecordTrouble.NONE
+        return TLSRPTRecordError.NONE
     if len(candidates) > 1:
-        return RecordTrouble.MULTIPLE
+        return TLSRPTRecordError.MULTIPLE
     try:
-        return parseRecord(candidates[0])
+        return parseTLSRPTRecord(candidates[0])
     except InvalidRecord:
-        return RecordTrouble.SYNTAX
+        return TLSRPTRecordError.SYNTAX
 
 
-def parseRecord(text: str) -> TLSRPTRecord:
+def parseTLSRPTRecord(text: str) -> TLSRPTRecord:
     """
     @raise InvalidRecord: With the reason, for people.
     """

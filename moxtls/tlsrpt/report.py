@@ -16,15 +16,15 @@ from json import JSONEncoder
 from moxtls.calendar import Span, rfc3339
 from moxtls.domain import Domain
 from moxtls.ipaddresses import knownIP
-from moxtls.tlsrpt.results import Failure, Policy, PolicyTally
+from moxtls.tlsrpt.results import FailureDetail, PolicyTally, TLSPolicy
 
 #: What goes into one report.  A host of very many domains, or a day of
 #: trouble with very many addresses, would make it too large for anybody to
 #: take; what happened most often is kept, and the summary counts all.
-MOST_POLICIES = 50_000
-MOST_FAILURES = 100_000
+MAX_POLICIES = 50_000
+MAX_FAILURES = 100_000
 #: Before compression: nobody unpacks more than this.
-LARGEST_REPORT = 100 * 1024 * 1024
+MAX_REPORT = 100 * 1024 * 1024
 
 _CHUNK = 64 * 1024
 # A gzip container (RFC 1952); zlib leaves its modification time at zero, so
@@ -36,12 +36,12 @@ JSON = dict[str, "JSON"] | list["JSON"] | str | int
 
 class ReportTooLarge(Exception):
     """
-    A report is larger than L{LARGEST_REPORT}.
+    A report is larger than L{MAX_REPORT}.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
+class TLSReportMetadata:
     """
     What a report says about itself.
 
@@ -57,7 +57,9 @@ class Heading:
         return f"postmaster@{self.submitter}"
 
 
-def compose(heading: Heading, tallies: Sequence[PolicyTally]) -> dict[str, JSON]:
+def composeReport(
+    heading: TLSReportMetadata, tallies: Sequence[PolicyTally]
+) -> dict[str, JSON]:
     """
     The report as a JSON object, its members in the RFC's order.
     """
@@ -84,8 +86,8 @@ def compress(report: dict[str, JSON]) -> bytes:
     size = 0
     for chunk in _rendered(report):
         size += len(chunk)
-        if size > LARGEST_REPORT:
-            raise ReportTooLarge(f"more than {LARGEST_REPORT} bytes")
+        if size > MAX_REPORT:
+            raise ReportTooLarge(f"more than {MAX_REPORT} bytes")
         pieces.append(packer.compress(chunk))
     pieces.append(packer.flush())
     return b"".join(pieces)
@@ -96,11 +98,11 @@ def trim(tallies: Sequence[PolicyTally]) -> list[PolicyTally]:
     As much of C{tallies} as goes into a report.
     """
     kept = list(tallies)
-    if len(kept) > MOST_POLICIES:
-        kept = nlargest(MOST_POLICIES, kept, key=_weight)
-    if sum(len(tally.failures) for tally in kept) <= MOST_FAILURES:
+    if len(kept) > MAX_POLICIES:
+        kept = nlargest(MAX_POLICIES, kept, key=_weight)
+    if sum(len(tally.failures) for tally in kept) <= MAX_FAILURES:
         return kept
-    share = max(1, MOST_FAILURES // len(kept))
+    share = max(1, MAX_FAILURES // len(kept))
     return [_trimmed(tally, share) for tally in kept]
 
 
@@ -141,7 +143,7 @@ def _tally(tally: PolicyTally) -> JSON:
     )
 
 
-def _policy(policy: Policy) -> JSON:
+def _policy(policy: TLSPolicy) -> JSON:
     # Reading of RFC 8460 4.4: mx-host is an array of patterns, as in the RFC
     # as published; drafts and some senders have a single string.
     return _filled(
@@ -154,7 +156,7 @@ def _policy(policy: Policy) -> JSON:
     )
 
 
-def _failure(failure: Failure, count: int) -> JSON:
+def _failure(failure: FailureDetail, count: int) -> JSON:
     return _filled(
         {
             "result-type": str(failure.resultType),

@@ -42,7 +42,7 @@ class ResultType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Policy:
+class TLSPolicy:
     """
     A policy that was applied to sessions (RFC 8460 4.4).
 
@@ -58,7 +58,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Failure:
+class FailureDetail:
     """
     One way for a session to go wrong (RFC 8460 4.3, 4.4 failure-details).
 
@@ -82,7 +82,7 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class PolicyTally:
     """
-    Sessions counted against one L{Policy}.
+    Sessions counted against one L{TLSPolicy}.
 
     @ivar failed: Sessions that failed.  Not the sum of C{failures}: one
         session can fail in more than one way, and a failure that was found
@@ -91,10 +91,10 @@ class PolicyTally:
         is worth telling all the same.
     """
 
-    policy: Policy
+    policy: TLSPolicy
     succeeded: int = 0
     failed: int = 0
-    failures: Counter[Failure] = field(default_factory=Counter)
+    failures: Counter[FailureDetail] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def mergeTallies(tallies: Iterable[PolicyTally]) -> list[PolicyTally]:
 
     @return: New tallies, in the order in which their policies first occur.
     """
-    merged: dict[Policy, PolicyTally] = {}
+    merged: dict[TLSPolicy, PolicyTally] = {}
     for tally in tallies:
         known = merged.get(tally.policy)
         if known is None:

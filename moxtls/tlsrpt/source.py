@@ -12,24 +12,24 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from moxtls.calendar import DAY, Span, spanOfDay, utcDay
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import choose
+from moxtls.reporting.destinations import chooseDestinations
 from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.values import (
     Draft,
-    Leave,
     NoReport,
     OutgoingReport,
+    ReportPeriod,
+    Retention,
     StoredResult,
-    Subject,
 )
 from moxtls.tlsrpt.check import check
-from moxtls.tlsrpt.record import RecordTrouble, findRecord, recordName
-from moxtls.tlsrpt.report import Heading, compose, compress
+from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
+from moxtls.tlsrpt.report import TLSReportMetadata, composeReport, compress
 from moxtls.tlsrpt.results import PolicyTally, mergeTallies
 
 #: Why there is no report about what may not be the reason for one.
@@ -93,10 +93,10 @@ class TLSReportSource:
         self,
         phase: int,
         now: float,
-        after: Subject | None,
+        after: ReportPeriod | None,
         limit: int,
         early: bool = False,
-    ) -> Deferred[tuple[Subject, ...]]:
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         if not early:
             return self._store.subjects(phase, dueBefore(now), after, limit)
         tomorrow = utcDay(now + DAY)
@@ -106,15 +106,15 @@ class TLSReportSource:
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
         return self._store.close(domain, int(now))
 
-    def refusal(self, subject: Subject) -> Deferred[str]:
+    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
         return Deferred.fromCoroutine(self._refusal(subject))
 
-    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
         return Deferred.fromCoroutine(self._draft(subject))
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -124,17 +124,17 @@ class TLSReportSource:
         pruned = self._store.prune(staleBefore(now))
         return pruned.addCallback(lambda count: None)
 
-    async def _refusal(self, subject: Subject) -> str:
+    async def _refusal(self, subject: ReportPeriod) -> str:
         planned = await self._plan(subject)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, subject: Subject) -> Draft | NoReport:
+    async def _draft(self, subject: ReportPeriod) -> Draft | NoReport:
         planned = await self._plan(subject)
         if isinstance(planned, NoReport):
             return planned
         return await self._compose(subject, *planned)
 
-    async def _plan(self, subject: Subject) -> _Plan | NoReport:
+    async def _plan(self, subject: ReportPeriod) -> _Plan | NoReport:
         """
         What is needed to compose a report, or why there is none.
         """
@@ -148,8 +148,8 @@ class TLSReportSource:
         wanted = await self._destinations(subject)
         if isinstance(wanted, NoReport):
             return wanted
-        results = untold(subject, await self._results(subject))
-        addressees = newTo(results, wanted)
+        results = unreported(subject, await self._results(subject))
+        addressees = withNewDestinations(results, wanted)
         tallies = talliesFor(subject, results, addressees)
         if not tallies:
             return _nothing(subject, "nothing that isn't told already")
@@ -159,7 +159,7 @@ class TLSReportSource:
 
     async def _compose(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         submitter: Domain,
         destinations: tuple[str, ...],
         tallies: Sequence[PolicyTally],
@@ -169,7 +169,7 @@ class TLSReportSource:
         """
         span = await self._span(subject)
         name = reportID(self._ledger, self.kind, submitter, subject, span)
-        report = compose(Heading(submitter, name, span), tallies)
+        report = composeReport(TLSReportMetadata(submitter, name, span), tallies)
         faults = check(report)
         if faults:
             raise InvalidReport("; ".join(faults))
@@ -184,7 +184,7 @@ class TLSReportSource:
             filename=filename(self.kind, submitter, subject.domain, span, name),
         )
 
-    async def _span(self, subject: Subject) -> Span:
+    async def _span(self, subject: ReportPeriod) -> Span:
         """
         RFC 8460 4.1: a report is about a whole UTC day, also if it is late;
         but for one that a person wanted earlier, and the one after it.
@@ -194,33 +194,37 @@ class TLSReportSource:
         since = await self._store.lastClosing(subject.domain, end)
         return Span(max(day.start, since), end)
 
-    async def _destinations(self, subject: Subject) -> tuple[str, ...] | NoReport:
-        answer = await self._resolver.lookup(recordName(subject.domain), Kind.TXT)
+    async def _destinations(self, subject: ReportPeriod) -> tuple[str, ...] | NoReport:
+        answer = await self._resolver.lookup(
+            tlsrptRecordName(subject.domain), RRType.TXT
+        )
         if answer.failed:
             reason = f"the TLSRPT record can't be looked up: {answer.reason}"
-            return NoReport(subject, reason, Leave.KEEP)
-        record = findRecord(answer.texts)
-        if isinstance(record, RecordTrouble):
+            return NoReport(subject, reason, Retention.KEEP)
+        record = findTLSRPTRecord(answer.texts)
+        if isinstance(record, TLSRPTRecordError):
             return _nothing(subject, str(record))
-        chosen, reasons = choose(record.rua)
+        chosen, reasons = chooseDestinations(record.rua)
         if not chosen:
             return _nothing(subject, f"no usable rua: {'; '.join(reasons)}")
         return tuple(destination.uri for destination in chosen)
 
-    def _results(self, subject: Subject) -> Deferred[tuple[StoredResult, ...]]:
+    def _results(self, subject: ReportPeriod) -> Deferred[tuple[StoredResult, ...]]:
         if subject.phase == 0:
             return self._store.results(subject.day, recipientDomain=subject.domain)
         return self._store.results(subject.day, policyDomain=subject.domain)
 
 
-def endedBy(subjects: Iterable[Subject], now: int) -> tuple[Subject, ...]:
+def endedBy(subjects: Iterable[ReportPeriod], now: int) -> tuple[ReportPeriod, ...]:
     """
     C{subjects}, those of periods that go on as if these ended now.
     """
     return tuple(each if each.end else replace(each, end=now) for each in subjects)
 
 
-def untold(subject: Subject, results: Iterable[StoredResult]) -> list[StoredResult]:
+def unreported(
+    subject: ReportPeriod, results: Iterable[StoredResult]
+) -> list[StoredResult]:
     """
     Those of C{results} that C{subject} is about and has had no report on.
     """
@@ -234,7 +238,7 @@ def untold(subject: Subject, results: Iterable[StoredResult]) -> list[StoredResu
     ]
 
 
-def newTo(
+def withNewDestinations(
     results: Sequence[StoredResult], destinations: Iterable[str]
 ) -> tuple[str, ...]:
     """
@@ -248,7 +252,9 @@ def newTo(
 
 
 def talliesFor(
-    subject: Subject, results: Iterable[StoredResult], destinations: Collection[str]
+    subject: ReportPeriod,
+    results: Iterable[StoredResult],
+    destinations: Collection[str],
 ) -> list[PolicyTally]:
     """
     What a report on C{subject} to C{destinations} says.
@@ -282,5 +288,5 @@ def _isTrouble(tally: PolicyTally) -> bool:
     return tally.failed > 0 or bool(tally.failures)
 
 
-def _nothing(subject: Subject, reason: str) -> NoReport:
-    return NoReport(subject, reason, Leave.CLEAR)
+def _nothing(subject: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(subject, reason, Retention.CLEAR)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from moxtls import __version__
-from moxtls.worker.frames import HEAD, called, framed, lengthOf
+from moxtls.worker.frames import HEAD_SIZE, called, framed, lengthOf
 
 #: Linux: fcntl's F_SETPIPE_SZ, and what anybody may ask for.
 _SET_PIPE_SIZE = 1031
@@ -27,7 +27,7 @@ def serve(calls: BinaryIO, answers: BinaryIO) -> None:
     """
     answers.write(framed((True, None)))
     answers.flush()
-    while len(head := calls.read(HEAD)) == HEAD:
+    while len(head := calls.read(HEAD_SIZE)) == HEAD_SIZE:
         length = lengthOf(head)
         data = calls.read(length)
         if len(data) < length:

@@ -12,19 +12,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: Bytes of what stands before each.
-HEAD = 4
+HEAD_SIZE = 4
 #: Bytes of a message that go through: more than is kept in memory of one that
 #: comes in.
-LARGEST = 512 * 1024
+MAX_FRAME = 512 * 1024
 _HEAD = struct.Struct("!I")
 
 
-def mayCross(message: Sequence[bytes]) -> bool:
+def fitsWorker(message: Sequence[bytes]) -> bool:
     """
     Whether a message, in chunks, goes to a worker: not if it is large, or in a
     file, which is read when it is wanted.
     """
-    return isinstance(message, list | tuple) and sizeOf(message) <= LARGEST
+    return isinstance(message, list | tuple) and sizeOf(message) <= MAX_FRAME
 
 
 def sizeOf(message: Sequence[bytes]) -> int:
@@ -50,7 +50,7 @@ def framed(value: object) -> bytes:
 
 def lengthOf(head: bytes | bytearray) -> int:
     """
-    @param head: L{HEAD} bytes.
+    @param head: L{HEAD_SIZE} bytes.
 
     @return: How many follow.
     """
@@ -78,7 +78,7 @@ def _raised(error: Exception) -> bytes:
     try:
         frame = framed((False, error))
         # Not every exception that can be written can be read.
-        pickle.loads(frame[HEAD:])
+        pickle.loads(frame[HEAD_SIZE:])
     except Exception:
         return framed((False, Unpicklable(f"{type(error).__name__}: {error}")))
     return frame
@@ -98,10 +98,10 @@ class Frames:
         """
         buffer = self._buffer
         buffer += data
-        while len(buffer) >= HEAD:
-            end = HEAD + lengthOf(buffer[:HEAD])
+        while len(buffer) >= HEAD_SIZE:
+            end = HEAD_SIZE + lengthOf(buffer[:HEAD_SIZE])
             if len(buffer) < end:
                 return
-            value = pickle.loads(buffer[HEAD:end])
+            value = pickle.loads(buffer[HEAD_SIZE:end])
             del buffer[:end]
             yield value

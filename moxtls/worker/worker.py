@@ -40,9 +40,9 @@ PAUSE = 1
 #: there may have been too little memory or too few descriptors just then.  Each time
 #: it is twice as long, up to this: it may be for good, and each is logged.
 LONG_PAUSE = 60
-LONGEST_PAUSE = 3600
+MAX_PAUSE = 3600
 #: Seconds for a process to end that was told to and has nothing to do.
-FAREWELL = 10
+STOP_TIMEOUT = 10
 
 #: Without -P, what lies in the current folder could stand in for a module.
 _COMMAND = (sys.executable, "-P", "-m", "moxtls.worker", __version__)
@@ -50,7 +50,7 @@ _COMMAND = (sys.executable, "-P", "-m", "moxtls.worker", __version__)
 _ERRORS = 2
 
 
-class IReactor(IReactorProcess, IReactorTime, IReactorFDSet):
+class IWorkerReactor(IReactorProcess, IReactorTime, IReactorFDSet):
     """
     What workers need.
     """
@@ -89,7 +89,7 @@ class Worker:
 
     def __init__(
         self,
-        reactor: IReactor,
+        reactor: IWorkerReactor,
         name: str,
         patience: float | None = None,
         clock: IReactorTime | None = None,
@@ -228,7 +228,7 @@ class Worker:
             )
             self._isMissing = True
             self._start = self._clock.callLater(self._longPause, self._mayCome)
-            self._longPause = min(2 * self._longPause, LONGEST_PAUSE)
+            self._longPause = min(2 * self._longPause, MAX_PAUSE)
 
     def _mayCome(self) -> None:
         self._start = None
@@ -334,7 +334,7 @@ class _Process(ProcessProtocol):
         """
         if self._waiting:
             return self._patience
-        return FAREWELL if self._isFinishing else None
+        return STOP_TIMEOUT if self._isFinishing else None
 
     def _look(self) -> None:
         self._timer = None
@@ -346,7 +346,7 @@ class _Process(ProcessProtocol):
             self._isKilled = True
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
-            self._timer = self._clock.callLater(FAREWELL, self._look)
+            self._timer = self._clock.callLater(STOP_TIMEOUT, self._look)
         else:
             self._watch(silent)
 

@@ -11,7 +11,7 @@ from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.store.ledger import Ledger
 from moxtls.wiring import IReactor
 from tests import MAX_WAIT
@@ -36,7 +36,7 @@ class NetworkCommandCase(TestCase):
         self.file = self.folder / "moxtls.toml"
         self.dns = LoopbackServer(reactor, reactor, "127.0.0.1")
         self.addCleanup(self.dns.stop)
-        for kind, text in ((Kind.SOA, SOA), (Kind.NS, "ns.example.")):
+        for kind, text in ((RRType.SOA, SOA), (RRType.NS, "ns.example.")):
             self.dns.zone.put("", kind, text, ad=True)
         self.configure()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.reporting.signing import sign
 from tests.cli.network import NetworkCommandCase
 from tests.reporting.support import RSA
@@ -29,9 +29,9 @@ class AuthTests(NetworkCommandCase):
         super().setUp()
         self.message = sign(MESSAGE, [RSA])
         put = self.dns.zone.put
-        put(RSA.recordName, Kind.TXT, _strings(RSA.record))
-        put("_dmarc.sender.example", Kind.TXT, '"v=DMARC1; p=none; sp=reject"')
-        put("sender.example", Kind.TXT, '"v=spf1 ip4:192.0.2.0/24 -all"')
+        put(RSA.recordName, RRType.TXT, _strings(RSA.record))
+        put("_dmarc.sender.example", RRType.TXT, '"v=DMARC1; p=none; sp=reject"')
+        put("sender.example", RRType.TXT, '"v=spf1 ip4:192.0.2.0/24 -all"')
 
     async def auth(self, message: bytes, *words: str, status: int = 0) -> Any:
         """

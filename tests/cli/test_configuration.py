@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from moxtls.config import describe
-from moxtls.queue.access import DirectSpool
-from moxtls.site import Site
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.site import ConfigFiles
 from moxtls.smtp.passwords import StoredPassword
 from moxtls.store.ledger import Ledger
 from tests.certificates import selfSigned
@@ -166,10 +166,10 @@ class CheckTests(CommandCase):
         listener = f"[Listeners.a]\nPort = {port}\n"
         said = rf"\[Listeners.a\] Port = {port}: expected a free port of 127.0.0.1: .*"
         self.assertFault(listener, said)
-        Site.read(self.file).makeFolders()
+        ConfigFiles.read(self.file).makeFolders()
         ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
         self.assertFault(listener, said)
-        spool = DirectSpool(self.folder / "data" / "queue")
+        spool = InlineSpoolExecutor(self.folder / "data" / "queue")
         spool.open(delivering=True)
         before = self.snapshot()
         self.good("config", "check")

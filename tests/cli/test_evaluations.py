@@ -11,10 +11,10 @@ from moxtls.calendar import HOUR
 from moxtls.dmarc.source import UNSENDABLE
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     Evaluation,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -41,7 +41,7 @@ ROW = ReportRow(
 EVALUATION = Evaluation(
     PublishedPolicy(
         Domain.parse(UNICODE),
-        Policy.REJECT,
+        DMARCPolicy.REJECT,
     ),
     ROW,
 )

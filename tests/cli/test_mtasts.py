@@ -4,7 +4,7 @@ Tests for L{moxtls.cli.mtasts}.
 
 from __future__ import annotations
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
 from tests.cli.commands import NOON, CommandCase
@@ -85,7 +85,7 @@ class RefreshTests(NetworkCommandCase):
         What is wrong is told in the words of RFC 8460.
         """
 
-        self.dns.zone.put("_mta-sts.a.example", Kind.TXT, '"v=STSv1; id=1"')
+        self.dns.zone.put("_mta-sts.a.example", RRType.TXT, '"v=STSv1; id=1"')
         ran = await self.run_("mtasts", "refresh", "a.example", "--json")
         self.assertEqual(ran.status, 1)
         self.assertEqual(ran.value["ending"], "absent")

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
@@ -50,9 +50,9 @@ class ProbeTests(NetworkCommandCase):
             "AllowOwnHosts = true\n"
         )
         zone = self.dns.zone
-        zone.put("a.example", Kind.MX, "1 mx.example.", "2 gone.example.")
-        zone.put("mx.example", Kind.A, "127.0.0.1")
-        zone.put("gone.example", Kind.A, "127.0.0.99")
+        zone.put("a.example", RRType.MX, "1 mx.example.", "2 gone.example.")
+        zone.put("mx.example", RRType.A, "127.0.0.1")
+        zone.put("gone.example", RRType.A, "127.0.0.99")
 
     async def test_good(self) -> None:
         """
@@ -158,7 +158,7 @@ class ProbeTests(NetworkCommandCase):
         """
         A DNS server that doesn't validate is complained of.
         """
-        self.dns.zone.put("", Kind.SOA, "ns.example. h.example. 1 2 3 4 5")
-        self.dns.zone.put("", Kind.NS, "ns.example.")
+        self.dns.zone.put("", RRType.SOA, "ns.example. h.example. 1 2 3 4 5")
+        self.dns.zone.put("", RRType.NS, "ns.example.")
         ran = await self.run_("probe", "nobody.example")
         self.assertIn("DANE IS OFF", ran.out)

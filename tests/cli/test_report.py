@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from moxtls.calendar import HOUR, midnight, utcDay
 from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.values import Evaluation, Policy, PublishedPolicy
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.values import DMARCPolicy, Evaluation, PublishedPolicy
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.mime import leaves
+from moxtls.reporting.mime import leafParts
 from moxtls.tlsrpt.received import readReport
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
@@ -50,7 +50,7 @@ class ReportTests(NetworkCommandCase):
         )
         for domain in ("wants", "today"):
             record = '"v=TLSRPTv1; rua=mailto:tls@reports.example"'
-            self.dns.zone.put(f"_smtp._tls.{domain}.example", Kind.TXT, record)
+            self.dns.zone.put(f"_smtp._tls.{domain}.example", RRType.TXT, record)
         self.today = utcDay(reactor.seconds())
         self.yesterday = self.today - timedelta(1)
         ledger = self.ledger()
@@ -214,15 +214,15 @@ class DMARCTests(NetworkCommandCase):
         (self.folder / "s.pem").write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
-        self.dns.zone.put("example.org", Kind.MX, "10 mail.example.org.")
+        self.dns.zone.put("example.org", RRType.MX, "10 mail.example.org.")
         record = '"v=DMARC1; p=none; rua=mailto:dmarc@wants.example"'
-        self.dns.zone.put("_dmarc.wants.example", Kind.TXT, record)
+        self.dns.zone.put("_dmarc.wants.example", RRType.TXT, record)
         hour = midnight(utcDay(reactor.seconds())) - HOUR
         ledger = self.ledger()
         for domain in ("wants.example", "stranger.example"):
             wanted = domain == "wants.example"
             row = replace(ROW, headerFrom=domain)
-            published = PublishedPolicy(Domain(domain), Policy.NONE)
+            published = PublishedPolicy(Domain(domain), DMARCPolicy.NONE)
             evaluation = Evaluation(published, row, wanted=wanted)
             await ledger.evaluations.record(hour, evaluation)
         await ledger.stop()
@@ -257,7 +257,7 @@ class DMARCTests(NetworkCommandCase):
         same of each domain, for the same reason.
         """
         ledger = self.ledger()
-        published = PublishedPolicy(Domain("reporter.example"), Policy.NONE)
+        published = PublishedPolicy(Domain("reporter.example"), DMARCPolicy.NONE)
         optional = Evaluation(published, ROW, optional=True)
         await ledger.evaluations.record(int(reactor.seconds()), optional)
         await ledger.stop()
@@ -286,7 +286,7 @@ class DMARCTests(NetworkCommandCase):
         self.assertEqual(await self.good("send", "--now", "--json"), {"composed": 1})
         root = self.folder / "data" / "queue" / "messages"
         [file] = [each for each in root.rglob("*") if each.is_file()]
-        document = list(leaves(file.read_bytes()))[1].content
+        document = list(leafParts(file.read_bytes()))[1].content
         report = parseAggregate(gzip.decompress(document))
         self.assertLessEqual(report.end, reactor.seconds())
         self.assertGreater(report.end, reactor.seconds() - 600)

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from twisted.internet.defer import CancelledError, Deferred
 
 from moxtls.cli.output import Output
-from moxtls.cli.shell import Refusal, Shell, perform
+from moxtls.cli.shell import CommandError, Shell, perform
 from moxtls.interfaces import IQueue
 from moxtls.queue.access import SpoolClosed
 from moxtls.tap import Options, makeService
@@ -64,7 +64,7 @@ class PerformTests(CommandCase):
         """
         Why a command can't do something is one line, whatever is in it.
         """
-        ran = self.raising(Refusal("it\nis\x1b so"))
+        ran = self.raising(CommandError("it\nis\x1b so"))
         self.assertEqual(ran, Ran(1, "", "moxtls: it\\nis\\x1b so\n"))
 
     def test_unexpected(self) -> None:

@@ -68,7 +68,7 @@ MALFORMED = {
     "head of gzip": gzip.compress(JSON)[:5],
     "gzip of nothing": gzip.compress(b""),
     "gzip of binary": gzip.compress(bytes(range(256))),
-    "bomb": gzip.compress(b"{" + b" " * (received.LARGEST_JSON + 1)),
+    "bomb": gzip.compress(b"{" + b" " * (received.MAX_JSON + 1)),
     "cut JSON": JSON[:-20],
     "no object": b"[1, 2]",
     "no members": b"{}",

@@ -7,13 +7,13 @@ from __future__ import annotations
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dmarc.values import (
     Discovery,
+    DMARCPolicy,
     DMARCRecord,
-    Fate,
-    Judgement,
+    FinalDisposition,
     Method,
-    Policy,
     ReportURI,
     Verdict,
+    VerdictEvent,
 )
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, checked
@@ -21,7 +21,7 @@ from tests.dmarc.zone import FAIL, checked
 AUTHOR = Domain("news.example.com")
 ORGANIZATION = Domain("example.com")
 RUF = ReportURI("mailto:ruf@example.com")
-RECORD = DMARCRecord(Policy.REJECT, ruf=(RUF,))
+RECORD = DMARCRecord(DMARCPolicy.REJECT, ruf=(RUF,))
 DISCOVERY = Discovery(AUTHOR, ORGANIZATION, Method.TREE_WALK, ORGANIZATION, RECORD)
 HEADER = (
     b"Received: from relay.example for <anna@our.example>\r\n"
@@ -49,14 +49,20 @@ def failed(
     status: AuthResult = AuthResult.SOFTFAIL,
     discovery: Discovery = DISCOVERY,
     header: bytes = HEADER,
-) -> Judgement:
+) -> VerdictEvent:
     """
     A message by C{AUTHOR}, without anything that passes.
     """
-    return Judgement(
+    return VerdictEvent(
         checked(*dkim, spf=spf, status=status),
-        Verdict(FAIL, discovery.author, discovery, Policy.REJECT, Policy.QUARANTINE),
-        Fate.JUNK,
+        Verdict(
+            FAIL,
+            discovery.author,
+            discovery,
+            DMARCPolicy.REJECT,
+            DMARCPolicy.QUARANTINE,
+        ),
+        FinalDisposition.JUNK,
         "john.doe@bounce.example.com",
         "anna@our.example",
         header=header,

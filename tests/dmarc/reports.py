@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from moxtls.authentication import AuthResult
 from moxtls.calendar import HOUR, Span, midnight
 from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.report import LARGEST_REPORT
-from moxtls.dmarc.reportxml import Heading, ReportFormat
+from moxtls.dmarc.report import MAX_REPORT
+from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.values import (
     Disposition,
@@ -25,23 +25,25 @@ from moxtls.dmarc.values import (
     ReportedSPF,
     ReportRow,
 )
-from moxtls.dmarc.values import Policy as Asked
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.values import DMARCPolicy as Asked
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IReportSource
 from moxtls.queue.memory import MemoryQueue
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.mime import leaves
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.mime import leafParts
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.store.memory import MemoryLedger
 from tests.corpus import corpus
 from tests.reporting.support import DAY, ED25519, HOSTNAME, SUBMITTER, A, ids
 
 NAMESPACE = "{urn:ietf:params:xml:ns:dmarc-2.0}"
 SPAN = Span(midnight(DAY), midnight(DAY) + 86400)
-HEADING = Heading(SUBMITTER, "20261125.00.ab12.a.example@sender.example", SPAN)
+HEADING = AggregateMetadata(
+    SUBMITTER, "20261125.00.ab12.a.example@sender.example", SPAN
+)
 PUBLISHED = PublishedPolicy(A, Asked.REJECT)
 ROW = ReportRow(
     "192.0.2.1",
@@ -71,11 +73,11 @@ class DMARCWorld:
     def __init__(self) -> None:
         self.clock = Clock()
         self.clock.advance(SPAN.end + 300)
-        self.resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+        self.resolver = MemoryResolver({(str(SUBMITTER), RRType.A): ["192.0.2.25"]})
         self.ledger = MemoryLedger()
         self.queue = MemoryQueue(self.clock, ids())
         self.settings = DMARCReporting(SUBMITTER)
-        self.largest = LARGEST_REPORT
+        self.largest = MAX_REPORT
         self.newID = ids()
 
     def asks(self, domain: Domain, *uris: str, more: str = "") -> None:
@@ -84,14 +86,14 @@ class DMARCWorld:
         """
         rua = ",".join(uris or (f"mailto:dmarc@{domain}",))
         self.resolver.put(
-            f"_dmarc.{domain}", Kind.TXT, f"v=DMARC1; p=reject; rua={rua}{more}"
+            f"_dmarc.{domain}", RRType.TXT, f"v=DMARC1; p=reject; rua={rua}{more}"
         )
 
     def confirms(self, domain: Domain, host: str, text: str = "v=DMARC1") -> None:
         """
         Have C{host} say that it takes reports about C{domain}.
         """
-        self.resolver.put(f"{domain}._report._dmarc.{host}", Kind.TXT, text)
+        self.resolver.put(f"{domain}._report._dmarc.{host}", RRType.TXT, text)
 
     def record(self, *evaluations: Evaluation, hour: int = -24, times: int = 1) -> None:
         """
@@ -117,16 +119,18 @@ class DMARCWorld:
         """
         One that isn't started.
         """
-        letterhead = Letterhead(HOSTNAME, (ED25519,))
+        letterhead = ReportIdentity(HOSTNAME, (ED25519,))
         return ReportService(
             self.clock,
             source or self.source(),
             self.ledger.archive,
             self.ledger.leases,
-            LetterWriter(self.clock, self.ledger.suppressions, letterhead, self.newID),
+            ReportComposer(
+                self.clock, self.ledger.suppressions, letterhead, self.newID
+            ),
             QueueSubmitter(self.queue),
             jitter=lambda: 0.5,
-            routine=Routine(node),
+            routine=ReportOptions(node),
         )
 
     def queued(self) -> list[str]:
@@ -140,7 +144,7 @@ class DMARCWorld:
         The reports in the queue, as they came in.
         """
         bodies = self.queue.bodies.values()
-        return [list(leaves(body))[1].content for body in bodies]
+        return [list(leafParts(body))[1].content for body in bodies]
 
 
 def evaluation(

@@ -9,10 +9,10 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import Authentication, AuthResult, SPFScope
-from moxtls.dmarc.alignment import MOST_WALKS, Aligned, align, alignAtOnce
+from moxtls.dmarc.alignment import MAX_WALKS, Aligned, align, alignAtOnce
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dns.inquiry import Inquiry
+from moxtls.dns.inquiry import LookupGenerator
 from moxtls.domain import Domain, InvalidDomain
 from tests.corpus import corpus
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
@@ -23,7 +23,7 @@ STRICT = "v=DMARC1; p=reject; adkim=s; aspf=s"
 
 def both(
     author: str, authentication: Authentication, suffixes: Suffixes | None = None
-) -> Inquiry[Aligned]:
+) -> LookupGenerator[Aligned]:
     """
     Discovery, then alignment.
     """
@@ -141,7 +141,7 @@ class AlignTests(SynchronousTestCase):
         message = checked(*signatures, signature("good.example.com"))
         found = self.aligned("example.com", message)
         self.assertTrue(found.dkim[-1])
-        self.assertEqual(sum(found.dkim), MOST_WALKS)
+        self.assertEqual(sum(found.dkim), MAX_WALKS)
 
     def test_helo(self) -> None:
         """

@@ -10,16 +10,10 @@ from moxtls.authentication import Authentication
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover, organizationalDomain
 from moxtls.dmarc.external import confirmationName, verify
-from moxtls.dmarc.record import recordName
-from moxtls.dmarc.values import (
-    Discovery,
-    DMARCRecord,
-    Policy,
-    ReportURI,
-    Verdict,
-)
-from moxtls.dmarc.verdict import Circumstances, Practice, judge
-from moxtls.dns.inquiry import Inquiry
+from moxtls.dmarc.record import dmarcRecordName
+from moxtls.dmarc.values import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
+from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dns.inquiry import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 
@@ -29,14 +23,16 @@ STRICT = "v=DMARC1; p=reject; adkim=s; aspf=s"
 
 def judged(
     author: str, message: Authentication
-) -> Inquiry[tuple[Discovery, Aligned, Verdict]]:
+) -> LookupGenerator[tuple[Discovery, Aligned, Verdict]]:
     """
     All that is found out about a message.
     """
     domain = Domain(author)
     discovery = yield from discover(domain)
     aligned = yield from align(discovery, message)
-    verdict = judge([domain], discovery, aligned, message, Circumstances(), Practice())
+    verdict = evaluate(
+        [domain], discovery, aligned, message, MessageContext(), LocalPolicy()
+    )
     return discovery, aligned, verdict
 
 
@@ -169,7 +165,9 @@ class TreeWalkTests(SynchronousTestCase):
             self.assertIs(verdict.status, PASS)
             refused = checked(signature(signer, FAIL), spf=sender, status=FAIL)
             verdict = zone.find(judged(author, refused))[2]
-            self.assertEqual((verdict.status, verdict.policy), (FAIL, Policy.REJECT))
+            self.assertEqual(
+                (verdict.status, verdict.policy), (FAIL, DMARCPolicy.REJECT)
+            )
 
 
 class DomainOwnerTests(SynchronousTestCase):
@@ -178,7 +176,7 @@ class DomainOwnerTests(SynchronousTestCase):
     """
 
     def find(self, domain: str, text: str) -> DMARCRecord | None:
-        zone = Zone({recordName(Domain(domain)): text})
+        zone = Zone({dmarcRecordName(Domain(domain)): text})
         return zone.find(discover(Domain(domain))).record
 
     def test_records(self) -> None:
@@ -211,7 +209,7 @@ class DomainOwnerTests(SynchronousTestCase):
                 "test.example.com",
                 "v=DMARC1; p=quarantine; rua=mailto:dmarc-feedback@example.com,"
                 "mailto:tld-test@thirdparty.example.net; t=y",
-                DMARCRecord(Policy.QUARANTINE, testing=True, rua=(rua, test)),
+                DMARCRecord(DMARCPolicy.QUARANTINE, testing=True, rua=(rua, test)),
             ),
         ]:
             self.assertEqual(self.find(domain, text), record)

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.discovery import discover, organizationalDomain, requested
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Discovery, DMARCRecord, Method, Policy
-from moxtls.dmarc.walk import LONGEST_FINDING
-from moxtls.dns.answers import Alias, Answer
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dmarc.values import Discovery, DMARCPolicy, DMARCRecord, Method
+from moxtls.dmarc.walk import MAX_FINDING_LENGTH
+from moxtls.dns.answers import Answer, CNAMELink
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.domain import Domain
 from tests.dmarc.zone import Zone
 
@@ -167,7 +167,7 @@ class DiscoverTests(SynchronousTestCase):
         self.assertEqual([each.name for each in last], zone.asked)
         self.assertEqual(last[0].found, "nothing")
         self.assertEqual(last[1].found[:31], "v=DMARC1; p=none; ?[2J\\xc3\\xbcx")
-        self.assertEqual(len(last[1].found), LONGEST_FINDING)
+        self.assertEqual(len(last[1].found), MAX_FINDING_LENGTH)
 
     def test_longName(self) -> None:
         """
@@ -175,7 +175,9 @@ class DiscoverTests(SynchronousTestCase):
         """
         zone = Zone({"_dmarc." + LONG.ascii.partition(".")[2]: REJECT + "; np=none"})
         found = self.found(LONG.ascii, zone)
-        self.assertEqual(found.record, DMARCRecord(Policy.REJECT, np=Policy.NONE))
+        self.assertEqual(
+            found.record, DMARCRecord(DMARCPolicy.REJECT, np=DMARCPolicy.NONE)
+        )
         self.assertFalse(found.exists)
 
     @settings(max_examples=60, deadline=None)
@@ -226,7 +228,7 @@ class ExistenceTests(SynchronousTestCase):
         zone = Zone({"_dmarc.example.com": self.RECORD})
         found = self.found(zone)
         self.assertFalse(found.exists)
-        self.assertEqual(requested(found), Policy.REJECT)
+        self.assertEqual(requested(found), DMARCPolicy.REJECT)
         self.assertEqual(
             zone.asked[3:], [f"x.example.com {k}" for k in ("A", "AAAA", "MX")]
         )
@@ -238,7 +240,7 @@ class ExistenceTests(SynchronousTestCase):
         for hosts in (["x.example.com"], ["y.x.example.com"], ["_dmarc.x.example.com"]):
             found = self.found(Zone({"_dmarc.example.com": self.RECORD}, (), hosts))
             self.assertTrue(found.exists)
-            self.assertEqual(requested(found), Policy.QUARANTINE)
+            self.assertEqual(requested(found), DMARCPolicy.QUARANTINE)
 
     def test_alias(self) -> None:
         """
@@ -246,14 +248,14 @@ class ExistenceTests(SynchronousTestCase):
         """
         zone = Zone({"_dmarc.example.com": self.RECORD})
 
-        def answer(question: Question) -> Answer:
+        def answer(question: LookupQuestion) -> Answer:
             found = zone.answer(question)
-            chain = (Alias("x.example.com", "gone.example.net", False),)
+            chain = (CNAMELink("x.example.com", "gone.example.net", False),)
             return (
                 replace(found, chain=chain) if found.name == "x.example.com" else found
             )
 
-        found = answered(discover(Domain("x.example.com")), answer)
+        found = runWithAnswers(discover(Domain("x.example.com")), answer)
         self.assertTrue(found.exists)
 
     def test_unneeded(self) -> None:
@@ -332,7 +334,7 @@ class LegacyTests(SynchronousTestCase):
         """
         zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none; np=reject"})
         found = self.found("x.example.com", zone)
-        self.assertEqual(requested(replace(found, exists=False)), Policy.NONE)
+        self.assertEqual(requested(replace(found, exists=False)), DMARCPolicy.NONE)
         self.assertEqual(len(zone.asked), 2)
 
     def test_organizational(self) -> None:

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, DKIMResult, SPFScope
 from moxtls.dmarc.evaluations import (
-    MOST_ADDRESSES,
-    MOST_SIGNATURES,
+    MAX_ADDRESSES,
+    MAX_SIGNATURES,
     evaluationOf,
     hoursOf,
 )
@@ -19,41 +19,46 @@ from moxtls.dmarc.values import (
     Alignment,
     Discovery,
     Disposition,
+    DMARCPolicy,
     DMARCRecord,
     Evaluation,
-    Fate,
-    Judgement,
+    FinalDisposition,
     Method,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
     ReportRow,
     ReportURI,
     Verdict,
+    VerdictEvent,
 )
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, checked, signature
 
 AUTHOR = Domain("news.example.com")
 ORGANIZATION = Domain("example.com")
-RECORD = DMARCRecord(Policy.REJECT, rua=(ReportURI("mailto:dmarc@example.com"),))
+RECORD = DMARCRecord(DMARCPolicy.REJECT, rua=(ReportURI("mailto:dmarc@example.com"),))
 DISCOVERY = Discovery(AUTHOR, ORGANIZATION, Method.TREE_WALK, ORGANIZATION, RECORD)
 PASSED = Verdict(
-    PASS, AUTHOR, DISCOVERY, Policy.REJECT, alignedDKIM=(0,), spfAligned=False
+    PASS, AUTHOR, DISCOVERY, DMARCPolicy.REJECT, alignedDKIM=(0,), spfAligned=False
 )
-FAILED = Verdict(FAIL, AUTHOR, DISCOVERY, Policy.REJECT, Policy.REJECT)
-GOOD = Judgement(
+FAILED = Verdict(FAIL, AUTHOR, DISCOVERY, DMARCPolicy.REJECT, DMARCPolicy.REJECT)
+GOOD = VerdictEvent(
     checked(signature("example.com"), spf="bounce.example.net", status=PASS),
     PASSED,
-    Fate.ACCEPTED,
+    FinalDisposition.ACCEPTED,
     "someone@bounce.example.net",
     "anna@bücher.example",
 )
-FORGED = Judgement(
-    checked(), FAILED, Fate.REJECTED_BY_DMARC, "", "anna@our.example", isKnown=False
+FORGED = VerdictEvent(
+    checked(),
+    FAILED,
+    FinalDisposition.REJECTED_BY_DMARC,
+    "",
+    "anna@our.example",
+    isKnown=False,
 )
 
 
@@ -62,21 +67,21 @@ class EvaluationTestCase(SynchronousTestCase):
     Expects evaluations.
     """
 
-    def evaluation(self, judgement: Judgement) -> Evaluation:
+    def evaluation(self, judgement: VerdictEvent) -> Evaluation:
         found = evaluationOf(judgement)
         assert found is not None
         return found
 
-    def row(self, judgement: Judgement) -> ReportRow:
+    def row(self, judgement: VerdictEvent) -> ReportRow:
         return self.evaluation(judgement).row
 
-    def ofRecord(self, record: DMARCRecord | None) -> Judgement:
+    def ofRecord(self, record: DMARCRecord | None) -> VerdictEvent:
         """
         The good one, under another record.
         """
         return self.of(replace(DISCOVERY, record=record))
 
-    def of(self, discovery: Discovery) -> Judgement:
+    def of(self, discovery: Discovery) -> VerdictEvent:
         """
         The good one, with other findings.
         """
@@ -93,8 +98,8 @@ class EvaluationOfTests(EvaluationTestCase):
         What is remembered of a message, in A-labels.
         """
         record = DMARCRecord(
-            Policy.REJECT,
-            Policy.QUARANTINE,
+            DMARCPolicy.REJECT,
+            DMARCPolicy.QUARANTINE,
             adkim=Alignment.STRICT,
             testing=True,
             rua=(ReportURI("mailto:a@b.example", 10), ReportURI("https://c.example")),
@@ -107,8 +112,8 @@ class EvaluationOfTests(EvaluationTestCase):
             Evaluation(
                 PublishedPolicy(
                     ORGANIZATION,
-                    Policy.REJECT,
-                    Policy.QUARANTINE,
+                    DMARCPolicy.REJECT,
+                    DMARCPolicy.QUARANTINE,
                     None,
                     Alignment.STRICT,
                     Alignment.RELAXED,
@@ -140,10 +145,10 @@ class EvaluationOfTests(EvaluationTestCase):
         Nothing is remembered if nobody wants to know, or if it can't be said
         who.
         """
-        several = Verdict(AuthResult.NONE, disposition=Policy.QUARANTINE)
+        several = Verdict(AuthResult.NONE, disposition=DMARCPolicy.QUARANTINE)
         for judgement in (
             self.ofRecord(None),
-            self.ofRecord(DMARCRecord(Policy.REJECT)),
+            self.ofRecord(DMARCRecord(DMARCPolicy.REJECT)),
             self.of(replace(DISCOVERY, temporary=True)),
             replace(GOOD, verdict=several),
             replace(GOOD, verdict=Verdict(AuthResult.NONE, AUTHOR)),
@@ -157,8 +162,11 @@ class EvaluationOfTests(EvaluationTestCase):
         Mail refused for other reasons isn't counted, nor what was refused but
         for a mailbox for such mail.
         """
-        for fate in Fate:
-            counted = fate not in (Fate.REJECTED, Fate.ACCEPTED_REJECT)
+        for fate in FinalDisposition:
+            counted = fate not in (
+                FinalDisposition.REJECTED,
+                FinalDisposition.ACCEPTED_REJECT,
+            )
             found = evaluationOf(replace(GOOD, fate=fate))
             self.assertEqual(found is not None, counted, fate)
 
@@ -168,10 +176,10 @@ class EvaluationOfTests(EvaluationTestCase):
         """
         quarantined = replace(
             FORGED,
-            fate=Fate.JUNK,
-            verdict=replace(FAILED, disposition=Policy.QUARANTINE),
+            fate=FinalDisposition.JUNK,
+            verdict=replace(FAILED, disposition=DMARCPolicy.QUARANTINE),
         )
-        spam = replace(GOOD, fate=Fate.JUNK, isKnown=False)
+        spam = replace(GOOD, fate=FinalDisposition.JUNK, isKnown=False)
         for judgement, optional in [
             (GOOD, False),
             (replace(GOOD, isForReports=True), True),
@@ -188,10 +196,10 @@ class EvaluationOfTests(EvaluationTestCase):
         """
         Accepted, and authentic.
         """
-        failed = replace(FORGED, fate=Fate.ACCEPTED)
+        failed = replace(FORGED, fate=FinalDisposition.ACCEPTED)
         for judgement, wanted in [
             (GOOD, True),
-            (replace(GOOD, fate=Fate.JUNK), False),
+            (replace(GOOD, fate=FinalDisposition.JUNK), False),
             (failed, False),
             (FORGED, False),
         ]:
@@ -202,20 +210,26 @@ class EvaluationOfTests(EvaluationTestCase):
         What was done because of DMARC; C{pass} where something would have
         been (RFC 9990 3.1.1.9).
         """
-        lax = replace(PASSED, policy=Policy.NONE)
-        quarantine = replace(FAILED, disposition=Policy.QUARANTINE)
-        tolerated = replace(FAILED, disposition=Policy.NONE)
+        lax = replace(PASSED, policy=DMARCPolicy.NONE)
+        quarantine = replace(FAILED, disposition=DMARCPolicy.QUARANTINE)
+        tolerated = replace(FAILED, disposition=DMARCPolicy.NONE)
         for judgement, disposition in [
             (GOOD, Disposition.PASS),
-            (replace(GOOD, fate=Fate.JUNK), Disposition.PASS),
+            (replace(GOOD, fate=FinalDisposition.JUNK), Disposition.PASS),
             (replace(GOOD, verdict=lax), Disposition.NONE),
             (FORGED, Disposition.REJECT),
             (
-                replace(FORGED, verdict=quarantine, fate=Fate.JUNK),
+                replace(FORGED, verdict=quarantine, fate=FinalDisposition.JUNK),
                 Disposition.QUARANTINE,
             ),
-            (replace(FORGED, verdict=tolerated, fate=Fate.JUNK), Disposition.NONE),
-            (replace(FORGED, verdict=tolerated, fate=Fate.ACCEPTED), Disposition.NONE),
+            (
+                replace(FORGED, verdict=tolerated, fate=FinalDisposition.JUNK),
+                Disposition.NONE,
+            ),
+            (
+                replace(FORGED, verdict=tolerated, fate=FinalDisposition.ACCEPTED),
+                Disposition.NONE,
+            ),
         ]:
             self.assertEqual(self.row(judgement).disposition, disposition)
 
@@ -225,14 +239,14 @@ class EvaluationOfTests(EvaluationTestCase):
         else (RFC 9990 3.1.1.9).
         """
         tested = Override(OverrideKind.POLICY_TEST_MODE)
-        verdict = replace(FAILED, disposition=Policy.QUARANTINE, reasons=(tested,))
+        verdict = replace(FAILED, disposition=DMARCPolicy.QUARANTINE, reasons=(tested,))
         for fate, kinds in [
-            (Fate.JUNK, ["policy_test_mode"]),
-            (Fate.ACCEPTED, ["policy_test_mode", "local_policy"]),
+            (FinalDisposition.JUNK, ["policy_test_mode"]),
+            (FinalDisposition.ACCEPTED, ["policy_test_mode", "local_policy"]),
         ]:
             row = self.row(replace(FORGED, verdict=verdict, fate=fate))
             self.assertEqual([str(each.kind) for each in row.reasons], kinds)
-        row = self.row(replace(FORGED, fate=Fate.JUNK))
+        row = self.row(replace(FORGED, fate=FinalDisposition.JUNK))
         self.assertEqual(row.disposition, Disposition.QUARANTINE)
         self.assertEqual(len(row.reasons), 1)
 
@@ -242,7 +256,7 @@ class EvaluationOfTests(EvaluationTestCase):
         """
         record = replace(RECORD, rua=RECORD.rua * 50)
         found = self.evaluation(self.ofRecord(record))
-        self.assertEqual(len(found.addresses), MOST_ADDRESSES)
+        self.assertEqual(len(found.addresses), MAX_ADDRESSES)
 
     def test_envelope(self) -> None:
         """
@@ -295,7 +309,7 @@ class SignatureTests(EvaluationTestCase):
         """
         many = [signature("example.com", FAIL, f"s{n}") for n in range(150)]
         found = self.rows(*many, signature("news.example.com", PASS, "last"))
-        self.assertEqual(len(found), MOST_SIGNATURES)
+        self.assertEqual(len(found), MAX_SIGNATURES)
         self.assertEqual(found[0], "last")
 
     def test_problem(self) -> None:

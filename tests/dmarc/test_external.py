@@ -8,16 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.external import (
-    LONGEST_REASON,
-    Destinations,
-    confirmationName,
-    verify,
-)
+from moxtls.dmarc.external import MAX_REASON, Destinations, confirmationName, verify
 from moxtls.dmarc.record import urisOf
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.domain import Domain
-from moxtls.reporting.destinations import MOST_DESTINATIONS, MOST_REASONS
+from moxtls.reporting.destinations import MAX_DESTINATIONS, MAX_REASONS
 from tests.dmarc.zone import Zone
 
 OURS = Domain("blue.example.com")
@@ -161,14 +156,14 @@ class VerifyTests(SynchronousTestCase):
         """
         many = ",".join(f"mailto:a{n}@blue.example.com" for n in range(50))
         found = self.found(Zone({}), "mailto:a0@blue.example.com!1," + many)
-        self.assertEqual(len(found.accepted), MOST_DESTINATIONS)
+        self.assertEqual(len(found.accepted), MAX_DESTINATIONS)
         self.assertEqual(found.accepted[0], ("mailto:a0@blue.example.com", 1))
         many = ",".join(f"mailto:a{n}@red.example.net" for n in range(50))
         found = self.found(Zone({NAME: f"v=DMARC1; rua={many}"}))
-        self.assertEqual(len(found.accepted), MOST_DESTINATIONS)
+        self.assertEqual(len(found.accepted), MAX_DESTINATIONS)
         many = ",".join(f"mailto:a{n}@other.example" for n in range(50))
         found = self.found(Zone({NAME: f"v=DMARC1; rua={many}"}))
-        self.assertEqual(len(found.errors), MOST_REASONS)
+        self.assertEqual(len(found.errors), MAX_REASONS)
 
     def test_hosts(self) -> None:
         """
@@ -191,7 +186,7 @@ class VerifyTests(SynchronousTestCase):
         uris = urisOf(f"mailto:a@{host}")
         found = zone.find(verify(policyDomain, uris))
         self.assertEqual((found.accepted, found.temporary), ((), False))
-        self.assertLessEqual(len(found.errors[0]), LONGEST_REASON)
+        self.assertLessEqual(len(found.errors[0]), MAX_REASON)
         name = confirmationName(policyDomain, Domain(host))
         self.assertNotIn(name, zone.asked)
 

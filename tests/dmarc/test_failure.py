@@ -10,15 +10,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult
 from moxtls.dmarc.failure import (
-    Failure,
     FailureReporting,
+    MessageFailure,
     failedSignature,
-    failureOf,
     isAllowed,
     isWanted,
+    messageFailure,
     spfRecord,
 )
-from moxtls.dmarc.values import PSD, DMARCRecord, Fate, Judgement
+from moxtls.dmarc.values import PSD, DMARCRecord, FinalDisposition, VerdictEvent
 from moxtls.domain import Domain
 from tests.dmarc.failures import (
     AUTHOR,
@@ -35,7 +35,7 @@ TEMPERROR, NONE = AuthResult.TEMPERROR, AuthResult.NONE
 OTHER = Domain("a.example")
 
 
-def asking(record: DMARCRecord, judgement: Judgement) -> Judgement:
+def asking(record: DMARCRecord, judgement: VerdictEvent) -> VerdictEvent:
     """
     The same under another record.
     """
@@ -44,7 +44,7 @@ def asking(record: DMARCRecord, judgement: Judgement) -> Judgement:
     return replace(judgement, verdict=verdict)
 
 
-def options(judgement: Judgement) -> str:
+def options(judgement: VerdictEvent) -> str:
     """
     Which values of C{fo} a report is made for.
     """
@@ -55,7 +55,7 @@ def options(judgement: Judgement) -> str:
     )
 
 
-def passed(judgement: Judgement, dkim: bool, spf: bool) -> Judgement:
+def passed(judgement: VerdictEvent, dkim: bool, spf: bool) -> VerdictEvent:
     verdict = replace(
         judgement.verdict,
         status=PASS,
@@ -160,9 +160,9 @@ class WantedTests(SynchronousTestCase):
         """
         What was refused for another reason than DMARC isn't reported.
         """
-        for fate in Fate:
+        for fate in FinalDisposition:
             wanted = isWanted(replace(failed(), fate=fate))
-            self.assertEqual(wanted, fate is not Fate.REJECTED)
+            self.assertEqual(wanted, fate is not FinalDisposition.REJECTED)
 
 
 class AllowedTests(SynchronousTestCase):
@@ -170,9 +170,9 @@ class AllowedTests(SynchronousTestCase):
     Tests for L{isAllowed}.
     """
 
-    def allowed(self, judgement: Judgement | None = None, **chosen: object) -> bool:
+    def allowed(self, judgement: VerdictEvent | None = None, **chosen: object) -> bool:
         settings = FailureReporting(enabled=True, submitter=OTHER)
-        found = failureOf(judgement or failed())
+        found = messageFailure(judgement or failed())
         assert found is not None
         return isAllowed(found, replace(settings, **chosen))  # type: ignore[arg-type]
 
@@ -219,11 +219,11 @@ class AllowedTests(SynchronousTestCase):
 
 class FailureTests(SynchronousTestCase):
     """
-    Tests for L{Failure}, and what is known of it.
+    Tests for L{MessageFailure}, and what is known of it.
     """
 
-    def failure(self, judgement: Judgement) -> Failure:
-        found = failureOf(judgement)
+    def failure(self, judgement: VerdictEvent) -> MessageFailure:
+        found = messageFailure(judgement)
         assert found is not None
         return found
 
@@ -236,7 +236,9 @@ class FailureTests(SynchronousTestCase):
             self.failure(each).id
             for each in [
                 one,
-                replace(one, recipient="bert@our.example", fate=Fate.ACCEPTED),
+                replace(
+                    one, recipient="bert@our.example", fate=FinalDisposition.ACCEPTED
+                ),
                 replace(one, sender="b@example.com"),
                 replace(one, header=HEADER + b"X: y\r\n"),
             ]

@@ -16,31 +16,35 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication import AuthResult
 from moxtls.calendar import midnight
 from moxtls.dmarc.arf import FeedbackReport, readFeedback
-from moxtls.dmarc.failure import failureOf
-from moxtls.dmarc.failuremail import LARGEST_FAILURE, Particulars, compose
+from moxtls.dmarc.failure import messageFailure
+from moxtls.dmarc.failuremail import (
+    MAX_FAILURE_SIZE,
+    FailureDetails,
+    composeFailureReport,
+)
 from moxtls.dmarc.redaction import Redaction
-from moxtls.dmarc.values import Fate, Judgement, Policy
+from moxtls.dmarc.values import DMARCPolicy, FinalDisposition, VerdictEvent
 from moxtls.domain import Address, Domain
-from moxtls.reporting.fields import Stamp
-from moxtls.reporting.mime import leaves
+from moxtls.reporting.fields import MessageStamp
+from moxtls.reporting.mime import leafParts
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.zone import FAIL, PASS, signature
 from tests.reporting.support import DAY, HOSTNAME, SUBMITTER
 
-STAMP = Stamp(HOSTNAME, "token", midnight(DAY) + 3600)
+STAMP = MessageStamp(HOSTNAME, "token", midnight(DAY) + 3600)
 REDACTION = Redaction(b"k" * 32)
 JOHN = REDACTION.token("john.doe")
 TO = [Address.parse("ruf@example.com"), Address.parse("ruf@b.example")]
-PARTICULARS = Particulars(SUBMITTER, REDACTION, midnight(DAY))
+PARTICULARS = FailureDetails(SUBMITTER, REDACTION, midnight(DAY))
 
 
 def composed(
-    judgement: Judgement | None = None, spfRecord: str = "", incidents: int = 1
+    judgement: VerdictEvent | None = None, spfRecord: str = "", incidents: int = 1
 ) -> bytes:
-    failure = failureOf(judgement or failed(SIGNATURE))
+    failure = messageFailure(judgement or failed(SIGNATURE))
     assert failure is not None
     about = replace(PARTICULARS, spfRecord=spfRecord, incidents=incidents)
-    return compose(failure, about, TO, STAMP)
+    return composeFailureReport(failure, about, TO, STAMP)
 
 
 def parsed(message: bytes) -> EmailMessage:
@@ -60,7 +64,7 @@ def read(message: bytes) -> FeedbackReport:
 
 class ComposeTests(SynchronousTestCase):
     """
-    Tests for L{compose}.
+    Tests for L{composeFailureReport}.
     """
 
     def test_structure(self) -> None:
@@ -79,7 +83,7 @@ class ComposeTests(SynchronousTestCase):
             message["Subject"], "DMARC failure report for news.example.com"
         )
         self.assertEqual(message["Auto-Submitted"], "auto-generated")
-        types = [each.type for each in leaves(composed())]
+        types = [each.type for each in leafParts(composed())]
         expected = ["text/plain", "message/feedback-report", "text/rfc822-headers"]
         self.assertEqual(types, expected)
 
@@ -144,13 +148,16 @@ class ComposeTests(SynchronousTestCase):
         What became of the message (RFC 6591 3.2.2).
         """
         judgement = failed()
-        kept = replace(judgement.verdict, disposition=Policy.NONE)
+        kept = replace(judgement.verdict, disposition=DMARCPolicy.NONE)
         for each, expected in [
-            (replace(judgement, fate=Fate.ACCEPTED), "delivered"),
-            (replace(judgement, fate=Fate.JUNK), "spam"),
-            (replace(judgement, fate=Fate.REJECTED_BY_DMARC), "reject"),
-            (replace(judgement, fate=Fate.ACCEPTED_REJECT), "policy"),
-            (replace(judgement, fate=Fate.ACCEPTED_REJECT, verdict=kept), "other"),
+            (replace(judgement, fate=FinalDisposition.ACCEPTED), "delivered"),
+            (replace(judgement, fate=FinalDisposition.JUNK), "spam"),
+            (replace(judgement, fate=FinalDisposition.REJECTED_BY_DMARC), "reject"),
+            (replace(judgement, fate=FinalDisposition.ACCEPTED_REJECT), "policy"),
+            (
+                replace(judgement, fate=FinalDisposition.ACCEPTED_REJECT, verdict=kept),
+                "other",
+            ),
         ]:
             self.assertEqual(read(composed(each)).get("Delivery-Result"), expected)
 
@@ -181,7 +188,7 @@ class ComposeTests(SynchronousTestCase):
         """
         message = composed(incidents=12)
         self.assertEqual(read(message).get("Incidents"), "12")
-        text = next(leaves(message)).content
+        text = next(leafParts(message)).content
         self.assertIn(b"This stands for 12 such messages.", text)
         most = read(composed(incidents=2**40)).get("Incidents")
         self.assertEqual(most, str(2**32 - 1))
@@ -194,7 +201,7 @@ class ComposeTests(SynchronousTestCase):
         message = composed(spfRecord="v=spf1 -all")
         for word in [b"john", b"John", b"anna", b"secret", b"Received", b"our.example"]:
             self.assertNotIn(word, message)
-        *_, original = leaves(message)
+        *_, original = leafParts(message)
         names = [line.partition(b":")[0] for line in original.content.splitlines()]
         for name in [b"From", b"Date", b"Message-ID", b"DKIM-Signature"]:
             self.assertIn(name, names)
@@ -204,7 +211,7 @@ class ComposeTests(SynchronousTestCase):
         """
         People are told why they get it, and what was found.
         """
-        text = next(leaves(composed())).content.decode()
+        text = next(leafParts(composed())).content.decode()
         for line in [
             "because the TXT record at _dmarc.example.com",
             "Author Domain: news.example.com",
@@ -232,16 +239,16 @@ class ComposeTests(SynchronousTestCase):
         spf = replace(judgement.authentication.spf, domain=word)
         authentication = replace(judgement.authentication, spf=spf, address=word)
         for each in [judgement, replace(judgement, authentication=authentication)]:
-            if failureOf(each) is not None:
+            if messageFailure(each) is not None:
                 self.check(composed(each, spfRecord=f"v=spf1 {word}"))
 
     def check(self, message: bytes) -> None:
         self.assertTrue(message.isascii())
-        self.assertLess(len(message), LARGEST_FAILURE)
+        self.assertLess(len(message), MAX_FAILURE_SIZE)
         for line in message.split(b"\r\n"):
             self.assertNotRegex(line, rb"[\r\n\0]")
             self.assertLessEqual(len(line), 998)
-        _, fields, _ = leaves(message)
+        _, fields, _ = leafParts(message)
         names = [each.partition(b":")[0] for each in fields.content.splitlines()]
         outer = [each for each in names if not each.startswith(b" ")]
         self.assertEqual(len(outer), len(set(outer)))
@@ -265,5 +272,5 @@ class ComposeTests(SynchronousTestCase):
         What SPF was about may be no domain.
         """
         judgement = failed(spf="no domain\x1b", status=AuthResult.NONE)
-        text = next(leaves(composed(judgement))).content
+        text = next(leafParts(composed(judgement))).content
         self.assertIn(b"SPF (mfrom): none, no domain?", text)

@@ -10,15 +10,15 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.hygiene import DMARCReporting, mayReport, takesMail
-from moxtls.dmarc.values import Overview
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dmarc.values import PeriodSummary
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.together import conduct
+from moxtls.dns.together import resolve
 from moxtls.domain import Domain
 from tests.dmarc.reports import PUBLISHED
 from tests.reporting.support import SUBMITTER, A
 
-OVERVIEW = Overview(PUBLISHED, 24, 0, 3, 2, 1)
+OVERVIEW = PeriodSummary(PUBLISHED, 24, 0, 3, 2, 1)
 SETTINGS = DMARCReporting(SUBMITTER)
 
 
@@ -79,7 +79,7 @@ class TakesMailTests(SynchronousTestCase):
         self.resolver = MemoryResolver()
 
     def trouble(self) -> str:
-        asking = conduct(self.resolver, takesMail(SUBMITTER))
+        asking = resolve(self.resolver, takesMail(SUBMITTER))
         return self.successResultOf(Deferred.fromCoroutine(asking))
 
     def test_takes(self) -> None:
@@ -87,9 +87,9 @@ class TakesMailTests(SynchronousTestCase):
         MX records, or an address (RFC 5321 5.1).
         """
         for kind, record in [
-            (Kind.A, "192.0.2.1"),
-            (Kind.AAAA, "2001:db8::1"),
-            (Kind.MX, "10 mx.sender.example"),
+            (RRType.A, "192.0.2.1"),
+            (RRType.AAAA, "2001:db8::1"),
+            (RRType.MX, "10 mx.sender.example"),
         ]:
             self.resolver = MemoryResolver({(str(SUBMITTER), kind): [record]})
             self.assertEqual(self.trouble(), "")
@@ -99,19 +99,19 @@ class TakesMailTests(SynchronousTestCase):
         Neither of them, or a null MX (RFC 7505), whatever addresses there are.
         """
         self.assertIn("no MX and no address", self.trouble())
-        self.resolver.put(str(SUBMITTER), Kind.A, "192.0.2.1")
-        self.resolver.put(str(SUBMITTER), Kind.MX, "0 .")
+        self.resolver.put(str(SUBMITTER), RRType.A, "192.0.2.1")
+        self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
         self.assertIn("RFC 7505", self.trouble())
 
     def test_failed(self) -> None:
         """
         What can't be looked up is a reason, too; an address that can will do.
         """
-        for kind in (Kind.MX, Kind.A, Kind.AAAA):
+        for kind in (RRType.MX, RRType.A, RRType.AAAA):
             failing = {(str(SUBMITTER), kind): ExtendedError(22)}
             self.resolver = MemoryResolver(failing=failing)
             self.assertIn("can't be looked up", self.trouble())
         self.resolver = MemoryResolver(
-            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]}, failing=failing
+            {(str(SUBMITTER), RRType.A): ["192.0.2.1"]}, failing=failing
         )
         self.assertEqual(self.trouble(), "")

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.record import (
-    LARGEST_LIMIT,
-    MOST_PROBLEMS,
-    MOST_URIS,
-    RecordTrouble,
-    findRecord,
+    MAX_LIMIT,
+    MAX_PROBLEMS,
+    MAX_URIS,
+    DMARCRecordError,
+    dmarcRecordName,
+    findDMARCRecord,
     interpret,
-    parseRecord,
-    recordName,
+    parseDMARCRecord,
     tagsOf,
     urisOf,
 )
 from moxtls.dmarc.values import (
     PSD,
     Alignment,
+    DMARCPolicy,
     DMARCRecord,
     Method,
-    Policy,
     ReportURI,
 )
 from moxtls.domain import Domain
@@ -36,11 +36,11 @@ from tests.corpus import corpus
 GOOD = b"v=DMARC1; p=reject"
 
 
-def parsed(text: str) -> DMARCRecord | RecordTrouble:
+def parsed(text: str) -> DMARCRecord | DMARCRecordError:
     """
     What comes of a record.
     """
-    return parseRecord(text.encode("utf-8"))
+    return parseDMARCRecord(text.encode("utf-8"))
 
 
 def usable(text: str) -> DMARCRecord:
@@ -54,15 +54,17 @@ def usable(text: str) -> DMARCRecord:
 
 class FindRecordTests(SynchronousTestCase):
     """
-    Tests for L{findRecord}.
+    Tests for L{findDMARCRecord}.
     """
 
     def test_one(self) -> None:
         """
         Texts that aren't DMARC records are passed over (RFC 9989 4.10 step 2).
         """
-        found = findRecord([b"v=spf1 -all", GOOD, b"v=DMARC12; p=none", b"\xff\x00"])
-        self.assertEqual(found, DMARCRecord(Policy.REJECT))
+        found = findDMARCRecord(
+            [b"v=spf1 -all", GOOD, b"v=DMARC12; p=none", b"\xff\x00"]
+        )
+        self.assertEqual(found, DMARCRecord(DMARCPolicy.REJECT))
 
     def test_trouble(self) -> None:
         """
@@ -71,15 +73,15 @@ class FindRecordTests(SynchronousTestCase):
         """
         broken = b"v=DMARC1; p=nonsense"
         for texts, trouble in [
-            ([], RecordTrouble.NONE),
-            ([b"v=dmarc1; p=reject"], RecordTrouble.NONE),
-            ([b" v=DMARC1; p=reject"], RecordTrouble.NONE),
-            ([b"p=reject; v=DMARC1"], RecordTrouble.NONE),
-            ([GOOD, GOOD], RecordTrouble.SEVERAL),
-            ([GOOD, broken], RecordTrouble.SEVERAL),
-            ([broken], RecordTrouble.UNUSABLE),
+            ([], DMARCRecordError.NONE),
+            ([b"v=dmarc1; p=reject"], DMARCRecordError.NONE),
+            ([b" v=DMARC1; p=reject"], DMARCRecordError.NONE),
+            ([b"p=reject; v=DMARC1"], DMARCRecordError.NONE),
+            ([GOOD, GOOD], DMARCRecordError.SEVERAL),
+            ([GOOD, broken], DMARCRecordError.SEVERAL),
+            ([broken], DMARCRecordError.UNUSABLE),
         ]:
-            self.assertIs(findRecord(texts), trouble, texts)
+            self.assertIs(findDMARCRecord(texts), trouble, texts)
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -91,14 +93,14 @@ class FindRecordTests(SynchronousTestCase):
         No record raises, and what comes of it can be printed.
         """
         record = b"v=DMARC1;" + rest.encode("utf-8", "surrogatepass")
-        found = findRecord([*others, record])
+        found = findDMARCRecord([*others, record])
         if isinstance(found, DMARCRecord):
             self.assertTrue(all(each.uri.isprintable() for each in found.rua))
 
 
 class ParseRecordTests(SynchronousTestCase):
     """
-    Tests for L{parseRecord}.
+    Tests for L{parseDMARCRecord}.
     """
 
     def test_defaults(self) -> None:
@@ -112,7 +114,9 @@ class ParseRecordTests(SynchronousTestCase):
             "pct=; ri=; fo=; rua=; ruf=; adkim=; aspf=; psd=; t=",
         ]:
             self.assertEqual(
-                parsed(f"v=DMARC1; p=reject; {rest}"), DMARCRecord(Policy.REJECT), rest
+                parsed(f"v=DMARC1; p=reject; {rest}"),
+                DMARCRecord(DMARCPolicy.REJECT),
+                rest,
             )
 
     def test_allTags(self) -> None:
@@ -125,9 +129,9 @@ class ParseRecordTests(SynchronousTestCase):
             "ruf=mailto:d@e.example; fo=1:D:s; pct=0; ri=3600; rf=afrf"
         )
         expected = DMARCRecord(
-            Policy.REJECT,
-            Policy.QUARANTINE,
-            Policy.NONE,
+            DMARCPolicy.REJECT,
+            DMARCPolicy.QUARANTINE,
+            DMARCPolicy.NONE,
             Alignment.STRICT,
             Alignment.STRICT,
             PSD.NO,
@@ -149,11 +153,11 @@ class ParseRecordTests(SynchronousTestCase):
         somebody wants to be told, and no DMARC otherwise (RFC 9989 4.7, 4.10.1).
         """
         for text in ("v=DMARC1", "v=DMARC1;", "v=DMARC1; p", "v=DMARC1; sp=reject"):
-            self.assertIs(parsed(text), RecordTrouble.UNUSABLE, text)
-            self.assertIs(parsed(text + "; rua=x"), RecordTrouble.UNUSABLE, text)
+            self.assertIs(parsed(text), DMARCRecordError.UNUSABLE, text)
+            self.assertIs(parsed(text + "; rua=x"), DMARCRecordError.UNUSABLE, text)
             record = usable(text + "; np=reject; rua=mailto:a@b.example")
             self.assertEqual(
-                (record.p, record.sp, record.np), (Policy.NONE, None, None)
+                (record.p, record.sp, record.np), (DMARCPolicy.NONE, None, None)
             )
 
     def test_invalidPolicy(self) -> None:
@@ -162,12 +166,12 @@ class ParseRecordTests(SynchronousTestCase):
         be told, and no DMARC otherwise (RFC 9989 4.10.1).
         """
         for wrong in ("p=rejct", "p=", "p=reject; sp=x", "sp=reject; np=x; p=reject"):
-            self.assertIs(parsed(f"v=DMARC1; {wrong}"), RecordTrouble.UNUSABLE)
+            self.assertIs(parsed(f"v=DMARC1; {wrong}"), DMARCRecordError.UNUSABLE)
             noURI = f"v=DMARC1; {wrong}; rua=nonsense"
-            self.assertIs(parsed(noURI), RecordTrouble.UNUSABLE)
+            self.assertIs(parsed(noURI), DMARCRecordError.UNUSABLE)
             record = usable(f"v=DMARC1; {wrong}; rua=mailto:a@b.example")
             self.assertEqual(
-                (record.p, record.sp, record.np), (Policy.NONE, None, None)
+                (record.p, record.sp, record.np), (DMARCPolicy.NONE, None, None)
             )
 
     def test_legacy(self) -> None:
@@ -176,8 +180,8 @@ class ParseRecordTests(SynchronousTestCase):
         """
         tags = tagsOf(b"v=DMARC1; p=reject; np=x")
         assert tags is not None
-        self.assertIs(interpret(tags), RecordTrouble.UNUSABLE)
-        self.assertEqual(interpret(tags, Method.PSL), DMARCRecord(Policy.REJECT))
+        self.assertIs(interpret(tags), DMARCRecordError.UNUSABLE)
+        self.assertEqual(interpret(tags, Method.PSL), DMARCRecord(DMARCPolicy.REJECT))
 
     def test_problems(self) -> None:
         """
@@ -201,7 +205,7 @@ class ParseRecordTests(SynchronousTestCase):
             found, ("rua: nothing is not a URI", "rua: c@d.example is not a URI")
         )
         found = usable(f"v=DMARC1; p=none; {rua}{',x' * 1000}").problems
-        self.assertEqual(len(found), MOST_PROBLEMS)
+        self.assertEqual(len(found), MAX_PROBLEMS)
 
     def test_failureOptions(self) -> None:
         """
@@ -215,7 +219,7 @@ class ParseRecordTests(SynchronousTestCase):
         """
         The first of several tags with the same name counts.
         """
-        self.assertEqual(usable("v=DMARC1; p=none; p=reject").p, Policy.NONE)
+        self.assertEqual(usable("v=DMARC1; p=none; p=reject").p, DMARCPolicy.NONE)
 
 
 class TagsOfTests(SynchronousTestCase):
@@ -247,7 +251,7 @@ class UrisOfTests(SynchronousTestCase):
         )
         self.assertEqual(
             [each.limit for each in sizes],
-            [1, 2 << 10, 3 << 20, 4 << 30, 5 << 40, 0, LARGEST_LIMIT],
+            [1, 2 << 10, 3 << 20, 4 << 30, 5 << 40, 0, MAX_LIMIT],
         )
 
     def test_ignored(self) -> None:
@@ -261,12 +265,12 @@ class UrisOfTests(SynchronousTestCase):
         """
         There is an end to them.
         """
-        self.assertEqual(len(urisOf(",".join(["a:b"] * 500))), MOST_URIS)
+        self.assertEqual(len(urisOf(",".join(["a:b"] * 500))), MAX_URIS)
 
 
 class RecordNameTests(SynchronousTestCase):
     """
-    Tests for L{recordName}.
+    Tests for L{dmarcRecordName}.
     """
 
     def test_long(self) -> None:
@@ -276,20 +280,22 @@ class RecordNameTests(SynchronousTestCase):
         """
         rua = "rua=" + ",".join(["mailto:x@a.example"] * 900)
         record = usable(f"v=DMARC1; p=reject; {rua}; sp=none")
-        self.assertEqual((record.p, record.sp, record.rua), (Policy.REJECT, None, ()))
+        self.assertEqual(
+            (record.p, record.sp, record.rua), (DMARCPolicy.REJECT, None, ())
+        )
 
     def test_name(self) -> None:
         """
         It is asked for in A-labels (RFC 9989 5.3.1).
         """
-        name = recordName(Domain.parse("bücher.example"))
+        name = dmarcRecordName(Domain.parse("bücher.example"))
         self.assertEqual(name, "_dmarc.xn--bcher-kva.example")
 
 
 #: Rows of tables of others that say other than RFC 9989 does, and what is right.
 #: The linter refuses broken URIs, options and repeated tags, and calls p=foo and
 #: a bad np, psd, t or sp errors; a receiver is to go on (4.8, 4.10.1).
-DECIDED: dict[str, DMARCRecord | RecordTrouble] = {
+DECIDED: dict[str, DMARCRecord | DMARCRecordError] = {
     "checkdmarc-dmarc-record-001": DMARCRecord(
         rua=(ReportURI("mailto:dmarcreports@usdoj.gov"),)
     ),
@@ -300,22 +306,22 @@ DECIDED: dict[str, DMARCRecord | RecordTrouble] = {
     "checkdmarc-dmarc-record-003": DMARCRecord(
         rua=(ReportURI("mailto:dmarc@example.com"),)
     ),
-    "checkdmarc-dmarc-record-008": DMARCRecord(Policy.REJECT),
-    "checkdmarc-dmarc-record-009": DMARCRecord(Policy.REJECT),
-    "checkdmarc-dmarc-record-020": DMARCRecord(Policy.REJECT),
-    "checkdmarc-dmarc-record-021": DMARCRecord(Policy.REJECT),
-    "checkdmarc-dmarc-record-026": DMARCRecord(Policy.REJECT),
+    "checkdmarc-dmarc-record-008": DMARCRecord(DMARCPolicy.REJECT),
+    "checkdmarc-dmarc-record-009": DMARCRecord(DMARCPolicy.REJECT),
+    "checkdmarc-dmarc-record-020": DMARCRecord(DMARCPolicy.REJECT),
+    "checkdmarc-dmarc-record-021": DMARCRecord(DMARCPolicy.REJECT),
+    "checkdmarc-dmarc-record-026": DMARCRecord(DMARCPolicy.REJECT),
     "internetnl-dmarc-record-006": DMARCRecord(),
     "internetnl-dmarc-record-009": DMARCRecord(),
     # 4.8: errors cost what they are in.  RFC 7489 wanted p as the first tag.
     **{f"mox-dmarc-record-0{n}": DMARCRecord() for n in (10, 11)},
-    "mox-dmarc-record-009": DMARCRecord(Policy.REJECT, Policy.REJECT),
+    "mox-dmarc-record-009": DMARCRecord(DMARCPolicy.REJECT, DMARCPolicy.REJECT),
     # The size is larger than anybody's report: there is none to speak of.
     "mox-dmarc-record-034": DMARCRecord(
-        rua=(ReportURI("mailto:dmarc-feedback@example.com", LARGEST_LIMIT),)
+        rua=(ReportURI("mailto:dmarc-feedback@example.com", MAX_LIMIT),)
     ),
     # 4.8 has no such word as "n".
-    "opendmarc-dmarc-record-005": RecordTrouble.UNUSABLE,
+    "opendmarc-dmarc-record-005": DMARCRecordError.UNUSABLE,
     **{f"opendmarc-dmarc-record-0{n}": DMARCRecord() for n in (10, 11, 12, 13, 14, 19)},
 }
 
@@ -348,7 +354,7 @@ class CorpusTests(SynchronousTestCase):
             self.compare(found, expect)
 
     def compare(
-        self, found: DMARCRecord | RecordTrouble, expect: dict[str, object]
+        self, found: DMARCRecord | DMARCRecordError, expect: dict[str, object]
     ) -> None:
         """
         Policies, where the table has them.
@@ -429,9 +435,9 @@ class CorpusTests(SynchronousTestCase):
             if name not in case["zone"]:
                 continue
             texts = ["".join(parts).encode() for parts in case["zone"][name]["TXT"]]
-            found, expect = findRecord(texts), case["expect"]
+            found, expect = findDMARCRecord(texts), case["expect"]
             if expect.get("_result") is False:
-                self.assertIsInstance(found, RecordTrouble, case)
+                self.assertIsInstance(found, DMARCRecordError, case)
                 continue
             assert isinstance(found, DMARCRecord)
             self.assertEqual(found.p, expect.get("p", found.p), case)

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.dmarc.evaluations import evaluationOf
 from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
-from moxtls.dmarc.values import Evaluation, Fate
+from moxtls.dmarc.values import Evaluation, FinalDisposition
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
 from tests.dmarc.test_evaluations import GOOD
@@ -111,7 +111,7 @@ class EvaluationRecorderTests(SynchronousTestCase):
         for recorder, judgement in [
             (self.recorder(enabled=False), GOOD),
             (self.recorder(silent=silent), GOOD),
-            (self.recorder(), replace(GOOD, fate=Fate.REJECTED)),
+            (self.recorder(), replace(GOOD, fate=FinalDisposition.REJECTED)),
         ]:
             self.successResultOf(recorder.verdictGiven(judgement))
         self.assertEqual(self.store.recorded, [])

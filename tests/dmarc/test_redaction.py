@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.redaction import (
-    LONGEST_HEADER,
-    MOST_ADDRESSES,
-    MOST_EACH,
+    MAX_ADDRESSES,
+    MAX_EACH,
+    MAX_HEADER,
     Redaction,
-    quoted,
+    quotedText,
 )
 from moxtls.reporting.fields import written
 
@@ -26,7 +26,7 @@ def shown(*lines: str) -> dict[str, list[str]]:
     What is shown of a header, by name.
     """
     found: dict[str, list[str]] = {}
-    for name, words in quoted("\r\n".join([*lines, ""]).encode(), REDACTION):
+    for name, words in quotedText("\r\n".join([*lines, ""]).encode(), REDACTION):
         found.setdefault(name, []).append(" ".join(words))
     return found
 
@@ -79,7 +79,7 @@ def token(text: str) -> str:
 
 class QuotedTests(SynchronousTestCase):
     """
-    Tests for L{quoted}: RFC 9991 7.
+    Tests for L{quotedText}: RFC 9991 7.
     """
 
     def test_list(self) -> None:
@@ -177,9 +177,9 @@ class QuotedTests(SynchronousTestCase):
         many = ", ".join(f"a{n}@a.example" for n in range(100))
         lines = [f"DKIM-Signature: v={n}" for n in range(100)]
         found = shown(*lines, f"From: {many}")
-        self.assertEqual(len(found["DKIM-Signature"]), MOST_EACH)
-        self.assertEqual(found["From"][0].count("@"), MOST_ADDRESSES)
-        late = shown("X: " + "x" * LONGEST_HEADER, "Date: 1")
+        self.assertEqual(len(found["DKIM-Signature"]), MAX_EACH)
+        self.assertEqual(found["From"][0].count("@"), MAX_ADDRESSES)
+        late = shown("X: " + "x" * MAX_HEADER, "Date: 1")
         self.assertEqual(late, {})
 
     @settings(max_examples=60, deadline=None)
@@ -209,7 +209,7 @@ class QuotedTests(SynchronousTestCase):
         """
         header = "\r\n".join(f"{name}: {value}" for name, value in fields)
         raw = header.encode("utf-8", "surrogatepass")
-        for each in quoted(raw, REDACTION):
+        for each in quotedText(raw, REDACTION):
             self.assertRegex(
                 written(each), rb"\A[A-Za-z-]+:(?: [!-~]+(?:\r\n(?= ))?)+\r\n\Z"
             )

@@ -15,20 +15,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls import __version__
 from moxtls.authentication import AuthResult
 from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.report import Writer
+from moxtls.dmarc.report import AggregateWriter
 from moxtls.dmarc.reportxml import (
-    LONGEST_ERROR,
-    MOST_SIGNATURES,
-    Heading,
+    MAX_ERROR_LENGTH,
+    MAX_SIGNATURES,
+    AggregateMetadata,
     ReportFormat,
 )
 from moxtls.dmarc.values import (
     Alignment,
     Disposition,
+    DMARCPolicy,
     Method,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -54,10 +54,10 @@ NEW, OLD = ReportFormat.RFC9990, ReportFormat.RFC7489
 def document(
     format: ReportFormat = NEW,
     rows: Iterable[tuple[ReportRow, int]] = ((ROW, 1),),
-    heading: Heading = HEADING,
+    heading: AggregateMetadata = HEADING,
     published: PublishedPolicy = PUBLISHED,
 ) -> bytes:
-    writer = Writer(format, heading, published)
+    writer = AggregateWriter(format, heading, published)
     writer.add(rows)
     return writer.finish()
 
@@ -102,11 +102,11 @@ class SchemaTests(SynchronousTestCase):
         Whatever was published, the report is valid.
         """
         rest = (
-            {"sp": Policy.NONE, "np": Policy.QUARANTINE, "testing": True},
+            {"sp": DMARCPolicy.NONE, "np": DMARCPolicy.QUARANTINE, "testing": True},
             {"adkim": Alignment.STRICT, "aspf": Alignment.STRICT, "percent": 0},
             {"fo": ("1", "d", "s"), "method": Method.PSL},
         )
-        for format, p, more in product(ReportFormat, Policy, rest):
+        for format, p, more in product(ReportFormat, DMARCPolicy, rest):
             published = replace(PublishedPolicy(A, p), **more)  # type: ignore[arg-type]
             composed = document(format, published=published)
             self.assertEqual(faults(composed, format), [], (format, published))
@@ -119,7 +119,7 @@ class SchemaTests(SynchronousTestCase):
         for errors, old, new in [
             (("<a>",), ["<a>"], ["<a>"]),
             (("a", "b"), ["a", "b"], ["a; b"]),
-            (("x" * 9999,), ["x" * LONGEST_ERROR], ["x" * LONGEST_ERROR]),
+            (("x" * 9999,), ["x" * MAX_ERROR_LENGTH], ["x" * MAX_ERROR_LENGTH]),
         ]:
             heading = replace(HEADING, errors=errors)
             for format, expected in [(OLD, old), (NEW, new)]:
@@ -226,9 +226,9 @@ class ContentTests(SynchronousTestCase):
         exist (RFC 9989 4.7).
         """
         for sp, np, expected in [
-            (Policy.NONE, None, ("none", "none")),
-            (Policy.NONE, Policy.REJECT, ("none", "reject")),
-            (None, Policy.NONE, ("reject", "none")),
+            (DMARCPolicy.NONE, None, ("none", "none")),
+            (DMARCPolicy.NONE, DMARCPolicy.REJECT, ("none", "reject")),
+            (None, DMARCPolicy.NONE, ("reject", "none")),
         ]:
             published = replace(PUBLISHED, sp=sp, np=np)
             root = parsed(document(published=published))
@@ -240,7 +240,7 @@ class ContentTests(SynchronousTestCase):
         What is only in RFC 9990 is left out; what is only in RFC 7489 is
         there.
         """
-        published = replace(PUBLISHED, np=Policy.NONE, testing=True, percent=50)
+        published = replace(PUBLISHED, np=DMARCPolicy.NONE, testing=True, percent=50)
         found = children(parsed(document(OLD, published=published)).find(
             "policy_published"
         ))  # fmt: skip
@@ -395,17 +395,17 @@ class ContentTests(SynchronousTestCase):
         """
         many = tuple(
             ReportedSignature("a.example", f"s{number}", AuthResult.FAIL)
-            for number in range(MOST_SIGNATURES + 50)
+            for number in range(MAX_SIGNATURES + 50)
         )
         for format in ReportFormat:
             root = parsed(document(format, [(replace(ROW, dkim=many), 1)]))
             selectors = texts(root, "record/auth_results/dkim/selector")
-            self.assertEqual(selectors, [f"s{n}" for n in range(MOST_SIGNATURES)])
+            self.assertEqual(selectors, [f"s{n}" for n in range(MAX_SIGNATURES)])
 
 
 class WriterTests(SynchronousTestCase):
     """
-    Tests for L{Writer}.
+    Tests for L{AggregateWriter}.
     """
 
     def test_pieces(self) -> None:
@@ -414,7 +414,7 @@ class WriterTests(SynchronousTestCase):
         octets, and there is no time in them.
         """
         rows = [(row, 1) for row in rowsFrom(1000)]
-        writer = Writer(NEW, HEADING, PUBLISHED)
+        writer = AggregateWriter(NEW, HEADING, PUBLISHED)
         for start in range(0, len(rows), 100):
             writer.add(rows[start : start + 100])
         composed = writer.finish()
@@ -427,7 +427,7 @@ class WriterTests(SynchronousTestCase):
         """
         A report that has become too large takes no more, and is complete.
         """
-        writer = Writer(NEW, HEADING, PUBLISHED, 5000)
+        writer = AggregateWriter(NEW, HEADING, PUBLISHED, 5000)
         rows = [(row, 1) for row in rowsFrom(100)]
         for row in rows:
             writer.add([row])

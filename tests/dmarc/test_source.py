@@ -17,17 +17,17 @@ from moxtls.dmarc.source import HISTORY, PAGE
 from moxtls.dmarc.suffixes import Suffixes
 from moxtls.dmarc.values import (
     Disposition,
-    Overview,
-    Policy,
+    DMARCPolicy,
+    PeriodSummary,
     PublishedPolicy,
     ReportRow,
 )
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Draft, Leave, NoReport, Subject
+from moxtls.reporting.values import Draft, NoReport, ReportPeriod, Retention
 from moxtls.store.memory import MemoryEvaluationStore, MemoryReportArchive
 from tests.dmarc.reports import (
     PUBLISHED,
@@ -48,7 +48,7 @@ B = Domain("b.example")
 OTHER = "mailto:reports@other.example"
 
 
-SUBJECT = Subject(0, DAY, A, part="ab12", end=SPAN.end)
+SUBJECT = ReportPeriod(0, DAY, A, part="ab12", end=SPAN.end)
 
 
 class Counted(ReportRow):
@@ -76,13 +76,15 @@ class Rows(MemoryEvaluationStore):
         self.largestPage = 0
         self.mostAlive = 0
 
-    def overview(self, subject: Subject) -> Deferred[Overview | None]:
+    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
         first = SPAN.start
-        found = Overview(PUBLISHED, 24, first, self.total, self.total, 1, self.omitted)
+        found = PeriodSummary(
+            PUBLISHED, 24, first, self.total, self.total, 1, self.omitted
+        )
         return succeed(found)
 
     def rows(
-        self, subject: Subject, after: bytes, limit: int
+        self, subject: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         start = int(after) + 1 if after else 0
         numbers = range(start, min(start + limit, self.total))
@@ -114,7 +116,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world = DMARCWorld()
         self.world.asks(A)
 
-    def subjects(self) -> tuple[Subject, ...]:
+    def subjects(self) -> tuple[ReportPeriod, ...]:
         now = self.world.clock.seconds()
         return self.successResultOf(self.world.source().subjects(0, now, None, 100))
 
@@ -137,7 +139,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         No report, now or later, for a reason with that word.
         """
         found = self.none()
-        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIs(found.leave, Retention.CLEAR)
         self.assertIn(word, found.reason)
 
     def kept(self, word: str) -> None:
@@ -145,7 +147,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         No report now.
         """
         found = self.none()
-        self.assertIs(found.leave, Leave.KEEP)
+        self.assertIs(found.leave, Retention.KEEP)
         self.assertIn(word, found.reason)
 
     def errors(self) -> str:
@@ -269,7 +271,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         What it says was published is what was applied, not what is published
         now; each policy has a report of its own (RFC 9990 3.3).
         """
-        for p in (Policy.NONE, Policy.QUARANTINE):
+        for p in (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE):
             published = PublishedPolicy(A, p)
             self.world.record(replace(evaluation(), published=published))
         subjects = self.subjects()
@@ -364,9 +366,11 @@ class DMARCReportSourceTests(SynchronousTestCase):
         report.
         """
         self.world.record()
-        self.world.resolver.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=none")
+        self.world.resolver.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=none")
         self.cleared("no rua")
-        self.world.resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.1"]})
+        self.world.resolver = MemoryResolver(
+            {(str(SUBMITTER), RRType.A): ["192.0.2.1"]}
+        )
         self.cleared("no DMARC record")
 
     def test_parent(self) -> None:
@@ -383,8 +387,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         self.world.record()
         self.world.resolver = MemoryResolver(
-            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]},
-            failing={("_dmarc.a.example", Kind.TXT): ExtendedError(22)},
+            {(str(SUBMITTER), RRType.A): ["192.0.2.1"]},
+            failing={("_dmarc.a.example", RRType.TXT): ExtendedError(22)},
         )
         self.kept("_dmarc.a.example")
 
@@ -422,7 +426,9 @@ class DMARCReportSourceTests(SynchronousTestCase):
             ("p=none; rua=https://b.example,mailto:d@a.example", "rua: https://b"),
             ("p=none; t=\u20ac; rua=mailto:d@a.example", "t=? has no meaning"),
         ):
-            self.world.resolver.put("_dmarc.a.example", Kind.TXT, f"v=DMARC1; {record}")
+            self.world.resolver.put(
+                "_dmarc.a.example", RRType.TXT, f"v=DMARC1; {record}"
+            )
             self.assertTrue(self.errors().startswith(said), self.errors())
             self.assertEqual(bool(self.errors()), bool(said))
 
@@ -501,8 +507,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
     def failingExternally(self, *uris: str) -> None:
         name = "a.example._report._dmarc.other.example"
         self.world.resolver = MemoryResolver(
-            {(str(SUBMITTER), Kind.A): ["192.0.2.1"]},
-            failing={(name, Kind.TXT): ExtendedError(22)},
+            {(str(SUBMITTER), RRType.A): ["192.0.2.1"]},
+            failing={(name, RRType.TXT): ExtendedError(22)},
         )
         self.world.asks(A, *uris)
 
@@ -558,7 +564,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         refuse mail from such domains.
         """
         self.world.record()
-        self.world.resolver.put(str(SUBMITTER), Kind.MX, "0 .")
+        self.world.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
         self.kept("RFC 7505")
 
     def test_notTo(self) -> None:
@@ -574,7 +580,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
             self.world.settings = settings
             self.world.resolver = MemoryResolver()
             found = self.none()
-            self.assertIs(found.leave, Leave.CLEAR)
+            self.assertIs(found.leave, Retention.CLEAR)
 
     def test_strangers(self) -> None:
         """
@@ -614,7 +620,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.assertEqual([each.hour for each in left], [SPAN.end])
         found = self.successResultOf(source.draft(subject))
         assert isinstance(found, NoReport)
-        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIs(found.leave, Retention.CLEAR)
 
     def test_emptied(self) -> None:
         """
@@ -623,4 +629,4 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         found = self.successResultOf(self.world.source(Rows(0)).draft(SUBJECT))
         assert isinstance(found, NoReport)
-        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIs(found.leave, Retention.CLEAR)

@@ -15,23 +15,23 @@ from moxtls.authentication import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Discovery, OverrideKind, Policy, Verdict
-from moxtls.dmarc.verdict import Circumstances, Practice, judge
-from moxtls.dns.inquiry import Inquiry
+from moxtls.dmarc.values import Discovery, DMARCPolicy, OverrideKind, Verdict
+from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dns.inquiry import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 
-NONE, QUARANTINE, REJECT = Policy
+NONE, QUARANTINE, REJECT = DMARCPolicy
 TEMPERROR = AuthResult.TEMPERROR
 AUTHOR = Domain("example.com")
-ORDINARY = Circumstances()
-PLAIN = Practice()
+ORDINARY = MessageContext()
+PLAIN = LocalPolicy()
 FORGED = checked(signature("other.example"), spf="other.example", status=PASS)
 
 
 def looked(
     author: Domain, message: Authentication, suffixes: Suffixes | None
-) -> Inquiry[tuple[Discovery, Aligned]]:
+) -> LookupGenerator[tuple[Discovery, Aligned]]:
     """
     All that is looked up about a message.
     """
@@ -48,17 +48,17 @@ class JudgeTestCase(SynchronousTestCase):
         self,
         record: str,
         message: Authentication,
-        practice: Practice = PLAIN,
-        circumstances: Circumstances = ORDINARY,
+        practice: LocalPolicy = PLAIN,
+        circumstances: MessageContext = ORDINARY,
         author: Domain = AUTHOR,
         failing: tuple[str, ...] = (),
     ) -> Verdict:
         zone = Zone({"_dmarc.example.com": record} if record else {}, failing)
         discovery, aligned = zone.find(looked(author, message, practice.suffixes))
-        return judge([author], discovery, aligned, message, circumstances, practice)
+        return evaluate([author], discovery, aligned, message, circumstances, practice)
 
     def assertDone(
-        self, verdict: Verdict, disposition: Policy, *reasons: OverrideKind
+        self, verdict: Verdict, disposition: DMARCPolicy, *reasons: OverrideKind
     ) -> None:
         """
         What is done, and why that isn't what was asked for.
@@ -92,7 +92,7 @@ class StatusTests(JudgeTestCase):
         """
         Otherwise what the record asks for is done.
         """
-        for policy in Policy:
+        for policy in DMARCPolicy:
             message = checked(signature("example.com", FAIL))
             verdict = self.judged(f"v=DMARC1; p={policy}", message)
             self.assertIs(verdict.status, FAIL)
@@ -174,9 +174,9 @@ class StatusTests(JudgeTestCase):
         The same domain twice is one author; none is no matter of DMARC
         (RFC 9989 5.3.1).
         """
-        twice = judge([AUTHOR, AUTHOR], None, None, FORGED, ORDINARY, PLAIN)
+        twice = evaluate([AUTHOR, AUTHOR], None, None, FORGED, ORDINARY, PLAIN)
         self.assertEqual((twice.status, twice.author), (AuthResult.NONE, AUTHOR))
-        nobody = judge([], None, None, FORGED, ORDINARY, PLAIN)
+        nobody = evaluate([], None, None, FORGED, ORDINARY, PLAIN)
         self.assertIsNone(nobody.author)
         self.assertDone(nobody, NONE)
 
@@ -186,14 +186,14 @@ class StatusTests(JudgeTestCase):
         enforced at all.
         """
         froms = [AUTHOR, Domain("other.example")]
-        verdict = judge(froms, None, None, FORGED, ORDINARY, PLAIN)
+        verdict = evaluate(froms, None, None, FORGED, ORDINARY, PLAIN)
         self.assertEqual((verdict.status, verdict.author), (AuthResult.NONE, None))
         self.assertDone(verdict, QUARANTINE)
         for practice in (
-            Practice(enforcement=NONE),
-            Practice(mailingLists=frozenset({Domain("other.example")})),
+            LocalPolicy(enforcement=NONE),
+            LocalPolicy(mailingLists=frozenset({Domain("other.example")})),
         ):
-            verdict = judge(froms, None, None, FORGED, ORDINARY, practice)
+            verdict = evaluate(froms, None, None, FORGED, ORDINARY, practice)
             self.assertDone(verdict, NONE)
 
     def test_notLooked(self) -> None:
@@ -203,7 +203,7 @@ class StatusTests(JudgeTestCase):
         discovery = Zone({"_dmarc.example.com": "v=DMARC1; p=reject"}).find(
             discover(AUTHOR)
         )
-        verdict = judge([AUTHOR], discovery, None, FORGED, ORDINARY, PLAIN)
+        verdict = evaluate([AUTHOR], discovery, None, FORGED, ORDINARY, PLAIN)
         self.assertIs(verdict.status, TEMPERROR)
 
 
@@ -228,7 +228,7 @@ class OverrideTests(JudgeTestCase):
         """
         C{t} is unknown to RFC 7489 6.3, so it changes nothing.
         """
-        legacy = Practice(Suffixes(lambda: lambda name: "example.com"))
+        legacy = LocalPolicy(Suffixes(lambda: lambda name: "example.com"))
         for policy in (REJECT, QUARANTINE):
             verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED, legacy)
             self.assertDone(verdict, policy)
@@ -238,26 +238,26 @@ class OverrideTests(JudgeTestCase):
         C{pct} is for RFC 7489 only (6.6.4): what isn't rejected is
         quarantined.
         """
-        legacy = Practice(Suffixes(lambda: lambda name: "example.com"))
+        legacy = LocalPolicy(Suffixes(lambda: lambda name: "example.com"))
         for policy, percent, chance, done in [
             (REJECT, 50, 0.5, QUARANTINE),
             (QUARANTINE, 50, 0.99, NONE),
             (REJECT, 0, 0.0, QUARANTINE),
         ]:
             record = f"v=DMARC1; p={policy}; pct={percent}"
-            luck = Circumstances(chance=chance)
+            luck = MessageContext(chance=chance)
             verdict = self.judged(record, FORGED, legacy, luck)
             self.assertDone(verdict, done, OverrideKind.SAMPLED_OUT)
             self.assertDone(self.judged(record, FORGED, PLAIN, luck), policy)
         for record, chance in ((self.RECORD, 0.999), (self.RECORD + "; pct=50", 0.49)):
-            verdict = self.judged(record, FORGED, legacy, Circumstances(chance=chance))
+            verdict = self.judged(record, FORGED, legacy, MessageContext(chance=chance))
             self.assertDone(verdict, REJECT)
 
     def test_mailingList(self) -> None:
         """
         Mail of a list of ours, if SPF or DKIM says it is from there.
         """
-        practice = Practice(mailingLists=frozenset({Domain("list.example")}))
+        practice = LocalPolicy(mailingLists=frozenset({Domain("list.example")}))
         for message, done in [
             (checked(signature("list.example")), True),
             (checked(signature("sub.list.example")), True),
@@ -278,10 +278,10 @@ class OverrideTests(JudgeTestCase):
         Mail by a forwarder we trust: by its network, or by any of its names
         that was verified.
         """
-        network = Practice(
+        network = LocalPolicy(
             forwarderNetworks=(ip_network("2001:db8::/32"), ip_network("192.0.2.0/24"))
         )
-        byName = Practice(forwarderDomains=frozenset({Domain("client.example")}))
+        byName = LocalPolicy(forwarderDomains=frozenset({Domain("client.example")}))
         for message, practice in [
             (checked(), network),
             (checked(signature("client.example")), byName),
@@ -298,15 +298,15 @@ class OverrideTests(JudgeTestCase):
         organization; where it is the same, there is nothing to explain.
         """
         child = Domain("a.example.com")
-        for policy in Policy:
-            practice = Practice(localPolicies={AUTHOR: policy})
+        for policy in DMARCPolicy:
+            practice = LocalPolicy(localPolicies={AUTHOR: policy})
             reasons = () if policy is REJECT else (OverrideKind.LOCAL_POLICY,)
             for author in (AUTHOR, child):
                 verdict = self.judged(self.RECORD, checked(), practice, author=author)
                 self.assertEqual(verdict.policy, REJECT)
                 self.assertDone(verdict, policy, *reasons)
-        practice = Practice(localPolicies={AUTHOR: REJECT})
-        lists = Circumstances(listSigns=True)
+        practice = LocalPolicy(localPolicies={AUTHOR: REJECT})
+        lists = MessageContext(listSigns=True)
         verdict = self.judged("v=DMARC1; p=none; t=y", FORGED, practice, lists)
         self.assertDone(verdict, REJECT, OverrideKind.LOCAL_POLICY)
 
@@ -315,9 +315,11 @@ class OverrideTests(JudgeTestCase):
         No more is done than is done at all.
         """
         for most in (NONE, QUARANTINE):
-            verdict = self.judged(self.RECORD, FORGED, Practice(enforcement=most))
+            verdict = self.judged(self.RECORD, FORGED, LocalPolicy(enforcement=most))
             self.assertDone(verdict, most, OverrideKind.LOCAL_POLICY)
-        verdict = self.judged(self.RECORD + "; t=y", FORGED, Practice(enforcement=NONE))
+        verdict = self.judged(
+            self.RECORD + "; t=y", FORGED, LocalPolicy(enforcement=NONE)
+        )
         self.assertDone(
             verdict, NONE, OverrideKind.POLICY_TEST_MODE, OverrideKind.LOCAL_POLICY
         )
@@ -327,7 +329,7 @@ class OverrideTests(JudgeTestCase):
         Mail that may have come by a list or a forwarder isn't refused
         (RFC 9989 7.4); one sign alone won't do.
         """
-        listed = Circumstances(listSigns=True)
+        listed = MessageContext(listSigns=True)
         broken = signature("example.com", FAIL)
         for message, circumstances, reason in [
             (FORGED, listed, OverrideKind.MAILING_LIST),
@@ -374,7 +376,7 @@ class OverrideTests(JudgeTestCase):
         """
         record = self.RECORD + "; adkim=s; aspf=s"
         message = checked(signature("a.example.com"), signature("example.com", FAIL))
-        verdict = self.judged(record, message, PLAIN, Circumstances(listSigns=True))
+        verdict = self.judged(record, message, PLAIN, MessageContext(listSigns=True))
         self.assertDone(verdict, REJECT)
 
     def test_indirectQuarantine(self) -> None:
@@ -382,7 +384,7 @@ class OverrideTests(JudgeTestCase):
         Quarantine is quarantine.
         """
         verdict = self.judged(
-            "v=DMARC1; p=quarantine", FORGED, PLAIN, Circumstances(listSigns=True)
+            "v=DMARC1; p=quarantine", FORGED, PLAIN, MessageContext(listSigns=True)
         )
         self.assertDone(verdict, QUARANTINE)
 
@@ -426,9 +428,9 @@ class HostileTests(SynchronousTestCase):
         zone = Zone({"_dmarc.example.com": f"v=DMARC1; p={policy}"}, failing)
         author = Domain("a.example.com")
         discovery, aligned = zone.find(looked(author, message, None))
-        circumstances = Circumstances(listSigns)
-        verdict = judge([author], discovery, aligned, message, circumstances, PLAIN)
-        levels = list(Policy)
+        circumstances = MessageContext(listSigns)
+        verdict = evaluate([author], discovery, aligned, message, circumstances, PLAIN)
+        levels = list(DMARCPolicy)
         self.assertLessEqual(
             levels.index(verdict.disposition), levels.index(verdict.policy)
         )

@@ -15,8 +15,8 @@ from moxtls.authentication import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dns.answers import TXT, Answer, Found, Kind
-from moxtls.dns.inquiry import Inquiry, Question, answered
+from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion, runWithAnswers
 from moxtls.domain import Domain
 
 T = TypeVar("T")
@@ -41,30 +41,32 @@ class Zone:
         self.asked: list[str] = []
         self.rounds: list[int] = []
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: LookupQuestion) -> Answer:
         """
         What a resolver would say.
         """
         name, kind = question.name, question.kind
         assert len(name) <= 253, name
-        self.asked.append(name if kind is Kind.TXT else f"{name} {kind}")
+        self.asked.append(name if kind is RRType.TXT else f"{name} {kind}")
         if name in self.failing:
-            return Answer(name, kind, Found.FAILED, reason="no answer")
+            return Answer(name, kind, LookupStatus.FAILED, reason="no answer")
         found = self.records.get(name, ())
         texts = (found,) if isinstance(found, str) else found
-        if texts and kind is Kind.TXT:
+        if texts and kind is RRType.TXT:
             records = tuple(TXT(text.encode()) for text in texts)
-            return Answer(name, kind, Found.RECORDS, records)
+            return Answer(name, kind, LookupStatus.RECORDS, records)
         known = (*self.records, *self.hosts)
         isThere = any(each == name or each.endswith("." + name) for each in known)
-        return Answer(name, kind, Found.NO_RECORDS if isThere else Found.NO_NAME)
+        return Answer(
+            name, kind, LookupStatus.NO_RECORDS if isThere else LookupStatus.NO_NAME
+        )
 
-    def find(self, inquiry: Inquiry[T]) -> T:
+    def find(self, inquiry: LookupGenerator[T]) -> T:
         """
         What C{inquiry} comes to.
         """
 
-        def counting() -> Inquiry[T]:
+        def counting() -> LookupGenerator[T]:
             answers = None
             try:
                 questions = next(inquiry)
@@ -76,7 +78,7 @@ class Zone:
                 found: T = end.value
                 return found
 
-        return answered(counting(), self.answer)
+        return runWithAnswers(counting(), self.answer)
 
 
 PASS, FAIL = AuthResult.PASS, AuthResult.FAIL

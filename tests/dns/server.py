@@ -27,8 +27,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import DatagramProtocol, Protocol, ServerFactory
 
-from moxtls.dns.answers import Kind
-from moxtls.dns.system import Server
+from moxtls.dns.answers import RRType
+from moxtls.dns.system import NameServer
 
 SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
 
@@ -67,7 +67,7 @@ class Zone:
         self.streamTricks: deque[Trick] = deque()
         self._data: dict[tuple[str, str], tuple[list[str], bool]] = {}
 
-    def put(self, name: str, kind: Kind, *texts: str, ad: bool = False) -> None:
+    def put(self, name: str, kind: RRType, *texts: str, ad: bool = False) -> None:
         """
         @param texts: As in a zone file; names with a final dot.
         """
@@ -220,7 +220,7 @@ class LoopbackServer:
             else:
                 break
         self._ports += [port, stream]
-        self.address = Server(host, portNumber(port))
+        self.address = NameServer(host, portNumber(port))
 
     def stopStream(self) -> Deferred[object]:
         return maybeDeferred(self._ports.pop().stopListening)

@@ -6,33 +6,33 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.abreast import abreast
-from moxtls.dns.answers import Answer, Found, Kind
-from moxtls.dns.inquiry import Inquiry, Question, answered
+from moxtls.dns.abreast import parallel
+from moxtls.dns.answers import Answer, LookupStatus, RRType
+from moxtls.dns.inquiry import LookupGenerator, LookupQuestion, runWithAnswers
 
 
-def naming(*rounds: tuple[str, ...]) -> Inquiry[list[str]]:
+def naming(*rounds: tuple[str, ...]) -> LookupGenerator[list[str]]:
     """
     Asks for names round by round, and finds the names that were answered.
     """
     found: list[str] = []
     for names in rounds:
-        answers = yield tuple(Question(name, Kind.TXT) for name in names)
+        answers = yield tuple(LookupQuestion(name, RRType.TXT) for name in names)
         found.extend(answer.name for answer in answers)
     return found
 
 
 class AbreastTests(SynchronousTestCase):
     """
-    Tests for L{abreast}.
+    Tests for L{parallel}.
     """
 
     def setUp(self) -> None:
         self.asked: list[str] = []
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: LookupQuestion) -> Answer:
         self.asked.append(question.name)
-        return Answer(question.name, question.kind, Found.NO_NAME)
+        return Answer(question.name, question.kind, LookupStatus.NO_NAME)
 
     def test_merged(self) -> None:
         """
@@ -40,7 +40,7 @@ class AbreastTests(SynchronousTestCase):
         twice in a round.
         """
         inquiries = [naming(("a", "b"), ("c",)), naming(("b", "a")), naming()]
-        found = answered(abreast(inquiries), self.answer)
+        found = runWithAnswers(parallel(inquiries), self.answer)
         self.assertEqual(found, (["a", "b", "c"], ["b", "a"], []))
         self.assertEqual(self.asked, ["a", "b", "c"])
 
@@ -48,5 +48,5 @@ class AbreastTests(SynchronousTestCase):
         """
         Of none, there is nothing to ask.
         """
-        nothing: list[Inquiry[str]] = []
-        self.assertEqual(answered(abreast(nothing), self.answer), ())
+        nothing: list[LookupGenerator[str]] = []
+        self.assertEqual(runWithAnswers(parallel(nothing), self.answer), ())

@@ -17,15 +17,15 @@ from moxtls.dns.answers import (
     MX,
     TLSA,
     TXT,
-    Alias,
     Answer,
+    CNAMELink,
     ExtendedError,
-    Found,
-    Kind,
-    Name,
+    LookupStatus,
+    NameRecord,
+    RRType,
 )
 
-ANSWER = Answer("a.example", Kind.A, Found.RECORDS)
+ANSWER = Answer("a.example", RRType.A, LookupStatus.RECORDS)
 
 
 class ExtendedErrorTests(SynchronousTestCase):
@@ -87,8 +87,8 @@ class AnswerTests(SynchronousTestCase):
         """
         That there is nothing isn't a failure.
         """
-        failed = [each for each in Found if replace(ANSWER, found=each).failed]
-        self.assertEqual(failed, [Found.FAILED])
+        failed = [each for each in LookupStatus if replace(ANSWER, found=each).failed]
+        self.assertEqual(failed, [LookupStatus.FAILED])
 
     def test_canonicalName(self) -> None:
         """
@@ -96,8 +96,8 @@ class AnswerTests(SynchronousTestCase):
         """
         self.assertEqual(ANSWER.canonicalName, "a.example")
         chain = (
-            Alias("a.example", "b.example", True),
-            Alias("b.example", "c.example", False),
+            CNAMELink("a.example", "b.example", True),
+            CNAMELink("b.example", "c.example", False),
         )
         self.assertEqual(replace(ANSWER, chain=chain).canonicalName, "c.example")
 
@@ -108,10 +108,10 @@ class AnswerTests(SynchronousTestCase):
         (RFC 8914 1).
         """
         errors = (ExtendedError(22), ExtendedError(7), ExtendedError(6))
-        failed = replace(ANSWER, found=Found.FAILED, errors=errors)
+        failed = replace(ANSWER, found=LookupStatus.FAILED, errors=errors)
         self.assertEqual(failed.dnssecError, ExtendedError(7))
         self.assertIsNone(replace(failed, errors=errors[:1]).dnssecError)
-        self.assertIsNone(replace(failed, found=Found.RECORDS).dnssecError)
+        self.assertIsNone(replace(failed, found=LookupStatus.RECORDS).dnssecError)
 
     def test_views(self) -> None:
         """
@@ -119,7 +119,14 @@ class AnswerTests(SynchronousTestCase):
         """
         first, second = MX(20, "b.example"), MX(10, "a.example")
         tlsa = TLSA(3, 1, 1, b"\xab")
-        records = (first, tlsa, TXT(b"x"), second, IP("192.0.2.1"), Name("n.example"))
+        records = (
+            first,
+            tlsa,
+            TXT(b"x"),
+            second,
+            IP("192.0.2.1"),
+            NameRecord("n.example"),
+        )
         answer = replace(ANSWER, records=records)
         self.assertEqual(answer.mx, (first, second))
         self.assertEqual(answer.tlsa, (tlsa,))

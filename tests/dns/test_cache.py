@@ -10,13 +10,13 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import IP, TXT, Answer, Found, Kind
-from moxtls.dns.cache import FAILURE, LARGEST, MOST_OCTETS, Cache
+from moxtls.dns.answers import IP, TXT, Answer, LookupStatus, RRType
+from moxtls.dns.cache import FAILURE, MAX_SIZE, MAX_TOTAL_OCTETS, Cache
 from moxtls.dns.wire import Question
 
 NOW = 1_800_000_000.0
-ASKED = Question("a.example", Kind.A)
-ANSWER = Answer("a.example", Kind.A, Found.RECORDS, (IP("192.0.2.1"),), ttl=60)
+ASKED = Question("a.example", RRType.A)
+ANSWER = Answer("a.example", RRType.A, LookupStatus.RECORDS, (IP("192.0.2.1"),), ttl=60)
 
 
 class CacheTests(SynchronousTestCase):
@@ -43,16 +43,16 @@ class CacheTests(SynchronousTestCase):
         depend on what it is (RFC 2308 5, RFC 9520 3.2).
         """
         for found, ttl, lasts in (
-            (Found.RECORDS, 60, 60),
-            (Found.RECORDS, 0, 0),
-            (Found.RECORDS, 10 * DAY, DAY),
-            (Found.NO_RECORDS, 60, 60),
-            (Found.NO_RECORDS, DAY, HOUR),
-            (Found.NO_NAME, DAY, HOUR),
-            (Found.NO_NAME, 0, 0),
-            (Found.FAILED, 0, FAILURE),
+            (LookupStatus.RECORDS, 60, 60),
+            (LookupStatus.RECORDS, 0, 0),
+            (LookupStatus.RECORDS, 10 * DAY, DAY),
+            (LookupStatus.NO_RECORDS, 60, 60),
+            (LookupStatus.NO_RECORDS, DAY, HOUR),
+            (LookupStatus.NO_NAME, DAY, HOUR),
+            (LookupStatus.NO_NAME, 0, 0),
+            (LookupStatus.FAILED, 0, FAILURE),
         ):
-            answer = Answer("a.example", Kind.A, found, ttl=ttl)
+            answer = Answer("a.example", RRType.A, found, ttl=ttl)
             self.assertEqual(self.lasts(answer), lasts, answer)
 
     def test_remaining(self) -> None:
@@ -69,7 +69,7 @@ class CacheTests(SynchronousTestCase):
         """
         cache = Cache()
         cache.put(ASKED, ANSWER, NOW)
-        self.assertIsNone(cache.get(Question("a.example", Kind.AAAA), NOW))
+        self.assertIsNone(cache.get(Question("a.example", RRType.AAAA), NOW))
 
     def test_replaced(self) -> None:
         """
@@ -94,7 +94,7 @@ class CacheTests(SynchronousTestCase):
         What wasn't asked for longest has to go first.
         """
         cache = Cache(mostEntries=2)
-        first, second, third = (Question(name, Kind.A) for name in "abc")
+        first, second, third = (Question(name, RRType.A) for name in "abc")
         cache.put(first, ANSWER, NOW)
         cache.put(second, ANSWER, NOW)
         cache.get(first, NOW)
@@ -108,7 +108,7 @@ class CacheTests(SynchronousTestCase):
         Answers that would fill memory aren't remembered.
         """
         cache = Cache()
-        text = TXT(b"x" * (LARGEST + 1))
+        text = TXT(b"x" * (MAX_SIZE + 1))
         cache.put(ASKED, replace(ANSWER, records=(text,)), NOW)
         self.assertEqual(len(cache), 0)
 
@@ -118,16 +118,16 @@ class CacheTests(SynchronousTestCase):
         over doesn't count any more.
         """
         cache = Cache()
-        text = TXT(b"x" * (LARGEST - 1000))
+        text = TXT(b"x" * (MAX_SIZE - 1000))
         large = replace(ANSWER, records=(text,))
-        most = MOST_OCTETS // (LARGEST - 1000)
+        most = MAX_TOTAL_OCTETS // (MAX_SIZE - 1000)
         for number in range(most + 100):
             for _ in range(2):
-                cache.put(Question(f"{number}", Kind.TXT), large, NOW)
+                cache.put(Question(f"{number}", RRType.TXT), large, NOW)
         self.assertLessEqual(len(cache), most)
         self.assertGreater(len(cache), most * 0.95)
         for number in range(most + 100):
-            cache.get(Question(f"{number}", Kind.TXT), NOW + DAY)
+            cache.get(Question(f"{number}", RRType.TXT), NOW + DAY)
         self.assertEqual((len(cache), cache._octets), (0, 0))
 
     def test_clear(self) -> None:

@@ -9,18 +9,26 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import IP, Alias, Answer, ExtendedError, Found, Kind, Name
-from moxtls.dns.chain import isUnclear, refined, steps
+from moxtls.dns.answers import (
+    IP,
+    Answer,
+    CNAMELink,
+    ExtendedError,
+    LookupStatus,
+    NameRecord,
+    RRType,
+)
+from moxtls.dns.chain import needsSteps, stepQuestions, withStepAuthenticity
 from moxtls.dns.wire import Question, failure
 
 WHOLE = Answer(
     "a.example",
-    Kind.A,
-    Found.RECORDS,
+    RRType.A,
+    LookupStatus.RECORDS,
     (IP("192.0.2.66"),),
     (
-        Alias("a.example", "b.example", False),
-        Alias("b.example", "c.example", False),
+        CNAMELink("a.example", "b.example", False),
+        CNAMELink("b.example", "c.example", False),
     ),
     ttl=300,
 )
@@ -29,9 +37,9 @@ WHOLE = Answer(
 def alias(name: str, target: str, authentic: bool) -> Answer:
     return Answer(
         name,
-        Kind.CNAME,
-        Found.RECORDS,
-        (Name(target),),
+        RRType.CNAME,
+        LookupStatus.RECORDS,
+        (NameRecord(target),),
         authentic=authentic,
         endAuthentic=authentic,
         ttl=200,
@@ -41,8 +49,8 @@ def alias(name: str, target: str, authentic: bool) -> Answer:
 def end(authentic: bool) -> Answer:
     return Answer(
         "c.example",
-        Kind.A,
-        Found.RECORDS,
+        RRType.A,
+        LookupStatus.RECORDS,
         (IP("192.0.2.1"),),
         authentic=authentic,
         endAuthentic=authentic,
@@ -52,28 +60,28 @@ def end(authentic: bool) -> Answer:
 
 class ChainTests(SynchronousTestCase):
     """
-    Tests for L{isUnclear}, L{steps} and L{refined}.
+    Tests for L{needsSteps}, L{stepQuestions} and L{withStepAuthenticity}.
     """
 
     def test_unclear(self) -> None:
         """
         One AD bit for several steps says enough only if it is set.
         """
-        self.assertTrue(isUnclear(WHOLE))
-        self.assertFalse(isUnclear(replace(WHOLE, authentic=True)))
-        self.assertFalse(isUnclear(replace(WHOLE, chain=())))
-        self.assertFalse(isUnclear(replace(WHOLE, found=Found.FAILED)))
+        self.assertTrue(needsSteps(WHOLE))
+        self.assertFalse(needsSteps(replace(WHOLE, authentic=True)))
+        self.assertFalse(needsSteps(replace(WHOLE, chain=())))
+        self.assertFalse(needsSteps(replace(WHOLE, found=LookupStatus.FAILED)))
 
     def test_steps(self) -> None:
         """
         Each CNAME is asked for, and what is at the end.
         """
         self.assertEqual(
-            steps(WHOLE),
+            stepQuestions(WHOLE),
             (
-                Question("a.example", Kind.CNAME),
-                Question("b.example", Kind.CNAME),
-                Question("c.example", Kind.A),
+                Question("a.example", RRType.CNAME),
+                Question("b.example", RRType.CNAME),
+                Question("c.example", RRType.A),
             ),
         )
 
@@ -83,7 +91,7 @@ class ChainTests(SynchronousTestCase):
         are (RFC 7672 2.2.2).
         """
         for first, second, last in product((False, True), repeat=3):
-            answer = refined(
+            answer = withStepAuthenticity(
                 WHOLE,
                 [
                     alias("a.example", "b.example", first),
@@ -101,7 +109,7 @@ class ChainTests(SynchronousTestCase):
         """
         It doesn't help that a CNAME is authentic if it leads elsewhere.
         """
-        answer = refined(
+        answer = withStepAuthenticity(
             WHOLE,
             [
                 alias("a.example", "elsewhere.example", True),
@@ -120,20 +128,22 @@ class ChainTests(SynchronousTestCase):
         error = ExtendedError(6)
         parts = [
             alias("a.example", "b.example", True),
-            failure(Question("b.example", Kind.CNAME), "SERVFAIL", (error,)),
+            failure(Question("b.example", RRType.CNAME), "SERVFAIL", (error,)),
             end(True),
         ]
-        answer = refined(WHOLE, parts)
-        self.assertEqual((answer.found, answer.name), (Found.FAILED, "a.example"))
-        self.assertEqual((answer.kind, answer.dnssecError), (Kind.A, error))
+        answer = withStepAuthenticity(WHOLE, parts)
+        self.assertEqual(
+            (answer.found, answer.name), (LookupStatus.FAILED, "a.example")
+        )
+        self.assertEqual((answer.kind, answer.dnssecError), (RRType.A, error))
         self.assertIn("b.example", answer.reason)
 
     def test_longerNow(self) -> None:
         """
         If there is a CNAME where the end was, the end isn't authentic.
         """
-        further = (Alias("c.example", "d.example", True),)
-        answer = refined(
+        further = (CNAMELink("c.example", "d.example", True),)
+        answer = withStepAuthenticity(
             WHOLE,
             [
                 alias("a.example", "b.example", True),

@@ -17,14 +17,14 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from moxtls.dns.answers import Answer, ExtendedError, Found, Kind
-from moxtls.dns.exchange import Exchange, NoReply
-from moxtls.dns.system import Server
+from moxtls.dns.answers import Answer, ExtendedError, LookupStatus, RRType
+from moxtls.dns.exchange import DNSTransport, NoReply
+from moxtls.dns.system import NameServer
 from moxtls.dns.wire import Question
 from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick
 
-ASKED = Question("mx.example.com", Kind.A)
+ASKED = Question("mx.example.com", RRType.A)
 
 
 def unusedPort() -> int:
@@ -40,7 +40,7 @@ def unusedPort() -> int:
 
 class ExchangeTests(TestCase):
     """
-    Tests for L{Exchange}.
+    Tests for L{DNSTransport}.
     """
 
     timeout = MAX_WAIT
@@ -52,8 +52,8 @@ class ExchangeTests(TestCase):
         )
         self.addCleanup(self.server.stop)
         self.zone = self.server.zone
-        self.zone.put("mx.example.com", Kind.A, "192.0.2.1", ad=True)
-        self.exchange = Exchange(IReactorFDSet(reactor))
+        self.zone.put("mx.example.com", RRType.A, "192.0.2.1", ad=True)
+        self.exchange = DNSTransport(IReactorFDSet(reactor))
 
     async def ask(self, asked: Question = ASKED) -> Answer:
         reply = await self.exchange.ask(self.server.address, asked)
@@ -79,8 +79,8 @@ class ExchangeTests(TestCase):
         """
         That there is nothing is an answer as well.
         """
-        answer = await self.ask(Question("nothing.example.com", Kind.A))
-        self.assertEqual((answer.found, answer.ttl), (Found.NO_NAME, 60))
+        answer = await self.ask(Question("nothing.example.com", RRType.A))
+        self.assertEqual((answer.found, answer.ttl), (LookupStatus.NO_NAME, 60))
 
     async def test_forgeries(self) -> None:
         """
@@ -97,10 +97,10 @@ class ExchangeTests(TestCase):
         An answer that doesn't fit is asked for over TCP (RFC 7766 5).
         """
         self.zone.put(
-            "mx.example.com", Kind.TXT, *(f'"{n} {"x" * 200}"' for n in range(200))
+            "mx.example.com", RRType.TXT, *(f'"{n} {"x" * 200}"' for n in range(200))
         )
         self.zone.tricks.append(Trick.TRUNCATE)
-        answer = await self.ask(Question("mx.example.com", Kind.TXT))
+        answer = await self.ask(Question("mx.example.com", RRType.TXT))
         self.assertEqual(len(answer.texts), 200)
         self.assertEqual([via for via, _, _ in self.zone.asked], ["UDP", "TCP"])
 
@@ -110,7 +110,9 @@ class ExchangeTests(TestCase):
         """
         self.zone.tricks.append(Trick.SERVFAIL)
         answer = await self.ask()
-        self.assertEqual((answer.found, answer.reason), (Found.FAILED, "SERVFAIL"))
+        self.assertEqual(
+            (answer.found, answer.reason), (LookupStatus.FAILED, "SERVFAIL")
+        )
         self.assertEqual(answer.dnssecError, ExtendedError(6, "no signature"))
 
     async def test_garbage(self) -> None:
@@ -125,14 +127,14 @@ class ExchangeTests(TestCase):
         """
         Where nobody listens, this is known at once.
         """
-        reply = await self.exchange.ask(Server(self.host, unusedPort()), ASKED)
+        reply = await self.exchange.ask(NameServer(self.host, unusedPort()), ASKED)
         self.assertIsInstance(reply, NoReply)
 
     async def test_noNetwork(self) -> None:
         """
         What the operating system refuses to do is a value, not an exception.
         """
-        reply = await self.exchange.ask(Server("255.255.255.255"), ASKED)
+        reply = await self.exchange.ask(NameServer("255.255.255.255"), ASKED)
         assert isinstance(reply, NoReply)
         self.assertIn("UDP", reply.reason)
 

@@ -13,12 +13,12 @@ from moxtls.dns.answers import (
     MX,
     TLSA,
     TXT,
-    Alias,
     Answer,
+    CNAMELink,
     ExtendedError,
-    Found,
-    Kind,
-    Name,
+    LookupStatus,
+    NameRecord,
+    RRType,
 )
 from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IResolver
@@ -31,7 +31,7 @@ class MemoryResolverTests(SynchronousTestCase):
     Tests for L{MemoryResolver}.
     """
 
-    def lookup(self, resolver: MemoryResolver, name: str, kind: Kind) -> Answer:
+    def lookup(self, resolver: MemoryResolver, name: str, kind: RRType) -> Answer:
         return self.successResultOf(resolver.lookup(name, kind))
 
     def test_interface(self) -> None:
@@ -47,22 +47,25 @@ class MemoryResolverTests(SynchronousTestCase):
         """
         resolver = MemoryResolver(
             {
-                ("Example.COM.", Kind.MX): ["10 MX.example.com.", MX(20, "b.example")],
-                ("example.com", Kind.TXT): ["v=STSv1; id=1;"],
-                ("mx.example.com", Kind.AAAA): ["2001:DB8:0::1"],
-                ("_25._tcp.mx.example.com", Kind.TLSA): ["3 1 1 AB01"],
+                ("Example.COM.", RRType.MX): [
+                    "10 MX.example.com.",
+                    MX(20, "b.example"),
+                ],
+                ("example.com", RRType.TXT): ["v=STSv1; id=1;"],
+                ("mx.example.com", RRType.AAAA): ["2001:DB8:0::1"],
+                ("_25._tcp.mx.example.com", RRType.TLSA): ["3 1 1 AB01"],
             }
         )
-        mx = self.lookup(resolver, "EXAMPLE.com.", Kind.MX)
-        self.assertEqual((mx.name, mx.found), ("example.com", Found.RECORDS))
+        mx = self.lookup(resolver, "EXAMPLE.com.", RRType.MX)
+        self.assertEqual((mx.name, mx.found), ("example.com", LookupStatus.RECORDS))
         self.assertEqual(mx.mx, (MX(10, "mx.example.com"), MX(20, "b.example")))
         self.assertEqual(
             [
                 self.lookup(resolver, name, kind).records
                 for name, kind in (
-                    ("example.com", Kind.TXT),
-                    ("mx.example.com", Kind.AAAA),
-                    ("_25._tcp.mx.example.com", Kind.TLSA),
+                    ("example.com", RRType.TXT),
+                    ("mx.example.com", RRType.AAAA),
+                    ("_25._tcp.mx.example.com", RRType.TLSA),
                 )
             ],
             [
@@ -76,13 +79,19 @@ class MemoryResolverTests(SynchronousTestCase):
         """
         A name that has something at it or below it exists (RFC 8020 2).
         """
-        resolver = MemoryResolver({("a.b.example", Kind.A): ["192.0.2.1"]})
+        resolver = MemoryResolver({("a.b.example", RRType.A): ["192.0.2.1"]})
         found = [
-            self.lookup(resolver, name, Kind.MX).found
+            self.lookup(resolver, name, RRType.MX).found
             for name in ("a.b.example", "b.example", "c.example", "x" * 64)
         ]
         self.assertEqual(
-            found, [Found.NO_RECORDS, Found.NO_RECORDS, Found.NO_NAME, Found.NO_NAME]
+            found,
+            [
+                LookupStatus.NO_RECORDS,
+                LookupStatus.NO_RECORDS,
+                LookupStatus.NO_NAME,
+                LookupStatus.NO_NAME,
+            ],
         )
 
     def test_asked(self) -> None:
@@ -90,9 +99,9 @@ class MemoryResolverTests(SynchronousTestCase):
         Lookups are noted; those of impossible names never were made.
         """
         resolver = MemoryResolver()
-        self.lookup(resolver, "A.example.", Kind.A)
-        self.lookup(resolver, "a..example", Kind.A)
-        self.assertEqual(resolver.asked, [("a.example", Kind.A)])
+        self.lookup(resolver, "A.example.", RRType.A)
+        self.lookup(resolver, "a..example", RRType.A)
+        self.assertEqual(resolver.asked, [("a.example", RRType.A)])
 
     def test_chain(self) -> None:
         """
@@ -101,23 +110,23 @@ class MemoryResolverTests(SynchronousTestCase):
         """
         resolver = MemoryResolver(
             {
-                ("www.signed.example", Kind.CNAME): ["a.plain.example"],
-                ("a.plain.example", Kind.CNAME): [Name("b.signed.example")],
-                ("b.signed.example", Kind.A): ["192.0.2.1"],
+                ("www.signed.example", RRType.CNAME): ["a.plain.example"],
+                ("a.plain.example", RRType.CNAME): [NameRecord("b.signed.example")],
+                ("b.signed.example", RRType.A): ["192.0.2.1"],
             },
             authentic={"signed.example"},
         )
-        answer = self.lookup(resolver, "www.signed.example", Kind.A)
+        answer = self.lookup(resolver, "www.signed.example", RRType.A)
         self.assertEqual(
             answer.chain,
             (
-                Alias("www.signed.example", "a.plain.example", True),
-                Alias("a.plain.example", "b.signed.example", False),
+                CNAMELink("www.signed.example", "a.plain.example", True),
+                CNAMELink("a.plain.example", "b.signed.example", False),
             ),
         )
         self.assertEqual(answer.addresses, ("192.0.2.1",))
         self.assertEqual((answer.authentic, answer.endAuthentic), (False, True))
-        alias = self.lookup(resolver, "www.signed.example", Kind.CNAME)
+        alias = self.lookup(resolver, "www.signed.example", RRType.CNAME)
         self.assertEqual((alias.chain, alias.authentic), ((), True))
         self.assertEqual(alias.names, ("a.plain.example",))
 
@@ -130,13 +139,13 @@ class MemoryResolverTests(SynchronousTestCase):
         resolver.trust("signed.plain.example")
         self.assertEqual(
             [
-                self.lookup(resolver, name, Kind.A).authentic
+                self.lookup(resolver, name, RRType.A).authentic
                 for name in ("x.example", "x.plain.example", "signed.plain.example")
             ],
             [True, False, True],
         )
         resolver.validating = False
-        self.assertFalse(self.lookup(resolver, "x.example", Kind.A).authentic)
+        self.assertFalse(self.lookup(resolver, "x.example", RRType.A).authentic)
 
     def test_failing(self) -> None:
         """
@@ -144,15 +153,15 @@ class MemoryResolverTests(SynchronousTestCase):
         authentic.
         """
         resolver = MemoryResolver(
-            {("www.example", Kind.CNAME): ["bad.example"]},
+            {("www.example", RRType.CNAME): ["bad.example"]},
             authentic={"."},
-            failing={("bad.example", Kind.A): BOGUS},
+            failing={("bad.example", RRType.A): BOGUS},
         )
-        answer = self.lookup(resolver, "www.example", Kind.A)
+        answer = self.lookup(resolver, "www.example", RRType.A)
         self.assertTrue(answer.failed)
         self.assertEqual((answer.dnssecError, answer.authentic), (BOGUS, False))
-        resolver.put("bad.example", Kind.A, "192.0.2.1")
-        self.assertFalse(self.lookup(resolver, "www.example", Kind.A).failed)
+        resolver.put("bad.example", RRType.A, "192.0.2.1")
+        self.assertFalse(self.lookup(resolver, "www.example", RRType.A).failed)
 
     def test_loop(self) -> None:
         """
@@ -160,23 +169,23 @@ class MemoryResolverTests(SynchronousTestCase):
         """
         resolver = MemoryResolver(
             {
-                ("a.example", Kind.CNAME): ["b.example"],
-                ("b.example", Kind.CNAME): ["a.example"],
+                ("a.example", RRType.CNAME): ["b.example"],
+                ("b.example", RRType.CNAME): ["a.example"],
             }
         )
-        self.assertTrue(self.lookup(resolver, "a.example", Kind.A).failed)
+        self.assertTrue(self.lookup(resolver, "a.example", RRType.A).failed)
 
     def test_hang(self) -> None:
         """
         A lookup can be made to wait; the others aren't disturbed when one is
         given up.
         """
-        resolver = MemoryResolver({("a.example", Kind.A): ["192.0.2.1"]})
-        resolver.hang("a.example", Kind.A)
-        first = resolver.lookup("a.example", Kind.A)
-        second = resolver.lookup("a.example", Kind.A)
+        resolver = MemoryResolver({("a.example", RRType.A): ["192.0.2.1"]})
+        resolver.hang("a.example", RRType.A)
+        first = resolver.lookup("a.example", RRType.A)
+        second = resolver.lookup("a.example", RRType.A)
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertNoResult(second)
-        resolver.release("a.example", Kind.A)
+        resolver.release("a.example", RRType.A)
         self.assertEqual(self.successResultOf(second).addresses, ("192.0.2.1",))

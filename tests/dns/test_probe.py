@@ -9,22 +9,22 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import Answer, Found, Kind, Name
+from moxtls.dns.answers import Answer, LookupStatus, NameRecord, RRType
 from moxtls.dns.exchange import NoReply
-from moxtls.dns.probe import Diagnosis, ServerReport, Standing, diagnose
-from moxtls.dns.system import Server
+from moxtls.dns.probe import Diagnosis, ServerReport, ServerStatus, diagnose
+from moxtls.dns.system import NameServer
 from moxtls.dns.wire import Question, failure
 
-LOCAL = Server("127.0.0.1")
-OTHER = Server("192.0.2.53")
+LOCAL = NameServer("127.0.0.1")
+OTHER = NameServer("192.0.2.53")
 
 
 def nameServer(asked: Question, authentic: bool) -> Answer:
     return Answer(
         asked.name,
         asked.kind,
-        Found.RECORDS,
-        (Name("ns.example"),),
+        LookupStatus.RECORDS,
+        (NameRecord("ns.example"),),
         authentic=authentic,
         endAuthentic=authentic,
     )
@@ -36,14 +36,14 @@ class DiagnoseTests(SynchronousTestCase):
     """
 
     def diagnose(
-        self, replies: dict[tuple[str, Kind], bool | str], *servers: Server
+        self, replies: dict[tuple[str, RRType], bool | str], *servers: NameServer
     ) -> Diagnosis:
         """
         @param replies: By server and kind: whether the answer is authentic, or
             why there is none.
         """
 
-        def ask(server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+        def ask(server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
             self.assertEqual(asked.name, "lab.example")
             reply = replies[server.host, asked.kind]
             if isinstance(reply, str):
@@ -62,19 +62,19 @@ class DiagnoseTests(SynchronousTestCase):
         3.2.3).
         """
         for soa, ns, server, standing in (
-            (True, False, LOCAL, Standing.VALIDATING),
-            ("lost", True, LOCAL, Standing.VALIDATING),
-            (False, False, LOCAL, Standing.NOT_VALIDATING),
-            (False, "lost", LOCAL, Standing.NOT_VALIDATING),
-            (True, True, OTHER, Standing.NOT_TRUSTED),
-            (True, True, replace(OTHER, trusted=True), Standing.VALIDATING),
-            ("lost", "lost", LOCAL, Standing.NOT_ANSWERING),
-            ("SERVFAIL", "REFUSED", LOCAL, Standing.NOT_ANSWERING),
+            (True, False, LOCAL, ServerStatus.VALIDATING),
+            ("lost", True, LOCAL, ServerStatus.VALIDATING),
+            (False, False, LOCAL, ServerStatus.NOT_VALIDATING),
+            (False, "lost", LOCAL, ServerStatus.NOT_VALIDATING),
+            (True, True, OTHER, ServerStatus.NOT_TRUSTED),
+            (True, True, replace(OTHER, trusted=True), ServerStatus.VALIDATING),
+            ("lost", "lost", LOCAL, ServerStatus.NOT_ANSWERING),
+            ("SERVFAIL", "REFUSED", LOCAL, ServerStatus.NOT_ANSWERING),
         ):
-            replies = {(server.host, Kind.SOA): soa, (server.host, Kind.NS): ns}
+            replies = {(server.host, RRType.SOA): soa, (server.host, RRType.NS): ns}
             diagnosis = self.diagnose(replies, server)
             self.assertEqual([each.standing for each in diagnosis.reports], [standing])
-            self.assertEqual(diagnosis.validating, standing is Standing.VALIDATING)
+            self.assertEqual(diagnosis.validating, standing is ServerStatus.VALIDATING)
 
     def test_explanation(self) -> None:
         """
@@ -82,9 +82,9 @@ class DiagnoseTests(SynchronousTestCase):
         """
         diagnosis = self.diagnose(
             {
-                (LOCAL.host, Kind.SOA): "lost",
-                (LOCAL.host, Kind.NS): "REFUSED",
-                (OTHER.host, Kind.SOA): True,
+                (LOCAL.host, RRType.SOA): "lost",
+                (LOCAL.host, RRType.NS): "REFUSED",
+                (OTHER.host, RRType.SOA): True,
             },
             LOCAL,
             OTHER,
@@ -101,7 +101,7 @@ class DiagnosisTests(SynchronousTestCase):
     Tests for L{Diagnosis}.
     """
 
-    def describe(self, *standings: Standing) -> str:
+    def describe(self, *standings: ServerStatus) -> str:
         return Diagnosis(
             tuple(ServerReport(LOCAL, standing) for standing in standings)
         ).describe()
@@ -111,9 +111,9 @@ class DiagnosisTests(SynchronousTestCase):
         The operator is told what it means, and what to do about it.
         """
         for standing, meaning, advice in (
-            (Standing.NOT_VALIDATING, "DANE IS OFF", "unbound"),
-            (Standing.NOT_TRUSTED, "DANE IS OFF", "declare it trusted"),
-            (Standing.NOT_ANSWERING, "NO DNS SERVER ANSWERS", "Start it"),
+            (ServerStatus.NOT_VALIDATING, "DANE IS OFF", "unbound"),
+            (ServerStatus.NOT_TRUSTED, "DANE IS OFF", "declare it trusted"),
+            (ServerStatus.NOT_ANSWERING, "NO DNS SERVER ANSWERS", "Start it"),
         ):
             text = self.describe(standing)
             self.assertIn(meaning, text)
@@ -125,7 +125,7 @@ class DiagnosisTests(SynchronousTestCase):
         """
         One that validates is enough.
         """
-        text = self.describe(Standing.NOT_ANSWERING, Standing.VALIDATING)
+        text = self.describe(ServerStatus.NOT_ANSWERING, ServerStatus.VALIDATING)
         self.assertNotIn("DANE", text)
 
     def test_none(self) -> None:

@@ -10,11 +10,11 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Answer, Found, Kind
+from moxtls.dns.answers import Answer, LookupStatus, RRType
 from moxtls.dns.exchange import NoReply
 from moxtls.dns.probed import PROBE_EVERY, ProbedResolver
 from moxtls.dns.resolver import Resolver
-from moxtls.dns.system import Server
+from moxtls.dns.system import NameServer
 from moxtls.dns.wire import Question
 from moxtls.interfaces import IResolver
 
@@ -27,13 +27,13 @@ class ProbedResolverTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: list[Deferred[Answer | NoReply]] = []
-        inner = Resolver(self.clock, [Server("127.0.0.1")], self.ask)
+        inner = Resolver(self.clock, [NameServer("127.0.0.1")], self.ask)
         self.resolver = ProbedResolver(self.clock, inner)
         captured = capturedLogs()
         self.said = captured.__enter__()
         self.addCleanup(captured.__exit__, None, None, None)
 
-    def ask(self, server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+    def ask(self, server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
         """
         Wait for L{answer}.
         """
@@ -51,7 +51,7 @@ class ProbedResolverTests(SynchronousTestCase):
             answer = Answer(
                 asked.name,
                 asked.kind,
-                Found.NO_RECORDS,
+                LookupStatus.NO_RECORDS,
                 authentic=authentic,
                 endAuthentic=authentic,
                 ttl=1,
@@ -79,7 +79,7 @@ class ProbedResolverTests(SynchronousTestCase):
         What is asked first waits until it is known whether to believe the
         answer, so that no message goes without DANE because it was early.
         """
-        early = self.resolver.lookup("example.com", Kind.MX)
+        early = self.resolver.lookup("example.com", RRType.MX)
         self.assertEqual(self.asked, [])
         self.resolver.startService()
         self.addCleanup(self.resolver.stopService)
@@ -92,7 +92,7 @@ class ProbedResolverTests(SynchronousTestCase):
         """
         Who waits for the probe can give up.
         """
-        early = self.resolver.lookup("example.com", Kind.MX)
+        early = self.resolver.lookup("example.com", RRType.MX)
         early.cancel()
         self.failureResultOf(early, CancelledError)
         self.resolver.startService()

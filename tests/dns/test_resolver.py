@@ -27,27 +27,27 @@ from zope.interface.verify import verifyObject
 import moxtls.dns.resolver as resolverModule
 from moxtls.dns.answers import (
     IP,
-    Alias,
     Answer,
+    CNAMELink,
     ExtendedError,
-    Found,
-    Kind,
-    Name,
+    LookupStatus,
+    NameRecord,
+    RRType,
 )
-from moxtls.dns.exchange import Exchange, NoReply
-from moxtls.dns.probe import Standing
-from moxtls.dns.resolver import LONGEST_QUERY, PATIENCE, Resolver
-from moxtls.dns.system import Server
+from moxtls.dns.exchange import DNSTransport, NoReply
+from moxtls.dns.probe import ServerStatus
+from moxtls.dns.resolver import MAX_QUERY_LENGTH, TIMEOUT, Resolver
+from moxtls.dns.system import NameServer
 from moxtls.dns.wire import Question, failure
 from moxtls.interfaces import IResolver
 from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick
 
-LOCAL = Server("127.0.0.1")
-OTHER = Server("192.0.2.53")
-THIRD = Server("192.0.2.54")
+LOCAL = NameServer("127.0.0.1")
+OTHER = NameServer("192.0.2.53")
+THIRD = NameServer("192.0.2.54")
 BOGUS = ExtendedError(6, "no signature")
-SOUGHT = Question("a.example", Kind.A)
+SOUGHT = Question("a.example", RRType.A)
 
 Reply = Answer | NoReply | None
 
@@ -56,7 +56,7 @@ def address(asked: Question, authentic: bool = False) -> Answer:
     return Answer(
         asked.name,
         asked.kind,
-        Found.RECORDS,
+        LookupStatus.RECORDS,
         (IP("192.0.2.1"),),
         authentic=authentic,
         endAuthentic=authentic,
@@ -74,11 +74,11 @@ class FakeNetwork:
     """
 
     def __init__(self) -> None:
-        self.replies: dict[Server | tuple[Server, Question], Reply] = {}
-        self.asked: list[tuple[Server, Question]] = []
+        self.replies: dict[NameServer | tuple[NameServer, Question], Reply] = {}
+        self.asked: list[tuple[NameServer, Question]] = []
         self.open: list[Deferred[Answer | NoReply]] = []
 
-    def ask(self, server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+    def ask(self, server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
         self.asked.append((server, asked))
         known = replace(server, trusted=False)
         default = self.replies.get(known, address(asked))
@@ -90,7 +90,7 @@ class FakeNetwork:
         return silence
 
     @property
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[NameServer]:
         return [server for server, _ in self.asked]
 
 
@@ -104,11 +104,11 @@ class ResolverTests(SynchronousTestCase):
         self.clock.advance(1_800_000_000)
         self.network = FakeNetwork()
 
-    def resolver(self, *servers: Server, mostQueries: int = 100) -> Resolver:
+    def resolver(self, *servers: NameServer, mostQueries: int = 100) -> Resolver:
         return Resolver(self.clock, servers, self.network.ask, mostQueries=mostQueries)
 
     def lookup(
-        self, resolver: Resolver, name: str = "a.example", kind: Kind = Kind.A
+        self, resolver: Resolver, name: str = "a.example", kind: RRType = RRType.A
     ) -> Answer:
         return self.successResultOf(resolver.lookup(name, kind))
 
@@ -148,7 +148,7 @@ class ResolverTests(SynchronousTestCase):
         Names that can't be in the DNS aren't asked for.
         """
         answer = self.lookup(self.resolver(LOCAL), "a..example")
-        self.assertEqual((answer.found, self.network.asked), (Found.NO_NAME, []))
+        self.assertEqual((answer.found, self.network.asked), (LookupStatus.NO_NAME, []))
 
     def test_noServers(self) -> None:
         """
@@ -175,13 +175,13 @@ class ResolverTests(SynchronousTestCase):
         """
         self.network.replies[OTHER] = None
         self.network.replies[THIRD] = failure(SOUGHT, "SERVFAIL", (BOGUS,))
-        looked = self.resolver(OTHER, THIRD).lookup("a.example", Kind.A)
-        self.clock.advance(PATIENCE[0])
+        looked = self.resolver(OTHER, THIRD).lookup("a.example", RRType.A)
+        self.clock.advance(TIMEOUT[0])
         self.assertEqual(self.network.servers, [OTHER, THIRD, OTHER])
         self.assertNoResult(looked)
-        self.clock.advance(PATIENCE[1])
+        self.clock.advance(TIMEOUT[1])
         answer = self.successResultOf(looked)
-        self.assertEqual((answer.found, answer.errors), (Found.FAILED, (BOGUS,)))
+        self.assertEqual((answer.found, answer.errors), (LookupStatus.FAILED, (BOGUS,)))
         self.assertIn("192.0.2.53: no answer within", answer.reason)
         self.assertIn("192.0.2.54: SERVFAIL", answer.reason)
         self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
@@ -190,10 +190,10 @@ class ResolverTests(SynchronousTestCase):
         """
         However many servers are silent, there is an end to it.
         """
-        servers = [Server(f"192.0.2.{n}") for n in range(1, 20)]
+        servers = [NameServer(f"192.0.2.{n}") for n in range(1, 20)]
         self.network.replies.update(dict.fromkeys(servers, None))
-        looked = self.resolver(*servers).lookup("a.example", Kind.A)
-        self.clock.pump([1] * int(LONGEST_QUERY - 1))
+        looked = self.resolver(*servers).lookup("a.example", RRType.A)
+        self.clock.pump([1] * int(MAX_QUERY_LENGTH - 1))
         self.assertNoResult(looked)
         self.clock.advance(1)
         self.assertTrue(self.successResultOf(looked).failed)
@@ -214,7 +214,7 @@ class ResolverTests(SynchronousTestCase):
         A mistake of ours is a failure of the lookup.
         """
 
-        def broken(server: Server, asked: Question) -> Deferred[Answer | NoReply]:
+        def broken(server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
             return fail(ZeroDivisionError())
 
         resolver = Resolver(self.clock, [LOCAL], broken)
@@ -227,7 +227,7 @@ class ResolverTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
-        looked = [resolver.lookup("a.example", Kind.A) for _ in range(3)]
+        looked = [resolver.lookup("a.example", RRType.A) for _ in range(3)]
         self.assertEqual(len(self.network.asked), 1)
         self.network.open.pop().callback(address(SOUGHT))
         for each in looked:
@@ -240,7 +240,7 @@ class ResolverTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
-        first, second = (resolver.lookup("a.example", Kind.A) for _ in range(2))
+        first, second = (resolver.lookup("a.example", RRType.A) for _ in range(2))
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertNoResult(second)
@@ -248,7 +248,7 @@ class ResolverTests(SynchronousTestCase):
         second.cancel()
         self.failureResultOf(second, CancelledError)
         self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
-        third = resolver.lookup("a.example", Kind.A)
+        third = resolver.lookup("a.example", RRType.A)
         self.network.open.pop().callback(address(SOUGHT))
         self.assertFalse(self.successResultOf(third).failed)
 
@@ -258,7 +258,7 @@ class ResolverTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
-        first, second = (resolver.lookup("a.example", Kind.A) for _ in range(2))
+        first, second = (resolver.lookup("a.example", RRType.A) for _ in range(2))
         first.addCallback(lambda _: second.cancel())
         self.network.open.pop().callback(address(SOUGHT))
         self.successResultOf(first)
@@ -271,7 +271,7 @@ class ResolverTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL, mostQueries=2)
-        looked = [resolver.lookup(f"{n}.example", Kind.A) for n in range(5)]
+        looked = [resolver.lookup(f"{n}.example", RRType.A) for n in range(5)]
         self.assertEqual(len(self.network.open), 2)
         looked[2].cancel()
         self.failureResultOf(looked[2], CancelledError)
@@ -281,7 +281,7 @@ class ResolverTests(SynchronousTestCase):
             [asked.name for _, asked in self.network.asked],
             ["0.example", "1.example", "3.example"],
         )
-        self.clock.pump([0.5] * int(2 * LONGEST_QUERY))
+        self.clock.pump([0.5] * int(2 * MAX_QUERY_LENGTH))
         for each in (looked[1], looked[3], looked[4]):
             self.assertTrue(self.successResultOf(each).failed)
         self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
@@ -291,7 +291,7 @@ class ResolverTests(SynchronousTestCase):
         Nothing is known until servers were probed; then it is those that
         validate that are asked, and nobody else, whatever happens.
         """
-        soa = Question("", Kind.SOA)
+        soa = Question("", RRType.SOA)
         self.network.replies[THIRD, soa] = address(soa, authentic=True)
         trusted = replace(THIRD, trusted=True)
         resolver = self.resolver(OTHER, trusted)
@@ -299,7 +299,7 @@ class ResolverTests(SynchronousTestCase):
         diagnosis = self.successResultOf(resolver.probe())
         self.assertEqual(
             [each.standing for each in diagnosis.reports],
-            [Standing.NOT_VALIDATING, Standing.VALIDATING],
+            [ServerStatus.NOT_VALIDATING, ServerStatus.VALIDATING],
         )
         self.assertTrue(resolver.validating)
         self.network.asked.clear()
@@ -312,7 +312,7 @@ class ResolverTests(SynchronousTestCase):
         A server that doesn't answer has not changed its mind; one that
         doesn't validate any more has.
         """
-        soa = Question("", Kind.SOA)
+        soa = Question("", RRType.SOA)
         resolver = self.resolver(LOCAL)
         for reply, validating in (
             (address(soa, authentic=True), True),
@@ -329,7 +329,7 @@ class ResolverTests(SynchronousTestCase):
         """
         resolver = self.resolver(LOCAL)
         self.lookup(resolver)
-        soa = Question("", Kind.SOA)
+        soa = Question("", RRType.SOA)
         self.network.replies[LOCAL, soa] = address(soa, authentic=True)
         self.successResultOf(resolver.probe())
         self.network.replies[LOCAL] = address(SOUGHT, authentic=True)
@@ -342,7 +342,7 @@ class ResolverTests(SynchronousTestCase):
         self.network.replies.update({LOCAL: None, OTHER: None})
         resolver = self.resolver(LOCAL, OTHER)
         probed = resolver.probe()
-        self.clock.pump([PATIENCE[0]] * 2)
+        self.clock.pump([TIMEOUT[0]] * 2)
         diagnosis = self.successResultOf(probed)
         self.assertFalse(diagnosis.validating)
         self.assertIn("no answer within 2 s", diagnosis.explanation)
@@ -368,21 +368,21 @@ class ChainTests(SynchronousTestCase):
         self.clock = Clock()
         self.network = FakeNetwork()
         whole = replace(
-            address(SOUGHT), chain=(Alias("a.example", "b.example", False),)
+            address(SOUGHT), chain=(CNAMELink("a.example", "b.example", False),)
         )
         step = Answer(
             "a.example",
-            Kind.CNAME,
-            Found.RECORDS,
-            (Name("b.example"),),
+            RRType.CNAME,
+            LookupStatus.RECORDS,
+            (NameRecord("b.example"),),
             authentic=True,
             endAuthentic=True,
             ttl=30,
         )
         for server in (LOCAL, OTHER):
             self.network.replies[server, SOUGHT] = whole
-            self.network.replies[server, Question("a.example", Kind.CNAME)] = step
-        self.end = Question("b.example", Kind.A)
+            self.network.replies[server, Question("a.example", RRType.CNAME)] = step
+        self.end = Question("b.example", RRType.A)
 
     def test_mixed(self) -> None:
         """
@@ -391,15 +391,15 @@ class ChainTests(SynchronousTestCase):
         """
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
         for _ in range(2):
-            answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
-            self.assertEqual(answer.chain, (Alias("a.example", "b.example", True),))
+            answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
+            self.assertEqual(answer.chain, (CNAMELink("a.example", "b.example", True),))
             self.assertEqual((answer.authentic, answer.endAuthentic), (False, False))
         self.assertEqual(answer.ttl, 30)
         self.assertEqual(
             self.network.asked,
             [
                 (LOCAL, SOUGHT),
-                (LOCAL, Question("a.example", Kind.CNAME)),
+                (LOCAL, Question("a.example", RRType.CNAME)),
                 (LOCAL, self.end),
             ],
         )
@@ -409,7 +409,7 @@ class ChainTests(SynchronousTestCase):
         Nothing is asked if nobody would be believed.
         """
         resolver = Resolver(self.clock, [OTHER], self.network.ask)
-        answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
+        answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
         self.assertEqual(answer.addresses, ("192.0.2.1",))
         self.assertEqual(self.network.asked, [(OTHER, SOUGHT)])
 
@@ -419,7 +419,7 @@ class ChainTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL, self.end] = failure(self.end, "SERVFAIL", (BOGUS,))
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
-        answer = self.successResultOf(resolver.lookup("a.example", Kind.A))
+        answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
         self.assertEqual(answer.dnssecError, BOGUS)
 
     def test_cancel(self) -> None:
@@ -428,7 +428,7 @@ class ChainTests(SynchronousTestCase):
         """
         self.network.replies[LOCAL, self.end] = None
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
-        looked = resolver.lookup("a.example", Kind.A)
+        looked = resolver.lookup("a.example", RRType.A)
         self.assertNoResult(looked)
         looked.cancel()
         self.failureResultOf(looked, CancelledError)
@@ -437,7 +437,7 @@ class ChainTests(SynchronousTestCase):
 
 class LoopbackTests(TestCase):
     """
-    L{Resolver} and L{Exchange} with a server on loopback.
+    L{Resolver} and L{DNSTransport} with a server on loopback.
     """
 
     timeout = MAX_WAIT
@@ -451,14 +451,14 @@ class LoopbackTests(TestCase):
         self.resolver = Resolver(
             IReactorTime(reactor),
             [self.server.address],
-            Exchange(IReactorFDSet(reactor)).ask,
+            DNSTransport(IReactorFDSet(reactor)).ask,
         )
 
     async def test_probe(self) -> None:
         """
         A server that sets AD for the root validates.
         """
-        self.zone.put("", Kind.NS, "ns.example.", ad=True)
+        self.zone.put("", RRType.NS, "ns.example.", ad=True)
         diagnosis = await self.resolver.probe()
         self.assertTrue(diagnosis.validating and self.resolver.validating)
 
@@ -466,10 +466,10 @@ class LoopbackTests(TestCase):
         """
         From an alias in a zone that isn't signed to a host in one that is.
         """
-        self.zone.put("a.example", Kind.CNAME, "b.example.")
-        self.zone.put("b.example", Kind.CNAME, "c.example.", ad=True)
-        self.zone.put("c.example", Kind.TLSA, "3 1 0 ab", ad=True)
-        answer = await self.resolver.lookup("a.example", Kind.TLSA)
+        self.zone.put("a.example", RRType.CNAME, "b.example.")
+        self.zone.put("b.example", RRType.CNAME, "c.example.", ad=True)
+        self.zone.put("c.example", RRType.TLSA, "3 1 0 ab", ad=True)
+        answer = await self.resolver.lookup("a.example", RRType.TLSA)
         self.assertEqual([each.authentic for each in answer.chain], [False, True])
         self.assertEqual((answer.authentic, answer.endAuthentic), (False, True))
         self.assertEqual(len(answer.tlsa), 1)
@@ -478,19 +478,19 @@ class LoopbackTests(TestCase):
         """
         When a datagram is lost, another one is sent.
         """
-        self.zone.put("a.example", Kind.A, "192.0.2.1")
+        self.zone.put("a.example", RRType.A, "192.0.2.1")
         self.zone.tricks.append(Trick.DROP)
-        self.patch(resolverModule, "PATIENCE", (0.1, 5.0))
-        answer = await self.resolver.lookup("a.example", Kind.A)
+        self.patch(resolverModule, "TIMEOUT", (0.1, 5.0))
+        answer = await self.resolver.lookup("a.example", RRType.A)
         self.assertEqual(answer.addresses, ("192.0.2.1",))
 
     async def test_burst(self) -> None:
         """
         Hundreds of questions at once don't take hundreds of sockets.
         """
-        self.zone.put("a.example", Kind.A, "192.0.2.1")
-        looked = [self.resolver.lookup(f"{n}.example", Kind.A) for n in range(500)]
+        self.zone.put("a.example", RRType.A, "192.0.2.1")
+        looked = [self.resolver.lookup(f"{n}.example", RRType.A) for n in range(500)]
         readers = len(IReactorFDSet(reactor).getReaders())
         self.assertLess(readers, 120)
         answers = await gatherResults(looked)
-        self.assertEqual({each.found for each in answers}, {Found.NO_NAME})
+        self.assertEqual({each.found for each in answers}, {LookupStatus.NO_NAME})

@@ -8,29 +8,29 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dns.answers import Answer, RRType
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.shares import Shares
+from moxtls.dns.shares import FairResolver
 from moxtls.interfaces import IResolver
 
 
 class SharesTests(SynchronousTestCase):
     """
-    Tests for L{Shares}.
+    Tests for L{FairResolver}.
     """
 
     def setUp(self) -> None:
-        self.dns = MemoryResolver({("known.example", Kind.A): ["192.0.2.1"]})
-        self.shares = Shares(self.dns, most=4, mostEach=2)
+        self.dns = MemoryResolver({("known.example", RRType.A): ["192.0.2.1"]})
+        self.shares = FairResolver(self.dns, most=4, mostEach=2)
 
     def slow(self, stranger: str, *names: str) -> list[Deferred[Answer]]:
         """
         Look up names whose servers take their time.
         """
         for name in names:
-            self.dns.hang(name, Kind.A)
+            self.dns.hang(name, RRType.A)
         share = self.shares.of(stranger)
-        return [share.lookup(name, Kind.A) for name in names]
+        return [share.lookup(name, RRType.A) for name in names]
 
     def asked(self) -> list[str]:
         return [name for name, _ in self.dns.asked]
@@ -50,9 +50,9 @@ class SharesTests(SynchronousTestCase):
         answers = self.slow("x", "a.example", "b.example", "c.example")
         self.slow("y", "d.example")
         self.assertEqual(self.asked(), ["a.example", "b.example", "d.example"])
-        self.dns.release("a.example", Kind.A)
+        self.dns.release("a.example", RRType.A)
         self.assertEqual(self.asked()[3:], ["c.example"])
-        self.dns.release("c.example", Kind.A)
+        self.dns.release("c.example", RRType.A)
         self.assertEqual(self.successResultOf(answers[2]).name, "c.example")
 
     def test_all(self) -> None:
@@ -64,9 +64,9 @@ class SharesTests(SynchronousTestCase):
         self.slow("y", "1.y", "2.y", "3.y")
         self.slow("z", "1.z", "2.z")
         self.assertEqual(self.asked(), ["1.x", "2.x", "1.y", "2.y"])
-        self.dns.release("1.x", Kind.A)
-        self.dns.release("1.y", Kind.A)
-        self.dns.release("2.y", Kind.A)
+        self.dns.release("1.x", RRType.A)
+        self.dns.release("1.y", RRType.A)
+        self.dns.release("2.y", RRType.A)
         self.assertEqual(self.asked()[4:], ["3.x", "3.y", "1.z"])
 
     def test_remembered(self) -> None:
@@ -75,7 +75,7 @@ class SharesTests(SynchronousTestCase):
         """
         share = self.shares.of("x")
         for _ in range(9):
-            self.successResultOf(share.lookup("known.example", Kind.A))
+            self.successResultOf(share.lookup("known.example", RRType.A))
         for cancelled in self.slow("x", "a.example", "b.example"):
             cancelled.cancel()
             self.failureResultOf(cancelled, CancelledError)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.system import DEFAULT, MOST_SERVERS, Server, systemServers
+from moxtls.dns.system import DEFAULT, MAX_SERVERS, NameServer, systemNameServers
 
 TYPICAL = """\
 # made by hand
@@ -22,7 +22,7 @@ options edns0 timeout:1
 
 class SystemServersTests(SynchronousTestCase):
     """
-    Tests for L{systemServers}.
+    Tests for L{systemNameServers}.
     """
 
     def test_typical(self) -> None:
@@ -31,7 +31,8 @@ class SystemServersTests(SynchronousTestCase):
         (resolv.conf(5)).
         """
         self.assertEqual(
-            systemServers(TYPICAL), (Server("127.0.0.1"), Server("2001:db8::1"))
+            systemNameServers(TYPICAL),
+            (NameServer("127.0.0.1"), NameServer("2001:db8::1")),
         )
 
     def test_nothing(self) -> None:
@@ -39,14 +40,16 @@ class SystemServersTests(SynchronousTestCase):
         Without a server named, this host is asked.
         """
         for text in ("", "search example.com\n", "nameserver\n", "nameserver x\n"):
-            self.assertEqual(systemServers(text), DEFAULT)
+            self.assertEqual(systemNameServers(text), DEFAULT)
 
     def test_trusted(self) -> None:
         """
         C{trust-ad} is about all servers, wherever it stands.
         """
         text = "options edns0 trust-ad\nnameserver 192.0.2.1\n"
-        self.assertEqual(systemServers(text), (Server("192.0.2.1", trusted=True),))
+        self.assertEqual(
+            systemNameServers(text), (NameServer("192.0.2.1", trusted=True),)
+        )
 
     def test_passedOver(self) -> None:
         """
@@ -56,14 +59,14 @@ class SystemServersTests(SynchronousTestCase):
             "nameserver fe80::1%eth0\nnameserver 192.0.2.300\nNAMESERVER 192.0.2.9\n"
             "nameserver 192.0.2.1\nnameserver 192.0.2.1\n"
         )
-        self.assertEqual(systemServers(text), (Server("192.0.2.1"),))
+        self.assertEqual(systemNameServers(text), (NameServer("192.0.2.1"),))
 
     def test_bounded(self) -> None:
         """
         As many are used as by everybody else.
         """
         text = "".join(f"nameserver 192.0.2.{n}\n" for n in range(1, 9))
-        self.assertEqual(len(systemServers(text)), MOST_SERVERS)
+        self.assertEqual(len(systemNameServers(text)), MAX_SERVERS)
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -73,12 +76,12 @@ class SystemServersTests(SynchronousTestCase):
         """
         Whatever the text, there is a server to be asked.
         """
-        self.assertGreaterEqual(len(systemServers(text)), 1)
+        self.assertGreaterEqual(len(systemNameServers(text)), 1)
 
 
 class ServerTests(SynchronousTestCase):
     """
-    Tests for L{Server}.
+    Tests for L{NameServer}.
     """
 
     def test_believed(self) -> None:
@@ -87,11 +90,11 @@ class ServerTests(SynchronousTestCase):
         is, elsewhere somebody has to say so.
         """
         for server, believed in (
-            (Server("127.0.0.53"), True),
-            (Server("::1"), True),
-            (Server("192.0.2.1"), False),
-            (Server("2001:db8::1"), False),
-            (Server("192.0.2.1", trusted=True), True),
+            (NameServer("127.0.0.53"), True),
+            (NameServer("::1"), True),
+            (NameServer("192.0.2.1"), False),
+            (NameServer("2001:db8::1"), False),
+            (NameServer("192.0.2.1", trusted=True), True),
         ):
             self.assertEqual(server.believed, believed, server)
 
@@ -100,6 +103,10 @@ class ServerTests(SynchronousTestCase):
         The port is named if it isn't the usual one.
         """
         self.assertEqual(
-            [str(Server("::1")), str(Server("::1", 54)), str(Server("127.0.0.1", 54))],
+            [
+                str(NameServer("::1")),
+                str(NameServer("::1", 54)),
+                str(NameServer("127.0.0.1", 54)),
+            ],
             ["::1", "[::1]:54", "127.0.0.1:54"],
         )

@@ -22,19 +22,19 @@ from moxtls.dns.answers import (
     MX,
     TLSA,
     TXT,
-    Alias,
     Answer,
+    CNAMELink,
     ExtendedError,
-    Found,
-    Kind,
-    Name,
+    LookupStatus,
+    NameRecord,
+    RRType,
 )
-from moxtls.dns.message import MOST_RECORDS
+from moxtls.dns.message import MAX_RECORDS
 from moxtls.dns.wire import (
-    LONGEST_CHAIN,
+    MAX_CHAIN,
     PAYLOAD,
     Question,
-    Unusable,
+    UnusableResponse,
     encodeQuery,
     normalName,
     parseResponse,
@@ -42,7 +42,7 @@ from moxtls.dns.wire import (
 )
 
 ID = 4711
-ASKED = Question("example.com", Kind.MX)
+ASKED = Question("example.com", RRType.MX)
 SOA = "example.com. 900 IN SOA ns.example.com. root.example.com. 1 2 3 4 60"
 
 
@@ -128,7 +128,7 @@ class NameTests(SynchronousTestCase):
             "\ud800",
             "x" * 100_000,
         ):
-            self.assertIsNone(question(text, Kind.A), text)
+            self.assertIsNone(question(text, RRType.A), text)
 
     def test_longest(self) -> None:
         """
@@ -148,7 +148,7 @@ class NameTests(SynchronousTestCase):
         normal = normalName(text)
         if normal is not None:
             self.assertEqual(normalName(normal), normal)
-            query = dns.message.from_wire(encodeQuery(Question(normal, Kind.A), 1))
+            query = dns.message.from_wire(encodeQuery(Question(normal, RRType.A), 1))
             self.assertEqual(query.question[0].name, dns.name.from_text(normal or "."))
 
 
@@ -174,7 +174,7 @@ class EncodeQueryTests(SynchronousTestCase):
         """
         Each kind can be asked for.
         """
-        for kind in Kind:
+        for kind in RRType:
             query = dns.message.from_wire(encodeQuery(Question("a.example", kind), 1))
             self.assertEqual(dns.rdatatype.to_text(query.question[0].rdtype), kind)
 
@@ -189,20 +189,26 @@ class ParseResponseTests(SynchronousTestCase):
         Each kind of record is read; names in them are normal.
         """
         for kind, text, record in (
-            (Kind.A, "192.0.2.1", IP("192.0.2.1")),
-            (Kind.AAAA, "2001:DB8::0:1", IP("2001:db8::1")),
-            (Kind.CNAME, "Www.Example.COM.", Name("www.example.com")),
-            (Kind.MX, "10 MX.example.com.", MX(10, "mx.example.com")),
-            (Kind.MX, "0 .", MX(0, "")),
-            (Kind.NS, "ns.example.com.", Name("ns.example.com")),
-            (Kind.PTR, "host.example.com.", Name("host.example.com")),
-            (Kind.SOA, "ns.example.com. root. 1 2 3 4 5", Name("ns.example.com")),
-            (Kind.TLSA, "3 1 0 AB01", TLSA(3, 1, 0, b"\xab\x01")),
-            (Kind.TXT, '"v=STSv1; " "id=1\\255"', TXT(b"v=STSv1; id=1\xff")),
+            (RRType.A, "192.0.2.1", IP("192.0.2.1")),
+            (RRType.AAAA, "2001:DB8::0:1", IP("2001:db8::1")),
+            (RRType.CNAME, "Www.Example.COM.", NameRecord("www.example.com")),
+            (RRType.MX, "10 MX.example.com.", MX(10, "mx.example.com")),
+            (RRType.MX, "0 .", MX(0, "")),
+            (RRType.NS, "ns.example.com.", NameRecord("ns.example.com")),
+            (RRType.PTR, "host.example.com.", NameRecord("host.example.com")),
+            (
+                RRType.SOA,
+                "ns.example.com. root. 1 2 3 4 5",
+                NameRecord("ns.example.com"),
+            ),
+            (RRType.TLSA, "3 1 0 AB01", TLSA(3, 1, 0, b"\xab\x01")),
+            (RRType.TXT, '"v=STSv1; " "id=1\\255"', TXT(b"v=STSv1; id=1\xff")),
         ):
             asked = Question("example.com", kind)
             answer = parsed(response(asked, f"example.com. 60 IN {kind} {text}"), asked)
-            self.assertEqual((answer.found, answer.records), (Found.RECORDS, (record,)))
+            self.assertEqual(
+                (answer.found, answer.records), (LookupStatus.RECORDS, (record,))
+            )
 
     def test_case(self) -> None:
         """
@@ -231,8 +237,8 @@ class ParseResponseTests(SynchronousTestCase):
         what the SOA says; without one, not at all (RFC 2308 5).
         """
         for rcode, found in (
-            (dns.rcode.NOERROR, Found.NO_RECORDS),
-            (dns.rcode.NXDOMAIN, Found.NO_NAME),
+            (dns.rcode.NOERROR, LookupStatus.NO_RECORDS),
+            (dns.rcode.NXDOMAIN, LookupStatus.NO_NAME),
         ):
             answer = parsed(response(ASKED, authority=(SOA,), rcode=rcode, ad=True))
             self.assertEqual((answer.found, answer.ttl), (found, 60))
@@ -264,8 +270,8 @@ class ParseResponseTests(SynchronousTestCase):
         self.assertEqual(
             answer.chain,
             (
-                Alias("example.com", "a.example.com", True),
-                Alias("a.example.com", "b.example.com", True),
+                CNAMELink("example.com", "a.example.com", True),
+                CNAMELink("a.example.com", "b.example.com", True),
             ),
         )
         self.assertEqual(answer.canonicalName, "b.example.com")
@@ -283,7 +289,7 @@ class ParseResponseTests(SynchronousTestCase):
                 rcode=dns.rcode.NXDOMAIN,
             )
         )
-        self.assertEqual((answer.found, len(answer.chain)), (Found.NO_NAME, 1))
+        self.assertEqual((answer.found, len(answer.chain)), (LookupStatus.NO_NAME, 1))
 
     def test_badChains(self) -> None:
         """
@@ -293,7 +299,7 @@ class ParseResponseTests(SynchronousTestCase):
             "example.com. 60 IN CNAME a.example.com.",
             "a.example.com. 60 IN CNAME example.com.",
         )
-        steps = ["example.com", *(f"x{n}.example" for n in range(LONGEST_CHAIN + 1))]
+        steps = ["example.com", *(f"x{n}.example" for n in range(MAX_CHAIN + 1))]
         chain = tuple(
             f"{name}. 60 IN CNAME {target}." for name, target in pairwise(steps)
         )
@@ -301,20 +307,20 @@ class ParseResponseTests(SynchronousTestCase):
         for answer in (circle, chain, selfish):
             self.assertTrue(parsed(response(ASKED, *answer)).failed)
         allowed = parsed(response(ASKED, *chain[:-1]))
-        self.assertEqual(len(allowed.chain), LONGEST_CHAIN)
+        self.assertEqual(len(allowed.chain), MAX_CHAIN)
 
     def test_fork(self) -> None:
         """
         A name with two CNAMEs leads nowhere (RFC 2181 10.1).
         """
-        octets = wire(response(Question("a.b", Kind.A), "a.b. 60 IN CNAME c.b."))
+        octets = wire(response(Question("a.b", RRType.A), "a.b. 60 IN CNAME c.b."))
         header, question, record = octets[:12], octets[12:21], octets[21:37]
         self.assertEqual(record[-4:], b"\x01c\xc0\x0e")
         fork = record[:-4] + b"\x01d\xc0\x0e"
         counts = b"\0\1\0\2\0\0\0\0"
         for records, failed in ((record + fork, True), (record + record, False)):
             reply = header[:4] + counts + question + records
-            answer = parseResponse(reply, ID, Question("a.b", Kind.A), True)
+            answer = parseResponse(reply, ID, Question("a.b", RRType.A), True)
             assert isinstance(answer, Answer)
             self.assertEqual(answer.failed, failed)
 
@@ -323,7 +329,7 @@ class ParseResponseTests(SynchronousTestCase):
         A TLSA record whose data has the wrong length can be read; whether it
         can be used is for DANE to say (RFC 7671 4).
         """
-        asked = Question("_25._tcp.a.example", Kind.TLSA)
+        asked = Question("_25._tcp.a.example", RRType.TLSA)
         octets = wire(response(asked, "_25._tcp.a.example. 60 IN TLSA 3 1 0 AB01"))
         octets = octets.replace(b"\3\1\0\xab\1", b"\3\1\1\xab\1")
         answer = parseResponse(octets, ID, asked, True)
@@ -400,7 +406,7 @@ class ParseResponseTests(SynchronousTestCase):
         An answer that would take long to read isn't read.
         """
         # EDNS0 adds one (RFC 6891 6.1.1).
-        for count, failed in ((MOST_RECORDS - 1, False), (MOST_RECORDS, True)):
+        for count, failed in ((MAX_RECORDS - 1, False), (MAX_RECORDS, True)):
             lines = (
                 f"example.com. 9 IN MX {each} mx.example." for each in range(count)
             )
@@ -440,7 +446,9 @@ class ParseResponseTests(SynchronousTestCase):
         message.question = []
         self.assertEqual(parsed(message).reason, "FORMERR")
         message.set_rcode(dns.rcode.NXDOMAIN)
-        self.assertIs(parseResponse(wire(message), ID, ASKED, True), Unusable.FOREIGN)
+        self.assertIs(
+            parseResponse(wire(message), ID, ASKED, True), UnusableResponse.FOREIGN
+        )
 
     def test_foreign(self) -> None:
         """
@@ -450,8 +458,8 @@ class ParseResponseTests(SynchronousTestCase):
         query = encodeQuery(ASKED, ID)
         for messageID, asked, octets in (
             (ID + 1, ASKED, wire(good)),
-            (ID, Question("example.org", Kind.MX), wire(good)),
-            (ID, Question("example.com", Kind.A), wire(good)),
+            (ID, Question("example.org", RRType.MX), wire(good)),
+            (ID, Question("example.com", RRType.A), wire(good)),
             (ID, ASKED, query),
             (
                 ID,
@@ -462,7 +470,7 @@ class ParseResponseTests(SynchronousTestCase):
             (ID, ASKED, wire(good)[:11]),
         ):
             self.assertIs(
-                parseResponse(octets, messageID, asked, True), Unusable.FOREIGN
+                parseResponse(octets, messageID, asked, True), UnusableResponse.FOREIGN
             )
 
     def test_truncated(self) -> None:
@@ -472,7 +480,8 @@ class ParseResponseTests(SynchronousTestCase):
         message = response(ASKED, "example.com. 60 IN MX 1 mx.example.com.")
         message.flags |= dns.flags.TC
         self.assertIs(
-            parseResponse(wire(message)[:-20], ID, ASKED, True), Unusable.TRUNCATED
+            parseResponse(wire(message)[:-20], ID, ASKED, True),
+            UnusableResponse.TRUNCATED,
         )
 
     def test_contradiction(self) -> None:
@@ -511,12 +520,14 @@ class StrangerTests(SynchronousTestCase):
         for trusted in (False, True):
             answer = parseResponse(octets, ID, ASKED, trusted)
             if isinstance(answer, Answer):
-                self.assertEqual((answer.name, answer.kind), ("example.com", Kind.MX))
+                self.assertEqual((answer.name, answer.kind), ("example.com", RRType.MX))
                 self.assertFalse(answer.authentic and not trusted)
-                self.assertEqual(bool(answer.records), answer.found is Found.RECORDS)
+                self.assertEqual(
+                    bool(answer.records), answer.found is LookupStatus.RECORDS
+                )
                 self.assertGreaterEqual(answer.ttl, 0)
             else:
-                self.assertIsInstance(answer, Unusable)
+                self.assertIsInstance(answer, UnusableResponse)
 
     def test_truncations(self) -> None:
         """
@@ -525,7 +536,9 @@ class StrangerTests(SynchronousTestCase):
         for length in range(len(GOOD)):
             self.check(GOOD[:length])
             answer = parseResponse(GOOD[:length], ID, ASKED, True)
-            self.assertTrue(answer is Unusable.FOREIGN or isinstance(answer, Answer))
+            self.assertTrue(
+                answer is UnusableResponse.FOREIGN or isinstance(answer, Answer)
+            )
             if isinstance(answer, Answer):
                 self.assertTrue(answer.failed)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 import dkim
 
 from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dns.answers import TXT, Answer, Found
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import TXT, Answer, LookupStatus
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.inbound.dkim import claimsOf, findKeys, verify
 from moxtls.inbound.headers import splitHeader
 from moxtls.reporting.signing import Signer
@@ -27,23 +27,23 @@ HEADER = (
 BODY = b"Hello  there, \r\n\r\n\tyou.\t\r\n\r\n\r\n"
 MESSAGE = HEADER + b"\r\n" + BODY
 
-Zone = dict[str, Iterable[str] | Found]
+Zone = dict[str, Iterable[str] | LookupStatus]
 
 #: What our signers have published.
 ZONE: Zone = {each.recordName: [each.record] for each in (RSA, ED25519)}
 
 
-def lookup(zone: Zone) -> Callable[[Question], Answer]:
+def lookup(zone: Zone) -> Callable[[LookupQuestion], Answer]:
     """
     A DNS in which there is nothing else.
     """
 
-    def answer(question: Question) -> Answer:
-        found = zone.get(question.name, Found.NO_NAME)
-        if isinstance(found, Found):
+    def answer(question: LookupQuestion) -> Answer:
+        found = zone.get(question.name, LookupStatus.NO_NAME)
+        if isinstance(found, LookupStatus):
             return Answer(question.name, question.kind, found)
         records = tuple(TXT(each.encode("utf-8")) for each in found)
-        return Answer(question.name, question.kind, Found.RECORDS, records)
+        return Answer(question.name, question.kind, LookupStatus.RECORDS, records)
 
     return answer
 
@@ -63,7 +63,7 @@ def results(
     @param size: Of the chunks.
     """
     header, body = split(message)
-    checks = answered(findKeys(claimsOf(splitHeader(header))), lookup(zone))
+    checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), lookup(zone))
     return verify(header, chunks(body, size), checks, now)
 
 

@@ -17,23 +17,23 @@ from zope.interface import implementer
 
 from moxtls.config import parse
 from moxtls.dmarc.recorder import EvaluationRecorder
-from moxtls.dmarc.values import Judgement
-from moxtls.dmarc.verdict import Practice
+from moxtls.dmarc.values import VerdictEvent
+from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import Checks
-from moxtls.inbound.delivery import Delivery
-from moxtls.inbound.observers import Audience
-from moxtls.inbound.reception import House, Reception
+from moxtls.inbound.authenticate import MessageAuthenticator
+from moxtls.inbound.delivery import MailboxDelivery
+from moxtls.inbound.observers import VerdictDispatcher
+from moxtls.inbound.reception import LocalDomains, Reception
 from moxtls.inbound.recipients import Directory
 from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.interfaces import IMailbox, IVerdictObserver
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.queue.memory import MemoryQueue
-from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.smtp.commands import MailParameters
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import Client
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 from moxtls.store.memory import MemoryLedger
 from tests.inbound.signed import HOST, resolver
@@ -92,10 +92,10 @@ class Listening:
     """
 
     def __init__(self) -> None:
-        self.judgements: list[Judgement] = []
+        self.judgements: list[VerdictEvent] = []
         self.answer: Deferred[None] = succeed(None)
 
-    def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
         self.judgements.append(judgement)
         return self.answer
 
@@ -118,7 +118,7 @@ class ReceptionCase(SynchronousTestCase):
     """
 
     config = CONFIG
-    practice = Practice()
+    practice = LocalPolicy()
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -131,8 +131,8 @@ class ReceptionCase(SynchronousTestCase):
         self.queue = MemoryQueue(self.clock, lambda: f"q{next(numbers)}")
         self.reception = self.made(self.checks())
 
-    def checks(self) -> Checks:
-        return Checks(
+    def checks(self) -> MessageAuthenticator:
+        return MessageAuthenticator(
             self.clock,
             self.dns,
             self.practice,
@@ -141,12 +141,12 @@ class ReceptionCase(SynchronousTestCase):
             lambda: 0,
         )
 
-    def made(self, checks: Checks | None) -> Reception:
+    def made(self, checks: MessageAuthenticator | None) -> Reception:
         config = parse(self.config, "moxtls.toml")
         ledger, clock = self.ledger, self.clock
-        aftermath = Aftermath(clock, ledger.archive, ledger.suppressions)
+        aftermath = ReportDeliveryTracker(clock, ledger.archive, ledger.suppressions)
         self.directory = Directory(config)
-        house = House(
+        house = LocalDomains(
             HOSTNAME,
             self.directory,
             config.accounts,
@@ -158,13 +158,15 @@ class ReceptionCase(SynchronousTestCase):
             ).include,
         )
         recorder = EvaluationRecorder(clock, ledger.evaluations, True)
-        self.audience = Audience(clock, [self.listening, recorder], ledger.history)
+        self.audience = VerdictDispatcher(
+            clock, [self.listening, recorder], ledger.history
+        )
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         return Reception(
             clock,
             house,
-            Delivery(self.mail.__getitem__, self.queue),
+            MailboxDelivery(self.mail.__getitem__, self.queue),
             self.audience,
             checks,
             lambda: "id1",
@@ -176,14 +178,14 @@ class ReceptionCase(SynchronousTestCase):
         message: bytes,
         *to: str,
         sender: str = "x@a.example",
-        client: Client = HOST,
+        client: ClientInfo = HOST,
         size: int = 0,
     ) -> Received:
         """
         Hand a message to the acceptor, in pieces.
         """
         parameters = MailParameters(size=size, smtputf8=True)
-        incoming = Incoming(sender, parameters)
+        incoming = TransactionState(sender, parameters)
         first = self.reception.mailFrom(client, incoming)
         self.assertEqual(self.successResultOf(first).code, 250)
         codes = []
@@ -193,7 +195,7 @@ class ReceptionCase(SynchronousTestCase):
             codes.append(self.successResultOf(asked).code)
             if codes[-1] == 250:
                 taken.append(recipient)
-        incoming = Incoming(sender, parameters, tuple(taken))
+        incoming = TransactionState(sender, parameters, tuple(taken))
         sink = self.reception.message(client, incoming)
         for start in range(0, len(message), 50_000):
             self.assertIsNone(sink.write(message[start : start + 50_000]))

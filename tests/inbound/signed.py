@@ -4,20 +4,20 @@ Mail from a few domains, and the DNS in which where it is from can be checked.
 
 from __future__ import annotations
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.reporting.signing import Signer, loadKey, sign
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from tests.sites import ed25519Key
 
 _KEY = loadKey(ed25519Key())
 
 #: Of a host that may send for a.example, and of one that may for nobody.
-HOST = Client("192.0.2.1", "mail.a.example")
-STRANGER = Client("203.0.113.1", "stranger.example")
+HOST = ClientInfo("192.0.2.1", "mail.a.example")
+STRANGER = ClientInfo("203.0.113.1", "stranger.example")
 #: Of a list's or a forwarder's.
-RELAY = Client("198.51.100.1", "relay.example")
+RELAY = ClientInfo("198.51.100.1", "relay.example")
 
 BODY = b"hello\r\n"
 
@@ -29,20 +29,20 @@ def resolver() -> MemoryResolver:
     """
     dns = MemoryResolver(
         {
-            ("a.example", Kind.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
-            ("q.example", Kind.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
-            ("relay.example", Kind.TXT): ["v=spf1 ip4:198.51.100.1 -all"],
-            ("stranger.example", Kind.TXT): ["v=spf1 ip4:203.0.113.1 -all"],
-            ("1.2.0.192.in-addr.arpa", Kind.PTR): ["mail.a.example"],
-            ("mail.a.example", Kind.A): ["192.0.2.1"],
+            ("a.example", RRType.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
+            ("q.example", RRType.TXT): ["v=spf1 ip4:192.0.2.1 -all"],
+            ("relay.example", RRType.TXT): ["v=spf1 ip4:198.51.100.1 -all"],
+            ("stranger.example", RRType.TXT): ["v=spf1 ip4:203.0.113.1 -all"],
+            ("1.2.0.192.in-addr.arpa", RRType.PTR): ["mail.a.example"],
+            ("mail.a.example", RRType.A): ["192.0.2.1"],
         }
     )
     for name, policy in (("a", "reject"), ("q", "quarantine"), ("n", "none")):
         record = f"v=DMARC1; p={policy}; rua=mailto:reports@{name}.example"
-        dns.put(f"_dmarc.{name}.example", Kind.TXT, record)
+        dns.put(f"_dmarc.{name}.example", RRType.TXT, record)
     for name in ("a", "q", "n", "relay", "stranger"):
         each = signer(f"{name}.example")
-        dns.put(each.recordName, Kind.TXT, each.record)
+        dns.put(each.recordName, RRType.TXT, each.record)
     return dns
 
 

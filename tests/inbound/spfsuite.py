@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from moxtls.dns.answers import IP, MX, TXT, Kind, Name, Record
+from moxtls.dns.answers import IP, MX, TXT, NameRecord, Record, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.wire import normalName
 
@@ -71,23 +71,23 @@ def _zone(data: dict[str, list[Any]]) -> MemoryResolver:
             spf = kinds.pop("SPF")
             kinds.setdefault("TXT", spf)
         if TIMEOUT in entries:
-            for each in Kind:
+            for each in RRType:
                 zone.fail(name, each)
         for kind, contents in kinds.items():
             if contents != [NONE]:
-                records = [_record(Kind(kind), each) for each in contents]
-                zone.put(name, Kind(kind), *records)
+                records = [_record(RRType(kind), each) for each in contents]
+                zone.put(name, RRType(kind), *records)
     return zone
 
 
-def _record(kind: Kind, content: Any) -> Record:
+def _record(kind: RRType, content: Any) -> Record:
     match kind:
-        case Kind.TXT:
+        case RRType.TXT:
             text = content if isinstance(content, str) else "".join(content)
             return TXT(text.encode("latin-1"))
-        case Kind.MX:
+        case RRType.MX:
             return MX(content[0], normalName(content[1]) or "")
-        case Kind.A | Kind.AAAA:
+        case RRType.A | RRType.AAAA:
             return IP(str(ipaddress.ip_address(content)))
         case _:
-            return Name(normalName(content) or "")
+            return NameRecord(normalName(content) or "")

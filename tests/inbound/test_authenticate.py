@@ -12,24 +12,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, DKIMResult
 from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Policy
-from moxtls.dmarc.verdict import Practice
-from moxtls.dns.answers import Kind
-from moxtls.dns.shares import MOST_EACH
+from moxtls.dmarc.values import DMARCPolicy
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.answers import RRType
+from moxtls.dns.shares import MAX_QUERIES_PER_CLIENT
 from moxtls.domain import Domain
 from moxtls.inbound.authenticate import (
-    LONGEST_WAIT,
-    MEMORY,
-    MOST_REMEMBERED,
-    Checks,
-    Examination,
+    CACHE_TTL,
+    MAX_CACHED,
+    MAX_WAIT,
+    MessageAuthentication,
+    MessageAuthenticator,
     authenticate,
 )
 from moxtls.inbound.authors import FromField
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.headers import headerEnd, splitHeader
 from moxtls.inbound.lookups import OVERDUE
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from tests.inbound.signed import BODY, HOST, RELAY, STRANGER, message, resolver, signer
 
 A = Domain("a.example")
@@ -50,10 +50,10 @@ class CheckCase(SynchronousTestCase):
         self.clock.advance(1_800_000_000)
         self.dns = resolver()
         self.offloaded: list[Verifying] = []
-        self.checks = Checks(
+        self.checks = MessageAuthenticator(
             self.clock,
             self.dns,
-            Practice(),
+            LocalPolicy(),
             "mx.our.example",
             self.offload,
             lambda: 0.5,
@@ -64,14 +64,14 @@ class CheckCase(SynchronousTestCase):
         return succeed(verifying())
 
     def findings(
-        self, text: bytes, client: Client = HOST, sender: str = "x@a.example"
-    ) -> Findings:
+        self, text: bytes, client: ClientInfo = HOST, sender: str = "x@a.example"
+    ) -> AuthenticationOutcome:
         """
         What is found of a message that is there.
         """
         return self.successResultOf(authenticate(self.checks, client, sender, [text]))
 
-    def coming(self, text: bytes, sender: str = "x@a.example") -> Examination:
+    def coming(self, text: bytes, sender: str = "x@a.example") -> MessageAuthentication:
         """
         A message of which the header is there.
         """
@@ -80,8 +80,8 @@ class CheckCase(SynchronousTestCase):
         return examination
 
     def finished(
-        self, examination: Examination, body: bytes = BODY
-    ) -> Deferred[Findings]:
+        self, examination: MessageAuthentication, body: bytes = BODY
+    ) -> Deferred[AuthenticationOutcome]:
         """
         Its message is complete.
         """
@@ -118,7 +118,7 @@ class FindingsTests(CheckCase):
         )
         self.assertEqual(found.authentication.spf.status, PASS)
         self.assertEqual(found.verdict.status, FAIL)
-        self.assertEqual(found.verdict.disposition, Policy.REJECT)
+        self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
 
     def test_bounce(self) -> None:
         """
@@ -126,7 +126,7 @@ class FindingsTests(CheckCase):
         looked up once.
         """
         self.findings(message("x@a.example"), RELAY, "")
-        self.assertEqual(self.dns.asked.count(("relay.example", Kind.TXT)), 1)
+        self.assertEqual(self.dns.asked.count(("relay.example", RRType.TXT)), 1)
 
     def test_noAuthor(self) -> None:
         """
@@ -178,7 +178,7 @@ class FindingsTests(CheckCase):
         """
         So is what didn't pass, and why nothing came of it.
         """
-        self.dns.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=reject; t=y")
+        self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=reject; t=y")
         text = message("x@a.example", "a.example") + b"more\r\n"
         notes = "\n".join(self.findings(text, STRANGER).notes)
         self.assertIn("DKIM: fail: d=a.example s=s", notes)
@@ -198,11 +198,11 @@ class TimeTests(CheckCase):
         policy while the body comes; in the end everything is there.
         """
         self.checks.expect(HOST, "x@a.example")
-        self.assertIn(("a.example", Kind.TXT), self.dns.asked)
-        self.assertIn(("1.2.0.192.in-addr.arpa", Kind.PTR), self.dns.asked)
+        self.assertIn(("a.example", RRType.TXT), self.dns.asked)
+        self.assertIn(("1.2.0.192.in-addr.arpa", RRType.PTR), self.dns.asked)
         examination = self.coming(message("x@a.example", "a.example"))
-        self.assertIn((signer("a.example").recordName, Kind.TXT), self.dns.asked)
-        self.assertIn(("_dmarc.a.example", Kind.TXT), self.dns.asked)
+        self.assertIn((signer("a.example").recordName, RRType.TXT), self.dns.asked)
+        self.assertIn(("_dmarc.a.example", RRType.TXT), self.dns.asked)
         count = len(self.dns.asked)
         found = self.successResultOf(self.finished(examination))
         self.assertEqual(found.verdict.status, PASS)
@@ -214,22 +214,22 @@ class TimeTests(CheckCase):
         all of them, and the client waits once for all.
         """
         hanging = [
-            ("a.example", Kind.TXT),
-            ("mail.a.example", Kind.TXT),
-            ("1.2.0.192.in-addr.arpa", Kind.PTR),
-            (signer("a.example").recordName, Kind.TXT),
-            ("_dmarc.a.example", Kind.TXT),
+            ("a.example", RRType.TXT),
+            ("mail.a.example", RRType.TXT),
+            ("1.2.0.192.in-addr.arpa", RRType.PTR),
+            (signer("a.example").recordName, RRType.TXT),
+            ("_dmarc.a.example", RRType.TXT),
         ]
         for those in (hanging, *([each] for each in hanging)):
             for name, kind in those:
                 self.dns.hang(name, kind)
             examination = self.coming(message("x@a.example", "a.example"))
             waiting = self.finished(examination)
-            self.clock.advance(LONGEST_WAIT - 1)
+            self.clock.advance(MAX_WAIT - 1)
             self.assertNoResult(waiting)
             self.clock.advance(1)
             found = self.successResultOf(waiting)
-            self.clock.advance(MEMORY)
+            self.clock.advance(CACHE_TTL)
             results = found.authentication
             problems = [
                 results.spf.problem,
@@ -239,7 +239,7 @@ class TimeTests(CheckCase):
                 found.verdict.problem,
             ].count(OVERDUE)
             self.assertGreaterEqual(problems, len(those), those)
-            self.assertEqual(found.verdict.disposition, Policy.NONE)
+            self.assertEqual(found.verdict.disposition, DMARCPolicy.NONE)
             self.assertEqual(self.clock.getDelayedCalls(), [])
             for name, kind in those:
                 self.dns.release(name, kind)
@@ -248,10 +248,10 @@ class TimeTests(CheckCase):
         """
         An answer on the way at the end is waited for.
         """
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
         waiting = self.finished(self.coming(message("x@a.example")))
-        self.clock.advance(LONGEST_WAIT - 1)
-        self.dns.release("_dmarc.a.example", Kind.TXT)
+        self.clock.advance(MAX_WAIT - 1)
+        self.dns.release("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.successResultOf(waiting).verdict.status, PASS)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -263,18 +263,18 @@ class TimeTests(CheckCase):
         """
         text = message("x@a.example", "a.example", "stranger.example")
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
-        self.dns.hang(signer("stranger.example").recordName, Kind.TXT)
+        self.dns.hang(signer("stranger.example").recordName, RRType.TXT)
         for large in (b"", LARGE * 1000):
             examination = self.checks.examine(STRANGER, "x@nobody.example")
             end = headerEnd(forged)
             examination.begin(splitHeader(forged[:end]))
             body = forged[end + 2 :] + large
             waiting = self.finished(examination, body)
-            self.clock.advance(LONGEST_WAIT)
+            self.clock.advance(MAX_WAIT)
             found = self.successResultOf(waiting)
             statuses = [each.status for each in found.authentication.dkim]
             self.assertCountEqual(statuses, [TEMPERROR, FAIL])
-            self.assertEqual(found.verdict.disposition, Policy.REJECT)
+            self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
 
     def test_verifying(self) -> None:
         """
@@ -286,41 +286,41 @@ class TimeTests(CheckCase):
         text = message("x@a.example", "a.example", body=LARGE * 1000)
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
         waiting = authenticate(self.checks, STRANGER, "x@nobody.example", [forged])
-        self.clock.advance(10 * LONGEST_WAIT)
+        self.clock.advance(10 * MAX_WAIT)
         self.assertNoResult(waiting)
         verifying.callback(())
         found = self.successResultOf(waiting)
         self.assertEqual(found.authentication.dkim[0].status, FAIL)
-        self.assertEqual(found.verdict.disposition, Policy.REJECT)
+        self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
 
     def test_alignment(self) -> None:
         """
         So are look-ups that begin at the end; without them nothing is decided
         against a message.
         """
-        self.dns.hang("_dmarc.sub.a.example", Kind.TXT)
+        self.dns.hang("_dmarc.sub.a.example", RRType.TXT)
         text = message("x@a.example", "sub.a.example")
         self.dns.put(
-            signer("sub.a.example").recordName, Kind.TXT, signer("a.example").record
+            signer("sub.a.example").recordName, RRType.TXT, signer("a.example").record
         )
         examination = self.checks.examine(STRANGER, "x@stranger.example")
         end = headerEnd(text)
         examination.begin(splitHeader(text[:end]))
         waiting = self.finished(examination)
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         verdict = self.successResultOf(waiting).verdict
         self.assertEqual(verdict.status, TEMPERROR)
-        self.assertEqual(verdict.disposition, Policy.NONE)
+        self.assertEqual(verdict.disposition, DMARCPolicy.NONE)
 
     def test_cancelled(self) -> None:
         """
         When the client is gone nothing goes on being looked up.
         """
         for name, kind in (
-            ("a.example", Kind.TXT),
-            ("1.2.0.192.in-addr.arpa", Kind.PTR),
-            ("_dmarc.a.example", Kind.TXT),
-            (signer("a.example").recordName, Kind.TXT),
+            ("a.example", RRType.TXT),
+            ("1.2.0.192.in-addr.arpa", RRType.PTR),
+            ("_dmarc.a.example", RRType.TXT),
+            (signer("a.example").recordName, RRType.TXT),
         ):
             self.dns.hang(name, kind)
         cancelled = self.coming(message("x@a.example", "a.example"))
@@ -332,12 +332,12 @@ class TimeTests(CheckCase):
         Messages of one client have its look-ups in common; that one of them
         ends doesn't disturb the others.
         """
-        self.dns.hang("a.example", Kind.TXT)
+        self.dns.hang("a.example", RRType.TXT)
         text = message("x@a.example")
         first, second = self.coming(text), self.coming(text)
         first.cancel()
         waiting = self.finished(second)
-        self.dns.release("a.example", Kind.TXT)
+        self.dns.release("a.example", RRType.TXT)
         found = self.successResultOf(waiting)
         self.assertEqual(found.authentication.spf.status, PASS)
 
@@ -362,16 +362,16 @@ class MemoryTests(CheckCase):
         self.assertGreater(self.asked(), 0)
         self.assertEqual(self.asked(), 0)
         self.assertGreater(self.asked("x@q.example"), 0)
-        self.clock.advance(MEMORY + 1)
+        self.clock.advance(CACHE_TTL + 1)
         self.assertGreater(self.asked(), 0)
 
     def test_failed(self) -> None:
         """
         What couldn't be found out is tried again.
         """
-        self.dns.fail("a.example", Kind.TXT)
+        self.dns.fail("a.example", RRType.TXT)
         self.asked()
-        self.dns.put("a.example", Kind.TXT, "v=spf1 -all")
+        self.dns.put("a.example", RRType.TXT, "v=spf1 -all")
         self.assertGreater(self.asked(), 0)
         self.assertEqual(self.asked(), 0)
 
@@ -383,13 +383,13 @@ class MemoryTests(CheckCase):
         def status() -> AuthResult:
             return self.findings(message("x@a.example"), STRANGER).verdict.status
 
-        self.dns.fail("_dmarc.a.example", Kind.TXT)
+        self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(status(), TEMPERROR)
-        self.dns.put("_dmarc.a.example", Kind.TXT, "v=DMARC1; p=none")
+        self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=none")
         self.assertEqual(status(), FAIL)
-        self.dns.remove("_dmarc.a.example", Kind.TXT)
+        self.dns.remove("_dmarc.a.example", RRType.TXT)
         self.assertEqual(status(), FAIL)
-        self.clock.advance(MEMORY + 1)
+        self.clock.advance(CACHE_TTL + 1)
         self.assertEqual(status(), NONE)
 
     def test_chance(self) -> None:
@@ -397,7 +397,7 @@ class MemoryTests(CheckCase):
         C{pct} (RFC 7489 6.6.4) is drawn for each message, and only where there
         is one.
         """
-        self.checks.practice = Practice(Suffixes(lambda: lambda name: name))
+        self.checks.practice = LocalPolicy(Suffixes(lambda: lambda name: name))
         drawn = []
 
         def chance() -> float:
@@ -406,12 +406,12 @@ class MemoryTests(CheckCase):
 
         self.checks.chance = chance
         for record, count, disposition in (
-            ("v=DMARC1; p=quarantine; pct=30", 1, Policy.NONE),
-            ("v=DMARC1; p=quarantine; pct=50", 2, Policy.QUARANTINE),
-            ("v=DMARC1; p=quarantine", 2, Policy.QUARANTINE),
+            ("v=DMARC1; p=quarantine; pct=30", 1, DMARCPolicy.NONE),
+            ("v=DMARC1; p=quarantine; pct=50", 2, DMARCPolicy.QUARANTINE),
+            ("v=DMARC1; p=quarantine", 2, DMARCPolicy.QUARANTINE),
         ):
-            self.clock.advance(MEMORY + 1)
-            self.dns.put("_dmarc.a.example", Kind.TXT, record)
+            self.clock.advance(CACHE_TTL + 1)
+            self.dns.put("_dmarc.a.example", RRType.TXT, record)
             found = self.findings(message("x@a.example"), STRANGER)
             self.assertEqual(found.verdict.disposition, disposition)
             self.assertEqual(len(drawn), count)
@@ -420,9 +420,9 @@ class MemoryTests(CheckCase):
         """
         Only so many are remembered.
         """
-        for number in range(MOST_REMEMBERED + 1):
+        for number in range(MAX_CACHED + 1):
             self.checks.expect(STRANGER, f"{number}@x.example")
-        self.assertEqual(len(self.checks._origins), MOST_REMEMBERED)
+        self.assertEqual(len(self.checks._origins), MAX_CACHED)
 
 
 class StrangerTests(CheckCase):
@@ -430,11 +430,11 @@ class StrangerTests(CheckCase):
     What a client can make us ask for.
     """
 
-    def hanging(self, client: Client, number: int) -> None:
+    def hanging(self, client: ClientInfo, number: int) -> None:
         """
         MAIL with a sender whose domain never answers.
         """
-        self.dns.hang(f"{number}.slow.example", Kind.TXT)
+        self.dns.hang(f"{number}.slow.example", RRType.TXT)
         self.checks.expect(client, f"x@{number}.slow.example")
 
     def test_share(self) -> None:
@@ -442,10 +442,10 @@ class StrangerTests(CheckCase):
         Who has a great many things looked up that are never answered keeps nobody
         else's from being asked for.
         """
-        for number in range(MOST_EACH + 5):
+        for number in range(MAX_QUERIES_PER_CLIENT + 5):
             self.hanging(STRANGER, number)
         asked = [name for name, _ in self.dns.asked if name.endswith("slow.example")]
-        self.assertEqual(len(asked), MOST_EACH)
+        self.assertEqual(len(asked), MAX_QUERIES_PER_CLIENT)
         self.assertEqual(self.findings(message("x@a.example")).verdict.status, PASS)
 
     def test_forgotten(self) -> None:
@@ -453,13 +453,13 @@ class StrangerTests(CheckCase):
         Nothing goes on being looked up for clients that say MAIL, and then
         nothing, but for the last few.
         """
-        for number in range(MOST_REMEMBERED + 5):
+        for number in range(MAX_CACHED + 5):
             host = f"203.0.{number % 100}.{number // 100}"
-            self.hanging(Client(host, "stranger.example"), number)
+            self.hanging(ClientInfo(host, "stranger.example"), number)
         waiting = sum(map(len, self.checks._shares._waiting.values()))
         # Each has SPF looked up twice, and a name.
         running = self.checks._shares._total
-        self.assertLessEqual(waiting + running, 3 * MOST_REMEMBERED)
+        self.assertLessEqual(waiting + running, 3 * MAX_CACHED)
 
     def test_overdue(self) -> None:
         """
@@ -467,20 +467,20 @@ class StrangerTests(CheckCase):
         """
         found = self.findings(message("x@a.example"))
         self.assertFalse(found.isOverdue)
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
-        self.clock.advance(MEMORY + 1)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        self.clock.advance(CACHE_TTL + 1)
         waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         self.assertTrue(self.successResultOf(waiting).isOverdue)
 
     def test_overdueOnlyLooking(self) -> None:
         """
         Where no policy is followed anyway, nothing depends on waiting.
         """
-        self.checks.practice = Practice(enforcement=Policy.NONE)
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        self.checks.practice = LocalPolicy(enforcement=DMARCPolicy.NONE)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
         waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         self.assertFalse(self.successResultOf(waiting).isOverdue)
 
     def test_questions(self) -> None:
@@ -490,19 +490,21 @@ class StrangerTests(CheckCase):
         """
         exchanges = [f"{number} h%d-{number}.victim.example" for number in range(10)]
         terms = " ".join(f"mx:m{number}.bad.example" for number in range(10))
-        self.dns.put("bad.example", Kind.TXT, f"v=spf1 {terms} -all")
-        self.dns.put("helo.bad.example", Kind.TXT, f"v=spf1 {terms} -all")
+        self.dns.put("bad.example", RRType.TXT, f"v=spf1 {terms} -all")
+        self.dns.put("helo.bad.example", RRType.TXT, f"v=spf1 {terms} -all")
         for number in range(10):
             hosts = [each % number for each in exchanges]
-            self.dns.put(f"m{number}.bad.example", Kind.MX, *hosts)
-            self.dns.put(f"h{number}-0.victim.example", Kind.A, "192.0.2.9")
+            self.dns.put(f"m{number}.bad.example", RRType.MX, *hosts)
+            self.dns.put(f"h{number}-0.victim.example", RRType.A, "192.0.2.9")
         deep = ".".join("abcdefghijkl")
         signed = [f"{number}.{deep}.bad.example" for number in range(100)]
-        self.dns.put("_dmarc.bad.example", Kind.TXT, "v=DMARC1; p=none")
+        self.dns.put("_dmarc.bad.example", RRType.TXT, "v=DMARC1; p=none")
         for each in signed:
-            self.dns.put(signer(each).recordName, Kind.TXT, signer("a.example").record)
+            self.dns.put(
+                signer(each).recordName, RRType.TXT, signer("a.example").record
+            )
         text = message(f"x@z.{deep}.bad.example", *signed)
-        client = Client("203.0.113.1", "helo.bad.example")
+        client = ClientInfo("203.0.113.1", "helo.bad.example")
         self.findings(text, client, "x@bad.example")
         self.assertLess(len(self.dns.asked), 400)
 
@@ -529,7 +531,7 @@ class VerifyTests(CheckCase):
         Where there is no signature, or no record of its key, there is nothing to
         do.
         """
-        self.dns.remove(signer("q.example").recordName, Kind.TXT)
+        self.dns.remove(signer("q.example").recordName, RRType.TXT)
         for signers in ((), ("q.example",)):
             found = self.findings(message("x@a.example", *signers))
             self.assertEqual(self.offloaded, [])

@@ -20,7 +20,7 @@ from interop.authors import (
     ours,
     strangers,
 )
-from moxtls.inbound.authors import LONGEST_FROM, FromField, authorDomains
+from moxtls.inbound.authors import MAX_FROM_LENGTH, FromField, authorDomains
 from moxtls.inbound.headers import splitHeader
 
 
@@ -224,8 +224,8 @@ class AuthorTests(SynchronousTestCase):
         any name isn't read.
         """
         for each in ("(", '"', '\\"', "<", "<>", "[", "a@", ",", ":", "(\\"):
-            self.domains(each * (LONGEST_FROM // len(each) - 10))
-        long = f'"{"x" * LONGEST_FROM}" <x@a.example>'
+            self.domains(each * (MAX_FROM_LENGTH // len(each) - 10))
+        long = f'"{"x" * MAX_FROM_LENGTH}" <x@a.example>'
         self.assertEqual(self.domains(long), ["UNREADABLE"])
 
     @given(st.text(alphabet='ab@.<>()[]",;:\\ \u00fc\r\n\t', max_size=60))

@@ -22,11 +22,11 @@ from moxtls.authentication import (
 )
 from moxtls.dmarc.values import (
     Discovery,
+    DMARCPolicy,
     DMARCRecord,
     Method,
     Override,
     OverrideKind,
-    Policy,
     Verdict,
 )
 from moxtls.domain import Domain
@@ -46,8 +46,10 @@ FOUND = Authentication(
         DKIMResult(Domain("b.example"), "t", AuthResult.FAIL, "the body was changed"),
     ),
 )
-DISCOVERY = Discovery(A, A, Method.TREE_WALK, A, DMARCRecord(p=Policy.REJECT))
-PASSED = Verdict(AuthResult.PASS, A, DISCOVERY, Policy.REJECT, Policy.NONE, (0,), True)
+DISCOVERY = Discovery(A, A, Method.TREE_WALK, A, DMARCRecord(p=DMARCPolicy.REJECT))
+PASSED = Verdict(
+    AuthResult.PASS, A, DISCOVERY, DMARCPolicy.REJECT, DMARCPolicy.NONE, (0,), True
+)
 #: What strangers may have in their names and words.
 WORDS = st.text(max_size=300)
 
@@ -125,7 +127,7 @@ class ResultsTests(SynchronousTestCase):
         verdict = replace(
             PASSED,
             status=AuthResult.FAIL,
-            disposition=Policy.QUARANTINE,
+            disposition=DMARCPolicy.QUARANTINE,
             reasons=(Override(OverrideKind.MAILING_LIST, "looks like one"),),
         )
         field = authenticationResults(US, FOUND, verdict, "x@a.example")

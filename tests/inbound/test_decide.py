@@ -11,23 +11,29 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult
 from moxtls.config import Account, Destination
-from moxtls.dmarc.values import Discovery, Fate, Method, Policy, Verdict
+from moxtls.dmarc.values import (
+    Discovery,
+    DMARCPolicy,
+    FinalDisposition,
+    Method,
+    Verdict,
+)
 from moxtls.domain import Address, Domain
 from moxtls.inbound.authors import Authors, FromField
 from moxtls.inbound.decide import (
     LATER,
     OVERDUE,
-    Copy,
     Decision,
+    MailboxCopy,
     Recipient,
-    Stored,
+    StoreResult,
     answer,
     copies,
     decide,
     leftOver,
     provenDomain,
 )
-from moxtls.inbound.findings import Findings
+from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.inbound.recipients import Role, Target
 from tests.inbound.test_authres import FOUND, PASSED
 
@@ -36,7 +42,7 @@ READ = Authors(FromField.READ, (A,))
 REJECT = replace(
     PASSED,
     status=AuthResult.FAIL,
-    disposition=Policy.REJECT,
+    disposition=DMARCPolicy.REJECT,
     alignedDKIM=(),
     spfAligned=False,
 )
@@ -47,8 +53,8 @@ ACCOUNTS = {
 }
 
 
-def findings(verdict: Verdict, authors: Authors = READ) -> Findings:
-    return Findings(FOUND, verdict, authors)
+def findings(verdict: Verdict, authors: Authors = READ) -> AuthenticationOutcome:
+    return AuthenticationOutcome(FOUND, verdict, authors)
 
 
 class DecideTests(SynchronousTestCase):
@@ -61,15 +67,15 @@ class DecideTests(SynchronousTestCase):
         What DMARC has come to is done (RFC 9989 7).
         """
         for disposition, fate in (
-            (Policy.NONE, Fate.ACCEPTED),
-            (Policy.QUARANTINE, Fate.JUNK),
-            (Policy.REJECT, Fate.REJECTED_BY_DMARC),
+            (DMARCPolicy.NONE, FinalDisposition.ACCEPTED),
+            (DMARCPolicy.QUARANTINE, FinalDisposition.JUNK),
+            (DMARCPolicy.REJECT, FinalDisposition.REJECTED_BY_DMARC),
         ):
             found = findings(replace(REJECT, disposition=disposition))
             decision = decide(found, "x@a.example")
             self.assertEqual(decision.fate, fate)
             self.assertEqual(
-                decision.refusal is None, fate is not Fate.REJECTED_BY_DMARC
+                decision.refusal is None, fate is not FinalDisposition.REJECTED_BY_DMARC
             )
 
     def test_unknown(self) -> None:
@@ -77,26 +83,32 @@ class DecideTests(SynchronousTestCase):
         What can't be judged is accepted (RFC 9989 5.3.6), unless we only didn't
         wait any longer: then it is to come again (RFC 9989 7.2).
         """
-        verdict = replace(REJECT, status=AuthResult.TEMPERROR, disposition=Policy.NONE)
-        self.assertEqual(decide(findings(verdict), "").fate, Fate.ACCEPTED)
+        verdict = replace(
+            REJECT, status=AuthResult.TEMPERROR, disposition=DMARCPolicy.NONE
+        )
+        self.assertEqual(decide(findings(verdict), "").fate, FinalDisposition.ACCEPTED)
         found = replace(findings(verdict), isOverdue=True)
-        self.assertEqual(decide(found, ""), Decision(Fate.REJECTED, OVERDUE))
-        found = replace(findings(replace(verdict, policy=Policy.NONE)), isOverdue=True)
-        self.assertEqual(decide(found, "").fate, Fate.ACCEPTED)
+        self.assertEqual(
+            decide(found, ""), Decision(FinalDisposition.REJECTED, OVERDUE)
+        )
+        found = replace(
+            findings(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
+        )
+        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
         found = replace(findings(replace(verdict, discovery=None)), isOverdue=True)
         self.assertEqual(decide(found, "").refusal, OVERDUE)
         found = replace(findings(REJECT), isOverdue=True)
-        self.assertEqual(decide(found, "").fate, Fate.REJECTED_BY_DMARC)
+        self.assertEqual(decide(found, "").fate, FinalDisposition.REJECTED_BY_DMARC)
         found = replace(findings(PASSED), isOverdue=True)
-        self.assertEqual(decide(found, "").fate, Fate.ACCEPTED)
+        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
 
     def test_words(self) -> None:
         """
         The client is told whose policy it is: the domain's or ours.
         """
         for policy, words in (
-            (Policy.REJECT, "the DMARC policy of a.example"),
-            (Policy.NONE, "what this host does about DMARC failures of a.example"),
+            (DMARCPolicy.REJECT, "the DMARC policy of a.example"),
+            (DMARCPolicy.NONE, "what this host does about DMARC failures of a.example"),
         ):
             reply = decide(findings(replace(REJECT, policy=policy)), "").refusal
             self.assertIsNotNone(reply)
@@ -110,11 +122,11 @@ class DecideTests(SynchronousTestCase):
         nothing = Verdict(AuthResult.NONE)
         for state, sender in product(FromField, ("x@a.example", "")):
             fate = decide(findings(nothing, Authors(state)), sender).fate
-            expected = Fate.REJECTED if sender else Fate.JUNK
+            expected = FinalDisposition.REJECTED if sender else FinalDisposition.JUNK
             if state is FromField.REPEATED:
-                expected = Fate.REJECTED
+                expected = FinalDisposition.REJECTED
             if state is FromField.READ:
-                expected = Fate.ACCEPTED
+                expected = FinalDisposition.ACCEPTED
             self.assertEqual(fate, expected, (state, sender))
 
     def test_proven(self) -> None:
@@ -127,7 +139,7 @@ class DecideTests(SynchronousTestCase):
             (replace(PASSED, spfAligned=False), True),
             (replace(PASSED, alignedDKIM=()), True),
             (replace(PASSED, alignedDKIM=(), spfAligned=False), False),
-            (replace(PASSED, disposition=Policy.QUARANTINE), False),
+            (replace(PASSED, disposition=DMARCPolicy.QUARANTINE), False),
         ):
             found = findings(verdict)
             domain = provenDomain(found, decide(found, "x@a.example"))
@@ -145,7 +157,9 @@ class DecideTests(SynchronousTestCase):
             (replace(found, temporary=True), below),
         ):
             verdict = replace(PASSED, author=below, discovery=discovery)
-            domain = provenDomain(findings(verdict), Decision(Fate.ACCEPTED))
+            domain = provenDomain(
+                findings(verdict), Decision(FinalDisposition.ACCEPTED)
+            )
             self.assertEqual(domain, expected)
 
 
@@ -154,7 +168,7 @@ class CopyTests(SynchronousTestCase):
     Tests for L{copies}.
     """
 
-    def places(self, fate: Fate, *targets: Target) -> list[tuple[str, str]]:
+    def places(self, fate: FinalDisposition, *targets: Target) -> list[tuple[str, str]]:
         found = copies([Recipient(ANNA, targets)], fate, ACCOUNTS)
         return [(each.account, each.mailbox) for each in found]
 
@@ -167,12 +181,12 @@ class CopyTests(SynchronousTestCase):
         host = Target("", "Postmaster", ANNA, Role.POSTMASTER)
         for fate, expected in (
             (
-                Fate.ACCEPTED,
+                FinalDisposition.ACCEPTED,
                 [("anna", "Inbox"), ("bob", "Work"), ("", "Postmaster")],
             ),
-            (Fate.JUNK, [("anna", "Junk"), ("bob", "Junk"), ("", "Junk")]),
-            (Fate.REJECTED_BY_DMARC, [("anna", "Rejects")]),
-            (Fate.REJECTED, []),
+            (FinalDisposition.JUNK, [("anna", "Junk"), ("bob", "Junk"), ("", "Junk")]),
+            (FinalDisposition.REJECTED_BY_DMARC, [("anna", "Rejects")]),
+            (FinalDisposition.REJECTED, []),
         ):
             self.assertEqual(self.places(fate, anna, bob, host), expected)
 
@@ -186,10 +200,10 @@ class CopyTests(SynchronousTestCase):
                 Recipient(ANNA, (Target("anna", "Inbox", ANNA),)),
                 Recipient(other, (Target("anna", "Inbox", other),)),
             ],
-            Fate.ACCEPTED,
+            FinalDisposition.ACCEPTED,
             ACCOUNTS,
         )
-        self.assertEqual(found, (Copy("anna", "Inbox", ANNA),))
+        self.assertEqual(found, (MailboxCopy("anna", "Inbox", ANNA),))
 
 
 class AnswerTests(SynchronousTestCase):
@@ -203,14 +217,14 @@ class AnswerTests(SynchronousTestCase):
         is stored, or for the queue, or junk that nobody wants.  Who is told
         otherwise has to try again for all.
         """
-        each = Copy("anna", "Inbox", ANNA)
-        for outcomes in product(Stored, repeat=3):
-            reply = answer(outcomes, Fate.ACCEPTED)
-            left = leftOver([each] * 3, outcomes, Fate.ACCEPTED)
-            isThere = Stored.THERE in outcomes
+        each = MailboxCopy("anna", "Inbox", ANNA)
+        for outcomes in product(StoreResult, repeat=3):
+            reply = answer(outcomes, FinalDisposition.ACCEPTED)
+            left = leftOver([each] * 3, outcomes, FinalDisposition.ACCEPTED)
+            isThere = StoreResult.THERE in outcomes
             self.assertEqual(reply.accepted, isThere)
-            missing = sum(outcome is not Stored.THERE for outcome in outcomes)
+            missing = sum(outcome is not StoreResult.THERE for outcome in outcomes)
             self.assertEqual(len(left), missing if isThere else 0)
             if not isThere:
-                self.assertEqual(reply == LATER, Stored.LATER in outcomes)
-            self.assertEqual(leftOver([each] * 3, outcomes, Fate.JUNK), ())
+                self.assertEqual(reply == LATER, StoreResult.LATER in outcomes)
+            self.assertEqual(leftOver([each] * 3, outcomes, FinalDisposition.JUNK), ())

@@ -10,15 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import Fate
+from moxtls.dmarc.values import FinalDisposition
 from moxtls.domain import Address
-from moxtls.inbound.decide import Copy, Stored
-from moxtls.inbound.delivery import MOST_WRITERS, Delivery, Letter
+from moxtls.inbound.decide import MailboxCopy, StoreResult
+from moxtls.inbound.delivery import MAX_WRITERS, MailboxDelivery, StoredMessage
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.queue.memory import MemoryQueue
 
 ANNA = Address.parse("anna@our.example")
-LETTER = Letter("x@a.example", lambda before: (before, b"A: b\r\n"), eightBit=True)
+LETTER = StoredMessage(
+    "x@a.example", lambda before: (before, b"A: b\r\n"), eightBit=True
+)
 
 
 class SlowMailbox(MemoryMailbox):
@@ -39,7 +41,7 @@ class SlowMailbox(MemoryMailbox):
 
 class DeliveryTests(SynchronousTestCase):
     """
-    Tests for L{Delivery}.
+    Tests for L{MailboxDelivery}.
     """
 
     def setUp(self) -> None:
@@ -50,9 +52,12 @@ class DeliveryTests(SynchronousTestCase):
         That there is no such account any more is for the queue to find out.
         """
         mailbox = MemoryMailbox()
-        delivery = Delivery({"anna": mailbox}.__getitem__, self.queue)
-        copies = [Copy("anna", "Inbox", ANNA), Copy("gone", "Inbox", ANNA)]
-        delivered = delivery.deliver(LETTER, copies, Fate.ACCEPTED)
+        delivery = MailboxDelivery({"anna": mailbox}.__getitem__, self.queue)
+        copies = [
+            MailboxCopy("anna", "Inbox", ANNA),
+            MailboxCopy("gone", "Inbox", ANNA),
+        ]
+        delivered = delivery.deliver(LETTER, copies, FinalDisposition.ACCEPTED)
         reply = self.successResultOf(Deferred.fromCoroutine(delivered))
         self.assertEqual(reply.code, 250)
         [envelope] = self.queue.envelopes
@@ -66,10 +71,10 @@ class DeliveryTests(SynchronousTestCase):
         its place.
         """
         mailbox = SlowMailbox()
-        delivery = Delivery(lambda account: mailbox, self.queue)
-        copies = [Copy("anna", "Inbox", ANNA)] * (MOST_WRITERS + 5)
+        delivery = MailboxDelivery(lambda account: mailbox, self.queue)
+        copies = [MailboxCopy("anna", "Inbox", ANNA)] * (MAX_WRITERS + 5)
         storing = Deferred.fromCoroutine(delivery.store(LETTER, copies))
-        self.assertEqual(len(mailbox.writing), MOST_WRITERS)
+        self.assertEqual(len(mailbox.writing), MAX_WRITERS)
         mailbox.writing[1].errback(OSError("disk"))
         for each in mailbox.writing:
             if not each.called:
@@ -80,6 +85,6 @@ class DeliveryTests(SynchronousTestCase):
             if not each.called:
                 each.callback(None)
         outcomes = self.successResultOf(storing)
-        self.assertEqual(outcomes.pop(1), Stored.LATER)
-        self.assertEqual(set(outcomes), {Stored.THERE})
+        self.assertEqual(outcomes.pop(1), StoreResult.LATER)
+        self.assertEqual(set(outcomes), {StoreResult.THERE})
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dns.answers import Found, Kind
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import LookupStatus, RRType
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.domain import Domain
 from moxtls.inbound.dkim import (
-    MOST_RECORDS,
-    MOST_SIGNATURES,
+    MAX_RECORDS,
+    MAX_SIGNATURES,
     claimsOf,
     findKeys,
     signaturesOf,
@@ -122,7 +122,7 @@ class ClaimsOfTests(SynchronousTestCase):
         """
         A stranger can't make many of them cost anything (RFC 6376 8.4).
         """
-        self.assertEqual(len(claimsOf(splitHeader(BROKEN * 100))), MOST_SIGNATURES)
+        self.assertEqual(len(claimsOf(splitHeader(BROKEN * 100))), MAX_SIGNATURES)
 
     def test_padding(self) -> None:
         """
@@ -141,7 +141,7 @@ class ClaimsOfTests(SynchronousTestCase):
         ):
             header = splitHeader(padding + good + BROKEN * 10)
             found = signaturesOf(header, tuple(map(Domain, authors)))
-            self.assertEqual(len(found.claims), MOST_SIGNATURES)
+            self.assertEqual(len(found.claims), MAX_SIGNATURES)
             names = [each.keyName for each in found.claims]
             self.assertIn("r._domainkey.sender.example", names)
             places = [each.place for each in found.claims]
@@ -161,7 +161,7 @@ class ClaimsOfTests(SynchronousTestCase):
             found = signaturesOf(splitHeader(b"DKIM-Signature: " + value + b"\r\n"))
             self.assertEqual((found.claims, found.problems), ((), (problem,)))
         found = signaturesOf(splitHeader(NOBODY * 50 + BROKEN * 3))
-        self.assertEqual(len(found.problems), MOST_SIGNATURES - 3)
+        self.assertEqual(len(found.problems), MAX_SIGNATURES - 3)
 
     def test_fields(self) -> None:
         """
@@ -197,8 +197,8 @@ class FindKeysTests(SynchronousTestCase):
         self.assertEqual(
             next(inquiry),
             (
-                Question("r._domainkey.sender.example", Kind.TXT),
-                Question("e._domainkey.sender.example", Kind.TXT),
+                LookupQuestion("r._domainkey.sender.example", RRType.TXT),
+                LookupQuestion("e._domainkey.sender.example", RRType.TXT),
             ),
         )
 
@@ -221,9 +221,9 @@ class FindKeysTests(SynchronousTestCase):
         """
         message = sign(MESSAGE, [ED25519])
         for found, status, problem in [
-            (Found.FAILED, TEMPERROR, "the key could not be looked up"),
-            (Found.NO_NAME, PERMERROR, "there is no key record"),
-            (Found.NO_RECORDS, PERMERROR, "there is no key record"),
+            (LookupStatus.FAILED, TEMPERROR, "the key could not be looked up"),
+            (LookupStatus.NO_NAME, PERMERROR, "there is no key record"),
+            (LookupStatus.NO_RECORDS, PERMERROR, "there is no key record"),
         ]:
             (result,) = results(message, {ED25519.recordName: found})
             self.assertEqual((result.status, result.problem), (status, problem))
@@ -239,9 +239,9 @@ class FindKeysTests(SynchronousTestCase):
         passed = (PASS, "", False)
         self.assertEqual(self.found("v=spf1 -all", other, good), passed)
         self.assertEqual(self.found(wrong, good), passed)
-        self.assertEqual(self.found(*["x"] * (MOST_RECORDS - 1), good), passed)
+        self.assertEqual(self.found(*["x"] * (MAX_RECORDS - 1), good), passed)
         self.assertEqual(
-            self.found(*["x"] * MOST_RECORDS, good),
+            self.found(*["x"] * MAX_RECORDS, good),
             (PERMERROR, "the key record is malformed", False),
         )
         self.assertEqual(
@@ -299,7 +299,7 @@ class VerifyTests(SynchronousTestCase):
         header, body = split(sign(MESSAGE, [RSA, ED25519]))
         found = claimsOf(splitHeader(header))
         rsa, ed25519 = verify(
-            header, [body], answered(findKeys(found), lookup(ZONE)), NOW
+            header, [body], runWithAnswers(findKeys(found), lookup(ZONE)), NOW
         )
         self.assertEqual(
             replace(rsa, signature=""),
@@ -452,12 +452,12 @@ class VerifyTests(SynchronousTestCase):
         header, _ = split(sign(MESSAGE, [RSA]))
         cases: list[tuple[bytes, Zone, AuthResult]] = [
             (BROKEN, ZONE, PERMERROR),
-            (BROKEN, {"s._domainkey.a.example": Found.FAILED}, PERMERROR),
+            (BROKEN, {"s._domainkey.a.example": LookupStatus.FAILED}, PERMERROR),
             (header, {}, PERMERROR),
-            (header, {RSA.recordName: Found.FAILED}, TEMPERROR),
+            (header, {RSA.recordName: LookupStatus.FAILED}, TEMPERROR),
         ]
         for text, zone, status in cases:
-            checks = answered(findKeys(claimsOf(splitHeader(text))), lookup(zone))
+            checks = runWithAnswers(findKeys(claimsOf(splitHeader(text))), lookup(zone))
             (result,) = verify(text, body(), checks, NOW)
             self.assertIs(result.status, status)
         self.assertEqual(verify(HEADER, body(), (), NOW), ())
@@ -486,7 +486,7 @@ class VerifyTests(SynchronousTestCase):
         """
         Whatever a message looks like, it only doesn't pass.
         """
-        checks = answered(findKeys(claimsOf(splitHeader(header))), lookup(ZONE))
+        checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), lookup(ZONE))
         found = verify(header, chunks(body, 3), checks, NOW)
         self.assertNotIn(PASS, [each.status for each in found])
 
@@ -578,5 +578,5 @@ def _zone(path: Path) -> Zone:
     zone: dict[str, list[str]] = {}
     for name, value in re.findall(r"^(\S+):\s+(.+)$", text, re.MULTILINE):
         zone.setdefault(name, []).append(value)
-    special = {"TEMPERROR": Found.FAILED, "PERMERROR": Found.NO_NAME}
+    special = {"TEMPERROR": LookupStatus.FAILED, "PERMERROR": LookupStatus.NO_NAME}
     return {name: special.get(values[0], values) for name, values in zone.items()}

@@ -15,13 +15,13 @@ from moxtls.domain import Domain
 from moxtls.inbound.dkimbody import Extent
 from moxtls.inbound.dkimcanonical import Canonicalization
 from moxtls.inbound.dkimsignature import (
-    DRIFT,
-    MOST_AHEAD,
-    MOST_FIELDS,
+    MAX_AHEAD,
+    MAX_CLOCK_SKEW,
+    MAX_FIELDS,
     Signature,
     UnreadableSignature,
-    readClaim,
     readSignature,
+    readSignatureClaim,
 )
 from moxtls.reporting.signing import Algorithm
 from tests.inbound.dkimsamples import NOW
@@ -50,7 +50,7 @@ def field(changes: dict[str, str | None]) -> bytes:
 
 
 def read(**changes: str | None) -> Signature | DKIMResult:
-    return readSignature(readClaim(field(changes), 0), NOW)
+    return readSignature(readSignatureClaim(field(changes), 0), NOW)
 
 
 class ReadSignatureTests(SynchronousTestCase):
@@ -123,7 +123,7 @@ class ReadSignatureTests(SynchronousTestCase):
         ]:
             for name in (b"DKIM-Signature:", b"dkim-signature : "):
                 signature = readSignature(
-                    readClaim(name + before + proof + after, 0), NOW
+                    readSignatureClaim(name + before + proof + after, 0), NOW
                 )
                 assert isinstance(signature, Signature), signature
                 self.assertEqual(signature.field, name + before + after)
@@ -161,7 +161,7 @@ class ReadSignatureTests(SynchronousTestCase):
                 "From:\N{LATIN SMALL LETTER E WITH ACUTE}",
                 "h= is not a list of fields",
             ),
-            ("h", "From:" + "a:" * MOST_FIELDS + "a", "h= is too long"),
+            ("h", "From:" + "a:" * MAX_FIELDS + "a", "h= is too long"),
             ("l", "-1", "l= is not a number"),
             ("l", "", "l= is not a number"),
             ("l", "9" * 77, "l= is not a number"),
@@ -211,7 +211,7 @@ class ReadSignatureTests(SynchronousTestCase):
         name = "B\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.Example"
         signature = self.good(d=name, s="S_1.Xyz")
         self.assertEqual(signature.domain, Domain("xn--bcher-kva.example"))
-        claim = readClaim(field({"d": name, "s": "S_1.Xyz"}), 0)
+        claim = readSignatureClaim(field({"d": name, "s": "S_1.Xyz"}), 0)
         self.assertEqual(claim.keyName, "s_1.xyz._domainkey.xn--bcher-kva.example")
         signature = self.good(s="\N{LATIN SMALL LETTER U WITH DIAERESIS}")
         self.assertEqual(signature.selector, "xn--tda")
@@ -226,13 +226,13 @@ class ReadSignatureTests(SynchronousTestCase):
             b"DKIM-Signature: b=x;bh=d=b; \r\n\ts = \r\n sel\t;\r\n d\t= a.example",
             b"dkim-signature : \r\n d=A.example ; d=b.example; s=SEL; s=x",
         ):
-            claim = readClaim(text, 3)
+            claim = readSignatureClaim(text, 3)
             self.assertEqual(claim.keyName, "sel._domainkey.a.example")
             self.assertEqual((claim.place, claim.field), (3, text))
         self.bad("a tag is there twice", x="9999999999; d=b.example")
         for broken in (b"DKIM-Signature: xd=a.example; s=s", b"d=a.example; s=s"):
             with self.assertRaises(UnreadableSignature):
-                readClaim(broken, 0)
+                readSignatureClaim(broken, 0)
 
     def test_identity(self) -> None:
         """
@@ -300,12 +300,12 @@ class ReadSignatureTests(SynchronousTestCase):
         signed long after now (RFC 6376 3.5).
         """
         now = int(NOW)
-        self.good(t=str(now + MOST_AHEAD), x="999999999999")
-        self.good(t=str(now - 1000), x=str(now - DRIFT))
+        self.good(t=str(now + MAX_AHEAD), x="999999999999")
+        self.good(t=str(now - 1000), x=str(now - MAX_CLOCK_SKEW))
         for problem, tags in [
-            ("the signature expired", {"t": "1", "x": str(now - DRIFT - 1)}),
+            ("the signature expired", {"t": "1", "x": str(now - MAX_CLOCK_SKEW - 1)}),
             ("the signature expired", {"x": "1"}),
-            ("signed in the future", {"t": str(now + MOST_AHEAD + 1)}),
+            ("signed in the future", {"t": str(now + MAX_AHEAD + 1)}),
         ]:
             result = self.refused(problem, **tags)
             self.assertIs(result.status, AuthResult.POLICY)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, IPRevResult
-from moxtls.dns.answers import Answer, Kind
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.dns.memory import MemoryResolver
-from moxtls.inbound.iprev import MOST_NAMES, checkIPRev
+from moxtls.inbound.iprev import MAX_NAMES, checkIPRev
 
 REVERSE = "3.2.0.192.in-addr.arpa"
 
@@ -25,19 +25,19 @@ class IPRevTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.dns = MemoryResolver()
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: LookupQuestion) -> Answer:
         return self.successResultOf(self.dns.lookup(question.name, question.kind))
 
     def check(self, ip: str = "192.0.2.3") -> IPRevResult:
-        return answered(checkIPRev(ip), self.answer)
+        return runWithAnswers(checkIPRev(ip), self.answer)
 
     def test_pass(self) -> None:
         """
         RFC 8601 3: one of the names has the address.
         """
-        self.dns.put(REVERSE, Kind.PTR, "Other.example", "Host.example")
-        self.dns.put("other.example", Kind.A, "192.0.2.4")
-        self.dns.put("host.example", Kind.A, "192.0.2.9", "192.0.2.3")
+        self.dns.put(REVERSE, RRType.PTR, "Other.example", "Host.example")
+        self.dns.put("other.example", RRType.A, "192.0.2.4")
+        self.dns.put("host.example", RRType.A, "192.0.2.9", "192.0.2.3")
         expected = IPRevResult(AuthResult.PASS, "host.example")
         self.assertEqual(self.check(), expected)
         self.assertEqual(self.check("::ffff:192.0.2.3"), expected)
@@ -47,10 +47,10 @@ class IPRevTests(SynchronousTestCase):
         RFC 8601 3: with IPv6 it's AAAA records.
         """
         name = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2"
-        self.dns.put(f"{name}.ip6.arpa", Kind.PTR, "host.example")
-        self.dns.put("host.example", Kind.A, "192.0.2.3")
+        self.dns.put(f"{name}.ip6.arpa", RRType.PTR, "host.example")
+        self.dns.put("host.example", RRType.A, "192.0.2.3")
         self.assertEqual(self.check("2001:db8::1").status, AuthResult.FAIL)
-        self.dns.put("host.example", Kind.AAAA, "2001:db8::1")
+        self.dns.put("host.example", RRType.AAAA, "2001:db8::1")
         result = self.check("2001:DB8:0::1%eth0")
         self.assertEqual(result, IPRevResult(AuthResult.PASS, "host.example"))
 
@@ -59,8 +59,8 @@ class IPRevTests(SynchronousTestCase):
         RFC 8601 2.7.3: the names have other addresses, or none, or can't be
         names.
         """
-        self.dns.put(REVERSE, Kind.PTR, "host.example", "gone.example")
-        self.dns.put("host.example", Kind.A, "192.0.2.4")
+        self.dns.put(REVERSE, RRType.PTR, "host.example", "gone.example")
+        self.dns.put("host.example", RRType.A, "192.0.2.4")
         result = self.check()
         self.assertEqual((result.status, result.name), (AuthResult.FAIL, ""))
         self.assertIn("host.example, gone.example", result.problem)
@@ -73,21 +73,21 @@ class IPRevTests(SynchronousTestCase):
             self.assertEqual(self.check().status, AuthResult.PERMERROR)
             self.assertIn("no name", self.check().problem)
             # Now it exists, but has none all the same.
-            self.dns.put(REVERSE, Kind.PTR)
+            self.dns.put(REVERSE, RRType.PTR)
 
     def test_temperror(self) -> None:
         """
         RFC 8601 2.7.3: a look-up fails without which it can't be known.
         """
-        self.dns.fail(REVERSE, Kind.PTR)
+        self.dns.fail(REVERSE, RRType.PTR)
         self.assertEqual(self.check().status, AuthResult.TEMPERROR)
-        self.dns.put(REVERSE, Kind.PTR, "broken.example", "host.example")
-        self.dns.fail("broken.example", Kind.A)
-        self.dns.put("host.example", Kind.A, "192.0.2.4")
+        self.dns.put(REVERSE, RRType.PTR, "broken.example", "host.example")
+        self.dns.fail("broken.example", RRType.A)
+        self.dns.put("host.example", RRType.A, "192.0.2.4")
         result = self.check()
         self.assertEqual(result.status, AuthResult.TEMPERROR)
         self.assertIn("A at broken.example failed: SERVFAIL", result.problem)
-        self.dns.put("host.example", Kind.A, "192.0.2.3")
+        self.dns.put("host.example", RRType.A, "192.0.2.3")
         self.assertEqual(self.check().status, AuthResult.PASS)
 
     def test_limit(self) -> None:
@@ -95,11 +95,11 @@ class IPRevTests(SynchronousTestCase):
         RFC 8601 3: of many names, a few are looked up, all at once.
         """
         names = [f"host{each}.example" for each in range(100)]
-        self.dns.put(REVERSE, Kind.PTR, *names)
+        self.dns.put(REVERSE, RRType.PTR, *names)
         inquiry = checkIPRev("192.0.2.3")
         (question,) = next(inquiry)
         questions = inquiry.send((self.answer(question),))
-        self.assertEqual([each.name for each in questions], names[:MOST_NAMES])
+        self.assertEqual([each.name for each in questions], names[:MAX_NAMES])
 
     def test_noAddress(self) -> None:
         """
@@ -118,8 +118,8 @@ class IPRevTests(SynchronousTestCase):
         """
         dns = MemoryResolver()
 
-        def answer(question: Question) -> Answer:
+        def answer(question: LookupQuestion) -> Answer:
             return self.successResultOf(dns.lookup(question.name, question.kind))
 
-        result = answered(checkIPRev(text), answer)
+        result = runWithAnswers(checkIPRev(text), answer)
         self.assertEqual(result.status, AuthResult.PERMERROR)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 
 from moxtls.domain import Domain
-from moxtls.inbound.observers import MOST_OPEN, Audience, Correspondence
+from moxtls.inbound.observers import MAX_OPEN, HistoryRecorder, VerdictDispatcher
 from moxtls.queue.values import Envelope
 from tests.inbound.receiving import ReceptionCase
 from tests.inbound.signed import STRANGER, message
@@ -15,7 +15,7 @@ from tests.inbound.signed import STRANGER, message
 
 class AudienceTests(ReceptionCase):
     """
-    Tests for L{Audience}.
+    Tests for L{VerdictDispatcher}.
     """
 
     def test_bounded(self) -> None:
@@ -31,12 +31,12 @@ class AudienceTests(ReceptionCase):
             return standing[-1]
 
         history.received = received  # type: ignore[method-assign]
-        audience = Audience(self.clock, [], history)
+        audience = VerdictDispatcher(self.clock, [], history)
 
         def arrived() -> Deferred[None]:
             return Deferred.fromCoroutine(audience.arrived("anna", Domain("a.example")))
 
-        for _ in range(MOST_OPEN - 1):
+        for _ in range(MAX_OPEN - 1):
             self.successResultOf(arrived())
         waiting = arrived()
         self.assertNoResult(waiting)
@@ -60,12 +60,12 @@ class AudienceTests(ReceptionCase):
 
 class CorrespondenceTests(ReceptionCase):
     """
-    Tests for L{Correspondence}.
+    Tests for L{HistoryRecorder}.
     """
 
     def submitted(self, user: str, sender: str, *to: str) -> None:
         accounts = self.reception.accounts
-        noted = Correspondence(self.directory, accounts, self.audience)
+        noted = HistoryRecorder(self.directory, accounts, self.audience)
         sent = noted.submitted(user, Envelope(sender, to))
         self.successResultOf(Deferred.fromCoroutine(sent))
 

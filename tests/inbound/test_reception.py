@@ -11,15 +11,15 @@ from zope.interface.verify import verifyObject
 
 from moxtls.authentication import AuthResult
 from moxtls.dmarc.recorder import PAUSE
-from moxtls.dmarc.values import Fate, Policy
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.values import DMARCPolicy, FinalDisposition
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import LONGEST_WAIT
+from moxtls.inbound.authenticate import MAX_WAIT
 from moxtls.reporting.values import ReportState
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import LONGEST_HEADER, MOST_HOPS
-from moxtls.smtp.spooled import MOST_IN_MEMORY
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import MAX_HEADER, MAX_HOPS
+from moxtls.smtp.spooled import MAX_IN_MEMORY
 from tests.inbound.receiving import (
     HOSTNAME,
     MailboxFull,
@@ -58,9 +58,9 @@ class RecipientTests(ReceptionCase):
         """
         It is an acceptor, and has sinks.
         """
-        verifyObject(IAcceptor, self.reception)
-        sink = self.reception.message(HOST, Incoming("x@a.example"))
-        verifyObject(IMessageSink, sink)
+        verifyObject(IMessageDelivery, self.reception)
+        sink = self.reception.message(HOST, TransactionState("x@a.example"))
+        verifyObject(IMessage, sink)
         sink.abort()
 
     def test_people(self) -> None:
@@ -94,7 +94,7 @@ class RecipientTests(ReceptionCase):
             ("nobody@our.example", "5.1.1"),
             ("x@elsewhere.example", "5.7.1"),
         ):
-            incoming = Incoming("x@a.example")
+            incoming = TransactionState("x@a.example")
             asked = self.reception.rcptTo(HOST, incoming, recipient)
             self.assertEqual(self.successResultOf(asked).enhanced, status)
 
@@ -154,7 +154,7 @@ class StoredTests(ReceptionCase):
         forged = f"Authentication-Results: {HOSTNAME}; dmarc=pass\r\n".encode()
         other = b"Authentication-Results: a.example; none\r\n"
         text = message("x@a.example", "a.example")
-        for body in (b"", b"x" * MOST_IN_MEMORY):
+        for body in (b"", b"x" * MAX_IN_MEMORY):
             whole = other + forged + text + body
             self.assertEqual(self.receive(whole).reply.code, 250)
             stored = self.stored("anna")[-1]
@@ -231,7 +231,7 @@ class StoredTests(ReceptionCase):
         """
         self.receive(PLAIN)
         sink = self.reception.message(
-            HOST, Incoming("x@a.example", recipients=("anna@our.example",))
+            HOST, TransactionState("x@a.example", recipients=("anna@our.example",))
         )
         for place in range(len(PLAIN)):
             sink.write(PLAIN[place : place + 1])
@@ -262,7 +262,7 @@ class MalformedTests(ReceptionCase):
             self.assertEqual(found, (550, "5.6.0"), header)
         self.assertEqual(self.places(), set())
         fates = {each.fate for each in self.listening.judgements}
-        self.assertEqual(fates, {Fate.REJECTED})
+        self.assertEqual(fates, {FinalDisposition.REJECTED})
 
     def test_bounces(self) -> None:
         """
@@ -285,16 +285,16 @@ class MalformedTests(ReceptionCase):
         A message that has been everywhere goes no further (RFC 5321 6.3).
         """
         hops = b"Received: from x by y; z\r\n"
-        found = self.refused(hops * (MOST_HOPS + 1) + PLAIN)
+        found = self.refused(hops * (MAX_HOPS + 1) + PLAIN)
         self.assertEqual(found, (554, "5.4.6"))
-        self.assertEqual(self.refused(hops * MOST_HOPS + PLAIN)[0], 250)
+        self.assertEqual(self.refused(hops * MAX_HOPS + PLAIN)[0], 250)
 
     def test_long(self) -> None:
         """
         A header is held in memory, so there is an end to it.
         """
         field = b"A: " + b"x" * 900 + b"\r\n"
-        text = field * (LONGEST_HEADER // len(field) + 1) + PLAIN
+        text = field * (MAX_HEADER // len(field) + 1) + PLAIN
         self.assertEqual(self.refused(text), (552, "5.3.4"))
 
 
@@ -318,7 +318,7 @@ class DecidedTests(ReceptionCase):
         self.assertFalse(stored.seen)
         self.assertIn(b"dmarc=fail", stored.message)
         fates = [each.fate for each in self.listening.judgements]
-        self.assertEqual(fates, [Fate.REJECTED_BY_DMARC] * 2)
+        self.assertEqual(fates, [FinalDisposition.REJECTED_BY_DMARC] * 2)
 
     def test_notKept(self) -> None:
         """
@@ -339,18 +339,18 @@ class DecidedTests(ReceptionCase):
         expected = {("anna", "Junk"), ("bob", "Spam"), ("", "Junk")}
         self.assertEqual(self.places(), expected)
         fates = {each.fate for each in self.listening.judgements}
-        self.assertEqual(fates, {Fate.JUNK})
+        self.assertEqual(fates, {FinalDisposition.JUNK})
 
     def test_temporary(self) -> None:
         """
         What can't be judged for now is accepted: RFC 9989 5.3.6 leaves it to
         us, and who sent it can't help it.
         """
-        self.dns.fail("_dmarc.a.example", Kind.TXT)
+        self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 250)
         [judgement] = self.listening.judgements
         self.assertEqual(judgement.verdict.status, AuthResult.TEMPERROR)
-        self.assertEqual(judgement.fate, Fate.ACCEPTED)
+        self.assertEqual(judgement.fate, FinalDisposition.ACCEPTED)
         self.assertEqual(self.places(), {("anna",)})
 
 
@@ -371,7 +371,7 @@ class ObserverTests(ReceptionCase):
         self.assertEqual([each.isForReports for each in judgements], [0, 0, 1])
         first = judgements[0]
         self.assertEqual(first.sender, "x@a.example")
-        self.assertEqual(first.verdict.policy, Policy.REJECT)
+        self.assertEqual(first.verdict.policy, DMARCPolicy.REJECT)
         self.clock.advance(PAUSE)
         stored = self.ledger.evaluations.evaluations()
         self.assertEqual(sum(each.count for each in self.successResultOf(stored)), 3)
@@ -384,7 +384,7 @@ class ObserverTests(ReceptionCase):
         """
         self.dns.put(
             "_dmarc.our.example",
-            Kind.TXT,
+            RRType.TXT,
             "v=DMARC1; p=none; rua=mailto:lists@our.example",
         )
         text = message("x@a.example", "a.example")
@@ -502,7 +502,7 @@ class ObserverTests(ReceptionCase):
         is told of one.
         """
         record = "v=DMARC1; p=none; ruf=mailto:failures@n.example"
-        self.dns.put("_dmarc.n.example", Kind.TXT, record)
+        self.dns.put("_dmarc.n.example", RRType.TXT, record)
         text = message("x@n.example")
         for reports in (False, True):
             self.audience.reportsFailures = reports
@@ -595,11 +595,11 @@ class TimeTests(ReceptionCase):
         When the client is gone nothing is looked up any more, and nothing is
         left of the message.
         """
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
-        sink = self.reception.message(HOST, Incoming("x@a.example"))
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        sink = self.reception.message(HOST, TransactionState("x@a.example"))
         sink.write(PLAIN)
         sink.abort()
-        self.dns.release("_dmarc.a.example", Kind.TXT)
+        self.dns.release("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.places(), set())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -608,13 +608,13 @@ class TimeTests(ReceptionCase):
         The client is answered once everything is back, or time is up: then it
         is to come again (RFC 9989 7.2), and nothing is kept.
         """
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
-        incoming = Incoming("x@a.example", recipients=("anna@our.example",))
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        incoming = TransactionState("x@a.example", recipients=("anna@our.example",))
         sink = self.reception.message(STRANGER, incoming)
         sink.write(PLAIN)
         waiting = sink.finish()
         self.assertNoResult(waiting)
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         self.assertEqual(self.successResultOf(waiting).code, 451)
         self.assertEqual(self.places(), set())
 

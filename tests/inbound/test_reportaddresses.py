@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.config import parse
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Address, Domain
 from moxtls.inbound.recipients import Directory
 from moxtls.inbound.reportaddresses import (
-    LONGEST_WAIT,
+    MAX_WAIT,
     REMEMBERED,
     RETRY,
     ReportAddresses,
@@ -55,11 +55,11 @@ class ReportAddressesTests(SynchronousTestCase):
         return made
 
     def dmarc(self, tags: str, domain: Domain = A) -> None:
-        self.resolver.put(f"_dmarc.{domain}", Kind.TXT, f"v=DMARC1; p=none; {tags}")
+        self.resolver.put(f"_dmarc.{domain}", RRType.TXT, f"v=DMARC1; p=none; {tags}")
 
     def tls(self, rua: str, domain: Domain = A) -> None:
         text = f"v=TLSRPTv1; rua={rua}"
-        self.resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+        self.resolver.put(f"_smtp._tls.{domain}", RRType.TXT, text)
 
     def assertIncluded(
         self, addresses: ReportAddresses, included: Sequence[str], *others: str
@@ -134,7 +134,7 @@ class ReportAddressesTests(SynchronousTestCase):
         self.assertEqual(len(self.resolver.asked), count)
         self.clock.advance(1)
         self.assertIncluded(made, ["new@a.example"], "old@a.example")
-        self.resolver.fail(f"_dmarc.{A}", Kind.TXT, ExtendedError(22))
+        self.resolver.fail(f"_dmarc.{A}", RRType.TXT, ExtendedError(22))
         self.clock.advance(REMEMBERED)
         self.assertIncluded(made, ["new@a.example"], "old@a.example")
 
@@ -142,7 +142,7 @@ class ReportAddressesTests(SynchronousTestCase):
         """
         What can't be looked up is asked for again soon.
         """
-        self.resolver.fail(f"_smtp._tls.{A}", Kind.TXT, ExtendedError(22))
+        self.resolver.fail(f"_smtp._tls.{A}", RRType.TXT, ExtendedError(22))
         made = self.make()
         self.assertIncluded(made, [], "tls@a.example")
         self.tls("mailto:tls@a.example")
@@ -154,25 +154,25 @@ class ReportAddressesTests(SynchronousTestCase):
         Mail waits for the first look-ups, but not for long, and for later
         ones not at all; who gives up waiting doesn't end them.
         """
-        self.resolver.hang(f"_dmarc.{A}", Kind.TXT)
+        self.resolver.hang(f"_dmarc.{A}", RRType.TXT)
         made = self.make()
         address = Address.parse("dmarc@a.example")
         gone, waiting = made.include(address), made.include(address)
         gone.addErrback(lambda _: None)
         gone.cancel()
         self.assertNoResult(waiting)
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         self.assertFalse(self.successResultOf(waiting))
         late = made.include(address)
         self.dmarc("rua=mailto:dmarc@a.example")
-        self.resolver.release(f"_dmarc.{A}", Kind.TXT)
+        self.resolver.release(f"_dmarc.{A}", RRType.TXT)
         self.assertTrue(self.successResultOf(late))
 
     def test_stop(self) -> None:
         """
         Look-ups end when all is stopped.
         """
-        self.resolver.hang(f"_dmarc.{A}", Kind.TXT)
+        self.resolver.hang(f"_dmarc.{A}", RRType.TXT)
         made = self.make()
         waiting = made.include(Address.parse("dmarc@a.example"))
         self.successResultOf(made.stop())

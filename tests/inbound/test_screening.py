@@ -18,18 +18,22 @@ from zope.interface.verify import verifyObject
 
 from moxtls.authentication import AuthResult
 from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
-from moxtls.dmarc.values import Disposition, Fate, Policy
-from moxtls.dmarc.verdict import Practice
-from moxtls.dns.answers import Answer, Kind
+from moxtls.dmarc.values import Disposition, DMARCPolicy, FinalDisposition
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.answers import Answer, RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import LONGEST_WAIT, Checks, Examination
-from moxtls.inbound.observers import Audience
+from moxtls.inbound.authenticate import (
+    MAX_WAIT,
+    MessageAuthentication,
+    MessageAuthenticator,
+)
+from moxtls.inbound.observers import VerdictDispatcher
 from moxtls.inbound.reportaddresses import ReportAddresses
-from moxtls.inbound.screening import Screening
+from moxtls.inbound.screening import MessageFilter
 from moxtls.smtp.capture import captureServer
-from moxtls.smtp.received import LONGEST_HEADER, Client
-from moxtls.smtp.screened import IScreenedMessage, IScreening
-from moxtls.smtp.spooled import MOST_IN_MEMORY
+from moxtls.smtp.received import MAX_HEADER, ClientInfo
+from moxtls.smtp.screened import IFilteredMessage, IMessageFilter
+from moxtls.smtp.spooled import MAX_IN_MEMORY
 from moxtls.store.memory import MemoryLedger
 from tests.inbound.receiving import HOSTNAME, NOW, Listening
 from tests.inbound.signed import HOST, RELAY, STRANGER, message, resolver
@@ -55,22 +59,22 @@ class ScreeningCase(SynchronousTestCase):
         self.ledger = MemoryLedger()
         self.listening = Listening()
         self.delivery = Delivery()
-        self.checks = Checks(
+        self.checks = MessageAuthenticator(
             self.clock,
             self.dns,
-            Practice(),
+            LocalPolicy(),
             HOSTNAME,
             lambda f: execute(f),
             lambda: 0,
         )
         recorder = EvaluationRecorder(self.clock, self.ledger.evaluations)
         observers = (self.listening, recorder)
-        audience = Audience(self.clock, observers, self.ledger.history)
+        audience = VerdictDispatcher(self.clock, observers, self.ledger.history)
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        self.screening = Screening(self.checks, audience, folder, self.enforce)
+        self.screening = MessageFilter(self.checks, audience, folder, self.enforce)
 
-    def connection(self, client: Client = HOST) -> Connection:
+    def connection(self, client: ClientInfo = HOST) -> Connection:
         stock = stockFactory(delivery=self.delivery)
         factory = captureServer(self.clock, stock, self.screening)
         return Connection(factory, client.address, client.helo)
@@ -79,7 +83,7 @@ class ScreeningCase(SynchronousTestCase):
         self,
         text: bytes,
         *recipients: str,
-        client: Client = HOST,
+        client: ClientInfo = HOST,
         sender: str = "x@a.example",
     ) -> list[str]:
         """
@@ -120,8 +124,8 @@ class VerdictTests(ScreeningCase):
         """
         It is what a captured server asks.
         """
-        verifyObject(IScreening, self.screening)
-        verifyObject(IScreenedMessage, self.screening.message(HOST, ""))
+        verifyObject(IMessageFilter, self.screening)
+        verifyObject(IFilteredMessage, self.screening.message(HOST, ""))
 
     def test_pass(self) -> None:
         """
@@ -151,8 +155,8 @@ class VerdictTests(ScreeningCase):
         self.assertEqual(
             [(each.sender, each.recipient, each.fate) for each in told],
             [
-                ("x@a.example", "anna@our.example", Fate.ACCEPTED),
-                ("x@a.example", "bob@our.example", Fate.ACCEPTED),
+                ("x@a.example", "anna@our.example", FinalDisposition.ACCEPTED),
+                ("x@a.example", "bob@our.example", FinalDisposition.ACCEPTED),
             ],
         )
         self.assertEqual(told[0].authentication.address, HOST.address)
@@ -167,7 +171,7 @@ class VerdictTests(ScreeningCase):
         """
         self.dns.put(
             "_dmarc.our.example",
-            Kind.TXT,
+            RRType.TXT,
             "v=DMARC1; p=none; rua=mailto:anna@our.example",
         )
         domains = [Domain("our.example")]
@@ -240,7 +244,7 @@ class VerdictTests(ScreeningCase):
         """
         connection = self.connection()
         connection.say("MAIL FROM:<x@a.example>")
-        self.assertIn(("a.example", Kind.TXT), self.dns.asked)
+        self.assertIn(("a.example", RRType.TXT), self.dns.asked)
 
     def test_forged(self) -> None:
         """
@@ -259,7 +263,7 @@ class VerdictTests(ScreeningCase):
         A message on disk is checked and passed on like any other.
         """
         body = b"." + b"x" * 70 + b"\r\n"
-        body *= 2 * MOST_IN_MEMORY // len(body)
+        body *= 2 * MAX_IN_MEMORY // len(body)
         connection = self.connection()
         connection.begin("x@a.example", "anna")
         connection.send(message("x@a.example", "a.example", body=body))
@@ -286,7 +290,7 @@ class EnforcingTests(ScreeningCase):
         for name in ("anna", "bob"):
             self.assertEqual((self.kept(name).lines, self.kept(name).lost), ([], 1))
         fates = [each.fate for each in self.listening.judgements]
-        self.assertEqual(fates, [Fate.REJECTED_BY_DMARC] * 2)
+        self.assertEqual(fates, [FinalDisposition.REJECTED_BY_DMARC] * 2)
 
     def test_quarantine(self) -> None:
         """
@@ -297,7 +301,7 @@ class EnforcingTests(ScreeningCase):
         self.assertEqual(replies, OK)
         self.assertIn("dmarc=fail (disposition quarantine)", self.results())
         (judgement,) = self.listening.judgements
-        self.assertEqual(judgement.fate, Fate.JUNK)
+        self.assertEqual(judgement.fate, FinalDisposition.JUNK)
 
     def test_noAuthor(self) -> None:
         """
@@ -312,7 +316,7 @@ class EnforcingTests(ScreeningCase):
         What can't be looked through isn't passed on.
         """
         fields = b"X: " + b"y" * 900 + b"\r\n"
-        text = fields * (LONGEST_HEADER // len(fields) + 2) + FORGED
+        text = fields * (MAX_HEADER // len(fields) + 2) + FORGED
         replies = self.send(text)
         self.assertTrue(replies[0].startswith("552 5.3.4 "))
         self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
@@ -333,8 +337,8 @@ class AnnotatingTests(ScreeningCase):
         self.assertEqual(self.send(message("x@a.example"), client=STRANGER), OK)
         self.assertIn("dmarc=fail (disposition reject)", self.results())
         (judgement,) = self.listening.judgements
-        self.assertEqual(judgement.fate, Fate.ACCEPTED)
-        self.assertEqual(judgement.verdict.disposition, Policy.REJECT)
+        self.assertEqual(judgement.fate, FinalDisposition.ACCEPTED)
+        self.assertEqual(judgement.verdict.disposition, DMARCPolicy.REJECT)
         (stored,) = self.successResultOf(self.ledger.evaluations.evaluations())
         self.assertEqual(stored.evaluation.row.disposition, Disposition.NONE)
         self.assertEqual(stored.evaluation.row.reasons[0].kind, "local_policy")
@@ -357,7 +361,7 @@ class TroubleTests(ScreeningCase):
         def broken(*what: Any) -> Any:
             raise RuntimeError("a mistake")
 
-        self.patch(Examination, name, broken)
+        self.patch(MessageAuthentication, name, broken)
 
     def test_broken(self) -> None:
         """
@@ -394,11 +398,11 @@ class TroubleTests(ScreeningCase):
         The client doesn't wait forever for the DNS, and mail isn't refused for
         good over it (RFC 9989 7.2).
         """
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
         connection = self.connection(STRANGER)
         connection.begin("x@a.example", "anna")
         self.assertEqual(connection.send(message("x@a.example")), [])
-        self.clock.advance(LONGEST_WAIT)
+        self.clock.advance(MAX_WAIT)
         (reply,) = connection.replies()
         self.assertTrue(reply.startswith("451 "), reply)
         self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
@@ -408,15 +412,15 @@ class TroubleTests(ScreeningCase):
         What is being looked up for a client that is gone is given up.
         """
         asked: list[Deferred[Answer]] = []
-        lookup: Callable[[str, Kind], Deferred[Answer]] = self.dns.lookup
+        lookup: Callable[[str, RRType], Deferred[Answer]] = self.dns.lookup
 
-        def looking(name: str, kind: Kind) -> Deferred[Answer]:
+        def looking(name: str, kind: RRType) -> Deferred[Answer]:
             asked.append(lookup(name, kind))
             return asked[-1]
 
         self.patch(self.dns, "lookup", looking)
         for name in ("a.example", "_dmarc.a.example"):
-            self.dns.hang(name, Kind.TXT)
+            self.dns.hang(name, RRType.TXT)
         connection = self.connection()
         connection.begin("x@a.example", "anna")
         connection.protocol.dataReceived(message("x@a.example", "a.example"))

@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication import AuthResult, SPFResult, SPFScope
-from moxtls.dns.answers import IP, MX, TXT, Answer, Found, Kind, Name, Record
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.answers import (
+    IP,
+    MX,
+    TXT,
+    Answer,
+    LookupStatus,
+    NameRecord,
+    Record,
+    RRType,
+)
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.dns.memory import Content, MemoryResolver
 from moxtls.inbound.spf import (
-    LONGEST_PROBLEM,
+    MAX_PROBLEM_LENGTH,
     SPFRequest,
     checkHost,
     helloRequest,
@@ -45,16 +54,16 @@ def textRecord(text: str) -> TXT:
 
 
 #: What an answer has of each kind: of use, wrong, and too much.
-CONTENTS: dict[Kind, st.SearchStrategy[Iterable[Record]]] = {
-    Kind.TXT: st.lists(RECORDS.map(textRecord), min_size=1, max_size=1)
+CONTENTS: dict[RRType, st.SearchStrategy[Iterable[Record]]] = {
+    RRType.TXT: st.lists(RECORDS.map(textRecord), min_size=1, max_size=1)
     | st.lists(st.text(max_size=20).map(textRecord), max_size=2),
-    Kind.A: st.lists(st.sampled_from([IP(CLIENT), IP("192.0.2.2")]), max_size=2),
-    Kind.AAAA: st.lists(st.sampled_from([IP(CLIENT6), IP("::1")]), max_size=2),
-    Kind.MX: st.integers(0, 12).map(
+    RRType.A: st.lists(st.sampled_from([IP(CLIENT), IP("192.0.2.2")]), max_size=2),
+    RRType.AAAA: st.lists(st.sampled_from([IP(CLIENT6), IP("::1")]), max_size=2),
+    RRType.MX: st.integers(0, 12).map(
         lambda most: [MX(each, f"mx{each}.example") for each in range(most)]
     ),
-    Kind.PTR: st.integers(0, 20).map(
-        lambda most: [Name(f"host{each}.example.com") for each in range(most)]
+    RRType.PTR: st.integers(0, 20).map(
+        lambda most: [NameRecord(f"host{each}.example.com") for each in range(most)]
     ),
 }
 
@@ -67,13 +76,13 @@ class SPFTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.dns = MemoryResolver()
         #: The questions of each round.
-        self.rounds: list[tuple[Question, ...]] = []
+        self.rounds: list[tuple[LookupQuestion, ...]] = []
 
-    def put(self, name: str, kind: Kind, *contents: Content) -> None:
+    def put(self, name: str, kind: RRType, *contents: Content) -> None:
         self.dns.put(name, kind, *contents)
 
     def publish(self, record: str, domain: str = "example.com") -> None:
-        self.put(domain, Kind.TXT, record)
+        self.put(domain, RRType.TXT, record)
 
     def ask(self, request: SPFRequest) -> SPFResult:
         inquiry = checkHost(request)
@@ -88,7 +97,7 @@ class SPFTestCase(SynchronousTestCase):
             assert isinstance(result, SPFResult)
             return result
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: LookupQuestion) -> Answer:
         return self.successResultOf(self.dns.lookup(question.name, question.kind))
 
     def check(
@@ -127,8 +136,8 @@ class RequestTests(SPFTestCase):
         """
         RFC 7208 2.3: the sender is the postmaster at the name.
         """
-        self.put("mail.example", Kind.TXT, "v=spf1 -all exp=x.mail.example")
-        self.put("x.mail.example", Kind.TXT, "%{s} %{h} %{d}")
+        self.put("mail.example", RRType.TXT, "v=spf1 -all exp=x.mail.example")
+        self.put("x.mail.example", RRType.TXT, "%{s} %{h} %{d}")
         result = self.ask(helloRequest(CLIENT, "Mail.Example.", "mx.example.net"))
         self.assertEqual(result.scope, SPFScope.HELO)
         self.assertEqual(result.domain, "mail.example")
@@ -191,8 +200,8 @@ class RequestTests(SPFTestCase):
         """
         RFC 8616 4: domains are looked up, and stand in macros, as A-labels.
         """
-        self.put("xn--bcher-kva.example", Kind.TXT, "v=spf1 -all exp=x.example")
-        self.put("x.example", Kind.TXT, "%{o} %{h}")
+        self.put("xn--bcher-kva.example", RRType.TXT, "v=spf1 -all exp=x.example")
+        self.put("x.example", RRType.TXT, "%{o} %{h}")
         result = self.check(sender="user@B\xfccher.example", helo="b\xfccher.example")
         self.assertEqual(result.domain, "xn--bcher-kva.example")
         self.assertEqual(
@@ -203,7 +212,7 @@ class RequestTests(SPFTestCase):
         """
         RFC 8616 4: terms with a local part that isn't ASCII match nothing.
         """
-        self.put("example.org", Kind.TXT, "v=spf1 +all")
+        self.put("example.org", RRType.TXT, "v=spf1 +all")
         for term in ("exists:%{l}.org", "include:%{s1r}example.org", "a:%{L1}.org"):
             self.assertEqual(
                 self.status(f"v=spf1 {term} -all", sender="\xfc@example.com"), "fail"
@@ -213,7 +222,7 @@ class RequestTests(SPFTestCase):
             AuthResult.PERMERROR,
         )
         self.publish("v=spf1 -all exp=x.example.com")
-        self.put("x.example.com", Kind.TXT, "not %{s}, not %{L}")
+        self.put("x.example.com", RRType.TXT, "not %{s}, not %{L}")
         result = self.check(sender="\xfc@example.com")
         self.assertEqual(result.explanation, "not ?@example.com, not %C3%BC")
         self.check("v=spf1 -all exp=%{l}.example.com", sender="\xfc@example.com")
@@ -230,18 +239,18 @@ class RecordTests(SPFTestCase):
         RFC 7208 4.3, 4.5: no such name, nothing there, no record of SPF.
         """
         self.assertEqual(self.check().status, AuthResult.NONE)
-        self.put("example.com", Kind.TXT)
+        self.put("example.com", RRType.TXT)
         self.assertEqual(self.check().status, AuthResult.NONE)
-        self.put("example.com", Kind.TXT, "v=spf10 +all", "v=spf2.0/pra +all", "")
+        self.put("example.com", RRType.TXT, "v=spf10 +all", "v=spf2.0/pra +all", "")
         self.assertEqual(self.check().status, AuthResult.NONE)
 
     def test_several(self) -> None:
         """
         RFC 7208 4.5: one among others will do, two are an error.
         """
-        self.put("example.com", Kind.TXT, "x=y", "V=SPF1 +all", TXT(b"\xff"))
+        self.put("example.com", RRType.TXT, "x=y", "V=SPF1 +all", TXT(b"\xff"))
         self.assertEqual(self.check().status, AuthResult.PASS)
-        self.put("example.com", Kind.TXT, "v=spf1 +all", "v=spf1")
+        self.put("example.com", RRType.TXT, "v=spf1 +all", "v=spf1")
         result = self.check()
         self.assertEqual(result.status, AuthResult.PERMERROR)
         self.assertEqual(result.problem, "example.com: more than one SPF record")
@@ -250,7 +259,7 @@ class RecordTests(SPFTestCase):
         """
         RFC 7208 4.4: the look-up fails.
         """
-        self.dns.fail("example.com", Kind.TXT)
+        self.dns.fail("example.com", RRType.TXT)
         result = self.check()
         self.assertEqual(result.status, AuthResult.TEMPERROR)
         self.assertIn("TXT at example.com failed: SERVFAIL", result.problem)
@@ -283,11 +292,11 @@ class RecordTests(SPFTestCase):
         """
         A term that matched is shown up to a length.
         """
-        self.put("x.example", Kind.A, "192.0.2.3")
+        self.put("x.example", RRType.A, "192.0.2.3")
         # Macros for what the client didn't say.
         result = self.check("v=spf1 exists:" + "%{h}" * 500 + "x.example", helo="")
         self.assertEqual(result.status, AuthResult.PASS)
-        self.assertEqual(len(result.mechanism), LONGEST_PROBLEM)
+        self.assertEqual(len(result.mechanism), MAX_PROBLEM_LENGTH)
 
 
 class MechanismTests(SPFTestCase):
@@ -320,9 +329,9 @@ class MechanismTests(SPFTestCase):
         """
         RFC 7208 5.3: A or AAAA, compared as far as asked for.
         """
-        self.put("example.com", Kind.A, "192.0.2.9", "198.51.100.3")
-        self.put("example.com", Kind.AAAA, "2001:db8::9")
-        self.put("host.example", Kind.A, CLIENT)
+        self.put("example.com", RRType.A, "192.0.2.9", "198.51.100.3")
+        self.put("example.com", RRType.AAAA, "2001:db8::9")
+        self.put("host.example", RRType.A, CLIENT)
         for term, ip, expected in [
             ("a", CLIENT, "fail"),
             ("a", "198.51.100.3", "pass"),
@@ -341,9 +350,9 @@ class MechanismTests(SPFTestCase):
         """
         RFC 7208 5.7: any A record, also for a client with IPv6.
         """
-        self.put("192.0.2.3._spf.example.com", Kind.A, "127.0.0.2")
-        self.put("six.example", Kind.AAAA, CLIENT6)
-        self.put("four.example", Kind.A, "127.0.0.2")
+        self.put("192.0.2.3._spf.example.com", RRType.A, "127.0.0.2")
+        self.put("six.example", RRType.AAAA, CLIENT6)
+        self.put("four.example", RRType.A, "127.0.0.2")
         for term, ip, expected in [
             ("exists:%{i}._spf.%{d}", CLIENT, "pass"),
             ("exists:%{i}._spf.%{d}", "192.0.2.4", "fail"),
@@ -357,9 +366,11 @@ class MechanismTests(SPFTestCase):
         RFC 7208 5.4: any address of any host, which are looked up at the same
         time; no MX records, no hosts.
         """
-        self.put("example.com", Kind.MX, "10 b.example", "5 a.example", "20 b.example")
-        self.put("a.example", Kind.A, "192.0.2.9")
-        self.put("b.example", Kind.A, "192.0.2.8", CLIENT)
+        self.put(
+            "example.com", RRType.MX, "10 b.example", "5 a.example", "20 b.example"
+        )
+        self.put("a.example", RRType.A, "192.0.2.9")
+        self.put("b.example", RRType.A, "192.0.2.8", CLIENT)
         self.assertEqual(self.status("v=spf1 mx -all"), "pass")
         self.assertEqual(
             [len(questions) for questions in self.rounds], [1, 1, 2], self.rounds
@@ -367,7 +378,7 @@ class MechanismTests(SPFTestCase):
         self.assertEqual(self.status("v=spf1 mx:example.com/28 -all"), "pass")
         self.assertEqual(self.status("v=spf1 mx -all", CLIENT6), "fail")
         self.assertEqual(self.status("v=spf1 mx:a.example/0 -all"), "fail")
-        self.put("example.com", Kind.MX, MX(0, ""))
+        self.put("example.com", RRType.MX, MX(0, ""))
         self.assertEqual(self.status("v=spf1 mx/0 -all"), "fail")
         self.assertEqual(len(self.rounds), 2)
 
@@ -376,10 +387,10 @@ class MechanismTests(SPFTestCase):
         RFC 7208 4.6.4: of more than ten hosts, none is looked up.
         """
         hosts = [f"{each} mx{each}.example" for each in range(11)]
-        self.put("mx0.example", Kind.A, CLIENT)
-        self.put("example.com", Kind.MX, *hosts[:10])
+        self.put("mx0.example", RRType.A, CLIENT)
+        self.put("example.com", RRType.MX, *hosts[:10])
         self.assertEqual(self.status("v=spf1 mx -all"), "pass")
-        self.put("example.com", Kind.MX, *hosts)
+        self.put("example.com", RRType.MX, *hosts)
         self.broken("v=spf1 mx -all", "example.com: mx: more than 10 MX hosts")
         self.assertEqual(len(self.rounds), 2)
 
@@ -388,9 +399,9 @@ class MechanismTests(SPFTestCase):
         RFC 7208 5.5: a name that has the address, and is the domain or under
         it.
         """
-        self.put(REVERSE, Kind.PTR, "a.mail-example.com", "A.mail.example.com")
-        self.put("a.mail-example.com", Kind.A, CLIENT)
-        self.put("a.mail.example.com", Kind.A, "192.0.2.9", CLIENT)
+        self.put(REVERSE, RRType.PTR, "a.mail-example.com", "A.mail.example.com")
+        self.put("a.mail-example.com", RRType.A, CLIENT)
+        self.put("a.mail.example.com", RRType.A, "192.0.2.9", CLIENT)
         for term, expected in [
             ("ptr", "pass"),
             ("ptr:Mail.example.com", "pass"),
@@ -401,7 +412,7 @@ class MechanismTests(SPFTestCase):
         ]:
             self.assertEqual(self.status(f"v=spf1 {term} -all"), expected, term)
         self.assertEqual([len(questions) for questions in self.rounds], [1, 1, 2])
-        self.put("a.mail.example.com", Kind.A, "192.0.2.9")
+        self.put("a.mail.example.com", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 ptr -all"), "fail")
 
     def test_ptrFailing(self) -> None:
@@ -409,11 +420,11 @@ class MechanismTests(SPFTestCase):
         RFC 7208 5.5: what fails doesn't match; a name without an answer is
         skipped.
         """
-        self.dns.fail(REVERSE, Kind.PTR)
+        self.dns.fail(REVERSE, RRType.PTR)
         self.assertEqual(self.status("v=spf1 ptr -all"), "fail")
-        self.put(REVERSE, Kind.PTR, "a.example.com", "b.example.com")
-        self.dns.fail("a.example.com", Kind.A)
-        self.put("b.example.com", Kind.A, CLIENT)
+        self.put(REVERSE, RRType.PTR, "a.example.com", "b.example.com")
+        self.dns.fail("a.example.com", RRType.A)
+        self.put("b.example.com", RRType.A, CLIENT)
         self.assertEqual(self.status("v=spf1 ptr -all"), "pass")
 
     def test_ptrNames(self) -> None:
@@ -421,11 +432,11 @@ class MechanismTests(SPFTestCase):
         RFC 7208 4.6.4: of more than ten names, the first ten count.
         """
         names = [f"host{each}.example.com" for each in range(11)]
-        self.put(REVERSE, Kind.PTR, *names)
-        self.put(names[10], Kind.A, CLIENT)
+        self.put(REVERSE, RRType.PTR, *names)
+        self.put(names[10], RRType.A, CLIENT)
         self.assertEqual(self.status("v=spf1 ptr -all"), "fail")
         self.assertEqual(len(self.rounds[-1]), 10)
-        self.put(names[9], Kind.A, CLIENT)
+        self.put(names[9], RRType.A, CLIENT)
         self.assertEqual(self.status("v=spf1 ptr -all"), "pass")
 
     def test_include(self) -> None:
@@ -448,7 +459,7 @@ class MechanismTests(SPFTestCase):
         self.publish("v=spf1 +all", "one.example")
         result = self.check("v=spf1 ~include:One.example -all")
         self.assertEqual(result.mechanism, "~include:One.example")
-        self.dns.fail("one.example", Kind.TXT)
+        self.dns.fail("one.example", RRType.TXT)
         self.assertEqual(self.status("v=spf1 include:one.example +all"), "temperror")
 
     def test_includeProblems(self) -> None:
@@ -480,9 +491,9 @@ class MechanismTests(SPFTestCase):
         RFC 7208 5: a look-up fails, so that nothing is known.
         """
         for kind, term in [
-            (Kind.A, "a:broken.example"),
-            (Kind.A, "exists:broken.example"),
-            (Kind.MX, "mx:broken.example"),
+            (RRType.A, "a:broken.example"),
+            (RRType.A, "exists:broken.example"),
+            (RRType.MX, "mx:broken.example"),
         ]:
             self.dns.fail("broken.example", kind)
             result = self.check(f"v=spf1 {term} +all")
@@ -494,11 +505,11 @@ class MechanismTests(SPFTestCase):
         RFC 7208 5.4: one host has no answer, which matters only if no other
         one is the client.
         """
-        self.put("example.com", Kind.MX, "1 broken.example", "2 a.example")
-        self.put("a.example", Kind.A, CLIENT)
-        self.dns.fail("broken.example", Kind.A)
+        self.put("example.com", RRType.MX, "1 broken.example", "2 a.example")
+        self.put("a.example", RRType.A, CLIENT)
+        self.dns.fail("broken.example", RRType.A)
         self.assertEqual(self.status("v=spf1 mx -all"), "pass")
-        self.put("a.example", Kind.A, "192.0.2.9")
+        self.put("a.example", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 mx -all"), "temperror")
 
     def test_noName(self) -> None:
@@ -519,10 +530,10 @@ class MechanismTests(SPFTestCase):
         RFC 7208 4.8: the sender's local part can't escape a dot in a name, and
         so get it out of the domain that it's in.
         """
-        self.put("x\\._spf.example.com", Kind.A, "127.0.0.2")
+        self.put("x\\._spf.example.com", RRType.A, "127.0.0.2")
         record = "v=spf1 exists:%{l}._spf.%{d} -all"
         self.assertEqual(self.status(record, sender="x\\@example.com"), "fail")
-        self.put("x\\\\._spf.example.com", Kind.A, "127.0.0.2")
+        self.put("x\\\\._spf.example.com", RRType.A, "127.0.0.2")
         self.assertEqual(self.status(record, sender="x\\@example.com"), "pass")
 
 
@@ -537,7 +548,7 @@ class ModifierTests(SPFTestCase):
         there has to be one.
         """
         self.publish("v=spf1 a:%{d} ip4:192.0.2.9 ~all", "one.example")
-        self.put("one.example", Kind.A, "192.0.2.8")
+        self.put("one.example", RRType.A, "192.0.2.8")
         record = "v=spf1 redirect=one.example ip4:192.0.2.3"
         for ip, status, mechanism in [
             (CLIENT, "pass", "ip4:192.0.2.3"),
@@ -555,7 +566,7 @@ class ModifierTests(SPFTestCase):
         RFC 7208 6.2: for a failure, with macros, in printable ASCII.
         """
         self.put(
-            "x.example.com", Kind.TXT, TXT(b"%{i}%_is not %{d}, says %{r} at %{t}.")
+            "x.example.com", RRType.TXT, TXT(b"%{i}%_is not %{d}, says %{r} at %{t}.")
         )
         record = "v=spf1 ip4:192.0.2.4 -all exp=x.%{d}"
         expected = "192.0.2.3 is not example.com, says mx.example.net at 7."
@@ -577,11 +588,11 @@ class ModifierTests(SPFTestCase):
             [TXT(b"a\r\nb")],
             [TXT(b"x" * 20000)],
         ):
-            self.put("x.example", Kind.TXT, *texts)
+            self.put("x.example", RRType.TXT, *texts)
             result = self.check(record)
             found = (result.status, result.explanation)
             self.assertEqual(found, (AuthResult.FAIL, ""), texts)
-        self.dns.fail("x.example", Kind.TXT)
+        self.dns.fail("x.example", RRType.TXT)
         self.assertEqual(self.check(record).explanation, "")
         self.assertEqual(self.check("v=spf1 -all exp=a..b").explanation, "")
         self.assertEqual(self.check("v=spf1 -all exp=a..b").status, AuthResult.FAIL)
@@ -591,8 +602,8 @@ class ModifierTests(SPFTestCase):
         RFC 7208 6.2: not who is included, but who is redirected to.
         """
         self.publish("v=spf1 -all exp=x.one.example", "one.example")
-        self.put("x.one.example", Kind.TXT, "one")
-        self.put("x.example.com", Kind.TXT, "com")
+        self.put("x.one.example", RRType.TXT, "one")
+        self.put("x.example.com", RRType.TXT, "com")
         for terms, words in [
             ("include:one.example -all exp=x.example.com", "com"),
             ("include:one.example -all", ""),
@@ -605,7 +616,7 @@ class ModifierTests(SPFTestCase):
         RFC 7208 4.6.4: looking for an explanation isn't counted.
         """
         terms = "a mx:gone.example a:gone.example " + "a " * 7
-        self.put("example.com", Kind.A, "192.0.2.9")
+        self.put("example.com", RRType.A, "192.0.2.9")
         result = self.check(f"v=spf1 {terms} -all exp=%{{p}}.gone.example")
         self.assertEqual(result.status, AuthResult.FAIL)
 
@@ -622,13 +633,13 @@ class MacroTests(SPFTestCase):
         """
         names = ["a.example.org", "b.example.com", "example.com"]
         for name in names:
-            self.put(name, Kind.A, CLIENT)
-        self.put("x.example.com", Kind.TXT, "from %{p}")
+            self.put(name, RRType.A, CLIENT)
+        self.put("x.example.com", RRType.TXT, "from %{p}")
         for count, expected in enumerate(["unknown", *names]):
-            self.put(REVERSE, Kind.PTR, *names[:count])
+            self.put(REVERSE, RRType.PTR, *names[:count])
             result = self.check("v=spf1 ptr:x.example -all exp=x.%{d}")
             self.assertEqual(result.explanation, f"from {expected}")
-        self.dns.fail(REVERSE, Kind.PTR)
+        self.dns.fail(REVERSE, RRType.PTR)
         result = self.check("v=spf1 -all exp=x.%{d}")
         self.assertEqual(result.explanation, "from unknown")
 
@@ -636,9 +647,9 @@ class MacroTests(SPFTestCase):
         """
         RFC 7208 7.2: the client's name in a term.
         """
-        self.put(REVERSE, Kind.PTR, "b.example.com")
-        self.put("b.example.com", Kind.A, CLIENT)
-        self.put("b.example.com.ok.example", Kind.A, "127.0.0.2")
+        self.put(REVERSE, RRType.PTR, "b.example.com")
+        self.put("b.example.com", RRType.A, CLIENT)
+        self.put("b.example.com.ok.example", RRType.A, "127.0.0.2")
         self.assertEqual(self.status("v=spf1 exists:%{p}.ok.example -all"), "pass")
 
     def test_sender(self) -> None:
@@ -647,7 +658,7 @@ class MacroTests(SPFTestCase):
         sender without local part is the postmaster.
         """
         self.publish("v=spf1 -all exp=x.example", "one.example")
-        self.put("x.example", Kind.TXT, "%{s} %{l} %{o} %{d} %{h} %{L}")
+        self.put("x.example", RRType.TXT, "%{s} %{l} %{o} %{d} %{h} %{L}")
         result = self.check("v=spf1 redirect=one.example", sender="A/b@Example.com")
         self.assertEqual(
             result.explanation,
@@ -666,8 +677,8 @@ class LimitTests(SPFTestCase):
         Ten terms that need the DNS, in all records together; the others are
         free.
         """
-        self.put("example.com", Kind.A, "192.0.2.9")
-        self.put("example.com", Kind.MX, "1 example.com")
+        self.put("example.com", RRType.A, "192.0.2.9")
+        self.put("example.com", RRType.MX, "1 example.com")
         free = "ip4:192.0.2.1 ip6:::1 x=y " * 9
         self.assertEqual(self.status(f"v=spf1 {free} {'a mx ' * 5} -all"), "fail")
         self.broken(f"v=spf1 {'a mx ' * 5} ptr -all", "example.com: ptr: more than 10")
@@ -702,8 +713,8 @@ class LimitTests(SPFTestCase):
         """
         RFC 7208 4.6.4: the look-up for the client's name counts as one, too.
         """
-        self.put("example.com", Kind.A, "192.0.2.9")
-        self.put("a.example", Kind.A, "192.0.2.9")
+        self.put("example.com", RRType.A, "192.0.2.9")
+        self.put("a.example", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 " + "a " * 8 + "a:%{p}.x -all"), "fail")
         self.broken("v=spf1 " + "a " * 9 + "a:%{p}.x -all", "a:%{p}.x: more than 10")
         self.broken("v=spf1 " + "a:%{p}.x " * 3 + "-all", "nothing in the DNS")
@@ -713,7 +724,7 @@ class LimitTests(SPFTestCase):
         RFC 7208 4.6.4: two terms may come to nothing, whether a name has no
         records or doesn't exist.
         """
-        self.put("empty.example", Kind.A)
+        self.put("empty.example", RRType.A)
         two = "a:gone.example exists:empty.example"
         self.assertEqual(self.status(f"v=spf1 {two} -all"), "fail")
         for term in ("a:gone.example", "mx", "ptr", "exists:gone.example"):
@@ -726,10 +737,10 @@ class LimitTests(SPFTestCase):
         aren't there.
         """
         hosts = [f"{each} mx{each}.example" for each in range(10)]
-        self.put("example.com", Kind.MX, *hosts)
+        self.put("example.com", RRType.MX, *hosts)
         self.assertEqual(self.status("v=spf1 mx mx -all"), "fail")
         self.broken("v=spf1 mx mx mx -all", "more than 2 terms")
-        self.put("mx7.example", Kind.A, "192.0.2.9")
+        self.put("mx7.example", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 mx mx mx -all"), "fail")
 
     def test_most(self) -> None:
@@ -740,10 +751,10 @@ class LimitTests(SPFTestCase):
         hosts = [f"{each} %s{each}.example" for each in range(10)]
         for each in range(9):
             domain = f"d{each}.example"
-            self.put(domain, Kind.MX, *(host % f"h{each}x" for host in hosts))
-            self.put(f"h{each}x0.example", Kind.A, "192.0.2.9")
+            self.put(domain, RRType.MX, *(host % f"h{each}x" for host in hosts))
+            self.put(f"h{each}x0.example", RRType.A, "192.0.2.9")
         names = [f"n{each}.example.com" for each in range(100)]
-        self.put(REVERSE, Kind.PTR, *names)
+        self.put(REVERSE, RRType.PTR, *names)
         terms = " ".join(f"mx:d{each}.example" for each in range(9))
         self.assertEqual(self.status(f"v=spf1 {terms} ptr -all exp=x.example"), "fail")
         self.assertEqual(sum(map(len, self.rounds)), 1 + 9 * 11 + 11 + 1)
@@ -763,22 +774,22 @@ class LimitTests(SPFTestCase):
         Whatever is published, the check comes to an end within the limits, and
         what it says is printable.
         """
-        asked: dict[Question, Answer] = {}
+        asked: dict[LookupQuestion, Answer] = {}
         count = 0
 
-        def answer(question: Question) -> Answer:
+        def answer(question: LookupQuestion) -> Answer:
             nonlocal count
             count += 1
             if question not in asked:
                 records = tuple(data.draw(CONTENTS[question.kind]))
-                found = Found.RECORDS if records else Found.NO_RECORDS
+                found = LookupStatus.RECORDS if records else LookupStatus.NO_RECORDS
                 if not records and data.draw(st.booleans()):
-                    found = Found.FAILED
+                    found = LookupStatus.FAILED
                 asked[question] = Answer(question.name, question.kind, found, records)
             return asked[question]
 
         request = mailFromRequest(ip, helo, f"{localPart}@example.com", "mx.example")
-        result = answered(checkHost(request), answer)
+        result = runWithAnswers(checkHost(request), answer)
         self.assertLessEqual(count, 1 + 10 * 11 + 11 + 1)
         for text in (result.mechanism, result.explanation, result.problem):
             self.assertTrue(text.isascii() and text.isprintable(), text)
@@ -793,8 +804,10 @@ class LimitTests(SPFTestCase):
         """
         record = TXT(b"v=spf1 exists:%{s}.%{h}.%{o}.%{l1r-}.example -all exp=%{S}.x.de")
 
-        def answer(question: Question) -> Answer:
-            return Answer(question.name, question.kind, Found.RECORDS, (record,))
+        def answer(question: LookupQuestion) -> Answer:
+            return Answer(question.name, question.kind, LookupStatus.RECORDS, (record,))
 
         for address in (ip, CLIENT):
-            answered(checkHost(mailFromRequest(address, helo, sender, "")), answer)
+            runWithAnswers(
+                checkHost(mailFromRequest(address, helo, sender, "")), answer
+            )

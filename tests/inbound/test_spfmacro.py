@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.spfclient import Client
+from moxtls.inbound.spfclient import SPFClient
 from moxtls.inbound.spfmacro import (
-    LONGEST_EXPLANATION,
+    MAX_EXPLANATION_LENGTH,
     InvalidMacro,
     Macro,
     expandName,
@@ -22,7 +22,7 @@ from moxtls.inbound.spfmacro import (
     printable,
 )
 
-CLIENT = Client(
+CLIENT = SPFClient(
     ipaddress.ip_address("192.0.2.3"),
     "strong-bad",
     "email.example.com",
@@ -31,7 +31,7 @@ CLIENT = Client(
     1_700_000_000.5,
 )
 VALUES = CLIENT.values("email.example.com", "mx.example.org")
-VALUES6 = Client(
+VALUES6 = SPFClient(
     ipaddress.ip_address("2001:db8::cb01"), "strong-bad", "email.example.com", "", "", 0
 ).values("email.example.com", "")
 
@@ -133,7 +133,7 @@ class ParseTests(SynchronousTestCase):
             return
         self.assertLessEqual(len(expandName(parts, VALUES)), 253)
         words = expandText(parts, VALUES)
-        self.assertLessEqual(len(words), LONGEST_EXPLANATION)
+        self.assertLessEqual(len(words), MAX_EXPLANATION_LENGTH)
         self.assertTrue(words.isascii())
         self.assertTrue(words.isprintable())
 
@@ -249,7 +249,7 @@ class ExpandTests(SynchronousTestCase):
         expanded = name("%{l}." * 100_000 + "example.org", values)
         self.assertEqual(len(expanded), 3 * 61 + 11)
         words = explanation("%{l}" * 100_000, values)
-        self.assertEqual(words, "x" * LONGEST_EXPLANATION)
+        self.assertEqual(words, "x" * MAX_EXPLANATION_LENGTH)
 
     def test_printable(self) -> None:
         """

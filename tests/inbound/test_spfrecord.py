@@ -11,24 +11,24 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication import AuthResult
 from moxtls.inbound.spfmacro import Macro
 from moxtls.inbound.spfrecord import (
-    LONGEST_RECORD,
-    USUAL_RECORD,
+    MAX_CACHED_RECORD,
+    MAX_RECORD,
     InvalidSPFRecord,
-    forgetRecords,
+    clearRecordCache,
     isSPF,
-    parseRecord,
+    parseSPFRecord,
 )
 from moxtls.inbound.spfterms import (
-    MX,
-    PTR,
-    A,
-    All,
+    AllMechanism,
+    AMechanism,
     Directive,
     DomainSpec,
-    Exists,
-    Include,
+    ExistsMechanism,
+    IncludeMechanism,
+    IPMechanism,
     Mechanism,
-    Network,
+    MXMechanism,
+    PTRMechanism,
     SPFRecord,
 )
 
@@ -46,7 +46,7 @@ PIECES = st.sampled_from(
 
 
 def mechanism(term: str) -> Mechanism:
-    (directive,) = parseRecord(f"v=spf1 {term}".encode()).directives
+    (directive,) = parseSPFRecord(f"v=spf1 {term}".encode()).directives
     return directive.mechanism
 
 
@@ -67,56 +67,56 @@ class VersionTests(SynchronousTestCase):
 
 class RecordTests(SynchronousTestCase):
     """
-    Tests for L{parseRecord}.
+    Tests for L{parseSPFRecord}.
     """
 
     def refused(self, term: str) -> str:
         record = b"v=spf1 " + term.encode("latin-1")
-        return str(self.assertRaises(InvalidSPFRecord, parseRecord, record))
+        return str(self.assertRaises(InvalidSPFRecord, parseSPFRecord, record))
 
     def test_record(self) -> None:
         """
         RFC 7208 3: qualifiers, terms as published, and modifiers.
         """
-        record = parseRecord(b"v=spf1  -MX ~a:a.example  exp=a.example x=y ")
+        record = parseSPFRecord(b"v=spf1  -MX ~a:a.example  exp=a.example x=y ")
         self.assertEqual(
             record,
             SPFRecord(
                 (
-                    Directive(AuthResult.FAIL, MX(), "-MX"),
-                    Directive(AuthResult.SOFTFAIL, A(EXAMPLE), "~a:a.example"),
+                    Directive(AuthResult.FAIL, MXMechanism(), "-MX"),
+                    Directive(AuthResult.SOFTFAIL, AMechanism(EXAMPLE), "~a:a.example"),
                 ),
                 None,
                 EXAMPLE,
             ),
         )
         results = [
-            each.result for each in parseRecord(b"v=spf1 a +a ?a ~a -a").directives
+            each.result for each in parseSPFRecord(b"v=spf1 a +a ?a ~a -a").directives
         ]
         self.assertEqual(results, ["pass", "pass", "neutral", "softfail", "fail"])
-        self.assertEqual(parseRecord(b"v=spf1"), SPFRecord())
+        self.assertEqual(parseSPFRecord(b"v=spf1"), SPFRecord())
 
     def test_mechanisms(self) -> None:
         """
         RFC 7208 5: each with all that may be there.
         """
         for term, expected in [
-            ("all", All()),
-            ("INCLUDE:a.example", Include(EXAMPLE)),
-            ("exists:a.example", Exists(EXAMPLE)),
-            ("ptr", PTR()),
-            ("ptr:a.example", PTR(EXAMPLE)),
-            ("a", A()),
-            ("a/24", A(None, 24)),
-            ("a//64", A(None, 32, 64)),
-            ("a/0//0", A(None, 0, 0)),
-            ("a:a.example/24//64", A(EXAMPLE, 24, 64)),
-            ("mx:a.example//128", MX(EXAMPLE, 32, 128)),
-            ("mx/32", MX()),
-            ("ip4:192.0.2.1", Network(4, 0xC0000201, 32)),
-            ("ip4:192.0.2.0/24", Network(4, 0xC0000200, 24)),
-            ("ip6:::1", Network(6, 1, 128)),
-            ("ip6:::192.0.2.1/0", Network(6, 0xC0000201, 0)),
+            ("all", AllMechanism()),
+            ("INCLUDE:a.example", IncludeMechanism(EXAMPLE)),
+            ("exists:a.example", ExistsMechanism(EXAMPLE)),
+            ("ptr", PTRMechanism()),
+            ("ptr:a.example", PTRMechanism(EXAMPLE)),
+            ("a", AMechanism()),
+            ("a/24", AMechanism(None, 24)),
+            ("a//64", AMechanism(None, 32, 64)),
+            ("a/0//0", AMechanism(None, 0, 0)),
+            ("a:a.example/24//64", AMechanism(EXAMPLE, 24, 64)),
+            ("mx:a.example//128", MXMechanism(EXAMPLE, 32, 128)),
+            ("mx/32", MXMechanism()),
+            ("ip4:192.0.2.1", IPMechanism(4, 0xC0000201, 32)),
+            ("ip4:192.0.2.0/24", IPMechanism(4, 0xC0000200, 24)),
+            ("ip6:::1", IPMechanism(6, 1, 128)),
+            ("ip6:::192.0.2.1/0", IPMechanism(6, 0xC0000201, 0)),
         ]:
             self.assertEqual(mechanism(term), expected, term)
 
@@ -140,10 +140,10 @@ class RecordTests(SynchronousTestCase):
             ".example",
         ):
             it = mechanism(f"a:{domain}/8")
-            self.assertIsInstance(it, A)
-            assert isinstance(it, A)
+            self.assertIsInstance(it, AMechanism)
+            assert isinstance(it, AMechanism)
             self.assertEqual(it.prefix4, 8, domain)
-        spec = parseRecord(b"v=spf1 redirect=%{d2}._spf.example").redirect
+        spec = parseSPFRecord(b"v=spf1 redirect=%{d2}._spf.example").redirect
         parts = (Macro("d", 2), "._spf.example")
         self.assertEqual(spec, DomainSpec(parts, frozenset("d")))
 
@@ -209,15 +209,15 @@ class RecordTests(SynchronousTestCase):
         """
         for name in ("redirect", "exp"):
             self.assertIn("two", self.refused(f"{name}=a.example {name}=a.example"))
-        self.assertEqual(parseRecord(b"v=spf1 x=1 x=2"), SPFRecord())
+        self.assertEqual(parseSPFRecord(b"v=spf1 x=1 x=2"), SPFRecord())
 
     def test_all(self) -> None:
         """
         RFC 7208 5.1: nothing counts behind C{all}, nor does a redirect
         anywhere; but there must be no errors.
         """
-        record = parseRecord(b"v=spf1 redirect=a.example ?all mx -all exp=a.example")
-        everything = (Directive(AuthResult.NEUTRAL, All(), "?all"),)
+        record = parseSPFRecord(b"v=spf1 redirect=a.example ?all mx -all exp=a.example")
+        everything = (Directive(AuthResult.NEUTRAL, AllMechanism(), "?all"),)
         self.assertEqual(record, SPFRecord(everything, None, EXAMPLE))
         self.refused("-all moo")
 
@@ -225,22 +225,22 @@ class RecordTests(SynchronousTestCase):
         """
         A record has an end.
         """
-        record = b"v=spf1" + b" " * LONGEST_RECORD
-        self.assertRaises(InvalidSPFRecord, parseRecord, record)
-        parseRecord(record[:LONGEST_RECORD])
+        record = b"v=spf1" + b" " * MAX_RECORD
+        self.assertRaises(InvalidSPFRecord, parseSPFRecord, record)
+        parseSPFRecord(record[:MAX_RECORD])
 
     def test_remembered(self) -> None:
         """
         What a usual record says is read once, and that of a long one isn't
         kept; errors stay errors.
         """
-        usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * USUAL_RECORD
-        self.assertIs(parseRecord(usual), parseRecord(usual))
-        self.assertIsNot(parseRecord(long), parseRecord(long))
-        before = parseRecord(usual)
-        forgetRecords()
-        self.assertEqual(parseRecord(usual), before)
-        self.assertIsNot(parseRecord(usual), before)
+        usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * MAX_CACHED_RECORD
+        self.assertIs(parseSPFRecord(usual), parseSPFRecord(usual))
+        self.assertIsNot(parseSPFRecord(long), parseSPFRecord(long))
+        before = parseSPFRecord(usual)
+        clearRecordCache()
+        self.assertEqual(parseSPFRecord(usual), before)
+        self.assertIsNot(parseSPFRecord(usual), before)
         for _ in range(2):
             self.refused("moo")
 
@@ -250,7 +250,7 @@ class RecordTests(SynchronousTestCase):
         as others.
         """
         for filling in ("/", "/1", "//1", "a.", "%{d", "%{d" + "1", "a=", "-", "1:"):
-            term = "a:" + filling * (LONGEST_RECORD // len(filling) - 9) + "_"
+            term = "a:" + filling * (MAX_RECORD // len(filling) - 9) + "_"
             self.refused(term)
 
     @settings(max_examples=100, deadline=None)
@@ -265,7 +265,7 @@ class RecordTests(SynchronousTestCase):
         Whatever is published is a record or invalid.
         """
         try:
-            record = parseRecord(b"v=spf1 " + text)
+            record = parseSPFRecord(b"v=spf1 " + text)
         except InvalidSPFRecord as error:
             self.assertTrue(str(error).isprintable())
         else:

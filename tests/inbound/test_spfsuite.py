@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dns.answers import Answer
-from moxtls.dns.inquiry import Question, answered
+from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
 from moxtls.inbound.spf import checkHost, mailFromRequest
 from tests.corpus import corpus
 from tests.inbound.spfsuite import Case, cases
@@ -23,11 +23,11 @@ class SuiteTests(SynchronousTestCase):
         @return: Empty if all is well.
         """
 
-        def answer(question: Question) -> Answer:
+        def answer(question: LookupQuestion) -> Answer:
             return self.successResultOf(case.zone.lookup(question.name, question.kind))
 
         request = mailFromRequest(case.ip, case.helo, case.mailFrom, "mx.example")
-        result = answered(checkHost(request), answer)
+        result = runWithAnswers(checkHost(request), answer)
         expected = case.explanation
         if result.status not in case.results:
             return f"{case.name}: {result}"

@@ -19,24 +19,24 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.authentication import AuthResult
-from moxtls.dns.answers import TXT, Answer, Found, Kind
+from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
 from moxtls.inbound.dkim import claimsOf, withKey
-from moxtls.inbound.dkimsignature import Claim
-from moxtls.inbound.dkimwork import Results, Verification, verifyAll
+from moxtls.inbound.dkimsignature import SignatureClaim
+from moxtls.inbound.dkimwork import DKIMJob, Results, verifyAll
 from moxtls.inbound.headers import headerEnd, splitHeader
-from moxtls.inbound.verifying import Verifier
+from moxtls.inbound.verifying import SignatureVerifier
 from moxtls.reporting.signing import Signer, loadKey, sign
-from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.smtp.spooled import MAX_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
-from moxtls.worker.frames import HEAD, LARGEST, Frames, called, framed
-from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from moxtls.worker.frames import HEAD_SIZE, MAX_FRAME, Frames, called, framed
+from moxtls.worker.worker import IWorkerReactor, Worker, WorkerLost
 from tests import MAX_WAIT
 from tests.inbound.signed import BODY, signer
 from tests.sites import rsaKey
 from tests.worker.calls import die
 
-reactor = cast(IReactor, installed)
+reactor = cast(IWorkerReactor, installed)
 
 KEYS = {
     "rsa.example": Signer(Domain("rsa.example"), "s", loadKey(rsaKey(2048))),
@@ -44,7 +44,7 @@ KEYS = {
 }
 
 
-def verification(text: bytes) -> Verification:
+def verification(text: bytes) -> DKIMJob:
     """
     What is left to do about C{text}.
     """
@@ -52,12 +52,12 @@ def verification(text: bytes) -> Verification:
     header, body = text[:end], text[end + len(b"\r\n") :]
     claims = claimsOf(splitHeader(header))
     checks = tuple(withKey(each, _answer(each)) for each in claims)
-    return Verification(header, [body], checks, 1_800_000_000)
+    return DKIMJob(header, [body], checks, 1_800_000_000)
 
 
-def _answer(claim: Claim) -> Answer:
+def _answer(claim: SignatureClaim) -> Answer:
     record = KEYS[str(claim.domain)].record.encode()
-    return Answer(claim.keyName, Kind.TXT, Found.RECORDS, (TXT(record),))
+    return Answer(claim.keyName, RRType.TXT, LookupStatus.RECORDS, (TXT(record),))
 
 
 def _message(body: bytes = BODY) -> bytes:
@@ -67,7 +67,7 @@ def _message(body: bytes = BODY) -> bytes:
 
 class VerificationTests(SynchronousTestCase):
     """
-    Tests for L{Verification}.
+    Tests for L{DKIMJob}.
     """
 
     def test_carried(self) -> None:
@@ -81,7 +81,7 @@ class VerificationTests(SynchronousTestCase):
         results = work()
         self.assertEqual(pickle.loads(pickle.dumps(work)), work)
         [(isWell, [carried])] = Frames().receive(
-            called(framed((verifyAll, [work]))[HEAD:])
+            called(framed((verifyAll, [work]))[HEAD_SIZE:])
         )
         self.assertTrue(isWell)
         self.assertEqual(carried, results)
@@ -112,18 +112,18 @@ class VerificationTests(SynchronousTestCase):
 
 class VerifierTests(TestCase):
     """
-    Tests for L{Verifier}.
+    Tests for L{SignatureVerifier}.
     """
 
     timeout = MAX_WAIT
 
     def setUp(self) -> None:
         self.worker = Worker(reactor, "tests")
-        self.inThreads: list[Verification] = []
-        self.verifier = Verifier(self.worker, self.inThread)
+        self.inThreads: list[DKIMJob] = []
+        self.verifier = SignatureVerifier(self.worker, self.inThread)
         self.addCleanup(self.verifier.stop)
 
-    def inThread(self, work: Verification) -> Deferred[Results]:
+    def inThread(self, work: DKIMJob) -> Deferred[Results]:
         self.inThreads.append(work)
         return succeed(work())
 
@@ -144,10 +144,10 @@ class VerifierTests(TestCase):
         What is large, or in a file, is left to threads.
         """
         small = verification(_message())
-        large = replace(small, body=[b"x" * (LARGEST + 1)])
+        large = replace(small, body=[b"x" * (MAX_FRAME + 1)])
         spooled = SpooledMessage(Path(self.mktemp()).parent)
         self.addCleanup(spooled.close)
-        spooled.write(b"x" * (MOST_IN_MEMORY + 1))
+        spooled.write(b"x" * (MAX_IN_MEMORY + 1))
         filed = replace(small, body=spooled.chunks())
         for each in (large, filed):
             self.assertEqual((await self.verifier(each))[0].status, AuthResult.FAIL)

@@ -93,7 +93,7 @@ class ReadTests(SynchronousTestCase):
         Everything else is refused in one line; what is packed is unpacked up
         to a limit only.
         """
-        bomb = b"<feedback>" + b" " * (attachment.LARGEST + 1)
+        bomb = b"<feedback>" + b" " * (attachment.MAX_SIZE + 1)
         for data in (
             b"",
             b"hello",

@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY, HOUR, MINUTE, Span
 from moxtls.dmarc.received import ReceivedAggregate, ReceivedReason, ReceivedSignature
-from moxtls.dmarc.report import Writer
-from moxtls.dmarc.reportxml import Heading, ReportFormat
-from moxtls.dmarc.values import Disposition, Policy, PublishedPolicy, ReportRow
+from moxtls.dmarc.report import AggregateWriter
+from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
+from moxtls.dmarc.values import Disposition, DMARCPolicy, PublishedPolicy, ReportRow
 from moxtls.domain import Domain
 from moxtls.lab.aggregates import (
     ArrivedAggregate,
@@ -26,12 +26,12 @@ from moxtls.lab.aggregates import (
     spanOf,
 )
 from moxtls.lab.arrivals import Arrival
-from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.correspondence import MESSAGES
 from moxtls.lab.keys import makeKeys
 from moxtls.lab.owed import OwedReport, owedReports
 from tests.lab.grove import NETWORK, NOON
 
-OWED = owedReports(NETWORK, LETTERS)
+OWED = owedReports(NETWORK, MESSAGES)
 MIDNIGHT = NOON - 12 * HOUR
 
 
@@ -281,10 +281,12 @@ class ArrivedAggregateTests(SynchronousTestCase):
 
     def content(self) -> bytes:
         domain = Domain("deep.test")
-        writer = Writer(
+        writer = AggregateWriter(
             ReportFormat.RFC9990,
-            Heading(Domain("sender.test"), "1", Span(MIDNIGHT, MIDNIGHT + HOUR)),
-            PublishedPolicy(domain, Policy.NONE),
+            AggregateMetadata(
+                Domain("sender.test"), "1", Span(MIDNIGHT, MIDNIGHT + HOUR)
+            ),
+            PublishedPolicy(domain, DMARCPolicy.NONE),
         )
         row = ReportRow(
             "192.0.2.1",

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import Disposition, OverrideKind, Policy
-from moxtls.lab.correspondence import LETTERS
-from moxtls.lab.letters import ANNA, OTTO, Letter
+from moxtls.dmarc.values import Disposition, DMARCPolicy, OverrideKind
+from moxtls.lab.correspondence import MESSAGES
+from moxtls.lab.letters import ANNA, OTTO, LabMessage
 from moxtls.lab.senders import BY_NAME, SENDERS
 
 
@@ -21,8 +21,8 @@ class LettersTests(SynchronousTestCase):
         """
         No two are the same, and each says in a line what it is.
         """
-        self.assertEqual(len(LETTERS), len({each.name for each in LETTERS}))
-        for each in LETTERS:
+        self.assertEqual(len(MESSAGES), len({each.name for each in MESSAGES}))
+        for each in MESSAGES:
             self.assertTrue(each.explanation)
             self.assertNotIn("\n", each.explanation)
 
@@ -33,14 +33,14 @@ class LettersTests(SynchronousTestCase):
         """
         needed = {
             name
-            for each in LETTERS
+            for each in MESSAGES
             for name in (each.client, *each.signers, each.through)
             if name
         }
         authors = {
             sender.name
             for sender in SENDERS
-            for each in LETTERS
+            for each in MESSAGES
             if f".{each.author}".endswith(f".{sender.domain}")
         }
         self.assertEqual(set(BY_NAME), needed | authors)
@@ -50,12 +50,12 @@ class LettersTests(SynchronousTestCase):
         Everything that can become of a message does (RFC 9989 5.3.6, RFC 9990
         3.1.1.9), and what we have policies for applies to somebody.
         """
-        expected = [each.expected for each in LETTERS]
+        expected = [each.expected for each in MESSAGES]
         self.assertEqual({250, 550}, {each.code for each in expected})
         self.assertEqual(
             {"Inbox", "Junk", "Rejects", ""}, {each.mailbox for each in expected}
         )
-        self.assertEqual(set(Policy), {each.disposition for each in expected})
+        self.assertEqual(set(DMARCPolicy), {each.disposition for each in expected})
         self.assertEqual(set(Disposition), {each.reported for each in expected})
         self.assertEqual(
             {"pass", "fail", "none", "temperror"}, {each.dmarc for each in expected}
@@ -64,19 +64,19 @@ class LettersTests(SynchronousTestCase):
             {OverrideKind.MAILING_LIST, OverrideKind.POLICY_TEST_MODE},
             {kind for each in expected for kind, _ in each.reasons},
         )
-        self.assertEqual({ANNA, OTTO}, {each.to for each in LETTERS})
+        self.assertEqual({ANNA, OTTO}, {each.to for each in MESSAGES})
 
     def test_consistent(self) -> None:
         """
         What passes is aligned in some way and what fails in none; what is
         refused is in no mailbox but that for such mail.
         """
-        for each in LETTERS:
+        for each in MESSAGES:
             expected = each.expected
             self.assertEqual(
                 expected.dmarc == "pass", bool(expected.aligned), each.name
             )
             self.assertEqual(expected.code, 550 if self.isRefused(each) else 250)
 
-    def isRefused(self, letter: Letter) -> bool:
+    def isRefused(self, letter: LabMessage) -> bool:
         return letter.expected.mailbox in ("", "Rejects")

@@ -18,16 +18,16 @@ from moxtls.authentication import (
 )
 from moxtls.dmarc.values import (
     Discovery,
+    DMARCPolicy,
     DMARCRecord,
     Method,
     Override,
     OverrideKind,
-    Policy,
     Verdict,
 )
 from moxtls.domain import Domain
 from moxtls.inbound.authres import authenticationResults
-from moxtls.lab.mailboxes import Seen, findMessage, seenIn, seenOn
+from moxtls.lab.mailboxes import FoundMessage, findMessage, seenIn, seenOn
 from tests.dmarc.zone import signature
 
 REFUSAL = (
@@ -81,7 +81,7 @@ class SeenTests(SynchronousTestCase):
     What is known about a message from what is said of it.
     """
 
-    def seen(self, verdict: Verdict, *dkim: str) -> Seen:
+    def seen(self, verdict: Verdict, *dkim: str) -> FoundMessage:
         spf = SPFResult(SPFScope.MAIL_FROM, "b.test", AuthResult.FAIL, problem="a; b=c")
         helo = SPFResult(SPFScope.HELO, "mta.b.test", AuthResult.PASS)
         authentication = Authentication(
@@ -109,12 +109,12 @@ class SeenTests(SynchronousTestCase):
             AuthResult.FAIL,
             author,
             discovery,
-            Policy.REJECT,
-            Policy.QUARANTINE,
+            DMARCPolicy.REJECT,
+            DMARCPolicy.QUARANTINE,
             reasons=(Override(OverrideKind.POLICY_TEST_MODE),),
         )
         self.assertEqual(
-            Seen(
+            FoundMessage(
                 "fail",
                 (("a.test", "pass"), ("b.test", "pass")),
                 "fail",
@@ -129,14 +129,14 @@ class SeenTests(SynchronousTestCase):
         none.
         """
         verdict = Verdict(AuthResult.NONE, Domain("a.test"))
-        self.assertEqual(Seen("fail", (), "none", "none"), self.seen(verdict))
+        self.assertEqual(FoundMessage("fail", (), "none", "none"), self.seen(verdict))
 
     def test_refusal(self) -> None:
         """
         What was refused is nowhere, but its sender was told why.
         """
         self.assertEqual(
-            Seen(
+            FoundMessage(
                 "softfail",
                 (("listed.test", "fail"), ("a.test", "pass")),
                 "fail",
@@ -145,7 +145,7 @@ class SeenTests(SynchronousTestCase):
             seenIn(REFUSAL),
         )
         self.assertEqual(
-            Seen("fail", (), "fail", "reject"),
+            FoundMessage("fail", (), "fail", "reject"),
             seenIn("5.7.1 DMARC\n5.7.1 (SPF fail for a.test; DKIM none)"),
         )
 
@@ -153,4 +153,4 @@ class SeenTests(SynchronousTestCase):
         """
         It may have been for another reason.
         """
-        self.assertEqual(Seen(), seenIn("5.1.1 No such mailbox here"))
+        self.assertEqual(FoundMessage(), seenIn("5.1.1 No such mailbox here"))

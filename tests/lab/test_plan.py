@@ -7,13 +7,13 @@ from __future__ import annotations
 import dns.name
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.conditions import Destination
+from moxtls.lab.conditions import LabDestination
 from moxtls.lab.plan import mailHosts, policyHosts, policyText, reportURI
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
 from tests.lab.grove import NETWORK, RECORD, texts, tree
 
 
-def destination(name: str) -> Destination:
+def destination(name: str) -> LabDestination:
     (found,) = (each for each in DESTINATIONS if each.name == name)
     return found
 

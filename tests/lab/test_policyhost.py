@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from moxtls.lab.plan import policyText
-from moxtls.lab.policyhost import LARGEST_REPORT, POLICY_PATH, WebHost
+from moxtls.lab.policyhost import MAX_REPORT, POLICY_PATH, WebHost
 from moxtls.lab.scenario import DESTINATIONS
 from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase
@@ -113,6 +113,6 @@ class WebHostTests(LabTestCase):
         """
         What can be no report is refused.
         """
-        huge = bytes(LARGEST_REPORT + 1)
+        huge = bytes(MAX_REPORT + 1)
         await self.check((413, b""), "intake.reports.test", "/tlsrpt/good.test", huge)
         self.assertEqual((), self.arrivals.all)

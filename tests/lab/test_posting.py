@@ -10,18 +10,18 @@ from twisted.internet.interfaces import IReactorTCP
 from twisted.mail.smtp import SMTPConnectError
 from zope.interface import implementer
 
-from moxtls.lab.posting import Answer, Parcel, post
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink, ListenerSettings
-from moxtls.smtp.events import Incoming, ServerSettings
+from moxtls.lab.posting import OutgoingMessage, SMTPAnswer, post
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.events import ServerSettings, TransactionState
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from moxtls.smtp.values import Reply
 from tests.lab.fixtures import LabTestCase
 
 OK = Reply(250, "2.0.0", "OK")
 
 
-@implementer(IAcceptor, IMessageSink)
+@implementer(IMessageDelivery, IMessage)
 class Listening:
     """
     Says what it is told to, and keeps what it sees.
@@ -34,16 +34,18 @@ class Listening:
         self.seen: list[tuple[str, str, str]] = []
         self.content = b""
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         self.seen.append((client.address, client.helo, incoming.sender))
         return succeed(OK)
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(self.recipient)
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         return self
 
     def write(self, chunk: bytes) -> None:
@@ -65,7 +67,7 @@ class PostTests(LabTestCase):
         super().setUp()
         self.listening = Listening()
         self.place = (self.network.address(1), self.network.smtpPort)
-        self.parcel = Parcel(
+        self.parcel = OutgoingMessage(
             self.network.address(2),
             "mta.good.test",
             "bounces@good.test",
@@ -81,7 +83,7 @@ class PostTests(LabTestCase):
         self.addCleanup(listening.stopListening)
         self.addCleanup(factory.stop)
 
-    def post(self) -> Deferred[Answer]:
+    def post(self) -> Deferred[SMTPAnswer]:
         return post(IReactorTCP(reactor), self.place, self.parcel)
 
     async def test_accepted(self) -> None:
@@ -114,7 +116,7 @@ class PostTests(LabTestCase):
         """
         self.listening.recipient = Reply(550, "5.1.1", "Nobody")
         self.listen()
-        self.assertEqual(Answer(550, "5.1.1 Nobody"), await self.post())
+        self.assertEqual(SMTPAnswer(550, "5.1.1 Nobody"), await self.post())
 
     async def test_nobody(self) -> None:
         """

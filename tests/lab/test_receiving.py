@@ -8,20 +8,22 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.correspondence import LETTERS
-from moxtls.lab.letters import Letter
-from moxtls.lab.mailboxes import Seen
-from moxtls.lab.posting import Answer
+from moxtls.lab.correspondence import MESSAGES
+from moxtls.lab.letters import LabMessage
+from moxtls.lab.mailboxes import FoundMessage
+from moxtls.lab.posting import SMTPAnswer
 from moxtls.lab.receiving import LetterOutcome
 
 
-def outcome(letter: Letter) -> LetterOutcome:
+def outcome(letter: LabMessage) -> LetterOutcome:
     """
     As it should be.
     """
     expected = letter.expected
-    seen = Seen(expected.spf, expected.dkim, expected.dmarc, expected.disposition)
-    return LetterOutcome(letter, Answer(expected.code, ""), expected.mailbox, seen)
+    seen = FoundMessage(
+        expected.spf, expected.dkim, expected.dmarc, expected.disposition
+    )
+    return LetterOutcome(letter, SMTPAnswer(expected.code, ""), expected.mailbox, seen)
 
 
 class LetterOutcomeTests(SynchronousTestCase):
@@ -33,16 +35,16 @@ class LetterOutcomeTests(SynchronousTestCase):
         """
         All is as it should be.
         """
-        for each in LETTERS:
+        for each in MESSAGES:
             self.assertEqual((), outcome(each).differences)
 
     def test_each(self) -> None:
         """
         Everything about it counts.
         """
-        right = outcome(LETTERS[0])
+        right = outcome(MESSAGES[0])
         for wrong, what in (
-            (replace(right, answer=Answer(451, "")), "reply is 451, not 250"),
+            (replace(right, answer=SMTPAnswer(451, "")), "reply is 451, not 250"),
             (replace(right, mailbox="Junk"), "mailbox is 'Junk', not 'Inbox'"),
             (self.seeing(right, spf="none"), "SPF is 'none', not 'pass'"),
             (self.seeing(right, dmarc="fail"), "DMARC is 'fail', not 'pass'"),

@@ -17,16 +17,16 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from moxtls.cli.output import Output
-from moxtls.lab.conditions import Destination
+from moxtls.lab.conditions import LabDestination
 from moxtls.lab.control import command, socketPath
-from moxtls.lab.correspondence import LETTERS
-from moxtls.lab.letters import Letter
+from moxtls.lab.correspondence import MESSAGES
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.network import Network, anyNetwork
 from moxtls.lab.run import LabUnusable, RunOptions, run
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.session import Running
 from moxtls.server import Server
-from moxtls.site import Site
+from moxtls.site import ConfigFiles
 from moxtls.wiring import IReactor
 from tests import MAX_WAIT
 
@@ -35,7 +35,7 @@ FEW = tuple(each for each in DESTINATIONS if each.name in ("good", "dane-mismatc
 
 def makeServer(file: Path, clock: IReactorTime) -> Running:
     every: IReactor = reactor  # type: ignore[assignment]  # all real ones are
-    return Server(every, Site.read(file), clock)
+    return Server(every, ConfigFiles.read(file), clock)
 
 
 class RunTests(TestCase):
@@ -52,9 +52,9 @@ class RunTests(TestCase):
     def begin(
         self,
         once: bool,
-        destinations: tuple[Destination, ...] = DESTINATIONS,
+        destinations: tuple[LabDestination, ...] = DESTINATIONS,
         network: Network | None = None,
-        letters: tuple[Letter, ...] = (),
+        letters: tuple[LabMessage, ...] = (),
     ) -> Deferred[int]:
         options = RunOptions(
             self.directory,
@@ -72,20 +72,20 @@ class RunTests(TestCase):
         sender is taken or refused, and the reports on it, ours and those that
         we owe, say what they should, field by field.
         """
-        status = await self.begin(once=True, letters=LETTERS)
+        status = await self.begin(once=True, letters=MESSAGES)
         text = self.stdout.getvalue()
         wrong = [line for line in text.splitlines() if "UNEXPECTED" in line]
         self.assertEqual([], wrong)
         self.assertIn("All of it is as it should be.", text)
         self.assertEqual(0, status)
-        for each in (*DESTINATIONS, *LETTERS):
+        for each in (*DESTINATIONS, *MESSAGES):
             self.assertIn(each.explanation, text)
 
     async def test_unexpected(self) -> None:
         """
         If anything isn't as it should be, that shows in the exit status.
         """
-        wrong = Destination(
+        wrong = LabDestination(
             "wrong",
             "believed to be delivered, and isn't",
             FEW[1].certificate,
@@ -102,7 +102,7 @@ class RunTests(TestCase):
         """
         So it is with what comes in, and with the reports that it is owed.
         """
-        (right,) = (each for each in LETTERS if each.name == "monitor-direct")
+        (right,) = (each for each in MESSAGES if each.name == "monitor-direct")
         wrong = replace(right.expected, mailbox="Junk", reported="pass")
         letters = (replace(right, expected=wrong),)
         self.assertEqual(1, await self.begin(True, FEW, letters=letters))

@@ -10,9 +10,9 @@ from functools import cache
 import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.correspondence import LETTERS
+from moxtls.lab.correspondence import MESSAGES
 from moxtls.lab.keys import DKIMKey, makeSenderKeys
-from moxtls.lab.letters import Letter
+from moxtls.lab.letters import LabMessage
 from moxtls.lab.reports import checkedSignatures
 from moxtls.lab.writing import messageID, writtenLetter
 from tests.lab.grove import NOON
@@ -23,8 +23,8 @@ def keys() -> dict[str, tuple[DKIMKey, ...]]:
     return makeSenderKeys()
 
 
-def letter(name: str) -> Letter:
-    (found,) = (each for each in LETTERS if each.name == name)
+def letter(name: str) -> LabMessage:
+    (found,) = (each for each in MESSAGES if each.name == name)
     return found
 
 

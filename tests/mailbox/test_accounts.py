@@ -22,9 +22,9 @@ from zope.interface.verify import verifyObject
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox import desk
 from moxtls.mailbox.accounts import MailStore
-from moxtls.mailbox.desk import Desk, DeskClosed
+from moxtls.mailbox.desk import ThreadWriter, WriterClosed
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
-from moxtls.mailbox.writing import Letter
+from moxtls.mailbox.writing import MaildirWrite
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 
@@ -50,7 +50,7 @@ class StoreCase(TestCase):
             self.quotas,
             "mx.example",
             lambda: f"id{next(numbers)}",
-            Desk(reactor) if threaded else None,
+            ThreadWriter(reactor) if threaded else None,
         )
 
     def sizes(self, place: str) -> list[int]:
@@ -159,17 +159,17 @@ class Slow(Sequence[bytes]):
 
 class DeskTests(StoreCase):
     """
-    Tests for L{Desk}.
+    Tests for L{ThreadWriter}.
     """
 
     def setUp(self) -> None:
         self.root = quickDirectory(self)
         assert IReactorFromThreads.providedBy(reactor)
-        self.desk = Desk(reactor, most=2)
+        self.desk = ThreadWriter(reactor, most=2)
         self.addCleanup(self.desk.stop)
 
-    def letter(self, message: Sequence[bytes], name: str) -> Letter:
-        return Letter(self.root, (), message, False, name, 0, 0)
+    def letter(self, message: Sequence[bytes], name: str) -> MaildirWrite:
+        return MaildirWrite(self.root, (), message, False, name, 0, 0)
 
     async def test_bounded(self) -> None:
         """
@@ -180,7 +180,7 @@ class DeskTests(StoreCase):
         first = self.desk.post(self.letter(slow, "first"))
         slow.begun.wait(MAX_WAIT)
         more = [self.desk.post(self.letter([b"x"], f"{each}")) for each in range(3)]
-        with self.assertRaises(DeskClosed):
+        with self.assertRaises(WriterClosed):
             await more.pop()
         slow.go.set()
         await gatherResults([first, *more])
@@ -196,9 +196,9 @@ class DeskTests(StoreCase):
         slow.go.set()
         await stopped
         self.successResultOf(first)
-        with self.assertRaises(DeskClosed):
+        with self.assertRaises(WriterClosed):
             await self.desk.post(self.letter([b"x"], "late"))
-        with self.assertRaises(DeskClosed):
+        with self.assertRaises(WriterClosed):
             await self.desk.run(lambda: 1)
 
     async def test_fails(self) -> None:

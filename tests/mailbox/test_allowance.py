@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.mailbox.allowance import LARGEST_FILE, Allowance, Usage, parseUsage
+from moxtls.mailbox.allowance import (
+    MAX_FILE_SIZE,
+    MaildirSize,
+    QuotaUsage,
+    parseMaildirSize,
+)
 from moxtls.mailbox.names import MailboxFull
 from tests.queue.killing import quickDirectory
 
@@ -20,7 +25,7 @@ NOW = 1_800_000_000.0
 
 class ParseTests(SynchronousTestCase):
     """
-    Tests for L{parseUsage}.
+    Tests for L{parseMaildirSize}.
     """
 
     def test_files(self) -> None:
@@ -28,9 +33,9 @@ class ParseTests(SynchronousTestCase):
         Numbers are added up; what is about another quota or torn is of no use.
         """
         for content, expected in [
-            (b"100S\n10 1\n", Usage(10, 1, True)),
-            (b"100S\n10 1\n20 2\n-5 -1\n", Usage(25, 2)),
-            (b"100S\n  10   1 \n", Usage(10, 1, True)),
+            (b"100S\n10 1\n", MaildirSize(10, 1, True)),
+            (b"100S\n10 1\n20 2\n-5 -1\n", MaildirSize(25, 2)),
+            (b"100S\n  10   1 \n", MaildirSize(10, 1, True)),
             (b"100S\n", None),
             (b"100S\n10 1", None),
             (b"100S\n10 1\n2", None),
@@ -41,7 +46,7 @@ class ParseTests(SynchronousTestCase):
             (b"\0\0\0", None),
             (b"", None),
         ]:
-            self.assertEqual(parseUsage(content, 100), expected, content)
+            self.assertEqual(parseMaildirSize(content, 100), expected, content)
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=50))
@@ -49,21 +54,21 @@ class ParseTests(SynchronousTestCase):
         """
         Whatever there is behind the quota, it is numbers or of no use.
         """
-        found = parseUsage(b"100S\n" + content, 100)
-        self.assertIsInstance(found, Usage | None)
+        found = parseMaildirSize(b"100S\n" + content, 100)
+        self.assertIsInstance(found, MaildirSize | None)
 
 
 class AllowanceTests(SynchronousTestCase):
     """
-    Tests for L{Allowance}.
+    Tests for L{QuotaUsage}.
     """
 
     def setUp(self) -> None:
         self.root = quickDirectory(self)
         self.file = self.root / "maildirsize"
 
-    def allowance(self, limit: int = 100, now: float = NOW) -> Allowance:
-        return Allowance(self.root, limit, now)
+    def allowance(self, limit: int = 100, now: float = NOW) -> QuotaUsage:
+        return QuotaUsage(self.root, limit, now)
 
     def test_pipe(self) -> None:
         """
@@ -149,7 +154,7 @@ class AllowanceTests(SynchronousTestCase):
         again.
         """
         self.message("new/a,S=50")
-        long = b"100S\n" + b"0 0\n" * (LARGEST_FILE // 4)
+        long = b"100S\n" + b"0 0\n" * (MAX_FILE_SIZE // 4)
         for content in (long, b"garbage", b"7S\n1 1\n"):
             self.write(content)
             self.assertTrue(self.allowance().has(1))

@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox.lmtp import TURN, LMTPStore, lmtpEndpoint
-from moxtls.mailbox.lmtpsession import IDLE, PATIENCE, LMTPFailed
+from moxtls.mailbox.lmtpsession import IDLE, TIMEOUT, LMTPFailed
 from moxtls.mailbox.names import InvalidMailbox, MailboxFull, MailboxRefused
 from tests.mailbox.lmtpserver import LMTPNetwork
 
@@ -232,7 +232,7 @@ class LMTPTests(SynchronousTestCase):
         """
         self.network.answers = {"END": None}
         delivery = self.deliver()
-        self.clock.advance(PATIENCE - 1)
+        self.clock.advance(TIMEOUT - 1)
         self.assertNoResult(delivery)
         self.clock.advance(1)
         self.failureResultOf(delivery, LMTPFailed)

@@ -21,10 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox import folders, writing
-from moxtls.mailbox.allowance import Allowance
-from moxtls.mailbox.folders import sweep
+from moxtls.mailbox.allowance import QuotaUsage
+from moxtls.mailbox.folders import removeStaleTemp
 from moxtls.mailbox.maildir import Maildir
-from moxtls.mailbox.writing import Letter, post
+from moxtls.mailbox.writing import MaildirWrite, writeBatch
 from tests.mailbox import mailboxes
 from tests.queue.killing import killedAt, quickDirectory
 
@@ -148,7 +148,7 @@ class MaildirTests(mailboxes.MailboxMixin):
         In a group, one that fails takes no other with it.
         """
         letters = [
-            Letter(self.root, parts, message, False, f"id{number}", 0, 0)
+            MaildirWrite(self.root, parts, message, False, f"id{number}", 0, 0)
             for number, (parts, message) in enumerate(
                 [
                     ((), [b"a"]),
@@ -157,9 +157,9 @@ class MaildirTests(mailboxes.MailboxMixin):
                 ]
             )
         ]
-        taken = Letter(self.root, (), [b"again"], False, "id0", 0, 0)
+        taken = MaildirWrite(self.root, (), [b"again"], False, "id0", 0, 0)
         self.assertEqual(
-            [type(each) for each in post([*letters, taken])],
+            [type(each) for each in writeBatch([*letters, taken])],
             [type(None), OSError, type(None), FileExistsError],
         )
         self.assertEqual(
@@ -173,12 +173,12 @@ class MaildirTests(mailboxes.MailboxMixin):
         """
         for name, left in (("_sync", []), ("syncFolder", ["new/b,S=1,W=1"])):
             self.successResultOf(self.mailbox.deliver("x", (b"made",)))
-            letter = Letter(self.root, (), [b"x"], False, "b", 0, 0)
-            post([Letter(self.root, (), [], False, name, 0, 0)])
+            letter = MaildirWrite(self.root, (), [b"x"], False, "b", 0, 0)
+            writeBatch([MaildirWrite(self.root, (), [], False, name, 0, 0)])
             before = self.files()
             where = folders if name == "_sync" else writing
             with patch.object(where, name, side_effect=OSError(5, "bad disk")):
-                [error] = post([letter])
+                [error] = writeBatch([letter])
             self.assertIsInstance(error, OSError)
             self.assertEqual(sorted(set(self.files()) - set(before)), left)
 
@@ -196,19 +196,19 @@ class CountTests(SynchronousTestCase):
         root = quickDirectory(self)
         full, other = root / "full", root / "other"
         letters = [
-            Letter(each, (), [b"x"], False, f"{number}", 100, time())
+            MaildirWrite(each, (), [b"x"], False, f"{number}", 100, time())
             for number, each in enumerate((full, other, full))
         ]
-        write = Allowance._append
+        write = QuotaUsage._append
 
-        def noRoom(allowance: Allowance, line: bytes) -> None:
+        def noRoom(allowance: QuotaUsage, line: bytes) -> None:
             if allowance._root == full:
                 raise OSError(errno.ENOSPC, "No space left on device")
             write(allowance, line)
 
         descriptors = len(os.listdir("/dev/fd"))
-        with patch.object(Allowance, "_append", noRoom):
-            errors = post(letters)
+        with patch.object(QuotaUsage, "_append", noRoom):
+            errors = writeBatch(letters)
         self.assertEqual([each is None for each in errors], [False, True, False])
         self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
         self.assertEqual([*full.glob("tmp/*"), *full.glob("new/*")], [])
@@ -228,17 +228,17 @@ class KilledTests(SynchronousTestCase):
         root = quickDirectory(self)
         body = b"x" * 100
         letters = [
-            Letter(root / "mail", parts, [body], False, f"id{number}", 10_000, 0)
+            MaildirWrite(root / "mail", parts, [body], False, f"id{number}", 10_000, 0)
             for number, parts in enumerate([(), ("a", "b")])
         ]
         for step in count():
-            died = killedAt(step, lambda: post(letters))
+            died = killedAt(step, lambda: writeBatch(letters))
             found = [*(root / "mail").glob("**/new/*")]
             self.assertTrue(all(each.read_bytes() == body for each in found), step)
             again = replace(letters[0], unique="again")
-            self.assertEqual(post([again]), [None])
+            self.assertEqual(writeBatch([again]), [None])
             self.assertEqual(len([*(root / "mail").glob("new/again*")]), 1)
-            sweep(root / "mail", time() + 37 * 3600)
+            removeStaleTemp(root / "mail", time() + 37 * 3600)
             self.assertEqual([*(root / "mail").glob("**/tmp/*")], [])
             shutil.rmtree(root / "mail")
             if not died:
@@ -248,7 +248,7 @@ class KilledTests(SynchronousTestCase):
 
 class SweepTests(SynchronousTestCase):
     """
-    Tests for L{sweep}.
+    Tests for L{removeStaleTemp}.
     """
 
     def test_old(self) -> None:
@@ -265,10 +265,10 @@ class SweepTests(SynchronousTestCase):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()
                     os.utime(path, (now - age, now - age))
-        self.assertEqual(sweep(root, now), 2)
+        self.assertEqual(removeStaleTemp(root, now), 2)
         self.assertEqual(
             sorted(str(each.relative_to(root)) for each in root.glob("**/tmp/*")),
             [".a/tmp/new", "tmp/new"],
         )
         self.assertEqual(len([*root.glob("**/cur/*")]), 4)
-        self.assertEqual(sweep(root / "none", now), 0)
+        self.assertEqual(removeStaleTemp(root / "none", now), 0)

@@ -14,36 +14,36 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.mailbox.desk import DeskClosed, DirectDesk
+from moxtls.mailbox.desk import InlineWriter, WriterClosed
 from moxtls.mailbox.names import MailboxFull
-from moxtls.mailbox.postroom import Postroom
-from moxtls.mailbox.writing import Letter
-from moxtls.smtp.spooled import MOST_IN_MEMORY, SpooledMessage
+from moxtls.mailbox.postroom import ProcessWriter
+from moxtls.mailbox.writing import MaildirWrite
+from moxtls.smtp.spooled import MAX_IN_MEMORY, SpooledMessage
 from moxtls.worker import worker
-from moxtls.worker.frames import LARGEST
-from moxtls.worker.worker import IReactor, Worker, WorkerLost
+from moxtls.worker.frames import MAX_FRAME
+from moxtls.worker.worker import IWorkerReactor, Worker, WorkerLost
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 from tests.worker.calls import die, pid
 
-reactor = cast(IReactor, installed)
+reactor = cast(IWorkerReactor, installed)
 
 
-class Desk(DirectDesk):
+class Desk(InlineWriter):
     """
     Counts what it has to write itself.
     """
 
     posted = 0
 
-    def post(self, letter: Letter) -> Deferred[None]:
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
         self.posted += 1
         return super().post(letter)
 
 
 class PostroomTests(TestCase):
     """
-    Tests for L{Postroom}.
+    Tests for L{ProcessWriter}.
     """
 
     timeout = MAX_WAIT
@@ -52,14 +52,14 @@ class PostroomTests(TestCase):
         self.root = quickDirectory(self)
         self.worker = Worker(reactor, "tests")
         self.desk = Desk()
-        self.postroom = Postroom(self.worker, self.desk)
+        self.postroom = ProcessWriter(self.worker, self.desk)
         self.addCleanup(self.postroom.stop)
 
     def post(
         self, message: Sequence[bytes], name: str, quota: int = 0
     ) -> Deferred[None]:
         return self.postroom.post(
-            Letter(self.root, (), message, False, name, quota, 1000)
+            MaildirWrite(self.root, (), message, False, name, quota, 1000)
         )
 
     def stored(self) -> list[bytes]:
@@ -81,13 +81,13 @@ class PostroomTests(TestCase):
         What is large, or in a file, is written by this process.
         """
         spooled = SpooledMessage(self.root)
-        spooled.write(b"x" * (MOST_IN_MEMORY + 1))
+        spooled.write(b"x" * (MAX_IN_MEMORY + 1))
         self.addCleanup(spooled.close)
         await self.post(spooled.chunks(b"y"), "file")
-        await self.post([b"z" * (LARGEST + 1)], "large")
+        await self.post([b"z" * (MAX_FRAME + 1)], "large")
         self.assertEqual(self.desk.posted, 2)
         sizes = [len(each) for each in self.stored()]
-        self.assertEqual(sizes, [MOST_IN_MEMORY + 2, LARGEST + 1])
+        self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_FRAME + 1])
 
     async def test_errors(self) -> None:
         """
@@ -135,7 +135,7 @@ class PostroomTests(TestCase):
         await self.postroom.stop()
         for each in posted:
             self.successResultOf(each)
-        with self.assertRaises(DeskClosed):
+        with self.assertRaises(WriterClosed):
             await self.post([b"x"], "late")
 
 
@@ -154,9 +154,9 @@ class BoundTests(SynchronousTestCase):
             def call(self, function: object, argument: object) -> Deferred[None]:
                 return Deferred()
 
-        postroom = Postroom(cast(Worker, Stuck()), DirectDesk(), most=3)
-        letter = Letter(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
+        postroom = ProcessWriter(cast(Worker, Stuck()), InlineWriter(), most=3)
+        letter = MaildirWrite(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
         outcomes = [postroom.post(letter) for _ in range(6)]
-        self.failureResultOf(outcomes.pop(), DeskClosed)
+        self.failureResultOf(outcomes.pop(), WriterClosed)
         for each in outcomes:
             self.assertNoResult(each)

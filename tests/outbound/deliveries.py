@@ -18,18 +18,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.dns.answers import TLSA, Kind
+from moxtls.dns.answers import TLSA, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IResultRecorder, ISessionObserver
-from moxtls.outbound.delivery import DirectCourier, Surroundings, Terms
+from moxtls.outbound.delivery import DeliveryContext, DirectCourier, SessionSettings
 from moxtls.outbound.dialer import Dialer
 from moxtls.outbound.hosts import FAMILIES
 from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, Ending, Parcel, Result
-from moxtls.smtp.session import Session
-from moxtls.smtp.settings import Settings
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
+from moxtls.smtp.session import ClientSession
+from moxtls.smtp.settings import ClientSettings
 from moxtls.tlsrpt.results import PolicyTally, SessionOutcome
 from tests.certificates import Identity, good, root, trusting
 from tests.network import SMTP, Network
@@ -138,18 +138,18 @@ class DeliveryCase(SynchronousTestCase):
         self.network = Network(self.clock)
         self.resolver = MemoryResolver(
             {
-                ("example.com", Kind.MX): [f"10 {MX}"],
-                (MX, Kind.A): [IP4],
-                (SECOND, Kind.A): [SECOND_IP],
+                ("example.com", RRType.MX): [f"10 {MX}"],
+                (MX, RRType.A): [IP4],
+                (SECOND, RRType.A): [SECOND_IP],
             }
         )
         self.policies = FakePolicies()
         self.recorder: IResultRecorder = MemoryResultRecorder()
         self.observer = FakeObserver()
         self.dialer = Dialer(self.clock, self.network.endpoint)
-        self.left: list[Session] = []
-        self.terms: list[Terms] = []
-        self.surroundings = Surroundings(
+        self.left: list[ClientSession] = []
+        self.terms: list[SessionSettings] = []
+        self.surroundings = DeliveryContext(
             self.resolver,
             self.policies,
             self.observer,
@@ -160,10 +160,10 @@ class DeliveryCase(SynchronousTestCase):
             lambda: 0.5,
         )
 
-    def dial(self, ip: str, terms: Terms) -> Deferred[Session]:
+    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
         self.terms.append(terms)
         asked = terms.demands
-        settings = Settings(
+        settings = ClientSettings(
             "us.example",
             TRUST,
             terms.tlsMode,
@@ -175,7 +175,7 @@ class DeliveryCase(SynchronousTestCase):
         )
         return self.dialer.dial(ip, SMTP, settings)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: ClientSession) -> None:
         self.left.append(session)
         self.dialer.leave(session)
 
@@ -185,14 +185,14 @@ class DeliveryCase(SynchronousTestCase):
         """
         Let there be another host, after the first.
         """
-        self.resolver.put("example.com", Kind.MX, f"10 {MX}", f"20 {SECOND}")
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}", f"20 {SECOND}")
 
     def secure(self, *records: TLSA) -> None:
         """
         Sign all zones, and have TLSA records for C{mx.example.com}.
         """
         self.resolver.trust(".")
-        self.resolver.put(f"_25._tcp.{MX}", Kind.TLSA, *records)
+        self.resolver.put(f"_25._tcp.{MX}", RRType.TLSA, *records)
 
     def publish(self, mode: Mode, *mx: str) -> None:
         """
@@ -229,18 +229,18 @@ class DeliveryCase(SynchronousTestCase):
 
     # --- mail -------------------------------------------------------------------
 
-    def parcel(self, *recipients: str, messageID: str = "m1") -> Parcel:
+    def parcel(self, *recipients: str, messageID: str = "m1") -> BatchMessage:
         path = Path(self.mktemp())
         path.write_bytes(MESSAGE)
-        return Parcel(
+        return BatchMessage(
             messageID, "us@us.example", recipients or (USER,), path, len(MESSAGE)
         )
 
-    def batch(self, *parcels: Parcel, **choices: object) -> Batch:
+    def batch(self, *parcels: BatchMessage, **choices: object) -> Batch:
         choices.setdefault("destination", "example.com")
         return Batch(parcels=parcels or (self.parcel(),), **choices)  # type: ignore[arg-type]
 
-    def deliver(self, *parcels: Parcel, **choices: object) -> tuple[Result, ...]:
+    def deliver(self, *parcels: BatchMessage, **choices: object) -> tuple[Result, ...]:
         """
         Make an attempt that comes to its end without waiting.
         """
@@ -250,7 +250,7 @@ class DeliveryCase(SynchronousTestCase):
         return results
 
     def attempt(
-        self, *parcels: Parcel, **choices: object
+        self, *parcels: BatchMessage, **choices: object
     ) -> Deferred[tuple[Result, ...]]:
         """
         Begin one.
@@ -269,7 +269,7 @@ class DeliveryCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def assertEndings(
-        self, results: tuple[Result, ...], *endings: tuple[str, Ending, str]
+        self, results: tuple[Result, ...], *endings: tuple[str, DeliveryStatus, str]
     ) -> None:
         """
         @param endings: Recipient, ending, status.
@@ -284,14 +284,16 @@ class DeliveryCase(SynchronousTestCase):
         All recipients have it.
         """
         self.assertTrue(results)
-        self.assertEqual({each.ending for each in results}, {Ending.DELIVERED})
+        self.assertEqual({each.ending for each in results}, {DeliveryStatus.DELIVERED})
 
     def assertDelayed(self, results: tuple[Result, ...], status: str) -> None:
         """
         The one recipient has to wait, for a reason.
         """
         (result,) = results
-        self.assertEqual((result.ending, result.status), (Ending.TEMPORARY, status))
+        self.assertEqual(
+            (result.ending, result.status), (DeliveryStatus.TEMPORARY, status)
+        )
 
     # --- what was told about TLS ----------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.network import OUR_IP
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -26,11 +26,11 @@ UNSUPPORTED = "starttls-not-supported"
 NO_POLICY = "no-policy-found"
 
 
-def seen(resultType: ResultType, reason: str = "") -> Failure:
+def seen(resultType: ResultType, reason: str = "") -> FailureDetail:
     """
     Something seen in the only session with C{mx.example.com}.
     """
-    return Failure(resultType, reason, OUR_IP, MX, MX, IP4)
+    return FailureDetail(resultType, reason, OUR_IP, MX, MX, IP4)
 
 
 class OutcomeCase(DeliveryCase):

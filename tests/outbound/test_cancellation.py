@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.policy.mtasts import Mode
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import DeliveryStatus, Result
 from moxtls.tlsrpt.results import PolicyType, ResultType
 from tests.certificates import selfSigned
 from tests.outbound.deliveries import (
@@ -35,7 +35,7 @@ class CancellationTests(DeliveryCase):
         self.assertNoResult(attempt)
         attempt.cancel()
         results = self.successResultOf(attempt)
-        self.assertEqual({each.ending for each in results}, {Ending.TEMPORARY})
+        self.assertEqual({each.ending for each in results}, {DeliveryStatus.TEMPORARY})
         for each in results:
             self.assertIn("the attempt took too long", each.text)
         self.assertEqual(bool(self.observer.outcomes), seen)
@@ -48,10 +48,10 @@ class CancellationTests(DeliveryCase):
         """
         self.secure()
         for name, kind in (
-            ("example.com", Kind.MX),
-            (MX, Kind.A),
-            (MX, Kind.AAAA),
-            (f"_25._tcp.{MX}", Kind.TLSA),
+            ("example.com", RRType.MX),
+            (MX, RRType.A),
+            (MX, RRType.AAAA),
+            (f"_25._tcp.{MX}", RRType.TLSA),
         ):
             self.resolver.hang(name, kind)
             self.broken(self.attempt())
@@ -110,7 +110,7 @@ class CancellationTests(DeliveryCase):
         results = self.successResultOf(attempt)
         self.assertEqual(
             [(each.messageID, each.ending) for each in results],
-            [("m1", Ending.DELIVERED), ("m2", Ending.TEMPORARY)],
+            [("m1", DeliveryStatus.DELIVERED), ("m2", DeliveryStatus.TEMPORARY)],
         )
         self.assertEqual((self.recipient.succeeded, self.host.succeeded), (1, 1))
         self.assertTidy()

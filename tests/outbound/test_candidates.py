@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.outbound.candidates import (
-    MOST_ADDRESSES,
-    MOST_HOSTS,
+    MAX_ADDRESSES,
+    MAX_HOSTS,
     Host,
     HostAddresses,
     NextHop,
@@ -22,7 +22,7 @@ from moxtls.outbound.candidates import (
     isDANECandidate,
     referenceNames,
 )
-from moxtls.outbound.hosts import FAMILIES, gather, gatherAddresses
+from moxtls.outbound.hosts import FAMILIES, lookUpAddresses, lookUpNextHop
 
 DOMAIN = Domain("example.com")
 MX = Domain("mx.example.com")
@@ -45,7 +45,7 @@ def rolling(*values: float) -> Callable[[], float]:
 
 class GatherTests(SynchronousTestCase):
     """
-    Tests for L{gather}.
+    Tests for L{lookUpNextHop}.
     """
 
     def setUp(self) -> None:
@@ -55,7 +55,7 @@ class GatherTests(SynchronousTestCase):
         """
         Where mail for C{host} goes.
         """
-        running = Deferred.fromCoroutine(gather(self.dns, host, jitter))
+        running = Deferred.fromCoroutine(lookUpNextHop(self.dns, host, jitter))
         return self.successResultOf(running)
 
     def names(self, jitter: Callable[[], float] = steady) -> list[str]:
@@ -68,7 +68,7 @@ class GatherTests(SynchronousTestCase):
         """
         Publish MX records of L{DOMAIN}.
         """
-        self.dns.put("example.com", Kind.MX, *records)
+        self.dns.put("example.com", RRType.MX, *records)
 
     def test_preference(self) -> None:
         """
@@ -92,11 +92,11 @@ class GatherTests(SynchronousTestCase):
         RFC 5321 5.1: a domain without MX records is its own host; also behind
         a CNAME it is so by the name that the sender knows.
         """
-        self.dns.put("example.com", Kind.A, "192.0.2.1")
+        self.dns.put("example.com", RRType.A, "192.0.2.1")
         hop = self.hop()
         self.assertEqual((hop.hosts, hop.haveMX), ((DOMAIN,), False))
-        self.dns.put("example.com", Kind.CNAME, "other.example")
-        self.dns.put("other.example", Kind.A, "192.0.2.1")
+        self.dns.put("example.com", RRType.CNAME, "other.example")
+        self.dns.put("other.example", RRType.A, "192.0.2.1")
         hop = self.hop()
         self.assertEqual(
             (hop.hosts, hop.expanded), ((DOMAIN,), Domain("other.example"))
@@ -106,9 +106,9 @@ class GatherTests(SynchronousTestCase):
         """
         RFC 5321 5.1: the MX records are those behind all CNAMEs.
         """
-        self.dns.put("example.com", Kind.CNAME, "a.example")
-        self.dns.put("a.example", Kind.CNAME, "b.example")
-        self.dns.put("b.example", Kind.MX, "10 mx.b.example")
+        self.dns.put("example.com", RRType.CNAME, "a.example")
+        self.dns.put("a.example", RRType.CNAME, "b.example")
+        self.dns.put("b.example", RRType.MX, "10 mx.b.example")
         hop = self.hop()
         self.assertEqual(hop.hosts, (Domain("mx.b.example"),))
         self.assertEqual((hop.domain, hop.expanded), (DOMAIN, Domain("b.example")))
@@ -119,8 +119,8 @@ class GatherTests(SynchronousTestCase):
         RFC 7672 2.1.3: an insecure step makes all behind it insecure, but
         not the one before it.
         """
-        self.dns.put("example.com", Kind.CNAME, "other.example")
-        self.dns.put("other.example", Kind.MX, "10 mx.example")
+        self.dns.put("example.com", RRType.CNAME, "other.example")
+        self.dns.put("other.example", RRType.MX, "10 mx.example")
         for trusted, authentic, everything in (
             ((), False, False),
             (("example.com",), True, False),
@@ -175,11 +175,11 @@ class GatherTests(SynchronousTestCase):
         """
         RFC 5321 5.1: there is a limit, and no host is tried twice.
         """
-        self.mx(*(f"{n} mx{n}.example" for n in range(MOST_HOSTS * 2)))
+        self.mx(*(f"{n} mx{n}.example" for n in range(MAX_HOSTS * 2)))
         found = self.names()
-        self.assertEqual(found, [f"mx{n}.example" for n in range(MOST_HOSTS)])
+        self.assertEqual(found, [f"mx{n}.example" for n in range(MAX_HOSTS)])
         self.mx(*(f"{600 - n} mx{n}.example" for n in range(600)))
-        best = [f"mx{n}.example" for n in range(599, 599 - MOST_HOSTS, -1)]
+        best = [f"mx{n}.example" for n in range(599, 599 - MAX_HOSTS, -1)]
         self.assertEqual(self.names(), best)
         self.mx("10 mx.example", "20 mx.example")
         self.assertEqual(self.names(), ["mx.example"])
@@ -198,7 +198,7 @@ class GatherTests(SynchronousTestCase):
         RFC 5321 5.1: "If a temporary error is returned, the message MUST be
         queued and retried later".
         """
-        self.dns.fail("example.com", Kind.MX)
+        self.dns.fail("example.com", RRType.MX)
         failure = self.hop().failure
         assert failure is not None
         self.assertEqual((failure.permanent, failure.dnssecError), (False, None))
@@ -208,12 +208,12 @@ class GatherTests(SynchronousTestCase):
         RFC 7672 2.1.2: delivery is delayed if the MX records are bogus; that
         they were, is kept for the report.
         """
-        self.dns.fail("example.com", Kind.MX, EDE_BOGUS)
+        self.dns.fail("example.com", RRType.MX, EDE_BOGUS)
         failure = self.hop().failure
         assert failure is not None
         self.assertFalse(failure.permanent)
         self.assertEqual(failure.dnssecError, EDE_BOGUS)
-        self.dns.fail("example.com", Kind.MX, ExtendedError(22))
+        self.dns.fail("example.com", RRType.MX, ExtendedError(22))
         failure = self.hop().failure
         assert failure is not None
         self.assertIsNone(failure.dnssecError)
@@ -232,22 +232,22 @@ class GatherTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     """
-    Tests for L{gatherAddresses}.
+    Tests for L{lookUpAddresses}.
     """
 
     def setUp(self) -> None:
         self.dns = MemoryResolver()
 
     def found(
-        self, host: Host = MX, families: Sequence[Kind] = FAMILIES
+        self, host: Host = MX, families: Sequence[RRType] = FAMILIES
     ) -> HostAddresses:
         """
         Where C{host} is.
         """
-        running = Deferred.fromCoroutine(gatherAddresses(self.dns, host, families))
+        running = Deferred.fromCoroutine(lookUpAddresses(self.dns, host, families))
         return self.successResultOf(running)
 
-    def put(self, kind: Kind, *addresses: str) -> None:
+    def put(self, kind: RRType, *addresses: str) -> None:
         """
         Publish addresses of L{MX}.
         """
@@ -257,26 +257,26 @@ class AddressTests(SynchronousTestCase):
         """
         The preferred family comes first; one alone may be asked for.
         """
-        self.put(Kind.A, "192.0.2.1")
-        self.put(Kind.AAAA, "2001:db8::1")
+        self.put(RRType.A, "192.0.2.1")
+        self.put(RRType.AAAA, "2001:db8::1")
         self.assertEqual(self.found().addresses, ("2001:db8::1", "192.0.2.1"))
-        v4first = self.found(families=(Kind.A, Kind.AAAA))
+        v4first = self.found(families=(RRType.A, RRType.AAAA))
         self.assertEqual(v4first.addresses, ("192.0.2.1", "2001:db8::1"))
-        self.assertEqual(self.found(families=(Kind.A,)).addresses, ("192.0.2.1",))
+        self.assertEqual(self.found(families=(RRType.A,)).addresses, ("192.0.2.1",))
 
     def test_bounded(self) -> None:
         """
         A host with addresses without end gets some of them tried.
         """
-        self.put(Kind.A, *(f"192.0.2.{n}" for n in range(100)))
-        self.assertEqual(len(self.found().addresses), MOST_ADDRESSES)
+        self.put(RRType.A, *(f"192.0.2.{n}" for n in range(100)))
+        self.assertEqual(len(self.found().addresses), MAX_ADDRESSES)
 
     def test_nowhere(self) -> None:
         """
         No name and no addresses are no failed lookup.
         """
         self.assertEqual((self.found().addresses, self.found().failed), ((), False))
-        self.put(Kind.MX, "0 .")
+        self.put(RRType.MX, "0 .")
         self.assertEqual((self.found().addresses, self.found().failed), ((), False))
 
     def test_oneFailed(self) -> None:
@@ -284,11 +284,11 @@ class AddressTests(SynchronousTestCase):
         RFC 7672 2.1.2: a failed lookup makes a host unreachable if it
         prevents finding addresses, not if there are others.
         """
-        self.dns.fail("mx.example.com", Kind.AAAA, EDE_BOGUS)
+        self.dns.fail("mx.example.com", RRType.AAAA, EDE_BOGUS)
         self.assertTrue(self.found().failed)
         self.assertEqual(self.found().dnssecError, EDE_BOGUS)
         self.dns.trust("example.com")
-        self.put(Kind.A, "192.0.2.1")
+        self.put(RRType.A, "192.0.2.1")
         found = self.found()
         self.assertEqual((found.failed, found.addresses), (False, ("192.0.2.1",)))
         self.assertTrue(found.authentic)
@@ -297,8 +297,8 @@ class AddressTests(SynchronousTestCase):
         """
         RFC 7672 2.2.2: the first step and the whole are told apart.
         """
-        self.put(Kind.CNAME, "host.example.net")
-        self.dns.put("host.example.net", Kind.A, "192.0.2.1")
+        self.put(RRType.CNAME, "host.example.net")
+        self.dns.put("host.example.net", RRType.A, "192.0.2.1")
         for trusted, authentic, everything in (
             ((), False, False),
             (("example.com",), True, False),
@@ -321,7 +321,7 @@ class AddressTests(SynchronousTestCase):
         """
         for kind in FAMILIES:
             self.dns.hang("mx.example.com", kind)
-        running = Deferred.fromCoroutine(gatherAddresses(self.dns, MX))
+        running = Deferred.fromCoroutine(lookUpAddresses(self.dns, MX))
         running.cancel()
         self.failureResultOf(running, CancelledError)
         for kind in FAMILIES:

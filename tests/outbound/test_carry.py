@@ -11,9 +11,9 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import DeliveryStatus, Result
 from moxtls.smtp.values import Reply
 from tests.network import Postbox
 from tests.outbound.deliveries import (
@@ -57,7 +57,7 @@ class ParcelTests(DeliveryCase):
             for each in range(3)
         )
 
-    def who(self, results: tuple[Result, ...], ending: Ending) -> list[str]:
+    def who(self, results: tuple[Result, ...], ending: DeliveryStatus) -> list[str]:
         return sorted(each.messageID for each in results if each.ending is ending)
 
     def test_oneConnection(self) -> None:
@@ -131,7 +131,7 @@ class ParcelTests(DeliveryCase):
         attempt.cancel()
         self.network.flush()
         results = self.successResultOf(attempt)
-        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
+        self.assertEqual(self.who(results, DeliveryStatus.DELIVERED), ["m0"])
 
     def test_lostWhileRecording(self) -> None:
         """
@@ -181,8 +181,8 @@ class ParcelTests(DeliveryCase):
         Without another host, the rest has to wait.
         """
         results = self.successResultOf(self.lostInSecond())
-        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0"])
-        self.assertEqual(self.who(results, Ending.TEMPORARY), ["m1", "m2"])
+        self.assertEqual(self.who(results, DeliveryStatus.DELIVERED), ["m0"])
+        self.assertEqual(self.who(results, DeliveryStatus.TEMPORARY), ["m1", "m2"])
 
     def test_limited(self) -> None:
         """
@@ -206,7 +206,7 @@ class ParcelTests(DeliveryCase):
         build = postbox.server(self.clock, None, transactions=1)
         self.network.answer(IP4, build)
         results = self.deliver(*self.parcels)
-        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.who(results, DeliveryStatus.DELIVERED), ["m1", "m2"])
         self.assertEqual(self.network.dialed, [IP4] * 3 + [SECOND_IP])
 
     def test_closing(self) -> None:
@@ -225,7 +225,7 @@ class ParcelTests(DeliveryCase):
         If there is no other host, that is what is said to all of them.
         """
         self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
-        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}")
         results = self.deliver(*self.parcels)
         self.assertEqual(
             [(each.status, each.code) for each in results],
@@ -240,12 +240,12 @@ class ParcelTests(DeliveryCase):
         server = self.serve()
         lost = replace(self.parcels[1], path=Path(self.mktemp()))
         results = self.deliver(self.parcels[0], lost, self.parcels[2])
-        self.assertEqual(self.who(results, Ending.DELIVERED), ["m0", "m2"])
+        self.assertEqual(self.who(results, DeliveryStatus.DELIVERED), ["m0", "m2"])
         (result,) = [each for each in results if each.messageID == "m1"]
         self.assertEqual(
             (result.ending, result.status, result.text),
             (
-                Ending.TEMPORARY,
+                DeliveryStatus.TEMPORARY,
                 "4.3.0",
                 "the message can't be read: No such file or directory",
             ),
@@ -261,5 +261,5 @@ class ParcelTests(DeliveryCase):
         self.serve(None, self.server())
         broken = replace(self.parcels[0], path=Path("/proc/self/mem"))
         results = self.deliver(broken, *self.parcels[1:])
-        self.assertEqual(self.who(results, Ending.DELIVERED), ["m1", "m2"])
+        self.assertEqual(self.who(results, DeliveryStatus.DELIVERED), ["m1", "m2"])
         self.assertEqual(self.network.dialed, [IP4, IP4])

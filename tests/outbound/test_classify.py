@@ -13,30 +13,30 @@ from moxtls.outbound.classify import (
     Classified,
     certificateFailure,
     classify,
-    troubleFailure,
+    tlsErrorFailure,
 )
 from moxtls.outbound.records import (
-    STARTTLS,
+    CertificateVerification,
     DANEVerdict,
     SessionRecord,
-    TLSTrouble,
-    Verification,
+    STARTTLSResult,
+    TLSError,
 )
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.certificates import good
 
-Kind = TLSTrouble.Kind
+Kind = TLSError.Kind
 CHAIN = (good().certificate,)
-GOOD = Verification(CHAIN, (), True)
-UNTRUSTED = Verification(CHAIN, ((18, 0),), True)
+GOOD = CertificateVerification(CHAIN, (), True)
+UNTRUSTED = CertificateVerification(CHAIN, ((18, 0),), True)
 SEEN = SessionRecord("192.0.2.1", "192.0.2.2", "mx.example", "mx.helo.example")
 
 
-def failure(resultType: ResultType, reason: str = "") -> Failure:
+def failure(resultType: ResultType, reason: str = "") -> FailureDetail:
     """
     As all failures of C{SEEN} look.
     """
-    return Failure(
+    return FailureDetail(
         resultType,
         reason,
         sendingIP="192.0.2.1",
@@ -46,7 +46,7 @@ def failure(resultType: ResultType, reason: str = "") -> Failure:
     )
 
 
-def counts(*failures: Failure) -> Counter[Failure]:
+def counts(*failures: FailureDetail) -> Counter[FailureDetail]:
     return Counter(failures)
 
 
@@ -75,7 +75,7 @@ class ClassifyTests(SynchronousTestCase):
         No STARTTLS where it was optional: told, but no session failed
         (RFC 8460 4.3.1).
         """
-        record = replace(SEEN, starttls=STARTTLS.NOT_OFFERED)
+        record = replace(SEEN, starttls=STARTTLSResult.NOT_OFFERED)
         self.assertEqual(
             classify(record), self.both(0, 0, ResultType.STARTTLS_NOT_SUPPORTED)
         )
@@ -84,7 +84,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         A refused STARTTLS failed the session, with the code as the reason.
         """
-        record = replace(SEEN, starttls=STARTTLS.REFUSED, code=454)
+        record = replace(SEEN, starttls=STARTTLSResult.REFUSED, code=454)
         self.assertEqual(
             classify(record),
             self.both(
@@ -99,7 +99,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         Plaintext behind STARTTLS failed the session.
         """
-        record = replace(SEEN, starttls=STARTTLS.INJECTED)
+        record = replace(SEEN, starttls=STARTTLSResult.INJECTED)
         self.assertEqual(
             classify(record),
             self.both(
@@ -111,8 +111,8 @@ class ClassifyTests(SynchronousTestCase):
         """
         A broken handshake is told to both.
         """
-        trouble = TLSTrouble(Kind.REMOTE_ALERT, 70)
-        record = replace(SEEN, starttls=STARTTLS.BROKEN, trouble=trouble)
+        trouble = TLSError(Kind.REMOTE_ALERT, 70)
+        record = replace(SEEN, starttls=STARTTLSResult.BROKEN, trouble=trouble)
         self.assertEqual(
             classify(record),
             self.both(
@@ -125,15 +125,15 @@ class ClassifyTests(SynchronousTestCase):
 
     def completed(
         self,
-        verification: Verification = GOOD,
+        verification: CertificateVerification = GOOD,
         dane: DANEVerdict = DANEVerdict.NOT_ASKED,
         enforced: bool = False,
-        trouble: TLSTrouble | None = None,
+        trouble: TLSError | None = None,
     ) -> Classified:
         return classify(
             replace(
                 SEEN,
-                starttls=STARTTLS.COMPLETED,
+                starttls=STARTTLSResult.COMPLETED,
                 verification=verification,
                 dane=dane,
                 enforced=enforced,
@@ -195,7 +195,7 @@ class ClassifyTests(SynchronousTestCase):
         An alert as the first thing behind the handshake takes the success
         back.
         """
-        seen = self.completed(UNTRUSTED, trouble=TLSTrouble(Kind.REMOTE_ALERT, 116))
+        seen = self.completed(UNTRUSTED, trouble=TLSError(Kind.REMOTE_ALERT, 116))
         alert = failure(
             ResultType.VALIDATION_FAILURE, "tls-remote-alert-116-certificate-required"
         )
@@ -213,7 +213,9 @@ class CertificateFailureTests(SynchronousTestCase):
         self, *errors: int, nameMatches: bool = True, noRoots: bool = False
     ) -> tuple[ResultType, str] | None:
         objections = tuple((error, 0) for error in errors)
-        return certificateFailure(Verification(CHAIN, objections, nameMatches, noRoots))
+        return certificateFailure(
+            CertificateVerification(CHAIN, objections, nameMatches, noRoots)
+        )
 
     def test_good(self) -> None:
         """
@@ -282,14 +284,14 @@ class CertificateFailureTests(SynchronousTestCase):
         No certificate is neither trusted nor for the wrong host.
         """
         self.assertEqual(
-            certificateFailure(Verification((), (), False)),
+            certificateFailure(CertificateVerification((), (), False)),
             (ResultType.VALIDATION_FAILURE, "no-certificate"),
         )
 
 
 class TroubleFailureTests(SynchronousTestCase):
     """
-    Tests for L{troubleFailure}.
+    Tests for L{tlsErrorFailure}.
     """
 
     def test_reasons(self) -> None:
@@ -298,17 +300,17 @@ class TroubleFailureTests(SynchronousTestCase):
         """
         for trouble, reason in (
             (
-                TLSTrouble(Kind.REMOTE_ALERT, 48),
+                TLSError(Kind.REMOTE_ALERT, 48),
                 "tls-remote-alert-48-unknown-certificate-authority",
             ),
-            (TLSTrouble(Kind.REMOTE_ALERT, 200), "tls-remote-alert-200"),
-            (TLSTrouble(Kind.REMOTE_ALERT), "tls-remote-error"),
-            (TLSTrouble(Kind.LOCAL_ALERT, 40), "tls-local-alert-40-handshake-failure"),
-            (TLSTrouble(Kind.NOT_TLS), "tls-record-header-error"),
-            (TLSTrouble(Kind.TIMEOUT), "io-timeout-during-handshake"),
-            (TLSTrouble(Kind.CLOSED), "connection-closed-during-handshake"),
-            (TLSTrouble(Kind.OTHER, None, "odd"), ""),
+            (TLSError(Kind.REMOTE_ALERT, 200), "tls-remote-alert-200"),
+            (TLSError(Kind.REMOTE_ALERT), "tls-remote-error"),
+            (TLSError(Kind.LOCAL_ALERT, 40), "tls-local-alert-40-handshake-failure"),
+            (TLSError(Kind.NOT_TLS), "tls-record-header-error"),
+            (TLSError(Kind.TIMEOUT), "io-timeout-during-handshake"),
+            (TLSError(Kind.CLOSED), "connection-closed-during-handshake"),
+            (TLSError(Kind.OTHER, None, "odd"), ""),
         ):
             self.assertEqual(
-                troubleFailure(trouble), (ResultType.VALIDATION_FAILURE, reason)
+                tlsErrorFailure(trouble), (ResultType.VALIDATION_FAILURE, reason)
             )

@@ -12,11 +12,11 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.interfaces import ICourier, IPolicyCache, ISessionObserver
 from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.endings import MOST_SESSIONS
-from moxtls.queue.values import Ending, ReportKind, Result
+from moxtls.outbound.endings import MAX_SESSIONS
+from moxtls.queue.values import DeliveryStatus, ReportKind, Result
 from moxtls.smtp.values import Reply
 from tests.network import Postbox
 from tests.outbound.deliveries import (
@@ -55,7 +55,15 @@ class NextHopTests(DeliveryCase):
         (result,) = self.deliver()
         self.assertEqual(
             result,
-            Result("m1", USER, Ending.DELIVERED, "2.0.0", 250, "250 2.0.0 taken", MX),
+            Result(
+                "m1",
+                USER,
+                DeliveryStatus.DELIVERED,
+                "2.0.0",
+                250,
+                "250 2.0.0 taken",
+                MX,
+            ),
         )
         ((incoming, message),) = postbox.received
         self.assertEqual(
@@ -69,7 +77,7 @@ class NextHopTests(DeliveryCase):
         RFC 5321 5.1: the host with the lowest preference first; the next one
         if it can't be reached.
         """
-        self.resolver.put("example.com", Kind.MX, f"20 {SECOND}", f"10 {MX}")
+        self.resolver.put("example.com", RRType.MX, f"20 {SECOND}", f"10 {MX}")
         second = self.serve(ip=SECOND_IP)
         self.assertDelivered(self.deliver())
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
@@ -88,20 +96,20 @@ class NextHopTests(DeliveryCase):
         """
         RFC 5321 5.1: without MX records the domain is its own host.
         """
-        self.resolver.put("example.com", Kind.MX)
-        self.resolver.put("example.com", Kind.A, IP4)
+        self.resolver.put("example.com", RRType.MX)
+        self.resolver.put("example.com", RRType.A, IP4)
         self.serve()
         (result,) = self.deliver()
         self.assertEqual(result.host, "example.com")
-        self.assertIs(result.ending, Ending.DELIVERED)
+        self.assertIs(result.ending, DeliveryStatus.DELIVERED)
 
     def test_nullMX(self) -> None:
         """
         RFC 7505 3: who has a null MX gets no mail, and there is nothing to
         say about TLS, nor to ask about MTA-STS.
         """
-        self.resolver.put("example.com", Kind.MX, "0 .")
-        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.1.10"))
+        self.resolver.put("example.com", RRType.MX, "0 .")
+        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.10"))
         self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
         self.assertEqual(self.policies.asked, [])
 
@@ -110,14 +118,14 @@ class NextHopTests(DeliveryCase):
         RFC 5321 5.1: a domain that doesn't exist is a permanent failure.
         """
         results = self.deliver(destination="nowhere.example")
-        self.assertEndings(results, (USER, Ending.PERMANENT, "5.1.2"))
+        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
         self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
 
     def test_lookupFailed(self) -> None:
         """
         A DNS that doesn't answer is a temporary failure.
         """
-        self.resolver.fail("example.com", Kind.MX)
+        self.resolver.fail("example.com", RRType.MX)
         self.assertDelayed(self.deliver(), "4.4.3")
         self.assertEqual(self.outcome.recipient, None)
 
@@ -126,7 +134,7 @@ class NextHopTests(DeliveryCase):
         What can't be a domain isn't looked up, nor attempted again.
         """
         results = self.deliver(destination="no domain")
-        self.assertEndings(results, (USER, Ending.PERMANENT, "5.1.2"))
+        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
         self.assertEqual(self.resolver.asked, [])
         self.assertEqual(self.observer.outcomes, [])
 
@@ -135,10 +143,10 @@ class NextHopTests(DeliveryCase):
         A host without an address, and one whose lookup fails, are passed
         over; if there is no other, the mail has to wait.
         """
-        self.resolver.put(MX, Kind.A)
+        self.resolver.put(MX, RRType.A)
         self.assertDelayed(self.deliver(), "4.4.4")
-        self.resolver.fail(MX, Kind.A)
-        self.resolver.fail(MX, Kind.AAAA)
+        self.resolver.fail(MX, RRType.A)
+        self.resolver.fail(MX, RRType.AAAA)
         self.assertDelayed(self.deliver(), "4.4.3")
         self.secondHost()
         self.serve(ip=SECOND_IP)
@@ -153,7 +161,9 @@ class NextHopTests(DeliveryCase):
         for literal in (f"[{IP4}]", f"[IPv6:{IP6}]"):
             self.serve(self.goodContext(), ip=literal[1:-1].removeprefix("IPv6:"))
             (result,) = self.deliver(destination=literal)
-            self.assertEqual((result.ending, result.host), (Ending.DELIVERED, literal))
+            self.assertEqual(
+                (result.ending, result.host), (DeliveryStatus.DELIVERED, literal)
+            )
         self.assertEqual(self.network.dialed, [IP4, IP6])
         self.assertEqual(self.resolver.asked, [])
         self.assertEqual(self.policies.asked, [])
@@ -167,7 +177,7 @@ class AddressTests(DeliveryCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.resolver.put(MX, Kind.AAAA, IP6)
+        self.resolver.put(MX, RRType.AAAA, IP6)
 
     def test_alternate(self) -> None:
         """
@@ -182,11 +192,11 @@ class AddressTests(DeliveryCase):
         """
         Only the families we have are looked up.
         """
-        self.surroundings = replace(self.surroundings, families=(Kind.A,))
+        self.surroundings = replace(self.surroundings, families=(RRType.A,))
         for attempt in (1, 2):
             self.deliver(attempt=attempt)
         self.assertEqual(self.network.dialed, [IP4, IP4])
-        self.assertNotIn((MX, Kind.AAAA), self.resolver.asked)
+        self.assertNotIn((MX, RRType.AAAA), self.resolver.asked)
 
     def test_next(self) -> None:
         """
@@ -202,7 +212,7 @@ class AddressTests(DeliveryCase):
         family, from its turn (RFC 5321 5.1: at least two are tried).
         """
         self.secondHost()
-        self.resolver.put(MX, Kind.AAAA, *(f"2001:db8::{each}" for each in range(9)))
+        self.resolver.put(MX, RRType.AAAA, *(f"2001:db8::{each}" for each in range(9)))
         self.assertDelayed(self.deliver(), "4.4.1")
         self.assertEqual(
             self.network.dialed, ["2001:db8::", "2001:db8::1", IP4, SECOND_IP]
@@ -229,7 +239,9 @@ class AddressTests(DeliveryCase):
         self.serve(ip=IP6, replies=no)
         self.assertDelayed(self.deliver(), "4.7.1")
         self.serve(ip=IP4, replies=no)
-        self.assertEndings(self.deliver(attempt=2), (USER, Ending.PERMANENT, "5.7.1"))
+        self.assertEndings(
+            self.deliver(attempt=2), (USER, DeliveryStatus.PERMANENT, "5.7.1")
+        )
 
     def test_lenientAtFirst(self) -> None:
         """
@@ -238,7 +250,9 @@ class AddressTests(DeliveryCase):
         self.serve(ip=IP6, greeting="554 go away")
         self.assertDelayed(self.deliver(), "4.0.0")
         self.serve(ip=IP4, greeting="554 go away")
-        self.assertEndings(self.deliver(attempt=2), (USER, Ending.PERMANENT, "5.0.0"))
+        self.assertEndings(
+            self.deliver(attempt=2), (USER, DeliveryStatus.PERMANENT, "5.0.0")
+        )
 
     def test_notLenient(self) -> None:
         """
@@ -246,10 +260,10 @@ class AddressTests(DeliveryCase):
         with one family.
         """
         self.serve(ip=IP6, replies={"RCPT": "550 5.1.1 who?"})
-        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.1.1"))
-        self.resolver.put(MX, Kind.AAAA)
+        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.1"))
+        self.resolver.put(MX, RRType.AAAA)
         self.serve(ip=IP4, replies={"RCPT": "550 5.7.1 no"})
-        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.7.1"))
+        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.7.1"))
 
     def test_lenientWhenLost(self) -> None:
         """
@@ -263,8 +277,8 @@ class AddressTests(DeliveryCase):
         self.network.flush()
         self.assertEndings(
             self.successResultOf(attempt),
-            (USER, Ending.TEMPORARY, "4.7.1"),
-            (OTHER, Ending.TEMPORARY, "4.4.2"),
+            (USER, DeliveryStatus.TEMPORARY, "4.7.1"),
+            (OTHER, DeliveryStatus.TEMPORARY, "4.4.2"),
         )
 
 
@@ -286,8 +300,8 @@ class HostTests(DeliveryCase):
         results = self.deliver(self.parcel(USER, OTHER))
         self.assertEndings(
             results,
-            (USER, Ending.DELIVERED, "2.0.0"),
-            (OTHER, Ending.PERMANENT, "5.1.1"),
+            (USER, DeliveryStatus.DELIVERED, "2.0.0"),
+            (OTHER, DeliveryStatus.PERMANENT, "5.1.1"),
         )
         self.assertEqual(self.network.dialed, [IP4])
 
@@ -311,7 +325,9 @@ class HostTests(DeliveryCase):
         (result,) = self.deliver()
         self.assertEqual(
             result,
-            Result("m1", USER, Ending.TEMPORARY, "4.2.1", 450, "450 4.2.1 full", MX),
+            Result(
+                "m1", USER, DeliveryStatus.TEMPORARY, "4.2.1", 450, "450 4.2.1 full", MX
+            ),
         )
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
 
@@ -321,7 +337,9 @@ class HostTests(DeliveryCase):
         """
         for verb in ("MAIL", "RCPT", "DATA", "END"):
             self.serve(replies={verb: "554 5.6.0 never"})
-            self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.6.0"))
+            self.assertEndings(
+                self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.6.0")
+            )
         self.assertEqual(self.network.dialed, [IP4] * 4)
 
     def test_unwelcome(self) -> None:
@@ -337,7 +355,7 @@ class HostTests(DeliveryCase):
         self.assertDelayed(self.deliver(), "4.4.1")
         self.serve(greeting="554 no SMTP service here")
         self.serve(ip=SECOND_IP, greeting="521 no mail")
-        self.assertEndings(self.deliver(), (USER, Ending.PERMANENT, "5.0.0"))
+        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.0.0"))
 
     def test_extensions(self) -> None:
         """
@@ -373,7 +391,7 @@ class HostTests(DeliveryCase):
         self.serve(extensions=())
         self.serve(ip=SECOND_IP, extensions=())
         (result,) = self.deliver(parcel)
-        self.assertEqual((result.ending, result.code), (Ending.PERMANENT, 0))
+        self.assertEqual((result.ending, result.code), (DeliveryStatus.PERMANENT, 0))
         self.assertEqual((result.status, result.host), ("5.6.3", SECOND))
         self.assertEqual(result.text, "the server doesn't support 8BITMIME")
         self.serve(extensions=())
@@ -411,8 +429,8 @@ class HostTests(DeliveryCase):
         results = self.deliver(self.parcel(USER, OTHER))
         self.assertEndings(
             results,
-            (USER, Ending.TEMPORARY, "4.2.1"),
-            (OTHER, Ending.DELIVERED, "2.0.0"),
+            (USER, DeliveryStatus.TEMPORARY, "4.2.1"),
+            (OTHER, DeliveryStatus.DELIVERED, "2.0.0"),
         )
         self.assertEqual(len([*first.messages, *second.messages]), 1)
 
@@ -421,15 +439,15 @@ class HostTests(DeliveryCase):
         A host that takes next to nothing in a connection doesn't get connections
         without end.
         """
-        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}")
         extensions = ("LIMITS RCPTMAX=1 MAILMAX=1",)
-        recipients = tuple(f"u{n}@example.com" for n in range(MOST_SESSIONS + 2))
+        recipients = tuple(f"u{n}@example.com" for n in range(MAX_SESSIONS + 2))
         others = [self.server(extensions=extensions) for _ in recipients]
         self.serve(None, *others, extensions=extensions)
         results = self.deliver(self.parcel(*recipients))
-        self.assertEqual(self.network.dialed.count(IP4), MOST_SESSIONS)
+        self.assertEqual(self.network.dialed.count(IP4), MAX_SESSIONS)
         statuses = Counter(each.status for each in results)
-        self.assertEqual(statuses, {"2.0.0": MOST_SESSIONS, "4.5.3": 2})
+        self.assertEqual(statuses, {"2.0.0": MAX_SESSIONS, "4.5.3": 2})
 
     def test_words(self) -> None:
         """
@@ -494,7 +512,7 @@ class UnreachableTests(DeliveryCase):
         """
         The DNS doesn't say which hosts there are.
         """
-        self.resolver.fail("example.com", Kind.MX)
+        self.resolver.fail("example.com", RRType.MX)
         self.assertUnreachable(True)
 
     def test_closed(self) -> None:
@@ -592,8 +610,8 @@ class TroubleTests(DeliveryCase):
         results = self.deliver(self.parcel(USER, OTHER))
         self.assertEndings(
             results,
-            (USER, Ending.DELIVERED, "2.0.0"),
-            (OTHER, Ending.TEMPORARY, "4.2.1"),
+            (USER, DeliveryStatus.DELIVERED, "2.0.0"),
+            (OTHER, DeliveryStatus.TEMPORARY, "4.2.1"),
         )
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.recipient.succeeded, 1)

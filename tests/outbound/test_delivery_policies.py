@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import TLSA, Kind
+from moxtls.dns.answers import TLSA, RRType
 from moxtls.domain import Domain
 from moxtls.policy.cache import PolicyCache
 from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.queue.values import Ending
+from moxtls.queue.values import DeliveryStatus
 from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import Failure, Policy, PolicyType, ResultType
+from moxtls.tlsrpt.results import FailureDetail, PolicyType, ResultType, TLSPolicy
 from tests.certificates import good, root, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -108,9 +108,9 @@ class DANETests(OutcomeCase):
         reason = "all-unusable-records+ignored"
         self.assertEqual(
             dict(self.host.failures),
-            {Failure(ResultType.TLSA_INVALID, reason, mxHostname=MX): 0},
+            {FailureDetail(ResultType.TLSA_INVALID, reason, mxHostname=MX): 0},
         )
-        self.assertEqual(self.host.policy, Policy(PolicyType.TLSA, Domain(MX)))
+        self.assertEqual(self.host.policy, TLSPolicy(PolicyType.TLSA, Domain(MX)))
         self.assertEqual((self.host.succeeded, self.host.failed), (1, 0))
         self.assertRecipient(NO_POLICY, 1, 0, UNTRUSTED)
 
@@ -145,7 +145,7 @@ class DANETests(OutcomeCase):
         self.serveIdentity()
         self.assertDelivered(self.deliver())
         self.assertHost(NO_POLICY, 1, 0)
-        self.assertIn((f"_25._tcp.{MX}", Kind.TLSA), self.resolver.asked)
+        self.assertIn((f"_25._tcp.{MX}", RRType.TLSA), self.resolver.asked)
 
     def test_insecureRecords(self) -> None:
         """
@@ -170,7 +170,7 @@ class DANETests(OutcomeCase):
             self.serveIdentity()
             self.assertDelivered(self.deliver())
             self.assertHost(NO_POLICY, 1, 0)
-        self.assertNotIn(Kind.TLSA, {kind for _, kind in self.resolver.asked})
+        self.assertNotIn(RRType.TLSA, {kind for _, kind in self.resolver.asked})
 
     def test_expanded(self) -> None:
         """
@@ -179,9 +179,9 @@ class DANETests(OutcomeCase):
         """
         target = "host.example.net"
         self.resolver.trust(".")
-        self.resolver.put(MX, Kind.CNAME, target)
-        self.resolver.put(target, Kind.A, IP4)
-        self.resolver.put(f"_25._tcp.{target}", Kind.TLSA, matching(self.identity))
+        self.resolver.put(MX, RRType.CNAME, target)
+        self.resolver.put(target, RRType.A, IP4)
+        self.resolver.put(f"_25._tcp.{target}", RRType.TLSA, matching(self.identity))
         self.serveIdentity()
         self.assertDelivered(self.deliver())
         self.assertEqual(self.host.policy.domain, Domain(target))
@@ -218,7 +218,7 @@ class MTASTSTests(OutcomeCase):
             self.assertRecipient("sts", 1, 0)
             self.assertEqual(
                 self.recipient.policy,
-                Policy(PolicyType.STS, EXAMPLE, LINES, ("*.example.com",)),
+                TLSPolicy(PolicyType.STS, EXAMPLE, LINES, ("*.example.com",)),
             )
             self.assertHost(NO_POLICY, 1, 0)
 
@@ -228,14 +228,16 @@ class MTASTSTests(OutcomeCase):
         a certificate and in a report.
         """
         name = "mx_1.example.com"
-        self.resolver.put("example.com", Kind.MX, f"10 {name}")
-        self.resolver.put(name, Kind.A, IP4)
+        self.resolver.put("example.com", RRType.MX, f"10 {name}")
+        self.resolver.put(name, RRType.A, IP4)
         for pattern in (name, "*.example.com"):
             self.observer.outcomes.clear()
             self.publish(Mode.ENFORCE, pattern)
             self.serve(good(name).context())
             (result,) = self.deliver()
-            self.assertEqual((result.ending, result.host), (Ending.DELIVERED, name))
+            self.assertEqual(
+                (result.ending, result.host), (DeliveryStatus.DELIVERED, name)
+            )
             self.assertRecipient("sts", 1, 0)
             self.assertEqual(str(self.host.policy.domain), name)
 
@@ -299,7 +301,7 @@ class MTASTSTests(OutcomeCase):
         self.assertEqual(
             dict(self.recipient.failures),
             {
-                Failure(
+                FailureDetail(
                     ResultType.VALIDATION_FAILURE,
                     "mtasts-policy-mx-mismatch",
                     mxHostname=MX,
@@ -310,7 +312,7 @@ class MTASTSTests(OutcomeCase):
             [str(each.policy.domain) for each in self.outcome.hosts], [SECOND]
         )
         self.assertEqual(self.network.dialed, [SECOND_IP])
-        self.assertNotIn((MX, Kind.A), self.resolver.asked)
+        self.assertNotIn((MX, RRType.A), self.resolver.asked)
 
     def test_allMismatch(self) -> None:
         """
@@ -362,15 +364,15 @@ class MTASTSTests(OutcomeCase):
         out as without a policy (RFC 8461 5.1).
         """
         for failure in (
-            Failure(ResultType.STS_POLICY_FETCH_ERROR, "record-syntax-error"),
-            Failure(ResultType.STS_WEBPKI_INVALID, "certificate-expired"),
-            Failure(ResultType.STS_POLICY_INVALID, "policy-syntax-error"),
+            FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "record-syntax-error"),
+            FailureDetail(ResultType.STS_WEBPKI_INVALID, "certificate-expired"),
+            FailureDetail(ResultType.STS_POLICY_INVALID, "policy-syntax-error"),
         ):
             self.observer.outcomes.clear()
             self.policies.lookup = STSLookup(EXAMPLE, None, failure)
             self.serve(self.goodContext())
             self.assertDelivered(self.deliver())
-            self.assertEqual(self.recipient.policy, Policy(PolicyType.STS, EXAMPLE))
+            self.assertEqual(self.recipient.policy, TLSPolicy(PolicyType.STS, EXAMPLE))
             self.assertEqual(dict(self.recipient.failures), {failure: 1})
             self.assertEqual(self.recipient.succeeded, 1)
 
@@ -380,7 +382,7 @@ class MTASTSTests(OutcomeCase):
         why it had to.
         """
         reason = "dns-lookup+fallback-to-cached-policy"
-        failure = Failure(ResultType.STS_POLICY_FETCH_ERROR, reason)
+        failure = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, reason)
         self.policies.lookup = STSLookup(EXAMPLE, policy(Mode.ENFORCE), failure)
         self.serve(selfSigned(MX).context())
         self.assertDelayed(self.deliver(), "4.7.5")
@@ -392,7 +394,7 @@ class MTASTSTests(OutcomeCase):
         RFC 8461 5.1: if it can't be said whether there is a policy, the mail
         has to wait.  This asks the project's own cache.
         """
-        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         lookup = self.successResultOf(self.askCache())
         self.policies.lookup = lookup
         self.serve(self.goodContext())
@@ -406,7 +408,7 @@ class MTASTSTests(OutcomeCase):
         RFC 8461 3.3, 5.1: if it can never be said, the mail goes without a
         policy after some attempts; each of them is told.
         """
-        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
         failure = "sts-policy-fetch-error", "dns-lookup"
         for attempt in (1, 2):
@@ -426,7 +428,7 @@ class MTASTSTests(OutcomeCase):
         """
         DANE is asked all the same (RFC 7672 2.2).
         """
-        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
         self.secure(MISMATCHING)
         self.serve(self.goodContext())
@@ -438,7 +440,7 @@ class MTASTSTests(OutcomeCase):
         RFC 8689 4.2.1: mail with REQUIRETLS goes on waiting, rather than being
         refused for a policy that nobody could look up.
         """
-        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
         self.assertDelayed(self.deliver(requireTLS=True, attempt=9), "4.4.3")
         self.assertEqual(self.network.dialed, [])
@@ -485,7 +487,7 @@ class MTASTSTests(OutcomeCase):
         """
         C{TLS-Required: No} doesn't wait for it.
         """
-        self.resolver.fail("_mta-sts.example.com", Kind.TXT)
+        self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
         self.serve(self.goodContext())
         self.assertDelivered(self.deliver(requireTLS=False))
@@ -497,7 +499,7 @@ class MTASTSTests(OutcomeCase):
         RFC 8461 5: the policy is that of the recipients' domain, not of what
         it is an alias for.
         """
-        self.resolver.put("alias.example", Kind.CNAME, "example.com")
+        self.resolver.put("alias.example", RRType.CNAME, "example.com")
         self.serve(self.goodContext())
         self.assertDelivered(self.deliver(destination="alias.example"))
         self.assertEqual(self.policies.asked, [Domain("alias.example")])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.queue.values import ReportKind, Result
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.certificates import good, root, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -267,7 +267,7 @@ class DNSSECTests(OutcomeCase):
         The next hop: a failure of the recipient domain; the type is the
         general one, for "dnssec-invalid" is about DANE (RFC 8460 4.3.2.1).
         """
-        self.resolver.fail("example.com", Kind.MX, BOGUS)
+        self.resolver.fail("example.com", RRType.MX, BOGUS)
         self.assertDelayed(self.deliver(), "4.4.3")
         self.assertRecipient(NO_POLICY, 0, 1, (VALIDATION, BOGUS_REASON))
         self.assertEqual(self.outcome.hosts, ())
@@ -276,11 +276,11 @@ class DNSSECTests(OutcomeCase):
         """
         Errors that aren't about DNSSEC say nothing about TLS.
         """
-        self.resolver.fail("example.com", Kind.MX, ExtendedError(22))
+        self.resolver.fail("example.com", RRType.MX, ExtendedError(22))
         self.assertDelayed(self.deliver(), "4.4.3")
         self.assertIs(self.outcome.recipient, None)
-        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
-        for kind in (Kind.A, Kind.AAAA):
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}")
+        for kind in (RRType.A, RRType.AAAA):
             self.resolver.fail(MX, kind, ExtendedError(22))
         self.observer.outcomes.clear()
         self.assertDelayed(self.deliver(), "4.4.3")
@@ -291,7 +291,7 @@ class DNSSECTests(OutcomeCase):
         """
         The addresses of a host: a failure of both.
         """
-        for kind in (Kind.A, Kind.AAAA):
+        for kind in (RRType.A, RRType.AAAA):
             self.resolver.fail(MX, kind, ExtendedError(7))
         self.assertDelayed(self.deliver(), "4.4.3")
         detail = VALIDATION, "dns-extended-error-7-signature-expired"
@@ -306,7 +306,7 @@ class DNSSECTests(OutcomeCase):
         connected to (RFC 7672 2.1.2).
         """
         self.secure()
-        self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA, BOGUS)
+        self.resolver.fail(f"_25._tcp.{MX}", RRType.TLSA, BOGUS)
         self.assertDelayed(self.deliver(), "4.7.5")
         self.assertRecipient(NO_POLICY, 0, 1)
         self.assertHost("tlsa", 0, 1, ("dnssec-invalid", BOGUS_REASON))
@@ -325,11 +325,11 @@ class DNSSECTests(OutcomeCase):
             (ExtendedError(22), unreachable),
         ):
             self.observer.outcomes.clear()
-            self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA, error)
+            self.resolver.fail(f"_25._tcp.{MX}", RRType.TLSA, error)
             self.assertDelayed(self.deliver(), "4.7.5")
             self.assertRecipient(NO_POLICY, 0, 1)
             self.assertHost("tlsa", 0, 1, ("dnssec-invalid", reason))
-            failure = Failure(ResultType.DNSSEC_INVALID, reason, mxHostname=MX)
+            failure = FailureDetail(ResultType.DNSSEC_INVALID, reason, mxHostname=MX)
             self.assertEqual(dict(self.host.failures), {failure: 1})
         self.assertEqual(self.network.dialed, [])
 
@@ -340,7 +340,7 @@ class DNSSECTests(OutcomeCase):
         """
         self.secure()
         self.resolver.distrust(MX)
-        self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA)
+        self.resolver.fail(f"_25._tcp.{MX}", RRType.TLSA)
         self.serve(self.goodContext())
         self.assertDelivered(self.deliver())
         self.assertHost(NO_POLICY, 1, 0)
@@ -350,7 +350,10 @@ class DNSSECTests(OutcomeCase):
         Addresses and MX records that can't be had for another reason than
         DNSSEC are no matter of TLS: nothing is counted.
         """
-        for name, kinds in ((MX, (Kind.A, Kind.AAAA)), ("example.com", (Kind.MX,))):
+        for name, kinds in (
+            (MX, (RRType.A, RRType.AAAA)),
+            ("example.com", (RRType.MX,)),
+        ):
             self.observer.outcomes.clear()
             for kind in kinds:
                 self.resolver.fail(name, kind, ExtendedError(22))
@@ -364,7 +367,7 @@ class DNSSECTests(OutcomeCase):
         C{TLS-Required: No} ignores it (RFC 8689 3); it is told all the same.
         """
         self.secure()
-        self.resolver.fail(f"_25._tcp.{MX}", Kind.TLSA, BOGUS)
+        self.resolver.fail(f"_25._tcp.{MX}", RRType.TLSA, BOGUS)
         self.serve(self.goodContext())
         self.assertDelivered(self.deliver(requireTLS=False))
         self.assertRecipient(NO_POLICY, 1, 0)

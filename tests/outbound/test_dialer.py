@@ -7,9 +7,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.outbound.dialer import Dialer, dialed
-from moxtls.smtp.session import Session
-from moxtls.smtp.settings import ConnectFailed, Settings
+from moxtls.outbound.dialer import Dialer, connectOrder
+from moxtls.smtp.session import ClientSession
+from moxtls.smtp.settings import ClientSettings, ConnectFailed
 from tests.network import SMTP, Network
 from tests.outbound.deliveries import IP4, TRUST
 from tests.smtp.scripted import Scripted
@@ -17,7 +17,7 @@ from tests.smtp.scripted import Scripted
 
 class DialedTests(SynchronousTestCase):
     """
-    Tests for L{dialed}.
+    Tests for L{connectOrder}.
     """
 
     def test_order(self) -> None:
@@ -26,7 +26,7 @@ class DialedTests(SynchronousTestCase):
         """
         addresses = ("::1", "::2", "192.0.2.1", "::3", "192.0.2.2", "192.0.2.3")
         self.assertEqual(
-            list(dialed(addresses)), ["::1", "::2", "192.0.2.1", "192.0.2.2"]
+            list(connectOrder(addresses)), ["::1", "::2", "192.0.2.1", "192.0.2.2"]
         )
 
 
@@ -40,12 +40,12 @@ class DialerTests(SynchronousTestCase):
         self.network = Network(self.clock)
         self.dialer = Dialer(self.clock, self.network.endpoint)
 
-    def session(self, quit: str = "221 bye") -> Session:
+    def session(self, quit: str = "221 bye") -> ClientSession:
         """
         One with a server that says C{quit} in the end.
         """
         self.network.serve(IP4, Scripted(replies={"QUIT": quit}))
-        opening = self.dialer.dial(IP4, SMTP, Settings("us.example", TRUST))
+        opening = self.dialer.dial(IP4, SMTP, ClientSettings("us.example", TRUST))
         self.network.flush()
         return self.successResultOf(opening)
 
@@ -55,7 +55,7 @@ class DialerTests(SynchronousTestCase):
         found out is said instead; others are.
         """
         dialer = Dialer(self.clock, self.network.endpoint, pause=60)
-        settings = Settings("us.example", TRUST)
+        settings = ClientSettings("us.example", TRUST)
 
         def fails(ip: str) -> str:
             dialing = dialer.dial(ip, SMTP, settings)

@@ -12,21 +12,21 @@ from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
 from moxtls.outbound.candidates import HostAddresses, NextHopFailure
 from moxtls.outbound.endings import (
-    LONGEST_TEXT,
-    Progress,
-    Trouble,
-    notOffered,
-    nowhere,
-    refused,
-    rejected,
+    MAX_TEXT,
+    DeliveryError,
+    RecipientResults,
+    noNextHop,
+    policyRefused,
+    requireTLSNotOffered,
+    smtpError,
     unreachable,
 )
-from moxtls.policy.require import Refusal
-from moxtls.queue.values import Batch, Ending, Parcel, Result
+from moxtls.policy.require import PolicyRefusal
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
 from moxtls.smtp.values import RecipientReply, Reply
 
-PARCEL = Parcel("m1", "us@us.example", ("a@b.example", "c@b.example"), Path(), 1)
-OTHER = Parcel("m2", "us@us.example", ("a@b.example",), Path(), 1)
+PARCEL = BatchMessage("m1", "us@us.example", ("a@b.example", "c@b.example"), Path(), 1)
+OTHER = BatchMessage("m2", "us@us.example", ("a@b.example",), Path(), 1)
 BATCH = Batch("b.example", (PARCEL, OTHER))
 YES = Reply(250, "2.0.0", "ok")
 LATER = Reply(450, "4.2.1", "full")
@@ -46,16 +46,18 @@ class TroubleTests(SynchronousTestCase):
         """
         RFC 3463 2: the class of the status says whether it may pass.
         """
-        self.assertTrue(Trouble("5.1.2", "").permanent)
-        self.assertFalse(Trouble("4.1.2", "").permanent)
-        self.assertEqual(Trouble("5.1.2", "x").softened(), Trouble("4.1.2", "x"))
+        self.assertTrue(DeliveryError("5.1.2", "").permanent)
+        self.assertFalse(DeliveryError("4.1.2", "").permanent)
+        self.assertEqual(
+            DeliveryError("5.1.2", "x").softened(), DeliveryError("4.1.2", "x")
+        )
 
     def test_nowhere(self) -> None:
         """
         What the next hop's lookup said is passed on.
         """
         failure = NextHopFailure(True, "5.1.10", "no mail", ExtendedError(6))
-        self.assertEqual(nowhere(failure), Trouble("5.1.10", "no mail"))
+        self.assertEqual(noNextHop(failure), DeliveryError("5.1.10", "no mail"))
 
     def test_unreachable(self) -> None:
         """
@@ -64,24 +66,30 @@ class TroubleTests(SynchronousTestCase):
         """
         host = Domain("mx.example")
         found = HostAddresses(host, reason="none")
-        self.assertEqual(unreachable(found), Trouble("4.4.4", "none", "mx.example"))
+        self.assertEqual(
+            unreachable(found), DeliveryError("4.4.4", "none", "mx.example")
+        )
         found = HostAddresses(host, failed=True, reason="SERVFAIL")
-        self.assertEqual(unreachable(found), Trouble("4.4.3", "SERVFAIL", "mx.example"))
+        self.assertEqual(
+            unreachable(found), DeliveryError("4.4.3", "SERVFAIL", "mx.example")
+        )
 
     def test_refused(self) -> None:
         """
         RFC 8689 5: only REQUIRETLS is a reason to give up.
         """
-        statuses = {each: refused(each, "mx.example").status for each in Refusal}
+        statuses = {
+            each: policyRefused(each, "mx.example").status for each in PolicyRefusal
+        }
         self.assertEqual(
             statuses,
             {
-                Refusal.TLSA_LOOKUP: "4.7.5",
-                Refusal.MX_MISMATCH: "4.7.5",
-                Refusal.REQUIRETLS: "5.7.30",
+                PolicyRefusal.TLSA_LOOKUP: "4.7.5",
+                PolicyRefusal.MX_MISMATCH: "4.7.5",
+                PolicyRefusal.REQUIRETLS: "5.7.30",
             },
         )
-        self.assertEqual(notOffered("mx.example").status, "5.7.30")
+        self.assertEqual(requireTLSNotOffered("mx.example").status, "5.7.30")
 
     def test_rejected(self) -> None:
         """
@@ -94,19 +102,19 @@ class TroubleTests(SynchronousTestCase):
             (Reply(421, "", "bye"), "4.0.0"),
             (Reply(421, "5.7.1", "bye"), "4.0.0"),
         ):
-            trouble = rejected(reply, "mx.example")
+            trouble = smtpError(reply, "mx.example")
             self.assertEqual((trouble.status, trouble.code), (status, reply.code))
 
 
 class ProgressTests(SynchronousTestCase):
     """
-    Tests for L{Progress}.
+    Tests for L{RecipientResults}.
     """
 
     def setUp(self) -> None:
-        self.progress = Progress(BATCH)
+        self.progress = RecipientResults(BATCH)
 
-    def ended(self) -> dict[tuple[str, str], tuple[Ending, str]]:
+    def ended(self) -> dict[tuple[str, str], tuple[DeliveryStatus, str]]:
         """
         End it.
         """
@@ -127,13 +135,13 @@ class ProgressTests(SynchronousTestCase):
         self.assertEqual(self.progress.openRecipients(PARCEL), ())
         self.assertEqual(self.progress.openRecipients(OTHER), ("a@b.example",))
         self.assertFalse(self.progress.over)
-        self.progress.hostFailed(Trouble("4.4.2", "lost", "mx"))
+        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx"))
         self.assertEqual(
             self.ended(),
             {
-                ("m1", "a@b.example"): (Ending.DELIVERED, "2.0.0"),
-                ("m1", "c@b.example"): (Ending.PERMANENT, "5.1.1"),
-                ("m2", "a@b.example"): (Ending.TEMPORARY, "4.4.2"),
+                ("m1", "a@b.example"): (DeliveryStatus.DELIVERED, "2.0.0"),
+                ("m1", "c@b.example"): (DeliveryStatus.PERMANENT, "5.1.1"),
+                ("m2", "a@b.example"): (DeliveryStatus.TEMPORARY, "4.4.2"),
             },
         )
 
@@ -143,10 +151,12 @@ class ProgressTests(SynchronousTestCase):
         """
         self.progress.answered(OTHER, said(Reply(550, "5.1.1", "x" * 9999)), "mx")
         (result,) = self.progress.results()
-        text = ("550 5.1.1 " + "x" * 9999)[:LONGEST_TEXT]
+        text = ("550 5.1.1 " + "x" * 9999)[:MAX_TEXT]
         self.assertEqual(
             result,
-            Result("m2", "a@b.example", Ending.PERMANENT, "5.1.1", 550, text, "mx"),
+            Result(
+                "m2", "a@b.example", DeliveryStatus.PERMANENT, "5.1.1", 550, text, "mx"
+            ),
         )
 
     def test_passing(self) -> None:
@@ -157,8 +167,10 @@ class ProgressTests(SynchronousTestCase):
         self.progress.answered(OTHER, said(LATER), "mx1")
         self.assertEqual(self.progress.openRecipients(OTHER), ("a@b.example",))
         self.assertEqual(self.progress.results(), ())
-        self.progress.hostFailed(Trouble("5.0.0", "go away", "mx2"))
-        self.assertEqual(self.ended()["m2", "a@b.example"], (Ending.TEMPORARY, "4.2.1"))
+        self.progress.hostFailed(DeliveryError("5.0.0", "go away", "mx2"))
+        self.assertEqual(
+            self.ended()["m2", "a@b.example"], (DeliveryStatus.TEMPORARY, "4.2.1")
+        )
 
     def test_better(self) -> None:
         """
@@ -166,7 +178,9 @@ class ProgressTests(SynchronousTestCase):
         """
         self.progress.answered(OTHER, said(LATER), "mx1")
         self.progress.answered(OTHER, said(YES), "mx2")
-        self.assertEqual(self.ended()["m2", "a@b.example"], (Ending.DELIVERED, "2.0.0"))
+        self.assertEqual(
+            self.ended()["m2", "a@b.example"], (DeliveryStatus.DELIVERED, "2.0.0")
+        )
 
     def test_lenient(self) -> None:
         """
@@ -179,9 +193,9 @@ class ProgressTests(SynchronousTestCase):
         self.assertEqual(
             self.ended(),
             {
-                ("m1", "a@b.example"): (Ending.PERMANENT, "5.1.1"),
-                ("m1", "c@b.example"): (Ending.PERMANENT, "5.7.26"),
-                ("m2", "a@b.example"): (Ending.TEMPORARY, "4.7.26"),
+                ("m1", "a@b.example"): (DeliveryStatus.PERMANENT, "5.1.1"),
+                ("m1", "c@b.example"): (DeliveryStatus.PERMANENT, "5.7.26"),
+                ("m2", "a@b.example"): (DeliveryStatus.TEMPORARY, "4.7.26"),
             },
         )
 
@@ -190,26 +204,32 @@ class ProgressTests(SynchronousTestCase):
         One host that may be better later is enough to try again; the last
         such says why.
         """
-        self.progress.hostFailed(Trouble("4.4.1", "refused", "mx1"))
-        self.progress.hostFailed(Trouble("4.4.2", "lost", "mx2"))
-        self.progress.hostFailed(Trouble("5.7.30", "REQUIRETLS", "mx3"))
-        self.assertEqual(set(self.ended().values()), {(Ending.TEMPORARY, "4.4.2")})
+        self.progress.hostFailed(DeliveryError("4.4.1", "refused", "mx1"))
+        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx2"))
+        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx3"))
+        self.assertEqual(
+            set(self.ended().values()), {(DeliveryStatus.TEMPORARY, "4.4.2")}
+        )
         self.assertEqual({each.host for each in self.progress.results()}, {"mx2"})
 
     def test_allHostsRefuse(self) -> None:
         """
         If all hosts refuse for good, it is for good.
         """
-        self.progress.hostFailed(Trouble("5.7.30", "REQUIRETLS", "mx1"))
-        self.progress.hostFailed(Trouble("5.7.30", "REQUIRETLS", "mx2"))
-        self.assertEqual(set(self.ended().values()), {(Ending.PERMANENT, "5.7.30")})
+        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx1"))
+        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx2"))
+        self.assertEqual(
+            set(self.ended().values()), {(DeliveryStatus.PERMANENT, "5.7.30")}
+        )
 
     def test_endAll(self) -> None:
         """
         If there is nobody to ask, that is the only reason.
         """
-        self.progress.endAll(Trouble("5.1.2", "no such domain"))
-        self.assertEqual(set(self.ended().values()), {(Ending.PERMANENT, "5.1.2")})
+        self.progress.endAll(DeliveryError("5.1.2", "no such domain"))
+        self.assertEqual(
+            set(self.ended().values()), {(DeliveryStatus.PERMANENT, "5.1.2")}
+        )
         self.assertEqual(len(self.progress.results()), 3)
 
     def test_parcelFailed(self) -> None:
@@ -218,26 +238,30 @@ class ProgressTests(SynchronousTestCase):
         another host being asked; what was said about it stays.
         """
         self.progress.answered(PARCEL, said(YES), "mx")
-        self.progress.parcelFailed(PARCEL, Trouble("4.3.0", "unreadable"))
+        self.progress.parcelFailed(PARCEL, DeliveryError("4.3.0", "unreadable"))
         self.assertEqual(self.progress.openRecipients(PARCEL), ())
         found = self.ended()
-        self.assertEqual(found["m1", "a@b.example"], (Ending.DELIVERED, "2.0.0"))
-        self.assertEqual(found["m1", "c@b.example"], (Ending.TEMPORARY, "4.3.0"))
+        self.assertEqual(
+            found["m1", "a@b.example"], (DeliveryStatus.DELIVERED, "2.0.0")
+        )
+        self.assertEqual(
+            found["m1", "c@b.example"], (DeliveryStatus.TEMPORARY, "4.3.0")
+        )
 
     def test_troubles(self) -> None:
         """
         They are kept in order, their words bounded; ending adds none.
         """
-        self.progress.hostFailed(Trouble("4.4.1", "x" * 9999, "mx1"))
-        self.progress.hostFailed(Trouble("4.4.2", "lost", "mx2"))
+        self.progress.hostFailed(DeliveryError("4.4.1", "x" * 9999, "mx1"))
+        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx2"))
         self.progress.endRest()
         self.assertEqual(
             self.progress.troubles,
             (
-                Trouble("4.4.1", "x" * LONGEST_TEXT, "mx1"),
-                Trouble("4.4.2", "lost", "mx2"),
+                DeliveryError("4.4.1", "x" * MAX_TEXT, "mx1"),
+                DeliveryError("4.4.2", "lost", "mx2"),
             ),
         )
-        nothing = Progress(Batch("b.example", ()))
+        nothing = RecipientResults(Batch("b.example", ()))
         nothing.endRest()
         self.assertEqual(nothing.troubles, ())

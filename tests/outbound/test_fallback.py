@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moxtls.dns.answers import TLSA, ExtendedError, Kind
+from moxtls.dns.answers import TLSA, ExtendedError, RRType
 from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.queue.values import Ending, Parcel, ReportKind
+from moxtls.queue.values import BatchMessage, DeliveryStatus, ReportKind
 from tests.certificates import Identity, good, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -99,10 +99,10 @@ class FallbackTests(DeliveryCase):
     def putRecords(self, records: str, record: TLSA) -> None:
         name = f"_25._tcp.{MX}"
         if records == "bogus":
-            self.resolver.fail(name, Kind.TLSA, BOGUS)
+            self.resolver.fail(name, RRType.TLSA, BOGUS)
             return
         known = {"none": [], "usable": [record], "unusable": [UNUSABLE]}
-        self.resolver.put(name, Kind.TLSA, *known[records])
+        self.resolver.put(name, RRType.TLSA, *known[records])
 
     def fate(self, message: dict[str, object]) -> str:
         """
@@ -111,10 +111,10 @@ class FallbackTests(DeliveryCase):
         self.network.dialed.clear()
         self.left.clear()
         (result,) = self.deliver(**message)
-        if result.ending is Ending.DELIVERED:
+        if result.ending is DeliveryStatus.DELIVERED:
             return "T" if self.left[-1].secure else "P"
         self.assertEqual(self.left, [])
-        if result.ending is Ending.TEMPORARY:
+        if result.ending is DeliveryStatus.TEMPORARY:
             return "w"
         self.assertEqual((result.status, self.network.dialed), ("5.7.30", []))
         return "-"
@@ -161,7 +161,7 @@ class RequireTLSTests(DeliveryCase):
         It is given up at once.
         """
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, Ending.PERMANENT, "5.7.30"))
+        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
 
     def test_noPolicy(self) -> None:
         """
@@ -246,7 +246,7 @@ class RequireTLSTests(DeliveryCase):
         self.assertDelayed(self.deliver(requireTLS=True), "4.4.1")
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
 
-    def bounce(self) -> Parcel:
+    def bounce(self) -> BatchMessage:
         return replace(self.parcel(), sender="")
 
     def test_bounce(self) -> None:

@@ -9,19 +9,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.dns.answers import TLSA, ExtendedError
 from moxtls.domain import Domain
 from moxtls.outbound.outcome import (
-    Account,
-    Tallying,
-    hostTallying,
-    recipientTallying,
+    OutcomeBuilder,
+    PolicyCounter,
+    hostCounter,
+    recipientCounter,
 )
-from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord
-from moxtls.policy.dane import TLSAFinding, TLSATrouble
+from moxtls.outbound.records import DANEVerdict, SessionRecord, STARTTLSResult
+from moxtls.policy.dane import TLSAFinding, TLSALookupError
 from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
 from moxtls.queue.values import ReportKind
-from moxtls.tlsrpt.results import Failure, Policy, PolicyType, ResultType
+from moxtls.tlsrpt.results import FailureDetail, PolicyType, ResultType, TLSPolicy
 
 EXAMPLE = Domain("example.com")
-BROKEN = Failure(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
+BROKEN = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
 
 
 def policy(mode: Mode) -> STSPolicy:
@@ -30,17 +30,19 @@ def policy(mode: Mode) -> STSPolicy:
 
 class RecipientTallyingTests(SynchronousTestCase):
     """
-    Tests for L{recipientTallying}.
+    Tests for L{recipientCounter}.
     """
 
     def test_policy(self) -> None:
         """
         An MTA-STS policy is quoted with its lines and hosts (RFC 8460 4.4).
         """
-        tallying = recipientTallying(STSLookup(EXAMPLE, policy(Mode.TESTING)))
+        tallying = recipientCounter(STSLookup(EXAMPLE, policy(Mode.TESTING)))
         self.assertEqual(
             tallying.policy,
-            Policy(PolicyType.STS, EXAMPLE, ("version: STSv1",), ("mx.example.com",)),
+            TLSPolicy(
+                PolicyType.STS, EXAMPLE, ("version: STSv1",), ("mx.example.com",)
+            ),
         )
         self.assertEqual(dict(tallying.failures), {})
 
@@ -53,8 +55,8 @@ class RecipientTallyingTests(SynchronousTestCase):
             STSLookup(EXAMPLE, policy(Mode.NONE)),
             STSLookup(EXAMPLE, policy(Mode.NONE), BROKEN),
         ):
-            tallying = recipientTallying(lookup)
-            self.assertEqual(tallying.policy, Policy(PolicyType.NO_POLICY, EXAMPLE))
+            tallying = recipientCounter(lookup)
+            self.assertEqual(tallying.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
             self.assertEqual(dict(tallying.failures), {})
 
     def test_broken(self) -> None:
@@ -62,8 +64,8 @@ class RecipientTallyingTests(SynchronousTestCase):
         A policy that can't be had is a policy all the same, and the reason is
         told once (RFC 8460 4.3.2.2).
         """
-        tallying = recipientTallying(STSLookup(EXAMPLE, None, BROKEN))
-        self.assertEqual(tallying.policy, Policy(PolicyType.STS, EXAMPLE))
+        tallying = recipientCounter(STSLookup(EXAMPLE, None, BROKEN))
+        self.assertEqual(tallying.policy, TLSPolicy(PolicyType.STS, EXAMPLE))
         self.assertEqual(dict(tallying.failures), {BROKEN: 1})
 
     def test_fallback(self) -> None:
@@ -72,14 +74,14 @@ class RecipientTallyingTests(SynchronousTestCase):
         to.
         """
         lookup = STSLookup(EXAMPLE, policy(Mode.ENFORCE), BROKEN)
-        tallying = recipientTallying(lookup)
+        tallying = recipientCounter(lookup)
         self.assertEqual(tallying.policy.type, PolicyType.STS)
         self.assertEqual(dict(tallying.failures), {BROKEN: 1})
 
 
 class OutcomeTests(SynchronousTestCase):
     """
-    Tests for L{Account.outcome}.
+    Tests for L{OutcomeBuilder.outcome}.
     """
 
     def test_reportsDontCauseReports(self) -> None:
@@ -88,8 +90,8 @@ class OutcomeTests(SynchronousTestCase):
         whether it fails or not; that of a TLS report isn't counted at all (RFC
         8460 3).
         """
-        account = Account()
-        account.open(Tallying(Policy(PolicyType.TLSA, EXAMPLE), failed=1))
+        account = OutcomeBuilder()
+        account.open(PolicyCounter(TLSPolicy(PolicyType.TLSA, EXAMPLE), failed=1))
         for report, causesReports, sendReport in [
             (None, True, True),
             (None, False, False),
@@ -106,10 +108,12 @@ class OutcomeTests(SynchronousTestCase):
         A failure seen in no session is kept: it says something about the
         policy.
         """
-        host = Tallying(Policy(PolicyType.TLSA, EXAMPLE))
-        unusable = Failure(ResultType.TLSA_INVALID, "all-unusable-records+ignored")
+        host = PolicyCounter(TLSPolicy(PolicyType.TLSA, EXAMPLE))
+        unusable = FailureDetail(
+            ResultType.TLSA_INVALID, "all-unusable-records+ignored"
+        )
         host.saw([unusable], times=0)
-        account = Account()
+        account = OutcomeBuilder()
         account.open(host)
         outcome = account.outcome(EXAMPLE)
         self.assertEqual(dict(outcome.hosts[0].failures), {unusable: 0})
@@ -117,7 +121,7 @@ class OutcomeTests(SynchronousTestCase):
 
 class HostTallyingTests(SynchronousTestCase):
     """
-    Tests for L{hostTallying}.
+    Tests for L{hostCounter}.
     """
 
     def test_base(self) -> None:
@@ -128,16 +132,16 @@ class HostTallyingTests(SynchronousTestCase):
         record = TLSA(3, 1, 1, bytes(32))
         finding = TLSAFinding(target, (target,), (record,), (record,))
         self.assertEqual(
-            hostTallying(EXAMPLE, finding).policy,
-            Policy(PolicyType.TLSA, target, (str(record),)),
+            hostCounter(EXAMPLE, finding).policy,
+            TLSPolicy(PolicyType.TLSA, target, (str(record),)),
         )
 
     def test_noRecords(self) -> None:
         """
         A host without records has no policy.
         """
-        tallying = hostTallying(EXAMPLE, TLSAFinding(EXAMPLE))
-        self.assertEqual(tallying.policy, Policy(PolicyType.NO_POLICY, EXAMPLE))
+        tallying = hostCounter(EXAMPLE, TLSAFinding(EXAMPLE))
+        self.assertEqual(tallying.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
 
     def test_trouble(self) -> None:
         """
@@ -149,19 +153,19 @@ class HostTallyingTests(SynchronousTestCase):
             (ExtendedError(23), "dns-extended-error-23-network-error"),
             (ExtendedError(9), "dns-extended-error-9-dnskey-missing"),
         ):
-            failure = Failure(
+            failure = FailureDetail(
                 ResultType.DNSSEC_INVALID, reason, mxHostname=EXAMPLE.ascii
             )
-            trouble = TLSATrouble("_25._tcp.example.com", error)
+            trouble = TLSALookupError("_25._tcp.example.com", error)
             finding = TLSAFinding(EXAMPLE, trouble=trouble)
-            tallying = hostTallying(EXAMPLE, finding)
-            self.assertEqual(tallying.policy, Policy(PolicyType.TLSA, EXAMPLE))
+            tallying = hostCounter(EXAMPLE, finding)
+            self.assertEqual(tallying.policy, TLSPolicy(PolicyType.TLSA, EXAMPLE))
             self.assertEqual(dict(tallying.failures), {failure: 1})
 
 
 class AccountTests(SynchronousTestCase):
     """
-    Tests for L{Account}.
+    Tests for L{OutcomeBuilder}.
     """
 
     def test_both(self) -> None:
@@ -169,11 +173,11 @@ class AccountTests(SynchronousTestCase):
         Sessions count for the recipient domain and the host (RFC 8460 3);
         what only one of them can do something about is told to that one.
         """
-        account = Account()
-        account.recipient = recipientTallying(STSLookup(EXAMPLE))
-        host = account.open(hostTallying(EXAMPLE, TLSAFinding(EXAMPLE)))
+        account = OutcomeBuilder()
+        account.recipient = recipientCounter(STSLookup(EXAMPLE))
+        host = account.open(hostCounter(EXAMPLE, TLSAFinding(EXAMPLE)))
         record = SessionRecord(
-            starttls=STARTTLS.COMPLETED, dane=DANEVerdict.NO_MATCH, enforced=True
+            starttls=STARTTLSResult.COMPLETED, dane=DANEVerdict.NO_MATCH, enforced=True
         )
         account.saw(record, host)
         account.saw(record, None)
@@ -183,7 +187,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(dict(outcome.recipient.failures), {})
         (tally,) = outcome.hosts
         self.assertEqual(tally.failed, 1)
-        failure = Failure(ResultType.VALIDATION_FAILURE, "dane-no-match")
+        failure = FailureDetail(ResultType.VALIDATION_FAILURE, "dane-no-match")
         self.assertEqual(dict(tally.failures), {failure: 1})
 
     def test_nothingKnown(self) -> None:
@@ -191,8 +195,8 @@ class AccountTests(SynchronousTestCase):
         While nothing is known about the recipient domain, nothing is told
         about it.
         """
-        account = Account()
+        account = OutcomeBuilder()
         account.count(None, failed=1)
-        account.saw(SessionRecord(starttls=STARTTLS.NOT_OFFERED), None)
+        account.saw(SessionRecord(starttls=STARTTLSResult.NOT_OFFERED), None)
         outcome = account.outcome(EXAMPLE, None)
         self.assertEqual((outcome.recipient, outcome.hosts), (None, ()))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.outbound.hosts import isInterface
 from moxtls.outbound.ownhosts import OwnHosts
-from moxtls.queue.values import Ending, Parcel
+from moxtls.queue.values import BatchMessage, DeliveryStatus
 from tests.outbound.deliveries import IP4, MX, SECOND, SECOND_IP, DeliveryCase
 
 OURS = Domain("mail.example.org")
@@ -91,12 +91,14 @@ class DeliveryTests(DeliveryCase):
         super().setUp()
         self.surroundings = replace(self.surroundings, own=own("0.0.0.0", "::"))
 
-    def assertLoop(self, *parcels: Parcel, **choices: object) -> None:
+    def assertLoop(self, *parcels: BatchMessage, **choices: object) -> None:
         """
         A delivery fails at once, and nobody is called.
         """
         [result] = self.deliver(*parcels, **choices)
-        self.assertEqual((result.ending, result.status), (Ending.PERMANENT, "5.4.6"))
+        self.assertEqual(
+            (result.ending, result.status), (DeliveryStatus.PERMANENT, "5.4.6")
+        )
         self.assertEqual(self.network.dialed, [])
 
     def test_addresses(self) -> None:
@@ -104,12 +106,12 @@ class DeliveryTests(DeliveryCase):
         A host at an address of ours, or at one that is everybody's own.
         """
         for kind, ip in [
-            *((Kind.A, each) for each in ("127.0.0.1", "0.0.0.0", INTERFACE4)),
-            *((Kind.AAAA, each) for each in ("::1", "::", INTERFACE6)),
-            (Kind.AAAA, "::ffff:127.0.0.1"),
+            *((RRType.A, each) for each in ("127.0.0.1", "0.0.0.0", INTERFACE4)),
+            *((RRType.AAAA, each) for each in ("::1", "::", INTERFACE6)),
+            (RRType.AAAA, "::ffff:127.0.0.1"),
         ]:
-            self.resolver.put(MX, Kind.A)
-            self.resolver.put(MX, Kind.AAAA)
+            self.resolver.put(MX, RRType.A)
+            self.resolver.put(MX, RRType.AAAA)
             self.resolver.put(MX, kind, ip)
             self.assertLoop()
 
@@ -117,18 +119,18 @@ class DeliveryTests(DeliveryCase):
         """
         One such address among others is enough.
         """
-        self.resolver.put(MX, Kind.A, IP4, INTERFACE4)
+        self.resolver.put(MX, RRType.A, IP4, INTERFACE4)
         self.assertLoop()
 
     def test_name(self) -> None:
         """
         A host of our name, whatever its addresses, also without MX records.
         """
-        self.resolver.put(OURS.ascii, Kind.A, IP4)
-        self.resolver.put("example.com", Kind.MX, f"10 {OURS}")
+        self.resolver.put(OURS.ascii, RRType.A, IP4)
+        self.resolver.put("example.com", RRType.MX, f"10 {OURS}")
         self.assertLoop()
-        self.resolver.put("example.com", Kind.MX)
-        self.resolver.put("example.com", Kind.A, "127.0.0.1")
+        self.resolver.put("example.com", RRType.MX)
+        self.resolver.put("example.com", RRType.A, "127.0.0.1")
         self.assertLoop()
 
     def test_lessPreferred(self) -> None:
@@ -137,13 +139,13 @@ class DeliveryTests(DeliveryCase):
         we nor others, are not (RFC 5321 5.1).
         """
         for name in (OURS.ascii, "other.example.org"):
-            self.resolver.put(name, Kind.A, INTERFACE4)
-            self.resolver.put("example.com", Kind.MX, f"10 {name}", f"20 {MX}")
+            self.resolver.put(name, RRType.A, INTERFACE4)
+            self.resolver.put("example.com", RRType.MX, f"10 {name}", f"20 {MX}")
             self.assertLoop()
             self.resolver.put(
-                "example.com", Kind.MX, f"10 {SECOND}", f"20 {name}", f"30 {MX}"
+                "example.com", RRType.MX, f"10 {SECOND}", f"20 {name}", f"30 {MX}"
             )
-            self.resolver.put(SECOND, Kind.A, SECOND_IP)
+            self.resolver.put(SECOND, RRType.A, SECOND_IP)
             self.deliver()
             self.assertEqual(self.network.dialed, [SECOND_IP])
             self.network.dialed.clear()
@@ -153,7 +155,7 @@ class DeliveryTests(DeliveryCase):
         Where that is wanted, such hosts are like others.
         """
         self.surroundings = replace(self.surroundings, own=None)
-        self.resolver.put(MX, Kind.A, "127.0.0.1")
+        self.resolver.put(MX, RRType.A, "127.0.0.1")
         self.deliver()
         self.assertEqual(self.network.dialed, ["127.0.0.1"])
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
 from moxtls.outbound.hosts import FAMILIES
 from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
-from moxtls.queue.values import Ending, Parcel, Result
-from moxtls.smtp.session import Session
-from moxtls.smtp.settings import Settings
+from moxtls.queue.values import BatchMessage, DeliveryStatus, Result
+from moxtls.smtp.session import ClientSession
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import Credentials, Reply, TLSMode
 from tests.certificates import good, selfSigned
 from tests.network import SMTP, Postbox
@@ -59,15 +59,15 @@ class SmarthostTests(DeliveryCase):
     def setUp(self) -> None:
         super().setUp()
         self.relay = Relay(Domain(MX), FAMILIES, secure=True)
-        self.settings = Settings(
+        self.settings = ClientSettings(
             "us.example", TRUST, TLSMode.REQUIRED, (MX,), enforcePKIX=True
         )
 
-    def dialRelay(self, ip: str) -> Deferred[Session]:
+    def dialRelay(self, ip: str) -> Deferred[ClientSession]:
         return self.dialer.dial(ip, SMTP, self.settings)
 
     def attempt(
-        self, *parcels: Parcel, **choices: object
+        self, *parcels: BatchMessage, **choices: object
     ) -> Deferred[tuple[Result, ...]]:
         courier = SmarthostCourier(
             self.resolver, self.relay, self.dialRelay, self.leave
@@ -89,8 +89,8 @@ class SmarthostTests(DeliveryCase):
         )
         self.assertEndings(
             results,
-            (ELSEWHERE, Ending.DELIVERED, "2.0.0"),
-            (OTHER, Ending.PERMANENT, "5.1.1"),
+            (ELSEWHERE, DeliveryStatus.DELIVERED, "2.0.0"),
+            (OTHER, DeliveryStatus.PERMANENT, "5.1.1"),
         )
         ((incoming, message),) = postbox.received
         self.assertEqual((incoming.recipients, message), ((ELSEWHERE,), MESSAGE))
@@ -166,7 +166,7 @@ class SmarthostTests(DeliveryCase):
         (result,) = self.deliver()
         self.assertEqual(
             (result.ending, result.status, result.code),
-            (Ending.TEMPORARY, "4.7.8", 535),
+            (DeliveryStatus.TEMPORARY, "4.7.8", 535),
         )
 
     def test_requireTLS(self) -> None:
@@ -179,7 +179,7 @@ class SmarthostTests(DeliveryCase):
         self.assertIn("REQUIRETLS", server.commands[4])
         server = self.serve(self.goodContext(), extensions=())
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, Ending.PERMANENT, "5.7.30"))
+        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
         self.assertNotIn(b"MAIL", server.heard)
 
     def test_requireTLSInsecure(self) -> None:
@@ -188,15 +188,15 @@ class SmarthostTests(DeliveryCase):
         """
         self.relay = replace(self.relay, secure=False)
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, Ending.PERMANENT, "5.7.30"))
+        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
         self.assertEqual(self.network.dialed, [])
 
     def test_addresses(self) -> None:
         """
         The next address if there is nobody at the first; two of each family.
         """
-        self.resolver.put(MX, Kind.AAAA, IP6)
-        self.resolver.put(MX, Kind.A, "192.0.2.11", "192.0.2.12", IP4)
+        self.resolver.put(MX, RRType.AAAA, IP6)
+        self.resolver.put(MX, RRType.A, "192.0.2.11", "192.0.2.12", IP4)
         self.assertDelayed(self.deliver(), "4.4.1")
         self.assertEqual(self.network.dialed, [IP6, "192.0.2.11", "192.0.2.12"])
         self.serve(self.goodContext(), ip="192.0.2.12")
@@ -206,7 +206,7 @@ class SmarthostTests(DeliveryCase):
         """
         A relay that can't be found is no reason to give up.
         """
-        self.resolver.put(MX, Kind.A)
+        self.resolver.put(MX, RRType.A)
         self.assertDelayed(self.deliver(), "4.4.4")
 
     def test_literal(self) -> None:
@@ -216,7 +216,9 @@ class SmarthostTests(DeliveryCase):
         self.relay = replace(self.relay, host=relayHost(IP4))
         self.serve(self.goodContext())
         (result,) = self.deliver()
-        self.assertEqual((result.ending, result.host), (Ending.DELIVERED, f"[{IP4}]"))
+        self.assertEqual(
+            (result.ending, result.host), (DeliveryStatus.DELIVERED, f"[{IP4}]")
+        )
         self.assertEqual(self.resolver.asked, [])
 
     def test_limited(self) -> None:
@@ -246,8 +248,8 @@ class SmarthostTests(DeliveryCase):
         attempt.cancel()
         self.assertEndings(
             self.successResultOf(attempt),
-            (USER, Ending.DELIVERED, "2.0.0"),
-            (OTHER, Ending.TEMPORARY, "4.4.2"),
+            (USER, DeliveryStatus.DELIVERED, "2.0.0"),
+            (OTHER, DeliveryStatus.TEMPORARY, "4.4.2"),
         )
         self.assertTidy()
         self.assertEqual(len(self.left), 2)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import ExtendedError, Kind
-from moxtls.outbound.endings import Trouble
-from moxtls.outbound.records import STARTTLS
-from moxtls.outbound.survey import Findings, survey
+from moxtls.dns.answers import ExtendedError, RRType
+from moxtls.outbound.endings import DeliveryError
+from moxtls.outbound.records import STARTTLSResult
+from moxtls.outbound.survey import ProbeResult, probe
 from moxtls.policy.mtasts import Mode, STSLookup
 from moxtls.smtp.values import TLSMode
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.certificates import good, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,
@@ -28,15 +28,15 @@ from tests.outbound.deliveries import (
 
 class SurveyTests(DeliveryCase):
     """
-    Tests for L{survey}.
+    Tests for L{probe}.
     """
 
     def setUp(self) -> None:
         super().setUp()
         self.secondHost()
 
-    def found(self) -> Findings:
-        surveying = Deferred.fromCoroutine(survey(self.surroundings, EXAMPLE))
+    def found(self) -> ProbeResult:
+        surveying = Deferred.fromCoroutine(probe(self.surroundings, EXAMPLE))
         self.network.flush()
         findings = self.successResultOf(surveying)
         self.assertTidy()
@@ -66,7 +66,7 @@ class SurveyTests(DeliveryCase):
         """
         The outcome is that of a delivery that meets the same.
         """
-        self.resolver.put("example.com", Kind.MX, f"10 {MX}")
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}")
         self.secure(MISMATCHING)
         self.publish(Mode.ENFORCE)
         self.serve(selfSigned(MX).context())
@@ -91,9 +91,9 @@ class SurveyTests(DeliveryCase):
                 for each in found.sightings
             ],
             [
-                (TLSMode.OPPORTUNISTIC, STARTTLS.BROKEN, False),
-                (TLSMode.SKIP, STARTTLS.NOT_TRIED, True),
-                (TLSMode.OPPORTUNISTIC, STARTTLS.NOT_OFFERED, True),
+                (TLSMode.OPPORTUNISTIC, STARTTLSResult.BROKEN, False),
+                (TLSMode.SKIP, STARTTLSResult.NOT_TRIED, True),
+                (TLSMode.OPPORTUNISTIC, STARTTLSResult.NOT_OFFERED, True),
             ],
         )
         self.assertEqual(found.troubles, ())
@@ -119,7 +119,7 @@ class SurveyTests(DeliveryCase):
         """
         So is why there is no host to visit.
         """
-        self.resolver.fail("example.com", Kind.MX, ExtendedError(6))
+        self.resolver.fail("example.com", RRType.MX, ExtendedError(6))
         found = self.found()
         self.assertEqual([each.status for each in found.troubles], ["4.4.3"])
         self.assertEqual(found.sightings, ())
@@ -130,8 +130,10 @@ class SurveyTests(DeliveryCase):
         """
         Where MTA-STS would have mail wait, no host is visited.
         """
-        failure = Failure(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
+        failure = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
         self.policies.lookup = STSLookup(EXAMPLE, None, failure, temporary=True)
         found = self.found()
-        self.assertEqual(found.troubles, (Trouble("4.4.3", "MTA-STS lookup failed"),))
+        self.assertEqual(
+            found.troubles, (DeliveryError("4.4.3", "MTA-STS lookup failed"),)
+        )
         self.assertEqual(self.network.dialed, [])

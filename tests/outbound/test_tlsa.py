@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA, ExtendedError, Kind
+from moxtls.dns.answers import TLSA, ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.outbound.candidates import Host
-from moxtls.outbound.hosts import gather, gatherAddresses
+from moxtls.outbound.hosts import lookUpAddresses, lookUpNextHop
 from moxtls.outbound.tlsa import findTLSA
 from moxtls.policy.dane import TLSAFinding
 
@@ -177,18 +177,18 @@ class MatrixTests(SynchronousTestCase):
         What is found about the host of d.example.
         """
         dns = MemoryResolver(authentic=case.secure)
-        dns.put(MX_ZONE, Kind.MX, "10 mx.h.example")
+        dns.put(MX_ZONE, RRType.MX, "10 mx.h.example")
         if case.alias:
-            dns.put("mx.h.example", Kind.CNAME, "mx.a.example")
-            dns.put("mx.a.example", Kind.A, "192.0.2.1")
+            dns.put("mx.h.example", RRType.CNAME, "mx.a.example")
+            dns.put("mx.a.example", RRType.A, "192.0.2.1")
         else:
-            dns.put("mx.h.example", Kind.A, "192.0.2.1")
+            dns.put("mx.h.example", RRType.A, "192.0.2.1")
         if case.shared:
-            dns.put("_25._tcp.mx.h.example", Kind.CNAME, "shared.t.example")
+            dns.put("_25._tcp.mx.h.example", RRType.CNAME, "shared.t.example")
         for name, record in case.tlsa:
-            dns.put(name, Kind.TLSA, record)
+            dns.put(name, RRType.TLSA, record)
         for name in case.failing:
-            dns.fail(f"_25._tcp.{name}", Kind.TLSA)
+            dns.fail(f"_25._tcp.{name}", RRType.TLSA)
         if "mx.h.example" in case.secure:
             dns.distrust("_25._tcp.mx.h.example")
         return self.successResultOf(lookUp(dns, Domain(MX_ZONE))), dns
@@ -206,7 +206,7 @@ class MatrixTests(SynchronousTestCase):
             self.assertEqual(found.required, case.required, case.why)
             broken = case.required and not case.records
             self.assertEqual(found.trouble is not None, broken, case.why)
-            asked = [name for name, kind in dns.asked if kind is Kind.TLSA]
+            asked = [name for name, kind in dns.asked if kind is RRType.TLSA]
             expected = [f"_25._tcp.{name}" for name in case.asked]
             self.assertEqual(asked, expected, case.why)
 
@@ -228,8 +228,8 @@ def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSAFi
     """
 
     async def run() -> TLSAFinding:
-        hop = await gather(dns, domain, lambda: 0.0)
-        found = await gatherAddresses(dns, hop.hosts[0])
+        hop = await lookUpNextHop(dns, domain, lambda: 0.0)
+        found = await lookUpAddresses(dns, hop.hosts[0])
         return await findTLSA(dns, hop, found, port)
 
     return Deferred.fromCoroutine(run())
@@ -242,7 +242,7 @@ class DirectTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.dns = MemoryResolver(authentic=("d.example", "a.example"))
-        self.dns.put("d.example", Kind.A, "192.0.2.1")
+        self.dns.put("d.example", RRType.A, "192.0.2.1")
 
     def find(self, host: Host = DIRECT, port: int = 25) -> TLSAFinding:
         """
@@ -254,7 +254,7 @@ class DirectTests(SynchronousTestCase):
         """
         RFC 7672 2.2.2: without MX records the domain's name is its host's.
         """
-        self.dns.put("_25._tcp.d.example", Kind.TLSA, RECORD)
+        self.dns.put("_25._tcp.d.example", RRType.TLSA, RECORD)
         found = self.find()
         expected = TLSAFinding(
             Domain("d.example"), (Domain("d.example"),), (RECORD,), (RECORD,)
@@ -266,9 +266,9 @@ class DirectTests(SynchronousTestCase):
         RFC 7672 3.2.2: the original next-hop domain is the second name if the
         base domain is what it expands to.
         """
-        self.dns.put("d.example", Kind.CNAME, "a.example")
-        self.dns.put("a.example", Kind.A, "192.0.2.1")
-        self.dns.put("_25._tcp.a.example", Kind.TLSA, RECORD)
+        self.dns.put("d.example", RRType.CNAME, "a.example")
+        self.dns.put("a.example", RRType.A, "192.0.2.1")
+        self.dns.put("_25._tcp.a.example", RRType.TLSA, RECORD)
         found = self.find()
         self.assertEqual(found.base, Domain("a.example"))
         self.assertEqual(found.names, (Domain("a.example"), Domain("d.example")))
@@ -278,9 +278,9 @@ class DirectTests(SynchronousTestCase):
         RFC 7672 2.2.2: a secure CNAME into an unsigned zone leaves the
         original name.
         """
-        self.dns.put("d.example", Kind.CNAME, "u.example")
-        self.dns.put("u.example", Kind.A, "192.0.2.1")
-        self.dns.put("_25._tcp.d.example", Kind.TLSA, RECORD)
+        self.dns.put("d.example", RRType.CNAME, "u.example")
+        self.dns.put("u.example", RRType.A, "192.0.2.1")
+        self.dns.put("_25._tcp.d.example", RRType.TLSA, RECORD)
         found = self.find()
         self.assertEqual(found.names, (Domain("d.example"),))
         self.assertEqual(found.usable, (RECORD,))
@@ -289,7 +289,7 @@ class DirectTests(SynchronousTestCase):
         """
         RFC 7672 2.2.3: the port is the one that is connected to.
         """
-        self.dns.put("_2525._tcp.d.example", Kind.TLSA, RECORD)
+        self.dns.put("_2525._tcp.d.example", RRType.TLSA, RECORD)
         self.assertEqual(self.find(port=2525).records, (RECORD,))
         self.assertEqual(self.find().records, ())
 
@@ -297,7 +297,7 @@ class DirectTests(SynchronousTestCase):
         """
         RFC 7672 2.2.3: unusable records are found, and promise TLS.
         """
-        self.dns.put("_25._tcp.d.example", Kind.TLSA, UNUSABLE)
+        self.dns.put("_25._tcp.d.example", RRType.TLSA, UNUSABLE)
         found = self.find()
         self.assertEqual((found.records, found.usable), ((UNUSABLE,), ()))
         self.assertTrue(found.required)
@@ -307,7 +307,7 @@ class DirectTests(SynchronousTestCase):
         RFC 8914: what the resolver says about the failure is kept.
         """
         for error in (ExtendedError(6), ExtendedError(22), None):
-            self.dns.fail("_25._tcp.d.example", Kind.TLSA, error)
+            self.dns.fail("_25._tcp.d.example", RRType.TLSA, error)
             trouble = self.find().trouble
             assert trouble is not None
             self.assertEqual(trouble.error, error)
@@ -319,7 +319,7 @@ class DirectTests(SynchronousTestCase):
         lookup that could fail.
         """
         self.dns.validating = False
-        self.dns.fail("_25._tcp.d.example", Kind.TLSA)
+        self.dns.fail("_25._tcp.d.example", RRType.TLSA)
         self.assertFalse(self.find().required)
 
     def test_literal(self) -> None:

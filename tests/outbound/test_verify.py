@@ -19,8 +19,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.outbound.records import Verification
-from moxtls.outbound.verify import Trust, Witness, clientContext, isFor, judge
+from moxtls.outbound.records import CertificateVerification
+from moxtls.outbound.verify import (
+    RecordingVerifier,
+    TrustStore,
+    clientContext,
+    matchesName,
+    verifyChain,
+)
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.policy.chains import Traits, make
 from tests.starttls import Link, Presenting
@@ -33,19 +39,19 @@ EXPIRED = 10
 
 class WitnessTests(SynchronousTestCase):
     """
-    Tests for L{Witness}.
+    Tests for L{RecordingVerifier}.
     """
 
     def verification(
         self,
         presented: Identity,
-        trust: Trust,
+        trust: TrustStore,
         names: tuple[str, ...] = ("mx.example",),
-    ) -> Verification:
+    ) -> CertificateVerification:
         """
         Shake hands and return what was witnessed.
         """
-        witness = Witness(trust, names)
+        witness = RecordingVerifier(trust, names)
         verifyObject(IOpenSSLClientConnectionCreator, witness)
         link = Link(Protocol(), Protocol(), Clock())
         link.server.startTLS(Presenting(presented.context()))
@@ -124,7 +130,7 @@ class ContextTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_bytes(root().certificate.public_bytes(Encoding.PEM))
         trust = clientContext(str(path))
-        self.assertTrue(judge(trust, ["mx.example"], [good().certificate]).ok)
+        self.assertTrue(verifyChain(trust, ["mx.example"], [good().certificate]).ok)
 
     def test_badFile(self) -> None:
         """
@@ -139,7 +145,7 @@ class ContextTests(SynchronousTestCase):
         """
         The system's roots don't include that of these tests.
         """
-        seen = judge(clientContext(), ["mx.example"], [good().certificate])
+        seen = verifyChain(clientContext(), ["mx.example"], [good().certificate])
         self.assertTrue(seen.objections)
 
     def test_noOldTLS(self) -> None:
@@ -152,14 +158,14 @@ class ContextTests(SynchronousTestCase):
         context.set_max_proto_version(SSL.TLS1_1_VERSION)
         link = Link(Protocol(), Protocol(), Clock())
         link.server.startTLS(Presenting(context))
-        link.client.startTLS(Witness(trusting(root()), ["mx.example"]))
+        link.client.startTLS(RecordingVerifier(trusting(root()), ["mx.example"]))
         link.flush()
         self.assertFalse(link.open)
 
 
 class NameTests(SynchronousTestCase):
     """
-    Tests for L{isFor}.
+    Tests for L{matchesName}.
     """
 
     def test_wildcard(self) -> None:
@@ -167,15 +173,15 @@ class NameTests(SynchronousTestCase):
         RFC 9525 6.3: a wildcard stands for one label.
         """
         leaf = selfSigned("*.mx.example").certificate
-        self.assertTrue(isFor(leaf, ["a.mx.example"]))
-        self.assertFalse(isFor(leaf, ["b.a.mx.example"]))
+        self.assertTrue(matchesName(leaf, ["a.mx.example"]))
+        self.assertFalse(matchesName(leaf, ["b.a.mx.example"]))
 
     def test_noNames(self) -> None:
         """
         RFC 9525 6.1: the subject's common name is no name of a host.
         """
         leaf = selfSigned(name="mx.example").certificate
-        self.assertFalse(isFor(leaf, ["mx.example"]))
+        self.assertFalse(matchesName(leaf, ["mx.example"]))
 
     def test_strangeNames(self) -> None:
         """
@@ -184,7 +190,7 @@ class NameTests(SynchronousTestCase):
         """
         leaf = good().certificate
         for names in ([], [""], ["no such name!"], ["192.0.2.1"], ["a_b.example"]):
-            self.assertFalse(isFor(leaf, names))
+            self.assertFalse(matchesName(leaf, names))
 
     def test_malformed(self) -> None:
         """
@@ -207,12 +213,12 @@ class NameTests(SynchronousTestCase):
         twice = both.replace(issuerAlternative, alternative)
         for der in (x400, twice):
             malformed = load_der_x509_certificate(der)
-            self.assertFalse(isFor(malformed, ["mx.example"]))
+            self.assertFalse(matchesName(malformed, ["mx.example"]))
 
 
 class JudgeTests(SynchronousTestCase):
     """
-    Tests for L{judge}.
+    Tests for L{verifyChain}.
     """
 
     def test_judge(self) -> None:
@@ -226,7 +232,7 @@ class JudgeTests(SynchronousTestCase):
             (expired, EXPIRED),
             (selfSigned("mx.example").certificate, SELF_SIGNED),
         ):
-            seen = judge(trust, ["mx.example"], [certificate])
+            seen = verifyChain(trust, ["mx.example"], [certificate])
             self.assertTrue(seen.nameMatches)
             self.assertEqual(
                 [each[0] for each in seen.objections][:1], [error][: bool(error)]
@@ -236,4 +242,4 @@ class JudgeTests(SynchronousTestCase):
         """
         No certificate is not good.
         """
-        self.assertFalse(judge(trusting(root()), ["mx.example"], []).ok)
+        self.assertFalse(verifyChain(trusting(root()), ["mx.example"], []).ok)

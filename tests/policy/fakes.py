@@ -10,7 +10,7 @@ from zope.interface import implementer
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
-from moxtls.tlsrpt.results import Failure
+from moxtls.tlsrpt.results import FailureDetail
 
 DOMAIN = Domain("example.com")
 RECORD = "v=STSv1; id=1;"
@@ -52,15 +52,15 @@ class FakeFetcher:
     @ivar waiting: Where nothing is there yet to give: those who wait.
     """
 
-    def __init__(self, *results: STSPolicy | Failure) -> None:
+    def __init__(self, *results: STSPolicy | FailureDetail) -> None:
         self.results = list(results)
         self.asked: list[Domain] = []
-        self.waiting: list[Deferred[STSPolicy | Failure]] = []
+        self.waiting: list[Deferred[STSPolicy | FailureDetail]] = []
 
-    def fetch(self, domain: Domain) -> Deferred[STSPolicy | Failure]:
+    def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
         self.asked.append(domain)
         if self.results:
             return succeed(self.results.pop(0))
-        waiting: Deferred[STSPolicy | Failure] = Deferred(self.waiting.remove)
+        waiting: Deferred[STSPolicy | FailureDetail] = Deferred(self.waiting.remove)
         self.waiting.append(waiting)
         return waiting

@@ -7,23 +7,23 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.anchors import MOST_CERTIFICATES, NotReached, Search, spki
+from moxtls.policy.anchors import MAX_CERTIFICATES, NotReached, PathBuilder, spki
 from moxtls.policy.constraints import ChainError
 from tests.policy.chains import DAY, NOW, Made, Traits, authority, leaf, make
 
 HOST = Domain("mx.example")
 
 
-def search(*chain: Made, now: float = NOW) -> Search:
+def search(*chain: Made, now: float = NOW) -> PathBuilder:
     """
     What a server at L{HOST} has presented.
     """
-    return Search([each.certificate for each in chain], (HOST,), now)
+    return PathBuilder([each.certificate for each in chain], (HOST,), now)
 
 
 class SearchTests(SynchronousTestCase):
     """
-    Tests for L{Search}.
+    Tests for L{PathBuilder}.
     """
 
     def setUp(self) -> None:
@@ -150,9 +150,9 @@ class SearchTests(SynchronousTestCase):
         """
         name = Traits("Same", ca=True)
         first = make(name)
-        pile = [make(name, first) for _ in range(MOST_CERTIFICATES * 2)]
+        pile = [make(name, first) for _ in range(MAX_CERTIFICATES * 2)]
         found = search(make(Traits("Same", ("mx.example",)), first), *pile)
-        self.assertEqual(len(found.chain), MOST_CERTIFICATES)
+        self.assertEqual(len(found.chain), MAX_CERTIFICATES)
         with self.assertRaises(ChainError) as caught:
             for each in pile:
                 try:

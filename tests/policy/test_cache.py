@@ -10,29 +10,29 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IPolicyStore
-from moxtls.policy.cache import MOST_RESTING, PolicyCache
+from moxtls.policy.cache import MAX_RESTING, PolicyCache
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSLookup, STSPolicy
 from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy
 
 NAME = "_mta-sts.example.com"
-NOT_SERVED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served")
-INVALID = Failure(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
-BACKING_OFF = Failure(
+NOT_SERVED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served")
+INVALID = FailureDetail(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
+BACKING_OFF = FailureDetail(
     ResultType.STS_POLICY_FETCH_ERROR, "back-off-after-recent-fetch-error"
 )
 
 
-def fetchError(reason: str) -> Failure:
+def fetchError(reason: str) -> FailureDetail:
     """
     Most failures are of this type.
     """
-    return Failure(ResultType.STS_POLICY_FETCH_ERROR, reason)
+    return FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, reason)
 
 
 class Broken(Exception):
@@ -70,7 +70,7 @@ class CacheTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.dns = MemoryResolver()
-        self.dns.put(NAME, Kind.TXT, RECORD)
+        self.dns.put(NAME, RRType.TXT, RECORD)
         self.fetcher = FakeFetcher()
         self.store = MemoryPolicyStore()
         self.make()
@@ -127,9 +127,9 @@ class CacheTests(SynchronousTestCase):
         RFC 8461 3.1: without a record there is no policy, no failure and no
         fetch.
         """
-        self.dns.put(NAME, Kind.TXT, "v=spf1 -all")
+        self.dns.put(NAME, RRType.TXT, "v=spf1 -all")
         self.assertEqual(self.get(), STSLookup(DOMAIN))
-        self.dns.remove(NAME, Kind.TXT)
+        self.dns.remove(NAME, RRType.TXT)
         self.assertEqual(self.get(), STSLookup(DOMAIN))
         self.assertEqual((self.fetcher.asked, self.kept()), ([], None))
 
@@ -142,7 +142,7 @@ class CacheTests(SynchronousTestCase):
             ((RECORD, RECORD + " x=1"), "multiple-mta-sts-records"),
             (("v=STSv1; id=",), "record-syntax-error"),
         ):
-            self.dns.put(NAME, Kind.TXT, *records)
+            self.dns.put(NAME, RRType.TXT, *records)
             expected = STSLookup(DOMAIN, failure=fetchError(reason))
             self.assertEqual(self.get(), expected)
         self.assertEqual((self.fetcher.asked, self.kept()), ([], None))
@@ -156,7 +156,7 @@ class CacheTests(SynchronousTestCase):
             (None, "dns-lookup"),
             (ExtendedError(7), "dns-extended-error-7-signature-expired"),
         ):
-            self.dns.fail(NAME, Kind.TXT, error)
+            self.dns.fail(NAME, RRType.TXT, error)
             self.assertEqual(
                 self.get(), STSLookup(DOMAIN, None, fetchError(reason), True)
             )
@@ -167,7 +167,7 @@ class CacheTests(SynchronousTestCase):
         RFC 8461 5.1: a policy that has run out doesn't help.
         """
         self.remember(policy(days=1), age=2)
-        self.dns.fail(NAME, Kind.TXT)
+        self.dns.fail(NAME, RRType.TXT)
         self.assertTrue(self.get().temporary)
 
     def test_fetchFailed(self) -> None:
@@ -210,10 +210,10 @@ class CacheTests(SynchronousTestCase):
                 ((RECORD, RECORD + "x=1"), "multiple-mta-sts-records"),
                 (("v=STSv1;",), "record-syntax-error"),
             ):
-                self.dns.put(NAME, Kind.TXT, *records)
+                self.dns.put(NAME, RRType.TXT, *records)
                 failure = fetchError(reason + "+fallback-to-cached-policy")
                 self.assertEqual(self.get(), STSLookup(DOMAIN, policy(mode), failure))
-            self.dns.fail(NAME, Kind.TXT)
+            self.dns.fail(NAME, RRType.TXT)
             failure = fetchError("dns-lookup+fallback-to-cached-policy")
             self.assertEqual(self.get(), STSLookup(DOMAIN, policy(mode), failure))
         self.assertEqual(self.fetcher.asked, [])
@@ -225,7 +225,7 @@ class CacheTests(SynchronousTestCase):
         """
         self.remember(policy(Mode.NONE))
         self.assertEqual(self.get(), STSLookup(DOMAIN, policy(Mode.NONE)))
-        self.dns.remove(NAME, Kind.TXT)
+        self.dns.remove(NAME, RRType.TXT)
         self.assertEqual(self.get(), STSLookup(DOMAIN, policy(Mode.NONE)))
 
     def test_changed(self) -> None:
@@ -233,7 +233,7 @@ class CacheTests(SynchronousTestCase):
         RFC 8461 3.1: another id is another policy.
         """
         self.remember(policy())
-        self.dns.put(NAME, Kind.TXT, "v=STSv1; id=2")
+        self.dns.put(NAME, RRType.TXT, "v=STSv1; id=2")
         self.fetcher.results = [policy(Mode.TESTING)]
         for _ in range(2):
             self.assertEqual(self.get(), STSLookup(DOMAIN, policy(Mode.TESTING)))
@@ -247,9 +247,9 @@ class CacheTests(SynchronousTestCase):
         while it is valid; the host is left alone "per version ID".
         """
         self.remember(policy())
-        self.dns.put(NAME, Kind.TXT, "v=STSv1; id=2")
+        self.dns.put(NAME, RRType.TXT, "v=STSv1; id=2")
         self.fetcher.results = [INVALID, NOT_SERVED, policy(mx="new")]
-        failure = Failure(
+        failure = FailureDetail(
             INVALID.resultType, "policy-syntax-error+fallback-to-cached-policy"
         )
         self.assertEqual(self.get(), STSLookup(DOMAIN, policy(), failure))
@@ -258,7 +258,7 @@ class CacheTests(SynchronousTestCase):
         assert found.failure is not None
         reason = "back-off-after-recent-fetch-error+fallback-to-cached-policy"
         self.assertEqual(found.failure, fetchError(reason))
-        self.dns.put(NAME, Kind.TXT, "v=STSv1; id=3")
+        self.dns.put(NAME, RRType.TXT, "v=STSv1; id=3")
         self.assertEqual(self.get().policy, policy())
         self.assertEqual(len(self.fetcher.asked), 2)
         self.clock.advance(300)
@@ -269,17 +269,17 @@ class CacheTests(SynchronousTestCase):
         Many domains that change their records and serve no policies take no
         more memory than some.
         """
-        for number in range(MOST_RESTING + 5):
+        for number in range(MAX_RESTING + 5):
             domain = Domain(f"d{number}.example")
             made = entry(self.clock.seconds(), policy(), "1", domain=domain)
             self.successResultOf(self.store.save(made))
-            self.dns.put(f"_mta-sts.{domain}", Kind.TXT, "v=STSv1; id=2")
+            self.dns.put(f"_mta-sts.{domain}", RRType.TXT, "v=STSv1; id=2")
             self.fetcher.results = [NOT_SERVED]
             self.successResultOf(self.cache.get(domain))
         last = self.successResultOf(self.cache.get(Domain(f"d{number}.example")))
         assert last.failure is not None
         self.assertIn("back-off", last.failure.reasonCode)
-        self.assertEqual(len(self.cache._resting._entries), MOST_RESTING)
+        self.assertEqual(len(self.cache._resting._entries), MAX_RESTING)
 
     def test_lastUse(self) -> None:
         """
@@ -321,7 +321,7 @@ class TogetherTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.dns = MemoryResolver()
-        self.dns.put(NAME, Kind.TXT, RECORD)
+        self.dns.put(NAME, RRType.TXT, RECORD)
         self.fetcher = FakeFetcher()
         self.cache = PolicyCache(Clock(), self.dns, self.fetcher, MemoryPolicyStore())
 
@@ -363,7 +363,7 @@ class TogetherTests(SynchronousTestCase):
         """
         Other domains don't wait.
         """
-        self.dns.put("_mta-sts.other.example", Kind.TXT, RECORD)
+        self.dns.put("_mta-sts.other.example", RRType.TXT, RECORD)
         waiting = self.cache.get(DOMAIN)
         self.fetcher.results = [policy(mx="other")]
         found = self.successResultOf(self.cache.get(Domain("other.example")))

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
 from moxtls.policy.constraints import (
-    MOST_COMPARISONS,
-    MOST_NAMES,
+    MAX_COMPARISONS,
+    MAX_NAMES,
     ChainError,
     checkIssuer,
     checkLeaf,
@@ -129,7 +129,7 @@ class LeafTests(SynchronousTestCase):
         """
         Names that would take long to compare are not compared.
         """
-        for count, expected in ((MOST_NAMES - 1, True), (MOST_NAMES, False)):
+        for count, expected in ((MAX_NAMES - 1, True), (MAX_NAMES, False)):
             others = tuple(f"{each}.example" for each in range(count))
             made = make(Traits("Many", ("mx.example", *others)))
             self.assertEqual(self.isFor(made), expected, count)
@@ -201,8 +201,8 @@ class IssuerTests(SynchronousTestCase):
         RFC 5280 4.2.1.10 doesn't limit them, but we do.
         """
         for count, expected in (
-            (MOST_COMPARISONS, True),
-            (MOST_COMPARISONS + 1, False),
+            (MAX_COMPARISONS, True),
+            (MAX_COMPARISONS + 1, False),
         ):
             trees = [x509.DNSName(f"{each}.test") for each in range(count)]
             constraints = x509.NameConstraints(None, trees)

@@ -15,14 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.dns.answers import TLSA
 from moxtls.domain import Domain
 from moxtls.policy.dane import (
-    MOST_RECORDS,
+    MAX_RECORDS,
     DANEVerdict,
     TLSAFinding,
-    TLSATrouble,
+    TLSALookupError,
     policyStrings,
     strongest,
     usableRecords,
-    verifyChain,
+    verifyDANE,
 )
 from tests.policy.chains import DAY, NOW, Made, Traits, authority, leaf, make
 
@@ -49,7 +49,7 @@ def verdict(*asked: TLSA, chain: tuple[Made, ...] = (LEAF, MIDDLE)) -> DANEVerdi
     What records say about a chain of L{HOST}.
     """
     certificates = [each.certificate for each in chain]
-    return verifyChain(asked, certificates, (HOST,), NOW)
+    return verifyDANE(asked, certificates, (HOST,), NOW)
 
 
 class UsableTests(SynchronousTestCase):
@@ -98,7 +98,7 @@ class UsableTests(SynchronousTestCase):
         A set of records without end costs no more than a large one.
         """
         many = [TLSA(3, 1, 1, bytes([each]) * 32) for each in range(200)]
-        self.assertEqual(usableRecords(many), tuple(many[:MOST_RECORDS]))
+        self.assertEqual(usableRecords(many), tuple(many[:MAX_RECORDS]))
         self.assertEqual(usableRecords(many[:1] * 3), (many[0],))
 
 
@@ -167,12 +167,12 @@ class FindingTests(SynchronousTestCase):
         unusable = (TLSA(0, 0, 0, b""),)
         self.assertFalse(TLSAFinding(HOST).required)
         self.assertTrue(TLSAFinding(HOST, records=unusable).required)
-        self.assertTrue(TLSAFinding(HOST, trouble=TLSATrouble("")).required)
+        self.assertTrue(TLSAFinding(HOST, trouble=TLSALookupError("")).required)
 
 
 class EETests(SynchronousTestCase):
     """
-    Tests for L{verifyChain} with DANE-EE.
+    Tests for L{verifyDANE} with DANE-EE.
     """
 
     def test_matched(self) -> None:
@@ -221,7 +221,7 @@ class EETests(SynchronousTestCase):
 
 class TATests(SynchronousTestCase):
     """
-    Tests for L{verifyChain} with DANE-TA.
+    Tests for L{verifyDANE} with DANE-TA.
     """
 
     def test_matched(self) -> None:
@@ -258,7 +258,7 @@ class TATests(SynchronousTestCase):
             ((Domain("a.example"),), DANEVerdict.NO_MATCH_WITH_ERRORS),
             ((), DANEVerdict.NO_MATCH_WITH_ERRORS),
         ):
-            self.assertIs(verifyChain([record], chain, names, NOW), expected)
+            self.assertIs(verifyDANE([record], chain, names, NOW), expected)
 
     def test_expired(self) -> None:
         """
@@ -266,7 +266,7 @@ class TATests(SynchronousTestCase):
         """
         chain = [LEAF.certificate, MIDDLE.certificate]
         record = MIDDLE.record(2, 0, 1)
-        found = verifyChain([record], chain, (HOST,), NOW + 30 * DAY)
+        found = verifyDANE([record], chain, (HOST,), NOW + 30 * DAY)
         self.assertIs(found, DANEVerdict.NO_MATCH_WITH_ERRORS)
 
     def test_errorsAndMatch(self) -> None:

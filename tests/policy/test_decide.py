@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TXT, Answer, ExtendedError, Found, Kind
+from moxtls.dns.answers import TXT, Answer, ExtendedError, LookupStatus, RRType
 from moxtls.policy.decide import (
     SPREAD,
     UNUSED,
@@ -23,19 +23,21 @@ from moxtls.policy.decide import (
     remember,
 )
 from moxtls.policy.mtasts import Mode, STSRecord
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, entry, policy
 
 NOW = 1_800_000_000.0
 
 
-def answer(found: Found, *texts: bytes, error: ExtendedError | None = None) -> Answer:
+def answer(
+    found: LookupStatus, *texts: bytes, error: ExtendedError | None = None
+) -> Answer:
     """
     TXT records, or what there is in their place.
     """
     records = tuple(TXT(text) for text in texts)
     errors = (error,) if error else ()
-    return Answer("_mta-sts.example.com", Kind.TXT, found, records, errors=errors)
+    return Answer("_mta-sts.example.com", RRType.TXT, found, records, errors=errors)
 
 
 class RecordTests(SynchronousTestCase):
@@ -47,7 +49,7 @@ class RecordTests(SynchronousTestCase):
         """
         RFC 8461 3.1: one record, among others.
         """
-        found = recordOf(answer(Found.RECORDS, b"v=STSv1;id=a", b"other"))
+        found = recordOf(answer(LookupStatus.RECORDS, b"v=STSv1;id=a", b"other"))
         self.assertEqual(found, STSRecord("a"))
 
     def test_troubles(self) -> None:
@@ -57,20 +59,35 @@ class RecordTests(SynchronousTestCase):
         """
         one = b"v=STSv1;id=a"
         for given_, code, gone, temporary in (
-            (answer(Found.NO_NAME), "no-mta-sts-dns-txt-record", True, False),
-            (answer(Found.NO_RECORDS), "no-mta-sts-dns-txt-record", True, False),
-            (answer(Found.RECORDS, b"x"), "no-mta-sts-dns-txt-record", True, False),
-            (answer(Found.RECORDS, one, one), "multiple-mta-sts-records", False, False),
-            (answer(Found.RECORDS, b"v=STSv1;"), "record-syntax-error", False, False),
-            (answer(Found.FAILED), "dns-lookup", False, True),
+            (answer(LookupStatus.NO_NAME), "no-mta-sts-dns-txt-record", True, False),
+            (answer(LookupStatus.NO_RECORDS), "no-mta-sts-dns-txt-record", True, False),
             (
-                answer(Found.FAILED, error=ExtendedError(22)),
+                answer(LookupStatus.RECORDS, b"x"),
+                "no-mta-sts-dns-txt-record",
+                True,
+                False,
+            ),
+            (
+                answer(LookupStatus.RECORDS, one, one),
+                "multiple-mta-sts-records",
+                False,
+                False,
+            ),
+            (
+                answer(LookupStatus.RECORDS, b"v=STSv1;"),
+                "record-syntax-error",
+                False,
+                False,
+            ),
+            (answer(LookupStatus.FAILED), "dns-lookup", False, True),
+            (
+                answer(LookupStatus.FAILED, error=ExtendedError(22)),
                 "dns-lookup",
                 False,
                 True,
             ),
             (
-                answer(Found.FAILED, error=ExtendedError(6)),
+                answer(LookupStatus.FAILED, error=ExtendedError(6)),
                 "dns-extended-error-6-dnssec-bogus",
                 False,
                 True,
@@ -79,7 +96,7 @@ class RecordTests(SynchronousTestCase):
             found = recordOf(given_)
             assert isinstance(found, NoRecord)
             self.assertEqual((found.gone, found.temporary), (gone, temporary), code)
-            expected = Failure(ResultType.STS_POLICY_FETCH_ERROR, code)
+            expected = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, code)
             self.assertEqual(found.failure, expected)
 
 

@@ -10,12 +10,12 @@ from zope.interface.verify import verifyObject
 
 from moxtls.dns.answers import ExtendedError
 from moxtls.domain import Domain
-from moxtls.https import HTTPSFailure, Response, Trouble, Verification
+from moxtls.https import CertificateVerification, HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import IPolicyFetcher
 from moxtls.outbound.classify import certificateFailure
 from moxtls.policy.fetch import PolicyFetcher
 from moxtls.policy.mtasts import Mode, STSPolicy
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.certificates import good
 
 BODY = b"version: STSv1\nmode: enforce\nmx: mx.example\nmax_age: 86400\n"
@@ -44,7 +44,7 @@ class FetcherTests(SynchronousTestCase):
 
     def fetch(
         self, answer: Response | HTTPSFailure, domain: str = "d.example"
-    ) -> STSPolicy | Failure:
+    ) -> STSPolicy | FailureDetail:
         """
         What is made of an answer.
         """
@@ -62,7 +62,7 @@ class FetcherTests(SynchronousTestCase):
         """
         That C{answer} is reported as this.
         """
-        self.assertEqual(self.fetch(answer), Failure(kind, reason))
+        self.assertEqual(self.fetch(answer), FailureDetail(kind, reason))
 
     def test_served(self) -> None:
         """
@@ -79,7 +79,7 @@ class FetcherTests(SynchronousTestCase):
         No such host and no such page both say that there is no policy.
         """
         self.assertFails(Response(404, TEXT, BODY), "no-policy-served")
-        self.assertFails(HTTPSFailure(Trouble.NO_NAME), "no-policy-served")
+        self.assertFails(HTTPSFailure(HTTPSErrorKind.NO_NAME), "no-policy-served")
 
     def test_status(self) -> None:
         """
@@ -107,7 +107,7 @@ class FetcherTests(SynchronousTestCase):
         """
         for answer in (
             Response(200, TEXT, b"<html>"),
-            HTTPSFailure(Trouble.TOO_LARGE),
+            HTTPSFailure(HTTPSErrorKind.TOO_LARGE),
         ):
             kind = ResultType.STS_POLICY_INVALID
             self.assertFails(answer, "policy-syntax-error", kind)
@@ -117,10 +117,10 @@ class FetcherTests(SynchronousTestCase):
         All that can go wrong on the way is one kind of error.
         """
         for kind in (
-            Trouble.LOOKUP,
-            Trouble.CONNECT,
-            Trouble.TIMEOUT,
-            Trouble.PROTOCOL,
+            HTTPSErrorKind.LOOKUP,
+            HTTPSErrorKind.CONNECT,
+            HTTPSErrorKind.TIMEOUT,
+            HTTPSErrorKind.PROTOCOL,
         ):
             self.assertFails(HTTPSFailure(kind), "cannot-fetch-policy")
 
@@ -128,7 +128,7 @@ class FetcherTests(SynchronousTestCase):
         """
         A policy host whose addresses were refused because of DNSSEC.
         """
-        refused = HTTPSFailure(Trouble.LOOKUP, dnssecError=ExtendedError(6))
+        refused = HTTPSFailure(HTTPSErrorKind.LOOKUP, dnssecError=ExtendedError(6))
         self.assertFails(refused, "dns-extended-error-6-dnssec-bogus")
 
     def test_certificate(self) -> None:
@@ -146,8 +146,8 @@ class FetcherTests(SynchronousTestCase):
                 "certificate-not-trusted+too-many-intermediates",
             ),
         ):
-            verification = Verification(
+            verification = CertificateVerification(
                 chain, tuple((each, 0) for each in objections), matches
             )
-            failure = HTTPSFailure(Trouble.CERTIFICATE, "", verification)
+            failure = HTTPSFailure(HTTPSErrorKind.CERTIFICATE, "", verification)
             self.assertFails(failure, reason, ResultType.STS_WEBPKI_INVALID)

@@ -14,17 +14,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import (
-    LONGEST_AGE,
+    MAX_AGE,
     Mode,
-    PolicyTrouble,
-    RecordTrouble,
     STSPolicy,
+    STSPolicyError,
     STSRecord,
+    STSRecordError,
     matches,
     parsePolicy,
-    parseRecords,
-    policyHost,
-    recordName,
+    parseSTSRecords,
+    stsPolicyHost,
+    stsRecordName,
 )
 from tests.corpus import corpus
 
@@ -70,14 +70,14 @@ def policy(*mx: str, mode: str = "enforce", age: str = "86400") -> bytes:
 
 class RecordTests(SynchronousTestCase):
     """
-    Tests for L{parseRecords}.
+    Tests for L{parseSTSRecords}.
     """
 
     def test_one(self) -> None:
         """
         RFC 8461 3.1: the id is what counts of a record.
         """
-        found = parseRecords([b"v=STSv1; id=20160831085700Z;"])
+        found = parseSTSRecords([b"v=STSv1; id=20160831085700Z;"])
         self.assertEqual(found, STSRecord("20160831085700Z"))
 
     def test_none(self) -> None:
@@ -86,21 +86,21 @@ class RecordTests(SynchronousTestCase):
         of other versions.
         """
         others = [b"v=spf1 -all", b"v=STSv10; id=1", b"v=STSv1", b" v=STSv1;id=1", b""]
-        self.assertIs(parseRecords(others), RecordTrouble.NONE)
-        self.assertIs(parseRecords([]), RecordTrouble.NONE)
+        self.assertIs(parseSTSRecords(others), STSRecordError.NONE)
+        self.assertIs(parseSTSRecords([]), STSRecordError.NONE)
 
     def test_multiple(self) -> None:
         """
         RFC 8461 3.1: two records are no policy, even if they agree.
         """
         record = b"v=STSv1; id=1"
-        self.assertIs(parseRecords([record, record]), RecordTrouble.MULTIPLE)
+        self.assertIs(parseSTSRecords([record, record]), STSRecordError.MULTIPLE)
 
     def test_amongOthers(self) -> None:
         """
         RFC 8461 3.1: discarded records don't count.
         """
-        found = parseRecords([b"v=spf1 -all", b"v=STSv1 \t;id=2"])
+        found = parseSTSRecords([b"v=spf1 -all", b"v=STSv1 \t;id=2"])
         self.assertEqual(found, STSRecord("2"))
 
     def test_syntax(self) -> None:
@@ -118,14 +118,14 @@ class RecordTests(SynchronousTestCase):
             b"v=STSv1; id=1; more",
             b"v=STSv1; id=\xc3\xa4",
         ):
-            self.assertIs(parseRecords([text]), RecordTrouble.SYNTAX, text)
+            self.assertIs(parseSTSRecords([text]), STSRecordError.SYNTAX, text)
 
     def test_duplicateID(self) -> None:
         """
         RFC 8461 3.2: of a field that occurs twice the first counts, and the
         second need not make sense.
         """
-        found = parseRecords([b"v=STSv1; id=1; id=not-an-id"])
+        found = parseSTSRecords([b"v=STSv1; id=1; id=not-an-id"])
         self.assertEqual(found, STSRecord("1"))
 
     def test_corpus(self) -> None:
@@ -137,7 +137,7 @@ class RecordTests(SynchronousTestCase):
                 expect = case["expect"]
                 assert isinstance(expect, dict)
                 number = str(case["id"])
-                found = parseRecords([str(case["input"]).encode()])
+                found = parseSTSRecords([str(case["input"]).encode()])
                 valid = RECORD_DECISIONS.get(number, expect["valid"])
                 self.assertEqual(isinstance(found, STSRecord), valid, number)
                 if isinstance(found, STSRecord) and "id" in expect:
@@ -149,11 +149,11 @@ class RecordTests(SynchronousTestCase):
         """
         A stranger's record comes to one of four values, never to an exception.
         """
-        found = parseRecords(texts)
+        found = parseSTSRecords(texts)
         if isinstance(found, STSRecord):
             self.assertRegex(found.id, r"\A[A-Za-z0-9]{1,32}\Z")
         else:
-            self.assertIn(found, RecordTrouble)
+            self.assertIn(found, STSRecordError)
 
     @BOUNDED
     @given(
@@ -170,7 +170,7 @@ class RecordTests(SynchronousTestCase):
         RFC 8461 3.1: whatever the grammar makes is accepted.
         """
         text = "; ".join(["v=STSv1", f"id={number}", *extensions]) + end
-        self.assertEqual(parseRecords([text.encode()]), STSRecord(number))
+        self.assertEqual(parseSTSRecords([text.encode()]), STSRecord(number))
 
 
 class PolicyTests(SynchronousTestCase):
@@ -183,7 +183,7 @@ class PolicyTests(SynchronousTestCase):
         What is wrong with a policy.
         """
         found = parsePolicy(body)
-        assert isinstance(found, PolicyTrouble), body
+        assert isinstance(found, STSPolicyError), body
         return str(found)
 
     def test_whole(self) -> None:
@@ -238,7 +238,7 @@ class PolicyTests(SynchronousTestCase):
         """
         found = parsePolicy(policy("mail.example.com", age="9999999999"))
         assert isinstance(found, STSPolicy)
-        self.assertEqual(found.maxAge, LONGEST_AGE)
+        self.assertEqual(found.maxAge, MAX_AGE)
 
     def test_first(self) -> None:
         """
@@ -306,7 +306,7 @@ class PolicyTests(SynchronousTestCase):
             (b"enforce", b"enforce\xff"),
         ):
             self.assertIsInstance(
-                parsePolicy(good.replace(old, new)), PolicyTrouble, (old, new)
+                parsePolicy(good.replace(old, new)), STSPolicyError, (old, new)
             )
 
     def test_extensions(self) -> None:
@@ -367,7 +367,7 @@ class PolicyTests(SynchronousTestCase):
         for body in (noise, good[:at], good[:at] + noise + good[at:]):
             found = parsePolicy(body)
             if isinstance(found, STSPolicy):
-                self.assertTrue(0 <= found.maxAge <= LONGEST_AGE)
+                self.assertTrue(0 <= found.maxAge <= MAX_AGE)
                 self.assertTrue(found.mx or found.mode is Mode.NONE)
                 self.assertEqual(parsePolicy("\n".join(found.lines).encode()), found)
 
@@ -377,9 +377,9 @@ class PolicyTests(SynchronousTestCase):
         """
         for filler in (b" ", b"\t", b"a ", b"-", b"a:"):
             body = policy("mx.example") + b"x: y" + filler * 30000 + b"\x01"
-            self.assertIsInstance(parsePolicy(body), PolicyTrouble)
+            self.assertIsInstance(parsePolicy(body), STSPolicyError)
         text = b"v=STSv1; id=1" + b" " * 60000 + b"x"
-        self.assertIs(parseRecords([text]), RecordTrouble.SYNTAX)
+        self.assertIs(parseSTSRecords([text]), STSRecordError.SYNTAX)
 
 
 class MatchTests(SynchronousTestCase):
@@ -424,5 +424,5 @@ class NameTests(SynchronousTestCase):
         RFC 8461 3.1, 3.2: both are made of A-labels.
         """
         domain = Domain.parse("m\xf8x.example")
-        self.assertEqual(recordName(domain), "_mta-sts.xn--mx-lka.example")
-        self.assertEqual(policyHost(domain), "mta-sts.xn--mx-lka.example")
+        self.assertEqual(stsRecordName(domain), "_mta-sts.xn--mx-lka.example")
+        self.assertEqual(stsPolicyHost(domain), "mta-sts.xn--mx-lka.example")

@@ -9,17 +9,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import HOUR, MINUTE
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
-from moxtls.policy.refresh import PolicyRefresher, Refresh, Refreshal
+from moxtls.policy.refresh import PolicyRefresher, Refresh, RefreshResult
 from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import Failure, ResultType
+from moxtls.tlsrpt.results import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy
 
 NAME = "_mta-sts.example.com"
-NOT_FETCHED = Failure(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
+NOT_FETCHED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
 
 
 class FlakyStore(MemoryPolicyStore):
@@ -47,7 +47,7 @@ class RefresherTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.dns = MemoryResolver()
-        self.dns.put(NAME, Kind.TXT, RECORD)
+        self.dns.put(NAME, RRType.TXT, RECORD)
         self.fetcher = FakeFetcher()
         self.store = FlakyStore()
         self.refresher = PolicyRefresher(
@@ -94,12 +94,12 @@ class RefreshTests(RefresherTestCase):
         """
         earlier = self.remember(policy(), age=3, unused=2)
         for record, number in ((RECORD, "1"), ("v=STSv1; id=2", "2")):
-            self.dns.put(NAME, Kind.TXT, record)
+            self.dns.put(NAME, RRType.TXT, record)
             self.fetcher.results = [policy(mx="new")]
             found = self.refresh()
             kept = self.kept()
             assert kept is not None
-            self.assertEqual(found, Refresh(DOMAIN, Refreshal.UPDATED, kept))
+            self.assertEqual(found, Refresh(DOMAIN, RefreshResult.UPDATED, kept))
             self.assertEqual(kept.policy, policy(mx="new"))
             self.assertEqual(kept.recordID, number)
             self.assertEqual(kept.fetched, self.clock.seconds())
@@ -113,12 +113,12 @@ class RefreshTests(RefresherTestCase):
         """
         self.remember(policy())
         for breaking in (
-            lambda: self.dns.remove(NAME, Kind.TXT),
-            lambda: self.dns.fail(NAME, Kind.TXT),
+            lambda: self.dns.remove(NAME, RRType.TXT),
+            lambda: self.dns.fail(NAME, RRType.TXT),
         ):
             breaking()
             self.fetcher.results = [policy(mx="new")]
-            self.assertIs(self.refresh().ending, Refreshal.UPDATED)
+            self.assertIs(self.refresh().ending, RefreshResult.UPDATED)
             kept = self.kept()
             assert kept is not None
             self.assertEqual((kept.recordID, kept.policy), ("1", policy(mx="new")))
@@ -131,7 +131,7 @@ class RefreshTests(RefresherTestCase):
         for known in (policy(), None):
             earlier = self.remember(known)
             self.fetcher.results = [NOT_FETCHED]
-            expected = Refresh(DOMAIN, Refreshal.KEPT, earlier, NOT_FETCHED)
+            expected = Refresh(DOMAIN, RefreshResult.KEPT, earlier, NOT_FETCHED)
             self.assertEqual(self.refresh(), expected)
             self.assertEqual(self.kept(), earlier)
 
@@ -142,7 +142,7 @@ class RefreshTests(RefresherTestCase):
         """
         self.remember(None, age=0)
         self.fetcher.results = [policy()]
-        self.assertIs(self.refresh().ending, Refreshal.UPDATED)
+        self.assertIs(self.refresh().ending, RefreshResult.UPDATED)
         kept = self.kept()
         assert kept is not None
         self.assertEqual(kept.policy, policy())
@@ -153,11 +153,11 @@ class RefreshTests(RefresherTestCase):
         while nobody can say.
         """
         self.remember(policy(Mode.NONE))
-        self.dns.fail(NAME, Kind.TXT)
+        self.dns.fail(NAME, RRType.TXT)
         self.fetcher.results = [NOT_FETCHED]
-        self.assertIs(self.refresh().ending, Refreshal.KEPT)
-        self.dns.put(NAME, Kind.TXT)
-        self.assertEqual(self.refresh(), Refresh(DOMAIN, Refreshal.DROPPED))
+        self.assertIs(self.refresh().ending, RefreshResult.KEPT)
+        self.dns.put(NAME, RRType.TXT)
+        self.assertEqual(self.refresh(), Refresh(DOMAIN, RefreshResult.DROPPED))
         self.assertIsNone(self.kept())
 
     def test_unknown(self) -> None:
@@ -165,10 +165,10 @@ class RefreshTests(RefresherTestCase):
         A domain that isn't remembered is, if it has a policy.
         """
         self.fetcher.results = [NOT_FETCHED, policy()]
-        expected = Refresh(DOMAIN, Refreshal.ABSENT, failure=NOT_FETCHED)
+        expected = Refresh(DOMAIN, RefreshResult.ABSENT, failure=NOT_FETCHED)
         self.assertEqual(self.refresh(), expected)
         self.assertIsNone(self.kept())
-        self.assertIs(self.refresh().ending, Refreshal.UPDATED)
+        self.assertIs(self.refresh().ending, RefreshResult.UPDATED)
         kept = self.kept()
         assert kept is not None
         self.assertEqual((kept.policy, kept.recordID), (policy(), "1"))
@@ -177,9 +177,9 @@ class RefreshTests(RefresherTestCase):
         """
         Without a record there is nothing to fetch.
         """
-        self.dns.remove(NAME, Kind.TXT)
+        self.dns.remove(NAME, RRType.TXT)
         found = self.refresh()
-        self.assertIs(found.ending, Refreshal.ABSENT)
+        self.assertIs(found.ending, RefreshResult.ABSENT)
         assert found.failure is not None
         self.assertEqual(found.failure.reasonCode, "no-mta-sts-dns-txt-record")
 
@@ -199,7 +199,7 @@ class RefreshTests(RefresherTestCase):
         running = self.refresher.refresh(DOMAIN)
         self.successResultOf(self.store.drop(DOMAIN))
         self.fetcher.waiting.pop().callback(policy())
-        self.assertIs(self.successResultOf(running).ending, Refreshal.DROPPED)
+        self.assertIs(self.successResultOf(running).ending, RefreshResult.DROPPED)
         self.assertIsNone(self.kept())
 
 
@@ -215,7 +215,7 @@ class RoundTests(RefresherTestCase):
         domains = [Domain(f"d{number}.example") for number in range(count)]
         for domain in domains:
             self.remember(policy(days=30), domain=domain)
-            self.dns.put(f"_mta-sts.{domain}", Kind.TXT, RECORD)
+            self.dns.put(f"_mta-sts.{domain}", RRType.TXT, RECORD)
         self.fetcher.results = [policy(days=30)] * 100
         return domains
 

@@ -8,9 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dns.answers import TLSA
 from moxtls.domain import Domain
-from moxtls.policy.dane import TLSAFinding, TLSATrouble
+from moxtls.policy.dane import TLSAFinding, TLSALookupError
 from moxtls.policy.mtasts import Mode, STSPolicy
-from moxtls.policy.require import Demands, Refusal, Wishes, demands
+from moxtls.policy.require import (
+    MessageRequirements,
+    PolicyRefusal,
+    SessionRequirements,
+    sessionRequirements,
+)
 from moxtls.smtp.values import TLSMode
 
 HOST = Domain("mx.example")
@@ -18,12 +23,12 @@ RECORD = TLSA(3, 1, 1, b"x" * 32)
 NO_DANE = TLSAFinding(HOST, (HOST,))
 DANE = TLSAFinding(HOST, (HOST,), (RECORD,), (RECORD,))
 UNUSABLE = TLSAFinding(HOST, (HOST,), (TLSA(1, 1, 1, b""),))
-BROKEN = TLSAFinding(HOST, (HOST,), trouble=TLSATrouble("_25._tcp.mx.example"))
+BROKEN = TLSAFinding(HOST, (HOST,), trouble=TLSALookupError("_25._tcp.mx.example"))
 
-PLAIN = Wishes()
-REQUIRED = Wishes(requireTLS=True)
-LENIENT = Wishes(requireTLS=False)
-DMARC_REPORT = Wishes(noFallback=True)
+PLAIN = MessageRequirements()
+REQUIRED = MessageRequirements(requireTLS=True)
+LENIENT = MessageRequirements(requireTLS=False)
+DMARC_REPORT = MessageRequirements(noFallback=True)
 
 
 def sts(mode: Mode, mx: str = "mx.example") -> STSPolicy:
@@ -35,26 +40,26 @@ def sts(mode: Mode, mx: str = "mx.example") -> STSPolicy:
 
 class DemandTests(SynchronousTestCase):
     """
-    Tests for L{demands}.
+    Tests for L{sessionRequirements}.
     """
 
     def assertDemands(
         self,
-        expected: Demands,
+        expected: SessionRequirements,
         policy: STSPolicy | None = None,
         finding: TLSAFinding = NO_DANE,
-        wishes: Wishes = PLAIN,
+        wishes: MessageRequirements = PLAIN,
     ) -> None:
         """
         What is demanded of L{HOST} is exactly C{expected}.
         """
-        self.assertEqual(demands(HOST, policy, finding, wishes), expected)
+        self.assertEqual(sessionRequirements(HOST, policy, finding, wishes), expected)
 
     def test_nothing(self) -> None:
         """
         RFC 7435: without policies TLS is used if it works.
         """
-        expected = Demands(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
+        expected = SessionRequirements(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
         for policy in (None, sts(Mode.NONE), sts(Mode.NONE, "other.example")):
             self.assertDemands(expected, policy)
 
@@ -62,9 +67,9 @@ class DemandTests(SynchronousTestCase):
         """
         RFC 8461 5: a policy in testing is only reported about.
         """
-        expected = Demands(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
+        expected = SessionRequirements(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
         self.assertDemands(expected, sts(Mode.TESTING))
-        mismatch = Demands(
+        mismatch = SessionRequirements(
             TLSMode.OPPORTUNISTIC, plaintextFallback=True, mxMismatch=True
         )
         self.assertDemands(mismatch, sts(Mode.TESTING, "other.example"))
@@ -74,13 +79,13 @@ class DemandTests(SynchronousTestCase):
         RFC 8461 5: STARTTLS and a certificate of the Web PKI, at a host that
         the policy has.
         """
-        expected = Demands(TLSMode.REQUIRED, enforcePKIX=True)
+        expected = SessionRequirements(TLSMode.REQUIRED, enforcePKIX=True)
         self.assertDemands(expected, sts(Mode.ENFORCE))
-        mismatch = Demands(
+        mismatch = SessionRequirements(
             TLSMode.REQUIRED,
             enforcePKIX=True,
             mxMismatch=True,
-            refuse=Refusal.MX_MISMATCH,
+            refuse=PolicyRefusal.MX_MISMATCH,
         )
         self.assertDemands(mismatch, sts(Mode.ENFORCE, "other.example"))
 
@@ -88,7 +93,7 @@ class DemandTests(SynchronousTestCase):
         """
         RFC 7672 2.2: TLS and a matching certificate.
         """
-        expected = Demands(TLSMode.REQUIRED, dane=(RECORD,))
+        expected = SessionRequirements(TLSMode.REQUIRED, dane=(RECORD,))
         self.assertDemands(expected, finding=DANE)
 
     def test_unusable(self) -> None:
@@ -96,13 +101,15 @@ class DemandTests(SynchronousTestCase):
         RFC 7672 2.2: records that nobody can use demand TLS, unauthenticated,
         and no plaintext.
         """
-        self.assertDemands(Demands(TLSMode.REQUIRED), finding=UNUSABLE)
+        self.assertDemands(SessionRequirements(TLSMode.REQUIRED), finding=UNUSABLE)
 
     def test_both(self) -> None:
         """
         A host under DANE and MTA-STS has to satisfy both.
         """
-        expected = Demands(TLSMode.REQUIRED, enforcePKIX=True, dane=(RECORD,))
+        expected = SessionRequirements(
+            TLSMode.REQUIRED, enforcePKIX=True, dane=(RECORD,)
+        )
         self.assertDemands(expected, sts(Mode.ENFORCE), DANE)
 
     def test_lookupFailed(self) -> None:
@@ -110,15 +117,15 @@ class DemandTests(SynchronousTestCase):
         RFC 7672 2.1.2: a host whose TLSA records can't be looked up is as
         good as unreachable.
         """
-        found = demands(HOST, None, BROKEN, PLAIN)
-        self.assertIs(found.refuse, Refusal.TLSA_LOOKUP)
+        found = sessionRequirements(HOST, None, BROKEN, PLAIN)
+        self.assertIs(found.refuse, PolicyRefusal.TLSA_LOOKUP)
 
     def test_dmarcReport(self) -> None:
         """
         DMARC reports don't fall back to plaintext, but still go to hosts that
         never had TLS.
         """
-        expected = Demands(TLSMode.OPPORTUNISTIC)
+        expected = SessionRequirements(TLSMode.OPPORTUNISTIC)
         self.assertDemands(expected, wishes=DMARC_REPORT)
 
     def test_lenient(self) -> None:
@@ -127,7 +134,7 @@ class DemandTests(SynchronousTestCase):
         all the same.
         """
         self.assertDemands(
-            Demands(
+            SessionRequirements(
                 TLSMode.REQUIRED,
                 enforcePKIX=True,
                 dane=(RECORD,),
@@ -140,7 +147,7 @@ class DemandTests(SynchronousTestCase):
             LENIENT,
         )
         self.assertDemands(
-            Demands(
+            SessionRequirements(
                 TLSMode.OPPORTUNISTIC, ignoreVerifyErrors=True, plaintextFallback=True
             ),
             finding=BROKEN,
@@ -154,17 +161,17 @@ class DemandTests(SynchronousTestCase):
         """
         testing = sts(Mode.TESTING)
         for policy, finding, refuse in (
-            (None, NO_DANE, Refusal.REQUIRETLS),
-            (testing, NO_DANE, Refusal.REQUIRETLS),
-            (None, UNUSABLE, Refusal.REQUIRETLS),
-            (testing, UNUSABLE, Refusal.REQUIRETLS),
+            (None, NO_DANE, PolicyRefusal.REQUIRETLS),
+            (testing, NO_DANE, PolicyRefusal.REQUIRETLS),
+            (None, UNUSABLE, PolicyRefusal.REQUIRETLS),
+            (testing, UNUSABLE, PolicyRefusal.REQUIRETLS),
             (None, DANE, None),
             (sts(Mode.ENFORCE), NO_DANE, None),
             (sts(Mode.ENFORCE), UNUSABLE, None),
-            (sts(Mode.ENFORCE, "other.example"), DANE, Refusal.MX_MISMATCH),
-            (None, BROKEN, Refusal.TLSA_LOOKUP),
+            (sts(Mode.ENFORCE, "other.example"), DANE, PolicyRefusal.MX_MISMATCH),
+            (None, BROKEN, PolicyRefusal.TLSA_LOOKUP),
         ):
-            found = demands(HOST, policy, finding, REQUIRED)
+            found = sessionRequirements(HOST, policy, finding, REQUIRED)
             self.assertIs(found.refuse, refuse, (policy, finding))
             self.assertFalse(found.plaintextFallback)
             if refuse is None:
@@ -175,7 +182,7 @@ class DemandTests(SynchronousTestCase):
         RFC 8461 3.4: policies say nothing about address literals; none is in
         a policy, so a relay under one wouldn't be used by its address.
         """
-        found = demands(None, None, TLSAFinding(None), PLAIN)
+        found = sessionRequirements(None, None, TLSAFinding(None), PLAIN)
         self.assertEqual(found.tlsMode, TLSMode.OPPORTUNISTIC)
-        found = demands(None, sts(Mode.ENFORCE), TLSAFinding(None), PLAIN)
-        self.assertIs(found.refuse, Refusal.MX_MISMATCH)
+        found = sessionRequirements(None, sts(Mode.ENFORCE), TLSAFinding(None), PLAIN)
+        self.assertIs(found.refuse, PolicyRefusal.MX_MISMATCH)

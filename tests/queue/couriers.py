@@ -16,40 +16,40 @@ from moxtls.interfaces import (
     IReportObserver,
     IResultRecorder,
 )
-from moxtls.queue.values import Batch, Ending, Envelope, Result
+from moxtls.queue.values import Batch, DeliveryStatus, Envelope, Result
 
 
 def delivered(batch: Batch) -> tuple[Result, ...]:
     """
     Everything arrives.
     """
-    return ended(batch, Ending.DELIVERED, "2.0.0")
+    return ended(batch, DeliveryStatus.DELIVERED, "2.0.0")
 
 
 def deferred(batch: Batch) -> tuple[Result, ...]:
     """
     Everybody is asked to come back.
     """
-    return ended(batch, Ending.TEMPORARY, "4.2.1", 450, "later")
+    return ended(batch, DeliveryStatus.TEMPORARY, "4.2.1", 450, "later")
 
 
 def refused(batch: Batch) -> tuple[Result, ...]:
     """
     Nobody is wanted.
     """
-    return ended(batch, Ending.PERMANENT, "5.1.1", 550, "no such user")
+    return ended(batch, DeliveryStatus.PERMANENT, "5.1.1", 550, "no such user")
 
 
 def unreachable(batch: Batch) -> tuple[Result, ...]:
     """
     No host is there.
     """
-    results = ended(batch, Ending.TEMPORARY, "4.4.1", 0, "nobody there")
+    results = ended(batch, DeliveryStatus.TEMPORARY, "4.4.1", 0, "nobody there")
     return tuple(replace(each, unreachable=True) for each in results)
 
 
 def ended(
-    batch: Batch, ending: Ending, status: str, code: int = 250, text: str = "ok"
+    batch: Batch, ending: DeliveryStatus, status: str, code: int = 250, text: str = "ok"
 ) -> tuple[Result, ...]:
     """
     The same result for everybody.

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import DeliveryStatus, Result
 
-FIRST = Result("m1", "a@there.example", Ending.DELIVERED, "2.0.0")
+FIRST = Result("m1", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0")
 SECOND = replace(FIRST, messageID="m2")
 
 
@@ -61,6 +61,6 @@ class ResultRecorderMixin(SynchronousTestCase):
         What was recorded stays as it is.
         """
         self.successResultOf(self.recorder.record([FIRST]))
-        other = replace(FIRST, ending=Ending.PERMANENT)
+        other = replace(FIRST, ending=DeliveryStatus.PERMANENT)
         self.successResultOf(self.recorder.record([other, SECOND]))
         self.assertEqual(self.recorded(), [FIRST, SECOND])

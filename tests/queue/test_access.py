@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.queue.access import DirectSpool, SpoolClosed, ThreadedSpool
+from moxtls.queue.access import InlineSpoolExecutor, SpoolClosed, ThreadedSpoolExecutor
 from moxtls.queue.spool import Spool, SpoolUnusable
-from moxtls.queue.stored import StoredQueue
+from moxtls.queue.stored import QueueClient
 from moxtls.queue.values import Envelope
 from tests import MAX_WAIT
 
@@ -32,14 +32,14 @@ def broken(spool: Spool) -> int:
 
 class DirectSpoolTests(SynchronousTestCase):
     """
-    Tests for L{DirectSpool}.
+    Tests for L{InlineSpoolExecutor}.
     """
 
     def test_run(self) -> None:
         """
         An operation is done at once, or has failed at once.
         """
-        spool = DirectSpool(Path(self.mktemp()))
+        spool = InlineSpoolExecutor(Path(self.mktemp()))
         self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
         spool.open()
         self.assertEqual(self.successResultOf(spool.run(lambda spool: 1)), 1)
@@ -52,7 +52,7 @@ class DirectSpoolTests(SynchronousTestCase):
 
 class ThreadedSpoolTests(TestCase):
     """
-    Tests for L{ThreadedSpool}, whose thread is real.
+    Tests for L{ThreadedSpoolExecutor}, whose thread is real.
     """
 
     timeout = MAX_WAIT
@@ -60,7 +60,7 @@ class ThreadedSpoolTests(TestCase):
     def setUp(self) -> None:
         self.root = Path(self.mktemp())
         assert IReactorFromThreads.providedBy(reactor)
-        self.spool = ThreadedSpool(reactor, self.root)
+        self.spool = ThreadedSpoolExecutor(reactor, self.root)
         self.spool.open(delivering=True)
         self.addCleanup(self.spool.close)
 
@@ -70,7 +70,7 @@ class ThreadedSpoolTests(TestCase):
         each with an id of its own.
         """
         numbers = count(1)
-        queue = StoredQueue(Clock(), self.spool, lambda: f"m{next(numbers)}")
+        queue = QueueClient(Clock(), self.spool, lambda: f"m{next(numbers)}")
         found = await gatherResults(
             [queue.submit(ENVELOPE, [b"x" * n]) for n in range(250)]
         )
@@ -113,7 +113,7 @@ class ThreadedSpoolTests(TestCase):
             return written.wait(MAX_WAIT)
 
         reading = self.spool.read(slowly)
-        queue = StoredQueue(Clock(), self.spool, lambda: "m1")
+        queue = QueueClient(Clock(), self.spool, lambda: "m1")
         await queue.submit(ENVELOPE, [b"x"])
         written.set()
         self.assertTrue(await reading)
@@ -141,5 +141,5 @@ class ThreadedSpoolTests(TestCase):
         """
         Another that is to deliver doesn't open.
         """
-        other = DirectSpool(self.root)
+        other = InlineSpoolExecutor(self.root)
         self.assertRaises(SpoolUnusable, other.open, delivering=True)

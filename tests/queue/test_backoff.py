@@ -10,9 +10,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY
-from moxtls.queue.backoff import Backoff, Step, Tell, bounded, overdue
+from moxtls.queue.backoff import Notify, RetryDecision, RetrySchedule, bounded, overdue
 from moxtls.queue.values import (
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     QueuedRecipient,
@@ -23,29 +23,29 @@ from moxtls.queue.values import (
 
 MAIL = Envelope("us@here.example", ("you@there.example",))
 REPORT = replace(MAIL, report=ReportKind.TLS)
-RESULT = Result("m", "you@there.example", Ending.TEMPORARY, "4.2.1", 450)
+RESULT = Result("m", "you@there.example", DeliveryStatus.TEMPORARY, "4.2.1", 450)
 
 
 class BackoffTests(SynchronousTestCase):
     """
-    Tests for L{Backoff}.
+    Tests for L{RetrySchedule}.
     """
 
     def step(
         self,
         attempts: int,
         envelope: Envelope = MAIL,
-        ending: Ending = Ending.TEMPORARY,
-        backoff: Backoff | None = None,
+        ending: DeliveryStatus = DeliveryStatus.TEMPORARY,
+        backoff: RetrySchedule | None = None,
         age: float = 1000,
-    ) -> Step:
+    ) -> RetryDecision:
         """
         What the C{attempts}th attempt leads to, of a message that came
         C{age} seconds ago.
         """
         message = waiting(envelope, attempts - 1)
         result = replace(RESULT, ending=ending)
-        return (backoff or Backoff()).step(message, result, age, 0.5)
+        return (backoff or RetrySchedule()).step(message, result, age, 0.5)
 
     def test_doubled(self) -> None:
         """
@@ -61,9 +61,9 @@ class BackoffTests(SynchronousTestCase):
         """
         A wait is up to five seconds longer or shorter, and never negative.
         """
-        self.assertEqual(Backoff().wait(1, None, 0), 445)
-        self.assertEqual(Backoff().wait(1, None, 1), 455)
-        self.assertEqual(Backoff((1,)).wait(1, None, 0), 0)
+        self.assertEqual(RetrySchedule().wait(1, None, 0), 445)
+        self.assertEqual(RetrySchedule().wait(1, None, 1), 455)
+        self.assertEqual(RetrySchedule((1,)).wait(1, None, 0), 0)
 
     def test_givenUp(self) -> None:
         """
@@ -84,7 +84,7 @@ class BackoffTests(SynchronousTestCase):
         """
         The schedule, and the time after which to give up, can be others.
         """
-        other = Backoff((10, 20), maxAge=100, maxBriefAge=50)
+        other = RetrySchedule((10, 20), maxAge=100, maxBriefAge=50)
         self.assertEqual(
             [self.step(n, backoff=other, age=30).recipient.nextAttempt for n in (1, 2)],
             [40, 50],
@@ -108,36 +108,36 @@ class BackoffTests(SynchronousTestCase):
         """
         Who asks for a longer wait gets it, up to the longest there is.
         """
-        self.assertEqual(Backoff().wait(1, 600, 0.5), 600)
-        self.assertEqual(Backoff().wait(2, 600, 0.5), 900)
-        self.assertEqual(Backoff().wait(1, 10**9, 0.5), 28800)
-        self.assertEqual(Backoff().wait(1, -1, 0.5), 450)
+        self.assertEqual(RetrySchedule().wait(1, 600, 0.5), 600)
+        self.assertEqual(RetrySchedule().wait(2, 600, 0.5), 900)
+        self.assertEqual(RetrySchedule().wait(1, 10**9, 0.5), 28800)
+        self.assertEqual(RetrySchedule().wait(1, -1, 0.5), 450)
 
     def test_hostWait(self) -> None:
         """
         A host that can't be reached is tried again on the same schedule, but
         each hour: that is one connection, whatever waits for it.
         """
-        waits = [Backoff().hostWait(n, 0.5) for n in range(1, 7)]
+        waits = [RetrySchedule().hostWait(n, 0.5) for n in range(1, 7)]
         self.assertEqual(waits, [450, 900, 1800, 3600, 3600, 3600])
 
     def test_tell(self) -> None:
         """
         Failures are told, those of reports to their observers.
         """
-        temporary, permanent = Ending.TEMPORARY, Ending.PERMANENT
+        temporary, permanent = DeliveryStatus.TEMPORARY, DeliveryStatus.PERMANENT
         null = replace(MAIL, sender="")
         for envelope, ending, age, tell in (
-            (MAIL, Ending.DELIVERED, 0, Tell.NOBODY),
-            (MAIL, permanent, 0, Tell.FAILURE),
-            (MAIL, temporary, 0, Tell.NOBODY),
-            (MAIL, temporary, 5 * DAY, Tell.FAILURE),
-            (null, temporary, 0, Tell.NOBODY),
-            (null, permanent, 0, Tell.FAILURE),
-            (REPORT, temporary, 0, Tell.NOBODY),
-            (REPORT, permanent, 0, Tell.OBSERVER),
-            (REPORT, temporary, DAY, Tell.OBSERVER),
-            (REPORT, Ending.DELIVERED, 0, Tell.OBSERVER),
+            (MAIL, DeliveryStatus.DELIVERED, 0, Notify.NOBODY),
+            (MAIL, permanent, 0, Notify.FAILURE),
+            (MAIL, temporary, 0, Notify.NOBODY),
+            (MAIL, temporary, 5 * DAY, Notify.FAILURE),
+            (null, temporary, 0, Notify.NOBODY),
+            (null, permanent, 0, Notify.FAILURE),
+            (REPORT, temporary, 0, Notify.NOBODY),
+            (REPORT, permanent, 0, Notify.OBSERVER),
+            (REPORT, temporary, DAY, Notify.OBSERVER),
+            (REPORT, DeliveryStatus.DELIVERED, 0, Notify.OBSERVER),
         ):
             self.assertEqual(self.step(1, envelope, ending, age=age).tell, tell)
 
@@ -146,7 +146,7 @@ class BackoffTests(SynchronousTestCase):
         What there was no attempt for in time fails with what was said last,
         or without any.
         """
-        for envelope, tell in ((MAIL, Tell.FAILURE), (REPORT, Tell.OBSERVER)):
+        for envelope, tell in ((MAIL, Notify.FAILURE), (REPORT, Notify.OBSERVER)):
             message = waiting(envelope, 0)
             step = overdue(message, message.recipients[0])
             self.assertEqual(step.recipient.state, RecipientState.FAILED)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.queue.bounce import Notice, bounceEnvelope, compose, headerOf
+from moxtls.queue.bounce import DSNMessage, composeDSN, dsnEnvelope, headerOf
 from moxtls.queue.values import (
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     QueuedRecipient,
@@ -34,7 +34,7 @@ def failed(recipient: str, **more: object) -> QueuedRecipient:
     result = Result(
         "m1",
         recipient,
-        Ending.PERMANENT,
+        DeliveryStatus.PERMANENT,
         "5.1.1",
         550,
         "no such user",
@@ -50,7 +50,7 @@ def failed(recipient: str, **more: object) -> QueuedRecipient:
     )
 
 
-def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> Notice:
+def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> DSNMessage:
     """
     A notice of failure.
     """
@@ -58,7 +58,7 @@ def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> Not
     message = QueuedMessage(
         "m1", envelope, 100, NOW - 60, False, Path("m1"), recipients
     )
-    return Notice("n1", "mx.here.example", NOW, False, message, recipients, HEADER)
+    return DSNMessage("n1", "mx.here.example", NOW, False, message, recipients, HEADER)
 
 
 def parts(bounce: bytes) -> list[Message]:
@@ -81,7 +81,7 @@ def groups(bounce: bytes) -> list[Message]:
 
 class ComposeTests(SynchronousTestCase):
     """
-    Tests for L{compose}.
+    Tests for L{composeDSN}.
     """
 
     def test_top(self) -> None:
@@ -89,7 +89,7 @@ class ComposeTests(SynchronousTestCase):
         A DSN says what it is, where it is from, and that no person wrote it.
         RFC 3464 2, RFC 6522 3, RFC 3834 5
         """
-        message = message_from_bytes(compose(notice(failed("you@there.example"))))
+        message = message_from_bytes(composeDSN(notice(failed("you@there.example"))))
         self.assertEqual(message.get_content_type(), "multipart/report")
         self.assertEqual(message.get_param("report-type"), "delivery-status")
         self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
@@ -107,7 +107,7 @@ class ComposeTests(SynchronousTestCase):
         Each recipient has its group of fields.  RFC 3464 2.2, 2.3
         """
         top, first, second = groups(
-            compose(
+            composeDSN(
                 notice(
                     failed("you@there.example"),
                     failed("me@there.example", code=0, host="", text="no route"),
@@ -137,7 +137,7 @@ class ComposeTests(SynchronousTestCase):
         words.
         """
         silent = failed("you@there.example", code=0, host="", text="\r\n")
-        fields = groups(compose(notice(silent)))[1]
+        fields = groups(composeDSN(notice(silent)))[1]
         self.assertEqual(fields["Diagnostic-Code"], "x-moxtls; no reason was given")
 
     def test_reply(self) -> None:
@@ -154,7 +154,7 @@ class ComposeTests(SynchronousTestCase):
             ("", "550 5.1.1"),
         ):
             each = failed("you@there.example", text=text, host="mx_1.there.example")
-            fields = groups(compose(notice(each)))[1]
+            fields = groups(composeDSN(notice(each)))[1]
             self.assertEqual(fields["Diagnostic-Code"], f"smtp; {reply}")
             self.assertEqual(fields["Remote-MTA"], "dns; mx_1.there.example")
 
@@ -163,7 +163,7 @@ class ComposeTests(SynchronousTestCase):
         A delay is no failure, and nobody is to think so.  RFC 3464 2.3.3
         """
         late = failed("you@there.example", status="4.2.1", code=450)
-        bounce = compose(replace(notice(late), delayed=True))
+        bounce = composeDSN(replace(notice(late), delayed=True))
         self.assertEqual(groups(bounce)[1]["Action"], "delayed")
         human = str(parts(bounce)[0].get_payload())
         self.assertIn("you need not send it again", human)
@@ -173,14 +173,14 @@ class ComposeTests(SynchronousTestCase):
         """
         The original's header is returned as it was.
         """
-        bounce = compose(notice(failed("you@there.example")))
+        bounce = composeDSN(notice(failed("you@there.example")))
         self.assertIn(b"\r\n\r\n" + HEADER + b"\r\n--=_n1--\r\n", bounce)
 
     def test_noHeader(self) -> None:
         """
         Without one there is no such part.  RFC 6522 3
         """
-        bounce = compose(replace(notice(failed("a@b.example")), header=b""))
+        bounce = composeDSN(replace(notice(failed("a@b.example")), header=b""))
         self.assertEqual(len(parts(bounce)), 2)
 
     def test_global(self) -> None:
@@ -189,7 +189,7 @@ class ComposeTests(SynchronousTestCase):
         RFC 6533 6
         """
         header = "Subject: grüße\r\n".encode() + b"X: \xff\r\n"
-        bounce = compose(replace(notice(failed("a@b.example")), header=header))
+        bounce = composeDSN(replace(notice(failed("a@b.example")), header=header))
         self.assertTrue(bounce.isascii())
         part = parts(bounce)[2]
         self.assertEqual(part.get_content_type(), "message/global-headers")
@@ -200,7 +200,7 @@ class ComposeTests(SynchronousTestCase):
         """
         An address beyond ASCII is written in ASCII.  RFC 6533 3
         """
-        bounce = compose(notice(failed("gr\u00fc\u00dfe+x@there.example")))
+        bounce = composeDSN(notice(failed("gr\u00fc\u00dfe+x@there.example")))
         self.assertTrue(bounce.isascii())
         self.assertEqual(
             groups(bounce)[1]["Final-Recipient"],
@@ -220,7 +220,7 @@ class ComposeTests(SynchronousTestCase):
         hostile = failed(
             "you@there.example", text=text, host=host, status=status, code=code
         )
-        bounce = compose(notice(hostile))
+        bounce = composeDSN(notice(hostile))
         self.assertEqual(len(parts(bounce)), 3)
         _, group = groups(bounce)
         self.assertEqual(
@@ -247,7 +247,7 @@ class ComposeTests(SynchronousTestCase):
         address.
         """
         about = replace(notice(failed(recipient)), header=header + b"x" * 2000)
-        bounce = compose(about)
+        bounce = composeDSN(about)
         self.assertEqual(len(parts(bounce)), 3)
         self.assertEqual(len(groups(bounce)), 2)
         self.checkLines(bounce)
@@ -257,7 +257,7 @@ class ComposeTests(SynchronousTestCase):
         Line ends in a reply become spaces.
         """
         hostile = failed("a@b.example", text="no\r\n\r\nBcc: x@y.example\r\n--=_n1--")
-        bounce = compose(notice(hostile))
+        bounce = composeDSN(notice(hostile))
         self.assertEqual(
             groups(bounce)[1]["Diagnostic-Code"],
             "smtp; 550 5.1.1 no Bcc: x@y.example --=_n1--",
@@ -269,12 +269,12 @@ def enveloped(message: QueuedMessage) -> Envelope | None:
     """
     How a DSN about all recipients of a message travels.
     """
-    return bounceEnvelope(message, message.recipients, "mx.here.example")
+    return dsnEnvelope(message, message.recipients, "mx.here.example")
 
 
 class EnvelopeTests(SynchronousTestCase):
     """
-    Tests for L{bounceEnvelope}.
+    Tests for L{dsnEnvelope}.
     """
 
     def test_null(self) -> None:
@@ -305,7 +305,7 @@ class EnvelopeTests(SynchronousTestCase):
         envelope = enveloped(about.message)
         assert envelope is not None
         self.assertTrue(envelope.smtputf8 and envelope.eightBit)
-        self.assertIn("To: jörg@here.example\r\n".encode(), compose(about))
+        self.assertIn("To: jörg@here.example\r\n".encode(), composeDSN(about))
 
     def test_nobody(self) -> None:
         """
@@ -316,7 +316,7 @@ class EnvelopeTests(SynchronousTestCase):
         for sender in ("", "nobody", "a@b\r\nX: y"):
             about = notice(failed("a@b.example"), sender=sender)
             self.assertEqual(enveloped(about.message), Envelope("", (postmaster,)))
-            self.assertIn(f"\r\nTo: {postmaster}\r\n".encode(), compose(about))
+            self.assertIn(f"\r\nTo: {postmaster}\r\n".encode(), composeDSN(about))
             about = notice(failed(postmaster.title()), sender=sender)
             self.assertIsNone(enveloped(about.message))
 
@@ -331,12 +331,12 @@ class EnvelopeTests(SynchronousTestCase):
             ("Subject: ö\r\n\r\nbody\r\n".encode(), "message/global", "8bit"),
         ]:
             about = notice(failed("a@b.example"), sender="")
-            written = compose(replace(about, original=original))
+            written = composeDSN(replace(about, original=original))
             self.assertIn(original, written)
             fields = f"Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
             self.assertIn(fields.encode(), written)
         about = replace(about, original=b"X: y\r\n\r\na\rb", header=b"X: y\r\n")
-        self.assertIn(b"text/rfc822-headers", compose(about))
+        self.assertIn(b"text/rfc822-headers", composeDSN(about))
 
 
 class HeaderTests(SynchronousTestCase):

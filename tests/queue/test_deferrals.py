@@ -10,10 +10,14 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.queue.deferrals import ResultLog
-from moxtls.queue.values import Ending, Result
+from moxtls.queue.values import DeliveryStatus, Result
 
-DONE = Result("m1", "a@there.example", Ending.DELIVERED, "2.0.0", 250, "ok", "mx.test")
-LATER = replace(DONE, ending=Ending.TEMPORARY, status="4.2.1", code=450, text="later")
+DONE = Result(
+    "m1", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0", 250, "ok", "mx.test"
+)
+LATER = replace(
+    DONE, ending=DeliveryStatus.TEMPORARY, status="4.2.1", code=450, text="later"
+)
 
 
 class ResultLogTests(SynchronousTestCase):
@@ -33,7 +37,7 @@ class ResultLogTests(SynchronousTestCase):
         """
         Who is done with has a line of his own.
         """
-        failed = replace(DONE, ending=Ending.PERMANENT)
+        failed = replace(DONE, ending=DeliveryStatus.PERMANENT)
         for result in (DONE, failed, DONE):
             self.log.ended(result)
         self.log.minutePassed()

@@ -18,14 +18,14 @@ from moxtls.config import parse
 from moxtls.inbound.recipients import Directory
 from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
 from moxtls.queue.local import CHUNK, LocalCourier
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.notices import Notices
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
-from moxtls.queue.values import Batch, Ending, Envelope, Parcel, Result
+from moxtls.queue.telling import ReportStatusNotifier
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Envelope, Result
 from moxtls.smtp.values import Reply
 from tests.queue.couriers import FakeMailbox
 
@@ -110,7 +110,7 @@ class LocalCourierTests(SynchronousTestCase):
         self, *recipients: str, stored: tuple[str, ...] = ()
     ) -> Deferred[tuple[Result, ...]]:
         places = tuple((to, place) for to in recipients for place in stored)
-        parcel = Parcel(
+        parcel = BatchMessage(
             "m1", "us@there.example", recipients, self.path, 14, stored=places
         )
         return self.courier.deliver(
@@ -135,7 +135,9 @@ class LocalCourierTests(SynchronousTestCase):
         """
         verifyObject(ICourier, self.courier)
         result = self.deliver("Bob+x@here.example")
-        self.assertEqual((result.messageID, result.ending), ("m1", Ending.DELIVERED))
+        self.assertEqual(
+            (result.messageID, result.ending), ("m1", DeliveryStatus.DELIVERED)
+        )
         trace = b"Return-Path: <us@there.example>\r\nDelivered-To: bob@here.example\r\n"
         self.assertEqual(
             self.mailboxes["bob"].kept,
@@ -160,7 +162,9 @@ class LocalCourierTests(SynchronousTestCase):
             ("no address", "5.1.3"),
         ]:
             result = self.deliver(recipient)
-            self.assertEqual((result.ending, result.status), (Ending.PERMANENT, status))
+            self.assertEqual(
+                (result.ending, result.status), (DeliveryStatus.PERMANENT, status)
+            )
 
     def test_failing(self) -> None:
         """
@@ -168,10 +172,10 @@ class LocalCourierTests(SynchronousTestCase):
         as may a broken one; who refuses once does so for good.
         """
         for why, ending, status in [
-            (MailboxFull(), Ending.TEMPORARY, "4.2.2"),
-            (MailboxRefused("no, thanks"), Ending.PERMANENT, "5.2.0"),
-            (MailboxUnavailable("wait"), Ending.TEMPORARY, "4.2.0"),
-            (OSError("no disk"), Ending.TEMPORARY, "4.3.0"),
+            (MailboxFull(), DeliveryStatus.TEMPORARY, "4.2.2"),
+            (MailboxRefused("no, thanks"), DeliveryStatus.PERMANENT, "5.2.0"),
+            (MailboxUnavailable("wait"), DeliveryStatus.TEMPORARY, "4.2.0"),
+            (OSError("no disk"), DeliveryStatus.TEMPORARY, "4.3.0"),
         ]:
             self.failing("anna", why)
             result = self.deliver("anna@here.example")
@@ -200,7 +204,9 @@ class LocalCourierTests(SynchronousTestCase):
         A body that can't be read now is tried again.
         """
         self.path.unlink()
-        self.assertEqual(self.deliver("anna@here.example").ending, Ending.TEMPORARY)
+        self.assertEqual(
+            self.deliver("anna@here.example").ending, DeliveryStatus.TEMPORARY
+        )
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_alias(self) -> None:
@@ -225,7 +231,7 @@ class LocalCourierTests(SynchronousTestCase):
         """
         self.failing("anna", MailboxRefused("no"))
         result = self.deliver("all@here.example")
-        self.assertEqual((result.ending, result.text), (Ending.PERMANENT, "no"))
+        self.assertEqual((result.ending, result.text), (DeliveryStatus.PERMANENT, "no"))
         self.assertEqual(len(self.mailboxes["bob"].kept), 1)
 
     def test_cancelled(self) -> None:
@@ -253,7 +259,7 @@ class LocalCourierTests(SynchronousTestCase):
         self.assertNoResult(delivery)
         slow.waiting.pop().callback(None)
         (result,) = self.successResultOf(delivery)
-        self.assertEqual(result.ending, Ending.DELIVERED)
+        self.assertEqual(result.ending, DeliveryStatus.DELIVERED)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cancelledBetween(self) -> None:
@@ -266,7 +272,7 @@ class LocalCourierTests(SynchronousTestCase):
         delivery.cancel()
         slow.waiting.pop().callback(None)
         (result,) = self.successResultOf(delivery)
-        self.assertEqual(result.ending, Ending.TEMPORARY)
+        self.assertEqual(result.ending, DeliveryStatus.TEMPORARY)
         self.assertEqual(len(result.stored), 1)
         self.assertEqual(self.mailboxes["bob"].kept, [])
         self.deliver("all@here.example", result.stored)
@@ -307,13 +313,13 @@ class StoppedTests(SynchronousTestCase):
         courier = LocalCourier(self.clock, directory.find, self.mailboxes.__getitem__)
         service = QueueService(
             self.clock,
-            DirectSpool(self.root),
+            InlineSpoolExecutor(self.root),
             lambda batch: courier,
-            Notices("mail.here.example", self.newID),
-            ReportTeller(self.clock, [], FakeMailbox(), str),
+            Settlement("mail.here.example", self.newID),
+            ReportStatusNotifier(self.clock, [], FakeMailbox(), str),
             self.newID,
             jitter=lambda: 0.5,
-            limits=Limits(),
+            limits=GroupLimits(),
         )
         service.startService()
         return service

@@ -9,12 +9,12 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.flight import Flight
-from moxtls.queue.loads import Load
+from moxtls.queue.flight import DeliveryAttempt
+from moxtls.queue.loads import DeliveryGroup
 from moxtls.queue.recording import ResultRecorder
 from moxtls.queue.values import (
     Batch,
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     QueuedRecipient,
@@ -52,7 +52,7 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
 
     def makeRecorder(self) -> IResultRecorder:
         due = (message("m1"), message("m2"))
-        self.flight = Flight(Load(Batch("there.example", ()), due))
+        self.flight = DeliveryAttempt(DeliveryGroup(Batch("there.example", ()), due))
         self.written: list[Result] = []
         self.disk: Deferred[None] | None = None
         self.queueRecorder = ResultRecorder(self.flight, self.write)
@@ -70,7 +70,7 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
         """
         Results of other attempts are ignored.
         """
-        stranger = Result("m3", "a@there.example", Ending.DELIVERED, "2.0.0")
+        stranger = Result("m3", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0")
         self.successResultOf(self.recorder.record([stranger]))
         self.assertEqual(self.recorded(), [])
 

@@ -12,23 +12,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Address
 from moxtls.queue.sendmail import (
-    Origin,
-    Request,
     SendmailError,
-    compose,
+    SendmailRequest,
+    SubmitterInfo,
+    composeSubmission,
     parseArguments,
 )
 from moxtls.queue.values import Envelope
-from moxtls.smtp.events import MOST_FIELDS
+from moxtls.smtp.events import MAX_FIELDS
 
-ORIGIN = Origin("root", "here.example", 1_800_000_000, "id1@here.example")
+ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example")
 
 
 def composed(data: bytes, *arguments: str) -> tuple[Envelope, bytes]:
     """
     What C{sendmail} with these arguments submits.
     """
-    envelope, chunks = compose(parseArguments(arguments), data, ORIGIN)
+    envelope, chunks = composeSubmission(parseArguments(arguments), data, ORIGIN)
     return envelope, b"".join(chunks)
 
 
@@ -43,20 +43,20 @@ class ArgumentTests(SynchronousTestCase):
         their values next to them or behind them.
         """
         for arguments, request in (
-            ([], Request()),
-            (["a@b.example"], Request(("a@b.example",))),
+            ([], SendmailRequest()),
+            (["a@b.example"], SendmailRequest(("a@b.example",))),
             (["a@b.example, c@d.example", "e"],
-             Request(("a@b.example", "c@d.example", "e"))),
-            (["-t", "-i"], Request(fromHeader=True, dotEnds=False)),
-            (["-oi", "-bm", "-v", "-odi", "-o", "em"], Request(dotEnds=False)),
-            (["-f", "x@y.example"], Request(sender="x@y.example")),
-            (["-fx@y.example"], Request(sender="x@y.example")),
-            (["-r", "<x@y.example>"], Request(sender="x@y.example")),
-            (["-f", "<>"], Request(sender="")),
-            (["-f", ""], Request(sender="")),
-            (["-F", "A Name", "a"], Request(("a",), name="A Name")),
-            (["-N", "never", "-R", "hdrs", "-B8BITMIME", "a"], Request(("a",))),
-            (["--", "-t"], Request(("-t",))),
+             SendmailRequest(("a@b.example", "c@d.example", "e"))),
+            (["-t", "-i"], SendmailRequest(fromHeader=True, dotEnds=False)),
+            (["-oi", "-bm", "-v", "-odi", "-o", "em"], SendmailRequest(dotEnds=False)),
+            (["-f", "x@y.example"], SendmailRequest(sender="x@y.example")),
+            (["-fx@y.example"], SendmailRequest(sender="x@y.example")),
+            (["-r", "<x@y.example>"], SendmailRequest(sender="x@y.example")),
+            (["-f", "<>"], SendmailRequest(sender="")),
+            (["-f", ""], SendmailRequest(sender="")),
+            (["-F", "A Name", "a"], SendmailRequest(("a",), name="A Name")),
+            (["-N", "never", "-R", "hdrs", "-B8BITMIME", "a"], SendmailRequest(("a",))),
+            (["--", "-t"], SendmailRequest(("-t",))),
         ):  # fmt: skip
             self.assertEqual(parseArguments(arguments), request, arguments)
 
@@ -78,7 +78,7 @@ class ArgumentTests(SynchronousTestCase):
 
 class ComposeTests(SynchronousTestCase):
     """
-    Tests for L{compose}.
+    Tests for L{composeSubmission}.
     """
 
     def test_completed(self) -> None:
@@ -227,8 +227,8 @@ class ComposeTests(SynchronousTestCase):
         A header is no larger than one that our servers take.
         """
         for header, said in (
-            (b"A: b\n" * (MOST_FIELDS - 3), ""),
-            (b"A: b\n" * MOST_FIELDS, "Header has too many fields"),
+            (b"A: b\n" * (MAX_FIELDS - 3), ""),
+            (b"A: b\n" * MAX_FIELDS, "Header has too many fields"),
             (b"A: " + b" b\n" * 100_000, "Header is larger than this server takes"),
         ):
             if said:

@@ -27,17 +27,17 @@ from zope.interface import provider
 
 from moxtls.calendar import DAY, HOUR
 from moxtls.interfaces import IQueue, IResultRecorder
-from moxtls.queue.access import DirectSpool, SpoolClosed
-from moxtls.queue.bodies import Bodies
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import InlineSpoolExecutor, SpoolClosed
+from moxtls.queue.bodies import MessageFiles
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
 from moxtls.queue.spool import Spool, SpoolUnusable
-from moxtls.queue.stored import StoredQueue
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.stored import QueueClient
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import (
     Batch,
-    Ending,
+    DeliveryStatus,
     Envelope,
     QueuedMessage,
     RecipientState,
@@ -66,7 +66,7 @@ class ServiceCase(SynchronousTestCase):
     A running service over a spool on disk.
     """
 
-    limits = Limits()
+    limits = GroupLimits()
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -88,7 +88,7 @@ class ServiceCase(SynchronousTestCase):
         return service
 
     def made(self) -> QueueService:
-        teller = ReportTeller(
+        teller = ReportStatusNotifier(
             self.clock,
             [self.observer],
             self.mailbox,
@@ -96,9 +96,9 @@ class ServiceCase(SynchronousTestCase):
         )
         return QueueService(
             self.clock,
-            DirectSpool(self.root),
+            InlineSpoolExecutor(self.root),
             lambda batch: self.courier,
-            Notices("mx.here.example", self.newID),
+            Settlement("mx.here.example", self.newID),
             teller,
             self.newID,
             jitter=lambda: 0.5,
@@ -156,13 +156,13 @@ class QueueContractTests(queues.QueueMixin):
         numbers = count(1)
         service = QueueService(
             self.clock,
-            DirectSpool(Path(self.mktemp())),
+            InlineSpoolExecutor(Path(self.mktemp())),
             lambda batch: courier,
-            Notices("mx.here.example", lambda: f"n{next(numbers)}"),
-            ReportTeller(self.clock, [], FakeMailbox(), str),
+            Settlement("mx.here.example", lambda: f"n{next(numbers)}"),
+            ReportStatusNotifier(self.clock, [], FakeMailbox(), str),
             lambda: f"m{next(numbers)}",
             jitter=lambda: 0.5,
-            limits=Limits(),
+            limits=GroupLimits(),
         )
         service.startService()
         self.addCleanup(service.stopService)
@@ -171,15 +171,15 @@ class QueueContractTests(queues.QueueMixin):
 
 class StoredContractTests(queues.QueueMixin):
     """
-    L{StoredQueue} is an L{IQueue}.
+    L{QueueClient} is an L{IQueue}.
     """
 
     def makeQueue(self) -> IQueue:
-        spool = DirectSpool(Path(self.mktemp()))
+        spool = InlineSpoolExecutor(Path(self.mktemp()))
         spool.open()
         self.addCleanup(spool.close)
         numbers = count(1)
-        return StoredQueue(self.clock, spool, lambda: f"m{next(numbers)}")
+        return QueueClient(self.clock, spool, lambda: f"m{next(numbers)}")
 
 
 class DeliveryTests(ServiceCase):
@@ -304,8 +304,8 @@ class DeliveryTests(ServiceCase):
         def answer(batch: Batch) -> tuple[Result, ...]:
             first, second, third = refused(batch)
             return (
-                replace(first, ending=Ending.DELIVERED),
-                replace(second, ending=Ending.TEMPORARY),
+                replace(first, ending=DeliveryStatus.DELIVERED),
+                replace(second, ending=DeliveryStatus.TEMPORARY),
                 third,
             )
 
@@ -414,7 +414,7 @@ class DeliveryTests(ServiceCase):
         end up delivered.
         """
         self.courier.answer = lambda batch: (
-            Result("other", "x@y.example", Ending.DELIVERED, "2.0.0"),
+            Result("other", "x@y.example", DeliveryStatus.DELIVERED, "2.0.0"),
         )
         self.submit()
         (recipient,) = self.queued()[0].recipients
@@ -473,7 +473,7 @@ class RecordingTests(ServiceCase):
     Tests for results that are known while an attempt goes on.
     """
 
-    limits = Limits(perDestination=1)
+    limits = GroupLimits(perDestination=1)
 
     def setUp(self) -> None:
         super().setUp()
@@ -512,7 +512,7 @@ class RecordingTests(ServiceCase):
         else is kept waiting.
         """
         first, second, third = delivered(self.batch)
-        failed = replace(second, ending=Ending.PERMANENT)
+        failed = replace(second, ending=DeliveryStatus.PERMANENT)
         self.successResultOf(self.record(first, failed, third))
         # As it is when a process has died: nothing else is written.
         self.successResultOf(self.service._spool.close())
@@ -579,7 +579,7 @@ class UnreachableTests(ServiceCase):
     Tests for destinations no host of which can be reached.
     """
 
-    limits = Limits(perDestination=1, parcels=2)
+    limits = GroupLimits(perDestination=1, parcels=2)
 
     def setUp(self) -> None:
         super().setUp()
@@ -718,7 +718,7 @@ class AgeTests(ServiceCase):
     Tests for messages for which there is no attempt in time.
     """
 
-    limits = Limits(parcelTime=10 * DAY)
+    limits = GroupLimits(parcelTime=10 * DAY)
 
     def test_neverAttempted(self) -> None:
         """
@@ -896,10 +896,10 @@ class ByHandTests(ServiceCase):
         self.courier.answer = deferred
         self.messageID = self.submit()
         self.courier.answer = delivered
-        spool = DirectSpool(self.root)
+        spool = InlineSpoolExecutor(self.root)
         spool.open()
         self.addCleanup(spool.close)
-        self.other = StoredQueue(self.clock, spool, self.newID)
+        self.other = QueueClient(self.clock, spool, self.newID)
 
     def test_retry(self) -> None:
         """
@@ -966,7 +966,7 @@ class ConcurrencyTests(ServiceCase):
     Tests for what is attempted at the same time.
     """
 
-    limits = Limits(total=5, perDestination=2, parcels=3, recipients=4)
+    limits = GroupLimits(total=5, perDestination=2, parcels=3, recipients=4)
 
     def setUp(self) -> None:
         super().setUp()
@@ -1088,7 +1088,7 @@ class ReportTests(ServiceCase):
         self.submitReport()
         ((envelope, result),) = self.observer.told
         self.assertEqual(envelope.key, "k")
-        self.assertEqual(result.ending, Ending.DELIVERED)
+        self.assertEqual(result.ending, DeliveryStatus.DELIVERED)
         self.assertEqual(self.mailbox.kept, [])
         self.assertEqual(self.queued(), ())
 
@@ -1100,7 +1100,7 @@ class ReportTests(ServiceCase):
         self.courier.answer = refused
         self.submitReport()
         ((_, result),) = self.observer.told
-        self.assertEqual(result.ending, Ending.PERMANENT)
+        self.assertEqual(result.ending, DeliveryStatus.PERMANENT)
         ((mailbox, bounce, seen),) = self.mailbox.kept
         self.assertEqual((mailbox, seen), ("Postmaster/tls", True))
         self.assertIn(b"Action: failed", bounce)
@@ -1117,7 +1117,7 @@ class ReportTests(ServiceCase):
         self.clock.pump([450] * (24 * 8))
         self.assertEqual(len(self.courier.batches), 10)
         ((_, result),) = self.observer.told
-        self.assertEqual(result.ending, Ending.TEMPORARY)
+        self.assertEqual(result.ending, DeliveryStatus.TEMPORARY)
         self.assertEqual(self.queued(), ())
 
     def test_posted(self) -> None:
@@ -1275,7 +1275,7 @@ class TurnTests(ServiceCase):
     Tests for who is next.
     """
 
-    limits = Limits(total=4, perDestination=1, parcels=1)
+    limits = GroupLimits(total=4, perDestination=1, parcels=1)
 
     def setUp(self) -> None:
         super().setUp()
@@ -1357,8 +1357,8 @@ class ManyTests(ServiceCase):
         spool = Spool(self.root)
         self.addCleanup(spool.close)
         # What it costs to make files is not the point here.
-        self.patch(Bodies, "fault", lambda bodies, messageID, size: "")
-        with patch.object(Bodies, "write", return_value=10):
+        self.patch(MessageFiles, "fault", lambda bodies, messageID, size: "")
+        with patch.object(MessageFiles, "write", return_value=10):
             spool.perform(
                 [lambda spool: fill(spool, 10_000, self.clock.seconds() + 100)]
             )

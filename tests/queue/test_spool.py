@@ -17,11 +17,11 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY
-from moxtls.queue.backoff import Backoff
+from moxtls.queue.backoff import RetrySchedule
 from moxtls.queue.bounce import headerOf
-from moxtls.queue.notices import Notices
+from moxtls.queue.notices import Settlement
 from moxtls.queue.spool import KEYS_KEPT, Spool, SpoolUnusable
-from moxtls.queue.values import Ending, Envelope, Result
+from moxtls.queue.values import DeliveryStatus, Envelope, Result
 from tests.queue.killing import killedAt, quickDirectory, traceSQL
 
 BODY = [b"Subject: a\r\n\r\n", b"hello\r\n"]
@@ -418,14 +418,14 @@ def failOne(root: Path) -> None:
     acknowledge(root, "m1")
     (message,) = spool.index.messages()
     steps = [
-        Backoff().step(
+        RetrySchedule().step(
             replace(message, recipients=(recipient,)),
-            Result("m1", recipient.recipient, Ending.PERMANENT, "5.1.1"),
+            Result("m1", recipient.recipient, DeliveryStatus.PERMANENT, "5.1.1"),
             NOW,
             0.5,
         )
         for recipient in message.recipients
     ]
     names = (f"n{number}" for number in count())
-    notices = Notices("mx.c.example", lambda: next(names))
+    notices = Settlement("mx.c.example", lambda: next(names))
     spool.perform([lambda spool: notices.settle(spool, steps, frozenset(), NOW)])

@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 
 from moxtls.calendar import DAY as DAYS
 from moxtls.calendar import HOUR, midnight, spanOfDay
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IQueue, IReportSource
@@ -31,25 +31,25 @@ from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.identity import filename
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.signing import Signer, loadKey
 from moxtls.reporting.values import (
     Draft,
     OutgoingReport,
     ReportKey,
+    ReportPeriod,
     ReportState,
     StoredResult,
-    Subject,
 )
 from moxtls.store.memory import MemoryLedger
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 
@@ -120,18 +120,20 @@ def outcome(recipient: Domain = A, host: str = "mx.a.example") -> SessionOutcome
     """
     A session that is worth a report.
     """
-    failures = Counter([Failure(ResultType.CERTIFICATE_NOT_TRUSTED)])
+    failures = Counter([FailureDetail(ResultType.CERTIFICATE_NOT_TRUSTED)])
     return SessionOutcome(
         recipient,
-        PolicyTally(Policy(PolicyType.NO_POLICY, recipient), 1, 0, failures),
-        (PolicyTally(Policy(PolicyType.NO_POLICY, Domain(host)), 1, 0, failures),),
+        PolicyTally(TLSPolicy(PolicyType.NO_POLICY, recipient), 1, 0, failures),
+        (PolicyTally(TLSPolicy(PolicyType.NO_POLICY, Domain(host)), 1, 0, failures),),
     )
 
 
 def draft(
-    *destinations: str, subject: Subject | None = None, document: bytes = b"\x1f\x8b"
+    *destinations: str,
+    subject: ReportPeriod | None = None,
+    document: bytes = b"\x1f\x8b",
 ) -> Draft:
-    subject = subject or Subject(0, DAY, A)
+    subject = subject or ReportPeriod(0, DAY, A)
     span = spanOfDay(subject.day)
     return Draft(
         ReportKind.TLS,
@@ -179,7 +181,7 @@ class World:
     def asks(self, domain: Domain, *uris: str) -> None:
         name = f"_smtp._tls.{domain}"
         uris = uris or (f"mailto:tls@{domain}",)
-        self.resolver.put(name, Kind.TXT, f"v=TLSRPTv1; rua={','.join(uris)}")
+        self.resolver.put(name, RRType.TXT, f"v=TLSRPTv1; rua={','.join(uris)}")
 
     def record(self, *outcomes: SessionOutcome, day: date = DAY) -> None:
         for each in outcomes:
@@ -206,10 +208,10 @@ class World:
         One that isn't started; without spread unless time is made to pass.
         """
         ledger = ledger or self.ledger
-        writer = LetterWriter(
+        writer = ReportComposer(
             self.clock,
             ledger.suppressions,
-            Letterhead(HOSTNAME, (ED25519,)),
+            ReportIdentity(HOSTNAME, (ED25519,)),
             self.newID,
         )
         return ReportService(
@@ -220,7 +222,7 @@ class World:
             writer,
             QueueSubmitter(queue or self.queue),
             jitter=lambda: 0.5,
-            routine=Routine(node, kept=kept),
+            routine=ReportOptions(node, kept=kept),
             reactor=reactor,
         )
 

@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.bounces import (
-    Notification,
-    bounceMailbox,
-    readNotification,
-)
+from moxtls.reporting.bounces import DSNNotification, bounceMailbox, readDSN
 
 DSN = b"""\
 From: <mailer-daemon@a.example>\r
@@ -38,7 +34,7 @@ Diagnostic-Code: smtp; 550 5.1.1\r
 
 class ReadNotificationTests(SynchronousTestCase):
     """
-    Tests for L{readNotification}: RFC 3464.
+    Tests for L{readDSN}: RFC 3464.
     """
 
     def test_failed(self) -> None:
@@ -47,8 +43,8 @@ class ReadNotificationTests(SynchronousTestCase):
         """
         for action in (b"failed", b"Failed (what else)"):
             self.assertEqual(
-                readNotification(DSN % (action, b"5.1.1 (really)")),
-                Notification(True, "5.1.1 550 5.1.1 no such user"),
+                readDSN(DSN % (action, b"5.1.1 (really)")),
+                DSNNotification(True, "5.1.1 550 5.1.1 no such user"),
             )
 
     def test_other(self) -> None:
@@ -56,8 +52,8 @@ class ReadNotificationTests(SynchronousTestCase):
         A delay, or success, is none.
         """
         for action in (b"delayed", b"delivered", b"relayed", b"expanded", b""):
-            found = readNotification(DSN % (action, b"4.2.1"))
-            self.assertEqual(found, Notification(False))
+            found = readDSN(DSN % (action, b"4.2.1"))
+            self.assertEqual(found, DSNNotification(False))
 
     def test_someRecipient(self) -> None:
         """
@@ -67,7 +63,7 @@ class ReadNotificationTests(SynchronousTestCase):
             b"\r\nFinal-Recipient: rfc822; x@a.example\r\nAction: delayed\r\n\r\nFinal"
         )
         message = (DSN % (b"failed", b"5.0.0")).replace(b"\r\nFinal", group)
-        found = readNotification(message)
+        found = readDSN(message)
         assert found is not None
         self.assertTrue(found.failed)
 
@@ -82,7 +78,7 @@ class ReadNotificationTests(SynchronousTestCase):
             ),
             b"",
         ]:
-            self.assertIsNone(readNotification(message))
+            self.assertIsNone(readDSN(message))
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=200))
@@ -93,9 +89,9 @@ class ReadNotificationTests(SynchronousTestCase):
         start = (
             b"Content-Type: message/delivery-status\n\nAction: failed\nDiagnostic-Code"
         )
-        found = readNotification(start + body)
-        self.assertIsInstance(found, Notification)
-        found = readNotification(start + b": x;" + body * 100)
+        found = readDSN(start + body)
+        self.assertIsInstance(found, DSNNotification)
+        found = readDSN(start + b": x;" + body * 100)
         assert found is not None
         self.assertLessEqual(len(found.detail), 500)
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.reporting.crew import Crew, quietly
+from moxtls.reporting.crew import TaskGroup, ignoreCancelled
 
 
 class CrewTests(SynchronousTestCase):
     """
-    Tests for L{Crew}.
+    Tests for L{TaskGroup}.
     """
 
     def setUp(self) -> None:
-        self.crew = Crew(2)
+        self.crew = TaskGroup(2)
         self.works: list[Deferred[int]] = []
 
     def begin(self) -> Deferred[int]:
@@ -79,7 +79,7 @@ class CrewTests(SynchronousTestCase):
             finally:
                 await cleaning
 
-        self.crew.begin(quietly(slow()))
+        self.crew.begin(ignoreCancelled(slow()))
         other = self.begin()
         abandoned = self.crew.abandon()
         self.failureResultOf(other, CancelledError)

@@ -10,18 +10,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Address
 from moxtls.reporting.destinations import (
-    MOST_DESTINATIONS,
-    MOST_REASONS,
+    MAX_DESTINATIONS,
+    MAX_REASONS,
     InvalidDestination,
-    canonical,
-    choose,
+    canonicalURI,
+    chooseDestinations,
     parseDestination,
 )
 
 
 class ParseDestinationTests(SynchronousTestCase):
     """
-    Tests for L{parseDestination} and L{canonical}.
+    Tests for L{parseDestination} and L{canonicalURI}.
     """
 
     def test_canonical(self) -> None:
@@ -44,8 +44,8 @@ class ParseDestinationTests(SynchronousTestCase):
             ("mailto:a..b@c_d.example", "mailto:a..b@c_d.example"),
             (f"mailto:{'x' * 65}@c.example", f"mailto:{'x' * 65}@c.example"),
         ]:
-            self.assertEqual(canonical(text), expected)
-            self.assertEqual(canonical(expected), expected)
+            self.assertEqual(canonicalURI(text), expected)
+            self.assertEqual(canonicalURI(expected), expected)
 
     def test_address(self) -> None:
         """
@@ -101,12 +101,12 @@ class ParseDestinationTests(SynchronousTestCase):
         except InvalidDestination:
             return
         self.assertTrue(uri.isascii() and uri.isprintable(), uri)
-        self.assertEqual(canonical(uri), uri)
+        self.assertEqual(canonicalURI(uri), uri)
 
 
 class ChooseTests(SynchronousTestCase):
     """
-    Tests for L{choose}.
+    Tests for L{chooseDestinations}.
     """
 
     def test_distinct(self) -> None:
@@ -114,7 +114,7 @@ class ChooseTests(SynchronousTestCase):
         Each destination is there once; those that are refused come with the
         reason and don't stand in the way of others.
         """
-        chosen, reasons = choose(
+        chosen, reasons = chooseDestinations(
             ["mailto:a@b.example", "ftp://c.example/", "mailto:a@B.example?x=y"]
         )
         self.assertEqual([each.uri for each in chosen], ["mailto:a@b.example"])
@@ -125,14 +125,16 @@ class ChooseTests(SynchronousTestCase):
         A record can't make us write to any number of strangers.
         """
         uris = [f"mailto:a{number}@b.example" for number in range(1000)]
-        chosen, reasons = choose(uris)
-        self.assertEqual([each.uri for each in chosen], uris[:MOST_DESTINATIONS])
+        chosen, reasons = chooseDestinations(uris)
+        self.assertEqual([each.uri for each in chosen], uris[:MAX_DESTINATIONS])
         self.assertEqual(len(reasons), 1)
 
     def test_reasonsAreBounded(self) -> None:
         """
         What is wrong with thousands of URIs doesn't fill the log.
         """
-        chosen, reasons = choose(["ftp://c.example/"] * 5000 + ["mailto:a@b.example"])
+        chosen, reasons = chooseDestinations(
+            ["ftp://c.example/"] * 5000 + ["mailto:a@b.example"]
+        )
         self.assertEqual(len(chosen), 1)
-        self.assertEqual(len(reasons), MOST_REASONS)
+        self.assertEqual(len(reasons), MAX_REASONS)

@@ -15,21 +15,21 @@ from moxtls.calendar import HOUR
 from moxtls.dmarc.arf import FeedbackReport, readFeedback
 from moxtls.dmarc.failure import FailureReporting
 from moxtls.dmarc.redaction import Redaction
-from moxtls.dmarc.values import Fate, Judgement, ReportURI
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.values import FinalDisposition, ReportURI, VerdictEvent
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportObserver, IVerdictObserver
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import Ending, Envelope, ReportKind, Result
+from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.failures import (
     AT_ONCE,
-    MOST_OPEN,
-    FailureAftermath,
+    MAX_OPEN,
     FailureReporter,
+    FailureReportTracker,
 )
-from moxtls.reporting.letters import Letterhead
+from moxtls.reporting.letters import ReportIdentity
 from moxtls.reporting.signing import Signer
-from moxtls.reporting.suppression import FIRST_PERIOD, PROBATION
+from moxtls.reporting.suppression import BOUNCE_WINDOW, FIRST_PERIOD
 from moxtls.reporting.values import Suppression
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.reports import DMARCWorld
@@ -56,7 +56,7 @@ class BrokenQueue(MemoryQueue):
         return fail(OSError("disk full"))
 
 
-def message(number: int = 0, *ruf: str) -> Judgement:
+def message(number: int = 0, *ruf: str) -> VerdictEvent:
     """
     Messages that differ, and fail; signed by a domain that asks for reports.
     """
@@ -80,8 +80,8 @@ class FailureReporterTests(SynchronousTestCase):
         self.world = DMARCWorld()
         self.queue: MemoryQueue = self.world.queue
         self.resolver = self.world.resolver
-        self.resolver.put("_dmarc.example.com", Kind.TXT, "v=DMARC1; p=reject")
-        self.resolver.put("bounce.example.com", Kind.TXT, "v=spf1 -all")
+        self.resolver.put("_dmarc.example.com", RRType.TXT, "v=DMARC1; p=reject")
+        self.resolver.put("bounce.example.com", RRType.TXT, "v=spf1 -all")
 
     def reporter(
         self,
@@ -94,12 +94,12 @@ class FailureReporterTests(SynchronousTestCase):
             self.resolver,
             world.ledger.suppressions,
             self.queue,
-            Letterhead(HOSTNAME, tuple(signers)),
+            ReportIdentity(HOSTNAME, tuple(signers)),
             settings,
             world.newID,
         )
 
-    def tell(self, reporter: FailureReporter, *judgements: Judgement) -> None:
+    def tell(self, reporter: FailureReporter, *judgements: VerdictEvent) -> None:
         for each in judgements or (message(),):
             self.successResultOf(reporter.verdictGiven(each))
 
@@ -161,7 +161,9 @@ class FailureReporterTests(SynchronousTestCase):
         A message for several of our recipients is one failure.
         """
         one = message()
-        other = replace(one, recipient="bert@our.example", fate=Fate.ACCEPTED)
+        other = replace(
+            one, recipient="bert@our.example", fate=FinalDisposition.ACCEPTED
+        )
         self.tell(self.reporter(), one, other, one)
         self.assertEqual(len(self.reports()), 1)
 
@@ -238,7 +240,7 @@ class FailureReporterTests(SynchronousTestCase):
         """
         Nothing is sent in the name of a domain that takes no mail.
         """
-        self.resolver.put(str(SUBMITTER), Kind.MX, "0 .")
+        self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
         self.tell(self.reporter())
         self.assertEqual(self.queue.envelopes, [])
 
@@ -260,12 +262,12 @@ class FailureReporterTests(SynchronousTestCase):
         Mail doesn't wait for look-ups, of which there are few at a time; what
         is too much is counted only.
         """
-        self.resolver.hang(str(SUBMITTER), Kind.MX)
+        self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter(replace(SETTINGS, perHour=100, perDay=100))
-        self.tell(reporter, *map(message, range(MOST_OPEN + 5)))
+        self.tell(reporter, *map(message, range(MAX_OPEN + 5)))
         self.assertEqual(len(self.resolver.asked), AT_ONCE)
-        self.resolver.release(str(SUBMITTER), Kind.MX)
-        self.assertEqual(len(self.reports()), MOST_OPEN)
+        self.resolver.release(str(SUBMITTER), RRType.MX)
+        self.assertEqual(len(self.reports()), MAX_OPEN)
         self.tell(reporter, message(100))
         self.assertEqual(self.reports()[-1].get("Incidents"), "6")
 
@@ -274,11 +276,11 @@ class FailureReporterTests(SynchronousTestCase):
         Stopping gives up what isn't in the queue, also what waits for its
         turn, and nothing is begun afterwards.
         """
-        self.resolver.hang(str(SUBMITTER), Kind.MX)
+        self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter()
         self.tell(reporter, *map(message, range(AT_ONCE + 2)))
         self.successResultOf(reporter.stop())
-        self.resolver.release(str(SUBMITTER), Kind.MX)
+        self.resolver.release(str(SUBMITTER), RRType.MX)
         self.tell(reporter, message(100))
         self.assertEqual(self.queue.envelopes, [])
         self.successResultOf(reporter.stop())
@@ -286,15 +288,15 @@ class FailureReporterTests(SynchronousTestCase):
 
 class FailureAftermathTests(SynchronousTestCase):
     """
-    Tests for L{FailureAftermath}.
+    Tests for L{FailureReportTracker}.
     """
 
     def setUp(self) -> None:
         self.world = DMARCWorld()
         self.store = self.world.ledger.suppressions
-        self.aftermath = FailureAftermath(self.world.clock, self.store)
+        self.aftermath = FailureReportTracker(self.world.clock, self.store)
 
-    def end(self, ending: Ending, key: str = "failure/1") -> None:
+    def end(self, ending: DeliveryStatus, key: str = "failure/1") -> None:
         to = '"o o"@b.example'
         envelope = Envelope("", (to,), report=DMARC, key=key)
         result = Result("m", to, ending, "5.1.1", 550, "no such user", "mx.b.example")
@@ -311,15 +313,15 @@ class FailureAftermathTests(SynchronousTestCase):
         that were on their way are one refusal.
         """
         verifyObject(IReportObserver, self.aftermath)
-        self.end(Ending.PERMANENT)
-        self.end(Ending.PERMANENT)
+        self.end(DeliveryStatus.PERMANENT)
+        self.end(DeliveryStatus.PERMANENT)
         entry = self.entry()
         assert entry is not None
         now = self.world.clock.seconds()
         self.assertEqual((entry.failures, entry.until), (1, now + FIRST_PERIOD))
         self.assertEqual(entry.comment, "mx.b.example 5.1.1 no such user")
         self.world.clock.advance(FIRST_PERIOD)
-        self.end(Ending.PERMANENT)
+        self.end(DeliveryStatus.PERMANENT)
         entry = self.entry()
         assert entry is not None
         self.assertEqual(entry.failures, 2)
@@ -328,17 +330,17 @@ class FailureAftermathTests(SynchronousTestCase):
         """
         A report that arrives makes the count start anew.
         """
-        self.end(Ending.PERMANENT)
-        self.end(Ending.DELIVERED)
+        self.end(DeliveryStatus.PERMANENT)
+        self.end(DeliveryStatus.DELIVERED)
         self.assertIsNotNone(self.entry())
-        self.world.clock.advance(FIRST_PERIOD + PROBATION)
-        self.end(Ending.DELIVERED)
+        self.world.clock.advance(FIRST_PERIOD + BOUNCE_WINDOW)
+        self.end(DeliveryStatus.DELIVERED)
         self.assertIsNone(self.entry())
 
     def test_others(self) -> None:
         """
         What happens to other reports, or may pass, is none of its business.
         """
-        self.end(Ending.PERMANENT, key="dmarc/0/1/a.example")
-        self.end(Ending.TEMPORARY)
+        self.end(DeliveryStatus.PERMANENT, key="dmarc/0/1/a.example")
+        self.end(DeliveryStatus.TEMPORARY)
         self.assertIsNone(self.entry())

@@ -13,13 +13,17 @@ from zope.interface.verify import verifyObject
 from moxtls.calendar import DAY
 from moxtls.interfaces import IReportObserver, IReportSubmitter
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import Ending, Envelope, ReportKind, Result
-from moxtls.reporting.handover import Aftermath, QueueSubmitter, envelopeOf
-from moxtls.reporting.suppression import PROBATION
+from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.handover import (
+    QueueSubmitter,
+    ReportDeliveryTracker,
+    reportEnvelope,
+)
+from moxtls.reporting.suppression import BOUNCE_WINDOW
 from moxtls.reporting.values import (
     OutgoingReport,
+    ReportPeriod,
     ReportState,
-    Subject,
     Suppression,
 )
 from moxtls.store.memory import MemoryLedger
@@ -31,13 +35,13 @@ URI = "mailto:tls@a.example"
 FAILED = DSN % (b"failed", b"5.1.1")
 
 
-def result(ending: Ending, text: str = "") -> Result:
+def result(ending: DeliveryStatus, text: str = "") -> Result:
     return Result("id", "tls@a.example", ending, "5.1.1", 550, text, "mx.a.example")
 
 
 class QueueSubmitterTests(SynchronousTestCase):
     """
-    Tests for L{QueueSubmitter} and L{envelopeOf}.
+    Tests for L{QueueSubmitter} and L{reportEnvelope}.
     """
 
     def test_mail(self) -> None:
@@ -47,7 +51,7 @@ class QueueSubmitterTests(SynchronousTestCase):
         """
         composed = report()
         self.assertEqual(
-            envelopeOf(composed),
+            reportEnvelope(composed),
             Envelope(
                 sender="postmaster+id1@sender.example",
                 recipients=("tls@a.example",),
@@ -62,7 +66,7 @@ class QueueSubmitterTests(SynchronousTestCase):
         """
         The recipient of what is posted is the URI.
         """
-        envelope = envelopeOf(report("https://a.example/x", ""))
+        envelope = reportEnvelope(report("https://a.example/x", ""))
         self.assertEqual(envelope.recipients, ("https://a.example/x",))
 
     def test_dmarc(self) -> None:
@@ -71,7 +75,7 @@ class QueueSubmitterTests(SynchronousTestCase):
         """
         composed = report()
         composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
-        envelope = envelopeOf(composed)
+        envelope = reportEnvelope(composed)
         self.assertIsNone(envelope.requireTLS)
         self.assertEqual(envelope.maxAttempts, 5)
 
@@ -79,7 +83,7 @@ class QueueSubmitterTests(SynchronousTestCase):
         """
         An address is in the form that RCPT has.
         """
-        envelope = envelopeOf(report("mailto:%22a%20b%22@a.example"))
+        envelope = reportEnvelope(report("mailto:%22a%20b%22@a.example"))
         self.assertEqual(envelope.recipients, ('"a b"@a.example',))
 
     def test_twice(self) -> None:
@@ -96,13 +100,13 @@ class QueueSubmitterTests(SynchronousTestCase):
 
 class AftermathTests(SynchronousTestCase):
     """
-    Tests for L{Aftermath}.
+    Tests for L{ReportDeliveryTracker}.
     """
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.ledger = MemoryLedger()
-        self.aftermath = Aftermath(
+        self.aftermath = ReportDeliveryTracker(
             self.clock, self.ledger.archive, self.ledger.suppressions
         )
         verifyObject(IReportObserver, self.aftermath)
@@ -128,9 +132,9 @@ class AftermathTests(SynchronousTestCase):
         return composed
 
     def ends(
-        self, composed: OutgoingReport, ending: Ending, text: str = ""
+        self, composed: OutgoingReport, ending: DeliveryStatus, text: str = ""
     ) -> OutgoingReport:
-        envelope = envelopeOf(composed)
+        envelope = reportEnvelope(composed)
         self.successResultOf(self.aftermath.reportEnded(envelope, result(ending, text)))
         return self.found(composed)
 
@@ -150,7 +154,7 @@ class AftermathTests(SynchronousTestCase):
         """
         A delivery is noted, and suppresses nobody.
         """
-        found = self.ends(self.sent(), Ending.DELIVERED)
+        found = self.ends(self.sent(), DeliveryStatus.DELIVERED)
         self.assertIs(found.state, ReportState.DELIVERED)
         self.assertIsNone(self.entry())
 
@@ -158,7 +162,7 @@ class AftermathTests(SynchronousTestCase):
         """
         A permanent failure suppresses the destination, with the reason.
         """
-        found = self.ends(self.sent(), Ending.PERMANENT, "no such user")
+        found = self.ends(self.sent(), DeliveryStatus.PERMANENT, "no such user")
         self.assertIs(found.state, ReportState.FAILED)
         self.assertEqual(found.detail, "mx.a.example 550 5.1.1 no such user")
         entry = self.entry()
@@ -171,7 +175,7 @@ class AftermathTests(SynchronousTestCase):
         A report that was given up after temporary failures failed, but its
         destination may get another one.
         """
-        found = self.ends(self.sent(), Ending.TEMPORARY)
+        found = self.ends(self.sent(), DeliveryStatus.TEMPORARY)
         self.assertIs(found.state, ReportState.FAILED)
         self.assertIsNone(self.entry())
 
@@ -180,7 +184,7 @@ class AftermathTests(SynchronousTestCase):
         A report that isn't in the archive any more is passed over.
         """
         ended = self.aftermath.reportEnded(
-            envelopeOf(report()), result(Ending.PERMANENT)
+            reportEnvelope(report()), result(DeliveryStatus.PERMANENT)
         )
         self.successResultOf(ended)
         self.assertIsNone(self.entry())
@@ -191,7 +195,7 @@ class AftermathTests(SynchronousTestCase):
         where the report went, once.
         """
         composed = self.sent()
-        self.ends(composed, Ending.DELIVERED)
+        self.ends(composed, DeliveryStatus.DELIVERED)
         for recipient in ("P+1@sender.example", "p+1@SENDER.example"):
             self.assertIs(self.bounce(recipient), ReportKind.TLS)
         found = self.found(composed)
@@ -228,7 +232,7 @@ class AftermathTests(SynchronousTestCase):
         """
         composed = report(sender="P+d@sender.example")
         composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
-        subject = Subject(0, WHEN, composed.key.domain)
+        subject = ReportPeriod(0, WHEN, composed.key.domain)
         settled = self.ledger.outcomes.settle(subject, (), (composed,))
         self.successResultOf(settled)
         self.assertIs(self.bounce(composed.sender), ReportKind.DMARC)
@@ -243,7 +247,7 @@ class AftermathTests(SynchronousTestCase):
         """
         for failures in (1, 2, 3):
             composed = self.sent()
-            self.ends(composed, Ending.DELIVERED)
+            self.ends(composed, DeliveryStatus.DELIVERED)
             self.bounce(composed.sender)
             entry = self.entry()
             assert entry is not None
@@ -256,13 +260,13 @@ class AftermathTests(SynchronousTestCase):
         can follow, else when no DSN has come.
         """
         posted = "https://a.example/"
-        self.ends(self.sent(posted), Ending.PERMANENT)
-        self.ends(self.sent(), Ending.PERMANENT)
+        self.ends(self.sent(posted), DeliveryStatus.PERMANENT)
+        self.ends(self.sent(), DeliveryStatus.PERMANENT)
         self.clock.advance(2 * DAY)
-        self.ends(self.sent(posted), Ending.DELIVERED)
-        self.ends(self.sent(), Ending.DELIVERED)
+        self.ends(self.sent(posted), DeliveryStatus.DELIVERED)
+        self.ends(self.sent(), DeliveryStatus.DELIVERED)
         self.assertIsNone(self.entry(posted))
         self.assertIsNotNone(self.entry())
-        self.clock.advance(PROBATION)
-        self.ends(self.sent(), Ending.DELIVERED)
+        self.clock.advance(BOUNCE_WINDOW)
+        self.ends(self.sent(), DeliveryStatus.DELIVERED)
         self.assertIsNone(self.entry())

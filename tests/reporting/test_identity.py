@@ -13,7 +13,7 @@ from moxtls.calendar import Span, spanOfDay
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.identity import filename, reportID
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 from tests.reporting.support import DAY, SUBMITTER, A
 
 SPAN = spanOfDay(DAY)
@@ -30,7 +30,7 @@ class ReportIDTests(SynchronousTestCase):
         Letters and digits only, as it is the C{unique-id} of the file name too
         (RFC 9990 3.1.4, 3.5.2; RFC 8460 5.1).
         """
-        subject = Subject(0, DAY, Domain.parse("bücher.example"), part="ab12")
+        subject = ReportPeriod(0, DAY, Domain.parse("bücher.example"), part="ab12")
         found = reportID("L1", ReportKind.DMARC, SUBMITTER, subject, SPAN)
         self.assertRegex(found, r"\A[0-9a-z]{32}\Z")
 
@@ -44,11 +44,11 @@ class ReportIDTests(SynchronousTestCase):
             ("L1", "L2"),
             ReportKind,
             (SUBMITTER, A),
-            (Subject(0, DAY, A), Subject(1, DAY, A), Subject(0, DAY, B)),
+            (ReportPeriod(0, DAY, A), ReportPeriod(1, DAY, A), ReportPeriod(0, DAY, B)),
             (SPAN, spanOfDay(day), Span(SPAN.start, SPAN.start + 3600)),
         )
         found = [reportID(*each) for each in every]
-        part = Subject(0, DAY, A, part="ab12")
+        part = ReportPeriod(0, DAY, A, part="ab12")
         found.append(reportID("L1", ReportKind.DMARC, SUBMITTER, part, SPAN))
         self.assertEqual(len(set(found)), len(found))
         self.assertEqual(

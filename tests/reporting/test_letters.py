@@ -14,13 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.letters import Letterhead, LetterWriter
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.signing import NoSubmitter, Signer
 from moxtls.reporting.values import (
     Draft,
     OutgoingReport,
+    ReportPeriod,
     ReportState,
-    Subject,
     Suppression,
     Variant,
 )
@@ -42,7 +42,7 @@ URIS = ("mailto:tls@a.example", "https://a.example/", "mailto:tls@b.example")
 
 class LetterWriterTests(SynchronousTestCase):
     """
-    Tests for L{LetterWriter}.
+    Tests for L{ReportComposer}.
     """
 
     def setUp(self) -> None:
@@ -50,9 +50,9 @@ class LetterWriterTests(SynchronousTestCase):
         self.clock.advance(1_800_000_000)
         self.suppressions = MemorySuppressions()
 
-    def writer(self, *signers: Signer) -> LetterWriter:
-        letterhead = Letterhead(HOSTNAME, signers or (ED25519,), "tlsrpt")
-        return LetterWriter(self.clock, self.suppressions, letterhead, ids())
+    def writer(self, *signers: Signer) -> ReportComposer:
+        letterhead = ReportIdentity(HOSTNAME, signers or (ED25519,), "tlsrpt")
+        return ReportComposer(self.clock, self.suppressions, letterhead, ids())
 
     def write(self, about: Draft, *signers: Signer) -> tuple[OutgoingReport, ...]:
         return self.successResultOf(self.writer(*signers).write(about))
@@ -127,14 +127,14 @@ class LetterWriterTests(SynchronousTestCase):
         """
         Reports to the same domain about the same time keep apart.
         """
-        about = draft(URIS[0], subject=Subject(0, DAY, A, part="ab12"))
+        about = draft(URIS[0], subject=ReportPeriod(0, DAY, A, part="ab12"))
         (report,) = self.write(about)
         self.assertEqual(report.key.part, "ab12")
 
 
 class DMARCLetterTests(SynchronousTestCase):
     """
-    What L{LetterWriter} does with what only DMARC reports have.
+    What L{ReportComposer} does with what only DMARC reports have.
     """
 
     def setUp(self) -> None:
@@ -147,10 +147,10 @@ class DMARCLetterTests(SynchronousTestCase):
         """
         By destination, what it gets.
         """
-        writer = LetterWriter(
+        writer = ReportComposer(
             self.clock,
             self.suppressions,
-            Letterhead(HOSTNAME, signers or (ED25519,)),
+            ReportIdentity(HOSTNAME, signers or (ED25519,)),
             ids(),
         )
         self.reports = self.successResultOf(writer.write(about))
@@ -180,8 +180,8 @@ class DMARCLetterTests(SynchronousTestCase):
         self.write(self.draft(0), RSA, TLSRPT, ED25519)
         (report,) = self.reports
         self.assertEqual(signatures(report.message, RSA, ED25519), [True] * 2)
-        other = LetterWriter(
-            self.clock, self.suppressions, Letterhead(HOSTNAME, (TLSRPT,)), ids()
+        other = ReportComposer(
+            self.clock, self.suppressions, ReportIdentity(HOSTNAME, (TLSRPT,)), ids()
         )
         self.failureResultOf(other.write(self.draft(0)), NoSubmitter)
 

@@ -15,18 +15,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import midnight
 from moxtls.domain import Address, Domain
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.fields import Stamp
+from moxtls.reporting.fields import MessageStamp
 from moxtls.reporting.identity import filename
 from moxtls.reporting.message import (
     composeDMARC,
     composeTLS,
     composeTooLarge,
 )
-from moxtls.reporting.mime import leaves
-from moxtls.reporting.values import Subject
+from moxtls.reporting.mime import leafParts
+from moxtls.reporting.values import ReportPeriod
 from tests.reporting.support import DAY, HOSTNAME, SUBMITTER, draft
 
-STAMP = Stamp(HOSTNAME, "token", midnight(DAY) + 86400 + 300)
+STAMP = MessageStamp(HOSTNAME, "token", midnight(DAY) + 86400 + 300)
 TO = [Address.parse("tls@a.example"), Address.parse('"o o"@b.example')]
 DOCUMENT = gzip.compress(b"{}" * 100, mtime=0)
 
@@ -83,7 +83,7 @@ class ComposeTLSTests(SynchronousTestCase):
         self.assertEqual(attachment.get_filename(), draft().filename)
         self.assertEqual(attachment.get_content_disposition(), "attachment")
         self.assertEqual(attachment.get_content(), DOCUMENT)
-        self.assertEqual(list(leaves(composed))[1].content, DOCUMENT)
+        self.assertEqual(list(leafParts(composed))[1].content, DOCUMENT)
 
     def test_lines(self) -> None:
         """
@@ -91,7 +91,7 @@ class ComposeTLSTests(SynchronousTestCase):
         the length of names and the number of recipients.
         """
         long = Domain(".".join(["a" * 60] * 4))
-        subject = Subject(0, DAY, long)
+        subject = ReportPeriod(0, DAY, long)
         wide = replace(
             draft(subject=subject, document=DOCUMENT),
             submitter=long,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.reporting.mime import (
-    DEEPEST,
-    LONGEST_BOUNDARY,
+    MAX_BOUNDARY_LENGTH,
+    MAX_DEPTH,
     Part,
     contentType,
     headerFields,
-    leaves,
+    leafParts,
 )
 
 NESTED = b"""\
@@ -48,7 +48,7 @@ epilogue
 
 class LeavesTests(SynchronousTestCase):
     """
-    Tests for L{leaves}.
+    Tests for L{leafParts}.
     """
 
     def test_nested(self) -> None:
@@ -61,16 +61,16 @@ class LeavesTests(SynchronousTestCase):
             Part("application/x", b"hello"),
             Part("text/plain", b"just text"),
         ]
-        self.assertEqual(list(leaves(NESTED)), expected)
-        self.assertEqual(list(leaves(NESTED.replace(b"\n", b"\r\n"))), expected)
+        self.assertEqual(list(leafParts(NESTED)), expected)
+        self.assertEqual(list(leafParts(NESTED.replace(b"\n", b"\r\n"))), expected)
 
     def test_single(self) -> None:
         """
         A message that isn't a multipart is its own only part.
         """
         message = b"Content-Type: application/x; y=z\n\nbody"
-        self.assertEqual(list(leaves(message)), [Part("application/x", b"body")])
-        self.assertEqual(list(leaves(b"\nbody")), [Part("text/plain", b"body")])
+        self.assertEqual(list(leafParts(message)), [Part("application/x", b"body")])
+        self.assertEqual(list(leafParts(b"\nbody")), [Part("text/plain", b"body")])
 
     def test_cutOff(self) -> None:
         """
@@ -78,7 +78,7 @@ class LeavesTests(SynchronousTestCase):
         """
         firstEnd = NESTED.index(b"=A9") + 3
         for end in range(firstEnd, len(NESTED)):
-            first = next(leaves(NESTED[:end]))
+            first = next(leafParts(NESTED[:end]))
             self.assertEqual(first.type, "text/plain")
             self.assertEqual(first.content[:5], "café".encode())
 
@@ -87,13 +87,15 @@ class LeavesTests(SynchronousTestCase):
         Multiparts within each other end somewhere.
         """
         message = b"Content-Type: text/plain\n\nbottom"
-        for level in range(DEEPEST):
+        for level in range(MAX_DEPTH):
             message = (
                 f"Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n"
             ).encode() + message
-        self.assertEqual(list(leaves(message)), [Part("text/plain", b"bottom")])
+        self.assertEqual(list(leafParts(message)), [Part("text/plain", b"bottom")])
         self.assertEqual(
-            list(leaves(b"Content-Type: multipart/x; boundary=b\n\n--b\n" + message)),
+            list(
+                leafParts(b"Content-Type: multipart/x; boundary=b\n\n--b\n" + message)
+            ),
             [],
         )
 
@@ -102,11 +104,11 @@ class LeavesTests(SynchronousTestCase):
         RFC 2046 5.1.1: 70 characters; a little more doesn't matter, much more
         is no boundary.
         """
-        for length, expected in ((70, 1), (LONGEST_BOUNDARY, 1), (100_000, 0)):
+        for length, expected in ((70, 1), (MAX_BOUNDARY_LENGTH, 1), (100_000, 0)):
             boundary = b"x" * length
             start = b"Content-Type: multipart/x; boundary=" + boundary
             message = start + b"\n\n--" + boundary + b"\n\nhere\n"
-            self.assertEqual(len(list(leaves(message))), expected, length)
+            self.assertEqual(len(list(leafParts(message))), expected, length)
 
     def test_noBase64(self) -> None:
         """
@@ -114,7 +116,7 @@ class LeavesTests(SynchronousTestCase):
         """
         begin = process_time()
         message = b"Content-Transfer-Encoding: base64\n\naG" + b"!" * 10_000_000
-        [part] = leaves(message + b"\r\n\0k=aGk")
+        [part] = leafParts(message + b"\r\n\0k=aGk")
         self.assertEqual(part.content, b"hi")
         self.assertLess(process_time() - begin, 1)
 
@@ -127,9 +129,9 @@ class LeavesTests(SynchronousTestCase):
         Nothing raises.
         """
         start = f"Content-Type: multipart/x; boundary=b\n\n--b\n{encoding}\n\n--b\n"
-        list(leaves(start.encode() + body))
-        list(leaves(f"Content-Transfer-Encoding: {encoding}\n\n".encode() + body))
-        list(leaves(body))
+        list(leafParts(start.encode() + body))
+        list(leafParts(f"Content-Transfer-Encoding: {encoding}\n\n".encode() + body))
+        list(leafParts(body))
 
 
 class HeaderTests(SynchronousTestCase):

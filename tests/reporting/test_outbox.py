@@ -13,8 +13,8 @@ from zope.interface.verify import verifyObject
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.outbox import MOST_IN_VAIN, REST, Outbox
-from moxtls.reporting.schedule import STALE
+from moxtls.reporting.outbox import MAX_FAILURES, PAUSE, Outbox
+from moxtls.reporting.schedule import MAX_AGE
 from moxtls.reporting.values import OutgoingReport, ReportState
 from moxtls.store.memory import MemoryReportArchive
 from tests.reporting.support import report
@@ -133,8 +133,8 @@ class OutboxTests(SynchronousTestCase):
         outbox = self.outbox()
         (composed,) = self.successResultOf(self.archive.reports())
         for age, state in (
-            (STALE[ReportKind.TLS] - 1, ReportState.HANDING),
-            (STALE[ReportKind.TLS], ReportState.FAILED),
+            (MAX_AGE[ReportKind.TLS] - 1, ReportState.HANDING),
+            (MAX_AGE[ReportKind.TLS], ReportState.FAILED),
         ):
             self.clock.rightNow = composed.composed + age
             self.successResultOf(outbox.empty())
@@ -154,14 +154,14 @@ class OutboxTests(SynchronousTestCase):
             self.file(name)
             self.successResultOf(outbox.empty())
         failed = len(self.flushLoggedErrors(OSError))
-        self.assertEqual(failed, 9 + MOST_IN_VAIN - 1)
+        self.assertEqual(failed, 9 + MAX_FAILURES - 1)
         self.submitter.broken = False
         self.successResultOf(outbox.empty())
         self.assertEqual(self.submitter.given, [])
         self.successResultOf(self.outbox("other").empty())
         left = ["mailto:k@a.example", "mailto:l@a.example"]
         self.assertEqual(self.submitter.given, left)
-        self.clock.advance(REST)
+        self.clock.advance(PAUSE)
         self.successResultOf(outbox.empty())
         self.assertEqual(len(self.submitter.given), 12)
         self.assertEqual(self.states(), {ReportState.QUEUED})

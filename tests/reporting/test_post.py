@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.calendar import DAY
-from moxtls.https import HTTPSFailure, Response, Trouble
+from moxtls.https import HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import ICourier
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, Ending, Parcel, ReportKind, Result
+from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
 from moxtls.reporting.post import HTTPSCourier, retryAfter
 
 URI = "https://a.example/tlsrpt"
@@ -55,7 +55,7 @@ class HTTPSCourierTests(SynchronousTestCase):
     ) -> Deferred[tuple[Result, ...]]:
         path = Path(self.mktemp())
         path.write_bytes(b"\x1f\x8bdocument")
-        parcel = Parcel(
+        parcel = BatchMessage(
             "id", "", (URI,), path, 10, contentType="application/tlsrpt+gzip"
         )
         self.client = FakeClient(*answers)
@@ -81,7 +81,7 @@ class HTTPSCourierTests(SynchronousTestCase):
                 Result(
                     "id",
                     URI,
-                    Ending.DELIVERED,
+                    DeliveryStatus.DELIVERED,
                     "2.0.0",
                     text=f"HTTP status {status}",
                     host="a.example",
@@ -97,11 +97,11 @@ class HTTPSCourierTests(SynchronousTestCase):
         """
         for status in (408, 425, 429, 500, 502, 503, 504):
             result = self.result(answer(status))
-            self.assertIs(result.ending, Ending.TEMPORARY)
+            self.assertIs(result.ending, DeliveryStatus.TEMPORARY)
             self.assertEqual(result.status, "4.0.0")
         for status in (303, 304, 400, 401, 403, 404, 405, 410, 413, 415):
             result = self.result(answer(status))
-            self.assertIs(result.ending, Ending.PERMANENT)
+            self.assertIs(result.ending, DeliveryStatus.PERMANENT)
             self.assertEqual(result.status, "5.0.0")
 
     def test_noAnswer(self) -> None:
@@ -109,10 +109,10 @@ class HTTPSCourierTests(SynchronousTestCase):
         No answer is temporary, a bad certificate included; but a host that
         doesn't exist is gone.
         """
-        for trouble in Trouble:
-            gone = trouble is Trouble.NO_NAME
+        for trouble in HTTPSErrorKind:
+            gone = trouble is HTTPSErrorKind.NO_NAME
             result = self.result(HTTPSFailure(trouble, "reason"))
-            expected = Ending.PERMANENT if gone else Ending.TEMPORARY
+            expected = DeliveryStatus.PERMANENT if gone else DeliveryStatus.TEMPORARY
             self.assertIs(result.ending, expected)
             self.assertIn("reason", result.text)
 
@@ -135,7 +135,7 @@ class HTTPSCourierTests(SynchronousTestCase):
             answer(301, location="newest?x=y"),
             answer(200),
         )
-        self.assertIs(result.ending, Ending.DELIVERED)
+        self.assertIs(result.ending, DeliveryStatus.DELIVERED)
         self.assertEqual(
             [url for url, _, _ in self.client.posted],
             [
@@ -146,7 +146,7 @@ class HTTPSCourierTests(SynchronousTestCase):
             ],
         )
         result = self.result(*[answer(307, location="/x")] * 9)
-        self.assertIs(result.ending, Ending.PERMANENT)
+        self.assertIs(result.ending, DeliveryStatus.PERMANENT)
         self.assertEqual(len(self.client.posted), 4)
 
     def test_elsewhere(self) -> None:
@@ -165,7 +165,7 @@ class HTTPSCourierTests(SynchronousTestCase):
         ]:
             result = self.result(answer(307, location=location), answer(200))
             self.assertEqual(len(self.client.posted), 1, location)
-            self.assertIs(result.ending, Ending.PERMANENT)
+            self.assertIs(result.ending, DeliveryStatus.PERMANENT)
         self.result(answer(303, location="/seen"), answer(200))
         self.assertEqual(len(self.client.posted), 1)
 

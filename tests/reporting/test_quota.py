@@ -8,7 +8,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
-from moxtls.reporting.quota import MEMORY, MOST_DOMAINS, MOST_SEEN, Quota, Seen
+from moxtls.reporting.quota import (
+    MAX_DOMAINS,
+    MAX_SEEN,
+    REMEMBERED_FOR,
+    Deduplicator,
+    Quota,
+)
 from tests.reporting.support import A
 
 B = Domain("b.example")
@@ -79,25 +85,25 @@ class QuotaTests(SynchronousTestCase):
         the limit for all holds.
         """
         quota = Quota(perHour=1, perDay=50)
-        domains = [Domain(f"d{n}.example") for n in range(MOST_DOMAINS + 10)]
+        domains = [Domain(f"d{n}.example") for n in range(MAX_DOMAINS + 10)]
         taken = [quota.take(each, 0) for each in domains]
         self.assertEqual(sum(taken), 50)
         self.assertEqual(quota.take(domains[-1], DAY - 1), 0)
         self.assertEqual(quota.take(domains[-1], DAY), 3)
-        self.assertEqual(len(quota._accounts), MOST_DOMAINS)
+        self.assertEqual(len(quota._accounts), MAX_DOMAINS)
 
 
 class SeenTests(SynchronousTestCase):
     """
-    Tests for L{Seen}.
+    Tests for L{Deduplicator}.
     """
 
     def test_moment(self) -> None:
         """
         Something is new once, for a while.
         """
-        seen = Seen()
-        times = (0, 1, MEMORY - 1, MEMORY, MEMORY + 1)
+        seen = Deduplicator()
+        times = (0, 1, REMEMBERED_FOR - 1, REMEMBERED_FOR, REMEMBERED_FOR + 1)
         found = [seen.isNew(b"a", each) for each in times]
         self.assertEqual(found, [True, False, False, True, False])
         self.assertTrue(seen.isNew(b"b", 1))
@@ -106,8 +112,8 @@ class SeenTests(SynchronousTestCase):
         """
         Of very many, the oldest are forgotten.
         """
-        seen = Seen()
-        for each in range(MOST_SEEN + 1):
+        seen = Deduplicator()
+        for each in range(MAX_SEEN + 1):
             seen.isNew(str(each).encode(), 0)
         self.assertTrue(seen.isNew(b"0", 1))
-        self.assertFalse(seen.isNew(str(MOST_SEEN).encode(), 1))
+        self.assertFalse(seen.isNew(str(MAX_SEEN).encode(), 1))

@@ -17,19 +17,19 @@ from zope.interface import implementer
 
 from moxtls.calendar import DAY as ONE_DAY
 from moxtls.calendar import HOUR, MINUTE, Span, midnight
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.round import LEASE, LONGEST_DRAFT, MOST_AT_ONCE, PAGE
-from moxtls.reporting.service import LEAST_KEPT, ReportsBusy
+from moxtls.reporting.round import LEASE, MAX_AT_ONCE, MAX_DRAFT_TIME, PAGE
+from moxtls.reporting.service import MIN_RETENTION, ReportsBusy
 from moxtls.reporting.values import (
     Draft,
-    Leave,
     NoReport,
     OutgoingReport,
+    ReportPeriod,
     ReportState,
-    Subject,
+    Retention,
     Suppression,
 )
 from moxtls.tlsrpt.received import readReport
@@ -69,7 +69,7 @@ class FakeSource:
         self.counted += 1
         return succeed(self.total)
 
-    def refusal(self, subject: Subject) -> Deferred[str]:
+    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
         return succeed("")
 
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
@@ -79,32 +79,32 @@ class FakeSource:
         self,
         phase: int,
         now: float,
-        after: Subject | None,
+        after: ReportPeriod | None,
         limit: int,
         early: bool = False,
-    ) -> Deferred[tuple[Subject, ...]]:
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
         self.largestPage = max(self.largestPage, limit)
         start = int(after.domain.ascii[1:7]) + 1 if after else 0
         numbers = range(start, min(start + limit, self.total))
         return succeed(
             tuple(
-                Subject(0, DAY, Domain(f"d{number:06}.example"), self.sendable)
+                ReportPeriod(0, DAY, Domain(f"d{number:06}.example"), self.sendable)
                 for number in numbers
             )
         )
 
-    def draft(self, subject: Subject) -> Deferred[Draft | NoReport]:
+    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
         self.inFlight += 1
         self.mostInFlight = max(self.mostInFlight, self.inFlight)
         if self.drafting is not None:
             waiting: Deferred[Draft | NoReport] = Deferred()
             self.drafting.append(waiting)
             return waiting
-        return succeed(NoReport(subject, "none", Leave.CLEAR))
+        return succeed(NoReport(subject, "none", Retention.CLEAR))
 
     def settle(
         self,
-        subject: Subject,
+        subject: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -274,7 +274,7 @@ class ReportServiceTests(SynchronousTestCase):
         broken = True
 
         def settle(
-            subject: Subject,
+            subject: ReportPeriod,
             destinations: Sequence[str],
             reports: Sequence[OutgoingReport],
         ) -> Deferred[int]:
@@ -312,7 +312,7 @@ class ReportServiceTests(SynchronousTestCase):
         While a record can't be looked up the data stays, until it is stale.
         """
         self.owe(A)
-        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.fail("_smtp._tls.a.example", RRType.TXT)
         self.start()
         self.tick(12)
         self.assertTrue(self.world.results())
@@ -324,7 +324,7 @@ class ReportServiceTests(SynchronousTestCase):
         A report that had to wait for the next day is still about its own.
         """
         self.owe(A)
-        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.fail("_smtp._tls.a.example", RRType.TXT)
         self.start()
         self.tick(25)
         self.owe(A)
@@ -341,9 +341,9 @@ class ReportServiceTests(SynchronousTestCase):
         host = Domain("mx.b.example")
         self.owe(A, B)
         self.world.asks(host, "mailto:x@host.example")
-        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
-        self.clock.advance(300 - LONGEST_DRAFT + 10)
+        self.clock.advance(300 - MAX_DRAFT_TIME + 10)
         self.assertEqual(self.world.queued(), [])
         self.clock.pump([10] * 12)
         self.assertEqual(self.world.queued(), ["tls@b.example"])
@@ -358,17 +358,17 @@ class ReportServiceTests(SynchronousTestCase):
         """
         reactor = Clock()
         self.owe(A)
-        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.service = self.world.service(reactor=reactor)
         running = self.service.runNow()
-        self.clock.pump([LONGEST_DRAFT] * 10)
+        self.clock.pump([MAX_DRAFT_TIME] * 10)
         self.assertNoResult(running)
-        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.release("_smtp._tls.a.example", RRType.TXT)
         self.assertEqual(self.successResultOf(running), 1)
         self.owe(B)
-        self.world.resolver.hang("_smtp._tls.b.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.b.example", RRType.TXT)
         running = self.service.runNow()
-        reactor.advance(LONGEST_DRAFT)
+        reactor.advance(MAX_DRAFT_TIME)
         self.assertEqual(self.successResultOf(running), 0)
 
     def test_phases(self) -> None:
@@ -379,12 +379,12 @@ class ReportServiceTests(SynchronousTestCase):
         host = Domain("mx.a.example")
         self.owe(A)
         self.world.asks(host, "mailto:x@host.example")
-        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
         running = self.service.runNow()
-        self.clock.advance(LONGEST_DRAFT - 1)
+        self.clock.advance(MAX_DRAFT_TIME - 1)
         self.assertEqual(self.world.queued(), [])
-        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.release("_smtp._tls.a.example", RRType.TXT)
         self.assertEqual(self.world.queued(), ["tls@a.example", "x@host.example"])
         self.assertEqual(self.successResultOf(running), 2)
 
@@ -542,7 +542,7 @@ class ReportServiceTests(SynchronousTestCase):
         settled = self.world.ledger.outcomes.settle
 
         def settle(
-            subject: Subject,
+            subject: ReportPeriod,
             destinations: Sequence[str],
             reports: Sequence[OutgoingReport],
         ) -> Deferred[int]:
@@ -605,7 +605,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.world.asks(A)
         today = DAY + timedelta(days=1)
         self.world.record(outcome(), day=today)
-        self.world.resolver.fail("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.fail("_smtp._tls.a.example", RRType.TXT)
         self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 0)
         self.world.record(outcome(), day=today)
         self.world.asks(A)
@@ -633,7 +633,7 @@ class ReportServiceTests(SynchronousTestCase):
         pending = self.successResultOf(service.pending())
         self.assertEqual([each.phase for each in pending], [0, 0, 1, 1])
         ((subject, found),) = self.successResultOf(service.preview(A))
-        self.assertEqual(subject, Subject(0, DAY, A))
+        self.assertEqual(subject, ReportPeriod(0, DAY, A))
         assert isinstance(found, Draft)
         self.assertEqual(found.destinations, ("mailto:tls@a.example",))
         ((_, nothing),) = self.successResultOf(service.preview(Domain("mx.a.example")))
@@ -659,8 +659,8 @@ class ReportServiceTests(SynchronousTestCase):
         self.start(source=source)
         self.clock.pump([14.4] * 7)
         running = self.service.runNow()
-        self.assertEqual(source.mostInFlight, 8 + MOST_AT_ONCE)
-        self.assertEqual(len(source.drafting), 8 + MOST_AT_ONCE)
+        self.assertEqual(source.mostInFlight, 8 + MAX_AT_ONCE)
+        self.assertEqual(len(source.drafting), 8 + MAX_AT_ONCE)
         self.stop()
         self.failureResultOf(running, CancelledError)
 
@@ -686,7 +686,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.owe(A)
         self.start(kept=0)
         archive = self.world.ledger.archive
-        for seconds, left in [(LEAST_KEPT - 3 * HOUR, 1), (2 * HOUR, 0)]:
+        for seconds, left in [(MIN_RETENTION - 3 * HOUR, 1), (2 * HOUR, 0)]:
             self.clock.advance(seconds)
             self.tick(1)
             self.assertEqual(len(self.successResultOf(archive.reports())), left)
@@ -767,10 +767,10 @@ class ReportServiceTests(SynchronousTestCase):
         Stopping breaks off a lookup at once, and loses nothing.
         """
         self.owe(A)
-        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
         self.stop()
-        self.world.resolver.release("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.release("_smtp._tls.a.example", RRType.TXT)
         self.assertEqual(self.world.queued(), [])
         self.start()
         self.assertEqual(self.world.queued(), ["tls@a.example"])
@@ -821,7 +821,7 @@ class ReportServiceTests(SynchronousTestCase):
         Who waits for a request hears that it was broken off.
         """
         self.owe(A)
-        self.world.resolver.hang("_smtp._tls.a.example", Kind.TXT)
+        self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
         running = self.service.runNow()
         self.stop()

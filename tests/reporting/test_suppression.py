@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.suppression import PROBATION, afterFailure, isForgiven, period
+from moxtls.reporting.suppression import BOUNCE_WINDOW, afterFailure, canReset, period
 from moxtls.reporting.values import Suppression
 
 URI = "mailto:tls@a.example"
@@ -53,9 +53,9 @@ class SuppressionTests(SynchronousTestCase):
         has entered stays.
         """
         entry = afterFailure(URI, ReportKind.TLS, 0, "", None)
-        self.assertFalse(isForgiven(entry, entry.until - 1, final=True))
-        self.assertTrue(isForgiven(entry, entry.until, final=True))
-        self.assertFalse(isForgiven(entry, entry.until, final=False))
-        self.assertTrue(isForgiven(entry, entry.until + PROBATION, final=False))
+        self.assertFalse(canReset(entry, entry.until - 1, final=True))
+        self.assertTrue(canReset(entry, entry.until, final=True))
+        self.assertFalse(canReset(entry, entry.until, final=False))
+        self.assertTrue(canReset(entry, entry.until + BOUNCE_WINDOW, final=False))
         manual = Suppression(URI, None, 0, 0)
-        self.assertFalse(isForgiven(manual, 1000 * DAY, final=True))
+        self.assertFalse(canReset(manual, 1000 * DAY, final=True))

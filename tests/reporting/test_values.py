@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 from tests.reporting.support import DAY, report
 
 
@@ -41,7 +41,7 @@ class ReportKeyTests(SynchronousTestCase):
 
 class SubjectTests(SynchronousTestCase):
     """
-    Tests for L{Subject}.
+    Tests for L{ReportPeriod}.
     """
 
     def test_order(self) -> None:
@@ -49,9 +49,9 @@ class SubjectTests(SynchronousTestCase):
         Subjects are in order of phase, day and domain.
         """
         ordered = [
-            Subject(0, DAY, Domain("b.example")),
-            Subject(0, DAY + timedelta(days=1), Domain("a.example")),
-            Subject(0, DAY + timedelta(days=1), Domain("c.example")),
-            Subject(1, DAY, Domain("a.example")),
+            ReportPeriod(0, DAY, Domain("b.example")),
+            ReportPeriod(0, DAY + timedelta(days=1), Domain("a.example")),
+            ReportPeriod(0, DAY + timedelta(days=1), Domain("c.example")),
+            ReportPeriod(1, DAY, Domain("a.example")),
         ]
         self.assertEqual(sorted(reversed(ordered)), ordered)

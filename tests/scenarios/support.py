@@ -14,30 +14,30 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from moxtls.calendar import HOUR, MINUTE, midnight, utcDay
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import Ending, Envelope, ReportKind, Result
-from moxtls.reporting.handover import Aftermath, QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.tlsrpt.received import ReceivedReport, readReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
 from tests.store.contracts import Stores
 
-TROUBLE = Failure(ResultType.STARTTLS_NOT_SUPPORTED)
+TROUBLE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
 
 
 class Ledger(Stores, Protocol):
@@ -67,13 +67,13 @@ class Place:
         """
         failures = Counter({TROUBLE: sessions})
         kind = PolicyType.STS if self.lines else PolicyType.NO_POLICY
-        own = Policy(kind, self.domain, self.lines)
+        own = TLSPolicy(kind, self.domain, self.lines)
         return SessionOutcome(
             self.domain,
             PolicyTally(own, sessions, 0, failures),
             (
                 PolicyTally(
-                    Policy(PolicyType.NO_POLICY, self.host), sessions, 0, failures
+                    TLSPolicy(PolicyType.NO_POLICY, self.host), sessions, 0, failures
                 ),
             ),
             sendReport,
@@ -157,7 +157,9 @@ class Node:
         self.ledger = ledger
         self.queue = MemoryQueue(clock, lambda: f"{name}{newID()}")
         self.recorder = OutcomeRecorder(clock, ledger.outcomes)
-        self.aftermath = Aftermath(clock, ledger.archive, ledger.suppressions)
+        self.aftermath = ReportDeliveryTracker(
+            clock, ledger.archive, ledger.suppressions
+        )
         self._resolver = resolver
         self._newID: Callable[[], str] = lambda: f"{name}{newID()}"
         self._posted = 0
@@ -173,16 +175,18 @@ class Node:
             TLSReporting(SUBMITTER),
             self.ledger.identifier,
         )
-        letterhead = Letterhead(HOSTNAME, (ED25519,))
+        letterhead = ReportIdentity(HOSTNAME, (ED25519,))
         self.service = ReportService(
             self.clock,
             source,
             self.ledger.archive,
             self.ledger.leases,
-            LetterWriter(self.clock, self.ledger.suppressions, letterhead, self._newID),
+            ReportComposer(
+                self.clock, self.ledger.suppressions, letterhead, self._newID
+            ),
             QueueSubmitter(self.queue),
             jitter=lambda: 0.5,
-            routine=Routine(self.name),
+            routine=ReportOptions(self.name),
         )
         self.service.startService()
 
@@ -212,7 +216,7 @@ def arrived(envelope: Envelope) -> Result:
     A queue's word that it has delivered something.
     """
     (recipient,) = envelope.recipients
-    return Result("id", recipient, Ending.DELIVERED, "2.0.0", 250, "ok")
+    return Result("id", recipient, DeliveryStatus.DELIVERED, "2.0.0", 250, "ok")
 
 
 def domainOf(recipient: str) -> Domain | None:
@@ -230,7 +234,7 @@ def asks(resolver: MemoryResolver, domain: Domain, *uris: str) -> None:
     Have C{domain} publish a TLSRPT record.
     """
     text = f"v=TLSRPTv1; rua={','.join(uris)}"
-    resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+    resolver.put(f"_smtp._tls.{domain}", RRType.TXT, text)
 
 
 class Nodes:

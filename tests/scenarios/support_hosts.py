@@ -15,13 +15,13 @@ from zope.interface import implementer
 
 from moxtls.calendar import DAY, MINUTE, midnight
 from moxtls.config import parse
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import Checks
-from moxtls.inbound.delivery import Delivery
-from moxtls.inbound.observers import Audience
-from moxtls.inbound.reception import House, Reception
+from moxtls.inbound.authenticate import MessageAuthenticator
+from moxtls.inbound.delivery import MailboxDelivery
+from moxtls.inbound.observers import VerdictDispatcher
+from moxtls.inbound.reception import LocalDomains, Reception
 from moxtls.inbound.recipients import Directory
 from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.interfaces import IMailbox, IVerdictObserver
@@ -29,25 +29,25 @@ from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import Surroundings, Terms
+from moxtls.outbound.terms import DeliveryContext, SessionSettings
 from moxtls.policy.cache import PolicyCache
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Envelope
 from moxtls.reporting.bounces import bounceMailbox
-from moxtls.reporting.handover import Aftermath, QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.signing import Signer, loadKey
 from moxtls.reporting.values import OutgoingReport
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.session import Session
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.session import ClientSession
+from moxtls.smtp.settings import ClientSettings
 from moxtls.store.memory import MemoryLedger
 from moxtls.tlsrpt.received import ReceivedReport, readReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
@@ -117,7 +117,7 @@ class MailHost:
         self.received: list[ReceivedReport] = []
         self._internet = internet
         self._newID = ids()
-        self._aftermath = Aftermath(
+        self._aftermath = ReportDeliveryTracker(
             internet.clock, self.ledger.archive, self.ledger.suppressions
         )
         self.queue = self._queue(folder)
@@ -151,8 +151,8 @@ class MailHost:
         clock, resolver = self._internet.clock, self._internet.resolver
         dialer = Dialer(clock, self._internet.network.endpoint)
 
-        def dial(ip: str, terms: Terms) -> Deferred[Session]:
-            settings = Settings(
+        def dial(ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
+            settings = ClientSettings(
                 self.hostname.ascii, TRUST, terms.tlsMode, terms.names,
                 terms.demands.enforcePKIX, terms.demands.dane,
                 terms.demands.ignoreVerifyErrors, webNames=(terms.webName,),
@@ -161,23 +161,23 @@ class MailHost:
 
         policies = PolicyCache(clock, resolver, FakeFetcher(), self.ledger.policies)
         recorder = OutcomeRecorder(clock, self.ledger.outcomes)
-        surroundings = Surroundings(
+        surroundings = DeliveryContext(
             resolver,
             policies,
             recorder,
             dial,
             dialer.leave,
             SMTP,
-            (Kind.A,),
+            (RRType.A,),
             lambda: 0.5,
         )
         courier = DirectCourier(surroundings)
         return QueueService(
             clock,
-            DirectSpool(folder),
+            InlineSpoolExecutor(folder),
             lambda batch: courier,
-            Notices(self.hostname.ascii, self._newID),
-            ReportTeller(
+            Settlement(self.hostname.ascii, self._newID),
+            ReportStatusNotifier(
                 clock,
                 [self._aftermath],
                 self.mailbox,
@@ -185,7 +185,7 @@ class MailHost:
             ),
             self._newID,
             lambda: 0.5,
-            Limits(),
+            GroupLimits(),
         )
 
     def _reports(self) -> ReportService:
@@ -202,30 +202,30 @@ class MailHost:
             ),
             self.ledger.archive,
             self.ledger.leases,
-            LetterWriter(
+            ReportComposer(
                 clock,
                 self.ledger.suppressions,
-                Letterhead(self.hostname, (signer,)),
+                ReportIdentity(self.hostname, (signer,)),
                 self._newID,
             ),
             QueueSubmitter(self.queue),
             lambda: 0.5,
-            Routine(str(self.hostname), kept=365 * DAY),
+            ReportOptions(str(self.hostname), kept=365 * DAY),
         )
 
     # --- in -------------------------------------------------------------------------
 
     def _publish(self, ip: str) -> None:
         resolver = self._internet.resolver
-        resolver.put(str(self.domain), Kind.MX, f"10 {self.hostname}")
-        resolver.put(str(self.hostname), Kind.A, ip)
+        resolver.put(str(self.domain), RRType.MX, f"10 {self.hostname}")
+        resolver.put(str(self.hostname), RRType.A, ip)
         asks(resolver, self.domain, f"mailto:tls@{self.domain}")
 
     def _listen(self, ip: str) -> None:
         name = self.hostname.ascii
         config = parse(self.config.format(host=name, domain=self.domain), "moxtls.toml")
         directory = Directory(config)
-        house = House(
+        house = LocalDomains(
             name,
             directory,
             config.accounts,
@@ -246,8 +246,8 @@ class MailHost:
             Reception(
                 clock,
                 house,
-                Delivery(self._mailboxOf, self.queue),
-                Audience(clock, self.observers(), self.ledger.history),
+                MailboxDelivery(self._mailboxOf, self.queue),
+                VerdictDispatcher(clock, self.observers(), self.ledger.history),
                 self.checks(),
                 self._newID,
                 Path(),
@@ -262,7 +262,7 @@ class MailHost:
         """
         return ()
 
-    def checks(self) -> Checks | None:
+    def checks(self) -> MessageAuthenticator | None:
         """
         How mail is checked.
         """

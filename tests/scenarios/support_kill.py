@@ -21,11 +21,11 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from moxtls.calendar import HOUR, MINUTE, midnight
 from moxtls.interfaces import IQueue, IReportSource
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.stored import StoredQueue
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.stored import QueueClient
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.values import ReportState
 from moxtls.store.ledger import Ledger
 from tests.reporting.support import DAY, ED25519, HOSTNAME, ids
@@ -49,11 +49,11 @@ class Node:
         self.clock = Clock()
         self.clock.advance(NOW + start * HOUR)
         self.ledger = Ledger(None, f"sqlite:///{root / 'ledger.sqlite'}")
-        self.spool = DirectSpool(root / "spool")
+        self.spool = InlineSpoolExecutor(root / "spool")
         self.spool.open()
         newID = ids()
         self.newID = lambda: f"run{start}{newID()}"
-        self.queue: IQueue = StoredQueue(self.clock, self.spool, self.newID)
+        self.queue: IQueue = QueueClient(self.clock, self.spool, self.newID)
 
     def source(self) -> IReportSource:
         """
@@ -70,15 +70,15 @@ class Node:
             self.source(),
             self.ledger.archive,
             self.ledger.leases,
-            LetterWriter(
+            ReportComposer(
                 self.clock,
                 self.ledger.suppressions,
-                Letterhead(HOSTNAME, (ED25519,)),
+                ReportIdentity(HOSTNAME, (ED25519,)),
                 self.newID,
             ),
             QueueSubmitter(self.queue),
             jitter=lambda: 0,
-            routine=Routine("node"),
+            routine=ReportOptions("node"),
         )
         self.work(service)
 

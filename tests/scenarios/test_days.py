@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import utcDay
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.destinations import canonical
+from moxtls.reporting.destinations import canonicalURI
 from moxtls.reporting.values import ReportState
 from moxtls.store.ledger import Ledger as SQLLedger
 from moxtls.store.memory import MemoryLedger
@@ -198,7 +198,7 @@ class DaysContract(_TestCase):
         """
         if domain == MOVING and day != DAYS[0]:
             return ("new@moving.example",)
-        uris = (canonical(each) for each in WISHES[domain])
+        uris = (canonicalURI(each) for each in WISHES[domain])
         return tuple(each.removeprefix("mailto:") for each in uris)
 
     # --- the days --------------------------------------------------------------------
@@ -206,7 +206,7 @@ class DaysContract(_TestCase):
     def firstDay(self) -> None:
         for _ in range(ROUNDS):
             self.mailRound(self.first, self.second)
-        self.world.resolver.fail(f"_smtp._tls.{LATE}", Kind.TXT)
+        self.world.resolver.fail(f"_smtp._tls.{LATE}", RRType.TXT)
 
     def secondDay(self) -> None:
         """

@@ -14,22 +14,22 @@ from twisted.internet.task import Clock
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.outbound.dialer import Dialer
 from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
 from moxtls.queue.spool import Spool
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Envelope, RecipientState
-from moxtls.smtp.acceptor import IMessageSink
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import Client
-from moxtls.smtp.session import Session
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.acceptor import IMessage
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.session import ClientSession
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import Reply, TLSMode
 from tests.network import SMTP, Network, Postbox
 from tests.outbound.deliveries import TRUST
@@ -54,7 +54,7 @@ class JournalPostbox(Postbox):
         super().__init__()
         self._journal = journal
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         sink = super().message(client, incoming)
         finish = sink.finish
 
@@ -160,20 +160,20 @@ def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
     A queue that sends everything to one relay.
     """
     dialer = Dialer(clock, network.endpoint)
-    settings = Settings("us.example", TRUST, TLSMode.SKIP, (IP,))
+    settings = ClientSettings("us.example", TRUST, TLSMode.SKIP, (IP,))
 
-    def dial(ip: str) -> Deferred[Session]:
+    def dial(ip: str) -> Deferred[ClientSession]:
         return dialer.dial(ip, SMTP, settings)
 
-    relay = Relay(relayHost(IP), (Kind.A,), secure=False)
+    relay = Relay(relayHost(IP), (RRType.A,), secure=False)
     courier = SmarthostCourier(MemoryResolver(), relay, dial, dialer.leave)
     return QueueService(
         clock,
-        DirectSpool(root),
+        InlineSpoolExecutor(root),
         lambda batch: courier,
-        Notices("us.example", lambda: "dsn"),
-        ReportTeller(clock, [], FakeMailbox(), str),
+        Settlement("us.example", lambda: "dsn"),
+        ReportStatusNotifier(clock, [], FakeMailbox(), str),
         lambda: "new",
         jitter=lambda: 0.5,
-        limits=Limits(perDestination=CONNECTIONS, parcels=MESSAGES // CONNECTIONS),
+        limits=GroupLimits(perDestination=CONNECTIONS, parcels=MESSAGES // CONNECTIONS),
     )

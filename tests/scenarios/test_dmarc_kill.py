@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.mime import leaves
+from moxtls.reporting.mime import leafParts
 from moxtls.reporting.service import ReportService
 from moxtls.store.ledger import Ledger
 from tests.dmarc.reports import SPAN, counts, evaluation
@@ -26,9 +26,9 @@ class DMARCNode(support_kill.Node):
     """
 
     def source(self) -> IReportSource:
-        resolver = MemoryResolver({(str(SUBMITTER), Kind.A): ["192.0.2.25"]})
+        resolver = MemoryResolver({(str(SUBMITTER), RRType.A): ["192.0.2.25"]})
         record = "v=DMARC1; p=none; rua=mailto:dmarc@a.example,mailto:two@a.example"
-        resolver.put("_dmarc.a.example", Kind.TXT, record)
+        resolver.put("_dmarc.a.example", RRType.TXT, record)
         ledger = self.ledger
         return DMARCReportSource(
             resolver,
@@ -64,7 +64,7 @@ class DMARCKilledTests(support_kill.KilledCase):
         return self.successResultOf(ledger.evaluations.evaluations())
 
     def inspect(self, message: bytes) -> None:
-        document = list(leaves(message))[1].content
+        document = list(leafParts(message))[1].content
         self.assertEqual(counts(document), {"192.0.2.1": 2})
 
     def test_everyStatement(self) -> None:

@@ -12,14 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import HOUR, MINUTE
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.received import ReceivedAggregate, parseAggregate
-from moxtls.dmarc.values import Policy as Asked
+from moxtls.dmarc.values import DMARCPolicy as Asked
 from moxtls.dmarc.values import PublishedPolicy
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
-from moxtls.queue.values import Ending, ReportKind, Result
+from moxtls.queue.values import DeliveryStatus, ReportKind, Result
 from moxtls.reporting.bounces import bounceMailbox
-from moxtls.reporting.handover import Aftermath
+from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.reporting.values import OutgoingReport, ReportState, Suppression
 from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
 from tests.reporting.support import ED25519, SUBMITTER, A, signatures
@@ -36,7 +36,7 @@ class DMARCReportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = DMARCWorld()
         ledger = self.world.ledger
-        self.aftermath = Aftermath(
+        self.aftermath = ReportDeliveryTracker(
             self.world.clock, ledger.archive, ledger.suppressions
         )
 
@@ -79,8 +79,8 @@ class DMARCReportTests(SynchronousTestCase):
         Have the record of C{domain} be out of reach.
         """
         self.world.resolver = MemoryResolver(
-            {(str(SUBMITTER), Kind.A): ["192.0.2.25"]},
-            failing={(f"_dmarc.{domain}", Kind.TXT): ExtendedError(22)},
+            {(str(SUBMITTER), RRType.A): ["192.0.2.25"]},
+            failing={(f"_dmarc.{domain}", RRType.TXT): ExtendedError(22)},
         )
 
     def restart(self) -> None:
@@ -309,7 +309,7 @@ class DMARCReportTests(SynchronousTestCase):
         self.start()
         self.pass_(0.1)
         (envelope,) = self.world.queue.envelopes
-        result = Result("id", "dmarc@a.example", Ending.PERMANENT, "5.1.1")
+        result = Result("id", "dmarc@a.example", DeliveryStatus.PERMANENT, "5.1.1")
         self.successResultOf(self.aftermath.reportEnded(envelope, result))
         for _ in range(50):
             self.receive()

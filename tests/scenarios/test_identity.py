@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import Policy, PublishedPolicy
+from moxtls.dmarc.values import DMARCPolicy, PublishedPolicy
 from moxtls.domain import Domain
 from moxtls.queue.memory import MemoryQueue
 from moxtls.store.memory import MemoryLedger
@@ -90,7 +90,9 @@ class IdentityTests(SynchronousTestCase):
         for _ in range(3):
             world = DMARCWorld()
             world.asks(A)
-            policies = (PublishedPolicy(A, p) for p in (Policy.NONE, Policy.REJECT))
+            policies = (
+                PublishedPolicy(A, p) for p in (DMARCPolicy.NONE, DMARCPolicy.REJECT)
+            )
             world.record(*(replace(evaluation(), published=p) for p in policies))
             self.successResultOf(world.service().runNow())
             found += names(world.queue)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IReportSource
 from moxtls.reporting.service import ReportService
@@ -27,7 +27,7 @@ class TLSNode(support_kill.Node):
     def source(self) -> IReportSource:
         resolver = MemoryResolver()
         record = "v=TLSRPTv1; rua=mailto:tls@a.example,https://a.example/"
-        resolver.put("_smtp._tls.a.example", Kind.TXT, record)
+        resolver.put("_smtp._tls.a.example", RRType.TXT, record)
         reporting = TLSReporting(SUBMITTER)
         ledger = self.ledger
         return TLSReportSource(resolver, ledger.outcomes, reporting, ledger.identifier)

@@ -10,7 +10,7 @@ from email.message import Message
 from itertools import count
 from pathlib import Path
 
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.domain import Address, Domain
 from moxtls.inbound.recipients import Target
 from moxtls.interfaces import ICourier
@@ -18,14 +18,14 @@ from moxtls.mailbox.lmtp import LMTPStore
 from moxtls.outbound.delivery import DirectCourier
 from moxtls.outbound.smarthost import Relay, SmarthostCourier
 from moxtls.policy.mtasts import Mode
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
 from moxtls.queue.local import LocalCourier
-from moxtls.queue.notices import Notices
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Batch, Envelope
-from moxtls.smtp.settings import Settings
+from moxtls.smtp.settings import ClientSettings
 from moxtls.smtp.values import TLSMode
 from tests.certificates import selfSigned
 from tests.mailbox.lmtpserver import LMTPNetwork
@@ -53,16 +53,16 @@ class NotificationTests(DeliveryCase):
         self.courier: ICourier = DirectCourier(self.surroundings)
         self.pump: Callable[[], None] = lambda: None
         numbers = count()
-        teller = ReportTeller(self.clock, [], FakeMailbox(), str)
+        teller = ReportStatusNotifier(self.clock, [], FakeMailbox(), str)
         self.queue = QueueService(
             self.clock,
-            DirectSpool(Path(self.mktemp())),
+            InlineSpoolExecutor(Path(self.mktemp())),
             self.route,
-            Notices("us.example", lambda: f"n{next(numbers)}"),
+            Settlement("us.example", lambda: f"n{next(numbers)}"),
             teller,
             lambda: f"m{next(numbers)}",
             jitter=lambda: 0.5,
-            limits=Limits(),
+            limits=GroupLimits(),
         )
         self.queue.startService()
         self.addCleanup(self.queue.stopService)
@@ -177,7 +177,7 @@ class NotificationTests(DeliveryCase):
         """
         Nor has anybody said anything where there is no host.
         """
-        self.resolver.put("example.com", Kind.MX, "0 .")
+        self.resolver.put("example.com", RRType.MX, "0 .")
         said = self.failed()
         self.assertOurs(said, "5.1.10", "domain does not accept mail")
 
@@ -215,8 +215,8 @@ class NotificationTests(DeliveryCase):
         """
         A relay's words, and ours about one, are told in the same way.
         """
-        relay = Relay(Domain(MX), (Kind.A,), secure=False)
-        settings = Settings("us.example", TRUST, TLSMode.SKIP, (MX,))
+        relay = Relay(Domain(MX), (RRType.A,), secure=False)
+        settings = ClientSettings("us.example", TRUST, TLSMode.SKIP, (MX,))
         self.courier = SmarthostCourier(
             self.resolver,
             relay,
@@ -237,10 +237,10 @@ class NotificationTests(DeliveryCase):
         """
         hosts = [f"mx{number}.example.com" for number in range(1, 10)]
         records = [f"{10 + number} {name}" for number, name in enumerate(hosts)]
-        self.resolver.put("example.com", Kind.MX, *records)
+        self.resolver.put("example.com", RRType.MX, *records)
         for number, name in enumerate(hosts, 1):
             ip = f"198.51.100.{number}"
-            self.resolver.put(name, Kind.A, ip)
+            self.resolver.put(name, RRType.A, ip)
             self.serve(
                 selfSigned(name).context(),
                 ip=ip,

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from moxtls import outages
-from moxtls.dns.answers import Kind
+from moxtls.dns.answers import RRType
 from moxtls.server import Server
 from tests.postgres import StoppableServer
 from tests.servers import RECEPTION, SUBMISSION, ServerCase
@@ -35,7 +35,7 @@ class OutageTests(ServerCase):
         self.postgres = StoppableServer()
         self.addCleanup(self.postgres.close)
         record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
-        self.dns.zone.put("_dmarc.a.example", Kind.TXT, record)
+        self.dns.zone.put("_dmarc.a.example", RRType.TXT, record)
         self.patch(outages, "RETRY", 0.2)
 
     def receive(self, client: SMTP) -> int:
@@ -61,7 +61,7 @@ class OutageTests(ServerCase):
         ledger = f'Ledger = "{self.postgres.url}"\n'
         server = self.started(ledger + SUBMISSION + RECEPTION + ACCOUNT)
         port, submission = server.ports["reception"], server.ports["submission"]
-        self.dns.zone.put("a.example", Kind.A, "127.0.0.1")
+        self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         await self.talk(port, self.receive)
         self.postgres.stop()
         began = time.monotonic()

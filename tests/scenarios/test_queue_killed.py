@@ -21,11 +21,11 @@ from moxtls.interfaces import (
     IReportObserver,
     IResultRecorder,
 )
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Batch, Envelope, ReportKind, Result
 from tests.queue.couriers import delivered, refused
 from tests.queue.killing import killedAt, quickDirectory
@@ -132,13 +132,15 @@ class KilledTests(SynchronousTestCase):
 
         service = QueueService(
             clock,
-            DirectSpool(root),
+            InlineSpoolExecutor(root),
             lambda batch: courier,
-            Notices("mx.here.example", newID),
-            ReportTeller(clock, [NotingObserver(journal)], NotingMailbox(journal), str),
+            Settlement("mx.here.example", newID),
+            ReportStatusNotifier(
+                clock, [NotingObserver(journal)], NotingMailbox(journal), str
+            ),
             newID,
             jitter=lambda: 0.5,
-            limits=Limits(),
+            limits=GroupLimits(),
         )
         service.startService()
         for envelope in (MAIL, REPORT):

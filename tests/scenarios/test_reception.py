@@ -21,20 +21,20 @@ from moxtls.dmarc.recorder import PAUSE
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     OverrideKind,
-    Policy,
     ReportRow,
     StoredEvaluation,
 )
-from moxtls.dmarc.verdict import Practice
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
 from moxtls.inbound.reception import Reception
 from moxtls.reporting.values import Draft, NoReport
 from moxtls.smtp.acceptor import ListenerSettings
 from moxtls.smtp.events import ServerSettings
 from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import Client
+from moxtls.smtp.received import ClientInfo
 from tests.inbound.receiving import HOSTNAME, ReceptionCase
 from tests.inbound.signed import HOST, RELAY, STRANGER, message, signer
 
@@ -51,7 +51,7 @@ class MailCase(ReceptionCase):
         self,
         text: bytes,
         *to: str,
-        client: Client = HOST,
+        client: ClientInfo = HOST,
         sender: str = "x@a.example",
         inChunks: bool = False,
     ) -> list[int]:
@@ -108,7 +108,7 @@ class MailCase(ReceptionCase):
     def kinds(self) -> list[OverrideKind]:
         return [each.kind for each in self.row().reasons]
 
-    def trusting(self, practice: Practice) -> Reception:
+    def trusting(self, practice: LocalPolicy) -> Reception:
         """
         The same host, run by somebody with preferences.
         """
@@ -142,8 +142,8 @@ class VerdictTests(MailCase):
         """
         domain = "my_host.a.example"
         key = signer(domain)
-        self.dns.put(key.recordName, Kind.TXT, key.record)
-        self.dns.put(domain, Kind.TXT, "v=spf1 ip4:192.0.2.1 -all")
+        self.dns.put(key.recordName, RRType.TXT, key.record)
+        self.dns.put(domain, RRType.TXT, "v=spf1 ip4:192.0.2.1 -all")
         text = message(f"root@{domain}", domain)
         self.assertEqual(self.say(text, sender=f"a..b@{domain}"), [250, 250])
         row = self.row()
@@ -202,7 +202,7 @@ class VerdictTests(MailCase):
         taken all the same (RFC 9990 3.1.6).
         """
         network = ip_network("198.51.100.0/24")
-        self.reception = self.trusting(Practice(forwarderNetworks=(network,)))
+        self.reception = self.trusting(LocalPolicy(forwarderNetworks=(network,)))
         self.assertEqual(self.say(message("x@a.example"), client=RELAY), [250, 250])
         self.assertEqual(self.places(), {("anna",)})
         self.assertEqual(self.kinds(), [OverrideKind.TRUSTED_FORWARDER])
@@ -220,7 +220,7 @@ class VerdictTests(MailCase):
         self.assertEqual(self.places(), {("anna", "Junk")})
         self.assertEqual(self.kinds(), [OverrideKind.MAILING_LIST])
         lists = frozenset([Domain("relay.example")])
-        self.reception = self.trusting(Practice(mailingLists=lists))
+        self.reception = self.trusting(LocalPolicy(mailingLists=lists))
         self.assertEqual(self.say(text, client=RELAY, sender=sender), [250, 250])
         self.assertEqual(len(self.stored("anna")), 1)
 
@@ -228,7 +228,7 @@ class VerdictTests(MailCase):
         """
         An operator may only look (RFC 9989 5.3.6), and then says so.
         """
-        self.reception = self.trusting(Practice(enforcement=Policy.NONE))
+        self.reception = self.trusting(LocalPolicy(enforcement=DMARCPolicy.NONE))
         self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
         self.assertEqual(self.places(), {("anna",)})
         self.assertEqual(self.kinds(), [OverrideKind.LOCAL_POLICY])
@@ -238,7 +238,7 @@ class VerdictTests(MailCase):
         While it can't be judged mail is taken, and nothing is reported that
         isn't certain.
         """
-        self.dns.fail("_dmarc.a.example", Kind.TXT)
+        self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
         self.assertIn(b"dmarc=temperror", self.stored("anna")[0])
         self.assertEqual(self.rows(), [])
@@ -324,8 +324,8 @@ class VerdictTests(MailCase):
             ("v=DMARC1; sp=reject; rua=mailto:r@o.example", b"dmarc=fail"),
         ):
             self.setUp()
-            self.dns.put("_dmarc.o.example", Kind.TXT, record)
-            self.dns.put("sub.o.example", Kind.A, "192.0.2.9")
+            self.dns.put("_dmarc.o.example", RRType.TXT, record)
+            self.dns.put("sub.o.example", RRType.A, "192.0.2.9")
             codes = self.say(message("x@sub.o.example"), client=STRANGER)
             self.assertEqual(codes, [250, 250])
             self.assertEqual(self.places(), {("anna",)})
@@ -352,7 +352,7 @@ class ReportTests(MailCase):
         The reports that are owed a day later.
         """
         self.clock.advance(PAUSE + DAY)
-        self.dns.put("our.example", Kind.A, "192.0.2.25")
+        self.dns.put("our.example", RRType.A, "192.0.2.25")
         ledger = self.ledger
         source = DMARCReportSource(
             self.dns, ledger.evaluations, ledger.history, settings, "ab12"
@@ -461,7 +461,7 @@ class DeliveryTests(MailCase):
         A listener that stops waits for a message that is being stored, and
         its client is told.
         """
-        self.dns.hang("_dmarc.a.example", Kind.TXT)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
         factory = SMTPServerFactory(
             self.clock, ListenerSettings(ServerSettings(HOSTNAME)), self.reception
         )
@@ -476,7 +476,7 @@ class DeliveryTests(MailCase):
         stopped = factory.stop()
         self.assertNoResult(stopped)
         self.assertEqual(self.places(), set())
-        self.dns.release("_dmarc.a.example", Kind.TXT)
+        self.dns.release("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.places(), {("anna",)})
         self.assertIn(b"\r\n250 2.0.0 ", transport.value())
         self.assertTrue(transport.disconnecting)

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import DAY as ONE_DAY
 from moxtls.calendar import MINUTE, midnight, utcDay
 from moxtls.domain import Domain
-from moxtls.queue.values import Ending, Result
-from moxtls.reporting.handover import Aftermath
-from moxtls.reporting.mime import leaves
+from moxtls.queue.values import DeliveryStatus, Result
+from moxtls.reporting.handover import ReportDeliveryTracker
+from moxtls.reporting.mime import leafParts
 from moxtls.reporting.values import ReportState
 from moxtls.tlsrpt.received import ReceivedReport, readReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
@@ -97,7 +97,7 @@ class ReportDaysTests(SynchronousTestCase):
         self.assertEqual(signatures(body, ED25519), [True])
         header = message_from_bytes(body)
         self.assertEqual(header["TLS-Report-Domain"], "a.example")
-        types = [part.type for part in leaves(body)]
+        types = [part.type for part in leafParts(body)]
         self.assertEqual(types, ["text/plain", "application/tlsrpt+gzip"])
 
     def test_sameDestination(self) -> None:
@@ -118,13 +118,17 @@ class ReportDaysTests(SynchronousTestCase):
         """
         self.world.asks(A)
         ledger = self.world.ledger
-        aftermath = Aftermath(self.world.clock, ledger.archive, ledger.suppressions)
+        aftermath = ReportDeliveryTracker(
+            self.world.clock, ledger.archive, ledger.suppressions
+        )
         for number in range(4):
             self.deliver(A)
             self.restOfDay()
             if number == 0:
                 (envelope,) = self.world.queue.envelopes
-                result = Result("id", "tls@a.example", Ending.PERMANENT, "5.1.1")
+                result = Result(
+                    "id", "tls@a.example", DeliveryStatus.PERMANENT, "5.1.1"
+                )
                 self.successResultOf(aftermath.reportEnded(envelope, result))
         reports = self.successResultOf(ledger.archive.reports(domain=A))
         states = [report.state for report in reversed(reports)]

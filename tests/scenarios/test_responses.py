@@ -17,16 +17,16 @@ from moxtls.calendar import DAY, HOUR
 from moxtls.dmarc.hygiene import DMARCReporting
 from moxtls.dmarc.recorder import EvaluationRecorder
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dmarc.verdict import Practice
-from moxtls.dns.answers import Kind
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.answers import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import Checks
+from moxtls.inbound.authenticate import MessageAuthenticator
 from moxtls.interfaces import IVerdictObserver
 from moxtls.queue.responses import isResponse
 from moxtls.queue.values import Envelope, ReportKind
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import Letterhead, LetterWriter
-from moxtls.reporting.service import ReportService, Routine
+from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.signing import Signer, loadKey
 from tests.network import OUR_IP
 from tests.queue.killing import quickDirectory
@@ -93,7 +93,7 @@ class AnsweringHost(MailHost):
             f"_dmarc.{domain}": f"v=DMARC1; p=reject; rua=mailto:dmarc@{domain}",
             signer.recordName: signer.record,
         }.items():
-            resolver.put(name, Kind.TXT, text)
+            resolver.put(name, RRType.TXT, text)
         clock, ledger = internet.clock, self.ledger
         self.dmarc = ReportService(
             clock,
@@ -106,15 +106,15 @@ class AnsweringHost(MailHost):
             ),
             ledger.archive,
             ledger.leases,
-            LetterWriter(
+            ReportComposer(
                 clock,
                 ledger.suppressions,
-                Letterhead(self.hostname, (signer,)),
+                ReportIdentity(self.hostname, (signer,)),
                 self._newID,
             ),
             QueueSubmitter(self.queue),
             lambda: 0.5,
-            Routine(str(self.hostname), kept=365 * DAY),
+            ReportOptions(str(self.hostname), kept=365 * DAY),
         )
         self.dmarc.startService()
 
@@ -124,11 +124,11 @@ class AnsweringHost(MailHost):
     def observers(self) -> tuple[IVerdictObserver, ...]:
         return (EvaluationRecorder(self._internet.clock, self.ledger.evaluations),)
 
-    def checks(self) -> Checks:
-        return Checks(
+    def checks(self) -> MessageAuthenticator:
+        return MessageAuthenticator(
             self._internet.clock,
             self._internet.resolver,
-            Practice(),
+            LocalPolicy(),
             self.hostname.ascii,
             lambda call: execute(call),
             lambda: 0,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from moxtls.domain import Domain
 from moxtls.outbound.delivery import DirectCourier
-from moxtls.queue.access import DirectSpool
-from moxtls.queue.loads import Limits
-from moxtls.queue.notices import Notices
+from moxtls.queue.access import InlineSpoolExecutor
+from moxtls.queue.loads import GroupLimits
+from moxtls.queue.notices import Settlement
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportTeller
+from moxtls.queue.telling import ReportStatusNotifier
 from moxtls.queue.values import Envelope
 from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.recorder import OutcomeRecorder
@@ -40,13 +40,13 @@ class StoppingTests(DeliveryCase):
         numbers = count()
         self.queue = QueueService(
             self.clock,
-            DirectSpool(Path(self.mktemp())),
+            InlineSpoolExecutor(Path(self.mktemp())),
             lambda batch: courier,
-            Notices("us.example", lambda: f"n{next(numbers)}"),
-            ReportTeller(self.clock, [], FakeMailbox(), str),
+            Settlement("us.example", lambda: f"n{next(numbers)}"),
+            ReportStatusNotifier(self.clock, [], FakeMailbox(), str),
             lambda: f"m{next(numbers)}",
             jitter=lambda: 0.5,
-            limits=Limits(),
+            limits=GroupLimits(),
         )
         self.queue.startService()
 

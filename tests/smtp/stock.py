@@ -21,7 +21,7 @@ from twisted.mail import smtp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dmarc.values import Judgement
+from moxtls.dmarc.values import VerdictEvent
 from moxtls.interfaces import IVerdictObserver
 
 
@@ -67,9 +67,9 @@ class Curious(Kept):
 
     def __init__(self) -> None:
         super().__init__()
-        self.judgements: list[Judgement] = []
+        self.judgements: list[VerdictEvent] = []
 
-    def verdictGiven(self, judgement: Judgement) -> Deferred[None]:
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
         assert not self.lines
         self.judgements.append(judgement)
         raise RuntimeError("thinking about it went wrong")

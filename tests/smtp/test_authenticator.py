@@ -21,10 +21,18 @@ from moxtls.smtp.authenticator import (
 )
 from moxtls.smtp.logins import MAX_DELAY, MAX_FAILURES
 from moxtls.smtp.passwords import StoredPassword
-from moxtls.smtp.rates import placeOf
-from moxtls.smtp.sasl import Accounts, Disproven, Postponed, Proven, Step
+from moxtls.smtp.rates import networkOf
+from moxtls.smtp.sasl import (
+    Authenticated,
+    CredentialsChecker,
+    Postponed,
+    Rejected,
+    Step,
+)
 
-ACCOUNTS = Accounts({"anna": StoredPassword.make("pencil", bytes(32))}, b"secret")
+ACCOUNTS = CredentialsChecker(
+    {"anna": StoredPassword.make("pencil", bytes(32))}, b"secret"
+)
 
 
 class FairSemaphoreTests(SynchronousTestCase):
@@ -109,7 +117,7 @@ class AuthenticatorTests(SynchronousTestCase):
     def login(self, host: str, password: str = "wrong") -> Deferred[Step]:
         exchange = self.authenticator.begin("PLAIN")
         response = f"\0anna\0{password}".encode()
-        place = placeOf(host)
+        place = networkOf(host)
         step = self.authenticator.step(self.clock, exchange, response, place)
         return Deferred.fromCoroutine(step)
 
@@ -122,7 +130,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.login("192.0.2.1")
         mine = self.login("198.51.100.1", "pencil")
         self.work(2 * MAX_CHECKS)
-        self.assertEqual(self.successResultOf(mine), Proven("anna"))
+        self.assertEqual(self.successResultOf(mine), Authenticated("anna"))
 
     def test_burst(self) -> None:
         """
@@ -132,7 +140,7 @@ class AuthenticatorTests(SynchronousTestCase):
         logins = [self.login("192.0.2.1", "pencil") for _ in range(5 * MAX_FAILURES)]
         self.work()
         found = {self.successResultOf(each) for each in logins}
-        self.assertEqual(found, {Proven("anna")})
+        self.assertEqual(found, {Authenticated("anna")})
 
     def test_limited(self) -> None:
         """
@@ -142,7 +150,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.work()
         self.clock.advance(MAX_DELAY)
         found = [self.successResultOf(each) for each in logins]
-        self.assertEqual(found.count(Disproven()), MAX_FAILURES)
+        self.assertEqual(found.count(Rejected()), MAX_FAILURES)
         self.assertEqual(found.count(Postponed()), 4 * MAX_FAILURES)
 
     def test_waiting(self) -> None:
@@ -171,7 +179,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.work()
         mine = self.login("198.51.100.1", "pencil")
         self.work()
-        self.assertEqual(self.successResultOf(mine), Proven("anna"))
+        self.assertEqual(self.successResultOf(mine), Authenticated("anna"))
 
     def test_broken(self) -> None:
         """
@@ -190,8 +198,8 @@ class AuthenticatorTests(SynchronousTestCase):
         """
         first = self.login("192.0.2.1")
         self.work()
-        self.assertEqual(self.successResultOf(first), Disproven())
+        self.assertEqual(self.successResultOf(first), Rejected())
         self.clock.rightNow -= 3600
         mine = self.login("192.0.2.1", "pencil")
         self.work()
-        self.assertEqual(self.successResultOf(mine), Proven("anna"))
+        self.assertEqual(self.successResultOf(mine), Authenticated("anna"))

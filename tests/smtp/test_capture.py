@@ -28,12 +28,12 @@ from moxtls.interfaces import ISessionObserver
 from moxtls.smtp.capture import capture
 from moxtls.store.memory import MemoryOutcomeStore, MemoryReportArchive
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
@@ -165,8 +165,8 @@ class OutcomeTests(CaptureCase):
             self.outcome(),
             SessionOutcome(
                 Domain("example.org"),
-                PolicyTally(Policy(none, Domain("example.org")), 1),
-                (PolicyTally(Policy(none, Domain("mx.example")), 1),),
+                PolicyTally(TLSPolicy(none, Domain("example.org")), 1),
+                (PolicyTally(TLSPolicy(none, Domain("mx.example")), 1),),
             ),
         )
 
@@ -175,8 +175,8 @@ class OutcomeTests(CaptureCase):
         An application that applied policies can say so.
         """
         policies = (
-            Policy(PolicyType.STS, Domain("example.org"), ("version: STSv1",)),
-            Policy(PolicyType.TLSA, Domain("mx.example"), ("3 1 1 00",)),
+            TLSPolicy(PolicyType.STS, Domain("example.org"), ("version: STSv1",)),
+            TLSPolicy(PolicyType.TLSA, Domain("mx.example"), ("3 1 1 00",)),
         )
         self.send(
             Scripted(good().context()),
@@ -262,7 +262,7 @@ class OutcomeTests(CaptureCase):
         self.assertEqual(
             list(recipient.failures),
             [
-                Failure(
+                FailureDetail(
                     ResultType.CERTIFICATE_NOT_TRUSTED,
                     sendingIP=CLIENT_IP,
                     mxHostname="mx.example",

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.outbound.records import STARTTLS
+from moxtls.outbound.records import STARTTLSResult
 from moxtls.smtp.body import DotStuffing
-from moxtls.smtp.client import Conversation
+from moxtls.smtp.client import ClientConversation
 from moxtls.smtp.clientevents import (
     Awaiting,
     Cause,
@@ -29,14 +29,14 @@ from moxtls.smtp.clientevents import (
 )
 from moxtls.smtp.extensions import (
     Extensions,
+    extensionRefusal,
     mailCommand,
     parseExtensions,
-    portions,
-    refusal,
+    splitByLimits,
 )
 from moxtls.smtp.replies import (
-    LONGEST_LINE,
-    MOST_LINES,
+    MAX_LINE,
+    MAX_LINES,
     MalformedReply,
     ReplyReader,
     parseReply,
@@ -110,9 +110,9 @@ class ReplyTests(SynchronousTestCase):
             b"100 x\r\n",
             b"250x\r\n",
             b"250-a\r\n251 b\r\n",
-            b"\r\n" * (MOST_LINES + 1),
-            b"250 " + b"a" * LONGEST_LINE,
-            b"250-a\r\n" * MOST_LINES + b"250 a\r\n",
+            b"\r\n" * (MAX_LINES + 1),
+            b"250 " + b"a" * MAX_LINE,
+            b"250-a\r\n" * MAX_LINES + b"250 a\r\n",
             (b"250-" + b"a" * 2000 + b"\r\n") * 40,
         ):
             self.assertRaises(MalformedReply, self.read, data)
@@ -296,7 +296,7 @@ class ExtensionTests(SynchronousTestCase):
             (transaction(requireTLS=True), ALL, None),
             (transaction(sender="a\r\nDATA"), ALL, "5.1.7"),
         ):
-            reply = refusal(mail, known, True)
+            reply = extensionRefusal(mail, known, True)
             self.assertEqual(reply and reply.enhanced, status)
             self.assertTrue(reply is None or reply.permanent)
 
@@ -304,7 +304,7 @@ class ExtensionTests(SynchronousTestCase):
         """
         RFC 8689 4.2.1: 5.7.10 where there is no TLS at all.
         """
-        reply = refusal(transaction(requireTLS=True), ALL, False)
+        reply = extensionRefusal(transaction(requireTLS=True), ALL, False)
         self.assertEqual(reply and reply.enhanced, "5.7.10")
 
     def test_mail(self) -> None:
@@ -335,7 +335,7 @@ class ExtensionTests(SynchronousTestCase):
             (Extensions(rcptDomainMax=1), [2, 1, 1]),
             (Extensions(rcptMax=1, rcptDomainMax=1), [1, 1, 1, 1]),
         ):
-            found = portions(mail, known)
+            found = splitByLimits(mail, known)
             self.assertEqual([len(part.recipients) for part in found], parts)
             together = tuple(each for part in found for each in part.recipients)
             self.assertEqual(together, mail.recipients)
@@ -343,15 +343,15 @@ class ExtensionTests(SynchronousTestCase):
 
 class ConversationCase(SynchronousTestCase):
     """
-    Talks to a L{Conversation}.
+    Talks to a L{ClientConversation}.
     """
 
     def conversation(
         self, mode: TLSMode = TLSMode.OPPORTUNISTIC, login: Credentials | None = None
-    ) -> Conversation:
-        return Conversation("us.example", mode, login)
+    ) -> ClientConversation:
+        return ClientConversation("us.example", mode, login)
 
-    def ready(self, *extensions: str) -> Conversation:
+    def ready(self, *extensions: str) -> ClientConversation:
         """
         One that is ready for mail.
         """
@@ -360,7 +360,7 @@ class ConversationCase(SynchronousTestCase):
         self.assertEqual(talk.receive(ehlo(*extensions)), [Ready()])
         return talk
 
-    def secured(self, login: Credentials | None = None) -> Conversation:
+    def secured(self, login: Credentials | None = None) -> ClientConversation:
         """
         One that has just come to TLS.
         """
@@ -414,7 +414,7 @@ class OpeningTests(ConversationCase):
             events = talk.receive(b"%d what?\r\n" % code)
             self.assertEqual(events, [Send(b"HELO us.example\r\n")])
             self.assertEqual(talk.receive(b"250 hi\r\n"), [Ready()])
-            self.assertIs(talk.starttls, STARTTLS.NOT_OFFERED)
+            self.assertIs(talk.starttls, STARTTLSResult.NOT_OFFERED)
             self.assertEqual(talk.extensions, Extensions())
         for code in (421, 451, 550, 554):
             talk = self.conversation()
@@ -458,7 +458,7 @@ class OpeningTests(ConversationCase):
             events = talk.receive(b"220 go\r\n" + behind)
             self.assertEnded(events, Cause.INJECTED)
             self.assertEqual(len(events), 1)
-            self.assertIs(talk.starttls, STARTTLS.INJECTED)
+            self.assertIs(talk.starttls, STARTTLSResult.INJECTED)
             self.assertEqual(talk.receive(b"250 ok\r\n"), [])
 
     def test_answersInAdvance(self) -> None:
@@ -472,10 +472,10 @@ class OpeningTests(ConversationCase):
             events = talk.receive(ehlo("STARTTLS") + early)
             self.assertEnded(events, Cause.MALFORMED)
             self.assertEqual([e for e in events if isinstance(e, Send)], [])
-            self.assertIs(talk.starttls, STARTTLS.UNANSWERED)
+            self.assertIs(talk.starttls, STARTTLSResult.UNANSWERED)
         talk = self.conversation()
         self.assertEnded(talk.receive(HELLO + ehlo()), Cause.MALFORMED)
-        self.assertIs(talk.starttls, STARTTLS.NOT_TRIED)
+        self.assertIs(talk.starttls, STARTTLSResult.NOT_TRIED)
 
     def test_startTLSClosing(self) -> None:
         """
@@ -485,7 +485,7 @@ class OpeningTests(ConversationCase):
         talk.receive(HELLO)
         talk.receive(ehlo())
         self.assertEnded(talk.receive(b"421 busy\r\n"), Cause.NO_TLS)
-        self.assertEqual((talk.starttls, talk.code), (STARTTLS.REFUSED, 421))
+        self.assertEqual((talk.starttls, talk.code), (STARTTLSResult.REFUSED, 421))
 
     def test_login(self) -> None:
         """
@@ -675,7 +675,7 @@ class TransactionTests(ConversationCase):
         """
         RFC 5321 3.8: 421 answers all that is open, at any step.
         """
-        steps: list[Callable[[Conversation], object]] = [
+        steps: list[Callable[[ClientConversation], object]] = [
             lambda talk: None,
             lambda talk: talk.receive(b"250 ok\r\n"),
             lambda talk: talk.receive(b"250 ok\r\n"),

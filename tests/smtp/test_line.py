@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.line import Line
+from moxtls.smtp.line import ServerTransport
 from tests import certificates
 from tests.starttls import Link, Presenting
 
@@ -98,7 +98,7 @@ class DirectTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.session = Hearing()
-        self.line = Line(Clock(), self.session)
+        self.line = ServerTransport(Clock(), self.session)
         self.transport = SocketTransport()
         self.addCleanup(self.transport.socket.close)
         self.addCleanup(self.transport.other.close)
@@ -235,7 +235,7 @@ class OneLine(ServerFactory):
 
     noisy = False
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ServerTransport) -> None:
         self.buildProtocol = lambda addr: line  # type: ignore[method-assign]
 
 
@@ -248,7 +248,7 @@ class EndTests(TestCase):
         assert isinstance(reactor, PosixReactorBase)
         self.reactor = reactor
         self.session, self.client = Ending(), Ending()
-        self.line = Line(reactor, self.session)
+        self.line = ServerTransport(reactor, self.session)
 
     async def connect(self) -> None:
         """
@@ -350,7 +350,7 @@ class TLSTests(SynchronousTestCase):
         properly.
         """
         clock, client, session = Clock(), Hearing(), Hearing()
-        line = Line(clock, session)
+        line = ServerTransport(clock, session)
         link = Link(client, line, clock)
         line.write(b"220\r\n")
         link.flush()
@@ -374,7 +374,7 @@ class TLSTests(SynchronousTestCase):
         The last words go through TLS too.
         """
         clock, client, session = Clock(), Hearing(), Hearing()
-        line = Line(clock, session)
+        line = ServerTransport(clock, session)
         link = Link(client, line, clock)
         line.startTLS(Serving())
         link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
@@ -391,7 +391,7 @@ class TLSTests(SynchronousTestCase):
         waits for it, and a deaf client is noticed below.
         """
         clock, client, session = Clock(), Hearing(), Hearing()
-        line = Line(clock, session)
+        line = ServerTransport(clock, session)
         factory = TLSMemoryBIOFactory(Serving(), False, Factory(), clock)
         link = Link(client, TLSMemoryBIOProtocol(factory, line), clock)
         below = link.server.below

@@ -32,14 +32,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.events import Incoming, ServerSettings
-from moxtls.smtp.line import Line
+from moxtls.smtp.events import ServerSettings, TransactionState
+from moxtls.smtp.line import ServerTransport
 from moxtls.smtp.listener import (
+    GREETING_TIMEOUT,
     QUIET,
-    SILENCE,
     Authenticator,
-    IAcceptor,
-    IMessageSink,
+    IMessage,
+    IMessageDelivery,
     ListenerSettings,
     SMTPServerFactory,
 )
@@ -50,8 +50,8 @@ from moxtls.smtp.logins import (
     UNDELAYED_FAILURES,
 )
 from moxtls.smtp.passwords import StoredPassword
-from moxtls.smtp.received import Client
-from moxtls.smtp.sasl import MECHANISMS, Accounts, ScramClient
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker, ScramClient
 from moxtls.smtp.serversession import FAREWELL, IListener, ServerSession
 from moxtls.smtp.tlscontext import ReloadingContext
 from moxtls.smtp.values import Reply
@@ -62,10 +62,12 @@ SETTINGS = ListenerSettings(ServerSettings("mx.example"), connections=5, perAddr
 OK = Reply(250, "2.0.0", "OK")
 ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
 MAIL = b"EHLO c.example\r\n" + ENVELOPE + b"DATA\r\n"
-ACCOUNTS = Accounts({"user": StoredPassword.make("pencil", bytes(32))}, b"secret")
+ACCOUNTS = CredentialsChecker(
+    {"user": StoredPassword.make("pencil", bytes(32))}, b"secret"
+)
 
 
-@implementer(IAcceptor, IMessageSink)
+@implementer(IMessageDelivery, IMessage)
 class FakeAcceptor:
     """
     Says what it is told to, and writes down what it is asked.
@@ -76,7 +78,7 @@ class FakeAcceptor:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.clients: list[Client] = []
+        self.clients: list[ClientInfo] = []
         self.answers: dict[str, Deferred[Reply] | Exception] = {}
         self.text = b""
         self.full: Deferred[None] | Exception | None = None
@@ -88,16 +90,18 @@ class FakeAcceptor:
             raise answer
         return succeed(OK) if answer is None else answer
 
-    def mailFrom(self, client: Client, incoming: Incoming) -> Deferred[Reply]:
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
         self.clients.append(client)
         return self._answer("mail")
 
     def rcptTo(
-        self, client: Client, incoming: Incoming, recipient: str
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return self._answer("rcpt")
 
-    def message(self, client: Client, incoming: Incoming) -> IMessageSink:
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
         self.text = b""
         return self
 
@@ -179,8 +183,8 @@ class ListenerCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.acceptor = FakeAcceptor()
-        verifyObject(IAcceptor, self.acceptor)
-        verifyObject(IMessageSink, self.acceptor)
+        verifyObject(IMessageDelivery, self.acceptor)
+        verifyObject(IMessage, self.acceptor)
         self.listen(SETTINGS)
 
     def listen(
@@ -202,7 +206,7 @@ class ListenerCase(SynchronousTestCase):
         """
         address = (IPv6Address if ":" in host else IPv4Address)("TCP", host, 1234)
         line = self.factory.buildProtocol(address)
-        assert isinstance(line, Line)
+        assert isinstance(line, ServerTransport)
         session = line.session
         assert isinstance(session, ServerSession)
         wire = Wire(session, address)
@@ -239,7 +243,7 @@ class SessionTests(ListenerCase):
         self.assertEqual(self.acceptor.text, b"a\r\n.b\r\n")
         self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
         [client] = self.acceptor.clients
-        self.assertEqual(client, Client("192.0.2.1", "c.example"))
+        self.assertEqual(client, ClientInfo("192.0.2.1", "c.example"))
         self.assertEqual(wire.says(b"QUIT\r\n"), [b"221 2.0.0 Bye"])
         self.assertGone()
 
@@ -250,7 +254,7 @@ class SessionTests(ListenerCase):
         """
         address = IPv4Address("TCP", "192.0.2.1", 1234)
         line = self.factory.buildProtocol(address)
-        assert isinstance(line, Line)
+        assert isinstance(line, ServerTransport)
         session, transport = ref(line.session), StringTransport(peerAddress=address)
         line.makeConnection(transport)
         line.dataReceived(MAIL)
@@ -577,7 +581,7 @@ class ConnectionTests(ListenerCase):
         """
         protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 1))
         assert protocol is not None
-        if isinstance(protocol, Line):
+        if isinstance(protocol, ServerTransport):
             return b""
         transport = StringTransport()
         protocol.makeConnection(transport)
@@ -679,11 +683,11 @@ class ConnectionTests(ListenerCase):
         self.listen(replace(SETTINGS, connections=10))
         wires = [self.connect(f"192.0.{n}.1") for n in range(10)]
         self.assertTrue(self.refused("198.51.100.1"))
-        self.clock.advance(SILENCE)
+        self.clock.advance(GREETING_TIMEOUT)
         wires[0].says(b"EHLO c\r\n")
         self.acceptor.answers["mail"] = Deferred()
         wires[1].says(b"EHLO c\r\nMAIL FROM:<>\r\n")
-        self.clock.advance(SILENCE - 1)
+        self.clock.advance(GREETING_TIMEOUT - 1)
         for n in range(8):
             self.connect(f"198.51.{n}.1")
         self.assertTrue(self.refused("198.51.100.1"))
@@ -698,7 +702,7 @@ class ConnectionTests(ListenerCase):
         self.listen(replace(SETTINGS, connections=20, perAddress=99))
         for wire in [self.connect() for _ in range(20)]:
             wire.isLazy = True
-        self.clock.advance(SILENCE)
+        self.clock.advance(GREETING_TIMEOUT)
         for _ in range(2):
             self.connect()
         self.assertTrue(self.refused("192.0.2.1"))

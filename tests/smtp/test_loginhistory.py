@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.loginhistory import MAX_FILE, LoginHistory
 from moxtls.smtp.logins import MAX_ACCOUNT_FAILURES, LoginLimits
-from moxtls.smtp.rates import placeOf
+from moxtls.smtp.rates import networkOf
 
 NOW = 1000.0
 
@@ -32,16 +32,16 @@ class LoginHistoryTests(SynchronousTestCase):
         Whatever an account is called, where it was is known after a restart, and
         guesses from elsewhere don't lock it out there.
         """
-        home, users = placeOf("198.51.100.1"), ("anna", "../a b\n", "\u00e9")
+        home, users = networkOf("198.51.100.1"), ("anna", "../a b\n", "\u00e9")
         limits = LoginLimits(known=self.history.load(), save=self.history.save)
         for user in users:
             limits.succeeded(limits.begin(user, home, NOW))
         limits = LoginLimits(known=self.history.load(), save=self.history.save)
         for user in users:
             for n in range(MAX_ACCOUNT_FAILURES):
-                limits.begin(user, placeOf(f"10.{n}.0.1"), NOW)
+                limits.begin(user, networkOf(f"10.{n}.0.1"), NOW)
             self.assertIsNone(limits.exceeded(user, home, NOW))
-            self.assertIsNotNone(limits.exceeded(user, placeOf("10.99.0.1"), NOW))
+            self.assertIsNotNone(limits.exceeded(user, networkOf("10.99.0.1"), NOW))
         self.assertEqual(len(list(self.folder.iterdir())), len(users))
         modes = {path.stat().st_mode & 0o777 for path in self.folder.iterdir()}
         self.assertEqual(modes, {0o600})

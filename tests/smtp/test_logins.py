@@ -16,11 +16,11 @@ from moxtls.smtp.logins import (
     LoginLimit,
     LoginLimits,
 )
-from moxtls.smtp.rates import NETWORK_SHARE, Place, placeOf
+from moxtls.smtp.rates import NETWORK_SHARE, ClientNetwork, networkOf
 
 NOW = 1000.0
 HOUR = 3600.0
-HOME = placeOf("198.51.100.1")
+HOME = networkOf("198.51.100.1")
 
 
 class LoginLimitsTests(SynchronousTestCase):
@@ -31,7 +31,9 @@ class LoginLimitsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.limits = LoginLimits()
 
-    def fail(self, user: str, place: Place, tries: int, now: float = NOW) -> int:  # type: ignore[override]
+    def fail(
+        self, user: str, place: ClientNetwork, tries: int, now: float = NOW
+    ) -> int:  # type: ignore[override]
         """
         How many of so many wrong passwords are looked at.
         """
@@ -42,7 +44,7 @@ class LoginLimitsTests(SynchronousTestCase):
                 count += 1
         return count
 
-    def succeed(self, user: str, place: Place) -> None:
+    def succeed(self, user: str, place: ClientNetwork) -> None:
         self.limits.succeeded(self.limits.begin(user, place, NOW))
 
     def test_address(self) -> None:
@@ -50,7 +52,7 @@ class LoginLimitsTests(SynchronousTestCase):
         From one address there are so many failures, whatever accounts they are for,
         and some more each hour.
         """
-        place = placeOf("192.0.2.1")
+        place = networkOf("192.0.2.1")
         count = sum(self.fail(f"user {n}", place, 1) for n in range(100))
         self.assertEqual(count, MAX_FAILURES)
         self.assertEqual(self.limits.exceeded("x", place, NOW), LoginLimit.ADDRESS)
@@ -61,12 +63,12 @@ class LoginLimitsTests(SynchronousTestCase):
         A network of many addresses has four times as many.
         """
         count = sum(
-            self.fail(f"user {n} {m}", placeOf(f"192.0.2.{n}"), 1)
+            self.fail(f"user {n} {m}", networkOf(f"192.0.2.{n}"), 1)
             for n in range(256)
             for m in range(5)
         )
         self.assertEqual(count, MAX_FAILURES * NETWORK_SHARE)
-        other = placeOf("192.0.3.1")
+        other = networkOf("192.0.3.1")
         self.assertIsNone(self.limits.exceeded("x", other, NOW))
 
     def test_account(self) -> None:
@@ -75,7 +77,7 @@ class LoginLimitsTests(SynchronousTestCase):
         has as well.
         """
         for user in ("anna", "nobody"):
-            count = sum(self.fail(user, placeOf(f"10.{n}.0.1"), 1) for n in range(99))
+            count = sum(self.fail(user, networkOf(f"10.{n}.0.1"), 1) for n in range(99))
             self.assertEqual(count, MAX_ACCOUNT_FAILURES)
             exceeded = self.limits.exceeded(user, HOME, NOW)
             self.assertEqual(exceeded, LoginLimit.ACCOUNT)
@@ -88,14 +90,14 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         self.succeed("anna", HOME)
         for n in range(99):
-            self.fail("anna", placeOf(f"10.{n}.0.1"), 1)
-        near = placeOf("198.51.100.77")
+            self.fail("anna", networkOf(f"10.{n}.0.1"), 1)
+        near = networkOf("198.51.100.77")
         self.assertIsNone(self.limits.exceeded("anna", near, NOW))
         self.fail("somebody", HOME, 99)
         for n in range(2, 99):
-            self.fail("somebody else", placeOf(f"198.51.100.{n}"), 9)
+            self.fail("somebody else", networkOf(f"198.51.100.{n}"), 9)
         self.assertIsNone(self.limits.exceeded("anna", HOME, NOW))
-        exceeded = self.limits.exceeded("anna", placeOf("203.0.113.1"), NOW)
+        exceeded = self.limits.exceeded("anna", networkOf("203.0.113.1"), NOW)
         self.assertEqual(exceeded, LoginLimit.ACCOUNT)
 
     def test_ownAddress(self) -> None:
@@ -112,11 +114,11 @@ class LoginLimitsTests(SynchronousTestCase):
         So many places are remembered of each account, those of the latest logins.
         """
         for n in range(MAX_KNOWN):
-            self.succeed("anna", placeOf(f"10.{n}.0.1"))
+            self.succeed("anna", networkOf(f"10.{n}.0.1"))
         for n in range(200, 200 + MAX_ACCOUNT_FAILURES):
-            self.fail("anna", placeOf(f"10.{n}.0.1"), 1)
+            self.fail("anna", networkOf(f"10.{n}.0.1"), 1)
         limits = [
-            self.limits.exceeded("anna", placeOf(f"10.{n}.0.1"), NOW)
+            self.limits.exceeded("anna", networkOf(f"10.{n}.0.1"), NOW)
             for n in (0, MAX_KNOWN - 1)
         ]
         self.assertEqual(limits, [LoginLimit.ACCOUNT, None])
@@ -125,7 +127,7 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         Attempts that have not ended count as failures; those that succeed don't.
         """
-        place = placeOf("192.0.2.1")
+        place = networkOf("192.0.2.1")
         begun = [self.limits.begin("a", place, NOW) for _ in range(MAX_FAILURES)]
         self.assertIsNotNone(self.limits.exceeded("a", place, NOW))
         for attempt in begun:
@@ -136,7 +138,7 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         Answers take longer with each failure, but never very long.
         """
-        place, delays = placeOf("192.0.2.1"), []
+        place, delays = networkOf("192.0.2.1"), []
         for _ in range(MAX_FAILURES):
             self.limits.begin("a", place, NOW)
             delays.append(self.limits.delay(place, NOW))
@@ -150,7 +152,7 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         self.limits = LoginLimits(entries=100)
         for n in range(1000):
-            place = placeOf(f"10.{n // 256}.{n % 256}.1")
+            place = networkOf(f"10.{n // 256}.{n % 256}.1")
             self.limits.begin(f"user {n}" * 100, place, NOW)
         for allowance in self.limits._allowances.values():
             self.assertLessEqual(len(allowance), 100)

@@ -8,13 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.rates import MINUTE, NETWORK_SHARE, Allowance, Place, Rate, placeOf
+from moxtls.smtp.rates import (
+    MINUTE,
+    NETWORK_SHARE,
+    ClientNetwork,
+    RateLimiter,
+    TokenBucket,
+    networkOf,
+)
 
 #: 2026-11-24T00:00:00Z
 NOW = 1795478400.0
 
 
-def taken(allowance: Allowance, key: str, now: float, tries: int) -> int:
+def taken(allowance: TokenBucket, key: str, now: float, tries: int) -> int:
     """
     How many of so many tries are allowed.
     """
@@ -28,7 +35,7 @@ def taken(allowance: Allowance, key: str, now: float, tries: int) -> int:
 
 class PlaceTests(SynchronousTestCase):
     """
-    Tests for L{placeOf}.
+    Tests for L{networkOf}.
     """
 
     def test_table(self) -> None:
@@ -44,12 +51,12 @@ class PlaceTests(SynchronousTestCase):
             ("", "", ""),
             ("/a/socket", "/a/socket", "/a/socket"),
         ):
-            self.assertEqual(placeOf(host), Place(address, network))
+            self.assertEqual(networkOf(host), ClientNetwork(address, network))
 
 
 class AllowanceTests(SynchronousTestCase):
     """
-    Tests for L{Allowance}.
+    Tests for L{TokenBucket}.
     """
 
     def test_burst(self) -> None:
@@ -57,7 +64,7 @@ class AllowanceTests(SynchronousTestCase):
         A minute's worth at once, and then as it comes.
         """
         for rate in (1, 7, 60, 3000):
-            allowance = Allowance(rate)
+            allowance = TokenBucket(rate)
             self.assertEqual(taken(allowance, "a", NOW, rate + 10), rate)
             self.assertEqual(taken(allowance, "b", NOW, 1), 1)
             self.assertEqual(taken(allowance, "a", NOW + MINUTE / rate, 5), 1)
@@ -68,7 +75,7 @@ class AllowanceTests(SynchronousTestCase):
         """
         Less than one a minute is possible.
         """
-        allowance = Allowance(0.5)
+        allowance = TokenBucket(0.5)
         self.assertEqual(taken(allowance, "a", NOW, 5), 1)
         self.assertEqual(taken(allowance, "a", NOW + 60, 5), 0)
         self.assertEqual(taken(allowance, "a", NOW + 120, 5), 1)
@@ -77,7 +84,7 @@ class AllowanceTests(SynchronousTestCase):
         """
         0 is no limit, and remembers nobody.
         """
-        allowance = Allowance(0)
+        allowance = TokenBucket(0)
         self.assertEqual(taken(allowance, "a", NOW, 1000), 1000)
         self.assertEqual(len(allowance), 0)
 
@@ -86,7 +93,7 @@ class AllowanceTests(SynchronousTestCase):
         A clock that was wrong locks nobody out for longer than a minute's
         worth takes.
         """
-        allowance = Allowance(10)
+        allowance = TokenBucket(10)
         taken(allowance, "a", NOW + 10**6, 100)
         self.assertEqual(taken(allowance, "a", NOW, 5), 0)
         allowance.take("a", NOW)
@@ -97,7 +104,7 @@ class AllowanceTests(SynchronousTestCase):
         Who comes from many addresses takes no more memory, and doesn't get
         himself forgotten.
         """
-        allowance = Allowance(10, entries=100)
+        allowance = TokenBucket(10, entries=100)
         self.assertEqual(taken(allowance, "attacker", NOW, 20), 10)
         for number in range(10_000):
             self.assertEqual(taken(allowance, str(number), NOW, 1), 1)
@@ -108,7 +115,7 @@ class AllowanceTests(SynchronousTestCase):
         """
         Those whose bucket is full again go first.
         """
-        allowance = Allowance(60, entries=100)
+        allowance = TokenBucket(60, entries=100)
         taken(allowance, "heavy", NOW, 60)
         for number in range(100):
             allowance.take(f"old {number}", NOW)
@@ -126,7 +133,7 @@ class AllowanceTests(SynchronousTestCase):
         """
         Nobody ever has more than a bucket and what has flowed in since.
         """
-        allowance, now = Allowance(rate, entries=4), NOW
+        allowance, now = TokenBucket(rate, entries=4), NOW
         counts: dict[str, int] = {}
         for pause, key in steps:
             now += pause
@@ -139,7 +146,7 @@ class AllowanceTests(SynchronousTestCase):
 
 class RateTests(SynchronousTestCase):
     """
-    Tests for L{Rate}.
+    Tests for L{RateLimiter}.
     """
 
     def test_network(self) -> None:
@@ -147,8 +154,8 @@ class RateTests(SynchronousTestCase):
         A network has four times as much; what one address may not doesn't
         count against it.
         """
-        rate = Rate(5)
-        places = [placeOf(f"192.0.2.{n}") for n in range(10)]
+        rate = RateLimiter(5)
+        places = [networkOf(f"192.0.2.{n}") for n in range(10)]
         counts = [sum(rate.take(each, NOW) for _ in range(9)) for each in places]
         self.assertEqual(counts, [5] * NETWORK_SHARE + [0] * 6)
-        self.assertTrue(rate.take(placeOf("192.0.3.1"), NOW))
+        self.assertTrue(rate.take(networkOf("192.0.3.1"), NOW))

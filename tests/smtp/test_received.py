@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.received import (
-    LONGEST_HEADER,
     LOOPING,
-    MOST_HOPS,
-    Client,
+    MAX_HEADER,
+    MAX_HOPS,
+    ClientInfo,
     hasField,
     headerOf,
     hops,
@@ -39,7 +39,7 @@ class ReceivedHeaderTests(SynchronousTestCase):
         """
         Who, by whom, how, for whom, when (RFC 5321 4.4, RFC 3848).
         """
-        client = Client("192.0.2.1", "client.example", True, "user", TLS)
+        client = ClientInfo("192.0.2.1", "client.example", True, "user", TLS)
         self.assertEqual(
             receivedHeader(client, "mx.example", "id1", NOW, recipient="b@b.example"),
             b"Received: from client.example ([192.0.2.1])\r\n"
@@ -53,12 +53,12 @@ class ReceivedHeaderTests(SynchronousTestCase):
         RFC 3848, RFC 6531 4.3.
         """
         for client, smtputf8, protocol in (
-            (Client(extended=False), False, b"SMTP"),
-            (Client(), False, b"ESMTP"),
-            (Client(tls=TLS), False, b"ESMTPS"),
-            (Client(user="u"), False, b"ESMTPA"),
-            (Client(tls=TLS, user="u"), True, b"UTF8SMTPSA"),
-            (Client(), True, b"UTF8SMTP"),
+            (ClientInfo(extended=False), False, b"SMTP"),
+            (ClientInfo(), False, b"ESMTP"),
+            (ClientInfo(tls=TLS), False, b"ESMTPS"),
+            (ClientInfo(user="u"), False, b"ESMTPA"),
+            (ClientInfo(tls=TLS, user="u"), True, b"UTF8SMTPSA"),
+            (ClientInfo(), True, b"UTF8SMTP"),
         ):
             header = receivedHeader(client, "mx.example", "1", NOW, smtputf8)
             self.assertIn(b" with " + protocol, header)
@@ -68,7 +68,7 @@ class ReceivedHeaderTests(SynchronousTestCase):
         """
         IPv6 addresses have a prefix (RFC 5321 4.1.3).
         """
-        header = receivedHeader(Client("2001:db8::1", "c"), "mx", "1", NOW)
+        header = receivedHeader(ClientInfo("2001:db8::1", "c"), "mx", "1", NOW)
         self.assertIn(b"from c ([IPv6:2001:db8::1])\r\n", header)
 
     @settings(max_examples=100, deadline=None)
@@ -77,7 +77,7 @@ class ReceivedHeaderTests(SynchronousTestCase):
         """
         Whatever clients call themselves, it remains one field, in ASCII.
         """
-        header = receivedHeader(Client("192.0.2.1", helo), "mx.example", "1", NOW)
+        header = receivedHeader(ClientInfo("192.0.2.1", helo), "mx.example", "1", NOW)
         self.assertTrue(header.isascii())
         parsed = message_from_bytes(header + b"\r\n", policy=policy.default)
         self.assertEqual(parsed.keys(), ["Received"])
@@ -102,8 +102,8 @@ class HeaderTests(SynchronousTestCase):
             (b"", b""),
         ):
             self.assertEqual(headerOf(message), header)
-        endless = b"A: b\r\n" * LONGEST_HEADER
-        self.assertEqual(len(headerOf(endless)), LONGEST_HEADER)
+        endless = b"A: b\r\n" * MAX_HEADER
+        self.assertEqual(len(headerOf(endless)), MAX_HEADER)
 
     def test_missing(self) -> None:
         """
@@ -143,7 +143,7 @@ class HeaderTests(SynchronousTestCase):
         """
         begin = process_time()
         for line in (b"\nTLS-Required:", b"TLS-Required:\r\n ", b"TLS-Required: a\n"):
-            self.assertFalse(saysTLSNotRequired(line * (LONGEST_HEADER // len(line))))
+            self.assertFalse(saysTLSNotRequired(line * (MAX_HEADER // len(line))))
         self.assertLess(process_time() - begin, 1)
 
 
@@ -168,6 +168,6 @@ class HopsTests(SynchronousTestCase):
         """
         RFC 5321 6.3: 100 are fine, more are a loop.
         """
-        self.assertFalse(isLooping(b"Received: a\r\n" * MOST_HOPS))
-        self.assertTrue(isLooping(b"Received: a\r\n" * (MOST_HOPS + 1)))
+        self.assertFalse(isLooping(b"Received: a\r\n" * MAX_HOPS))
+        self.assertTrue(isLooping(b"Received: a\r\n" * (MAX_HOPS + 1)))
         self.assertEqual((LOOPING.code, LOOPING.enhanced), (554, "5.4.6"))

@@ -17,11 +17,11 @@ from moxtls.smtp.passwords import (
 )
 from moxtls.smtp.sasl import (
     MECHANISMS,
-    Accounts,
+    Authenticated,
     Challenge,
-    Claim,
-    Disproven,
-    Proven,
+    CredentialsChecker,
+    PasswordAttempt,
+    Rejected,
     ScramClient,
     ServerExchange,
     Step,
@@ -29,7 +29,7 @@ from moxtls.smtp.sasl import (
 
 SALT = bytes(range(32))
 PENCIL = StoredPassword.make("pencil", SALT)
-ACCOUNTS = Accounts({"user": PENCIL}, b"secret")
+ACCOUNTS = CredentialsChecker({"user": PENCIL}, b"secret")
 
 # RFC 7677 3.
 CLIENT_NONCE = "rOprNGfwEbeRWgbNEkqO"
@@ -111,16 +111,16 @@ class PlainTests(SynchronousTestCase):
         The message makes a claim; nobody may act for others (RFC 4616 2).
         """
         for message, step in (
-            (b"\0user\0pencil", Claim("user", "pencil")),
-            (b"user\0user\0pencil", Claim("user", "pencil")),
-            (b"\0user\0p\xc3\xa9", Claim("user", "p\u00e9")),
-            (b"other\0user\0pencil", Disproven()),
-            (b"\0\0pencil", Disproven()),
-            (b"\0user\0", Disproven()),
-            (b"\0user\0pencil\0", Disproven()),
-            (b"\0user\0" + b"x" * 2000, Disproven()),
-            (b"\xff\0user\0pencil", Disproven()),
-            (b"", Disproven()),
+            (b"\0user\0pencil", PasswordAttempt("user", "pencil")),
+            (b"user\0user\0pencil", PasswordAttempt("user", "pencil")),
+            (b"\0user\0p\xc3\xa9", PasswordAttempt("user", "p\u00e9")),
+            (b"other\0user\0pencil", Rejected()),
+            (b"\0\0pencil", Rejected()),
+            (b"\0user\0", Rejected()),
+            (b"\0user\0pencil\0", Rejected()),
+            (b"\0user\0" + b"x" * 2000, Rejected()),
+            (b"\xff\0user\0pencil", Rejected()),
+            (b"", Rejected()),
         ):
             exchange = ACCOUNTS.begin("PLAIN", "")
             self.assertEqual(exchange.step(message), step, message)
@@ -131,7 +131,7 @@ class PlainTests(SynchronousTestCase):
         """
         exchange = ACCOUNTS.begin("PLAIN", "")
         self.assertEqual(exchange.step(None), Challenge(b""))
-        self.assertEqual(exchange.step(b"\0a\0b"), Claim("a", "b"))
+        self.assertEqual(exchange.step(b"\0a\0b"), PasswordAttempt("a", "b"))
 
     def test_login(self) -> None:
         """
@@ -140,7 +140,7 @@ class PlainTests(SynchronousTestCase):
         exchange = ACCOUNTS.begin("LOGIN", "")
         self.assertEqual(exchange.step(None), Challenge(b"Username:"))
         self.assertEqual(exchange.step(b"user"), Challenge(b"Password:"))
-        self.assertEqual(exchange.step(b"pencil"), Claim("user", "pencil"))
+        self.assertEqual(exchange.step(b"pencil"), PasswordAttempt("user", "pencil"))
         exchange = ACCOUNTS.begin("LOGIN", "")
         self.assertEqual(exchange.step(b"user"), Challenge(b"Password:"))
 
@@ -148,9 +148,9 @@ class PlainTests(SynchronousTestCase):
         """
         A claim is true if there is such a user and that is the password.
         """
-        self.assertTrue(ACCOUNTS.check(Claim("user", "pencil")))
-        self.assertFalse(ACCOUNTS.check(Claim("user", "pen")))
-        self.assertFalse(ACCOUNTS.check(Claim("nobody", "pencil")))
+        self.assertTrue(ACCOUNTS.check(PasswordAttempt("user", "pencil")))
+        self.assertFalse(ACCOUNTS.check(PasswordAttempt("user", "pen")))
+        self.assertFalse(ACCOUNTS.check(PasswordAttempt("nobody", "pencil")))
 
 
 class ScramTests(SynchronousTestCase):
@@ -162,7 +162,7 @@ class ScramTests(SynchronousTestCase):
         """
         The server of RFC 7677 3.
         """
-        accounts = Accounts({"user": EXAMPLE}, b"secret")
+        accounts = CredentialsChecker({"user": EXAMPLE}, b"secret")
         return accounts.begin("SCRAM-SHA-256", SERVER_NONCE)
 
     def test_exampleServer(self) -> None:
@@ -174,7 +174,7 @@ class ScramTests(SynchronousTestCase):
         self.assertEqual(server.step(None), Challenge(b""))
         self.assertEqual(server.step(CLIENT_FIRST), Challenge(SERVER_FIRST))
         self.assertEqual(server.step(CLIENT_FINAL), Challenge(SERVER_FINAL))
-        self.assertEqual(server.step(b""), Proven("user"))
+        self.assertEqual(server.step(b""), Authenticated("user"))
 
     def test_exampleClient(self) -> None:
         """
@@ -229,7 +229,7 @@ class ScramTests(SynchronousTestCase):
         ):
             step = self.server().step(message)
             self.assertEqual(isinstance(step, Challenge), good, message)
-            self.assertEqual(isinstance(step, Disproven), not good, message)
+            self.assertEqual(isinstance(step, Rejected), not good, message)
 
     def test_finalMessage(self) -> None:
         """
@@ -245,21 +245,21 @@ class ScramTests(SynchronousTestCase):
         ):
             server = self.server()
             server.step(CLIENT_FIRST)
-            self.assertEqual(server.step(final), Disproven(), final)
+            self.assertEqual(server.step(final), Rejected(), final)
 
     def test_names(self) -> None:
         """
         Commas and equal signs in names are escaped (RFC 5802 5.1); C{y}
         clients bind to what they said.
         """
-        accounts = Accounts({"a,=b": PENCIL}, b"secret")
+        accounts = CredentialsChecker({"a,=b": PENCIL}, b"secret")
         server = accounts.begin("SCRAM-SHA-256", "server")
         client = ScramClient("a,=b", "pencil", "client")
         step: Step = server.step(client.initial())
         while isinstance(step, Challenge):
             response = client.respond(step.data)
             step = server.step(response if response is not None else b"*")
-        self.assertEqual(step, Proven("a,=b"))
+        self.assertEqual(step, Authenticated("a,=b"))
         self.assertTrue(client.satisfied)
 
     def test_nobody(self) -> None:
@@ -289,7 +289,7 @@ class ScramTests(SynchronousTestCase):
         client = ScramClient("nobody", "pencil", "client")
         step = server.step(client.initial())
         assert isinstance(step, Challenge)
-        self.assertEqual(server.step(client.respond(step.data)), Disproven())
+        self.assertEqual(server.step(client.respond(step.data)), Rejected())
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -309,6 +309,6 @@ class ScramTests(SynchronousTestCase):
         exchange = ACCOUNTS.begin(mechanism, "server")
         for response in responses:
             step = exchange.step(response)
-            self.assertNotIsInstance(step, Proven)
-            if isinstance(step, Disproven):
+            self.assertNotIsInstance(step, Authenticated)
+            if isinstance(step, Rejected):
                 break

@@ -15,15 +15,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.commands import MailParameters, encodeReply
 from moxtls.smtp.events import (
-    LONGEST_LINE,
+    MAX_LINE,
     AuthStep,
     BodyFailed,
     DataStart,
-    Incoming,
     MailFrom,
     StartTLS,
+    TransactionState,
 )
-from moxtls.smtp.server import LONGEST_BACKLOG, LONGEST_COMMAND
+from moxtls.smtp.server import MAX_BACKLOG_LENGTH, MAX_COMMAND
 from moxtls.smtp.values import Reply
 from tests.smtp.owner import ENVELOPE, OK, SETTINGS, Owner, greeted
 
@@ -173,7 +173,9 @@ class CommandTests(SynchronousTestCase):
         owner.says(b"MAIL FROM:<a@a.example> SIZE=9 BODY=8BITMIME SMTPUTF8 ")
         owner.says(b"REQUIRETLS\r\n")
         parameters = MailParameters(9, True, True, True)
-        self.assertEqual(owner.events, [MailFrom(Incoming("a@a.example", parameters))])
+        self.assertEqual(
+            owner.events, [MailFrom(TransactionState("a@a.example", parameters))]
+        )
 
     def test_lineEnds(self) -> None:
         """
@@ -216,7 +218,7 @@ class TransactionTests(SynchronousTestCase):
             self.assertEqual(codes, ["250 2.0.0"] * 2)
         self.assertEqual(owner.messages, [b".a\r\n"] * 2)
         recipients = ("b@b.example", "c@c.example")
-        incoming = Incoming("a@a.example", MailParameters(), recipients)
+        incoming = TransactionState("a@a.example", MailParameters(), recipients)
         self.assertEqual(owner.events.count(DataStart(incoming)), 2)
 
     def test_waiting(self) -> None:
@@ -560,7 +562,7 @@ class LimitTests(SynchronousTestCase):
         conversation.nextEvent()
         while not conversation.isClosed:
             conversation.receive(b"NOOP\r\n" * 10000)
-            self.assertLess(conversation.backlog, 2 * LONGEST_BACKLOG)
+            self.assertLess(conversation.backlog, 2 * MAX_BACKLOG_LENGTH)
         self.assertEqual(conversation.backlog, 0)
         conversation.reply(OK)
         self.assertEqual(conversation.takeOutput()[:3], b"421")
@@ -590,7 +592,7 @@ class LimitTests(SynchronousTestCase):
         Lines may be much longer than RFC 5321 4.5.3.1.6 has it, but not as
         long as they like.
         """
-        for length, code in ((100_000, "250 2.0.0"), (LONGEST_LINE, "554 5.6.0")):
+        for length, code in ((100_000, "250 2.0.0"), (MAX_LINE, "554 5.6.0")):
             owner = greeted(replace(SETTINGS, size=10**7))
             owner.says(ENVELOPE, b"DATA\r\n", b"\r\n" + b"a" * length)
             self.assertEqual(owner.codes(b"\r\n.\r\n"), [code])
@@ -600,8 +602,8 @@ class LimitTests(SynchronousTestCase):
         A command of the longest length is one, wherever it is cut.
         """
         for length, code in (
-            (LONGEST_COMMAND, "250 2.0.0"),
-            (LONGEST_COMMAND + 1, "500 5.5.2"),
+            (MAX_COMMAND, "250 2.0.0"),
+            (MAX_COMMAND + 1, "500 5.5.2"),
         ):
             line = b"NOOP " + b"x" * (length - 5)
             for pieces in ((line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")):

@@ -26,8 +26,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.capture import captureServer
-from moxtls.smtp.received import Client
-from moxtls.smtp.screened import IScreenedMessage, IScreening, Screened
+from moxtls.smtp.received import ClientInfo
+from moxtls.smtp.screened import FilterResult, IFilteredMessage, IMessageFilter
 from moxtls.smtp.values import Reply
 from tests.certificates import good
 from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
@@ -40,33 +40,33 @@ SEEN = b"X-Seen: yes\r\n\tindeed\r\n"
 FOLDED = [b"X-Seen: yes", b"\tindeed"]
 
 
-@implementer(IScreening)
+@implementer(IMessageFilter)
 class Asked:
     """
     Remembers what it was asked, and answers as it is told to.
     """
 
     def __init__(self) -> None:
-        self.expected: list[tuple[Client, str]] = []
+        self.expected: list[tuple[ClientInfo, str]] = []
         self.messages: list[Looking] = []
-        self.answer: Deferred[Screened] | None = None
+        self.answer: Deferred[FilterResult] | None = None
         self.isFull = False
 
-    def expect(self, client: Client, sender: str) -> None:
+    def expect(self, client: ClientInfo, sender: str) -> None:
         self.expected.append((client, sender))
 
-    def message(self, client: Client, sender: str) -> Looking:
+    def message(self, client: ClientInfo, sender: str) -> Looking:
         self.messages.append(Looking(self, client, sender))
         return self.messages[-1]
 
 
-@implementer(IScreenedMessage)
+@implementer(IFilteredMessage)
 class Looking:
     """
     One message that is looked at.
     """
 
-    def __init__(self, asked: Asked, client: Client, sender: str) -> None:
+    def __init__(self, asked: Asked, client: ClientInfo, sender: str) -> None:
         self.asked = asked
         self.client = client
         self.sender = sender
@@ -79,11 +79,11 @@ class Looking:
             raise OSError("disk full")
         self.text += chunk
 
-    def finish(self, recipients: Sequence[str]) -> Deferred[Screened]:
+    def finish(self, recipients: Sequence[str]) -> Deferred[FilterResult]:
         self.recipients += recipients
         if self.asked.answer is not None:
             return self.asked.answer
-        return succeed(Screened(None, SEEN, [self.text]))
+        return succeed(FilterResult(None, SEEN, [self.text]))
 
     def close(self) -> None:
         self.isClosed = True
@@ -133,9 +133,9 @@ class PassTests(ServerCase):
         """
         What the tests put in place of the real thing is alike.
         """
-        verifyObject(IScreening, self.asked)
-        message = self.asked.message(Client(), "")
-        verifyObject(IScreenedMessage, message)
+        verifyObject(IMessageFilter, self.asked)
+        message = self.asked.message(ClientInfo(), "")
+        verifyObject(IFilteredMessage, message)
         verifyObject(IProtocolFactory, self.captured())
 
     def test_passed(self) -> None:
@@ -164,7 +164,7 @@ class PassTests(ServerCase):
         (message,) = self.asked.messages
         self.assertEqual(message.text, TEXT)
         self.assertEqual(message.recipients, ["anna@our.example", "bob@our.example"])
-        self.assertEqual(message.client, Client("192.0.2.1", "mail.a.example"))
+        self.assertEqual(message.client, ClientInfo("192.0.2.1", "mail.a.example"))
         self.assertEqual(message.sender, "x@a.example")
         self.assertTrue(message.isClosed)
         self.assertEqual(self.asked.expected, [(message.client, "x@a.example")])
@@ -269,7 +269,7 @@ class PassTests(ServerCase):
         text = b"A: b\r\n\r\nli\rne\r\r\n\r\n"
         for size in (1, 2, 3, 7):
             chunks = [text[at : at + size] for at in range(0, len(text), size)]
-            self.asked.answer = succeed(Screened(message=chunks))
+            self.asked.answer = succeed(FilterResult(message=chunks))
             connection = self.connection()
             connection.begin("x@a.example", "anna")
             self.assertEqual(connection.send(TEXT), ["250 Delivery in progress"])
@@ -281,7 +281,7 @@ class PassTests(ServerCase):
         While a long message is passed on, others have their turn.
         """
         chunks = [(b"x" * 70 + b"\r\n") * 1000] * 3
-        self.asked.answer = succeed(Screened(message=chunks))
+        self.asked.answer = succeed(FilterResult(message=chunks))
         connection = self.connection()
         connection.begin("x@a.example", "anna")
         self.assertEqual(connection.send(TEXT), [])
@@ -302,7 +302,7 @@ class RefusalTests(ServerCase):
         the next one isn't affected.
         """
         words = Reply(550, "5.7.1", "Refused because of DMARC:\nindeed")
-        self.asked.answer = succeed(Screened(words))
+        self.asked.answer = succeed(FilterResult(words))
         connection = self.connection()
         connection.begin("x@a.example", "anna", "bob")
         self.assertEqual(
@@ -323,12 +323,12 @@ class RefusalTests(ServerCase):
         """
         The verdict may take a while.
         """
-        answer: Deferred[Screened] = Deferred()
+        answer: Deferred[FilterResult] = Deferred()
         self.asked.answer = answer
         connection = self.connection()
         connection.begin("x@a.example", "anna", "bob")
         self.assertEqual(connection.send(TEXT), [])
-        answer.callback(Screened(Reply(550, "5.7.1", "No")))
+        answer.callback(FilterResult(Reply(550, "5.7.1", "No")))
         self.assertEqual(connection.replies(), ["550 5.7.1 No"])
         self.assertEqual(self.refused(), 1)
 
@@ -379,13 +379,13 @@ class RefusalTests(ServerCase):
         What is there is delivered, even if the client doesn't hear of it
         (RFC 5321 4.5.3.2.6 is about how it waits).
         """
-        answer: Deferred[Screened] = Deferred()
+        answer: Deferred[FilterResult] = Deferred()
         self.asked.answer = answer
         connection = self.connection()
         connection.begin("x@a.example", "anna")
         connection.send(TEXT)
         connection.hangUp()
-        answer.callback(Screened(message=[TEXT]))
+        answer.callback(FilterResult(message=[TEXT]))
         self.assertTrue(self.kept("anna").ended)
 
     def test_lineTooLong(self) -> None:
@@ -656,5 +656,5 @@ class DeploymentTests(ServerCase):
         self.assertTrue(server.startedTLS)
         self.assertEqual(self.successResultOf(sent)[0], 1)
         (message,) = self.asked.messages
-        self.assertEqual(message.client, Client(CLIENT_IP, "localhost"))
+        self.assertEqual(message.client, ClientInfo(CLIENT_IP, "localhost"))
         self.assertEqual(self.kept("anna").lines[-1], b"hi")

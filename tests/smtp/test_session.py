@@ -19,19 +19,19 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dns.answers import TLSA
-from moxtls.outbound.records import STARTTLS, DANEVerdict, SessionRecord, TLSTrouble
+from moxtls.outbound.records import DANEVerdict, SessionRecord, STARTTLSResult, TLSError
 from moxtls.smtp.session import (
+    ClientSession,
+    ClientSettings,
     ConnectFailed,
-    Session,
     SessionError,
     SessionFailed,
-    Settings,
     TLSFailed,
     addressEndpoint,
     openSession,
 )
 from moxtls.smtp.settings import TransactionsExhausted
-from moxtls.smtp.tls import troubleOf
+from moxtls.smtp.tls import tlsErrorOf
 from moxtls.smtp.values import (
     Credentials,
     RecipientReply,
@@ -44,7 +44,7 @@ from tests.smtp.scripted import Scripted
 from tests.starttls import BUFFER, CLIENT_IP, SERVER_IP, Failing, Reaching
 
 TRUST = trusting(root())
-Kind = TLSTrouble.Kind
+Kind = TLSError.Kind
 
 
 def matching(identity: Identity) -> TLSA:
@@ -66,9 +66,11 @@ class SessionCase(SynchronousTestCase):
         self.clock = Clock()
         # For the dates in certificates.
         self.clock.rightNow = time.time()
-        self.settings = Settings("us.example", TRUST, names=("mx.example",))
+        self.settings = ClientSettings("us.example", TRUST, names=("mx.example",))
 
-    def opening(self, server: Scripted, settings: Settings) -> Deferred[Session]:
+    def opening(
+        self, server: Scripted, settings: ClientSettings
+    ) -> Deferred[ClientSession]:
         """
         Open a session as far as it goes.
         """
@@ -78,7 +80,7 @@ class SessionCase(SynchronousTestCase):
         self.link.flush()
         return opening
 
-    def opened(self, server: Scripted, **choices: object) -> Session:
+    def opened(self, server: Scripted, **choices: object) -> ClientSession:
         settings = replace(self.settings, **choices)  # type: ignore[arg-type]
         return self.successResultOf(self.opening(server, settings))
 
@@ -107,7 +109,7 @@ class SessionCase(SynchronousTestCase):
         )
 
     def delivered(
-        self, session: Session, transaction: Transaction
+        self, session: ClientSession, transaction: Transaction
     ) -> tuple[RecipientReply, ...]:
         delivery = session.deliver(transaction)
         self.link.flush()
@@ -162,7 +164,7 @@ class EnforcementTests(SessionCase):
                 why = self.refused(server, mode=mode, **choices)
                 self.assertNoMail(server)
                 self.assertTrue(why.record.enforced)
-                self.assertIs(why.record.starttls, STARTTLS.COMPLETED)
+                self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
                 self.assertIsNotNone(server.lost)
 
     def test_noRoots(self) -> None:
@@ -261,7 +263,7 @@ class HandshakeTests(SessionCase):
             (record.sendingIP, record.receivingIP, record.host, record.helo),
             (CLIENT_IP, SERVER_IP, "mx.example", "mx.example"),
         )
-        self.assertIs(record.starttls, STARTTLS.COMPLETED)
+        self.assertIs(record.starttls, STARTTLSResult.COMPLETED)
         self.assertIsNone(record.trouble)
 
     def test_sni(self) -> None:
@@ -284,7 +286,7 @@ class HandshakeTests(SessionCase):
         Opportunistic: no offer, no TLS; that is in the record.
         """
         session = self.opened(Scripted())
-        self.assertIs(session.record.starttls, STARTTLS.NOT_OFFERED)
+        self.assertIs(session.record.starttls, STARTTLSResult.NOT_OFFERED)
         self.assertFalse(session.secure)
 
     def test_skip(self) -> None:
@@ -293,7 +295,7 @@ class HandshakeTests(SessionCase):
         """
         server = Scripted(good().context())
         session = self.opened(server, mode=TLSMode.SKIP)
-        self.assertIs(session.record.starttls, STARTTLS.NOT_TRIED)
+        self.assertIs(session.record.starttls, STARTTLSResult.NOT_TRIED)
         self.assertNotIn("STARTTLS", server.commands)
 
     def test_refused(self) -> None:
@@ -302,7 +304,7 @@ class HandshakeTests(SessionCase):
         """
         server = Scripted()
         why = self.refused(server, mode=TLSMode.REQUIRED)
-        self.assertIs(why.record.starttls, STARTTLS.REFUSED)
+        self.assertIs(why.record.starttls, STARTTLSResult.REFUSED)
         self.assertEqual(why.record.code, 502)
         self.assertEqual(server.commands[-2:], ["STARTTLS", "QUIT"])
 
@@ -313,7 +315,7 @@ class HandshakeTests(SessionCase):
         """
         server = Scripted(behindStartTLS=b"250-PIPELINING\r\n250 ok\r\n")
         why = self.refused(server, mode=TLSMode.REQUIRED)
-        self.assertIs(why.record.starttls, STARTTLS.INJECTED)
+        self.assertIs(why.record.starttls, STARTTLSResult.INJECTED)
         self.assertEqual(server.commands[-1], "STARTTLS")
 
     def test_injectedEmptyLine(self) -> None:
@@ -324,7 +326,7 @@ class HandshakeTests(SessionCase):
         for behind in (b"\r\n", b"\n", b"\r"):
             server = Scripted(behindStartTLS=behind)
             why = self.refused(server, mode=TLSMode.REQUIRED)
-            self.assertIs(why.record.starttls, STARTTLS.INJECTED)
+            self.assertIs(why.record.starttls, STARTTLSResult.INJECTED)
             self.assertEqual(server.commands[-1], "STARTTLS")
 
     def test_notTLS(self) -> None:
@@ -336,7 +338,7 @@ class HandshakeTests(SessionCase):
         server._write(b"454 TLS not available, sorry\r\n")
         self.link.flush()
         record = self.recordOf(opening)
-        self.assertIs(record.starttls, STARTTLS.BROKEN)
+        self.assertIs(record.starttls, STARTTLSResult.BROKEN)
         assert record.trouble is not None
         self.assertIs(record.trouble.kind, Kind.NOT_TLS)
 
@@ -353,7 +355,7 @@ class HandshakeTests(SessionCase):
             server._write(bytes((0x15, 3, 3, 0, 2, level, number)))
             self.link.flush()
             record = self.recordOf(opening)
-            self.assertIs(record.starttls, STARTTLS.BROKEN)
+            self.assertIs(record.starttls, STARTTLSResult.BROKEN)
             assert record.trouble is not None
             self.assertEqual(
                 (record.trouble.kind, record.trouble.alert),
@@ -385,10 +387,10 @@ class HandshakeTests(SessionCase):
         self.link.flush()
         why = self.failureResultOf(opening, SessionFailed).value
         assert isinstance(why, SessionFailed)
-        self.assertIs(why.record.starttls, STARTTLS.COMPLETED)
+        self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
         self.assertIsNone(why.record.trouble)
 
-    def recordOf(self, opening: Deferred[Session]) -> SessionRecord:
+    def recordOf(self, opening: Deferred[ClientSession]) -> SessionRecord:
         value = self.failureResultOf(opening, TLSFailed).value
         assert isinstance(value, TLSFailed)
         return value.record
@@ -401,7 +403,7 @@ class HandshakeTests(SessionCase):
         opening = self.opening(server, replace(self.settings, mode=TLSMode.REQUIRED))
         self.link.hangUp()
         record = self.recordOf(opening)
-        self.assertIs(record.starttls, STARTTLS.BROKEN)
+        self.assertIs(record.starttls, STARTTLSResult.BROKEN)
         assert record.trouble is not None
         self.assertIs(record.trouble.kind, Kind.CLOSED)
 
@@ -415,7 +417,7 @@ class HandshakeTests(SessionCase):
         self.assertNoResult(opening)
         self.clock.advance(1)
         record = self.recordOf(opening)
-        self.assertEqual(record.trouble, TLSTrouble(Kind.TIMEOUT))
+        self.assertEqual(record.trouble, TLSError(Kind.TIMEOUT))
         self.assertClosed()
 
     def test_oldVersion(self) -> None:
@@ -428,7 +430,7 @@ class HandshakeTests(SessionCase):
         context.set_min_proto_version(SSL.TLS1_VERSION)
         context.set_max_proto_version(SSL.TLS1_1_VERSION)
         why = self.refused(Scripted(context))
-        self.assertIs(why.record.starttls, STARTTLS.BROKEN)
+        self.assertIs(why.record.starttls, STARTTLSResult.BROKEN)
         assert why.record.trouble is not None
         self.assertEqual(
             (why.record.trouble.kind, why.record.trouble.alert),
@@ -445,7 +447,7 @@ class HandshakeTests(SessionCase):
             SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True
         )
         why = self.refused(Scripted(context))
-        self.assertIs(why.record.starttls, STARTTLS.COMPLETED)
+        self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
         assert why.record.trouble is not None
         self.assertEqual(
             (why.record.trouble.kind, why.record.trouble.alert),
@@ -471,7 +473,7 @@ class HandshakeTests(SessionCase):
         session = self.opened(server, mode=TLSMode.IMMEDIATE)
         self.assertEqual(server.commands, ["<TLS>", "EHLO us.example"])
         self.assertEqual(session.record.helo, "mx.example")
-        self.assertIs(session.record.starttls, STARTTLS.COMPLETED)
+        self.assertIs(session.record.starttls, STARTTLSResult.COMPLETED)
 
     def test_immediateBroken(self) -> None:
         """
@@ -512,7 +514,7 @@ class OpeningTests(SessionCase):
         )
         why = self.failureResultOf(opening, ConnectFailed).value
         assert isinstance(why, ConnectFailed)
-        self.assertIs(why.record.starttls, STARTTLS.NOT_TRIED)
+        self.assertIs(why.record.starttls, STARTTLSResult.NOT_TRIED)
         self.assertIn("no", why.reason)
 
     def test_connectTimeout(self) -> None:
@@ -625,7 +627,7 @@ def _failed(why: Exception) -> Deferred[IProtocol]:
 
 class DeliveryTests(SessionCase):
     """
-    Tests for L{Session.deliver} and L{Session.quit}.
+    Tests for L{ClientSession.deliver} and L{ClientSession.quit}.
     """
 
     def test_messages(self) -> None:
@@ -833,12 +835,12 @@ class DeliveryTests(SessionCase):
 
 class TroubleTests(SynchronousTestCase):
     """
-    Tests for L{troubleOf}.
+    Tests for L{tlsErrorOf}.
     """
 
     def trouble(self, *reasons: str) -> tuple[Kind, int | None]:
         error = SSL.Error([("SSL routines", "", each) for each in reasons])
-        seen = troubleOf(Failure(error))
+        seen = tlsErrorOf(Failure(error))
         return seen.kind, seen.alert
 
     def test_alerts(self) -> None:
@@ -875,6 +877,6 @@ class TroubleTests(SynchronousTestCase):
             self.trouble("unexpected eof while reading"), (Kind.CLOSED, None)
         )
         self.assertEqual(self.trouble("what's this"), (Kind.OTHER, None))
-        self.assertEqual(troubleOf(Failure(SSL.Error([]))).kind, Kind.CLOSED)
-        self.assertEqual(troubleOf(Failure(TimeoutError())).kind, Kind.TIMEOUT)
-        self.assertEqual(troubleOf(Failure(ValueError())).kind, Kind.OTHER)
+        self.assertEqual(tlsErrorOf(Failure(SSL.Error([]))).kind, Kind.CLOSED)
+        self.assertEqual(tlsErrorOf(Failure(TimeoutError())).kind, Kind.TIMEOUT)
+        self.assertEqual(tlsErrorOf(Failure(ValueError())).kind, Kind.OTHER)

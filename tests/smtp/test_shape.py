@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.shape import Shape
+from moxtls.smtp.shape import HeaderLimits
 
 TEXT = st.lists(
     st.sampled_from([b"\r\n", b" ", b"\t", b"A:", b"bcdef", b"\r\n\r\n"]), max_size=30
 )
 
 
-def shaped(*pieces: bytes, longest: int = 10) -> Shape:
+def shaped(*pieces: bytes, longest: int = 10) -> HeaderLimits:
     """
     What becomes of a message.
     """
-    shape = Shape(longest)
+    shape = HeaderLimits(longest)
     for piece in pieces:
         shape.feed(piece)
     return shape
@@ -30,7 +30,7 @@ def shaped(*pieces: bytes, longest: int = 10) -> Shape:
 
 class ShapeTests(SynchronousTestCase):
     """
-    Tests for L{Shape}.
+    Tests for L{HeaderLimits}.
     """
 
     @settings(max_examples=100, deadline=None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.events import BodyChunk, BodyFailed, Event
-from moxtls.smtp.server import LONGEST_AUTH_LINE
+from moxtls.smtp.server import MAX_AUTH_LINE
 from tests.corpus import corpus
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 
@@ -208,7 +208,7 @@ class SmugglingTests(SynchronousTestCase):
             self.assertEqual(cut.says(*pieces(step, sizes)), expected)
             for line in expected:
                 self.assertRegex(line, r"\A[2-5][0-9][0-9][ -]")
-            self.assertLess(cut.conversation.backlog, LONGEST_AUTH_LINE + 2)
+            self.assertLess(cut.conversation.backlog, MAX_AUTH_LINE + 2)
         self.assertEqual(heard(cut.events), heard(whole.events))
         self.assertEqual(cut.messages, whole.messages)
         self.assertEqual(cut.conversation.isClosed, whole.conversation.isClosed)

@@ -15,16 +15,16 @@ from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IQueue
 from moxtls.queue.values import Envelope, QueuedMessage
-from moxtls.smtp.acceptor import IAcceptor, IMessageSink
+from moxtls.smtp.acceptor import IMessage, IMessageDelivery
 from moxtls.smtp.commands import MailParameters
-from moxtls.smtp.events import Incoming
-from moxtls.smtp.received import MOST_HOPS, Client
+from moxtls.smtp.events import TransactionState
+from moxtls.smtp.received import MAX_HOPS, ClientInfo
 from moxtls.smtp.shape import InvalidMessage
-from moxtls.smtp.spooled import CHUNK, MOST_IN_MEMORY, SpooledMessage
+from moxtls.smtp.spooled import CHUNK, MAX_IN_MEMORY, SpooledMessage
 from moxtls.smtp.submission import Submission, envelopeOf
 from moxtls.smtp.values import Reply
 
-CLIENT = Client("127.0.0.1", "client.example")
+CLIENT = ClientInfo("127.0.0.1", "client.example")
 #: 2026-11-24T00:00:00Z
 NOW = 1795478400
 ADDED = (
@@ -86,12 +86,12 @@ class SubmissionTests(SynchronousTestCase):
             clock, self.queue, "mx.example", lambda: "id1", folder
         )
 
-    def submit(self, incoming: Incoming, *chunks: bytes) -> Deferred[Reply]:
+    def submit(self, incoming: TransactionState, *chunks: bytes) -> Deferred[Reply]:
         """
         Hand a message to the acceptor.
         """
         sink = self.submission.message(CLIENT, incoming)
-        verifyObject(IMessageSink, sink)
+        verifyObject(IMessage, sink)
         for chunk in chunks:
             self.assertIsNone(sink.write(chunk))
         return sink.finish()
@@ -100,8 +100,8 @@ class SubmissionTests(SynchronousTestCase):
         """
         Sender and recipients are the client's business.
         """
-        verifyObject(IAcceptor, self.submission)
-        incoming = Incoming("a@a.example")
+        verifyObject(IMessageDelivery, self.submission)
+        incoming = TransactionState("a@a.example")
         reply = self.successResultOf(self.submission.mailFrom(CLIENT, incoming))
         self.assertEqual((reply.code, reply.enhanced), (250, "2.1.0"))
         asked = self.submission.rcptTo(CLIENT, incoming, "b@b.example")
@@ -114,7 +114,7 @@ class SubmissionTests(SynchronousTestCase):
         only then the client is told 250.
         """
         self.queue.answer = Deferred()
-        incoming = Incoming("a@A.example", recipients=("b@B.example",))
+        incoming = TransactionState("a@A.example", recipients=("b@B.example",))
         answer = self.submit(incoming, b"Subject: x\r\n", b"\r\nHi\r\n")
         self.assertNoResult(answer)
         self.queue.answer.callback("q1")
@@ -128,7 +128,7 @@ class SubmissionTests(SynchronousTestCase):
         """
         Where there is no header, ours is kept apart from the text.
         """
-        incoming = Incoming("", recipients=("b@b.example",))
+        incoming = TransactionState("", recipients=("b@b.example",))
         self.successResultOf(self.submit(incoming, b"Hi there\r\n"))
         self.assertEqual(self.queue.submitted[0][1], ADDED + b"\r\nHi there\r\n")
 
@@ -138,7 +138,7 @@ class SubmissionTests(SynchronousTestCase):
         """
         lines = b"".join(b"%d\r\n" % n for n in range(100_000))
         pieces = [lines[n : n + 10_000] for n in range(0, len(lines), 10_000)]
-        incoming = Incoming("", recipients=("b@b.example",))
+        incoming = TransactionState("", recipients=("b@b.example",))
         self.successResultOf(self.submit(incoming, b"A: b\r\n\r\n", *pieces))
         self.assertEqual(self.queue.submitted[0][1], ADDED + b"A: b\r\n\r\n" + lines)
 
@@ -146,8 +146,8 @@ class SubmissionTests(SynchronousTestCase):
         """
         A message that has been everywhere goes no further (RFC 5321 6.3).
         """
-        incoming = Incoming("", recipients=("b@b.example",))
-        header = b"Received: from x by y; z\r\n" * (MOST_HOPS + 1)
+        incoming = TransactionState("", recipients=("b@b.example",))
+        header = b"Received: from x by y; z\r\n" * (MAX_HOPS + 1)
         reply = self.successResultOf(self.submit(incoming, header, b"\r\nHi\r\n"))
         self.assertEqual((reply.code, reply.enhanced), (554, "5.4.6"))
         self.assertEqual(self.queue.submitted, [])
@@ -157,7 +157,7 @@ class SubmissionTests(SynchronousTestCase):
         If the queue fails, the client tries again later.
         """
         self.queue.answer = fail(OSError("disk"))
-        incoming = Incoming("", recipients=("b@b.example",))
+        incoming = TransactionState("", recipients=("b@b.example",))
         reply = self.successResultOf(self.submit(incoming, b"\r\n"))
         self.assertEqual((reply.code, reply.enhanced), (451, "4.3.0"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
@@ -168,7 +168,7 @@ class SubmissionTests(SynchronousTestCase):
         3.7).
         """
         self.queue.answer = fail(InvalidMessage("line 2 of the message has a NUL"))
-        incoming = Incoming("", recipients=("b@b.example",))
+        incoming = TransactionState("", recipients=("b@b.example",))
         reply = self.successResultOf(self.submit(incoming, b"\r\n\0"))
         self.assertEqual(str(reply), "554 5.6.0 line 2 of the message has a NUL")
 
@@ -176,8 +176,10 @@ class SubmissionTests(SynchronousTestCase):
         """
         What is aborted goes nowhere.
         """
-        sink = self.submission.message(CLIENT, Incoming("", recipients=("b@b.e",)))
-        sink.write(b"x" * (MOST_IN_MEMORY + 1))
+        sink = self.submission.message(
+            CLIENT, TransactionState("", recipients=("b@b.e",))
+        )
+        sink.write(b"x" * (MAX_IN_MEMORY + 1))
         sink.abort()
         self.assertEqual(self.queue.submitted, [])
 
@@ -190,14 +192,18 @@ class EnvelopeTests(SynchronousTestCase):
     def envelope(
         self, parameters: MailParameters, header: bytes = b"", isASCII: bool = True
     ) -> Envelope:
-        incoming = Incoming("a@a.example", parameters, ("Postmaster", "b@b.example"))
+        incoming = TransactionState(
+            "a@a.example", parameters, ("Postmaster", "b@b.example")
+        )
         return envelopeOf(incoming, header, isASCII, "mx.example")
 
     def test_recipients(self) -> None:
         """
         Each once, and C{postmaster} is ours (RFC 5321 4.5.1).
         """
-        incoming = Incoming("", recipients=("b@b.example", "b@B.example", "postmaster"))
+        incoming = TransactionState(
+            "", recipients=("b@b.example", "b@B.example", "postmaster")
+        )
         envelope = envelopeOf(incoming, b"", True, "mx.example")
         self.assertEqual(envelope.recipients, ("b@b.example", "postmaster@mx.example"))
 
@@ -234,7 +240,7 @@ class EnvelopeTests(SynchronousTestCase):
         unsaid = self.envelope(MailParameters(), isASCII=False)
         self.assertTrue(unsaid.eightBit)
         self.assertFalse(unsaid.smtputf8)
-        incoming = Incoming("\u00e9@a.example", said, ("b@b.example",))
+        incoming = TransactionState("\u00e9@a.example", said, ("b@b.example",))
         self.assertTrue(envelopeOf(incoming, b"", True, "mx.example").smtputf8)
 
 

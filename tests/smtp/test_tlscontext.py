@@ -22,7 +22,7 @@ from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.certificates import matches
-from moxtls.smtp.line import Line
+from moxtls.smtp.line import ServerTransport
 from moxtls.smtp.tlscontext import ReloadingContext
 from tests import certificates
 from tests.smtp.pem import writeCertificate
@@ -188,7 +188,7 @@ class NamedTests(SynchronousTestCase):
         C{host}; it begins TLS with STARTTLS.
         """
         clock, client = Clock(), Protocol()
-        line = Line(clock, Protocol())
+        line = ServerTransport(clock, Protocol())
         link = Link(client, line, clock)
         line.startTLS(self.context)
         link.client.startTLS(Asking(host))

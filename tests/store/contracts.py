@@ -30,13 +30,13 @@ from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import (
     OutgoingReport,
     ReportKey,
+    ReportPeriod,
     ReportState,
     StoredResult,
-    Subject,
     Suppression,
 )
-from moxtls.store.rules import LONGEST_NAME, MOST_FAILURES
-from moxtls.tlsrpt.results import Policy, PolicyTally, SessionOutcome
+from moxtls.store.rules import MAX_FAILURES, MAX_NAME
+from moxtls.tlsrpt.results import PolicyTally, SessionOutcome, TLSPolicy
 from tests.store.values import (
     EXPIRED,
     MIDNIGHT,
@@ -166,9 +166,9 @@ class OutcomeContract(Contract):
         self,
         phase: int,
         before: date = TUESDAY,
-        after: Subject | None = None,
+        after: ReportPeriod | None = None,
         limit: int = 100,
-    ) -> tuple[Subject, ...]:
+    ) -> tuple[ReportPeriod, ...]:
         outcomes = self.ledger.outcomes
         return self.got(outcomes.subjects(phase, before, after, limit))
 
@@ -180,7 +180,7 @@ class OutcomeContract(Contract):
         destinations: tuple[str, ...] = (),
         day: date = MONDAY,
     ) -> int:
-        subject = Subject(phase, day, domain)
+        subject = ReportPeriod(phase, day, domain)
         return self.got(self.ledger.outcomes.settle(subject, destinations, reports))
 
     def test_interface(self) -> None:
@@ -215,11 +215,11 @@ class OutcomeContract(Contract):
         self.assertEqual(self.got(outcomes.close(ORG, noon)), 2)
         self.assertEqual(self.got(outcomes.close(ORG, noon)), 0)
         self.record(bad(), bad())
-        early = Subject(0, MONDAY, ORG, True, str(noon), noon)
+        early = ReportPeriod(0, MONDAY, ORG, True, str(noon), noon)
         self.assertEqual(self.subjects(0, MONDAY), (early,))
-        host = Subject(1, MONDAY, MX, True, str(noon), noon)
+        host = ReportPeriod(1, MONDAY, MX, True, str(noon), noon)
         self.assertEqual(self.subjects(1, MONDAY), (host,))
-        late = (Subject(0, MONDAY, NET), Subject(0, MONDAY, ORG))
+        late = (ReportPeriod(0, MONDAY, NET), ReportPeriod(0, MONDAY, ORG))
         self.assertEqual(self.subjects(0), (early, *late))
         self.assertEqual(self.subjects(0, after=early), late)
         self.assertEqual(self.subjects(0, after=late[0]), late[1:])
@@ -430,9 +430,9 @@ class OutcomeContract(Contract):
         self.assertEqual(
             self.subjects(0, WEDNESDAY),
             (
-                Subject(0, MONDAY, NET, False),
-                Subject(0, MONDAY, ORG, True),
-                Subject(0, TUESDAY, ORG, False),
+                ReportPeriod(0, MONDAY, NET, False),
+                ReportPeriod(0, MONDAY, ORG, True),
+                ReportPeriod(0, TUESDAY, ORG, False),
             ),
         )
         self.assertEqual(self.got(self.ledger.outcomes.count(0, WEDNESDAY)), 1)
@@ -449,7 +449,7 @@ class OutcomeContract(Contract):
         self.record(SessionOutcome(other, PolicyTally(noPolicy(other), 1)))
         self.assertEqual(
             self.subjects(1),
-            (Subject(1, MONDAY, MX, True), Subject(1, MONDAY, other, False)),
+            (ReportPeriod(1, MONDAY, MX, True), ReportPeriod(1, MONDAY, other, False)),
         )
         self.assertEqual(self.got(self.ledger.outcomes.count(1, TUESDAY)), 1)
 
@@ -466,7 +466,7 @@ class OutcomeContract(Contract):
         self.assertEqual(len(whole), 10)
         self.assertEqual(list(whole), sorted(whole))
         for limit in (1, 3, 10):
-            pages: list[Subject] = []
+            pages: list[ReportPeriod] = []
             while page := self.subjects(
                 0, WEDNESDAY, pages[-1] if pages else None, limit
             ):
@@ -579,7 +579,7 @@ class OutcomeContract(Contract):
         self.settle(0, NET, report(NET))
         taken = replace(report(), sender=report(NET).sender.upper())
         deferred = self.ledger.outcomes.settle(
-            Subject(0, MONDAY, ORG), ("mailto:x@example.org",), (taken,)
+            ReportPeriod(0, MONDAY, ORG), ("mailto:x@example.org",), (taken,)
         )
         self.failureResultOf(deferred)
         self.assertEqual(len(self.results()), 2)
@@ -594,7 +594,7 @@ class OutcomeContract(Contract):
         self.record(good())
         self.settle(0, ORG, report())
         self.record(bad())
-        self.assertEqual(self.subjects(0), (Subject(0, MONDAY, ORG, True),))
+        self.assertEqual(self.subjects(0), (ReportPeriod(0, MONDAY, ORG, True),))
         self.assertEqual(self.settle(0, ORG, report()), 0)
         self.assertEqual(self.subjects(0), ())
 
@@ -606,14 +606,14 @@ class OutcomeContract(Contract):
             EXPIRED, mxHELO="a\0b\udc80\n" + "x" * 5000, additional="\U0001f4a9" * 5000
         )
         lines = ("mode: \0", "\udcff", "it's; %s :x ?")
-        policy = Policy(sts(ORG).type, ORG, lines, ("*.\0",))
+        policy = TLSPolicy(sts(ORG).type, ORG, lines, ("*.\0",))
         tally = PolicyTally(policy, failed=1, failures=Counter({nasty: 1}))
         self.record(SessionOutcome(ORG, tally, (tally,)))
         self.record(SessionOutcome(ORG, tally))
         (kept,) = self.results()[0].tallies
         (failure,) = kept.failures
         self.assertEqual(failure.mxHELO[:6], "a\ufffdb?\nx")
-        self.assertEqual(len(failure.mxHELO), LONGEST_NAME)
+        self.assertEqual(len(failure.mxHELO), MAX_NAME)
         self.assertEqual(kept.failures[failure], 2)
         self.assertEqual(kept.policy.strings[2], lines[2])
 
@@ -622,7 +622,7 @@ class OutcomeContract(Contract):
         A host that greets every session by another name fills no ledger; no
         session is left out of the counts for that.
         """
-        names = [str(number) for number in range(MOST_FAILURES + 50)]
+        names = [str(number) for number in range(MAX_FAILURES + 50)]
         failures = [replace(EXPIRED, mxHELO=name) for name in names]
         for start in range(0, len(failures), 100):
             some = Counter({each: 1 for each in failures[start : start + 100]})
@@ -631,7 +631,7 @@ class OutcomeContract(Contract):
         self.record(bad(failure=failures[0]))
         (kept,) = self.results(policyDomain=ORG)[0].tallies
         folded = replace(EXPIRED, mxHELO="", sendingIP="", receivingIP="")
-        self.assertEqual(len(kept.failures), MOST_FAILURES + 1)
+        self.assertEqual(len(kept.failures), MAX_FAILURES + 1)
         self.assertEqual(kept.failures[folded], 50)
         self.assertEqual(kept.failures[failures[0]], 2)
 
@@ -642,7 +642,7 @@ class ArchiveContract(Contract):
     """
 
     def file(self, *reports: OutgoingReport) -> None:
-        subject = Subject(0, MONDAY, ORG)
+        subject = ReportPeriod(0, MONDAY, ORG)
         self.got(self.ledger.outcomes.settle(subject, (), reports))
 
     def take(self, node: str = "a") -> OutgoingReport | None:

@@ -14,10 +14,10 @@ from moxtls.authentication import AuthResult
 from moxtls.calendar import DAY, HOUR
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     Evaluation,
     EvaluationSummary,
-    Overview,
-    Policy,
+    PeriodSummary,
     PublishedPolicy,
     ReportedSignature,
     ReportRow,
@@ -25,7 +25,7 @@ from moxtls.dmarc.values import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, ISenderHistory
-from moxtls.reporting.values import OutgoingReport, ReportState, Subject
+from moxtls.reporting.values import OutgoingReport, ReportPeriod, ReportState
 from moxtls.store import rules
 from tests.store.contracts import Contract
 from tests.store.values import (
@@ -44,7 +44,7 @@ from tests.store.values import (
 #: In the middle of Monday, and at its end.
 NOON = MIDNIGHT + 12 * HOUR
 END = MIDNIGHT + DAY
-OF_NET = PublishedPolicy(NET, Policy.NONE)
+OF_NET = PublishedPolicy(NET, DMARCPolicy.NONE)
 
 
 class EvaluationContract(Contract):
@@ -60,15 +60,15 @@ class EvaluationContract(Contract):
         return self.got(self.ledger.evaluations.evaluations(domain))
 
     def subjects(
-        self, before: int = END, after: Subject | None = None, limit: int = 100
-    ) -> tuple[Subject, ...]:
+        self, before: int = END, after: ReportPeriod | None = None, limit: int = 100
+    ) -> tuple[ReportPeriod, ...]:
         return self.got(self.ledger.evaluations.subjects(before, after, limit))
 
-    def only(self, before: int = END) -> Subject:
+    def only(self, before: int = END) -> ReportPeriod:
         (subject,) = self.subjects(before)
         return subject
 
-    def ofDay(self) -> Subject:
+    def ofDay(self) -> ReportPeriod:
         """
         That of L{ORG} with an interval of a day.
         """
@@ -80,11 +80,11 @@ class EvaluationContract(Contract):
         )
         return subject
 
-    def overview(self, subject: Subject) -> Overview | None:
+    def overview(self, subject: ReportPeriod) -> PeriodSummary | None:
         return self.got(self.ledger.evaluations.overview(subject))
 
     def rows(
-        self, subject: Subject, limit: int = 100
+        self, subject: ReportPeriod, limit: int = 100
     ) -> list[tuple[bytes, ReportRow, int]]:
         """
         All of them, page by page.
@@ -97,7 +97,7 @@ class EvaluationContract(Contract):
             after = page[-1][0]
         return rows
 
-    def settle(self, subject: Subject, *reports: OutgoingReport) -> int:
+    def settle(self, subject: ReportPeriod, *reports: OutgoingReport) -> int:
         return self.got(self.ledger.evaluations.settle(subject, (), reports))
 
     def test_interface(self) -> None:
@@ -111,7 +111,7 @@ class EvaluationContract(Contract):
         Nothing recorded is nothing stored, owed or removed.
         """
         evaluations = self.ledger.evaluations
-        nothing = Subject(0, MONDAY, ORG, part="0", end=END)
+        nothing = ReportPeriod(0, MONDAY, ORG, part="0", end=END)
         self.assertEqual(self.stored(), ())
         self.assertEqual(self.subjects(), ())
         self.assertEqual(self.got(evaluations.count(END)), 0)
@@ -187,7 +187,12 @@ class EvaluationContract(Contract):
         (RFC 9990 3.1).
         """
         published = PublishedPolicy(
-            ORG, Policy.NONE, Policy.REJECT, testing=True, fo=("1", "d"), percent=7
+            ORG,
+            DMARCPolicy.NONE,
+            DMARCPolicy.REJECT,
+            testing=True,
+            fo=("1", "d"),
+            percent=7,
         )
         bare = replace(ROW, reasons=(), dkim=(), spf=None, dkimAligned=True)
         one = Evaluation(published, bare, 4, ("mailto:a@example.org!10m",), True, True)
@@ -303,7 +308,7 @@ class EvaluationContract(Contract):
         """
         for number in range(250):
             domain = Domain(f"d{number}.example")
-            published = PublishedPolicy(domain, Policy.NONE)
+            published = PublishedPolicy(domain, DMARCPolicy.NONE)
             self.record(replace(EVALUATION, published=published))
         self.assertEqual(self.got(self.ledger.evaluations.prune(END)), 250)
         self.assertEqual(self.stored(), ())
@@ -316,7 +321,7 @@ class EvaluationContract(Contract):
         self.record(evaluation(hours=24), evaluation(2, hours=24))
         self.assertEqual(self.subjects(END - HOUR), ())
         subject = self.only(END)
-        expected = Subject(0, MONDAY, ORG, True, subject.part, END)
+        expected = ReportPeriod(0, MONDAY, ORG, True, subject.part, END)
         self.assertEqual(subject, expected)
         self.assertEqual(self.only(END + 5 * HOUR), expected)
         self.assertEqual(
@@ -369,7 +374,7 @@ class EvaluationContract(Contract):
         places = [(each.domain, each.part) for each in subjects]
         self.assertEqual(len(set(places)), 6)
         self.assertEqual(places, sorted(places))
-        paged: list[Subject] = []
+        paged: list[ReportPeriod] = []
         while page := self.subjects(after=paged[-1] if paged else None, limit=4):
             paged.extend(page)
         self.assertEqual(tuple(paged), subjects)
@@ -410,7 +415,7 @@ class EvaluationContract(Contract):
         (_, subject) = self.subjects()
         self.assertEqual(
             self.overview(subject),
-            Overview(PUBLISHED, 24, MIDNIGHT, messages=6, rows=3, wanted=2),
+            PeriodSummary(PUBLISHED, 24, MIDNIGHT, messages=6, rows=3, wanted=2),
         )
 
     def test_rows(self) -> None:
@@ -509,11 +514,11 @@ class EvaluationContract(Contract):
         (stored,) = self.stored()
         kept = stored.evaluation
         self.assertEqual(kept.row.headerFrom[:3], "\ufffd?x")
-        self.assertEqual(len(kept.row.headerFrom), rules.LONGEST_NAME)
-        self.assertEqual(len(kept.row.sourceIP), rules.LONGEST_IP)
-        self.assertEqual(len(kept.row.dkim), rules.MOST_SIGNATURES)
-        self.assertEqual(len(kept.row.dkim[0].problem), rules.LONGEST_REASON)
-        self.assertEqual(len(kept.addresses), rules.MOST_ADDRESSES)
+        self.assertEqual(len(kept.row.headerFrom), rules.MAX_NAME)
+        self.assertEqual(len(kept.row.sourceIP), rules.MAX_IP_LENGTH)
+        self.assertEqual(len(kept.row.dkim), rules.MAX_SIGNATURES)
+        self.assertEqual(len(kept.row.dkim[0].problem), rules.MAX_REASON)
+        self.assertEqual(len(kept.addresses), rules.MAX_ADDRESSES)
         self.assertEqual(self.rows(self.only())[0][1], kept.row)
 
     def test_manyRows(self) -> None:
@@ -521,7 +526,7 @@ class EvaluationContract(Contract):
         Of one domain and hour, a bounded number of different rows is kept;
         of what is beyond that, only the number of messages.
         """
-        self.patch(rules, "MOST_ROWS", 5)
+        self.patch(rules, "MAX_ROWS", 5)
         self.record(*map(evaluation, range(9)))
         self.record(evaluation(7), evaluation(2), evaluation(2, hours=12))
         self.record(evaluation(7, published=OF_NET))
@@ -538,7 +543,7 @@ class EvaluationContract(Contract):
         A domain that publishes another policy for every query doesn't get a
         report for each.
         """
-        self.patch(rules, "MOST_PARTS", 3)
+        self.patch(rules, "MAX_PARTS", 3)
         for percent in range(9):
             published = replace(PUBLISHED, percent=percent)
             self.record(evaluation(published=published))
@@ -550,7 +555,7 @@ class EvaluationContract(Contract):
         """
         Where there was room for nothing, there is nothing to send.
         """
-        self.patch(rules, "MOST_ROWS", 1)
+        self.patch(rules, "MAX_ROWS", 1)
         self.record(evaluation(), evaluation(hours=12))
         self.assertEqual(
             sorted(each.sendable for each in self.subjects()), [False, True]

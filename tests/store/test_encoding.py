@@ -14,10 +14,10 @@ from moxtls.authentication import AuthResult
 from moxtls.dmarc.values import (
     Alignment,
     Disposition,
+    DMARCPolicy,
     Method,
     Override,
     OverrideKind,
-    Policy,
     PublishedPolicy,
     ReportedSignature,
     ReportedSPF,
@@ -38,7 +38,7 @@ from tests.store.values import PUBLISHED, ROW
 
 texts = st.text(max_size=20)
 results = st.sampled_from(AuthResult)
-policies = st.sampled_from(Policy)
+policies = st.sampled_from(DMARCPolicy)
 rows = st.builds(
     ReportRow,
     texts,

@@ -12,7 +12,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.store.database import LedgerUnavailable
-from moxtls.store.lanes import Errand, Errands, Here, ILane, Lane
+from moxtls.store.lanes import (
+    InlineQueue,
+    IOperationQueue,
+    Operation,
+    Operations,
+    ThreadQueue,
+)
 from tests import MAX_WAIT
 from tests.store.threads import Inbox
 
@@ -36,7 +42,7 @@ class Desk:
         self.open = Event()
         self.open.set()
 
-    def __call__(self, errands: Errands) -> None:
+    def __call__(self, errands: Operations) -> None:
         self.groups.append([errand.item for errand in errands])
         self.entered.set()
         self.open.wait(MAX_WAIT)
@@ -46,11 +52,11 @@ class Desk:
             errand.result = errand.item.upper()
 
 
-def submit(lane: ILane, item: str) -> Deferred[str]:
+def submit(lane: IOperationQueue, item: str) -> Deferred[str]:
     """
     Send C{item} down C{lane}.
     """
-    return lane.submit(Errand(unused, item))
+    return lane.submit(Operation(unused, item))
 
 
 class LaneTests(SynchronousTestCase):
@@ -61,7 +67,7 @@ class LaneTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.inbox = Inbox()
         self.desk = Desk()
-        self.lane = Lane(self.inbox, self.desk, atOnce=3, most=5)
+        self.lane = ThreadQueue(self.inbox, self.desk, atOnce=3, most=5)
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
@@ -147,11 +153,11 @@ class LaneTests(SynchronousTestCase):
         """
         meeting = Barrier(2)
 
-        def meet(errands: Errands) -> None:
+        def meet(errands: Operations) -> None:
             meeting.wait(MAX_WAIT)
             self.desk(errands)
 
-        lane = Lane(self.inbox, meet, threads=2)
+        lane = ThreadQueue(self.inbox, meet, threads=2)
         both = [submit(lane, "a"), submit(lane, "b")]
         self.inbox.waitFor(lane.stop())
         self.assertEqual([self.successResultOf(each) for each in both], ["A", "B"])
@@ -166,7 +172,7 @@ class HereTests(SynchronousTestCase):
         """
         The answer, or the error, is there when the call returns.
         """
-        lane = Here(Desk())
+        lane = InlineQueue(Desk())
         self.assertEqual(self.successResultOf(submit(lane, "a")), "A")
         self.failureResultOf(submit(lane, "bad"), ValueError)
 
@@ -174,6 +180,6 @@ class HereTests(SynchronousTestCase):
         """
         Once stopped, it accepts nothing.
         """
-        lane = Here(Desk())
+        lane = InlineQueue(Desk())
         self.successResultOf(lane.stop())
         self.failureResultOf(submit(lane, "a"), LedgerUnavailable)

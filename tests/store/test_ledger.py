@@ -115,7 +115,7 @@ class RoomContract(Contract):
         """
         What a process stored that has ended counts; its rows are added to.
         """
-        self.patch(rules, "MOST_ROWS", 3)
+        self.patch(rules, "MAX_ROWS", 3)
         self.record(self.ledger, 1, 2)
         later = self.again()
         self.record(later, 1, 2, 3, 4, 1)
@@ -125,8 +125,8 @@ class RoomContract(Contract):
         """
         So does what this one can't remember.
         """
-        self.patch(rules, "MOST_ROWS", 3)
-        self.patch(tallying, "MOST_KNOWN", 0)
+        self.patch(rules, "MAX_ROWS", 3)
+        self.patch(tallying, "MAX_KNOWN", 0)
         self.record(self.ledger, 1, 2, 1, 3, 4, 3, 5)
         self.assertEqual(self.overview(), (5, 3, 2))
 
@@ -134,7 +134,7 @@ class RoomContract(Contract):
         """
         No more is remembered than there is to be room for.
         """
-        self.patch(history, "MOST_KNOWN", 2)
+        self.patch(history, "MAX_KNOWN", 2)
         for number in range(9):
             domain = Domain(f"{number}.example")
             self.got(self.ledger.history.sent("mjl", domain, 0))

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
-from moxtls.reporting.values import Subject
+from moxtls.reporting.values import ReportPeriod
 from moxtls.store.database import Database, LedgerUnavailable
 from moxtls.store.due import (
     FIRST,
@@ -193,7 +193,7 @@ class Plans(Contract):
     def setUp(self) -> None:
         pass
 
-    def fill(self, url: str) -> Subject:
+    def fill(self, url: str) -> ReportPeriod:
         """
         Make a ledger with some rows; returns what they are about.
         """
@@ -209,7 +209,7 @@ class Plans(Contract):
         return subjects[-1]
 
     def plans(
-        self, connection: Connection, subject: Subject, explain: str
+        self, connection: Connection, subject: ReportPeriod, explain: str
     ) -> list[list[str]]:
         """
         How each of L{RANGES} is carried out: the words of the plan.

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import DAY, HOUR
 from moxtls.reporting.values import ReportState
 from moxtls.store.rules import (
-    MOST_FAILURES,
-    MOST_FOLDED,
+    MAX_FAILURES,
+    MAX_FOLDED,
     admitted,
     bounded,
     boundedEvaluation,
@@ -22,7 +22,7 @@ from moxtls.store.rules import (
     dueBefore,
     follows,
 )
-from moxtls.tlsrpt.results import Failure
+from moxtls.tlsrpt.results import FailureDetail
 from tests.store.values import EVALUATION, EXPIRED, MIDNIGHT
 
 
@@ -56,30 +56,30 @@ class AdmittedTests(SynchronousTestCase):
     What failures are counted as when there are many.
     """
 
-    def admitted(self, kept: int, *known: Failure) -> Failure:
+    def admitted(self, kept: int, *known: FailureDetail) -> FailureDetail:
         return admitted(EXPIRED, kept, known.__contains__)
 
     def test_few(self) -> None:
         """
         Below the limit each is kept with all that is known.
         """
-        self.assertEqual(self.admitted(MOST_FAILURES - 1), EXPIRED)
+        self.assertEqual(self.admitted(MAX_FAILURES - 1), EXPIRED)
 
     def test_known(self) -> None:
         """
         At the limit, those that are kept already go on being counted.
         """
-        self.assertEqual(self.admitted(MOST_FOLDED, EXPIRED), EXPIRED)
+        self.assertEqual(self.admitted(MAX_FOLDED, EXPIRED), EXPIRED)
 
     def test_many(self) -> None:
         """
         First the peer's particulars go, and in the end all but our own words.
         """
         folded = replace(EXPIRED, mxHELO="", sendingIP="", receivingIP="")
-        bare = Failure(EXPIRED.resultType, EXPIRED.reasonCode)
-        self.assertEqual(self.admitted(MOST_FAILURES), folded)
-        self.assertEqual(self.admitted(MOST_FOLDED), bare)
-        self.assertEqual(self.admitted(MOST_FOLDED, folded), folded)
+        bare = FailureDetail(EXPIRED.resultType, EXPIRED.reasonCode)
+        self.assertEqual(self.admitted(MAX_FAILURES), folded)
+        self.assertEqual(self.admitted(MAX_FOLDED), bare)
+        self.assertEqual(self.admitted(MAX_FOLDED, folded), folded)
 
 
 class FollowsTests(SynchronousTestCase):

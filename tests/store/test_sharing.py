@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import DAY, HOUR
 from moxtls.domain import Domain
 from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import ReportState, Subject
+from moxtls.reporting.values import ReportPeriod, ReportState
 from moxtls.store.encoding import partOfEvaluation
 from moxtls.store.ledger import Ledger
 from tests.store.contracts import Contract
@@ -114,7 +114,7 @@ class SharingContract(Contract):
         """
         inbox, ledger = self.nodes[0]
         reports = [report(Domain(f"{n}.example"), composed=n) for n in range(30)]
-        subject = Subject(0, MONDAY, ORG)
+        subject = ReportPeriod(0, MONDAY, ORG)
         inbox.waitFor(ledger.outcomes.settle(subject, (), reports))
 
         def take(inbox: Inbox, ledger: Ledger, name: str) -> list[str]:
@@ -151,7 +151,7 @@ class SharingContract(Contract):
         inbox.waitFor(ledger.outcomes.record(MONDAY, bad()))
 
         def settle(inbox: Inbox, ledger: Ledger, name: str) -> int:
-            subject = Subject(0, MONDAY, ORG)
+            subject = ReportPeriod(0, MONDAY, ORG)
             one = replace(report(), reportID=name)
             return inbox.waitFor(ledger.outcomes.settle(subject, ("x",), [one]))
 
@@ -168,7 +168,7 @@ class SharingContract(Contract):
         def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
             for number in range(30):
                 if name == "0":
-                    subject = Subject(0, MONDAY, ORG)
+                    subject = ReportPeriod(0, MONDAY, ORG)
                     inbox.waitFor(ledger.outcomes.settle(subject, (), ()))
                 else:
                     failure = replace(EXPIRED, mxHELO=f"{name}.{number}")
@@ -217,7 +217,7 @@ class SharingContract(Contract):
         Whatever is counted while it is being settled is either gone or there:
         what is said of it all, and its rows, are never one without the other.
         """
-        subject = Subject(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
+        subject = ReportPeriod(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
 
         def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
             for number in range(40):

@@ -18,8 +18,8 @@ from moxtls.domain import Domain
 from moxtls.reporting.values import StoredResult
 from moxtls.store.ledger import Ledger
 from moxtls.store.memory import MemoryLedger
-from moxtls.store.sums import LARGE_POLICY, Sum, addUp, keptPolicy
-from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+from moxtls.store.sums import LARGE_POLICY, TLSDelta, addDeltas, keptPolicy
+from moxtls.tlsrpt.results import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 from tests.store.test_ledger import emptyFile
 from tests.store.values import (
     EXPIRED,
@@ -41,7 +41,7 @@ failures = st.dictionaries(
 ).map(Counter)
 
 
-def tallies(*policies: Policy) -> st.SearchStrategy[PolicyTally]:
+def tallies(*policies: TLSPolicy) -> st.SearchStrategy[PolicyTally]:
     return st.builds(
         PolicyTally,
         st.sampled_from(policies),
@@ -63,7 +63,7 @@ items = st.lists(st.tuples(st.sampled_from([MONDAY, TUESDAY]), outcomes), max_si
 Items = Sequence[tuple[date, SessionOutcome]]
 
 
-def totals(sums: Sequence[Sum]) -> dict[bytes, tuple[bool, int, int, object]]:
+def totals(sums: Sequence[TLSDelta]) -> dict[bytes, tuple[bool, int, int, object]]:
     return {
         each.key: (each.sendReport, each.succeeded, each.failed, each.failures)
         for each in sums
@@ -81,7 +81,7 @@ class AddUpTests(SynchronousTestCase):
         """
         The order of outcomes has no influence on the sums.
         """
-        self.assertEqual(totals(addUp(both[0])), totals(addUp(both[1])))
+        self.assertEqual(totals(addDeltas(both[0])), totals(addDeltas(both[1])))
 
     def test_inOrder(self) -> None:
         """
@@ -92,7 +92,7 @@ class AddUpTests(SynchronousTestCase):
             SessionOutcome(Domain(f"{n}.example"), PolicyTally(tlsa(MX), 1))
             for n in range(9)
         ]
-        keys = [each.key for each in addUp([(MONDAY, each) for each in some])]
+        keys = [each.key for each in addDeltas([(MONDAY, each) for each in some])]
         self.assertEqual(keys, sorted(set(keys)))
         self.assertEqual(len(keys), 9)
 
@@ -109,7 +109,7 @@ class AddUpTests(SynchronousTestCase):
             (MONDAY, SessionOutcome(ORG, PolicyTally(noPolicy(NET), 1))),
             (MONDAY, SessionOutcome(ORG, PolicyTally(tlsa(ORG), 1))),
         ]
-        self.assertEqual(len(addUp(some)), len(some))
+        self.assertEqual(len(addDeltas(some)), len(some))
 
     def test_policies(self) -> None:
         """
@@ -119,14 +119,14 @@ class AddUpTests(SynchronousTestCase):
         kind = PolicyType.STS
         large = "x" * LARGE_POLICY
         policies = [
-            Policy(kind, ORG),
-            Policy(kind, ORG, ("a", "b")),
-            Policy(kind, ORG, ("b", "a")),
-            Policy(kind, ORG, ("ab",)),
-            Policy(kind, ORG, ("a",), ("b",)),
-            Policy(kind, ORG, ("a\0b",)),
-            Policy(kind, ORG, (large, "y")),
-            Policy(kind, ORG, (large, "z")),
+            TLSPolicy(kind, ORG),
+            TLSPolicy(kind, ORG, ("a", "b")),
+            TLSPolicy(kind, ORG, ("b", "a")),
+            TLSPolicy(kind, ORG, ("ab",)),
+            TLSPolicy(kind, ORG, ("a",), ("b",)),
+            TLSPolicy(kind, ORG, ("a\0b",)),
+            TLSPolicy(kind, ORG, (large, "y")),
+            TLSPolicy(kind, ORG, (large, "z")),
         ]
         self.assertEqual(len({keptPolicy(each).digest for each in policies}), 8)
         self.assertEqual(keptPolicy(policies[-1]), keptPolicy(policies[-1]))

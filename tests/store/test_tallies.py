@@ -12,27 +12,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.calendar import HOUR
 from moxtls.dmarc.values import Disposition
 from moxtls.store.encoding import rowKey
-from moxtls.store.tallies import (
-    BITS,
-    addUp,
-    endOf,
-    keysBehind,
-    placeOf,
-    rowOf,
-)
+from moxtls.store.tallies import BITS, addEvaluations, endOf, keysBehind, placeOf, rowOf
 from tests.store.values import EVALUATION, MIDNIGHT, ROW, evaluation
 
 
 class AddUpTests(SynchronousTestCase):
     """
-    Tests for L{addUp}.
+    Tests for L{addEvaluations}.
     """
 
     def test_nothing(self) -> None:
         """
         Nothing comes to nothing.
         """
-        self.assertEqual(addUp([]), [])
+        self.assertEqual(addEvaluations([]), [])
 
     def test_sums(self) -> None:
         """
@@ -40,7 +33,7 @@ class AddUpTests(SynchronousTestCase):
         the latest addresses.
         """
         later = replace(EVALUATION, addresses=("mailto:new@example.org",))
-        (tally,) = addUp([(MIDNIGHT, EVALUATION, 1), (MIDNIGHT + 9, later, 1)])
+        (tally,) = addEvaluations([(MIDNIGHT, EVALUATION, 1), (MIDNIGHT + 9, later, 1)])
         (row,) = tally.rows.values()
         self.assertEqual((row.messages, row.hour), (2, MIDNIGHT))
         self.assertEqual(row.addresses, '["mailto:new@example.org"]')
@@ -55,11 +48,11 @@ class AddUpTests(SynchronousTestCase):
             (MIDNIGHT + HOUR, evaluation(1, hours=12), 1),
             (MIDNIGHT + HOUR, evaluation(2), 1),
         ]
-        expected = addUp(items)
+        expected = addEvaluations(items)
         places = [(each.domain, each.part, each.hour) for each in expected]
         self.assertEqual(places, sorted(places))
         for order in permutations(items):
-            self.assertEqual(addUp(order), expected)
+            self.assertEqual(addEvaluations(order), expected)
 
     def test_together(self) -> None:
         """
@@ -71,7 +64,7 @@ class AddUpTests(SynchronousTestCase):
             replace(EVALUATION, optional=True),
             replace(EVALUATION, row=passed, wanted=True, optional=True),
         ]
-        (tally,) = addUp(
+        (tally,) = addEvaluations(
             (MIDNIGHT, each, count)
             for each, count in zip(items, (1, 1, 2), strict=True)
         )
@@ -86,7 +79,9 @@ class AddUpTests(SynchronousTestCase):
         Of a row for which there is no room, nothing else counts.
         """
         optional = replace(EVALUATION, optional=True)
-        (tally,) = addUp((MIDNIGHT, each, 1) for each in (EVALUATION, optional))
+        (tally,) = addEvaluations(
+            (MIDNIGHT, each, 1) for each in (EVALUATION, optional)
+        )
         key = next(key for key, row in tally.rows.items() if not row.optional)
         tally.omit(key)
         self.assertEqual((tally.messages, tally.omitted), (1, 1))
@@ -107,7 +102,7 @@ class KeyTests(SynchronousTestCase):
             for hour in range(3)
             for number in range(5)
         ]
-        tallies = addUp(items)
+        tallies = addEvaluations(items)
         keys = sorted(key for tally in tallies for key in tally.rows)
         place = placeOf(tallies[0].domain, tallies[0].part)
         rows = [rowOf(key) for key in keys]
@@ -122,6 +117,6 @@ class KeyTests(SynchronousTestCase):
         """
         The part of a key that stands for the row is the row's digest.
         """
-        (tally,) = addUp([(MIDNIGHT, EVALUATION, 1)])
+        (tally,) = addEvaluations([(MIDNIGHT, EVALUATION, 1)])
         ((key, row),) = tally.rows.items()
         self.assertEqual(rowOf(key), rowKey(row.content))

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.store.database import Database, LedgerUnavailable
 from moxtls.store.ledger import Ledger
-from moxtls.store.writer import ATTEMPTS, Writer, makeReader, makeWriter
+from moxtls.store.writer import ATTEMPTS, GroupCommitWriter, makeReader, makeWriter
 from tests import MAX_WAIT
 from tests.postgres import emptyDatabase, kick, renamed
 from tests.store.threads import Inbox
@@ -62,7 +62,9 @@ class _Writing(SynchronousTestCase):
         self.writer.run(wait)
         self.assertTrue(entered.wait(MAX_WAIT))
 
-    def store(self, word: str, writer: Writer | None = None) -> Deferred[str]:
+    def store(
+        self, word: str, writer: GroupCommitWriter | None = None
+    ) -> Deferred[str]:
         def store(connection: Connection) -> str:
             connection.execute(text("INSERT INTO word VALUES (:word)"), {"word": word})
             return word

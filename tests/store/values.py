@@ -12,6 +12,7 @@ from moxtls.authentication import AuthResult
 from moxtls.calendar import midnight, spanOfDay
 from moxtls.dmarc.values import (
     Disposition,
+    DMARCPolicy,
     Evaluation,
     Override,
     OverrideKind,
@@ -20,18 +21,17 @@ from moxtls.dmarc.values import (
     ReportedSPF,
     ReportRow,
 )
-from moxtls.dmarc.values import Policy as DMARCPolicy
 from moxtls.domain import Domain
 from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
 from moxtls.queue.values import ReportKind
 from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 
 MONDAY = date(2026, 11, 23)
@@ -43,29 +43,29 @@ NET = Domain("example.net")
 MX = Domain("mx.example.com")
 
 
-def sts(domain: Domain, maxAge: int = 86400) -> Policy:
+def sts(domain: Domain, maxAge: int = 86400) -> TLSPolicy:
     """
     The MTA-STS policy of C{domain}; another C{maxAge} makes it another one.
     """
     lines = ("version: STSv1", "mode: enforce", f"max_age: {maxAge}", f"mx: {MX}")
-    return Policy(PolicyType.STS, domain, lines, (str(MX),))
+    return TLSPolicy(PolicyType.STS, domain, lines, (str(MX),))
 
 
-def tlsa(domain: Domain) -> Policy:
+def tlsa(domain: Domain) -> TLSPolicy:
     """
     The TLSA records of a host.
     """
-    return Policy(PolicyType.TLSA, domain, ("3 1 1 aa", "3 1 1 bb"))
+    return TLSPolicy(PolicyType.TLSA, domain, ("3 1 1 aa", "3 1 1 bb"))
 
 
-def noPolicy(domain: Domain) -> Policy:
+def noPolicy(domain: Domain) -> TLSPolicy:
     """
     Nothing found for C{domain}.
     """
-    return Policy(PolicyType.NO_POLICY, domain)
+    return TLSPolicy(PolicyType.NO_POLICY, domain)
 
 
-EXPIRED = Failure(
+EXPIRED = FailureDetail(
     ResultType.CERTIFICATE_EXPIRED,
     "",
     "192.0.2.1",
@@ -74,7 +74,7 @@ EXPIRED = Failure(
     "2001:db8::1",
     "",
 )
-UNUSABLE = Failure(
+UNUSABLE = FailureDetail(
     ResultType.TLSA_INVALID, "all-unusable-records+ignored", mxHostname=str(MX)
 )
 
@@ -96,7 +96,7 @@ def good(
 def bad(
     domain: Domain = ORG,
     host: Domain = MX,
-    failure: Failure = EXPIRED,
+    failure: FailureDetail = EXPIRED,
     sendReport: bool = True,
 ) -> SessionOutcome:
     """

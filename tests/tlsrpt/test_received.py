@@ -213,9 +213,9 @@ class ReadReportTests(SynchronousTestCase):
         """
         So are inputs that are too large, or have too many values in them.
         """
-        self.patch(module, "LARGEST_MESSAGE", 100)
-        self.patch(module, "LARGEST_JSON", 3000)
-        self.patch(module, "MOST_VALUES", 1000)
+        self.patch(module, "MAX_MESSAGE", 100)
+        self.patch(module, "MAX_JSON", 3000)
+        self.patch(module, "MAX_VALUES", 1000)
         self.assertIn("larger", self.refusal(b"x" * 101))
         self.assertIn("larger", self.refusal(b"{" + b" " * 3000 + b"}"))
         self.assertIn("values", self.refusal(b"[" * 1001))

@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.domain import Domain
 from moxtls.tlsrpt.record import (
     InvalidRecord,
-    RecordTrouble,
     TLSRPTRecord,
-    findRecord,
-    parseRecord,
-    recordName,
+    TLSRPTRecordError,
+    findTLSRPTRecord,
+    parseTLSRPTRecord,
+    tlsrptRecordName,
 )
 from tests.corpus import corpus
 
@@ -26,14 +26,14 @@ GOOD = b"v=TLSRPTv1; rua=mailto:tlsrpt@example.org"
 
 class FindRecordTests(SynchronousTestCase):
     """
-    Tests for L{findRecord}.
+    Tests for L{findTLSRPTRecord}.
     """
 
     def test_one(self) -> None:
         """
         Texts that aren't about TLS reports are passed over (RFC 8460 3).
         """
-        found = findRecord(
+        found = findTLSRPTRecord(
             [b"v=spf1 -all", GOOD, b"v=TLSRPTv10; rua=mailto:a@b.example"]
         )
         self.assertEqual(found, TLSRPTRecord(("mailto:tlsrpt@example.org",)))
@@ -45,14 +45,17 @@ class FindRecordTests(SynchronousTestCase):
         """
         broken = b"v=TLSRPTv1; rua=nonsense"
         for texts, trouble in [
-            ([], RecordTrouble.NONE),
-            ([b"\xff\x00", b"V=tlsrptv1; rua=mailto:a@b.example"], RecordTrouble.NONE),
-            ([GOOD, GOOD], RecordTrouble.MULTIPLE),
-            ([GOOD, broken], RecordTrouble.MULTIPLE),
-            ([broken], RecordTrouble.SYNTAX),
-            ([b"v=TLSRPTv1; rua=mailto:\xff@b.example"], RecordTrouble.SYNTAX),
+            ([], TLSRPTRecordError.NONE),
+            (
+                [b"\xff\x00", b"V=tlsrptv1; rua=mailto:a@b.example"],
+                TLSRPTRecordError.NONE,
+            ),
+            ([GOOD, GOOD], TLSRPTRecordError.MULTIPLE),
+            ([GOOD, broken], TLSRPTRecordError.MULTIPLE),
+            ([broken], TLSRPTRecordError.SYNTAX),
+            ([b"v=TLSRPTv1; rua=mailto:\xff@b.example"], TLSRPTRecordError.SYNTAX),
         ]:
-            self.assertIs(findRecord(texts), trouble, texts)
+            self.assertIs(findTLSRPTRecord(texts), trouble, texts)
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.binary(max_size=80), max_size=3), st.binary(max_size=80))
@@ -60,13 +63,13 @@ class FindRecordTests(SynchronousTestCase):
         """
         No record raises.
         """
-        found = findRecord([*others, b"v=TLSRPTv1;" + rest])
-        self.assertIsInstance(found, TLSRPTRecord | RecordTrouble)
+        found = findTLSRPTRecord([*others, b"v=TLSRPTv1;" + rest])
+        self.assertIsInstance(found, TLSRPTRecord | TLSRPTRecordError)
 
 
 class ParseRecordTests(SynchronousTestCase):
     """
-    Tests for L{parseRecord}.
+    Tests for L{parseTLSRPTRecord}.
     """
 
     def test_supersets(self) -> None:
@@ -74,7 +77,7 @@ class ParseRecordTests(SynchronousTestCase):
         Fields we know nothing about are kept and otherwise ignored, and
         several C{rua} are read as one list (RFC 8460 3).
         """
-        record = parseRecord(
+        record = parseTLSRPTRecord(
             "v=TLSRPTv1 ;\tx.y-z_1=a:b ; rua=mailto:a@b.example , https://c.example/;"
             "rua=mailto:d@e.example; RUA=f;"
         )
@@ -90,7 +93,7 @@ class ParseRecordTests(SynchronousTestCase):
         """
         A domain in U-labels is read, though RFC 3986 has no such URI.
         """
-        record = parseRecord("v=TLSRPTv1; rua=mailto:tls@bücher.example")
+        record = parseTLSRPTRecord("v=TLSRPTv1; rua=mailto:tls@bücher.example")
         self.assertEqual(record.rua, ("mailto:tls@bücher.example",))
 
     def test_corpus(self) -> None:
@@ -109,7 +112,7 @@ class ParseRecordTests(SynchronousTestCase):
 
     def isValid(self, text: str) -> bool:
         try:
-            parseRecord(text)
+            parseTLSRPTRecord(text)
         except InvalidRecord:
             return False
         return True
@@ -117,12 +120,12 @@ class ParseRecordTests(SynchronousTestCase):
 
 class RecordNameTests(SynchronousTestCase):
     """
-    Tests for L{recordName}.
+    Tests for L{tlsrptRecordName}.
     """
 
     def test_name(self) -> None:
         """
         It is asked for in A-labels (RFC 8460 3).
         """
-        name = recordName(Domain.parse("bücher.example"))
+        name = tlsrptRecordName(Domain.parse("bücher.example"))
         self.assertEqual(name, "_smtp._tls.xn--bcher-kva.example")

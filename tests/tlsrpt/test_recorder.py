@@ -21,13 +21,13 @@ from moxtls.tlsrpt.recorder import (
     countedOnce,
     withoutContradiction,
 )
-from moxtls.tlsrpt.results import Policy, PolicyTally, PolicyType, SessionOutcome
+from moxtls.tlsrpt.results import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 
 DAY = date(2026, 11, 24)
 DOMAIN = Domain("example.org")
 HOST = Domain("mx.example.net")
-NO_POLICY = PolicyTally(Policy(PolicyType.NO_POLICY, DOMAIN), succeeded=1)
-TLSA = PolicyTally(Policy(PolicyType.TLSA, HOST, ("3 1 1 00",)), succeeded=1)
+NO_POLICY = PolicyTally(TLSPolicy(PolicyType.NO_POLICY, DOMAIN), succeeded=1)
+TLSA = PolicyTally(TLSPolicy(PolicyType.TLSA, HOST, ("3 1 1 00",)), succeeded=1)
 OUTCOME = SessionOutcome(DOMAIN, NO_POLICY, (TLSA,))
 
 
@@ -117,7 +117,7 @@ class CountedOnceTests(SynchronousTestCase):
         is one session in its report (RFC 8460 4.4).
         """
         host = replace(NO_POLICY, failed=0)
-        other = replace(TLSA, policy=Policy(PolicyType.NO_POLICY, HOST))
+        other = replace(TLSA, policy=TLSPolicy(PolicyType.NO_POLICY, HOST))
         outcome = SessionOutcome(DOMAIN, NO_POLICY, (host, other))
         self.assertEqual(
             countedOnce(outcome), SessionOutcome(DOMAIN, NO_POLICY, (other,))
@@ -142,8 +142,10 @@ class WithoutContradictionTests(SynchronousTestCase):
         Another host's TLSA records, or an MTA-STS policy, contradict nothing;
         nor does an absence of both.
         """
-        sts = replace(NO_POLICY, policy=Policy(PolicyType.STS, HOST, ("mode: none",)))
-        none = replace(TLSA, policy=Policy(PolicyType.NO_POLICY, DOMAIN))
+        sts = replace(
+            NO_POLICY, policy=TLSPolicy(PolicyType.STS, HOST, ("mode: none",))
+        )
+        none = replace(TLSA, policy=TLSPolicy(PolicyType.NO_POLICY, DOMAIN))
         for outcome in [
             OUTCOME,
             SessionOutcome(HOST, sts, (TLSA,)),

@@ -17,34 +17,34 @@ from moxtls.domain import Domain
 from moxtls.tlsrpt import report as module
 from moxtls.tlsrpt.check import check
 from moxtls.tlsrpt.report import (
-    Heading,
     ReportTooLarge,
-    compose,
+    TLSReportMetadata,
+    composeReport,
     compress,
     trim,
 )
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
+    TLSPolicy,
 )
 
 DOMAIN = Domain.parse("bücher.example")
 SUBMITTER = Domain.parse("sender.example")
 SPAN = spanOfDay(date(2026, 11, 24))
-HEADING = Heading(SUBMITTER, "20261124.x@sender.example", SPAN)
+HEADING = TLSReportMetadata(SUBMITTER, "20261124.x@sender.example", SPAN)
 LINES = ("version: STSv1", "mode: enforce", "mx: *.bücher.example", "max_age: 86400")
-STS = Policy(PolicyType.STS, DOMAIN, LINES, ("*.xn--bcher-kva.example",))
-EXPIRED = Failure(
+STS = TLSPolicy(PolicyType.STS, DOMAIN, LINES, ("*.xn--bcher-kva.example",))
+EXPIRED = FailureDetail(
     ResultType.CERTIFICATE_EXPIRED,
     sendingIP="192.0.2.1",
     mxHostname="mx.example.net",
     mxHELO="mx.example.net",
     receivingIP="2001:db8::1",
 )
-FETCH = Failure(ResultType.STS_POLICY_FETCH_ERROR, reasonCode="dns-lookup")
+FETCH = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, reasonCode="dns-lookup")
 
 EXPECTED = {
     "organization-name": "sender.example",
@@ -88,17 +88,19 @@ EXPECTED = {
 
 def example() -> dict[str, Any]:
     tally = PolicyTally(STS, 5, 2, Counter({EXPIRED: 2, FETCH: 1}))
-    return compose(HEADING, [tally])
+    return composeReport(HEADING, [tally])
 
 
 def many(count: int, failures: int = 0) -> list[PolicyTally]:
     return [
         PolicyTally(
-            Policy(PolicyType.NO_POLICY, Domain(f"d{number}.example")),
+            TLSPolicy(PolicyType.NO_POLICY, Domain(f"d{number}.example")),
             succeeded=number,
             failures=Counter(
                 {
-                    Failure(ResultType.VALIDATION_FAILURE, reasonCode=str(each)): each
+                    FailureDetail(
+                        ResultType.VALIDATION_FAILURE, reasonCode=str(each)
+                    ): each
                     for each in range(failures)
                 }
             ),
@@ -109,7 +111,7 @@ def many(count: int, failures: int = 0) -> list[PolicyTally]:
 
 class ComposeTests(SynchronousTestCase):
     """
-    Tests for L{compose}.
+    Tests for L{composeReport}.
     """
 
     def test_fields(self) -> None:
@@ -127,7 +129,7 @@ class ComposeTests(SynchronousTestCase):
         RFC 8460 4.4: a report without failures has no list of them, and no
         policy has no text.
         """
-        composed: dict[str, Any] = compose(HEADING, many(1))
+        composed: dict[str, Any] = composeReport(HEADING, many(1))
         self.assertEqual(
             composed["policies"],
             [
@@ -149,9 +151,11 @@ class ComposeTests(SynchronousTestCase):
         """
         What isn't Unicode doesn't get into a report (RFC 7493 2.1).
         """
-        policy = Policy(PolicyType.STS, DOMAIN, ("mx: \udcff",))
-        failure = Failure(ResultType.VALIDATION_FAILURE, mxHELO="\udcfe")
-        composed = compose(HEADING, [PolicyTally(policy, failures=Counter([failure]))])
+        policy = TLSPolicy(PolicyType.STS, DOMAIN, ("mx: \udcff",))
+        failure = FailureDetail(ResultType.VALIDATION_FAILURE, mxHELO="\udcfe")
+        composed = composeReport(
+            HEADING, [PolicyTally(policy, failures=Counter([failure]))]
+        )
         self.assertEqual(check(composed), ())
 
     def test_addresses(self) -> None:
@@ -167,8 +171,10 @@ class ComposeTests(SynchronousTestCase):
             "/run/lmtp": None,
             "": None,
         }.items():
-            failure = Failure(ResultType.VALIDATION_FAILURE, "x", known, "", "", known)
-            composed: Any = compose(
+            failure = FailureDetail(
+                ResultType.VALIDATION_FAILURE, "x", known, "", "", known
+            )
+            composed: Any = composeReport(
                 HEADING, [PolicyTally(STS, 0, 1, Counter([failure]))]
             )
             self.assertEqual(check(composed), ())
@@ -201,7 +207,7 @@ class CompressTests(SynchronousTestCase):
         """
         A report beyond the limit isn't made at all.
         """
-        self.patch(module, "LARGEST_REPORT", 100)
+        self.patch(module, "MAX_REPORT", 100)
         self.assertRaises(ReportTooLarge, compress, example())
 
 
@@ -221,7 +227,7 @@ class TrimTests(SynchronousTestCase):
         """
         Of too many policies, those with the most sessions are kept.
         """
-        self.patch(module, "MOST_POLICIES", 2)
+        self.patch(module, "MAX_POLICIES", 2)
         self.assertEqual([each.succeeded for each in trim(many(5))], [4, 3])
 
     def test_failures(self) -> None:
@@ -229,7 +235,7 @@ class TrimTests(SynchronousTestCase):
         Of too many failures, those seen most often are kept, under each
         policy; the summary isn't changed.
         """
-        self.patch(module, "MOST_FAILURES", 6)
+        self.patch(module, "MAX_FAILURES", 6)
         trimmed = trim(many(2, 10))
         for tally, original in zip(trimmed, many(2, 10), strict=True):
             self.assertEqual(sorted(tally.failures.values()), [7, 8, 9])

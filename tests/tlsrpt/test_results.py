@@ -11,20 +11,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
+    TLSPolicy,
     mergeTallies,
 )
 
 DOMAIN = Domain("a.example")
-TESTING = Policy(PolicyType.STS, DOMAIN, ("mode: testing",), ("mx.a.example",))
-ENFORCE = Policy(PolicyType.STS, DOMAIN, ("mode: enforce",), ("mx.a.example",))
-EXPIRED = Failure(ResultType.CERTIFICATE_EXPIRED, receivingIP="192.0.2.1")
-ELSEWHERE = Failure(ResultType.CERTIFICATE_EXPIRED, receivingIP="192.0.2.2")
-UNUSABLE = Failure(ResultType.TLSA_INVALID, "all-unusable-records+ignored")
+TESTING = TLSPolicy(PolicyType.STS, DOMAIN, ("mode: testing",), ("mx.a.example",))
+ENFORCE = TLSPolicy(PolicyType.STS, DOMAIN, ("mode: enforce",), ("mx.a.example",))
+EXPIRED = FailureDetail(ResultType.CERTIFICATE_EXPIRED, receivingIP="192.0.2.1")
+ELSEWHERE = FailureDetail(ResultType.CERTIFICATE_EXPIRED, receivingIP="192.0.2.2")
+UNUSABLE = FailureDetail(ResultType.TLSA_INVALID, "all-unusable-records+ignored")
 
 TALLIES = [
     PolicyTally(TESTING, 1, 0, Counter({EXPIRED: 1})),

@@ -11,20 +11,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.calendar import HOUR, midnight, spanOfDay
-from moxtls.dns.answers import ExtendedError, Kind
+from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.values import Draft, Leave, NoReport, Subject
+from moxtls.reporting.values import Draft, NoReport, ReportPeriod, Retention
 from moxtls.store.memory import MemoryLedger
 from moxtls.tlsrpt.received import ReceivedReport, readReport
 from moxtls.tlsrpt.results import (
-    Failure,
-    Policy,
+    FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    TLSPolicy,
 )
 from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
 
@@ -34,17 +34,17 @@ SUBMITTER = Domain("sender.example")
 A = Domain("a.example")
 B = Domain("b.example")
 HOST = Domain("mx.host.example")
-UNTRUSTED = Failure(ResultType.CERTIFICATE_NOT_TRUSTED, mxHostname=str(HOST))
+UNTRUSTED = FailureDetail(ResultType.CERTIFICATE_NOT_TRUSTED, mxHostname=str(HOST))
 
 
-def sts(domain: Domain, mode: str = "enforce") -> Policy:
-    return Policy(PolicyType.STS, domain, (f"mode: {mode}",), (str(HOST),))
+def sts(domain: Domain, mode: str = "enforce") -> TLSPolicy:
+    return TLSPolicy(PolicyType.STS, domain, (f"mode: {mode}",), (str(HOST),))
 
 
 def outcome(
     recipient: Domain,
     host: Domain = HOST,
-    failure: Failure | None = UNTRUSTED,
+    failure: FailureDetail | None = UNTRUSTED,
     sendReport: bool = True,
     mode: str = "enforce",
 ) -> SessionOutcome:
@@ -55,7 +55,7 @@ def outcome(
     return SessionOutcome(
         recipient,
         PolicyTally(sts(recipient, mode), 1, 0, failures),
-        (PolicyTally(Policy(PolicyType.NO_POLICY, host), 1, 0, failures),),
+        (PolicyTally(TLSPolicy(PolicyType.NO_POLICY, host), 1, 0, failures),),
         sendReport,
     )
 
@@ -77,14 +77,16 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def asks(self, domain: Domain, *uris: str, text: str = "") -> None:
         text = text or f"v=TLSRPTv1; rua={','.join(uris)}"
-        self.resolver.put(f"_smtp._tls.{domain}", Kind.TXT, text)
+        self.resolver.put(f"_smtp._tls.{domain}", RRType.TXT, text)
 
     def record(self, *outcomes: SessionOutcome, day: date = DAY) -> None:
         for each in outcomes:
             self.successResultOf(self.outcomes.record(day, each))
 
     def find(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft | NoReport:
-        return self.successResultOf(self.source().draft(Subject(phase, day, domain)))
+        return self.successResultOf(
+            self.source().draft(ReportPeriod(phase, day, domain))
+        )
 
     def draft(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft:
         found = self.find(domain, phase, day)
@@ -100,7 +102,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         return found
 
     def settle(self, domain: Domain, *destinations: str, phase: int = 0) -> None:
-        subject = Subject(phase, DAY, domain)
+        subject = ReportPeriod(phase, DAY, domain)
         self.successResultOf(self.source().settle(subject, destinations, ()))
 
     def test_subjects(self) -> None:
@@ -113,7 +115,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         source = self.source()
         for phase, domain in [(0, A), (1, HOST)]:
             page = self.successResultOf(source.subjects(phase, NOW, None, 10))
-            self.assertEqual(page, (Subject(phase, DAY, domain),))
+            self.assertEqual(page, (ReportPeriod(phase, DAY, domain),))
             self.assertEqual(self.successResultOf(source.count(phase, NOW)), 1)
             page = self.successResultOf(source.subjects(phase, NOW, page[0], 10))
             self.assertEqual(page, ())
@@ -203,7 +205,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.settle(B, "mailto:tls@host.example")
         found = self.none(HOST, 1)
         self.assertEqual(found.reason, "nothing that isn't told already")
-        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIs(found.leave, Retention.CLEAR)
 
     def test_toldElsewhere(self) -> None:
         """
@@ -227,7 +229,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example")
-        self.assertIs(self.none(A).leave, Leave.CLEAR)
+        self.assertIs(self.none(A).leave, Retention.CLEAR)
         self.settle(A)
         (policy,) = self.report(HOST, 1).policies
         self.assertEqual(policy.domain, "a.example")
@@ -334,25 +336,25 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.record(outcome(A))
         self.assertEqual(
             (self.none(A).reason, self.none(A).leave),
-            ("no TLSRPT record", Leave.CLEAR),
+            ("no TLSRPT record", Retention.CLEAR),
         )
         self.asks(A, text="v=TLSRPTv1; rua")
-        self.assertEqual(self.none(A).leave, Leave.CLEAR)
+        self.assertEqual(self.none(A).leave, Retention.CLEAR)
         text = "v=TLSRPTv1; rua=mailto:a@a.example"
-        self.resolver.put("_smtp._tls.a.example", Kind.TXT, text, text)
+        self.resolver.put("_smtp._tls.a.example", RRType.TXT, text, text)
         self.assertEqual(self.none(A).reason, "more than one TLSRPT record")
         self.asks(A, "ftp://a.example/")
         found = self.none(A)
         self.assertIn("no usable rua", found.reason)
-        self.assertIs(found.leave, Leave.CLEAR)
+        self.assertIs(found.leave, Retention.CLEAR)
 
     def test_temporary(self) -> None:
         """
         If nobody can say whether there is a record, the data stays.
         """
         self.record(outcome(A))
-        self.resolver.fail("_smtp._tls.a.example", Kind.TXT, ExtendedError(6))
-        self.assertIs(self.none(A).leave, Leave.KEEP)
+        self.resolver.fail("_smtp._tls.a.example", RRType.TXT, ExtendedError(6))
+        self.assertIs(self.none(A).leave, Retention.KEEP)
 
     def test_success(self) -> None:
         """
@@ -400,17 +402,17 @@ class TLSReportSourceTests(SynchronousTestCase):
             TLSReporting(None),
         ]:
             self.settings = settings
-            self.assertIs(self.none(A).leave, Leave.CLEAR)
+            self.assertIs(self.none(A).leave, Retention.CLEAR)
 
     def test_checked(self) -> None:
         """
         A report that isn't what RFC 8460 says is an error, and isn't sent.
         """
-        broken = Failure(ResultType.VALIDATION_FAILURE, mxHostname="no host")
+        broken = FailureDetail(ResultType.VALIDATION_FAILURE, mxHostname="no host")
         self.record(outcome(A, failure=broken))
         self.asks(A, "mailto:tls@a.example")
         failure = self.failureResultOf(
-            self.source().draft(Subject(0, DAY, A)), InvalidReport
+            self.source().draft(ReportPeriod(0, DAY, A)), InvalidReport
         )
         self.assertIn(
             "receiving-mx-hostname is not a domain in A-labels", str(failure.value)

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.worker.frames import HEAD, Frames, Unpicklable, called, framed, lengthOf
+from moxtls.worker.frames import (
+    HEAD_SIZE,
+    Frames,
+    Unpicklable,
+    called,
+    framed,
+    lengthOf,
+)
 from tests.worker.calls import double, raiseKeyError, raiseOdd, unreadable
 
 VALUES = st.lists(st.binary(max_size=300) | st.text(max_size=20), max_size=6)
@@ -45,7 +52,7 @@ class FramesTests(SynchronousTestCase):
         What stands before a value says how many bytes it has.
         """
         frame = framed(b"x" * 1000)
-        self.assertEqual(lengthOf(frame[:HEAD]), len(frame) - HEAD)
+        self.assertEqual(lengthOf(frame[:HEAD_SIZE]), len(frame) - HEAD_SIZE)
 
     def test_answers(self) -> None:
         """

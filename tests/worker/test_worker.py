@@ -21,9 +21,9 @@ from moxtls.worker import worker as module
 from moxtls.worker.frames import framed
 from moxtls.worker.worker import (
     LONG_PAUSE,
-    LONGEST_PAUSE,
+    MAX_PAUSE,
     PAUSE,
-    IReactor,
+    IWorkerReactor,
     NoWorker,
     Worker,
     WorkerLost,
@@ -40,7 +40,7 @@ from tests.worker.calls import (
     told,
 )
 
-reactor = cast(IReactor, installed)
+reactor = cast(IWorkerReactor, installed)
 
 
 def isThere(process: int) -> bool:
@@ -162,7 +162,7 @@ class WorkerTests(TestCase):
         with patch.object(module, "_COMMAND", (sys.executable, "-c", _DEAF)):
             call = self.worker.call(double, 1)
         self.assertEqual(await call, 2)
-        with patch.object(module, "FAREWELL", 0.2):
+        with patch.object(module, "STOP_TIMEOUT", 0.2):
             await self.worker.stop()
 
     async def test_orphan(self) -> None:
@@ -233,7 +233,7 @@ class PatienceTests(SynchronousTestCase):
         had nothing to do: not after twice as long.
         """
         clock, process = Clock(), Mock()
-        life = module._Process(cast(IReactor, clock), Mock(), Mock(), 60)
+        life = module._Process(cast(IWorkerReactor, clock), Mock(), Mock(), 60)
         life.transport = process
         life.take(module._Call(b""))
         clock.advance(30)
@@ -268,9 +268,9 @@ class BrokenTests(SynchronousTestCase):
                 raise OSError("no more processes")
 
         clock = NoProcesses()
-        worker = Worker(cast(IReactor, clock), "tests")
+        worker = Worker(cast(IWorkerReactor, clock), "tests")
         for tried in range(1, 9):
-            pause = min(LONG_PAUSE * 2 ** (tried - 1), LONGEST_PAUSE)
+            pause = min(LONG_PAUSE * 2 ** (tried - 1), MAX_PAUSE)
             self.failureResultOf(worker.call(double, 1), NoWorker)
             clock.advance(pause - 1)
             self.failureResultOf(worker.call(double, 1), NoWorker)
