@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.signature import signer
-from moxtls.reporting.signing import sign
+from moxtls.authentication.dkim.sign import sign
 
 _EHLO = b"EHLO client.bench.example\r\n"
 _STARTTLS = b"STARTTLS\r\n"

@@ -22,17 +22,23 @@ from twisted.internet.threads import deferToThreadPool
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.authentication import AuthResult
-from moxtls.dns.answers import TXT, Answer, LookupStatus
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
+from moxtls.authentication.check import Offload
+from moxtls.authentication.dkim.offload import SignatureVerifier
+from moxtls.authentication.dkim.sign import Signer, loadKey, sign
+from moxtls.authentication.dkim.verify import (
+    DKIMCheck,
+    DKIMJob,
+    Results,
+    claimsOf,
+    findKeys,
+    verify,
+)
+from moxtls.authentication.results import AuthResult
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import TXT, Answer, LookupStatus
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import Offload
-from moxtls.inbound.dkim import DKIMCheck, claimsOf, findKeys, verify
-from moxtls.inbound.dkimwork import DKIMJob, Results
-from moxtls.inbound.headers import splitHeader
-from moxtls.inbound.verifying import SignatureVerifier
-from moxtls.reporting.signing import Signer, loadKey, sign
-from moxtls.worker.worker import Worker
+from moxtls.message.header import splitHeader
+from moxtls.workers.process import Worker
 
 SENDER = Domain("sender.example")
 KEY_SIZE = 2048

@@ -14,9 +14,9 @@ from twisted.internet.task import react
 
 from bench.rounds import sideBySide
 from bench.settings import IReactor
-from moxtls.authentication import AuthResult
-from moxtls.calendar import HOUR
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import HOUR
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     Evaluation,
@@ -26,7 +26,7 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.domain import Domain
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
 
 DOMAIN = Domain("a.example")
 _WIDTH = 1000

@@ -21,17 +21,16 @@ from bench.machine import forgetPeak, memory, peakSince
 from bench.postgres import postgres, version
 from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
-from moxtls.calendar import DAY, Span
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.report import AggregateWriter
-from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
+from moxtls.dates import DAY, Span
+from moxtls.dmarc.aggregate import AggregateMetadata, AggregateWriter, ReportFormat
+from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.source import PAGE, DMARCReportSource
-from moxtls.dmarc.values import DMARCPolicy, PublishedPolicy, ReportRow
-from moxtls.dns.answers import RRType
+from moxtls.dmarc.types import DMARCPolicy, PublishedPolicy, ReportRow
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.values import Draft, ReportPeriod
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
+from moxtls.reporting.types import Draft, ReportPeriod
 
 SUBMITTER = Domain("sender.example")
 ROWS = 100_000

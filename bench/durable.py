@@ -2,7 +2,7 @@
 moxtls as it is run, taking mail into Maildirs on the disk: C{python -m
 bench.durable checked|unchecked RECORD}.
 
-All that L{moxtls.server} is, with a DNS server beside it that knows the sender;
+All that L{moxtls.app.service} is, with a DNS server beside it that knows the sender;
 RECORD is that of its DKIM key.
 """
 
@@ -22,10 +22,10 @@ from twisted.internet.task import react
 from bench.children import given, say
 from bench.identity import HOST
 from bench.signature import DOMAIN, SELECTOR
-from moxtls.lab.authority import Authority
-from moxtls.lab.dnsserver import DNSServer
-from moxtls.server import Server
-from moxtls.site import ConfigFiles
+from moxtls.app.configfiles import ConfigFiles
+from moxtls.app.service import Server
+from moxtls.lab.hosts import DNSServer
+from moxtls.lab.zones import Authority
 
 _RECIPIENT = f"to@{HOST}"
 #: Within what TXT records have as a string (RFC 1035 3.3).

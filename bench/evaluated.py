@@ -19,9 +19,9 @@ from twisted.internet.task import react
 from bench.rounds import sideBySide
 from bench.settings import IReactor
 from bench.traffic import DAY
-from moxtls.authentication import AuthResult
-from moxtls.calendar import HOUR, midnight
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import HOUR, midnight
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     Evaluation,
@@ -32,9 +32,9 @@ from moxtls.dmarc.values import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
-from moxtls.reporting.values import ReportPeriod
-from moxtls.store.encoding import partOfEvaluation
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.evaluationcounters import partOfEvaluation
+from moxtls.ledger.ledger import Ledger
+from moxtls.reporting.types import ReportPeriod
 
 #: Evaluations that differ, and how many of them are of one domain.
 DISTINCT = 100_000

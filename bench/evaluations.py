@@ -25,7 +25,7 @@ from bench.onebyone import OneByOne, OnPostgres, OnSQLite
 from bench.postgres import postgres, version
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
 
 __all__ = ["benchmark", "fill"]
 

@@ -15,7 +15,7 @@ from twisted.internet.task import react
 from bench.rounds import sideBySide
 from bench.settings import IReactor
 from bench.traffic import outcome
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
 
 _WIDTH = 1000
 #: One domain in so many had a session that failed.

@@ -17,10 +17,9 @@ from twisted.internet.defer import Deferred
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.mailbox.accounts import MailStore
-from moxtls.mailbox.desk import ThreadWriter
-from moxtls.mailbox.postroom import ProcessWriter
-from moxtls.worker.worker import Worker
+from moxtls.mailbox.executor import ProcessWriter, ThreadWriter
+from moxtls.mailbox.maildir import MailStore
+from moxtls.workers.process import Worker
 
 #: Clients at a time; one alone waits for all there is to wait for.
 WIDTHS = (1, 20)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from bench.traffic import DAY, Outcomes
-from moxtls.tlsrpt.results import PolicyTally, SessionOutcome
+from moxtls.tlsrpt.types import PolicyTally, SessionOutcome
 
 _TABLES = (
     "CREATE TABLE entry (number {serial}, day TEXT, outcome TEXT)",

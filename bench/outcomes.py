@@ -12,7 +12,7 @@ from bench.postgres import postgres, version
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DAY, Outcomes, flood, lifelike
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
 
 #: Deliveries that wait for theirs to be recorded: a server under load.
 WIDTH = 1000

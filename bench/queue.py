@@ -22,28 +22,25 @@ from bench.children import child
 from bench.identity import HOST, certify
 from bench.rounds import Contest, Lap, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import RRType
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, ISessionObserver
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import DeliveryContext, SessionSettings
-from moxtls.outbound.verify import trustOnly
-from moxtls.policy.cache import PolicyCache
-from moxtls.policy.mtasts import STSPolicy
-from moxtls.queue.access import ThreadedSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.mtasts.cache import PolicyCache
+from moxtls.mtasts.policy import STSPolicy
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.spool import Spool
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Envelope
-from moxtls.smtp.session import ClientSession, addressEndpoint
-from moxtls.smtp.settings import ClientSettings
-from moxtls.smtp.values import TLSMode
-from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import FailureDetail, SessionOutcome
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import Spool, ThreadedSpoolExecutor
+from moxtls.queue.types import Envelope
+from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.types import TLSMode
+from moxtls.tls.verify import trustOnly
+from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
 
 #: Destinations, and messages to each of them.
 SHAPES = ((1, 1000), (50, 40), (1000, 1))

@@ -36,16 +36,16 @@ from bench.postgres import postgres, version
 from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DOMAINS_PER_HOST, outcome
-from moxtls.calendar import spanOfDay, utcDay
-from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
+from moxtls.authentication.dkim.sign import Signer, SigningKey, loadKey
+from moxtls.dates import spanOfDay, utcDay
+from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter, IResolver
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
+from moxtls.ledger.ledger import Ledger
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.reporting.signing import Signer, SigningKey, loadKey
-from moxtls.reporting.values import OutgoingReport
-from moxtls.store.ledger import Ledger
-from moxtls.tlsrpt.report import TLSReportMetadata, composeReport
+from moxtls.reporting.types import OutgoingReport
+from moxtls.tlsrpt.generate import TLSReportMetadata, composeReport
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 
 SUBMITTER = Domain("sender.example")

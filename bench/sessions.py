@@ -33,25 +33,23 @@ from bench.handshakes import Client
 from bench.identity import HOST, Certified, certify
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import RRType
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import DeliveryContext, SessionSettings
-from moxtls.outbound.verify import TrustStore, trustOnly
-from moxtls.policy.cache import PolicyCache
-from moxtls.policy.mtasts import CachedPolicy, STSPolicy, parsePolicy
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.mtasts.cache import PolicyCache
+from moxtls.mtasts.policy import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus
-from moxtls.smtp.session import ClientSession, addressEndpoint
-from moxtls.smtp.settings import ClientSettings
-from moxtls.smtp.values import TLSMode, Transaction
-from moxtls.store.ledger import Ledger
-from moxtls.store.memory import MemoryPolicyStore
+from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus
+from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.types import TLSMode, Transaction
+from moxtls.tls.verify import TrustStore, trustOnly
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from moxtls.tlsrpt.results import FailureDetail
+from moxtls.tlsrpt.types import FailureDetail
 
 #: Connections at a time.
 WIDTH = 20

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTCP, IReactorThreads
 from twisted.internet.task import react
 
 from bench.rounds import ROUNDS
-from moxtls.worker.worker import IWorkerReactor
+from moxtls.workers.process import IWorkerReactor
 
 
 class IReactor(IWorkerReactor, IReactorTCP, IReactorThreads):

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from moxtls.authentication.dkim.sign import Signer, loadKey
 from moxtls.domain import Domain
-from moxtls.reporting.signing import Signer, loadKey
 
 DOMAIN = "client.bench.example"
 SELECTOR = "s"

@@ -19,10 +19,10 @@ from twisted.internet.defer import succeed
 
 from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
-from moxtls.dns.answers import IP, MX, TXT, Answer, LookupStatus, Record, RRType
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-from moxtls.inbound.spf import checkHost, mailFromRequest
-from moxtls.inbound.spfrecord import clearRecordCache
+from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
+from moxtls.authentication.spf.record import clearRecordCache
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import IP, MX, TXT, Answer, LookupStatus, Record, RRType
 
 try:
     import spf as pyspf

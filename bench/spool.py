@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.queue.access import ThreadedSpoolExecutor
-from moxtls.queue.stored import QueueClient
-from moxtls.queue.values import Envelope
+from moxtls.queue.client import QueueClient
+from moxtls.queue.spool import ThreadedSpoolExecutor
+from moxtls.queue.types import Envelope
 
 #: Clients at a time; one alone waits for all there is to wait for.
 WIDTHS = (1, 20)

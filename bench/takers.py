@@ -23,22 +23,14 @@ from zope.interface import implementer
 from bench.children import given, say
 from bench.identity import HOST
 from bench.settings import IReactor
-from moxtls.smtp.acceptor import (
-    RECIPIENT_OK,
-    SENDER_OK,
-    ListenerSettings,
-)
-from moxtls.smtp.acceptor import (
-    IMessage as IServerMessage,
-)
-from moxtls.smtp.acceptor import (
-    IMessageDelivery as IServerDelivery,
-)
-from moxtls.smtp.events import ServerSettings, TransactionState
-from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.tlscontext import ReloadingContext
-from moxtls.smtp.values import Reply
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.server.events import ServerSettings, TransactionState
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import RECIPIENT_OK, SENDER_OK, ListenerSettings
+from moxtls.smtp.server.interfaces import IMessage as IServerMessage
+from moxtls.smtp.server.interfaces import IMessageDelivery as IServerDelivery
+from moxtls.smtp.types import Reply
+from moxtls.tls.server import ReloadingContext
 
 _BACKLOG = 1000
 _TAKEN = Reply(250, "2.0.0", "OK")

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import accumulate
 
 from moxtls.domain import Domain
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,

@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from moxtls.smtp.events import (
+from moxtls.smtp.server.conversation import ServerConversation
+from moxtls.smtp.server.events import (
     GO_AHEAD,
     AuthStep,
     BodyChunk,
@@ -19,8 +20,7 @@ from moxtls.smtp.events import (
     ServerSettings,
     StartTLS,
 )
-from moxtls.smtp.server import ServerConversation
-from moxtls.smtp.values import Reply
+from moxtls.smtp.types import Reply
 
 _OK = Reply(250, "2.0.0", "OK")
 SETTINGS = ServerSettings(

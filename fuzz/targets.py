@@ -48,7 +48,7 @@ def _replies(data: bytes) -> None:
     """
     What a server says: its end is where it is, however it is cut.
     """
-    from moxtls.smtp.replies import MalformedReply, ReplyReader, parseReply
+    from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
 
     def read(pieces: list[bytes]) -> list[object]:
         reader, found = ReplyReader(), list[object]()
@@ -68,7 +68,7 @@ def _answers(data: bytes) -> None:
     """
     What a DNS server says about a name: the type comes first.
     """
-    from moxtls.dns.answers import RRType
+    from moxtls.dns.types import RRType
     from moxtls.dns.wire import parseResponse, question
 
     kinds = list(RRType)
@@ -80,7 +80,7 @@ def _answers(data: bytes) -> None:
 
 
 def _tlsReport(data: bytes) -> None:
-    from moxtls.tlsrpt.received import MalformedReport, describe, parseReport
+    from moxtls.tlsrpt.parse import MalformedReport, describe, parseReport
 
     try:
         lines = describe(parseReport(data))
@@ -90,8 +90,8 @@ def _tlsReport(data: bytes) -> None:
 
 
 def _aggregate(data: bytes) -> None:
-    from moxtls.dmarc.received import describeAggregate, parseAggregate
-    from moxtls.tlsrpt.received import MalformedReport
+    from moxtls.dmarc.parse import describeAggregate, parseAggregate
+    from moxtls.tlsrpt.parse import MalformedReport
 
     try:
         lines = describeAggregate(parseAggregate(data))
@@ -104,8 +104,8 @@ def _sent(data: bytes) -> None:
     """
     A report in whatever it comes in.
     """
-    from moxtls.incoming.dispatch import describeReport, readReport
-    from moxtls.tlsrpt.received import MalformedReport
+    from moxtls.reporting.detect import describeReport, readReport
+    from moxtls.tlsrpt.parse import MalformedReport
 
     try:
         lines = describeReport(readReport(data))
@@ -115,7 +115,7 @@ def _sent(data: bytes) -> None:
 
 
 def _notification(data: bytes) -> None:
-    from moxtls.reporting.bounces import readDSN
+    from moxtls.reporting.suppression import readDSN
 
     readDSN(data)
 
@@ -124,8 +124,8 @@ def _policyRecords(data: bytes) -> None:
     """
     MTA-STS and TLSRPT: records, policies and URIs.
     """
-    from moxtls.policy.mtasts import parsePolicy
-    from moxtls.reporting.destinations import chooseDestinations
+    from moxtls.mtasts.policy import parsePolicy
+    from moxtls.reporting.rua import chooseDestinations
     from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord
 
     parsePolicy(data)
@@ -136,7 +136,7 @@ def _policyRecords(data: bytes) -> None:
 
 def _dmarcRecord(data: bytes) -> None:
     from moxtls.dmarc.record import DMARCRecordError, findDMARCRecord, parseDMARCRecord
-    from moxtls.reporting.destinations import chooseDestinations
+    from moxtls.reporting.rua import chooseDestinations
 
     findDMARCRecord([b"v=DMARC1;" + data, data])
     record = parseDMARCRecord(data)
@@ -149,10 +149,10 @@ def _dkim(data: bytes) -> None:
     A message with signatures, and the key record they all find; the record
     comes first, up to a line end.
     """
-    from moxtls.dns.answers import TXT, Answer, LookupStatus
-    from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-    from moxtls.inbound.dkim import claimsOf, findKeys, verify
-    from moxtls.inbound.headers import splitHeader
+    from moxtls.authentication.dkim.verify import claimsOf, findKeys, verify
+    from moxtls.dns.query import LookupQuestion, runWithAnswers
+    from moxtls.dns.types import TXT, Answer, LookupStatus
+    from moxtls.message.header import splitHeader
 
     key, _, message = data.partition(b"\n")
 
@@ -173,8 +173,10 @@ def _spf(data: bytes) -> None:
     A check of a sender, in which every name has the same records; the sender
     comes first, up to a line end.
     """
-    from moxtls.authentication import SPFResult
-    from moxtls.dns.answers import (
+    from moxtls.authentication.results import SPFResult
+    from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
+    from moxtls.dns.query import LookupQuestion, runWithAnswers
+    from moxtls.dns.types import (
         IP,
         MX,
         TXT,
@@ -184,8 +186,6 @@ def _spf(data: bytes) -> None:
         Record,
         RRType,
     )
-    from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-    from moxtls.inbound.spf import checkHost, mailFromRequest
 
     sender, _, record = data.partition(b"\n")
     known: dict[RRType, Record] = {
@@ -218,8 +218,8 @@ def _header(data: bytes) -> None:
     """
     from email.utils import parseaddr
 
-    from moxtls.inbound.authors import authorDomains
-    from moxtls.inbound.headers import splitHeader, unfolded, withoutForged
+    from moxtls.message.addresses import authorDomains
+    from moxtls.message.header import splitHeader, unfolded, withoutForged
 
     header = splitHeader(data)
     found = {each.ascii for each in authorDomains(header).domains}
@@ -234,7 +234,7 @@ def _header(data: bytes) -> None:
 TARGETS = {
     "server": Target(
         _server,
-        ("moxtls.smtp.server",),
+        ("moxtls.smtp.server.conversation",),
         (
             b"\x07EHLO a.example\r\nMAIL FROM:<a@b.example> SIZE=10\r\n"
             b"RCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\n..\r\n.\r\nQUIT\r\n",
@@ -247,12 +247,12 @@ TARGETS = {
     ),
     "replies": Target(
         _replies,
-        ("moxtls.smtp.replies",),
+        ("moxtls.smtp.client.replies",),
         (b"250-a\r\n250 2.1.0 ok\r\n", b"421 4.3.2 bye\r\n354 go\r\n"),
     ),
     "answers": Target(
         _answers,
-        ("moxtls.dns.wire", "moxtls.dns.message", "moxtls.dns.chain"),
+        ("moxtls.dns.wire", "moxtls.dns.wire", "moxtls.dns.cname"),
         tuple(
             bytes([kind])
             + b"\x81\xa0\0\1\0\1\0\0\0\1\1a\7example\0\0\x10\0\1"
@@ -263,12 +263,12 @@ TARGETS = {
     ),
     "tlsreport": Target(
         _tlsReport,
-        ("moxtls.tlsrpt.received",),
+        ("moxtls.tlsrpt.parse",),
         (b'{"date-range":{"start-datetime":"2026-01-01T00:00:00Z"},"policies":[{}]}',),
     ),
     "aggregate": Target(
         _aggregate,
-        ("moxtls.dmarc.received",),
+        ("moxtls.dmarc.parse",),
         (
             b"<feedback><report_metadata><date_range><begin>1</begin><end>2</end>"
             b"</date_range></report_metadata><policy_published><domain>a.example"
@@ -279,10 +279,10 @@ TARGETS = {
     "sent": Target(
         _sent,
         (
-            "moxtls.incoming.dispatch",
-            "moxtls.incoming.attachment",
-            "moxtls.reporting.mime",
-            "moxtls.dmarc.arf",
+            "moxtls.reporting.detect",
+            "moxtls.reporting.detect",
+            "moxtls.message.mime",
+            "moxtls.dmarc.parse",
         ),
         (
             b"Content-Type: multipart/report; boundary=b\n\n--b\n"
@@ -293,7 +293,7 @@ TARGETS = {
     ),
     "notification": Target(
         _notification,
-        ("moxtls.reporting.bounces", "moxtls.reporting.mime"),
+        ("moxtls.reporting.suppression", "moxtls.message.mime"),
         (
             b"Content-Type: multipart/report; boundary=b\n\n--b\n"
             b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n"
@@ -302,7 +302,7 @@ TARGETS = {
     ),
     "dmarcrecord": Target(
         _dmarcRecord,
-        ("moxtls.dmarc.record", "moxtls.reporting.destinations"),
+        ("moxtls.dmarc.record", "moxtls.reporting.rua"),
         (
             b"v=DMARC1; p=reject; sp=none; np=quarantine; t=y; psd=n; adkim=s; "
             b"rua=mailto:a@b.example!10m,mailto:c@d.example; fo=1:d; pct=5; ri=3600",
@@ -311,12 +311,12 @@ TARGETS = {
     "dkim": Target(
         _dkim,
         (
-            "moxtls.inbound.dkim",
-            "moxtls.inbound.dkimbody",
-            "moxtls.inbound.dkimcanonical",
-            "moxtls.inbound.dkimkey",
-            "moxtls.inbound.dkimsignature",
-            "moxtls.inbound.dkimtags",
+            "moxtls.authentication.dkim.verify",
+            "moxtls.authentication.dkim.canonical",
+            "moxtls.authentication.dkim.canonical",
+            "moxtls.authentication.dkim.key",
+            "moxtls.authentication.dkim.signature",
+            "moxtls.authentication.dkim.taglist",
         ),
         (
             b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n"
@@ -328,11 +328,11 @@ TARGETS = {
     "spf": Target(
         _spf,
         (
-            "moxtls.inbound.spf",
-            "moxtls.inbound.spfcheck",
-            "moxtls.inbound.spfmacro",
-            "moxtls.inbound.spfrecord",
-            "moxtls.inbound.spfterms",
+            "moxtls.authentication.spf.evaluate",
+            "moxtls.authentication.spf.evaluate",
+            "moxtls.authentication.spf.macro",
+            "moxtls.authentication.spf.record",
+            "moxtls.authentication.spf.record",
         ),
         (
             b"a@b.example\nv=spf1 ip4:192.0.2.0/24 a:%{d2}/24//64 mx ptr "
@@ -342,7 +342,7 @@ TARGETS = {
     ),
     "header": Target(
         _header,
-        ("moxtls.inbound.headers", "moxtls.inbound.authors"),
+        ("moxtls.message.header", "moxtls.message.addresses"),
         (
             b'From: "a, b" (c (d)) <@r:a@b.example>, g: x@y.example;\r\n'
             b"Authentication-Results: (c) mx.example 1;\r\n spf=pass\r\n",
@@ -351,7 +351,7 @@ TARGETS = {
     ),
     "policies": Target(
         _policyRecords,
-        ("moxtls.policy.mtasts", "moxtls.tlsrpt.record"),
+        ("moxtls.mtasts.policy", "moxtls.tlsrpt.record"),
         (
             b"version: STSv1\nmode: enforce\nmx: *.a.example\nmax_age: 86400\n",
             b"v=TLSRPTv1; rua=mailto:a@b.example,https://c.example/d",

@@ -30,9 +30,9 @@ from interop.resolving import checkResolver
 from interop.sender import Sender, moxtls, moxtlsBehind
 from interop.unbound import unbound
 from interop.world import World
-from moxtls.calendar import DAY
+from moxtls.app.build import IReactor
+from moxtls.dates import DAY
 from moxtls.lab.network import anyNetwork
-from moxtls.wiring import IReactor
 
 #: All of it happens within one UTC day: reports are about days.
 LONGEST_RUN = 90

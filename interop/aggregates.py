@@ -27,7 +27,7 @@ from interop.reporting import ALGORITHMS, Tools
 from interop.rows import ASKING, Row, expectedRows, published, quoted
 from interop.sender import Sender
 from interop.world import World
-from moxtls.lab.conditions import SENDER
+from moxtls.lab.scenario import SENDER
 
 PROGRAM = Path(__file__).parent / "report.pl"
 NAMESPACE = "urn:ietf:params:xml:ns:dmarc-2.0"

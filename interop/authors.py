@@ -21,8 +21,8 @@ from typing import Any
 from interop.checks import Checks
 from interop.processes import output
 from moxtls.domain import Domain, InvalidDomain, parseHost
-from moxtls.inbound.authors import FromField, authorDomains
-from moxtls.inbound.headers import splitHeader
+from moxtls.message.addresses import FromField, authorDomains
+from moxtls.message.header import splitHeader
 
 PROGRAM = Path(__file__).with_suffix(".mjs")
 #: Generated fields in a run, the same ones in each.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from moxtls.lab.conditions import SENDER
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
+from moxtls.lab.scenario import SENDER
 
 #: Where their mail is taken, DSNs and reports: all of them have this host.
 OUTSIDE = "postfix-outside.test"

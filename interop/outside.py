@@ -26,8 +26,8 @@ from interop.correspondents import (
 from interop.postfix import LISTENER, LONGEST_DELIVERY, SENDMAIL, Postfix, owner
 from interop.processes import LONGEST_START, awaitGreeting, daemon, listens, output
 from interop.world import CA_FILE, World
-from moxtls.lab.conditions import SENDING_HOST
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
+from moxtls.lab.scenario import SENDING_HOST
 
 OPENDKIM = shutil.which("opendkim") or "/usr/sbin/opendkim"
 #: One for each algorithm: it knows only one for all keys.

@@ -15,7 +15,7 @@ from pathlib import Path
 from interop.checks import waitFor
 from interop.processes import awaitGreeting, output
 from interop.world import CA_FILE, PEERS, REPORT_ADDRESS, Peer, World
-from moxtls.lab.conditions import SENDING_HOST
+from moxtls.lab.scenario import SENDING_HOST
 
 POSTFIX = "/usr/sbin/postfix"
 SENDMAIL = "/usr/sbin/sendmail"

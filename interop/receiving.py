@@ -26,7 +26,7 @@ from interop.outside import Outside
 from interop.postfix import LONGEST_DELIVERY
 from interop.sender import Sender
 from interop.world import World
-from moxtls.lab.conditions import SENDER, SENDING_HOST
+from moxtls.lab.scenario import SENDER, SENDING_HOST
 
 #: Where a mailbox is in an account's Maildir++.
 FOLDERS = {"Inbox": "", "Junk": ".Junk"}

@@ -19,7 +19,7 @@ from interop.postfix import Destination
 from interop.processes import run
 from interop.sender import Sender
 from interop.world import DANE, PEERS, REPORT_ADDRESS
-from moxtls.lab.conditions import SENDER
+from moxtls.lab.scenario import SENDER
 
 DKIM = Path(__file__).parent / "dkim.pl"
 ALGORITHMS = ["ed25519-sha256", "rsa-sha256"]

@@ -16,13 +16,13 @@ from twisted.internet.threads import blockingCallFromThread
 from interop.checks import Checks, Trouble
 from interop.unbound import Question, Said, ask, questions
 from interop.world import World
-from moxtls.dns.answers import Answer, ExtendedError, RRType
-from moxtls.dns.exchange import DNSTransport
-from moxtls.dns.probe import Diagnosis, ServerStatus
+from moxtls.app.build import IReactor
+from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import Resolver
-from moxtls.dns.system import NameServer
-from moxtls.dns.together import gather
-from moxtls.wiring import IReactor
+from moxtls.dns.transport import DNSTransport
+from moxtls.dns.types import Answer, ExtendedError, RRType
+from moxtls.dns.validation import Diagnosis, ServerStatus
+from moxtls.tasks import gather
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from interop.correspondents import ANNA, FULL, OLD_FORMAT, OTTO
 from interop.postfix import PASSWORD, SECURED_PORT, USER
 from interop.processes import awaitGreeting, daemon, output
 from interop.world import CA_FILE, World
-from moxtls.lab.conditions import SENDER, SENDING_HOST
+from moxtls.lab.scenario import SENDER, SENDING_HOST
 
 BIN = Path(sys.executable).parent
 #: Who sends all mail.

@@ -19,22 +19,23 @@ from interop.correspondents import (
     OUTSIDE_NUMBER,
     Correspondent,
 )
-from moxtls.lab.authority import Authority
-from moxtls.lab.certificates import Identity, LabCA, selfSigned
-from moxtls.lab.dnsserver import DNSServer
+from moxtls.lab.hosts import DNSServer
 from moxtls.lab.keys import (
     ED25519_SELECTOR,
     RSA_SELECTOR,
     DKIMKey,
+    Identity,
+    LabCA,
     ed25519Key,
     makeKeys,
     rsaKey,
+    selfSigned,
 )
 from moxtls.lab.network import Network
 from moxtls.lab.plan import characterStrings, mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.validator import Validator
-from moxtls.lab.zones import ZonePlan, plantTree
+from moxtls.lab.zones import Authority, ZonePlan, plantTree
 
 ANCHOR_FILE = "root.ds"
 CA_FILE = "ca.pem"

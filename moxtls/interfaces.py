@@ -18,7 +18,7 @@ from datetime import date
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Evaluation,
     EvaluationSummary,
     PeriodSummary,
@@ -26,11 +26,11 @@ from moxtls.dmarc.values import (
     StoredEvaluation,
     VerdictEvent,
 )
-from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain
-from moxtls.policy.mtasts import CachedPolicy, STSLookup, STSPolicy
-from moxtls.queue.values import Batch, Envelope, QueuedMessage, ReportKind, Result
-from moxtls.reporting.values import (
+from moxtls.mtasts.policy import CachedPolicy, STSLookup, STSPolicy
+from moxtls.queue.types import Batch, Envelope, QueuedMessage, ReportKind, Result
+from moxtls.reporting.types import (
     Draft,
     NoReport,
     OutgoingReport,
@@ -40,7 +40,7 @@ from moxtls.reporting.values import (
     StoredResult,
     Suppression,
 )
-from moxtls.tlsrpt.results import FailureDetail, SessionOutcome
+from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
 
 # --- what others publish ---------------------------------------------------
 
@@ -161,7 +161,7 @@ class IQueue(Interface):
 
         @return: Fires with the message's id once it would survive a power
             cut; with that of the earlier message if the envelope's C{key} is
-            known.  Fails with L{moxtls.smtp.shape.InvalidMessage} if our servers
+            known.  Fails with L{moxtls.smtp.server.data.InvalidMessage} if our servers
             would take such a message from nobody, as with a NUL in it, and
             with another C{ValueError} if the envelope makes no sense.
         """
@@ -458,7 +458,7 @@ class IEvaluationStore(Interface):
     Evaluations of an hour that are equal in everything but C{addresses}, of
     which the latest are kept, are counted in one place, so that a flood of
     them costs as much as one.  Of a policy domain and hour, so many different
-    ones are kept (L{moxtls.store.rules.MOST_ROWS}), and so many policies
+    ones are kept (L{moxtls.ledger.bounds.MOST_ROWS}), and so many policies
     (C{MOST_PARTS}): what is beyond the first is only counted, as C{omitted},
     what is beyond the second not even that.
     """

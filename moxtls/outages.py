@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from moxtls.calendar import MINUTE
+from moxtls.dates import MINUTE
 from moxtls.interfaces import StoreUnavailable
 
 I = TypeVar("I")  # noqa: E741

@@ -17,13 +17,13 @@ from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
+from moxtls.app.build import IReactor
+from moxtls.app.configfiles import ConfigFiles, faultsOf
+from moxtls.app.ports import raiseFileLimit
+from moxtls.app.preflight import examine
+from moxtls.app.service import Server, bindPorts, openStores
 from moxtls.clocks import DelayedCallCorrection, MonotonicClock
 from moxtls.config import InvalidConfig, together
-from moxtls.doors import raiseFileLimit
-from moxtls.examination import examine
-from moxtls.server import Server, bindPorts, openStores
-from moxtls.site import ConfigFiles, faultsOf
-from moxtls.wiring import IReactor
 
 
 class Options(usage.Options):

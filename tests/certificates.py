@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from moxtls.outbound.verify import TrustStore, trustOnly
+from moxtls.tls.verify import TrustStore, trustOnly
 
 _DAY = timedelta(days=1)
 

@@ -22,11 +22,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
-from moxtls.smtp.events import ServerSettings, TransactionState
-from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.values import Reply
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.server.events import ServerSettings, TransactionState
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.types import Reply
 from tests.starttls import End, Link
 
 SMTP = 25
@@ -83,7 +83,7 @@ class Network:
 
     def endpoint(self, ip: str, port: int) -> IStreamClientEndpoint:
         """
-        As L{moxtls.smtp.session.addressEndpoint} has.
+        As L{moxtls.smtp.client.session.addressEndpoint} has.
         """
         return _Way(self, ip, port)
 

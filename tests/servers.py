@@ -18,8 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from moxtls.dns.answers import RRType
-from moxtls.server import Server
+from moxtls.app.service import Server
+from moxtls.dns.types import RRType
 from tests import MAX_WAIT
 from tests.dns.server import SOA, LoopbackServer
 from tests.queue.killing import quickDirectory

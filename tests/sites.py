@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.testing import MemoryReactorClock
 
-from moxtls.site import ConfigFiles
+from moxtls.app.configfiles import ConfigFiles
 
 HOSTNAME = "mail.example.org"
 

@@ -11,9 +11,9 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
-from moxtls.outbound import classify
-from moxtls.policy import decide, fetch
-from moxtls.policy.mtasts import STSRecordError
+from moxtls.mtasts import fetch, rules
+from moxtls.mtasts.policy import STSRecordError
+from moxtls.tls import resulttype
 from tests.test_layers import PURE
 
 PACKAGE = Path(moxtls.__file__).parent
@@ -81,9 +81,9 @@ class ArchitectureTests(SynchronousTestCase):
         Every failure-reason-code is explained in docs/readings.rst.
         """
         failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
-        codes = {each.reasonCode for each in (*failures, decide.BACKING_OFF)}
-        codes |= set(STSRecordError) | {decide.FALLBACK}
-        source = Path(classify.__file__).read_text()
+        codes = {each.reasonCode for each in (*failures, rules.BACKING_OFF)}
+        codes |= set(STSRecordError) | {rules.FALLBACK}
+        source = Path(resulttype.__file__).read_text()
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)
         for code in codes:

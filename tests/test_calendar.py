@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.calendar}.
+Tests for L{moxtls.dates}.
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import (
-    DAY,
-    Elapsed,
-    Span,
-    midnight,
-    rfc3339,
-    spanOfDay,
-    utcDay,
-)
+from moxtls.dates import DAY, Elapsed, Span, midnight, rfc3339, spanOfDay, utcDay
 
 #: 2026-11-24T00:00:00Z.
 MIDNIGHT = 1_795_478_400
@@ -29,7 +21,7 @@ days = st.dates(date(1970, 1, 1), date(2999, 12, 30))
 
 class CalendarTests(SynchronousTestCase):
     """
-    Tests for the functions of L{moxtls.calendar}.
+    Tests for the functions of L{moxtls.dates}.
     """
 
     def test_utcDay(self) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import config
+from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.config import (
     Config,
     InvalidConfig,
@@ -21,9 +22,8 @@ from moxtls.config import (
     remarks,
     serverAddress,
 )
-from moxtls.dmarc.values import DMARCPolicy
+from moxtls.dmarc.types import DMARCPolicy
 from moxtls.domain import Domain
-from moxtls.reporting.signing import Algorithm
 
 MINIMAL = 'Hostname = "mail.example.org"\n'
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.reporting.bounces import readDSN
-from moxtls.reporting.destinations import chooseDestinations
-from moxtls.tlsrpt.check import check
-from moxtls.tlsrpt.received import (
+from moxtls.reporting.rua import chooseDestinations
+from moxtls.reporting.suppression import readDSN
+from moxtls.tlsrpt.generate import check
+from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedReport,
     attachment,
     parseReport,
-    readReport,
+    readTLSReport,
 )
 from moxtls.tlsrpt.record import TLSRPTRecord, findTLSRPTRecord
 from tests.corpus import corpus
@@ -121,7 +121,7 @@ class ReportTests(SynchronousTestCase):
         """
         Every report is read for what it says, quirks and all.
         """
-        found = {name: said(readReport(data)) for name, data in self.reports()}
+        found = {name: said(readTLSReport(data)) for name, data in self.reports()}
         self.assertEqual(found, REPORTS)
 
     def test_strict(self) -> None:
@@ -155,7 +155,7 @@ class ReportTests(SynchronousTestCase):
 
     def assertTame(self, name: str, data: bytes) -> None:
         try:
-            readReport(data)
+            readTLSReport(data)
         except MalformedReport as error:
             self.assertTrue(str(error) and str(error).isprintable(), name)
 
@@ -167,7 +167,7 @@ class ReportTests(SynchronousTestCase):
         for name, data in self.reports():
             text = data if name.endswith(".json") else attachment(data)
             compact = json.dumps(json.loads(text), separators=(",", ":")).encode()
-            self.assertEqual(parseReport(compact), readReport(data), name)
+            self.assertEqual(parseReport(compact), readTLSReport(data), name)
 
 
 def said(report: ReceivedReport) -> tuple[str, int, list[tuple[object, ...]]]:
@@ -265,6 +265,6 @@ class NotificationTests(SynchronousTestCase):
         """
         for path in corpus("tls-reports").rglob("*.eml"):
             self.assertIsNone(readDSN(path.read_bytes()), path)
-            report = readReport(path.read_bytes())
+            report = readTLSReport(path.read_bytes())
             for each in report.policies:
                 self.assertEqual(Domain.parse(each.domain).ascii, each.domain)

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.doors}.
+Tests for L{moxtls.app.ports}.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.doors import (
+from moxtls.app.ports import (
     FILES,
     BoundPort,
     ListenerPorts,
     PortUnavailable,
     raiseFileLimit,
 )
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.listener import ListenerSettings, SMTPServerFactory
-from moxtls.smtp.tlscontext import ReloadingContext
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import ListenerSettings, SMTPServerFactory
+from moxtls.tls.server import ReloadingContext
 from tests.network import Postbox
 from tests.smtp.pem import writeCertificate
 

@@ -19,11 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import moxtls
-from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import RRType
+from moxtls.dates import DAY, HOUR
+from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSubmitter, IVerdictObserver
-from moxtls.reporting.mime import leafParts
-from moxtls.store.memory import MemoryLedger
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.message.mime import leafParts
 from tests.dmarc.reports import parsed, texts
 from tests.inbound.signed import HOST, STRANGER, message, resolver
 from tests.sites import ed25519Key

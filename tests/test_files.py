@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.files}.
+Tests for L{moxtls.regularfiles}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.files import NotRegularFile, checkedFile, openRegular, readRegular
+from moxtls.regularfiles import NotRegularFile, checkedFile, openRegular, readRegular
 
 
 class RegularTests(SynchronousTestCase):

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.https} and L{moxtls.httpsconnection}.
+Tests for L{moxtls.https} and L{moxtls.https}.
 
 Over sockets of the loopback: a client that fetches from strangers is only as
 good as what it does with real connections.
@@ -27,10 +27,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
-from moxtls.https import HTTPSClient, HTTPSErrorKind, HTTPSFailure, Response
-from moxtls.httpsconnection import MAX_HEADER_BYTES
+from moxtls.dns.types import ExtendedError, RRType
+from moxtls.https import (
+    MAX_HEADER_BYTES,
+    HTTPSClient,
+    HTTPSErrorKind,
+    HTTPSFailure,
+    Response,
+)
 from tests import MAX_WAIT
 from tests.certificates import Identity, good, root, selfSigned, trusting
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.ipaddresses import canonicalIP, knownIP, parseIP, parseNetwork
-from moxtls.smtp.received import ClientInfo
+from moxtls.message.trace import ClientInfo
 
 
 class AddressTests(SynchronousTestCase):

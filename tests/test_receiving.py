@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.receiving}; what comes through it is shown by
+Tests for L{moxtls.app.build}; what comes through it is shown by
 L{tests.test_server}.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import DMARCPolicy
+from moxtls.app.build import Components, IReactor, MailboxStores
+from moxtls.dmarc.types import DMARCPolicy
+from moxtls.ledger.ledger import Ledger
 from moxtls.mailbox.lmtp import LMTPMailbox
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.memory import MemoryQueue
-from moxtls.receiving import MailboxStores
-from moxtls.store.ledger import Ledger
-from moxtls.wiring import Components, IReactor
 from tests.queue.killing import quickDirectory
 from tests.sites import PatientReactor, writeSite
 

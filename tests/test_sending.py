@@ -1,21 +1,19 @@
 """
-Tests for L{moxtls.sending}.
+Tests for L{moxtls.app.build}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.app.build import Components, IReactor, MailboxStores, Transports
+from moxtls.delivery.attempt import DirectCourier
+from moxtls.delivery.local import LocalCourier
+from moxtls.delivery.relay import SmarthostCourier
 from moxtls.interfaces import ICourier
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.smarthost import SmarthostCourier
-from moxtls.queue.local import LocalCourier
-from moxtls.queue.values import Batch, destinationOf
-from moxtls.receiving import MailboxStores
-from moxtls.reporting.post import HTTPSCourier
-from moxtls.sending import Transports
-from moxtls.store.ledger import Ledger
-from moxtls.wiring import Components, IReactor
+from moxtls.ledger.ledger import Ledger
+from moxtls.queue.types import Batch, destinationOf
+from moxtls.reporting.httpsupload import HTTPSCourier
 from tests.queue.killing import quickDirectory
 from tests.sites import PatientReactor, writeSite
 

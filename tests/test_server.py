@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.server}.
+Tests for L{moxtls.app.service}.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
-from moxtls import receiving
+from moxtls.app import build
+from moxtls.app.ports import BoundPort
+from moxtls.app.service import Server, bindPorts, openStores
 from moxtls.config import InvalidConfig
-from moxtls.dns.answers import RRType
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.doors import BoundPort
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.reporting.values import ReportPeriod, ReportState
-from moxtls.server import Server, bindPorts, openStores
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.reporting.types import ReportPeriod, ReportState
 from moxtls.smtp import authenticator
-from moxtls.smtp.acceptor import ListenerSettings
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.listener import SMTPServerFactory
 from moxtls.smtp.logins import MAX_FAILURES
 from moxtls.smtp.passwords import hashPassword
 from moxtls.smtp.sasl import ScramClient
-from moxtls.worker.worker import WorkerLost
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.workers.process import WorkerLost
 from tests import MAX_WAIT
 from tests.certificates import good
 from tests.dns.server import Trick
@@ -568,7 +568,7 @@ class ReceptionTests(ServerCase):
         A process that stands still is replaced after its time; the message that it
         had comes again (RFC 5321 4.2.1), and the next one is taken.
         """
-        self.patch(receiving, "MAX_SILENCE", 1)
+        self.patch(build, "MAX_SILENCE", 1)
         server = self.started(self.CONFIG)
         codes = await self.deliver(server, MESSAGE, "postmaster")
         for process in children():

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.site}.
+Tests for L{moxtls.app.configfiles}.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls import site as module
+from moxtls.app import configfiles as module
+from moxtls.app.configfiles import ConfigFiles
+from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.config import InvalidConfig
-from moxtls.dns.system import NameServer
+from moxtls.dns.resolvconf import NameServer
 from moxtls.domain import Domain
-from moxtls.reporting.signing import NoSubmitter
-from moxtls.site import ConfigFiles
 from tests.certificates import good, root
 from tests.queue.killing import quickDirectory
 from tests.sites import ed25519Key, lockedKey, rsaKey, writeSite

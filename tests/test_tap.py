@@ -21,10 +21,9 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
+from moxtls.app.service import Server
 from moxtls.config import InvalidConfig
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.spool import Spool
-from moxtls.server import Server
+from moxtls.queue.spool import InlineSpoolExecutor, Spool
 from moxtls.tap import Options, TwistdServer, makeService
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory

@@ -1,12 +1,12 @@
 """
-Tests for L{moxtls.wiring}.
+Tests for L{moxtls.app.build}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.wiring import newID
+from moxtls.app.build import newID
 
 
 class NewIDTests(SynchronousTestCase):

@@ -10,16 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moxtls.authentication import AuthResult
+from moxtls.authentication.check import authenticate
+from moxtls.authentication.headerfields import authenticationResults
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import AuthResult
+from moxtls.cli.reports import STDIN
 from moxtls.cli.shell import CommandError, Shell
-from moxtls.cli.show import STDIN
 from moxtls.domain import Address, InvalidAddress
-from moxtls.inbound.authenticate import authenticate
-from moxtls.inbound.authres import authenticationResults
-from moxtls.inbound.findings import AuthenticationOutcome
 from moxtls.ipaddresses import parseIP
-from moxtls.smtp.received import ClientInfo
-from moxtls.store.memory import MemoryLedger
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.message.trace import ClientInfo
 
 #: Of a message: as much as most hosts take.
 LARGEST = 100 * 1024 * 1024

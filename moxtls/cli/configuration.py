@@ -12,10 +12,10 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.cli.output import record
 from moxtls.cli.shell import CommandError, Shell
 from moxtls.config import KeyDescription, describe
-from moxtls.reporting.signing import NoSubmitter
 from moxtls.smtp.passwords import SALT_LENGTH, InvalidPassword, hashPassword
 
 COLUMNS = ("Table", "Key", "Type", "Default", "Meaning")
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 async def _check(shell: Shell, arguments: argparse.Namespace) -> int:
-    from moxtls.examination import examine
+    from moxtls.app.preflight import examine
 
     site = examine(shell.configFile(arguments.file))
     notes = list(site.remarks(shell.now()))

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from moxtls.cli.shell import Shell, domainArgument
-from moxtls.cli.times import moment
-from moxtls.dmarc.values import EvaluationSummary, ReportRow, StoredEvaluation
+from moxtls.cli.shell import Shell, domainArgument, moment
+from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
-from moxtls.queue.values import ReportKind
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.owed import pendingIn, refusals
 
 SUMMARIES = ("Policy domain", "Messages", "Dispositions", "Report", "Reason")

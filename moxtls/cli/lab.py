@@ -12,12 +12,12 @@ from typing import Any
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 
+from moxtls.app.configfiles import ConfigFiles
+from moxtls.app.service import Server
 from moxtls.cli.shell import CommandError, Shell
 from moxtls.lab.control import END_DAY, command
 from moxtls.lab.network import Network
-from moxtls.lab.run import DIRECTORY, LabUnusable, RunOptions, run
-from moxtls.server import Server
-from moxtls.site import ConfigFiles
+from moxtls.lab.runner import DIRECTORY, LabUnusable, RunOptions, run
 
 
 def add(commands: Any) -> None:

@@ -26,7 +26,7 @@ COMMANDS = {
         "evaluations",
         "what DMARC made of mail that has not been reported",
     ),
-    "report": ("report", "reports: owed, sent and received"),
+    "report": ("reports", "reports: owed, sent and received"),
     "suppress": ("suppress", "addresses that get no reports for the time being"),
     "mtasts": ("mtasts", "MTA-STS policies that are remembered"),
     "auth": ("auth", "explain what SPF, DKIM and DMARC make of a message"),

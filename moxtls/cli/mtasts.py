@@ -9,10 +9,9 @@ import argparse
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import CommandError, Shell, domainArgument
-from moxtls.cli.times import moment
-from moxtls.policy.mtasts import CachedPolicy
-from moxtls.policy.refresh import RefreshResult
+from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
+from moxtls.mtasts.policy import CachedPolicy
+from moxtls.mtasts.refresh import RefreshResult
 
 COLUMNS = (
     "Domain",

@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from moxtls.tlsrpt.received import plain
+from moxtls.tlsrpt.parse import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from moxtls.calendar import spanOfDay, utcDay
 from moxtls.cli.output import record
 from moxtls.cli.shell import Shell, domainArgument
-from moxtls.outbound.classify import certificateFailure
-from moxtls.outbound.records import SessionRecord
-from moxtls.outbound.survey import HostProbe, ProbeResult
-from moxtls.outbound.survey import probe as probeDomain
+from moxtls.dates import spanOfDay, utcDay
+from moxtls.delivery.probe import HostProbe, ProbeResult
+from moxtls.delivery.probe import probe as probeDomain
+from moxtls.tls.resulttype import certificateFailure
+from moxtls.tls.session import SessionRecord
+from moxtls.tlsrpt.generate import TLSReportMetadata, composeReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from moxtls.tlsrpt.report import TLSReportMetadata, composeReport
-from moxtls.tlsrpt.results import FailureDetail, PolicyTally
+from moxtls.tlsrpt.types import FailureDetail, PolicyTally
 
 HOSTS = ("Host", "Address", "STARTTLS", "Certificate", "DANE", "Enforced", "Taken")
 POLICIES = ("Policy domain", "Policy", "Success", "Failure", "Failure details")

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.pages import AT_ONCE
-from moxtls.cli.shell import CommandError, Shell
-from moxtls.cli.times import moment
+from moxtls.cli.shell import CommandError, Shell, moment
 
 if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
-    from moxtls.queue.values import QueuedMessage
+    from moxtls.queue.types import QueuedMessage
 
 COLUMNS = (
     "ID",

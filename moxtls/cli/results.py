@@ -11,11 +11,10 @@ from datetime import date
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import Shell, domainArgument
-from moxtls.cli.times import dayArgument
+from moxtls.cli.shell import Shell, dayArgument, domainArgument
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
-from moxtls.reporting.values import StoredResult
+from moxtls.reporting.types import StoredResult
 
 COLUMNS = (
     "Day",

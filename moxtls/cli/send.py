@@ -23,8 +23,8 @@ from moxtls.queue.sendmail import (
     composeSubmission,
     parseArguments,
 )
-from moxtls.queue.values import Envelope
-from moxtls.smtp.shape import InvalidMessage
+from moxtls.queue.types import Envelope
+from moxtls.smtp.server.data import InvalidMessage
 
 log = Logger()
 
@@ -68,7 +68,7 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
-    from moxtls.wiring import newID
+    from moxtls.app.build import newID
 
     # Both are of the user that runs this, which may not stay the same.
     user = _user()
@@ -98,7 +98,7 @@ def _checkRecipients(config: Config, envelope: Envelope) -> None:
     """
     Refuse a message that could be delivered to nobody.
     """
-    from moxtls.inbound.recipients import Directory, NoSuchUser
+    from moxtls.reception.recipients import Directory, NoSuchUser
 
     directory = Directory(config)
     unknown = [
@@ -115,9 +115,9 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
     Remember to whom our people write.  The message is in the queue, so this is
     no reason to fail.
     """
-    from moxtls.inbound.observers import HistoryRecorder, VerdictDispatcher
-    from moxtls.inbound.recipients import Directory
-    from moxtls.store.database import LedgerUnavailable
+    from moxtls.ledger.database import LedgerUnavailable
+    from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
+    from moxtls.reception.recipients import Directory
 
     config = shell.site.config
     try:

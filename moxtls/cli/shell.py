@@ -3,29 +3,34 @@
 What commands run in: the configuration, the stores, and a reactor.
 
 What takes long to import is imported by those who need it.
+
+Dates and times on the command line, always in UTC.  No I/O.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import traceback
 from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
+from moxtls.app.privileges import ROOT, becomeUser, userName
 from moxtls.cli.output import Output
+from moxtls.dates import DAY, HOUR, MINUTE
 from moxtls.domain import Domain, InvalidDomain
-from moxtls.privileges import ROOT, becomeUser, userName
-from moxtls.tlsrpt.received import plain
+from moxtls.tlsrpt.parse import plain
 
 if TYPE_CHECKING:
+    from moxtls.app.build import AnyLedger, Components, IReactor
+    from moxtls.app.configfiles import ConfigFiles
     from moxtls.interfaces import IQueue
-    from moxtls.site import ConfigFiles
-    from moxtls.wiring import AnyLedger, Components, IReactor
 
 #: Where the configuration is looked for, if nobody says where it is.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
@@ -82,13 +87,13 @@ class Shell:
 
         @param file: The configuration; empty for the usual one.
         """
-        from moxtls.site import ConfigFiles
+        from moxtls.app.configfiles import ConfigFiles
 
         site = ConfigFiles.read(self.configFile(file))
         owner = site.owner()
         if os.geteuid() == ROOT and owner is not None and owner[0] != ROOT:
             # An installation in a folder of root's can be read only now.
-            import moxtls.wiring  # noqa: F401
+            import moxtls.app.build  # noqa: F401
 
             try:
                 becomeUser(*owner)
@@ -140,10 +145,10 @@ class Shell:
         @param make: Make one if there is none.  Otherwise an empty one in memory
             stands for it.
         """
-        from moxtls.store.database import LedgerMissing
-        from moxtls.store.ledger import Ledger
-        from moxtls.store.memory import MemoryLedger
-        from moxtls.wiring import asConfigErrors
+        from moxtls.app.build import asConfigErrors
+        from moxtls.ledger.database import LedgerMissing
+        from moxtls.ledger.ledger import Ledger
+        from moxtls.ledger.memory import MemoryLedger
 
         if self._ledger is None:
             self._checkAccess(make)
@@ -161,11 +166,10 @@ class Shell:
 
         @param make: As of L{ledger}.
         """
-        from moxtls.queue.access import InlineSpoolExecutor
+        from moxtls.app.build import asConfigErrors, newID
+        from moxtls.queue.client import QueueClient
         from moxtls.queue.memory import MemoryQueue
-        from moxtls.queue.spool import isSpool
-        from moxtls.queue.stored import QueueClient
-        from moxtls.wiring import asConfigErrors, newID
+        from moxtls.queue.spool import InlineSpoolExecutor, isSpool
 
         if self._queue is None:
             self._checkAccess(make)
@@ -185,7 +189,7 @@ class Shell:
 
         @param ledger: If not that of this host, as far as there is one.
         """
-        from moxtls.wiring import Components
+        from moxtls.app.build import Components
 
         ledger = ledger or await self.ledger()
         base = Components(self.reactor, self.site, ledger, self.reactor)
@@ -291,7 +295,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, CommandError):
         return plain(str(error))
     from moxtls.config import InvalidConfig
-    from moxtls.store.database import LedgerUnavailable
+    from moxtls.ledger.database import LedgerUnavailable
 
     if isinstance(error, InvalidConfig):
         return "\n".join(map(plain, str(error).split("\n")))
@@ -308,3 +312,39 @@ def domainArgument(text: str) -> Domain:
         return Domain.parse(text)
     except InvalidDomain as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_UNITS = {"m": MINUTE, "h": HOUR, "d": DAY}
+
+
+def moment(second: float) -> str:
+    """
+    C{2026-11-24 19:05:29}, or nothing for the time 0.
+    """
+    if not second:
+        return ""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def dayArgument(text: str) -> date:
+    """
+    C{2026-11-24}
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a day such as 2026-11-24"
+        ) from None
+
+
+def durationArgument(text: str) -> int:
+    """
+    C{90m}, C{12h} or C{31d}, in seconds.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a time such as 90m, 12h or 31d"
+        )
+    return int(match[1]) * _UNITS[match[2]]

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from moxtls.app.privileges import userName
 from moxtls.cli.shell import CommandError, Shell
 from moxtls.config import Listener, ListenerTLS, Service
-from moxtls.outbound.verify import trustOnly
-from moxtls.privileges import userName
-from moxtls.queue.values import Envelope
-from moxtls.smtp.session import (
+from moxtls.queue.types import Envelope
+from moxtls.smtp.client.session import (
     ClientSession,
     ClientSettings,
     ConnectFailed,
@@ -24,7 +23,8 @@ from moxtls.smtp.session import (
     addressEndpoint,
     openSession,
 )
-from moxtls.smtp.values import RecipientReply, TLSMode, Transaction
+from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
+from moxtls.tls.verify import trustOnly
 
 #: The exit status of sendmail for what may succeed later, <sysexits.h>.
 EX_TEMPFAIL = 75

@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import CommandError, Shell
-from moxtls.cli.times import durationArgument, moment
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import InvalidDestination, canonicalURI
+from moxtls.cli.shell import CommandError, Shell, durationArgument, moment
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.rua import InvalidDestination, canonicalURI
 from moxtls.reporting.suppression import MANUAL_PERIOD
-from moxtls.reporting.values import Suppression
+from moxtls.reporting.types import Suppression
 
 
 def add(commands: Any) -> None:

@@ -3,25 +3,44 @@
 The configuration: TOML text to frozen values.  No I/O.
 """
 
-from moxtls.config.checks import remarks
-from moxtls.config.delivery import DeliveryConfig, Families, RelayTLS, Smarthost
-from moxtls.config.description import KeyDescription, describe
-from moxtls.config.dmarc import DMARC
-from moxtls.config.domains import DKIM, Alias, LocalDomain, Purpose, Selector
-from moxtls.config.errors import InvalidConfig, quoted, together
-from moxtls.config.keys import setting
-from moxtls.config.listeners import Listener, ListenerTLS, Service
-from moxtls.config.mail import LMTP, Account, Destination, HostTLSRPT, Postmaster
-from moxtls.config.places import (
+from moxtls.config.addresses import (
     forwarders,
     lmtpAddress,
     networkOrDomain,
     serverAddress,
 )
-from moxtls.config.reading import parse, read
-from moxtls.config.reports import DMARCReports, FailureReports, Reporting
-from moxtls.config.values import TABLES, Config, ResolverConfig
-from moxtls.dmarc.reportxml import ReportFormat
+from moxtls.config.check import remarks
+from moxtls.config.describe import KeyDescription, describe
+from moxtls.config.errors import InvalidConfig, quoted, together
+from moxtls.config.parse import parse, read
+from moxtls.config.types import (
+    DKIM,
+    DMARC,
+    LMTP,
+    TABLES,
+    Account,
+    Alias,
+    Config,
+    DeliveryConfig,
+    Destination,
+    DMARCReports,
+    FailureReports,
+    Families,
+    HostTLSRPT,
+    Listener,
+    ListenerTLS,
+    LocalDomain,
+    Postmaster,
+    Purpose,
+    RelayTLS,
+    Reporting,
+    ResolverConfig,
+    Selector,
+    Service,
+    Smarthost,
+    setting,
+)
+from moxtls.dmarc.aggregate import ReportFormat
 
 __all__ = [
     "DKIM",

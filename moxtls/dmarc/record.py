@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TypeVar
 
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     PSD,
     Alignment,
     DMARCPolicy,

@@ -21,7 +21,7 @@ from hashlib import sha256
 from itertools import islice
 
 from moxtls.domain import MAX_NAME, Address, Domain, InvalidAddress, InvalidDomain
-from moxtls.reporting.fields import Field
+from moxtls.message.mime import Field
 
 #: Of a header, as much is looked at: some four times what a message has.
 MAX_HEADER = 64 * 1024

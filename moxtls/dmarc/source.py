@@ -11,15 +11,17 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.external import Destinations, verify
-from moxtls.dmarc.hygiene import DMARCReporting, excluded, mayReport, takesMail
-from moxtls.dmarc.report import MAX_REPORT, AggregateWriter
-from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
-from moxtls.dmarc.values import PeriodSummary
-from moxtls.dmarc.walk import printable
-from moxtls.dns.together import resolve
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.aggregate import (
+    MAX_REPORT,
+    AggregateMetadata,
+    AggregateWriter,
+    ReportFormat,
+)
+from moxtls.dmarc.discovery import discover, printable
+from moxtls.dmarc.eligibility import DMARCReporting, excluded, mayReport, takesMail
+from moxtls.dmarc.externaldestinations import Destinations, verify
+from moxtls.dmarc.types import PeriodSummary
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     IEvaluationStore,
@@ -27,11 +29,11 @@ from moxtls.interfaces import (
     IResolver,
     ISenderHistory,
 )
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import parseDestination
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.identity import filename, reportID
+from moxtls.reporting.rua import parseDestination
 from moxtls.reporting.schedule import lastHour, spanBefore, staleHours
-from moxtls.reporting.values import (
+from moxtls.reporting.types import (
     Draft,
     NoReport,
     OutgoingReport,
@@ -39,6 +41,7 @@ from moxtls.reporting.values import (
     Retention,
     Variant,
 )
+from moxtls.tasks import resolve
 
 #: Rows in memory at a time.  A flood can make each of them 50 KB.
 PAGE = 250

@@ -16,6 +16,8 @@ Reading of RFC 9989 11.5: mail by authors of several domains gets no verdict, as
 no one policy applies, and nothing is looked up for it.  It would otherwise be the
 way around any policy, so it is quarantined, be there policies or not: hardly any
 is wanted, but it isn't malformed, so it isn't refused.
+
+What is done about a message, on the way from what was asked for.  No I/O.
 """
 
 from __future__ import annotations
@@ -24,12 +26,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from moxtls.authentication import Authentication, AuthResult, DKIMResult
-from moxtls.dmarc.alignment import Aligned
-from moxtls.dmarc.discovery import requested
-from moxtls.dmarc.handling import DispositionBuilder
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import Authentication, AuthResult, DKIMResult
+from moxtls.dmarc.alignment import Aligned, firstUnder, hostNetworks, isWithin, verified
+from moxtls.dmarc.discovery import Suffixes, requested
+from moxtls.dmarc.types import (
     Discovery,
     DMARCPolicy,
     Method,
@@ -37,7 +37,6 @@ from moxtls.dmarc.values import (
     OverrideKind,
     Verdict,
 )
-from moxtls.dmarc.witnesses import firstUnder, hostNetworks, isWithin, verified
 from moxtls.domain import Domain
 from moxtls.ipaddresses import IPNetwork
 
@@ -304,3 +303,42 @@ def _wasMade(signature: DKIMResult) -> bool:
 def _capped(handling: DispositionBuilder, practice: LocalPolicy) -> DispositionBuilder:
     comment = "no more is done about any domain"
     return handling.atMost(practice.enforcement, OverrideKind.LOCAL_POLICY, comment)
+
+
+_LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class DispositionBuilder:
+    """
+    What is to be done so far, and why that isn't what was asked for.
+
+    @ivar isOurs: It comes from a local policy.
+    """
+
+    disposition: DMARCPolicy
+    reasons: tuple[Override, ...] = ()
+    isOurs: bool = False
+
+    def instead(
+        self, disposition: DMARCPolicy, kind: OverrideKind, comment: str
+    ) -> DispositionBuilder:
+        reasons = (*self.reasons, Override(kind, comment))
+        return replace(self, disposition=disposition, reasons=reasons)
+
+    def atMost(
+        self, most: DMARCPolicy, kind: OverrideKind, comment: str
+    ) -> DispositionBuilder:
+        """
+        The same, if it isn't more than C{most}.
+        """
+        if _LEVELS.index(self.disposition) <= _LEVELS.index(most):
+            return self
+        return self.instead(most, kind, comment)
+
+    def lowered(self, kind: OverrideKind, comment: str) -> DispositionBuilder:
+        """
+        One level less.
+        """
+        lower = max(_LEVELS.index(self.disposition) - 1, 0)
+        return self.atMost(_LEVELS[lower], kind, comment)

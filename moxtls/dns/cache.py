@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import TLSA, TXT, Answer, LookupStatus
+from moxtls.dates import DAY, HOUR
+from moxtls.dns.types import TLSA, TXT, Answer, LookupStatus
 from moxtls.dns.wire import Question
 
 #: RFC 8767 4 suggests a cap of days; a day is enough to save lookups, and ends

@@ -12,7 +12,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from moxtls.dns.answers import (
+from moxtls.dns.types import (
     IP,
     MX,
     TLSA,

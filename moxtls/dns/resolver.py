@@ -19,16 +19,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dns.answers import Answer, ExtendedError, RRType
 from moxtls.dns.cache import MAX_ENTRIES, Cache
-from moxtls.dns.chain import needsSteps, stepQuestions, withStepAuthenticity
-from moxtls.dns.exchange import Ask, NoReply
-from moxtls.dns.message import MAX_ERRORS
-from moxtls.dns.probe import ROOT, Diagnosis, ServerStatus, diagnose
-from moxtls.dns.system import NameServer
-from moxtls.dns.together import gather
-from moxtls.dns.wire import Question, failure, noName, question
+from moxtls.dns.cname import needsSteps, stepQuestions, withStepAuthenticity
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.transport import Ask, NoReply
+from moxtls.dns.types import Answer, ExtendedError, RRType
+from moxtls.dns.validation import ROOT, Diagnosis, ServerStatus, diagnose
+from moxtls.dns.wire import MAX_ERRORS, Question, failure, noName, question
 from moxtls.interfaces import IResolver
+from moxtls.tasks import gather
 
 #: For how many seconds each server is waited for, in each round.  A recursive
 #: server that is alive mostly answers within the first; those that take longer
@@ -52,7 +51,7 @@ class Resolver:
 
     @param servers: In order of preference; the one that answered last is
         asked first.
-    @param ask: How to ask, such as L{moxtls.dns.exchange.Exchange.ask}.
+    @param ask: How to ask, such as L{moxtls.dns.transport.Exchange.ask}.
     @ivar validating: Whether a probe found that a server validates which is
         trusted to do so.
     """

@@ -1,15 +1,21 @@
 # -*- test-case-name: tests.lab.test_clock -*-
 """
 A clock that can be put forward, for what has to do with dates.
+
+Ends a day before its time, so that reports are sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, timedelta
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
+
+from moxtls.dates import HOUR, MINUTE, midnight, utcDay
 
 
 @implementer(IDelayedCall)
@@ -100,3 +106,97 @@ class LabClock:
         It was made, or won't be.
         """
         self._calls.discard(call)
+
+
+#: How much time of the lab passes in a step, and how long that takes.  What
+#: is given minutes, such as looking up where a report goes, still gets some
+#: tenths of a second.
+STEP = 15.0
+PAUSE = 0.05
+#: The same once the reports are sent of which there are many at a time.
+LATER_STEP = 30.0
+#: Since midnight: when all reports of a day have been sent, if all went well,
+#: and when nobody waits any longer.  Reports begin 4 to 6 minutes past, are
+#: spread over C{REPORT_WINDOW}, those on DMARC over a window of their own, and
+#: are tried again each hour.
+REPORT_WINDOW = 10 * MINUTE
+ROUND_OVER = 18 * MINUTE
+DMARC_ROUND_OVER = 53 * MINUTE
+GIVE_UP = 2 * HOUR + ROUND_OVER
+#: Seconds, not of the lab, without another report, before nobody waits any longer:
+#: reports are sent at the pace of the machine, however fast the lab's time passes.
+TIMEOUT = 60.0
+#: What has to be left of an hour when mail begins to come in: what comes in after
+#: the end of it would be in another report, as would be what goes out after midnight.
+ROOM = 15 * MINUTE
+
+
+def untilRoom(now: float) -> float:
+    """
+    The seconds by which the lab's time has to be put forward so that all mail
+    of a run is of the same hour.
+    """
+    left = HOUR - now % HOUR
+    return left if left < ROOM else 0.0
+
+
+async def endDay(
+    clock: LabClock,
+    missing: Callable[[], int],
+    passed: Callable[[float], None],
+    over: float = ROUND_OVER,
+) -> date:
+    """
+    Go on to the next day, and let time pass until the reports on the one
+    before are sent.
+
+    @param missing: How many reports aren't there yet.
+    @param passed: Told now and then what time it is.
+    @param over: When everything that is going to be sent was sent, in seconds
+        since midnight.
+
+    @return: The day that was ended.
+    """
+    day = utcDay(clock.seconds())
+    start = midnight(day + timedelta(days=1))
+    await _evening(clock, start)
+    progress = _Progress(clock.reactor, missing)
+    while True:
+        await deferLater(clock.reactor, PAUSE)
+        since = clock.seconds() - start
+        passed(clock.seconds())
+        if since >= over and missing() <= 0:
+            return day
+        if since < GIVE_UP:
+            clock.putForward(STEP if since < ROUND_OVER else LATER_STEP)
+        elif progress.standsStill():
+            return day
+
+
+class _Progress:
+    def __init__(self, reactor: IReactorTime, missing: Callable[[], int]) -> None:
+        self._reactor = reactor
+        self._missing = missing
+        self._last = (missing(), reactor.seconds())
+
+    def standsStill(self) -> bool:
+        """
+        Whether nothing has come for as long as anybody waits.
+        """
+        missing, since = self._missing(), self._reactor.seconds()
+        if missing != self._last[0]:
+            self._last = (missing, since)
+        return since - self._last[1] >= TIMEOUT
+
+
+async def _evening(clock: LabClock, midnight: float) -> None:
+    """
+    Go on to midnight, but not past anything that is due before: what happens
+    each hour is to happen at its hour.
+    """
+    while clock.seconds() < midnight:
+        due = [each.getTime() for each in clock.getDelayedCalls()]
+        leap = min([midnight, *due]) - clock.seconds()
+        # Whatever waits for less than that can as well be a little late.
+        clock.putForward(max(leap, min(MINUTE, midnight - clock.seconds())))
+        await deferLater(clock.reactor, PAUSE)

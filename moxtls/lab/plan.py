@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moxtls.lab.conditions import (
+from moxtls.lab.network import Network
+from moxtls.lab.scenario import (
     HOST_REPORT_ADDRESS,
     INTAKE_HOST,
     INTAKE_PATH,
     REPORT_ADDRESS,
     SENDER,
     SENDING_HOST,
+    SHARED_HOST,
+    SHARED_ZONE,
     SINK,
     TLD,
     Certificate,
@@ -22,8 +25,6 @@ from moxtls.lab.conditions import (
     Records,
     Signed,
 )
-from moxtls.lab.network import Network
-from moxtls.lab.scenario import SHARED_HOST, SHARED_ZONE
 from moxtls.lab.zones import Fault, ZonePlan
 
 SINK_HOST = f"mx.{SINK}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moxtls.lab.conditions import TLD
 from moxtls.lab.network import Network
+from moxtls.lab.scenario import TLD
 
 #: The host of another organization that takes reports for others.
 COLLECTOR = f"collector.{TLD}"

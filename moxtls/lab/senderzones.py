@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from moxtls.lab.conditions import SINK
 from moxtls.lab.keys import DKIMKey
 from moxtls.lab.network import Network
 from moxtls.lab.plan import characterStrings
+from moxtls.lab.scenario import SINK
 from moxtls.lab.senders import COLLECTOR, CONFIRMED, SENDERS, Sender, addressOf
 from moxtls.lab.zones import ZonePlan
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moxtls.calendar import DAY, rfc3339
 from moxtls.cli.output import Output
-from moxtls.lab.aggregates import ArrivedAggregate
-from moxtls.lab.letters import ANNA, OTTO
-from moxtls.lab.mailing import MailOutcome
-from moxtls.lab.receiving import LetterOutcome
-from moxtls.lab.reports import ArrivedReport
+from moxtls.dates import DAY, rfc3339
+from moxtls.lab.expectations import ArrivedAggregate, ArrivedReport
+from moxtls.lab.mail import LetterOutcome, MailOutcome
+from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.world import Lab
-from moxtls.tlsrpt.received import describe
+from moxtls.tlsrpt.parse import describe
 
 HELP = (
     'Enter (or "moxtls lab end-day" elsewhere) ends the report day, '

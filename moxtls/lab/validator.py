@@ -27,8 +27,7 @@ from dns.rdtypes.ANY.DNSKEY import DNSKEY
 from dns.rdtypes.ANY.DS import DS
 from dns.rdtypes.ANY.RRSIG import RRSIG
 
-from moxtls.lab.authority import PAYLOAD
-from moxtls.lab.denial import isDelegation, isDenied
+from moxtls.lab.zones import PAYLOAD, isDelegation, isDenied
 
 #: As many as other resolvers follow; a loop ends here.
 MAX_CHAIN = 8

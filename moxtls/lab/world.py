@@ -12,24 +12,19 @@ from pathlib import Path
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
-from moxtls.lab.arrivals import Arrivals
-from moxtls.lab.authority import Authority
-from moxtls.lab.conditions import SENDER, SENDING_HOST, LabDestination
+from moxtls.lab.clock import REPORT_WINDOW
 from moxtls.lab.control import SOCKET
-from moxtls.lab.day import REPORT_WINDOW
-from moxtls.lab.destination import MailDestination
-from moxtls.lab.dnsserver import DNSServer
-from moxtls.lab.expected import Facts
+from moxtls.lab.expectations import Facts
+from moxtls.lab.hosts import DNSServer, MailDestination, WebHost
 from moxtls.lab.keys import makeKeys, makeSenderKeys
-from moxtls.lab.letters import ANNA, OTTO, REJECTS
-from moxtls.lab.network import Network
+from moxtls.lab.messages import ANNA, OTTO, REJECTS
+from moxtls.lab.network import Arrivals, Network
 from moxtls.lab.plan import mailHosts, zonePlans
-from moxtls.lab.policyhost import WebHost
-from moxtls.lab.scenario import DESTINATIONS
+from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestination
 from moxtls.lab.senders import KNOWN_LIST
 from moxtls.lab.senderzones import publishedKeys, senderPlans
 from moxtls.lab.validator import Validator
-from moxtls.lab.zones import plantTree
+from moxtls.lab.zones import Authority, plantTree
 
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"

@@ -27,10 +27,10 @@ from zope.interface import implementer
 from moxtls.config import lmtpAddress
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.lmtpsession import LMTPFailed, LMTPSession
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, splitMailbox
-from moxtls.smtp.session import addressEndpoint
-from moxtls.smtp.values import Reply, Transaction
+from moxtls.smtp.client.lmtp import LMTPFailed, LMTPSession
+from moxtls.smtp.client.session import addressEndpoint
+from moxtls.smtp.types import Reply, Transaction
 
 #: As many messages at a time as there are connections: a few keep any server
 #: busy that waits for its disk.

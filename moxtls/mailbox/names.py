@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from moxtls.smtp.values import Reply
+from moxtls.smtp.types import Reply
 
 #: Deeper or longer is a mistake, and file systems end at 255 bytes.
 MAX_NAME = 200

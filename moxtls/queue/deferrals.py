@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moxtls.queue.values import DeliveryStatus, Result
+from moxtls.queue.types import DeliveryStatus, Result
 
 #: Hosts counted one by one.
 MAX_HOSTS = 1000

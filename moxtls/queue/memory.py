@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from moxtls.interfaces import IQueue, IResultRecorder
-from moxtls.queue.values import (
+from moxtls.queue.types import (
     Envelope,
     QueuedMessage,
     QueuedRecipient,

@@ -14,9 +14,9 @@ from email.utils import format_datetime, formataddr, getaddresses
 
 from moxtls.domain import Address, InvalidAddress
 from moxtls.queue.responses import isResponse
-from moxtls.queue.values import Envelope
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.shape import HeaderLimits
+from moxtls.queue.types import Envelope
+from moxtls.smtp.server.data import HeaderLimits
+from moxtls.smtp.server.events import ServerSettings
 
 #: Options with a value, and those without, that mean nothing here.
 _WITH_VALUE = "BNRVpLXCDdhO"

@@ -22,21 +22,26 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.calendar import HOUR, MINUTE
+from moxtls.dates import HOUR, MINUTE
 from moxtls.interfaces import ICourier, IQueue, IResultRecorder
-from moxtls.queue.access import SpoolExecutor
-from moxtls.queue.backoff import Notify, RetryDecision, bounded
-from moxtls.queue.bodies import STALE_AFTER
+from moxtls.queue.attempts import (
+    ActiveAttempts,
+    DeliveryAttempt,
+    Grouped,
+    Limit,
+    Pick,
+    ResultRecorder,
+)
+from moxtls.queue.batches import DeliveryGroup, GroupLimits
+from moxtls.queue.client import QueueClient
 from moxtls.queue.deferrals import ResultLog
-from moxtls.queue.flight import ActiveAttempts, DeliveryAttempt, Limit, Pick
-from moxtls.queue.loads import DeliveryGroup, GroupLimits
-from moxtls.queue.notices import Settlement
-from moxtls.queue.recording import Grouped, ResultRecorder
-from moxtls.queue.spool import Spool
-from moxtls.queue.stored import QueueClient
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.turns import CoalescedTask
-from moxtls.queue.values import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
+from moxtls.queue.files import STALE_AFTER
+from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.retry import Notify, RetryDecision, bounded
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import Spool, SpoolExecutor
+from moxtls.queue.types import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
+from moxtls.tasks import CoalescedTask
 
 T = TypeVar("T")
 

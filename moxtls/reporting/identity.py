@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from moxtls.calendar import Span
+from moxtls.dates import Span
 from moxtls.domain import Domain
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import ReportPeriod
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import ReportPeriod
 
 #: Octets: no two reports in the world have the same by chance.
 SIZE = 16

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moxtls.dns.together import gather
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.values import ReportPeriod
+from moxtls.reporting.types import ReportPeriod
+from moxtls.tasks import gather
 
 #: Subjects in memory at a time.
 PAGE = 200

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from moxtls.calendar import HOUR, MINUTE, Span, utcDay
-from moxtls.queue.values import ReportKind
+from moxtls.dates import HOUR, MINUTE, Span, utcDay
+from moxtls.queue.types import ReportKind
 
 #: Behind each whole hour, until everything that ended in it is recorded.
 SETTLING = 4 * MINUTE

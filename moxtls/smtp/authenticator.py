@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.smtp.logins import Attempt, LoginLimit, LoginLimits
-from moxtls.smtp.rates import ClientNetwork, Notices
 from moxtls.smtp.sasl import (
     Authenticated,
     CredentialsChecker,
@@ -25,6 +24,7 @@ from moxtls.smtp.sasl import (
     ServerExchange,
     Step,
 )
+from moxtls.smtp.server.limits import ClientNetwork, Notices
 
 #: Passwords checked at a time: each takes 20 MB and a processor.
 MAX_CHECKS = 2

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from moxtls.files import readRegular
+from moxtls.regularfiles import readRegular
 
 #: Bytes of a file: far more than all that is remembered of an account.
 MAX_FILE = 64 * 1024

@@ -15,11 +15,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.calendar import utcDay
+from moxtls.dates import utcDay
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, ISessionObserver
 from moxtls.outages import Backlog
-from moxtls.tlsrpt.results import PolicyType, SessionOutcome
+from moxtls.tlsrpt.types import PolicyType, SessionOutcome
 
 #: A number of its own, so that none is written twice if another one fails; the day,
 #: and what TLS did.

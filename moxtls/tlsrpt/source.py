@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.calendar import DAY, Span, spanOfDay, utcDay
-from moxtls.dns.answers import RRType
+from moxtls.dates import DAY, Span, spanOfDay, utcDay
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.destinations import chooseDestinations
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.identity import filename, reportID
+from moxtls.reporting.rua import chooseDestinations
 from moxtls.reporting.schedule import dueBefore, staleBefore
-from moxtls.reporting.values import (
+from moxtls.reporting.types import (
     Draft,
     NoReport,
     OutgoingReport,
@@ -27,10 +27,9 @@ from moxtls.reporting.values import (
     Retention,
     StoredResult,
 )
-from moxtls.tlsrpt.check import check
+from moxtls.tlsrpt.generate import TLSReportMetadata, check, composeReport, compress
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
-from moxtls.tlsrpt.report import TLSReportMetadata, composeReport, compress
-from moxtls.tlsrpt.results import PolicyTally, mergeTallies
+from moxtls.tlsrpt.types import PolicyTally, mergeTallies
 
 #: Why there is no report about what may not be the reason for one.
 UNSENDABLE = "only reports, and what answers them, were delivered"

@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import utcDay
+from moxtls.app.build import IReactor
 from moxtls.cli.main import parser
 from moxtls.cli.output import Output
 from moxtls.cli.shell import perform
-from moxtls.store.ledger import Ledger
-from moxtls.wiring import IReactor
+from moxtls.dates import utcDay
+from moxtls.ledger.ledger import Ledger
 from tests.queue.killing import quickDirectory
 
 #: 2026-11-24 12:00:00 UTC.

@@ -18,7 +18,7 @@ import rich.console
 import rich.table
 import rich.text
 
-import moxtls.wiring
+import moxtls.app.build
 from moxtls.cli.main import COMMANDS, main, parser
 
 assert rich and moxtls

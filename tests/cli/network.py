@@ -11,9 +11,9 @@ from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from moxtls.dns.answers import RRType
-from moxtls.store.ledger import Ledger
-from moxtls.wiring import IReactor
+from moxtls.app.build import IReactor
+from moxtls.dns.types import RRType
+from moxtls.ledger.ledger import Ledger
 from tests import MAX_WAIT
 from tests.cli.commands import CONFIG, Ran, performing
 from tests.dns.server import SOA, LoopbackServer

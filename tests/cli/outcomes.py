@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 
 from moxtls.domain import Domain
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from moxtls.dns.answers import RRType
-from moxtls.reporting.signing import sign
+from moxtls.authentication.dkim.sign import sign
+from moxtls.dns.types import RRType
 from tests.cli.network import NetworkCommandCase
 from tests.reporting.support import RSA
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from moxtls.app.configfiles import ConfigFiles
 from moxtls.config import describe
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.site import ConfigFiles
+from moxtls.ledger.ledger import Ledger
+from moxtls.queue.spool import InlineSpoolExecutor
 from moxtls.smtp.passwords import StoredPassword
-from moxtls.store.ledger import Ledger
 from tests.certificates import selfSigned
 from tests.cli.commands import CONFIG, CommandCase, columns
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moxtls.authentication import AuthResult
-from moxtls.calendar import HOUR
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import HOUR
 from moxtls.dmarc.source import UNSENDABLE
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     Evaluation,
@@ -21,7 +21,7 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.domain import Domain
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.ledger import Ledger
 from tests.cli.commands import NOON, CommandCase
 
 HOURS = (NOON - HOUR, NOON)

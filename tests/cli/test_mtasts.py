@@ -4,9 +4,9 @@ Tests for L{moxtls.cli.mtasts}.
 
 from __future__ import annotations
 
-from moxtls.dns.answers import RRType
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 from tests.cli.commands import NOON, CommandCase
 from tests.cli.network import NetworkCommandCase
 

@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol
 
-from moxtls.dns.answers import RRType
-from moxtls.smtp.acceptor import ListenerSettings
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.listener import SMTPServerFactory
+from moxtls.dns.types import RRType
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
 from tests.certificates import good, root, selfSigned
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.network import Postbox, Serving

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.cli.report}.
+Tests for L{moxtls.cli.reports}.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from moxtls.calendar import HOUR, midnight, utcDay
-from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.values import DMARCPolicy, Evaluation, PublishedPolicy
-from moxtls.dns.answers import RRType
+from moxtls.dates import HOUR, midnight, utcDay
+from moxtls.dmarc.parse import parseAggregate
+from moxtls.dmarc.types import DMARCPolicy, Evaluation, PublishedPolicy
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.mime import leafParts
-from moxtls.tlsrpt.received import readReport
+from moxtls.message.mime import leafParts
+from moxtls.tlsrpt.parse import readTLSReport
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
 from tests.cli.test_evaluations import ROW
@@ -166,7 +166,7 @@ class ReportTests(NetworkCommandCase):
             self.assertEqual(
                 await self.good("send", *chosen, "--json"), {"composed": 0}
             )
-        reports = [readReport(file.read_bytes()) for file in self.bodies()]
+        reports = [readTLSReport(file.read_bytes()) for file in self.bodies()]
         self.assertEqual(len({each.reportID for each in reports}), 2)
         first, second = sorted(reports, key=lambda each: each.end)
         self.assertEqual(first.start, midnight(self.today))

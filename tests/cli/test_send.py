@@ -5,9 +5,9 @@ Tests for L{moxtls.cli.send}.
 from __future__ import annotations
 
 from moxtls.domain import Domain
+from moxtls.ledger.ledger import Ledger
 from moxtls.queue.spool import Spool
-from moxtls.queue.values import QueuedMessage
-from moxtls.store.ledger import Ledger
+from moxtls.queue.types import QueuedMessage
 from tests.cli.commands import CommandCase, Ran
 
 

@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from moxtls.app.build import IReactor
 from moxtls.cli.output import Output
 from moxtls.cli.shell import CommandError, Shell, perform
 from moxtls.interfaces import IQueue
-from moxtls.queue.access import SpoolClosed
+from moxtls.queue.spool import SpoolClosed
 from moxtls.tap import Options, makeService
-from moxtls.wiring import IReactor
 from tests.cli.commands import CONFIG, CommandCase, Ran, Terminal
 from tests.sites import rsaKey
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.cli.show}.
+Tests for L{moxtls.cli.reports}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moxtls.tlsrpt import received
+from moxtls.tlsrpt import parse
 from tests.cli.commands import CommandCase
 from tests.corpus import corpus
 from tests.dmarc.test_arf import MESSAGE as FEEDBACK
@@ -68,7 +68,7 @@ MALFORMED = {
     "head of gzip": gzip.compress(JSON)[:5],
     "gzip of nothing": gzip.compress(b""),
     "gzip of binary": gzip.compress(bytes(range(256))),
-    "bomb": gzip.compress(b"{" + b" " * (received.MAX_JSON + 1)),
+    "bomb": gzip.compress(b"{" + b" " * (parse.MAX_JSON + 1)),
     "cut JSON": JSON[:-20],
     "no object": b"[1, 2]",
     "no members": b"{}",

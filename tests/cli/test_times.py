@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.cli.times}.
+Tests for L{moxtls.cli.shell}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import date
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.cli.times import dayArgument, durationArgument, moment
+from moxtls.cli.shell import dayArgument, durationArgument, moment
 
 
 class TimesTests(SynchronousTestCase):

@@ -84,7 +84,7 @@ def findPython() -> str:
     """
     for each in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         with contextlib.suppress(OSError):
-            command = [each, "-c", "import moxtls.wiring"]
+            command = [each, "-c", "import moxtls.app.build"]
             ran = subprocess.run(
                 command, user=OWNER, cwd="/", env=ENVIRONMENT, capture_output=True
             )

@@ -4,8 +4,8 @@ A message that failed.
 
 from __future__ import annotations
 
-from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.dmarc.types import (
     Discovery,
     DMARCPolicy,
     DMARCRecord,

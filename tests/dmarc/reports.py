@@ -11,13 +11,12 @@ from xml.etree import ElementTree
 from lxml import etree
 from twisted.internet.task import Clock
 
-from moxtls.authentication import AuthResult
-from moxtls.calendar import HOUR, Span, midnight
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.report import MAX_REPORT
-from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import HOUR, Span, midnight
+from moxtls.dmarc.aggregate import MAX_REPORT, AggregateMetadata, ReportFormat
+from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Disposition,
     Evaluation,
     PublishedPolicy,
@@ -25,17 +24,17 @@ from moxtls.dmarc.values import (
     ReportedSPF,
     ReportRow,
 )
-from moxtls.dmarc.values import DMARCPolicy as Asked
-from moxtls.dns.answers import RRType
+from moxtls.dmarc.types import DMARCPolicy as Asked
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IReportSource
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.message.mime import leafParts
 from moxtls.queue.memory import MemoryQueue
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
-from moxtls.reporting.mime import leafParts
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.store.memory import MemoryLedger
 from tests.corpus import corpus
 from tests.reporting.support import DAY, ED25519, HOSTNAME, SUBMITTER, A, ids
 

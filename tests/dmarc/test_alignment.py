@@ -8,11 +8,10 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import Authentication, AuthResult, SPFScope
+from moxtls.authentication.results import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.alignment import MAX_WALKS, Aligned, align, alignAtOnce
-from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dns.inquiry import LookupGenerator
+from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain, InvalidDomain
 from tests.corpus import corpus
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature

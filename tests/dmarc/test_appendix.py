@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import Authentication
+from moxtls.authentication.results import Authentication
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover, organizationalDomain
-from moxtls.dmarc.external import confirmationName, verify
+from moxtls.dmarc.externaldestinations import confirmationName, verify
 from moxtls.dmarc.record import dmarcRecordName
-from moxtls.dmarc.values import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
+from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
-from moxtls.dns.inquiry import LookupGenerator
+from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.arf}.
+Tests for L{moxtls.dmarc.parse}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.arf import describeFeedback, readFeedback
+from moxtls.dmarc.parse import describeFeedback, readFeedback
 
 MESSAGE = b"""\
 From: reports@receiver.example

@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.discovery import discover, organizationalDomain, requested
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Discovery, DMARCPolicy, DMARCRecord, Method
-from moxtls.dmarc.walk import MAX_FINDING_LENGTH
-from moxtls.dns.answers import Answer, CNAMELink
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
+from moxtls.dmarc.discovery import (
+    MAX_FINDING_LENGTH,
+    Suffixes,
+    discover,
+    organizationalDomain,
+    requested,
+)
+from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, Method
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import Answer, CNAMELink
 from moxtls.domain import Domain
 from tests.dmarc.zone import Zone
 

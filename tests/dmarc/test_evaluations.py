@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.evaluations}.
+Tests for L{moxtls.dmarc.evaluation}.
 """
 
 from __future__ import annotations
@@ -8,14 +8,9 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, DKIMResult, SPFScope
-from moxtls.dmarc.evaluations import (
-    MAX_ADDRESSES,
-    MAX_SIGNATURES,
-    evaluationOf,
-    hoursOf,
-)
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult, DKIMResult, SPFScope
+from moxtls.dmarc.evaluation import MAX_ADDRESSES, MAX_SIGNATURES, evaluationOf, hoursOf
+from moxtls.dmarc.types import (
     Alignment,
     Discovery,
     Disposition,

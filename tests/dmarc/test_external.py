@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.external}.
+Tests for L{moxtls.dmarc.externaldestinations}.
 """
 
 from __future__ import annotations
@@ -8,11 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.external import MAX_REASON, Destinations, confirmationName, verify
+from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.externaldestinations import (
+    MAX_REASON,
+    Destinations,
+    confirmationName,
+    verify,
+)
 from moxtls.dmarc.record import urisOf
-from moxtls.dmarc.suffixes import Suffixes
 from moxtls.domain import Domain
-from moxtls.reporting.destinations import MAX_DESTINATIONS, MAX_REASONS
+from moxtls.reporting.rua import MAX_DESTINATIONS, MAX_REASONS
 from tests.dmarc.zone import Zone
 
 OURS = Domain("blue.example.com")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
+from moxtls.authentication.results import AuthResult
 from moxtls.dmarc.failure import (
     FailureReporting,
     MessageFailure,
@@ -18,7 +18,7 @@ from moxtls.dmarc.failure import (
     messageFailure,
     spfRecord,
 )
-from moxtls.dmarc.values import PSD, DMARCRecord, FinalDisposition, VerdictEvent
+from moxtls.dmarc.types import PSD, DMARCRecord, FinalDisposition, VerdictEvent
 from moxtls.domain import Domain
 from tests.dmarc.failures import (
     AUTHOR,

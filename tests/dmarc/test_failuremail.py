@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.failuremail}.
+Tests for L{moxtls.dmarc.failure}.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
-from moxtls.calendar import midnight
-from moxtls.dmarc.arf import FeedbackReport, readFeedback
-from moxtls.dmarc.failure import messageFailure
-from moxtls.dmarc.failuremail import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import midnight
+from moxtls.dmarc.failure import (
     MAX_FAILURE_SIZE,
     FailureDetails,
     composeFailureReport,
+    messageFailure,
 )
+from moxtls.dmarc.parse import FeedbackReport, readFeedback
 from moxtls.dmarc.redaction import Redaction
-from moxtls.dmarc.values import DMARCPolicy, FinalDisposition, VerdictEvent
+from moxtls.dmarc.types import DMARCPolicy, FinalDisposition, VerdictEvent
 from moxtls.domain import Address, Domain
-from moxtls.reporting.fields import MessageStamp
-from moxtls.reporting.mime import leafParts
+from moxtls.message.mime import MessageStamp, leafParts
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.zone import FAIL, PASS, signature
 from tests.reporting.support import DAY, HOSTNAME, SUBMITTER

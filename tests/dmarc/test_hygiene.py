@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.hygiene}.
+Tests for L{moxtls.dmarc.eligibility}.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.hygiene import DMARCReporting, mayReport, takesMail
-from moxtls.dmarc.values import PeriodSummary
-from moxtls.dns.answers import ExtendedError, RRType
+from moxtls.dmarc.eligibility import DMARCReporting, mayReport, takesMail
+from moxtls.dmarc.types import PeriodSummary
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.together import resolve
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
+from moxtls.tasks import resolve
 from tests.dmarc.reports import PUBLISHED
 from tests.reporting.support import SUBMITTER, A
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.received}.
+Tests for L{moxtls.dmarc.parse}.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc import received
-from moxtls.dmarc.received import describeAggregate, parseAggregate
-from moxtls.tlsrpt.received import MalformedReport
+from moxtls.dmarc import parse
+from moxtls.dmarc.parse import describeAggregate, parseAggregate
+from moxtls.tlsrpt.parse import MalformedReport
 
 RECORD = """\
 <record>
@@ -66,8 +66,8 @@ MALFORMED = {
     "a negative count": WHOLE.replace("<count>3", "<count>-3"),
     "entities": '<!DOCTYPE feedback [<!ENTITY a "b">]>' + WHOLE.partition("?>")[2],
     "too deep": "<feedback>" + "<a>" * 100,
-    "too wide": "<feedback>" + "<a/>" * (received.MAX_ELEMENTS + 1),
-    "too long": "<feedback><a>" + "x" * (received.MAX_TEXT + 1) + "</a></feedback>",
+    "too wide": "<feedback>" + "<a/>" * (parse.MAX_ELEMENTS + 1),
+    "too long": "<feedback><a>" + "x" * (parse.MAX_TEXT + 1) + "</a></feedback>",
     "no such encoding": '<?xml version="1.0" encoding="klingon"?><feedback/>',
 }
 
@@ -138,7 +138,7 @@ class ParseTests(SynchronousTestCase):
         What isn't a record is bounded wherever it stands, as all of it is kept
         until the end.
         """
-        junk = "<a/>" * (received.MAX_ELEMENTS // 2)
+        junk = "<a/>" * (parse.MAX_ELEMENTS // 2)
         record = "<record><row><count>1</count></row></record>"
         text = f"<feedback>{(junk + record) * 3}</feedback>".encode()
         with self.assertRaisesRegex(MalformedReport, "too many elements"):
@@ -151,7 +151,7 @@ class ParseTests(SynchronousTestCase):
         many = parseAggregate(REPORT.format(records=RECORD * 2000).encode())
         self.assertEqual((len(many.records), many.messages), (2000, 6000))
         error = self.assertRaises(
-            MalformedReport, parseAggregate, b" " * (received.MAX_XML + 1)
+            MalformedReport, parseAggregate, b" " * (parse.MAX_XML + 1)
         )
         self.assertIn("larger than", str(error))
 

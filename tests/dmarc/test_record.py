@@ -22,7 +22,7 @@ from moxtls.dmarc.record import (
     tagsOf,
     urisOf,
 )
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     PSD,
     Alignment,
     DMARCPolicy,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.recorder}.
+Tests for L{moxtls.dmarc.evaluation}.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dmarc.evaluations import evaluationOf
-from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
-from moxtls.dmarc.values import Evaluation, FinalDisposition
+from moxtls.dmarc.evaluation import PAUSE, EvaluationRecorder, evaluationOf
+from moxtls.dmarc.types import Evaluation, FinalDisposition
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IVerdictObserver
 from tests.dmarc.test_evaluations import GOOD

@@ -15,7 +15,7 @@ from moxtls.dmarc.redaction import (
     Redaction,
     quotedText,
 )
-from moxtls.reporting.fields import written
+from moxtls.message.mime import written
 
 REDACTION = Redaction(b"k" * 32)
 JOHN = REDACTION.token("john.doe")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.report} and L{moxtls.dmarc.reportxml}.
+Tests for L{moxtls.dmarc.aggregate} and L{moxtls.dmarc.aggregate}.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from hypothesis.strategies import characters, text
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import __version__
-from moxtls.authentication import AuthResult
-from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.report import AggregateWriter
-from moxtls.dmarc.reportxml import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dmarc.aggregate import (
     MAX_ERROR_LENGTH,
     MAX_SIGNATURES,
     AggregateMetadata,
+    AggregateWriter,
     ReportFormat,
 )
-from moxtls.dmarc.values import (
+from moxtls.dmarc.parse import parseAggregate
+from moxtls.dmarc.types import (
     Alignment,
     Disposition,
     DMARCPolicy,

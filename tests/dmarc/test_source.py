@@ -10,25 +10,25 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import HOUR, Span
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.reportxml import ReportFormat
+from moxtls.dates import HOUR, Span
+from moxtls.dmarc.aggregate import ReportFormat
+from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.source import HISTORY, PAGE
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     PeriodSummary,
     PublishedPolicy,
     ReportRow,
 )
-from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import Draft, NoReport, ReportPeriod, Retention
-from moxtls.store.memory import MemoryEvaluationStore, MemoryReportArchive
+from moxtls.ledger.memory import MemoryEvaluationStore, MemoryReportArchive
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
 from tests.dmarc.reports import (
     PUBLISHED,
     ROW,

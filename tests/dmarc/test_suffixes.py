@@ -1,12 +1,12 @@
 """
-Tests for L{moxtls.dmarc.suffixes}.
+Tests for L{moxtls.dmarc.discovery}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.suffixes import Registered, Suffixes
+from moxtls.dmarc.discovery import Registered, Suffixes
 from moxtls.domain import Domain
 
 

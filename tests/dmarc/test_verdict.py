@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import Authentication, AuthResult, SPFScope
+from moxtls.authentication.results import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.alignment import Aligned, align
-from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import Discovery, DMARCPolicy, OverrideKind, Verdict
+from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dmarc.types import Discovery, DMARCPolicy, OverrideKind, Verdict
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
-from moxtls.dns.inquiry import LookupGenerator
+from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.walk}; what it finds is in
+Tests for L{moxtls.dmarc.discovery}; what it finds is in
 L{tests.dmarc.test_discovery}.
 """
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.walk import printable, walk
+from moxtls.dmarc.discovery import printable, walk
 from moxtls.domain import Domain
 
 

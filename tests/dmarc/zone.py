@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from moxtls.authentication import (
+from moxtls.authentication.results import (
     Authentication,
     AuthResult,
     DKIMResult,
@@ -15,8 +15,8 @@ from moxtls.authentication import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
-from moxtls.dns.inquiry import LookupGenerator, LookupQuestion, runWithAnswers
+from moxtls.dns.query import LookupGenerator, LookupQuestion, runWithAnswers
+from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
 
 T = TypeVar("T")

@@ -27,8 +27,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import DatagramProtocol, Protocol, ServerFactory
 
-from moxtls.dns.answers import RRType
-from moxtls.dns.system import NameServer
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.types import RRType
 
 SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
 

@@ -1,14 +1,13 @@
 """
-Tests for L{moxtls.dns.abreast}.
+Tests for L{moxtls.dns.query}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.abreast import parallel
-from moxtls.dns.answers import Answer, LookupStatus, RRType
-from moxtls.dns.inquiry import LookupGenerator, LookupQuestion, runWithAnswers
+from moxtls.dns.query import LookupGenerator, LookupQuestion, parallel, runWithAnswers
+from moxtls.dns.types import Answer, LookupStatus, RRType
 
 
 def naming(*rounds: tuple[str, ...]) -> LookupGenerator[list[str]]:

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.answers}.
+Tests for L{moxtls.dns.types}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import (
+from moxtls.dns.types import (
     IP,
     MX,
     TLSA,

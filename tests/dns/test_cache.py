@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.dns.answers import IP, TXT, Answer, LookupStatus, RRType
+from moxtls.dates import DAY, HOUR
 from moxtls.dns.cache import FAILURE, MAX_SIZE, MAX_TOTAL_OCTETS, Cache
+from moxtls.dns.types import IP, TXT, Answer, LookupStatus, RRType
 from moxtls.dns.wire import Question
 
 NOW = 1_800_000_000.0

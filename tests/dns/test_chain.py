@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.chain}.
+Tests for L{moxtls.dns.cname}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import (
+from moxtls.dns.cname import needsSteps, stepQuestions, withStepAuthenticity
+from moxtls.dns.types import (
     IP,
     Answer,
     CNAMELink,
@@ -18,7 +19,6 @@ from moxtls.dns.answers import (
     NameRecord,
     RRType,
 )
-from moxtls.dns.chain import needsSteps, stepQuestions, withStepAuthenticity
 from moxtls.dns.wire import Question, failure
 
 WHOLE = Answer(

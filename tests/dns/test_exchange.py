@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.exchange}, with a DNS server on loopback.
+Tests for L{moxtls.dns.transport}, with a DNS server on loopback.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from moxtls.dns.answers import Answer, ExtendedError, LookupStatus, RRType
-from moxtls.dns.exchange import DNSTransport, NoReply
-from moxtls.dns.system import NameServer
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.transport import DNSTransport, NoReply
+from moxtls.dns.types import Answer, ExtendedError, LookupStatus, RRType
 from moxtls.dns.wire import Question
 from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick

@@ -8,7 +8,8 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import (
+from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import (
     IP,
     MX,
     TLSA,
@@ -20,7 +21,6 @@ from moxtls.dns.answers import (
     NameRecord,
     RRType,
 )
-from moxtls.dns.memory import MemoryResolver
 from moxtls.interfaces import IResolver
 
 BOGUS = ExtendedError(6, "no valid signature")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.probe}.
+Tests for L{moxtls.dns.validation}.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import Answer, LookupStatus, NameRecord, RRType
-from moxtls.dns.exchange import NoReply
-from moxtls.dns.probe import Diagnosis, ServerReport, ServerStatus, diagnose
-from moxtls.dns.system import NameServer
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.transport import NoReply
+from moxtls.dns.types import Answer, LookupStatus, NameRecord, RRType
+from moxtls.dns.validation import Diagnosis, ServerReport, ServerStatus, diagnose
 from moxtls.dns.wire import Question, failure
 
 LOCAL = NameServer("127.0.0.1")

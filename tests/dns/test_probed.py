@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.probed}.
+Tests for L{moxtls.dns.service}.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Answer, LookupStatus, RRType
-from moxtls.dns.exchange import NoReply
-from moxtls.dns.probed import PROBE_EVERY, ProbedResolver
+from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import Resolver
-from moxtls.dns.system import NameServer
+from moxtls.dns.service import PROBE_EVERY, ProbedResolver
+from moxtls.dns.transport import NoReply
+from moxtls.dns.types import Answer, LookupStatus, RRType
 from moxtls.dns.wire import Question
 from moxtls.interfaces import IResolver
 

@@ -25,7 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 import moxtls.dns.resolver as resolverModule
-from moxtls.dns.answers import (
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.resolver import MAX_QUERY_LENGTH, TIMEOUT, Resolver
+from moxtls.dns.transport import DNSTransport, NoReply
+from moxtls.dns.types import (
     IP,
     Answer,
     CNAMELink,
@@ -34,10 +37,7 @@ from moxtls.dns.answers import (
     NameRecord,
     RRType,
 )
-from moxtls.dns.exchange import DNSTransport, NoReply
-from moxtls.dns.probe import ServerStatus
-from moxtls.dns.resolver import MAX_QUERY_LENGTH, TIMEOUT, Resolver
-from moxtls.dns.system import NameServer
+from moxtls.dns.validation import ServerStatus
 from moxtls.dns.wire import Question, failure
 from moxtls.interfaces import IResolver
 from tests import MAX_WAIT

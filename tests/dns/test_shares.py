@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.shares}.
+Tests for L{moxtls.dns.fairshare}.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import Answer, RRType
+from moxtls.dns.fairshare import FairResolver
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.shares import FairResolver
+from moxtls.dns.types import Answer, RRType
 from moxtls.interfaces import IResolver
 
 

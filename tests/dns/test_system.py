@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dns.system}.
+Tests for L{moxtls.dns.resolvconf}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.system import DEFAULT, MAX_SERVERS, NameServer, systemNameServers
+from moxtls.dns.resolvconf import DEFAULT, MAX_SERVERS, NameServer, systemNameServers
 
 TYPICAL = """\
 # made by hand

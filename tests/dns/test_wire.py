@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import (
+from moxtls.dns.types import (
     IP,
     MX,
     TLSA,
@@ -29,9 +29,9 @@ from moxtls.dns.answers import (
     NameRecord,
     RRType,
 )
-from moxtls.dns.message import MAX_RECORDS
 from moxtls.dns.wire import (
     MAX_CHAIN,
+    MAX_RECORDS,
     PAYLOAD,
     Question,
     UnusableResponse,

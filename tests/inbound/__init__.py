@@ -1,3 +1,3 @@
 """
-Tests for L{moxtls.inbound}.
+Tests for L{moxtls.reception}.
 """

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import dkim
 
-from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dns.answers import TXT, Answer, LookupStatus
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-from moxtls.inbound.dkim import claimsOf, findKeys, verify
-from moxtls.inbound.headers import splitHeader
-from moxtls.reporting.signing import Signer
+from moxtls.authentication.dkim.sign import Signer
+from moxtls.authentication.dkim.verify import claimsOf, findKeys, verify
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import TXT, Answer, LookupStatus
+from moxtls.message.header import splitHeader
 from tests.reporting.support import ED25519, RSA, RSA_PEM
 
 #: In 2096: dkimpy can't be told when it signs, and that mustn't be later.

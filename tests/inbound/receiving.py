@@ -15,27 +15,27 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from moxtls.authentication.check import MessageAuthenticator
 from moxtls.config import parse
-from moxtls.dmarc.recorder import EvaluationRecorder
-from moxtls.dmarc.values import VerdictEvent
+from moxtls.dmarc.evaluation import EvaluationRecorder
+from moxtls.dmarc.types import VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import MessageAuthenticator
-from moxtls.inbound.delivery import MailboxDelivery
-from moxtls.inbound.observers import VerdictDispatcher
-from moxtls.inbound.reception import LocalDomains, Reception
-from moxtls.inbound.recipients import Directory
-from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.interfaces import IMailbox, IVerdictObserver
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
+from moxtls.message.trace import ClientInfo
 from moxtls.queue.memory import MemoryQueue
+from moxtls.reception.acceptor import LocalDomains, Reception
+from moxtls.reception.delivery import MailboxDelivery
+from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.recipients import Directory
+from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.smtp.commands import MailParameters
-from moxtls.smtp.events import TransactionState
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.values import Reply
-from moxtls.store.memory import MemoryLedger
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.syntax import MailParameters
+from moxtls.smtp.types import Reply
 from tests.inbound.signed import HOST, resolver
 
 HOSTNAME = "mx.our.example"

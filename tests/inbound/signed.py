@@ -4,11 +4,11 @@ Mail from a few domains, and the DNS in which where it is from can be checked.
 
 from __future__ import annotations
 
-from moxtls.dns.answers import RRType
+from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.signing import Signer, loadKey, sign
-from moxtls.smtp.received import ClientInfo
+from moxtls.message.trace import ClientInfo
 from tests.sites import ed25519Key
 
 _KEY = loadKey(ed25519Key())

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from moxtls.dns.answers import IP, MX, TXT, NameRecord, Record, RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import IP, MX, TXT, NameRecord, Record, RRType
 from moxtls.dns.wire import normalName
 
 TIMEOUT = "TIMEOUT"

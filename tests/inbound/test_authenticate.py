@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.authenticate}, and what it is made of.
+Tests for L{moxtls.authentication.check}, and what it is made of.
 """
 
 from __future__ import annotations
@@ -10,14 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dmarc.suffixes import Suffixes
-from moxtls.dmarc.values import DMARCPolicy
-from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.answers import RRType
-from moxtls.dns.shares import MAX_QUERIES_PER_CLIENT
-from moxtls.domain import Domain
-from moxtls.inbound.authenticate import (
+from moxtls.authentication.check import (
     CACHE_TTL,
     MAX_CACHED,
     MAX_WAIT,
@@ -25,11 +18,18 @@ from moxtls.inbound.authenticate import (
     MessageAuthenticator,
     authenticate,
 )
-from moxtls.inbound.authors import FromField
-from moxtls.inbound.findings import AuthenticationOutcome
-from moxtls.inbound.headers import headerEnd, splitHeader
-from moxtls.inbound.lookups import OVERDUE
-from moxtls.smtp.received import ClientInfo
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.types import DMARCPolicy
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.fairshare import MAX_QUERIES_PER_CLIENT
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.message.addresses import FromField
+from moxtls.message.header import headerEnd, splitHeader
+from moxtls.message.trace import ClientInfo
+from moxtls.tasks import OVERDUE
 from tests.inbound.signed import BODY, HOST, RELAY, STRANGER, message, resolver, signer
 
 A = Domain("a.example")

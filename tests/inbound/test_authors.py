@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.authors}.
+Tests for L{moxtls.message.addresses}.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from interop.authors import (
     ours,
     strangers,
 )
-from moxtls.inbound.authors import MAX_FROM_LENGTH, FromField, authorDomains
-from moxtls.inbound.headers import splitHeader
+from moxtls.message.addresses import MAX_FROM_LENGTH, FromField, authorDomains
+from moxtls.message.header import splitHeader
 
 
 class AuthorTests(SynchronousTestCase):

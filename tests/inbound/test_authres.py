@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.authres}.
+Tests for L{moxtls.authentication.headerfields}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import (
+from moxtls.authentication.headerfields import LINE, authenticationResults, receivedSPF
+from moxtls.authentication.results import (
     Authentication,
     AuthResult,
     DKIMResult,
@@ -20,7 +21,7 @@ from moxtls.authentication import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Discovery,
     DMARCPolicy,
     DMARCRecord,
@@ -30,7 +31,6 @@ from moxtls.dmarc.values import (
     Verdict,
 )
 from moxtls.domain import Domain
-from moxtls.inbound.authres import LINE, authenticationResults, receivedSPF
 
 US = "mx.example.org"
 A = Domain("a.example")

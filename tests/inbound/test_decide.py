@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.decide}.
+Tests for L{moxtls.reception.policy}.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import AuthResult
 from moxtls.config import Account, Destination
-from moxtls.dmarc.values import (
-    Discovery,
-    DMARCPolicy,
-    FinalDisposition,
-    Method,
-    Verdict,
-)
+from moxtls.dmarc.types import Discovery, DMARCPolicy, FinalDisposition, Method, Verdict
 from moxtls.domain import Address, Domain
-from moxtls.inbound.authors import Authors, FromField
-from moxtls.inbound.decide import (
+from moxtls.message.addresses import Authors, FromField
+from moxtls.reception.policy import (
     LATER,
     OVERDUE,
     Decision,
@@ -33,8 +28,7 @@ from moxtls.inbound.decide import (
     leftOver,
     provenDomain,
 )
-from moxtls.inbound.findings import AuthenticationOutcome
-from moxtls.inbound.recipients import Role, Target
+from moxtls.reception.recipients import Role, Target
 from tests.inbound.test_authres import FOUND, PASSED
 
 A = Domain("a.example")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.delivery}.
+Tests for L{moxtls.reception.delivery}.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import FinalDisposition
+from moxtls.dmarc.types import FinalDisposition
 from moxtls.domain import Address
-from moxtls.inbound.decide import MailboxCopy, StoreResult
-from moxtls.inbound.delivery import MAX_WRITERS, MailboxDelivery, StoredMessage
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.queue.memory import MemoryQueue
+from moxtls.reception.delivery import MAX_WRITERS, MailboxDelivery, StoredMessage
+from moxtls.reception.policy import MailboxCopy, StoreResult
 
 ANNA = Address.parse("anna@our.example")
 LETTER = StoredMessage(

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkim}.
+Tests for L{moxtls.authentication.dkim.verify}.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.dns.answers import LookupStatus, RRType
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-from moxtls.domain import Domain
-from moxtls.inbound.dkim import (
+from moxtls.authentication.dkim.sign import sign
+from moxtls.authentication.dkim.verify import (
     MAX_RECORDS,
     MAX_SIGNATURES,
     claimsOf,
@@ -26,8 +23,11 @@ from moxtls.inbound.dkim import (
     signaturesOf,
     verify,
 )
-from moxtls.inbound.headers import splitHeader
-from moxtls.reporting.signing import sign
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import LookupStatus, RRType
+from moxtls.domain import Domain
+from moxtls.message.header import splitHeader
 from tests.corpus import corpus
 from tests.inbound.dkimsamples import (
     BODY,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkimbody}.
+Tests for L{moxtls.authentication.dkim.canonical}.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.dkimbody import BLOCK, BodyHash, Extent, hashBody
-from moxtls.inbound.dkimcanonical import Canonicalization
+from moxtls.authentication.dkim.canonical import (
+    BLOCK,
+    BodyHash,
+    Canonicalization,
+    Extent,
+    hashBody,
+)
 from tests.inbound.dkimsamples import chunks
 
 SIMPLE, RELAXED = Canonicalization

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkimcanonical}.
+Tests for L{moxtls.authentication.dkim.canonical}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.dkimcanonical import (
+from moxtls.authentication.dkim.canonical import (
     CanonicalBody,
     Canonicalization,
     canonicalField,

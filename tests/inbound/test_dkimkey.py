@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkimkey}.
+Tests for L{moxtls.authentication.dkim.key}.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
-from moxtls.inbound.dkimkey import PublicKey, UnusableKey, readKey
-from moxtls.reporting.signing import Algorithm
+from moxtls.authentication.dkim.key import PublicKey, UnusableKey, readKey
+from moxtls.authentication.dkim.sign import Algorithm
+from moxtls.authentication.results import AuthResult
 from tests.inbound.dkimsamples import publicKey
 from tests.reporting.support import ED25519, RSA
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkimsignature}.
+Tests for L{moxtls.authentication.dkim.signature}.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, DKIMResult
-from moxtls.domain import Domain
-from moxtls.inbound.dkimbody import Extent
-from moxtls.inbound.dkimcanonical import Canonicalization
-from moxtls.inbound.dkimsignature import (
+from moxtls.authentication.dkim.canonical import Canonicalization, Extent
+from moxtls.authentication.dkim.sign import Algorithm
+from moxtls.authentication.dkim.signature import (
     MAX_AHEAD,
     MAX_CLOCK_SKEW,
     MAX_FIELDS,
@@ -23,7 +21,8 @@ from moxtls.inbound.dkimsignature import (
     readSignature,
     readSignatureClaim,
 )
-from moxtls.reporting.signing import Algorithm
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.domain import Domain
 from tests.inbound.dkimsamples import NOW
 
 SIMPLE, RELAXED = Canonicalization

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.dkimtags}.
+Tests for L{moxtls.authentication.dkim.taglist}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.dkimtags import MAX_TAGS, decoded, listed, readTags
+from moxtls.authentication.dkim.taglist import MAX_TAGS, decoded, listed, readTags
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,4}", fullmatch=True)
 VALUES = st.from_regex(r"([!-:<-~]([!-:<-~ ]{0,8}[!-:<-~])?)?", fullmatch=True)

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.headers}.
+Tests for L{moxtls.message.header}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.headers import (
+from moxtls.message.header import (
     authservOf,
     headerEnd,
     splitHeader,

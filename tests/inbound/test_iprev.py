@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.iprev}.
+Tests for L{moxtls.authentication.iprev}.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, IPRevResult
-from moxtls.dns.answers import Answer, RRType
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
+from moxtls.authentication.iprev import MAX_NAMES, checkIPRev
+from moxtls.authentication.results import AuthResult, IPRevResult
 from moxtls.dns.memory import MemoryResolver
-from moxtls.inbound.iprev import MAX_NAMES, checkIPRev
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import Answer, RRType
 
 REVERSE = "3.2.0.192.in-addr.arpa"
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.observers}.
+Tests for L{moxtls.reception.observers}.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 
 from moxtls.domain import Domain
-from moxtls.inbound.observers import MAX_OPEN, HistoryRecorder, VerdictDispatcher
-from moxtls.queue.values import Envelope
+from moxtls.queue.types import Envelope
+from moxtls.reception.observers import MAX_OPEN, HistoryRecorder, VerdictDispatcher
 from tests.inbound.receiving import ReceptionCase
 from tests.inbound.signed import STRANGER, message
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.practice}.
+Tests for L{moxtls.app.build}.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from ipaddress import ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.app.build import localPolicyOf
 from moxtls.config import DMARC
-from moxtls.dmarc.values import DMARCPolicy
+from moxtls.dmarc.types import DMARCPolicy
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.domain import Domain
-from moxtls.inbound.practice import localPolicyOf
 
 
 class PracticeTests(SynchronousTestCase):

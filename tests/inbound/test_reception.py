@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.reception} and L{moxtls.inbound.incoming}.
+Tests for L{moxtls.reception.acceptor} and L{moxtls.reception.message}.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
-from moxtls.authentication import AuthResult
-from moxtls.dmarc.recorder import PAUSE
-from moxtls.dmarc.values import DMARCPolicy, FinalDisposition
-from moxtls.dns.answers import RRType
+from moxtls.authentication.check import MAX_WAIT
+from moxtls.authentication.results import AuthResult
+from moxtls.dmarc.evaluation import PAUSE
+from moxtls.dmarc.types import DMARCPolicy, FinalDisposition
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import MAX_WAIT
-from moxtls.reporting.values import ReportState
-from moxtls.smtp.acceptor import IMessage, IMessageDelivery
-from moxtls.smtp.events import TransactionState
-from moxtls.smtp.received import MAX_HEADER, MAX_HOPS
-from moxtls.smtp.spooled import MAX_IN_MEMORY
+from moxtls.message.spooled import MAX_IN_MEMORY
+from moxtls.message.trace import MAX_HEADER, MAX_HOPS
+from moxtls.reporting.types import ReportState
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
 from tests.inbound.receiving import (
     HOSTNAME,
     MailboxFull,

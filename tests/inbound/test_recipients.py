@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.recipients}.
+Tests for L{moxtls.reception.recipients}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.config import parse
 from moxtls.domain import Address, Domain
-from moxtls.inbound.recipients import (
+from moxtls.reception.recipients import (
     Directory,
     NoSuchUser,
     NotHere,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.reportaddresses}.
+Tests for L{moxtls.reception.reportaddresses}.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.config import parse
-from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Address, Domain
-from moxtls.inbound.recipients import Directory
-from moxtls.inbound.reportaddresses import (
+from moxtls.reception.recipients import Directory
+from moxtls.reception.reportaddresses import (
     MAX_WAIT,
     REMEMBERED,
     RETRY,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.screening} and L{moxtls.inbound.reading}: the same
+Tests for L{moxtls.twistedmail.verdicts} and L{moxtls.reception.message}: the same
 verdicts for servers of C{twisted.mail} as for our own.
 """
 
@@ -16,25 +16,25 @@ from twisted.mail import smtp
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.authentication import AuthResult
-from moxtls.dmarc.recorder import PAUSE, EvaluationRecorder
-from moxtls.dmarc.values import Disposition, DMARCPolicy, FinalDisposition
-from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.answers import Answer, RRType
-from moxtls.domain import Domain
-from moxtls.inbound.authenticate import (
+from moxtls.authentication.check import (
     MAX_WAIT,
     MessageAuthentication,
     MessageAuthenticator,
 )
-from moxtls.inbound.observers import VerdictDispatcher
-from moxtls.inbound.reportaddresses import ReportAddresses
-from moxtls.inbound.screening import MessageFilter
-from moxtls.smtp.capture import captureServer
-from moxtls.smtp.received import MAX_HEADER, ClientInfo
-from moxtls.smtp.screened import IFilteredMessage, IMessageFilter
-from moxtls.smtp.spooled import MAX_IN_MEMORY
-from moxtls.store.memory import MemoryLedger
+from moxtls.authentication.results import AuthResult
+from moxtls.dmarc.evaluation import PAUSE, EvaluationRecorder
+from moxtls.dmarc.types import Disposition, DMARCPolicy, FinalDisposition
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.types import Answer, RRType
+from moxtls.domain import Domain
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.message.spooled import MAX_IN_MEMORY
+from moxtls.message.trace import MAX_HEADER, ClientInfo
+from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.twistedmail.client import captureServer
+from moxtls.twistedmail.server import IFilteredMessage, IMessageFilter
+from moxtls.twistedmail.verdicts import MessageFilter
 from tests.inbound.receiving import HOSTNAME, NOW, Listening
 from tests.inbound.signed import HOST, RELAY, STRANGER, message, resolver
 from tests.smtp.stock import Connection, Curious, Delivery, Kept, stockFactory

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.spf}, and what it is made of.
+Tests for L{moxtls.authentication.spf.evaluate}, and what it is made of.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult, SPFResult, SPFScope
-from moxtls.dns.answers import (
+from moxtls.authentication.results import AuthResult, SPFResult, SPFScope
+from moxtls.authentication.spf.evaluate import (
+    MAX_PROBLEM_LENGTH,
+    SPFRequest,
+    checkHost,
+    helloRequest,
+    mailFromRequest,
+)
+from moxtls.dns.memory import Content, MemoryResolver
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import (
     IP,
     MX,
     TXT,
@@ -20,15 +29,6 @@ from moxtls.dns.answers import (
     NameRecord,
     Record,
     RRType,
-)
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-from moxtls.dns.memory import Content, MemoryResolver
-from moxtls.inbound.spf import (
-    MAX_PROBLEM_LENGTH,
-    SPFRequest,
-    checkHost,
-    helloRequest,
-    mailFromRequest,
 )
 
 CLIENT = "192.0.2.3"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.spfmacro}.
+Tests for L{moxtls.authentication.spf.macro}.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.inbound.spfclient import SPFClient
-from moxtls.inbound.spfmacro import (
+from moxtls.authentication.spf.evaluate import SPFClient
+from moxtls.authentication.spf.macro import (
     MAX_EXPLANATION_LENGTH,
     InvalidMacro,
     Macro,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.spfrecord}.
+Tests for L{moxtls.authentication.spf.record}.
 """
 
 from __future__ import annotations
@@ -8,28 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
-from moxtls.inbound.spfmacro import Macro
-from moxtls.inbound.spfrecord import (
+from moxtls.authentication.results import AuthResult
+from moxtls.authentication.spf.macro import Macro
+from moxtls.authentication.spf.record import (
     MAX_CACHED_RECORD,
     MAX_RECORD,
-    InvalidSPFRecord,
-    clearRecordCache,
-    isSPF,
-    parseSPFRecord,
-)
-from moxtls.inbound.spfterms import (
     AllMechanism,
     AMechanism,
     Directive,
     DomainSpec,
     ExistsMechanism,
     IncludeMechanism,
+    InvalidSPFRecord,
     IPMechanism,
     Mechanism,
     MXMechanism,
     PTRMechanism,
     SPFRecord,
+    clearRecordCache,
+    isSPF,
+    parseSPFRecord,
 )
 
 EXAMPLE = DomainSpec(("a.example",), frozenset())

@@ -1,14 +1,14 @@
 """
-Conformance of L{moxtls.inbound.spf} with the public test suites.
+Conformance of L{moxtls.authentication.spf.evaluate} with the public test suites.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import Answer
-from moxtls.dns.inquiry import LookupQuestion, runWithAnswers
-from moxtls.inbound.spf import checkHost, mailFromRequest
+from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
+from moxtls.dns.query import LookupQuestion, runWithAnswers
+from moxtls.dns.types import Answer
 from tests.corpus import corpus
 from tests.inbound.spfsuite import Case, cases
 

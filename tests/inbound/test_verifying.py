@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.inbound.verifying} and L{moxtls.inbound.dkimwork}, with real
+Tests for L{moxtls.authentication.dkim.offload} and L{moxtls.authentication.dkim.verify}, with real
 processes.
 """
 
@@ -18,19 +18,32 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.authentication import AuthResult
-from moxtls.dns.answers import TXT, Answer, LookupStatus, RRType
+from moxtls.authentication.dkim.offload import SignatureVerifier
+from moxtls.authentication.dkim.sign import Signer, loadKey, sign
+from moxtls.authentication.dkim.signature import SignatureClaim
+from moxtls.authentication.dkim.verify import (
+    DKIMJob,
+    Results,
+    claimsOf,
+    verifyAll,
+    withKey,
+)
+from moxtls.authentication.results import AuthResult
+from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
-from moxtls.inbound.dkim import claimsOf, withKey
-from moxtls.inbound.dkimsignature import SignatureClaim
-from moxtls.inbound.dkimwork import DKIMJob, Results, verifyAll
-from moxtls.inbound.headers import headerEnd, splitHeader
-from moxtls.inbound.verifying import SignatureVerifier
-from moxtls.reporting.signing import Signer, loadKey, sign
-from moxtls.smtp.spooled import MAX_IN_MEMORY, SpooledMessage
-from moxtls.worker import worker
-from moxtls.worker.frames import HEAD_SIZE, MAX_FRAME, Frames, called, framed
-from moxtls.worker.worker import IWorkerReactor, Worker, WorkerLost
+from moxtls.message.header import headerEnd, splitHeader
+from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
+from moxtls.workers import process
+from moxtls.workers.process import (
+    HEAD_SIZE,
+    MAX_FRAME,
+    Frames,
+    IWorkerReactor,
+    Worker,
+    WorkerLost,
+    called,
+    framed,
+)
 from tests import MAX_WAIT
 from tests.inbound.signed import BODY, signer
 from tests.sites import rsaKey
@@ -159,7 +172,7 @@ class VerifierTests(TestCase):
         """
         work = verification(_message())
         command = (sys.executable, "-c", "raise SystemExit(3)")
-        with capturedLogs(), patch.object(worker, "_COMMAND", command):
+        with capturedLogs(), patch.object(process, "_COMMAND", command):
             for _ in range(2):
                 self.assertEqual(await self.verifier(work), work())
         self.assertEqual(self.inThreads, [work] * 2)

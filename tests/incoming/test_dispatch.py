@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.incoming.dispatch} and L{moxtls.incoming.attachment}.
+Tests for L{moxtls.reporting.detect} and L{moxtls.reporting.detect}.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.arf import FeedbackReport
-from moxtls.dmarc.received import ReceivedAggregate
-from moxtls.incoming import attachment
-from moxtls.incoming.dispatch import describeReport, readReport
-from moxtls.tlsrpt.received import MalformedReport, ReceivedReport
+from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregate
+from moxtls.reporting import detect
+from moxtls.reporting.detect import describeReport, readReport
+from moxtls.tlsrpt.parse import MalformedReport, ReceivedReport
 from tests.corpus import corpus
 from tests.dmarc.test_arf import MESSAGE as FEEDBACK
 from tests.dmarc.test_received import WHOLE
@@ -93,7 +92,7 @@ class ReadTests(SynchronousTestCase):
         Everything else is refused in one line; what is packed is unpacked up
         to a limit only.
         """
-        bomb = b"<feedback>" + b" " * (attachment.MAX_SIZE + 1)
+        bomb = b"<feedback>" + b" " * (detect.MAX_SIZE + 1)
         for data in (
             b"",
             b"hello",

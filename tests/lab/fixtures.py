@@ -13,9 +13,8 @@ from twisted.internet.ssl import Certificate as TLSCertificate
 from twisted.internet.ssl import CertificateOptions, trustRootFromCertificates
 from twisted.trial.unittest import TestCase
 
-from moxtls.lab.arrivals import Arrivals
-from moxtls.lab.certificates import LabCA
-from moxtls.lab.network import anyNetwork
+from moxtls.lab.keys import LabCA
+from moxtls.lab.network import Arrivals, anyNetwork
 from tests import MAX_WAIT
 
 

@@ -10,14 +10,13 @@ import dns.message
 import dns.name
 import dns.rdatatype
 
-from moxtls.lab.authority import Authority
 from moxtls.lab.network import Network
 from moxtls.lab.plan import Publication, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.senders import SENDERS
 from moxtls.lab.senderzones import senderPlans
 from moxtls.lab.validator import Resolution, Validator
-from moxtls.lab.zones import Tree, plantTree
+from moxtls.lab.zones import Authority, Tree, plantTree
 
 #: 2026-11-24T12:00:00Z
 NOON = 1795521600

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.aggregates} and L{moxtls.lab.owed}.
+Tests for L{moxtls.lab.expectations} and L{moxtls.lab.expectations}.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from email.utils import formatdate
 import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR, MINUTE, Span
-from moxtls.dmarc.received import ReceivedAggregate, ReceivedReason, ReceivedSignature
-from moxtls.dmarc.report import AggregateWriter
-from moxtls.dmarc.reportxml import AggregateMetadata, ReportFormat
-from moxtls.dmarc.values import Disposition, DMARCPolicy, PublishedPolicy, ReportRow
+from moxtls.dates import DAY, HOUR, MINUTE, Span
+from moxtls.dmarc.aggregate import AggregateMetadata, AggregateWriter, ReportFormat
+from moxtls.dmarc.parse import ReceivedAggregate, ReceivedReason, ReceivedSignature
+from moxtls.dmarc.types import Disposition, DMARCPolicy, PublishedPolicy, ReportRow
 from moxtls.domain import Domain
-from moxtls.lab.aggregates import (
+from moxtls.lab.expectations import (
     ArrivedAggregate,
+    OwedReport,
     aggregateDifferences,
     arrivedAggregate,
     isAggregate,
+    owedReports,
     spanOf,
 )
-from moxtls.lab.arrivals import Arrival
-from moxtls.lab.correspondence import MESSAGES
 from moxtls.lab.keys import makeKeys
-from moxtls.lab.owed import OwedReport, owedReports
+from moxtls.lab.messages import MESSAGES
+from moxtls.lab.network import Arrival
 from tests.lab.grove import NETWORK, NOON
 
 OWED = owedReports(NETWORK, MESSAGES)

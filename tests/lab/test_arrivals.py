@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.arrivals}.
+Tests for L{moxtls.lab.network}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.arrivals import Arrival, Arrivals
+from moxtls.lab.network import Arrival, Arrivals
 
 
 def arrival(recipient: str, content: bytes = b"text") -> Arrival:

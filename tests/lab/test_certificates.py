@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.certificates} and L{moxtls.lab.keys}.
+Tests for L{moxtls.lab.keys} and L{moxtls.lab.keys}.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.certificates import Identity, LabCA, identityFor
-from moxtls.lab.conditions import Certificate, Records
-from moxtls.lab.keys import makeKeys
+from moxtls.lab.keys import Identity, LabCA, identityFor, makeKeys
 from moxtls.lab.plan import MailHost
+from moxtls.lab.scenario import Certificate, Records
 from tests.lab.grove import NOON
 
 HOST = "mx.good.test"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.day}.
+Tests for L{moxtls.lab.clock}.
 """
 
 from __future__ import annotations
@@ -10,9 +10,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, MINUTE
-from moxtls.lab.clock import LabClock
-from moxtls.lab.day import GIVE_UP, PAUSE, ROOM, ROUND_OVER, endDay, untilRoom
+from moxtls.dates import HOUR, MINUTE
+from moxtls.lab.clock import (
+    GIVE_UP,
+    PAUSE,
+    ROOM,
+    ROUND_OVER,
+    LabClock,
+    endDay,
+    untilRoom,
+)
 from tests.lab.grove import NOON
 
 MIDNIGHT = NOON + 12 * HOUR

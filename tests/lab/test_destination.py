@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.destination}, over real sockets, with a mail client of
+Tests for L{moxtls.lab.hosts}, over real sockets, with a mail client of
 other people.
 """
 
@@ -12,10 +12,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from moxtls.lab.certificates import Identity
-from moxtls.lab.conditions import Certificate, Records
-from moxtls.lab.destination import MailDestination
+from moxtls.lab.hosts import MailDestination
+from moxtls.lab.keys import Identity
 from moxtls.lab.plan import MailHost
+from moxtls.lab.scenario import Certificate, Records
 from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase
 

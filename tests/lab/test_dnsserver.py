@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.dnsserver} and L{moxtls.lab.authority}, over real
+Tests for L{moxtls.lab.hosts} and L{moxtls.lab.zones}, over real
 sockets.
 """
 
@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.lab.dnsserver import DNSServer, respondTo
+from moxtls.lab.hosts import DNSServer, respondTo
 from moxtls.lab.network import anyNetwork
 from tests import MAX_WAIT
 from tests.lab.grove import ask, authority, validator

@@ -1,14 +1,13 @@
 """
-Tests for L{moxtls.lab.letters} and L{moxtls.lab.correspondence}.
+Tests for L{moxtls.lab.messages} and L{moxtls.lab.messages}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import Disposition, DMARCPolicy, OverrideKind
-from moxtls.lab.correspondence import MESSAGES
-from moxtls.lab.letters import ANNA, OTTO, LabMessage
+from moxtls.dmarc.types import Disposition, DMARCPolicy, OverrideKind
+from moxtls.lab.messages import ANNA, MESSAGES, OTTO, LabMessage
 from moxtls.lab.senders import BY_NAME, SENDERS
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.mailboxes}.
+Tests for L{moxtls.lab.mail}.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import (
+from moxtls.authentication.headerfields import authenticationResults
+from moxtls.authentication.results import (
     Authentication,
     AuthResult,
     IPRevResult,
     SPFResult,
     SPFScope,
 )
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Discovery,
     DMARCPolicy,
     DMARCRecord,
@@ -26,8 +27,7 @@ from moxtls.dmarc.values import (
     Verdict,
 )
 from moxtls.domain import Domain
-from moxtls.inbound.authres import authenticationResults
-from moxtls.lab.mailboxes import FoundMessage, findMessage, seenIn, seenOn
+from moxtls.lab.mail import FoundMessage, findMessage, seenIn, seenOn
 from tests.dmarc.zone import signature
 
 REFUSAL = (

@@ -7,9 +7,8 @@ from __future__ import annotations
 import dns.name
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.conditions import LabDestination
 from moxtls.lab.plan import mailHosts, policyHosts, policyText, reportURI
-from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
+from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST, LabDestination
 from tests.lab.grove import NETWORK, RECORD, texts, tree
 
 

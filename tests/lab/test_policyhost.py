@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.policyhost} and L{moxtls.lab.tls}, over real sockets,
+Tests for L{moxtls.lab.hosts} and L{moxtls.lab.hosts}, over real sockets,
 with an HTTP client of other people.
 """
 
@@ -13,8 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from moxtls.lab.hosts import MAX_REPORT, POLICY_PATH, WebHost
 from moxtls.lab.plan import policyText
-from moxtls.lab.policyhost import MAX_REPORT, POLICY_PATH, WebHost
 from moxtls.lab.scenario import DESTINATIONS
 from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase

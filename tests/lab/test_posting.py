@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.posting}, over real sockets.
+Tests for L{moxtls.lab.mail}, over real sockets.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from twisted.internet.interfaces import IReactorTCP
 from twisted.mail.smtp import SMTPConnectError
 from zope.interface import implementer
 
-from moxtls.lab.posting import OutgoingMessage, SMTPAnswer, post
-from moxtls.smtp.acceptor import IMessage, IMessageDelivery, ListenerSettings
-from moxtls.smtp.events import ServerSettings, TransactionState
-from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.values import Reply
+from moxtls.lab.mail import OutgoingMessage, SMTPAnswer, post
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.server.events import ServerSettings, TransactionState
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.types import Reply
 from tests.lab.fixtures import LabTestCase
 
 OK = Reply(250, "2.0.0", "OK")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.receiving}; L{tests.lab.test_run} has mail come in.
+Tests for L{moxtls.lab.mail}; L{tests.lab.test_run} has mail come in.
 """
 
 from __future__ import annotations
@@ -8,11 +8,8 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.correspondence import MESSAGES
-from moxtls.lab.letters import LabMessage
-from moxtls.lab.mailboxes import FoundMessage
-from moxtls.lab.posting import SMTPAnswer
-from moxtls.lab.receiving import LetterOutcome
+from moxtls.lab.mail import FoundMessage, LetterOutcome, SMTPAnswer
+from moxtls.lab.messages import MESSAGES, LabMessage
 
 
 def outcome(letter: LabMessage) -> LetterOutcome:

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.reports}.
+Tests for L{moxtls.lab.expectations}.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from datetime import date
 import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import rfc3339, spanOfDay
-from moxtls.lab.arrivals import Arrival
-from moxtls.lab.expected import Policies, inOrder
+from moxtls.dates import rfc3339, spanOfDay
+from moxtls.lab.expectations import (
+    ArrivedReport,
+    Policies,
+    arrivedReport,
+    differences,
+    inOrder,
+    isReport,
+)
 from moxtls.lab.keys import makeKeys
-from moxtls.lab.reports import ArrivedReport, arrivedReport, differences, isReport
-from moxtls.tlsrpt.received import ReceivedFailure, ReceivedPolicy
+from moxtls.lab.network import Arrival
+from moxtls.tlsrpt.parse import ReceivedFailure, ReceivedPolicy
 from tests.lab.grove import NOON
 
 DAY = date(2026, 11, 24)

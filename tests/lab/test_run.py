@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.run}: the whole of it, over real sockets, with a real
+Tests for L{moxtls.lab.runner}: the whole of it, over real sockets, with a real
 moxtls.
 """
 
@@ -16,18 +16,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from moxtls.app.build import IReactor
+from moxtls.app.configfiles import ConfigFiles
+from moxtls.app.service import Server
 from moxtls.cli.output import Output
-from moxtls.lab.conditions import LabDestination
 from moxtls.lab.control import command, socketPath
-from moxtls.lab.correspondence import MESSAGES
-from moxtls.lab.letters import LabMessage
+from moxtls.lab.messages import MESSAGES, LabMessage
 from moxtls.lab.network import Network, anyNetwork
-from moxtls.lab.run import LabUnusable, RunOptions, run
-from moxtls.lab.scenario import DESTINATIONS
-from moxtls.lab.session import Running
-from moxtls.server import Server
-from moxtls.site import ConfigFiles
-from moxtls.wiring import IReactor
+from moxtls.lab.runner import LabUnusable, Running, RunOptions, run
+from moxtls.lab.scenario import DESTINATIONS, LabDestination
 from tests import MAX_WAIT
 
 FEW = tuple(each for each in DESTINATIONS if each.name in ("good", "dane-mismatch"))

@@ -1,17 +1,23 @@
 """
-Tests for L{moxtls.lab.scenario} and L{moxtls.lab.expected}.
+Tests for L{moxtls.lab.scenario} and L{moxtls.lab.expectations}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.conditions import Certificate, PolicyHost, Records, Signed
-from moxtls.lab.expected import SENDING_IP, Facts, expectedReports, inOrder
+from moxtls.lab.expectations import SENDING_IP, Facts, expectedReports, inOrder
 from moxtls.lab.network import Network
-from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
-from moxtls.policy.mtasts import Mode
-from moxtls.tlsrpt.received import ReceivedFailure, ReceivedPolicy
+from moxtls.lab.scenario import (
+    DESTINATIONS,
+    SHARED_HOST,
+    Certificate,
+    PolicyHost,
+    Records,
+    Signed,
+)
+from moxtls.mtasts.policy import Mode
+from moxtls.tlsrpt.parse import ReceivedFailure, ReceivedPolicy
 
 RECORD = "3 1 1 " + "ab" * 32
 FACTS = Facts(

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.validator} and L{moxtls.lab.denial}.
+Tests for L{moxtls.lab.validator} and L{moxtls.lab.zones}.
 """
 
 from __future__ import annotations

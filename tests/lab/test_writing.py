@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.writing}.
+Tests for L{moxtls.lab.messages}.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from functools import cache
 import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.correspondence import MESSAGES
+from moxtls.lab.expectations import checkedSignatures
 from moxtls.lab.keys import DKIMKey, makeSenderKeys
-from moxtls.lab.letters import LabMessage
-from moxtls.lab.reports import checkedSignatures
-from moxtls.lab.writing import messageID, writtenLetter
+from moxtls.lab.messages import MESSAGES, LabMessage, messageID, writtenLetter
 from tests.lab.grove import NOON
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.accounts} and L{moxtls.mailbox.desk}.
+Tests for L{moxtls.mailbox.maildir} and L{moxtls.mailbox.executor}.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox import desk
-from moxtls.mailbox.accounts import MailStore
-from moxtls.mailbox.desk import ThreadWriter, WriterClosed
+from moxtls.mailbox import executor
+from moxtls.mailbox.executor import ThreadWriter, WriterClosed
+from moxtls.mailbox.maildir import MailStore
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
-from moxtls.mailbox.writing import MaildirWrite
+from moxtls.mailbox.write import MaildirWrite
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 
@@ -219,7 +219,7 @@ class DeskTests(StoreCase):
         Whatever goes wrong with letters, their senders hear of it, and the next
         ones are stored.
         """
-        wrong = patch.object(desk, "post", side_effect=ZeroDivisionError)
+        wrong = patch.object(executor, "post", side_effect=ZeroDivisionError)
         with wrong, self.assertRaises(ZeroDivisionError):
             await self.desk.post(self.letter([b"x"], "a"))
         await self.desk.post(self.letter([b"x"], "b"))
@@ -228,7 +228,7 @@ class DeskTests(StoreCase):
 
 class DirectDeskTests(SynchronousTestCase):
     """
-    Tests for L{moxtls.mailbox.desk.DirectDesk}.
+    Tests for L{moxtls.mailbox.executor.DirectDesk}.
     """
 
     def test_atOnce(self) -> None:

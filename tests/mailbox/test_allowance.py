@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.allowance}.
+Tests for L{moxtls.mailbox.quota}.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.mailbox.allowance import (
+from moxtls.mailbox.names import MailboxFull
+from moxtls.mailbox.quota import (
     MAX_FILE_SIZE,
     MaildirSize,
     QuotaUsage,
     parseMaildirSize,
 )
-from moxtls.mailbox.names import MailboxFull
 from tests.queue.killing import quickDirectory
 
 NOW = 1_800_000_000.0

@@ -20,11 +20,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox import folders, writing
-from moxtls.mailbox.allowance import QuotaUsage
-from moxtls.mailbox.folders import removeStaleTemp
+from moxtls.mailbox import files as folders
+from moxtls.mailbox import write as writing
+from moxtls.mailbox.files import removeStaleTemp
 from moxtls.mailbox.maildir import Maildir
-from moxtls.mailbox.writing import MaildirWrite, writeBatch
+from moxtls.mailbox.quota import QuotaUsage
+from moxtls.mailbox.write import MaildirWrite, writeBatch
 from tests.mailbox import mailboxes
 from tests.queue.killing import killedAt, quickDirectory
 

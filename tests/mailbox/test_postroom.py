@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.postroom}, with real processes.
+Tests for L{moxtls.mailbox.executor}, with real processes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.mailbox.desk import InlineWriter, WriterClosed
+from moxtls.mailbox.executor import InlineWriter, ProcessWriter, WriterClosed
 from moxtls.mailbox.names import MailboxFull
-from moxtls.mailbox.postroom import ProcessWriter
-from moxtls.mailbox.writing import MaildirWrite
-from moxtls.smtp.spooled import MAX_IN_MEMORY, SpooledMessage
-from moxtls.worker import worker
-from moxtls.worker.frames import MAX_FRAME
-from moxtls.worker.worker import IWorkerReactor, Worker, WorkerLost
+from moxtls.mailbox.write import MaildirWrite
+from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
+from moxtls.workers import process
+from moxtls.workers.process import MAX_FRAME, IWorkerReactor, Worker, WorkerLost
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 from tests.worker.calls import die, pid
@@ -121,7 +119,7 @@ class PostroomTests(TestCase):
         Where there can be no other process, this one writes letters.
         """
         command = (sys.executable, "-c", "raise SystemExit(3)")
-        with capturedLogs(), patch.object(worker, "_COMMAND", command):
+        with capturedLogs(), patch.object(process, "_COMMAND", command):
             await gatherResults([self.post([b"x"], f"{each}") for each in range(9)])
             await self.post([b"y"], "later")
         self.assertEqual(self.desk.posted, 10)

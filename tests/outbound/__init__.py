@@ -1,3 +1,3 @@
 """
-Tests for L{moxtls.outbound}.
+Tests for L{moxtls.delivery}.
 """

@@ -18,19 +18,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.dns.answers import TLSA, RRType
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.connections import Dialer
+from moxtls.delivery.lookups import FAMILIES
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import TLSA, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IResultRecorder, ISessionObserver
-from moxtls.outbound.delivery import DeliveryContext, DirectCourier, SessionSettings
-from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.hosts import FAMILIES
-from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
+from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
-from moxtls.smtp.session import ClientSession
-from moxtls.smtp.settings import ClientSettings
-from moxtls.tlsrpt.results import PolicyTally, SessionOutcome
+from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
+from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.tlsrpt.types import PolicyTally, SessionOutcome
 from tests.certificates import Identity, good, root, trusting
 from tests.network import SMTP, Network
 from tests.smtp.scripted import Scripted

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from moxtls.dns.answers import ExtendedError
+from moxtls.dns.types import ExtendedError
 from moxtls.domain import Domain
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.network import OUR_IP
 from tests.outbound.deliveries import (
     EXAMPLE,

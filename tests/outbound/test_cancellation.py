@@ -1,15 +1,15 @@
 """
-Tests for L{moxtls.outbound.delivery}: attempts that are broken off.
+Tests for L{moxtls.delivery.attempt}: attempts that are broken off.
 """
 
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import RRType
-from moxtls.policy.mtasts import Mode
-from moxtls.queue.values import DeliveryStatus, Result
-from moxtls.tlsrpt.results import PolicyType, ResultType
+from moxtls.dns.types import RRType
+from moxtls.mtasts.policy import Mode
+from moxtls.queue.types import DeliveryStatus, Result
+from moxtls.tlsrpt.types import PolicyType, ResultType
 from tests.certificates import selfSigned
 from tests.outbound.deliveries import (
     IP4,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.candidates} and L{moxtls.outbound.hosts}.
+Tests for L{moxtls.delivery.mx} and L{moxtls.delivery.lookups}.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import ExtendedError, RRType
-from moxtls.dns.memory import MemoryResolver
-from moxtls.domain import AddressLiteral, Domain
-from moxtls.outbound.candidates import (
+from moxtls.delivery.lookups import FAMILIES, lookUpAddresses, lookUpNextHop
+from moxtls.delivery.mx import (
     MAX_ADDRESSES,
     MAX_HOSTS,
     Host,
@@ -22,7 +20,9 @@ from moxtls.outbound.candidates import (
     isDANECandidate,
     referenceNames,
 )
-from moxtls.outbound.hosts import FAMILIES, lookUpAddresses, lookUpNextHop
+from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
+from moxtls.domain import AddressLiteral, Domain
 
 DOMAIN = Domain("example.com")
 MX = Domain("mx.example.com")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.carry}, as deliveries use it.
+Tests for L{moxtls.delivery.attempt}, as deliveries use it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from moxtls.dns.answers import RRType
+from moxtls.dns.types import RRType
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.values import DeliveryStatus, Result
-from moxtls.smtp.values import Reply
+from moxtls.queue.types import DeliveryStatus, Result
+from moxtls.smtp.types import Reply
 from tests.network import Postbox
 from tests.outbound.deliveries import (
     IP4,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.classify}.
+Tests for L{moxtls.tls.resulttype}.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.outbound.classify import (
+from moxtls.tls.resulttype import (
     Classified,
     certificateFailure,
     classify,
     tlsErrorFailure,
 )
-from moxtls.outbound.records import (
+from moxtls.tls.session import (
     CertificateVerification,
     DANEVerdict,
     SessionRecord,
     STARTTLSResult,
     TLSError,
 )
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good
 
 Kind = TLSError.Kind

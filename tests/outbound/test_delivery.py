@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.delivery} and L{moxtls.outbound.carry}: where mail
+Tests for L{moxtls.delivery.attempt} and L{moxtls.delivery.attempt}: where mail
 goes, and what becomes of it.  What is told about TLS is in
 C{test_delivery_tls}.
 """
@@ -12,12 +12,12 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import RRType
+from moxtls.delivery.attempt import DirectCourier
+from moxtls.delivery.results import MAX_SESSIONS
+from moxtls.dns.types import RRType
 from moxtls.interfaces import ICourier, IPolicyCache, ISessionObserver
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.endings import MAX_SESSIONS
-from moxtls.queue.values import DeliveryStatus, ReportKind, Result
-from moxtls.smtp.values import Reply
+from moxtls.queue.types import DeliveryStatus, ReportKind, Result
+from moxtls.smtp.types import Reply
 from tests.network import Postbox
 from tests.outbound.deliveries import (
     IP4,

@@ -1,5 +1,5 @@
 """
-Tests for what L{moxtls.outbound.delivery} tells about TLS with hosts and
+Tests for what L{moxtls.delivery.attempt} tells about TLS with hosts and
 domains that have policies.
 """
 
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import TLSA, RRType
+from moxtls.dns.types import TLSA, RRType
 from moxtls.domain import Domain
-from moxtls.policy.cache import PolicyCache
-from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.queue.values import DeliveryStatus
-from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import FailureDetail, PolicyType, ResultType, TLSPolicy
+from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.mtasts.cache import PolicyCache
+from moxtls.mtasts.policy import Mode, STSLookup
+from moxtls.queue.types import DeliveryStatus
+from moxtls.tlsrpt.types import FailureDetail, PolicyType, ResultType, TLSPolicy
 from tests.certificates import good, root, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,

@@ -1,5 +1,5 @@
 """
-Tests for what L{moxtls.outbound.delivery} demands of TLS, and for what it
+Tests for what L{moxtls.delivery.attempt} demands of TLS, and for what it
 tells about it.
 """
 
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import ExtendedError, RRType
-from moxtls.queue.values import ReportKind, Result
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.dns.types import ExtendedError, RRType
+from moxtls.queue.types import ReportKind, Result
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good, root, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,

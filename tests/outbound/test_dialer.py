@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.dialer}.
+Tests for L{moxtls.delivery.connections}.
 """
 
 from __future__ import annotations
@@ -7,9 +7,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.outbound.dialer import Dialer, connectOrder
-from moxtls.smtp.session import ClientSession
-from moxtls.smtp.settings import ClientSettings, ConnectFailed
+from moxtls.delivery.connections import Dialer, connectOrder
+from moxtls.smtp.client.session import ClientSession, ClientSettings, ConnectFailed
 from tests.network import SMTP, Network
 from tests.outbound.deliveries import IP4, TRUST
 from tests.smtp.scripted import Scripted

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.endings}.
+Tests for L{moxtls.delivery.results}.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import ExtendedError
-from moxtls.domain import Domain
-from moxtls.outbound.candidates import HostAddresses, NextHopFailure
-from moxtls.outbound.endings import (
+from moxtls.delivery.mx import HostAddresses, NextHopFailure
+from moxtls.delivery.requirements import PolicyRefusal
+from moxtls.delivery.results import (
     MAX_TEXT,
     DeliveryError,
     RecipientResults,
@@ -21,9 +20,10 @@ from moxtls.outbound.endings import (
     smtpError,
     unreachable,
 )
-from moxtls.policy.require import PolicyRefusal
-from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Result
-from moxtls.smtp.values import RecipientReply, Reply
+from moxtls.dns.types import ExtendedError
+from moxtls.domain import Domain
+from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
+from moxtls.smtp.types import RecipientReply, Reply
 
 PARCEL = BatchMessage("m1", "us@us.example", ("a@b.example", "c@b.example"), Path(), 1)
 OTHER = BatchMessage("m2", "us@us.example", ("a@b.example",), Path(), 1)

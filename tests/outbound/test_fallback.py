@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.delivery}: when mail goes over TLS, in plaintext, or
+Tests for L{moxtls.delivery.attempt}: when mail goes over TLS, in plaintext, or
 not at all.
 """
 
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moxtls.dns.answers import TLSA, ExtendedError, RRType
-from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.queue.values import BatchMessage, DeliveryStatus, ReportKind
+from moxtls.dns.types import TLSA, ExtendedError, RRType
+from moxtls.mtasts.policy import Mode, STSLookup
+from moxtls.queue.types import BatchMessage, DeliveryStatus, ReportKind
 from tests.certificates import Identity, good, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,

@@ -1,24 +1,24 @@
 """
-Tests for L{moxtls.outbound.outcome}.
+Tests for L{moxtls.delivery.tlsoutcome}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA, ExtendedError
-from moxtls.domain import Domain
-from moxtls.outbound.outcome import (
+from moxtls.delivery.tlsoutcome import (
     OutcomeBuilder,
     PolicyCounter,
     hostCounter,
     recipientCounter,
 )
-from moxtls.outbound.records import DANEVerdict, SessionRecord, STARTTLSResult
-from moxtls.policy.dane import TLSAFinding, TLSALookupError
-from moxtls.policy.mtasts import Mode, STSLookup, STSPolicy
-from moxtls.queue.values import ReportKind
-from moxtls.tlsrpt.results import FailureDetail, PolicyType, ResultType, TLSPolicy
+from moxtls.dns.types import TLSA, ExtendedError
+from moxtls.domain import Domain
+from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
+from moxtls.queue.types import ReportKind
+from moxtls.tls.dane import TLSAFinding, TLSALookupError
+from moxtls.tls.session import DANEVerdict, SessionRecord, STARTTLSResult
+from moxtls.tlsrpt.types import FailureDetail, PolicyType, ResultType, TLSPolicy
 
 EXAMPLE = Domain("example.com")
 BROKEN = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")

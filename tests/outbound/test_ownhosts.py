@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.ownhosts}, and for deliveries that would lead back.
+Tests for L{moxtls.delivery.ownhosts}, and for deliveries that would lead back.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import RRType
+from moxtls.delivery.lookups import isInterface
+from moxtls.delivery.ownhosts import OwnHosts
+from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
-from moxtls.outbound.hosts import isInterface
-from moxtls.outbound.ownhosts import OwnHosts
-from moxtls.queue.values import BatchMessage, DeliveryStatus
+from moxtls.queue.types import BatchMessage, DeliveryStatus
 from tests.outbound.deliveries import IP4, MX, SECOND, SECOND_IP, DeliveryCase
 
 OURS = Domain("mail.example.org")

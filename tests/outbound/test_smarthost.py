@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.smarthost}.
+Tests for L{moxtls.delivery.relay}.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import RRType
+from moxtls.delivery.lookups import FAMILIES
+from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
+from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
-from moxtls.outbound.hosts import FAMILIES
-from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
-from moxtls.queue.values import BatchMessage, DeliveryStatus, Result
-from moxtls.smtp.session import ClientSession
-from moxtls.smtp.settings import ClientSettings
-from moxtls.smtp.values import Credentials, Reply, TLSMode
+from moxtls.queue.types import BatchMessage, DeliveryStatus, Result
+from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.types import Credentials, Reply, TLSMode
 from tests.certificates import good, selfSigned
 from tests.network import SMTP, Postbox
 from tests.outbound.deliveries import (

@@ -1,18 +1,18 @@
 """
-Tests for L{moxtls.outbound.survey}.
+Tests for L{moxtls.delivery.probe}.
 """
 
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.answers import ExtendedError, RRType
-from moxtls.outbound.endings import DeliveryError
-from moxtls.outbound.records import STARTTLSResult
-from moxtls.outbound.survey import ProbeResult, probe
-from moxtls.policy.mtasts import Mode, STSLookup
-from moxtls.smtp.values import TLSMode
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.delivery.probe import ProbeResult, probe
+from moxtls.delivery.results import DeliveryError
+from moxtls.dns.types import ExtendedError, RRType
+from moxtls.mtasts.policy import Mode, STSLookup
+from moxtls.smtp.types import TLSMode
+from moxtls.tls.session import STARTTLSResult
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good, selfSigned
 from tests.outbound.deliveries import (
     EXAMPLE,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.tlsa}.
+Tests for L{moxtls.delivery.lookups}.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA, ExtendedError, RRType
+from moxtls.delivery.lookups import findTLSA, lookUpAddresses, lookUpNextHop
+from moxtls.delivery.mx import Host
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import TLSA, ExtendedError, RRType
 from moxtls.domain import AddressLiteral, Domain
-from moxtls.outbound.candidates import Host
-from moxtls.outbound.hosts import lookUpAddresses, lookUpNextHop
-from moxtls.outbound.tlsa import findTLSA
-from moxtls.policy.dane import TLSAFinding
+from moxtls.tls.dane import TLSAFinding
 
 RECORD = TLSA(3, 1, 1, b"x" * 32)
 OTHER = TLSA(3, 1, 1, b"y" * 32)

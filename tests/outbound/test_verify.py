@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.outbound.verify}.
+Tests for L{moxtls.tls.verify}.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.outbound.records import CertificateVerification
-from moxtls.outbound.verify import (
+from moxtls.tls.session import CertificateVerification
+from moxtls.tls.verify import (
     RecordingVerifier,
     TrustStore,
     clientContext,

@@ -1,3 +1,3 @@
 """
-Tests for L{moxtls.policy}.
+Tests for L{moxtls.mtasts}.
 """

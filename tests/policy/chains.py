@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from moxtls.dns.answers import TLSA
+from moxtls.dns.types import TLSA
 
 #: When all of this happens.
 NOW = 1_800_000_000.0

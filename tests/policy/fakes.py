@@ -9,8 +9,8 @@ from zope.interface import implementer
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
-from moxtls.tlsrpt.results import FailureDetail
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
+from moxtls.tlsrpt.types import FailureDetail
 
 DOMAIN = Domain("example.com")
 RECORD = "v=STSv1; id=1;"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.anchors}.
+Tests for L{moxtls.tls.chains}.
 """
 
 from __future__ import annotations
@@ -7,8 +7,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.anchors import MAX_CERTIFICATES, NotReached, PathBuilder, spki
-from moxtls.policy.constraints import ChainError
+from moxtls.tls.chains import (
+    MAX_CERTIFICATES,
+    ChainError,
+    NotReached,
+    PathBuilder,
+    spki,
+)
 from tests.policy.chains import DAY, NOW, Made, Traits, authority, leaf, make
 
 HOST = Domain("mx.example")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.cache}.
+Tests for L{moxtls.mtasts.cache}.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import ExtendedError, RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IPolicyStore
-from moxtls.policy.cache import MAX_RESTING, PolicyCache
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSLookup, STSPolicy
-from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.mtasts.cache import MAX_RESTING, PolicyCache
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy
 
 NAME = "_mta-sts.example.com"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.constraints}.
+Tests for L{moxtls.tls.chains}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.constraints import (
+from moxtls.tls.chains import (
     MAX_COMPARISONS,
     MAX_NAMES,
     ChainError,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.dane}.
+Tests for L{moxtls.tls.dane}.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA
+from moxtls.dns.types import TLSA
 from moxtls.domain import Domain
-from moxtls.policy.dane import (
+from moxtls.tls.dane import (
     MAX_RECORDS,
     DANEVerdict,
     TLSAFinding,

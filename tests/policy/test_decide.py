@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.decide}.
+Tests for L{moxtls.mtasts.rules}.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TXT, Answer, ExtendedError, LookupStatus, RRType
-from moxtls.policy.decide import (
+from moxtls.dns.types import TXT, Answer, ExtendedError, LookupStatus, RRType
+from moxtls.mtasts.policy import Mode, STSRecord
+from moxtls.mtasts.rules import (
     SPREAD,
     UNUSED,
     NoRecord,
@@ -22,8 +23,7 @@ from moxtls.policy.decide import (
     refreshTimes,
     remember,
 )
-from moxtls.policy.mtasts import Mode, STSRecord
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, entry, policy
 
 NOW = 1_800_000_000.0

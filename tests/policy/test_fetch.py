@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.fetch}.
+Tests for L{moxtls.mtasts.fetch}.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.dns.answers import ExtendedError
+from moxtls.dns.types import ExtendedError
 from moxtls.domain import Domain
 from moxtls.https import CertificateVerification, HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import IPolicyFetcher
-from moxtls.outbound.classify import certificateFailure
-from moxtls.policy.fetch import PolicyFetcher
-from moxtls.policy.mtasts import Mode, STSPolicy
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.mtasts.fetch import PolicyFetcher
+from moxtls.mtasts.policy import Mode, STSPolicy
+from moxtls.tls.resulttype import certificateFailure
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good
 
 BODY = b"version: STSv1\nmode: enforce\nmx: mx.example\nmax_age: 86400\n"

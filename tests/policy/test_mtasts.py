@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.mtasts}.
+Tests for L{moxtls.mtasts.policy}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.policy.mtasts import (
+from moxtls.mtasts.policy import (
     MAX_AGE,
     Mode,
     STSPolicy,

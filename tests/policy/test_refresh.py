@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.policy.refresh}.
+Tests for L{moxtls.mtasts.refresh}.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, MINUTE
-from moxtls.dns.answers import RRType
+from moxtls.dates import HOUR, MINUTE
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
-from moxtls.policy.refresh import PolicyRefresher, Refresh, RefreshResult
-from moxtls.store.memory import MemoryPolicyStore
-from moxtls.tlsrpt.results import FailureDetail, ResultType
+from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
+from moxtls.mtasts.refresh import PolicyRefresher, Refresh, RefreshResult
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.policy.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy
 
 NAME = "_mta-sts.example.com"

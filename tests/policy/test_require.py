@@ -1,22 +1,22 @@
 """
-Tests for L{moxtls.policy.require}.
+Tests for L{moxtls.delivery.requirements}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA
-from moxtls.domain import Domain
-from moxtls.policy.dane import TLSAFinding, TLSALookupError
-from moxtls.policy.mtasts import Mode, STSPolicy
-from moxtls.policy.require import (
+from moxtls.delivery.requirements import (
     MessageRequirements,
     PolicyRefusal,
     SessionRequirements,
     sessionRequirements,
 )
-from moxtls.smtp.values import TLSMode
+from moxtls.dns.types import TLSA
+from moxtls.domain import Domain
+from moxtls.mtasts.policy import Mode, STSPolicy
+from moxtls.smtp.types import TLSMode
+from moxtls.tls.dane import TLSAFinding, TLSALookupError
 
 HOST = Domain("mx.example")
 RECORD = TLSA(3, 1, 1, b"x" * 32)

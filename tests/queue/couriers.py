@@ -16,7 +16,7 @@ from moxtls.interfaces import (
     IReportObserver,
     IResultRecorder,
 )
-from moxtls.queue.values import Batch, DeliveryStatus, Envelope, Result
+from moxtls.queue.types import Batch, DeliveryStatus, Envelope, Result
 
 
 def delivered(batch: Batch) -> tuple[Result, ...]:

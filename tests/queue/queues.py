@@ -10,8 +10,8 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import InvalidAddress
 from moxtls.interfaces import IQueue
-from moxtls.queue.values import Envelope, QueuedMessage, RecipientState
-from moxtls.smtp.shape import InvalidMessage
+from moxtls.queue.types import Envelope, QueuedMessage, RecipientState
+from moxtls.smtp.server.data import InvalidMessage
 
 BODY = (b"Subject: hello\r\n", b"\r\nbody\r\n")
 ENVELOPE = Envelope("us@sender.example", ("you@first.example", "me@Second.example"))

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.values import DeliveryStatus, Result
+from moxtls.queue.types import DeliveryStatus, Result
 
 FIRST = Result("m1", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0")
 SECOND = replace(FIRST, messageID="m2")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.access}.
+Tests for L{moxtls.queue.spool}.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.queue.access import InlineSpoolExecutor, SpoolClosed, ThreadedSpoolExecutor
-from moxtls.queue.spool import Spool, SpoolUnusable
-from moxtls.queue.stored import QueueClient
-from moxtls.queue.values import Envelope
+from moxtls.queue.client import QueueClient
+from moxtls.queue.spool import (
+    InlineSpoolExecutor,
+    Spool,
+    SpoolClosed,
+    SpoolUnusable,
+    ThreadedSpoolExecutor,
+)
+from moxtls.queue.types import Envelope
 from tests import MAX_WAIT
 
 ENVELOPE = Envelope("us@here.example", ("you@there.example",))

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.backoff}.
+Tests for L{moxtls.queue.retry}.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY
-from moxtls.queue.backoff import Notify, RetryDecision, RetrySchedule, bounded, overdue
-from moxtls.queue.values import (
+from moxtls.dates import DAY
+from moxtls.queue.retry import Notify, RetryDecision, RetrySchedule, bounded, overdue
+from moxtls.queue.types import (
     DeliveryStatus,
     Envelope,
     QueuedMessage,

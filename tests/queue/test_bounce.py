@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.bounce}.
+Tests for L{moxtls.queue.dsn}.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.queue.bounce import DSNMessage, composeDSN, dsnEnvelope, headerOf
-from moxtls.queue.values import (
+from moxtls.queue.dsn import DSNMessage, composeDSN, dsnEnvelope, headerOf
+from moxtls.queue.types import (
     DeliveryStatus,
     Envelope,
     QueuedMessage,

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.queue.deferrals import ResultLog
-from moxtls.queue.values import DeliveryStatus, Result
+from moxtls.queue.types import DeliveryStatus, Result
 
 DONE = Result(
     "m1", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0", 250, "ok", "mx.test"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.local}.
+Tests for L{moxtls.delivery.local}.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.config import parse
-from moxtls.inbound.recipients import Directory
+from moxtls.delivery.local import CHUNK, LocalCourier
 from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.local import CHUNK, LocalCourier
+from moxtls.queue.batches import GroupLimits
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.notices import Settlement
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, Envelope, Result
-from moxtls.smtp.values import Reply
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Envelope, Result
+from moxtls.reception.recipients import Directory
+from moxtls.smtp.types import Reply
 from tests.queue.couriers import FakeMailbox
 
 CONFIG = """

@@ -8,7 +8,7 @@ from itertools import count
 
 from moxtls.interfaces import IQueue, IResultRecorder
 from moxtls.queue.memory import MemoryQueue, MemoryResultRecorder
-from moxtls.queue.values import Result
+from moxtls.queue.types import Result
 from tests.queue import queues, recorders
 from tests.queue.queues import BODY, ENVELOPE
 

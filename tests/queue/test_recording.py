@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.recording}.
+Tests for L{moxtls.queue.attempts}.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.flight import DeliveryAttempt
-from moxtls.queue.loads import DeliveryGroup
-from moxtls.queue.recording import ResultRecorder
-from moxtls.queue.values import (
+from moxtls.queue.attempts import DeliveryAttempt, ResultRecorder
+from moxtls.queue.batches import DeliveryGroup
+from moxtls.queue.types import (
     Batch,
     DeliveryStatus,
     Envelope,

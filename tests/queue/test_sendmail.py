@@ -18,8 +18,8 @@ from moxtls.queue.sendmail import (
     composeSubmission,
     parseArguments,
 )
-from moxtls.queue.values import Envelope
-from moxtls.smtp.events import MAX_FIELDS
+from moxtls.queue.types import Envelope
+from moxtls.smtp.server.events import MAX_FIELDS
 
 ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example")
 

@@ -25,17 +25,16 @@ from twisted.logger import (
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
-from moxtls.calendar import DAY, HOUR
+from moxtls.dates import DAY, HOUR
 from moxtls.interfaces import IQueue, IResultRecorder
-from moxtls.queue.access import InlineSpoolExecutor, SpoolClosed
-from moxtls.queue.bodies import MessageFiles
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.client import QueueClient
+from moxtls.queue.files import MessageFiles
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.spool import Spool, SpoolUnusable
-from moxtls.queue.stored import QueueClient
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import (
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor, Spool, SpoolClosed, SpoolUnusable
+from moxtls.queue.types import (
     Batch,
     DeliveryStatus,
     Envelope,

@@ -16,12 +16,12 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY
-from moxtls.queue.backoff import RetrySchedule
-from moxtls.queue.bounce import headerOf
-from moxtls.queue.notices import Settlement
+from moxtls.dates import DAY
+from moxtls.queue.dsn import headerOf
+from moxtls.queue.retry import RetrySchedule
+from moxtls.queue.settle import Settlement
 from moxtls.queue.spool import KEYS_KEPT, Spool, SpoolUnusable
-from moxtls.queue.values import DeliveryStatus, Envelope, Result
+from moxtls.queue.types import DeliveryStatus, Envelope, Result
 from tests.queue.killing import killedAt, quickDirectory, traceSQL
 
 BODY = [b"Subject: a\r\n\r\n", b"hello\r\n"]
@@ -168,7 +168,7 @@ class SpoolTests(SynchronousTestCase):
         there is room.
         """
         envelope = Envelope("", ("a@b.example",))
-        with patch("moxtls.queue.bodies.os.fsync", side_effect=OSError(28, "full")):
+        with patch("moxtls.queue.files.os.fsync", side_effect=OSError(28, "full")):
             (failure,) = self.spool.perform(
                 [lambda spool: ignore(spool.submit("m1", envelope, BODY, NOW))]
             )

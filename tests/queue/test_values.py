@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.values}.
+Tests for L{moxtls.queue.types}.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import InvalidAddress
-from moxtls.queue.values import Envelope, accepted, destinationOf
+from moxtls.queue.types import Envelope, accepted, destinationOf
 
 
 class DestinationTests(SynchronousTestCase):

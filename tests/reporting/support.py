@@ -21,20 +21,21 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from moxtls.calendar import DAY as DAYS
-from moxtls.calendar import HOUR, midnight, spanOfDay
-from moxtls.dns.answers import RRType
+from moxtls.authentication.dkim.sign import Signer, loadKey
+from moxtls.dates import DAY as DAYS
+from moxtls.dates import HOUR, midnight, spanOfDay
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IQueue, IReportSource
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import ReportKind
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.identity import filename
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.reporting.signing import Signer, loadKey
-from moxtls.reporting.values import (
+from moxtls.reporting.types import (
     Draft,
     OutgoingReport,
     ReportKey,
@@ -42,8 +43,8 @@ from moxtls.reporting.values import (
     ReportState,
     StoredResult,
 )
-from moxtls.store.memory import MemoryLedger
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,
@@ -51,7 +52,6 @@ from moxtls.tlsrpt.results import (
     SessionOutcome,
     TLSPolicy,
 )
-from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 
 DAY = date(2026, 11, 24)
 SUBMITTER = Domain("sender.example")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.bounces}.
+Tests for L{moxtls.reporting.suppression}.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.bounces import DSNNotification, bounceMailbox, readDSN
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.suppression import DSNNotification, bounceMailbox, readDSN
 
 DSN = b"""\
 From: <mailer-daemon@a.example>\r

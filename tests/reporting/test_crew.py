@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.crew}.
+Tests for L{moxtls.tasks}.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.reporting.crew import TaskGroup, ignoreCancelled
+from moxtls.tasks import TaskGroup, ignoreCancelled
 
 
 class CrewTests(SynchronousTestCase):

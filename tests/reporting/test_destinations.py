@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.destinations}.
+Tests for L{moxtls.reporting.rua}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Address
-from moxtls.reporting.destinations import (
+from moxtls.reporting.rua import (
     MAX_DESTINATIONS,
     MAX_REASONS,
     InvalidDestination,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.failures}.
+Tests for L{moxtls.dmarc.failurereporter}.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import HOUR
-from moxtls.dmarc.arf import FeedbackReport, readFeedback
+from moxtls.authentication.dkim.sign import Signer
+from moxtls.dates import HOUR
 from moxtls.dmarc.failure import FailureReporting
-from moxtls.dmarc.redaction import Redaction
-from moxtls.dmarc.values import FinalDisposition, ReportURI, VerdictEvent
-from moxtls.dns.answers import RRType
-from moxtls.domain import Domain
-from moxtls.interfaces import IReportObserver, IVerdictObserver
-from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
-from moxtls.reporting.failures import (
+from moxtls.dmarc.failurereporter import (
     AT_ONCE,
     MAX_OPEN,
     FailureReporter,
     FailureReportTracker,
 )
-from moxtls.reporting.letters import ReportIdentity
-from moxtls.reporting.signing import Signer
+from moxtls.dmarc.parse import FeedbackReport, readFeedback
+from moxtls.dmarc.redaction import Redaction
+from moxtls.dmarc.types import FinalDisposition, ReportURI, VerdictEvent
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportObserver, IVerdictObserver
+from moxtls.queue.memory import MemoryQueue
+from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.compose import ReportIdentity
 from moxtls.reporting.suppression import BOUNCE_WINDOW, FIRST_PERIOD
-from moxtls.reporting.values import Suppression
+from moxtls.reporting.types import Suppression
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.reports import DMARCWorld
 from tests.reporting.support import (

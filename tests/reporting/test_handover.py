@@ -10,23 +10,23 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import DAY
+from moxtls.dates import DAY
 from moxtls.interfaces import IReportObserver, IReportSubmitter
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.handover import (
     QueueSubmitter,
     ReportDeliveryTracker,
     reportEnvelope,
 )
 from moxtls.reporting.suppression import BOUNCE_WINDOW
-from moxtls.reporting.values import (
+from moxtls.reporting.types import (
     OutgoingReport,
     ReportPeriod,
     ReportState,
     Suppression,
 )
-from moxtls.store.memory import MemoryLedger
 from tests.reporting.support import DAY as WHEN
 from tests.reporting.support import ids, report
 from tests.reporting.test_bounces import DSN

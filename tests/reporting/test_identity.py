@@ -9,11 +9,11 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import Span, spanOfDay
+from moxtls.dates import Span, spanOfDay
 from moxtls.domain import Domain
-from moxtls.queue.values import ReportKind
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.identity import filename, reportID
-from moxtls.reporting.values import ReportPeriod
+from moxtls.reporting.types import ReportPeriod
 from tests.reporting.support import DAY, SUBMITTER, A
 
 SPAN = spanOfDay(DAY)

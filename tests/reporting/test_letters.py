@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.letters}.
+Tests for L{moxtls.reporting.compose}.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from email.policy import SMTP
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.authentication.dkim.sign import NoSubmitter, Signer
 from moxtls.domain import Domain
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
-from moxtls.reporting.signing import NoSubmitter, Signer
-from moxtls.reporting.values import (
+from moxtls.ledger.memory import MemorySuppressions
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
+from moxtls.reporting.types import (
     Draft,
     OutgoingReport,
     ReportPeriod,
@@ -24,7 +25,6 @@ from moxtls.reporting.values import (
     Suppression,
     Variant,
 )
-from moxtls.store.memory import MemorySuppressions
 from tests.reporting.support import (
     DAY,
     ED25519,

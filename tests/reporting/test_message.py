@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.message}.
+Tests for L{moxtls.reporting.compose}.
 """
 
 from __future__ import annotations
@@ -12,18 +12,13 @@ from email.policy import SMTP
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import midnight
+from moxtls.dates import midnight
 from moxtls.domain import Address, Domain
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.fields import MessageStamp
+from moxtls.message.mime import MessageStamp, leafParts
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.compose import composeDMARC, composeTLS, composeTooLarge
 from moxtls.reporting.identity import filename
-from moxtls.reporting.message import (
-    composeDMARC,
-    composeTLS,
-    composeTooLarge,
-)
-from moxtls.reporting.mime import leafParts
-from moxtls.reporting.values import ReportPeriod
+from moxtls.reporting.types import ReportPeriod
 from tests.reporting.support import DAY, HOSTNAME, SUBMITTER, draft
 
 STAMP = MessageStamp(HOSTNAME, "token", midnight(DAY) + 86400 + 300)

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.mime}.
+Tests for L{moxtls.message.mime}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.reporting.mime import (
+from moxtls.message.mime import (
     MAX_BOUNDARY_LENGTH,
     MAX_DEPTH,
     Part,

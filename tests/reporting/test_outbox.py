@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.outbox}.
+Tests for L{moxtls.reporting.handover}.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.outbox import MAX_FAILURES, PAUSE, Outbox
+from moxtls.ledger.memory import MemoryReportArchive
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.handover import MAX_FAILURES, PAUSE, Outbox
 from moxtls.reporting.schedule import MAX_AGE
-from moxtls.reporting.values import OutgoingReport, ReportState
-from moxtls.store.memory import MemoryReportArchive
+from moxtls.reporting.types import OutgoingReport, ReportState
 from tests.reporting.support import report
 
 

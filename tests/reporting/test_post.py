@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.post}.
+Tests for L{moxtls.reporting.httpsupload}.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import DAY
+from moxtls.dates import DAY
 from moxtls.https import HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import ICourier
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.values import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
-from moxtls.reporting.post import HTTPSCourier, retryAfter
+from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
+from moxtls.reporting.httpsupload import HTTPSCourier, retryAfter
 
 URI = "https://a.example/tlsrpt"
 #: Wed, 25 Nov 2026 00:00:00 GMT

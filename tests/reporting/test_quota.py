@@ -1,20 +1,20 @@
 """
-Tests for L{moxtls.reporting.quota}.
+Tests for L{moxtls.dmarc.failurereporter}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.domain import Domain
-from moxtls.reporting.quota import (
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.failurereporter import (
     MAX_DOMAINS,
     MAX_SEEN,
     REMEMBERED_FOR,
     Deduplicator,
     Quota,
 )
+from moxtls.domain import Domain
 from tests.reporting.support import A
 
 B = Domain("b.example")

@@ -8,8 +8,8 @@ from datetime import date
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, Span, midnight
-from moxtls.queue.values import ReportKind
+from moxtls.dates import HOUR, Span, midnight
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.schedule import (
     WINDOWS,
     dueBefore,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.service} and L{moxtls.reporting.round}.
+Tests for L{moxtls.reporting.service} and L{moxtls.reporting.service}.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.calendar import DAY as ONE_DAY
-from moxtls.calendar import HOUR, MINUTE, Span, midnight
-from moxtls.dns.answers import RRType
+from moxtls.dates import DAY as ONE_DAY
+from moxtls.dates import HOUR, MINUTE, Span, midnight
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.round import LEASE, MAX_AT_ONCE, MAX_DRAFT_TIME, PAGE
-from moxtls.reporting.service import MIN_RETENTION, ReportsBusy
-from moxtls.reporting.values import (
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.service import (
+    LEASE,
+    MAX_AT_ONCE,
+    MAX_DRAFT_TIME,
+    MIN_RETENTION,
+    PAGE,
+    ReportsBusy,
+)
+from moxtls.reporting.types import (
     Draft,
     NoReport,
     OutgoingReport,
@@ -32,7 +38,7 @@ from moxtls.reporting.values import (
     Retention,
     Suppression,
 )
-from moxtls.tlsrpt.received import readReport
+from moxtls.tlsrpt.parse import readTLSReport
 from tests.reporting.support import DAY, A, World, outcome
 
 B = Domain("b.example")
@@ -586,7 +592,7 @@ class ReportServiceTests(SynchronousTestCase):
         spans = sorted((each.key.start, each.key.end) for each in reports)
         self.assertEqual(spans, [(midnight(today), now), (now, tonight)])
         self.assertEqual(len({each.reportID for each in reports}), 2)
-        bodies = [readReport(each) for each in self.world.queue.bodies.values()]
+        bodies = [readTLSReport(each) for each in self.world.queue.bodies.values()]
         counted = sorted(
             policy.succeeded
             for each in bodies
@@ -611,7 +617,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.world.asks(A)
         self.tick()
         (body,) = self.world.queue.bodies.values()
-        self.assertEqual({p.succeeded for p in readReport(body).policies}, {1})
+        self.assertEqual({p.succeeded for p in readTLSReport(body).policies}, {1})
         self.assertTrue(self.world.results())
 
     def test_busy(self) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.signing}.
+Tests for L{moxtls.authentication.dkim.sign}.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.domain import Domain
-from moxtls.reporting.signing import (
+from moxtls.authentication.dkim.sign import (
     Algorithm,
     InvalidKey,
     NoSubmitter,
@@ -19,6 +18,7 @@ from moxtls.reporting.signing import (
     loadKey,
     sign,
 )
+from moxtls.domain import Domain
 from tests.reporting.support import (
     ED25519,
     ED25519_PEM,

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY
-from moxtls.queue.values import ReportKind
+from moxtls.dates import DAY
+from moxtls.queue.types import ReportKind
 from moxtls.reporting.suppression import BOUNCE_WINDOW, afterFailure, canReset, period
-from moxtls.reporting.values import Suppression
+from moxtls.reporting.types import Suppression
 
 URI = "mailto:tls@a.example"
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.values}.
+Tests for L{moxtls.reporting.types}.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from datetime import timedelta
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import ReportPeriod
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import ReportPeriod
 from tests.reporting.support import DAY, report
 
 
 class ReportKeyTests(SynchronousTestCase):
     """
-    Tests for L{ReportKey<moxtls.reporting.values.ReportKey>}.
+    Tests for L{ReportKey<moxtls.reporting.types.ReportKey>}.
     """
 
     def test_distinct(self) -> None:

@@ -13,19 +13,20 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from moxtls.calendar import HOUR, MINUTE, midnight, utcDay
-from moxtls.dns.answers import RRType
+from moxtls.dates import HOUR, MINUTE, midnight, utcDay
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
 from moxtls.queue.memory import MemoryQueue
-from moxtls.queue.values import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,
@@ -33,7 +34,6 @@ from moxtls.tlsrpt.results import (
     SessionOutcome,
     TLSPolicy,
 )
-from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
 from tests.store.contracts import Stores
 
@@ -208,7 +208,7 @@ class Node:
             # The key is "report KIND PHASE DOMAIN SPAN DESTINATION".
             _, _, phase, domain, *_ = envelope.key.split(" ")
             about = f"host {domain}" if phase == "1" else domain
-            yield Sent(self.name, recipient, about, readReport(body))
+            yield Sent(self.name, recipient, about, readTLSReport(body))
 
 
 def arrived(envelope: Envelope) -> Result:

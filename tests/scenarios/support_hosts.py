@@ -13,43 +13,41 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from moxtls.calendar import DAY, MINUTE, midnight
+from moxtls.authentication.check import MessageAuthenticator
+from moxtls.authentication.dkim.sign import Signer, loadKey
 from moxtls.config import parse
-from moxtls.dns.answers import RRType
+from moxtls.dates import DAY, MINUTE, midnight
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import MessageAuthenticator
-from moxtls.inbound.delivery import MailboxDelivery
-from moxtls.inbound.observers import VerdictDispatcher
-from moxtls.inbound.reception import LocalDomains, Reception
-from moxtls.inbound.recipients import Directory
-from moxtls.inbound.reportaddresses import ReportAddresses
 from moxtls.interfaces import IMailbox, IVerdictObserver
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.terms import DeliveryContext, SessionSettings
-from moxtls.policy.cache import PolicyCache
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.mtasts.cache import PolicyCache
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Envelope
-from moxtls.reporting.bounces import bounceMailbox
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.types import Envelope
+from moxtls.reception.acceptor import LocalDomains, Reception
+from moxtls.reception.delivery import MailboxDelivery
+from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.recipients import Directory
+from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.reporting.signing import Signer, loadKey
-from moxtls.reporting.values import OutgoingReport
-from moxtls.smtp.acceptor import ListenerSettings
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.session import ClientSession
-from moxtls.smtp.settings import ClientSettings
-from moxtls.store.memory import MemoryLedger
-from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.reporting.suppression import bounceMailbox
+from moxtls.reporting.types import OutgoingReport
+from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.certificates import root, selfSigned, trusting
@@ -288,7 +286,7 @@ class MailHost:
             body = DSN % (b"failed", b"5.1.1")
             submitted = self.queue.submit(Envelope("", (sender,)), [body])
             return submitted.addCallback(lambda messageID: None)
-        self.received.append(readReport(message))
+        self.received.append(readTLSReport(message))
         return succeed(None)
 
 

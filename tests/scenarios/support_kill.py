@@ -19,15 +19,15 @@ from twisted.internet.task import Clock
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from moxtls.calendar import HOUR, MINUTE, midnight
+from moxtls.dates import HOUR, MINUTE, midnight
 from moxtls.interfaces import IQueue, IReportSource
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.stored import QueueClient
+from moxtls.ledger.ledger import Ledger
+from moxtls.queue.client import QueueClient
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.reporting.values import ReportState
-from moxtls.store.ledger import Ledger
+from moxtls.reporting.types import ReportState
 from tests.reporting.support import DAY, ED25519, HOSTNAME, ids
 
 NOW = midnight(DAY) + 24 * HOUR + 300

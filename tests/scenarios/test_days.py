@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import utcDay
-from moxtls.dns.answers import RRType
+from moxtls.dates import utcDay
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.reporting.destinations import canonicalURI
-from moxtls.reporting.values import ReportState
-from moxtls.store.ledger import Ledger as SQLLedger
-from moxtls.store.memory import MemoryLedger
+from moxtls.ledger.ledger import Ledger as SQLLedger
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.reporting.rua import canonicalURI
+from moxtls.reporting.types import ReportState
 from tests.queue.killing import quickDirectory
 from tests.scenarios.support import Contents, Ledger, Node, Nodes, Place, Sent, asks
 from tests.store.test_ledger import emptied, emptyFile

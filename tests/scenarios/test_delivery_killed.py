@@ -14,23 +14,21 @@ from twisted.internet.task import Clock
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from moxtls.dns.answers import RRType
+from moxtls.delivery.connections import Dialer
+from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
 from moxtls.dns.memory import MemoryResolver
-from moxtls.outbound.dialer import Dialer
-from moxtls.outbound.smarthost import Relay, SmarthostCourier, relayHost
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.dns.types import RRType
+from moxtls.message.trace import ClientInfo
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.spool import Spool
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Envelope, RecipientState
-from moxtls.smtp.acceptor import IMessage
-from moxtls.smtp.events import TransactionState
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.session import ClientSession
-from moxtls.smtp.settings import ClientSettings
-from moxtls.smtp.values import Reply, TLSMode
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor, Spool
+from moxtls.queue.types import Envelope, RecipientState
+from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import IMessage
+from moxtls.smtp.types import Reply, TLSMode
 from tests.network import SMTP, Network, Postbox
 from tests.outbound.deliveries import TRUST
 from tests.queue.couriers import FakeMailbox

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moxtls.dmarc.hygiene import DMARCReporting
+from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.mime import leafParts
+from moxtls.ledger.ledger import Ledger
+from moxtls.message.mime import leafParts
 from moxtls.reporting.service import ReportService
-from moxtls.store.ledger import Ledger
 from tests.dmarc.reports import SPAN, counts, evaluation
 from tests.reporting.support import SUBMITTER
 from tests.scenarios import support_kill

@@ -9,18 +9,18 @@ from email import message_from_bytes
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR, MINUTE
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.received import ReceivedAggregate, parseAggregate
-from moxtls.dmarc.values import DMARCPolicy as Asked
-from moxtls.dmarc.values import PublishedPolicy
-from moxtls.dns.answers import ExtendedError, RRType
+from moxtls.dates import HOUR, MINUTE
+from moxtls.dmarc.eligibility import DMARCReporting
+from moxtls.dmarc.parse import ReceivedAggregate, parseAggregate
+from moxtls.dmarc.types import DMARCPolicy as Asked
+from moxtls.dmarc.types import PublishedPolicy
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
-from moxtls.queue.values import DeliveryStatus, ReportKind, Result
-from moxtls.reporting.bounces import bounceMailbox
+from moxtls.queue.types import DeliveryStatus, ReportKind, Result
 from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.reporting.values import OutgoingReport, ReportState, Suppression
+from moxtls.reporting.suppression import bounceMailbox
+from moxtls.reporting.types import OutgoingReport, ReportState, Suppression
 from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
 from tests.reporting.support import ED25519, SUBMITTER, A, signatures
 from tests.reporting.test_bounces import DSN

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.values import DMARCPolicy, PublishedPolicy
+from moxtls.dmarc.types import DMARCPolicy, PublishedPolicy
 from moxtls.domain import Domain
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
-from moxtls.store.memory import MemoryLedger
 from tests.dmarc.reports import DMARCWorld, evaluation
 from tests.reporting.support import A, World, outcome
 

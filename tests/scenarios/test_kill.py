@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from moxtls.dns.answers import RRType
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSource
+from moxtls.ledger.ledger import Ledger
 from moxtls.reporting.service import ReportService
-from moxtls.store.ledger import Ledger
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.reporting.support import DAY, SUBMITTER, outcome
 from tests.scenarios import support_kill

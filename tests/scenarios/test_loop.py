@@ -9,9 +9,9 @@ from datetime import date, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR, utcDay
+from moxtls.dates import DAY, HOUR, utcDay
 from moxtls.domain import Domain
-from moxtls.reporting.values import ReportState, Suppression
+from moxtls.reporting.types import ReportState, Suppression
 from tests.queue.killing import quickDirectory
 from tests.scenarios.support_hosts import Internet, MailHost
 

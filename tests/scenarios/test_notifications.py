@@ -10,23 +10,23 @@ from email.message import Message
 from itertools import count
 from pathlib import Path
 
-from moxtls.dns.answers import RRType
+from moxtls.delivery.attempt import DirectCourier
+from moxtls.delivery.local import LocalCourier
+from moxtls.delivery.relay import Relay, SmarthostCourier
+from moxtls.dns.types import RRType
 from moxtls.domain import Address, Domain
-from moxtls.inbound.recipients import Target
 from moxtls.interfaces import ICourier
 from moxtls.mailbox.lmtp import LMTPStore
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.outbound.smarthost import Relay, SmarthostCourier
-from moxtls.policy.mtasts import Mode
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.local import LocalCourier
-from moxtls.queue.notices import Settlement
+from moxtls.mtasts.policy import Mode
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Batch, Envelope
-from moxtls.smtp.settings import ClientSettings
-from moxtls.smtp.values import TLSMode
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.types import Batch, Envelope
+from moxtls.reception.recipients import Target
+from moxtls.smtp.client.session import ClientSettings
+from moxtls.smtp.types import TLSMode
 from tests.certificates import selfSigned
 from tests.mailbox.lmtpserver import LMTPNetwork
 from tests.network import SMTP

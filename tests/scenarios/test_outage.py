@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from moxtls import outages
-from moxtls.dns.answers import RRType
-from moxtls.server import Server
+from moxtls.app.service import Server
+from moxtls.dns.types import RRType
 from tests.postgres import StoppableServer
 from tests.servers import RECEPTION, SUBMISSION, ServerCase
 

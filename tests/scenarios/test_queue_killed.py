@@ -21,12 +21,12 @@ from moxtls.interfaces import (
     IReportObserver,
     IResultRecorder,
 )
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Batch, Envelope, ReportKind, Result
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.types import Batch, Envelope, ReportKind, Result
 from tests.queue.couriers import delivered, refused
 from tests.queue.killing import killedAt, quickDirectory
 

@@ -14,12 +14,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from moxtls.calendar import DAY
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.received import parseAggregate
-from moxtls.dmarc.recorder import PAUSE
+from moxtls.dates import DAY
+from moxtls.dmarc.eligibility import DMARCReporting
+from moxtls.dmarc.evaluation import PAUSE
+from moxtls.dmarc.parse import parseAggregate
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dmarc.values import (
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     OverrideKind,
@@ -27,14 +27,14 @@ from moxtls.dmarc.values import (
     StoredEvaluation,
 )
 from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.answers import RRType
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.reception import Reception
-from moxtls.reporting.values import Draft, NoReport
-from moxtls.smtp.acceptor import ListenerSettings
-from moxtls.smtp.events import ServerSettings
-from moxtls.smtp.listener import SMTPServerFactory
-from moxtls.smtp.received import ClientInfo
+from moxtls.message.trace import ClientInfo
+from moxtls.reception.acceptor import Reception
+from moxtls.reporting.types import Draft, NoReport
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
 from tests.inbound.receiving import HOSTNAME, ReceptionCase
 from tests.inbound.signed import HOST, RELAY, STRANGER, message, signer
 

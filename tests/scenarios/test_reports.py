@@ -9,14 +9,14 @@ from email import message_from_bytes
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY as ONE_DAY
-from moxtls.calendar import MINUTE, midnight, utcDay
+from moxtls.dates import DAY as ONE_DAY
+from moxtls.dates import MINUTE, midnight, utcDay
 from moxtls.domain import Domain
-from moxtls.queue.values import DeliveryStatus, Result
+from moxtls.message.mime import leafParts
+from moxtls.queue.types import DeliveryStatus, Result
 from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.reporting.mime import leafParts
-from moxtls.reporting.values import ReportState
-from moxtls.tlsrpt.received import ReceivedReport, readReport
+from moxtls.reporting.types import ReportState
+from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from tests.reporting.support import DAY, ED25519, A, World, outcome, signatures
 
@@ -56,7 +56,7 @@ class ReportDaysTests(SynchronousTestCase):
         return {
             (each.envelope.recipients[0], report.start): report
             for each in self.successResultOf(self.world.queue.messages())
-            for report in [readReport(self.world.queue.bodies[each.messageID])]
+            for report in [readTLSReport(self.world.queue.bodies[each.messageID])]
         }
 
     def test_threeDays(self) -> None:

@@ -10,9 +10,9 @@ from functools import partial
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import MINUTE
+from moxtls.dates import MINUTE
 from moxtls.domain import Domain
-from moxtls.reporting.values import ReportState
+from moxtls.reporting.types import ReportState
 from tests.reporting.support import A, World, outcome
 
 B = Domain("b.example")

@@ -13,21 +13,21 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, execute, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.dmarc.hygiene import DMARCReporting
-from moxtls.dmarc.recorder import EvaluationRecorder
+from moxtls.authentication.check import MessageAuthenticator
+from moxtls.authentication.dkim.sign import Signer, loadKey
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.eligibility import DMARCReporting
+from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.answers import RRType
+from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.inbound.authenticate import MessageAuthenticator
 from moxtls.interfaces import IVerdictObserver
 from moxtls.queue.responses import isResponse
-from moxtls.queue.values import Envelope, ReportKind
+from moxtls.queue.types import Envelope, ReportKind
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.letters import ReportComposer, ReportIdentity
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.reporting.signing import Signer, loadKey
 from tests.network import OUR_IP
 from tests.queue.killing import quickDirectory
 from tests.reporting.support import ED25519_PEM

@@ -9,15 +9,15 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from moxtls.delivery.attempt import DirectCourier
 from moxtls.domain import Domain
-from moxtls.outbound.delivery import DirectCourier
-from moxtls.queue.access import InlineSpoolExecutor
-from moxtls.queue.loads import GroupLimits
-from moxtls.queue.notices import Settlement
+from moxtls.ledger.ledger import Ledger
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
-from moxtls.queue.telling import ReportStatusNotifier
-from moxtls.queue.values import Envelope
-from moxtls.store.ledger import Ledger
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.types import Envelope
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from tests.outbound.deliveries import EXAMPLE, MX, USER, DeliveryCase
 from tests.queue.couriers import FakeMailbox

@@ -4,7 +4,8 @@ Somebody who owns a conversation.
 
 from __future__ import annotations
 
-from moxtls.smtp.events import (
+from moxtls.smtp.server.conversation import ServerConversation
+from moxtls.smtp.server.events import (
     GO_AHEAD,
     AuthStep,
     BodyChunk,
@@ -17,8 +18,7 @@ from moxtls.smtp.events import (
     ServerSettings,
     StartTLS,
 )
-from moxtls.smtp.server import ServerConversation
-from moxtls.smtp.values import Reply
+from moxtls.smtp.types import Reply
 
 SETTINGS = ServerSettings("mx.example", size=1000, starttls=True)
 OK = Reply(250, "2.0.0", "OK")

@@ -21,7 +21,7 @@ from twisted.mail import smtp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dmarc.values import VerdictEvent
+from moxtls.dmarc.types import VerdictEvent
 from moxtls.interfaces import IVerdictObserver
 
 

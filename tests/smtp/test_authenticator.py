@@ -21,7 +21,6 @@ from moxtls.smtp.authenticator import (
 )
 from moxtls.smtp.logins import MAX_DELAY, MAX_FAILURES
 from moxtls.smtp.passwords import StoredPassword
-from moxtls.smtp.rates import networkOf
 from moxtls.smtp.sasl import (
     Authenticated,
     CredentialsChecker,
@@ -29,6 +28,7 @@ from moxtls.smtp.sasl import (
     Rejected,
     Step,
 )
+from moxtls.smtp.server.limits import networkOf
 
 ACCOUNTS = CredentialsChecker(
     {"anna": StoredPassword.make("pencil", bytes(32))}, b"secret"

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.body}.
+Tests for L{moxtls.smtp.dotstuffing}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.body import BodyDecoder, isFlawed
+from moxtls.smtp.dotstuffing import BodyDecoder, isFlawed
 from tests.corpus import corpus
 
 #: What decides where lines and messages end, more often than not.

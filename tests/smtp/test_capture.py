@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.capture}: clients of C{twisted.mail.smtp}, with real TLS
+Tests for L{moxtls.twistedmail.client}: clients of C{twisted.mail.smtp}, with real TLS
 at both ends, in memory.
 """
 
@@ -25,9 +25,8 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.smtp.capture import capture
-from moxtls.store.memory import MemoryOutcomeStore, MemoryReportArchive
-from moxtls.tlsrpt.results import (
+from moxtls.ledger.memory import MemoryOutcomeStore, MemoryReportArchive
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,
@@ -35,6 +34,7 @@ from moxtls.tlsrpt.results import (
     SessionOutcome,
     TLSPolicy,
 )
+from moxtls.twistedmail.client import capture
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
 from tests.starttls import CLIENT_IP, SERVER_IP, Link, Presenting

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.chunking}, alone and within a conversation.
+Tests for L{moxtls.smtp.server.data}, alone and within a conversation.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.chunking import Chunk, ChunkReader, parseChunk
-from moxtls.smtp.events import BodyChunk, BodyEnd, BodyFailed, DataStart
-from moxtls.smtp.values import Reply
+from moxtls.smtp.server.data import Chunk, ChunkReader, parseChunk
+from moxtls.smtp.server.events import BodyChunk, BodyEnd, BodyFailed, DataStart
+from moxtls.smtp.types import Reply
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 
 

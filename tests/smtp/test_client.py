@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.client} and what it is made of.
+Tests for L{moxtls.smtp.client.conversation} and what it is made of.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.outbound.records import STARTTLSResult
-from moxtls.smtp.body import DotStuffing
-from moxtls.smtp.client import ClientConversation
-from moxtls.smtp.clientevents import (
+from moxtls.smtp.client.conversation import (
     Awaiting,
     Cause,
+    ClientConversation,
     Ended,
     Event,
     Ready,
@@ -27,21 +25,23 @@ from moxtls.smtp.clientevents import (
     StartTLS,
     Transferred,
 )
-from moxtls.smtp.extensions import (
+from moxtls.smtp.client.extensions import (
     Extensions,
     extensionRefusal,
     mailCommand,
     parseExtensions,
     splitByLimits,
 )
-from moxtls.smtp.replies import (
+from moxtls.smtp.client.replies import (
     MAX_LINE,
     MAX_LINES,
     MalformedReply,
     ReplyReader,
     parseReply,
 )
-from moxtls.smtp.values import Credentials, Reply, TLSMode, Transaction
+from moxtls.smtp.dotstuffing import DotStuffing
+from moxtls.smtp.types import Credentials, Reply, TLSMode, Transaction
+from moxtls.tls.session import STARTTLSResult
 
 FEW = settings(max_examples=100, deadline=None)
 HELLO = b"220 mx.example ESMTP\r\n"
@@ -228,7 +228,7 @@ ALL = Extensions(
 
 class ExtensionTests(SynchronousTestCase):
     """
-    Tests for L{moxtls.smtp.extensions}.
+    Tests for L{moxtls.smtp.client.extensions}.
     """
 
     def test_parse(self) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.line}.
+Tests for L{moxtls.smtp.server.transport}.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.line import ServerTransport
+from moxtls.smtp.server.transport import ServerTransport
 from tests import certificates
 from tests.starttls import Link, Presenting
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.listener} and L{moxtls.smtp.serversession}.
+Tests for L{moxtls.smtp.server.factory} and L{moxtls.smtp.server.protocol}.
 """
 
 from __future__ import annotations
@@ -32,9 +32,17 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.events import ServerSettings, TransactionState
-from moxtls.smtp.line import ServerTransport
-from moxtls.smtp.listener import (
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.logins import (
+    MAX_ACCOUNT_FAILURES,
+    MAX_DELAY,
+    MAX_FAILURES,
+    UNDELAYED_FAILURES,
+)
+from moxtls.smtp.passwords import StoredPassword
+from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker, ScramClient
+from moxtls.smtp.server.events import ServerSettings, TransactionState
+from moxtls.smtp.server.factory import (
     GREETING_TIMEOUT,
     QUIET,
     Authenticator,
@@ -43,18 +51,10 @@ from moxtls.smtp.listener import (
     ListenerSettings,
     SMTPServerFactory,
 )
-from moxtls.smtp.logins import (
-    MAX_ACCOUNT_FAILURES,
-    MAX_DELAY,
-    MAX_FAILURES,
-    UNDELAYED_FAILURES,
-)
-from moxtls.smtp.passwords import StoredPassword
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker, ScramClient
-from moxtls.smtp.serversession import FAREWELL, IListener, ServerSession
-from moxtls.smtp.tlscontext import ReloadingContext
-from moxtls.smtp.values import Reply
+from moxtls.smtp.server.protocol import FAREWELL, IListener, ServerSession
+from moxtls.smtp.server.transport import ServerTransport
+from moxtls.smtp.types import Reply
+from moxtls.tls.server import ReloadingContext
 from tests import MAX_WAIT
 from tests.smtp.pem import writeCertificate
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.rates}.
+Tests for L{moxtls.smtp.server.limits}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.rates import (
+from moxtls.smtp.server.limits import (
     MINUTE,
     NETWORK_SHARE,
     ClientNetwork,

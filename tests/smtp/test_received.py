@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.received}.
+Tests for L{moxtls.message.trace}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.received import (
+from moxtls.message.trace import (
     LOOPING,
     MAX_HEADER,
     MAX_HOPS,

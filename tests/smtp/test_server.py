@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.server}.
+Tests for L{moxtls.smtp.server.conversation}.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.commands import MailParameters, encodeReply
-from moxtls.smtp.events import (
+from moxtls.smtp.server.conversation import MAX_BACKLOG_LENGTH, MAX_COMMAND
+from moxtls.smtp.server.events import (
     MAX_LINE,
     AuthStep,
     BodyFailed,
@@ -23,8 +23,8 @@ from moxtls.smtp.events import (
     StartTLS,
     TransactionState,
 )
-from moxtls.smtp.server import MAX_BACKLOG_LENGTH, MAX_COMMAND
-from moxtls.smtp.values import Reply
+from moxtls.smtp.server.syntax import MailParameters, encodeReply
+from moxtls.smtp.types import Reply
 from tests.smtp.owner import ENVELOPE, OK, SETTINGS, Owner, greeted
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.servercapture} and L{moxtls.smtp.collecting}: what is
+Tests for L{moxtls.twistedmail.server} and L{moxtls.twistedmail.server}: what is
 asked about mail that servers of C{twisted.mail.smtp} take, and what becomes of
 it.
 """
@@ -25,10 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.capture import captureServer
-from moxtls.smtp.received import ClientInfo
-from moxtls.smtp.screened import FilterResult, IFilteredMessage, IMessageFilter
-from moxtls.smtp.values import Reply
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.types import Reply
+from moxtls.twistedmail.client import captureServer
+from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFilter
 from tests.certificates import good
 from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
 from tests.smtp.test_capture import verifying

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.session}, with real TLS at both ends, in memory.
+Tests for L{moxtls.smtp.client.session}, with real TLS at both ends, in memory.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.answers import TLSA
-from moxtls.outbound.records import DANEVerdict, SessionRecord, STARTTLSResult, TLSError
-from moxtls.smtp.session import (
+from moxtls.dns.types import TLSA
+from moxtls.smtp.client.session import (
     ClientSession,
     ClientSettings,
     ConnectFailed,
     SessionError,
     SessionFailed,
     TLSFailed,
+    TransactionsExhausted,
     addressEndpoint,
     openSession,
 )
-from moxtls.smtp.settings import TransactionsExhausted
-from moxtls.smtp.tls import tlsErrorOf
-from moxtls.smtp.values import (
+from moxtls.smtp.types import (
     Credentials,
     RecipientReply,
     Timeouts,
     TLSMode,
     Transaction,
 )
+from moxtls.tls.openssl import tlsErrorOf
+from moxtls.tls.session import DANEVerdict, SessionRecord, STARTTLSResult, TLSError
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
 from tests.starttls import BUFFER, CLIENT_IP, SERVER_IP, Failing, Reaching

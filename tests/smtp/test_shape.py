@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.shape}.
+Tests for L{moxtls.smtp.server.data}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.shape import HeaderLimits
+from moxtls.smtp.server.data import HeaderLimits
 
 TEXT = st.lists(
     st.sampled_from([b"\r\n", b" ", b"\t", b"A:", b"bcdef", b"\r\n\r\n"]), max_size=30

@@ -13,8 +13,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.events import BodyChunk, BodyFailed, Event
-from moxtls.smtp.server import MAX_AUTH_LINE
+from moxtls.smtp.server.conversation import MAX_AUTH_LINE
+from moxtls.smtp.server.events import BodyChunk, BodyFailed, Event
 from tests.corpus import corpus
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 

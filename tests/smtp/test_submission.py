@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.submission} and L{moxtls.smtp.spooled}.
+Tests for L{moxtls.submission} and L{moxtls.message.spooled}.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IQueue
-from moxtls.queue.values import Envelope, QueuedMessage
-from moxtls.smtp.acceptor import IMessage, IMessageDelivery
-from moxtls.smtp.commands import MailParameters
-from moxtls.smtp.events import TransactionState
-from moxtls.smtp.received import MAX_HOPS, ClientInfo
-from moxtls.smtp.shape import InvalidMessage
-from moxtls.smtp.spooled import CHUNK, MAX_IN_MEMORY, SpooledMessage
-from moxtls.smtp.submission import Submission, envelopeOf
-from moxtls.smtp.values import Reply
+from moxtls.message.spooled import CHUNK, MAX_IN_MEMORY, SpooledMessage
+from moxtls.message.trace import MAX_HOPS, ClientInfo
+from moxtls.queue.types import Envelope, QueuedMessage
+from moxtls.smtp.server.data import InvalidMessage
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
+from moxtls.smtp.server.syntax import MailParameters
+from moxtls.smtp.types import Reply
+from moxtls.submission import Submission, envelopeOf
 
 CLIENT = ClientInfo("127.0.0.1", "client.example")
 #: 2026-11-24T00:00:00Z

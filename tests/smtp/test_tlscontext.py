@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.tlscontext}.
+Tests for L{moxtls.tls.server}.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
-from moxtls.smtp.certificates import matches
-from moxtls.smtp.line import ServerTransport
-from moxtls.smtp.tlscontext import ReloadingContext
+from moxtls.smtp.server.transport import ServerTransport
+from moxtls.tls.server import ReloadingContext, matches
 from tests import certificates
 from tests.smtp.pem import writeCertificate
 from tests.starttls import Link

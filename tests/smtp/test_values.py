@@ -1,12 +1,12 @@
 """
-Tests for L{moxtls.smtp.values}.
+Tests for L{moxtls.smtp.types}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.values import Credentials, Reply
+from moxtls.smtp.types import Credentials, Reply
 
 
 class ReplyTests(SynchronousTestCase):

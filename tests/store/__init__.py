@@ -1,3 +1,3 @@
 """
-Tests for L{moxtls.store}.
+Tests for L{moxtls.ledger}.
 """

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import DAY as ONE_DAY
+from moxtls.dates import DAY as ONE_DAY
 from moxtls.domain import Domain
 from moxtls.interfaces import (
     IEvaluationStore,
@@ -26,8 +26,9 @@ from moxtls.interfaces import (
     ISenderHistory,
     ISuppressions,
 )
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import (
+from moxtls.ledger.bounds import MAX_FAILURES, MAX_NAME
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import (
     OutgoingReport,
     ReportKey,
     ReportPeriod,
@@ -35,8 +36,7 @@ from moxtls.reporting.values import (
     StoredResult,
     Suppression,
 )
-from moxtls.store.rules import MAX_FAILURES, MAX_NAME
-from moxtls.tlsrpt.results import PolicyTally, SessionOutcome, TLSPolicy
+from moxtls.tlsrpt.types import PolicyTally, SessionOutcome, TLSPolicy
 from tests.store.values import (
     EXPIRED,
     MIDNIGHT,

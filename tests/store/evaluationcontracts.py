@@ -10,9 +10,9 @@ from datetime import date
 
 from zope.interface.verify import verifyObject
 
-from moxtls.authentication import AuthResult
-from moxtls.calendar import DAY, HOUR
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     Evaluation,
@@ -25,8 +25,8 @@ from moxtls.dmarc.values import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, ISenderHistory
-from moxtls.reporting.values import OutgoingReport, ReportPeriod, ReportState
-from moxtls.store import rules
+from moxtls.ledger import bounds
+from moxtls.reporting.types import OutgoingReport, ReportPeriod, ReportState
 from tests.store.contracts import Contract
 from tests.store.values import (
     EVALUATION,
@@ -514,11 +514,11 @@ class EvaluationContract(Contract):
         (stored,) = self.stored()
         kept = stored.evaluation
         self.assertEqual(kept.row.headerFrom[:3], "\ufffd?x")
-        self.assertEqual(len(kept.row.headerFrom), rules.MAX_NAME)
-        self.assertEqual(len(kept.row.sourceIP), rules.MAX_IP_LENGTH)
-        self.assertEqual(len(kept.row.dkim), rules.MAX_SIGNATURES)
-        self.assertEqual(len(kept.row.dkim[0].problem), rules.MAX_REASON)
-        self.assertEqual(len(kept.addresses), rules.MAX_ADDRESSES)
+        self.assertEqual(len(kept.row.headerFrom), bounds.MAX_NAME)
+        self.assertEqual(len(kept.row.sourceIP), bounds.MAX_IP_LENGTH)
+        self.assertEqual(len(kept.row.dkim), bounds.MAX_SIGNATURES)
+        self.assertEqual(len(kept.row.dkim[0].problem), bounds.MAX_REASON)
+        self.assertEqual(len(kept.addresses), bounds.MAX_ADDRESSES)
         self.assertEqual(self.rows(self.only())[0][1], kept.row)
 
     def test_manyRows(self) -> None:
@@ -526,7 +526,7 @@ class EvaluationContract(Contract):
         Of one domain and hour, a bounded number of different rows is kept;
         of what is beyond that, only the number of messages.
         """
-        self.patch(rules, "MAX_ROWS", 5)
+        self.patch(bounds, "MAX_ROWS", 5)
         self.record(*map(evaluation, range(9)))
         self.record(evaluation(7), evaluation(2), evaluation(2, hours=12))
         self.record(evaluation(7, published=OF_NET))
@@ -543,7 +543,7 @@ class EvaluationContract(Contract):
         A domain that publishes another policy for every query doesn't get a
         report for each.
         """
-        self.patch(rules, "MAX_PARTS", 3)
+        self.patch(bounds, "MAX_PARTS", 3)
         for percent in range(9):
             published = replace(PUBLISHED, percent=percent)
             self.record(evaluation(published=published))
@@ -555,7 +555,7 @@ class EvaluationContract(Contract):
         """
         Where there was room for nothing, there is nothing to send.
         """
-        self.patch(rules, "MAX_ROWS", 1)
+        self.patch(bounds, "MAX_ROWS", 1)
         self.record(evaluation(), evaluation(hours=12))
         self.assertEqual(
             sorted(each.sendable for each in self.subjects()), [False, True]

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.database}.
+Tests for L{moxtls.ledger.database}.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.store.database import LedgerUnavailable
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.database import LedgerUnavailable
+from moxtls.ledger.ledger import Ledger
 from tests.postgres import serverURL
 
 SECRET = "s3cr3t-w0rd"

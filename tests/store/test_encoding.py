@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.encoding}.
+Tests for L{moxtls.ledger.evaluationcounters}.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication import AuthResult
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dmarc.types import (
     Alignment,
     Disposition,
     DMARCPolicy,
@@ -24,7 +24,7 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.domain import Domain
-from moxtls.store.encoding import (
+from moxtls.ledger.evaluationcounters import (
     decodePolicy,
     decodeRow,
     decodeTexts,

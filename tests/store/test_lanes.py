@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.lanes}.
+Tests for L{moxtls.threads}.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.store.database import LedgerUnavailable
-from moxtls.store.lanes import (
+from moxtls.ledger.database import LedgerUnavailable
+from moxtls.threads import (
     InlineQueue,
     IOperationQueue,
     Operation,

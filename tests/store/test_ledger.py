@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.ledger}: the contracts, on each database.
+Tests for L{moxtls.ledger.ledger}: the contracts, on each database.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY
+from moxtls.dates import DAY
 from moxtls.domain import Domain
-from moxtls.store import history, rules, tallying
-from moxtls.store.ledger import Ledger
-from moxtls.store.tables import ledgerIdentity, metadata
+from moxtls.ledger import bounds, evaluationcounters, history
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.tables import ledgerIdentity, metadata
 from tests.postgres import clear, emptyDatabase
 from tests.store.contracts import (
     ArchiveContract,
@@ -115,7 +115,7 @@ class RoomContract(Contract):
         """
         What a process stored that has ended counts; its rows are added to.
         """
-        self.patch(rules, "MAX_ROWS", 3)
+        self.patch(bounds, "MAX_ROWS", 3)
         self.record(self.ledger, 1, 2)
         later = self.again()
         self.record(later, 1, 2, 3, 4, 1)
@@ -125,8 +125,8 @@ class RoomContract(Contract):
         """
         So does what this one can't remember.
         """
-        self.patch(rules, "MAX_ROWS", 3)
-        self.patch(tallying, "MAX_KNOWN", 0)
+        self.patch(bounds, "MAX_ROWS", 3)
+        self.patch(evaluationcounters, "MAX_KNOWN", 0)
         self.record(self.ledger, 1, 2, 1, 3, 4, 3, 5)
         self.assertEqual(self.overview(), (5, 3, 2))
 

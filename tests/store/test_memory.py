@@ -1,12 +1,12 @@
 """
-Tests for L{moxtls.store.memory}.
+Tests for L{moxtls.ledger.memory}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.store.memory import MemoryLedger
+from moxtls.ledger.memory import MemoryLedger
 from tests.store.contracts import (
     ArchiveContract,
     LeaseContract,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.migrate} and L{moxtls.store.tables}.
+Tests for L{moxtls.ledger.database} and L{moxtls.ledger.tables}.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, text
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
+from moxtls.dates import DAY, HOUR
 from moxtls.domain import Domain
-from moxtls.reporting.values import ReportPeriod
-from moxtls.store.database import Database, LedgerUnavailable
-from moxtls.store.due import (
+from moxtls.ledger.database import Database, LedgerUnavailable, configuration, migrate
+from moxtls.ledger.evaluationcounters import endOf, keysBehind, placeOf
+from moxtls.ledger.evaluations import (
     FIRST,
     NEXT,
     REMOVE_ROWS,
@@ -27,13 +27,12 @@ from moxtls.store.due import (
     ROWS,
     ROWS_OF_TALLY,
 )
-from moxtls.store.history import OF_ACCOUNT, OF_ANYBODY
-from moxtls.store.ledger import Ledger
-from moxtls.store.migrate import configuration, migrate
-from moxtls.store.phases import PHASES
-from moxtls.store.sums import digest
-from moxtls.store.tables import metadata
-from moxtls.store.tallies import endOf, keysBehind, placeOf
+from moxtls.ledger.history import OF_ACCOUNT, OF_ANYBODY
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.tables import metadata
+from moxtls.ledger.tlscounters import digest
+from moxtls.ledger.tlsresults import PHASES
+from moxtls.reporting.types import ReportPeriod
 from tests.postgres import emptyDatabase
 from tests.store.contracts import Contract
 from tests.store.threads import race

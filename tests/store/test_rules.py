@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.rules}.
+Tests for L{moxtls.ledger.bounds}.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
-from moxtls.reporting.values import ReportState
-from moxtls.store.rules import (
+from moxtls.dates import DAY, HOUR
+from moxtls.ledger.bounds import (
     MAX_FAILURES,
     MAX_FOLDED,
     admitted,
@@ -22,7 +21,8 @@ from moxtls.store.rules import (
     dueBefore,
     follows,
 )
-from moxtls.tlsrpt.results import FailureDetail
+from moxtls.reporting.types import ReportState
+from moxtls.tlsrpt.types import FailureDetail
 from tests.store.values import EVALUATION, EXPIRED, MIDNIGHT
 
 

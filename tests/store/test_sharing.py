@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import DAY, HOUR
+from moxtls.dates import DAY, HOUR
 from moxtls.domain import Domain
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import ReportPeriod, ReportState
-from moxtls.store.encoding import partOfEvaluation
-from moxtls.store.ledger import Ledger
+from moxtls.ledger.evaluationcounters import partOfEvaluation
+from moxtls.ledger.ledger import Ledger
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import ReportPeriod, ReportState
 from tests.store.contracts import Contract
 from tests.store.test_ledger import emptied
 from tests.store.threads import Inbox, race

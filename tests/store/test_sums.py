@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.sums}.
+Tests for L{moxtls.ledger.tlscounters}.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.reporting.values import StoredResult
-from moxtls.store.ledger import Ledger
-from moxtls.store.memory import MemoryLedger
-from moxtls.store.sums import LARGE_POLICY, TLSDelta, addDeltas, keptPolicy
-from moxtls.tlsrpt.results import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.tlscounters import LARGE_POLICY, TLSDelta, addDeltas, keptPolicy
+from moxtls.reporting.types import StoredResult
+from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 from tests.store.test_ledger import emptyFile
 from tests.store.values import (
     EXPIRED,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.tallies}.
+Tests for L{moxtls.ledger.evaluationcounters}.
 """
 
 from __future__ import annotations
@@ -9,10 +9,17 @@ from itertools import permutations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import HOUR
-from moxtls.dmarc.values import Disposition
-from moxtls.store.encoding import rowKey
-from moxtls.store.tallies import BITS, addEvaluations, endOf, keysBehind, placeOf, rowOf
+from moxtls.dates import HOUR
+from moxtls.dmarc.types import Disposition
+from moxtls.ledger.evaluationcounters import (
+    BITS,
+    addEvaluations,
+    endOf,
+    keysBehind,
+    placeOf,
+    rowKey,
+    rowOf,
+)
 from tests.store.values import EVALUATION, MIDNIGHT, ROW, evaluation
 
 

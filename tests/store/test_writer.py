@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.store.writer}.
+Tests for L{moxtls.ledger.groupcommit}.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.store.database import Database, LedgerUnavailable
-from moxtls.store.ledger import Ledger
-from moxtls.store.writer import ATTEMPTS, GroupCommitWriter, makeReader, makeWriter
+from moxtls.ledger.database import Database, LedgerUnavailable
+from moxtls.ledger.groupcommit import (
+    ATTEMPTS,
+    GroupCommitWriter,
+    makeReader,
+    makeWriter,
+)
+from moxtls.ledger.ledger import Ledger
 from tests import MAX_WAIT
 from tests.postgres import emptyDatabase, kick, renamed
 from tests.store.threads import Inbox

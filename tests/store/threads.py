@@ -1,5 +1,5 @@
 """
-Threads without a reactor that runs, for the tests of L{moxtls.store}.
+Threads without a reactor that runs, for the tests of L{moxtls.ledger}.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Values to keep, for the tests of L{moxtls.store}.
+Values to keep, for the tests of L{moxtls.ledger}.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from collections import Counter
 from dataclasses import replace
 from datetime import date
 
-from moxtls.authentication import AuthResult
-from moxtls.calendar import midnight, spanOfDay
-from moxtls.dmarc.values import (
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import midnight, spanOfDay
+from moxtls.dmarc.types import (
     Disposition,
     DMARCPolicy,
     Evaluation,
@@ -22,10 +22,10 @@ from moxtls.dmarc.values import (
     ReportRow,
 )
 from moxtls.domain import Domain
-from moxtls.policy.mtasts import CachedPolicy, Mode, STSPolicy
-from moxtls.queue.values import ReportKind
-from moxtls.reporting.values import OutgoingReport, ReportKey, ReportState
-from moxtls.tlsrpt.results import (
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,

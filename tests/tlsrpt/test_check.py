@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tlsrpt.check}.
+Tests for L{moxtls.tlsrpt.generate}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.tlsrpt.check import MAX_FAULTS, check
+from moxtls.tlsrpt.generate import MAX_FAULTS, check
 from tests.tlsrpt.test_report import example
 
 #: What a failure may have.

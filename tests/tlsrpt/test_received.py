@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tlsrpt.received}.
+Tests for L{moxtls.tlsrpt.parse}.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.tlsrpt import received as module
-from moxtls.tlsrpt.received import (
+from moxtls.tlsrpt import parse as module
+from moxtls.tlsrpt.generate import compress
+from moxtls.tlsrpt.parse import (
     MAX_DEPTH,
     MalformedReport,
     ReceivedFailure,
     ReceivedPolicy,
     ReceivedReport,
     describe,
-    readReport,
+    readTLSReport,
 )
-from moxtls.tlsrpt.report import compress
 from tests.corpus import corpus
 from tests.tlsrpt.test_report import EXPECTED, LINES, example
 
@@ -82,11 +82,11 @@ def changed(path: tuple[str | int, ...], value: object) -> bytes:
 
 class ReadReportTests(SynchronousTestCase):
     """
-    Tests for L{readReport}.
+    Tests for L{readTLSReport}.
     """
 
     def refusal(self, data: bytes) -> str:
-        error = str(self.assertRaises(MalformedReport, readReport, data))
+        error = str(self.assertRaises(MalformedReport, readTLSReport, data))
         self.assertTrue(error.isprintable() and len(error) <= 300, error)
         return error
 
@@ -103,7 +103,7 @@ class ReadReportTests(SynchronousTestCase):
             MESSAGE % text,
             MESSAGE.replace(b"\r", b"") % text,
         ):
-            self.assertEqual(readReport(data), OURS)
+            self.assertEqual(readTLSReport(data), OURS)
 
     def test_corpus(self) -> None:
         """
@@ -113,7 +113,7 @@ class ReadReportTests(SynchronousTestCase):
         paths = [path for path in corpus("tls-reports").rglob("*") if path.is_file()]
         self.assertGreaterEqual(len(paths), 6)
         for path in paths:
-            report = readReport(path.read_bytes())
+            report = readTLSReport(path.read_bytes())
             self.assertTrue(report.policies and report.reportID, path)
             self.assertIn(report.end - report.start, (86399, 86400), path)
 
@@ -122,7 +122,7 @@ class ReadReportTests(SynchronousTestCase):
         A time without zone is in UTC.
         """
         path = corpus("tls-reports", "mjl-_mox", "microsoft.eml")
-        report = readReport(path.read_bytes())
+        report = readTLSReport(path.read_bytes())
         self.assertEqual((report.start, report.end), (1673308800, 1673395199))
         self.assertEqual(report.policies[0].succeeded, 2)
 
@@ -132,15 +132,15 @@ class ReadReportTests(SynchronousTestCase):
         single pattern, as in drafts of RFC 8460, is a list of one.
         """
         policy = ("policies", 0, "policy")
-        report = readReport(changed((*policy, "policy-type"), "quantum"))
+        report = readTLSReport(changed((*policy, "policy-type"), "quantum"))
         self.assertEqual(report.policies[0].type, "quantum")
-        report = readReport(changed((*policy, "mx-host"), "mx.example"))
+        report = readTLSReport(changed((*policy, "mx-host"), "mx.example"))
         self.assertEqual(report.policies[0].mxHosts, ("mx.example",))
-        report = readReport(changed((*policy, "policy-string"), None))
+        report = readTLSReport(changed((*policy, "policy-string"), None))
         self.assertEqual(report.policies[0].strings, ())
-        report = readReport(changed(("policies", 0, "failure-details"), None))
+        report = readTLSReport(changed(("policies", 0, "failure-details"), None))
         self.assertEqual(report.policies[0].failures, ())
-        report = readReport(changed(("report-id",), "\udcff"))
+        report = readTLSReport(changed(("report-id",), "\udcff"))
         self.assertEqual(report.reportID, "?")
 
     def test_times(self) -> None:
@@ -152,7 +152,7 @@ class ReadReportTests(SynchronousTestCase):
             "2026-11-24t00:00:00z",
             "2026-11-24T00:00:00.5Z",
         ]:
-            report = readReport(changed(("date-range", "start-datetime"), text))
+            report = readTLSReport(changed(("date-range", "start-datetime"), text))
             self.assertEqual(report.start, OURS.start, text)
 
     def test_malformed(self) -> None:
@@ -219,7 +219,7 @@ class ReadReportTests(SynchronousTestCase):
         self.assertIn("larger", self.refusal(b"x" * 101))
         self.assertIn("larger", self.refusal(b"{" + b" " * 3000 + b"}"))
         self.assertIn("values", self.refusal(b"[" * 1001))
-        self.assertEqual(readReport(json.dumps(EXPECTED).encode()), OURS)
+        self.assertEqual(readTLSReport(json.dumps(EXPECTED).encode()), OURS)
 
     def test_deep(self) -> None:
         """
@@ -230,7 +230,7 @@ class ReadReportTests(SynchronousTestCase):
         for more in (json.dumps("[" * 5000 + '\\"{'), deep, "[{}]," * 3000 + "0"):
             more = f"[{more}]" if more.startswith("[{") else more
             text = json.dumps(EXPECTED)[:-1] + f', "more": {more}}}'
-            self.assertEqual(readReport(text.encode()), OURS)
+            self.assertEqual(readTLSReport(text.encode()), OURS)
 
     @settings(max_examples=100, deadline=None)
     @given(st.data())
@@ -247,7 +247,7 @@ class ReadReportTests(SynchronousTestCase):
         end = data.draw(st.integers(start, min(len(whole), start + 10)))
         damaged = whole[:start] + data.draw(st.binary(max_size=10)) + whole[end:]
         try:
-            report = readReport(damaged)
+            report = readTLSReport(damaged)
         except MalformedReport as error:
             self.assertTrue(str(error).isprintable())
         else:
@@ -285,5 +285,5 @@ class DescribeTests(SynchronousTestCase):
         """
         A stranger can't move the cursor or begin another line.
         """
-        report = readReport(changed(("organization-name",), "a\x1b[2J\nb\u202e"))
+        report = readTLSReport(changed(("organization-name",), "a\x1b[2J\nb\u202e"))
         self.assertIn(r"of a\x1b[2J\nb\u202e (", describe(report)[0])

@@ -12,16 +12,16 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import midnight
+from moxtls.dates import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.store.memory import MemoryLedger
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.tlsrpt.recorder import (
     OutcomeRecorder,
     countedOnce,
     withoutContradiction,
 )
-from moxtls.tlsrpt.results import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
+from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 
 DAY = date(2026, 11, 24)
 DOMAIN = Domain("example.org")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tlsrpt.report}.
+Tests for L{moxtls.tlsrpt.generate}.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.calendar import spanOfDay
+from moxtls.dates import spanOfDay
 from moxtls.domain import Domain
-from moxtls.tlsrpt import report as module
-from moxtls.tlsrpt.check import check
-from moxtls.tlsrpt.report import (
+from moxtls.tlsrpt import generate as module
+from moxtls.tlsrpt.generate import (
     ReportTooLarge,
     TLSReportMetadata,
+    check,
     composeReport,
     compress,
     trim,
 )
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,

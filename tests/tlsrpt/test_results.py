@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tlsrpt.results}.
+Tests for L{moxtls.tlsrpt.types}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import permutations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.tlsrpt.results import (
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,

@@ -10,15 +10,16 @@ from datetime import date, timedelta
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.calendar import HOUR, midnight, spanOfDay
-from moxtls.dns.answers import ExtendedError, RRType
+from moxtls.dates import HOUR, midnight, spanOfDay
 from moxtls.dns.memory import MemoryResolver
+from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.reporting.values import Draft, NoReport, ReportPeriod, Retention
-from moxtls.store.memory import MemoryLedger
-from moxtls.tlsrpt.received import ReceivedReport, readReport
-from moxtls.tlsrpt.results import (
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
+from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
+from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
+from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,
@@ -26,7 +27,6 @@ from moxtls.tlsrpt.results import (
     SessionOutcome,
     TLSPolicy,
 )
-from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
 
 DAY = date(2026, 11, 24)
 NOW = midnight(DAY) + 25 * HOUR
@@ -94,7 +94,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         return found
 
     def report(self, domain: Domain, phase: int = 0) -> ReceivedReport:
-        return readReport(self.draft(domain, phase).document)
+        return readTLSReport(self.draft(domain, phase).document)
 
     def none(self, domain: Domain, phase: int = 0) -> NoReport:
         found = self.find(domain, phase)
@@ -160,7 +160,7 @@ class TLSReportSourceTests(SynchronousTestCase):
             draft.filename,
             f"sender.example!a.example!{period}!{draft.reportID}.json.gz",
         )
-        report = readReport(draft.document)
+        report = readTLSReport(draft.document)
         self.assertEqual(report.reportID, draft.reportID)
         self.assertEqual(
             (report.start, report.end), (draft.span.start, draft.span.last)
@@ -182,7 +182,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.record(outcome(A), outcome(B), outcome(B))
         self.asks(HOST, "mailto:tls@host.example")
         draft = self.draft(HOST, 1)
-        report = readReport(draft.document)
+        report = readTLSReport(draft.document)
         self.assertEqual(
             {(each.domain, each.mxHosts, each.succeeded) for each in report.policies},
             {
@@ -217,7 +217,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.settle(A, "mailto:tls@host.example")
         draft = self.draft(HOST, 1)
         self.assertEqual(draft.destinations, ("https://host.example/",))
-        self.assertEqual(len(readReport(draft.document).policies), 1)
+        self.assertEqual(len(readTLSReport(draft.document).policies), 1)
         self.record(outcome(B))
         self.assertEqual(len(self.draft(HOST, 1).destinations), 2)
         self.assertEqual(len(self.report(HOST, 1).policies), 2)
@@ -291,7 +291,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.record(outcome(A), day=earlier)
         self.asks(A, "mailto:tls@a.example")
         draft = self.draft(A, day=earlier)
-        self.assertEqual(readReport(draft.document).start, midnight(earlier))
+        self.assertEqual(readTLSReport(draft.document).start, midnight(earlier))
 
     def test_changedRUA(self) -> None:
         """

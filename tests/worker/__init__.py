@@ -1,3 +1,3 @@
 """
-Tests for L{moxtls.worker}.
+Tests for L{moxtls.workers}.
 """

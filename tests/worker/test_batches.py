@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.worker.batches}.
+Tests for L{moxtls.workers.batches}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.worker.batches import Batches
+from moxtls.workers.batches import Batches
 
 Results = Sequence[int | Exception]
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.worker.frames}.
+Tests for L{moxtls.workers.process}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.worker.frames import (
+from moxtls.workers.process import (
     HEAD_SIZE,
     Frames,
     Unpicklable,

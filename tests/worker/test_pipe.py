@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.worker.pipe}, with real pipes.
+Tests for L{moxtls.workers.process}, with real pipes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.worker.pipe import Pipe
+from moxtls.workers.process import Pipe
 
 #: More than any pipe holds.
 MUCH = b"0123456789abcdef" * 65536 * 2

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.worker.worker}, with real processes.
+Tests for L{moxtls.workers.process}, with real processes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from twisted.internet.utils import getProcessOutput
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.worker import worker as module
-from moxtls.worker.frames import framed
-from moxtls.worker.worker import (
+from moxtls.workers import process as module
+from moxtls.workers.process import (
     LONG_PAUSE,
     MAX_PAUSE,
     PAUSE,
@@ -27,6 +26,7 @@ from moxtls.worker.worker import (
     NoWorker,
     Worker,
     WorkerLost,
+    framed,
 )
 from tests import MAX_WAIT
 from tests.worker.calls import (
@@ -284,7 +284,7 @@ class BrokenTests(SynchronousTestCase):
 #: Does what it is called for, but doesn't mind when there is nothing more.
 _DEAF = """
 import sys, time
-from moxtls.worker.__main__ import serve
+from moxtls.workers.__main__ import serve
 serve(sys.stdin.buffer, sys.stdout.buffer)
 time.sleep(60)
 """
@@ -293,7 +293,7 @@ time.sleep(60)
 _PARENT = """
 import os, signal
 from twisted.internet import reactor
-from moxtls.worker.worker import Worker
+from moxtls.workers.process import Worker
 from tests.worker.calls import pid
 
 def found(process):

@@ -1,0 +1,666 @@
+# -*- test-case-name: tests.test_wiring -*-
+"""
+Puts the parts together, in the order in which data flows.  No decisions.
+
+L{Components} is what the server and the commands have in common.  What takes mail out
+stands on it, and what takes it in: L{moxtls.app.build}, L{moxtls.app.build}.
+
+Puts together what takes mail out.  No decisions.
+
+Puts together what takes mail in.  No decisions.
+
+How this host goes about DMARC, by its configuration.  No I/O.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from random import SystemRandom
+from types import MappingProxyType
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+)
+from twisted.internet.threads import deferToThreadPool
+
+from moxtls.app.configfiles import ConfigFiles
+from moxtls.authentication.check import MessageAuthenticator, Offload
+from moxtls.authentication.dkim.offload import TIMEOUT, SignatureVerifier
+from moxtls.config import DMARC, Config, Families, RelayTLS
+from moxtls.config.addresses import forwarders
+from moxtls.dates import DAY
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.connections import Dialer
+from moxtls.delivery.local import LocalCourier
+from moxtls.delivery.lookups import isInterface
+from moxtls.delivery.ownhosts import OwnHosts
+from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
+from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.eligibility import DMARCReporting
+from moxtls.dmarc.evaluation import EvaluationRecorder
+from moxtls.dmarc.failure import FailureReporting
+from moxtls.dmarc.failurereporter import FailureReporter, FailureReportTracker
+from moxtls.dmarc.source import DMARCReportSource
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.resolver import Resolver
+from moxtls.dns.service import ProbedResolver
+from moxtls.dns.transport import DNSTransport
+from moxtls.dns.types import RRType
+from moxtls.domain import Address, Domain, InvalidDomain, parseHost
+from moxtls.https import HTTPSClient
+from moxtls.interfaces import (
+    ICourier,
+    IMailbox,
+    IQueue,
+    IReportSource,
+    ISessionObserver,
+    IVerdictObserver,
+)
+from moxtls.ledger.database import LedgerUnavailable
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.mailbox.executor import MAX_SILENCE, ProcessWriter, ThreadWriter
+from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
+from moxtls.mailbox.maildir import MailStore
+from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.mtasts.cache import PolicyCache
+from moxtls.mtasts.fetch import PolicyFetcher
+from moxtls.mtasts.refresh import PolicyRefresher
+from moxtls.queue.batches import GroupLimits
+from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.retry import RetrySchedule
+from moxtls.queue.service import QueueService
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import SpoolExecutor, SpoolUnusable
+from moxtls.queue.types import Batch, ReportKind
+from moxtls.reception.acceptor import LocalDomains, Reception
+from moxtls.reception.delivery import MailboxDelivery
+from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
+from moxtls.reception.recipients import Directory
+from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reporting.compose import ReportComposer, ReportIdentity
+from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
+from moxtls.reporting.httpsupload import HTTPSCourier
+from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.suppression import bounceMailbox
+from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.server.interfaces import IMessageDelivery
+from moxtls.smtp.types import Credentials, TLSMode
+from moxtls.submission import Submission
+from moxtls.tls.resulttype import certificateFailure
+from moxtls.tlsrpt.recorder import OutcomeRecorder
+from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
+from moxtls.workers.process import IWorkerReactor, Worker
+
+#: Seconds for which a host where nobody was isn't dialed again.
+HOST_PAUSE = 60.0
+
+FAMILIES = {
+    Families.BOTH: (RRType.AAAA, RRType.A),
+    Families.IPV4: (RRType.A,),
+    Families.IPV6: (RRType.AAAA,),
+}
+
+
+class IReactor(
+    IWorkerReactor, IReactorTCP, IReactorSocket, IReactorFDSet, IReactorThreads
+):
+    """
+    What is needed of a reactor.
+    """
+
+
+T = TypeVar("T")
+#: Where there is no ledger yet, commands that only look do with an empty one.
+AnyLedger = Ledger | MemoryLedger
+
+jitter = SystemRandom().random
+
+
+def newID() -> str:
+    """
+    Not to be guessed, and fit for the name of a file and for a local part.
+    """
+    return secrets.token_hex(12)
+
+
+@contextmanager
+def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
+    """
+    Says of stores that can't be opened which key says where they are.
+
+    @raise InvalidConfig: In place of what the stores raise.
+    """
+    try:
+        yield
+    except LedgerUnavailable as error:
+        key = "Ledger" if site.config.ledger else "DataDirectory"
+        raise site.wrong("", key, "", str(error)) from None
+    except SpoolUnusable as error:
+        raise site.wrong("", "DataDirectory", "", str(error)) from None
+
+
+class Components:
+    """
+    What everything else stands on.
+
+    @ivar clock: For what is dated: outcomes and reports.  Waiting for others
+        is always on the reactor's.
+    @ivar durations: For how long something takes.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        site: ConfigFiles,
+        ledger: AnyLedger,
+        clock: IReactorTime,
+        durations: IReactorTime | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.clock = clock
+        self.durations = durations or reactor
+        self.site = site
+        self.ledger = ledger
+        self.trust = site.trust()
+        self.practice = localPolicyOf(site.config.dmarc)
+        self.resolver = ProbedResolver(
+            reactor, Resolver(reactor, site.servers(), DNSTransport(reactor).ask)
+        )
+        port = site.config.delivery.httpsPort
+        self.https = HTTPSClient(reactor, reactor, self.resolver, self.trust, port)
+        self.fetcher = PolicyFetcher(self.https, certificateFailure)
+        self.policies = PolicyCache(
+            reactor, self.resolver, self.fetcher, ledger.policies
+        )
+        self.refresher = PolicyRefresher(
+            reactor, self.resolver, self.fetcher, ledger.policies, jitter
+        )
+        self.outcomes = OutcomeRecorder(
+            clock, ledger.outcomes, not site.config.noOutgoingTLSReports
+        )
+        self.dialer = Dialer(
+            reactor,
+            lambda ip, port: addressEndpoint(reactor, ip, port),
+            pause=HOST_PAUSE,
+        )
+
+    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
+        """
+        Open a session with a host of a recipient domain.
+        """
+        config, asked = self.site.config, terms.demands
+        settings = ClientSettings(
+            config.hostname.ascii,
+            self.trust,
+            terms.tlsMode,
+            terms.names,
+            asked.enforcePKIX,
+            asked.dane,
+            asked.ignoreVerifyErrors,
+            webNames=(terms.webName,),
+        )
+        return self.dialer.dial(ip, config.delivery.port, settings)
+
+    def surroundings(self, observer: ISessionObserver) -> DeliveryContext:
+        """
+        What deliveries straight to hosts need.
+        """
+        delivery = self.site.config.delivery
+        return DeliveryContext(
+            self.resolver,
+            self.policies,
+            observer,
+            self.dial,
+            self.dialer.leave,
+            delivery.port,
+            FAMILIES[delivery.families],
+            jitter,
+            self._ownHosts(),
+        )
+
+    def _ownHosts(self) -> OwnHosts | None:
+        config = self.site.config
+        if config.delivery.allowOwnHosts:
+            return None
+        listening = chain.from_iterable(
+            each.address
+            for each in config.listeners.values()
+            if each.port == config.delivery.port
+        )
+        return OwnHosts(config.hostname, frozenset(listening), isInterface)
+
+    def checks(self, offload: Offload | None = None) -> MessageAuthenticator:
+        """
+        How mail from outside is checked.
+
+        @param offload: In a thread if not given.
+        """
+
+        hostname = self.site.config.hostname.ascii
+        return MessageAuthenticator(
+            self.reactor,
+            self.resolver,
+            self.practice,
+            hostname,
+            offload or self.inThread,
+            jitter,
+        )
+
+    def inThread(self, call: Callable[[], T]) -> Deferred[T]:
+        """
+        Fires with what C{call} returns, or fails with what it raises.
+        """
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), call)
+
+    def reports(
+        self, queue: IQueue, kind: ReportKind = ReportKind.TLS
+    ) -> ReportService:
+        """
+        What sends one kind of report.
+        """
+        config, ledger = self.site.config, self.ledger
+        isTLS = kind is ReportKind.TLS
+        return ReportService(
+            self.clock,
+            self.source(kind),
+            ledger.archive,
+            ledger.leases,
+            ReportComposer(self.clock, ledger.suppressions, self._letterhead(), newID),
+            QueueSubmitter(queue),
+            jitter,
+            ReportOptions(
+                config.nodeName,
+                config.reporting.window if isTLS else None,
+                config.reporting.keepDays * DAY,
+            ),
+            self.reactor,
+        )
+
+    def source(self, kind: ReportKind) -> IReportSource:
+        """
+        What owes one kind of report.
+        """
+        return self._tlsReports() if kind is ReportKind.TLS else self._dmarcReports()
+
+    def failures(self, queue: IQueue, silent: frozenset[Domain]) -> FailureReporter:
+        """
+        What reports single failures.
+
+        @param silent: Domains of ours about mail to which there are none.
+        """
+        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        asked = reporting.failures
+        settings = FailureReporting(
+            asked.enabled,
+            submitter if isinstance(submitter, Domain) else None,
+            self.site.secret() if asked.enabled else b"",
+            frozenset(asked.allow),
+            frozenset(reporting.notTo),
+            silent,
+            asked.strangers,
+            asked.perHour,
+            asked.perDay,
+            self.practice.suffixes,
+        )
+        return FailureReporter(
+            self.clock,
+            self.resolver,
+            self.ledger.suppressions,
+            queue,
+            self._letterhead(),
+            settings,
+            newID,
+        )
+
+    def _letterhead(self) -> ReportIdentity:
+        signers = tuple(chain.from_iterable(self.site.signers().values()))
+        return ReportIdentity(self.site.config.hostname, signers)
+
+    def _tlsReports(self) -> IReportSource:
+        config, submitter = self.site.config, self.site.submitter
+        reporting = TLSReporting(
+            submitter if isinstance(submitter, Domain) else None,
+            config.outgoingTLSReportsForAllSuccess,
+            frozenset(config.reporting.notTo),
+        )
+        ledger = self.ledger
+        return TLSReportSource(
+            self.resolver, ledger.outcomes, reporting, ledger.identifier
+        )
+
+    def _dmarcReports(self) -> IReportSource:
+        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        dmarc = reporting.dmarc
+        settings = DMARCReporting(
+            submitter if isinstance(submitter, Domain) else None,
+            dmarc.format,
+            {Domain.parse(name): format for name, format in dmarc.formats.items()},
+            dmarc.minimum,
+            frozenset(dmarc.onlyTo),
+            frozenset(reporting.notTo),
+            dmarc.strangers,
+            self.practice.suffixes,
+        )
+        ledger = self.ledger
+        return DMARCReportSource(
+            self.resolver,
+            ledger.evaluations,
+            ledger.history,
+            settings,
+            ledger.identifier,
+        )
+
+
+RELAY_MODES = {
+    RelayTLS.NONE: TLSMode.SKIP,
+    RelayTLS.STARTTLS: TLSMode.REQUIRED,
+    RelayTLS.IMMEDIATE: TLSMode.IMMEDIATE,
+}
+
+
+class Transports:
+    """
+    Every way for mail to leave.
+    """
+
+    def __init__(self, base: Components, residence: MailboxStores) -> None:
+        config = base.site.config
+        self._base = base
+        self._families = FAMILIES[config.delivery.families]
+        direct = DirectCourier(base.surroundings(base.outcomes))
+        self._https = HTTPSCourier(base.clock, base.https)
+        self._isLocal = residence.directory.isLocal
+        self._local = LocalCourier(
+            base.reactor, residence.directory.find, residence.mailboxOf
+        )
+        self._transports: dict[str, ICourier] = {"direct": direct}
+        for name in config.transports:
+            self._transports[name] = self._smarthost(name)
+        self._routes = {
+            Domain.parse(domain): transport
+            for domain, transport in config.delivery.routes.items()
+        }
+
+    def _smarthost(self, name: str) -> ICourier:
+        base, relay = self._base, self._base.site.config.transports[name]
+        host = relayHost(relay.host)
+        credentials = None
+        if relay.user:
+            credentials = Credentials(relay.user, base.site.password(name))
+        settings = ClientSettings(
+            base.site.config.hostname.ascii,
+            base.trust,
+            RELAY_MODES[relay.tls],
+            (str(host) if isinstance(host, Domain) else host.ip,),
+            enforcePKIX=not relay.insecure,
+            credentials=credentials,
+        )
+        secure = relay.tls is not RelayTLS.NONE and not relay.insecure
+        return SmarthostCourier(
+            base.resolver,
+            Relay(host, self._families, secure),
+            lambda ip: base.dialer.dial(ip, relay.port, settings),
+            base.dialer.leave,
+        )
+
+    def route(self, batch: Batch) -> ICourier:
+        """
+        Who is to attempt a batch.
+        """
+        if batch.destination.startswith("https:"):
+            return self._https
+        try:
+            domain = parseHost(batch.destination)
+        except InvalidDomain:
+            return self._transports["direct"]
+        if self._isLocal(domain):
+            return self._local
+        default = self._base.site.config.delivery.transport
+        name = (
+            self._routes.get(domain, default) if isinstance(domain, Domain) else default
+        )
+        return self._transports[name]
+
+
+def makeQueue(
+    base: Components, spool: SpoolExecutor, residence: MailboxStores
+) -> QueueService:
+    """
+    The queue that delivers, with all its couriers.
+    """
+    config = base.site.config
+    hostname = config.hostname.ascii
+    outgoing = Transports(base, residence)
+    ledger = base.ledger
+    observers = (
+        ReportDeliveryTracker(base.clock, ledger.archive, ledger.suppressions),
+        FailureReportTracker(base.clock, ledger.suppressions),
+    )
+
+    def quietMailbox(kind: ReportKind) -> str:
+        return bounceMailbox(kind, config.postmaster.mailbox)
+
+    return QueueService(
+        base.reactor,
+        spool,
+        outgoing.route,
+        Settlement(hostname, newID),
+        ReportStatusNotifier(base.reactor, observers, residence.host, quietMailbox),
+        newID,
+        jitter,
+        GroupLimits(
+            total=config.delivery.maxConnections,
+            perDestination=config.delivery.maxPerDestination,
+            backoff=RetrySchedule(
+                tuple(map(float, config.delivery.retrySchedule)),
+                config.delivery.maxAge,
+                config.delivery.maxBriefAge,
+                config.delivery.noticeAfter,
+            ),
+        ),
+    )
+
+
+class MailboxStores:
+    """
+    Who has which address here, and everybody's mailboxes.
+    """
+
+    def __init__(self, base: Components) -> None:
+        site, config = base.site, base.site.config
+        self.directory = Directory(config)
+        quotas = {name: each.quota for name, each in config.accounts.items()}
+        self._files = MailStore(
+            base.reactor,
+            site.mail,
+            site.accounts,
+            {} if config.lmtp else quotas,
+            config.hostname.ascii,
+            newID,
+            ProcessWriter(
+                Worker(base.reactor, "mailboxes", MAX_SILENCE, base.durations),
+                ThreadWriter(base.reactor),
+            ),
+        )
+        self._remote: LMTPStore | None = None
+        if config.lmtp is not None:
+            self._remote = LMTPStore(
+                base.reactor,
+                lmtpEndpoint(base.reactor, config.lmtp.address),
+                config.hostname,
+                config.lmtp.separator,
+            )
+
+    @property
+    def host(self) -> IMailbox:
+        """
+        The mailboxes of this host itself.
+        """
+        return self.mailboxOf(HOST_ACCOUNT)
+
+    def mailboxOf(self, account: str) -> IMailbox:
+        """
+        @raise KeyError: There is no such account.
+        """
+        if self._remote is not None and account != HOST_ACCOUNT:
+            return self._remote.mailboxOf(account)
+        return self._files.mailboxOf(account)
+
+    def sweep(self) -> Deferred[None]:
+        """
+        Clear away what an earlier process has left half done.
+        """
+        return self._files.sweep()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once all that was taken is answered.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._remote is not None:
+            await self._remote.stop()
+        await self._files.stop()
+
+
+class InboundServices:
+    """
+    Every way for mail to come.
+    """
+
+    def __init__(
+        self,
+        base: Components,
+        residence: MailboxStores,
+        queue: IQueue,
+        observers: tuple[IVerdictObserver, ...] = (),
+    ) -> None:
+        """
+        @param observers: Are told of verdicts, as are those that report them.
+        """
+        config, ledger = base.site.config, base.ledger
+        self._base = base
+        self._queue = queue
+        silent = _silent(config)
+        self._recorder = EvaluationRecorder(
+            base.clock,
+            ledger.evaluations,
+            not config.noOutgoingDMARCReports,
+            silent,
+        )
+        self._failures = base.failures(queue, silent)
+        self._audience = VerdictDispatcher(
+            base.clock,
+            (self._recorder, self._failures, *observers),
+            ledger.history,
+            config.reporting.failures.enabled,
+        )
+        self._correspondence = HistoryRecorder(
+            residence.directory, config.accounts, self._audience
+        )
+        aftermath = ReportDeliveryTracker(
+            base.clock, ledger.archive, ledger.suppressions
+        )
+        self._reportAddresses = ReportAddresses(
+            base.durations,
+            base.resolver,
+            (config.hostname, *config.domains),
+            map(Address.parse, config.reporting.addresses),
+            residence.directory.spellings,
+            base.practice.suffixes,
+        )
+        self._house = LocalDomains(
+            config.hostname.ascii,
+            residence.directory,
+            config.accounts,
+            residence.mailboxOf,
+            config.postmaster.mailbox,
+            aftermath.bounced,
+            self._reportAddresses.include,
+        )
+        self._delivery = MailboxDelivery(residence.mailboxOf, queue)
+        worker = Worker(base.reactor, "signatures", TIMEOUT, base.durations)
+        self._verifier = SignatureVerifier(worker, base.inThread)
+        self._checks = base.checks(self._verifier)
+
+    def reception(self, isChecked: bool) -> IMessageDelivery:
+        """
+        For a listener that takes mail for people here.
+        """
+        return Reception(
+            self._base.reactor,
+            self._house,
+            self._delivery,
+            self._audience,
+            self._checks if isChecked else None,
+            newID,
+            self._base.site.data,
+        )
+
+    def submission(self) -> IMessageDelivery:
+        """
+        For a listener that takes mail from people here.
+        """
+        return Submission(
+            self._base.reactor,
+            self._queue,
+            self._house.hostname,
+            newID,
+            self._base.site.data,
+            self._correspondence.submitted,
+        )
+
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires once all verdicts given until now are in the ledger.
+        """
+        self._recorder.flush()
+        return Deferred.fromCoroutine(self._audience.settled())
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once all is written down about what came until now.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._verifier.stop()
+        await self._reportAddresses.stop()
+        await self._failures.stop()
+        await self.recorded()
+        await self._recorder.stop()
+
+
+def _silent(config: Config) -> frozenset[Domain]:
+    """
+    The domains of ours about mail to which nothing is reported.
+    """
+    domains = config.domains.items()
+    return frozenset(name for name, local in domains if local.noOutgoingDMARCReports)
+
+
+def localPolicyOf(dmarc: DMARC) -> LocalPolicy:
+    """
+    @param dmarc: Checked already.
+    """
+    networks, domains = forwarders(dmarc)
+    policies = dmarc.localPolicies.items()
+    return LocalPolicy(
+        Suffixes() if dmarc.legacy else None,
+        dmarc.enforcement,
+        frozenset(dmarc.mailingLists),
+        networks,
+        frozenset(domains),
+        MappingProxyType({Domain.parse(name): policy for name, policy in policies}),
+    )

@@ -1,0 +1,102 @@
+# -*- test-case-name: tests.cli.test_configuration -*-
+"""
+Whether a server could start with a configuration, found out without making or
+changing anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from twisted.python.util import runAsEffectiveUser
+
+from moxtls.app.build import asConfigErrors
+from moxtls.app.configfiles import ConfigFiles, faultsOf
+from moxtls.app.ports import ListenerPorts, PortUnavailable
+from moxtls.app.privileges import ROOT, userName
+from moxtls.app.service import portFault
+from moxtls.config import InvalidConfig, Listener, together
+from moxtls.ledger import database
+from moxtls.ledger.database import sqliteFile
+from moxtls.queue import spool
+
+
+def examine(file: Path) -> ConfigFiles:
+    """
+    Open everything that a server would.
+
+    @raise InvalidConfig: All that is wrong, in the file and with what it names.
+    """
+    site, faults = ConfigFiles.readable(file)
+    stores = (partial(_ledger, site), partial(_spool, site))
+    ports = [partial(_port, site, *each) for each in site.config.listeners.items()]
+    found = [*_asOwner(site, (site.check, site.checkFolders, *stores))]
+    found += faultsOf(ports)
+    wrong = together((*faults, *found))
+    if wrong is not None:
+        raise wrong
+    return site
+
+
+def _asOwner(
+    site: ConfigFiles, checks: Sequence[Callable[[], object]]
+) -> list[InvalidConfig]:
+    """
+    What is wrong for the user whose data it is, who may read less than root.
+    """
+    owner = None
+    with suppress(InvalidConfig):  # As C{checkFolders} says.
+        owner = site.owner()
+    if owner is None or site.isOurs():
+        return list(faultsOf(checks))
+    if os.geteuid() != ROOT:
+        who = f"only root and user {userName(owner[0])} can see whether it is usable"
+        return [site.wrong("", "DataDirectory", site.config.dataDirectory, who)]
+    found: list[InvalidConfig] = runAsEffectiveUser(
+        *owner, lambda: list(faultsOf(checks))
+    )
+    return found
+
+
+def _ledger(site: ConfigFiles) -> None:
+    with asConfigErrors(site):
+        path = sqliteFile(site.ledgerURL)
+        data = site.data.absolute()
+        if path is not None and path.is_relative_to(data) and not data.is_dir():
+            # It is going to be made, or there is something else in its place,
+            # which is said already.
+            return
+        database.examine(site.ledgerURL)
+
+
+def _spool(site: ConfigFiles) -> None:
+    with asConfigErrors(site):
+        spool.examine(site.spool)
+
+
+def _port(site: ConfigFiles, name: str, listener: Listener) -> None:
+    if not listener.address or not 0 < listener.port <= 65535:
+        return  # Which is said already.
+    try:
+        ListenerPorts(listener.address, listener.port).close()
+    except PortUnavailable as error:
+        if error.error.errno == errno.EACCES and os.geteuid() != 0:
+            return  # The server may be started by somebody who has the right.
+        if error.error.errno == errno.EADDRINUSE and _isRunning(site):
+            return  # The server has it.
+        raise portFault(site, name, error) from None
+    except OSError:
+        return  # Not an address, which is said already.
+
+
+def _isRunning(site: ConfigFiles) -> bool:
+    """
+    Whether the server may be; others than root and its user can't tell.
+    """
+    canTell = os.geteuid() == ROOT or site.isOurs()
+    return not canTell or spool.isDelivered(site.spool)

@@ -1,0 +1,357 @@
+# -*- test-case-name: tests.test_server -*-
+"""
+The whole server: what runs for as long as the process does.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from ipaddress import IPv6Address
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from moxtls.app.build import (
+    Components,
+    InboundServices,
+    IReactor,
+    MailboxStores,
+    asConfigErrors,
+    makeQueue,
+    newID,
+)
+from moxtls.app.configfiles import ConfigFiles, faultsOf
+from moxtls.app.ports import ListenerPorts, PortUnavailable
+from moxtls.authentication.dkim.sign import NoSubmitter
+from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted, together
+from moxtls.config import Service as ListenerService
+from moxtls.domain import Domain
+from moxtls.ipaddresses import parseIP
+from moxtls.ledger.ledger import Ledger
+from moxtls.outages import OutageLog
+from moxtls.queue.service import QueueService
+from moxtls.queue.spool import InlineSpoolExecutor, ThreadedSpoolExecutor
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.service import ReportService
+from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
+from moxtls.smtp.loginhistory import LoginHistory
+from moxtls.smtp.logins import LoginLimits
+from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import IMessageDelivery, ListenerSettings
+
+Stop = Callable[[], Deferred[None]]
+
+#: So many new objects from one look for garbage to the next, and so many looks to
+#: one at older objects.  What many connections have under way at a time is more
+#: than Python's own 700, and none of it is garbage: a twentieth of the time of a
+#: message.
+GARBAGE = (10_000, 20, 20)
+
+
+class Server(Service):
+    """
+    Everything, started in the order in which parts lean on each other and
+    stopped in the reverse one.
+
+    Nothing is opened before C{startService}: a process that becomes a daemon
+    in between would lose its threads, and one that becomes another user its
+    rights.
+
+    @ivar ledger: Once it has started, as all of these.
+    """
+
+    log = Logger()
+    ledger: Ledger
+    base: Components
+    queue: QueueService
+    reports: ReportService
+    dmarcReports: ReportService
+    residence: MailboxStores
+    incoming: InboundServices
+    _logins: Authenticator | None
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        site: ConfigFiles,
+        clock: IReactorTime | None = None,
+        durations: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param clock: For what is dated; the reactor's if not given.
+        @param durations: For the limits of clients, and for waiting for other
+            processes; the reactor's if not given.
+        """
+        self._reactor = reactor
+        self._site = site
+        self._clock = clock or reactor
+        self._durations = durations or reactor
+        self._doors: dict[str, ListenerPorts] = {}
+        self._stops: list[Stop] = []
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """
+        On which port each listener listens.
+        """
+        return {name: door.port for name, door in self._doors.items()}
+
+    def privilegedStartService(self) -> None:
+        """
+        Take the ports, but let nobody in yet: those below 1024 are had only
+        now.
+
+        @raise InvalidConfig: A port can't be had.
+        """
+        super().privilegedStartService()
+        self._takePorts()
+
+    def startService(self) -> None:
+        """
+        If it fails, C{stopService} ends what did start.
+
+        @raise InvalidConfig: A file, a port, the ledger or the spool can't be
+            used.
+        """
+        super().startService()
+        gc.set_threshold(*GARBAGE)
+        self._takePorts()
+        self._site.makeFolders()
+        with asConfigErrors(self._site):
+            self._start()
+
+    def _start(self) -> None:
+        outages = OutageLog(self._durations.seconds)
+        self.ledger = Ledger(self._reactor, self._site.ledgerURL, outages)
+        self._stops.append(self.ledger.stop)
+        self.base = Components(
+            self._reactor, self._site, self.ledger, self._clock, self._durations
+        )
+        self._stops.append(self.base.outcomes.stop)
+        self.residence = MailboxStores(self.base)
+        self._stops.append(self.residence.stop)
+        spool = ThreadedSpoolExecutor(self._reactor, self._site.spool)
+        self.queue = makeQueue(self.base, spool, self.residence)
+        self.incoming = InboundServices(self.base, self.residence, self.queue)
+        self._stops.append(self.incoming.stop)
+        self.reports = self.base.reports(self.queue)
+        self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
+        self._logins = None
+        factories = self._factories()
+        self._startParts()
+        for name, factory in factories.items():
+            self._doors[name].open(self._reactor, factory)
+
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires once all verdicts given until now are in the ledger.
+        """
+        return self.incoming.recorded()
+
+    def _takePorts(self) -> None:
+        # Not every runner calls privilegedStartService.
+        if self._doors:
+            return
+        self._doors = bindPorts(self._site)
+        for name, listener in self._site.config.listeners.items():
+            for address in self._doors[name].missing:
+                self.log.warn(
+                    "[Listeners.{name}]: not listening on {address}, as this host has "
+                    "no address of that family",
+                    name=name,
+                    address=address,
+                )
+            if _lacksIPv4(listener, self._site.config.listeners.values()):
+                self.log.warn(
+                    "[Listeners.{name}]: listening on IPv6 only; for IPv4 too, add "
+                    "an IPv4 address to Address, such as 0.0.0.0",
+                    name=name,
+                )
+
+    def _startParts(self) -> None:
+        parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
+        config = self._site.config
+        for remark in self._site.remarks(self._clock.seconds()):
+            self.log.warn("{remark}", remark=remark)
+        if not config.noOutgoingTLSReports:
+            parts.append(self.reports)
+            self._warn("TLS", self._site.submitter)
+        if not config.noOutgoingDMARCReports:
+            parts.append(self.dmarcReports)
+            if any(map(_isChecked, config.listeners.values())):
+                self._warn("DMARC", self._site.dmarcSubmitter)
+        self._stops.append(self.base.dialer.stop)
+        for part in parts:
+            part.startService()
+            self._stops.append(part.stopService)
+        self.residence.sweep()
+
+    def _warn(self, kind: str, submitter: Domain | NoSubmitter) -> None:
+        if isinstance(submitter, NoSubmitter):
+            self.log.warn(
+                "NO {kind} REPORTS ARE SENT: {why}", kind=kind, why=str(submitter)
+            )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        @return: Fires once nothing is in flight, and all is on disk.
+        """
+        super().stopService()
+        doors, self._doors = self._doors, {}
+        stops, self._stops = self._stops, []
+        stops.append(lambda: self._close(doors.values()))
+        return Deferred.fromCoroutine(self._quietly(stops[::-1]))
+
+    def _close(self, doors: Iterable[ListenerPorts]) -> Deferred[None]:
+        # At the same time: clients that don't let go hold up each of them for
+        # as long as they may.
+        closing = [
+            door.close().addErrback(
+                lambda failure: self.log.failure("closing a port", failure)
+            )
+            for door in doors
+        ]
+        return DeferredList(closing).addCallback(lambda results: None)
+
+    async def _quietly(self, stops: Sequence[Stop]) -> None:
+        for stop in stops:
+            try:
+                await stop()
+            except CancelledError:
+                raise
+            except Exception:
+                # What comes after it still has to stop.
+                self.log.failure("stopping")
+
+    def _factories(self) -> dict[str, SMTPServerFactory]:
+        return {
+            name: self._factory(name, listener, self._acceptor(listener))
+            for name, listener in self._site.config.listeners.items()
+        }
+
+    def _factory(
+        self, name: str, listener: Listener, acceptor: IMessageDelivery
+    ) -> SMTPServerFactory:
+        settings = ListenerSettings(
+            ServerSettings(
+                self._site.config.hostname.ascii,
+                size=listener.maxMessageSize,
+                starttls=listener.tls is ListenerTLS.STARTTLS,
+                mechanisms=MECHANISMS if listener.authentication else (),
+                authRequired=listener.authentication,
+                # RFC 6409 8: a submission server may mend what its own clients
+                # say wrong; elsewhere it is a sign of a broken sender.
+                bareAddresses=listener.service is ListenerService.SUBMISSION,
+            ),
+            immediateTLS=listener.tls is ListenerTLS.IMMEDIATE,
+            connections=listener.maxConnections,
+            perAddress=listener.maxConnectionsPerAddress,
+            perNetwork=listener.maxConnectionsPerNetwork,
+            connectionRate=listener.maxConnectionRate,
+            messageRate=listener.maxMessageRate,
+        )
+        tls = self._site.tls(name, listener)
+        if listener.authentication and self._logins is None:
+            self._logins = self._authenticator()
+        authenticator = self._logins if listener.authentication else None
+        return SMTPServerFactory(
+            self._durations, settings, acceptor, tls, authenticator
+        )
+
+    def _acceptor(self, listener: Listener) -> IMessageDelivery:
+        if listener.service is ListenerService.SUBMISSION:
+            return self.incoming.submission()
+        return self.incoming.reception(listener.checks)
+
+    def _authenticator(self) -> Authenticator:
+        accounts = CredentialsChecker(self._site.users(), self._site.secret())
+        # Threads of their own: each that ever checked a password keeps the memory
+        # that it needed for that, and those of the reactor are more.
+        pool = ThreadPool(0, MAX_CHECKS, "passwords")
+        pool.start()
+        self._stops.append(lambda: maybeDeferred(pool.stop))
+
+        def offload(check: Callable[[], bool]) -> Deferred[bool]:
+            return deferToThreadPool(self._reactor, pool, check)
+
+        history = LoginHistory(self._site.logins)
+        limits = LoginLimits(known=history.load(), save=history.save)
+        return Authenticator(accounts, newID, offload, limits)
+
+
+def _isChecked(listener: Listener) -> bool:
+    return listener.service is ListenerService.RECEPTION and listener.checks
+
+
+def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
+    """
+    Whether C{listener} takes IPv6 from everywhere, and none takes IPv4 at its port.
+    """
+    there = [each for each in listeners if each.port == listener.port]
+    addresses = {parseIP(address) for each in there for address in each.address}
+    isIPv4 = any(ip is not None and ip.version == 4 for ip in addresses)
+    return IPv6Address("::") in map(parseIP, listener.address) and not isIPv4
+
+
+def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
+    """
+    The ports of all listeners, by their names.
+
+    @raise InvalidConfig: All that can't be had.
+    """
+    faults: list[InvalidConfig] = []
+    doors: dict[str, ListenerPorts] = {}
+    for name, listener in site.config.listeners.items():
+        try:
+            doors[name] = ListenerPorts(listener.address, listener.port)
+        except PortUnavailable as error:
+            faults.append(portFault(site, name, error))
+    wrong = together(faults)
+    if wrong is not None:
+        for door in doors.values():
+            door.close()
+        raise wrong
+    return doors
+
+
+def portFault(site: ConfigFiles, name: str, error: PortUnavailable) -> InvalidConfig:
+    """
+    What to say of the port of the listener C{name}.
+    """
+    port = quoted(site.config.listeners[name].port)
+    expected = f"expected a free port of {error.address}: {error.error.strerror}"
+    return InvalidConfig(str(site.file), f"Listeners.{name}", "Port", port, expected)
+
+
+def openStores(site: ConfigFiles) -> None:
+    """
+    Open what C{startService} does, and close it again.
+
+    @raise InvalidConfig: As C{startService}.
+    """
+    steps = (site.check, site.makeFolders, partial(_openLedger, site))
+    wrong = together(faultsOf((*steps, partial(_openSpool, site))))
+    if wrong is not None:
+        raise wrong
+
+
+def _openLedger(site: ConfigFiles) -> None:
+    if site.data.is_dir() and site.isOurs():
+        with asConfigErrors(site):
+            Ledger(None, site.ledgerURL).stop()
+
+
+def _openSpool(site: ConfigFiles) -> None:
+    if site.spool.is_dir() and site.isOurs():
+        with asConfigErrors(site):
+            spool = InlineSpoolExecutor(site.spool)
+            spool.open(delivering=True)
+            spool.close()

@@ -1,0 +1,404 @@
+# -*- test-case-name: tests.inbound.test_authenticate -*-
+"""
+Finds out where a message is from: everything that can be looked up is, at the
+same time, and while the message still comes in.
+
+Apart from a server, as C{moxtls auth} does it::
+
+    findings = await authenticate(checks, client, sender, message)
+
+What can be known of where a message is from before it is there: SPF, and the
+name of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from moxtls.authentication.dkim.canonical import CRLF
+from moxtls.authentication.dkim.signature import SignatureClaim
+from moxtls.authentication.dkim.verify import (
+    DKIMCheck,
+    DKIMJob,
+    Results,
+    signaturesOf,
+    withKey,
+)
+from moxtls.authentication.iprev import checkIPRev
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import (
+    Authentication,
+    AuthResult,
+    DKIMResult,
+    IPRevResult,
+    SPFResult,
+)
+from moxtls.authentication.spf.evaluate import (
+    SPFRequest,
+    checkHost,
+    helloRequest,
+    mailFromRequest,
+)
+from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
+from moxtls.dmarc.discovery import discover
+from moxtls.dmarc.types import Discovery, DMARCPolicy, Method
+from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dns.fairshare import FairResolver
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.interfaces import IResolver
+from moxtls.lru import TTLCache
+from moxtls.message.addresses import authorDomains
+from moxtls.message.header import Header, headerEnd, splitHeader
+from moxtls.message.trace import ClientInfo
+from moxtls.smtp.server.limits import networkOf
+from moxtls.tasks import OVERDUE, Deadline, Task, resolve
+
+#: Seconds that a client waits at the end of its message for what is not back
+#: yet, which is a temporary error then, and no reason to refuse anything.  So it
+#: is more than two look-ups take at most: those for the name of its address are up
+#: to the client, and in the policies of some.  RFC 7208 4.6.4 has 20 at least.
+MAX_WAIT = 45
+#: Seconds for which it is remembered what came of a client and a sender, of an
+#: author domain, and what the record of a key is: most connections with several
+#: messages are over by then.  It is as if records had been looked up when the
+#: first of them came.
+CACHE_TTL = 60
+#: Of each, how many are remembered.
+MAX_CACHED = 1000
+#: What is wrong with a signature where it is us who couldn't.
+UNVERIFIED = "it could not be verified"
+
+#: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
+Offload = Callable[[DKIMJob], Deferred[Results]]
+
+
+class MessageAuthenticator:
+    """
+    How messages are checked here.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        practice: LocalPolicy,
+        hostname: str,
+        offload: Offload,
+        chance: Callable[[], float],
+    ) -> None:
+        """
+        @param hostname: Ours.
+        @param chance: From 0 to less than 1.
+        """
+        self.clock = clock
+        self._shares = FairResolver(resolver)
+        self.practice = practice
+        self.hostname = hostname
+        self.offload = offload
+        self.chance = chance
+        self._origins: TTLCache[tuple[str, str, str], ConnectionChecks]
+        self._origins = TTLCache(MAX_CACHED, CACHE_TTL)
+        self._discoveries: TTLCache[Domain, Discovery]
+        self._discoveries = TTLCache(MAX_CACHED, CACHE_TTL)
+        self._keys: TTLCache[str, tuple[bytes, ...]]
+        self._keys = TTLCache(MAX_CACHED, CACHE_TTL)
+
+    def expect(self, client: ClientInfo, sender: str) -> None:
+        """
+        A message is announced: what can be known of it already is looked up.
+        """
+        self.origin(client, sender)
+
+    def examine(self, client: ClientInfo, sender: str) -> MessageAuthentication:
+        """
+        A message comes.
+        """
+        return MessageAuthentication(self, self.origin(client, sender))
+
+    def origin(self, client: ClientInfo, sender: str) -> ConnectionChecks:
+        """
+        What is known, or being looked up, of a client that uses C{sender}.
+        """
+        key = (client.address, client.helo, sender)
+        now = self.clock.seconds()
+        known = self._origins.get(key, now)
+        if known is None or known.failed:
+            resolver = self.resolverFor(client.address)
+            known = ConnectionChecks(resolver, client, sender, self.hostname, now)
+            for forgotten in self._origins.put(key, known, now):
+                forgotten.giveUp()
+        return known
+
+    def resolverFor(self, address: str) -> IResolver:
+        """
+        What is asked for a client, within the share of its network.
+        """
+        return self._shares.of(networkOf(address).network)
+
+    async def discover(self, author: Domain, resolver: IResolver) -> Discovery:
+        """
+        The DMARC policy for C{author}.
+        """
+        now = self.clock.seconds()
+        known = self._discoveries.get(author, now)
+        if known is None:
+            inquiry = discover(author, self.practice.suffixes)
+            known = await resolve(resolver, inquiry)
+            if not known.temporary:
+                self._discoveries.put(author, known, now)
+        return known
+
+    async def findKey(self, claim: SignatureClaim, resolver: IResolver) -> DKIMCheck:
+        """
+        What is left to do about a signature, with its key.
+        """
+        name, now = claim.keyName, self.clock.seconds()
+        known = self._keys.get(name, now)
+        if known is not None:
+            return DKIMCheck(claim, known)
+        check = withKey(claim, await resolver.lookup(name, RRType.TXT))
+        if not check.problem:
+            self._keys.put(name, check.records, now)
+        return check
+
+
+class MessageAuthentication:
+    """
+    The checks of one message.  Either C{finish} or C{cancel} is called last.
+    """
+
+    log = Logger()
+
+    def __init__(self, checks: MessageAuthenticator, origin: ConnectionChecks) -> None:
+        self._checks = checks
+        self._origin = origin
+        self._resolver = checks.resolverFor(origin.address)
+        origin.use()
+        self._patience = Deadline(checks.clock, MAX_WAIT)
+        self._lookups: list[Task[Any]] = []
+        self._isUnverified = False
+
+    def begin(self, header: Header) -> None:
+        """
+        The header is complete.  To be called once, before C{finish}.
+        """
+        checks = self._checks
+        self._header = header
+        self._authors = authorDomains(header)
+        self._since = checks.clock.seconds()
+        # Each by itself: nobody's key is to be overdue because a stranger's is.
+        signatures = signaturesOf(header, self._authors.domains)
+        self._unreadable = signatures.problems
+        self._keys = [self._findKey(each) for each in signatures.claims]
+        self._lookups.extend(self._keys)
+        self._discovery: Task[Discovery] | None = None
+        if len(self._authors.domains) == 1:
+            self._discovery = self._discover(self._authors.domains[0])
+            self._lookups.append(self._discovery)
+
+    async def finish(self, body: Sequence[bytes]) -> AuthenticationOutcome:
+        """
+        The message is complete.
+
+        @param body: What is behind the empty line, in chunks; it may be gone
+            through in a thread, and must be there until this returns.
+
+        @return: What was found, soon; nothing is raised.
+        """
+        try:
+            return await self._findings(body)
+        finally:
+            self._patience.close()
+            self.cancel()
+
+    def cancel(self) -> None:
+        """
+        Nobody wants to know any more.
+        """
+        self._origin.release()
+        for each in self._lookups:
+            each.cancel()
+
+    async def _findings(self, body: Sequence[bytes]) -> AuthenticationOutcome:
+        origin, soon = self._origin, self._patience.soon
+        dkim = await self._verified(body)
+        authentication = Authentication(
+            origin.address,
+            await soon(origin.iprev),
+            await soon(origin.helo),
+            await soon(origin.spf),
+            dkim,
+            self._unreadable,
+        )
+        discovery = aligned = None
+        if self._discovery is not None:
+            discovery = await soon(self._discovery)
+            aligned = await self._aligned(discovery, authentication)
+        practice = self._checks.practice
+        circumstances = MessageContext(self._header.listSigns, self._chance(discovery))
+        froms = self._authors.domains
+        verdict = evaluate(
+            froms, discovery, aligned, authentication, circumstances, practice
+        )
+        # Who only looks on (Enforcement "none") has nobody come again for it.
+        isEnforcing = practice.enforcement is not DMARCPolicy.NONE
+        overdue = (self._patience.gaveUp or self._isUnverified) and isEnforcing
+        return AuthenticationOutcome(authentication, verdict, self._authors, overdue)
+
+    def _chance(self, discovery: Discovery | None) -> float:
+        """
+        Only drawn where there is something to be decided by it.
+        """
+        record = None if discovery is None else discovery.record
+        return self._checks.chance() if record and record.percent < 100 else 0.0
+
+    async def _verified(self, body: Sequence[bytes]) -> tuple[DKIMResult, ...]:
+        """
+        Verifying is waited for, however long it takes: it is our own doing, and
+        who keeps us busy shall not have signatures of others count as unknown.
+        """
+        checks = tuple([await self._patience.soon(each) for each in self._keys])
+        if not checks:
+            return ()
+        work = DKIMJob(self._header.data, body, checks, self._since)
+        try:
+            return await self._verify(work)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("verifying signatures")
+            self._isUnverified = True
+            return work.without(UNVERIFIED)
+
+    async def _verify(self, work: DKIMJob) -> Results:
+        if not any(each.records for each in work.checks):
+            return work()
+        return await self._checks.offload(work)
+
+    async def _aligned(
+        self, discovery: Discovery, authentication: Authentication
+    ) -> Aligned | None:
+        if discovery.record is None:
+            return None
+        known = alignAtOnce(discovery, authentication)
+        if known is not None:
+            return known
+        inquiry = align(discovery, authentication, self._checks.practice.suffixes)
+        lookup = Task(resolve(self._resolver, inquiry), lambda: Aligned(temporary=True))
+        self._lookups.append(lookup)
+        return await self._patience.soon(lookup)
+
+    def _findKey(self, claim: SignatureClaim) -> Task[DKIMCheck]:
+        looking = self._checks.findKey(claim, self._resolver)
+        return Task(looking, lambda: DKIMCheck(claim, (), OVERDUE))
+
+    def _discover(self, author: Domain) -> Task[Discovery]:
+        checks = self._checks
+        isByTree = checks.practice.suffixes is None
+        method = Method.TREE_WALK if isByTree else Method.PSL
+
+        def overdue() -> Discovery:
+            return Discovery(author, author, method, temporary=True, problem=OVERDUE)
+
+        return Task(checks.discover(author, self._resolver), overdue)
+
+
+def authenticate(
+    checks: MessageAuthenticator,
+    client: ClientInfo,
+    sender: str,
+    message: Sequence[bytes],
+) -> Deferred[AuthenticationOutcome]:
+    """
+    All checks of a message that is there already.
+
+    @param client: Who handed it over; C{address} and C{helo} count.
+    @param sender: MAIL FROM; empty for the null one.
+    @param message: Chunks of it: CRLF line ends, no dot-stuffing.
+
+    @return: Fires with what was found, and never fails.
+    """
+    text = b"".join(message)
+    end = headerEnd(text)
+    header = splitHeader(text if end < 0 else text[:end])
+    body = b"" if end < 0 else text[end + len(CRLF) :]
+    examination = checks.examine(client, sender)
+    examination.begin(header)
+    return Deferred.fromCoroutine(examination.finish([body]))
+
+
+class ConnectionChecks:
+    """
+    What can be known before the message is there.
+
+    @ivar since: When it was begun.
+    """
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        client: ClientInfo,
+        sender: str,
+        hostname: str,
+        since: float,
+    ) -> None:
+        """
+        @param hostname: Ours.
+        """
+        self.since = since
+        self.address = client.address
+        self._users = 0
+        address, helo = client.address, client.helo
+        self.iprev = Task(resolve(resolver, checkIPRev(address)), _overdueIPRev)
+        self.helo = _spfOf(resolver, helloRequest(address, helo, hostname, since))
+        self.spf = self.helo
+        if sender:
+            request = mailFromRequest(address, helo, sender, hostname, since)
+            self.spf = _spfOf(resolver, request)
+
+    @property
+    def failed(self) -> bool:
+        """
+        Whether another try may find out more.
+        """
+        return any(
+            each.failed or (each.isDone and each.value.status is AuthResult.TEMPERROR)
+            for each in (self.iprev, self.helo, self.spf)
+        )
+
+    def use(self) -> None:
+        self._users += 1
+
+    def release(self) -> None:
+        """
+        Whoever used it doesn't any more; what nobody waits for is given up.
+        """
+        self._users -= 1
+        self.giveUp()
+
+    def giveUp(self) -> None:
+        """
+        It isn't remembered any more: a client may say MAIL, and then nothing.
+        """
+        if self._users == 0:
+            for each in (self.iprev, self.helo, self.spf):
+                each.cancel()
+
+
+def _spfOf(resolver: IResolver, request: SPFRequest) -> Task[SPFResult]:
+    domain = request.sender.rpartition("@")[2]
+    status = AuthResult.TEMPERROR
+    return Task(
+        resolve(resolver, checkHost(request)),
+        lambda: SPFResult(request.scope, domain, status, problem=OVERDUE),
+    )
+
+
+def _overdueIPRev() -> IPRevResult:
+    return IPRevResult(AuthResult.TEMPERROR, problem=OVERDUE)

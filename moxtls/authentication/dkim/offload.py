@@ -1,0 +1,63 @@
+# -*- test-case-name: tests.inbound.test_verifying -*-
+"""
+Signatures are verified by another process: in a thread of this one, the
+interpreter would be the reactor's or that thread's, but never both's.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from moxtls.authentication.check import Offload
+from moxtls.authentication.dkim.verify import DKIMJob, Results, verifyAll
+from moxtls.workers.batches import Batches
+from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
+
+#: Bytes that are verified together, and how many such batches are under way: what
+#: is done shall not wait for what isn't.
+TOGETHER = 64 * 1024
+RUNNING = 4
+#: Seconds that none takes, however it was made.
+TIMEOUT = 60
+#: What a message counts at least.
+_LEAST = TOGETHER // 16
+
+
+class SignatureVerifier:
+    """
+    Has a process verify small messages, and threads large ones; all of them
+    while there is no process.
+    """
+
+    def __init__(self, worker: Worker, threads: Offload) -> None:
+        self._worker = worker
+        self._threads = threads
+        self._batches = Batches[DKIMJob, Results](
+            lambda those: worker.call(verifyAll, those), _size, TOGETHER, RUNNING
+        )
+
+    def __call__(self, verification: DKIMJob) -> Deferred[Results]:
+        """
+        See L{Offload}.
+        """
+        # Hashing a large one takes most of the time, without the interpreter.
+        if fitsWorker(verification.body):
+            results = self._batches.put(verification)
+            return results.addErrback(self._without, verification)
+        return self._threads(verification)
+
+    def _without(self, why: Failure, verification: DKIMJob) -> Deferred[Results]:
+        # Not if it was lost: it may have died of this very message.
+        why.trap(NoWorker)
+        return self._threads(verification)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once the process is gone.  Nothing is to be verified any more.
+        """
+        return self._worker.stop()
+
+
+def _size(verification: DKIMJob) -> int:
+    return max(_LEAST, sizeOf(verification.body))

@@ -1,0 +1,401 @@
+# -*- test-case-name: tests.inbound.test_dkimsignature -*-
+"""
+DKIM-Signature fields (RFC 6376 3.5).  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from moxtls.authentication.dkim.canonical import Canonicalization, Extent
+from moxtls.authentication.dkim.sign import Algorithm
+from moxtls.authentication.dkim.taglist import (
+    WSP,
+    TagList,
+    decoded,
+    flattened,
+    listed,
+    readTags,
+    withoutSpace,
+)
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.domain import Domain, InvalidDomain
+
+#: Names in C{h=}.  Mail has some twenty; each is looked up once.
+MAX_FIELDS = 500
+#: Octets of C{i=} as it is written.  It is no address, but looks like one,
+#: with up to three characters for each.
+MAX_IDENTITY_LENGTH = 3 * 320
+#: RFC 1035 2.3.4, without the final dot.
+MAX_NAME = 253
+#: By how many seconds clocks of signers may differ from ours (RFC 6376 3.5).
+MAX_CLOCK_SKEW = 300
+#: Seconds.  The time of signing is of no use but to see that somebody made it
+#: up; a clock in another time zone does no harm.
+MAX_AHEAD = 24 * 3600
+
+#: What is in all signatures of a signer, as read: so many signers are
+#: remembered, and C{h=} up to so many characters.
+MAX_TERMS = 500
+MAX_TERMS_LENGTH = 1000
+
+_REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+_HISTORIC = "rsa-sha1"
+_ALGORITHMS = frozenset(Algorithm)
+_WAYS = frozenset(Canonicalization)
+# A tag at the beginning, and behind another one.  Apart, as what may stand at the
+# beginning is looked for from every octet on.
+_TAGS = {
+    name: (
+        re.compile(rb"[ \t\r\n]*%b[ \t\r\n]*=([^;]*)" % name),
+        re.compile(rb";[ \t\r\n]*%b[ \t\r\n]*=([^;]*)" % name),
+    )
+    for name in (b"b", b"d", b"s")
+}
+# RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
+_ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
+# RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
+# but selectors have; the DNS doesn't mind.
+_SELECTOR = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+# RFC 5322 3.6.8: ftext.
+_FIELD = re.compile(r"[!-9;-~]+\Z")
+_TIME = re.compile(r"[0-9]{1,12}\Z")
+_LIMIT = re.compile(r"[0-9]{1,76}\Z")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
+_HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
+
+
+class UnreadableSignature(ValueError):
+    """
+    It can't be told whose signature it is.
+    """
+
+
+class _Unacceptable(Exception):
+    """
+    The signature is of no use, whatever the message.
+    """
+
+    def __init__(self, problem: str, status: AuthResult = AuthResult.PERMERROR) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureClaim:
+    """
+    Whose signature a field says that it is: enough to look for the key.
+
+    @ivar place: How many DKIM-Signature fields are above it.
+    @ivar field: All of it, without its CRLF.
+    """
+
+    place: int
+    domain: Domain
+    selector: str
+    field: bytes
+
+    @property
+    def keyName(self) -> str:
+        """
+        RFC 6376 3.6.2.1.
+        """
+        return f"{self.selector}._domainkey.{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """
+    One that may be good, as far as can be told from itself.
+
+    @ivar place: As in L{SignatureClaim}.
+    @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
+    @ivar how: How the header is made canonical.
+    @ivar body: What of the body it covers.
+    @ivar names: C{h=}, in lower case.
+    @ivar bodyHash: C{bh=}.
+    @ivar proof: C{b=}.
+    @ivar field: The whole field without the value of C{b=} (RFC 6376 3.7), and
+        without its CRLF.
+    @ivar start: As in L{DKIMResult.signature}.
+    """
+
+    place: int
+    domain: Domain
+    selector: str
+    identity: str
+    identityDomain: Domain
+    algorithm: Algorithm
+    how: Canonicalization
+    body: Extent
+    names: tuple[bytes, ...]
+    bodyHash: bytes
+    proof: bytes
+    field: bytes
+    start: str
+
+    def result(
+        self,
+        status: AuthResult,
+        problem: str = "",
+        keySize: int = 0,
+        testing: bool = False,
+    ) -> DKIMResult:
+        return DKIMResult(
+            self.domain,
+            self.selector,
+            status,
+            problem,
+            self.identity,
+            self.algorithm.value,
+            self.start,
+            keySize,
+            testing,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """
+    What is mostly the same in all signatures of a signer, as in L{Signature}.
+    """
+
+    identity: str
+    identityDomain: Domain
+    algorithm: Algorithm
+    how: Canonicalization
+    body: Extent
+    names: tuple[bytes, ...]
+
+
+def readSignatureClaim(field: bytes, place: int) -> SignatureClaim:
+    """
+    Quick; whether the rest is a signature is left to L{readSignature}.
+
+    @param field: A DKIM-Signature field, without its CRLF.
+
+    @raise UnreadableSignature: It can't be told whose it is.
+    """
+    value = field.partition(b":")[2]
+    domain = _domain(_stated(value, b"d"))
+    return SignatureClaim(place, domain, _selector(_stated(value, b"s"), domain), field)
+
+
+def readSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
+    """
+    @param now: When the message was received, in Unix seconds.
+
+    @return: What there is to check, or why that would be in vain.
+    """
+    domain, selector = claim.domain, claim.selector
+    name, _, value = claim.field.partition(b":")
+    tags = readTags(value)
+    try:
+        _checkForm(tags)
+        _checkTime(tags, now)
+        terms = _terms(tags, domain)
+        return Signature(
+            claim.place,
+            domain,
+            selector,
+            terms.identity,
+            terms.identityDomain,
+            terms.algorithm,
+            terms.how,
+            terms.body,
+            terms.names,
+            _data(tags, "bh"),
+            _data(tags, "b"),
+            b"%b:%b" % (name, _withoutProof(value)),
+            _start(tags),
+        )
+    except _Unacceptable as reason:
+        stated = tags.get("a").lower()
+        return DKIMResult(
+            domain,
+            selector,
+            reason.status,
+            reason.problem,
+            algorithm=stated if _ALGORITHM.match(stated) else "",
+            signature=_start(tags),
+        )
+
+
+def _found(value: bytes, name: bytes) -> re.Match[bytes] | None:
+    """
+    A tag where it stands in a field; of several the first.
+    """
+    first, behind = _TAGS[name]
+    return first.match(value) or behind.search(value)
+
+
+def _stated(value: bytes, name: bytes) -> str:
+    found = _found(value, name)
+    return flattened(found[1]).strip(WSP) if found else ""
+
+
+def _domain(text: str) -> Domain:
+    """
+    U-labels may be there where the header is in UTF-8 (RFC 8616 5).
+    """
+    try:
+        return Domain.parse(text)
+    except InvalidDomain:
+        raise UnreadableSignature("d= is not a domain") from None
+
+
+def _selector(text: str, domain: Domain) -> str:
+    selector = text.lower()
+    if not selector.isascii():
+        try:
+            selector = Domain.parse(text).ascii
+        except InvalidDomain:
+            selector = ""
+    longest = MAX_NAME - len(f"._domainkey.{domain}")
+    if len(selector) > longest or not _SELECTOR.match(selector):
+        raise UnreadableSignature("s= is not a selector")
+    return selector
+
+
+def _demand(
+    isGood: object, problem: str, status: AuthResult = AuthResult.PERMERROR
+) -> None:
+    if not isGood:
+        raise _Unacceptable(problem, status)
+
+
+def _checkForm(tags: TagList) -> None:
+    """
+    RFC 6376 6.1.1: "meticulously".
+    """
+    _demand(not tags.problem, tags.problem)
+    if not all(map(tags.get, _REQUIRED)):
+        missing = next(name for name in _REQUIRED if not tags.get(name))
+        raise _Unacceptable(f"{missing}= is missing")
+    _demand(tags.get("v") == "1", "v= is not 1")
+    # RFC 6376 3.5: sub-domain 1*("." sub-domain): mail isn't signed by "com".
+    domain = tags.get("d")
+    _demand("." in domain and domain[-1] != ".", "d= is not a domain for mail")
+    if "q" in tags.values:
+        _demand("dns/txt" in listed(tags.get("q")), "q= is not dns/txt")
+
+
+def _checkTime(tags: TagList, now: float) -> None:
+    signed, expires = _time(tags, "t"), _time(tags, "x")
+    _demand(signed - now <= MAX_AHEAD, "signed in the future", AuthResult.POLICY)
+    if "x" in tags.values:
+        _demand(expires > signed, "x= is not after t=")
+        _demand(
+            expires + MAX_CLOCK_SKEW >= now, "the signature expired", AuthResult.POLICY
+        )
+
+
+def _time(tags: TagList, name: str) -> int:
+    text = tags.get(name, "0")
+    if not _TIME.match(text):
+        raise _Unacceptable(f"{name}= is not a time")
+    return int(text)
+
+
+def _terms(tags: TagList, domain: Domain) -> _Terms:
+    stated = map(tags.values.get, ("i", "a", "c", "l"))
+    names = tags.get("h")
+    read = _knownTerms if len(names) <= MAX_TERMS_LENGTH else _readTerms
+    return read(domain, names, *stated)
+
+
+def _readTerms(
+    domain: Domain,
+    names: str,
+    identity: str | None,
+    algorithm: str | None,
+    ways: str | None,
+    limit: str | None,
+) -> _Terms:
+    """
+    @param names: C{h=}; as the others, which are C{None} if they aren't there.
+    """
+    what, below = _identity(identity, domain)
+    how, bodyHow = _canonicalizations(ways)
+    extent = Extent(bodyHow, _limit(limit))
+    return _Terms(what, below, _algorithm(algorithm), how, extent, _names(names))
+
+
+_knownTerms = lru_cache(MAX_TERMS)(_readTerms)
+
+
+def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
+    """
+    RFC 6376 2.11, 3.5.
+    """
+    if stated is None:
+        return f"@{domain}", domain
+    identity = withoutSpace(stated)
+    _demand(len(identity) <= MAX_IDENTITY_LENGTH, "i= is too long")
+    octets = identity.encode("utf-8")
+    plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
+    _, at, part = plain.decode("utf-8", "replace").rpartition("@")
+    try:
+        _demand(at, "i= has no @")
+        below = Domain.parse(part)
+    except InvalidDomain:
+        raise _Unacceptable("i= has no domain") from None
+    _demand(below.isUnder(domain), "i= is not in the domain of d=")
+    return identity, below
+
+
+def _algorithm(stated: str | None) -> Algorithm:
+    stated = (stated or "").lower()
+    # RFC 8301 3.1: permanently failed.
+    _demand(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
+    _demand(stated in _ALGORITHMS, "a= is not an algorithm that is known")
+    return Algorithm(stated)
+
+
+def _canonicalizations(
+    stated: str | None,
+) -> tuple[Canonicalization, Canonicalization]:
+    if stated is None:
+        stated = "simple/simple"
+    header, slash, body = stated.lower().partition("/")
+    pair = (header, body if slash else "simple")
+    _demand(_WAYS.issuperset(pair), "c= is not a canonicalization that is known")
+    return Canonicalization(pair[0]), Canonicalization(pair[1])
+
+
+def _limit(stated: str | None) -> int | None:
+    if stated is None:
+        return None
+    _demand(_LIMIT.match(stated), "l= is not a number")
+    return int(stated)
+
+
+def _names(stated: str) -> tuple[bytes, ...]:
+    names = listed(stated, MAX_FIELDS)
+    _demand(len(names) <= MAX_FIELDS, "h= is too long")
+    _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
+    _demand("from" in names, "From is not signed")
+    return tuple(each.encode("ascii") for each in names)
+
+
+def _data(tags: TagList, name: str) -> bytes:
+    try:
+        return decoded(tags.get(name))
+    except ValueError:
+        raise _Unacceptable(f"{name}= is not base64") from None
+
+
+def _withoutProof(value: bytes) -> bytes:
+    """
+    RFC 6376 3.7.
+    """
+    proof = _found(value, b"b")
+    return value[: proof.start(1)] + value[proof.end() :] if proof else value
+
+
+def _start(tags: TagList) -> str:
+    proof = withoutSpace(tags.get("b"))
+    return proof[:8] if _BASE64.match(proof) else ""

@@ -1,0 +1,314 @@
+# -*- test-case-name: tests.inbound.test_authres -*-
+"""
+What checks came to, as header fields for who reads the message (RFC 8601,
+RFC 7208 9.1).  No I/O.
+
+Words of strangers stand in them quoted, and nothing they say can end a field,
+a comment or a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from moxtls.authentication.results import (
+    Authentication,
+    AuthResult,
+    DKIMResult,
+    IPRevResult,
+    SPFResult,
+    SPFScope,
+)
+from moxtls.dmarc.types import DMARCPolicy, Override, Verdict
+from moxtls.domain import Domain
+
+#: RFC 5322 2.1.1, without CRLF.
+LINE = 78
+#: Of a stranger's word: as long as an address can be.
+MAX_WORD = 254
+#: Of clients and senders, and of signers, what is said of them is remembered: they
+#: differ less than messages do.
+MAX_KNOWN = 500
+
+# RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
+_TOKEN = r"[!#-'*+.0-9A-Z^-~-]+"
+_PLAIN = re.compile(rf"{_TOKEN}(?:@{_TOKEN})?\Z")
+# RFC 5322 3.2.3.
+_ATEXT = r"[!#-'*+/-9=?A-Z^-~-]+"
+_DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
+# RFC 5322 3.2.2, but for what some who read it take for an end of something.
+_NOT_IN_COMMENT = re.compile(r"[^ !#-'*-:<-\[\]-~]")
+#: Between results, each on a line of its own.
+_GROUP = ";\r\n\t"
+
+
+def authenticationResults(
+    hostname: str,
+    authentication: Authentication,
+    verdict: Verdict,
+    sender: str,
+) -> bytes:
+    """
+    C{Authentication-Results}, all of it, with its CRLF.
+
+    @param hostname: Ours, C{authserv-id}.
+    @param sender: MAIL FROM.
+    """
+    origin = _origin(
+        hostname,
+        authentication.iprev,
+        authentication.address,
+        authentication.spf,
+        authentication.helo,
+        sender,
+    )
+    unreadable = authentication.unreadableDKIM
+    signatures = map(_lines, _dkim(authentication.dkim, unreadable))
+    discovery = verdict.discovery
+    dmarc = _dmarc(
+        verdict.status,
+        verdict.problem,
+        verdict.author,
+        verdict.policy if discovery and discovery.record else None,
+        verdict.disposition,
+        verdict.reasons,
+    )
+    return _ended([origin, *signatures, dmarc])
+
+
+def receivedSPF(
+    hostname: str, authentication: Authentication, sender: str, helo: str
+) -> bytes:
+    """
+    C{Received-SPF}, all of it, with its CRLF.
+
+    @param sender: MAIL FROM.
+    @param helo: What the client calls itself.
+    """
+    return _receivedSPF(
+        hostname, authentication.spf, authentication.address, sender, _ascii(helo)
+    )
+
+
+@lru_cache(MAX_KNOWN)
+def _receivedSPF(
+    hostname: str, result: SPFResult, address: str, sender: str, helo: str
+) -> bytes:
+    isMailFrom = result.scope is SPFScope.MAIL_FROM
+    about = sender if isMailFrom else helo
+    pairs = {
+        "receiver": hostname,
+        "identity": "mailfrom" if isMailFrom else "helo",
+        "client-ip": address,
+        "envelope-from": sender or f"postmaster@{helo}",
+        "helo": helo,
+        "mechanism": result.mechanism,
+        "problem": result.problem,
+    }
+    words = [f"{key}={_pair(value)}" for key, value in pairs.items() if value]
+    comment = f"({_comment(hostname)}: {_said(result, address, about)})"
+    first = f"Received-SPF: {result.status} {comment} {words[0]}"
+    return _ended([_lines(first.split(" ")), *words[1:]])
+
+
+@lru_cache(MAX_KNOWN)
+def _origin(
+    hostname: str,
+    iprev: IPRevResult,
+    address: str,
+    spf: SPFResult,
+    helo: SPFResult,
+    sender: str,
+) -> str:
+    groups = [
+        [f"Authentication-Results: {_value(hostname)}"],
+        _iprev(iprev, address),
+        *_spf(spf, helo, sender),
+    ]
+    return _GROUP.join(map(_lines, groups))
+
+
+def _said(result: SPFResult, address: str, about: str) -> str:
+    what = {
+        AuthResult.PASS: "is permitted to send for",
+        AuthResult.FAIL: "is not permitted to send for",
+        AuthResult.SOFTFAIL: "is probably not permitted to send for",
+    }.get(result.status, "may or may not send for")
+    return _comment(f"{address} {what} {about}")
+
+
+def _iprev(result: IPRevResult, address: str) -> list[str]:
+    """
+    RFC 8601 2.7.3.
+    """
+    words = [f"iprev={result.status}", *_reason(result.problem)]
+    if result.name:
+        words.append(f"({_comment(result.name)})")
+    return [*words, *_property("policy.iprev", address)]
+
+
+def _spf(spf: SPFResult, helo: SPFResult, sender: str) -> Iterator[list[str]]:
+    """
+    RFC 8601 2.7.2.
+    """
+    isMailFrom = spf.scope is SPFScope.MAIL_FROM
+    for result in (spf, helo) if isMailFrom else (spf,):
+        if result.scope is SPFScope.MAIL_FROM:
+            identity = _property("smtp.mailfrom", sender)
+        else:
+            identity = _property("smtp.helo", _ascii(result.domain))
+        yield [f"spf={result.status}", *_reason(result.problem), *identity]
+
+
+def _dkim(
+    results: Sequence[DKIMResult], unreadable: Sequence[str]
+) -> Iterator[list[str]]:
+    """
+    RFC 8601 2.7.1, RFC 6008.
+    """
+    for result in results:
+        words = _signer(
+            result.status,
+            result.problem,
+            result.keySize,
+            result.testing,
+            result.domain.ascii,
+            result.selector,
+            result.algorithm,
+        )
+        yield [*words, *_property("header.b", result.signature)]
+    for problem in unreadable:
+        yield [f"dkim={AuthResult.PERMERROR}", *_reason(problem)]
+    if not results and not unreadable:
+        yield ["dkim=none"]
+
+
+@lru_cache(MAX_KNOWN)
+def _dmarc(
+    status: AuthResult,
+    problem: str,
+    author: Domain | None,
+    policy: DMARCPolicy | None,
+    disposition: DMARCPolicy,
+    reasons: tuple[Override, ...],
+) -> str:
+    """
+    RFC 9989 8.2 and the registry of RFC 8601: C{policy.dmarc} is what the
+    domain asks for in this case; what is done is in the comment.
+
+    @param policy: C{None} if the domain asks for nothing.
+    """
+    words = [f"dmarc={status}", *_reason(problem)]
+    if policy is not None or disposition is not DMARCPolicy.NONE:
+        comment = [f"disposition {disposition}"]
+        comment += [f"override {each.kind}" for each in reasons]
+        words.append(f"({_comment(', '.join(comment))})")
+    if author is not None:
+        words.append(f"header.from={_value(author.ascii)}")
+    if policy is not None:
+        words.append(f"policy.dmarc={policy}")
+    return _lines(words)
+
+
+@lru_cache(MAX_KNOWN)
+def _signer(
+    status: AuthResult,
+    problem: str,
+    keySize: int,
+    testing: bool,
+    domain: str,
+    selector: str,
+    algorithm: str,
+) -> tuple[str, ...]:
+    """
+    What is said of a signature, but for which one it is.
+    """
+    return (
+        f"dkim={status}",
+        *_keyComment(keySize, testing),
+        *_reason(problem),
+        f"header.d={_value(domain)}",
+        *_property("header.s", selector),
+        *_property("header.a", algorithm),
+    )
+
+
+def _keyComment(keySize: int, testing: bool) -> Iterator[str]:
+    said = [f"{keySize}-bit key"] if keySize else []
+    if testing:
+        said.append("testing")
+    if said:
+        yield f"({', '.join(said)})"
+
+
+def _reason(problem: str) -> Iterator[str]:
+    return _property("reason", problem)
+
+
+def _property(name: str, value: str) -> Iterator[str]:
+    if value:
+        yield f"{name}={_value(value)}"
+
+
+# --- characters -----------------------------------------------------------------
+
+
+def _value(text: str) -> str:
+    """
+    RFC 8601 2.2 pvalue.
+    """
+    return text if _isShort(text) and _PLAIN.match(text) else _quoted(text)
+
+
+def _pair(text: str) -> str:
+    """
+    RFC 7208 9.1: C{dot-atom / quoted-string}.
+    """
+    return text if _isShort(text) and _DOT_ATOM.match(text) else _quoted(text)
+
+
+def _isShort(text: str) -> bool:
+    return len(text) <= MAX_WORD
+
+
+def _ascii(text: str) -> str:
+    """
+    SMTPUTF8 is about addresses, and not about what a client calls itself.
+    """
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _quoted(text: str) -> str:
+    """
+    RFC 5322 3.2.4, RFC 6532 3.2.
+    """
+    shown = "".join(each if each.isprintable() else "?" for each in text[:MAX_WORD])
+    escaped = shown.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _comment(text: str) -> str:
+    """
+    What can stand in a comment as it is.
+    """
+    return _NOT_IN_COMMENT.sub("?", text)[: 2 * MAX_WORD]
+
+
+def _ended(groups: Iterable[str]) -> bytes:
+    return f"{_GROUP.join(groups)}\r\n".encode("utf-8", "replace")
+
+
+def _lines(words: list[str]) -> str:
+    """
+    One line for a group, or several where it is too long.
+    """
+    lines = [words[0]]
+    for word in words[1:]:
+        # The tab that a line begins with, a space, the semicolon behind it.
+        if len(lines[-1]) + len(word) + 3 > LINE:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return "\r\n\t".join(lines)

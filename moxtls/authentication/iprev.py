@@ -1,0 +1,58 @@
+# -*- test-case-name: tests.inbound.test_iprev -*-
+"""
+Whether the client's address has a name that has that address (RFC 8601 3).
+No I/O.
+"""
+
+from __future__ import annotations
+
+from moxtls.authentication.results import AuthResult, IPRevResult
+from moxtls.authentication.spf.evaluate import lookUp
+from moxtls.authentication.spf.macro import printable
+from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import Answer, RRType
+from moxtls.domain import MAX_NAME
+from moxtls.ipaddresses import parseIP
+
+#: RFC 8601 3 wants a limit, as the owner of an address can give it any number
+#: of names; hosts have one, or a few.
+MAX_NAMES = 5
+
+_MAX_PROBLEM_LENGTH = 300
+
+
+def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
+    """
+    RFC 8601 2.7.3, 3.
+
+    @param ip: An address that is IPv4 mapped into IPv6 is IPv4.
+    """
+    address = parseIP(ip)
+    if address is None:
+        return _broken(AuthResult.PERMERROR, "not an IP address")
+    found = yield from lookUp((address.reverse_pointer,), RRType.PTR)
+    for each in found:
+        if each.failed:
+            return _unanswered(each)
+    names = [name for each in found for name in each.names][:MAX_NAMES]
+    if not names:
+        return _broken(AuthResult.PERMERROR, f"{address} has no name")
+    kind = RRType.A if address.version == 4 else RRType.AAAA
+    answers = yield from lookUp(names, kind)
+    for each in answers:
+        if address in map(parseIP, each.addresses):
+            return IPRevResult(AuthResult.PASS, each.name)
+    for each in answers:
+        if each.failed:
+            return _unanswered(each)
+    shown = ", ".join(printable(name, MAX_NAME) for name in names)
+    return _broken(AuthResult.FAIL, f"{address} is not an address of {shown}")
+
+
+def _unanswered(answer: Answer) -> IPRevResult:
+    asked = f"{answer.kind} at {answer.name}"
+    return _broken(AuthResult.TEMPERROR, f"look-up of {asked} failed: {answer.reason}")
+
+
+def _broken(status: AuthResult, problem: str) -> IPRevResult:
+    return IPRevResult(status, problem=printable(problem, _MAX_PROBLEM_LENGTH))

@@ -1,0 +1,108 @@
+# -*- test-case-name: tests.inbound.test_authenticate -*-
+"""
+What all checks of a message come to, and how.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moxtls.authentication.results import Authentication, AuthResult, SPFResult
+from moxtls.dmarc.types import Discovery, Verdict
+from moxtls.domain import Domain
+from moxtls.message.addresses import Authors, FromField
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationOutcome:
+    """
+    @ivar authors: What C{From} says.
+    @ivar isOverdue: Something took too long to find out, and something may
+        depend on it.
+    """
+
+    authentication: Authentication
+    verdict: Verdict
+    authors: Authors
+    isOverdue: bool = False
+
+    @property
+    def froms(self) -> tuple[Domain, ...]:
+        """
+        The domains of all authors, each once.
+        """
+        return self.authors.domains
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """
+        Step by step, one line each, for people: in it are the words of
+        strangers, to be made printable by who shows it.
+        """
+        return tuple(_notes(self))
+
+
+def _notes(findings: AuthenticationOutcome) -> Iterator[str]:
+    authentication = findings.authentication
+    iprev = authentication.iprev
+    name = f" is {iprev.name}" if iprev.name else ""
+    yield f"iprev: {iprev.status}: {authentication.address}{name}{_why(iprev.problem)}"
+    yield _spf(authentication.helo)
+    if authentication.spf.scope is not authentication.helo.scope:
+        yield _spf(authentication.spf)
+    for result in authentication.dkim:
+        key = f", {result.keySize}-bit key" if result.keySize else ""
+        what = f"d={result.domain} s={result.selector} a={result.algorithm}{key}"
+        yield f"DKIM: {result.status}: {what}{_why(result.problem)}"
+    for problem in authentication.unreadableDKIM:
+        yield f"DKIM: {AuthResult.PERMERROR}{_why(problem)}"
+    if not authentication.dkim and not authentication.unreadableDKIM:
+        yield "DKIM: none: there is no signature"
+    yield _from(findings.authors)
+    if findings.verdict.discovery is not None:
+        yield from _discovery(findings.verdict.discovery)
+    yield from _verdict(findings)
+
+
+def _spf(result: SPFResult) -> str:
+    term = f" by {result.mechanism}" if result.mechanism else ""
+    said = f': "{result.explanation}"' if result.explanation else ""
+    problem = _why(result.problem)
+    return (
+        f"SPF ({result.scope}): {result.status}: {result.domain}{term}{problem}{said}"
+    )
+
+
+def _from(authors: Authors) -> str:
+    if authors.state is not FromField.READ:
+        return f"From: {authors.state}"
+    named = ", ".join(each.unicode for each in authors.domains)
+    return f"From: {named or 'an address without a domain'}"
+
+
+def _discovery(discovery: Discovery) -> Iterator[str]:
+    for step in discovery.steps:
+        yield f"DMARC: {step.name}: {step.found}"
+    yield f"DMARC: the organization is {discovery.organizational} ({discovery.method})"
+    if discovery.policyDomain is not None:
+        yield f"DMARC: the record of {discovery.policyDomain} applies"
+
+
+def _verdict(findings: AuthenticationOutcome) -> Iterator[str]:
+    verdict, authentication = findings.verdict, findings.authentication
+    for place in verdict.alignedDKIM:
+        domain = authentication.dkim[place].domain
+        yield f"DMARC: DKIM passes for {domain}, which is aligned"
+    if verdict.spfAligned:
+        yield f"DMARC: SPF passes for {authentication.spf.domain}, which is aligned"
+    if verdict.status is AuthResult.FAIL:
+        yield "DMARC: nothing that passes is aligned"
+    asked = f"policy {verdict.policy}, disposition {verdict.disposition}"
+    yield f"DMARC: {verdict.status}: {asked}{_why(verdict.problem)}"
+    for reason in verdict.reasons:
+        yield f"DMARC: override {reason.kind}{_why(reason.comment)}"
+
+
+def _why(problem: str) -> str:
+    return f": {problem}" if problem else ""

@@ -1,0 +1,363 @@
+# -*- test-case-name: tests.inbound.test_spfrecord -*-
+"""
+The syntax of SPF records (RFC 7208 12).  No I/O.
+
+What SPF records are made of.  No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from moxtls.authentication.results import AuthResult
+from moxtls.authentication.spf.macro import (
+    InvalidMacro,
+    MacroString,
+    lettersOf,
+    parseMacroString,
+    printable,
+)
+
+#: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
+#: 3.4), and little to read.
+MAX_RECORD = 16384
+#: Octets: a record as RFC 7208 3.4 would have it.  Most mail comes by way of a
+#: few providers, whose records are included everywhere: so what such a record
+#: says is remembered, for so many as don't take more than a few megabytes, and
+#: some 20 if strangers fill them.
+MAX_CACHED_RECORD = 512
+MAX_CACHED = 512
+
+_VERSION = b"v=spf1"
+_MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
+_DIRECTIVE = re.compile(r"([+?~-]?)([A-Za-z0-9]+)(.*)\Z", re.DOTALL)
+_CIDR = re.compile(r"(?:/([0-9]{1,3}))?(?://([0-9]{1,3}))?\Z")
+# RFC 7208 7.1: letters, digits and hyphens, no hyphen at either end, and
+# something that is no digit.
+_TOP_LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\Z")
+_QUALIFIERS = {
+    "": AuthResult.PASS,
+    "+": AuthResult.PASS,
+    "-": AuthResult.FAIL,
+    "~": AuthResult.SOFTFAIL,
+    "?": AuthResult.NEUTRAL,
+}
+_MAX_SHOWN_LENGTH = 80
+
+
+class InvalidSPFRecord(ValueError):
+    """
+    A record is not as RFC 7208 12 has it; names the term and what is wrong.
+    """
+
+
+def isSPF(text: bytes) -> bool:
+    """
+    Whether a TXT record claims to be one of SPF version 1 (RFC 7208 4.5).
+    """
+    return text[:6].lower() == _VERSION and text[6:7] in (b"", b" ")
+
+
+def parseSPFRecord(text: bytes) -> SPFRecord:
+    """
+    @param text: Of which L{isSPF} is true.
+
+    @raise InvalidSPFRecord: There is an error anywhere in it (RFC 7208 4.6).
+    """
+    if len(text) > MAX_RECORD:
+        raise InvalidSPFRecord(f"longer than {MAX_RECORD} octets")
+    return _remembered(text) if len(text) <= MAX_CACHED_RECORD else _parsed(text)
+
+
+def clearRecordCache() -> None:
+    """
+    For measuring what it takes to read one.
+    """
+    _remembered.cache_clear()
+
+
+def _parsed(text: bytes) -> SPFRecord:
+    directives: list[Directive] = []
+    modifiers: dict[str, DomainSpec] = {}
+    # What is no ASCII is no character of any term, so any spelling will do.
+    for term in filter(None, text[len(_VERSION) :].decode("latin-1").split(" ")):
+        modifier = _MODIFIER.match(term)
+        try:
+            if modifier:
+                _addModifier(modifiers, modifier[1].lower(), modifier[2])
+            else:
+                directives.append(_directive(term))
+        except ValueError as error:
+            shown = printable(term, _MAX_SHOWN_LENGTH)
+            raise InvalidSPFRecord(f"{shown!r}: {error}") from None
+    return _record(directives, modifiers)
+
+
+_remembered = lru_cache(maxsize=MAX_CACHED)(_parsed)
+
+
+def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:
+    redirect = modifiers.get("redirect")
+    for place, each in enumerate(directives):
+        if isinstance(each.mechanism, AllMechanism):
+            directives, redirect = directives[: place + 1], None
+            break
+    return SPFRecord(tuple(directives), redirect, modifiers.get("exp"))
+
+
+def _addModifier(found: dict[str, DomainSpec], name: str, value: str) -> None:
+    if name not in ("redirect", "exp"):
+        # Whatever it is about, which nobody here knows (RFC 7208 6).
+        parseMacroString(value, explaining=True)
+    elif name in found:
+        raise ValueError("there are two of them")
+    else:
+        found[name] = _domainSpec(value)
+
+
+def _directive(term: str) -> Directive:
+    match = _DIRECTIVE.match(term)
+    parse = match and _MECHANISMS.get(match[2].lower())
+    if not match or not parse:
+        raise ValueError("no such mechanism")
+    return Directive(_QUALIFIERS[match[1]], parse(match[3]), term)
+
+
+def _all(rest: str) -> AllMechanism:
+    if rest:
+        raise ValueError("there is nothing more to say about it")
+    return AllMechanism()
+
+
+def _include(rest: str) -> IncludeMechanism:
+    return IncludeMechanism(_neededDomain(rest))
+
+
+def _exists(rest: str) -> ExistsMechanism:
+    return ExistsMechanism(_neededDomain(rest))
+
+
+def _ptr(rest: str) -> PTRMechanism:
+    return PTRMechanism(_optionalDomain(rest))
+
+
+def _a(rest: str) -> AMechanism:
+    return AMechanism(*_domainAndPrefixes(rest))
+
+
+def _mx(rest: str) -> MXMechanism:
+    return MXMechanism(*_domainAndPrefixes(rest))
+
+
+def _ip4(rest: str) -> IPMechanism:
+    return _network(rest, ipaddress.IPv4Address)
+
+
+def _ip6(rest: str) -> IPMechanism:
+    return _network(rest, ipaddress.IPv6Address)
+
+
+_MECHANISMS: dict[str, Callable[[str], Mechanism]] = {
+    "all": _all,
+    "include": _include,
+    "a": _a,
+    "mx": _mx,
+    "ptr": _ptr,
+    "ip4": _ip4,
+    "ip6": _ip6,
+    "exists": _exists,
+}
+
+
+def _network(
+    rest: str, family: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+) -> IPMechanism:
+    text, slash, prefix = _value(rest).partition("/")
+    try:
+        # RFC 4291 2.2 knows of no zone.
+        address = family("" if "%" in text else text)
+    except ValueError:
+        raise ValueError("it isn't an address, or not one of that kind") from None
+    bits = address.max_prefixlen
+    return IPMechanism(
+        address.version, int(address), _prefix(prefix, bits) if slash else bits
+    )
+
+
+def _domainAndPrefixes(rest: str) -> tuple[DomainSpec | None, int, int]:
+    # There may be slashes in the domain; it doesn't end in such a number.
+    cidr = _CIDR.search(rest)
+    assert cidr is not None  # It matches nothing at the end, if need be.
+    return (
+        _optionalDomain(rest[: cidr.start()]),
+        32 if cidr[1] is None else _prefix(cidr[1], 32),
+        128 if cidr[2] is None else _prefix(cidr[2], 128),
+    )
+
+
+def _prefix(digits: str, bits: int) -> int:
+    isNumber = digits.isascii() and digits.isdigit() and len(digits) <= 3
+    if not isNumber or str(int(digits)) != digits or int(digits) > bits:
+        raise ValueError(f"the prefix length is no number up to {bits}")
+    return int(digits)
+
+
+def _optionalDomain(rest: str) -> DomainSpec | None:
+    return _neededDomain(rest) if rest else None
+
+
+def _neededDomain(rest: str) -> DomainSpec:
+    return _domainSpec(_value(rest))
+
+
+def _value(rest: str) -> str:
+    if not rest.startswith(":"):
+        raise ValueError("it isn't followed by a colon and a value")
+    return rest[1:]
+
+
+def _domainSpec(text: str) -> DomainSpec:
+    parts = parseMacroString(text)
+    if not parts:
+        raise InvalidMacro("there is no domain")
+    last = parts[-1]
+    if isinstance(last, str):
+        _, dot, label = last.removesuffix(".").rpartition(".")
+        if not dot or not _TOP_LABEL.match(label):
+            raise InvalidMacro(_aboutTheEnd(text))
+    return DomainSpec(parts, lettersOf(parts))
+
+
+def _aboutTheEnd(text: str) -> str:
+    if _isAddress(text):
+        return "an address is no domain; there are ip4 and ip6 for it"
+    return "it doesn't end in a dot and a top-level domain"
+
+
+def _isAddress(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpec:
+    """
+    @ivar letters: Of the macros in it.
+    """
+
+    parts: MacroString
+    letters: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AllMechanism:
+    """
+    RFC 7208 5.1.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class IncludeMechanism:
+    """
+    RFC 7208 5.2.
+    """
+
+    domain: DomainSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AMechanism:
+    """
+    RFC 7208 5.3; without a C{domain}, it is the one that is checked.
+
+    @ivar prefix4: Bits of an IPv4 address that count.
+    """
+
+    domain: DomainSpec | None = None
+    prefix4: int = 32
+    prefix6: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class MXMechanism:
+    """
+    RFC 7208 5.4; see L{AMechanism}.
+    """
+
+    domain: DomainSpec | None = None
+    prefix4: int = 32
+    prefix6: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PTRMechanism:
+    """
+    RFC 7208 5.5; see L{AMechanism}.
+    """
+
+    domain: DomainSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IPMechanism:
+    """
+    RFC 7208 5.6: C{ip4} and C{ip6}.
+
+    @ivar version: 4 or 6.
+    @ivar address: As a number; bits beyond C{prefix} may be set.
+    """
+
+    version: int
+    address: int
+    prefix: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExistsMechanism:
+    """
+    RFC 7208 5.7.
+    """
+
+    domain: DomainSpec
+
+
+Mechanism = (
+    AllMechanism
+    | IncludeMechanism
+    | AMechanism
+    | MXMechanism
+    | PTRMechanism
+    | IPMechanism
+    | ExistsMechanism
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """
+    @ivar result: What it comes to if C{mechanism} matches.
+    @ivar text: As published.
+    """
+
+    result: AuthResult
+    mechanism: Mechanism
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SPFRecord:
+    """
+    @ivar directives: Up to the first C{all}, behind which nothing counts.
+    @ivar redirect: C{None} also if there is an C{all} (RFC 7208 6.1).
+    """
+
+    directives: tuple[Directive, ...] = ()
+    redirect: DomainSpec | None = None
+    explanation: DomainSpec | None = None

@@ -1,0 +1,364 @@
+# -*- test-case-name: tests.cli.test_report -*-
+"""
+C{moxtls report}: what is owed, what was sent, and what others sent.
+
+C{moxtls report show}: reports that others sent.
+
+Reports of others as JSON, in the words of the RFCs, whatever they were written
+like.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from moxtls.cli.pages import paged
+from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
+from moxtls.dates import rfc3339, utcDay
+from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregate, ReceivedRecord
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.detect import MAX_SIZE, Report, describeReport, readReport
+from moxtls.reporting.types import Draft, NoReport, OutgoingReport, ReportPeriod
+from moxtls.tlsrpt.parse import (
+    MalformedReport,
+    ReceivedFailure,
+    ReceivedPolicy,
+    ReceivedReport,
+)
+
+if TYPE_CHECKING:
+    from moxtls.reporting.service import ReportService
+
+PENDING = ("Kind", "Until", "Domain", "Of", "To be sent", "Reason")
+SENT = (
+    "Kind",
+    "Day",
+    "Domain",
+    "Destination",
+    "State",
+    "Node",
+    "Composed",
+    "Updated",
+    "Detail",
+)
+#: They are kept with the whole message.
+REPORTS_AT_ONCE = 50
+_PHASES = {
+    ReportKind.TLS: ("recipient domain", "MX host"),
+    ReportKind.DMARC: ("policy domain",),
+}
+
+#: One report that may be owed, and what there is about it.
+Found = tuple[ReportKind, ReportPeriod, Draft | NoReport]
+
+
+def add(commands: Any) -> None:
+    report = commands.add_parser("report", help="reports: owed, sent and received")
+    verbs = report.add_subparsers(dest="verb", required=True)
+    pending = verbs.add_parser("pending", help="what may be owed")
+    pending.set_defaults(run=_pending)
+    sent = verbs.add_parser("sent", help="what was sent, and how it fared")
+    sent.set_defaults(run=_sent)
+    preview = verbs.add_parser("preview", help="what would be sent, and why not")
+    preview.set_defaults(run=_preview)
+    send = verbs.add_parser("send", help="send what is owed, without spreading")
+    send.set_defaults(run=_send)
+    for verb in (pending, sent, preview, send):
+        verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
+        verb.add_argument("--domain", type=domainArgument, metavar="D")
+        verb.add_argument("--json", action="store_true")
+    for verb in (pending, preview, send):
+        verb.add_argument(
+            "--now",
+            action="store_true",
+            help="also what isn't over yet, up to now; what happens later goes into "
+            "another report",
+        )
+    reading = verbs.add_parser(
+        "show", help="read others' reports: JSON, XML, gzip, zip or whole messages"
+    )
+    reading.add_argument(
+        "files", nargs="+", metavar="FILE", help="- for standard input"
+    )
+    reading.add_argument("--json", action="store_true")
+    reading.set_defaults(run=show)
+
+
+async def _services(
+    shell: Shell, arguments: argparse.Namespace, sending: bool = False
+) -> dict[ReportKind, ReportService]:
+    base, queue = await shell.base(), await shell.queue(make=sending)
+    kinds = [ReportKind(arguments.kind)] if arguments.kind else list(ReportKind)
+    return {kind: base.reports(queue, kind) for kind in kinds}
+
+
+async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
+    rows = [
+        (
+            str(kind),
+            _until(each),
+            each.domain.unicode,
+            _PHASES[kind][each.phase],
+            not reason,
+            reason,
+        )
+        for kind, service in (await _services(shell, arguments)).items()
+        for each, reason in (
+            await service.owed(arguments.domain, arguments.now)
+        ).items()
+    ]
+    shell.output.table(PENDING, rows, empty="Nothing is owed.")
+    return 0
+
+
+def _until(subject: ReportPeriod) -> str:
+    """
+    The end of what a report would be about.
+    """
+    return rfc3339(subject.end) if subject.end else str(subject.day)
+
+
+async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
+    ledger = await shell.ledger()
+    kind = ReportKind(arguments.kind) if arguments.kind else None
+    listing = shell.output.listing(SENT, empty="No report is kept.")
+
+    def load(
+        last: OutgoingReport | None, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        return ledger.archive.reports(kind, arguments.domain, None, most, last)
+
+    async for each in paged(load, REPORTS_AT_ONCE):
+        listing.add(
+            (
+                str(each.key.kind),
+                str(utcDay(each.key.start)),
+                each.key.domain.unicode,
+                each.key.destination,
+                str(each.state),
+                each.node,
+                moment(each.composed),
+                moment(each.updated),
+                each.detail,
+            )
+        )
+    listing.end()
+    return 0
+
+
+async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
+    found: list[Found] = []
+    for kind, service in (await _services(shell, arguments)).items():
+        subjects = await service.pending(arguments.now)
+        domains = dict.fromkeys(
+            each.domain for each in subjects if arguments.domain in (None, each.domain)
+        )
+        for number, domain in enumerate(domains, 1):
+            shell.output.progress(f"{kind}: {number} of {len(domains)}: {domain}")
+            found += [
+                (kind, *each) for each in await service.preview(domain, arguments.now)
+            ]
+    shell.output.progressEnded()
+    if arguments.json:
+        shell.output.json([_previewed(*each) for each in found])
+    for line in _previewLines(found):
+        shell.output.line(line)
+    return 0
+
+
+def _previewed(
+    kind: ReportKind, subject: ReportPeriod, draft: Draft | NoReport
+) -> dict[str, object]:
+    about: dict[str, object] = {
+        "kind": str(kind),
+        "day": str(subject.day),
+        "domain": str(subject.domain),
+    }
+    if isinstance(draft, NoReport):
+        return {**about, "reason": draft.reason}
+    report = document(_read(draft))
+    return {**about, "destinations": draft.destinations, "report": report}
+
+
+def _previewLines(found: list[Found]) -> Iterator[str]:
+    if not found:
+        yield "Nothing is owed."
+    for kind, subject, draft in found:
+        role = _PHASES[kind][subject.phase]
+        about = f"{_until(subject)} {subject.domain} ({role})"
+        if isinstance(draft, NoReport):
+            yield f"{about}: no report: {draft.reason}"
+            continue
+        yield f"{about}: to {', '.join(draft.destinations)}"
+        for line in describeReport(_read(draft)):
+            yield f"  {line}"
+
+
+def _read(draft: Draft) -> Report:
+    try:
+        return readReport(draft.document)
+    except MalformedReport as error:
+        # Larger than anybody would read.
+        about = f"the report to {draft.subject.domain}"
+        raise CommandError(f"{about} can't be shown: {error}") from None
+
+
+async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
+    from moxtls.reporting.service import ReportsBusy
+
+    services = await _services(shell, arguments, sending=True)
+    shell.output.progress("composing reports")
+    count = 0
+    try:
+        for service in services.values():
+            count += await service.runNow(arguments.domain, arguments.now)
+    except ReportsBusy:
+        raise CommandError("reports are being sent by another node just now") from None
+    finally:
+        shell.output.progressEnded()
+    shell.output.done(f"{count} composed and given to the queue.", composed=count)
+    return 0
+
+
+#: The name for what comes on standard input.
+STDIN = "-"
+
+
+async def show(shell: Shell, arguments: argparse.Namespace) -> int:
+    """
+    All files are read before any is shown: an error is all there is then.
+    """
+    files: list[str] = arguments.files
+    reports = [_readFile(shell, each) for each in files]
+    if arguments.json:
+        named = zip(files, reports, strict=True)
+        shell.output.json([{"file": name, **document(each)} for name, each in named])
+    for name, report in zip(files, reports, strict=True):
+        if name is not files[0]:
+            shell.output.line()
+        if len(files) > 1:
+            shell.output.line(f"{name}:")
+        for line in describeReport(report):
+            shell.output.line(line)
+    return 0
+
+
+def _readFile(shell: Shell, file: str) -> Report:
+    try:
+        if file == STDIN:
+            return readReport(shell.stdin.read(MAX_SIZE + 1))
+        with Path(file).open("rb") as opened:
+            return readReport(opened.read(MAX_SIZE + 1))
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        # A MalformedReport, or a name that no file can have.
+        raise CommandError(f"{file}: {error}") from None
+
+
+def document(report: Report) -> dict[str, object]:
+    """
+    In the words of RFC 8460 4.4, RFC 9990 3.1 or RFC 5965 3.
+    """
+    if isinstance(report, ReceivedReport):
+        return _tls(report)
+    if isinstance(report, FeedbackReport):
+        return {"feedback_report": report.fields, "original": report.original}
+    return _aggregate(report)
+
+
+def _tls(report: ReceivedReport) -> dict[str, object]:
+    return {
+        "organization-name": report.organization,
+        "date-range": {
+            "start-datetime": rfc3339(report.start),
+            "end-datetime": rfc3339(report.end),
+        },
+        "contact-info": report.contact,
+        "report-id": report.reportID,
+        "policies": [_policy(each) for each in report.policies],
+    }
+
+
+def _policy(policy: ReceivedPolicy) -> dict[str, object]:
+    return {
+        "policy": {
+            "policy-type": policy.type,
+            "policy-string": policy.strings,
+            "policy-domain": policy.domain,
+            "mx-host": policy.mxHosts,
+        },
+        "summary": {
+            "total-successful-session-count": policy.succeeded,
+            "total-failure-session-count": policy.failed,
+        },
+        "failure-details": [_failure(each) for each in policy.failures],
+    }
+
+
+def _failure(failure: ReceivedFailure) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "result-type": failure.resultType,
+        "sending-mta-ip": failure.sendingIP,
+        "receiving-mx-hostname": failure.mxHostname,
+        "receiving-mx-helo": failure.mxHELO,
+        "receiving-ip": failure.receivingIP,
+        "failed-session-count": failure.count,
+        "additional-information": failure.additional,
+        "failure-reason-code": failure.reasonCode,
+    }
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+def _aggregate(report: ReceivedAggregate) -> dict[str, object]:
+    return {
+        "report_metadata": {
+            "org_name": report.organization,
+            "email": report.email,
+            "extra_contact_info": report.contact,
+            "report_id": report.reportID,
+            "date_range": {"begin": report.start, "end": report.end},
+            "error": report.errors,
+            "generator": report.generator,
+        },
+        "policy_published": {"domain": report.domain, **dict(report.published)},
+        "records": [_record(each) for each in report.records],
+    }
+
+
+def _record(record: ReceivedRecord) -> dict[str, object]:
+    return {
+        "row": {
+            "source_ip": record.sourceIP,
+            "count": record.count,
+            "policy_evaluated": {
+                "disposition": record.disposition,
+                "dkim": record.dkimAligned,
+                "spf": record.spfAligned,
+                "reasons": [asdict(each) for each in record.reasons],
+            },
+        },
+        "identifiers": {
+            "header_from": record.headerFrom,
+            "envelope_from": record.envelopeFrom,
+            "envelope_to": record.envelopeTo,
+        },
+        "auth_results": {
+            "dkim": [
+                {
+                    "domain": each.domain,
+                    "selector": each.selector,
+                    "result": each.result,
+                    "human_result": each.humanResult,
+                }
+                for each in record.dkim
+            ],
+            "spf": [asdict(each) for each in record.spf],
+        },
+    }

@@ -1,0 +1,132 @@
+# -*- test-case-name: tests.outbound.test_candidates -*-
+"""
+Asks the DNS for the hosts of a domain, and for their addresses.
+
+Asks the DNS for the TLSA records of a host (RFC 7672 2.2).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import CancelledError
+
+from moxtls.delivery.mx import (
+    Host,
+    HostAddresses,
+    NextHop,
+    baseDomains,
+    hostAddresses,
+    isDANECandidate,
+    literalAddresses,
+    literalHop,
+    nextHop,
+    referenceNames,
+)
+from moxtls.delivery.ownhosts import OwnHosts
+from moxtls.dns.types import Answer, RRType
+from moxtls.domain import AddressLiteral, Domain
+from moxtls.interfaces import IResolver
+from moxtls.tls.dane import TLSAFinding, TLSALookupError, usableRecords
+
+#: Any would do.
+SMTP_PORT = 25
+#: In order of preference (RFC 6724 leaves IPv6 first).
+FAMILIES = (RRType.AAAA, RRType.A)
+
+
+async def lookUpNextHop(
+    resolver: IResolver,
+    domain: Host,
+    jitter: Callable[[], float],
+    own: OwnHosts | None = None,
+) -> NextHop:
+    """
+    The hosts that take mail for C{domain}, in the order in which to try them.
+
+    @param own: As of L{nextHop}.
+    """
+    if isinstance(domain, AddressLiteral):
+        return literalHop(domain, own)
+    answer = await resolver.lookup(domain.ascii, RRType.MX)
+    return nextHop(domain, answer, jitter, own)
+
+
+def isInterface(ip: str) -> bool:
+    """
+    Whether C{ip} is an address of this host: then it is the one from which it
+    would connect to it.  Nothing is sent.
+    """
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probing:
+        try:
+            probing.connect((ip, SMTP_PORT))
+        except OSError:
+            return False
+        return bool(probing.getsockname()[0] == ip)
+
+
+async def lookUpAddresses(
+    resolver: IResolver, host: Host, families: Sequence[RRType] = FAMILIES
+) -> HostAddresses:
+    """
+    The addresses of C{host}.
+
+    @param families: C{A}, C{AAAA} or both, the preferred one first.
+    """
+    if isinstance(host, AddressLiteral):
+        return literalAddresses(host)
+    return hostAddresses(host, await lookUpAll(resolver, host, families))
+
+
+async def lookUpAll(
+    resolver: IResolver, host: Domain, kinds: Sequence[RRType]
+) -> list[Answer]:
+    """
+    Records of several kinds at once.
+    """
+    # Not gatherResults: cancelled, that fails with something else.
+    lookups = [resolver.lookup(host.ascii, kind) for kind in kinds]
+    try:
+        return [await each for each in lookups]
+    except CancelledError:
+        for each in lookups:
+            each.addErrback(lambda failure: failure.trap(CancelledError))
+            each.cancel()
+        raise
+
+
+async def findTLSA(
+    resolver: IResolver, hop: NextHop, found: HostAddresses, port: int = SMTP_PORT
+) -> TLSAFinding:
+    """
+    What DANE asks of connections to a host of C{hop}.
+
+    @param found: The addresses of the host, looked up before.
+    @param port: To which the connections will go.
+    """
+    host = found.host
+    if not isinstance(host, Domain):
+        return TLSAFinding(None)
+    if not resolver.validating or not isDANECandidate(hop, found):
+        return TLSAFinding(host, (host,))
+    for base in baseDomains(found):
+        answer = await resolver.lookup(f"_{port}._tcp.{base}", RRType.TLSA)
+        names = referenceNames(hop, host, base)
+        if answer.failed:
+            # RFC 7672 2.1.2: the other candidate is no way out: whoever can
+            # make a lookup fail could choose between the two.
+            return TLSAFinding(base, names, trouble=_trouble(answer))
+        # RFC 7672 2.2.3: insecure records, also behind a secure CNAME, are
+        # none; the next candidate is tried.
+        if answer.authentic and answer.tlsa:
+            return TLSAFinding(base, names, answer.tlsa, usableRecords(answer.tlsa))
+    # The other reference names are DANE's alone: without it, RFC 8461 4.2 has
+    # the certificate be for the host.
+    return TLSAFinding(host, (host,))
+
+
+def _trouble(answer: Answer) -> TLSALookupError:
+    error = answer.dnssecError or next(iter(answer.errors), None)
+    return TLSALookupError(answer.name, error, answer.reason)

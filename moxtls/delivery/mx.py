@@ -1,0 +1,288 @@
+# -*- test-case-name: tests.outbound.test_candidates -*-
+"""
+From a recipient domain to the hosts that take its mail, in order, and how
+far the DNS vouches for each step (RFC 5321 5.1, RFC 7672 2.2).  No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from moxtls.delivery.ownhosts import LOOP_STATUS, OwnHosts, ownHostReason
+from moxtls.dns.types import MX, Answer, CNAMELink, ExtendedError, LookupStatus
+from moxtls.domain import AddressLiteral, Domain, InvalidDomain
+
+Host = Domain | AddressLiteral
+
+#: RFC 5321 5.1 wants a limit; an attempt should end some time.  Of more, those
+#: with the best preferences are asked.
+MAX_HOSTS = 20
+#: The same for one host.  Large providers have some ten.
+MAX_ADDRESSES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NextHopFailure:
+    """
+    Why it can't be said where mail for a domain goes.
+
+    @ivar status: Enhanced status code (RFC 3463, RFC 7505).
+    @ivar reason: For people.
+    @ivar dnssecError: The answer was refused because of DNSSEC.
+    """
+
+    permanent: bool
+    status: str
+    reason: str
+    dnssecError: ExtendedError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """
+    The hosts that take mail for a domain.
+
+    @ivar domain: Of the recipients.
+    @ivar expanded: Behind all CNAMEs.
+    @ivar hosts: In the order in which to try them; empty if and only if
+        there is a C{failure}.
+    @ivar haveMX: Whether C{hosts} are from MX records.
+    @ivar authentic: Whether the first step, a CNAME or the MX records (also
+        that there are none), was validated.
+    @ivar expandedAuthentic: Whether all of it was.
+    """
+
+    domain: Host
+    expanded: Host
+    hosts: tuple[Host, ...] = ()
+    haveMX: bool = False
+    authentic: bool = False
+    expandedAuthentic: bool = False
+    failure: NextHopFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    """
+    Where a host is.
+
+    @ivar addresses: Empty if it is nowhere, or nobody could say.
+    @ivar authentic: Whether the first step, a CNAME or the addresses, was
+        validated.
+    @ivar expanded: The host's name behind all CNAMEs.
+    @ivar expandedAuthentic: Whether all of it was validated.
+    @ivar failed: There are no C{addresses} because a lookup failed.
+    @ivar reason: For the log, why.
+    @ivar dnssecError: It failed because of DNSSEC.
+    """
+
+    host: Host
+    addresses: tuple[str, ...] = ()
+    authentic: bool = False
+    expanded: Domain | None = None
+    expandedAuthentic: bool = False
+    failed: bool = False
+    reason: str = ""
+    dnssecError: ExtendedError | None = None
+
+
+def literalHop(literal: AddressLiteral, own: OwnHosts | None = None) -> NextHop:
+    """
+    RFC 7672 2.2: DANE doesn't apply to address literals.
+    """
+    if own is not None and own.hasName(literal):
+        return NextHop(literal, literal, failure=_loop(literal))
+    return NextHop(literal, literal, (literal,))
+
+
+def nextHop(
+    domain: Domain,
+    answer: Answer,
+    jitter: Callable[[], float],
+    own: OwnHosts | None = None,
+) -> NextHop:
+    """
+    @param answer: The MX records of C{domain}.
+    @param jitter: Decides between hosts of equal preference.
+    @param own: Says which hosts are this one; C{None} if that doesn't matter.
+    """
+    expanded = _domain(answer.canonicalName) or domain
+    failure = _failure(answer)
+    hosts: tuple[Host, ...] = ()
+    if failure is None:
+        # RFC 5321 5.1: without MX records, the domain itself is the host.
+        # Behind a CNAME that is still the name that we know from the sender,
+        # and RFC 7672 2.2.2 finds TLSA records under either.
+        hosts = _order(answer.mx, jitter) if answer.mx else (domain,)
+        if not hosts:
+            failure = NextHopFailure(False, "4.4.4", "no valid host in MX records")
+        elif own is not None:
+            hosts = _before(own, answer.mx, hosts)
+            failure = None if hosts else _loop(own.hostname)
+    return NextHop(
+        domain,
+        expanded,
+        hosts,
+        bool(answer.mx),
+        _firstStepAuthentic(answer),
+        answer.authentic,
+        failure,
+    )
+
+
+def literalAddresses(literal: AddressLiteral) -> HostAddresses:
+    """
+    The address that is the name.
+    """
+    return HostAddresses(literal, (literal.ip,))
+
+
+def hostAddresses(host: Domain, answers: Iterable[Answer]) -> HostAddresses:
+    """
+    @param answers: The A and the AAAA records of C{host}, the preferred kind
+        first.  One of the two lookups may have failed.
+    """
+    answers = tuple(answers)
+    found = [answer for answer in answers if answer.addresses]
+    if not found:
+        return _unreachable(host, answers)
+    addresses = [each for answer in found for each in answer.addresses]
+    # Only what will be used counts: whether the negative answer for the other
+    # kind is validated depends on how the zone proves that (NSEC3 opt-out).
+    names = {answer.canonicalName for answer in found}
+    everything = len(names) == 1 and all(answer.authentic for answer in found)
+    return HostAddresses(
+        host,
+        tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES],
+        all(_firstStepAuthentic(answer) for answer in found),
+        _domain(found[0].canonicalName) or host,
+        everything,
+    )
+
+
+def isDANECandidate(hop: NextHop, found: HostAddresses) -> bool:
+    """
+    Whether to ask for TLSA records at all.
+
+    It is decided before they are, because some servers of unsigned zones
+    never answer that question (RFC 7672 2.2.2).
+    """
+    if not isinstance(found.host, Domain) or not found.addresses:
+        return False
+    # RFC 7672 2.2.1: an insecure CNAME on the way to the MX records makes
+    # them insecure.
+    secured = hop.expandedAuthentic if hop.haveMX else hop.authentic
+    return secured and found.authentic
+
+
+def baseDomains(found: HostAddresses) -> tuple[Domain, ...]:
+    """
+    Candidates for the TLSA base domain, the preferred one first (RFC 7672
+    2.2.2, 2.2.3).
+    """
+    host, expanded = found.host, found.expanded
+    if not isinstance(host, Domain):
+        return ()
+    if expanded is None or expanded == host or not found.expandedAuthentic:
+        return (host,)
+    return (expanded, host)
+
+
+def referenceNames(hop: NextHop, host: Domain, base: Domain) -> tuple[Domain, ...]:
+    """
+    For whom the host's certificate may be, C{base} first (RFC 7672 3.2.2).
+
+    The unexpanded host is among them also where C{base} is its expansion:
+    both come from secure answers, and there are certificates for either.
+    """
+    names: tuple[Host, ...] = (base, host)
+    if hop.haveMX and hop.expandedAuthentic:
+        names = (base, host, hop.domain, hop.expanded)
+    domains = (name for name in names if isinstance(name, Domain))
+    return tuple(dict.fromkeys(domains))
+
+
+def _failure(answer: Answer) -> NextHopFailure | None:
+    if answer.failed:
+        return NextHopFailure(
+            False, "4.4.3", answer.reason or "DNS lookup failed", answer.dnssecError
+        )
+    if answer.found is LookupStatus.NO_NAME:
+        # RFC 5321 5.1: a domain that doesn't exist "MUST be reported".
+        return NextHopFailure(True, "5.1.2", "domain does not exist")
+    if [each.exchange for each in answer.mx] == [""]:
+        # RFC 7505 3: a null MX counts only if it is the only one.
+        return NextHopFailure(True, "5.1.10", "domain does not accept mail")
+    return None
+
+
+def _order(records: Iterable[MX], jitter: Callable[[], float]) -> tuple[Host, ...]:
+    # RFC 5321 5.1: by preference; spread the load over those of equal one.
+    ordered = sorted(records, key=lambda each: (each.preference, jitter()))
+    hosts: dict[Host, None] = {}
+    for each in ordered:
+        host = _exchange(each.exchange)
+        if host is not None:
+            hosts[host] = None
+        if len(hosts) == MAX_HOSTS:
+            break
+    return tuple(hosts)
+
+
+def _before(
+    own: OwnHosts, records: Iterable[MX], hosts: tuple[Host, ...]
+) -> tuple[Host, ...]:
+    """
+    RFC 5321 5.1: where this host is among those of a domain, it and all that are
+    not preferred to it are discarded.
+    """
+    if not any(own.hasName(host) for host in hosts):
+        return hosts
+    # Of a host that is there twice, the better one counts.
+    worstFirst = sorted(records, key=lambda each: -each.preference)
+    preferences: dict[Host | None, int] = {
+        _exchange(each.exchange): each.preference for each in worstFirst
+    }
+    # Without MX records, there is but the domain itself.
+    limit = min(preferences.get(host, 0) for host in hosts if own.hasName(host))
+    return tuple(host for host in hosts if preferences.get(host, 0) < limit)
+
+
+def _loop(host: Host) -> NextHopFailure:
+    return NextHopFailure(True, LOOP_STATUS, ownHostReason(host))
+
+
+def _exchange(name: str) -> Domain | None:
+    """
+    RFC 5321 5.1: an exchange is a name, never an address.
+    """
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _domain(name)
+    return None
+
+
+def _domain(name: str) -> Domain | None:
+    try:
+        return Domain.parse(name)
+    except InvalidDomain:
+        return None
+
+
+def _firstStepAuthentic(answer: Answer) -> bool:
+    first: tuple[CNAMELink, ...] = answer.chain[:1]
+    return first[0].authentic if first else answer.authentic
+
+
+def _unreachable(host: Domain, answers: tuple[Answer, ...]) -> HostAddresses:
+    failures = [answer for answer in answers if answer.failed]
+    errors = (answer.dnssecError for answer in failures)
+    return HostAddresses(
+        host,
+        failed=bool(failures),
+        reason=failures[0].reason if failures else "host has no address",
+        dnssecError=next((error for error in errors if error is not None), None),
+    )

@@ -1,0 +1,172 @@
+# -*- test-case-name: tests.outbound.test_smarthost -*-
+"""
+Delivers by way of a relay.
+
+Neither DANE nor MTA-STS is asked, and no outcome recorded: how TLS went with
+the recipients' hosts is for the relay to report (RFC 8460 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+
+from moxtls.delivery.attempt import deliverBatch, sessionError
+from moxtls.delivery.connections import connectOrder
+from moxtls.delivery.lookups import lookUpAddresses
+from moxtls.delivery.mx import Host
+from moxtls.delivery.results import (
+    MAX_SESSIONS,
+    REQUIRETLS_STATUS,
+    DeliveryError,
+    RecipientResults,
+    limitReached,
+    tlsFailed,
+    unreachable,
+)
+from moxtls.dns.types import RRType
+from moxtls.domain import AddressLiteral, Domain
+from moxtls.interfaces import ICourier, IResolver, IResultRecorder
+from moxtls.queue.types import Batch, BatchMessage, Result
+from moxtls.smtp.client.session import (
+    ClientSession,
+    ConnectFailed,
+    SessionFailed,
+    TLSFailed,
+)
+
+_INSECURE = "REQUIRETLS was asked for, and nothing vouches for the relay"
+
+#: Opens a session with the relay at an IP address.
+DialRelay = Callable[[str], Deferred[ClientSession]]
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """
+    @ivar families: In order of preference.
+    @ivar secure: Whether sessions with it are encrypted, and with nobody
+        else: only then REQUIRETLS can be passed on (RFC 8689 4.2.1).
+    """
+
+    host: Host
+    families: tuple[RRType, ...]
+    secure: bool
+
+
+@implementer(ICourier)
+class SmarthostCourier:
+    """
+    Takes all mail to one relay.
+    """
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        relay: Relay,
+        dial: DialRelay,
+        leave: Callable[[ClientSession], None],
+    ) -> None:
+        """
+        @param leave: As L{moxtls.delivery.connections.Dialer.leave}.
+        """
+        self._resolver = resolver
+        self._relay = relay
+        self._dial = dial
+        self._leave = leave
+
+    def deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> Deferred[tuple[Result, ...]]:
+        return Deferred.fromCoroutine(self._deliver(batch, recorder))
+
+    async def _deliver(
+        self, batch: Batch, recorder: IResultRecorder
+    ) -> tuple[Result, ...]:
+        progress = RecipientResults(batch)
+        host = self._relay.host
+        try:
+            if batch.requireTLS and not self._relay.secure:
+                trouble = DeliveryError(REQUIRETLS_STATUS, _INSECURE, str(host))
+                progress.hostFailed(trouble)
+            else:
+                await self._toRelay(batch, progress, recorder)
+        except CancelledError:
+            # What the relay took it has: nobody shall give it to it again.
+            progress.breakOff()
+            return progress.results()
+        progress.endRest()
+        return progress.results()
+
+    async def _toRelay(
+        self, batch: Batch, progress: RecipientResults, recorder: IResultRecorder
+    ) -> None:
+        relay = self._relay
+        found = await lookUpAddresses(self._resolver, relay.host, relay.families)
+        if not found.addresses:
+            progress.hostFailed(unreachable(found))
+        for ip in connectOrder(found.addresses):
+            try:
+                await self._toAddress(ip, batch, progress, recorder)
+            except ConnectFailed as failed:
+                reason = f"{ip}: {failed.reason}"
+                progress.hostFailed(DeliveryError("4.4.1", reason, str(relay.host)))
+            else:
+                return
+
+    async def _toAddress(
+        self,
+        ip: str,
+        batch: Batch,
+        progress: RecipientResults,
+        recorder: IResultRecorder,
+    ) -> None:
+        rest = batch.parcels
+        for _ in range(MAX_SESSIONS):
+            rest = await self._session(ip, batch, rest, progress, recorder)
+            if not rest:
+                return
+        progress.hostFailed(limitReached(str(self._relay.host)))
+
+    async def _session(
+        self,
+        ip: str,
+        batch: Batch,
+        parcels: tuple[BatchMessage, ...],
+        progress: RecipientResults,
+        recorder: IResultRecorder,
+    ) -> tuple[BatchMessage, ...]:
+        """
+        @return: As L{deliverBatch}.
+        """
+        host = str(self._relay.host)
+        try:
+            session = await self._dial(ip)
+        except TLSFailed as failed:
+            progress.hostFailed(tlsFailed(failed.reason, failed.reply, host))
+            return ()
+        except SessionFailed as failed:
+            # It is we who have to see to it that the relay knows us: a wrong
+            # password is no reason to return everybody's mail.
+            progress.hostFailed(sessionError(failed, host, lenient=True))
+            return ()
+        try:
+            required = batch.requireTLS is True
+            return await deliverBatch(
+                session, parcels, progress, recorder, host, required
+            )
+        finally:
+            self._leave(session)
+
+
+def relayHost(text: str) -> Host:
+    """
+    @param text: A name, or an IP address.
+    """
+    try:
+        return AddressLiteral.parse(f"[IPv6:{text}]" if ":" in text else f"[{text}]")
+    except ValueError:
+        return Domain.parse(text)

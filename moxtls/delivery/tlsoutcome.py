@@ -1,0 +1,210 @@
+# -*- test-case-name: tests.outbound.test_outcome -*-
+"""
+The outcome of one attempt, as it is gathered.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from moxtls.dns.types import LOOKUP_FAILED, ExtendedError
+from moxtls.domain import Domain
+from moxtls.mtasts.policy import Mode, STSLookup
+from moxtls.queue.types import ReportKind
+from moxtls.tls.dane import TLSAFinding, TLSALookupError, policyStrings
+from moxtls.tls.resulttype import classify
+from moxtls.tls.session import SessionRecord
+from moxtls.tlsrpt.types import (
+    FailureDetail,
+    PolicyTally,
+    PolicyType,
+    ResultType,
+    SessionOutcome,
+    TLSPolicy,
+)
+
+
+@dataclass(slots=True)
+class PolicyCounter:
+    """
+    The count against one policy while an attempt is under way.
+
+    @ivar policy: May become a better known one before anything is counted.
+    """
+
+    policy: TLSPolicy
+    succeeded: int = 0
+    failed: int = 0
+    failures: Counter[FailureDetail] = field(default_factory=Counter)
+
+    def saw(self, failures: Iterable[FailureDetail], times: int = 1) -> None:
+        """
+        Note failures, each seen in C{times} sessions.
+        """
+        for each in failures:
+            self.failures[each] += times
+
+    def tally(self) -> PolicyTally:
+        return PolicyTally(
+            self.policy, self.succeeded, self.failed, Counter(self.failures)
+        )
+
+
+class OutcomeBuilder:
+    """
+    All that is counted in one attempt.
+
+    @ivar recipient: C{None} while nothing is known.
+    @ivar hosts: One for each host that says something.
+    """
+
+    def __init__(self) -> None:
+        self.recipient: PolicyCounter | None = None
+        self.hosts: list[PolicyCounter] = []
+
+    @property
+    def sawAnything(self) -> bool:
+        """
+        Whether there is anything to tell about TLS.
+        """
+        own = [self.recipient] if self.recipient is not None else []
+        return any(
+            each.succeeded or each.failed or each.failures
+            for each in (*own, *self.hosts)
+        )
+
+    def open(self, tallying: PolicyCounter) -> PolicyCounter:
+        """
+        Begin the count for another host.
+        """
+        self.hosts.append(tallying)
+        return tallying
+
+    def count(
+        self, tallying: PolicyCounter | None, succeeded: int = 0, failed: int = 0
+    ) -> None:
+        """
+        Count sessions for both kinds of policy domain (RFC 8460 3).
+
+        @param tallying: That of the host; C{None} if there is none.
+        """
+        for each in (self.recipient, tallying):
+            if each is not None:
+                each.succeeded += succeeded
+                each.failed += failed
+
+    def saw(self, record: SessionRecord, tallying: PolicyCounter | None) -> None:
+        """
+        Count one session, with what was seen of TLS in it.
+        """
+        seen = classify(record)
+        self.count(tallying, seen.succeeded, seen.failed)
+        if self.recipient is not None:
+            self.recipient.failures.update(seen.recipientFailures)
+        if tallying is not None:
+            tallying.failures.update(seen.hostFailures)
+
+    def outcome(
+        self,
+        domain: Domain,
+        report: ReportKind | None = None,
+        causesReports: bool = True,
+    ) -> SessionOutcome:
+        """
+        What is to be recorded.
+
+        @param report: The kind of report that was delivered, if it was one.
+        @param causesReports: As in L{moxtls.queue.types.Envelope}.
+        """
+        return SessionOutcome(
+            domain,
+            self.recipient.tally() if self.recipient is not None else None,
+            tuple(each.tally() for each in self.hosts),
+            causesReports and report is None,
+            # RFC 8460 3: left out of what is counted.
+            report is ReportKind.TLS,
+        )
+
+
+def recipientCounter(lookup: STSLookup) -> PolicyCounter:
+    """
+    Begin the count for a recipient domain, with what its MTA-STS lookup says.
+
+    A policy of mode "none" is the way to have no policy (RFC 8461 5), so it
+    is told as one; what became of the records behind it is of no interest.
+    """
+    policy = lookup.policy
+    if policy is not None and policy.mode is not Mode.NONE:
+        sts = TLSPolicy(PolicyType.STS, lookup.domain, policy.lines, policy.mx)
+        tallying = PolicyCounter(sts)
+    elif policy is None and lookup.failure is not None:
+        tallying = PolicyCounter(TLSPolicy(PolicyType.STS, lookup.domain))
+    else:
+        return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, lookup.domain))
+    if lookup.failure is not None:
+        tallying.saw([lookup.failure])
+    return tallying
+
+
+def hostCounter(host: Domain, finding: TLSAFinding) -> PolicyCounter:
+    """
+    Begin the count for a host, with what there is to say about its records.
+    """
+    base = finding.base or host
+    if not finding.required:
+        return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, base))
+    strings = policyStrings(finding.usable)
+    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, base, strings))
+    if finding.trouble is not None:
+        tallying.saw([_tlsaFailure(host, finding.trouble)])
+    elif not finding.usable:
+        # In no session: it is about the records, and sessions may be fine.
+        reason = "all-unusable-records+ignored"
+        failure = FailureDetail(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
+        tallying.saw([failure], times=0)
+    return tallying
+
+
+def unvalidatedHost(host: Domain, error: ExtendedError) -> PolicyCounter:
+    """
+    The count for a host whose addresses were refused because of DNSSEC.
+    """
+    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, host))
+    tallying.saw([lookupFailure(error, host.ascii)])
+    return tallying
+
+
+def lookupFailure(error: ExtendedError, host: str = "") -> FailureDetail:
+    """
+    MX, CNAME or address records were refused because of DNSSEC.
+
+    Reading of RFC 8460 4.3.2.1: "dnssec-invalid" is about DANE, so this is
+    the general one.
+
+    @param host: Whose addresses they were, if any.
+    """
+    return FailureDetail(
+        ResultType.VALIDATION_FAILURE, error.reasonCode, mxHostname=host
+    )
+
+
+def mismatchFailure(host: str) -> FailureDetail:
+    """
+    A host isn't in the MTA-STS policy (RFC 8461 4.1).
+    """
+    reason = "mtasts-policy-mx-mismatch"
+    return FailureDetail(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
+
+
+def _tlsaFailure(host: Domain, trouble: TLSALookupError) -> FailureDetail:
+    """
+    RFC 8460 4.3.2.1 "dnssec-invalid": the resolver returned no valid records.
+
+    It is said whatever the reason: TLSA records are asked for only where the
+    addresses are secure, and a resolver that refuses data for DNSSEC need not
+    say that it was for that (RFC 8914 is an option).
+    """
+    reason = trouble.error.reasonCode if trouble.error else LOOKUP_FAILED
+    return FailureDetail(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)

@@ -1,0 +1,226 @@
+# -*- test-case-name: tests.dmarc.test_external -*-
+"""
+Where reports about a domain may go (RFC 9990 4; RFC 7489 7.1): a destination
+in another organization has to say that it wants them.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moxtls.dmarc.discovery import Suffixes, organizationalDomain, printable
+from moxtls.dmarc.record import tagsOf, urisOf
+from moxtls.dmarc.types import ReportURI
+from moxtls.dns.query import LookupGenerator, LookupQuestion, parallel
+from moxtls.dns.types import Answer, RRType
+from moxtls.domain import MAX_NAME, Domain
+from moxtls.reporting.rua import (
+    MAX_DESTINATIONS,
+    MAX_REASONS,
+    InvalidDestination,
+    parseDestination,
+)
+
+#: Of a text about one URI: there is one C{error} element for all.
+MAX_REASON = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """
+    @ivar accepted: URIs in canonical form, each with the most octets it takes
+        (0 for no limit).
+    @ivar errors: Why others are not, for the C{error} element of a report:
+        printable ASCII.
+    @ivar temporary: Of some, it couldn't be looked up.
+    """
+
+    accepted: tuple[tuple[str, int], ...] = ()
+    errors: tuple[str, ...] = ()
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """
+    A C{mailto:} URI in canonical form.
+    """
+
+    uri: str
+    host: Domain
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Relation:
+    """
+    What was found out about a host.
+
+    @ivar organizations: Of the policy domain and of the host; C{None} where
+        that couldn't be looked up.
+    @ivar confirmation: What is at the name that would confirm it; C{None}
+        if there can be no such name.
+    """
+
+    organizations: tuple[Domain | None, Domain | None]
+    confirmation: Answer | None
+
+    @property
+    def isInternal(self) -> bool:
+        ours, theirs = self.organizations
+        return ours is not None and ours == theirs
+
+    @property
+    def isUnknown(self) -> bool:
+        """
+        Whether another attempt may find something else than a refusal.
+        """
+        failed = self.confirmation is not None and self.confirmation.failed
+        return failed or None in self.organizations
+
+
+def verify(
+    policyDomain: Domain,
+    uris: Sequence[ReportURI],
+    suffixes: Suffixes | None = None,
+    tag: str = "rua",
+) -> LookupGenerator[Destinations]:
+    """
+    All that has to be known is asked at once, also what may turn out not to
+    matter: whether a host is of the same organization takes as long to find
+    out as whether it confirms.
+
+    @param policyDomain: Where the record is: not its organizational domain,
+        which confirms nothing (RFC 9990 4 step 3).
+    @param tag: C{ruf} for failure reports (RFC 9991).
+    """
+    targets, errors = _targets(uris)
+    hosts = tuple(dict.fromkeys(target.host for target in targets))
+    relations = yield from parallel(
+        [_relation(policyDomain, host, suffixes) for host in hosts]
+    )
+    byHost = dict(zip(hosts, relations, strict=True))
+    accepted: dict[str, int] = {}
+    temporary = False
+    for target in targets:
+        found = _checked(target, policyDomain, byHost[target.host], tag)
+        for uri, limit in found.accepted:
+            accepted.setdefault(uri, limit)
+        errors.extend(found.errors)
+        temporary = temporary or found.temporary
+    chosen = tuple(accepted.items())[:MAX_DESTINATIONS]
+    return Destinations(chosen, tuple(errors[:MAX_REASONS]), temporary)
+
+
+def confirmationName(policyDomain: Domain, host: Domain) -> str:
+    """
+    Where C{host} says that it wants reports about C{policyDomain}.
+    """
+    return f"{policyDomain}._report._dmarc.{host}"
+
+
+def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
+    """
+    Those that reports can be sent to.  Other schemes are passed over (RFC 9989
+    4.7).
+    """
+    targets: dict[str, _Target] = {}
+    errors = []
+    for each in uris:
+        if not each.isMail:
+            continue
+        target = _target(each)
+        if isinstance(target, str):
+            errors.append(target)
+        elif len(targets) < MAX_DESTINATIONS:
+            targets.setdefault(target.uri, target)
+        elif target.uri not in targets:
+            errors.append(f"more than {MAX_DESTINATIONS} destinations")
+            break
+    return list(targets.values()), errors
+
+
+def _target(each: ReportURI) -> _Target | str:
+    """
+    Or why it isn't one.
+    """
+    try:
+        destination = parseDestination(each.uri)
+    except InvalidDestination as error:
+        return _said(str(error))
+    address = destination.address
+    if address is None or not isinstance(address.domain, Domain):
+        return _said(f"{each.uri}: not an address")
+    return _Target(destination.uri, address.domain, each.limit)
+
+
+def _relation(
+    policyDomain: Domain, host: Domain, suffixes: Suffixes | None
+) -> LookupGenerator[_Relation]:
+    if host == policyDomain:
+        return _Relation((host, host), None)
+    asking: list[LookupGenerator[Domain | Answer | None]] = [
+        organizationalDomain(policyDomain, suffixes),
+        organizationalDomain(host, suffixes),
+    ]
+    name = confirmationName(policyDomain, host)
+    # RFC 9990 4 step 4.
+    if len(name) <= MAX_NAME:
+        asking.append(_confirmation(name))
+    found = yield from parallel(asking)
+    ours, theirs = (each if isinstance(each, Domain) else None for each in found[:2])
+    answer = next((each for each in found if isinstance(each, Answer)), None)
+    return _Relation((ours, theirs), answer)
+
+
+def _confirmation(name: str) -> LookupGenerator[Answer]:
+    (answer,) = yield (LookupQuestion(name, RRType.TXT),)
+    return answer
+
+
+def _checked(
+    target: _Target, policyDomain: Domain, relation: _Relation, tag: str
+) -> Destinations:
+    if relation.isInternal:
+        return Destinations(((target.uri, target.limit),))
+    answer = relation.confirmation
+    texts = () if answer is None else answer.texts
+    records = [tags for text in texts if (tags := tagsOf(text)) is not None]
+    if records:
+        wanted = [uri for tags in records for uri in urisOf(tags.get(tag, ""))]
+        return _replaced(target, wanted)
+    if relation.isUnknown:
+        error = f"{target.uri}: whether it wants reports could not be looked up"
+        return Destinations((), (_said(error),), True)
+    name = confirmationName(policyDomain, target.host)
+    return Destinations((), (_said(f"{target.uri}: no v=DMARC1 at {name}"),))
+
+
+def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> Destinations:
+    """
+    The confirmed destination, or what its host wants in its place: at the same
+    host only, and nobody is asked again.
+
+    Reading of RFC 9990 4: a host that names none but others gets nothing;
+    where it names one of its own as well, that one is meant.
+    """
+    own: list[tuple[str, int]] = []
+    errors: list[str] = []
+    for each in wanted:
+        other = _target(each)
+        if isinstance(other, str):
+            # As if it weren't there (RFC 9989 4.8).
+            continue
+        if other.host == target.host:
+            own.append((other.uri, other.limit))
+        else:
+            error = f"{target.uri}: replaced by {other.uri}, which is elsewhere"
+            errors.append(_said(error))
+    if not own and not errors:
+        own.append((target.uri, target.limit))
+    return Destinations(tuple(own), tuple(errors[:MAX_REASONS]))
+
+
+def _said(text: str) -> str:
+    return printable(text)[:MAX_REASON]

@@ -1,0 +1,388 @@
+# -*- test-case-name: tests.reporting.test_failures -*-
+"""
+Sends DMARC failure reports, as messages fail (RFC 9991).
+
+They have no place in the ledger: nobody is owed one, and one that is lost is
+not missed.  They go out with the null sender, so that no DSN comes back, and
+nobody reports on them in turn (RFC 9991 5.1, RFC 5965 5).
+
+How many reports may be sent at once, and what they stand for (RFC 9991 8.1).
+No I/O.
+
+Whatever comes in, what is remembered is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.authentication.dkim.sign import sign
+from moxtls.dates import DAY, HOUR, MINUTE, Elapsed
+from moxtls.dmarc.eligibility import takesMail
+from moxtls.dmarc.externaldestinations import verify
+from moxtls.dmarc.failure import (
+    FailureDetails,
+    FailureReporting,
+    MessageFailure,
+    composeFailureReport,
+    isAllowed,
+    messageFailure,
+    spfRecord,
+)
+from moxtls.dmarc.redaction import Redaction
+from moxtls.dmarc.types import VerdictEvent
+from moxtls.domain import Address, Domain
+from moxtls.interfaces import (
+    IQueue,
+    IReportObserver,
+    IResolver,
+    ISuppressions,
+    IVerdictObserver,
+)
+from moxtls.message.mime import MessageStamp
+from moxtls.outages import logUnlessOutage
+from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.compose import ReportIdentity
+from moxtls.reporting.handover import MAX_ATTEMPTS
+from moxtls.reporting.rua import canonicalURI, parseDestination
+from moxtls.reporting.suppression import afterFailure, canReset
+from moxtls.tasks import TaskGroup, ignoreCancelled, resolve
+
+#: Reports for which something is looked up at a time.
+AT_ONCE = 3
+#: Reports in the making, each with the header of a message.
+MAX_OPEN = 30
+#: Of the keys of envelopes.
+PREFIX = "failure/"
+
+#: Addresses, and the most octets that they take; 0 for no limit.
+_Takers = Sequence[tuple[Address, int]]
+
+
+@implementer(IVerdictObserver)
+class FailureReporter:
+    """
+    Reports failures to those who want to hear of them, within limits.  Mail
+    doesn't wait for it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        suppressions: ISuppressions,
+        queue: IQueue,
+        letterhead: ReportIdentity,
+        settings: FailureReporting,
+        newID: Callable[[], str],
+    ) -> None:
+        """
+        @param newID: Letters and digits that nobody can guess.
+        """
+        self._clock = clock
+        self._resolver = resolver
+        self._suppressions = suppressions
+        self._queue = queue
+        self._hostname = letterhead.hostname
+        self._settings = settings
+        self._newID = newID
+        # A key that is for TLS reports only doesn't make them pass DMARC.
+        self._signers = [
+            each
+            for each in letterhead.signers
+            if each.domain == settings.submitter and not each.service
+        ]
+        self._quota = Quota(settings.perHour, settings.perDay)
+        self._seen = Deduplicator()
+        self._crew = TaskGroup(MAX_OPEN)
+        self._turn = DeferredSemaphore(AT_ONCE)
+        self._isStopped = False
+
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
+        """
+        Fires at once.
+        """
+        submitter = self._settings.submitter
+        if self._settings.enabled and self._signers and not self._isStopped:
+            failure = messageFailure(judgement)
+            if failure and submitter and isAllowed(failure, self._settings):
+                self._consider(failure, submitter)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Give up all reports that aren't in the queue, and take no more.
+
+        @return: Fires once nothing is in flight.
+        """
+        self._isStopped = True
+        return self._crew.abandon()
+
+    def _consider(self, failure: MessageFailure, submitter: Domain) -> None:
+        now, domain = self._clock.seconds(), failure.policyDomain
+        if not self._seen.isNew(failure.id, now):
+            return
+        if len(self._crew) >= MAX_OPEN:
+            self._quota.hold(domain, 1, now)
+            return
+        incidents = self._quota.take(domain, now)
+        if incidents:
+            redaction = Redaction(self._settings.secret)
+            about = FailureDetails(submitter, redaction, now, incidents=incidents)
+            self._crew.begin(ignoreCancelled(self._report(failure, about)))
+
+    async def _report(self, failure: MessageFailure, about: FailureDetails) -> None:
+        isSent = False
+        await self._turn.acquire()
+        try:
+            isSent = await self._send(failure, about)
+        except CancelledError:
+            raise
+        except Exception:
+            logUnlessOutage(
+                self.log,
+                "reporting a failure to {domain}",
+                domain=str(failure.policyDomain),
+            )
+        finally:
+            self._turn.release()
+        if not isSent:
+            now = self._clock.seconds()
+            self._quota.giveBack(failure.policyDomain, about.incidents, now)
+
+    async def _send(self, failure: MessageFailure, about: FailureDetails) -> bool:
+        """
+        @return: Whether anybody gets it.
+        """
+        trouble = await resolve(self._resolver, takesMail(about.submitter))
+        if trouble:
+            self.log.info("No failure reports: {trouble}", trouble=trouble)
+            return False
+        takers = await self._takers(failure)
+        if not takers:
+            return False
+        record = await resolve(self._resolver, spfRecord(failure))
+        about = about.withRecord(record)
+        message = self._message(failure, about, takers)
+        fitting = [each for each in takers if not 0 < each[1] < len(message)]
+        if not fitting:
+            return False
+        if len(fitting) < len(takers):
+            message = self._message(failure, about, fitting)
+        await self._submit(failure, [str(address) for address, _ in fitting], message)
+        return True
+
+    async def _takers(self, failure: MessageFailure) -> _Takers:
+        """
+        Who wants it, has said so, and may have it.
+        """
+        wanted = await resolve(
+            self._resolver,
+            verify(
+                failure.policyDomain,
+                failure.record.ruf,
+                self._settings.suffixes,
+                tag="ruf",
+            ),
+        )
+        if wanted.errors:
+            self.log.info(
+                "Failure reports to {domain}: {errors}",
+                domain=str(failure.policyDomain),
+                errors="; ".join(wanted.errors),
+            )
+        now, kind = self._clock.seconds(), ReportKind.DMARC
+        takers: list[tuple[Address, int]] = []
+        for uri, limit in wanted.accepted:
+            address = parseDestination(uri).address
+            suppressed = await self._suppressions.active(uri, kind, now)
+            if address is not None and suppressed is None:
+                takers.append((address, limit))
+        return takers
+
+    def _message(
+        self, failure: MessageFailure, about: FailureDetails, takers: _Takers
+    ) -> bytes:
+        stamp = MessageStamp(self._hostname, self._newID(), self._clock.seconds())
+        recipients = [address for address, _ in takers]
+        return sign(
+            composeFailureReport(failure, about, recipients, stamp), self._signers
+        )
+
+    async def _submit(
+        self, failure: MessageFailure, recipients: Sequence[str], message: bytes
+    ) -> None:
+        envelope = Envelope(
+            sender="",
+            recipients=tuple(recipients),
+            report=ReportKind.DMARC,
+            key=f"{PREFIX}{self._newID()}",
+            maxAttempts=MAX_ATTEMPTS[ReportKind.DMARC],
+        )
+        await self._queue.submit(envelope, (message,))
+        self.log.info(
+            "Failure report to {domain} for {recipients}",
+            domain=str(failure.policyDomain),
+            recipients=", ".join(recipients),
+        )
+
+
+@implementer(IReportObserver)
+class FailureReportTracker:
+    """
+    Leaves destinations alone that refuse failure reports, as they are left
+    alone when they refuse others.
+    """
+
+    def __init__(self, clock: IReactorTime, suppressions: ISuppressions) -> None:
+        self._clock = clock
+        self._suppressions = suppressions
+
+    def reportEnded(self, envelope: Envelope, result: Result) -> Deferred[None]:
+        if not envelope.key.startswith(PREFIX):
+            return succeed(None)
+        return Deferred.fromCoroutine(self._ended(result))
+
+    async def _ended(self, result: Result) -> None:
+        now, kind = self._clock.seconds(), ReportKind.DMARC
+        destination = canonicalURI("mailto:" + quote(result.recipient, safe="@"))
+        entry = await self._suppressions.get(destination, kind)
+        if result.ending is DeliveryStatus.DELIVERED:
+            if entry is not None and canReset(entry, now, final=False):
+                await self._suppressions.remove(destination, kind)
+        # Of several that were on their way, the first one counts.
+        elif result.ending is DeliveryStatus.PERMANENT and not (
+            entry and entry.until > now
+        ):
+            status = "" if result.isReply else result.status
+            detail = " ".join(filter(None, (result.host, status, result.text)))
+            await self._suppressions.put(
+                afterFailure(destination, kind, now, detail, entry)
+            )
+
+
+#: Domains of which something is remembered.  Who has that many of his own is
+#: still held to what there is for all.
+MAX_DOMAINS = 1000
+#: Messages that are known to have been dealt with.
+MAX_SEEN = 1000
+#: Seconds in which the recipients of one message all have theirs.
+REMEMBERED_FOR = 10 * MINUTE
+
+
+@dataclass(slots=True)
+class _Account:
+    """
+    @ivar sent: When there were reports, of the last hour.
+    @ivar held: How many messages there was no report on since the last one.
+    @ivar latest: When there was the last of those.
+    """
+
+    sent: deque[float] = field(default_factory=deque)
+    held: int = 0
+    latest: float = 0
+
+
+class Quota:
+    """
+    So many reports an hour for each domain, and so many a day for all; what is
+    beyond that is counted, and told in the next one.
+    """
+
+    def __init__(self, perHour: int, perDay: int) -> None:
+        self._perHour = perHour
+        self._perDay = perDay
+        self._sent: deque[float] = deque()
+        self._accounts: OrderedDict[Domain, _Account] = OrderedDict()
+        self._elapsed = Elapsed()
+
+    def take(self, domain: Domain, now: float) -> int:
+        """
+        There is something to report to C{domain}.
+
+        @return: For how many messages a report speaks that is sent now; 0 if
+            none may be sent.
+        """
+        now = self._elapsed.at(now)
+        account = self._account(domain)
+        _forget(account.sent, now - HOUR)
+        _forget(self._sent, now - DAY)
+        if len(account.sent) >= self._perHour or len(self._sent) >= self._perDay:
+            self._hold(domain, 1, now)
+            return 0
+        account.sent.append(now)
+        self._sent.append(now)
+        incidents = _recent(account, now) + 1
+        account.held = 0
+        return incidents
+
+    def hold(self, domain: Domain, incidents: int, now: float) -> None:
+        """
+        Count messages on which there is no report.
+        """
+        self._hold(domain, incidents, self._elapsed.at(now))
+
+    def _hold(self, domain: Domain, incidents: int, now: float) -> None:
+        account = self._account(domain)
+        account.held = _recent(account, now) + incidents
+        account.latest = now
+
+    def giveBack(self, domain: Domain, incidents: int, now: float) -> None:
+        """
+        Nothing came of a report: others may have its place in the day, but
+        for this hour, C{domain} has had it.
+        """
+        if self._sent:
+            self._sent.pop()
+        self.hold(domain, incidents, now)
+
+    def _account(self, domain: Domain) -> _Account:
+        account = self._accounts.setdefault(domain, _Account())
+        self._accounts.move_to_end(domain)
+        if len(self._accounts) > MAX_DOMAINS:
+            self._accounts.popitem(last=False)
+        return account
+
+
+class Deduplicator:
+    """
+    What was there a moment ago.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def isNew(self, id: bytes, now: float) -> bool:
+        """
+        @param id: Remembered from now on, for L{REMEMBERED_FOR}.
+        """
+        known = self._seen.get(id)
+        if known is not None and 0 <= now - known < REMEMBERED_FOR:
+            return False
+        self._seen[id] = now
+        self._seen.move_to_end(id)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+        return True
+
+
+def _recent(account: _Account, now: float) -> int:
+    """
+    What was held back; after a quiet day, it is nobody's concern any more.
+    """
+    return account.held if now - account.latest < DAY else 0
+
+
+def _forget(times: deque[float], before: float) -> None:
+    while times and times[0] <= before:
+        times.popleft()

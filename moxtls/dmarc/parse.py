@@ -1,0 +1,464 @@
+# -*- test-case-name: tests.dmarc.test_received -*-
+"""
+Aggregate reports of others, read with tolerance, within limits.  No I/O.
+
+Most reports in the world follow no schema to the letter, so names count and
+order doesn't, namespaces are passed over, and what is missing is empty.
+RFC 9990, RFC 7489 and the drafts before it are read alike.
+
+Failure reports of others (RFC 9991, RFC 6591, RFC 5965), read with tolerance.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from encodings.aliases import aliases
+from typing import NoReturn
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from moxtls.dates import rfc3339
+from moxtls.message.mime import leafParts, splitMessage
+from moxtls.tlsrpt.parse import MalformedReport, plain
+
+#: Of a report as XML.
+MAX_XML = 20 * 1024 * 1024
+#: Of one element's text: more than any that is meant.
+MAX_TEXT = 4096
+#: Reports have six levels; extensions (RFC 9990 3.1.2) may add some.
+MAX_DEPTH = 24
+#: Elements in one record, or in the head of a report.
+MAX_ELEMENTS = 5000
+#: RFC 9990 has no limit; what is above it is no number of messages.
+MAX_COUNT = 2**63 - 1
+#: Unix seconds: the year 9999.
+LAST_SECOND = 253402300799
+
+_MAX_LINE = 300
+_BOM = b"\xef\xbb\xbf"
+_ENCODING = re.compile(rb"<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_CHARSETS = frozenset((*aliases, *aliases.values()))
+_DIGITS = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSignature:
+    """
+    What a DKIM signature came to, in the sender's words.
+    """
+
+    domain: str
+    selector: str
+    result: str
+    humanResult: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSPF:
+    """
+    What SPF came to, in the sender's words.
+    """
+
+    domain: str
+    scope: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReason:
+    """
+    Why a policy wasn't applied.
+    """
+
+    type: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """
+    One C{record}.  Results and dispositions are in lower case.
+    """
+
+    sourceIP: str
+    count: int
+    disposition: str
+    dkimAligned: str
+    spfAligned: str
+    reasons: tuple[ReceivedReason, ...]
+    headerFrom: str
+    envelopeFrom: str
+    envelopeTo: str
+    dkim: tuple[ReceivedSignature, ...]
+    spf: tuple[ReceivedSPF, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedAggregate:
+    """
+    What somebody says about mail in our name.
+
+    @ivar start: Unix seconds.
+    @ivar end: The same, of the last second.
+    @ivar published: The elements of C{policy_published}, in their order.
+    """
+
+    organization: str
+    email: str
+    contact: str
+    reportID: str
+    start: int
+    end: int
+    errors: tuple[str, ...]
+    generator: str
+    domain: str
+    published: tuple[tuple[str, str], ...]
+    records: tuple[ReceivedRecord, ...]
+
+    @property
+    def messages(self) -> int:
+        return sum(each.count for each in self.records)
+
+
+@dataclass(slots=True)
+class _Element:
+    """
+    An element while it is being read.
+    """
+
+    name: str
+    children: list[_Element] = field(default_factory=list)
+    text: str = ""
+
+    def all(self, name: str) -> Iterator[_Element]:
+        return (each for each in self.children if each.name == name)
+
+    def get(self, *names: str) -> _Element:
+        """
+        The first of that name, at that path; an empty one if there is none.
+        """
+        element = self
+        for name in names:
+            element = next(element.all(name), _NOTHING)
+        return element
+
+    def say(self, *names: str) -> str:
+        return self.get(*names).text.strip()
+
+
+_NOTHING = _Element("")
+
+
+def parseAggregate(text: bytes) -> ReceivedAggregate:
+    """
+    @param text: XML; what follows behind the root element is ignored.
+
+    @raise MalformedReport: It names the place and the reason.
+    """
+    if len(text) > MAX_XML:
+        _refuse("report", f"larger than {MAX_XML} bytes")
+    decodable, encoding = _decodable(text.removeprefix(_BOM).lstrip())
+    reader = _Reader(encoding)
+    reader.read(decodable)
+    return _aggregate(reader)
+
+
+class _Reader:
+    """
+    Takes records out of a report one by one, so that there is never a tree
+    of all of it.
+    """
+
+    def __init__(self, encoding: str | None) -> None:
+        """
+        @param encoding: Whatever the report says; C{None} for what it says.
+        """
+        self.head = _Element("feedback")
+        self.records: list[ReceivedRecord] = []
+        self._open: list[_Element] = []
+        # Of the record, and meanwhile of the head: all of that is kept, and it may
+        # go on between records.
+        self._elements = 0
+        self._inHead = 0
+        self._ended = False
+        self._parser = ParserCreate(encoding)
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+        self._parser.StartDoctypeDeclHandler = self._doctype
+
+    def read(self, text: bytes) -> None:
+        try:
+            self._parser.Parse(text, True)
+        except ExpatError as error:
+            if not self._ended:
+                where = f"line {error.lineno}, column {error.offset + 1}"
+                _refuse(where, str(error).partition(":")[0])
+        except (ValueError, LookupError) as error:
+            if isinstance(error, MalformedReport):
+                raise
+            _refuse("report", f"its encoding is not known ({error})")
+        if not self._ended:
+            _refuse("report", "no element 'feedback'")
+
+    def _doctype(self, *declared: object) -> NoReturn:
+        # No report needs one, and entities grow without bounds.
+        _refuse(self._where(), "a document type declaration")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = tag.rpartition(":")[2]
+        if len(self._open) == 1 and name == "record":
+            self._inHead, self._elements = self._elements, 0
+        self._elements += 1
+        if self._elements > MAX_ELEMENTS or len(self._open) >= MAX_DEPTH:
+            _refuse(self._where(), "too many elements")
+        if self._open:
+            self._open.append(_Element(name))
+        elif name == "feedback" and not self._ended:
+            self._open.append(self.head)
+        # Anything else there is around it: some put a schema, which they
+        # don't close.
+
+    def _end(self, tag: str) -> None:
+        if not self._open:
+            return
+        element = self._open.pop()
+        if not self._open:
+            self._ended = True
+        elif len(self._open) == 1 and element.name == "record":
+            self._elements = self._inHead
+            self.records.append(_record(element, self._where()))
+        else:
+            self._open[-1].children.append(element)
+
+    def _characters(self, text: str) -> None:
+        if not self._open:
+            return
+        element = self._open[-1]
+        if len(element.text) + len(text) > MAX_TEXT:
+            if text.isspace():
+                return
+            _refuse(self._where(), "too long a text")
+        element.text += text
+
+    def _where(self) -> str:
+        return f"line {self._parser.CurrentLineNumber}"
+
+
+def _decodable(text: bytes) -> tuple[bytes, str | None]:
+    """
+    Nobody declares one encoding and means another but by mistake; a wrong
+    octet shall not cost the whole report.
+
+    @return: It, and its encoding where it isn't as declared.
+    """
+    declared = _ENCODING.match(text[:200])
+    if declared is not None and declared[1].lower() not in (b"utf-8", b"us-ascii"):
+        name = declared[1].decode("ascii").lower().replace("-", "_")
+        # Python remembers for ever which names it looked for in vain.
+        if name not in _CHARSETS:
+            _refuse("report", "its encoding is not known")
+        return text, None
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return text, None
+    return text.decode("utf-8", "replace").encode("utf-8"), "utf-8"
+
+
+def _aggregate(reader: _Reader) -> ReceivedAggregate:
+    metadata = reader.head.get("report_metadata")
+    published = reader.head.get("policy_published")
+    domain = published.say("domain")
+    if not domain:
+        _refuse("feedback.policy_published.domain", "missing")
+    return ReceivedAggregate(
+        organization=metadata.say("org_name"),
+        email=metadata.say("email"),
+        contact=metadata.say("extra_contact_info"),
+        reportID=metadata.say("report_id"),
+        start=_second(metadata, "begin"),
+        end=_second(metadata, "end"),
+        errors=tuple(each.text.strip() for each in metadata.all("error")),
+        generator=metadata.say("generator"),
+        domain=domain,
+        published=tuple(
+            (each.name, each.text.strip())
+            for each in published.children
+            if not each.children and each.name != "domain"
+        ),
+        records=tuple(reader.records),
+    )
+
+
+def _record(record: _Element, where: str) -> ReceivedRecord:
+    row, identifiers = record.get("row"), record.get("identifiers")
+    evaluated = row.get("policy_evaluated")
+    results = record.get("auth_results")
+    return ReceivedRecord(
+        sourceIP=row.say("source_ip"),
+        count=_number(row.say("count"), f"{where}: row.count", MAX_COUNT),
+        disposition=evaluated.say("disposition").lower(),
+        dkimAligned=evaluated.say("dkim").lower(),
+        spfAligned=evaluated.say("spf").lower(),
+        reasons=tuple(_reasons(evaluated)),
+        headerFrom=identifiers.say("header_from"),
+        envelopeFrom=identifiers.say("envelope_from"),
+        envelopeTo=identifiers.say("envelope_to"),
+        dkim=tuple(
+            ReceivedSignature(
+                each.say("domain"),
+                each.say("selector"),
+                each.say("result").lower(),
+                each.say("human_result"),
+            )
+            for each in results.all("dkim")
+        ),
+        spf=tuple(
+            ReceivedSPF(
+                each.say("domain"),
+                each.say("scope").lower(),
+                each.say("result").lower(),
+            )
+            for each in results.all("spf")
+        ),
+    )
+
+
+def _reasons(evaluated: _Element) -> Iterator[ReceivedReason]:
+    for each in evaluated.all("reason"):
+        reason = ReceivedReason(each.say("type").lower(), each.say("comment"))
+        if reason.type or reason.comment:
+            yield reason
+
+
+def _second(metadata: _Element, name: str) -> int:
+    where = f"feedback.report_metadata.date_range.{name}"
+    return _number(metadata.say("date_range", name), where, LAST_SECOND)
+
+
+def _number(text: str, where: str, most: int) -> int:
+    if not _DIGITS.match(text):
+        _refuse(where, f"{text[:40]!r} is not a number" if text else "missing")
+    number = int(text.partition(".")[0])
+    if number > most:
+        _refuse(where, "out of range")
+    return number
+
+
+def describeAggregate(report: ReceivedAggregate) -> list[str]:
+    """
+    Lines for people; nothing in them can move a terminal's cursor.
+    """
+    policy = " ".join(f"{name}={value}" for name, value in report.published if value)
+    lines = [
+        f"Report {report.reportID or '(no id)'} of "
+        f"{report.organization or '(unnamed)'} ({report.email or 'no contact'})",
+        f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
+        f"{report.domain}: {policy}",
+        f"{report.messages} messages in {len(report.records)} records",
+        *(f"Error: {each}" for each in report.errors if each),
+    ]
+    for record in report.records:
+        lines.extend(_described(record))
+    return [plain(line) for line in lines]
+
+
+def _described(record: ReceivedRecord) -> Iterator[str]:
+    yield (
+        f"{record.count} x from {record.sourceIP}: {record.disposition or 'none'}, "
+        f"aligned DKIM {record.dkimAligned or '-'}, SPF {record.spfAligned or '-'}"
+    )
+    names = [f"From {record.headerFrom}"]
+    if record.envelopeFrom:
+        names.append(f"MAIL FROM {record.envelopeFrom}")
+    if record.envelopeTo:
+        names.append(f"to {record.envelopeTo}")
+    yield "  " + ", ".join(names)
+    for signature in record.dkim:
+        selector = f" (s={signature.selector})" if signature.selector else ""
+        why = f": {signature.humanResult}" if signature.humanResult else ""
+        yield f"  DKIM {signature.domain}{selector} {signature.result}{why}"
+    for spf in record.spf:
+        scope = f" ({spf.scope})" if spf.scope else ""
+        yield f"  SPF {spf.domain or '-'}{scope} {spf.result}"
+    for reason in record.reasons:
+        yield f"  because {reason.type} {reason.comment}".rstrip()
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])
+
+
+_REPORT = "message/feedback-report"
+_ORIGINALS = ("message/rfc822", "message/global", "text/rfc822-headers")
+#: Of the machine-readable part: fields are few and short.
+MAX_FIELDS_SIZE = 64 * 1024
+MAX_FIELDS = 200
+MAX_VALUE = 1000
+# What says which message it was, without showing what was in it.
+_TELLING = ("from", "to", "subject", "date", "message-id")
+
+Fields = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackReport:
+    """
+    What somebody says about one message.
+
+    @ivar fields: The machine-readable part (RFC 5965 3), in its order; names
+        as they are written.
+    @ivar original: The fields of the original message that tell which it was.
+    """
+
+    fields: Fields
+    original: Fields
+
+    def get(self, name: str) -> str:
+        """
+        The first field of a name, in any case; empty if there is none.
+        """
+        wanted = name.lower()
+        return next((v for key, v in self.fields if key.lower() == wanted), "")
+
+
+def readFeedback(message: bytes) -> FeedbackReport | None:
+    """
+    @return: C{None} if C{message} is no such report.
+    """
+    fields: Fields = ()
+    original: Fields = ()
+    for part in leafParts(message):
+        if part.type == _REPORT and not fields:
+            fields = tuple(_fields(part.content))
+        elif part.type in _ORIGINALS and not original:
+            header, _ = splitMessage(part.content)
+            original = tuple(
+                each for each in _fields(header) if each[0].lower() in _TELLING
+            )
+    return FeedbackReport(fields, original) if fields else None
+
+
+def describeFeedback(report: FeedbackReport) -> list[str]:
+    """
+    Lines for people; nothing in them can move a terminal's cursor.
+    """
+    kind = report.get("Feedback-Type") or "unknown"
+    lines = [f"Feedback of type {kind} by {report.get('User-Agent') or '(unnamed)'}"]
+    told = ("feedback-type", "user-agent", "version")
+    lines += [f"{n}: {v}" for n, v in report.fields if n.lower() not in told]
+    if report.original:
+        lines.append("The message:")
+        lines += [f"  {name}: {value}" for name, value in report.original]
+    return [plain(line) for line in lines]
+
+
+def _fields(block: bytes) -> Iterator[tuple[str, str]]:
+    text = block[:MAX_FIELDS_SIZE].decode("utf-8", "replace")
+    unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
+    for line in unfolded.splitlines()[:MAX_FIELDS]:
+        name, colon, value = line.partition(":")
+        if colon and name.strip():
+            yield name.strip()[:80], value.strip()[:MAX_VALUE]

@@ -1,0 +1,131 @@
+# -*- test-case-name: tests.dns.test_probe -*-
+"""
+Finds out whether DNS servers validate DNSSEC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from twisted.internet.defer import Deferred
+
+from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.transport import Ask, NoReply
+from moxtls.dns.types import RRType
+from moxtls.dns.wire import Question
+from moxtls.tasks import gather
+
+#: Where the chain of trust begins, there is no zone that isn't signed.
+ROOT = "."
+#: Both are there in each zone; two, because datagrams get lost.
+_KINDS = (RRType.SOA, RRType.NS)
+
+
+class ServerStatus(Enum):
+    """
+    What is known about a server.
+    """
+
+    VALIDATING = "validates DNSSEC"
+    NOT_VALIDATING = "doesn't validate DNSSEC"
+    NOT_TRUSTED = "says that it validates DNSSEC, but isn't trusted"
+    NOT_ANSWERING = "doesn't answer"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """
+    @ivar detail: Why it doesn't answer.
+    """
+
+    server: NameServer
+    standing: ServerStatus
+    detail: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.server} {self.standing.value}{detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """
+    What a probe found.
+    """
+
+    reports: tuple[ServerReport, ...]
+
+    @property
+    def validating(self) -> bool:
+        return any(each.standing is ServerStatus.VALIDATING for each in self.reports)
+
+    @property
+    def explanation(self) -> str:
+        """
+        One line: each server, and how it stands.
+        """
+        return "; ".join(map(str, self.reports)) or "no DNS server is configured"
+
+    def describe(self) -> str:
+        """
+        For the operator: what it means, and what to do.
+        """
+        standings = {each.standing for each in self.reports}
+        if self.validating:
+            return f"DNS answers are validated: {self.explanation}."
+        if standings == {ServerStatus.NOT_ANSWERING}:
+            return f"{_NOBODY}: {self.explanation}. {_CORRECT}."
+        trust = _OR_TRUST if ServerStatus.NOT_TRUSTED in standings else ""
+        return f"{_OFF}: {self.explanation}. {_INSTALL}{trust}."
+
+
+_NOBODY = "NO DNS SERVER ANSWERS, so that no mail leaves"
+_CORRECT = "Start it, or correct its address"
+_OFF = (
+    "DANE IS OFF: mail goes out without the protection of TLSA records, and "
+    "forged DNS answers are not noticed, because no DNS server that is trusted "
+    "validates"
+)
+_INSTALL = (
+    "Install a validating resolver, such as unbound, on this host and have it "
+    "asked (nameserver 127.0.0.1)"
+)
+_OR_TRUST = "; or, if nobody can interfere on the way to it, declare it trusted"
+
+
+async def diagnose(
+    ask: Ask, servers: Sequence[NameServer], name: str = ROOT
+) -> Diagnosis:
+    """
+    Ask all servers, at the same time.
+
+    @param ask: Has to give up by itself.
+    @param name: Of a zone that is signed, and known to be by the servers.
+    """
+    reports = [Deferred.fromCoroutine(_report(ask, each, name)) for each in servers]
+    return Diagnosis(tuple(await gather(reports)))
+
+
+async def _report(ask: Ask, server: NameServer, name: str) -> ServerReport:
+    detail = ""
+    answered = False
+    for kind in _KINDS:
+        # Its word is taken here, so as to tell what trust would make of it.
+        reply = await ask(
+            replace(server, trusted=True), Question(name.removesuffix("."), kind)
+        )
+        if isinstance(reply, NoReply) or reply.failed:
+            detail = reply.reason
+        elif reply.authentic:
+            isTrusted = server.believed
+            standing = (
+                ServerStatus.VALIDATING if isTrusted else ServerStatus.NOT_TRUSTED
+            )
+            return ServerReport(server, standing)
+        else:
+            answered = True
+    if answered:
+        return ServerReport(server, ServerStatus.NOT_VALIDATING)
+    return ServerReport(server, ServerStatus.NOT_ANSWERING, detail)

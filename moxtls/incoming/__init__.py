@@ -1,3 +1,0 @@
-"""
-Reports that others send us.
-"""

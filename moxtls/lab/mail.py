@@ -1,0 +1,393 @@
+# -*- test-case-name: tests.lab.test_posting -*-
+"""
+Brings mail to us as hosts of other domains do: by SMTP, each from an address
+of its own.
+
+Mail to every destination, and what becomes of it.
+
+Looks into people's Maildirs, as their mail programs would.
+
+Mail from every sender, and what becomes of it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import Message
+from email.utils import formatdate
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.mail.smtp import SMTPSender, SMTPSenderFactory, sendmail
+
+from moxtls.interfaces import IQueue
+from moxtls.lab.messages import INBOX, LabMessage, SenderKeys, messageID, writtenLetter
+from moxtls.lab.network import Arrivals, Network
+from moxtls.lab.scenario import SENDER, LabDestination
+from moxtls.lab.senders import BY_NAME, addressOf
+
+#: Seconds without a word, after which nobody waits.
+POST_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SMTPAnswer:
+    """
+    The last reply to a message.
+    """
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """
+    A message on its way.
+
+    @ivar address: Where it is sent from.
+    @ivar helo: What that calls itself.
+    @ivar sender: MAIL FROM; empty for the null one.
+    @ivar message: With CRLF.
+    """
+
+    address: str
+    helo: str
+    sender: str
+    recipient: str
+    message: bytes
+
+
+class _Client(SMTPSender):
+    """
+    Tells what was said, whatever it was.
+    """
+
+    def sentMail(
+        self,
+        code: int,
+        resp: bytes,
+        numOk: int,
+        addresses: list[tuple[bytes, int, bytes]],
+        log: object,
+    ) -> None:
+        if addresses and not numOk:
+            _, code, resp = addresses[0]
+        self.factory.sendFinished = True
+        self.factory.result.callback(SMTPAnswer(code, resp.decode("utf-8", "replace")))
+
+
+class _Clients(SMTPSenderFactory):
+    noisy = False
+    protocol = _Client
+
+
+def post(
+    reactor: IReactorTCP, to: tuple[str, int], parcel: OutgoingMessage
+) -> Deferred[SMTPAnswer]:
+    """
+    @param to: Address and port.
+
+    @return: Fires with what the server said of the message, or of whom it is
+        for; fails if it said nothing.
+    """
+    done: Deferred[SMTPAnswer] = Deferred()
+    text = io.BytesIO(parcel.message.replace(b"\r\n", b"\n"))
+    clients = _Clients(
+        parcel.sender, parcel.recipient, text, done, retries=0, timeout=POST_TIMEOUT
+    )
+    clients.domain = parcel.helo.encode("ascii")
+    reactor.connectTCP(*to, clients, bindAddress=(parcel.address, 0))
+    return done
+
+
+#: Of those who send and receive the lab's mail.
+WRITER = f"alice@{SENDER}"
+READER = "bob"
+#: Seconds between two looks at the queue, and without any change there, after
+#: which nobody waits.
+LOOK = 0.1
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class MailOutcome:
+    """
+    What became of the mail to a destination.
+
+    @ivar attempted: Whether it was tried at all.
+    @ivar detail: In what way it was delivered, or why it wasn't.
+    """
+
+    destination: LabDestination
+    attempted: bool
+    delivered: bool
+    detail: str
+
+    @property
+    def asExpected(self) -> bool:
+        return self.attempted and self.delivered == self.destination.delivered
+
+
+def message(destination: LabDestination, now: float) -> bytes:
+    """
+    A mail to a destination.
+    """
+    lines = (
+        f"From: Alice <{WRITER}>",
+        f"To: Bob <{READER}@{destination.domain}>",
+        f"Subject: Hello, {destination.name}",
+        f"Date: {formatdate(now)}",
+        "",
+        f"You are expected to be: {destination.explanation}.",
+        "",
+    )
+    return "\n".join(lines).encode("ascii")
+
+
+async def sendToAll(
+    reactor: IReactorTime, network: Network, destinations: Sequence[LabDestination]
+) -> None:
+    """
+    Submit one mail for each destination, as any mail program would.
+    """
+    for each in destinations:
+        await sendmail(
+            network.submission,
+            WRITER,
+            f"{READER}@{each.domain}",
+            message(each, reactor.seconds()),
+            senderDomainName="laptop.test",
+            port=network.submissionPort,
+            reactor=reactor,
+        )
+
+
+async def becameOf(
+    reactor: IReactorTime,
+    queue: IQueue,
+    arrivals: Arrivals,
+    destinations: Sequence[LabDestination],
+) -> tuple[MailOutcome, ...]:
+    """
+    Wait until each mail was delivered, or attempted once in vain.
+    """
+    before: tuple[MailOutcome, ...] = ()
+    changed = reactor.seconds()
+    while True:
+        outcomes = await _now(queue, arrivals, destinations)
+        now = reactor.seconds()
+        if outcomes != before:
+            before, changed = outcomes, now
+        done = all(each.attempted for each in outcomes)
+        if done or now - changed >= TIMEOUT:
+            return outcomes
+        await deferLater(reactor, LOOK)
+
+
+async def _now(
+    queue: IQueue, arrivals: Arrivals, destinations: Sequence[LabDestination]
+) -> tuple[MailOutcome, ...]:
+    waiting = {}
+    for queued in await queue.messages():
+        for each in queued.recipients:
+            result = each.lastResult
+            waiting[each.destination] = "" if result is None else result.text
+    return tuple(_outcome(each, arrivals, waiting) for each in destinations)
+
+
+def _outcome(
+    destination: LabDestination, arrivals: Arrivals, waiting: dict[str, str]
+) -> MailOutcome:
+    arrived = arrivals.at(destination.domain)
+    # While it is in the queue too, the attempt hasn't ended, and what TLS came to
+    # isn't recorded.
+    if arrived and destination.domain not in waiting:
+        # The version will do for people.
+        tls = arrived[-1].tls.partition(" ")[0] or "in the clear"
+        return MailOutcome(destination, True, True, f"{arrived[-1].place}, {tls}")
+    reason = waiting.get(destination.domain, "")
+    return MailOutcome(destination, bool(reason), False, reason)
+
+
+_RESULT = re.compile(r"(\w+)=(\w+)")
+_DOMAIN = re.compile(r"header\.d=([^\s;]+)")
+_DISPOSITION = re.compile(r"\(disposition (\w+)")
+# What a refusal says of the checks, where there is nothing else to see.
+_REFUSED_SPF = re.compile(r"\(SPF (\w+)")
+_REFUSED_DKIM = re.compile(r"(\w+) for ([^\s,;)]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMessage:
+    """
+    What is written on a message about where it is from.
+
+    @ivar dkim: The result of each signature, by its domain.
+    """
+
+    spf: str = ""
+    dkim: tuple[tuple[str, str], ...] = ()
+    dmarc: str = ""
+    disposition: str = "none"
+
+
+def findMessage(maildir: Path, messageID: str) -> tuple[str, Message] | None:
+    """
+    @param maildir: Of one account (Maildir++).
+
+    @return: The name of the mailbox it is in, and the message; C{None} if it
+        is nowhere.
+    """
+    for path in _files(maildir):
+        message = message_from_bytes(path.read_bytes())
+        if message["Message-ID"] == messageID:
+            folder = path.parent.parent
+            name = INBOX if folder == maildir else folder.name[1:].replace(".", "/")
+            return name, message
+    return None
+
+
+def seenOn(message: Message) -> FoundMessage:
+    """
+    What its C{Authentication-Results} say, those on top (RFC 8601).
+    """
+    spf = dmarc = ""
+    signatures: list[tuple[str, str]] = []
+    disposition = "none"
+    for group in re.split(r";\r?\n", message["Authentication-Results"] or ""):
+        found = _RESULT.search(group)
+        if found is None:
+            continue
+        method, result = found.groups()
+        if method == "spf":
+            spf = spf or result
+        elif method == "dmarc":
+            dmarc = result
+            done = _DISPOSITION.search(group)
+            disposition = done[1] if done else disposition
+        elif method == "dkim" and (domain := _DOMAIN.search(group)):
+            signatures.append((domain[1], result))
+    return FoundMessage(spf, tuple(signatures), dmarc, disposition)
+
+
+def seenIn(refusal: str) -> FoundMessage:
+    """
+    What a refusal because of DMARC says.
+    """
+    text = refusal.replace("\n", " ")
+    spf, _, signatures = text.partition("; DKIM ")
+    found = _REFUSED_SPF.search(spf)
+    dkim = tuple(
+        (domain, result) for result, domain in _REFUSED_DKIM.findall(signatures)
+    )
+    isRefused = found is not None and "DMARC" in text
+    return FoundMessage(
+        found[1] if found else "",
+        dkim,
+        "fail" if isRefused else "",
+        "reject" if isRefused else "none",
+    )
+
+
+def _files(maildir: Path) -> Iterator[Path]:
+    for folder in (maildir, *sorted(maildir.glob(".*"))):
+        for place in ("new", "cur"):
+            yield from sorted((folder / place).glob("*"))
+
+
+#: What can't be known of a message that was not accepted and is nowhere.
+_UNKNOWN = FoundMessage()
+
+
+@dataclass(frozen=True, slots=True)
+class LetterOutcome:
+    """
+    What became of a letter.
+
+    @ivar mailbox: Where it is; empty if nowhere.
+    @ivar seen: What was found out about it.
+    """
+
+    letter: LabMessage
+    answer: SMTPAnswer
+    mailbox: str
+    seen: FoundMessage
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """
+        What isn't as it should be, a line each.
+        """
+        return tuple(f"{self.letter.name}: {each}" for each in self._differences())
+
+    def _differences(self) -> Iterator[str]:
+        expected, seen = self.letter.expected, self.seen
+        values: dict[str, tuple[object, object]] = {
+            "reply": (self.answer.code, expected.code),
+            "mailbox": (self.mailbox, expected.mailbox),
+            "SPF": (seen.spf, expected.spf),
+            "DKIM": (seen.dkim, expected.dkim),
+            "DMARC": (seen.dmarc, expected.dmarc),
+            "disposition": (seen.disposition, expected.disposition),
+        }
+        for name, (is_, should) in values.items():
+            if is_ != should:
+                yield f"{name} is {is_!r}, not {should!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    How letters get to us.
+
+    @ivar accounts: Where the Maildirs of accounts are.
+    @ivar newToken: Letters and digits, never the same twice.
+    """
+
+    network: Network
+    keys: SenderKeys
+    accounts: Path
+    newToken: Callable[[], str]
+
+
+async def receiveAll(
+    reactor: IReactorTime, route: Route, letters: Sequence[LabMessage]
+) -> tuple[LetterOutcome, ...]:
+    """
+    Bring each of C{letters}, one after the other, and see what becomes of it.
+
+    @param reactor: Also provides C{IReactorTCP}.
+
+    @raise twisted.mail.smtp.SMTPClientError: There was no answer.
+    """
+    return tuple([await _receive(reactor, route, each) for each in letters])
+
+
+async def _receive(
+    reactor: IReactorTime, route: Route, letter: LabMessage
+) -> LetterOutcome:
+    network, token = route.network, route.newToken()
+    client = BY_NAME[letter.client]
+    parcel = OutgoingMessage(
+        addressOf(network, client),
+        client.host,
+        f"bounces@{letter.envelope}" if letter.envelope else "",
+        letter.recipient,
+        writtenLetter(letter, route.keys, reactor.seconds(), token),
+    )
+    to = (network.submission, network.smtpPort)
+    answer = await post(IReactorTCP(reactor), to, parcel)
+    # It is on the disk before there is an answer.
+    found = findMessage(route.accounts / letter.to, messageID(letter, token))
+    if found is not None:
+        mailbox, message = found
+        return LetterOutcome(letter, answer, mailbox, seenOn(message))
+    seen = seenIn(answer.text) if answer.code >= 400 else _UNKNOWN
+    return LetterOutcome(letter, answer, "", seen)

@@ -1,0 +1,424 @@
+# -*- test-case-name: tests.store.test_database -*-
+"""
+Connections to the database that holds a ledger, and what is the matter if
+there are none.
+
+Brings the tables of a ledger up to date.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+from moxtls.interfaces import StoreUnavailable
+from moxtls.sqlitefile import makePrivate, readOnly
+
+#: Seconds to wait for another process that is writing to the same file.
+SQLITE_BUSY = 10
+#: Pages in the write-ahead log before they are moved to the file proper: the
+#: default, 1000, makes a busy writer do that several times a second.
+SQLITE_CHECKPOINT = 4000
+#: A tenth of a second apart.
+ATTEMPTS_AT_WAL = 50
+#: Kilobytes: counters of a busy day, so that adding to them reads nothing.
+SQLITE_CACHE = 32_000
+#: Seconds until a server that isn't there counts as such; and for a
+#: connection that has gone dead, the same in another unit.
+POSTGRES_OPTIONS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "application_name": "moxtls",
+}
+#: So that no statement, and no lock, holds up the ledger for good.
+POSTGRES_SETTINGS = ("SET statement_timeout = '60s'", "SET lock_timeout = '10s'")
+
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html:
+#: serialization_failure, deadlock_detected, lock_not_available.
+_TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03"})
+_TRANSIENT_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+
+Insert = sqlite.Insert | postgresql.Insert
+
+
+class LedgerUnavailable(StoreUnavailable):
+    """
+    The ledger can't be opened, reached, or written to now.
+
+    @ivar args: One line that says where it is and what is the matter.
+    """
+
+
+class LedgerMissing(Exception):
+    """
+    There is no ledger yet, and none was to be made.
+    """
+
+
+class Database:
+    """
+    Where the ledger is.
+
+    @ivar name: Its URL, without what is secret in it.
+    @ivar writer: One connection; every transaction is meant to write.
+    @ivar reader: Connections that see one state for as long as a transaction
+        takes.
+    """
+
+    def __init__(self, url: str, readOnly: bool = False, make: bool = True) -> None:
+        """
+        @param url: C{sqlite:///relative}, C{sqlite:////absolute} or
+            C{postgresql://user:password@host/name}.
+        @param readOnly: Whether a file is only looked at; nothing is made beside
+            it.
+        @param make: Make an SQLite file that doesn't exist.
+
+        @raise LedgerUnavailable: There is no such kind of database.
+        @raise LedgerMissing: There is no such file, and C{make} is false.
+        """
+        parsed = _parse(url)
+        self.name = parsed.set(
+            drivername=parsed.get_backend_name(), password=None, query={}
+        ).render_as_string()
+        self._secrets = [parsed.password, *map(str, parsed.query.values())]
+        self.isSQLite = parsed.get_backend_name() == "sqlite"
+        if self.isSQLite and not make and not _isFile(parsed):
+            raise LedgerMissing(self.name)
+        with self.opening():
+            if not self.isSQLite:
+                self.writer, self.reader = _postgresEngines(parsed)
+            elif readOnly:
+                self.writer = self.reader = _lookingEngine(Path(parsed.database or ""))
+            else:
+                makePrivate(Path(parsed.database or ""))
+                self.writer, self.reader = _sqliteEngines(parsed)
+
+    def insert(self, table: Table) -> Insert:
+        """
+        An INSERT that can say what to do on conflict.
+        """
+        return sqlite.insert(table) if self.isSQLite else postgresql.insert(table)
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """
+        Turns any trouble with the database into L{LedgerUnavailable}.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise self.unavailable(error) from None
+
+    def unavailable(self, error: BaseException | str) -> LedgerUnavailable:
+        """
+        What is the matter, in one line.
+        """
+        cause = getattr(error, "orig", None) or error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        text = "; ".join(line.strip() for line in lines)
+        for secret in self._secrets:
+            text = text.replace(secret, "***") if secret else text
+        return LedgerUnavailable(f"ledger {self.name}: {text}")
+
+    def explain(self, error: SQLAlchemyError) -> Exception:
+        """
+        What callers are to be told.  An error that isn't the database's
+        condition, but that of what was asked of it, stays what it is.
+        """
+        if isinstance(error, OperationalError | InterfaceError) or wasCutOff(error):
+            return self.unavailable(error)
+        return error
+
+    def dispose(self) -> None:
+        """
+        Close all connections.
+        """
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def wasCutOff(error: SQLAlchemyError) -> bool:
+    """
+    Whether the connection is gone.
+    """
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def isTransient(error: SQLAlchemyError) -> bool:
+    """
+    Whether the same transaction may well succeed now.  Only if it wasn't in
+    the middle of being committed, where nobody knows.
+    """
+    if wasCutOff(error):
+        return True
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.OperationalError):
+        # The low byte is the error, what is above says more.
+        return cause.sqlite_errorcode & 0xFF in _TRANSIENT_CODES
+    return getattr(cause, "sqlstate", None) in _TRANSIENT_STATES
+
+
+def _parse(text: str) -> URL:
+    scheme = text.partition(":")[0].partition("+")[0]
+    try:
+        url = make_url(text)
+        driver = _DRIVERS[url.get_backend_name()]
+    except (ArgumentError, KeyError, ValueError):
+        known = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+        raise LedgerUnavailable(
+            f"ledger {scheme[:20]!r}: the URL has to be {known}"
+        ) from None
+    if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
+        raise LedgerUnavailable("ledger sqlite: the URL names no file") from None
+    return url.set(drivername=driver)
+
+
+def sqliteFile(url: str) -> Path | None:
+    """
+    The file of an SQLite ledger; C{None} for a server's.
+
+    @raise LedgerUnavailable: There is no such kind of database.
+    """
+    parsed = _parse(url)
+    isFile = parsed.get_backend_name() == "sqlite"
+    return Path(parsed.database or "") if isFile else None
+
+
+def _lookingEngine(path: Path) -> Engine:
+    def connect() -> sqlite3.Connection:
+        try:
+            connection = readOnly(path)
+        except sqlite3.Error as error:
+            raise OperationalError(None, None, error) from None
+        # In memory: as if there were no tables yet.
+        return sqlite3.connect(":memory:") if connection is None else connection
+
+    return create_engine("sqlite+pysqlite://", creator=connect)
+
+
+def _isFile(url: URL) -> bool:
+    # One that can't be told of is for SQLite to complain about.
+    try:
+        os.stat(str(url.database))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
+    writer = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"timeout": SQLITE_BUSY},
+    )
+    reader = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY}
+    )
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        event.listen(engine, "connect", _setUpSQLite)
+        # A writer that begins as a reader would fail, rather than wait, if
+        # another one comes in between.
+        event.listen(engine, "begin", _beginner(begin))
+    _useWAL(writer)
+    return writer, reader
+
+
+def _setUpSQLite(connection: DBAPIConnection, _: object) -> None:
+    # Transactions begin when we say so, not when Python's module thinks.
+    connection.isolation_level = None
+    _execute(
+        connection,
+        # What was acknowledged survives a power cut.
+        "PRAGMA synchronous = FULL",
+        f"PRAGMA cache_size = -{SQLITE_CACHE}",
+        f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT}",
+    )
+
+
+def _execute(connection: DBAPIConnection, *statements: str) -> None:
+    cursor = connection.cursor()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+    except Exception as error:
+        # SQLAlchemy doesn't translate what happens in its events.
+        raise OperationalError(None, None, error) from None
+    finally:
+        cursor.close()
+
+
+def _beginner(statement: str) -> Callable[[Connection], None]:
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    return begin
+
+
+def _useWAL(engine: Engine) -> None:
+    """
+    Readers aren't to wait for the writer.  The file remembers this.
+    """
+    for attempt in range(ATTEMPTS_AT_WAL):
+        try:
+            with engine.connect() as connection:
+                # Not possible within a transaction.
+                return _execute(connection.connection, "PRAGMA journal_mode = WAL")
+        except OperationalError as error:
+            # SQLite doesn't wait here for another that does the same.
+            if attempt == ATTEMPTS_AT_WAL - 1 or not isTransient(error):
+                raise
+            sleep(0.1)
+
+
+def _postgresEngines(url: URL) -> tuple[Engine, Engine]:
+    options = {
+        name: value for name, value in POSTGRES_OPTIONS.items() if name not in url.query
+    }
+    writer = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        # Parameters by position, as on SQLite: see moxtls.ledger.groupcommit.
+        paramstyle="format",
+        connect_args=options,
+    )
+    reader = create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args=options,
+        isolation_level="REPEATABLE READ",
+    )
+    for engine in (writer, reader):
+        event.listen(engine, "connect", _setUpPostgres)
+    return writer, reader
+
+
+def _setUpPostgres(connection: DBAPIConnection, _: object) -> None:
+    _execute(connection, *POSTGRES_SETTINGS)
+    connection.commit()
+
+
+#: For PostgreSQL's advisory locks: the octets of "moxtls".
+ADVISORY_LOCK = int.from_bytes(b"moxtls")
+
+
+def migrate(database: Database, make: bool = True) -> None:
+    """
+    Apply what migrations there are, in one transaction; nodes that start at
+    the same time do it one after the other.
+
+    @param make: Make the tables if there are none.
+
+    @raise LedgerUnavailable: The database can't be reached or written, or was
+        made by a later version.
+    @raise LedgerMissing: There are no tables, and C{make} is false.
+    """
+    with database.opening(), database.writer.connect() as connection:
+        transaction = connection.begin()
+        if not database.isSQLite:
+            # SQLite's transactions are exclusive by themselves.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            lock = text("SELECT pg_advisory_xact_lock(:lock)")
+            connection.execute(lock, {"lock": ADVISORY_LOCK})
+        config = configuration(connection)
+        heads = set(ScriptDirectory.from_config(config).get_heads())
+        present = _present(database, connection)
+        if not present and not make:
+            raise LedgerMissing(database.name)
+        if present != heads:
+            command.upgrade(config, "head")
+        transaction.commit()
+
+
+def examine(url: str) -> None:
+    """
+    See whether a ledger could be opened; nothing is made or changed.
+
+    @raise LedgerUnavailable: It couldn't.
+    """
+    path = sqliteFile(url)
+    if path is None:
+        database = Database(url)
+        with database.opening(), database.reader.connect() as connection:
+            _present(database, connection)
+        database.dispose()
+    elif path.exists():
+        _examineFile(Database(url, readOnly=True), path)
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES if path.parent.is_dir() else errno.ENOENT)
+        raise LedgerUnavailable(f"ledger {url}: {reason}")
+
+
+def _examineFile(database: Database, path: Path) -> None:
+    with database.opening():
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise database.unavailable("attempt to write a readonly database")
+        with database.reader.connect() as connection:
+            _present(database, connection)
+    database.dispose()
+
+
+def _present(database: Database, connection: Connection) -> set[str]:
+    """
+    The revisions that a ledger has.
+
+    @raise LedgerUnavailable: A later version made it.
+    """
+    script = ScriptDirectory.from_config(configuration(connection))
+    present = set(MigrationContext.configure(connection).get_current_heads())
+    unknown = present - {each.revision for each in script.walk_revisions()}
+    if unknown:
+        raise database.unavailable(
+            f"revision {min(unknown)} was made by a later version of moxtls"
+        )
+    return present
+
+
+def configuration(connection: Connection) -> Config:
+    """
+    For Alembic's commands, to be run within a transaction of C{connection}.
+    """
+    config = Config()
+    folder = str(Path(__file__).with_name("migrations"))
+    # The values are interpolated.
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,569 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+What DMARC made of mail, in the database.
+
+What there is of evaluations, and which are due, as statements.  No I/O.
+
+They are built once: SQLAlchemy takes longer to build one than the database to
+carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    LargeBinary,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningDelete
+from sqlalchemy.sql.expression import ColumnElement
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.dates import HOUR, utcDay
+from moxtls.dmarc.types import (
+    Disposition,
+    Evaluation,
+    EvaluationSummary,
+    PeriodSummary,
+    PublishedPolicy,
+    ReportRow,
+    StoredEvaluation,
+)
+from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore
+from moxtls.ledger.bounds import dueBefore
+from moxtls.ledger.closings import close, latestClosing, pruneClosings
+from moxtls.ledger.database import Database
+from moxtls.ledger.evaluationcounters import (
+    BITS,
+    PLACE_SIZE,
+    EvaluationCounters,
+    closedPart,
+    decodePolicy,
+    decodeRow,
+    decodeTexts,
+    endOf,
+    keysBehind,
+    placeOf,
+    rowOf,
+)
+from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.tables import dmarcRow, dmarcTally
+from moxtls.ledger.tlscounters import DIGEST_SIZE
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import OutgoingReport, ReportPeriod
+
+#: Parts closed in one transaction: others don't wait for long.
+MOST = 50
+
+Page = tuple[tuple[bytes, ReportRow, int], ...]
+
+
+@implementer(IEvaluationStore)
+class EvaluationStore:
+    """
+    Counts in two tables: messages per policy and hour, and per row of a
+    report under it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        writer: GroupCommitWriter,
+        reader: GroupReader,
+        archive: ReportArchive,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._archive = archive
+        self._tallying = EvaluationCounters(database)
+
+    def record(
+        self, hour: int, evaluation: Evaluation, count: int = 1
+    ) -> Deferred[None]:
+        return self._writer.add(self._tallying.record, (hour, evaluation, count))
+
+    def evaluations(
+        self, domain: Domain | None = None, limit: int = 1000
+    ) -> Deferred[tuple[StoredEvaluation, ...]]:
+        return self._reader.ask(lambda connection: _stored(connection, domain, limit))
+
+    def summaries(self) -> Deferred[tuple[EvaluationSummary, ...]]:
+        def ask(connection: Connection) -> tuple[EvaluationSummary, ...]:
+            return tuple(_summary(*row) for row in connection.execute(SUMMARIES))
+
+        return self._reader.ask(ask)
+
+    def remove(self, domain: Domain) -> Deferred[int]:
+        given = {"domain": domain.ascii}
+        return self._writer.run(
+            lambda connection: sum(_remove(connection, REMOVE_DOMAIN, given))
+        )
+
+    def count(self, before: int) -> Deferred[int]:
+        given = {"before": before}
+        return self._reader.ask(
+            lambda connection: connection.execute(COUNT, given).scalar_one()
+        )
+
+    def subjects(
+        self, before: int, after: ReportPeriod | None, limit: int, early: bool = False
+    ) -> Deferred[tuple[ReportPeriod, ...]]:
+        given: dict[str, object] = {"limit": limit}
+        if not early:
+            given["before"] = before
+        query = FIRST_OF_ALL if early else FIRST
+        if after is not None:
+            query = NEXT_OF_ALL if early else NEXT
+            given |= {"domain": after.domain.ascii, "part": after.part}
+
+        def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
+            rows = connection.execute(query, given)
+            return tuple(_subject(before, early, *row) for row in rows)
+
+        return self._reader.ask(ask)
+
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
+        async def close() -> int:
+            until = await self._writer.run(
+                partial(_closePeriod, domain=domain, end=end)
+            )
+            count = 0
+            while until:
+                page = partial(_closeParts, domain=domain, until=until)
+                closed = await self._writer.run(page)
+                if not closed:
+                    break
+                count += closed
+            return count
+
+        return Deferred.fromCoroutine(close())
+
+    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
+        return self._reader.ask(lambda connection: _overview(connection, subject))
+
+    def rows(self, subject: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:
+        return self._reader.ask(
+            lambda connection: _page(connection, subject, after, limit)
+        )
+
+    def settle(
+        self,
+        subject: ReportPeriod,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        return self._writer.add(self._settle, _Settling(subject, reports))
+
+    def _settle(
+        self, connection: Connection, several: Sequence[_Settling]
+    ) -> Sequence[int]:
+        # In the order in which everybody locks them.
+        for given in sorted((_given(each.subject) for each in several), key=_place):
+            _remove(connection, REMOVE_SUBJECT, given)
+        return self._archive.file(connection, [each.reports for each in several])
+
+    def prune(self, before: int) -> Deferred[int]:
+        def page(connection: Connection) -> list[int]:
+            return _remove(connection, REMOVE_OLD, {"before": before})
+
+        async def prune() -> int:
+            messages = 0
+            await self._writer.run(
+                lambda connection: pruneClosings(connection, ReportKind.DMARC, before)
+            )
+            while removed := await self._writer.run(page):
+                messages += sum(removed)
+            return messages
+
+        return Deferred.fromCoroutine(prune())
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    subject: ReportPeriod
+    reports: Sequence[OutgoingReport]
+
+
+def _given(subject: ReportPeriod) -> dict[str, object]:
+    return {
+        "domain": subject.domain.ascii,
+        "part": subject.part,
+        "end": subject.end,
+    }
+
+
+def _place(given: Mapping[str, object]) -> tuple[str, str]:
+    return str(given["domain"]), str(given["part"])
+
+
+def _range(subject: ReportPeriod, after: bytes = b"") -> dict[str, object]:
+    place = placeOf(subject.domain.ascii, subject.part)
+    return {
+        "first": keysBehind(place, after),
+        "last": endOf(place),
+        "end": subject.end,
+    }
+
+
+def _subject(
+    before: int,
+    early: bool,
+    name: str,
+    part: str,
+    hours: int,
+    sendable: int,
+    until: int,
+) -> ReportPeriod:
+    end = until or (before if early else dueBefore(before, hours))
+    return ReportPeriod(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
+
+
+def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationSummary:
+    dispositions = zip(DISPOSITIONS, seen, strict=True)
+    return EvaluationSummary(
+        Domain(name),
+        tuple(each for each, wasSeen in dispositions if wasSeen),
+        int(messages),
+        bool(sendable),
+    )
+
+
+def _overview(connection: Connection, subject: ReportPeriod) -> PeriodSummary | None:
+    found = connection.execute(OVERVIEW, _given(subject)).one()
+    published, hours, first, messages, wanted, omitted = found
+    if published is None:
+        return None
+    rows = connection.execute(DIFFERENT, _range(subject)).scalar_one()
+    domain, kind = subject.domain.ascii, ReportKind.DMARC
+    return PeriodSummary(
+        decodePolicy(published),
+        hours,
+        first,
+        int(messages),
+        rows,
+        int(wanted),
+        int(omitted),
+        latestClosing(connection, kind, domain, subject.end),
+    )
+
+
+def _page(
+    connection: Connection, subject: ReportPeriod, after: bytes, limit: int
+) -> Page:
+    """
+    Rows that add up are next to each other: they are read until one begins
+    that is too many.
+    """
+    given = _range(subject, after) | {"limit": limit + 1}
+    keys: list[bytes] = []
+    contents: list[str] = []
+    counts: list[int] = []
+    while found := connection.execute(ROWS, given).all():
+        for key, content, messages in found:
+            row = rowOf(key)
+            if keys and keys[-1] == row:
+                counts[-1] += messages
+                continue
+            if len(keys) >= limit:
+                return _decoded(keys, contents, counts)
+            keys.append(row)
+            contents.append(content)
+            counts.append(messages)
+        given["first"] = found[-1].key
+    return _decoded(keys, contents, counts)
+
+
+def _decoded(
+    keys: Sequence[bytes], contents: Sequence[str], counts: Sequence[int]
+) -> Page:
+    rows = map(decodeRow, contents)
+    return tuple(zip(keys, rows, counts, strict=True))
+
+
+def _stored(
+    connection: Connection, domain: Domain | None, limit: int
+) -> tuple[StoredEvaluation, ...]:
+    given: dict[str, object] = {"limit": limit}
+    query = TALLIES
+    if domain is not None:
+        query = TALLIES_OF_DOMAIN
+        given["domain"] = domain.ascii
+    stored: list[StoredEvaluation] = []
+    for tally in connection.execute(query, given).all():
+        if len(stored) >= limit:
+            break
+        place = placeOf(tally.policy_domain, tally.part)
+        rows = connection.execute(
+            ROWS_OF_TALLY,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hour": tally.hour,
+                "limit": limit - len(stored),
+            },
+        )
+        published = decodePolicy(tally.published)
+        stored.extend(_evaluation(published, tally.hours, row) for row in rows)
+    return tuple(stored)
+
+
+def _evaluation(
+    published: PublishedPolicy, hours: int, row: Row[Any]
+) -> StoredEvaluation:
+    evaluation = Evaluation(
+        published,
+        decodeRow(row.content),
+        hours,
+        decodeTexts(row.addresses),
+        row.optional,
+        row.wanted,
+    )
+    return StoredEvaluation(row.hour, evaluation, row.messages)
+
+
+def _open(connection: Connection, domain: Domain | None, limit: int) -> list[Row[Any]]:
+    given: dict[str, object] = {"limit": limit}
+    if domain is None:
+        return list(connection.execute(OPEN, given))
+    return list(connection.execute(OPEN_OF_DOMAIN, given | {"domain": domain.ascii}))
+
+
+def _closePeriod(connection: Connection, domain: Domain | None, end: int) -> int:
+    """
+    Begin a new period for C{domain}, or for all, if something is in this one.
+
+    @return: When this one ends; 0 if nothing is in it.
+    """
+    if not _open(connection, domain, 1):
+        return 0
+    return close(connection, ReportKind.DMARC, domain, end)
+
+
+def _closeParts(connection: Connection, domain: Domain | None, until: int) -> int:
+    """
+    Have some parts end at C{until}.  What is recorded from now on is apart
+    from them.
+
+    @return: How many.
+    """
+    found = [(row.policy_domain, row.part) for row in _open(connection, domain, MOST)]
+    for name, part in found:
+        new = closedPart(part, until)
+        tally = {"domain": name, "old": part, "new": new, "at": until}
+        hours = connection.scalars(CLOSE_TALLIES, tally).all()
+        place = placeOf(name, part)
+        connection.execute(
+            CLOSE_ROWS,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hours": hours,
+                "place": placeOf(name, new),
+            },
+        )
+    return len(found)
+
+
+def _remove(
+    connection: Connection,
+    statement: ReturningDelete[Any],
+    given: Mapping[str, object],
+) -> list[int]:
+    """
+    Remove tallies and all their rows; returns the messages of each.
+    """
+    hours: dict[tuple[str, str], list[int]] = {}
+    messages = []
+    for domain, part, hour, count in connection.execute(statement, given).all():
+        hours.setdefault((domain, part), []).append(hour)
+        messages.append(count)
+    for domain, part in sorted(hours):
+        place = placeOf(domain, part)
+        connection.execute(
+            REMOVE_ROWS,
+            {
+                "first": keysBehind(place),
+                "last": endOf(place),
+                "hours": hours[domain, part],
+            },
+        )
+    return messages
+
+
+_t = dmarcTally.c
+_r = dmarcRow.c
+
+#: In the order of the names of columns below.
+DISPOSITIONS = tuple(BITS)
+#: Tallies removed in one transaction: others don't wait for long.
+MAX_REMOVED = 200
+
+_sendable = func.max(case((_t.sendable, 1), else_=0))
+_before = bindparam("before", type_=_t.hour.type)
+# See moxtls.ledger.bounds.dueBefore.
+_due = or_(_t.until > 0, _t.hour < _before - _before % (_t.hours * HOUR))
+_mine = and_(
+    _t.policy_domain == bindparam("domain"),
+    _t.part == bindparam("part"),
+    _t.hour < bindparam("end"),
+)
+_last = bindparam("domain", type_=Text()), bindparam("part", type_=Text())
+_removed = _t.policy_domain, _t.part, _t.hour, _t.messages
+
+
+def _hasSeen(disposition: Disposition) -> ColumnElement[int]:
+    seen = _t.dispositions.bitwise_and(BITS[disposition]) != 0
+    return case((seen, 1), else_=0)
+
+
+#: One row for each policy domain; behind the sums, whether each of
+#: L{DISPOSITIONS} was seen.
+SUMMARIES = (
+    select(
+        _t.policy_domain,
+        func.sum(_t.messages),
+        _sendable,
+        *(func.max(_hasSeen(each)) for each in DISPOSITIONS),
+    )
+    .group_by(_t.policy_domain)
+    .order_by(_t.policy_domain)
+)
+
+COUNT = select(func.count()).select_from(
+    select(_t.policy_domain, _t.part).where(_due, _t.sendable).distinct().subquery()
+)
+#: The first C{limit} subjects due at C{before}.
+_subjects = (
+    select(_t.policy_domain, _t.part, func.max(_t.hours), _sendable, func.max(_t.until))
+    .group_by(_t.policy_domain, _t.part)
+    .order_by(_t.policy_domain, _t.part)
+    .limit(bindparam("limit"))
+)
+FIRST = _subjects.where(_due)
+_behind = tuple_(_t.policy_domain, _t.part) > tuple_(*_last)
+#: The same, behind those of C{domain} and C{part}.
+NEXT = FIRST.where(_behind)
+#: Both, whether due or not.
+FIRST_OF_ALL = _subjects
+NEXT_OF_ALL = _subjects.where(_behind)
+
+_openTallies = _t.until == 0
+#: What isn't closed, in the order in which everybody locks it.
+OPEN = (
+    select(_t.policy_domain, _t.part)
+    .where(_openTallies)
+    .distinct()
+    .order_by(_t.policy_domain, _t.part)
+    .limit(bindparam("limit"))
+)
+OPEN_OF_DOMAIN = OPEN.where(_t.policy_domain == bindparam("domain"))
+#: Have C{part} of C{domain} end at C{at}, as another part: first its tallies,
+#: then the rows of their hours.
+CLOSE_TALLIES = (
+    update(dmarcTally)
+    .where(
+        _t.policy_domain == bindparam("domain"),
+        _t.part == bindparam("old"),
+        _openTallies,
+    )
+    .values(part=bindparam("new"), until=bindparam("at"))
+    .returning(_t.hour)
+)
+
+#: What the tallies of a subject come to; one row, also for none.
+OVERVIEW = select(
+    func.max(_t.published),
+    func.max(_t.hours),
+    func.min(_t.hour),
+    func.sum(_t.messages),
+    func.sum(_t.wanted),
+    func.sum(_t.omitted),
+).where(_mine)
+
+_between = and_(
+    _r.key > bindparam("first"),
+    _r.key < bindparam("last"),
+)
+#: How many rows of a report differ.
+DIFFERENT = select(
+    func.count(func.substr(_r.key, PLACE_SIZE + 1, DIGEST_SIZE).distinct())
+).where(_between, _r.hour < bindparam("end"))
+#: The next rows of a report, where they may be apart by hour and flags.
+ROWS = (
+    select(_r.key, _r.content, _r.messages)
+    .where(_between, _r.hour < bindparam("end"))
+    .order_by(_r.key)
+    .limit(bindparam("limit"))
+)
+
+#: Tallies, the oldest first.
+TALLIES = (
+    select(_t.policy_domain, _t.part, _t.hour, _t.hours, _t.published)
+    .where(_t.messages > 0)
+    .order_by(_t.hour, _t.policy_domain, _t.part)
+    .limit(bindparam("limit"))
+)
+TALLIES_OF_DOMAIN = TALLIES.where(_t.policy_domain == bindparam("domain"))
+#: The rows of one tally.
+ROWS_OF_TALLY = (
+    select(dmarcRow)
+    .where(_between, _r.hour == bindparam("hour"))
+    .order_by(_r.key)
+    .limit(bindparam("limit"))
+)
+
+#: These lock what they remove, so that nobody adds to it before its rows are
+#: gone, too: a tally and its rows come and go together.
+REMOVE_SUBJECT = delete(dmarcTally).where(_mine).returning(*_removed)
+REMOVE_DOMAIN = (
+    delete(dmarcTally)
+    .where(_t.policy_domain == bindparam("domain"))
+    .returning(*_removed)
+)
+REMOVE_OLD = (
+    delete(dmarcTally)
+    .where(
+        tuple_(_t.policy_domain, _t.part, _t.hour).in_(
+            select(_t.policy_domain, _t.part, _t.hour)
+            .where(_t.hour < _before)
+            .order_by(_t.hour, _t.policy_domain, _t.part)
+            .limit(MAX_REMOVED)
+        )
+    )
+    .returning(*_removed)
+)
+# On SQLite, what is put together is text until it is said to be none.
+_moved = cast(
+    bindparam("place", type_=LargeBinary()).op("||")(
+        func.substr(_r.key, PLACE_SIZE + 1, type_=LargeBinary())
+    ),
+    LargeBinary,
+)
+CLOSE_ROWS = (
+    update(dmarcRow)
+    .where(_between, _r.hour.in_(bindparam("hours", expanding=True)))
+    .values(key=_moved)
+)
+#: Of the tallies of one policy in these hours.
+REMOVE_ROWS = delete(dmarcRow).where(
+    _between, _r.hour.in_(bindparam("hours", expanding=True))
+)

@@ -1,0 +1,157 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Who somebody has good reason to hear from, in the database.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, select, tuple_
+from sqlalchemy.sql.expression import ColumnElement
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from moxtls.dates import DAY
+from moxtls.domain import Domain
+from moxtls.interfaces import ISenderHistory
+from moxtls.ledger.bounds import SIGN_RECEIVED, SIGN_SENT, boundedAccount
+from moxtls.ledger.database import Database
+from moxtls.ledger.groupcommit import Bulk, GroupCommitWriter, GroupReader
+from moxtls.ledger.tables import senderHistory
+from moxtls.ledger.tlscounters import KEYS_AT_ONCE
+
+#: Signs remembered as written, about 300 octets each.
+MAX_KNOWN = 20_000
+
+_h = senderHistory.c
+_KEY = (_h.account, _h.domain, _h.sign)
+_below = and_(_h.domain >= bindparam("first"), _h.domain < bindparam("end"))
+
+
+def _isThere(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists(select(_h.day).where(*conditions))
+
+
+#: Whether there is any sign about what is below C{first} and before C{end}.
+OF_ANYBODY = select(_isThere(_below))
+OF_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
+
+_old = _h.day < bindparam("before")
+_OLD = (
+    select(*_KEY)
+    .where(_old, tuple_(*_KEY) > tuple_(*map(bindparam, ("a", "d", "s"))))
+    .order_by(*_KEY)
+    .limit(KEYS_AT_ONCE)
+)
+_FORGET = delete(senderHistory).where(
+    tuple_(*_KEY).in_(bindparam("keys", expanding=True)), _old
+)
+
+#: Account, domain (reversed), sign.
+_Key = tuple[str, str, str]
+
+
+@implementer(ISenderHistory)
+class SenderHistory:
+    """
+    A row per account, domain and kind of sign.
+
+    What this process knows to be written today isn't written again.
+    """
+
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        insert = database.insert(senderHistory)
+        new = insert.excluded
+        self._insert = Bulk(
+            database,
+            insert.on_conflict_do_update(
+                index_elements=_KEY,
+                set_={"day": case((new.day > _h.day, new.day), else_=_h.day)},
+            ),
+        )
+        self._written: OrderedDict[_Key, int] = OrderedDict()
+
+    def sent(self, account: str, domain: Domain, now: float) -> Deferred[None]:
+        return self._note(account, domain, SIGN_SENT, now)
+
+    def received(self, account: str, domain: Domain, now: float) -> Deferred[None]:
+        return self._note(account, domain, SIGN_RECEIVED, now)
+
+    def _note(
+        self, account: str, domain: Domain, sign: str, now: float
+    ) -> Deferred[None]:
+        key, day = (boundedAccount(account), reverse(domain), sign), int(now // DAY)
+        if self._written.get(key, day - 1) >= day:
+            self._written.move_to_end(key)
+            return succeed(None)
+
+        def written(result: None) -> None:
+            self._written[key] = max(day, self._written.get(key, day))
+            self._written.move_to_end(key)
+            if len(self._written) > MAX_KNOWN:
+                self._written.popitem(last=False)
+
+        return self._writer.add(self._write, (*key, day)).addCallback(written)
+
+    def _write(
+        self, connection: Connection, several: Sequence[tuple[str, str, str, int]]
+    ) -> Sequence[None]:
+        # Nodes that lock rows in the same order can't wait for each other in
+        # a circle.
+        self._insert(connection, sorted(set(several)))
+        return [None] * len(several)
+
+    def isKnown(self, account: str | None, organizational: Domain) -> Deferred[bool]:
+        name = reverse(organizational)
+        # Behind "." comes "/".
+        given: dict[str, object] = {"first": name, "end": name[:-1] + "/"}
+        query = OF_ANYBODY
+        if account is not None:
+            query = OF_ACCOUNT
+            given["account"] = boundedAccount(account)
+        return self._reader.ask(
+            lambda connection: bool(connection.execute(query, given).scalar_one())
+        )
+
+    def prune(self, before: float) -> Deferred[int]:
+        day = int(before // DAY)
+
+        def forget(keys: Sequence[_Key]) -> Deferred[int]:
+            given = {"keys": keys, "before": day}
+            return self._writer.run(
+                lambda connection: connection.execute(_FORGET, given).rowcount
+            )
+
+        def old(last: _Key) -> Deferred[list[_Key]]:
+            given = {"before": day, **dict(zip("ads", last, strict=True))}
+            return self._reader.ask(
+                lambda connection: [
+                    (row.account, row.domain, row.sign)
+                    for row in connection.execute(_OLD, given)
+                ]
+            )
+
+        async def prune() -> int:
+            number = 0
+            last = ("", "", "")
+            # They are looked for where nobody who writes has to wait.
+            while keys := await old(last):
+                number += await forget(keys)
+                last = keys[-1]
+            self._written.clear()
+            return number
+
+        return Deferred.fromCoroutine(prune())
+
+
+def reverse(domain: Domain) -> str:
+    """
+    C{org.example.www.} for C{www.example.org}.
+    """
+    return "".join(f"{label}." for label in reversed(domain.ascii.split(".")))

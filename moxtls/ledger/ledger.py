@@ -1,0 +1,130 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+The stores of L{moxtls.interfaces} in a database that nodes can share.
+
+What one of many nodes does, in the database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, or_, select
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from zope.interface import implementer
+
+from moxtls.interfaces import ILeases
+from moxtls.ledger.database import Database, migrate
+from moxtls.ledger.evaluations import EvaluationStore
+from moxtls.ledger.groupcommit import GroupCommitWriter, makeReader, makeWriter
+from moxtls.ledger.history import SenderHistory
+from moxtls.ledger.mtasts import PolicyStore
+from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.suppressions import Suppressions
+from moxtls.ledger.tables import lease, ledgerIdentity
+from moxtls.ledger.tlsresults import OutcomeStore
+from moxtls.outages import OutageLog
+
+
+class Ledger:
+    """
+    All stores in one database.
+
+    @ivar identifier: Letters and digits, the same for all nodes that share
+        it; a ledger that is made anew has another one.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads | None,
+        url: str,
+        outages: OutageLog | None = None,
+        make: bool = True,
+    ) -> None:
+        """
+        Open it, and bring its tables up to date; this waits for the database.
+
+        @param reactor: C{None} to have every operation done, and its
+            C{Deferred} fired, by the time the call returns: for commands and
+            tests.
+        @param url: C{sqlite:///relative/path}, C{sqlite:////absolute/path} or
+            C{postgresql://user:password@host/name}.
+        @param outages: Says in the log when the database is unavailable.
+        @param make: Make the database file, and the tables, if there are none.
+
+        @raise LedgerUnavailable: It isn't there, can't be written, or is of a
+            later version.
+        @raise LedgerMissing: There is none, and C{make} is false.
+        """
+        self._database = Database(url, make=make)
+        try:
+            migrate(self._database, make)
+            self.identifier = _identifier(self._database)
+        except BaseException:
+            self._database.dispose()
+            raise
+        self._writer = makeWriter(reactor, self._database, outages)
+        self._reader = makeReader(reactor, self._database, outages)
+        parts = self._database, self._writer, self._reader
+        self.archive = ReportArchive(*parts)
+        self.outcomes = OutcomeStore(*parts, self.archive)
+        self.evaluations = EvaluationStore(*parts, self.archive)
+        self.history = SenderHistory(*parts)
+        self.policies = PolicyStore(*parts)
+        self.suppressions = Suppressions(*parts)
+        self.leases = Leases(self._database, self._writer)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Take no more.  Fires once all that was accepted is committed, and all
+        that was asked is answered.
+        """
+
+        async def stop() -> None:
+            await self._writer.stop()
+            await self._reader.stop()
+            self._database.dispose()
+
+        return Deferred.fromCoroutine(stop())
+
+
+def _identifier(database: Database) -> str:
+    with database.opening(), database.reader.begin() as connection:
+        query = select(ledgerIdentity.c.identifier)
+        return str(connection.execute(query).scalar_one())
+
+
+_l = lease.c
+
+
+@implementer(ILeases)
+class Leases:
+    """
+    One row per lease.
+    """
+
+    def __init__(self, database: Database, writer: GroupCommitWriter) -> None:
+        self._database = database
+        self._writer = writer
+
+    def acquire(
+        self, name: str, holder: str, until: float, now: float
+    ) -> Deferred[bool]:
+        insert = self._database.insert(lease).values(
+            name=name, holder=holder, until=until
+        )
+        statement = insert.on_conflict_do_update(
+            index_elements=[_l.name],
+            set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+            where=or_(_l.holder == holder, _l.until <= now),
+        ).returning(_l.name)
+        return self._writer.run(
+            lambda connection: connection.execute(statement).first() is not None
+        )
+
+    def release(self, name: str, holder: str) -> Deferred[None]:
+        statement = delete(lease).where(_l.name == name, _l.holder == holder)
+
+        def release(connection: Connection) -> None:
+            connection.execute(statement)
+
+        return self._writer.run(release)

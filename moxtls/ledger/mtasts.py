@@ -1,0 +1,118 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+MTA-STS policies, in the database.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select, tuple_, update
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.interfaces import IPolicyStore
+from moxtls.ledger.bounds import clean
+from moxtls.ledger.database import Database
+from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.tables import stsPolicy
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
+
+_p = stsPolicy.c
+
+
+@implementer(IPolicyStore)
+class PolicyStore:
+    """
+    One row per domain.
+    """
+
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        insert = database.insert(stsPolicy)
+        changed = {
+            column.name: insert.excluded[column.name]
+            for column in stsPolicy.columns
+            if column is not _p.domain
+        }
+        self._put = insert.on_conflict_do_update(
+            index_elements=[_p.domain], set_=changed
+        )
+
+    def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
+        query = select(stsPolicy).where(_p.domain == domain.ascii)
+
+        def ask(connection: Connection) -> CachedPolicy | None:
+            row = connection.execute(query).first()
+            return None if row is None else _entryOf(row)
+
+        return self._reader.ask(ask)
+
+    def save(self, entry: CachedPolicy) -> Deferred[None]:
+        def save(connection: Connection) -> None:
+            connection.execute(self._put, _rowOf(entry))
+
+        return self._writer.run(save)
+
+    def used(self, domain: Domain, now: float) -> Deferred[None]:
+        statement = update(stsPolicy).where(_p.domain == domain.ascii)
+
+        def used(connection: Connection) -> None:
+            connection.execute(statement.values(last_use=now))
+
+        return self._writer.run(used)
+
+    def drop(self, domain: Domain) -> Deferred[bool]:
+        statement = delete(stsPolicy).where(_p.domain == domain.ascii)
+        return self._writer.run(
+            lambda connection: connection.execute(statement).rowcount > 0
+        )
+
+    def entries(
+        self, after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
+        query = select(stsPolicy).order_by(_p.last_use.desc(), _p.domain).limit(limit)
+        if after is not None:
+            last = (-after.lastUse, after.domain.ascii)
+            query = query.where(tuple_(-_p.last_use, _p.domain) > last)
+        return self._reader.ask(
+            lambda connection: tuple(map(_entryOf, connection.execute(query)))
+        )
+
+
+def _rowOf(entry: CachedPolicy) -> dict[str, object]:
+    policy = entry.policy
+    return {
+        "domain": entry.domain.ascii,
+        "mode": policy.mode.value if policy else None,
+        "max_age": policy.maxAge if policy else 0,
+        "mx": json.dumps(policy.mx if policy else ()),
+        # As JSON, it has neither NULs nor surrogates.
+        "lines": json.dumps(policy.lines if policy else ()),
+        "record_id": clean(entry.recordID),
+        "inserted": entry.inserted,
+        "fetched": entry.fetched,
+        "valid_end": entry.validEnd,
+        "last_use": entry.lastUse,
+    }
+
+
+def _entryOf(row: Row[Any]) -> CachedPolicy:
+    policy = None
+    if row.mode is not None:
+        mx, lines = json.loads(row.mx), json.loads(row.lines)
+        policy = STSPolicy(Mode(row.mode), row.max_age, tuple(mx), tuple(lines))
+    return CachedPolicy(
+        Domain(row.domain),
+        policy,
+        row.record_id,
+        row.inserted,
+        row.fetched,
+        row.valid_end,
+        row.last_use,
+    )

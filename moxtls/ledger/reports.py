@@ -1,0 +1,254 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Reports of ours, in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportArchive
+from moxtls.ledger.bounds import clean, follows
+from moxtls.ledger.database import Database
+from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.tables import outgoingReport
+from moxtls.ledger.tlscounters import digest
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
+
+_o = outgoingReport.c
+_Given = dict[str, object]
+
+
+@implementer(IReportArchive)
+class ReportArchive:
+    """
+    One row per report and destination.
+    """
+
+    def __init__(
+        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._insert = (
+            database.insert(outgoingReport)
+            .on_conflict_do_nothing(index_elements=[_o.digest])
+            .returning(_o.digest)
+        )
+
+    def file(
+        self, connection: Connection, several: Sequence[Sequence[OutgoingReport]]
+    ) -> list[int]:
+        """
+        Add several lots of reports within a transaction, passing over those
+        known.
+
+        @return: For each lot, how many are new.
+        """
+        lots = [[_rowOf(report) for report in reports] for reports in several]
+        rows = [row for lot in lots for row in lot]
+        new = set(connection.scalars(self._insert, rows)) if rows else set()
+        counts = []
+        for lot in lots:
+            mine = {row["digest"] for row in lot} & new
+            # Of two lots with the same report, the first one brought it.
+            new -= mine
+            counts.append(len(mine))
+        return counts
+
+    def take(
+        self, kind: ReportKind, node: str, most: int
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        return self._writer.run(lambda connection: _take(connection, kind, node, most))
+
+    def mark(
+        self, key: ReportKey, state: ReportState, now: float, detail: str = ""
+    ) -> Deferred[None]:
+        given: _Given = {
+            "of": digest(str(key)),
+            "state": state.value,
+            "updated": now,
+            "detail": clean(detail),
+        }
+        return self._writer.add(_MARK[state], given)
+
+    def reports(
+        self,
+        kind: ReportKind | None = None,
+        domain: Domain | None = None,
+        state: ReportState | None = None,
+        limit: int = 1000,
+        after: OutgoingReport | None = None,
+    ) -> Deferred[tuple[OutgoingReport, ...]]:
+        order = (_o.kind, _o.domain, _o.span_start, _o.destination, _o.digest)
+        query = select(outgoingReport).order_by(_o.composed.desc(), *order)
+        if after is not None:
+            key = after.key
+            last = (
+                *(key.kind.value, key.domain.ascii, key.start, key.destination),
+                digest(str(key)),
+            )
+            query = query.where(
+                # The index has the first.
+                _o.composed <= after.composed,
+                or_(_o.composed < after.composed, tuple_(*order) > last),
+            )
+        if kind is not None:
+            query = query.where(_o.kind == kind.value)
+        if domain is not None:
+            query = query.where(_o.domain == domain.ascii)
+        if state is not None:
+            query = query.where(_o.state == state.value)
+
+        def ask(connection: Connection) -> tuple[OutgoingReport, ...]:
+            return tuple(map(_reportOf, connection.execute(query.limit(limit))))
+
+        return self._reader.ask(ask)
+
+    def find(self, key: str) -> Deferred[OutgoingReport | None]:
+        return self._one(_o.digest == digest(key))
+
+    def bySender(self, sender: str) -> Deferred[OutgoingReport | None]:
+        return self._one(_o.sender_key == clean(sender.lower()))
+
+    def _one(self, wanted: ColumnElement[bool]) -> Deferred[OutgoingReport | None]:
+        def ask(connection: Connection) -> OutgoingReport | None:
+            row = connection.execute(select(outgoingReport).where(wanted)).first()
+            return None if row is None else _reportOf(row)
+
+        return self._reader.ask(ask)
+
+    def prune(self, before: float) -> Deferred[int]:
+        unfinished = [ReportState.COMPOSED.value, ReportState.HANDING.value]
+        statement = delete(outgoingReport).where(
+            _o.composed < before, _o.state.not_in(unfinished)
+        )
+        return self._writer.run(
+            lambda connection: connection.execute(statement).rowcount
+        )
+
+
+def _marking(
+    state: ReportState,
+) -> Callable[[Connection, Sequence[_Given]], Sequence[None]]:
+    before = [old.value for old in ReportState if follows(old, state)]
+    statement = (
+        update(outgoingReport)
+        .where(_o.digest == bindparam("of"), _o.state.in_(before))
+        .values(
+            state=bindparam("state"),
+            updated=bindparam("updated"),
+            detail=bindparam("detail"),
+        )
+    )
+
+    def mark(connection: Connection, several: Sequence[_Given]) -> Sequence[None]:
+        connection.execute(statement, list(several))
+        return [None] * len(several)
+
+    return mark
+
+
+_MARK = {state: _marking(state) for state in ReportState}
+
+
+_OLDEST = (
+    select(outgoingReport)
+    .where(_o.kind == bindparam("kind"), _o.state == bindparam("state"))
+    .order_by(_o.composed, _o.domain, _o.destination)
+    .limit(bindparam("most"))
+)
+_OURS = _OLDEST.where(_o.node == bindparam("node"), _o.detail == "")
+# What can't be handed over must not stand in the way of what can.
+_FAILED = _OLDEST.where(_o.node == bindparam("node"), _o.detail != "")
+_FAILED = _FAILED.order_by(None).order_by(_o.updated, _o.composed, _o.digest)
+# Another node that is taking some right now is no reason to wait for it.
+_FREE = _OLDEST.with_for_update(skip_locked=True)
+_TAKE = (
+    update(outgoingReport)
+    .where(_o.digest.in_(bindparam("these", expanding=True)))
+    .values(state=bindparam("state"), node=bindparam("node"))
+)
+
+
+def _take(
+    connection: Connection, kind: ReportKind, node: str, most: int
+) -> tuple[OutgoingReport, ...]:
+    taking = {"state": ReportState.HANDING.value, "node": node}
+    given = {"kind": kind.value, "most": most}
+    ours = connection.execute(_OURS, given | taking).all()
+    if ours:
+        return tuple(map(_reportOf, ours))
+    waiting = given | {"state": ReportState.COMPOSED.value}
+    free = connection.execute(_FREE, waiting).all()
+    if not free:
+        return tuple(map(_reportOf, connection.execute(_FAILED, given | taking)))
+    digests = [row.digest for row in free]
+    connection.execute(_TAKE, {"these": digests} | taking)
+    return tuple(_reportOf(row, ReportState.HANDING, node) for row in free)
+
+
+def _rowOf(report: OutgoingReport) -> dict[str, object]:
+    key = report.key
+    return {
+        "digest": digest(str(key)),
+        "kind": key.kind.value,
+        "domain": key.domain.ascii,
+        "span_start": key.start,
+        "span_end": key.end,
+        "destination": key.destination,
+        "phase": key.phase,
+        "report_id": report.reportID,
+        "sender": report.sender,
+        "sender_key": report.sender.lower() or None,
+        "message": report.message,
+        "content_type": report.contentType,
+        "composed": report.composed,
+        "state": report.state.value,
+        "node": report.node,
+        "updated": report.updated,
+        "detail": clean(report.detail),
+        "part": key.part,
+    }
+
+
+def _reportOf(
+    row: Row[Any], state: ReportState | None = None, node: str | None = None
+) -> OutgoingReport:
+    return OutgoingReport(
+        ReportKey(
+            ReportKind(row.kind),
+            Domain(row.domain),
+            row.span_start,
+            row.span_end,
+            row.destination,
+            row.phase,
+            row.part,
+        ),
+        row.report_id,
+        row.sender,
+        bytes(row.message),
+        row.content_type,
+        row.composed,
+        ReportState(row.state) if state is None else state,
+        row.node if node is None else node,
+        row.updated,
+        row.detail,
+    )

@@ -1,0 +1,256 @@
+# -*- test-case-name: tests.store.test_migrations -*-
+"""
+The tables of the ledger, as they are after the latest migration.  No I/O.
+
+What is asked for by a key that could be long is found by a digest of it:
+PostgreSQL's indexes take no values beyond 2.7 kB, and short keys of one size
+are quicker everywhere.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+
+def _name() -> TypeEngine[str]:
+    """
+    Domains in A-labels, and all else that is put in order: by octets, on each
+    database, whatever its locale is.
+    """
+    return Text().with_variant(Text(collation="C"), "postgresql")
+
+
+metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
+
+#: One row, made with the tables.
+ledgerIdentity = Table(
+    "ledger_identity",
+    metadata,
+    Column("identifier", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+#: Sessions counted per day, policy domain, recipient domain, kind of policy
+#: domain, and policy; C{key} is a digest of these.
+tlsResult = Table(
+    "tls_result",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("day", Date, nullable=False),
+    Column("policy_domain", _name(), nullable=False),
+    Column("recipient_domain", _name(), nullable=False),
+    Column("is_host", Boolean, nullable=False),
+    Column("policy_type", Text, nullable=False),
+    # JSON lists of strings.
+    Column("policy_strings", Text, nullable=False),
+    Column("policy_mx_hosts", Text, nullable=False),
+    Column("send_report", Boolean, nullable=False),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("told_recipient", Boolean, nullable=False),
+    Column("told_host", Boolean, nullable=False),
+    Column("told_destinations", Text, nullable=False),
+    # The second in which the period ended, if that was before the day did; else 0.
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
+    sqlite_with_rowid=False,
+)
+# Each serves one phase of reporting: page by page in this order, without a
+# sort; and the results of one subject.
+Index(
+    "ix_tls_result_policy_domain",
+    tlsResult.c.day,
+    tlsResult.c.policy_domain,
+    tlsResult.c.recipient_domain,
+)
+Index(
+    "ix_tls_result_recipient_domain",
+    tlsResult.c.day,
+    tlsResult.c.recipient_domain,
+    tlsResult.c.policy_domain,
+)
+# There are few of them.
+Index(
+    "ix_tls_result_until",
+    tlsResult.c.until,
+    sqlite_where=text("until > 0"),
+    postgresql_where=text("until > 0"),
+)
+
+#: Sessions counted per failure seen in a L{tlsResult}; C{digest} is of all
+#: that tells failures apart.
+tlsFailure = Table(
+    "tls_failure",
+    metadata,
+    Column("result_key", LargeBinary, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("result_type", Text, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("sending_ip", Text, nullable=False),
+    Column("mx_hostname", Text, nullable=False),
+    Column("mx_helo", Text, nullable=False),
+    Column("receiving_ip", Text, nullable=False),
+    Column("additional", Text, nullable=False),
+    Column("sessions", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Reports of ours; C{digest} is of kind, phase, domain, span and destination,
+#: so that there is only one for these.
+outgoingReport = Table(
+    "outgoing_report",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("domain", _name(), nullable=False),
+    Column("span_start", BigInteger, nullable=False),
+    Column("span_end", BigInteger, nullable=False),
+    Column("destination", _name(), nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("report_id", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    # The sender in lower case; NULL if there is none.
+    Column("sender_key", Text, nullable=True),
+    Column("message", LargeBinary, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("composed", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("updated", Double, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("part", Text, nullable=False, server_default=text("''")),
+)
+Index("ix_outgoing_report_sender_key", outgoingReport.c.sender_key, unique=True)
+Index(
+    "ix_outgoing_report_state",
+    outgoingReport.c.kind,
+    outgoingReport.c.state,
+    outgoingReport.c.composed,
+)
+Index("ix_outgoing_report_composed", outgoingReport.c.composed)
+
+#: Destinations that get no reports; C{digest} is of destination and kind.
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("destination", _name(), nullable=False),
+    # Empty for every kind.
+    Column("kind", _name(), nullable=False),
+    Column("until", Double, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+)
+
+#: What DMARC made of mail in an hour, per policy domain and policy, added up;
+#: C{part} is a digest of C{published} and C{hours}.
+dmarcTally = Table(
+    "dmarc_tally",
+    metadata,
+    Column("policy_domain", _name(), primary_key=True),
+    Column("part", _name(), primary_key=True),
+    # The Unix second in which it begins.
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    # How long the interval of its reports is.
+    Column("hours", Integer, nullable=False),
+    # JSON.
+    Column("published", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("wanted", BigInteger, nullable=False),
+    Column("sendable", Boolean, nullable=False),
+    # A set, as bits: moxtls.ledger.evaluationcounters.BITS.
+    Column("dispositions", Integer, nullable=False),
+    # About how many rows it has, and messages that are in none.
+    Column("kept", Integer, nullable=False),
+    Column("omitted", BigInteger, nullable=False),
+    # As in L{tlsResult}.
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_dmarc_tally_hour",
+    dmarcTally.c.hour,
+    dmarcTally.c.policy_domain,
+    dmarcTally.c.part,
+)
+
+#: Messages counted per evaluation in a L{dmarcTally}; C{key} says in which,
+#: and is in the order of the rows of reports: see L{moxtls.ledger.evaluationcounters}.
+dmarcRow = Table(
+    "dmarc_row",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("hour", BigInteger, nullable=False),
+    Column("optional", Boolean, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    # JSON.
+    Column("addresses", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Seconds in which reporting periods were ended before their time; C{domain} is
+#: empty for those of all domains.
+reportClosing = Table(
+    "report_closing",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("domain", _name(), primary_key=True),
+    Column("until", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+#: Signs that an account knows a domain, with the last day of each, counted
+#: from 1970.  In C{domain} the labels are in reverse, with a dot behind each:
+#: what is at or below a domain begins with it.
+senderHistory = Table(
+    "sender_history",
+    metadata,
+    Column("account", _name(), primary_key=True),
+    Column("domain", _name(), primary_key=True),
+    Column("sign", _name(), primary_key=True),
+    Column("day", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("ix_sender_history_domain", senderHistory.c.domain)
+
+#: MTA-STS policies; those with a NULL C{mode} stand for a failed fetch.
+stsPolicy = Table(
+    "mta_sts_policy",
+    metadata,
+    Column("domain", _name(), primary_key=True),
+    Column("mode", Text, nullable=True),
+    Column("max_age", BigInteger, nullable=False),
+    # JSON lists of strings.
+    Column("mx", Text, nullable=False),
+    Column("lines", Text, nullable=False),
+    Column("record_id", Text, nullable=False),
+    Column("inserted", Double, nullable=False),
+    Column("fetched", Double, nullable=False),
+    Column("valid_end", Double, nullable=False),
+    Column("last_use", Double, nullable=False),
+)
+
+#: What one of many nodes does.
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)

@@ -1,0 +1,353 @@
+# -*- test-case-name: tests.store.test_ledger -*-
+"""
+Adds outcomes to the counters in the database.
+
+Outcomes added up, into the rows that they add to.  No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TypeVar
+
+from sqlalchemy import Connection, or_, select
+
+from moxtls.domain import Domain
+from moxtls.ledger.bounds import admitted, bounded, boundedPolicy
+from moxtls.ledger.database import Database
+from moxtls.ledger.groupcommit import Bulk
+from moxtls.ledger.tables import tlsFailure, tlsResult
+from moxtls.tlsrpt.types import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
+
+T = TypeVar("T")
+
+#: Keys per query; SQLite takes 32 766 parameters, PostgreSQL 65 535.
+KEYS_AT_ONCE = 1000
+#: Digests of failures remembered, about 100 octets each.
+MAX_KNOWN = 200_000
+
+_r = tlsResult.c
+_f = tlsFailure.c
+
+
+class _KnownFailures:
+    """
+    Which failures are stored for which results, so far as this process knows:
+    the limit to their number costs one query for a result, not one for each
+    write.  Other nodes count for themselves.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, set[bytes]] = OrderedDict()
+        self._size = 0
+
+    def load(self, connection: Connection, keys: Sequence[bytes]) -> None:
+        """
+        Look up results that nothing is known of.
+        """
+        new = [key for key in keys if key not in self._known]
+        self._known.update((key, set()) for key in new)
+        for some in chunks(new):
+            query = select(_f.result_key, _f.digest).where(_f.result_key.in_(some))
+            for key, digest in connection.execute(query):
+                self._learn(key, digest)
+
+    def admit(self, key: bytes, failure: FailureDetail) -> tuple[FailureDetail, bytes]:
+        """
+        What a failure is counted as, with its digest.
+        """
+        known = self._known[key]
+        failure = admitted(
+            bounded(failure), len(known), lambda each: failureDigest(each) in known
+        )
+        digest = failureDigest(failure)
+        self._learn(key, digest)
+        return failure, digest
+
+    def _learn(self, key: bytes, digest: bytes) -> None:
+        known = self._known[key]
+        self._size += digest not in known
+        known.add(digest)
+
+    def forget(self, used: Sequence[bytes]) -> None:
+        """
+        Make room, by what wasn't used for longest.
+        """
+        for key in used:
+            self._known.move_to_end(key)
+        while self._size + len(self._known) > MAX_KNOWN:
+            _, digests = self._known.popitem(last=False)
+            self._size -= len(digests)
+
+
+class TLSCounters:
+    """
+    Adds to rows.
+    """
+
+    def __init__(self, database: Database) -> None:
+        insert = database.insert(tlsResult)
+        self._addResults = Bulk(
+            database,
+            insert.on_conflict_do_update(
+                index_elements=[_r.key],
+                set_={
+                    "send_report": or_(_r.send_report, insert.excluded.send_report),
+                    "succeeded": _r.succeeded + insert.excluded.succeeded,
+                    "failed": _r.failed + insert.excluded.failed,
+                },
+            ),
+        )
+        insert = database.insert(tlsFailure)
+        self._addFailures = Bulk(
+            database,
+            insert.on_conflict_do_update(
+                index_elements=[_f.result_key, _f.digest],
+                set_={"sessions": _f.sessions + insert.excluded.sessions},
+            ),
+        )
+        self._known = _KnownFailures()
+
+    def record(
+        self, connection: Connection, items: Sequence[tuple[date, SessionOutcome]]
+    ) -> Sequence[None]:
+        """
+        Count many outcomes in two statements.
+        """
+        sums = addDeltas(items)
+        # The results first: who removes them locks them first, too.
+        self._addResults(connection, [_resultRow(each) for each in sums])
+        failed = [each for each in sums if each.failures]
+        self._addFailures(connection, self._failureRows(connection, failed))
+        return [None] * len(items)
+
+    def _failureRows(
+        self, connection: Connection, sums: Sequence[TLSDelta]
+    ) -> list[tuple[object, ...]]:
+        keys = [each.key for each in sums]
+        self._known.load(connection, keys)
+        counts: Counter[tuple[bytes, bytes]] = Counter()
+        failures: dict[bytes, FailureDetail] = {}
+        for each in sums:
+            for failure, count in each.failures.items():
+                kept, digest = self._known.admit(each.key, failure)
+                counts[each.key, digest] += count
+                failures[digest] = kept
+        self._known.forget(keys)
+        return [
+            _failureRow(key, digest, failures[digest], counts[key, digest])
+            for key, digest in sorted(counts)
+        ]
+
+
+#: told_recipient, told_host, told_destinations, until.
+_NEW = (False, False, "[]", 0)
+
+
+def _resultRow(each: TLSDelta) -> tuple[object, ...]:
+    """
+    In the order of the columns.
+    """
+    policy = each.policy
+    return (
+        each.key,
+        each.day.isoformat(),
+        policy.domain,
+        each.recipientDomain,
+        each.isHost,
+        policy.type,
+        policy.strings,
+        policy.mxHosts,
+        each.sendReport,
+        each.succeeded,
+        each.failed,
+        *_NEW,
+    )
+
+
+def _failureRow(
+    key: bytes, digest: bytes, failure: FailureDetail, sessions: int
+) -> tuple[object, ...]:
+    """
+    In the order of the columns.
+    """
+    return (
+        key,
+        digest,
+        failure.resultType.value,
+        failure.reasonCode,
+        failure.sendingIP,
+        failure.mxHostname,
+        failure.mxHELO,
+        failure.receivingIP,
+        failure.additional,
+        sessions,
+    )
+
+
+def chunks(keys: Sequence[T]) -> Iterable[Sequence[T]]:
+    """
+    As many as fit into a query, at a time.
+    """
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]
+
+
+#: Octets: enough that nobody finds two texts with the same digest by trying.
+DIGEST_SIZE = 24
+#: Policies remembered as they are stored; nearly all have a few hundred
+#: octets, and none that is L{LARGE_POLICY} is remembered.
+MAX_POLICIES = 16384
+LARGE_POLICY = 2000
+
+
+def digest(*texts: str) -> bytes:
+    """
+    A short name for C{texts}, none of which may have a NUL in it.
+    """
+    joined = "\0".join(texts).encode("utf-8", "replace")
+    return blake2b(joined, digest_size=DIGEST_SIZE).digest()
+
+
+def failureDigest(failure: FailureDetail) -> bytes:
+    """
+    @param failure: Is L{moxtls.ledger.bounds.bounded}.
+    """
+    return digest(
+        failure.resultType,
+        failure.reasonCode,
+        failure.sendingIP,
+        failure.mxHostname,
+        failure.mxHELO,
+        failure.receivingIP,
+        failure.additional,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPolicy:
+    """
+    A policy as it is stored.
+
+    @ivar strings: A JSON list.
+    @ivar mxHosts: A JSON list.
+    """
+
+    type: str
+    domain: str
+    strings: str
+    mxHosts: str
+    digest: bytes
+
+
+def keptPolicy(policy: TLSPolicy) -> KeptPolicy:
+    """
+    C{policy}, within bounds, as it is stored.
+    """
+    if sum(map(len, policy.strings)) + sum(map(len, policy.mxHosts)) > LARGE_POLICY:
+        return _keptPolicy(policy)
+    return _cachedPolicy(policy)
+
+
+def _keptPolicy(policy: TLSPolicy) -> KeptPolicy:
+    policy = boundedPolicy(policy)
+    strings, mxHosts = json.dumps(policy.strings), json.dumps(policy.mxHosts)
+    return KeptPolicy(
+        policy.type.value,
+        policy.domain.ascii,
+        strings,
+        mxHosts,
+        digest(policy.type, policy.domain.ascii, strings, mxHosts),
+    )
+
+
+_cachedPolicy = lru_cache(maxsize=MAX_POLICIES)(_keptPolicy)
+
+
+@dataclass(slots=True)
+class TLSDelta:
+    """
+    What is to be added to one row.
+
+    @ivar key: A digest of everything up to C{policy}.
+    """
+
+    key: bytes
+    day: date
+    recipientDomain: str
+    isHost: bool
+    policy: KeptPolicy
+    sendReport: bool = False
+    succeeded: int = 0
+    failed: int = 0
+    failures: dict[FailureDetail, int] = field(default_factory=dict)
+
+    def add(self, tally: PolicyTally, sendReport: bool) -> None:
+        """
+        Count one more session, or several.
+        """
+        self.sendReport |= sendReport
+        self.succeeded += max(0, tally.succeeded)
+        self.failed += max(0, tally.failed)
+        for failure, count in tally.failures.items():
+            self.failures[failure] = self.failures.get(failure, 0) + max(0, count)
+
+
+class TLSDeltas:
+    """
+    What is to be added to rows, by their keys.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[bytes, TLSDelta] = {}
+
+    def add(self, day: date, outcome: SessionOutcome) -> None:
+        """
+        Count an outcome for the recipient domain and for each host.
+        """
+        if outcome.recipient is not None:
+            self._add(day, outcome, outcome.recipient, False)
+        for tally in outcome.hosts:
+            self._add(day, outcome, tally, True)
+
+    def _add(
+        self, day: date, outcome: SessionOutcome, tally: PolicyTally, isHost: bool
+    ) -> None:
+        policy = keptPolicy(tally.policy)
+        key = _key(day, outcome.recipientDomain, isHost, policy)
+        known = self._sums.get(key)
+        if known is None:
+            domain = outcome.recipientDomain.ascii
+            known = self._sums[key] = TLSDelta(key, day, domain, isHost, policy)
+        known.add(tally, outcome.sendReport)
+
+    def inOrder(self) -> list[TLSDelta]:
+        """
+        By their keys: nodes that lock rows in the same order can't wait for
+        each other in a circle.
+        """
+        return [self._sums[key] for key in sorted(self._sums)]
+
+
+def _key(day: date, recipient: Domain, isHost: bool, policy: KeptPolicy) -> bytes:
+    place = f"{day.isoformat()}\0{recipient.ascii}\0{isHost:d}\0"
+    return blake2b(
+        place.encode("ascii") + policy.digest, digest_size=DIGEST_SIZE
+    ).digest()
+
+
+def addDeltas(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
+    """
+    The sums of outcomes, with the UTC days that they belong to; the order of
+    C{items} doesn't matter.
+    """
+    sums = TLSDeltas()
+    for day, outcome in items:
+        sums.add(day, outcome)
+    return sums.inOrder()

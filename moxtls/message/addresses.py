@@ -1,0 +1,372 @@
+# -*- test-case-name: tests.inbound.test_authors -*-
+"""
+Who a message says that it is from (RFC 5322 3.6.2).  No I/O.
+
+Reading of RFC 5322 3.6.2: a field is taken only if common mail programs find the
+same author in it, as each recipient is shown the author that his program finds, and
+DMARC asks about the one found here.  Obsolete and wrong forms that all of them
+read alike are taken; what one of them reads differently is unreadable.
+C{interop/authors.py} compares this module with some of them.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_base64, a2b_qp
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from encodings.aliases import aliases
+from enum import StrEnum
+from functools import lru_cache
+
+from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
+from moxtls.message.header import Header, commentEnd, unfolded
+
+#: Of the field.  A name and an address have some hundred.
+MAX_FROM_LENGTH = 10_000
+#: Who sends a lot has the same in all of it: so many fields are remembered as
+#: read, up to so many octets each.
+MAX_KNOWN = 1000
+MAX_KNOWN_LENGTH = 500
+
+# Those that there are: Python remembers for ever which names it looked for in vain.
+_CHARSETS = frozenset((*aliases, *aliases.values()))
+# RFC 5322 3.6.8: between these are the characters of a field name.
+_FROM = re.compile(rb"(?:.*[^\x21-\x7e])?from[^\x21-\x7e]*+", re.DOTALL)
+# Behind a name that is empty.
+_UNNAMED_FROM = re.compile(
+    rb"[^\x21-\x39\x3b-\x7e]++from[^\x21-\x7e]*+:", re.IGNORECASE
+)
+_VISIBLE = re.compile(rb"[\x21-\x7e]")
+# RFC 2047 2: charset, encoding, text.
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
+# An encoded word to some; to others an address or a quoted string begins in it.
+_AMBIGUOUS_WORD = re.compile(
+    r"""
+    =\?
+    (?: [^?<>@"]*+ [<>@"] [^?]*+ \?[BbQq]\? [^?]*+
+      | [^?]*+ \?[BbQq]\? [^?<>@"]*+ [<>@"] [^?]*+
+    )
+    \?=
+    """,
+    re.VERBOSE,
+)
+
+
+class FromField(StrEnum):
+    """
+    What is to be said of C{From} in a header.
+
+    C{UNREADABLE}: it has no address, or mail programs differ about which.
+    """
+
+    READ = "read"
+    MISSING = "there is no From field"
+    REPEATED = "there is more than one From field"
+    UNREADABLE = "the From field has no address that can be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Authors:
+    """
+    @ivar domains: Those of all addresses, each once, in order.  None if
+        C{state} isn't C{READ}, or there are address literals only.
+    """
+
+    state: FromField
+    domains: tuple[Domain, ...] = ()
+
+
+def authorDomains(header: Header) -> Authors:
+    """
+    The domains of who wrote a message.
+
+    Display names and comments may hold anything, if nobody can take it for an
+    address; groups (RFC 6854), encoded words, white space that RFC 5322 4.4 calls
+    obsolete, UTF-8 (RFC 6532), and commas that should have been quoted are no
+    obstacle.
+    """
+    values = header.values(b"from")
+    if not values:
+        return Authors(FromField.MISSING)
+    if sum(map(_isFrom, header.names, header.fields)) > 1:
+        return Authors(FromField.REPEATED)
+    behind = header.names.index(b"from") + 1
+    # RFC 5322 2.2.3: only space and tab fold a field, but to some other white space
+    # does.
+    isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
+    if isFolded or len(values[0]) > MAX_FROM_LENGTH:
+        return Authors(FromField.UNREADABLE)
+    read = _known if len(values[0]) <= MAX_KNOWN_LENGTH else _read
+    return read(values[0])
+
+
+def _isFrom(name: bytes, field: bytes) -> bool:
+    """
+    Whether a name of a field is C{From} also to mail programs that strip from it
+    control characters, white space beyond ASCII, colons, and lines that are no
+    field.
+    """
+    if not name:
+        return _UNNAMED_FROM.match(field) is not None
+    return b"from" in name and _FROM.fullmatch(name) is not None
+
+
+def _read(value: bytes) -> Authors:
+    try:
+        hosts = dict.fromkeys(_hosts(unfolded(value)))
+    except InvalidDomain:
+        return Authors(FromField.UNREADABLE)
+    if not hosts:
+        return Authors(FromField.UNREADABLE)
+    domains = tuple(each for each in hosts if isinstance(each, Domain))
+    return Authors(FromField.READ, domains)
+
+
+_known = lru_cache(MAX_KNOWN)(_read)
+
+
+# --- addresses --------------------------------------------------------------------
+
+
+def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
+    """
+    @raise InvalidDomain: Some mail programs may find other addresses.
+    """
+    if _CONTROL.search(text) or _AMBIGUOUS_WORD.search(text):
+        raise InvalidDomain("ambiguous characters")
+    name: list[str] = []
+    for item, separator in _items(_tokens(text)):
+        brackets = [at for at, each in enumerate(item) if each[0] in "<>"]
+        if separator == ":" and (brackets or "@" in item):
+            raise InvalidDomain("the name of a group that may be an address")
+        if brackets:
+            _checkName(name, item[: brackets[0]])
+            yield _hostInBrackets(item, brackets)
+            name = []
+        elif "@" in item:
+            _checkName(name)
+            yield _hostOf(_withoutComments(item))
+            name = []
+        elif "@" in _plain(item):
+            raise InvalidDomain("a name that may be an address")
+        else:
+            name += (*item, separator)
+    _checkName(name)
+
+
+def _checkName(name: list[str], rest: Sequence[str] = ()) -> None:
+    """
+    @param name: Members of the list without an address.
+    @param rest: The words behind them, in front of an address.  Some senders leave
+        commas in their encoded words as they are, whatever RFC 2047 5 says.
+
+    @raise InvalidDomain: Some mail programs may find an address there.
+    """
+    if "=?" not in "".join(name):
+        return
+    decoded = _plain([*name, *rest])
+    if "@" in decoded or "=?" in decoded or _QUOTING.search(decoded):
+        raise InvalidDomain("a name that may be an address")
+
+
+def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLiteral:
+    """
+    The domain of an address with a display name.
+
+    @param brackets: The places of angle brackets.  Some double them, or omit the
+        last; all mail programs understand that.
+    """
+    kinds = [item[at] for at in brackets]
+    if kinds not in (["<", ">"], ["<<", ">>"], ["<"]):
+        raise InvalidDomain("angle brackets that don't match")
+    opening, closing = brackets[0], (*brackets, len(item))[1]
+    before, behind = item[:opening], item[closing + 1 :]
+    address = item[opening + 1 : closing]
+    host = _hostOf(address)
+    isRegular = kinds == ["<", ">"] and _isRegular(before, address, behind)
+    mayMislead = not isRegular and _mayMislead([*before, *behind])
+    if mayMislead and (behind or not _isOwn(before, host)):
+        raise InvalidDomain("a display name that may be an address")
+    return host
+
+
+def _isRegular(before: list[str], address: list[str], behind: list[str]) -> bool:
+    """
+    Whether an address in angle brackets is written such that no mail program
+    looks for it in the display name.
+    """
+    isPhrase = all(each[0] not in _SPECIALS for each in before)
+    return isPhrase and address[-1][-1] != "." and all(map(_isCFWS, behind))
+
+
+def _isOwn(name: list[str], host: Domain | AddressLiteral) -> bool:
+    """
+    Whether an C{@} in a display name begins no other domain: some repeat their
+    address, or are "somebody @ somewhere".
+    """
+    text = "".join(name)
+    if text.count("@") != 1 or "=?" in text:
+        return False
+    if not _DOT.search(text.partition("@")[2]):
+        return True
+    return _hostOf([each.strip("'") for each in name]) == host
+
+
+def _mayMislead(item: list[str]) -> bool:
+    """
+    Whether some mail programs find an address where there is none, or show text
+    that looks like one in its place, perhaps after they decoded encoded words.
+    """
+    decoded = _plain(item)
+    return "@" in decoded or "=?" in decoded
+
+
+def _plain(item: list[str]) -> str:
+    return _ENCODED_WORD.sub(_decoded, "".join(item))
+
+
+def _decoded(word: re.Match[str]) -> str:
+    """
+    The text of an encoded word, or the word itself if it can't be decoded.
+    """
+    charset, encoding, text = word.groups()
+    # RFC 2231 5: there may be a language behind it.
+    name = charset.partition("*")[0].lower().replace("-", "_")
+    if name not in _CHARSETS:
+        return word[0]
+    data = text.encode("utf-8")
+    try:
+        isBase64 = encoding in "Bb"
+        octets = a2b_base64(data) if isBase64 else a2b_qp(data, header=True)
+        return octets.decode(name, "replace")
+    except (ValueError, LookupError):
+        return word[0]
+
+
+def _hostOf(tokens: list[str]) -> Domain | AddressLiteral:
+    """
+    The domain of one address.
+
+    RFC 5322 4.4 allows white space around dots and the C{@}; but in a domain
+    some take it for the end.
+    """
+    place = tokens.index("@") if "@" in tokens else 0
+    local = "".join(tokens[:place])
+    domain = "".join(tokens[place + 1 :]).strip(" \t")
+    # RFC 2047 5: an encoded word is no part of an address, but some decode it.
+    isLocal = _LOCAL_PART.match(local) and "=?" not in local
+    # Some look for an address among several words, and end it at a letter that
+    # isn't ASCII.
+    isWhole = domain.isascii() or not _WHITE.search(local.strip())
+    if not isLocal or not isWhole:
+        raise InvalidDomain("not an address")
+    return parseHost(domain)
+
+
+def _withoutComments(item: list[str]) -> list[str]:
+    """
+    An address without the comments and white space around it.
+    """
+    inside = [at for at, each in enumerate(item) if not _isCFWS(each)]
+    return item[inside[0] : inside[-1] + 1]
+
+
+def _isCFWS(token: str) -> bool:
+    """
+    Whether it is white space, or a comment without others in it.
+    """
+    return token[0] in " \t" or (token[0] == "(" and token.count("(") == 1)
+
+
+def _items(tokens: Iterator[str]) -> Iterator[tuple[list[str], str]]:
+    """
+    The members of the list and its groups (C{name: a, b;}), and the names of
+    groups, each with the separator behind it.
+    """
+    item: list[str] = []
+    inBrackets = inGroup = False
+    for token in tokens:
+        if token[0] in "<>":
+            inBrackets = token[0] == "<"
+        inGroup = inGroup or token == ":"
+        # Some read the members of a group a second time, without quotation marks
+        # and parentheses.
+        isAgain = inGroup and token[0] in '"('
+        if isAgain and _SPECIAL.search(token, 1, len(token) - 1):
+            raise InvalidDomain("special characters in a group")
+        if token in (",", ";", ":") and not inBrackets:
+            yield item, token
+            item = []
+        else:
+            item.append(token)
+    yield item, ""
+
+
+# --- words --------------------------------------------------------------------------
+
+_WHITE = re.compile(r"\s")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
+_DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
+# What other words may be taken for a part of.
+_QUOTING = re.compile(r'[<>"\\]')
+# RFC 5322 3.2.3; of those that stand alone, some end a phrase.
+_SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
+_SPECIALS = "@\\[])"
+# A quoted string, or other words, perhaps with a quoted name before them.
+_LOCAL_PART = re.compile(
+    r"""
+    \s*
+    (?: "(?:[^"\\@<>]|\\[^@<>])*+"
+      | (?:"[^"\\@<>]*+"\s+)? [^"()<>@,;:\\\[\]]* [^\s"()<>@,;:\\\[\]]
+    )
+    \s*\Z
+    """,
+    re.VERBOSE,
+)
+# Possessive, so that what isn't closed is found out at once.
+_TOKEN = re.compile(
+    r"""
+    "(?:[^"\\]|\\.)*+"
+    | \[[0-9A-Za-z.:]*+\]
+    | [ \t]++
+    | <++ | >++
+    | \\[^"()<>@,;:\\]
+    | [^ \t"()<>@,;:\\\[\]]++
+    | [^"(\\]
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """
+    Quoted strings, comments, domain literals, white space, angle brackets, runs
+    of other characters, and single special ones.
+
+    @raise InvalidDomain: Not all mail programs see the same tokens.
+    """
+    place = 0
+    while place < len(text):
+        if text[place] == "(":
+            end = _commentEnd(text, place)
+        else:
+            token = _TOKEN.match(text, place)
+            if token is None:
+                raise InvalidDomain("a quotation mark without another")
+            end = token.end()
+        yield text[place:end]
+        place = end
+
+
+def _commentEnd(text: str, place: int) -> int:
+    """
+    The end of a comment that ends there also for mail programs which know of no
+    comments in comments (RFC 5322 3.2.2), or of no backslashes in them.
+    """
+    end = commentEnd(text, place)
+    first = text.find(")", place)
+    if end < 0 or "\\" in text[place:end] or _SPECIAL.search(text, first, end):
+        raise InvalidDomain("a comment without a certain end")
+    return end

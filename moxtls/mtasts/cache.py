@@ -1,0 +1,197 @@
+# -*- test-case-name: tests.policy.test_cache -*-
+"""
+Says which MTA-STS policy applies, and remembers policies for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
+from zope.interface import implementer
+
+from moxtls.dates import Elapsed
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.interfaces import (
+    IPolicyCache,
+    IPolicyFetcher,
+    IPolicyStore,
+    IResolver,
+    StoreUnavailable,
+)
+from moxtls.mtasts.policy import CachedPolicy, STSLookup, STSPolicy, stsRecordName
+from moxtls.mtasts.rules import (
+    BACK_OFF,
+    BACKING_OFF,
+    afterFetch,
+    isValid,
+    recordOf,
+    remember,
+    withoutFetch,
+)
+from moxtls.outages import logUnlessOutage
+from moxtls.tlsrpt.types import FailureDetail
+
+#: Domains that changed their record while their policy host doesn't answer;
+#: there are never many at a time, and one that is dropped is only asked again.
+MAX_RESTING = 1000
+
+
+@implementer(IPolicyCache)
+class PolicyCache:
+    """
+    Looks at the TXT record each time, and asks the policy host if need be.
+
+    Who asks about a domain while somebody else does waits for the same answer.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        fetcher: IPolicyFetcher,
+        store: IPolicyStore,
+    ) -> None:
+        self._clock = clock
+        self._resolver = resolver
+        self._fetcher = fetcher
+        self._store = store
+        self._resting = _Resting()
+        self._elapsed = Elapsed()
+        self._running: dict[Domain, _Lookup] = {}
+
+    def get(self, domain: Domain) -> Deferred[STSLookup]:
+        lookup = self._running.get(domain)
+        if lookup is None:
+            lookup = self._running[domain] = _Lookup()
+            # A callback of its own: it has to be there before the end, which
+            # may be at once.
+            started = Deferred.fromCoroutine(self._look(domain))
+            lookup.start(started.addBoth(self._ended, domain, lookup))
+        return lookup.join()
+
+    def _ended(
+        self, result: STSLookup | Reason, domain: Domain, lookup: _Lookup
+    ) -> STSLookup | Reason:
+        if self._running.get(domain) is lookup:
+            del self._running[domain]
+        return result
+
+    async def _look(self, domain: Domain) -> STSLookup:
+        try:
+            return await self._find(domain)
+        except CancelledError:
+            raise
+        except StoreUnavailable:
+            # Without what is remembered, a domain that hides its record for now
+            # would look like one without a policy (RFC 8461 10.2).
+            return STSLookup(domain, temporary=True, unavailable=True)
+        except Exception:
+            # Whatever is broken here, there might be a policy to be enforced.
+            self.log.failure("cannot look for the policy of {domain}", domain=domain)
+            return STSLookup(domain, temporary=True)
+
+    async def _find(self, domain: Domain) -> STSLookup:
+        now = self._clock.seconds()
+        earlier = await self._store.load(domain)
+        entry = earlier if isValid(earlier, now) else None
+        if entry is not None:
+            await self._try(self._store.used(domain, now))
+            if entry.policy is None:
+                return STSLookup(domain, failure=BACKING_OFF)
+        answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
+        resting = self._resting.get(domain, self._elapsed.at(now))
+        found = withoutFetch(domain, recordOf(answer), entry, resting)
+        if isinstance(found, STSLookup):
+            return found
+        result = await self._fetcher.fetch(domain)
+        await self._note(domain, result, found.id, earlier)
+        return afterFetch(domain, result, entry)
+
+    async def _note(
+        self,
+        domain: Domain,
+        result: STSPolicy | FailureDetail,
+        recordID: str,
+        earlier: CachedPolicy | None,
+    ) -> None:
+        now = self._clock.seconds()
+        policy = result if isinstance(result, STSPolicy) else None
+        if policy is None and isValid(earlier, now):
+            # RFC 8461 3.3: back off, but the policy that is valid stays.
+            until = self._elapsed.at(now) + BACK_OFF
+            self._resting.put(domain, recordID, until)
+            return
+        entry = remember(domain, policy, recordID, earlier, now)
+        await self._try(self._store.save(replace(entry, lastUse=now)))
+
+    async def _try(self, writing: Deferred[None]) -> None:
+        """
+        What can't be remembered is found out again.
+        """
+        try:
+            await writing
+        except CancelledError:
+            raise
+        except Exception:
+            logUnlessOutage(self.log, "cannot write to the policy cache")
+
+
+class _Lookup:
+    """
+    One search that any number of callers wait for.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[STSLookup]] = []
+        self._search: Deferred[None] | None = None
+        self._result: STSLookup | Reason | None = None
+
+    def start(self, search: Deferred[STSLookup]) -> None:
+        self._search = search.addBoth(self._tell)
+
+    def join(self) -> Deferred[STSLookup]:
+        waiter: Deferred[STSLookup] = Deferred(self._leave)
+        self._waiting.append(waiter)
+        if self._result is not None:
+            self._tell(self._result)
+        return waiter
+
+    def _tell(self, result: STSLookup | Reason) -> None:
+        self._result = result
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if isinstance(result, Reason):
+                waiter.errback(result)
+            else:
+                waiter.callback(result)
+
+    def _leave(self, waiter: Deferred[STSLookup]) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting and self._search is not None:
+            self._search.cancel()
+
+
+class _Resting:
+    """
+    Under which C{id} a domain's policy could not be fetched just now.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Domain, tuple[str, float]] = {}
+
+    def put(self, domain: Domain, recordID: str, until: float) -> None:
+        self._entries.pop(domain, None)
+        while len(self._entries) >= MAX_RESTING:
+            del self._entries[next(iter(self._entries))]
+        self._entries[domain] = (recordID, until)
+
+    def get(self, domain: Domain, now: float) -> str | None:
+        recordID, until = self._entries.get(domain, ("", now))
+        return recordID if until > now else None

@@ -1,0 +1,264 @@
+# -*- test-case-name: tests.policy.test_mtasts -*-
+"""
+MTA-STS records and policies (RFC 8461): their syntax and their meaning.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moxtls.domain import Domain, InvalidDomain
+from moxtls.tlsrpt.types import FailureDetail
+
+
+class Mode(StrEnum):
+    """
+    RFC 8461 3.2, 5.
+    """
+
+    ENFORCE = "enforce"
+    TESTING = "testing"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class STSPolicy:
+    """
+    RFC 8461 3.2.
+
+    @ivar maxAge: Seconds.
+    @ivar mx: Patterns: a host in A-labels and lower case, or C{*.} before
+        one.
+    @ivar lines: The policy as it was served, line by line, for reports.
+    """
+
+    mode: Mode
+    maxAge: int
+    mx: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPolicy:
+    """
+    What is remembered about the MTA-STS policy of a domain.
+
+    @ivar policy: C{None} if the last fetch failed and no earlier policy is
+        valid: nothing is fetched again before C{validEnd} (back-off).
+    @ivar recordID: The C{id} of the TXT record under which it was fetched.
+    @ivar fetched: Unix seconds of the last successful check or fetch.
+    @ivar validEnd: Unix seconds; C{fetched} and the policy's C{max_age}.
+    @ivar lastUse: Unix seconds of the last delivery that asked for it.
+    """
+
+    domain: Domain
+    policy: STSPolicy | None
+    recordID: str
+    inserted: float
+    fetched: float
+    validEnd: float
+    lastUse: float
+
+
+@dataclass(frozen=True, slots=True)
+class STSLookup:
+    """
+    What MTA-STS says about a delivery to C{domain}, now.
+
+    No policy, a broken policy and no way to know differ: the first has
+    neither C{policy} nor C{failure}; the second has a C{failure}; the third
+    is C{temporary} too.
+
+    @ivar policy: To be applied; from the cache where need be.  A policy of
+        mode "none" is given as it is.
+    @ivar failure: What went wrong on the way, to be reported, also where a
+        cached policy helped out.
+    @ivar temporary: Nothing can be said: the domain might have a policy that
+        is enforced, so the delivery has to wait for some time (RFC 8461 5.1).
+        Without a C{failure}, it is something of ours that is broken.
+    @ivar unavailable: What is broken of ours is the ledger: what this host remembers
+        can't be read.
+    """
+
+    domain: Domain
+    policy: STSPolicy | None = None
+    failure: FailureDetail | None = None
+    temporary: bool = False
+    unavailable: bool = False
+
+
+#: RFC 8461 3.2: the most that max_age can be, a year.
+MAX_AGE = 31557600
+
+# RFC 8461 3.1: "records which do not begin with v=STSv1; are discarded".  The
+# delimiter is *WSP ";" *WSP, so blanks may come before the semicolon.
+_STS = re.compile(rb"v=STSv1(?=[ \t]*;)")
+# RFC 8461 3.1, 3.2: sts-ext-name, which the known names are examples of.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+# RFC 8461 3.1: sts-extension = sts-ext-name "=" sts-ext-value.
+_FIELD = re.compile(rf"({_NAME})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
+# RFC 8461 3.1: sts-id = "id=" 1*32(ALPHA / DIGIT).
+_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
+# RFC 8461 3.2: sts-policy-ext-name ":" *WSP sts-policy-ext-value *WSP.  The
+# value has no blanks around it, and no controls.
+_VALUE = r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?"
+_LINE = re.compile(rf"({_NAME}):[ \t]*({_VALUE})[ \t]*\Z")
+# RFC 8461 3.2: sts-policy-max-age-value = 1*10(DIGIT).
+_MAX_AGE = re.compile(r"[0-9]{1,10}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class STSRecord:
+    """
+    The TXT record at C{_mta-sts} (RFC 8461 3.1).
+
+    @ivar id: Changes whenever the policy does.
+    """
+
+    id: str
+
+
+class STSRecordError(StrEnum):
+    """
+    Why there is no L{STSRecord}, as a RFC 8460 failure-reason-code.
+    """
+
+    NONE = "no-mta-sts-dns-txt-record"
+    MULTIPLE = "multiple-mta-sts-records"
+    SYNTAX = "record-syntax-error"
+
+
+@dataclass(frozen=True, slots=True)
+class STSPolicyError:
+    """
+    What is wrong with a policy, for the log.
+
+    @ivar line: Counted from 1; 0 if it is about the whole.
+    """
+
+    reason: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}" if self.line else self.reason
+
+
+def stsRecordName(domain: Domain) -> str:
+    """
+    Where the TXT record of C{domain} is (RFC 8461 3.1).
+    """
+    return f"_mta-sts.{domain}"
+
+
+def stsPolicyHost(domain: Domain) -> str:
+    """
+    The host that serves the policy of C{domain} (RFC 8461 3.2).
+    """
+    return f"mta-sts.{domain}"
+
+
+def parseSTSRecords(texts: Iterable[bytes]) -> STSRecord | STSRecordError:
+    """
+    The one MTA-STS record among the TXT records at a name.
+
+    @param texts: Each with its character-strings joined.
+    """
+    found = [text for text in texts if _STS.match(text)]
+    if not found:
+        return STSRecordError.NONE
+    if len(found) > 1:
+        return STSRecordError.MULTIPLE
+    return _parseRecord(found[0])
+
+
+def parsePolicy(body: bytes) -> STSPolicy | STSPolicyError:
+    """
+    Read the resource of RFC 8461 3.2.
+
+    Lines may end either way, and blank ones at the end are overlooked.
+    C{max_age} is never more than L{MAX_AGE}.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return STSPolicyError("not UTF-8")
+    split = text.rstrip(" \t\r\n").split("\n")
+    lines = tuple(line.removesuffix("\r") for line in split)
+    patterns: list[str] = []
+    fields: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        field = _LINE.match(line)
+        if field is None:
+            return STSPolicyError("not a key and a value", number)
+        name, value = field[1], field[2]
+        if name != "mx":
+            # RFC 8461 3.2: of a field that isn't repeated the first counts.
+            fields.setdefault(name, value)
+        elif _isPattern(value):
+            patterns.append(value.lower())
+        else:
+            return STSPolicyError("not a host or pattern in A-labels", number)
+    return _policyOf(fields, tuple(dict.fromkeys(patterns)), lines)
+
+
+def matches(policy: STSPolicy, host: Domain) -> bool:
+    """
+    Whether C{host} may be a mail exchange under C{policy} (RFC 8461 4.1).
+
+    A wildcard stands for exactly one label, the leftmost.
+    """
+    _, dot, rest = host.ascii.partition(".")
+    return host.ascii in policy.mx or (bool(dot) and f"*.{rest}" in policy.mx)
+
+
+def _parseRecord(text: bytes) -> STSRecord | STSRecordError:
+    try:
+        # RFC 8461 3.1: sts-field-delim = *WSP ";" *WSP.
+        fields = [field.strip(" \t") for field in text.decode("ascii").split(";")]
+    except UnicodeDecodeError:
+        return STSRecordError.SYNTAX
+    if not fields[-1]:
+        # RFC 8461 3.1: one delimiter may come behind the last field.
+        fields.pop()
+    parsed = [_FIELD.match(field) for field in fields[1:]]
+    ids = [field[2] for field in parsed if field and field[1] == "id"]
+    # RFC 8461 3.2: of duplicates all but the first are ignored.
+    if not all(parsed) or not ids or not _ID.match(ids[0]):
+        return STSRecordError.SYNTAX
+    return STSRecord(ids[0])
+
+
+def _policyOf(
+    fields: dict[str, str], patterns: tuple[str, ...], lines: tuple[str, ...]
+) -> STSPolicy | STSPolicyError:
+    if fields.get("version") != "STSv1":
+        return STSPolicyError("version is not STSv1")
+    try:
+        mode = Mode(fields.get("mode", ""))
+    except ValueError:
+        return STSPolicyError("mode is none of enforce, testing and none")
+    age = fields.get("max_age", "")
+    if not _MAX_AGE.match(age):
+        return STSPolicyError("max_age is not a number of seconds")
+    if not patterns and mode is not Mode.NONE:
+        return STSPolicyError("no mx")
+    # Reading of RFC 8461 3.2: more than the maximum value is a wish for the
+    # longest time there is.  To refuse the policy would take the domain's
+    # protection away for a slip that does no harm.
+    return STSPolicy(mode, min(int(age), MAX_AGE), patterns, lines)
+
+
+def _isPattern(value: str) -> bool:
+    # RFC 8461 3.2: sts-policy-mx-value = ["*."] Domain, and no U-labels.
+    host = value.removeprefix("*.")
+    if not host.isascii() or host.endswith("."):
+        return False
+    try:
+        Domain.parse(host)
+    except InvalidDomain:
+        return False
+    return True

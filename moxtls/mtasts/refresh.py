@@ -1,0 +1,209 @@
+# -*- test-case-name: tests.policy.test_refresh -*-
+"""
+Fetches MTA-STS policies again before they run out (RFC 8461 3.3, 10.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure as Reason
+
+from moxtls.dates import DAY, Elapsed
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
+from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy, stsRecordName
+from moxtls.mtasts.rules import (
+    NoRecord,
+    isObsolete,
+    isStale,
+    isUnused,
+    recordOf,
+    refreshTimes,
+    remember,
+    shuffled,
+)
+from moxtls.outages import logUnlessOutage
+from moxtls.tlsrpt.types import FailureDetail
+
+
+class RefreshResult(Enum):
+    """
+    What became of an entry: a policy was fetched; that failed, so it stays as
+    it was; the domain has given up on MTA-STS, so it went; there was none,
+    and there is none to be had.
+    """
+
+    UPDATED = "updated"
+    KEPT = "kept"
+    DROPPED = "dropped"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """
+    @ivar entry: What is remembered now.
+    @ivar failure: Why there is no new policy, unless there is one.
+    """
+
+    domain: Domain
+    ending: RefreshResult
+    entry: CachedPolicy | None = None
+    failure: FailureDetail | None = None
+
+
+class PolicyRefresher(Service):
+    """
+    Goes through the cache at the start and once a day.
+
+    RFC 8461 10.2: the policy is fetched whatever the TXT record says.  Who
+    can keep a record from changing could keep an old policy alive otherwise,
+    and C{max_age} counts from when a policy was fetched, not from when its
+    record was last seen.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        fetcher: IPolicyFetcher,
+        store: IPolicyStore,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._resolver = resolver
+        self._fetcher = fetcher
+        self._store = store
+        self._jitter = jitter
+        self._loop: LoopingCall | None = None
+        self._ended: Deferred[None] = succeed(None)
+        self._round: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = self._clock
+        self._ended = self._loop.start(DAY).addCallback(lambda loop: None)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        self._round.cancel()
+        return self._ended
+
+    def refresh(self, domain: Domain) -> Deferred[Refresh]:
+        """
+        Fetch the policy of C{domain} now, whether or not it is remembered.
+
+        @return: Fires with what came of it.
+        """
+        return Deferred.fromCoroutine(self._refresh(domain))
+
+    async def _refresh(self, domain: Domain) -> Refresh:
+        entry = await self._store.load(domain)
+        answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
+        record = recordOf(answer)
+        if entry is None and isinstance(record, NoRecord):
+            return Refresh(domain, RefreshResult.ABSENT, failure=record.failure)
+        if entry is not None and isObsolete(entry, record, self._clock.seconds()):
+            await self._store.drop(domain)
+            return Refresh(domain, RefreshResult.DROPPED)
+        result = await self._fetcher.fetch(domain)
+        # It may have been used, or dropped, meanwhile.
+        latest = await self._store.load(domain)
+        if isinstance(result, FailureDetail):
+            ending = RefreshResult.KEPT if latest else RefreshResult.ABSENT
+            return Refresh(domain, ending, latest, result)
+        if entry is not None and latest is None:
+            return Refresh(domain, RefreshResult.DROPPED)
+        known = latest.recordID if latest else ""
+        recordID = known if isinstance(record, NoRecord) else record.id
+        return await self._update(domain, result, recordID, latest)
+
+    async def _update(
+        self,
+        domain: Domain,
+        policy: STSPolicy,
+        recordID: str,
+        latest: CachedPolicy | None,
+    ) -> Refresh:
+        now = self._clock.seconds()
+        entry = remember(domain, policy, recordID, latest, now)
+        await self._store.save(entry)
+        return Refresh(domain, RefreshResult.UPDATED, entry)
+
+    def _tick(self) -> Deferred[None]:
+        self._round = Deferred.fromCoroutine(self._goThrough())
+        return self._round.addErrback(self._roundFailed)
+
+    def _roundFailed(self, reason: Reason) -> None:
+        if reason.check(CancelledError) is None:
+            logUnlessOutage(self.log, "refreshing policies failed", reason)
+
+    async def _goThrough(self) -> None:
+        elapsed = Elapsed()
+        begin = elapsed.at(self._clock.seconds())
+        entries = await self._store.entries()
+        for entry in entries:
+            if isUnused(entry, begin):
+                await self._store.drop(entry.domain)
+        stale = [
+            entry
+            for entry in shuffled(entries, self._jitter)
+            if isStale(entry, begin) and not isUnused(entry, begin)
+        ]
+        times = refreshTimes(len(stale), self._jitter)
+        running: list[Deferred[None]] = []
+        try:
+            for entry, due in zip(stale, times, strict=True):
+                now = elapsed.at(self._clock.seconds())
+                wait = max(0.0, begin + due - now)
+                await deferLater(self._clock, wait)
+                one = Deferred.fromCoroutine(self._refreshQuietly(entry.domain))
+                running = [*(each for each in running if not each.called), one]
+            await DeferredList(running)
+        except CancelledError:
+            for each in running:
+                each.cancel()
+            await DeferredList(running)
+            raise
+
+    async def _refreshQuietly(self, domain: Domain) -> None:
+        try:
+            entry = await self._store.load(domain)
+            # Another node may have done it, or it was dropped.
+            if entry is None or not isStale(entry, self._clock.seconds()):
+                return
+            self._tell(await self._refresh(domain))
+        except CancelledError:
+            return
+        except Exception:
+            logUnlessOutage(
+                self.log, "cannot refresh the policy of {domain}", domain=domain
+            )
+
+    def _tell(self, refresh: Refresh) -> None:
+        # RFC 8461 3.3: tell the administrator of failures, "unless the cached
+        # policy mode is none".
+        policy = refresh.entry.policy if refresh.entry else None
+        if refresh.failure is None or policy is None or policy.mode is Mode.NONE:
+            return
+        self.log.warn(
+            "policy of {domain} can't be refreshed, valid until {end}: {kind} {code}",
+            domain=refresh.domain,
+            end=refresh.entry.validEnd if refresh.entry else 0,
+            kind=str(refresh.failure.resultType),
+            code=refresh.failure.reasonCode,
+        )

@@ -1,0 +1,160 @@
+# -*- test-case-name: tests.inbound.test_reception -*-
+"""
+Takes mail from outside for people here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from moxtls.authentication.check import MessageAuthenticator
+from moxtls.config import Account
+from moxtls.domain import Address
+from moxtls.interfaces import IMailbox
+from moxtls.message.spooled import SpooledMessage
+from moxtls.message.trace import ClientInfo
+from moxtls.queue.types import ReportKind
+from moxtls.reception.delivery import MailboxDelivery
+from moxtls.reception.message import IncomingMessage
+from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.policy import Recipient
+from moxtls.reception.recipients import Directory, NotHere
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import (
+    RECIPIENT_OK,
+    SENDER_OK,
+    IMessage,
+    IMessageDelivery,
+)
+from moxtls.smtp.types import Reply
+from moxtls.submission import addressOf
+
+NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
+NOBODY = Reply(550, "5.1.1", "No such mailbox here")
+#: Addresses of which it is remembered whose they are.
+MAX_KNOWN = 1000
+#: RFC 3463 3.3: for now, as somebody may tidy up.
+NO_ROOM = Reply(452, "4.2.2", "The mailbox is full")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDomains:
+    """
+    Who lives here.
+
+    @ivar hostname: A-labels.
+    @ivar accounts: By name.
+    @ivar mailboxOf: By an account's name, or the empty one of the host.
+    @ivar postmaster: The mailbox of the host's postmaster.
+    @ivar bounced: As L{moxtls.reporting.handover.Aftermath.bounced}.
+    @ivar isForReports: Whether others send reports to an address of ours.
+    """
+
+    hostname: str
+    directory: Directory
+    accounts: Mapping[str, Account]
+    mailboxOf: Callable[[str], IMailbox]
+    postmaster: str
+    bounced: Callable[[str, bytes], Deferred[ReportKind | None]]
+    isForReports: Callable[[Address], Deferred[bool]]
+
+
+@implementer(IMessageDelivery)
+class Reception:
+    """
+    Decides who gets mail here, and what mail.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        house: LocalDomains,
+        delivery: MailboxDelivery,
+        audience: VerdictDispatcher,
+        checks: MessageAuthenticator | None,
+        newID: Callable[[], str],
+        folder: Path,
+    ) -> None:
+        """
+        @param checks: C{None} if nothing is checked.
+        @param newID: Letters and digits, never the same twice.
+        @param folder: For large messages while they come in.
+        """
+        self.clock = clock
+        self.delivery = delivery
+        self.audience = audience
+        self.newID = newID
+        self.hostname = house.hostname
+        self.accounts = house.accounts
+        self.postmaster = house.postmaster
+        self.bounced = house.bounced
+        self.isForReports = house.isForReports
+        self._house = house
+        # They are asked for at RCPT and at the end, and often again.
+        self.recipient = lru_cache(MAX_KNOWN)(self._recipient)
+        self._checks = checks
+        self._folder = folder
+
+    def mailFrom(
+        self, client: ClientInfo, incoming: TransactionState
+    ) -> Deferred[Reply]:
+        """
+        Anybody may be the sender; what is known of him is looked up now.
+        """
+        if self._checks is not None and not client.user:
+            self._checks.expect(client, incoming.sender)
+        return succeed(SENDER_OK)
+
+    def rcptTo(
+        self, client: ClientInfo, incoming: TransactionState, recipient: str
+    ) -> Deferred[Reply]:
+        """
+        Somebody of ours is wanted, who has room.
+        """
+        found = self.recipient(recipient)
+        if not isinstance(found, Recipient):
+            return succeed(found)
+        room = self._room(found.accounts, incoming.parameters.size)
+        return Deferred.fromCoroutine(room)
+
+    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
+        """
+        Begin a message.
+        """
+        examination = None
+        # Whoever has logged in is one of us, wherever he is.
+        if self._checks is not None and not client.user:
+            examination = self._checks.examine(client, incoming.sender)
+        spooled = SpooledMessage(self._folder)
+        return IncomingMessage(self, client, incoming, spooled, examination)
+
+    def _recipient(self, text: str) -> Recipient | Reply:
+        """
+        @param text: As in RCPT.
+
+        @return: Why there is none.
+        """
+        address = addressOf(text, self.hostname)
+        targets = self._house.directory.find(address)
+        if isinstance(targets, NotHere):
+            return NO_RELAY
+        if not isinstance(targets, tuple) or not targets:
+            return NOBODY
+        return Recipient(address, targets)
+
+    async def _room(self, accounts: tuple[str, ...], size: int) -> Reply:
+        """
+        An alias is there as long as one of its members has room: whoever has
+        none is dealt with when the message is there.
+        """
+        for account in accounts:
+            if await self._house.mailboxOf(account).hasRoom(size):
+                return RECIPIENT_OK
+        return NO_ROOM

@@ -1,0 +1,135 @@
+# -*- test-case-name: tests.inbound.test_delivery -*-
+"""
+A message that was accepted: into mailboxes, and what can't be put there into
+the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from moxtls.dmarc.types import FinalDisposition
+from moxtls.interfaces import IMailbox, IQueue
+from moxtls.mailbox.names import MailboxFull, MailboxRefused
+from moxtls.queue.types import Envelope
+from moxtls.reception.policy import LATER, MailboxCopy, StoreResult, answer, leftOver
+from moxtls.smtp.types import Reply
+from moxtls.tasks import TaskGroup
+
+#: Copies of a message that are written at a time.
+MAX_WRITERS = 20
+
+Chunks = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """
+    A message as it is stored.
+
+    @ivar sender: MAIL FROM.
+    @ivar chunks: The message behind the bytes given.
+    """
+
+    sender: str
+    chunks: Callable[[bytes], Chunks]
+    eightBit: bool = False
+    smtputf8: bool = False
+
+
+class MailboxDelivery:
+    """
+    Puts copies where they belong.
+    """
+
+    log = Logger()
+
+    def __init__(self, mailboxOf: Callable[[str], IMailbox], queue: IQueue) -> None:
+        """
+        @param mailboxOf: By the name of an account.
+        @param queue: Takes what can't be stored now, and tells senders of
+            what never can.
+        """
+        self._mailboxOf = mailboxOf
+        self._queue = queue
+
+    async def deliver(
+        self,
+        letter: StoredMessage,
+        copies: Sequence[MailboxCopy],
+        fate: FinalDisposition,
+    ) -> Reply:
+        """
+        @return: What the client is to be told.
+        """
+        outcomes = await self.store(letter, copies)
+        rest = leftOver(copies, outcomes, fate)
+        if rest and not await self._queued(letter, rest):
+            return LATER
+        return answer(outcomes, fate)
+
+    async def store(
+        self, letter: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
+    ) -> list[StoreResult]:
+        """
+        @return: What came of each of C{copies}.
+        """
+        if len(copies) == 1:
+            return [await self._stored(letter, copies[0], seen)]
+        crew = TaskGroup(MAX_WRITERS)
+        running = []
+        for copy in copies:
+            await crew.room()
+            running.append(crew.begin(self._stored(letter, copy, seen)))
+        return [await each for each in running]
+
+    async def _stored(
+        self, letter: StoredMessage, copy: MailboxCopy, seen: bool
+    ) -> StoreResult:
+        # RFC 5321 4.4: added at final delivery.
+        path = f"Return-Path: <{letter.sender}>\r\nDelivered-To: {copy.address}\r\n"
+        try:
+            mailbox = self._mailboxOf(copy.account)
+            await mailbox.deliver(copy.mailbox, letter.chunks(path.encode()), seen)
+        except CancelledError:
+            raise
+        except MailboxFull:
+            return StoreResult.FULL
+        except MailboxRefused as refused:
+            self.log.info(
+                "mail for {account!r} is refused: {why!r}",
+                account=copy.account,
+                why=refused.reason[:500],
+            )
+            return StoreResult.REFUSED
+        except Exception:
+            self.log.failure("storing mail for {account!r}", account=copy.account)
+            return StoreResult.LATER
+        return StoreResult.THERE
+
+    async def _queued(
+        self, letter: StoredMessage, copies: Sequence[MailboxCopy]
+    ) -> bool:
+        """
+        Hand over what others have already, so that the client doesn't send it
+        again.
+        """
+        recipients = tuple(dict.fromkeys(str(each.address) for each in copies))
+        envelope = Envelope(
+            letter.sender,
+            recipients,
+            eightBit=letter.eightBit,
+            smtputf8=letter.smtputf8,
+        )
+        try:
+            await self._queue.submit(envelope, letter.chunks(b""))
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("queueing mail for {count}", count=len(recipients))
+            return False
+        return True

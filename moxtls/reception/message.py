@@ -1,0 +1,347 @@
+# -*- test-case-name: tests.inbound.test_reception -*-
+"""
+One message from outside, from DATA to the answer.
+
+A message while it comes in: kept, and examined as far as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.authentication.check import MessageAuthentication
+from moxtls.authentication.headerfields import authenticationResults, receivedSPF
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.dmarc.types import FinalDisposition
+from moxtls.mailbox.names import HOST_ACCOUNT
+from moxtls.message.header import Header, headerEnd, splitHeader, withoutForged
+from moxtls.message.spooled import SpooledMessage
+from moxtls.message.trace import MAX_HEADER, ClientInfo, receivedHeader
+from moxtls.outages import logUnlessOutage
+from moxtls.queue.types import ReportKind
+from moxtls.reception.delivery import StoredMessage
+from moxtls.reception.policy import (
+    LATER,
+    TAKEN,
+    Decision,
+    MailboxCopy,
+    Recipient,
+    answer,
+    copies,
+    decide,
+    malformed,
+    needsHistory,
+    provenDomain,
+    verdictEvent,
+)
+from moxtls.reporting.suppression import bounceMailbox
+from moxtls.smtp.server.data import HEADER_TOO_LONG
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import IMessage
+from moxtls.smtp.types import Reply
+
+if TYPE_CHECKING:
+    from moxtls.reception.acceptor import Reception
+
+#: Of a DSN.  They have the header of what they are about, or all of it; a
+#: report of ours isn't that large.
+MAX_NOTICE = 1024 * 1024
+
+
+@implementer(IMessage)
+class IncomingMessage:
+    """
+    Takes one message.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reception: Reception,
+        client: ClientInfo,
+        incoming: TransactionState,
+        spooled: SpooledMessage,
+        examination: MessageAuthentication | None,
+    ) -> None:
+        """
+        @param examination: C{None} if nothing is checked.
+        """
+        self._reception = reception
+        self._client = client
+        self._incoming = incoming
+        self._spooled = spooled
+        self._id = reception.newID()
+        self._reading = StreamingMessage(spooled, examination)
+
+    def write(self, chunk: bytes) -> Deferred[None] | None:
+        self._reading.write(chunk)
+        return None
+
+    def finish(self) -> Deferred[Reply]:
+        return Deferred.fromCoroutine(self._finish())
+
+    def abort(self) -> None:
+        self._reading.close()
+
+    # --- what becomes of it ------------------------------------------------------
+
+    async def _finish(self) -> Reply:
+        try:
+            return await self._received()
+        except CancelledError:
+            raise
+        except Exception:
+            logUnlessOutage(
+                self.log,
+                "receiving a message from {host!r}",
+                host=self._client.address,
+            )
+            return LATER
+        finally:
+            self.abort()
+
+    async def _received(self) -> Reply:
+        if self._reading.isTooLong:
+            return HEADER_TOO_LONG
+        header = self._reading.end()
+        refusal = malformed(header)
+        if refusal is not None:
+            return refusal
+        findings = await self._reading.findings()
+        decision = Decision(FinalDisposition.ACCEPTED)
+        if findings is not None:
+            decision = decide(findings, self._incoming.sender)
+        reply = await self._decided(header, findings, decision)
+        self._log(findings, decision, reply)
+        return reply
+
+    async def _decided(
+        self, header: Header, findings: AuthenticationOutcome | None, decision: Decision
+    ) -> Reply:
+        reception, incoming = self._reception, self._incoming
+        found = map(reception.recipient, incoming.recipients)
+        people = [each for each in found if isinstance(each, Recipient)]
+        letter = self._letter(findings, people)
+        if findings is not None:
+            await self._tell(header, findings, decision, people)
+        if decision.refusal is not None:
+            # Whoever wants to see what was refused does so; nothing depends
+            # on that.
+            every = copies(people, decision.fate, reception.accounts)
+            await reception.delivery.store(letter, every)
+            return decision.refusal
+        others, reply = await self._withoutNotices(letter, people)
+        every = copies(others, decision.fate, reception.accounts)
+        if every:
+            reply = await reception.delivery.deliver(letter, every, decision.fate)
+        if findings is not None and reply.accepted:
+            await self._remember(findings, decision, every)
+        return reply
+
+    async def _tell(
+        self,
+        header: Header,
+        findings: AuthenticationOutcome,
+        decision: Decision,
+        people: Sequence[Recipient],
+    ) -> None:
+        audience, sender = self._reception.audience, self._incoming.sender
+        known: dict[tuple[str, ...], bool] = {}
+        for recipient in people:
+            judgement = verdictEvent(findings, decision, sender, recipient, header)
+            if not judgement.isForReports:
+                isFor = await self._reception.isForReports(recipient.address)
+                judgement = replace(judgement, isForReports=isFor)
+            discovery = judgement.verdict.discovery
+            if discovery and needsHistory(judgement, audience.reportsFailures):
+                accounts, author = recipient.accounts, discovery.organizational
+                if accounts not in known:
+                    known[accounts] = await audience.isKnown(accounts, author)
+                judgement = replace(judgement, isKnown=known[accounts])
+            await audience.tell(judgement)
+
+    async def _remember(
+        self,
+        findings: AuthenticationOutcome,
+        decision: Decision,
+        every: Sequence[MailboxCopy],
+    ) -> None:
+        author = provenDomain(findings, decision)
+        if author is not None:
+            for account in dict.fromkeys(copy.account for copy in every):
+                await self._reception.audience.arrived(account, author)
+
+    def _log(
+        self, findings: AuthenticationOutcome | None, decision: Decision, reply: Reply
+    ) -> None:
+        self.log.info(
+            "{fate} {id} from {sender!r} at {host} for {count} recipients, "
+            "{size} bytes, DMARC {dmarc}: {code}",
+            fate=str(decision.fate),
+            id=self._id,
+            sender=self._incoming.sender,
+            host=self._client.address,
+            count=len(self._incoming.recipients),
+            size=self._spooled.size,
+            dmarc=str(findings.verdict.status) if findings else "not checked",
+            code=reply.code,
+        )
+
+    # --- what comes back of reports ------------------------------------------------
+
+    async def _withoutNotices(
+        self, letter: StoredMessage, people: Sequence[Recipient]
+    ) -> tuple[Sequence[Recipient], Reply]:
+        """
+        Take out whom DSNs about reports of ours are for, which nobody needs
+        to read.
+
+        @return: The others; and what to say if there are none.
+        """
+        others = []
+        reply = TAKEN
+        for recipient in people:
+            kind = await self._reportKind(recipient)
+            if kind is None:
+                others.append(recipient)
+                continue
+            mailbox = bounceMailbox(kind, self._reception.postmaster)
+            copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address)
+            outcomes = await self._reception.delivery.store(letter, [copy], seen=True)
+            reply = answer(outcomes, FinalDisposition.ACCEPTED)
+        return others, reply
+
+    async def _reportKind(self, recipient: Recipient) -> ReportKind | None:
+        if not recipient.mayBeOfReport:
+            return None
+        beginning = self._spooled.beginning(MAX_NOTICE)
+        return await self._reception.bounced(str(recipient.address), beginning)
+
+    # --- what is stored ----------------------------------------------------------
+
+    def _letter(
+        self, findings: AuthenticationOutcome | None, people: Sequence[Recipient]
+    ) -> StoredMessage:
+        reading, hostname = self._reading, self._reception.hostname
+        # RFC 5321 7.6: others must not learn of each other.
+        only = str(people[0].address) if len(people) == 1 else ""
+        trace = self._trace(findings, only)
+        return StoredMessage(
+            self._incoming.sender,
+            lambda before: reading.chunks(hostname, before + trace),
+            eightBit=not self._spooled.isASCII,
+            smtputf8=self._incoming.parameters.smtputf8,
+        )
+
+    def _trace(self, findings: AuthenticationOutcome | None, only: str) -> bytes:
+        """
+        RFC 5321 4.4, and above that what was found out, as it is about what
+        was received (RFC 8601 4).
+        """
+        reception, client, incoming = self._reception, self._client, self._incoming
+        hostname, sender = reception.hostname, incoming.sender
+        results = b""
+        if findings is not None:
+            found = findings.authentication
+            results = authenticationResults(hostname, found, findings.verdict, sender)
+            results += receivedSPF(hostname, found, sender, client.helo)
+        now, smtputf8 = reception.clock.seconds(), incoming.parameters.smtputf8
+        return results + receivedHeader(client, hostname, self._id, now, smtputf8, only)
+
+
+class StreamingMessage:
+    """
+    Takes a message piece by piece; begins to examine it when its header is
+    there.
+
+    @ivar isTooLong: Whether the header is longer than anybody takes.
+    """
+
+    def __init__(
+        self, spooled: SpooledMessage, examination: MessageAuthentication | None
+    ) -> None:
+        """
+        @param examination: C{None} if nothing is checked.
+        """
+        self._spooled = spooled
+        self._examination = examination
+        # Until the header is complete, and how long it is with the empty line.
+        self._beginning = bytearray()
+        self._header: Header | None = None
+        self._bodyStart = 0
+
+    @property
+    def isTooLong(self) -> bool:
+        return len(self._beginning) > MAX_HEADER
+
+    def write(self, chunk: bytes) -> None:
+        """
+        @raise OSError: There is no room.
+        """
+        self._spooled.write(chunk)
+        if self._header is None and not self.isTooLong:
+            seen = len(self._beginning)
+            self._beginning += chunk
+            end = headerEnd(self._beginning, seen)
+            if 0 <= end <= MAX_HEADER:
+                self._headerEnds(bytes(self._beginning[:end]), end + len(b"\r\n"))
+
+    def end(self) -> Header:
+        """
+        The message is complete; to be called unless C{isTooLong}.
+        """
+        if self._header is None:
+            # Without an empty line all of it is header.
+            self._headerEnds(bytes(self._beginning), self._spooled.size)
+        assert self._header is not None
+        return self._header
+
+    async def findings(self) -> AuthenticationOutcome | None:
+        """
+        @return: C{None} if nothing is checked.
+        """
+        examination, self._examination = self._examination, None
+        if examination is None:
+            return None
+        body = self._spooled.chunks(start=self._bodyStart)
+        return await examination.finish(body)
+
+    def chunks(self, hostname: str, trace: bytes = b"") -> Sequence[bytes]:
+        """
+        The message behind C{trace}, without results that pretend to be of
+        C{hostname}; to be used before it is closed.
+        """
+        header = self.end()
+        left = withoutForged(header, hostname)
+        if left is header.data:
+            return self._spooled.chunks(trace)
+        return self._spooled.chunks(trace + left, len(header.data))
+
+    def giveUp(self) -> None:
+        """
+        Examine it no more.
+        """
+        examination, self._examination = self._examination, None
+        if examination is not None:
+            examination.cancel()
+
+    def close(self) -> None:
+        """
+        Forget it.  Doing so twice is harmless.
+        """
+        self.giveUp()
+        self._spooled.close()
+
+    def _headerEnds(self, data: bytes, bodyStart: int) -> None:
+        self._beginning.clear()
+        self._header = splitHeader(data)
+        self._bodyStart = bodyStart
+        if self._examination is not None:
+            self._examination.begin(self._header)

@@ -1,0 +1,158 @@
+# -*- test-case-name: tests.inbound.test_reportaddresses -*-
+"""
+Looks up which addresses of ours others send reports to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from moxtls.dates import HOUR, MINUTE
+from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dns.types import RRType
+from moxtls.domain import Address, Domain
+from moxtls.interfaces import IResolver
+from moxtls.reporting.rua import chooseDestinations
+from moxtls.tasks import TaskGroup, gather, ignoreCancelled, resolve
+from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
+
+#: Seconds for which records are remembered, and until one that could not be
+#: looked up is asked for again.
+REMEMBERED = HOUR
+RETRY = 5 * MINUTE
+#: Domains looked up at a time.
+AT_ONCE = 8
+#: Seconds that the first messages wait for the first look-ups.
+MAX_WAIT = 10
+#: Addresses in one record.
+MAX_ADDRESSES = 50
+
+
+def asSpelled(address: Address) -> Sequence[Address]:
+    """
+    The address itself, whatever the case of its letters.
+    """
+    return (Address(address.localPart.lower(), address.domain),)
+
+
+class ReportAddresses:
+    """
+    The addresses that the C{_dmarc} and C{_smtp._tls} records of our domains
+    name (RFC 9989 4.7, RFC 8460 3), and those that the operator names.
+
+    Records are looked up when mail comes in, at most once in L{REMEMBERED}
+    seconds for all mail; while they are looked up again the former ones count.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resolver: IResolver,
+        domains: Iterable[Domain],
+        named: Iterable[Address] = (),
+        spellings: Callable[[Address], Sequence[Address]] = asSpelled,
+        suffixes: Suffixes | None = None,
+    ) -> None:
+        """
+        @param domains: Ours.
+        @param spellings: The addresses that mean the same as an address here,
+            the most exact first; none of an address that isn't ours.
+        @param suffixes: Makes it what RFC 7489 has.
+        """
+        self._clock = clock
+        self._resolver = resolver
+        self._domains = tuple(dict.fromkeys(domains))
+        self._spellings = spellings
+        self._suffixes = suffixes
+        self._named = self._exact(named)
+        self._found: dict[str, frozenset[Address]] = {}
+        self._all = self._named
+        self._due = 0.0
+        self._isLoaded = False
+        self._waiting: list[Deferred[None]] = []
+        self._crew = TaskGroup(1)
+
+    def include(self, address: Address) -> Deferred[bool]:
+        """
+        Fires with whether C{address} is one of them.
+        """
+        return Deferred.fromCoroutine(self._include(address))
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once nothing is looked up any more.
+        """
+        return self._crew.abandon()
+
+    async def _include(self, address: Address) -> bool:
+        now = self._clock.seconds()
+        if now >= self._due and not len(self._crew):
+            self._due = now + REMEMBERED
+            self._crew.begin(ignoreCancelled(self._load()))
+        if not self._isLoaded:
+            await self._wait()
+        return any(each in self._all for each in self._spellings(address))
+
+    async def _wait(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        with suppress(TimeoutError):
+            await waiting.addTimeout(MAX_WAIT, self._clock)
+
+    async def _load(self) -> None:
+        try:
+            for start in range(0, len(self._domains), AT_ONCE):
+                some = self._domains[start : start + AT_ONCE]
+                lookups = [Deferred.fromCoroutine(self._lookUp(each)) for each in some]
+                await gather(lookups)
+        finally:
+            self._all = self._named.union(*self._found.values())
+            self._isLoaded = True
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
+
+    async def _lookUp(self, domain: Domain) -> None:
+        try:
+            await self._ofDMARC(domain)
+            await self._ofTLS(domain)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("looking up where {domain} wants reports", domain=domain)
+            self._retrySoon()
+
+    async def _ofDMARC(self, domain: Domain) -> None:
+        found = await resolve(self._resolver, discover(domain, self._suffixes))
+        if found.temporary:
+            return self._retrySoon()
+        record = found.record
+        uris = () if record is None else (*record.rua, *record.ruf)
+        self._found[f"_dmarc.{domain}"] = self._addresses(each.uri for each in uris)
+
+    async def _ofTLS(self, domain: Domain) -> None:
+        name = tlsrptRecordName(domain)
+        answer = await self._resolver.lookup(name, RRType.TXT)
+        if answer.failed:
+            return self._retrySoon()
+        record = findTLSRPTRecord(answer.texts)
+        uris = () if isinstance(record, TLSRPTRecordError) else record.rua
+        self._found[name] = self._addresses(uris)
+
+    def _retrySoon(self) -> None:
+        self._due = min(self._due, self._clock.seconds() + RETRY)
+
+    def _addresses(self, uris: Iterable[str]) -> frozenset[Address]:
+        chosen, _ = chooseDestinations(uris, MAX_ADDRESSES)
+        return self._exact(each.address for each in chosen if each.address is not None)
+
+    def _exact(self, addresses: Iterable[Address]) -> frozenset[Address]:
+        spelled = map(self._spellings, addresses)
+        return frozenset(each[0] for each in spelled if each)

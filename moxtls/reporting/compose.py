@@ -1,0 +1,404 @@
+# -*- test-case-name: tests.reporting.test_letters -*-
+"""
+Makes of a draft what is sent to each destination.
+
+A report as a mail message (RFC 8460 5.3, RFC 9990 3.5.2, RFC 7489 7.2.2).
+No I/O.
+
+ASCII throughout, so that any host can take it.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from moxtls.authentication.dkim.sign import NoSubmitter, Signer, sign
+from moxtls.dates import Span
+from moxtls.domain import Address, Domain
+from moxtls.interfaces import ISuppressions
+from moxtls.message.mime import (
+    Field,
+    MessageStamp,
+    dated,
+    generated,
+    listed,
+    multipart,
+    origin,
+    part,
+    textPart,
+    written,
+)
+from moxtls.queue.types import ReportKind
+from moxtls.reporting.rua import ReportDestination, parseDestination
+from moxtls.reporting.types import Draft, OutgoingReport, ReportKey, ReportState
+
+#: RFC 2045 6.8: 57 bytes make a line of 76.
+_BASE64_BYTES = 57
+
+_EXPLANATION = """\
+This is a report about how TLS went on the way from us to your domain, or to
+hosts that take its mail.  You get it because the TXT record at
+_smtp._tls.{domain} asks for reports (rua) to this address.
+"""
+_DMARC_EXPLANATION = """\
+This is a report about mail in the name of your domain, or of domains below
+it, that came to us.  You get it because the TXT record at
+_dmarc.{domain} asks for reports (rua) to this address.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """
+    What sets the messages of one kind of report apart.
+
+    @ivar container: The media type of the whole, and its parameters.
+    @ivar document: The media type of the report.
+    @ivar idFormat: Of the identifier in Subject.
+    @ivar explanation: For people.
+    """
+
+    container: tuple[str, ...]
+    document: str
+    explanation: str
+    idFormat: str
+
+
+_TLS = _Form(
+    ("multipart/report;", 'report-type="tlsrpt";'),
+    "application/tlsrpt+gzip",
+    _EXPLANATION,
+    # RFC 8460 5.3: a Message-ID has two sides.
+    "<{id}@{submitter}>",
+)
+_DMARC = _Form(
+    ("multipart/mixed;",),
+    "application/gzip",
+    _DMARC_EXPLANATION,
+    # RFC 9990 3.1.4: exactly the identifier in the report.
+    "<{id}>",
+)
+
+
+def composeTLS(
+    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+) -> bytes:
+    """
+    The message that brings a TLS report to all of C{recipients}, unsigned.
+    """
+    fields: list[Field] = [
+        ("TLS-Report-Domain", [str(draft.subject.domain)]),
+        ("TLS-Report-Submitter", [str(draft.submitter)]),
+        # RFC 8460 3: reports are delivered despite failures of TLS.
+        ("TLS-Required", ["No"]),
+    ]
+    return _compose(_TLS, draft, recipients, stamp, fields)
+
+
+def composeDMARC(
+    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+) -> bytes:
+    """
+    The same for a DMARC aggregate report.
+    """
+    return _compose(_DMARC, draft, recipients, stamp, ())
+
+
+def composeTooLarge(
+    draft: Draft, size: int, recipients: Sequence[Address], stamp: MessageStamp
+) -> bytes:
+    """
+    The message that tells C{recipients} of a DMARC report that is larger than
+    what they take (RFC 7489 7.2.2), unsigned.
+
+    @param size: Octets of the message that would have brought it.
+    """
+    domain = draft.subject.domain
+    subject = f"DMARC aggregate reporting error report for {domain}"
+    header = [
+        *origin(draft.submitter, recipients, subject, stamp),
+        *generated(("text/plain;", "charset=us-ascii")),
+        ("Content-Transfer-Encoding", ["7bit"]),
+    ]
+    body = [
+        ("Report-Date", [dated(stamp)]),
+        ("Report-Domain", [str(domain)]),
+        ("Report-ID", [draft.reportID]),
+        ("Report-Size", [str(size)]),
+        ("Submitter", [str(draft.submitter)]),
+        ("Submitting-URI", listed(draft.destinations)),
+    ]
+    return b"".join([*map(written, header), b"\r\n", *map(written, body)])
+
+
+def _compose(
+    form: _Form,
+    draft: Draft,
+    recipients: Sequence[Address],
+    stamp: MessageStamp,
+    fields: Iterable[Field],
+) -> bytes:
+    """
+    @param fields: What else is in the header.
+    """
+    header = [
+        *origin(draft.submitter, recipients, _subject(form, draft), stamp),
+        *fields,
+    ]
+    parts = [_textPart(form, draft), _attachment(form, draft)]
+    return multipart(header, form.container, parts, stamp.token)
+
+
+def _subject(form: _Form, draft: Draft) -> str:
+    # RFC 8460 5.3, RFC 9990 3.5.2
+    reportID = form.idFormat.format(id=draft.reportID, submitter=draft.submitter)
+    return (
+        f"Report Domain: {draft.subject.domain} Submitter: {draft.submitter} "
+        f"Report-ID: {reportID}"
+    )
+
+
+def _textPart(form: _Form, draft: Draft) -> bytes:
+    domain = draft.subject.domain
+    lines = [
+        *form.explanation.format(domain=domain).splitlines(),
+        "",
+        f"Policy Domain: {domain}",
+        f"Submitter: {draft.submitter}",
+        f"Report-ID: {draft.reportID}",
+        f"Period: {_period(draft.span)}",
+        "",
+    ]
+    return textPart(lines)
+
+
+def _attachment(form: _Form, draft: Draft) -> bytes:
+    header = [
+        ("Content-Type", [f"{form.document};", f'name="{draft.filename}"']),
+        ("Content-Disposition", ["attachment;", f'filename="{draft.filename}"']),
+        ("Content-Transfer-Encoding", ["base64"]),
+    ]
+    return part(header, _base64(draft.document))
+
+
+def _base64(data: bytes) -> bytes:
+    view = memoryview(data)
+    lines = (
+        binascii.b2a_base64(view[start : start + _BASE64_BYTES], newline=False)
+        for start in range(0, len(data), _BASE64_BYTES)
+    )
+    return b"\r\n".join(lines)
+
+
+def _period(span: Span) -> str:
+    start, end = (
+        datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        for second in (span.start, span.end)
+    )
+    return f"{start} - {end} UTC"
+
+
+_COMPOSE: dict[
+    ReportKind, Callable[[Draft, Sequence[Address], MessageStamp], bytes]
+] = {
+    ReportKind.TLS: composeTLS,
+    ReportKind.DMARC: composeDMARC,
+}
+_DOCUMENT_TYPE = {
+    ReportKind.TLS: "application/tlsrpt+gzip",
+    ReportKind.DMARC: "application/gzip",
+}
+_SERVICE = {ReportKind.TLS: "tlsrpt"}
+_MESSAGE_TYPE = "message/rfc822"
+
+
+@dataclass(frozen=True, slots=True)
+class _ComposedMessage:
+    """
+    What one destination is sent.
+
+    @ivar detail: For people.
+    @ivar tooLarge: If it gets none for that reason, how large it would be.
+    """
+
+    message: bytes
+    contentType: str = _MESSAGE_TYPE
+    detail: str = ""
+    tooLarge: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportIdentity:
+    """
+    Who sends reports.
+
+    @ivar hostname: Of this host.
+    @ivar signers: Of the domains that reports are sent in the name of.
+    @ivar localPart: Mail to it, whatever follows a C{+}, must come back to
+        us: of envelope senders.
+    """
+
+    hostname: Domain
+    signers: tuple[Signer, ...]
+    localPart: str = "postmaster"
+
+
+class ReportComposer:
+    """
+    Composes and signs a report once for all destinations that get the same.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        suppressions: ISuppressions,
+        letterhead: ReportIdentity,
+        newID: Callable[[], str],
+    ) -> None:
+        """
+        @param newID: Letters and digits that nobody can guess and that fit in
+            a local part.
+        """
+        self._clock = clock
+        self._suppressions = suppressions
+        self._letterhead = letterhead
+        self._newID = newID
+
+    def write(self, draft: Draft) -> Deferred[tuple[OutgoingReport, ...]]:
+        """
+        Fires with one report for each destination, those that are suppressed
+        included.  Fails if it can't be signed, or suppression isn't known.
+        """
+        return Deferred.fromCoroutine(self._write(draft))
+
+    async def _write(self, draft: Draft) -> tuple[OutgoingReport, ...]:
+        destinations = [parseDestination(each) for each in draft.destinations]
+        letters = self._letters(draft, destinations)
+        return tuple(
+            [await self._report(draft, to, letters[to.uri]) for to in destinations]
+        )
+
+    def _letters(
+        self, draft: Draft, destinations: Iterable[ReportDestination]
+    ) -> dict[str, _ComposedMessage]:
+        """
+        What each destination is sent.
+        """
+        letters: dict[str, _ComposedMessage] = {}
+        groups: dict[bytes, dict[str, Address]] = {}
+        for to in destinations:
+            document = draft.documentFor(to.uri)
+            if to.address is None:
+                letters[to.uri] = _ComposedMessage(document, _DOCUMENT_TYPE[draft.kind])
+            else:
+                groups.setdefault(document, {})[to.uri] = to.address
+        for document, group in groups.items():
+            letters.update(self._mailed(replace(draft, document=document), group))
+        if letters and all(each.tooLarge for each in letters.values()):
+            for group in groups.values():
+                letters.update(self._tooLarge(draft, group, letters))
+        return letters
+
+    def _mailed(
+        self, draft: Draft, group: Mapping[str, Address]
+    ) -> dict[str, _ComposedMessage]:
+        """
+        The report to those of C{group} who take as much, and to the others
+        nothing.
+        """
+        message = self._message(draft, list(group.values()))
+        letters: dict[str, _ComposedMessage] = {}
+        takers: dict[str, Address] = {}
+        for uri, address in group.items():
+            limit = draft.limitOf(uri)
+            if 0 < limit < len(message):
+                detail = f"{len(message)} octets, and it takes {limit}"
+                letters[uri] = _ComposedMessage(
+                    b"", detail=detail, tooLarge=len(message)
+                )
+            else:
+                takers[uri] = address
+        if letters and takers:
+            message = self._message(draft, list(takers.values()))
+        return letters | dict.fromkeys(takers, _ComposedMessage(message))
+
+    def _tooLarge(
+        self,
+        draft: Draft,
+        group: Mapping[str, Address],
+        refused: Mapping[str, _ComposedMessage],
+    ) -> dict[str, _ComposedMessage]:
+        """
+        In place of a report that none of its destinations takes, word of it
+        (RFC 7489 7.2.2).
+        """
+        size = max(refused[uri].tooLarge for uri in group)
+        about = replace(draft, destinations=tuple(group))
+        message = composeTooLarge(about, size, list(group.values()), self._stamp())
+        signed = self._signed(draft, message)
+        return {
+            uri: _ComposedMessage(signed, detail=f"error report: {refused[uri].detail}")
+            for uri in group
+        }
+
+    def _message(self, draft: Draft, recipients: Sequence[Address]) -> bytes:
+        compose = _COMPOSE[draft.kind]
+        return self._signed(draft, compose(draft, recipients, self._stamp()))
+
+    def _signed(self, draft: Draft, message: bytes) -> bytes:
+        services = ("", _SERVICE.get(draft.kind, ""))
+        signers = [
+            signer
+            for signer in self._letterhead.signers
+            if signer.domain == draft.submitter and signer.service in services
+        ]
+        if not signers:
+            # RFC 8460 3: reports by mail MUST be signed; RFC 9990 3.5.2: they
+            # MUST pass DMARC, which SPF alone may not see to.
+            raise NoSubmitter(f"{draft.submitter} has no DKIM selector to sign with")
+        return sign(message, signers)
+
+    def _stamp(self) -> MessageStamp:
+        return MessageStamp(
+            self._letterhead.hostname, self._newID(), self._clock.seconds()
+        )
+
+    async def _report(
+        self, draft: Draft, to: ReportDestination, letter: _ComposedMessage
+    ) -> OutgoingReport:
+        now = self._clock.seconds()
+        suppressed = await self._suppressions.active(to.uri, draft.kind, now)
+        sent = not suppressed and not letter.tooLarge
+        return OutgoingReport(
+            key=_key(draft, to),
+            reportID=draft.reportID,
+            sender=self._sender(draft) if to.address else "",
+            message=letter.message,
+            contentType=letter.contentType,
+            composed=now,
+            state=ReportState.COMPOSED if sent else ReportState.SUPPRESSED,
+            updated=now,
+            detail=suppressed.comment if suppressed else letter.detail,
+        )
+
+    def _sender(self, draft: Draft) -> str:
+        return f"{self._letterhead.localPart}+{self._newID()}@{draft.submitter}"
+
+
+def _key(draft: Draft, to: ReportDestination) -> ReportKey:
+    subject, span = draft.subject, draft.span
+    return ReportKey(
+        draft.kind,
+        subject.domain,
+        span.start,
+        span.end,
+        to.uri,
+        subject.phase,
+        subject.part,
+    )

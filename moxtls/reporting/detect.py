@@ -1,0 +1,189 @@
+# -*- test-case-name: tests.incoming.test_dispatch -*-
+"""
+Finds the report in what somebody sent: bare, compressed, or in a message.
+No I/O.
+
+Which kind of report it is.  No I/O.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
+from typing import NoReturn
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+
+from moxtls.dmarc.parse import (
+    FeedbackReport,
+    ReceivedAggregate,
+    describeAggregate,
+    describeFeedback,
+    parseAggregate,
+    readFeedback,
+)
+from moxtls.message.mime import leafParts
+from moxtls.tlsrpt.parse import (
+    MAX_JSON,
+    MAX_MESSAGE,
+    MalformedReport,
+    ReceivedReport,
+    describe,
+    parseReport,
+)
+
+#: Of a document unpacked, of whatever kind.
+MAX_SIZE = MAX_JSON
+#: In an archive: reports come alone.
+MAX_MEMBERS = 100
+#: Packed within packed: once by mistake, never deeper.
+MAX_DEPTH = 2
+
+# Of the methods that zip has, what reports are packed by.  Of what others unpack
+# to, Python has all in memory before it can be limited.
+_METHODS = (ZIP_STORED, ZIP_DEFLATED)
+
+_GZIP = zlib.MAX_WBITS + 16
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What zipfile raises for archives that are damaged, encrypted or odd.
+_UNREADABLE = (
+    BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+)
+
+
+class Format(Enum):
+    """
+    What a document is, by how it begins.
+    """
+
+    JSON = "JSON"
+    XML = "XML"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """
+    A report that isn't read yet.
+    """
+
+    format: Format
+    content: bytes
+
+
+def findReport(data: bytes) -> Document:
+    """
+    @param data: A report as JSON or XML, in gzip or zip, or a whole message
+        that has one attached.
+
+    @raise MalformedReport: There is none in it, or it can't be unpacked.
+    """
+    document = _document(data, MAX_DEPTH)
+    if document is not None:
+        return document
+    if data[:1000].removeprefix(_BOM).lstrip().startswith(b"["):
+        return Document(Format.JSON, data)  # who reads it says what is wrong
+    if len(data) > MAX_MESSAGE:
+        _refuse("input", f"larger than {MAX_MESSAGE} bytes")
+    for part in leafParts(data):
+        # Types are wrong so often that only what is in it counts.
+        document = _document(part.content, MAX_DEPTH)
+        if document is not None:
+            return document
+    _refuse("message", "there is no report in it: no JSON, no XML, no gzip, no zip")
+
+
+def _document(data: bytes, depth: int) -> Document | None:
+    if data.startswith(b"\x1f\x8b"):
+        return _packed(_gunzip(data), "gzip", depth)
+    if data.startswith(b"PK\x03\x04"):
+        return _packed(_unzip(data), "zip", depth)
+    start = data[:1000].removeprefix(_BOM).lstrip()
+    if start.startswith(b"{"):
+        return Document(Format.JSON, data)
+    xml = start.startswith((b"<?xml", b"<feedback", b"<!--"))
+    return Document(Format.XML, data) if xml or data.startswith(_UTF16) else None
+
+
+def _packed(content: bytes, how: str, depth: int) -> Document:
+    document = _document(content, depth - 1) if depth else None
+    if document is None:
+        _refuse(how, "what is in it is neither JSON nor XML")
+    return document
+
+
+def _gunzip(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        content = unpacker.decompress(data, MAX_SIZE + 1)
+    except zlib.error:
+        _refuse("gzip", "the data is damaged")
+    if len(content) > MAX_SIZE:
+        _refuse("gzip", f"more than {MAX_SIZE} bytes when unpacked")
+    if not unpacker.eof:
+        _refuse("gzip", "the data is cut off")
+    return content
+
+
+def _unzip(data: bytes) -> bytes:
+    try:
+        with ZipFile(BytesIO(data)) as archive:
+            members = archive.infolist()[:MAX_MEMBERS]
+            files = [each for each in members if each.filename[-1:] != "/"]
+            # Some put their logo beside it.
+            named = [each for each in files if each.filename.lower().endswith(".xml")]
+            for member in (*named, *files)[:1]:
+                if member.compress_type not in _METHODS:
+                    _refuse("zip", "it is packed in an unusual way")
+                with archive.open(member) as opened:
+                    content = opened.read(MAX_SIZE + 1)
+                if len(content) > MAX_SIZE:
+                    _refuse("zip", f"more than {MAX_SIZE} bytes when unpacked")
+                return content
+    except MalformedReport:
+        raise
+    except _UNREADABLE as error:
+        _refuse("zip", f"the data is damaged ({type(error).__name__})")
+    _refuse("zip", "there is nothing in it")
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise MalformedReport(f"{where}: {reason}")
+
+
+Report = ReceivedReport | ReceivedAggregate | FeedbackReport
+
+
+def readReport(data: bytes) -> Report:
+    """
+    Read a TLS report or a DMARC aggregate report: bare, packed, or in a whole
+    message; or a message that is a failure report.
+
+    @raise MalformedReport: It names the place and the reason, in one line.
+    """
+    feedback = readFeedback(data) if len(data) <= MAX_MESSAGE else None
+    if feedback is not None:
+        return feedback
+    document = findReport(data)
+    if document.format is Format.JSON:
+        return parseReport(document.content)
+    return parseAggregate(document.content)
+
+
+def describeReport(report: Report) -> list[str]:
+    """
+    Lines for people; nothing in them can move a terminal's cursor.
+    """
+    if isinstance(report, ReceivedReport):
+        return describe(report)
+    if isinstance(report, FeedbackReport):
+        return describeFeedback(report)
+    return describeAggregate(report)

@@ -1,0 +1,60 @@
+# -*- test-case-name: tests.smtp.test_client -*-
+"""
+The client's side of SASL (RFC 4422), as far as smarthosts need it.  No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moxtls.smtp.types import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class AuthAttempt:
+    """
+    One use of a mechanism.
+
+    @ivar initial: The initial response (RFC 4954 4); C{None} for none.
+    @ivar answer: The response to a challenge; C{None} if there is none, and
+        the attempt has to be broken off.
+    """
+
+    initial: bytes | None
+    answer: Callable[[bytes], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """
+    @ivar name: As in the reply to EHLO, upper case.
+    """
+
+    name: str
+    attempt: Callable[[Credentials], AuthAttempt]
+
+
+def _plain(credentials: Credentials) -> AuthAttempt:
+    # RFC 4616 2.
+    message = f"\0{credentials.user}\0{credentials.password}".encode()
+    return AuthAttempt(message, lambda challenge: None)
+
+
+def _login(credentials: Credentials) -> AuthAttempt:
+    # What the challenges say differs between servers; their order doesn't.
+    answers = [credentials.password.encode(), credentials.user.encode()]
+    return AuthAttempt(None, lambda challenge: answers.pop() if answers else None)
+
+
+#: In order of preference; both are for use over TLS only.
+MECHANISMS = (Mechanism("PLAIN", _plain), Mechanism("LOGIN", _login))
+
+
+def chooseMechanism(
+    mechanisms: Sequence[Mechanism], offered: frozenset[str]
+) -> Mechanism | None:
+    """
+    The first of C{mechanisms} that the server has too.
+    """
+    return next((each for each in mechanisms if each.name in offered), None)

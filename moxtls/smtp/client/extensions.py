@@ -1,0 +1,156 @@
+# -*- test-case-name: tests.smtp.test_client -*-
+"""
+What a server can do, and what that means for a message.  No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from moxtls.smtp.types import Reply, Transaction
+
+# What would end a command, or can't be encoded.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """
+    What a server announced in its reply to EHLO.
+
+    @ivar size: RFC 1870: the most octets it takes; 0 if it doesn't say how
+        many, C{None} without the extension.
+    @ivar auth: RFC 4954: mechanisms, in upper case.
+    @ivar rcptMax: RFC 9422: recipients in a transaction.
+    @ivar mailMax: RFC 9422: transactions in a session.
+    @ivar rcptDomainMax: RFC 9422: domains of recipients in a transaction.
+    """
+
+    pipelining: bool = False
+    size: int | None = None
+    eightBit: bool = False
+    smtputf8: bool = False
+    enhancedCodes: bool = False
+    requireTLS: bool = False
+    startTLS: bool = False
+    auth: frozenset[str] = frozenset()
+    rcptMax: int | None = None
+    mailMax: int | None = None
+    rcptDomainMax: int | None = None
+
+
+def parseExtensions(lines: tuple[bytes, ...]) -> Extensions:
+    """
+    @param lines: Of the reply to EHLO; the first is the greeting.
+    """
+    said: dict[str, list[str]] = {}
+    for line in lines[1:]:
+        word, *parameters = line[4:].decode("ascii", "replace").upper().split() or [""]
+        said.setdefault(word, parameters)
+    limits = dict(_limit(each) for each in said.get("LIMITS", ()))
+    return Extensions(
+        pipelining="PIPELINING" in said,
+        size=(_number("".join(said["SIZE"][:1])) or 0) if "SIZE" in said else None,
+        eightBit="8BITMIME" in said,
+        smtputf8="SMTPUTF8" in said,
+        enhancedCodes="ENHANCEDSTATUSCODES" in said,
+        requireTLS="REQUIRETLS" in said,
+        startTLS="STARTTLS" in said,
+        auth=frozenset(said.get("AUTH", ())),
+        # RFC 9422 4: what isn't a number above zero counts as not said.
+        rcptMax=limits.get("RCPTMAX") or None,
+        mailMax=limits.get("MAILMAX") or None,
+        rcptDomainMax=limits.get("RCPTDOMAINMAX") or None,
+    )
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    name, _, value = text.partition("=")
+    return name, _number(value)
+
+
+def _number(text: str) -> int | None:
+    # RFC 1870 3: up to 20 digits.
+    return int(text) if re.fullmatch("[0-9]{1,20}", text) else None
+
+
+def extensionRefusal(
+    transaction: Transaction, known: Extensions, secure: bool
+) -> Reply | None:
+    """
+    Why this server can't be given this message at all, if it can't.
+
+    @return: As a reply that is ours.
+    """
+    if _CONTROL.search(transaction.sender):
+        return _ours(553, "5.1.7", "the sender's address has control characters")
+    if transaction.requireTLS and not secure:
+        # RFC 8689 4.2.1.
+        return _ours(554, "5.7.10", "REQUIRETLS: the session has no TLS")
+    if transaction.requireTLS and not known.requireTLS:
+        return _ours(554, "5.7.30", "REQUIRETLS: the server doesn't support it")
+    if known.size and transaction.size > known.size:
+        # RFC 1870 6.3.
+        return _ours(552, "5.3.4", f"the server takes {known.size} octets at most")
+    if needsSMTPUTF8(transaction) and not known.smtputf8:
+        # RFC 6531 3.2.
+        return _ours(550, "5.6.7", "the server doesn't support SMTPUTF8")
+    if transaction.eightBit and not known.eightBit:
+        # RFC 6152 3: convert, or give up.  Converting breaks signatures.
+        return _ours(554, "5.6.3", "the server doesn't support 8BITMIME")
+    return None
+
+
+def badRecipient(recipient: str) -> Reply | None:
+    """
+    Why a recipient can't even be asked for, if it can't.
+    """
+    if _CONTROL.search(recipient):
+        return _ours(553, "5.1.3", "the address has control characters")
+    return None
+
+
+def _ours(code: int, enhanced: str, text: str) -> Reply:
+    return Reply(code, enhanced, text, isOurs=True)
+
+
+def needsSMTPUTF8(transaction: Transaction) -> bool:
+    addresses = (transaction.sender, *transaction.recipients)
+    return transaction.smtputf8 or not all(each.isascii() for each in addresses)
+
+
+def mailCommand(transaction: Transaction, known: Extensions) -> str:
+    """
+    MAIL with the parameters that this server knows and this message needs.
+    """
+    words = [f"MAIL FROM:<{transaction.sender}>"]
+    if known.size is not None:
+        words.append(f"SIZE={transaction.size}")
+    if transaction.eightBit:
+        words.append("BODY=8BITMIME")
+    if needsSMTPUTF8(transaction):
+        words.append("SMTPUTF8")
+    if transaction.requireTLS:
+        words.append("REQUIRETLS")
+    return " ".join(words)
+
+
+def splitByLimits(
+    transaction: Transaction, known: Extensions
+) -> tuple[Transaction, ...]:
+    """
+    Divide a transaction so that each part keeps to the server's limits on
+    recipients (RFC 9422).
+    """
+    recipients = transaction.recipients
+    parts: list[list[str]] = [[]]
+    domains: set[str] = set()
+    for recipient in recipients:
+        domains.add(recipient.rpartition("@")[2].lower())
+        tooMany = len(parts[-1]) == (known.rcptMax or len(recipients))
+        if tooMany or len(domains) > (known.rcptDomainMax or len(recipients)):
+            parts.append([])
+            domains = {recipient.rpartition("@")[2].lower()}
+        parts[-1].append(recipient)
+    return tuple(replace(transaction, recipients=tuple(part)) for part in parts)

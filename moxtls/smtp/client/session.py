@@ -1,0 +1,646 @@
+# -*- test-case-name: tests.smtp.test_session -*-
+"""
+A connection to one SMTP server: TLS, the conversation, and transactions.
+
+The one place that decides, by the settings it was given, whether a
+certificate will do: L{RecordingVerifier} refuses nobody.
+
+Opens sessions with SMTP servers.
+
+What is asked of a session, and the ways in which it can fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import BinaryIO
+
+from cryptography.x509 import Certificate
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHandshakeListener,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITLSTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from moxtls.dns.types import TLSA
+from moxtls.domain import Domain, InvalidDomain
+from moxtls.ipaddresses import canonicalIP
+from moxtls.smtp.client.conversation import (
+    Awaiting,
+    Cause,
+    ClientConversation,
+    Ended,
+    Event,
+    Ready,
+    Send,
+    SendBody,
+    StartTLS,
+    Transferred,
+)
+from moxtls.smtp.client.extensions import Extensions, splitByLimits
+from moxtls.smtp.client.sender import BodySender
+from moxtls.smtp.types import (
+    Credentials,
+    RecipientReply,
+    Reply,
+    Timeouts,
+    TLSMode,
+    Transaction,
+)
+from moxtls.tasks import Timeout
+from moxtls.tls.dane import verifyDANE
+from moxtls.tls.openssl import tlsErrorOf
+from moxtls.tls.resulttype import certificateFailure
+from moxtls.tls.session import (
+    CLOSE_NOTIFY,
+    DANEVerdict,
+    SessionRecord,
+    STARTTLSResult,
+    TLSError,
+)
+from moxtls.tls.verify import RecordingVerifier, TrustStore
+
+_MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
+
+
+class _ILine(ITLSTransport, IConsumer):
+    """
+    What reactors give us as a transport.
+    """
+
+
+@implementer(IHandshakeListener)
+class ClientSession(Protocol):
+    """
+    One connection.  Made by L{openSession}.
+    """
+
+    def __init__(self, clock: IReactorTime, settings: ClientSettings) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._talk = ClientConversation(
+            settings.ehlo, settings.mode, settings.credentials
+        )
+        serverName = "".join(settings.names[:1])
+        webNames = settings.webNames or settings.names
+        self._witness = RecordingVerifier(settings.trust, webNames, serverName)
+        self._seen = SessionRecord(host=serverName)
+        self._starttls: STARTTLSResult | None = None
+        self._heard = False
+        self._over = False
+        self._failure: SessionError | None = None
+        self._opening: Deferred[None] | None = None
+        self._transfer: Deferred[tuple[RecipientReply, ...]] | None = None
+        self._ready: Deferred[None] | None = None
+        self._message: BinaryIO | None = None
+        self._sender: BodySender | None = None
+        self._line: _ILine | None = None
+        self._closing: list[Deferred[None]] = []
+        self._step = Timeout(clock, self._timedOut)
+        self._whole = Timeout(clock, self._timedOut)
+
+    # --- for whoever has mail to deliver -----------------------------------
+
+    @property
+    def record(self) -> SessionRecord:
+        """
+        What was seen of TLS so far.
+        """
+        talk = self._talk
+        starttls = self._starttls or talk.starttls
+        return replace(self._seen, helo=talk.helo, starttls=starttls, code=talk.code)
+
+    @property
+    def secure(self) -> bool:
+        """
+        Whether TLS is in use.
+        """
+        return self._talk.secure
+
+    @property
+    def extensions(self) -> Extensions:
+        return self._talk.extensions
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether C{deliver} can be called (again).
+        """
+        return not self._over and self._talk.usable
+
+    def deliver(
+        self, transaction: Transaction, ready: Deferred[None] | None = None
+    ) -> Deferred[tuple[RecipientReply, ...]]:
+        """
+        Hand over one message.
+
+        @param ready: Send nothing of the message's data before this has fired.
+
+        @return: Fires with a reply for each recipient, in some order.  Fails
+            with L{TransactionsExhausted} if the rest needs another connection, with
+            L{SessionFailed} if this one ended before all of them were decided,
+            and with C{OSError} if the message can't be read.  Cancelling aborts
+            the connection.
+        """
+        self._ready = ready
+        return Deferred.fromCoroutine(self._deliver(transaction))
+
+    def quit(self) -> Deferred[None]:
+        """
+        Say goodbye and hang up.
+
+        @return: Fires when the connection is closed.  Cancelling aborts it.
+        """
+        if self._talk.awaiting is Awaiting.NOTHING and not self._over:
+            self._carryOut(self._talk.quit())
+        elif not self._over:
+            self.abort()
+        return self._closed()
+
+    def abort(self) -> None:
+        """
+        Hang up at once.
+        """
+        self._finish()
+        if self._line is not None:
+            self._line.abortConnection()
+
+    def opened(self) -> Deferred[None]:
+        """
+        Fires when transactions may begin; fails with a L{SessionError}.
+        """
+        self._opening = Deferred(lambda _: self.abort())
+        return self._opening
+
+    # --- Protocol --------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        line: _ILine = self.transport  # type: ignore[assignment]  # all have it
+        self._line = line
+        # Nothing is written in pieces that should wait for each other.
+        line.setTcpNoDelay(True)
+        self._seen = replace(
+            self._seen, sendingIP=_ip(line.getHost()), receivingIP=_ip(line.getPeer())
+        )
+        if self._over:
+            self.abort()
+            return
+        self._whole.set(self._settings.timeouts.session)
+        if self._settings.mode is TLSMode.IMMEDIATE:
+            self._startTLS()
+        self._wait()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            self._heard = True
+            self._carryOut(self._talk.receive(data))
+
+    def handshakeCompleted(self) -> None:
+        """
+        Decide whether the certificate will do.  Nothing has been sent yet.
+        """
+        if self._over:
+            return
+        verification = self._witness.verification()
+        dane = self._askDANE(verification.chain)
+        mismatch = dane in _MISMATCHES
+        distrust = self._settings.enforcePKIX and not verification.ok
+        enforced = (mismatch or distrust) and not self._settings.ignoreVerifyErrors
+        self._starttls = STARTTLSResult.COMPLETED
+        self._heard = False
+        self._seen = replace(
+            self._seen, verification=verification, dane=dane, enforced=enforced
+        )
+        if enforced:
+            words = certificateFailure(verification) or ()
+            why = " ".join(["refused:", *filter(None, words)])
+            if mismatch:
+                why = "certificate: DANE doesn't match"
+            if self._line is not None and self._settings.mode is not TLSMode.IMMEDIATE:
+                # RFC 3207 4.1: say goodbye, rather than just be gone.
+                self._line.write(b"QUIT\r\n")
+            self._fail(TLSFailed(self.record, why))
+        else:
+            self._carryOut(self._talk.secured())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._line = None
+        if not self._over:
+            self._fail(self._lostBy(reason))
+        self._step.set(None)
+        closing, self._closing = self._closing, []
+        for each in closing:
+            each.callback(None)
+
+    # --- TLS -------------------------------------------------------------------
+
+    def _startTLS(self) -> None:
+        assert self._line is not None
+        self._line.startTLS(self._witness)
+
+    def _askDANE(self, chain: Sequence[Certificate]) -> DANEVerdict:
+        if not self._settings.dane:
+            return DANEVerdict.NOT_ASKED
+        names = [name for each in self._settings.names for name in _domain(each)]
+        now = self._clock.seconds()
+        return verifyDANE(self._settings.dane, chain, names, now)
+
+    def _lostBy(self, reason: Failure) -> SessionError:
+        """
+        The connection is gone without our doing.
+        """
+        trouble = tlsErrorOf(reason, self._witness.alert)
+        if self._talk.awaiting is Awaiting.HANDSHAKE:
+            return self._handshakeFailed(trouble)
+        if self._talk.awaiting is Awaiting.STARTTLS:
+            self._unanswered(trouble)
+        if (
+            self.secure
+            and not self._heard
+            and trouble.kind is TLSError.Kind.REMOTE_ALERT
+            and trouble.alert != CLOSE_NOTIFY
+        ):
+            # In TLS 1.3 a server can only say now what it thinks of us.
+            self._seen = replace(self._seen, trouble=trouble)
+            return TLSFailed(self.record, f"behind the handshake: {_words(trouble)}")
+        why = reason.getErrorMessage()
+        return SessionFailed(
+            self.record, f"connection lost: {why}", None, self._talk.abandoned()
+        )
+
+    def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
+        self._starttls = STARTTLSResult.BROKEN
+        self._seen = replace(self._seen, trouble=trouble)
+        return TLSFailed(self.record, f"handshake: {_words(trouble)}")
+
+    def _unanswered(self, trouble: TLSError) -> None:
+        """
+        There is no reply to STARTTLS.
+        """
+        self._starttls = STARTTLSResult.UNANSWERED
+        self._seen = replace(self._seen, trouble=trouble)
+
+    # --- transactions ----------------------------------------------------------
+
+    async def _deliver(self, transaction: Transaction) -> tuple[RecipientReply, ...]:
+        replies: tuple[RecipientReply, ...] = ()
+        with open(transaction.path, "rb") as message:
+            for part in splitByLimits(transaction, self.extensions):
+                if replies and not self._over and not self.usable:
+                    why = "its transactions are used up"
+                    raise TransactionsExhausted(self.record, why, None, replies)
+                try:
+                    replies += await self._hand(part, message)
+                except SessionFailed as why:
+                    why.decided = replies + why.decided
+                    raise
+                except OSError as why:
+                    if not replies:
+                        raise
+                    # What was taken was taken; the rest is tried again.
+                    reason = f"the message can't be read: {why.strerror}"
+                    raise SessionFailed(self.record, reason, None, replies) from why
+        return replies
+
+    def _hand(
+        self, transaction: Transaction, message: BinaryIO
+    ) -> Deferred[tuple[RecipientReply, ...]]:
+        if not self.usable:
+            why = self._failure.reason if self._failure else "it takes no more mail"
+            raise SessionFailed(self.record, f"session not usable: {why}")
+        message.seek(0)
+        self._message = message
+        transfer = self._transfer = Deferred(lambda _: self.abort())
+        self._carryOut(self._talk.begin(transaction))
+        return transfer
+
+    def _sendBody(self) -> None:
+        ready, transfer = self._ready, self._transfer
+        if ready is None or ready.called:
+            self._startBody()
+            return
+
+        def start(result: None) -> None:
+            # Unless the transaction is over meanwhile.
+            if self._transfer is transfer and not self._over:
+                self._startBody()
+
+        ready.addCallback(start)
+
+    def _startBody(self) -> None:
+        assert self._line is not None and self._message is not None
+        self._sender = BodySender(self._message, self._line, self._wait, self._bodySent)
+        self._sender.start()
+
+    def _bodySent(self, why: OSError | None) -> None:
+        self._sender = None
+        if why is None:
+            self._talk.finish()
+            self._wait()
+            return
+        # Only breaking off keeps half a message from being delivered.
+        transfer, self._transfer = self._transfer, None
+        self.abort()
+        if transfer is not None:
+            transfer.errback(Failure(why))
+
+    def _transferred(self, replies: tuple[RecipientReply, ...]) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.callback(replies)
+
+    # --- what the conversation wants -------------------------------------------
+
+    def _carryOut(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._carryOutOne(event)
+        self._wait()
+
+    def _carryOutOne(self, event: Event) -> None:
+        match event:
+            case Send(data):
+                assert self._line is not None
+                self._line.write(data)
+            case StartTLS():
+                self._startTLS()
+            case SendBody():
+                self._sendBody()
+            case Transferred(replies):
+                self._transferred(replies)
+            case Ready():
+                opening, self._opening = self._opening, None
+                if opening is not None:
+                    opening.callback(None)
+            case Ended():
+                self._ended(event)
+
+    def _ended(self, event: Ended) -> None:
+        if self._talk.starttls is STARTTLSResult.UNANSWERED:
+            self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
+        if event.cause in (Cause.NO_TLS, Cause.INJECTED):
+            self._fail(TLSFailed(self.record, event.reason, event.reply))
+        elif event.cause is not Cause.QUIT:
+            decided = self._talk.abandoned()
+            self._fail(SessionFailed(self.record, event.reason, event.reply, decided))
+        else:
+            self._finish()
+            self._close()
+
+    # --- time, and the end -----------------------------------------------------
+
+    def _wait(self) -> None:
+        """
+        Give the other side as long as what it is to do may take.
+        """
+        if not self._over:
+            self._step.set(_patience(self._settings.timeouts, self._talk.awaiting))
+
+    def _timedOut(self) -> None:
+        awaiting = self._talk.awaiting
+        trouble = TLSError(TLSError.Kind.TIMEOUT)
+        if self._over:
+            self.abort()
+        elif awaiting is Awaiting.HANDSHAKE:
+            self._fail(self._handshakeFailed(trouble), politely=False)
+        else:
+            if awaiting is Awaiting.STARTTLS:
+                self._unanswered(trouble)
+            why = f"too slow: {awaiting.name}"
+            decided = self._talk.abandoned()
+            failed = SessionFailed(self.record, why, None, decided)
+            self._fail(failed, politely=False)
+
+    def _finish(self) -> None:
+        """
+        Have no more to do with it, but to see it closed.
+        """
+        self._over = True
+        self._step.set(None)
+        self._whole.set(None)
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
+
+    def _fail(self, why: SessionError, politely: bool = True) -> None:
+        self._finish()
+        self._failure = why
+        if politely:
+            self._close()
+        else:
+            self.abort()
+        opening, self._opening = self._opening, None
+        transfer, self._transfer = self._transfer, None
+        if opening is not None:
+            opening.errback(Failure(why))
+        if transfer is not None:
+            transfer.errback(Failure(why))
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.loseConnection()
+            # TLS waits for the other side to say goodbye too.
+            self._step.set(self._settings.timeouts.quit)
+
+    def _closed(self) -> Deferred[None]:
+        closed: Deferred[None] = Deferred(lambda _: self.abort())
+        if self._line is None:
+            closed.callback(None)
+        else:
+            self._closing.append(closed)
+        return closed
+
+
+# RFC 5321 4.5.3.2.  While nothing is awaited, the limit of the whole session
+# is all there is.
+_TIMEOUT = {
+    Awaiting.GREETING: attrgetter("greeting"),
+    Awaiting.HANDSHAKE: attrgetter("handshake"),
+    Awaiting.HELLO: attrgetter("command"),
+    Awaiting.STARTTLS: attrgetter("command"),
+    Awaiting.AUTH: attrgetter("command"),
+    Awaiting.RESET: attrgetter("command"),
+    Awaiting.MAIL: attrgetter("mail"),
+    Awaiting.RECIPIENT: attrgetter("recipient"),
+    Awaiting.DATA: attrgetter("data"),
+    Awaiting.BODY: attrgetter("block"),
+    Awaiting.END: attrgetter("end"),
+    Awaiting.QUIT: attrgetter("quit"),
+}
+
+
+def _patience(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
+    limit = _TIMEOUT.get(awaiting)
+    return None if limit is None else float(limit(timeouts))
+
+
+def _words(trouble: TLSError) -> str:
+    kind = trouble.kind.name.lower().replace("_", " ")
+    return f"{kind} ({trouble.reason})" if trouble.reason else kind
+
+
+def _ip(address: object) -> str:
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return canonicalIP(address.host)
+    return ""
+
+
+def _domain(name: str) -> list[Domain]:
+    try:
+        return [Domain.parse(name)]
+    except InvalidDomain:
+        return []
+
+
+def addressEndpoint(
+    reactor: IReactorTime, address: str, port: int, localAddress: str = ""
+) -> IStreamClientEndpoint:
+    """
+    @param address: IPv4 or IPv6.
+    @param localAddress: From which to connect; empty for any.
+    """
+    kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+    bind = (localAddress, 0) if localAddress else None
+    return kind(reactor, address, port, bindAddress=bind)
+
+
+async def openSession(
+    reactor: IReactorTime, endpoint: IStreamClientEndpoint, settings: ClientSettings
+) -> ClientSession:
+    """
+    Connect, come to TLS as C{settings} ask, and log in if they say so.
+    Cancelling aborts the connection.
+
+    @raise SessionError: It didn't come to a session.
+    """
+    session = ClientSession(reactor, settings)
+    opened = session.opened()
+    await _connect(reactor, endpoint, session, settings.timeouts.connect)
+    await opened
+    return session
+
+
+async def _connect(
+    reactor: IReactorTime,
+    endpoint: IStreamClientEndpoint,
+    session: ClientSession,
+    seconds: float,
+) -> None:
+    factory = Factory.forProtocol(lambda: session)
+    # Twisted would log each connection twice.
+    factory.noisy = False
+    connecting = endpoint.connect(factory)
+    connecting.addTimeout(
+        seconds, reactor, lambda result, timeout: Failure(ConnectTimeout())
+    )
+    try:
+        await connecting
+    except ConnectingCancelledError:
+        raise CancelledError() from None
+    except (ConnectError, OSError) as why:
+        raise ConnectFailed(session.record, str(why)) from why
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """
+    How to open a session.  Each choice is independent of the others.
+
+    @ivar ehlo: What we call ourselves.
+    @ivar trust: Shared by all sessions.
+    @ivar names: For which the certificate may be; the first is said in SNI.
+        A-labels, or one IP address.
+    @ivar webNames: For which it may be if the Web PKI is asked, where those
+        are fewer: RFC 8461 4.1 knows the name in the MX record only, and
+        RFC 7672 3.2.2 more.
+    @ivar enforcePKIX: Give up if the Web PKI doesn't vouch for the
+        certificate.  It is looked at in any case, for the record.
+    @ivar dane: TLSA records; if any of them is usable, give up unless one
+        matches.
+    @ivar ignoreVerifyErrors: Don't give up; only note.
+    @ivar credentials: With which to log in, over TLS only.
+    """
+
+    ehlo: str
+    trust: TrustStore
+    mode: TLSMode = TLSMode.OPPORTUNISTIC
+    names: tuple[str, ...] = ()
+    enforcePKIX: bool = False
+    dane: tuple[TLSA, ...] | None = None
+    ignoreVerifyErrors: bool = False
+    credentials: Credentials | None = None
+    webNames: tuple[str, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class SessionError(Exception):
+    """
+    A session can't be opened, or can't go on.
+
+    @ivar record: What was seen of TLS up to there.
+    @ivar reason: For the log; may hold a stranger's words.
+    """
+
+    def __init__(self, record: SessionRecord, reason: str) -> None:
+        super().__init__(reason)
+        self.record = record
+        self.reason = reason
+
+
+class ConnectFailed(SessionError):
+    """
+    There was no connection.
+    """
+
+
+class TLSFailed(SessionError):
+    """
+    There is no TLS to be had, or not with a certificate that will do.
+
+    @ivar reply: To STARTTLS, if that was refused.
+    """
+
+    def __init__(
+        self, record: SessionRecord, reason: str, reply: Reply | None = None
+    ) -> None:
+        super().__init__(record, reason)
+        self.reply = reply
+
+
+class SessionFailed(SessionError):
+    """
+    It failed for another reason.
+
+    @ivar reply: What the server said, if it ended the session.
+    @ivar decided: Of the transaction that was cut short, those recipients
+        that had an answer already.
+    """
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        reason: str,
+        reply: Reply | None = None,
+        decided: tuple[RecipientReply, ...] = (),
+    ) -> None:
+        super().__init__(record, reason)
+        self.reply = reply
+        self.decided = decided
+
+
+class TransactionsExhausted(SessionFailed):
+    """
+    The server takes no more transactions in this session, as it has announced
+    (RFC 9422 MAILMAX); in another one it may.
+    """

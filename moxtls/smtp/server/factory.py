@@ -1,0 +1,244 @@
+# -*- test-case-name: tests.smtp.test_listener -*-
+"""
+Listening for SMTP, be it submission or reception: who may connect, and how
+all of it ends.  What is accepted is decided by an L{IMessageDelivery}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from moxtls.smtp.authenticator import Authenticator
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.limits import ClientNetwork, Notices, RateLimiter, networkOf
+from moxtls.smtp.server.protocol import IListener, ServerSession
+from moxtls.smtp.server.syntax import encodeReply
+from moxtls.smtp.server.transport import ServerTransport
+from moxtls.smtp.types import Reply
+
+__all__ = [
+    "Authenticator",
+    "IMessage",
+    "IMessageDelivery",
+    "ListenerSettings",
+    "SMTPServerFactory",
+]
+
+#: Seconds from one word about connections that are turned away to the next:
+#: who makes many must not fill the log with them.
+QUIET = 60
+#: Of so many connections, one more may be there that is just being closed.
+SHARE_LEAVING = 10
+#: Seconds of silence from when on a client has to make way for another one.
+GREETING_TIMEOUT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    Why somebody may not connect, or send a message.
+
+    @ivar limit: For the log.
+    """
+
+    limit: str
+    reply: Reply
+
+
+_STOPPED = Refusal("stopping", Reply(421, "4.3.2", "Going down"))
+_FULL = Refusal(
+    "MaxConnections is reached",
+    Reply(421, "4.3.2", "Too many connections; try again later"),
+)
+_FULL_ADDRESS = Refusal(
+    "MaxConnectionsPerAddress is reached",
+    Reply(421, "4.7.0", "Too many connections from your address"),
+)
+_FULL_NETWORK = Refusal(
+    "MaxConnectionsPerNetwork is reached",
+    Reply(421, "4.7.0", "Too many connections from your network"),
+)
+_TOO_OFTEN = Refusal(
+    "MaxConnectionRate is reached",
+    Reply(421, "4.7.0", "Too many new connections from you; try again later"),
+)
+_TOO_MANY_MESSAGES = Refusal(
+    "MaxMessageRate is reached",
+    Reply(450, "4.7.1", "Too many messages from you; try again later"),
+)
+
+
+class _RefusedConnection(Protocol):
+    """
+    Says why it ends (RFC 5321 3.1, 3.8), and listens to nothing.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        # So little fits into the system's buffer, whether the client reads or not.
+        transport.write(encodeReply(self._reply))
+        transport.loseConnection()
+
+
+@implementer(IListener)
+class SMTPServerFactory(ServerFactory):
+    """
+    Listens for SMTP.
+    """
+
+    log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: ListenerSettings,
+        acceptor: IMessageDelivery,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        """
+        @param tls: For STARTTLS, if C{settings} offer it.
+        @param authenticator: For AUTH, if C{settings} offer it.
+        """
+        self.clock = clock
+        self.settings = settings
+        self.acceptor = acceptor
+        self.tls = tls
+        self.authenticator = authenticator
+        self._sessions: set[ServerSession] = set()
+        self._leaving: set[ServerSession] = set()
+        self._perAddress: Counter[str] = Counter()
+        self._perNetwork: Counter[str] = Counter()
+        self._connectionRate = RateLimiter(settings.connectionRate)
+        self._messageRate = RateLimiter(settings.messageRate)
+        self._stopped: Deferred[None] | None = None
+        self._notices = Notices(QUIET)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """
+        @return: C{None}, which ends the connection without a word, where a
+            handshake would have to come before it.
+        """
+        place = networkOf(str(getattr(addr, "host", "")))
+        refusal = self._refusal(place)
+        if refusal is not None:
+            self._notice(refusal, place)
+            isLate = self.settings.immediateTLS
+            return None if isLate else _RefusedConnection(refusal.reply)
+        session = ServerSession(self, place)
+        session.factory = self
+        return ServerTransport(self.clock, session)
+
+    def _refusal(self, place: ClientNetwork) -> Refusal | None:
+        settings = self.settings
+        if self._stopped is not None:
+            return _STOPPED
+        if self._perAddress[place.address] >= settings.perAddress:
+            return _FULL_ADDRESS
+        if self._perNetwork[place.network] >= settings.perNetwork:
+            return _FULL_NETWORK
+        if not self._connectionRate.take(place, self.clock.seconds()):
+            return _TOO_OFTEN
+        return None if self._hasRoom() else _FULL
+
+    def _hasRoom(self) -> bool:
+        """
+        Where all places are taken, who has been silent for longest has to go:
+        else a few clients could keep everybody out by saying nothing.
+        """
+        most = self.settings.connections
+        if len(self._sessions) < most:
+            return True
+        mayLeave = len(self._leaving) < most // SHARE_LEAVING
+        silent = self._silent() if mayLeave else None
+        if silent is not None:
+            self._leaving.add(silent)
+            silent.makeWay()
+        return silent is not None
+
+    def _silent(self) -> ServerSession | None:
+        """
+        The client to whom the least is done by sending him away.
+        """
+        latest = self.clock.seconds() - GREETING_TIMEOUT
+        those = (each for each in self._sessions - self._leaving if not each.isBusy)
+        first = min(those, key=lambda each: each.lastHeard, default=None)
+        return first if first is not None and first.lastHeard <= latest else None
+
+    def _notice(self, refusal: Refusal, place: ClientNetwork) -> None:
+        count = self._notices.due(refusal.limit, self.clock.seconds())
+        if count:
+            self.log.warn(
+                "refusing clients, as {limit}: {count} so far, now {host!r}",
+                limit=refusal.limit,
+                count=count,
+                host=place.address,
+            )
+
+    def refuseMail(self, place: ClientNetwork) -> Reply | None:
+        if self._messageRate.take(place, self.clock.seconds()):
+            return None
+        self._notice(_TOO_MANY_MESSAGES, place)
+        return _TOO_MANY_MESSAGES.reply
+
+    def opened(self, session: ServerSession, place: ClientNetwork) -> None:
+        self._sessions.add(session)
+        self._perAddress[place.address] += 1
+        self._perNetwork[place.network] += 1
+
+    def closed(self, session: ServerSession, place: ClientNetwork) -> None:
+        self._sessions.discard(session)
+        self._leaving.discard(session)
+        _countDown(self._perAddress, place.address)
+        _countDown(self._perNetwork, place.network)
+        stopped = self._stopped
+        if stopped is not None and not self._sessions and not stopped.called:
+            stopped.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Say goodbye to everybody.  A message that is just being accepted still
+        is.
+
+        @return: Fires when all connections are gone.  To be called when listening
+            has ended, at each port that this was given to.
+        """
+        if self._stopped is not None:
+            return _whenFired(self._stopped)
+        self._stopped = Deferred()
+        for session in tuple(self._sessions):
+            session.stop()
+        if not self._sessions and not self._stopped.called:
+            self._stopped.callback(None)
+        return _whenFired(self._stopped)
+
+
+def _whenFired(event: Deferred[None]) -> Deferred[None]:
+    """
+    One more who waits for C{event}.
+    """
+    waiting: Deferred[None] = Deferred()
+    event.addCallback(waiting.callback)
+    return waiting
+
+
+def _countDown(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -1,0 +1,285 @@
+# -*- test-case-name: tests.smtp.test_server -*-
+"""
+What the commands of a client come to, given what was said before.  No I/O.
+
+Only what stands in a command line: lines, bodies and chunks are
+L{moxtls.smtp.server.conversation}'s.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+from moxtls.smtp.server.events import (
+    AuthStep,
+    DataStart,
+    Event,
+    MailFrom,
+    RcptTo,
+    ServerSettings,
+    StartTLS,
+    TransactionState,
+)
+from moxtls.smtp.server.limits import SessionLimits
+from moxtls.smtp.server.syntax import parseMail, parseRcpt
+from moxtls.smtp.types import Reply
+
+OK = Reply(250, "2.0.0", "OK")
+TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
+
+# Those who say this speak HTTP, and perhaps a stranger's words within it.
+_FOREIGN = frozenset({"CONNECT", "GET", "HEAD", "OPTIONS", "POST", "PUT"})
+# RFC 3207 4: what a server that insists on TLS allows before it.
+_BEFORE_TLS = frozenset({"EHLO", "HELO", "NOOP", "QUIT", "RSET", "STARTTLS"})
+# Those that lead to mail; all others are counted until there is some.
+_LEADING = frozenset({"AUTH", "DATA", "MAIL", "QUIT", "RCPT"})
+_FIXED = {
+    "EXPN": Reply(502, "5.5.1", "Not implemented"),
+    "HELP": Reply(214, "2.0.0", "RFC 5321"),
+    "NOOP": OK,
+    "QUIT": Reply(221, "2.0.0", "Bye"),
+    # RFC 5321 3.5.3, 7.3: who has a mailbox is nobody's business.
+    "VRFY": Reply(252, "2.1.5", "Send some mail, I'll try my best"),
+}
+_NO_TLS = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+_NO_MAIL = Reply(503, "5.5.1", "Say MAIL first")
+_NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+_IN_CHUNKS = Reply(503, "5.5.1", "The message comes in chunks already")
+
+
+class SessionState:
+    """
+    What is known of one client.
+
+    @ivar isSecure: Whether this goes over TLS.
+    @ivar helo: What the client calls itself: anything without control
+        characters.
+    @ivar extended: Whether it said EHLO.
+    @ivar user: Who it has proved to be; empty if nobody.
+    @ivar incoming: The transaction, if there is one.
+    @ivar inChunks: Whether part of its message has come by BDAT.
+    @ivar recipientCount: How many recipients of the transaction were accepted, each
+        as often as it was named.
+    @ivar wasSpoiled: Whether a chunk was refused, and those sent behind it
+        are to be passed over.
+    """
+
+    __slots__ = (
+        "_patience",
+        "_settings",
+        "extended",
+        "helo",
+        "inChunks",
+        "incoming",
+        "isSecure",
+        "mechanism",
+        "recipientCount",
+        "user",
+        "wasSpoiled",
+    )
+
+    def __init__(
+        self, settings: ServerSettings, patience: SessionLimits, isSecure: bool
+    ) -> None:
+        self._settings = settings
+        self._patience = patience
+        self.isSecure = isSecure
+        self.incoming: TransactionState | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Begin anew, as RFC 3207 4.2 wants it.
+        """
+        self.helo = ""
+        self.extended = False
+        self.user = ""
+        self.mechanism = ""
+        self.endTransaction()
+
+    def endTransaction(self) -> None:
+        self.incoming = None
+        self.recipientCount = 0
+        self.inChunks = False
+        self.wasSpoiled = False
+
+    def addRecipient(self, event: RcptTo) -> None:
+        """
+        One was accepted.
+        """
+        self.recipientCount += 1
+        known = event.incoming
+        if event.recipient not in known.recipients:
+            recipients = (*known.recipients, event.recipient)
+            self.incoming = TransactionState(known.sender, known.parameters, recipients)
+
+    def command(self, verb: str, argument: str, isAhead: bool) -> Event | Reply:
+        """
+        @param isAhead: Whether more was sent without waiting for the answer.
+        """
+        if verb in _FOREIGN:
+            return Reply(421, "4.7.0", "This is not HTTP")
+        fixed = _FIXED.get(verb)
+        if fixed is None and verb not in _COMMANDS:
+            return Reply(500, "5.5.1", "Command unknown")
+        if self._settings.tlsRequired and not self.isSecure and verb not in _BEFORE_TLS:
+            return _NO_TLS
+        if verb not in _LEADING:
+            tooMany = self._patience.idleCommand()
+            if tooMany is not None:
+                return tooMany
+        return fixed or _COMMANDS[verb](self, argument, isAhead)
+
+    def chunkRefusal(self, size: int, before: int) -> Reply | None:
+        """
+        What is wrong about a chunk (RFC 3030 2); it is to be passed over
+        before the client is told.
+
+        @param before: Bytes of the chunks before it.
+        """
+        if self.incoming is None:
+            return _NO_MAIL
+        if not self.incoming.recipients:
+            return _NO_RECIPIENTS
+        return TOO_LARGE if before + size > self._settings.size else None
+
+    def authStep(self, encoded: bytes, first: bool) -> AuthStep | Reply:
+        """
+        @param encoded: The response of a client, in base64; or C{*}.
+        """
+        if encoded == b"*" and not first:
+            return Reply(501, "5.7.0", "Authentication cancelled")
+        try:
+            response = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            return Reply(501, "5.5.2", "That is not base64")
+        return AuthStep(self.mechanism, response, first)
+
+    def _helo(self, argument: str, isAhead: bool) -> Reply:
+        if not self._greeted(argument, extended=False):
+            return Reply(501, "5.5.4", "Syntax: HELO domain")
+        return Reply(250, text=self._settings.hostname)
+
+    def _ehlo(self, argument: str, isAhead: bool) -> Reply:
+        if not self._greeted(argument, extended=True):
+            return Reply(501, "5.5.4", "Syntax: EHLO domain")
+        lines = (self._settings.hostname, *self._settings.extensions(self.isSecure))
+        return Reply(250, text="\n".join(lines))
+
+    def _greeted(self, name: str, extended: bool) -> bool:
+        name = name.strip()
+        # RFC 5321 4.1.4: whatever the client calls itself, it is not refused
+        # for that; as long as the line holds it.
+        if not name or not name.isprintable():
+            return False
+        self.helo, self.extended = name, extended
+        self.endTransaction()
+        return True
+
+    def _mail(self, argument: str, isAhead: bool) -> Event | Reply:
+        refusal = self._mailRefusal()
+        if refusal is not None:
+            return refusal
+        parsed = parseMail(argument, self._settings.bareAddresses)
+        if isinstance(parsed, Reply):
+            return parsed
+        sender, parameters = parsed
+        if parameters.requireTLS and not self.isSecure:
+            return Reply(530, "5.7.10", "REQUIRETLS needs TLS")
+        if parameters.size > self._settings.size:
+            return TOO_LARGE
+        self.wasSpoiled = False
+        tooMany = self._patience.transaction()
+        return tooMany or MailFrom(TransactionState(sender, parameters))
+
+    def _mailRefusal(self) -> Reply | None:
+        if not self.helo:
+            return Reply(503, "5.5.1", "Say EHLO first")
+        if self.incoming is not None:
+            return Reply(503, "5.5.1", "There is a transaction already")
+        if self._settings.authRequired and not self.user:
+            return Reply(530, "5.7.0", "Authentication required")
+        return None
+
+    def _rcpt(self, argument: str, isAhead: bool) -> Event | Reply:
+        if self.incoming is None:
+            return _NO_MAIL
+        if self.inChunks:
+            return _IN_CHUNKS
+        smtputf8 = self.incoming.parameters.smtputf8
+        parsed = parseRcpt(argument, smtputf8, self._settings.bareAddresses)
+        if isinstance(parsed, Reply):
+            return parsed
+        if self.recipientCount >= self._settings.recipients:
+            # RFC 5321 4.5.3.1.10: no fault of the client, who sends the rest later.
+            tooMany = self._patience.recipient()
+            return tooMany or Reply(452, "4.5.3", "Too many recipients")
+        return RcptTo(parsed, self.incoming)
+
+    def _data(self, argument: str, isAhead: bool) -> Event | Reply:
+        if argument:
+            return Reply(501, "5.5.4", "DATA has no parameters")
+        if self.incoming is None:
+            return _NO_MAIL
+        if self.inChunks:
+            # RFC 3030 2.
+            return _IN_CHUNKS
+        if not self.incoming.recipients:
+            return _NO_RECIPIENTS
+        if isAhead:
+            # RFC 2920 3.1: DATA is the last of a group.  A message sent
+            # unasked would be taken for commands if DATA were refused.
+            return Reply(421, "4.5.0", "Message sent before it was asked for")
+        return DataStart(self.incoming)
+
+    def _rset(self, argument: str, isAhead: bool) -> Reply:
+        self.endTransaction()
+        return OK
+
+    def _starttls(self, argument: str, isAhead: bool) -> Event | Reply:
+        if argument:
+            return Reply(501, "5.5.4", "STARTTLS has no parameters")
+        if self.isSecure or not self._settings.starttls:
+            return Reply(503, "5.5.1", "STARTTLS is not offered")
+        if isAhead:
+            # Somebody in the middle may have put it there (RFC 3207 6).
+            return Reply(421, "4.7.0", "Plaintext behind STARTTLS")
+        return StartTLS()
+
+    def _auth(self, argument: str, isAhead: bool) -> Event | Reply:
+        mechanism, _, initial = argument.partition(" ")
+        refusal = self._authRefusal(mechanism.upper())
+        if refusal is not None:
+            return refusal
+        self.mechanism = mechanism.upper()
+        if not initial:
+            return AuthStep(self.mechanism, None, first=True)
+        # RFC 4954 4: "=" is an initial response of no bytes.
+        encoded = b"" if initial == "=" else initial.encode("utf-8")
+        return self.authStep(encoded, first=True)
+
+    def _authRefusal(self, mechanism: str) -> Reply | None:
+        if not self._settings.mechanisms:
+            return Reply(502, "5.5.1", "AUTH is not offered")
+        if not self._settings.mayAuthenticate(self.isSecure):
+            return Reply(538, "5.7.11", "Authentication needs TLS")
+        if not self.extended:
+            return Reply(503, "5.5.1", "Say EHLO first")
+        if self.user or self.incoming is not None:
+            return Reply(503, "5.5.1", "Not now")
+        if mechanism not in self._settings.mechanisms:
+            return Reply(504, "5.5.4", "Mechanism unknown")
+        return None
+
+
+_COMMANDS: dict[str, Callable[[SessionState, str, bool], Event | Reply]] = {
+    "AUTH": SessionState._auth,
+    "DATA": SessionState._data,
+    "EHLO": SessionState._ehlo,
+    "HELO": SessionState._helo,
+    "MAIL": SessionState._mail,
+    "RCPT": SessionState._rcpt,
+    "RSET": SessionState._rset,
+    "STARTTLS": SessionState._starttls,
+}

@@ -1,0 +1,227 @@
+# -*- test-case-name: tests.policy.test_dane -*-
+"""
+What TLSA records ask of a certificate chain, and whether it complies
+(RFC 6698, 7671, 7672).  No I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_der_public_key,
+)
+from cryptography.x509 import Certificate, load_der_x509_certificate
+
+from moxtls.dns.types import TLSA, ExtendedError
+from moxtls.domain import Domain
+from moxtls.tls.chains import ChainError, PathBuilder, spki
+
+#: More than a domain needs while it changes keys; what is beyond is ignored,
+#: for each record costs work on each handshake.
+MAX_RECORDS = 50
+
+DANE_TA = 2
+DANE_EE = 3
+CERTIFICATE = 0
+SPKI = 1
+FULL = 0
+
+# RFC 7671 9: by strength, strongest last.  RFC 6698 7.4 has numbered them so.
+_DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
+
+
+class DANEVerdict(Enum):
+    """
+    What TLSA records say about a certificate chain (RFC 7671, 7672).
+
+    C{NOT_ASKED}: there were no usable records.
+    """
+
+    NOT_ASKED = auto()
+    MATCHED = auto()
+    NO_MATCH = auto()
+    NO_MATCH_WITH_ERRORS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class TLSALookupError:
+    """
+    A TLSA lookup that failed.
+
+    @ivar name: What was looked up.
+    @ivar error: RFC 8914, if the resolver gave one; one of DNSSEC before
+        others.
+    @ivar reason: For the log.
+    """
+
+    name: str
+    error: ExtendedError | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSAFinding:
+    """
+    What DANE asks of connections to a host.
+
+    @ivar base: The TLSA base domain (RFC 7672 2.2.3), to be said in SNI; the
+        host itself where DANE doesn't apply; C{None} for an address literal.
+    @ivar names: For which the certificate may be (RFC 7672 3.2.2), C{base}
+        first.
+    @ivar records: The secure records, usable or not.
+    @ivar usable: Those of C{records} that can be checked.
+    @ivar trouble: The lookup failed, so the host must not be used: there
+        might be records (RFC 7672 2.1.2).
+    """
+
+    base: Domain | None
+    names: tuple[Domain, ...] = ()
+    records: tuple[TLSA, ...] = ()
+    usable: tuple[TLSA, ...] = ()
+    trouble: TLSALookupError | None = None
+
+    @property
+    def required(self) -> bool:
+        """
+        Whether the host has promised to do TLS (RFC 7672 2.2.3): also by
+        records that nobody can use.
+        """
+        return bool(self.records) or self.trouble is not None
+
+
+def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
+    """
+    Those of C{records} that SMTP clients can check, each once.
+    """
+    distinct = list(dict.fromkeys(records))[:MAX_RECORDS]
+    return tuple(record for record in distinct if _isUsable(record))
+
+
+def strongest(usable: Sequence[TLSA]) -> tuple[TLSA, ...]:
+    """
+    RFC 7671 9: of usable records that differ in the digest only, leave those
+    with the strongest.  Full data (matching type 0) always stays.
+    """
+    best: dict[tuple[int, int], int] = {}
+    for record in usable:
+        kind = (record.usage, record.selector)
+        best[kind] = max(best.get(kind, FULL), record.matching)
+    return tuple(
+        record
+        for record in usable
+        if record.matching in (FULL, best[record.usage, record.selector])
+    )
+
+
+def policyStrings(usable: Iterable[TLSA]) -> tuple[str, ...]:
+    """
+    As RFC 8460 4.4 policy-string, in an order that doesn't depend on the DNS.
+    """
+    return tuple(sorted(str(record) for record in usable))
+
+
+def verifyDANE(
+    records: Iterable[TLSA],
+    chain: Sequence[Certificate],
+    names: Sequence[Domain],
+    now: float,
+) -> DANEVerdict:
+    """
+    Whether the chain that a server presented complies with its records.
+
+    @param chain: As sent, leaf first.
+    @param names: For DANE-TA: those the leaf may be for.
+    @param now: Unix seconds.
+    """
+    asked = strongest(usableRecords(records))
+    if not asked:
+        return DANEVerdict.NOT_ASKED
+    if not chain:
+        return DANEVerdict.NO_MATCH
+    search = PathBuilder(chain, names, now)
+    errors = False
+    for record in asked:
+        try:
+            if _complies(record, search):
+                return DANEVerdict.MATCHED
+        except (ChainError, ValueError):
+            # ValueError: a certificate, perhaps one in a record, has something
+            # in it that is only seen to be malformed when it is asked for.
+            errors = True
+    return DANEVerdict.NO_MATCH_WITH_ERRORS if errors else DANEVerdict.NO_MATCH
+
+
+def _isUsable(record: TLSA) -> bool:
+    # RFC 7672 3.1.3: PKIX-TA(0) and PKIX-EE(1) are not for SMTP.
+    if record.usage not in (DANE_TA, DANE_EE):
+        return False
+    if record.selector not in (CERTIFICATE, SPKI):
+        return False
+    if record.matching == FULL:
+        return _parses(record)
+    digest = _DIGESTS.get(record.matching)
+    return digest is not None and len(record.data) == digest().digest_size
+
+
+def _parses(record: TLSA) -> bool:
+    try:
+        if record.selector == CERTIFICATE:
+            load_der_x509_certificate(record.data)
+        else:
+            load_der_public_key(record.data)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _complies(record: TLSA, search: PathBuilder) -> bool:
+    """
+    @raise ChainError: It might, but the certificates are not in order.
+    """
+    if record.usage == DANE_EE:
+        # RFC 7672 3.1.1: the leaf alone; neither its names nor its dates.
+        return _identifies(record, search.chain[0])
+    matching = [each for each in search.chain if _identifies(record, each)]
+    anchors = matching or _anchorInRecord(record)
+    trouble: ChainError | None = None
+    for anchor in anchors:
+        try:
+            search.checkUnder(anchor)
+        except ChainError as error:
+            trouble = error
+        else:
+            return True
+    if trouble:
+        raise trouble
+    if not anchors and (record.selector, record.matching) == (SPKI, FULL):
+        # RFC 7671 5.2.3: no certificate has that key, but it may have signed
+        # the topmost.
+        return search.checkUnderKey(record.data)
+    return False
+
+
+def _identifies(record: TLSA, certificate: Certificate) -> bool:
+    """
+    RFC 6698 2.1.2, 2.1.3.
+    """
+    if record.selector == SPKI:
+        data = spki(certificate)
+    else:
+        data = certificate.public_bytes(Encoding.DER)
+    digest = _DIGESTS.get(record.matching)
+    return record.data == (digest(data).digest() if digest else data)
+
+
+def _anchorInRecord(record: TLSA) -> list[Certificate]:
+    """
+    RFC 7671 5.2.2: with 2 0 0 the anchor need not be in the chain.
+    """
+    if (record.selector, record.matching) != (CERTIFICATE, FULL):
+        return []
+    return [load_der_x509_certificate(record.data)]

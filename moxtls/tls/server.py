@@ -1,0 +1,222 @@
+# -*- test-case-name: tests.smtp.test_tlscontext -*-
+"""
+A certificate and its key in files, used anew when the files change.
+
+Certificates for servers: the one that a client asks for, read again when its
+files change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from moxtls.regularfiles import checkedFile
+from moxtls.tls.openssl import TLSConnection
+
+# RFC 9325 4.2.1: nothing without authentication, nothing known to be broken;
+# OpenSSL orders the rest.
+CIPHERS = b"HIGH:!aNULL:!eNULL:!PSK:!SRP:!MD5:!3DES"
+# RFC 9325 3.3, and nobody renegotiates in SMTP.
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+
+
+#: Names of a certificate that are shown.
+MAX_LISTED = 5
+
+
+class CertifiedKey:
+    """
+    One certificate and its key.
+
+    What can't be used is logged, and what was there before goes on being used.
+
+    @ivar context: For the certificate that is in the files now.
+    @ivar names: Of the hosts that it is for: lower case, perhaps with a
+        wildcard.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        certFile: Path,
+        keyFile: Path,
+        choose: Callable[[SSL.Connection], None] | None = None,
+    ) -> None:
+        """
+        @param certFile: PEM: the certificate, and those between it and a root.
+        @param keyFile: PEM, without a passphrase.
+        @param choose: Called in the middle of each handshake, when it is known
+            which name the client asks for.
+
+        @raise OSError: A file can't be read.
+        @raise SSL.Error: They are no certificate and key that go together.
+        """
+        self._certFile = certFile
+        self._keyFile = keyFile
+        self._choose = choose
+        self._seen = self._look()
+        self._trouble = ""
+        self.context, self.names = self._load()
+
+    def refresh(self) -> None:
+        """
+        Look whether the files have changed.
+        """
+        try:
+            now = self._look()
+            if now != self._seen:
+                self._seen = now
+                self.context, self.names = self._load()
+                self.log.info("using the new {file!r}", file=str(self._certFile))
+            self._trouble = ""
+        except (OSError, SSL.Error) as error:
+            self._complain(repr(error))
+
+    def _complain(self, trouble: str) -> None:
+        """
+        Once, and not at each handshake: those are up to strangers.
+        """
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self.log.error(
+                "can't use the new {file!r}: {error}",
+                file=str(self._certFile),
+                error=trouble,
+            )
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        # OpenSSL would wait for a named pipe, and everybody with it.
+        stats = [checkedFile(path).stat() for path in (self._certFile, self._keyFile)]
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
+
+    def _load(self) -> tuple[SSL.Context, frozenset[str]]:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(_OPTIONS)
+        context.set_cipher_list(CIPHERS)
+        # OpenSSL would ask for a passphrase on the terminal.
+        context.set_passwd_cb(lambda *asked: b"")
+        # OpenSSL's error doesn't name the file.
+        pem, _ = (path.read_bytes() for path in (self._certFile, self._keyFile))
+        context.use_certificate_chain_file(str(self._certFile))
+        context.use_privatekey_file(str(self._keyFile))
+        context.check_privatekey()
+        if self._choose is not None:
+            context.set_tlsext_servername_callback(self._choose)
+        return context, _names(pem)
+
+
+def matches(names: frozenset[str], host: str) -> bool:
+    """
+    Whether a certificate for C{names} is one for C{host} (RFC 9525 6.3: a
+    wildcard stands for one whole label).
+
+    @param host: Lower case.
+    """
+    label, dot, parent = host.partition(".")
+    return host in names or bool(label and dot and f"*.{parent}" in names)
+
+
+def unsuitable(certificate: x509.Certificate, host: str, now: float) -> Iterator[str]:
+    """
+    Reasons why clients that verify may not accept a certificate of ours.
+
+    @param host: Lower case; a name that it should have, or empty.
+    @param now: In Unix seconds.
+    """
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end.timestamp():
+        yield f"the certificate expired on {end:%Y-%m-%d}"
+    if now < begin.timestamp():
+        yield f"the certificate is not valid before {begin:%Y-%m-%d}"
+    names = _namesOf(certificate)
+    if host and not matches(names, host):
+        listed = ", ".join(sorted(names)[:MAX_LISTED]) or "no name at all"
+        yield f"the certificate is for {listed}, and not for Hostname"
+
+
+def _names(pem: bytes) -> frozenset[str]:
+    """
+    OpenSSL takes certificates in which this finds no names; they do for
+    clients that ask for none.
+    """
+    try:
+        return _namesOf(x509.load_pem_x509_certificate(pem))
+    except ValueError:
+        return frozenset()
+
+
+def _namesOf(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        names = found.value.get_values_for_type(x509.DNSName)
+    except (ValueError, x509.ExtensionNotFound):
+        return frozenset()
+    return frozenset(name.lower() for name in names)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ReloadingContext:
+    """
+    Does TLS 1.2 and later with the certificates that are in the files now.
+
+    Whoever renews certificates replaces the files, and nothing else has to
+    happen.  Clients that ask for a name (RFC 6066 3) get the first certificate
+    that is for it; those that ask for none, or for one that is unknown, get
+    the default.
+    """
+
+    def __init__(
+        self, certFile: Path, keyFile: Path, more: Sequence[tuple[Path, Path]] = ()
+    ) -> None:
+        """
+        @param certFile: PEM: the default certificate, and those between it and
+            a root.
+        @param keyFile: PEM, without a passphrase.
+        @param more: Such pairs for other names.
+
+        @raise OSError: A file can't be read.
+        @raise SSL.Error: They are no certificate and key that go together.
+        """
+        choose = self._choose if more else None
+        self._default = CertifiedKey(certFile, keyFile, choose)
+        self._more = [CertifiedKey(*pair) for pair in more]
+
+    def serverConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        """
+        Begin one handshake.
+        """
+        self._default.refresh()
+        return TLSConnection(self._default.context, None)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """
+        Called by OpenSSL in the middle of a handshake.
+        """
+        asked = connection.get_servername()
+        if asked is None:
+            return
+        # RFC 6066 3: A-labels.  What isn't finds nothing.
+        host = asked.decode("latin-1").lower()
+        if matches(self._default.names, host):
+            return
+        for each in self._more:
+            # A new certificate may have other names.  Looking at the files
+            # costs little beside the handshake.
+            each.refresh()
+            if matches(each.names, host):
+                connection.set_context(each.context)
+                return

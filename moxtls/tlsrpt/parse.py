@@ -1,0 +1,346 @@
+# -*- test-case-name: tests.tlsrpt.test_received -*-
+"""
+Reports of others (RFC 8460 4.4, 5.3): read with tolerance, within limits.
+No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from typing import NoReturn
+
+from moxtls.dates import rfc3339
+from moxtls.message.mime import leafParts
+
+#: Of a message, a compressed report, and one as JSON.
+MAX_MESSAGE = 15 * 1024 * 1024
+MAX_JSON = 20 * 1024 * 1024
+#: In a report; each takes some hundred bytes of memory once parsed.
+MAX_VALUES = 1_000_000
+#: Of arrays and objects; a report has six.
+MAX_DEPTH = 100
+#: RFC 7493 2.2.
+MAX_COUNT = 2**53 - 1
+
+# One that doesn't end goes to the end of the text, so that nothing is looked at twice.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP = zlib.MAX_WBITS + 16
+_BOM = b"\xef\xbb\xbf"
+_JSON_TYPE = "application/tlsrpt+json"
+_GZIP_TYPE = "application/tlsrpt+gzip"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_LINE = 300
+
+
+class MalformedReport(ValueError):
+    """
+    Something is not a TLS report.  Its text is one line.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFailure:
+    """
+    As L{moxtls.tlsrpt.types.Failure}, in the sender's words.
+    """
+
+    resultType: str
+    count: int
+    reasonCode: str = ""
+    sendingIP: str = ""
+    mxHostname: str = ""
+    mxHELO: str = ""
+    receivingIP: str = ""
+    additional: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPolicy:
+    """
+    One entry of C{policies}.
+    """
+
+    type: str
+    domain: str
+    strings: tuple[str, ...]
+    mxHosts: tuple[str, ...]
+    succeeded: int
+    failed: int
+    failures: tuple[ReceivedFailure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReport:
+    """
+    What somebody says about mail for us.
+
+    @ivar start: Unix seconds.
+    @ivar end: The same, of the last second.
+    """
+
+    organization: str
+    contact: str
+    reportID: str
+    start: int
+    end: int
+    policies: tuple[ReceivedPolicy, ...]
+
+
+def readTLSReport(data: bytes) -> ReceivedReport:
+    """
+    Read a report as JSON, gzip, or a whole message that has it attached.
+
+    @raise MalformedReport: It names the place and the reason.
+    """
+    if len(data) > MAX_MESSAGE and not _isJSON(data):
+        _refuse("input", f"larger than {MAX_MESSAGE} bytes")
+    if data.startswith(_GZIP_MAGIC):
+        return parseReport(gunzip(data))
+    if _isJSON(data):
+        return parseReport(data)
+    return parseReport(attachment(data))
+
+
+def attachment(message: bytes) -> bytes:
+    """
+    The JSON of the first report in a message.
+
+    @raise MalformedReport: There is none, or it can't be unpacked.
+    """
+    for part in leafParts(message):
+        if part.type == _GZIP_TYPE:
+            return gunzip(part.content)
+        if part.type == _JSON_TYPE:
+            return part.content
+    _refuse("message", "no part is application/tlsrpt+gzip or +json")
+
+
+def gunzip(data: bytes) -> bytes:
+    """
+    @raise MalformedReport: It is no gzip, cut off, or too large unpacked.
+    """
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        content = unpacker.decompress(data, MAX_JSON + 1)
+    except zlib.error:
+        _refuse("gzip", "the data is damaged")
+    if len(content) > MAX_JSON:
+        _refuse("gzip", f"more than {MAX_JSON} bytes when unpacked")
+    if not unpacker.eof:
+        _refuse("gzip", "the data is cut off")
+    return content
+
+
+def parseReport(text: bytes) -> ReceivedReport:
+    """
+    @param text: JSON; what follows behind the object is ignored.
+
+    @raise MalformedReport: It names the place and the reason.
+    """
+    top = _object(_decoded(text), "report")
+    dates = _object(top.get("date-range"), "report.date-range")
+    policies = top.get("policies")
+    if not isinstance(policies, list) or not policies:
+        _refuse("report.policies", "not an array with entries")
+    return ReceivedReport(
+        organization=_text(top, "organization-name", "report"),
+        contact=_text(top, "contact-info", "report"),
+        reportID=_text(top, "report-id", "report"),
+        start=_second(dates, "start-datetime"),
+        end=_second(dates, "end-datetime"),
+        policies=tuple(
+            _policy(each, f"report.policies[{number}]")
+            for number, each in enumerate(policies)
+        ),
+    )
+
+
+def describe(report: ReceivedReport) -> list[str]:
+    """
+    Lines for people; nothing in them can move a terminal's cursor.
+    """
+    lines = [
+        f"Report {report.reportID or '(no id)'} of "
+        f"{report.organization or '(unnamed)'} ({report.contact or 'no contact'})",
+        f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
+    ]
+    for policy in report.policies:
+        lines.extend(_described(policy))
+    return [plain(line) for line in lines]
+
+
+def plain(text: str) -> str:
+    """
+    A stranger's words, on one line, with what can't be printed escaped.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
+def _described(policy: ReceivedPolicy) -> list[str]:
+    lines = [
+        f"{policy.domain}: {policy.type}, "
+        f"{policy.succeeded} succeeded, {policy.failed} failed"
+    ]
+    if policy.mxHosts:
+        lines.append("  hosts: " + ", ".join(policy.mxHosts))
+    lines.extend("  | " + each for each in policy.strings)
+    lines.extend("  " + _describedFailure(each) for each in policy.failures)
+    return lines
+
+
+def _describedFailure(failure: ReceivedFailure) -> str:
+    words = [f"{failure.count} x {failure.resultType}"]
+    if failure.reasonCode:
+        words.append(f"({failure.reasonCode})")
+    if failure.sendingIP:
+        words.append(f"from {failure.sendingIP}")
+    host = failure.mxHostname or failure.mxHELO
+    if host or failure.receivingIP:
+        words.append(f"to {host} {failure.receivingIP}".rstrip())
+    if failure.additional:
+        words.append(f"see {failure.additional}")
+    return " ".join(words)
+
+
+def _isJSON(data: bytes) -> bool:
+    return data[:1000].removeprefix(_BOM).lstrip().startswith((b"{", b"["))
+
+
+def _decoded(text: bytes) -> object:
+    text = text.removeprefix(_BOM).lstrip()
+    if len(text) > MAX_JSON:
+        _refuse("report", f"larger than {MAX_JSON} bytes")
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+        _refuse("report", f"more than {MAX_VALUES} values")
+    if _depth(text) > MAX_DEPTH:
+        _refuse("report", "nested too deeply")
+    decoder = json.JSONDecoder(parse_constant=_noConstant)
+    try:
+        value: object = decoder.raw_decode(text.decode("utf-8"))[0]
+    except ValueError as error:
+        _refuse("report", f"not JSON ({error})")
+    return value
+
+
+def _depth(text: bytes) -> int:
+    """
+    The number of arrays and objects of JSON within each other.  How many of them
+    Python's parser takes differs between its versions.
+    """
+    brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
+
+
+def _noConstant(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+def _policy(value: object, where: str) -> ReceivedPolicy:
+    entry = _object(value, where)
+    policy = _object(entry.get("policy"), f"{where}.policy")
+    summary = _object(entry.get("summary") or {}, f"{where}.summary")
+    failures = entry.get("failure-details") or []
+    if not isinstance(failures, list):
+        _refuse(f"{where}.failure-details", "not an array")
+    domain = _text(policy, "policy-domain", f"{where}.policy")
+    if not domain:
+        _refuse(f"{where}.policy.policy-domain", "missing")
+    return ReceivedPolicy(
+        type=_text(policy, "policy-type", f"{where}.policy"),
+        domain=domain,
+        strings=_texts(policy, "policy-string", f"{where}.policy"),
+        mxHosts=_texts(policy, "mx-host", f"{where}.policy"),
+        succeeded=_count(summary, "total-successful-session-count", where),
+        failed=_count(summary, "total-failure-session-count", where),
+        failures=tuple(
+            _failure(each, f"{where}.failure-details[{number}]")
+            for number, each in enumerate(failures)
+        ),
+    )
+
+
+def _failure(value: object, where: str) -> ReceivedFailure:
+    detail = _object(value, where)
+    return ReceivedFailure(
+        resultType=_text(detail, "result-type", where),
+        count=_count(detail, "failed-session-count", where),
+        reasonCode=_text(detail, "failure-reason-code", where),
+        sendingIP=_text(detail, "sending-mta-ip", where),
+        mxHostname=_text(detail, "receiving-mx-hostname", where),
+        mxHELO=_text(detail, "receiving-mx-helo", where),
+        receivingIP=_text(detail, "receiving-ip", where),
+        additional=_text(detail, "additional-information", where),
+    )
+
+
+def _object(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        _refuse(where, "missing" if value is None else "not an object")
+    return value
+
+
+def _text(members: dict[str, object], name: str, where: str) -> str:
+    value = members.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        _refuse(f"{where}.{name}", "not a string")
+    # JSON can spell half a character, which nothing can write down again.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _texts(members: dict[str, object], name: str, where: str) -> tuple[str, ...]:
+    # Drafts of RFC 8460 had a single string for mx-host, and some still do.
+    value = members.get(name)
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        return (_text(members, name, where),)
+    if not isinstance(value, list):
+        _refuse(f"{where}.{name}", "not an array of strings")
+    items = {str(number): each for number, each in enumerate(value)}
+    return tuple(_text(items, number, f"{where}.{name}") for number in items)
+
+
+def _count(members: dict[str, object], name: str, where: str) -> int:
+    value = members.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        _refuse(f"{where}.{name}", "not a whole number")
+    if not 0 <= value <= MAX_COUNT:
+        _refuse(f"{where}.{name}", "out of range")
+    return value
+
+
+def _second(dates: dict[str, object], name: str) -> int:
+    where = "report.date-range"
+    text = _text(dates, name, where)
+    try:
+        moment = datetime.fromisoformat(text.strip().upper())
+        if moment.tzinfo is None:
+            # Microsoft leaves it out; RFC 8460 4.1 has UTC days.
+            moment = moment.replace(tzinfo=UTC)
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        _refuse(f"{where}.{name}", f"{text[:40]!r} is not a date-time")
+    return (moment - _EPOCH) // timedelta(seconds=1)
+
+
+def _refuse(where: str, reason: str) -> NoReturn:
+    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])
