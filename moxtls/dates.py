@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_calendar -*-
+# -*- test-case-name: tests.test_dates -*-
 """
 UTC days and spans of reports; durations.  No I/O: the time is always an argument.
 """

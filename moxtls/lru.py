@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_authenticate -*-
+# -*- test-case-name: tests.authentication.test_check -*-
 """
 What was found out a moment ago.  No I/O.
 """

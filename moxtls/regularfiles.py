@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_files -*-
+# -*- test-case-name: tests.test_regularfiles -*-
 """
 Opens files in places where others may write too, without being held up by what they
 put there: a named pipe is waited for until somebody opens its other end, and a

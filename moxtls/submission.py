@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_submission -*-
+# -*- test-case-name: tests.test_submission -*-
 """
 Submission (RFC 6409): messages from our own people, for the queue.
 """

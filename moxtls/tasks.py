@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_crew -*-
+# -*- test-case-name: tests.test_tasks -*-
 """
 Coroutines in flight: so many at a time, and all to be stopped together.
 

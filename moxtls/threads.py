@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_lanes -*-
+# -*- test-case-name: tests.test_threads -*-
 """
 What is asked of the database waits in a lane for a thread.
 

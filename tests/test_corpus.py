@@ -2,7 +2,7 @@
 Samples of the world outside, read by the parts that they concern.
 
 The tables of MTA-STS and the grammar of TLSRPT records are gone through in
-L{tests.policy.test_mtasts} and L{tests.tlsrpt.test_record}.
+L{tests.mtasts.test_policy} and L{tests.tlsrpt.test_record}.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
 Tests for what docs/embedding.rst says of servers; for clients, see
-C{tests.smtp.test_capture}.
+C{tests.twistedmail.test_client}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moxtls.interfaces import IReportSubmitter, IVerdictObserver
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.message.mime import leafParts
 from tests.dmarc.reports import parsed, texts
-from tests.inbound.signed import HOST, STRANGER, message, resolver
+from tests.reception.signed import HOST, STRANGER, message, resolver
 from tests.sites import ed25519Key
 from tests.smtp.stock import Connection, Delivery
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_wiring -*-
+# -*- test-case-name: tests.app.test_build -*-
 """
 Puts the parts together, in the order in which data flows.  No decisions.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_site -*-
+# -*- test-case-name: tests.app.test_configfiles -*-
 """
 The configuration with the files that it names.
 """

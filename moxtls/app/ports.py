@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_doors -*-
+# -*- test-case-name: tests.app.test_ports -*-
 """
 Ports that are taken before anybody is let in.
 """

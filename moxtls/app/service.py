@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_server -*-
+# -*- test-case-name: tests.app.test_service -*-
 """
 The whole server: what runs for as long as the process does.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_authenticate -*-
+# -*- test-case-name: tests.authentication.test_check -*-
 """
 Finds out where a message is from: everything that can be looked up is, at the
 same time, and while the message still comes in.

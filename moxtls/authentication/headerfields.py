@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_authres -*-
+# -*- test-case-name: tests.authentication.test_headerfields -*-
 """
 What checks came to, as header fields for who reads the message (RFC 8601,
 RFC 7208 9.1).  No I/O.

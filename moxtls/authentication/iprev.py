@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_iprev -*-
+# -*- test-case-name: tests.authentication.test_iprev -*-
 """
 Whether the client's address has a name that has that address (RFC 8601 3).
 No I/O.

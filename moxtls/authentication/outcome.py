@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_authenticate -*-
+# -*- test-case-name: tests.authentication.test_check -*-
 """
 What all checks of a message come to, and how.  No I/O.
 """

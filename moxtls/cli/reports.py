@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.cli.test_report -*-
+# -*- test-case-name: tests.cli.test_reports -*-
 """
 C{moxtls report}: what is owed, what was sent, and what others sent.
 

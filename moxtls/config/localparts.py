@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_recipients -*-
+# -*- test-case-name: tests.reception.test_recipients -*-
 """
 Which local parts mean the same at a domain of ours.  No I/O.
 """

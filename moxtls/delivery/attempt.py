@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_delivery -*-
+# -*- test-case-name: tests.delivery.test_attempt -*-
 """
 Delivers straight to the hosts of a recipient domain, and says how TLS went.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_dialer -*-
+# -*- test-case-name: tests.delivery.test_connections -*-
 """
 Opens sessions, and sees them closed.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_local -*-
+# -*- test-case-name: tests.delivery.test_local -*-
 """
 Mail for people on this host.
 """

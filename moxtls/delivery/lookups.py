@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_candidates -*-
+# -*- test-case-name: tests.delivery.test_mx -*-
 """
 Asks the DNS for the hosts of a domain, and for their addresses.
 

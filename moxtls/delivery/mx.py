@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_candidates -*-
+# -*- test-case-name: tests.delivery.test_mx -*-
 """
 From a recipient domain to the hosts that take its mail, in order, and how
 far the DNS vouches for each step (RFC 5321 5.1, RFC 7672 2.2).  No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_ownhosts -*-
+# -*- test-case-name: tests.delivery.test_ownhosts -*-
 """
 Decides whether a host to which mail would go is this one: mail for a domain that
 isn't ours would come back for ever (RFC 5321 5.1).  No I/O.

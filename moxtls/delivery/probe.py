@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_survey -*-
+# -*- test-case-name: tests.delivery.test_probe -*-
 """
 What a delivery to a domain would meet, without any mail.
 """

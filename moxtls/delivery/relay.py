@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_smarthost -*-
+# -*- test-case-name: tests.delivery.test_relay -*-
 """
 Delivers by way of a relay.
 

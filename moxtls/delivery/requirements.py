@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_require -*-
+# -*- test-case-name: tests.delivery.test_requirements -*-
 """
 What a message, MTA-STS and DANE together demand of a session with a host.
 No I/O.

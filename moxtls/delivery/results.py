@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_endings -*-
+# -*- test-case-name: tests.delivery.test_results -*-
 """
 How an attempt ends for each recipient, from what hosts did and said.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_outcome -*-
+# -*- test-case-name: tests.delivery.test_tlsoutcome -*-
 """
 The outcome of one attempt, as it is gathered.  No I/O.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dmarc.test_report -*-
+# -*- test-case-name: tests.dmarc.test_aggregate -*-
 """
 Aggregate reports of ours: written row by row, and compressed at once, so that
 a report of any size takes little more memory than what is sent.  No I/O.

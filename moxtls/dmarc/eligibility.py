@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dmarc.test_hygiene -*-
+# -*- test-case-name: tests.dmarc.test_eligibility -*-
 """
 Who gets aggregate reports, and who doesn't for everybody's good.  No I/O.
 

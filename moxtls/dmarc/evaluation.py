@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dmarc.test_evaluations -*-
+# -*- test-case-name: tests.dmarc.test_evaluation -*-
 """
 What is remembered of a judgement until a report has it (RFC 9990 3.1.1).
 No I/O.

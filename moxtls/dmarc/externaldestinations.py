@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dmarc.test_external -*-
+# -*- test-case-name: tests.dmarc.test_externaldestinations -*-
 """
 Where reports about a domain may go (RFC 9990 4; RFC 7489 7.1): a destination
 in another organization has to say that it wants them.  No I/O.

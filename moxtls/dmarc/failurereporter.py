@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_failures -*-
+# -*- test-case-name: tests.dmarc.test_failurereporter -*-
 """
 Sends DMARC failure reports, as messages fail (RFC 9991).
 

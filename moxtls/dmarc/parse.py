@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dmarc.test_received -*-
+# -*- test-case-name: tests.dmarc.test_parse -*-
 """
 Aggregate reports of others, read with tolerance, within limits.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_chain -*-
+# -*- test-case-name: tests.dns.test_cname -*-
 """
 How far each step of a CNAME chain can be trusted.  No I/O.
 

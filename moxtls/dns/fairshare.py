@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_shares -*-
+# -*- test-case-name: tests.dns.test_fairshare -*-
 """
 Look-ups for strangers, of whom none is to use up what there is for all.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_system -*-
+# -*- test-case-name: tests.dns.test_resolvconf -*-
 """
 Which DNS servers this host is set up to ask.  No I/O: the text of
 C{/etc/resolv.conf} is an argument.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_probed -*-
+# -*- test-case-name: tests.dns.test_service -*-
 """
 A resolver that is known to validate, or known not to, before it is used.
 """

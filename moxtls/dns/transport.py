@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_exchange -*-
+# -*- test-case-name: tests.dns.test_transport -*-
 """
 Puts one question to one server: over UDP, and over TCP if the answer is too
 long for that.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_answers -*-
+# -*- test-case-name: tests.dns.test_types -*-
 """
 What a DNS lookup found, and how far it can be trusted.  No I/O.
 """

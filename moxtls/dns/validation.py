@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.dns.test_probe -*-
+# -*- test-case-name: tests.dns.test_validation -*-
 """
 Finds out whether DNS servers validate DNSSEC.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_run -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 Commands to a lab that is running: from its terminal, and over a socket in its
 directory.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_destination -*-
+# -*- test-case-name: tests.lab.test_hosts -*-
 """
 A host that takes mail for whatever domain, and keeps it.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_run -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 The keys of the lab: of its hosts, of the domain that mail is sent from, and of
 those that mail comes from.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_posting -*-
+# -*- test-case-name: tests.lab.test_mail -*-
 """
 Brings mail to us as hosts of other domains do: by SMTP, each from an address
 of its own.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_letters -*-
+# -*- test-case-name: tests.lab.test_messages -*-
 """
 The mail that comes to us in the lab: what it is, and what has to become of it.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_run -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 A lab with a moxtls in it, for as many days as one likes.
 

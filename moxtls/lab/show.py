@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_run -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 What people are shown of the lab.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.lab.test_run -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 The lab as a whole: everything in it, started and stopped together.
 """

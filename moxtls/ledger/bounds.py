@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_rules -*-
+# -*- test-case-name: tests.ledger.test_bounds -*-
 """
 Rules that every store keeps, whatever it is made of: how much of strangers'
 words is kept, and how reports go from state to state.  No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_ledger -*-
+# -*- test-case-name: tests.ledger.test_ledger -*-
 """
 When reporting periods were closed before their time, in the database.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_database -*-
+# -*- test-case-name: tests.ledger.test_database -*-
 """
 Connections to the database that holds a ledger, and what is the matter if
 there are none.

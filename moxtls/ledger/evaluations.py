@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_ledger -*-
+# -*- test-case-name: tests.ledger.test_ledger -*-
 """
 What DMARC made of mail, in the database.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_writer -*-
+# -*- test-case-name: tests.ledger.test_groupcommit -*-
 """
 Writing in groups, and reading beside it.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_ledger -*-
+# -*- test-case-name: tests.ledger.test_ledger -*-
 """
 The stores of L{moxtls.interfaces} in a database that nodes can share.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_memory -*-
+# -*- test-case-name: tests.ledger.test_memory -*-
 """
 The stores of L{moxtls.interfaces} in memory: for tests, for embedding, and
 for who needs nothing to survive a restart.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_migrations -*-
+# -*- test-case-name: tests.ledger.test_migrations -*-
 """
 The tables of the ledger, as they are after the latest migration.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.store.test_ledger -*-
+# -*- test-case-name: tests.ledger.test_ledger -*-
 """
 Adds outcomes to the counters in the database.
 

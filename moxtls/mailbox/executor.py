@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.mailbox.test_accounts -*-
+# -*- test-case-name: tests.mailbox.test_maildir -*-
 """
 Where letters wait for a thread that writes them, so that the reactor never
 waits for a disk.

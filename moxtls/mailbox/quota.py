@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.mailbox.test_allowance -*-
+# -*- test-case-name: tests.mailbox.test_quota -*-
 """
 How much of a quota is used, in the file that Maildir++ has for it: other
 programs that write to the same Maildir read and write it too.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_authors -*-
+# -*- test-case-name: tests.message.test_addresses -*-
 """
 Who a message says that it is from (RFC 5322 3.6.2).  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_headers -*-
+# -*- test-case-name: tests.message.test_header -*-
 """
 The header of a message that came from a stranger.  No I/O.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_mime -*-
+# -*- test-case-name: tests.message.test_mime -*-
 """
 The parts of a stranger's message.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_submission -*-
+# -*- test-case-name: tests.test_submission -*-
 """
 Messages on their way in: in memory while they are small, else in a file that
 has no name.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_received -*-
+# -*- test-case-name: tests.message.test_trace -*-
 """
 Header fields that are added to, and looked for in, messages that come in.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_cache -*-
+# -*- test-case-name: tests.mtasts.test_cache -*-
 """
 Says which MTA-STS policy applies, and remembers policies for that.
 """

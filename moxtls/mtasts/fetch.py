@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_fetch -*-
+# -*- test-case-name: tests.mtasts.test_fetch -*-
 """
 Fetches MTA-STS policies (RFC 8461 3.3).
 """

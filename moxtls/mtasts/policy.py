@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_mtasts -*-
+# -*- test-case-name: tests.mtasts.test_policy -*-
 """
 MTA-STS records and policies (RFC 8461): their syntax and their meaning.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_refresh -*-
+# -*- test-case-name: tests.mtasts.test_refresh -*-
 """
 Fetches MTA-STS policies again before they run out (RFC 8461 3.3, 10.2).
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_decide -*-
+# -*- test-case-name: tests.mtasts.test_rules -*-
 """
 Which MTA-STS policy applies, given what is remembered and what can be found
 (RFC 8461 3.3, 5.1, 6).  No I/O.

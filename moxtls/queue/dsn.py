@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_bounce -*-
+# -*- test-case-name: tests.queue.test_dsn -*-
 """
 Writes delivery status notifications (RFC 3464) about messages that could not
 be delivered, or not yet.  No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_backoff -*-
+# -*- test-case-name: tests.queue.test_retry -*-
 """
 Decides what an attempt means for a recipient: when to try again, when to give
 up, and who is to be told.  No I/O.

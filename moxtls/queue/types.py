@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_values -*-
+# -*- test-case-name: tests.queue.test_types -*-
 """
 Messages on their way out.  No I/O.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_reception -*-
+# -*- test-case-name: tests.reception.test_acceptor -*-
 """
 Takes mail from outside for people here.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_delivery -*-
+# -*- test-case-name: tests.reception.test_delivery -*-
 """
 A message that was accepted: into mailboxes, and what can't be put there into
 the queue.

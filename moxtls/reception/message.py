@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_reception -*-
+# -*- test-case-name: tests.reception.test_acceptor -*-
 """
 One message from outside, from DATA to the answer.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_observers -*-
+# -*- test-case-name: tests.reception.test_observers -*-
 """
 Who is told of mail, without it being held up.
 """

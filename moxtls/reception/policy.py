@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_decide -*-
+# -*- test-case-name: tests.reception.test_policy -*-
 """
 What becomes of a message, for each of its recipients.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_recipients -*-
+# -*- test-case-name: tests.reception.test_recipients -*-
 """
 Decides whose an address is, and where its mail goes.  No I/O.
 """

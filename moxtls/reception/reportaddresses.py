@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_reportaddresses -*-
+# -*- test-case-name: tests.reception.test_reportaddresses -*-
 """
 Looks up which addresses of ours others send reports to.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_letters -*-
+# -*- test-case-name: tests.reporting.test_compose -*-
 """
 Makes of a draft what is sent to each destination.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.incoming.test_dispatch -*-
+# -*- test-case-name: tests.reporting.test_detect -*-
 """
 Finds the report in what somebody sent: bare, compressed, or in a message.
 No I/O.

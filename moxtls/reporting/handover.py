@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_outbox -*-
+# -*- test-case-name: tests.reporting.test_handover -*-
 """
 Hands composed reports over, each exactly once.
 

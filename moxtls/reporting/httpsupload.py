@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_post -*-
+# -*- test-case-name: tests.reporting.test_httpsupload -*-
 """
 Posts reports to C{https:} destinations (RFC 8460 5.4).
 """

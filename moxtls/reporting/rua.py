@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_destinations -*-
+# -*- test-case-name: tests.reporting.test_rua -*-
 """
 Where reports are wanted: the URIs of C{rua} tags, in one spelling each.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_values -*-
+# -*- test-case-name: tests.reporting.test_types -*-
 """
 Outgoing reports of any kind, from being owed to having arrived.  No I/O.
 """

@@ -102,7 +102,8 @@ class FairSemaphore:
 
 class Authenticator:
     """
-    Runs SASL exchanges against L{CredentialsChecker}.  One serves all listeners, which then
+    Runs SASL exchanges against L{CredentialsChecker}.  One serves all listeners,
+    which then
     share its limits.
 
     @param newNonce: Chance: printable ASCII without commas.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_body -*-
+# -*- test-case-name: tests.smtp.test_dotstuffing -*-
 """
 A message as it goes over the wire behind DATA (RFC 5321 4.5.2), both ways.
 No I/O.

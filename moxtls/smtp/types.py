@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_values -*-
+# -*- test-case-name: tests.smtp.test_types -*-
 """
 What SMTP conversations are about.  No I/O.
 """

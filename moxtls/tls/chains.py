@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_anchors -*-
+# -*- test-case-name: tests.tls.test_chains -*-
 """
 Whether certificates lead from a leaf to a trust anchor that the DNS names
 (RFC 7671 5.2, RFC 7672 3.1.2).  No I/O.

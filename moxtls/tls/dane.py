@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.policy.test_dane -*-
+# -*- test-case-name: tests.tls.test_dane -*-
 """
 What TLSA records ask of a certificate chain, and whether it complies
 (RFC 6698, 7671, 7672).  No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_session -*-
+# -*- test-case-name: tests.smtp.client.test_session -*-
 """
 What Twisted and OpenSSL say about a broken connection -> L{TLSError}.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_tlscontext -*-
+# -*- test-case-name: tests.tls.test_server -*-
 """
 A certificate and its key in files, used anew when the files change.
 

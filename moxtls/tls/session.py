@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_classify -*-
+# -*- test-case-name: tests.tls.test_resulttype -*-
 """
 What was seen of TLS in one SMTP session, before it is put in the words of
 RFC 8460.  No I/O.

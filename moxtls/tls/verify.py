@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.outbound.test_verify -*-
+# -*- test-case-name: tests.tls.test_verify -*-
 """
 Certificate verification as something to write down, not something that hangs
 up.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.tlsrpt.test_report -*-
+# -*- test-case-name: tests.tlsrpt.test_generate -*-
 """
 Reports of ours in the format of RFC 8460 4.4: composed and compressed.
 No I/O.

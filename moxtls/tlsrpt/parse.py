@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.tlsrpt.test_received -*-
+# -*- test-case-name: tests.tlsrpt.test_parse -*-
 """
 Reports of others (RFC 8460 4.4, 5.3): read with tolerance, within limits.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.tlsrpt.test_results -*-
+# -*- test-case-name: tests.tlsrpt.test_types -*-
 """
 How often TLS went well or badly under which policy.  No I/O.
 """

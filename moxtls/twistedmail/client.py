@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_capture -*-
+# -*- test-case-name: tests.twistedmail.test_client -*-
 """
 TLS outcomes of clients made with C{twisted.mail.smtp}, and the hole behind
 STARTTLS closed for them.  For servers, see C{captureServer}.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_servercapture -*-
+# -*- test-case-name: tests.twistedmail.test_server -*-
 """
 Verdicts on mail that servers made with C{twisted.mail.smtp} take.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_servercapture -*-
+# -*- test-case-name: tests.twistedmail.test_server -*-
 """
 The verdicts of this package for servers made with C{twisted.mail.smtp}::
 

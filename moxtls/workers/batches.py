@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.worker.test_batches -*-
+# -*- test-case-name: tests.workers.test_batches -*-
 """
 Has things done several at a time.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.worker.test_worker -*-
+# -*- test-case-name: tests.workers.test_process -*-
 """
 Another process that does something for this one.
 

@@ -1,5 +1,10 @@
 """
 Tests for L{moxtls.dmarc.discovery}.
+
+Tests for L{moxtls.dmarc.discovery}.
+
+Tests for L{moxtls.dmarc.discovery}; what it finds is in
+L{tests.dmarc.test_discovery}.
 """
 
 from __future__ import annotations
@@ -12,10 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.discovery import (
     MAX_FINDING_LENGTH,
+    Registered,
     Suffixes,
     discover,
     organizationalDomain,
+    printable,
     requested,
+    walk,
 )
 from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, Method
 from moxtls.dns.query import LookupQuestion, runWithAnswers
@@ -349,3 +357,101 @@ class LegacyTests(SynchronousTestCase):
         inquiry = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
         self.assertEqual(zone.find(inquiry), Domain("example.com"))
         self.assertEqual(zone.asked, [])
+
+
+class SuffixesTests(SynchronousTestCase):
+    """
+    Tests for L{Suffixes}.
+    """
+
+    def test_packaged(self) -> None:
+        """
+        RFC 7489 3.2, with the list as it is: rules, wildcards, exceptions,
+        domains of private registries, A-labels, and what isn't in the list.
+        """
+        suffixes = Suffixes()
+        for name, organizational in [
+            ("a.b.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("com", "com"),
+            ("a.example.co.uk", "example.co.uk"),
+            ("co.uk", "co.uk"),
+            ("a.b.example.ck", "b.example.ck"),
+            ("a.www.ck", "www.ck"),
+            ("a.b.github.io", "b.github.io"),
+            ("a.xn--85x722f.xn--55qx5d.cn", "xn--85x722f.xn--55qx5d.cn"),
+            ("a.example.unlisted", "example.unlisted"),
+        ]:
+            found = suffixes.organizational(Domain(name))
+            self.assertEqual(found, Domain(organizational), name)
+
+    def test_lazy(self) -> None:
+        """
+        The list is read once, and not before it is needed.
+        """
+        loads: list[str] = []
+
+        def load() -> Registered:
+            loads.append("load")
+            return lambda name: name
+
+        suffixes = Suffixes(load)
+        self.assertEqual(loads, [])
+        for _ in range(2):
+            suffixes.organizational(Domain("example.org"))
+        self.assertEqual(loads, ["load"])
+
+
+class WalkTests(SynchronousTestCase):
+    """
+    Tests for L{walk}.
+    """
+
+    def test_names(self) -> None:
+        """
+        From the start up to the top level, with a jump that leaves seven
+        labels (RFC 9989 4.10 steps 3 to 7).
+        """
+        for start, names in [
+            ("com", ["com"]),
+            ("example.com", ["example.com", "com"]),
+            (
+                "a.b.c.d.e.f.example.com",
+                [
+                    "a.b.c.d.e.f.example.com",
+                    "b.c.d.e.f.example.com",
+                    "c.d.e.f.example.com",
+                    "d.e.f.example.com",
+                    "e.f.example.com",
+                    "f.example.com",
+                    "example.com",
+                    "com",
+                ],
+            ),
+            (
+                "x.a.b.c.d.e.f.example.com",
+                [
+                    "x.a.b.c.d.e.f.example.com",
+                    "b.c.d.e.f.example.com",
+                    "c.d.e.f.example.com",
+                    "d.e.f.example.com",
+                    "e.f.example.com",
+                    "f.example.com",
+                    "example.com",
+                    "com",
+                ],
+            ),
+        ]:
+            self.assertEqual([each.ascii for each in walk(Domain(start))], names)
+
+
+class PrintableTests(SynchronousTestCase):
+    """
+    Tests for L{printable}.
+    """
+
+    def test_line(self) -> None:
+        """
+        One line of plain ASCII.
+        """
+        self.assertEqual(printable("a\r\nb\x7fü"), "a??b??")

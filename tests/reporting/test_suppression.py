@@ -1,15 +1,125 @@
 """
 Tests for L{moxtls.reporting.suppression}.
+
+Tests for L{moxtls.reporting.suppression}.
 """
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.suppression import BOUNCE_WINDOW, afterFailure, canReset, period
+from moxtls.reporting.suppression import (
+    BOUNCE_WINDOW,
+    DSNNotification,
+    afterFailure,
+    bounceMailbox,
+    canReset,
+    period,
+    readDSN,
+)
 from moxtls.reporting.types import Suppression
+
+DSN = b"""\
+From: <mailer-daemon@a.example>\r
+Content-Type: multipart/report; report-type=delivery-status; boundary=b\r
+\r
+--b\r
+\r
+Sorry.\r
+--b\r
+Content-Type: message/delivery-status\r
+\r
+Reporting-MTA: dns; mx.a.example\r
+\r
+Final-Recipient: rfc822; tls@a.example\r
+Action: %s\r
+Status: %s\r
+Diagnostic-Code: smtp; 550 5.1.1\r
+ no such user\r
+--b--\r
+"""
+
+
+class ReadNotificationTests(SynchronousTestCase):
+    """
+    Tests for L{readDSN}: RFC 3464.
+    """
+
+    def test_failed(self) -> None:
+        """
+        Giving up is a failure.
+        """
+        for action in (b"failed", b"Failed (what else)"):
+            self.assertEqual(
+                readDSN(DSN % (action, b"5.1.1 (really)")),
+                DSNNotification(True, "5.1.1 550 5.1.1 no such user"),
+            )
+
+    def test_other(self) -> None:
+        """
+        A delay, or success, is none.
+        """
+        for action in (b"delayed", b"delivered", b"relayed", b"expanded", b""):
+            found = readDSN(DSN % (action, b"4.2.1"))
+            self.assertEqual(found, DSNNotification(False))
+
+    def test_someRecipient(self) -> None:
+        """
+        One of several recipients that failed is enough.
+        """
+        group = (
+            b"\r\nFinal-Recipient: rfc822; x@a.example\r\nAction: delayed\r\n\r\nFinal"
+        )
+        message = (DSN % (b"failed", b"5.0.0")).replace(b"\r\nFinal", group)
+        found = readDSN(message)
+        assert found is not None
+        self.assertTrue(found.failed)
+
+    def test_none(self) -> None:
+        """
+        An answer by a person, or by a machine that is on holiday, isn't one.
+        """
+        for message in [
+            b"Subject: Out of office\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+            (DSN % (b"failed", b"5.1.1")).replace(
+                b"delivery-status\r\n", b"rfc822\r\n"
+            ),
+            b"",
+        ]:
+            self.assertIsNone(readDSN(message))
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.binary(max_size=200))
+    def test_hostile(self, body: bytes) -> None:
+        """
+        Nothing raises, and what is kept is bounded.
+        """
+        start = (
+            b"Content-Type: message/delivery-status\n\nAction: failed\nDiagnostic-Code"
+        )
+        found = readDSN(start + body)
+        self.assertIsInstance(found, DSNNotification)
+        found = readDSN(start + b": x;" + body * 100)
+        assert found is not None
+        self.assertLessEqual(len(found.detail), 500)
+
+
+class BounceMailboxTests(SynchronousTestCase):
+    """
+    Tests for L{bounceMailbox}.
+    """
+
+    def test_kinds(self) -> None:
+        """
+        Each kind of report has a mailbox beneath the postmaster's.
+        """
+        self.assertEqual(bounceMailbox(ReportKind.TLS, "Post"), "Post/tlsrpt")
+        self.assertEqual(bounceMailbox(ReportKind.DMARC, "Post"), "Post/dmarc")
+
 
 URI = "mailto:tls@a.example"
 

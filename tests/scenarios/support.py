@@ -34,8 +34,8 @@ from moxtls.tlsrpt.types import (
     SessionOutcome,
     TLSPolicy,
 )
+from tests.ledger.contracts import Stores
 from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
-from tests.store.contracts import Stores
 
 TROUBLE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
 

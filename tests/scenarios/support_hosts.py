@@ -51,10 +51,10 @@ from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.certificates import root, selfSigned, trusting
+from tests.mtasts.fakes import FakeFetcher
 from tests.network import SMTP, Network, Serving
-from tests.policy.fakes import FakeFetcher
 from tests.reporting.support import ED25519_PEM, ids
-from tests.reporting.test_bounces import DSN
+from tests.reporting.test_suppression import DSN
 from tests.scenarios.support import asks
 
 STEP = 30 * MINUTE

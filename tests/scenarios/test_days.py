@@ -18,9 +18,9 @@ from moxtls.ledger.ledger import Ledger as SQLLedger
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.reporting.rua import canonicalURI
 from moxtls.reporting.types import ReportState
+from tests.ledger.test_ledger import emptied, emptyFile
 from tests.queue.killing import quickDirectory
 from tests.scenarios.support import Contents, Ledger, Node, Nodes, Place, Sent, asks
-from tests.store.test_ledger import emptied, emptyFile
 
 if TYPE_CHECKING:
     _TestCase = SynchronousTestCase

@@ -29,8 +29,8 @@ from moxtls.smtp.client.session import ClientSession, ClientSettings
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage
 from moxtls.smtp.types import Reply, TLSMode
+from tests.delivery.deliveries import TRUST
 from tests.network import SMTP, Network, Postbox
-from tests.outbound.deliveries import TRUST
 from tests.queue.couriers import FakeMailbox
 from tests.queue.killing import killedAt, quickDirectory
 

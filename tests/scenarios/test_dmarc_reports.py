@@ -23,7 +23,7 @@ from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport, ReportState, Suppression
 from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
 from tests.reporting.support import ED25519, SUBMITTER, A, signatures
-from tests.reporting.test_bounces import DSN
+from tests.reporting.test_suppression import DSN
 
 URI = "mailto:dmarc@a.example"
 

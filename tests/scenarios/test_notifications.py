@@ -28,16 +28,9 @@ from moxtls.reception.recipients import Target
 from moxtls.smtp.client.session import ClientSettings
 from moxtls.smtp.types import TLSMode
 from tests.certificates import selfSigned
+from tests.delivery.deliveries import MX, SECOND, SECOND_IP, TRUST, USER, DeliveryCase
 from tests.mailbox.lmtpserver import LMTPNetwork
 from tests.network import SMTP
-from tests.outbound.deliveries import (
-    MX,
-    SECOND,
-    SECOND_IP,
-    TRUST,
-    USER,
-    DeliveryCase,
-)
 from tests.queue.couriers import FakeCourier, FakeMailbox
 
 SMALL = ("SIZE 10", "8BITMIME")

@@ -35,8 +35,8 @@ from moxtls.reporting.types import Draft, NoReport
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
-from tests.inbound.receiving import HOSTNAME, ReceptionCase
-from tests.inbound.signed import HOST, RELAY, STRANGER, message, signer
+from tests.reception.receiving import HOSTNAME, ReceptionCase
+from tests.reception.signed import HOST, RELAY, STRANGER, message, signer
 
 ANNA = "anna@our.example"
 LIST = b"List-Id: <talk.relay.example>\r\n"

@@ -31,7 +31,7 @@ from moxtls.reporting.service import ReportOptions, ReportService
 from tests.network import OUR_IP
 from tests.queue.killing import quickDirectory
 from tests.reporting.support import ED25519_PEM
-from tests.reporting.test_bounces import DSN
+from tests.reporting.test_suppression import DSN
 from tests.scenarios.support_hosts import CONFIG, Internet, MailHost
 
 FIRST = date(2026, 11, 24)

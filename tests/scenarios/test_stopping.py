@@ -19,9 +19,9 @@ from moxtls.queue.settle import Settlement
 from moxtls.queue.spool import InlineSpoolExecutor
 from moxtls.queue.types import Envelope
 from moxtls.tlsrpt.recorder import OutcomeRecorder
-from tests.outbound.deliveries import EXAMPLE, MX, USER, DeliveryCase
+from tests.delivery.deliveries import EXAMPLE, MX, USER, DeliveryCase
+from tests.ledger.threads import Inbox
 from tests.queue.couriers import FakeMailbox
-from tests.store.threads import Inbox
 
 
 class StoppingTests(DeliveryCase):

@@ -1,6 +1,6 @@
 """
 Tests for L{moxtls.smtp.authenticator}; logins over a connection are in
-L{tests.smtp.test_listener}.
+L{tests.smtp.server.test_factory}.
 """
 
 from __future__ import annotations

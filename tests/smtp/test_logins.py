@@ -31,9 +31,9 @@ class LoginLimitsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.limits = LoginLimits()
 
-    def fail(
+    def failAttempt(
         self, user: str, place: ClientNetwork, tries: int, now: float = NOW
-    ) -> int:  # type: ignore[override]
+    ) -> int:
         """
         How many of so many wrong passwords are looked at.
         """
@@ -53,17 +53,19 @@ class LoginLimitsTests(SynchronousTestCase):
         and some more each hour.
         """
         place = networkOf("192.0.2.1")
-        count = sum(self.fail(f"user {n}", place, 1) for n in range(100))
+        count = sum(self.failAttempt(f"user {n}", place, 1) for n in range(100))
         self.assertEqual(count, MAX_FAILURES)
         self.assertEqual(self.limits.exceeded("x", place, NOW), LoginLimit.ADDRESS)
-        self.assertEqual(self.fail("x", place, 99, NOW + HOUR), FAILURES_PER_HOUR)
+        self.assertEqual(
+            self.failAttempt("x", place, 99, NOW + HOUR), FAILURES_PER_HOUR
+        )
 
     def test_network(self) -> None:
         """
         A network of many addresses has four times as many.
         """
         count = sum(
-            self.fail(f"user {n} {m}", networkOf(f"192.0.2.{n}"), 1)
+            self.failAttempt(f"user {n} {m}", networkOf(f"192.0.2.{n}"), 1)
             for n in range(256)
             for m in range(5)
         )
@@ -77,7 +79,9 @@ class LoginLimitsTests(SynchronousTestCase):
         has as well.
         """
         for user in ("anna", "nobody"):
-            count = sum(self.fail(user, networkOf(f"10.{n}.0.1"), 1) for n in range(99))
+            count = sum(
+                self.failAttempt(user, networkOf(f"10.{n}.0.1"), 1) for n in range(99)
+            )
             self.assertEqual(count, MAX_ACCOUNT_FAILURES)
             exceeded = self.limits.exceeded(user, HOME, NOW)
             self.assertEqual(exceeded, LoginLimit.ACCOUNT)
@@ -90,12 +94,12 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         self.succeed("anna", HOME)
         for n in range(99):
-            self.fail("anna", networkOf(f"10.{n}.0.1"), 1)
+            self.failAttempt("anna", networkOf(f"10.{n}.0.1"), 1)
         near = networkOf("198.51.100.77")
         self.assertIsNone(self.limits.exceeded("anna", near, NOW))
-        self.fail("somebody", HOME, 99)
+        self.failAttempt("somebody", HOME, 99)
         for n in range(2, 99):
-            self.fail("somebody else", networkOf(f"198.51.100.{n}"), 9)
+            self.failAttempt("somebody else", networkOf(f"198.51.100.{n}"), 9)
         self.assertIsNone(self.limits.exceeded("anna", HOME, NOW))
         exceeded = self.limits.exceeded("anna", networkOf("203.0.113.1"), NOW)
         self.assertEqual(exceeded, LoginLimit.ACCOUNT)
@@ -105,7 +109,7 @@ class LoginLimitsTests(SynchronousTestCase):
         There, too, guesses are limited.
         """
         self.succeed("anna", HOME)
-        self.assertEqual(self.fail("anna", HOME, 99), MAX_FAILURES)
+        self.assertEqual(self.failAttempt("anna", HOME, 99), MAX_FAILURES)
         exceeded = self.limits.exceeded("anna", HOME, NOW)
         self.assertEqual(exceeded, LoginLimit.ACCOUNT_AT_ADDRESS)
 
@@ -116,7 +120,7 @@ class LoginLimitsTests(SynchronousTestCase):
         for n in range(MAX_KNOWN):
             self.succeed("anna", networkOf(f"10.{n}.0.1"))
         for n in range(200, 200 + MAX_ACCOUNT_FAILURES):
-            self.fail("anna", networkOf(f"10.{n}.0.1"), 1)
+            self.failAttempt("anna", networkOf(f"10.{n}.0.1"), 1)
         limits = [
             self.limits.exceeded("anna", networkOf(f"10.{n}.0.1"), NOW)
             for n in (0, MAX_KNOWN - 1)
@@ -132,7 +136,7 @@ class LoginLimitsTests(SynchronousTestCase):
         self.assertIsNotNone(self.limits.exceeded("a", place, NOW))
         for attempt in begun:
             self.limits.giveBack(attempt)
-        self.assertEqual(self.fail("a", place, 99), MAX_FAILURES)
+        self.assertEqual(self.failAttempt("a", place, 99), MAX_FAILURES)
 
     def test_delay(self) -> None:
         """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_dkimcanonical -*-
+# -*- test-case-name: tests.authentication.dkim.test_canonical -*-
 """
 Messages in the form that is hashed (RFC 6376 3.4).  No I/O.
 

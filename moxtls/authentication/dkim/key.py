@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_dkimkey -*-
+# -*- test-case-name: tests.authentication.dkim.test_key -*-
 """
 The keys that domains publish (RFC 6376 3.6, RFC 8463 4).  No I/O.
 """

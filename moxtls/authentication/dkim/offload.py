@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_verifying -*-
+# -*- test-case-name: tests.authentication.dkim.test_offload -*-
 """
 Signatures are verified by another process: in a thread of this one, the
 interpreter would be the reactor's or that thread's, but never both's.

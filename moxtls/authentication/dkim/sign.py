@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_signing -*-
+# -*- test-case-name: tests.authentication.dkim.test_sign -*-
 """
 DKIM signatures of reports (RFC 6376, RFC 8463), and in whose name they are
 sent.  No I/O.

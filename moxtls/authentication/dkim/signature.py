@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_dkimsignature -*-
+# -*- test-case-name: tests.authentication.dkim.test_signature -*-
 """
 DKIM-Signature fields (RFC 6376 3.5).  No I/O.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_dkimtags -*-
+# -*- test-case-name: tests.authentication.dkim.test_taglist -*-
 """
 The tag=value lists of signatures and key records (RFC 6376 3.2).  No I/O.
 """

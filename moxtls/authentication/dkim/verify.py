@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_dkim -*-
+# -*- test-case-name: tests.authentication.dkim.test_verify -*-
 """
 DKIM signatures of a message, checked (RFC 6376 6.1).  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_spf -*-
+# -*- test-case-name: tests.authentication.spf.test_evaluate -*-
 """
 SPF: may this client send in that domain's name (RFC 7208)?  No I/O.
 

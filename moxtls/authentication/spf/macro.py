@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_spfmacro -*-
+# -*- test-case-name: tests.authentication.spf.test_macro -*-
 """
 Macros in SPF records and explanations (RFC 7208 7).  No I/O.
 """

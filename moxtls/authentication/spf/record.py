@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound.test_spfrecord -*-
+# -*- test-case-name: tests.authentication.spf.test_record -*-
 """
 The syntax of SPF records (RFC 7208 12).  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_client -*-
+# -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
 The client's side of SASL (RFC 4422), as far as smarthosts need it.  No I/O.
 """

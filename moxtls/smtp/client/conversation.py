@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_client -*-
+# -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
 The client's side of an SMTP conversation: bytes in, events out.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_client -*-
+# -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
 What a server can do, and what that means for a message.  No I/O.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_client -*-
+# -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
 Bytes from an SMTP server -> replies (RFC 5321 4.2).  No I/O.
 """

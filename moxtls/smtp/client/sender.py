@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_session -*-
+# -*- test-case-name: tests.smtp.client.test_session -*-
 """
 Writes a message to a connection, as fast as the other side takes it.
 """

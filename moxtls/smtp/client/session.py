@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_session -*-
+# -*- test-case-name: tests.smtp.client.test_session -*-
 """
 A connection to one SMTP server: TLS, the conversation, and transactions.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 The server's side of an SMTP conversation: bytes in, events and replies out.
 No I/O.

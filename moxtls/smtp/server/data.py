@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 One message on its way in, be it behind DATA or in chunks: what of it came,
 and what is wrong about it.  No I/O.
@@ -148,7 +148,8 @@ class InvalidMessage(ValueError):
 
 def validated(body: Iterable[bytes]) -> Iterator[bytes]:
     """
-    The chunks of a message, as long as L{moxtls.smtp.server.conversation} would take them from
+    The chunks of a message, as long as L{moxtls.smtp.server.conversation} would
+    take them from
     a client.
 
     @raise InvalidMessage: Says which line is at fault.

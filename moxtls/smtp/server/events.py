@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 What a L{moxtls.smtp.server.conversation.ServerConversation} is told, and what it tells.
 No I/O.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_listener -*-
+# -*- test-case-name: tests.smtp.server.test_factory -*-
 """
 Listening for SMTP, be it submission or reception: who may connect, and how
 all of it ends.  What is accepted is decided by an L{IMessageDelivery}.

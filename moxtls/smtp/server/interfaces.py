@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_listener -*-
+# -*- test-case-name: tests.smtp.server.test_factory -*-
 """
 What listeners ask of those who use them.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 How often one client may do what leads nowhere.  No I/O.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_listener -*-
+# -*- test-case-name: tests.smtp.server.test_factory -*-
 """
 One connection to a listener: carries out what the conversation comes to.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 What the commands of a client come to, given what was said before.  No I/O.
 

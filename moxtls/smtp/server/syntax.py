@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_server -*-
+# -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
 The syntax of command lines and replies, as a server sees it.  No I/O.
 

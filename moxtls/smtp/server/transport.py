@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.test_line -*-
+# -*- test-case-name: tests.smtp.server.test_transport -*-
 """
 A connection as a server's session sees it: what it writes goes out at once,
 and TLS may begin in the middle.

@@ -1,0 +1,191 @@
+"""
+Tests for L{moxtls.authentication.dkim.offload} and
+L{moxtls.authentication.dkim.verify}, with real processes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+from unittest.mock import patch
+
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.authentication.dkim.offload import SignatureVerifier
+from moxtls.authentication.dkim.sign import Signer, loadKey, sign
+from moxtls.authentication.dkim.signature import SignatureClaim
+from moxtls.authentication.dkim.verify import (
+    DKIMJob,
+    Results,
+    claimsOf,
+    verifyAll,
+    withKey,
+)
+from moxtls.authentication.results import AuthResult
+from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
+from moxtls.domain import Domain
+from moxtls.message.header import headerEnd, splitHeader
+from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
+from moxtls.workers import process
+from moxtls.workers.process import (
+    HEAD_SIZE,
+    MAX_FRAME,
+    Frames,
+    IWorkerReactor,
+    Worker,
+    WorkerLost,
+    called,
+    framed,
+)
+from tests import MAX_WAIT
+from tests.reception.signed import BODY, signer
+from tests.sites import rsaKey
+from tests.workers.calls import die
+
+reactor = cast(IWorkerReactor, installed)
+
+KEYS = {
+    "rsa.example": Signer(Domain("rsa.example"), "s", loadKey(rsaKey(2048))),
+    "ed25519.example": signer("ed25519.example"),
+}
+
+
+def verification(text: bytes) -> DKIMJob:
+    """
+    What is left to do about C{text}.
+    """
+    end = headerEnd(text)
+    header, body = text[:end], text[end + len(b"\r\n") :]
+    claims = claimsOf(splitHeader(header))
+    checks = tuple(withKey(each, _answer(each)) for each in claims)
+    return DKIMJob(header, [body], checks, 1_800_000_000)
+
+
+def _answer(claim: SignatureClaim) -> Answer:
+    record = KEYS[str(claim.domain)].record.encode()
+    return Answer(claim.keyName, RRType.TXT, LookupStatus.RECORDS, (TXT(record),))
+
+
+def _message(body: bytes = BODY) -> bytes:
+    header = b"From: x@rsa.example\r\nTo: y@our.example\r\nSubject: hello\r\n"
+    return sign(header + b"\r\n" + body, KEYS.values())
+
+
+class VerificationTests(SynchronousTestCase):
+    """
+    Tests for L{DKIMJob}.
+    """
+
+    def test_carried(self) -> None:
+        """
+        Read by another process, it comes to the same, for keys of both
+        algorithms (RFC 6376 3.3, RFC 8463 3), and where there is no key.
+        """
+        work = verification(_message())
+        gone = replace(work.checks[0], problem="gone")
+        work = replace(work, checks=(*work.checks, gone))
+        results = work()
+        self.assertEqual(pickle.loads(pickle.dumps(work)), work)
+        [(isWell, [carried])] = Frames().receive(
+            called(framed((verifyAll, [work]))[HEAD_SIZE:])
+        )
+        self.assertTrue(isWell)
+        self.assertEqual(carried, results)
+        good, temporary = AuthResult.PASS, AuthResult.TEMPERROR
+        self.assertEqual([each.status for each in results], [good, good, temporary])
+
+    def test_without(self) -> None:
+        """
+        If nobody gets to it, nothing is known of any signature (RFC 8601 2.7.1).
+        """
+        results = verification(_message()).without("too busy")
+        self.assertEqual({str(each.domain) for each in results}, set(KEYS))
+        self.assertEqual(
+            {(each.status, each.problem) for each in results},
+            {(AuthResult.TEMPERROR, "too busy")},
+        )
+
+    def test_alone(self) -> None:
+        """
+        One that goes wrong doesn't keep others from it.
+        """
+        good = verification(_message())
+        bad = replace(good, body=cast(Sequence[bytes], [None]))
+        results = verifyAll([good, bad, good])
+        self.assertEqual([results[0], results[2]], [good()] * 2)
+        self.assertIsInstance(results[1], Exception)
+
+
+class VerifierTests(TestCase):
+    """
+    Tests for L{SignatureVerifier}.
+    """
+
+    timeout = MAX_WAIT
+
+    def setUp(self) -> None:
+        self.worker = Worker(reactor, "tests")
+        self.inThreads: list[DKIMJob] = []
+        self.verifier = SignatureVerifier(self.worker, self.inThread)
+        self.addCleanup(self.verifier.stop)
+
+    def inThread(self, work: DKIMJob) -> Deferred[Results]:
+        self.inThreads.append(work)
+        return succeed(work())
+
+    async def test_elsewhere(self) -> None:
+        """
+        Another process says of each message what would be said here.
+        """
+        good = verification(_message())
+        forged = replace(good, body=[b"pay me\r\n"])
+        both = [good, forged] * 50
+        found = await gatherResults([self.verifier(each) for each in both])
+        self.assertEqual(found, [good(), forged()] * 50)
+        self.assertEqual(forged()[0].status, AuthResult.FAIL)
+        self.assertEqual(self.inThreads, [])
+
+    async def test_large(self) -> None:
+        """
+        What is large, or in a file, is left to threads.
+        """
+        small = verification(_message())
+        large = replace(small, body=[b"x" * (MAX_FRAME + 1)])
+        spooled = SpooledMessage(Path(self.mktemp()).parent)
+        self.addCleanup(spooled.close)
+        spooled.write(b"x" * (MAX_IN_MEMORY + 1))
+        filed = replace(small, body=spooled.chunks())
+        for each in (large, filed):
+            self.assertEqual((await self.verifier(each))[0].status, AuthResult.FAIL)
+        self.assertEqual(self.inThreads, [large, filed])
+
+    async def test_without(self) -> None:
+        """
+        Where there can be no other process, it is left to threads.
+        """
+        work = verification(_message())
+        command = (sys.executable, "-c", "raise SystemExit(3)")
+        with capturedLogs(), patch.object(process, "_COMMAND", command):
+            for _ in range(2):
+                self.assertEqual(await self.verifier(work), work())
+        self.assertEqual(self.inThreads, [work] * 2)
+
+    async def test_lost(self) -> None:
+        """
+        If the other process is killed, that is no result; the next one is
+        asked about what comes then.
+        """
+        work = verification(_message())
+        await self.verifier(work)
+        with capturedLogs():
+            self.worker.call(die, None).addErrback(lambda _: None)
+            with self.assertRaises(WorkerLost):
+                await self.verifier(work)
+            self.assertEqual(await self.verifier(work), work())

@@ -1,0 +1,559 @@
+"""
+Tests for L{moxtls.authentication.check}, and what it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication.check import (
+    CACHE_TTL,
+    MAX_CACHED,
+    MAX_WAIT,
+    MessageAuthentication,
+    MessageAuthenticator,
+    authenticate,
+)
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import AuthResult, DKIMResult
+from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.types import DMARCPolicy
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.dns.fairshare import MAX_QUERIES_PER_CLIENT
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.message.addresses import FromField
+from moxtls.message.header import headerEnd, splitHeader
+from moxtls.message.trace import ClientInfo
+from moxtls.tasks import OVERDUE
+from tests.reception.signed import (
+    BODY,
+    HOST,
+    RELAY,
+    STRANGER,
+    message,
+    resolver,
+    signer,
+)
+
+A = Domain("a.example")
+PASS, FAIL, NONE = AuthResult.PASS, AuthResult.FAIL, AuthResult.NONE
+TEMPERROR, PERMERROR = AuthResult.TEMPERROR, AuthResult.PERMERROR
+LARGE = b"x" * 70 + b"\r\n"
+
+Verifying = Callable[[], tuple[DKIMResult, ...]]
+
+
+class CheckCase(SynchronousTestCase):
+    """
+    Messages that are checked.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.dns = resolver()
+        self.offloaded: list[Verifying] = []
+        self.checks = MessageAuthenticator(
+            self.clock,
+            self.dns,
+            LocalPolicy(),
+            "mx.our.example",
+            self.offload,
+            lambda: 0.5,
+        )
+
+    def offload(self, verifying: Verifying) -> Deferred[tuple[DKIMResult, ...]]:
+        self.offloaded.append(verifying)
+        return succeed(verifying())
+
+    def findings(
+        self, text: bytes, client: ClientInfo = HOST, sender: str = "x@a.example"
+    ) -> AuthenticationOutcome:
+        """
+        What is found of a message that is there.
+        """
+        return self.successResultOf(authenticate(self.checks, client, sender, [text]))
+
+    def coming(self, text: bytes, sender: str = "x@a.example") -> MessageAuthentication:
+        """
+        A message of which the header is there.
+        """
+        examination = self.checks.examine(HOST, sender)
+        examination.begin(splitHeader(text[: headerEnd(text)]))
+        return examination
+
+    def finished(
+        self, examination: MessageAuthentication, body: bytes = BODY
+    ) -> Deferred[AuthenticationOutcome]:
+        """
+        Its message is complete.
+        """
+        return Deferred.fromCoroutine(examination.finish([body]))
+
+
+class FindingsTests(CheckCase):
+    """
+    Tests for L{authenticate}.
+    """
+
+    def test_all(self) -> None:
+        """
+        All methods have their results, and the verdict follows from them.
+        """
+        found = self.findings(message("X <x@A.example>", "a.example", "relay.example"))
+        authentication = found.authentication
+        self.assertEqual(authentication.address, HOST.address)
+        self.assertEqual(authentication.iprev.name, "mail.a.example")
+        self.assertEqual(authentication.helo.status, NONE)
+        self.assertEqual(authentication.spf.status, PASS)
+        self.assertEqual([each.status for each in authentication.dkim], [PASS, PASS])
+        self.assertEqual(found.verdict.status, PASS)
+        self.assertEqual(found.verdict.alignedDKIM, (0,))
+        self.assertTrue(found.verdict.spfAligned)
+        self.assertEqual(found.froms, (A,))
+
+    def test_spoofed(self) -> None:
+        """
+        Nobody else's results are in the author's name.
+        """
+        found = self.findings(
+            message("x@a.example", "stranger.example"), STRANGER, "x@stranger.example"
+        )
+        self.assertEqual(found.authentication.spf.status, PASS)
+        self.assertEqual(found.verdict.status, FAIL)
+        self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
+
+    def test_bounce(self) -> None:
+        """
+        Where MAIL FROM is empty, HELO takes its place (RFC 7208 2.4), and is
+        looked up once.
+        """
+        self.findings(message("x@a.example"), RELAY, "")
+        self.assertEqual(self.dns.asked.count(("relay.example", RRType.TXT)), 1)
+
+    def test_noAuthor(self) -> None:
+        """
+        Without one author domain nothing is looked up about it (RFC 9989
+        11.5), and everything else is.
+        """
+        for author, state in (
+            ("x@a.example, y@q.example", FromField.READ),
+            ("nobody", FromField.UNREADABLE),
+        ):
+            found = self.findings(message(author, "a.example"))
+            self.assertEqual(found.authors.state, state)
+            self.assertIsNone(found.verdict.discovery)
+            self.assertEqual(found.authentication.dkim[0].status, PASS)
+        asked = {name for name, _ in self.dns.asked}
+        self.assertNotIn("_dmarc.a.example", asked)
+
+    def test_noHeader(self) -> None:
+        """
+        Any bytes come to something.
+        """
+        for text in (b"", b"\r\n", b"\r\n\r\n", b"x", b"From: x@a.example\r\n"):
+            found = self.findings(text)
+            self.assertEqual(found.authentication.dkim, ())
+
+    def test_notes(self) -> None:
+        """
+        Each step is told: what passed, what was published, what is aligned.
+        """
+        found = self.findings(message("x@a.example", "a.example", "relay.example"))
+        notes = "\n".join(found.notes)
+        for each in (
+            "iprev: pass: 192.0.2.1 is mail.a.example",
+            "SPF (mfrom): pass: a.example by ip4:192.0.2.1",
+            "DKIM: pass: d=relay.example s=s a=ed25519-sha256, 256-bit key",
+            "From: a.example",
+            "DMARC: _dmarc.a.example: v=DMARC1; p=reject",
+            "DMARC: DKIM passes for a.example, which is aligned",
+            "DMARC: SPF passes for a.example, which is aligned",
+            "DMARC: pass: policy reject, disposition none",
+        ):
+            self.assertIn(each, notes)
+        found = self.findings(message("x, y@a-"), STRANGER, "")
+        notes = "\n".join(found.notes)
+        self.assertIn("DKIM: none", notes)
+        self.assertIn(f"From: {FromField.UNREADABLE}", notes)
+
+    def test_notesOnFailure(self) -> None:
+        """
+        So is what didn't pass, and why nothing came of it.
+        """
+        self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=reject; t=y")
+        text = message("x@a.example", "a.example") + b"more\r\n"
+        notes = "\n".join(self.findings(text, STRANGER).notes)
+        self.assertIn("DKIM: fail: d=a.example s=s", notes)
+        self.assertIn("the body was changed", notes)
+        self.assertIn("DMARC: nothing that passes is aligned", notes)
+        self.assertIn("DMARC: override policy_test_mode", notes)
+
+
+class TimeTests(CheckCase):
+    """
+    When things are looked up, and for how long.
+    """
+
+    def test_early(self) -> None:
+        """
+        SPF and the client's name are looked up at MAIL, and keys and the
+        policy while the body comes; in the end everything is there.
+        """
+        self.checks.expect(HOST, "x@a.example")
+        self.assertIn(("a.example", RRType.TXT), self.dns.asked)
+        self.assertIn(("1.2.0.192.in-addr.arpa", RRType.PTR), self.dns.asked)
+        examination = self.coming(message("x@a.example", "a.example"))
+        self.assertIn((signer("a.example").recordName, RRType.TXT), self.dns.asked)
+        self.assertIn(("_dmarc.a.example", RRType.TXT), self.dns.asked)
+        count = len(self.dns.asked)
+        found = self.successResultOf(self.finished(examination))
+        self.assertEqual(found.verdict.status, PASS)
+        self.assertEqual(len(self.dns.asked), count)
+
+    def test_overdue(self) -> None:
+        """
+        What isn't back at the end is a temporary error, be it one thing or
+        all of them, and the client waits once for all.
+        """
+        hanging = [
+            ("a.example", RRType.TXT),
+            ("mail.a.example", RRType.TXT),
+            ("1.2.0.192.in-addr.arpa", RRType.PTR),
+            (signer("a.example").recordName, RRType.TXT),
+            ("_dmarc.a.example", RRType.TXT),
+        ]
+        for those in (hanging, *([each] for each in hanging)):
+            for name, kind in those:
+                self.dns.hang(name, kind)
+            examination = self.coming(message("x@a.example", "a.example"))
+            waiting = self.finished(examination)
+            self.clock.advance(MAX_WAIT - 1)
+            self.assertNoResult(waiting)
+            self.clock.advance(1)
+            found = self.successResultOf(waiting)
+            self.clock.advance(CACHE_TTL)
+            results = found.authentication
+            problems = [
+                results.spf.problem,
+                results.helo.problem,
+                results.iprev.problem,
+                *(each.problem for each in results.dkim),
+                found.verdict.problem,
+            ].count(OVERDUE)
+            self.assertGreaterEqual(problems, len(those), those)
+            self.assertEqual(found.verdict.disposition, DMARCPolicy.NONE)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            for name, kind in those:
+                self.dns.release(name, kind)
+
+    def test_late(self) -> None:
+        """
+        An answer on the way at the end is waited for.
+        """
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        waiting = self.finished(self.coming(message("x@a.example")))
+        self.clock.advance(MAX_WAIT - 1)
+        self.dns.release("_dmarc.a.example", RRType.TXT)
+        self.assertEqual(self.successResultOf(waiting).verdict.status, PASS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_keysApart(self) -> None:
+        """
+        A stranger's key that never comes doesn't keep that of another from being
+        used: else whoever adds a signature of his own to a forgery would have
+        the author's policy suspended (RFC 9989 5.3.6).
+        """
+        text = message("x@a.example", "a.example", "stranger.example")
+        forged = text.replace(b"Subject: hello", b"Subject: pay me")
+        self.dns.hang(signer("stranger.example").recordName, RRType.TXT)
+        for large in (b"", LARGE * 1000):
+            examination = self.checks.examine(STRANGER, "x@nobody.example")
+            end = headerEnd(forged)
+            examination.begin(splitHeader(forged[:end]))
+            body = forged[end + 2 :] + large
+            waiting = self.finished(examination, body)
+            self.clock.advance(MAX_WAIT)
+            found = self.successResultOf(waiting)
+            statuses = [each.status for each in found.authentication.dkim]
+            self.assertCountEqual(statuses, [TEMPERROR, FAIL])
+            self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
+
+    def test_verifying(self) -> None:
+        """
+        That verifying takes long is no reason not to do what the author asks
+        for: anybody can keep a host busy.
+        """
+        verifying: Deferred[tuple[DKIMResult, ...]] = Deferred()
+        self.checks.offload = lambda work: verifying.addCallback(lambda _: work())
+        text = message("x@a.example", "a.example", body=LARGE * 1000)
+        forged = text.replace(b"Subject: hello", b"Subject: pay me")
+        waiting = authenticate(self.checks, STRANGER, "x@nobody.example", [forged])
+        self.clock.advance(10 * MAX_WAIT)
+        self.assertNoResult(waiting)
+        verifying.callback(())
+        found = self.successResultOf(waiting)
+        self.assertEqual(found.authentication.dkim[0].status, FAIL)
+        self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
+
+    def test_alignment(self) -> None:
+        """
+        So are look-ups that begin at the end; without them nothing is decided
+        against a message.
+        """
+        self.dns.hang("_dmarc.sub.a.example", RRType.TXT)
+        text = message("x@a.example", "sub.a.example")
+        self.dns.put(
+            signer("sub.a.example").recordName, RRType.TXT, signer("a.example").record
+        )
+        examination = self.checks.examine(STRANGER, "x@stranger.example")
+        end = headerEnd(text)
+        examination.begin(splitHeader(text[:end]))
+        waiting = self.finished(examination)
+        self.clock.advance(MAX_WAIT)
+        verdict = self.successResultOf(waiting).verdict
+        self.assertEqual(verdict.status, TEMPERROR)
+        self.assertEqual(verdict.disposition, DMARCPolicy.NONE)
+
+    def test_cancelled(self) -> None:
+        """
+        When the client is gone nothing goes on being looked up.
+        """
+        for name, kind in (
+            ("a.example", RRType.TXT),
+            ("1.2.0.192.in-addr.arpa", RRType.PTR),
+            ("_dmarc.a.example", RRType.TXT),
+            (signer("a.example").recordName, RRType.TXT),
+        ):
+            self.dns.hang(name, kind)
+        cancelled = self.coming(message("x@a.example", "a.example"))
+        cancelled.cancel()
+        self.assertEqual(sum(map(len, self.dns._hanging.values())), 0)
+
+    def test_shared(self) -> None:
+        """
+        Messages of one client have its look-ups in common; that one of them
+        ends doesn't disturb the others.
+        """
+        self.dns.hang("a.example", RRType.TXT)
+        text = message("x@a.example")
+        first, second = self.coming(text), self.coming(text)
+        first.cancel()
+        waiting = self.finished(second)
+        self.dns.release("a.example", RRType.TXT)
+        found = self.successResultOf(waiting)
+        self.assertEqual(found.authentication.spf.status, PASS)
+
+
+class MemoryTests(CheckCase):
+    """
+    What is remembered of clients.
+    """
+
+    def asked(self, sender: str = "x@a.example") -> int:
+        """
+        How many questions it takes.
+        """
+        before = len(self.dns.asked)
+        self.checks.expect(HOST, sender)
+        return len(self.dns.asked) - before
+
+    def test_remembered(self) -> None:
+        """
+        For some time a client isn't looked up again, for the same sender.
+        """
+        self.assertGreater(self.asked(), 0)
+        self.assertEqual(self.asked(), 0)
+        self.assertGreater(self.asked("x@q.example"), 0)
+        self.clock.advance(CACHE_TTL + 1)
+        self.assertGreater(self.asked(), 0)
+
+    def test_failed(self) -> None:
+        """
+        What couldn't be found out is tried again.
+        """
+        self.dns.fail("a.example", RRType.TXT)
+        self.asked()
+        self.dns.put("a.example", RRType.TXT, "v=spf1 -all")
+        self.assertGreater(self.asked(), 0)
+        self.assertEqual(self.asked(), 0)
+
+    def test_policy(self) -> None:
+        """
+        So it is with the policy of an author domain, if it is certain.
+        """
+
+        def status() -> AuthResult:
+            return self.findings(message("x@a.example"), STRANGER).verdict.status
+
+        self.dns.fail("_dmarc.a.example", RRType.TXT)
+        self.assertEqual(status(), TEMPERROR)
+        self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=none")
+        self.assertEqual(status(), FAIL)
+        self.dns.remove("_dmarc.a.example", RRType.TXT)
+        self.assertEqual(status(), FAIL)
+        self.clock.advance(CACHE_TTL + 1)
+        self.assertEqual(status(), NONE)
+
+    def test_chance(self) -> None:
+        """
+        C{pct} (RFC 7489 6.6.4) is drawn for each message, and only where there
+        is one.
+        """
+        self.checks.practice = LocalPolicy(Suffixes(lambda: lambda name: name))
+        drawn = []
+
+        def chance() -> float:
+            drawn.append(0.4)
+            return drawn[-1]
+
+        self.checks.chance = chance
+        for record, count, disposition in (
+            ("v=DMARC1; p=quarantine; pct=30", 1, DMARCPolicy.NONE),
+            ("v=DMARC1; p=quarantine; pct=50", 2, DMARCPolicy.QUARANTINE),
+            ("v=DMARC1; p=quarantine", 2, DMARCPolicy.QUARANTINE),
+        ):
+            self.clock.advance(CACHE_TTL + 1)
+            self.dns.put("_dmarc.a.example", RRType.TXT, record)
+            found = self.findings(message("x@a.example"), STRANGER)
+            self.assertEqual(found.verdict.disposition, disposition)
+            self.assertEqual(len(drawn), count)
+
+    def test_bounded(self) -> None:
+        """
+        Only so many are remembered.
+        """
+        for number in range(MAX_CACHED + 1):
+            self.checks.expect(STRANGER, f"{number}@x.example")
+        self.assertEqual(len(self.checks._origins), MAX_CACHED)
+
+
+class StrangerTests(CheckCase):
+    """
+    What a client can make us ask for.
+    """
+
+    def hanging(self, client: ClientInfo, number: int) -> None:
+        """
+        MAIL with a sender whose domain never answers.
+        """
+        self.dns.hang(f"{number}.slow.example", RRType.TXT)
+        self.checks.expect(client, f"x@{number}.slow.example")
+
+    def test_share(self) -> None:
+        """
+        Who has a great many things looked up that are never answered keeps nobody
+        else's from being asked for.
+        """
+        for number in range(MAX_QUERIES_PER_CLIENT + 5):
+            self.hanging(STRANGER, number)
+        asked = [name for name, _ in self.dns.asked if name.endswith("slow.example")]
+        self.assertEqual(len(asked), MAX_QUERIES_PER_CLIENT)
+        self.assertEqual(self.findings(message("x@a.example")).verdict.status, PASS)
+
+    def test_forgotten(self) -> None:
+        """
+        Nothing goes on being looked up for clients that say MAIL, and then
+        nothing, but for the last few.
+        """
+        for number in range(MAX_CACHED + 5):
+            host = f"203.0.{number % 100}.{number // 100}"
+            self.hanging(ClientInfo(host, "stranger.example"), number)
+        waiting = sum(map(len, self.checks._shares._waiting.values()))
+        # Each has SPF looked up twice, and a name.
+        running = self.checks._shares._total
+        self.assertLessEqual(waiting + running, 3 * MAX_CACHED)
+
+    def test_overdue(self) -> None:
+        """
+        It is told whether something took too long.
+        """
+        found = self.findings(message("x@a.example"))
+        self.assertFalse(found.isOverdue)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        self.clock.advance(CACHE_TTL + 1)
+        waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
+        self.clock.advance(MAX_WAIT)
+        self.assertTrue(self.successResultOf(waiting).isOverdue)
+
+    def test_overdueOnlyLooking(self) -> None:
+        """
+        Where no policy is followed anyway, nothing depends on waiting.
+        """
+        self.checks.practice = LocalPolicy(enforcement=DMARCPolicy.NONE)
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
+        self.clock.advance(MAX_WAIT)
+        self.assertFalse(self.successResultOf(waiting).isOverdue)
+
+    def test_questions(self) -> None:
+        """
+        However it is made, a message has us ask a few hundred questions, and not
+        thousands (RFC 7208 4.6.4, 11.1).
+        """
+        exchanges = [f"{number} h%d-{number}.victim.example" for number in range(10)]
+        terms = " ".join(f"mx:m{number}.bad.example" for number in range(10))
+        self.dns.put("bad.example", RRType.TXT, f"v=spf1 {terms} -all")
+        self.dns.put("helo.bad.example", RRType.TXT, f"v=spf1 {terms} -all")
+        for number in range(10):
+            hosts = [each % number for each in exchanges]
+            self.dns.put(f"m{number}.bad.example", RRType.MX, *hosts)
+            self.dns.put(f"h{number}-0.victim.example", RRType.A, "192.0.2.9")
+        deep = ".".join("abcdefghijkl")
+        signed = [f"{number}.{deep}.bad.example" for number in range(100)]
+        self.dns.put("_dmarc.bad.example", RRType.TXT, "v=DMARC1; p=none")
+        for each in signed:
+            self.dns.put(
+                signer(each).recordName, RRType.TXT, signer("a.example").record
+            )
+        text = message(f"x@z.{deep}.bad.example", *signed)
+        client = ClientInfo("203.0.113.1", "helo.bad.example")
+        self.findings(text, client, "x@bad.example")
+        self.assertLess(len(self.dns.asked), 400)
+
+
+class VerifyTests(CheckCase):
+    """
+    Where signatures are verified.
+    """
+
+    def test_offloaded(self) -> None:
+        """
+        All signatures of a message are verified together, where it doesn't hold
+        up others.
+        """
+        for signers in (("a.example",), ("a.example", "q.example", "relay.example")):
+            self.offloaded.clear()
+            found = self.findings(message("x@a.example", *signers))
+            self.assertEqual(len(self.offloaded), 1)
+            results = [each.status for each in found.authentication.dkim]
+            self.assertEqual(results, [PASS] * len(signers))
+
+    def test_nothing(self) -> None:
+        """
+        Where there is no signature, or no record of its key, there is nothing to
+        do.
+        """
+        self.dns.remove(signer("q.example").recordName, RRType.TXT)
+        for signers in ((), ("q.example",)):
+            found = self.findings(message("x@a.example", *signers))
+            self.assertEqual(self.offloaded, [])
+            results = [each.status for each in found.authentication.dkim]
+            self.assertEqual(results, [PERMERROR] * len(signers))
+
+    def test_broken(self) -> None:
+        """
+        If something of ours is broken, that is a temporary error, is logged,
+        and nothing is decided: what can't be verified now can be later.
+        """
+        self.checks.offload = lambda verifying: fail(OSError("no thread"))
+        body = LARGE * 1000
+        found = self.findings(message("x@a.example", "a.example", body=body))
+        self.assertEqual(found.authentication.dkim[0].status, TEMPERROR)
+        self.assertTrue(found.isOverdue)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -1,0 +1,139 @@
+"""
+Tests for L{moxtls.delivery.probe}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from moxtls.delivery.probe import ProbeResult, probe
+from moxtls.delivery.results import DeliveryError
+from moxtls.dns.types import ExtendedError, RRType
+from moxtls.mtasts.policy import Mode, STSLookup
+from moxtls.smtp.types import TLSMode
+from moxtls.tls.session import STARTTLSResult
+from moxtls.tlsrpt.types import FailureDetail, ResultType
+from tests.certificates import good, selfSigned
+from tests.delivery.deliveries import (
+    EXAMPLE,
+    IP4,
+    MISMATCHING,
+    MX,
+    SECOND,
+    SECOND_IP,
+    DeliveryCase,
+    outdated,
+)
+
+
+class SurveyTests(DeliveryCase):
+    """
+    Tests for L{probe}.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secondHost()
+
+    def found(self) -> ProbeResult:
+        surveying = Deferred.fromCoroutine(probe(self.surroundings, EXAMPLE))
+        self.network.flush()
+        findings = self.successResultOf(surveying)
+        self.assertTidy()
+        return findings
+
+    def test_everyHost(self) -> None:
+        """
+        Each host is visited, also if the first is fine; no mail is begun, and
+        nothing is recorded.
+        """
+        servers = [
+            self.serve(self.goodContext()),
+            self.serve(selfSigned(SECOND).context(), ip=SECOND_IP),
+        ]
+        found = self.found()
+        self.assertEqual(
+            [(each.visit.host, each.record.receivingIP) for each in found.sightings],
+            [(MX, IP4), (SECOND, SECOND_IP)],
+        )
+        for server in servers:
+            self.assertIn("QUIT", server.commands)
+            self.assertNotIn(b"MAIL", server.heard)
+        self.assertEqual(found.troubles, ())
+        self.assertEqual(self.observer.outcomes, [])
+
+    def test_outcome(self) -> None:
+        """
+        The outcome is that of a delivery that meets the same.
+        """
+        self.resolver.put("example.com", RRType.MX, f"10 {MX}")
+        self.secure(MISMATCHING)
+        self.publish(Mode.ENFORCE)
+        self.serve(selfSigned(MX).context())
+        found = self.found()
+        self.serve(selfSigned(MX).context())
+        self.deliver()
+        self.assertEqual(found.outcome, self.outcome)
+        (trouble,) = found.troubles
+        self.assertEqual((trouble.status, trouble.host), ("4.7.5", MX))
+
+    def test_plaintext(self) -> None:
+        """
+        A host without TLS that works would take the mail: that is no trouble.
+        It is connected to as a delivery would.
+        """
+        self.serve(outdated(good(MX)), self.server())
+        self.serve(ip=SECOND_IP)
+        found = self.found()
+        self.assertEqual(
+            [
+                (each.visit.terms.tlsMode, each.record.starttls, each.taken)
+                for each in found.sightings
+            ],
+            [
+                (TLSMode.OPPORTUNISTIC, STARTTLSResult.BROKEN, False),
+                (TLSMode.SKIP, STARTTLSResult.NOT_TRIED, True),
+                (TLSMode.OPPORTUNISTIC, STARTTLSResult.NOT_OFFERED, True),
+            ],
+        )
+        self.assertEqual(found.troubles, ())
+        assert found.outcome.recipient is not None
+        self.assertEqual(found.outcome.recipient.failed, 1)
+
+    def test_troubles(self) -> None:
+        """
+        Why hosts would take nothing is told, each with its host.
+        """
+        self.serve(greeting="554 go away")
+        found = self.found()
+        self.assertEqual(
+            [(each.host, each.status) for each in found.troubles],
+            [(MX, "5.0.0"), (SECOND, "4.4.1")],
+        )
+        # Where there was no connection, there is none to tell about.
+        self.assertEqual(
+            [(each.visit.host, each.taken) for each in found.sightings], [(MX, False)]
+        )
+
+    def test_nowhere(self) -> None:
+        """
+        So is why there is no host to visit.
+        """
+        self.resolver.fail("example.com", RRType.MX, ExtendedError(6))
+        found = self.found()
+        self.assertEqual([each.status for each in found.troubles], ["4.4.3"])
+        self.assertEqual(found.sightings, ())
+        assert found.outcome.recipient is not None
+        self.assertEqual(found.outcome.recipient.failed, 1)
+
+    def test_temporary(self) -> None:
+        """
+        Where MTA-STS would have mail wait, no host is visited.
+        """
+        failure = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
+        self.policies.lookup = STSLookup(EXAMPLE, None, failure, temporary=True)
+        found = self.found()
+        self.assertEqual(
+            found.troubles, (DeliveryError("4.4.3", "MTA-STS lookup failed"),)
+        )
+        self.assertEqual(self.network.dialed, [])

@@ -1,0 +1,456 @@
+"""
+Tests for L{moxtls.dmarc.failurereporter}.
+
+Tests for L{moxtls.dmarc.failurereporter}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, fail
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from moxtls.authentication.dkim.sign import Signer
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.failure import FailureReporting
+from moxtls.dmarc.failurereporter import (
+    AT_ONCE,
+    MAX_DOMAINS,
+    MAX_OPEN,
+    MAX_SEEN,
+    REMEMBERED_FOR,
+    Deduplicator,
+    FailureReporter,
+    FailureReportTracker,
+    Quota,
+)
+from moxtls.dmarc.parse import FeedbackReport, readFeedback
+from moxtls.dmarc.redaction import Redaction
+from moxtls.dmarc.types import FinalDisposition, ReportURI, VerdictEvent
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.interfaces import IReportObserver, IVerdictObserver
+from moxtls.queue.memory import MemoryQueue
+from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.compose import ReportIdentity
+from moxtls.reporting.suppression import BOUNCE_WINDOW, FIRST_PERIOD
+from moxtls.reporting.types import Suppression
+from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
+from tests.dmarc.reports import DMARCWorld
+from tests.reporting.support import (
+    ED25519,
+    HOSTNAME,
+    RSA,
+    SUBMITTER,
+    TLSRPT,
+    A,
+    signatures,
+)
+
+RUF = "mailto:ruf@example.com"
+DMARC = ReportKind.DMARC
+SETTINGS = FailureReporting(enabled=True, submitter=SUBMITTER, secret=b"k" * 32)
+
+
+class BrokenQueue(MemoryQueue):
+    """
+    Takes nothing.
+    """
+
+    def submit(self, envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
+        return fail(OSError("disk full"))
+
+
+def message(number: int = 0, *ruf: str) -> VerdictEvent:
+    """
+    Messages that differ, and fail; signed by a domain that asks for reports.
+    """
+    header = HEADER + f"List-Id: <{number}>\r\n".encode()
+    uris = tuple(ReportURI(*_limited(each)) for each in ruf) or RECORD.ruf
+    discovery = replace(DISCOVERY, record=replace(RECORD, ruf=uris))
+    return failed(SIGNATURE, header=header, discovery=discovery)
+
+
+def _limited(uri: str) -> tuple[str, int]:
+    text, _, limit = uri.partition("!")
+    return text, int(limit or 0)
+
+
+class FailureReporterTests(SynchronousTestCase):
+    """
+    Tests for L{FailureReporter}.
+    """
+
+    def setUp(self) -> None:
+        self.world = DMARCWorld()
+        self.queue: MemoryQueue = self.world.queue
+        self.resolver = self.world.resolver
+        self.resolver.put("_dmarc.example.com", RRType.TXT, "v=DMARC1; p=reject")
+        self.resolver.put("bounce.example.com", RRType.TXT, "v=spf1 -all")
+
+    def reporter(
+        self,
+        settings: FailureReporting = SETTINGS,
+        signers: Sequence[Signer] = (ED25519,),
+    ) -> FailureReporter:
+        world = self.world
+        return FailureReporter(
+            world.clock,
+            self.resolver,
+            world.ledger.suppressions,
+            self.queue,
+            ReportIdentity(HOSTNAME, tuple(signers)),
+            settings,
+            world.newID,
+        )
+
+    def tell(self, reporter: FailureReporter, *judgements: VerdictEvent) -> None:
+        for each in judgements or (message(),):
+            self.successResultOf(reporter.verdictGiven(each))
+
+    def reports(self) -> list[FeedbackReport]:
+        found = [readFeedback(each) for each in self.queue.bodies.values()]
+        return [each for each in found if each is not None]
+
+    def test_report(self) -> None:
+        """
+        A message that fails is reported at once: signed, by the null sender,
+        for the queue to send as it sends DMARC reports.
+        """
+        reporter = self.reporter(signers=(RSA, ED25519, TLSRPT))
+        verifyObject(IVerdictObserver, reporter)
+        self.tell(reporter)
+        (envelope,) = self.queue.envelopes
+        self.assertTrue(envelope.key.startswith("failure/"))
+        expected = Envelope(
+            "",
+            ("ruf@example.com",),
+            report=DMARC,
+            key=envelope.key,
+            maxAttempts=5,
+        )
+        self.assertEqual(envelope, expected)
+        (body,) = self.queue.bodies.values()
+        self.assertEqual(signatures(body, RSA, ED25519), [True, True])
+        (report,) = self.reports()
+        self.assertEqual(report.get("Reported-Domain"), "news.example.com")
+        self.assertEqual(
+            report.get("SPF-DNS"), 'txt : bounce.example.com : "v=spf1 -all"'
+        )
+        token = Redaction(SETTINGS.secret).token("john.doe")
+        self.assertEqual(
+            report.get("Original-Mail-From"), f"<{token}@bounce.example.com>"
+        )
+        self.assertEqual(report.get("Arrival-Date"), "Wed, 25 Nov 2026 00:05:00 +0000")
+
+    def test_off(self) -> None:
+        """
+        Nothing is sent or looked up unless it is switched on, somebody can
+        sign, and the domain may have it.
+        """
+        for reporter in [
+            self.reporter(FailureReporting()),
+            self.reporter(replace(SETTINGS, enabled=False)),
+            self.reporter(replace(SETTINGS, submitter=None)),
+            self.reporter(signers=()),
+            self.reporter(signers=(TLSRPT,)),
+            self.reporter(replace(SETTINGS, submitter=Domain("b.example"))),
+            self.reporter(replace(SETTINGS, allow=frozenset({Domain("b.example")}))),
+        ]:
+            self.tell(reporter)
+        self.assertEqual(self.queue.envelopes, [])
+        self.assertEqual(self.resolver.asked, [])
+
+    def test_recipients(self) -> None:
+        """
+        A message for several of our recipients is one failure.
+        """
+        one = message()
+        other = replace(
+            one, recipient="bert@our.example", fate=FinalDisposition.ACCEPTED
+        )
+        self.tell(self.reporter(), one, other, one)
+        self.assertEqual(len(self.reports()), 1)
+
+    def test_limits(self) -> None:
+        """
+        Beyond so many an hour, messages are counted and told of in the next
+        report (RFC 9991 8.1).
+        """
+        reporter = self.reporter(replace(SETTINGS, perHour=2))
+        self.tell(reporter, *map(message, range(5)))
+        self.world.clock.advance(HOUR)
+        self.tell(reporter, message(6))
+        incidents = [each.get("Incidents") for each in self.reports()]
+        self.assertEqual(incidents, ["", "", "4"])
+
+    def test_day(self) -> None:
+        """
+        There is a limit for all, in which only what is sent counts.
+        """
+        reporter = self.reporter(replace(SETTINGS, perDay=2))
+        unconfirmed = [message(n, "mailto:ruf@other.example") for n in range(3)]
+        self.tell(reporter, *unconfirmed, *map(message, range(3, 8)))
+        self.assertEqual(len(self.reports()), 2)
+
+    def test_external(self) -> None:
+        """
+        Others have to say that they want such reports, at C{ruf}; all that do
+        get the same (RFC 9991 2, 5).
+        """
+        self.world.confirms(Domain("example.com"), "b.example")
+        self.world.confirms(
+            Domain("example.com"), "c.example", "v=DMARC1; ruf=mailto:new@c.example"
+        )
+        self.world.confirms(
+            Domain("example.com"), "d.example", "v=DMARC1; rua=mailto:new@d.example"
+        )
+        uris = [f"mailto:x@{each}.example" for each in "abcd"]
+        self.tell(self.reporter(), message(0, *uris, "https://example.com/"))
+        (envelope,) = self.queue.envelopes
+        expected = ("x@b.example", "new@c.example", "x@d.example")
+        self.assertEqual(envelope.recipients, expected)
+        (body,) = self.queue.bodies.values()
+        for each in expected:
+            self.assertIn(each.encode(), body.partition(b"\r\n\r\n")[0])
+
+    def test_size(self) -> None:
+        """
+        Who takes less gets nothing (RFC 7489 6.2), and isn't named to others.
+        """
+        other = "mailto:b@example.com"
+        self.tell(self.reporter(), message(0, f"{RUF}!100", f"{other}!100000"))
+        (envelope,) = self.queue.envelopes
+        self.assertEqual(envelope.recipients, ("b@example.com",))
+        (body,) = self.queue.bodies.values()
+        self.assertNotIn(b"ruf@example.com", body)
+        self.tell(self.reporter(), message(1, f"{RUF}!100"))
+        self.assertEqual(len(self.reports()), 1)
+
+    def test_suppressed(self) -> None:
+        """
+        Destinations that get no DMARC reports don't get these either.
+        """
+        until = self.world.clock.seconds() + 60
+        entry = Suppression(RUF, DMARC, until, 0)
+        self.world.ledger.suppressions.put(entry)
+        reporter = self.reporter()
+        self.tell(reporter, message(0))
+        self.assertEqual(self.queue.envelopes, [])
+        self.world.clock.advance(60)
+        self.tell(reporter, message(1))
+        self.assertEqual([each.get("Incidents") for each in self.reports()], ["2"])
+
+    def test_noMail(self) -> None:
+        """
+        Nothing is sent in the name of a domain that takes no mail.
+        """
+        self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
+        self.tell(self.reporter())
+        self.assertEqual(self.queue.envelopes, [])
+
+    def test_queueFails(self) -> None:
+        """
+        What can't be put into the queue is logged, and lost; mail and other
+        reports go on.
+        """
+        reporter = self.reporter()
+        reporter._queue = BrokenQueue(self.world.clock, self.world.newID)
+        self.tell(reporter, message(0))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        reporter._queue = self.queue
+        self.tell(reporter, message(1))
+        self.assertEqual([each.get("Incidents") for each in self.reports()], ["2"])
+
+    def test_background(self) -> None:
+        """
+        Mail doesn't wait for look-ups, of which there are few at a time; what
+        is too much is counted only.
+        """
+        self.resolver.hang(str(SUBMITTER), RRType.MX)
+        reporter = self.reporter(replace(SETTINGS, perHour=100, perDay=100))
+        self.tell(reporter, *map(message, range(MAX_OPEN + 5)))
+        self.assertEqual(len(self.resolver.asked), AT_ONCE)
+        self.resolver.release(str(SUBMITTER), RRType.MX)
+        self.assertEqual(len(self.reports()), MAX_OPEN)
+        self.tell(reporter, message(100))
+        self.assertEqual(self.reports()[-1].get("Incidents"), "6")
+
+    def test_stop(self) -> None:
+        """
+        Stopping gives up what isn't in the queue, also what waits for its
+        turn, and nothing is begun afterwards.
+        """
+        self.resolver.hang(str(SUBMITTER), RRType.MX)
+        reporter = self.reporter()
+        self.tell(reporter, *map(message, range(AT_ONCE + 2)))
+        self.successResultOf(reporter.stop())
+        self.resolver.release(str(SUBMITTER), RRType.MX)
+        self.tell(reporter, message(100))
+        self.assertEqual(self.queue.envelopes, [])
+        self.successResultOf(reporter.stop())
+
+
+class FailureAftermathTests(SynchronousTestCase):
+    """
+    Tests for L{FailureReportTracker}.
+    """
+
+    def setUp(self) -> None:
+        self.world = DMARCWorld()
+        self.store = self.world.ledger.suppressions
+        self.aftermath = FailureReportTracker(self.world.clock, self.store)
+
+    def end(self, ending: DeliveryStatus, key: str = "failure/1") -> None:
+        to = '"o o"@b.example'
+        envelope = Envelope("", (to,), report=DMARC, key=key)
+        result = Result("m", to, ending, "5.1.1", 550, "no such user", "mx.b.example")
+        self.successResultOf(self.aftermath.reportEnded(envelope, result))
+
+    def entry(self) -> Suppression | None:
+        return self.successResultOf(
+            self.store.get("mailto:%22o%20o%22@b.example", DMARC)
+        )
+
+    def test_refused(self) -> None:
+        """
+        A destination that refuses a report gets none for a while; several
+        that were on their way are one refusal.
+        """
+        verifyObject(IReportObserver, self.aftermath)
+        self.end(DeliveryStatus.PERMANENT)
+        self.end(DeliveryStatus.PERMANENT)
+        entry = self.entry()
+        assert entry is not None
+        now = self.world.clock.seconds()
+        self.assertEqual((entry.failures, entry.until), (1, now + FIRST_PERIOD))
+        self.assertEqual(entry.comment, "mx.b.example 5.1.1 no such user")
+        self.world.clock.advance(FIRST_PERIOD)
+        self.end(DeliveryStatus.PERMANENT)
+        entry = self.entry()
+        assert entry is not None
+        self.assertEqual(entry.failures, 2)
+
+    def test_forgiven(self) -> None:
+        """
+        A report that arrives makes the count start anew.
+        """
+        self.end(DeliveryStatus.PERMANENT)
+        self.end(DeliveryStatus.DELIVERED)
+        self.assertIsNotNone(self.entry())
+        self.world.clock.advance(FIRST_PERIOD + BOUNCE_WINDOW)
+        self.end(DeliveryStatus.DELIVERED)
+        self.assertIsNone(self.entry())
+
+    def test_others(self) -> None:
+        """
+        What happens to other reports, or may pass, is none of its business.
+        """
+        self.end(DeliveryStatus.PERMANENT, key="dmarc/0/1/a.example")
+        self.end(DeliveryStatus.TEMPORARY)
+        self.assertIsNone(self.entry())
+
+
+B = Domain("b.example")
+
+
+class QuotaTests(SynchronousTestCase):
+    """
+    Tests for L{Quota}: RFC 9991 8.1.
+    """
+
+    def test_hour(self) -> None:
+        """
+        So many an hour to one domain, whatever others get; what is beyond
+        that is told in the next report.
+        """
+        quota = Quota(perHour=2, perDay=100)
+        taken = [quota.take(A, each) for each in (0, 600, 1200, 1800)]
+        self.assertEqual(taken, [1, 1, 0, 0])
+        self.assertEqual(quota.take(B, 1800), 1)
+        taken = [quota.take(A, each) for each in (HOUR - 1, HOUR, HOUR + 1)]
+        self.assertEqual(taken, [0, 4, 0])
+        self.assertEqual(quota.take(A, HOUR + 600), 2)
+
+    def test_day(self) -> None:
+        """
+        So many a day to all together.
+        """
+        quota = Quota(perHour=10, perDay=3)
+        taken = [quota.take(domain, 0) for domain in (A, B, A, B, A)]
+        self.assertEqual(taken, [1, 1, 1, 0, 0])
+        self.assertEqual(quota.take(B, DAY - 1), 0)
+        self.assertEqual(quota.take(A, DAY), 1)
+
+    def test_old(self) -> None:
+        """
+        What was held back before a quiet day is forgotten.
+        """
+        quota = Quota(perHour=1, perDay=100)
+        quota.take(A, 0)
+        quota.take(A, 1)
+        self.assertEqual(quota.take(A, DAY + 1), 1)
+
+    def test_giveBack(self) -> None:
+        """
+        What came to nothing doesn't count for all, but for the domain, and
+        the messages are told of later.
+        """
+        quota = Quota(perHour=1, perDay=1)
+        self.assertEqual(quota.take(A, 0), 1)
+        quota.giveBack(A, 1, 0)
+        self.assertEqual(quota.take(A, 1), 0)
+        self.assertEqual(quota.take(B, 1), 1)
+        quota.giveBack(B, 1, 1)
+        self.assertEqual(quota.take(A, HOUR), 3)
+
+    def test_none(self) -> None:
+        """
+        Limits of nothing let nothing through.
+        """
+        self.assertEqual(Quota(0, 10).take(A, 0), 0)
+        quota = Quota(10, 0)
+        self.assertEqual(quota.take(A, 0), 0)
+        quota.giveBack(A, 1, 0)
+
+    def test_bounded(self) -> None:
+        """
+        However many domains there are, those of lately are remembered, and
+        the limit for all holds.
+        """
+        quota = Quota(perHour=1, perDay=50)
+        domains = [Domain(f"d{n}.example") for n in range(MAX_DOMAINS + 10)]
+        taken = [quota.take(each, 0) for each in domains]
+        self.assertEqual(sum(taken), 50)
+        self.assertEqual(quota.take(domains[-1], DAY - 1), 0)
+        self.assertEqual(quota.take(domains[-1], DAY), 3)
+        self.assertEqual(len(quota._accounts), MAX_DOMAINS)
+
+
+class SeenTests(SynchronousTestCase):
+    """
+    Tests for L{Deduplicator}.
+    """
+
+    def test_moment(self) -> None:
+        """
+        Something is new once, for a while.
+        """
+        seen = Deduplicator()
+        times = (0, 1, REMEMBERED_FOR - 1, REMEMBERED_FOR, REMEMBERED_FOR + 1)
+        found = [seen.isNew(b"a", each) for each in times]
+        self.assertEqual(found, [True, False, False, True, False])
+        self.assertTrue(seen.isNew(b"b", 1))
+
+    def test_bounded(self) -> None:
+        """
+        Of very many, the oldest are forgotten.
+        """
+        seen = Deduplicator()
+        for each in range(MAX_SEEN + 1):
+            seen.isNew(str(each).encode(), 0)
+        self.assertTrue(seen.isNew(b"0", 1))
+        self.assertFalse(seen.isNew(str(MAX_SEEN).encode(), 1))

@@ -1,0 +1,270 @@
+"""
+Tests for L{moxtls.dmarc.parse}.
+
+Tests for L{moxtls.dmarc.parse}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc import parse
+from moxtls.dmarc.parse import (
+    describeAggregate,
+    describeFeedback,
+    parseAggregate,
+    readFeedback,
+)
+from moxtls.tlsrpt.parse import MalformedReport
+
+MESSAGE = b"""\
+From: reports@receiver.example
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: text/plain
+
+A message failed.
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: auth-failure
+User-Agent: Some/1.0 \x1b[2J
+Version: 1
+Auth-Failure: dmarc
+Identity-Alignment: none
+Authentication-Results: receiver.example;
+ dmarc=fail header.from=example.org
+
+--b
+Content-Type: text/rfc822-headers
+
+From: x@example.org
+Received: from somewhere
+Subject: hello
+
+--b--
+"""
+
+
+class FeedbackTests(SynchronousTestCase):
+    """
+    Tests for L{readFeedback}.
+    """
+
+    def test_fields(self) -> None:
+        """
+        The machine-readable part is read, unfolded, and of the original what
+        tells which it was (RFC 5965 3, RFC 9991 4).
+        """
+        report = readFeedback(MESSAGE)
+        assert report is not None
+        self.assertEqual(report.get("feedback-type"), "auth-failure")
+        self.assertIn("header.from=example.org", report.get("Authentication-Results"))
+        self.assertEqual(
+            report.original, (("From", "x@example.org"), ("Subject", "hello"))
+        )
+
+    def test_described(self) -> None:
+        """
+        For people, without anything that moves their cursor.
+        """
+        report = readFeedback(MESSAGE)
+        assert report is not None
+        lines = describeFeedback(report)
+        self.assertEqual(lines[0], "Feedback of type auth-failure by Some/1.0 \\x1b[2J")
+        self.assertIn("Auth-Failure: dmarc", lines)
+        self.assertTrue(all(line.isprintable() for line in lines))
+
+    def test_none(self) -> None:
+        """
+        Other messages are none, whatever they are.
+        """
+        for message in (b"", b"From: x\n\nhello", MESSAGE.replace(b"feedback-r", b"r")):
+            self.assertIsNone(readFeedback(message))
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, len(MESSAGE)), st.binary(max_size=20))
+    def test_anything(self, place: int, new: bytes) -> None:
+        """
+        Nothing in it can do more than be shown.
+        """
+        report = readFeedback(MESSAGE[:place] + new + MESSAGE[place:])
+        if report is not None:
+            self.assertTrue(
+                all(each.isprintable() for each in describeFeedback(report))
+            )
+
+
+RECORD = """\
+<record>
+  <row>
+    <source_ip>192.0.2.7</source_ip>
+    <count>3</count>
+    <policy_evaluated>
+      <disposition>Pass</disposition><dkim>PASS</dkim><spf>fail</spf>
+      <reason><type>mailing_list</type><comment>a &amp; b</comment></reason>
+      <reason><type/><comment/></reason>
+    </policy_evaluated>
+  </row>
+  <identifiers>
+    <envelope_to>us.example</envelope_to>
+    <envelope_from>list.example</envelope_from>
+    <header_from>example.org</header_from>
+  </identifiers>
+  <auth_results>
+    <dkim><domain>example.org</domain><selector>s1</selector>
+      <result>pass</result><human_result lang="en">fine</human_result></dkim>
+    <spf><domain>list.example</domain><scope>mfrom</scope><result>pass</result></spf>
+  </auth_results>
+</record>
+"""
+REPORT = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<feedback xmlns="urn:ietf:params:xml:ns:dmarc-2.0">
+  <version>1.0</version>
+  <report_metadata>
+    <org_name>Receiver</org_name><email>dmarc@receiver.example</email>
+    <report_id>r-1</report_id>
+    <date_range><begin>1790000000</begin><end>1790086399</end></date_range>
+    <error lang="en">no way to b.example</error>
+  </report_metadata>
+  <policy_published>
+    <domain>example.org</domain><p>reject</p><np>none</np><testing>n</testing>
+  </policy_published>
+  {records}
+</feedback>
+"""
+WHOLE = REPORT.format(records=RECORD)
+
+MALFORMED = {
+    "nothing": "",
+    "no XML": "hello",
+    "another root": "<html></html>",
+    "cut": WHOLE[:-30],
+    "no domain": WHOLE.replace("<domain>example.org</domain><p>", "<p>"),
+    "no date": WHOLE.replace("<begin>1790000000</begin>", ""),
+    "a date in words": WHOLE.replace("1790000000", "yesterday"),
+    "a date far away": WHOLE.replace("1790000000", "999999999999"),
+    "no count": WHOLE.replace("<count>3</count>", ""),
+    "a negative count": WHOLE.replace("<count>3", "<count>-3"),
+    "entities": '<!DOCTYPE feedback [<!ENTITY a "b">]>' + WHOLE.partition("?>")[2],
+    "too deep": "<feedback>" + "<a>" * 100,
+    "too wide": "<feedback>" + "<a/>" * (parse.MAX_ELEMENTS + 1),
+    "too long": "<feedback><a>" + "x" * (parse.MAX_TEXT + 1) + "</a></feedback>",
+    "no such encoding": '<?xml version="1.0" encoding="klingon"?><feedback/>',
+}
+
+
+class ParseTests(SynchronousTestCase):
+    """
+    Tests for L{parseAggregate}.
+    """
+
+    def test_everything(self) -> None:
+        """
+        Every element of RFC 9990 3.1 is read, words in lower case.
+        """
+        report = parseAggregate(WHOLE.encode())
+        [record] = report.records
+        self.assertEqual(report.organization, "Receiver")
+        self.assertEqual((report.start, report.end), (1790000000, 1790086399))
+        self.assertEqual(report.errors, ("no way to b.example",))
+        self.assertEqual(
+            (report.domain, report.published),
+            ("example.org", (("p", "reject"), ("np", "none"), ("testing", "n"))),
+        )
+        self.assertEqual((record.count, record.disposition), (3, "pass"))
+        self.assertEqual((record.dkimAligned, record.spfAligned), ("pass", "fail"))
+        [reason] = record.reasons
+        self.assertEqual((reason.type, reason.comment), ("mailing_list", "a & b"))
+        [signature] = record.dkim
+        self.assertEqual((signature.selector, signature.humanResult), ("s1", "fine"))
+        self.assertEqual(record.spf[0].scope, "mfrom")
+
+    def test_tolerance(self) -> None:
+        """
+        What others get wrong in passing costs nothing: a BOM and blanks in
+        front, octets that are no UTF-8, prefixes, a schema around it, words
+        behind it (RFC 9990 3.1.1: order is free).
+        """
+        plain = parseAggregate(WHOLE.encode())
+        head, _, rest = WHOLE.partition("?>")
+        prefixed = WHOLE.replace("<", "<d:").replace("<d:/", "</d:")
+        prefixed = prefixed.replace("<d:?", "<?").replace("xmlns=", "xmlns:d=")
+        for text in (
+            b"\xef\xbb\xbf\r\n " + WHOLE.encode(),
+            WHOLE.encode() + b"\n<trailer>",
+            rest.encode(),
+            f'{head}?><xs:schema xmlns:xs="x">{rest}'.encode(),
+            prefixed.encode(),
+            WHOLE.replace("UTF-8", "iso-8859-1").encode(),
+            WHOLE.replace("UTF-8", "utf-16").encode("utf-16"),
+        ):
+            self.assertEqual(parseAggregate(text), plain)
+        wrong = parseAggregate(WHOLE.replace("Receiver", "R\xe9").encode("latin-1"))
+        self.assertEqual(wrong.organization, "R\N{REPLACEMENT CHARACTER}")
+
+    def test_malformed(self) -> None:
+        """
+        What is no report is refused with the place and the reason, in a line.
+        """
+        for name, text in MALFORMED.items():
+            with self.subTest(name):
+                error = self.assertRaises(
+                    MalformedReport, parseAggregate, text.encode()
+                )
+                self.assertTrue(str(error).isprintable())
+                self.assertRegex(str(error), r"\A[\w., ]+: ")
+
+    def test_headBetweenRecords(self) -> None:
+        """
+        What isn't a record is bounded wherever it stands, as all of it is kept
+        until the end.
+        """
+        junk = "<a/>" * (parse.MAX_ELEMENTS // 2)
+        record = "<record><row><count>1</count></row></record>"
+        text = f"<feedback>{(junk + record) * 3}</feedback>".encode()
+        with self.assertRaisesRegex(MalformedReport, "too many elements"):
+            parseAggregate(text)
+
+    def test_large(self) -> None:
+        """
+        The number of records has no limit but that of the whole.
+        """
+        many = parseAggregate(REPORT.format(records=RECORD * 2000).encode())
+        self.assertEqual((len(many.records), many.messages), (2000, 6000))
+        error = self.assertRaises(
+            MalformedReport, parseAggregate, b" " * (parse.MAX_XML + 1)
+        )
+        self.assertIn("larger than", str(error))
+
+    def test_described(self) -> None:
+        """
+        For people, without anything that moves their cursor.
+        """
+        text = WHOLE.replace("list.example</env", "&#x9b;31m</env")
+        lines = describeAggregate(parseAggregate(text.encode()))
+        self.assertTrue(all(line.isprintable() for line in lines))
+        self.assertIn("example.org: p=reject np=none testing=n", lines)
+        self.assertIn("  because mailing_list a & b", lines)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.integers(0, len(WHOLE) - 1),
+        st.integers(0, 40),
+        st.binary(max_size=8),
+    )
+    def test_damaged(self, start: int, length: int, new: bytes) -> None:
+        """
+        Whatever is changed in a report, it is read or refused.
+        """
+        text = WHOLE.encode()
+        try:
+            describeAggregate(
+                parseAggregate(text[:start] + new + text[start + length :])
+            )
+        except MalformedReport as error:
+            self.assertTrue(str(error).isprintable())

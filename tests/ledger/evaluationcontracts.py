@@ -1,0 +1,672 @@
+"""
+What every implementation of the stores of incoming mail does, as mixins like
+those of L{tests.ledger.contracts}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+from zope.interface.verify import verifyObject
+
+from moxtls.authentication.results import AuthResult
+from moxtls.dates import DAY, HOUR
+from moxtls.dmarc.types import (
+    Disposition,
+    DMARCPolicy,
+    Evaluation,
+    EvaluationSummary,
+    PeriodSummary,
+    PublishedPolicy,
+    ReportedSignature,
+    ReportRow,
+    StoredEvaluation,
+)
+from moxtls.domain import Domain
+from moxtls.interfaces import IEvaluationStore, ISenderHistory
+from moxtls.ledger import bounds
+from moxtls.reporting.types import OutgoingReport, ReportPeriod, ReportState
+from tests.ledger.contracts import Contract
+from tests.ledger.values import (
+    EVALUATION,
+    MIDNIGHT,
+    MONDAY,
+    NET,
+    ORG,
+    PUBLISHED,
+    ROW,
+    TUESDAY,
+    evaluation,
+    report,
+)
+
+#: In the middle of Monday, and at its end.
+NOON = MIDNIGHT + 12 * HOUR
+END = MIDNIGHT + DAY
+OF_NET = PublishedPolicy(NET, DMARCPolicy.NONE)
+
+
+class EvaluationContract(Contract):
+    """
+    L{IEvaluationStore}.
+    """
+
+    def record(self, *evaluations: Evaluation, hour: int = NOON) -> None:
+        for each in evaluations:
+            self.got(self.ledger.evaluations.record(hour, each))
+
+    def stored(self, domain: Domain | None = None) -> tuple[StoredEvaluation, ...]:
+        return self.got(self.ledger.evaluations.evaluations(domain))
+
+    def subjects(
+        self, before: int = END, after: ReportPeriod | None = None, limit: int = 100
+    ) -> tuple[ReportPeriod, ...]:
+        return self.got(self.ledger.evaluations.subjects(before, after, limit))
+
+    def only(self, before: int = END) -> ReportPeriod:
+        (subject,) = self.subjects(before)
+        return subject
+
+    def ofDay(self) -> ReportPeriod:
+        """
+        That of L{ORG} with an interval of a day.
+        """
+        (subject,) = (
+            each
+            for each in self.subjects()
+            if each.domain == ORG
+            if (overview := self.overview(each)) is not None and overview.hours == 24
+        )
+        return subject
+
+    def overview(self, subject: ReportPeriod) -> PeriodSummary | None:
+        return self.got(self.ledger.evaluations.overview(subject))
+
+    def rows(
+        self, subject: ReportPeriod, limit: int = 100
+    ) -> list[tuple[bytes, ReportRow, int]]:
+        """
+        All of them, page by page.
+        """
+        rows: list[tuple[bytes, ReportRow, int]] = []
+        after = b""
+        while page := self.got(self.ledger.evaluations.rows(subject, after, limit)):
+            self.assertLessEqual(len(page), limit)
+            rows.extend(page)
+            after = page[-1][0]
+        return rows
+
+    def settle(self, subject: ReportPeriod, *reports: OutgoingReport) -> int:
+        return self.got(self.ledger.evaluations.settle(subject, (), reports))
+
+    def test_interface(self) -> None:
+        """
+        It has the methods of L{IEvaluationStore}.
+        """
+        verifyObject(IEvaluationStore, self.ledger.evaluations)
+
+    def test_empty(self) -> None:
+        """
+        Nothing recorded is nothing stored, owed or removed.
+        """
+        evaluations = self.ledger.evaluations
+        nothing = ReportPeriod(0, MONDAY, ORG, part="0", end=END)
+        self.assertEqual(self.stored(), ())
+        self.assertEqual(self.subjects(), ())
+        self.assertEqual(self.got(evaluations.count(END)), 0)
+        self.assertEqual(self.got(evaluations.summaries()), ())
+        self.assertEqual(self.got(evaluations.remove(ORG)), 0)
+        self.assertEqual(self.got(evaluations.prune(END)), 0)
+        self.assertIsNone(self.overview(nothing))
+        self.assertEqual(self.rows(nothing), [])
+        self.assertEqual(self.settle(nothing), 0)
+
+    def test_closed(self) -> None:
+        """
+        What is stored when its period is closed is due at once, and is apart
+        from what is recorded later, in the same hour, too; each is read and
+        settled by itself.
+        """
+        evaluations, now = self.ledger.evaluations, NOON + 1200
+        self.assertEqual(self.got(evaluations.close(None, now)), 0)
+        self.record(evaluation(), evaluation(), evaluation(2))
+        self.record(evaluation(), hour=NOON - HOUR)
+        self.record(evaluation(published=OF_NET))
+        (early, _) = self.got(evaluations.subjects(now, None, 9, early=True))[::-1]
+        self.assertEqual((early.domain, early.end), (ORG, now))
+        before = self.overview(early)
+        self.assertEqual(self.got(evaluations.close(ORG, now)), 1)
+        self.assertEqual(self.got(evaluations.close(ORG, now)), 0)
+        closed = self.only(NOON)
+        self.assertEqual((closed.domain, closed.end, closed.day), (ORG, now, MONDAY))
+        self.assertNotEqual(closed.part, early.part)
+        self.assertEqual(self.overview(closed), before)
+        self.record(evaluation(), evaluation(3))
+        counts = [count for _, _, count in self.rows(closed)]
+        self.assertEqual(sorted(counts), [1, 3])
+        (rest,) = (
+            each for each in self.subjects() if each.domain == ORG and each != closed
+        )
+        self.assertEqual((rest.part, rest.end), (early.part, END))
+        overview = self.overview(rest)
+        assert overview is not None
+        self.assertEqual((overview.messages, overview.since), (2, now))
+        self.assertEqual([count for _, _, count in self.rows(rest)], [1, 1])
+        self.assertEqual(sum(each.count for each in self.stored(ORG)), 6)
+        self.settle(closed)
+        self.assertIsNone(self.overview(closed))
+        self.assertEqual(sum(each.count for each in self.stored(ORG)), 2)
+        self.settle(rest)
+        self.assertEqual(self.stored(ORG), ())
+        self.assertEqual(len(self.stored(NET)), 1)
+
+    def test_closings(self) -> None:
+        """
+        Those of all domains at once count for each; no two are in the same
+        second, and old ones are forgotten.
+        """
+        evaluations, now = self.ledger.evaluations, NOON + 1200
+        for _ in range(2):
+            self.record(evaluation(), evaluation(published=OF_NET))
+            self.assertEqual(self.got(evaluations.close(None, now)), 2)
+        ends = [each.end for each in self.subjects(NOON)]
+        self.assertEqual(sorted(ends), [now, now, now + 1, now + 1])
+        overviews = [self.overview(each) for each in self.subjects(NOON)]
+        since = sorted(each.since for each in overviews if each)
+        self.assertEqual(since, [0, 0, now, now])
+        self.got(evaluations.prune(END))
+        self.record(evaluation(), hour=END)
+        overview = self.overview(self.only(END + DAY))
+        assert overview is not None
+        self.assertEqual(overview.since, 0)
+
+    def test_kept(self) -> None:
+        """
+        An evaluation comes back as it was, with all that a report says of it
+        (RFC 9990 3.1).
+        """
+        published = PublishedPolicy(
+            ORG,
+            DMARCPolicy.NONE,
+            DMARCPolicy.REJECT,
+            testing=True,
+            fo=("1", "d"),
+            percent=7,
+        )
+        bare = replace(ROW, reasons=(), dkim=(), spf=None, dkimAligned=True)
+        one = Evaluation(published, bare, 4, ("mailto:a@example.org!10m",), True, True)
+        self.record(one)
+        self.record(EVALUATION, hour=NOON + HOUR)
+        self.assertEqual(
+            self.stored(),
+            (
+                StoredEvaluation(NOON, one, 1),
+                StoredEvaluation(NOON + HOUR, EVALUATION, 1),
+            ),
+        )
+
+    def test_counted(self) -> None:
+        """
+        What is the same in everything but the addresses is counted in one
+        place, with the latest of these.
+        """
+        later = replace(EVALUATION, addresses=("mailto:new@example.org",))
+        self.record(EVALUATION, EVALUATION, later)
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, later, 3),))
+        self.got(self.ledger.evaluations.record(NOON, EVALUATION, 4))
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, EVALUATION, 7),))
+
+    def test_apart(self) -> None:
+        """
+        What differs in the hour, the policy, the interval, whether it is
+        optional or wanted, or in what a report says, is counted apart.
+        """
+        different = [
+            EVALUATION,
+            replace(EVALUATION, published=replace(PUBLISHED, testing=True)),
+            replace(EVALUATION, hours=12),
+            replace(EVALUATION, optional=True),
+            replace(EVALUATION, wanted=True),
+            replace(EVALUATION, row=replace(ROW, spfAligned=True)),
+        ]
+        self.record(*different)
+        self.record(EVALUATION, hour=NOON - 1)
+        stored = self.stored()
+        self.assertEqual([each.count for each in stored], [1] * 7)
+        self.assertEqual(stored[0], StoredEvaluation(NOON - HOUR, EVALUATION, 1))
+        self.assertEqual({each.evaluation for each in stored}, set(different))
+
+    def test_wholeHours(self) -> None:
+        """
+        Any second of an hour stands for the hour.
+        """
+        self.record(EVALUATION, hour=NOON)
+        self.record(EVALUATION, hour=NOON + HOUR - 1)
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, EVALUATION, 2),))
+
+    def test_oldestFirst(self) -> None:
+        """
+        Evaluations are shown by hour and domain, of one domain if wanted, and
+        not more than wanted.
+        """
+        net = replace(EVALUATION, published=OF_NET)
+        self.record(EVALUATION, net, hour=NOON)
+        self.record(EVALUATION, evaluation(2), hour=MIDNIGHT)
+        places = [
+            (each.hour, each.evaluation.published.domain) for each in self.stored()
+        ]
+        self.assertEqual(
+            places, [(MIDNIGHT, ORG), (MIDNIGHT, ORG), (NOON, NET), (NOON, ORG)]
+        )
+        self.assertEqual([each.hour for each in self.stored(NET)], [NOON])
+        few = self.got(self.ledger.evaluations.evaluations(limit=3))
+        self.assertEqual(few, self.stored()[:3])
+
+    def test_summaries(self) -> None:
+        """
+        Each policy domain, with what is done with its mail, how much there
+        is, and whether any of it may cause a report.
+        """
+        passed = replace(ROW, disposition=Disposition.PASS)
+        self.record(EVALUATION, EVALUATION, replace(EVALUATION, hours=1))
+        self.record(replace(EVALUATION, row=passed), hour=MIDNIGHT)
+        self.record(replace(EVALUATION, published=OF_NET, optional=True))
+        self.assertEqual(
+            self.got(self.ledger.evaluations.summaries()),
+            (
+                EvaluationSummary(NET, (Disposition.REJECT,), 1, False),
+                EvaluationSummary(ORG, (Disposition.PASS, Disposition.REJECT), 4, True),
+            ),
+        )
+
+    def test_remove(self) -> None:
+        """
+        All of one policy domain can be forgotten, and begun again.
+        """
+        net = replace(EVALUATION, published=OF_NET)
+        self.record(EVALUATION, EVALUATION, net)
+        self.record(replace(EVALUATION, hours=2), hour=MIDNIGHT)
+        self.assertEqual(self.got(self.ledger.evaluations.remove(ORG)), 3)
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, net, 1),))
+        self.record(EVALUATION)
+        self.assertEqual(self.stored(ORG), (StoredEvaluation(NOON, EVALUATION, 1),))
+
+    def test_prune(self) -> None:
+        """
+        What is too old to be reported is forgotten.
+        """
+        self.record(EVALUATION, EVALUATION, evaluation(2), hour=MIDNIGHT)
+        self.record(EVALUATION, hour=NOON)
+        self.assertEqual(self.got(self.ledger.evaluations.prune(MIDNIGHT)), 0)
+        self.assertEqual(self.got(self.ledger.evaluations.prune(NOON)), 3)
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, EVALUATION, 1),))
+
+    def test_pruneMany(self) -> None:
+        """
+        However many there are.
+        """
+        for number in range(250):
+            domain = Domain(f"d{number}.example")
+            published = PublishedPolicy(domain, DMARCPolicy.NONE)
+            self.record(replace(EVALUATION, published=published))
+        self.assertEqual(self.got(self.ledger.evaluations.prune(END)), 250)
+        self.assertEqual(self.stored(), ())
+
+    def test_due(self) -> None:
+        """
+        Evaluations are due once the interval that they are in is over,
+        counted from midnight (UTC): of a whole day, at the next one.
+        """
+        self.record(evaluation(hours=24), evaluation(2, hours=24))
+        self.assertEqual(self.subjects(END - HOUR), ())
+        subject = self.only(END)
+        expected = ReportPeriod(0, MONDAY, ORG, True, subject.part, END)
+        self.assertEqual(subject, expected)
+        self.assertEqual(self.only(END + 5 * HOUR), expected)
+        self.assertEqual(
+            self.only(END + DAY), replace(expected, day=TUESDAY, end=END + DAY)
+        )
+
+    def test_intervals(self) -> None:
+        """
+        Intervals of some hours end several times a day; of one that isn't
+        over, nothing is due.
+        """
+        self.record(evaluation(hours=8), hour=MIDNIGHT + 7 * HOUR)
+        self.assertEqual(self.subjects(MIDNIGHT + 7 * HOUR), ())
+        self.record(evaluation(hours=8), hour=MIDNIGHT + 8 * HOUR)
+        subject = self.only(MIDNIGHT + 9 * HOUR)
+        self.assertEqual(subject.end, MIDNIGHT + 8 * HOUR)
+        overview = self.overview(subject)
+        assert overview is not None
+        self.assertEqual(overview.messages, 1)
+        self.settle(subject)
+        self.assertEqual(self.subjects(MIDNIGHT + 15 * HOUR), ())
+        self.assertEqual(self.only(MIDNIGHT + 16 * HOUR).part, subject.part)
+
+    def test_hourly(self) -> None:
+        """
+        An interval of an hour is due when the hour is over.
+        """
+        self.record(evaluation(hours=1))
+        self.assertEqual(self.subjects(NOON), ())
+        self.assertEqual(self.only(NOON + HOUR).end, NOON + HOUR)
+
+    def test_dayOfEnd(self) -> None:
+        """
+        A span that ends at midnight ends on the day before.
+        """
+        self.record(evaluation(hours=12), hour=MIDNIGHT)
+        self.assertEqual(self.only(NOON).day, MONDAY)
+        self.assertEqual(self.only(END).day, MONDAY)
+        self.assertEqual(self.only(END + DAY).day, date(2026, 11, 24))
+
+    def test_parts(self) -> None:
+        """
+        There is a subject for each policy and interval (RFC 9990 3.1.1.4), by
+        domain and part, page by page.
+        """
+        for policy in (PUBLISHED, replace(PUBLISHED, percent=50), OF_NET):
+            for hours in (6, 24):
+                self.record(evaluation(published=policy, hours=hours))
+        subjects = self.subjects()
+        places = [(each.domain, each.part) for each in subjects]
+        self.assertEqual(len(set(places)), 6)
+        self.assertEqual(places, sorted(places))
+        paged: list[ReportPeriod] = []
+        while page := self.subjects(after=paged[-1] if paged else None, limit=4):
+            paged.extend(page)
+        self.assertEqual(tuple(paged), subjects)
+
+    def test_sendable(self) -> None:
+        """
+        What is only optional is no reason for a report; it is a subject all
+        the same, to be cleared away.
+        """
+        self.record(evaluation(optional=True))
+        self.assertFalse(self.only().sendable)
+        self.assertEqual(self.got(self.ledger.evaluations.count(END)), 0)
+        self.record(evaluation(2), hour=MIDNIGHT)
+        self.record(evaluation(2, published=OF_NET))
+        self.assertTrue(all(each.sendable for each in self.subjects()))
+        self.assertEqual(self.got(self.ledger.evaluations.count(END)), 2)
+        self.assertEqual(self.got(self.ledger.evaluations.count(END - HOUR)), 0)
+
+    def test_sendableLater(self) -> None:
+        """
+        What comes after the end doesn't make what is before it sendable.
+        """
+        self.record(evaluation(hours=1, optional=True))
+        self.record(evaluation(hours=1), hour=NOON + HOUR)
+        self.assertFalse(self.only(NOON + HOUR).sendable)
+        self.assertEqual(self.got(self.ledger.evaluations.count(NOON + HOUR)), 0)
+
+    def test_overview(self) -> None:
+        """
+        What a report is about: the policy, from when on, how many messages
+        and different rows, and how many were wanted.
+        """
+        self.record(evaluation(1), evaluation(1), evaluation(2, wanted=True))
+        self.record(evaluation(1, wanted=True), hour=MIDNIGHT)
+        self.record(evaluation(1, optional=True), evaluation(3), hour=MIDNIGHT)
+        self.record(evaluation(4), hour=END)
+        self.record(evaluation(5, published=OF_NET))
+        (_, subject) = self.subjects()
+        self.assertEqual(
+            self.overview(subject),
+            PeriodSummary(PUBLISHED, 24, MIDNIGHT, messages=6, rows=3, wanted=2),
+        )
+
+    def test_rows(self) -> None:
+        """
+        Rows are added up over all hours, and whether they were optional or
+        wanted or not; in pages of any size, in one order.
+        """
+        numbers = range(1, 30)
+        for hour in range(5):
+            for number in numbers:
+                one = evaluation(number, optional=hour == 1, wanted=hour == 2)
+                self.record(*[one] * (number % 3), hour=MIDNIGHT + hour * HOUR)
+        self.record(*map(evaluation, numbers), hour=END)
+        self.record(*(evaluation(n, published=OF_NET) for n in numbers))
+        (_, subject) = self.subjects()
+        rows = self.rows(subject)
+        self.assertEqual(
+            {row.sourceIP: count for _, row, count in rows},
+            {f"192.0.2.{n}": 5 * (n % 3) for n in numbers if n % 3},
+        )
+        keys = [key for key, _, _ in rows]
+        self.assertEqual(keys, sorted(set(keys)))
+        for limit in (1, 2, 7, len(rows)):
+            self.assertEqual(self.rows(subject, limit), rows)
+
+    def test_settle(self) -> None:
+        """
+        Reports are filed and what they were made from is gone, and nothing
+        else is.
+        """
+        net = evaluation(published=OF_NET)
+        other = evaluation(hours=12)
+        self.record(evaluation(), evaluation(2), net, other)
+        self.record(evaluation(), hour=END)
+        self.record(evaluation(), hour=MIDNIGHT)
+        subject = self.ofDay()
+        self.assertEqual(self.settle(subject, report()), 1)
+        self.assertIsNone(self.overview(subject))
+        self.assertEqual(self.rows(subject), [])
+        self.assertEqual(
+            {(each.hour, each.evaluation) for each in self.stored()},
+            {(NOON, net), (NOON, other), (END, evaluation())},
+        )
+        (filed,) = self.got(self.ledger.archive.reports())
+        self.assertEqual(filed.state, ReportState.COMPOSED)
+
+    def test_settleAgain(self) -> None:
+        """
+        A report that was made before isn't made again.
+        """
+        self.record(evaluation())
+        subject = self.only()
+        self.assertEqual(self.settle(subject, report()), 1)
+        self.record(evaluation())
+        self.assertEqual(self.settle(subject, report(), report(NET)), 1)
+        self.assertEqual(self.stored(), ())
+
+    def test_settleAllOrNothing(self) -> None:
+        """
+        If reports can't be filed, what they were made from is still there.
+        """
+        self.record(evaluation())
+        one = report()
+        clash = replace(report(NET), sender=one.sender)
+        subject = self.only()
+        failed = self.ledger.evaluations.settle(subject, (), (one, clash))
+        self.failureResultOf(failed)
+        self.assertEqual(len(self.stored()), 1)
+        self.assertEqual(self.got(self.ledger.archive.reports()), ())
+
+    def test_late(self) -> None:
+        """
+        What comes after its hour was settled is due by itself.
+        """
+        self.record(evaluation(), evaluation(2))
+        self.settle(self.only())
+        self.record(evaluation(2))
+        self.assertEqual(self.stored(), (StoredEvaluation(NOON, evaluation(2), 1),))
+        self.assertEqual([count for _, _, count in self.rows(self.only())], [1])
+
+    def test_strangersWords(self) -> None:
+        """
+        Strangers' words are kept as far as a database can, and within bounds.
+        """
+        long = "\0\ud800" + "x" * 5000
+        signature = ReportedSignature(long, long, AuthResult.PASS, long)
+        row = replace(
+            ROW,
+            sourceIP=long,
+            headerFrom=long,
+            envelopeFrom=long,
+            envelopeTo=long,
+            dkim=(signature,) * 500,
+        )
+        self.record(Evaluation(PUBLISHED, row, 24, (long,) * 500))
+        (stored,) = self.stored()
+        kept = stored.evaluation
+        self.assertEqual(kept.row.headerFrom[:3], "\ufffd?x")
+        self.assertEqual(len(kept.row.headerFrom), bounds.MAX_NAME)
+        self.assertEqual(len(kept.row.sourceIP), bounds.MAX_IP_LENGTH)
+        self.assertEqual(len(kept.row.dkim), bounds.MAX_SIGNATURES)
+        self.assertEqual(len(kept.row.dkim[0].problem), bounds.MAX_REASON)
+        self.assertEqual(len(kept.addresses), bounds.MAX_ADDRESSES)
+        self.assertEqual(self.rows(self.only())[0][1], kept.row)
+
+    def test_manyRows(self) -> None:
+        """
+        Of one domain and hour, a bounded number of different rows is kept;
+        of what is beyond that, only the number of messages.
+        """
+        self.patch(bounds, "MAX_ROWS", 5)
+        self.record(*map(evaluation, range(9)))
+        self.record(evaluation(7), evaluation(2), evaluation(2, hours=12))
+        self.record(evaluation(7, published=OF_NET))
+        self.record(evaluation(7), hour=MIDNIGHT)
+        overview = self.overview(self.ofDay())
+        assert overview is not None
+        self.assertEqual(overview.messages, 7)
+        self.assertEqual(overview.omitted, 5)
+        self.assertEqual(len(self.stored(ORG)), 6)
+        self.assertEqual(len(self.stored(NET)), 1)
+
+    def test_manyPolicies(self) -> None:
+        """
+        A domain that publishes another policy for every query doesn't get a
+        report for each.
+        """
+        self.patch(bounds, "MAX_PARTS", 3)
+        for percent in range(9):
+            published = replace(PUBLISHED, percent=percent)
+            self.record(evaluation(published=published))
+        self.assertEqual(len(self.subjects()), 3)
+        self.record(evaluation(published=replace(PUBLISHED, percent=2)))
+        self.assertEqual(sum(each.count for each in self.stored()), 4)
+
+    def test_onlyOmitted(self) -> None:
+        """
+        Where there was room for nothing, there is nothing to send.
+        """
+        self.patch(bounds, "MAX_ROWS", 1)
+        self.record(evaluation(), evaluation(hours=12))
+        self.assertEqual(
+            sorted(each.sendable for each in self.subjects()), [False, True]
+        )
+        self.assertEqual(self.got(self.ledger.evaluations.remove(ORG)), 1)
+
+
+class HistoryContract(Contract):
+    """
+    L{ISenderHistory}.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.history = self.ledger.history
+
+    def sent(self, account: str, domain: str, now: float = NOON) -> None:
+        self.got(self.history.sent(account, Domain(domain), now))
+
+    def received(self, account: str, domain: str, now: float = NOON) -> None:
+        self.got(self.history.received(account, Domain(domain), now))
+
+    def isKnown(self, account: str | None, domain: str) -> bool:
+        return self.got(self.history.isKnown(account, Domain(domain)))
+
+    def test_interface(self) -> None:
+        """
+        It has the methods of L{ISenderHistory}.
+        """
+        verifyObject(ISenderHistory, self.history)
+
+    def test_nobody(self) -> None:
+        """
+        At first, nobody knows anybody.
+        """
+        self.assertFalse(self.isKnown("mjl", "example.org"))
+        self.assertFalse(self.isKnown(None, "example.org"))
+        self.assertEqual(self.got(self.history.prune(NOON)), 0)
+
+    def test_signs(self) -> None:
+        """
+        Either sign will do, once or often.
+        """
+        for _ in range(3):
+            self.sent("mjl", "example.org")
+            self.received("mjl", "example.net")
+        self.assertTrue(self.isKnown("mjl", "example.org"))
+        self.assertTrue(self.isKnown("mjl", "example.net"))
+
+    def test_accounts(self) -> None:
+        """
+        What one account knows, another doesn't; somebody does.
+        """
+        self.sent("mjl", "example.org")
+        self.sent("", "example.net")
+        self.assertFalse(self.isKnown("other", "example.org"))
+        self.assertFalse(self.isKnown("mjl", "example.net"))
+        self.assertTrue(self.isKnown("", "example.net"))
+        self.assertTrue(self.isKnown(None, "example.org"))
+        self.assertTrue(self.isKnown(None, "example.net"))
+
+    def test_below(self) -> None:
+        """
+        Domains below count for the organizational one, and no others.
+        """
+        for domain in ("a.b.example.org", "example.net", "sub-example.com"):
+            self.sent("mjl", domain)
+        for whose in ("mjl", None):
+            self.assertTrue(self.isKnown(whose, "example.org"))
+            self.assertTrue(self.isKnown(whose, "b.example.org"))
+            self.assertFalse(self.isKnown(whose, "c.example.org"))
+            self.assertFalse(self.isKnown(whose, "ample.org"))
+            self.assertFalse(self.isKnown(whose, "a.example.net"))
+            self.assertFalse(self.isKnown(whose, "example.com"))
+            self.assertFalse(self.isKnown(whose, "example.ne"))
+
+    def test_prune(self) -> None:
+        """
+        What wasn't seen for long is forgotten, by the day.
+        """
+        self.sent("mjl", "example.org", MIDNIGHT)
+        self.sent("mjl", "example.net", MIDNIGHT)
+        self.received("mjl", "example.net", MIDNIGHT)
+        self.sent("mjl", "example.net", END + 5)
+        self.assertEqual(self.got(self.history.prune(END - 1)), 0)
+        self.assertEqual(self.got(self.history.prune(END + 6)), 2)
+        self.assertFalse(self.isKnown("mjl", "example.org"))
+        self.assertFalse(self.isKnown(None, "example.org"))
+        self.assertTrue(self.isKnown("mjl", "example.net"))
+
+    def test_again(self) -> None:
+        """
+        Who was forgotten can be known again, also the same day.
+        """
+        self.sent("mjl", "example.org", NOON)
+        self.assertEqual(self.got(self.history.prune(END)), 1)
+        self.sent("mjl", "example.org", NOON)
+        self.assertTrue(self.isKnown("mjl", "example.org"))
+
+    def test_neverBack(self) -> None:
+        """
+        What is told late doesn't make it longer ago.
+        """
+        self.sent("mjl", "example.org", END)
+        self.sent("mjl", "example.org", NOON)
+        self.assertEqual(self.got(self.history.prune(END)), 0)
+
+    def test_strangersWords(self) -> None:
+        """
+        Any name of an account will do.
+        """
+        long = "\0\ud800" + "x" * 5000
+        self.sent(long, "example.org")
+        self.assertTrue(self.isKnown(long, "example.org"))

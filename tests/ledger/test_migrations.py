@@ -1,0 +1,329 @@
+"""
+Tests for L{moxtls.ledger.database} and L{moxtls.ledger.tables}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, event, text
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dates import DAY, HOUR
+from moxtls.domain import Domain
+from moxtls.ledger.database import Database, LedgerUnavailable, configuration, migrate
+from moxtls.ledger.evaluationcounters import endOf, keysBehind, placeOf
+from moxtls.ledger.evaluations import (
+    FIRST,
+    NEXT,
+    REMOVE_ROWS,
+    REMOVE_SUBJECT,
+    ROWS,
+    ROWS_OF_TALLY,
+)
+from moxtls.ledger.history import OF_ACCOUNT, OF_ANYBODY
+from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.tables import metadata
+from moxtls.ledger.tlscounters import digest
+from moxtls.ledger.tlsresults import PHASES
+from moxtls.reporting.types import ReportPeriod
+from tests.ledger.contracts import Contract
+from tests.ledger.threads import race
+from tests.ledger.values import EVALUATION, MONDAY, PUBLISHED, evaluation, report
+from tests.postgres import emptyDatabase
+
+#: As the first revision keeps it.
+OLD_REPORT = """
+    INSERT INTO outgoing_report VALUES (
+        :digest, 'tls', 'example.org', 1795392000, 1795478400,
+        'mailto:tlsrpt@example.org', 0, '2026-11-23.example.org@example.com',
+        :sender, lower(:sender), :message, 'application/tlsrpt+gzip', 1000,
+        'composed', '', 0, ''
+    )
+"""
+#: What may look at no more than a part of an index.
+RANGES = (
+    FIRST,
+    NEXT,
+    ROWS,
+    ROWS_OF_TALLY,
+    REMOVE_SUBJECT,
+    REMOVE_ROWS,
+    OF_ACCOUNT,
+    OF_ANYBODY,
+)
+
+
+class MigrationContract(Contract):
+    """
+    Migrations, on any database.
+    """
+
+    def makeURL(self) -> str:
+        """
+        Of an empty database.
+        """
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.url = self.makeURL()
+
+    def open(self) -> Database:
+        database = Database(self.url)
+        self.addCleanup(database.dispose)
+        return database
+
+    def test_fromNothing(self) -> None:
+        """
+        All migrations, applied to nothing, make exactly the tables that the
+        code knows.
+        """
+        database = self.open()
+        migrate(database)
+        with database.reader.begin() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"compare_server_default": True}
+            )
+            self.assertEqual(compare_metadata(context, metadata), [])
+
+    def test_again(self) -> None:
+        """
+        A ledger that is up to date is left as it is.
+        """
+        first = Ledger(None, self.url)
+        self.got(first.leases.acquire("a", "b", 10, 0))
+        self.got(first.stop())
+        second = Ledger(None, self.url)
+        self.assertEqual(second.identifier, first.identifier)
+        self.assertFalse(self.got(second.leases.acquire("a", "c", 10, 0)))
+        self.got(second.stop())
+
+    def test_anew(self) -> None:
+        """
+        A ledger that is made anew has another identifier, of letters and
+        digits, as reports from it are other reports (RFC 9990 3.5.1).
+        """
+        found = set()
+        for url in (self.url, self.makeURL()):
+            ledger = Ledger(None, url)
+            found.add(ledger.identifier)
+            self.assertRegex(ledger.identifier, r"\A[0-9a-z]{32}\Z")
+            self.got(ledger.stop())
+        self.assertEqual(len(found), 2)
+
+    def test_atOnce(self) -> None:
+        """
+        Nodes that start at the same time don't get in each other's way.
+        """
+        opening: list[Callable[[], Ledger]] = [partial(Ledger, None, self.url)] * 4
+        ledgers = race(opening)
+        self.assertEqual(len({ledger.identifier for ledger in ledgers}), 1)
+        for ledger in ledgers:
+            self.got(ledger.stop())
+
+    def test_fromTheFuture(self) -> None:
+        """
+        A ledger of a later version isn't touched.
+        """
+        database = self.open()
+        migrate(database)
+        with database.writer.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        error = self.assertRaises(LedgerUnavailable, Ledger, None, self.url)
+        self.assertIn("9999 was made by a later version", str(error))
+
+    def test_allOrNothing(self) -> None:
+        """
+        If a migration fails, nothing of it stays.
+        """
+        database = self.open()
+        with database.writer.begin() as connection:
+            connection.execute(text("CREATE TABLE lease (name TEXT)"))
+        self.assertRaises(LedgerUnavailable, migrate, database)
+        with database.writer.begin() as connection:
+            connection.execute(text("DROP TABLE lease"))
+        migrate(database)
+
+    def test_fromTheFirst(self) -> None:
+        """
+        A ledger of the first revision keeps what is in it, and takes on what
+        is new: reports that were made are found by their keys.
+        """
+        one = report()
+        key = digest(str(one.key))
+        database = self.open()
+        with database.writer.begin() as connection:
+            command.upgrade(configuration(connection), "0001")
+            connection.execute(
+                text(OLD_REPORT),
+                {"digest": key, "sender": one.sender, "message": one.message},
+            )
+            connection.execute(text("INSERT INTO lease VALUES ('a', 'b', 10)"))
+        database.dispose()
+        ledger = Ledger(None, self.url)
+        self.addCleanup(ledger.stop)
+        self.assertEqual(self.got(ledger.archive.find(str(one.key))), one)
+        self.assertFalse(self.got(ledger.leases.acquire("a", "c", 10, 0)))
+        self.got(ledger.evaluations.record(0, EVALUATION))
+        (subject,) = self.got(ledger.evaluations.subjects(DAY, None, 9))
+        part = replace(one, key=replace(one.key, part="x"), sender="x@example.com")
+        settled = ledger.evaluations.settle(subject, (), (one, part))
+        self.assertEqual(self.got(settled), 1)
+        self.assertEqual(self.got(ledger.archive.find(str(part.key))), part)
+
+
+class Plans(Contract):
+    """
+    How a database goes about it, with a ledger that has some rows.
+    """
+
+    def setUp(self) -> None:
+        pass
+
+    def fill(self, url: str) -> ReportPeriod:
+        """
+        Make a ledger with some rows; returns what they are about.
+        """
+        ledger = Ledger(None, url)
+        for domain in ("example.net", "example.org"):
+            published = replace(PUBLISHED, domain=Domain(domain))
+            for number in range(40):
+                one = evaluation(number, published)
+                self.got(ledger.evaluations.record(number * HOUR, one))
+        subjects = self.got(ledger.evaluations.subjects(2 * DAY, None, 9))
+        self.got(ledger.history.sent("mjl", Domain("a.example.org"), 0))
+        self.got(ledger.stop())
+        return subjects[-1]
+
+    def plans(
+        self, connection: Connection, subject: ReportPeriod, explain: str
+    ) -> list[list[str]]:
+        """
+        How each of L{RANGES} is carried out: the words of the plan.
+        """
+        place = placeOf(subject.domain.ascii, subject.part)
+        given = {
+            "first": keysBehind(place),
+            "last": endOf(place),
+            "end": subject.end,
+            "hour": 0,
+            "hours": [0, HOUR],
+            "limit": 9,
+            "before": 2 * DAY,
+            "domain": subject.domain.ascii,
+            "part": subject.part,
+            "account": "mjl",
+        }
+        sent: list[tuple[str, tuple[object, ...]]] = []
+
+        def note(
+            _c: object, _r: object, sql: str, values: tuple[object, ...], *_: object
+        ) -> None:
+            sent.append((sql, values))
+
+        # The transaction begins now, not in between.
+        connection.execute(text("SELECT 1"))
+        event.listen(connection, "before_cursor_execute", note)
+        for statement in RANGES:
+            names = statement.compile().params
+            wanted = {name: value for name, value in given.items() if name in names}
+            if statement in (OF_ACCOUNT, OF_ANYBODY):
+                wanted |= {"first": "org.example.", "end": "org.example/"}
+            connection.execute(statement, wanted)
+        event.remove(connection, "before_cursor_execute", note)
+        return [
+            [str(step) for step in connection.exec_driver_sql(explain + sql, values)]
+            for sql, values in sent
+        ]
+
+
+class SQLiteMigrationTests(MigrationContract, SynchronousTestCase):
+    """
+    Migrations on SQLite.
+    """
+
+    def makeURL(self) -> str:
+        # Names with a percent sign are special to Alembic's configuration.
+        return f"sqlite:///{Path(self.mktemp())}%s"
+
+    def test_indexed(self) -> None:
+        """
+        Subjects are paged through along an index, never sorted.
+        """
+        database = self.open()
+        migrate(database)
+        given = {"before": MONDAY, "limit": 9, "day": MONDAY, "domain": "a"}
+        for query in (query for phase in PHASES for query in (phase.first, phase.next)):
+            compiled = query.compile(database.reader)
+            names = compiled.positiontup or ()
+            with database.reader.begin() as connection:
+                plan = connection.exec_driver_sql(
+                    f"EXPLAIN QUERY PLAN {compiled}",
+                    tuple(str({**compiled.params, **given}[name]) for name in names),
+                ).all()
+            steps = [str(step[3]) for step in plan]
+            self.assertIn("USING INDEX", steps[0])
+            self.assertNotIn("TEMP B-TREE", "".join(steps))
+
+
+class SQLitePlanTests(Plans, SynchronousTestCase):
+    """
+    What SQLite does.
+    """
+
+    def test_ranges(self) -> None:
+        """
+        A page of a report, what is due, and what is removed are ranges of
+        indexes, never sorted.
+        """
+        url = f"sqlite:///{Path(self.mktemp())}"
+        subject = self.fill(url)
+        database = Database(url)
+        self.addCleanup(database.dispose)
+        with database.writer.connect() as connection:
+            for steps in self.plans(connection, subject, "EXPLAIN QUERY PLAN "):
+                plan = "; ".join(steps)
+                self.assertNotIn("TEMP B-TREE", plan)
+                # The first page begins at the beginning.
+                self.assertRegex(
+                    plan, "SEARCH .* USING |^[^;]*'SCAN dmarc_tally'[^;]*$"
+                )
+
+
+class PostgresPlanTests(Plans, SynchronousTestCase):
+    """
+    What PostgreSQL does.
+    """
+
+    def test_ranges(self) -> None:
+        """
+        The same can be had from its indexes.
+        """
+        url = emptyDatabase()
+        subject = self.fill(url)
+        database = Database(url)
+        self.addCleanup(database.dispose)
+        with database.writer.connect() as connection:
+            # Of a few rows it would rather read all.
+            connection.execute(text("SET enable_seqscan = off"))
+            connection.execute(text("SET enable_bitmapscan = off"))
+            for steps in self.plans(connection, subject, "EXPLAIN "):
+                plan = "; ".join(steps)
+                self.assertNotIn("Sort", plan)
+                self.assertNotIn("Seq Scan", plan)
+                self.assertRegex(plan, "Index (Only )?Scan")
+
+
+class PostgresMigrationTests(MigrationContract, SynchronousTestCase):
+    """
+    Migrations on PostgreSQL.
+    """
+
+    def makeURL(self) -> str:
+        return emptyDatabase()

@@ -1,0 +1,160 @@
+"""
+Tests for L{moxtls.mailbox.executor}, with real processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import cast
+from unittest.mock import patch
+
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from moxtls.mailbox.executor import InlineWriter, ProcessWriter, WriterClosed
+from moxtls.mailbox.names import MailboxFull
+from moxtls.mailbox.write import MaildirWrite
+from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
+from moxtls.workers import process
+from moxtls.workers.process import MAX_FRAME, IWorkerReactor, Worker, WorkerLost
+from tests import MAX_WAIT
+from tests.queue.killing import quickDirectory
+from tests.workers.calls import die, pid
+
+reactor = cast(IWorkerReactor, installed)
+
+
+class Desk(InlineWriter):
+    """
+    Counts what it has to write itself.
+    """
+
+    posted = 0
+
+    def post(self, letter: MaildirWrite) -> Deferred[None]:
+        self.posted += 1
+        return super().post(letter)
+
+
+class PostroomTests(TestCase):
+    """
+    Tests for L{ProcessWriter}.
+    """
+
+    timeout = MAX_WAIT
+
+    def setUp(self) -> None:
+        self.root = quickDirectory(self)
+        self.worker = Worker(reactor, "tests")
+        self.desk = Desk()
+        self.postroom = ProcessWriter(self.worker, self.desk)
+        self.addCleanup(self.postroom.stop)
+
+    def post(
+        self, message: Sequence[bytes], name: str, quota: int = 0
+    ) -> Deferred[None]:
+        return self.postroom.post(
+            MaildirWrite(self.root, (), message, False, name, quota, 1000)
+        )
+
+    def stored(self) -> list[bytes]:
+        return sorted(each.read_bytes() for each in self.root.glob("new/*"))
+
+    async def test_elsewhere(self) -> None:
+        """
+        Letters are written by another process, and are there once it is said
+        that they are.
+        """
+        await gatherResults(
+            [self.post([b"a", b"%03d" % each], f"{each}") for each in range(300)]
+        )
+        self.assertEqual(self.stored(), [b"a%03d" % each for each in range(300)])
+        self.assertEqual(self.desk.posted, 0)
+
+    async def test_large(self) -> None:
+        """
+        What is large, or in a file, is written by this process.
+        """
+        spooled = SpooledMessage(self.root)
+        spooled.write(b"x" * (MAX_IN_MEMORY + 1))
+        self.addCleanup(spooled.close)
+        await self.post(spooled.chunks(b"y"), "file")
+        await self.post([b"z" * (MAX_FRAME + 1)], "large")
+        self.assertEqual(self.desk.posted, 2)
+        sizes = [len(each) for each in self.stored()]
+        self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_FRAME + 1])
+
+    async def test_errors(self) -> None:
+        """
+        Why a letter can't be stored is known here as well as there, and doesn't
+        keep others from it.
+        """
+        posted = [self.post([b"x" * 60], f"{each}", 100) for each in range(2)]
+        await posted[0]
+        with self.assertRaises(MailboxFull):
+            await posted[1]
+        with self.assertRaises(FileExistsError):
+            (self.root / "tmp" / "taken").touch()
+            await self.post([b"x"], "taken")
+        self.assertEqual(len(self.stored()), 1)
+
+    async def test_lost(self) -> None:
+        """
+        If the other process is killed, nobody is told that letters are there;
+        and the next one writes what comes then.
+        """
+        await self.worker.call(pid, None)
+        with capturedLogs():
+            self.worker.call(die, None).addErrback(lambda _: None)
+            with self.assertRaises(WorkerLost):
+                await self.post([b"lost"], "a")
+            await self.post([b"there"], "b")
+        self.assertEqual(self.stored(), [b"there"])
+
+    async def test_without(self) -> None:
+        """
+        Where there can be no other process, this one writes letters.
+        """
+        command = (sys.executable, "-c", "raise SystemExit(3)")
+        with capturedLogs(), patch.object(process, "_COMMAND", command):
+            await gatherResults([self.post([b"x"], f"{each}") for each in range(9)])
+            await self.post([b"y"], "later")
+        self.assertEqual(self.desk.posted, 10)
+        self.assertEqual(self.stored(), [b"x"] * 9 + [b"y"])
+
+    async def test_stop(self) -> None:
+        """
+        What was taken before is answered; after that, nothing is taken.
+        """
+        posted = [self.post([b"x"], f"{each}") for each in range(500)]
+        await self.postroom.stop()
+        for each in posted:
+            self.successResultOf(each)
+        with self.assertRaises(WriterClosed):
+            await self.post([b"x"], "late")
+
+
+class BoundTests(SynchronousTestCase):
+    """
+    How much may wait.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        While the disk stands still no more than so many wait for it; the
+        others are to come back.
+        """
+
+        class Stuck:
+            def call(self, function: object, argument: object) -> Deferred[None]:
+                return Deferred()
+
+        postroom = ProcessWriter(cast(Worker, Stuck()), InlineWriter(), most=3)
+        letter = MaildirWrite(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
+        outcomes = [postroom.post(letter) for _ in range(6)]
+        self.failureResultOf(outcomes.pop(), WriterClosed)
+        for each in outcomes:
+            self.assertNoResult(each)

@@ -1,0 +1,225 @@
+"""
+A host that receives mail, in memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from moxtls.authentication.check import MessageAuthenticator
+from moxtls.config import parse
+from moxtls.dmarc.evaluation import EvaluationRecorder
+from moxtls.dmarc.types import VerdictEvent
+from moxtls.dmarc.verdict import LocalPolicy
+from moxtls.domain import Domain
+from moxtls.interfaces import IMailbox, IVerdictObserver
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.mailbox.memory import MemoryMailbox
+from moxtls.mailbox.names import MailboxFull, MailboxRefused
+from moxtls.message.trace import ClientInfo
+from moxtls.queue.memory import MemoryQueue
+from moxtls.reception.acceptor import LocalDomains, Reception
+from moxtls.reception.delivery import MailboxDelivery
+from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.recipients import Directory
+from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reporting.handover import ReportDeliveryTracker
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.syntax import MailParameters
+from moxtls.smtp.types import Reply
+from tests.reception.signed import HOST, resolver
+
+HOSTNAME = "mx.our.example"
+NOW = 1_800_000_000
+CONFIG = f"""
+Hostname = "{HOSTNAME}"
+[HostTLSRPT]
+[Domains."our.example".Aliases.all]
+Addresses = ["anna@our.example", "bob@our.example"]
+[Domains."own.example"]
+[Accounts.anna]
+RejectsMailbox = "Rejects"
+[Accounts.anna.Destinations]
+"anna@our.example" = {{}}
+"lists@our.example" = {{Mailbox = "Lists"}}
+[Accounts.bob]
+JunkMailbox = "Spam"
+[Accounts.bob.Destinations]
+"bob@our.example" = {{}}
+"\u00fc@our.example" = {{}}
+"@own.example" = {{Mailbox = "Rest"}}
+"""
+
+
+@implementer(IMailbox)
+class PickyMailbox(MemoryMailbox):
+    """
+    One that may refuse.
+
+    @ivar trouble: What it fails with.
+    @ivar room: For how many octets there is room.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trouble: Exception | None = None
+        self.room = 1_000_000
+
+    def deliver(
+        self, mailbox: str, message: Sequence[bytes], seen: bool = False
+    ) -> Deferred[None]:
+        if self.trouble is not None:
+            return fail(self.trouble)
+        return super().deliver(mailbox, message, seen)
+
+    def hasRoom(self, size: int) -> Deferred[bool]:
+        return succeed(size <= self.room)
+
+
+@implementer(IVerdictObserver)
+class Listening:
+    """
+    Hears of verdicts.
+    """
+
+    def __init__(self) -> None:
+        self.judgements: list[VerdictEvent] = []
+        self.answer: Deferred[None] = succeed(None)
+
+    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
+        self.judgements.append(judgement)
+        return self.answer
+
+
+@dataclass
+class Received:
+    """
+    What became of a message.
+
+    @ivar rcpt: What was said to each RCPT.
+    """
+
+    rcpt: list[int]
+    reply: Reply
+
+
+class ReceptionCase(SynchronousTestCase):
+    """
+    Tests of a host that receives mail.
+    """
+
+    config = CONFIG
+    practice = LocalPolicy()
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.dns = resolver()
+        self.ledger = MemoryLedger()
+        self.listening = Listening()
+        self.mail: dict[str, PickyMailbox] = defaultdict(PickyMailbox)
+        numbers = count(1)
+        self.queue = MemoryQueue(self.clock, lambda: f"q{next(numbers)}")
+        self.reception = self.made(self.checks())
+
+    def checks(self) -> MessageAuthenticator:
+        return MessageAuthenticator(
+            self.clock,
+            self.dns,
+            self.practice,
+            HOSTNAME,
+            lambda f: execute(f),
+            lambda: 0,
+        )
+
+    def made(self, checks: MessageAuthenticator | None) -> Reception:
+        config = parse(self.config, "moxtls.toml")
+        ledger, clock = self.ledger, self.clock
+        aftermath = ReportDeliveryTracker(clock, ledger.archive, ledger.suppressions)
+        self.directory = Directory(config)
+        house = LocalDomains(
+            HOSTNAME,
+            self.directory,
+            config.accounts,
+            self.mail.__getitem__,
+            config.postmaster.mailbox,
+            aftermath.bounced,
+            ReportAddresses(
+                clock, self.dns, config.domains, spellings=self.directory.spellings
+            ).include,
+        )
+        recorder = EvaluationRecorder(clock, ledger.evaluations, True)
+        self.audience = VerdictDispatcher(
+            clock, [self.listening, recorder], ledger.history
+        )
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        return Reception(
+            clock,
+            house,
+            MailboxDelivery(self.mail.__getitem__, self.queue),
+            self.audience,
+            checks,
+            lambda: "id1",
+            folder,
+        )
+
+    def receive(
+        self,
+        message: bytes,
+        *to: str,
+        sender: str = "x@a.example",
+        client: ClientInfo = HOST,
+        size: int = 0,
+    ) -> Received:
+        """
+        Hand a message to the acceptor, in pieces.
+        """
+        parameters = MailParameters(size=size, smtputf8=True)
+        incoming = TransactionState(sender, parameters)
+        first = self.reception.mailFrom(client, incoming)
+        self.assertEqual(self.successResultOf(first).code, 250)
+        codes = []
+        taken: list[str] = []
+        for recipient in to or ("anna@our.example",):
+            asked = self.reception.rcptTo(client, incoming, recipient)
+            codes.append(self.successResultOf(asked).code)
+            if codes[-1] == 250:
+                taken.append(recipient)
+        incoming = TransactionState(sender, parameters, tuple(taken))
+        sink = self.reception.message(client, incoming)
+        for start in range(0, len(message), 50_000):
+            self.assertIsNone(sink.write(message[start : start + 50_000]))
+        return Received(codes, self.successResultOf(sink.finish()))
+
+    def stored(self, account: str, *mailbox: str) -> list[bytes]:
+        """
+        What is in a mailbox of an account.
+        """
+        return [each.message for each in self.mail[account].messages.get(mailbox, [])]
+
+    def places(self) -> set[tuple[str, ...]]:
+        """
+        Where there is anything: accounts, and parts of names.
+        """
+        return {
+            (account, *parts)
+            for account, mailbox in self.mail.items()
+            for parts in mailbox.messages
+        }
+
+    def isKnown(self, account: str, domain: str) -> bool:
+        known = self.ledger.history.isKnown(account, Domain.parse(domain))
+        return self.successResultOf(known)
+
+
+__all__ = ["MailboxFull", "MailboxRefused", "Received", "ReceptionCase"]

@@ -1,0 +1,665 @@
+"""
+Tests for L{moxtls.reception.acceptor} and L{moxtls.reception.message}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface.verify import verifyObject
+
+from moxtls.authentication.check import MAX_WAIT
+from moxtls.authentication.results import AuthResult
+from moxtls.dmarc.evaluation import PAUSE
+from moxtls.dmarc.types import DMARCPolicy, FinalDisposition
+from moxtls.dns.types import RRType
+from moxtls.domain import Domain
+from moxtls.message.spooled import MAX_IN_MEMORY
+from moxtls.message.trace import MAX_HEADER, MAX_HOPS
+from moxtls.reporting.types import ReportState
+from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
+from tests.ledger.values import report
+from tests.reception.receiving import (
+    HOSTNAME,
+    MailboxFull,
+    MailboxRefused,
+    ReceptionCase,
+)
+from tests.reception.signed import HOST, STRANGER, message
+
+PLAIN = message("x@a.example")
+DSN = b"""\
+From: <>\r
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r
+\r
+--b\r
+Content-Type: message/delivery-status\r
+\r
+Reporting-MTA: dns; mx.example.org\r
+\r
+Final-Recipient: rfc822; tlsrpt@example.org\r
+Action: failed\r
+Status: 5.1.1\r
+--b--\r
+"""
+
+
+class RecipientTests(ReceptionCase):
+    """
+    Whom mail is taken for.
+    """
+
+    def code(self, recipient: str, size: int = 0) -> int:
+        return self.receive(PLAIN, recipient, size=size).rcpt[0]
+
+    def test_interface(self) -> None:
+        """
+        It is an acceptor, and has sinks.
+        """
+        verifyObject(IMessageDelivery, self.reception)
+        sink = self.reception.message(HOST, TransactionState("x@a.example"))
+        verifyObject(IMessage, sink)
+        sink.abort()
+
+    def test_people(self) -> None:
+        """
+        Only for people here: this is no relay (RFC 5321 3.6.2).  The
+        postmaster is always here (RFC 5321 4.5.1), addresses in UTF-8 may be
+        (RFC 6531).
+        """
+        for recipient, code in (
+            ("ANNA@our.example", 250),
+            ("anna+x@our.example", 250),
+            ("all@our.example", 250),
+            ("anybody@own.example", 250),
+            ("\u00fc@our.example", 250),
+            ("postmaster", 250),
+            ("Postmaster@own.example", 250),
+            (f"postmaster@{HOSTNAME}", 250),
+            (f"tlsreports@{HOSTNAME}", 250),
+            ("nobody@our.example", 550),
+            (f"anna@{HOSTNAME}", 550),
+            ("x@elsewhere.example", 550),
+            ("anna@[192.0.2.1]", 550),
+        ):
+            self.assertEqual(self.code(recipient), code, recipient)
+
+    def test_words(self) -> None:
+        """
+        The client is told which it is (RFC 3463 3.2, 3.8).
+        """
+        for recipient, status in (
+            ("nobody@our.example", "5.1.1"),
+            ("x@elsewhere.example", "5.7.1"),
+        ):
+            incoming = TransactionState("x@a.example")
+            asked = self.reception.rcptTo(HOST, incoming, recipient)
+            self.assertEqual(self.successResultOf(asked).enhanced, status)
+
+    def test_room(self) -> None:
+        """
+        Who has no room for a message of the announced size (RFC 1870 6.1) is
+        refused for now; an alias is there as long as one of its members has.
+        """
+        self.mail["anna"].room = 1000
+        self.assertEqual(self.code("anna@our.example", 1000), 250)
+        self.assertEqual(self.code("anna@our.example", 1001), 452)
+        self.assertEqual(self.code("all@our.example", 1001), 250)
+        self.mail["bob"].room = 0
+        self.assertEqual(self.code("all@our.example", 1001), 452)
+
+
+class StoredTests(ReceptionCase):
+    """
+    What is put into mailboxes.
+    """
+
+    def test_trace(self) -> None:
+        """
+        A copy has the trace of its way (RFC 5321 4.4), what was found out
+        (RFC 8601, RFC 7208 9.1), and the message as it was.
+        """
+        text = message("x@a.example", "a.example")
+        received = self.receive(text)
+        self.assertEqual(received.reply.code, 250)
+        [stored] = self.stored("anna")
+        self.assertTrue(stored.endswith(text))
+        trace = stored[: -len(text)].decode()
+        lines = trace.replace("\r\n\t", " ").split("\r\n")
+        names = [line.partition(":")[0] for line in lines]
+        self.assertEqual(
+            names,
+            [
+                "Return-Path",
+                "Delivered-To",
+                "Authentication-Results",
+                "Received-SPF",
+                "Received",
+                "",
+            ],
+        )
+        self.assertEqual(lines[0], "Return-Path: <x@a.example>")
+        self.assertEqual(lines[1], "Delivered-To: anna@our.example")
+        self.assertIn("dmarc=pass", lines[2])
+        self.assertIn("spf=pass", lines[2])
+        self.assertIn("for <anna@our.example>;", lines[4])
+
+    def test_forged(self) -> None:
+        """
+        Results in our name are not kept, nothing else is touched (RFC 8601
+        5).
+        """
+        forged = f"Authentication-Results: {HOSTNAME}; dmarc=pass\r\n".encode()
+        other = b"Authentication-Results: a.example; none\r\n"
+        text = message("x@a.example", "a.example")
+        for body in (b"", b"x" * MAX_IN_MEMORY):
+            whole = other + forged + text + body
+            self.assertEqual(self.receive(whole).reply.code, 250)
+            stored = self.stored("anna")[-1]
+            self.assertTrue(stored.endswith(b"\r\n" + other + text + body))
+            self.assertNotIn(forged, stored)
+
+    def test_unchecked(self) -> None:
+        """
+        Where nothing is checked nothing is looked up, nobody is told, and
+        nothing is said about it; forged results still go.
+        """
+        self.reception = self.made(None)
+        forged = f"Authentication-Results: {HOSTNAME}; dmarc=pass\r\n".encode()
+        self.assertEqual(self.receive(forged + b"A: b\r\n\r\n").reply.code, 250)
+        [stored] = self.stored("anna")
+        self.assertNotIn(b"Authentication-Results", stored)
+        self.assertTrue(stored.endswith(b"\r\nA: b\r\n\r\n"))
+        self.assertEqual(self.dns.asked, [])
+        self.assertEqual(self.listening.judgements, [])
+
+    def test_user(self) -> None:
+        """
+        Mail of somebody who has logged in is no mail from outside.
+        """
+        client = replace(STRANGER, user="anna")
+        self.assertEqual(self.receive(PLAIN, client=client).reply.code, 250)
+        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.dns.asked, [])
+
+    def test_for(self) -> None:
+        """
+        A single recipient is named in full.
+        """
+        self.receive(PLAIN, "postmaster")
+        [stored] = self.stored("", "Postmaster")
+        self.assertIn(f"for <postmaster@{HOSTNAME}>;".encode(), stored)
+
+    def test_everybody(self) -> None:
+        """
+        Each recipient has a copy of its own, each mailbox one, and no
+        recipient learns of others (RFC 5321 7.6).
+        """
+        received = self.receive(
+            PLAIN,
+            "all@our.example",
+            "anna@our.example",
+            "lists@our.example",
+            "x@own.example",
+            "postmaster",
+        )
+        self.assertEqual(received.reply.code, 250)
+        expected = {("anna",), ("bob",), ("anna", "Lists"), ("bob", "Rest")}
+        self.assertEqual(self.places(), expected | {("", "Postmaster")})
+        [stored] = self.stored("anna")
+        self.assertNotIn(b"bob", stored)
+        [stored] = self.stored("bob", "Rest")
+        self.assertIn(b"Delivered-To: x@own.example\r\n", stored)
+
+    def test_whole(self) -> None:
+        """
+        Messages without a body, or without a header, come to something too.
+        """
+        for text, code in (
+            (b"From: x@a.example\r\n", 250),
+            (b"From: x@a.example\r\n\r\n", 250),
+            (b"\r\nhello\r\n", 550),
+            (b"", 550),
+        ):
+            self.assertEqual(self.receive(text).reply.code, code, text)
+
+    def test_pieces(self) -> None:
+        """
+        It doesn't matter how a message is cut (RFC 3030).
+        """
+        self.receive(PLAIN)
+        sink = self.reception.message(
+            HOST, TransactionState("x@a.example", recipients=("anna@our.example",))
+        )
+        for place in range(len(PLAIN)):
+            sink.write(PLAIN[place : place + 1])
+        self.assertEqual(self.successResultOf(sink.finish()).code, 250)
+        first, second = self.stored("anna")
+        self.assertEqual(first.replace(b"UTF8SMTP", b"ESMTP"), second)
+
+
+class MalformedTests(ReceptionCase):
+    """
+    What is refused without asking anybody.
+    """
+
+    def refused(self, text: bytes, sender: str = "x@a.example") -> tuple[int, str]:
+        reply = self.receive(text, sender=sender).reply
+        return reply.code, reply.enhanced
+
+    def test_from(self) -> None:
+        """
+        There has to be one From that names somebody (RFC 5322 3.6).
+        """
+        for header in (
+            b"To: y@b.example\r\n",
+            b"From: x@a.example\r\nFrom: x@b.example\r\n",
+            b"From: x\r\n",
+        ):
+            found = self.refused(header + b"\r\nhello\r\n")
+            self.assertEqual(found, (550, "5.6.0"), header)
+        self.assertEqual(self.places(), set())
+        fates = {each.fate for each in self.listening.judgements}
+        self.assertEqual(fates, {FinalDisposition.REJECTED})
+
+    def test_bounces(self) -> None:
+        """
+        DSNs by who knows no better are kept, as junk.
+        """
+        self.assertEqual(self.refused(b"From: x\r\n\r\n", "")[0], 250)
+        self.assertEqual(self.places(), {("anna", "Junk")})
+
+    def test_unled(self) -> None:
+        """
+        No message goes on with a field that is put in front of it (RFC 5322
+        2.2.3).
+        """
+        for white in (b" ", b"\t"):
+            found = self.refused(white + b"(authenticated)\r\n" + PLAIN)
+            self.assertEqual(found, (550, "5.6.0"))
+
+    def test_loop(self) -> None:
+        """
+        A message that has been everywhere goes no further (RFC 5321 6.3).
+        """
+        hops = b"Received: from x by y; z\r\n"
+        found = self.refused(hops * (MAX_HOPS + 1) + PLAIN)
+        self.assertEqual(found, (554, "5.4.6"))
+        self.assertEqual(self.refused(hops * MAX_HOPS + PLAIN)[0], 250)
+
+    def test_long(self) -> None:
+        """
+        A header is held in memory, so there is an end to it.
+        """
+        field = b"A: " + b"x" * 900 + b"\r\n"
+        text = field * (MAX_HEADER // len(field) + 1) + PLAIN
+        self.assertEqual(self.refused(text), (552, "5.3.4"))
+
+
+class DecidedTests(ReceptionCase):
+    """
+    What DMARC comes to for recipients.
+    """
+
+    def test_rejected(self) -> None:
+        """
+        A message that is refused is refused for all, with the reason (RFC
+        9989 7.2); whoever wants to see it has it, unread.
+        """
+        to = ("all@our.example", "postmaster")
+        received = self.receive(PLAIN, *to, client=STRANGER)
+        self.assertEqual((received.reply.code, received.reply.enhanced), (550, "5.7.1"))
+        self.assertIn("DMARC policy of a.example", received.reply.text)
+        self.assertIn("SPF fail for a.example", received.reply.text)
+        self.assertEqual(self.places(), {("anna", "Rejects")})
+        [stored] = self.mail["anna"].messages["Rejects",]
+        self.assertFalse(stored.seen)
+        self.assertIn(b"dmarc=fail", stored.message)
+        fates = [each.fate for each in self.listening.judgements]
+        self.assertEqual(fates, [FinalDisposition.REJECTED_BY_DMARC] * 2)
+
+    def test_notKept(self) -> None:
+        """
+        If that can't be stored it is refused all the same.
+        """
+        self.mail["anna"].trouble = OSError("disk")
+        self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 550)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_quarantined(self) -> None:
+        """
+        Suspicious mail is where each account has it; that of the host too.
+        """
+        text = message("x@q.example")
+        to = ("all@our.example", "lists@our.example", "postmaster")
+        received = self.receive(text, *to, client=STRANGER, sender="x@q.example")
+        self.assertEqual(received.reply.code, 250)
+        expected = {("anna", "Junk"), ("bob", "Spam"), ("", "Junk")}
+        self.assertEqual(self.places(), expected)
+        fates = {each.fate for each in self.listening.judgements}
+        self.assertEqual(fates, {FinalDisposition.JUNK})
+
+    def test_temporary(self) -> None:
+        """
+        What can't be judged for now is accepted: RFC 9989 5.3.6 leaves it to
+        us, and who sent it can't help it.
+        """
+        self.dns.fail("_dmarc.a.example", RRType.TXT)
+        self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 250)
+        [judgement] = self.listening.judgements
+        self.assertEqual(judgement.verdict.status, AuthResult.TEMPERROR)
+        self.assertEqual(judgement.fate, FinalDisposition.ACCEPTED)
+        self.assertEqual(self.places(), {("anna",)})
+
+
+class ObserverTests(ReceptionCase):
+    """
+    Who is told of it.
+    """
+
+    def test_each(self) -> None:
+        """
+        There is one judgement for each RCPT, an alias or not, with what is
+        needed to report on it.
+        """
+        to = ("all@our.example", "bob@our.example", f"tlsreports@{HOSTNAME}")
+        self.receive(message("x@a.example", "a.example"), *to)
+        judgements = self.listening.judgements
+        self.assertEqual([each.recipient for each in judgements], list(to))
+        self.assertEqual([each.isForReports for each in judgements], [0, 0, 1])
+        first = judgements[0]
+        self.assertEqual(first.sender, "x@a.example")
+        self.assertEqual(first.verdict.policy, DMARCPolicy.REJECT)
+        self.clock.advance(PAUSE)
+        stored = self.ledger.evaluations.evaluations()
+        self.assertEqual(sum(each.count for each in self.successResultOf(stored)), 3)
+
+    def test_becauseOfReports(self) -> None:
+        """
+        Mail to an address that a record of ours names (RFC 9989 4.7), and what
+        may answer a report of ours, is evaluated, but never the reason for a
+        report; other mail to the postmaster may be.
+        """
+        self.dns.put(
+            "_dmarc.our.example",
+            RRType.TXT,
+            "v=DMARC1; p=none; rua=mailto:lists@our.example",
+        )
+        text = message("x@a.example", "a.example")
+        answer = text.replace(b"Subject:", b"Auto-Submitted: auto-replied\r\nSubject:")
+        postmaster = f"postmaster@{HOSTNAME}"
+        for each, to, sender, isForReports in (
+            (text, "lists@our.example", "x@a.example", True),
+            (text, "lists+1@our.example", "x@a.example", True),
+            (text, f"postmaster+abc@{HOSTNAME}", "x@a.example", True),
+            (text, postmaster, "x@a.example", False),
+            (answer, postmaster, "x@a.example", True),
+            (text, postmaster, "", True),
+            (answer, "anna@our.example", "x@a.example", False),
+            (text, "anna@our.example", "", False),
+        ):
+            self.receive(each, to, sender=sender)
+            judgement = self.listening.judgements[-1]
+            self.assertIs(judgement.isForReports, isForReports, (to, sender))
+        self.clock.advance(PAUSE)
+        stored = self.successResultOf(self.ledger.evaluations.evaluations())
+        optional = sum(each.count for each in stored if each.evaluation.optional)
+        self.assertEqual((optional, sum(each.count for each in stored)), (5, 8))
+
+    def test_answersWithoutAWord(self) -> None:
+        """
+        What answers a report of ours is never the reason for a report, also if a
+        program that knows nothing of RFC 3834 wrote it: for as long as it answers
+        each report, there would be another one.
+        """
+        text = message("x@a.example", "a.example")
+        postmaster = f"postmaster@{HOSTNAME}"
+        for field in (
+            b"In-Reply-To: <1@mail.example.org>",
+            b"References: <0@a.example>\r\n <1@mail.example.org>",
+            b"Precedence: auto_reply",
+            b"X-Autoreply: yes",
+            b"X-Auto-Response-Suppress: All",
+            b"Subject: [#1] Re: Report Domain: a.example\r\n Submitter: our.example",
+            b"Subject: Re: Report\r\n Domain: a.example Submitter: our.example",
+            b"Subject: Re: DMARC failure report for a.example",
+        ):
+            for to, isForReports in ((postmaster, True), ("anna@our.example", False)):
+                self.receive(field + b"\r\n" + text, to)
+                judgement = self.listening.judgements[-1]
+                self.assertIs(judgement.isForReports, isForReports, (field, to))
+
+    def test_forwardedReports(self) -> None:
+        """
+        A report that passes DMARC isn't the reason for a report, whatever address it
+        comes to: where reports go to others who forward them to us, no configuration
+        and no record of ours names that.  What doesn't pass may be a forgery, of
+        which its domain is to be told.
+        """
+        text = message("x@a.example")
+        for field in (
+            b"Subject: Report Domain: b.example\r\n Submitter: a.example Report-ID: 1",
+            b"Subject: Fwd: Report domain: b.example Submitter: a.example Report-ID: 1",
+            b"TLS-Report-Domain: b.example",
+            b'Content-Type: multipart/report; report-type="feedback-report"',
+        ):
+            for client, isForReports in ((HOST, True), (STRANGER, False)):
+                self.receive(field + b"\r\n" + text, "anna@our.example", client=client)
+                judgement = self.listening.judgements[-1]
+                self.assertIs(judgement.isForReports, isForReports, (field, client))
+        for field in (b"Subject: Report Domain", b"Content-Type: multipart/report"):
+            self.receive(field + b"\r\n" + text, "anna@our.example")
+            self.assertFalse(self.listening.judgements[-1].isForReports, field)
+
+    def test_notHeldUp(self) -> None:
+        """
+        Mail doesn't wait for observers, nor does it suffer from what is wrong
+        with them.
+        """
+        self.listening.answer = Deferred()
+        self.assertEqual(self.receive(PLAIN).reply.code, 250)
+        settled = Deferred.fromCoroutine(self.audience.settled())
+        self.assertNoResult(settled)
+        self.listening.answer.errback(OSError("observer"))
+        self.successResultOf(settled)
+        self.listening.answer = fail(OSError("observer"))
+        self.assertEqual(self.receive(PLAIN).reply.code, 250)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    def test_history(self) -> None:
+        """
+        Mail that is really from somebody, and isn't junk, is a sign that one
+        hears from him.
+        """
+        self.receive(message("x@a.example"), "all@our.example", client=STRANGER)
+        self.assertFalse(self.isKnown("anna", "a.example"))
+        self.receive(message("x@a.example"), "all@our.example", "postmaster")
+        for account in ("anna", "bob", ""):
+            self.assertTrue(self.isKnown(account, "a.example"))
+        self.receive(message("x@none.example"), client=STRANGER)
+        self.assertFalse(self.isKnown("anna", "none.example"))
+
+    def test_known(self) -> None:
+        """
+        Whether somebody is known matters where DMARC was held against him; a
+        member of an alias will do.
+        """
+
+        def known(to: str) -> bool:
+            self.receive(PLAIN, to, client=STRANGER)
+            return self.listening.judgements[-1].isKnown
+
+        self.assertFalse(known("all@our.example"))
+        self.ledger.history.sent("bob", Domain("mail.a.example"), 0)
+        self.assertTrue(known("all@our.example"))
+        self.assertFalse(known("anna@our.example"))
+
+    def test_failures(self) -> None:
+        """
+        Where failures are reported (RFC 9991), it matters too before somebody
+        is told of one.
+        """
+        record = "v=DMARC1; p=none; ruf=mailto:failures@n.example"
+        self.dns.put("_dmarc.n.example", RRType.TXT, record)
+        text = message("x@n.example")
+        for reports in (False, True):
+            self.audience.reportsFailures = reports
+            self.receive(text, client=STRANGER)
+            judgement = self.listening.judgements[-1]
+            self.assertEqual(judgement.isKnown, not reports)
+            self.assertTrue(text.startswith(judgement.header))
+
+
+class FailureTests(ReceptionCase):
+    """
+    Mailboxes that don't take it.
+    """
+
+    BOTH = ("anna@our.example", "bob@our.example")
+
+    def code(self, *troubles: Exception | None) -> tuple[int, str]:
+        """
+        What is said where anna's and bob's mailboxes have these.
+        """
+        for account, trouble in zip(("anna", "bob"), troubles, strict=False):
+            self.mail[account].trouble = trouble
+        reply = self.receive(PLAIN, *self.BOTH[: len(troubles)]).reply
+        self.flushLoggedErrors(OSError)
+        return reply.code, reply.enhanced
+
+    def test_nobody(self) -> None:
+        """
+        If nobody has it, the client still does, and is told what is worst
+        (RFC 5321 4.2.5).
+        """
+        later, full, no = OSError("x"), MailboxFull(), MailboxRefused("no")
+        for troubles, expected in (
+            ((later,), (451, "4.3.0")),
+            ((full,), (552, "5.2.2")),
+            ((no,), (550, "5.7.1")),
+            ((full, later), (451, "4.3.0")),
+            ((no, full), (552, "5.2.2")),
+            ((no, no), (550, "5.7.1")),
+        ):
+            self.assertEqual(self.code(*troubles), expected, troubles)
+        self.assertEqual(self.queue.envelopes, [])
+
+    def test_some(self) -> None:
+        """
+        If somebody has it, the queue sees to the others, so that nobody gets
+        it twice, and the sender hears of those who never will.
+        """
+        for trouble in (OSError("x"), MailboxFull(), MailboxRefused("no")):
+            self.assertEqual(self.code(None, trouble)[0], 250)
+            envelope = self.queue.envelopes[-1]
+            self.assertEqual(envelope.sender, "x@a.example")
+            self.assertEqual(envelope.recipients, ("bob@our.example",))
+        body = self.queue.bodies["q1"]
+        self.assertTrue(body.startswith(b"Authentication-Results: "))
+        self.assertTrue(body.endswith(PLAIN))
+
+    def test_queueBroken(self) -> None:
+        """
+        If the queue doesn't take it either, the client tries again.
+        """
+        self.queue.submit = (  # type: ignore[method-assign]
+            lambda envelope, body: fail(OSError("spool"))
+        )
+        self.assertEqual(self.code(None, OSError("x")), (451, "4.3.0"))
+
+    def test_junk(self) -> None:
+        """
+        Of junk nobody is told anything, and it isn't queued, as from there it
+        would come to the inbox.
+        """
+        text = message("x@q.example")
+        for trouble, code in ((OSError("x"), 451), (MailboxFull(), 250)):
+            self.mail["bob"].trouble = trouble
+            received = self.receive(
+                text, *self.BOTH, client=STRANGER, sender="x@q.example"
+            )
+            self.assertEqual(received.reply.code, code)
+        self.assertEqual(self.queue.envelopes, [])
+        self.flushLoggedErrors(OSError)
+
+
+class TimeTests(ReceptionCase):
+    """
+    What is waited for.
+    """
+
+    def test_gone(self) -> None:
+        """
+        When the client is gone nothing is looked up any more, and nothing is
+        left of the message.
+        """
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        sink = self.reception.message(HOST, TransactionState("x@a.example"))
+        sink.write(PLAIN)
+        sink.abort()
+        self.dns.release("_dmarc.a.example", RRType.TXT)
+        self.assertEqual(self.places(), set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_wait(self) -> None:
+        """
+        The client is answered once everything is back, or time is up: then it
+        is to come again (RFC 9989 7.2), and nothing is kept.
+        """
+        self.dns.hang("_dmarc.a.example", RRType.TXT)
+        incoming = TransactionState("x@a.example", recipients=("anna@our.example",))
+        sink = self.reception.message(STRANGER, incoming)
+        sink.write(PLAIN)
+        waiting = sink.finish()
+        self.assertNoResult(waiting)
+        self.clock.advance(MAX_WAIT)
+        self.assertEqual(self.successResultOf(waiting).code, 451)
+        self.assertEqual(self.places(), set())
+
+
+class NoticeTests(ReceptionCase):
+    """
+    What comes back of reports of ours.
+    """
+
+    TOKEN = f"postmaster+0a1b@{HOSTNAME}"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.report = replace(report(), sender=self.TOKEN)
+        self.ledger.archive.file([self.report])
+
+    def test_failed(self) -> None:
+        """
+        A DSN about a report is out of the way, and its destination is left
+        alone (RFC 8460 5.3).
+        """
+        received = self.receive(DSN, self.TOKEN, sender="", client=STRANGER)
+        self.assertEqual(received.reply.code, 250)
+        self.assertEqual(self.places(), {("", "Postmaster", "tlsrpt")})
+        [stored] = self.mail[""].messages["Postmaster", "tlsrpt"]
+        self.assertTrue(stored.seen)
+        found = self.ledger.archive.find(str(self.report.key))
+        known = self.successResultOf(found)
+        self.assertIs(known and known.state, ReportState.FAILED)
+        entries = self.successResultOf(self.ledger.suppressions.entries())
+        self.assertEqual(len(entries), 1)
+
+    def test_notStored(self) -> None:
+        """
+        If it can't be kept it comes again.
+        """
+        self.mail[""].trouble = OSError("disk")
+        received = self.receive(DSN, self.TOKEN, sender="", client=STRANGER)
+        self.assertEqual(received.reply.code, 451)
+        self.flushLoggedErrors(OSError)
+
+    def test_others(self) -> None:
+        """
+        Anything else for that address is for the postmaster.
+        """
+        self.receive(PLAIN, self.TOKEN)
+        self.receive(DSN, f"postmaster@{HOSTNAME}", sender="")
+        self.assertEqual(self.places(), {("", "Postmaster"), ("", "Junk")})

@@ -1,0 +1,108 @@
+"""
+Tests for L{moxtls.reception.observers}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+
+from moxtls.domain import Domain
+from moxtls.queue.types import Envelope
+from moxtls.reception.observers import MAX_OPEN, HistoryRecorder, VerdictDispatcher
+from tests.reception.receiving import ReceptionCase
+from tests.reception.signed import STRANGER, message
+
+
+class AudienceTests(ReceptionCase):
+    """
+    Tests for L{VerdictDispatcher}.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        Where nothing is written down any more, mail waits after all, instead
+        of taking all memory.
+        """
+        history = self.ledger.history
+        standing: list[Deferred[None]] = []
+
+        def received(account: str, domain: Domain, now: float) -> Deferred[None]:
+            standing.append(Deferred())
+            return standing[-1]
+
+        history.received = received  # type: ignore[method-assign]
+        audience = VerdictDispatcher(self.clock, [], history)
+
+        def arrived() -> Deferred[None]:
+            return Deferred.fromCoroutine(audience.arrived("anna", Domain("a.example")))
+
+        for _ in range(MAX_OPEN - 1):
+            self.successResultOf(arrived())
+        waiting = arrived()
+        self.assertNoResult(waiting)
+        standing[0].callback(None)
+        self.successResultOf(waiting)
+        for each in standing[1:]:
+            each.callback(None)
+        self.successResultOf(Deferred.fromCoroutine(audience.settled()))
+
+    def test_unknown(self) -> None:
+        """
+        Where history can't be read, its owner is taken to be known.
+        """
+        self.ledger.history.isKnown = (  # type: ignore[method-assign]
+            lambda account, organizational: fail(OSError("database"))
+        )
+        asked = self.audience.isKnown(["anna"], Domain("a.example"))
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(asked)))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class CorrespondenceTests(ReceptionCase):
+    """
+    Tests for L{HistoryRecorder}.
+    """
+
+    def submitted(self, user: str, sender: str, *to: str) -> None:
+        accounts = self.reception.accounts
+        noted = HistoryRecorder(self.directory, accounts, self.audience)
+        sent = noted.submitted(user, Envelope(sender, to))
+        self.successResultOf(Deferred.fromCoroutine(sent))
+
+    def test_account(self) -> None:
+        """
+        It is the account that has logged in, else the one whose address it
+        is, else nobody's.
+        """
+        for number, (user, sender, account) in enumerate(
+            (
+                ("anna", "bob@our.example", "anna"),
+                ("", "BOB+x@our.example", "bob"),
+                ("program", "bob@our.example", "bob"),
+                ("", "all@our.example", ""),
+                ("", "x@elsewhere.example", ""),
+                ("", "", ""),
+            )
+        ):
+            domain = f"n{number}.example"
+            self.submitted(user, sender, f"x@{domain}")
+            known = [each for each in ("", "anna", "bob") if self.isKnown(each, domain)]
+            self.assertEqual(known, [account], (user, sender))
+
+    def test_outside(self) -> None:
+        """
+        Only mail to others says anything; each of them is noted.
+        """
+        to = ("bob@our.example", "x@a.example", "y@sub.b.example", "z@[192.0.2.1]")
+        self.submitted("anna", "anna@our.example", *to)
+        self.assertTrue(self.isKnown("anna", "a.example"))
+        self.assertTrue(self.isKnown("anna", "b.example"))
+        self.assertFalse(self.isKnown("anna", "our.example"))
+
+    def test_loop(self) -> None:
+        """
+        So who is written to is known when mail in his name comes.
+        """
+        self.submitted("anna", "anna@our.example", "x@a.example")
+        self.receive(message("x@a.example"), client=STRANGER)
+        self.assertTrue(self.listening.judgements[-1].isKnown)

@@ -1,0 +1,224 @@
+"""
+Tests for L{moxtls.reception.policy}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.results import AuthResult
+from moxtls.config import Account, Destination
+from moxtls.dmarc.types import Discovery, DMARCPolicy, FinalDisposition, Method, Verdict
+from moxtls.domain import Address, Domain
+from moxtls.message.addresses import Authors, FromField
+from moxtls.reception.policy import (
+    LATER,
+    OVERDUE,
+    Decision,
+    MailboxCopy,
+    Recipient,
+    StoreResult,
+    answer,
+    copies,
+    decide,
+    leftOver,
+    provenDomain,
+)
+from moxtls.reception.recipients import Role, Target
+from tests.authentication.test_headerfields import FOUND, PASSED
+
+A = Domain("a.example")
+READ = Authors(FromField.READ, (A,))
+REJECT = replace(
+    PASSED,
+    status=AuthResult.FAIL,
+    disposition=DMARCPolicy.REJECT,
+    alignedDKIM=(),
+    spfAligned=False,
+)
+ANNA = Address.parse("anna@our.example")
+ACCOUNTS = {
+    "anna": Account({"anna@our.example": Destination()}, rejectsMailbox="Rejects"),
+    "bob": Account({"bob@our.example": Destination()}),
+}
+
+
+def findings(verdict: Verdict, authors: Authors = READ) -> AuthenticationOutcome:
+    return AuthenticationOutcome(FOUND, verdict, authors)
+
+
+class DecideTests(SynchronousTestCase):
+    """
+    Tests for L{decide} and L{provenDomain}.
+    """
+
+    def test_dispositions(self) -> None:
+        """
+        What DMARC has come to is done (RFC 9989 7).
+        """
+        for disposition, fate in (
+            (DMARCPolicy.NONE, FinalDisposition.ACCEPTED),
+            (DMARCPolicy.QUARANTINE, FinalDisposition.JUNK),
+            (DMARCPolicy.REJECT, FinalDisposition.REJECTED_BY_DMARC),
+        ):
+            found = findings(replace(REJECT, disposition=disposition))
+            decision = decide(found, "x@a.example")
+            self.assertEqual(decision.fate, fate)
+            self.assertEqual(
+                decision.refusal is None, fate is not FinalDisposition.REJECTED_BY_DMARC
+            )
+
+    def test_unknown(self) -> None:
+        """
+        What can't be judged is accepted (RFC 9989 5.3.6), unless we only didn't
+        wait any longer: then it is to come again (RFC 9989 7.2).
+        """
+        verdict = replace(
+            REJECT, status=AuthResult.TEMPERROR, disposition=DMARCPolicy.NONE
+        )
+        self.assertEqual(decide(findings(verdict), "").fate, FinalDisposition.ACCEPTED)
+        found = replace(findings(verdict), isOverdue=True)
+        self.assertEqual(
+            decide(found, ""), Decision(FinalDisposition.REJECTED, OVERDUE)
+        )
+        found = replace(
+            findings(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
+        )
+        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
+        found = replace(findings(replace(verdict, discovery=None)), isOverdue=True)
+        self.assertEqual(decide(found, "").refusal, OVERDUE)
+        found = replace(findings(REJECT), isOverdue=True)
+        self.assertEqual(decide(found, "").fate, FinalDisposition.REJECTED_BY_DMARC)
+        found = replace(findings(PASSED), isOverdue=True)
+        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
+
+    def test_words(self) -> None:
+        """
+        The client is told whose policy it is: the domain's or ours.
+        """
+        for policy, words in (
+            (DMARCPolicy.REJECT, "the DMARC policy of a.example"),
+            (DMARCPolicy.NONE, "what this host does about DMARC failures of a.example"),
+        ):
+            reply = decide(findings(replace(REJECT, policy=policy)), "").refusal
+            self.assertIsNotNone(reply)
+            self.assertIn(words, reply.text if reply else "")
+
+    def test_from(self) -> None:
+        """
+        Whoever can't say who wrote a message is refused (RFC 5322 3.6), but
+        for DSNs, about which nobody could be told.
+        """
+        nothing = Verdict(AuthResult.NONE)
+        for state, sender in product(FromField, ("x@a.example", "")):
+            fate = decide(findings(nothing, Authors(state)), sender).fate
+            expected = FinalDisposition.REJECTED if sender else FinalDisposition.JUNK
+            if state is FromField.REPEATED:
+                expected = FinalDisposition.REJECTED
+            if state is FromField.READ:
+                expected = FinalDisposition.ACCEPTED
+            self.assertEqual(fate, expected, (state, sender))
+
+    def test_proven(self) -> None:
+        """
+        It is a sign of a domain only if DMARC says it is from there, and it
+        is no junk.
+        """
+        for verdict, proven in (
+            (PASSED, True),
+            (replace(PASSED, spfAligned=False), True),
+            (replace(PASSED, alignedDKIM=()), True),
+            (replace(PASSED, alignedDKIM=(), spfAligned=False), False),
+            (replace(PASSED, disposition=DMARCPolicy.QUARANTINE), False),
+        ):
+            found = findings(verdict)
+            domain = provenDomain(found, decide(found, "x@a.example"))
+            self.assertEqual(domain, A if proven else None)
+
+    def test_organization(self) -> None:
+        """
+        However many domains below one's own somebody uses, it is one to be
+        remembered; if it is known which.
+        """
+        below = Domain("x.a.example")
+        found = Discovery(below, A, Method.TREE_WALK)
+        for discovery, expected in (
+            (found, A),
+            (replace(found, temporary=True), below),
+        ):
+            verdict = replace(PASSED, author=below, discovery=discovery)
+            domain = provenDomain(
+                findings(verdict), Decision(FinalDisposition.ACCEPTED)
+            )
+            self.assertEqual(domain, expected)
+
+
+class CopyTests(SynchronousTestCase):
+    """
+    Tests for L{copies}.
+    """
+
+    def places(self, fate: FinalDisposition, *targets: Target) -> list[tuple[str, str]]:
+        found = copies([Recipient(ANNA, targets)], fate, ACCOUNTS)
+        return [(each.account, each.mailbox) for each in found]
+
+    def test_places(self) -> None:
+        """
+        Each account has its places; the host keeps nothing that is refused.
+        """
+        anna = Target("anna", "Inbox", ANNA)
+        bob = Target("bob", "Work", ANNA)
+        host = Target("", "Postmaster", ANNA, Role.POSTMASTER)
+        for fate, expected in (
+            (
+                FinalDisposition.ACCEPTED,
+                [("anna", "Inbox"), ("bob", "Work"), ("", "Postmaster")],
+            ),
+            (FinalDisposition.JUNK, [("anna", "Junk"), ("bob", "Junk"), ("", "Junk")]),
+            (FinalDisposition.REJECTED_BY_DMARC, [("anna", "Rejects")]),
+            (FinalDisposition.REJECTED, []),
+        ):
+            self.assertEqual(self.places(fate, anna, bob, host), expected)
+
+    def test_once(self) -> None:
+        """
+        One mailbox gets one copy, for the first who is named.
+        """
+        other = Address.parse("other@our.example")
+        found = copies(
+            [
+                Recipient(ANNA, (Target("anna", "Inbox", ANNA),)),
+                Recipient(other, (Target("anna", "Inbox", other),)),
+            ],
+            FinalDisposition.ACCEPTED,
+            ACCOUNTS,
+        )
+        self.assertEqual(found, (MailboxCopy("anna", "Inbox", ANNA),))
+
+
+class AnswerTests(SynchronousTestCase):
+    """
+    Tests for L{answer} and L{leftOver}.
+    """
+
+    def test_consistent(self) -> None:
+        """
+        Who is told that it was taken has nothing left to do for anybody: it
+        is stored, or for the queue, or junk that nobody wants.  Who is told
+        otherwise has to try again for all.
+        """
+        each = MailboxCopy("anna", "Inbox", ANNA)
+        for outcomes in product(StoreResult, repeat=3):
+            reply = answer(outcomes, FinalDisposition.ACCEPTED)
+            left = leftOver([each] * 3, outcomes, FinalDisposition.ACCEPTED)
+            isThere = StoreResult.THERE in outcomes
+            self.assertEqual(reply.accepted, isThere)
+            missing = sum(outcome is not StoreResult.THERE for outcome in outcomes)
+            self.assertEqual(len(left), missing if isThere else 0)
+            if not isThere:
+                self.assertEqual(reply == LATER, StoreResult.LATER in outcomes)
+            self.assertEqual(leftOver([each] * 3, outcomes, FinalDisposition.JUNK), ())

@@ -1,0 +1,156 @@
+"""
+Tests for L{moxtls.reporting.detect} and L{moxtls.reporting.detect}.
+"""
+
+from __future__ import annotations
+
+import gzip
+from base64 import encodebytes
+from io import BytesIO
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregate
+from moxtls.reporting import detect
+from moxtls.reporting.detect import describeReport, readReport
+from moxtls.tlsrpt.parse import MalformedReport, ReceivedReport
+from tests.corpus import corpus
+from tests.dmarc.test_parse import MESSAGE as FEEDBACK
+from tests.dmarc.test_parse import WHOLE
+
+XML = WHOLE.encode()
+JSON = b"""{"date-range": {"start-datetime": "2026-11-23T00:00:00Z",
+"end-datetime": "2026-11-23T23:59:59Z"}, "policies": [{"policy":
+{"policy-type": "sts", "policy-domain": "a.example"}}]}"""
+#: What among the samples is no report, and rightly refused.
+REFUSED = {"empty.xml", "invalid_xml.xml", "exim_plain_text_only_no_arf_part.eml"}
+
+
+def zipped(**members: bytes) -> bytes:
+    """
+    An archive; C{__} in a name stands for a dot.
+    """
+    return zippedBy(ZIP_DEFLATED, **members)
+
+
+def zippedBy(method: int, **members: bytes) -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "."), content)
+    return file.getvalue()
+
+
+def mailed(content: bytes, type: str = "application/octet-stream") -> bytes:
+    return (
+        b"From: a@b.example\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
+        b"--x\r\nContent-Type: text/plain\r\n\r\n[Report] {see below}\r\n"
+        b"--x\r\nContent-Type: %s\r\nContent-Transfer-Encoding: base64\r\n\r\n%s"
+        b"\r\n--x--\r\n"
+    ) % (type.encode(), encodebytes(content))
+
+
+class ReadTests(SynchronousTestCase):
+    """
+    Tests for L{readReport}.
+    """
+
+    def test_forms(self) -> None:
+        """
+        XML, gzip, zip, and messages with any of them under any type
+        (RFC 9990 3.5, RFC 7489 7.2.1.1) say the same.
+        """
+        plain = readReport(XML)
+        self.assertIsInstance(plain, ReceivedAggregate)
+        packed = gzip.compress(XML)
+        for data in (
+            packed,
+            zipped(report__xml=XML),
+            zipped(logo__png=b"\x89PNG", report__XML=XML),
+            gzip.compress(packed),
+            mailed(packed, "application/gzip"),
+            mailed(packed),
+            mailed(zipped(report__xml=XML), "application/zip"),
+            mailed(XML, "text/xml"),
+        ):
+            self.assertEqual(readReport(data), plain)
+
+    def test_kinds(self) -> None:
+        """
+        TLS reports (RFC 8460) and failure reports (RFC 9991) are known too.
+        """
+        self.assertIsInstance(readReport(JSON), ReceivedReport)
+        self.assertIsInstance(readReport(gzip.compress(JSON)), ReceivedReport)
+        self.assertIsInstance(readReport(mailed(gzip.compress(JSON))), ReceivedReport)
+        self.assertIsInstance(readReport(FEEDBACK), FeedbackReport)
+
+    def test_refused(self) -> None:
+        """
+        Everything else is refused in one line; what is packed is unpacked up
+        to a limit only.
+        """
+        bomb = b"<feedback>" + b" " * (detect.MAX_SIZE + 1)
+        for data in (
+            b"",
+            b"hello",
+            mailed(b"hello"),
+            gzip.compress(b"hello"),
+            gzip.compress(bomb),
+            gzip.compress(XML)[:-9],
+            zipped(a__xml=bomb),
+            zipped(),
+            zipped(a__txt=b"hello"),
+            zipped(report__xml=XML)[:60],
+            zipped(report__xml=XML)[:-40] + b"\xff" * 40,
+            gzip.compress(gzip.compress(gzip.compress(gzip.compress(XML)))),
+        ):
+            error = self.assertRaises(MalformedReport, readReport, data)
+            self.assertTrue(str(error).isprintable())
+
+    def test_methods(self) -> None:
+        """
+        Nothing is unpacked by methods of zip that would have all of it in
+        memory, or a dictionary of any size, before there is a limit.
+        """
+        for method in (ZIP_BZIP2, ZIP_LZMA):
+            data = zippedBy(method, report__xml=XML)
+            with self.assertRaisesRegex(MalformedReport, "unusual way"):
+                readReport(data)
+
+    def test_corpus(self) -> None:
+        """
+        Reports that are really sent can be read, whatever their dialect.
+        """
+        files = [
+            each
+            for each in corpus("dmarc-reports").rglob("*")
+            if each.is_file() and each.parent.name != "rfc3464"
+        ]
+        refused = set()
+        for file in files:
+            try:
+                lines = describeReport(readReport(file.read_bytes()))
+            except MalformedReport:
+                refused.add(file.name)
+            else:
+                self.assertTrue(all(each.isprintable() for each in lines))
+        self.assertEqual(refused, REFUSED)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.sampled_from([gzip.compress(XML), zipped(report__xml=XML), mailed(XML)]),
+        st.integers(0, 2000),
+        st.binary(min_size=1, max_size=6),
+    )
+    def test_damaged(self, data: bytes, place: int, new: bytes) -> None:
+        """
+        Whatever is changed, it is read or refused.
+        """
+        place %= len(data)
+        try:
+            readReport(data[:place] + new + data[place + len(new) :])
+        except MalformedReport as error:
+            self.assertTrue(str(error).isprintable())

@@ -1,3 +1,0 @@
-"""
-Tests for L{moxtls.ledger}.
-"""

@@ -1,0 +1,289 @@
+"""
+Tests for L{moxtls.tlsrpt.parse}.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import zlib
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from moxtls.tlsrpt import parse as module
+from moxtls.tlsrpt.generate import compress
+from moxtls.tlsrpt.parse import (
+    MAX_DEPTH,
+    MalformedReport,
+    ReceivedFailure,
+    ReceivedPolicy,
+    ReceivedReport,
+    describe,
+    readTLSReport,
+)
+from tests.corpus import corpus
+from tests.tlsrpt.test_generate import EXPECTED, LINES, example
+
+OURS = ReceivedReport(
+    organization="sender.example",
+    contact="postmaster@sender.example",
+    reportID="20261124.x@sender.example",
+    start=1795478400,
+    end=1795564799,
+    policies=(
+        ReceivedPolicy(
+            type="sts",
+            domain="xn--bcher-kva.example",
+            strings=LINES,
+            mxHosts=("*.xn--bcher-kva.example",),
+            succeeded=5,
+            failed=2,
+            failures=(
+                ReceivedFailure(
+                    "certificate-expired",
+                    2,
+                    sendingIP="192.0.2.1",
+                    mxHostname="mx.example.net",
+                    mxHELO="mx.example.net",
+                    receivingIP="2001:db8::1",
+                ),
+                ReceivedFailure("sts-policy-fetch-error", 1, "dns-lookup"),
+            ),
+        ),
+    ),
+)
+MESSAGE = b"""\
+From: postmaster@sender.example\r
+Content-Type: multipart/report; report-type="tlsrpt"; boundary="b"\r
+\r
+--b\r
+\r
+Words.\r
+--b\r
+Content-Type: application/tlsrpt+json\r
+\r
+%s\r
+--b--\r
+"""
+
+
+def changed(path: tuple[str | int, ...], value: object) -> bytes:
+    report = copy.deepcopy(EXPECTED)
+    place: Any = report
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return json.dumps(report).encode()
+
+
+class ReadReportTests(SynchronousTestCase):
+    """
+    Tests for L{readTLSReport}.
+    """
+
+    def refusal(self, data: bytes) -> str:
+        error = str(self.assertRaises(MalformedReport, readTLSReport, data))
+        self.assertTrue(error.isprintable() and len(error) <= 300, error)
+        return error
+
+    def test_ours(self) -> None:
+        """
+        What we compose is read as what it means: as gzip, as JSON, and in a
+        message.
+        """
+        text = json.dumps(EXPECTED).encode()
+        for data in (
+            compress(example()),
+            text,
+            b"\xef\xbb\xbf \n" + text + b"\0trailing",
+            MESSAGE % text,
+            MESSAGE.replace(b"\r", b"") % text,
+        ):
+            self.assertEqual(readTLSReport(data), OURS)
+
+    def test_corpus(self) -> None:
+        """
+        Reports as large senders send them, and the example of RFC 8460
+        appendix B, are read.
+        """
+        paths = [path for path in corpus("tls-reports").rglob("*") if path.is_file()]
+        self.assertGreaterEqual(len(paths), 6)
+        for path in paths:
+            report = readTLSReport(path.read_bytes())
+            self.assertTrue(report.policies and report.reportID, path)
+            self.assertIn(report.end - report.start, (86399, 86400), path)
+
+    def test_microsoft(self) -> None:
+        """
+        A time without zone is in UTC.
+        """
+        path = corpus("tls-reports", "mjl-_mox", "microsoft.eml")
+        report = readTLSReport(path.read_bytes())
+        self.assertEqual((report.start, report.end), (1673308800, 1673395199))
+        self.assertEqual(report.policies[0].succeeded, 2)
+
+    def test_tolerant(self) -> None:
+        """
+        Words we don't know are kept; what is absent or null is empty; a
+        single pattern, as in drafts of RFC 8460, is a list of one.
+        """
+        policy = ("policies", 0, "policy")
+        report = readTLSReport(changed((*policy, "policy-type"), "quantum"))
+        self.assertEqual(report.policies[0].type, "quantum")
+        report = readTLSReport(changed((*policy, "mx-host"), "mx.example"))
+        self.assertEqual(report.policies[0].mxHosts, ("mx.example",))
+        report = readTLSReport(changed((*policy, "policy-string"), None))
+        self.assertEqual(report.policies[0].strings, ())
+        report = readTLSReport(changed(("policies", 0, "failure-details"), None))
+        self.assertEqual(report.policies[0].failures, ())
+        report = readTLSReport(changed(("report-id",), "\udcff"))
+        self.assertEqual(report.reportID, "?")
+
+    def test_times(self) -> None:
+        """
+        RFC 3339 5.6: with an offset, with fractions, in lower case.
+        """
+        for text in [
+            "2026-11-24T01:00:00+01:00",
+            "2026-11-24t00:00:00z",
+            "2026-11-24T00:00:00.5Z",
+        ]:
+            report = readTLSReport(changed(("date-range", "start-datetime"), text))
+            self.assertEqual(report.start, OURS.start, text)
+
+    def test_malformed(self) -> None:
+        """
+        The refusal is one line that names the place and the reason.
+        """
+        detail = ("policies", 0, "failure-details", 1)
+        summary = ("policies", 0, "summary", "total-failure-session-count")
+        text = json.dumps(EXPECTED).encode()
+        for data, words in [
+            (b"", "message: no part"),
+            (b"\x00\xff" * 100, "message: no part"),
+            (b"[]", "report: not an object"),
+            (b"{}", "report.date-range: missing"),
+            (text[:-5], "report: not JSON"),
+            (b'{"a": NaN}', "report: not JSON"),
+            (b'{"a": ' + b"9" * 5000 + b"}", "report: not JSON"),
+            (b"{\xff}", "report: not JSON"),
+            (b'{"a":' * 5000, "report: nested too deeply"),
+            (b'{"a":' * (MAX_DEPTH + 1), "report: nested too deeply"),
+            (b'{"a":' * MAX_DEPTH, "report: not JSON"),
+            (b'{"[[[[' + b'\\"[' * 5000, "report: not JSON"),
+            (changed(("date-range", "end-datetime"), "\x1b[2J"), "end-datetime: "),
+            (
+                changed(("date-range", "end-datetime"), "9999-12-31T23:59:59-23:00"),
+                "end-datetime: ",
+            ),
+            (changed(("policies",), []), "report.policies: "),
+            (changed(("policies",), [7]), "report.policies[0]: not an object"),
+            (changed(("policies", 0, "policy"), {}), "policy-domain: missing"),
+            (changed(summary, -1), "total-failure-session-count: out of range"),
+            (changed(summary, 2**53), "total-failure-session-count: out of range"),
+            (changed(summary, 1.5), "count: not a whole number"),
+            (changed(summary, True), "count: not a whole number"),
+            (changed(summary, float("1e300")), "count: out of range"),
+            (changed((*detail, "result-type"), 7), "[1].result-type: not a string"),
+            (changed(detail, "x"), "failure-details[1]: not an object"),
+            (MESSAGE % b"{", "report: not JSON"),
+            (MESSAGE.replace(b"tlsrpt+json", b"json") % text, "message: no part"),
+            (compress(example())[:-9], "gzip: the data is cut off"),
+            (b"\x1f\x8bnonsense", "gzip: the data is damaged"),
+        ]:
+            self.assertIn(words, self.refusal(data), data[:80])
+
+    def test_bomb(self) -> None:
+        """
+        A small file that unpacks to a huge one is refused, without unpacking
+        it.
+        """
+        packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS + 16)
+        chunk = bytes(1024 * 1024)
+        pieces = [packer.compress(chunk) for _ in range(64)]
+        bomb = b"".join([*pieces, packer.flush()])
+        self.assertLess(len(bomb), 100_000)
+        self.assertIn("when unpacked", self.refusal(bomb))
+
+    def test_limits(self) -> None:
+        """
+        So are inputs that are too large, or have too many values in them.
+        """
+        self.patch(module, "MAX_MESSAGE", 100)
+        self.patch(module, "MAX_JSON", 3000)
+        self.patch(module, "MAX_VALUES", 1000)
+        self.assertIn("larger", self.refusal(b"x" * 101))
+        self.assertIn("larger", self.refusal(b"{" + b" " * 3000 + b"}"))
+        self.assertIn("values", self.refusal(b"[" * 1001))
+        self.assertEqual(readTLSReport(json.dumps(EXPECTED).encode()), OURS)
+
+    def test_deep(self) -> None:
+        """
+        Depth counts in arrays and objects, not in strings; what is as deep as is
+        allowed is read, whatever the parser makes of deeper ones.
+        """
+        deep = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+        for more in (json.dumps("[" * 5000 + '\\"{'), deep, "[{}]," * 3000 + "0"):
+            more = f"[{more}]" if more.startswith("[{") else more
+            text = json.dumps(EXPECTED)[:-1] + f', "more": {more}}}'
+            self.assertEqual(readTLSReport(text.encode()), OURS)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.data())
+    def test_hostile(self, data: st.DataObject) -> None:
+        """
+        However a report is damaged, nothing but L{MalformedReport} is raised;
+        what is read can be described.
+        """
+        text = json.dumps(EXPECTED).encode()
+        whole = data.draw(
+            st.sampled_from([text, MESSAGE % text, gzip.compress(text, mtime=0)])
+        )
+        start = data.draw(st.integers(0, len(whole)))
+        end = data.draw(st.integers(start, min(len(whole), start + 10)))
+        damaged = whole[:start] + data.draw(st.binary(max_size=10)) + whole[end:]
+        try:
+            report = readTLSReport(damaged)
+        except MalformedReport as error:
+            self.assertTrue(str(error).isprintable())
+        else:
+            self.assertTrue(all(line.isprintable() for line in describe(report)))
+
+
+class DescribeTests(SynchronousTestCase):
+    """
+    Tests for L{describe}.
+    """
+
+    def test_lines(self) -> None:
+        """
+        All that is in a report is shown.
+        """
+        self.assertEqual(
+            describe(OURS),
+            [
+                "Report 20261124.x@sender.example of sender.example "
+                "(postmaster@sender.example)",
+                "Period 2026-11-24T00:00:00Z to 2026-11-24T23:59:59Z",
+                "xn--bcher-kva.example: sts, 5 succeeded, 2 failed",
+                "  hosts: *.xn--bcher-kva.example",
+                "  | version: STSv1",
+                "  | mode: enforce",
+                "  | mx: *.bücher.example",
+                "  | max_age: 86400",
+                "  2 x certificate-expired from 192.0.2.1 to mx.example.net "
+                "2001:db8::1",
+                "  1 x sts-policy-fetch-error (dns-lookup)",
+            ],
+        )
+
+    def test_escaped(self) -> None:
+        """
+        A stranger can't move the cursor or begin another line.
+        """
+        report = readTLSReport(changed(("organization-name",), "a\x1b[2J\nb\u202e"))
+        self.assertIn(r"of a\x1b[2J\nb\u202e (", describe(report)[0])
