@@ -51,7 +51,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
-	$(EDITABLE) ".[postgres]"
+	$(EDITABLE) ".[lab,postgres]"
 	touch $@
 
 $(VENV)/ready-test: $(VENV)/ready

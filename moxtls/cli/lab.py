@@ -17,7 +17,13 @@ from moxtls.app.service import Server
 from moxtls.cli.shell import CommandError, Shell
 from moxtls.lab.control import END_DAY, command
 from moxtls.lab.network import Network
-from moxtls.lab.runner import DIRECTORY, LabUnusable, RunOptions, run
+
+try:
+    from moxtls.lab.runner import DIRECTORY, LabUnusable, RunOptions, run
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"moxtls lab needs {missing.name}: pip install 'moxtls[lab]'"
+    ) from None
 
 
 def add(commands: Any) -> None:

@@ -62,6 +62,29 @@ def canonicalField(field: bytes, how: Canonicalization) -> bytes:
     return next((field for _, field in _named(field, how)), b"")
 
 
+def headerHash(
+    fields: Fields, names: Iterable[bytes], field: bytes, how: Canonicalization
+) -> bytes:
+    """
+    SHA-256 of the signed header fields and the signature field (RFC 6376 3.7).
+
+    @param fields: The header fields, canonicalized.
+    @param names: C{h=}, in lower case.  Of several fields with one name the last
+        comes first; a name without a field (left) is signed as absent (RFC 6376
+        5.4.2).
+    @param field: The DKIM-Signature field with an empty C{b=}, without its CRLF.
+    """
+    left: dict[bytes, list[bytes]] = {}
+    chosen = []
+    for name in names:
+        if name not in left:
+            left[name] = list(fields.get(name, ()))
+        if left[name]:
+            chosen.append(left[name].pop())
+    chosen.append(canonicalField(field, how))
+    return sha256(CRLF.join(chosen)).digest()
+
+
 def _named(header: bytes, how: Canonicalization) -> Iterator[tuple[bytes, bytes]]:
     if how is Canonicalization.SIMPLE:
         for line in _FIELD_END.split(header):

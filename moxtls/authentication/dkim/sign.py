@@ -7,11 +7,9 @@ sent.  No I/O.
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -27,8 +25,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from dkim.canonicalization import Relaxed
 
+from moxtls.authentication.dkim.canonical import (
+    Canonicalization,
+    Extent,
+    Fields,
+    fieldsOf,
+    hashBody,
+    headerHash,
+)
 from moxtls.domain import Domain
 
 #: RFC 8301 3.2: verifiers refuse anything shorter.
@@ -57,9 +62,7 @@ _SIGNED = (
 _NAME = b"DKIM-Signature"
 #: RFC 5322 2.1.1
 _LINE = 78
-_FOLD = re.compile(rb"\r\n(?=[ \t])")
-
-_Field = tuple[bytes, bytes]
+_BODY = Extent(Canonicalization.RELAXED)
 
 
 class InvalidKey(ValueError):
@@ -160,12 +163,10 @@ def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
     @param message: CRLF line ends.
     """
     header, _, body = message.partition(b"\r\n\r\n")
-    fields = list(_fields(header))
-    names = [name for name, _ in fields]
-    signed = [each for each in _SIGNED for _ in range(names.count(each) + 1)]
-    content = b"".join(_select(fields, signed))
-    bodyHash = base64.b64encode(sha256(Relaxed.canonicalize_body(body)).digest())
-    signatures = [_signature(each, signed, content, bodyHash) for each in signers]
+    fields = fieldsOf(header, Canonicalization.RELAXED)
+    names = [each for each in _SIGNED for _ in range(len(fields.get(each, ())) + 1)]
+    digest = hashBody([body], {_BODY})[_BODY].digest
+    signatures = [_signature(each, fields, names, digest) for each in signers]
     return b"".join([*signatures, message])
 
 
@@ -197,52 +198,35 @@ def findSubmitter(
     return domain
 
 
-def _fields(header: bytes) -> Iterator[_Field]:
-    """
-    Names in lower case, and fields as they are signed (RFC 6376 3.4.2).
-    """
-    lines = _FOLD.sub(b"", header).split(b"\r\n")
-    raw = ((name, value) for name, _, value in (each.partition(b":") for each in lines))
-    for name, value in Relaxed.canonicalize_headers(raw):
-        yield name, b"%b:%b" % (name, value)
-
-
-def _select(fields: Sequence[_Field], names: Iterable[bytes]) -> Iterator[bytes]:
-    """
-    RFC 6376 5.4.2: of several with one name the last comes first.
-    """
-    left: dict[bytes, list[bytes]] = {}
-    for name, whole in fields:
-        left.setdefault(name, []).append(whole)
-    for name in names:
-        if left.get(name):
-            yield left[name].pop()
-
-
 def _signature(
-    signer: Signer, signed: Sequence[bytes], content: bytes, bodyHash: bytes
+    signer: Signer, fields: Fields, names: Sequence[bytes], bodyHash: bytes
 ) -> bytes:
     """
-    @param content: The fields that are C{signed}.
+    One DKIM-Signature field with its CRLF.
+
+    @param fields: The header, canonicalized.
+    @param names: C{h=}.
+    @param bodyHash: SHA-256 of the canonicalized body.
     """
-    # Without l= (RFC 8460 3), and without t=: what Date says is signed too.
-    value = _folded(
-        b"v=1;",
-        b"a=%b;" % str(signer.key.algorithm).encode("ascii"),
-        b"c=relaxed/relaxed;",
-        b"d=%b;" % signer.domain.ascii.encode("ascii"),
-        b"s=%b;" % signer.selector.encode("ascii"),
-        *(b"h=%b;" % b": ".join(signed)).split(b" "),
-        b"bh=%b;" % bodyHash,
-        b"b=",
+    # Without l= (RFC 8460 3), and without t=: Date is signed and gives the time.
+    field = b"%b:%b" % (
+        _NAME,
+        _folded(
+            b"v=1;",
+            b"a=%b;" % str(signer.key.algorithm).encode("ascii"),
+            b"c=relaxed/relaxed;",
+            b"d=%b;" % signer.domain.ascii.encode("ascii"),
+            b"s=%b;" % signer.selector.encode("ascii"),
+            *(b"h=%b;" % b": ".join(names)).split(b" "),
+            b"bh=%b;" % base64.b64encode(bodyHash),
+            b"b=",
+        ),
     )
-    # RFC 6376 3.7: itself comes last, with an empty b= and without its CRLF.
-    ((name, canonical),) = Relaxed.canonicalize_headers([(_NAME, value)])
-    content += b"%b:%b" % (name, canonical.rstrip())
-    proof = base64.b64encode(signer.key.sign(sha256(content).digest()))
+    digest = headerHash(fields, names, field, Canonicalization.RELAXED)
+    proof = base64.b64encode(signer.key.sign(digest))
     width = _LINE - 1
     lines = [proof[start : start + width] for start in range(0, len(proof), width)]
-    return b"%b:%b\r\n %b\r\n" % (_NAME, value, b"\r\n ".join(lines))
+    return b"%b\r\n %b\r\n" % (field, b"\r\n ".join(lines))
 
 
 def _folded(*words: bytes) -> bytes:

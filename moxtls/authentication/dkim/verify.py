@@ -22,19 +22,17 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
 from moxtls.authentication.dkim.canonical import (
-    CRLF,
     BodyHash,
     Extent,
     Fields,
-    canonicalField,
     fieldsOf,
     hashBody,
+    headerHash,
 )
 from moxtls.authentication.dkim.key import PublicKey, UnusableKey, readKey
 from moxtls.authentication.dkim.signature import (
@@ -252,23 +250,13 @@ def _verified(
 
 
 def _headerHash(signature: Signature, fields: Fields) -> bytes:
-    """
-    RFC 6376 3.7, 5.4.2: of several with one name the last comes first; and
-    what isn't there was signed as such.
-    """
-    left: dict[bytes, list[bytes]] = {}
-    chosen = []
-    for name in signature.names:
-        if name not in left:
-            left[name] = list(fields.get(name, ()))
-            if name == _NAME:
-                # Others may be signed, itself can't be (RFC 6376 3.5).
-                del left[name][signature.place : signature.place + 1]
-        if left[name]:
-            chosen.append(left[name].pop())
-    # Itself comes last, without its CRLF.
-    chosen.append(canonicalField(signature.field, signature.how))
-    return sha256(CRLF.join(chosen)).digest()
+    if _NAME in signature.names:
+        # Other signatures may be signed; a signature can't sign itself (RFC 6376
+        # 3.5).
+        others = list(fields.get(_NAME, ()))
+        del others[signature.place : signature.place + 1]
+        fields = {**fields, _NAME: others}
+    return headerHash(fields, signature.names, signature.field, signature.how)
 
 
 Results = tuple[DKIMResult, ...]
