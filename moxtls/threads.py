@@ -1,8 +1,9 @@
 # -*- test-case-name: tests.test_threads -*-
 """
-What is asked of the database waits in a lane for a thread.
+Job queues served by threads, for operations that block: the database's and the disk's.
 
-The reactor's thread submits and is given the answers; nothing else crosses.
+The reactor's thread submits jobs and receives their results; nothing else crosses
+between threads.
 """
 
 from __future__ import annotations
@@ -12,43 +13,34 @@ from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
-from moxtls.ledger.database import LedgerUnavailable
+from moxtls.interfaces import StoreUnavailable
 from moxtls.outages import OutageLog
 
-I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
-#: Outcomes of a few kB each: two seconds at ten thousand a second, so that a
-#: database that stands still costs memory by the ten megabytes, not more.
-MAX_WAITING = 20_000
 
-
-class Operation(Generic[I, T]):
+class Job(Generic[T]):
     """
-    One thing asked of the database, and what came of it.
+    One operation, and its result.
 
-    @ivar together: Does several errands of the same kind at once, given their
-        items; returns their results in the same order.
+    @ivar deferred: Fires in the reactor's thread.  Cancelling it doesn't stop the
+        operation.
+    @ivar error: Set instead of C{result} if the operation failed.
     """
 
-    __slots__ = ("deferred", "error", "item", "result", "together")
+    __slots__ = ("deferred", "error", "result")
 
-    def __init__(
-        self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
-    ) -> None:
-        self.together = together
-        self.item = item
+    def __init__(self) -> None:
         self.deferred: Deferred[T] = Deferred()
         self.result: T
         self.error: Exception | None = None
 
     def deliver(self) -> None:
         """
-        Tell who waits for it.
+        Fire C{deferred}.
         """
         if self.error is not None:
             self.deferred.errback(self.error)
@@ -56,99 +48,149 @@ class Operation(Generic[I, T]):
             self.deferred.callback(self.result)
 
 
-# Errands of all kinds wait side by side.
-Operations = Sequence[Operation[Any, Any]]
-Perform = Callable[[Operations], None]
-
-
-class IOperationQueue(Protocol):
+class FunctionJob(Job[T]):
     """
-    A way for errands to be performed.
+    A job that calls a function.
     """
 
-    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., T]) -> None:
+        super().__init__()
+        self._function = function
+
+    def call(self, *arguments: Any) -> None:
         """
-        Fires, some time or at once, with what came of it.
+        Keep the function's result.
+
+        @raise Exception: As the function.
+        """
+        self.result = self._function(*arguments)
+
+    def perform(self, *arguments: Any) -> None:
+        """
+        Keep the function's result, or its exception.
+        """
+        try:
+            self.call(*arguments)
+        except Exception as error:
+            self.error = error
+
+
+#: Performs a batch of jobs: sets C{result} or C{error} of each.  An exception becomes
+#: the error of all of them.
+Perform = Callable[[Sequence[Any]], None]
+
+
+class IJobQueue(Protocol):
+    """
+    A queue of jobs.
+    """
+
+    def submit(self, job: Job[T]) -> Deferred[T]:
+        """
+        Fires with the job's result, later or at once; fails with its error, or if the
+        queue is closed or full.
         """
 
     def stop(self) -> Deferred[None]:
         """
-        Take no more.  Fires once all that was taken is answered.
+        Accept no more jobs.  Fires once all accepted ones have their results.
         """
 
 
 class InlineQueue:
     """
-    A lane without a thread: everything is done by the time C{submit} returns.
+    A queue without a thread: a job is done when C{submit} returns.
     """
 
-    def __init__(self, perform: Perform) -> None:
+    def __init__(
+        self,
+        perform: Perform,
+        name: str,
+        unavailable: type[Exception],
+        atEnd: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        The parameters are those of L{ThreadQueue}.
+        """
         self._perform = perform
+        self._name = name
+        self._unavailable = unavailable
+        self._atEnd = atEnd
         self._stopped = False
 
-    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
+    def submit(self, job: Job[T]) -> Deferred[T]:
         if self._stopped:
-            errand.error = LedgerUnavailable("ledger: it is closed")
+            job.error = self._unavailable(f"{self._name}: it is closed")
         else:
-            _guarded(self._perform, [errand])
-        errand.deliver()
-        return errand.deferred
+            _performAll(self._perform, [job])
+        job.deliver()
+        return job.deferred
 
     def stop(self) -> Deferred[None]:
-        self._stopped = True
+        isFirst, self._stopped = not self._stopped, True
+        if isFirst and self._atEnd is not None:
+            self._atEnd()
         return succeed(None)
 
 
 class ThreadQueue:
     """
-    A lane with one or more threads of its own.
+    A queue with one or more threads of its own.
     """
 
     def __init__(
         self,
         reactor: IReactorFromThreads,
         perform: Perform,
+        name: str,
+        unavailable: type[Exception],
         threads: int = 1,
-        atOnce: int = 1,
-        most: int = MAX_WAITING,
+        batchSize: int = 1,
+        maxWaiting: int | None = None,
         outages: OutageLog | None = None,
+        atEnd: Callable[[], None] | None = None,
     ) -> None:
         """
-        @param perform: Called in a thread; leaves a result or an error in
-            each errand.  An exception counts for all of them.
-        @param atOnce: How many errands it is given at most.
-        @param most: How many may wait.
-        @param outages: Told of errands that failed as the database is unavailable.
+        @param perform: Called in a thread.
+        @param name: Of what the jobs work on, for error messages.
+        @param unavailable: Raised, with a text, if the queue is closed or full.
+        @param batchSize: The number of jobs that C{perform} is given at most.
+        @param maxWaiting: The number of jobs that may wait; any number if not given.
+        @param outages: Informed of jobs that failed with L{StoreUnavailable}, and of others.
+        @param atEnd: Called in the last thread to end, when all jobs are done.
         """
-        self._outages = outages
         self._reactor = reactor
         self._perform = perform
-        self._atOnce = atOnce
-        self._most = most
+        self._name = name
+        self._unavailable = unavailable
+        self._batchSize = batchSize
+        self._maxWaiting = maxWaiting
+        self._outages = outages
+        self._atEnd = atEnd
         self._condition = Condition()
-        self._waiting: deque[Operation[Any, Any]] = deque()
+        self._waiting: deque[Job[Any]] = deque()
         self._stopping = False
         self._whenStopped: list[Deferred[None]] = []
-        # Daemons: a program that ends without having called stop() must not
-        # hang, and what isn't acknowledged may be lost.
-        self._threads = [Thread(target=self._work, daemon=True) for _ in range(threads)]
+        self._working = threads
+        # Daemon threads: a program that ends without stop() must not hang, and jobs
+        # without a result may be lost.
+        self._threads = [
+            Thread(target=self._work, name=name, daemon=True) for _ in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, errand: Operation[I, T]) -> Deferred[T]:
+    def submit(self, job: Job[T]) -> Deferred[T]:
         with self._condition:
-            if self._stopping:
-                errand.error = LedgerUnavailable("ledger: it is closed")
-            elif len(self._waiting) >= self._most:
-                errand.error = LedgerUnavailable(
-                    f"ledger: it is too slow, {self._most} operations wait for it"
-                )
-            else:
-                self._waiting.append(errand)
+            job.error = self._refusal()
+            if job.error is None:
+                self._waiting.append(job)
                 self._condition.notify()
-        if errand.error is not None:
-            self._deliver([errand])
-        return errand.deferred
+                return job.deferred
+        self._deliver([job])
+        return job.deferred
 
     def stop(self) -> Deferred[None]:
         with self._condition:
@@ -160,32 +202,50 @@ class ThreadQueue:
         self._whenStopped.append(stopped)
         return stopped
 
+    def _refusal(self) -> Exception | None:
+        if self._stopping:
+            return self._unavailable(f"{self._name}: it is closed")
+        if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
+            return self._unavailable(
+                f"{self._name}: it is too slow, {self._maxWaiting} operations wait"
+            )
+        return None
+
     def _work(self) -> None:
-        while errands := self._next():
-            _guarded(self._perform, errands)
-            self._reactor.callFromThread(self._deliver, errands)
+        while jobs := self._nextBatch():
+            _performAll(self._perform, jobs)
+            self._reactor.callFromThread(self._deliver, jobs)
+        with self._condition:
+            self._working -= 1
+            isLast = not self._working
+        if isLast and self._atEnd is not None:
+            self._atEnd()
         self._reactor.callFromThread(self._ended)
 
-    def _next(self) -> list[Operation[Any, Any]]:
+    def _nextBatch(self) -> list[Job[Any]]:
+        """
+        Wait for jobs.
+
+        @return: None if the queue is stopped and empty.
+        """
         with self._condition:
             while not self._waiting and not self._stopping:
                 self._condition.wait()
-            number = min(self._atOnce, len(self._waiting))
+            number = min(self._batchSize, len(self._waiting))
             return [self._waiting.popleft() for _ in range(number)]
 
-    def _deliver(self, errands: Operations) -> None:
+    def _deliver(self, jobs: Sequence[Job[Any]]) -> None:
         if self._outages is not None:
-            self._note(errands, self._outages)
-        for errand in errands:
-            errand.deliver()
+            self._observe(jobs, self._outages)
+        for job in jobs:
+            job.deliver()
 
-    def _note(self, errands: Operations, outages: OutageLog) -> None:
-        errors = [each.error for each in errands]
-        away = [each for each in errors if isinstance(each, LedgerUnavailable)]
-        if away:
-            outages.failed(away[0], len(away))
+    def _observe(self, jobs: Sequence[Job[Any]], outages: OutageLog) -> None:
+        errors = [job.error for job in jobs if isinstance(job.error, StoreUnavailable)]
+        if errors:
+            outages.failed(errors[0], len(errors))
         else:
-            # Whatever else is wrong, the database answered.
+            # With any other error, the database did answer.
             outages.succeeded()
 
     def _ended(self) -> None:
@@ -197,9 +257,9 @@ class ThreadQueue:
             stopped.callback(None)
 
 
-def _guarded(perform: Perform, errands: Operations) -> None:
+def _performAll(perform: Perform, jobs: Sequence[Job[Any]]) -> None:
     try:
-        perform(errands)
+        perform(jobs)
     except Exception as error:
-        for errand in errands:
-            errand.error = error
+        for job in jobs:
+            job.error = error

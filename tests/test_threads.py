@@ -7,87 +7,91 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Barrier, Event
 
-from sqlalchemy import Connection
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.ledger.database import LedgerUnavailable
-from moxtls.threads import (
-    InlineQueue,
-    IOperationQueue,
-    Operation,
-    Operations,
-    ThreadQueue,
-)
+from moxtls.threads import IJobQueue, InlineQueue, Job, ThreadQueue
 from tests import MAX_WAIT
 from tests.ledger.threads import Inbox
 
 
-def unused(connection: Connection, items: Sequence[str]) -> Sequence[str]:
+class Closed(Exception):
     """
-    These lanes don't lead to a database.
+    The queue takes no jobs.
     """
-    raise NotImplementedError
 
 
-class Desk:
+class TextJob(Job[str]):
     """
-    Performs errands: gives back their items in capitals.  Waits if it is
-    told to.
+    A job to write a text in capitals.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class Performer:
+    """
+    Performs jobs, when its gate is open.
+
+    @ivar batches: The texts of each call.
     """
 
     def __init__(self) -> None:
-        self.groups: list[list[str]] = []
+        self.batches: list[list[str]] = []
         self.entered = Event()
         self.open = Event()
         self.open.set()
 
-    def __call__(self, errands: Operations) -> None:
-        self.groups.append([errand.item for errand in errands])
+    def __call__(self, jobs: Sequence[TextJob]) -> None:
+        self.batches.append([job.text for job in jobs])
         self.entered.set()
         self.open.wait(MAX_WAIT)
-        for errand in errands:
-            if errand.item == "bad":
-                raise ValueError(errand.item)
-            errand.result = errand.item.upper()
+        for job in jobs:
+            if job.text == "bad":
+                raise ValueError(job.text)
+            job.result = job.text.upper()
 
 
-def submit(lane: IOperationQueue, item: str) -> Deferred[str]:
+def submit(queue: IJobQueue, text: str) -> Deferred[str]:
     """
-    Send C{item} down C{lane}.
+    Submit a job for C{text}.
     """
-    return lane.submit(Operation(unused, item))
+    return queue.submit(TextJob(text))
 
 
-class LaneTests(SynchronousTestCase):
+class ThreadQueueTests(SynchronousTestCase):
     """
-    A lane with a thread.
+    Tests for L{ThreadQueue}.
     """
 
     def setUp(self) -> None:
         self.inbox = Inbox()
-        self.desk = Desk()
-        self.lane = ThreadQueue(self.inbox, self.desk, atOnce=3, most=5)
+        self.performer = Performer()
+        self.queue = ThreadQueue(
+            self.inbox, self.performer, "test", Closed, batchSize=3, maxWaiting=5
+        )
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
-        self.desk.open.set()
-        self.inbox.waitFor(self.lane.stop())
+        self.performer.open.set()
+        self.inbox.waitFor(self.queue.stop())
 
     def occupy(self) -> Deferred[str]:
         """
-        Make the thread busy until the desk is opened.
+        Make the thread busy until the performer is opened.
         """
-        self.desk.open.clear()
-        deferred = submit(self.lane, "first")
-        self.assertTrue(self.desk.entered.wait(MAX_WAIT))
+        self.performer.open.clear()
+        deferred = submit(self.queue, "first")
+        self.assertTrue(self.performer.entered.wait(MAX_WAIT))
         return deferred
 
     def test_answers(self) -> None:
         """
         Each caller gets its own answer, in the reactor's thread.
         """
-        deferreds = [submit(self.lane, item) for item in "abc"]
+        deferreds = [submit(self.queue, item) for item in "abc"]
         self.assertEqual([self.inbox.waitFor(each) for each in deferreds], [*"ABC"])
 
     def test_grouped(self) -> None:
@@ -95,39 +99,39 @@ class LaneTests(SynchronousTestCase):
         What waits is taken together, in order, up to the limit.
         """
         self.occupy()
-        deferreds = [submit(self.lane, item) for item in "abcde"]
-        self.desk.open.set()
+        deferreds = [submit(self.queue, item) for item in "abcde"]
+        self.performer.open.set()
         self.inbox.waitFor(deferreds[-1])
-        self.assertEqual(self.desk.groups, [["first"], [*"abc"], [*"de"]])
+        self.assertEqual(self.performer.batches, [["first"], [*"abc"], [*"de"]])
 
     def test_bounded(self) -> None:
         """
         Beyond the limit nothing is accepted: it fails at once, and says why.
         """
         self.occupy()
-        accepted = [submit(self.lane, item) for item in "abcde"]
-        refused = self.failureResultOf(submit(self.lane, "f"), LedgerUnavailable)
+        accepted = [submit(self.queue, item) for item in "abcde"]
+        refused = self.failureResultOf(submit(self.queue, "f"), Closed)
         self.assertIn("5 operations wait", refused.getErrorMessage())
-        self.desk.open.set()
+        self.performer.open.set()
         self.assertEqual([self.inbox.waitFor(each) for each in accepted], [*"ABCDE"])
-        self.assertEqual(self.inbox.waitFor(submit(self.lane, "g")), "G")
+        self.assertEqual(self.inbox.waitFor(submit(self.queue, "g")), "G")
 
     def test_exception(self) -> None:
         """
         If performing fails, callers are told, and the thread goes on.
         """
-        self.assertRaises(ValueError, self.inbox.waitFor, submit(self.lane, "bad"))
-        self.assertEqual(self.inbox.waitFor(submit(self.lane, "a")), "A")
+        self.assertRaises(ValueError, self.inbox.waitFor, submit(self.queue, "bad"))
+        self.assertEqual(self.inbox.waitFor(submit(self.queue, "a")), "A")
 
     def test_cancelled(self) -> None:
         """
         Who cancels is told at once, and nobody else is disturbed.
         """
         first = self.occupy()
-        cancelled, other = submit(self.lane, "a"), submit(self.lane, "b")
+        cancelled, other = submit(self.queue, "a"), submit(self.queue, "b")
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
-        self.desk.open.set()
+        self.performer.open.set()
         self.assertEqual(self.inbox.waitFor(other), "B")
         self.assertEqual(self.inbox.waitFor(first), "FIRST")
 
@@ -136,15 +140,15 @@ class LaneTests(SynchronousTestCase):
         Stopping waits for all that was accepted, and accepts no more.
         """
         self.occupy()
-        accepted = submit(self.lane, "a")
-        stopped, again = self.lane.stop(), self.lane.stop()
-        self.failureResultOf(submit(self.lane, "b"), LedgerUnavailable)
+        accepted = submit(self.queue, "a")
+        stopped, again = self.queue.stop(), self.queue.stop()
+        self.failureResultOf(submit(self.queue, "b"), Closed)
         self.assertNoResult(stopped)
-        self.desk.open.set()
+        self.performer.open.set()
         self.inbox.waitFor(stopped)
         self.assertEqual(self.successResultOf(accepted), "A")
         self.successResultOf(again)
-        self.successResultOf(self.lane.stop())
+        self.successResultOf(self.queue.stop())
 
     def test_threads(self) -> None:
         """
@@ -153,33 +157,33 @@ class LaneTests(SynchronousTestCase):
         """
         meeting = Barrier(2)
 
-        def meet(errands: Operations) -> None:
+        def meet(jobs: Sequence[TextJob]) -> None:
             meeting.wait(MAX_WAIT)
-            self.desk(errands)
+            self.performer(jobs)
 
-        lane = ThreadQueue(self.inbox, meet, threads=2)
-        both = [submit(lane, "a"), submit(lane, "b")]
-        self.inbox.waitFor(lane.stop())
+        queue = ThreadQueue(self.inbox, meet, "test", Closed, threads=2)
+        both = [submit(queue, "a"), submit(queue, "b")]
+        self.inbox.waitFor(queue.stop())
         self.assertEqual([self.successResultOf(each) for each in both], ["A", "B"])
 
 
-class HereTests(SynchronousTestCase):
+class InlineQueueTests(SynchronousTestCase):
     """
-    A lane without a thread.
+    Tests for L{InlineQueue}.
     """
 
     def test_atOnce(self) -> None:
         """
         The answer, or the error, is there when the call returns.
         """
-        lane = InlineQueue(Desk())
-        self.assertEqual(self.successResultOf(submit(lane, "a")), "A")
-        self.failureResultOf(submit(lane, "bad"), ValueError)
+        queue = InlineQueue(Performer(), "test", Closed)
+        self.assertEqual(self.successResultOf(submit(queue, "a")), "A")
+        self.failureResultOf(submit(queue, "bad"), ValueError)
 
     def test_stop(self) -> None:
         """
         Once stopped, it accepts nothing.
         """
-        lane = InlineQueue(Desk())
-        self.successResultOf(lane.stop())
-        self.failureResultOf(submit(lane, "a"), LedgerUnavailable)
+        queue = InlineQueue(Performer(), "test", Closed)
+        self.successResultOf(queue.stop())
+        self.failureResultOf(submit(queue, "a"), Closed)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,13 +31,7 @@ from moxtls.ledger.database import (
     wasCutOff,
 )
 from moxtls.outages import OutageLog
-from moxtls.threads import (
-    InlineQueue,
-    IOperationQueue,
-    Operation,
-    Operations,
-    ThreadQueue,
-)
+from moxtls.threads import IJobQueue, InlineQueue, Job, ThreadQueue
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -52,6 +46,31 @@ FIRST_PAUSE = 0.02
 READERS = 2
 #: Answered in one transaction.
 MAX_QUESTIONS = 16
+#: Operations that may wait.  Outcomes of a few kB each: two seconds at ten thousand a
+#: second, so that a stalled database costs tens of megabytes of memory, not more.
+MAX_WAITING = 20_000
+
+
+class Operation(Job[T], Generic[I, T]):
+    """
+    A database operation on one item.
+
+    @ivar together: Performs several operations of the same kind at once, given their
+        items; returns their results in the same order.
+    """
+
+    __slots__ = ("item", "together")
+
+    def __init__(
+        self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
+    ) -> None:
+        super().__init__()
+        self.together = together
+        self.item = item
+
+
+# Operations of all kinds wait side by side.
+Operations = Sequence[Operation[Any, Any]]
 
 
 class GroupCommitWriter:
@@ -59,7 +78,7 @@ class GroupCommitWriter:
     Where everything is written.
     """
 
-    def __init__(self, lane: IOperationQueue) -> None:
+    def __init__(self, lane: IJobQueue) -> None:
         self._lane = lane
         self.stop = lane.stop
 
@@ -86,7 +105,7 @@ class GroupReader:
     Where everything is read.
     """
 
-    def __init__(self, lane: IOperationQueue) -> None:
+    def __init__(self, lane: IJobQueue) -> None:
         self._lane = lane
         self.stop = lane.stop
 
@@ -108,11 +127,7 @@ def makeWriter(
     @param reactor: C{None} to work in the caller's thread.
     """
     commit = GroupCommit(database)
-    if reactor is None:
-        return GroupCommitWriter(InlineQueue(commit))
-    return GroupCommitWriter(
-        ThreadQueue(reactor, commit, atOnce=MAX_GROUP, outages=outages)
-    )
+    return GroupCommitWriter(_jobQueue(reactor, commit, 1, MAX_GROUP, outages))
 
 
 def makeReader(
@@ -124,10 +139,28 @@ def makeReader(
     @param reactor: C{None} to work in the caller's thread.
     """
     read = GroupRead(database)
+    return GroupReader(_jobQueue(reactor, read, READERS, MAX_QUESTIONS, outages))
+
+
+def _jobQueue(
+    reactor: IReactorFromThreads | None,
+    perform: Group,
+    threads: int,
+    batchSize: int,
+    outages: OutageLog | None,
+) -> IJobQueue:
     if reactor is None:
-        return GroupReader(InlineQueue(read))
-    lane = ThreadQueue(reactor, read, READERS, MAX_QUESTIONS, outages=outages)
-    return GroupReader(lane)
+        return InlineQueue(perform, "ledger", LedgerUnavailable)
+    return ThreadQueue(
+        reactor,
+        perform,
+        "ledger",
+        LedgerUnavailable,
+        threads,
+        batchSize,
+        MAX_WAITING,
+        outages,
+    )
 
 
 class Group(ABC):

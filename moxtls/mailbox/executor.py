@@ -11,10 +11,8 @@ fro with each call of the system: that takes longer than to write.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Thread
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
@@ -22,6 +20,7 @@ from twisted.python.failure import Failure
 
 from moxtls.mailbox.names import MailboxUnavailable
 from moxtls.mailbox.write import MaildirWrite, writeBatch
+from moxtls.threads import FunctionJob, Job, ThreadQueue
 from moxtls.workers.batches import Batches
 from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
 
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 #: Letters that share the waits for the disk: enough to share them, few enough
 #: that none waits long for the others, and that their files can all be open.
-GROUP = 64
+MAX_BATCH = 64
 #: A disk that stands still costs as much memory as those take, not more.
 MAX_WAITING = 5000
 
@@ -38,11 +37,6 @@ class WriterClosed(MailboxUnavailable):
     """
     Nothing is stored any more, or not so much at a time.
     """
-
-    @classmethod
-    def because(cls, isStopping: bool) -> WriterClosed:
-        why = "stopped" if isStopping else "too much is waiting for the disk"
-        return cls(f"mailboxes: {why}")
 
 
 class IMailWriter(Protocol):
@@ -85,126 +79,58 @@ class InlineWriter:
         return succeed(None)
 
 
-class _Posted:
+class _WriteJob(Job[None]):
     """
-    A letter, and who waits for it.
-    """
-
-    def __init__(self, letter: MaildirWrite) -> None:
-        self.letter = letter
-        self.deferred: Deferred[None] = Deferred()
-        self.error: Exception | None = None
-
-    def answer(self) -> None:
-        if self.error is None:
-            self.deferred.callback(None)
-        else:
-            self.deferred.errback(self.error)
-
-
-class _Operation(Generic[T]):
-    """
-    Something that isn't a letter, and who waits for it.
+    A message to be written.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self.deferred: Deferred[T] = Deferred()
-        self._work = work
-        self._failure: Failure | None = None
+    __slots__ = ("write",)
 
-    def perform(self) -> None:
-        try:
-            self._result = self._work()
-        except Exception:
-            self._failure = Failure()
-
-    def answer(self) -> None:
-        if self._failure is None:
-            self.deferred.callback(self._result)
-        else:
-            self.deferred.errback(self._failure)
-
-
-_Job = _Posted | _Operation[Any]
+    def __init__(self, write: MaildirWrite) -> None:
+        super().__init__()
+        self.write = write
+        self.result = None
 
 
 class ThreadWriter:
     """
-    Has a thread do it.
+    L{IMailWriter} with a thread of its own, so that the reactor never waits for the
+    disk.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, most: int = MAX_WAITING) -> None:
-        self._reactor = reactor
-        self._most = most
-        self._condition = Condition()
-        self._waiting: deque[_Job] = deque()
-        self._stopping = False
-        self._stopped: Deferred[None] = Deferred()
-        # What isn't done when the process ends wasn't acknowledged either.
-        Thread(target=self._work, name="mailboxes", daemon=True).start()
-
-    def post(self, letter: MaildirWrite) -> Deferred[None]:
-        posted = _Posted(letter)
-        return (
-            posted.deferred
-            if self._take(posted)
-            else fail(WriterClosed.because(self._stopping))
+    def __init__(
+        self, reactor: IReactorFromThreads, maxWaiting: int = MAX_WAITING
+    ) -> None:
+        self._queue = ThreadQueue(
+            reactor,
+            _perform,
+            "mailboxes",
+            WriterClosed,
+            batchSize=MAX_BATCH,
+            maxWaiting=maxWaiting,
         )
+        self.stop = self._queue.stop
 
-    def run(self, errand: Callable[[], T]) -> Deferred[T]:
-        job = _Operation(errand)
-        return (
-            job.deferred
-            if self._take(job)
-            else fail(WriterClosed.because(self._stopping))
-        )
+    def post(self, write: MaildirWrite) -> Deferred[None]:
+        return self._queue.submit(_WriteJob(write))
 
-    def stop(self) -> Deferred[None]:
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-        return self._stopped
-
-    def _take(self, job: _Job) -> bool:
-        with self._condition:
-            if self._stopping or len(self._waiting) >= self._most:
-                return False
-            self._waiting.append(job)
-            self._condition.notify()
-        return True
-
-    def _work(self) -> None:
-        while jobs := self._next():
-            _perform(jobs)
-            self._reactor.callFromThread(_answer, jobs)
-        self._reactor.callFromThread(self._stopped.callback, None)
-
-    def _next(self) -> list[_Job]:
-        with self._condition:
-            while not self._waiting and not self._stopping:
-                self._condition.wait()
-            number = min(GROUP, len(self._waiting))
-            return [self._waiting.popleft() for _ in range(number)]
+    def run(self, operation: Callable[[], T]) -> Deferred[T]:
+        return self._queue.submit(FunctionJob(operation))
 
 
-def _perform(jobs: Sequence[_Job]) -> None:
-    posted = [each for each in jobs if isinstance(each, _Posted)]
-    for errand in jobs:
-        if isinstance(errand, _Operation):
-            errand.perform()
-    errors: Sequence[Exception | None]
+def _perform(jobs: Sequence[_WriteJob | FunctionJob[Any]]) -> None:
+    writes = [job for job in jobs if isinstance(job, _WriteJob)]
+    for job in jobs:
+        if isinstance(job, FunctionJob):
+            job.perform()
     try:
-        errors = writeBatch([each.letter for each in posted])
-    except Exception as why:
-        # Nobody else would ever be answered without this thread.
-        errors = [why] * len(posted)
-    for each, error in zip(posted, errors, strict=True):
-        each.error = error
-
-
-def _answer(jobs: Sequence[_Job]) -> None:
-    for each in jobs:
-        each.answer()
+        errors = writeBatch([job.write for job in writes])
+    except Exception as error:
+        for job in writes:
+            job.error = error
+    else:
+        for job, outcome in zip(writes, errors, strict=True):
+            job.error = outcome
 
 
 #: Bytes that are written together.
@@ -238,7 +164,8 @@ class ProcessWriter:
         if not fitsWorker(letter.message):
             return self._desk.post(letter)
         if self._isStopping or self._batches.waiting >= self._most:
-            return fail(WriterClosed.because(self._isStopping))
+            why = "it is closed" if self._isStopping else "too many messages wait"
+            return fail(WriterClosed(f"mailboxes: {why}"))
         return self._batches.put(letter).addErrback(self._without, letter)
 
     def run(self, errand: Callable[[], T]) -> Deferred[T]:

@@ -16,25 +16,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import queue
 import sqlite3
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, execute, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.python.failure import Failure
 
 from moxtls.dates import DAY
 from moxtls.queue.files import MessageFiles
 from moxtls.queue.index import Index, checkVersion
 from moxtls.queue.types import Envelope, accepted, acceptedBody
 from moxtls.sqlitefile import makePrivate, readOnly
+from moxtls.threads import FunctionJob, IJobQueue, InlineQueue, ThreadQueue
 
 #: Seconds to wait for another process to finish its transaction.
 BUSY_TIMEOUT = 30
@@ -86,7 +84,7 @@ class Spool:
             self.index = Index(self._db, self.bodies)
             (prepared,) = self.perform([lambda spool: spool.index.prepare()])
             if prepared is not None:
-                prepared.raiseException()
+                raise prepared
         except (OSError, sqlite3.Error, ValueError) as error:
             raise SpoolUnusable(root, str(error)) from error
 
@@ -111,12 +109,11 @@ class Spool:
             os.close(self._lock)
             self._lock = None
 
-    def perform(self, operations: Sequence[Operation]) -> list[Failure | None]:
+    def perform(self, operations: Sequence[Operation]) -> list[Exception | None]:
         """
         Do C{operations} in one transaction.
 
-        @return: For each the failure with which it ended, and which undid
-            it, if it did.
+        @return: For each, the exception that ended it and undid it, or C{None}.
 
         @raise Exception: None of them was done.
         """
@@ -186,21 +183,21 @@ class Spool:
         """
         self.index.forgetKeys(now - KEYS_KEPT, KEYS_AT_ONCE)
 
-    def _perform(self, operation: Operation) -> Failure | None:
+    def _perform(self, operation: Operation) -> Exception | None:
         mark = self.bodies.mark()
         self._db.execute("SAVEPOINT operation")
-        failure = None
+        raised = None
         try:
             operation(self)
-        except Exception:
-            failure = Failure()
+        except Exception as error:
+            raised = error
             # SQLite has given up the whole transaction if this isn't so.
             if not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO operation")
             self.bodies.backTo(mark)
         self._db.execute("RELEASE operation")
-        return failure
+        return raised
 
     def _commit(self) -> None:
         try:
@@ -273,7 +270,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 #: Operations in one transaction: enough to share the wait for the disk, few
 #: enough that none waits long for the others.
-GROUP = 100
+MAX_BATCH = 100
 
 
 class SpoolClosed(Exception):
@@ -284,42 +281,115 @@ class SpoolClosed(Exception):
 
 class SpoolExecutor(ABC):
     """
-    How others get at a spool.
+    Access to a spool: operations and their results as Deferreds.
     """
 
-    @abstractmethod
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._queues: tuple[IJobQueue, IJobQueue] | None = None
+
     def open(self, delivering: bool = False) -> None:
         """
-        @param delivering: Be the one process that delivers from it.
+        @param delivering: Be the one process that delivers from the spool.
 
-        @raise SpoolUnusable: It can't be opened, or somebody else delivers.
+        @raise SpoolUnusable: It can't be opened, or another process delivers from it.
         """
+        spool = _opened(self._root, delivering)
+        try:
+            self._queues = self._start(spool)
+        except BaseException:
+            spool.close()
+            raise
 
-    @abstractmethod
     def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
         """
-        Do C{operation} in a transaction, after those that came before it.
+        Do C{operation} in a transaction, after those submitted before it.
 
-        @return: Fires with what it returns, once that would survive a power
-            cut; fails with what it raises, and then nothing is changed.
-            Cancelling it doesn't stop it.
+        @return: Fires with its result, once that would survive a power cut; fails with
+            what it raises, and then nothing is changed.  Cancelling it doesn't stop
+            the operation.
         """
+        if self._queues is None:
+            return fail(SpoolClosed())
+        return self._queues[0].submit(FunctionJob(operation))
 
-    @abstractmethod
     def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
         """
-        Do C{operation}, which changes nothing, whatever else is being done:
-        it sees what was done when it began, and holds up nobody.
+        Do C{operation}, which changes nothing, beside any others: it sees what was
+        committed when it began, and delays no writer.
 
-        @return: Fires with what it returns; fails with what it raises.
-            Cancelling it doesn't stop it.
+        @return: Fires with its result; fails with what it raises.  Cancelling it
+            doesn't stop the operation.
         """
+        if self._queues is None:
+            return fail(SpoolClosed())
+        return self._queues[1].submit(FunctionJob(operation))
 
-    @abstractmethod
     def close(self) -> Deferred[None]:
         """
-        Fires once everything begun is done.
+        Fires once all operations are done and the spool is closed.
         """
+        if self._queues is None:
+            return succeed(None)
+        queues, self._queues = self._queues, None
+        closed = DeferredList([each.stop() for each in queues])
+        return closed.addCallback(lambda results: None)
+
+    @abstractmethod
+    def _start(self, spool: Spool) -> tuple[IJobQueue, IJobQueue]:
+        """
+        The queues for writing and for reading.  They close C{spool} when stopped.
+        """
+
+
+class InlineSpoolExecutor(SpoolExecutor):
+    """
+    Performs operations in the caller's thread: for commands and tests.
+    """
+
+    def _start(self, spool: Spool) -> tuple[IJobQueue, IJobQueue]:
+        return (
+            InlineQueue(partial(_write, spool), "spool", SpoolClosed, spool.close),
+            InlineQueue(partial(_read, spool), "spool", SpoolClosed),
+        )
+
+
+class ThreadedSpoolExecutor(SpoolExecutor):
+    """
+    Performs operations in two threads, so that the reactor never waits for the disk.
+
+    One writes, with one transaction for all operations that arrived during the one
+    before; the other one reads.
+
+    A spool has threads of its own, rather than the ledger's: it waits for files as
+    much as for rows, and one wait for the disk is shared by many messages.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, root: Path) -> None:
+        super().__init__(root)
+        self._reactor = reactor
+
+    def _start(self, spool: Spool) -> tuple[IJobQueue, IJobQueue]:
+        reading = _opened(self._root, False)
+        return (
+            self._queue(spool, _write, MAX_BATCH),
+            self._queue(reading, _read, 1),
+        )
+
+    def _queue(
+        self,
+        spool: Spool,
+        perform: Callable[[Spool, Sequence[FunctionJob[Any]]], None],
+        batchSize: int,
+    ) -> IJobQueue:
+        return ThreadQueue(
+            self._reactor,
+            partial(perform, spool),
+            "spool",
+            SpoolClosed,
+            batchSize=batchSize,
+            atEnd=spool.close,
+        )
 
 
 def _opened(root: Path, delivering: bool) -> Spool:
@@ -333,191 +403,15 @@ def _opened(root: Path, delivering: bool) -> Spool:
     return spool
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """
-    @ivar answer: To be called once it is known how C{perform} ended.
-    """
-
-    perform: Callable[[Spool], None]
-    answer: Callable[[Failure | None], None]
+def _write(spool: Spool, jobs: Sequence[FunctionJob[Any]]) -> None:
+    failures = spool.perform([job.call for job in jobs])
+    for job, failure in zip(jobs, failures, strict=True):
+        job.error = failure
 
 
-def _job(operation: Callable[[Spool], T]) -> tuple[_Job, Deferred[T]]:
-    found: list[T] = []
-    result: Deferred[T] = Deferred()
-
-    def perform(spool: Spool) -> None:
-        found.append(operation(spool))
-
-    def answer(failure: Failure | None) -> None:
-        if failure is None:
-            result.callback(found[0])
-        else:
-            result.errback(failure)
-
-    return _Job(perform, answer), result
-
-
-class InlineSpoolExecutor(SpoolExecutor):
-    """
-    Waits for the disk: for commands and tests.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._spool: Spool | None = None
-
-    def open(self, delivering: bool = False) -> None:
-        self._spool = _opened(self._root, delivering)
-
-    def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
-        if self._spool is None:
-            return fail(SpoolClosed())
-        job, result = _job(operation)
-        job.answer(_performed(self._spool, [job])[0])
-        return result
-
-    def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
-        if self._spool is None:
-            return fail(SpoolClosed())
-        return execute(self._spool.read, operation)
-
-    def close(self) -> Deferred[None]:
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-        return succeed(None)
-
-
-class ThreadedSpoolExecutor(SpoolExecutor):
-    """
-    Has a thread wait for the disk, for as many operations at once as came
-    while it waited before; another one reads.
-    """
-
-    def __init__(self, reactor: IReactorFromThreads, root: Path) -> None:
-        self._reactor = reactor
-        self._root = root
-        self._isOpen = False
-
-    def open(self, delivering: bool = False) -> None:
-        writing = _opened(self._root, delivering)
+def _read(spool: Spool, jobs: Sequence[FunctionJob[Any]]) -> None:
+    for job in jobs:
         try:
-            reading = _opened(self._root, False)
-        except BaseException:
-            writing.close()
-            raise
-        self._isOpen = True
-        self._writer = _SpoolThread(self._reactor, writing, GROUP, _performed)
-        self._reader = _SpoolThread(self._reactor, reading, 1, _read)
-
-    def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
-        return self._do(operation, lambda: self._writer)
-
-    def read(self, operation: Callable[[Spool], T]) -> Deferred[T]:
-        return self._do(operation, lambda: self._reader)
-
-    def _do(
-        self, operation: Callable[[Spool], T], thread: Callable[[], _SpoolThread]
-    ) -> Deferred[T]:
-        if not self._isOpen:
-            return fail(SpoolClosed())
-        job, result = _job(operation)
-        thread().put(job)
-        return result
-
-    def close(self) -> Deferred[None]:
-        if not self._isOpen:
-            return succeed(None)
-        self._isOpen = False
-        closed = DeferredList([self._writer.close(), self._reader.close()])
-        return closed.addCallback(lambda results: None)
-
-
-class _SpoolThread:
-    """
-    A thread with a spool of its own.
-    """
-
-    def __init__(
-        self,
-        reactor: IReactorFromThreads,
-        spool: Spool,
-        most: int,
-        perform: Callable[[Spool, list[_Job]], list[Failure | None]],
-    ) -> None:
-        """
-        @param most: Jobs given to C{perform} at a time.
-        """
-        self._reactor = reactor
-        self._most = most
-        self._perform = perform
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._closed: Deferred[None] = Deferred()
-        # What isn't done when the process ends wasn't acknowledged either.
-        thread = threading.Thread(
-            target=self._serve, args=(spool,), name="spool", daemon=True
-        )
-        thread.start()
-
-    def put(self, job: _Job) -> None:
-        self._waiting.put(job)
-
-    def close(self) -> Deferred[None]:
-        """
-        Fires once everything begun is done.
-        """
-        self._waiting.put(None)
-        return self._closed
-
-    def _serve(self, spool: Spool) -> None:
-        while (job := self._waiting.get()) is not None:
-            jobs = [job]
-            isLast = self._fill(jobs)
-            outcomes = self._perform(spool, jobs)
-            self._reactor.callFromThread(_answer, jobs, outcomes)
-            if isLast:
-                break
-        spool.close()
-        self._reactor.callFromThread(self._closed.callback, None)
-
-    def _fill(self, jobs: list[_Job]) -> bool:
-        """
-        Add to C{jobs} what is waiting already.
-
-        @return: Whether they are the last.
-        """
-        while len(jobs) < self._most:
-            try:
-                job = self._waiting.get_nowait()
-            except queue.Empty:
-                return False
-            if job is None:
-                return True
-            jobs.append(job)
-        return False
-
-
-def _performed(spool: Spool, jobs: list[_Job]) -> list[Failure | None]:
-    try:
-        return spool.perform([job.perform for job in jobs])
-    except Exception:
-        return [Failure()] * len(jobs)
-
-
-def _read(spool: Spool, jobs: list[_Job]) -> list[Failure | None]:
-    return [_readOne(spool, job) for job in jobs]
-
-
-def _readOne(spool: Spool, job: _Job) -> Failure | None:
-    try:
-        spool.read(job.perform)
-    except Exception:
-        return Failure()
-    return None
-
-
-def _answer(jobs: list[_Job], outcomes: list[Failure | None]) -> None:
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        job.answer(outcome)
+            spool.read(job.call)
+        except Exception as error:
+            job.error = error

@@ -178,7 +178,7 @@ class DeskTests(StoreCase):
     def setUp(self) -> None:
         self.root = quickDirectory(self)
         assert IReactorFromThreads.providedBy(reactor)
-        self.desk = ThreadWriter(reactor, most=2)
+        self.desk = ThreadWriter(reactor, maxWaiting=2)
         self.addCleanup(self.desk.stop)
 
     def letter(self, message: Sequence[bytes], name: str) -> MaildirWrite:
@@ -232,7 +232,7 @@ class DeskTests(StoreCase):
         Whatever goes wrong with letters, their senders hear of it, and the next
         ones are stored.
         """
-        wrong = patch.object(executor, "post", side_effect=ZeroDivisionError)
+        wrong = patch.object(executor, "writeBatch", side_effect=ZeroDivisionError)
         with wrong, self.assertRaises(ZeroDivisionError):
             await self.desk.post(self.letter([b"x"], "a"))
         await self.desk.post(self.letter([b"x"], "b"))
@@ -241,7 +241,7 @@ class DeskTests(StoreCase):
 
 class DirectDeskTests(SynchronousTestCase):
     """
-    Tests for L{moxtls.mailbox.executor.DirectDesk}.
+    Tests for L{moxtls.mailbox.executor.InlineWriter}.
     """
 
     def test_atOnce(self) -> None:

@@ -297,7 +297,7 @@ class SpoolTests(SynchronousTestCase):
         )
         failed = outcomes[1]
         assert failed is not None
-        self.assertTrue(failed.check(KeyError))
+        self.assertIsInstance(failed, KeyError)
         self.assertEqual((outcomes[0], outcomes[2]), (None, None))
         self.assertEqual([m.messageID for m in self.spool.index.messages()],
                          ["m1", "m3"])  # fmt: skip
@@ -314,7 +314,7 @@ class SpoolTests(SynchronousTestCase):
                 [lambda spool: ignore(spool.submit("m1", envelope, BODY, NOW))]
             )
         assert failure is not None
-        self.assertTrue(failure.check(OSError))
+        self.assertIsInstance(failure, OSError)
         self.assertEqual(self.names(), set())
         self.submit("m1")
         self.assertEqual(self.names(), {"m1"})
@@ -337,7 +337,7 @@ class SpoolTests(SynchronousTestCase):
             self.assertEqual(spool.index.messages(), before)
             return len(before)
 
-        with patch("moxtls.queue.spool.PATIENCE", 0):
+        with patch("moxtls.queue.spool.BUSY_TIMEOUT", 0):
             reader, writer = self.opened(), self.opened()
         self.assertEqual(reader.read(writeMeanwhile), 1)
         self.assertEqual(len(self.spool.read(lambda spool: spool.index.messages())), 2)
