@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from bench.children import child
 from bench.identity import HOST, certify
 from bench.rounds import Contest, Lap, table
 from bench.settings import Effort, IReactor, main
-from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
@@ -76,9 +77,8 @@ def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
         resolver.put(_domain(number), RRType.MX, f"10 {HOST}")
     trust = trustOnly([certify().root])
 
-    def dial(ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
-        settings = ClientSettings("client.example", trust, TLSMode.SKIP, terms.names)
-        return dialer.dial(ip, port, settings)
+    def dial(ip: str, settings: ClientSettings) -> Deferred[ClientSession]:
+        return dialer.dial(ip, port, replace(settings, mode=TLSMode.SKIP))
 
     return DirectCourier(
         DeliveryContext(
@@ -86,7 +86,8 @@ def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
             PolicyCache(reactor, resolver, NoFetcher(), MemoryPolicyStore()),
             NoObserver(),
             dial,
-            dialer.leave,
+            dialer.release,
+            ClientSettings("client.example", trust),
             port,
             (RRType.A,),
             random.random,

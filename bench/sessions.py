@@ -33,7 +33,7 @@ from bench.handshakes import Client
 from bench.identity import HOST, Certified, certify
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
@@ -145,16 +145,7 @@ class Ours:
             reactor, lambda ip, port: addressEndpoint(reactor, ip, port)
         )
 
-    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
-        settings = ClientSettings(
-            "client.example",
-            self._trust,
-            terms.tlsMode,
-            terms.names,
-            terms.demands.enforcePKIX,
-            terms.demands.dane,
-            terms.demands.ignoreVerifyErrors,
-        )
+    def dial(self, ip: str, settings: ClientSettings) -> Deferred[ClientSession]:
         return self._dialer.dial(ip, self._port, settings)
 
     def session(self, mode: TLSMode) -> Once:
@@ -169,7 +160,7 @@ class Ours:
             session = await self._dialer.dial("127.0.0.1", self._port, settings)
             (answer,) = await session.deliver(transaction)
             assert answer.reply.accepted and session.secure is secure
-            self._dialer.leave(session)
+            self._dialer.release(session)
 
         return once
 
@@ -191,7 +182,8 @@ class Ours:
                 cache,
                 recorder,
                 self.dial,
-                self._dialer.leave,
+                self._dialer.release,
+                ClientSettings("client.example", self._trust),
                 self._port,
                 (RRType.AAAA, RRType.A),
                 random.random,

@@ -38,7 +38,7 @@ from moxtls.authentication.dkim.offload import TIMEOUT, SignatureVerifier
 from moxtls.config import DMARC, Config, Families, RelayTLS
 from moxtls.config.addresses import forwarders
 from moxtls.dates import DAY
-from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.delivery.local import LocalCourier
 from moxtls.delivery.lookups import isInterface
@@ -92,7 +92,7 @@ from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.httpsupload import HTTPSCourier
 from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.suppression import bounceMailbox
-from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.client.session import ClientSettings, addressEndpoint
 from moxtls.smtp.server.interfaces import IMessageDelivery
 from moxtls.smtp.types import Credentials, TLSMode
 from moxtls.submission import Submission
@@ -194,34 +194,19 @@ class Components:
             pause=HOST_PAUSE,
         )
 
-    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
+    def deliveryContext(self, observer: ISessionObserver) -> DeliveryContext:
         """
-        Open a session with a host of a recipient domain.
+        The dependencies of direct delivery.
         """
-        config, asked = self.site.config, terms.demands
-        settings = ClientSettings(
-            config.hostname.ascii,
-            self.trust,
-            terms.tlsMode,
-            terms.names,
-            asked.enforcePKIX,
-            asked.dane,
-            asked.ignoreVerifyErrors,
-            webNames=(terms.webName,),
-        )
-        return self.dialer.dial(ip, config.delivery.port, settings)
-
-    def surroundings(self, observer: ISessionObserver) -> DeliveryContext:
-        """
-        What deliveries straight to hosts need.
-        """
-        delivery = self.site.config.delivery
+        config = self.site.config
+        delivery = config.delivery
         return DeliveryContext(
             self.resolver,
             self.policies,
             observer,
-            self.dial,
-            self.dialer.leave,
+            lambda ip, settings: self.dialer.dial(ip, delivery.port, settings),
+            self.dialer.release,
+            ClientSettings(config.hostname.ascii, self.trust),
             delivery.port,
             FAMILIES[delivery.families],
             jitter,
@@ -377,7 +362,7 @@ class Transports:
         config = base.site.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
-        direct = DirectCourier(base.surroundings(base.outcomes))
+        direct = DirectCourier(base.deliveryContext(base.outcomes))
         self._https = HTTPSCourier(base.clock, base.https)
         self._isLocal = residence.directory.isLocal
         self._local = LocalCourier(
@@ -410,7 +395,7 @@ class Transports:
             base.resolver,
             Relay(host, self._families, secure),
             lambda ip: base.dialer.dial(ip, relay.port, settings),
-            base.dialer.leave,
+            base.dialer.release,
         )
 
     def route(self, batch: Batch) -> ICourier:

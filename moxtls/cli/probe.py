@@ -39,7 +39,7 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
     shell.output.line(diagnosis.describe())
     shell.output.progress(f"connecting to the hosts of {arguments.domain}")
     observer = OutcomeRecorder(base.clock, base.ledger.outcomes, enabled=False)
-    found = await probeDomain(base.surroundings(observer), arguments.domain)
+    found = await probeDomain(base.deliveryContext(observer), arguments.domain)
     shell.output.progressEnded()
     if arguments.json:
         resolver = {"resolver": diagnosis.describe()}
@@ -71,7 +71,7 @@ def _tallies(found: ProbeResult) -> tuple[PolicyTally, ...]:
 
 def _host(sighting: HostProbe) -> tuple[object, ...]:
     visit, record = sighting.visit, sighting.record
-    demands = visit.terms.demands
+    settings = visit.settings
     return (
         visit.host,
         record.receivingIP,
@@ -79,8 +79,8 @@ def _host(sighting: HostProbe) -> tuple[object, ...]:
         _certificate(record),
         record.dane.name.lower().replace("_", " "),
         [
-            *(["DANE"] if demands.dane else []),
-            *(["Web PKI"] if demands.enforcePKIX else []),
+            *(["DANE"] if settings.dane else []),
+            *(["Web PKI"] if settings.enforcePKIX else []),
         ],
         sighting.taken,
     )

@@ -70,6 +70,7 @@ from moxtls.queue.types import Batch, BatchMessage, ReportKind, Result
 from moxtls.smtp.client.extensions import splitByLimits
 from moxtls.smtp.client.session import (
     ClientSession,
+    ClientSettings,
     ConnectFailed,
     SessionFailed,
     TLSFailed,
@@ -85,13 +86,13 @@ class DirectCourier:
     Takes mail to the hosts in a domain's MX records.
     """
 
-    def __init__(self, surroundings: DeliveryContext) -> None:
-        self._surroundings = surroundings
+    def __init__(self, context: DeliveryContext) -> None:
+        self._context = context
 
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
-        attempt = Attempt(self._surroundings, batch, recorder)
+        attempt = Attempt(self._context, batch, recorder)
         return Deferred.fromCoroutine(attempt.run())
 
 
@@ -103,12 +104,12 @@ class Attempt:
     log = Logger()
 
     def __init__(
-        self, surroundings: DeliveryContext, batch: Batch, recorder: IResultRecorder
+        self, context: DeliveryContext, batch: Batch, recorder: IResultRecorder
     ) -> None:
         """
         @param recorder: As of L{ICourier.deliver}.
         """
-        self._around = surroundings
+        self._context = context
         self._batch = batch
         self._recorder = recorder
         self._progress = RecipientResults(batch)
@@ -156,7 +157,7 @@ class Attempt:
         batch = self._batch
         outcome = self._account.outcome(domain, batch.report, batch.causesReports)
         recorded: Deferred[None] = Deferred()
-        recording = maybeDeferred(self._around.observer.sessionEnded, outcome)
+        recording = maybeDeferred(self._context.observer.sessionEnded, outcome)
         recording.addErrback(
             lambda failure: logUnlessOutage(
                 self.log, "recording TLS outcome for {domain}", failure, domain=domain
@@ -168,14 +169,14 @@ class Attempt:
     # --- where it goes ---------------------------------------------------------
 
     async def _toDomain(self, domain: Host) -> None:
-        around = self._around
-        hop = await lookUpNextHop(around.resolver, domain, around.jitter, around.own)
+        context = self._context
+        hop = await lookUpNextHop(context.resolver, domain, context.jitter, context.own)
         if hop.failure is not None:
             self._nowhere(domain, hop.failure)
             return
         policy = None
         if isinstance(domain, Domain):
-            lookup = await self._around.policies.get(domain)
+            lookup = await self._context.policies.get(domain)
             isRequired = self._wishes.requireTLS is not False
             if lookup.unavailable and isRequired:
                 why = "ledger unavailable: remembered MTA-STS policies can't be read"
@@ -213,18 +214,20 @@ class Attempt:
         """
         @return: Whether it is this host, so that there was no connection.
         """
-        around = self._around
+        context = self._context
         name = host if isinstance(host, Domain) else None
         if self._mismatches(name, policy):
             return False
-        found = await lookUpAddresses(around.resolver, host, self._families())
+        found = await lookUpAddresses(context.resolver, host, self._families())
         if not found.addresses:
             self._unreachable(found)
             return False
-        if around.own is not None and any(map(around.own.hasAddress, found.addresses)):
+        if context.own is not None and any(
+            map(context.own.hasAddress, found.addresses)
+        ):
             self._progress.hostFailed(ownHost(str(host)))
             return True
-        finding = await findTLSA(around.resolver, hop, found, around.port)
+        finding = await findTLSA(context.resolver, hop, found, context.port)
         asked = sessionRequirements(name, policy, finding, self._wishes)
         tallying = None
         if name is not None:
@@ -232,10 +235,13 @@ class Attempt:
         if asked.refuse is not None:
             self._refused(asked.refuse, tallying, str(host))
             return False
-        names = _names(host, finding)
-        webName = names[0] if name is None else name.ascii
-        terms = SessionSettings(asked.tlsMode, names, webName, asked)
-        visit = HostAttempt(str(host), terms, self._batch.parcels, tallying)
+        visit = HostAttempt(
+            str(host),
+            _clientSettings(context.settings, host, finding, asked),
+            asked.plaintextFallback,
+            self._batch.parcels,
+            tallying,
+        )
         await self._toAddresses(found.addresses, visit)
         return False
 
@@ -244,7 +250,7 @@ class Attempt:
         The other family first in every other attempt: a host that can't be
         reached over one, or refuses it, may do better over the other.
         """
-        families = self._around.families
+        families = self._context.families
         return families if self._batch.attempt % 2 else families[::-1]
 
     def _mismatches(self, name: Domain | None, policy: STSPolicy | None) -> bool:
@@ -314,9 +320,8 @@ class Attempt:
         Go on in plaintext, where that is allowed.  Nothing is seen of TLS
         there, so that what counts is the connection before.
         """
-        terms = visit.terms
         trouble = tlsFailed(failed.reason, failed.reply, visit.host)
-        if terms.tlsMode is TLSMode.SKIP or not terms.demands.plaintextFallback:
+        if not visit.plaintextFallback:
             self._progress.hostFailed(trouble)
             return
         self.log.info(
@@ -324,15 +329,17 @@ class Attempt:
             host=visit.host,
             why=trouble.text,
         )
-        plain = replace(terms, tlsMode=TLSMode.SKIP)
-        await self._toAddress(ip, replace(visit, terms=plain))
+        plain = replace(visit.settings, mode=TLSMode.SKIP)
+        await self._toAddress(
+            ip, replace(visit, settings=plain, plaintextFallback=False)
+        )
 
     async def _session(self, ip: str, visit: HostAttempt) -> tuple[BatchMessage, ...]:
         """
         @return: As L{deliverBatch}.
         """
         try:
-            session = await self._around.dial(ip, visit.terms)
+            session = await self._context.dial(ip, visit.settings)
         except SessionFailed as failed:
             self._saw(failed.record, visit)
             self._progress.hostFailed(sessionError(failed, visit.host, visit.lenient))
@@ -346,7 +353,7 @@ class Attempt:
             self._saw(session.record, visit)
             return await self._carry(session, visit)
         finally:
-            self._around.leave(session)
+            self._context.release(session)
 
     async def _carry(
         self, session: ClientSession, visit: HostAttempt
@@ -383,10 +390,28 @@ def messageRequirements(batch: Batch) -> MessageRequirements:
     return MessageRequirements(requireTLS, noFallback=batch.report is ReportKind.DMARC)
 
 
-def _names(host: Host, finding: TLSAFinding) -> tuple[str, ...]:
+def _clientSettings(
+    common: ClientSettings,
+    host: Host,
+    finding: TLSAFinding,
+    asked: SessionRequirements,
+) -> ClientSettings:
     if isinstance(host, AddressLiteral):
-        return (host.ip,)
-    return tuple(name.ascii for name in finding.names) or (host.ascii,)
+        names: tuple[str, ...] = (host.ip,)
+        webName = host.ip
+    else:
+        names = tuple(name.ascii for name in finding.names) or (host.ascii,)
+        # RFC 8461 4.1: the Web PKI certificate is for the name in the MX record.
+        webName = host.ascii
+    return replace(
+        common,
+        mode=asked.tlsMode,
+        names=names,
+        enforcePKIX=asked.enforcePKIX,
+        dane=asked.dane,
+        ignoreVerifyErrors=asked.ignoreVerifyErrors,
+        webNames=(webName,),
+    )
 
 
 #: RFC 5321 3.8: the host is about to close the connection.
@@ -496,24 +521,8 @@ def _transaction(
     )
 
 
-#: Opens a session with an IP address under the given terms.
-Dial = Callable[[str, "SessionSettings"], Deferred[ClientSession]]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """
-    What a session with a host has to be like.
-
-    @ivar names: The first is said in SNI; for DANE the certificate may be for
-        any.
-    @ivar webName: For the Web PKI it has to be for this one (RFC 8461 4.1).
-    """
-
-    tlsMode: TLSMode
-    names: tuple[str, ...]
-    webName: str
-    demands: SessionRequirements
+#: Opens a session with an IP address.
+Dial = Callable[[str, ClientSettings], Deferred[ClientSession]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -530,7 +539,8 @@ class DeliveryContext:
     policies: IPolicyCache
     observer: ISessionObserver
     dial: Dial
-    leave: Callable[[ClientSession], None]
+    release: Callable[[ClientSession], None]
+    settings: ClientSettings
     port: int
     families: tuple[RRType, ...]
     jitter: Callable[[], float]
@@ -548,7 +558,8 @@ class HostAttempt:
     """
 
     host: str
-    terms: SessionSettings
+    settings: ClientSettings
+    plaintextFallback: bool
     parcels: tuple[BatchMessage, ...]
     tallying: PolicyCounter | None
     lenient: bool = False

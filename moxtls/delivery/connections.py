@@ -62,7 +62,7 @@ class Dialer:
         self._failures: dict[tuple[str, int], tuple[float, ConnectFailed]] = {}
         self._clock = clock
         self._endpoint = endpoint
-        self._leaving: dict[ClientSession, Deferred[None]] = {}
+        self._closing: dict[ClientSession, Deferred[None]] = {}
 
     def dial(
         self, ip: str, port: int, settings: ClientSettings
@@ -101,15 +101,15 @@ class Dialer:
             if len(self._failures) > MAX_FAILURES:
                 del self._failures[next(iter(self._failures))]
 
-    def leave(self, session: ClientSession) -> None:
+    def release(self, session: ClientSession) -> None:
         """
         Have a session ended: politely, or at once in the middle of something.
         """
 
         def gone(result: object) -> None:
-            del self._leaving[session]
+            del self._closing[session]
 
-        closed = self._leaving[session] = session.quit()
+        closed = self._closing[session] = session.quit()
         closed.addBoth(gone)
 
     def stop(self) -> Deferred[None]:
@@ -117,7 +117,7 @@ class Dialer:
         Cut goodbyes short.  Fires when all connections are closed.
         """
         # Not by cancelling: that fires before the connection is closed.
-        leaving = dict(self._leaving)
+        leaving = dict(self._closing)
         gone = DeferredList(tuple(leaving.values()), consumeErrors=True)
         for session in leaving:
             session.abort()

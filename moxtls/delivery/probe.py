@@ -46,12 +46,12 @@ class ProbeResult:
     troubles: tuple[DeliveryError, ...]
 
 
-async def probe(surroundings: DeliveryContext, domain: Domain) -> ProbeResult:
+async def probe(context: DeliveryContext, domain: Domain) -> ProbeResult:
     """
     Look up the policies of C{domain}, and connect to every host of it.
     """
     kept = _Kept()
-    around = replace(surroundings, observer=kept)
+    around = replace(context, observer=kept)
     surveying = _Survey(around, Batch(domain.ascii, ()))
     await surveying.run()
     return ProbeResult(
@@ -64,8 +64,8 @@ class _Survey(Attempt):
     An attempt that has nothing to deliver, and visits every host.
     """
 
-    def __init__(self, surroundings: DeliveryContext, batch: Batch) -> None:
-        super().__init__(surroundings, batch, MemoryResultRecorder())
+    def __init__(self, context: DeliveryContext, batch: Batch) -> None:
+        super().__init__(context, batch, MemoryResultRecorder())
         self.sightings: list[HostProbe] = []
 
     @property

@@ -68,15 +68,15 @@ class SmarthostCourier:
         resolver: IResolver,
         relay: Relay,
         dial: DialRelay,
-        leave: Callable[[ClientSession], None],
+        release: Callable[[ClientSession], None],
     ) -> None:
         """
-        @param leave: As L{moxtls.delivery.connections.Dialer.leave}.
+        @param release: As L{moxtls.delivery.connections.Dialer.release}.
         """
         self._resolver = resolver
         self._relay = relay
         self._dial = dial
-        self._leave = leave
+        self._release = release
 
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
@@ -159,7 +159,7 @@ class SmarthostCourier:
                 session, parcels, progress, recorder, host, required
             )
         finally:
-            self._leave(session)
+            self._release(session)
 
 
 def relayHost(text: str) -> Host:

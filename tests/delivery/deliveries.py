@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.delivery.lookups import FAMILIES
 from moxtls.dns.memory import MemoryResolver
@@ -146,37 +146,27 @@ class DeliveryCase(SynchronousTestCase):
         self.recorder: IResultRecorder = MemoryResultRecorder()
         self.observer = FakeObserver()
         self.dialer = Dialer(self.clock, self.network.endpoint)
-        self.left: list[ClientSession] = []
-        self.terms: list[SessionSettings] = []
-        self.surroundings = DeliveryContext(
+        self.released: list[ClientSession] = []
+        self.dialed: list[ClientSettings] = []
+        self.context = DeliveryContext(
             self.resolver,
             self.policies,
             self.observer,
             self.dial,
-            self.leave,
+            self.release,
+            ClientSettings("us.example", TRUST),
             SMTP,
             FAMILIES,
             lambda: 0.5,
         )
 
-    def dial(self, ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
-        self.terms.append(terms)
-        asked = terms.demands
-        settings = ClientSettings(
-            "us.example",
-            TRUST,
-            terms.tlsMode,
-            terms.names,
-            asked.enforcePKIX,
-            asked.dane,
-            asked.ignoreVerifyErrors,
-            webNames=(terms.webName,),
-        )
+    def dial(self, ip: str, settings: ClientSettings) -> Deferred[ClientSession]:
+        self.dialed.append(settings)
         return self.dialer.dial(ip, SMTP, settings)
 
-    def leave(self, session: ClientSession) -> None:
-        self.left.append(session)
-        self.dialer.leave(session)
+    def release(self, session: ClientSession) -> None:
+        self.released.append(session)
+        self.dialer.release(session)
 
     # --- the world -----------------------------------------------------------
 
@@ -254,7 +244,7 @@ class DeliveryCase(SynchronousTestCase):
         """
         Begin one.
         """
-        courier = DirectCourier(self.surroundings)
+        courier = DirectCourier(self.context)
         attempt = courier.deliver(self.batch(*parcels, **choices), self.recorder)
         self.network.flush()
         return attempt

@@ -286,7 +286,7 @@ class NextHopTests(DeliveryCase):
         """
         What these tests are made of keeps to the interfaces.
         """
-        verifyObject(ICourier, DirectCourier(self.surroundings))
+        verifyObject(ICourier, DirectCourier(self.context))
         verifyObject(IPolicyCache, self.policies)
         verifyObject(ISessionObserver, self.observer)
 
@@ -436,7 +436,7 @@ class AddressTests(DeliveryCase):
         """
         Only the families we have are looked up.
         """
-        self.surroundings = replace(self.surroundings, families=(RRType.A,))
+        self.context = replace(self.context, families=(RRType.A,))
         for attempt in (1, 2):
             self.deliver(attempt=attempt)
         self.assertEqual(self.network.dialed, [IP4, IP4])
@@ -844,11 +844,11 @@ class TroubleTests(DeliveryCase):
         """
         self.secondHost()
         self.serve(self.goodContext(), replies={"RCPT": ["250 ok", "450 4.2.1 full"]})
-        dial = self.surroundings.dial
-        self.surroundings = replace(
-            self.surroundings,
-            dial=lambda ip, terms: (
-                dial(ip, terms) if ip == IP4 else fail(RuntimeError("oops"))
+        dial = self.context.dial
+        self.context = replace(
+            self.context,
+            dial=lambda ip, settings: (
+                dial(ip, settings) if ip == IP4 else fail(RuntimeError("oops"))
             ),
         )
         results = self.deliver(self.parcel(USER, OTHER))
@@ -874,7 +874,7 @@ class TroubleTests(DeliveryCase):
         for replies in scripts:
             self.serve(replies=replies)
             self.deliver()
-        self.assertEqual(len(self.left), len(scripts))
+        self.assertEqual(len(self.released), len(scripts))
 
     def test_slowGoodbye(self) -> None:
         """

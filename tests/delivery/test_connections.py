@@ -76,7 +76,7 @@ class DialerTests(SynchronousTestCase):
         """
         Sessions end with QUIT (RFC 5321 4.1.1.10).
         """
-        self.dialer.leave(self.session())
+        self.dialer.release(self.session())
         self.network.flush()
         (call,) = self.network.calls
         self.assertFalse(call.open)
@@ -88,7 +88,7 @@ class DialerTests(SynchronousTestCase):
         A server that doesn't answer is waited for no longer than a few
         seconds.
         """
-        self.dialer.leave(self.session(quit=""))
+        self.dialer.release(self.session(quit=""))
         self.network.flush()
         self.assertEqual(len(self.network.open), 1)
         self.clock.advance(5)
@@ -102,8 +102,8 @@ class DialerTests(SynchronousTestCase):
         Stopping cuts goodbyes short, and fires when the connections are
         closed, not before.
         """
-        self.dialer.leave(self.session(quit=""))
-        self.dialer.leave(self.session(quit=""))
+        self.dialer.release(self.session(quit=""))
+        self.dialer.release(self.session(quit=""))
         stopped = self.dialer.stop()
         self.assertNoResult(stopped)
         self.assertEqual(len(self.network.open), 2)
@@ -118,5 +118,5 @@ class DialerTests(SynchronousTestCase):
         """
         session = self.session()
         self.network.calls[0].hangUp()
-        self.dialer.leave(session)
+        self.dialer.release(session)
         self.successResultOf(self.dialer.stop())

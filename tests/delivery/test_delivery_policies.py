@@ -186,7 +186,7 @@ class DANETests(OutcomeCase):
         self.assertDelivered(self.deliver())
         self.assertEqual(self.host.policy.domain, Domain(target))
         self.assertEqual(str(self.host.policy.type), "tlsa")
-        self.assertEqual(self.terms[0].names, (target, MX, "example.com"))
+        self.assertEqual(self.dialed[0].names, (target, MX, "example.com"))
 
     def test_nextHost(self) -> None:
         """

@@ -109,11 +109,11 @@ class FallbackTests(DeliveryCase):
         One letter.
         """
         self.network.dialed.clear()
-        self.left.clear()
+        self.released.clear()
         (result,) = self.deliver(**message)
         if result.ending is DeliveryStatus.DELIVERED:
-            return "T" if self.left[-1].secure else "P"
-        self.assertEqual(self.left, [])
+            return "T" if self.released[-1].secure else "P"
+        self.assertEqual(self.released, [])
         if result.ending is DeliveryStatus.TEMPORARY:
             return "w"
         self.assertEqual((result.status, self.network.dialed), ("5.7.30", []))

@@ -89,7 +89,7 @@ class DeliveryTests(DeliveryCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.surroundings = replace(self.surroundings, own=own("0.0.0.0", "::"))
+        self.context = replace(self.context, own=own("0.0.0.0", "::"))
 
     def assertLoop(self, *parcels: BatchMessage, **choices: object) -> None:
         """
@@ -154,7 +154,7 @@ class DeliveryTests(DeliveryCase):
         """
         Where that is wanted, such hosts are like others.
         """
-        self.surroundings = replace(self.surroundings, own=None)
+        self.context = replace(self.context, own=None)
         self.resolver.put(MX, RRType.A, "127.0.0.1")
         self.deliver()
         self.assertEqual(self.network.dialed, ["127.0.0.1"])

@@ -36,7 +36,7 @@ class SurveyTests(DeliveryCase):
         self.secondHost()
 
     def found(self) -> ProbeResult:
-        surveying = Deferred.fromCoroutine(probe(self.surroundings, EXAMPLE))
+        surveying = Deferred.fromCoroutine(probe(self.context, EXAMPLE))
         self.network.flush()
         findings = self.successResultOf(surveying)
         self.assertTidy()
@@ -87,7 +87,7 @@ class SurveyTests(DeliveryCase):
         found = self.found()
         self.assertEqual(
             [
-                (each.visit.terms.tlsMode, each.record.starttls, each.taken)
+                (each.visit.settings.mode, each.record.starttls, each.taken)
                 for each in found.sightings
             ],
             [

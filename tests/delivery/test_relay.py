@@ -61,7 +61,7 @@ class SmarthostTests(DeliveryCase):
         self, *parcels: BatchMessage, **choices: object
     ) -> Deferred[tuple[Result, ...]]:
         courier = SmarthostCourier(
-            self.resolver, self.relay, self.dialRelay, self.leave
+            self.resolver, self.relay, self.dialRelay, self.release
         )
         verifyObject(ICourier, courier)
         attempt = courier.deliver(self.batch(*parcels, **choices), self.recorder)
@@ -243,4 +243,4 @@ class SmarthostTests(DeliveryCase):
             (OTHER, DeliveryStatus.TEMPORARY, "4.4.2"),
         )
         self.assertTidy()
-        self.assertEqual(len(self.left), 2)
+        self.assertEqual(len(self.released), 2)

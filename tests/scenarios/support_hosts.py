@@ -17,7 +17,7 @@ from moxtls.authentication.check import MessageAuthenticator
 from moxtls.authentication.dkim.sign import Signer, loadKey
 from moxtls.config import parse
 from moxtls.dates import DAY, MINUTE, midnight
-from moxtls.delivery.attempt import DeliveryContext, DirectCourier, SessionSettings
+from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
@@ -149,27 +149,23 @@ class MailHost:
         clock, resolver = self._internet.clock, self._internet.resolver
         dialer = Dialer(clock, self._internet.network.endpoint)
 
-        def dial(ip: str, terms: SessionSettings) -> Deferred[ClientSession]:
-            settings = ClientSettings(
-                self.hostname.ascii, TRUST, terms.tlsMode, terms.names,
-                terms.demands.enforcePKIX, terms.demands.dane,
-                terms.demands.ignoreVerifyErrors, webNames=(terms.webName,),
-            )  # fmt: skip
+        def dial(ip: str, settings: ClientSettings) -> Deferred[ClientSession]:
             return dialer.dial(ip, SMTP, settings)
 
         policies = PolicyCache(clock, resolver, FakeFetcher(), self.ledger.policies)
         recorder = OutcomeRecorder(clock, self.ledger.outcomes)
-        surroundings = DeliveryContext(
+        context = DeliveryContext(
             resolver,
             policies,
             recorder,
             dial,
-            dialer.leave,
+            dialer.release,
+            ClientSettings(self.hostname.ascii, TRUST),
             SMTP,
             (RRType.A,),
             lambda: 0.5,
         )
-        courier = DirectCourier(surroundings)
+        courier = DirectCourier(context)
         return QueueService(
             clock,
             InlineSpoolExecutor(folder),

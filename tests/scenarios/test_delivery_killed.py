@@ -164,7 +164,7 @@ def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
         return dialer.dial(ip, SMTP, settings)
 
     relay = Relay(relayHost(IP), (RRType.A,), secure=False)
-    courier = SmarthostCourier(MemoryResolver(), relay, dial, dialer.leave)
+    courier = SmarthostCourier(MemoryResolver(), relay, dial, dialer.release)
     return QueueService(
         clock,
         InlineSpoolExecutor(root),

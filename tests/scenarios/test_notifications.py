@@ -43,7 +43,7 @@ class NotificationTests(DeliveryCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.courier: ICourier = DirectCourier(self.surroundings)
+        self.courier: ICourier = DirectCourier(self.context)
         self.pump: Callable[[], None] = lambda: None
         numbers = count()
         teller = ReportStatusNotifier(self.clock, [], FakeMailbox(), str)
@@ -214,7 +214,7 @@ class NotificationTests(DeliveryCase):
             self.resolver,
             relay,
             lambda ip: self.dialer.dial(ip, SMTP, settings),
-            self.leave,
+            self.release,
         )
         self.serve(replies={"RCPT": "550 5.1.1 no such user"})
         self.assertSaid(self.failed(), "5.1.1", "550 5.1.1 no such user")

@@ -35,8 +35,8 @@ class StoppingTests(DeliveryCase):
         self.threads = Inbox()
         self.ledger = Ledger(self.threads, self.url)
         recorder = OutcomeRecorder(self.clock, self.ledger.outcomes)
-        self.surroundings = replace(self.surroundings, observer=recorder)
-        courier = DirectCourier(self.surroundings)
+        self.context = replace(self.context, observer=recorder)
+        courier = DirectCourier(self.context)
         numbers = count()
         self.queue = QueueService(
             self.clock,
