@@ -45,10 +45,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from moxtls.delivery.lookups import FAMILIES, lookUpAll
-from moxtls.dns.types import ExtendedError
+from moxtls.dns.types import ADDRESS_TYPES, ExtendedError
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import IResolver
+from moxtls.tasks import gather
 from moxtls.tls.session import CertificateVerification
 from moxtls.tls.verify import RecordingVerifier, TrustStore
 
@@ -429,7 +429,9 @@ class HTTPSConnection:
         raise HTTPSConnectFailed(reason)
 
     async def _addresses(self) -> list[str]:
-        answers = await lookUpAll(self._resolver, self._host, FAMILIES)
+        lookUp = self._resolver.lookup
+        pending = [lookUp(self._host.ascii, kind) for kind in ADDRESS_TYPES]
+        answers = await gather(pending)
         addresses = [each for answer in answers for each in answer.addresses]
         failed = [answer for answer in answers if answer.failed]
         if not addresses:

@@ -27,6 +27,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from moxtls.dns.query import LookupGenerator
 from moxtls.interfaces import IResolver
@@ -293,6 +294,49 @@ class Task(Generic[T]):
     def _giveUp(self) -> None:
         self.failed = True
         self._value = self.otherwise()
+
+
+class SharedTask(Generic[T]):
+    """
+    One operation whose result any number of callers wait for.  When the last
+    of them gives up, it is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[T]] = []
+        self._running: Deferred[None] | None = None
+        self._result: T | Failure | None = None
+
+    def start(self, running: Deferred[T]) -> None:
+        """
+        Pass the result of C{running}, or its failure, to all callers.
+        """
+        self._running = running.addBoth(self._ended)
+
+    def join(self) -> Deferred[T]:
+        """
+        Fires as the operation does.  Cancelling gives up waiting.
+        """
+        waiting: Deferred[T] = Deferred(self._leave)
+        self._waiting.append(waiting)
+        if self._result is not None:
+            self._ended(self._result)
+        return waiting
+
+    def _ended(self, result: T | Failure) -> None:
+        self._result = result
+        # A caller that is told may make others give up.
+        while self._waiting:
+            waiting = self._waiting.pop(0)
+            if isinstance(result, Failure):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
+
+    def _leave(self, waiting: Deferred[T]) -> None:
+        self._waiting.remove(waiting)
+        if not self._waiting and self._running is not None:
+            self._running.cancel()
 
 
 class Deadline:

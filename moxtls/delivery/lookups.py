@@ -10,8 +10,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import CancelledError
-
 from moxtls.delivery.mx import (
     Host,
     HostAddresses,
@@ -25,15 +23,14 @@ from moxtls.delivery.mx import (
     referenceNames,
 )
 from moxtls.delivery.ownhosts import OwnHosts
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import ADDRESS_TYPES, Answer, RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver
+from moxtls.tasks import gather
 from moxtls.tls.dane import TLSAFinding, TLSALookupError, usableRecords
 
 #: Any would do.
 SMTP_PORT = 25
-#: In order of preference (RFC 6724 leaves IPv6 first).
-FAMILIES = (RRType.AAAA, RRType.A)
 
 
 async def lookUpNextHop(
@@ -68,7 +65,7 @@ def isInterface(ip: str) -> bool:
 
 
 async def lookUpAddresses(
-    resolver: IResolver, host: Host, families: Sequence[RRType] = FAMILIES
+    resolver: IResolver, host: Host, families: Sequence[RRType] = ADDRESS_TYPES
 ) -> HostAddresses:
     """
     The addresses of C{host}.
@@ -77,24 +74,8 @@ async def lookUpAddresses(
     """
     if isinstance(host, AddressLiteral):
         return literalAddresses(host)
-    return hostAddresses(host, await lookUpAll(resolver, host, families))
-
-
-async def lookUpAll(
-    resolver: IResolver, host: Domain, kinds: Sequence[RRType]
-) -> list[Answer]:
-    """
-    Records of several kinds at once.
-    """
-    # Not gatherResults: cancelled, that fails with something else.
-    lookups = [resolver.lookup(host.ascii, kind) for kind in kinds]
-    try:
-        return [await each for each in lookups]
-    except CancelledError:
-        for each in lookups:
-            each.addErrback(lambda failure: failure.trap(CancelledError))
-            each.cancel()
-        raise
+    pending = [resolver.lookup(host.ascii, kind) for kind in families]
+    return hostAddresses(host, await gather(pending))
 
 
 async def findTLSA(

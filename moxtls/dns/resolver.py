@@ -27,7 +27,7 @@ from moxtls.dns.types import Answer, ExtendedError, RRType
 from moxtls.dns.validation import ROOT, Diagnosis, ServerStatus, diagnose
 from moxtls.dns.wire import MAX_ERRORS, Question, failure, noName, question
 from moxtls.interfaces import IResolver
-from moxtls.tasks import gather
+from moxtls.tasks import SharedTask, gather
 
 #: For how many seconds each server is waited for, in each round.  A recursive
 #: server that is alive mostly answers within the first; those that take longer
@@ -35,7 +35,7 @@ from moxtls.tasks import gather
 TIMEOUT = (2.0, 5.0)
 #: For how many seconds a question is pursued altogether, waiting for its turn
 #: included: whoever delivers mail rather tries again later.
-MAX_QUERY_LENGTH = 20.0
+QUERY_TIMEOUT = 20.0
 #: Sockets in use at a time; a process may have 1024 open files.
 MAX_QUERIES = 100
 
@@ -71,7 +71,7 @@ class Resolver:
         self._ask = ask
         self._slots = DeferredSemaphore(mostQueries)
         self._cache = Cache(mostEntries)
-        self._flights: dict[Question, _Flight] = {}
+        self._pending: dict[Question, SharedTask[Answer]] = {}
         self._standings: dict[NameServer, ServerStatus] = {}
         self._answeredLast: NameServer | None = None
 
@@ -130,33 +130,31 @@ class Resolver:
         known = self._cache.get(asked, self._clock.seconds())
         if known is not None:
             return succeed(known)
-        if asked in self._flights:
-            return self._flights[asked].join()
-        flight = self._flights[asked] = _Flight()
-        answer = flight.join()
+        if asked in self._pending:
+            return self._pending[asked].join()
+        shared = self._pending[asked] = SharedTask[Answer]()
+        answer = shared.join()
         query = Deferred.fromCoroutine(self._query(asked))
-        query.addTimeout(MAX_QUERY_LENGTH, self._clock)
-        flight.depart(query)
-        query.addErrback(self._broken, asked)
-        query.addCallback(self._arrived, asked, flight)
+        query.addTimeout(QUERY_TIMEOUT, self._clock)
+        query.addErrback(self._queryFailed, asked)
+        shared.start(query.addBoth(self._queryEnded, asked))
         return answer
 
-    def _broken(self, reason: Failure, asked: Question) -> Answer | None:
+    def _queryFailed(self, reason: Failure, asked: Question) -> Answer | Failure:
         if reason.check(TimeoutError):
             return failure(asked, "no answer in time")
         if reason.check(CancelledError):
-            return None
-        self.log.failure("asking for {asked!r}", reason, asked=asked)
+            return reason
+        self.log.failure("DNS query for {asked!r} failed", reason, asked=asked)
         return failure(asked, "internal error")
 
-    def _arrived(self, answer: Answer | None, asked: Question, flight: _Flight) -> None:
-        """
-        @param answer: C{None} if nobody waits for it any more.
-        """
-        del self._flights[asked]
-        if answer is not None:
-            self._cache.put(asked, answer, self._clock.seconds())
-            flight.land(answer)
+    def _queryEnded(
+        self, result: Answer | Failure, asked: Question
+    ) -> Answer | Failure:
+        del self._pending[asked]
+        if isinstance(result, Answer):
+            self._cache.put(asked, result, self._clock.seconds())
+        return result
 
     async def _query(self, asked: Question) -> Answer:
         async with self._slots:
@@ -203,37 +201,6 @@ class Resolver:
             best = [each for each in self._servers if each.believed]
         inUse = best or self._servers
         return tuple(sorted(inUse, key=lambda each: each != self._answeredLast))
-
-
-class _Flight:
-    """
-    A question that is being asked, and all those who wait for the answer.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Deferred[Answer]] = []
-        self._query: Deferred[Answer] | None = None
-
-    def join(self) -> Deferred[Answer]:
-        waiting: Deferred[Answer] = Deferred(self._leave)
-        self._waiting.append(waiting)
-        return waiting
-
-    def depart(self, query: Deferred[Answer]) -> None:
-        """
-        @param query: Is cancelled when nobody waits any more.
-        """
-        self._query = query
-
-    def land(self, answer: Answer) -> None:
-        # Whoever is told may make others leave.
-        while self._waiting:
-            self._waiting.pop(0).callback(answer)
-
-    def _leave(self, waiting: Deferred[Answer]) -> None:
-        self._waiting.remove(waiting)
-        if not self._waiting and self._query is not None:
-            self._query.cancel()
 
 
 class _Failures:

@@ -28,6 +28,10 @@ class RRType(StrEnum):
     TXT = "TXT"
 
 
+#: The types of address records, the preferred one first (RFC 6724).
+ADDRESS_TYPES = (RRType.AAAA, RRType.A)
+
+
 class LookupStatus(Enum):
     """
     The three things a lookup can come to; they are never confused.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure as Reason
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.dates import Elapsed
@@ -34,6 +34,7 @@ from moxtls.mtasts.rules import (
     withoutFetch,
 )
 from moxtls.outages import logUnlessOutage
+from moxtls.tasks import SharedTask
 from moxtls.tlsrpt.types import FailureDetail
 
 #: Domains that changed their record while their policy host doesn't answer;
@@ -64,12 +65,12 @@ class PolicyCache:
         self._store = store
         self._resting = _Resting()
         self._elapsed = Elapsed()
-        self._running: dict[Domain, _Lookup] = {}
+        self._running: dict[Domain, SharedTask[STSLookup]] = {}
 
     def get(self, domain: Domain) -> Deferred[STSLookup]:
         lookup = self._running.get(domain)
         if lookup is None:
-            lookup = self._running[domain] = _Lookup()
+            lookup = self._running[domain] = SharedTask()
             # A callback of its own: it has to be there before the end, which
             # may be at once.
             started = Deferred.fromCoroutine(self._look(domain))
@@ -77,8 +78,8 @@ class PolicyCache:
         return lookup.join()
 
     def _ended(
-        self, result: STSLookup | Reason, domain: Domain, lookup: _Lookup
-    ) -> STSLookup | Reason:
+        self, result: STSLookup | Failure, domain: Domain, lookup: SharedTask[STSLookup]
+    ) -> STSLookup | Failure:
         if self._running.get(domain) is lookup:
             del self._running[domain]
         return result
@@ -141,41 +142,6 @@ class PolicyCache:
             raise
         except Exception:
             logUnlessOutage(self.log, "cannot write to the policy cache")
-
-
-class _Lookup:
-    """
-    One search that any number of callers wait for.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Deferred[STSLookup]] = []
-        self._search: Deferred[None] | None = None
-        self._result: STSLookup | Reason | None = None
-
-    def start(self, search: Deferred[STSLookup]) -> None:
-        self._search = search.addBoth(self._tell)
-
-    def join(self) -> Deferred[STSLookup]:
-        waiter: Deferred[STSLookup] = Deferred(self._leave)
-        self._waiting.append(waiter)
-        if self._result is not None:
-            self._tell(self._result)
-        return waiter
-
-    def _tell(self, result: STSLookup | Reason) -> None:
-        self._result = result
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if isinstance(result, Reason):
-                waiter.errback(result)
-            else:
-                waiter.callback(result)
-
-    def _leave(self, waiter: Deferred[STSLookup]) -> None:
-        self._waiting.remove(waiter)
-        if not self._waiting and self._search is not None:
-            self._search.cancel()
 
 
 class _Resting:

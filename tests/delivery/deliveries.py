@@ -20,9 +20,8 @@ from zope.interface import implementer
 
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
-from moxtls.delivery.lookups import FAMILIES
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.types import TLSA, RRType
+from moxtls.dns.types import ADDRESS_TYPES, TLSA, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, IResultRecorder, ISessionObserver
 from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
@@ -156,7 +155,7 @@ class DeliveryCase(SynchronousTestCase):
             self.release,
             ClientSettings("us.example", TRUST),
             SMTP,
-            FAMILIES,
+            ADDRESS_TYPES,
             lambda: 0.5,
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.delivery.lookups import FAMILIES, lookUpAddresses, lookUpNextHop
+from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop
 from moxtls.delivery.mx import (
     MAX_ADDRESSES,
     MAX_HOSTS,
@@ -21,7 +21,7 @@ from moxtls.delivery.mx import (
     referenceNames,
 )
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.types import ExtendedError, RRType
+from moxtls.dns.types import ADDRESS_TYPES, ExtendedError, RRType
 from moxtls.domain import AddressLiteral, Domain
 
 DOMAIN = Domain("example.com")
@@ -239,7 +239,7 @@ class AddressTests(SynchronousTestCase):
         self.dns = MemoryResolver()
 
     def found(
-        self, host: Host = MX, families: Sequence[RRType] = FAMILIES
+        self, host: Host = MX, families: Sequence[RRType] = ADDRESS_TYPES
     ) -> HostAddresses:
         """
         Where C{host} is.
@@ -319,12 +319,12 @@ class AddressTests(SynchronousTestCase):
         """
         Giving up gives up on both lookups.
         """
-        for kind in FAMILIES:
+        for kind in ADDRESS_TYPES:
             self.dns.hang("mx.example.com", kind)
         running = Deferred.fromCoroutine(lookUpAddresses(self.dns, MX))
         running.cancel()
         self.failureResultOf(running, CancelledError)
-        for kind in FAMILIES:
+        for kind in ADDRESS_TYPES:
             self.dns.release("mx.example.com", kind)
 
     def test_literal(self) -> None:

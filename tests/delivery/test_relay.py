@@ -9,9 +9,8 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from moxtls.delivery.lookups import FAMILIES
 from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
-from moxtls.dns.types import RRType
+from moxtls.dns.types import ADDRESS_TYPES, RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
 from moxtls.queue.types import BatchMessage, DeliveryStatus, Result
@@ -49,7 +48,7 @@ class SmarthostTests(DeliveryCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.relay = Relay(Domain(MX), FAMILIES, secure=True)
+        self.relay = Relay(Domain(MX), ADDRESS_TYPES, secure=True)
         self.settings = ClientSettings(
             "us.example", TRUST, TLSMode.REQUIRED, (MX,), enforcePKIX=True
         )

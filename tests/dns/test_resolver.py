@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 
 import moxtls.dns.resolver as resolverModule
 from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.resolver import MAX_QUERY_LENGTH, TIMEOUT, Resolver
+from moxtls.dns.resolver import QUERY_TIMEOUT, TIMEOUT, Resolver
 from moxtls.dns.transport import DNSTransport, NoReply
 from moxtls.dns.types import (
     IP,
@@ -193,7 +193,7 @@ class ResolverTests(SynchronousTestCase):
         servers = [NameServer(f"192.0.2.{n}") for n in range(1, 20)]
         self.network.replies.update(dict.fromkeys(servers, None))
         looked = self.resolver(*servers).lookup("a.example", RRType.A)
-        self.clock.pump([1] * int(MAX_QUERY_LENGTH - 1))
+        self.clock.pump([1] * int(QUERY_TIMEOUT - 1))
         self.assertNoResult(looked)
         self.clock.advance(1)
         self.assertTrue(self.successResultOf(looked).failed)
@@ -281,7 +281,7 @@ class ResolverTests(SynchronousTestCase):
             [asked.name for _, asked in self.network.asked],
             ["0.example", "1.example", "3.example"],
         )
-        self.clock.pump([0.5] * int(2 * MAX_QUERY_LENGTH))
+        self.clock.pump([0.5] * int(2 * QUERY_TIMEOUT))
         for each in (looked[1], looked[3], looked[4]):
             self.assertTrue(self.successResultOf(each).failed)
         self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
