@@ -5,10 +5,11 @@ Mailboxes that another program keeps, which speaks LMTP (RFC 2033).
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from twisted.internet.defer import (
     CancelledError,
@@ -19,18 +20,28 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from moxtls.config import lmtpAddress
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.names import MailboxFull, MailboxRefused, splitMailbox
-from moxtls.smtp.client.lmtp import LMTPFailed, LMTPSession
-from moxtls.smtp.client.session import addressEndpoint
-from moxtls.smtp.types import Reply, Transaction
+from moxtls.mailbox.names import (
+    MailboxFull,
+    MailboxRefused,
+    MailboxUnavailable,
+    splitMailbox,
+)
+from moxtls.smtp.client.session import (
+    ClientSession,
+    ClientSettings,
+    ConnectFailed,
+    SessionError,
+    SessionFailed,
+    addressEndpoint,
+)
+from moxtls.smtp.types import Reply, Timeouts, TLSMode, Transaction
+from moxtls.tls.verify import noTrust
 
 #: As many messages at a time as there are connections: a few keep any server
 #: busy that waits for its disk.
@@ -40,6 +51,26 @@ CONNECT = 30
 #: Seconds that a message waits for a connection.  Whoever sent it waits for ten
 #: minutes (RFC 5321 4.5.3.2.6), and then sends it again while it still comes.
 TURN = 120
+
+#: Seconds for any reply, and for a part of a message to be taken: as long as a
+#: client in front of us waits for its own (RFC 5321 4.5.3.2).
+TIMEOUT = 300
+#: Seconds for which an unused connection is kept open.
+IDLE = 60
+
+_TIMEOUTS = Timeouts(
+    connect=CONNECT,
+    greeting=TIMEOUT,
+    command=TIMEOUT,
+    mail=TIMEOUT,
+    recipient=TIMEOUT,
+    data=TIMEOUT,
+    block=TIMEOUT,
+    end=TIMEOUT,
+    quit=TIMEOUT,
+    session=None,
+    idle=IDLE,
+)
 
 _PATH = re.compile(rb"Return-Path: <([^\r\n<>]*)>\r\n")
 
@@ -52,6 +83,21 @@ def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
     if isinstance(place, tuple):
         return addressEndpoint(reactor, *place)
     return UNIXClientEndpoint(reactor, place, timeout=CONNECT)
+
+
+class LMTPFailed(MailboxUnavailable):
+    """
+    The server can't be reached, or says that it can't store a message now.
+
+    @ivar unheard: Whether the connection was lost before the server said
+        anything about the message.
+    """
+
+    def __init__(
+        self, reason: str, unheard: bool = False, reply: Reply | None = None
+    ) -> None:
+        super().__init__(reason, reply)
+        self.unheard = unheard
 
 
 class LMTPStore:
@@ -76,9 +122,12 @@ class LMTPStore:
         self._hostname = hostname
         self._separator = separator
         self._turns = DeferredSemaphore(most)
-        self._idle: list[LMTPSession] = []
-        self._busy: set[LMTPSession] = set()
-        self._connecting: set[Deferred[Any]] = set()
+        self._idle: list[ClientSession] = []
+        self._busy: set[ClientSession] = set()
+        self._opening: set[Deferred[None]] = set()
+        self._settings = ClientSettings(
+            hostname.ascii, noTrust(), TLSMode.SKIP, isLMTP=True, timeouts=_TIMEOUTS
+        )
         self._largest = 0
         self._isOver = False
 
@@ -118,9 +167,9 @@ class LMTPStore:
         Close all connections.  What is on its way fails.
         """
         self._isOver = True
-        for connecting in tuple(self._connecting):
-            connecting.cancel()
         sessions = [*self._idle, *self._busy]
+        for opening in tuple(self._opening):
+            opening.cancel()
         self._idle.clear()
         closed = gatherResults([each.quit() for each in sessions])
         return closed.addCallback(lambda _: None)
@@ -142,7 +191,7 @@ class LMTPStore:
                     raise
         return await self._over(await self._connect(), recipient, message)
 
-    def _kept(self) -> LMTPSession | None:
+    def _kept(self) -> ClientSession | None:
         while self._idle:
             session = self._idle.pop()
             if session.usable:
@@ -150,7 +199,7 @@ class LMTPStore:
         return None
 
     async def _over(
-        self, session: LMTPSession, recipient: str, message: Sequence[bytes]
+        self, session: ClientSession, recipient: str, message: Sequence[bytes]
     ) -> Reply:
         known = session.extensions
         sender, body = _withoutPath(message)
@@ -161,38 +210,36 @@ class LMTPStore:
         transaction = Transaction(sender, (recipient,), Path(), size, known.eightBit)
         self._busy.add(session)
         try:
-            return await session.deliver(transaction, body)
+            # The stream is read like a file and holds no resources.
+            stream: BinaryIO = io.BufferedReader(_Reader(body))
+            [result] = await session.deliver(transaction, message=stream)
+            return result.reply
+        except SessionFailed as why:
+            raise _failed(why) from why
         finally:
             self._busy.discard(session)
             if session.usable:
                 self._idle.append(session)
 
-    async def _connect(self) -> LMTPSession:
+    async def _connect(self) -> ClientSession:
         if self._isOver:
             raise LMTPFailed("stopped")
-        session = LMTPSession(self._clock, self._hostname.ascii)
-        opened = session.opened()
-        factory = Factory.forProtocol(lambda: session)
-        # Twisted would log each connection twice.
-        factory.noisy = False
+        session = ClientSession(self._clock, self._settings)
+        opening = Deferred.fromCoroutine(session.open(self._endpoint))
         self._busy.add(session)
-        connecting = self._endpoint.connect(factory)
-        self._connecting.add(connecting)
+        self._opening.add(opening)
         try:
-            await connecting
-            await opened
-        except (ConnectError, OSError) as why:
-            opened.addErrback(lambda _: None)
-            session.abort()
-            raise LMTPFailed(f"can't connect: {why}") from why
-        except (CancelledError, ConnectingCancelledError):
-            opened.addErrback(lambda _: None)
-            session.abort()
+            await opening
+        except CancelledError:
             if self._isOver:
                 raise LMTPFailed("stopped") from None
-            raise CancelledError() from None
+            raise
+        except ConnectFailed as why:
+            raise LMTPFailed(f"can't connect: {why}") from why
+        except SessionError as why:
+            raise _failed(why) from why
         finally:
-            self._connecting.discard(connecting)
+            self._opening.discard(opening)
             self._busy.discard(session)
         self._largest = session.extensions.size or 0
         return session
@@ -224,6 +271,13 @@ class LMTPMailbox:
         As far as the server has said what it takes.
         """
         return succeed(self._store.hasRoom(size))
+
+
+def _failed(why: SessionError) -> LMTPFailed:
+    reply = why.reply if isinstance(why, SessionFailed) else None
+    isRefusal = reply is not None and not reply.accepted
+    unanswered = isinstance(why, SessionFailed) and why.isUnanswered
+    return LMTPFailed(why.reason, unanswered, reply if isRefusal else None)
 
 
 def _judge(reply: Reply) -> None:
@@ -271,3 +325,28 @@ class _Without(Sequence[bytes]):
 
     def _chunk(self, place: int) -> bytes:
         return self._chunks[place] if place else self._first
+
+
+class _Reader(io.RawIOBase):
+    """
+    Chunks as a file.
+    """
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        super().__init__()
+        self._chunks: Iterator[bytes] = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

@@ -112,6 +112,7 @@ class Timeouts:
     @ivar end: For the reply to the end of a message.
     @ivar quit: For the other side to say goodbye and hang up.
     @ivar session: For all of it.
+    @ivar idle: Between transactions, until the client closes the session.
     """
 
     connect: float = 30
@@ -124,4 +125,5 @@ class Timeouts:
     block: float = 180
     end: float = 600
     quit: float = 5
-    session: float = 1800
+    session: float | None = 1800
+    idle: float | None = None

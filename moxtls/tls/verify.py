@@ -89,6 +89,13 @@ def clientContext(roots: str | None = None) -> TrustStore:
     return TrustStore(context, not _loadSystem(context))
 
 
+def noTrust() -> TrustStore:
+    """
+    A store for sessions without TLS.
+    """
+    return TrustStore(_context(), noRoots=True)
+
+
 def trustOnly(roots: Iterable[Certificate]) -> TrustStore:
     """
     As C{clientContext}, for roots that are at hand.

@@ -26,9 +26,8 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.lmtp import TURN, LMTPStore, lmtpEndpoint
+from moxtls.mailbox.lmtp import IDLE, TIMEOUT, TURN, LMTPFailed, LMTPStore, lmtpEndpoint
 from moxtls.mailbox.names import InvalidMailbox, MailboxFull, MailboxRefused
-from moxtls.smtp.client.lmtp import IDLE, TIMEOUT, LMTPFailed
 from tests.mailbox.lmtpserver import LMTPNetwork
 
 

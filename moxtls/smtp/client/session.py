@@ -91,7 +91,7 @@ class ClientSession(Protocol):
         self._clock = clock
         self._settings = settings
         self._talk = ClientConversation(
-            settings.ehlo, settings.mode, settings.credentials
+            settings.ehlo, settings.mode, settings.credentials, isLMTP=settings.isLMTP
         )
         serverName = "".join(settings.names[:1])
         webNames = settings.webNames or settings.names
@@ -99,6 +99,7 @@ class ClientSession(Protocol):
         self._seen = SessionRecord(host=serverName)
         self._starttls: STARTTLSResult | None = None
         self._heard = False
+        self._isUnanswered = False
         self._over = False
         self._failure: SessionError | None = None
         self._opening: Deferred[None] | None = None
@@ -108,7 +109,7 @@ class ClientSession(Protocol):
         self._sender: BodySender | None = None
         self._line: _ILine | None = None
         self._closing: list[Deferred[None]] = []
-        self._step = Timeout(clock, self._timedOut)
+        self._step = Timeout(clock, self._stepTimedOut)
         self._whole = Timeout(clock, self._timedOut)
 
     # --- for whoever has mail to deliver -----------------------------------
@@ -141,12 +142,17 @@ class ClientSession(Protocol):
         return not self._over and self._talk.usable
 
     def deliver(
-        self, transaction: Transaction, ready: Deferred[None] | None = None
+        self,
+        transaction: Transaction,
+        ready: Deferred[None] | None = None,
+        message: BinaryIO | None = None,
     ) -> Deferred[tuple[RecipientReply, ...]]:
         """
-        Hand over one message.
+        Send one message.
 
-        @param ready: Send nothing of the message's data before this has fired.
+        @param ready: No message data is sent before this has fired.
+        @param message: Read instead of the file C{transaction.path}, and closed
+            at the end.
 
         @return: Fires with a reply for each recipient, in some order.  Fails
             with L{TransactionsExhausted} if the rest needs another connection, with
@@ -155,7 +161,7 @@ class ClientSession(Protocol):
             the connection.
         """
         self._ready = ready
-        return Deferred.fromCoroutine(self._deliver(transaction))
+        return Deferred.fromCoroutine(self._deliver(transaction, message))
 
     def quit(self) -> Deferred[None]:
         """
@@ -171,32 +177,46 @@ class ClientSession(Protocol):
 
     def abort(self) -> None:
         """
-        Hang up at once.
+        Close the connection at once.  Anything that waits for the session fails.
         """
+        if not self._over:
+            self._failPending(SessionFailed(self.record, "connection aborted"))
         self._finish()
         if self._line is not None:
             self._line.abortConnection()
 
-    def opened(self) -> Deferred[None]:
+    async def open(self, endpoint: IStreamClientEndpoint) -> None:
         """
-        Fires when transactions may begin; fails with a L{SessionError}.
+        Connect, and wait until transactions may begin.  Cancelling aborts the
+        connection.
+
+        @raise SessionError: The session can't be opened.
         """
-        self._opening = Deferred(lambda _: self.abort())
-        return self._opening
+        opening = self._opening = Deferred(self._cancelled)
+        seconds = self._settings.timeouts.connect
+        try:
+            await _connect(self._clock, endpoint, self, seconds)
+        except (CancelledError, SessionError):
+            # A connection that is made all the same is closed at once.
+            self._opening = None
+            self.abort()
+            raise
+        await opening
 
     # --- Protocol --------------------------------------------------------------
 
     def connectionMade(self) -> None:
         line: _ILine = self.transport  # type: ignore[assignment]  # all have it
         self._line = line
-        # Nothing is written in pieces that should wait for each other.
-        line.setTcpNoDelay(True)
         self._seen = replace(
             self._seen, sendingIP=_ip(line.getHost()), receivingIP=_ip(line.getPeer())
         )
         if self._over:
             self.abort()
             return
+        # Every write is complete: there is nothing to wait for.
+        if isinstance(line.getPeer(), (IPv4Address, IPv6Address)):
+            line.setTcpNoDelay(True)
         self._whole.set(self._settings.timeouts.session)
         if self._settings.mode is TLSMode.IMMEDIATE:
             self._startTLS()
@@ -205,6 +225,7 @@ class ClientSession(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self._over:
             self._heard = True
+            self._isUnanswered = False
             self._carryOut(self._talk.receive(data))
 
     def handshakeCompleted(self) -> None:
@@ -277,7 +298,11 @@ class ClientSession(Protocol):
             return TLSFailed(self.record, f"behind the handshake: {_words(trouble)}")
         why = reason.getErrorMessage()
         return SessionFailed(
-            self.record, f"connection lost: {why}", None, self._talk.abandoned()
+            self.record,
+            f"connection lost: {why}",
+            None,
+            self._talk.abandoned(),
+            self._isUnanswered,
         )
 
     def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
@@ -294,14 +319,18 @@ class ClientSession(Protocol):
 
     # --- transactions ----------------------------------------------------------
 
-    async def _deliver(self, transaction: Transaction) -> tuple[RecipientReply, ...]:
+    async def _deliver(
+        self, transaction: Transaction, source: BinaryIO | None
+    ) -> tuple[RecipientReply, ...]:
         replies: tuple[RecipientReply, ...] = ()
-        with open(transaction.path, "rb") as message:
+        with source or open(transaction.path, "rb") as message:
             for part in splitByLimits(transaction, self.extensions):
                 if replies and not self._over and not self.usable:
                     why = "its transactions are used up"
                     raise TransactionsExhausted(self.record, why, None, replies)
                 try:
+                    if replies:
+                        message.seek(0)
                     replies += await self._hand(part, message)
                 except SessionFailed as why:
                     why.decided = replies + why.decided
@@ -320,9 +349,9 @@ class ClientSession(Protocol):
         if not self.usable:
             why = self._failure.reason if self._failure else "it takes no more mail"
             raise SessionFailed(self.record, f"session not usable: {why}")
-        message.seek(0)
         self._message = message
-        transfer = self._transfer = Deferred(lambda _: self.abort())
+        self._isUnanswered = True
+        transfer = self._transfer = Deferred(self._cancelled)
         self._carryOut(self._talk.begin(transaction))
         return transfer
 
@@ -405,7 +434,13 @@ class ClientSession(Protocol):
         Give the other side as long as what it is to do may take.
         """
         if not self._over:
-            self._step.set(_patience(self._settings.timeouts, self._talk.awaiting))
+            self._step.set(_timeoutFor(self._settings.timeouts, self._talk.awaiting))
+
+    def _stepTimedOut(self) -> None:
+        if self._talk.awaiting is Awaiting.NOTHING and not self._over:
+            self.quit()
+        else:
+            self._timedOut()
 
     def _timedOut(self) -> None:
         awaiting = self._talk.awaiting
@@ -440,12 +475,20 @@ class ClientSession(Protocol):
             self._close()
         else:
             self.abort()
+        self._failPending(why)
+
+    def _failPending(self, why: SessionError) -> None:
         opening, self._opening = self._opening, None
         transfer, self._transfer = self._transfer, None
         if opening is not None:
             opening.errback(Failure(why))
         if transfer is not None:
             transfer.errback(Failure(why))
+
+    def _cancelled(self, waiting: object) -> None:
+        # Twisted makes the cancelled Deferred fail.
+        self._opening = self._transfer = None
+        self.abort()
 
     def _close(self) -> None:
         if self._line is not None:
@@ -462,9 +505,9 @@ class ClientSession(Protocol):
         return closed
 
 
-# RFC 5321 4.5.3.2.  While nothing is awaited, the limit of the whole session
-# is all there is.
+# RFC 5321 4.5.3.2.
 _TIMEOUT = {
+    Awaiting.NOTHING: attrgetter("idle"),
     Awaiting.GREETING: attrgetter("greeting"),
     Awaiting.HANDSHAKE: attrgetter("handshake"),
     Awaiting.HELLO: attrgetter("command"),
@@ -480,9 +523,10 @@ _TIMEOUT = {
 }
 
 
-def _patience(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
-    limit = _TIMEOUT.get(awaiting)
-    return None if limit is None else float(limit(timeouts))
+def _timeoutFor(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
+    timeout = _TIMEOUT.get(awaiting)
+    seconds: float | None = timeout and timeout(timeouts)
+    return seconds
 
 
 def _words(trouble: TLSError) -> str:
@@ -519,15 +563,13 @@ async def openSession(
     reactor: IReactorTime, endpoint: IStreamClientEndpoint, settings: ClientSettings
 ) -> ClientSession:
     """
-    Connect, come to TLS as C{settings} ask, and log in if they say so.
-    Cancelling aborts the connection.
+    Connect, start TLS and log in as C{settings} say.  Cancelling aborts the
+    connection.
 
-    @raise SessionError: It didn't come to a session.
+    @raise SessionError: The session can't be opened.
     """
     session = ClientSession(reactor, settings)
-    opened = session.opened()
-    await _connect(reactor, endpoint, session, settings.timeouts.connect)
-    await opened
+    await session.open(endpoint)
     return session
 
 
@@ -570,6 +612,7 @@ class ClientSettings:
         matches.
     @ivar ignoreVerifyErrors: Don't give up; only note.
     @ivar credentials: With which to log in, over TLS only.
+    @ivar isLMTP: Speak LMTP (RFC 2033); transactions then have one recipient.
     """
 
     ehlo: str
@@ -581,6 +624,7 @@ class ClientSettings:
     ignoreVerifyErrors: bool = False
     credentials: Credentials | None = None
     webNames: tuple[str, ...] = ()
+    isLMTP: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -625,6 +669,8 @@ class SessionFailed(SessionError):
     @ivar reply: What the server said, if it ended the session.
     @ivar decided: Of the transaction that was cut short, those recipients
         that had an answer already.
+    @ivar isUnanswered: True if the connection was lost before the server sent
+        anything about that transaction.
     """
 
     def __init__(
@@ -633,10 +679,12 @@ class SessionFailed(SessionError):
         reason: str,
         reply: Reply | None = None,
         decided: tuple[RecipientReply, ...] = (),
+        isUnanswered: bool = False,
     ) -> None:
         super().__init__(record, reason)
         self.reply = reply
         self.decided = decided
+        self.isUnanswered = isUnanswered
 
 
 class TransactionsExhausted(SessionFailed):
