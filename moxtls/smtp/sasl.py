@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.smtp.test_sasl -*-
 """
-Proving who one is: PLAIN (RFC 4616), LOGIN and SCRAM-SHA-256 (RFC 5802,
-RFC 7677) for servers, and the last for clients.  No I/O.
+SASL mechanisms of a server: PLAIN (RFC 4616), LOGIN and SCRAM-SHA-256
+(RFC 5802, RFC 7677).  No I/O.
 
-Names that nobody has are asked the same questions, and looked at as long, as
-those that somebody has.
+Unknown user names get the same challenges, and take the same time to check, as
+known ones: a client can't find out which accounts exist.
 """
 
 from __future__ import annotations
@@ -20,23 +20,16 @@ from typing import Protocol
 from moxtls.smtp.passwords import (
     DUMMY_HASH,
     MAX_SECRET_LENGTH,
-    MIN_ITERATIONS,
     SALT_LENGTH,
     SCRAM_ITERATIONS,
     ScramKeys,
     StoredPassword,
-    preparedPassword,
-    saltedPassword,
 )
 
 #: In the order in which a client had better try them.
 MECHANISMS = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
-#: What a server may ask a client to compute: about half a second.
-MAX_ITERATIONS = 1_000_000
 
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")  # RFC 5802 7: printable, no comma
-
-# --- the server's side -------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,65 +237,6 @@ class _ScramServer:
         return Challenge(f"v={signature}".encode("ascii"))
 
 
-# --- the client's side -------------------------------------------------------
-
-
-class ScramClient:
-    """
-    RFC 5802 5, without channel binding.
-
-    @ivar satisfied: Whether the server has proved itself: if it hasn't, its
-        word of success is not to be believed.
-    """
-
-    def __init__(self, user: str, password: str, nonce: str) -> None:
-        """
-        @param nonce: Chance: printable ASCII without commas.
-
-        @raise InvalidPassword: C{password} can't be one.
-        """
-        name = user.replace("=", "=3D").replace(",", "=2C")
-        self._password = password
-        self._nonce = nonce
-        self._bare = f"n={name},r={nonce}"
-        self._signature: bytes | None = None
-        self.satisfied = False
-        preparedPassword(password)
-
-    def initial(self) -> bytes:
-        return f"n,,{self._bare}".encode()
-
-    def respond(self, challenge: bytes) -> bytes | None:
-        """
-        @return: C{None} if the server speaks nonsense or is an impostor: say
-            C{*}.
-        """
-        text = _text(challenge)
-        if self._signature is None:
-            return self._prove(text)
-        theirs = _unbase64(text.removeprefix("v=").partition(",")[0])
-        if not text.startswith("v=") or theirs is None:
-            return None
-        self.satisfied = hmac.compare_digest(theirs, self._signature)
-        return b"" if self.satisfied else None
-
-    def _prove(self, text: str) -> bytes | None:
-        asked = _serverFirst(text)
-        if asked is None or not asked[0].startswith(self._nonce):
-            return None
-        nonce, salt, iterations = asked
-        final = f"c={_base64(b'n,,')},r={nonce}"
-        signed = f"{self._bare},{text},{final}".encode()
-        salted = saltedPassword(self._password, salt, iterations)
-        clientKey = _hmac(salted, b"Client Key")
-        proof = _xor(clientKey, _hmac(hashlib.sha256(clientKey).digest(), signed))
-        self._signature = _hmac(_hmac(salted, b"Server Key"), signed)
-        return f"{final},p={_base64(proof)}".encode("ascii")
-
-
-# --- parts -------------------------------------------------------------------
-
-
 def _claim(user: str, password: str) -> PasswordAttempt | Rejected:
     if not user or not password or max(len(user), len(password)) > MAX_SECRET_LENGTH:
         return Rejected()
@@ -333,17 +267,6 @@ def _isProof(keys: ScramKeys, signed: bytes, proof: str) -> bool:
         return False
     clientKey = _xor(given, _hmac(keys.storedKey, signed))
     return hmac.compare_digest(hashlib.sha256(clientKey).digest(), keys.storedKey)
-
-
-def _serverFirst(text: str) -> tuple[str, bytes, int] | None:
-    found = re.match(r"r=([^,]+),s=([^,]+),i=([0-9]{1,7})(?:,|\Z)", text)
-    salt = _unbase64(found[2]) if found else None
-    if found is None or not salt or not _NONCE.match(found[1]):
-        return None
-    iterations = int(found[3])
-    if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
-        return None
-    return found[1], salt, iterations
 
 
 def _hmac(key: bytes, data: bytes) -> bytes:

@@ -34,7 +34,6 @@ from moxtls.reporting.types import ReportPeriod, ReportState
 from moxtls.smtp import authenticator
 from moxtls.smtp.logins import MAX_FAILURES
 from moxtls.smtp.passwords import hashPassword
-from moxtls.smtp.sasl import ScramClient
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
@@ -47,6 +46,7 @@ from tests.network import Postbox, Serving
 from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
 from tests.sites import HOSTNAME, writeSite
 from tests.smtp.pem import writeCertificate
+from tests.smtp.scramclient import ScramClient
 
 MESSAGE = b"From: x@a.example\r\nSubject: hello\r\n\r\nhello\r\n"
 DSN = b"""\

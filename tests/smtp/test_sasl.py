@@ -22,10 +22,10 @@ from moxtls.smtp.sasl import (
     CredentialsChecker,
     PasswordAttempt,
     Rejected,
-    ScramClient,
     ServerExchange,
     Step,
 )
+from tests.smtp.scramclient import ScramClient
 
 SALT = bytes(range(32))
 PENCIL = StoredPassword.make("pencil", SALT)

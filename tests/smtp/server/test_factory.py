@@ -40,7 +40,7 @@ from moxtls.smtp.logins import (
     UNDELAYED_FAILURES,
 )
 from moxtls.smtp.passwords import StoredPassword
-from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker, ScramClient
+from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
 from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import (
     GREETING_TIMEOUT,
@@ -57,6 +57,7 @@ from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
 from tests import MAX_WAIT
 from tests.smtp.pem import writeCertificate
+from tests.smtp.scramclient import ScramClient
 
 SETTINGS = ListenerSettings(ServerSettings("mx.example"), connections=5, perAddress=3)
 OK = Reply(250, "2.0.0", "OK")
