@@ -79,10 +79,10 @@ def _source(ledger: Ledger) -> DMARCReportSource:
     )
 
 
-async def _read(ledger: Ledger, subject: ReportPeriod) -> list[tuple[ReportRow, int]]:
+async def _read(ledger: Ledger, period: ReportPeriod) -> list[tuple[ReportRow, int]]:
     found: list[tuple[ReportRow, int]] = []
     after = b""
-    while page := await ledger.evaluations.rows(subject, after, PAGE):
+    while page := await ledger.evaluations.rows(period, after, PAGE):
         found.extend((row, count) for _, row, count in page)
         after = page[-1][0]
     return found
@@ -130,24 +130,24 @@ def _record(row: ReportRow, count: int) -> str:
     )
 
 
-async def _compose(ledger: Ledger, subject: ReportPeriod) -> Draft:
-    drafted = await _source(ledger).draft(subject)
+async def _compose(ledger: Ledger, period: ReportPeriod) -> Draft:
+    drafted = await _source(ledger).draft(period)
     assert isinstance(drafted, Draft), drafted
     return drafted
 
 
-async def _time(ledger: Ledger, subject: ReportPeriod, times: Times) -> None:
+async def _time(ledger: Ledger, period: ReportPeriod, times: Times) -> None:
     marks = [time.perf_counter()]
 
     def lap() -> float:
         marks.append(time.perf_counter())
         return marks[-1] - marks[-2]
 
-    await _compose(ledger, subject)
+    await _compose(ledger, period)
     times.whole.append(lap())
-    rows = await _read(ledger, subject)
+    rows = await _read(ledger, period)
     times.reading.append(lap())
-    _write(rows, subject.end)
+    _write(rows, period.end)
     times.writing.append(lap())
     _bare(rows)
     times.bare.append(lap())
@@ -158,16 +158,16 @@ async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> No
     count = effort.of(ROWS)
     fill(url, end, count, TIMES)
     ledger = Ledger(reactor, url)
-    (subject,) = await ledger.evaluations.subjects(end, None, 2)
-    overview = await ledger.evaluations.overview(subject)
+    (period,) = await ledger.evaluations.periods(end, None, 2)
+    overview = await ledger.evaluations.overview(period)
     assert overview is not None and overview.rows == count, overview
     forgetPeak()
     before = memory()
-    draft = await _compose(ledger, subject)
+    draft = await _compose(ledger, period)
     peak = peakSince()
     times = Times([], [], [], [])
     for _ in range(max(1, min(effort.rounds, MOST_ROUNDS))):
-        await _time(ledger, subject, times)
+        await _time(ledger, period, times)
     await ledger.stop()
     title = f"{name}; {overview.messages:,} messages in {count:,} rows"
     print(f"{title}\n\n{_table(times, count)}\n")

@@ -109,10 +109,10 @@ async def fill(store: IEvaluationStore, rows: int = ROWS) -> ReportPeriod:
         for _ in range(MESSAGES)
     )
     await sideBySide(rows * MESSAGES * 2, _WIDTH, lambda: store.record(*next(coming)))
-    return subject()
+    return period()
 
 
-def subject() -> ReportPeriod:
+def period() -> ReportPeriod:
     """
     What L{fill} is about.
     """
@@ -127,7 +127,7 @@ def fillApart(url: str, rows: int) -> ReportPeriod:
     subprocess.run(
         [sys.executable, "-m", "bench.evaluated", url, str(rows)], check=True
     )
-    return subject()
+    return period()
 
 
 async def _fill(reactor: IReactor, url: str, rows: int) -> None:

@@ -85,20 +85,20 @@ async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> Non
     """
     rows = ROWS if effort.full else effort.of(USUAL_ROWS)
     began = time.perf_counter()
-    subject = fillApart(url, rows)
+    period = fillApart(url, rows)
     filled = time.perf_counter()
     before = most = memory()
-    overview = await ledger.evaluations.overview(subject)
+    overview = await ledger.evaluations.overview(period)
     assert overview is not None
     looked = time.perf_counter()
     after, messages, found = b"", 0, 0
-    while page := await ledger.evaluations.rows(subject, after, PAGE):
+    while page := await ledger.evaluations.rows(period, after, PAGE):
         after = page[-1][0]
         found += len(page)
         messages += sum(count for _, _, count in page)
         most = max(most, memory())
     read = time.perf_counter()
-    await ledger.evaluations.settle(subject, (), ())
+    await ledger.evaluations.settle(period, (), ())
     settled = time.perf_counter()
     assert (found, messages) == (overview.rows, overview.messages) == (rows, 10 * rows)
     print(f"{name}; one report of {messages:,} messages in {rows:,} rows\n")

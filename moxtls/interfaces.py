@@ -387,14 +387,14 @@ class IOutcomeStore(Interface):
 
     def count(phase: int, before: date) -> Deferred[int]:
         """
-        Fires with how many sendable L{ReportPeriod}s there are (see C{subjects}).
+        Fires with how many sendable L{ReportPeriod}s there are (see C{periods}).
         """
 
-    def subjects(
+    def periods(
         phase: int, before: date, after: ReportPeriod | None, limit: int
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        Subjects of days before C{before}, and of periods that were closed,
+        Periods of days before C{before}, and of periods that were closed,
         that aren't settled, by day and domain, closed ones first, at most
         C{limit}, from behind C{after} on.
 
@@ -406,7 +406,7 @@ class IOutcomeStore(Interface):
         """
 
     def settle(
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -496,10 +496,10 @@ class IEvaluationStore(Interface):
 
     def count(before: int) -> Deferred[int]:
         """
-        Fires with how many sendable L{ReportPeriod}s there are (see C{subjects}).
+        Fires with how many sendable L{ReportPeriod}s there are (see C{periods}).
         """
 
-    def subjects(
+    def periods(
         before: int, after: ReportPeriod | None, limit: int, early: bool = False
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
@@ -507,7 +507,7 @@ class IEvaluationStore(Interface):
         C{after} on.
 
         Evaluations with an interval of C{hours} are due when that interval,
-        counted from UTC midnight, is over: the subject's C{end} is the last
+        counted from UTC midnight, is over: the period's C{end} is the last
         such moment at or before C{before}, and what was recorded in hours
         before C{end} belongs to it.  C{part} is a digest of the published
         policy and the interval.  C{sendable} if any of it isn't optional.
@@ -526,18 +526,18 @@ class IEvaluationStore(Interface):
         policy domain.
         """
 
-    def overview(subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
+    def overview(period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         """
-        Fires with C{None} if nothing is stored for C{subject}: its domain and
-        part, in hours before C{subject.end}; nothing else of it counts.
+        Fires with C{None} if nothing is stored for C{period}: its domain and
+        part, in hours before C{period.end}; nothing else of it counts.
         """
 
     def rows(
-        subject: ReportPeriod, after: bytes, limit: int
+        period: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         """
-        What differs in the evaluations of C{subject}, each with the number of
-        messages, added up over all hours before C{subject.end}.
+        What differs in the evaluations of C{period}, each with the number of
+        messages, added up over all hours before C{period.end}.
 
         @param after: The key of the row to go on behind; empty at first.
 
@@ -545,13 +545,13 @@ class IEvaluationStore(Interface):
         """
 
     def settle(
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
         """
         In one transaction, file C{reports}, and remove all that belongs to
-        C{subject}.  A report whose key is known is passed over: it was made
+        C{period}.  A report whose key is known is passed over: it was made
         before.  What is recorded about these hours later is due by itself.
 
         @param destinations: For nothing: there is one phase.
@@ -702,7 +702,7 @@ class IReportSource(Interface):
         Fires with how many reports may be owed at C{now}, for spreading.
         """
 
-    def subjects(
+    def periods(
         phase: int,
         now: float,
         after: ReportPeriod | None,
@@ -720,19 +720,19 @@ class IReportSource(Interface):
         As L{IOutcomeStore.close}.
         """
 
-    def refusal(subject: ReportPeriod) -> Deferred[str]:
+    def refusal(period: ReportPeriod) -> Deferred[str]:
         """
-        Fires with why there is no report on C{subject}, as C{draft} would say;
+        Fires with why there is no report on C{period}, as C{draft} would say;
         with nothing if there is one.
         """
 
-    def draft(subject: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(period: ReportPeriod) -> Deferred[Draft | NoReport]:
         """
         Look up where a report is wanted, and compose it.
         """
 
     def settle(
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:

@@ -60,11 +60,11 @@ async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
     pending --now}: of each policy of the domain, empty where there will be one.
     """
     source = (await shell.base()).source(ReportKind.DMARC)
-    subjects = await pendingIn(source, shell.now(), early=True)
-    shell.output.progress(f"looking up {len(subjects)} domains")
+    periods = await pendingIn(source, shell.now(), early=True)
+    shell.output.progress(f"looking up {len(periods)} domains")
     reasons: dict[Domain, list[str]] = {}
-    for subject, reason in (await refusals(source, subjects)).items():
-        reasons.setdefault(subject.domain, []).append(reason)
+    for period, reason in (await refusals(source, periods)).items():
+        reasons.setdefault(period.domain, []).append(reason)
     shell.output.progressEnded()
     return reasons
 

@@ -117,11 +117,11 @@ async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _until(subject: ReportPeriod) -> str:
+def _until(period: ReportPeriod) -> str:
     """
     The end of what a report would be about.
     """
-    return rfc3339(subject.end) if subject.end else str(subject.day)
+    return rfc3339(period.end) if period.end else str(period.day)
 
 
 async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
@@ -155,9 +155,9 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
 async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
     found: list[Found] = []
     for kind, service in (await _services(shell, arguments)).items():
-        subjects = await service.pending(arguments.now)
+        periods = await service.pending(arguments.now)
         domains = dict.fromkeys(
-            each.domain for each in subjects if arguments.domain in (None, each.domain)
+            each.domain for each in periods if arguments.domain in (None, each.domain)
         )
         for number, domain in enumerate(domains, 1):
             shell.output.progress(f"{kind}: {number} of {len(domains)}: {domain}")
@@ -173,12 +173,12 @@ async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 def _previewed(
-    kind: ReportKind, subject: ReportPeriod, draft: Draft | NoReport
+    kind: ReportKind, period: ReportPeriod, draft: Draft | NoReport
 ) -> dict[str, object]:
     about: dict[str, object] = {
         "kind": str(kind),
-        "day": str(subject.day),
-        "domain": str(subject.domain),
+        "day": str(period.day),
+        "domain": str(period.domain),
     }
     if isinstance(draft, NoReport):
         return {**about, "reason": draft.reason}
@@ -189,9 +189,9 @@ def _previewed(
 def _previewLines(found: list[Found]) -> Iterator[str]:
     if not found:
         yield "Nothing is owed."
-    for kind, subject, draft in found:
-        role = _PHASES[kind][subject.phase]
-        about = f"{_until(subject)} {subject.domain} ({role})"
+    for kind, period, draft in found:
+        role = _PHASES[kind][period.phase]
+        about = f"{_until(period)} {period.domain} ({role})"
         if isinstance(draft, NoReport):
             yield f"{about}: no report: {draft.reason}"
             continue
@@ -205,7 +205,7 @@ def _read(draft: Draft) -> Report:
         return readReport(draft.document)
     except MalformedReport as error:
         # Larger than anybody would read.
-        about = f"the report to {draft.subject.domain}"
+        about = f"the report to {draft.period.domain}"
         raise CommandError(f"{about} can't be shown: {error}") from None
 
 

@@ -95,7 +95,7 @@ class DMARCReportSource:
     def count(self, phase: int, now: float) -> Deferred[int]:
         return self._store.count(lastHour(now))
 
-    def subjects(
+    def periods(
         self,
         phase: int,
         now: float,
@@ -104,24 +104,24 @@ class DMARCReportSource:
         early: bool = False,
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         before = int(now) if early else lastHour(now)
-        return self._store.subjects(before, after, limit, early)
+        return self._store.periods(before, after, limit, early)
 
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
         return self._store.close(domain, int(now))
 
-    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._refusal(subject))
+    def refusal(self, period: ReportPeriod) -> Deferred[str]:
+        return Deferred.fromCoroutine(self._refusal(period))
 
-    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
-        return Deferred.fromCoroutine(self._draft(subject))
+    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
+        return Deferred.fromCoroutine(self._draft(period))
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
-        return self._store.settle(subject, destinations, reports)
+        return self._store.settle(period, destinations, reports)
 
     def prune(self, now: float) -> Deferred[None]:
         return Deferred.fromCoroutine(self._prune(now))
@@ -130,90 +130,90 @@ class DMARCReportSource:
         await self._store.prune(staleHours(now))
         await self._history.prune(now - HISTORY)
 
-    async def _refusal(self, subject: ReportPeriod) -> str:
-        planned = await self._plan(subject)
+    async def _refusal(self, period: ReportPeriod) -> str:
+        planned = await self._plan(period)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, subject: ReportPeriod) -> Draft | NoReport:
-        planned = await self._plan(subject)
+    async def _draft(self, period: ReportPeriod) -> Draft | NoReport:
+        planned = await self._plan(period)
         if isinstance(planned, NoReport):
             return planned
-        return await self._compose(subject, *planned)
+        return await self._compose(period, *planned)
 
-    async def _plan(self, subject: ReportPeriod) -> _Plan | NoReport:
+    async def _plan(self, period: ReportPeriod) -> _Plan | NoReport:
         """
         What is needed to compose a report, or why there is none.
         """
-        if not subject.sendable:
-            return _nothing(subject, UNSENDABLE)
+        if not period.sendable:
+            return _nothing(period, UNSENDABLE)
         submitter = self._settings.submitter
         if submitter is None:
-            return _nothing(subject, "no domain of ours can sign reports")
-        overview = await self._store.overview(subject)
+            return _nothing(period, "no domain of ours can sign reports")
+        overview = await self._store.overview(period)
         if overview is None:
-            return _nothing(subject, "nothing that isn't reported already")
-        refusal = excluded(subject.domain, overview, self._settings)
+            return _nothing(period, "nothing that isn't reported already")
+        refusal = excluded(period.domain, overview, self._settings)
         if refusal is not None:
-            return _nothing(subject, refusal)
+            return _nothing(period, refusal)
         trouble = await resolve(self._resolver, takesMail(submitter))
         if trouble:
-            return _later(subject, trouble)
-        wanted = await self._wanted(subject, overview)
+            return _later(period, trouble)
+        wanted = await self._wanted(period, overview)
         if isinstance(wanted, NoReport):
             return wanted
         return submitter, overview, wanted
 
     async def _wanted(
-        self, subject: ReportPeriod, overview: PeriodSummary
+        self, period: ReportPeriod, overview: PeriodSummary
     ) -> Destinations | NoReport:
         """
         Where a report is wanted now, whatever was published when the mail
         came.
         """
         suffixes = self._settings.suffixes
-        found = await resolve(self._resolver, discover(subject.domain, suffixes))
+        found = await resolve(self._resolver, discover(period.domain, suffixes))
         if found.temporary:
-            return _later(subject, f"the DMARC record: {found.problem}")
+            return _later(period, f"the DMARC record: {found.problem}")
         if found.record is None or found.policyDomain is None:
-            return _nothing(subject, found.problem or "no DMARC record any more")
+            return _nothing(period, found.problem or "no DMARC record any more")
         known = await self._history.isKnown(None, found.organizational)
         refusal = mayReport(overview, known, self._settings)
         if refusal is not None:
-            return _nothing(subject, refusal)
+            return _nothing(period, refusal)
         wanted = await resolve(
             self._resolver, verify(found.policyDomain, found.record.rua, suffixes)
         )
         problems = tuple(map(printable, found.record.problems))
         wanted = replace(wanted, errors=(*problems, *wanted.errors))
-        return _usable(subject, overview, wanted)
+        return _usable(period, overview, wanted)
 
     async def _compose(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         submitter: Domain,
         overview: PeriodSummary,
         wanted: Destinations,
     ) -> Draft | NoReport:
         begun = overview.first, overview.since
-        span = spanBefore(subject.end, overview.hours, *begun)
-        name = reportID(self._ledger, self.kind, submitter, subject, span)
+        span = spanBefore(period.end, overview.hours, *begun)
+        name = reportID(self._ledger, self.kind, submitter, period, span)
         heading = AggregateMetadata(
             submitter, name, span, (*_omitted(overview), *wanted.errors)
         )
         groups = self._groups(wanted)
-        documents = await self._documents(subject, heading, overview, groups)
+        documents = await self._documents(period, heading, overview, groups)
         if not documents:
-            return _nothing(subject, "nothing that isn't reported already")
+            return _nothing(period, "nothing that isn't reported already")
         first, *others = zip(documents, groups.values(), strict=True)
         return Draft(
             kind=ReportKind.DMARC,
-            subject=subject,
+            period=period,
             span=span,
             reportID=name,
             submitter=submitter,
             destinations=tuple(uri for uri, _ in wanted.accepted),
             document=first[0],
-            filename=filename(self.kind, submitter, subject.domain, span, name),
+            filename=filename(self.kind, submitter, period.domain, span, name),
             limits=tuple(limit for _, limit in wanted.accepted),
             variants=tuple(
                 Variant(document, frozenset(uris)) for document, uris in others
@@ -233,7 +233,7 @@ class DMARCReportSource:
 
     async def _documents(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         heading: AggregateMetadata,
         overview: PeriodSummary,
         formats: Iterable[ReportFormat],
@@ -252,19 +252,19 @@ class DMARCReportSource:
                 AggregateWriter(format, each, overview.published, self._largest)
                 for format in formats
             ]
-            if await self._fill(subject, writers):
+            if await self._fill(period, writers):
                 break
         return [writer.finish() for writer in writers if writer.records]
 
     async def _fill(
-        self, subject: ReportPeriod, writers: Sequence[AggregateWriter]
+        self, period: ReportPeriod, writers: Sequence[AggregateWriter]
     ) -> bool:
         """
         @return: Whether all there is went into them.
         """
         after = b""
         while True:
-            page = await self._store.rows(subject, after, PAGE)
+            page = await self._store.rows(period, after, PAGE)
             if not page:
                 return True
             if any(writer.isFull for writer in writers):
@@ -276,7 +276,7 @@ class DMARCReportSource:
 
 
 def _usable(
-    subject: ReportPeriod, overview: PeriodSummary, wanted: Destinations
+    period: ReportPeriod, overview: PeriodSummary, wanted: Destinations
 ) -> Destinations | NoReport:
     """
     Some of the destinations may have to be asked again later.  The others wait
@@ -284,11 +284,11 @@ def _usable(
     another interval: there are name servers that never answer.
     """
     reasons = "; ".join(wanted.errors)
-    overdue = subject.end - overview.first > overview.hours * HOUR
+    overdue = period.end - overview.first > overview.hours * HOUR
     if wanted.temporary and not (wanted.accepted and overdue):
-        return _later(subject, reasons or "a destination can't be looked up")
+        return _later(period, reasons or "a destination can't be looked up")
     if not wanted.accepted:
-        return _nothing(subject, f"no usable rua: {reasons}" if reasons else "no rua")
+        return _nothing(period, f"no usable rua: {reasons}" if reasons else "no rua")
     return wanted
 
 
@@ -296,9 +296,9 @@ def _omitted(overview: PeriodSummary) -> list[str]:
     return [_OMITTED.format(overview.omitted)] if overview.omitted else []
 
 
-def _nothing(subject: ReportPeriod, reason: str) -> NoReport:
-    return NoReport(subject, reason, Retention.CLEAR)
+def _nothing(period: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(period, reason, Retention.CLEAR)
 
 
-def _later(subject: ReportPeriod, reason: str) -> NoReport:
-    return NoReport(subject, reason, Retention.KEEP)
+def _later(period: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(period, reason, Retention.KEEP)

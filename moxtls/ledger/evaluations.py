@@ -124,7 +124,7 @@ class EvaluationStore:
             lambda connection: connection.execute(COUNT, given).scalar_one()
         )
 
-    def subjects(
+    def periods(
         self, before: int, after: ReportPeriod | None, limit: int, early: bool = False
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         given: dict[str, object] = {"limit": limit}
@@ -137,7 +137,7 @@ class EvaluationStore:
 
         def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
             rows = connection.execute(query, given)
-            return tuple(_subject(before, early, *row) for row in rows)
+            return tuple(_period(before, early, *row) for row in rows)
 
         return self._reader.ask(ask)
 
@@ -157,27 +157,27 @@ class EvaluationStore:
 
         return Deferred.fromCoroutine(close())
 
-    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
-        return self._reader.ask(lambda connection: _overview(connection, subject))
+    def overview(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
+        return self._reader.ask(lambda connection: _overview(connection, period))
 
-    def rows(self, subject: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:
+    def rows(self, period: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:
         return self._reader.ask(
-            lambda connection: _page(connection, subject, after, limit)
+            lambda connection: _page(connection, period, after, limit)
         )
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
-        return self._writer.add(self._settle, _Settling(subject, reports))
+        return self._writer.add(self._settle, _Settling(period, reports))
 
     def _settle(
         self, connection: Connection, several: Sequence[_Settling]
     ) -> Sequence[int]:
         # In the order in which everybody locks them.
-        for given in sorted((_given(each.subject) for each in several), key=_place):
+        for given in sorted((_given(each.period) for each in several), key=_place):
             _remove(connection, REMOVE_SUBJECT, given)
         return self._archive.file(connection, [each.reports for each in several])
 
@@ -199,15 +199,15 @@ class EvaluationStore:
 
 @dataclass(frozen=True, slots=True)
 class _Settling:
-    subject: ReportPeriod
+    period: ReportPeriod
     reports: Sequence[OutgoingReport]
 
 
-def _given(subject: ReportPeriod) -> dict[str, object]:
+def _given(period: ReportPeriod) -> dict[str, object]:
     return {
-        "domain": subject.domain.ascii,
-        "part": subject.part,
-        "end": subject.end,
+        "domain": period.domain.ascii,
+        "part": period.part,
+        "end": period.end,
     }
 
 
@@ -215,16 +215,16 @@ def _place(given: Mapping[str, object]) -> tuple[str, str]:
     return str(given["domain"]), str(given["part"])
 
 
-def _range(subject: ReportPeriod, after: bytes = b"") -> dict[str, object]:
-    place = placeOf(subject.domain.ascii, subject.part)
+def _range(period: ReportPeriod, after: bytes = b"") -> dict[str, object]:
+    place = placeOf(period.domain.ascii, period.part)
     return {
         "first": keysBehind(place, after),
         "last": endOf(place),
-        "end": subject.end,
+        "end": period.end,
     }
 
 
-def _subject(
+def _period(
     before: int,
     early: bool,
     name: str,
@@ -247,13 +247,13 @@ def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationS
     )
 
 
-def _overview(connection: Connection, subject: ReportPeriod) -> PeriodSummary | None:
-    found = connection.execute(OVERVIEW, _given(subject)).one()
+def _overview(connection: Connection, period: ReportPeriod) -> PeriodSummary | None:
+    found = connection.execute(OVERVIEW, _given(period)).one()
     published, hours, first, messages, wanted, omitted = found
     if published is None:
         return None
-    rows = connection.execute(DIFFERENT, _range(subject)).scalar_one()
-    domain, kind = subject.domain.ascii, ReportKind.DMARC
+    rows = connection.execute(DIFFERENT, _range(period)).scalar_one()
+    domain, kind = period.domain.ascii, ReportKind.DMARC
     return PeriodSummary(
         decodePolicy(published),
         hours,
@@ -262,18 +262,18 @@ def _overview(connection: Connection, subject: ReportPeriod) -> PeriodSummary | 
         rows,
         int(wanted),
         int(omitted),
-        latestClosing(connection, kind, domain, subject.end),
+        latestClosing(connection, kind, domain, period.end),
     )
 
 
 def _page(
-    connection: Connection, subject: ReportPeriod, after: bytes, limit: int
+    connection: Connection, period: ReportPeriod, after: bytes, limit: int
 ) -> Page:
     """
     Rows that add up are next to each other: they are read until one begins
     that is too many.
     """
-    given = _range(subject, after) | {"limit": limit + 1}
+    given = _range(period, after) | {"limit": limit + 1}
     keys: list[bytes] = []
     contents: list[str] = []
     counts: list[int] = []
@@ -451,20 +451,20 @@ SUMMARIES = (
 COUNT = select(func.count()).select_from(
     select(_t.policy_domain, _t.part).where(_due, _t.sendable).distinct().subquery()
 )
-#: The first C{limit} subjects due at C{before}.
-_subjects = (
+#: The first C{limit} periods due at C{before}.
+_periods = (
     select(_t.policy_domain, _t.part, func.max(_t.hours), _sendable, func.max(_t.until))
     .group_by(_t.policy_domain, _t.part)
     .order_by(_t.policy_domain, _t.part)
     .limit(bindparam("limit"))
 )
-FIRST = _subjects.where(_due)
+FIRST = _periods.where(_due)
 _behind = tuple_(_t.policy_domain, _t.part) > tuple_(*_last)
 #: The same, behind those of C{domain} and C{part}.
 NEXT = FIRST.where(_behind)
 #: Both, whether due or not.
-FIRST_OF_ALL = _subjects
-NEXT_OF_ALL = _subjects.where(_behind)
+FIRST_OF_ALL = _periods
+NEXT_OF_ALL = _periods.where(_behind)
 
 _openTallies = _t.until == 0
 #: What isn't closed, in the order in which everybody locks it.
@@ -489,7 +489,7 @@ CLOSE_TALLIES = (
     .returning(_t.hour)
 )
 
-#: What the tallies of a subject come to; one row, also for none.
+#: What the tallies of a period come to; one row, also for none.
 OVERVIEW = select(
     func.max(_t.published),
     func.max(_t.hours),

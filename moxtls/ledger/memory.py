@@ -150,9 +150,9 @@ class _Row:
     succeeded: int = 0
     failed: int = 0
     failures: Counter[FailureDetail] = field(default_factory=Counter)
-    toldRecipient: bool = False
-    toldHost: bool = False
-    toldDestinations: tuple[str, ...] = ()
+    reportedToRecipient: bool = False
+    reportedToHost: bool = False
+    reportedDestinations: tuple[str, ...] = ()
 
     def add(self, tally: PolicyTally, sendReport: bool) -> None:
         self.sendReport |= sendReport
@@ -169,7 +169,7 @@ class _Row:
 
 
 #: When it was closed, or 0; day; domain.
-_SubjectKey = tuple[int, date, Domain]
+_PeriodKey = tuple[int, date, Domain]
 
 
 @implementer(IOutcomeStore)
@@ -184,8 +184,8 @@ class MemoryOutcomeStore:
         """
         self._archive = archive
         self._rows: dict[_Place, _Row] = {}
-        # By phase: the subjects, and what they are made of.
-        self._subjects: tuple[dict[_SubjectKey, set[_Place]], ...] = ({}, {})
+        # By phase: the periods, and what they are made of.
+        self._periods: tuple[dict[_PeriodKey, set[_Place]], ...] = ({}, {})
         self._closings = MemoryClosings()
 
     def record(self, day: date, outcome: SessionOutcome) -> Deferred[None]:
@@ -206,8 +206,8 @@ class MemoryOutcomeStore:
 
     def _put(self, place: _Place, row: _Row) -> None:
         self._rows[place] = row
-        for phase, domains in enumerate(self._subjects):
-            domains.setdefault(_subjectOf(phase, place), set()).add(place)
+        for phase, domains in enumerate(self._periods):
+            domains.setdefault(_periodOf(phase, place), set()).add(place)
 
     def results(
         self,
@@ -239,10 +239,10 @@ class MemoryOutcomeStore:
             first.isHost,
             sendReport=any(row.sendReport for row in rows),
             tallies=tuple(self._rows[place].tally(place.policy) for place in places),
-            toldRecipient=all(row.toldRecipient for row in rows),
-            toldHost=all(row.toldHost for row in rows),
-            toldDestinations=tuple(
-                sorted({to for row in rows for to in row.toldDestinations})
+            reportedToRecipient=all(row.reportedToRecipient for row in rows),
+            reportedToHost=all(row.reportedToHost for row in rows),
+            reportedDestinations=tuple(
+                sorted({to for row in rows for to in row.reportedDestinations})
             ),
             until=first.until,
         )
@@ -260,18 +260,18 @@ class MemoryOutcomeStore:
         places = list(places)
         for place in places:
             del self._rows[place]
-            for phase, domains in enumerate(self._subjects):
-                subject = _subjectOf(phase, place)
-                domains[subject].discard(place)
-                if not domains[subject]:
-                    del domains[subject]
+            for phase, domains in enumerate(self._periods):
+                period = _periodOf(phase, place)
+                domains[period].discard(place)
+                if not domains[period]:
+                    del domains[period]
         return len({place.result for place in places})
 
     def count(self, phase: int, before: date) -> Deferred[int]:
-        subjects = self._open(phase, before, None)
-        return succeed(sum(subject.sendable for subject in subjects))
+        periods = self._open(phase, before, None)
+        return succeed(sum(period.sendable for period in periods))
 
-    def subjects(
+    def periods(
         self, phase: int, before: date, after: ReportPeriod | None, limit: int
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         return succeed(tuple(self._open(phase, before, after)[:limit]))
@@ -279,7 +279,7 @@ class MemoryOutcomeStore:
     def _open(
         self, phase: int, before: date, after: ReportPeriod | None
     ) -> list[ReportPeriod]:
-        keys = [key for key in self._subjects[phase] if key[0] or key[1] < before]
+        keys = [key for key in self._periods[phase] if key[0] or key[1] < before]
         if after is not None:
             last = _inOrder(_keyOf(after))
             keys = [key for key in keys if _inOrder(key) > last]
@@ -297,8 +297,8 @@ class MemoryOutcomeStore:
                 found.append(ReportPeriod(phase, day, domain, sendable, part, until))
         return found
 
-    def _untold(self, phase: int, key: _SubjectKey) -> list[tuple[_Place, _Row]]:
-        places = self._subjects[phase].get(key, ())
+    def _untold(self, phase: int, key: _PeriodKey) -> list[tuple[_Place, _Row]]:
+        places = self._periods[phase].get(key, ())
         return [
             (place, row)
             for place in places
@@ -308,7 +308,7 @@ class MemoryOutcomeStore:
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -316,18 +316,18 @@ class MemoryOutcomeStore:
             new = self._archive.file(reports)
         except SenderTaken as error:
             return fail(error)
-        rows = self._untold(subject.phase, _keyOf(subject))
+        rows = self._untold(period.phase, _keyOf(period))
         for _, row in rows:
-            row.toldDestinations = tuple(sorted(set(destinations)))
-            if subject.phase == 0:
-                row.toldRecipient = True
+            row.reportedDestinations = tuple(sorted(set(destinations)))
+            if period.phase == 0:
+                row.reportedToRecipient = True
             else:
-                row.toldHost = True
+                row.reportedToHost = True
         self._forget(
             [
                 place
                 for place, row in rows
-                if row.toldRecipient and (place.isOwn or row.toldHost)
+                if row.reportedToRecipient and (place.isOwn or row.reportedToHost)
             ]
         )
         return succeed(new)
@@ -354,16 +354,16 @@ class MemoryOutcomeStore:
         return succeed(self._forget(p for p in self._rows if p.day < before))
 
 
-def _subjectOf(phase: int, place: _Place) -> _SubjectKey:
+def _periodOf(phase: int, place: _Place) -> _PeriodKey:
     domain = place.policyDomain if phase else place.recipientDomain
     return place.until, place.day, domain
 
 
-def _keyOf(subject: ReportPeriod) -> _SubjectKey:
-    return int(subject.part or 0), subject.day, subject.domain
+def _keyOf(period: ReportPeriod) -> _PeriodKey:
+    return int(period.part or 0), period.day, period.domain
 
 
-def _inOrder(key: _SubjectKey) -> tuple[bool, _SubjectKey]:
+def _inOrder(key: _PeriodKey) -> tuple[bool, _PeriodKey]:
     """
     Closed ones first.
     """
@@ -371,7 +371,7 @@ def _inOrder(key: _SubjectKey) -> tuple[bool, _SubjectKey]:
 
 
 def _told(phase: int, row: _Row) -> bool:
-    return row.toldHost if phase else row.toldRecipient
+    return row.reportedToHost if phase else row.reportedToRecipient
 
 
 @implementer(ISuppressions)
@@ -701,9 +701,9 @@ class MemoryEvaluationStore:
         return messages
 
     def count(self, before: int) -> Deferred[int]:
-        return succeed(sum(subject.sendable for subject in self._due(before)))
+        return succeed(sum(period.sendable for period in self._due(before)))
 
-    def subjects(
+    def periods(
         self, before: int, after: ReportPeriod | None, limit: int, early: bool = False
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         due = self._due(before, early)
@@ -741,8 +741,8 @@ class MemoryEvaluationStore:
             for key in sorted(sendable)
         ]
 
-    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
-        places = self._about(subject)
+    def overview(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
+        places = self._about(period)
         if not places:
             return succeed(None)
         tallies = [self._tallies[place] for place in places]
@@ -762,23 +762,23 @@ class MemoryEvaluationStore:
                 rows=len({kind.row for kind in kinds}),
                 wanted=sum(wanted),
                 omitted=sum(tally.omitted for tally in tallies),
-                since=self._closings.latest(subject.domain, subject.end),
+                since=self._closings.latest(period.domain, period.end),
             )
         )
 
-    def _about(self, subject: ReportPeriod) -> list[_EvaluationPlace]:
+    def _about(self, period: ReportPeriod) -> list[_EvaluationPlace]:
         return [
             place
             for place in self._tallies
-            if place[1:] == (subject.domain, subject.part) and place[0] < subject.end
+            if place[1:] == (period.domain, period.part) and place[0] < period.end
         ]
 
     def rows(
-        self, subject: ReportPeriod, after: bytes, limit: int
+        self, period: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         rows: dict[bytes, ReportRow] = {}
         counts: Counter[bytes] = Counter()
-        for place in self._about(subject):
+        for place in self._about(period):
             for kind, count in self._tallies[place].counts.items():
                 if kind.row > after:
                     rows[kind.row] = count.evaluation.row
@@ -788,7 +788,7 @@ class MemoryEvaluationStore:
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -796,7 +796,7 @@ class MemoryEvaluationStore:
             new = self._archive.file(reports)
         except SenderTaken as error:
             return fail(error)
-        self._forget(self._about(subject))
+        self._forget(self._about(period))
         return succeed(new)
 
     def prune(self, before: int) -> Deferred[int]:

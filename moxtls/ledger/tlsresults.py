@@ -125,7 +125,7 @@ class OutcomeStore:
             ).scalar_one()
         )
 
-    def subjects(
+    def periods(
         self, phase: int, before: date, after: ReportPeriod | None, limit: int
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
@@ -159,12 +159,12 @@ class OutcomeStore:
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
         told = json.dumps(sorted(set(destinations)))
-        return self._writer.add(self._settle, _Settling(subject, told, reports))
+        return self._writer.add(self._settle, _Settling(period, told, reports))
 
     def _settle(
         self, connection: Connection, several: Sequence[_Settling]
@@ -182,17 +182,17 @@ class _Settling:
     @ivar told: Destinations, in JSON.
     """
 
-    subject: ReportPeriod
+    period: ReportPeriod
     told: str
     reports: Sequence[OutgoingReport]
 
     @property
     def given(self) -> dict[str, object]:
-        subject = self.subject
+        period = self.period
         return {
-            "of_day": subject.day,
-            "of_domain": subject.domain.ascii,
-            "of_until": int(subject.part or 0),
+            "of_day": period.day,
+            "of_domain": period.domain.ascii,
+            "of_until": int(period.part or 0),
             "to": self.told,
         }
 
@@ -201,14 +201,14 @@ def _closed(
     connection: Connection, phase: int, after: ReportPeriod | None, limit: int
 ) -> tuple[ReportPeriod, ...]:
     """
-    Subjects of periods that were closed.
+    Periods of periods that were closed.
     """
     given: dict[str, object] = {"limit": limit}
     query = PHASES[phase].firstClosed
     if after is not None:
         query = PHASES[phase].nextClosed
         given |= {"until": int(after.part)} | _behind(after)
-    return _subjects(phase, connection.execute(query, given))
+    return _periods(phase, connection.execute(query, given))
 
 
 def _due(
@@ -219,21 +219,21 @@ def _due(
     limit: int,
 ) -> tuple[ReportPeriod, ...]:
     """
-    Subjects of days that are over.
+    Periods of days that are over.
     """
     given: dict[str, object] = {"before": before, "limit": limit}
     query = PHASES[phase].first
     if after is not None:
         query = PHASES[phase].next
         given |= _behind(after)
-    return _subjects(phase, connection.execute(query, given))
+    return _periods(phase, connection.execute(query, given))
 
 
 def _behind(after: ReportPeriod) -> dict[str, object]:
     return {"day": after.day, "domain": after.domain.ascii}
 
 
-def _subjects(phase: int, rows: Iterable[Any]) -> tuple[ReportPeriod, ...]:
+def _periods(phase: int, rows: Iterable[Any]) -> tuple[ReportPeriod, ...]:
     return tuple(
         ReportPeriod(phase, day, Domain(name), bool(sendable), f"{until or ''}", until)
         for until, day, name, sendable in rows
@@ -241,7 +241,7 @@ def _subjects(phase: int, rows: Iterable[Any]) -> tuple[ReportPeriod, ...]:
 
 
 def _phaseOf(settling: _Settling) -> int:
-    return settling.subject.phase
+    return settling.period.phase
 
 
 def _given(
@@ -462,9 +462,9 @@ def _storedResult(
         rows[0].is_host,
         sendReport=any(row.send_report for row in rows),
         tallies=tuple(sorted(tallies, key=lambda tally: tally.policy)),
-        toldRecipient=all(row.told_recipient for row in rows),
-        toldHost=all(row.told_host for row in rows),
-        toldDestinations=tuple(sorted(told)),
+        reportedToRecipient=all(row.told_recipient for row in rows),
+        reportedToHost=all(row.told_host for row in rows),
+        reportedDestinations=tuple(sorted(told)),
         until=rows[0].until,
     )
 
@@ -497,10 +497,10 @@ _isOwn = _resultColumns.policy_domain == _resultColumns.recipient_domain
 @dataclass(frozen=True, slots=True)
 class Phase:
     """
-    @ivar count: Of sendable subjects of days before C{before}.
-    @ivar first: The first C{limit} subjects of days before C{before}.
+    @ivar count: Of sendable periods of days before C{before}.
+    @ivar first: The first C{limit} periods of days before C{before}.
     @ivar next: The same, behind those of C{day} and C{domain}.
-    @ivar firstClosed: The first C{limit} subjects of periods that were closed.
+    @ivar firstClosed: The first C{limit} periods of periods that were closed.
     @ivar nextClosed: The same, behind those of C{until}, C{day} and C{domain}.
     @ivar tell: Marks what the report about C{of_domain}, C{of_day} and
         C{of_until} to the destinations C{to} (JSON) was made from, and removes
@@ -522,7 +522,7 @@ def _phase(
     told: dict[str, object],
 ) -> Phase:
     """
-    @param domain: What the subjects are.
+    @param domain: What the periods are.
     @param isOpen: Which rows are still owed to them.
     @param sendable: Which of these make them sendable.
     @param told: What to set once they are told.

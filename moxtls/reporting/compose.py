@@ -93,7 +93,7 @@ def composeTLS(
     The message that brings a TLS report to all of C{recipients}, unsigned.
     """
     fields: list[Field] = [
-        ("TLS-Report-Domain", [str(draft.subject.domain)]),
+        ("TLS-Report-Domain", [str(draft.period.domain)]),
         ("TLS-Report-Submitter", [str(draft.submitter)]),
         # RFC 8460 3: reports are delivered despite failures of TLS.
         ("TLS-Required", ["No"]),
@@ -119,7 +119,7 @@ def composeTooLarge(
 
     @param size: Octets of the message that would have brought it.
     """
-    domain = draft.subject.domain
+    domain = draft.period.domain
     subject = f"DMARC aggregate reporting error report for {domain}"
     header = [
         *origin(draft.submitter, recipients, subject, stamp),
@@ -159,13 +159,13 @@ def _subject(form: _Form, draft: Draft) -> str:
     # RFC 8460 5.3, RFC 9990 3.5.2
     reportID = form.idFormat.format(id=draft.reportID, submitter=draft.submitter)
     return (
-        f"Report Domain: {draft.subject.domain} Submitter: {draft.submitter} "
+        f"Report Domain: {draft.period.domain} Submitter: {draft.submitter} "
         f"Report-ID: {reportID}"
     )
 
 
 def _textPart(form: _Form, draft: Draft) -> bytes:
-    domain = draft.subject.domain
+    domain = draft.period.domain
     lines = [
         *form.explanation.format(domain=domain).splitlines(),
         "",
@@ -392,13 +392,13 @@ class ReportComposer:
 
 
 def _key(draft: Draft, to: ReportDestination) -> ReportKey:
-    subject, span = draft.subject, draft.span
+    period, span = draft.period, draft.span
     return ReportKey(
         draft.kind,
-        subject.domain,
+        period.domain,
         span.start,
         span.end,
         to.uri,
-        subject.phase,
-        subject.part,
+        period.phase,
+        period.part,
     )

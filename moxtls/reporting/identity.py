@@ -23,7 +23,7 @@ _EXTENSIONS = {ReportKind.TLS: "json.gz", ReportKind.DMARC: "xml.gz"}
 
 
 def reportID(
-    ledger: str, kind: ReportKind, submitter: Domain, subject: ReportPeriod, span: Span
+    ledger: str, kind: ReportKind, submitter: Domain, period: ReportPeriod, span: Span
 ) -> str:
     """
     The identifier of a report: letters and digits only, so that it is the
@@ -35,9 +35,9 @@ def reportID(
         ledger,
         kind,
         submitter.ascii,
-        str(subject.phase),
-        subject.domain.ascii,
-        subject.part,
+        str(period.phase),
+        period.domain.ascii,
+        period.part,
         str(span.start),
         str(span.end),
     )

@@ -12,9 +12,9 @@ from moxtls.interfaces import IReportSource
 from moxtls.reporting.types import ReportPeriod
 from moxtls.tasks import gather
 
-#: Subjects in memory at a time.
+#: Periods in memory at a time.
 PAGE = 200
-#: Of subjects that are shown to people.
+#: Of periods that are shown to people.
 MAX_SHOWN = 1000
 #: Of those, the ones looked up at a time.
 AT_ONCE = 16
@@ -32,7 +32,7 @@ async def pendingIn(
     for phase in range(source.phases):
         after: ReportPeriod | None = None
         while len(found) < MAX_SHOWN:
-            page = await source.subjects(phase, now, after, PAGE, early)
+            page = await source.periods(phase, now, after, PAGE, early)
             found.extend(each for each in page if domain in (None, each.domain))
             if not page:
                 break
@@ -41,14 +41,14 @@ async def pendingIn(
 
 
 async def refusals(
-    source: IReportSource, subjects: Sequence[ReportPeriod]
+    source: IReportSource, periods: Sequence[ReportPeriod]
 ) -> dict[ReportPeriod, str]:
     """
-    For each of C{subjects} why there is no report on it; empty if there is
+    For each of C{periods} why there is no report on it; empty if there is
     one.
     """
     reasons: list[str] = []
-    for start in range(0, len(subjects), AT_ONCE):
-        some = subjects[start : start + AT_ONCE]
+    for start in range(0, len(periods), AT_ONCE):
+        some = periods[start : start + AT_ONCE]
         reasons += await gather([source.refusal(each) for each in some])
-    return dict(zip(subjects, reasons, strict=True))
+    return dict(zip(periods, reasons, strict=True))

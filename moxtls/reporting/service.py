@@ -253,11 +253,11 @@ class ReportService(Service):
     async def _preview(
         self, domain: Domain, early: bool
     ) -> tuple[tuple[ReportPeriod, Draft | NoReport], ...]:
-        subjects = await self._pending(domain, early)
-        return tuple([(each, await self._source.draft(each)) for each in subjects])
+        periods = await self._pending(domain, early)
+        return tuple([(each, await self._source.draft(each)) for each in periods])
 
 
-#: Subjects in memory at a time.
+#: Periods in memory at a time.
 PAGE = 200
 #: Reports being composed at a time: slow name servers of some domains must
 #: not hold up the others.
@@ -292,9 +292,9 @@ class RunOptions:
 
 class ReportRun:
     """
-    Reports on every subject of a source, phase by phase.
+    Reports on every period of a source, phase by phase.
 
-    Whatever fails for one subject, the others are done; its data stays where
+    Whatever fails for one period, the others are done; its data stays where
     it is for the next round.
     """
 
@@ -355,16 +355,16 @@ class ReportRun:
     async def _pages(self, phase: int, crew: TaskGroup) -> None:
         after: ReportPeriod | None = None
         while True:
-            page = await self._source.subjects(phase, self._plan.asOf, after, PAGE)
-            for subject in page:
-                if self._plan.domain in (None, subject.domain):
-                    await self._turn(subject, crew)
+            page = await self._source.periods(phase, self._plan.asOf, after, PAGE)
+            for period in page:
+                if self._plan.domain in (None, period.domain):
+                    await self._turn(period, crew)
             if not page:
                 return
             after = page[-1]
 
-    async def _turn(self, subject: ReportPeriod, crew: TaskGroup) -> None:
-        if subject.sendable:
+    async def _turn(self, period: ReportPeriod, crew: TaskGroup) -> None:
+        if period.sendable:
             due = self._started + self._begun * self._gap
             self._begun += 1
             wait = due - self._elapsed.at(self._clock.seconds())
@@ -372,12 +372,12 @@ class ReportRun:
                 await deferLater(self._clock, wait)
         await self._lease.prolong()
         await crew.room()
-        crew.begin(ignoreCancelled(self._attempt(subject)))
+        crew.begin(ignoreCancelled(self._attempt(period)))
 
-    async def _attempt(self, subject: ReportPeriod) -> None:
-        kind, domain = str(self._source.kind), str(subject.domain)
+    async def _attempt(self, period: ReportPeriod) -> None:
+        kind, domain = str(self._source.kind), str(period.domain)
         try:
-            await self._report(subject)
+            await self._report(period)
         except CancelledError:
             raise
         except TimeoutError:
@@ -389,11 +389,11 @@ class ReportRun:
                 self.log, "{kind} report to {domain}", kind=kind, domain=domain
             )
 
-    async def _report(self, subject: ReportPeriod) -> None:
-        if not subject.sendable:
-            await self._source.settle(subject, (), ())
+    async def _report(self, period: ReportPeriod) -> None:
+        if not period.sendable:
+            await self._source.settle(period, (), ())
             return
-        drafting = self._source.draft(subject)
+        drafting = self._source.draft(period)
         draft = await drafting.addTimeout(MAX_DRAFT_TIME, self._reactor)
         if isinstance(draft, NoReport):
             await self._noReport(draft)
@@ -405,29 +405,29 @@ class ReportRun:
             await self._outbox.empty()
 
     async def _file(self, draft: Draft) -> None:
-        subject = draft.subject
+        period = draft.period
         reports = await self._writer.write(draft)
         # In two steps: others add to it while this one waits.
-        new = await self._source.settle(subject, draft.destinations, reports)
+        new = await self._source.settle(period, draft.destinations, reports)
         self._composed += new
         if not new:
             self.log.warn(
                 "{kind} report to {domain} about {day} was made before; what came in"
                 " since isn't reported. Do the nodes' clocks agree?",
                 kind=str(self._source.kind),
-                domain=str(subject.domain),
-                day=subject.day,
+                domain=str(period.domain),
+                day=period.day,
             )
 
     async def _noReport(self, found: NoReport) -> None:
         self.log.info(
             "No {kind} report to {domain}: {reason!r}",
             kind=str(self._source.kind),
-            domain=str(found.subject.domain),
+            domain=str(found.period.domain),
             reason=found.reason,
         )
         if found.leave is Retention.CLEAR:
-            await self._source.settle(found.subject, (), ())
+            await self._source.settle(found.period, (), ())
 
 
 class Lease:

@@ -21,10 +21,10 @@ class ReportPeriod:
     One report that may be owed: a policy domain and a day.
 
     @ivar phase: 0 for recipient domains, 1 for MX hosts (of TLS reports).
-        Every subject of a phase is done before the next phase begins.
+        Every period of a phase is done before the next phase begins.
     @ivar day: The UTC day in which the span ends: of TLS reports, the day.
     @ivar sendable: Whether anything in it may cause a report; if not, the
-        subject is only to be cleared away.
+        period is only to be cleared away.
     @ivar part: Tells reports to the same domain about the same span apart: of
         DMARC reports, a digest of the published policy, and of C{end} if the
         period was closed before its time; of TLS reports, C{end} if it was.
@@ -70,7 +70,7 @@ class Draft:
     """
 
     kind: ReportKind
-    subject: ReportPeriod
+    period: ReportPeriod
     span: Span
     reportID: str
     submitter: Domain
@@ -99,7 +99,7 @@ class Draft:
 
 class Retention(StrEnum):
     """
-    What becomes of the data of a subject about which no report is made.
+    What becomes of the data of a period about which no report is made.
     """
 
     CLEAR = "clear"
@@ -109,14 +109,14 @@ class Retention(StrEnum):
 @dataclass(frozen=True, slots=True)
 class NoReport:
     """
-    Why a subject needs no report, or can't have one now.
+    Why a period needs no report, or can't have one now.
 
     @ivar reason: For the log and for C{report preview}.
     @ivar leave: C{KEEP} after a temporary error: it is tried again until it
         is stale.
     """
 
-    subject: ReportPeriod
+    period: ReportPeriod
     reason: str
     leave: Retention
 
@@ -218,9 +218,9 @@ class StoredResult:
     recipient domain, on one day.
 
     @ivar isHost: Whether C{policyDomain} is that of an MX host.
-    @ivar toldRecipient: The report to the recipient domain is settled.
-    @ivar toldHost: The report to the host is settled.
-    @ivar toldDestinations: Where the first of the two reports went, if one
+    @ivar reportedToRecipient: The report to the recipient domain is settled.
+    @ivar reportedToHost: The report to the host is settled.
+    @ivar reportedDestinations: Where the first of the two reports went, if one
         was made: who has the same C{rua} isn't told twice.
     @ivar until: The Unix second in which the period was closed, if that was
         before the day was over; else 0.
@@ -232,9 +232,9 @@ class StoredResult:
     isHost: bool
     sendReport: bool
     tallies: tuple[PolicyTally, ...]
-    toldRecipient: bool = False
-    toldHost: bool = False
-    toldDestinations: tuple[str, ...] = ()
+    reportedToRecipient: bool = False
+    reportedToHost: bool = False
+    reportedDestinations: tuple[str, ...] = ()
     until: int = 0
 
     @property

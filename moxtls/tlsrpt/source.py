@@ -88,7 +88,7 @@ class TLSReportSource:
     def count(self, phase: int, now: float) -> Deferred[int]:
         return self._store.count(phase, dueBefore(now))
 
-    def subjects(
+    def periods(
         self,
         phase: int,
         now: float,
@@ -97,68 +97,68 @@ class TLSReportSource:
         early: bool = False,
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         if not early:
-            return self._store.subjects(phase, dueBefore(now), after, limit)
+            return self._store.periods(phase, dueBefore(now), after, limit)
         tomorrow = utcDay(now + DAY)
-        found = self._store.subjects(phase, tomorrow, after, limit)
-        return found.addCallback(lambda subjects: endedBy(subjects, int(now)))
+        found = self._store.periods(phase, tomorrow, after, limit)
+        return found.addCallback(lambda periods: endedBy(periods, int(now)))
 
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
         return self._store.close(domain, int(now))
 
-    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._refusal(subject))
+    def refusal(self, period: ReportPeriod) -> Deferred[str]:
+        return Deferred.fromCoroutine(self._refusal(period))
 
-    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
-        return Deferred.fromCoroutine(self._draft(subject))
+    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
+        return Deferred.fromCoroutine(self._draft(period))
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
-        return self._store.settle(subject, destinations, reports)
+        return self._store.settle(period, destinations, reports)
 
     def prune(self, now: float) -> Deferred[None]:
         pruned = self._store.prune(staleBefore(now))
         return pruned.addCallback(lambda count: None)
 
-    async def _refusal(self, subject: ReportPeriod) -> str:
-        planned = await self._plan(subject)
+    async def _refusal(self, period: ReportPeriod) -> str:
+        planned = await self._plan(period)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, subject: ReportPeriod) -> Draft | NoReport:
-        planned = await self._plan(subject)
+    async def _draft(self, period: ReportPeriod) -> Draft | NoReport:
+        planned = await self._plan(period)
         if isinstance(planned, NoReport):
             return planned
-        return await self._compose(subject, *planned)
+        return await self._compose(period, *planned)
 
-    async def _plan(self, subject: ReportPeriod) -> _Plan | NoReport:
+    async def _plan(self, period: ReportPeriod) -> _Plan | NoReport:
         """
         What is needed to compose a report, or why there is none.
         """
-        if not subject.sendable:
-            return _nothing(subject, UNSENDABLE)
+        if not period.sendable:
+            return _nothing(period, UNSENDABLE)
         submitter = self._settings.submitter
         if submitter is None:
-            return _nothing(subject, "no domain of ours can sign reports")
-        if subject.domain in self._settings.notTo:
-            return _nothing(subject, "switched off for this domain")
-        wanted = await self._destinations(subject)
+            return _nothing(period, "no domain of ours can sign reports")
+        if period.domain in self._settings.notTo:
+            return _nothing(period, "switched off for this domain")
+        wanted = await self._destinations(period)
         if isinstance(wanted, NoReport):
             return wanted
-        results = unreported(subject, await self._results(subject))
+        results = unreported(period, await self._results(period))
         addressees = withNewDestinations(results, wanted)
-        tallies = talliesFor(subject, results, addressees)
+        tallies = talliesFor(period, results, addressees)
         if not tallies:
-            return _nothing(subject, "nothing that isn't told already")
+            return _nothing(period, "nothing that isn't told already")
         if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
-            return _nothing(subject, "nothing went wrong")
+            return _nothing(period, "nothing went wrong")
         return submitter, addressees, tallies
 
     async def _compose(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         submitter: Domain,
         destinations: tuple[str, ...],
         tallies: Sequence[PolicyTally],
@@ -166,74 +166,74 @@ class TLSReportSource:
         """
         @raise InvalidReport: The report would break the rules.
         """
-        span = await self._span(subject)
-        name = reportID(self._ledger, self.kind, submitter, subject, span)
+        span = await self._span(period)
+        name = reportID(self._ledger, self.kind, submitter, period, span)
         report = composeReport(TLSReportMetadata(submitter, name, span), tallies)
         faults = check(report)
         if faults:
             raise InvalidReport("; ".join(faults))
         return Draft(
             kind=self.kind,
-            subject=subject,
+            period=period,
             span=span,
             reportID=name,
             submitter=submitter,
             destinations=destinations,
             document=compress(report),
-            filename=filename(self.kind, submitter, subject.domain, span, name),
+            filename=filename(self.kind, submitter, period.domain, span, name),
         )
 
-    async def _span(self, subject: ReportPeriod) -> Span:
+    async def _span(self, period: ReportPeriod) -> Span:
         """
         RFC 8460 4.1: a report is about a whole UTC day, also if it is late;
         but for one that a person wanted earlier, and the one after it.
         """
-        day = spanOfDay(subject.day)
-        end = min(subject.end or day.end, day.end)
-        since = await self._store.lastClosing(subject.domain, end)
+        day = spanOfDay(period.day)
+        end = min(period.end or day.end, day.end)
+        since = await self._store.lastClosing(period.domain, end)
         return Span(max(day.start, since), end)
 
-    async def _destinations(self, subject: ReportPeriod) -> tuple[str, ...] | NoReport:
+    async def _destinations(self, period: ReportPeriod) -> tuple[str, ...] | NoReport:
         answer = await self._resolver.lookup(
-            tlsrptRecordName(subject.domain), RRType.TXT
+            tlsrptRecordName(period.domain), RRType.TXT
         )
         if answer.failed:
             reason = f"the TLSRPT record can't be looked up: {answer.reason}"
-            return NoReport(subject, reason, Retention.KEEP)
+            return NoReport(period, reason, Retention.KEEP)
         record = findTLSRPTRecord(answer.texts)
         if isinstance(record, TLSRPTRecordError):
-            return _nothing(subject, str(record))
+            return _nothing(period, str(record))
         chosen, reasons = chooseDestinations(record.rua)
         if not chosen:
-            return _nothing(subject, f"no usable rua: {'; '.join(reasons)}")
+            return _nothing(period, f"no usable rua: {'; '.join(reasons)}")
         return tuple(destination.uri for destination in chosen)
 
-    def _results(self, subject: ReportPeriod) -> Deferred[tuple[StoredResult, ...]]:
-        if subject.phase == 0:
-            return self._store.results(subject.day, recipientDomain=subject.domain)
-        return self._store.results(subject.day, policyDomain=subject.domain)
+    def _results(self, period: ReportPeriod) -> Deferred[tuple[StoredResult, ...]]:
+        if period.phase == 0:
+            return self._store.results(period.day, recipientDomain=period.domain)
+        return self._store.results(period.day, policyDomain=period.domain)
 
 
-def endedBy(subjects: Iterable[ReportPeriod], now: int) -> tuple[ReportPeriod, ...]:
+def endedBy(periods: Iterable[ReportPeriod], now: int) -> tuple[ReportPeriod, ...]:
     """
-    C{subjects}, those of periods that go on as if these ended now.
+    C{periods}, those of periods that go on as if these ended now.
     """
-    return tuple(each if each.end else replace(each, end=now) for each in subjects)
+    return tuple(each if each.end else replace(each, end=now) for each in periods)
 
 
 def unreported(
-    subject: ReportPeriod, results: Iterable[StoredResult]
+    period: ReportPeriod, results: Iterable[StoredResult]
 ) -> list[StoredResult]:
     """
-    Those of C{results} that C{subject} is about and has had no report on.
+    Those of C{results} that C{period} is about and has had no report on.
     """
-    mine = [each for each in results if each.until == int(subject.part or 0)]
-    if subject.phase == 0:
-        return [each for each in mine if not each.toldRecipient]
+    mine = [each for each in results if each.until == int(period.part or 0)]
+    if period.phase == 0:
+        return [each for each in mine if not each.reportedToRecipient]
     return [
         each
         for each in mine
-        if not each.toldHost and each.recipientDomain != subject.domain
+        if not each.reportedToHost and each.recipientDomain != period.domain
     ]
 
 
@@ -246,17 +246,17 @@ def withNewDestinations(
     return tuple(
         to
         for to in destinations
-        if any(to not in each.toldDestinations for each in results)
+        if any(to not in each.reportedDestinations for each in results)
     )
 
 
 def talliesFor(
-    subject: ReportPeriod,
+    period: ReportPeriod,
     results: Iterable[StoredResult],
     destinations: Collection[str],
 ) -> list[PolicyTally]:
     """
-    What a report on C{subject} to C{destinations} says.
+    What a report on C{period} to C{destinations} says.
 
     A recipient domain is told about itself and all its hosts.  A host is told
     about the recipient domains whose mail it takes.  Whoever of the two comes
@@ -267,9 +267,11 @@ def talliesFor(
     @param destinations: In canonical form.
     """
     new = (
-        each for each in results if not set(destinations) <= set(each.toldDestinations)
+        each
+        for each in results
+        if not set(destinations) <= set(each.reportedDestinations)
     )
-    if subject.phase == 0:
+    if period.phase == 0:
         return mergeTallies(tally for each in new for tally in each.tallies)
     return mergeTallies(
         _aboutRecipient(each, tally) for each in new for tally in each.tallies
@@ -287,5 +289,5 @@ def _isTrouble(tally: PolicyTally) -> bool:
     return tally.failed > 0 or bool(tally.failures)
 
 
-def _nothing(subject: ReportPeriod, reason: str) -> NoReport:
-    return NoReport(subject, reason, Retention.CLEAR)
+def _nothing(period: ReportPeriod, reason: str) -> NoReport:
+    return NoReport(period, reason, Retention.CLEAR)

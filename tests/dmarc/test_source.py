@@ -76,7 +76,7 @@ class Rows(MemoryEvaluationStore):
         self.largestPage = 0
         self.mostAlive = 0
 
-    def overview(self, subject: ReportPeriod) -> Deferred[PeriodSummary | None]:
+    def overview(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         first = SPAN.start
         found = PeriodSummary(
             PUBLISHED, 24, first, self.total, self.total, 1, self.omitted
@@ -84,7 +84,7 @@ class Rows(MemoryEvaluationStore):
         return succeed(found)
 
     def rows(
-        self, subject: ReportPeriod, after: bytes, limit: int
+        self, period: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         start = int(after) + 1 if after else 0
         numbers = range(start, min(start + limit, self.total))
@@ -116,13 +116,13 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world = DMARCWorld()
         self.world.asks(A)
 
-    def subjects(self) -> tuple[ReportPeriod, ...]:
+    def periods(self) -> tuple[ReportPeriod, ...]:
         now = self.world.clock.seconds()
-        return self.successResultOf(self.world.source().subjects(0, now, None, 100))
+        return self.successResultOf(self.world.source().periods(0, now, None, 100))
 
     def drafted(self) -> Draft | NoReport:
-        (subject,) = self.subjects()
-        return self.successResultOf(self.world.source().draft(subject))
+        (period,) = self.periods()
+        return self.successResultOf(self.world.source().draft(period))
 
     def draft(self) -> Draft:
         found = self.drafted()
@@ -176,7 +176,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         for now, count in [(3600, 0), (3600 + 239, 0), (3600 + 240, 1)]:
             moment = SPAN.end + now
             self.assertEqual(self.successResultOf(source.count(0, moment)), count)
-            found = self.successResultOf(source.subjects(0, moment, None, 10))
+            found = self.successResultOf(source.periods(0, moment, None, 10))
             self.assertEqual(len(found), count)
 
     def test_intervals(self) -> None:
@@ -190,7 +190,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         source = self.world.source()
         for hour in range(1, 25):
             now = SPAN.end + hour * HOUR + 300
-            found = self.successResultOf(source.subjects(0, now, None, 100))
+            found = self.successResultOf(source.periods(0, now, None, 100))
             due = {int(str(each.domain).partition(".")[0][1:]) for each in found}
             expected = {each for each in (1, 2, 3, 4, 6, 8, 12, 24) if each <= hour}
             self.assertEqual(due, expected, hour)
@@ -200,11 +200,11 @@ class DMARCReportSourceTests(SynchronousTestCase):
         What is optional causes no report, and is in one that there is anyway.
         """
         self.world.record(evaluation(optional=True), times=2)
-        (subject,) = self.subjects()
-        self.assertFalse(subject.sendable)
+        (period,) = self.periods()
+        self.assertFalse(period.sendable)
         self.world.record(evaluation())
-        (subject,) = self.subjects()
-        self.assertTrue(subject.sendable)
+        (period,) = self.periods()
+        self.assertTrue(period.sendable)
         self.assertEqual(counts(self.draft().document), {"192.0.2.1": 3})
 
     def test_prune(self) -> None:
@@ -274,9 +274,9 @@ class DMARCReportSourceTests(SynchronousTestCase):
         for p in (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE):
             published = PublishedPolicy(A, p)
             self.world.record(replace(evaluation(), published=published))
-        subjects = self.subjects()
+        periods = self.periods()
         drafts = [
-            self.successResultOf(self.world.source().draft(each)) for each in subjects
+            self.successResultOf(self.world.source().draft(each)) for each in periods
         ]
         found = set()
         for each in drafts:
@@ -613,12 +613,12 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         self.world.record(evaluation(hours=1), hour=-1)
         self.world.record(evaluation(hours=1), hour=0)
-        (subject,) = self.subjects()
+        (period,) = self.periods()
         source = self.world.source()
-        self.assertEqual(self.successResultOf(source.settle(subject, (), ())), 0)
+        self.assertEqual(self.successResultOf(source.settle(period, (), ())), 0)
         left = self.successResultOf(self.world.ledger.evaluations.evaluations())
         self.assertEqual([each.hour for each in left], [SPAN.end])
-        found = self.successResultOf(source.draft(subject))
+        found = self.successResultOf(source.draft(period))
         assert isinstance(found, NoReport)
         self.assertIs(found.leave, Retention.CLEAR)
 

@@ -162,7 +162,7 @@ class OutcomeContract(Contract):
             self.got(results(None, None, None, None, 1000)), self.got(results())
         )
 
-    def subjects(
+    def periods(
         self,
         phase: int,
         before: date = TUESDAY,
@@ -170,7 +170,7 @@ class OutcomeContract(Contract):
         limit: int = 100,
     ) -> tuple[ReportPeriod, ...]:
         outcomes = self.ledger.outcomes
-        return self.got(outcomes.subjects(phase, before, after, limit))
+        return self.got(outcomes.periods(phase, before, after, limit))
 
     def settle(
         self,
@@ -180,8 +180,8 @@ class OutcomeContract(Contract):
         destinations: tuple[str, ...] = (),
         day: date = MONDAY,
     ) -> int:
-        subject = ReportPeriod(phase, day, domain)
-        return self.got(self.ledger.outcomes.settle(subject, destinations, reports))
+        period = ReportPeriod(phase, day, domain)
+        return self.got(self.ledger.outcomes.settle(period, destinations, reports))
 
     def test_interface(self) -> None:
         """
@@ -195,7 +195,7 @@ class OutcomeContract(Contract):
         """
         outcomes = self.ledger.outcomes
         self.assertEqual(self.results(), ())
-        self.assertEqual(self.subjects(0), ())
+        self.assertEqual(self.periods(0), ())
         self.assertEqual(self.got(outcomes.count(1, TUESDAY)), 0)
         self.assertEqual(self.got(outcomes.remove(ORG)), 0)
         self.assertEqual(self.got(outcomes.prune(WEDNESDAY)), 0)
@@ -210,28 +210,28 @@ class OutcomeContract(Contract):
         outcomes, noon = self.ledger.outcomes, MIDNIGHT + 43200
         self.assertEqual(self.got(outcomes.close(None, noon)), 0)
         self.record(bad(), bad(NET))
-        self.assertEqual(self.subjects(0, MONDAY), ())
+        self.assertEqual(self.periods(0, MONDAY), ())
         # As recipient domain: of itself, and of its host.
         self.assertEqual(self.got(outcomes.close(ORG, noon)), 2)
         self.assertEqual(self.got(outcomes.close(ORG, noon)), 0)
         self.record(bad(), bad())
         early = ReportPeriod(0, MONDAY, ORG, True, str(noon), noon)
-        self.assertEqual(self.subjects(0, MONDAY), (early,))
+        self.assertEqual(self.periods(0, MONDAY), (early,))
         host = ReportPeriod(1, MONDAY, MX, True, str(noon), noon)
-        self.assertEqual(self.subjects(1, MONDAY), (host,))
+        self.assertEqual(self.periods(1, MONDAY), (host,))
         late = (ReportPeriod(0, MONDAY, NET), ReportPeriod(0, MONDAY, ORG))
-        self.assertEqual(self.subjects(0), (early, *late))
-        self.assertEqual(self.subjects(0, after=early), late)
-        self.assertEqual(self.subjects(0, after=late[0]), late[1:])
+        self.assertEqual(self.periods(0), (early, *late))
+        self.assertEqual(self.periods(0, after=early), late)
+        self.assertEqual(self.periods(0, after=late[0]), late[1:])
         counted = {
             each.until: each.tallies[0].failures for each in self.results(MONDAY, ORG)
         }
         expected = {noon: Counter({EXPIRED: 1}), 0: Counter({EXPIRED: 2})}
         self.assertEqual(counted, expected)
         self.got(outcomes.settle(early, (), ()))
-        self.assertEqual(self.subjects(0), late)
+        self.assertEqual(self.periods(0), late)
         self.assertEqual({each.until for each in self.results(MONDAY, ORG)}, {0})
-        self.assertEqual(self.subjects(1, MONDAY), (host,))
+        self.assertEqual(self.periods(1, MONDAY), (host,))
         self.got(outcomes.settle(host, (), ()))
         self.assertEqual({each.until for each in self.results()}, {0})
 
@@ -251,7 +251,7 @@ class OutcomeContract(Contract):
         ]
         ends = [0, noon, noon + 1, noon + 2, 0, 0, noon + 1, noon + 2]
         self.assertEqual(found, ends)
-        self.assertEqual(len(self.subjects(0, MONDAY)), 5)
+        self.assertEqual(len(self.periods(0, MONDAY)), 5)
         self.got(outcomes.prune(TUESDAY))
         self.assertEqual(self.got(outcomes.lastClosing(ORG, noon + ONE_DAY)), 0)
 
@@ -262,7 +262,7 @@ class OutcomeContract(Contract):
         """
         self.record(bad(), bad(NET))
         self.assertEqual(self.got(self.ledger.outcomes.close(MX, MIDNIGHT + 1)), 2)
-        found = [(each.domain, each.sendable) for each in self.subjects(0, MONDAY)]
+        found = [(each.domain, each.sendable) for each in self.periods(0, MONDAY)]
         self.assertEqual(found, [(NET, True), (ORG, True)])
 
     def test_closedMany(self) -> None:
@@ -273,8 +273,8 @@ class OutcomeContract(Contract):
         self.record(*map(bad, domains))
         closed = self.got(self.ledger.outcomes.close(None, MIDNIGHT + 1))
         self.assertEqual(closed, 3000)
-        subjects = self.subjects(0, MONDAY, limit=2000)
-        self.assertEqual({each.domain for each in subjects}, set(domains))
+        periods = self.periods(0, MONDAY, limit=2000)
+        self.assertEqual({each.domain for each in periods}, set(domains))
 
     def test_bothKinds(self) -> None:
         """
@@ -406,7 +406,7 @@ class OutcomeContract(Contract):
             [(each.day, each.policyDomain) for each in self.results()],
             [(MONDAY, NET), (TUESDAY, MX)],
         )
-        self.assertEqual(self.subjects(0)[0].domain, NET)
+        self.assertEqual(self.periods(0)[0].domain, NET)
         self.record(good(ORG))
         self.assertEqual(self.results(MONDAY, ORG)[0].tallies[0].failures, {})
 
@@ -428,7 +428,7 @@ class OutcomeContract(Contract):
         self.record(SessionOutcome(NET, None, (PolicyTally(tlsa(MX), 1),)))
         self.record(good(ORG, sendReport=False), day=TUESDAY)
         self.assertEqual(
-            self.subjects(0, WEDNESDAY),
+            self.periods(0, WEDNESDAY),
             (
                 ReportPeriod(0, MONDAY, NET, False),
                 ReportPeriod(0, MONDAY, ORG, True),
@@ -436,7 +436,7 @@ class OutcomeContract(Contract):
             ),
         )
         self.assertEqual(self.got(self.ledger.outcomes.count(0, WEDNESDAY)), 1)
-        self.assertEqual(self.subjects(0, MONDAY), ())
+        self.assertEqual(self.periods(0, MONDAY), ())
 
     def test_hostSubjects(self) -> None:
         """
@@ -448,26 +448,26 @@ class OutcomeContract(Contract):
         self.record(good(ORG, other, sendReport=False))
         self.record(SessionOutcome(other, PolicyTally(noPolicy(other), 1)))
         self.assertEqual(
-            self.subjects(1),
+            self.periods(1),
             (ReportPeriod(1, MONDAY, MX, True), ReportPeriod(1, MONDAY, other, False)),
         )
         self.assertEqual(self.got(self.ledger.outcomes.count(1, TUESDAY)), 1)
 
     def test_pages(self) -> None:
         """
-        Pages of any size give every subject once, by day and domain, in the
+        Pages of any size give every period once, by day and domain, in the
         order of their octets.
         """
         names = ("b.example", "a-b.example", "a.example", "xn--a.example", "0.example")
         for day in (MONDAY, TUESDAY):
             for name in names:
                 self.record(good(Domain(name)), day=day)
-        whole = self.subjects(0, WEDNESDAY)
+        whole = self.periods(0, WEDNESDAY)
         self.assertEqual(len(whole), 10)
         self.assertEqual(list(whole), sorted(whole))
         for limit in (1, 3, 10):
             pages: list[ReportPeriod] = []
-            while page := self.subjects(
+            while page := self.periods(
                 0, WEDNESDAY, pages[-1] if pages else None, limit
             ):
                 self.assertTrue(len(page) <= limit)
@@ -484,12 +484,14 @@ class OutcomeContract(Contract):
         self.assertEqual(self.settle(0, ORG, report(), destinations=to), 1)
         self.assertEqual(self.results(policyDomain=ORG), ())
         host, other = self.results(policyDomain=MX)[::-1]
-        self.assertEqual((host.recipientDomain, host.toldRecipient), (ORG, True))
-        self.assertEqual(host.toldDestinations, tuple(sorted(to)))
-        self.assertFalse(host.toldHost)
-        self.assertEqual((other.toldRecipient, other.toldDestinations), (False, ()))
-        self.assertEqual([each.domain for each in self.subjects(0)], [NET])
-        self.assertEqual([each.domain for each in self.subjects(1)], [MX])
+        self.assertEqual((host.recipientDomain, host.reportedToRecipient), (ORG, True))
+        self.assertEqual(host.reportedDestinations, tuple(sorted(to)))
+        self.assertFalse(host.reportedToHost)
+        self.assertEqual(
+            (other.reportedToRecipient, other.reportedDestinations), (False, ())
+        )
+        self.assertEqual([each.domain for each in self.periods(0)], [NET])
+        self.assertEqual([each.domain for each in self.periods(1)], [MX])
         found = self.got(self.ledger.archive.reports())
         self.assertEqual(found, (report(),))
 
@@ -502,9 +504,9 @@ class OutcomeContract(Contract):
         self.settle(0, ORG)
         self.settle(1, MX, destinations=("mailto:b@example.com",))
         (waiting,) = self.results(policyDomain=MX)
-        self.assertEqual((waiting.recipientDomain, waiting.toldHost), (NET, True))
-        self.assertEqual(waiting.toldDestinations, ("mailto:b@example.com",))
-        self.assertEqual(self.subjects(1), ())
+        self.assertEqual((waiting.recipientDomain, waiting.reportedToHost), (NET, True))
+        self.assertEqual(waiting.reportedDestinations, ("mailto:b@example.com",))
+        self.assertEqual(self.periods(1), ())
         self.settle(0, NET)
         self.assertEqual(self.results(), ())
 
@@ -524,7 +526,7 @@ class OutcomeContract(Contract):
         self.settle(1, ORG)
         self.assertEqual(
             [
-                (each.recipientDomain, each.toldHost)
+                (each.recipientDomain, each.reportedToHost)
                 for each in self.results(MONDAY, ORG)
             ],
             [(NET, True), (ORG, False), (ORG, False)],
@@ -583,20 +585,22 @@ class OutcomeContract(Contract):
         )
         self.failureResultOf(deferred)
         self.assertEqual(len(self.results()), 2)
-        self.assertEqual([each.toldRecipient for each in self.results()], [False] * 2)
+        self.assertEqual(
+            [each.reportedToRecipient for each in self.results()], [False] * 2
+        )
         self.assertEqual(len(self.got(self.ledger.archive.reports())), 1)
 
     def test_late(self) -> None:
         """
-        An outcome of a day that is settled makes a subject of its own again,
+        An outcome of a day that is settled makes a period of its own again,
         to be cleared away: what isn't told yet is never taken for told.
         """
         self.record(good())
         self.settle(0, ORG, report())
         self.record(bad())
-        self.assertEqual(self.subjects(0), (ReportPeriod(0, MONDAY, ORG, True),))
+        self.assertEqual(self.periods(0), (ReportPeriod(0, MONDAY, ORG, True),))
         self.assertEqual(self.settle(0, ORG, report()), 0)
-        self.assertEqual(self.subjects(0), ())
+        self.assertEqual(self.periods(0), ())
 
     def test_strangersWords(self) -> None:
         """
@@ -642,8 +646,8 @@ class ArchiveContract(Contract):
     """
 
     def file(self, *reports: OutgoingReport) -> None:
-        subject = ReportPeriod(0, MONDAY, ORG)
-        self.got(self.ledger.outcomes.settle(subject, (), reports))
+        period = ReportPeriod(0, MONDAY, ORG)
+        self.got(self.ledger.outcomes.settle(period, (), reports))
 
     def take(self, node: str = "a") -> OutgoingReport | None:
         taken = self.got(self.ledger.archive.take(ReportKind.TLS, node, 1))

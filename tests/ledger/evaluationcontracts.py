@@ -59,46 +59,46 @@ class EvaluationContract(Contract):
     def stored(self, domain: Domain | None = None) -> tuple[StoredEvaluation, ...]:
         return self.got(self.ledger.evaluations.evaluations(domain))
 
-    def subjects(
+    def periods(
         self, before: int = END, after: ReportPeriod | None = None, limit: int = 100
     ) -> tuple[ReportPeriod, ...]:
-        return self.got(self.ledger.evaluations.subjects(before, after, limit))
+        return self.got(self.ledger.evaluations.periods(before, after, limit))
 
     def only(self, before: int = END) -> ReportPeriod:
-        (subject,) = self.subjects(before)
-        return subject
+        (period,) = self.periods(before)
+        return period
 
     def ofDay(self) -> ReportPeriod:
         """
         That of L{ORG} with an interval of a day.
         """
-        (subject,) = (
+        (period,) = (
             each
-            for each in self.subjects()
+            for each in self.periods()
             if each.domain == ORG
             if (overview := self.overview(each)) is not None and overview.hours == 24
         )
-        return subject
+        return period
 
-    def overview(self, subject: ReportPeriod) -> PeriodSummary | None:
-        return self.got(self.ledger.evaluations.overview(subject))
+    def overview(self, period: ReportPeriod) -> PeriodSummary | None:
+        return self.got(self.ledger.evaluations.overview(period))
 
     def rows(
-        self, subject: ReportPeriod, limit: int = 100
+        self, period: ReportPeriod, limit: int = 100
     ) -> list[tuple[bytes, ReportRow, int]]:
         """
         All of them, page by page.
         """
         rows: list[tuple[bytes, ReportRow, int]] = []
         after = b""
-        while page := self.got(self.ledger.evaluations.rows(subject, after, limit)):
+        while page := self.got(self.ledger.evaluations.rows(period, after, limit)):
             self.assertLessEqual(len(page), limit)
             rows.extend(page)
             after = page[-1][0]
         return rows
 
-    def settle(self, subject: ReportPeriod, *reports: OutgoingReport) -> int:
-        return self.got(self.ledger.evaluations.settle(subject, (), reports))
+    def settle(self, period: ReportPeriod, *reports: OutgoingReport) -> int:
+        return self.got(self.ledger.evaluations.settle(period, (), reports))
 
     def test_interface(self) -> None:
         """
@@ -113,7 +113,7 @@ class EvaluationContract(Contract):
         evaluations = self.ledger.evaluations
         nothing = ReportPeriod(0, MONDAY, ORG, part="0", end=END)
         self.assertEqual(self.stored(), ())
-        self.assertEqual(self.subjects(), ())
+        self.assertEqual(self.periods(), ())
         self.assertEqual(self.got(evaluations.count(END)), 0)
         self.assertEqual(self.got(evaluations.summaries()), ())
         self.assertEqual(self.got(evaluations.remove(ORG)), 0)
@@ -133,7 +133,7 @@ class EvaluationContract(Contract):
         self.record(evaluation(), evaluation(), evaluation(2))
         self.record(evaluation(), hour=NOON - HOUR)
         self.record(evaluation(published=OF_NET))
-        (early, _) = self.got(evaluations.subjects(now, None, 9, early=True))[::-1]
+        (early, _) = self.got(evaluations.periods(now, None, 9, early=True))[::-1]
         self.assertEqual((early.domain, early.end), (ORG, now))
         before = self.overview(early)
         self.assertEqual(self.got(evaluations.close(ORG, now)), 1)
@@ -146,7 +146,7 @@ class EvaluationContract(Contract):
         counts = [count for _, _, count in self.rows(closed)]
         self.assertEqual(sorted(counts), [1, 3])
         (rest,) = (
-            each for each in self.subjects() if each.domain == ORG and each != closed
+            each for each in self.periods() if each.domain == ORG and each != closed
         )
         self.assertEqual((rest.part, rest.end), (early.part, END))
         overview = self.overview(rest)
@@ -170,9 +170,9 @@ class EvaluationContract(Contract):
         for _ in range(2):
             self.record(evaluation(), evaluation(published=OF_NET))
             self.assertEqual(self.got(evaluations.close(None, now)), 2)
-        ends = [each.end for each in self.subjects(NOON)]
+        ends = [each.end for each in self.periods(NOON)]
         self.assertEqual(sorted(ends), [now, now, now + 1, now + 1])
-        overviews = [self.overview(each) for each in self.subjects(NOON)]
+        overviews = [self.overview(each) for each in self.periods(NOON)]
         since = sorted(each.since for each in overviews if each)
         self.assertEqual(since, [0, 0, now, now])
         self.got(evaluations.prune(END))
@@ -319,10 +319,10 @@ class EvaluationContract(Contract):
         counted from midnight (UTC): of a whole day, at the next one.
         """
         self.record(evaluation(hours=24), evaluation(2, hours=24))
-        self.assertEqual(self.subjects(END - HOUR), ())
-        subject = self.only(END)
-        expected = ReportPeriod(0, MONDAY, ORG, True, subject.part, END)
-        self.assertEqual(subject, expected)
+        self.assertEqual(self.periods(END - HOUR), ())
+        period = self.only(END)
+        expected = ReportPeriod(0, MONDAY, ORG, True, period.part, END)
+        self.assertEqual(period, expected)
         self.assertEqual(self.only(END + 5 * HOUR), expected)
         self.assertEqual(
             self.only(END + DAY), replace(expected, day=TUESDAY, end=END + DAY)
@@ -334,23 +334,23 @@ class EvaluationContract(Contract):
         over, nothing is due.
         """
         self.record(evaluation(hours=8), hour=MIDNIGHT + 7 * HOUR)
-        self.assertEqual(self.subjects(MIDNIGHT + 7 * HOUR), ())
+        self.assertEqual(self.periods(MIDNIGHT + 7 * HOUR), ())
         self.record(evaluation(hours=8), hour=MIDNIGHT + 8 * HOUR)
-        subject = self.only(MIDNIGHT + 9 * HOUR)
-        self.assertEqual(subject.end, MIDNIGHT + 8 * HOUR)
-        overview = self.overview(subject)
+        period = self.only(MIDNIGHT + 9 * HOUR)
+        self.assertEqual(period.end, MIDNIGHT + 8 * HOUR)
+        overview = self.overview(period)
         assert overview is not None
         self.assertEqual(overview.messages, 1)
-        self.settle(subject)
-        self.assertEqual(self.subjects(MIDNIGHT + 15 * HOUR), ())
-        self.assertEqual(self.only(MIDNIGHT + 16 * HOUR).part, subject.part)
+        self.settle(period)
+        self.assertEqual(self.periods(MIDNIGHT + 15 * HOUR), ())
+        self.assertEqual(self.only(MIDNIGHT + 16 * HOUR).part, period.part)
 
     def test_hourly(self) -> None:
         """
         An interval of an hour is due when the hour is over.
         """
         self.record(evaluation(hours=1))
-        self.assertEqual(self.subjects(NOON), ())
+        self.assertEqual(self.periods(NOON), ())
         self.assertEqual(self.only(NOON + HOUR).end, NOON + HOUR)
 
     def test_dayOfEnd(self) -> None:
@@ -364,24 +364,24 @@ class EvaluationContract(Contract):
 
     def test_parts(self) -> None:
         """
-        There is a subject for each policy and interval (RFC 9990 3.1.1.4), by
+        There is a period for each policy and interval (RFC 9990 3.1.1.4), by
         domain and part, page by page.
         """
         for policy in (PUBLISHED, replace(PUBLISHED, percent=50), OF_NET):
             for hours in (6, 24):
                 self.record(evaluation(published=policy, hours=hours))
-        subjects = self.subjects()
-        places = [(each.domain, each.part) for each in subjects]
+        periods = self.periods()
+        places = [(each.domain, each.part) for each in periods]
         self.assertEqual(len(set(places)), 6)
         self.assertEqual(places, sorted(places))
         paged: list[ReportPeriod] = []
-        while page := self.subjects(after=paged[-1] if paged else None, limit=4):
+        while page := self.periods(after=paged[-1] if paged else None, limit=4):
             paged.extend(page)
-        self.assertEqual(tuple(paged), subjects)
+        self.assertEqual(tuple(paged), periods)
 
     def test_sendable(self) -> None:
         """
-        What is only optional is no reason for a report; it is a subject all
+        What is only optional is no reason for a report; it is a period all
         the same, to be cleared away.
         """
         self.record(evaluation(optional=True))
@@ -389,7 +389,7 @@ class EvaluationContract(Contract):
         self.assertEqual(self.got(self.ledger.evaluations.count(END)), 0)
         self.record(evaluation(2), hour=MIDNIGHT)
         self.record(evaluation(2, published=OF_NET))
-        self.assertTrue(all(each.sendable for each in self.subjects()))
+        self.assertTrue(all(each.sendable for each in self.periods()))
         self.assertEqual(self.got(self.ledger.evaluations.count(END)), 2)
         self.assertEqual(self.got(self.ledger.evaluations.count(END - HOUR)), 0)
 
@@ -412,9 +412,9 @@ class EvaluationContract(Contract):
         self.record(evaluation(1, optional=True), evaluation(3), hour=MIDNIGHT)
         self.record(evaluation(4), hour=END)
         self.record(evaluation(5, published=OF_NET))
-        (_, subject) = self.subjects()
+        (_, period) = self.periods()
         self.assertEqual(
-            self.overview(subject),
+            self.overview(period),
             PeriodSummary(PUBLISHED, 24, MIDNIGHT, messages=6, rows=3, wanted=2),
         )
 
@@ -430,8 +430,8 @@ class EvaluationContract(Contract):
                 self.record(*[one] * (number % 3), hour=MIDNIGHT + hour * HOUR)
         self.record(*map(evaluation, numbers), hour=END)
         self.record(*(evaluation(n, published=OF_NET) for n in numbers))
-        (_, subject) = self.subjects()
-        rows = self.rows(subject)
+        (_, period) = self.periods()
+        rows = self.rows(period)
         self.assertEqual(
             {row.sourceIP: count for _, row, count in rows},
             {f"192.0.2.{n}": 5 * (n % 3) for n in numbers if n % 3},
@@ -439,7 +439,7 @@ class EvaluationContract(Contract):
         keys = [key for key, _, _ in rows]
         self.assertEqual(keys, sorted(set(keys)))
         for limit in (1, 2, 7, len(rows)):
-            self.assertEqual(self.rows(subject, limit), rows)
+            self.assertEqual(self.rows(period, limit), rows)
 
     def test_settle(self) -> None:
         """
@@ -451,10 +451,10 @@ class EvaluationContract(Contract):
         self.record(evaluation(), evaluation(2), net, other)
         self.record(evaluation(), hour=END)
         self.record(evaluation(), hour=MIDNIGHT)
-        subject = self.ofDay()
-        self.assertEqual(self.settle(subject, report()), 1)
-        self.assertIsNone(self.overview(subject))
-        self.assertEqual(self.rows(subject), [])
+        period = self.ofDay()
+        self.assertEqual(self.settle(period, report()), 1)
+        self.assertIsNone(self.overview(period))
+        self.assertEqual(self.rows(period), [])
         self.assertEqual(
             {(each.hour, each.evaluation) for each in self.stored()},
             {(NOON, net), (NOON, other), (END, evaluation())},
@@ -467,10 +467,10 @@ class EvaluationContract(Contract):
         A report that was made before isn't made again.
         """
         self.record(evaluation())
-        subject = self.only()
-        self.assertEqual(self.settle(subject, report()), 1)
+        period = self.only()
+        self.assertEqual(self.settle(period, report()), 1)
         self.record(evaluation())
-        self.assertEqual(self.settle(subject, report(), report(NET)), 1)
+        self.assertEqual(self.settle(period, report(), report(NET)), 1)
         self.assertEqual(self.stored(), ())
 
     def test_settleAllOrNothing(self) -> None:
@@ -480,8 +480,8 @@ class EvaluationContract(Contract):
         self.record(evaluation())
         one = report()
         clash = replace(report(NET), sender=one.sender)
-        subject = self.only()
-        failed = self.ledger.evaluations.settle(subject, (), (one, clash))
+        period = self.only()
+        failed = self.ledger.evaluations.settle(period, (), (one, clash))
         self.failureResultOf(failed)
         self.assertEqual(len(self.stored()), 1)
         self.assertEqual(self.got(self.ledger.archive.reports()), ())
@@ -547,7 +547,7 @@ class EvaluationContract(Contract):
         for percent in range(9):
             published = replace(PUBLISHED, percent=percent)
             self.record(evaluation(published=published))
-        self.assertEqual(len(self.subjects()), 3)
+        self.assertEqual(len(self.periods()), 3)
         self.record(evaluation(published=replace(PUBLISHED, percent=2)))
         self.assertEqual(sum(each.count for each in self.stored()), 4)
 
@@ -558,7 +558,7 @@ class EvaluationContract(Contract):
         self.patch(bounds, "MAX_ROWS", 1)
         self.record(evaluation(), evaluation(hours=12))
         self.assertEqual(
-            sorted(each.sendable for each in self.subjects()), [False, True]
+            sorted(each.sendable for each in self.periods()), [False, True]
         )
         self.assertEqual(self.got(self.ledger.evaluations.remove(ORG)), 1)
 

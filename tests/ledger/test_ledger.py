@@ -106,8 +106,8 @@ class RoomContract(Contract):
         """
         Messages, rows, and messages omitted.
         """
-        (subject,) = self.got(self.ledger.evaluations.subjects(DUE, None, 9))
-        overview = self.got(self.ledger.evaluations.overview(subject))
+        (period,) = self.got(self.ledger.evaluations.periods(DUE, None, 9))
+        overview = self.got(self.ledger.evaluations.overview(period))
         assert overview is not None
         return overview.messages, overview.rows, overview.omitted
 

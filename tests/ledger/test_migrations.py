@@ -171,9 +171,9 @@ class MigrationContract(Contract):
         self.assertEqual(self.got(ledger.archive.find(str(one.key))), one)
         self.assertFalse(self.got(ledger.leases.acquire("a", "c", 10, 0)))
         self.got(ledger.evaluations.record(0, EVALUATION))
-        (subject,) = self.got(ledger.evaluations.subjects(DAY, None, 9))
+        (period,) = self.got(ledger.evaluations.periods(DAY, None, 9))
         part = replace(one, key=replace(one.key, part="x"), sender="x@example.com")
-        settled = ledger.evaluations.settle(subject, (), (one, part))
+        settled = ledger.evaluations.settle(period, (), (one, part))
         self.assertEqual(self.got(settled), 1)
         self.assertEqual(self.got(ledger.archive.find(str(part.key))), part)
 
@@ -196,28 +196,28 @@ class Plans(Contract):
             for number in range(40):
                 one = evaluation(number, published)
                 self.got(ledger.evaluations.record(number * HOUR, one))
-        subjects = self.got(ledger.evaluations.subjects(2 * DAY, None, 9))
+        periods = self.got(ledger.evaluations.periods(2 * DAY, None, 9))
         self.got(ledger.history.sent("mjl", Domain("a.example.org"), 0))
         self.got(ledger.stop())
-        return subjects[-1]
+        return periods[-1]
 
     def plans(
-        self, connection: Connection, subject: ReportPeriod, explain: str
+        self, connection: Connection, period: ReportPeriod, explain: str
     ) -> list[list[str]]:
         """
         How each of L{RANGES} is carried out: the words of the plan.
         """
-        place = placeOf(subject.domain.ascii, subject.part)
+        place = placeOf(period.domain.ascii, period.part)
         given = {
             "first": keysBehind(place),
             "last": endOf(place),
-            "end": subject.end,
+            "end": period.end,
             "hour": 0,
             "hours": [0, HOUR],
             "limit": 9,
             "before": 2 * DAY,
-            "domain": subject.domain.ascii,
-            "part": subject.part,
+            "domain": period.domain.ascii,
+            "part": period.part,
             "account": "mjl",
         }
         sent: list[tuple[str, tuple[object, ...]]] = []
@@ -254,7 +254,7 @@ class SQLiteMigrationTests(MigrationContract, SynchronousTestCase):
 
     def test_indexed(self) -> None:
         """
-        Subjects are paged through along an index, never sorted.
+        Periods are paged through along an index, never sorted.
         """
         database = self.open()
         migrate(database)
@@ -283,11 +283,11 @@ class SQLitePlanTests(Plans, SynchronousTestCase):
         indexes, never sorted.
         """
         url = f"sqlite:///{Path(self.mktemp())}"
-        subject = self.fill(url)
+        period = self.fill(url)
         database = Database(url)
         self.addCleanup(database.dispose)
         with database.writer.connect() as connection:
-            for steps in self.plans(connection, subject, "EXPLAIN QUERY PLAN "):
+            for steps in self.plans(connection, period, "EXPLAIN QUERY PLAN "):
                 plan = "; ".join(steps)
                 self.assertNotIn("TEMP B-TREE", plan)
                 # The first page begins at the beginning.
@@ -306,14 +306,14 @@ class PostgresPlanTests(Plans, SynchronousTestCase):
         The same can be had from its indexes.
         """
         url = emptyDatabase()
-        subject = self.fill(url)
+        period = self.fill(url)
         database = Database(url)
         self.addCleanup(database.dispose)
         with database.writer.connect() as connection:
             # Of a few rows it would rather read all.
             connection.execute(text("SET enable_seqscan = off"))
             connection.execute(text("SET enable_bitmapscan = off"))
-            for steps in self.plans(connection, subject, "EXPLAIN "):
+            for steps in self.plans(connection, period, "EXPLAIN "):
                 plan = "; ".join(steps)
                 self.assertNotIn("Sort", plan)
                 self.assertNotIn("Seq Scan", plan)

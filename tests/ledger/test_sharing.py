@@ -114,8 +114,8 @@ class SharingContract(Contract):
         """
         inbox, ledger = self.nodes[0]
         reports = [report(Domain(f"{n}.example"), composed=n) for n in range(30)]
-        subject = ReportPeriod(0, MONDAY, ORG)
-        inbox.waitFor(ledger.outcomes.settle(subject, (), reports))
+        period = ReportPeriod(0, MONDAY, ORG)
+        inbox.waitFor(ledger.outcomes.settle(period, (), reports))
 
         def take(inbox: Inbox, ledger: Ledger, name: str) -> list[str]:
             taken = []
@@ -151,9 +151,9 @@ class SharingContract(Contract):
         inbox.waitFor(ledger.outcomes.record(MONDAY, bad()))
 
         def settle(inbox: Inbox, ledger: Ledger, name: str) -> int:
-            subject = ReportPeriod(0, MONDAY, ORG)
+            period = ReportPeriod(0, MONDAY, ORG)
             one = replace(report(), reportID=name)
-            return inbox.waitFor(ledger.outcomes.settle(subject, ("x",), [one]))
+            return inbox.waitFor(ledger.outcomes.settle(period, ("x",), [one]))
 
         self.assertEqual(sum(self.all(settle)), 1)
         self.assertEqual(len(inbox.waitFor(ledger.archive.reports())), 1)
@@ -168,8 +168,8 @@ class SharingContract(Contract):
         def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
             for number in range(30):
                 if name == "0":
-                    subject = ReportPeriod(0, MONDAY, ORG)
-                    inbox.waitFor(ledger.outcomes.settle(subject, (), ()))
+                    period = ReportPeriod(0, MONDAY, ORG)
+                    inbox.waitFor(ledger.outcomes.settle(period, (), ()))
                 else:
                     failure = replace(EXPIRED, mxHELO=f"{name}.{number}")
                     one = bad(failure=failure)
@@ -217,12 +217,12 @@ class SharingContract(Contract):
         Whatever is counted while it is being settled is either gone or there:
         what is said of it all, and its rows, are never one without the other.
         """
-        subject = ReportPeriod(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
+        period = ReportPeriod(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
 
         def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
             for number in range(40):
                 if name == "0":
-                    done = ledger.evaluations.settle(subject, (), ())
+                    done = ledger.evaluations.settle(period, (), ())
                     inbox.waitFor(done.addCallback(lambda new: None))
                 else:
                     hour = MIDNIGHT + number % 5 * HOUR
@@ -232,9 +232,9 @@ class SharingContract(Contract):
         self.all(work)
         inbox, ledger = self.nodes[0]
         inbox.waitFor(ledger.evaluations.record(MIDNIGHT, evaluation()))
-        overview = inbox.waitFor(ledger.evaluations.overview(subject))
+        overview = inbox.waitFor(ledger.evaluations.overview(period))
         assert overview is not None
-        rows = inbox.waitFor(ledger.evaluations.rows(subject, b"", 100))
+        rows = inbox.waitFor(ledger.evaluations.rows(period, b"", 100))
         self.assertEqual(sum(count for _, _, count in rows), overview.messages)
         self.assertEqual(len(rows), overview.rows)
         stored = inbox.waitFor(ledger.evaluations.evaluations())

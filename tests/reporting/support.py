@@ -130,20 +130,20 @@ def outcome(recipient: Domain = A, host: str = "mx.a.example") -> SessionOutcome
 
 def draft(
     *destinations: str,
-    subject: ReportPeriod | None = None,
+    period: ReportPeriod | None = None,
     document: bytes = b"\x1f\x8b",
 ) -> Draft:
-    subject = subject or ReportPeriod(0, DAY, A)
-    span = spanOfDay(subject.day)
+    period = period or ReportPeriod(0, DAY, A)
+    span = spanOfDay(period.day)
     return Draft(
         ReportKind.TLS,
-        subject,
+        period,
         span,
         "id1",
         SUBMITTER,
         destinations,
         document,
-        filename(ReportKind.TLS, SUBMITTER, subject.domain, span, "id1"),
+        filename(ReportKind.TLS, SUBMITTER, period.domain, span, "id1"),
     )
 
 

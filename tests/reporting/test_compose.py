@@ -140,7 +140,7 @@ class LetterWriterTests(SynchronousTestCase):
         """
         Reports to the same domain about the same time keep apart.
         """
-        about = draft(URIS[0], subject=ReportPeriod(0, DAY, A, part="ab12"))
+        about = draft(URIS[0], period=ReportPeriod(0, DAY, A, part="ab12"))
         (report,) = self.write(about)
         self.assertEqual(report.key.part, "ab12")
 
@@ -368,9 +368,9 @@ class ComposeTLSTests(SynchronousTestCase):
         the length of names and the number of recipients.
         """
         long = Domain(".".join(["a" * 60] * 4))
-        subject = ReportPeriod(0, DAY, long)
+        period = ReportPeriod(0, DAY, long)
         wide = replace(
-            draft(subject=subject, document=DOCUMENT),
+            draft(period=period, document=DOCUMENT),
             submitter=long,
             filename=filename(ReportKind.TLS, long, long, draft().span, "id1"),
         )

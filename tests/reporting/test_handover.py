@@ -241,8 +241,8 @@ class AftermathTests(SynchronousTestCase):
         """
         composed = report(sender="P+d@sender.example")
         composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
-        subject = ReportPeriod(0, WHEN, composed.key.domain)
-        settled = self.ledger.outcomes.settle(subject, (), (composed,))
+        period = ReportPeriod(0, WHEN, composed.key.domain)
+        settled = self.ledger.outcomes.settle(period, (), (composed,))
         self.successResultOf(settled)
         self.assertIs(self.bounce(composed.sender), ReportKind.DMARC)
         self.assertIsNone(self.entry())

@@ -30,8 +30,8 @@ class ReportIDTests(SynchronousTestCase):
         Letters and digits only, as it is the C{unique-id} of the file name too
         (RFC 9990 3.1.4, 3.5.2; RFC 8460 5.1).
         """
-        subject = ReportPeriod(0, DAY, Domain.parse("bücher.example"), part="ab12")
-        found = reportID("L1", ReportKind.DMARC, SUBMITTER, subject, SPAN)
+        period = ReportPeriod(0, DAY, Domain.parse("bücher.example"), part="ab12")
+        found = reportID("L1", ReportKind.DMARC, SUBMITTER, period, SPAN)
         self.assertRegex(found, r"\A[0-9a-z]{32}\Z")
 
     def test_unique(self) -> None:

@@ -75,13 +75,13 @@ class FakeSource:
         self.counted += 1
         return succeed(self.total)
 
-    def refusal(self, subject: ReportPeriod) -> Deferred[str]:
+    def refusal(self, period: ReportPeriod) -> Deferred[str]:
         return succeed("")
 
     def close(self, domain: Domain | None, now: float) -> Deferred[int]:
         return succeed(0)
 
-    def subjects(
+    def periods(
         self,
         phase: int,
         now: float,
@@ -99,18 +99,18 @@ class FakeSource:
             )
         )
 
-    def draft(self, subject: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
         self.inFlight += 1
         self.mostInFlight = max(self.mostInFlight, self.inFlight)
         if self.drafting is not None:
             waiting: Deferred[Draft | NoReport] = Deferred()
             self.drafting.append(waiting)
             return waiting
-        return succeed(NoReport(subject, "none", Retention.CLEAR))
+        return succeed(NoReport(period, "none", Retention.CLEAR))
 
     def settle(
         self,
-        subject: ReportPeriod,
+        period: ReportPeriod,
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
@@ -280,13 +280,13 @@ class ReportServiceTests(SynchronousTestCase):
         broken = True
 
         def settle(
-            subject: ReportPeriod,
+            period: ReportPeriod,
             destinations: Sequence[str],
             reports: Sequence[OutgoingReport],
         ) -> Deferred[int]:
-            if broken and subject.domain == A:
+            if broken and period.domain == A:
                 return fail(OSError("disk full"))
-            return settled(subject, destinations, reports)
+            return settled(period, destinations, reports)
 
         self.patch(self.world.ledger.outcomes, "settle", settle)
         self.start()
@@ -548,12 +548,12 @@ class ReportServiceTests(SynchronousTestCase):
         settled = self.world.ledger.outcomes.settle
 
         def settle(
-            subject: ReportPeriod,
+            period: ReportPeriod,
             destinations: Sequence[str],
             reports: Sequence[OutgoingReport],
         ) -> Deferred[int]:
             waited: Deferred[None] = deferLater(self.clock, 1)
-            return waited.addCallback(lambda _: settled(subject, destinations, reports))
+            return waited.addCallback(lambda _: settled(period, destinations, reports))
 
         self.patch(self.world.ledger.outcomes, "settle", settle)
         running = self.service.runNow()
@@ -638,8 +638,8 @@ class ReportServiceTests(SynchronousTestCase):
         service = self.world.service()
         pending = self.successResultOf(service.pending())
         self.assertEqual([each.phase for each in pending], [0, 0, 1, 1])
-        ((subject, found),) = self.successResultOf(service.preview(A))
-        self.assertEqual(subject, ReportPeriod(0, DAY, A))
+        ((period, found),) = self.successResultOf(service.preview(A))
+        self.assertEqual(period, ReportPeriod(0, DAY, A))
         assert isinstance(found, Draft)
         self.assertEqual(found.destinations, ("mailto:tls@a.example",))
         ((_, nothing),) = self.successResultOf(service.preview(Domain("mx.a.example")))
@@ -792,7 +792,7 @@ class ReportServiceTests(SynchronousTestCase):
             (ledger.outcomes, "prune"),
             (ledger.archive, "prune"),
             (ledger.outcomes, "count"),
-            (ledger.outcomes, "subjects"),
+            (ledger.outcomes, "periods"),
             (ledger.outcomes, "results"),
             (ledger.suppressions, "active"),
             (ledger.outcomes, "settle"),

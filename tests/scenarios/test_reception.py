@@ -357,8 +357,8 @@ class ReportTests(MailCase):
         source = DMARCReportSource(
             self.dns, ledger.evaluations, ledger.history, settings, "ab12"
         )
-        subjects = source.subjects(0, self.clock.seconds(), None, 10)
-        found = self.successResultOf(subjects)
+        periods = source.periods(0, self.clock.seconds(), None, 10)
+        found = self.successResultOf(periods)
         due = [each for each in found if each.sendable]
         return [self.successResultOf(source.draft(each)) for each in due]
 

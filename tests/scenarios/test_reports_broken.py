@@ -82,7 +82,7 @@ class BrokenNodeTests(SynchronousTestCase):
         places: list[tuple[object, tuple[str, ...]]] = [
             (
                 world.ledger.outcomes,
-                ("count", "subjects", "results", "settle", "prune"),
+                ("count", "periods", "results", "settle", "prune"),
             ),
             (world.ledger.archive, ("take", "mark", "prune")),
             (world.ledger.suppressions, ("active",)),

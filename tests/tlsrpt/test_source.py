@@ -102,8 +102,8 @@ class TLSReportSourceTests(SynchronousTestCase):
         return found
 
     def settle(self, domain: Domain, *destinations: str, phase: int = 0) -> None:
-        subject = ReportPeriod(phase, DAY, domain)
-        self.successResultOf(self.source().settle(subject, destinations, ()))
+        period = ReportPeriod(phase, DAY, domain)
+        self.successResultOf(self.source().settle(period, destinations, ()))
 
     def test_subjects(self) -> None:
         """
@@ -114,10 +114,10 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.record(outcome(A), day=DAY + timedelta(days=1))
         source = self.source()
         for phase, domain in [(0, A), (1, HOST)]:
-            page = self.successResultOf(source.subjects(phase, NOW, None, 10))
+            page = self.successResultOf(source.periods(phase, NOW, None, 10))
             self.assertEqual(page, (ReportPeriod(phase, DAY, domain),))
             self.assertEqual(self.successResultOf(source.count(phase, NOW)), 1)
-            page = self.successResultOf(source.subjects(phase, NOW, page[0], 10))
+            page = self.successResultOf(source.periods(phase, NOW, page[0], 10))
             self.assertEqual(page, ())
 
     def test_settling(self) -> None:
@@ -382,11 +382,11 @@ class TLSReportSourceTests(SynchronousTestCase):
         cause.
         """
         self.record(outcome(A, sendReport=False))
-        (subject,) = self.successResultOf(self.source().subjects(0, NOW, None, 9))
-        self.assertFalse(subject.sendable)
+        (period,) = self.successResultOf(self.source().periods(0, NOW, None, 9))
+        self.assertFalse(period.sendable)
         self.record(outcome(A))
-        (subject,) = self.successResultOf(self.source().subjects(0, NOW, None, 9))
-        self.assertTrue(subject.sendable)
+        (period,) = self.successResultOf(self.source().periods(0, NOW, None, 9))
+        self.assertTrue(period.sendable)
         self.asks(A, "mailto:tls@a.example")
         self.assertEqual(self.report(A).policies[0].succeeded, 2)
 
