@@ -16,12 +16,11 @@ from zope.interface import implementer
 
 from moxtls.domain import Address
 from moxtls.interfaces import IQueue
+from moxtls.message.header import MAX_HEADER, headerOf
 from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import (
     LOOPING,
-    MAX_HEADER,
     ClientInfo,
-    headerOf,
     isLooping,
     missingFields,
     receivedHeader,

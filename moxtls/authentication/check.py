@@ -20,7 +20,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from moxtls.authentication.dkim.canonical import CRLF
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
@@ -54,7 +53,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IResolver
 from moxtls.lru import TTLCache
 from moxtls.message.addresses import authorDomains
-from moxtls.message.header import Header, headerEnd, splitHeader
+from moxtls.message.header import Header, splitHeader, splitMessage
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.server.limits import networkOf
 from moxtls.tasks import OVERDUE, Deadline, Task, resolve
@@ -324,12 +323,9 @@ def authenticate(
 
     @return: Fires with what was found, and never fails.
     """
-    text = b"".join(message)
-    end = headerEnd(text)
-    header = splitHeader(text if end < 0 else text[:end])
-    body = b"" if end < 0 else text[end + len(CRLF) :]
+    header, body = splitMessage(b"".join(message))
     examination = checks.examine(client, sender)
-    examination.begin(header)
+    examination.begin(splitHeader(header))
     return Deferred.fromCoroutine(examination.finish([body]))
 
 

@@ -41,11 +41,11 @@ from moxtls.dns.query import LookupGenerator, LookupQuestion
 from moxtls.dns.types import RRType
 from moxtls.domain import MAX_NAME, Address, Domain, InvalidDomain
 from moxtls.ipaddresses import knownIP
+from moxtls.message.header import headerFields
 from moxtls.message.mime import (
     Field,
     MessageStamp,
     contentType,
-    headerFields,
     multipart,
     origin,
     part,

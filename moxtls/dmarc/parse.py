@@ -16,11 +16,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from encodings.aliases import aliases
+from itertools import islice
 from typing import NoReturn
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from moxtls.dates import rfc3339
-from moxtls.message.mime import leafParts, splitMessage
+from moxtls.message.header import textFields
+from moxtls.message.mime import leafParts, splitEntity
 from moxtls.tlsrpt.parse import MalformedReport, plain
 
 #: Of a report as XML.
@@ -434,7 +436,7 @@ def readFeedback(message: bytes) -> FeedbackReport | None:
         if part.type == _REPORT and not fields:
             fields = tuple(_fields(part.content))
         elif part.type in _ORIGINALS and not original:
-            header, _ = splitMessage(part.content)
+            header, _ = splitEntity(part.content)
             original = tuple(
                 each for each in _fields(header) if each[0].lower() in _TELLING
             )
@@ -456,9 +458,6 @@ def describeFeedback(report: FeedbackReport) -> list[str]:
 
 
 def _fields(block: bytes) -> Iterator[tuple[str, str]]:
-    text = block[:MAX_FIELDS_SIZE].decode("utf-8", "replace")
-    unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
-    for line in unfolded.splitlines()[:MAX_FIELDS]:
-        name, colon, value = line.partition(":")
-        if colon and name.strip():
-            yield name.strip()[:80], value.strip()[:MAX_VALUE]
+    for name, value in islice(textFields(block[:MAX_FIELDS_SIZE]), MAX_FIELDS):
+        if name:
+            yield name[:80], value[:MAX_VALUE]

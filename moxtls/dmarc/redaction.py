@@ -21,6 +21,7 @@ from hashlib import sha256
 from itertools import islice
 
 from moxtls.domain import MAX_NAME, Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.message.header import textFields
 from moxtls.message.mime import Field
 
 #: Of a header, as much is looked at: some four times what a message has.
@@ -42,8 +43,6 @@ _TOKEN_BYTES = 10
 #: The key has other uses, too.
 _PURPOSE = b"redaction of local parts\0"
 
-_FOLD = re.compile(r"\r?\n(?=[ \t])")
-_LINE = re.compile(r"\r?\n|\r")
 #: What ends an address, wherever it stands.
 _SPECIAL = re.compile(r'[\s<>()\[\]:;,"\\]+')
 _NOT_IN_DATE = re.compile(r"[^A-Za-z0-9 ,.:+()-]")
@@ -124,7 +123,8 @@ def quotedText(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
     """
     shown: list[Field] = []
     counts: dict[str, int] = {}
-    for name, value in _fields(header):
+    for written, value in textFields(header[:MAX_HEADER]):
+        name = written.lower()
         if name not in _ALLOWED or counts.get(name, 0) >= MAX_EACH:
             continue
         counts[name] = counts.get(name, 0) + 1
@@ -142,17 +142,6 @@ def _hostOf(text: str) -> Domain | None:
         return Domain.parse(text)
     except InvalidDomain:
         return None
-
-
-def _fields(header: bytes) -> Iterator[tuple[str, str]]:
-    """
-    Names in lower case, values in one line.
-    """
-    text = header[:MAX_HEADER].decode("utf-8", "replace")
-    for line in _LINE.split(_FOLD.sub("", text)):
-        name, colon, value = line.partition(":")
-        if colon:
-            yield name.strip().lower(), value.strip()
 
 
 def _people(redaction: Redaction, value: str) -> Sequence[str]:

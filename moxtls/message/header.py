@@ -6,6 +6,7 @@ The header of a message that came from a stranger.  No I/O.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moxtls.domain import Domain, InvalidDomain
@@ -13,9 +14,15 @@ from moxtls.domain import Domain, InvalidDomain
 #: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP).
 FWS = b" \t\r\n"
 
+#: Octets.  A header that doesn't end within them isn't read any further: far more
+#: than any real message has.
+MAX_HEADER = 256 * 1024
+
 _CRLF = b"\r\n"
 _EMPTY_LINE = b"\r\n\r\n"
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
+# RFC 5322 2.2: a field name is printable ASCII without colon.
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _RESULTS = b"authentication-results"
 _TOKEN = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -83,6 +90,42 @@ def headerEnd(beginning: bytes | bytearray, start: int = 0) -> int:
     return found + len(_CRLF) if found >= 0 else -1
 
 
+def headerOf(beginning: bytes) -> bytes:
+    """
+    The header of a message, with the last line's CRLF; empty if the message doesn't
+    begin with a field.
+
+    @param beginning: The first L{MAX_HEADER} octets of the message at least, or all
+        of it.
+    """
+    if not _FIELD.match(beginning):
+        return b""
+    beginning = beginning[:MAX_HEADER]
+    end = headerEnd(beginning)
+    return beginning[:end] if end >= 0 else beginning
+
+
+def splitMessage(message: bytes) -> tuple[bytes, bytes]:
+    """
+    The header, with the last line's CRLF, and the body of a message.  Without an
+    empty line all of it is header.
+    """
+    end = headerEnd(message)
+    if end < 0:
+        return message, b""
+    return message[:end], message[end + len(_CRLF) :]
+
+
+def hasField(header: bytes, name: bytes) -> bool:
+    """
+    True if there is a field called C{name} in a header that isn't split.
+
+    @param name: Letters, digits and hyphens, in any case.
+    """
+    pattern = rb"(?im)^" + re.escape(name) + rb"[ \t]*:"
+    return re.search(pattern, header) is not None
+
+
 def splitHeader(data: bytes) -> Header:
     """
     @param data: Through the CRLF of the last field, without the empty line.
@@ -96,6 +139,32 @@ def splitHeader(data: bytes) -> Header:
 def _nameOf(field: bytes) -> bytes:
     name, colon, _ = field.partition(b":")
     return name.rstrip(FWS).lower() if colon else b""
+
+
+def textFields(header: bytes) -> Iterator[tuple[str, str]]:
+    """
+    Names, as they are written, and unfolded values of the fields of a header whose
+    lines may have any ends; lines that are no field are skipped.  Octets that aren't
+    UTF-8 become U+FFFD.
+
+    @param header: At most L{MAX_HEADER} octets of it are read.
+    """
+    text = header[:MAX_HEADER].decode("utf-8", "replace")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    for line in lines.replace("\n ", " ").replace("\n\t", "\t").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip(), value.strip()
+
+
+def headerFields(header: bytes) -> dict[str, str]:
+    """
+    The first field of each name, as by L{textFields}; names in lower case.
+    """
+    fields: dict[str, str] = {}
+    for name, value in textFields(header):
+        fields.setdefault(name.lower(), value)
+    return fields
 
 
 def unfolded(value: bytes) -> str:

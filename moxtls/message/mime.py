@@ -23,11 +23,10 @@ from email.utils import format_datetime
 
 from moxtls import __version__
 from moxtls.domain import Address, Domain
+from moxtls.message.header import headerFields
 
 #: Reports have one or two levels; forwarding adds a few.
 MAX_DEPTH = 6
-#: A header block longer than this isn't read to its end.
-MAX_HEADER = 256 * 1024
 #: RFC 2046 5.1.1 allows for 70; what is far beyond is no boundary, but work.
 MAX_BOUNDARY_LENGTH = 200
 #: In one multipart.
@@ -57,21 +56,7 @@ class Part:
     content: bytes
 
 
-def headerFields(block: bytes) -> dict[str, str]:
-    """
-    The first field of each name; names in lower case, values unfolded.
-    """
-    fields: dict[str, str] = {}
-    text = block[:MAX_HEADER].decode("utf-8", "replace")
-    unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
-    for line in unfolded.split("\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            fields.setdefault(name.strip().lower(), value.strip())
-    return fields
-
-
-def splitMessage(message: bytes) -> tuple[bytes, bytes]:
+def splitEntity(message: bytes) -> tuple[bytes, bytes]:
     """
     Header block and body.
     """
@@ -87,7 +72,7 @@ def leafParts(message: bytes, depth: int = MAX_DEPTH) -> Iterator[Part]:
     """
     The parts of a message that aren't multiparts themselves, in order.
     """
-    header, body = splitMessage(message)
+    header, body = splitEntity(message)
     fields = headerFields(header)
     type, parameters = contentType(fields.get("content-type", ""))
     if not type.startswith("multipart/"):

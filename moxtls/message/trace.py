@@ -14,17 +14,13 @@ from functools import lru_cache
 
 from moxtls.domain import InvalidDomain, parseHost
 from moxtls.ipaddresses import canonicalIP
+from moxtls.message.header import hasField
 from moxtls.smtp.types import Reply
 
-#: Where a header hasn't ended by then, there is none: far more than any real
-#: message has.
-MAX_HEADER = 256 * 1024
 #: RFC 5321 6.3: a message with more of them goes round in circles.
 MAX_HOPS = 100
 LOOPING = Reply(554, "5.4.6", "Message goes round in circles")
 
-# RFC 5322 2.2: a field name is printable ASCII without colon.
-_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 # RFC 8689 3, unfolded.
 _TLS_REQUIRED = re.compile(
     rb"^TLS-Required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
@@ -91,7 +87,7 @@ def missingFields(header: bytes, messageID: str, now: float) -> bytes:
     What a message that is submitted must have and may lack (RFC 6409 8.2,
     8.3).
 
-    @param header: As C{headerOf} gives it.
+    @param header: As L{headerOf} gives it.
     @param messageID: To be used if it has none, without angle brackets.
     """
     fields = b""
@@ -100,27 +96,6 @@ def missingFields(header: bytes, messageID: str, now: float) -> bytes:
     if not hasField(header, b"Message-ID"):
         fields += f"Message-ID: <{messageID}>\r\n".encode()
     return fields
-
-
-def headerOf(beginning: bytes) -> bytes:
-    """
-    @param beginning: Of the message, at least C{MAX_HEADER} bytes or all
-        there is.
-
-    @return: The header, with the last line's CRLF; empty if there is none.
-    """
-    if not _FIELD.match(beginning):
-        return b""
-    end = beginning.find(b"\r\n\r\n", 0, MAX_HEADER)
-    return beginning[: end + 2] if end >= 0 else beginning[:MAX_HEADER]
-
-
-def hasField(header: bytes, name: bytes) -> bool:
-    """
-    @param name: Letters, digits and hyphens.
-    """
-    pattern = rb"(?im)^" + re.escape(name) + rb"[ \t]*:"
-    return re.search(pattern, header) is not None
 
 
 def hops(header: bytes) -> int:

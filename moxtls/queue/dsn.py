@@ -19,6 +19,7 @@ from email.utils import format_datetime
 from textwrap import wrap
 
 from moxtls.domain import Address, InvalidAddress
+from moxtls.message.header import headerEnd
 from moxtls.queue.types import Envelope, QueuedMessage, QueuedRecipient, Result
 
 #: More of the original's header than this helps nobody.
@@ -86,12 +87,10 @@ def headerOf(start: bytes) -> bytes:
     """
     The header section in the first bytes of a message.
     """
-    if start.startswith(b"\r\n"):
-        return b""
     start = start[:MAX_HEADER]
-    header, blank, _ = start.partition(b"\r\n\r\n")
-    if blank:
-        return header + b"\r\n"
+    end = headerEnd(start)
+    if end >= 0:
+        return start[:end]
     whole, newline, _ = start.rpartition(b"\r\n")
     return whole + newline
 

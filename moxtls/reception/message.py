@@ -20,9 +20,15 @@ from moxtls.authentication.headerfields import authenticationResults, receivedSP
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.dmarc.types import FinalDisposition
 from moxtls.mailbox.names import HOST_ACCOUNT
-from moxtls.message.header import Header, headerEnd, splitHeader, withoutForged
+from moxtls.message.header import (
+    MAX_HEADER,
+    Header,
+    headerEnd,
+    splitHeader,
+    withoutForged,
+)
 from moxtls.message.spooled import SpooledMessage
-from moxtls.message.trace import MAX_HEADER, ClientInfo, receivedHeader
+from moxtls.message.trace import ClientInfo, receivedHeader
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
 from moxtls.reception.delivery import StoredMessage

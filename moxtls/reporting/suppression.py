@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moxtls.dates import DAY
-from moxtls.message.mime import headerFields, leafParts
+from moxtls.message.header import headerFields
+from moxtls.message.mime import leafParts
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import Suppression
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.message.header import headerFields
 from moxtls.message.mime import (
     MAX_BOUNDARY_LENGTH,
     MAX_DEPTH,
     Part,
     contentType,
-    headerFields,
     leafParts,
 )
 

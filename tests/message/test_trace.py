@@ -11,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.message.header import MAX_HEADER, hasField, headerOf
 from moxtls.message.trace import (
     LOOPING,
-    MAX_HEADER,
     MAX_HOPS,
     ClientInfo,
-    hasField,
-    headerOf,
     hops,
     isLooping,
     missingFields,

@@ -28,8 +28,9 @@ from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain
 from moxtls.ledger.memory import MemoryLedger
+from moxtls.message.header import MAX_HEADER
 from moxtls.message.spooled import MAX_IN_MEMORY
-from moxtls.message.trace import MAX_HEADER, ClientInfo
+from moxtls.message.trace import ClientInfo
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.twistedmail.client import captureServer

@@ -16,6 +16,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from operator import itemgetter
+
+from moxtls.message.header import FWS, splitHeader
 
 CRLF = b"\r\n"
 
@@ -23,11 +26,7 @@ CRLF = b"\r\n"
 #: time, so that it doesn't take their memory a second time.
 _LINES = CRLF * 4096
 
-_FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _BLANK_END = re.compile(rb" \r\n")
-#: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP); all
-#: who look for a field have to agree.
-FWS = b" \t\r\n"
 
 #: By name, in lower case; from the top, each without its CRLF.
 Fields = dict[bytes, list[bytes]]
@@ -87,11 +86,10 @@ def headerHash(
 
 def _named(header: bytes, how: Canonicalization) -> Iterator[tuple[bytes, bytes]]:
     if how is Canonicalization.SIMPLE:
-        for line in _FIELD_END.split(header):
-            name, colon, _ = line.partition(b":")
-            if colon:
-                yield name.rstrip(FWS).lower(), line
+        split = splitHeader(header)
+        yield from filter(itemgetter(0), zip(split.names, split.fields, strict=True))
         return
+    # Canonicalized as a whole before it is split, which is faster than field by field.
     unfolded = header.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
     for line in _squeezed(unfolded).split(CRLF):
         name, colon, value = line.partition(b":")

@@ -35,6 +35,7 @@ from moxtls.authentication.dkim.canonical import (
     headerHash,
 )
 from moxtls.domain import Domain
+from moxtls.message.header import splitMessage
 
 #: RFC 8301 3.2: verifiers refuse anything shorter.
 MIN_RSA_KEY_BITS = 1024
@@ -162,7 +163,7 @@ def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
 
     @param message: CRLF line ends.
     """
-    header, _, body = message.partition(b"\r\n\r\n")
+    header, body = splitMessage(message)
     fields = fieldsOf(header, Canonicalization.RELAXED)
     names = [each for each in _SIGNED for _ in range(len(fields.get(each, ())) + 1)]
     digest = hashBody([body], {_BODY})[_BODY].digest

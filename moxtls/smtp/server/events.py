@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moxtls.message.trace import MAX_HEADER
+from moxtls.message.header import MAX_HEADER
 from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
 
