@@ -376,7 +376,8 @@ class IOutcomeStore(Interface):
         policy domain and recipient domain.
 
         @param after: Go on behind this one, the last of those before.
-        @param limit: The most pairs of domains on a day; all if it is not given.
+        @param limit: The most pairs of domains, and these of one day; all if it is
+            not given.  So the end is where there are none.
         """
 
     def remove(domain: Domain, day: date | None = None) -> Deferred[int]:

@@ -18,7 +18,6 @@ from moxtls.queue.types import Envelope
 from moxtls.smtp.client.session import (
     ClientSession,
     ClientSettings,
-    ConnectFailed,
     SessionError,
     addressEndpoint,
     openSession,
@@ -84,10 +83,8 @@ async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str
             replies = await _deliver(session, envelope, body)
         finally:
             await session.quit()
-    except ConnectFailed as failed:
-        raise CommandError(f"{place}: {failed.reason}", EX_TEMPFAIL) from None
     except SessionError as failed:
-        raise CommandError(f"{place}: {failed.reason}") from None
+        raise CommandError(f"{place}: {failed.reason}", EX_TEMPFAIL) from None
     for each in replies:
         if not each.reply.accepted:
             status = 1 if each.reply.permanent else EX_TEMPFAIL
