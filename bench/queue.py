@@ -29,7 +29,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, ISessionObserver
-from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import STSPolicy
 from moxtls.queue.batches import GroupLimits
@@ -83,7 +83,7 @@ def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
     return DirectCourier(
         DeliveryContext(
             resolver,
-            PolicyCache(reactor, resolver, NoFetcher(), MemoryPolicyStore()),
+            PolicyCache(reactor, resolver, NoFetcher(), MemoryLedger().policies),
             NoObserver(),
             dial,
             dialer.release,

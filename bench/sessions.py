@@ -38,9 +38,9 @@ from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.interfaces import IPolicyFetcher
+from moxtls.interfaces import IPolicyFetcher, IPolicyStore
 from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder
@@ -169,7 +169,7 @@ class Ours:
         reactor: IReactor,
         ledger: Ledger,
         resolver: MemoryResolver,
-        policies: MemoryPolicyStore,
+        policies: IPolicyStore,
     ) -> Once:
         """
         A whole attempt: lookups, policy, session, and the outcome on disk.
@@ -262,7 +262,7 @@ class Setting:
 
 async def _plaintext(setting: Setting, port: int) -> None:
     ours = setting.ours(port)
-    resolver, policies = _resolver(), MemoryPolicyStore()
+    resolver, policies = _resolver(), MemoryLedger().policies
     delivery = ours.delivery(setting.reactor, setting.ledger, resolver, policies)
     named = [
         *setting.stock(port, None),
@@ -282,7 +282,7 @@ async def _plaintext(setting: Setting, port: int) -> None:
 
 async def _secure(setting: Setting, port: int, bare: int) -> None:
     ours = setting.ours(port)
-    resolver, policies = _resolver(), MemoryPolicyStore()
+    resolver, policies = _resolver(), MemoryLedger().policies
     for domain in DOMAINS:
         resolver.put(f"_mta-sts.{domain}", RRType.TXT, "v=STSv1; id=1")
         policies.save(_policy(Domain(domain), setting.reactor.seconds()))

@@ -67,7 +67,6 @@ from moxtls.interfaces import (
 )
 from moxtls.ledger.database import LedgerUnavailable
 from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.memory import MemoryLedger
 from moxtls.mailbox.executor import MAX_SILENCE, ProcessWriter, ThreadWriter
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.maildir import MailStore
@@ -120,8 +119,6 @@ class IReactor(
 
 
 T = TypeVar("T")
-#: Where there is no ledger yet, commands that only look do with an empty one.
-AnyLedger = Ledger | MemoryLedger
 
 jitter = SystemRandom().random
 
@@ -162,7 +159,7 @@ class Components:
         self,
         reactor: IReactor,
         site: ConfigFiles,
-        ledger: AnyLedger,
+        ledger: Ledger,
         clock: IReactorTime,
         durations: IReactorTime | None = None,
     ) -> None:

@@ -28,9 +28,10 @@ from moxtls.domain import Domain, InvalidDomain
 from moxtls.tlsrpt.parse import plain
 
 if TYPE_CHECKING:
-    from moxtls.app.build import AnyLedger, Components, IReactor
+    from moxtls.app.build import Components, IReactor
     from moxtls.app.configfiles import ConfigFiles
     from moxtls.interfaces import IQueue
+    from moxtls.ledger.ledger import Ledger
 
 #: Where the configuration is looked for, if nobody says where it is.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
@@ -73,7 +74,7 @@ class Shell:
         self.output = output
         self._arguments = arguments
         self._site: ConfigFiles | None = None
-        self._ledger: AnyLedger | None = None
+        self._ledger: Ledger | None = None
         self._queue: IQueue | None = None
         self._closers: list[Callable[[], Deferred[None]]] = []
 
@@ -140,7 +141,7 @@ class Shell:
         if make:
             site.makeFolders()
 
-    async def ledger(self, make: bool = False) -> AnyLedger:
+    async def ledger(self, make: bool = False) -> Ledger:
         """
         @param make: Make one if there is none.  Otherwise an empty one in memory
             stands for it.
@@ -183,7 +184,7 @@ class Shell:
             self._queue = QueueClient(self.reactor, spool, newID)
         return self._queue
 
-    async def base(self, ledger: AnyLedger | None = None) -> Components:
+    async def base(self, ledger: Ledger | None = None) -> Components:
         """
         The resolver, probed, and what else reaches out.
 

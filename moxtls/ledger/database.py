@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
@@ -20,8 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
@@ -68,8 +67,6 @@ _DRIVERS = {
     "postgres": "postgresql+psycopg",
 }
 
-Insert = sqlite.Insert | postgresql.Insert
-
 
 class LedgerUnavailable(StoreUnavailable):
     """
@@ -107,11 +104,7 @@ class Database:
         @raise LedgerMissing: There is no such file, and C{make} is false.
         """
         parsed = _parse(url)
-        self.name = parsed.set(
-            drivername=parsed.get_backend_name(), password=None, query={}
-        ).render_as_string()
-        self._secrets = [parsed.password, *map(str, parsed.query.values())]
-        self.isSQLite = parsed.get_backend_name() == "sqlite"
+        self._setURL(parsed)
         if self.isSQLite and not make and not _isFile(parsed):
             raise LedgerMissing(self.name)
         with self.opening():
@@ -123,11 +116,13 @@ class Database:
                 makePrivate(Path(parsed.database or ""))
                 self.writer, self.reader = _sqliteEngines(parsed)
 
-    def insert(self, table: Table) -> Insert:
-        """
-        An INSERT that can say what to do on conflict.
-        """
-        return sqlite.insert(table) if self.isSQLite else postgresql.insert(table)
+    def _setURL(self, url: URL) -> None:
+        backend = url.get_backend_name()
+        self.name = url.set(
+            drivername=backend, password=None, query={}
+        ).render_as_string()
+        self._secrets = [url.password, *map(str, url.query.values())]
+        self.isSQLite = backend == "sqlite"
 
     @contextmanager
     def opening(self) -> Iterator[None]:
@@ -252,7 +247,7 @@ def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
         event.listen(engine, "connect", _setUpSQLite)
         # A writer that begins as a reader would fail, rather than wait, if
         # another one comes in between.
-        event.listen(engine, "begin", _beginner(begin))
+        beginWith(engine, begin)
     _useWAL(writer)
     return writer, reader
 
@@ -281,11 +276,15 @@ def _execute(connection: DBAPIConnection, *statements: str) -> None:
         cursor.close()
 
 
-def _beginner(statement: str) -> Callable[[Connection], None]:
+def beginWith(engine: Engine, statement: str) -> None:
+    """
+    Have transactions on C{engine} begin with C{statement}.
+    """
+
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
-    return begin
+    event.listen(engine, "begin", begin)
 
 
 def _useWAL(engine: Engine) -> None:

@@ -43,16 +43,33 @@ from moxtls.dmarc.types import (
 )
 from moxtls.domain import Domain
 from moxtls.ledger.bounds import boundedEvaluation, hasRoomForPart, hasRoomForRow
-from moxtls.ledger.database import Database
-from moxtls.ledger.groupcommit import Bulk
+from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
 from moxtls.ledger.tables import dmarcRow, dmarcTally
-from moxtls.ledger.tlscounters import DIGEST_SIZE, chunks, digest
 
 #: Keys of rows remembered, about 150 octets each.
 MAX_KNOWN = 100_000
 
 _t = dmarcTally.c
 _r = dmarcRow.c
+
+_ADD_TALLIES = Upsert(
+    dmarcTally,
+    lambda old, new: {
+        "messages": old.messages + new.messages,
+        "wanted": old.wanted + new.wanted,
+        "sendable": or_(old.sendable, new.sendable),
+        "dispositions": old.dispositions.bitwise_or(new.dispositions),
+        "kept": old.kept + new.kept,
+        "omitted": old.omitted + new.omitted,
+    },
+)
+_ADD_ROWS = Upsert(
+    dmarcRow,
+    lambda old, new: {
+        "messages": old.messages + new.messages,
+        "addresses": new.addresses,
+    },
+)
 
 _KEPT = select(_t.policy_domain, _t.hour, _t.part, _t.kept).where(
     _t.policy_domain.in_(bindparam("domains", expanding=True)),
@@ -159,34 +176,7 @@ class EvaluationCounters:
     Adds to rows.
     """
 
-    def __init__(self, database: Database) -> None:
-        insert = database.insert(dmarcTally)
-        new = insert.excluded
-        self._addTallies = Bulk(
-            database,
-            insert.on_conflict_do_update(
-                index_elements=[_t.policy_domain, _t.part, _t.hour],
-                set_={
-                    "messages": _t.messages + new.messages,
-                    "wanted": _t.wanted + new.wanted,
-                    "sendable": or_(_t.sendable, new.sendable),
-                    "dispositions": _t.dispositions.bitwise_or(new.dispositions),
-                    "kept": _t.kept + new.kept,
-                    "omitted": _t.omitted + new.omitted,
-                },
-            ),
-        )
-        insert = database.insert(dmarcRow)
-        self._addRows = Bulk(
-            database,
-            insert.on_conflict_do_update(
-                index_elements=[_r.key],
-                set_={
-                    "messages": _r.messages + insert.excluded.messages,
-                    "addresses": insert.excluded.addresses,
-                },
-            ),
-        )
+    def __init__(self) -> None:
         self._rooms = _Rooms()
 
     def record(
@@ -197,8 +187,8 @@ class EvaluationCounters:
         """
         tallies = self._rooms.admit(connection, addEvaluations(items))
         # The tallies first: who removes them locks them first, too.
-        self._addTallies(connection, [_tallyRow(each) for each in tallies])
-        self._addRows(connection, _rows(tallies))
+        _ADD_TALLIES(connection, [_tallyRow(each) for each in tallies])
+        _ADD_ROWS(connection, _rows(tallies))
         return [None] * len(items)
 
 

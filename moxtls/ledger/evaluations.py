@@ -50,7 +50,6 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.ledger.bounds import dueBefore
 from moxtls.ledger.closings import close, latestClosing, pruneClosings
-from moxtls.ledger.database import Database
 from moxtls.ledger.evaluationcounters import (
     BITS,
     PLACE_SIZE,
@@ -66,8 +65,8 @@ from moxtls.ledger.evaluationcounters import (
 )
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.sql import DIGEST_SIZE
 from moxtls.ledger.tables import dmarcRow, dmarcTally
-from moxtls.ledger.tlscounters import DIGEST_SIZE
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod
 
@@ -86,7 +85,6 @@ class EvaluationStore:
 
     def __init__(
         self,
-        database: Database,
         writer: GroupCommitWriter,
         reader: GroupReader,
         archive: ReportArchive,
@@ -94,7 +92,7 @@ class EvaluationStore:
         self._writer = writer
         self._reader = reader
         self._archive = archive
-        self._tallying = EvaluationCounters(database)
+        self._tallying = EvaluationCounters()
 
     def record(
         self, hour: int, evaluation: Evaluation, count: int = 1

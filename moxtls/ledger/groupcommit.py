@@ -5,8 +5,6 @@ Writing in groups, and reading beside it.
 Whatever waits when the last transaction is done goes into the next one, so
 that under load the cost of a commit is shared by many; each caller's
 C{Deferred} fires after the commit.
-
-One statement for many rows, where it matters how long each takes.
 """
 
 from __future__ import annotations
@@ -19,13 +17,11 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.sql.compiler import SQLCompiler
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
 from moxtls.ledger.database import (
     Database,
-    Insert,
     LedgerUnavailable,
     isTransient,
     wasCutOff,
@@ -269,30 +265,3 @@ def _each(
     connection: Connection, jobs: Sequence[Callable[[Connection], T]]
 ) -> Sequence[T]:
     return [job(connection) for job in jobs]
-
-
-class Bulk:
-    """
-    An INSERT that is compiled once and given to the driver with rows as they
-    are: half of SQLAlchemy's time for a row goes into parameters.
-    """
-
-    def __init__(self, database: Database, statement: Insert) -> None:
-        """
-        @param statement: Of all columns.
-        """
-        compiled = statement.compile(dialect=database.writer.dialect)
-        assert isinstance(compiled, SQLCompiler)
-        columns = [column.name for column in statement.table.columns]
-        assert compiled.positiontup == columns, compiled.positiontup
-        self._sql = str(compiled)
-
-    def __call__(
-        self, connection: Connection, rows: Sequence[tuple[object, ...]]
-    ) -> None:
-        """
-        @param rows: In the order of the columns; values as the driver takes
-            them.
-        """
-        if rows:
-            connection.exec_driver_sql(self._sql, list(rows))

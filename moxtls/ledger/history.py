@@ -17,10 +17,9 @@ from moxtls.dates import DAY
 from moxtls.domain import Domain
 from moxtls.interfaces import ISenderHistory
 from moxtls.ledger.bounds import SIGN_RECEIVED, SIGN_SENT, boundedAccount
-from moxtls.ledger.database import Database
-from moxtls.ledger.groupcommit import Bulk, GroupCommitWriter, GroupReader
+from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.sql import MAX_KEYS, Upsert
 from moxtls.ledger.tables import senderHistory
-from moxtls.ledger.tlscounters import KEYS_AT_ONCE
 
 #: Signs remembered as written, about 300 octets each.
 MAX_KNOWN = 20_000
@@ -43,10 +42,15 @@ _OLD = (
     select(*_KEY)
     .where(_old, tuple_(*_KEY) > tuple_(*map(bindparam, ("a", "d", "s"))))
     .order_by(*_KEY)
-    .limit(KEYS_AT_ONCE)
+    .limit(MAX_KEYS)
 )
 _FORGET = delete(senderHistory).where(
     tuple_(*_KEY).in_(bindparam("keys", expanding=True)), _old
+)
+
+_NOTE = Upsert(
+    senderHistory,
+    lambda old, new: {"day": case((new.day > old.day, new.day), else_=old.day)},
 )
 
 #: Account, domain (reversed), sign.
@@ -61,20 +65,9 @@ class SenderHistory:
     What this process knows to be written today isn't written again.
     """
 
-    def __init__(
-        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
-    ) -> None:
+    def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:
         self._writer = writer
         self._reader = reader
-        insert = database.insert(senderHistory)
-        new = insert.excluded
-        self._insert = Bulk(
-            database,
-            insert.on_conflict_do_update(
-                index_elements=_KEY,
-                set_={"day": case((new.day > _h.day, new.day), else_=_h.day)},
-            ),
-        )
         self._written: OrderedDict[_Key, int] = OrderedDict()
 
     def sent(self, account: str, domain: Domain, now: float) -> Deferred[None]:
@@ -104,7 +97,7 @@ class SenderHistory:
     ) -> Sequence[None]:
         # Nodes that lock rows in the same order can't wait for each other in
         # a circle.
-        self._insert(connection, sorted(set(several)))
+        _NOTE(connection, sorted(set(several)))
         return [None] * len(several)
 
     def isKnown(self, account: str | None, organizational: Domain) -> Deferred[bool]:

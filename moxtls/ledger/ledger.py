@@ -19,6 +19,7 @@ from moxtls.ledger.groupcommit import GroupCommitWriter, makeReader, makeWriter
 from moxtls.ledger.history import SenderHistory
 from moxtls.ledger.mtasts import PolicyStore
 from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.sql import insertInto
 from moxtls.ledger.suppressions import Suppressions
 from moxtls.ledger.tables import lease, ledgerIdentity
 from moxtls.ledger.tlsresults import OutcomeStore
@@ -55,23 +56,35 @@ class Ledger:
             later version.
         @raise LedgerMissing: There is none, and C{make} is false.
         """
-        self._database = Database(url, make=make)
+        database = Database(url, make=make)
         try:
-            migrate(self._database, make)
-            self.identifier = _identifier(self._database)
+            migrate(database, make)
+            self._openStores(database, reactor, outages)
         except BaseException:
-            self._database.dispose()
+            database.dispose()
             raise
-        self._writer = makeWriter(reactor, self._database, outages)
-        self._reader = makeReader(reactor, self._database, outages)
-        parts = self._database, self._writer, self._reader
+
+    def _openStores(
+        self,
+        database: Database,
+        reactor: IReactorFromThreads | None = None,
+        outages: OutageLog | None = None,
+    ) -> None:
+        """
+        Open the stores in a database whose tables are up to date.
+        """
+        self._database = database
+        self.identifier = _identifier(database)
+        self._writer = makeWriter(reactor, database, outages)
+        self._reader = makeReader(reactor, database, outages)
+        parts = self._writer, self._reader
         self.archive = ReportArchive(*parts)
         self.outcomes = OutcomeStore(*parts, self.archive)
         self.evaluations = EvaluationStore(*parts, self.archive)
         self.history = SenderHistory(*parts)
         self.policies = PolicyStore(*parts)
         self.suppressions = Suppressions(*parts)
-        self.leases = Leases(self._database, self._writer)
+        self.leases = Leases(self._writer)
 
     def stop(self) -> Deferred[None]:
         """
@@ -102,24 +115,24 @@ class Leases:
     One row per lease.
     """
 
-    def __init__(self, database: Database, writer: GroupCommitWriter) -> None:
-        self._database = database
+    def __init__(self, writer: GroupCommitWriter) -> None:
         self._writer = writer
 
     def acquire(
         self, name: str, holder: str, until: float, now: float
     ) -> Deferred[bool]:
-        insert = self._database.insert(lease).values(
-            name=name, holder=holder, until=until
-        )
-        statement = insert.on_conflict_do_update(
-            index_elements=[_l.name],
-            set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
-            where=or_(_l.holder == holder, _l.until <= now),
-        ).returning(_l.name)
-        return self._writer.run(
-            lambda connection: connection.execute(statement).first() is not None
-        )
+        def acquire(connection: Connection) -> bool:
+            insert = insertInto(lease, connection.dialect.name).values(
+                name=name, holder=holder, until=until
+            )
+            statement = insert.on_conflict_do_update(
+                index_elements=[_l.name],
+                set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+                where=or_(_l.holder == holder, _l.until <= now),
+            ).returning(_l.name)
+            return connection.execute(statement).first() is not None
+
+        return self._writer.run(acquire)
 
     def release(self, name: str, holder: str) -> Deferred[None]:
         statement = delete(lease).where(_l.name == name, _l.holder == holder)

@@ -15,12 +15,15 @@ from zope.interface import implementer
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyStore
 from moxtls.ledger.bounds import clean
-from moxtls.ledger.database import Database
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.sql import Upsert, replaced
 from moxtls.ledger.tables import stsPolicy
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 
 _p = stsPolicy.c
+_SAVE = Upsert(
+    stsPolicy, replaced(*(name for name in stsPolicy.c.keys() if name != "domain"))
+)
 
 
 @implementer(IPolicyStore)
@@ -29,20 +32,9 @@ class PolicyStore:
     One row per domain.
     """
 
-    def __init__(
-        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
-    ) -> None:
+    def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:
         self._writer = writer
         self._reader = reader
-        insert = database.insert(stsPolicy)
-        changed = {
-            column.name: insert.excluded[column.name]
-            for column in stsPolicy.columns
-            if column is not _p.domain
-        }
-        self._put = insert.on_conflict_do_update(
-            index_elements=[_p.domain], set_=changed
-        )
 
     def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
         query = select(stsPolicy).where(_p.domain == domain.ascii)
@@ -55,7 +47,7 @@ class PolicyStore:
 
     def save(self, entry: CachedPolicy) -> Deferred[None]:
         def save(connection: Connection) -> None:
-            connection.execute(self._put, _rowOf(entry))
+            _SAVE(connection, [_rowOf(entry)])
 
         return self._writer.run(save)
 
@@ -85,21 +77,24 @@ class PolicyStore:
         )
 
 
-def _rowOf(entry: CachedPolicy) -> dict[str, object]:
+def _rowOf(entry: CachedPolicy) -> tuple[object, ...]:
+    """
+    In the order of the columns.
+    """
     policy = entry.policy
-    return {
-        "domain": entry.domain.ascii,
-        "mode": policy.mode.value if policy else None,
-        "max_age": policy.maxAge if policy else 0,
-        "mx": json.dumps(policy.mx if policy else ()),
+    return (
+        entry.domain.ascii,
+        policy.mode.value if policy else None,
+        policy.maxAge if policy else 0,
+        json.dumps(policy.mx if policy else ()),
         # As JSON, it has neither NULs nor surrogates.
-        "lines": json.dumps(policy.lines if policy else ()),
-        "record_id": clean(entry.recordID),
-        "inserted": entry.inserted,
-        "fetched": entry.fetched,
-        "valid_end": entry.validEnd,
-        "last_use": entry.lastUse,
-    }
+        json.dumps(policy.lines if policy else ()),
+        clean(entry.recordID),
+        entry.inserted,
+        entry.fetched,
+        entry.validEnd,
+        entry.lastUse,
+    )
 
 
 def _entryOf(row: Row[Any]) -> CachedPolicy:

@@ -25,10 +25,9 @@ from zope.interface import implementer
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportArchive
 from moxtls.ledger.bounds import clean, follows
-from moxtls.ledger.database import Database
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.sql import digest, insertInto
 from moxtls.ledger.tables import outgoingReport
-from moxtls.ledger.tlscounters import digest
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
 
@@ -42,16 +41,9 @@ class ReportArchive:
     One row per report and destination.
     """
 
-    def __init__(
-        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
-    ) -> None:
+    def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:
         self._writer = writer
         self._reader = reader
-        self._insert = (
-            database.insert(outgoingReport)
-            .on_conflict_do_nothing(index_elements=[_o.digest])
-            .returning(_o.digest)
-        )
 
     def file(
         self, connection: Connection, several: Sequence[Sequence[OutgoingReport]]
@@ -64,7 +56,7 @@ class ReportArchive:
         """
         lots = [[_rowOf(report) for report in reports] for reports in several]
         rows = [row for lot in lots for row in lot]
-        new = set(connection.scalars(self._insert, rows)) if rows else set()
+        new = _insert(connection, rows) if rows else set()
         counts = []
         for lot in lots:
             mine = {row["digest"] for row in lot} & new
@@ -143,6 +135,18 @@ class ReportArchive:
         return self._writer.run(
             lambda connection: connection.execute(statement).rowcount
         )
+
+
+def _insert(connection: Connection, rows: Sequence[_Given]) -> set[bytes]:
+    """
+    The digests of those that are new.
+    """
+    statement = (
+        insertInto(outgoingReport, connection.dialect.name)
+        .on_conflict_do_nothing(index_elements=[_o.digest])
+        .returning(_o.digest)
+    )
+    return set(connection.scalars(statement, rows))
 
 
 def _marking(

@@ -13,14 +13,14 @@ from zope.interface import implementer
 
 from moxtls.interfaces import ISuppressions
 from moxtls.ledger.bounds import clean
-from moxtls.ledger.database import Database
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.sql import Upsert, digest, replaced
 from moxtls.ledger.tables import suppression as table
-from moxtls.ledger.tlscounters import digest
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import Suppression
 
 _s = table.c
+_PUT = Upsert(table, replaced("until", "created", "comment", "failures"))
 
 # Asked for each report; building it takes longer than the answer.
 _ACTIVE = (
@@ -40,19 +40,9 @@ class Suppressions:
     One row per destination and kind.
     """
 
-    def __init__(
-        self, database: Database, writer: GroupCommitWriter, reader: GroupReader
-    ) -> None:
+    def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:
         self._writer = writer
         self._reader = reader
-        insert = database.insert(table)
-        self._put = insert.on_conflict_do_update(
-            index_elements=[_s.digest],
-            set_={
-                name: insert.excluded[name]
-                for name in ("until", "created", "comment", "failures")
-            },
-        )
 
     def active(
         self, destination: str, kind: ReportKind, now: float
@@ -68,7 +58,7 @@ class Suppressions:
 
     def put(self, suppression: Suppression) -> Deferred[None]:
         def put(connection: Connection) -> None:
-            connection.execute(self._put, _rowOf(suppression))
+            _PUT(connection, [_rowOf(suppression)])
 
         return self._writer.run(put)
 
@@ -103,16 +93,19 @@ def _digest(destination: str, kind: ReportKind | None) -> bytes:
     return digest(destination, kind or "")
 
 
-def _rowOf(entry: Suppression) -> dict[str, object]:
-    return {
-        "digest": _digest(entry.destination, entry.kind),
-        "destination": entry.destination,
-        "kind": entry.kind.value if entry.kind else "",
-        "until": entry.until,
-        "created": entry.created,
-        "comment": clean(entry.comment),
-        "failures": entry.failures,
-    }
+def _rowOf(entry: Suppression) -> tuple[object, ...]:
+    """
+    In the order of the columns.
+    """
+    return (
+        _digest(entry.destination, entry.kind),
+        entry.destination,
+        entry.kind.value if entry.kind else "",
+        entry.until,
+        entry.created,
+        clean(entry.comment),
+        entry.failures,
+    )
 
 
 def _one(row: Row[Any] | None) -> Suppression | None:

@@ -14,26 +14,31 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TypeVar
 
 from sqlalchemy import Connection, or_, select
 
 from moxtls.domain import Domain
 from moxtls.ledger.bounds import admitted, bounded, boundedPolicy
-from moxtls.ledger.database import Database
-from moxtls.ledger.groupcommit import Bulk
+from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
 from moxtls.ledger.tables import tlsFailure, tlsResult
 from moxtls.tlsrpt.types import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
 
-T = TypeVar("T")
-
-#: Keys per query; SQLite takes 32 766 parameters, PostgreSQL 65 535.
-KEYS_AT_ONCE = 1000
 #: Digests of failures remembered, about 100 octets each.
 MAX_KNOWN = 200_000
 
-_r = tlsResult.c
 _f = tlsFailure.c
+
+_ADD_RESULTS = Upsert(
+    tlsResult,
+    lambda old, new: {
+        "send_report": or_(old.send_report, new.send_report),
+        "succeeded": old.succeeded + new.succeeded,
+        "failed": old.failed + new.failed,
+    },
+)
+_ADD_FAILURES = Upsert(
+    tlsFailure, lambda old, new: {"sessions": old.sessions + new.sessions}
+)
 
 
 class _KnownFailures:
@@ -55,8 +60,8 @@ class _KnownFailures:
         self._known.update((key, set()) for key in new)
         for some in chunks(new):
             query = select(_f.result_key, _f.digest).where(_f.result_key.in_(some))
-            for key, digest in connection.execute(query):
-                self._learn(key, digest)
+            for key, failure in connection.execute(query):
+                self._learn(key, failure)
 
     def admit(self, key: bytes, failure: FailureDetail) -> tuple[FailureDetail, bytes]:
         """
@@ -91,27 +96,7 @@ class TLSCounters:
     Adds to rows.
     """
 
-    def __init__(self, database: Database) -> None:
-        insert = database.insert(tlsResult)
-        self._addResults = Bulk(
-            database,
-            insert.on_conflict_do_update(
-                index_elements=[_r.key],
-                set_={
-                    "send_report": or_(_r.send_report, insert.excluded.send_report),
-                    "succeeded": _r.succeeded + insert.excluded.succeeded,
-                    "failed": _r.failed + insert.excluded.failed,
-                },
-            ),
-        )
-        insert = database.insert(tlsFailure)
-        self._addFailures = Bulk(
-            database,
-            insert.on_conflict_do_update(
-                index_elements=[_f.result_key, _f.digest],
-                set_={"sessions": _f.sessions + insert.excluded.sessions},
-            ),
-        )
+    def __init__(self) -> None:
         self._known = _KnownFailures()
 
     def record(
@@ -122,9 +107,9 @@ class TLSCounters:
         """
         sums = addDeltas(items)
         # The results first: who removes them locks them first, too.
-        self._addResults(connection, [_resultRow(each) for each in sums])
+        _ADD_RESULTS(connection, [_resultRow(each) for each in sums])
         failed = [each for each in sums if each.failures]
-        self._addFailures(connection, self._failureRows(connection, failed))
+        _ADD_FAILURES(connection, self._failureRows(connection, failed))
         return [None] * len(items)
 
     def _failureRows(
@@ -191,28 +176,10 @@ def _failureRow(
     )
 
 
-def chunks(keys: Sequence[T]) -> Iterable[Sequence[T]]:
-    """
-    As many as fit into a query, at a time.
-    """
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        yield keys[start : start + KEYS_AT_ONCE]
-
-
-#: Octets: enough that nobody finds two texts with the same digest by trying.
-DIGEST_SIZE = 24
 #: Policies remembered as they are stored; nearly all have a few hundred
 #: octets, and none that is L{LARGE_POLICY} is remembered.
 MAX_POLICIES = 16384
 LARGE_POLICY = 2000
-
-
-def digest(*texts: str) -> bytes:
-    """
-    A short name for C{texts}, none of which may have a NUL in it.
-    """
-    joined = "\0".join(texts).encode("utf-8", "replace")
-    return blake2b(joined, digest_size=DIGEST_SIZE).digest()
 
 
 def failureDigest(failure: FailureDetail) -> bytes:

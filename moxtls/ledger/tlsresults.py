@@ -51,11 +51,11 @@ from moxtls.dates import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
 from moxtls.ledger.closings import close, latestClosing, pruneClosings
-from moxtls.ledger.database import Database
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.sql import DIGEST_SIZE, MAX_KEYS
 from moxtls.ledger.tables import tlsFailure, tlsResult
-from moxtls.ledger.tlscounters import DIGEST_SIZE, KEYS_AT_ONCE, TLSCounters
+from moxtls.ledger.tlscounters import TLSCounters
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod, StoredResult
 from moxtls.tlsrpt.types import (
@@ -76,7 +76,6 @@ class OutcomeStore:
 
     def __init__(
         self,
-        database: Database,
         writer: GroupCommitWriter,
         reader: GroupReader,
         archive: ReportArchive,
@@ -84,7 +83,7 @@ class OutcomeStore:
         self._writer = writer
         self._reader = reader
         self._archive = archive
-        self._counters = TLSCounters(database)
+        self._counters = TLSCounters()
 
     def record(self, day: date, outcome: SessionOutcome) -> Deferred[None]:
         return self._writer.add(self._counters.record, (day, outcome))
@@ -288,17 +287,18 @@ def pageOfResults(
     limit: int | None,
 ) -> tuple[StoredResult, ...]:
     """
-    The same a page at a time, each of one day: what an index has in order costs
-    no more than is on the page.
+    One page of what is stored.  A page is of one day, so that it is read in the
+    order of the index and costs no more than its own rows.
 
-    @param after: Where to go on behind.
+    @param after: The last result of the page before.
+    @param limit: Maximum number of pairs of policy and recipient domain.
     """
     first = after.day if after is not None else date.min
     for day in _days(connection, first):
         wanted = and_(_matching(given), _r.day == day)
         if after is not None and after.day == day:
-            place = after.policyDomain.ascii, after.recipientDomain.ascii
-            wanted = and_(wanted, tuple_(*_PAIR) > place)
+            last = after.policyDomain.ascii, after.recipientDomain.ascii
+            wanted = and_(wanted, tuple_(*_PAIR) > last)
         pairs = select(*_PAIR).where(wanted).distinct().order_by(*_PAIR).limit(limit)
         found = connection.execute(pairs, given).all()
         if found:
@@ -359,7 +359,7 @@ def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
         select(_r.key)
         .where(wanted, _r.key > bindparam("last"))
         .order_by(_r.key)
-        .limit(KEYS_AT_ONCE)
+        .limit(MAX_KEYS)
         # In the order in which they are written, and before their failures:
         # nobody adds to them meanwhile.
         .with_for_update()
@@ -393,7 +393,7 @@ def closeResults(
 
     @return: The keys that they had, in order.
     """
-    page = _open(domain).where(_r.key > last).order_by(_r.key).limit(KEYS_AT_ONCE)
+    page = _open(domain).where(_r.key > last).order_by(_r.key).limit(MAX_KEYS)
     # In the order in which they are written, and before their failures: nobody
     # adds to them meanwhile.
     keys = connection.scalars(page.with_for_update()).all()

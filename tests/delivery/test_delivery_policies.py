@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from moxtls.dns.types import TLSA, RRType
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import Mode, STSLookup
 from moxtls.queue.types import DeliveryStatus
@@ -479,7 +479,7 @@ class MTASTSTests(OutcomeCase):
 
     def askCache(self) -> Deferred[STSLookup]:
         cache = PolicyCache(
-            self.clock, self.resolver, FakeFetcher(), MemoryPolicyStore()
+            self.clock, self.resolver, FakeFetcher(), MemoryLedger().policies
         )
         return cache.get(EXAMPLE)
 

@@ -26,7 +26,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.ledger.memory import MemoryEvaluationStore, MemoryReportArchive
+from moxtls.ledger.evaluations import EvaluationStore
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
 from tests.dmarc.reports import (
@@ -63,13 +63,12 @@ class Counted(ReportRow):
         Counted.alive -= 1
 
 
-class Rows(MemoryEvaluationStore):
+class Rows(EvaluationStore):
     """
-    A store of very many rows that keeps none of them.
+    A store of very many rows that keeps none of them; it has no database.
     """
 
     def __init__(self, total: int) -> None:
-        super().__init__(MemoryReportArchive())
         Counted.alive = 0
         self.total = total
         self.omitted = 0

@@ -29,8 +29,8 @@ from moxtls.ledger.evaluations import (
 )
 from moxtls.ledger.history import OF_ACCOUNT, OF_ANYBODY
 from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.sql import digest
 from moxtls.ledger.tables import metadata
-from moxtls.ledger.tlscounters import digest
 from moxtls.ledger.tlsresults import PHASES
 from moxtls.reporting.types import ReportPeriod
 from tests.ledger.contracts import Contract

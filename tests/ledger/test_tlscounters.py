@@ -153,5 +153,5 @@ class SameEverywhereTests(SynchronousTestCase):
         self.assertEqual(self.stored(ledger), self.stored(memory))
         self.successResultOf(ledger.stop())
 
-    def stored(self, ledger: Ledger | MemoryLedger) -> tuple[StoredResult, ...]:
+    def stored(self, ledger: Ledger) -> tuple[StoredResult, ...]:
         return self.successResultOf(ledger.outcomes.results())

@@ -22,9 +22,10 @@ from moxtls.dmarc.types import (
     ReportRow,
 )
 from moxtls.domain import Domain
+from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
+from moxtls.reporting.types import OutgoingReport, ReportKey, ReportPeriod, ReportState
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
@@ -142,6 +143,13 @@ def cached(domain: Domain = ORG, lastUse: float = 5.5) -> CachedPolicy:
         Mode.ENFORCE, 86400, (str(MX), "*.example.net"), sts(domain).strings
     )
     return CachedPolicy(domain, policy, "20261124", 1.25, 2.0, 86402.0, lastUse)
+
+
+def file(ledger: Ledger, *reports: OutgoingReport) -> None:
+    """
+    File reports in the archive of C{ledger}.
+    """
+    ledger.outcomes.settle(ReportPeriod(0, MONDAY, ORG), (), reports)
 
 
 #: Monday's first second.

@@ -7,14 +7,14 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
-from moxtls.interfaces import IPolicyCache, IPolicyStore
-from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.interfaces import IPolicyCache
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.mtasts import PolicyStore
 from moxtls.mtasts.cache import MAX_RESTING, PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy
 from moxtls.tlsrpt.types import FailureDetail, ResultType
@@ -41,14 +41,13 @@ class Broken(Exception):
     """
 
 
-@implementer(IPolicyStore)
-class BrokenStore(MemoryPolicyStore):
+class BrokenStore(PolicyStore):
     """
-    Fails as told.
+    A store of which some methods fail.
     """
 
     def __init__(self, *failing: str) -> None:
-        super().__init__()
+        vars(self).update(vars(MemoryLedger().policies))
         self.failing = failing
 
     def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
@@ -72,7 +71,7 @@ class CacheTests(SynchronousTestCase):
         self.dns = MemoryResolver()
         self.dns.put(NAME, RRType.TXT, RECORD)
         self.fetcher = FakeFetcher()
-        self.store = MemoryPolicyStore()
+        self.store = MemoryLedger().policies
         self.make()
 
     def make(self) -> None:
@@ -323,7 +322,9 @@ class TogetherTests(SynchronousTestCase):
         self.dns = MemoryResolver()
         self.dns.put(NAME, RRType.TXT, RECORD)
         self.fetcher = FakeFetcher()
-        self.cache = PolicyCache(Clock(), self.dns, self.fetcher, MemoryPolicyStore())
+        self.cache = PolicyCache(
+            Clock(), self.dns, self.fetcher, MemoryLedger().policies
+        )
 
     def test_joined(self) -> None:
         """

@@ -12,7 +12,8 @@ from moxtls.dates import HOUR, MINUTE
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryPolicyStore
+from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.mtasts import PolicyStore
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 from moxtls.mtasts.refresh import PolicyRefresher, Refresh, RefreshResult
 from moxtls.tlsrpt.types import FailureDetail, ResultType
@@ -22,12 +23,15 @@ NAME = "_mta-sts.example.com"
 NOT_FETCHED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
 
 
-class FlakyStore(MemoryPolicyStore):
+class FlakyStore(PolicyStore):
     """
-    Fails to list its entries as often as told.
+    A store that fails to list its entries C{failures} times.
     """
 
     failures = 0
+
+    def __init__(self) -> None:
+        vars(self).update(vars(MemoryLedger().policies))
 
     def entries(
         self, after: CachedPolicy | None = None, limit: int | None = None

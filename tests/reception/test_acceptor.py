@@ -21,7 +21,7 @@ from moxtls.message.trace import MAX_HOPS
 from moxtls.reporting.types import ReportState
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
-from tests.ledger.values import report
+from tests.ledger.values import file, report
 from tests.reception.receiving import (
     HOSTNAME,
     MailboxFull,
@@ -630,7 +630,7 @@ class NoticeTests(ReceptionCase):
     def setUp(self) -> None:
         super().setUp()
         self.report = replace(report(), sender=self.TOKEN)
-        self.ledger.archive.file([self.report])
+        file(self.ledger, self.report)
 
     def test_failed(self) -> None:
         """

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.dkim.sign import NoSubmitter, Signer
 from moxtls.dates import midnight
 from moxtls.domain import Address, Domain
-from moxtls.ledger.memory import MemorySuppressions
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.message.mime import MessageStamp, leafParts
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import (
@@ -61,7 +61,7 @@ class LetterWriterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
-        self.suppressions = MemorySuppressions()
+        self.suppressions = MemoryLedger().suppressions
 
     def writer(self, *signers: Signer) -> ReportComposer:
         letterhead = ReportIdentity(HOSTNAME, signers or (ED25519,), "tlsrpt")
@@ -152,7 +152,7 @@ class DMARCLetterTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.suppressions = MemorySuppressions()
+        self.suppressions = MemoryLedger().suppressions
 
     def write(
         self, about: Draft, *signers: Signer

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from moxtls.dates import DAY
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportObserver, IReportSubmitter
-from moxtls.ledger.memory import MemoryLedger, MemoryReportArchive
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.handover import (
@@ -36,6 +36,7 @@ from moxtls.reporting.types import (
     ReportState,
     Suppression,
 )
+from tests.ledger.values import file
 from tests.reporting.support import DAY as WHEN
 from tests.reporting.support import ids, report
 from tests.reporting.test_suppression import DSN
@@ -137,7 +138,7 @@ class AftermathTests(SynchronousTestCase):
             composed.contentType,
             composed.composed,
         )
-        self.ledger.archive.file([composed])
+        file(self.ledger, composed)
         return composed
 
     def ends(
@@ -308,18 +309,16 @@ class OutboxTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.archive = MemoryReportArchive()
+        self.ledger = MemoryLedger()
+        self.archive = self.ledger.archive
         self.submitter = FakeSubmitter()
         self.clock = Clock()
         verifyObject(IReportSubmitter, self.submitter)
 
     def file(self, *names: str) -> None:
-        self.archive.file(
-            [
-                report(f"mailto:{name}@a.example", f"p+{name}@sender.example")
-                for name in names
-            ]
-        )
+        for name in names:
+            sender = f"p+{name}@sender.example"
+            file(self.ledger, report(f"mailto:{name}@a.example", sender))
 
     def outbox(self, node: str = "node") -> Outbox:
         return Outbox(self.clock, self.archive, self.submitter, ReportKind.TLS, node)
@@ -333,7 +332,7 @@ class OutboxTests(SynchronousTestCase):
         """
         self.file("x", "y")
         quiet = report("https://a.example/", "", ReportState.SUPPRESSED, Domain("q"))
-        self.archive.file([quiet])
+        file(self.ledger, quiet)
         self.successResultOf(self.outbox().empty())
         self.assertEqual(
             self.submitter.given, ["mailto:x@a.example", "mailto:y@a.example"]

@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ledger.memory import MemoryOutcomeStore, MemoryReportArchive
+from moxtls.ledger.memory import MemoryLedger
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
@@ -546,7 +546,7 @@ class GuideTests(CaptureCase):
             r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", GUIDE.read_text()
         )
         assert block is not None
-        store = MemoryOutcomeStore(MemoryReportArchive())
+        store = MemoryLedger().outcomes
         sent: Deferred[Any] = Deferred()
         names = {
             "message": BytesIO(b"Subject: hi\n\nhi\n"),
