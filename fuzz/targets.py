@@ -316,7 +316,7 @@ TARGETS = {
             "moxtls.authentication.dkim.canonical",
             "moxtls.authentication.dkim.key",
             "moxtls.authentication.dkim.signature",
-            "moxtls.authentication.dkim.taglist",
+            "moxtls.taglist",
         ),
         (
             b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n"

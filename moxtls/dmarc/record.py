@@ -24,6 +24,7 @@ from moxtls.dmarc.types import (
     ReportURI,
 )
 from moxtls.domain import Domain
+from moxtls.taglist import WSP, parseTagSpec, splitTagSpecs
 
 #: More than anybody has a use for; keeps what is compared and stored small.
 MAX_URIS = 100
@@ -53,7 +54,6 @@ _URI = re.compile(
 _SIZE = re.compile(r"[ \t]*([0-9]+)[ \t]*([kmgtKMGT]?)\Z")
 _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_WSP = " \t"
 _OPTIONS = ("0", "1", "d", "s")
 _WORDS: Mapping[str, Sequence[str]] = {
     "adkim": tuple(Alignment),
@@ -128,10 +128,9 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
     if version is None:
         return None
     tags: dict[str, str] = {}
-    for field in decoded[version.end() :].split(";"):
-        name, equals, value = field.partition("=")
-        if equals:
-            tags.setdefault(name.strip(_WSP).lower(), value.strip(_WSP))
+    for tag in map(parseTagSpec, splitTagSpecs(decoded[version.end() :])):
+        if tag is not None:
+            tags.setdefault(tag[0].lower(), tag[1])
     return tags
 
 
@@ -191,7 +190,7 @@ def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]
             yield f"{name}={tags[name]} has no meaning"
     for name in ("rua", "ruf"):
         parts = tags[name].split(",")[:MAX_URIS] if name in tags else ()
-        for text in (part.strip(_WSP) for part in parts):
+        for text in (part.strip(WSP) for part in parts):
             uri = _uri(text)
             if uri is None:
                 yield f"{name}: {text or 'nothing'} is not a URI"
@@ -212,13 +211,13 @@ def urisOf(value: str) -> tuple[ReportURI, ...]:
     The URIs of a C{rua} or C{ruf} tag that are some, in order.
     """
     parts = value.split(",")[:MAX_URIS]
-    uris = (_uri(part.strip(_WSP)) for part in parts)
+    uris = (_uri(part.strip(WSP)) for part in parts)
     return tuple(uri for uri in uris if uri is not None)
 
 
 def _uri(text: str) -> ReportURI | None:
     uri, mark, size = text.partition("!")
-    uri = uri.rstrip(_WSP)
+    uri = uri.rstrip(WSP)
     matched = _SIZE.match(size)
     # A URI with a broken size is passed over as a whole: its owner meant a
     # limit, and we don't know which.
@@ -254,7 +253,7 @@ def _failureOptions(value: str) -> tuple[str, ...]:
     Reading of RFC 9989 4.7: C{0} and C{1} exclude each other, but RFC 7489
     allowed them together, and C{1} means both.
     """
-    options = [option.strip(_WSP).lower() for option in value.split(":")]
+    options = [option.strip(WSP).lower() for option in value.split(":")]
     if any(option not in _OPTIONS for option in options):
         return ("0",)
     return tuple(dict.fromkeys(options))

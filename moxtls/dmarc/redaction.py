@@ -23,6 +23,7 @@ from itertools import islice
 from moxtls.domain import MAX_NAME, Address, Domain, InvalidAddress, InvalidDomain
 from moxtls.message.header import textFields
 from moxtls.message.mime import Field
+from moxtls.taglist import parseTagSpec, splitTagSpecs
 
 #: Of a header, as much is looked at: some four times what a message has.
 MAX_HEADER = 64 * 1024
@@ -165,9 +166,9 @@ def _listID(redaction: Redaction, value: str) -> Sequence[str]:
 
 def _signature(redaction: Redaction, value: str) -> Sequence[str]:
     words: list[str] = []
-    for each in value.split(";")[:MAX_TAGS]:
-        tag, equals, content = (part.strip() for part in each.partition("="))
-        if tag not in _TAGS or not equals:
+    specs = splitTagSpecs(value, MAX_TAGS)[:MAX_TAGS]
+    for tag, content in filter(None, map(parseTagSpec, specs)):
+        if tag not in _TAGS:
             continue
         content = _BLANK.sub("", content)
         if tag == "i":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.taglist import splitTagSpecs
 from moxtls.tlsrpt.types import FailureDetail
 
 
@@ -218,13 +219,10 @@ def matches(policy: STSPolicy, host: Domain) -> bool:
 def _parseRecord(text: bytes) -> STSRecord | STSRecordError:
     try:
         # RFC 8461 3.1: sts-field-delim = *WSP ";" *WSP.
-        fields = [field.strip(" \t") for field in text.decode("ascii").split(";")]
+        _, *fields = splitTagSpecs(text.decode("ascii"))
     except UnicodeDecodeError:
         return STSRecordError.SYNTAX
-    if not fields[-1]:
-        # RFC 8461 3.1: one delimiter may come behind the last field.
-        fields.pop()
-    parsed = [_FIELD.match(field) for field in fields[1:]]
+    parsed = [_FIELD.match(field) for field in fields]
     ids = [field[2] for field in parsed if field and field[1] == "id"]
     # RFC 8461 3.2: of duplicates all but the first are ignored.
     if not all(parsed) or not ids or not _ID.match(ids[0]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from moxtls.domain import Domain
+from moxtls.taglist import WSP, splitTagSpecs
 
 # RFC 8460 3:
 #   tlsrpt-record    = tlsrpt-version 1*(field-delim tlsrpt-field) [field-delim]
@@ -25,7 +26,6 @@ _VALUE = re.compile(r"[\x21-\x3a\x3c\x3e-\x7e]+\Z")
 _URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:%[0-9A-Fa-f]{2}|[^\x00-\x20!,;%\x7f\ud800-\udfff])+\Z"
 )
-_WSP = " \t"
 
 
 class TLSRPTRecordError(StrEnum):
@@ -85,12 +85,9 @@ def parseTLSRPTRecord(text: str) -> TLSRPTRecord:
     version = _VERSION.match(text)
     if version is None:
         raise InvalidRecord("the record doesn't begin with v=TLSRPTv1;")
-    fields = [field.strip(_WSP) for field in text[version.end() :].split(";")]
-    if len(fields) > 1 and not fields[-1]:
-        del fields[-1]
     rua: list[str] = []
     extensions = []
-    for field in fields:
+    for field in splitTagSpecs(text[version.end() :]):
         name, value = _split(field)
         if name == "rua":
             rua.extend(_uris(value))
@@ -111,7 +108,7 @@ def _split(field: str) -> tuple[str, str]:
 
 
 def _uris(value: str) -> list[str]:
-    uris = [uri.strip(_WSP) for uri in value.split(",")]
+    uris = [uri.strip(WSP) for uri in value.split(",")]
     for uri in uris:
         if not _URI.match(uri):
             raise InvalidRecord(f"{uri[:80]!r} is not a URI")

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from moxtls.authentication.dkim.sign import MIN_RSA_KEY_BITS, Algorithm
-from moxtls.authentication.dkim.taglist import decoded, listed, readTags
 from moxtls.authentication.results import AuthResult
+from moxtls.taglist import colonList, decodeBase64, parseTagList
 
 #: RFC 8301 3.2 wants 4096; twice that is seen, and takes fifteen times as long
 #: as 2048.
@@ -88,7 +88,7 @@ def readKey(text: bytes) -> PublicKey:
 
     @raise UnusableKey: With the reason, for people.
     """
-    tags = readTags(text)
+    tags = parseTagList(text)
     if tags.problem:
         raise UnusableKey("the key record is malformed")
     # RFC 6376 3.6.1: the first tag, if it is there.
@@ -97,11 +97,11 @@ def readKey(text: bytes) -> PublicKey:
     algorithm = _ALGORITHMS.get(tags.get("k", "rsa").lower())
     if algorithm is None:
         raise UnusableKey("the key is of an unknown type")
-    if "sha256" not in listed(tags.get("h", "sha256")):
+    if "sha256" not in colonList(tags.get("h", "sha256")):
         raise UnusableKey("the key is not for SHA-256")
-    if not {"email", "*"} & set(listed(tags.get("s", "*"))):
+    if not {"email", "*"} & set(colonList(tags.get("s", "*"))):
         raise UnusableKey("the key is not for mail")
-    flags = listed(tags.get("t"))
+    flags = colonList(tags.get("t"))
     size, public = _load(algorithm, _data(tags.values))
     return PublicKey(algorithm, size, public, "y" in flags, "s" in flags)
 
@@ -112,7 +112,7 @@ def _data(values: dict[str, str]) -> bytes:
     if not values["p"]:
         raise UnusableKey("the key is revoked")
     try:
-        return decoded(values["p"])
+        return decodeBase64(values["p"])
     except ValueError:
         raise UnusableKey("the key is not base64") from None
 

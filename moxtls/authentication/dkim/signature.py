@@ -11,17 +11,17 @@ from functools import lru_cache
 
 from moxtls.authentication.dkim.canonical import Canonicalization, Extent
 from moxtls.authentication.dkim.sign import Algorithm
-from moxtls.authentication.dkim.taglist import (
-    WSP,
-    TagList,
-    decoded,
-    flattened,
-    listed,
-    readTags,
-    withoutSpace,
-)
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.domain import Domain, InvalidDomain
+from moxtls.taglist import (
+    WSP,
+    TagList,
+    colonList,
+    decodeBase64,
+    parseTagList,
+    removeWSP,
+    unfoldTags,
+)
 
 #: Names in C{h=}.  Mail has some twenty; each is looked up once.
 MAX_FIELDS = 500
@@ -192,7 +192,7 @@ def readSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
     """
     domain, selector = claim.domain, claim.selector
     name, _, value = claim.field.partition(b":")
-    tags = readTags(value)
+    tags = parseTagList(value)
     try:
         _checkForm(tags)
         _checkTime(tags, now)
@@ -234,7 +234,7 @@ def _found(value: bytes, name: bytes) -> re.Match[bytes] | None:
 
 def _stated(value: bytes, name: bytes) -> str:
     found = _found(value, name)
-    return flattened(found[1]).strip(WSP) if found else ""
+    return unfoldTags(found[1]).strip(WSP) if found else ""
 
 
 def _domain(text: str) -> Domain:
@@ -280,7 +280,7 @@ def _checkForm(tags: TagList) -> None:
     domain = tags.get("d")
     _demand("." in domain and domain[-1] != ".", "d= is not a domain for mail")
     if "q" in tags.values:
-        _demand("dns/txt" in listed(tags.get("q")), "q= is not dns/txt")
+        _demand("dns/txt" in colonList(tags.get("q")), "q= is not dns/txt")
 
 
 def _checkTime(tags: TagList, now: float) -> None:
@@ -333,7 +333,7 @@ def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
     """
     if stated is None:
         return f"@{domain}", domain
-    identity = withoutSpace(stated)
+    identity = removeWSP(stated)
     _demand(len(identity) <= MAX_IDENTITY_LENGTH, "i= is too long")
     octets = identity.encode("utf-8")
     plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
@@ -374,7 +374,7 @@ def _limit(stated: str | None) -> int | None:
 
 
 def _names(stated: str) -> tuple[bytes, ...]:
-    names = listed(stated, MAX_FIELDS)
+    names = colonList(stated, MAX_FIELDS)
     _demand(len(names) <= MAX_FIELDS, "h= is too long")
     _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
     _demand("from" in names, "From is not signed")
@@ -383,7 +383,7 @@ def _names(stated: str) -> tuple[bytes, ...]:
 
 def _data(tags: TagList, name: str) -> bytes:
     try:
-        return decoded(tags.get(name))
+        return decodeBase64(tags.get(name))
     except ValueError:
         raise _Unacceptable(f"{name}= is not base64") from None
 
@@ -397,5 +397,5 @@ def _withoutProof(value: bytes) -> bytes:
 
 
 def _start(tags: TagList) -> str:
-    proof = withoutSpace(tags.get("b"))
+    proof = removeWSP(tags.get("b"))
     return proof[:8] if _BASE64.match(proof) else ""

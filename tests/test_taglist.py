@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.dkim.taglist}.
+Tests for L{moxtls.taglist}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.dkim.taglist import MAX_TAGS, decoded, listed, readTags
+from moxtls.taglist import MAX_TAGS, colonList, decodeBase64, parseTagList
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,4}", fullmatch=True)
 VALUES = st.from_regex(r"([!-:<-~]([!-:<-~ ]{0,8}[!-:<-~])?)?", fullmatch=True)
@@ -18,7 +18,7 @@ VALUES = st.from_regex(r"([!-:<-~]([!-:<-~ ]{0,8}[!-:<-~])?)?", fullmatch=True)
 
 class ReadTagsTests(SynchronousTestCase):
     """
-    Tests for L{readTags}.
+    Tests for L{parseTagList}.
     """
 
     def test_values(self) -> None:
@@ -26,7 +26,7 @@ class ReadTagsTests(SynchronousTestCase):
         White space around names and values, folded or not, is no part of
         them; inside a value it is (RFC 6376 3.2).
         """
-        tags = readTags(b" v=1;\r\n\ta = b  c\t;d= ;\r\n Ef_1=x=y==; ")
+        tags = parseTagList(b" v=1;\r\n\ta = b  c\t;d= ;\r\n Ef_1=x=y==; ")
         self.assertEqual(tags.problem, "")
         self.assertEqual(tags.values, {"v": "1", "a": "b  c", "d": "", "Ef_1": "x=y=="})
 
@@ -47,7 +47,7 @@ class ReadTagsTests(SynchronousTestCase):
             (b"d=1; v=a\r\nb", "control characters among the tags"),
             (b"d=1" + b";a=1" * MAX_TAGS, "too many tags"),
         ]:
-            tags = readTags(text)
+            tags = parseTagList(text)
             self.assertEqual(tags.problem, problem, text)
             self.assertEqual(tags.get("d"), "1", text)
 
@@ -56,9 +56,9 @@ class ReadTagsTests(SynchronousTestCase):
         Values may be in UTF-8 (RFC 8616 5); what is none can't be taken for
         something else.
         """
-        self.assertEqual(readTags("d=bücher.example".encode()).get("d")[1], "ü")
+        self.assertEqual(parseTagList("d=bücher.example".encode()).get("d")[1], "ü")
         self.assertEqual(
-            readTags(b"d=b\xfccher").get("d"), "b\N{REPLACEMENT CHARACTER}cher"
+            parseTagList(b"d=b\xfccher").get("d"), "b\N{REPLACEMENT CHARACTER}cher"
         )
 
     @settings(max_examples=100, deadline=None)
@@ -70,7 +70,7 @@ class ReadTagsTests(SynchronousTestCase):
         Whatever is written by the grammar is read (RFC 6376 3.2).
         """
         text = ";\r\n ".join(f"{name} = {value}" for name, value in values.items())
-        tags = readTags((text + end if values else text).encode())
+        tags = parseTagList((text + end if values else text).encode())
         self.assertEqual((tags.problem, tags.values), ("", values))
 
     @settings(max_examples=100, deadline=None)
@@ -79,27 +79,27 @@ class ReadTagsTests(SynchronousTestCase):
         """
         Nothing is too strange to be read.
         """
-        tags = readTags(text)
+        tags = parseTagList(text)
         self.assertFalse(any(";" in each for each in tags.values.values()))
 
 
 class ListedTests(SynchronousTestCase):
     """
-    Tests for L{listed}.
+    Tests for L{colonList}.
     """
 
     def test_list(self) -> None:
         """
         There may be white space around colons (RFC 6376 3.5, "h=").
         """
-        self.assertEqual(listed("From : to:\tCC"), ("from", "to", "cc"))
-        self.assertEqual(listed(""), ("",))
-        self.assertEqual(listed("a:b:c:d", 2), ("a", "b", "c:d"))
+        self.assertEqual(colonList("From : to:\tCC"), ("from", "to", "cc"))
+        self.assertEqual(colonList(""), ("",))
+        self.assertEqual(colonList("a:b:c:d", 2), ("a", "b", "c:d"))
 
 
 class DecodedTests(SynchronousTestCase):
     """
-    Tests for L{decoded}.
+    Tests for L{decodeBase64}.
     """
 
     @settings(max_examples=50, deadline=None)
@@ -111,11 +111,11 @@ class DecodedTests(SynchronousTestCase):
         """
         text = base64.b64encode(data).decode()
         text = text if padded else text.rstrip("=")
-        self.assertEqual(decoded("\t".join(text)), data)
+        self.assertEqual(decodeBase64("\t".join(text)), data)
 
     def test_refused(self) -> None:
         """
         Anything else is refused: nothing is skipped.
         """
         for text in ("a", "YQ=a", "YQ=====", "Y-Q=", "YQ\n", "é", "Y\N{DIGIT ONE}é"):
-            self.assertRaises(ValueError, decoded, text)
+            self.assertRaises(ValueError, decodeBase64, text)
