@@ -43,16 +43,18 @@ class Taker:
     """
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(RECIPIENT_OK)
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IServerMessage:
+    def message(
+        self, client: ClientInfo, transaction: TransactionState
+    ) -> IServerMessage:
         return self
 
     def write(self, chunk: bytes) -> None:

@@ -25,7 +25,7 @@ from moxtls.smtp.types import Reply
 _OK = Reply(250, "2.0.0", "OK")
 SETTINGS = ServerSettings(
     "mx.example",
-    size=1000,
+    maxSize=1000,
     starttls=True,
     mechanisms=("PLAIN",),
     authWithoutTLS=True,

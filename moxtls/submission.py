@@ -39,7 +39,7 @@ from moxtls.smtp.server.interfaces import (
 )
 from moxtls.smtp.types import Reply
 
-Note = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]
+OnQueued = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]
 
 
 @implementer(IMessageDelivery)
@@ -58,7 +58,7 @@ class Submission:
         hostname: str,
         newID: Callable[[], str],
         folder: Path,
-        note: Note | None = None,
+        note: OnQueued | None = None,
     ) -> None:
         """
         @param newID: Letters and digits, never the same twice.
@@ -74,7 +74,7 @@ class Submission:
         self._folder = folder
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         """
         Anybody may be the sender.
@@ -82,18 +82,18 @@ class Submission:
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
         So may the recipient: the conversation lets nothing but addresses pass.
         """
         return succeed(RECIPIENT_OK)
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
         Begin a message.
         """
-        return _Submitted(self, client, incoming, SpooledMessage(self._folder))
+        return _Submitted(self, client, transaction, SpooledMessage(self._folder))
 
 
 @implementer(IMessage)
@@ -108,12 +108,12 @@ class _Submitted:
         self,
         submission: Submission,
         client: ClientInfo,
-        incoming: TransactionState,
+        transaction: TransactionState,
         spooled: SpooledMessage,
     ) -> None:
         self._submission = submission
         self._client = client
-        self._incoming = incoming
+        self._transaction = transaction
         self._spooled = spooled
 
     def write(self, chunk: bytes) -> Deferred[None] | None:
@@ -147,7 +147,7 @@ class _Submitted:
         if isLooping(header):
             return LOOPING
         envelope = envelopeOf(
-            self._incoming, header, self._spooled.isASCII, self._submission.hostname
+            self._transaction, header, self._spooled.isASCII, self._submission.hostname
         )
         prefix = self._prefix(header, envelope)
         messageID = await self._submission.queue.submit(
@@ -168,7 +168,7 @@ class _Submitted:
         submission = self._submission
         now, ourID = submission.clock.seconds(), submission.newID()
         only = envelope.recipients[0] if len(envelope.recipients) == 1 else ""
-        smtputf8 = self._incoming.parameters.smtputf8
+        smtputf8 = self._transaction.parameters.smtputf8
         received = receivedHeader(
             self._client, submission.hostname, ourID, now, smtputf8, only
         )
@@ -178,7 +178,7 @@ class _Submitted:
 
 
 def envelopeOf(
-    incoming: TransactionState, header: bytes, isASCII: bool, hostname: str
+    transaction: TransactionState, header: bytes, isASCII: bool, hostname: str
 ) -> Envelope:
     """
     What the queue has to know of a message.  No I/O.
@@ -186,12 +186,12 @@ def envelopeOf(
     @param isASCII: Whether all of it is.
     @param hostname: Of whose postmaster is meant if a client only says so.
     """
-    sender = incoming.sender and str(Address.parse(incoming.sender))
+    sender = transaction.sender and str(Address.parse(transaction.sender))
     recipients = tuple(
-        dict.fromkeys(str(addressOf(each, hostname)) for each in incoming.recipients)
+        dict.fromkeys(str(addressOf(each, hostname)) for each in transaction.recipients)
     )
     addressesASCII = all(each.isascii() for each in (sender, *recipients))
-    parameters = incoming.parameters
+    parameters = transaction.parameters
     # RFC 8689 4.1: REQUIRETLS makes the field count for nothing.
     dontRequire = False if saysTLSNotRequired(header) else None
     return Envelope(

@@ -197,17 +197,17 @@ class Postbox:
         self.received: list[tuple[TransactionState, bytes]] = []
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         return succeed(Reply(250, "2.1.0", "ok"))
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(self.refused.get(recipient, Reply(250, "2.1.5", "ok")))
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
-        return _Slot(self, incoming)
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
+        return _Slot(self, transaction)
 
     def server(
         self,
@@ -221,7 +221,7 @@ class Postbox:
         """
         starttls = context is not None
         conversation = ServerSettings(
-            hostname, transactions=transactions, starttls=starttls
+            hostname, maxTransactions=transactions, starttls=starttls
         )
         factory = SMTPServerFactory(
             clock,
@@ -234,9 +234,9 @@ class Postbox:
 
 @implementer(IMessage)
 class _Slot:
-    def __init__(self, postbox: Postbox, incoming: TransactionState) -> None:
+    def __init__(self, postbox: Postbox, transaction: TransactionState) -> None:
         self._postbox = postbox
-        self._incoming = incoming
+        self._transaction = transaction
         self._chunks: list[bytes] = []
 
     def write(self, chunk: bytes) -> Deferred[None] | None:
@@ -244,7 +244,7 @@ class _Slot:
         return None
 
     def finish(self) -> Deferred[Reply]:
-        self._postbox.received.append((self._incoming, b"".join(self._chunks)))
+        self._postbox.received.append((self._transaction, b"".join(self._chunks)))
         return succeed(Reply(250, "2.0.0", "taken"))
 
     def abort(self) -> None:

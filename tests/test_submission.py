@@ -86,11 +86,11 @@ class SubmissionTests(SynchronousTestCase):
             clock, self.queue, "mx.example", lambda: "id1", folder
         )
 
-    def submit(self, incoming: TransactionState, *chunks: bytes) -> Deferred[Reply]:
+    def submit(self, transaction: TransactionState, *chunks: bytes) -> Deferred[Reply]:
         """
         Hand a message to the acceptor.
         """
-        sink = self.submission.message(CLIENT, incoming)
+        sink = self.submission.message(CLIENT, transaction)
         verifyObject(IMessage, sink)
         for chunk in chunks:
             self.assertIsNone(sink.write(chunk))
@@ -101,10 +101,10 @@ class SubmissionTests(SynchronousTestCase):
         Sender and recipients are the client's business.
         """
         verifyObject(IMessageDelivery, self.submission)
-        incoming = TransactionState("a@a.example")
-        reply = self.successResultOf(self.submission.mailFrom(CLIENT, incoming))
+        transaction = TransactionState("a@a.example")
+        reply = self.successResultOf(self.submission.mailFrom(CLIENT, transaction))
         self.assertEqual((reply.code, reply.enhanced), (250, "2.1.0"))
-        asked = self.submission.rcptTo(CLIENT, incoming, "b@b.example")
+        asked = self.submission.rcptTo(CLIENT, transaction, "b@b.example")
         reply = self.successResultOf(asked)
         self.assertEqual((reply.code, reply.enhanced), (250, "2.1.5"))
 
@@ -114,8 +114,8 @@ class SubmissionTests(SynchronousTestCase):
         only then the client is told 250.
         """
         self.queue.answer = Deferred()
-        incoming = TransactionState("a@A.example", recipients=("b@B.example",))
-        answer = self.submit(incoming, b"Subject: x\r\n", b"\r\nHi\r\n")
+        transaction = TransactionState("a@A.example", recipients=("b@B.example",))
+        answer = self.submit(transaction, b"Subject: x\r\n", b"\r\nHi\r\n")
         self.assertNoResult(answer)
         self.queue.answer.callback("q1")
         reply = self.successResultOf(answer)
@@ -128,8 +128,8 @@ class SubmissionTests(SynchronousTestCase):
         """
         Where there is no header, ours is kept apart from the text.
         """
-        incoming = TransactionState("", recipients=("b@b.example",))
-        self.successResultOf(self.submit(incoming, b"Hi there\r\n"))
+        transaction = TransactionState("", recipients=("b@b.example",))
+        self.successResultOf(self.submit(transaction, b"Hi there\r\n"))
         self.assertEqual(self.queue.submitted[0][1], ADDED + b"\r\nHi there\r\n")
 
     def test_large(self) -> None:
@@ -138,17 +138,17 @@ class SubmissionTests(SynchronousTestCase):
         """
         lines = b"".join(b"%d\r\n" % n for n in range(100_000))
         pieces = [lines[n : n + 10_000] for n in range(0, len(lines), 10_000)]
-        incoming = TransactionState("", recipients=("b@b.example",))
-        self.successResultOf(self.submit(incoming, b"A: b\r\n\r\n", *pieces))
+        transaction = TransactionState("", recipients=("b@b.example",))
+        self.successResultOf(self.submit(transaction, b"A: b\r\n\r\n", *pieces))
         self.assertEqual(self.queue.submitted[0][1], ADDED + b"A: b\r\n\r\n" + lines)
 
     def test_loop(self) -> None:
         """
         A message that has been everywhere goes no further (RFC 5321 6.3).
         """
-        incoming = TransactionState("", recipients=("b@b.example",))
+        transaction = TransactionState("", recipients=("b@b.example",))
         header = b"Received: from x by y; z\r\n" * (MAX_HOPS + 1)
-        reply = self.successResultOf(self.submit(incoming, header, b"\r\nHi\r\n"))
+        reply = self.successResultOf(self.submit(transaction, header, b"\r\nHi\r\n"))
         self.assertEqual((reply.code, reply.enhanced), (554, "5.4.6"))
         self.assertEqual(self.queue.submitted, [])
 
@@ -157,8 +157,8 @@ class SubmissionTests(SynchronousTestCase):
         If the queue fails, the client tries again later.
         """
         self.queue.answer = fail(OSError("disk"))
-        incoming = TransactionState("", recipients=("b@b.example",))
-        reply = self.successResultOf(self.submit(incoming, b"\r\n"))
+        transaction = TransactionState("", recipients=("b@b.example",))
+        reply = self.successResultOf(self.submit(transaction, b"\r\n"))
         self.assertEqual((reply.code, reply.enhanced), (451, "4.3.0"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
@@ -168,8 +168,8 @@ class SubmissionTests(SynchronousTestCase):
         3.7).
         """
         self.queue.answer = fail(InvalidMessage("line 2 of the message has a NUL"))
-        incoming = TransactionState("", recipients=("b@b.example",))
-        reply = self.successResultOf(self.submit(incoming, b"\r\n\0"))
+        transaction = TransactionState("", recipients=("b@b.example",))
+        reply = self.successResultOf(self.submit(transaction, b"\r\n\0"))
         self.assertEqual(str(reply), "554 5.6.0 line 2 of the message has a NUL")
 
     def test_abort(self) -> None:
@@ -192,19 +192,19 @@ class EnvelopeTests(SynchronousTestCase):
     def envelope(
         self, parameters: MailParameters, header: bytes = b"", isASCII: bool = True
     ) -> Envelope:
-        incoming = TransactionState(
+        transaction = TransactionState(
             "a@a.example", parameters, ("Postmaster", "b@b.example")
         )
-        return envelopeOf(incoming, header, isASCII, "mx.example")
+        return envelopeOf(transaction, header, isASCII, "mx.example")
 
     def test_recipients(self) -> None:
         """
         Each once, and C{postmaster} is ours (RFC 5321 4.5.1).
         """
-        incoming = TransactionState(
+        transaction = TransactionState(
             "", recipients=("b@b.example", "b@B.example", "postmaster")
         )
-        envelope = envelopeOf(incoming, b"", True, "mx.example")
+        envelope = envelopeOf(transaction, b"", True, "mx.example")
         self.assertEqual(envelope.recipients, ("b@b.example", "postmaster@mx.example"))
 
     def test_requireTLS(self) -> None:
@@ -240,8 +240,8 @@ class EnvelopeTests(SynchronousTestCase):
         unsaid = self.envelope(MailParameters(), isASCII=False)
         self.assertTrue(unsaid.eightBit)
         self.assertFalse(unsaid.smtputf8)
-        incoming = TransactionState("\u00e9@a.example", said, ("b@b.example",))
-        self.assertTrue(envelopeOf(incoming, b"", True, "mx.example").smtputf8)
+        transaction = TransactionState("\u00e9@a.example", said, ("b@b.example",))
+        self.assertTrue(envelopeOf(transaction, b"", True, "mx.example").smtputf8)
 
 
 class SpooledMessageTests(SynchronousTestCase):

@@ -238,12 +238,12 @@ class Server(Service):
         }
 
     def _factory(
-        self, name: str, listener: Listener, acceptor: IMessageDelivery
+        self, name: str, listener: Listener, delivery: IMessageDelivery
     ) -> SMTPServerFactory:
         settings = ListenerSettings(
             ServerSettings(
                 self._site.config.hostname.ascii,
-                size=listener.maxMessageSize,
+                maxSize=listener.maxMessageSize,
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
                 authRequired=listener.authentication,
@@ -252,18 +252,18 @@ class Server(Service):
                 bareAddresses=listener.service is ListenerService.SUBMISSION,
             ),
             immediateTLS=listener.tls is ListenerTLS.IMMEDIATE,
-            connections=listener.maxConnections,
-            perAddress=listener.maxConnectionsPerAddress,
-            perNetwork=listener.maxConnectionsPerNetwork,
-            connectionRate=listener.maxConnectionRate,
-            messageRate=listener.maxMessageRate,
+            maxConnections=listener.maxConnections,
+            maxConnectionsPerAddress=listener.maxConnectionsPerAddress,
+            maxConnectionsPerNetwork=listener.maxConnectionsPerNetwork,
+            maxConnectionRate=listener.maxConnectionRate,
+            maxMessageRate=listener.maxMessageRate,
         )
         tls = self._site.tls(name, listener)
         if listener.authentication and self._logins is None:
             self._logins = self._authenticator()
         authenticator = self._logins if listener.authentication else None
         return SMTPServerFactory(
-            self._durations, settings, acceptor, tls, authenticator
+            self._durations, settings, delivery, tls, authenticator
         )
 
     def _acceptor(self, listener: Listener) -> IMessageDelivery:

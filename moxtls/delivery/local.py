@@ -223,7 +223,7 @@ def _said(
         return _Verdict(ending, status, reason)
     # What is permanent to a server that can't be used may pass (RFC 3463 2).
     isSame = reply.enhanced[:1] == status[:1]
-    code = 0 if reply.isOurs else reply.code
+    code = 0 if reply.isLocal else reply.code
     return _Verdict(ending, reply.enhanced if isSame else status, reason, code)
 
 

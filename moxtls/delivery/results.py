@@ -209,7 +209,7 @@ class RecipientResults:
             if lenient and result.status.startswith("5.7."):
                 result = _softened(result)
             answers = self._final
-            if each.reply.isOurs:
+            if each.reply.isLocal:
                 answers = self._unasked
             elif result.ending is DeliveryStatus.TEMPORARY:
                 answers = self._passing
@@ -323,8 +323,8 @@ def _result(messageID: str, answer: RecipientReply, host: str) -> Result:
         answer.recipient,
         ending,
         _status(reply),
-        0 if reply.isOurs else reply.code,
-        (reply.text if reply.isOurs else str(reply))[:MAX_TEXT],
+        0 if reply.isLocal else reply.code,
+        (reply.text if reply.isLocal else str(reply))[:MAX_TEXT],
         host,
     )
 

@@ -73,17 +73,17 @@ class _Everything:
         self._arrivals = arrivals
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         return succeed(_OK)
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(_OK)
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
-        return _Sink(self._host, client, incoming, self._arrivals)
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
+        return _Sink(self._host, client, transaction, self._arrivals)
 
 
 @implementer(IMessage)
@@ -92,12 +92,12 @@ class _Sink:
         self,
         host: str,
         client: ClientInfo,
-        incoming: TransactionState,
+        transaction: TransactionState,
         arrivals: Arrivals,
     ) -> None:
         self._host = host
         self._client = client
-        self._incoming = incoming
+        self._transaction = transaction
         self._arrivals = arrivals
         self._chunks: list[bytes] = []
 
@@ -105,10 +105,10 @@ class _Sink:
         self._chunks.append(chunk)
 
     def finish(self) -> Deferred[Reply]:
-        for recipient in self._incoming.recipients:
+        for recipient in self._transaction.recipients:
             arrival = Arrival(
                 recipient,
-                self._incoming.sender,
+                self._transaction.sender,
                 self._host,
                 self._client.tls,
                 b"".join(self._chunks),
@@ -145,7 +145,7 @@ class MailDestination(Service):
             reactor,
             ListenerSettings(
                 ServerSettings(
-                    host.name, size=MAX_MESSAGE, starttls=identity is not None
+                    host.name, maxSize=MAX_MESSAGE, starttls=identity is not None
                 )
             ),
             _Everything(host.name, arrivals),

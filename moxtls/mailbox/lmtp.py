@@ -47,29 +47,29 @@ from moxtls.tls.verify import noTrust
 #: busy that waits for its disk.
 MAX_CONNECTIONS = 10
 #: Seconds.
-CONNECT = 30
+CONNECT_TIMEOUT = 30
 #: Seconds that a message waits for a connection.  Whoever sent it waits for ten
 #: minutes (RFC 5321 4.5.3.2.6), and then sends it again while it still comes.
-TURN = 120
+QUEUE_TIMEOUT = 120
 
 #: Seconds for any reply, and for a part of a message to be taken: as long as a
 #: client in front of us waits for its own (RFC 5321 4.5.3.2).
-TIMEOUT = 300
+REPLY_TIMEOUT = 300
 #: Seconds for which an unused connection is kept open.
-IDLE = 60
+IDLE_TIMEOUT = 60
 
 _TIMEOUTS = Timeouts(
-    connect=CONNECT,
-    greeting=TIMEOUT,
-    command=TIMEOUT,
-    mail=TIMEOUT,
-    recipient=TIMEOUT,
-    data=TIMEOUT,
-    block=TIMEOUT,
-    end=TIMEOUT,
-    quit=TIMEOUT,
+    connect=CONNECT_TIMEOUT,
+    greeting=REPLY_TIMEOUT,
+    command=REPLY_TIMEOUT,
+    mail=REPLY_TIMEOUT,
+    recipient=REPLY_TIMEOUT,
+    data=REPLY_TIMEOUT,
+    block=REPLY_TIMEOUT,
+    end=REPLY_TIMEOUT,
+    quit=REPLY_TIMEOUT,
     session=None,
-    idle=IDLE,
+    idle=IDLE_TIMEOUT,
 )
 
 _PATH = re.compile(rb"Return-Path: <([^\r\n<>]*)>\r\n")
@@ -82,7 +82,7 @@ def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
     place = lmtpAddress(address)
     if isinstance(place, tuple):
         return addressEndpoint(reactor, *place)
-    return UNIXClientEndpoint(reactor, place, timeout=CONNECT)
+    return UNIXClientEndpoint(reactor, place, timeout=CONNECT_TIMEOUT)
 
 
 class LMTPFailed(MailboxUnavailable):
@@ -153,7 +153,7 @@ class LMTPStore:
         recipient = self._recipient(account, splitMailbox(mailbox))
         turn = self._turns.acquire()
         try:
-            await turn.addTimeout(TURN, self._clock)
+            await turn.addTimeout(QUEUE_TIMEOUT, self._clock)
         except TimeoutError:
             raise LMTPFailed("too much is waiting for the server") from None
         try:
@@ -289,7 +289,7 @@ def _judge(reply: Reply) -> None:
     # RFC 5321 4.2.3, RFC 3463 3.3; another 5.x.x behind 552 says otherwise.
     if reply.enhanced == "5.2.2" or (reply.code == 552 and not reply.enhanced):
         raise MailboxFull(str(reply))
-    raise MailboxRefused(reply.text if reply.isOurs else str(reply), reply)
+    raise MailboxRefused(reply.text if reply.isLocal else str(reply), reply)
 
 
 def _withoutPath(message: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:

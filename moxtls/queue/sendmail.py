@@ -260,7 +260,7 @@ def _completed(
 
 def _checkHeader(header: bytes, origin: SubmitterInfo) -> None:
     settings = ServerSettings(origin.hostname)
-    shape = HeaderLimits(settings.lineLength)
+    shape = HeaderLimits(settings.maxLineLength)
     shape.feed(header + b"\r\n")
     fault = shape.fault(settings)
     if fault is not None:

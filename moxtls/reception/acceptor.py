@@ -103,17 +103,17 @@ class Reception:
         self._folder = folder
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         """
         Anybody may be the sender; what is known of him is looked up now.
         """
         if self._checks is not None and not client.user:
-            self._checks.expect(client, incoming.sender)
+            self._checks.expect(client, transaction.sender)
         return succeed(SENDER_OK)
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
         Somebody of ours is wanted, who has room.
@@ -121,19 +121,19 @@ class Reception:
         found = self.recipient(recipient)
         if not isinstance(found, Recipient):
             return succeed(found)
-        room = self._room(found.accounts, incoming.parameters.size)
+        room = self._room(found.accounts, transaction.parameters.size)
         return Deferred.fromCoroutine(room)
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
         Begin a message.
         """
         examination = None
         # Whoever has logged in is one of us, wherever he is.
         if self._checks is not None and not client.user:
-            examination = self._checks.examine(client, incoming.sender)
+            examination = self._checks.examine(client, transaction.sender)
         spooled = SpooledMessage(self._folder)
-        return IncomingMessage(self, client, incoming, spooled, examination)
+        return IncomingMessage(self, client, transaction, spooled, examination)
 
     def _recipient(self, text: str) -> Recipient | Reply:
         """

@@ -72,7 +72,7 @@ class IncomingMessage:
         self,
         reception: Reception,
         client: ClientInfo,
-        incoming: TransactionState,
+        transaction: TransactionState,
         spooled: SpooledMessage,
         examination: MessageAuthentication | None,
     ) -> None:
@@ -81,7 +81,7 @@ class IncomingMessage:
         """
         self._reception = reception
         self._client = client
-        self._incoming = incoming
+        self._transaction = transaction
         self._spooled = spooled
         self._id = reception.newID()
         self._reading = StreamingMessage(spooled, examination)
@@ -123,7 +123,7 @@ class IncomingMessage:
         findings = await self._reading.findings()
         decision = Decision(FinalDisposition.ACCEPTED)
         if findings is not None:
-            decision = decide(findings, self._incoming.sender)
+            decision = decide(findings, self._transaction.sender)
         reply = await self._decided(header, findings, decision)
         self._log(findings, decision, reply)
         return reply
@@ -131,8 +131,8 @@ class IncomingMessage:
     async def _decided(
         self, header: Header, findings: AuthenticationOutcome | None, decision: Decision
     ) -> Reply:
-        reception, incoming = self._reception, self._incoming
-        found = map(reception.recipient, incoming.recipients)
+        reception, transaction = self._reception, self._transaction
+        found = map(reception.recipient, transaction.recipients)
         people = [each for each in found if isinstance(each, Recipient)]
         letter = self._letter(findings, people)
         if findings is not None:
@@ -158,7 +158,7 @@ class IncomingMessage:
         decision: Decision,
         people: Sequence[Recipient],
     ) -> None:
-        audience, sender = self._reception.audience, self._incoming.sender
+        audience, sender = self._reception.audience, self._transaction.sender
         known: dict[tuple[str, ...], bool] = {}
         for recipient in people:
             judgement = verdictEvent(findings, decision, sender, recipient, header)
@@ -192,9 +192,9 @@ class IncomingMessage:
             "{size} bytes, DMARC {dmarc}: {code}",
             fate=str(decision.fate),
             id=self._id,
-            sender=self._incoming.sender,
+            sender=self._transaction.sender,
             host=self._client.address,
-            count=len(self._incoming.recipients),
+            count=len(self._transaction.recipients),
             size=self._spooled.size,
             dmarc=str(findings.verdict.status) if findings else "not checked",
             code=reply.code,
@@ -240,10 +240,10 @@ class IncomingMessage:
         only = str(people[0].address) if len(people) == 1 else ""
         trace = self._trace(findings, only)
         return StoredMessage(
-            self._incoming.sender,
+            self._transaction.sender,
             lambda before: reading.chunks(hostname, before + trace),
             eightBit=not self._spooled.isASCII,
-            smtputf8=self._incoming.parameters.smtputf8,
+            smtputf8=self._transaction.parameters.smtputf8,
         )
 
     def _trace(self, findings: AuthenticationOutcome | None, only: str) -> bytes:
@@ -251,14 +251,18 @@ class IncomingMessage:
         RFC 5321 4.4, and above that what was found out, as it is about what
         was received (RFC 8601 4).
         """
-        reception, client, incoming = self._reception, self._client, self._incoming
-        hostname, sender = reception.hostname, incoming.sender
+        reception, client, transaction = (
+            self._reception,
+            self._client,
+            self._transaction,
+        )
+        hostname, sender = reception.hostname, transaction.sender
         results = b""
         if findings is not None:
             found = findings.authentication
             results = authenticationResults(hostname, found, findings.verdict, sender)
             results += receivedSPF(hostname, found, sender, client.helo)
-        now, smtputf8 = reception.clock.seconds(), incoming.parameters.smtputf8
+        now, smtputf8 = reception.clock.seconds(), transaction.parameters.smtputf8
         return results + receivedHeader(client, hostname, self._id, now, smtputf8, only)
 
 

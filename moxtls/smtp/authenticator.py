@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.test_authenticator -*-
 """
-Logins: runs SASL exchanges, checks passwords in turn, and limits failures.
+Logins: runs SASL exchanges, checks passwords in waiter, and limits failures.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from moxtls.smtp.logins import Attempt, LoginLimit, LoginLimits
+from moxtls.smtp.logins import LoginAttempt, LoginLimit, LoginLimits
 from moxtls.smtp.sasl import (
     Authenticated,
     CredentialsChecker,
     PasswordAttempt,
     Postponed,
     Rejected,
+    SASLStep,
     ServerExchange,
-    Step,
 )
-from moxtls.smtp.server.limits import ClientNetwork, Notices
+from moxtls.smtp.server.limits import ClientNetwork, LogLimiter
 
 #: Passwords checked at a time: each takes 20 MB and a processor.
 MAX_CHECKS = 2
@@ -43,7 +43,7 @@ class TooManyWaiting(Exception):
 class FairSemaphore:
     """
     Lets so many run at a time.  Each who waits does so under a key, and keys take
-    turns, so that the many of one key don't hold up the few of another.
+    waiters, so that the many of one key don't hold up the few of another.
     """
 
     def __init__(self, tokens: int, maxWaiting: int) -> None:
@@ -58,19 +58,19 @@ class FairSemaphore:
 
     def acquire(self, key: str) -> Deferred[None]:
         """
-        Fires when it is this one's turn.  Cancelling gives the turn up.
+        Fires when it is this one's waiter.  Cancelling gives the waiter up.
 
         @raise TooManyWaiting: There is no room for one more.
         """
         if self._tokens:
             self._tokens -= 1
             return succeed(None)
-        turns = self._waiting.setdefault(key, OrderedDict())
-        if len(turns) >= self._maxWaiting:
+        waiters = self._waiting.setdefault(key, OrderedDict())
+        if len(waiters) >= self._maxWaiting:
             raise TooManyWaiting(key)
-        turn: Deferred[None] = Deferred(lambda turn: self._leave(key, turn))
-        turns[turn] = None
-        return turn
+        waiter: Deferred[None] = Deferred(lambda waiter: self._leave(key, waiter))
+        waiters[waiter] = None
+        return waiter
 
     def release(self) -> None:
         """
@@ -87,16 +87,16 @@ class FairSemaphore:
         self._isReleasing = False
 
     def _next(self) -> Deferred[None]:
-        key, turns = self._waiting.popitem(last=False)
-        turn, _ = turns.popitem(last=False)
-        if turns:
-            self._waiting[key] = turns
-        return turn
+        key, waiters = self._waiting.popitem(last=False)
+        waiter, _ = waiters.popitem(last=False)
+        if waiters:
+            self._waiting[key] = waiters
+        return waiter
 
-    def _leave(self, key: str, turn: Deferred[None]) -> None:
-        turns = self._waiting[key]
-        del turns[turn]
-        if not turns:
+    def _leave(self, key: str, waiter: Deferred[None]) -> None:
+        waiters = self._waiting[key]
+        del waiters[waiter]
+        if not waiters:
             del self._waiting[key]
 
 
@@ -115,109 +115,111 @@ class Authenticator:
 
     def __init__(
         self,
-        accounts: CredentialsChecker,
+        checker: CredentialsChecker,
         newNonce: Callable[[], str],
         offload: Offload,
         limits: LoginLimits | None = None,
     ) -> None:
-        self._accounts = accounts
+        self._checker = checker
         self._newNonce = newNonce
         self._offload = offload
         self._limits = limits or LoginLimits()
         self._slots = FairSemaphore(MAX_CHECKS, MAX_WAITING)
-        self._notices = Notices()
+        self._logLimiter = LogLimiter()
 
     def begin(self, mechanism: str) -> ServerExchange:
-        return self._accounts.begin(mechanism, self._newNonce())
+        return self._checker.begin(mechanism, self._newNonce())
 
     async def step(
         self,
         clock: IReactorTime,
         exchange: ServerExchange,
         response: bytes | None,
-        place: ClientNetwork,
-    ) -> Step:
+        source: ClientNetwork,
+    ) -> SASLStep:
         """
         What a client's response comes to: a challenge, or how the exchange ends.
-        Answers to failures are held back if there were many from C{place}.
+        Answers to failures are held back if there were many from C{source}.
 
         @param clock: Measures durations.
         """
         now = clock.seconds()
         # Of mechanisms that name the user before they prove anything.
-        if exchange.user and self._isOver(exchange.user, place, now):
+        if exchange.user and self._isOver(exchange.user, source, now):
             return Postponed()
         step = exchange.step(response)
         if isinstance(step, PasswordAttempt):
-            step = await self._checked(clock, step, place)
+            step = await self._checkPassword(clock, step, source)
         elif isinstance(step, Rejected | Authenticated) and exchange.user:
-            attempt = self._limits.begin(exchange.user, place, now)
+            attempt = self._limits.begin(exchange.user, source, now)
             if isinstance(step, Authenticated):
                 self._limits.succeeded(attempt)
         if isinstance(step, Rejected):
-            delay = self._limits.delay(place, clock.seconds())
+            delay = self._limits.delay(source, clock.seconds())
             if delay:
                 await deferLater(clock, delay)
         return step
 
-    async def _checked(
-        self, clock: IReactorTime, claim: PasswordAttempt, place: ClientNetwork
-    ) -> Step:
+    async def _checkPassword(
+        self, clock: IReactorTime, password: PasswordAttempt, source: ClientNetwork
+    ) -> SASLStep:
         now = clock.seconds()
-        if self._isOver(claim.user, place, now):
+        user = password.user
+        if self._isOver(user, source, now):
             return Postponed()
         try:
-            await self._slots.acquire(place.network)
+            await self._slots.acquire(source.network)
         except TooManyWaiting:
-            self._notice(LoginLimit.WAITING, place, now)
+            self._logRefusal(LoginLimit.WAITING, source, now)
             return Postponed()
-        # Others may have failed meanwhile.
+        # Other attempts may have failed meanwhile.
         now = clock.seconds()
-        if self._isOver(claim.user, place, now):
+        if self._isOver(user, source, now):
             self._slots.release()
             return Postponed()
-        attempt = self._limits.begin(claim.user, place, now)
-        right = await self._run(claim, attempt)
-        return Authenticated(claim.user) if right else Rejected()
+        attempt = self._limits.begin(user, source, now)
+        isRight = await self._run(password, attempt)
+        return Authenticated(user) if isRight else Rejected()
 
-    def _run(self, claim: PasswordAttempt, attempt: Attempt) -> Deferred[bool]:
+    def _run(self, password: PasswordAttempt, attempt: LoginAttempt) -> Deferred[bool]:
         """
-        Check a claim.  What was begun goes on if the client leaves, and keeps its
-        slot: else a client could have any number begun.
+        Check a password.  A check that was started continues if the client
+        disconnects, and keeps its slot: otherwise a client could start any number
+        of them.
         """
-        told: Deferred[bool] = Deferred()
+        result: Deferred[bool] = Deferred()
 
-        def done(right: bool) -> bool:
-            if right:
+        def checked(isRight: bool) -> bool:
+            if isRight:
                 self._limits.succeeded(attempt)
-            return right
+            return isRight
 
-        def broken(failure: Failure) -> Failure:
+        def failed(failure: Failure) -> Failure:
             self._limits.giveBack(attempt)
             return failure
 
-        def ended(result: bool | Failure) -> None:
+        def ended(outcome: bool | Failure) -> None:
             self._slots.release()
-            told.callback(result)
+            result.callback(outcome)
 
-        running = maybeDeferred(self._offload, lambda: self._accounts.check(claim))
-        running.addCallbacks(done, broken)
+        running = maybeDeferred(self._offload, lambda: self._checker.check(password))
+        running.addCallbacks(checked, failed)
         running.addBoth(ended)
-        return told
+        return result
 
-    def _isOver(self, user: str, place: ClientNetwork, now: float) -> bool:
-        limit = self._limits.exceeded(user, place, now)
+    def _isOver(self, user: str, source: ClientNetwork, now: float) -> bool:
+        limit = self._limits.exceeded(user, source, now)
         if limit is None:
             return False
-        self._notice(limit, place, now)
+        self._logRefusal(limit, source, now)
         return True
 
-    def _notice(self, limit: LoginLimit, place: ClientNetwork, now: float) -> None:
-        count = self._notices.due(limit, now)
+    def _logRefusal(self, limit: LoginLimit, source: ClientNetwork, now: float) -> None:
+        count = self._logLimiter.due(limit, now)
         if count:
             self.log.warn(
                 "refusing logins, too many {limit}: {count} so far, now {host!r}",
                 limit=limit.value,
                 count=count,
-                host=place.address,
+                host=source.address,
             )

@@ -39,17 +39,17 @@ class LoginHistory:
         known = {}
         for path in sorted(self._folder.glob("*.json")):
             try:
-                user, places = json.loads(readRegular(path, MAX_FILE))
-                known[str(user)] = [str(each) for each in places]
+                user, networks = json.loads(readRegular(path, MAX_FILE))
+                known[str(user)] = [str(each) for each in networks]
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 self.log.warn(
                     "ignoring {file!r}: {error}", file=str(path), error=repr(error)
                 )
         return known
 
-    def save(self, user: str, places: Sequence[str]) -> None:
+    def save(self, user: str, networks: Sequence[str]) -> None:
         """
-        Remember C{places} in place of what was known of C{user}.  A failure is
+        Remember C{networks} in place of what was known of C{user}.  A failure is
         logged.
         """
         # A name may have anything in it.
@@ -60,7 +60,7 @@ class LoginHistory:
             temporary.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-                json.dump([user, list(places)], file)
+                json.dump([user, list(networks)], file)
             temporary.replace(path)
         except OSError:
             self.log.failure("writing {file!r}", file=str(path))

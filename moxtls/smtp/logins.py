@@ -55,7 +55,7 @@ class LoginLimit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginAttempt:
     """
     A login that was begun.
 
@@ -63,7 +63,7 @@ class Attempt:
     """
 
     user: str
-    place: ClientNetwork
+    source: ClientNetwork
     keys: tuple[tuple[LoginLimit, str], ...]
 
 
@@ -74,73 +74,74 @@ class LoginLimits:
 
     def __init__(
         self,
-        entries: int = MAX_ENTRIES,
+        maxEntries: int = MAX_ENTRIES,
         known: Mapping[str, Sequence[str]] | None = None,
-        save: Callable[[str, Sequence[str]], None] = lambda user, places: None,
+        save: Callable[[str, Sequence[str]], None] = lambda user, networks: None,
     ) -> None:
         """
-        @param entries: The most keys that are remembered for each limit.
+        @param maxEntries: The most keys that are remembered for each limit.
         @param known: By account, networks and addresses from which it logged in, as
             C{save} was given them.
         @param save: Called when there is a new one.
         """
-        self._allowances = {
-            LoginLimit.ADDRESS: _allowance(MAX_FAILURES, 1, entries),
-            LoginLimit.NETWORK: _allowance(MAX_FAILURES, NETWORK_SHARE, entries),
-            LoginLimit.ACCOUNT: _allowance(MAX_ACCOUNT_FAILURES, 1, entries),
-            LoginLimit.ACCOUNT_AT_ADDRESS: _allowance(MAX_FAILURES, 1, entries),
+        self._buckets = {
+            LoginLimit.ADDRESS: _bucket(MAX_FAILURES, 1, maxEntries),
+            LoginLimit.NETWORK: _bucket(MAX_FAILURES, NETWORK_SHARE, maxEntries),
+            LoginLimit.ACCOUNT: _bucket(MAX_ACCOUNT_FAILURES, 1, maxEntries),
+            LoginLimit.ACCOUNT_AT_ADDRESS: _bucket(MAX_FAILURES, 1, maxEntries),
         }
         # By account: only those who have one get in here.
         self._known = {
-            user: OrderedDict.fromkeys(places) for user, places in (known or {}).items()
+            user: OrderedDict.fromkeys(networks)
+            for user, networks in (known or {}).items()
         }
         self._save = save
 
     def exceeded(
-        self, user: str, place: ClientNetwork, now: float
+        self, user: str, source: ClientNetwork, now: float
     ) -> LoginLimit | None:
         """
         The limit that forbids one more attempt.
 
         @param now: Seconds of a clock that is never set.
         """
-        for limit, key in self._keys(user, place):
-            if not self._allowances[limit].allows(key, now):
+        for limit, key in self._keys(user, source):
+            if not self._buckets[limit].allows(key, now):
                 return limit
         return None
 
-    def begin(self, user: str, place: ClientNetwork, now: float) -> Attempt:
+    def begin(self, user: str, source: ClientNetwork, now: float) -> LoginAttempt:
         """
         Count an attempt as failed.
         """
-        attempt = Attempt(user, place, tuple(self._keys(user, place)))
+        attempt = LoginAttempt(user, source, tuple(self._keys(user, source)))
         for limit, key in attempt.keys:
-            self._allowances[limit].take(key, now)
+            self._buckets[limit].take(key, now)
         return attempt
 
-    def delay(self, place: ClientNetwork, now: float) -> float:
+    def delay(self, source: ClientNetwork, now: float) -> float:
         """
         Seconds for which the answer to a failure is to be held back.
         """
-        used = self._allowances[LoginLimit.ADDRESS].used(place.address, now)
+        used = self._buckets[LoginLimit.ADDRESS].used(source.address, now)
         beyond = round(used) - UNDELAYED_FAILURES
         return min(MAX_DELAY, 2.0 ** (beyond - 1)) if beyond > 0 else 0.0
 
-    def giveBack(self, attempt: Attempt) -> None:
+    def giveBack(self, attempt: LoginAttempt) -> None:
         """
         An attempt didn't fail.
         """
         for limit, key in attempt.keys:
-            self._allowances[limit].giveBack(key)
+            self._buckets[limit].giveBack(key)
 
-    def succeeded(self, attempt: Attempt) -> None:
+    def succeeded(self, attempt: LoginAttempt) -> None:
         """
         The client was whom it claimed to be.
         """
         self.giveBack(attempt)
         known = self._known.setdefault(attempt.user, OrderedDict())
-        isNew = attempt.place.address not in known
-        for key in (attempt.place.network, attempt.place.address):
+        isNew = attempt.source.address not in known
+        for key in (attempt.source.network, attempt.source.address):
             known[key] = None
             known.move_to_end(key)
         while len(known) > MAX_KNOWN:
@@ -148,23 +149,23 @@ class LoginLimits:
         if isNew:
             self._save(attempt.user, tuple(known))
 
-    def _keys(self, user: str, place: ClientNetwork) -> list[tuple[LoginLimit, str]]:
+    def _keys(self, user: str, source: ClientNetwork) -> list[tuple[LoginLimit, str]]:
         known = self._known.get(user, ())
         # Whatever a client calls itself takes little room.
         account = hashlib.blake2b(
             user.encode("utf-8", "surrogatepass"), digest_size=16
         ).hexdigest()
-        if place.address in known:
-            return [(LoginLimit.ACCOUNT_AT_ADDRESS, f"{account} {place.address}")]
+        if source.address in known:
+            return [(LoginLimit.ACCOUNT_AT_ADDRESS, f"{account} {source.address}")]
         keys = [
-            (LoginLimit.ADDRESS, place.address),
-            (LoginLimit.NETWORK, place.network),
+            (LoginLimit.ADDRESS, source.address),
+            (LoginLimit.NETWORK, source.network),
         ]
-        if place.network not in known:
+        if source.network not in known:
             keys.append((LoginLimit.ACCOUNT, account))
         return keys
 
 
-def _allowance(failures: int, share: int, entries: int) -> TokenBucket:
+def _bucket(failures: int, share: int, maxEntries: int) -> TokenBucket:
     perMinute = FAILURES_PER_HOUR * share / _MINUTES
-    return TokenBucket(perMinute, entries, failures * share)
+    return TokenBucket(perMinute, maxEntries, failures * share)

@@ -4,7 +4,7 @@ SASL mechanisms of a server: PLAIN (RFC 4616), LOGIN and SCRAM-SHA-256
 (RFC 5802, RFC 7677).  No I/O.
 
 Unknown user names get the same challenges, and take the same time to check, as
-known ones: a client can't find out which accounts exist.
+known ones: a client can't find out which checker exist.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Postponed:
     """
 
 
-Step = Challenge | PasswordAttempt | Authenticated | Rejected | Postponed
+SASLStep = Challenge | PasswordAttempt | Authenticated | Rejected | Postponed
 
 
 class ServerExchange(Protocol):
@@ -87,7 +87,7 @@ class ServerExchange(Protocol):
 
     user: str
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> SASLStep:
         """
         @param response: C{None} if there was no initial response.
         """
@@ -105,22 +105,22 @@ class CredentialsChecker:
         self._users = dict(users)
         self._secret = secret
 
-    def check(self, claim: PasswordAttempt) -> bool:
+    def check(self, attempt: PasswordAttempt) -> bool:
         """
         Takes tens of milliseconds: not for the reactor's thread.
         """
-        stored = self._users.get(claim.user)
+        stored = self._users.get(attempt.user)
         if stored is None:
-            stored = StoredPassword(DUMMY_HASH, self._invented(claim.user))
-        return stored.verify(claim.password) and claim.user in self._users
+            stored = StoredPassword(DUMMY_HASH, self._dummyKeys(attempt.user))
+        return stored.verify(attempt.password) and attempt.user in self._users
 
     def scramKeys(self, user: str) -> ScramKeys:
         """
         The keys of C{user}, or some that nobody can have a proof for.
         """
         stored = self._users.get(user)
-        invented = self._invented(user)
-        return stored.scram if stored is not None else invented
+        dummy = self._dummyKeys(user)
+        return stored.scram if stored is not None else dummy
 
     def begin(self, mechanism: str, nonce: str) -> ServerExchange:
         """
@@ -135,7 +135,7 @@ class CredentialsChecker:
             case _:
                 return _ScramServer(self, nonce)
 
-    def _invented(self, user: str) -> ScramKeys:
+    def _dummyKeys(self, user: str) -> ScramKeys:
         seed = user.encode("utf-8", "surrogatepass")
         salt, stored, server = (
             _hmac(self._secret, label + seed) for label in (b"salt", b"stored", b"key")
@@ -150,14 +150,14 @@ class _PlainServer:
 
     user = ""
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> SASLStep:
         if response is None:
             return Challenge(b"")
         words = _text(response).split("\0")
         if len(words) != 3 or words[0] not in ("", words[1]):
             # RFC 4616 2: nobody may act for somebody else.
             return Rejected()
-        return _claim(words[1], words[2])
+        return _attempt(words[1], words[2])
 
 
 class _LoginServer:
@@ -169,14 +169,14 @@ class _LoginServer:
         self.user = ""
         self._isNamed = False
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> SASLStep:
         if response is None:
             return Challenge(b"Username:")
         if not self._isNamed:
             self._isNamed = True
             self.user = _text(response)
             return Challenge(b"Password:")
-        return _claim(self.user, _text(response))
+        return _attempt(self.user, _text(response))
 
 
 class _ScramServer:
@@ -184,8 +184,8 @@ class _ScramServer:
     RFC 5802 5, without channel binding.
     """
 
-    def __init__(self, accounts: CredentialsChecker, nonce: str) -> None:
-        self._accounts = accounts
+    def __init__(self, checker: CredentialsChecker, nonce: str) -> None:
+        self._checker = checker
         self._nonce = nonce
         self.user = ""
         self._header = ""
@@ -193,7 +193,7 @@ class _ScramServer:
         self._keys: ScramKeys | None = None
         self._proven = False
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> SASLStep:
         if response is None:
             return Challenge(b"")
         if self._proven:
@@ -202,7 +202,7 @@ class _ScramServer:
         text = _text(response)
         return self._first(text) if self._keys is None else self._final(text)
 
-    def _first(self, text: str) -> Step:
+    def _first(self, text: str) -> SASLStep:
         parts = text.split(",")
         # RFC 5802 6: "y" is a client that could bind and believes we can't,
         # which is so.  "p" asks for what is not offered; "m" for extensions.
@@ -216,13 +216,13 @@ class _ScramServer:
             return Rejected()
         self.user, self._nonce = user, nonce[2:] + self._nonce
         self._header = f"{flag},{authzid},"
-        self._keys = self._accounts.scramKeys(user)
+        self._keys = self._checker.scramKeys(user)
         salt = _base64(self._keys.salt)
         challenge = f"r={self._nonce},s={salt},i={self._keys.iterations}"
         self._messages = f"{text[len(self._header) :]},{challenge}"
         return Challenge(challenge.encode("ascii"))
 
-    def _final(self, text: str) -> Step:
+    def _final(self, text: str) -> SASLStep:
         bare, _, proof = text.rpartition(",p=")
         binding = _base64(self._header.encode("utf-8"))
         expected = f"c={binding},r={self._nonce}"
@@ -237,7 +237,7 @@ class _ScramServer:
         return Challenge(f"v={signature}".encode("ascii"))
 
 
-def _claim(user: str, password: str) -> PasswordAttempt | Rejected:
+def _attempt(user: str, password: str) -> PasswordAttempt | Rejected:
     if not user or not password or max(len(user), len(password)) > MAX_SECRET_LENGTH:
         return Rejected()
     return PasswordAttempt(user, password)

@@ -19,13 +19,13 @@ class Reply:
     @ivar code: 200 to 599.
     @ivar enhanced: Such as C{5.7.1}; empty if there is none.
     @ivar text: Of all lines, joined by line feeds: a stranger's words.
-    @ivar isOurs: No server said it: it is why a client didn't ask.
+    @ivar isLocal: No server said it: it is why a client didn't ask.
     """
 
     code: int
     enhanced: str = ""
     text: str = ""
-    isOurs: bool = field(default=False, compare=False)
+    isLocal: bool = field(default=False, compare=False)
 
     @property
     def accepted(self) -> bool:

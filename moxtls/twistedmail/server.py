@@ -229,7 +229,7 @@ TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
 NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
 
 #: Octets after which other connections have their turn.
-PAUSE = 32 * 1024
+MAX_SLICE = 32 * 1024
 
 _CRLF = b"\r\n"
 _LINE_END = re.compile(rb"[\r\n]")
@@ -416,7 +416,7 @@ class BufferedMessage:
         rest = b""
         given = 0
         for chunk in screened.message:
-            if given > PAUSE:
+            if given > MAX_SLICE:
                 await deferLater(self._clock, 0)
                 given = 0
             given += len(chunk)

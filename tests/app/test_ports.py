@@ -139,7 +139,7 @@ class DoorTests(SynchronousTestCase):
         factory = SMTPServerFactory(
             reactor,
             ListenerSettings(
-                ServerSettings("mx.example"), immediateTLS=True, connections=0
+                ServerSettings("mx.example"), immediateTLS=True, maxConnections=0
             ),
             Postbox(),
             ReloadingContext(certFile, keyFile),
@@ -149,7 +149,7 @@ class DoorTests(SynchronousTestCase):
         self.assertIsInstance(speaking, TLSMemoryBIOFactory)
         client = IPv4Address("TCP", "192.0.2.1", 1)
         self.assertIsNone(speaking.buildProtocol(client))
-        factory.settings = replace(factory.settings, connections=1)
+        factory.settings = replace(factory.settings, maxConnections=1)
         self.assertIsNotNone(speaking.buildProtocol(client))
 
 

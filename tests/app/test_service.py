@@ -680,10 +680,14 @@ class ReceptionTests(ServerCase):
         self.started(RECEPTION + text)
         [limits] = made
         self.assertEqual(
-            (limits.perAddress, limits.perNetwork, limits.connectionRate),
+            (
+                limits.maxConnectionsPerAddress,
+                limits.maxConnectionsPerNetwork,
+                limits.maxConnectionRate,
+            ),
             (6, 7, 8),
         )
-        self.assertEqual(limits.messageRate, 9)
+        self.assertEqual(limits.maxMessageRate, 9)
 
     async def test_warned(self) -> None:
         """

@@ -199,17 +199,17 @@ class Listening:
         self.content = b""
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
-        self.seen.append((client.address, client.helo, incoming.sender))
+        self.seen.append((client.address, client.helo, transaction.sender))
         return succeed(OK)
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return succeed(self.recipient)
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         return self
 
     def write(self, chunk: bytes) -> None:

@@ -26,7 +26,14 @@ from zope.interface.verify import verifyObject
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox.lmtp import IDLE, TIMEOUT, TURN, LMTPFailed, LMTPStore, lmtpEndpoint
+from moxtls.mailbox.lmtp import (
+    IDLE_TIMEOUT,
+    QUEUE_TIMEOUT,
+    REPLY_TIMEOUT,
+    LMTPFailed,
+    LMTPStore,
+    lmtpEndpoint,
+)
 from moxtls.mailbox.names import InvalidMailbox, MailboxFull, MailboxRefused
 from tests.mailbox.lmtpserver import LMTPNetwork
 
@@ -218,7 +225,7 @@ class LMTPTests(SynchronousTestCase):
         """
         self.network.answers = {"END": None}
         waiting = [self.begin() for _ in range(3)]
-        self.clock.advance(TURN)
+        self.clock.advance(QUEUE_TIMEOUT)
         self.assertNoResult(waiting[0])
         self.failureResultOf(waiting.pop(), LMTPFailed)
         for each in waiting:
@@ -231,7 +238,7 @@ class LMTPTests(SynchronousTestCase):
         """
         self.network.answers = {"END": None}
         delivery = self.deliver()
-        self.clock.advance(TIMEOUT - 1)
+        self.clock.advance(REPLY_TIMEOUT - 1)
         self.assertNoResult(delivery)
         self.clock.advance(1)
         self.failureResultOf(delivery, LMTPFailed)
@@ -242,7 +249,7 @@ class LMTPTests(SynchronousTestCase):
         A connection that nobody uses is closed.
         """
         self.successResultOf(self.deliver())
-        self.clock.advance(IDLE)
+        self.clock.advance(IDLE_TIMEOUT)
         self.network.pump()
         self.assertEqual(self.network.servers[0].said[-1], "QUIT")
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -19,7 +19,7 @@ from moxtls.queue.sendmail import (
     parseArguments,
 )
 from moxtls.queue.types import Envelope
-from moxtls.smtp.server.events import MAX_FIELDS
+from moxtls.smtp.server.events import MAX_HEADER_FIELDS
 
 ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example")
 
@@ -227,8 +227,8 @@ class ComposeTests(SynchronousTestCase):
         A header is no larger than one that our servers take.
         """
         for header, said in (
-            (b"A: b\n" * (MAX_FIELDS - 3), ""),
-            (b"A: b\n" * MAX_FIELDS, "Header has too many fields"),
+            (b"A: b\n" * (MAX_HEADER_FIELDS - 3), ""),
+            (b"A: b\n" * MAX_HEADER_FIELDS, "Header has too many fields"),
             (b"A: " + b" b\n" * 100_000, "Header is larger than this server takes"),
         ):
             if said:

@@ -185,18 +185,18 @@ class ReceptionCase(SynchronousTestCase):
         Hand a message to the acceptor, in pieces.
         """
         parameters = MailParameters(size=size, smtputf8=True)
-        incoming = TransactionState(sender, parameters)
-        first = self.reception.mailFrom(client, incoming)
+        transaction = TransactionState(sender, parameters)
+        first = self.reception.mailFrom(client, transaction)
         self.assertEqual(self.successResultOf(first).code, 250)
         codes = []
         taken: list[str] = []
         for recipient in to or ("anna@our.example",):
-            asked = self.reception.rcptTo(client, incoming, recipient)
+            asked = self.reception.rcptTo(client, transaction, recipient)
             codes.append(self.successResultOf(asked).code)
             if codes[-1] == 250:
                 taken.append(recipient)
-        incoming = TransactionState(sender, parameters, tuple(taken))
-        sink = self.reception.message(client, incoming)
+        transaction = TransactionState(sender, parameters, tuple(taken))
+        sink = self.reception.message(client, transaction)
         for start in range(0, len(message), 50_000):
             self.assertIsNone(sink.write(message[start : start + 50_000]))
         return Received(codes, self.successResultOf(sink.finish()))

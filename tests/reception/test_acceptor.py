@@ -95,8 +95,8 @@ class RecipientTests(ReceptionCase):
             ("nobody@our.example", "5.1.1"),
             ("x@elsewhere.example", "5.7.1"),
         ):
-            incoming = TransactionState("x@a.example")
-            asked = self.reception.rcptTo(HOST, incoming, recipient)
+            transaction = TransactionState("x@a.example")
+            asked = self.reception.rcptTo(HOST, transaction, recipient)
             self.assertEqual(self.successResultOf(asked).enhanced, status)
 
     def test_room(self) -> None:
@@ -610,8 +610,8 @@ class TimeTests(ReceptionCase):
         is to come again (RFC 9989 7.2), and nothing is kept.
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
-        incoming = TransactionState("x@a.example", recipients=("anna@our.example",))
-        sink = self.reception.message(STRANGER, incoming)
+        transaction = TransactionState("x@a.example", recipients=("anna@our.example",))
+        sink = self.reception.message(STRANGER, transaction)
         sink.write(PLAIN)
         waiting = sink.finish()
         self.assertNoResult(waiting)

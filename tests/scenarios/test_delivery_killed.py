@@ -52,13 +52,13 @@ class JournalPostbox(Postbox):
         super().__init__()
         self._journal = journal
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
-        sink = super().message(client, incoming)
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
+        sink = super().message(client, transaction)
         finish = sink.finish
 
         def noted() -> Deferred[Reply]:
             with self._journal.open("a") as file:
-                file.write(f"{incoming.sender}\n")
+                file.write(f"{transaction.sender}\n")
             return finish()
 
         sink.finish = noted  # type: ignore[method-assign]

@@ -12,15 +12,15 @@ from moxtls.smtp.server.events import (
     BodyEnd,
     BodyFailed,
     DataStart,
-    Event,
     MailFrom,
     RcptTo,
+    ServerEvent,
     ServerSettings,
     StartTLS,
 )
 from moxtls.smtp.types import Reply
 
-SETTINGS = ServerSettings("mx.example", size=1000, starttls=True)
+SETTINGS = ServerSettings("mx.example", maxSize=1000, starttls=True)
 OK = Reply(250, "2.0.0", "OK")
 ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
 
@@ -37,7 +37,7 @@ class Owner:
     ) -> None:
         self.conversation = ServerConversation(settings, isSecure)
         self.greeting = self.conversation.takeOutput()
-        self.events: list[Event] = []
+        self.events: list[ServerEvent] = []
         self.messages: list[bytes] = []
         self._message = b""
 
@@ -59,7 +59,7 @@ class Owner:
         lines = [line for line in self.says(*pieces) if line[3:4] == " "]
         return [" ".join(line.split()[:2]) for line in lines]
 
-    def answer(self, event: Event) -> None:
+    def answer(self, event: ServerEvent) -> None:
         """
         Do what the event wants.
         """

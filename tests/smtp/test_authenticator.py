@@ -26,7 +26,7 @@ from moxtls.smtp.sasl import (
     CredentialsChecker,
     Postponed,
     Rejected,
-    Step,
+    SASLStep,
 )
 from moxtls.smtp.server.limits import networkOf
 
@@ -114,7 +114,7 @@ class AuthenticatorTests(SynchronousTestCase):
             result.callback(check())
             count -= 1
 
-    def login(self, host: str, password: str = "wrong") -> Deferred[Step]:
+    def login(self, host: str, password: str = "wrong") -> Deferred[SASLStep]:
         exchange = self.authenticator.begin("PLAIN")
         response = f"\0anna\0{password}".encode()
         place = networkOf(host)

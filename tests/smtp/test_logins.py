@@ -154,10 +154,10 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         Whoever tries many names from many addresses takes no more memory.
         """
-        self.limits = LoginLimits(entries=100)
+        self.limits = LoginLimits(maxEntries=100)
         for n in range(1000):
             place = networkOf(f"10.{n // 256}.{n % 256}.1")
             self.limits.begin(f"user {n}" * 100, place, NOW)
-        for allowance in self.limits._allowances.values():
-            self.assertLessEqual(len(allowance), 100)
+        for bucket in self.limits._buckets.values():
+            self.assertLessEqual(len(bucket), 100)
         self.assertEqual(len(self.limits._known), 0)

@@ -22,8 +22,8 @@ from moxtls.smtp.sasl import (
     CredentialsChecker,
     PasswordAttempt,
     Rejected,
+    SASLStep,
     ServerExchange,
-    Step,
 )
 from tests.smtp.scramclient import ScramClient
 
@@ -255,7 +255,7 @@ class ScramTests(SynchronousTestCase):
         accounts = CredentialsChecker({"a,=b": PENCIL}, b"secret")
         server = accounts.begin("SCRAM-SHA-256", "server")
         client = ScramClient("a,=b", "pencil", "client")
-        step: Step = server.step(client.initial())
+        step: SASLStep = server.step(client.initial())
         while isinstance(step, Challenge):
             response = client.respond(step.data)
             step = server.step(response if response is not None else b"*")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.server.conversation import MAX_AUTH_LINE
-from moxtls.smtp.server.events import BodyChunk, BodyFailed, Event
+from moxtls.smtp.server.events import BodyChunk, BodyFailed, ServerEvent
 from tests.corpus import corpus
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 
@@ -23,10 +23,10 @@ _WAITS = re.compile(rb"(?<=DATA\r\n)|(?<=TLS\r\n)")
 #: Small, so that all limits are met.
 SMALL = replace(
     SETTINGS,
-    size=60,
-    headerSize=40,
-    headerFields=3,
-    lineLength=20,
+    maxSize=60,
+    maxHeaderSize=40,
+    maxHeaderFields=3,
+    maxLineLength=20,
     mechanisms=("PLAIN", "LOGIN"),
     authWithoutTLS=True,
 )
@@ -80,7 +80,7 @@ WIRE = st.lists(
 )
 
 
-def heard(events: list[Event]) -> list[object]:
+def heard(events: list[ServerEvent]) -> list[object]:
     """
     What an owner is left with: messages in one piece, or refused.
     """
@@ -184,15 +184,15 @@ class SmugglingTests(SynchronousTestCase):
         for behind in (ENVELOPE, b"\r\n", b"E", b"AUTH LOGIN\r\n"):
             owner = greeted(settings)
             self.assertEqual(owner.codes(b"STARTTLS\r\n" + behind), ["421 4.7.0"])
-            self.assertFalse(owner.conversation.dialogue.isSecure)
+            self.assertFalse(owner.conversation.state.isSecure)
         owner = greeted(settings)
         conversation = owner.conversation
         conversation.receive(b"AUTH LOGIN\r\n")
         conversation.nextEvent()
         conversation.authenticated("user")
         owner.says(b"STARTTLS\r\n")
-        self.assertEqual(conversation.dialogue.user, "")
-        self.assertEqual(conversation.dialogue.mechanism, "")
+        self.assertEqual(conversation.state.user, "")
+        self.assertEqual(conversation.state.mechanism, "")
         self.assertEqual(owner.codes(ENVELOPE), ["503 5.5.1"] * 2)
 
     @examples(max_examples=100, deadline=None)

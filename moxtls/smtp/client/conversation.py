@@ -57,7 +57,7 @@ class Awaiting(Enum):
     OVER = auto()
 
 
-class Cause(Enum):
+class EndCause(Enum):
     """
     Why a conversation ended.
 
@@ -85,7 +85,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class StartTLS:
+class StartHandshake:
     """
     Begin the handshake, and call C{secured} once every check is decided.
     """
@@ -124,12 +124,12 @@ class Ended:
     @ivar reason: For the log.
     """
 
-    cause: Cause
+    cause: EndCause
     reply: Reply | None = None
     reason: str = ""
 
 
-Event = Send | StartTLS | Ready | SendBody | Transferred | Ended
+ClientEvent = Send | StartHandshake | Ready | SendBody | Transferred | Ended
 
 
 # RFC 5321 3.2: what servers that don't know EHLO say to it.
@@ -148,7 +148,7 @@ class _Command:
 
     step: Awaiting
     line: bytes | None
-    answered: Callable[[Lines], Iterator[Event]]
+    answered: Callable[[Lines], Iterator[ClientEvent]]
 
 
 class ClientConversation:
@@ -188,7 +188,7 @@ class ClientConversation:
         self._state = Awaiting.GREETING
         self._queue: deque[_Command] = deque()
         self._sent: deque[_Command] = deque()
-        self._transfer: TransactionReplies | None = None
+        self._transaction: TransactionReplies | None = None
         self._transactions = 0
         self._mustReset = False
         self._expect(Awaiting.GREETING, self._greeted)
@@ -216,13 +216,13 @@ class ClientConversation:
 
     # --- what came ---------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> list[ClientEvent]:
         """
         Take in what came from the other side.
         """
         return list(self._receive(data))
 
-    def _receive(self, data: bytes) -> Iterator[Event]:
+    def _receive(self, data: bytes) -> Iterator[ClientEvent]:
         if self.over:
             return
         self._reader.feed(data)
@@ -231,17 +231,17 @@ class ClientConversation:
                 yield from self._reply(lines)
                 yield from self._issue()
         except MalformedReply as why:
-            yield from self._garbled(self.awaiting, str(why))
+            yield from self._malformed(self.awaiting, str(why))
 
-    def _garbled(self, step: Awaiting, reason: str) -> Iterator[Event]:
+    def _malformed(self, step: Awaiting, reason: str) -> Iterator[ClientEvent]:
         """
         What came is no reply to C{step}.
         """
         if step is Awaiting.STARTTLS:
             self.starttls = STARTTLSResult.UNANSWERED
-        yield from self._end(Cause.MALFORMED, None, reason)
+        yield from self._end(EndCause.MALFORMED, None, reason)
 
-    def secured(self) -> list[Event]:
+    def secured(self) -> list[ClientEvent]:
         """
         TLS is up, and the certificate will do.
         """
@@ -256,23 +256,23 @@ class ClientConversation:
             self._hello()
         return list(self._issue())
 
-    def _reply(self, lines: Lines) -> Iterator[Event]:
+    def _reply(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
         step = self._sent[0].step if self._sent else None
         if reply.code == 421 and step is not Awaiting.STARTTLS:
             # RFC 5321 3.8: comes at any time, and is the last that comes.
-            yield from self._end(Cause.REFUSED, reply)
+            yield from self._end(EndCause.REFUSED, reply)
         elif step is not None:
             yield from self._sent.popleft().answered(lines)
         elif self._state is Awaiting.BODY and not reply.accepted:
             # The message can't be broken off but with the connection.
-            yield from self._end(Cause.REFUSED, reply)
+            yield from self._end(EndCause.REFUSED, reply)
         else:
-            yield from self._end(Cause.MALFORMED, reply, "a reply to nothing")
+            yield from self._end(EndCause.MALFORMED, reply, "a reply to nothing")
 
     # --- up to the first transaction ---------------------------------------
 
-    def _greeted(self, lines: Lines) -> Iterator[Event]:
+    def _greeted(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines, enhanced=False)
         if reply.code != 220:
             yield from self._refused(reply)
@@ -286,7 +286,7 @@ class ClientConversation:
         verb = "LHLO" if self._isLMTP else "EHLO"
         self._command(Awaiting.HELLO, f"{verb} {self._ehlo}", self._ehloAnswered)
 
-    def _ehloAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _ehloAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines, enhanced=False)
         if reply.code == 250:
             self.extensions = parseExtensions(lines)
@@ -297,46 +297,46 @@ class ClientConversation:
         else:
             yield from self._refused(reply)
 
-    def _heloAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _heloAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines, enhanced=False)
         if reply.code == 250:
             yield from self._afterHello()
         else:
             yield from self._refused(reply)
 
-    def _afterHello(self) -> Iterator[Event]:
+    def _afterHello(self) -> Iterator[ClientEvent]:
         if self.secure or self._mode is TLSMode.SKIP:
-            yield from self._login()
+            yield from self._authenticate()
         elif self._mode is TLSMode.REQUIRED or self.extensions.startTLS:
             self._command(Awaiting.STARTTLS, "STARTTLS", self._startTLSAnswered)
         else:
             self.starttls = STARTTLSResult.NOT_OFFERED
-            yield from self._login()
+            yield from self._authenticate()
 
-    def _startTLSAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _startTLSAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
         if reply.code != 220:
             self.starttls, self.code = STARTTLSResult.REFUSED, reply.code
-            yield from self._refused(reply, Cause.NO_TLS)
+            yield from self._refused(reply, EndCause.NO_TLS)
         elif self._reader.pending:
             # RFC 3207 4, 6: not even an empty line.
             self.starttls = STARTTLSResult.INJECTED
             why = "plaintext behind the reply to STARTTLS"
-            yield from self._end(Cause.INJECTED, None, why)
+            yield from self._end(EndCause.INJECTED, None, why)
         else:
             self._state = Awaiting.HANDSHAKE
-            yield StartTLS()
+            yield StartHandshake()
 
     # --- AUTH (RFC 4954) ------------------------------------------------------
 
-    def _login(self) -> Iterator[Event]:
+    def _authenticate(self) -> Iterator[ClientEvent]:
         if self._credentials is None:
             yield Ready()
             return
         mechanism = chooseMechanism(self._mechanisms, self.extensions.auth)
         if not self.secure or mechanism is None:
-            lacking = "mechanism that we know" if self.secure else "TLS"
-            yield from self._end(Cause.LOGIN, None, f"no {lacking} to log in with")
+            missing = "mechanism that we know" if self.secure else "TLS"
+            yield from self._end(EndCause.LOGIN, None, f"no {missing} to log in with")
             return
         attempt = mechanism.attempt(self._credentials)
         line = f"AUTH {mechanism.name}"
@@ -344,8 +344,10 @@ class ClientConversation:
             line += " " + (_base64(attempt.initial) or "=")
         self._command(Awaiting.AUTH, line, self._challenged(attempt))
 
-    def _challenged(self, attempt: AuthAttempt) -> Callable[[Lines], Iterator[Event]]:
-        def answered(lines: Lines) -> Iterator[Event]:
+    def _challenged(
+        self, attempt: AuthAttempt
+    ) -> Callable[[Lines], Iterator[ClientEvent]]:
+        def answered(lines: Lines) -> Iterator[ClientEvent]:
             reply = parseReply(lines)
             if reply.code == 235:
                 yield Ready()
@@ -353,26 +355,26 @@ class ClientConversation:
                 response = _response(attempt, reply.text)
                 self._command(Awaiting.AUTH, response, self._challenged(attempt))
             else:
-                yield from self._refused(reply, Cause.LOGIN)
+                yield from self._refused(reply, EndCause.LOGIN)
 
         return answered
 
     # --- transactions -----------------------------------------------------------
 
-    def begin(self, transaction: Transaction) -> list[Event]:
+    def begin(self, transaction: Transaction) -> list[ClientEvent]:
         """
         Begin a transaction; only while C{usable}.
         """
-        self._transfer = TransactionReplies(transaction)
+        self._transaction = TransactionReplies(transaction)
         no = extensionRefusal(transaction, self.extensions, self.secure)
-        if no is not None or not self._transfer.askable:
+        if no is not None or not self._transaction.validRecipients:
             return [self._transferred(no)]
         self._transactions += 1
         if self._mustReset:
             self._command(Awaiting.RESET, "RSET", self._resetAnswered)
-        mail = self._transfer.mailCommand(self.extensions)
+        mail = self._transaction.mailCommand(self.extensions)
         self._command(Awaiting.MAIL, mail, self._mailAnswered)
-        for index in self._transfer.askable:
+        for index in self._transaction.validRecipients:
             recipient = transaction.recipients[index]
             answered = self._recipientAnswered(index)
             self._command(Awaiting.RECIPIENT, f"RCPT TO:<{recipient}>", answered)
@@ -381,38 +383,40 @@ class ClientConversation:
         return list(self._issue())
 
     def _transferred(self, rest: Reply | None = None) -> Transferred:
-        assert self._transfer is not None
-        replies = self._transfer.replies(rest)
-        self._transfer = None
+        assert self._transaction is not None
+        replies = self._transaction.replies(rest)
+        self._transaction = None
         self._state = Awaiting.NOTHING
         return Transferred(replies)
 
-    def _resetAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _resetAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
         if reply.code != 250:
-            yield from self._end(Cause.REFUSED, reply)
+            yield from self._end(EndCause.REFUSED, reply)
 
-    def _mailAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _mailAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
         if 300 <= reply.code < 400:
-            yield from self._nonsense(reply)
-        elif not reply.accepted and self._transfer is not None:
-            self._transfer.decide(reply)
-            yield from self._giveUp()
+            yield from self._unexpected(reply)
+        elif not reply.accepted and self._transaction is not None:
+            self._transaction.decide(reply)
+            yield from self._cancelTransaction()
 
-    def _recipientAnswered(self, index: int) -> Callable[[Lines], Iterator[Event]]:
-        def answered(lines: Lines) -> Iterator[Event]:
+    def _recipientAnswered(
+        self, index: int
+    ) -> Callable[[Lines], Iterator[ClientEvent]]:
+        def answered(lines: Lines) -> Iterator[ClientEvent]:
             reply = parseReply(lines)
             if 300 <= reply.code < 400:
-                yield from self._nonsense(reply)
-            elif not reply.accepted and self._transfer is not None:
-                self._transfer.decideOne(index, reply)
-                if not self._transfer.open:
-                    yield from self._giveUp()
+                yield from self._unexpected(reply)
+            elif not reply.accepted and self._transaction is not None:
+                self._transaction.decideOne(index, reply)
+                if not self._transaction.open:
+                    yield from self._cancelTransaction()
 
         return answered
 
-    def _giveUp(self) -> Iterator[Event]:
+    def _cancelTransaction(self) -> Iterator[ClientEvent]:
         """
         There is nobody left to send the message to.  What was sent of the
         commands will be answered all the same.
@@ -421,13 +425,13 @@ class ClientConversation:
         if not self._sent:
             yield self._transferred()
 
-    def _dataAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _dataAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
-        if self._transfer is None or (reply.accepted and reply.code != 354):
-            yield from self._nonsense(reply)
+        if self._transaction is None or (reply.accepted and reply.code != 354):
+            yield from self._unexpected(reply)
         elif not reply.accepted:
             yield self._transferred(reply)
-        elif self._transfer.open:
+        elif self._transaction.open:
             self._state = Awaiting.BODY
             yield SendBody()
         else:
@@ -443,46 +447,48 @@ class ClientConversation:
         self._state = Awaiting.NOTHING
         self._expect(Awaiting.END, self._endAnswered)
 
-    def _endAnswered(self, lines: Lines) -> Iterator[Event]:
+    def _endAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines)
         if 300 <= reply.code < 400:
-            yield from self._nonsense(reply)
+            yield from self._unexpected(reply)
         else:
             self._mustReset = False
             yield self._transferred(reply)
 
     # --- the end ------------------------------------------------------------------
 
-    def quit(self) -> list[Event]:
+    def quit(self) -> list[ClientEvent]:
         """
         Say goodbye; only while nothing is awaited.
         """
         self._command(Awaiting.QUIT, "QUIT", self._quitAnswered)
         return list(self._issue())
 
-    def abandoned(self) -> tuple[RecipientReply, ...]:
+    def partialReplies(self) -> tuple[RecipientReply, ...]:
         """
         What is known of a transaction that the end of the connection cut
         short.
         """
-        return self._transfer.decided() if self._transfer else ()
+        return self._transaction.decided() if self._transaction else ()
 
-    def _quitAnswered(self, lines: Lines) -> Iterator[Event]:
-        yield from self._end(Cause.QUIT, parseReply(lines))
+    def _quitAnswered(self, lines: Lines) -> Iterator[ClientEvent]:
+        yield from self._end(EndCause.QUIT, parseReply(lines))
 
-    def _refused(self, reply: Reply, cause: Cause = Cause.REFUSED) -> Iterator[Event]:
+    def _refused(
+        self, reply: Reply, cause: EndCause = EndCause.REFUSED
+    ) -> Iterator[ClientEvent]:
         # RFC 5321 4.1.1.10: the client is to say QUIT.
         if not self._reader.isReplying:
             yield Send(b"QUIT\r\n")
         yield from self._end(cause, reply)
 
-    def _nonsense(self, reply: Reply) -> Iterator[Event]:
-        yield from self._end(Cause.MALFORMED, reply, "a reply that makes no sense")
+    def _unexpected(self, reply: Reply) -> Iterator[ClientEvent]:
+        yield from self._end(EndCause.MALFORMED, reply, "a reply that makes no sense")
 
     def _end(
-        self, cause: Cause, reply: Reply | None = None, reason: str = ""
-    ) -> Iterator[Event]:
-        if self._transfer is not None and cause is Cause.REFUSED:
+        self, cause: EndCause, reply: Reply | None = None, reason: str = ""
+    ) -> Iterator[ClientEvent]:
+        if self._transaction is not None and cause is EndCause.REFUSED:
             yield self._transferred(reply)
         self._state = Awaiting.OVER
         self._queue.clear()
@@ -492,16 +498,19 @@ class ClientConversation:
     # --- commands -------------------------------------------------------------------
 
     def _command(
-        self, step: Awaiting, line: str, answered: Callable[[Lines], Iterator[Event]]
+        self,
+        step: Awaiting,
+        line: str,
+        answered: Callable[[Lines], Iterator[ClientEvent]],
     ) -> None:
         self._queue.append(_Command(step, line.encode() + b"\r\n", answered))
 
     def _expect(
-        self, step: Awaiting, answered: Callable[[Lines], Iterator[Event]]
+        self, step: Awaiting, answered: Callable[[Lines], Iterator[ClientEvent]]
     ) -> None:
         self._sent.append(_Command(step, None, answered))
 
-    def _issue(self) -> Iterator[Event]:
+    def _issue(self) -> Iterator[ClientEvent]:
         """
         Send what may be sent now: one command at a time, or all of them
         (RFC 2920).
@@ -510,12 +519,12 @@ class ClientConversation:
             return
         if not self._sent and self._reader.isReplying:
             # Said before it was asked for, so it is no answer.
-            yield from self._garbled(self._queue[0].step, "a reply to nothing")
+            yield from self._malformed(self._queue[0].step, "a reply to nothing")
             return
         count = len(self._queue) if self.extensions.pipelining else 1
-        going = [self._queue.popleft() for _ in range(count)]
-        self._sent.extend(going)
-        yield Send(b"".join(each.line or b"" for each in going))
+        commands = [self._queue.popleft() for _ in range(count)]
+        self._sent.extend(commands)
+        yield Send(b"".join(each.line or b"" for each in commands))
 
 
 def _base64(data: bytes) -> str:
@@ -537,13 +546,13 @@ class TransactionReplies:
     """
     One transaction under way, from the client's side.
 
-    @ivar askable: Indexes of the recipients that RCPT can be said for.
+    @ivar validRecipients: Indexes of the recipients that RCPT can be said for.
     """
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._replies = [badRecipient(each) for each in transaction.recipients]
-        self.askable = tuple(
+        self.validRecipients = tuple(
             index for index, reply in enumerate(self._replies) if reply is None
         )
 

@@ -44,21 +44,23 @@ def parseExtensions(lines: tuple[bytes, ...]) -> Extensions:
     """
     @param lines: Of the reply to EHLO; the first is the greeting.
     """
-    said: dict[str, list[str]] = {}
+    announced: dict[str, list[str]] = {}
     for line in lines[1:]:
         word, *parameters = line[4:].decode("ascii", "replace").upper().split() or [""]
-        said.setdefault(word, parameters)
-    limits = dict(_limit(each) for each in said.get("LIMITS", ()))
+        announced.setdefault(word, parameters)
+    limits = dict(_limit(each) for each in announced.get("LIMITS", ()))
     return Extensions(
-        pipelining="PIPELINING" in said,
-        size=(_number("".join(said["SIZE"][:1])) or 0) if "SIZE" in said else None,
-        eightBit="8BITMIME" in said,
-        smtputf8="SMTPUTF8" in said,
-        enhancedCodes="ENHANCEDSTATUSCODES" in said,
-        requireTLS="REQUIRETLS" in said,
-        startTLS="STARTTLS" in said,
-        auth=frozenset(said.get("AUTH", ())),
-        # RFC 9422 4: what isn't a number above zero counts as not said.
+        pipelining="PIPELINING" in announced,
+        size=(_number("".join(announced["SIZE"][:1])) or 0)
+        if "SIZE" in announced
+        else None,
+        eightBit="8BITMIME" in announced,
+        smtputf8="SMTPUTF8" in announced,
+        enhancedCodes="ENHANCEDSTATUSCODES" in announced,
+        requireTLS="REQUIRETLS" in announced,
+        startTLS="STARTTLS" in announced,
+        auth=frozenset(announced.get("AUTH", ())),
+        # RFC 9422 4: what isn't a number above zero counts as not announced.
         rcptMax=limits.get("RCPTMAX") or None,
         mailMax=limits.get("MAILMAX") or None,
         rcptDomainMax=limits.get("RCPTDOMAINMAX") or None,
@@ -76,7 +78,7 @@ def _number(text: str) -> int | None:
 
 
 def extensionRefusal(
-    transaction: Transaction, known: Extensions, secure: bool
+    transaction: Transaction, extensions: Extensions, secure: bool
 ) -> Reply | None:
     """
     Why this server can't be given this message at all, if it can't.
@@ -84,21 +86,23 @@ def extensionRefusal(
     @return: As a reply that is ours.
     """
     if _CONTROL.search(transaction.sender):
-        return _ours(553, "5.1.7", "the sender's address has control characters")
+        return _localReply(553, "5.1.7", "the sender's address has control characters")
     if transaction.requireTLS and not secure:
         # RFC 8689 4.2.1.
-        return _ours(554, "5.7.10", "REQUIRETLS: the session has no TLS")
-    if transaction.requireTLS and not known.requireTLS:
-        return _ours(554, "5.7.30", "REQUIRETLS: the server doesn't support it")
-    if known.size and transaction.size > known.size:
+        return _localReply(554, "5.7.10", "REQUIRETLS: the session has no TLS")
+    if transaction.requireTLS and not extensions.requireTLS:
+        return _localReply(554, "5.7.30", "REQUIRETLS: the server doesn't support it")
+    if extensions.size and transaction.size > extensions.size:
         # RFC 1870 6.3.
-        return _ours(552, "5.3.4", f"the server takes {known.size} octets at most")
-    if needsSMTPUTF8(transaction) and not known.smtputf8:
+        return _localReply(
+            552, "5.3.4", f"the server takes {extensions.size} octets at most"
+        )
+    if needsSMTPUTF8(transaction) and not extensions.smtputf8:
         # RFC 6531 3.2.
-        return _ours(550, "5.6.7", "the server doesn't support SMTPUTF8")
-    if transaction.eightBit and not known.eightBit:
+        return _localReply(550, "5.6.7", "the server doesn't support SMTPUTF8")
+    if transaction.eightBit and not extensions.eightBit:
         # RFC 6152 3: convert, or give up.  Converting breaks signatures.
-        return _ours(554, "5.6.3", "the server doesn't support 8BITMIME")
+        return _localReply(554, "5.6.3", "the server doesn't support 8BITMIME")
     return None
 
 
@@ -107,12 +111,12 @@ def badRecipient(recipient: str) -> Reply | None:
     Why a recipient can't even be asked for, if it can't.
     """
     if _CONTROL.search(recipient):
-        return _ours(553, "5.1.3", "the address has control characters")
+        return _localReply(553, "5.1.3", "the address has control characters")
     return None
 
 
-def _ours(code: int, enhanced: str, text: str) -> Reply:
-    return Reply(code, enhanced, text, isOurs=True)
+def _localReply(code: int, enhanced: str, text: str) -> Reply:
+    return Reply(code, enhanced, text, isLocal=True)
 
 
 def needsSMTPUTF8(transaction: Transaction) -> bool:
@@ -120,12 +124,12 @@ def needsSMTPUTF8(transaction: Transaction) -> bool:
     return transaction.smtputf8 or not all(each.isascii() for each in addresses)
 
 
-def mailCommand(transaction: Transaction, known: Extensions) -> str:
+def mailCommand(transaction: Transaction, extensions: Extensions) -> str:
     """
     MAIL with the parameters that this server knows and this message needs.
     """
     words = [f"MAIL FROM:<{transaction.sender}>"]
-    if known.size is not None:
+    if extensions.size is not None:
         words.append(f"SIZE={transaction.size}")
     if transaction.eightBit:
         words.append("BODY=8BITMIME")
@@ -137,7 +141,7 @@ def mailCommand(transaction: Transaction, known: Extensions) -> str:
 
 
 def splitByLimits(
-    transaction: Transaction, known: Extensions
+    transaction: Transaction, extensions: Extensions
 ) -> tuple[Transaction, ...]:
     """
     Divide a transaction so that each part keeps to the server's limits on
@@ -148,8 +152,8 @@ def splitByLimits(
     domains: set[str] = set()
     for recipient in recipients:
         domains.add(recipient.rpartition("@")[2].lower())
-        tooMany = len(parts[-1]) == (known.rcptMax or len(recipients))
-        if tooMany or len(domains) > (known.rcptDomainMax or len(recipients)):
+        tooMany = len(parts[-1]) == (extensions.rcptMax or len(recipients))
+        if tooMany or len(domains) > (extensions.rcptDomainMax or len(recipients)):
             parts.append([])
             domains = {recipient.rpartition("@")[2].lower()}
         parts[-1].append(recipient)

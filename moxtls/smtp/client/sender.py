@@ -15,7 +15,7 @@ from moxtls.smtp.dotstuffing import DotStuffing
 
 #: How much of a message is in memory at a time: what Twisted's transports
 #: buffer before they say "pause".
-PART = 65536
+CHUNK_SIZE = 65536
 
 
 @implementer(IPushProducer)
@@ -69,7 +69,7 @@ class BodySender:
     def _write(self) -> None:
         while not self._paused and not self._over:
             try:
-                part = self._message.read(PART)
+                part = self._message.read(CHUNK_SIZE)
             except OSError as why:
                 self._end(why)
                 return

@@ -39,14 +39,14 @@ from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import canonicalIP
 from moxtls.smtp.client.conversation import (
     Awaiting,
-    Cause,
     ClientConversation,
+    ClientEvent,
+    EndCause,
     Ended,
-    Event,
     Ready,
     Send,
     SendBody,
-    StartTLS,
+    StartHandshake,
     Transferred,
 )
 from moxtls.smtp.client.extensions import Extensions, splitByLimits
@@ -75,7 +75,7 @@ from moxtls.tls.verify import RecordingVerifier, TrustStore
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
 
 
-class _ILine(ITLSTransport, IConsumer):
+class _ITransport(ITLSTransport, IConsumer):
     """
     What reactors give us as a transport.
     """
@@ -90,27 +90,27 @@ class ClientSession(Protocol):
     def __init__(self, clock: IReactorTime, settings: ClientSettings) -> None:
         self._clock = clock
         self._settings = settings
-        self._talk = ClientConversation(
+        self._conversation = ClientConversation(
             settings.ehlo, settings.mode, settings.credentials, isLMTP=settings.isLMTP
         )
         serverName = "".join(settings.names[:1])
         webNames = settings.webNames or settings.names
-        self._witness = RecordingVerifier(settings.trust, webNames, serverName)
-        self._seen = SessionRecord(host=serverName)
+        self._verifier = RecordingVerifier(settings.trust, webNames, serverName)
+        self._record = SessionRecord(host=serverName)
         self._starttls: STARTTLSResult | None = None
-        self._heard = False
+        self._hasReceived = False
         self._isUnanswered = False
         self._over = False
         self._failure: SessionError | None = None
         self._opening: Deferred[None] | None = None
-        self._transfer: Deferred[tuple[RecipientReply, ...]] | None = None
+        self._pending: Deferred[tuple[RecipientReply, ...]] | None = None
         self._ready: Deferred[None] | None = None
         self._message: BinaryIO | None = None
         self._sender: BodySender | None = None
-        self._line: _ILine | None = None
+        self._connection: _ITransport | None = None
         self._closing: list[Deferred[None]] = []
-        self._step = Timeout(clock, self._stepTimedOut)
-        self._whole = Timeout(clock, self._timedOut)
+        self._stepTimeout = Timeout(clock, self._stepTimedOut)
+        self._sessionTimeout = Timeout(clock, self._timedOut)
 
     # --- for whoever has mail to deliver -----------------------------------
 
@@ -119,27 +119,32 @@ class ClientSession(Protocol):
         """
         What was seen of TLS so far.
         """
-        talk = self._talk
-        starttls = self._starttls or talk.starttls
-        return replace(self._seen, helo=talk.helo, starttls=starttls, code=talk.code)
+        conversation = self._conversation
+        starttls = self._starttls or conversation.starttls
+        return replace(
+            self._record,
+            helo=conversation.helo,
+            starttls=starttls,
+            code=conversation.code,
+        )
 
     @property
     def secure(self) -> bool:
         """
         Whether TLS is in use.
         """
-        return self._talk.secure
+        return self._conversation.secure
 
     @property
     def extensions(self) -> Extensions:
-        return self._talk.extensions
+        return self._conversation.extensions
 
     @property
     def usable(self) -> bool:
         """
         Whether C{deliver} can be called (again).
         """
-        return not self._over and self._talk.usable
+        return not self._over and self._conversation.usable
 
     def deliver(
         self,
@@ -169,8 +174,8 @@ class ClientSession(Protocol):
 
         @return: Fires when the connection is closed.  Cancelling aborts it.
         """
-        if self._talk.awaiting is Awaiting.NOTHING and not self._over:
-            self._carryOut(self._talk.quit())
+        if self._conversation.awaiting is Awaiting.NOTHING and not self._over:
+            self._handleEvents(self._conversation.quit())
         elif not self._over:
             self.abort()
         return self._closed()
@@ -182,8 +187,8 @@ class ClientSession(Protocol):
         if not self._over:
             self._failPending(SessionFailed(self.record, "connection aborted"))
         self._finish()
-        if self._line is not None:
-            self._line.abortConnection()
+        if self._connection is not None:
+            self._connection.abortConnection()
 
     async def open(self, endpoint: IStreamClientEndpoint) -> None:
         """
@@ -206,27 +211,29 @@ class ClientSession(Protocol):
     # --- Protocol --------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        line: _ILine = self.transport  # type: ignore[assignment]  # all have it
-        self._line = line
-        self._seen = replace(
-            self._seen, sendingIP=_ip(line.getHost()), receivingIP=_ip(line.getPeer())
+        connection: _ITransport = self.transport  # type: ignore[assignment]  # all have it
+        self._connection = connection
+        self._record = replace(
+            self._record,
+            sendingIP=_ip(connection.getHost()),
+            receivingIP=_ip(connection.getPeer()),
         )
         if self._over:
             self.abort()
             return
         # Every write is complete: there is nothing to wait for.
-        if isinstance(line.getPeer(), (IPv4Address, IPv6Address)):
-            line.setTcpNoDelay(True)
-        self._whole.set(self._settings.timeouts.session)
+        if isinstance(connection.getPeer(), (IPv4Address, IPv6Address)):
+            connection.setTcpNoDelay(True)
+        self._sessionTimeout.set(self._settings.timeouts.session)
         if self._settings.mode is TLSMode.IMMEDIATE:
             self._startTLS()
         self._wait()
 
     def dataReceived(self, data: bytes) -> None:
         if not self._over:
-            self._heard = True
+            self._hasReceived = True
             self._isUnanswered = False
-            self._carryOut(self._talk.receive(data))
+            self._handleEvents(self._conversation.receive(data))
 
     def handshakeCompleted(self) -> None:
         """
@@ -234,33 +241,36 @@ class ClientSession(Protocol):
         """
         if self._over:
             return
-        verification = self._witness.verification()
-        dane = self._askDANE(verification.chain)
+        verification = self._verifier.verification()
+        dane = self._verifyDANE(verification.chain)
         mismatch = dane in _MISMATCHES
-        distrust = self._settings.enforcePKIX and not verification.ok
-        enforced = (mismatch or distrust) and not self._settings.ignoreVerifyErrors
+        isUntrusted = self._settings.enforcePKIX and not verification.ok
+        enforced = (mismatch or isUntrusted) and not self._settings.ignoreVerifyErrors
         self._starttls = STARTTLSResult.COMPLETED
-        self._heard = False
-        self._seen = replace(
-            self._seen, verification=verification, dane=dane, enforced=enforced
+        self._hasReceived = False
+        self._record = replace(
+            self._record, verification=verification, dane=dane, enforced=enforced
         )
         if enforced:
             words = certificateFailure(verification) or ()
             why = " ".join(["refused:", *filter(None, words)])
             if mismatch:
                 why = "certificate: DANE doesn't match"
-            if self._line is not None and self._settings.mode is not TLSMode.IMMEDIATE:
+            if (
+                self._connection is not None
+                and self._settings.mode is not TLSMode.IMMEDIATE
+            ):
                 # RFC 3207 4.1: say goodbye, rather than just be gone.
-                self._line.write(b"QUIT\r\n")
-            self._fail(TLSFailed(self.record, why))
+                self._connection.write(b"QUIT\r\n")
+            self._failWith(TLSFailed(self.record, why))
         else:
-            self._carryOut(self._talk.secured())
+            self._handleEvents(self._conversation.secured())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._line = None
+        self._connection = None
         if not self._over:
-            self._fail(self._lostBy(reason))
-        self._step.set(None)
+            self._failWith(self._connectionLostError(reason))
+        self._stepTimeout.set(None)
         closing, self._closing = self._closing, []
         for each in closing:
             each.callback(None)
@@ -268,54 +278,54 @@ class ClientSession(Protocol):
     # --- TLS -------------------------------------------------------------------
 
     def _startTLS(self) -> None:
-        assert self._line is not None
-        self._line.startTLS(self._witness)
+        assert self._connection is not None
+        self._connection.startTLS(self._verifier)
 
-    def _askDANE(self, chain: Sequence[Certificate]) -> DANEVerdict:
+    def _verifyDANE(self, chain: Sequence[Certificate]) -> DANEVerdict:
         if not self._settings.dane:
             return DANEVerdict.NOT_ASKED
         names = [name for each in self._settings.names for name in _domain(each)]
         now = self._clock.seconds()
         return verifyDANE(self._settings.dane, chain, names, now)
 
-    def _lostBy(self, reason: Failure) -> SessionError:
+    def _connectionLostError(self, reason: Failure) -> SessionError:
         """
         The connection is gone without our doing.
         """
-        trouble = tlsErrorOf(reason, self._witness.alert)
-        if self._talk.awaiting is Awaiting.HANDSHAKE:
+        trouble = tlsErrorOf(reason, self._verifier.alert)
+        if self._conversation.awaiting is Awaiting.HANDSHAKE:
             return self._handshakeFailed(trouble)
-        if self._talk.awaiting is Awaiting.STARTTLS:
+        if self._conversation.awaiting is Awaiting.STARTTLS:
             self._unanswered(trouble)
         if (
             self.secure
-            and not self._heard
+            and not self._hasReceived
             and trouble.kind is TLSError.Kind.REMOTE_ALERT
             and trouble.alert != CLOSE_NOTIFY
         ):
             # In TLS 1.3 a server can only say now what it thinks of us.
-            self._seen = replace(self._seen, trouble=trouble)
-            return TLSFailed(self.record, f"behind the handshake: {_words(trouble)}")
+            self._record = replace(self._record, trouble=trouble)
+            return TLSFailed(self.record, f"behind the handshake: {_describe(trouble)}")
         why = reason.getErrorMessage()
         return SessionFailed(
             self.record,
             f"connection lost: {why}",
             None,
-            self._talk.abandoned(),
+            self._conversation.partialReplies(),
             self._isUnanswered,
         )
 
     def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
         self._starttls = STARTTLSResult.BROKEN
-        self._seen = replace(self._seen, trouble=trouble)
-        return TLSFailed(self.record, f"handshake: {_words(trouble)}")
+        self._record = replace(self._record, trouble=trouble)
+        return TLSFailed(self.record, f"handshake: {_describe(trouble)}")
 
     def _unanswered(self, trouble: TLSError) -> None:
         """
         There is no reply to STARTTLS.
         """
         self._starttls = STARTTLSResult.UNANSWERED
-        self._seen = replace(self._seen, trouble=trouble)
+        self._record = replace(self._record, trouble=trouble)
 
     # --- transactions ----------------------------------------------------------
 
@@ -331,7 +341,7 @@ class ClientSession(Protocol):
                 try:
                     if replies:
                         message.seek(0)
-                    replies += await self._hand(part, message)
+                    replies += await self._transact(part, message)
                 except SessionFailed as why:
                     why.decided = replies + why.decided
                     raise
@@ -343,7 +353,7 @@ class ClientSession(Protocol):
                     raise SessionFailed(self.record, reason, None, replies) from why
         return replies
 
-    def _hand(
+    def _transact(
         self, transaction: Transaction, message: BinaryIO
     ) -> Deferred[tuple[RecipientReply, ...]]:
         if not self.usable:
@@ -351,58 +361,60 @@ class ClientSession(Protocol):
             raise SessionFailed(self.record, f"session not usable: {why}")
         self._message = message
         self._isUnanswered = True
-        transfer = self._transfer = Deferred(self._cancelled)
-        self._carryOut(self._talk.begin(transaction))
-        return transfer
+        pending = self._pending = Deferred(self._cancelled)
+        self._handleEvents(self._conversation.begin(transaction))
+        return pending
 
     def _sendBody(self) -> None:
-        ready, transfer = self._ready, self._transfer
+        ready, pending = self._ready, self._pending
         if ready is None or ready.called:
             self._startBody()
             return
 
         def start(result: None) -> None:
             # Unless the transaction is over meanwhile.
-            if self._transfer is transfer and not self._over:
+            if self._pending is pending and not self._over:
                 self._startBody()
 
         ready.addCallback(start)
 
     def _startBody(self) -> None:
-        assert self._line is not None and self._message is not None
-        self._sender = BodySender(self._message, self._line, self._wait, self._bodySent)
+        assert self._connection is not None and self._message is not None
+        self._sender = BodySender(
+            self._message, self._connection, self._wait, self._bodySent
+        )
         self._sender.start()
 
     def _bodySent(self, why: OSError | None) -> None:
         self._sender = None
         if why is None:
-            self._talk.finish()
+            self._conversation.finish()
             self._wait()
             return
         # Only breaking off keeps half a message from being delivered.
-        transfer, self._transfer = self._transfer, None
+        pending, self._pending = self._pending, None
         self.abort()
-        if transfer is not None:
-            transfer.errback(Failure(why))
+        if pending is not None:
+            pending.errback(Failure(why))
 
     def _transferred(self, replies: tuple[RecipientReply, ...]) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            transfer.callback(replies)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.callback(replies)
 
     # --- what the conversation wants -------------------------------------------
 
-    def _carryOut(self, events: Sequence[Event]) -> None:
+    def _handleEvents(self, events: Sequence[ClientEvent]) -> None:
         for event in events:
-            self._carryOutOne(event)
+            self._handleEvent(event)
         self._wait()
 
-    def _carryOutOne(self, event: Event) -> None:
+    def _handleEvent(self, event: ClientEvent) -> None:
         match event:
             case Send(data):
-                assert self._line is not None
-                self._line.write(data)
-            case StartTLS():
+                assert self._connection is not None
+                self._connection.write(data)
+            case StartHandshake():
                 self._startTLS()
             case SendBody():
                 self._sendBody()
@@ -416,13 +428,15 @@ class ClientSession(Protocol):
                 self._ended(event)
 
     def _ended(self, event: Ended) -> None:
-        if self._talk.starttls is STARTTLSResult.UNANSWERED:
+        if self._conversation.starttls is STARTTLSResult.UNANSWERED:
             self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
-        if event.cause in (Cause.NO_TLS, Cause.INJECTED):
-            self._fail(TLSFailed(self.record, event.reason, event.reply))
-        elif event.cause is not Cause.QUIT:
-            decided = self._talk.abandoned()
-            self._fail(SessionFailed(self.record, event.reason, event.reply, decided))
+        if event.cause in (EndCause.NO_TLS, EndCause.INJECTED):
+            self._failWith(TLSFailed(self.record, event.reason, event.reply))
+        elif event.cause is not EndCause.QUIT:
+            decided = self._conversation.partialReplies()
+            self._failWith(
+                SessionFailed(self.record, event.reason, event.reply, decided)
+            )
         else:
             self._finish()
             self._close()
@@ -434,44 +448,46 @@ class ClientSession(Protocol):
         Give the other side as long as what it is to do may take.
         """
         if not self._over:
-            self._step.set(_timeoutFor(self._settings.timeouts, self._talk.awaiting))
+            self._stepTimeout.set(
+                _timeoutFor(self._settings.timeouts, self._conversation.awaiting)
+            )
 
     def _stepTimedOut(self) -> None:
-        if self._talk.awaiting is Awaiting.NOTHING and not self._over:
+        if self._conversation.awaiting is Awaiting.NOTHING and not self._over:
             self.quit()
         else:
             self._timedOut()
 
     def _timedOut(self) -> None:
-        awaiting = self._talk.awaiting
+        awaiting = self._conversation.awaiting
         trouble = TLSError(TLSError.Kind.TIMEOUT)
         if self._over:
             self.abort()
         elif awaiting is Awaiting.HANDSHAKE:
-            self._fail(self._handshakeFailed(trouble), politely=False)
+            self._failWith(self._handshakeFailed(trouble), graceful=False)
         else:
             if awaiting is Awaiting.STARTTLS:
                 self._unanswered(trouble)
             why = f"too slow: {awaiting.name}"
-            decided = self._talk.abandoned()
+            decided = self._conversation.partialReplies()
             failed = SessionFailed(self.record, why, None, decided)
-            self._fail(failed, politely=False)
+            self._failWith(failed, graceful=False)
 
     def _finish(self) -> None:
         """
         Have no more to do with it, but to see it closed.
         """
         self._over = True
-        self._step.set(None)
-        self._whole.set(None)
+        self._stepTimeout.set(None)
+        self._sessionTimeout.set(None)
         if self._sender is not None:
             self._sender.stop()
             self._sender = None
 
-    def _fail(self, why: SessionError, politely: bool = True) -> None:
+    def _failWith(self, why: SessionError, graceful: bool = True) -> None:
         self._finish()
         self._failure = why
-        if politely:
+        if graceful:
             self._close()
         else:
             self.abort()
@@ -479,26 +495,26 @@ class ClientSession(Protocol):
 
     def _failPending(self, why: SessionError) -> None:
         opening, self._opening = self._opening, None
-        transfer, self._transfer = self._transfer, None
+        pending, self._pending = self._pending, None
         if opening is not None:
             opening.errback(Failure(why))
-        if transfer is not None:
-            transfer.errback(Failure(why))
+        if pending is not None:
+            pending.errback(Failure(why))
 
     def _cancelled(self, waiting: object) -> None:
         # Twisted makes the cancelled Deferred fail.
-        self._opening = self._transfer = None
+        self._opening = self._pending = None
         self.abort()
 
     def _close(self) -> None:
-        if self._line is not None:
-            self._line.loseConnection()
+        if self._connection is not None:
+            self._connection.loseConnection()
             # TLS waits for the other side to say goodbye too.
-            self._step.set(self._settings.timeouts.quit)
+            self._stepTimeout.set(self._settings.timeouts.quit)
 
     def _closed(self) -> Deferred[None]:
         closed: Deferred[None] = Deferred(lambda _: self.abort())
-        if self._line is None:
+        if self._connection is None:
             closed.callback(None)
         else:
             self._closing.append(closed)
@@ -529,7 +545,7 @@ def _timeoutFor(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
     return seconds
 
 
-def _words(trouble: TLSError) -> str:
+def _describe(trouble: TLSError) -> str:
     kind = trouble.kind.name.lower().replace("_", " ")
     return f"{kind} ({trouble.reason})" if trouble.reason else kind
 

@@ -22,9 +22,9 @@ from moxtls.smtp.server.events import (
     BodyEnd,
     BodyFailed,
     DataStart,
-    Event,
     MailFrom,
     RcptTo,
+    ServerEvent,
     ServerSettings,
     StartTLS,
 )
@@ -57,23 +57,23 @@ class ServerConversation:
     """
     One connection, from the greeting on.
 
-    @ivar dialogue: What is known of the client.
+    @ivar state: What is known of the client.
     @ivar isClosed: Whether the connection is to be closed once the output is
         sent.
     """
 
     def __init__(self, settings: ServerSettings, isSecure: bool = False) -> None:
         self._settings = settings
-        self._patience = SessionLimits(settings)
-        self.dialogue = SessionState(settings, self._patience, isSecure)
+        self._limits = SessionLimits(settings)
+        self.state = SessionState(settings, self._limits, isSecure)
         self._input = LineBuffer()
         self._output: list[bytes] = []
         self._phase = _Phase.COMMAND
         self.isClosed = False
-        self._awaiting: Event | None = None
-        self._intake: DataReceiver | None = None
+        self._unanswered: ServerEvent | None = None
+        self._receiver: DataReceiver | None = None
         # RFC 2034 4: the greeting has no enhanced status code.
-        self._say(Reply(220, text=f"{settings.hostname} ESMTP"))
+        self._sendReply(Reply(220, text=f"{settings.hostname} ESMTP"))
 
     # --- for the owner ---------------------------------------------------
 
@@ -82,7 +82,7 @@ class ServerConversation:
         """
         Whether part of a message has come, and not all.
         """
-        return self._intake is not None
+        return self._receiver is not None
 
     @property
     def backlog(self) -> int:
@@ -100,12 +100,12 @@ class ServerConversation:
         if not self.isClosed:
             self._input.add(data)
 
-    def nextEvent(self) -> Event | None:
+    def nextEvent(self) -> ServerEvent | None:
         """
         @return: C{None} if there is nothing more to say before more is
             received, or before the last event is answered.
         """
-        while self._awaiting is None and not self.isClosed and self._canStep():
+        while self._unanswered is None and not self.isClosed and self._canStep():
             event = self._step()
             if event is not None:
                 return event
@@ -122,7 +122,7 @@ class ServerConversation:
         """
         Answer the last event.  C{421} closes the connection.
         """
-        event, self._awaiting = self._awaiting, None
+        event, self._unanswered = self._unanswered, None
         if self.isClosed:
             return
         if event is None:
@@ -131,27 +131,27 @@ class ServerConversation:
             self._answerData(reply)
             return
         tooMany = self._note(event, reply)
-        self._say(withStatus(reply))
+        self._sendReply(withStatus(reply))
         self._endIf(tooMany)
 
     def challenge(self, data: bytes) -> None:
         """
         Answer an L{AuthStep}: ask for more.
         """
-        self._awaiting = None
+        self._unanswered = None
         if not self.isClosed:
             self._phase = _Phase.AUTH
-            self._say(Reply(334, text=base64.b64encode(data).decode("ascii")))
+            self._sendReply(Reply(334, text=base64.b64encode(data).decode("ascii")))
 
     def authenticated(self, user: str) -> None:
         """
         Answer an L{AuthStep}: the client is C{user}.
         """
-        self._awaiting = None
+        self._unanswered = None
         if not self.isClosed:
-            self.dialogue.user = user
-            self._patience.gotSomewhere()
-            self._say(Reply(235, "2.7.0", "Authenticated"))
+            self.state.user = user
+            self._limits.madeProgress()
+            self._sendReply(Reply(235, "2.7.0", "Authenticated"))
 
     def tlsStarted(self) -> None:
         """
@@ -159,13 +159,13 @@ class ServerConversation:
 
         Everything known from before is forgotten (RFC 3207 4.2).
         """
-        self._awaiting = None
+        self._unanswered = None
         if self._input:
             # Plaintext behind STARTTLS must not pass for what TLS protected.
             self._close()
-        self._intake = None
-        self.dialogue.isSecure = True
-        self.dialogue.forget()
+        self._receiver = None
+        self.state.isSecure = True
+        self.state.forget()
 
     def end(self, reply: Reply) -> None:
         """
@@ -177,39 +177,39 @@ class ServerConversation:
 
     # --- answers -----------------------------------------------------------
 
-    def _note(self, event: Event, reply: Reply) -> Reply | None:
+    def _note(self, event: ServerEvent, reply: Reply) -> Reply | None:
         """
         @return: The last word, if this was once too often.
         """
         match event:
             case MailFrom() if reply.accepted:
-                self.dialogue.incoming = event.incoming
+                self.state.transaction = event.transaction
             case RcptTo() if reply.accepted:
-                self.dialogue.addRecipient(event)
-                return self._patience.recipient()
+                self.state.addRecipient(event)
+                return self._limits.recipient()
             case RcptTo():
-                return self._patience.refusal()
+                return self._limits.refusal()
             case BodyEnd():
-                self.dialogue.endTransaction()
+                self.state.endTransaction()
                 if reply.accepted:
-                    self._patience.gotSomewhere()
+                    self._limits.madeProgress()
             case AuthStep():
-                return self._patience.failedLogin()
+                return self._limits.failedLogin()
         return None
 
     def _answerData(self, reply: Reply) -> None:
         wanted = reply.code == GO_AHEAD.code
-        if self._intake is not None:
+        if self._receiver is not None:
             # The chunk comes in any case, and is answered at its end.
-            self._intake.refusal = None if wanted else withStatus(reply)
-            self._intake.isOver = not wanted
+            self._receiver.refusal = None if wanted else withStatus(reply)
+            self._receiver.isOver = not wanted
             return
         if wanted:
             self._phase = _Phase.BODY
-            self._intake = DataReceiver(self._settings, inChunks=False)
+            self._receiver = DataReceiver(self._settings, inChunks=False)
         else:
-            self.dialogue.endTransaction()
-        self._say(withStatus(reply))
+            self.state.endTransaction()
+        self._sendReply(withStatus(reply))
 
     # --- lines -------------------------------------------------------------
 
@@ -219,27 +219,27 @@ class ServerConversation:
             return self._input.hasLine(MAX_COMMAND)
         if phase is _Phase.BODY:
             # A chunk may have no bytes at all.
-            return bool(self._input or (self._intake and self._intake.ended))
+            return bool(self._input or (self._receiver and self._receiver.ended))
         return phase is _Phase.ENDED or self._input.hasLine(MAX_AUTH_LINE)
 
-    def _step(self) -> Event | None:
-        if self._phase is _Phase.COMMAND or self._intake is None:
+    def _step(self) -> ServerEvent | None:
+        if self._phase is _Phase.COMMAND or self._receiver is None:
             return self._lineEvent()
         if self._phase is _Phase.BODY:
-            return self._bodyEvent(self._intake)
-        return self._endEvent(self._intake)
+            return self._bodyEvent(self._receiver)
+        return self._endEvent(self._receiver)
 
-    def _lineEvent(self) -> Event | None:
+    def _lineEvent(self) -> ServerEvent | None:
         line = self._input.takeLine()
         wasAuth = self._phase is _Phase.AUTH
         self._phase = _Phase.COMMAND
         if line is None:
             return self._take(Reply(500, "5.5.2", "Line too long"))
         if wasAuth:
-            return self._take(self.dialogue.authStep(line, first=False))
+            return self._take(self.state.authStep(line, first=False))
         return self._commandLine(line)
 
-    def _commandLine(self, line: bytes) -> Event | None:
+    def _commandLine(self, line: bytes) -> ServerEvent | None:
         split = splitCommand(line)
         if split is None:
             flaw = Reply(500, "5.5.2", "Bare CR, bare LF, NUL or not UTF-8")
@@ -247,9 +247,9 @@ class ServerConversation:
         verb, argument = split
         if verb == "BDAT":
             return self._chunk(argument)
-        answer = self.dialogue.command(verb, argument, len(self._input) > 0)
+        answer = self.state.command(verb, argument, len(self._input) > 0)
         event = self._take(answer)
-        if self._intake is not None and isinstance(answer, Reply):
+        if self._receiver is not None and isinstance(answer, Reply):
             return self._dropped(answer)
         return event
 
@@ -257,102 +257,102 @@ class ServerConversation:
         """
         Between chunks: whether the client still wants the message.
         """
-        if self.dialogue.inChunks:
+        if self.state.inChunks:
             return None
-        self._intake = None
+        self._receiver = None
         return BodyFailed(reply)
 
-    def _take(self, answer: Event | Reply) -> Event | None:
+    def _take(self, answer: ServerEvent | Reply) -> ServerEvent | None:
         """
         Say what was decided, or let the owner decide.
         """
         if isinstance(answer, Reply):
-            self._say(answer)
+            self._sendReply(answer)
             if answer.permanent:
-                self._endIf(self._patience.mistake())
+                self._endIf(self._limits.error())
             return None
         if isinstance(answer, StartTLS):
-            self._say(_TLS_READY)
-        self._awaiting = answer
+            self._sendReply(_TLS_READY)
+        self._unanswered = answer
         return answer
 
     # --- messages ------------------------------------------------------------
 
-    def _chunk(self, argument: str) -> Event | None:
+    def _chunk(self, argument: str) -> ServerEvent | None:
         chunk = parseChunk(argument)
         if isinstance(chunk, Reply):
             self.end(chunk)
-        elif chunk.size > self._settings.size + MAX_DISCARD_LENGTH:
+        elif chunk.size > self._settings.maxSize + MAX_DISCARD_LENGTH:
             self.end(TOO_LARGE)
         elif not chunk.size and not chunk.isLast:
-            self._endIf(self._patience.idleCommand())
+            self._endIf(self._limits.idleCommand())
         if self.isClosed or isinstance(chunk, Reply):
             return None
-        isFirst = self._intake is None
-        intake = self._intake or DataReceiver(self._settings, inChunks=True)
-        if intake.isFragmented:
+        isFirst = self._receiver is None
+        receiver = self._receiver or DataReceiver(self._settings, inChunks=True)
+        if receiver.isFragmented:
             self.end(Reply(421, "4.7.0", "Too many small chunks"))
             return None
-        intake.refusal = self.dialogue.chunkRefusal(chunk.size, intake.size)
-        return self._beginChunk(intake, chunk, isFirst)
+        receiver.refusal = self.state.chunkRefusal(chunk.size, receiver.size)
+        return self._beginChunk(receiver, chunk, isFirst)
 
     def _beginChunk(
-        self, intake: DataReceiver, chunk: Chunk, isFirst: bool
-    ) -> Event | None:
-        intake.begin(chunk)
-        self._intake = intake
+        self, receiver: DataReceiver, chunk: Chunk, isFirst: bool
+    ) -> ServerEvent | None:
+        receiver.begin(chunk)
+        self._receiver = receiver
         self._phase = _Phase.BODY
-        event: Event | None = None
-        if intake.refusal is not None:
-            intake.isOver = True
-            event = None if isFirst else BodyFailed(intake.refusal)
-        elif isFirst and self.dialogue.incoming is not None:
-            self.dialogue.inChunks = True
-            event = self._awaiting = DataStart(self.dialogue.incoming)
+        event: ServerEvent | None = None
+        if receiver.refusal is not None:
+            receiver.isOver = True
+            event = None if isFirst else BodyFailed(receiver.refusal)
+        elif isFirst and self.state.transaction is not None:
+            self.state.inChunks = True
+            event = self._unanswered = DataStart(self.state.transaction)
         return event
 
-    def _bodyEvent(self, intake: DataReceiver) -> Event | None:
-        text = intake.take(self._input)
-        if intake.ended:
+    def _bodyEvent(self, receiver: DataReceiver) -> ServerEvent | None:
+        text = receiver.take(self._input)
+        if receiver.ended:
             self._phase = _Phase.ENDED
-        fault = intake.fault()
-        if intake.isOver:
-            if intake.isEndless:
+        fault = receiver.fault()
+        if receiver.isOver:
+            if receiver.isEndless:
                 self.end(fault or TOO_LARGE)
             return None
         if fault is not None:
-            intake.isOver = True
+            receiver.isOver = True
             return BodyFailed(fault)
         return BodyChunk(text) if text else None
 
-    def _endEvent(self, intake: DataReceiver) -> Event | None:
+    def _endEvent(self, receiver: DataReceiver) -> ServerEvent | None:
         self._phase = _Phase.COMMAND
-        refusal = intake.fault()
+        refusal = receiver.fault()
         if refusal is not None:
-            self._refuse(refusal, intake.inChunks)
+            self._refuse(refusal, receiver.inChunks)
             return None
-        if not intake.isLast:
-            self._say(Reply(250, "2.0.0", f"{intake.size} bytes so far"))
+        if not receiver.isLast:
+            self._sendReply(Reply(250, "2.0.0", f"{receiver.size} bytes so far"))
             return None
-        self._intake = None
-        self._awaiting = BodyEnd(intake.size)
-        return self._awaiting
+        self._receiver = None
+        self._unanswered = BodyEnd(receiver.size)
+        return self._unanswered
 
     def _refuse(self, refusal: Reply, inChunks: bool) -> None:
-        wasSpoiled = self.dialogue.wasSpoiled
-        self._intake = None
-        self.dialogue.endTransaction()
-        self.dialogue.wasSpoiled = inChunks
+        wasSpoiled = self.state.wasSpoiled
+        self._receiver = None
+        self.state.endTransaction()
+        self.state.wasSpoiled = inChunks
         if not wasSpoiled:
             self._take(refusal)
             return
         # RFC 3030 2: it had sent these before it heard of the first.
-        self._say(refusal)
-        self._endIf(self._patience.idleCommand())
+        self._sendReply(refusal)
+        self._endIf(self._limits.idleCommand())
 
     # --- saying things -------------------------------------------------------
 
-    def _say(self, reply: Reply) -> None:
+    def _sendReply(self, reply: Reply) -> None:
         if self.isClosed:
             return
         self._output.append(encodeReply(reply))

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from moxtls.smtp.dotstuffing import BodyDecoder, isFlawed
-from moxtls.smtp.server.events import MAX_LINE, ServerSettings
+from moxtls.smtp.server.events import MAX_LINE_LENGTH, ServerSettings
 from moxtls.smtp.server.state import TOO_LARGE
 from moxtls.smtp.server.syntax import LineBuffer
 from moxtls.smtp.types import Reply
@@ -47,7 +47,7 @@ class DataReceiver:
         "_decoder",
         "_reader",
         "_settings",
-        "_shape",
+        "_headerLimits",
         "inChunks",
         "isOver",
         "refusal",
@@ -55,7 +55,7 @@ class DataReceiver:
 
     def __init__(self, settings: ServerSettings, inChunks: bool) -> None:
         self._settings = settings
-        self._shape = HeaderLimits(settings.lineLength)
+        self._headerLimits = HeaderLimits(settings.maxLineLength)
         self._decoder = BodyDecoder()
         self._reader = ChunkReader()
         self.inChunks = inChunks
@@ -86,7 +86,9 @@ class DataReceiver:
         """
         Whether it is time to stop listening to what is refused.
         """
-        return not self.ended and self.size > self._settings.size + MAX_DISCARD_LENGTH
+        return (
+            not self.ended and self.size > self._settings.maxSize + MAX_DISCARD_LENGTH
+        )
 
     @property
     def isFragmented(self) -> bool:
@@ -115,7 +117,7 @@ class DataReceiver:
                 self._reader.skip(data)
                 return b""
             text = self._reader.feed(data)
-        self._shape.feed(text)
+        self._headerLimits.feed(text)
         return text
 
     def fault(self) -> Reply | None:
@@ -127,8 +129,8 @@ class DataReceiver:
             return self.refusal
         if self._reader.flawed if self.inChunks else self._decoder.flawed:
             return _FLAWED
-        isLarge = self.size > self._settings.size
-        return TOO_LARGE if isLarge else self._shape.fault(self._settings)
+        isLarge = self.size > self._settings.maxSize
+        return TOO_LARGE if isLarge else self._headerLimits.fault(self._settings)
 
 
 _CRLF = b"\r\n"
@@ -154,27 +156,27 @@ def validated(body: Iterable[bytes]) -> Iterator[bytes]:
 
     @raise InvalidMessage: Says which line is at fault.
     """
-    shape, lines, held = HeaderLimits(MAX_LINE), 1, b""
+    limits, lines, held = HeaderLimits(MAX_LINE_LENGTH), 1, b""
     for chunk in body:
         # A CR at the end may be half of a CRLF.
         text = held + chunk
         held = b"\r" if text.endswith(b"\r") else b""
         text = text[: len(text) - len(held)]
-        _check(text, shape, lines)
+        _check(text, limits, lines)
         lines += text.count(b"\n")
         yield chunk
-    _check(held, shape, lines)
+    _check(held, limits, lines)
 
 
-def _check(text: bytes, shape: HeaderLimits, first: int) -> None:
+def _check(text: bytes, limits: HeaderLimits, first: int) -> None:
     """
     @param first: The number of the line with which C{text} begins.
     """
-    shape.feed(text)
-    if shape.hasLongLine:
+    limits.feed(text)
+    if limits.hasLongLine:
         lengths = [len(line) for line in text.split(b"\n")]
         line = first + lengths.index(max(lengths))
-        reason = f"has more than {MAX_LINE} octets"
+        reason = f"has more than {MAX_LINE_LENGTH} octets"
     elif isFlawed(text):
         flaw = _FLAW.search(text)
         assert flaw is not None
@@ -229,9 +231,9 @@ class HeaderLimits:
         """
         What is to be said against the message, as far as it is known.
         """
-        if self.header > settings.headerSize:
+        if self.header > settings.maxHeaderSize:
             return HEADER_TOO_LONG
-        if self.fields > settings.headerFields:
+        if self.fields > settings.maxHeaderFields:
             return _FIELDS
         return _LINE if self.hasLongLine else None
 

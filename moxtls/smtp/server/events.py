@@ -13,11 +13,11 @@ from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
 
 #: Of a header: ten times what long ways and many signatures come to.
-MAX_FIELDS = 1000
+MAX_HEADER_FIELDS = 1000
 #: Of a message.  RFC 5321 4.5.3.1.6 has 1000, and lets servers take more: HTML
 #: in one line is common, and to refuse it is to lose mail.  This much fits in
 #: memory wherever a line has to be held.
-MAX_LINE = 1024 * 1024
+MAX_LINE_LENGTH = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class ServerSettings:
     What a server announces, and how patient it is.
 
     @ivar hostname: A-labels, for the greeting.
-    @ivar size: The largest message (RFC 1870), in bytes.
-    @ivar recipients: The most in one transaction (RFC 9422 RCPTMAX; RFC 5321
+    @ivar maxSize: The largest message (RFC 1870), in bytes.
+    @ivar maxRecipients: The most in one transaction (RFC 9422 RCPTMAX; RFC 5321
         4.5.3.1.8 wants 100 at least).
-    @ivar transactions: The most in one connection (RFC 9422 MAILMAX).
+    @ivar maxTransactions: The most in one connection (RFC 9422 MAILMAX).
     @ivar starttls: Whether STARTTLS is offered.
     @ivar tlsRequired: Whether there is no mail without TLS.
     @ivar mechanisms: Of SASL, in the order they are announced; empty for no
@@ -38,34 +38,34 @@ class ServerSettings:
     @ivar authRequired: Whether there is no mail without AUTH.
     @ivar bareAddresses: Whether MAIL and RCPT may have an address without angle
         brackets, which RFC 5321 4.1.2 requires.
-    @ivar errors: Mistakes a client may make before it is sent away.
-    @ivar authFailures: Failed logins it may make.
-    @ivar refusals: Recipients it may guess wrong.
-    @ivar idleCommands: How many commands that lead nowhere it may send for
+    @ivar maxErrors: Mistakes a client may make before it is sent away.
+    @ivar maxAuthFailures: Failed logins it may make.
+    @ivar maxRefusals: Recipients it may guess wrong.
+    @ivar maxIdleCommands: How many commands that lead nowhere it may send for
         one that does.
-    @ivar headerSize: The largest header, in bytes; whoever looks at it has to
+    @ivar maxHeaderSize: The largest header, in bytes; whoever looks at it has to
         hold all of it.
-    @ivar headerFields: The most fields in it.
-    @ivar lineLength: The longest line of a message, in bytes.
+    @ivar maxHeaderFields: The most fields in it.
+    @ivar maxLineLength: The longest line of a message, in bytes.
     """
 
     hostname: str
-    size: int = 50 * 1024 * 1024
-    recipients: int = 1000
-    transactions: int = 1000
+    maxSize: int = 50 * 1024 * 1024
+    maxRecipients: int = 1000
+    maxTransactions: int = 1000
     starttls: bool = False
     tlsRequired: bool = False
     mechanisms: tuple[str, ...] = ()
     authWithoutTLS: bool = False
     authRequired: bool = False
     bareAddresses: bool = False
-    errors: int = 20
-    authFailures: int = 3
-    refusals: int = 200
-    idleCommands: int = 100
-    headerSize: int = MAX_HEADER
-    headerFields: int = MAX_FIELDS
-    lineLength: int = MAX_LINE
+    maxErrors: int = 20
+    maxAuthFailures: int = 3
+    maxRefusals: int = 200
+    maxIdleCommands: int = 100
+    maxHeaderSize: int = MAX_HEADER
+    maxHeaderFields: int = MAX_HEADER_FIELDS
+    maxLineLength: int = MAX_LINE_LENGTH
 
     def mayAuthenticate(self, isSecure: bool) -> bool:
         return bool(self.mechanisms) and (isSecure or self.authWithoutTLS)
@@ -77,11 +77,11 @@ class ServerSettings:
         lines = [
             "PIPELINING",
             "CHUNKING",
-            f"SIZE {self.size}",
+            f"SIZE {self.maxSize}",
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
-            f"LIMITS MAILMAX={self.transactions} RCPTMAX={self.recipients}",
+            f"LIMITS MAILMAX={self.maxTransactions} RCPTMAX={self.maxRecipients}",
         ]
         if self.starttls and not isSecure:
             lines.append("STARTTLS")
@@ -99,7 +99,7 @@ class TransactionState:
 
     @ivar sender: The reverse-path without angle brackets; empty for the null
         one.
-    @ivar recipients: The forward-paths that were accepted.
+    @ivar maxRecipients: The forward-paths that were accepted.
     """
 
     sender: str
@@ -113,7 +113,7 @@ class MailFrom:
     A transaction begins, if C{reply} likes it.
     """
 
-    incoming: TransactionState
+    transaction: TransactionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class RcptTo:
     """
 
     recipient: str
-    incoming: TransactionState
+    transaction: TransactionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class DataStart:
     behind DATA or in chunks (RFC 3030).
     """
 
-    incoming: TransactionState
+    transaction: TransactionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class StartTLS:
     """
 
 
-Event = (
+ServerEvent = (
     MailFrom
     | RcptTo
     | DataStart

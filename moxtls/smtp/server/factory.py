@@ -21,8 +21,8 @@ from zope.interface import implementer
 
 from moxtls.smtp.authenticator import Authenticator
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
-from moxtls.smtp.server.limits import ClientNetwork, Notices, RateLimiter, networkOf
-from moxtls.smtp.server.protocol import IListener, ServerSession
+from moxtls.smtp.server.limits import ClientNetwork, LogLimiter, RateLimiter, networkOf
+from moxtls.smtp.server.protocol import IServerFactory, ServerSession
 from moxtls.smtp.server.syntax import encodeReply
 from moxtls.smtp.server.transport import ServerTransport
 from moxtls.smtp.types import Reply
@@ -37,15 +37,15 @@ __all__ = [
 
 #: Seconds from one word about connections that are turned away to the next:
 #: who makes many must not fill the log with them.
-QUIET = 60
+LOG_INTERVAL = 60
 #: Of so many connections, one more may be there that is just being closed.
-SHARE_LEAVING = 10
+EVICTION_SHARE = 10
 #: Seconds of silence from when on a client has to make way for another one.
 GREETING_TIMEOUT = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitRefusal:
     """
     Why somebody may not connect, or send a message.
 
@@ -56,24 +56,24 @@ class Refusal:
     reply: Reply
 
 
-_STOPPED = Refusal("stopping", Reply(421, "4.3.2", "Going down"))
-_FULL = Refusal(
+_STOPPED = LimitRefusal("stopping", Reply(421, "4.3.2", "Going down"))
+_FULL = LimitRefusal(
     "MaxConnections is reached",
     Reply(421, "4.3.2", "Too many connections; try again later"),
 )
-_FULL_ADDRESS = Refusal(
+_FULL_ADDRESS = LimitRefusal(
     "MaxConnectionsPerAddress is reached",
     Reply(421, "4.7.0", "Too many connections from your address"),
 )
-_FULL_NETWORK = Refusal(
+_FULL_NETWORK = LimitRefusal(
     "MaxConnectionsPerNetwork is reached",
     Reply(421, "4.7.0", "Too many connections from your network"),
 )
-_TOO_OFTEN = Refusal(
+_TOO_OFTEN = LimitRefusal(
     "MaxConnectionRate is reached",
     Reply(421, "4.7.0", "Too many new connections from you; try again later"),
 )
-_TOO_MANY_MESSAGES = Refusal(
+_TOO_MANY_MESSAGES = LimitRefusal(
     "MaxMessageRate is reached",
     Reply(450, "4.7.1", "Too many messages from you; try again later"),
 )
@@ -95,7 +95,7 @@ class _RefusedConnection(Protocol):
         transport.loseConnection()
 
 
-@implementer(IListener)
+@implementer(IServerFactory)
 class SMTPServerFactory(ServerFactory):
     """
     Listens for SMTP.
@@ -108,7 +108,7 @@ class SMTPServerFactory(ServerFactory):
         self,
         clock: IReactorTime,
         settings: ListenerSettings,
-        acceptor: IMessageDelivery,
+        delivery: IMessageDelivery,
         tls: IOpenSSLServerConnectionCreator | None = None,
         authenticator: Authenticator | None = None,
     ) -> None:
@@ -118,102 +118,102 @@ class SMTPServerFactory(ServerFactory):
         """
         self.clock = clock
         self.settings = settings
-        self.acceptor = acceptor
+        self.delivery = delivery
         self.tls = tls
         self.authenticator = authenticator
         self._sessions: set[ServerSession] = set()
-        self._leaving: set[ServerSession] = set()
+        self._evicting: set[ServerSession] = set()
         self._perAddress: Counter[str] = Counter()
         self._perNetwork: Counter[str] = Counter()
-        self._connectionRate = RateLimiter(settings.connectionRate)
-        self._messageRate = RateLimiter(settings.messageRate)
+        self._connectionRate = RateLimiter(settings.maxConnectionRate)
+        self._messageRate = RateLimiter(settings.maxMessageRate)
         self._stopped: Deferred[None] | None = None
-        self._notices = Notices(QUIET)
+        self._logLimiter = LogLimiter(LOG_INTERVAL)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
         @return: C{None}, which ends the connection without a word, where a
             handshake would have to come before it.
         """
-        place = networkOf(str(getattr(addr, "host", "")))
-        refusal = self._refusal(place)
+        source = networkOf(str(getattr(addr, "host", "")))
+        refusal = self._refusal(source)
         if refusal is not None:
-            self._notice(refusal, place)
+            self._logRefusal(refusal, source)
             isLate = self.settings.immediateTLS
             return None if isLate else _RefusedConnection(refusal.reply)
-        session = ServerSession(self, place)
+        session = ServerSession(self, source)
         session.factory = self
         return ServerTransport(self.clock, session)
 
-    def _refusal(self, place: ClientNetwork) -> Refusal | None:
+    def _refusal(self, source: ClientNetwork) -> LimitRefusal | None:
         settings = self.settings
         if self._stopped is not None:
             return _STOPPED
-        if self._perAddress[place.address] >= settings.perAddress:
+        if self._perAddress[source.address] >= settings.maxConnectionsPerAddress:
             return _FULL_ADDRESS
-        if self._perNetwork[place.network] >= settings.perNetwork:
+        if self._perNetwork[source.network] >= settings.maxConnectionsPerNetwork:
             return _FULL_NETWORK
-        if not self._connectionRate.take(place, self.clock.seconds()):
+        if not self._connectionRate.take(source, self.clock.seconds()):
             return _TOO_OFTEN
         return None if self._hasRoom() else _FULL
 
     def _hasRoom(self) -> bool:
         """
-        Where all places are taken, who has been silent for longest has to go:
+        Where all places are taken, who has been idle for longest has to go:
         else a few clients could keep everybody out by saying nothing.
         """
-        most = self.settings.connections
+        most = self.settings.maxConnections
         if len(self._sessions) < most:
             return True
-        mayLeave = len(self._leaving) < most // SHARE_LEAVING
-        silent = self._silent() if mayLeave else None
-        if silent is not None:
-            self._leaving.add(silent)
-            silent.makeWay()
-        return silent is not None
+        mayLeave = len(self._evicting) < most // EVICTION_SHARE
+        idle = self._longestIdle() if mayLeave else None
+        if idle is not None:
+            self._evicting.add(idle)
+            idle.evict()
+        return idle is not None
 
-    def _silent(self) -> ServerSession | None:
+    def _longestIdle(self) -> ServerSession | None:
         """
         The client to whom the least is done by sending him away.
         """
         latest = self.clock.seconds() - GREETING_TIMEOUT
-        those = (each for each in self._sessions - self._leaving if not each.isBusy)
+        those = (each for each in self._sessions - self._evicting if not each.isBusy)
         first = min(those, key=lambda each: each.lastHeard, default=None)
         return first if first is not None and first.lastHeard <= latest else None
 
-    def _notice(self, refusal: Refusal, place: ClientNetwork) -> None:
-        count = self._notices.due(refusal.limit, self.clock.seconds())
+    def _logRefusal(self, refusal: LimitRefusal, source: ClientNetwork) -> None:
+        count = self._logLimiter.due(refusal.limit, self.clock.seconds())
         if count:
             self.log.warn(
                 "refusing clients, as {limit}: {count} so far, now {host!r}",
                 limit=refusal.limit,
                 count=count,
-                host=place.address,
+                host=source.address,
             )
 
-    def refuseMail(self, place: ClientNetwork) -> Reply | None:
-        if self._messageRate.take(place, self.clock.seconds()):
+    def refuseMail(self, source: ClientNetwork) -> Reply | None:
+        if self._messageRate.take(source, self.clock.seconds()):
             return None
-        self._notice(_TOO_MANY_MESSAGES, place)
+        self._logRefusal(_TOO_MANY_MESSAGES, source)
         return _TOO_MANY_MESSAGES.reply
 
-    def opened(self, session: ServerSession, place: ClientNetwork) -> None:
+    def opened(self, session: ServerSession, source: ClientNetwork) -> None:
         self._sessions.add(session)
-        self._perAddress[place.address] += 1
-        self._perNetwork[place.network] += 1
+        self._perAddress[source.address] += 1
+        self._perNetwork[source.network] += 1
 
-    def closed(self, session: ServerSession, place: ClientNetwork) -> None:
+    def closed(self, session: ServerSession, source: ClientNetwork) -> None:
         self._sessions.discard(session)
-        self._leaving.discard(session)
-        _countDown(self._perAddress, place.address)
-        _countDown(self._perNetwork, place.network)
+        self._evicting.discard(session)
+        _countDown(self._perAddress, source.address)
+        _countDown(self._perNetwork, source.network)
         stopped = self._stopped
         if stopped is not None and not self._sessions and not stopped.called:
             stopped.callback(None)
 
     def stop(self) -> Deferred[None]:
         """
-        Say goodbye to everybody.  A message that is just being accepted still
+        Say reply to everybody.  A message that is just being accepted still
         is.
 
         @return: Fires when all connections are gone.  To be called when listening

@@ -53,13 +53,13 @@ class IMessageDelivery(Interface):
     C{451}; it is cancelled if the client goes away.
     """
 
-    def mailFrom(client: ClientInfo, incoming: TransactionState) -> Deferred[Reply]:
+    def mailFrom(client: ClientInfo, transaction: TransactionState) -> Deferred[Reply]:
         """
         Fires with the answer to MAIL.
         """
 
     def rcptTo(
-        client: ClientInfo, incoming: TransactionState, recipient: str
+        client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
         Fires with the answer to RCPT.
@@ -67,7 +67,7 @@ class IMessageDelivery(Interface):
         @param recipient: An address, or C{postmaster} in any case.
         """
 
-    def message(client: ClientInfo, incoming: TransactionState) -> IMessage:
+    def message(client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
         A place for the message that comes now.
         """
@@ -78,33 +78,33 @@ class ListenerSettings:
     """
     @ivar immediateTLS: Whether connections have TLS from the beginning
         (RFC 8314), which the endpoint has to see to.
-    @ivar idle: Seconds without a command or a piece of a message (RFC 5321
+    @ivar idleTimeout: Seconds without a command or a piece of a message (RFC 5321
         4.5.3.2.7).
-    @ivar longest: Seconds for a connection altogether: a large message over a
+    @ivar sessionTimeout: Seconds for a connection altogether: a large message over a
         slow line takes long, but not forever.
-    @ivar connections: The most at a time.
-    @ivar perAddress: The most at a time from one address (for IPv6, one
+    @ivar maxConnections: The most at a time.
+    @ivar maxConnectionsPerAddress: The most at a time from one address (for IPv6, one
         C{/64}).
-    @ivar perNetwork: The most at a time from one network: a C{/24}, for IPv6 a
+    @ivar maxConnectionsPerNetwork: The most at a time from one network: a C{/24}, for IPv6 a
         C{/48}.
-    @ivar connectionRate: New connections a minute from one address; a network
+    @ivar maxConnectionRate: New connections a minute from one address; a network
         may make four times as many.  0 for no limit.
-    @ivar messageRate: Messages a minute, likewise; who sends more is told to
+    @ivar maxMessageRate: Messages a minute, likewise; who sends more is told to
         come again later.
     @ivar bodyGrace: Seconds for a message of any size, and
-    @ivar bodyRate: the bytes a second it has to come with beyond that: a slow
+    @ivar minBodyRate: the bytes a second it has to come with beyond that: a slow
         line takes long for a large message, but who only pretends to send one
-        doesn't hold a connection for C{longest}.  0 for no limit.
+        doesn't hold a connection for C{sessionTimeout}.  0 for no limit.
     """
 
     server: ServerSettings
     immediateTLS: bool = False
-    idle: float = 300
-    longest: float = 2 * 3600
-    connections: int = 500
-    perAddress: int = 50
-    perNetwork: int = 200
-    connectionRate: float = 0
-    messageRate: float = 0
+    idleTimeout: float = 300
+    sessionTimeout: float = 2 * 3600
+    maxConnections: int = 500
+    maxConnectionsPerAddress: int = 50
+    maxConnectionsPerNetwork: int = 200
+    maxConnectionRate: float = 0
+    maxMessageRate: float = 0
     bodyGrace: float = 300
-    bodyRate: float = 1000
+    minBodyRate: float = 1000

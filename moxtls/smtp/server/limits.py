@@ -18,7 +18,7 @@ from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.types import Reply
 
 #: Transactions with all the recipients there may be that may come to nothing.
-SPARE_RECIPIENTS = 2
+RECIPIENTS_FACTOR = 2
 
 
 class SessionLimits:
@@ -46,22 +46,22 @@ class SessionLimits:
         self._recipients = 0
         self._transactions = 0
 
-    def mistake(self) -> Reply | None:
+    def error(self) -> Reply | None:
         self._errors += 1
-        return _over(self._errors > self._settings.errors, "errors")
+        return _limitReply(self._errors > self._settings.maxErrors, "errors")
 
     def failedLogin(self) -> Reply | None:
         self._authFailures += 1
-        isOver = self._authFailures >= self._settings.authFailures
-        return _over(isOver, "failed logins")
+        isOver = self._authFailures >= self._settings.maxAuthFailures
+        return _limitReply(isOver, "failed logins")
 
     def refusal(self) -> Reply | None:
         """
         A recipient was refused for what it is.
         """
         self._refusals += 1
-        isOver = self._refusals > self._settings.refusals
-        return _over(isOver, "recipients refused")
+        isOver = self._refusals > self._settings.maxRefusals
+        return _limitReply(isOver, "recipients refused")
 
     def recipient(self) -> Reply | None:
         """
@@ -69,26 +69,26 @@ class SessionLimits:
         most that one transaction takes.
         """
         self._recipients += 1
-        isOver = self._recipients > SPARE_RECIPIENTS * self._settings.recipients
-        return _over(isOver, "recipients without mail")
+        isOver = self._recipients > RECIPIENTS_FACTOR * self._settings.maxRecipients
+        return _limitReply(isOver, "recipients without mail")
 
     def idleCommand(self) -> Reply | None:
         """
         There was a command that doesn't lead to mail.
         """
         self._idleCommands += 1
-        isOver = self._idleCommands > self._settings.idleCommands
-        return _over(isOver, "commands without mail")
+        isOver = self._idleCommands > self._settings.maxIdleCommands
+        return _limitReply(isOver, "commands without mail")
 
     def transaction(self) -> Reply | None:
         """
         One more message (RFC 9422 MAILMAX).
         """
         self._transactions += 1
-        isOver = self._transactions > self._settings.transactions
-        return _over(isOver, "messages in one connection")
+        isOver = self._transactions > self._settings.maxTransactions
+        return _limitReply(isOver, "messages in one connection")
 
-    def gotSomewhere(self) -> None:
+    def madeProgress(self) -> None:
         """
         What led nowhere is forgiven.
         """
@@ -96,7 +96,7 @@ class SessionLimits:
         self._recipients = 0
 
 
-def _over(isOver: bool, what: str) -> Reply | None:
+def _limitReply(isOver: bool, what: str) -> Reply | None:
     return Reply(421, "4.7.0", f"Too many {what}") if isOver else None
 
 
@@ -156,17 +156,17 @@ class TokenBucket:
     """
 
     def __init__(
-        self, perMinute: float, entries: int = MAX_ENTRIES, burst: float = 0
+        self, perMinute: float, maxEntries: int = MAX_ENTRIES, burst: float = 0
     ) -> None:
         """
         @param perMinute: 0 for no limit.
-        @param entries: The most keys that are remembered.
+        @param maxEntries: The most keys that are remembered.
         @param burst: How many at once; 0 for a minute's worth.
         """
         self._interval = MINUTE / perMinute if perMinute else 0.0
         # There is room for one at least.
         self._room = max(burst * self._interval if burst else MINUTE, self._interval)
-        self._entries = entries
+        self._maxEntries = maxEntries
         self._fullAt: dict[str, float] = {}
         self._elapsed = Elapsed()
 
@@ -195,7 +195,7 @@ class TokenBucket:
         now = self._elapsed.at(now)
         fullAt = max(self._fullAt.get(key, now), now)
         self._fullAt[key] = min(fullAt, now + self._room) + self._interval
-        if len(self._fullAt) > self._entries:
+        if len(self._fullAt) > self._maxEntries:
             self._forget(now)
 
     def giveBack(self, key: str) -> None:
@@ -216,7 +216,7 @@ class TokenBucket:
 
     def _forget(self, now: float) -> None:
         used = {key: at for key, at in self._fullAt.items() if at > now}
-        most = self._entries * 3 // 4
+        most = self._maxEntries * 3 // 4
         if len(used) > most:
             heaviest = sorted(used, key=used.__getitem__, reverse=True)[:most]
             used = {key: used[key] for key in heaviest}
@@ -228,28 +228,28 @@ class RateLimiter:
     An allowance for addresses and, four times as large, for networks.
     """
 
-    def __init__(self, perMinute: float, entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, perMinute: float, maxEntries: int = MAX_ENTRIES) -> None:
         """
         @param perMinute: For one address; 0 for no limit.
         """
-        self._addresses = TokenBucket(perMinute, entries)
-        self._networks = TokenBucket(perMinute * NETWORK_SHARE, entries)
+        self._addresses = TokenBucket(perMinute, maxEntries)
+        self._networks = TokenBucket(perMinute * NETWORK_SHARE, maxEntries)
 
-    def take(self, place: ClientNetwork, now: float) -> bool:
+    def take(self, source: ClientNetwork, now: float) -> bool:
         """
         Whether there may be one more, which then counts.  What may not be
         doesn't count: who keeps trying gets as much as is allowed.
         """
-        allowed = self._addresses.allows(place.address, now) and self._networks.allows(
-            place.network, now
+        allowed = self._addresses.allows(source.address, now) and self._networks.allows(
+            source.network, now
         )
         if allowed:
-            self._addresses.take(place.address, now)
-            self._networks.take(place.network, now)
+            self._addresses.take(source.address, now)
+            self._networks.take(source.network, now)
         return allowed
 
 
-class Notices:
+class LogLimiter:
     """
     Says of what happens again and again when to write it down: at once, and then
     once in a while.  For kinds that we name ourselves, so that there are few.

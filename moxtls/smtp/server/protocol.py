@@ -31,7 +31,13 @@ from zope.interface import Attribute, Interface
 
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.authenticator import Authenticator
-from moxtls.smtp.sasl import Authenticated, Challenge, Postponed, ServerExchange, Step
+from moxtls.smtp.sasl import (
+    Authenticated,
+    Challenge,
+    Postponed,
+    SASLStep,
+    ServerExchange,
+)
 from moxtls.smtp.server.conversation import ServerConversation
 from moxtls.smtp.server.events import (
     GO_AHEAD,
@@ -40,9 +46,9 @@ from moxtls.smtp.server.events import (
     BodyEnd,
     BodyFailed,
     DataStart,
-    Event,
     MailFrom,
     RcptTo,
+    ServerEvent,
     StartTLS,
 )
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
@@ -50,7 +56,7 @@ from moxtls.smtp.server.limits import ClientNetwork
 from moxtls.smtp.types import Reply
 
 #: Input behind an unanswered command, from where on nothing more is read.
-FULL_BACKLOG = 64 * 1024
+PAUSE_BACKLOG_LENGTH = 64 * 1024
 
 _BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
 _LOGIN_BROKEN = Reply(454, "4.7.0", "Something is wrong here; try again later")
@@ -74,28 +80,28 @@ class IServerTransport(ITLSTransport, IPushProducer):
         """
 
 
-class IListener(Interface):
+class IServerFactory(Interface):
     """
     What a session belongs to.
     """
 
     clock: IReactorTime = Attribute("For time limits.")
     settings: ListenerSettings = Attribute("For all sessions.")
-    acceptor: IMessageDelivery = Attribute("Decides.")
+    delivery: IMessageDelivery = Attribute("Decides.")
     tls: IOpenSSLServerConnectionCreator | None = Attribute("For STARTTLS.")
     authenticator: Authenticator | None = Attribute("For AUTH.")
 
-    def refuseMail(place: ClientNetwork) -> Reply | None:
+    def refuseMail(source: ClientNetwork) -> Reply | None:
         """
         One more message, which counts if it isn't refused.
         """
 
-    def opened(session: ServerSession, place: ClientNetwork) -> None:
+    def opened(session: ServerSession, source: ClientNetwork) -> None:
         """
         A session begins.
         """
 
-    def closed(session: ServerSession, place: ClientNetwork) -> None:
+    def closed(session: ServerSession, source: ClientNetwork) -> None:
         """
         Nothing is left of a session.
         """
@@ -108,26 +114,26 @@ class ServerSession(protocol.Protocol):
 
     log = Logger()
     transport: IServerTransport
-    _vigil: SessionTimeouts
+    _timeouts: SessionTimeouts
 
-    def __init__(self, listener: IListener, place: ClientNetwork) -> None:
+    def __init__(self, factory: IServerFactory, source: ClientNetwork) -> None:
         """
-        @param place: What counts as the same client.
+        @param source: What counts as the same client.
         """
-        self._listener = listener
-        self._place = place
-        settings = listener.settings
+        self._factory = factory
+        self._source = source
+        settings = factory.settings
         self._conversation = ServerConversation(settings.server, settings.immediateTLS)
         # Whether the loop is running, and since when it waits for an answer.
         self._isRunning = False
-        self._waitsSince: float | None = None
-        self._giveUp: Callable[[], None] | None = None
-        self._goodbye: Reply | None = None
+        self._waitingSince: float | None = None
+        self._cancelWait: Callable[[], None] | None = None
+        self._closingReply: Reply | None = None
         self._lost = False
         self._isReading = True
         self._closing = False
         self._client: ClientInfo | None = None
-        self._sink: IMessage | None = None
+        self._message: IMessage | None = None
         self._exchange: ServerExchange | None = None
 
     # --- what the transport says -------------------------------------------
@@ -137,29 +143,29 @@ class ServerSession(protocol.Protocol):
         noDelay = getattr(self.transport, "setTcpNoDelay", None)
         if noDelay is not None:
             noDelay(True)
-        self._vigil = SessionTimeouts(
-            self._listener.clock, self._listener.settings, self
+        self._timeouts = SessionTimeouts(
+            self._factory.clock, self._factory.settings, self
         )
-        self._listener.opened(self, self._place)
+        self._factory.opened(self, self._source)
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
         conversation = self._conversation
         conversation.receive(data)
         if conversation.inMessage:
-            self._vigil.received(len(data))
+            self._timeouts.received(len(data))
         if self.isBusy:
             self._regulate()
         else:
-            self._proceed()
+            self._handleEvents()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
-        self._vigil.stop()
+        self._timeouts.stop()
         if not self.isBusy:
-            self._bury()
-        elif self._giveUp is not None:
-            self._giveUp()
+            self._cleanUp()
+        elif self._cancelWait is not None:
+            self._cancelWait()
 
     # --- what the listener asks and says ---------------------------------------
 
@@ -168,19 +174,19 @@ class ServerSession(protocol.Protocol):
         """
         When the client last said something, or was told something.
         """
-        return self._vigil.lastHeard
+        return self._timeouts.lastHeard
 
     def stop(self) -> None:
         """
         Close the connection as soon as nothing of it is half done.
         """
-        self.leave(_STOPPING)
+        self.closeWith(_STOPPING)
 
-    def makeWay(self) -> None:
+    def evict(self) -> None:
         """
         The same, for others who come.
         """
-        self.leave(_CROWDED)
+        self.closeWith(_CROWDED)
 
     # --- what the vigil asks and says ------------------------------------------
 
@@ -189,7 +195,7 @@ class ServerSession(protocol.Protocol):
         """
         Whether an event is being carried out.
         """
-        return self._isRunning or self._waitsSince is not None
+        return self._isRunning or self._waitingSince is not None
 
     @property
     def inMessage(self) -> bool:
@@ -198,16 +204,16 @@ class ServerSession(protocol.Protocol):
         """
         return self._conversation.inMessage
 
-    def leave(self, goodbye: Reply) -> None:
+    def closeWith(self, reply: Reply) -> None:
         """
-        Close the connection, with C{goodbye} as the last word.
+        Close the connection, with C{reply} as the last word.
         """
-        self._goodbye = goodbye
+        self._closingReply = reply
         if self.isBusy:
             # What is being accepted still is, and the client should hear so.
-            self._vigil.farewell()
+            self._timeouts.startClosing()
         else:
-            self._settle()
+            self._flushAndRegulate()
 
     def abort(self) -> None:
         """
@@ -218,32 +224,36 @@ class ServerSession(protocol.Protocol):
 
     # --- one event after the other -------------------------------------------
 
-    def _proceed(self) -> None:
+    def _handleEvents(self) -> None:
         self._isRunning = True
         try:
             while (event := self._next()) is not None:
-                _CARRY_OUT[type(event)](self, event)
+                _METHODS[type(event)](self, event)
         except Exception:
             self.log.failure("a mistake in the listener")
             self.abort()
         finally:
             self._isRunning = False
-        if self._waitsSince is not None:
+        if self._waitingSince is not None:
             self._flush()
             self._regulate()
         elif self._lost:
-            self._bury()
+            self._cleanUp()
         else:
-            self._settle()
+            self._flushAndRegulate()
 
-    def _next(self) -> Event | None:
-        if self._waitsSince is not None or self._lost or self._goodbye is not None:
+    def _next(self) -> ServerEvent | None:
+        if (
+            self._waitingSince is not None
+            or self._lost
+            or self._closingReply is not None
+        ):
             return None
         return self._conversation.nextEvent()
 
-    def _settle(self) -> None:
-        if self._goodbye is not None:
-            self._conversation.end(self._goodbye)
+    def _flushAndRegulate(self) -> None:
+        if self._closingReply is not None:
+            self._conversation.end(self._closingReply)
         self._flush()
         self._regulate()
 
@@ -260,17 +270,17 @@ class ServerSession(protocol.Protocol):
         @param broken: What is done instead if it fails.
         @param isCancelled: Whether it is given up if the connection is lost.
         """
-        self._waitsSince = self._listener.clock.seconds()
-        self._giveUp = answer.cancel if isCancelled else None
+        self._waitingSince = self._factory.clock.seconds()
+        self._cancelWait = answer.cancel if isCancelled else None
         answer.addCallbacks(
-            self._goOn, self._failed, callbackArgs=(then,), errbackArgs=(broken,)
+            self._resume, self._failed, callbackArgs=(then,), errbackArgs=(broken,)
         )
 
-    def _goOn(self, result: T, then: Callable[[T], None]) -> None:
+    def _resume(self, result: T, then: Callable[[T], None]) -> None:
         self._answered()
         then(result)
         if not self._isRunning:
-            self._proceed()
+            self._handleEvents()
 
     def _failed(self, failure: Failure, broken: Callable[[], None]) -> None:
         self._answered()
@@ -278,12 +288,14 @@ class ServerSession(protocol.Protocol):
             self.log.failure("deciding, or keeping a message", failure=failure)
         broken()
         if not self._isRunning:
-            self._proceed()
+            self._handleEvents()
 
     def _answered(self) -> None:
-        if self._waitsSince is not None and not self._isRunning:
-            self._vigil.wasOurs(self._listener.clock.seconds() - self._waitsSince)
-        self._waitsSince = self._giveUp = None
+        if self._waitingSince is not None and not self._isRunning:
+            self._timeouts.excludeTime(
+                self._factory.clock.seconds() - self._waitingSince
+            )
+        self._waitingSince = self._cancelWait = None
 
     # --- events ----------------------------------------------------------------
 
@@ -292,7 +304,7 @@ class ServerSession(protocol.Protocol):
             answer = ask(*about)
         except Exception:
             self.log.failure("deciding")
-            self._broken()
+            self._fail()
             return
         self._reply(answer)
 
@@ -302,39 +314,39 @@ class ServerSession(protocol.Protocol):
             self._conversation.reply(answer.result)
         else:
             then = self._conversation.reply
-            self._await(answer, then, self._broken, isCancelled)
+            self._await(answer, then, self._fail, isCancelled)
 
-    def _broken(self) -> None:
+    def _fail(self) -> None:
         self._conversation.reply(_BROKEN)
 
     def _mailFrom(self, event: MailFrom) -> None:
-        refusal = self._listener.refuseMail(self._place)
+        refusal = self._factory.refuseMail(self._source)
         if refusal is not None:
             self._conversation.reply(refusal)
             return
-        ask = self._listener.acceptor.mailFrom
-        self._decide(ask, self._whoIsThere(), event.incoming)
+        ask = self._factory.delivery.mailFrom
+        self._decide(ask, self._clientInfo(), event.transaction)
 
     def _rcptTo(self, event: RcptTo) -> None:
-        ask = self._listener.acceptor.rcptTo
-        self._decide(ask, self._whoIsThere(), event.incoming, event.recipient)
+        ask = self._factory.delivery.rcptTo
+        self._decide(ask, self._clientInfo(), event.transaction, event.recipient)
 
     def _dataStart(self, event: DataStart) -> None:
         try:
-            client, incoming = self._whoIsThere(), event.incoming
-            self._sink = self._listener.acceptor.message(client, incoming)
+            client, transaction = self._clientInfo(), event.transaction
+            self._message = self._factory.delivery.message(client, transaction)
         except Exception:
             self.log.failure("beginning a message")
-            self._broken()
+            self._fail()
             return
-        self._vigil.messageBegins()
+        self._timeouts.messageBegins()
         self._conversation.reply(GO_AHEAD)
 
     def _bodyChunk(self, event: BodyChunk) -> None:
-        if self._sink is None:
+        if self._message is None:
             return
         try:
-            full = self._sink.write(event.data)
+            full = self._message.write(event.data)
         except Exception:
             # The client hears of it when it has sent everything.
             self.log.failure("keeping a message")
@@ -347,38 +359,38 @@ class ServerSession(protocol.Protocol):
         self._dropMessage()
 
     def _bodyEnd(self, event: BodyEnd) -> None:
-        sink, self._sink = self._sink, None
-        if sink is None:
-            self._broken()
+        message, self._message = self._message, None
+        if message is None:
+            self._fail()
             return
         try:
-            answer = sink.finish()
+            answer = message.finish()
         except Exception:
             self.log.failure("accepting a message")
-            self._broken()
+            self._fail()
             return
         self._reply(answer, isCancelled=False)
 
     def _authStep(self, event: AuthStep) -> None:
-        authenticator = self._listener.authenticator
+        authenticator = self._factory.authenticator
         if authenticator is None:
-            self._loginBroken()
+            self._loginFailed()
             return
         checking = Deferred.fromCoroutine(self._checked(authenticator, event))
-        self._await(checking, self._proved, self._loginBroken)
+        self._await(checking, self._loginStepDone, self._loginFailed)
 
-    async def _checked(self, authenticator: Authenticator, event: AuthStep) -> Step:
+    async def _checked(self, authenticator: Authenticator, event: AuthStep) -> SASLStep:
         if event.first or self._exchange is None:
             self._exchange = authenticator.begin(event.mechanism)
-        clock = self._listener.clock
+        clock = self._factory.clock
         return await authenticator.step(
-            clock, self._exchange, event.response, self._place
+            clock, self._exchange, event.response, self._source
         )
 
-    def _loginBroken(self) -> None:
+    def _loginFailed(self) -> None:
         self._conversation.reply(_LOGIN_BROKEN)
 
-    def _proved(self, step: Step) -> None:
+    def _loginStepDone(self, step: SASLStep) -> None:
         match step:
             case Challenge():
                 self._conversation.challenge(step.data)
@@ -387,7 +399,7 @@ class ServerSession(protocol.Protocol):
             case Postponed():
                 self._conversation.reply(_LATER)
             case _:
-                host = self._whoIsThere().address
+                host = self._clientInfo().address
                 self.log.info("failed login from {host!r}", host=host)
                 self._conversation.reply(_DENIED)
 
@@ -396,27 +408,27 @@ class ServerSession(protocol.Protocol):
         self._dropMessage()
         self._exchange = None
         self._client = None
-        if self._listener.tls is None:
+        if self._factory.tls is None:
             self._conversation.end(_BROKEN)
             return
-        self.transport.startTLS(self._listener.tls)
+        self.transport.startTLS(self._factory.tls)
         self._conversation.tlsStarted()
 
     # --- the connection --------------------------------------------------------
 
-    def _whoIsThere(self) -> ClientInfo:
+    def _clientInfo(self) -> ClientInfo:
         """
         What is known, kept as long as it is.
         """
-        known, dialogue = self._client, self._conversation.dialogue
-        said = (dialogue.helo, dialogue.extended, dialogue.user)
+        known, state = self._client, self._conversation.state
+        said = (state.helo, state.extended, state.user)
         if known is None or (known.helo, known.extended, known.user) != said:
             address = str(getattr(self.transport.getPeer(), "host", ""))
             known = self._client = ClientInfo(address, *said, self._tls())
         return known
 
     def _tls(self) -> str:
-        if not self._conversation.dialogue.isSecure:
+        if not self._conversation.state.isSecure:
             return ""
         handle = getattr(self.transport, "getHandle", lambda: None)()
         if not isinstance(handle, SSL.Connection):
@@ -428,10 +440,10 @@ class ServerSession(protocol.Protocol):
             return
         output = self._conversation.takeOutput()
         if output:
-            self._vigil.heard()
+            self._timeouts.heard()
         if self._conversation.isClosed and not self._closing:
             self._closing = True
-            self._vigil.farewell()
+            self._timeouts.startClosing()
             # TLS ends with a word of the other side too.
             self._read(True)
             self.transport.end(output)
@@ -443,7 +455,9 @@ class ServerSession(protocol.Protocol):
         Read no more than there is room for.
         """
         if not self._lost and not self._conversation.isClosed:
-            mayWait = not self.isBusy or self._conversation.backlog <= FULL_BACKLOG
+            mayWait = (
+                not self.isBusy or self._conversation.backlog <= PAUSE_BACKLOG_LENGTH
+            )
             self._read(mayWait)
 
     def _read(self, wanted: bool) -> None:
@@ -456,18 +470,18 @@ class ServerSession(protocol.Protocol):
             self.transport.pauseProducing()
 
     def _dropMessage(self) -> None:
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.abort()
+        message, self._message = self._message, None
+        if message is not None:
+            message.abort()
 
-    def _bury(self) -> None:
+    def _cleanUp(self) -> None:
         self._dropMessage()
-        self._listener.closed(self, self._place)
+        self._factory.closed(self, self._source)
         # It refers to this, and both would be left to the garbage collector.
-        del self._vigil
+        del self._timeouts
 
 
-_CARRY_OUT: dict[type[Event], Callable[[ServerSession, Any], None]] = {
+_METHODS: dict[type[ServerEvent], Callable[[ServerSession, Any], None]] = {
     MailFrom: ServerSession._mailFrom,
     RcptTo: ServerSession._rcptTo,
     DataStart: ServerSession._dataStart,
@@ -480,7 +494,7 @@ _CARRY_OUT: dict[type[Event], Callable[[ServerSession, Any], None]] = {
 
 
 #: Seconds for a connection to go away by itself once it was closed.
-FAREWELL = 10
+CLOSE_TIMEOUT = 10
 
 _IDLE = Reply(421, "4.4.2", "Nothing heard for too long")
 _TOO_LONG = Reply(421, "4.4.2", "This has taken too long")
@@ -489,7 +503,7 @@ _TOO_SLOW = Reply(421, "4.4.2", "The message comes too slowly")
 
 class TimedSession(Protocol):
     """
-    What is watched.
+    What is session.
     """
 
     @property
@@ -504,9 +518,9 @@ class TimedSession(Protocol):
         Whether part of a message has come, and not all.
         """
 
-    def leave(self, goodbye: Reply) -> None:
+    def closeWith(self, reply: Reply) -> None:
         """
-        It is over: say C{goodbye} once nothing is half done.
+        It is over: say C{reply} once nothing is half done.
         """
 
     def abort(self) -> None:
@@ -522,16 +536,16 @@ class SessionTimeouts:
     """
 
     def __init__(
-        self, clock: IReactorTime, settings: ListenerSettings, watched: TimedSession
+        self, clock: IReactorTime, settings: ListenerSettings, session: TimedSession
     ) -> None:
         self._clock = clock
         self._settings = settings
-        self._watched = watched
+        self._session = session
         self._since = self._heard = self._began = clock.seconds()
         self._size = 0
         self._end: float | None = None
         self._timer: IDelayedCall | None = None
-        self._sleep(min(settings.idle, settings.longest))
+        self._sleep(min(settings.idleTimeout, settings.sessionTimeout))
 
     @property
     def lastHeard(self) -> float:
@@ -557,20 +571,20 @@ class SessionTimeouts:
         self._size += size
         self._heard = self._clock.seconds()
 
-    def wasOurs(self, seconds: float) -> None:
+    def excludeTime(self, seconds: float) -> None:
         """
         So much of the time of a message was our own doing.
         """
         self._began += seconds
 
-    def farewell(self) -> None:
+    def startClosing(self) -> None:
         """
         It is over soon, if need be by force.
         """
         if self._end is None:
-            self._end = self._clock.seconds() + FAREWELL
+            self._end = self._clock.seconds() + CLOSE_TIMEOUT
             self.stop()
-            self._sleep(FAREWELL)
+            self._sleep(CLOSE_TIMEOUT)
 
     def stop(self) -> None:
         """
@@ -587,25 +601,25 @@ class SessionTimeouts:
         self._timer = None
         now = self._clock.seconds()
         if self._end is not None:
-            self._watched.abort()
+            self._session.abort()
             return
         limits = list(self._limits(now))
-        over = [goodbye for at, goodbye in limits if at <= now]
+        over = [reply for at, reply in limits if at <= now]
         if over:
-            self._watched.leave(over[0])
+            self._session.closeWith(over[0])
         else:
             self._sleep(min(at for at, _ in limits) - now)
 
     def _limits(self, now: float) -> list[tuple[float, Reply]]:
         settings, limits = self._settings, []
-        limits.append((self._since + settings.longest, _TOO_LONG))
-        if self._watched.isBusy:
+        limits.append((self._since + settings.sessionTimeout, _TOO_LONG))
+        if self._session.isBusy:
             # Look again later: the client is to be blamed only for the time
             # that it takes itself.
-            limits.append((now + settings.idle, _IDLE))
+            limits.append((now + settings.idleTimeout, _IDLE))
             return limits
-        limits.append((self._heard + settings.idle, _IDLE))
-        if self._watched.inMessage and settings.bodyRate:
-            patience = settings.bodyGrace + self._size / settings.bodyRate
+        limits.append((self._heard + settings.idleTimeout, _IDLE))
+        if self._session.inMessage and settings.minBodyRate:
+            patience = settings.bodyGrace + self._size / settings.minBodyRate
             limits.append((self._began + patience, _TOO_SLOW))
         return limits

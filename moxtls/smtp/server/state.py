@@ -14,9 +14,9 @@ from collections.abc import Callable
 from moxtls.smtp.server.events import (
     AuthStep,
     DataStart,
-    Event,
     MailFrom,
     RcptTo,
+    ServerEvent,
     ServerSettings,
     StartTLS,
     TransactionState,
@@ -57,7 +57,7 @@ class SessionState:
         characters.
     @ivar extended: Whether it said EHLO.
     @ivar user: Who it has proved to be; empty if nobody.
-    @ivar incoming: The transaction, if there is one.
+    @ivar transaction: The transaction, if there is one.
     @ivar inChunks: Whether part of its message has come by BDAT.
     @ivar recipientCount: How many recipients of the transaction were accepted, each
         as often as it was named.
@@ -66,12 +66,12 @@ class SessionState:
     """
 
     __slots__ = (
-        "_patience",
+        "_limits",
         "_settings",
         "extended",
         "helo",
         "inChunks",
-        "incoming",
+        "transaction",
         "isSecure",
         "mechanism",
         "recipientCount",
@@ -80,12 +80,12 @@ class SessionState:
     )
 
     def __init__(
-        self, settings: ServerSettings, patience: SessionLimits, isSecure: bool
+        self, settings: ServerSettings, limits: SessionLimits, isSecure: bool
     ) -> None:
         self._settings = settings
-        self._patience = patience
+        self._limits = limits
         self.isSecure = isSecure
-        self.incoming: TransactionState | None = None
+        self.transaction: TransactionState | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -99,7 +99,7 @@ class SessionState:
         self.endTransaction()
 
     def endTransaction(self) -> None:
-        self.incoming = None
+        self.transaction = None
         self.recipientCount = 0
         self.inChunks = False
         self.wasSpoiled = False
@@ -109,12 +109,14 @@ class SessionState:
         One was accepted.
         """
         self.recipientCount += 1
-        known = event.incoming
+        known = event.transaction
         if event.recipient not in known.recipients:
             recipients = (*known.recipients, event.recipient)
-            self.incoming = TransactionState(known.sender, known.parameters, recipients)
+            self.transaction = TransactionState(
+                known.sender, known.parameters, recipients
+            )
 
-    def command(self, verb: str, argument: str, isAhead: bool) -> Event | Reply:
+    def command(self, verb: str, argument: str, isAhead: bool) -> ServerEvent | Reply:
         """
         @param isAhead: Whether more was sent without waiting for the answer.
         """
@@ -126,7 +128,7 @@ class SessionState:
         if self._settings.tlsRequired and not self.isSecure and verb not in _BEFORE_TLS:
             return _NO_TLS
         if verb not in _LEADING:
-            tooMany = self._patience.idleCommand()
+            tooMany = self._limits.idleCommand()
             if tooMany is not None:
                 return tooMany
         return fixed or _COMMANDS[verb](self, argument, isAhead)
@@ -138,11 +140,11 @@ class SessionState:
 
         @param before: Bytes of the chunks before it.
         """
-        if self.incoming is None:
+        if self.transaction is None:
             return _NO_MAIL
-        if not self.incoming.recipients:
+        if not self.transaction.recipients:
             return _NO_RECIPIENTS
-        return TOO_LARGE if before + size > self._settings.size else None
+        return TOO_LARGE if before + size > self._settings.maxSize else None
 
     def authStep(self, encoded: bytes, first: bool) -> AuthStep | Reply:
         """
@@ -177,7 +179,7 @@ class SessionState:
         self.endTransaction()
         return True
 
-    def _mail(self, argument: str, isAhead: bool) -> Event | Reply:
+    def _mail(self, argument: str, isAhead: bool) -> ServerEvent | Reply:
         refusal = self._mailRefusal()
         if refusal is not None:
             return refusal
@@ -187,57 +189,57 @@ class SessionState:
         sender, parameters = parsed
         if parameters.requireTLS and not self.isSecure:
             return Reply(530, "5.7.10", "REQUIRETLS needs TLS")
-        if parameters.size > self._settings.size:
+        if parameters.size > self._settings.maxSize:
             return TOO_LARGE
         self.wasSpoiled = False
-        tooMany = self._patience.transaction()
+        tooMany = self._limits.transaction()
         return tooMany or MailFrom(TransactionState(sender, parameters))
 
     def _mailRefusal(self) -> Reply | None:
         if not self.helo:
             return Reply(503, "5.5.1", "Say EHLO first")
-        if self.incoming is not None:
+        if self.transaction is not None:
             return Reply(503, "5.5.1", "There is a transaction already")
         if self._settings.authRequired and not self.user:
             return Reply(530, "5.7.0", "Authentication required")
         return None
 
-    def _rcpt(self, argument: str, isAhead: bool) -> Event | Reply:
-        if self.incoming is None:
+    def _rcpt(self, argument: str, isAhead: bool) -> ServerEvent | Reply:
+        if self.transaction is None:
             return _NO_MAIL
         if self.inChunks:
             return _IN_CHUNKS
-        smtputf8 = self.incoming.parameters.smtputf8
+        smtputf8 = self.transaction.parameters.smtputf8
         parsed = parseRcpt(argument, smtputf8, self._settings.bareAddresses)
         if isinstance(parsed, Reply):
             return parsed
-        if self.recipientCount >= self._settings.recipients:
+        if self.recipientCount >= self._settings.maxRecipients:
             # RFC 5321 4.5.3.1.10: no fault of the client, who sends the rest later.
-            tooMany = self._patience.recipient()
+            tooMany = self._limits.recipient()
             return tooMany or Reply(452, "4.5.3", "Too many recipients")
-        return RcptTo(parsed, self.incoming)
+        return RcptTo(parsed, self.transaction)
 
-    def _data(self, argument: str, isAhead: bool) -> Event | Reply:
+    def _data(self, argument: str, isAhead: bool) -> ServerEvent | Reply:
         if argument:
             return Reply(501, "5.5.4", "DATA has no parameters")
-        if self.incoming is None:
+        if self.transaction is None:
             return _NO_MAIL
         if self.inChunks:
             # RFC 3030 2.
             return _IN_CHUNKS
-        if not self.incoming.recipients:
+        if not self.transaction.recipients:
             return _NO_RECIPIENTS
         if isAhead:
             # RFC 2920 3.1: DATA is the last of a group.  A message sent
             # unasked would be taken for commands if DATA were refused.
             return Reply(421, "4.5.0", "Message sent before it was asked for")
-        return DataStart(self.incoming)
+        return DataStart(self.transaction)
 
     def _rset(self, argument: str, isAhead: bool) -> Reply:
         self.endTransaction()
         return OK
 
-    def _starttls(self, argument: str, isAhead: bool) -> Event | Reply:
+    def _starttls(self, argument: str, isAhead: bool) -> ServerEvent | Reply:
         if argument:
             return Reply(501, "5.5.4", "STARTTLS has no parameters")
         if self.isSecure or not self._settings.starttls:
@@ -247,7 +249,7 @@ class SessionState:
             return Reply(421, "4.7.0", "Plaintext behind STARTTLS")
         return StartTLS()
 
-    def _auth(self, argument: str, isAhead: bool) -> Event | Reply:
+    def _auth(self, argument: str, isAhead: bool) -> ServerEvent | Reply:
         mechanism, _, initial = argument.partition(" ")
         refusal = self._authRefusal(mechanism.upper())
         if refusal is not None:
@@ -266,14 +268,14 @@ class SessionState:
             return Reply(538, "5.7.11", "Authentication needs TLS")
         if not self.extended:
             return Reply(503, "5.5.1", "Say EHLO first")
-        if self.user or self.incoming is not None:
+        if self.user or self.transaction is not None:
             return Reply(503, "5.5.1", "Not now")
         if mechanism not in self._settings.mechanisms:
             return Reply(504, "5.5.4", "Mechanism unknown")
         return None
 
 
-_COMMANDS: dict[str, Callable[[SessionState, str, bool], Event | Reply]] = {
+_COMMANDS: dict[str, Callable[[SessionState, str, bool], ServerEvent | Reply]] = {
     "AUTH": SessionState._auth,
     "DATA": SessionState._data,
     "EHLO": SessionState._ehlo,

@@ -15,14 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.client.conversation import (
     Awaiting,
-    Cause,
     ClientConversation,
+    ClientEvent,
+    EndCause,
     Ended,
-    Event,
     Ready,
     Send,
     SendBody,
-    StartTLS,
+    StartHandshake,
     Transferred,
 )
 from moxtls.smtp.client.extensions import (
@@ -119,7 +119,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_lineEnds(self) -> None:
         """
-        Some servers end lines with a line feed alone, against RFC 5321 2.3.8, or
+        Some servers end lines with a connection feed alone, against RFC 5321 2.3.8, or
         put empty lines between them.
         """
         replies = [Reply(250, "", "a\nb"), Reply(251, "", "c"), Reply(252)]
@@ -129,7 +129,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        RFC 5321 4.5.3.1.5: 512 octets in a line are not the most.
+        RFC 5321 4.5.3.1.5: 512 octets in a connection are not the most.
         """
         text = "x" * 5000
         self.assertEqual(
@@ -182,7 +182,9 @@ class BodyTests(SynchronousTestCase):
         lines = data.split(b"\r\n")
         end = lines.index(b".")
         self.assertEqual(lines[end + 1 :], [b""])
-        return b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:end])
+        return b"".join(
+            connection.removeprefix(b".") + b"\r\n" for connection in lines[:end]
+        )
 
     @FEW
     @given(
@@ -213,7 +215,7 @@ class BodyTests(SynchronousTestCase):
 
     def test_edges(self) -> None:
         """
-        Nothing at all, and a last line without an end.
+        Nothing at all, and a last connection without an end.
         """
         self.assertEqual(self.encode([]), b".\r\n")
         self.assertEqual(self.encode([b"a"]), b"a\r\n.\r\n")
@@ -355,29 +357,29 @@ class ConversationCase(SynchronousTestCase):
         """
         One that is ready for mail.
         """
-        talk = self.conversation(TLSMode.SKIP)
-        talk.receive(HELLO)
-        self.assertEqual(talk.receive(ehlo(*extensions)), [Ready()])
-        return talk
+        conversation = self.conversation(TLSMode.SKIP)
+        conversation.receive(HELLO)
+        self.assertEqual(conversation.receive(ehlo(*extensions)), [Ready()])
+        return conversation
 
     def secured(self, login: Credentials | None = None) -> ClientConversation:
         """
         One that has just come to TLS.
         """
-        talk = self.conversation(TLSMode.REQUIRED, login)
+        conversation = self.conversation(TLSMode.REQUIRED, login)
         for said in (HELLO, ehlo("STARTTLS", "SIZE 1"), b"220 go\r\n"):
-            events = talk.receive(said)
-        self.assertEqual(events, [StartTLS()])
-        self.assertEqual(talk.secured(), [Send(b"EHLO us.example\r\n")])
-        return talk
+            events = conversation.receive(said)
+        self.assertEqual(events, [StartHandshake()])
+        self.assertEqual(conversation.secured(), [Send(b"EHLO us.example\r\n")])
+        return conversation
 
-    def assertEnded(self, events: list[Event], cause: Cause) -> Ended:
+    def assertEnded(self, events: list[ClientEvent], cause: EndCause) -> Ended:
         last = events[-1]
         assert isinstance(last, Ended)
         self.assertIs(last.cause, cause)
         return last
 
-    def replies(self, events: list[Event]) -> list[int]:
+    def replies(self, events: list[ClientEvent]) -> list[int]:
         """
         The codes that a transaction ended with.
         """
@@ -399,9 +401,9 @@ class OpeningTests(ConversationCase):
             (b"220-mx.example\r\n220 and more\r\n", "mx.example"),
             (b"220\r\n", ""),
         ):
-            talk = self.conversation()
-            self.assertEqual(talk.receive(said), [Send(b"EHLO us.example\r\n")])
-            self.assertEqual(talk.helo, name)
+            conversation = self.conversation()
+            self.assertEqual(conversation.receive(said), [Send(b"EHLO us.example\r\n")])
+            self.assertEqual(conversation.helo, name)
 
     def test_helo(self) -> None:
         """
@@ -409,57 +411,59 @@ class OpeningTests(ConversationCase):
         and before TLS only.
         """
         for code in (500, 501, 502, 503, 504):
-            talk = self.conversation()
-            talk.receive(HELLO)
-            events = talk.receive(b"%d what?\r\n" % code)
+            conversation = self.conversation()
+            conversation.receive(HELLO)
+            events = conversation.receive(b"%d what?\r\n" % code)
             self.assertEqual(events, [Send(b"HELO us.example\r\n")])
-            self.assertEqual(talk.receive(b"250 hi\r\n"), [Ready()])
-            self.assertIs(talk.starttls, STARTTLSResult.NOT_OFFERED)
-            self.assertEqual(talk.extensions, Extensions())
+            self.assertEqual(conversation.receive(b"250 hi\r\n"), [Ready()])
+            self.assertIs(conversation.starttls, STARTTLSResult.NOT_OFFERED)
+            self.assertEqual(conversation.extensions, Extensions())
         for code in (421, 451, 550, 554):
-            talk = self.conversation()
-            talk.receive(HELLO)
-            self.assertEnded(talk.receive(b"%d no\r\n" % code), Cause.REFUSED)
+            conversation = self.conversation()
+            conversation.receive(HELLO)
+            self.assertEnded(
+                conversation.receive(b"%d no\r\n" % code), EndCause.REFUSED
+            )
 
     def test_noHELOBehindTLS(self) -> None:
         """
         Behind TLS nothing but EHLO will do.
         """
-        talk = self.secured()
-        self.assertEnded(talk.receive(b"502 what?\r\n"), Cause.REFUSED)
+        conversation = self.secured()
+        self.assertEnded(conversation.receive(b"502 what?\r\n"), EndCause.REFUSED)
 
     def test_heloRefused(self) -> None:
         """
         A server that takes neither.
         """
-        talk = self.conversation()
-        talk.receive(HELLO)
-        talk.receive(b"502 what?\r\n")
-        self.assertEnded(talk.receive(b"550 no\r\n"), Cause.REFUSED)
+        conversation = self.conversation()
+        conversation.receive(HELLO)
+        conversation.receive(b"502 what?\r\n")
+        self.assertEnded(conversation.receive(b"550 no\r\n"), EndCause.REFUSED)
 
     def test_forgets(self) -> None:
         """
         RFC 3207 4.2: nothing that was said before TLS counts behind it.
         """
-        talk = self.secured()
-        self.assertTrue(talk.secure)
-        self.assertIsNone(talk.extensions.size)
-        self.assertEqual(talk.receive(ehlo("SIZE 7")), [Ready()])
-        self.assertEqual(talk.extensions.size, 7)
+        conversation = self.secured()
+        self.assertTrue(conversation.secure)
+        self.assertIsNone(conversation.extensions.size)
+        self.assertEqual(conversation.receive(ehlo("SIZE 7")), [Ready()])
+        self.assertEqual(conversation.extensions.size, 7)
 
     def test_injection(self) -> None:
         """
         RFC 3207 6: whatever comes behind the 220, if only a byte, ends it.
         """
         for behind in (b"2", b"250 ok\r\n", b"\x16\x03\x03"):
-            talk = self.conversation(TLSMode.REQUIRED)
-            talk.receive(HELLO)
-            talk.receive(ehlo("STARTTLS"))
-            events = talk.receive(b"220 go\r\n" + behind)
-            self.assertEnded(events, Cause.INJECTED)
+            conversation = self.conversation(TLSMode.REQUIRED)
+            conversation.receive(HELLO)
+            conversation.receive(ehlo("STARTTLS"))
+            events = conversation.receive(b"220 go\r\n" + behind)
+            self.assertEnded(events, EndCause.INJECTED)
             self.assertEqual(len(events), 1)
-            self.assertIs(talk.starttls, STARTTLSResult.INJECTED)
-            self.assertEqual(talk.receive(b"250 ok\r\n"), [])
+            self.assertIs(conversation.starttls, STARTTLSResult.INJECTED)
+            self.assertEqual(conversation.receive(b"250 ok\r\n"), [])
 
     def test_answersInAdvance(self) -> None:
         """
@@ -467,25 +471,27 @@ class OpeningTests(ConversationCase):
         STARTTLS nor to anything else.
         """
         for early in (b"220 go\r\n", b"250 ok\r\n", b"2"):
-            talk = self.conversation(TLSMode.REQUIRED)
-            talk.receive(HELLO)
-            events = talk.receive(ehlo("STARTTLS") + early)
-            self.assertEnded(events, Cause.MALFORMED)
+            conversation = self.conversation(TLSMode.REQUIRED)
+            conversation.receive(HELLO)
+            events = conversation.receive(ehlo("STARTTLS") + early)
+            self.assertEnded(events, EndCause.MALFORMED)
             self.assertEqual([e for e in events if isinstance(e, Send)], [])
-            self.assertIs(talk.starttls, STARTTLSResult.UNANSWERED)
-        talk = self.conversation()
-        self.assertEnded(talk.receive(HELLO + ehlo()), Cause.MALFORMED)
-        self.assertIs(talk.starttls, STARTTLSResult.NOT_TRIED)
+            self.assertIs(conversation.starttls, STARTTLSResult.UNANSWERED)
+        conversation = self.conversation()
+        self.assertEnded(conversation.receive(HELLO + ehlo()), EndCause.MALFORMED)
+        self.assertIs(conversation.starttls, STARTTLSResult.NOT_TRIED)
 
     def test_startTLSClosing(self) -> None:
         """
         421 to STARTTLS is a refusal of TLS like others.
         """
-        talk = self.conversation(TLSMode.REQUIRED)
-        talk.receive(HELLO)
-        talk.receive(ehlo())
-        self.assertEnded(talk.receive(b"421 busy\r\n"), Cause.NO_TLS)
-        self.assertEqual((talk.starttls, talk.code), (STARTTLSResult.REFUSED, 421))
+        conversation = self.conversation(TLSMode.REQUIRED)
+        conversation.receive(HELLO)
+        conversation.receive(ehlo())
+        self.assertEnded(conversation.receive(b"421 busy\r\n"), EndCause.NO_TLS)
+        self.assertEqual(
+            (conversation.starttls, conversation.code), (STARTTLSResult.REFUSED, 421)
+        )
 
     def test_login(self) -> None:
         """
@@ -493,17 +499,17 @@ class OpeningTests(ConversationCase):
         all there is.
         """
         login = Credentials("user", "secret")
-        talk = self.secured(login)
+        conversation = self.secured(login)
         plain = base64.b64encode(b"\0user\0secret")
         self.assertEqual(
-            talk.receive(ehlo("AUTH LOGIN PLAIN")),
+            conversation.receive(ehlo("AUTH LOGIN PLAIN")),
             [Send(b"AUTH PLAIN " + plain + b"\r\n")],
         )
-        self.assertEqual(talk.receive(b"235 ok\r\n"), [Ready()])
-        talk = self.secured(login)
+        self.assertEqual(conversation.receive(b"235 ok\r\n"), [Ready()])
+        conversation = self.secured(login)
         said = []
         for reply in (ehlo("AUTH LOGIN"), b"334 VXNlcg==\r\n", b"334 UGFzcw==\r\n"):
-            said += talk.receive(reply)
+            said += conversation.receive(reply)
         self.assertEqual(
             said,
             [
@@ -512,25 +518,25 @@ class OpeningTests(ConversationCase):
                 Send(base64.b64encode(b"secret") + b"\r\n"),
             ],
         )
-        self.assertEqual(talk.receive(b"334 Kw==\r\n"), [Send(b"*\r\n")])
-        self.assertEnded(talk.receive(b"501 as you like\r\n"), Cause.LOGIN)
+        self.assertEqual(conversation.receive(b"334 Kw==\r\n"), [Send(b"*\r\n")])
+        self.assertEnded(conversation.receive(b"501 as you like\r\n"), EndCause.LOGIN)
 
     def test_noLogin(self) -> None:
         """
         Wrong credentials, a challenge that is none, no mechanism, no TLS.
         """
         login = Credentials("user", "secret")
-        talk = self.secured(login)
-        talk.receive(ehlo("AUTH PLAIN"))
-        self.assertEnded(talk.receive(b"535 5.7.8 no\r\n"), Cause.LOGIN)
-        talk = self.secured(login)
-        talk.receive(ehlo("AUTH LOGIN"))
-        self.assertEqual(talk.receive(b"334 !\r\n"), [Send(b"*\r\n")])
-        talk = self.secured(login)
-        self.assertEnded(talk.receive(ehlo("AUTH CRAM-MD5")), Cause.LOGIN)
-        talk = self.conversation(TLSMode.SKIP, login)
-        talk.receive(HELLO)
-        self.assertEnded(talk.receive(ehlo("AUTH PLAIN")), Cause.LOGIN)
+        conversation = self.secured(login)
+        conversation.receive(ehlo("AUTH PLAIN"))
+        self.assertEnded(conversation.receive(b"535 5.7.8 no\r\n"), EndCause.LOGIN)
+        conversation = self.secured(login)
+        conversation.receive(ehlo("AUTH LOGIN"))
+        self.assertEqual(conversation.receive(b"334 !\r\n"), [Send(b"*\r\n")])
+        conversation = self.secured(login)
+        self.assertEnded(conversation.receive(ehlo("AUTH CRAM-MD5")), EndCause.LOGIN)
+        conversation = self.conversation(TLSMode.SKIP, login)
+        conversation.receive(HELLO)
+        self.assertEnded(conversation.receive(ehlo("AUTH PLAIN")), EndCause.LOGIN)
 
     @FEW
     @given(
@@ -552,19 +558,21 @@ class OpeningTests(ConversationCase):
         Whatever a server says, a conversation goes on or ends, once; it never
         raises, and asks for nothing unreasonable.
         """
-        talk = self.conversation(mode)
-        seen: list[Event] = []
+        conversation = self.conversation(mode)
+        seen: list[ClientEvent] = []
         for piece in pieces:
-            events = talk.receive(piece)
+            events = conversation.receive(piece)
             seen += events
-            if StartTLS() in events:
-                seen += talk.secured()
-            if SendBody() in events and talk.awaiting is Awaiting.BODY:
-                talk.finish()
-            if talk.usable:
-                seen += talk.begin(transaction("b@example.org", "c@example.org"))
+            if StartHandshake() in events:
+                seen += conversation.secured()
+            if SendBody() in events and conversation.awaiting is Awaiting.BODY:
+                conversation.finish()
+            if conversation.usable:
+                seen += conversation.begin(
+                    transaction("b@example.org", "c@example.org")
+                )
         ends = [index for index, each in enumerate(seen) if isinstance(each, Ended)]
-        self.assertEqual(ends, [len(seen) - 1] if talk.over else [])
+        self.assertEqual(ends, [len(seen) - 1] if conversation.over else [])
 
 
 class TransactionTests(ConversationCase):
@@ -572,40 +580,42 @@ class TransactionTests(ConversationCase):
     MAIL, RCPT, DATA.
     """
 
-    def said(self, events: list[Event]) -> bytes:
+    def said(self, events: list[ClientEvent]) -> bytes:
         return b"".join(each.data for each in events if isinstance(each, Send))
 
     def test_oneByOne(self) -> None:
         """
         Without PIPELINING each command waits for the reply to the last.
         """
-        talk = self.ready()
+        conversation = self.ready()
         mail = transaction("b@example.org", "c@example.org")
         steps: list[tuple[bytes, bytes]] = [
             (b"250 ok\r\n", b"RCPT TO:<b@example.org>\r\n"),
             (b"250 ok\r\n", b"RCPT TO:<c@example.org>\r\n"),
             (b"550 no\r\n", b"DATA\r\n"),
         ]
-        self.assertEqual(self.said(talk.begin(mail)), b"MAIL FROM:<a@us.example>\r\n")
-        self.assertIs(talk.awaiting, Awaiting.MAIL)
+        self.assertEqual(
+            self.said(conversation.begin(mail)), b"MAIL FROM:<a@us.example>\r\n"
+        )
+        self.assertIs(conversation.awaiting, Awaiting.MAIL)
         for reply, command in steps:
-            self.assertEqual(talk.receive(reply), [Send(command)])
-        self.assertEqual(talk.receive(b"354 go\r\n"), [SendBody()])
-        self.assertIs(talk.awaiting, Awaiting.BODY)
-        talk.finish()
-        self.assertIs(talk.awaiting, Awaiting.END)
-        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [250, 550])
-        self.assertTrue(talk.usable)
+            self.assertEqual(conversation.receive(reply), [Send(command)])
+        self.assertEqual(conversation.receive(b"354 go\r\n"), [SendBody()])
+        self.assertIs(conversation.awaiting, Awaiting.BODY)
+        conversation.finish()
+        self.assertIs(conversation.awaiting, Awaiting.END)
+        self.assertEqual(self.replies(conversation.receive(b"250 ok\r\n")), [250, 550])
+        self.assertTrue(conversation.usable)
 
     def test_pipelined(self) -> None:
         """
         RFC 2920: with PIPELINING all commands go in one write, and the
         replies are told apart however they arrive.
         """
-        talk = self.ready("PIPELINING")
+        conversation = self.ready("PIPELINING")
         mail = transaction("b@example.org", "c@example.org")
         self.assertEqual(
-            talk.begin(mail),
+            conversation.begin(mail),
             [
                 Send(
                     b"MAIL FROM:<a@us.example>\r\nRCPT TO:<b@example.org>\r\n"
@@ -614,61 +624,68 @@ class TransactionTests(ConversationCase):
             ],
         )
         self.assertEqual(
-            talk.receive(b"250 ok\r\n451 later\r\n250 ok\r\n354 go\r\n"), [SendBody()]
+            conversation.receive(b"250 ok\r\n451 later\r\n250 ok\r\n354 go\r\n"),
+            [SendBody()],
         )
-        talk.finish()
-        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [451, 250])
+        conversation.finish()
+        self.assertEqual(self.replies(conversation.receive(b"250 ok\r\n")), [451, 250])
 
     def test_pipelinedAllRefused(self) -> None:
         """
         RFC 2920 3.1: no recipient is left, but DATA was accepted: a lone dot
         ends that, and the reply to it means nothing.
         """
-        talk = self.ready("PIPELINING")
-        talk.begin(transaction("b@example.org", "c@example.org"))
-        events = talk.receive(b"250 ok\r\n550 no\r\n551 no\r\n354 go\r\n")
+        conversation = self.ready("PIPELINING")
+        conversation.begin(transaction("b@example.org", "c@example.org"))
+        events = conversation.receive(b"250 ok\r\n550 no\r\n551 no\r\n354 go\r\n")
         self.assertEqual(events, [Send(b".\r\n")])
-        self.assertEqual(self.replies(talk.receive(b"250 queued\r\n")), [550, 551])
-        self.assertTrue(talk.usable)
-        self.assertTrue(self.said(talk.begin(transaction())).startswith(b"MAIL"))
+        self.assertEqual(
+            self.replies(conversation.receive(b"250 queued\r\n")), [550, 551]
+        )
+        self.assertTrue(conversation.usable)
+        self.assertTrue(
+            self.said(conversation.begin(transaction())).startswith(b"MAIL")
+        )
 
     def test_pipelinedMailRefused(self) -> None:
         """
         Refused MAIL: its reply is that of all recipients, whatever was said
         to the commands behind it; RSET comes before the next MAIL.
         """
-        talk = self.ready("PIPELINING")
-        talk.begin(transaction("b@example.org", "c@example.org"))
-        events = talk.receive(b"552 full\r\n503 no\r\n250 ok\r\n503 no\r\n")
+        conversation = self.ready("PIPELINING")
+        conversation.begin(transaction("b@example.org", "c@example.org"))
+        events = conversation.receive(b"552 full\r\n503 no\r\n250 ok\r\n503 no\r\n")
         self.assertEqual(self.replies(events), [552, 552])
         self.assertTrue(
-            self.said(talk.begin(transaction())).startswith(b"RSET\r\nMAIL")
+            self.said(conversation.begin(transaction())).startswith(b"RSET\r\nMAIL")
         )
 
     def test_refusedOneByOne(self) -> None:
         """
         Without PIPELINING, nothing is said behind a refusal of all.
         """
-        talk = self.ready()
-        talk.begin(transaction())
-        self.assertEqual(self.replies(talk.receive(b"451 later\r\n")), [451])
-        talk = self.ready()
-        talk.begin(transaction())
-        talk.receive(b"250 ok\r\n")
-        self.assertEqual(self.replies(talk.receive(b"550 no\r\n")), [550])
-        self.assertEqual(self.said(talk.begin(transaction())), b"RSET\r\n")
-        self.assertTrue(self.said(talk.receive(b"250 ok\r\n")).startswith(b"MAIL"))
+        conversation = self.ready()
+        conversation.begin(transaction())
+        self.assertEqual(self.replies(conversation.receive(b"451 later\r\n")), [451])
+        conversation = self.ready()
+        conversation.begin(transaction())
+        conversation.receive(b"250 ok\r\n")
+        self.assertEqual(self.replies(conversation.receive(b"550 no\r\n")), [550])
+        self.assertEqual(self.said(conversation.begin(transaction())), b"RSET\r\n")
+        self.assertTrue(
+            self.said(conversation.receive(b"250 ok\r\n")).startswith(b"MAIL")
+        )
 
     def test_dataRefused(self) -> None:
         """
         Refused DATA: that is the answer for those who were accepted.
         """
         for extensions in ((), ("PIPELINING",)):
-            talk = self.ready(*extensions)
-            talk.begin(transaction("b@example.org", "c@example.org"))
-            events: list[Event] = []
+            conversation = self.ready(*extensions)
+            conversation.begin(transaction("b@example.org", "c@example.org"))
+            events: list[ClientEvent] = []
             for reply in (b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"451 no\r\n"):
-                events += talk.receive(reply)
+                events += conversation.receive(reply)
             self.assertEqual(self.replies(events), [550, 451])
 
     def test_closing(self) -> None:
@@ -676,21 +693,21 @@ class TransactionTests(ConversationCase):
         RFC 5321 3.8: 421 answers all that is open, at any step.
         """
         steps: list[Callable[[ClientConversation], object]] = [
-            lambda talk: None,
-            lambda talk: talk.receive(b"250 ok\r\n"),
-            lambda talk: talk.receive(b"250 ok\r\n"),
-            lambda talk: talk.receive(b"354 go\r\n"),
-            lambda talk: talk.finish(),
+            lambda conversation: None,
+            lambda conversation: conversation.receive(b"250 ok\r\n"),
+            lambda conversation: conversation.receive(b"250 ok\r\n"),
+            lambda conversation: conversation.receive(b"354 go\r\n"),
+            lambda conversation: conversation.finish(),
         ]
         for count in range(1, len(steps) + 1):
-            talk = self.ready()
-            talk.begin(transaction())
+            conversation = self.ready()
+            conversation.begin(transaction())
             for step in steps[:count]:
-                step(talk)
-            events = talk.receive(b"421 4.3.2 bye\r\n")
+                step(conversation)
+            events = conversation.receive(b"421 4.3.2 bye\r\n")
             self.assertEqual(self.replies(events), [421])
-            self.assertEnded(events, Cause.REFUSED)
-            self.assertFalse(talk.usable)
+            self.assertEnded(events, EndCause.REFUSED)
+            self.assertFalse(conversation.usable)
 
     def test_nonsense(self) -> None:
         """
@@ -702,59 +719,59 @@ class TransactionTests(ConversationCase):
             [b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n"],
             [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"250 ok\r\n"],
         ):
-            talk = self.ready()
-            talk.begin(transaction())
-            events: list[Event] = []
+            conversation = self.ready()
+            conversation.begin(transaction())
+            events: list[ClientEvent] = []
             for reply in replies:
-                events = talk.receive(reply)
-            self.assertEnded(events, Cause.MALFORMED)
+                events = conversation.receive(reply)
+            self.assertEnded(events, EndCause.MALFORMED)
 
     def test_unasked(self) -> None:
         """
         A server that speaks when it wasn't asked: 421 is its right, anything
         else isn't.
         """
-        self.assertEnded(self.ready().receive(b"421 bye\r\n"), Cause.REFUSED)
-        self.assertEnded(self.ready().receive(b"250 ok\r\n"), Cause.MALFORMED)
+        self.assertEnded(self.ready().receive(b"421 bye\r\n"), EndCause.REFUSED)
+        self.assertEnded(self.ready().receive(b"250 ok\r\n"), EndCause.MALFORMED)
 
     def test_badRecipient(self) -> None:
         """
         An address that would be two commands is not sent.
         """
-        talk = self.ready()
-        events = talk.begin(transaction("b@example.org>\r\nDATA\r\n"))
+        conversation = self.ready()
+        events = conversation.begin(transaction("b@example.org>\r\nDATA\r\n"))
         self.assertEqual(self.replies(events), [553])
-        talk = self.ready("PIPELINING")
-        events = talk.begin(transaction("b\n@example.org", "c@example.org"))
+        conversation = self.ready("PIPELINING")
+        events = conversation.begin(transaction("b\n@example.org", "c@example.org"))
         self.assertNotIn(b"b\n", self.said(events))
-        talk.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
-        talk.finish()
-        self.assertEqual(self.replies(talk.receive(b"250 ok\r\n")), [553, 250])
+        conversation.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        conversation.finish()
+        self.assertEqual(self.replies(conversation.receive(b"250 ok\r\n")), [553, 250])
 
     def test_refusedLocally(self) -> None:
         """
         What the server can't do is not asked of it.
         """
-        talk = self.ready("SIZE 10")
-        events = talk.begin(transaction("b@example.org", "c@example.org"))
+        conversation = self.ready("SIZE 10")
+        events = conversation.begin(transaction("b@example.org", "c@example.org"))
         self.assertEqual(self.replies(events), [552, 552])
         self.assertEqual(self.said(events), b"")
-        self.assertTrue(talk.usable)
+        self.assertTrue(conversation.usable)
 
     def test_mailMax(self) -> None:
         """
         RFC 9422: when the transactions are used up, there are no more.
         """
-        talk = self.ready("LIMITS MAILMAX=1")
-        talk.begin(transaction())
-        talk.receive(b"550 no\r\n")
-        self.assertFalse(talk.usable)
+        conversation = self.ready("LIMITS MAILMAX=1")
+        conversation.begin(transaction())
+        conversation.receive(b"550 no\r\n")
+        self.assertFalse(conversation.usable)
 
     def test_quit(self) -> None:
         """
         RFC 5321 4.1.1.10.
         """
-        talk = self.ready()
-        self.assertEqual(talk.quit(), [Send(b"QUIT\r\n")])
-        self.assertIs(talk.awaiting, Awaiting.QUIT)
-        self.assertEnded(talk.receive(b"221 bye\r\n"), Cause.QUIT)
+        conversation = self.ready()
+        self.assertEqual(conversation.quit(), [Send(b"QUIT\r\n")])
+        self.assertIs(conversation.awaiting, Awaiting.QUIT)
+        self.assertEnded(conversation.receive(b"221 bye\r\n"), EndCause.QUIT)

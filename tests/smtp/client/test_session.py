@@ -125,12 +125,12 @@ class SessionCase(SynchronousTestCase):
 
     def assertNoMail(self, server: Scripted) -> None:
         """
-        Nothing was said in SMTP since the handshake, but goodbye (RFC 3207
+        Nothing was said in SMTP since the handshake, but reply (RFC 3207
         4.1), and not even that where the server has not greeted.
         """
         before, tls, after = server.heard.partition(b"<TLS>\r\n")
-        goodbye = b"QUIT\r\n" if before else b""
-        self.assertEqual((tls, after), (b"<TLS>\r\n", goodbye))
+        reply = b"QUIT\r\n" if before else b""
+        self.assertEqual((tls, after), (b"<TLS>\r\n", reply))
         self.assertNotIn(b"MAIL", before)
 
 
@@ -141,7 +141,7 @@ class EnforcementTests(SessionCase):
 
     def test_enforcedMeansNothingIsSent(self) -> None:
         """
-        Under an enforced policy any objection means that nothing but goodbye
+        Under an enforced policy any objection means that nothing but reply
         follows the handshake (RFC 7672 2.2, RFC 8461 4.1, RFC 3207 4.1).
         """
         other = good("other.example")
@@ -320,7 +320,7 @@ class HandshakeTests(SessionCase):
 
     def test_injectedEmptyLine(self) -> None:
         """
-        An empty line is plaintext too, and so is half of one: what is put up with
+        An empty connection is plaintext too, and so is half of one: what is put up with
         between replies isn't behind this one.
         """
         for behind in (b"\r\n", b"\n", b"\r"):
@@ -345,7 +345,7 @@ class HandshakeTests(SessionCase):
     def test_alerts(self) -> None:
         """
         RFC 8446 6: an alert is told by its number, whether or not anybody has a
-        name for it; also the one that only says goodbye, in the middle of a
+        name for it; also the one that only says reply, in the middle of a
         handshake.
         """
         for level, number in ((2, 40), (2, 121), (2, 200), (1, 0)):
@@ -379,7 +379,7 @@ class HandshakeTests(SessionCase):
 
     def test_goodbye(self) -> None:
         """
-        RFC 8446 6.1: behind the handshake, goodbye isn't an objection to it.
+        RFC 8446 6.1: behind the handshake, reply isn't an objection to it.
         """
         server = Scripted(good().context(), {"EHLO": ["250 hi\n250 STARTTLS", ""]})
         opening = self.opening(server, self.settings)
@@ -555,7 +555,7 @@ class OpeningTests(SessionCase):
 
     def test_cancelled(self) -> None:
         """
-        Cancelling while the server is silent aborts the connection.
+        Cancelling while the server is idle aborts the connection.
         """
         opening = self.opening(Scripted(greeting=""), self.settings)
         opening.cancel()
@@ -654,7 +654,7 @@ class DeliveryTests(SessionCase):
         """
         A big message is read as fast as it is taken, not faster.
         """
-        content = (b".line\r\n" + b"x" * 70 + b"\r\n") * 60000
+        content = (b".connection\r\n" + b"x" * 70 + b"\r\n") * 60000
         for context in (None, good().context()):
             server = Scripted(context, extensions=())
             session = self.opened(server)
@@ -797,7 +797,7 @@ class DeliveryTests(SessionCase):
 
     def test_slowQuit(self) -> None:
         """
-        Five seconds are all that a server has to say goodbye.
+        Five seconds are all that a server has to say reply.
         """
         session = self.opened(Scripted(None, {"QUIT": ""}))
         closed = session.quit()

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.server.conversation import MAX_BACKLOG_LENGTH, MAX_COMMAND
 from moxtls.smtp.server.events import (
-    MAX_LINE,
+    MAX_LINE_LENGTH,
     AuthStep,
     BodyFailed,
     DataStart,
@@ -77,8 +77,8 @@ class GreetingTests(SynchronousTestCase):
         """
         owner = Owner()
         self.assertEqual(owner.says(b"HELO c.example\r\n"), ["250 mx.example"])
-        self.assertFalse(owner.conversation.dialogue.extended)
-        self.assertEqual(owner.conversation.dialogue.helo, "c.example")
+        self.assertFalse(owner.conversation.state.extended)
+        self.assertEqual(owner.conversation.state.helo, "c.example")
 
     def test_order(self) -> None:
         """
@@ -218,8 +218,8 @@ class TransactionTests(SynchronousTestCase):
             self.assertEqual(codes, ["250 2.0.0"] * 2)
         self.assertEqual(owner.messages, [b".a\r\n"] * 2)
         recipients = ("b@b.example", "c@c.example")
-        incoming = TransactionState("a@a.example", MailParameters(), recipients)
-        self.assertEqual(owner.events.count(DataStart(incoming)), 2)
+        transaction = TransactionState("a@a.example", MailParameters(), recipients)
+        self.assertEqual(owner.events.count(DataStart(transaction)), 2)
 
     def test_waiting(self) -> None:
         """
@@ -268,7 +268,7 @@ class TransactionTests(SynchronousTestCase):
         for command in (b"RSET\r\n", b"EHLO c\r\n", b"HELO c\r\n"):
             owner = greeted()
             owner.says(ENVELOPE, command)
-            self.assertIsNone(owner.conversation.dialogue.incoming)
+            self.assertIsNone(owner.conversation.state.transaction)
             self.assertEqual(owner.codes(ENVELOPE), ["250 2.0.0"] * 2)
 
     def test_tooLarge(self) -> None:
@@ -333,8 +333,8 @@ class TLSTests(SynchronousTestCase):
         """
         owner = greeted()
         self.assertEqual(owner.codes(ENVELOPE, b"STARTTLS\r\n")[-1], "220 2.0.0")
-        self.assertTrue(owner.conversation.dialogue.isSecure)
-        self.assertEqual(owner.conversation.dialogue.helo, "")
+        self.assertTrue(owner.conversation.state.isSecure)
+        self.assertEqual(owner.conversation.state.helo, "")
         self.assertEqual(owner.codes(ENVELOPE), ["503 5.5.1"] * 2)
         owner.says(b"EHLO c\r\n")
         self.assertEqual(owner.codes(b"STARTTLS\r\n"), ["503 5.5.1"])
@@ -410,7 +410,7 @@ class AuthTests(SynchronousTestCase):
             conversation.takeOutput(),
             b"235 2.7.0 Authenticated\r\n503 5.5.1 Not now\r\n",
         )
-        self.assertEqual(conversation.dialogue.user, "a")
+        self.assertEqual(conversation.state.user, "a")
 
     def test_initialResponse(self) -> None:
         """
@@ -481,7 +481,7 @@ class LimitTests(SynchronousTestCase):
         Recipients over the limit get 452 (RFC 5321 4.5.3.1.10); those before
         get their mail.
         """
-        owner = greeted(replace(SETTINGS, recipients=2))
+        owner = greeted(replace(SETTINGS, maxRecipients=2))
         owner.says(b"MAIL FROM:<>\r\n")
         codes = owner.codes(*(b"RCPT TO:<%d@b.example>\r\n" % n for n in range(3)))
         self.assertEqual(codes, ["250 2.0.0"] * 2 + ["452 4.5.3"])
@@ -494,7 +494,7 @@ class LimitTests(SynchronousTestCase):
         has made no mistake, and is not sent away before the mail is there; who names
         more is.
         """
-        settings = replace(SETTINGS, recipients=300)
+        settings = replace(SETTINGS, maxRecipients=300)
         for beyond, ends in ((300, "354"), (301, "421")):
             owner = greeted(settings)
             lines = [b"RCPT TO:<%d@b.example>\r\n" % n for n in range(300 + beyond)]
@@ -508,7 +508,7 @@ class LimitTests(SynchronousTestCase):
         A recipient counts as often as it is named, though it gets one copy: within
         a transaction, and over those that come to nothing.
         """
-        owner = greeted(replace(SETTINGS, recipients=2))
+        owner = greeted(replace(SETTINGS, maxRecipients=2))
         owner.says(b"MAIL FROM:<>\r\n")
         codes = owner.codes(b"RCPT TO:<b@b.example>\r\n" * 3)
         self.assertEqual(codes, ["250 2.0.0"] * 2 + ["452 4.5.3"])
@@ -525,7 +525,7 @@ class LimitTests(SynchronousTestCase):
         owner = greeted()
         owner.says(ENVELOPE)
         self.closed(owner, [b"BDAT 1\r\nx" * 2000])
-        owner = greeted(replace(SETTINGS, size=10**6))
+        owner = greeted(replace(SETTINGS, maxSize=10**6))
         owner.says(ENVELOPE)
         line = b"y" * 62 + b"\r\n"
         codes = owner.codes(b"BDAT 2\r\n\r\n", *[b"BDAT 64\r\n" + line] * 2000)
@@ -543,14 +543,14 @@ class LimitTests(SynchronousTestCase):
         while conversation.nextEvent() is not None:
             conversation.reply(Reply(550, "5.1.1", "Nobody"))
             count += 1
-        self.assertEqual(count, SETTINGS.refusals + 1)
+        self.assertEqual(count, SETTINGS.maxRefusals + 1)
         self.assertTrue(conversation.isClosed)
 
     def test_transactions(self) -> None:
         """
         RFC 9422 MAILMAX: one message too many ends the connection.
         """
-        owner = greeted(replace(SETTINGS, transactions=2))
+        owner = greeted(replace(SETTINGS, maxTransactions=2))
         self.closed(owner, [b"MAIL FROM:<>\r\nRSET\r\n" * 3])
 
     def test_backlog(self) -> None:
@@ -572,7 +572,9 @@ class LimitTests(SynchronousTestCase):
         A header that is too large, or has too many fields, is refused when the
         message is complete; other messages are welcome.
         """
-        settings = replace(SETTINGS, size=10**6, headerSize=1000, headerFields=10)
+        settings = replace(
+            SETTINGS, maxSize=10**6, maxHeaderSize=1000, maxHeaderFields=10
+        )
         for header, code in (
             (b"A: b\r\n" * 10, "250 2.0.0"),
             (b"A: b\r\n\tc\r\n c\r\n" * 10, "250 2.0.0"),
@@ -592,8 +594,8 @@ class LimitTests(SynchronousTestCase):
         Lines may be much longer than RFC 5321 4.5.3.1.6 has it, but not as
         long as they like.
         """
-        for length, code in ((100_000, "250 2.0.0"), (MAX_LINE, "554 5.6.0")):
-            owner = greeted(replace(SETTINGS, size=10**7))
+        for length, code in ((100_000, "250 2.0.0"), (MAX_LINE_LENGTH, "554 5.6.0")):
+            owner = greeted(replace(SETTINGS, maxSize=10**7))
             owner.says(ENVELOPE, b"DATA\r\n", b"\r\n" + b"a" * length)
             self.assertEqual(owner.codes(b"\r\n.\r\n"), [code])
 

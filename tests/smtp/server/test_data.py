@@ -32,7 +32,7 @@ def begun(size: int = 1000) -> Owner:
     """
     A conversation in which a message may come.
     """
-    owner = greeted(replace(SETTINGS, size=size))
+    owner = greeted(replace(SETTINGS, maxSize=size))
     owner.says(ENVELOPE)
     owner.events.clear()
     return owner

@@ -44,14 +44,14 @@ from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
 from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import (
     GREETING_TIMEOUT,
-    QUIET,
+    LOG_INTERVAL,
     Authenticator,
     IMessage,
     IMessageDelivery,
     ListenerSettings,
     SMTPServerFactory,
 )
-from moxtls.smtp.server.protocol import FAREWELL, IListener, ServerSession
+from moxtls.smtp.server.protocol import CLOSE_TIMEOUT, IServerFactory, ServerSession
 from moxtls.smtp.server.transport import ServerTransport
 from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
@@ -59,7 +59,9 @@ from tests import MAX_WAIT
 from tests.smtp.pem import writeCertificate
 from tests.smtp.scramclient import ScramClient
 
-SETTINGS = ListenerSettings(ServerSettings("mx.example"), connections=5, perAddress=3)
+SETTINGS = ListenerSettings(
+    ServerSettings("mx.example"), maxConnections=5, maxConnectionsPerAddress=3
+)
 OK = Reply(250, "2.0.0", "OK")
 ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
 MAIL = b"EHLO c.example\r\n" + ENVELOPE + b"DATA\r\n"
@@ -92,17 +94,17 @@ class FakeAcceptor:
         return succeed(OK) if answer is None else answer
 
     def mailFrom(
-        self, client: ClientInfo, incoming: TransactionState
+        self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         self.clients.append(client)
         return self._answer("mail")
 
     def rcptTo(
-        self, client: ClientInfo, incoming: TransactionState, recipient: str
+        self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         return self._answer("rcpt")
 
-    def message(self, client: ClientInfo, incoming: TransactionState) -> IMessage:
+    def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         self.text = b""
         return self
 
@@ -183,9 +185,9 @@ class ListenerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.acceptor = FakeAcceptor()
-        verifyObject(IMessageDelivery, self.acceptor)
-        verifyObject(IMessage, self.acceptor)
+        self.delivery = FakeAcceptor()
+        verifyObject(IMessageDelivery, self.delivery)
+        verifyObject(IMessage, self.delivery)
         self.listen(SETTINGS)
 
     def listen(
@@ -198,7 +200,7 @@ class ListenerCase(SynchronousTestCase):
         Begin to listen.
         """
         self.factory = SMTPServerFactory(
-            self.clock, settings, self.acceptor, tls, authenticator
+            self.clock, settings, self.delivery, tls, authenticator
         )
 
     def connect(self, host: str = "192.0.2.1") -> Wire:
@@ -232,7 +234,7 @@ class SessionTests(ListenerCase):
         """
         The factory is what sessions think it is.
         """
-        verifyObject(IListener, self.factory)
+        verifyObject(IServerFactory, self.factory)
 
     def test_message(self) -> None:
         """
@@ -241,9 +243,9 @@ class SessionTests(ListenerCase):
         wire = self.connect()
         self.assertEqual(wire.says(MAIL)[-1][:3], b"354")
         self.assertEqual(wire.says(b"a\r\n..b\r\n.\r\n"), [b"250 2.0.0 OK"])
-        self.assertEqual(self.acceptor.text, b"a\r\n.b\r\n")
-        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
-        [client] = self.acceptor.clients
+        self.assertEqual(self.delivery.text, b"a\r\n.b\r\n")
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "finish"])
+        [client] = self.delivery.clients
         self.assertEqual(client, ClientInfo("192.0.2.1", "c.example"))
         self.assertEqual(wire.says(b"QUIT\r\n"), [b"221 2.0.0 Bye"])
         self.assertGone()
@@ -262,7 +264,7 @@ class SessionTests(ListenerCase):
         line.dataReceived(b"a\r\n.\r\nQUIT\r\n")
         self.assertTrue(transport.disconnecting)
         line.connectionLost()
-        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "finish"])
         self.assertIsNone(session())
         self.assertGone()
 
@@ -272,7 +274,7 @@ class SessionTests(ListenerCase):
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["mail"] = later
+        self.delivery.answers["mail"] = later
         self.assertEqual(len(wire.says(b"EHLO c\r\n" + ENVELOPE)), 8)
         self.assertEqual(wire.says(b"NOOP\r\n"), [])
         later.callback(Reply(451, "4.7.1", "Not you"))
@@ -287,7 +289,7 @@ class SessionTests(ListenerCase):
         """
         for event in ("mail", "rcpt", "finish"):
             wire = self.connect()
-            self.acceptor.answers[event] = OSError("disk")
+            self.delivery.answers[event] = OSError("disk")
             lines = wire.says(MAIL)
             if event == "finish":
                 lines = wire.says(b".\r\n")
@@ -303,10 +305,10 @@ class SessionTests(ListenerCase):
         """
         wire = self.connect()
         wire.says(MAIL)
-        self.acceptor.full = OSError("disk")
+        self.delivery.full = OSError("disk")
         self.assertEqual(wire.says(b"a\r\n"), [])
         self.assertEqual(wire.says(b"b\r\n.\r\n")[0][:9], b"451 4.3.0")
-        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "abort"])
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "abort"])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_flawed(self) -> None:
@@ -316,7 +318,7 @@ class SessionTests(ListenerCase):
         wire = self.connect()
         wire.says(MAIL)
         wire.says(b"a\n.\nb")
-        self.assertEqual(self.acceptor.asked[-1], "abort")
+        self.assertEqual(self.delivery.asked[-1], "abort")
         self.assertEqual(wire.says(b"\r\n.\r\n")[0][:9], b"554 5.6.0")
 
     def test_backpressure(self) -> None:
@@ -326,7 +328,7 @@ class SessionTests(ListenerCase):
         wire = self.connect()
         wire.says(MAIL)
         full: Deferred[None] = Deferred()
-        self.acceptor.full = full
+        self.delivery.full = full
         piece = b"a" * 998 + b"\r\n"
         for _ in range(30):
             wire.says(piece)
@@ -334,11 +336,11 @@ class SessionTests(ListenerCase):
         for _ in range(40):
             wire.says(piece)
         self.assertEqual(wire.producerState, "paused")
-        self.acceptor.full = None
+        self.delivery.full = None
         full.callback(None)
         self.assertEqual(wire.producerState, "producing")
         # The last line end may still turn out to be the message's.
-        self.assertEqual(len(self.acceptor.text), 70 * len(piece) - 2)
+        self.assertEqual(len(self.delivery.text), 70 * len(piece) - 2)
 
     def test_chunks(self) -> None:
         """
@@ -349,8 +351,8 @@ class SessionTests(ListenerCase):
         wire.says(b"EHLO c\r\n" + ENVELOPE)
         codes = [line[:3] for line in wire.says(b"BDAT 3\r\na\r\nBDAT 3 LAST\r\nb\r\n")]
         self.assertEqual(codes, [b"250", b"250"])
-        self.assertEqual(self.acceptor.text, b"a\r\nb\r\n")
-        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"])
+        self.assertEqual(self.delivery.text, b"a\r\nb\r\n")
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "finish"])
         for command in (b"RSET\r\n", b"STARTTLS\r\n", b"QUIT\r\n"):
             self.listen(
                 replace(SETTINGS, server=ServerSettings("mx.example", starttls=True))
@@ -358,7 +360,7 @@ class SessionTests(ListenerCase):
             wire = self.connect()
             wire.says(b"EHLO c\r\n" + ENVELOPE + b"BDAT 3\r\na\r\n")
             wire.says(command)
-            self.assertEqual(self.acceptor.asked[-1], "abort", command)
+            self.assertEqual(self.delivery.asked[-1], "abort", command)
 
     def test_cancelledByAcceptor(self) -> None:
         """
@@ -367,7 +369,7 @@ class SessionTests(ListenerCase):
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["mail"] = later
+        self.delivery.answers["mail"] = later
         wire.says(b"EHLO c\r\nMAIL FROM:<>\r\n")
         later.cancel()
         self.assertEqual(wire.said()[0][:9], b"451 4.3.0")
@@ -379,11 +381,11 @@ class SessionTests(ListenerCase):
         """
         given: list[str] = []
         wire = self.connect()
-        self.acceptor.answers["mail"] = Deferred(lambda deferred: given.append("up"))
+        self.delivery.answers["mail"] = Deferred(lambda deferred: given.append("up"))
         wire.says(b"EHLO c\r\n" + ENVELOPE)
         wire.hangUp()
         self.assertEqual(given, ["up"])
-        self.assertEqual(self.acceptor.asked, ["mail"])
+        self.assertEqual(self.delivery.asked, ["mail"])
         self.assertGone()
 
     def test_lostInMessage(self) -> None:
@@ -394,7 +396,7 @@ class SessionTests(ListenerCase):
         wire.says(MAIL)
         wire.says(b"a\r\n")
         wire.hangUp()
-        self.assertEqual(self.acceptor.asked[-1], "abort")
+        self.assertEqual(self.delivery.asked[-1], "abort")
         self.assertGone()
 
     def test_lostWhileAccepting(self) -> None:
@@ -404,7 +406,7 @@ class SessionTests(ListenerCase):
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["finish"] = later
+        self.delivery.answers["finish"] = later
         wire.says(MAIL)
         wire.says(b".\r\n")
         wire.hangUp()
@@ -412,7 +414,7 @@ class SessionTests(ListenerCase):
         self.assertNoResult(stopped)
         later.callback(OK)
         self.successResultOf(stopped)
-        self.assertEqual(self.acceptor.asked[-1], "finish")
+        self.assertEqual(self.delivery.asked[-1], "finish")
 
 
 class TimeTests(ListenerCase):
@@ -438,7 +440,7 @@ class TimeTests(ListenerCase):
         """
         Pieces of a message count as words, where none are too slow.
         """
-        self.listen(replace(SETTINGS, bodyRate=0))
+        self.listen(replace(SETTINGS, minBodyRate=0))
         wire = self.connect()
         wire.says(MAIL)
         for _ in range(5):
@@ -446,7 +448,7 @@ class TimeTests(ListenerCase):
             self.assertEqual(wire.says(b"a\r\n"), [])
         self.clock.advance(300)
         self.assertEqual(wire.said()[0][:9], b"421 4.4.2")
-        self.assertEqual(self.acceptor.asked[-1], "abort")
+        self.assertEqual(self.delivery.asked[-1], "abort")
 
     def test_slowly(self) -> None:
         """
@@ -454,7 +456,7 @@ class TimeTests(ListenerCase):
         longest time; one that is large and comes steadily doesn't.
         """
         for piece, isSlow in ((b"a\r\n", True), (b"a" * 60_000, False)):
-            self.listen(replace(SETTINGS, bodyGrace=300, bodyRate=1000))
+            self.listen(replace(SETTINGS, bodyGrace=300, minBodyRate=1000))
             wire = self.connect()
             wire.says(MAIL)
             for _ in range(9):
@@ -466,7 +468,7 @@ class TimeTests(ListenerCase):
             if isSlow:
                 self.assertLess(self.clock.seconds(), 400)
                 self.assertEqual(lines[0][:9], b"421 4.4.2")
-                self.assertEqual(self.acceptor.asked[-1], "abort")
+                self.assertEqual(self.delivery.asked[-1], "abort")
 
     def test_slowChunks(self) -> None:
         """
@@ -476,7 +478,7 @@ class TimeTests(ListenerCase):
             (b"BDAT 1\r\na", b"BDAT 1\r\na"),
             (b"DATA\r\n", b"\n"),
         ):
-            self.listen(replace(SETTINGS, longest=10**6))
+            self.listen(replace(SETTINGS, sessionTimeout=10**6))
             wire = self.connect()
             wire.says(b"EHLO c\r\n" + ENVELOPE)
             wire.says(start)
@@ -508,10 +510,10 @@ class TimeTests(ListenerCase):
         wire = self.connect()
         wire.says(MAIL)
         full: Deferred[None] = Deferred()
-        self.acceptor.full = full
+        self.delivery.full = full
         wire.says(b"a" * 1000)
         self.clock.pump([100] * 10)
-        self.acceptor.full = None
+        self.delivery.full = None
         full.callback(None)
         self.clock.pump([9] * 10)
         self.assertEqual(wire.says(b"\r\n.\r\n"), [b"250 2.0.0 OK"])
@@ -522,7 +524,7 @@ class TimeTests(ListenerCase):
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["mail"] = later
+        self.delivery.answers["mail"] = later
         wire.says(b"EHLO c\r\n" + ENVELOPE)
         self.clock.pump([100] * 10)
         later.callback(OK)
@@ -543,10 +545,10 @@ class TimeTests(ListenerCase):
         """
         The answer to a whole message still comes before the end.
         """
-        self.listen(replace(SETTINGS, longest=100))
+        self.listen(replace(SETTINGS, sessionTimeout=100))
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["finish"] = later
+        self.delivery.answers["finish"] = later
         wire.says(MAIL)
         self.clock.advance(99)
         self.assertEqual(wire.says(b".\r\n"), [])
@@ -563,7 +565,7 @@ class TimeTests(ListenerCase):
         wire.isLazy = True
         wire.says(b"QUIT\r\n")
         self.assertFalse(wire.isAborted)
-        self.clock.advance(FAREWELL)
+        self.clock.advance(CLOSE_TIMEOUT)
         self.assertTrue(wire.isAborted)
         self.assertGone()
 
@@ -596,23 +598,23 @@ class ConnectionTests(ListenerCase):
         Whoever may not connect is told why (RFC 5321 3.8), and the log says which
         limit it is.
         """
-        full = replace(SETTINGS, connections=2)
+        full = replace(SETTINGS, maxConnections=2)
         for settings, host, word, key in (
             (full, "198.51.100.1", b"421 4.3.2 Too many conn", "MaxConnections "),
             (
-                replace(SETTINGS, perAddress=2),
+                replace(SETTINGS, maxConnectionsPerAddress=2),
                 "192.0.2.1",
                 b"421 4.7.0 Too many connections from your address",
                 "MaxConnectionsPerAddress",
             ),
             (
-                replace(SETTINGS, perNetwork=2),
+                replace(SETTINGS, maxConnectionsPerNetwork=2),
                 "192.0.2.2",
                 b"421 4.7.0 Too many connections from your network",
                 "MaxConnectionsPerNetwork",
             ),
             (
-                replace(SETTINGS, connectionRate=2),
+                replace(SETTINGS, maxConnectionRate=2),
                 "192.0.2.1",
                 b"421 4.7.0 Too many new",
                 "MaxConnectionRate",
@@ -638,7 +640,7 @@ class ConnectionTests(ListenerCase):
         """
         A clock that is set back changes nothing for clients that are known.
         """
-        self.listen(replace(SETTINGS, connectionRate=3, messageRate=3))
+        self.listen(replace(SETTINGS, maxConnectionRate=3, maxMessageRate=3))
         wire = self.connect()
         wire.says(b"EHLO c\r\nMAIL FROM:<>\r\nRSET\r\n")
         self.clock.rightNow -= 3600
@@ -665,7 +667,7 @@ class ConnectionTests(ListenerCase):
         """
         Nor can one network: a C{/24}, for IPv6 a C{/48}.
         """
-        self.listen(replace(SETTINGS, connections=9, perNetwork=2))
+        self.listen(replace(SETTINGS, maxConnections=9, maxConnectionsPerNetwork=2))
         wires = [self.connect(f"192.0.2.{n}") for n in range(2)]
         self.assertTrue(self.refused("192.0.2.9"))
         self.assertFalse(self.refused("192.0.3.9"))
@@ -678,15 +680,15 @@ class ConnectionTests(ListenerCase):
 
     def test_crowded(self) -> None:
         """
-        Where all places are taken, who has been silent for longest makes way,
+        Where all places are taken, who has been idle for longest makes way,
         and nobody who is doing something.
         """
-        self.listen(replace(SETTINGS, connections=10))
+        self.listen(replace(SETTINGS, maxConnections=10))
         wires = [self.connect(f"192.0.{n}.1") for n in range(10)]
         self.assertTrue(self.refused("198.51.100.1"))
         self.clock.advance(GREETING_TIMEOUT)
         wires[0].says(b"EHLO c\r\n")
-        self.acceptor.answers["mail"] = Deferred()
+        self.delivery.answers["mail"] = Deferred()
         wires[1].says(b"EHLO c\r\nMAIL FROM:<>\r\n")
         self.clock.advance(GREETING_TIMEOUT - 1)
         for n in range(8):
@@ -700,21 +702,21 @@ class ConnectionTests(ListenerCase):
         """
         Who doesn't even go then is not replaced by any number of others.
         """
-        self.listen(replace(SETTINGS, connections=20, perAddress=99))
+        self.listen(replace(SETTINGS, maxConnections=20, maxConnectionsPerAddress=99))
         for wire in [self.connect() for _ in range(20)]:
             wire.isLazy = True
         self.clock.advance(GREETING_TIMEOUT)
         for _ in range(2):
             self.connect()
         self.assertTrue(self.refused("192.0.2.1"))
-        self.clock.advance(FAREWELL)
+        self.clock.advance(CLOSE_TIMEOUT)
         self.assertFalse(self.refused("192.0.2.1"))
 
     def test_connectionRate(self) -> None:
         """
         Who connects too often isn't even told so, until there is room again.
         """
-        self.listen(replace(SETTINGS, connectionRate=3))
+        self.listen(replace(SETTINGS, maxConnectionRate=3))
         for _ in range(3):
             self.connect().hangUp()
         self.assertTrue(self.refused("192.0.2.1"))
@@ -727,9 +729,9 @@ class ConnectionTests(ListenerCase):
     def test_messageRate(self) -> None:
         """
         Who sends too many messages is told to come again later, over any
-        number of connections, and the acceptor isn't asked.
+        number of connections, and the delivery isn't asked.
         """
-        self.listen(replace(SETTINGS, messageRate=2))
+        self.listen(replace(SETTINGS, maxMessageRate=2))
         codes = []
         for _ in range(2):
             wire = self.connect()
@@ -737,7 +739,7 @@ class ConnectionTests(ListenerCase):
             lines = wire.says(b"MAIL FROM:<>\r\nRSET\r\n" * 2)
             codes += [line[:9] for line in lines[::2]]
         self.assertEqual(codes, [b"250 2.0.0"] * 2 + [b"450 4.7.1"] * 2)
-        self.assertEqual(self.acceptor.asked, ["mail"] * 2)
+        self.assertEqual(self.delivery.asked, ["mail"] * 2)
         self.clock.advance(30)
         self.assertEqual(wire.says(b"MAIL FROM:<>\r\n"), [b"250 2.0.0 OK"])
 
@@ -760,7 +762,7 @@ class ConnectionTests(ListenerCase):
         for _ in range(100):
             self.assertTrue(self.refused("192.0.2.1"))
         self.assertEqual(counts, [1])
-        self.clock.advance(QUIET)
+        self.clock.advance(LOG_INTERVAL)
         self.assertTrue(self.refused("192.0.2.1"))
         self.assertEqual(counts, [1, 101])
 
@@ -789,7 +791,7 @@ class ConnectionTests(ListenerCase):
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
-        self.acceptor.answers["finish"] = later
+        self.delivery.answers["finish"] = later
         wire.says(MAIL)
         wire.says(b".\r\nNOOP\r\n")
         stopped = self.factory.stop()
@@ -803,11 +805,11 @@ class ConnectionTests(ListenerCase):
         Nothing holds it up for long but a message that is being accepted.
         """
         wire = self.connect()
-        self.acceptor.answers["mail"] = Deferred()
+        self.delivery.answers["mail"] = Deferred()
         wire.says(b"EHLO c\r\n" + ENVELOPE)
         stopped = self.factory.stop()
         self.assertNoResult(stopped)
-        self.clock.advance(FAREWELL)
+        self.clock.advance(CLOSE_TIMEOUT)
         self.successResultOf(stopped)
 
 
@@ -836,7 +838,7 @@ class AuthenticationTests(ListenerCase):
             lines = wire.says(b"AUTH PLAIN " + response + b"\r\n")
             self.assertEqual(lines[0][:9], code)
         wire.says(ENVELOPE)
-        self.assertEqual(self.acceptor.clients[0].user, "user")
+        self.assertEqual(self.delivery.clients[0].user, "user")
 
     def test_scram(self) -> None:
         """
@@ -988,7 +990,7 @@ class LoopbackTests(TestCase):
     timeout = MAX_WAIT
 
     def setUp(self) -> None:
-        self.acceptor = FakeAcceptor()
+        self.delivery = FakeAcceptor()
         self.folder = Path(self.mktemp())
         self.certFile, self.keyFile = writeCertificate(self.folder, "localhost")
 
@@ -1001,7 +1003,7 @@ class LoopbackTests(TestCase):
         factory = SMTPServerFactory(
             reactor,
             ListenerSettings(server),
-            self.acceptor,
+            self.delivery,
             ReloadingContext(self.certFile, self.keyFile),
             authenticator,
         )
@@ -1039,9 +1041,9 @@ class LoopbackTests(TestCase):
         )
         await deferToThread(self.submit, self.listen(server))
         expected = b"Subject: x\r\n\r\n" + b".\r\n..\r\n" * 50_000
-        self.assertEqual(self.acceptor.text, expected)
-        self.assertEqual(self.acceptor.asked, ["mail", "rcpt", "finish"] * 2)
-        client = self.acceptor.clients[0]
+        self.assertEqual(self.delivery.text, expected)
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "finish"] * 2)
+        client = self.delivery.clients[0]
         self.assertEqual(client.user, "user")
         self.assertRegex(client.tls, r"\ATLSv1\.3 TLS_")
 
@@ -1053,7 +1055,7 @@ class LoopbackTests(TestCase):
         settings = ListenerSettings(
             ServerSettings("mx.example", tlsRequired=True), immediateTLS=True
         )
-        factory = SMTPServerFactory(reactor, settings, self.acceptor)
+        factory = SMTPServerFactory(reactor, settings, self.delivery)
         context = ReloadingContext(self.certFile, self.keyFile)
         wrapped = TLSMemoryBIOFactory(context, False, factory, clock=reactor)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
@@ -1063,8 +1065,8 @@ class LoopbackTests(TestCase):
         address = port.getHost()
         assert isinstance(address, IPv4Address)
         await deferToThread(self.submitOverTLS, address.port)
-        self.assertEqual(self.acceptor.text, b"Subject: x\r\n\r\n")
-        self.assertRegex(self.acceptor.clients[0].tls, r"\ATLSv1\.3 TLS_")
+        self.assertEqual(self.delivery.text, b"Subject: x\r\n\r\n")
+        self.assertRegex(self.delivery.clients[0].tls, r"\ATLSv1\.3 TLS_")
 
     def submitOverTLS(self, port: int) -> None:
         """

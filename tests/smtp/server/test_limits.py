@@ -21,14 +21,14 @@ from moxtls.smtp.server.limits import (
 NOW = 1795478400.0
 
 
-def taken(allowance: TokenBucket, key: str, now: float, tries: int) -> int:
+def taken(bucket: TokenBucket, key: str, now: float, tries: int) -> int:
     """
     How many of so many tries are allowed.
     """
     count = 0
     for _ in range(tries):
-        if allowance.allows(key, now):
-            allowance.take(key, now)
+        if bucket.allows(key, now):
+            bucket.take(key, now)
             count += 1
     return count
 
@@ -64,65 +64,65 @@ class AllowanceTests(SynchronousTestCase):
         A minute's worth at once, and then as it comes.
         """
         for rate in (1, 7, 60, 3000):
-            allowance = TokenBucket(rate)
-            self.assertEqual(taken(allowance, "a", NOW, rate + 10), rate)
-            self.assertEqual(taken(allowance, "b", NOW, 1), 1)
-            self.assertEqual(taken(allowance, "a", NOW + MINUTE / rate, 5), 1)
+            bucket = TokenBucket(rate)
+            self.assertEqual(taken(bucket, "a", NOW, rate + 10), rate)
+            self.assertEqual(taken(bucket, "b", NOW, 1), 1)
+            self.assertEqual(taken(bucket, "a", NOW + MINUTE / rate, 5), 1)
             later = NOW + 10 * MINUTE
-            self.assertEqual(taken(allowance, "a", later, rate + 10), rate)
+            self.assertEqual(taken(bucket, "a", later, rate + 10), rate)
 
     def test_slow(self) -> None:
         """
         Less than one a minute is possible.
         """
-        allowance = TokenBucket(0.5)
-        self.assertEqual(taken(allowance, "a", NOW, 5), 1)
-        self.assertEqual(taken(allowance, "a", NOW + 60, 5), 0)
-        self.assertEqual(taken(allowance, "a", NOW + 120, 5), 1)
+        bucket = TokenBucket(0.5)
+        self.assertEqual(taken(bucket, "a", NOW, 5), 1)
+        self.assertEqual(taken(bucket, "a", NOW + 60, 5), 0)
+        self.assertEqual(taken(bucket, "a", NOW + 120, 5), 1)
 
     def test_none(self) -> None:
         """
         0 is no limit, and remembers nobody.
         """
-        allowance = TokenBucket(0)
-        self.assertEqual(taken(allowance, "a", NOW, 1000), 1000)
-        self.assertEqual(len(allowance), 0)
+        bucket = TokenBucket(0)
+        self.assertEqual(taken(bucket, "a", NOW, 1000), 1000)
+        self.assertEqual(len(bucket), 0)
 
     def test_setBack(self) -> None:
         """
         A clock that was wrong locks nobody out for longer than a minute's
         worth takes.
         """
-        allowance = TokenBucket(10)
-        taken(allowance, "a", NOW + 10**6, 100)
-        self.assertEqual(taken(allowance, "a", NOW, 5), 0)
-        allowance.take("a", NOW)
-        self.assertEqual(taken(allowance, "a", NOW + 2 * MINUTE, 100), 10)
+        bucket = TokenBucket(10)
+        taken(bucket, "a", NOW + 10**6, 100)
+        self.assertEqual(taken(bucket, "a", NOW, 5), 0)
+        bucket.take("a", NOW)
+        self.assertEqual(taken(bucket, "a", NOW + 2 * MINUTE, 100), 10)
 
     def test_bounded(self) -> None:
         """
         Who comes from many addresses takes no more memory, and doesn't get
         himself forgotten.
         """
-        allowance = TokenBucket(10, entries=100)
-        self.assertEqual(taken(allowance, "attacker", NOW, 20), 10)
+        bucket = TokenBucket(10, maxEntries=100)
+        self.assertEqual(taken(bucket, "attacker", NOW, 20), 10)
         for number in range(10_000):
-            self.assertEqual(taken(allowance, str(number), NOW, 1), 1)
-            self.assertLessEqual(len(allowance), 100)
-        self.assertEqual(taken(allowance, "attacker", NOW, 20), 0)
+            self.assertEqual(taken(bucket, str(number), NOW, 1), 1)
+            self.assertLessEqual(len(bucket), 100)
+        self.assertEqual(taken(bucket, "attacker", NOW, 20), 0)
 
     def test_forgetting(self) -> None:
         """
         Those whose bucket is full again go first.
         """
-        allowance = TokenBucket(60, entries=100)
-        taken(allowance, "heavy", NOW, 60)
+        bucket = TokenBucket(60, maxEntries=100)
+        taken(bucket, "heavy", NOW, 60)
         for number in range(100):
-            allowance.take(f"old {number}", NOW)
-        self.assertLess(len(allowance), 100)
+            bucket.take(f"old {number}", NOW)
+        self.assertLess(len(bucket), 100)
         for number in range(90):
-            allowance.take(f"new {number}", NOW + 30)
-        self.assertEqual(taken(allowance, "heavy", NOW + 30, 60), 30)
+            bucket.take(f"new {number}", NOW + 30)
+        self.assertEqual(taken(bucket, "heavy", NOW + 30, 60), 30)
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -133,12 +133,12 @@ class AllowanceTests(SynchronousTestCase):
         """
         Nobody ever has more than a bucket and what has flowed in since.
         """
-        allowance, now = TokenBucket(rate, entries=4), NOW
+        bucket, now = TokenBucket(rate, maxEntries=4), NOW
         counts: dict[str, int] = {}
         for pause, key in steps:
             now += pause
-            counts[key] = counts.get(key, 0) + taken(allowance, key, now, rate)
-            self.assertLessEqual(len(allowance), 4)
+            counts[key] = counts.get(key, 0) + taken(bucket, key, now, rate)
+            self.assertLessEqual(len(bucket), 4)
         if len(counts) <= 4:
             most = rate + (now - NOW) * rate / MINUTE + 1
             self.assertTrue(all(count <= most for count in counts.values()))

@@ -314,7 +314,7 @@ class EndTests(TestCase):
 
     async def test_cutOff(self) -> None:
         """
-        Who is cut off while he is said goodbye to is gone, once.
+        Who is cut off while he is said reply to is gone, once.
         """
 
         def cut() -> None:
