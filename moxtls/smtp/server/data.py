@@ -45,9 +45,9 @@ class DataReceiver:
     __slots__ = (
         "_chunks",
         "_decoder",
+        "_headerLimits",
         "_reader",
         "_settings",
-        "_headerLimits",
         "inChunks",
         "isOver",
         "refusal",

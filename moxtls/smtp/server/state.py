@@ -71,10 +71,10 @@ class SessionState:
         "extended",
         "helo",
         "inChunks",
-        "transaction",
         "isSecure",
         "mechanism",
         "recipientCount",
+        "transaction",
         "user",
         "wasSpoiled",
     )
