@@ -30,7 +30,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger
-from moxtls.reporting.types import Draft, ReportPeriod
+from moxtls.reporting.types import ReportDraft, ReportPeriod
 
 SUBMITTER = Domain("sender.example")
 ROWS = 100_000
@@ -130,9 +130,9 @@ def _record(row: ReportRow, count: int) -> str:
     )
 
 
-async def _compose(ledger: Ledger, period: ReportPeriod) -> Draft:
+async def _compose(ledger: Ledger, period: ReportPeriod) -> ReportDraft:
     drafted = await _source(ledger).draft(period)
-    assert isinstance(drafted, Draft), drafted
+    assert isinstance(drafted, ReportDraft), drafted
     return drafted
 
 
@@ -159,8 +159,8 @@ async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> No
     fill(url, end, count, TIMES)
     ledger = Ledger(reactor, url)
     (period,) = await ledger.evaluations.periods(end, None, 2)
-    overview = await ledger.evaluations.overview(period)
-    assert overview is not None and overview.rows == count, overview
+    summary = await ledger.evaluations.summary(period)
+    assert summary is not None and summary.rows == count, summary
     forgetPeak()
     before = memory()
     draft = await _compose(ledger, period)
@@ -169,7 +169,7 @@ async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> No
     for _ in range(max(1, min(effort.rounds, MOST_ROUNDS))):
         await _time(ledger, period, times)
     await ledger.stop()
-    title = f"{name}; {overview.messages:,} messages in {count:,} rows"
+    title = f"{name}; {summary.messages:,} messages in {count:,} rows"
     print(f"{title}\n\n{_table(times, count)}\n")
     print(f"  the report: {len(draft.document) / 1e6:.1f} MB as it is sent")
     print(

@@ -88,8 +88,8 @@ async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> Non
     period = fillApart(url, rows)
     filled = time.perf_counter()
     before = most = memory()
-    overview = await ledger.evaluations.overview(period)
-    assert overview is not None
+    summary = await ledger.evaluations.summary(period)
+    assert summary is not None
     looked = time.perf_counter()
     after, messages, found = b"", 0, 0
     while page := await ledger.evaluations.rows(period, after, PAGE):
@@ -100,10 +100,10 @@ async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> Non
     read = time.perf_counter()
     await ledger.evaluations.settle(period, (), ())
     settled = time.perf_counter()
-    assert (found, messages) == (overview.rows, overview.messages) == (rows, 10 * rows)
+    assert (found, messages) == (summary.rows, summary.messages) == (rows, 10 * rows)
     print(f"{name}; one report of {messages:,} messages in {rows:,} rows\n")
     print(f"  recorded in {filled - began:.1f} s: {messages / (filled - began):,.0f}/s")
-    print(f"  overview in {looked - filled:.2f} s")
+    print(f"  summary in {looked - filled:.2f} s")
     print(f"  rows in {read - looked:.2f} s: {rows / (read - looked):,.0f} per second")
     print(f"  settled in {settled - read:.2f} s")
     print(f"  memory: {before / 1e6:.0f} MB before, {most / 1e6:.0f} MB at most\n")

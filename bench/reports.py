@@ -119,14 +119,14 @@ def _service(
     reactor: IReactor, ledger: Ledger, submitter: Milestones, key: SigningKey
 ) -> ReportService:
     reporting = TLSReporting(SUBMITTER, forAllSuccess=True)
-    letterhead = ReportIdentity(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
+    identity = ReportIdentity(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
     return ReportService(
         reactor,
         TLSReportSource(EverybodyAsks(), ledger.outcomes, reporting, ledger.identifier),
         ledger.archive,
         ledger.leases,
         ReportComposer(
-            reactor, ledger.suppressions, letterhead, lambda: secrets.token_hex(12)
+            reactor, ledger.suppressions, identity, lambda: secrets.token_hex(12)
         ),
         submitter,
         random.random,

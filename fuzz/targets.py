@@ -90,11 +90,11 @@ def _tlsReport(data: bytes) -> None:
 
 
 def _aggregate(data: bytes) -> None:
-    from moxtls.dmarc.parse import describeAggregate, parseAggregate
+    from moxtls.dmarc.parse import describeAggregateReport, parseAggregateReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
-        lines = describeAggregate(parseAggregate(data))
+        lines = describeAggregateReport(parseAggregateReport(data))
     except MalformedReport as error:
         lines = [str(error)]
     assert all(map(str.isprintable, lines))

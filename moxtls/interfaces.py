@@ -31,9 +31,9 @@ from moxtls.domain import Domain
 from moxtls.mtasts.policy import CachedPolicy, STSLookup, STSPolicy
 from moxtls.queue.types import Batch, Envelope, QueuedMessage, ReportKind, Result
 from moxtls.reporting.types import (
-    Draft,
     NoReport,
     OutgoingReport,
+    ReportDraft,
     ReportKey,
     ReportPeriod,
     ReportState,
@@ -269,7 +269,7 @@ class IVerdictObserver(Interface):
     Is told what was decided on mail from outside.
     """
 
-    def verdictGiven(judgement: VerdictEvent) -> Deferred[None]:
+    def verdictGiven(event: VerdictEvent) -> Deferred[None]:
         """
         It is decided what becomes of a message for one of its recipients;
         called before it is stored, and before the client is answered.
@@ -527,7 +527,7 @@ class IEvaluationStore(Interface):
         policy domain.
         """
 
-    def overview(period: ReportPeriod) -> Deferred[PeriodSummary | None]:
+    def summary(period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         """
         Fires with C{None} if nothing is stored for C{period}: its domain and
         part, in hours before C{period.end}; nothing else of it counts.
@@ -727,7 +727,7 @@ class IReportSource(Interface):
         with nothing if there is one.
         """
 
-    def draft(period: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         """
         Look up where a report is wanted, and compose it.
         """

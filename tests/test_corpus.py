@@ -19,7 +19,7 @@ from moxtls.reporting.suppression import readDSN
 from moxtls.tlsrpt.generate import check
 from moxtls.tlsrpt.parse import (
     MalformedReport,
-    ReceivedReport,
+    ReceivedTLSReport,
     attachment,
     parseReport,
     readTLSReport,
@@ -170,7 +170,7 @@ class ReportTests(SynchronousTestCase):
             self.assertEqual(parseReport(compact), readTLSReport(data), name)
 
 
-def said(report: ReceivedReport) -> tuple[str, int, list[tuple[object, ...]]]:
+def said(report: ReceivedTLSReport) -> tuple[str, int, list[tuple[object, ...]]]:
     """
     A report as in L{REPORTS}.
     """

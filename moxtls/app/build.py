@@ -44,7 +44,7 @@ from moxtls.delivery.local import LocalCourier
 from moxtls.delivery.lookups import isInterface
 from moxtls.delivery.ownhosts import OwnHosts
 from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
-from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.failure import FailureReporting
@@ -257,7 +257,7 @@ class Components:
             self.source(kind),
             ledger.archive,
             ledger.leases,
-            ReportComposer(self.clock, ledger.suppressions, self._letterhead(), newID),
+            ReportComposer(self.clock, ledger.suppressions, self._identity(), newID),
             QueueSubmitter(queue),
             jitter,
             ReportOptions(
@@ -299,12 +299,12 @@ class Components:
             self.resolver,
             self.ledger.suppressions,
             queue,
-            self._letterhead(),
+            self._identity(),
             settings,
             newID,
         )
 
-    def _letterhead(self) -> ReportIdentity:
+    def _identity(self) -> ReportIdentity:
         signers = tuple(chain.from_iterable(self.site.signers().values()))
         return ReportIdentity(self.site.config.hostname, signers)
 
@@ -639,7 +639,7 @@ def localPolicyOf(dmarc: DMARC) -> LocalPolicy:
     networks, domains = forwarders(dmarc)
     policies = dmarc.localPolicies.items()
     return LocalPolicy(
-        Suffixes() if dmarc.legacy else None,
+        PublicSuffixes() if dmarc.legacy else None,
         dmarc.enforcement,
         frozenset(dmarc.mailingLists),
         networks,

@@ -43,9 +43,9 @@ from moxtls.authentication.spf.evaluate import (
     helloRequest,
     mailFromRequest,
 )
-from moxtls.dmarc.alignment import Aligned, align, alignAtOnce
+from moxtls.dmarc.alignment import Aligned, align, alignWithoutLookups
 from moxtls.dmarc.discovery import discover
-from moxtls.dmarc.types import Discovery, DMARCPolicy, Method
+from moxtls.dmarc.types import Discovery, DiscoveryMethod, DMARCPolicy
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
 from moxtls.dns.fairshare import FairResolver
 from moxtls.dns.types import RRType
@@ -285,7 +285,7 @@ class MessageAuthentication:
     ) -> Aligned | None:
         if discovery.record is None:
             return None
-        known = alignAtOnce(discovery, authentication)
+        known = alignWithoutLookups(discovery, authentication)
         if known is not None:
             return known
         inquiry = align(discovery, authentication, self._checks.practice.suffixes)
@@ -300,7 +300,7 @@ class MessageAuthentication:
     def _discover(self, author: Domain) -> Task[Discovery]:
         checks = self._checks
         isByTree = checks.practice.suffixes is None
-        method = Method.TREE_WALK if isByTree else Method.PSL
+        method = DiscoveryMethod.TREE_WALK if isByTree else DiscoveryMethod.PSL
 
         def overdue() -> Discovery:
             return Discovery(author, author, method, temporary=True, problem=OVERDUE)

@@ -13,7 +13,7 @@ from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.owed import pendingIn, refusals
+from moxtls.reporting.owed import pendingPeriods, refusals
 
 SUMMARIES = ("Policy domain", "Messages", "Dispositions", "Report", "Reason")
 EVALUATIONS = (
@@ -60,7 +60,7 @@ async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
     pending --now}: of each policy of the domain, empty where there will be one.
     """
     source = (await shell.base()).source(ReportKind.DMARC)
-    periods = await pendingIn(source, shell.now(), early=True)
+    periods = await pendingPeriods(source, shell.now(), early=True)
     shell.output.progress(f"looking up {len(periods)} domains")
     reasons: dict[Domain, list[str]] = {}
     for period, reason in (await refusals(source, periods)).items():

@@ -21,15 +21,15 @@ from twisted.internet.defer import Deferred
 from moxtls.cli.pages import paged
 from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
 from moxtls.dates import rfc3339, utcDay
-from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregate, ReceivedRecord
+from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.detect import MAX_SIZE, Report, describeReport, readReport
-from moxtls.reporting.types import Draft, NoReport, OutgoingReport, ReportPeriod
+from moxtls.reporting.detect import MAX_SIZE, ReceivedReport, describeReport, readReport
+from moxtls.reporting.types import NoReport, OutgoingReport, ReportDraft, ReportPeriod
 from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedFailure,
     ReceivedPolicy,
-    ReceivedReport,
+    ReceivedTLSReport,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _PHASES = {
 }
 
 #: One report that may be owed, and what there is about it.
-Found = tuple[ReportKind, ReportPeriod, Draft | NoReport]
+Found = tuple[ReportKind, ReportPeriod, ReportDraft | NoReport]
 
 
 def add(commands: Any) -> None:
@@ -173,7 +173,7 @@ async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 def _previewed(
-    kind: ReportKind, period: ReportPeriod, draft: Draft | NoReport
+    kind: ReportKind, period: ReportPeriod, draft: ReportDraft | NoReport
 ) -> dict[str, object]:
     about: dict[str, object] = {
         "kind": str(kind),
@@ -200,7 +200,7 @@ def _previewLines(found: list[Found]) -> Iterator[str]:
             yield f"  {line}"
 
 
-def _read(draft: Draft) -> Report:
+def _read(draft: ReportDraft) -> ReceivedReport:
     try:
         return readReport(draft.document)
     except MalformedReport as error:
@@ -249,7 +249,7 @@ async def show(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _readFile(shell: Shell, file: str) -> Report:
+def _readFile(shell: Shell, file: str) -> ReceivedReport:
     try:
         if file == STDIN:
             return readReport(shell.stdin.read(MAX_SIZE + 1))
@@ -262,18 +262,18 @@ def _readFile(shell: Shell, file: str) -> Report:
         raise CommandError(f"{file}: {error}") from None
 
 
-def document(report: Report) -> dict[str, object]:
+def document(report: ReceivedReport) -> dict[str, object]:
     """
     In the words of RFC 8460 4.4, RFC 9990 3.1 or RFC 5965 3.
     """
-    if isinstance(report, ReceivedReport):
+    if isinstance(report, ReceivedTLSReport):
         return _tls(report)
     if isinstance(report, FeedbackReport):
         return {"feedback_report": report.fields, "original": report.original}
     return _aggregate(report)
 
 
-def _tls(report: ReceivedReport) -> dict[str, object]:
+def _tls(report: ReceivedTLSReport) -> dict[str, object]:
     return {
         "organization-name": report.organization,
         "date-range": {
@@ -316,7 +316,7 @@ def _failure(failure: ReceivedFailure) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value != ""}
 
 
-def _aggregate(report: ReceivedAggregate) -> dict[str, object]:
+def _aggregate(report: ReceivedAggregateReport) -> dict[str, object]:
     return {
         "report_metadata": {
             "org_name": report.organization,

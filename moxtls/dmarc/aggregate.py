@@ -54,7 +54,7 @@ class AggregateWriter:
     def __init__(
         self,
         format: ReportFormat,
-        heading: AggregateMetadata,
+        metadata: AggregateMetadata,
         published: PublishedPolicy,
         largest: int = MAX_REPORT,
     ) -> None:
@@ -67,7 +67,7 @@ class AggregateWriter:
         self.records = 0
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._pieces: list[bytes] = []
-        self._put(xmlHead(format, heading, published))
+        self._put(xmlHead(format, metadata, published))
 
     @property
     def isFull(self) -> bool:
@@ -146,17 +146,17 @@ class AggregateMetadata:
 
 
 def xmlHead(
-    format: ReportFormat, heading: AggregateMetadata, published: PublishedPolicy
+    format: ReportFormat, metadata: AggregateMetadata, published: PublishedPolicy
 ) -> str:
     """
     All that is in front of the first record.
     """
     if format is ReportFormat.RFC9990:
         root = '<feedback xmlns="urn:ietf:params:xml:ns:dmarc-2.0">\n'
-        parts = (_metadata(heading), _published(published))
+        parts = (_metadata(metadata), _published(published))
     else:
         root = "<feedback>\n"
-        parts = (_oldMetadata(heading), _oldPublished(published))
+        parts = (_metadataRFC7489(metadata), _publishedRFC7489(published))
     return "".join([_VERSION, root, "<version>1.0</version>\n", *parts])
 
 
@@ -164,7 +164,7 @@ def recordWriter(format: ReportFormat) -> Callable[[ReportRow, int], str]:
     """
     What renders a row with its number of messages as a C{record}.
     """
-    return _record if format is ReportFormat.RFC9990 else _oldRecord
+    return _record if format is ReportFormat.RFC9990 else _recordRFC7489
 
 
 def xmlText(value: str) -> str:
@@ -180,11 +180,11 @@ def xmlText(value: str) -> str:
 # --- RFC 9990 ------------------------------------------------------------------
 
 
-def _metadata(heading: AggregateMetadata) -> str:
-    errors = "; ".join(_shortened(heading.errors))
+def _metadata(metadata: AggregateMetadata) -> str:
+    errors = "; ".join(_shortened(metadata.errors))
     error = f'<error lang="en">{xmlText(errors)}</error>\n' if errors else ""
     return (
-        f"<report_metadata>\n{_origin(heading)}{error}"
+        f"<report_metadata>\n{_origin(metadata)}{error}"
         f"<generator>moxtls/{__version__}</generator>\n</report_metadata>\n"
     )
 
@@ -249,14 +249,14 @@ def _spf(spf: ReportedSPF) -> str:
 # --- RFC 7489 ------------------------------------------------------------------
 
 
-def _oldMetadata(heading: AggregateMetadata) -> str:
+def _metadataRFC7489(metadata: AggregateMetadata) -> str:
     errors = "".join(
-        f"<error>{xmlText(error)}</error>\n" for error in _shortened(heading.errors)
+        f"<error>{xmlText(error)}</error>\n" for error in _shortened(metadata.errors)
     )
-    return f"<report_metadata>\n{_origin(heading)}{errors}</report_metadata>\n"
+    return f"<report_metadata>\n{_origin(metadata)}{errors}</report_metadata>\n"
 
 
-def _oldPublished(published: PublishedPolicy) -> str:
+def _publishedRFC7489(published: PublishedPolicy) -> str:
     return (
         f"<policy_published>\n<domain>{published.domain}</domain>\n"
         f"<adkim>{published.adkim}</adkim>\n<aspf>{published.aspf}</aspf>\n"
@@ -266,21 +266,21 @@ def _oldPublished(published: PublishedPolicy) -> str:
     )
 
 
-def _oldRecord(row: ReportRow, count: int) -> str:
+def _recordRFC7489(row: ReportRow, count: int) -> str:
     disposition = row.disposition
     if disposition is Disposition.PASS:
         disposition = Disposition.NONE
-    reasons = "".join(map(_oldReason, row.reasons)) if row.reasons else ""
-    signatures = "".join(map(_oldSignature, row.dkim[:MAX_SIGNATURES]))
+    reasons = "".join(map(_reasonRFC7489, row.reasons)) if row.reasons else ""
+    signatures = "".join(map(_signatureRFC7489, row.dkim[:MAX_SIGNATURES]))
     # Appendix C: there is always a result of SPF.
     unknown = ReportedSPF(row.envelopeFrom, SPFScope.MAIL_FROM, AuthResult.NONE)
-    results = signatures + _oldSPF(row.spf or unknown)
+    results = signatures + _spfRFC7489(row.spf or unknown)
     return _composed(
         row, xmlText(_longhand(row.sourceIP)), count, f"{disposition}", reasons, results
     )
 
 
-def _oldReason(reason: Override) -> str:
+def _reasonRFC7489(reason: Override) -> str:
     kind, comment = reason.kind, reason.comment
     if kind is OverrideKind.POLICY_TEST_MODE:
         kind, comment = OverrideKind.OTHER, _explained(reason)
@@ -288,7 +288,7 @@ def _oldReason(reason: Override) -> str:
     return f"<reason><type>{kind}</type>{said}</reason>"
 
 
-def _oldSignature(signature: ReportedSignature) -> str:
+def _signatureRFC7489(signature: ReportedSignature) -> str:
     problem, selector = signature.problem, signature.selector
     which = f"<selector>{xmlText(selector)}</selector>" if selector else ""
     said = f"<human_result>{xmlText(problem)}</human_result>" if problem else ""
@@ -298,11 +298,11 @@ def _oldSignature(signature: ReportedSignature) -> str:
     )
 
 
-def _oldSPF(spf: ReportedSPF) -> str:
+def _spfRFC7489(spf: ReportedSPF) -> str:
     scope = SPFScope.HELO if spf.scope == SPFScope.HELO else SPFScope.MAIL_FROM
     return (
         f"<spf><domain>{xmlText(spf.domain)}</domain><scope>{scope}</scope>"
-        f"<result>{_OLD_SPF.get(spf.result, spf.result)}</result></spf>"
+        f"<result>{_SPF_RFC7489.get(spf.result, spf.result)}</result></spf>"
     )
 
 
@@ -320,16 +320,16 @@ def _longhand(address: str) -> str:
 
 # Words of RFC 8601 2.7 for one method that have no place in the other.
 _DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
-_OLD_SPF = {AuthResult.POLICY: AuthResult.NEUTRAL}
+_SPF_RFC7489 = {AuthResult.POLICY: AuthResult.NEUTRAL}
 
 
-def _origin(heading: AggregateMetadata) -> str:
+def _origin(metadata: AggregateMetadata) -> str:
     # RFC 9990 3.1.1.4: the end is the last second that belongs to it, as
     # all reports have it.
-    span = heading.span
+    span = metadata.span
     return (
-        f"<org_name>{heading.submitter}</org_name>\n<email>{heading.contact}</email>\n"
-        f"<report_id>{xmlText(heading.reportID)}</report_id>\n"
+        f"<org_name>{metadata.submitter}</org_name>\n<email>{metadata.contact}</email>\n"
+        f"<report_id>{xmlText(metadata.reportID)}</report_id>\n"
         f"<date_range><begin>{span.start}</begin><end>{span.last}</end></date_range>\n"
     )
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moxtls.authentication.results import Authentication, AuthResult
-from moxtls.dmarc.discovery import Suffixes, organizationalDomain
+from moxtls.dmarc.discovery import PublicSuffixes, organizationalDomain
 from moxtls.dmarc.types import Alignment, Discovery
 from moxtls.dns.query import LookupGenerator, parallel
 from moxtls.domain import Domain, InvalidDomain
@@ -50,56 +50,60 @@ class Aligned:
 def align(
     discovery: Discovery,
     authentication: Authentication,
-    suffixes: Suffixes | None = None,
+    suffixes: PublicSuffixes | None = None,
 ) -> LookupGenerator[Aligned]:
     """
     @param suffixes: As C{discovery} was made with.
     """
     sender = spfDomain(authentication)
-    domains = _toLookUp(discovery, authentication, sender)
+    domains = _domainsToLookUp(discovery, authentication, sender)
     known: Organizations = {}
     if domains:
         found = yield from parallel(
             [organizationalDomain(d, suffixes) for d in domains]
         )
         known = dict(zip(domains, found, strict=True))
-    return _judged(discovery, authentication, sender, known)
+    return _alignedFrom(discovery, authentication, sender, known)
 
 
-def alignAtOnce(discovery: Discovery, authentication: Authentication) -> Aligned | None:
+def alignWithoutLookups(
+    discovery: Discovery, authentication: Authentication
+) -> Aligned | None:
     """
     What L{align} comes to where it has nothing to ask, as mostly; C{None} where
     it has.
     """
     sender = spfDomain(authentication)
-    if _toLookUp(discovery, authentication, sender):
+    if _domainsToLookUp(discovery, authentication, sender):
         return None
-    return _judged(discovery, authentication, sender, {})
+    return _alignedFrom(discovery, authentication, sender, {})
 
 
-def _toLookUp(
+def _domainsToLookUp(
     discovery: Discovery, authentication: Authentication, sender: Domain | None
 ) -> Sequence[Domain]:
     record = discovery.record
     if record is None or discovery.temporary:
         return ()
-    signed = [each for each in authentication.dkim if _isOpen(each.domain, discovery)]
-    signed.sort(key=lambda each: not _maySpeak(each.status))
+    signed = [
+        each for each in authentication.dkim if _needsLookup(each.domain, discovery)
+    ]
+    signed.sort(key=lambda each: not _mayPass(each.status))
     domains = [each.domain for each in signed]
-    mayHelp = record.aspf is not Alignment.STRICT and _maySpeak(
+    mayHelp = record.aspf is not Alignment.STRICT and _mayPass(
         authentication.spf.status
     )
-    if mayHelp and sender is not None and _isOpen(sender, discovery):
+    if mayHelp and sender is not None and _needsLookup(sender, discovery):
         domains.insert(0, sender)
     return tuple(dict.fromkeys(domains))[:MAX_WALKS]
 
 
-def _isOpen(domain: Domain, discovery: Discovery) -> bool:
+def _needsLookup(domain: Domain, discovery: Discovery) -> bool:
     isBelow = domain.isUnder(discovery.organizational)
     return isBelow and domain != discovery.author
 
 
-def _judged(
+def _alignedFrom(
     discovery: Discovery,
     authentication: Authentication,
     sender: Domain | None,
@@ -120,7 +124,7 @@ def _judged(
     ]
     if spf is None:
         undecided.append(authentication.spf.status)
-    temporary = any(map(_maySpeak, undecided))
+    temporary = any(map(_mayPass, undecided))
     return Aligned(tuple(map(bool, dkim)), bool(spf), temporary)
 
 
@@ -151,7 +155,7 @@ def _top(domain: Domain) -> str:
     return domain.ascii.rpartition(".")[2]
 
 
-def _maySpeak(status: AuthResult) -> bool:
+def _mayPass(status: AuthResult) -> bool:
     return status in (AuthResult.PASS, AuthResult.TEMPERROR)
 
 
@@ -166,7 +170,7 @@ def spfDomain(authentication: Authentication) -> Domain | None:
         return None
 
 
-def verified(authentication: Authentication) -> tuple[Domain, ...]:
+def verifiedDomains(authentication: Authentication) -> tuple[Domain, ...]:
     """
     The domains of which SPF or DKIM says that the message is theirs.
     """
@@ -177,7 +181,7 @@ def verified(authentication: Authentication) -> tuple[Domain, ...]:
     return tuple(domains)
 
 
-def hostNetworks(authentication: Authentication) -> tuple[Domain, ...]:
+def clientNames(authentication: Authentication) -> tuple[Domain, ...]:
     """
     The names that the client has been shown to have: a forwarder mostly leaves
     MAIL FROM as it is.

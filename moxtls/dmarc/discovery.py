@@ -30,14 +30,14 @@ from moxtls.dmarc.record import (
     dmarcRecordName,
     findTags,
     interpret,
-    psdOf,
+    psdTag,
 )
 from moxtls.dmarc.types import (
     PSD,
     Discovery,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
-    Method,
     PolicyStep,
 )
 from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion, LookupQuestions
@@ -48,17 +48,17 @@ from moxtls.domain import MAX_NAME, Domain
 
 
 def discover(
-    author: Domain, suffixes: Suffixes | None = None
+    author: Domain, suffixes: PublicSuffixes | None = None
 ) -> LookupGenerator[Discovery]:
     """
     @param suffixes: Makes it what RFC 7489 has.
     """
     if suffixes is not None:
         return (yield from _discoverByList(author, suffixes))
-    names = walk(author)
-    answers = yield questionsAt(names)
-    sights = walkStepsOf(names, answers)
-    found = _discovered(author, sights)
+    names = treeWalkNames(author)
+    answers = yield recordQuestions(names)
+    steps = stepsUntilStop(names, answers)
+    found = _discoveryFrom(author, steps)
     own = answers[:1] if len(answers) == len(names) else ()
     if _needsExistence(found, own):
         return (yield from _withExistence(found))
@@ -66,19 +66,19 @@ def discover(
 
 
 def organizationalDomain(
-    domain: Domain, suffixes: Suffixes | None = None
+    domain: Domain, suffixes: PublicSuffixes | None = None
 ) -> LookupGenerator[Domain | None]:
     """
     @return: C{None} if it couldn't be looked up.
     """
     if suffixes is not None:
         return suffixes.organizational(domain)
-    names = walk(domain)
-    answers = yield questionsAt(names)
-    return organizationalIn(domain, walkStepsOf(names, answers))
+    names = treeWalkNames(domain)
+    answers = yield recordQuestions(names)
+    return organizationalFrom(domain, stepsUntilStop(names, answers))
 
 
-def requested(discovery: Discovery) -> DMARCPolicy:
+def requestedPolicy(discovery: Discovery) -> DMARCPolicy:
     """
     What is asked for, for mail of the author that fails (RFC 9989 4.10.1;
     RFC 7489 6.3, which has no C{np}).
@@ -89,7 +89,7 @@ def requested(discovery: Discovery) -> DMARCPolicy:
     if discovery.policyDomain == discovery.author:
         return record.p
     subdomains = record.sp or record.p
-    if discovery.exists or discovery.method is Method.PSL:
+    if discovery.exists or discovery.method is DiscoveryMethod.PSL:
         return subdomains
     return record.np or subdomains
 
@@ -97,39 +97,39 @@ def requested(discovery: Discovery) -> DMARCPolicy:
 # --- by the tree walk ------------------------------------------------------------
 
 
-def _discovered(author: Domain, sights: WalkSteps) -> Discovery:
-    organizational = organization(author, sights)
+def _discoveryFrom(author: Domain, steps: WalkSteps) -> Discovery:
+    organizational = organizationalSoFar(author, steps)
     found = Discovery(
         author,
         organizational,
-        Method.TREE_WALK,
-        steps=tuple(sight.step for sight in sights),
+        DiscoveryMethod.TREE_WALK,
+        steps=tuple(step.policyStep for step in steps),
     )
     # RFC 9989 4.10.1: author, organization, public suffix.
-    last = [sight.domain for sight in sights if sight.psd is PSD.YES]
+    last = [step.domain for step in steps if step.psd is PSD.YES]
     wanted = dict.fromkeys((author, organizational, *last))
-    byName = {sight.domain: sight for sight in sights}
+    byName = {step.domain: step for step in steps}
     places = [byName[name] for name in wanted if name in byName]
-    return _troubled(_applied(found, places), sights)
+    return _withFailures(_applied(found, places), steps)
 
 
 def _applied(found: Discovery, places: Sequence[WalkStep]) -> Discovery:
     """
     @param places: Where the record may be, the best first.
     """
-    for sight in places:
-        if isinstance(sight.record, DMARCRecord):
-            return replace(found, policyDomain=sight.domain, record=sight.record)
-        if sight.record is DMARCRecordError.UNUSABLE:
-            problem = f"{sight.step.name}: {sight.record}"
+    for step in places:
+        if isinstance(step.record, DMARCRecord):
+            return replace(found, policyDomain=step.domain, record=step.record)
+        if step.record is DMARCRecordError.UNUSABLE:
+            problem = f"{step.policyStep.name}: {step.record}"
             return replace(found, unusable=True, problem=problem)
     several = (s for s in places if s.record is DMARCRecordError.SEVERAL)
-    problem = "; ".join(f"{s.step.name}: {s.record}" for s in several)
+    problem = "; ".join(f"{s.policyStep.name}: {s.record}" for s in several)
     return replace(found, problem=problem)
 
 
-def _troubled(found: Discovery, sights: Sequence[WalkStep]) -> Discovery:
-    failed = [sight.step for sight in sights if sight.record is None]
+def _withFailures(found: Discovery, steps: Sequence[WalkStep]) -> Discovery:
+    failed = [step.policyStep for step in steps if step.record is None]
     if not failed:
         return found
     problem = "; ".join(f"{step.name}: {step.found}" for step in failed)
@@ -148,7 +148,9 @@ def _needsExistence(found: Discovery, own: Answers) -> bool:
     if found.record is None or found.temporary:
         return False
     missing = all(a.found is LookupStatus.NO_NAME and not a.chain for a in own)
-    return missing and requested(found) != requested(replace(found, exists=False))
+    return missing and requestedPolicy(found) != requestedPolicy(
+        replace(found, exists=False)
+    )
 
 
 def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
@@ -171,7 +173,7 @@ def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
         step = PolicyStep(found.author.ascii, said)
         found = replace(found, exists=bool(there))
     else:
-        step = PolicyStep(found.author.ascii, walkFailure(failed))
+        step = PolicyStep(found.author.ascii, lookupFailure(failed))
         problem = f"{step.name}: {step.found}"
         found = replace(found, temporary=True, problem=problem)
     return replace(found, steps=(*found.steps, step))
@@ -180,17 +182,23 @@ def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
 # --- by the public suffix list ---------------------------------------------------
 
 
-def _discoverByList(author: Domain, suffixes: Suffixes) -> LookupGenerator[Discovery]:
+def _discoverByList(
+    author: Domain, suffixes: PublicSuffixes
+) -> LookupGenerator[Discovery]:
     organizational = suffixes.organizational(author)
     names = tuple(dict.fromkeys((author, organizational)))
-    answers = yield questionsAt(names)
-    sights = walkStepsAt(names, answers, Method.PSL)
+    answers = yield recordQuestions(names)
+    steps = walkSteps(names, answers, DiscoveryMethod.PSL)
     # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
-    if sights and sights[0].record is not DMARCRecordError.NONE:
-        sights = sights[:1]
-    steps = tuple(sight.step for sight in sights)
-    found = Discovery(author, organizational, Method.PSL, steps=steps)
-    return _troubled(_applied(found, sights), sights)
+    if steps and steps[0].record is not DMARCRecordError.NONE:
+        steps = steps[:1]
+    found = Discovery(
+        author,
+        organizational,
+        DiscoveryMethod.PSL,
+        steps=tuple(step.policyStep for step in steps),
+    )
+    return _withFailures(_applied(found, steps), steps)
 
 
 #: RFC 9989 4.10 step 4: where the walk goes on from a long name.
@@ -211,7 +219,7 @@ class WalkStep:
     domain: Domain
     record: DMARCRecord | DMARCRecordError | None
     psd: PSD
-    step: PolicyStep
+    policyStep: PolicyStep
 
     @property
     def counts(self) -> bool:
@@ -226,7 +234,7 @@ class WalkStep:
 WalkSteps = tuple[WalkStep, ...]
 
 
-def walk(start: Domain) -> tuple[Domain, ...]:
+def treeWalkNames(start: Domain) -> tuple[Domain, ...]:
     """
     The names of a tree walk, from the longest to the shortest: at most eight
     (RFC 9989 4.10).
@@ -237,7 +245,7 @@ def walk(start: Domain) -> tuple[Domain, ...]:
     return (start, *rest)
 
 
-def questionsAt(names: Sequence[Domain]) -> LookupQuestions:
+def recordQuestions(names: Sequence[Domain]) -> LookupQuestions:
     """
     What is asked at the names of a walk.  At a name that becomes too long by
     what is put in front of it there can be nothing; only the first can.
@@ -246,68 +254,70 @@ def questionsAt(names: Sequence[Domain]) -> LookupQuestions:
     return tuple(LookupQuestion(name, RRType.TXT) for name in every if _fits(name))
 
 
-def walkStepsOf(names: Sequence[Domain], answers: Answers) -> WalkSteps:
+def stepsUntilStop(names: Sequence[Domain], answers: Answers) -> WalkSteps:
     """
     What was found up to where the walk stops.
 
-    @param answers: To L{questionsAt} of C{names}.
+    @param answers: To L{recordQuestions} of C{names}.
     """
-    sights = walkStepsAt(names, answers)
-    stops = (n for n, sight in enumerate(sights) if sight.psd is not PSD.UNKNOWN)
-    return sights[: next(stops, len(sights)) + 1]
+    steps = walkSteps(names, answers)
+    stops = (n for n, step in enumerate(steps) if step.psd is not PSD.UNKNOWN)
+    return steps[: next(stops, len(steps)) + 1]
 
 
-def walkStepsAt(
-    names: Sequence[Domain], answers: Answers, method: Method = Method.TREE_WALK
+def walkSteps(
+    names: Sequence[Domain],
+    answers: Answers,
+    method: DiscoveryMethod = DiscoveryMethod.TREE_WALK,
 ) -> WalkSteps:
     """
     What was found at each of the names that were asked.
     """
     asked = names[len(names) - len(answers) :]
     pairs = zip(asked, answers, strict=True)
-    return tuple(_sight(name, answer, method) for name, answer in pairs)
+    return tuple(_walkStep(name, answer, method) for name, answer in pairs)
 
 
-def organizationalIn(start: Domain, sights: WalkSteps) -> Domain | None:
+def organizationalFrom(start: Domain, steps: WalkSteps) -> Domain | None:
     """
     RFC 9989 4.10.2.
 
     @return: C{None} if a look-up failed on which it depends.
     """
-    if any(sight.record is None for sight in sights):
+    if any(step.record is None for step in steps):
         return None
-    return organization(start, sights)
+    return organizationalSoFar(start, steps)
 
 
-def organization(start: Domain, sights: WalkSteps) -> Domain:
+def organizationalSoFar(start: Domain, steps: WalkSteps) -> Domain:
     """
     The same, as if nothing were where a look-up failed.
     """
-    counting = [sight for sight in sights if sight.counts]
-    for sight in counting:
-        if sight.psd is PSD.NO:
-            return sight.domain
-        if sight.psd is PSD.YES and sight.domain != start:
+    counting = [step for step in steps if step.counts]
+    for step in counting:
+        if step.psd is PSD.NO:
+            return step.domain
+        if step.psd is PSD.YES and step.domain != start:
             # Of the name that the walk began with, not of the one before,
             # which it may have jumped to.
-            return _shortened(start, sight.domain.ascii.count(".") + 2)
+            return _shortened(start, step.domain.ascii.count(".") + 2)
     return counting[-1].domain if counting else start
 
 
-def _sight(domain: Domain, answer: Answer, method: Method) -> WalkStep:
+def _walkStep(domain: Domain, answer: Answer, method: DiscoveryMethod) -> WalkStep:
     name = dmarcRecordName(domain)
     if answer.failed:
         return WalkStep(
-            domain, None, PSD.UNKNOWN, PolicyStep(name, walkFailure(answer))
+            domain, None, PSD.UNKNOWN, PolicyStep(name, lookupFailure(answer))
         )
     tags = findTags(answer.texts)
     step = PolicyStep(name, _shown(answer.texts))
     if isinstance(tags, DMARCRecordError):
         return WalkStep(domain, tags, PSD.UNKNOWN, step)
-    return WalkStep(domain, interpret(tags, method), psdOf(tags), step)
+    return WalkStep(domain, interpret(tags, method), psdTag(tags), step)
 
 
-def walkFailure(answer: Answer) -> str:
+def lookupFailure(answer: Answer) -> str:
     """
     What is said of a look-up that failed.
     """
@@ -343,7 +353,7 @@ def _fits(name: str) -> bool:
 Registered = Callable[[str], str | None]
 
 
-class Suffixes:
+class PublicSuffixes:
     """
     Knows where the domains of organizations begin.
     """

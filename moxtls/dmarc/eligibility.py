@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moxtls.dmarc.aggregate import ReportFormat
-from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.types import PeriodSummary
 from moxtls.dns.query import LookupGenerator, LookupQuestion
 from moxtls.dns.types import RRType
@@ -47,11 +47,11 @@ class DMARCReporting:
     onlyTo: frozenset[Domain] = frozenset()
     notTo: frozenset[Domain] = frozenset()
     strangers: bool = True
-    suffixes: Suffixes | None = None
+    suffixes: PublicSuffixes | None = None
 
 
-def excluded(
-    domain: Domain, overview: PeriodSummary, settings: DMARCReporting
+def exclusionReason(
+    domain: Domain, summary: PeriodSummary, settings: DMARCReporting
 ) -> str | None:
     """
     Why the policy domain C{domain} gets no report, whoever it is.
@@ -60,13 +60,13 @@ def excluded(
         return "switched off for this domain"
     if settings.onlyTo and domain not in settings.onlyTo:
         return "not one of the domains that get reports"
-    if overview.messages < settings.minimum:
+    if summary.messages < settings.minimum:
         return f"fewer than {settings.minimum} messages"
     return None
 
 
-def mayReport(
-    overview: PeriodSummary, hasHistory: bool, settings: DMARCReporting
+def refusalReason(
+    summary: PeriodSummary, hasHistory: bool, settings: DMARCReporting
 ) -> str | None:
     """
     Why there is no report; C{None} if there may be one.
@@ -74,10 +74,10 @@ def mayReport(
     @param hasHistory: There is a good sign about the organizational domain,
         be it old.
     """
-    refusal = excluded(overview.published.domain, overview, settings)
+    refusal = exclusionReason(summary.published.domain, summary, settings)
     if refusal is not None:
         return refusal
-    if settings.strangers or hasHistory or overview.wanted:
+    if settings.strangers or hasHistory or summary.wanted:
         return None
     return (
         "a stranger, all of whose mail was refused, junk or not authenticated "
@@ -85,7 +85,7 @@ def mayReport(
     )
 
 
-def takesMail(domain: Domain) -> LookupGenerator[str]:
+def unreachableReason(domain: Domain) -> LookupGenerator[str]:
     """
     Whether anybody could answer to mail from C{domain}, as many hosts refuse
     mail that nobody could (RFC 5321 5.1, RFC 7505).

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dmarc.test_evaluation -*-
 """
-What is remembered of a judgement until a report has it (RFC 9990 3.1.1).
+What is remembered of a event until a report has it (RFC 9990 3.1.1).
 No I/O.
 
 Puts what DMARC made of mail where reports will find it.
@@ -46,10 +46,10 @@ MAX_ADDRESSES = 10
 MAX_PROBLEM_LENGTH = 200
 
 #: The whole divisors of a day that reports are made by, in hours.
-INTERVALS = (24, 12, 8, 6, 4, 3, 2, 1)
+REPORTING_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)
 
 #: Evaluations that are remembered as made, of a few kB each.
-MAX_KNOWN = 500
+MAX_CACHED = 500
 
 _HANDLED = (
     FinalDisposition.ACCEPTED,
@@ -58,10 +58,10 @@ _HANDLED = (
 )
 
 #: A signature: C{domain}, C{selector}, C{status}, C{problem} of L{DKIMResult}.
-_Signed = tuple[Domain, str, AuthResult, str]
+_Signature = tuple[Domain, str, AuthResult, str]
 
 
-class _Seen(NamedTuple):
+class _MessageFacts(NamedTuple):
     """
     What there is to be reported of a message, but for what DMARC made of it.
 
@@ -72,36 +72,39 @@ class _Seen(NamedTuple):
     address: str
     sender: str
     recipient: str
-    dkim: tuple[_Signed, ...]
+    dkim: tuple[_Signature, ...]
     spf: SPFResult
 
 
-def evaluationOf(judgement: VerdictEvent) -> Evaluation | None:
+def evaluationOf(event: VerdictEvent) -> Evaluation | None:
     """
     @return: C{None} if there is nothing to report: nobody wants it, it was
         refused for another reason, or it isn't known whose policy applies.
     """
-    verdict = judgement.verdict
+    verdict = event.verdict
     discovery, author = verdict.discovery, verdict.author
-    if discovery is None or author is None or judgement.fate not in _HANDLED:
+    if discovery is None or author is None or event.finalDisposition not in _HANDLED:
         return None
     record = discovery.record
     if record is None or not record.rua or not _isCertain(discovery):
         return None
-    found = judgement.authentication
-    seen = _Seen(
+    found = event.authentication
+    seen = _MessageFacts(
         found.address,
-        _domainOf(judgement.sender),
-        _domainOf(judgement.recipient),
+        _domainOf(event.sender),
+        _domainOf(event.recipient),
         tuple([(s.domain, s.selector, s.status, s.problem) for s in found.dkim]),
         found.spf,
     )
-    return _evaluation(verdict, judgement.fate, _isOptional(judgement), seen)
+    return _evaluation(verdict, event.finalDisposition, _isOptional(event), seen)
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _evaluation(
-    verdict: Verdict, fate: FinalDisposition, optional: bool, seen: _Seen
+    verdict: Verdict,
+    finalDisposition: FinalDisposition,
+    optional: bool,
+    seen: _MessageFacts,
 ) -> Evaluation:
     """
     Whoever sends a lot has it evaluated alike.
@@ -111,21 +114,22 @@ def _evaluation(
     record = discovery.record
     return Evaluation(
         _published(discovery, record),
-        _row(verdict, fate, discovery, seen),
-        hours=hoursOf(record.interval),
+        _row(verdict, finalDisposition, discovery, seen),
+        hours=reportingHours(record.interval),
         addresses=tuple(map(_shown, record.rua[:MAX_ADDRESSES])),
         optional=optional,
-        wanted=fate is FinalDisposition.ACCEPTED and verdict.status is AuthResult.PASS,
+        wanted=finalDisposition is FinalDisposition.ACCEPTED
+        and verdict.status is AuthResult.PASS,
     )
 
 
-def hoursOf(seconds: int) -> int:
+def reportingHours(seconds: int) -> int:
     """
     How often reports are made for a domain that asks for them every so many
-    seconds: the longest of L{INTERVALS} that isn't longer.
+    seconds: the longest of L{REPORTING_HOURS} that isn't longer.
     """
     hours = -(-seconds // 3600)
-    return next((each for each in INTERVALS if each <= hours), 1)
+    return next((each for each in REPORTING_HOURS if each <= hours), 1)
 
 
 def _isCertain(discovery: Discovery) -> bool:
@@ -135,20 +139,24 @@ def _isCertain(discovery: Discovery) -> bool:
     return not discovery.temporary or discovery.policyDomain == discovery.author
 
 
-def _isOptional(judgement: VerdictEvent) -> bool:
+def _isOptional(event: VerdictEvent) -> bool:
     """
     Reports about reports would never end; and who only forges a domain shall
     not make us write to it.
     """
-    fate = judgement.fate
-    isBecauseOfDMARC = fate is FinalDisposition.REJECTED_BY_DMARC or _isQuarantined(
-        judgement.verdict, fate
+    finalDisposition = event.finalDisposition
+    isBecauseOfDMARC = (
+        finalDisposition is FinalDisposition.REJECTED_BY_DMARC
+        or _isQuarantined(event.verdict, finalDisposition)
     )
-    return judgement.isForReports or (isBecauseOfDMARC and not judgement.isKnown)
+    return event.isForReports or (isBecauseOfDMARC and not event.isKnown)
 
 
-def _isQuarantined(verdict: Verdict, fate: FinalDisposition) -> bool:
-    return fate is FinalDisposition.JUNK and verdict.disposition is not DMARCPolicy.NONE
+def _isQuarantined(verdict: Verdict, finalDisposition: FinalDisposition) -> bool:
+    return (
+        finalDisposition is FinalDisposition.JUNK
+        and verdict.disposition is not DMARCPolicy.NONE
+    )
 
 
 def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
@@ -167,9 +175,12 @@ def _published(discovery: Discovery, record: DMARCRecord) -> PublishedPolicy:
 
 
 def _row(
-    verdict: Verdict, fate: FinalDisposition, discovery: Discovery, seen: _Seen
+    verdict: Verdict,
+    finalDisposition: FinalDisposition,
+    discovery: Discovery,
+    seen: _MessageFacts,
 ) -> ReportRow:
-    disposition = _disposition(verdict, fate)
+    disposition = _disposition(verdict, finalDisposition)
     return ReportRow(
         sourceIP=seen.address,
         disposition=disposition,
@@ -184,10 +195,10 @@ def _row(
     )
 
 
-def _disposition(verdict: Verdict, fate: FinalDisposition) -> Disposition:
-    if fate is FinalDisposition.REJECTED_BY_DMARC:
+def _disposition(verdict: Verdict, finalDisposition: FinalDisposition) -> Disposition:
+    if finalDisposition is FinalDisposition.REJECTED_BY_DMARC:
         return Disposition.REJECT
-    if _isQuarantined(verdict, fate):
+    if _isQuarantined(verdict, finalDisposition):
         return Disposition.QUARANTINE
     isEnforcing = verdict.policy is not DMARCPolicy.NONE
     if verdict.status is AuthResult.PASS and isEnforcing:
@@ -208,7 +219,7 @@ def _reasons(verdict: Verdict, disposition: Disposition) -> tuple[Override, ...]
 
 
 def _signatures(
-    dkim: tuple[_Signed, ...], alignedDKIM: tuple[int, ...], author: Domain
+    dkim: tuple[_Signature, ...], alignedDKIM: tuple[int, ...], author: Domain
 ) -> tuple[ReportedSignature, ...]:
     """
     In the order of RFC 9990 3.1.3.  All that were checked, whoever signed
@@ -262,7 +273,7 @@ _Entry = tuple[int, Evaluation]
 
 #: Seconds from one write to the next: who sends a lot sends what is evaluated
 #: alike, and each write would compete with his mail for the disk.
-PAUSE = 0.05
+WRITE_INTERVAL = 0.05
 
 
 @implementer(IVerdictObserver)
@@ -294,13 +305,13 @@ class EvaluationRecorder:
         self._gathered: dict[_Entry, list[Deferred[None]]] = {}
         self._backlog = Backlog(clock, "evaluations", self._record)
 
-    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
-        evaluation = evaluationOf(judgement) if self._enabled else None
+    def verdictGiven(self, event: VerdictEvent) -> Deferred[None]:
+        evaluation = evaluationOf(event) if self._enabled else None
         if evaluation is None or evaluation.row.envelopeTo in self._silent:
             return succeed(None)
         hour = int(self._clock.seconds()) // _HOUR * _HOUR
         if self._alarm is None:
-            self._alarm = self._clock.callLater(PAUSE, self._paused)
+            self._alarm = self._clock.callLater(WRITE_INTERVAL, self._paused)
             return self._backlog.record((hour, evaluation))
         recorded: Deferred[None] = Deferred()
         self._gathered.setdefault((hour, evaluation), []).append(recorded)
@@ -325,7 +336,7 @@ class EvaluationRecorder:
     def _paused(self) -> None:
         self._alarm = None
         if self._gathered:
-            self._alarm = self._clock.callLater(PAUSE, self._paused)
+            self._alarm = self._clock.callLater(WRITE_INTERVAL, self._paused)
             self._write()
 
     def _write(self) -> None:

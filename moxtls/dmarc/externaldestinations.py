@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moxtls.dmarc.discovery import Suffixes, organizationalDomain, printable
-from moxtls.dmarc.record import tagsOf, urisOf
+from moxtls.dmarc.discovery import PublicSuffixes, organizationalDomain, printable
+from moxtls.dmarc.record import parseTags, parseURIs
 from moxtls.dmarc.types import ReportURI
 from moxtls.dns.query import LookupGenerator, LookupQuestion, parallel
 from moxtls.dns.types import Answer, RRType
@@ -23,11 +23,11 @@ from moxtls.reporting.rua import (
 )
 
 #: Of a text about one URI: there is one C{error} element for all.
-MAX_REASON = 200
+MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Destinations:
+class VerifiedDestinations:
     """
     @ivar accepted: URIs in canonical form, each with the most octets it takes
         (0 for no limit).
@@ -80,12 +80,12 @@ class _Relation:
         return failed or None in self.organizations
 
 
-def verify(
+def verifyDestinations(
     policyDomain: Domain,
     uris: Sequence[ReportURI],
-    suffixes: Suffixes | None = None,
+    suffixes: PublicSuffixes | None = None,
     tag: str = "rua",
-) -> LookupGenerator[Destinations]:
+) -> LookupGenerator[VerifiedDestinations]:
     """
     All that has to be known is asked at once, also what may turn out not to
     matter: whether a host is of the same organization takes as long to find
@@ -98,7 +98,7 @@ def verify(
     targets, errors = _targets(uris)
     hosts = tuple(dict.fromkeys(target.host for target in targets))
     relations = yield from parallel(
-        [_relation(policyDomain, host, suffixes) for host in hosts]
+        [_lookUpRelation(policyDomain, host, suffixes) for host in hosts]
     )
     byHost = dict(zip(hosts, relations, strict=True))
     accepted: dict[str, int] = {}
@@ -110,7 +110,7 @@ def verify(
         errors.extend(found.errors)
         temporary = temporary or found.temporary
     chosen = tuple(accepted.items())[:MAX_DESTINATIONS]
-    return Destinations(chosen, tuple(errors[:MAX_REASONS]), temporary)
+    return VerifiedDestinations(chosen, tuple(errors[:MAX_REASONS]), temporary)
 
 
 def confirmationName(policyDomain: Domain, host: Domain) -> str:
@@ -148,15 +148,15 @@ def _target(each: ReportURI) -> _Target | str:
     try:
         destination = parseDestination(each.uri)
     except InvalidDestination as error:
-        return _said(str(error))
+        return _reason(str(error))
     address = destination.address
     if address is None or not isinstance(address.domain, Domain):
-        return _said(f"{each.uri}: not an address")
+        return _reason(f"{each.uri}: not an address")
     return _Target(destination.uri, address.domain, each.limit)
 
 
-def _relation(
-    policyDomain: Domain, host: Domain, suffixes: Suffixes | None
+def _lookUpRelation(
+    policyDomain: Domain, host: Domain, suffixes: PublicSuffixes | None
 ) -> LookupGenerator[_Relation]:
     if host == policyDomain:
         return _Relation((host, host), None)
@@ -181,23 +181,23 @@ def _confirmation(name: str) -> LookupGenerator[Answer]:
 
 def _checked(
     target: _Target, policyDomain: Domain, relation: _Relation, tag: str
-) -> Destinations:
+) -> VerifiedDestinations:
     if relation.isInternal:
-        return Destinations(((target.uri, target.limit),))
+        return VerifiedDestinations(((target.uri, target.limit),))
     answer = relation.confirmation
     texts = () if answer is None else answer.texts
-    records = [tags for text in texts if (tags := tagsOf(text)) is not None]
+    records = [tags for text in texts if (tags := parseTags(text)) is not None]
     if records:
-        wanted = [uri for tags in records for uri in urisOf(tags.get(tag, ""))]
+        wanted = [uri for tags in records for uri in parseURIs(tags.get(tag, ""))]
         return _replaced(target, wanted)
     if relation.isUnknown:
         error = f"{target.uri}: whether it wants reports could not be looked up"
-        return Destinations((), (_said(error),), True)
+        return VerifiedDestinations((), (_reason(error),), True)
     name = confirmationName(policyDomain, target.host)
-    return Destinations((), (_said(f"{target.uri}: no v=DMARC1 at {name}"),))
+    return VerifiedDestinations((), (_reason(f"{target.uri}: no v=DMARC1 at {name}"),))
 
 
-def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> Destinations:
+def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> VerifiedDestinations:
     """
     The confirmed destination, or what its host wants in its place: at the same
     host only, and nobody is asked again.
@@ -216,11 +216,11 @@ def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> Destinations:
             own.append((other.uri, other.limit))
         else:
             error = f"{target.uri}: replaced by {other.uri}, which is elsewhere"
-            errors.append(_said(error))
+            errors.append(_reason(error))
     if not own and not errors:
         own.append((target.uri, target.limit))
-    return Destinations(tuple(own), tuple(errors[:MAX_REASONS]))
+    return VerifiedDestinations(tuple(own), tuple(errors[:MAX_REASONS]))
 
 
-def _said(text: str) -> str:
-    return printable(text)[:MAX_REASON]
+def _reason(text: str) -> str:
+    return printable(text)[:MAX_REASON_LENGTH]

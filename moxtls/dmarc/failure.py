@@ -27,8 +27,8 @@ from hashlib import sha256
 from moxtls import __version__
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dmarc.alignment import spfDomain
-from moxtls.dmarc.discovery import Suffixes, printable
-from moxtls.dmarc.redaction import Redaction, quotedText
+from moxtls.dmarc.discovery import PublicSuffixes, printable
+from moxtls.dmarc.redaction import Redaction, redactedFields
 from moxtls.dmarc.types import (
     PSD,
     Discovery,
@@ -92,7 +92,7 @@ class FailureReporting:
     strangers: bool = False
     perHour: int = 10
     perDay: int = 200
-    suffixes: Suffixes | None = None
+    suffixes: PublicSuffixes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class MessageFailure:
     @ivar policyDomain: Where C{record} is.
     """
 
-    judgement: VerdictEvent
+    event: VerdictEvent
     discovery: Discovery
     record: DMARCRecord
     policyDomain: Domain
@@ -113,19 +113,19 @@ class MessageFailure:
         """
         The same for all recipients of the message.
         """
-        judgement = self.judgement
-        address = judgement.authentication.address
-        start = f"{address}\0{judgement.sender}\0".encode("utf-8", "replace")
-        return sha256(start + judgement.header).digest()
+        event = self.event
+        address = event.authentication.address
+        start = f"{address}\0{event.sender}\0".encode("utf-8", "replace")
+        return sha256(start + event.header).digest()
 
 
-def messageFailure(judgement: VerdictEvent) -> MessageFailure | None:
+def messageFailure(event: VerdictEvent) -> MessageFailure | None:
     """
     @return: C{None} if nobody wants a report, or could: it isn't known what
         is published or what failed, or the message is one that nobody shall
         be answered about.
     """
-    discovery = judgement.verdict.discovery
+    discovery = event.verdict.discovery
     if discovery is None or discovery.temporary or discovery.policyDomain is None:
         return None
     record = discovery.record
@@ -133,38 +133,38 @@ def messageFailure(judgement: VerdictEvent) -> MessageFailure | None:
     if record is None or not record.ruf or record.psd is PSD.YES:
         return None
     # What was refused for another reason is none of DMARC's business.
-    if judgement.isForReports or judgement.fate is FinalDisposition.REJECTED:
+    if event.isForReports or event.finalDisposition is FinalDisposition.REJECTED:
         return None
-    if not _isAsked(judgement, record.fo):
+    if not _isAsked(event, record.fo):
         return None
-    if isAutomatic(judgement.sender, judgement.header):
+    if isAutomatic(event.sender, event.header):
         return None
-    return MessageFailure(judgement, discovery, record, discovery.policyDomain)
+    return MessageFailure(event, discovery, record, discovery.policyDomain)
 
 
-def isWanted(judgement: VerdictEvent) -> bool:
+def isWanted(event: VerdictEvent) -> bool:
     """
     Whether the record asks for a report on this message (RFC 9989 4.7 C{fo}).
     """
-    return messageFailure(judgement) is not None
+    return messageFailure(event) is not None
 
 
 def isAllowed(failure: MessageFailure, settings: FailureReporting) -> bool:
     """
     Whether whoever wants a report may have it.
     """
-    judgement, domain = failure.judgement, failure.policyDomain
+    event, domain = failure.event, failure.policyDomain
     if not settings.enabled or settings.submitter is None or domain in settings.notTo:
         return False
-    if _domainOf(judgement.recipient) in settings.silent:
+    if _domainOf(event.recipient) in settings.silent:
         return False
     if settings.allow:
         return domain in settings.allow
-    return settings.strangers or judgement.isKnown
+    return settings.strangers or event.isKnown
 
 
-def _isAsked(judgement: VerdictEvent, options: Sequence[str]) -> bool:
-    verdict, found = judgement.verdict, judgement.authentication
+def _isAsked(event: VerdictEvent, options: Sequence[str]) -> bool:
+    verdict, found = event.verdict, event.authentication
     if verdict.status not in _CERTAIN:
         return False
     dkim = [each.status for each in found.dkim]
@@ -221,7 +221,7 @@ def failedSignature(failure: MessageFailure) -> DKIMResult | None:
     discovery = failure.discovery
     failed = [
         each
-        for each in failure.judgement.authentication.dkim
+        for each in failure.event.authentication.dkim
         if each.status in _DKIM_FAILED
         and each.selector
         and each.domain.isUnder(discovery.organizational)
@@ -234,7 +234,7 @@ def failedSender(failure: MessageFailure) -> Domain | None:
     """
     The domain that SPF was about, if it failed and may be aligned.
     """
-    authentication = failure.judgement.authentication
+    authentication = failure.event.authentication
     domain = spfDomain(authentication)
     if domain is None or authentication.spf.status in (
         AuthResult.PASS,
@@ -292,7 +292,7 @@ class FailureDetails:
 
 def composeFailureReport(
     failure: MessageFailure,
-    particulars: FailureDetails,
+    details: FailureDetails,
     recipients: Sequence[Address],
     stamp: MessageStamp,
 ) -> bytes:
@@ -300,11 +300,11 @@ def composeFailureReport(
     The message that brings a report to all of C{recipients}, unsigned.
     """
     subject = f"DMARC failure report for {failure.discovery.author}"
-    header = origin(particulars.submitter, recipients, subject, stamp)
-    fields = [*_fields(failure, particulars, stamp.hostname)]
-    original = quotedText(failure.judgement.header, particulars.redaction)
+    header = origin(details.submitter, recipients, subject, stamp)
+    fields = [*_fields(failure, details, stamp.hostname)]
+    original = redactedFields(failure.event.header, details.redaction)
     parts = [
-        textPart(_text(failure, particulars)),
+        textPart(_text(failure, details)),
         part([("Content-Type", ["message/feedback-report"])], _lines(fields)),
         part([("Content-Type", ["text/rfc822-headers"])], _lines(original)),
     ]
@@ -317,41 +317,41 @@ def _lines(fields: Sequence[Field]) -> bytes:
 
 
 def _fields(
-    failure: MessageFailure, particulars: FailureDetails, hostname: Domain
+    failure: MessageFailure, details: FailureDetails, hostname: Domain
 ) -> Iterator[Field]:
     """
     RFC 5965 3, RFC 6591 3.1, RFC 9991 4.
     """
-    judgement = failure.judgement
+    event = failure.event
     yield "Feedback-Type", ["auth-failure"]
     yield "User-Agent", [f"moxtls/{__version__}"]
     yield "Version", ["1"]
     yield "Auth-Failure", ["dmarc"]
-    yield "Identity-Alignment", [_missing(judgement)]
+    yield "Identity-Alignment", [_missing(event)]
     yield "Authentication-Results", _results(failure, hostname)
     yield "Reported-Domain", [str(failure.discovery.author)]
     # Reading of RFC 5965 3.2: IPv6 addresses as everybody writes and reads
     # them, without the tag that they have in RFC 5321 4.1.3.
-    address = knownIP(judgement.authentication.address)
+    address = knownIP(event.authentication.address)
     if address:
         yield "Source-IP", [address]
-    yield "Arrival-Date", [_date(particulars.arrived)]
+    yield "Arrival-Date", [_date(details.arrived)]
     yield "Reporting-MTA", ["dns;", str(hostname)]
-    sender = particulars.redaction.path(judgement.sender)
+    sender = details.redaction.path(event.sender)
     if sender is not None:
         yield "Original-Mail-From", [sender]
-    yield "Delivery-Result", [_deliveryResult(judgement)]
-    yield from _dkim(failure, particulars.redaction)
-    yield from _spf(failure, particulars.spfRecord)
-    if particulars.incidents > 1:
-        yield "Incidents", [str(min(particulars.incidents, MAX_INCIDENTS))]
+    yield "Delivery-Result", [_deliveryResult(event)]
+    yield from _dkim(failure, details.redaction)
+    yield from _spf(failure, details.spfRecord)
+    if details.incidents > 1:
+        yield "Incidents", [str(min(details.incidents, MAX_INCIDENTS))]
 
 
-def _missing(judgement: VerdictEvent) -> str:
+def _missing(event: VerdictEvent) -> str:
     """
     RFC 9991 4: what didn't authenticate an aligned identity.
     """
-    verdict = judgement.verdict
+    verdict = event.verdict
     methods = {"dkim": verdict.dkimAligned, "spf": verdict.spfAligned}
     return ",".join(each for each, passed in methods.items() if not passed) or "none"
 
@@ -360,18 +360,20 @@ def _results(failure: MessageFailure, hostname: Domain) -> list[str]:
     """
     RFC 6591 3.1: one method only.
     """
-    verdict = failure.judgement.verdict
+    verdict = failure.event.verdict
     policy = f"(policy {verdict.policy}, disposition {verdict.disposition})"
     author = f"header.from={failure.discovery.author}"
     return [f"{hostname};", f"dmarc={verdict.status}", *policy.split(" "), author]
 
 
-def _deliveryResult(judgement: VerdictEvent) -> str:
+def _deliveryResult(event: VerdictEvent) -> str:
     """
     RFC 6591 3.2.2.
     """
-    isBecauseOfDMARC = judgement.verdict.disposition is not DMARCPolicy.NONE
-    return _RESULTS.get(judgement.fate, "policy" if isBecauseOfDMARC else "other")
+    isBecauseOfDMARC = event.verdict.disposition is not DMARCPolicy.NONE
+    return _RESULTS.get(
+        event.finalDisposition, "policy" if isBecauseOfDMARC else "other"
+    )
 
 
 def _dkim(failure: MessageFailure, redaction: Redaction) -> Iterator[Field]:
@@ -397,9 +399,9 @@ def _spf(failure: MessageFailure, record: str) -> Iterator[Field]:
         yield "SPF-DNS", ["txt", ":", str(domain), ":", *f'"{text}"'.split(" ")]
 
 
-def _text(failure: MessageFailure, particulars: FailureDetails) -> list[str]:
-    judgement, discovery = failure.judgement, failure.discovery
-    verdict, found = judgement.verdict, judgement.authentication
+def _text(failure: MessageFailure, details: FailureDetails) -> list[str]:
+    event, discovery = failure.event, failure.discovery
+    verdict, found = event.verdict, event.authentication
     spf = found.spf
     lines = [
         "A message in the name of your domain, or of one below it, came to us, and",
@@ -408,9 +410,9 @@ def _text(failure: MessageFailure, particulars: FailureDetails) -> list[str]:
         "asks for such reports (ruf) to this address.",
         "",
         f"Author Domain: {discovery.author}",
-        f"Submitter: {particulars.submitter}",
+        f"Submitter: {details.submitter}",
         f"Source: {printable(found.address)}",
-        f"Arrived: {_date(particulars.arrived)}",
+        f"Arrived: {_date(details.arrived)}",
         f"DMARC: {verdict.status}, policy {verdict.policy}, "
         f"disposition {verdict.disposition}",
         f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:MAX_NAME]}",
@@ -419,8 +421,8 @@ def _text(failure: MessageFailure, particulars: FailureDetails) -> list[str]:
         "In place of the local parts of addresses there are tokens, which are equal",
         "where those are.",
     ]
-    if particulars.incidents > 1:
-        lines += ["", f"This stands for {particulars.incidents} such messages."]
+    if details.incidents > 1:
+        lines += ["", f"This stands for {details.incidents} such messages."]
     return [*lines, ""]
 
 

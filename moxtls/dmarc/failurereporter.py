@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from moxtls.authentication.dkim.sign import sign
 from moxtls.dates import DAY, HOUR, MINUTE, Elapsed
-from moxtls.dmarc.eligibility import takesMail
-from moxtls.dmarc.externaldestinations import verify
+from moxtls.dmarc.eligibility import unreachableReason
+from moxtls.dmarc.externaldestinations import verifyDestinations
 from moxtls.dmarc.failure import (
     FailureDetails,
     FailureReporting,
@@ -57,14 +57,14 @@ from moxtls.reporting.suppression import afterFailure, canReset
 from moxtls.tasks import TaskGroup, ignoreCancelled, resolve
 
 #: Reports for which something is looked up at a time.
-AT_ONCE = 3
+MAX_CONCURRENT = 3
 #: Reports in the making, each with the header of a message.
-MAX_OPEN = 30
+MAX_PENDING = 30
 #: Of the keys of envelopes.
-PREFIX = "failure/"
+KEY_PREFIX = "failure/"
 
 #: Addresses, and the most octets that they take; 0 for no limit.
-_Takers = Sequence[tuple[Address, int]]
+_Recipients = Sequence[tuple[Address, int]]
 
 
 @implementer(IVerdictObserver)
@@ -82,7 +82,7 @@ class FailureReporter:
         resolver: IResolver,
         suppressions: ISuppressions,
         queue: IQueue,
-        letterhead: ReportIdentity,
+        identity: ReportIdentity,
         settings: FailureReporting,
         newID: Callable[[], str],
     ) -> None:
@@ -93,28 +93,28 @@ class FailureReporter:
         self._resolver = resolver
         self._suppressions = suppressions
         self._queue = queue
-        self._hostname = letterhead.hostname
+        self._hostname = identity.hostname
         self._settings = settings
         self._newID = newID
         # A key that is for TLS reports only doesn't make them pass DMARC.
         self._signers = [
             each
-            for each in letterhead.signers
+            for each in identity.signers
             if each.domain == settings.submitter and not each.service
         ]
-        self._quota = Quota(settings.perHour, settings.perDay)
+        self._quota = FailureReportLimiter(settings.perHour, settings.perDay)
         self._seen = Deduplicator()
-        self._crew = TaskGroup(MAX_OPEN)
-        self._turn = DeferredSemaphore(AT_ONCE)
+        self._tasks = TaskGroup(MAX_PENDING)
+        self._turn = DeferredSemaphore(MAX_CONCURRENT)
         self._isStopped = False
 
-    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
+    def verdictGiven(self, event: VerdictEvent) -> Deferred[None]:
         """
         Fires at once.
         """
         submitter = self._settings.submitter
         if self._settings.enabled and self._signers and not self._isStopped:
-            failure = messageFailure(judgement)
+            failure = messageFailure(event)
             if failure and submitter and isAllowed(failure, self._settings):
                 self._consider(failure, submitter)
         return succeed(None)
@@ -126,26 +126,26 @@ class FailureReporter:
         @return: Fires once nothing is in flight.
         """
         self._isStopped = True
-        return self._crew.abandon()
+        return self._tasks.abandon()
 
     def _consider(self, failure: MessageFailure, submitter: Domain) -> None:
         now, domain = self._clock.seconds(), failure.policyDomain
         if not self._seen.isNew(failure.id, now):
             return
-        if len(self._crew) >= MAX_OPEN:
+        if len(self._tasks) >= MAX_PENDING:
             self._quota.hold(domain, 1, now)
             return
         incidents = self._quota.take(domain, now)
         if incidents:
             redaction = Redaction(self._settings.secret)
-            about = FailureDetails(submitter, redaction, now, incidents=incidents)
-            self._crew.begin(ignoreCancelled(self._report(failure, about)))
+            details = FailureDetails(submitter, redaction, now, incidents=incidents)
+            self._tasks.begin(ignoreCancelled(self._report(failure, details)))
 
-    async def _report(self, failure: MessageFailure, about: FailureDetails) -> None:
+    async def _report(self, failure: MessageFailure, details: FailureDetails) -> None:
         isSent = False
         await self._turn.acquire()
         try:
-            isSent = await self._send(failure, about)
+            isSent = await self._send(failure, details)
         except CancelledError:
             raise
         except Exception:
@@ -158,37 +158,37 @@ class FailureReporter:
             self._turn.release()
         if not isSent:
             now = self._clock.seconds()
-            self._quota.giveBack(failure.policyDomain, about.incidents, now)
+            self._quota.giveBack(failure.policyDomain, details.incidents, now)
 
-    async def _send(self, failure: MessageFailure, about: FailureDetails) -> bool:
+    async def _send(self, failure: MessageFailure, details: FailureDetails) -> bool:
         """
         @return: Whether anybody gets it.
         """
-        trouble = await resolve(self._resolver, takesMail(about.submitter))
+        trouble = await resolve(self._resolver, unreachableReason(details.submitter))
         if trouble:
             self.log.info("No failure reports: {trouble}", trouble=trouble)
             return False
-        takers = await self._takers(failure)
-        if not takers:
+        recipients = await self._recipients(failure)
+        if not recipients:
             return False
         record = await resolve(self._resolver, spfRecord(failure))
-        about = about.withRecord(record)
-        message = self._message(failure, about, takers)
-        fitting = [each for each in takers if not 0 < each[1] < len(message)]
+        details = details.withRecord(record)
+        message = self._message(failure, details, recipients)
+        fitting = [each for each in recipients if not 0 < each[1] < len(message)]
         if not fitting:
             return False
-        if len(fitting) < len(takers):
-            message = self._message(failure, about, fitting)
+        if len(fitting) < len(recipients):
+            message = self._message(failure, details, fitting)
         await self._submit(failure, [str(address) for address, _ in fitting], message)
         return True
 
-    async def _takers(self, failure: MessageFailure) -> _Takers:
+    async def _recipients(self, failure: MessageFailure) -> _Recipients:
         """
         Who wants it, has said so, and may have it.
         """
         wanted = await resolve(
             self._resolver,
-            verify(
+            verifyDestinations(
                 failure.policyDomain,
                 failure.record.ruf,
                 self._settings.suffixes,
@@ -202,21 +202,21 @@ class FailureReporter:
                 errors="; ".join(wanted.errors),
             )
         now, kind = self._clock.seconds(), ReportKind.DMARC
-        takers: list[tuple[Address, int]] = []
+        recipients: list[tuple[Address, int]] = []
         for uri, limit in wanted.accepted:
             address = parseDestination(uri).address
             suppressed = await self._suppressions.active(uri, kind, now)
             if address is not None and suppressed is None:
-                takers.append((address, limit))
-        return takers
+                recipients.append((address, limit))
+        return recipients
 
     def _message(
-        self, failure: MessageFailure, about: FailureDetails, takers: _Takers
+        self, failure: MessageFailure, details: FailureDetails, recipients: _Recipients
     ) -> bytes:
         stamp = MessageStamp(self._hostname, self._newID(), self._clock.seconds())
-        recipients = [address for address, _ in takers]
+        addresses = [address for address, _ in recipients]
         return sign(
-            composeFailureReport(failure, about, recipients, stamp), self._signers
+            composeFailureReport(failure, details, addresses, stamp), self._signers
         )
 
     async def _submit(
@@ -226,7 +226,7 @@ class FailureReporter:
             sender="",
             recipients=tuple(recipients),
             report=ReportKind.DMARC,
-            key=f"{PREFIX}{self._newID()}",
+            key=f"{KEY_PREFIX}{self._newID()}",
             maxAttempts=MAX_ATTEMPTS[ReportKind.DMARC],
         )
         await self._queue.submit(envelope, (message,))
@@ -249,7 +249,7 @@ class FailureReportTracker:
         self._suppressions = suppressions
 
     def reportEnded(self, envelope: Envelope, result: Result) -> Deferred[None]:
-        if not envelope.key.startswith(PREFIX):
+        if not envelope.key.startswith(KEY_PREFIX):
             return succeed(None)
         return Deferred.fromCoroutine(self._ended(result))
 
@@ -275,13 +275,13 @@ class FailureReportTracker:
 #: still held to what there is for all.
 MAX_DOMAINS = 1000
 #: Messages that are known to have been dealt with.
-MAX_SEEN = 1000
+MAX_REMEMBERED = 1000
 #: Seconds in which the recipients of one message all have theirs.
-REMEMBERED_FOR = 10 * MINUTE
+DEDUPLICATION_PERIOD = 10 * MINUTE
 
 
 @dataclass(slots=True)
-class _Account:
+class _DomainCounter:
     """
     @ivar sent: When there were reports, of the last hour.
     @ivar held: How many messages there was no report on since the last one.
@@ -293,7 +293,7 @@ class _Account:
     latest: float = 0
 
 
-class Quota:
+class FailureReportLimiter:
     """
     So many reports an hour for each domain, and so many a day for all; what is
     beyond that is counted, and told in the next one.
@@ -303,7 +303,7 @@ class Quota:
         self._perHour = perHour
         self._perDay = perDay
         self._sent: deque[float] = deque()
-        self._accounts: OrderedDict[Domain, _Account] = OrderedDict()
+        self._accounts: OrderedDict[Domain, _DomainCounter] = OrderedDict()
         self._elapsed = Elapsed()
 
     def take(self, domain: Domain, now: float) -> int:
@@ -346,8 +346,8 @@ class Quota:
             self._sent.pop()
         self.hold(domain, incidents, now)
 
-    def _account(self, domain: Domain) -> _Account:
-        account = self._accounts.setdefault(domain, _Account())
+    def _account(self, domain: Domain) -> _DomainCounter:
+        account = self._accounts.setdefault(domain, _DomainCounter())
         self._accounts.move_to_end(domain)
         if len(self._accounts) > MAX_DOMAINS:
             self._accounts.popitem(last=False)
@@ -364,19 +364,19 @@ class Deduplicator:
 
     def isNew(self, id: bytes, now: float) -> bool:
         """
-        @param id: Remembered from now on, for L{REMEMBERED_FOR}.
+        @param id: Remembered from now on, for L{DEDUPLICATION_PERIOD}.
         """
         known = self._seen.get(id)
-        if known is not None and 0 <= now - known < REMEMBERED_FOR:
+        if known is not None and 0 <= now - known < DEDUPLICATION_PERIOD:
             return False
         self._seen[id] = now
         self._seen.move_to_end(id)
-        if len(self._seen) > MAX_SEEN:
+        if len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
         return True
 
 
-def _recent(account: _Account, now: float) -> int:
+def _recent(account: _DomainCounter, now: float) -> int:
     """
     What was held back; after a quiet day, it is nobody's concern any more.
     """

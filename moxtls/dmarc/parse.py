@@ -98,7 +98,7 @@ class ReceivedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedAggregate:
+class ReceivedAggregateReport:
     """
     What somebody says about mail in our name.
 
@@ -153,7 +153,7 @@ class _Element:
 _NOTHING = _Element("")
 
 
-def parseAggregate(text: bytes) -> ReceivedAggregate:
+def parseAggregateReport(text: bytes) -> ReceivedAggregateReport:
     """
     @param text: XML; what follows behind the root element is ignored.
 
@@ -269,13 +269,13 @@ def _decodable(text: bytes) -> tuple[bytes, str | None]:
     return text.decode("utf-8", "replace").encode("utf-8"), "utf-8"
 
 
-def _aggregate(reader: _Reader) -> ReceivedAggregate:
+def _aggregate(reader: _Reader) -> ReceivedAggregateReport:
     metadata = reader.head.get("report_metadata")
     published = reader.head.get("policy_published")
     domain = published.say("domain")
     if not domain:
         _refuse("feedback.policy_published.domain", "missing")
-    return ReceivedAggregate(
+    return ReceivedAggregateReport(
         organization=metadata.say("org_name"),
         email=metadata.say("email"),
         contact=metadata.say("extra_contact_info"),
@@ -349,7 +349,7 @@ def _number(text: str, where: str, most: int) -> int:
     return number
 
 
-def describeAggregate(report: ReceivedAggregate) -> list[str]:
+def describeAggregateReport(report: ReceivedAggregateReport) -> list[str]:
     """
     Lines for people; nothing in them can move a terminal's cursor.
     """
@@ -426,7 +426,7 @@ class FeedbackReport:
         return next((v for key, v in self.fields if key.lower() == wanted), "")
 
 
-def readFeedback(message: bytes) -> FeedbackReport | None:
+def readFeedbackReport(message: bytes) -> FeedbackReport | None:
     """
     @return: C{None} if C{message} is no such report.
     """
@@ -443,7 +443,7 @@ def readFeedback(message: bytes) -> FeedbackReport | None:
     return FeedbackReport(fields, original) if fields else None
 
 
-def describeFeedback(report: FeedbackReport) -> list[str]:
+def describeFeedbackReport(report: FeedbackReport) -> list[str]:
     """
     Lines for people; nothing in them can move a terminal's cursor.
     """

@@ -18,9 +18,9 @@ from typing import TypeVar
 from moxtls.dmarc.types import (
     PSD,
     Alignment,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
-    Method,
     ReportURI,
 )
 from moxtls.domain import Domain
@@ -105,13 +105,13 @@ def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | DMARCRecordError:
     The tags of the one record that is among C{texts}, or that there is none,
     or more (RFC 9989 4.10 step 2).
     """
-    found = [tags for text in texts if (tags := tagsOf(text)) is not None]
+    found = [tags for text in texts if (tags := parseTags(text)) is not None]
     if not found:
         return DMARCRecordError.NONE
     return found[0] if len(found) == 1 else DMARCRecordError.SEVERAL
 
 
-def tagsOf(text: bytes) -> Mapping[str, str] | None:
+def parseTags(text: bytes) -> Mapping[str, str] | None:
     """
     The tags of a record behind its version, by their names in lower case;
     C{None} if it doesn't begin with that version.
@@ -135,7 +135,7 @@ def tagsOf(text: bytes) -> Mapping[str, str] | None:
 
 
 def interpret(
-    tags: Mapping[str, str], method: Method = Method.TREE_WALK
+    tags: Mapping[str, str], method: DiscoveryMethod = DiscoveryMethod.TREE_WALK
 ) -> DMARCRecord | DMARCRecordError:
     """
     What tags ask for, at a name where policies are.
@@ -147,21 +147,21 @@ def interpret(
 
     @param method: C{PSL} for RFC 7489, which knows no C{np}.
     """
-    rua = urisOf(tags.get("rua", ""))
-    names = ("p", "sp") if method is Method.PSL else ("p", "sp", "np")
+    rua = parseURIs(tags.get("rua", ""))
+    names = ("p", "sp") if method is DiscoveryMethod.PSL else ("p", "sp", "np")
     policies = {name: _policy(tags[name]) for name in names if name in tags}
     if "p" not in policies or None in policies.values():
         if not rua:
             return DMARCRecordError.UNUSABLE
         policies = {}
-    ruf = urisOf(tags.get("ruf", ""))
+    ruf = parseURIs(tags.get("ruf", ""))
     return DMARCRecord(
         p=policies.get("p") or DMARCPolicy.NONE,
         sp=policies.get("sp"),
         np=policies.get("np"),
         adkim=_word(tags, "adkim", Alignment.RELAXED),
         aspf=_word(tags, "aspf", Alignment.RELAXED),
-        psd=psdOf(tags),
+        psd=psdTag(tags),
         testing=tags.get("t", "").lower() == "y",
         rua=rua,
         ruf=ruf,
@@ -198,7 +198,7 @@ def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]
                 yield f"{name}: {text} is not a mailto: URI"
 
 
-def psdOf(tags: Mapping[str, str]) -> PSD:
+def psdTag(tags: Mapping[str, str]) -> PSD:
     """
     Whether the domain says it is a public suffix: heeded also in a record
     that can't be used (RFC 9989 4.10 knows no other test than the version).
@@ -206,7 +206,7 @@ def psdOf(tags: Mapping[str, str]) -> PSD:
     return _word(tags, "psd", PSD.UNKNOWN)
 
 
-def urisOf(value: str) -> tuple[ReportURI, ...]:
+def parseURIs(value: str) -> tuple[ReportURI, ...]:
     """
     The URIs of a C{rua} or C{ruf} tag that are some, in order.
     """

@@ -116,7 +116,7 @@ class Redaction:
                 yield f"<{self.token(local)}@{host}>"
 
 
-def quotedText(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
+def redactedFields(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
     """
     The fields of C{header} that may be shown, in order.
 

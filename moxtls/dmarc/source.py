@@ -19,8 +19,13 @@ from moxtls.dmarc.aggregate import (
     ReportFormat,
 )
 from moxtls.dmarc.discovery import discover, printable
-from moxtls.dmarc.eligibility import DMARCReporting, excluded, mayReport, takesMail
-from moxtls.dmarc.externaldestinations import Destinations, verify
+from moxtls.dmarc.eligibility import (
+    DMARCReporting,
+    exclusionReason,
+    refusalReason,
+    unreachableReason,
+)
+from moxtls.dmarc.externaldestinations import VerifiedDestinations, verifyDestinations
 from moxtls.dmarc.types import PeriodSummary
 from moxtls.domain import Domain
 from moxtls.interfaces import (
@@ -32,14 +37,14 @@ from moxtls.interfaces import (
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.rua import parseDestination
-from moxtls.reporting.schedule import lastHour, spanBefore, staleHours
+from moxtls.reporting.schedule import intervalSpan, lastHour, staleHoursBefore
 from moxtls.reporting.types import (
-    Draft,
+    DocumentVariant,
     NoReport,
     OutgoingReport,
+    ReportDraft,
     ReportPeriod,
     Retention,
-    Variant,
 )
 from moxtls.tasks import resolve
 
@@ -57,7 +62,7 @@ UNSENDABLE = (
     "all of it exists because of reports, or was refused or junk, from strangers"
 )
 
-_Plan = tuple[Domain, PeriodSummary, Destinations]
+_Plan = tuple[Domain, PeriodSummary, VerifiedDestinations]
 #: Which format goes to which of the destinations.
 _Groups = dict[ReportFormat, list[str]]
 
@@ -112,7 +117,7 @@ class DMARCReportSource:
     def refusal(self, period: ReportPeriod) -> Deferred[str]:
         return Deferred.fromCoroutine(self._refusal(period))
 
-    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         return Deferred.fromCoroutine(self._draft(period))
 
     def settle(
@@ -127,14 +132,14 @@ class DMARCReportSource:
         return Deferred.fromCoroutine(self._prune(now))
 
     async def _prune(self, now: float) -> None:
-        await self._store.prune(staleHours(now))
+        await self._store.prune(staleHoursBefore(now))
         await self._history.prune(now - HISTORY)
 
     async def _refusal(self, period: ReportPeriod) -> str:
         planned = await self._plan(period)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, period: ReportPeriod) -> Draft | NoReport:
+    async def _draft(self, period: ReportPeriod) -> ReportDraft | NoReport:
         planned = await self._plan(period)
         if isinstance(planned, NoReport):
             return planned
@@ -149,23 +154,23 @@ class DMARCReportSource:
         submitter = self._settings.submitter
         if submitter is None:
             return _nothing(period, "no domain of ours can sign reports")
-        overview = await self._store.overview(period)
-        if overview is None:
+        summary = await self._store.summary(period)
+        if summary is None:
             return _nothing(period, "nothing that isn't reported already")
-        refusal = excluded(period.domain, overview, self._settings)
+        refusal = exclusionReason(period.domain, summary, self._settings)
         if refusal is not None:
             return _nothing(period, refusal)
-        trouble = await resolve(self._resolver, takesMail(submitter))
+        trouble = await resolve(self._resolver, unreachableReason(submitter))
         if trouble:
             return _later(period, trouble)
-        wanted = await self._wanted(period, overview)
+        wanted = await self._wanted(period, summary)
         if isinstance(wanted, NoReport):
             return wanted
-        return submitter, overview, wanted
+        return submitter, summary, wanted
 
     async def _wanted(
-        self, period: ReportPeriod, overview: PeriodSummary
-    ) -> Destinations | NoReport:
+        self, period: ReportPeriod, summary: PeriodSummary
+    ) -> VerifiedDestinations | NoReport:
         """
         Where a report is wanted now, whatever was published when the mail
         came.
@@ -177,35 +182,36 @@ class DMARCReportSource:
         if found.record is None or found.policyDomain is None:
             return _nothing(period, found.problem or "no DMARC record any more")
         known = await self._history.isKnown(None, found.organizational)
-        refusal = mayReport(overview, known, self._settings)
+        refusal = refusalReason(summary, known, self._settings)
         if refusal is not None:
             return _nothing(period, refusal)
         wanted = await resolve(
-            self._resolver, verify(found.policyDomain, found.record.rua, suffixes)
+            self._resolver,
+            verifyDestinations(found.policyDomain, found.record.rua, suffixes),
         )
         problems = tuple(map(printable, found.record.problems))
         wanted = replace(wanted, errors=(*problems, *wanted.errors))
-        return _usable(period, overview, wanted)
+        return _usable(period, summary, wanted)
 
     async def _compose(
         self,
         period: ReportPeriod,
         submitter: Domain,
-        overview: PeriodSummary,
-        wanted: Destinations,
-    ) -> Draft | NoReport:
-        begun = overview.first, overview.since
-        span = spanBefore(period.end, overview.hours, *begun)
+        summary: PeriodSummary,
+        wanted: VerifiedDestinations,
+    ) -> ReportDraft | NoReport:
+        begun = summary.first, summary.since
+        span = intervalSpan(period.end, summary.hours, *begun)
         name = reportID(self._ledger, self.kind, submitter, period, span)
-        heading = AggregateMetadata(
-            submitter, name, span, (*_omitted(overview), *wanted.errors)
+        metadata = AggregateMetadata(
+            submitter, name, span, (*_omitted(summary), *wanted.errors)
         )
         groups = self._groups(wanted)
-        documents = await self._documents(period, heading, overview, groups)
+        documents = await self._documents(period, metadata, summary, groups)
         if not documents:
             return _nothing(period, "nothing that isn't reported already")
         first, *others = zip(documents, groups.values(), strict=True)
-        return Draft(
+        return ReportDraft(
             kind=ReportKind.DMARC,
             period=period,
             span=span,
@@ -216,11 +222,11 @@ class DMARCReportSource:
             filename=filename(self.kind, submitter, period.domain, span, name),
             limits=tuple(limit for _, limit in wanted.accepted),
             variants=tuple(
-                Variant(document, frozenset(uris)) for document, uris in others
+                DocumentVariant(document, frozenset(uris)) for document, uris in others
             ),
         )
 
-    def _groups(self, wanted: Destinations) -> _Groups:
+    def _groups(self, wanted: VerifiedDestinations) -> _Groups:
         groups: _Groups = {}
         for uri, _ in wanted.accepted:
             address = parseDestination(uri).address
@@ -234,22 +240,22 @@ class DMARCReportSource:
     async def _documents(
         self,
         period: ReportPeriod,
-        heading: AggregateMetadata,
-        overview: PeriodSummary,
+        metadata: AggregateMetadata,
+        summary: PeriodSummary,
         formats: Iterable[ReportFormat],
     ) -> list[bytes]:
         """
         The report in each of C{formats}, from one reading; none if there is
         nothing in it.
         """
-        headings = (
-            heading,
+        attempts = (
+            metadata,
             # What doesn't fit has to be said in front, so all over again.
-            replace(heading, errors=(_INCOMPLETE, *heading.errors)),
+            replace(metadata, errors=(_INCOMPLETE, *metadata.errors)),
         )
-        for each in headings:
+        for each in attempts:
             writers = [
-                AggregateWriter(format, each, overview.published, self._largest)
+                AggregateWriter(format, each, summary.published, self._largest)
                 for format in formats
             ]
             if await self._fill(period, writers):
@@ -276,15 +282,15 @@ class DMARCReportSource:
 
 
 def _usable(
-    period: ReportPeriod, overview: PeriodSummary, wanted: Destinations
-) -> Destinations | NoReport:
+    period: ReportPeriod, summary: PeriodSummary, wanted: VerifiedDestinations
+) -> VerifiedDestinations | NoReport:
     """
     Some of the destinations may have to be asked again later.  The others wait
     for that, so that all get the same at the same time, but not for longer than
     another interval: there are name servers that never answer.
     """
     reasons = "; ".join(wanted.errors)
-    overdue = period.end - overview.first > overview.hours * HOUR
+    overdue = period.end - summary.first > summary.hours * HOUR
     if wanted.temporary and not (wanted.accepted and overdue):
         return _later(period, reasons or "a destination can't be looked up")
     if not wanted.accepted:
@@ -292,8 +298,8 @@ def _usable(
     return wanted
 
 
-def _omitted(overview: PeriodSummary) -> list[str]:
-    return [_OMITTED.format(overview.omitted)] if overview.omitted else []
+def _omitted(summary: PeriodSummary) -> list[str]:
+    return [_OMITTED.format(summary.omitted)] if summary.omitted else []
 
 
 def _nothing(period: ReportPeriod, reason: str) -> NoReport:

@@ -43,7 +43,7 @@ class PSD(StrEnum):
     UNKNOWN = "u"
 
 
-class Method(StrEnum):
+class DiscoveryMethod(StrEnum):
     """
     How organizational domains are found (RFC 9990 3.1.1.5 discovery_method).
     """
@@ -137,7 +137,7 @@ class Discovery:
 
     author: Domain
     organizational: Domain
-    method: Method
+    method: DiscoveryMethod
     policyDomain: Domain | None = None
     record: DMARCRecord | None = None
     exists: bool = True
@@ -237,7 +237,7 @@ class VerdictEvent:
 
     authentication: Authentication
     verdict: Verdict
-    fate: FinalDisposition
+    finalDisposition: FinalDisposition
     sender: str
     recipient: str
     isKnown: bool = True
@@ -267,7 +267,7 @@ class PublishedPolicy:
     testing: bool = False
     fo: tuple[str, ...] = ("0",)
     percent: int = 100
-    method: Method = Method.TREE_WALK
+    method: DiscoveryMethod = DiscoveryMethod.TREE_WALK
 
 
 class Disposition(StrEnum):

@@ -27,12 +27,18 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from moxtls.authentication.results import Authentication, AuthResult, DKIMResult
-from moxtls.dmarc.alignment import Aligned, firstUnder, hostNetworks, isWithin, verified
-from moxtls.dmarc.discovery import Suffixes, requested
+from moxtls.dmarc.alignment import (
+    Aligned,
+    clientNames,
+    firstUnder,
+    isWithin,
+    verifiedDomains,
+)
+from moxtls.dmarc.discovery import PublicSuffixes, requestedPolicy
 from moxtls.dmarc.types import (
     Discovery,
+    DiscoveryMethod,
     DMARCPolicy,
-    Method,
     Override,
     OverrideKind,
     Verdict,
@@ -56,7 +62,7 @@ class LocalPolicy:
         its organizational domain.
     """
 
-    suffixes: Suffixes | None = None
+    suffixes: PublicSuffixes | None = None
     enforcement: DMARCPolicy = DMARCPolicy.REJECT
     mailingLists: frozenset[Domain] = frozenset()
     forwarderNetworks: tuple[IPNetwork, ...] = ()
@@ -84,8 +90,8 @@ def evaluate(
     discovery: Discovery | None,
     aligned: Aligned | None,
     authentication: Authentication,
-    circumstances: MessageContext,
-    practice: LocalPolicy,
+    context: MessageContext,
+    localPolicy: LocalPolicy,
 ) -> Verdict:
     """
     @param froms: The domains of all addresses in From.
@@ -94,36 +100,36 @@ def evaluate(
     """
     authors = tuple(dict.fromkeys(froms))
     if len(authors) > 1:
-        return _ofSeveral(authentication, practice)
+        return _severalAuthors(authentication, localPolicy)
     if not authors:
         return Verdict(AuthResult.NONE, problem="no author domain")
     if discovery is None:
         return Verdict(AuthResult.NONE, authors[0], problem="not looked up")
     if discovery.record is None:
         return _withoutRecord(discovery)
-    verdict = _ofRecord(discovery, aligned, authentication)
+    verdict = _fromRecord(discovery, aligned, authentication)
     if verdict.status is not AuthResult.FAIL:
         return verdict
-    handling = _handling(verdict, discovery, circumstances, practice)
-    handling = _excused(handling, authentication, practice)
-    if not handling.isOurs and handling.disposition is DMARCPolicy.REJECT:
-        handling = _indirect(
-            handling, discovery, aligned, authentication, circumstances
-        )
-    handling = _capped(handling, practice)
-    return replace(verdict, disposition=handling.disposition, reasons=handling.reasons)
+    builder = _requestedDisposition(verdict, discovery, context, localPolicy)
+    builder = _trusted(builder, authentication, localPolicy)
+    if not builder.isOurs and builder.disposition is DMARCPolicy.REJECT:
+        builder = _indirect(builder, discovery, aligned, authentication, context)
+    builder = _limited(builder, localPolicy)
+    return replace(verdict, disposition=builder.disposition, reasons=builder.reasons)
 
 
 # --- pass, fail, or neither -------------------------------------------------------
 
 
-def _ofSeveral(authentication: Authentication, practice: LocalPolicy) -> Verdict:
-    handling = DispositionBuilder(DMARCPolicy.QUARANTINE)
-    if _voucher(authentication, practice) is not None:
-        handling = DispositionBuilder(DMARCPolicy.NONE)
+def _severalAuthors(
+    authentication: Authentication, localPolicy: LocalPolicy
+) -> Verdict:
+    builder = DispositionBuilder(DMARCPolicy.QUARANTINE)
+    if _trustOverride(authentication, localPolicy) is not None:
+        builder = DispositionBuilder(DMARCPolicy.NONE)
     return Verdict(
         AuthResult.NONE,
-        disposition=_capped(handling, practice).disposition,
+        disposition=_limited(builder, localPolicy).disposition,
         problem="authors of several domains",
     )
 
@@ -139,10 +145,10 @@ def _withoutRecord(discovery: Discovery) -> Verdict:
     return Verdict(status, discovery.author, discovery, problem=discovery.problem)
 
 
-def _ofRecord(
+def _fromRecord(
     discovery: Discovery, aligned: Aligned | None, authentication: Authentication
 ) -> Verdict:
-    policy = requested(discovery)
+    policy = requestedPolicy(discovery)
     known = Aligned(temporary=True) if aligned is None else aligned
     dkim = tuple(
         place
@@ -163,23 +169,23 @@ def _ofRecord(
     )
     if verdict.status is AuthResult.PASS:
         return verdict
-    missing = _missing(discovery, known, authentication)
+    missing = _undecided(discovery, known, authentication)
     if not missing:
         return verdict
     # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
-    handling = DispositionBuilder(policy).atMost(
+    builder = DispositionBuilder(policy).atMost(
         DMARCPolicy.NONE, OverrideKind.OTHER, missing
     )
     problem = discovery.problem or missing
     return replace(
         verdict,
         status=AuthResult.TEMPERROR,
-        reasons=handling.reasons,
+        reasons=builder.reasons,
         problem=problem,
     )
 
 
-def _missing(
+def _undecided(
     discovery: Discovery, aligned: Aligned, authentication: Authentication
 ) -> str:
     """
@@ -200,61 +206,65 @@ def _missing(
 # --- what is done about a fail ------------------------------------------------------
 
 
-def _handling(
+def _requestedDisposition(
     verdict: Verdict,
     discovery: Discovery,
-    circumstances: MessageContext,
-    practice: LocalPolicy,
+    context: MessageContext,
+    localPolicy: LocalPolicy,
 ) -> DispositionBuilder:
     """
     What is asked for, by us or by the domain: a policy of ours isn't tested or
     sampled.
     """
-    handling = DispositionBuilder(verdict.policy)
+    builder = DispositionBuilder(verdict.policy)
     for domain in (discovery.author, discovery.organizational):
-        local = practice.localPolicies.get(domain)
+        local = localPolicy.localPolicies.get(domain)
         if local is not None:
-            ours = replace(handling, isOurs=True)
-            if local is handling.disposition:
+            ours = replace(builder, isOurs=True)
+            if local is builder.disposition:
                 return ours
             return ours.instead(
                 local, OverrideKind.LOCAL_POLICY, "a policy of ours for this domain"
             )
     record = discovery.record
     # RFC 7489 6.3 has no C{t}, and ignores what it doesn't know.
-    isTested = discovery.method is not Method.PSL
+    isTested = discovery.method is not DiscoveryMethod.PSL
     if record is not None and record.testing and isTested:
-        handling = handling.lowered(OverrideKind.POLICY_TEST_MODE, "")
+        builder = builder.lowered(OverrideKind.POLICY_TEST_MODE, "")
     percent = 100 if record is None else record.percent
-    if discovery.method is Method.PSL and circumstances.chance * 100 >= percent:
+    if discovery.method is DiscoveryMethod.PSL and context.chance * 100 >= percent:
         # RFC 7489 6.6.4: what is not rejected is quarantined.
-        handling = handling.lowered(OverrideKind.SAMPLED_OUT, "")
-    return handling
+        builder = builder.lowered(OverrideKind.SAMPLED_OUT, "")
+    return builder
 
 
-def _excused(
-    handling: DispositionBuilder, authentication: Authentication, practice: LocalPolicy
+def _trusted(
+    builder: DispositionBuilder,
+    authentication: Authentication,
+    localPolicy: LocalPolicy,
 ) -> DispositionBuilder:
     """
     Accepted because of somebody we know.
     """
-    override = _voucher(authentication, practice)
+    override = _trustOverride(authentication, localPolicy)
     if override is None:
-        return handling
-    return handling.atMost(DMARCPolicy.NONE, override.kind, override.comment)
+        return builder
+    return builder.atMost(DMARCPolicy.NONE, override.kind, override.comment)
 
 
-def _voucher(authentication: Authentication, practice: LocalPolicy) -> Override | None:
+def _trustOverride(
+    authentication: Authentication, localPolicy: LocalPolicy
+) -> Override | None:
     """
     Who accounts for the message, if it is somebody that the operator trusts.
     """
-    lists = firstUnder(verified(authentication), practice.mailingLists)
+    lists = firstUnder(verifiedDomains(authentication), localPolicy.mailingLists)
     if lists is not None:
         return Override(OverrideKind.MAILING_LIST, f"verified as from {lists}")
-    if isWithin(authentication.address, practice.forwarderNetworks):
+    if isWithin(authentication.address, localPolicy.forwarderNetworks):
         return Override(OverrideKind.TRUSTED_FORWARDER, "from a network of a forwarder")
-    names = (*verified(authentication), *hostNetworks(authentication))
-    forwarder = firstUnder(names, practice.forwarderDomains)
+    names = (*verifiedDomains(authentication), *clientNames(authentication))
+    forwarder = firstUnder(names, localPolicy.forwarderDomains)
     if forwarder is not None:
         comment = f"verified as from {forwarder}"
         return Override(OverrideKind.TRUSTED_FORWARDER, comment)
@@ -262,35 +272,35 @@ def _voucher(authentication: Authentication, practice: LocalPolicy) -> Override 
 
 
 def _indirect(
-    handling: DispositionBuilder,
+    builder: DispositionBuilder,
     discovery: Discovery,
     aligned: Aligned | None,
     authentication: Authentication,
-    circumstances: MessageContext,
+    context: MessageContext,
 ) -> DispositionBuilder:
     """
     RFC 9989 7.4, as above.
     """
-    speaking = verified(authentication)
+    speaking = verifiedDomains(authentication)
     if all(domain.isUnder(discovery.organizational) for domain in speaking):
-        return handling
+        return builder
     # The comments name nobody: whoever forges mail in many names shall not make
     # as many rows of a report.
-    if circumstances.listSigns:
+    if context.listSigns:
         comment = "looks like mail through a list"
-        return handling.instead(
+        return builder.instead(
             DMARCPolicy.QUARANTINE, OverrideKind.MAILING_LIST, comment
         )
     pairs = zip(authentication.dkim, aligned.dkim if aligned else (), strict=False)
-    if any(isAligned and _wasMade(signature) for signature, isAligned in pairs):
+    if any(isAligned and _wasOnceValid(signature) for signature, isAligned in pairs):
         comment = "the author's signature is broken, and another domain passes"
-        return handling.instead(
+        return builder.instead(
             DMARCPolicy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment
         )
-    return handling
+    return builder
 
 
-def _wasMade(signature: DKIMResult) -> bool:
+def _wasOnceValid(signature: DKIMResult) -> bool:
     """
     Whether a signature that doesn't pass was once made with a key of its domain, as
     far as can be told.  Anybody can write one for which there is no key, or which
@@ -300,9 +310,11 @@ def _wasMade(signature: DKIMResult) -> bool:
     return signature.status is AuthResult.FAIL or isChecked
 
 
-def _capped(handling: DispositionBuilder, practice: LocalPolicy) -> DispositionBuilder:
+def _limited(
+    builder: DispositionBuilder, localPolicy: LocalPolicy
+) -> DispositionBuilder:
     comment = "no more is done about any domain"
-    return handling.atMost(practice.enforcement, OverrideKind.LOCAL_POLICY, comment)
+    return builder.atMost(localPolicy.enforcement, OverrideKind.LOCAL_POLICY, comment)
 
 
 _LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)

@@ -27,7 +27,7 @@ import dkim
 
 from moxtls.dates import DAY, HOUR, Span, spanOfDay
 from moxtls.dmarc.parse import (
-    ReceivedAggregate,
+    ReceivedAggregateReport,
     ReceivedReason,
     ReceivedRecord,
     ReceivedSignature,
@@ -53,7 +53,7 @@ from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedFailure,
     ReceivedPolicy,
-    ReceivedReport,
+    ReceivedTLSReport,
     readTLSReport,
 )
 from moxtls.tlsrpt.types import PolicyType
@@ -309,7 +309,7 @@ class ArrivedReport:
     """
 
     domain: str
-    report: ReceivedReport
+    report: ReceivedTLSReport
     arrival: Arrival
     signatures: Mapping[str, bool]
 
@@ -446,7 +446,7 @@ class ArrivedAggregate:
     @ivar filename: Of the attachment.
     """
 
-    report: ReceivedAggregate
+    report: ReceivedAggregateReport
     recipient: str
     signatures: Mapping[str, bool]
     written: float
@@ -480,7 +480,7 @@ def arrivedAggregate(
         report = readReport(arrival.content)
     except MalformedReport:
         return None
-    if not isinstance(report, ReceivedAggregate):
+    if not isinstance(report, ReceivedAggregateReport):
         return None
     message = message_from_bytes(arrival.content)
     names = (part.get_filename() for part in message.walk())

@@ -30,10 +30,10 @@ from moxtls.authentication.results import AuthResult
 from moxtls.dates import HOUR
 from moxtls.dmarc.types import (
     Alignment,
+    DiscoveryMethod,
     Disposition,
     DMARCPolicy,
     Evaluation,
-    Method,
     Override,
     OverrideKind,
     PublishedPolicy,
@@ -473,7 +473,7 @@ def decodePolicy(text: str) -> PublishedPolicy:
         testing,
         tuple(fo),
         percent,
-        Method(method),
+        DiscoveryMethod(method),
     )
 
 

@@ -155,7 +155,7 @@ class EvaluationStore:
 
         return Deferred.fromCoroutine(close())
 
-    def overview(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
+    def summary(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         return self._reader.ask(lambda connection: _overview(connection, period))
 
     def rows(self, period: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:

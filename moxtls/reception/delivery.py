@@ -61,16 +61,16 @@ class MailboxDelivery:
         self,
         letter: StoredMessage,
         copies: Sequence[MailboxCopy],
-        fate: FinalDisposition,
+        finalDisposition: FinalDisposition,
     ) -> Reply:
         """
         @return: What the client is to be told.
         """
         outcomes = await self.store(letter, copies)
-        rest = leftOver(copies, outcomes, fate)
+        rest = leftOver(copies, outcomes, finalDisposition)
         if rest and not await self._queued(letter, rest):
             return LATER
-        return answer(outcomes, fate)
+        return answer(outcomes, finalDisposition)
 
     async def store(
         self, letter: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False

@@ -140,13 +140,15 @@ class IncomingMessage:
         if decision.refusal is not None:
             # Whoever wants to see what was refused does so; nothing depends
             # on that.
-            every = copies(people, decision.fate, reception.accounts)
+            every = copies(people, decision.finalDisposition, reception.accounts)
             await reception.delivery.store(letter, every)
             return decision.refusal
         others, reply = await self._withoutNotices(letter, people)
-        every = copies(others, decision.fate, reception.accounts)
+        every = copies(others, decision.finalDisposition, reception.accounts)
         if every:
-            reply = await reception.delivery.deliver(letter, every, decision.fate)
+            reply = await reception.delivery.deliver(
+                letter, every, decision.finalDisposition
+            )
         if findings is not None and reply.accepted:
             await self._remember(findings, decision, every)
         return reply
@@ -161,17 +163,17 @@ class IncomingMessage:
         audience, sender = self._reception.audience, self._transaction.sender
         known: dict[tuple[str, ...], bool] = {}
         for recipient in people:
-            judgement = verdictEvent(findings, decision, sender, recipient, header)
-            if not judgement.isForReports:
+            event = verdictEvent(findings, decision, sender, recipient, header)
+            if not event.isForReports:
                 isFor = await self._reception.isForReports(recipient.address)
-                judgement = replace(judgement, isForReports=isFor)
-            discovery = judgement.verdict.discovery
-            if discovery and needsHistory(judgement, audience.reportsFailures):
+                event = replace(event, isForReports=isFor)
+            discovery = event.verdict.discovery
+            if discovery and needsHistory(event, audience.reportsFailures):
                 accounts, author = recipient.accounts, discovery.organizational
                 if accounts not in known:
                     known[accounts] = await audience.isKnown(accounts, author)
-                judgement = replace(judgement, isKnown=known[accounts])
-            await audience.tell(judgement)
+                event = replace(event, isKnown=known[accounts])
+            await audience.tell(event)
 
     async def _remember(
         self,
@@ -188,9 +190,9 @@ class IncomingMessage:
         self, findings: AuthenticationOutcome | None, decision: Decision, reply: Reply
     ) -> None:
         self.log.info(
-            "{fate} {id} from {sender!r} at {host} for {count} recipients, "
+            "{finalDisposition} {id} from {sender!r} at {host} for {count} recipients, "
             "{size} bytes, DMARC {dmarc}: {code}",
-            fate=str(decision.fate),
+            finalDisposition=str(decision.finalDisposition),
             id=self._id,
             sender=self._transaction.sender,
             host=self._client.address,

@@ -48,12 +48,12 @@ class VerdictDispatcher:
         self._history = history
         self._crew = TaskGroup(MAX_OPEN)
 
-    async def tell(self, judgement: VerdictEvent) -> None:
+    async def tell(self, event: VerdictEvent) -> None:
         """
         @return: Once observers know, not once they have written it down.
         """
         for observer in self._observers:
-            await self._start(observer.verdictGiven, judgement)
+            await self._start(observer.verdictGiven, event)
 
     async def arrived(self, account: str, domain: Domain) -> None:
         """

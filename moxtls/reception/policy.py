@@ -98,7 +98,7 @@ class Decision:
     @ivar refusal: What the client is told if it isn't taken.
     """
 
-    fate: FinalDisposition
+    finalDisposition: FinalDisposition
     refusal: Reply | None = None
 
 
@@ -239,7 +239,7 @@ def verdictEvent(
     return VerdictEvent(
         findings.authentication,
         findings.verdict,
-        decision.fate,
+        decision.finalDisposition,
         sender,
         str(recipient.address),
         isForReports=recipient.isForReports
@@ -249,22 +249,22 @@ def verdictEvent(
     )
 
 
-def needsHistory(judgement: VerdictEvent, reportsFailures: bool) -> bool:
+def needsHistory(event: VerdictEvent, reportsFailures: bool) -> bool:
     """
     Whether it makes a difference if the author is known: where DMARC has been
     held against a message, or somebody wants to be told of it.
 
     @param reportsFailures: Whether anybody ever is (RFC 9991).
     """
-    if judgement.verdict.discovery is None:
+    if event.verdict.discovery is None:
         return False
-    isHandled = judgement.fate is not FinalDisposition.ACCEPTED
-    return isHandled or (reportsFailures and isWanted(judgement))
+    isHandled = event.finalDisposition is not FinalDisposition.ACCEPTED
+    return isHandled or (reportsFailures and isWanted(event))
 
 
 def copies(
     recipients: Iterable[Recipient],
-    fate: FinalDisposition,
+    finalDisposition: FinalDisposition,
     accounts: Mapping[str, Account],
 ) -> tuple[MailboxCopy, ...]:
     """
@@ -274,7 +274,7 @@ def copies(
     found: dict[tuple[str, str], MailboxCopy] = {}
     for recipient in recipients:
         for target in recipient.targets:
-            mailbox = _mailbox(target, fate, accounts.get(target.account))
+            mailbox = _mailbox(target, finalDisposition, accounts.get(target.account))
             if mailbox:
                 copy = MailboxCopy(target.account, mailbox, target.address)
                 found.setdefault((target.account, mailbox), copy)
@@ -289,7 +289,7 @@ def provenDomain(findings: AuthenticationOutcome, decision: Decision) -> Domain 
     """
     verdict = findings.verdict
     isProven = verdict.dkimAligned or verdict.spfAligned
-    if not isProven or decision.fate is not FinalDisposition.ACCEPTED:
+    if not isProven or decision.finalDisposition is not FinalDisposition.ACCEPTED:
         return None
     discovery = verdict.discovery
     if discovery is None or discovery.temporary:
@@ -297,7 +297,9 @@ def provenDomain(findings: AuthenticationOutcome, decision: Decision) -> Domain 
     return discovery.organizational
 
 
-def answer(outcomes: Sequence[StoreResult], fate: FinalDisposition) -> Reply:
+def answer(
+    outcomes: Sequence[StoreResult], finalDisposition: FinalDisposition
+) -> Reply:
     """
     What the client is told, once its message was stored or not.
 
@@ -305,7 +307,9 @@ def answer(outcomes: Sequence[StoreResult], fate: FinalDisposition) -> Reply:
     others, who would be all that is left over: see L{leftOver}.
     """
     if StoreResult.THERE in outcomes:
-        isMissing = fate is FinalDisposition.JUNK and StoreResult.LATER in outcomes
+        isMissing = (
+            finalDisposition is FinalDisposition.JUNK and StoreResult.LATER in outcomes
+        )
         return LATER if isMissing else TAKEN
     if StoreResult.LATER in outcomes:
         return LATER
@@ -315,13 +319,13 @@ def answer(outcomes: Sequence[StoreResult], fate: FinalDisposition) -> Reply:
 def leftOver(
     every: Sequence[MailboxCopy],
     outcomes: Sequence[StoreResult],
-    fate: FinalDisposition,
+    finalDisposition: FinalDisposition,
 ) -> tuple[MailboxCopy, ...]:
     """
     What the queue is to see to, or to tell the sender of: none if the client
     still has the message.  Junk never comes back.
     """
-    if StoreResult.THERE not in outcomes or fate is FinalDisposition.JUNK:
+    if StoreResult.THERE not in outcomes or finalDisposition is FinalDisposition.JUNK:
         return ()
     return tuple(
         copy
@@ -330,7 +334,9 @@ def leftOver(
     )
 
 
-def _mailbox(target: Target, fate: FinalDisposition, account: Account | None) -> str:
+def _mailbox(
+    target: Target, finalDisposition: FinalDisposition, account: Account | None
+) -> str:
     if target.account == HOST_ACCOUNT or account is None:
         places = {
             FinalDisposition.JUNK: JUNK,
@@ -342,7 +348,7 @@ def _mailbox(target: Target, fate: FinalDisposition, account: Account | None) ->
             FinalDisposition.ACCEPTED: target.mailbox,
             FinalDisposition.REJECTED_BY_DMARC: account.rejectsMailbox,
         }
-    return places.get(fate, "")
+    return places.get(finalDisposition, "")
 
 
 def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from moxtls.dates import HOUR, MINUTE
-from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dns.types import RRType
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
@@ -58,7 +58,7 @@ class ReportAddresses:
         domains: Iterable[Domain],
         named: Iterable[Address] = (),
         spellings: Callable[[Address], Sequence[Address]] = asSpelled,
-        suffixes: Suffixes | None = None,
+        suffixes: PublicSuffixes | None = None,
     ) -> None:
         """
         @param domains: Ours.

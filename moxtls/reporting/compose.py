@@ -36,7 +36,7 @@ from moxtls.message.mime import (
 )
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.rua import ReportDestination, parseDestination
-from moxtls.reporting.types import Draft, OutgoingReport, ReportKey, ReportState
+from moxtls.reporting.types import OutgoingReport, ReportDraft, ReportKey, ReportState
 
 #: RFC 2045 6.8: 57 bytes make a line of 76.
 _BASE64_BYTES = 57
@@ -86,8 +86,8 @@ _DMARC = _Form(
 )
 
 
-def composeTLS(
-    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+def composeTLSReport(
+    draft: ReportDraft, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
     The message that brings a TLS report to all of C{recipients}, unsigned.
@@ -101,8 +101,8 @@ def composeTLS(
     return _compose(_TLS, draft, recipients, stamp, fields)
 
 
-def composeDMARC(
-    draft: Draft, recipients: Sequence[Address], stamp: MessageStamp
+def composeAggregateReport(
+    draft: ReportDraft, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
     The same for a DMARC aggregate report.
@@ -110,8 +110,8 @@ def composeDMARC(
     return _compose(_DMARC, draft, recipients, stamp, ())
 
 
-def composeTooLarge(
-    draft: Draft, size: int, recipients: Sequence[Address], stamp: MessageStamp
+def composeErrorReport(
+    draft: ReportDraft, size: int, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
     The message that tells C{recipients} of a DMARC report that is larger than
@@ -139,7 +139,7 @@ def composeTooLarge(
 
 def _compose(
     form: _Form,
-    draft: Draft,
+    draft: ReportDraft,
     recipients: Sequence[Address],
     stamp: MessageStamp,
     fields: Iterable[Field],
@@ -155,7 +155,7 @@ def _compose(
     return multipart(header, form.container, parts, stamp.token)
 
 
-def _subject(form: _Form, draft: Draft) -> str:
+def _subject(form: _Form, draft: ReportDraft) -> str:
     # RFC 8460 5.3, RFC 9990 3.5.2
     reportID = form.idFormat.format(id=draft.reportID, submitter=draft.submitter)
     return (
@@ -164,7 +164,7 @@ def _subject(form: _Form, draft: Draft) -> str:
     )
 
 
-def _textPart(form: _Form, draft: Draft) -> bytes:
+def _textPart(form: _Form, draft: ReportDraft) -> bytes:
     domain = draft.period.domain
     lines = [
         *form.explanation.format(domain=domain).splitlines(),
@@ -178,7 +178,7 @@ def _textPart(form: _Form, draft: Draft) -> bytes:
     return textPart(lines)
 
 
-def _attachment(form: _Form, draft: Draft) -> bytes:
+def _attachment(form: _Form, draft: ReportDraft) -> bytes:
     header = [
         ("Content-Type", [f"{form.document};", f'name="{draft.filename}"']),
         ("Content-Disposition", ["attachment;", f'filename="{draft.filename}"']),
@@ -205,10 +205,10 @@ def _period(span: Span) -> str:
 
 
 _COMPOSE: dict[
-    ReportKind, Callable[[Draft, Sequence[Address], MessageStamp], bytes]
+    ReportKind, Callable[[ReportDraft, Sequence[Address], MessageStamp], bytes]
 ] = {
-    ReportKind.TLS: composeTLS,
-    ReportKind.DMARC: composeDMARC,
+    ReportKind.TLS: composeTLSReport,
+    ReportKind.DMARC: composeAggregateReport,
 }
 _DOCUMENT_TYPE = {
     ReportKind.TLS: "application/tlsrpt+gzip",
@@ -258,7 +258,7 @@ class ReportComposer:
         self,
         clock: IReactorTime,
         suppressions: ISuppressions,
-        letterhead: ReportIdentity,
+        identity: ReportIdentity,
         newID: Callable[[], str],
     ) -> None:
         """
@@ -267,70 +267,72 @@ class ReportComposer:
         """
         self._clock = clock
         self._suppressions = suppressions
-        self._letterhead = letterhead
+        self._identity = identity
         self._newID = newID
 
-    def write(self, draft: Draft) -> Deferred[tuple[OutgoingReport, ...]]:
+    def compose(self, draft: ReportDraft) -> Deferred[tuple[OutgoingReport, ...]]:
         """
         Fires with one report for each destination, those that are suppressed
         included.  Fails if it can't be signed, or suppression isn't known.
         """
-        return Deferred.fromCoroutine(self._write(draft))
+        return Deferred.fromCoroutine(self._compose(draft))
 
-    async def _write(self, draft: Draft) -> tuple[OutgoingReport, ...]:
+    async def _compose(self, draft: ReportDraft) -> tuple[OutgoingReport, ...]:
         destinations = [parseDestination(each) for each in draft.destinations]
-        letters = self._letters(draft, destinations)
+        messages = self._messages(draft, destinations)
         return tuple(
-            [await self._report(draft, to, letters[to.uri]) for to in destinations]
+            [await self._report(draft, to, messages[to.uri]) for to in destinations]
         )
 
-    def _letters(
-        self, draft: Draft, destinations: Iterable[ReportDestination]
+    def _messages(
+        self, draft: ReportDraft, destinations: Iterable[ReportDestination]
     ) -> dict[str, _ComposedMessage]:
         """
         What each destination is sent.
         """
-        letters: dict[str, _ComposedMessage] = {}
+        messages: dict[str, _ComposedMessage] = {}
         groups: dict[bytes, dict[str, Address]] = {}
         for to in destinations:
             document = draft.documentFor(to.uri)
             if to.address is None:
-                letters[to.uri] = _ComposedMessage(document, _DOCUMENT_TYPE[draft.kind])
+                messages[to.uri] = _ComposedMessage(
+                    document, _DOCUMENT_TYPE[draft.kind]
+                )
             else:
                 groups.setdefault(document, {})[to.uri] = to.address
         for document, group in groups.items():
-            letters.update(self._mailed(replace(draft, document=document), group))
-        if letters and all(each.tooLarge for each in letters.values()):
+            messages.update(self._mailed(replace(draft, document=document), group))
+        if messages and all(each.tooLarge for each in messages.values()):
             for group in groups.values():
-                letters.update(self._tooLarge(draft, group, letters))
-        return letters
+                messages.update(self._tooLarge(draft, group, messages))
+        return messages
 
     def _mailed(
-        self, draft: Draft, group: Mapping[str, Address]
+        self, draft: ReportDraft, group: Mapping[str, Address]
     ) -> dict[str, _ComposedMessage]:
         """
         The report to those of C{group} who take as much, and to the others
         nothing.
         """
         message = self._message(draft, list(group.values()))
-        letters: dict[str, _ComposedMessage] = {}
-        takers: dict[str, Address] = {}
+        messages: dict[str, _ComposedMessage] = {}
+        recipients: dict[str, Address] = {}
         for uri, address in group.items():
             limit = draft.limitOf(uri)
             if 0 < limit < len(message):
                 detail = f"{len(message)} octets, and it takes {limit}"
-                letters[uri] = _ComposedMessage(
+                messages[uri] = _ComposedMessage(
                     b"", detail=detail, tooLarge=len(message)
                 )
             else:
-                takers[uri] = address
-        if letters and takers:
-            message = self._message(draft, list(takers.values()))
-        return letters | dict.fromkeys(takers, _ComposedMessage(message))
+                recipients[uri] = address
+        if messages and recipients:
+            message = self._message(draft, list(recipients.values()))
+        return messages | dict.fromkeys(recipients, _ComposedMessage(message))
 
     def _tooLarge(
         self,
-        draft: Draft,
+        draft: ReportDraft,
         group: Mapping[str, Address],
         refused: Mapping[str, _ComposedMessage],
     ) -> dict[str, _ComposedMessage]:
@@ -340,22 +342,22 @@ class ReportComposer:
         """
         size = max(refused[uri].tooLarge for uri in group)
         about = replace(draft, destinations=tuple(group))
-        message = composeTooLarge(about, size, list(group.values()), self._stamp())
+        message = composeErrorReport(about, size, list(group.values()), self._stamp())
         signed = self._signed(draft, message)
         return {
             uri: _ComposedMessage(signed, detail=f"error report: {refused[uri].detail}")
             for uri in group
         }
 
-    def _message(self, draft: Draft, recipients: Sequence[Address]) -> bytes:
+    def _message(self, draft: ReportDraft, recipients: Sequence[Address]) -> bytes:
         compose = _COMPOSE[draft.kind]
         return self._signed(draft, compose(draft, recipients, self._stamp()))
 
-    def _signed(self, draft: Draft, message: bytes) -> bytes:
+    def _signed(self, draft: ReportDraft, message: bytes) -> bytes:
         services = ("", _SERVICE.get(draft.kind, ""))
         signers = [
             signer
-            for signer in self._letterhead.signers
+            for signer in self._identity.signers
             if signer.domain == draft.submitter and signer.service in services
         ]
         if not signers:
@@ -366,32 +368,32 @@ class ReportComposer:
 
     def _stamp(self) -> MessageStamp:
         return MessageStamp(
-            self._letterhead.hostname, self._newID(), self._clock.seconds()
+            self._identity.hostname, self._newID(), self._clock.seconds()
         )
 
     async def _report(
-        self, draft: Draft, to: ReportDestination, letter: _ComposedMessage
+        self, draft: ReportDraft, to: ReportDestination, composed: _ComposedMessage
     ) -> OutgoingReport:
         now = self._clock.seconds()
         suppressed = await self._suppressions.active(to.uri, draft.kind, now)
-        sent = not suppressed and not letter.tooLarge
+        sent = not suppressed and not composed.tooLarge
         return OutgoingReport(
             key=_key(draft, to),
             reportID=draft.reportID,
             sender=self._sender(draft) if to.address else "",
-            message=letter.message,
-            contentType=letter.contentType,
+            message=composed.message,
+            contentType=composed.contentType,
             composed=now,
             state=ReportState.COMPOSED if sent else ReportState.SUPPRESSED,
             updated=now,
-            detail=suppressed.comment if suppressed else letter.detail,
+            detail=suppressed.comment if suppressed else composed.detail,
         )
 
-    def _sender(self, draft: Draft) -> str:
-        return f"{self._letterhead.localPart}+{self._newID()}@{draft.submitter}"
+    def _sender(self, draft: ReportDraft) -> str:
+        return f"{self._identity.localPart}+{self._newID()}@{draft.submitter}"
 
 
-def _key(draft: Draft, to: ReportDestination) -> ReportKey:
+def _key(draft: ReportDraft, to: ReportDestination) -> ReportKey:
     period, span = draft.period, draft.span
     return ReportKey(
         draft.kind,

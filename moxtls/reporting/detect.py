@@ -17,18 +17,18 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from moxtls.dmarc.parse import (
     FeedbackReport,
-    ReceivedAggregate,
-    describeAggregate,
-    describeFeedback,
-    parseAggregate,
-    readFeedback,
+    ReceivedAggregateReport,
+    describeAggregateReport,
+    describeFeedbackReport,
+    parseAggregateReport,
+    readFeedbackReport,
 )
 from moxtls.message.mime import leafParts
 from moxtls.tlsrpt.parse import (
     MAX_JSON,
     MAX_MESSAGE,
     MalformedReport,
-    ReceivedReport,
+    ReceivedTLSReport,
     describe,
     parseReport,
 )
@@ -60,7 +60,7 @@ _UNREADABLE = (
 )
 
 
-class Format(Enum):
+class DocumentFormat(Enum):
     """
     What a document is, by how it begins.
     """
@@ -70,16 +70,16 @@ class Format(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ReportDocument:
     """
     A report that isn't read yet.
     """
 
-    format: Format
+    format: DocumentFormat
     content: bytes
 
 
-def findReport(data: bytes) -> Document:
+def findReport(data: bytes) -> ReportDocument:
     """
     @param data: A report as JSON or XML, in gzip or zip, or a whole message
         that has one attached.
@@ -90,7 +90,9 @@ def findReport(data: bytes) -> Document:
     if document is not None:
         return document
     if data[:1000].removeprefix(_BOM).lstrip().startswith(b"["):
-        return Document(Format.JSON, data)  # who reads it says what is wrong
+        return ReportDocument(
+            DocumentFormat.JSON, data
+        )  # who reads it says what is wrong
     if len(data) > MAX_MESSAGE:
         _refuse("input", f"larger than {MAX_MESSAGE} bytes")
     for part in leafParts(data):
@@ -101,19 +103,23 @@ def findReport(data: bytes) -> Document:
     _refuse("message", "there is no report in it: no JSON, no XML, no gzip, no zip")
 
 
-def _document(data: bytes, depth: int) -> Document | None:
+def _document(data: bytes, depth: int) -> ReportDocument | None:
     if data.startswith(b"\x1f\x8b"):
         return _packed(_gunzip(data), "gzip", depth)
     if data.startswith(b"PK\x03\x04"):
         return _packed(_unzip(data), "zip", depth)
     start = data[:1000].removeprefix(_BOM).lstrip()
     if start.startswith(b"{"):
-        return Document(Format.JSON, data)
+        return ReportDocument(DocumentFormat.JSON, data)
     xml = start.startswith((b"<?xml", b"<feedback", b"<!--"))
-    return Document(Format.XML, data) if xml or data.startswith(_UTF16) else None
+    return (
+        ReportDocument(DocumentFormat.XML, data)
+        if xml or data.startswith(_UTF16)
+        else None
+    )
 
 
-def _packed(content: bytes, how: str, depth: int) -> Document:
+def _packed(content: bytes, how: str, depth: int) -> ReportDocument:
     document = _document(content, depth - 1) if depth else None
     if document is None:
         _refuse(how, "what is in it is neither JSON nor XML")
@@ -159,31 +165,31 @@ def _refuse(where: str, reason: str) -> NoReturn:
     raise MalformedReport(f"{where}: {reason}")
 
 
-Report = ReceivedReport | ReceivedAggregate | FeedbackReport
+ReceivedReport = ReceivedTLSReport | ReceivedAggregateReport | FeedbackReport
 
 
-def readReport(data: bytes) -> Report:
+def readReport(data: bytes) -> ReceivedReport:
     """
     Read a TLS report or a DMARC aggregate report: bare, packed, or in a whole
     message; or a message that is a failure report.
 
     @raise MalformedReport: It names the place and the reason, in one line.
     """
-    feedback = readFeedback(data) if len(data) <= MAX_MESSAGE else None
+    feedback = readFeedbackReport(data) if len(data) <= MAX_MESSAGE else None
     if feedback is not None:
         return feedback
     document = findReport(data)
-    if document.format is Format.JSON:
+    if document.format is DocumentFormat.JSON:
         return parseReport(document.content)
-    return parseAggregate(document.content)
+    return parseAggregateReport(document.content)
 
 
-def describeReport(report: Report) -> list[str]:
+def describeReport(report: ReceivedReport) -> list[str]:
     """
     Lines for people; nothing in them can move a terminal's cursor.
     """
-    if isinstance(report, ReceivedReport):
+    if isinstance(report, ReceivedTLSReport):
         return describe(report)
     if isinstance(report, FeedbackReport):
-        return describeFeedback(report)
-    return describeAggregate(report)
+        return describeFeedbackReport(report)
+    return describeAggregateReport(report)

@@ -37,7 +37,7 @@ MAX_AT_ONCE = 16
 #: that fails rather than a report of them; there is no use in taking more, and
 #: other nodes may do better with them.
 MAX_FAILURES = 3
-PAUSE = 15 * MINUTE
+FAILURE_PAUSE = 15 * MINUTE
 
 
 class Outbox:
@@ -110,20 +110,20 @@ class Outbox:
     def _note(self, success: bool) -> None:
         self._inVain = 0 if success else self._inVain + 1
         if self._inVain >= MAX_FAILURES:
-            self._restUntil = self._elapsed.at(self._clock.seconds()) + PAUSE
+            self._restUntil = self._elapsed.at(self._clock.seconds()) + FAILURE_PAUSE
 
     async def _handOver(self, reports: Sequence[OutgoingReport]) -> bool:
         """
         @return: Whether any of them is in safe hands.
         """
-        crew = TaskGroup(len(reports))
+        tasks = TaskGroup(len(reports))
         safe: list[OutgoingReport] = []
         for report in reports:
-            crew.begin(ignoreCancelled(self._handOverOne(report, safe)))
+            tasks.begin(ignoreCancelled(self._handOverOne(report, safe)))
         try:
-            await crew.finished()
+            await tasks.finished()
         finally:
-            await crew.abandon()
+            await tasks.abandon()
         return bool(safe)
 
     async def _handOverOne(

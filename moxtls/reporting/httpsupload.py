@@ -73,16 +73,16 @@ class HTTPSCourier:
         self, batch: Batch, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
         results: list[Result] = []
-        for parcel in batch.parcels:
+        for message in batch.parcels:
             await recorder.record(results)
-            answer = await self._post(batch.destination, parcel)
+            answer = await self._post(batch.destination, message)
             ending, text = classifyResponse(answer)
             wait = None
             if ending is DeliveryStatus.TEMPORARY and isinstance(answer, Response):
                 wait = retryAfter(answer.header("retry-after"), self._clock.seconds())
             results.extend(
                 Result(
-                    messageID=parcel.messageID,
+                    messageID=message.messageID,
                     recipient=recipient,
                     ending=ending,
                     status=_STATUS[ending],
@@ -90,13 +90,13 @@ class HTTPSCourier:
                     host=urlsplit(batch.destination).hostname or "",
                     retryAfter=wait,
                 )
-                for recipient in parcel.recipients
+                for recipient in message.recipients
             )
         return tuple(results)
 
-    async def _post(self, uri: str, parcel: BatchMessage) -> Response | HTTPSFailure:
-        headers = {"Content-Type": parcel.contentType}
-        body = parcel.path.read_bytes()
+    async def _post(self, uri: str, message: BatchMessage) -> Response | HTTPSFailure:
+        headers = {"Content-Type": message.contentType}
+        body = message.path.read_bytes()
         for _ in range(MAX_REDIRECTS + 1):
             answer = await self._client.post(uri, headers, body)
             target = redirected(uri, answer)

@@ -13,14 +13,14 @@ from moxtls.reporting.types import ReportPeriod
 from moxtls.tasks import gather
 
 #: Periods in memory at a time.
-PAGE = 200
+PAGE_SIZE = 200
 #: Of periods that are shown to people.
 MAX_SHOWN = 1000
 #: Of those, the ones looked up at a time.
-AT_ONCE = 16
+MAX_LOOKUPS = 16
 
 
-async def pendingIn(
+async def pendingPeriods(
     source: IReportSource, now: float, domain: Domain | None = None, early: bool = False
 ) -> tuple[ReportPeriod, ...]:
     """
@@ -32,7 +32,7 @@ async def pendingIn(
     for phase in range(source.phases):
         after: ReportPeriod | None = None
         while len(found) < MAX_SHOWN:
-            page = await source.periods(phase, now, after, PAGE, early)
+            page = await source.periods(phase, now, after, PAGE_SIZE, early)
             found.extend(each for each in page if domain in (None, each.domain))
             if not page:
                 break
@@ -48,7 +48,7 @@ async def refusals(
     one.
     """
     reasons: list[str] = []
-    for start in range(0, len(periods), AT_ONCE):
-        some = periods[start : start + AT_ONCE]
+    for start in range(0, len(periods), MAX_LOOKUPS):
+        some = periods[start : start + MAX_LOOKUPS]
         reasons += await gather([source.refusal(each) for each in some])
     return dict(zip(periods, reasons, strict=True))

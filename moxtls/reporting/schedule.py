@@ -11,13 +11,13 @@ from moxtls.dates import HOUR, MINUTE, Span, utcDay
 from moxtls.queue.types import ReportKind
 
 #: Behind each whole hour, until everything that ended in it is recorded.
-SETTLING = 4 * MINUTE
+RECORDING_DELAY = 4 * MINUTE
 #: And up to so many more, so that not all hosts of the world begin at once.
 MAX_JITTER = 119
 #: RFC 8460 4.1: reports are spread, so as not to flood who takes those of
 #: many domains.  Those on DMARC are due each hour, so they are done within it.
 WINDOWS = {ReportKind.TLS: 4 * HOUR, ReportKind.DMARC: 45 * MINUTE}
-MAX_GAP = 5 * MINUTE
+MAX_SPACING = 5 * MINUTE
 #: At least two of the longest reporting periods, days: what couldn't be
 #: reported by then won't be.
 MAX_AGE = {ReportKind.TLS: 60 * HOUR, ReportKind.DMARC: 48 * HOUR}
@@ -27,14 +27,14 @@ def untilTick(now: float) -> float:
     """
     The seconds to the next run of the hourly schedule; more than none.
     """
-    return HOUR - (now - SETTLING) % HOUR
+    return HOUR - (now - RECORDING_DELAY) % HOUR
 
 
 def dueBefore(now: float) -> date:
     """
     Days before this one are over, and all that happened in them is recorded.
     """
-    return utcDay(now - SETTLING)
+    return utcDay(now - RECORDING_DELAY)
 
 
 def staleBefore(now: float) -> date:
@@ -49,17 +49,17 @@ def lastHour(now: float) -> int:
     The end of the last hour that is over, and all that happened in it is
     recorded.
     """
-    return int((now - SETTLING) // HOUR) * HOUR
+    return int((now - RECORDING_DELAY) // HOUR) * HOUR
 
 
-def staleHours(now: float) -> int:
+def staleHoursBefore(now: float) -> int:
     """
     Hours that begin before this second are too old to be reported.
     """
     return lastHour(now) - MAX_AGE[ReportKind.DMARC]
 
 
-def spanBefore(end: int, hours: int, first: int, since: int = 0) -> Span:
+def intervalSpan(end: int, hours: int, first: int, since: int = 0) -> Span:
     """
     Of intervals of C{hours}, counted from UTC midnight, those up to C{end} as far
     back as C{first}: more than one if a report couldn't be made when it was
@@ -71,8 +71,8 @@ def spanBefore(end: int, hours: int, first: int, since: int = 0) -> Span:
     return Span(min(start, end - 1), end)
 
 
-def gap(count: int, window: float) -> float:
+def spacing(count: int, window: float) -> float:
     """
     The seconds between two of C{count} reports.
     """
-    return min(window / max(count, 1), MAX_GAP)
+    return min(window / max(count, 1), MAX_SPACING)

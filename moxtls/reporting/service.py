@@ -22,10 +22,10 @@ from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSub
 from moxtls.outages import logUnlessOutage
 from moxtls.reporting.compose import ReportComposer
 from moxtls.reporting.handover import Outbox
-from moxtls.reporting.owed import pendingIn, refusals
-from moxtls.reporting.schedule import MAX_AGE, MAX_JITTER, WINDOWS, gap, untilTick
+from moxtls.reporting.owed import pendingPeriods, refusals
+from moxtls.reporting.schedule import MAX_AGE, MAX_JITTER, WINDOWS, spacing, untilTick
 from moxtls.reporting.suppression import BOUNCE_WINDOW
-from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
+from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
 from moxtls.tasks import TaskGroup, ignoreCancelled
 
 #: What is known of a report keeps it from being made again while there may be
@@ -71,10 +71,10 @@ class ReportService(Service):
         source: IReportSource,
         archive: IReportArchive,
         leases: ILeases,
-        writer: ReportComposer,
+        composer: ReportComposer,
         submitter: IReportSubmitter,
         jitter: Callable[[], float],
-        routine: ReportOptions,
+        options: ReportOptions,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
@@ -86,14 +86,14 @@ class ReportService(Service):
         self._reactor = reactor or clock
         self._source = source
         self._archive = archive
-        self._writer = writer
+        self._composer = composer
         self._jitter = jitter
-        self._routine = routine
-        window = routine.window
+        self._options = options
+        window = options.window
         self._window = WINDOWS[source.kind] if window is None else window
-        self._outbox = Outbox(clock, archive, submitter, source.kind, routine.node)
+        self._outbox = Outbox(clock, archive, submitter, source.kind, options.node)
         name = f"{source.kind} reports"
-        self._lease = Lease(clock, leases, name, routine.node)
+        self._lease = Lease(clock, leases, name, options.node)
         self._turn = DeferredLock()
         self._inFlight = TaskGroup(1)
         self._scheduled: Deferred[None] | None = None
@@ -142,7 +142,7 @@ class ReportService(Service):
 
     def pending(self, early: bool = False) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        Fires with what may be owed, as L{pendingIn} has it.
+        Fires with what may be owed, as L{pendingPeriods} has it.
 
         @param early: Also of what isn't over yet.
         """
@@ -159,7 +159,7 @@ class ReportService(Service):
 
     def preview(
         self, domain: Domain, early: bool = False
-    ) -> Deferred[tuple[tuple[ReportPeriod, Draft | NoReport], ...]]:
+    ) -> Deferred[tuple[tuple[ReportPeriod, ReportDraft | NoReport], ...]]:
         """
         Fires with what would be reported to C{domain} if it were sent now;
         nothing is sent, and nothing changes.
@@ -216,28 +216,28 @@ class ReportService(Service):
             if not await self._lease.acquire():
                 raise ReportsBusy
             try:
-                return await self._round(plan)
+                return await self._run(plan)
             finally:
                 await self._lease.release()
         finally:
             self._turn.release()
 
-    async def _round(self, plan: RunOptions) -> int:
+    async def _run(self, plan: RunOptions) -> int:
         now = self._clock.seconds()
         await self._source.prune(now)
-        await self._archive.prune(now - max(self._routine.kept, MIN_RETENTION))
+        await self._archive.prune(now - max(self._options.kept, MIN_RETENTION))
         if plan.early:
             await self._source.close(plan.domain, now)
-        round = ReportRun(
+        run = ReportRun(
             self._clock,
             self._source,
-            self._writer,
+            self._composer,
             self._outbox,
             self._lease,
             plan,
             self._reactor,
         )
-        return await round.run()
+        return await run.run()
 
     async def _owed(
         self, domain: Domain | None, early: bool
@@ -248,17 +248,17 @@ class ReportService(Service):
         self, domain: Domain | None, early: bool
     ) -> tuple[ReportPeriod, ...]:
         now = self._clock.seconds()
-        return await pendingIn(self._source, now, domain, early)
+        return await pendingPeriods(self._source, now, domain, early)
 
     async def _preview(
         self, domain: Domain, early: bool
-    ) -> tuple[tuple[ReportPeriod, Draft | NoReport], ...]:
+    ) -> tuple[tuple[ReportPeriod, ReportDraft | NoReport], ...]:
         periods = await self._pending(domain, early)
         return tuple([(each, await self._source.draft(each)) for each in periods])
 
 
 #: Periods in memory at a time.
-PAGE = 200
+PAGE_SIZE = 200
 #: Reports being composed at a time: slow name servers of some domains must
 #: not hold up the others.
 MAX_AT_ONCE = 16
@@ -304,7 +304,7 @@ class ReportRun:
         self,
         clock: IReactorTime,
         source: IReportSource,
-        writer: ReportComposer,
+        composer: ReportComposer,
         outbox: Outbox,
         lease: Lease,
         plan: RunOptions,
@@ -316,7 +316,7 @@ class ReportRun:
         self._clock = clock
         self._reactor = reactor
         self._source = source
-        self._writer = writer
+        self._composer = composer
         self._outbox = outbox
         self._lease = lease
         self._plan = plan
@@ -334,7 +334,7 @@ class ReportRun:
         @raise LeaseLost: It was broken off.
         """
         if self._plan.window:
-            self._gap = gap(await self._count(), self._plan.window)
+            self._gap = spacing(await self._count(), self._plan.window)
         for phase in range(self._source.phases):
             await self._phase(phase)
             await self._outbox.empty()
@@ -345,25 +345,25 @@ class ReportRun:
         return sum([await self._source.count(each, self._plan.asOf) for each in phases])
 
     async def _phase(self, phase: int) -> None:
-        crew = TaskGroup(MAX_AT_ONCE)
+        tasks = TaskGroup(MAX_AT_ONCE)
         try:
-            await self._pages(phase, crew)
-            await crew.finished()
+            await self._pages(phase, tasks)
+            await tasks.finished()
         finally:
-            await crew.abandon()
+            await tasks.abandon()
 
-    async def _pages(self, phase: int, crew: TaskGroup) -> None:
+    async def _pages(self, phase: int, tasks: TaskGroup) -> None:
         after: ReportPeriod | None = None
         while True:
-            page = await self._source.periods(phase, self._plan.asOf, after, PAGE)
+            page = await self._source.periods(phase, self._plan.asOf, after, PAGE_SIZE)
             for period in page:
                 if self._plan.domain in (None, period.domain):
-                    await self._turn(period, crew)
+                    await self._turn(period, tasks)
             if not page:
                 return
             after = page[-1]
 
-    async def _turn(self, period: ReportPeriod, crew: TaskGroup) -> None:
+    async def _turn(self, period: ReportPeriod, tasks: TaskGroup) -> None:
         if period.sendable:
             due = self._started + self._begun * self._gap
             self._begun += 1
@@ -371,8 +371,8 @@ class ReportRun:
             if wait > 0:
                 await deferLater(self._clock, wait)
         await self._lease.prolong()
-        await crew.room()
-        crew.begin(ignoreCancelled(self._attempt(period)))
+        await tasks.room()
+        tasks.begin(ignoreCancelled(self._attempt(period)))
 
     async def _attempt(self, period: ReportPeriod) -> None:
         kind, domain = str(self._source.kind), str(period.domain)
@@ -404,9 +404,9 @@ class ReportRun:
             self._handedOver = self._composed
             await self._outbox.empty()
 
-    async def _file(self, draft: Draft) -> None:
+    async def _file(self, draft: ReportDraft) -> None:
         period = draft.period
-        reports = await self._writer.write(draft)
+        reports = await self._composer.compose(draft)
         # In two steps: others add to it while this one waits.
         new = await self._source.settle(period, draft.destinations, reports)
         self._composed += new
@@ -426,7 +426,7 @@ class ReportRun:
             domain=str(found.period.domain),
             reason=found.reason,
         )
-        if found.leave is Retention.CLEAR:
+        if found.retention is Retention.CLEAR:
             await self._source.settle(found.period, (), ())
 
 

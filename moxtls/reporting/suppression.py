@@ -22,7 +22,7 @@ from moxtls.reporting.types import Suppression
 MANUAL_PERIOD = 31 * DAY
 #: After the first failure: a report or two are left out, in case it was a
 #: passing trouble that called itself permanent.
-FIRST_PERIOD = 2 * DAY
+MIN_PERIOD = 2 * DAY
 #: Once a year is little enough to ask of anybody.
 MAX_PERIOD = 365 * DAY
 #: Acceptance isn't arrival: a DSN may follow, for as long as hosts try
@@ -44,18 +44,18 @@ def afterFailure(
         not.
     """
     failures = previous.failures + 1 if previous else 1
-    until = now + period(failures)
+    until = now + suppressionPeriod(failures)
     if previous is not None:
         until = max(until, previous.until)  # A person may have said longer.
     return Suppression(destination, kind, until, now, comment, failures)
 
 
-def period(failures: int) -> int:
+def suppressionPeriod(failures: int) -> int:
     """
     For how long a destination that failed so often in a row is left alone.
     """
     # Past some twenty doublings any period is the longest one.
-    doubled = FIRST_PERIOD * (1 << min(failures - 1, 20))
+    doubled = MIN_PERIOD * (1 << min(failures - 1, 20))
     return min(doubled, MAX_PERIOD)
 
 

@@ -41,11 +41,11 @@ class ReportPeriod:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class DocumentVariant:
     """
     The same report in another format, for those that can't read the first.
 
-    @ivar destinations: Some of those of the L{Draft}.
+    @ivar destinations: Some of those of the L{ReportDraft}.
     """
 
     document: bytes
@@ -53,7 +53,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ReportDraft:
     """
     The contents of a report, and where it is wanted.
 
@@ -78,7 +78,7 @@ class Draft:
     document: bytes
     filename: str
     limits: tuple[int, ...] = ()
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[DocumentVariant, ...] = ()
 
     def documentFor(self, destination: str) -> bytes:
         """
@@ -112,13 +112,13 @@ class NoReport:
     Why a period needs no report, or can't have one now.
 
     @ivar reason: For the log and for C{report preview}.
-    @ivar leave: C{KEEP} after a temporary error: it is tried again until it
+    @ivar retention: C{KEEP} after a temporary error: it is tried again until it
         is stale.
     """
 
     period: ReportPeriod
     reason: str
-    leave: Retention
+    retention: Retention
 
 
 class ReportState(StrEnum):

@@ -78,7 +78,7 @@ class ReceivedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedReport:
+class ReceivedTLSReport:
     """
     What somebody says about mail for us.
 
@@ -94,7 +94,7 @@ class ReceivedReport:
     policies: tuple[ReceivedPolicy, ...]
 
 
-def readTLSReport(data: bytes) -> ReceivedReport:
+def readTLSReport(data: bytes) -> ReceivedTLSReport:
     """
     Read a report as JSON, gzip, or a whole message that has it attached.
 
@@ -139,7 +139,7 @@ def gunzip(data: bytes) -> bytes:
     return content
 
 
-def parseReport(text: bytes) -> ReceivedReport:
+def parseReport(text: bytes) -> ReceivedTLSReport:
     """
     @param text: JSON; what follows behind the object is ignored.
 
@@ -150,7 +150,7 @@ def parseReport(text: bytes) -> ReceivedReport:
     policies = top.get("policies")
     if not isinstance(policies, list) or not policies:
         _refuse("report.policies", "not an array with entries")
-    return ReceivedReport(
+    return ReceivedTLSReport(
         organization=_text(top, "organization-name", "report"),
         contact=_text(top, "contact-info", "report"),
         reportID=_text(top, "report-id", "report"),
@@ -163,7 +163,7 @@ def parseReport(text: bytes) -> ReceivedReport:
     )
 
 
-def describe(report: ReceivedReport) -> list[str]:
+def describe(report: ReceivedTLSReport) -> list[str]:
     """
     Lines for people; nothing in them can move a terminal's cursor.
     """

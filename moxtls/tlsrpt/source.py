@@ -20,9 +20,9 @@ from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.rua import chooseDestinations
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.types import (
-    Draft,
     NoReport,
     OutgoingReport,
+    ReportDraft,
     ReportPeriod,
     Retention,
     StoredResult,
@@ -108,7 +108,7 @@ class TLSReportSource:
     def refusal(self, period: ReportPeriod) -> Deferred[str]:
         return Deferred.fromCoroutine(self._refusal(period))
 
-    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         return Deferred.fromCoroutine(self._draft(period))
 
     def settle(
@@ -127,7 +127,7 @@ class TLSReportSource:
         planned = await self._plan(period)
         return planned.reason if isinstance(planned, NoReport) else ""
 
-    async def _draft(self, period: ReportPeriod) -> Draft | NoReport:
+    async def _draft(self, period: ReportPeriod) -> ReportDraft | NoReport:
         planned = await self._plan(period)
         if isinstance(planned, NoReport):
             return planned
@@ -162,7 +162,7 @@ class TLSReportSource:
         submitter: Domain,
         destinations: tuple[str, ...],
         tallies: Sequence[PolicyTally],
-    ) -> Draft:
+    ) -> ReportDraft:
         """
         @raise InvalidReport: The report would break the rules.
         """
@@ -172,7 +172,7 @@ class TLSReportSource:
         faults = check(report)
         if faults:
             raise InvalidReport("; ".join(faults))
-        return Draft(
+        return ReportDraft(
             kind=self.kind,
             period=period,
             span=span,

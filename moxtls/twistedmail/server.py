@@ -277,12 +277,12 @@ class RecipientMessage:
         self._collecting.close()
         self.message.connectionLost()
 
-    def begin(self, trace: Iterable[bytes], judgement: VerdictEvent | None) -> None:
+    def begin(self, trace: Iterable[bytes], event: VerdictEvent | None) -> None:
         """
         Give the application what stands before the message as it came.
         """
-        if judgement is not None and IVerdictObserver.providedBy(self.message):
-            told = maybeDeferred(self.message.verdictGiven, judgement)
+        if event is not None and IVerdictObserver.providedBy(self.message):
+            told = maybeDeferred(self.message.verdictGiven, event)
             told.addErrback(
                 lambda why: BufferedMessage.log.failure("telling a message", why)
             )
@@ -409,10 +409,10 @@ class BufferedMessage:
         """
         Give everything to everybody, and others a chance on the way.
         """
-        judgements = screened.judgements or (None,) * len(self.copies)
+        events = screened.events or (None,) * len(self.copies)
         trace = screened.trace.split(_CRLF)[:-1]
-        for copy, judgement in zip(self.copies, judgements, strict=True):
-            copy.begin(trace, judgement)
+        for copy, event in zip(self.copies, events, strict=True):
+            copy.begin(trace, event)
         rest = b""
         given = 0
         for chunk in screened.message:
@@ -485,14 +485,14 @@ class FilterResult:
     @ivar refusal: What the client is told if nobody is to get it.
     @ivar trace: Header fields to stand before all others.
     @ivar message: The rest, in chunks, to be read before it is closed.
-    @ivar judgements: One for each recipient, in their order; none if it wasn't
+    @ivar events: One for each recipient, in their order; none if it wasn't
         possible to judge.
     """
 
     refusal: Reply | None = None
     trace: bytes = b""
     message: Sequence[bytes] = ()
-    judgements: tuple[VerdictEvent, ...] = ()
+    events: tuple[VerdictEvent, ...] = ()
 
 
 class IFilteredMessage(Interface):

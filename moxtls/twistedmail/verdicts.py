@@ -136,16 +136,16 @@ class FilteredMessage:
         decision = decide(findings, self._sender)
         if not self._screening.enforce:
             decision = Decision(FinalDisposition.ACCEPTED)
-        judgements = tuple(
+        events = tuple(
             [
                 await self._told(findings, decision, header, recipient)
                 for recipient in recipients
             ]
         )
         if decision.refusal is not None:
-            return FilterResult(decision.refusal, judgements=judgements)
+            return FilterResult(decision.refusal, events=events)
         await self._remember(findings, decision, recipients)
-        return self._passed(self._trace(findings), judgements)
+        return self._passed(self._trace(findings), events)
 
     async def _told(
         self,
@@ -155,10 +155,10 @@ class FilteredMessage:
         recipient: str,
     ) -> VerdictEvent:
         audience = self._screening.audience
-        judgement = VerdictEvent(
+        event = VerdictEvent(
             findings.authentication,
             findings.verdict,
-            decision.fate,
+            decision.finalDisposition,
             self._sender,
             recipient,
             isForReports=isReport(findings.verdict, header.data)
@@ -166,12 +166,12 @@ class FilteredMessage:
             header=header.data,
         )
         discovery = findings.verdict.discovery
-        if discovery and needsHistory(judgement, audience.reportsFailures):
+        if discovery and needsHistory(event, audience.reportsFailures):
             author = discovery.organizational
             isKnown = await audience.isKnown([recipient.lower()], author)
-            judgement = replace(judgement, isKnown=isKnown)
-        await audience.tell(judgement)
-        return judgement
+            event = replace(event, isKnown=isKnown)
+        await audience.tell(event)
+        return event
 
     async def _isForReports(self, recipient: str, header: Header) -> bool:
         known = self._screening.reportAddresses
@@ -203,10 +203,10 @@ class FilteredMessage:
         return results + receivedSPF(hostname, found, sender, self._client.helo)
 
     def _passed(
-        self, trace: bytes, judgements: tuple[VerdictEvent, ...] = ()
+        self, trace: bytes, events: tuple[VerdictEvent, ...] = ()
     ) -> FilterResult:
         message = self._reading.chunks(self._screening.checks.hostname)
-        return FilterResult(None, trace, message, judgements)
+        return FilterResult(None, trace, message, events)
 
 
 def _unknown(hostname: str) -> bytes:

@@ -20,7 +20,7 @@ from moxtls.authentication.check import (
 )
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult, DKIMResult
-from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.types import DMARCPolicy
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.fairshare import MAX_QUERIES_PER_CLIENT
@@ -405,7 +405,7 @@ class MemoryTests(CheckCase):
         C{pct} (RFC 7489 6.6.4) is drawn for each message, and only where there
         is one.
         """
-        self.checks.practice = LocalPolicy(Suffixes(lambda: lambda name: name))
+        self.checks.practice = LocalPolicy(PublicSuffixes(lambda: lambda name: name))
         drawn = []
 
         def chance() -> float:

@@ -23,9 +23,9 @@ from moxtls.authentication.results import (
 )
 from moxtls.dmarc.types import (
     Discovery,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
-    Method,
     Override,
     OverrideKind,
     Verdict,
@@ -46,7 +46,9 @@ FOUND = Authentication(
         DKIMResult(Domain("b.example"), "t", AuthResult.FAIL, "the body was changed"),
     ),
 )
-DISCOVERY = Discovery(A, A, Method.TREE_WALK, A, DMARCRecord(p=DMARCPolicy.REJECT))
+DISCOVERY = Discovery(
+    A, A, DiscoveryMethod.TREE_WALK, A, DMARCRecord(p=DMARCPolicy.REJECT)
+)
 PASSED = Verdict(
     AuthResult.PASS, A, DISCOVERY, DMARCPolicy.REJECT, DMARCPolicy.NONE, (0,), True
 )

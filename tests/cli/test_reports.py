@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moxtls.dates import HOUR, midnight, utcDay
-from moxtls.dmarc.parse import parseAggregate
+from moxtls.dmarc.parse import parseAggregateReport
 from moxtls.dmarc.types import DMARCPolicy, Evaluation, PublishedPolicy
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
@@ -298,7 +298,7 @@ class DMARCTests(NetworkCommandCase):
         root = self.folder / "data" / "queue" / "messages"
         [file] = [each for each in root.rglob("*") if each.is_file()]
         document = list(leafParts(file.read_bytes()))[1].content
-        report = parseAggregate(gzip.decompress(document))
+        report = parseAggregateReport(gzip.decompress(document))
         self.assertLessEqual(report.end, reactor.seconds())
         self.assertGreater(report.end, reactor.seconds() - 600)
 

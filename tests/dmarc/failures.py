@@ -7,10 +7,10 @@ from __future__ import annotations
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dmarc.types import (
     Discovery,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
     FinalDisposition,
-    Method,
     ReportURI,
     Verdict,
     VerdictEvent,
@@ -22,7 +22,9 @@ AUTHOR = Domain("news.example.com")
 ORGANIZATION = Domain("example.com")
 RUF = ReportURI("mailto:ruf@example.com")
 RECORD = DMARCRecord(DMARCPolicy.REJECT, ruf=(RUF,))
-DISCOVERY = Discovery(AUTHOR, ORGANIZATION, Method.TREE_WALK, ORGANIZATION, RECORD)
+DISCOVERY = Discovery(
+    AUTHOR, ORGANIZATION, DiscoveryMethod.TREE_WALK, ORGANIZATION, RECORD
+)
 HEADER = (
     b"Received: from relay.example for <anna@our.example>\r\n"
     b"DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=epsilon;\r\n"

@@ -118,18 +118,16 @@ class DMARCWorld:
         """
         One that isn't started.
         """
-        letterhead = ReportIdentity(HOSTNAME, (ED25519,))
+        identity = ReportIdentity(HOSTNAME, (ED25519,))
         return ReportService(
             self.clock,
             source or self.source(),
             self.ledger.archive,
             self.ledger.leases,
-            ReportComposer(
-                self.clock, self.ledger.suppressions, letterhead, self.newID
-            ),
+            ReportComposer(self.clock, self.ledger.suppressions, identity, self.newID),
             QueueSubmitter(self.queue),
             jitter=lambda: 0.5,
-            routine=ReportOptions(node),
+            options=ReportOptions(node),
         )
 
     def queued(self) -> list[str]:

@@ -21,12 +21,12 @@ from moxtls.dmarc.aggregate import (
     AggregateWriter,
     ReportFormat,
 )
-from moxtls.dmarc.parse import parseAggregate
+from moxtls.dmarc.parse import parseAggregateReport
 from moxtls.dmarc.types import (
     Alignment,
+    DiscoveryMethod,
     Disposition,
     DMARCPolicy,
-    Method,
     Override,
     OverrideKind,
     PublishedPolicy,
@@ -104,7 +104,7 @@ class SchemaTests(SynchronousTestCase):
         rest = (
             {"sp": DMARCPolicy.NONE, "np": DMARCPolicy.QUARANTINE, "testing": True},
             {"adkim": Alignment.STRICT, "aspf": Alignment.STRICT, "percent": 0},
-            {"fo": ("1", "d", "s"), "method": Method.PSL},
+            {"fo": ("1", "d", "s"), "method": DiscoveryMethod.PSL},
         )
         for format, p, more in product(ReportFormat, DMARCPolicy, rest):
             published = replace(PublishedPolicy(A, p), **more)  # type: ignore[arg-type]
@@ -382,7 +382,7 @@ class ContentTests(SynchronousTestCase):
         Who reads reports as we do understands both formats.
         """
         for format in ReportFormat:
-            report = parseAggregate(unpacked(document(format, everyRow())))
+            report = parseAggregateReport(unpacked(document(format, everyRow())))
             self.assertEqual(report.domain, "a.example")
             self.assertEqual(report.messages, sum(count for _, count in everyRow()))
             self.assertEqual((report.start, report.end + 1), (

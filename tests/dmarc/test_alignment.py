@@ -9,8 +9,8 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.results import Authentication, AuthResult, SPFScope
-from moxtls.dmarc.alignment import MAX_WALKS, Aligned, align, alignAtOnce
-from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dmarc.alignment import MAX_WALKS, Aligned, align, alignWithoutLookups
+from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain, InvalidDomain
 from tests.corpus import corpus
@@ -21,7 +21,7 @@ STRICT = "v=DMARC1; p=reject; adkim=s; aspf=s"
 
 
 def both(
-    author: str, authentication: Authentication, suffixes: Suffixes | None = None
+    author: str, authentication: Authentication, suffixes: PublicSuffixes | None = None
 ) -> LookupGenerator[Aligned]:
     """
     Discovery, then alignment.
@@ -111,12 +111,12 @@ class AlignTests(SynchronousTestCase):
         message = checked(
             signature("s.example"), signature("example.com"), spf="example.com"
         )
-        found = alignAtOnce(discovery, message)
+        found = alignWithoutLookups(discovery, message)
         self.assertEqual(found, self.aligned("example.com", message))
         other = checked(signature("example.com"), signature("a.example.com"))
-        self.assertIsNone(alignAtOnce(discovery, other))
+        self.assertIsNone(alignWithoutLookups(discovery, other))
         spf = checked(spf="a.example.com", status=PASS)
-        self.assertIsNone(alignAtOnce(discovery, spf))
+        self.assertIsNone(alignWithoutLookups(discovery, spf))
 
     def test_oneRound(self) -> None:
         """
@@ -190,7 +190,7 @@ class AlignTests(SynchronousTestCase):
         """
         By the public suffix list, nothing more is asked (RFC 7489 3.1).
         """
-        suffixes = Suffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
+        suffixes = PublicSuffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
         message = checked(signature("b.example.com"), spf="example.com", status=PASS)
         found = self.zone.find(both("a.example.com", message, suffixes))
         self.assertEqual((found.dkim, found.spf), ((True,), True))
@@ -202,7 +202,7 @@ class AlignTests(SynchronousTestCase):
         names with empty labels, which are no domains and so never get here.
         """
         table = json.loads(corpus("records", "opendmarc-alignment.json").read_text())
-        suffixes = Suffixes()
+        suffixes = PublicSuffixes()
         count = 0
         for case in table["cases"]:
             try:

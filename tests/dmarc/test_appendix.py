@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.results import Authentication
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover, organizationalDomain
-from moxtls.dmarc.externaldestinations import confirmationName, verify
+from moxtls.dmarc.externaldestinations import confirmationName, verifyDestinations
 from moxtls.dmarc.record import dmarcRecordName
 from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
@@ -227,9 +227,9 @@ class DomainOwnerTests(SynchronousTestCase):
             {confirmationName(ours, theirs): confirmation, "_dmarc.example.com": RECORD}
         )
         ruf = [ReportURI("mailto:auth-reports@thirdparty.example.net")]
-        found = zone.find(verify(ours, ruf, tag="ruf"))
+        found = zone.find(verifyDestinations(ours, ruf, tag="ruf"))
         expected = "mailto:failure-reports@thirdparty.example.net"
         self.assertEqual(found.accepted, ((expected, 0),))
         rua = [ReportURI("mailto:dmarc-feedback@example.com")]
-        found = zone.find(verify(ours, rua))
+        found = zone.find(verifyDestinations(ours, rua))
         self.assertEqual(found.accepted, (("mailto:dmarc-feedback@example.com", 0),))

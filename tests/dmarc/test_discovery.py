@@ -17,15 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.discovery import (
     MAX_FINDING_LENGTH,
+    PublicSuffixes,
     Registered,
-    Suffixes,
     discover,
     organizationalDomain,
     printable,
-    requested,
-    walk,
+    requestedPolicy,
+    treeWalkNames,
 )
-from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, Method
+from moxtls.dmarc.types import Discovery, DiscoveryMethod, DMARCPolicy, DMARCRecord
 from moxtls.dns.query import LookupQuestion, runWithAnswers
 from moxtls.dns.types import Answer, CNAMELink
 from moxtls.domain import Domain
@@ -240,7 +240,7 @@ class ExistenceTests(SynchronousTestCase):
         zone = Zone({"_dmarc.example.com": self.RECORD})
         found = self.found(zone)
         self.assertFalse(found.exists)
-        self.assertEqual(requested(found), DMARCPolicy.REJECT)
+        self.assertEqual(requestedPolicy(found), DMARCPolicy.REJECT)
         self.assertEqual(
             zone.asked[3:], [f"x.example.com {k}" for k in ("A", "AAAA", "MX")]
         )
@@ -252,7 +252,7 @@ class ExistenceTests(SynchronousTestCase):
         for hosts in (["x.example.com"], ["y.x.example.com"], ["_dmarc.x.example.com"]):
             found = self.found(Zone({"_dmarc.example.com": self.RECORD}, (), hosts))
             self.assertTrue(found.exists)
-            self.assertEqual(requested(found), DMARCPolicy.QUARANTINE)
+            self.assertEqual(requestedPolicy(found), DMARCPolicy.QUARANTINE)
 
     def test_alias(self) -> None:
         """
@@ -304,7 +304,9 @@ class LegacyTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # Of each name, the last two labels.
-        self.suffixes = Suffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
+        self.suffixes = PublicSuffixes(
+            lambda: lambda name: ".".join(name.split(".")[-2:])
+        )
 
     def found(self, author: str, zone: Zone) -> Discovery:
         return zone.find(discover(Domain(author), self.suffixes))
@@ -316,7 +318,7 @@ class LegacyTests(SynchronousTestCase):
         zone = Zone({"_dmarc.b.example.com": REJECT, "_dmarc.example.com": NONE})
         found = self.found("a.b.example.com", zone)
         self.assertEqual(found.policyDomain, Domain("example.com"))
-        self.assertEqual(found.method, Method.PSL)
+        self.assertEqual(found.method, DiscoveryMethod.PSL)
         self.assertEqual(zone.asked, ["_dmarc.a.b.example.com", "_dmarc.example.com"])
         self.assertEqual(
             self.found("b.example.com", zone).policyDomain, Domain("b.example.com")
@@ -346,7 +348,9 @@ class LegacyTests(SynchronousTestCase):
         """
         zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none; np=reject"})
         found = self.found("x.example.com", zone)
-        self.assertEqual(requested(replace(found, exists=False)), DMARCPolicy.NONE)
+        self.assertEqual(
+            requestedPolicy(replace(found, exists=False)), DMARCPolicy.NONE
+        )
         self.assertEqual(len(zone.asked), 2)
 
     def test_organizational(self) -> None:
@@ -361,7 +365,7 @@ class LegacyTests(SynchronousTestCase):
 
 class SuffixesTests(SynchronousTestCase):
     """
-    Tests for L{Suffixes}.
+    Tests for L{PublicSuffixes}.
     """
 
     def test_packaged(self) -> None:
@@ -369,7 +373,7 @@ class SuffixesTests(SynchronousTestCase):
         RFC 7489 3.2, with the list as it is: rules, wildcards, exceptions,
         domains of private registries, A-labels, and what isn't in the list.
         """
-        suffixes = Suffixes()
+        suffixes = PublicSuffixes()
         for name, organizational in [
             ("a.b.example.com", "example.com"),
             ("example.com", "example.com"),
@@ -395,7 +399,7 @@ class SuffixesTests(SynchronousTestCase):
             loads.append("load")
             return lambda name: name
 
-        suffixes = Suffixes(load)
+        suffixes = PublicSuffixes(load)
         self.assertEqual(loads, [])
         for _ in range(2):
             suffixes.organizational(Domain("example.org"))
@@ -404,7 +408,7 @@ class SuffixesTests(SynchronousTestCase):
 
 class WalkTests(SynchronousTestCase):
     """
-    Tests for L{walk}.
+    Tests for L{treeWalkNames}.
     """
 
     def test_names(self) -> None:
@@ -442,7 +446,9 @@ class WalkTests(SynchronousTestCase):
                 ],
             ),
         ]:
-            self.assertEqual([each.ascii for each in walk(Domain(start))], names)
+            self.assertEqual(
+                [each.ascii for each in treeWalkNames(Domain(start))], names
+            )
 
 
 class PrintableTests(SynchronousTestCase):

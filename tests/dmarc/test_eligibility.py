@@ -9,7 +9,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.eligibility import DMARCReporting, mayReport, takesMail
+from moxtls.dmarc.eligibility import DMARCReporting, refusalReason, unreachableReason
 from moxtls.dmarc.types import PeriodSummary
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
@@ -24,14 +24,14 @@ SETTINGS = DMARCReporting(SUBMITTER)
 
 class MayReportTests(SynchronousTestCase):
     """
-    Tests for L{mayReport}.
+    Tests for L{refusalReason}.
     """
 
     def test_somebody(self) -> None:
         """
         A domain whose mail was wanted gets a report.
         """
-        self.assertIsNone(mayReport(OVERVIEW, False, SETTINGS))
+        self.assertIsNone(refusalReason(OVERVIEW, False, SETTINGS))
 
     def test_stranger(self) -> None:
         """
@@ -39,18 +39,18 @@ class MayReportTests(SynchronousTestCase):
         domains are monitored; unless there has to be a good sign about all.
         """
         unwanted = replace(OVERVIEW, wanted=0)
-        self.assertIsNone(mayReport(unwanted, False, SETTINGS))
+        self.assertIsNone(refusalReason(unwanted, False, SETTINGS))
         strict = replace(SETTINGS, strangers=False)
-        self.assertIn("stranger", mayReport(unwanted, False, strict) or "")
-        self.assertIsNone(mayReport(unwanted, True, strict))
-        self.assertIsNone(mayReport(OVERVIEW, False, strict))
+        self.assertIn("stranger", refusalReason(unwanted, False, strict) or "")
+        self.assertIsNone(refusalReason(unwanted, True, strict))
+        self.assertIsNone(refusalReason(OVERVIEW, False, strict))
 
     def test_minimum(self) -> None:
         """
         There have to be so many messages.
         """
         for minimum, reported in [(1, True), (3, True), (4, False)]:
-            found = mayReport(OVERVIEW, True, replace(SETTINGS, minimum=minimum))
+            found = refusalReason(OVERVIEW, True, replace(SETTINGS, minimum=minimum))
             self.assertEqual(found is None, reported)
 
     def test_lists(self) -> None:
@@ -67,19 +67,19 @@ class MayReportTests(SynchronousTestCase):
             (mine, mine, False),
         ]:
             settings = replace(SETTINGS, onlyTo=onlyTo, notTo=notTo)
-            self.assertEqual(mayReport(OVERVIEW, True, settings) is None, reported)
+            self.assertEqual(refusalReason(OVERVIEW, True, settings) is None, reported)
 
 
 class TakesMailTests(SynchronousTestCase):
     """
-    Tests for L{takesMail}.
+    Tests for L{unreachableReason}.
     """
 
     def setUp(self) -> None:
         self.resolver = MemoryResolver()
 
     def trouble(self) -> str:
-        asking = resolve(self.resolver, takesMail(SUBMITTER))
+        asking = resolve(self.resolver, unreachableReason(SUBMITTER))
         return self.successResultOf(Deferred.fromCoroutine(asking))
 
     def test_takes(self) -> None:

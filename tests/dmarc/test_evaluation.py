@@ -18,20 +18,20 @@ from moxtls.authentication.results import AuthResult, DKIMResult, SPFScope
 from moxtls.dmarc.evaluation import (
     MAX_ADDRESSES,
     MAX_SIGNATURES,
-    PAUSE,
+    WRITE_INTERVAL,
     EvaluationRecorder,
     evaluationOf,
-    hoursOf,
+    reportingHours,
 )
 from moxtls.dmarc.types import (
     Alignment,
     Discovery,
+    DiscoveryMethod,
     Disposition,
     DMARCPolicy,
     DMARCRecord,
     Evaluation,
     FinalDisposition,
-    Method,
     Override,
     OverrideKind,
     PublishedPolicy,
@@ -49,7 +49,9 @@ from tests.dmarc.zone import FAIL, PASS, checked, signature
 AUTHOR = Domain("news.example.com")
 ORGANIZATION = Domain("example.com")
 RECORD = DMARCRecord(DMARCPolicy.REJECT, rua=(ReportURI("mailto:dmarc@example.com"),))
-DISCOVERY = Discovery(AUTHOR, ORGANIZATION, Method.TREE_WALK, ORGANIZATION, RECORD)
+DISCOVERY = Discovery(
+    AUTHOR, ORGANIZATION, DiscoveryMethod.TREE_WALK, ORGANIZATION, RECORD
+)
 PASSED = Verdict(
     PASS, AUTHOR, DISCOVERY, DMARCPolicy.REJECT, alignedDKIM=(0,), spfAligned=False
 )
@@ -76,13 +78,13 @@ class EvaluationTestCase(SynchronousTestCase):
     Expects evaluations.
     """
 
-    def evaluation(self, judgement: VerdictEvent) -> Evaluation:
-        found = evaluationOf(judgement)
+    def evaluation(self, event: VerdictEvent) -> Evaluation:
+        found = evaluationOf(event)
         assert found is not None
         return found
 
-    def row(self, judgement: VerdictEvent) -> ReportRow:
-        return self.evaluation(judgement).row
+    def row(self, event: VerdictEvent) -> ReportRow:
+        return self.evaluation(event).row
 
     def ofRecord(self, record: DMARCRecord | None) -> VerdictEvent:
         """
@@ -155,14 +157,14 @@ class EvaluationOfTests(EvaluationTestCase):
         who.
         """
         several = Verdict(AuthResult.NONE, disposition=DMARCPolicy.QUARANTINE)
-        for judgement in (
+        for event in (
             self.ofRecord(None),
             self.ofRecord(DMARCRecord(DMARCPolicy.REJECT)),
             self.of(replace(DISCOVERY, temporary=True)),
             replace(GOOD, verdict=several),
             replace(GOOD, verdict=Verdict(AuthResult.NONE, AUTHOR)),
         ):
-            self.assertIsNone(evaluationOf(judgement))
+            self.assertIsNone(evaluationOf(event))
         known = self.of(replace(DISCOVERY, temporary=True, policyDomain=AUTHOR))
         self.assertIsNotNone(evaluationOf(known))
 
@@ -171,13 +173,13 @@ class EvaluationOfTests(EvaluationTestCase):
         Mail refused for other reasons isn't counted, nor what was refused but
         for a mailbox for such mail.
         """
-        for fate in FinalDisposition:
-            counted = fate not in (
+        for finalDisposition in FinalDisposition:
+            counted = finalDisposition not in (
                 FinalDisposition.REJECTED,
                 FinalDisposition.ACCEPTED_REJECT,
             )
-            found = evaluationOf(replace(GOOD, fate=fate))
-            self.assertEqual(found is not None, counted, fate)
+            found = evaluationOf(replace(GOOD, finalDisposition=finalDisposition))
+            self.assertEqual(found is not None, counted, finalDisposition)
 
     def test_optional(self) -> None:
         """
@@ -185,11 +187,11 @@ class EvaluationOfTests(EvaluationTestCase):
         """
         quarantined = replace(
             FORGED,
-            fate=FinalDisposition.JUNK,
+            finalDisposition=FinalDisposition.JUNK,
             verdict=replace(FAILED, disposition=DMARCPolicy.QUARANTINE),
         )
-        spam = replace(GOOD, fate=FinalDisposition.JUNK, isKnown=False)
-        for judgement, optional in [
+        spam = replace(GOOD, finalDisposition=FinalDisposition.JUNK, isKnown=False)
+        for event, optional in [
             (GOOD, False),
             (replace(GOOD, isForReports=True), True),
             (replace(GOOD, isKnown=False), False),
@@ -199,20 +201,20 @@ class EvaluationOfTests(EvaluationTestCase):
             (replace(quarantined, isKnown=True), False),
             (spam, False),
         ]:
-            self.assertEqual(self.evaluation(judgement).optional, optional)
+            self.assertEqual(self.evaluation(event).optional, optional)
 
     def test_wanted(self) -> None:
         """
         Accepted, and authentic.
         """
-        failed = replace(FORGED, fate=FinalDisposition.ACCEPTED)
-        for judgement, wanted in [
+        failed = replace(FORGED, finalDisposition=FinalDisposition.ACCEPTED)
+        for event, wanted in [
             (GOOD, True),
-            (replace(GOOD, fate=FinalDisposition.JUNK), False),
+            (replace(GOOD, finalDisposition=FinalDisposition.JUNK), False),
             (failed, False),
             (FORGED, False),
         ]:
-            self.assertEqual(self.evaluation(judgement).wanted, wanted)
+            self.assertEqual(self.evaluation(event).wanted, wanted)
 
     def test_disposition(self) -> None:
         """
@@ -222,25 +224,33 @@ class EvaluationOfTests(EvaluationTestCase):
         lax = replace(PASSED, policy=DMARCPolicy.NONE)
         quarantine = replace(FAILED, disposition=DMARCPolicy.QUARANTINE)
         tolerated = replace(FAILED, disposition=DMARCPolicy.NONE)
-        for judgement, disposition in [
+        for event, disposition in [
             (GOOD, Disposition.PASS),
-            (replace(GOOD, fate=FinalDisposition.JUNK), Disposition.PASS),
+            (replace(GOOD, finalDisposition=FinalDisposition.JUNK), Disposition.PASS),
             (replace(GOOD, verdict=lax), Disposition.NONE),
             (FORGED, Disposition.REJECT),
             (
-                replace(FORGED, verdict=quarantine, fate=FinalDisposition.JUNK),
+                replace(
+                    FORGED, verdict=quarantine, finalDisposition=FinalDisposition.JUNK
+                ),
                 Disposition.QUARANTINE,
             ),
             (
-                replace(FORGED, verdict=tolerated, fate=FinalDisposition.JUNK),
+                replace(
+                    FORGED, verdict=tolerated, finalDisposition=FinalDisposition.JUNK
+                ),
                 Disposition.NONE,
             ),
             (
-                replace(FORGED, verdict=tolerated, fate=FinalDisposition.ACCEPTED),
+                replace(
+                    FORGED,
+                    verdict=tolerated,
+                    finalDisposition=FinalDisposition.ACCEPTED,
+                ),
                 Disposition.NONE,
             ),
         ]:
-            self.assertEqual(self.row(judgement).disposition, disposition)
+            self.assertEqual(self.row(event).disposition, disposition)
 
     def test_reasons(self) -> None:
         """
@@ -249,13 +259,15 @@ class EvaluationOfTests(EvaluationTestCase):
         """
         tested = Override(OverrideKind.POLICY_TEST_MODE)
         verdict = replace(FAILED, disposition=DMARCPolicy.QUARANTINE, reasons=(tested,))
-        for fate, kinds in [
+        for finalDisposition, kinds in [
             (FinalDisposition.JUNK, ["policy_test_mode"]),
             (FinalDisposition.ACCEPTED, ["policy_test_mode", "local_policy"]),
         ]:
-            row = self.row(replace(FORGED, verdict=verdict, fate=fate))
+            row = self.row(
+                replace(FORGED, verdict=verdict, finalDisposition=finalDisposition)
+            )
             self.assertEqual([str(each.kind) for each in row.reasons], kinds)
-        row = self.row(replace(FORGED, fate=FinalDisposition.JUNK))
+        row = self.row(replace(FORGED, finalDisposition=FinalDisposition.JUNK))
         self.assertEqual(row.disposition, Disposition.QUARANTINE)
         self.assertEqual(len(row.reasons), 1)
 
@@ -292,8 +304,8 @@ class SignatureTests(EvaluationTestCase):
         Their selectors.
         """
         verdict = replace(PASSED, alignedDKIM=aligned)
-        judgement = replace(GOOD, authentication=checked(*signed))
-        row = self.row(replace(judgement, verdict=verdict))
+        event = replace(GOOD, authentication=checked(*signed))
+        row = self.row(replace(event, verdict=verdict))
         return [each.selector for each in row.dkim]
 
     def test_order(self) -> None:
@@ -326,8 +338,8 @@ class SignatureTests(EvaluationTestCase):
         Why it failed, in a line.
         """
         broken = replace(signature("example.com", FAIL), problem="bad\r\n" + "x" * 999)
-        judgement = replace(GOOD, authentication=checked(broken))
-        (told,) = self.row(judgement).dkim
+        event = replace(GOOD, authentication=checked(broken))
+        (told,) = self.row(event).dkim
         self.assertEqual(told.problem[:6], "bad??x")
         self.assertLess(len(told.problem), 300)
 
@@ -354,7 +366,7 @@ class SPFTests(EvaluationTestCase):
 
 class HoursOfTests(SynchronousTestCase):
     """
-    Tests for L{hoursOf}.
+    Tests for L{reportingHours}.
     """
 
     def test_divisors(self) -> None:
@@ -374,7 +386,7 @@ class HoursOfTests(SynchronousTestCase):
             (30 * 3600, 24),
             (2**32 - 1, 24),
         ]:
-            self.assertEqual(hoursOf(asked), hours, asked)
+            self.assertEqual(reportingHours(asked), hours, asked)
 
 
 HOUR = 1_795_000_000 // 3600 * 3600
@@ -438,7 +450,7 @@ class EvaluationRecorderTests(SynchronousTestCase):
         self.assertEqual(len(self.store.recorded), 1)
         written: Deferred[None] = Deferred()
         self.store.answers = [written, fail(OSError())]
-        self.clock.advance(PAUSE)
+        self.clock.advance(WRITE_INTERVAL)
         counts = [(evaluationOf(GOOD), 2), (evaluationOf(other), 1)]
         self.assertEqual([each[1:] for each in self.store.recorded[1:]], counts)
         self.assertNoResult(waiting[0])
@@ -466,10 +478,13 @@ class EvaluationRecorderTests(SynchronousTestCase):
         a domain, or where there is nothing to report.
         """
         silent = frozenset({Domain.parse("bücher.example")})
-        for recorder, judgement in [
+        for recorder, event in [
             (self.recorder(enabled=False), GOOD),
             (self.recorder(silent=silent), GOOD),
-            (self.recorder(), replace(GOOD, fate=FinalDisposition.REJECTED)),
+            (
+                self.recorder(),
+                replace(GOOD, finalDisposition=FinalDisposition.REJECTED),
+            ),
         ]:
-            self.successResultOf(recorder.verdictGiven(judgement))
+            self.successResultOf(recorder.verdictGiven(event))
         self.assertEqual(self.store.recorded, [])

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.externaldestinations import (
-    MAX_REASON,
-    Destinations,
+    MAX_REASON_LENGTH,
+    VerifiedDestinations,
     confirmationName,
-    verify,
+    verifyDestinations,
 )
-from moxtls.dmarc.record import urisOf
+from moxtls.dmarc.record import parseURIs
 from moxtls.domain import Domain
 from moxtls.reporting.rua import MAX_DESTINATIONS, MAX_REASONS
 from tests.dmarc.zone import Zone
@@ -27,13 +27,13 @@ NAME = "blue.example.com._report._dmarc.red.example.net"
 
 class VerifyTests(SynchronousTestCase):
     """
-    Tests for L{verify}.
+    Tests for L{verifyDestinations}.
     """
 
     def found(
-        self, zone: Zone, rua: str = THEIRS, suffixes: Suffixes | None = None
-    ) -> Destinations:
-        return zone.find(verify(OURS, urisOf(rua), suffixes))
+        self, zone: Zone, rua: str = THEIRS, suffixes: PublicSuffixes | None = None
+    ) -> VerifiedDestinations:
+        return zone.find(verifyDestinations(OURS, parseURIs(rua), suffixes))
 
     def test_internal(self) -> None:
         """
@@ -47,7 +47,7 @@ class VerifyTests(SynchronousTestCase):
         found = self.found(zone, rua)
         self.assertEqual(
             found,
-            Destinations(
+            VerifiedDestinations(
                 (
                     ("mailto:a@blue.example.com", 10 << 20),
                     ("mailto:b@example.com", 0),
@@ -77,7 +77,7 @@ class VerifyTests(SynchronousTestCase):
             ("v=DMARC1; p=x", "v=DMARC1", "v=spf1 -all", "DMARC1"),
         ):
             zone = Zone({NAME: records})
-            self.assertEqual(self.found(zone), Destinations(((THEIRS, 0),)))
+            self.assertEqual(self.found(zone), VerifiedDestinations(((THEIRS, 0),)))
             self.assertIn(NAME, zone.asked)
             self.assertEqual(len(zone.rounds), 1)
 
@@ -104,7 +104,7 @@ class VerifyTests(SynchronousTestCase):
             self.assertEqual((found.accepted, found.temporary), ((), True), failing)
             self.assertEqual(len(found.errors), 1)
         found = self.found(Zone({NAME: "v=DMARC1"}, walk))
-        self.assertEqual(found, Destinations(((THEIRS, 0),)))
+        self.assertEqual(found, VerifiedDestinations(((THEIRS, 0),)))
         zone = Zone({"_dmarc.example.com": "v=DMARC1"}, {NAME})
         self.assertFalse(self.found(zone, "mailto:a@example.com").temporary)
 
@@ -143,7 +143,7 @@ class VerifyTests(SynchronousTestCase):
         """
         for rua in ("nonsense", "https://red.example.net/", "mailto:a@b@c"):
             found = self.found(Zone({NAME: f"v=DMARC1; rua={rua}"}))
-            self.assertEqual(found, Destinations(((THEIRS, 0),)))
+            self.assertEqual(found, VerifiedDestinations(((THEIRS, 0),)))
 
     def test_schemes(self) -> None:
         """
@@ -188,10 +188,10 @@ class VerifyTests(SynchronousTestCase):
         host = ".".join(["a" * 60] * 3) + ".example"
         policyDomain = Domain(".".join(["b" * 60] * 2) + ".example")
         zone = Zone({})
-        uris = urisOf(f"mailto:a@{host}")
-        found = zone.find(verify(policyDomain, uris))
+        uris = parseURIs(f"mailto:a@{host}")
+        found = zone.find(verifyDestinations(policyDomain, uris))
         self.assertEqual((found.accepted, found.temporary), ((), False))
-        self.assertLessEqual(len(found.errors[0]), MAX_REASON)
+        self.assertLessEqual(len(found.errors[0]), MAX_REASON_LENGTH)
         name = confirmationName(policyDomain, Domain(host))
         self.assertNotIn(name, zone.asked)
 
@@ -199,7 +199,7 @@ class VerifyTests(SynchronousTestCase):
         """
         By the public suffix list (RFC 7489 7.1).
         """
-        suffixes = Suffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
+        suffixes = PublicSuffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
         zone = Zone({NAME: "v=DMARC1"})
         found = self.found(zone, f"mailto:a@example.com,{THEIRS}", suffixes)
         self.assertEqual(len(found.accepted), 2)

@@ -29,7 +29,7 @@ from moxtls.dmarc.failure import (
     messageFailure,
     spfRecord,
 )
-from moxtls.dmarc.parse import FeedbackReport, readFeedback
+from moxtls.dmarc.parse import FeedbackReport, readFeedbackReport
 from moxtls.dmarc.redaction import Redaction
 from moxtls.dmarc.types import (
     PSD,
@@ -57,34 +57,34 @@ TEMPERROR, NONE = AuthResult.TEMPERROR, AuthResult.NONE
 OTHER = Domain("a.example")
 
 
-def asking(record: DMARCRecord, judgement: VerdictEvent) -> VerdictEvent:
+def asking(record: DMARCRecord, event: VerdictEvent) -> VerdictEvent:
     """
     The same under another record.
     """
     discovery = replace(DISCOVERY, record=record)
-    verdict = replace(judgement.verdict, discovery=discovery)
-    return replace(judgement, verdict=verdict)
+    verdict = replace(event.verdict, discovery=discovery)
+    return replace(event, verdict=verdict)
 
 
-def options(judgement: VerdictEvent) -> str:
+def options(event: VerdictEvent) -> str:
     """
     Which values of C{fo} a report is made for.
     """
     return "".join(
         each
         for each in "01ds"
-        if isWanted(asking(DMARCRecord(ruf=(RUF,), fo=(each,)), judgement))
+        if isWanted(asking(DMARCRecord(ruf=(RUF,), fo=(each,)), event))
     )
 
 
-def passed(judgement: VerdictEvent, dkim: bool, spf: bool) -> VerdictEvent:
+def passed(event: VerdictEvent, dkim: bool, spf: bool) -> VerdictEvent:
     verdict = replace(
-        judgement.verdict,
+        event.verdict,
         status=PASS,
         alignedDKIM=(0,) if dkim else (),
         spfAligned=spf,
     )
-    return replace(judgement, verdict=verdict)
+    return replace(event, verdict=verdict)
 
 
 class WantedTests(SynchronousTestCase):
@@ -99,7 +99,7 @@ class WantedTests(SynchronousTestCase):
         """
         good, bad = signature("example.com"), signature("example.com", FAIL)
         other = signature("b.example", FAIL)
-        for judgement, expected in [
+        for event, expected in [
             (failed(), "01s"),
             (failed(bad), "01ds"),
             (failed(bad, status=NONE), "01d"),
@@ -112,16 +112,16 @@ class WantedTests(SynchronousTestCase):
             (passed(failed(bad, status=PASS), False, True), "1d"),
             (passed(failed(good, other, status=PASS), True, True), "d"),
         ]:
-            self.assertEqual(options(judgement), expected, judgement.authentication)
+            self.assertEqual(options(event), expected, event.authentication)
 
     def test_several(self) -> None:
         """
         One of several options is enough.
         """
-        judgement = passed(failed(signature("b.example", FAIL)), False, True)
+        event = passed(failed(signature("b.example", FAIL)), False, True)
         for fo, expected in [(("0", "d"), True), (("0",), False), (("x",), False)]:
             record = replace(RECORD, fo=fo)
-            self.assertEqual(isWanted(asking(record, judgement)), expected)
+            self.assertEqual(isWanted(asking(record, event)), expected)
 
     def test_temporary(self) -> None:
         """
@@ -161,11 +161,11 @@ class WantedTests(SynchronousTestCase):
         Reports, bounces, and whatever else nobody wrote are not answered by
         reports (RFC 9991 5.1); nor is what can't be told apart from them.
         """
-        judgement = failed()
-        self.assertTrue(isWanted(judgement))
-        self.assertFalse(isWanted(replace(judgement, sender="")))
-        self.assertFalse(isWanted(replace(judgement, isForReports=True)))
-        self.assertFalse(isWanted(replace(judgement, header=b"")))
+        event = failed()
+        self.assertTrue(isWanted(event))
+        self.assertFalse(isWanted(replace(event, sender="")))
+        self.assertFalse(isWanted(replace(event, isForReports=True)))
+        self.assertFalse(isWanted(replace(event, header=b"")))
         for line, expected in [
             (b"Auto-Submitted: auto-generated", False),
             (b"auto-submitted:\r\n Auto-Replied; x=y", False),
@@ -182,9 +182,9 @@ class WantedTests(SynchronousTestCase):
         """
         What was refused for another reason than DMARC isn't reported.
         """
-        for fate in FinalDisposition:
-            wanted = isWanted(replace(failed(), fate=fate))
-            self.assertEqual(wanted, fate is not FinalDisposition.REJECTED)
+        for finalDisposition in FinalDisposition:
+            wanted = isWanted(replace(failed(), finalDisposition=finalDisposition))
+            self.assertEqual(wanted, finalDisposition is not FinalDisposition.REJECTED)
 
 
 class AllowedTests(SynchronousTestCase):
@@ -192,9 +192,9 @@ class AllowedTests(SynchronousTestCase):
     Tests for L{isAllowed}.
     """
 
-    def allowed(self, judgement: VerdictEvent | None = None, **chosen: object) -> bool:
+    def allowed(self, event: VerdictEvent | None = None, **chosen: object) -> bool:
         settings = FailureReporting(enabled=True, submitter=OTHER)
-        found = messageFailure(judgement or failed())
+        found = messageFailure(event or failed())
         assert found is not None
         return isAllowed(found, replace(settings, **chosen))  # type: ignore[arg-type]
 
@@ -244,8 +244,8 @@ class FailureTests(SynchronousTestCase):
     Tests for L{MessageFailure}, and what is known of it.
     """
 
-    def failure(self, judgement: VerdictEvent) -> MessageFailure:
-        found = messageFailure(judgement)
+    def failure(self, event: VerdictEvent) -> MessageFailure:
+        found = messageFailure(event)
         assert found is not None
         return found
 
@@ -259,7 +259,9 @@ class FailureTests(SynchronousTestCase):
             for each in [
                 one,
                 replace(
-                    one, recipient="bert@our.example", fate=FinalDisposition.ACCEPTED
+                    one,
+                    recipient="bert@our.example",
+                    finalDisposition=FinalDisposition.ACCEPTED,
                 ),
                 replace(one, sender="b@example.com"),
                 replace(one, header=HEADER + b"X: y\r\n"),
@@ -295,7 +297,7 @@ class FailureTests(SynchronousTestCase):
                 "news.example.com": "v=spf10",
             }
         )
-        for judgement, expected in [
+        for event, expected in [
             (failed(), "V=spf1 ip4:192.0.2.9 -all"),
             (failed(status=PASS), ""),
             (failed(status=NONE), ""),
@@ -303,7 +305,7 @@ class FailureTests(SynchronousTestCase):
             (failed(spf="news.example.com"), ""),
             (failed(spf="not a domain"), ""),
         ]:
-            found = zone.find(spfRecord(self.failure(judgement)))
+            found = zone.find(spfRecord(self.failure(event)))
             self.assertEqual(found, expected)
         self.assertEqual(zone.asked, ["bounce.example.com", "news.example.com"])
         failing = Zone({}, failing=["bounce.example.com"])
@@ -318,9 +320,9 @@ PARTICULARS = FailureDetails(SUBMITTER, REDACTION, midnight(DAY))
 
 
 def composed(
-    judgement: VerdictEvent | None = None, spfRecord: str = "", incidents: int = 1
+    event: VerdictEvent | None = None, spfRecord: str = "", incidents: int = 1
 ) -> bytes:
-    failure = messageFailure(judgement or failed(SIGNATURE))
+    failure = messageFailure(event or failed(SIGNATURE))
     assert failure is not None
     about = replace(PARTICULARS, spfRecord=spfRecord, incidents=incidents)
     return composeFailureReport(failure, about, TO, STAMP)
@@ -336,7 +338,7 @@ def read(message: bytes) -> FeedbackReport:
     """
     As anybody reads it.
     """
-    report = readFeedback(message)
+    report = readFeedbackReport(message)
     assert report is not None
     return report
 
@@ -409,16 +411,16 @@ class ComposeTests(SynchronousTestCase):
             ((0,), True, "none"),
         ]:
             record = replace(RECORD, fo=("d",))
-            judgement = failed(
+            event = failed(
                 signature("example.com"),
                 signature("b.example", FAIL),
                 discovery=replace(DISCOVERY, record=record),
             )
             status = PASS if aligned or spf else FAIL
             verdict = replace(
-                judgement.verdict, status=status, alignedDKIM=aligned, spfAligned=spf
+                event.verdict, status=status, alignedDKIM=aligned, spfAligned=spf
             )
-            report = read(composed(replace(judgement, verdict=verdict)))
+            report = read(composed(replace(event, verdict=verdict)))
             self.assertEqual(report.get("Identity-Alignment"), expected)
             self.assertIn(f"dmarc={status} ", report.get("Authentication-Results"))
 
@@ -426,15 +428,25 @@ class ComposeTests(SynchronousTestCase):
         """
         What became of the message (RFC 6591 3.2.2).
         """
-        judgement = failed()
-        kept = replace(judgement.verdict, disposition=DMARCPolicy.NONE)
+        event = failed()
+        kept = replace(event.verdict, disposition=DMARCPolicy.NONE)
         for each, expected in [
-            (replace(judgement, fate=FinalDisposition.ACCEPTED), "delivered"),
-            (replace(judgement, fate=FinalDisposition.JUNK), "spam"),
-            (replace(judgement, fate=FinalDisposition.REJECTED_BY_DMARC), "reject"),
-            (replace(judgement, fate=FinalDisposition.ACCEPTED_REJECT), "policy"),
+            (replace(event, finalDisposition=FinalDisposition.ACCEPTED), "delivered"),
+            (replace(event, finalDisposition=FinalDisposition.JUNK), "spam"),
             (
-                replace(judgement, fate=FinalDisposition.ACCEPTED_REJECT, verdict=kept),
+                replace(event, finalDisposition=FinalDisposition.REJECTED_BY_DMARC),
+                "reject",
+            ),
+            (
+                replace(event, finalDisposition=FinalDisposition.ACCEPTED_REJECT),
+                "policy",
+            ),
+            (
+                replace(
+                    event,
+                    finalDisposition=FinalDisposition.ACCEPTED_REJECT,
+                    verdict=kept,
+                ),
                 "other",
             ),
         ]:
@@ -446,10 +458,10 @@ class ComposeTests(SynchronousTestCase):
         are no fields on one; nor is a sender shown that is no address, or a
         client that has none.
         """
-        judgement = failed(signature("b.example", FAIL), spf="b.example")
-        unknown = replace(judgement.authentication, address="")
-        judgement = replace(judgement, sender="john.doe", authentication=unknown)
-        report = read(composed(judgement))
+        event = failed(signature("b.example", FAIL), spf="b.example")
+        unknown = replace(event.authentication, address="")
+        event = replace(event, sender="john.doe", authentication=unknown)
+        report = read(composed(event))
         self.assertNotIn("", [value for _, value in report.fields])
         names = {name for name, _ in report.fields}
         absent = {
@@ -512,12 +524,12 @@ class ComposeTests(SynchronousTestCase):
         three parts in the fields of which nothing is added.
         """
         dkim = replace(SIGNATURE, selector=f"s{word}", problem=word, identity=word)
-        judgement = replace(
+        event = replace(
             failed(dkim, header=HEADER + b"Date: " + raw + b"\r\n"), sender=f"x{word}@a"
         )
-        spf = replace(judgement.authentication.spf, domain=word)
-        authentication = replace(judgement.authentication, spf=spf, address=word)
-        for each in [judgement, replace(judgement, authentication=authentication)]:
+        spf = replace(event.authentication.spf, domain=word)
+        authentication = replace(event.authentication, spf=spf, address=word)
+        for each in [event, replace(event, authentication=authentication)]:
             if messageFailure(each) is not None:
                 self.check(composed(each, spfRecord=f"v=spf1 {word}"))
 
@@ -543,13 +555,13 @@ class ComposeTests(SynchronousTestCase):
             b"DKIM-Signature: " + b"h=" + b"a:" * 450 + b"; b=" + b"x" * 5000 + b"\r\n"
         )
         many = [replace(SIGNATURE, domain=long, problem="x" * 999)] * 100
-        judgement = failed(*many, header=HEADER + line * 1000)
-        self.check(composed(judgement, spfRecord="v=spf1 " + "x" * 9000))
+        event = failed(*many, header=HEADER + line * 1000)
+        self.check(composed(event, spfRecord="v=spf1 " + "x" * 9000))
 
     def test_noDomain(self) -> None:
         """
         What SPF was about may be no domain.
         """
-        judgement = failed(spf="no domain\x1b", status=AuthResult.NONE)
-        text = next(leafParts(composed(judgement))).content
+        event = failed(spf="no domain\x1b", status=AuthResult.NONE)
+        text = next(leafParts(composed(event))).content
         self.assertIn(b"SPF (mfrom): none, no domain?", text)

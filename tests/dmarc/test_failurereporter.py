@@ -17,17 +17,17 @@ from moxtls.authentication.dkim.sign import Signer
 from moxtls.dates import DAY, HOUR
 from moxtls.dmarc.failure import FailureReporting
 from moxtls.dmarc.failurereporter import (
-    AT_ONCE,
+    DEDUPLICATION_PERIOD,
+    MAX_CONCURRENT,
     MAX_DOMAINS,
-    MAX_OPEN,
-    MAX_SEEN,
-    REMEMBERED_FOR,
+    MAX_PENDING,
+    MAX_REMEMBERED,
     Deduplicator,
     FailureReporter,
+    FailureReportLimiter,
     FailureReportTracker,
-    Quota,
 )
-from moxtls.dmarc.parse import FeedbackReport, readFeedback
+from moxtls.dmarc.parse import FeedbackReport, readFeedbackReport
 from moxtls.dmarc.redaction import Redaction
 from moxtls.dmarc.types import FinalDisposition, ReportURI, VerdictEvent
 from moxtls.dns.types import RRType
@@ -36,7 +36,7 @@ from moxtls.interfaces import IReportObserver, IVerdictObserver
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportIdentity
-from moxtls.reporting.suppression import BOUNCE_WINDOW, FIRST_PERIOD
+from moxtls.reporting.suppression import BOUNCE_WINDOW, MIN_PERIOD
 from moxtls.reporting.types import Suppression
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.reports import DMARCWorld
@@ -107,12 +107,12 @@ class FailureReporterTests(SynchronousTestCase):
             world.newID,
         )
 
-    def tell(self, reporter: FailureReporter, *judgements: VerdictEvent) -> None:
-        for each in judgements or (message(),):
+    def tell(self, reporter: FailureReporter, *events: VerdictEvent) -> None:
+        for each in events or (message(),):
             self.successResultOf(reporter.verdictGiven(each))
 
     def reports(self) -> list[FeedbackReport]:
-        found = [readFeedback(each) for each in self.queue.bodies.values()]
+        found = [readFeedbackReport(each) for each in self.queue.bodies.values()]
         return [each for each in found if each is not None]
 
     def test_report(self) -> None:
@@ -170,7 +170,9 @@ class FailureReporterTests(SynchronousTestCase):
         """
         one = message()
         other = replace(
-            one, recipient="bert@our.example", fate=FinalDisposition.ACCEPTED
+            one,
+            recipient="bert@our.example",
+            finalDisposition=FinalDisposition.ACCEPTED,
         )
         self.tell(self.reporter(), one, other, one)
         self.assertEqual(len(self.reports()), 1)
@@ -272,10 +274,10 @@ class FailureReporterTests(SynchronousTestCase):
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter(replace(SETTINGS, perHour=100, perDay=100))
-        self.tell(reporter, *map(message, range(MAX_OPEN + 5)))
-        self.assertEqual(len(self.resolver.asked), AT_ONCE)
+        self.tell(reporter, *map(message, range(MAX_PENDING + 5)))
+        self.assertEqual(len(self.resolver.asked), MAX_CONCURRENT)
         self.resolver.release(str(SUBMITTER), RRType.MX)
-        self.assertEqual(len(self.reports()), MAX_OPEN)
+        self.assertEqual(len(self.reports()), MAX_PENDING)
         self.tell(reporter, message(100))
         self.assertEqual(self.reports()[-1].get("Incidents"), "6")
 
@@ -286,7 +288,7 @@ class FailureReporterTests(SynchronousTestCase):
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter()
-        self.tell(reporter, *map(message, range(AT_ONCE + 2)))
+        self.tell(reporter, *map(message, range(MAX_CONCURRENT + 2)))
         self.successResultOf(reporter.stop())
         self.resolver.release(str(SUBMITTER), RRType.MX)
         self.tell(reporter, message(100))
@@ -326,9 +328,9 @@ class FailureAftermathTests(SynchronousTestCase):
         entry = self.entry()
         assert entry is not None
         now = self.world.clock.seconds()
-        self.assertEqual((entry.failures, entry.until), (1, now + FIRST_PERIOD))
+        self.assertEqual((entry.failures, entry.until), (1, now + MIN_PERIOD))
         self.assertEqual(entry.comment, "mx.b.example 5.1.1 no such user")
-        self.world.clock.advance(FIRST_PERIOD)
+        self.world.clock.advance(MIN_PERIOD)
         self.end(DeliveryStatus.PERMANENT)
         entry = self.entry()
         assert entry is not None
@@ -341,7 +343,7 @@ class FailureAftermathTests(SynchronousTestCase):
         self.end(DeliveryStatus.PERMANENT)
         self.end(DeliveryStatus.DELIVERED)
         self.assertIsNotNone(self.entry())
-        self.world.clock.advance(FIRST_PERIOD + BOUNCE_WINDOW)
+        self.world.clock.advance(MIN_PERIOD + BOUNCE_WINDOW)
         self.end(DeliveryStatus.DELIVERED)
         self.assertIsNone(self.entry())
 
@@ -359,7 +361,7 @@ B = Domain("b.example")
 
 class QuotaTests(SynchronousTestCase):
     """
-    Tests for L{Quota}: RFC 9991 8.1.
+    Tests for L{FailureReportLimiter}: RFC 9991 8.1.
     """
 
     def test_hour(self) -> None:
@@ -367,7 +369,7 @@ class QuotaTests(SynchronousTestCase):
         So many an hour to one domain, whatever others get; what is beyond
         that is told in the next report.
         """
-        quota = Quota(perHour=2, perDay=100)
+        quota = FailureReportLimiter(perHour=2, perDay=100)
         taken = [quota.take(A, each) for each in (0, 600, 1200, 1800)]
         self.assertEqual(taken, [1, 1, 0, 0])
         self.assertEqual(quota.take(B, 1800), 1)
@@ -379,7 +381,7 @@ class QuotaTests(SynchronousTestCase):
         """
         So many a day to all together.
         """
-        quota = Quota(perHour=10, perDay=3)
+        quota = FailureReportLimiter(perHour=10, perDay=3)
         taken = [quota.take(domain, 0) for domain in (A, B, A, B, A)]
         self.assertEqual(taken, [1, 1, 1, 0, 0])
         self.assertEqual(quota.take(B, DAY - 1), 0)
@@ -389,7 +391,7 @@ class QuotaTests(SynchronousTestCase):
         """
         What was held back before a quiet day is forgotten.
         """
-        quota = Quota(perHour=1, perDay=100)
+        quota = FailureReportLimiter(perHour=1, perDay=100)
         quota.take(A, 0)
         quota.take(A, 1)
         self.assertEqual(quota.take(A, DAY + 1), 1)
@@ -399,7 +401,7 @@ class QuotaTests(SynchronousTestCase):
         What came to nothing doesn't count for all, but for the domain, and
         the messages are told of later.
         """
-        quota = Quota(perHour=1, perDay=1)
+        quota = FailureReportLimiter(perHour=1, perDay=1)
         self.assertEqual(quota.take(A, 0), 1)
         quota.giveBack(A, 1, 0)
         self.assertEqual(quota.take(A, 1), 0)
@@ -411,8 +413,8 @@ class QuotaTests(SynchronousTestCase):
         """
         Limits of nothing let nothing through.
         """
-        self.assertEqual(Quota(0, 10).take(A, 0), 0)
-        quota = Quota(10, 0)
+        self.assertEqual(FailureReportLimiter(0, 10).take(A, 0), 0)
+        quota = FailureReportLimiter(10, 0)
         self.assertEqual(quota.take(A, 0), 0)
         quota.giveBack(A, 1, 0)
 
@@ -421,7 +423,7 @@ class QuotaTests(SynchronousTestCase):
         However many domains there are, those of lately are remembered, and
         the limit for all holds.
         """
-        quota = Quota(perHour=1, perDay=50)
+        quota = FailureReportLimiter(perHour=1, perDay=50)
         domains = [Domain(f"d{n}.example") for n in range(MAX_DOMAINS + 10)]
         taken = [quota.take(each, 0) for each in domains]
         self.assertEqual(sum(taken), 50)
@@ -440,7 +442,13 @@ class SeenTests(SynchronousTestCase):
         Something is new once, for a while.
         """
         seen = Deduplicator()
-        times = (0, 1, REMEMBERED_FOR - 1, REMEMBERED_FOR, REMEMBERED_FOR + 1)
+        times = (
+            0,
+            1,
+            DEDUPLICATION_PERIOD - 1,
+            DEDUPLICATION_PERIOD,
+            DEDUPLICATION_PERIOD + 1,
+        )
         found = [seen.isNew(b"a", each) for each in times]
         self.assertEqual(found, [True, False, False, True, False])
         self.assertTrue(seen.isNew(b"b", 1))
@@ -450,7 +458,7 @@ class SeenTests(SynchronousTestCase):
         Of very many, the oldest are forgotten.
         """
         seen = Deduplicator()
-        for each in range(MAX_SEEN + 1):
+        for each in range(MAX_REMEMBERED + 1):
             seen.isNew(str(each).encode(), 0)
         self.assertTrue(seen.isNew(b"0", 1))
-        self.assertFalse(seen.isNew(str(MAX_SEEN).encode(), 1))
+        self.assertFalse(seen.isNew(str(MAX_REMEMBERED).encode(), 1))

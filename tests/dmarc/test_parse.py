@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc import parse
 from moxtls.dmarc.parse import (
-    describeAggregate,
-    describeFeedback,
-    parseAggregate,
-    readFeedback,
+    describeAggregateReport,
+    describeFeedbackReport,
+    parseAggregateReport,
+    readFeedbackReport,
 )
 from moxtls.tlsrpt.parse import MalformedReport
 
@@ -51,7 +51,7 @@ Subject: hello
 
 class FeedbackTests(SynchronousTestCase):
     """
-    Tests for L{readFeedback}.
+    Tests for L{readFeedbackReport}.
     """
 
     def test_fields(self) -> None:
@@ -59,7 +59,7 @@ class FeedbackTests(SynchronousTestCase):
         The machine-readable part is read, unfolded, and of the original what
         tells which it was (RFC 5965 3, RFC 9991 4).
         """
-        report = readFeedback(MESSAGE)
+        report = readFeedbackReport(MESSAGE)
         assert report is not None
         self.assertEqual(report.get("feedback-type"), "auth-failure")
         self.assertIn("header.from=example.org", report.get("Authentication-Results"))
@@ -71,9 +71,9 @@ class FeedbackTests(SynchronousTestCase):
         """
         For people, without anything that moves their cursor.
         """
-        report = readFeedback(MESSAGE)
+        report = readFeedbackReport(MESSAGE)
         assert report is not None
-        lines = describeFeedback(report)
+        lines = describeFeedbackReport(report)
         self.assertEqual(lines[0], "Feedback of type auth-failure by Some/1.0 \\x1b[2J")
         self.assertIn("Auth-Failure: dmarc", lines)
         self.assertTrue(all(line.isprintable() for line in lines))
@@ -83,7 +83,7 @@ class FeedbackTests(SynchronousTestCase):
         Other messages are none, whatever they are.
         """
         for message in (b"", b"From: x\n\nhello", MESSAGE.replace(b"feedback-r", b"r")):
-            self.assertIsNone(readFeedback(message))
+            self.assertIsNone(readFeedbackReport(message))
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, len(MESSAGE)), st.binary(max_size=20))
@@ -91,10 +91,10 @@ class FeedbackTests(SynchronousTestCase):
         """
         Nothing in it can do more than be shown.
         """
-        report = readFeedback(MESSAGE[:place] + new + MESSAGE[place:])
+        report = readFeedbackReport(MESSAGE[:place] + new + MESSAGE[place:])
         if report is not None:
             self.assertTrue(
-                all(each.isprintable() for each in describeFeedback(report))
+                all(each.isprintable() for each in describeFeedbackReport(report))
             )
 
 
@@ -160,14 +160,14 @@ MALFORMED = {
 
 class ParseTests(SynchronousTestCase):
     """
-    Tests for L{parseAggregate}.
+    Tests for L{parseAggregateReport}.
     """
 
     def test_everything(self) -> None:
         """
         Every element of RFC 9990 3.1 is read, words in lower case.
         """
-        report = parseAggregate(WHOLE.encode())
+        report = parseAggregateReport(WHOLE.encode())
         [record] = report.records
         self.assertEqual(report.organization, "Receiver")
         self.assertEqual((report.start, report.end), (1790000000, 1790086399))
@@ -190,7 +190,7 @@ class ParseTests(SynchronousTestCase):
         front, octets that are no UTF-8, prefixes, a schema around it, words
         behind it (RFC 9990 3.1.1: order is free).
         """
-        plain = parseAggregate(WHOLE.encode())
+        plain = parseAggregateReport(WHOLE.encode())
         head, _, rest = WHOLE.partition("?>")
         prefixed = WHOLE.replace("<", "<d:").replace("<d:/", "</d:")
         prefixed = prefixed.replace("<d:?", "<?").replace("xmlns=", "xmlns:d=")
@@ -203,8 +203,10 @@ class ParseTests(SynchronousTestCase):
             WHOLE.replace("UTF-8", "iso-8859-1").encode(),
             WHOLE.replace("UTF-8", "utf-16").encode("utf-16"),
         ):
-            self.assertEqual(parseAggregate(text), plain)
-        wrong = parseAggregate(WHOLE.replace("Receiver", "R\xe9").encode("latin-1"))
+            self.assertEqual(parseAggregateReport(text), plain)
+        wrong = parseAggregateReport(
+            WHOLE.replace("Receiver", "R\xe9").encode("latin-1")
+        )
         self.assertEqual(wrong.organization, "R\N{REPLACEMENT CHARACTER}")
 
     def test_malformed(self) -> None:
@@ -214,7 +216,7 @@ class ParseTests(SynchronousTestCase):
         for name, text in MALFORMED.items():
             with self.subTest(name):
                 error = self.assertRaises(
-                    MalformedReport, parseAggregate, text.encode()
+                    MalformedReport, parseAggregateReport, text.encode()
                 )
                 self.assertTrue(str(error).isprintable())
                 self.assertRegex(str(error), r"\A[\w., ]+: ")
@@ -228,16 +230,16 @@ class ParseTests(SynchronousTestCase):
         record = "<record><row><count>1</count></row></record>"
         text = f"<feedback>{(junk + record) * 3}</feedback>".encode()
         with self.assertRaisesRegex(MalformedReport, "too many elements"):
-            parseAggregate(text)
+            parseAggregateReport(text)
 
     def test_large(self) -> None:
         """
         The number of records has no limit but that of the whole.
         """
-        many = parseAggregate(REPORT.format(records=RECORD * 2000).encode())
+        many = parseAggregateReport(REPORT.format(records=RECORD * 2000).encode())
         self.assertEqual((len(many.records), many.messages), (2000, 6000))
         error = self.assertRaises(
-            MalformedReport, parseAggregate, b" " * (parse.MAX_XML + 1)
+            MalformedReport, parseAggregateReport, b" " * (parse.MAX_XML + 1)
         )
         self.assertIn("larger than", str(error))
 
@@ -246,7 +248,7 @@ class ParseTests(SynchronousTestCase):
         For people, without anything that moves their cursor.
         """
         text = WHOLE.replace("list.example</env", "&#x9b;31m</env")
-        lines = describeAggregate(parseAggregate(text.encode()))
+        lines = describeAggregateReport(parseAggregateReport(text.encode()))
         self.assertTrue(all(line.isprintable() for line in lines))
         self.assertIn("example.org: p=reject np=none testing=n", lines)
         self.assertIn("  because mailing_list a & b", lines)
@@ -263,8 +265,8 @@ class ParseTests(SynchronousTestCase):
         """
         text = WHOLE.encode()
         try:
-            describeAggregate(
-                parseAggregate(text[:start] + new + text[start + length :])
+            describeAggregateReport(
+                parseAggregateReport(text[:start] + new + text[start + length :])
             )
         except MalformedReport as error:
             self.assertTrue(str(error).isprintable())

@@ -19,15 +19,15 @@ from moxtls.dmarc.record import (
     findDMARCRecord,
     interpret,
     parseDMARCRecord,
-    tagsOf,
-    urisOf,
+    parseTags,
+    parseURIs,
 )
 from moxtls.dmarc.types import (
     PSD,
     Alignment,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
-    Method,
     ReportURI,
 )
 from moxtls.domain import Domain
@@ -178,10 +178,12 @@ class ParseRecordTests(SynchronousTestCase):
         """
         RFC 7489 6.3 knows no C{np}, and ignores what it doesn't know.
         """
-        tags = tagsOf(b"v=DMARC1; p=reject; np=x")
+        tags = parseTags(b"v=DMARC1; p=reject; np=x")
         assert tags is not None
         self.assertIs(interpret(tags), DMARCRecordError.UNUSABLE)
-        self.assertEqual(interpret(tags, Method.PSL), DMARCRecord(DMARCPolicy.REJECT))
+        self.assertEqual(
+            interpret(tags, DiscoveryMethod.PSL), DMARCRecord(DMARCPolicy.REJECT)
+        )
 
     def test_problems(self) -> None:
         """
@@ -224,7 +226,7 @@ class ParseRecordTests(SynchronousTestCase):
 
 class TagsOfTests(SynchronousTestCase):
     """
-    Tests for L{tagsOf}.
+    Tests for L{parseTags}.
     """
 
     def test_confirmation(self) -> None:
@@ -232,13 +234,13 @@ class TagsOfTests(SynchronousTestCase):
         The records that confirm destinations may be as short as that
         (RFC 9990 4).
         """
-        self.assertEqual(tagsOf(b"v=DMARC1"), {})
-        self.assertIsNone(tagsOf(b"v=DMARC1 p=none"))
+        self.assertEqual(parseTags(b"v=DMARC1"), {})
+        self.assertIsNone(parseTags(b"v=DMARC1 p=none"))
 
 
 class UrisOfTests(SynchronousTestCase):
     """
-    Tests for L{urisOf}.
+    Tests for L{parseURIs}.
     """
 
     def test_sizes(self) -> None:
@@ -246,7 +248,7 @@ class UrisOfTests(SynchronousTestCase):
         Sizes as RFC 7489 6.2 has them, in powers of 1024, and never more than
         can be kept.
         """
-        sizes = urisOf(
+        sizes = parseURIs(
             "a:b!1,a:b!2k,a:b ! 3 M,a:b!4g,a:b!5t,a:b!0," + "a:b!" + "9" * 5000
         )
         self.assertEqual(
@@ -259,13 +261,13 @@ class UrisOfTests(SynchronousTestCase):
         What is no URI, or has no proper size, is passed over.
         """
         wrong = "a@b.example,a:b!,a:b!5x,a:b!1!2,a:%zz,a:b\u202ec,:x,,a:b c,mailto:x@y"
-        self.assertEqual(urisOf(wrong), (ReportURI("mailto:x@y"),))
+        self.assertEqual(parseURIs(wrong), (ReportURI("mailto:x@y"),))
 
     def test_bounded(self) -> None:
         """
         There is an end to them.
         """
-        self.assertEqual(len(urisOf(",".join(["a:b"] * 500))), MAX_URIS)
+        self.assertEqual(len(parseURIs(",".join(["a:b"] * 500))), MAX_URIS)
 
 
 class RecordNameTests(SynchronousTestCase):

@@ -13,7 +13,7 @@ from moxtls.dmarc.redaction import (
     MAX_EACH,
     MAX_HEADER,
     Redaction,
-    quotedText,
+    redactedFields,
 )
 from moxtls.message.mime import written
 
@@ -26,7 +26,7 @@ def shown(*lines: str) -> dict[str, list[str]]:
     What is shown of a header, by name.
     """
     found: dict[str, list[str]] = {}
-    for name, words in quotedText("\r\n".join([*lines, ""]).encode(), REDACTION):
+    for name, words in redactedFields("\r\n".join([*lines, ""]).encode(), REDACTION):
         found.setdefault(name, []).append(" ".join(words))
     return found
 
@@ -79,7 +79,7 @@ def token(text: str) -> str:
 
 class QuotedTests(SynchronousTestCase):
     """
-    Tests for L{quotedText}: RFC 9991 7.
+    Tests for L{redactedFields}: RFC 9991 7.
     """
 
     def test_list(self) -> None:
@@ -209,7 +209,7 @@ class QuotedTests(SynchronousTestCase):
         """
         header = "\r\n".join(f"{name}: {value}" for name, value in fields)
         raw = header.encode("utf-8", "surrogatepass")
-        for each in quotedText(raw, REDACTION):
+        for each in redactedFields(raw, REDACTION):
             self.assertRegex(
                 written(each), rb"\A[A-Za-z-]+:(?: [!-~]+(?:\r\n(?= ))?)+\r\n\Z"
             )

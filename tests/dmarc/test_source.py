@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.dates import HOUR, Span
 from moxtls.dmarc.aggregate import ReportFormat
-from moxtls.dmarc.discovery import Suffixes
+from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.source import HISTORY, PAGE
 from moxtls.dmarc.types import (
@@ -28,7 +28,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.ledger.evaluations import EvaluationStore
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
+from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
 from tests.dmarc.reports import (
     PUBLISHED,
     ROW,
@@ -75,7 +75,7 @@ class Rows(EvaluationStore):
         self.largestPage = 0
         self.mostAlive = 0
 
-    def overview(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
+    def summary(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         first = SPAN.start
         found = PeriodSummary(
             PUBLISHED, 24, first, self.total, self.total, 1, self.omitted
@@ -119,13 +119,13 @@ class DMARCReportSourceTests(SynchronousTestCase):
         now = self.world.clock.seconds()
         return self.successResultOf(self.world.source().periods(0, now, None, 100))
 
-    def drafted(self) -> Draft | NoReport:
+    def drafted(self) -> ReportDraft | NoReport:
         (period,) = self.periods()
         return self.successResultOf(self.world.source().draft(period))
 
-    def draft(self) -> Draft:
+    def draft(self) -> ReportDraft:
         found = self.drafted()
-        assert isinstance(found, Draft), found
+        assert isinstance(found, ReportDraft), found
         return found
 
     def none(self) -> NoReport:
@@ -138,7 +138,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         No report, now or later, for a reason with that word.
         """
         found = self.none()
-        self.assertIs(found.leave, Retention.CLEAR)
+        self.assertIs(found.retention, Retention.CLEAR)
         self.assertIn(word, found.reason)
 
     def kept(self, word: str) -> None:
@@ -146,7 +146,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         No report now.
         """
         found = self.none()
-        self.assertIs(found.leave, Retention.KEEP)
+        self.assertIs(found.retention, Retention.KEEP)
         self.assertIn(word, found.reason)
 
     def errors(self) -> str:
@@ -279,13 +279,13 @@ class DMARCReportSourceTests(SynchronousTestCase):
         ]
         found = set()
         for each in drafts:
-            assert isinstance(each, Draft)
+            assert isinstance(each, ReportDraft)
             root = parsed(each.document)
             found.update(texts(root, "policy_published/p"))
         self.assertEqual(found, {"none", "quarantine"})
-        names = {each.reportID for each in drafts if isinstance(each, Draft)}
+        names = {each.reportID for each in drafts if isinstance(each, ReportDraft)}
         self.assertEqual(len(names), 2)
-        files = {each.filename for each in drafts if isinstance(each, Draft)}
+        files = {each.filename for each in drafts if isinstance(each, ReportDraft)}
         self.assertEqual(len(files), 2)
 
     def test_late(self) -> None:
@@ -334,7 +334,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         store = Rows(1)
         store.omitted = 77
         (draft,) = [self.successResultOf(self.world.source(store).draft(SUBJECT))]
-        assert isinstance(draft, Draft)
+        assert isinstance(draft, ReportDraft)
         (error,) = texts(parsed(draft.document), "report_metadata/error")
         self.assertIn("77 more messages", error)
 
@@ -344,7 +344,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         store = Rows(20_000)
         found = self.successResultOf(self.world.source(store).draft(SUBJECT))
-        assert isinstance(found, Draft)
+        assert isinstance(found, ReportDraft)
         self.assertEqual(unpacked(found.document).count(b"<record>"), 20_000)
         self.assertEqual(store.largestPage, PAGE)
         self.assertLessEqual(store.mostAlive, 3 * PAGE)
@@ -543,7 +543,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world.asks(sub, "mailto:d@other.a.example")
         self.world.record(evaluation(sub))
         self.world.settings = DMARCReporting(
-            SUBMITTER, suffixes=Suffixes(lambda: lambda name: "a.example")
+            SUBMITTER, suffixes=PublicSuffixes(lambda: lambda name: "a.example")
         )
         self.assertEqual(self.draft().destinations, ("mailto:d@other.a.example",))
 
@@ -579,7 +579,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
             self.world.settings = settings
             self.world.resolver = MemoryResolver()
             found = self.none()
-            self.assertIs(found.leave, Retention.CLEAR)
+            self.assertIs(found.retention, Retention.CLEAR)
 
     def test_strangers(self) -> None:
         """
@@ -619,7 +619,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.assertEqual([each.hour for each in left], [SPAN.end])
         found = self.successResultOf(source.draft(period))
         assert isinstance(found, NoReport)
-        self.assertIs(found.leave, Retention.CLEAR)
+        self.assertIs(found.retention, Retention.CLEAR)
 
     def test_emptied(self) -> None:
         """
@@ -628,4 +628,4 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         found = self.successResultOf(self.world.source(Rows(0)).draft(SUBJECT))
         assert isinstance(found, NoReport)
-        self.assertIs(found.leave, Retention.CLEAR)
+        self.assertIs(found.retention, Retention.CLEAR)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.results import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.alignment import Aligned, align
-from moxtls.dmarc.discovery import Suffixes, discover
+from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dmarc.types import Discovery, DMARCPolicy, OverrideKind, Verdict
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
 from moxtls.dns.query import LookupGenerator
@@ -29,7 +29,7 @@ FORGED = checked(signature("other.example"), spf="other.example", status=PASS)
 
 
 def looked(
-    author: Domain, message: Authentication, suffixes: Suffixes | None
+    author: Domain, message: Authentication, suffixes: PublicSuffixes | None
 ) -> LookupGenerator[tuple[Discovery, Aligned]]:
     """
     All that is looked up about a message.
@@ -227,7 +227,7 @@ class OverrideTests(JudgeTestCase):
         """
         C{t} is unknown to RFC 7489 6.3, so it changes nothing.
         """
-        legacy = LocalPolicy(Suffixes(lambda: lambda name: "example.com"))
+        legacy = LocalPolicy(PublicSuffixes(lambda: lambda name: "example.com"))
         for policy in (REJECT, QUARANTINE):
             verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED, legacy)
             self.assertDone(verdict, policy)
@@ -237,7 +237,7 @@ class OverrideTests(JudgeTestCase):
         C{pct} is for RFC 7489 only (6.6.4): what isn't rejected is
         quarantined.
         """
-        legacy = LocalPolicy(Suffixes(lambda: lambda name: "example.com"))
+        legacy = LocalPolicy(PublicSuffixes(lambda: lambda name: "example.com"))
         for policy, percent, chance, done in [
             (REJECT, 50, 0.5, QUARANTINE),
             (QUARANTINE, 50, 0.99, NONE),

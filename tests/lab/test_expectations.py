@@ -18,7 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY, HOUR, MINUTE, Span, rfc3339, spanOfDay
 from moxtls.dmarc.aggregate import AggregateMetadata, AggregateWriter, ReportFormat
-from moxtls.dmarc.parse import ReceivedAggregate, ReceivedReason, ReceivedSignature
+from moxtls.dmarc.parse import (
+    ReceivedAggregateReport,
+    ReceivedReason,
+    ReceivedSignature,
+)
 from moxtls.dmarc.types import Disposition, DMARCPolicy, PublishedPolicy, ReportRow
 from moxtls.domain import Domain
 from moxtls.lab.expectations import (
@@ -52,7 +56,7 @@ def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
     """
     span = spanOf(owed.hours, received)
     reportID = "1a2b"
-    report = ReceivedAggregate(
+    report = ReceivedAggregateReport(
         organization="sender.test",
         email="postmaster@sender.test",
         contact="",

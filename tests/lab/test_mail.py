@@ -29,9 +29,9 @@ from moxtls.authentication.results import (
 )
 from moxtls.dmarc.types import (
     Discovery,
+    DiscoveryMethod,
     DMARCPolicy,
     DMARCRecord,
-    Method,
     Override,
     OverrideKind,
     Verdict,
@@ -130,7 +130,9 @@ class SeenTests(SynchronousTestCase):
         SPF that of MAIL FROM.
         """
         author = Domain("a.test")
-        discovery = Discovery(author, author, Method.TREE_WALK, author, DMARCRecord())
+        discovery = Discovery(
+            author, author, DiscoveryMethod.TREE_WALK, author, DMARCRecord()
+        )
         verdict = Verdict(
             AuthResult.FAIL,
             author,

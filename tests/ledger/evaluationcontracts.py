@@ -76,12 +76,12 @@ class EvaluationContract(Contract):
             each
             for each in self.periods()
             if each.domain == ORG
-            if (overview := self.overview(each)) is not None and overview.hours == 24
+            if (summary := self.summary(each)) is not None and summary.hours == 24
         )
         return period
 
-    def overview(self, period: ReportPeriod) -> PeriodSummary | None:
-        return self.got(self.ledger.evaluations.overview(period))
+    def summary(self, period: ReportPeriod) -> PeriodSummary | None:
+        return self.got(self.ledger.evaluations.summary(period))
 
     def rows(
         self, period: ReportPeriod, limit: int = 100
@@ -118,7 +118,7 @@ class EvaluationContract(Contract):
         self.assertEqual(self.got(evaluations.summaries()), ())
         self.assertEqual(self.got(evaluations.remove(ORG)), 0)
         self.assertEqual(self.got(evaluations.prune(END)), 0)
-        self.assertIsNone(self.overview(nothing))
+        self.assertIsNone(self.summary(nothing))
         self.assertEqual(self.rows(nothing), [])
         self.assertEqual(self.settle(nothing), 0)
 
@@ -135,13 +135,13 @@ class EvaluationContract(Contract):
         self.record(evaluation(published=OF_NET))
         (early, _) = self.got(evaluations.periods(now, None, 9, early=True))[::-1]
         self.assertEqual((early.domain, early.end), (ORG, now))
-        before = self.overview(early)
+        before = self.summary(early)
         self.assertEqual(self.got(evaluations.close(ORG, now)), 1)
         self.assertEqual(self.got(evaluations.close(ORG, now)), 0)
         closed = self.only(NOON)
         self.assertEqual((closed.domain, closed.end, closed.day), (ORG, now, MONDAY))
         self.assertNotEqual(closed.part, early.part)
-        self.assertEqual(self.overview(closed), before)
+        self.assertEqual(self.summary(closed), before)
         self.record(evaluation(), evaluation(3))
         counts = [count for _, _, count in self.rows(closed)]
         self.assertEqual(sorted(counts), [1, 3])
@@ -149,13 +149,13 @@ class EvaluationContract(Contract):
             each for each in self.periods() if each.domain == ORG and each != closed
         )
         self.assertEqual((rest.part, rest.end), (early.part, END))
-        overview = self.overview(rest)
-        assert overview is not None
-        self.assertEqual((overview.messages, overview.since), (2, now))
+        summary = self.summary(rest)
+        assert summary is not None
+        self.assertEqual((summary.messages, summary.since), (2, now))
         self.assertEqual([count for _, _, count in self.rows(rest)], [1, 1])
         self.assertEqual(sum(each.count for each in self.stored(ORG)), 6)
         self.settle(closed)
-        self.assertIsNone(self.overview(closed))
+        self.assertIsNone(self.summary(closed))
         self.assertEqual(sum(each.count for each in self.stored(ORG)), 2)
         self.settle(rest)
         self.assertEqual(self.stored(ORG), ())
@@ -172,14 +172,14 @@ class EvaluationContract(Contract):
             self.assertEqual(self.got(evaluations.close(None, now)), 2)
         ends = [each.end for each in self.periods(NOON)]
         self.assertEqual(sorted(ends), [now, now, now + 1, now + 1])
-        overviews = [self.overview(each) for each in self.periods(NOON)]
+        overviews = [self.summary(each) for each in self.periods(NOON)]
         since = sorted(each.since for each in overviews if each)
         self.assertEqual(since, [0, 0, now, now])
         self.got(evaluations.prune(END))
         self.record(evaluation(), hour=END)
-        overview = self.overview(self.only(END + DAY))
-        assert overview is not None
-        self.assertEqual(overview.since, 0)
+        summary = self.summary(self.only(END + DAY))
+        assert summary is not None
+        self.assertEqual(summary.since, 0)
 
     def test_kept(self) -> None:
         """
@@ -338,9 +338,9 @@ class EvaluationContract(Contract):
         self.record(evaluation(hours=8), hour=MIDNIGHT + 8 * HOUR)
         period = self.only(MIDNIGHT + 9 * HOUR)
         self.assertEqual(period.end, MIDNIGHT + 8 * HOUR)
-        overview = self.overview(period)
-        assert overview is not None
-        self.assertEqual(overview.messages, 1)
+        summary = self.summary(period)
+        assert summary is not None
+        self.assertEqual(summary.messages, 1)
         self.settle(period)
         self.assertEqual(self.periods(MIDNIGHT + 15 * HOUR), ())
         self.assertEqual(self.only(MIDNIGHT + 16 * HOUR).part, period.part)
@@ -414,7 +414,7 @@ class EvaluationContract(Contract):
         self.record(evaluation(5, published=OF_NET))
         (_, period) = self.periods()
         self.assertEqual(
-            self.overview(period),
+            self.summary(period),
             PeriodSummary(PUBLISHED, 24, MIDNIGHT, messages=6, rows=3, wanted=2),
         )
 
@@ -453,7 +453,7 @@ class EvaluationContract(Contract):
         self.record(evaluation(), hour=MIDNIGHT)
         period = self.ofDay()
         self.assertEqual(self.settle(period, report()), 1)
-        self.assertIsNone(self.overview(period))
+        self.assertIsNone(self.summary(period))
         self.assertEqual(self.rows(period), [])
         self.assertEqual(
             {(each.hour, each.evaluation) for each in self.stored()},
@@ -531,10 +531,10 @@ class EvaluationContract(Contract):
         self.record(evaluation(7), evaluation(2), evaluation(2, hours=12))
         self.record(evaluation(7, published=OF_NET))
         self.record(evaluation(7), hour=MIDNIGHT)
-        overview = self.overview(self.ofDay())
-        assert overview is not None
-        self.assertEqual(overview.messages, 7)
-        self.assertEqual(overview.omitted, 5)
+        summary = self.summary(self.ofDay())
+        assert summary is not None
+        self.assertEqual(summary.messages, 7)
+        self.assertEqual(summary.omitted, 5)
         self.assertEqual(len(self.stored(ORG)), 6)
         self.assertEqual(len(self.stored(NET)), 1)
 

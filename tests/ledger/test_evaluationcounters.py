@@ -17,9 +17,9 @@ from moxtls.authentication.results import AuthResult
 from moxtls.dates import HOUR
 from moxtls.dmarc.types import (
     Alignment,
+    DiscoveryMethod,
     Disposition,
     DMARCPolicy,
-    Method,
     Override,
     OverrideKind,
     PublishedPolicy,
@@ -77,7 +77,7 @@ published = st.builds(
     st.booleans(),
     st.lists(texts, max_size=4).map(tuple),
     st.integers(0, 100),
-    st.sampled_from(Method),
+    st.sampled_from(DiscoveryMethod),
 )
 
 

@@ -102,14 +102,14 @@ class RoomContract(Contract):
         for number in numbers:
             self.got(ledger.evaluations.record(MIDNIGHT, evaluation(number)))
 
-    def overview(self) -> tuple[int, int, int]:
+    def summary(self) -> tuple[int, int, int]:
         """
         Messages, rows, and messages omitted.
         """
         (period,) = self.got(self.ledger.evaluations.periods(DUE, None, 9))
-        overview = self.got(self.ledger.evaluations.overview(period))
-        assert overview is not None
-        return overview.messages, overview.rows, overview.omitted
+        summary = self.got(self.ledger.evaluations.summary(period))
+        assert summary is not None
+        return summary.messages, summary.rows, summary.omitted
 
     def test_restart(self) -> None:
         """
@@ -119,7 +119,7 @@ class RoomContract(Contract):
         self.record(self.ledger, 1, 2)
         later = self.again()
         self.record(later, 1, 2, 3, 4, 1)
-        self.assertEqual(self.overview(), (6, 3, 1))
+        self.assertEqual(self.summary(), (6, 3, 1))
 
     def test_forgotten(self) -> None:
         """
@@ -128,7 +128,7 @@ class RoomContract(Contract):
         self.patch(bounds, "MAX_ROWS", 3)
         self.patch(evaluationcounters, "MAX_KNOWN", 0)
         self.record(self.ledger, 1, 2, 1, 3, 4, 3, 5)
-        self.assertEqual(self.overview(), (5, 3, 2))
+        self.assertEqual(self.summary(), (5, 3, 2))
 
     def test_remembered(self) -> None:
         """

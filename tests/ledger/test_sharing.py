@@ -232,13 +232,13 @@ class SharingContract(Contract):
         self.all(work)
         inbox, ledger = self.nodes[0]
         inbox.waitFor(ledger.evaluations.record(MIDNIGHT, evaluation()))
-        overview = inbox.waitFor(ledger.evaluations.overview(period))
-        assert overview is not None
+        summary = inbox.waitFor(ledger.evaluations.summary(period))
+        assert summary is not None
         rows = inbox.waitFor(ledger.evaluations.rows(period, b"", 100))
-        self.assertEqual(sum(count for _, _, count in rows), overview.messages)
-        self.assertEqual(len(rows), overview.rows)
+        self.assertEqual(sum(count for _, _, count in rows), summary.messages)
+        self.assertEqual(len(rows), summary.rows)
         stored = inbox.waitFor(ledger.evaluations.evaluations())
-        self.assertEqual(sum(each.count for each in stored), overview.messages)
+        self.assertEqual(sum(each.count for each in stored), summary.messages)
 
     def test_history(self) -> None:
         """

@@ -92,11 +92,11 @@ class Listening:
     """
 
     def __init__(self) -> None:
-        self.judgements: list[VerdictEvent] = []
+        self.events: list[VerdictEvent] = []
         self.answer: Deferred[None] = succeed(None)
 
-    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
-        self.judgements.append(judgement)
+    def verdictGiven(self, event: VerdictEvent) -> Deferred[None]:
+        self.events.append(event)
         return self.answer
 
 

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.authentication.check import MAX_WAIT
 from moxtls.authentication.results import AuthResult
-from moxtls.dmarc.evaluation import PAUSE
+from moxtls.dmarc.evaluation import WRITE_INTERVAL
 from moxtls.dmarc.types import DMARCPolicy, FinalDisposition
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
@@ -174,7 +174,7 @@ class StoredTests(ReceptionCase):
         self.assertNotIn(b"Authentication-Results", stored)
         self.assertTrue(stored.endswith(b"\r\nA: b\r\n\r\n"))
         self.assertEqual(self.dns.asked, [])
-        self.assertEqual(self.listening.judgements, [])
+        self.assertEqual(self.listening.events, [])
 
     def test_user(self) -> None:
         """
@@ -262,8 +262,8 @@ class MalformedTests(ReceptionCase):
             found = self.refused(header + b"\r\nhello\r\n")
             self.assertEqual(found, (550, "5.6.0"), header)
         self.assertEqual(self.places(), set())
-        fates = {each.fate for each in self.listening.judgements}
-        self.assertEqual(fates, {FinalDisposition.REJECTED})
+        dispositions = {each.finalDisposition for each in self.listening.events}
+        self.assertEqual(dispositions, {FinalDisposition.REJECTED})
 
     def test_bounces(self) -> None:
         """
@@ -318,8 +318,8 @@ class DecidedTests(ReceptionCase):
         [stored] = self.mail["anna"].messages["Rejects",]
         self.assertFalse(stored.seen)
         self.assertIn(b"dmarc=fail", stored.message)
-        fates = [each.fate for each in self.listening.judgements]
-        self.assertEqual(fates, [FinalDisposition.REJECTED_BY_DMARC] * 2)
+        dispositions = [each.finalDisposition for each in self.listening.events]
+        self.assertEqual(dispositions, [FinalDisposition.REJECTED_BY_DMARC] * 2)
 
     def test_notKept(self) -> None:
         """
@@ -339,8 +339,8 @@ class DecidedTests(ReceptionCase):
         self.assertEqual(received.reply.code, 250)
         expected = {("anna", "Junk"), ("bob", "Spam"), ("", "Junk")}
         self.assertEqual(self.places(), expected)
-        fates = {each.fate for each in self.listening.judgements}
-        self.assertEqual(fates, {FinalDisposition.JUNK})
+        dispositions = {each.finalDisposition for each in self.listening.events}
+        self.assertEqual(dispositions, {FinalDisposition.JUNK})
 
     def test_temporary(self) -> None:
         """
@@ -349,9 +349,9 @@ class DecidedTests(ReceptionCase):
         """
         self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 250)
-        [judgement] = self.listening.judgements
-        self.assertEqual(judgement.verdict.status, AuthResult.TEMPERROR)
-        self.assertEqual(judgement.fate, FinalDisposition.ACCEPTED)
+        [event] = self.listening.events
+        self.assertEqual(event.verdict.status, AuthResult.TEMPERROR)
+        self.assertEqual(event.finalDisposition, FinalDisposition.ACCEPTED)
         self.assertEqual(self.places(), {("anna",)})
 
 
@@ -362,18 +362,18 @@ class ObserverTests(ReceptionCase):
 
     def test_each(self) -> None:
         """
-        There is one judgement for each RCPT, an alias or not, with what is
+        There is one event for each RCPT, an alias or not, with what is
         needed to report on it.
         """
         to = ("all@our.example", "bob@our.example", f"tlsreports@{HOSTNAME}")
         self.receive(message("x@a.example", "a.example"), *to)
-        judgements = self.listening.judgements
-        self.assertEqual([each.recipient for each in judgements], list(to))
-        self.assertEqual([each.isForReports for each in judgements], [0, 0, 1])
-        first = judgements[0]
+        events = self.listening.events
+        self.assertEqual([each.recipient for each in events], list(to))
+        self.assertEqual([each.isForReports for each in events], [0, 0, 1])
+        first = events[0]
         self.assertEqual(first.sender, "x@a.example")
         self.assertEqual(first.verdict.policy, DMARCPolicy.REJECT)
-        self.clock.advance(PAUSE)
+        self.clock.advance(WRITE_INTERVAL)
         stored = self.ledger.evaluations.evaluations()
         self.assertEqual(sum(each.count for each in self.successResultOf(stored)), 3)
 
@@ -402,9 +402,9 @@ class ObserverTests(ReceptionCase):
             (text, "anna@our.example", "", False),
         ):
             self.receive(each, to, sender=sender)
-            judgement = self.listening.judgements[-1]
-            self.assertIs(judgement.isForReports, isForReports, (to, sender))
-        self.clock.advance(PAUSE)
+            event = self.listening.events[-1]
+            self.assertIs(event.isForReports, isForReports, (to, sender))
+        self.clock.advance(WRITE_INTERVAL)
         stored = self.successResultOf(self.ledger.evaluations.evaluations())
         optional = sum(each.count for each in stored if each.evaluation.optional)
         self.assertEqual((optional, sum(each.count for each in stored)), (5, 8))
@@ -429,8 +429,8 @@ class ObserverTests(ReceptionCase):
         ):
             for to, isForReports in ((postmaster, True), ("anna@our.example", False)):
                 self.receive(field + b"\r\n" + text, to)
-                judgement = self.listening.judgements[-1]
-                self.assertIs(judgement.isForReports, isForReports, (field, to))
+                event = self.listening.events[-1]
+                self.assertIs(event.isForReports, isForReports, (field, to))
 
     def test_forwardedReports(self) -> None:
         """
@@ -448,11 +448,11 @@ class ObserverTests(ReceptionCase):
         ):
             for client, isForReports in ((HOST, True), (STRANGER, False)):
                 self.receive(field + b"\r\n" + text, "anna@our.example", client=client)
-                judgement = self.listening.judgements[-1]
-                self.assertIs(judgement.isForReports, isForReports, (field, client))
+                event = self.listening.events[-1]
+                self.assertIs(event.isForReports, isForReports, (field, client))
         for field in (b"Subject: Report Domain", b"Content-Type: multipart/report"):
             self.receive(field + b"\r\n" + text, "anna@our.example")
-            self.assertFalse(self.listening.judgements[-1].isForReports, field)
+            self.assertFalse(self.listening.events[-1].isForReports, field)
 
     def test_notHeldUp(self) -> None:
         """
@@ -490,7 +490,7 @@ class ObserverTests(ReceptionCase):
 
         def known(to: str) -> bool:
             self.receive(PLAIN, to, client=STRANGER)
-            return self.listening.judgements[-1].isKnown
+            return self.listening.events[-1].isKnown
 
         self.assertFalse(known("all@our.example"))
         self.ledger.history.sent("bob", Domain("mail.a.example"), 0)
@@ -508,9 +508,9 @@ class ObserverTests(ReceptionCase):
         for reports in (False, True):
             self.audience.reportsFailures = reports
             self.receive(text, client=STRANGER)
-            judgement = self.listening.judgements[-1]
-            self.assertEqual(judgement.isKnown, not reports)
-            self.assertTrue(text.startswith(judgement.header))
+            event = self.listening.events[-1]
+            self.assertEqual(event.isKnown, not reports)
+            self.assertTrue(text.startswith(event.header))
 
 
 class FailureTests(ReceptionCase):

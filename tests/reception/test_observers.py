@@ -105,4 +105,4 @@ class CorrespondenceTests(ReceptionCase):
         """
         self.submitted("anna", "anna@our.example", "x@a.example")
         self.receive(message("x@a.example"), client=STRANGER)
-        self.assertTrue(self.listening.judgements[-1].isKnown)
+        self.assertTrue(self.listening.events[-1].isKnown)

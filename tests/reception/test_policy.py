@@ -12,7 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult
 from moxtls.config import Account, Destination
-from moxtls.dmarc.types import Discovery, DMARCPolicy, FinalDisposition, Method, Verdict
+from moxtls.dmarc.types import (
+    Discovery,
+    DiscoveryMethod,
+    DMARCPolicy,
+    FinalDisposition,
+    Verdict,
+)
 from moxtls.domain import Address, Domain
 from moxtls.message.addresses import Authors, FromField
 from moxtls.reception.policy import (
@@ -60,16 +66,17 @@ class DecideTests(SynchronousTestCase):
         """
         What DMARC has come to is done (RFC 9989 7).
         """
-        for disposition, fate in (
+        for disposition, finalDisposition in (
             (DMARCPolicy.NONE, FinalDisposition.ACCEPTED),
             (DMARCPolicy.QUARANTINE, FinalDisposition.JUNK),
             (DMARCPolicy.REJECT, FinalDisposition.REJECTED_BY_DMARC),
         ):
             found = findings(replace(REJECT, disposition=disposition))
             decision = decide(found, "x@a.example")
-            self.assertEqual(decision.fate, fate)
+            self.assertEqual(decision.finalDisposition, finalDisposition)
             self.assertEqual(
-                decision.refusal is None, fate is not FinalDisposition.REJECTED_BY_DMARC
+                decision.refusal is None,
+                finalDisposition is not FinalDisposition.REJECTED_BY_DMARC,
             )
 
     def test_unknown(self) -> None:
@@ -80,7 +87,9 @@ class DecideTests(SynchronousTestCase):
         verdict = replace(
             REJECT, status=AuthResult.TEMPERROR, disposition=DMARCPolicy.NONE
         )
-        self.assertEqual(decide(findings(verdict), "").fate, FinalDisposition.ACCEPTED)
+        self.assertEqual(
+            decide(findings(verdict), "").finalDisposition, FinalDisposition.ACCEPTED
+        )
         found = replace(findings(verdict), isOverdue=True)
         self.assertEqual(
             decide(found, ""), Decision(FinalDisposition.REJECTED, OVERDUE)
@@ -88,13 +97,15 @@ class DecideTests(SynchronousTestCase):
         found = replace(
             findings(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
         )
-        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
+        self.assertEqual(decide(found, "").finalDisposition, FinalDisposition.ACCEPTED)
         found = replace(findings(replace(verdict, discovery=None)), isOverdue=True)
         self.assertEqual(decide(found, "").refusal, OVERDUE)
         found = replace(findings(REJECT), isOverdue=True)
-        self.assertEqual(decide(found, "").fate, FinalDisposition.REJECTED_BY_DMARC)
+        self.assertEqual(
+            decide(found, "").finalDisposition, FinalDisposition.REJECTED_BY_DMARC
+        )
         found = replace(findings(PASSED), isOverdue=True)
-        self.assertEqual(decide(found, "").fate, FinalDisposition.ACCEPTED)
+        self.assertEqual(decide(found, "").finalDisposition, FinalDisposition.ACCEPTED)
 
     def test_words(self) -> None:
         """
@@ -115,13 +126,15 @@ class DecideTests(SynchronousTestCase):
         """
         nothing = Verdict(AuthResult.NONE)
         for state, sender in product(FromField, ("x@a.example", "")):
-            fate = decide(findings(nothing, Authors(state)), sender).fate
+            finalDisposition = decide(
+                findings(nothing, Authors(state)), sender
+            ).finalDisposition
             expected = FinalDisposition.REJECTED if sender else FinalDisposition.JUNK
             if state is FromField.REPEATED:
                 expected = FinalDisposition.REJECTED
             if state is FromField.READ:
                 expected = FinalDisposition.ACCEPTED
-            self.assertEqual(fate, expected, (state, sender))
+            self.assertEqual(finalDisposition, expected, (state, sender))
 
     def test_proven(self) -> None:
         """
@@ -145,7 +158,7 @@ class DecideTests(SynchronousTestCase):
         remembered; if it is known which.
         """
         below = Domain("x.a.example")
-        found = Discovery(below, A, Method.TREE_WALK)
+        found = Discovery(below, A, DiscoveryMethod.TREE_WALK)
         for discovery, expected in (
             (found, A),
             (replace(found, temporary=True), below),
@@ -162,8 +175,10 @@ class CopyTests(SynchronousTestCase):
     Tests for L{copies}.
     """
 
-    def places(self, fate: FinalDisposition, *targets: Target) -> list[tuple[str, str]]:
-        found = copies([Recipient(ANNA, targets)], fate, ACCOUNTS)
+    def places(
+        self, finalDisposition: FinalDisposition, *targets: Target
+    ) -> list[tuple[str, str]]:
+        found = copies([Recipient(ANNA, targets)], finalDisposition, ACCOUNTS)
         return [(each.account, each.mailbox) for each in found]
 
     def test_places(self) -> None:
@@ -173,7 +188,7 @@ class CopyTests(SynchronousTestCase):
         anna = Target("anna", "Inbox", ANNA)
         bob = Target("bob", "Work", ANNA)
         host = Target("", "Postmaster", ANNA, Role.POSTMASTER)
-        for fate, expected in (
+        for finalDisposition, expected in (
             (
                 FinalDisposition.ACCEPTED,
                 [("anna", "Inbox"), ("bob", "Work"), ("", "Postmaster")],
@@ -182,7 +197,7 @@ class CopyTests(SynchronousTestCase):
             (FinalDisposition.REJECTED_BY_DMARC, [("anna", "Rejects")]),
             (FinalDisposition.REJECTED, []),
         ):
-            self.assertEqual(self.places(fate, anna, bob, host), expected)
+            self.assertEqual(self.places(finalDisposition, anna, bob, host), expected)
 
     def test_once(self) -> None:
         """

@@ -36,8 +36,8 @@ from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.identity import filename
 from moxtls.reporting.service import ReportOptions, ReportService
 from moxtls.reporting.types import (
-    Draft,
     OutgoingReport,
+    ReportDraft,
     ReportKey,
     ReportPeriod,
     ReportState,
@@ -132,10 +132,10 @@ def draft(
     *destinations: str,
     period: ReportPeriod | None = None,
     document: bytes = b"\x1f\x8b",
-) -> Draft:
+) -> ReportDraft:
     period = period or ReportPeriod(0, DAY, A)
     span = spanOfDay(period.day)
-    return Draft(
+    return ReportDraft(
         ReportKind.TLS,
         period,
         span,
@@ -222,7 +222,7 @@ class World:
             writer,
             QueueSubmitter(queue or self.queue),
             jitter=lambda: 0.5,
-            routine=ReportOptions(node, kept=kept),
+            options=ReportOptions(node, kept=kept),
             reactor=reactor,
         )
 

@@ -24,18 +24,18 @@ from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import (
     ReportComposer,
     ReportIdentity,
-    composeDMARC,
-    composeTLS,
-    composeTooLarge,
+    composeAggregateReport,
+    composeErrorReport,
+    composeTLSReport,
 )
 from moxtls.reporting.identity import filename
 from moxtls.reporting.types import (
-    Draft,
+    DocumentVariant,
     OutgoingReport,
+    ReportDraft,
     ReportPeriod,
     ReportState,
     Suppression,
-    Variant,
 )
 from tests.reporting.support import (
     DAY,
@@ -64,11 +64,11 @@ class LetterWriterTests(SynchronousTestCase):
         self.suppressions = MemoryLedger().suppressions
 
     def writer(self, *signers: Signer) -> ReportComposer:
-        letterhead = ReportIdentity(HOSTNAME, signers or (ED25519,), "tlsrpt")
-        return ReportComposer(self.clock, self.suppressions, letterhead, ids())
+        identity = ReportIdentity(HOSTNAME, signers or (ED25519,), "tlsrpt")
+        return ReportComposer(self.clock, self.suppressions, identity, ids())
 
-    def write(self, about: Draft, *signers: Signer) -> tuple[OutgoingReport, ...]:
-        return self.successResultOf(self.writer(*signers).write(about))
+    def write(self, about: ReportDraft, *signers: Signer) -> tuple[OutgoingReport, ...]:
+        return self.successResultOf(self.writer(*signers).compose(about))
 
     def test_destinations(self) -> None:
         """
@@ -119,7 +119,7 @@ class LetterWriterTests(SynchronousTestCase):
         Without a key nothing is sent by mail (RFC 8460 3 MUST).
         """
         other = replace(RSA, domain=Domain("other.example"))
-        written = self.writer(other).write(draft(URIS[0]))
+        written = self.writer(other).compose(draft(URIS[0]))
         self.failureResultOf(written, NoSubmitter)
 
     def test_suppressed(self) -> None:
@@ -155,7 +155,7 @@ class DMARCLetterTests(SynchronousTestCase):
         self.suppressions = MemoryLedger().suppressions
 
     def write(
-        self, about: Draft, *signers: Signer
+        self, about: ReportDraft, *signers: Signer
     ) -> dict[str, tuple[ReportState, EmailMessage | None]]:
         """
         By destination, what it gets.
@@ -166,7 +166,7 @@ class DMARCLetterTests(SynchronousTestCase):
             ReportIdentity(HOSTNAME, signers or (ED25519,)),
             ids(),
         )
-        self.reports = self.successResultOf(writer.write(about))
+        self.reports = self.successResultOf(writer.compose(about))
         return {
             each.key.destination: (each.state, parsed(each.message))
             for each in self.reports
@@ -176,8 +176,8 @@ class DMARCLetterTests(SynchronousTestCase):
         self,
         *limits: int,
         document: bytes = bytes(3000),
-        variants: tuple[Variant, ...] = (),
-    ) -> Draft:
+        variants: tuple[DocumentVariant, ...] = (),
+    ) -> ReportDraft:
         uris = [f"mailto:d{number}@a.example" for number in range(len(limits))]
         return replace(
             draft(*uris, document=document),
@@ -196,7 +196,7 @@ class DMARCLetterTests(SynchronousTestCase):
         other = ReportComposer(
             self.clock, self.suppressions, ReportIdentity(HOSTNAME, (TLSRPT,)), ids()
         )
-        self.failureResultOf(other.write(self.draft(0)), NoSubmitter)
+        self.failureResultOf(other.compose(self.draft(0)), NoSubmitter)
 
     def test_limits(self) -> None:
         """
@@ -271,7 +271,7 @@ class DMARCLetterTests(SynchronousTestCase):
         the same name.
         """
         uri = "mailto:d1@a.example"
-        variants = (Variant(b"other", frozenset({uri})),)
+        variants = (DocumentVariant(b"other", frozenset({uri})),)
         found = self.write(self.draft(0, 0, 0, variants=variants))
         first, second, third = self.reports
         self.assertEqual(first.message, third.message)
@@ -291,7 +291,7 @@ class DMARCLetterTests(SynchronousTestCase):
         Where all of one variant are too large but another one is taken, there
         is no word of it.
         """
-        variants = (Variant(bytes(9), frozenset({"mailto:d1@a.example"})),)
+        variants = (DocumentVariant(bytes(9), frozenset({"mailto:d1@a.example"})),)
         found = self.write(self.draft(2000, 0, variants=variants))
         states = [state for state, _ in found.values()]
         self.assertEqual(states, [ReportState.SUPPRESSED, ReportState.COMPOSED])
@@ -310,7 +310,7 @@ DOCUMENT = gzip.compress(b"{}" * 100, mtime=0)
 
 class ComposeTLSTests(SynchronousTestCase):
     """
-    Tests for L{composeTLS}: RFC 8460 5.3.
+    Tests for L{composeTLSReport}: RFC 8460 5.3.
     """
 
     def parsed(self, message: bytes) -> EmailMessage:
@@ -323,7 +323,7 @@ class ComposeTLSTests(SynchronousTestCase):
         """
         All fields; the subject has the words of RFC 8460 5.3.
         """
-        message = self.parsed(composeTLS(draft(), TO, STAMP))
+        message = self.parsed(composeTLSReport(draft(), TO, STAMP))
         expected = {
             "From": "postmaster@sender.example",
             "To": 'tls@a.example, "o o"@b.example',
@@ -345,7 +345,7 @@ class ComposeTLSTests(SynchronousTestCase):
         """
         Words for people, then the report as it is.
         """
-        composed = composeTLS(draft(document=DOCUMENT), TO, STAMP)
+        composed = composeTLSReport(draft(document=DOCUMENT), TO, STAMP)
         text, attachment = self.parsed(composed).iter_parts()
         self.assertEqual(text.get_content_type(), "text/plain")
         words = text.get_content()
@@ -375,7 +375,7 @@ class ComposeTLSTests(SynchronousTestCase):
             filename=filename(ReportKind.TLS, long, long, draft().span, "id1"),
         )
         recipients = [Address("x" * 64, long)] * 10
-        message = composeTLS(wide, recipients, STAMP)
+        message = composeTLSReport(wide, recipients, STAMP)
         self.assertTrue(message.isascii())
         self.assertTrue(message.endswith(b"\r\n"))
         lines = message.split(b"\r\n")
@@ -392,7 +392,7 @@ class ComposeTLSTests(SynchronousTestCase):
         Fields of ordinary length keep within 78 columns.
         """
         recipients = [Address.parse(f"tls{each}@a.example") for each in range(10)]
-        header = composeTLS(draft(), recipients, STAMP).partition(b"\r\n\r\n")[0]
+        header = composeTLSReport(draft(), recipients, STAMP).partition(b"\r\n\r\n")[0]
         for line in header.split(b"\r\n"):
             self.assertLessEqual(len(line), 78)
 
@@ -400,15 +400,15 @@ class ComposeTLSTests(SynchronousTestCase):
         """
         The submitter is the domain of the contact (RFC 8460 5.3 MUST).
         """
-        message = self.parsed(composeTLS(draft(), TO, STAMP))
+        message = self.parsed(composeTLSReport(draft(), TO, STAMP))
         self.assertEqual(message["TLS-Report-Submitter"], str(SUBMITTER))
         self.assertEqual(message["From"].addresses[0].domain, str(SUBMITTER))
 
 
 class ComposeDMARCTests(SynchronousTestCase):
     """
-    Tests for L{composeDMARC} and L{composeTooLarge}: RFC 9990 3.5.2, RFC 7489
-    7.2.2.
+    Tests for L{composeAggregateReport} and L{composeErrorReport} (RFC 9990 3.5.2,
+    RFC 7489 7.2.2).
     """
 
     def setUp(self) -> None:
@@ -429,7 +429,7 @@ class ComposeDMARCTests(SynchronousTestCase):
         The subject of RFC 9990 3.5.2; nothing that only TLS reports have, as
         it is sent as safely as any mail.
         """
-        message = self.parsed(composeDMARC(self.draft, TO, STAMP))
+        message = self.parsed(composeAggregateReport(self.draft, TO, STAMP))
         expected = {
             "From": "postmaster@sender.example",
             "To": 'tls@a.example, "o o"@b.example',
@@ -448,7 +448,7 @@ class ComposeDMARCTests(SynchronousTestCase):
         """
         Words for people, with the period in UTC, then the report as it is.
         """
-        composed = composeDMARC(self.draft, TO, STAMP)
+        composed = composeAggregateReport(self.draft, TO, STAMP)
         text, attachment = self.parsed(composed).iter_parts()
         self.assertEqual(text.get_content_type(), "text/plain")
         words = text.get_content()
@@ -464,7 +464,7 @@ class ComposeDMARCTests(SynchronousTestCase):
         """
         All fields of RFC 7489 7.2.2, and no report.
         """
-        composed = composeTooLarge(self.draft, 12345, TO, STAMP)
+        composed = composeErrorReport(self.draft, 12345, TO, STAMP)
         message = self.parsed(composed)
         self.assertEqual(message.get_content_type(), "text/plain")
         self.assertEqual(

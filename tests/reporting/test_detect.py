@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregate
+from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport
 from moxtls.reporting import detect
 from moxtls.reporting.detect import describeReport, readReport
-from moxtls.tlsrpt.parse import MalformedReport, ReceivedReport
+from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK
 from tests.dmarc.test_parse import WHOLE
@@ -64,7 +64,7 @@ class ReadTests(SynchronousTestCase):
         (RFC 9990 3.5, RFC 7489 7.2.1.1) say the same.
         """
         plain = readReport(XML)
-        self.assertIsInstance(plain, ReceivedAggregate)
+        self.assertIsInstance(plain, ReceivedAggregateReport)
         packed = gzip.compress(XML)
         for data in (
             packed,
@@ -82,9 +82,11 @@ class ReadTests(SynchronousTestCase):
         """
         TLS reports (RFC 8460) and failure reports (RFC 9991) are known too.
         """
-        self.assertIsInstance(readReport(JSON), ReceivedReport)
-        self.assertIsInstance(readReport(gzip.compress(JSON)), ReceivedReport)
-        self.assertIsInstance(readReport(mailed(gzip.compress(JSON))), ReceivedReport)
+        self.assertIsInstance(readReport(JSON), ReceivedTLSReport)
+        self.assertIsInstance(readReport(gzip.compress(JSON)), ReceivedTLSReport)
+        self.assertIsInstance(
+            readReport(mailed(gzip.compress(JSON))), ReceivedTLSReport
+        )
         self.assertIsInstance(readReport(FEEDBACK), FeedbackReport)
 
     def test_refused(self) -> None:

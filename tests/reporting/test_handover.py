@@ -21,8 +21,8 @@ from moxtls.ledger.memory import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.handover import (
+    FAILURE_PAUSE,
     MAX_FAILURES,
-    PAUSE,
     Outbox,
     QueueSubmitter,
     ReportDeliveryTracker,
@@ -421,7 +421,7 @@ class OutboxTests(SynchronousTestCase):
         self.successResultOf(self.outbox("other").empty())
         left = ["mailto:k@a.example", "mailto:l@a.example"]
         self.assertEqual(self.submitter.given, left)
-        self.clock.advance(PAUSE)
+        self.clock.advance(FAILURE_PAUSE)
         self.successResultOf(outbox.empty())
         self.assertEqual(len(self.submitter.given), 12)
         self.assertEqual(self.states(), {ReportState.QUEUED})

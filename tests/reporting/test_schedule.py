@@ -13,11 +13,11 @@ from moxtls.queue.types import ReportKind
 from moxtls.reporting.schedule import (
     WINDOWS,
     dueBefore,
-    gap,
+    intervalSpan,
     lastHour,
-    spanBefore,
+    spacing,
     staleBefore,
-    staleHours,
+    staleHoursBefore,
     untilTick,
 )
 
@@ -55,9 +55,9 @@ class ScheduleTests(SynchronousTestCase):
         Over at most four hours, at most five minutes apart (RFC 8460 4.1).
         """
         window = WINDOWS[ReportKind.TLS]
-        gaps = [gap(count, window) for count in (0, 1, 48, 1440)]
+        gaps = [spacing(count, window) for count in (0, 1, 48, 1440)]
         self.assertEqual(gaps, [300, 300, 300, 10])
-        self.assertEqual(gap(10, 100), 10)
+        self.assertEqual(spacing(10, 100), 10)
 
     def test_hourly(self) -> None:
         """
@@ -65,7 +65,7 @@ class ScheduleTests(SynchronousTestCase):
         minutes apart.
         """
         window = WINDOWS[ReportKind.DMARC]
-        gaps = [gap(count, window) for count in (1, 9, 10, 2700)]
+        gaps = [spacing(count, window) for count in (1, 9, 10, 2700)]
         self.assertEqual(gaps, [300, 300, 270, 1])
 
     def test_lastHour(self) -> None:
@@ -79,7 +79,7 @@ class ScheduleTests(SynchronousTestCase):
         """
         Two days before that one, it is too late.
         """
-        self.assertEqual(staleHours(MIDNIGHT + 240), MIDNIGHT - 48 * HOUR)
+        self.assertEqual(staleHoursBefore(MIDNIGHT + 240), MIDNIGHT - 48 * HOUR)
 
     def test_span(self) -> None:
         """
@@ -96,5 +96,5 @@ class ScheduleTests(SynchronousTestCase):
             (4, -5, -8),
             (4, 0, -4),
         ]:
-            found = spanBefore(MIDNIGHT, hours, MIDNIGHT + first * HOUR)
+            found = intervalSpan(MIDNIGHT, hours, MIDNIGHT + first * HOUR)
             self.assertEqual(found, Span(MIDNIGHT + start * HOUR, MIDNIGHT))

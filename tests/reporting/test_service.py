@@ -26,13 +26,13 @@ from moxtls.reporting.service import (
     MAX_AT_ONCE,
     MAX_DRAFT_TIME,
     MIN_RETENTION,
-    PAGE,
+    PAGE_SIZE,
     ReportsBusy,
 )
 from moxtls.reporting.types import (
-    Draft,
     NoReport,
     OutgoingReport,
+    ReportDraft,
     ReportPeriod,
     ReportState,
     Retention,
@@ -69,7 +69,7 @@ class FakeSource:
         self.inFlight = 0
         self.mostInFlight = 0
         self.largestPage = 0
-        self.drafting: list[Deferred[Draft | NoReport]] | None = None
+        self.drafting: list[Deferred[ReportDraft | NoReport]] | None = None
 
     def count(self, phase: int, now: float) -> Deferred[int]:
         self.counted += 1
@@ -99,11 +99,11 @@ class FakeSource:
             )
         )
 
-    def draft(self, period: ReportPeriod) -> Deferred[Draft | NoReport]:
+    def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         self.inFlight += 1
         self.mostInFlight = max(self.mostInFlight, self.inFlight)
         if self.drafting is not None:
-            waiting: Deferred[Draft | NoReport] = Deferred()
+            waiting: Deferred[ReportDraft | NoReport] = Deferred()
             self.drafting.append(waiting)
             return waiting
         return succeed(NoReport(period, "none", Retention.CLEAR))
@@ -577,7 +577,7 @@ class ReportServiceTests(SynchronousTestCase):
         (reason, *_) = self.successResultOf(self.service.owed(early=True)).values()
         self.assertEqual(reason, "")
         ((_, draft),) = self.successResultOf(self.service.preview(A, early=True))
-        assert isinstance(draft, Draft)
+        assert isinstance(draft, ReportDraft)
         self.assertEqual(draft.span, Span(midnight(today), now))
         self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 1)
         self.assertEqual(self.successResultOf(self.service.owed(early=True)), {})
@@ -585,7 +585,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.clock.advance(HOUR)
         self.world.record(outcome(), outcome(), day=today)
         ((_, draft),) = self.successResultOf(self.service.preview(A, early=True))
-        assert isinstance(draft, Draft)
+        assert isinstance(draft, ReportDraft)
         self.assertEqual(draft.span, Span(now, now + HOUR))
         self.tick(24)
         reports = self.successResultOf(self.world.ledger.archive.reports(domain=A))
@@ -640,7 +640,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.assertEqual([each.phase for each in pending], [0, 0, 1, 1])
         ((period, found),) = self.successResultOf(service.preview(A))
         self.assertEqual(period, ReportPeriod(0, DAY, A))
-        assert isinstance(found, Draft)
+        assert isinstance(found, ReportDraft)
         self.assertEqual(found.destinations, ("mailto:tls@a.example",))
         ((_, nothing),) = self.successResultOf(service.preview(Domain("mx.a.example")))
         assert isinstance(nothing, NoReport)
@@ -654,7 +654,7 @@ class ReportServiceTests(SynchronousTestCase):
         source = FakeSource(100_000, sendable=False)
         self.start(source=source)
         self.assertEqual(source.settled, 100_000)
-        self.assertEqual(source.largestPage, PAGE)
+        self.assertEqual(source.largestPage, PAGE_SIZE)
 
     def test_atOnce(self) -> None:
         """

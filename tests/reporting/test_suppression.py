@@ -18,8 +18,8 @@ from moxtls.reporting.suppression import (
     afterFailure,
     bounceMailbox,
     canReset,
-    period,
     readDSN,
+    suppressionPeriod,
 )
 from moxtls.reporting.types import Suppression
 
@@ -133,9 +133,9 @@ class SuppressionTests(SynchronousTestCase):
         """
         Each failure in a row doubles the period, up to a year.
         """
-        days = [period(failures) // DAY for failures in range(1, 11)]
+        days = [suppressionPeriod(failures) // DAY for failures in range(1, 11)]
         self.assertEqual(days, [2, 4, 8, 16, 32, 64, 128, 256, 365, 365])
-        self.assertEqual(period(10**6), 365 * DAY)
+        self.assertEqual(suppressionPeriod(10**6), 365 * DAY)
 
     def test_suppress(self) -> None:
         """

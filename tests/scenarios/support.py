@@ -23,7 +23,7 @@ from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.service import ReportOptions, ReportService
-from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (
@@ -122,7 +122,7 @@ class Sent:
     node: str
     to: str
     about: str
-    report: ReceivedReport
+    report: ReceivedTLSReport
 
     @property
     def day(self) -> date:
@@ -175,18 +175,16 @@ class Node:
             TLSReporting(SUBMITTER),
             self.ledger.identifier,
         )
-        letterhead = ReportIdentity(HOSTNAME, (ED25519,))
+        identity = ReportIdentity(HOSTNAME, (ED25519,))
         self.service = ReportService(
             self.clock,
             source,
             self.ledger.archive,
             self.ledger.leases,
-            ReportComposer(
-                self.clock, self.ledger.suppressions, letterhead, self._newID
-            ),
+            ReportComposer(self.clock, self.ledger.suppressions, identity, self._newID),
             QueueSubmitter(self.queue),
             jitter=lambda: 0.5,
-            routine=ReportOptions(self.name),
+            options=ReportOptions(self.name),
         )
         self.service.startService()
 

@@ -47,7 +47,7 @@ from moxtls.smtp.client.session import ClientSession, ClientSettings
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
-from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.certificates import root, selfSigned, trusting
@@ -112,7 +112,7 @@ class MailHost:
         self.ledger = MemoryLedger()
         self.mailbox = MemoryMailbox()
         self.refuses = self.bounces = False
-        self.received: list[ReceivedReport] = []
+        self.received: list[ReceivedTLSReport] = []
         self._internet = internet
         self._newID = ids()
         self._aftermath = ReportDeliveryTracker(

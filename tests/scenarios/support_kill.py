@@ -78,7 +78,7 @@ class Node:
             ),
             QueueSubmitter(self.queue),
             jitter=lambda: 0,
-            routine=ReportOptions("node"),
+            options=ReportOptions("node"),
         )
         self.work(service)
 

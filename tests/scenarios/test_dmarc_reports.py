@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import HOUR, MINUTE
 from moxtls.dmarc.eligibility import DMARCReporting
-from moxtls.dmarc.parse import ReceivedAggregate, parseAggregate
+from moxtls.dmarc.parse import ReceivedAggregateReport, parseAggregateReport
 from moxtls.dmarc.types import DMARCPolicy as Asked
 from moxtls.dmarc.types import PublishedPolicy
 from moxtls.dns.memory import MemoryResolver
@@ -63,8 +63,8 @@ class DMARCReportTests(SynchronousTestCase):
         found = self.successResultOf(self.world.ledger.evaluations.evaluations())
         return sum(each.count for each in found)
 
-    def reports(self) -> list[ReceivedAggregate]:
-        return [parseAggregate(unpacked(each)) for each in self.world.documents()]
+    def reports(self) -> list[ReceivedAggregateReport]:
+        return [parseAggregateReport(unpacked(each)) for each in self.world.documents()]
 
     def archived(self, domain: Domain = A) -> list[OutgoingReport]:
         """

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 from moxtls.dates import DAY
 from moxtls.dmarc.eligibility import DMARCReporting
-from moxtls.dmarc.evaluation import PAUSE
-from moxtls.dmarc.parse import parseAggregate
+from moxtls.dmarc.evaluation import WRITE_INTERVAL
+from moxtls.dmarc.parse import parseAggregateReport
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.types import (
     Disposition,
@@ -31,7 +31,7 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.message.trace import ClientInfo
 from moxtls.reception.acceptor import Reception
-from moxtls.reporting.types import Draft, NoReport
+from moxtls.reporting.types import NoReport, ReportDraft
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
@@ -91,7 +91,7 @@ class MailCase(ReceptionCase):
         """
         What was made of messages, once it is written.
         """
-        self.clock.advance(PAUSE)
+        self.clock.advance(WRITE_INTERVAL)
         return self.successResultOf(self.ledger.evaluations.evaluations())
 
     def rows(self) -> list[ReportRow]:
@@ -347,11 +347,11 @@ class ReportTests(MailCase):
     Who is told of it.
     """
 
-    def drafts(self, settings: DMARCReporting) -> list[Draft | NoReport]:
+    def drafts(self, settings: DMARCReporting) -> list[ReportDraft | NoReport]:
         """
         The reports that are owed a day later.
         """
-        self.clock.advance(PAUSE + DAY)
+        self.clock.advance(WRITE_INTERVAL + DAY)
         self.dns.put("our.example", RRType.A, "192.0.2.25")
         ledger = self.ledger
         source = DMARCReportSource(
@@ -373,7 +373,7 @@ class ReportTests(MailCase):
         assert isinstance(refusal, NoReport)
         self.assertIn("stranger", refusal.reason)
         [draft] = self.drafts(settings)
-        assert isinstance(draft, Draft)
+        assert isinstance(draft, ReportDraft)
         self.assertEqual(draft.destinations, ("mailto:reports@n.example",))
 
     def test_forged(self) -> None:
@@ -388,8 +388,8 @@ class ReportTests(MailCase):
         self.say(message("x@a.example"), client=STRANGER)
         self.say(message("x@a.example", "a.example"))
         [draft] = self.drafts(settings)
-        assert isinstance(draft, Draft)
-        report = parseAggregate(decompress(draft.document))
+        assert isinstance(draft, ReportDraft)
+        report = parseAggregateReport(decompress(draft.document))
         self.assertEqual(report.messages, 3)
 
 

@@ -16,7 +16,7 @@ from moxtls.message.mime import leafParts
 from moxtls.queue.types import DeliveryStatus, Result
 from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.reporting.types import ReportState
-from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from tests.reporting.support import DAY, ED25519, A, World, outcome, signatures
 
@@ -49,7 +49,7 @@ class ReportDaysTests(SynchronousTestCase):
         wait = (-clock.seconds()) % ONE_DAY + 50 * MINUTE
         clock.pump([MINUTE] * round(wait / MINUTE))
 
-    def reports(self) -> dict[tuple[str, int], ReceivedReport]:
+    def reports(self) -> dict[tuple[str, int], ReceivedTLSReport]:
         """
         By recipient and first second.
         """

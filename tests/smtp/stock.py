@@ -67,11 +67,11 @@ class Curious(Kept):
 
     def __init__(self) -> None:
         super().__init__()
-        self.judgements: list[VerdictEvent] = []
+        self.events: list[VerdictEvent] = []
 
-    def verdictGiven(self, judgement: VerdictEvent) -> Deferred[None]:
+    def verdictGiven(self, event: VerdictEvent) -> Deferred[None]:
         assert not self.lines
-        self.judgements.append(judgement)
+        self.events.append(event)
         raise RuntimeError("thinking about it went wrong")
 
 

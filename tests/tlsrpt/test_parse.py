@@ -21,14 +21,14 @@ from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedFailure,
     ReceivedPolicy,
-    ReceivedReport,
+    ReceivedTLSReport,
     describe,
     readTLSReport,
 )
 from tests.corpus import corpus
 from tests.tlsrpt.test_generate import EXPECTED, LINES, example
 
-OURS = ReceivedReport(
+OURS = ReceivedTLSReport(
     organization="sender.example",
     contact="postmaster@sender.example",
     reportID="20261124.x@sender.example",

@@ -16,8 +16,8 @@ from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.ledger.memory import MemoryLedger
-from moxtls.reporting.types import Draft, NoReport, ReportPeriod, Retention
-from moxtls.tlsrpt.parse import ReceivedReport, readTLSReport
+from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
+from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (
     FailureDetail,
@@ -83,17 +83,19 @@ class TLSReportSourceTests(SynchronousTestCase):
         for each in outcomes:
             self.successResultOf(self.outcomes.record(day, each))
 
-    def find(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft | NoReport:
+    def find(
+        self, domain: Domain, phase: int = 0, day: date = DAY
+    ) -> ReportDraft | NoReport:
         return self.successResultOf(
             self.source().draft(ReportPeriod(phase, day, domain))
         )
 
-    def draft(self, domain: Domain, phase: int = 0, day: date = DAY) -> Draft:
+    def draft(self, domain: Domain, phase: int = 0, day: date = DAY) -> ReportDraft:
         found = self.find(domain, phase, day)
-        assert isinstance(found, Draft), found
+        assert isinstance(found, ReportDraft), found
         return found
 
-    def report(self, domain: Domain, phase: int = 0) -> ReceivedReport:
+    def report(self, domain: Domain, phase: int = 0) -> ReceivedTLSReport:
         return readTLSReport(self.draft(domain, phase).document)
 
     def none(self, domain: Domain, phase: int = 0) -> NoReport:
@@ -205,7 +207,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.settle(B, "mailto:tls@host.example")
         found = self.none(HOST, 1)
         self.assertEqual(found.reason, "nothing that isn't told already")
-        self.assertIs(found.leave, Retention.CLEAR)
+        self.assertIs(found.retention, Retention.CLEAR)
 
     def test_toldElsewhere(self) -> None:
         """
@@ -229,7 +231,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example")
-        self.assertIs(self.none(A).leave, Retention.CLEAR)
+        self.assertIs(self.none(A).retention, Retention.CLEAR)
         self.settle(A)
         (policy,) = self.report(HOST, 1).policies
         self.assertEqual(policy.domain, "a.example")
@@ -335,18 +337,18 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A))
         self.assertEqual(
-            (self.none(A).reason, self.none(A).leave),
+            (self.none(A).reason, self.none(A).retention),
             ("no TLSRPT record", Retention.CLEAR),
         )
         self.asks(A, text="v=TLSRPTv1; rua")
-        self.assertEqual(self.none(A).leave, Retention.CLEAR)
+        self.assertEqual(self.none(A).retention, Retention.CLEAR)
         text = "v=TLSRPTv1; rua=mailto:a@a.example"
         self.resolver.put("_smtp._tls.a.example", RRType.TXT, text, text)
         self.assertEqual(self.none(A).reason, "more than one TLSRPT record")
         self.asks(A, "ftp://a.example/")
         found = self.none(A)
         self.assertIn("no usable rua", found.reason)
-        self.assertIs(found.leave, Retention.CLEAR)
+        self.assertIs(found.retention, Retention.CLEAR)
 
     def test_temporary(self) -> None:
         """
@@ -354,7 +356,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A))
         self.resolver.fail("_smtp._tls.a.example", RRType.TXT, ExtendedError(6))
-        self.assertIs(self.none(A).leave, Retention.KEEP)
+        self.assertIs(self.none(A).retention, Retention.KEEP)
 
     def test_success(self) -> None:
         """
@@ -402,7 +404,7 @@ class TLSReportSourceTests(SynchronousTestCase):
             TLSReporting(None),
         ]:
             self.settings = settings
-            self.assertIs(self.none(A).leave, Retention.CLEAR)
+            self.assertIs(self.none(A).retention, Retention.CLEAR)
 
     def test_checked(self) -> None:
         """

@@ -22,7 +22,7 @@ from moxtls.authentication.check import (
     MessageAuthenticator,
 )
 from moxtls.authentication.results import AuthResult
-from moxtls.dmarc.evaluation import PAUSE, EvaluationRecorder
+from moxtls.dmarc.evaluation import WRITE_INTERVAL, EvaluationRecorder
 from moxtls.dmarc.types import Disposition, DMARCPolicy, FinalDisposition
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import Answer, RRType
@@ -152,9 +152,9 @@ class VerdictTests(ScreeningCase):
         They are told once for each RCPT, before the application has it.
         """
         self.send(message("x@a.example", "a.example"), "anna", "bob")
-        told = self.listening.judgements
+        told = self.listening.events
         self.assertEqual(
-            [(each.sender, each.recipient, each.fate) for each in told],
+            [(each.sender, each.recipient, each.finalDisposition) for each in told],
             [
                 ("x@a.example", "anna@our.example", FinalDisposition.ACCEPTED),
                 ("x@a.example", "bob@our.example", FinalDisposition.ACCEPTED),
@@ -179,12 +179,12 @@ class VerdictTests(ScreeningCase):
         addresses = ReportAddresses(self.clock, self.dns, domains)
         self.screening.reportAddresses = addresses
         self.send(message("x@a.example", "a.example"), "anna", "bob")
-        told = [each.isForReports for each in self.listening.judgements]
+        told = [each.isForReports for each in self.listening.events]
         self.assertEqual(told, [True, False])
         subject = b"Subject: Report Domain: b.example Submitter: a.example Report-ID: 1"
         report = subject + b"\r\n" + message("x@a.example")
         self.send(report, "bob")
-        self.assertTrue(self.listening.judgements[-1].isForReports)
+        self.assertTrue(self.listening.events[-1].isForReports)
 
     def test_evaluations(self) -> None:
         """
@@ -192,7 +192,7 @@ class VerdictTests(ScreeningCase):
         """
         self.send(message("x@a.example", "a.example"))
         self.send(message("x@a.example"), client=STRANGER)
-        self.clock.advance(PAUSE)
+        self.clock.advance(WRITE_INTERVAL)
         stored = self.successResultOf(self.ledger.evaluations.evaluations())
         found = {
             each.evaluation.row.sourceIP: each.evaluation.row.disposition
@@ -214,7 +214,7 @@ class VerdictTests(ScreeningCase):
         self.send(spoofed, client=STRANGER)
         self.send(message("x@a.example", "a.example"), "Anna")
         self.send(spoofed, "anna", client=STRANGER)
-        known = [each.isKnown for each in self.listening.judgements]
+        known = [each.isKnown for each in self.listening.events]
         self.assertEqual(known, [False, True, True])
         self.flushLoggedErrors(smtp.SMTPServerError)
 
@@ -227,8 +227,8 @@ class VerdictTests(ScreeningCase):
         self.assertEqual(self.send(message("x@a.example"), "anna", "bob"), OK)
         for name in ("anna", "bob"):
             kept: Any = self.kept(name)
-            (judgement,) = kept.judgements
-            self.assertEqual(judgement.recipient, f"{name}@our.example")
+            (event,) = kept.events
+            self.assertEqual(event.recipient, f"{name}@our.example")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
     def test_null(self) -> None:
@@ -290,8 +290,8 @@ class EnforcingTests(ScreeningCase):
         self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
         for name in ("anna", "bob"):
             self.assertEqual((self.kept(name).lines, self.kept(name).lost), ([], 1))
-        fates = [each.fate for each in self.listening.judgements]
-        self.assertEqual(fates, [FinalDisposition.REJECTED_BY_DMARC] * 2)
+        dispositions = [each.finalDisposition for each in self.listening.events]
+        self.assertEqual(dispositions, [FinalDisposition.REJECTED_BY_DMARC] * 2)
 
     def test_quarantine(self) -> None:
         """
@@ -301,8 +301,8 @@ class EnforcingTests(ScreeningCase):
         replies = self.send(text, client=STRANGER, sender="x@stranger.example")
         self.assertEqual(replies, OK)
         self.assertIn("dmarc=fail (disposition quarantine)", self.results())
-        (judgement,) = self.listening.judgements
-        self.assertEqual(judgement.fate, FinalDisposition.JUNK)
+        (event,) = self.listening.events
+        self.assertEqual(event.finalDisposition, FinalDisposition.JUNK)
 
     def test_noAuthor(self) -> None:
         """
@@ -337,9 +337,9 @@ class AnnotatingTests(ScreeningCase):
         """
         self.assertEqual(self.send(message("x@a.example"), client=STRANGER), OK)
         self.assertIn("dmarc=fail (disposition reject)", self.results())
-        (judgement,) = self.listening.judgements
-        self.assertEqual(judgement.fate, FinalDisposition.ACCEPTED)
-        self.assertEqual(judgement.verdict.disposition, DMARCPolicy.REJECT)
+        (event,) = self.listening.events
+        self.assertEqual(event.finalDisposition, FinalDisposition.ACCEPTED)
+        self.assertEqual(event.verdict.disposition, DMARCPolicy.REJECT)
         (stored,) = self.successResultOf(self.ledger.evaluations.evaluations())
         self.assertEqual(stored.evaluation.row.disposition, Disposition.NONE)
         self.assertEqual(stored.evaluation.row.reasons[0].kind, "local_policy")
@@ -380,7 +380,7 @@ class TroubleTests(ScreeningCase):
             self.assertEqual(self.header("anna", "Received-SPF"), [])
             self.assertTrue(self.kept().text.endswith(b"\n\nhello\n"))
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertEqual(self.listening.judgements, [])
+        self.assertEqual(self.listening.events, [])
 
     def test_observerFails(self) -> None:
         """
