@@ -48,7 +48,7 @@ from zope.interface import implementer
 from moxtls.dns.types import ADDRESS_TYPES, ExtendedError
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import IResolver
-from moxtls.tasks import gather
+from moxtls.tasks import cancelPromptly, gather
 from moxtls.tls.session import CertificateVerification
 from moxtls.tls.verify import RecordingVerifier, TrustStore
 
@@ -202,7 +202,8 @@ class HTTPSClient:
         attempt = Deferred.fromCoroutine(
             self._attempt(method, url, fields, producer, bodyLimit)
         )
-        running = _cancelledAsSuch(attempt)
+        # The Agent makes other errors of being cancelled.
+        running = cancelPromptly(attempt)
         running.addTimeout(self._timeLimit, self._clock)
         return running.addErrback(_timedOut)
 
@@ -284,25 +285,6 @@ def _failure(error: Exception) -> HTTPSFailure:
             # What the Agent and its parser raise when they meet what is no
             # HTTP has no common base.
             return HTTPSFailure(HTTPSErrorKind.PROTOCOL, type(error).__name__)
-
-
-def _cancelledAsSuch(attempt: Deferred[_Result]) -> Deferred[_Result]:
-    """
-    The same, except that cancelling always ends in L{CancelledError}: the
-    Agent makes other things of it.
-    """
-
-    def cancel(outer: Deferred[_Result]) -> None:
-        outer.errback(CancelledError())
-        attempt.cancel()
-
-    def tell(result: _Result | Failure) -> None:
-        if not outer.called:
-            outer.callback(result)
-
-    outer: Deferred[_Result] = Deferred(cancel)
-    attempt.addBoth(tell)
-    return outer
 
 
 def _timedOut(failure: Failure) -> HTTPSFailure:

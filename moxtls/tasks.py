@@ -1,19 +1,13 @@
 # -*- test-case-name: tests.test_tasks -*-
 """
-Coroutines in flight: so many at a time, and all to be stopped together.
-
-Something that is to be done often, and never twice at the same time.
-
-Waits for several things at a time, and for inquiries.
-
-One alarm that is put off again and again.
-
-Things that are being found out while something else goes on.
+Helpers for coroutines and Deferreds: waiting for several at once, bounded groups,
+limits of time, and requests that callers share.
 """
 
 from __future__ import annotations
 
 import types
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -35,14 +29,79 @@ from moxtls.interfaces import IResolver
 T = TypeVar("T")
 
 
-class TaskGroup:
+async def gather(pending: Sequence[Deferred[T]]) -> list[T]:
     """
-    What its members return is theirs: a failure that nobody else takes has to
-    be dealt with inside them.
+    Wait for all of C{pending}.  Cancelling cancels all.
+
+    @return: The results, in order.
+
+    @raise Exception: The first failure, C{CancelledError} included: C{gatherResults}
+        alone would hide it in a C{FirstError}.
+    """
+    if all(each.called for each in pending):
+        # As with answers out of a cache.
+        return [await each for each in pending]
+    try:
+        return await gatherResults(pending, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+
+
+async def resolve(resolver: IResolver, lookups: LookupGenerator[T]) -> T:
+    """
+    Run a lookup generator with the answers of a resolver.
+
+    @return: The generator's return value.
+    """
+    try:
+        questions = next(lookups)
+        while True:
+            pending = [resolver.lookup(each.name, each.kind) for each in questions]
+            questions = lookups.send(tuple(await gather(pending)))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        lookups.close()
+
+
+async def ignoreCancelled(coroutine: Coroutine[Deferred[Any], Any, Any]) -> None:
+    """
+    Run C{coroutine}; if it is cancelled, return without an error.
+    """
+    with suppress(CancelledError):
+        await coroutine
+
+
+def cancelPromptly(pending: Deferred[T]) -> Deferred[T]:
+    """
+    The same, except that cancelling fails with L{CancelledError} at once, whatever
+    C{pending} makes of it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def cancel(outer: Deferred[T]) -> None:
+        outer.errback(CancelledError())
+        pending.cancel()
+
+    def fire(result: T | Failure) -> None:
+        if not outer.called:
+            outer.callback(result)
+
+    outer: Deferred[T] = Deferred(cancel)
+    pending.addBoth(fire)
+    return outer
+
+
+class TaskGroup:
+    """
+    A group of running coroutines, with a limit on their number.
+
+    Results go to the caller that started a coroutine; a failure that no caller handles
+    has to be handled inside the coroutine.
+    """
+
+    def __init__(self, maxRunning: int) -> None:
+        self._maxRunning = maxRunning
         self._running: dict[Deferred[Any], None] = {}
         self._waiting: list[Deferred[None]] = []
 
@@ -59,7 +118,7 @@ class TaskGroup:
 
     def add(self, running: Deferred[T]) -> Deferred[T]:
         """
-        Count what was started elsewhere.
+        Add an operation that was started elsewhere.
 
         @return: C{running}.
         """
@@ -70,9 +129,9 @@ class TaskGroup:
 
     async def room(self) -> None:
         """
-        Wait until one more may begin.
+        Wait until fewer than the limit are running.
         """
-        while len(self._running) >= self._most:
+        while len(self._running) >= self._maxRunning:
             await self._change()
 
     async def finished(self) -> None:
@@ -82,7 +141,7 @@ class TaskGroup:
         while self._running:
             await self._change()
 
-    def abandon(self) -> Deferred[None]:
+    def cancel(self) -> Deferred[None]:
         """
         Cancel all.
 
@@ -107,163 +166,276 @@ class TaskGroup:
         return result
 
 
-async def ignoreCancelled(coroutine: Coroutine[Deferred[Any], Any, Any]) -> None:
-    """
-    Let C{coroutine} end by being cancelled without a failure left over.
-    """
-    with suppress(CancelledError):
-        await coroutine
-
-
 class CoalescedTask:
     """
-    Does C{work} after each L{poke}; once more, if it was poked meanwhile.
+    A function that runs once at a time, after each L{schedule}: calls that come while
+    it runs cause one more run together.
     """
 
     log = Logger()
 
-    def __init__(self, work: Callable[[], Awaitable[None]], doing: str) -> None:
+    def __init__(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """
-        @param doing: What C{work} does, for the log if it fails.
+        @param name: For the log, if it fails: "{name} failed".
         """
-        self._work = work
-        self._doing = doing
+        self._function = function
+        self._name = name
         self._isOpen = False
-        self._isBusy = False
-        self._isWanted = False
-        self._turn: Deferred[None] = succeed(None)
+        self._isRunning = False
+        self._isScheduled = False
+        self._run: Deferred[None] = succeed(None)
 
-    def open(self) -> None:
+    def start(self) -> None:
+        """
+        Allow runs.  Those scheduled before begin with the next L{schedule}.
+        """
         self._isOpen = True
 
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """
-        Never raises.
+        Run the function, at once if it isn't running.  Never raises.
         """
-        self._isWanted = True
-        if self._isOpen and not self._isBusy:
-            self._isBusy = True
-            self._turn = Deferred.fromCoroutine(self._take())
+        self._isScheduled = True
+        if self._isOpen and not self._isRunning:
+            self._isRunning = True
+            self._run = Deferred.fromCoroutine(self._runAll())
 
-    def close(self) -> Deferred[None]:
+    def stop(self) -> Deferred[None]:
         """
-        Break off what is being done.
+        Cancel the run in progress, and allow no more.
 
-        @return: Fires once nothing is.
+        @return: Fires once none is in progress.
         """
         self._isOpen = False
-        self._turn.cancel()
-        return self._turn
+        self._run.cancel()
+        return self._run
 
-    async def _take(self) -> None:
+    async def _runAll(self) -> None:
         try:
-            while self._isWanted and self._isOpen:
-                self._isWanted = False
-                await self._work()
+            while self._isScheduled and self._isOpen:
+                self._isScheduled = False
+                await self._function()
         except CancelledError:
-            pass  # close
+            pass  # stop
         except Exception:
-            self.log.failure("{doing}", doing=self._doing)
+            self.log.failure("{name} failed", name=self._name)
         finally:
-            self._isBusy = False
+            self._isRunning = False
 
 
-async def gather(pending: Sequence[Deferred[T]]) -> list[T]:
+class SharedTask(Generic[T]):
     """
-    The results of all, in order.  When this is cancelled, all are; and who
-    waits sees a C{CancelledError}, where C{gatherResults} alone would hide it
-    in a C{FirstError}.
+    One request that any number of callers wait for.  It is cancelled when the last of
+    them has cancelled.
     """
-    if all(each.called for each in pending):
-        # As with answers out of a cache.
-        return [await each for each in pending]
-    try:
-        return await gatherResults(pending, consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[T]] = []
+        self._request: Deferred[None] | None = None
+        self._result: T | Failure | None = None
+
+    def start(self, request: Deferred[T]) -> None:
+        """
+        Have C{request} answer all callers.
+        """
+        self._request = request.addBoth(self._deliver)
+
+    def join(self) -> Deferred[T]:
+        """
+        Wait for the request, which may be done already.
+        """
+        waiter: Deferred[T] = Deferred(self._leave)
+        self._waiting.append(waiter)
+        if self._result is not None:
+            self._deliver(self._result)
+        return waiter
+
+    def _deliver(self, result: T | Failure) -> None:
+        self._result = result
+        # A callback may make other callers cancel.
+        while self._waiting:
+            waiter = self._waiting.pop(0)
+            if isinstance(result, Failure):
+                waiter.errback(result)
+            else:
+                waiter.callback(result)
+
+    def _leave(self, waiter: Deferred[T]) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting and self._request is not None:
+            self._request.cancel()
 
 
-async def resolve(resolver: IResolver, inquiry: LookupGenerator[T]) -> T:
+class TooManyWaiting(Exception):
     """
-    Ask what an inquiry wants to know, and return what it found.
+    The queue for one key is full.
     """
-    try:
-        questions = next(inquiry)
-        while True:
-            pending = [resolver.lookup(each.name, each.kind) for each in questions]
-            questions = inquiry.send(tuple(await gather(pending)))
-    except StopIteration as end:
-        found: T = end.value
-        return found
-    finally:
-        inquiry.close()
+
+
+class FairSemaphore:
+    """
+    A semaphore with a queue for each key.  Keys take turns, so that many requests
+    under one key don't delay few under another.
+    """
+
+    def __init__(self, tokens: int, maxWaiting: int) -> None:
+        """
+        @param maxWaiting: The length of the queue for one key.
+        """
+        self._tokens = tokens
+        self._maxWaiting = maxWaiting
+        self._isReleasing = False
+        self._waiting: OrderedDict[str, OrderedDict[Deferred[None], None]]
+        self._waiting = OrderedDict()
+
+    def acquire(self, key: str) -> Deferred[None]:
+        """
+        Fires once a token is acquired.  Cancelling leaves the queue.
+
+        @raise TooManyWaiting: The queue for C{key} is full.
+        """
+        if self._tokens:
+            self._tokens -= 1
+            return succeed(None)
+        turns = self._waiting.setdefault(key, OrderedDict())
+        if len(turns) >= self._maxWaiting:
+            raise TooManyWaiting(key)
+        turn: Deferred[None] = Deferred(lambda turn: self._leave(key, turn))
+        turns[turn] = None
+        return turn
+
+    def release(self) -> None:
+        """
+        Give a token back.
+        """
+        self._tokens += 1
+        # A token that is released at once is passed on by this loop, not by recursion.
+        if self._isReleasing:
+            return
+        self._isReleasing = True
+        while self._tokens and self._waiting:
+            self._tokens -= 1
+            self._next().callback(None)
+        self._isReleasing = False
+
+    def _next(self) -> Deferred[None]:
+        key, turns = self._waiting.popitem(last=False)
+        turn, _ = turns.popitem(last=False)
+        if turns:
+            self._waiting[key] = turns
+        return turn
+
+    def _leave(self, key: str, turn: Deferred[None]) -> None:
+        turns = self._waiting[key]
+        del turns[turn]
+        if not turns:
+            del self._waiting[key]
 
 
 class Timeout:
     """
-    Calls once, unless it is set anew in time.
+    A timer that calls a function, unless it is reset before.
     """
 
-    def __init__(self, clock: IReactorTime, passed: Callable[[], None]) -> None:
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._clock = clock
-        self._passed = passed
+        self._expired = expired
         self._call: IDelayedCall | None = None
 
     def set(self, seconds: float | None) -> None:
         """
-        @param seconds: From now; C{None} for never.
+        @param seconds: From now; C{None} to stop the timer.
         """
         if seconds is None:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
         elif self._call is None:
-            self._call = self._clock.callLater(seconds, self._pass)
+            self._call = self._clock.callLater(seconds, self._expire)
         else:
             self._call.reset(seconds)
 
-    def _pass(self) -> None:
+    def _expire(self) -> None:
         self._call = None
-        self._passed()
+        self._expired()
 
 
-#: What is wrong with what isn't back in time.
+class TimeLimit(Generic[T]):
+    """
+    A limit on the wait for a Deferred, which holds also if that can't be cancelled.
+
+    @ivar result: Fires with its result; fails with C{TimeoutError} if there is none in
+        time.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, pending: Deferred[T], seconds: float
+    ) -> None:
+        self.result: Deferred[T] = Deferred()
+        self._pending = pending
+        self._end = clock.callLater(seconds, self._expire)
+        pending.addBoth(self._deliver)
+
+    def cancel(self, seconds: float) -> None:
+        """
+        Cancel, and wait for the result for C{seconds} at most.
+        """
+        if self._end.active():
+            self._end.reset(seconds)
+        self._pending.cancel()
+
+    def _expire(self) -> None:
+        self._pending.cancel()
+        if not self.result.called:
+            self.result.errback(Failure(TimeoutError()))
+
+    def _deliver(self, outcome: T | Failure) -> None:
+        if self._end.active():
+            self._end.cancel()
+        if self.result.called:
+            return
+        if isinstance(outcome, Failure):
+            self.result.errback(outcome)
+        else:
+            self.result.callback(outcome)
+
+
+#: The error of a task that wasn't done in time.
 OVERDUE = "it took too long"
 
 
 class Task(Generic[T]):
     """
-    One of them, begun at once.  Any number may wait for it, and it never
-    fails.
+    A coroutine, started at once, that any number of callers may wait for.  It never
+    fails: it has a fallback result instead.
 
-    @ivar otherwise: What it comes to if it fails, is given up or overdue.
-    @ivar isDone: Whether it has come to an end.
-    @ivar failed: Whether that was C{otherwise}.
+    @ivar fallback: Makes the result if the coroutine fails, is cancelled or overdue.
+    @ivar isDone: True if it has ended.
+    @ivar failed: True if the result is the fallback.
     """
 
     log = Logger()
 
     def __init__(
-        self, coroutine: Coroutine[Deferred[Any], Any, T], otherwise: Callable[[], T]
+        self, coroutine: Coroutine[Deferred[Any], Any, T], fallback: Callable[[], T]
     ) -> None:
-        self.otherwise = otherwise
+        self.fallback = fallback
         self.isDone = False
         self.failed = False
         self._waiting: list[Deferred[None]] = []
         self._running: Deferred[None] | None = None
-        self._running = startTask(self._run(coroutine))
+        self._running = _start(self._run(coroutine))
 
     @property
     def value(self) -> T:
         """
-        What was found, once it C{isDone}.
+        The result, once it C{isDone}.
         """
         return self._value
 
     def join(self) -> Deferred[None]:
         """
-        Fires once it C{isDone}.  Cancelling gives up waiting, and nothing
-        else.
+        Fires once it C{isDone}.  Cancelling ends the wait, not the task.
         """
         waiting: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
@@ -271,7 +443,7 @@ class Task(Generic[T]):
 
     def cancel(self) -> None:
         """
-        Nobody wants to know any more.
+        End the task with its fallback.
         """
         if self._running is not None:
             self._running.cancel()
@@ -280,104 +452,60 @@ class Task(Generic[T]):
         try:
             self._value = await coroutine
         except CancelledError:
-            # It was this that was cancelled, and not who waits for it.
-            self._giveUp()
+            # The task was cancelled, not a caller.
+            self._fail()
         except Exception:
-            self.log.failure("checking where a message is from")
-            self._giveUp()
+            self.log.failure("Authentication check of a message failed")
+            self._fail()
         self.isDone = True
         self._running = None
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
 
-    def _giveUp(self) -> None:
+    def _fail(self) -> None:
         self.failed = True
-        self._value = self.otherwise()
-
-
-class SharedTask(Generic[T]):
-    """
-    One operation whose result any number of callers wait for.  When the last
-    of them gives up, it is cancelled.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Deferred[T]] = []
-        self._running: Deferred[None] | None = None
-        self._result: T | Failure | None = None
-
-    def start(self, running: Deferred[T]) -> None:
-        """
-        Pass the result of C{running}, or its failure, to all callers.
-        """
-        self._running = running.addBoth(self._ended)
-
-    def join(self) -> Deferred[T]:
-        """
-        Fires as the operation does.  Cancelling gives up waiting.
-        """
-        waiting: Deferred[T] = Deferred(self._leave)
-        self._waiting.append(waiting)
-        if self._result is not None:
-            self._ended(self._result)
-        return waiting
-
-    def _ended(self, result: T | Failure) -> None:
-        self._result = result
-        # A caller that is told may make others give up.
-        while self._waiting:
-            waiting = self._waiting.pop(0)
-            if isinstance(result, Failure):
-                waiting.errback(result)
-            else:
-                waiting.callback(result)
-
-    def _leave(self, waiting: Deferred[T]) -> None:
-        self._waiting.remove(waiting)
-        if not self._waiting and self._running is not None:
-            self._running.cancel()
+        self._value = self.fallback()
 
 
 class Deadline:
     """
-    Waits for lookups, for so long altogether from the first that has to be
-    waited for.
+    One limit of time for the waits for several tasks, from the first wait on.
 
-    @ivar gaveUp: Whether something wasn't back in time.
+    @ivar expired: True if a task wasn't done in time.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
-        self.gaveUp = False
+        self.expired = False
         self._clock = clock
         self._seconds = seconds
-        self._alarm: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None
         self._isOver = False
         self._waiting: Deferred[None] | None = None
 
-    async def soon(self, lookup: Task[T]) -> T:
+    async def resultOf(self, task: Task[T]) -> T:
         """
-        What C{lookup} found, if it is back in time.
+        The result of C{task}, or its fallback if it isn't done in time.
         """
-        if not lookup.isDone and not self._isOver:
-            await self._wait(lookup)
-        if lookup.isDone:
-            return lookup.value
-        self.gaveUp = True
-        return lookup.otherwise()
+        if not task.isDone and not self._isOver:
+            await self._wait(task)
+        if task.isDone:
+            return task.value
+        self.expired = True
+        return task.fallback()
 
     def close(self) -> None:
         """
-        Nothing else is to be waited for.
+        Stop the timer.
         """
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None and alarm.active():
-            alarm.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
-    async def _wait(self, lookup: Task[Any]) -> None:
-        if self._alarm is None:
-            self._alarm = self._clock.callLater(self._seconds, self._end)
-        self._waiting = lookup.join()
+    async def _wait(self, task: Task[Any]) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._seconds, self._expire)
+        self._waiting = task.join()
         try:
             await self._waiting
         except CancelledError:
@@ -386,18 +514,18 @@ class Deadline:
         finally:
             self._waiting = None
 
-    def _end(self) -> None:
+    def _expire(self) -> None:
         self._isOver = True
         if self._waiting is not None:
             self._waiting.cancel()
 
 
-def startTask(coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
+def _start(coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
     """
-    Start something.
+    Start a coroutine.
 
-    @return: C{None} if that was all, and nothing had to be waited for: most
-        answers are in a cache, and a C{Deferred} costs more than to look.
+    @return: C{None} if it ended without a wait: most answers are in a cache, and a
+        C{Deferred} costs more than a cache lookup.
     """
     try:
         first = coroutine.send(None)
@@ -411,16 +539,16 @@ def _resumed(
     coroutine: Coroutine[Deferred[Any], Any, None], waiting: Deferred[Any]
 ) -> Generator[Deferred[Any], Any, None]:
     """
-    The rest of a coroutine that waits for something.
+    Run the rest of a coroutine that has begun to wait.
     """
     try:
         while True:
             try:
-                found = yield waiting
+                result = yield waiting
             except Exception as error:
                 waiting = coroutine.throw(error)
             else:
-                waiting = coroutine.send(found)
+                waiting = coroutine.send(result)
     except StopIteration:
         return
     finally:

@@ -225,7 +225,7 @@ class MessageAuthentication:
             each.cancel()
 
     async def _findings(self, body: Sequence[bytes]) -> AuthenticationOutcome:
-        origin, soon = self._origin, self._patience.soon
+        origin, soon = self._origin, self._patience.resultOf
         dkim = await self._verified(body)
         authentication = Authentication(
             origin.address,
@@ -247,7 +247,7 @@ class MessageAuthentication:
         )
         # Who only looks on (Enforcement "none") has nobody come again for it.
         isEnforcing = practice.enforcement is not DMARCPolicy.NONE
-        overdue = (self._patience.gaveUp or self._isUnverified) and isEnforcing
+        overdue = (self._patience.expired or self._isUnverified) and isEnforcing
         return AuthenticationOutcome(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
@@ -262,7 +262,7 @@ class MessageAuthentication:
         Verifying is waited for, however long it takes: it is our own doing, and
         who keeps us busy shall not have signatures of others count as unknown.
         """
-        checks = tuple([await self._patience.soon(each) for each in self._keys])
+        checks = tuple([await self._patience.resultOf(each) for each in self._keys])
         if not checks:
             return ()
         work = DKIMJob(self._header.data, body, checks, self._since)
@@ -291,7 +291,7 @@ class MessageAuthentication:
         inquiry = align(discovery, authentication, self._checks.practice.suffixes)
         lookup = Task(resolve(self._resolver, inquiry), lambda: Aligned(temporary=True))
         self._lookups.append(lookup)
-        return await self._patience.soon(lookup)
+        return await self._patience.resultOf(lookup)
 
     def _findKey(self, claim: SignatureClaim) -> Task[DKIMCheck]:
         looking = self._checks.findKey(claim, self._resolver)

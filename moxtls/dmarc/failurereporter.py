@@ -126,7 +126,7 @@ class FailureReporter:
         @return: Fires once nothing is in flight.
         """
         self._isStopped = True
-        return self._tasks.abandon()
+        return self._tasks.cancel()
 
     def _consider(self, failure: MessageFailure, submitter: Domain) -> None:
         now, domain = self._clock.seconds(), failure.policyDomain

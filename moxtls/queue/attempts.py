@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -222,46 +221,6 @@ class _Picking:
         return not fault
 
 
-class Limit:
-    """
-    Ends the waiting for an attempt, whether or not the attempt can be cancelled.
-
-    @ivar result: Fires with the results; fails with C{TimeoutError} if there
-        are none in time.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, begun: Deferred[tuple[Result, ...]], seconds: float
-    ) -> None:
-        self.result: Deferred[tuple[Result, ...]] = Deferred()
-        self._begun = begun
-        self._end = clock.callLater(seconds, self._late)
-        begun.addBoth(self._answer)
-
-    def breakOff(self) -> None:
-        """
-        Cancel the attempt, and don't wait long for what it says to that.
-        """
-        if self._end.active():
-            self._end.reset(LAST_WORDS)
-        self._begun.cancel()
-
-    def _late(self) -> None:
-        self._begun.cancel()
-        if not self.result.called:
-            self.result.errback(Failure(TimeoutError()))
-
-    def _answer(self, outcome: tuple[Result, ...] | Failure) -> None:
-        if self._end.active():
-            self._end.cancel()
-        if self.result.called:
-            return
-        if isinstance(outcome, Failure):
-            self.result.errback(outcome)
-        else:
-            self.result.callback(outcome)
-
-
 def _noWord(messageID: str, recipient: str) -> Result:
     return Result(
         messageID,
@@ -322,48 +281,3 @@ class ResultRecorder:
         """
         done = DeferredList(tuple(self._writing))
         return done.addCallback(lambda results: None)
-
-
-class Grouped(Generic[T]):
-    """
-    Has things written, together with what came while others were being written.
-    """
-
-    def __init__(self, write: Callable[[list[T]], Deferred[None]]) -> None:
-        """
-        @param write: Writes all or nothing.
-        """
-        self._write = write
-        self._waiting: list[tuple[Sequence[T], Deferred[None]]] = []
-        self._isBusy = False
-
-    def add(self, things: Sequence[T]) -> Deferred[None]:
-        """
-        Fires once C{things} are written; fails if they aren't.
-        """
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append((things, waiting))
-        self._start()
-        return waiting
-
-    def _start(self) -> None:
-        if self._isBusy or not self._waiting:
-            return
-        self._isBusy = True
-        group, self._waiting = self._waiting, []
-        writing = self._write([each for things, _ in group for each in things])
-        writing.addBoth(self._written, group)
-
-    def _written(
-        self,
-        result: Failure | None,
-        group: list[tuple[Sequence[T], Deferred[None]]],
-    ) -> None:
-        self._isBusy = False
-        self._start()
-        for _, waiting in group:
-            # A failure is everybody's own: it is handled once by each.
-            if isinstance(result, Failure):
-                waiting.errback(Failure(result.value))
-            else:
-                waiting.callback(None)

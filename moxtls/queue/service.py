@@ -25,10 +25,9 @@ from zope.interface import implementer
 from moxtls.dates import HOUR, MINUTE
 from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.attempts import (
+    LAST_WORDS,
     ActiveAttempts,
     DeliveryAttempt,
-    Grouped,
-    Limit,
     Pick,
     ResultRecorder,
 )
@@ -41,7 +40,8 @@ from moxtls.queue.retry import Notify, RetryDecision, bounded
 from moxtls.queue.settle import Settlement
 from moxtls.queue.spool import Spool, SpoolExecutor
 from moxtls.queue.types import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
-from moxtls.tasks import CoalescedTask
+from moxtls.tasks import CoalescedTask, TimeLimit
+from moxtls.workers.batches import Batches
 
 T = TypeVar("T")
 
@@ -57,6 +57,8 @@ FORGET_KEYS = HOUR
 GRACE = HOUR
 #: Recipients deferred in one transaction, which others have to wait for.
 DEFERRED_AT_ONCE = 2000
+#: Results recorded in one transaction, those of all attempts together.
+MAX_NOTED = 10_000
 
 
 @implementer(IQueue)
@@ -92,7 +94,9 @@ class QueueService(Service):
         self._limits = limits
         self._flights: set[DeliveryAttempt] = set()
         self._results = ResultLog(self._tellResult, self._tellDeferred)
-        self._noting = Grouped(self._writeNotes)
+        self._noting = Batches[list[RetryDecision], None](
+            self._writeNotes, len, MAX_NOTED, running=1
+        )
         self._launched = 0
         self._startedAt = 0.0
         self._look = CoalescedTask(self._lookAround, "looking for what is due")
@@ -123,8 +127,8 @@ class QueueService(Service):
             self._spool.run(lambda spool: self._notices.tellFailures(spool, now))
         )
         for turns, seconds in self._turns.items():
-            turns.open()
-            loop = LoopingCall(turns.poke)
+            turns.start()
+            loop = LoopingCall(turns.schedule)
             loop.clock = self._clock
             self._loops.append(loop)
             loop.start(seconds)
@@ -199,7 +203,7 @@ class QueueService(Service):
         for age, brief in ((backoff.maxAge, False), (backoff.maxBriefAge, True)):
             before = now - age - GRACE
             await self._repeat(self._notices.giveUp, before=before, brief=brief)
-        self._tell.poke()
+        self._tell.schedule()
 
     async def _repeat(self, operation: Callable[..., bool], **more: object) -> None:
         isMore = True
@@ -256,7 +260,7 @@ class QueueService(Service):
         finally:
             self._flights.discard(flight)
             flight.done.callback(None)
-            self._look.poke()
+            self._look.schedule()
 
     async def _attempt(
         self, flight: DeliveryAttempt, recorder: IResultRecorder
@@ -265,8 +269,8 @@ class QueueService(Service):
         seconds = self._limits.parcelTime * len(batch.parcels)
         try:
             begun = self._route(batch).deliver(batch, recorder)
-            limit = Limit(self._clock, begun, seconds)
-            return await flight.wait(limit.result, limit.breakOff)
+            limit = TimeLimit(self._clock, begun, seconds)
+            return await flight.wait(limit.result, lambda: limit.cancel(LAST_WORDS))
         except (CancelledError, TimeoutError):
             self.log.warn("mail for {to!r}: broken off", to=batch.destination)
         except Exception:
@@ -335,10 +339,13 @@ class QueueService(Service):
         """
         steps = self._steps(pairs)
         flight.steps += steps
-        await self._insist(flight, lambda: self._noting.add(steps))
+        await self._insist(flight, lambda: self._noting.put(steps))
 
-    def _writeNotes(self, steps: list[RetryDecision]) -> Deferred[None]:
-        return self._spool.run(lambda spool: spool.index.note(steps))
+    def _writeNotes(self, groups: list[list[RetryDecision]]) -> Deferred[Sequence[Exception | None]]:
+        steps = [step for group in groups for step in group]
+        written: list[Exception | None] = [None] * len(groups)
+        writing = self._spool.run(lambda spool: spool.index.note(steps))
+        return writing.addCallback(lambda _: written)
 
     async def _settle(self, flight: DeliveryAttempt) -> None:
         """
@@ -354,7 +361,7 @@ class QueueService(Service):
         if flight.steps:
             await self._insist(flight, write)
         if any(step.tell is Notify.OBSERVER for step in flight.steps):
-            self._tell.poke()
+            self._tell.schedule()
 
     async def _insist(
         self, flight: DeliveryAttempt, write: Callable[[], Deferred[None]]
@@ -395,7 +402,7 @@ class QueueService(Service):
 
     def _thenLook(self, result: Deferred[T]) -> Deferred[T]:
         def look(value: T) -> T:
-            self._look.poke()
+            self._look.schedule()
             return value
 
         return result.addCallback(look)
@@ -404,7 +411,7 @@ class QueueService(Service):
         result.addErrback(lambda failure: self.log.failure("in the queue", failure))
 
     async def _land(self) -> None:
-        ending = [turns.close() for turns in self._turns]
+        ending = [turns.stop() for turns in self._turns]
         ending += [flight.done for flight in self._flights]
         for flight in tuple(self._flights):
             flight.breakOff()

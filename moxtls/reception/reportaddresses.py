@@ -89,7 +89,7 @@ class ReportAddresses:
         """
         Fires once nothing is looked up any more.
         """
-        return self._crew.abandon()
+        return self._crew.cancel()
 
     async def _include(self, address: Address) -> bool:
         now = self._clock.seconds()

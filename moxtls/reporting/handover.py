@@ -123,7 +123,7 @@ class Outbox:
         try:
             await tasks.finished()
         finally:
-            await tasks.abandon()
+            await tasks.cancel()
         return bool(safe)
 
     async def _handOverOne(

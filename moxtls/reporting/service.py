@@ -119,7 +119,7 @@ class ReportService(Service):
             self._firstTick = None
         if self._loop.running:
             self._loop.stop()
-        return self._inFlight.abandon()
+        return self._inFlight.cancel()
 
     def runNow(
         self, domain: Domain | None = None, early: bool = False
@@ -350,7 +350,7 @@ class ReportRun:
             await self._pages(phase, tasks)
             await tasks.finished()
         finally:
-            await tasks.abandon()
+            await tasks.cancel()
 
     async def _pages(self, phase: int, tasks: TaskGroup) -> None:
         after: ReportPeriod | None = None

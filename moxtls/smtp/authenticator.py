@@ -5,10 +5,9 @@ Logins: runs SASL exchanges, checks passwords in waiter, and limits failures.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -25,6 +24,7 @@ from moxtls.smtp.sasl import (
     ServerExchange,
 )
 from moxtls.smtp.server.limits import ClientNetwork, LogLimiter
+from moxtls.tasks import FairSemaphore, TooManyWaiting
 
 #: Passwords checked at a time: each takes 20 MB and a processor.
 MAX_CHECKS = 2
@@ -32,72 +32,6 @@ MAX_CHECKS = 2
 MAX_WAITING = 100
 
 Offload = Callable[[Callable[[], bool]], Deferred[bool]]
-
-
-class TooManyWaiting(Exception):
-    """
-    There are too many waiting of one kind.
-    """
-
-
-class FairSemaphore:
-    """
-    Lets so many run at a time.  Each who waits does so under a key, and keys take
-    waiters, so that the many of one key don't hold up the few of another.
-    """
-
-    def __init__(self, tokens: int, maxWaiting: int) -> None:
-        """
-        @param maxWaiting: For one key.
-        """
-        self._tokens = tokens
-        self._maxWaiting = maxWaiting
-        self._isReleasing = False
-        self._waiting: OrderedDict[str, OrderedDict[Deferred[None], None]]
-        self._waiting = OrderedDict()
-
-    def acquire(self, key: str) -> Deferred[None]:
-        """
-        Fires when it is this one's waiter.  Cancelling gives the waiter up.
-
-        @raise TooManyWaiting: There is no room for one more.
-        """
-        if self._tokens:
-            self._tokens -= 1
-            return succeed(None)
-        waiters = self._waiting.setdefault(key, OrderedDict())
-        if len(waiters) >= self._maxWaiting:
-            raise TooManyWaiting(key)
-        waiter: Deferred[None] = Deferred(lambda waiter: self._leave(key, waiter))
-        waiters[waiter] = None
-        return waiter
-
-    def release(self) -> None:
-        """
-        One is done.
-        """
-        self._tokens += 1
-        # Whoever is done at once releases within this loop, and not within itself.
-        if self._isReleasing:
-            return
-        self._isReleasing = True
-        while self._tokens and self._waiting:
-            self._tokens -= 1
-            self._next().callback(None)
-        self._isReleasing = False
-
-    def _next(self) -> Deferred[None]:
-        key, waiters = self._waiting.popitem(last=False)
-        waiter, _ = waiters.popitem(last=False)
-        if waiters:
-            self._waiting[key] = waiters
-        return waiter
-
-    def _leave(self, key: str, waiter: Deferred[None]) -> None:
-        waiters = self._waiting[key]
-        del waiters[waiter]
-        if not waiters:
-            del self._waiting[key]
 
 
 class Authenticator:

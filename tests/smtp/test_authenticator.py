@@ -6,7 +6,6 @@ L{tests.smtp.server.test_factory}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -16,8 +15,6 @@ from moxtls.smtp.authenticator import (
     MAX_CHECKS,
     MAX_WAITING,
     Authenticator,
-    FairSemaphore,
-    TooManyWaiting,
 )
 from moxtls.smtp.logins import MAX_DELAY, MAX_FAILURES
 from moxtls.smtp.passwords import StoredPassword
@@ -33,61 +30,6 @@ from moxtls.smtp.server.limits import networkOf
 ACCOUNTS = CredentialsChecker(
     {"anna": StoredPassword.make("pencil", bytes(32))}, b"secret"
 )
-
-
-class FairSemaphoreTests(SynchronousTestCase):
-    """
-    Tests for L{FairSemaphore}.
-    """
-
-    def note(self, order: list[str], key: str, acquired: None) -> None:
-        order.append(key)
-
-    def test_turns(self) -> None:
-        """
-        Keys take turns, and each lets its own in by their order.
-        """
-        slots, order = FairSemaphore(1, 9), list[str]()
-        self.successResultOf(slots.acquire("a"))
-        for key in ("a1", "a2", "a3", "b1", "b2", "c1"):
-            slots.acquire(key[0]).addCallback(partial(self.note, order, key))
-        for _ in range(7):
-            slots.release()
-        self.assertEqual(order, ["a1", "b1", "c1", "a2", "b2", "a3"])
-        self.successResultOf(slots.acquire("d"))
-
-    def test_atOnce(self) -> None:
-        """
-        However many are done as soon as it is their turn.
-        """
-        slots = FairSemaphore(1, 5000)
-        slots.acquire("a")
-        waiting = [slots.acquire("a") for _ in range(5000)]
-        for each in waiting:
-            each.addCallback(lambda _: slots.release())
-        slots.release()
-        self.successResultOf(waiting[-1])
-
-    def test_cancelled(self) -> None:
-        """
-        Whoever leaves is passed over.
-        """
-        slots = FairSemaphore(1, 9)
-        slots.acquire("a")
-        first, second = slots.acquire("a"), slots.acquire("b")
-        first.cancel()
-        self.failureResultOf(first, CancelledError)
-        slots.release()
-        self.successResultOf(second)
-
-    def test_bounded(self) -> None:
-        """
-        So many wait for each key.
-        """
-        slots = FairSemaphore(0, 2)
-        slots.acquire("a"), slots.acquire("a")
-        self.assertRaises(TooManyWaiting, slots.acquire, "a")
-        slots.acquire("b")
 
 
 class AuthenticatorTests(SynchronousTestCase):
