@@ -40,7 +40,7 @@ from moxtls.queue.spool import Spool, ThreadedSpoolExecutor
 from moxtls.queue.types import Envelope
 from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
 from moxtls.smtp.types import TLSMode
-from moxtls.tls.verify import trustOnly
+from moxtls.tls.verify import trustStoreOf
 from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
 
 #: Destinations, and messages to each of them.
@@ -75,7 +75,7 @@ def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
     resolver.put(HOST, RRType.A, "127.0.0.1")
     for number in range(max(domains for domains, _ in SHAPES)):
         resolver.put(_domain(number), RRType.MX, f"10 {HOST}")
-    trust = trustOnly([certify().root])
+    trust = trustStoreOf([certify().root])
 
     def dial(ip: str, settings: ClientSettings) -> Deferred[ClientSession]:
         return dialer.dial(ip, port, replace(settings, mode=TLSMode.SKIP))

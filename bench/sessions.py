@@ -47,7 +47,7 @@ from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus
 from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
 from moxtls.smtp.types import TLSMode, Transaction
-from moxtls.tls.verify import TrustStore, trustOnly
+from moxtls.tls.verify import TrustStore, trustStoreOf
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.types import FailureDetail
 
@@ -256,7 +256,7 @@ class Setting:
         return [(STOCK, usual.once), (STOCK_AT_ONCE, atOnce.once)]
 
     def ours(self, port: int) -> Ours:
-        trust = trustOnly([self.certified.root])
+        trust = trustStoreOf([self.certified.root])
         return Ours(self.reactor, port, self.message, trust)
 
 

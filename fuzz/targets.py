@@ -69,11 +69,11 @@ def _answers(data: bytes) -> None:
     What a DNS server says about a name: the type comes first.
     """
     from moxtls.dns.types import RRType
-    from moxtls.dns.wire import parseResponse, question
+    from moxtls.dns.wire import makeQuestion, parseResponse
 
     kinds = list(RRType)
     kind = kinds[data[0] % len(kinds)] if data else RRType.TXT
-    asked = question("a.example", kind)
+    asked = makeQuestion("a.example", kind)
     assert asked is not None
     header = b"\0\1" + data[1:]
     parseResponse(header, 1, asked, True)

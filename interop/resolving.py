@@ -109,7 +109,7 @@ def _checkOurs(
 def _checkProbe(
     checks: Checks, whom: str, found: Diagnosis, standing: ServerStatus
 ) -> None:
-    standings = [each.standing for each in found.reports]
+    standings = [each.status for each in found.reports]
     checks.same(f"moxtls' probe of {whom}: {standing.value}", standings, [standing])
 
 

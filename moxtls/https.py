@@ -62,9 +62,9 @@ __all__ = [
 
 
 #: RFC 8461 3.3 suggests a minute for a policy; reports are no more urgent.
-TIME_LIMIT = 60.0
+REQUEST_TIMEOUT = 60.0
 #: RFC 8461 3.3 suggests this for a policy; nobody has more to say to a report.
-BODY_LIMIT = 64 * 1024
+MAX_BODY = 64 * 1024
 HTTPS_PORT = 443
 #: Header fields of answers that somebody might want to look at.
 KEPT_FIELDS = ("content-type", "location", "retry-after")
@@ -150,10 +150,10 @@ class HTTPSClient:
         resolver: IResolver,
         trust: TrustStore,
         port: int = HTTPS_PORT,
-        timeLimit: float = TIME_LIMIT,
+        timeLimit: float = REQUEST_TIMEOUT,
     ) -> None:
         """
-        @param trust: From L{moxtls.tls.verify.clientContext}.
+        @param trust: From L{moxtls.tls.verify.loadTrustStore}.
         @param port: To connect to where a URL names none.
         @param timeLimit: For everything from the DNS to the end of the body.
         """
@@ -165,7 +165,7 @@ class HTTPSClient:
         self._timeLimit = timeLimit
 
     def get(
-        self, url: str, bodyLimit: int = BODY_LIMIT
+        self, url: str, bodyLimit: int = MAX_BODY
     ) -> Deferred[Response | HTTPSFailure]:
         """
         @return: Fires with the answer, or with why there is none.  Cancelling
@@ -178,7 +178,7 @@ class HTTPSClient:
         url: str,
         headers: Mapping[str, str],
         body: bytes,
-        bodyLimit: int = BODY_LIMIT,
+        bodyLimit: int = MAX_BODY,
     ) -> Deferred[Response | HTTPSFailure]:
         """
         @param headers: To be sent, such as C{Content-Type}.
@@ -296,7 +296,7 @@ def _timedOut(failure: Failure) -> HTTPSFailure:
 MAX_HEADER_BYTES = 64 * 1024
 #: How many addresses of a host are tried, and for how many seconds each.
 MAX_ADDRESSES = 6
-CONNECT_TIME = 15
+CONNECT_TIMEOUT = 15
 
 
 class NoAddress(Exception):
@@ -426,7 +426,7 @@ class HTTPSConnection:
         self, address: str, witness: RecordingVerifier
     ) -> IStreamClientEndpoint:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        tcp = kind(self._reactor, address, self._port, timeout=CONNECT_TIME)
+        tcp = kind(self._reactor, address, self._port, timeout=CONNECT_TIMEOUT)
         return wrapClientTLS(witness, tcp, clock=self._clock)
 
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from moxtls.tls.verify import TrustStore, trustOnly
+from moxtls.tls.verify import TrustStore, trustStoreOf
 
 _DAY = timedelta(days=1)
 
@@ -115,7 +115,7 @@ def trusting(*roots: Identity) -> TrustStore:
     """
     For clients to which only C{roots} are authorities.
     """
-    return trustOnly(each.certificate for each in roots)
+    return trustStoreOf(each.certificate for each in roots)
 
 
 def _make(

@@ -81,8 +81,8 @@ class ArchitectureTests(SynchronousTestCase):
         Every failure-reason-code is explained in docs/readings.rst.
         """
         failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
-        codes = {each.reasonCode for each in (*failures, rules.BACKING_OFF)}
-        codes |= set(STSRecordError) | {rules.FALLBACK}
+        codes = {each.reasonCode for each in (*failures, rules.BACKOFF_FAILURE)}
+        codes |= set(STSRecordError) | {rules.FALLBACK_SUFFIX}
         source = Path(resulttype.__file__).read_text()
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)

@@ -297,7 +297,7 @@ class HTTPSTests(TestCase):
             failure = await self.fails(HTTPSErrorKind.CERTIFICATE)
             verification = failure.verification
             assert verification is not None
-            numbers = [number for number, _ in verification.objections]
+            numbers = [number for number, _ in verification.verifyErrors]
             self.assertEqual(numbers, objections)
             self.assertEqual(verification.nameMatches, matches)
             self.assertEqual(verification.chain[0], identity.certificate)

@@ -41,9 +41,9 @@ from moxtls.dates import DAY
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.connections import Dialer
 from moxtls.delivery.local import LocalCourier
-from moxtls.delivery.lookups import isInterface
+from moxtls.delivery.lookups import isLocalAddress
 from moxtls.delivery.ownhosts import OwnHosts
-from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
+from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.evaluation import EvaluationRecorder
@@ -219,7 +219,7 @@ class Components:
             for each in config.listeners.values()
             if each.port == config.delivery.port
         )
-        return OwnHosts(config.hostname, frozenset(listening), isInterface)
+        return OwnHosts(config.hostname, frozenset(listening), isLocalAddress)
 
     def checks(self, offload: Offload | None = None) -> MessageAuthenticator:
         """
@@ -375,7 +375,7 @@ class Transports:
 
     def _smarthost(self, name: str) -> ICourier:
         base, relay = self._base, self._base.site.config.transports[name]
-        host = relayHost(relay.host)
+        host = parseRelayHost(relay.host)
         credentials = None
         if relay.user:
             credentials = Credentials(relay.user, base.site.password(name))

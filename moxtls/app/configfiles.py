@@ -52,8 +52,8 @@ from moxtls.dns.resolvconf import NameServer, systemNameServers
 from moxtls.domain import Domain
 from moxtls.regularfiles import checkedFile
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword
-from moxtls.tls.server import ReloadingContext, unsuitable
-from moxtls.tls.verify import TrustStore, clientContext
+from moxtls.tls.server import ReloadingContext, certificateProblems
+from moxtls.tls.verify import TrustStore, loadTrustStore
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 #: The C{s=} tag of a key that signs TLS reports only (RFC 8460 3).
@@ -270,7 +270,7 @@ class ConfigFiles:
         """
         name = self.config.caFile
         try:
-            return clientContext(str(self.path(name)) if name else None)
+            return loadTrustStore(str(self.path(name)) if name else None)
         except (OSError, ValueError) as error:
             raise self.wrong("", "CAFile", name, _why(error)) from None
 
@@ -444,7 +444,7 @@ class ConfigFiles:
                 # Those of domains are for clients that ask for one of their names.
                 isOurs = isinstance(named, Listener)
                 host = self.config.hostname.ascii if isOurs else ""
-                for why in unsuitable(certificate, host, now):
+                for why in certificateProblems(certificate, host, now):
                     yield self.wrong(table, "CertificateFile", file, why).place
 
     def wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:

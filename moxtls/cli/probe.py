@@ -46,12 +46,12 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
         shell.output.json(resolver | _asJSON(found, shell))
     else:
         _show(found, shell)
-    return 0 if any(each.taken for each in found.sightings) else 1
+    return 0 if any(each.ready for each in found.hosts) else 1
 
 
 def _show(found: ProbeResult, shell: Shell) -> None:
-    shell.output.table(HOSTS, map(_host, found.sightings), empty="No host was reached.")
-    for trouble in found.troubles:
+    shell.output.table(HOSTS, map(_host, found.hosts), empty="No host was reached.")
+    for trouble in found.errors:
         words = (trouble.host, trouble.status, trouble.text)
         shell.output.line(" ".join(word for word in words if word))
     shell.output.line("")
@@ -69,11 +69,11 @@ def _tallies(found: ProbeResult) -> tuple[PolicyTally, ...]:
     return (*own, *outcome.hosts)
 
 
-def _host(sighting: HostProbe) -> tuple[object, ...]:
-    visit, record = sighting.visit, sighting.record
-    settings = visit.settings
+def _host(host: HostProbe) -> tuple[object, ...]:
+    attempt, record = host.attempt, host.record
+    settings = attempt.settings
     return (
-        visit.host,
+        attempt.host,
         record.receivingIP,
         record.starttls.name.lower().replace("_", " "),
         _certificate(record),
@@ -82,7 +82,7 @@ def _host(sighting: HostProbe) -> tuple[object, ...]:
             *(["DANE"] if settings.dane else []),
             *(["Web PKI"] if settings.enforcePKIX else []),
         ],
-        sighting.taken,
+        host.ready,
     )
 
 
@@ -117,10 +117,10 @@ def _asJSON(found: ProbeResult, shell: Shell) -> dict[str, object]:
     report = composeReport(TLSReportMetadata(hostname, "probe", span), _tallies(found))
     return {
         "domain": str(found.outcome.recipientDomain),
-        "hosts": [record(HOSTS, _host(each)) for each in found.sightings],
+        "hosts": [record(HOSTS, _host(each)) for each in found.hosts],
         "troubles": [
             {"host": each.host, "status": each.status, "text": each.text}
-            for each in found.troubles
+            for each in found.errors
         ],
         "policies": report["policies"],
     }

@@ -23,7 +23,7 @@ from moxtls.smtp.client.session import (
     openSession,
 )
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
-from moxtls.tls.verify import trustOnly
+from moxtls.tls.verify import trustStoreOf
 
 #: The exit status of sendmail for what may succeed later, <sysexits.h>.
 EX_TEMPFAIL = 75
@@ -71,7 +71,7 @@ async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str
     # Nobody comes in between on a loopback address.
     settings = ClientSettings(
         config.hostname.ascii,
-        trustOnly(()),
+        trustStoreOf(()),
         TLSMode.IMMEDIATE if immediate else TLSMode.SKIP,
     )
     address = listener.address[0]

@@ -2,13 +2,13 @@
 """
 Delivers straight to the hosts of a recipient domain, and says how TLS went.
 
-A shell: L{Attempt} gathers what the DNS, MTA-STS and the sessions say, and
+A shell: L{DirectAttempt} gathers what the DNS, MTA-STS and the sessions say, and
 L{moxtls.delivery.mx}, L{moxtls.delivery.requirements} and
 L{moxtls.tls.resulttype} decide.
 
 Hands parcels over in a session that is open.
 
-What deliveries straight to hosts are given, and on which terms they visit
+What deliveries straight to hosts are given, and on which terms they attempt
 one.
 """
 
@@ -23,28 +23,28 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.delivery.connections import connectOrder
-from moxtls.delivery.lookups import findTLSA, lookUpAddresses, lookUpNextHop
+from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
 from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.delivery.ownhosts import OwnHosts
 from moxtls.delivery.requirements import (
     MessageRequirements,
     PolicyRefusal,
     SessionRequirements,
-    isToWait,
+    mustWait,
     sessionRequirements,
 )
 from moxtls.delivery.results import (
     MAX_SESSIONS,
     DeliveryError,
     RecipientResults,
-    limitReached,
     noNextHop,
     ownHost,
     policyRefused,
     requireTLSNotOffered,
+    sessionLimitReached,
     smtpError,
     tlsFailed,
-    unreachable,
+    unreachableHost,
 )
 from moxtls.delivery.tlsoutcome import (
     OutcomeBuilder,
@@ -53,7 +53,7 @@ from moxtls.delivery.tlsoutcome import (
     lookupFailure,
     mismatchFailure,
     recipientCounter,
-    unvalidatedHost,
+    unvalidatedHostCounter,
 )
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
@@ -76,7 +76,7 @@ from moxtls.smtp.client.session import (
     TLSFailed,
 )
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
-from moxtls.tls.dane import TLSAFinding
+from moxtls.tls.dane import TLSALookup
 from moxtls.tls.session import SessionRecord
 
 
@@ -92,11 +92,11 @@ class DirectCourier:
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
-        attempt = Attempt(self._context, batch, recorder)
+        attempt = DirectAttempt(self._context, batch, recorder)
         return Deferred.fromCoroutine(attempt.run())
 
 
-class Attempt:
+class DirectAttempt:
     """
     One attempt to deliver one batch.
     """
@@ -112,9 +112,9 @@ class Attempt:
         self._context = context
         self._batch = batch
         self._recorder = recorder
-        self._progress = RecipientResults(batch)
-        self._account = OutcomeBuilder()
-        self._wishes = messageRequirements(batch)
+        self._results = RecipientResults(batch)
+        self._outcome = OutcomeBuilder()
+        self._requirements = messageRequirements(batch)
 
     async def run(self) -> tuple[Result, ...]:
         """
@@ -126,25 +126,27 @@ class Attempt:
         try:
             domain = parseHost(self._batch.destination)
         except InvalidDomain:
-            self._progress.endAll(DeliveryError("5.1.2", "not a domain"))
-            return self._progress.results()
+            self._results.failAll(DeliveryError("5.1.2", "not a domain"))
+            return self._results.final()
         try:
-            await self._toDomain(domain)
+            await self._tryDomain(domain)
         except CancelledError:
             # What hosts took they have: nobody shall give it to them again.
-            self._progress.breakOff()
-            if isinstance(domain, Domain) and self._account.sawAnything:
+            self._results.expire()
+            if isinstance(domain, Domain) and self._outcome.hasCounts:
                 self._record(domain)
-            return self._progress.results()
+            return self._results.final()
         except Exception:
             # Of our own making.  What hosts said until then holds.
             self.log.failure("mail for {domain}", domain=domain)
-            self._progress.hostFailed(DeliveryError("4.3.0", "something is wrong here"))
-        self._progress.endRest()
+            self._results.addHostError(
+                DeliveryError("4.3.0", "something is wrong here")
+            )
+        self._results.finish()
         if isinstance(domain, Domain):
             with suppress(CancelledError):
                 await self._record(domain)
-        return self._progress.results()
+        return self._results.final()
 
     def _record(self, domain: Domain) -> Deferred[None]:
         """
@@ -155,7 +157,7 @@ class Attempt:
             stop, when all that it was given is written.
         """
         batch = self._batch
-        outcome = self._account.outcome(domain, batch.report, batch.causesReports)
+        outcome = self._outcome.outcome(domain, batch.report, batch.causesReports)
         recorded: Deferred[None] = Deferred()
         recording = maybeDeferred(self._context.observer.sessionEnded, outcome)
         recording.addErrback(
@@ -168,55 +170,57 @@ class Attempt:
 
     # --- where it goes ---------------------------------------------------------
 
-    async def _toDomain(self, domain: Host) -> None:
+    async def _tryDomain(self, domain: Host) -> None:
         context = self._context
         hop = await lookUpNextHop(context.resolver, domain, context.jitter, context.own)
         if hop.failure is not None:
-            self._nowhere(domain, hop.failure)
+            self._noNextHop(domain, hop.failure)
             return
         policy = None
         if isinstance(domain, Domain):
             lookup = await self._context.policies.get(domain)
-            isRequired = self._wishes.requireTLS is not False
+            isRequired = self._requirements.requireTLS is not False
             if lookup.unavailable and isRequired:
                 why = "ledger unavailable: remembered MTA-STS policies can't be read"
-                self._progress.endAll(DeliveryError("4.3.0", why))
+                self._results.failAll(DeliveryError("4.3.0", why))
                 return
-            self._account.recipient = recipientCounter(lookup)
-            if isToWait(lookup, self._wishes, self._batch.attempt):
+            self._outcome.recipient = recipientCounter(lookup)
+            if mustWait(lookup, self._requirements, self._batch.attempt):
                 # It says nothing about TLS that something of ours is broken.
                 if lookup.failure is not None:
-                    self._account.count(None, failed=1)
-                self._progress.postpone(DeliveryError("4.4.3", "MTA-STS lookup failed"))
+                    self._outcome.count(None, failed=1)
+                self._results.deferAll(DeliveryError("4.4.3", "MTA-STS lookup failed"))
                 return
             policy = lookup.policy
         for host in hop.hosts:
-            isOwn = await self._toHost(host, hop, policy)
+            isOwn = await self._tryHost(host, hop, policy)
             # RFC 5321 5.1: nor do those count that are preferred less than we.
-            if isOwn or self._over():
+            if isOwn or self._isComplete():
                 return
 
-    def _over(self) -> bool:
+    def _isComplete(self) -> bool:
         """
-        Whether no other host needs to be asked.
+        Whether no other host needs to be session.
         """
-        return self._progress.over
+        return self._results.complete
 
-    def _nowhere(self, domain: Host, failure: NextHopFailure) -> None:
-        self._progress.endAll(noNextHop(failure))
+    def _noNextHop(self, domain: Host, failure: NextHopFailure) -> None:
+        self._results.failAll(noNextHop(failure))
         if failure.dnssecError is not None and isinstance(domain, Domain):
             recipient = recipientCounter(STSLookup(domain))
-            recipient.saw([lookupFailure(failure.dnssecError)])
-            self._account.recipient = recipient
-            self._account.count(None, failed=1)
+            recipient.addFailures([lookupFailure(failure.dnssecError)])
+            self._outcome.recipient = recipient
+            self._outcome.count(None, failed=1)
 
-    async def _toHost(self, host: Host, hop: NextHop, policy: STSPolicy | None) -> bool:
+    async def _tryHost(
+        self, host: Host, hop: NextHop, policy: STSPolicy | None
+    ) -> bool:
         """
         @return: Whether it is this host, so that there was no connection.
         """
         context = self._context
         name = host if isinstance(host, Domain) else None
-        if self._mismatches(name, policy):
+        if self._refuseMismatch(name, policy):
             return False
         found = await lookUpAddresses(context.resolver, host, self._families())
         if not found.addresses:
@@ -225,24 +229,24 @@ class Attempt:
         if context.own is not None and any(
             map(context.own.hasAddress, found.addresses)
         ):
-            self._progress.hostFailed(ownHost(str(host)))
+            self._results.addHostError(ownHost(str(host)))
             return True
-        finding = await findTLSA(context.resolver, hop, found, context.port)
-        asked = sessionRequirements(name, policy, finding, self._wishes)
-        tallying = None
+        tlsa = await lookUpTLSA(context.resolver, hop, found, context.port)
+        session = sessionRequirements(name, policy, tlsa, self._requirements)
+        counter = None
         if name is not None:
-            tallying = self._account.open(hostCounter(name, finding))
-        if asked.refuse is not None:
-            self._refused(asked.refuse, tallying, str(host))
+            counter = self._outcome.addHost(hostCounter(name, tlsa))
+        if session.refuse is not None:
+            self._refused(session.refuse, counter, str(host))
             return False
-        visit = HostAttempt(
+        attempt = HostAttempt(
             str(host),
-            _clientSettings(context.settings, host, finding, asked),
-            asked.plaintextFallback,
+            _clientSettings(context.settings, host, tlsa, session),
+            session.plaintextFallback,
             self._batch.parcels,
-            tallying,
+            counter,
         )
-        await self._toAddresses(found.addresses, visit)
+        await self._tryAddresses(found.addresses, attempt)
         return False
 
     def _families(self) -> tuple[RRType, ...]:
@@ -253,51 +257,53 @@ class Attempt:
         families = self._context.families
         return families if self._batch.attempt % 2 else families[::-1]
 
-    def _mismatches(self, name: Domain | None, policy: STSPolicy | None) -> bool:
+    def _refuseMismatch(self, name: Domain | None, policy: STSPolicy | None) -> bool:
         """
         Whether a host isn't worth looking up, because the MTA-STS policy
         alone forbids to use it (RFC 8461 4.1).
         """
-        asked = sessionRequirements(name, policy, TLSAFinding(name), self._wishes)
-        if asked.mxMismatch and self._account.recipient is not None:
-            self._account.recipient.saw([mismatchFailure(str(name))])
-        if asked.refuse is not PolicyRefusal.MX_MISMATCH:
+        session = sessionRequirements(
+            name, policy, TLSALookup(name), self._requirements
+        )
+        if session.mxMismatch and self._outcome.recipient is not None:
+            self._outcome.recipient.addFailures([mismatchFailure(str(name))])
+        if session.refuse is not PolicyRefusal.MX_MISMATCH:
             return False
-        self._progress.hostFailed(policyRefused(asked.refuse, str(name)))
-        self._account.count(None, failed=1)
+        self._results.addHostError(policyRefused(session.refuse, str(name)))
+        self._outcome.count(None, failed=1)
         return True
 
     def _unreachable(self, found: HostAddresses) -> None:
-        self._progress.hostFailed(unreachable(found))
+        self._results.addHostError(unreachableHost(found))
         if found.dnssecError is not None and isinstance(found.host, Domain):
-            unvalidated = unvalidatedHost(found.host, found.dnssecError)
-            self._account.count(self._account.open(unvalidated), failed=1)
+            unvalidated = unvalidatedHostCounter(found.host, found.dnssecError)
+            self._outcome.count(self._outcome.addHost(unvalidated), failed=1)
 
     def _refused(
-        self, refusal: PolicyRefusal, tallying: PolicyCounter | None, host: str
+        self, refusal: PolicyRefusal, counter: PolicyCounter | None, host: str
     ) -> None:
-        self._progress.hostFailed(policyRefused(refusal, host))
+        self._results.addHostError(policyRefused(refusal, host))
         if refusal is PolicyRefusal.TLSA_LOOKUP:
-            self._account.count(tallying, failed=1)
+            self._outcome.count(counter, failed=1)
 
     # --- connections -------------------------------------------------------------
 
-    async def _toAddresses(
-        self, addresses: tuple[str, ...], visit: HostAttempt
+    async def _tryAddresses(
+        self, addresses: tuple[str, ...], attempt: HostAttempt
     ) -> None:
         families = {":" in each for each in addresses}
         if self._batch.attempt == 1 and len(families) > 1:
-            visit = replace(visit, lenient=True)
+            attempt = replace(attempt, lenient=True)
         for ip in connectOrder(addresses):
             try:
-                await self._toAddress(ip, visit)
+                await self._tryAddress(ip, attempt)
             except ConnectFailed as failed:
-                trouble = DeliveryError("4.4.1", f"{ip}: {failed.reason}", visit.host)
-                self._progress.hostFailed(trouble)
+                error = DeliveryError("4.4.1", f"{ip}: {failed.reason}", attempt.host)
+                self._results.addHostError(error)
             else:
                 return
 
-    async def _toAddress(self, ip: str, visit: HostAttempt) -> None:
+    async def _tryAddress(self, ip: str, attempt: HostAttempt) -> None:
         """
         Connections to one address: another one if TLS fails and plaintext is
         allowed, and for parcels that the last one had no room for.
@@ -306,76 +312,80 @@ class Attempt:
         """
         for _ in range(MAX_SESSIONS):
             try:
-                rest = await self._session(ip, visit)
+                rest = await self._session(ip, attempt)
             except TLSFailed as failed:
-                await self._withoutTLS(ip, visit, failed)
+                await self._fallBackToPlaintext(ip, attempt, failed)
                 return
             if not rest:
                 return
-            visit = replace(visit, parcels=rest)
-        self._progress.hostFailed(limitReached(visit.host))
+            attempt = replace(attempt, parcels=rest)
+        self._results.addHostError(sessionLimitReached(attempt.host))
 
-    async def _withoutTLS(self, ip: str, visit: HostAttempt, failed: TLSFailed) -> None:
+    async def _fallBackToPlaintext(
+        self, ip: str, attempt: HostAttempt, failed: TLSFailed
+    ) -> None:
         """
         Go on in plaintext, where that is allowed.  Nothing is seen of TLS
         there, so that what counts is the connection before.
         """
-        trouble = tlsFailed(failed.reason, failed.reply, visit.host)
-        if not visit.plaintextFallback:
-            self._progress.hostFailed(trouble)
+        error = tlsFailed(failed.reason, failed.reply, attempt.host)
+        if not attempt.plaintextFallback:
+            self._results.addHostError(error)
             return
         self.log.info(
             "no TLS with {host!r} ({why!r}): going on in plaintext",
-            host=visit.host,
-            why=trouble.text,
+            host=attempt.host,
+            why=error.text,
         )
-        plain = replace(visit.settings, mode=TLSMode.SKIP)
-        await self._toAddress(
-            ip, replace(visit, settings=plain, plaintextFallback=False)
+        plain = replace(attempt.settings, mode=TLSMode.SKIP)
+        await self._tryAddress(
+            ip, replace(attempt, settings=plain, plaintextFallback=False)
         )
 
-    async def _session(self, ip: str, visit: HostAttempt) -> tuple[BatchMessage, ...]:
+    async def _session(self, ip: str, attempt: HostAttempt) -> tuple[BatchMessage, ...]:
         """
         @return: As L{deliverBatch}.
         """
         try:
-            session = await self._context.dial(ip, visit.settings)
+            session = await self._context.dial(ip, attempt.settings)
         except SessionFailed as failed:
-            self._saw(failed.record, visit)
-            self._progress.hostFailed(sessionError(failed, visit.host, visit.lenient))
+            self._countSession(failed.record, attempt)
+            self._results.addHostError(
+                sessionError(failed, attempt.host, attempt.lenient)
+            )
             return ()
         except TLSFailed as failed:
-            self._saw(failed.record, visit)
+            self._countSession(failed.record, attempt)
             raise
         try:
             # All that can be seen of TLS was: what a server has to say about
             # our part of the handshake comes before its second EHLO reply.
-            self._saw(session.record, visit)
-            return await self._carry(session, visit)
+            self._countSession(session.record, attempt)
+            return await self._deliver(session, attempt)
         finally:
             self._context.release(session)
 
-    async def _carry(
-        self, session: ClientSession, visit: HostAttempt
+    async def _deliver(
+        self, session: ClientSession, attempt: HostAttempt
     ) -> tuple[BatchMessage, ...]:
         offered = session.secure and session.extensions.requireTLS
-        if self._wishes.requireTLS and not offered:
+        if self._requirements.requireTLS and not offered:
             # RFC 8689 4.2.1: the next host may know how to pass it on.
-            self._progress.hostFailed(requireTLSNotOffered(visit.host))
+            self._results.addHostError(requireTLSNotOffered(attempt.host))
             return ()
         require = self._batch.requireTLS is True and offered
         return await deliverBatch(
             session,
-            visit.parcels,
-            self._progress,
+            attempt.parcels,
+            self._results,
             self._recorder,
-            visit.host,
+            attempt.host,
             require,
-            visit.lenient,
+            attempt.lenient,
         )
 
-    def _saw(self, record: SessionRecord, visit: HostAttempt) -> None:
-        self._account.saw(record, visit.tallying)
+    def _countSession(self, record: SessionRecord, attempt: HostAttempt) -> None:
+        self._outcome.addSession(record, attempt.counter)
 
 
 def messageRequirements(batch: Batch) -> MessageRequirements:
@@ -383,7 +393,7 @@ def messageRequirements(batch: Batch) -> MessageRequirements:
     What a batch says about TLS.
     """
     requireTLS = batch.requireTLS
-    if requireTLS and not any(parcel.sender for parcel in batch.parcels):
+    if requireTLS and not any(message.sender for message in batch.parcels):
         # RFC 8689 5: a bounce isn't discarded for want of REQUIRETLS; its
         # body was left out when it was made.
         requireTLS = None
@@ -393,23 +403,23 @@ def messageRequirements(batch: Batch) -> MessageRequirements:
 def _clientSettings(
     common: ClientSettings,
     host: Host,
-    finding: TLSAFinding,
-    asked: SessionRequirements,
+    tlsa: TLSALookup,
+    session: SessionRequirements,
 ) -> ClientSettings:
     if isinstance(host, AddressLiteral):
         names: tuple[str, ...] = (host.ip,)
         webName = host.ip
     else:
-        names = tuple(name.ascii for name in finding.names) or (host.ascii,)
+        names = tuple(name.ascii for name in tlsa.names) or (host.ascii,)
         # RFC 8461 4.1: the Web PKI certificate is for the name in the MX record.
         webName = host.ascii
     return replace(
         common,
-        mode=asked.tlsMode,
+        mode=session.tlsMode,
         names=names,
-        enforcePKIX=asked.enforcePKIX,
-        dane=asked.dane,
-        ignoreVerifyErrors=asked.ignoreVerifyErrors,
+        enforcePKIX=session.enforcePKIX,
+        dane=session.dane,
+        ignoreVerifyErrors=session.ignoreVerifyErrors,
         webNames=(webName,),
     )
 
@@ -421,55 +431,55 @@ CLOSING = 421
 async def deliverBatch(
     session: ClientSession,
     parcels: tuple[BatchMessage, ...],
-    progress: RecipientResults,
+    results: RecipientResults,
     recorder: IResultRecorder,
     host: str,
     requireTLS: bool = False,
     lenient: bool = False,
 ) -> tuple[BatchMessage, ...]:
     """
-    One transaction for each parcel that has recipients without an answer; as
+    One transaction for each message that has recipients without an answer; as
     many as it takes to keep to the host's limits on recipients (RFC 9422).
 
     @param recorder: Has recorded the final results of each transaction
         before the data of the next message is sent: recording takes place while
         the host answers the commands before it.
     @param requireTLS: Say REQUIRETLS.
-    @param lenient: As in L{RecipientResults.answered}.
+    @param lenient: As in L{RecipientResults.addReplies}.
 
     @return: What another session with the same host may take, after this one
-        took at least one parcel, or some recipients of it, and takes no more.
+        took at least one message, or some recipients of it, and takes no more.
     """
     begun = False
     recorded: Deferred[None] = succeed(None)
-    for index, parcel in enumerate(parcels):
-        recipients = progress.openRecipients(parcel)
-        whole = _transaction(parcel, recipients, requireTLS)
+    for index, message in enumerate(parcels):
+        recipients = results.undecidedRecipients(message)
+        whole = _transaction(message, recipients, requireTLS)
         parts = splitByLimits(whole, session.extensions) if recipients else ()
         for number, part in enumerate(parts):
             if begun and not session.usable:
                 await recorded
                 rest = tuple(to for each in parts[number:] for to in each.recipients)
-                return (replace(parcel, recipients=rest), *parcels[index + 1 :])
+                return (replace(message, recipients=rest), *parcels[index + 1 :])
             begun = True
-            progress.begin()
+            results.messageStarted()
             try:
                 replies = await session.deliver(part, recorded)
-                ended = _ended(replies, host)
+                ended = _closingError(replies, host)
             except SessionFailed as failed:
                 replies, ended = failed.decided, sessionError(failed, host, lenient)
             except OSError as why:
-                progress.parcelFailed(parcel, _unreadable(why))
+                results.failMessage(message, _unreadableMessage(why))
                 continue
-            progress.answered(parcel, replies, host, lenient)
-            if not progress.over:
+            results.addReplies(message, replies, host, lenient)
+            if not results.complete:
                 # Without another transaction, what the attempt returns is soon
                 # recorded: that saves a commit for most messages.
                 # It has fired, unless this transaction ended before its data.
                 await recorded
-                recorded = recorder.record(progress.news())
+                recorded = recorder.record(results.takeNew())
             if ended is not None:
-                progress.hostFailed(ended)
+                results.addHostError(ended)
                 await recorded
                 return ()
     await recorded
@@ -487,18 +497,18 @@ def sessionError(
     if failed.reply is None:
         return DeliveryError("4.4.2", failed.reason, host)
     if failed.reply.accepted:
-        # RFC 3463 3.6: it said yes to something else than it was asked.
+        # RFC 3463 3.6: it said yes to something else than it was session.
         return DeliveryError("4.5.0", f"{failed.reason}: {failed.reply}", host)
-    trouble = smtpError(failed.reply, host)
-    return trouble.softened() if lenient else trouble
+    error = smtpError(failed.reply, host)
+    return error.asTemporary() if lenient else error
 
 
-def _unreadable(why: OSError) -> DeliveryError:
+def _unreadableMessage(why: OSError) -> DeliveryError:
     # Without its path, for this goes into a DSN.
     return DeliveryError("4.3.0", f"the message can't be read: {why.strerror}")
 
 
-def _ended(replies: Iterable[RecipientReply], host: str) -> DeliveryError | None:
+def _closingError(replies: Iterable[RecipientReply], host: str) -> DeliveryError | None:
     """
     Why the host takes nothing more, if it has said so.
     """
@@ -508,15 +518,15 @@ def _ended(replies: Iterable[RecipientReply], host: str) -> DeliveryError | None
 
 
 def _transaction(
-    parcel: BatchMessage, recipients: tuple[str, ...], requireTLS: bool
+    message: BatchMessage, recipients: tuple[str, ...], requireTLS: bool
 ) -> Transaction:
     return Transaction(
-        parcel.sender,
+        message.sender,
         recipients,
-        parcel.path,
-        parcel.size,
-        parcel.eightBit,
-        parcel.smtputf8,
+        message.path,
+        message.size,
+        message.eightBit,
+        message.smtputf8,
         requireTLS,
     )
 
@@ -553,13 +563,13 @@ class HostAttempt:
     Going to one host.
 
     @ivar parcels: What to bring.
-    @ivar tallying: Where to count; C{None} for an address literal.
-    @ivar lenient: As in L{Progress.answered}.
+    @ivar counter: Where to count; C{None} for an address literal.
+    @ivar lenient: As in L{Progress.addReplies}.
     """
 
     host: str
     settings: ClientSettings
     plaintextFallback: bool
     parcels: tuple[BatchMessage, ...]
-    tallying: PolicyCounter | None
+    counter: PolicyCounter | None
     lenient: bool = False

@@ -98,9 +98,9 @@ class _Attempt:
 
     async def run(self, clock: IReactorTime, batch: Batch) -> tuple[Result, ...]:
         deciding = [
-            Deferred.fromCoroutine(self._decide(parcel, recipient))
-            for parcel in batch.parcels
-            for recipient in parcel.recipients
+            Deferred.fromCoroutine(self._decide(message, recipient))
+            for message in batch.parcels
+            for recipient in message.recipients
         ]
         for each in deciding:
             each.addErrback(self._failed)
@@ -141,20 +141,20 @@ class _Attempt:
         if failure.check(CancelledError) is None:
             self.log.failure("delivering to somebody here", failure)
 
-    async def _decide(self, parcel: BatchMessage, recipient: str) -> None:
+    async def _decide(self, message: BatchMessage, recipient: str) -> None:
         try:
             found = self._find(Address.parse(recipient))
         except InvalidAddress:
             found = None
-        stored = [place for to, place in parcel.stored if to == recipient]
-        verdict = await self._deliverTo(parcel, found, stored)
+        stored = [place for to, place in message.stored if to == recipient]
+        verdict = await self._deliverTo(message, found, stored)
         if verdict is _BROKEN_OFF and not stored:
             return
         ending, status, text, code = verdict
         if ending is not DeliveryStatus.TEMPORARY:
             stored.clear()
         result = Result(
-            parcel.messageID,
+            message.messageID,
             recipient,
             ending,
             status,
@@ -166,7 +166,7 @@ class _Attempt:
         await self._recorder.record([result])
 
     async def _deliverTo(
-        self, parcel: BatchMessage, found: Found | None, stored: list[str]
+        self, message: BatchMessage, found: Found | None, stored: list[str]
     ) -> _Verdict:
         """
         @param stored: Where it is already; what is added is there too.
@@ -183,19 +183,19 @@ class _Attempt:
         for target in found:
             place = f"{target.account}/{target.mailbox}"
             if place not in stored:
-                verdict = await self._store(parcel, target)
+                verdict = await self._store(message, target)
                 verdicts.append(verdict)
                 if verdict is _STORED:
                     stored.append(place)
         return max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
 
-    async def _store(self, parcel: BatchMessage, target: Target) -> _Verdict:
+    async def _store(self, message: BatchMessage, target: Target) -> _Verdict:
         if self._isBrokenOff:
             return _BROKEN_OFF
         try:
             mailbox = self._mailboxOf(target.account)
-            message = _Body(_trace(parcel, target), parcel.path)
-            await mailbox.deliver(target.mailbox, message)
+            body = _Body(_trace(message, target), message.path)
+            await mailbox.deliver(target.mailbox, body)
         except CancelledError:
             return _BROKEN_OFF
         except MailboxFull:
@@ -227,12 +227,12 @@ def _said(
     return _Verdict(ending, reply.enhanced if isSame else status, reason, code)
 
 
-def _trace(parcel: BatchMessage, target: Target) -> bytes:
+def _trace(message: BatchMessage, target: Target) -> bytes:
     """
     RFC 5321 4.4: whoever makes the final delivery adds the path; and, by
     custom, to whom it was.
     """
-    lines = (f"Return-Path: <{parcel.sender}>", f"Delivered-To: {target.address}", "")
+    lines = (f"Return-Path: <{message.sender}>", f"Delivered-To: {target.address}", "")
     return "\r\n".join(lines).encode()
 
 

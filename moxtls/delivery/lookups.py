@@ -27,7 +27,7 @@ from moxtls.dns.types import ADDRESS_TYPES, Answer, RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver
 from moxtls.tasks import gather
-from moxtls.tls.dane import TLSAFinding, TLSALookupError, usableRecords
+from moxtls.tls.dane import TLSALookup, TLSALookupError, usableRecords
 
 #: Any would do.
 SMTP_PORT = 25
@@ -50,7 +50,7 @@ async def lookUpNextHop(
     return nextHop(domain, answer, jitter, own)
 
 
-def isInterface(ip: str) -> bool:
+def isLocalAddress(ip: str) -> bool:
     """
     Whether C{ip} is an address of this host: then it is the one from which it
     would connect to it.  Nothing is sent.
@@ -78,9 +78,9 @@ async def lookUpAddresses(
     return hostAddresses(host, await gather(pending))
 
 
-async def findTLSA(
+async def lookUpTLSA(
     resolver: IResolver, hop: NextHop, found: HostAddresses, port: int = SMTP_PORT
-) -> TLSAFinding:
+) -> TLSALookup:
     """
     What DANE asks of connections to a host of C{hop}.
 
@@ -89,25 +89,25 @@ async def findTLSA(
     """
     host = found.host
     if not isinstance(host, Domain):
-        return TLSAFinding(None)
+        return TLSALookup(None)
     if not resolver.validating or not isDANECandidate(hop, found):
-        return TLSAFinding(host, (host,))
+        return TLSALookup(host, (host,))
     for base in baseDomains(found):
         answer = await resolver.lookup(f"_{port}._tcp.{base}", RRType.TLSA)
         names = referenceNames(hop, host, base)
         if answer.failed:
             # RFC 7672 2.1.2: the other candidate is no way out: whoever can
             # make a lookup fail could choose between the two.
-            return TLSAFinding(base, names, trouble=_trouble(answer))
+            return TLSALookup(base, names, error=_lookupError(answer))
         # RFC 7672 2.2.3: insecure records, also behind a secure CNAME, are
         # none; the next candidate is tried.
         if answer.authentic and answer.tlsa:
-            return TLSAFinding(base, names, answer.tlsa, usableRecords(answer.tlsa))
+            return TLSALookup(base, names, answer.tlsa, usableRecords(answer.tlsa))
     # The other reference names are DANE's alone: without it, RFC 8461 4.2 has
     # the certificate be for the host.
-    return TLSAFinding(host, (host,))
+    return TLSALookup(host, (host,))
 
 
-def _trouble(answer: Answer) -> TLSALookupError:
+def _lookupError(answer: Answer) -> TLSALookupError:
     error = answer.dnssecError or next(iter(answer.errors), None)
     return TLSALookupError(answer.name, error, answer.reason)

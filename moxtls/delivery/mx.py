@@ -209,7 +209,7 @@ def _failure(answer: Answer) -> NextHopFailure | None:
         return NextHopFailure(
             False, "4.4.3", answer.reason or "DNS lookup failed", answer.dnssecError
         )
-    if answer.found is LookupStatus.NO_NAME:
+    if answer.status is LookupStatus.NO_NAME:
         # RFC 5321 5.1: a domain that doesn't exist "MUST be reported".
         return NextHopFailure(True, "5.1.2", "domain does not exist")
     if [each.exchange for each in answer.mx] == [""]:

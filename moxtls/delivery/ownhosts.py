@@ -26,13 +26,13 @@ class OwnHosts:
     @ivar hostname: What we call ourselves.
     @ivar listening: The addresses of listeners at the port of mail hosts, also
         those that stand for all of a family.
-    @ivar isInterface: Says whether a network interface of this host has an
+    @ivar isLocalAddress: Says whether a network interface of this host has an
         address.
     """
 
     hostname: Domain
     listening: frozenset[str]
-    isInterface: Callable[[str], bool]
+    isLocalAddress: Callable[[str], bool]
 
     def hasName(self, host: Domain | AddressLiteral) -> bool:
         """
@@ -57,7 +57,7 @@ class OwnHosts:
             each.is_unspecified and each.version == address.version
             for each in listening
         )
-        return isAny and self.isInterface(str(address))
+        return isAny and self.isLocalAddress(str(address))
 
 
 def ownHostReason(host: object) -> str:

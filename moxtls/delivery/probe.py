@@ -1,21 +1,21 @@
 # -*- test-case-name: tests.delivery.test_probe -*-
 """
-What a delivery to a domain would meet, without any mail.
+Probes a domain's hosts: the connections of a delivery, without any mail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from moxtls.delivery.attempt import Attempt, DeliveryContext, HostAttempt
+from moxtls.delivery.attempt import DeliveryContext, DirectAttempt, HostAttempt
 from moxtls.delivery.results import DeliveryError, RecipientResults
 from moxtls.domain import Domain
-from moxtls.interfaces import ISessionObserver
-from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.types import Batch, BatchMessage
+from moxtls.interfaces import IResultRecorder, ISessionObserver
+from moxtls.queue.types import Batch, BatchMessage, Result
 from moxtls.smtp.client.session import ClientSession
 from moxtls.tls.session import SessionRecord
 from moxtls.tlsrpt.types import SessionOutcome
@@ -26,71 +26,85 @@ class HostProbe:
     """
     One connection to one host.
 
-    @ivar taken: Whether it came to where mail would have been handed over.
+    @ivar attempt: The host, and the settings of the session.
+    @ivar ready: True if the session reached the point at which mail would have
+        been sent.
     """
 
-    visit: HostAttempt
+    attempt: HostAttempt
     record: SessionRecord
-    taken: bool = False
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """
-    @ivar outcome: What would be reported.
-    @ivar troubles: Why hosts would take no mail.
+    Everything that was found about a domain.
+
+    @ivar outcome: The results that a TLS report would contain.
+    @ivar errors: Reasons why hosts would accept no mail.
     """
 
     outcome: SessionOutcome
-    sightings: tuple[HostProbe, ...]
-    troubles: tuple[DeliveryError, ...]
+    hosts: tuple[HostProbe, ...]
+    errors: tuple[DeliveryError, ...]
 
 
 async def probe(context: DeliveryContext, domain: Domain) -> ProbeResult:
     """
-    Look up the policies of C{domain}, and connect to every host of it.
+    Look up the policies of C{domain}, and connect to each of its hosts.
     """
-    kept = _Kept()
-    around = replace(context, observer=kept)
-    surveying = _Survey(around, Batch(domain.ascii, ()))
-    await surveying.run()
+    observer = _KeepingObserver()
+    attempt = _ProbeAttempt(replace(context, observer=observer), domain)
+    await attempt.run()
     return ProbeResult(
-        kept.outcomes[0], tuple(surveying.sightings), surveying.progress.troubles
+        observer.outcomes[0], tuple(attempt.hosts), attempt.results.errors
     )
 
 
-class _Survey(Attempt):
+class _ProbeAttempt(DirectAttempt):
     """
-    An attempt that has nothing to deliver, and visits every host.
+    An attempt without messages that connects to all hosts, not only to the
+    first that accepts mail.
     """
 
-    def __init__(self, context: DeliveryContext, batch: Batch) -> None:
-        super().__init__(context, batch, MemoryResultRecorder())
-        self.sightings: list[HostProbe] = []
+    def __init__(self, context: DeliveryContext, domain: Domain) -> None:
+        super().__init__(context, Batch(domain.ascii, ()), _NullRecorder())
+        self.hosts: list[HostProbe] = []
 
     @property
-    def progress(self) -> RecipientResults:
-        return self._progress
+    def results(self) -> RecipientResults:
+        return self._results
 
-    def _over(self) -> bool:
+    def _isComplete(self) -> bool:
         return False
 
-    async def _carry(
-        self, session: ClientSession, visit: HostAttempt
+    async def _deliver(
+        self, session: ClientSession, attempt: HostAttempt
     ) -> tuple[BatchMessage, ...]:
-        self.sightings[-1] = replace(self.sightings[-1], taken=True)
+        self.hosts[-1] = replace(self.hosts[-1], ready=True)
         return ()
 
-    def _saw(self, record: SessionRecord, visit: HostAttempt) -> None:
-        super()._saw(record, visit)
-        self.sightings.append(HostProbe(visit, record))
+    def _countSession(self, record: SessionRecord, attempt: HostAttempt) -> None:
+        super()._countSession(record, attempt)
+        self.hosts.append(HostProbe(attempt, record))
 
 
 @implementer(ISessionObserver)
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeepingObserver:
     outcomes: list[SessionOutcome] = field(default_factory=list)
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
         self.outcomes.append(outcome)
+        return succeed(None)
+
+
+@implementer(IResultRecorder)
+class _NullRecorder:
+    """
+    Records nothing: without messages there are no results.
+    """
+
+    def record(self, results: Sequence[Result]) -> Deferred[None]:
         return succeed(None)

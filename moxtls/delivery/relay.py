@@ -23,9 +23,9 @@ from moxtls.delivery.results import (
     REQUIRETLS_STATUS,
     DeliveryError,
     RecipientResults,
-    limitReached,
+    sessionLimitReached,
     tlsFailed,
-    unreachable,
+    unreachableHost,
 )
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
@@ -86,57 +86,57 @@ class SmarthostCourier:
     async def _deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
-        progress = RecipientResults(batch)
+        results = RecipientResults(batch)
         host = self._relay.host
         try:
             if batch.requireTLS and not self._relay.secure:
-                trouble = DeliveryError(REQUIRETLS_STATUS, _INSECURE, str(host))
-                progress.hostFailed(trouble)
+                error = DeliveryError(REQUIRETLS_STATUS, _INSECURE, str(host))
+                results.addHostError(error)
             else:
-                await self._toRelay(batch, progress, recorder)
+                await self._tryRelay(batch, results, recorder)
         except CancelledError:
             # What the relay took it has: nobody shall give it to it again.
-            progress.breakOff()
-            return progress.results()
-        progress.endRest()
-        return progress.results()
+            results.expire()
+            return results.final()
+        results.finish()
+        return results.final()
 
-    async def _toRelay(
-        self, batch: Batch, progress: RecipientResults, recorder: IResultRecorder
+    async def _tryRelay(
+        self, batch: Batch, results: RecipientResults, recorder: IResultRecorder
     ) -> None:
         relay = self._relay
         found = await lookUpAddresses(self._resolver, relay.host, relay.families)
         if not found.addresses:
-            progress.hostFailed(unreachable(found))
+            results.addHostError(unreachableHost(found))
         for ip in connectOrder(found.addresses):
             try:
-                await self._toAddress(ip, batch, progress, recorder)
+                await self._tryAddress(ip, batch, results, recorder)
             except ConnectFailed as failed:
                 reason = f"{ip}: {failed.reason}"
-                progress.hostFailed(DeliveryError("4.4.1", reason, str(relay.host)))
+                results.addHostError(DeliveryError("4.4.1", reason, str(relay.host)))
             else:
                 return
 
-    async def _toAddress(
+    async def _tryAddress(
         self,
         ip: str,
         batch: Batch,
-        progress: RecipientResults,
+        results: RecipientResults,
         recorder: IResultRecorder,
     ) -> None:
         rest = batch.parcels
         for _ in range(MAX_SESSIONS):
-            rest = await self._session(ip, batch, rest, progress, recorder)
+            rest = await self._session(ip, batch, rest, results, recorder)
             if not rest:
                 return
-        progress.hostFailed(limitReached(str(self._relay.host)))
+        results.addHostError(sessionLimitReached(str(self._relay.host)))
 
     async def _session(
         self,
         ip: str,
         batch: Batch,
         parcels: tuple[BatchMessage, ...],
-        progress: RecipientResults,
+        results: RecipientResults,
         recorder: IResultRecorder,
     ) -> tuple[BatchMessage, ...]:
         """
@@ -146,23 +146,23 @@ class SmarthostCourier:
         try:
             session = await self._dial(ip)
         except TLSFailed as failed:
-            progress.hostFailed(tlsFailed(failed.reason, failed.reply, host))
+            results.addHostError(tlsFailed(failed.reason, failed.reply, host))
             return ()
         except SessionFailed as failed:
             # It is we who have to see to it that the relay knows us: a wrong
             # password is no reason to return everybody's mail.
-            progress.hostFailed(sessionError(failed, host, lenient=True))
+            results.addHostError(sessionError(failed, host, lenient=True))
             return ()
         try:
             required = batch.requireTLS is True
             return await deliverBatch(
-                session, parcels, progress, recorder, host, required
+                session, parcels, results, recorder, host, required
             )
         finally:
             self._release(session)
 
 
-def relayHost(text: str) -> Host:
+def parseRelayHost(text: str) -> Host:
     """
     @param text: A name, or an IP address.
     """

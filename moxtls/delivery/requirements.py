@@ -11,15 +11,15 @@ from enum import Enum, auto
 
 from moxtls.dns.types import TLSA
 from moxtls.domain import Domain
-from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy, matches
+from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy, matchesPolicy
 from moxtls.smtp.types import TLSMode
-from moxtls.tls.dane import TLSAFinding
+from moxtls.tls.dane import TLSALookup
 
 #: So many attempts wait for an MTA-STS record that can't be looked up.  By the
 #: default schedule the next one is 22 minutes after the first: longer than name
 #: servers take to start again, and than resolvers remember that there was no
 #: answer (RFC 2308 7: 5 minutes at most).
-WAITING_ATTEMPTS = 2
+MAX_WAITING_ATTEMPTS = 2
 
 
 class PolicyRefusal(Enum):
@@ -76,13 +76,15 @@ class SessionRequirements:
     refuse: PolicyRefusal | None = None
 
 
-def isToWait(lookup: STSLookup, wishes: MessageRequirements, attempt: int) -> bool:
+def mustWait(
+    lookup: STSLookup, requirements: MessageRequirements, attempt: int
+) -> bool:
     """
     Whether a delivery has to wait until it can be said what MTA-STS asks for.
 
     @param attempt: As of L{moxtls.queue.types.Batch}.
     """
-    if not lookup.temporary or wishes.requireTLS is False:
+    if not lookup.temporary or requirements.requireTLS is False:
         return False
     # Reading of RFC 8461 3.3, 5.1: a record that is never to be had is no policy,
     # as long as none is remembered; but whoever can keep the DNS from answering
@@ -90,57 +92,61 @@ def isToWait(lookup: STSLookup, wishes: MessageRequirements, attempt: int) -> bo
     # remembered if it is we who couldn't say (no failure), and REQUIRETLS (RFC
     # 8689 4.2.1) is about vouching, which is no better after a while.
     isAboutDNS = lookup.failure is not None
-    return wishes.requireTLS is True or not isAboutDNS or attempt <= WAITING_ATTEMPTS
+    return (
+        requirements.requireTLS is True
+        or not isAboutDNS
+        or attempt <= MAX_WAITING_ATTEMPTS
+    )
 
 
 def sessionRequirements(
     host: Domain | None,
     policy: STSPolicy | None,
-    finding: TLSAFinding,
-    wishes: MessageRequirements,
+    tlsa: TLSALookup,
+    requirements: MessageRequirements,
 ) -> SessionRequirements:
     """
     @param host: The name in the MX record; the domain itself if there is
         none; C{None} for an address literal.
     @param policy: Of the recipient domain, fresh or cached.
-    @param finding: About C{host}.
+    @param tlsa: About C{host}.
     """
     enforced = policy is not None and policy.mode is Mode.ENFORCE
     mismatch = _mismatches(host, policy)
-    lenient = wishes.requireTLS is False
+    lenient = requirements.requireTLS is False
     # RFC 7672 2.2: records that nobody can use still promise TLS.
-    encrypted = enforced or bool(finding.records)
+    encrypted = enforced or bool(tlsa.records)
     return SessionRequirements(
         TLSMode.REQUIRED if encrypted else TLSMode.OPPORTUNISTIC,
         # RFC 8461 4.2 and RFC 7672: a host under both has to satisfy both.
         enforcePKIX=enforced,
-        dane=finding.usable or None,
+        dane=tlsa.usable or None,
         # RFC 8689 3: regardless of the policies of the recipient domain.
         ignoreVerifyErrors=lenient,
         plaintextFallback=lenient
-        or not (encrypted or wishes.requireTLS or wishes.noFallback),
+        or not (encrypted or requirements.requireTLS or requirements.noFallback),
         mxMismatch=mismatch,
-        refuse=_refusal(finding, enforced, mismatch, wishes),
+        refuse=_refusal(tlsa, enforced, mismatch, requirements),
     )
 
 
 def _mismatches(host: Domain | None, policy: STSPolicy | None) -> bool:
     if policy is None or policy.mode is Mode.NONE:
         return False
-    return host is None or not matches(policy, host)
+    return host is None or not matchesPolicy(policy, host)
 
 
 def _refusal(
-    finding: TLSAFinding, enforced: bool, mismatch: bool, wishes: MessageRequirements
+    tlsa: TLSALookup, enforced: bool, mismatch: bool, requirements: MessageRequirements
 ) -> PolicyRefusal | None:
-    if wishes.requireTLS is False:
+    if requirements.requireTLS is False:
         return None
-    if finding.trouble is not None:
+    if tlsa.error is not None:
         return PolicyRefusal.TLSA_LOOKUP
     if enforced and mismatch:
         return PolicyRefusal.MX_MISMATCH
     # RFC 8689 4.2.1: authenticated by DANE or under MTA-STS; a policy in
     # testing, or records that nobody can use, authenticate nothing.
-    if wishes.requireTLS and not (enforced or finding.usable):
+    if requirements.requireTLS and not (enforced or tlsa.usable):
         return PolicyRefusal.REQUIRETLS
     return None

@@ -48,7 +48,7 @@ class DeliveryError:
     def permanent(self) -> bool:
         return self.status.startswith("5")
 
-    def softened(self) -> DeliveryError:
+    def asTemporary(self) -> DeliveryError:
         """
         The same as something that may pass.
         """
@@ -79,7 +79,7 @@ def ownHost(host: str) -> DeliveryError:
     return DeliveryError(LOOP_STATUS, ownHostReason(host))
 
 
-def unreachable(found: HostAddresses) -> DeliveryError:
+def unreachableHost(found: HostAddresses) -> DeliveryError:
     """
     A host has no address.
     """
@@ -121,7 +121,7 @@ def tlsFailed(reason: str, reply: Reply | None, host: str) -> DeliveryError:
     return DeliveryError("4.7.5", str(reply), host, reply.code)
 
 
-def limitReached(host: str) -> DeliveryError:
+def sessionLimitReached(host: str) -> DeliveryError:
     """
     A host has had as many connections as it gets, and there is mail left.
     """
@@ -147,52 +147,52 @@ class RecipientResults:
         self._begun = False
         self._passing: dict[tuple[str, str], Result] = {}
         self._unasked: dict[tuple[str, str], Result] = {}
-        self._troubles: list[DeliveryError] = []
+        self._errors: list[DeliveryError] = []
 
     @property
-    def over(self) -> bool:
+    def complete(self) -> bool:
         return not self._open()
 
     @property
-    def troubles(self) -> tuple[DeliveryError, ...]:
+    def errors(self) -> tuple[DeliveryError, ...]:
         """
         Why hosts took nothing, in the order in which they were asked.
         """
-        return tuple(self._troubles)
+        return tuple(self._errors)
 
-    def openRecipients(self, parcel: BatchMessage) -> tuple[str, ...]:
+    def undecidedRecipients(self, message: BatchMessage) -> tuple[str, ...]:
         """
-        Those of a parcel's recipients for whom there is no final answer.
+        Those of a message's recipients for whom there is no final answer.
         """
         return tuple(
             each
-            for each in parcel.recipients
-            if (parcel.messageID, each) not in self._final
+            for each in message.recipients
+            if (message.messageID, each) not in self._final
         )
 
-    def begin(self) -> None:
+    def messageStarted(self) -> None:
         """
         A host is given a message.  How that ends may be for what is in it.
         """
         self._begun = True
 
-    def hostFailed(self, trouble: DeliveryError) -> None:
+    def addHostError(self, error: DeliveryError) -> None:
         """
         A host took nothing, or nothing more; the next may.
         """
-        self._troubles.append(trouble)
+        self._errors.append(error)
 
-    def parcelFailed(self, parcel: BatchMessage, trouble: DeliveryError) -> None:
+    def failMessage(self, message: BatchMessage, error: DeliveryError) -> None:
         """
-        A parcel can't be handed to any host now.
+        A message can't be handed to any host now.
         """
-        for recipient in self.openRecipients(parcel):
-            key = parcel.messageID, recipient
-            self._final[key] = _troubled(*key, trouble)
+        for recipient in self.undecidedRecipients(message):
+            key = message.messageID, recipient
+            self._final[key] = _failedResult(*key, error)
 
-    def answered(
+    def addReplies(
         self,
-        parcel: BatchMessage,
+        message: BatchMessage,
         replies: Iterable[RecipientReply],
         host: str,
         lenient: bool = False,
@@ -205,7 +205,7 @@ class RecipientResults:
             be another.
         """
         for each in replies:
-            result = _result(parcel.messageID, each, host)
+            result = _result(message.messageID, each, host)
             if lenient and result.status.startswith("5.7."):
                 result = _softened(result)
             answers = self._final
@@ -213,73 +213,71 @@ class RecipientResults:
                 answers = self._unasked
             elif result.ending is DeliveryStatus.TEMPORARY:
                 answers = self._passing
-            answers[parcel.messageID, each.recipient] = result
+            answers[message.messageID, each.recipient] = result
 
-    def endAll(self, trouble: DeliveryError) -> None:
+    def failAll(self, error: DeliveryError) -> None:
         """
         There is no host to ask.
         """
-        self._troubles = [trouble]
-        self.endRest()
+        self._errors = [error]
+        self.finish()
 
-    def endRest(self) -> None:
+    def finish(self) -> None:
         """
         There is no other host to ask.  If not all of them refused for good, a
         later attempt may find one that doesn't.
         """
-        passing = [each for each in self._troubles if not each.permanent]
-        troubles = self._troubles or [
-            DeliveryError("4.4.1", "no host could be reached")
-        ]
+        passing = [each for each in self._errors if not each.permanent]
+        troubles = self._errors or [DeliveryError("4.4.1", "no host could be reached")]
         last = (passing or troubles)[-1]
         for key in self._open():
             unasked = None if passing else self._unasked.get(key)
             said = self._passing.get(key) or unasked
             self._final[key] = said or self._untried(key, last)
 
-    def postpone(self, trouble: DeliveryError) -> None:
+    def deferAll(self, error: DeliveryError) -> None:
         """
         This attempt can't go on; a later one may, and so may that of other mail
         to the same destination.
         """
-        self._troubles = [trouble]
+        self._errors = [error]
         for key in self._open():
-            self._final[key] = _troubled(*key, trouble)
+            self._final[key] = _failedResult(*key, error)
 
-    def breakOff(self) -> None:
+    def expire(self) -> None:
         """
         There is no time to ask another host, or to wait for this one.  What
         went wrong until then is all that can be said to whom has no answer.
         """
         seen = dict.fromkeys(
             f"{each.host}: {each.text}" if each.host else each.text
-            for each in self._troubles
+            for each in self._errors
         )
         text = "; ".join(["the attempt took too long", *seen])
-        passing = [each for each in self._troubles if not each.permanent]
+        passing = [each for each in self._errors if not each.permanent]
         status = passing[-1].status if passing else "4.4.2"
-        trouble = DeliveryError(status, text)
+        error = DeliveryError(status, text)
         for key in self._open():
-            self._final[key] = self._passing.get(key) or self._untried(key, trouble)
+            self._final[key] = self._passing.get(key) or self._untried(key, error)
 
-    def results(self) -> tuple[Result, ...]:
+    def final(self) -> tuple[Result, ...]:
         """
         Those that are final.
         """
         return tuple(self._final.values())
 
-    def news(self) -> tuple[Result, ...]:
+    def takeNew(self) -> tuple[Result, ...]:
         """
         Those that became final since this was called before.
         """
         # A result that is final stays as it is, and where it is.
-        results = self.results()[self._taken :]
+        results = self.final()[self._taken :]
         self._taken += len(results)
         return results
 
-    def _untried(self, key: tuple[str, str], trouble: DeliveryError) -> Result:
-        unreachable = not self._begun and not trouble.permanent and self._isPlain
-        return replace(_troubled(*key, trouble), unreachable=unreachable)
+    def _untried(self, key: tuple[str, str], error: DeliveryError) -> Result:
+        unreachable = not self._begun and not error.permanent and self._isPlain
+        return replace(_failedResult(*key, error), unreachable=unreachable)
 
     @property
     def _isPlain(self) -> bool:
@@ -293,21 +291,21 @@ class RecipientResults:
 
     def _open(self) -> list[tuple[str, str]]:
         return [
-            (parcel.messageID, each)
-            for parcel in self._batch.parcels
-            for each in self.openRecipients(parcel)
+            (message.messageID, each)
+            for message in self._batch.parcels
+            for each in self.undecidedRecipients(message)
         ]
 
 
-def _troubled(messageID: str, recipient: str, trouble: DeliveryError) -> Result:
+def _failedResult(messageID: str, recipient: str, error: DeliveryError) -> Result:
     return Result(
         messageID,
         recipient,
-        DeliveryStatus.PERMANENT if trouble.permanent else DeliveryStatus.TEMPORARY,
-        trouble.status,
-        trouble.code,
-        trouble.text,
-        trouble.host,
+        DeliveryStatus.PERMANENT if error.permanent else DeliveryStatus.TEMPORARY,
+        error.status,
+        error.code,
+        error.text,
+        error.host,
     )
 
 

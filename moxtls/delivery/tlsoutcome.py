@@ -13,7 +13,7 @@ from moxtls.dns.types import LOOKUP_FAILED, ExtendedError
 from moxtls.domain import Domain
 from moxtls.mtasts.policy import Mode, STSLookup
 from moxtls.queue.types import ReportKind
-from moxtls.tls.dane import TLSAFinding, TLSALookupError, policyStrings
+from moxtls.tls.dane import TLSALookup, TLSALookupError, policyStrings
 from moxtls.tls.resulttype import classify
 from moxtls.tls.session import SessionRecord
 from moxtls.tlsrpt.types import (
@@ -39,7 +39,7 @@ class PolicyCounter:
     failed: int = 0
     failures: Counter[FailureDetail] = field(default_factory=Counter)
 
-    def saw(self, failures: Iterable[FailureDetail], times: int = 1) -> None:
+    def addFailures(self, failures: Iterable[FailureDetail], times: int = 1) -> None:
         """
         Note failures, each seen in C{times} sessions.
         """
@@ -65,7 +65,7 @@ class OutcomeBuilder:
         self.hosts: list[PolicyCounter] = []
 
     @property
-    def sawAnything(self) -> bool:
+    def hasCounts(self) -> bool:
         """
         Whether there is anything to tell about TLS.
         """
@@ -75,36 +75,36 @@ class OutcomeBuilder:
             for each in (*own, *self.hosts)
         )
 
-    def open(self, tallying: PolicyCounter) -> PolicyCounter:
+    def addHost(self, counter: PolicyCounter) -> PolicyCounter:
         """
         Begin the count for another host.
         """
-        self.hosts.append(tallying)
-        return tallying
+        self.hosts.append(counter)
+        return counter
 
     def count(
-        self, tallying: PolicyCounter | None, succeeded: int = 0, failed: int = 0
+        self, counter: PolicyCounter | None, succeeded: int = 0, failed: int = 0
     ) -> None:
         """
         Count sessions for both kinds of policy domain (RFC 8460 3).
 
-        @param tallying: That of the host; C{None} if there is none.
+        @param counter: That of the host; C{None} if there is none.
         """
-        for each in (self.recipient, tallying):
+        for each in (self.recipient, counter):
             if each is not None:
                 each.succeeded += succeeded
                 each.failed += failed
 
-    def saw(self, record: SessionRecord, tallying: PolicyCounter | None) -> None:
+    def addSession(self, record: SessionRecord, counter: PolicyCounter | None) -> None:
         """
         Count one session, with what was seen of TLS in it.
         """
         seen = classify(record)
-        self.count(tallying, seen.succeeded, seen.failed)
+        self.count(counter, seen.succeeded, seen.failed)
         if self.recipient is not None:
             self.recipient.failures.update(seen.recipientFailures)
-        if tallying is not None:
-            tallying.failures.update(seen.hostFailures)
+        if counter is not None:
+            counter.failures.update(seen.hostFailures)
 
     def outcome(
         self,
@@ -138,42 +138,42 @@ def recipientCounter(lookup: STSLookup) -> PolicyCounter:
     policy = lookup.policy
     if policy is not None and policy.mode is not Mode.NONE:
         sts = TLSPolicy(PolicyType.STS, lookup.domain, policy.lines, policy.mx)
-        tallying = PolicyCounter(sts)
+        counter = PolicyCounter(sts)
     elif policy is None and lookup.failure is not None:
-        tallying = PolicyCounter(TLSPolicy(PolicyType.STS, lookup.domain))
+        counter = PolicyCounter(TLSPolicy(PolicyType.STS, lookup.domain))
     else:
         return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, lookup.domain))
     if lookup.failure is not None:
-        tallying.saw([lookup.failure])
-    return tallying
+        counter.addFailures([lookup.failure])
+    return counter
 
 
-def hostCounter(host: Domain, finding: TLSAFinding) -> PolicyCounter:
+def hostCounter(host: Domain, tlsa: TLSALookup) -> PolicyCounter:
     """
     Begin the count for a host, with what there is to say about its records.
     """
-    base = finding.base or host
-    if not finding.required:
+    base = tlsa.base or host
+    if not tlsa.required:
         return PolicyCounter(TLSPolicy(PolicyType.NO_POLICY, base))
-    strings = policyStrings(finding.usable)
-    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, base, strings))
-    if finding.trouble is not None:
-        tallying.saw([_tlsaFailure(host, finding.trouble)])
-    elif not finding.usable:
+    strings = policyStrings(tlsa.usable)
+    counter = PolicyCounter(TLSPolicy(PolicyType.TLSA, base, strings))
+    if tlsa.error is not None:
+        counter.addFailures([_tlsaFailure(host, tlsa.error)])
+    elif not tlsa.usable:
         # In no session: it is about the records, and sessions may be fine.
         reason = "all-unusable-records+ignored"
         failure = FailureDetail(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
-        tallying.saw([failure], times=0)
-    return tallying
+        counter.addFailures([failure], times=0)
+    return counter
 
 
-def unvalidatedHost(host: Domain, error: ExtendedError) -> PolicyCounter:
+def unvalidatedHostCounter(host: Domain, error: ExtendedError) -> PolicyCounter:
     """
     The count for a host whose addresses were refused because of DNSSEC.
     """
-    tallying = PolicyCounter(TLSPolicy(PolicyType.TLSA, host))
-    tallying.saw([lookupFailure(error, host.ascii)])
-    return tallying
+    counter = PolicyCounter(TLSPolicy(PolicyType.TLSA, host))
+    counter.addFailures([lookupFailure(error, host.ascii)])
+    return counter
 
 
 def lookupFailure(error: ExtendedError, host: str = "") -> FailureDetail:
@@ -198,7 +198,7 @@ def mismatchFailure(host: str) -> FailureDetail:
     return FailureDetail(ResultType.VALIDATION_FAILURE, reason, mxHostname=host)
 
 
-def _tlsaFailure(host: Domain, trouble: TLSALookupError) -> FailureDetail:
+def _tlsaFailure(host: Domain, error: TLSALookupError) -> FailureDetail:
     """
     RFC 8460 4.3.2.1 "dnssec-invalid": the resolver returned no valid records.
 
@@ -206,5 +206,5 @@ def _tlsaFailure(host: Domain, trouble: TLSALookupError) -> FailureDetail:
     addresses are secure, and a resolver that refuses data for DNSSEC need not
     say that it was for that (RFC 8914 is an option).
     """
-    reason = trouble.error.reasonCode if trouble.error else LOOKUP_FAILED
+    reason = error.error.reasonCode if error.error else LOOKUP_FAILED
     return FailureDetail(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)

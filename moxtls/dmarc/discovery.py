@@ -147,7 +147,7 @@ def _needsExistence(found: Discovery, own: Answers) -> bool:
     """
     if found.record is None or found.temporary:
         return False
-    missing = all(a.found is LookupStatus.NO_NAME and not a.chain for a in own)
+    missing = all(a.status is LookupStatus.NO_NAME and not a.chain for a in own)
     return missing and requestedPolicy(found) != requestedPolicy(
         replace(found, exists=False)
     )
@@ -165,7 +165,7 @@ def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
         answer
         for answer in answers
         if answer.chain
-        or answer.found not in (LookupStatus.NO_NAME, LookupStatus.FAILED)
+        or answer.status not in (LookupStatus.NO_NAME, LookupStatus.FAILED)
     ]
     failed = next((answer for answer in answers if answer.failed), None)
     if there or failed is None:

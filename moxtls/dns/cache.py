@@ -19,7 +19,7 @@ MAX_POSITIVE_TTL = DAY
 MAX_NEGATIVE_TTL = HOUR
 #: RFC 9520 3.2: at least a second, so that a burst asks once; at most five
 #: minutes.  Mail is tried again later than this anyway.
-FAILURE = 5
+FAILURE_TTL = 5
 #: A host that sends to very many domains looks up about ten things for each.
 MAX_ENTRIES = 20_000
 #: Nothing that is needed for mail is larger; 64 KiB each would fill memory.
@@ -44,8 +44,8 @@ class Cache:
     Answers by question, bounded in entries, in the size of each, and in time.
     """
 
-    def __init__(self, mostEntries: int = MAX_ENTRIES) -> None:
-        self._mostEntries = mostEntries
+    def __init__(self, maxEntries: int = MAX_ENTRIES) -> None:
+        self._mostEntries = maxEntries
         self._entries: OrderedDict[Question, _Entry] = OrderedDict()
         self._octets = 0
 
@@ -91,9 +91,9 @@ class Cache:
 
 
 def _lifetime(answer: Answer) -> int:
-    match answer.found:
+    match answer.status:
         case LookupStatus.FAILED:
-            return FAILURE
+            return FAILURE_TTL
         case LookupStatus.RECORDS:
             return min(answer.ttl, MAX_POSITIVE_TTL)
         case _:

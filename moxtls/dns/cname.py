@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moxtls.dns.types import Answer, RRType
-from moxtls.dns.wire import Question, failure
+from moxtls.dns.wire import Question, failedAnswer
 
 
 def needsSteps(answer: Answer) -> bool:
@@ -43,7 +43,7 @@ def withStepAuthenticity(whole: Answer, parts: Sequence[Answer]) -> Answer:
     for each in parts:
         if each.failed:
             reason = f"{each.kind} of {each.name}: {each.reason}"
-            return failure(Question(whole.name, whole.kind), reason, each.errors)
+            return failedAnswer(Question(whole.name, whole.kind), reason, each.errors)
     chain = tuple(
         replace(step, authentic=alias.authentic and alias.names == (step.target,))
         for step, alias in zip(whole.chain, aliases, strict=True)
@@ -54,7 +54,7 @@ def withStepAuthenticity(whole: Answer, parts: Sequence[Answer]) -> Answer:
         return replace(whole, chain=chain, endAuthentic=False, ttl=ttl)
     return replace(
         whole,
-        found=end.found,
+        status=end.status,
         # Those that the word "authentic" is about, not those of before.
         records=end.records,
         chain=chain,

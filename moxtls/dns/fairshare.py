@@ -21,9 +21,9 @@ from moxtls.interfaces import IResolver
 
 #: Look-ups for strangers at a time, of those that a resolver makes: some are left
 #: for our own mail.
-MAX_QUERIES = MAX_QUERIES * 4 // 5
+MAX_SHARED_QUERIES = MAX_QUERIES * 4 // 5
 #: Of them for one stranger.  A message mostly needs some ten.
-MAX_QUERIES_PER_CLIENT = MAX_QUERIES // 4
+MAX_QUERIES_PER_CLIENT = MAX_SHARED_QUERIES // 4
 
 T = TypeVar("T")
 
@@ -37,12 +37,12 @@ class FairResolver:
     def __init__(
         self,
         resolver: IResolver,
-        most: int = MAX_QUERIES,
-        mostEach: int = MAX_QUERIES_PER_CLIENT,
+        maxQueries: int = MAX_SHARED_QUERIES,
+        maxPerClient: int = MAX_QUERIES_PER_CLIENT,
     ) -> None:
         self.resolver = resolver
-        self._most = most
-        self._mostEach = mostEach
+        self._maxQueries = maxQueries
+        self._maxPerClient = maxPerClient
         self._running: Counter[str] = Counter()
         self._total = 0
         self._waiting: OrderedDict[str, OrderedDict[Deferred[None], None]]
@@ -65,7 +65,10 @@ class FairResolver:
         return turn.addCallback(self._begin, stranger, name, kind)
 
     def _hasRoom(self, stranger: str) -> bool:
-        return self._total < self._most and self._running[stranger] < self._mostEach
+        return (
+            self._total < self._maxQueries
+            and self._running[stranger] < self._maxPerClient
+        )
 
     def _begin(
         self, turn: None, stranger: str, name: str, kind: RRType

@@ -25,7 +25,13 @@ from moxtls.dns.types import (
     Record,
     RRType,
 )
-from moxtls.dns.wire import MAX_CHAIN, Question, failure, noName, question
+from moxtls.dns.wire import (
+    MAX_CHAIN,
+    Question,
+    failedAnswer,
+    invalidNameAnswer,
+    makeQuestion,
+)
 from moxtls.interfaces import IResolver
 
 #: A record, or its presentation in a zone file: C{"10 mx.example.com"}.
@@ -138,9 +144,9 @@ class MemoryResolver:
         )
 
     def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
-        asked = question(name, kind)
+        asked = makeQuestion(name, kind)
         if asked is None:
-            return succeed(noName(name, kind))
+            return succeed(invalidNameAnswer(name, kind))
         self.asked.append((asked.name, kind))
         if asked not in self._hanging:
             return succeed(self._answer(asked))
@@ -154,9 +160,9 @@ class MemoryResolver:
         end = Question(chain[-1].target if chain else asked.name, asked.kind)
         if end in self._failing:
             error = self._failing[end]
-            return failure(asked, "SERVFAIL", (error,) if error else ())
+            return failedAnswer(asked, "SERVFAIL", (error,) if error else ())
         if len(chain) > MAX_CHAIN:
-            return failure(asked, "CNAME loop, or chain too long")
+            return failedAnswer(asked, "CNAME loop, or chain too long")
         endAuthentic = self._isAuthentic(end.name)
         answer = Answer(
             asked.name,
@@ -202,7 +208,7 @@ class MemoryResolver:
 
 
 def _question(name: str, kind: RRType) -> Question:
-    asked = question(name, kind)
+    asked = makeQuestion(name, kind)
     if asked is None:
         raise ValueError(f"{name!r} can't be in the DNS")
     return asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, replace
 
-PORT = 53
+DNS_PORT = 53
 #: Further ones are not asked by anyone: MAXNS in resolv.conf(5).
 MAX_SERVERS = 3
 
@@ -25,25 +25,25 @@ class NameServer:
     """
 
     host: str
-    port: int = PORT
+    port: int = DNS_PORT
     trusted: bool = False
 
     @property
-    def believed(self) -> bool:
+    def trustsAD(self) -> bool:
         """
         Whether its AD bit means anything; on the same host it always does.
         """
         return self.trusted or ipaddress.ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
-        if self.port == PORT:
+        if self.port == DNS_PORT:
             return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 #: What resolv.conf(5) says is asked if nothing is configured.
-DEFAULT = (NameServer("127.0.0.1"),)
+DEFAULT_SERVERS = (NameServer("127.0.0.1"),)
 
 
 def systemNameServers(text: str) -> tuple[NameServer, ...]:
@@ -59,7 +59,7 @@ def systemNameServers(text: str) -> tuple[NameServer, ...]:
             servers.append(NameServer(str(ipaddress.ip_address(words[0]))))
         elif keyword == "options":
             trusted = trusted or "trust-ad" in words
-    found = tuple(dict.fromkeys(servers))[:MAX_SERVERS] or DEFAULT
+    found = tuple(dict.fromkeys(servers))[:MAX_SERVERS] or DEFAULT_SERVERS
     return tuple(replace(each, trusted=trusted) for each in found)
 
 

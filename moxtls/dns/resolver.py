@@ -22,17 +22,23 @@ from zope.interface import implementer
 from moxtls.dns.cache import MAX_ENTRIES, Cache
 from moxtls.dns.cname import needsSteps, stepQuestions, withStepAuthenticity
 from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.transport import Ask, NoReply
+from moxtls.dns.transport import NoReply, SendQuery
 from moxtls.dns.types import Answer, ExtendedError, RRType
 from moxtls.dns.validation import ROOT, Diagnosis, ServerStatus, diagnose
-from moxtls.dns.wire import MAX_ERRORS, Question, failure, noName, question
+from moxtls.dns.wire import (
+    MAX_ERRORS,
+    Question,
+    failedAnswer,
+    invalidNameAnswer,
+    makeQuestion,
+)
 from moxtls.interfaces import IResolver
 from moxtls.tasks import SharedTask, gather
 
 #: For how many seconds each server is waited for, in each round.  A recursive
 #: server that is alive mostly answers within the first; those that take longer
 #: have it ready when they are asked again.
-TIMEOUT = (2.0, 5.0)
+SERVER_TIMEOUTS = (2.0, 5.0)
 #: For how many seconds a question is pursued altogether, waiting for its turn
 #: included: whoever delivers mail rather tries again later.
 QUERY_TIMEOUT = 20.0
@@ -47,7 +53,7 @@ class Resolver:
 
     As long as any server is known to validate, only such servers are asked:
     if asking went on to one that doesn't validate, an attacker would only have
-    to make the others fail to have his forgeries believed.
+    to make the others fail to have his forgeries trustsAD.
 
     @param servers: In order of preference; the one that answered last is
         asked first.
@@ -62,27 +68,27 @@ class Resolver:
         self,
         clock: IReactorTime,
         servers: Sequence[NameServer],
-        ask: Ask,
-        mostQueries: int = MAX_QUERIES,
-        mostEntries: int = MAX_ENTRIES,
+        ask: SendQuery,
+        maxQueries: int = MAX_QUERIES,
+        maxEntries: int = MAX_ENTRIES,
     ) -> None:
         self._clock = clock
         self._servers = tuple(servers)
         self._ask = ask
-        self._slots = DeferredSemaphore(mostQueries)
-        self._cache = Cache(mostEntries)
+        self._slots = DeferredSemaphore(maxQueries)
+        self._cache = Cache(maxEntries)
         self._pending: dict[Question, SharedTask[Answer]] = {}
-        self._standings: dict[NameServer, ServerStatus] = {}
+        self._statuses: dict[NameServer, ServerStatus] = {}
         self._answeredLast: NameServer | None = None
 
     @property
     def validating(self) -> bool:
-        return ServerStatus.VALIDATING in self._standings.values()
+        return ServerStatus.VALIDATING in self._statuses.values()
 
     def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
-        asked = question(name, kind)
+        asked = makeQuestion(name, kind)
         if asked is None:
-            return succeed(noName(name, kind))
+            return succeed(invalidNameAnswer(name, kind))
         known = self._cache.get(asked, self._clock.seconds())
         if known is None or self._isUnclear(known):
             return Deferred.fromCoroutine(self._lookup(asked))
@@ -103,8 +109,8 @@ class Resolver:
         diagnosis = await diagnose(self._askFirst, self._servers, name)
         before = self.validating
         for each in diagnosis.reports:
-            if each.standing is not ServerStatus.NOT_ANSWERING:
-                self._standings[each.server] = each.standing
+            if each.status is not ServerStatus.NOT_ANSWERING:
+                self._statuses[each.server] = each.status
         if self.validating != before:
             self._cache.clear()  # what others said, or could not vouch for
         return diagnosis
@@ -118,8 +124,8 @@ class Resolver:
 
     def _isUnclear(self, answer: Answer) -> bool:
         return needsSteps(answer) and any(
-            each.believed
-            and self._standings.get(each) is not ServerStatus.NOT_VALIDATING
+            each.trustsAD
+            and self._statuses.get(each) is not ServerStatus.NOT_VALIDATING
             for each in self._inUse()
         )
 
@@ -142,11 +148,11 @@ class Resolver:
 
     def _queryFailed(self, reason: Failure, asked: Question) -> Answer | Failure:
         if reason.check(TimeoutError):
-            return failure(asked, "no answer in time")
+            return failedAnswer(asked, "no answer in time")
         if reason.check(CancelledError):
             return reason
         self.log.failure("DNS query for {asked!r} failed", reason, asked=asked)
-        return failure(asked, "internal error")
+        return failedAnswer(asked, "internal error")
 
     def _queryEnded(
         self, result: Answer | Failure, asked: Question
@@ -163,7 +169,7 @@ class Resolver:
     async def _askAround(self, asked: Question) -> Answer:
         failures = _Failures()
         servers = self._inUse()
-        for patience in TIMEOUT:
+        for patience in SERVER_TIMEOUTS:
             for server in servers:
                 reply = await self._askOne(server, asked, patience)
                 if isinstance(reply, Answer) and not reply.failed:
@@ -188,17 +194,17 @@ class Resolver:
     def _askFirst(
         self, server: NameServer, asked: Question
     ) -> Deferred[Answer | NoReply]:
-        return Deferred.fromCoroutine(self._askOne(server, asked, TIMEOUT[0]))
+        return Deferred.fromCoroutine(self._askOne(server, asked, SERVER_TIMEOUTS[0]))
 
     def _inUse(self) -> tuple[NameServer, ...]:
         best = [
             each
             for each in self._servers
-            if self._standings.get(each) is ServerStatus.VALIDATING
+            if self._statuses.get(each) is ServerStatus.VALIDATING
         ]
-        if not best and not self._standings:
+        if not best and not self._statuses:
             # Not known yet.
-            best = [each for each in self._servers if each.believed]
+            best = [each for each in self._servers if each.trustsAD]
         inUse = best or self._servers
         return tuple(sorted(inUse, key=lambda each: each != self._answeredLast))
 
@@ -225,9 +231,9 @@ class _Failures:
             return
         self.silent.discard(server)
         self._errors.update(dict.fromkeys(reply.errors))
-        self.areFinal = server.believed and reply.dnssecError is not None
+        self.areFinal = server.trustsAD and reply.dnssecError is not None
 
     def answer(self, asked: Question) -> Answer:
         reasons = (f"{server}: {reason}" for server, reason in self._reasons.items())
         reason = "; ".join(reasons) or "no DNS server is configured"
-        return failure(asked, reason, tuple(self._errors)[:MAX_ERRORS])
+        return failedAnswer(asked, reason, tuple(self._errors)[:MAX_ERRORS])

@@ -19,7 +19,7 @@ from moxtls.dns.validation import Diagnosis
 from moxtls.interfaces import IResolver
 
 #: A resolver that is replaced or breaks is noticed within this time.
-PROBE_EVERY = MINUTE
+PROBE_INTERVAL = MINUTE
 
 
 @implementer(IResolver)
@@ -48,7 +48,7 @@ class ProbedResolver(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._loop.start(PROBE_EVERY)
+        self._loop.start(PROBE_INTERVAL)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -26,7 +26,7 @@ from moxtls.dns.wire import (
     Question,
     UnusableResponse,
     encodeQuery,
-    failure,
+    failedAnswer,
     parseResponse,
 )
 
@@ -46,7 +46,7 @@ class NoReply:
 
 #: Puts a question to a server.  Fires with what it says, whatever it does;
 #: waits until it is cancelled.
-Ask = Callable[[NameServer, Question], Deferred[Answer | NoReply]]
+SendQuery = Callable[[NameServer, Question], Deferred[Answer | NoReply]]
 
 #: Makes something of the octets of an answer.
 _Reader = Callable[[bytes], Answer | UnusableResponse]
@@ -61,7 +61,7 @@ def randomID() -> int:
 
 class DNSTransport:
     """
-    Asks over the network; C{ask} is an L{Ask}.
+    Asks over the network; C{ask} is an L{SendQuery}.
 
     Each query has a socket of its own, with a port chosen by the operating
     system at random, and a random id (RFC 5452 9.2).
@@ -83,13 +83,13 @@ class DNSTransport:
         query = encodeQuery(asked, messageID)
 
         def read(wire: bytes) -> Answer | UnusableResponse:
-            return parseResponse(wire, messageID, asked, server.believed)
+            return parseResponse(wire, messageID, asked, server.trustsAD)
 
         reply = await _Datagram(self._reactor, read).exchange(server, query)
         if reply is UnusableResponse.TRUNCATED:
             reply = await self._stream(server, query, read)
         if isinstance(reply, UnusableResponse):
-            return failure(asked, f"{reply.value}, over TCP")
+            return failedAnswer(asked, f"{reply.value}, over TCP")
         return reply
 
     async def _stream(

@@ -204,7 +204,7 @@ class Answer:
 
     name: str
     kind: RRType
-    found: LookupStatus
+    status: LookupStatus
     records: tuple[Record, ...] = ()
     chain: tuple[CNAMELink, ...] = ()
     authentic: bool = False
@@ -215,7 +215,7 @@ class Answer:
 
     @property
     def failed(self) -> bool:
-        return self.found is LookupStatus.FAILED
+        return self.status is LookupStatus.FAILED
 
     @property
     def canonicalName(self) -> str:

@@ -12,7 +12,7 @@ from enum import Enum
 from twisted.internet.defer import Deferred
 
 from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.transport import Ask, NoReply
+from moxtls.dns.transport import NoReply, SendQuery
 from moxtls.dns.types import RRType
 from moxtls.dns.wire import Question
 from moxtls.tasks import gather
@@ -41,12 +41,12 @@ class ServerReport:
     """
 
     server: NameServer
-    standing: ServerStatus
+    status: ServerStatus
     detail: str = ""
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.server} {self.standing.value}{detail}"
+        return f"{self.server} {self.status.value}{detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Diagnosis:
 
     @property
     def validating(self) -> bool:
-        return any(each.standing is ServerStatus.VALIDATING for each in self.reports)
+        return any(each.status is ServerStatus.VALIDATING for each in self.reports)
 
     @property
     def explanation(self) -> str:
@@ -72,12 +72,12 @@ class Diagnosis:
         """
         For the operator: what it means, and what to do.
         """
-        standings = {each.standing for each in self.reports}
+        statuses = {each.status for each in self.reports}
         if self.validating:
             return f"DNS answers are validated: {self.explanation}."
-        if standings == {ServerStatus.NOT_ANSWERING}:
+        if statuses == {ServerStatus.NOT_ANSWERING}:
             return f"{_NOBODY}: {self.explanation}. {_CORRECT}."
-        trust = _OR_TRUST if ServerStatus.NOT_TRUSTED in standings else ""
+        trust = _OR_TRUST if ServerStatus.NOT_TRUSTED in statuses else ""
         return f"{_OFF}: {self.explanation}. {_INSTALL}{trust}."
 
 
@@ -96,7 +96,7 @@ _OR_TRUST = "; or, if nobody can interfere on the way to it, declare it trusted"
 
 
 async def diagnose(
-    ask: Ask, servers: Sequence[NameServer], name: str = ROOT
+    ask: SendQuery, servers: Sequence[NameServer], name: str = ROOT
 ) -> Diagnosis:
     """
     Ask all servers, at the same time.
@@ -108,7 +108,7 @@ async def diagnose(
     return Diagnosis(tuple(await gather(reports)))
 
 
-async def _report(ask: Ask, server: NameServer, name: str) -> ServerReport:
+async def _report(ask: SendQuery, server: NameServer, name: str) -> ServerReport:
     detail = ""
     answered = False
     for kind in _KINDS:
@@ -119,11 +119,9 @@ async def _report(ask: Ask, server: NameServer, name: str) -> ServerReport:
         if isinstance(reply, NoReply) or reply.failed:
             detail = reply.reason
         elif reply.authentic:
-            isTrusted = server.believed
-            standing = (
-                ServerStatus.VALIDATING if isTrusted else ServerStatus.NOT_TRUSTED
-            )
-            return ServerReport(server, standing)
+            isTrusted = server.trustsAD
+            status = ServerStatus.VALIDATING if isTrusted else ServerStatus.NOT_TRUSTED
+            return ServerReport(server, status)
         else:
             answered = True
     if answered:

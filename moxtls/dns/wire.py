@@ -51,7 +51,7 @@ from moxtls.domain import MAX_LABEL
 
 #: What passes through today's networks without being fragmented, as agreed on
 #: by makers of DNS software in 2020 ("DNS flag day").
-PAYLOAD = 1232
+MAX_UDP_PAYLOAD = 1232
 #: How many CNAMEs are followed: more than anyone needs.
 MAX_CHAIN = 16
 #: RFC 1035 2.3.4, and each octet may be spelled C{\DDD}.
@@ -84,7 +84,7 @@ class UnusableResponse(Enum):
     TRUNCATED = "truncated"
 
 
-def question(name: str, kind: RRType) -> Question | None:
+def makeQuestion(name: str, kind: RRType) -> Question | None:
     """
     @return: C{None} if C{name} can't be in the DNS.
     """
@@ -110,7 +110,7 @@ def normalName(name: str) -> str | None:
         return None
 
 
-def noName(name: str, kind: RRType) -> Answer:
+def invalidNameAnswer(name: str, kind: RRType) -> Answer:
     """
     The answer about a name that can't be in the DNS.
     """
@@ -118,7 +118,7 @@ def noName(name: str, kind: RRType) -> Answer:
     return Answer(shown, kind, LookupStatus.NO_NAME, reason="no name of the DNS")
 
 
-def failure(
+def failedAnswer(
     asked: Question, reason: str, errors: tuple[ExtendedError, ...] = ()
 ) -> Answer:
     """
@@ -139,7 +139,7 @@ def encodeQuery(asked: Question, messageID: int) -> bytes:
         typeNumber(asked.kind),
         use_edns=0,
         want_dnssec=True,
-        payload=PAYLOAD,
+        payload=MAX_UDP_PAYLOAD,
         id=messageID,
     )
     query.flags |= dns.flags.AD
@@ -168,13 +168,13 @@ def parseResponse(
     try:
         message = readMessage(wire, asked.kind)
     except MalformedMessage as error:
-        return failure(asked, _unread(header, error))
+        return failedAnswer(asked, _unread(header, error))
     if message.rcode not in _SAYING:
-        return failure(asked, dns.rcode.to_text(message.rcode), message.errors)
+        return failedAnswer(asked, dns.rcode.to_text(message.rcode), message.errors)
     try:
         return _answer(message, asked, trusted and header.isAuthentic)
     except MalformedMessage as error:
-        return failure(asked, str(error), message.errors)
+        return failedAnswer(asked, str(error), message.errors)
 
 
 def _isReply(header: DNSHeader, wire: bytes, messageID: int, asked: Question) -> bool:
@@ -202,7 +202,7 @@ def _unread(header: DNSHeader, error: MalformedMessage) -> str:
 
 
 def _answer(message: DNSMessage, asked: Question, authentic: bool) -> Answer:
-    sets: dict[tuple[str, RRType], list[Resource]] = {}
+    sets: dict[tuple[str, RRType], list[ResourceRecord]] = {}
     for each in message.answer:
         sets.setdefault((each.owner, each.kind), []).append(each)
     chain, aliases = _chain(sets, asked)
@@ -214,7 +214,7 @@ def _answer(message: DNSMessage, asked: Question, authentic: bool) -> Answer:
     answer = Answer(
         name=asked.name,
         kind=asked.kind,
-        found=LookupStatus.NO_RECORDS if isName else LookupStatus.NO_NAME,
+        status=LookupStatus.NO_RECORDS if isName else LookupStatus.NO_NAME,
         chain=tuple(replace(each, authentic=authentic) for each in chain),
         authentic=authentic,
         endAuthentic=authentic,
@@ -223,17 +223,17 @@ def _answer(message: DNSMessage, asked: Question, authentic: bool) -> Answer:
     if not end:
         return replace(answer, ttl=min([*used, _negativeTTL(message)]))
     records = tuple(dict.fromkeys(each.data for each in end))
-    return replace(answer, found=LookupStatus.RECORDS, records=records, ttl=min(used))
+    return replace(answer, status=LookupStatus.RECORDS, records=records, ttl=min(used))
 
 
 def _chain(
-    sets: dict[tuple[str, RRType], list[Resource]], asked: Question
-) -> tuple[list[CNAMELink], list[Resource]]:
+    sets: dict[tuple[str, RRType], list[ResourceRecord]], asked: Question
+) -> tuple[list[CNAMELink], list[ResourceRecord]]:
     """
     The CNAMEs from the question on.
     """
     chain: list[CNAMELink] = []
-    used: list[Resource] = []
+    used: list[ResourceRecord] = []
     name = asked.name
     while (name, asked.kind) not in sets and (name, RRType.CNAME) in sets:
         target = _target(sets[name, RRType.CNAME])
@@ -247,7 +247,7 @@ def _chain(
     return chain, used
 
 
-def _target(aliases: Sequence[Resource]) -> str:
+def _target(aliases: Sequence[ResourceRecord]) -> str:
     """
     Where a name points to: RFC 2181 10.1 allows for one CNAME only.
     """
@@ -334,7 +334,7 @@ class DNSHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class ResourceRecord:
     """
     One record, and where it is.
 
@@ -355,8 +355,8 @@ class DNSMessage:
     """
 
     rcode: dns.rcode.Rcode
-    answer: tuple[Resource, ...]
-    authority: tuple[Resource, ...]
+    answer: tuple[ResourceRecord, ...]
+    authority: tuple[ResourceRecord, ...]
     errors: tuple[ExtendedError, ...]
 
 
@@ -478,9 +478,9 @@ class _Names:
 
 def _section(
     names: _Names, count: int, wanted: Container[RRType]
-) -> tuple[Resource, ...]:
+) -> tuple[ResourceRecord, ...]:
     parser = names.parser
-    found: list[Resource] = []
+    found: list[ResourceRecord] = []
     for _ in range(count):
         owner = parser.current
         names.skip()
@@ -491,7 +491,7 @@ def _section(
             continue
         data, minimum = _data(names, kind, length)
         ttl = ttl if ttl <= MAX_TTL else 0
-        found.append(Resource(names.readAt(owner), kind, ttl, data, minimum))
+        found.append(ResourceRecord(names.readAt(owner), kind, ttl, data, minimum))
     return tuple(found)
 
 

@@ -25,13 +25,13 @@ from moxtls.interfaces import (
 )
 from moxtls.mtasts.policy import CachedPolicy, STSLookup, STSPolicy, stsRecordName
 from moxtls.mtasts.rules import (
-    BACK_OFF,
-    BACKING_OFF,
-    afterFetch,
+    BACKOFF,
+    BACKOFF_FAILURE,
+    cacheEntry,
     isValid,
-    recordOf,
-    remember,
-    withoutFetch,
+    lookupAfterFetch,
+    lookupWithoutFetch,
+    recordFromAnswer,
 )
 from moxtls.outages import logUnlessOutage
 from moxtls.tasks import SharedTask
@@ -39,7 +39,7 @@ from moxtls.tlsrpt.types import FailureDetail
 
 #: Domains that changed their record while their policy host doesn't answer;
 #: there are never many at a time, and one that is dropped is only asked again.
-MAX_RESTING = 1000
+MAX_BACKOFFS = 1000
 
 
 @implementer(IPolicyCache)
@@ -105,15 +105,15 @@ class PolicyCache:
         if entry is not None:
             await self._try(self._store.used(domain, now))
             if entry.policy is None:
-                return STSLookup(domain, failure=BACKING_OFF)
+                return STSLookup(domain, failure=BACKOFF_FAILURE)
         answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
         resting = self._resting.get(domain, self._elapsed.at(now))
-        found = withoutFetch(domain, recordOf(answer), entry, resting)
+        found = lookupWithoutFetch(domain, recordFromAnswer(answer), entry, resting)
         if isinstance(found, STSLookup):
             return found
         result = await self._fetcher.fetch(domain)
         await self._note(domain, result, found.id, earlier)
-        return afterFetch(domain, result, entry)
+        return lookupAfterFetch(domain, result, entry)
 
     async def _note(
         self,
@@ -126,10 +126,10 @@ class PolicyCache:
         policy = result if isinstance(result, STSPolicy) else None
         if policy is None and isValid(earlier, now):
             # RFC 8461 3.3: back off, but the policy that is valid stays.
-            until = self._elapsed.at(now) + BACK_OFF
+            until = self._elapsed.at(now) + BACKOFF
             self._resting.put(domain, recordID, until)
             return
-        entry = remember(domain, policy, recordID, earlier, now)
+        entry = cacheEntry(domain, policy, recordID, earlier, now)
         await self._try(self._store.save(replace(entry, lastUse=now)))
 
     async def _try(self, writing: Deferred[None]) -> None:
@@ -154,7 +154,7 @@ class _Resting:
 
     def put(self, domain: Domain, recordID: str, until: float) -> None:
         self._entries.pop(domain, None)
-        while len(self._entries) >= MAX_RESTING:
+        while len(self._entries) >= MAX_BACKOFFS:
             del self._entries[next(iter(self._entries))]
         self._entries[domain] = (recordID, until)
 

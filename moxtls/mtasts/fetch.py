@@ -71,17 +71,15 @@ class PolicyFetcher:
                 kind=answer.kind.name,
                 reason=answer.reason,
             )
-            return failureOf(answer, self._describe)
-        policy = policyOf(answer)
+            return fetchFailure(answer, self._describe)
+        policy = parsePolicyResponse(answer)
         if isinstance(policy, STSPolicyError):
-            self.log.info(
-                "policy of {domain}: {trouble}", domain=domain, trouble=policy
-            )
+            self.log.info("policy of {domain}: {error}", domain=domain, error=policy)
             return INVALID
         return policy
 
 
-def policyOf(answer: Response) -> STSPolicy | STSPolicyError | FailureDetail:
+def parsePolicyResponse(answer: Response) -> STSPolicy | STSPolicyError | FailureDetail:
     """
     What an answer of a policy host means.
     """
@@ -92,7 +90,7 @@ def policyOf(answer: Response) -> STSPolicy | STSPolicyError | FailureDetail:
     return parsePolicy(answer.body)
 
 
-def failureOf(failure: HTTPSFailure, describe: Describe) -> FailureDetail:
+def fetchFailure(failure: HTTPSFailure, describe: Describe) -> FailureDetail:
     """
     What it means that a policy host didn't answer.
     """

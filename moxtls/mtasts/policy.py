@@ -206,7 +206,7 @@ def parsePolicy(body: bytes) -> STSPolicy | STSPolicyError:
     return _policyOf(fields, tuple(dict.fromkeys(patterns)), lines)
 
 
-def matches(policy: STSPolicy, host: Domain) -> bool:
+def matchesPolicy(policy: STSPolicy, host: Domain) -> bool:
     """
     Whether C{host} may be a mail exchange under C{policy} (RFC 8461 4.1).
 

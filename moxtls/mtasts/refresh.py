@@ -23,12 +23,12 @@ from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy, stsRecordName
 from moxtls.mtasts.rules import (
     NoRecord,
+    cacheEntry,
     isObsolete,
     isStale,
     isUnused,
-    recordOf,
+    recordFromAnswer,
     refreshTimes,
-    remember,
     shuffled,
 )
 from moxtls.outages import logUnlessOutage
@@ -114,7 +114,7 @@ class PolicyRefresher(Service):
     async def _refresh(self, domain: Domain) -> Refresh:
         entry = await self._store.load(domain)
         answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
-        record = recordOf(answer)
+        record = recordFromAnswer(answer)
         if entry is None and isinstance(record, NoRecord):
             return Refresh(domain, RefreshResult.ABSENT, failure=record.failure)
         if entry is not None and isObsolete(entry, record, self._clock.seconds()):
@@ -140,7 +140,7 @@ class PolicyRefresher(Service):
         latest: CachedPolicy | None,
     ) -> Refresh:
         now = self._clock.seconds()
-        entry = remember(domain, policy, recordID, latest, now)
+        entry = cacheEntry(domain, policy, recordID, latest, now)
         await self._store.save(entry)
         return Refresh(domain, RefreshResult.UPDATED, entry)
 

@@ -24,16 +24,16 @@ from moxtls.mtasts.policy import (
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 
 #: RFC 8461 3.3: how long to leave a policy host alone that failed.
-BACK_OFF = 5 * 60
+BACKOFF = 5 * 60
 #: After how long what no delivery asks for is forgotten.
-UNUSED = 180 * DAY
+MAX_UNUSED = 180 * DAY
 #: What was fetched more recently is not refreshed.
-FRESH = 12 * HOUR
+MIN_REFRESH_AGE = 12 * HOUR
 #: Over how long a round of refreshing is spread.
-SPREAD = 3 * HOUR
+REFRESH_SPREAD = 3 * HOUR
 
-FALLBACK = "+fallback-to-cached-policy"
-BACKING_OFF = FailureDetail(
+FALLBACK_SUFFIX = "+fallback-to-cached-policy"
+BACKOFF_FAILURE = FailureDetail(
     ResultType.STS_POLICY_FETCH_ERROR, "back-off-after-recent-fetch-error"
 )
 
@@ -62,7 +62,7 @@ class NoRecord:
         return FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, self.reasonCode)
 
 
-def recordOf(answer: Answer) -> STSRecord | NoRecord:
+def recordFromAnswer(answer: Answer) -> STSRecord | NoRecord:
     """
     What TXT records at C{_mta-sts} say.
     """
@@ -80,7 +80,7 @@ def isValid(entry: CachedPolicy | None, now: float) -> bool:
     return entry is not None and entry.validEnd > now
 
 
-def withoutFetch(
+def lookupWithoutFetch(
     domain: Domain,
     record: STSRecord | NoRecord,
     entry: CachedPolicy | None,
@@ -97,7 +97,7 @@ def withoutFetch(
     policy = entry.policy if entry else None
     if isinstance(record, NoRecord):
         if policy is not None:
-            return fallback(domain, policy, record.failure, noted=policy.mode)
+            return cachedLookup(domain, policy, record.failure, noted=policy.mode)
         # RFC 8461 3.1: no policy is available.  It is no failure not to have
         # one, but it is to have tried.
         failure = None if record.gone else record.failure
@@ -107,11 +107,11 @@ def withoutFetch(
     if record.id == entry.recordID:
         return STSLookup(domain, policy)
     if record.id == resting:
-        return fallback(domain, policy, BACKING_OFF)
+        return cachedLookup(domain, policy, BACKOFF_FAILURE)
     return record
 
 
-def fallback(
+def cachedLookup(
     domain: Domain, policy: STSPolicy, failure: FailureDetail, noted: Mode | None = None
 ) -> STSLookup:
     """
@@ -122,26 +122,26 @@ def fallback(
     """
     if noted is Mode.NONE:
         return STSLookup(domain, policy)
-    reason = failure.reasonCode + FALLBACK
+    reason = failure.reasonCode + FALLBACK_SUFFIX
     return STSLookup(domain, policy, replace(failure, reasonCode=reason))
 
 
-def afterFetch(
+def lookupAfterFetch(
     domain: Domain, result: STSPolicy | FailureDetail, entry: CachedPolicy | None
 ) -> STSLookup:
     """
     What applies after the policy host was asked.
 
-    @param entry: As in L{withoutFetch}.
+    @param entry: As in L{lookupWithoutFetch}.
     """
     if isinstance(result, STSPolicy):
         return STSLookup(domain, result)
     if entry is not None and entry.policy is not None:
-        return fallback(domain, entry.policy, result)
+        return cachedLookup(domain, entry.policy, result)
     return STSLookup(domain, None, result)
 
 
-def remember(
+def cacheEntry(
     domain: Domain,
     policy: STSPolicy | None,
     recordID: str,
@@ -161,7 +161,7 @@ def remember(
         recordID,
         inserted=earlier.inserted if earlier else now,
         fetched=fetched,
-        validEnd=now + (policy.maxAge if policy else BACK_OFF),
+        validEnd=now + (policy.maxAge if policy else BACKOFF),
         lastUse=earlier.lastUse if earlier else now,
     )
 
@@ -170,14 +170,14 @@ def isUnused(entry: CachedPolicy, now: float) -> bool:
     """
     Whether to forget about a domain that gets no mail from here.
     """
-    return entry.lastUse < now - UNUSED
+    return entry.lastUse < now - MAX_UNUSED
 
 
 def isStale(entry: CachedPolicy, now: float) -> bool:
     """
     Whether to refresh an entry.  One that only backs off always is.
     """
-    return entry.policy is None or entry.fetched < now - FRESH
+    return entry.policy is None or entry.fetched < now - MIN_REFRESH_AGE
 
 
 def isObsolete(entry: CachedPolicy, record: STSRecord | NoRecord, now: float) -> bool:
@@ -192,7 +192,7 @@ def isObsolete(entry: CachedPolicy, record: STSRecord | NoRecord, now: float) ->
 
 
 def refreshTimes(
-    count: int, jitter: Callable[[], float], spread: float = SPREAD
+    count: int, jitter: Callable[[], float], spread: float = REFRESH_SPREAD
 ) -> tuple[float, ...]:
     """
     When to refresh each of C{count} entries, in seconds from now, ascending:

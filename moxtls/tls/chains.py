@@ -178,7 +178,7 @@ _EXPLICIT_VERSION = 0xA0
 _SPKI_POSITION = 5
 
 
-class NotReached(ChainError):
+class AnchorNotReached(ChainError):
     """
     No certificates lead from the leaf to the anchor.
     """
@@ -220,7 +220,7 @@ class PathBuilder:
         """
         try:
             self._climb(self.chain[:1], (), lambda top: self._isSignedBy(top, key))
-        except NotReached:
+        except AnchorNotReached:
             return False
         return True
 
@@ -234,19 +234,19 @@ class PathBuilder:
             self._spend()
             self._checkPath(path)
             return
-        trouble: ChainError = NotReached("no way to the anchor")
+        failure: ChainError = AnchorNotReached("no way to the anchor")
         for issuer in (*anchors, *self.chain[1:]):
             if issuer in path or not self._hasIssued(issuer, path[-1]):
                 continue
             try:
                 self._climb((*path, issuer), anchors, reached)
-            except NotReached:
+            except AnchorNotReached:
                 continue
             except ChainError as error:
-                trouble = error
+                failure = error
             else:
                 return
-        raise trouble
+        raise failure
 
     def _checkPath(self, path: tuple[Certificate, ...]) -> None:
         for certificate in path:

@@ -66,7 +66,7 @@ class TLSALookupError:
 
 
 @dataclass(frozen=True, slots=True)
-class TLSAFinding:
+class TLSALookup:
     """
     What DANE asks of connections to a host.
 
@@ -76,7 +76,7 @@ class TLSAFinding:
         first.
     @ivar records: The secure records, usable or not.
     @ivar usable: Those of C{records} that can be checked.
-    @ivar trouble: The lookup failed, so the host must not be used: there
+    @ivar error: The lookup failed, so the host must not be used: there
         might be records (RFC 7672 2.1.2).
     """
 
@@ -84,7 +84,7 @@ class TLSAFinding:
     names: tuple[Domain, ...] = ()
     records: tuple[TLSA, ...] = ()
     usable: tuple[TLSA, ...] = ()
-    trouble: TLSALookupError | None = None
+    error: TLSALookupError | None = None
 
     @property
     def required(self) -> bool:
@@ -92,7 +92,7 @@ class TLSAFinding:
         Whether the host has promised to do TLS (RFC 7672 2.2.3): also by
         records that nobody can use.
         """
-        return bool(self.records) or self.trouble is not None
+        return bool(self.records) or self.error is not None
 
 
 def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
@@ -189,16 +189,16 @@ def _complies(record: TLSA, search: PathBuilder) -> bool:
         return _identifies(record, search.chain[0])
     matching = [each for each in search.chain if _identifies(record, each)]
     anchors = matching or _anchorInRecord(record)
-    trouble: ChainError | None = None
+    failure: ChainError | None = None
     for anchor in anchors:
         try:
             search.checkUnder(anchor)
         except ChainError as error:
-            trouble = error
+            failure = error
         else:
             return True
-    if trouble:
-        raise trouble
+    if failure:
+        raise failure
     if not anchors and (record.selector, record.matching) == (SPKI, FULL):
         # RFC 7671 5.2.3: no certificate has that key, but it may have signed
         # the topmost.

@@ -109,14 +109,14 @@ def tlsErrorOf(failure: Failure, alert: Alert | None = None) -> TLSError:
     @param failure: As given to C{connectionLost}, or of a call to OpenSSL.
     @param alert: That was seen; without it, it is told by OpenSSL's words.
     """
-    trouble = _ofFailure(failure)
-    if alert is None or trouble.kind in (_Kind.TIMEOUT, _Kind.NOT_TLS):
-        return trouble
+    error = _ofFailure(failure)
+    if alert is None or error.kind in (_Kind.TIMEOUT, _Kind.NOT_TLS):
+        return error
     if alert.isRemote:
-        return replace(trouble, kind=_Kind.REMOTE_ALERT, alert=alert.number)
-    if trouble.kind in (_Kind.LOCAL_ALERT, _Kind.OTHER):
-        return replace(trouble, kind=_Kind.LOCAL_ALERT, alert=alert.number)
-    return trouble
+        return replace(error, kind=_Kind.REMOTE_ALERT, alert=alert.number)
+    if error.kind in (_Kind.LOCAL_ALERT, _Kind.OTHER):
+        return replace(error, kind=_Kind.LOCAL_ALERT, alert=alert.number)
+    return error
 
 
 def _ofFailure(failure: Failure) -> TLSError:
@@ -134,7 +134,7 @@ def _ofFailure(failure: Failure) -> TLSError:
     return _ofReasons(reasons)
 
 
-def isRefusal(failure: Failure) -> bool:
+def isCertificateRefusal(failure: Failure) -> bool:
     """
     Whether the connection was lost because our own end didn't accept the
     certificate.

@@ -85,12 +85,12 @@ _ALERTS = {
     121: "encrypted client hello required",
 }
 
-_TROUBLES = {
+_HANDSHAKE_REASONS = {
     TLSError.Kind.NOT_TLS: "tls-record-header-error",
     TLSError.Kind.TIMEOUT: "io-timeout-during-handshake",
     TLSError.Kind.CLOSED: "connection-closed-during-handshake",
 }
-_UNANSWERED = {
+_STARTTLS_REASONS = {
     TLSError.Kind.NOT_SMTP: "malformed-reply-to-starttls",
     TLSError.Kind.TIMEOUT: "io-timeout-during-starttls",
     TLSError.Kind.CLOSED: "connection-closed-during-starttls",
@@ -98,7 +98,7 @@ _UNANSWERED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
+class ClassifiedSession:
     """
     What one session adds to the results of a recipient domain and a host.
 
@@ -112,7 +112,7 @@ class Classified:
     hostFailures: Counter[FailureDetail] = field(default_factory=Counter)
 
 
-def classify(record: SessionRecord) -> Classified:
+def classify(record: SessionRecord) -> ClassifiedSession:
     """
     Put a session in the words of RFC 8460 4.3.
 
@@ -120,17 +120,17 @@ def classify(record: SessionRecord) -> Classified:
     that nobody had to accept: the failure is told beside it.
     """
     if record.starttls is STARTTLSResult.NOT_TRIED:
-        return Classified()
-    if record.starttls is STARTTLSResult.COMPLETED and record.trouble is None:
-        return _judged(record)
+        return ClassifiedSession()
+    if record.starttls is STARTTLSResult.COMPLETED and record.error is None:
+        return _certificateResult(record)
     both = _failure(record, *_handshakeFailure(record))
     failed = int(record.starttls is not STARTTLSResult.NOT_OFFERED)
-    judged = _judged(record)
-    return Classified(
+    certificate = _certificateResult(record)
+    return ClassifiedSession(
         0,
         failed,
-        judged.recipientFailures + Counter([both]),
-        judged.hostFailures + Counter([both]),
+        certificate.recipientFailures + Counter([both]),
+        certificate.hostFailures + Counter([both]),
     )
 
 
@@ -140,15 +140,15 @@ def _handshakeFailure(record: SessionRecord) -> tuple[ResultType, str]:
     if record.starttls is STARTTLSResult.REFUSED:
         reason = f"smtp-starttls-reply-code-{record.code}"
         return ResultType.STARTTLS_NOT_SUPPORTED, reason
-    trouble = record.trouble or TLSError(TLSError.Kind.OTHER)
+    error = record.error or TLSError(TLSError.Kind.OTHER)
     if record.starttls is STARTTLSResult.UNANSWERED:
-        return ResultType.VALIDATION_FAILURE, _UNANSWERED.get(trouble.kind, "")
+        return ResultType.VALIDATION_FAILURE, _STARTTLS_REASONS.get(error.kind, "")
     if record.starttls is STARTTLSResult.INJECTED:
         return ResultType.VALIDATION_FAILURE, "starttls-plaintext-injection"
-    return tlsErrorFailure(trouble)
+    return tlsErrorFailure(error)
 
 
-def _judged(record: SessionRecord) -> Classified:
+def _certificateResult(record: SessionRecord) -> ClassifiedSession:
     """
     What the certificate adds: the Web PKI's view is for the recipient domain,
     whose MTA-STS policy asks for it, and DANE's for the host, whose records
@@ -164,7 +164,7 @@ def _judged(record: SessionRecord) -> Classified:
         reason = "dane-no-match+errors" if errors else "dane-no-match"
         host[_failure(record, ResultType.VALIDATION_FAILURE, reason)] += 1
     enforced = int(record.enforced)
-    return Classified(1 - enforced, enforced, recipient, host)
+    return ClassifiedSession(1 - enforced, enforced, recipient, host)
 
 
 def _failure(
@@ -187,7 +187,7 @@ def certificateFailure(
     The one thing to be said about a chain that the Web PKI doesn't vouch for:
     the first of these that applies.  C{None} if it does.
     """
-    errors = [error for error, _ in verification.objections]
+    errors = [error for error, _ in verification.verifyErrors]
     other = [each for each in errors if each not in _NOT_OTHER]
     if not _EXPIRED.isdisjoint(errors):
         return ResultType.CERTIFICATE_EXPIRED, ""
@@ -211,18 +211,18 @@ def certificateFailure(
 _NOT_OTHER = _EXPIRED | _HOST_MISMATCH | _UNKNOWN_AUTHORITY | {UNSPECIFIED}
 
 
-def tlsErrorFailure(trouble: TLSError) -> tuple[ResultType, str]:
+def tlsErrorFailure(error: TLSError) -> tuple[ResultType, str]:
     """
     What to say about a handshake that failed.
     """
     whose = {
         TLSError.Kind.REMOTE_ALERT: "remote",
         TLSError.Kind.LOCAL_ALERT: "local",
-    }.get(trouble.kind)
+    }.get(error.kind)
     if whose is None:
-        return ResultType.VALIDATION_FAILURE, _TROUBLES.get(trouble.kind, "")
-    if trouble.alert is None:
+        return ResultType.VALIDATION_FAILURE, _HANDSHAKE_REASONS.get(error.kind, "")
+    if error.alert is None:
         return ResultType.VALIDATION_FAILURE, f"tls-{whose}-error"
-    words = [f"tls-{whose}-alert-{trouble.alert}"]
-    words += _ALERTS.get(trouble.alert, "").split()
+    words = [f"tls-{whose}-alert-{error.alert}"]
+    words += _ALERTS.get(error.alert, "").split()
     return ResultType.VALIDATION_FAILURE, "-".join(words)

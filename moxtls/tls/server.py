@@ -64,7 +64,7 @@ class CertifiedKey:
         self._keyFile = keyFile
         self._choose = choose
         self._seen = self._look()
-        self._trouble = ""
+        self._lastError = ""
         self.context, self.names = self._load()
 
     def refresh(self) -> None:
@@ -77,20 +77,20 @@ class CertifiedKey:
                 self._seen = now
                 self.context, self.names = self._load()
                 self.log.info("using the new {file!r}", file=str(self._certFile))
-            self._trouble = ""
+            self._lastError = ""
         except (OSError, SSL.Error) as error:
             self._complain(repr(error))
 
-    def _complain(self, trouble: str) -> None:
+    def _complain(self, error: str) -> None:
         """
         Once, and not at each handshake: those are up to strangers.
         """
-        if trouble != self._trouble:
-            self._trouble = trouble
+        if error != self._lastError:
+            self._lastError = error
             self.log.error(
                 "can't use the new {file!r}: {error}",
                 file=str(self._certFile),
-                error=trouble,
+                error=error,
             )
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
@@ -115,7 +115,7 @@ class CertifiedKey:
         return context, _names(pem)
 
 
-def matches(names: frozenset[str], host: str) -> bool:
+def coversHost(names: frozenset[str], host: str) -> bool:
     """
     Whether a certificate for C{names} is one for C{host} (RFC 9525 6.3: a
     wildcard stands for one whole label).
@@ -126,7 +126,9 @@ def matches(names: frozenset[str], host: str) -> bool:
     return host in names or bool(label and dot and f"*.{parent}" in names)
 
 
-def unsuitable(certificate: x509.Certificate, host: str, now: float) -> Iterator[str]:
+def certificateProblems(
+    certificate: x509.Certificate, host: str, now: float
+) -> Iterator[str]:
     """
     Reasons why clients that verify may not accept a certificate of ours.
 
@@ -139,7 +141,7 @@ def unsuitable(certificate: x509.Certificate, host: str, now: float) -> Iterator
     if now < begin.timestamp():
         yield f"the certificate is not valid before {begin:%Y-%m-%d}"
     names = _namesOf(certificate)
-    if host and not matches(names, host):
+    if host and not coversHost(names, host):
         listed = ", ".join(sorted(names)[:MAX_LISTED]) or "no name at all"
         yield f"the certificate is for {listed}, and not for Hostname"
 
@@ -211,12 +213,12 @@ class ReloadingContext:
             return
         # RFC 6066 3: A-labels.  What isn't finds nothing.
         host = asked.decode("latin-1").lower()
-        if matches(self._default.names, host):
+        if coversHost(self._default.names, host):
             return
         for each in self._more:
             # A new certificate may have other names.  Looking at the files
             # costs little beside the handshake.
             each.refresh()
-            if matches(each.names, host):
+            if coversHost(each.names, host):
                 connection.set_context(each.context)
                 return

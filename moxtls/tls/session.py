@@ -55,7 +55,7 @@ class CertificateVerification:
     What can be said about the chain that a server presented.
 
     @ivar chain: As sent, leaf first.
-    @ivar objections: OpenSSL's C{X509_V_ERR_} numbers with their depth in the
+    @ivar verifyErrors: OpenSSL's C{X509_V_ERR_} numbers with their depth in the
         chain, in the order they were raised; empty if the roots vouch for it.
     @ivar nameMatches: Whether the leaf is for one of the names allowed
         (RFC 9525).
@@ -63,7 +63,7 @@ class CertificateVerification:
     """
 
     chain: tuple[Certificate, ...]
-    objections: tuple[tuple[int, int], ...]
+    verifyErrors: tuple[tuple[int, int], ...]
     nameMatches: bool
     noRoots: bool = False
 
@@ -72,7 +72,7 @@ class CertificateVerification:
         """
         Whether the Web PKI is content.
         """
-        return bool(self.chain) and not self.objections and self.nameMatches
+        return bool(self.chain) and not self.verifyErrors and self.nameMatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class SessionRecord:
         C{None} if no certificate was seen.
     @ivar dane: DANE's view, whether or not it was enforced.
     @ivar enforced: The session was given up because of one of those two.
-    @ivar trouble: Why STARTTLS is C{UNANSWERED}, or the handshake C{BROKEN};
+    @ivar error: Why STARTTLS is C{UNANSWERED}, or the handshake C{BROKEN};
         or, with C{COMPLETED}, the alert that came as the first thing behind it
         (a client learns only then that a TLS 1.3 server gave up).
     """
@@ -140,4 +140,4 @@ class SessionRecord:
     verification: CertificateVerification | None = None
     dane: DANEVerdict = DANEVerdict.NOT_ASKED
     enforced: bool = False
-    trouble: TLSError | None = None
+    error: TLSError | None = None

@@ -74,7 +74,7 @@ class TrustStore:
     noRoots: bool = False
 
 
-def clientContext(roots: str | None = None) -> TrustStore:
+def loadTrustStore(roots: str | None = None) -> TrustStore:
     """
     @param roots: A file of certificates in PEM; C{None} for those of the
         system.
@@ -96,9 +96,9 @@ def noTrust() -> TrustStore:
     return TrustStore(_context(), noRoots=True)
 
 
-def trustOnly(roots: Iterable[Certificate]) -> TrustStore:
+def trustStoreOf(roots: Iterable[Certificate]) -> TrustStore:
     """
-    As C{clientContext}, for roots that are at hand.
+    As C{loadTrustStore}, for roots that are at hand.
     """
     context = _context()
     store = _store(context)
@@ -171,7 +171,7 @@ class RecordingVerifier:
         self._trust = trust
         self._names = names
         self._serverName = serverName or "".join(names[:1])
-        self._objections: list[tuple[int, int]] = []
+        self._verifyErrors: list[tuple[int, int]] = []
         self._connection: SSL.Connection | None = None
         self.alert: Alert | None = None
 
@@ -189,7 +189,7 @@ class RecordingVerifier:
         self, connection: SSL.Connection, seen: X509, error: int, depth: int, ok: int
     ) -> bool:
         if not ok:
-            self._objections.append((error, depth))
+            self._verifyErrors.append((error, depth))
         return True
 
     def _noteAlert(self, connection: SSL.Connection, where: int, code: int) -> None:
@@ -210,7 +210,7 @@ class RecordingVerifier:
         chain = peerChain(connection) if connection else ()
         return CertificateVerification(
             chain,
-            tuple(self._objections),
+            tuple(self._verifyErrors),
             bool(chain) and matchesName(chain[0], self._names),
             self._trust.noRoots,
         )
@@ -236,15 +236,15 @@ def verifyChain(
     """
     What a L{RecordingVerifier} would have said of a chain that somebody else accepted.
     """
-    objections: tuple[tuple[int, int], ...] = ()
+    verifyErrors: tuple[tuple[int, int], ...] = ()
     if chain:
         leaf, *others = [X509.from_cryptography(each) for each in chain]
         try:
             X509StoreContext(_store(trust.context), leaf, others).verify_certificate()
         except X509StoreContextError as why:
-            objections = ((why.errors[0], why.errors[1]),)
+            verifyErrors = ((why.errors[0], why.errors[1]),)
     matches = bool(chain) and matchesName(chain[0], names)
-    return CertificateVerification(tuple(chain), objections, matches, trust.noRoots)
+    return CertificateVerification(tuple(chain), verifyErrors, matches, trust.noRoots)
 
 
 def matchesName(leaf: Certificate, names: Sequence[str]) -> bool:

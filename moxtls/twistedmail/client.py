@@ -36,10 +36,10 @@ from moxtls.interfaces import ISessionObserver
 from moxtls.ipaddresses import knownIP
 from moxtls.smtp.client.extensions import parseExtensions
 from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
-from moxtls.tls.openssl import isRefusal, tlsErrorOf
+from moxtls.tls.openssl import isCertificateRefusal, tlsErrorOf
 from moxtls.tls.resulttype import UNSPECIFIED, classify
 from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
-from moxtls.tls.verify import TrustStore, clientContext, peerChain, verifyChain
+from moxtls.tls.verify import TrustStore, loadTrustStore, peerChain, verifyChain
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 from moxtls.twistedmail.server import captureServer
 
@@ -268,7 +268,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def _unanswered(self, trouble: TLSError) -> None:
         self._record = replace(
-            self._record, starttls=STARTTLSResult.UNANSWERED, trouble=trouble
+            self._record, starttls=STARTTLSResult.UNANSWERED, error=trouble
         )
 
     def _stop(self, why: str) -> None:
@@ -317,13 +317,13 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def _noteLoss(self, reason: Failure) -> None:
         trouble = tlsErrorOf(reason)
-        if isRefusal(reason):
+        if isCertificateRefusal(reason):
             self._judge()
             self._refused()
             return
         rejected = not self._heard and trouble.kind is TLSError.Kind.REMOTE_ALERT
         if rejected or self._record.starttls is STARTTLSResult.BROKEN:
-            self._record = replace(self._record, trouble=trouble)
+            self._record = replace(self._record, error=trouble)
 
     def _refused(self) -> None:
         """
@@ -332,7 +332,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
         seen = self._record.verification
         if seen is not None and seen.ok:
             # For reasons of its own.
-            seen = replace(seen, objections=((UNSPECIFIED, 0),))
+            seen = replace(seen, verifyErrors=((UNSPECIFIED, 0),))
         self._record = replace(self._record, verification=seen, enforced=True)
 
     def _tell(self) -> None:
@@ -371,7 +371,7 @@ class TLSRecordingFactory(WrappingFactory[TLSRecordingWrapper]):
 
     @cached_property
     def _system(self) -> TrustStore:
-        return clientContext()
+        return loadTrustStore()
 
 
 def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:

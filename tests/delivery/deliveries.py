@@ -217,7 +217,7 @@ class DeliveryCase(SynchronousTestCase):
 
     # --- mail -------------------------------------------------------------------
 
-    def parcel(self, *recipients: str, messageID: str = "m1") -> BatchMessage:
+    def batchMessage(self, *recipients: str, messageID: str = "m1") -> BatchMessage:
         path = Path(self.mktemp())
         path.write_bytes(MESSAGE)
         return BatchMessage(
@@ -226,7 +226,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def batch(self, *parcels: BatchMessage, **choices: object) -> Batch:
         choices.setdefault("destination", "example.com")
-        return Batch(parcels=parcels or (self.parcel(),), **choices)  # type: ignore[arg-type]
+        return Batch(parcels=parcels or (self.batchMessage(),), **choices)  # type: ignore[arg-type]
 
     def deliver(self, *parcels: BatchMessage, **choices: object) -> tuple[Result, ...]:
         """

@@ -64,7 +64,7 @@ class ParcelTests(DeliveryCase):
         super().setUp()
         self.secondHost()
         self.parcels = tuple(
-            self.parcel(f"u{each}@example.com", messageID=f"m{each}")
+            self.batchMessage(f"u{each}@example.com", messageID=f"m{each}")
             for each in range(3)
         )
 
@@ -108,7 +108,7 @@ class ParcelTests(DeliveryCase):
         self.recorder = recorder = SlowRecorder()
         server = self.serve(extensions=("LIMITS RCPTMAX=1",))
         people = ("a@example.com", "b@example.com", "c@example.com")
-        attempt = self.attempt(self.parcel(*people))
+        attempt = self.attempt(self.batchMessage(*people))
         for number, person in enumerate(people[:-1], 1):
             self.assertEqual(len(server.messages), number)
             results, done = recorder.waiting.pop()
@@ -511,12 +511,12 @@ class AddressTests(DeliveryCase):
 
     def test_lenientWhenLost(self) -> None:
         """
-        It also holds for recipients that were answered before the connection
+        It also holds for recipients that were addReplies before the connection
         was lost.
         """
         replies = {"RCPT": ["550 5.7.1 no", "250 ok"], "DATA": ""}
         self.serve(ip=IP6, extensions=(), replies=replies)
-        attempt = self.attempt(self.parcel(USER, OTHER))
+        attempt = self.attempt(self.batchMessage(USER, OTHER))
         self.network.calls[0].hangUp()
         self.network.flush()
         self.assertEndings(
@@ -541,7 +541,7 @@ class HostTests(DeliveryCase):
         """
         postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, None))
-        results = self.deliver(self.parcel(USER, OTHER))
+        results = self.deliver(self.batchMessage(USER, OTHER))
         self.assertEndings(
             results,
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),
@@ -556,7 +556,7 @@ class HostTests(DeliveryCase):
         """
         first = self.serve(replies={"RCPT": ["450 4.2.1 full", "250 ok"]})
         second = self.serve(ip=SECOND_IP)
-        self.assertDelivered(self.deliver(self.parcel(USER, OTHER)))
+        self.assertDelivered(self.deliver(self.batchMessage(USER, OTHER)))
         self.assertIn(f"RCPT TO:<{USER}>", first.commands)
         self.assertIn(f"RCPT TO:<{USER}>", second.commands)
         self.assertNotIn(f"RCPT TO:<{OTHER}>", second.commands)
@@ -608,16 +608,16 @@ class HostTests(DeliveryCase):
         and gets the others.
         """
         self.secondHost()
-        fits = self.parcel(messageID="fits")
-        large = replace(self.parcel(messageID="large"), size=50_000)
-        for extensions, parcel in (
+        fits = self.batchMessage(messageID="fits")
+        large = replace(self.batchMessage(messageID="large"), size=50_000)
+        for extensions, batchMessage in (
             (("SIZE 40000",), large),
-            ((), replace(self.parcel(), eightBit=True)),
-            (("8BITMIME",), replace(self.parcel(), smtputf8=True)),
+            ((), replace(self.batchMessage(), eightBit=True)),
+            (("8BITMIME",), replace(self.batchMessage(), smtputf8=True)),
         ):
             first = self.serve(extensions=extensions)
             second = self.serve(ip=SECOND_IP)
-            results = self.deliver(parcel, fits)
+            results = self.deliver(batchMessage, fits)
             self.assertDelivered(results)
             self.assertEqual({each.host for each in results}, {MX, SECOND})
             self.assertEqual(len(first.messages), 1)
@@ -629,18 +629,18 @@ class HostTests(DeliveryCase):
         the words for it are ours.
         """
         self.secondHost()
-        parcel = replace(self.parcel(), eightBit=True)
+        batchMessage = replace(self.batchMessage(), eightBit=True)
         self.serve(extensions=())
-        self.assertDelayed(self.deliver(parcel), "4.4.1")
+        self.assertDelayed(self.deliver(batchMessage), "4.4.1")
         self.serve(extensions=())
         self.serve(ip=SECOND_IP, extensions=())
-        (result,) = self.deliver(parcel)
+        (result,) = self.deliver(batchMessage)
         self.assertEqual((result.ending, result.code), (DeliveryStatus.PERMANENT, 0))
         self.assertEqual((result.status, result.host), ("5.6.3", SECOND))
         self.assertEqual(result.text, "the server doesn't support 8BITMIME")
         self.serve(extensions=())
         self.serve(ip=SECOND_IP, replies={"RCPT": "450 4.2.1 later"})
-        self.assertDelayed(self.deliver(parcel), "4.2.1")
+        self.assertDelayed(self.deliver(batchMessage), "4.2.1")
 
     def test_limits(self) -> None:
         """
@@ -649,7 +649,7 @@ class HostTests(DeliveryCase):
         """
         extensions = ("PIPELINING", "LIMITS RCPTMAX=2 MAILMAX=3")
         recipients = tuple(f"u{n}@example.com" for n in range(12))
-        parcels = (self.parcel(*recipients), self.parcel(messageID="m2"))
+        parcels = (self.batchMessage(*recipients), self.batchMessage(messageID="m2"))
         others = [self.server(extensions=extensions) for _ in range(2)]
         first = self.serve(None, *others, extensions=extensions)
         results = self.deliver(*parcels)
@@ -670,7 +670,7 @@ class HostTests(DeliveryCase):
         first = self.serve(
             None, second, extensions=extensions, replies={"RCPT": "450 4.2.1 full"}
         )
-        results = self.deliver(self.parcel(USER, OTHER))
+        results = self.deliver(self.batchMessage(USER, OTHER))
         self.assertEndings(
             results,
             (USER, DeliveryStatus.TEMPORARY, "4.2.1"),
@@ -688,7 +688,7 @@ class HostTests(DeliveryCase):
         recipients = tuple(f"u{n}@example.com" for n in range(MAX_SESSIONS + 2))
         others = [self.server(extensions=extensions) for _ in recipients]
         self.serve(None, *others, extensions=extensions)
-        results = self.deliver(self.parcel(*recipients))
+        results = self.deliver(self.batchMessage(*recipients))
         self.assertEqual(self.network.dialed.count(IP4), MAX_SESSIONS)
         statuses = Counter(each.status for each in results)
         self.assertEqual(statuses, {"2.0.0": MAX_SESSIONS, "4.5.3": 2})
@@ -714,7 +714,7 @@ class HostTests(DeliveryCase):
         for end in (b"\n", b"\r\n\r\n", b"\n\n"):
             for context in (self.goodContext(), None):
                 server = self.serve(context, lineEnd=end)
-                parcels = [self.parcel(messageID=each) for each in ("m1", "m2")]
+                parcels = [self.batchMessage(messageID=each) for each in ("m1", "m2")]
                 self.assertDelivered(self.deliver(*parcels))
                 self.assertEqual(server.messages, [MESSAGE] * 2)
                 self.assertEqual(b"<TLS>" in server.heard, context is not None)
@@ -851,7 +851,7 @@ class TroubleTests(DeliveryCase):
                 dial(ip, settings) if ip == IP4 else fail(RuntimeError("oops"))
             ),
         )
-        results = self.deliver(self.parcel(USER, OTHER))
+        results = self.deliver(self.batchMessage(USER, OTHER))
         self.assertEndings(
             results,
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),

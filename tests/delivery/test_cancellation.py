@@ -99,8 +99,8 @@ class CancellationTests(DeliveryCase):
         what was seen of TLS is recorded with it.
         """
         self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
-        other = self.parcel(OTHER, messageID="m2")
-        attempt = self.attempt(self.parcel(), other)
+        other = self.batchMessage(OTHER, messageID="m2")
+        attempt = self.attempt(self.batchMessage(), other)
         attempt.cancel()
         results = self.successResultOf(attempt)
         self.assertEqual(

@@ -29,7 +29,7 @@ BOGUS = ExtendedError(6)
 
 # What becomes of a message: T delivered over TLS, P delivered in plaintext,
 # w waits, - given up at once and nobody dialed.  For each pair of MTA-STS mode
-# and TLSA records, one letter for each of: a message without wishes, one with
+# and TLSA records, one letter for each of: a message without requirements, one with
 # TLS-Required: No (such as a TLS report), a DMARC report, one with REQUIRETLS.
 MESSAGES: tuple[dict[str, object], ...] = (
     {},
@@ -67,7 +67,7 @@ LACKING = {
 class FallbackTests(DeliveryCase):
     """
     Tests for when a message goes over TLS, in plaintext, or not at all, in
-    all combinations of policies and wishes.
+    all combinations of policies and requirements.
     """
 
     def check(
@@ -247,7 +247,7 @@ class RequireTLSTests(DeliveryCase):
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
 
     def bounce(self) -> BatchMessage:
-        return replace(self.parcel(), sender="")
+        return replace(self.batchMessage(), sender="")
 
     def test_bounce(self) -> None:
         """

@@ -110,11 +110,11 @@ class LocalCourierTests(SynchronousTestCase):
         self, *recipients: str, stored: tuple[str, ...] = ()
     ) -> Deferred[tuple[Result, ...]]:
         places = tuple((to, place) for to in recipients for place in stored)
-        parcel = BatchMessage(
+        batchMessage = BatchMessage(
             "m1", "us@there.example", recipients, self.path, 14, stored=places
         )
         return self.courier.deliver(
-            Batch("here.example", (parcel,)), MemoryResultRecorder()
+            Batch("here.example", (batchMessage,)), MemoryResultRecorder()
         )
 
     def deliver(self, recipient: str, stored: tuple[str, ...] = ()) -> Result:

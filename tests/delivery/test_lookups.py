@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.delivery.lookups import findTLSA, lookUpAddresses, lookUpNextHop
+from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
 from moxtls.delivery.mx import Host
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import TLSA, ExtendedError, RRType
 from moxtls.domain import AddressLiteral, Domain
-from moxtls.tls.dane import TLSAFinding
+from moxtls.tls.dane import TLSALookup
 
 RECORD = TLSA(3, 1, 1, b"x" * 32)
 OTHER = TLSA(3, 1, 1, b"y" * 32)
@@ -168,10 +168,10 @@ CASES = (
 
 class MatrixTests(SynchronousTestCase):
     """
-    Tests for L{findTLSA} with a host from MX records.
+    Tests for L{lookUpTLSA} with a host from MX records.
     """
 
-    def find(self, case: Case) -> tuple[TLSAFinding, MemoryResolver]:
+    def find(self, case: Case) -> tuple[TLSALookup, MemoryResolver]:
         """
         What is found about the host of d.example.
         """
@@ -204,7 +204,7 @@ class MatrixTests(SynchronousTestCase):
             self.assertEqual(found.records, case.records, case.why)
             self.assertEqual(found.required, case.required, case.why)
             broken = case.required and not case.records
-            self.assertEqual(found.trouble is not None, broken, case.why)
+            self.assertEqual(found.error is not None, broken, case.why)
             asked = [name for name, kind in dns.asked if kind is RRType.TLSA]
             expected = [f"_25._tcp.{name}" for name in case.asked]
             self.assertEqual(asked, expected, case.why)
@@ -221,29 +221,29 @@ class MatrixTests(SynchronousTestCase):
         self.assertEqual(found.names, (host,))
 
 
-def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSAFinding]:
+def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSALookup]:
     """
     What is found about the first host of C{domain}.
     """
 
-    async def run() -> TLSAFinding:
+    async def run() -> TLSALookup:
         hop = await lookUpNextHop(dns, domain, lambda: 0.0)
         found = await lookUpAddresses(dns, hop.hosts[0])
-        return await findTLSA(dns, hop, found, port)
+        return await lookUpTLSA(dns, hop, found, port)
 
     return Deferred.fromCoroutine(run())
 
 
 class DirectTests(SynchronousTestCase):
     """
-    Tests for L{findTLSA} with a domain that is its own host.
+    Tests for L{lookUpTLSA} with a domain that is its own host.
     """
 
     def setUp(self) -> None:
         self.dns = MemoryResolver(authentic=("d.example", "a.example"))
         self.dns.put("d.example", RRType.A, "192.0.2.1")
 
-    def find(self, host: Host = DIRECT, port: int = 25) -> TLSAFinding:
+    def find(self, host: Host = DIRECT, port: int = 25) -> TLSALookup:
         """
         What is found about a host.
         """
@@ -255,7 +255,7 @@ class DirectTests(SynchronousTestCase):
         """
         self.dns.put("_25._tcp.d.example", RRType.TLSA, RECORD)
         found = self.find()
-        expected = TLSAFinding(
+        expected = TLSALookup(
             Domain("d.example"), (Domain("d.example"),), (RECORD,), (RECORD,)
         )
         self.assertEqual(found, expected)
@@ -305,12 +305,12 @@ class DirectTests(SynchronousTestCase):
         """
         RFC 8914: what the resolver says about the failure is kept.
         """
-        for error in (ExtendedError(6), ExtendedError(22), None):
-            self.dns.fail("_25._tcp.d.example", RRType.TLSA, error)
-            trouble = self.find().trouble
-            assert trouble is not None
-            self.assertEqual(trouble.error, error)
-            self.assertEqual(trouble.name, "_25._tcp.d.example")
+        for extended in (ExtendedError(6), ExtendedError(22), None):
+            self.dns.fail("_25._tcp.d.example", RRType.TLSA, extended)
+            error = self.find().error
+            assert error is not None
+            self.assertEqual(error.error, extended)
+            self.assertEqual(error.name, "_25._tcp.d.example")
 
     def test_notValidating(self) -> None:
         """
@@ -325,5 +325,5 @@ class DirectTests(SynchronousTestCase):
         """
         RFC 7672 2.2: DANE does not apply to address literals.
         """
-        self.assertEqual(self.find(AddressLiteral("192.0.2.1")), TLSAFinding(None))
+        self.assertEqual(self.find(AddressLiteral("192.0.2.1")), TLSALookup(None))
         self.assertEqual(self.dns.asked, [])

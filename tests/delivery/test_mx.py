@@ -282,7 +282,7 @@ class AddressTests(SynchronousTestCase):
     def test_oneFailed(self) -> None:
         """
         RFC 7672 2.1.2: a failed lookup makes a host unreachable if it
-        prevents finding addresses, not if there are others.
+        prevents tlsa addresses, not if there are others.
         """
         self.dns.fail("mx.example.com", RRType.AAAA, EDE_BOGUS)
         self.assertTrue(self.found().failed)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.delivery.lookups import isInterface
+from moxtls.delivery.lookups import isLocalAddress
 from moxtls.delivery.ownhosts import OwnHosts
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
@@ -76,10 +76,10 @@ class OwnHostsTests(SynchronousTestCase):
         """
         The system knows which addresses it has.
         """
-        self.assertTrue(isInterface("127.0.0.1"))
+        self.assertTrue(isLocalAddress("127.0.0.1"))
         # RFC 5737 3, RFC 3849: nobody's.
-        self.assertFalse(isInterface("198.51.100.9"))
-        self.assertFalse(isInterface("2001:db8::9"))
+        self.assertFalse(isLocalAddress("198.51.100.9"))
+        self.assertFalse(isLocalAddress("2001:db8::9"))
 
 
 class DeliveryTests(DeliveryCase):
@@ -164,5 +164,5 @@ class DeliveryTests(DeliveryCase):
         An address literal that is ours.
         """
         for literal in ("[127.0.0.1]", f"[IPv6:{INTERFACE6}]"):
-            parcel = self.parcel(f"user@{literal}")
-            self.assertLoop(parcel, destination=literal)
+            batchMessage = self.batchMessage(f"user@{literal}")
+            self.assertLoop(batchMessage, destination=literal)

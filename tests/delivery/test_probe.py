@@ -53,13 +53,13 @@ class SurveyTests(DeliveryCase):
         ]
         found = self.found()
         self.assertEqual(
-            [(each.visit.host, each.record.receivingIP) for each in found.sightings],
+            [(each.attempt.host, each.record.receivingIP) for each in found.hosts],
             [(MX, IP4), (SECOND, SECOND_IP)],
         )
         for server in servers:
             self.assertIn("QUIT", server.commands)
             self.assertNotIn(b"MAIL", server.heard)
-        self.assertEqual(found.troubles, ())
+        self.assertEqual(found.errors, ())
         self.assertEqual(self.observer.outcomes, [])
 
     def test_outcome(self) -> None:
@@ -74,12 +74,12 @@ class SurveyTests(DeliveryCase):
         self.serve(selfSigned(MX).context())
         self.deliver()
         self.assertEqual(found.outcome, self.outcome)
-        (trouble,) = found.troubles
-        self.assertEqual((trouble.status, trouble.host), ("4.7.5", MX))
+        (error,) = found.errors
+        self.assertEqual((error.status, error.host), ("4.7.5", MX))
 
     def test_plaintext(self) -> None:
         """
-        A host without TLS that works would take the mail: that is no trouble.
+        A host without TLS that works would take the mail: that is no error.
         It is connected to as a delivery would.
         """
         self.serve(outdated(good(MX)), self.server())
@@ -87,8 +87,8 @@ class SurveyTests(DeliveryCase):
         found = self.found()
         self.assertEqual(
             [
-                (each.visit.settings.mode, each.record.starttls, each.taken)
-                for each in found.sightings
+                (each.attempt.settings.mode, each.record.starttls, each.ready)
+                for each in found.hosts
             ],
             [
                 (TLSMode.OPPORTUNISTIC, STARTTLSResult.BROKEN, False),
@@ -96,23 +96,23 @@ class SurveyTests(DeliveryCase):
                 (TLSMode.OPPORTUNISTIC, STARTTLSResult.NOT_OFFERED, True),
             ],
         )
-        self.assertEqual(found.troubles, ())
+        self.assertEqual(found.errors, ())
         assert found.outcome.recipient is not None
         self.assertEqual(found.outcome.recipient.failed, 1)
 
-    def test_troubles(self) -> None:
+    def test_errors(self) -> None:
         """
         Why hosts would take nothing is told, each with its host.
         """
         self.serve(greeting="554 go away")
         found = self.found()
         self.assertEqual(
-            [(each.host, each.status) for each in found.troubles],
+            [(each.host, each.status) for each in found.errors],
             [(MX, "5.0.0"), (SECOND, "4.4.1")],
         )
         # Where there was no connection, there is none to tell about.
         self.assertEqual(
-            [(each.visit.host, each.taken) for each in found.sightings], [(MX, False)]
+            [(each.attempt.host, each.ready) for each in found.hosts], [(MX, False)]
         )
 
     def test_nowhere(self) -> None:
@@ -121,8 +121,8 @@ class SurveyTests(DeliveryCase):
         """
         self.resolver.fail("example.com", RRType.MX, ExtendedError(6))
         found = self.found()
-        self.assertEqual([each.status for each in found.troubles], ["4.4.3"])
-        self.assertEqual(found.sightings, ())
+        self.assertEqual([each.status for each in found.errors], ["4.4.3"])
+        self.assertEqual(found.hosts, ())
         assert found.outcome.recipient is not None
         self.assertEqual(found.outcome.recipient.failed, 1)
 
@@ -134,6 +134,6 @@ class SurveyTests(DeliveryCase):
         self.policies.lookup = STSLookup(EXAMPLE, None, failure, temporary=True)
         found = self.found()
         self.assertEqual(
-            found.troubles, (DeliveryError("4.4.3", "MTA-STS lookup failed"),)
+            found.errors, (DeliveryError("4.4.3", "MTA-STS lookup failed"),)
         )
         self.assertEqual(self.network.dialed, [])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
+from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.dns.types import ADDRESS_TYPES, RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
@@ -27,18 +27,20 @@ ELSEWHERE = "someone@elsewhere.example"
 
 class RelayHostTests(DeliveryCase):
     """
-    Tests for L{relayHost}.
+    Tests for L{parseRelayHost}.
     """
 
     def test_kinds(self) -> None:
         """
         A relay is given by name or address.
         """
-        self.assertEqual(relayHost("Relay.Example."), Domain("relay.example"))
-        self.assertEqual(relayHost("192.0.2.7"), AddressLiteral.parse("[192.0.2.7]"))
-        self.assertEqual(relayHost("::1"), AddressLiteral.parse("[IPv6:::1]"))
+        self.assertEqual(parseRelayHost("Relay.Example."), Domain("relay.example"))
+        self.assertEqual(
+            parseRelayHost("192.0.2.7"), AddressLiteral.parse("[192.0.2.7]")
+        )
+        self.assertEqual(parseRelayHost("::1"), AddressLiteral.parse("[IPv6:::1]"))
         for text in ("", "no name", "1.2.3.4:25"):
-            self.assertRaises(InvalidDomain, relayHost, text)
+            self.assertRaises(InvalidDomain, parseRelayHost, text)
 
 
 class SmarthostTests(DeliveryCase):
@@ -75,7 +77,7 @@ class SmarthostTests(DeliveryCase):
         postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, self.goodContext()))
         results = self.deliver(
-            self.parcel(ELSEWHERE, OTHER), destination="elsewhere.example"
+            self.batchMessage(ELSEWHERE, OTHER), destination="elsewhere.example"
         )
         self.assertEndings(
             results,
@@ -203,7 +205,7 @@ class SmarthostTests(DeliveryCase):
         """
         A relay known by its address is not looked up.
         """
-        self.relay = replace(self.relay, host=relayHost(IP4))
+        self.relay = replace(self.relay, host=parseRelayHost(IP4))
         self.serve(self.goodContext())
         (result,) = self.deliver()
         self.assertEqual(
@@ -220,7 +222,7 @@ class SmarthostTests(DeliveryCase):
         build = postbox.server(self.clock, self.goodContext(), transactions=1)
         self.network.answer(IP4, build)
         self.assertDelivered(
-            self.deliver(self.parcel(), self.parcel(OTHER, messageID="m2"))
+            self.deliver(self.batchMessage(), self.batchMessage(OTHER, messageID="m2"))
         )
         self.assertEqual(len(postbox.received), 2)
 
@@ -234,7 +236,9 @@ class SmarthostTests(DeliveryCase):
         self.assertDelayed(self.successResultOf(attempt), "4.4.2")
         self.assertTidy()
         self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
-        attempt = self.attempt(self.parcel(), self.parcel(OTHER, messageID="m2"))
+        attempt = self.attempt(
+            self.batchMessage(), self.batchMessage(OTHER, messageID="m2")
+        )
         attempt.cancel()
         self.assertEndings(
             self.successResultOf(attempt),

@@ -16,14 +16,14 @@ from moxtls.dns.types import TLSA
 from moxtls.domain import Domain
 from moxtls.mtasts.policy import Mode, STSPolicy
 from moxtls.smtp.types import TLSMode
-from moxtls.tls.dane import TLSAFinding, TLSALookupError
+from moxtls.tls.dane import TLSALookup, TLSALookupError
 
 HOST = Domain("mx.example")
 RECORD = TLSA(3, 1, 1, b"x" * 32)
-NO_DANE = TLSAFinding(HOST, (HOST,))
-DANE = TLSAFinding(HOST, (HOST,), (RECORD,), (RECORD,))
-UNUSABLE = TLSAFinding(HOST, (HOST,), (TLSA(1, 1, 1, b""),))
-BROKEN = TLSAFinding(HOST, (HOST,), trouble=TLSALookupError("_25._tcp.mx.example"))
+NO_DANE = TLSALookup(HOST, (HOST,))
+DANE = TLSALookup(HOST, (HOST,), (RECORD,), (RECORD,))
+UNUSABLE = TLSALookup(HOST, (HOST,), (TLSA(1, 1, 1, b""),))
+BROKEN = TLSALookup(HOST, (HOST,), error=TLSALookupError("_25._tcp.mx.example"))
 
 PLAIN = MessageRequirements()
 REQUIRED = MessageRequirements(requireTLS=True)
@@ -47,13 +47,15 @@ class DemandTests(SynchronousTestCase):
         self,
         expected: SessionRequirements,
         policy: STSPolicy | None = None,
-        finding: TLSAFinding = NO_DANE,
-        wishes: MessageRequirements = PLAIN,
+        tlsa: TLSALookup = NO_DANE,
+        requirements: MessageRequirements = PLAIN,
     ) -> None:
         """
         What is demanded of L{HOST} is exactly C{expected}.
         """
-        self.assertEqual(sessionRequirements(HOST, policy, finding, wishes), expected)
+        self.assertEqual(
+            sessionRequirements(HOST, policy, tlsa, requirements), expected
+        )
 
     def test_nothing(self) -> None:
         """
@@ -94,14 +96,14 @@ class DemandTests(SynchronousTestCase):
         RFC 7672 2.2: TLS and a matching certificate.
         """
         expected = SessionRequirements(TLSMode.REQUIRED, dane=(RECORD,))
-        self.assertDemands(expected, finding=DANE)
+        self.assertDemands(expected, tlsa=DANE)
 
     def test_unusable(self) -> None:
         """
         RFC 7672 2.2: records that nobody can use demand TLS, unauthenticated,
         and no plaintext.
         """
-        self.assertDemands(SessionRequirements(TLSMode.REQUIRED), finding=UNUSABLE)
+        self.assertDemands(SessionRequirements(TLSMode.REQUIRED), tlsa=UNUSABLE)
 
     def test_both(self) -> None:
         """
@@ -126,7 +128,7 @@ class DemandTests(SynchronousTestCase):
         never had TLS.
         """
         expected = SessionRequirements(TLSMode.OPPORTUNISTIC)
-        self.assertDemands(expected, wishes=DMARC_REPORT)
+        self.assertDemands(expected, requirements=DMARC_REPORT)
 
     def test_lenient(self) -> None:
         """
@@ -150,8 +152,8 @@ class DemandTests(SynchronousTestCase):
             SessionRequirements(
                 TLSMode.OPPORTUNISTIC, ignoreVerifyErrors=True, plaintextFallback=True
             ),
-            finding=BROKEN,
-            wishes=LENIENT,
+            tlsa=BROKEN,
+            requirements=LENIENT,
         )
 
     def test_requireTLS(self) -> None:
@@ -160,7 +162,7 @@ class DemandTests(SynchronousTestCase):
         or MTA-STS; testing and unusable records don't do that.
         """
         testing = sts(Mode.TESTING)
-        for policy, finding, refuse in (
+        for policy, tlsa, refuse in (
             (None, NO_DANE, PolicyRefusal.REQUIRETLS),
             (testing, NO_DANE, PolicyRefusal.REQUIRETLS),
             (None, UNUSABLE, PolicyRefusal.REQUIRETLS),
@@ -171,8 +173,8 @@ class DemandTests(SynchronousTestCase):
             (sts(Mode.ENFORCE, "other.example"), DANE, PolicyRefusal.MX_MISMATCH),
             (None, BROKEN, PolicyRefusal.TLSA_LOOKUP),
         ):
-            found = sessionRequirements(HOST, policy, finding, REQUIRED)
-            self.assertIs(found.refuse, refuse, (policy, finding))
+            found = sessionRequirements(HOST, policy, tlsa, REQUIRED)
+            self.assertIs(found.refuse, refuse, (policy, tlsa))
             self.assertFalse(found.plaintextFallback)
             if refuse is None:
                 self.assertIs(found.tlsMode, TLSMode.REQUIRED)
@@ -182,7 +184,7 @@ class DemandTests(SynchronousTestCase):
         RFC 8461 3.4: policies say nothing about address literals; none is in
         a policy, so a relay under one wouldn't be used by its address.
         """
-        found = sessionRequirements(None, None, TLSAFinding(None), PLAIN)
+        found = sessionRequirements(None, None, TLSALookup(None), PLAIN)
         self.assertEqual(found.tlsMode, TLSMode.OPPORTUNISTIC)
-        found = sessionRequirements(None, sts(Mode.ENFORCE), TLSAFinding(None), PLAIN)
+        found = sessionRequirements(None, sts(Mode.ENFORCE), TLSALookup(None), PLAIN)
         self.assertIs(found.refuse, PolicyRefusal.MX_MISMATCH)

@@ -18,16 +18,18 @@ from moxtls.delivery.results import (
     policyRefused,
     requireTLSNotOffered,
     smtpError,
-    unreachable,
+    unreachableHost,
 )
 from moxtls.dns.types import ExtendedError
 from moxtls.domain import Domain
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
 from moxtls.smtp.types import RecipientReply, Reply
 
-PARCEL = BatchMessage("m1", "us@us.example", ("a@b.example", "c@b.example"), Path(), 1)
+BATCH_MESSAGE = BatchMessage(
+    "m1", "us@us.example", ("a@b.example", "c@b.example"), Path(), 1
+)
 OTHER = BatchMessage("m2", "us@us.example", ("a@b.example",), Path(), 1)
-BATCH = Batch("b.example", (PARCEL, OTHER))
+BATCH = Batch("b.example", (BATCH_MESSAGE, OTHER))
 YES = Reply(250, "2.0.0", "ok")
 LATER = Reply(450, "4.2.1", "full")
 NEVER = Reply(550, "5.1.1", "who?")
@@ -49,7 +51,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertTrue(DeliveryError("5.1.2", "").permanent)
         self.assertFalse(DeliveryError("4.1.2", "").permanent)
         self.assertEqual(
-            DeliveryError("5.1.2", "x").softened(), DeliveryError("4.1.2", "x")
+            DeliveryError("5.1.2", "x").asTemporary(), DeliveryError("4.1.2", "x")
         )
 
     def test_nowhere(self) -> None:
@@ -67,11 +69,11 @@ class TroubleTests(SynchronousTestCase):
         host = Domain("mx.example")
         found = HostAddresses(host, reason="none")
         self.assertEqual(
-            unreachable(found), DeliveryError("4.4.4", "none", "mx.example")
+            unreachableHost(found), DeliveryError("4.4.4", "none", "mx.example")
         )
         found = HostAddresses(host, failed=True, reason="SERVFAIL")
         self.assertEqual(
-            unreachable(found), DeliveryError("4.4.3", "SERVFAIL", "mx.example")
+            unreachableHost(found), DeliveryError("4.4.3", "SERVFAIL", "mx.example")
         )
 
     def test_refused(self) -> None:
@@ -102,8 +104,8 @@ class TroubleTests(SynchronousTestCase):
             (Reply(421, "", "bye"), "4.0.0"),
             (Reply(421, "5.7.1", "bye"), "4.0.0"),
         ):
-            trouble = smtpError(reply, "mx.example")
-            self.assertEqual((trouble.status, trouble.code), (status, reply.code))
+            error = smtpError(reply, "mx.example")
+            self.assertEqual((error.status, error.code), (status, reply.code))
 
 
 class ProgressTests(SynchronousTestCase):
@@ -112,17 +114,17 @@ class ProgressTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.progress = RecipientResults(BATCH)
+        self.results = RecipientResults(BATCH)
 
     def ended(self) -> dict[tuple[str, str], tuple[DeliveryStatus, str]]:
         """
         End it.
         """
-        self.progress.endRest()
-        self.assertTrue(self.progress.over)
+        self.results.finish()
+        self.assertTrue(self.results.complete)
         return {
             (each.messageID, each.recipient): (each.ending, each.status)
-            for each in self.progress.results()
+            for each in self.results.final()
         }
 
     def test_final(self) -> None:
@@ -130,12 +132,12 @@ class ProgressTests(SynchronousTestCase):
         Yes, and no for good, are final; each message and recipient has its
         own.
         """
-        self.progress.answered(PARCEL, said(YES), "mx")
-        self.progress.answered(PARCEL, said(NEVER, "c@b.example"), "mx")
-        self.assertEqual(self.progress.openRecipients(PARCEL), ())
-        self.assertEqual(self.progress.openRecipients(OTHER), ("a@b.example",))
-        self.assertFalse(self.progress.over)
-        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx"))
+        self.results.addReplies(BATCH_MESSAGE, said(YES), "mx")
+        self.results.addReplies(BATCH_MESSAGE, said(NEVER, "c@b.example"), "mx")
+        self.assertEqual(self.results.undecidedRecipients(BATCH_MESSAGE), ())
+        self.assertEqual(self.results.undecidedRecipients(OTHER), ("a@b.example",))
+        self.assertFalse(self.results.complete)
+        self.results.addHostError(DeliveryError("4.4.2", "lost", "mx"))
         self.assertEqual(
             self.ended(),
             {
@@ -149,8 +151,8 @@ class ProgressTests(SynchronousTestCase):
         """
         All that a host said is in the result, its words bounded.
         """
-        self.progress.answered(OTHER, said(Reply(550, "5.1.1", "x" * 9999)), "mx")
-        (result,) = self.progress.results()
+        self.results.addReplies(OTHER, said(Reply(550, "5.1.1", "x" * 9999)), "mx")
+        (result,) = self.results.final()
         text = ("550 5.1.1 " + "x" * 9999)[:MAX_TEXT]
         self.assertEqual(
             result,
@@ -164,10 +166,10 @@ class ProgressTests(SynchronousTestCase):
         What is no for now stays open, and is the answer only if no host has a
         better one.
         """
-        self.progress.answered(OTHER, said(LATER), "mx1")
-        self.assertEqual(self.progress.openRecipients(OTHER), ("a@b.example",))
-        self.assertEqual(self.progress.results(), ())
-        self.progress.hostFailed(DeliveryError("5.0.0", "go away", "mx2"))
+        self.results.addReplies(OTHER, said(LATER), "mx1")
+        self.assertEqual(self.results.undecidedRecipients(OTHER), ("a@b.example",))
+        self.assertEqual(self.results.final(), ())
+        self.results.addHostError(DeliveryError("5.0.0", "go away", "mx2"))
         self.assertEqual(
             self.ended()["m2", "a@b.example"], (DeliveryStatus.TEMPORARY, "4.2.1")
         )
@@ -176,20 +178,20 @@ class ProgressTests(SynchronousTestCase):
         """
         A final answer takes the place of one for now.
         """
-        self.progress.answered(OTHER, said(LATER), "mx1")
-        self.progress.answered(OTHER, said(YES), "mx2")
+        self.results.addReplies(OTHER, said(LATER), "mx1")
+        self.results.addReplies(OTHER, said(YES), "mx2")
         self.assertEqual(
             self.ended()["m2", "a@b.example"], (DeliveryStatus.DELIVERED, "2.0.0")
         )
 
     def test_lenient(self) -> None:
         """
-        Refusals for reasons of policy are softened if asked, others never.
+        Refusals for reasons of policy are asTemporary if asked, others never.
         """
         policy = Reply(550, "5.7.26", "no")
-        self.progress.answered(OTHER, said(policy), "mx", lenient=True)
-        self.progress.answered(PARCEL, said(NEVER), "mx", lenient=True)
-        self.progress.answered(PARCEL, said(policy, "c@b.example"), "mx")
+        self.results.addReplies(OTHER, said(policy), "mx", lenient=True)
+        self.results.addReplies(BATCH_MESSAGE, said(NEVER), "mx", lenient=True)
+        self.results.addReplies(BATCH_MESSAGE, said(policy, "c@b.example"), "mx")
         self.assertEqual(
             self.ended(),
             {
@@ -204,20 +206,20 @@ class ProgressTests(SynchronousTestCase):
         One host that may be better later is enough to try again; the last
         such says why.
         """
-        self.progress.hostFailed(DeliveryError("4.4.1", "refused", "mx1"))
-        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx2"))
-        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx3"))
+        self.results.addHostError(DeliveryError("4.4.1", "refused", "mx1"))
+        self.results.addHostError(DeliveryError("4.4.2", "lost", "mx2"))
+        self.results.addHostError(DeliveryError("5.7.30", "REQUIRETLS", "mx3"))
         self.assertEqual(
             set(self.ended().values()), {(DeliveryStatus.TEMPORARY, "4.4.2")}
         )
-        self.assertEqual({each.host for each in self.progress.results()}, {"mx2"})
+        self.assertEqual({each.host for each in self.results.final()}, {"mx2"})
 
     def test_allHostsRefuse(self) -> None:
         """
         If all hosts refuse for good, it is for good.
         """
-        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx1"))
-        self.progress.hostFailed(DeliveryError("5.7.30", "REQUIRETLS", "mx2"))
+        self.results.addHostError(DeliveryError("5.7.30", "REQUIRETLS", "mx1"))
+        self.results.addHostError(DeliveryError("5.7.30", "REQUIRETLS", "mx2"))
         self.assertEqual(
             set(self.ended().values()), {(DeliveryStatus.PERMANENT, "5.7.30")}
         )
@@ -226,20 +228,20 @@ class ProgressTests(SynchronousTestCase):
         """
         If there is nobody to ask, that is the only reason.
         """
-        self.progress.endAll(DeliveryError("5.1.2", "no such domain"))
+        self.results.failAll(DeliveryError("5.1.2", "no such domain"))
         self.assertEqual(
             set(self.ended().values()), {(DeliveryStatus.PERMANENT, "5.1.2")}
         )
-        self.assertEqual(len(self.progress.results()), 3)
+        self.assertEqual(len(self.results.final()), 3)
 
     def test_parcelFailed(self) -> None:
         """
         A message that can't be handed to anybody is left for later, without
         another host being asked; what was said about it stays.
         """
-        self.progress.answered(PARCEL, said(YES), "mx")
-        self.progress.parcelFailed(PARCEL, DeliveryError("4.3.0", "unreadable"))
-        self.assertEqual(self.progress.openRecipients(PARCEL), ())
+        self.results.addReplies(BATCH_MESSAGE, said(YES), "mx")
+        self.results.failMessage(BATCH_MESSAGE, DeliveryError("4.3.0", "unreadable"))
+        self.assertEqual(self.results.undecidedRecipients(BATCH_MESSAGE), ())
         found = self.ended()
         self.assertEqual(
             found["m1", "a@b.example"], (DeliveryStatus.DELIVERED, "2.0.0")
@@ -248,20 +250,20 @@ class ProgressTests(SynchronousTestCase):
             found["m1", "c@b.example"], (DeliveryStatus.TEMPORARY, "4.3.0")
         )
 
-    def test_troubles(self) -> None:
+    def test_errors(self) -> None:
         """
         They are kept in order, their words bounded; ending adds none.
         """
-        self.progress.hostFailed(DeliveryError("4.4.1", "x" * 9999, "mx1"))
-        self.progress.hostFailed(DeliveryError("4.4.2", "lost", "mx2"))
-        self.progress.endRest()
+        self.results.addHostError(DeliveryError("4.4.1", "x" * 9999, "mx1"))
+        self.results.addHostError(DeliveryError("4.4.2", "lost", "mx2"))
+        self.results.finish()
         self.assertEqual(
-            self.progress.troubles,
+            self.results.errors,
             (
                 DeliveryError("4.4.1", "x" * MAX_TEXT, "mx1"),
                 DeliveryError("4.4.2", "lost", "mx2"),
             ),
         )
         nothing = RecipientResults(Batch("b.example", ()))
-        nothing.endRest()
-        self.assertEqual(nothing.troubles, ())
+        nothing.finish()
+        self.assertEqual(nothing.errors, ())

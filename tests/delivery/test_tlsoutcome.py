@@ -16,7 +16,7 @@ from moxtls.dns.types import TLSA, ExtendedError
 from moxtls.domain import Domain
 from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
 from moxtls.queue.types import ReportKind
-from moxtls.tls.dane import TLSAFinding, TLSALookupError
+from moxtls.tls.dane import TLSALookup, TLSALookupError
 from moxtls.tls.session import DANEVerdict, SessionRecord, STARTTLSResult
 from moxtls.tlsrpt.types import FailureDetail, PolicyType, ResultType, TLSPolicy
 
@@ -37,14 +37,14 @@ class RecipientTallyingTests(SynchronousTestCase):
         """
         An MTA-STS policy is quoted with its lines and hosts (RFC 8460 4.4).
         """
-        tallying = recipientCounter(STSLookup(EXAMPLE, policy(Mode.TESTING)))
+        counter = recipientCounter(STSLookup(EXAMPLE, policy(Mode.TESTING)))
         self.assertEqual(
-            tallying.policy,
+            counter.policy,
             TLSPolicy(
                 PolicyType.STS, EXAMPLE, ("version: STSv1",), ("mx.example.com",)
             ),
         )
-        self.assertEqual(dict(tallying.failures), {})
+        self.assertEqual(dict(counter.failures), {})
 
     def test_none(self) -> None:
         """
@@ -55,18 +55,18 @@ class RecipientTallyingTests(SynchronousTestCase):
             STSLookup(EXAMPLE, policy(Mode.NONE)),
             STSLookup(EXAMPLE, policy(Mode.NONE), BROKEN),
         ):
-            tallying = recipientCounter(lookup)
-            self.assertEqual(tallying.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
-            self.assertEqual(dict(tallying.failures), {})
+            counter = recipientCounter(lookup)
+            self.assertEqual(counter.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
+            self.assertEqual(dict(counter.failures), {})
 
     def test_broken(self) -> None:
         """
         A policy that can't be had is a policy all the same, and the reason is
         told once (RFC 8460 4.3.2.2).
         """
-        tallying = recipientCounter(STSLookup(EXAMPLE, None, BROKEN))
-        self.assertEqual(tallying.policy, TLSPolicy(PolicyType.STS, EXAMPLE))
-        self.assertEqual(dict(tallying.failures), {BROKEN: 1})
+        counter = recipientCounter(STSLookup(EXAMPLE, None, BROKEN))
+        self.assertEqual(counter.policy, TLSPolicy(PolicyType.STS, EXAMPLE))
+        self.assertEqual(dict(counter.failures), {BROKEN: 1})
 
     def test_fallback(self) -> None:
         """
@@ -74,9 +74,9 @@ class RecipientTallyingTests(SynchronousTestCase):
         to.
         """
         lookup = STSLookup(EXAMPLE, policy(Mode.ENFORCE), BROKEN)
-        tallying = recipientCounter(lookup)
-        self.assertEqual(tallying.policy.type, PolicyType.STS)
-        self.assertEqual(dict(tallying.failures), {BROKEN: 1})
+        counter = recipientCounter(lookup)
+        self.assertEqual(counter.policy.type, PolicyType.STS)
+        self.assertEqual(dict(counter.failures), {BROKEN: 1})
 
 
 class OutcomeTests(SynchronousTestCase):
@@ -90,8 +90,8 @@ class OutcomeTests(SynchronousTestCase):
         whether it fails or not; that of a TLS report isn't counted at all (RFC
         8460 3).
         """
-        account = OutcomeBuilder()
-        account.open(PolicyCounter(TLSPolicy(PolicyType.TLSA, EXAMPLE), failed=1))
+        builder = OutcomeBuilder()
+        builder.addHost(PolicyCounter(TLSPolicy(PolicyType.TLSA, EXAMPLE), failed=1))
         for report, causesReports, sendReport in [
             (None, True, True),
             (None, False, False),
@@ -99,7 +99,7 @@ class OutcomeTests(SynchronousTestCase):
             (ReportKind.DMARC, True, False),
             (ReportKind.DMARC, False, False),
         ]:
-            outcome = account.outcome(EXAMPLE, report, causesReports)
+            outcome = builder.outcome(EXAMPLE, report, causesReports)
             self.assertEqual(outcome.sendReport, sendReport, (report, causesReports))
             self.assertEqual(outcome.isTLSReport, report is ReportKind.TLS)
 
@@ -112,10 +112,10 @@ class OutcomeTests(SynchronousTestCase):
         unusable = FailureDetail(
             ResultType.TLSA_INVALID, "all-unusable-records+ignored"
         )
-        host.saw([unusable], times=0)
-        account = OutcomeBuilder()
-        account.open(host)
-        outcome = account.outcome(EXAMPLE)
+        host.addFailures([unusable], times=0)
+        builder = OutcomeBuilder()
+        builder.addHost(host)
+        outcome = builder.outcome(EXAMPLE)
         self.assertEqual(dict(outcome.hosts[0].failures), {unusable: 0})
 
 
@@ -130,9 +130,9 @@ class HostTallyingTests(SynchronousTestCase):
         """
         target = Domain("target.example")
         record = TLSA(3, 1, 1, bytes(32))
-        finding = TLSAFinding(target, (target,), (record,), (record,))
+        tlsa = TLSALookup(target, (target,), (record,), (record,))
         self.assertEqual(
-            hostCounter(EXAMPLE, finding).policy,
+            hostCounter(EXAMPLE, tlsa).policy,
             TLSPolicy(PolicyType.TLSA, target, (str(record),)),
         )
 
@@ -140,15 +140,15 @@ class HostTallyingTests(SynchronousTestCase):
         """
         A host without records has no policy.
         """
-        tallying = hostCounter(EXAMPLE, TLSAFinding(EXAMPLE))
-        self.assertEqual(tallying.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
+        counter = hostCounter(EXAMPLE, TLSALookup(EXAMPLE))
+        self.assertEqual(counter.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
 
     def test_trouble(self) -> None:
         """
         RFC 8460 4.3.2.1: a lookup that failed is "dnssec-invalid", of this host,
         with its error if the resolver gave one.
         """
-        for error, reason in (
+        for extended, reason in (
             (None, "dns-lookup"),
             (ExtendedError(23), "dns-extended-error-23-network-error"),
             (ExtendedError(9), "dns-extended-error-9-dnskey-missing"),
@@ -156,11 +156,11 @@ class HostTallyingTests(SynchronousTestCase):
             failure = FailureDetail(
                 ResultType.DNSSEC_INVALID, reason, mxHostname=EXAMPLE.ascii
             )
-            trouble = TLSALookupError("_25._tcp.example.com", error)
-            finding = TLSAFinding(EXAMPLE, trouble=trouble)
-            tallying = hostCounter(EXAMPLE, finding)
-            self.assertEqual(tallying.policy, TLSPolicy(PolicyType.TLSA, EXAMPLE))
-            self.assertEqual(dict(tallying.failures), {failure: 1})
+            error = TLSALookupError("_25._tcp.example.com", extended)
+            tlsa = TLSALookup(EXAMPLE, error=error)
+            counter = hostCounter(EXAMPLE, tlsa)
+            self.assertEqual(counter.policy, TLSPolicy(PolicyType.TLSA, EXAMPLE))
+            self.assertEqual(dict(counter.failures), {failure: 1})
 
 
 class AccountTests(SynchronousTestCase):
@@ -173,15 +173,15 @@ class AccountTests(SynchronousTestCase):
         Sessions count for the recipient domain and the host (RFC 8460 3);
         what only one of them can do something about is told to that one.
         """
-        account = OutcomeBuilder()
-        account.recipient = recipientCounter(STSLookup(EXAMPLE))
-        host = account.open(hostCounter(EXAMPLE, TLSAFinding(EXAMPLE)))
+        builder = OutcomeBuilder()
+        builder.recipient = recipientCounter(STSLookup(EXAMPLE))
+        host = builder.addHost(hostCounter(EXAMPLE, TLSALookup(EXAMPLE)))
         record = SessionRecord(
             starttls=STARTTLSResult.COMPLETED, dane=DANEVerdict.NO_MATCH, enforced=True
         )
-        account.saw(record, host)
-        account.saw(record, None)
-        outcome = account.outcome(EXAMPLE, None)
+        builder.addSession(record, host)
+        builder.addSession(record, None)
+        outcome = builder.outcome(EXAMPLE, None)
         assert outcome.recipient is not None
         self.assertEqual(outcome.recipient.failed, 2)
         self.assertEqual(dict(outcome.recipient.failures), {})
@@ -195,8 +195,8 @@ class AccountTests(SynchronousTestCase):
         While nothing is known about the recipient domain, nothing is told
         about it.
         """
-        account = OutcomeBuilder()
-        account.count(None, failed=1)
-        account.saw(SessionRecord(starttls=STARTTLSResult.NOT_OFFERED), None)
-        outcome = account.outcome(EXAMPLE, None)
+        builder = OutcomeBuilder()
+        builder.count(None, failed=1)
+        builder.addSession(SessionRecord(starttls=STARTTLSResult.NOT_OFFERED), None)
+        outcome = builder.outcome(EXAMPLE, None)
         self.assertEqual((outcome.recipient, outcome.hosts), (None, ()))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY, HOUR
-from moxtls.dns.cache import FAILURE, MAX_SIZE, MAX_TOTAL_OCTETS, Cache
+from moxtls.dns.cache import FAILURE_TTL, MAX_SIZE, MAX_TOTAL_OCTETS, Cache
 from moxtls.dns.types import IP, TXT, Answer, LookupStatus, RRType
 from moxtls.dns.wire import Question
 
@@ -50,7 +50,7 @@ class CacheTests(SynchronousTestCase):
             (LookupStatus.NO_RECORDS, DAY, HOUR),
             (LookupStatus.NO_NAME, DAY, HOUR),
             (LookupStatus.NO_NAME, 0, 0),
-            (LookupStatus.FAILED, 0, FAILURE),
+            (LookupStatus.FAILED, 0, FAILURE_TTL),
         ):
             answer = Answer("a.example", RRType.A, found, ttl=ttl)
             self.assertEqual(self.lasts(answer), lasts, answer)
@@ -93,7 +93,7 @@ class CacheTests(SynchronousTestCase):
         """
         What wasn't asked for longest has to go first.
         """
-        cache = Cache(mostEntries=2)
+        cache = Cache(maxEntries=2)
         first, second, third = (Question(name, RRType.A) for name in "abc")
         cache.put(first, ANSWER, NOW)
         cache.put(second, ANSWER, NOW)

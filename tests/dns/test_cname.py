@@ -19,7 +19,7 @@ from moxtls.dns.types import (
     NameRecord,
     RRType,
 )
-from moxtls.dns.wire import Question, failure
+from moxtls.dns.wire import Question, failedAnswer
 
 WHOLE = Answer(
     "a.example",
@@ -70,7 +70,7 @@ class ChainTests(SynchronousTestCase):
         self.assertTrue(needsSteps(WHOLE))
         self.assertFalse(needsSteps(replace(WHOLE, authentic=True)))
         self.assertFalse(needsSteps(replace(WHOLE, chain=())))
-        self.assertFalse(needsSteps(replace(WHOLE, found=LookupStatus.FAILED)))
+        self.assertFalse(needsSteps(replace(WHOLE, status=LookupStatus.FAILED)))
 
     def test_steps(self) -> None:
         """
@@ -128,12 +128,12 @@ class ChainTests(SynchronousTestCase):
         error = ExtendedError(6)
         parts = [
             alias("a.example", "b.example", True),
-            failure(Question("b.example", RRType.CNAME), "SERVFAIL", (error,)),
+            failedAnswer(Question("b.example", RRType.CNAME), "SERVFAIL", (error,)),
             end(True),
         ]
         answer = withStepAuthenticity(WHOLE, parts)
         self.assertEqual(
-            (answer.found, answer.name), (LookupStatus.FAILED, "a.example")
+            (answer.status, answer.name), (LookupStatus.FAILED, "a.example")
         )
         self.assertEqual((answer.kind, answer.dnssecError), (RRType.A, error))
         self.assertIn("b.example", answer.reason)

@@ -21,7 +21,7 @@ class SharesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.dns = MemoryResolver({("known.example", RRType.A): ["192.0.2.1"]})
-        self.shares = FairResolver(self.dns, most=4, mostEach=2)
+        self.shares = FairResolver(self.dns, maxQueries=4, maxPerClient=2)
 
     def slow(self, stranger: str, *names: str) -> list[Deferred[Answer]]:
         """

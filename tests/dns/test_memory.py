@@ -57,7 +57,7 @@ class MemoryResolverTests(SynchronousTestCase):
             }
         )
         mx = self.lookup(resolver, "EXAMPLE.com.", RRType.MX)
-        self.assertEqual((mx.name, mx.found), ("example.com", LookupStatus.RECORDS))
+        self.assertEqual((mx.name, mx.status), ("example.com", LookupStatus.RECORDS))
         self.assertEqual(mx.mx, (MX(10, "mx.example.com"), MX(20, "b.example")))
         self.assertEqual(
             [
@@ -81,7 +81,7 @@ class MemoryResolverTests(SynchronousTestCase):
         """
         resolver = MemoryResolver({("a.b.example", RRType.A): ["192.0.2.1"]})
         found = [
-            self.lookup(resolver, name, RRType.MX).found
+            self.lookup(resolver, name, RRType.MX).status
             for name in ("a.b.example", "b.example", "c.example", "x" * 64)
         ]
         self.assertEqual(

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.resolvconf import DEFAULT, MAX_SERVERS, NameServer, systemNameServers
+from moxtls.dns.resolvconf import (
+    DEFAULT_SERVERS,
+    MAX_SERVERS,
+    NameServer,
+    systemNameServers,
+)
 
 TYPICAL = """\
 # made by hand
@@ -40,7 +45,7 @@ class SystemServersTests(SynchronousTestCase):
         Without a server named, this host is asked.
         """
         for text in ("", "search example.com\n", "nameserver\n", "nameserver x\n"):
-            self.assertEqual(systemNameServers(text), DEFAULT)
+            self.assertEqual(systemNameServers(text), DEFAULT_SERVERS)
 
     def test_trusted(self) -> None:
         """
@@ -89,14 +94,14 @@ class ServerTests(SynchronousTestCase):
         The way to a server has to be safe (RFC 6840 5.8): on the same host it
         is, elsewhere somebody has to say so.
         """
-        for server, believed in (
+        for server, trustsAD in (
             (NameServer("127.0.0.53"), True),
             (NameServer("::1"), True),
             (NameServer("192.0.2.1"), False),
             (NameServer("2001:db8::1"), False),
             (NameServer("192.0.2.1", trusted=True), True),
         ):
-            self.assertEqual(server.believed, believed, server)
+            self.assertEqual(server.trustsAD, trustsAD, server)
 
     def test_str(self) -> None:
         """

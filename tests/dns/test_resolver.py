@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 
 import moxtls.dns.resolver as resolverModule
 from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.resolver import QUERY_TIMEOUT, TIMEOUT, Resolver
+from moxtls.dns.resolver import QUERY_TIMEOUT, SERVER_TIMEOUTS, Resolver
 from moxtls.dns.transport import DNSTransport, NoReply
 from moxtls.dns.types import (
     IP,
@@ -38,7 +38,7 @@ from moxtls.dns.types import (
     RRType,
 )
 from moxtls.dns.validation import ServerStatus
-from moxtls.dns.wire import Question, failure
+from moxtls.dns.wire import Question, failedAnswer
 from moxtls.interfaces import IResolver
 from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick
@@ -104,8 +104,8 @@ class ResolverTests(SynchronousTestCase):
         self.clock.advance(1_800_000_000)
         self.network = FakeNetwork()
 
-    def resolver(self, *servers: NameServer, mostQueries: int = 100) -> Resolver:
-        return Resolver(self.clock, servers, self.network.ask, mostQueries=mostQueries)
+    def resolver(self, *servers: NameServer, maxQueries: int = 100) -> Resolver:
+        return Resolver(self.clock, servers, self.network.ask, maxQueries=maxQueries)
 
     def lookup(
         self, resolver: Resolver, name: str = "a.example", kind: RRType = RRType.A
@@ -136,7 +136,7 @@ class ResolverTests(SynchronousTestCase):
         A failure is remembered for some seconds, so that a burst of questions
         is one (RFC 9520 3.2).
         """
-        self.network.replies[LOCAL] = failure(SOUGHT, "SERVFAIL")
+        self.network.replies[LOCAL] = failedAnswer(SOUGHT, "SERVFAIL")
         resolver = self.resolver(LOCAL)
         for wait, asked in ((0, 1), (4, 1), (1, 2)):
             self.clock.advance(wait)
@@ -148,7 +148,9 @@ class ResolverTests(SynchronousTestCase):
         Names that can't be in the DNS aren't asked for.
         """
         answer = self.lookup(self.resolver(LOCAL), "a..example")
-        self.assertEqual((answer.found, self.network.asked), (LookupStatus.NO_NAME, []))
+        self.assertEqual(
+            (answer.status, self.network.asked), (LookupStatus.NO_NAME, [])
+        )
 
     def test_noServers(self) -> None:
         """
@@ -162,7 +164,7 @@ class ResolverTests(SynchronousTestCase):
         Where one server can't say, the next one is asked; who answered last
         is asked first.
         """
-        self.network.replies[OTHER] = failure(SOUGHT, "REFUSED")
+        self.network.replies[OTHER] = failedAnswer(SOUGHT, "REFUSED")
         resolver = self.resolver(OTHER, THIRD)
         self.assertFalse(self.lookup(resolver).failed)
         self.lookup(resolver, "b.example")
@@ -174,14 +176,16 @@ class ResolverTests(SynchronousTestCase):
         error is remembered.
         """
         self.network.replies[OTHER] = None
-        self.network.replies[THIRD] = failure(SOUGHT, "SERVFAIL", (BOGUS,))
+        self.network.replies[THIRD] = failedAnswer(SOUGHT, "SERVFAIL", (BOGUS,))
         looked = self.resolver(OTHER, THIRD).lookup("a.example", RRType.A)
-        self.clock.advance(TIMEOUT[0])
+        self.clock.advance(SERVER_TIMEOUTS[0])
         self.assertEqual(self.network.servers, [OTHER, THIRD, OTHER])
         self.assertNoResult(looked)
-        self.clock.advance(TIMEOUT[1])
+        self.clock.advance(SERVER_TIMEOUTS[1])
         answer = self.successResultOf(looked)
-        self.assertEqual((answer.found, answer.errors), (LookupStatus.FAILED, (BOGUS,)))
+        self.assertEqual(
+            (answer.status, answer.errors), (LookupStatus.FAILED, (BOGUS,))
+        )
         self.assertIn("192.0.2.53: no answer within", answer.reason)
         self.assertIn("192.0.2.54: SERVFAIL", answer.reason)
         self.assertEqual((self.network.open, self.clock.getDelayedCalls()), ([], []))
@@ -204,7 +208,7 @@ class ResolverTests(SynchronousTestCase):
         When a server that is trusted has found forgeries, no other is asked,
         which might believe them (RFC 4035 4.7).
         """
-        self.network.replies[LOCAL] = failure(SOUGHT, "SERVFAIL", (BOGUS,))
+        self.network.replies[LOCAL] = failedAnswer(SOUGHT, "SERVFAIL", (BOGUS,))
         trusted = replace(OTHER, trusted=True)
         answer = self.lookup(self.resolver(LOCAL, trusted))
         self.assertEqual((answer.dnssecError, self.network.servers), (BOGUS, [LOCAL]))
@@ -270,7 +274,7 @@ class ResolverTests(SynchronousTestCase):
         up, and are waited for no longer than others.
         """
         self.network.replies[LOCAL] = None
-        resolver = self.resolver(LOCAL, mostQueries=2)
+        resolver = self.resolver(LOCAL, maxQueries=2)
         looked = [resolver.lookup(f"{n}.example", RRType.A) for n in range(5)]
         self.assertEqual(len(self.network.open), 2)
         looked[2].cancel()
@@ -298,12 +302,12 @@ class ResolverTests(SynchronousTestCase):
         self.assertFalse(resolver.validating)
         diagnosis = self.successResultOf(resolver.probe())
         self.assertEqual(
-            [each.standing for each in diagnosis.reports],
+            [each.status for each in diagnosis.reports],
             [ServerStatus.NOT_VALIDATING, ServerStatus.VALIDATING],
         )
         self.assertTrue(resolver.validating)
         self.network.asked.clear()
-        self.network.replies[THIRD] = failure(SOUGHT, "SERVFAIL")
+        self.network.replies[THIRD] = failedAnswer(SOUGHT, "SERVFAIL")
         self.assertTrue(self.lookup(resolver).failed)
         self.assertEqual(self.network.servers, [trusted])
 
@@ -342,7 +346,7 @@ class ResolverTests(SynchronousTestCase):
         self.network.replies.update({LOCAL: None, OTHER: None})
         resolver = self.resolver(LOCAL, OTHER)
         probed = resolver.probe()
-        self.clock.pump([TIMEOUT[0]] * 2)
+        self.clock.pump([SERVER_TIMEOUTS[0]] * 2)
         diagnosis = self.successResultOf(probed)
         self.assertFalse(diagnosis.validating)
         self.assertIn("no answer within 2 s", diagnosis.explanation)
@@ -353,7 +357,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_localFirst(self) -> None:
         """
-        Until servers were probed, those are asked that may be believed.
+        Until servers were probed, those are asked that may be trustsAD.
         """
         self.lookup(self.resolver(OTHER, LOCAL))
         self.assertEqual(self.network.servers, [LOCAL])
@@ -386,7 +390,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_mixed(self) -> None:
         """
-        Each step is asked for, once, if a server that is believed has not
+        Each step is asked for, once, if a server that is trustsAD has not
         called the whole authentic (RFC 7672 2.2.2).
         """
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
@@ -406,7 +410,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_notBelieved(self) -> None:
         """
-        Nothing is asked if nobody would be believed.
+        Nothing is asked if nobody would be trustsAD.
         """
         resolver = Resolver(self.clock, [OTHER], self.network.ask)
         answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
@@ -417,7 +421,9 @@ class ChainTests(SynchronousTestCase):
         """
         A step that can't be looked up makes for a failure of the whole.
         """
-        self.network.replies[LOCAL, self.end] = failure(self.end, "SERVFAIL", (BOGUS,))
+        self.network.replies[LOCAL, self.end] = failedAnswer(
+            self.end, "SERVFAIL", (BOGUS,)
+        )
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
         answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
         self.assertEqual(answer.dnssecError, BOGUS)
@@ -480,7 +486,7 @@ class LoopbackTests(TestCase):
         """
         self.zone.put("a.example", RRType.A, "192.0.2.1")
         self.zone.tricks.append(Trick.DROP)
-        self.patch(resolverModule, "TIMEOUT", (0.1, 5.0))
+        self.patch(resolverModule, "SERVER_TIMEOUTS", (0.1, 5.0))
         answer = await self.resolver.lookup("a.example", RRType.A)
         self.assertEqual(answer.addresses, ("192.0.2.1",))
 
@@ -493,4 +499,4 @@ class LoopbackTests(TestCase):
         readers = len(IReactorFDSet(reactor).getReaders())
         self.assertLess(readers, 120)
         answers = await gatherResults(looked)
-        self.assertEqual({each.found for each in answers}, {LookupStatus.NO_NAME})
+        self.assertEqual({each.status for each in answers}, {LookupStatus.NO_NAME})

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import Resolver
-from moxtls.dns.service import PROBE_EVERY, ProbedResolver
+from moxtls.dns.service import PROBE_INTERVAL, ProbedResolver
 from moxtls.dns.transport import NoReply
 from moxtls.dns.types import Answer, LookupStatus, RRType
 from moxtls.dns.wire import Question
@@ -110,10 +110,10 @@ class ProbedResolverTests(SynchronousTestCase):
         [(level, text)] = self.diagnoses()
         self.assertEqual(level, LogLevel.critical)
         self.assertIn("DANE IS OFF", text)
-        self.clock.advance(PROBE_EVERY)
+        self.clock.advance(PROBE_INTERVAL)
         self.answer(False)
         self.assertEqual(len(self.diagnoses()), 1)
-        self.clock.advance(PROBE_EVERY)
+        self.clock.advance(PROBE_INTERVAL)
         self.answer(True)
         self.assertEqual(self.diagnoses()[-1][0], LogLevel.info)
         self.assertTrue(self.resolver.validating)

@@ -80,7 +80,7 @@ class ExchangeTests(TestCase):
         That there is nothing is an answer as well.
         """
         answer = await self.ask(Question("nothing.example.com", RRType.A))
-        self.assertEqual((answer.found, answer.ttl), (LookupStatus.NO_NAME, 60))
+        self.assertEqual((answer.status, answer.ttl), (LookupStatus.NO_NAME, 60))
 
     async def test_forgeries(self) -> None:
         """
@@ -111,7 +111,7 @@ class ExchangeTests(TestCase):
         self.zone.tricks.append(Trick.SERVFAIL)
         answer = await self.ask()
         self.assertEqual(
-            (answer.found, answer.reason), (LookupStatus.FAILED, "SERVFAIL")
+            (answer.status, answer.reason), (LookupStatus.FAILED, "SERVFAIL")
         )
         self.assertEqual(answer.dnssecError, ExtendedError(6, "no signature"))
 

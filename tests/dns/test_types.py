@@ -87,7 +87,7 @@ class AnswerTests(SynchronousTestCase):
         """
         That there is nothing isn't a failure.
         """
-        failed = [each for each in LookupStatus if replace(ANSWER, found=each).failed]
+        failed = [each for each in LookupStatus if replace(ANSWER, status=each).failed]
         self.assertEqual(failed, [LookupStatus.FAILED])
 
     def test_canonicalName(self) -> None:
@@ -108,10 +108,10 @@ class AnswerTests(SynchronousTestCase):
         (RFC 8914 1).
         """
         errors = (ExtendedError(22), ExtendedError(7), ExtendedError(6))
-        failed = replace(ANSWER, found=LookupStatus.FAILED, errors=errors)
+        failed = replace(ANSWER, status=LookupStatus.FAILED, errors=errors)
         self.assertEqual(failed.dnssecError, ExtendedError(7))
         self.assertIsNone(replace(failed, errors=errors[:1]).dnssecError)
-        self.assertIsNone(replace(failed, found=LookupStatus.RECORDS).dnssecError)
+        self.assertIsNone(replace(failed, status=LookupStatus.RECORDS).dnssecError)
 
     def test_views(self) -> None:
         """

@@ -13,7 +13,7 @@ from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.transport import NoReply
 from moxtls.dns.types import Answer, LookupStatus, NameRecord, RRType
 from moxtls.dns.validation import Diagnosis, ServerReport, ServerStatus, diagnose
-from moxtls.dns.wire import Question, failure
+from moxtls.dns.wire import Question, failedAnswer
 
 LOCAL = NameServer("127.0.0.1")
 OTHER = NameServer("192.0.2.53")
@@ -48,20 +48,22 @@ class DiagnoseTests(SynchronousTestCase):
             reply = replies[server.host, asked.kind]
             if isinstance(reply, str):
                 refused: Answer | NoReply = NoReply(reply)
-                return succeed(failure(asked, reply) if reply.isupper() else refused)
-            authentic = reply and server.believed
+                return succeed(
+                    failedAnswer(asked, reply) if reply.isupper() else refused
+                )
+            authentic = reply and server.trustsAD
             return succeed(nameServer(asked, authentic))
 
         probed = Deferred.fromCoroutine(diagnose(ask, servers, "lab.example."))
         return self.successResultOf(probed)
 
-    def test_standings(self) -> None:
+    def test_statuses(self) -> None:
         """
         Authentic answers are a proof, if not trust; others are one that
         nothing is validated; and failures are no proof of anything (RFC 4035
         3.2.3).
         """
-        for soa, ns, server, standing in (
+        for soa, ns, server, status in (
             (True, False, LOCAL, ServerStatus.VALIDATING),
             ("lost", True, LOCAL, ServerStatus.VALIDATING),
             (False, False, LOCAL, ServerStatus.NOT_VALIDATING),
@@ -73,8 +75,8 @@ class DiagnoseTests(SynchronousTestCase):
         ):
             replies = {(server.host, RRType.SOA): soa, (server.host, RRType.NS): ns}
             diagnosis = self.diagnose(replies, server)
-            self.assertEqual([each.standing for each in diagnosis.reports], [standing])
-            self.assertEqual(diagnosis.validating, standing is ServerStatus.VALIDATING)
+            self.assertEqual([each.status for each in diagnosis.reports], [status])
+            self.assertEqual(diagnosis.validating, status is ServerStatus.VALIDATING)
 
     def test_explanation(self) -> None:
         """
@@ -101,24 +103,24 @@ class DiagnosisTests(SynchronousTestCase):
     Tests for L{Diagnosis}.
     """
 
-    def describe(self, *standings: ServerStatus) -> str:
+    def describe(self, *statuses: ServerStatus) -> str:
         return Diagnosis(
-            tuple(ServerReport(LOCAL, standing) for standing in standings)
+            tuple(ServerReport(LOCAL, status) for status in statuses)
         ).describe()
 
     def test_advice(self) -> None:
         """
         The operator is told what it means, and what to do about it.
         """
-        for standing, meaning, advice in (
+        for status, meaning, advice in (
             (ServerStatus.NOT_VALIDATING, "DANE IS OFF", "unbound"),
             (ServerStatus.NOT_TRUSTED, "DANE IS OFF", "declare it trusted"),
             (ServerStatus.NOT_ANSWERING, "NO DNS SERVER ANSWERS", "Start it"),
         ):
-            text = self.describe(standing)
+            text = self.describe(status)
             self.assertIn(meaning, text)
             self.assertIn(advice, text)
-            self.assertIn(standing.value, text)
+            self.assertIn(status.value, text)
             self.assertNotIn("\n", text)
 
     def test_fine(self) -> None:

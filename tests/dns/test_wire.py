@@ -32,13 +32,13 @@ from moxtls.dns.types import (
 from moxtls.dns.wire import (
     MAX_CHAIN,
     MAX_RECORDS,
-    PAYLOAD,
+    MAX_UDP_PAYLOAD,
     Question,
     UnusableResponse,
     encodeQuery,
+    makeQuestion,
     normalName,
     parseResponse,
-    question,
 )
 
 ID = 4711
@@ -93,7 +93,7 @@ def parsed(
 
 class NameTests(SynchronousTestCase):
     """
-    Tests for L{normalName} and L{question}.
+    Tests for L{normalName} and L{makeQuestion}.
     """
 
     def test_normal(self) -> None:
@@ -128,7 +128,7 @@ class NameTests(SynchronousTestCase):
             "\ud800",
             "x" * 100_000,
         ):
-            self.assertIsNone(question(text, RRType.A), text)
+            self.assertIsNone(makeQuestion(text, RRType.A), text)
 
     def test_longest(self) -> None:
         """
@@ -167,7 +167,7 @@ class EncodeQueryTests(SynchronousTestCase):
         self.assertEqual(query.id, ID)
         self.assertEqual(query.question[0].to_text(), "example.com. IN MX")
         self.assertEqual(query.flags, dns.flags.RD | dns.flags.AD)
-        self.assertEqual((query.edns, query.payload), (0, PAYLOAD))
+        self.assertEqual((query.edns, query.payload), (0, MAX_UDP_PAYLOAD))
         self.assertEqual(query.ednsflags, dns.flags.DO)
 
     def test_kinds(self) -> None:
@@ -207,7 +207,7 @@ class ParseResponseTests(SynchronousTestCase):
             asked = Question("example.com", kind)
             answer = parsed(response(asked, f"example.com. 60 IN {kind} {text}"), asked)
             self.assertEqual(
-                (answer.found, answer.records), (LookupStatus.RECORDS, (record,))
+                (answer.status, answer.records), (LookupStatus.RECORDS, (record,))
             )
 
     def test_case(self) -> None:
@@ -241,7 +241,7 @@ class ParseResponseTests(SynchronousTestCase):
             (dns.rcode.NXDOMAIN, LookupStatus.NO_NAME),
         ):
             answer = parsed(response(ASKED, authority=(SOA,), rcode=rcode, ad=True))
-            self.assertEqual((answer.found, answer.ttl), (found, 60))
+            self.assertEqual((answer.status, answer.ttl), (found, 60))
             self.assertTrue(answer.authentic)
             self.assertEqual(parsed(response(ASKED, rcode=rcode)).ttl, 0)
 
@@ -289,7 +289,7 @@ class ParseResponseTests(SynchronousTestCase):
                 rcode=dns.rcode.NXDOMAIN,
             )
         )
-        self.assertEqual((answer.found, len(answer.chain)), (LookupStatus.NO_NAME, 1))
+        self.assertEqual((answer.status, len(answer.chain)), (LookupStatus.NO_NAME, 1))
 
     def test_badChains(self) -> None:
         """
@@ -486,7 +486,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_contradiction(self) -> None:
         """
-        Records at a name that is said not to be there are not believed.
+        Records at a name that is said not to be there are not trustsAD.
         """
         answer = parsed(
             response(
@@ -523,7 +523,7 @@ class StrangerTests(SynchronousTestCase):
                 self.assertEqual((answer.name, answer.kind), ("example.com", RRType.MX))
                 self.assertFalse(answer.authentic and not trusted)
                 self.assertEqual(
-                    bool(answer.records), answer.found is LookupStatus.RECORDS
+                    bool(answer.records), answer.status is LookupStatus.RECORDS
                 )
                 self.assertGreaterEqual(answer.ttl, 0)
             else:

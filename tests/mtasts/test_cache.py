@@ -15,7 +15,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.ledger.mtasts import PolicyStore
-from moxtls.mtasts.cache import MAX_RESTING, PolicyCache
+from moxtls.mtasts.cache import MAX_BACKOFFS, PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.mtasts.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy
@@ -268,7 +268,7 @@ class CacheTests(SynchronousTestCase):
         Many domains that change their records and serve no policies take no
         more memory than some.
         """
-        for number in range(MAX_RESTING + 5):
+        for number in range(MAX_BACKOFFS + 5):
             domain = Domain(f"d{number}.example")
             made = entry(self.clock.seconds(), policy(), "1", domain=domain)
             self.successResultOf(self.store.save(made))
@@ -278,7 +278,7 @@ class CacheTests(SynchronousTestCase):
         last = self.successResultOf(self.cache.get(Domain(f"d{number}.example")))
         assert last.failure is not None
         self.assertIn("back-off", last.failure.reasonCode)
-        self.assertEqual(len(self.cache._resting._entries), MAX_RESTING)
+        self.assertEqual(len(self.cache._resting._entries), MAX_BACKOFFS)
 
     def test_lastUse(self) -> None:
         """

@@ -20,7 +20,7 @@ from moxtls.mtasts.policy import (
     STSPolicyError,
     STSRecord,
     STSRecordError,
-    matches,
+    matchesPolicy,
     parsePolicy,
     parseSTSRecords,
     stsPolicyHost,
@@ -178,7 +178,7 @@ class PolicyTests(SynchronousTestCase):
     Tests for L{parsePolicy}.
     """
 
-    def trouble(self, body: bytes) -> str:
+    def error(self, body: bytes) -> str:
         """
         What is wrong with a policy.
         """
@@ -230,7 +230,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: there are none between fields.
         """
         body = policy("mail.example.com").replace(b"mode", b"\r\nmode")
-        self.assertEqual(self.trouble(body), "line 2: not a key and a value")
+        self.assertEqual(self.error(body), "line 2: not a key and a value")
 
     def test_cap(self) -> None:
         """
@@ -271,13 +271,13 @@ class PolicyTests(SynchronousTestCase):
             "192.0.2.1/24",
             "x" * 64 + ".example",
         ):
-            self.assertIn("line 4", self.trouble(policy(bad)), bad)
+            self.assertIn("line 4", self.error(policy(bad)), bad)
 
     def test_noMX(self) -> None:
         """
         RFC 8461 3.2: C{mx} may only be missing if the mode is C{none}.
         """
-        self.assertEqual(self.trouble(policy()), "no mx")
+        self.assertEqual(self.error(policy()), "no mx")
         found = parsePolicy(policy(mode="none"))
         assert isinstance(found, STSPolicy)
         self.assertEqual((found.mode, found.mx), (Mode.NONE, ()))
@@ -384,7 +384,7 @@ class PolicyTests(SynchronousTestCase):
 
 class MatchTests(SynchronousTestCase):
     """
-    Tests for L{matches}.
+    Tests for L{matchesPolicy}.
     """
 
     def test_table(self) -> None:
@@ -403,7 +403,7 @@ class MatchTests(SynchronousTestCase):
             ("a.mail.example.com", False),
             ("net", False),
         ):
-            self.assertEqual(matches(found, Domain.parse(host)), expected, host)
+            self.assertEqual(matchesPolicy(found, Domain.parse(host)), expected, host)
 
     def test_none(self) -> None:
         """
@@ -411,7 +411,7 @@ class MatchTests(SynchronousTestCase):
         """
         found = parsePolicy(policy(mode="none"))
         assert isinstance(found, STSPolicy)
-        self.assertFalse(matches(found, Domain("example.com")))
+        self.assertFalse(matchesPolicy(found, Domain("example.com")))
 
 
 class NameTests(SynchronousTestCase):

@@ -13,15 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.dns.types import TXT, Answer, ExtendedError, LookupStatus, RRType
 from moxtls.mtasts.policy import Mode, STSRecord
 from moxtls.mtasts.rules import (
-    SPREAD,
-    UNUSED,
+    MAX_UNUSED,
+    REFRESH_SPREAD,
     NoRecord,
+    cacheEntry,
     isObsolete,
     isStale,
     isUnused,
-    recordOf,
+    recordFromAnswer,
     refreshTimes,
-    remember,
 )
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.mtasts.fakes import DAY, DOMAIN, entry, policy
@@ -42,14 +42,16 @@ def answer(
 
 class RecordTests(SynchronousTestCase):
     """
-    Tests for L{recordOf}.
+    Tests for L{recordFromAnswer}.
     """
 
     def test_found(self) -> None:
         """
         RFC 8461 3.1: one record, among others.
         """
-        found = recordOf(answer(LookupStatus.RECORDS, b"v=STSv1;id=a", b"other"))
+        found = recordFromAnswer(
+            answer(LookupStatus.RECORDS, b"v=STSv1;id=a", b"other")
+        )
         self.assertEqual(found, STSRecord("a"))
 
     def test_troubles(self) -> None:
@@ -93,7 +95,7 @@ class RecordTests(SynchronousTestCase):
                 True,
             ),
         ):
-            found = recordOf(given_)
+            found = recordFromAnswer(given_)
             assert isinstance(found, NoRecord)
             self.assertEqual((found.gone, found.temporary), (gone, temporary), code)
             expected = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, code)
@@ -102,7 +104,7 @@ class RecordTests(SynchronousTestCase):
 
 class RememberTests(SynchronousTestCase):
     """
-    Tests for L{remember} and what judges the age of entries.
+    Tests for L{cacheEntry} and what judges the age of entries.
     """
 
     def test_policy(self) -> None:
@@ -111,7 +113,7 @@ class RememberTests(SynchronousTestCase):
         and last used stays.
         """
         earlier = entry(NOW, policy(), age=3, unused=2)
-        found = remember(DOMAIN, policy(days=1), "2", earlier, NOW)
+        found = cacheEntry(DOMAIN, policy(days=1), "2", earlier, NOW)
         self.assertEqual((found.fetched, found.validEnd), (NOW, NOW + DAY))
         self.assertEqual(found.recordID, "2")
         self.assertEqual(found.inserted, earlier.inserted)
@@ -121,7 +123,7 @@ class RememberTests(SynchronousTestCase):
         """
         RFC 8461 3.3: five minutes; it is no fetch.
         """
-        found = remember(DOMAIN, None, "1", None, NOW)
+        found = cacheEntry(DOMAIN, None, "1", None, NOW)
         self.assertEqual((found.validEnd, found.fetched), (NOW + 300, 0.0))
         self.assertEqual((found.inserted, found.lastUse), (NOW, NOW))
 
@@ -138,8 +140,8 @@ class RememberTests(SynchronousTestCase):
         Half a year without mail is enough to forget.
         """
         known = entry(NOW, policy())
-        self.assertFalse(isUnused(replace(known, lastUse=NOW - UNUSED), NOW))
-        self.assertTrue(isUnused(replace(known, lastUse=NOW - UNUSED - 1), NOW))
+        self.assertFalse(isUnused(replace(known, lastUse=NOW - MAX_UNUSED), NOW))
+        self.assertTrue(isUnused(replace(known, lastUse=NOW - MAX_UNUSED - 1), NOW))
 
     def test_obsolete(self) -> None:
         """
@@ -170,9 +172,11 @@ class TimeTests(SynchronousTestCase):
         """
         self.assertEqual(refreshTimes(0, lambda: 0.5), ())
         self.assertEqual(refreshTimes(1, lambda: 0.5), (0.0,))
-        self.assertEqual(refreshTimes(3, lambda: 0.5), (0.0, SPREAD / 2, SPREAD))
+        self.assertEqual(
+            refreshTimes(3, lambda: 0.5), (0.0, REFRESH_SPREAD / 2, REFRESH_SPREAD)
+        )
         early = refreshTimes(3, lambda: 0.0)
-        self.assertEqual(early, (0.0, SPREAD / 4, SPREAD * 3 / 4))
+        self.assertEqual(early, (0.0, REFRESH_SPREAD / 4, REFRESH_SPREAD * 3 / 4))
 
     @settings(max_examples=50, deadline=None)
     @given(st.integers(1, 50), st.randoms(use_true_random=False))
@@ -185,4 +189,4 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual(len(times), count)
         self.assertEqual(list(times), sorted(times))
         self.assertEqual(times[0], 0.0)
-        self.assertLessEqual(times[-1], SPREAD * 1.5)
+        self.assertLessEqual(times[-1], REFRESH_SPREAD * 1.5)

@@ -15,7 +15,7 @@ from twisted.python.runtime import platform
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from moxtls.delivery.connections import Dialer
-from moxtls.delivery.relay import Relay, SmarthostCourier, relayHost
+from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.message.trace import ClientInfo
@@ -163,7 +163,7 @@ def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
     def dial(ip: str) -> Deferred[ClientSession]:
         return dialer.dial(ip, SMTP, settings)
 
-    relay = Relay(relayHost(IP), (RRType.A,), secure=False)
+    relay = Relay(parseRelayHost(IP), (RRType.A,), secure=False)
     courier = SmarthostCourier(MemoryResolver(), relay, dial, dialer.release)
     return QueueService(
         clock,

@@ -15,8 +15,8 @@ from moxtls.tls.chains import (
     MAX_CERTIFICATES,
     MAX_COMPARISONS,
     MAX_NAMES,
+    AnchorNotReached,
     ChainError,
-    NotReached,
     PathBuilder,
     checkIssuer,
     checkLeaf,
@@ -74,7 +74,7 @@ class SearchTests(SynchronousTestCase):
         impostor = authority("Middle")
         found = search(self.leaf, impostor, self.root)
         for anchor in (impostor, self.root):
-            self.assertRaises(NotReached, found.checkUnder, anchor.certificate)
+            self.assertRaises(AnchorNotReached, found.checkUnder, anchor.certificate)
 
     def test_dates(self) -> None:
         """
@@ -170,7 +170,7 @@ class SearchTests(SynchronousTestCase):
             for each in pile:
                 try:
                     found.checkUnder(each.certificate)
-                except NotReached:
+                except AnchorNotReached:
                     continue
         self.assertEqual(str(caught.exception), "too many signatures to check")
 

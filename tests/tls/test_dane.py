@@ -17,7 +17,7 @@ from moxtls.domain import Domain
 from moxtls.tls.dane import (
     MAX_RECORDS,
     DANEVerdict,
-    TLSAFinding,
+    TLSALookup,
     TLSALookupError,
     policyStrings,
     strongest,
@@ -157,7 +157,7 @@ class StringTests(SynchronousTestCase):
 
 class FindingTests(SynchronousTestCase):
     """
-    Tests for L{TLSAFinding}.
+    Tests for L{TLSALookup}.
     """
 
     def test_required(self) -> None:
@@ -165,9 +165,9 @@ class FindingTests(SynchronousTestCase):
         RFC 7672 2.2.3: also records that nobody can use are a commitment.
         """
         unusable = (TLSA(0, 0, 0, b""),)
-        self.assertFalse(TLSAFinding(HOST).required)
-        self.assertTrue(TLSAFinding(HOST, records=unusable).required)
-        self.assertTrue(TLSAFinding(HOST, trouble=TLSALookupError("")).required)
+        self.assertFalse(TLSALookup(HOST).required)
+        self.assertTrue(TLSALookup(HOST, records=unusable).required)
+        self.assertTrue(TLSALookup(HOST, error=TLSALookupError("")).required)
 
 
 class EETests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.tls.resulttype import (
-    Classified,
+    ClassifiedSession,
     certificateFailure,
     classify,
     tlsErrorFailure,
@@ -60,15 +60,15 @@ class ClassifyTests(SynchronousTestCase):
 
     def both(
         self, succeeded: int, failed: int, resultType: ResultType, reason: str = ""
-    ) -> Classified:
+    ) -> ClassifiedSession:
         one = counts(failure(resultType, reason))
-        return Classified(succeeded, failed, one, one)
+        return ClassifiedSession(succeeded, failed, one, one)
 
     def test_nothing(self) -> None:
         """
         A session that didn't get as far as TLS says nothing.
         """
-        self.assertEqual(classify(SEEN), Classified())
+        self.assertEqual(classify(SEEN), ClassifiedSession())
 
     def test_notOffered(self) -> None:
         """
@@ -111,8 +111,8 @@ class ClassifyTests(SynchronousTestCase):
         """
         A broken handshake is told to both.
         """
-        trouble = TLSError(Kind.REMOTE_ALERT, 70)
-        record = replace(SEEN, starttls=STARTTLSResult.BROKEN, trouble=trouble)
+        error = TLSError(Kind.REMOTE_ALERT, 70)
+        record = replace(SEEN, starttls=STARTTLSResult.BROKEN, error=error)
         self.assertEqual(
             classify(record),
             self.both(
@@ -128,8 +128,8 @@ class ClassifyTests(SynchronousTestCase):
         verification: CertificateVerification = GOOD,
         dane: DANEVerdict = DANEVerdict.NOT_ASKED,
         enforced: bool = False,
-        trouble: TLSError | None = None,
-    ) -> Classified:
+        error: TLSError | None = None,
+    ) -> ClassifiedSession:
         return classify(
             replace(
                 SEEN,
@@ -137,7 +137,7 @@ class ClassifyTests(SynchronousTestCase):
                 verification=verification,
                 dane=dane,
                 enforced=enforced,
-                trouble=trouble,
+                error=error,
             )
         )
 
@@ -145,8 +145,10 @@ class ClassifyTests(SynchronousTestCase):
         """
         A success, and nothing to tell.
         """
-        self.assertEqual(self.completed(), Classified(1, 0))
-        self.assertEqual(self.completed(dane=DANEVerdict.MATCHED), Classified(1, 0))
+        self.assertEqual(self.completed(), ClassifiedSession(1, 0))
+        self.assertEqual(
+            self.completed(dane=DANEVerdict.MATCHED), ClassifiedSession(1, 0)
+        )
 
     def test_unenforced(self) -> None:
         """
@@ -154,7 +156,7 @@ class ClassifyTests(SynchronousTestCase):
         recipient domain only.
         """
         self.assertEqual(
-            self.completed(UNTRUSTED), Classified(1, 0, counts(NOT_TRUSTED))
+            self.completed(UNTRUSTED), ClassifiedSession(1, 0, counts(NOT_TRUSTED))
         )
 
     def test_enforced(self) -> None:
@@ -163,7 +165,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         self.assertEqual(
             self.completed(UNTRUSTED, enforced=True),
-            Classified(0, 1, counts(NOT_TRUSTED)),
+            ClassifiedSession(0, 1, counts(NOT_TRUSTED)),
         )
 
     def test_dane(self) -> None:
@@ -178,7 +180,7 @@ class ClassifyTests(SynchronousTestCase):
             for enforced in (False, True):
                 self.assertEqual(
                     self.completed(dane=verdict, enforced=enforced),
-                    Classified(1 - enforced, int(enforced), Counter(), mismatch),
+                    ClassifiedSession(1 - enforced, int(enforced), Counter(), mismatch),
                 )
 
     def test_daneAndWebPKI(self) -> None:
@@ -187,7 +189,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         self.assertEqual(
             self.completed(UNTRUSTED, DANEVerdict.MATCHED),
-            Classified(1, 0, counts(NOT_TRUSTED)),
+            ClassifiedSession(1, 0, counts(NOT_TRUSTED)),
         )
 
     def test_alertBehindHandshake(self) -> None:
@@ -195,12 +197,12 @@ class ClassifyTests(SynchronousTestCase):
         An alert as the first thing behind the handshake takes the success
         back.
         """
-        seen = self.completed(UNTRUSTED, trouble=TLSError(Kind.REMOTE_ALERT, 116))
+        seen = self.completed(UNTRUSTED, error=TLSError(Kind.REMOTE_ALERT, 116))
         alert = failure(
             ResultType.VALIDATION_FAILURE, "tls-remote-alert-116-certificate-required"
         )
         self.assertEqual(
-            seen, Classified(0, 1, counts(NOT_TRUSTED, alert), counts(alert))
+            seen, ClassifiedSession(0, 1, counts(NOT_TRUSTED, alert), counts(alert))
         )
 
 
@@ -298,7 +300,7 @@ class TroubleFailureTests(SynchronousTestCase):
         """
         All of them are validation failures, with their reasons.
         """
-        for trouble, reason in (
+        for error, reason in (
             (
                 TLSError(Kind.REMOTE_ALERT, 48),
                 "tls-remote-alert-48-unknown-certificate-authority",
@@ -312,5 +314,5 @@ class TroubleFailureTests(SynchronousTestCase):
             (TLSError(Kind.OTHER, None, "odd"), ""),
         ):
             self.assertEqual(
-                tlsErrorFailure(trouble), (ResultType.VALIDATION_FAILURE, reason)
+                tlsErrorFailure(error), (ResultType.VALIDATION_FAILURE, reason)
             )

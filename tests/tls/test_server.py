@@ -22,7 +22,7 @@ from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from moxtls.smtp.server.transport import ServerTransport
-from moxtls.tls.server import ReloadingContext, matches
+from moxtls.tls.server import ReloadingContext, coversHost
 from tests import certificates
 from tests.smtp.pem import writeCertificate
 from tests.starttls import Link
@@ -261,7 +261,7 @@ class NamedTests(SynchronousTestCase):
 
 class NamesTests(SynchronousTestCase):
     """
-    Tests for L{matches}.
+    Tests for L{coversHost}.
     """
 
     def test_table(self) -> None:
@@ -280,7 +280,7 @@ class NamesTests(SynchronousTestCase):
             ("example", False),
             ("", False),
         ):
-            self.assertIs(matches(names, host), isMatch, host)
+            self.assertIs(coversHost(names, host), isMatch, host)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

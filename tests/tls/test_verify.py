@@ -23,7 +23,7 @@ from moxtls.tls.session import CertificateVerification
 from moxtls.tls.verify import (
     RecordingVerifier,
     TrustStore,
-    clientContext,
+    loadTrustStore,
     matchesName,
     verifyChain,
 )
@@ -84,7 +84,7 @@ class WitnessTests(SynchronousTestCase):
         regardless.
         """
         seen = self.verification(selfSigned("mx.example"), trusting(root()))
-        self.assertEqual(seen.objections, ((SELF_SIGNED, 0),))
+        self.assertEqual(seen.verifyErrors, ((SELF_SIGNED, 0),))
         self.assertTrue(seen.nameMatches)
         self.assertFalse(seen.ok)
 
@@ -94,21 +94,21 @@ class WitnessTests(SynchronousTestCase):
         """
         other = selfSigned(name="Another Root", authority=True)
         seen = self.verification(other.issue("mx.example"), trusting(root()))
-        self.assertEqual(seen.objections, ((NO_ISSUER, 0), (UNVERIFIED_LEAF, 0)))
+        self.assertEqual(seen.verifyErrors, ((NO_ISSUER, 0), (UNVERIFIED_LEAF, 0)))
 
     def test_expired(self) -> None:
         """
         An expired certificate is told apart from an untrusted one.
         """
         seen = self.verification(root().issue("mx.example", days=-1), trusting(root()))
-        self.assertEqual(seen.objections, ((EXPIRED, 0),))
+        self.assertEqual(seen.verifyErrors, ((EXPIRED, 0),))
 
     def test_otherName(self) -> None:
         """
         A trusted certificate for another host is just that.
         """
         seen = self.verification(good(), trusting(root()), ("smtp.example",))
-        self.assertEqual((seen.objections, seen.nameMatches), ((), False))
+        self.assertEqual((seen.verifyErrors, seen.nameMatches), ((), False))
         self.assertFalse(seen.ok)
 
     def test_noRoots(self) -> None:
@@ -120,7 +120,7 @@ class WitnessTests(SynchronousTestCase):
 
 class ContextTests(SynchronousTestCase):
     """
-    Tests for L{clientContext}.
+    Tests for L{loadTrustStore}.
     """
 
     def test_file(self) -> None:
@@ -129,24 +129,24 @@ class ContextTests(SynchronousTestCase):
         """
         path = Path(self.mktemp())
         path.write_bytes(root().certificate.public_bytes(Encoding.PEM))
-        trust = clientContext(str(path))
+        trust = loadTrustStore(str(path))
         self.assertTrue(verifyChain(trust, ["mx.example"], [good().certificate]).ok)
 
     def test_badFile(self) -> None:
         """
         A file that isn't there, or has no certificates, is an error.
         """
-        self.assertRaises(OSError, clientContext, "/nonexistent")
+        self.assertRaises(OSError, loadTrustStore, "/nonexistent")
         path = Path(self.mktemp())
         path.write_bytes(b"nothing")
-        self.assertRaises(ValueError, clientContext, str(path))
+        self.assertRaises(ValueError, loadTrustStore, str(path))
 
     def test_system(self) -> None:
         """
         The system's roots don't include that of these tests.
         """
-        seen = verifyChain(clientContext(), ["mx.example"], [good().certificate])
-        self.assertTrue(seen.objections)
+        seen = verifyChain(loadTrustStore(), ["mx.example"], [good().certificate])
+        self.assertTrue(seen.verifyErrors)
 
     def test_noOldTLS(self) -> None:
         """
@@ -235,7 +235,7 @@ class JudgeTests(SynchronousTestCase):
             seen = verifyChain(trust, ["mx.example"], [certificate])
             self.assertTrue(seen.nameMatches)
             self.assertEqual(
-                [each[0] for each in seen.objections][:1], [error][: bool(error)]
+                [each[0] for each in seen.verifyErrors][:1], [error][: bool(error)]
             )
 
     def test_nothing(self) -> None:

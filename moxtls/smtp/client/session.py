@@ -304,7 +304,7 @@ class ClientSession(Protocol):
             and trouble.alert != CLOSE_NOTIFY
         ):
             # In TLS 1.3 a server can only say now what it thinks of us.
-            self._record = replace(self._record, trouble=trouble)
+            self._record = replace(self._record, error=trouble)
             return TLSFailed(self.record, f"behind the handshake: {_describe(trouble)}")
         why = reason.getErrorMessage()
         return SessionFailed(
@@ -317,7 +317,7 @@ class ClientSession(Protocol):
 
     def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
         self._starttls = STARTTLSResult.BROKEN
-        self._record = replace(self._record, trouble=trouble)
+        self._record = replace(self._record, error=trouble)
         return TLSFailed(self.record, f"handshake: {_describe(trouble)}")
 
     def _unanswered(self, trouble: TLSError) -> None:
@@ -325,7 +325,7 @@ class ClientSession(Protocol):
         There is no reply to STARTTLS.
         """
         self._starttls = STARTTLSResult.UNANSWERED
-        self._record = replace(self._record, trouble=trouble)
+        self._record = replace(self._record, error=trouble)
 
     # --- transactions ----------------------------------------------------------
 

@@ -233,7 +233,7 @@ class EnforcementTests(SessionCase):
         """
         session = self.opened(Scripted(selfSigned("mx.example").context()))
         assert session.record.verification is not None
-        self.assertEqual(session.record.verification.objections, ((18, 0),))
+        self.assertEqual(session.record.verification.verifyErrors, ((18, 0),))
         self.assertTrue(session.usable)
 
     def test_anyOfTheNames(self) -> None:
@@ -264,7 +264,7 @@ class HandshakeTests(SessionCase):
             (CLIENT_IP, SERVER_IP, "mx.example", "mx.example"),
         )
         self.assertIs(record.starttls, STARTTLSResult.COMPLETED)
-        self.assertIsNone(record.trouble)
+        self.assertIsNone(record.error)
 
     def test_sni(self) -> None:
         """
@@ -339,8 +339,8 @@ class HandshakeTests(SessionCase):
         self.link.flush()
         record = self.recordOf(opening)
         self.assertIs(record.starttls, STARTTLSResult.BROKEN)
-        assert record.trouble is not None
-        self.assertIs(record.trouble.kind, Kind.NOT_TLS)
+        assert record.error is not None
+        self.assertIs(record.error.kind, Kind.NOT_TLS)
 
     def test_alerts(self) -> None:
         """
@@ -356,9 +356,9 @@ class HandshakeTests(SessionCase):
             self.link.flush()
             record = self.recordOf(opening)
             self.assertIs(record.starttls, STARTTLSResult.BROKEN)
-            assert record.trouble is not None
+            assert record.error is not None
             self.assertEqual(
-                (record.trouble.kind, record.trouble.alert),
+                (record.error.kind, record.error.alert),
                 (Kind.REMOTE_ALERT, number),
             )
 
@@ -372,9 +372,9 @@ class HandshakeTests(SessionCase):
         server._write(bytes((0x16, 3, 3, 0, 4, 1, 0, 0, 0)))
         self.link.flush()
         record = self.recordOf(opening)
-        assert record.trouble is not None
+        assert record.error is not None
         self.assertEqual(
-            (record.trouble.kind, record.trouble.alert), (Kind.LOCAL_ALERT, 10)
+            (record.error.kind, record.error.alert), (Kind.LOCAL_ALERT, 10)
         )
 
     def test_goodbye(self) -> None:
@@ -388,7 +388,7 @@ class HandshakeTests(SessionCase):
         why = self.failureResultOf(opening, SessionFailed).value
         assert isinstance(why, SessionFailed)
         self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
-        self.assertIsNone(why.record.trouble)
+        self.assertIsNone(why.record.error)
 
     def recordOf(self, opening: Deferred[ClientSession]) -> SessionRecord:
         value = self.failureResultOf(opening, TLSFailed).value
@@ -404,8 +404,8 @@ class HandshakeTests(SessionCase):
         self.link.hangUp()
         record = self.recordOf(opening)
         self.assertIs(record.starttls, STARTTLSResult.BROKEN)
-        assert record.trouble is not None
-        self.assertIs(record.trouble.kind, Kind.CLOSED)
+        assert record.error is not None
+        self.assertIs(record.error.kind, Kind.CLOSED)
 
     def test_timeout(self) -> None:
         """
@@ -417,7 +417,7 @@ class HandshakeTests(SessionCase):
         self.assertNoResult(opening)
         self.clock.advance(1)
         record = self.recordOf(opening)
-        self.assertEqual(record.trouble, TLSError(Kind.TIMEOUT))
+        self.assertEqual(record.error, TLSError(Kind.TIMEOUT))
         self.assertClosed()
 
     def test_oldVersion(self) -> None:
@@ -431,9 +431,9 @@ class HandshakeTests(SessionCase):
         context.set_max_proto_version(SSL.TLS1_1_VERSION)
         why = self.refused(Scripted(context))
         self.assertIs(why.record.starttls, STARTTLSResult.BROKEN)
-        assert why.record.trouble is not None
+        assert why.record.error is not None
         self.assertEqual(
-            (why.record.trouble.kind, why.record.trouble.alert),
+            (why.record.error.kind, why.record.error.alert),
             (Kind.REMOTE_ALERT, 70),
         )
 
@@ -448,9 +448,9 @@ class HandshakeTests(SessionCase):
         )
         why = self.refused(Scripted(context))
         self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
-        assert why.record.trouble is not None
+        assert why.record.error is not None
         self.assertEqual(
-            (why.record.trouble.kind, why.record.trouble.alert),
+            (why.record.error.kind, why.record.error.alert),
             (Kind.REMOTE_ALERT, 116),
         )
 
@@ -462,7 +462,7 @@ class HandshakeTests(SessionCase):
         session = self.opened(server)
         server._transport.loseConnection()
         self.link.flush()
-        self.assertIsNone(session.record.trouble)
+        self.assertIsNone(session.record.error)
         self.assertFalse(session.usable)
 
     def test_immediate(self) -> None:
@@ -480,8 +480,8 @@ class HandshakeTests(SessionCase):
         A server that speaks in the clear where TLS was expected.
         """
         why = self.refused(Scripted(), mode=TLSMode.IMMEDIATE)
-        assert why.record.trouble is not None
-        self.assertIs(why.record.trouble.kind, Kind.NOT_TLS)
+        assert why.record.error is not None
+        self.assertIs(why.record.error.kind, Kind.NOT_TLS)
 
     def test_forgotten(self) -> None:
         """
