@@ -1,13 +1,14 @@
 """
-The seams of moxtls, in the order a message meets them: the table of contents.
+The interfaces of moxtls, in the order in which a message meets them.
 
-Each has an implementation in memory in the package and one for real, and a
-test mixin that both pass.  Nothing here imports the rest of the package
-except for the values that the signatures name.
+This is the table of contents for programs that embed moxtls.  Each interface has
+an implementation in memory and one for production, and a test mixin that both
+pass.  From the rest of the package, only the value types of the signatures are
+imported here.
 
-Unless a docstring says otherwise, a C{Deferred} fails only when it is
-cancelled or when something of ours is broken (a disk, a database); what
-strangers do is always a value.
+Unless a docstring says otherwise, a C{Deferred} fails only if it is cancelled
+or if a local resource fails (a disk, a database).  The behaviour of remote hosts
+is always reported as a value.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ from moxtls.reporting.types import (
 )
 from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
 
-# --- what others publish ---------------------------------------------------
+# --- DNS and MTA-STS ---------------------------------------------------------
 
 
 class StoreUnavailable(Exception):
     """
-    A store can't be reached, read or written to now.  Every operation of a store may
-    fail with it.
+    A store can't be reached, read or written to at present.  Every operation of a
+    store may fail with it.
 
-    @ivar uncertain: Whether what was to be written may have been: the connection
-        broke before the answer.
+    @ivar uncertain: True if the data may have been written nevertheless: the
+        connection broke before the answer.
     """
 
     uncertain = False
@@ -59,98 +60,98 @@ class StoreUnavailable(Exception):
 
 class IResolver(Interface):
     """
-    Looks things up in the DNS.
+    A DNS resolver.
     """
 
     validating: bool = Attribute(
         """
-        Whether answers can be authentic at all: the servers that are asked
-        validate, and their word is trusted.  DANE is off where this is false.
+        True if answers can be authentic at all: the name servers validate
+        DNSSEC, and their AD bit is trusted.  DANE is off if it is false.
         """
     )
 
     def lookup(name: str, kind: RRType) -> Deferred[Answer]:
         """
-        What is known about C{kind} records at C{name}; CNAMEs are followed.
+        Look up the C{kind} records of C{name}, following CNAMEs.
 
-        @param name: A-labels, any case, with or without a final dot.  A name
-            that can't be in the DNS has no records.
+        @param name: A-labels in any case, with or without a final dot.  A name
+            that can't exist in the DNS has no records.
 
-        @return: Fires with an L{Answer}, whatever happens.  Cancelling gives
-            up on it without disturbing others that asked the same.
+        @return: Fires with an L{Answer}, which also represents failures.
+            Cancelling it doesn't disturb other callers with the same question.
         """
 
 
 class IPolicyFetcher(Interface):
     """
-    Fetches MTA-STS policies from where they are published.
+    Fetches MTA-STS policies by HTTPS.
     """
 
     def fetch(domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
         """
-        The policy that C{domain} serves now (RFC 8461 3.3).
+        Fetch the policy that C{domain} serves now (RFC 8461 3.3).
 
-        @return: Fires with the policy, or with the L{FailureDetail} to be reported.
+        @return: Fires with the policy, or with the L{FailureDetail} to report.
         """
 
 
 class IPolicyStore(Interface):
     """
-    Remembers MTA-STS policies.
+    Stores cached MTA-STS policies.
     """
 
     def load(domain: Domain) -> Deferred[CachedPolicy | None]:
         """
-        Fires with what is remembered, also if its time is over; with C{None}
-        if nothing is.
+        Fires with the entry of C{domain}, even if it has expired; with C{None} if
+        there is none.
         """
 
     def save(entry: CachedPolicy) -> Deferred[None]:
         """
-        Put C{entry} in the place of what is remembered about its domain.
+        Add C{entry}, or replace the entry of its domain.
         """
 
     def used(domain: Domain, now: float) -> Deferred[None]:
         """
-        Set C{lastUse}, if anything is remembered.
+        Set C{lastUse} of the entry of C{domain}, if there is one.
         """
 
     def drop(domain: Domain) -> Deferred[bool]:
         """
-        Forget about C{domain}.  Fires with whether there was anything.
+        Remove the entry of C{domain}.  Fires with true if there was one.
         """
 
     def entries(
         after: CachedPolicy | None = None, limit: int | None = None
     ) -> Deferred[tuple[CachedPolicy, ...]]:
         """
-        All of it, last used first.
+        Fires with entries, the last used first.
 
-        @param after: Go on behind this one.
-        @param limit: The most; all if it is not given.
+        @param after: The last entry of the previous page.
+        @param limit: The maximum number; C{None} for all.
         """
 
 
 class IPolicyCache(Interface):
     """
-    Says which MTA-STS policy applies to a delivery.
+    Determines the MTA-STS policy that applies to a delivery.
     """
 
     def get(domain: Domain) -> Deferred[STSLookup]:
         """
-        The policy of C{domain}, checked against its DNS record, fetched if
-        need be.
+        Look up the policy of C{domain}: compare the cached one with its DNS record,
+        and fetch a new one if necessary.
 
-        @return: Fires with an L{STSLookup}, whatever happens.
+        @return: Fires with an L{STSLookup}, which also represents failures.
         """
 
 
-# --- on the way out ---------------------------------------------------------
+# --- sending mail -------------------------------------------------------------
 
 
 class IQueue(Interface):
     """
-    Keeps messages until they are delivered or given up.
+    A queue that keeps messages until they are delivered or given up.
     """
 
     def submit(envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
@@ -160,165 +161,169 @@ class IQueue(Interface):
         @param body: Chunks of the message: CRLF line ends, no dot-stuffing.
 
         @return: Fires with the message's id once it would survive a power
-            cut; with that of the earlier message if the envelope's C{key} is
-            known.  Fails with L{moxtls.smtp.server.data.InvalidMessage} if our servers
-            would take such a message from nobody, as with a NUL in it, and
-            with another C{ValueError} if the envelope makes no sense.
+            cut; with the id of the earlier message if the envelope's C{key} is
+            known.  Fails with L{moxtls.smtp.server.data.InvalidMessage} if our SMTP
+            servers would refuse the message from any client (a NUL in it, for
+            example), and with another C{ValueError} if the envelope is invalid.
         """
 
     def messages() -> Deferred[tuple[QueuedMessage, ...]]:
         """
-        Fires with what is in the queue, oldest first.
+        Fires with all messages in the queue, oldest first.
         """
 
     def page(after: int, limit: int) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
         """
-        What is in the queue, oldest first, at most C{limit} messages at a time.
+        One page of the messages in the queue, oldest first.
 
-        @param after: 0, or the number that came with the page before.
+        @param after: 0, or the number that came with the previous page.
+        @param limit: The maximum number of messages.
 
-        @return: Fires with a number, and messages; with none at the end.
+        @return: Fires with the number for the next page, and messages; with no
+            messages at the end.
         """
 
     def retry(messageID: str) -> Deferred[bool]:
         """
-        Attempt a message at once.  Fires with whether there is one.
+        Attempt a message at once.  Fires with true if it is in the queue.
         """
 
     def hold(messageID: str, held: bool) -> Deferred[bool]:
         """
-        Hold a message, or release it.  Fires with whether there is one.
+        Hold or release a message.  Fires with true if it is in the queue.
         """
 
     def drop(messageID: str) -> Deferred[bool]:
         """
-        Forget a message, without a DSN.  Fires with whether there was one.
+        Remove a message without a DSN.  Fires with true if it was in the queue.
         """
 
 
 class IResultRecorder(Interface):
     """
-    Records results of an attempt while it goes on.
+    Records the results of a delivery attempt while it is in progress.
     """
 
     def record(results: Sequence[Result]) -> Deferred[None]:
         """
-        Record results that the attempt will not change any more.  Results
-        that were recorded before, and those of other attempts, are ignored.
+        Record final results.  Results that were recorded before, and those of
+        other attempts, are ignored.
 
         @return: Fires once the results survive the death of this process;
-            does not fail.  Cancelling ends the waiting, not the recording.
+            doesn't fail.  Cancelling it ends the waiting, not the recording.
         """
 
 
 class ICourier(Interface):
     """
-    One way for mail to leave the queue.
+    Delivers messages from the queue by one transport.
     """
 
     def deliver(
         batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
         """
-        Make one attempt.
+        Make one delivery attempt.
 
         @param recorder: Has recorded each final result before the data of the
             next message on the same connection is sent, so that the death of
             this process repeats at most one transaction per connection.
 
-        @return: Fires with one L{Result} for each recipient of each parcel,
-            whether or not it was recorded.  Cancelling breaks the attempt
-            off: it fires with what was decided until then, and may say in
-            temporary results how far it came with the rest; or fails.  If it
-            is the queue that stops, it counts as not made for the rest.
+        @return: Fires with one L{Result} for each recipient of each message of the
+            batch, recorded or not.  Cancelling it aborts the attempt: it fires with
+            the results known by then, and may describe the progress of the others
+            in temporary results; or it fails.  If the queue is stopping, the
+            attempt doesn't count for recipients without a final result.
         """
 
 
 class ISessionObserver(Interface):
     """
-    Is told how TLS went.
+    Observes the outcome of TLS negotiation with policy domains.
     """
 
     def sessionEnded(outcome: SessionOutcome) -> Deferred[None]:
         """
-        An attempt to reach a domain is over.
+        An attempt to reach a domain has ended.
 
-        @return: Fires once this is recorded.  Who calls it may wait or not,
-            but has to log a failure and go on: mail is never held up by it.
+        @return: Fires once the outcome is recorded.  The caller may or may not
+            wait, but must log a failure and go on: mail is never delayed or
+            refused because of it.
         """
 
 
 class IReportObserver(Interface):
     """
-    Is told by the queue what became of reports.
+    Observes the delivery of outgoing reports.
     """
 
     def reportEnded(envelope: Envelope, result: Result) -> Deferred[None]:
         """
-        A message whose C{envelope.report} is set was delivered to a recipient
-        or given up for it; C{result} is never C{TEMPORARY} unless it was the
-        last attempt.
+        A message with C{envelope.report} was delivered to a recipient, or given up
+        for it.
+
+        @param result: C{TEMPORARY} only after the last attempt.
         """
 
 
-# --- on the way in -----------------------------------------------------------
+# --- receiving mail ------------------------------------------------------------
 
 
 class IVerdictObserver(Interface):
     """
-    Is told what was decided on mail from outside.
+    Observes the decisions on incoming mail.
     """
 
     def verdictGiven(event: VerdictEvent) -> Deferred[None]:
         """
-        It is decided what becomes of a message for one of its recipients;
-        called before it is stored, and before the client is answered.
+        The disposition of a message is decided for one of its recipients.  Called
+        before the message is stored and before the SMTP client gets its reply.
 
-        @return: Fires once this is recorded.  Who calls it may wait or not,
-            but has to log a failure and go on: mail is never held up by it.
+        @return: Fires once the event is recorded.  The caller may or may not
+            wait, but must log a failure and go on: mail is never delayed or
+            refused because of it.
         """
 
 
 class ISenderHistory(Interface):
     """
-    Remembers which domains somebody has good reason to hear from.
+    Records the domains with which local accounts have corresponded.
 
-    Whose history it is, is an account's name; the empty name is for mail that
+    Histories are kept by the name of the account; the empty name is for mail that
     no account sent.
     """
 
     def sent(account: str, domain: Domain, now: float) -> Deferred[None]:
         """
-        C{account} has sent mail to an address in C{domain}.
-
-        Of the time, the UTC day is kept.
+        Record that C{account} sent mail to an address in C{domain}, on the UTC day
+        of C{now}.
         """
 
     def received(account: str, domain: Domain, now: float) -> Deferred[None]:
         """
-        C{account} got mail that is neither junk nor rejected, and of which
-        DMARC says that it is from C{domain}.
+        Record that C{account} received mail from C{domain} that passed DMARC and
+        was neither junk nor rejected.
         """
 
     def isKnown(account: str | None, organizational: Domain) -> Deferred[bool]:
         """
-        Fires with whether there is either sign about C{organizational} or a
-        domain below it.
+        Fires with true if there is an entry for C{organizational} or a domain
+        below it.
 
-        @param account: C{None} for anybody's.
+        @param account: C{None} for any account.
         """
 
     def prune(before: float) -> Deferred[int]:
         """
-        Forget what was last seen before the UTC day of that second.  Fires
-        with how many entries went: there is one for each account, domain and
-        kind of sign.
+        Remove entries whose last UTC day is before that of the second C{before}.
+        Fires with the number of removed entries: there is one for each account,
+        domain and direction.
         """
 
 
 class IMailbox(Interface):
     """
-    Where mail for people on this host goes: all mailboxes of one person.
+    All mailboxes of one local account.
     """
 
     def deliver(
@@ -328,41 +333,48 @@ class IMailbox(Interface):
         Store a message.
 
         @param mailbox: Names separated by C{/}, such as C{Postmaster/tlsrpt};
-            made if it isn't there.
-        @param seen: Whether it is to look read.
+            created if it doesn't exist.
+        @param seen: True to mark the message as read.
 
-        @return: Fires once it would survive a power cut.  Fails with
-            L{moxtls.mailbox.names.MailboxFull} if there is no room for it,
-            with L{moxtls.mailbox.names.MailboxRefused} if it never will be
-            taken, and otherwise if it can't be stored now.
+        @return: Fires once the message would survive a power cut.  Fails with
+            L{moxtls.mailbox.names.MailboxFull} if there is no room for it, with
+            L{moxtls.mailbox.names.MailboxRefused} after a permanent error, and
+            with any other exception after a temporary one.
         """
 
     def hasRoom(size: int) -> Deferred[bool]:
         """
-        Fires with whether a message of C{size} octets would fit, as far as
-        can be told: for RCPT.
+        Fires with true if a message of C{size} octets would fit, as far as it can
+        be known; used to answer RCPT.
         """
 
 
-# --- what is kept -------------------------------------------------------------
+# --- results that wait to be reported --------------------------------------------
 
 
-class IOutcomeStore(Interface):
+class IOutcomeRecorder(Interface):
     """
-    How TLS went, per policy domain and UTC day, until reports have taken it.
-
-    Everything recorded is kept per policy domain, recipient domain and day,
-    and counted: the cost doesn't grow with a domain's traffic.
+    Counts TLS session outcomes.
     """
 
     def record(day: date, outcome: SessionOutcome) -> Deferred[None]:
         """
         Count an outcome.
 
-        @param day: The UTC day in which the attempt ended (RFC 8460 4.1).
+        @param day: The UTC day on which the attempt ended (RFC 8460 4.1).
 
-        @return: Fires once it would survive a restart.
+        @return: Fires once the count would survive a restart.
         """
+
+
+class IOutcomeStore(IOutcomeRecorder):
+    """
+    TLS session outcomes, counted per policy domain, recipient domain and UTC day
+    until they are reported.  The cost doesn't grow with the traffic of a domain.
+
+    TLS reports are made in two phases: phase 0 reports to recipient domains, phase
+    1 to the policy domains of MX hosts (DANE).
+    """
 
     def results(
         day: date | None = None,
@@ -372,38 +384,41 @@ class IOutcomeStore(Interface):
         limit: int | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
         """
-        What is stored, as far as it has the values given; ordered by day,
+        Fires with the stored results that match the given values, ordered by day,
         policy domain and recipient domain.
 
-        @param after: Go on behind this one, the last of those before.
-        @param limit: The most pairs of domains, and these of one day; all if it is
-            not given.  So the end is where there are none.
+        @param after: The last result of the previous page.
+        @param limit: The maximum number of pairs of domains on a day; C{None} for
+            all.
         """
 
     def remove(domain: Domain, day: date | None = None) -> Deferred[int]:
         """
-        Forget what is stored about C{domain} as a policy domain.  Fires with
-        how many results went.
+        Remove the results of the policy domain C{domain}.  Fires with the number
+        of removed results.
         """
 
     def count(phase: int, before: date) -> Deferred[int]:
         """
-        Fires with how many sendable L{ReportPeriod}s there are (see C{periods}).
+        Fires with the number of sendable L{ReportPeriod}s (see C{periods}).
         """
 
     def periods(
         phase: int, before: date, after: ReportPeriod | None, limit: int
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        Periods of days before C{before}, and of periods that were closed,
-        that aren't settled, by day and domain, closed ones first, at most
-        C{limit}, from behind C{after} on.
+        Fires with the unsettled periods of a phase: days before C{before}, and
+        periods that were closed early; ordered by day and domain, those closed
+        early first.
 
-        Phase 0: recipient domains; C{sendable} if a result whose policy
-        domain and recipient domain are both that domain has C{sendReport}.
-        Phase 1: other policy domains; C{sendable} if any of their results
-        from other recipient domains has.  Of closed periods, in both phases,
-        if any of their results has.
+        Phase 0: recipient domains.  A period is C{sendable} if it has a result with
+        C{sendReport} whose policy domain and recipient domain are both that domain.
+        Phase 1: other policy domains.  A period is C{sendable} if it has a result
+        with C{sendReport} from another recipient domain.  A period that was closed
+        early is C{sendable} if any of its results has C{sendReport}.
+
+        @param after: The last period of the previous page.
+        @param limit: The maximum number.
         """
 
     def settle(
@@ -412,76 +427,83 @@ class IOutcomeStore(Interface):
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
         """
-        In one transaction, file C{reports}, and mark as told what they were
-        made from: in phase 0 all results with that recipient domain and
-        period, in phase 1 all with that policy domain and period and another
-        recipient domain.  What nobody needs any more is removed: a recipient domain's
-        own result once it is told, any other once both sides are.
+        In one transaction, archive C{reports} and mark the results of C{period} as
+        reported: in phase 0 all results with that recipient domain, in phase 1 all
+        with that policy domain and another recipient domain.  Results that no
+        other report needs are removed: a recipient domain's own result once it is
+        reported, any other once it is reported in both phases.
 
-        A report whose key is known is passed over: it was made before.
+        A report whose key is in the archive is ignored: it was made before.
 
-        @param destinations: Where the reports go, to be remembered for who is
-            told second; empty if no report was made.
+        @param destinations: The destinations of the reports, stored for the second
+            phase; empty if no report was made.
 
-        @return: Fires with how many of C{reports} are new.
+        @return: Fires with the number of C{reports} that are new.
         """
 
     def close(domain: Domain | None, end: int) -> Deferred[int]:
         """
-        End the period of what is stored about C{domain}, as policy domain or
-        as recipient domain, at the second C{end}, which is now: it is due, and
-        what is recorded from now on belongs to another period.  Where that
-        second has ended a period already, it is the next one.
+        End the current period of C{domain}, as policy domain and as recipient
+        domain, early: it is due at once, and later outcomes belong to a new period.
 
-        @param domain: C{None} for all.
+        @param domain: C{None} for all domains.
+        @param end: The current Unix second.  If a period has ended in it already,
+            the next second is used.
 
-        @return: Fires with how much was stored; 0 if nothing was, and so
-            nothing is closed.
+        @return: Fires with the number of results in the period; with 0 if there
+            were none, so that no period was closed.
         """
 
     def lastClosing(domain: Domain, before: int) -> Deferred[int]:
         """
-        Fires with the second in which the period of C{domain} was last
-        closed, before C{before}; with 0 if it never was.
+        Fires with the last second before C{before} in which a period of C{domain}
+        was closed early; with 0 if there is none.
         """
 
     def prune(before: date) -> Deferred[int]:
         """
-        Remove what is older than the day C{before}.  Fires with how many
-        results went.
+        Remove the results of days before C{before}.  Fires with the number of
+        removed results.
         """
 
 
-class IEvaluationStore(Interface):
+class IEvaluationRecorder(Interface):
     """
-    What DMARC made of mail, until reports have it.
-
-    Evaluations of an hour that are equal in everything but C{addresses}, of
-    which the latest are kept, are counted in one place, so that a flood of
-    them costs as much as one.  Of a policy domain and hour, so many different
-    ones are kept (L{moxtls.ledger.bounds.MOST_ROWS}), and so many policies
-    (C{MOST_PARTS}): what is beyond the first is only counted, as C{omitted},
-    what is beyond the second not even that.
+    Counts DMARC evaluations.
     """
 
     def record(hour: int, evaluation: Evaluation, count: int = 1) -> Deferred[None]:
         """
         Count an evaluation.
 
-        @param hour: A Unix second in the UTC hour in which it was made.
-        @param count: How many messages that were evaluated so.
+        @param hour: A Unix second in the UTC hour of the evaluation.
+        @param count: The number of messages with this evaluation.
 
-        @return: Fires once it would survive a restart.
+        @return: Fires once the count would survive a restart.
         """
+
+
+class IEvaluationStore(IEvaluationRecorder):
+    """
+    DMARC evaluations, counted per policy domain and UTC hour until they are
+    reported.
+
+    Evaluations of an hour that differ in C{addresses} only are counted together,
+    and the latest addresses are kept; so a flood of equal messages costs as much as
+    one.  The number of different rows per policy domain and hour is limited by
+    C{MAX_ROWS} of L{moxtls.ledger.bounds}, the number of different published
+    policies by C{MAX_PARTS}.  Messages beyond the first limit are only counted, as
+    C{omitted}; those beyond the second aren't counted at all.
+    """
 
     def evaluations(
         domain: Domain | None = None, limit: int = 1000
     ) -> Deferred[tuple[StoredEvaluation, ...]]:
         """
-        Fires with what is stored, by hour, the oldest first; then by policy
-        domain, part and the key of the row.
+        Fires with stored evaluations, ordered by hour, policy domain, published
+        policy and row.
 
-        @param domain: The policy domain.
+        @param domain: The policy domain; C{None} for all.
         """
 
     def summaries() -> Deferred[tuple[EvaluationSummary, ...]]:
@@ -491,58 +513,62 @@ class IEvaluationStore(Interface):
 
     def remove(domain: Domain) -> Deferred[int]:
         """
-        Forget what is stored about a policy domain.  Fires with how many
-        messages that were.
+        Remove the evaluations of a policy domain.  Fires with the number of
+        messages in them.
         """
 
     def count(before: int) -> Deferred[int]:
         """
-        Fires with how many sendable L{ReportPeriod}s there are (see C{periods}).
+        Fires with the number of sendable L{ReportPeriod}s (see C{periods}).
         """
 
     def periods(
         before: int, after: ReportPeriod | None, limit: int, early: bool = False
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        What is due, by domain and part, at most C{limit}, from behind
-        C{after} on.
+        Fires with the periods that are due, ordered by domain and C{part}.
 
         Evaluations with an interval of C{hours} are due when that interval,
-        counted from UTC midnight, is over: the period's C{end} is the last
-        such moment at or before C{before}, and what was recorded in hours
-        before C{end} belongs to it.  C{part} is a digest of the published
-        policy and the interval.  C{sendable} if any of it isn't optional.
+        counted from UTC midnight, is over.  The period's C{end} is the last such
+        moment at or before C{before}, and the period has all evaluations of hours
+        before C{end}.  Its C{part} is a digest of the published policy and the
+        interval.  It is C{sendable} unless all its evaluations are C{optional}.
 
-        What was closed (see C{close}) is due, and C{end} is when it was; its
-        C{part} is a digest of that, too.
+        A period that was closed early (see C{close}) is due at once; its C{end} is
+        the time of closing, and its C{part} a digest of that, too.
 
         @param before: The Unix second in which an hour begins.
-        @param early: Whether everything is due that is stored, as if it were
-            closed in the second C{before}.
+        @param after: The last period of the previous page.
+        @param limit: The maximum number.
+        @param early: True to get all periods, as if they were closed in the second
+            C{before}.
         """
 
     def close(domain: Domain | None, end: int) -> Deferred[int]:
         """
-        As L{IOutcomeStore.close}, of what is stored about C{domain} as a
-        policy domain.
+        End the current period of the policy domain C{domain} early, like
+        L{IOutcomeStore.close}.
         """
 
     def summary(period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         """
-        Fires with C{None} if nothing is stored for C{period}: its domain and
-        part, in hours before C{period.end}; nothing else of it counts.
+        Fires with a summary of the evaluations of C{period}; with C{None} if there
+        are none.
+
+        @param period: Only C{domain}, C{part} and C{end} matter.
         """
 
     def rows(
         period: ReportPeriod, after: bytes, limit: int
     ) -> Deferred[tuple[tuple[bytes, ReportRow, int], ...]]:
         """
-        What differs in the evaluations of C{period}, each with the number of
-        messages, added up over all hours before C{period.end}.
+        The different rows of C{period}, each with the number of messages over all
+        hours before C{period.end}.
 
-        @param after: The key of the row to go on behind; empty at first.
+        @param after: The key of the last row of the previous page; empty at first.
+        @param limit: The maximum number.
 
-        @return: Fires with keys, rows and counts, in the order of the keys.
+        @return: Fires with keys, rows and counts, ordered by key.
         """
 
     def settle(
@@ -551,47 +577,54 @@ class IEvaluationStore(Interface):
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
         """
-        In one transaction, file C{reports}, and remove all that belongs to
-        C{period}.  A report whose key is known is passed over: it was made
-        before.  What is recorded about these hours later is due by itself.
+        In one transaction, archive C{reports} and remove the evaluations of
+        C{period}.  A report whose key is in the archive is ignored: it was made
+        before.  Evaluations of these hours that are recorded later are due by
+        themselves.
 
-        @param destinations: For nothing: there is one phase.
+        @param destinations: Ignored: DMARC reports have one phase only.
 
-        @return: Fires with how many of C{reports} are new.
+        @return: Fires with the number of C{reports} that are new.
         """
 
     def prune(before: int) -> Deferred[int]:
         """
-        Remove what was recorded in hours that begin before that second.
-        Fires with how many messages that were.
+        Remove evaluations of hours that begin before the Unix second C{before}.
+        Fires with the number of messages in them.
         """
+
+
+# --- outgoing reports ------------------------------------------------------------
 
 
 class IReportArchive(Interface):
     """
-    Reports of ours, from being composed to long after they have arrived.
+    Outgoing reports, from composing until long after delivery.
     """
 
     def take(
         kind: ReportKind, node: str, most: int
     ) -> Deferred[tuple[OutgoingReport, ...]]:
         """
-        The next reports for C{node} to give to its queue, at most C{most}:
-        those it had taken before and not marked, else some that nobody has
-        taken, which are marked C{HANDING} in C{node}'s name.  Nobody else is
-        given them after that.  If there are none of either, those that
-        C{node} has marked C{HANDING} with a detail, since it failed to give
-        them to its queue; the one that was marked longest ago first.
+        Reserve the next reports for C{node} to hand over to its queue.
 
-        @return: Fires with nothing if there is nothing to do.
+        The first of these that exist: reports that C{node} reserved before and
+        hasn't marked; reports that no node has reserved, which are marked
+        C{HANDING} with the name of C{node}, so that no other node gets them; reports
+        that C{node} marked C{HANDING} with a detail, since its queue failed, the
+        one that was marked longest ago first.
+
+        @param most: The maximum number.
+
+        @return: Fires with reports; with none if there is nothing to do.
         """
 
     def mark(
         key: ReportKey, state: ReportState, now: float, detail: str = ""
     ) -> Deferred[None]:
         """
-        Note how far a report got.  A state is never gone back on: marking as
-        C{QUEUED} what is C{DELIVERED} or C{FAILED} has no effect.
+        Set the state of a report.  States only advance: marking a report as
+        C{QUEUED} that is C{DELIVERED} or C{FAILED} has no effect.
         """
 
     def reports(
@@ -602,105 +635,106 @@ class IReportArchive(Interface):
         after: OutgoingReport | None = None,
     ) -> Deferred[tuple[OutgoingReport, ...]]:
         """
-        Fires with reports, latest first.
+        Fires with the reports that match the given values, latest first.
 
-        @param after: Go on behind this one.
+        @param after: The last report of the previous page.
         """
 
     def find(key: str) -> Deferred[OutgoingReport | None]:
         """
-        The report with that C{str(ReportKey)}.
+        Fires with the report whose C{str(ReportKey)} is C{key}; with C{None} if
+        there is none.
         """
 
     def bySender(sender: str) -> Deferred[OutgoingReport | None]:
         """
-        The report that went out with that envelope sender, compared without
-        regard to case.
+        Fires with the report that has the envelope sender C{sender}, compared
+        case-insensitively; with C{None} if there is none.
         """
 
     def prune(before: float) -> Deferred[int]:
         """
-        Remove what was composed before that second and is in none of the
-        states C{COMPOSED} and C{HANDING}.
+        Remove reports that were composed before the Unix second C{before}, except
+        those in the states C{COMPOSED} and C{HANDING}.  Fires with their number.
         """
 
 
 class ISuppressions(Interface):
     """
-    Destinations that get no reports for the time being.
+    Destinations to which no reports are sent for a time.
     """
 
     def active(
         destination: str, kind: ReportKind, now: float
     ) -> Deferred[Suppression | None]:
         """
-        Fires with what keeps reports of C{kind} from C{destination}, if
-        anything does.
+        Fires with the entry that suppresses reports of C{kind} to C{destination}
+        at C{now}; with C{None} if there is none.
         """
 
     def put(suppression: Suppression) -> Deferred[None]:
         """
-        Add an entry, in place of one for the same destination and kind.
+        Add an entry, or replace the one for the same destination and kind.
         """
 
     def remove(destination: str, kind: ReportKind | None) -> Deferred[bool]:
         """
-        Fires with whether there was such an entry.
+        Remove an entry.  Fires with true if there was one.
         """
 
     def entries(
         after: Suppression | None = None, limit: int | None = None
     ) -> Deferred[tuple[Suppression, ...]]:
         """
-        All of them, also those whose time is over, latest first.
+        Fires with entries, latest first, including those that have expired.
 
-        @param after: Go on behind this one.
-        @param limit: The most; all if it is not given.
+        @param after: The last entry of the previous page.
+        @param limit: The maximum number; C{None} for all.
         """
 
     def get(destination: str, kind: ReportKind | None) -> Deferred[Suppression | None]:
         """
-        Fires with the entry for exactly that destination and kind, also if
-        its time is over.
+        Fires with the entry for exactly that destination and kind, even if it has
+        expired; with C{None} if there is none.
         """
 
 
 class ILeases(Interface):
     """
-    Makes sure that of many nodes one does what is to be done once.
+    Leases by which one of several nodes does a job that is to be done once.
     """
 
     def acquire(name: str, holder: str, until: float, now: float) -> Deferred[bool]:
         """
-        Take or prolong a lease.
+        Acquire or prolong a lease.
 
-        @return: Fires with whether C{holder} has it now; it doesn't if
-            somebody else's has not run out yet.
+        @return: Fires with true if C{holder} has it now; with false if the lease of
+            another holder has not expired.
         """
 
     def release(name: str, holder: str) -> Deferred[None]:
         """
-        Give it up, if C{holder} has it.
+        Release a lease, if C{holder} has it.
         """
-
-
-# --- reporting --------------------------------------------------------------------
 
 
 class IReportSource(Interface):
     """
-    One kind of report: what is owed, and what is in it.
+    One kind of report: which reports are due, and their contents.
 
-    The schedule, spreading, composing of mail, signing, suppression, handing
-    over and cleaning up are the service's.
+    Schedule, spreading, composing of mail, signing, suppression, handover and
+    clean-up are done by L{moxtls.reporting.service.ReportService}.
     """
 
-    kind: ReportKind = Attribute("Which kind.")
-    phases: int = Attribute("How many rounds there are, one after the other.")
+    kind: ReportKind = Attribute("The kind of report.")
+    phases: int = Attribute(
+        "The number of phases.  All periods of one are done before the next begins."
+    )
 
     def count(phase: int, now: float) -> Deferred[int]:
         """
-        Fires with how many reports may be owed at C{now}, for spreading.
+        Fires with the number of reports that may be due at C{now}; used to spread
+        them.
         """
 
     def periods(
@@ -711,25 +745,30 @@ class IReportSource(Interface):
         early: bool = False,
     ) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        What may be owed at C{now}, in order, from behind C{after} on.
+        Fires with the periods that may be due at C{now}, in order.
 
-        @param early: Whether also what would be if C{close} were called now.
+        @param after: The last period of the previous page.
+        @param limit: The maximum number.
+        @param early: True to include those that would be due if C{close} were
+            called now.
         """
 
     def close(domain: Domain | None, now: float) -> Deferred[int]:
         """
-        As L{IOutcomeStore.close}.
+        End the current period early, like L{IOutcomeStore.close}.
         """
 
     def refusal(period: ReportPeriod) -> Deferred[str]:
         """
-        Fires with why there is no report on C{period}, as C{draft} would say;
-        with nothing if there is one.
+        Fires with the reason why there is no report on C{period}; with an empty
+        text if there is one.
         """
 
     def draft(period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         """
-        Look up where a report is wanted, and compose it.
+        Look up the destinations of a report on C{period} and generate its document.
+
+        @return: Fires with the draft, or with the reason why there is none.
         """
 
     def settle(
@@ -738,12 +777,12 @@ class IReportSource(Interface):
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
         """
-        As L{IOutcomeStore.settle}.
+        Archive reports and mark C{period} as done, like L{IOutcomeStore.settle}.
         """
 
     def prune(now: float) -> Deferred[None]:
         """
-        Remove what is too old to be reported.
+        Remove data that is too old to be reported.
         """
 
 
@@ -754,6 +793,8 @@ class IReportSubmitter(Interface):
 
     def submit(report: OutgoingReport) -> Deferred[None]:
         """
-        Fires once the report is in safe hands; doing it again for the same
-        key changes nothing.
+        Take responsibility for delivering a report.  Submitting a report again with
+        the same key has no effect.
+
+        @return: Fires once the report would survive a restart.
         """

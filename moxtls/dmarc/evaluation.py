@@ -36,7 +36,7 @@ from moxtls.dmarc.types import (
     VerdictEvent,
 )
 from moxtls.domain import MAX_NAME, Domain, InvalidDomain, parseHost
-from moxtls.interfaces import IEvaluationStore, IVerdictObserver
+from moxtls.interfaces import IEvaluationRecorder, IVerdictObserver
 from moxtls.outages import Backlog
 
 #: RFC 9990 3.1.3.
@@ -289,7 +289,7 @@ class EvaluationRecorder:
     def __init__(
         self,
         clock: IReactorTime,
-        store: IEvaluationStore,
+        store: IEvaluationRecorder,
         enabled: bool = True,
         silent: Set[Domain] = frozenset(),
     ) -> None:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from moxtls.dates import utcDay
 from moxtls.domain import Domain
-from moxtls.interfaces import IOutcomeStore, ISessionObserver
+from moxtls.interfaces import IOutcomeRecorder, ISessionObserver
 from moxtls.outages import Backlog
 from moxtls.tlsrpt.types import PolicyType, SessionOutcome
 
@@ -36,7 +36,7 @@ class OutcomeRecorder:
     log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, store: IOutcomeStore, enabled: bool = True
+        self, clock: IReactorTime, store: IOutcomeRecorder, enabled: bool = True
     ) -> None:
         """
         @param enabled: If not, nothing is recorded.
