@@ -22,7 +22,8 @@ from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 
 _p = stsPolicy.c
 _SAVE = Upsert(
-    stsPolicy, replaced(*(name for name in stsPolicy.c.keys() if name != "domain"))
+    stsPolicy,
+    replaced(*(column.name for column in _p if column is not _p.domain)),
 )
 
 
