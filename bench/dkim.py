@@ -28,9 +28,9 @@ from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
     DKIMJob,
-    Results,
-    claimsOf,
-    findKeys,
+    DKIMResults,
+    lookUpKeys,
+    signatureClaims,
     verify,
 )
 from moxtls.authentication.results import AuthResult
@@ -88,7 +88,7 @@ class Sample:
 
     def checks(self) -> tuple[DKIMCheck, ...]:
         return runWithAnswers(
-            findKeys(claimsOf(splitHeader(self.header))), self._answer
+            lookUpKeys(signatureClaims(splitHeader(self.header))), self._answer
         )
 
     def verified(self) -> None:
@@ -110,7 +110,7 @@ class Sample:
         )
 
 
-def _passed(results: Results) -> None:
+def _passed(results: DKIMResults) -> None:
     (result,) = results
     if result.status is not AuthResult.PASS:
         raise AssertionError(result)
@@ -175,7 +175,7 @@ async def _hops(reactor: IReactor, effort: Effort, name: str, sample: Sample) ->
     verify, where messages are so small that it matters.
     """
 
-    def threads(call: DKIMJob) -> Deferred[Results]:
+    def threads(call: DKIMJob) -> Deferred[DKIMResults]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), call)
 
     work = sample.verification()

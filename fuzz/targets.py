@@ -149,7 +149,7 @@ def _dkim(data: bytes) -> None:
     A message with signatures, and the key record they all find; the record
     comes first, up to a line end.
     """
-    from moxtls.authentication.dkim.verify import claimsOf, findKeys, verify
+    from moxtls.authentication.dkim.verify import lookUpKeys, signatureClaims, verify
     from moxtls.dns.query import LookupQuestion, runWithAnswers
     from moxtls.dns.types import TXT, Answer, LookupStatus
     from moxtls.message.header import splitHeader
@@ -162,7 +162,7 @@ def _dkim(data: bytes) -> None:
     header, _, body = message.partition(b"\r\n\r\n")
     now = 1_800_000_000
     header += b"\r\n"
-    checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), answer)
+    checks = runWithAnswers(lookUpKeys(signatureClaims(splitHeader(header))), answer)
     whole = verify(header, [body], checks, now)
     assert verify(header, [body[:7], body[7:]], checks, now) == whole
     assert len(whole) == len(checks)
@@ -219,16 +219,16 @@ def _header(data: bytes) -> None:
     from email.utils import parseaddr
 
     from moxtls.message.addresses import authorDomains
-    from moxtls.message.header import splitHeader, unfolded, withoutForged
+    from moxtls.message.header import removeForgedResults, splitHeader, unfoldedText
 
     header = splitHeader(data)
     found = {each.ascii for each in authorDomains(header).domains}
-    shown = parseaddr(unfolded(b"".join(header.values(b"from"))))[1]
+    shown = parseaddr(unfoldedText(b"".join(header.values(b"from"))))[1]
     domain = shown.rpartition("@")[2].strip(". ").lower()
     assert not found or "." not in domain or not domain.isascii() or domain in found
-    left = withoutForged(header, "mx.example")
+    left = removeForgedResults(header, "mx.example")
     assert len(left) <= len(data) + 2
-    assert withoutForged(splitHeader(left), "mx.example") == left
+    assert removeForgedResults(splitHeader(left), "mx.example") == left
 
 
 TARGETS = {

@@ -19,10 +19,10 @@ from moxtls.interfaces import IQueue
 from moxtls.message.header import MAX_HEADER, headerOf
 from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import (
-    LOOPING,
+    MAIL_LOOP,
     ClientInfo,
     isLooping,
-    missingFields,
+    missingSubmissionFields,
     receivedHeader,
     saysTLSNotRequired,
 )
@@ -145,7 +145,7 @@ class _Submitted:
     async def _queued(self) -> Reply:
         header = headerOf(self._spooled.beginning(MAX_HEADER))
         if isLooping(header):
-            return LOOPING
+            return MAIL_LOOP
         envelope = envelopeOf(
             self._transaction, header, self._spooled.isASCII, self._submission.hostname
         )
@@ -172,7 +172,7 @@ class _Submitted:
         received = receivedHeader(
             self._client, submission.hostname, ourID, now, smtputf8, only
         )
-        missing = missingFields(header, f"{ourID}@{submission.hostname}", now)
+        missing = missingSubmissionFields(header, f"{ourID}@{submission.hostname}", now)
         # Where there is no header, ours must not swallow the first line.
         return received + missing + (b"" if header else b"\r\n")
 

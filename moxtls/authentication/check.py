@@ -24,8 +24,8 @@ from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
     DKIMJob,
-    Results,
-    signaturesOf,
+    DKIMResults,
+    findSignatures,
     withKey,
 )
 from moxtls.authentication.iprev import checkIPRev
@@ -40,7 +40,7 @@ from moxtls.authentication.results import (
 from moxtls.authentication.spf.evaluate import (
     SPFRequest,
     checkHost,
-    helloRequest,
+    heloRequest,
     mailFromRequest,
 )
 from moxtls.dmarc.alignment import Aligned, align, alignWithoutLookups
@@ -71,10 +71,10 @@ CACHE_TTL = 60
 #: Of each, how many are remembered.
 MAX_CACHED = 1000
 #: What is wrong with a signature where it is us who couldn't.
-UNVERIFIED = "it could not be verified"
+VERIFICATION_FAILED = "it could not be verified"
 
 #: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
-Offload = Callable[[DKIMJob], Deferred[Results]]
+Offload = Callable[[DKIMJob], Deferred[DKIMResults]]
 
 
 class MessageAuthenticator:
@@ -192,7 +192,7 @@ class MessageAuthentication:
         self._authors = authorDomains(header)
         self._since = checks.clock.seconds()
         # Each by itself: nobody's key is to be overdue because a stranger's is.
-        signatures = signaturesOf(header, self._authors.domains)
+        signatures = findSignatures(header, self._authors.domains)
         self._unreadable = signatures.problems
         self._keys = [self._findKey(each) for each in signatures.claims]
         self._lookups.extend(self._keys)
@@ -273,9 +273,9 @@ class MessageAuthentication:
         except Exception:
             self.log.failure("verifying signatures")
             self._isUnverified = True
-            return work.without(UNVERIFIED)
+            return work.without(VERIFICATION_FAILED)
 
-    async def _verify(self, work: DKIMJob) -> Results:
+    async def _verify(self, work: DKIMJob) -> DKIMResults:
         if not any(each.records for each in work.checks):
             return work()
         return await self._checks.offload(work)
@@ -352,7 +352,7 @@ class ConnectionChecks:
         self._users = 0
         address, helo = client.address, client.helo
         self.iprev = Task(resolve(resolver, checkIPRev(address)), _overdueIPRev)
-        self.helo = _spfOf(resolver, helloRequest(address, helo, hostname, since))
+        self.helo = _spfOf(resolver, heloRequest(address, helo, hostname, since))
         self.spf = self.helo
         if sender:
             request = mailFromRequest(address, helo, sender, hostname, since)

@@ -25,12 +25,12 @@ from moxtls.dmarc.types import DMARCPolicy, Override, Verdict
 from moxtls.domain import Domain
 
 #: RFC 5322 2.1.1, without CRLF.
-LINE = 78
+LINE_LENGTH = 78
 #: Of a stranger's word: as long as an address can be.
 MAX_WORD = 254
 #: Of clients and senders, and of signers, what is said of them is remembered: they
 #: differ less than messages do.
-MAX_KNOWN = 500
+MAX_CACHED = 500
 
 # RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
 _TOKEN = r"[!#-'*+.0-9A-Z^-~-]+"
@@ -92,7 +92,7 @@ def receivedSPF(
     )
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _receivedSPF(
     hostname: str, result: SPFResult, address: str, sender: str, helo: str
 ) -> bytes:
@@ -113,7 +113,7 @@ def _receivedSPF(
     return _ended([_lines(first.split(" ")), *words[1:]])
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _origin(
     hostname: str,
     iprev: IPRevResult,
@@ -185,7 +185,7 @@ def _dkim(
         yield ["dkim=none"]
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _dmarc(
     status: AuthResult,
     problem: str,
@@ -212,7 +212,7 @@ def _dmarc(
     return _lines(words)
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _signer(
     status: AuthResult,
     problem: str,
@@ -307,7 +307,7 @@ def _lines(words: list[str]) -> str:
     lines = [words[0]]
     for word in words[1:]:
         # The tab that a line begins with, a space, the semicolon behind it.
-        if len(lines[-1]) + len(word) + 3 > LINE:
+        if len(lines[-1]) + len(word) + 3 > LINE_LENGTH:
             lines.append(word)
         else:
             lines[-1] += f" {word}"

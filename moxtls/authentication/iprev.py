@@ -16,7 +16,7 @@ from moxtls.ipaddresses import parseIP
 
 #: RFC 8601 3 wants a limit, as the owner of an address can give it any number
 #: of names; hosts have one, or a few.
-MAX_NAMES = 5
+MAX_PTR_NAMES = 5
 
 _MAX_PROBLEM_LENGTH = 300
 
@@ -34,7 +34,7 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
     for each in found:
         if each.failed:
             return _unanswered(each)
-    names = [name for each in found for name in each.names][:MAX_NAMES]
+    names = [name for each in found for name in each.names][:MAX_PTR_NAMES]
     if not names:
         return _broken(AuthResult.PERMERROR, f"{address} has no name")
     kind = RRType.A if address.version == 4 else RRType.AAAA

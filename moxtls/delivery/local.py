@@ -19,7 +19,7 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
-from moxtls.reception.recipients import Found, NoSuchUser, NotHere, Target
+from moxtls.reception.recipients import DirectoryResult, NoSuchUser, NotLocal, Target
 from moxtls.smtp.types import Reply
 
 CHUNK = 64 * 1024
@@ -56,7 +56,7 @@ class LocalCourier:
     def __init__(
         self,
         clock: IReactorTime,
-        find: Callable[[Address], Found],
+        find: Callable[[Address], DirectoryResult],
         mailboxOf: Callable[[str], IMailbox],
     ) -> None:
         """
@@ -86,7 +86,7 @@ class _Attempt:
 
     def __init__(
         self,
-        find: Callable[[Address], Found],
+        find: Callable[[Address], DirectoryResult],
         mailboxOf: Callable[[str], IMailbox],
         recorder: IResultRecorder,
     ) -> None:
@@ -166,14 +166,14 @@ class _Attempt:
         await self._recorder.record([result])
 
     async def _deliverTo(
-        self, message: BatchMessage, found: Found | None, stored: list[str]
+        self, message: BatchMessage, found: DirectoryResult | None, stored: list[str]
     ) -> _Verdict:
         """
         @param stored: Where it is already; what is added is there too.
         """
         if found is None:
             return _Verdict(DeliveryStatus.PERMANENT, "5.1.3", "not an address")
-        if isinstance(found, NotHere):
+        if isinstance(found, NotLocal):
             return _Verdict(
                 DeliveryStatus.PERMANENT, "5.1.2", "not a domain of this host"
             )

@@ -46,11 +46,11 @@ from moxtls.message.mime import (
     Field,
     MessageStamp,
     contentType,
+    formatField,
     multipart,
-    origin,
+    originFields,
     part,
     textPart,
-    written,
 )
 
 _CERTAIN = (AuthResult.PASS, AuthResult.FAIL)
@@ -300,7 +300,7 @@ def composeFailureReport(
     The message that brings a report to all of C{recipients}, unsigned.
     """
     subject = f"DMARC failure report for {failure.discovery.author}"
-    header = origin(details.submitter, recipients, subject, stamp)
+    header = originFields(details.submitter, recipients, subject, stamp)
     fields = [*_fields(failure, details, stamp.hostname)]
     original = redactedFields(failure.event.header, details.redaction)
     parts = [
@@ -313,7 +313,7 @@ def composeFailureReport(
 
 
 def _lines(fields: Sequence[Field]) -> bytes:
-    return b"".join(map(written, fields))
+    return b"".join(map(formatField, fields))
 
 
 def _fields(

@@ -20,14 +20,14 @@ from enum import StrEnum
 from functools import lru_cache
 
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
-from moxtls.message.header import Header, commentEnd, unfolded
+from moxtls.message.header import Header, commentEnd, unfoldedText
 
 #: Of the field.  A name and an address have some hundred.
 MAX_FROM_LENGTH = 10_000
 #: Who sends a lot has the same in all of it: so many fields are remembered as
 #: read, up to so many octets each.
-MAX_KNOWN = 1000
-MAX_KNOWN_LENGTH = 500
+MAX_CACHED = 1000
+MAX_CACHED_LENGTH = 500
 
 # Those that there are: Python remembers for ever which names it looked for in vain.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
@@ -97,7 +97,7 @@ def authorDomains(header: Header) -> Authors:
     isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
     if isFolded or len(values[0]) > MAX_FROM_LENGTH:
         return Authors(FromField.UNREADABLE)
-    read = _known if len(values[0]) <= MAX_KNOWN_LENGTH else _read
+    read = _known if len(values[0]) <= MAX_CACHED_LENGTH else _read
     return read(values[0])
 
 
@@ -114,7 +114,7 @@ def _isFrom(name: bytes, field: bytes) -> bool:
 
 def _read(value: bytes) -> Authors:
     try:
-        hosts = dict.fromkeys(_hosts(unfolded(value)))
+        hosts = dict.fromkeys(_hosts(unfoldedText(value)))
     except InvalidDomain:
         return Authors(FromField.UNREADABLE)
     if not hosts:
@@ -123,7 +123,7 @@ def _read(value: bytes) -> Authors:
     return Authors(FromField.READ, domains)
 
 
-_known = lru_cache(MAX_KNOWN)(_read)
+_known = lru_cache(MAX_CACHED)(_read)
 
 
 # --- addresses --------------------------------------------------------------------

@@ -167,7 +167,7 @@ def headerFields(header: bytes) -> dict[str, str]:
     return fields
 
 
-def unfolded(value: bytes) -> str:
+def unfoldedText(value: bytes) -> str:
     """
     A field's value in one line, as text: what isn't UTF-8 becomes U+FFFD,
     which nothing of importance has in it.
@@ -175,7 +175,7 @@ def unfolded(value: bytes) -> str:
     return value.replace(_CRLF, b"").decode("utf-8", "replace")
 
 
-def withoutForged(header: Header, authservID: str) -> bytes:
+def removeForgedResults(header: Header, authservID: str) -> bytes:
     """
     The header without results that pretend to be ours (RFC 8601 5), all else
     byte for byte.
@@ -193,9 +193,9 @@ def withoutForged(header: Header, authservID: str) -> bytes:
 
 
 def _mayBeOurs(field: bytes, authservID: str) -> bool:
-    text = unfolded(field.partition(b":")[2])
+    text = unfoldedText(field.partition(b":")[2])
     ours = _plain(authservID)
-    claimed, isKnown = authservOf(text)
+    claimed, isKnown = parseAuthservID(text)
     if claimed is None or _plain(claimed) == ours:
         return True
     if not _TOKEN.fullmatch(claimed):
@@ -206,7 +206,7 @@ def _mayBeOurs(field: bytes, authservID: str) -> bool:
     return not isKnown and ours in text.lower()
 
 
-def authservOf(text: str) -> tuple[str | None, bool]:
+def parseAuthservID(text: str) -> tuple[str | None, bool]:
     """
     Whose results a field has (RFC 8601 2.2).
 

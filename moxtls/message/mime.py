@@ -128,7 +128,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
 
 
 #: RFC 5322 2.1.1
-LINE = 78
+LINE_LENGTH = 78
 
 #: A name, and words between which the field may be folded.
 Field = tuple[str, Sequence[str]]
@@ -149,7 +149,7 @@ class MessageStamp:
     now: float
 
 
-def origin(
+def originFields(
     submitter: Domain, recipients: Sequence[Address], subject: str, stamp: MessageStamp
 ) -> list[Field]:
     """
@@ -157,14 +157,14 @@ def origin(
     """
     return [
         ("From", [f"postmaster@{submitter}"]),
-        ("To", listed(map(str, recipients))),
+        ("To", commaWords(map(str, recipients))),
         ("Subject", subject.split(" ")),
-        ("Date", [dated(stamp)]),
+        ("Date", [formatDate(stamp)]),
         ("Message-Id", [f"<{stamp.token}@{stamp.hostname}>"]),
     ]
 
 
-def generated(contentType: Sequence[str]) -> list[Field]:
+def generatedFields(contentType: Sequence[str]) -> list[Field]:
     """
     What says that no person wrote it, and what is in it.
     """
@@ -177,7 +177,7 @@ def generated(contentType: Sequence[str]) -> list[Field]:
     ]
 
 
-def dated(stamp: MessageStamp) -> str:
+def formatDate(stamp: MessageStamp) -> str:
     """
     RFC 5322 3.3.
     """
@@ -198,8 +198,8 @@ def multipart(
     @param token: Nobody who has a word in the parts can have foreseen it.
     """
     boundary = f"=_{token}"
-    fields = [*header, *generated((*container, f'boundary="{boundary}"'))]
-    pieces = [*map(written, fields), b"\r\n"]
+    fields = [*header, *generatedFields((*container, f'boundary="{boundary}"'))]
+    pieces = [*map(formatField, fields), b"\r\n"]
     for each in parts:
         pieces.append(f"--{boundary}\r\n".encode("ascii"))
         pieces.append(each)
@@ -211,7 +211,7 @@ def part(header: Sequence[Field], body: bytes) -> bytes:
     """
     One part of a multipart.
     """
-    return b"".join([*map(written, header), b"\r\n", body, b"\r\n"])
+    return b"".join([*map(formatField, header), b"\r\n", body, b"\r\n"])
 
 
 def textPart(lines: Sequence[str]) -> bytes:
@@ -225,7 +225,7 @@ def textPart(lines: Sequence[str]) -> bytes:
     return part(header, "\r\n".join(lines).encode("ascii"))
 
 
-def listed(items: Iterable[str]) -> list[str]:
+def commaWords(items: Iterable[str]) -> list[str]:
     """
     With commas, as words of a field.
     """
@@ -233,14 +233,14 @@ def listed(items: Iterable[str]) -> list[str]:
     return [f"{item}," for item in items[:-1]] + items[-1:]
 
 
-def written(field: Field) -> bytes:
+def formatField(field: Field) -> bytes:
     """
     A header field, folded between words where it gets too long.
     """
     name, words = field
     lines = [f"{name}:"]
     for word in words:
-        if len(lines[-1]) + 1 + len(word) > LINE and lines[-1] != f"{name}:":
+        if len(lines[-1]) + 1 + len(word) > LINE_LENGTH and lines[-1] != f"{name}:":
             lines.append("")
         lines[-1] += f" {word}"
     return ("\r\n".join(lines) + "\r\n").encode("ascii")

@@ -19,7 +19,7 @@ from moxtls.smtp.types import Reply
 
 #: RFC 5321 6.3: a message with more of them goes round in circles.
 MAX_HOPS = 100
-LOOPING = Reply(554, "5.4.6", "Message goes round in circles")
+MAIL_LOOP = Reply(554, "5.4.6", "Message goes round in circles")
 
 # RFC 8689 3, unfolded.
 _TLS_REQUIRED = re.compile(
@@ -82,7 +82,7 @@ def receivedHeader(
     return f"{folded}; {_dateTime(now)}\r\n".encode()
 
 
-def missingFields(header: bytes, messageID: str, now: float) -> bytes:
+def missingSubmissionFields(header: bytes, messageID: str, now: float) -> bytes:
     """
     What a message that is submitted must have and may lack (RFC 6409 8.2,
     8.3).
@@ -98,7 +98,7 @@ def missingFields(header: bytes, messageID: str, now: float) -> bytes:
     return fields
 
 
-def hops(header: bytes) -> int:
+def countReceived(header: bytes) -> int:
     """
     How many servers a message has come through, going by its Received fields.
     """
@@ -108,9 +108,9 @@ def hops(header: bytes) -> int:
 def isLooping(header: bytes) -> bool:
     """
     Whether a message has come through so many that it will never arrive
-    (RFC 5321 6.3), and is to be refused with C{LOOPING}.
+    (RFC 5321 6.3), and is to be refused with C{MAIL_LOOP}.
     """
-    return hops(header) > MAX_HOPS
+    return countReceived(header) > MAX_HOPS
 
 
 def saysTLSNotRequired(header: bytes) -> bool:

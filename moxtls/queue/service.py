@@ -341,7 +341,9 @@ class QueueService(Service):
         flight.steps += steps
         await self._insist(flight, lambda: self._noting.put(steps))
 
-    def _writeNotes(self, groups: list[list[RetryDecision]]) -> Deferred[Sequence[Exception | None]]:
+    def _writeNotes(
+        self, groups: list[list[RetryDecision]]
+    ) -> Deferred[Sequence[Exception | None]]:
         steps = [step for group in groups for step in group]
         written: list[Exception | None] = [None] * len(groups)
         writing = self._spool.run(lambda spool: spool.index.note(steps))

@@ -25,7 +25,7 @@ from moxtls.reception.delivery import MailboxDelivery
 from moxtls.reception.message import IncomingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import Recipient
-from moxtls.reception.recipients import Directory, NotHere
+from moxtls.reception.recipients import Directory, NotLocal
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,
@@ -37,11 +37,11 @@ from moxtls.smtp.types import Reply
 from moxtls.submission import addressOf
 
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
-NOBODY = Reply(550, "5.1.1", "No such mailbox here")
+NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 #: Addresses of which it is remembered whose they are.
-MAX_KNOWN = 1000
+MAX_CACHED = 1000
 #: RFC 3463 3.3: for now, as somebody may tidy up.
-NO_ROOM = Reply(452, "4.2.2", "The mailbox is full")
+MAILBOX_FULL = Reply(452, "4.2.2", "The mailbox is full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Reception:
         self.isForReports = house.isForReports
         self._house = house
         # They are asked for at RCPT and at the end, and often again.
-        self.recipient = lru_cache(MAX_KNOWN)(self._recipient)
+        self.recipient = lru_cache(MAX_CACHED)(self._recipient)
         self._checks = checks
         self._folder = folder
 
@@ -143,10 +143,10 @@ class Reception:
         """
         address = addressOf(text, self.hostname)
         targets = self._house.directory.find(address)
-        if isinstance(targets, NotHere):
+        if isinstance(targets, NotLocal):
             return NO_RELAY
         if not isinstance(targets, tuple) or not targets:
-            return NOBODY
+            return NO_SUCH_MAILBOX
         return Recipient(address, targets)
 
     async def _room(self, accounts: tuple[str, ...], size: int) -> Reply:
@@ -157,4 +157,4 @@ class Reception:
         for account in accounts:
             if await self._house.mailboxOf(account).hasRoom(size):
                 return RECIPIENT_OK
-        return NO_ROOM
+        return MAILBOX_FULL

@@ -16,12 +16,18 @@ from moxtls.dmarc.types import FinalDisposition
 from moxtls.interfaces import IMailbox, IQueue
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.queue.types import Envelope
-from moxtls.reception.policy import LATER, MailboxCopy, StoreResult, answer, leftOver
+from moxtls.reception.policy import (
+    TRY_LATER,
+    MailboxCopy,
+    StoreResult,
+    replyFor,
+    undelivered,
+)
 from moxtls.smtp.types import Reply
 from moxtls.tasks import TaskGroup
 
 #: Copies of a message that are written at a time.
-MAX_WRITERS = 20
+MAX_CONCURRENT_WRITES = 20
 
 Chunks = Sequence[bytes]
 
@@ -67,10 +73,10 @@ class MailboxDelivery:
         @return: What the client is to be told.
         """
         outcomes = await self.store(letter, copies)
-        rest = leftOver(copies, outcomes, finalDisposition)
+        rest = undelivered(copies, outcomes, finalDisposition)
         if rest and not await self._queued(letter, rest):
-            return LATER
-        return answer(outcomes, finalDisposition)
+            return TRY_LATER
+        return replyFor(outcomes, finalDisposition)
 
     async def store(
         self, letter: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
@@ -80,7 +86,7 @@ class MailboxDelivery:
         """
         if len(copies) == 1:
             return [await self._stored(letter, copies[0], seen)]
-        crew = TaskGroup(MAX_WRITERS)
+        crew = TaskGroup(MAX_CONCURRENT_WRITES)
         running = []
         for copy in copies:
             await crew.room()

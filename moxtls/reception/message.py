@@ -24,8 +24,8 @@ from moxtls.message.header import (
     MAX_HEADER,
     Header,
     headerEnd,
+    removeForgedResults,
     splitHeader,
-    withoutForged,
 )
 from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import ClientInfo, receivedHeader
@@ -33,17 +33,17 @@ from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
 from moxtls.reception.delivery import StoredMessage
 from moxtls.reception.policy import (
-    LATER,
-    TAKEN,
+    ACCEPTED,
+    TRY_LATER,
     Decision,
     MailboxCopy,
     Recipient,
-    answer,
-    copies,
+    authenticatedOrganization,
+    checkHeader,
     decide,
-    malformed,
     needsHistory,
-    provenDomain,
+    planCopies,
+    replyFor,
     verdictEvent,
 )
 from moxtls.reporting.suppression import bounceMailbox
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 #: Of a DSN.  They have the header of what they are about, or all of it; a
 #: report of ours isn't that large.
-MAX_NOTICE = 1024 * 1024
+MAX_DSN_LENGTH = 1024 * 1024
 
 
 @implementer(IMessage)
@@ -109,7 +109,7 @@ class IncomingMessage:
                 "receiving a message from {host!r}",
                 host=self._client.address,
             )
-            return LATER
+            return TRY_LATER
         finally:
             self.abort()
 
@@ -117,7 +117,7 @@ class IncomingMessage:
         if self._reading.isTooLong:
             return HEADER_TOO_LONG
         header = self._reading.end()
-        refusal = malformed(header)
+        refusal = checkHeader(header)
         if refusal is not None:
             return refusal
         findings = await self._reading.findings()
@@ -140,11 +140,11 @@ class IncomingMessage:
         if decision.refusal is not None:
             # Whoever wants to see what was refused does so; nothing depends
             # on that.
-            every = copies(people, decision.finalDisposition, reception.accounts)
+            every = planCopies(people, decision.finalDisposition, reception.accounts)
             await reception.delivery.store(letter, every)
             return decision.refusal
         others, reply = await self._withoutNotices(letter, people)
-        every = copies(others, decision.finalDisposition, reception.accounts)
+        every = planCopies(others, decision.finalDisposition, reception.accounts)
         if every:
             reply = await reception.delivery.deliver(
                 letter, every, decision.finalDisposition
@@ -181,7 +181,7 @@ class IncomingMessage:
         decision: Decision,
         every: Sequence[MailboxCopy],
     ) -> None:
-        author = provenDomain(findings, decision)
+        author = authenticatedOrganization(findings, decision)
         if author is not None:
             for account in dict.fromkeys(copy.account for copy in every):
                 await self._reception.audience.arrived(account, author)
@@ -214,7 +214,7 @@ class IncomingMessage:
         @return: The others; and what to say if there are none.
         """
         others = []
-        reply = TAKEN
+        reply = ACCEPTED
         for recipient in people:
             kind = await self._reportKind(recipient)
             if kind is None:
@@ -223,13 +223,13 @@ class IncomingMessage:
             mailbox = bounceMailbox(kind, self._reception.postmaster)
             copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address)
             outcomes = await self._reception.delivery.store(letter, [copy], seen=True)
-            reply = answer(outcomes, FinalDisposition.ACCEPTED)
+            reply = replyFor(outcomes, FinalDisposition.ACCEPTED)
         return others, reply
 
     async def _reportKind(self, recipient: Recipient) -> ReportKind | None:
         if not recipient.mayBeOfReport:
             return None
-        beginning = self._spooled.beginning(MAX_NOTICE)
+        beginning = self._spooled.beginning(MAX_DSN_LENGTH)
         return await self._reception.bounced(str(recipient.address), beginning)
 
     # --- what is stored ----------------------------------------------------------
@@ -331,7 +331,7 @@ class StreamingMessage:
         C{hostname}; to be used before it is closed.
         """
         header = self.end()
-        left = withoutForged(header, hostname)
+        left = removeForgedResults(header, hostname)
         if left is header.data:
             return self._spooled.chunks(trace)
         return self._spooled.chunks(trace + left, len(header.data))

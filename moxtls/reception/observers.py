@@ -23,7 +23,7 @@ from moxtls.tasks import TaskGroup
 
 #: What observers may have open before mail waits for them after all: else they
 #: would take all memory where a database stands still.
-MAX_OPEN = 1000
+MAX_PENDING = 1000
 
 
 class VerdictDispatcher:
@@ -46,7 +46,7 @@ class VerdictDispatcher:
         self._clock = clock
         self._observers = tuple(observers)
         self._history = history
-        self._crew = TaskGroup(MAX_OPEN)
+        self._crew = TaskGroup(MAX_PENDING)
 
     async def tell(self, event: VerdictEvent) -> None:
         """

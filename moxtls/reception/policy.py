@@ -25,7 +25,7 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.message.addresses import FromField
 from moxtls.message.header import Header, headerFields
 from moxtls.message.mime import contentType
-from moxtls.message.trace import LOOPING, isLooping
+from moxtls.message.trace import MAIL_LOOP, isLooping
 from moxtls.reception.recipients import Role, Target
 from moxtls.smtp.types import Reply
 
@@ -33,12 +33,12 @@ from moxtls.smtp.types import Reply
 JUNK = "Junk"
 
 #: It would go on with a field that we put in front of it.
-UNLED = Reply(550, "5.6.0", "The header begins in the middle of a field")
-LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
-OVERDUE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
-TAKEN = Reply(250, "2.0.0", "OK")
-FULL = Reply(552, "5.2.2", "The mailbox is full")
-UNWANTED = Reply(550, "5.7.1", "The mailbox doesn't take this message")
+HEADER_MALFORMED = Reply(550, "5.6.0", "The header begins in the middle of a field")
+TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
+DMARC_UNAVAILABLE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
+ACCEPTED = Reply(250, "2.0.0", "OK")
+OVER_QUOTA = Reply(552, "5.2.2", "The mailbox is full")
+REFUSED_BY_MAILBOX = Reply(550, "5.7.1", "The mailbox doesn't take this message")
 
 # RFC 9990 3.5.2, RFC 8460 5.3; whatever a forwarder puts in front of it.
 _REPORT = re.compile(
@@ -126,13 +126,13 @@ class StoreResult(Enum):
     LATER = auto()
 
 
-def malformed(header: Header) -> Reply | None:
+def checkHeader(header: Header) -> Reply | None:
     """
     What is to be said against a message of which nothing else is looked at.
     """
     if header.data[:1] in (b" ", b"\t"):
-        return UNLED
-    return LOOPING if isLooping(header.data) else None
+        return HEADER_MALFORMED
+    return MAIL_LOOP if isLooping(header.data) else None
 
 
 def decide(findings: AuthenticationOutcome, sender: str) -> Decision:
@@ -150,7 +150,7 @@ def decide(findings: AuthenticationOutcome, sender: str) -> Decision:
             )
         return Decision(FinalDisposition.JUNK)
     if findings.isOverdue and _mayBeRefused(verdict):
-        return Decision(FinalDisposition.REJECTED, OVERDUE)
+        return Decision(FinalDisposition.REJECTED, DMARC_UNAVAILABLE)
     if verdict.disposition is DMARCPolicy.REJECT:
         reply = _refusal(verdict, findings.authentication)
         return Decision(FinalDisposition.REJECTED_BY_DMARC, reply)
@@ -262,7 +262,7 @@ def needsHistory(event: VerdictEvent, reportsFailures: bool) -> bool:
     return isHandled or (reportsFailures and isWanted(event))
 
 
-def copies(
+def planCopies(
     recipients: Iterable[Recipient],
     finalDisposition: FinalDisposition,
     accounts: Mapping[str, Account],
@@ -281,7 +281,9 @@ def copies(
     return tuple(found.values())
 
 
-def provenDomain(findings: AuthenticationOutcome, decision: Decision) -> Domain | None:
+def authenticatedOrganization(
+    findings: AuthenticationOutcome, decision: Decision
+) -> Domain | None:
     """
     The organization of the author, if mail from it is a sign that it is somebody
     whom one hears from: whoever has one domain has any number below it, each of
@@ -297,26 +299,26 @@ def provenDomain(findings: AuthenticationOutcome, decision: Decision) -> Domain 
     return discovery.organizational
 
 
-def answer(
+def replyFor(
     outcomes: Sequence[StoreResult], finalDisposition: FinalDisposition
 ) -> Reply:
     """
     What the client is told, once its message was stored or not.
 
     A message that is there for one recipient isn't sent again because of the
-    others, who would be all that is left over: see L{leftOver}.
+    others, who would be all that is left over: see L{undelivered}.
     """
     if StoreResult.THERE in outcomes:
         isMissing = (
             finalDisposition is FinalDisposition.JUNK and StoreResult.LATER in outcomes
         )
-        return LATER if isMissing else TAKEN
+        return TRY_LATER if isMissing else ACCEPTED
     if StoreResult.LATER in outcomes:
-        return LATER
-    return FULL if StoreResult.FULL in outcomes else UNWANTED
+        return TRY_LATER
+    return OVER_QUOTA if StoreResult.FULL in outcomes else REFUSED_BY_MAILBOX
 
 
-def leftOver(
+def undelivered(
     every: Sequence[MailboxCopy],
     outcomes: Sequence[StoreResult],
     finalDisposition: FinalDisposition,

@@ -17,7 +17,7 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 #: RFC 5321 4.5.1: in any case, at every domain that mail is taken for.
 POSTMASTER = "postmaster"
 #: By custom: to whom cron writes, and from whom other hosts have their DSNs.
-ADMINISTRATIVE = frozenset({"root", "mailer-daemon"})
+ADMINISTRATIVE_NAMES = frozenset({"root", "mailer-daemon"})
 
 
 class Role(Enum):
@@ -58,7 +58,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class NotHere:
+class NotLocal:
     """
     Mail for that domain isn't taken here.
     """
@@ -71,7 +71,7 @@ class NoSuchUser:
     """
 
 
-Found = tuple[Target, ...] | NotHere | NoSuchUser
+DirectoryResult = tuple[Target, ...] | NotLocal | NoSuchUser
 
 
 class Directory:
@@ -104,7 +104,7 @@ class Directory:
             return ()
         return tuple(_spellings(address, self._config.domains.get(domain)))
 
-    def find(self, address: Address) -> Found:
+    def find(self, address: Address) -> DirectoryResult:
         """
         Where mail for C{address} goes: to one target, or to several if it is
         an alias.
@@ -115,7 +115,7 @@ class Directory:
         domain = address.domain
         # Reading of RFC 5321 4.1.3: we answer to our names only.
         if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
-            return NotHere()
+            return NotLocal()
         for target in self._hostReports:
             # Not Domains, but this host says what is the same here.
             if Address(address.localPart.lower(), domain) == target.address:
@@ -194,7 +194,7 @@ def isAdministrative(localPart: str) -> bool:
     Whether mail goes to the postmaster at the name of a host, as programs on it
     write to whoever runs it, and DSNs of others seem to come from there.
     """
-    return localPart.lower().partition("+")[0] in ADMINISTRATIVE
+    return localPart.lower().partition("+")[0] in ADMINISTRATIVE_NAMES
 
 
 def isPostmaster(localPart: str) -> bool:

@@ -23,17 +23,17 @@ from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptReco
 
 #: Seconds for which records are remembered, and until one that could not be
 #: looked up is asked for again.
-REMEMBERED = HOUR
+CACHE_TTL = HOUR
 RETRY = 5 * MINUTE
 #: Domains looked up at a time.
-AT_ONCE = 8
+MAX_CONCURRENT_DOMAINS = 8
 #: Seconds that the first messages wait for the first look-ups.
 MAX_WAIT = 10
 #: Addresses in one record.
 MAX_ADDRESSES = 50
 
 
-def asSpelled(address: Address) -> Sequence[Address]:
+def lowerCased(address: Address) -> Sequence[Address]:
     """
     The address itself, whatever the case of its letters.
     """
@@ -45,7 +45,7 @@ class ReportAddresses:
     The addresses that the C{_dmarc} and C{_smtp._tls} records of our domains
     name (RFC 9989 4.7, RFC 8460 3), and those that the operator names.
 
-    Records are looked up when mail comes in, at most once in L{REMEMBERED}
+    Records are looked up when mail comes in, at most once in L{CACHE_TTL}
     seconds for all mail; while they are looked up again the former ones count.
     """
 
@@ -57,7 +57,7 @@ class ReportAddresses:
         resolver: IResolver,
         domains: Iterable[Domain],
         named: Iterable[Address] = (),
-        spellings: Callable[[Address], Sequence[Address]] = asSpelled,
+        spellings: Callable[[Address], Sequence[Address]] = lowerCased,
         suffixes: PublicSuffixes | None = None,
     ) -> None:
         """
@@ -94,7 +94,7 @@ class ReportAddresses:
     async def _include(self, address: Address) -> bool:
         now = self._clock.seconds()
         if now >= self._due and not len(self._crew):
-            self._due = now + REMEMBERED
+            self._due = now + CACHE_TTL
             self._crew.begin(ignoreCancelled(self._load()))
         if not self._isLoaded:
             await self._wait()
@@ -108,8 +108,8 @@ class ReportAddresses:
 
     async def _load(self) -> None:
         try:
-            for start in range(0, len(self._domains), AT_ONCE):
-                some = self._domains[start : start + AT_ONCE]
+            for start in range(0, len(self._domains), MAX_CONCURRENT_DOMAINS):
+                some = self._domains[start : start + MAX_CONCURRENT_DOMAINS]
                 lookups = [Deferred.fromCoroutine(self._lookUp(each)) for each in some]
                 await gather(lookups)
         finally:

@@ -25,14 +25,14 @@ from moxtls.interfaces import ISuppressions
 from moxtls.message.mime import (
     Field,
     MessageStamp,
-    dated,
-    generated,
-    listed,
+    commaWords,
+    formatDate,
+    formatField,
+    generatedFields,
     multipart,
-    origin,
+    originFields,
     part,
     textPart,
-    written,
 )
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.rua import ReportDestination, parseDestination
@@ -122,19 +122,19 @@ def composeErrorReport(
     domain = draft.period.domain
     subject = f"DMARC aggregate reporting error report for {domain}"
     header = [
-        *origin(draft.submitter, recipients, subject, stamp),
-        *generated(("text/plain;", "charset=us-ascii")),
+        *originFields(draft.submitter, recipients, subject, stamp),
+        *generatedFields(("text/plain;", "charset=us-ascii")),
         ("Content-Transfer-Encoding", ["7bit"]),
     ]
     body = [
-        ("Report-Date", [dated(stamp)]),
+        ("Report-Date", [formatDate(stamp)]),
         ("Report-Domain", [str(domain)]),
         ("Report-ID", [draft.reportID]),
         ("Report-Size", [str(size)]),
         ("Submitter", [str(draft.submitter)]),
-        ("Submitting-URI", listed(draft.destinations)),
+        ("Submitting-URI", commaWords(draft.destinations)),
     ]
-    return b"".join([*map(written, header), b"\r\n", *map(written, body)])
+    return b"".join([*map(formatField, header), b"\r\n", *map(formatField, body)])
 
 
 def _compose(
@@ -148,7 +148,7 @@ def _compose(
     @param fields: What else is in the header.
     """
     header = [
-        *origin(draft.submitter, recipients, _subject(form, draft), stamp),
+        *originFields(draft.submitter, recipients, _subject(form, draft), stamp),
         *fields,
     ]
     parts = [_textPart(form, draft), _attachment(form, draft)]

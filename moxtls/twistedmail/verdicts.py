@@ -28,11 +28,11 @@ from moxtls.reception.message import StreamingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import (
     Decision,
+    authenticatedOrganization,
     decide,
     isReport,
     mayAnswerReport,
     needsHistory,
-    provenDomain,
 )
 from moxtls.reception.recipients import isPostmaster
 from moxtls.reception.reportaddresses import ReportAddresses
@@ -191,7 +191,7 @@ class FilteredMessage:
         decision: Decision,
         recipients: Sequence[str],
     ) -> None:
-        author = provenDomain(findings, decision)
+        author = authenticatedOrganization(findings, decision)
         if author is not None:
             for account in dict.fromkeys(each.lower() for each in recipients):
                 await self._screening.audience.arrived(account, author)

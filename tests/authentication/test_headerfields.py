@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.headerfields import LINE, authenticationResults, receivedSPF
+from moxtls.authentication.headerfields import (
+    LINE_LENGTH,
+    authenticationResults,
+    receivedSPF,
+)
 from moxtls.authentication.results import (
     Authentication,
     AuthResult,
@@ -178,7 +182,7 @@ class ResultsTests(SynchronousTestCase):
         field = authenticationResults(US, FOUND, PASSED, "x@a.example")
         self.assertTrue(field.endswith(b"\r\n"))
         for line in field.split(b"\r\n"):
-            self.assertLessEqual(len(line), LINE)
+            self.assertLessEqual(len(line), LINE_LENGTH)
 
     @given(WORDS, WORDS, WORDS, WORDS)
     @settings(max_examples=100, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.iprev import MAX_NAMES, checkIPRev
+from moxtls.authentication.iprev import MAX_PTR_NAMES, checkIPRev
 from moxtls.authentication.results import AuthResult, IPRevResult
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.query import LookupQuestion, runWithAnswers
@@ -99,7 +99,7 @@ class IPRevTests(SynchronousTestCase):
         inquiry = checkIPRev("192.0.2.3")
         (question,) = next(inquiry)
         questions = inquiry.send((self.answer(question),))
-        self.assertEqual([each.name for each in questions], names[:MAX_NAMES])
+        self.assertEqual([each.name for each in questions], names[:MAX_PTR_NAMES])
 
     def test_noAddress(self) -> None:
         """

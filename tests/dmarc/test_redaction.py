@@ -15,7 +15,7 @@ from moxtls.dmarc.redaction import (
     Redaction,
     redactedFields,
 )
-from moxtls.message.mime import written
+from moxtls.message.mime import formatField
 
 REDACTION = Redaction(b"k" * 32)
 JOHN = REDACTION.token("john.doe")
@@ -211,5 +211,5 @@ class QuotedTests(SynchronousTestCase):
         raw = header.encode("utf-8", "surrogatepass")
         for each in redactedFields(raw, REDACTION):
             self.assertRegex(
-                written(each), rb"\A[A-Za-z-]+:(?: [!-~]+(?:\r\n(?= ))?)+\r\n\Z"
+                formatField(each), rb"\A[A-Za-z-]+:(?: [!-~]+(?:\r\n(?= ))?)+\r\n\Z"
             )

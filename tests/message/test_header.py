@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.message.header import (
-    authservOf,
     headerEnd,
+    parseAuthservID,
+    removeForgedResults,
     splitHeader,
-    unfolded,
-    withoutForged,
+    unfoldedText,
 )
 
 US = "mx.example.org"
@@ -32,7 +32,7 @@ class SplitTests(SynchronousTestCase):
         header = splitHeader(b"A: b\r\n c\r\nFROM :x\r\nno field\r\na:\r\n")
         names = list(header.names)
         self.assertEqual(names, [b"a", b"from", b"", b"a"])
-        values = [unfolded(each) for each in header.values(b"a")]
+        values = [unfoldedText(each) for each in header.values(b"a")]
         self.assertEqual(values, [" b c", ""])
         self.assertTrue(header.has(b"from"))
 
@@ -73,13 +73,13 @@ class SplitTests(SynchronousTestCase):
 
 class ForgedTests(SynchronousTestCase):
     """
-    Tests for L{withoutForged}.
+    Tests for L{removeForgedResults}.
     """
 
     def isKept(self, value: str) -> bool:
         before, after = b"A: b\r\n", b"c: D\r\n e\r\n"
         field = f"Authentication-Results:{value}\r\n".encode()
-        left = withoutForged(splitHeader(before + field + after), US)
+        left = removeForgedResults(splitHeader(before + field + after), US)
         self.assertIn(left, (before + after, before + field + after))
         return field in left
 
@@ -138,12 +138,12 @@ class ForgedTests(SynchronousTestCase):
         header = splitHeader(
             "Authentication-Results: mx.B\u00fccher.example; x\r\n".encode()
         )
-        self.assertEqual(withoutForged(header, "mx.xn--bcher-kva.example"), b"")
+        self.assertEqual(removeForgedResults(header, "mx.xn--bcher-kva.example"), b"")
 
     def test_linear(self) -> None:
         """
         What is never closed takes no longer for being repeated.
         """
         for each in ("(", '"', '"\\', "(\\", "()", " "):
-            name, _ = authservOf(each * 50_000)
+            name, _ = parseAuthservID(each * 50_000)
             self.assertIn(name, (None, ""))

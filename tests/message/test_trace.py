@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.message.header import MAX_HEADER, hasField, headerOf
 from moxtls.message.trace import (
-    LOOPING,
+    MAIL_LOOP,
     MAX_HOPS,
     ClientInfo,
-    hops,
+    countReceived,
     isLooping,
-    missingFields,
+    missingSubmissionFields,
     receivedHeader,
     saysTLSNotRequired,
 )
@@ -115,7 +115,9 @@ class HeaderTests(SynchronousTestCase):
             (b"message-id : x\r\n", date),
             (b"X-Date: x\r\n Date: x\r\n", date + own),
         ):
-            self.assertEqual(missingFields(header, "1@mx.example", NOW), added)
+            self.assertEqual(
+                missingSubmissionFields(header, "1@mx.example", NOW), added
+            )
         self.assertTrue(hasField(b"A: b\r\nDate:\r\n", b"date"))
 
     def test_tlsRequired(self) -> None:
@@ -147,7 +149,7 @@ class HeaderTests(SynchronousTestCase):
 
 class HopsTests(SynchronousTestCase):
     """
-    Tests for L{hops} and L{isLooping}.
+    Tests for L{countReceived} and L{isLooping}.
     """
 
     def test_count(self) -> None:
@@ -160,7 +162,7 @@ class HopsTests(SynchronousTestCase):
             (b"RECEIVED : a\r\nX-Received: b\r\nReceived-SPF: c\r\n", 1),
             (b"Received: a\r\nSubject: Received: b\r\nreceived:\r\n", 2),
         ):
-            self.assertEqual(hops(header), count, header)
+            self.assertEqual(countReceived(header), count, header)
 
     def test_looping(self) -> None:
         """
@@ -168,4 +170,4 @@ class HopsTests(SynchronousTestCase):
         """
         self.assertFalse(isLooping(b"Received: a\r\n" * MAX_HOPS))
         self.assertTrue(isLooping(b"Received: a\r\n" * (MAX_HOPS + 1)))
-        self.assertEqual((LOOPING.code, LOOPING.enhanced), (554, "5.4.6"))
+        self.assertEqual((MAIL_LOOP.code, MAIL_LOOP.enhanced), (554, "5.4.6"))

@@ -14,7 +14,11 @@ from moxtls.dmarc.types import FinalDisposition
 from moxtls.domain import Address
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.queue.memory import MemoryQueue
-from moxtls.reception.delivery import MAX_WRITERS, MailboxDelivery, StoredMessage
+from moxtls.reception.delivery import (
+    MAX_CONCURRENT_WRITES,
+    MailboxDelivery,
+    StoredMessage,
+)
 from moxtls.reception.policy import MailboxCopy, StoreResult
 
 ANNA = Address.parse("anna@our.example")
@@ -72,9 +76,9 @@ class DeliveryTests(SynchronousTestCase):
         """
         mailbox = SlowMailbox()
         delivery = MailboxDelivery(lambda account: mailbox, self.queue)
-        copies = [MailboxCopy("anna", "Inbox", ANNA)] * (MAX_WRITERS + 5)
+        copies = [MailboxCopy("anna", "Inbox", ANNA)] * (MAX_CONCURRENT_WRITES + 5)
         storing = Deferred.fromCoroutine(delivery.store(LETTER, copies))
-        self.assertEqual(len(mailbox.writing), MAX_WRITERS)
+        self.assertEqual(len(mailbox.writing), MAX_CONCURRENT_WRITES)
         mailbox.writing[1].errback(OSError("disk"))
         for each in mailbox.writing:
             if not each.called:

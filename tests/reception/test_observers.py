@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail
 
 from moxtls.domain import Domain
 from moxtls.queue.types import Envelope
-from moxtls.reception.observers import MAX_OPEN, HistoryRecorder, VerdictDispatcher
+from moxtls.reception.observers import MAX_PENDING, HistoryRecorder, VerdictDispatcher
 from tests.reception.receiving import ReceptionCase
 from tests.reception.signed import STRANGER, message
 
@@ -36,7 +36,7 @@ class AudienceTests(ReceptionCase):
         def arrived() -> Deferred[None]:
             return Deferred.fromCoroutine(audience.arrived("anna", Domain("a.example")))
 
-        for _ in range(MAX_OPEN - 1):
+        for _ in range(MAX_PENDING - 1):
             self.successResultOf(arrived())
         waiting = arrived()
         self.assertNoResult(waiting)

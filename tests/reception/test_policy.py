@@ -22,17 +22,17 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Address, Domain
 from moxtls.message.addresses import Authors, FromField
 from moxtls.reception.policy import (
-    LATER,
-    OVERDUE,
+    DMARC_UNAVAILABLE,
+    TRY_LATER,
     Decision,
     MailboxCopy,
     Recipient,
     StoreResult,
-    answer,
-    copies,
+    authenticatedOrganization,
     decide,
-    leftOver,
-    provenDomain,
+    planCopies,
+    replyFor,
+    undelivered,
 )
 from moxtls.reception.recipients import Role, Target
 from tests.authentication.test_headerfields import FOUND, PASSED
@@ -59,7 +59,7 @@ def findings(verdict: Verdict, authors: Authors = READ) -> AuthenticationOutcome
 
 class DecideTests(SynchronousTestCase):
     """
-    Tests for L{decide} and L{provenDomain}.
+    Tests for L{decide} and L{authenticatedOrganization}.
     """
 
     def test_dispositions(self) -> None:
@@ -92,14 +92,14 @@ class DecideTests(SynchronousTestCase):
         )
         found = replace(findings(verdict), isOverdue=True)
         self.assertEqual(
-            decide(found, ""), Decision(FinalDisposition.REJECTED, OVERDUE)
+            decide(found, ""), Decision(FinalDisposition.REJECTED, DMARC_UNAVAILABLE)
         )
         found = replace(
             findings(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
         )
         self.assertEqual(decide(found, "").finalDisposition, FinalDisposition.ACCEPTED)
         found = replace(findings(replace(verdict, discovery=None)), isOverdue=True)
-        self.assertEqual(decide(found, "").refusal, OVERDUE)
+        self.assertEqual(decide(found, "").refusal, DMARC_UNAVAILABLE)
         found = replace(findings(REJECT), isOverdue=True)
         self.assertEqual(
             decide(found, "").finalDisposition, FinalDisposition.REJECTED_BY_DMARC
@@ -149,7 +149,7 @@ class DecideTests(SynchronousTestCase):
             (replace(PASSED, disposition=DMARCPolicy.QUARANTINE), False),
         ):
             found = findings(verdict)
-            domain = provenDomain(found, decide(found, "x@a.example"))
+            domain = authenticatedOrganization(found, decide(found, "x@a.example"))
             self.assertEqual(domain, A if proven else None)
 
     def test_organization(self) -> None:
@@ -164,7 +164,7 @@ class DecideTests(SynchronousTestCase):
             (replace(found, temporary=True), below),
         ):
             verdict = replace(PASSED, author=below, discovery=discovery)
-            domain = provenDomain(
+            domain = authenticatedOrganization(
                 findings(verdict), Decision(FinalDisposition.ACCEPTED)
             )
             self.assertEqual(domain, expected)
@@ -172,13 +172,13 @@ class DecideTests(SynchronousTestCase):
 
 class CopyTests(SynchronousTestCase):
     """
-    Tests for L{copies}.
+    Tests for L{planCopies}.
     """
 
     def places(
         self, finalDisposition: FinalDisposition, *targets: Target
     ) -> list[tuple[str, str]]:
-        found = copies([Recipient(ANNA, targets)], finalDisposition, ACCOUNTS)
+        found = planCopies([Recipient(ANNA, targets)], finalDisposition, ACCOUNTS)
         return [(each.account, each.mailbox) for each in found]
 
     def test_places(self) -> None:
@@ -204,7 +204,7 @@ class CopyTests(SynchronousTestCase):
         One mailbox gets one copy, for the first who is named.
         """
         other = Address.parse("other@our.example")
-        found = copies(
+        found = planCopies(
             [
                 Recipient(ANNA, (Target("anna", "Inbox", ANNA),)),
                 Recipient(other, (Target("anna", "Inbox", other),)),
@@ -217,7 +217,7 @@ class CopyTests(SynchronousTestCase):
 
 class AnswerTests(SynchronousTestCase):
     """
-    Tests for L{answer} and L{leftOver}.
+    Tests for L{replyFor} and L{undelivered}.
     """
 
     def test_consistent(self) -> None:
@@ -228,12 +228,14 @@ class AnswerTests(SynchronousTestCase):
         """
         each = MailboxCopy("anna", "Inbox", ANNA)
         for outcomes in product(StoreResult, repeat=3):
-            reply = answer(outcomes, FinalDisposition.ACCEPTED)
-            left = leftOver([each] * 3, outcomes, FinalDisposition.ACCEPTED)
+            reply = replyFor(outcomes, FinalDisposition.ACCEPTED)
+            left = undelivered([each] * 3, outcomes, FinalDisposition.ACCEPTED)
             isThere = StoreResult.THERE in outcomes
             self.assertEqual(reply.accepted, isThere)
             missing = sum(outcome is not StoreResult.THERE for outcome in outcomes)
             self.assertEqual(len(left), missing if isThere else 0)
             if not isThere:
-                self.assertEqual(reply == LATER, StoreResult.LATER in outcomes)
-            self.assertEqual(leftOver([each] * 3, outcomes, FinalDisposition.JUNK), ())
+                self.assertEqual(reply == TRY_LATER, StoreResult.LATER in outcomes)
+            self.assertEqual(
+                undelivered([each] * 3, outcomes, FinalDisposition.JUNK), ()
+            )

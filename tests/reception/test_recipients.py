@@ -13,7 +13,7 @@ from moxtls.domain import Address, Domain
 from moxtls.reception.recipients import (
     Directory,
     NoSuchUser,
-    NotHere,
+    NotLocal,
     Role,
     Target,
     isPostmaster,
@@ -62,12 +62,12 @@ class FindTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = directory()
 
-    def places(self, text: str) -> list[tuple[str, str]] | NotHere | NoSuchUser:
+    def places(self, text: str) -> list[tuple[str, str]] | NotLocal | NoSuchUser:
         """
         Accounts and mailboxes.
         """
         found = self.directory.find(Address.parse(text))
-        if isinstance(found, NotHere | NoSuchUser):
+        if isinstance(found, NotLocal | NoSuchUser):
             return found
         return [(each.account, each.mailbox) for each in found]
 
@@ -109,7 +109,7 @@ class FindTests(SynchronousTestCase):
             "postmaster@[127.0.0.1]",
             "postmaster@[IPv6:::1]",
         ]:
-            self.assertEqual(self.places(text), NotHere(), text)
+            self.assertEqual(self.places(text), NotLocal(), text)
 
     def test_aliases(self) -> None:
         """
@@ -213,7 +213,7 @@ class FindTests(SynchronousTestCase):
         """
         self.directory = directory('Hostname = "mail.example.org"')
         self.assertEqual(self.places("tlsreports@mail.example.org"), NoSuchUser())
-        self.assertEqual(self.places("anna@example.org"), NotHere())
+        self.assertEqual(self.places("anna@example.org"), NotLocal())
 
     @settings(max_examples=100, deadline=None)
     @given(st.text(max_size=20), st.sampled_from(["example.org", "exact.example"]))

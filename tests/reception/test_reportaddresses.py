@@ -15,11 +15,11 @@ from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Address, Domain
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import (
+    CACHE_TTL,
     MAX_WAIT,
-    REMEMBERED,
     RETRY,
     ReportAddresses,
-    asSpelled,
+    lowerCased,
 )
 
 A = Domain("a.example")
@@ -129,13 +129,13 @@ class ReportAddressesTests(SynchronousTestCase):
         self.assertIncluded(made, ["old@a.example"], "new@a.example")
         self.dmarc("rua=mailto:new@a.example")
         count = len(self.resolver.asked)
-        self.clock.advance(REMEMBERED - 1)
+        self.clock.advance(CACHE_TTL - 1)
         self.assertIncluded(made, ["old@a.example"], "new@a.example")
         self.assertEqual(len(self.resolver.asked), count)
         self.clock.advance(1)
         self.assertIncluded(made, ["new@a.example"], "old@a.example")
         self.resolver.fail(f"_dmarc.{A}", RRType.TXT, ExtendedError(22))
-        self.clock.advance(REMEMBERED)
+        self.clock.advance(CACHE_TTL)
         self.assertIncluded(made, ["new@a.example"], "old@a.example")
 
     def test_failed(self) -> None:
@@ -183,4 +183,4 @@ class ReportAddressesTests(SynchronousTestCase):
         Without a directory, letters may be of either case.
         """
         address = Address.parse("Dmarc@a.example")
-        self.assertEqual(asSpelled(address), (Address.parse("dmarc@a.example"),))
+        self.assertEqual(lowerCased(address), (Address.parse("dmarc@a.example"),))

@@ -41,7 +41,7 @@ class Canonicalization(StrEnum):
     RELAXED = "relaxed"
 
 
-def fieldsOf(header: bytes, how: Canonicalization) -> Fields:
+def canonicalFields(header: bytes, how: Canonicalization) -> Fields:
     """
     The fields of a header in canonical form (RFC 6376 3.4.1, 3.4.2).  Lines
     that are none are left out.
@@ -98,7 +98,7 @@ def _named(header: bytes, how: Canonicalization) -> Iterator[tuple[bytes, bytes]
             yield name.rstrip(FWS), b"%b:%b" % (name, value.strip(b" "))
 
 
-class CanonicalBody:
+class BodyCanonicalizer:
     """
     Takes a body in pieces, and gives it back in canonical form (RFC 6376
     3.4.3, 3.4.4).
@@ -191,11 +191,11 @@ def _repeated(lines: int) -> Iterable[bytes]:
 
 #: Octets that are worked on at a time: enough for calls not to matter, and
 #: little enough for a processor's cache.
-BLOCK = 64 * 1024
+BLOCK_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class BodyScope:
     """
     What a signature says of a body.
 
@@ -218,8 +218,8 @@ class BodyHash:
 
 
 def hashBody(
-    body: Iterable[bytes], extents: Collection[Extent]
-) -> dict[Extent, BodyHash]:
+    body: Iterable[bytes], extents: Collection[BodyScope]
+) -> dict[BodyScope, BodyHash]:
     """
     @param body: Chunks of any size.
     """
@@ -238,13 +238,13 @@ class _Run:
     One canonicalization, hashed once whatever the limits.
     """
 
-    def __init__(self, how: Canonicalization, extents: Iterable[Extent]) -> None:
+    def __init__(self, how: Canonicalization, extents: Iterable[BodyScope]) -> None:
         limits = {each.limit for each in extents if each.how is how}
         #: The next one last.
         self._limits = sorted(
             (each for each in limits if each is not None), reverse=True
         )
-        self._body = CanonicalBody(how)
+        self._body = BodyCanonicalizer(how)
         self._hash = sha256()
         self._length = 0
         self._digests: dict[int, bytes] = {}
@@ -286,11 +286,13 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         waiting.append(chunk)
         size += len(chunk)
-        if size >= BLOCK:
+        if size >= BLOCK_SIZE:
             yield from _cut(b"".join(waiting))
             waiting, size = [], 0
     yield from _cut(b"".join(waiting))
 
 
 def _cut(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + BLOCK] for start in range(0, len(data), BLOCK))
+    return (
+        data[start : start + BLOCK_SIZE] for start in range(0, len(data), BLOCK_SIZE)
+    )

@@ -30,7 +30,7 @@ _MAX_EXPONENT_LENGTH = 32
 #: Bits (RFC 8032 5.1.5).
 _ED25519_SIZE = 256
 #: Records that are remembered as read: of who sends a lot.
-MAX_KEYS = 500
+MAX_CACHED = 500
 #: k= and the algorithm it is for.
 _ALGORITHMS = {"rsa": Algorithm.RSA, "ed25519": Algorithm.ED25519}
 
@@ -78,8 +78,8 @@ class PublicKey:
         return True
 
 
-@lru_cache(MAX_KEYS)
-def readKey(text: bytes) -> PublicKey:
+@lru_cache(MAX_CACHED)
+def parseKeyRecord(text: bytes) -> PublicKey:
     """
     Those that can be used are remembered: a key that was used once is also
     quicker to use, as OpenSSL prepares it then.

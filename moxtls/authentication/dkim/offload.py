@@ -10,18 +10,18 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from moxtls.authentication.check import Offload
-from moxtls.authentication.dkim.verify import DKIMJob, Results, verifyAll
+from moxtls.authentication.dkim.verify import DKIMJob, DKIMResults, verifyAll
 from moxtls.workers.batches import Batches
 from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
 
 #: Bytes that are verified together, and how many such batches are under way: what
 #: is done shall not wait for what isn't.
-TOGETHER = 64 * 1024
-RUNNING = 4
+MAX_BATCH_SIZE = 64 * 1024
+MAX_BATCHES = 4
 #: Seconds that none takes, however it was made.
 TIMEOUT = 60
 #: What a message counts at least.
-_LEAST = TOGETHER // 16
+_LEAST = MAX_BATCH_SIZE // 16
 
 
 class SignatureVerifier:
@@ -33,11 +33,14 @@ class SignatureVerifier:
     def __init__(self, worker: Worker, threads: Offload) -> None:
         self._worker = worker
         self._threads = threads
-        self._batches = Batches[DKIMJob, Results](
-            lambda those: worker.call(verifyAll, those), _size, TOGETHER, RUNNING
+        self._batches = Batches[DKIMJob, DKIMResults](
+            lambda those: worker.call(verifyAll, those),
+            _size,
+            MAX_BATCH_SIZE,
+            MAX_BATCHES,
         )
 
-    def __call__(self, verification: DKIMJob) -> Deferred[Results]:
+    def __call__(self, verification: DKIMJob) -> Deferred[DKIMResults]:
         """
         See L{Offload}.
         """
@@ -47,7 +50,7 @@ class SignatureVerifier:
             return results.addErrback(self._without, verification)
         return self._threads(verification)
 
-    def _without(self, why: Failure, verification: DKIMJob) -> Deferred[Results]:
+    def _without(self, why: Failure, verification: DKIMJob) -> Deferred[DKIMResults]:
         # Not if it was lost: it may have died of this very message.
         why.trap(NoWorker)
         return self._threads(verification)

@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from moxtls.authentication.dkim.canonical import (
+    BodyScope,
     Canonicalization,
-    Extent,
     Fields,
-    fieldsOf,
+    canonicalFields,
     hashBody,
     headerHash,
 )
@@ -63,7 +63,7 @@ _SIGNED = (
 _NAME = b"DKIM-Signature"
 #: RFC 5322 2.1.1
 _LINE = 78
-_BODY = Extent(Canonicalization.RELAXED)
+_BODY = BodyScope(Canonicalization.RELAXED)
 
 
 class InvalidKey(ValueError):
@@ -164,7 +164,7 @@ def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
     @param message: CRLF line ends.
     """
     header, body = splitMessage(message)
-    fields = fieldsOf(header, Canonicalization.RELAXED)
+    fields = canonicalFields(header, Canonicalization.RELAXED)
     names = [each for each in _SIGNED for _ in range(len(fields.get(each, ())) + 1)]
     digest = hashBody([body], {_BODY})[_BODY].digest
     signatures = [_signature(each, fields, names, digest) for each in signers]

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from moxtls.authentication.dkim.canonical import Canonicalization, Extent
+from moxtls.authentication.dkim.canonical import BodyScope, Canonicalization
 from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.domain import Domain, InvalidDomain
@@ -24,7 +24,7 @@ from moxtls.taglist import (
 )
 
 #: Names in C{h=}.  Mail has some twenty; each is looked up once.
-MAX_FIELDS = 500
+MAX_SIGNED_FIELDS = 500
 #: Octets of C{i=} as it is written.  It is no address, but looks like one,
 #: with up to three characters for each.
 MAX_IDENTITY_LENGTH = 3 * 320
@@ -34,12 +34,12 @@ MAX_NAME = 253
 MAX_CLOCK_SKEW = 300
 #: Seconds.  The time of signing is of no use but to see that somebody made it
 #: up; a clock in another time zone does no harm.
-MAX_AHEAD = 24 * 3600
+MAX_TIME_IN_FUTURE = 24 * 3600
 
 #: What is in all signatures of a signer, as read: so many signers are
 #: remembered, and C{h=} up to so many characters.
-MAX_TERMS = 500
-MAX_TERMS_LENGTH = 1000
+MAX_CACHED = 500
+MAX_CACHED_NAMES_LENGTH = 1000
 
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
@@ -67,7 +67,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 
-class UnreadableSignature(ValueError):
+class InvalidSignatureField(ValueError):
     """
     It can't be told whose signature it is.
     """
@@ -130,7 +130,7 @@ class Signature:
     identityDomain: Domain
     algorithm: Algorithm
     how: Canonicalization
-    body: Extent
+    body: BodyScope
     names: tuple[bytes, ...]
     bodyHash: bytes
     proof: bytes
@@ -167,13 +167,13 @@ class _Terms:
     identityDomain: Domain
     algorithm: Algorithm
     how: Canonicalization
-    body: Extent
+    body: BodyScope
     names: tuple[bytes, ...]
 
 
-def readSignatureClaim(field: bytes, place: int) -> SignatureClaim:
+def parseSignatureClaim(field: bytes, place: int) -> SignatureClaim:
     """
-    Quick; whether the rest is a signature is left to L{readSignature}.
+    Quick; whether the rest is a signature is left to L{parseSignature}.
 
     @param field: A DKIM-Signature field, without its CRLF.
 
@@ -184,7 +184,7 @@ def readSignatureClaim(field: bytes, place: int) -> SignatureClaim:
     return SignatureClaim(place, domain, _selector(_stated(value, b"s"), domain), field)
 
 
-def readSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
+def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
     """
     @param now: When the message was received, in Unix seconds.
 
@@ -244,7 +244,7 @@ def _domain(text: str) -> Domain:
     try:
         return Domain.parse(text)
     except InvalidDomain:
-        raise UnreadableSignature("d= is not a domain") from None
+        raise InvalidSignatureField("d= is not a domain") from None
 
 
 def _selector(text: str, domain: Domain) -> str:
@@ -256,7 +256,7 @@ def _selector(text: str, domain: Domain) -> str:
             selector = ""
     longest = MAX_NAME - len(f"._domainkey.{domain}")
     if len(selector) > longest or not _SELECTOR.match(selector):
-        raise UnreadableSignature("s= is not a selector")
+        raise InvalidSignatureField("s= is not a selector")
     return selector
 
 
@@ -285,7 +285,9 @@ def _checkForm(tags: TagList) -> None:
 
 def _checkTime(tags: TagList, now: float) -> None:
     signed, expires = _time(tags, "t"), _time(tags, "x")
-    _demand(signed - now <= MAX_AHEAD, "signed in the future", AuthResult.POLICY)
+    _demand(
+        signed - now <= MAX_TIME_IN_FUTURE, "signed in the future", AuthResult.POLICY
+    )
     if "x" in tags.values:
         _demand(expires > signed, "x= is not after t=")
         _demand(
@@ -303,7 +305,7 @@ def _time(tags: TagList, name: str) -> int:
 def _terms(tags: TagList, domain: Domain) -> _Terms:
     stated = map(tags.values.get, ("i", "a", "c", "l"))
     names = tags.get("h")
-    read = _knownTerms if len(names) <= MAX_TERMS_LENGTH else _readTerms
+    read = _knownTerms if len(names) <= MAX_CACHED_NAMES_LENGTH else _readTerms
     return read(domain, names, *stated)
 
 
@@ -320,11 +322,11 @@ def _readTerms(
     """
     what, below = _identity(identity, domain)
     how, bodyHow = _canonicalizations(ways)
-    extent = Extent(bodyHow, _limit(limit))
+    extent = BodyScope(bodyHow, _limit(limit))
     return _Terms(what, below, _algorithm(algorithm), how, extent, _names(names))
 
 
-_knownTerms = lru_cache(MAX_TERMS)(_readTerms)
+_knownTerms = lru_cache(MAX_CACHED)(_readTerms)
 
 
 def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
@@ -374,8 +376,8 @@ def _limit(stated: str | None) -> int | None:
 
 
 def _names(stated: str) -> tuple[bytes, ...]:
-    names = colonList(stated, MAX_FIELDS)
-    _demand(len(names) <= MAX_FIELDS, "h= is too long")
+    names = colonList(stated, MAX_SIGNED_FIELDS)
+    _demand(len(names) <= MAX_SIGNED_FIELDS, "h= is too long")
     _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
     _demand("from" in names, "From is not signed")
     return tuple(each.encode("ascii") for each in names)

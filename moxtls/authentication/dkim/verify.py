@@ -2,7 +2,7 @@
 """
 DKIM signatures of a message, checked (RFC 6376 6.1).  No I/O.
 
-Three steps, as each has another place to run: L{claimsOf} is quick, L{findKeys}
+Three steps, as each has another place to run: L{signatureClaims} is quick, L{lookUpKeys}
 waits for the DNS, L{verify} takes as long as the message is large and is to be
 called elsewhere, such as in a thread::
 
@@ -28,19 +28,19 @@ from typing import Any
 
 from moxtls.authentication.dkim.canonical import (
     BodyHash,
-    Extent,
+    BodyScope,
     Fields,
-    fieldsOf,
+    canonicalFields,
     hashBody,
     headerHash,
 )
-from moxtls.authentication.dkim.key import PublicKey, UnusableKey, readKey
+from moxtls.authentication.dkim.key import PublicKey, UnusableKey, parseKeyRecord
 from moxtls.authentication.dkim.signature import (
+    InvalidSignatureField,
     Signature,
     SignatureClaim,
-    UnreadableSignature,
-    readSignature,
-    readSignatureClaim,
+    parseSignature,
+    parseSignatureClaim,
 )
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dns.query import LookupGenerator, LookupQuestion
@@ -53,7 +53,7 @@ from moxtls.message.header import Header
 MAX_SIGNATURES = 8
 #: Records of one selector that are looked at.  There should be one (RFC 6376
 #: 3.6.2.2); each may take the time of a verification.
-MAX_RECORDS = 4
+MAX_KEY_RECORDS = 4
 
 _NAME = b"dkim-signature"
 
@@ -96,14 +96,14 @@ class Signatures:
     problems: tuple[str, ...] = ()
 
 
-def claimsOf(header: Header) -> tuple[SignatureClaim, ...]:
+def signatureClaims(header: Header) -> tuple[SignatureClaim, ...]:
     """
-    Those of L{signaturesOf}, whoever the author is.
+    Those of L{findSignatures}, whoever the author is.
     """
-    return signaturesOf(header).claims
+    return findSignatures(header).claims
 
 
-def signaturesOf(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
+def findSignatures(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
     """
     @param authors: The domains in From.  Their signatures come first where there are
         too many: anybody on the way can add some.
@@ -112,8 +112,8 @@ def signaturesOf(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
     problems = []
     for place, field in enumerate(header.called(_NAME)):
         try:
-            readable.append(readSignatureClaim(field, place))
-        except UnreadableSignature as error:
+            readable.append(parseSignatureClaim(field, place))
+        except InvalidSignatureField as error:
             problems.append(str(error))
     if len(readable) > MAX_SIGNATURES:
         readable.sort(key=lambda each: _distance(each.domain, authors))
@@ -139,7 +139,7 @@ def _commonLabels(labels: list[str], author: Domain) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def findKeys(
+def lookUpKeys(
     claims: Sequence[SignatureClaim],
 ) -> LookupGenerator[tuple[DKIMCheck, ...]]:
     """
@@ -159,7 +159,7 @@ def withKey(claim: SignatureClaim, answer: Answer) -> DKIMCheck:
     """
     if answer.failed:
         return DKIMCheck(claim, (), "the key could not be looked up")
-    return DKIMCheck(claim, answer.texts[:MAX_RECORDS])
+    return DKIMCheck(claim, answer.texts[:MAX_KEY_RECORDS])
 
 
 def verify(
@@ -168,7 +168,7 @@ def verify(
     """
     Do what is left to do; the results are in the order of C{checks}.
 
-    @param header: C{data} of what L{claimsOf} was given.
+    @param header: C{data} of what L{signatureClaims} was given.
     @param body: What is behind the empty line, in chunks of any size.  Gone
         through once, or not at all if there is nothing to do.
     @param now: When the message was received, in Unix seconds.
@@ -178,7 +178,9 @@ def verify(
     if not signatures:
         return tuple(each for each in looked if isinstance(each, DKIMResult))
     hashes = hashBody(body, {each.body for each in signatures})
-    fields = {how: fieldsOf(header, how) for how in {each.how for each in signatures}}
+    fields = {
+        how: canonicalFields(header, how) for how in {each.how for each in signatures}
+    }
     return tuple(
         _verified(each, hashes, fields[each.signature.how])
         if isinstance(each, _Ready)
@@ -191,7 +193,7 @@ def _looked(check: DKIMCheck, now: float) -> _Ready | DKIMResult:
     """
     RFC 6376 6.1.1, 6.1.2.
     """
-    signature = readSignature(check.claim, now)
+    signature = parseSignature(check.claim, now)
     if isinstance(signature, DKIMResult):
         return signature
     if check.problem:
@@ -211,7 +213,7 @@ def _looked(check: DKIMCheck, now: float) -> _Ready | DKIMResult:
 
 
 def _keyFor(signature: Signature, text: bytes) -> PublicKey:
-    key = readKey(text)
+    key = parseKeyRecord(text)
     if key.algorithm is not signature.algorithm:
         raise UnusableKey("the key is for another algorithm")
     # RFC 6376 3.6.1: t=s.
@@ -221,7 +223,7 @@ def _keyFor(signature: Signature, text: bytes) -> PublicKey:
 
 
 def _verified(
-    check: _Ready, hashes: Mapping[Extent, BodyHash], fields: Fields
+    check: _Ready, hashes: Mapping[BodyScope, BodyHash], fields: Fields
 ) -> DKIMResult:
     """
     RFC 6376 6.1.3.
@@ -259,7 +261,7 @@ def _headerHash(signature: Signature, fields: Fields) -> bytes:
     return headerHash(fields, signature.names, signature.field, signature.how)
 
 
-Results = tuple[DKIMResult, ...]
+DKIMResults = tuple[DKIMResult, ...]
 _Plain = tuple[object, ...]
 
 
@@ -276,10 +278,10 @@ class DKIMJob:
     checks: tuple[DKIMCheck, ...]
     now: float
 
-    def __call__(self) -> Results:
+    def __call__(self) -> DKIMResults:
         return verify(self.header, self.body, self.checks, self.now)
 
-    def without(self, problem: str) -> Results:
+    def without(self, problem: str) -> DKIMResults:
         """
         What it comes to if it can't be done.
         """
@@ -291,14 +293,14 @@ class DKIMJob:
         )
 
 
-def verifyAll(verifications: Sequence[DKIMJob]) -> list[Results | Exception]:
+def verifyAll(verifications: Sequence[DKIMJob]) -> list[DKIMResults | Exception]:
     """
     Several messages, one after the other.
     """
     return [_tried(each) for each in verifications]
 
 
-def _tried(verification: DKIMJob) -> Results | Exception:
+def _tried(verification: DKIMJob) -> DKIMResults | Exception:
     try:
         return verification()
     except Exception as error:

@@ -23,12 +23,12 @@ from moxtls.authentication.spf.macro import (
     InvalidMacro,
     expandName,
     expandText,
-    lettersOf,
+    macroLetters,
     parseMacroString,
     printable,
 )
 from moxtls.authentication.spf.record import (
-    MAX_RECORD,
+    MAX_RECORD_LENGTH,
     AllMechanism,
     AMechanism,
     DomainSpec,
@@ -81,7 +81,7 @@ class SPFRequest:
     now: float = 0
 
 
-def helloRequest(ip: str, helo: str, receiver: str, now: float = 0) -> SPFRequest:
+def heloRequest(ip: str, helo: str, receiver: str, now: float = 0) -> SPFRequest:
     """
     Whether the client may call itself C{helo} (RFC 7208 2.3).
     """
@@ -99,7 +99,7 @@ def mailFromRequest(
         reverse-path, which is about C{helo} then.
     """
     if not sender:
-        return helloRequest(ip, helo, receiver, now)
+        return heloRequest(ip, helo, receiver, now)
     return SPFRequest(ip, SPFScope.MAIL_FROM, helo, sender, receiver, now)
 
 
@@ -118,7 +118,7 @@ def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     client = SPFClient(
         ip, localPart, domain, _asciiName(request.helo), request.receiver, request.now
     )
-    check = SPFCheck(client)
+    check = SPFEvaluator(client)
     try:
         outcome = yield from check.evaluate(domain)
         words = yield from check.explain(outcome)
@@ -128,7 +128,9 @@ def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     return _result(request.scope, domain, outcome, words)
 
 
-def _result(scope: SPFScope, domain: str, outcome: SPFOutcome, words: str) -> SPFResult:
+def _result(
+    scope: SPFScope, domain: str, outcome: RecordResult, words: str
+) -> SPFResult:
     mechanism = printable(outcome.mechanism, MAX_PROBLEM_LENGTH)
     return SPFResult(scope, domain, outcome.status, mechanism, words)
 
@@ -156,14 +158,14 @@ def _asciiName(text: str) -> str:
 
 #: Octets of all records of one check, with hundreds of terms: reading them takes
 #: a hundredth of a second, and whoever sends mail says how many there are.
-MAX_OCTETS = 2 * MAX_RECORD
+MAX_TOTAL_LENGTH = 2 * MAX_RECORD_LENGTH
 
 #: RFC 8616 4: with a sender that isn't ASCII, these can't be in the DNS.
 _ABOUT_LOCAL_PART = frozenset("sl")
 
 
 @dataclass(frozen=True, slots=True)
-class SPFOutcome:
+class RecordResult:
     """
     What a record comes to.
 
@@ -179,7 +181,7 @@ class SPFOutcome:
     explanation: DomainSpec | None = None
 
 
-class SPFCheck:
+class SPFEvaluator:
     """
     One check of a client: the limits are on all records together.
     """
@@ -189,7 +191,7 @@ class SPFCheck:
         self._lookups = SPFLookups(client)
         self._octets = 0
 
-    def evaluate(self, domain: str) -> LookupGenerator[SPFOutcome]:
+    def evaluate(self, domain: str) -> LookupGenerator[RecordResult]:
         """
         What the record of C{domain} says about the client.
 
@@ -200,20 +202,20 @@ class SPFCheck:
         """
         record = yield from self._record(domain)
         if record is None:
-            return SPFOutcome(AuthResult.NONE)
+            return RecordResult(AuthResult.NONE)
         for each in record.directives:
             if isinstance(each.mechanism, IPMechanism):
                 matched = self._client.isIn(each.mechanism)
             else:
-                place = SPFContext(domain, each.text)
+                place = TermContext(domain, each.text)
                 matched = yield from self._matches(each.mechanism, place)
             if matched:
-                return SPFOutcome(each.result, each.text, domain, record.explanation)
+                return RecordResult(each.result, each.text, domain, record.explanation)
         if record.redirect is not None:
             return (yield from self._redirected(record.redirect, domain))
-        return SPFOutcome(AuthResult.NEUTRAL)
+        return RecordResult(AuthResult.NEUTRAL)
 
-    def explain(self, outcome: SPFOutcome) -> LookupGenerator[str]:
+    def explain(self, outcome: RecordResult) -> LookupGenerator[str]:
         """
         The domain's words for a failure (RFC 7208 6.2); empty if there are
         none, or none that can be used.
@@ -222,26 +224,26 @@ class SPFCheck:
         if outcome.status is not AuthResult.FAIL or spec is None:
             return ""
         target = yield from self._target(spec, outcome.domain)
-        answers = yield from lookUp((escaped(target),), RRType.TXT)
+        answers = yield from lookUp((escapeName(target),), RRType.TXT)
         texts = [text for each in answers for text in each.texts]
-        if len(texts) != 1 or len(texts[0]) > MAX_RECORD:
+        if len(texts) != 1 or len(texts[0]) > MAX_RECORD_LENGTH:
             return ""
         try:
             parts = parseMacroString(texts[0].decode("latin-1"), explaining=True)
         except InvalidMacro:
             return ""
-        values = yield from self._values(lettersOf(parts), outcome.domain)
+        values = yield from self._values(macroLetters(parts), outcome.domain)
         return expandText(parts, values)
 
     def _record(self, domain: str) -> LookupGenerator[SPFRecord | None]:
         """
         RFC 7208 4.3 to 4.5.
         """
-        names = (escaped(domain),) if "." in domain else ()
+        names = (escapeName(domain),) if "." in domain else ()
         answers = yield from lookUp(names, RRType.TXT)
         for each in answers:
             if each.failed:
-                raise unanswered(domain, each)
+                raise lookupFailed(domain, each)
         texts = [text for each in answers for text in each.texts if isSPF(text)]
         if not texts:
             return None
@@ -250,7 +252,7 @@ class SPFCheck:
                 AuthResult.PERMERROR, f"{domain}: more than one SPF record"
             )
         self._octets += len(texts[0])
-        if self._octets > MAX_OCTETS:
+        if self._octets > MAX_TOTAL_LENGTH:
             raise EvaluationStopped(AuthResult.PERMERROR, f"{domain}: too much to read")
         try:
             return parseSPFRecord(texts[0])
@@ -259,11 +261,13 @@ class SPFCheck:
                 AuthResult.PERMERROR, f"{domain}: {error}"
             ) from None
 
-    def _redirected(self, spec: DomainSpec, domain: str) -> LookupGenerator[SPFOutcome]:
+    def _redirected(
+        self, spec: DomainSpec, domain: str
+    ) -> LookupGenerator[RecordResult]:
         """
         RFC 7208 6.1.
         """
-        place = SPFContext(domain, "redirect")
+        place = TermContext(domain, "redirect")
         self._lookups.spend(spec, place)
         target = yield from self._target(spec, domain)
         outcome = yield from self.evaluate(target)
@@ -279,7 +283,7 @@ class SPFCheck:
         | MXMechanism
         | PTRMechanism
         | ExistsMechanism,
-        place: SPFContext,
+        place: TermContext,
     ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.
@@ -305,7 +309,7 @@ class SPFCheck:
                 found = yield from self._lookups.one(target, RRType.A, place)
                 return any(each.records for each in found)
 
-    def _included(self, target: str, place: SPFContext) -> LookupGenerator[bool]:
+    def _included(self, target: str, place: TermContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.2.
         """
@@ -315,7 +319,7 @@ class SPFCheck:
         return outcome.status is AuthResult.PASS
 
     def _isExchange(
-        self, mx: MXMechanism, target: str, place: SPFContext
+        self, mx: MXMechanism, target: str, place: TermContext
     ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.4.
@@ -326,7 +330,7 @@ class SPFCheck:
         self._lookups.settle(found, place)
         return False
 
-    def _isNamed(self, target: str, place: SPFContext) -> LookupGenerator[bool]:
+    def _isNamed(self, target: str, place: TermContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.5, which has it the wrong way around in one of its
         sentences: the client's name may be a subdomain.
@@ -387,8 +391,8 @@ def _isUnder(name: str, domain: str) -> bool:
 #: them for which it may have nothing; MX hosts, and names of the client.
 MAX_TERMS = 10
 MAX_VOID_TERMS = 2
-MAX_HOSTS = 10
-MAX_NAMES = 10
+MAX_MX_HOSTS = 10
+MAX_PTR_NAMES = 10
 #: So that there is room for what is wrong with it.
 _MAX_TERM_LENGTH = 80
 
@@ -408,7 +412,7 @@ class EvaluationStopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SPFContext:
+class TermContext:
     """
     Where evaluation is.
 
@@ -440,7 +444,7 @@ class SPFLookups:
         self._voids = 0
         self._names: tuple[str, ...] | None = None
 
-    def spend(self, spec: DomainSpec | None, place: SPFContext) -> None:
+    def spend(self, spec: DomainSpec | None, place: TermContext) -> None:
         """
         Count a term that needs the DNS, and another one for the client's name
         if it is needed for the first time.
@@ -453,7 +457,7 @@ class SPFLookups:
             raise place.broken(f"more than {MAX_TERMS} terms that need the DNS")
 
     def one(
-        self, name: str, kind: RRType, place: SPFContext
+        self, name: str, kind: RRType, place: TermContext
     ) -> LookupGenerator[Answers]:
         """
         What a term is about: one answer, or none if there can't be such a
@@ -461,11 +465,11 @@ class SPFLookups:
 
         @raise Stopped: The look-up failed, or it was one void look-up too many.
         """
-        answers = yield from lookUp((escaped(name),), kind)
+        answers = yield from lookUp((escapeName(name),), kind)
         self._note(answers, place)
         return answers
 
-    def exchanges(self, name: str, place: SPFContext) -> LookupGenerator[Answers]:
+    def exchanges(self, name: str, place: TermContext) -> LookupGenerator[Answers]:
         """
         The addresses of the MX hosts of C{name}.  Some may have failed, which
         doesn't matter if another one has the client's address: else, see
@@ -475,11 +479,11 @@ class SPFLookups:
         """
         found = yield from self.one(name, RRType.MX, place)
         hosts = [host.exchange for each in found for host in each.mx]
-        if len(hosts) > MAX_HOSTS:
-            raise place.broken(f"more than {MAX_HOSTS} MX hosts")
+        if len(hosts) > MAX_MX_HOSTS:
+            raise place.broken(f"more than {MAX_MX_HOSTS} MX hosts")
         return (yield from lookUp(hosts, self._client.kind))
 
-    def settle(self, answers: Answers, place: SPFContext) -> None:
+    def settle(self, answers: Answers, place: TermContext) -> None:
         """
         Let C{answers}, where none was of use, be what a term came to.
 
@@ -488,7 +492,7 @@ class SPFLookups:
         self._note(answers, place)
 
     def clientNames(
-        self, place: SPFContext | None = None
+        self, place: TermContext | None = None
     ) -> LookupGenerator[tuple[str, ...]]:
         """
         The names of the client that have its address (RFC 7208 5.5); what
@@ -501,7 +505,7 @@ class SPFLookups:
         if self._names is None:
             ip = self._client.ip
             found = yield from lookUp((ip.reverse_pointer,), RRType.PTR)
-            names = [name for each in found for name in each.names][:MAX_NAMES]
+            names = [name for each in found for name in each.names][:MAX_PTR_NAMES]
             answers = yield from lookUp(names, self._client.kind)
             self._names = tuple(
                 each.name
@@ -512,13 +516,13 @@ class SPFLookups:
                 self._note(tuple(each for each in found if not each.failed), place)
         return self._names
 
-    def _note(self, answers: Answers, place: SPFContext) -> None:
+    def _note(self, answers: Answers, place: TermContext) -> None:
         """
         RFC 7208 5, 4.6.4: a term whose look-up failed, or found nothing.
         """
         for each in answers:
             if each.failed:
-                raise unanswered(str(place), each)
+                raise lookupFailed(str(place), each)
         if answers and not any(each.records for each in answers):
             self._voids += 1
         if self._voids > MAX_VOID_TERMS:
@@ -540,7 +544,7 @@ def lookUp(names: Iterable[str], kind: RRType) -> LookupGenerator[Answers]:
     return (yield questions)
 
 
-def escaped(name: str) -> str:
+def escapeName(name: str) -> str:
     """
     What macros come to, for a look-up (RFC 7208 4.8): not even a backslash
     keeps a dot in it from being one between labels, or else the sender's
@@ -549,7 +553,7 @@ def escaped(name: str) -> str:
     return name.replace("\\", "\\\\")
 
 
-def unanswered(where: str, answer: Answer) -> EvaluationStopped:
+def lookupFailed(where: str, answer: Answer) -> EvaluationStopped:
     """
     Without that look-up, nothing can be said now.
     """

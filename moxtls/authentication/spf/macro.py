@@ -77,7 +77,7 @@ def parseMacroString(text: str, explaining: bool = False) -> MacroString:
     return tuple(parts)
 
 
-def lettersOf(parts: MacroString) -> frozenset[str]:
+def macroLetters(parts: MacroString) -> frozenset[str]:
     """
     Of all macros in C{parts}.
     """

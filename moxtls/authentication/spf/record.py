@@ -17,19 +17,19 @@ from moxtls.authentication.results import AuthResult
 from moxtls.authentication.spf.macro import (
     InvalidMacro,
     MacroString,
-    lettersOf,
+    macroLetters,
     parseMacroString,
     printable,
 )
 
 #: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
 #: 3.4), and little to read.
-MAX_RECORD = 16384
+MAX_RECORD_LENGTH = 16384
 #: Octets: a record as RFC 7208 3.4 would have it.  Most mail comes by way of a
 #: few providers, whose records are included everywhere: so what such a record
 #: says is remembered, for so many as don't take more than a few megabytes, and
 #: some 20 if strangers fill them.
-MAX_CACHED_RECORD = 512
+MAX_CACHED_LENGTH = 512
 MAX_CACHED = 512
 
 _VERSION = b"v=spf1"
@@ -68,9 +68,9 @@ def parseSPFRecord(text: bytes) -> SPFRecord:
 
     @raise InvalidSPFRecord: There is an error anywhere in it (RFC 7208 4.6).
     """
-    if len(text) > MAX_RECORD:
-        raise InvalidSPFRecord(f"longer than {MAX_RECORD} octets")
-    return _remembered(text) if len(text) <= MAX_CACHED_RECORD else _parsed(text)
+    if len(text) > MAX_RECORD_LENGTH:
+        raise InvalidSPFRecord(f"longer than {MAX_RECORD_LENGTH} octets")
+    return _remembered(text) if len(text) <= MAX_CACHED_LENGTH else _parsed(text)
 
 
 def clearRecordCache() -> None:
@@ -229,7 +229,7 @@ def _domainSpec(text: str) -> DomainSpec:
         _, dot, label = last.removesuffix(".").rpartition(".")
         if not dot or not _TOP_LABEL.match(label):
             raise InvalidMacro(_aboutTheEnd(text))
-    return DomainSpec(parts, lettersOf(parts))
+    return DomainSpec(parts, macroLetters(parts))
 
 
 def _aboutTheEnd(text: str) -> str:

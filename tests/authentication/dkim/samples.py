@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import dkim
 
 from moxtls.authentication.dkim.sign import Signer
-from moxtls.authentication.dkim.verify import claimsOf, findKeys, verify
+from moxtls.authentication.dkim.verify import lookUpKeys, signatureClaims, verify
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dns.query import LookupQuestion, runWithAnswers
 from moxtls.dns.types import TXT, Answer, LookupStatus
@@ -63,7 +63,9 @@ def results(
     @param size: Of the chunks.
     """
     header, body = split(message)
-    checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), lookup(zone))
+    checks = runWithAnswers(
+        lookUpKeys(signatureClaims(splitHeader(header))), lookup(zone)
+    )
     return verify(header, chunks(body, size), checks, now)
 
 

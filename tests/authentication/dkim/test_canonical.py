@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.dkim.canonical import (
-    BLOCK,
+    BLOCK_SIZE,
+    BodyCanonicalizer,
     BodyHash,
-    CanonicalBody,
+    BodyScope,
     Canonicalization,
-    Extent,
     canonicalField,
-    fieldsOf,
+    canonicalFields,
     hashBody,
 )
 from tests.authentication.dkim.samples import chunks
@@ -33,7 +33,7 @@ LIMITS = st.none() | st.integers(0, 40)
 BODIES = st.lists(st.sampled_from([b" ", b"\r\n", b"ab", b"\tc"]), max_size=20)
 
 
-def expected(body: bytes, extent: Extent) -> BodyHash:
+def expected(body: bytes, extent: BodyScope) -> BodyHash:
     """
     By what dkimpy makes of a body.
     """
@@ -55,19 +55,21 @@ class HashBodyTests(SynchronousTestCase):
         The hashes of nothing (RFC 6376 3.4.3, 3.4.4).
         """
         for body in ([], [b""], [b"\r\n", b"\r\n"]):
-            hashes = hashBody(body, {Extent(SIMPLE_BODY), Extent(RELAXED_BODY)})
+            hashes = hashBody(body, {BodyScope(SIMPLE_BODY), BodyScope(RELAXED_BODY)})
             for how, hashed in [
                 (SIMPLE_BODY, "frcCV1k9oG9oKj3dpUqdJg1PxRT2RSN/XKdLCPjaYaY="),
                 (RELAXED_BODY, "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="),
             ]:
-                self.assertEqual(b64encode(hashes[Extent(how)].digest).decode(), hashed)
+                self.assertEqual(
+                    b64encode(hashes[BodyScope(how)].digest).decode(), hashed
+                )
 
     def test_limits(self) -> None:
         """
         A limit counts octets of the canonical body; what is behind it is
         known, and that a body is shorter (RFC 6376 3.5, "l=").
         """
-        extents = {Extent(RELAXED_BODY, limit) for limit in (0, 1, 4, 5, None)}
+        extents = {BodyScope(RELAXED_BODY, limit) for limit in (0, 1, 4, 5, None)}
         hashes = hashBody([b"a \t", b"b\r\n\r\n"], extents)
         for limit, digest, uncovered in [
             (0, sha256(b"").digest(), 5),
@@ -77,10 +79,10 @@ class HashBodyTests(SynchronousTestCase):
             (None, sha256(b"a b\r\n").digest(), 0),
         ]:
             self.assertEqual(
-                hashes[Extent(RELAXED_BODY, limit)], BodyHash(digest, uncovered)
+                hashes[BodyScope(RELAXED_BODY, limit)], BodyHash(digest, uncovered)
             )
         for limit in (6, 10**75):
-            extent = Extent(RELAXED_BODY, limit)
+            extent = BodyScope(RELAXED_BODY, limit)
             self.assertEqual(hashBody([b"a b\r\n"], {extent})[extent], BodyHash(b""))
 
     @settings(max_examples=100, deadline=None)
@@ -93,7 +95,7 @@ class HashBodyTests(SynchronousTestCase):
         wanted alone, however the body is cut.
         """
         body = b"".join(parts) + b"\r\n"
-        extents = {Extent(how, limit) for how, limit in pairs}
+        extents = {BodyScope(how, limit) for how, limit in pairs}
         wanted = {each: expected(body, each) for each in extents}
         for size in (1, 2, 3, 7, 1000):
             self.assertEqual(hashBody(chunks(body, size), extents), wanted)
@@ -104,14 +106,14 @@ class HashBodyTests(SynchronousTestCase):
         and runs of white space across each boundary.
         """
         line = b"a" * 5 + b" \t " + b"b\r\n" * 2
-        body = line * (3 * BLOCK // len(line)) + b" \r\n" * BLOCK + b"c"
+        body = line * (3 * BLOCK_SIZE // len(line)) + b" \r\n" * BLOCK_SIZE + b"c"
         extents = {
-            Extent(SIMPLE_BODY),
-            Extent(RELAXED_BODY),
-            Extent(RELAXED_BODY, 2 * BLOCK + 1),
+            BodyScope(SIMPLE_BODY),
+            BodyScope(RELAXED_BODY),
+            BodyScope(RELAXED_BODY, 2 * BLOCK_SIZE + 1),
         }
         wanted = {each: expected(body, each) for each in extents}
-        for size in (1000, BLOCK - 1, BLOCK, BLOCK + 1, len(body)):
+        for size in (1000, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, len(body)):
             self.assertEqual(hashBody(chunks(body, size), extents), wanted, size)
 
 
@@ -132,7 +134,7 @@ def canonical(how: Canonicalization, *pieces: bytes) -> bytes:
     """
     A body fed in pieces.
     """
-    body = CanonicalBody(how)
+    body = BodyCanonicalizer(how)
     fed = [b"".join(body.feed(each)) for each in pieces]
     return b"".join([*fed, *body.finish()])
 
@@ -143,7 +145,7 @@ def octets(data: bytes) -> list[bytes]:
 
 class CanonicalBodyTests(SynchronousTestCase):
     """
-    Tests for L{CanonicalBody}.
+    Tests for L{BodyCanonicalizer}.
     """
 
     def test_example(self) -> None:
@@ -233,7 +235,7 @@ class CanonicalBodyTests(SynchronousTestCase):
         Very many empty lines are passed on in bounded pieces when something
         comes behind them.
         """
-        body = CanonicalBody(RELAXED)
+        body = BodyCanonicalizer(RELAXED)
         self.assertEqual(list(body.feed(b"\r\n" * 100_000)), [])
         pieces = list(body.feed(b"a"))
         self.assertEqual(b"".join(pieces), b"\r\n" * 100_000 + b"a")
@@ -242,16 +244,19 @@ class CanonicalBodyTests(SynchronousTestCase):
 
 class FieldsOfTests(SynchronousTestCase):
     """
-    Tests for L{fieldsOf} and L{canonicalField}.
+    Tests for L{canonicalFields} and L{canonicalField}.
     """
 
     def test_example(self) -> None:
         """
         RFC 6376 3.4.5.
         """
-        self.assertEqual(fieldsOf(HEADER, RELAXED), {b"a": [b"a:X"], b"b": [b"b:Y Z"]})
         self.assertEqual(
-            fieldsOf(HEADER, SIMPLE), {b"a": [b"A: X"], b"b": [b"B : Y\t\r\n\tZ  "]}
+            canonicalFields(HEADER, RELAXED), {b"a": [b"a:X"], b"b": [b"b:Y Z"]}
+        )
+        self.assertEqual(
+            canonicalFields(HEADER, SIMPLE),
+            {b"a": [b"A: X"], b"b": [b"B : Y\t\r\n\tZ  "]},
         )
 
     def test_several(self) -> None:
@@ -261,7 +266,7 @@ class FieldsOfTests(SynchronousTestCase):
         """
         header = b" x: 0\r\nx: 1\r\nnothing\r\nX: 2\r\n:3\r\nx\r\n : 4\r\n"
         for how in Canonicalization:
-            found = [each[-1:] for each in fieldsOf(header, how)[b"x"]]
+            found = [each[-1:] for each in canonicalFields(header, how)[b"x"]]
             self.assertEqual(found, [b"1", b"2", b"4"])
 
     @settings(max_examples=100, deadline=None)
@@ -288,6 +293,6 @@ class FieldsOfTests(SynchronousTestCase):
         Both ways find the same fields, whatever a header looks like: by its
         place among them, a signature leaves itself out.
         """
-        relaxed, simple = (fieldsOf(header, each) for each in (RELAXED, SIMPLE))
+        relaxed, simple = (canonicalFields(header, each) for each in (RELAXED, SIMPLE))
         name = b"dkim-signature"
         self.assertEqual(len(relaxed.get(name, ())), len(simple.get(name, ())))

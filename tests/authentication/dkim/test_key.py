@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.dkim.key import PublicKey, UnusableKey, readKey
+from moxtls.authentication.dkim.key import PublicKey, UnusableKey, parseKeyRecord
 from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.authentication.results import AuthResult
 from tests.authentication.dkim.samples import publicKey
@@ -35,11 +35,11 @@ def modulus(bits: int) -> int:
 
 class ReadKeyTests(SynchronousTestCase):
     """
-    Tests for L{readKey}.
+    Tests for L{parseKeyRecord}.
     """
 
     def refused(self, text: str) -> tuple[str, AuthResult]:
-        trouble = self.assertRaises(UnusableKey, readKey, text.encode())
+        trouble = self.assertRaises(UnusableKey, parseKeyRecord, text.encode())
         return trouble.problem, trouble.status
 
     def test_kinds(self) -> None:
@@ -52,10 +52,10 @@ class ReadKeyTests(SynchronousTestCase):
         bare = public.public_bytes(Encoding.DER, PublicFormat.PKCS1)
         short = base64.b64encode(bare).decode()
         for text in (RSA.record, f"p={P}", f"k=RSA;p={P};", f"v=DKIM1; p={short}"):
-            key = readKey(text.encode())
+            key = parseKeyRecord(text.encode())
             self.assertEqual((key.algorithm, key.size), (Algorithm.RSA, 1024))
             self.assertEqual((key.testing, key.isStrict), (False, False))
-        key = readKey(ED25519.record.encode())
+        key = parseKeyRecord(ED25519.record.encode())
         self.assertEqual((key.algorithm, key.size), (Algorithm.ED25519, 256))
 
     def test_tags(self) -> None:
@@ -70,7 +70,7 @@ class ReadKeyTests(SynchronousTestCase):
             ("h=sha1:sha256; s=email; n=hello=3B", (False, False)),
             ("s=tlsrpt:*; g=; x=1", (False, False)),
         ]:
-            key = readKey(f"v=DKIM1; {text}; p={P[:40]} \t{P[40:]}".encode())
+            key = parseKeyRecord(f"v=DKIM1; {text}; p={P[:40]} \t{P[40:]}".encode())
             self.assertEqual((key.testing, key.isStrict), flags, text)
 
     def test_refused(self) -> None:
@@ -107,7 +107,8 @@ class ReadKeyTests(SynchronousTestCase):
         """
         for bits in (1024, 2048, 4096, 8192):
             self.assertEqual(
-                readKey(f"p={publicKey(modulus(bits), 65537)}".encode()).size, bits
+                parseKeyRecord(f"p={publicKey(modulus(bits), 65537)}".encode()).size,
+                bits,
             )
         short = ("the RSA key is too short", AuthResult.POLICY)
         long = ("the RSA key is too long", AuthResult.POLICY)
@@ -134,7 +135,7 @@ class ReadKeyTests(SynchronousTestCase):
             (0, 0),
         ]:
             try:
-                key = readKey(f"p={publicKey(number, exponent)}".encode())
+                key = parseKeyRecord(f"p={publicKey(number, exponent)}".encode())
             except UnusableKey:
                 continue
             for proof in (b"", b"\0" * 256, b"\xff" * 256, b"\x01" * 1000):
@@ -155,7 +156,7 @@ class ReadKeyTests(SynchronousTestCase):
         can be used.
         """
         try:
-            key = readKey(text)
+            key = parseKeyRecord(text)
         except UnusableKey as trouble:
             self.assertTrue(trouble.problem)
         else:

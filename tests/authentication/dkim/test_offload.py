@@ -23,8 +23,8 @@ from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
     DKIMJob,
-    Results,
-    claimsOf,
+    DKIMResults,
+    signatureClaims,
     verifyAll,
     withKey,
 )
@@ -63,7 +63,7 @@ def verification(text: bytes) -> DKIMJob:
     """
     end = headerEnd(text)
     header, body = text[:end], text[end + len(b"\r\n") :]
-    claims = claimsOf(splitHeader(header))
+    claims = signatureClaims(splitHeader(header))
     checks = tuple(withKey(each, _answer(each)) for each in claims)
     return DKIMJob(header, [body], checks, 1_800_000_000)
 
@@ -136,7 +136,7 @@ class VerifierTests(TestCase):
         self.verifier = SignatureVerifier(self.worker, self.inThread)
         self.addCleanup(self.verifier.stop)
 
-    def inThread(self, work: DKIMJob) -> Deferred[Results]:
+    def inThread(self, work: DKIMJob) -> Deferred[DKIMResults]:
         self.inThreads.append(work)
         return succeed(work())
 

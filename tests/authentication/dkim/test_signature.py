@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.dkim.canonical import Canonicalization, Extent
+from moxtls.authentication.dkim.canonical import BodyScope, Canonicalization
 from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.authentication.dkim.signature import (
-    MAX_AHEAD,
     MAX_CLOCK_SKEW,
-    MAX_FIELDS,
+    MAX_SIGNED_FIELDS,
+    MAX_TIME_IN_FUTURE,
+    InvalidSignatureField,
     Signature,
-    UnreadableSignature,
-    readSignature,
-    readSignatureClaim,
+    parseSignature,
+    parseSignatureClaim,
 )
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.domain import Domain
@@ -49,12 +49,12 @@ def field(changes: dict[str, str | None]) -> bytes:
 
 
 def read(**changes: str | None) -> Signature | DKIMResult:
-    return readSignature(readSignatureClaim(field(changes), 0), NOW)
+    return parseSignature(parseSignatureClaim(field(changes), 0), NOW)
 
 
 class ReadSignatureTests(SynchronousTestCase):
     """
-    Tests for L{readSignature}.
+    Tests for L{parseSignature}.
     """
 
     def good(self, **changes: str | None) -> Signature:
@@ -83,7 +83,7 @@ class ReadSignatureTests(SynchronousTestCase):
         self.assertEqual(signature.identityDomain, Domain("a.example"))
         self.assertIs(signature.algorithm, Algorithm.RSA)
         self.assertIs(signature.how, SIMPLE)
-        self.assertEqual(signature.body, Extent(SIMPLE, None))
+        self.assertEqual(signature.body, BodyScope(SIMPLE, None))
         self.assertEqual(signature.names, (b"from",))
         self.assertEqual(signature.proof, b"ABCDEFGH")
         self.assertEqual(signature.start, "QUJDREVG")
@@ -121,8 +121,8 @@ class ReadSignatureTests(SynchronousTestCase):
             (rest + b";bb=b;\r\n\tb\t=", b"YQ== ", b";c=simple; bbb=b=;\t"),
         ]:
             for name in (b"DKIM-Signature:", b"dkim-signature : "):
-                signature = readSignature(
-                    readSignatureClaim(name + before + proof + after, 0), NOW
+                signature = parseSignature(
+                    parseSignatureClaim(name + before + proof + after, 0), NOW
                 )
                 assert isinstance(signature, Signature), signature
                 self.assertEqual(signature.field, name + before + after)
@@ -160,7 +160,7 @@ class ReadSignatureTests(SynchronousTestCase):
                 "From:\N{LATIN SMALL LETTER E WITH ACUTE}",
                 "h= is not a list of fields",
             ),
-            ("h", "From:" + "a:" * MAX_FIELDS + "a", "h= is too long"),
+            ("h", "From:" + "a:" * MAX_SIGNED_FIELDS + "a", "h= is too long"),
             ("l", "-1", "l= is not a number"),
             ("l", "", "l= is not a number"),
             ("l", "9" * 77, "l= is not a number"),
@@ -194,7 +194,7 @@ class ReadSignatureTests(SynchronousTestCase):
             ("s", (None, "", "a b", ".a", "a..b", "a" * 64, "a.b." * 60 + "a", "*")),
         ]:
             for value in values:
-                with self.assertRaises(UnreadableSignature):
+                with self.assertRaises(InvalidSignatureField):
                     read(**{name: value})
 
     def test_domain(self) -> None:
@@ -210,7 +210,7 @@ class ReadSignatureTests(SynchronousTestCase):
         name = "B\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.Example"
         signature = self.good(d=name, s="S_1.Xyz")
         self.assertEqual(signature.domain, Domain("xn--bcher-kva.example"))
-        claim = readSignatureClaim(field({"d": name, "s": "S_1.Xyz"}), 0)
+        claim = parseSignatureClaim(field({"d": name, "s": "S_1.Xyz"}), 0)
         self.assertEqual(claim.keyName, "s_1.xyz._domainkey.xn--bcher-kva.example")
         signature = self.good(s="\N{LATIN SMALL LETTER U WITH DIAERESIS}")
         self.assertEqual(signature.selector, "xn--tda")
@@ -225,13 +225,13 @@ class ReadSignatureTests(SynchronousTestCase):
             b"DKIM-Signature: b=x;bh=d=b; \r\n\ts = \r\n sel\t;\r\n d\t= a.example",
             b"dkim-signature : \r\n d=A.example ; d=b.example; s=SEL; s=x",
         ):
-            claim = readSignatureClaim(text, 3)
+            claim = parseSignatureClaim(text, 3)
             self.assertEqual(claim.keyName, "sel._domainkey.a.example")
             self.assertEqual((claim.place, claim.field), (3, text))
         self.bad("a tag is there twice", x="9999999999; d=b.example")
         for broken in (b"DKIM-Signature: xd=a.example; s=s", b"d=a.example; s=s"):
-            with self.assertRaises(UnreadableSignature):
-                readSignatureClaim(broken, 0)
+            with self.assertRaises(InvalidSignatureField):
+                parseSignatureClaim(broken, 0)
 
     def test_identity(self) -> None:
         """
@@ -274,7 +274,7 @@ class ReadSignatureTests(SynchronousTestCase):
         ]:
             signature = self.good(c=text, l="07")
             self.assertIs(signature.how, header)
-            self.assertEqual(signature.body, Extent(body, 7))
+            self.assertEqual(signature.body, BodyScope(body, 7))
 
     def test_optional(self) -> None:
         """
@@ -299,12 +299,12 @@ class ReadSignatureTests(SynchronousTestCase):
         signed long after now (RFC 6376 3.5).
         """
         now = int(NOW)
-        self.good(t=str(now + MAX_AHEAD), x="999999999999")
+        self.good(t=str(now + MAX_TIME_IN_FUTURE), x="999999999999")
         self.good(t=str(now - 1000), x=str(now - MAX_CLOCK_SKEW))
         for problem, tags in [
             ("the signature expired", {"t": "1", "x": str(now - MAX_CLOCK_SKEW - 1)}),
             ("the signature expired", {"x": "1"}),
-            ("signed in the future", {"t": str(now + MAX_AHEAD + 1)}),
+            ("signed in the future", {"t": str(now + MAX_TIME_IN_FUTURE + 1)}),
         ]:
             result = self.refused(problem, **tags)
             self.assertIs(result.status, AuthResult.POLICY)
@@ -325,7 +325,7 @@ class ReadSignatureTests(SynchronousTestCase):
         """
         try:
             found = read(**changes)
-        except UnreadableSignature:
+        except InvalidSignatureField:
             return
         if isinstance(found, Signature):
             found = found.result(AuthResult.PASS)

@@ -16,11 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.dkim.sign import sign
 from moxtls.authentication.dkim.verify import (
-    MAX_RECORDS,
+    MAX_KEY_RECORDS,
     MAX_SIGNATURES,
-    claimsOf,
-    findKeys,
-    signaturesOf,
+    findSignatures,
+    lookUpKeys,
+    signatureClaims,
     verify,
 )
 from moxtls.authentication.results import AuthResult, DKIMResult
@@ -104,7 +104,7 @@ def withRecords(*records: str) -> Zone:
 
 class ClaimsOfTests(SynchronousTestCase):
     """
-    Tests for L{claimsOf}.
+    Tests for L{signatureClaims}.
     """
 
     def test_order(self) -> None:
@@ -112,7 +112,7 @@ class ClaimsOfTests(SynchronousTestCase):
         From the top; what names nobody is passed over and counts as a place.
         """
         header = b"A: b\r\n" + NOBODY + BROKEN + split(sign(MESSAGE, [RSA]))[0]
-        broken, good = claimsOf(splitHeader(header))
+        broken, good = signatureClaims(splitHeader(header))
         self.assertEqual(broken.keyName, "s._domainkey.a.example")
         self.assertEqual(broken.place, 1)
         self.assertEqual(good.keyName, "r._domainkey.sender.example")
@@ -122,7 +122,9 @@ class ClaimsOfTests(SynchronousTestCase):
         """
         A stranger can't make many of them cost anything (RFC 6376 8.4).
         """
-        self.assertEqual(len(claimsOf(splitHeader(BROKEN * 100))), MAX_SIGNATURES)
+        self.assertEqual(
+            len(signatureClaims(splitHeader(BROKEN * 100))), MAX_SIGNATURES
+        )
 
     def test_padding(self) -> None:
         """
@@ -140,7 +142,7 @@ class ClaimsOfTests(SynchronousTestCase):
             (NOBODY * 50, [], 1),
         ):
             header = splitHeader(padding + good + BROKEN * 10)
-            found = signaturesOf(header, tuple(map(Domain, authors)))
+            found = findSignatures(header, tuple(map(Domain, authors)))
             self.assertEqual(len(found.claims), MAX_SIGNATURES)
             names = [each.keyName for each in found.claims]
             self.assertIn("r._domainkey.sender.example", names)
@@ -158,9 +160,9 @@ class ClaimsOfTests(SynchronousTestCase):
             (b"v=1; s=s", "d= is not a domain"),
             (b"v=1; d=a.example", "s= is not a selector"),
         ):
-            found = signaturesOf(splitHeader(b"DKIM-Signature: " + value + b"\r\n"))
+            found = findSignatures(splitHeader(b"DKIM-Signature: " + value + b"\r\n"))
             self.assertEqual((found.claims, found.problems), ((), (problem,)))
-        found = signaturesOf(splitHeader(NOBODY * 50 + BROKEN * 3))
+        found = findSignatures(splitHeader(NOBODY * 50 + BROKEN * 3))
         self.assertEqual(len(found.problems), MAX_SIGNATURES - 3)
 
     def test_fields(self) -> None:
@@ -180,12 +182,12 @@ class ClaimsOfTests(SynchronousTestCase):
             (BROKEN.replace(b": ", b""), 0),
             (b"A: b\r\n" + BROKEN + b"B: c\r\n d\r\n" + BROKEN + b"C: d\r\n", 2),
         ]:
-            self.assertEqual(len(claimsOf(splitHeader(header))), count, header)
+            self.assertEqual(len(signatureClaims(splitHeader(header))), count, header)
 
 
 class FindKeysTests(SynchronousTestCase):
     """
-    Tests for L{findKeys}.
+    Tests for L{lookUpKeys}.
     """
 
     def test_questions(self) -> None:
@@ -193,7 +195,7 @@ class FindKeysTests(SynchronousTestCase):
         All keys are asked for at once, and each once.
         """
         header, _ = split(sign(MESSAGE, [RSA, ED25519, RSA]))
-        inquiry = findKeys(claimsOf(splitHeader(NOBODY + header)))
+        inquiry = lookUpKeys(signatureClaims(splitHeader(NOBODY + header)))
         self.assertEqual(
             next(inquiry),
             (
@@ -207,7 +209,7 @@ class FindKeysTests(SynchronousTestCase):
         Nothing is asked without need.
         """
         with self.assertRaises(StopIteration) as end:
-            next(findKeys(claimsOf(splitHeader(NOBODY))))
+            next(lookUpKeys(signatureClaims(splitHeader(NOBODY))))
         self.assertEqual(end.exception.value, ())
 
     def found(self, *records: str) -> tuple[AuthResult, str, bool]:
@@ -239,9 +241,9 @@ class FindKeysTests(SynchronousTestCase):
         passed = (PASS, "", False)
         self.assertEqual(self.found("v=spf1 -all", other, good), passed)
         self.assertEqual(self.found(wrong, good), passed)
-        self.assertEqual(self.found(*["x"] * (MAX_RECORDS - 1), good), passed)
+        self.assertEqual(self.found(*["x"] * (MAX_KEY_RECORDS - 1), good), passed)
         self.assertEqual(
-            self.found(*["x"] * MAX_RECORDS, good),
+            self.found(*["x"] * MAX_KEY_RECORDS, good),
             (PERMERROR, "the key record is malformed", False),
         )
         self.assertEqual(
@@ -297,9 +299,9 @@ class VerifyTests(SynchronousTestCase):
         What we sign ourselves, both algorithms, all that a result says.
         """
         header, body = split(sign(MESSAGE, [RSA, ED25519]))
-        found = claimsOf(splitHeader(header))
+        found = signatureClaims(splitHeader(header))
         rsa, ed25519 = verify(
-            header, [body], runWithAnswers(findKeys(found), lookup(ZONE)), NOW
+            header, [body], runWithAnswers(lookUpKeys(found), lookup(ZONE)), NOW
         )
         self.assertEqual(
             replace(rsa, signature=""),
@@ -457,7 +459,9 @@ class VerifyTests(SynchronousTestCase):
             (header, {RSA.recordName: LookupStatus.FAILED}, TEMPERROR),
         ]
         for text, zone, status in cases:
-            checks = runWithAnswers(findKeys(claimsOf(splitHeader(text))), lookup(zone))
+            checks = runWithAnswers(
+                lookUpKeys(signatureClaims(splitHeader(text))), lookup(zone)
+            )
             (result,) = verify(text, body(), checks, NOW)
             self.assertIs(result.status, status)
         self.assertEqual(verify(HEADER, body(), (), NOW), ())
@@ -486,7 +490,9 @@ class VerifyTests(SynchronousTestCase):
         """
         Whatever a message looks like, it only doesn't pass.
         """
-        checks = runWithAnswers(findKeys(claimsOf(splitHeader(header))), lookup(ZONE))
+        checks = runWithAnswers(
+            lookUpKeys(signatureClaims(splitHeader(header))), lookup(ZONE)
+        )
         found = verify(header, chunks(body, 3), checks, NOW)
         self.assertNotIn(PASS, [each.status for each in found])
 

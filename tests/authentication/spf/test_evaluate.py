@@ -15,7 +15,7 @@ from moxtls.authentication.spf.evaluate import (
     MAX_PROBLEM_LENGTH,
     SPFRequest,
     checkHost,
-    helloRequest,
+    heloRequest,
     mailFromRequest,
 )
 from moxtls.dns.memory import Content, MemoryResolver
@@ -129,7 +129,7 @@ class SPFTestCase(SynchronousTestCase):
 
 class RequestTests(SPFTestCase):
     """
-    Tests for L{helloRequest} and L{mailFromRequest}.
+    Tests for L{heloRequest} and L{mailFromRequest}.
     """
 
     def test_hello(self) -> None:
@@ -138,7 +138,7 @@ class RequestTests(SPFTestCase):
         """
         self.put("mail.example", RRType.TXT, "v=spf1 -all exp=x.mail.example")
         self.put("x.mail.example", RRType.TXT, "%{s} %{h} %{d}")
-        result = self.ask(helloRequest(CLIENT, "Mail.Example.", "mx.example.net"))
+        result = self.ask(heloRequest(CLIENT, "Mail.Example.", "mx.example.net"))
         self.assertEqual(result.scope, SPFScope.HELO)
         self.assertEqual(result.domain, "mail.example")
         self.assertEqual(
@@ -150,9 +150,7 @@ class RequestTests(SPFTestCase):
         RFC 7208 2.4: the null reverse-path is about HELO.
         """
         request = mailFromRequest(CLIENT, "mail.example", "", "mx.example.net")
-        self.assertEqual(
-            request, helloRequest(CLIENT, "mail.example", "mx.example.net")
-        )
+        self.assertEqual(request, heloRequest(CLIENT, "mail.example", "mx.example.net"))
 
     def test_mailFrom(self) -> None:
         """
@@ -181,7 +179,7 @@ class RequestTests(SPFTestCase):
             *("a@example.com", "x" * 64 + ".example", "x." * 126 + "example", "\x00.c"),
             *("xn--\xe9.example", "\udc80.example", "a.example-", "a.b\n", "%{d}.com"),
         ):
-            results = [self.ask(helloRequest(CLIENT, name, ""))]
+            results = [self.ask(heloRequest(CLIENT, name, ""))]
             if "@" not in name:
                 results.append(self.check(sender=f"user@{name}"))
             for result in results:

@@ -17,7 +17,7 @@ from moxtls.authentication.spf.macro import (
     Macro,
     expandName,
     expandText,
-    lettersOf,
+    macroLetters,
     parseMacroString,
     printable,
 )
@@ -74,8 +74,8 @@ class ParseTests(SynchronousTestCase):
         doesn't count.
         """
         parts = parseMacroString("slo.%{D}.%{p2}%%")
-        self.assertLessEqual({"d", "p"}, lettersOf(parts))
-        self.assertFalse({"s", "l", "o"} & lettersOf(parts))
+        self.assertLessEqual({"d", "p"}, macroLetters(parts))
+        self.assertFalse({"s", "l", "o"} & macroLetters(parts))
 
     def test_wrong(self) -> None:
         """

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.results import AuthResult
 from moxtls.authentication.spf.macro import Macro
 from moxtls.authentication.spf.record import (
-    MAX_CACHED_RECORD,
-    MAX_RECORD,
+    MAX_CACHED_LENGTH,
+    MAX_RECORD_LENGTH,
     AllMechanism,
     AMechanism,
     Directive,
@@ -223,16 +223,16 @@ class RecordTests(SynchronousTestCase):
         """
         A record has an end.
         """
-        record = b"v=spf1" + b" " * MAX_RECORD
+        record = b"v=spf1" + b" " * MAX_RECORD_LENGTH
         self.assertRaises(InvalidSPFRecord, parseSPFRecord, record)
-        parseSPFRecord(record[:MAX_RECORD])
+        parseSPFRecord(record[:MAX_RECORD_LENGTH])
 
     def test_remembered(self) -> None:
         """
         What a usual record says is read once, and that of a long one isn't
         kept; errors stay errors.
         """
-        usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * MAX_CACHED_RECORD
+        usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * MAX_CACHED_LENGTH
         self.assertIs(parseSPFRecord(usual), parseSPFRecord(usual))
         self.assertIsNot(parseSPFRecord(long), parseSPFRecord(long))
         before = parseSPFRecord(usual)
@@ -248,7 +248,7 @@ class RecordTests(SynchronousTestCase):
         as others.
         """
         for filling in ("/", "/1", "//1", "a.", "%{d", "%{d" + "1", "a=", "-", "1:"):
-            term = "a:" + filling * (MAX_RECORD // len(filling) - 9) + "_"
+            term = "a:" + filling * (MAX_RECORD_LENGTH // len(filling) - 9) + "_"
             self.refused(term)
 
     @settings(max_examples=100, deadline=None)
