@@ -1,3 +1,4 @@
 """
-The SMTP protocol: bytes in, events out, and thin Twisted shells.
+The SMTP protocol, with SASL authentication: engines without I/O, and thin Twisted
+shells around them.
 """

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.smtp.test_dotstuffing -*-
 """
-A message as it goes over the wire behind DATA (RFC 5321 4.5.2), both ways.
+Dot-stuffing of message data after DATA (RFC 5321 4.5.2): encoder and decoder.
 No I/O.
 
-Works on whole buffers: what a message costs depends on how many pieces it
-comes in, not on how many lines it has.
+Both work on whole buffers, never on single lines: the cost of a message depends on
+the number of chunks, not of lines.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ _CRLF = b"\r\n"
 # RFC 5321 4.1.1.4: the first CRLF belongs to the last line of the message.
 _END = b"\r\n.\r\n"
 _STUFFED = b"\r\n."
-# The same: that takes half the time of C{bytes.find}.
+# Searching for this regular expression takes half the time of C{bytes.find}.
 _FIND_STUFFED = re.compile(rb"\r\n\.")
-# RFC 5321 2.3.8.  Other software may take these for line ends, so a message
-# with one could end where we didn't mean it to.
+# RFC 5321 2.3.8.  Other software may accept these as line ends, so that a message
+# could end where it should not (SMTP smuggling).
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class DotStuffing:
     """
-    Encodes one message, part by part.
-
-    Works on whole parts, never on lines: messages are mostly attachments.
+    Encodes one message, chunk by chunk.  Bare CR and LF become CRLF.
     """
 
     def __init__(self) -> None:
@@ -35,7 +33,7 @@ class DotStuffing:
 
     def feed(self, part: bytes) -> bytes:
         """
-        @param part: Any part of a message, in order.
+        Encode the next chunk of the message, cut anywhere.
         """
         # A CR at the end may be half of a CRLF.
         part = self._carry + part
@@ -44,7 +42,7 @@ class DotStuffing:
 
     def end(self) -> bytes:
         """
-        What goes behind the last part.
+        Return the end of the encoded message, with the end of data indication.
         """
         rest = self._encode(self._carry)
         self._carry = b""
@@ -66,17 +64,16 @@ class DotStuffing:
 
 class BodyDecoder:
     """
-    Takes a message out of what a client sends behind C{354}.
+    Decodes the message that a client sends after the reply C{354}.
 
-    Only CRLF ends a line and only CRLF.CRLF the message (RFC 5321 2.3.8,
-    4.1.1.4): whatever else a next hop might take for a line end makes the
-    message C{flawed}, so nobody can be made to see two messages where there
-    is one.
+    Only CRLF ends a line, and only CRLF.CRLF the message (RFC 5321 2.3.8,
+    4.1.1.4).  Anything else that a next hop might accept as a line end makes the
+    message C{flawed}, so that no server can see two messages where there is one.
 
-    @ivar ended: Whether the end of the message was seen.
-    @ivar flawed: Whether there was a bare CR, a bare LF or a NUL.
-    @ivar size: How many bytes were decoded so far.
-    @ivar rest: What came behind the end.
+    @ivar ended: The end of data indication was received.
+    @ivar flawed: The message has a bare CR, a bare LF or a NUL.
+    @ivar size: Octets decoded so far.
+    @ivar rest: Input after the end of data.
     """
 
     __slots__ = ("_held", "_virtual", "ended", "flawed", "rest", "size")
@@ -87,19 +84,19 @@ class BodyDecoder:
         self.size = 0
         self.rest = b""
         # The message begins at the beginning of a line: the CRLF of the DATA
-        # command counts, and is taken off again.
+        # command counts as its start, and is removed again.
         self._held = _CRLF
         self._virtual = len(_CRLF)
 
     def feed(self, data: bytes) -> bytes:
         """
-        @param data: What was received, cut anywhere.
+        Decode received data, cut anywhere.
 
-        @return: As much of the message as is certain: CRLF line ends, no
+        @return: The message as far as it is certain: CRLF line ends, no
             dot-stuffing.
         """
         wire = self._held + data
-        # What is stuffed begins as the end does: mostly, the end is all there is.
+        # Stuffed lines begin like the end of data; most messages have none.
         found = _FIND_STUFFED.search(wire)
         first = found.start() if found else -1
         end = wire.find(_END, first) if found else -1
@@ -114,7 +111,7 @@ class BodyDecoder:
 
     def _decode(self, wire: bytes, mayBeStuffed: bool) -> bytes:
         self.flawed = self.flawed or isFlawed(wire)
-        # RFC 5321 4.5.2.  The end was found before, so no two occurrences
+        # RFC 5321 4.5.2.  The end of data was removed before, so occurrences don't
         # overlap.
         text = wire.replace(_STUFFED, _CRLF) if mayBeStuffed else wire
         if self._virtual and text:
@@ -126,7 +123,7 @@ class BodyDecoder:
 
 def _undecided(wire: bytes) -> int:
     """
-    How many bytes at the end of C{wire} may be the beginning of the end.
+    The number of octets at the end of C{wire} that may begin the end of data.
     """
     for length in range(len(_END) - 1, 0, -1):
         if wire.endswith(_END[:length]):
@@ -136,7 +133,7 @@ def _undecided(wire: bytes) -> int:
 
 def isFlawed(wire: bytes) -> bool:
     """
-    Whether there is a bare CR, a bare LF or a NUL.
+    True if there is a bare CR, a bare LF or a NUL.
 
     @param wire: Not cut within a CRLF.
     """
@@ -144,6 +141,6 @@ def isFlawed(wire: bytes) -> bool:
 
 
 def _hasBare(text: bytes) -> bool:
-    # With one LF behind each CR and none elsewhere it is the same if there
-    # were no others.  A fourth of the time that it takes to count them.
+    # The text is unchanged only if each CR is followed by a LF and there are no
+    # other LFs.  Takes a quarter of the time of counting them.
     return text.replace(b"\n", b"").replace(b"\r", _CRLF) != text

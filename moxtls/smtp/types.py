@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.test_types -*-
 """
-What SMTP conversations are about.  No I/O.
+Value types shared by SMTP clients and servers.  No I/O.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 class Reply:
     """
     A reply of an SMTP server (RFC 5321 4.2), with its enhanced status code
-    (RFC 3463) taken out.
+    (RFC 3463) separated.
 
     @ivar code: 200 to 599.
     @ivar enhanced: Such as C{5.7.1}; empty if there is none.
-    @ivar text: Of all lines, joined by line feeds: a stranger's words.
-    @ivar isLocal: No server said it: it is why a client didn't ask.
+    @ivar text: The text of all lines, joined by line feeds.  Untrusted.
+    @ivar isLocal: True if no server sent it: a client's own reason for not
+        sending a command.
     """
 
     code: int
@@ -43,16 +44,16 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """
-    One message to hand over in one MAIL, RCPT, DATA sequence.
+    A mail transaction to be carried out by a client: MAIL, RCPT, DATA.
 
     @ivar sender: The reverse-path without angle brackets; empty for the null
         one.
     @ivar recipients: Forward-paths without angle brackets, at least one.
-    @ivar path: The message: CRLF line ends, no dot-stuffing.
-    @ivar size: Of the file, in bytes (RFC 1870).
-    @ivar eightBit: Whether it has bytes above 127 (RFC 6152).
-    @ivar smtputf8: Whether it needs RFC 6531.
-    @ivar requireTLS: RFC 8689 2: say REQUIRETLS with MAIL.
+    @ivar path: The file of the message: CRLF line ends, no dot-stuffing.
+    @ivar size: The size of the message in octets (RFC 1870).
+    @ivar eightBit: The message has octets above 127 (RFC 6152).
+    @ivar smtputf8: The message needs SMTPUTF8 (RFC 6531).
+    @ivar requireTLS: Send REQUIRETLS with MAIL (RFC 8689 2).
     """
 
     sender: str
@@ -67,10 +68,10 @@ class Transaction:
 @dataclass(frozen=True, slots=True)
 class RecipientReply:
     """
-    How a L{Transaction} ended for one of its recipients.
+    The result of a L{Transaction} for one of its recipients.
 
-    @ivar reply: The reply that decided: to RCPT if that was refused, else to
-        MAIL or to the end of the data.
+    @ivar reply: The decisive reply: to RCPT if that was negative, else to MAIL or
+        to the end of the data.
     """
 
     recipient: str
@@ -79,10 +80,10 @@ class RecipientReply:
 
 class TLSMode(Enum):
     """
-    How a session comes to TLS, or not.
+    The way in which a session starts TLS.
 
-    C{IMMEDIATE}: before any SMTP (RFC 8314).  C{REQUIRED}: by STARTTLS, also
-    if it isn't offered.  C{OPPORTUNISTIC}: by STARTTLS if offered.  C{SKIP}:
+    C{IMMEDIATE}: before SMTP (RFC 8314).  C{REQUIRED}: with STARTTLS, even if it
+    isn't announced.  C{OPPORTUNISTIC}: with STARTTLS if announced.  C{SKIP}:
     never.
     """
 
@@ -95,7 +96,7 @@ class TLSMode(Enum):
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """
-    What a smarthost knows us by.
+    User name and password of a client at a server.
     """
 
     user: str
@@ -105,14 +106,14 @@ class Credentials:
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """
-    How many seconds a client waits for what (RFC 5321 4.5.3.2).
+    Timeouts of a client in seconds (RFC 5321 4.5.3.2); C{None} for no limit.
 
     @ivar command: For the replies to EHLO, STARTTLS, AUTH and RSET.
-    @ivar block: For the other side to take the next part of a message.
-    @ivar end: For the reply to the end of a message.
-    @ivar quit: For the other side to say goodbye and hang up.
-    @ivar session: For all of it.
-    @ivar idle: Between transactions, until the client closes the session.
+    @ivar block: For the server to accept the next block of message data.
+    @ivar end: For the reply to the end of data.
+    @ivar quit: For the reply to QUIT and the end of the connection.
+    @ivar session: For the whole session.
+    @ivar idle: Between transactions, after which the client closes the session.
     """
 
     connect: float = 30

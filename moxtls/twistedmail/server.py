@@ -47,6 +47,77 @@ MAX_MESSAGE_SIZE = 100 * 2**20
 _FAILED = 550
 
 
+TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
+
+NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
+
+#: Octets after which other connections have their turn.
+MAX_SLICE = 32 * 1024
+
+_CRLF = b"\r\n"
+
+_LINE_END = re.compile(rb"[\r\n]")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """
+    What becomes of a message.
+
+    @ivar refusal: What the client is told if nobody is to get it.
+    @ivar trace: Header fields to stand before all others.
+    @ivar message: The rest, in chunks, to be read before it is closed.
+    @ivar events: One for each recipient, in their order; none if it wasn't
+        possible to judge.
+    """
+
+    refusal: Reply | None = None
+    trace: bytes = b""
+    message: Sequence[bytes] = ()
+    events: tuple[VerdictEvent, ...] = ()
+
+
+class IFilteredMessage(Interface):
+    """
+    Looks at one message.
+    """
+
+    def write(chunk: bytes) -> None:
+        """
+        Take a piece: CRLF line ends, no dot-stuffing.
+
+        @raise OSError: There is no room.
+        """
+
+    def finish(recipients: Sequence[str]) -> Deferred[FilterResult]:
+        """
+        That was all.
+
+        @param recipients: In the order of RCPT.
+        """
+
+    def close() -> None:
+        """
+        Forget the message.  Doing so twice is harmless.
+        """
+
+
+class IMessageFilter(Interface):
+    """
+    Says what becomes of messages: L{moxtls.twistedmail.verdicts.Screening} does.
+    """
+
+    def expect(client: ClientInfo, sender: str) -> None:
+        """
+        A message is announced.
+        """
+
+    def message(client: ClientInfo, sender: str) -> IFilteredMessage:
+        """
+        A message comes.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """
@@ -223,16 +294,6 @@ def _smtpIn(protocol: Any) -> SMTP:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
-NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
-
-#: Octets after which other connections have their turn.
-MAX_SLICE = 32 * 1024
-
-_CRLF = b"\r\n"
-_LINE_END = re.compile(rb"[\r\n]")
 
 
 @implementer(IMessage)
@@ -475,62 +536,3 @@ def _replyOf(error: SMTPServerError) -> Reply:
     if isinstance(text, bytes):
         text = text.decode("ascii", "replace")
     return Reply(error.code, text=text)
-
-
-@dataclass(frozen=True, slots=True)
-class FilterResult:
-    """
-    What becomes of a message.
-
-    @ivar refusal: What the client is told if nobody is to get it.
-    @ivar trace: Header fields to stand before all others.
-    @ivar message: The rest, in chunks, to be read before it is closed.
-    @ivar events: One for each recipient, in their order; none if it wasn't
-        possible to judge.
-    """
-
-    refusal: Reply | None = None
-    trace: bytes = b""
-    message: Sequence[bytes] = ()
-    events: tuple[VerdictEvent, ...] = ()
-
-
-class IFilteredMessage(Interface):
-    """
-    Looks at one message.
-    """
-
-    def write(chunk: bytes) -> None:
-        """
-        Take a piece: CRLF line ends, no dot-stuffing.
-
-        @raise OSError: There is no room.
-        """
-
-    def finish(recipients: Sequence[str]) -> Deferred[FilterResult]:
-        """
-        That was all.
-
-        @param recipients: In the order of RCPT.
-        """
-
-    def close() -> None:
-        """
-        Forget the message.  Doing so twice is harmless.
-        """
-
-
-class IMessageFilter(Interface):
-    """
-    Says what becomes of messages: L{moxtls.twistedmail.verdicts.Screening} does.
-    """
-
-    def expect(client: ClientInfo, sender: str) -> None:
-        """
-        A message is announced.
-        """
-
-    def message(client: ClientInfo, sender: str) -> IFilteredMessage:
-        """
-        A message comes.
-        """

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
-The client's side of SASL (RFC 4422), as far as smarthosts need it.  No I/O.
+SASL mechanisms of a client (RFC 4422): PLAIN and LOGIN, for smarthosts.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class AuthAttempt:
     One use of a mechanism.
 
     @ivar initial: The initial response (RFC 4954 4); C{None} for none.
-    @ivar answer: The response to a challenge; C{None} if there is none, and
-        the attempt has to be broken off.
+    @ivar answer: Returns the response to a challenge; C{None} if there is none,
+        and the exchange has to be cancelled.
     """
 
     initial: bytes | None
@@ -28,7 +28,10 @@ class AuthAttempt:
 @dataclass(frozen=True, slots=True)
 class Mechanism:
     """
+    A SASL mechanism.
+
     @ivar name: As in the reply to EHLO, upper case.
+    @ivar attempt: Starts an exchange.
     """
 
     name: str
@@ -42,7 +45,7 @@ def _plain(credentials: Credentials) -> AuthAttempt:
 
 
 def _login(credentials: Credentials) -> AuthAttempt:
-    # What the challenges say differs between servers; their order doesn't.
+    # The text of the challenges differs between servers; their order doesn't.
     answers = [credentials.password.encode(), credentials.user.encode()]
     return AuthAttempt(None, lambda challenge: answers.pop() if answers else None)
 
@@ -55,6 +58,6 @@ def chooseMechanism(
     mechanisms: Sequence[Mechanism], offered: frozenset[str]
 ) -> Mechanism | None:
     """
-    The first of C{mechanisms} that the server has too.
+    The first of C{mechanisms} that the server offers; C{None} if there is none.
     """
     return next((each for each in mechanisms if each.name in offered), None)

@@ -1,14 +1,11 @@
 # -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
-The client's side of an SMTP conversation: bytes in, events out.  No I/O.
+The SMTP client protocol as a state machine: bytes in, events out.  No I/O.
 
-Whoever has the connection carries the events out, in order, and tells the
-conversation what came: C{receive}, C{secured} once TLS is up and judged,
-C{finish} once the message has followed L{SendBody}.
-
-What a client's conversation waits for, and what it wants done.  No I/O.
-
-How a transaction stands for each of its recipients.  No I/O.
+The owner of the connection carries out the events, in order, and calls
+C{receive} with received data, C{secured} when the TLS handshake is complete and
+the certificate accepted, and C{finish} when the message data has been sent after
+L{SendBody}.
 """
 
 from __future__ import annotations
@@ -35,10 +32,10 @@ from moxtls.tls.session import STARTTLSResult
 
 class Awaiting(Enum):
     """
-    What a conversation waits for: the other side's next reply is to this.
+    The command or phase that the next reply of the server belongs to.
 
-    C{BODY}: not for a reply, but for the caller to send a message.
-    C{NOTHING}: for the caller to say what to do.
+    C{BODY}: no reply; the owner is sending message data.
+    C{NOTHING}: no reply; the session is idle.
     """
 
     GREETING = auto()
@@ -59,12 +56,12 @@ class Awaiting(Enum):
 
 class EndCause(Enum):
     """
-    Why a conversation ended.
+    The cause of a conversation's end.
 
-    C{QUIT}: because we said so.  C{REFUSED}: by a reply.  C{NO_TLS}: by a
-    reply to STARTTLS.  C{INJECTED}: plaintext came behind the 220.
-    C{MALFORMED}: the other side said what makes no sense.  C{LOGIN}: we
-    can't authenticate.
+    C{QUIT}: the client sent QUIT.  C{REFUSED}: a negative reply.  C{NO_TLS}: a
+    negative reply to STARTTLS.  C{INJECTED}: plaintext followed the 220 reply
+    to STARTTLS.  C{MALFORMED}: the server violated the protocol.  C{LOGIN}:
+    authentication failed or isn't possible.
     """
 
     QUIT = auto()
@@ -78,7 +75,7 @@ class EndCause(Enum):
 @dataclass(frozen=True, slots=True)
 class Send:
     """
-    Write this to the connection.
+    Write data to the transport.
     """
 
     data: bytes
@@ -87,7 +84,8 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class StartHandshake:
     """
-    Begin the handshake, and call C{secured} once every check is decided.
+    Start the TLS handshake, and call C{secured} when all certificate checks have
+    passed.
     """
 
 
@@ -101,15 +99,15 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class SendBody:
     """
-    Send the message, encoded by L{moxtls.smtp.dotstuffing.DotStuffing}; then call
-    C{finish}.
+    Send the message data, encoded by L{moxtls.smtp.dotstuffing.DotStuffing}; then
+    call C{finish}.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
     """
-    A transaction is over.
+    A transaction has ended.
     """
 
     replies: tuple[RecipientReply, ...]
@@ -118,10 +116,10 @@ class Transferred:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """
-    The conversation is over; close the connection.  The last event ever.
+    The conversation has ended: close the connection.  No event follows.
 
-    @ivar reply: What the server said, if that is the reason.
-    @ivar reason: For the log.
+    @ivar reply: The server's reply, if that is the reason.
+    @ivar reason: A text for the log.
     """
 
     cause: EndCause
@@ -132,7 +130,7 @@ class Ended:
 ClientEvent = Send | StartHandshake | Ready | SendBody | Transferred | Ended
 
 
-# RFC 5321 3.2: what servers that don't know EHLO say to it.
+# RFC 5321 3.2: the replies to EHLO of servers that don't implement it.
 _NO_EHLO = frozenset({500, 501, 502, 503, 504})
 
 
@@ -142,8 +140,10 @@ Lines = tuple[bytes, ...]
 @dataclass(frozen=True, slots=True)
 class _Command:
     """
-    @ivar line: C{None} if what it waits for was sent already.
-    @ivar answered: What to do with the reply.
+    A command to be sent, or one whose reply is expected.
+
+    @ivar line: C{None} if nothing has to be sent before the reply.
+    @ivar answered: Called with the lines of the reply.
     """
 
     step: Awaiting
@@ -151,15 +151,74 @@ class _Command:
     answered: Callable[[Lines], Iterator[ClientEvent]]
 
 
+class TransactionReplies:
+    """
+    The replies of a transaction in progress, for each of its recipients.
+
+    @ivar validRecipients: Indexes of the recipients that RCPT can be sent for.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._replies = [badRecipient(each) for each in transaction.recipients]
+        self.validRecipients = tuple(
+            index for index, reply in enumerate(self._replies) if reply is None
+        )
+
+    @property
+    def open(self) -> bool:
+        """
+        True while a recipient has no reply.
+        """
+        return None in self._replies
+
+    def mailCommand(self, known: Extensions) -> str:
+        return mailCommand(self._transaction, known)
+
+    def decideOne(self, index: int, reply: Reply) -> None:
+        """
+        Record the reply for a recipient, unless it has one already.
+        """
+        if self._replies[index] is None:
+            self._replies[index] = reply
+
+    def decide(self, reply: Reply) -> None:
+        """
+        Record the reply for all recipients that have none.
+        """
+        self._replies = [known or reply for known in self._replies]
+
+    def replies(self, rest: Reply | None) -> tuple[RecipientReply, ...]:
+        """
+        Return the final replies.
+
+        @param rest: The reply for recipients that have none.
+        """
+        if rest is not None:
+            self.decide(rest)
+        return self.decided()
+
+    def decided(self) -> tuple[RecipientReply, ...]:
+        """
+        The replies of the recipients that have one.
+        """
+        pairs = zip(self._transaction.recipients, self._replies, strict=True)
+        return tuple(
+            RecipientReply(recipient, reply)
+            for recipient, reply in pairs
+            if reply is not None
+        )
+
+
 class ClientConversation:
     """
     One SMTP session, from the greeting to QUIT.
 
-    @ivar helo: The first word of the greeting.
-    @ivar extensions: What the last reply to EHLO announced.
-    @ivar secure: Whether TLS is up.
-    @ivar starttls: How far it got towards TLS.
-    @ivar code: Of the reply to STARTTLS, if that was refused.
+    @ivar helo: The first word of the greeting: the server's name.
+    @ivar extensions: Announced in the last reply to EHLO.
+    @ivar secure: True once TLS is in use.
+    @ivar starttls: The outcome of STARTTLS so far.
+    @ivar code: The code of a negative reply to STARTTLS, else 0.
     """
 
     def __init__(
@@ -171,8 +230,8 @@ class ClientConversation:
         isLMTP: bool = False,
     ) -> None:
         """
-        @param isLMTP: Speak LMTP (RFC 2033); transactions are to have one
-            recipient each, as each has a reply of its own behind the data.
+        @param isLMTP: Speak LMTP (RFC 2033).  Transactions must then have a single
+            recipient, as LMTP replies to the data once for each recipient.
         """
         self._ehlo = ehlo
         self._isLMTP = isLMTP
@@ -208,17 +267,17 @@ class ClientConversation:
     @property
     def usable(self) -> bool:
         """
-        Whether another transaction can be begun.
+        True if another transaction can begin.
         """
         limit = self.extensions.mailMax
         idle = self.awaiting is Awaiting.NOTHING
         return idle and (limit is None or self._transactions < limit)
 
-    # --- what came ---------------------------------------------------------
+    # --- input -------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[ClientEvent]:
         """
-        Take in what came from the other side.
+        Process data received from the server.
         """
         return list(self._receive(data))
 
@@ -235,7 +294,7 @@ class ClientConversation:
 
     def _malformed(self, step: Awaiting, reason: str) -> Iterator[ClientEvent]:
         """
-        What came is no reply to C{step}.
+        End the conversation, as the input is no reply to C{step}.
         """
         if step is Awaiting.STARTTLS:
             self.starttls = STARTTLSResult.UNANSWERED
@@ -243,9 +302,9 @@ class ClientConversation:
 
     def secured(self) -> list[ClientEvent]:
         """
-        TLS is up, and the certificate will do.
+        The TLS handshake is complete, and the certificate accepted.
         """
-        # RFC 3207 4.2: what was learned before is forgotten.
+        # RFC 3207 4.2: discard what was learned before TLS.
         self.secure = True
         self.starttls = STARTTLSResult.COMPLETED
         self.extensions = Extensions()
@@ -260,17 +319,17 @@ class ClientConversation:
         reply = parseReply(lines)
         step = self._sent[0].step if self._sent else None
         if reply.code == 421 and step is not Awaiting.STARTTLS:
-            # RFC 5321 3.8: comes at any time, and is the last that comes.
+            # RFC 5321 3.8: 421 may come at any time, and nothing follows it.
             yield from self._end(EndCause.REFUSED, reply)
         elif step is not None:
             yield from self._sent.popleft().answered(lines)
         elif self._state is Awaiting.BODY and not reply.accepted:
-            # The message can't be broken off but with the connection.
+            # Only closing the connection aborts message data.
             yield from self._end(EndCause.REFUSED, reply)
         else:
-            yield from self._end(EndCause.MALFORMED, reply, "a reply to nothing")
+            yield from self._end(EndCause.MALFORMED, reply, "an unexpected reply")
 
-    # --- up to the first transaction ---------------------------------------
+    # --- opening -----------------------------------------------------------
 
     def _greeted(self, lines: Lines) -> Iterator[ClientEvent]:
         reply = parseReply(lines, enhanced=False)
@@ -319,9 +378,9 @@ class ClientConversation:
             self.starttls, self.code = STARTTLSResult.REFUSED, reply.code
             yield from self._refused(reply, EndCause.NO_TLS)
         elif self._reader.pending:
-            # RFC 3207 4, 6: not even an empty line.
+            # RFC 3207 4, 6: nothing may follow the reply, not even an empty line.
             self.starttls = STARTTLSResult.INJECTED
-            why = "plaintext behind the reply to STARTTLS"
+            why = "plaintext after the reply to STARTTLS"
             yield from self._end(EndCause.INJECTED, None, why)
         else:
             self._state = Awaiting.HANDSHAKE
@@ -335,7 +394,7 @@ class ClientConversation:
             return
         mechanism = chooseMechanism(self._mechanisms, self.extensions.auth)
         if not self.secure or mechanism is None:
-            missing = "mechanism that we know" if self.secure else "TLS"
+            missing = "supported mechanism" if self.secure else "TLS"
             yield from self._end(EndCause.LOGIN, None, f"no {missing} to log in with")
             return
         attempt = mechanism.attempt(self._credentials)
@@ -363,7 +422,7 @@ class ClientConversation:
 
     def begin(self, transaction: Transaction) -> list[ClientEvent]:
         """
-        Begin a transaction; only while C{usable}.
+        Begin a transaction; only allowed while C{usable}.
         """
         self._transaction = TransactionReplies(transaction)
         no = extensionRefusal(transaction, self.extensions, self.secure)
@@ -418,8 +477,8 @@ class ClientConversation:
 
     def _cancelTransaction(self) -> Iterator[ClientEvent]:
         """
-        There is nobody left to send the message to.  What was sent of the
-        commands will be answered all the same.
+        End the transaction, as no recipient is left.  Commands that were sent
+        already are still answered.
         """
         self._queue.clear()
         if not self._sent:
@@ -435,14 +494,14 @@ class ClientConversation:
             self._state = Awaiting.BODY
             yield SendBody()
         else:
-            # RFC 2920 3.1: DATA went out with the RCPTs, and the server took
-            # it though it took no recipient.  An empty message ends that.
+            # RFC 2920 3.1: DATA was sent together with RCPT, and the server accepted
+            # it without any recipient.  An empty message ends the transaction.
             self._expect(Awaiting.END, self._endAnswered)
             yield Send(b".\r\n")
 
     def finish(self) -> None:
         """
-        The end of the message was sent.
+        The end of data indication was sent.
         """
         self._state = Awaiting.NOTHING
         self._expect(Awaiting.END, self._endAnswered)
@@ -459,15 +518,15 @@ class ClientConversation:
 
     def quit(self) -> list[ClientEvent]:
         """
-        Say goodbye; only while nothing is awaited.
+        Send QUIT; only allowed while no reply is expected.
         """
         self._command(Awaiting.QUIT, "QUIT", self._quitAnswered)
         return list(self._issue())
 
     def partialReplies(self) -> tuple[RecipientReply, ...]:
         """
-        What is known of a transaction that the end of the connection cut
-        short.
+        The replies so far of a transaction that the end of the connection
+        interrupted.
         """
         return self._transaction.decided() if self._transaction else ()
 
@@ -477,13 +536,15 @@ class ClientConversation:
     def _refused(
         self, reply: Reply, cause: EndCause = EndCause.REFUSED
     ) -> Iterator[ClientEvent]:
-        # RFC 5321 4.1.1.10: the client is to say QUIT.
+        # RFC 5321 4.1.1.10: the client should send QUIT before it closes.
         if not self._reader.isReplying:
             yield Send(b"QUIT\r\n")
         yield from self._end(cause, reply)
 
     def _unexpected(self, reply: Reply) -> Iterator[ClientEvent]:
-        yield from self._end(EndCause.MALFORMED, reply, "a reply that makes no sense")
+        yield from self._end(
+            EndCause.MALFORMED, reply, "a reply with an unexpected code"
+        )
 
     def _end(
         self, cause: EndCause, reply: Reply | None = None, reason: str = ""
@@ -512,14 +573,13 @@ class ClientConversation:
 
     def _issue(self) -> Iterator[ClientEvent]:
         """
-        Send what may be sent now: one command at a time, or all of them
-        (RFC 2920).
+        Send the next queued command, or all of them with PIPELINING (RFC 2920).
         """
         if not self._queue or (self._sent and not self.extensions.pipelining):
             return
         if not self._sent and self._reader.isReplying:
-            # Said before it was asked for, so it is no answer.
-            yield from self._malformed(self._queue[0].step, "a reply to nothing")
+            # The reply came before the command, so it can't be its reply.
+            yield from self._malformed(self._queue[0].step, "an unexpected reply")
             return
         count = len(self._queue) if self.extensions.pipelining else 1
         commands = [self._queue.popleft() for _ in range(count)]
@@ -533,67 +593,10 @@ def _base64(data: bytes) -> str:
 
 def _response(attempt: AuthAttempt, challenge: str) -> str:
     """
-    The line that answers a challenge; C{*} breaks off (RFC 4954 4).
+    The line that answers a challenge; C{*} cancels the exchange (RFC 4954 4).
     """
     try:
         response = attempt.answer(base64.b64decode(challenge, validate=True))
     except (binascii.Error, ValueError):
         response = None
     return "*" if response is None else _base64(response)
-
-
-class TransactionReplies:
-    """
-    One transaction under way, from the client's side.
-
-    @ivar validRecipients: Indexes of the recipients that RCPT can be said for.
-    """
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self._replies = [badRecipient(each) for each in transaction.recipients]
-        self.validRecipients = tuple(
-            index for index, reply in enumerate(self._replies) if reply is None
-        )
-
-    @property
-    def open(self) -> bool:
-        """
-        Whether anything is still to be decided.
-        """
-        return None in self._replies
-
-    def mailCommand(self, known: Extensions) -> str:
-        return mailCommand(self._transaction, known)
-
-    def decideOne(self, index: int, reply: Reply) -> None:
-        """
-        The first reply that decides is the one that counts.
-        """
-        if self._replies[index] is None:
-            self._replies[index] = reply
-
-    def decide(self, reply: Reply) -> None:
-        """
-        This is the answer for all that have none yet.
-        """
-        self._replies = [known or reply for known in self._replies]
-
-    def replies(self, rest: Reply | None) -> tuple[RecipientReply, ...]:
-        """
-        @param rest: For those that have no answer yet.
-        """
-        if rest is not None:
-            self.decide(rest)
-        return self.decided()
-
-    def decided(self) -> tuple[RecipientReply, ...]:
-        """
-        Of those that have an answer.
-        """
-        pairs = zip(self._transaction.recipients, self._replies, strict=True)
-        return tuple(
-            RecipientReply(recipient, reply)
-            for recipient, reply in pairs
-            if reply is not None
-        )

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
-What a server can do, and what that means for a message.  No I/O.
+Service extensions that a server announces, and their effect on transactions
+(RFC 5321 4.1.1.1).  No I/O.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from dataclasses import dataclass, replace
 
 from moxtls.smtp.types import Reply, Transaction
 
-# What would end a command, or can't be encoded.
+# Characters that would end a command, or that can't be encoded.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
     """
-    What a server announced in its reply to EHLO.
+    The extensions announced in a reply to EHLO.
 
-    @ivar size: RFC 1870: the most octets it takes; 0 if it doesn't say how
-        many, C{None} without the extension.
+    @ivar size: RFC 1870: the maximum message size in octets; 0 if it isn't
+        given, C{None} without the extension.
     @ivar auth: RFC 4954: mechanisms, in upper case.
-    @ivar rcptMax: RFC 9422: recipients in a transaction.
-    @ivar mailMax: RFC 9422: transactions in a session.
-    @ivar rcptDomainMax: RFC 9422: domains of recipients in a transaction.
+    @ivar rcptMax: RFC 9422: maximum recipients in a transaction.
+    @ivar mailMax: RFC 9422: maximum transactions in a session.
+    @ivar rcptDomainMax: RFC 9422: maximum recipient domains in a transaction.
     """
 
     pipelining: bool = False
@@ -42,7 +43,9 @@ class Extensions:
 
 def parseExtensions(lines: tuple[bytes, ...]) -> Extensions:
     """
-    @param lines: Of the reply to EHLO; the first is the greeting.
+    Parse a reply to EHLO.
+
+    @param lines: The lines of the reply; the first is the greeting.
     """
     announced: dict[str, list[str]] = {}
     for line in lines[1:]:
@@ -81,9 +84,9 @@ def extensionRefusal(
     transaction: Transaction, extensions: Extensions, secure: bool
 ) -> Reply | None:
     """
-    Why this server can't be given this message at all, if it can't.
+    Check whether the message can be sent to the server at all.
 
-    @return: As a reply that is ours.
+    @return: C{None} if it can; otherwise the reason, as a local reply.
     """
     if _CONTROL.search(transaction.sender):
         return _localReply(553, "5.1.7", "the sender's address has control characters")
@@ -108,7 +111,9 @@ def extensionRefusal(
 
 def badRecipient(recipient: str) -> Reply | None:
     """
-    Why a recipient can't even be asked for, if it can't.
+    Check whether RCPT can be sent for a recipient.
+
+    @return: C{None} if it can; otherwise the reason, as a local reply.
     """
     if _CONTROL.search(recipient):
         return _localReply(553, "5.1.3", "the address has control characters")
@@ -126,7 +131,8 @@ def needsSMTPUTF8(transaction: Transaction) -> bool:
 
 def mailCommand(transaction: Transaction, extensions: Extensions) -> str:
     """
-    MAIL with the parameters that this server knows and this message needs.
+    The MAIL command, with the parameters that the server supports and the message
+    needs.
     """
     words = [f"MAIL FROM:<{transaction.sender}>"]
     if extensions.size is not None:
@@ -144,8 +150,8 @@ def splitByLimits(
     transaction: Transaction, extensions: Extensions
 ) -> tuple[Transaction, ...]:
     """
-    Divide a transaction so that each part keeps to the server's limits on
-    recipients (RFC 9422).
+    Split a transaction into parts that respect the server's limits on recipients
+    (RFC 9422).
     """
     recipients = transaction.recipients
     parts: list[list[str]] = [[]]

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.client.test_conversation -*-
 """
-Bytes from an SMTP server -> replies (RFC 5321 4.2).  No I/O.
+Parses the replies of an SMTP server (RFC 5321 4.2).  No I/O.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import re
 
 from moxtls.smtp.types import Reply
 
-#: Of one line, its end included.  The 512 of RFC 5321 4.5.3.1.5 are the least that
-#: is to be taken; servers that put addresses and URLs in their replies exceed it.
+#: Octets of one line, with its end.  The 512 of RFC 5321 4.5.3.1.5 are a minimum;
+#: servers that put addresses and URLs in their replies exceed it.
 MAX_LINE = 16384
-#: Far more than any server has extensions; also of empty lines in front of one.
+#: Lines of one reply, far more than any server has extensions; also the number of
+#: empty lines before a reply.
 MAX_LINES = 1000
-#: Of one reply, in octets.
+#: Octets of one reply.
 MAX_REPLY = 65536
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\n]*))?\Z", re.DOTALL)
@@ -24,25 +25,25 @@ _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?: +|\Z)")
 
 class MalformedReply(Exception):
     """
-    The other side doesn't speak SMTP.
+    The server sent something that isn't an SMTP reply.
     """
 
 
 class ReplyReader:
     """
-    Takes a stream of replies apart.
+    Splits a byte stream into replies.
 
-    Reading of RFC 5321 2.3.8: nothing but CRLF may end a line, but there are
-    servers whose lines a line feed ends, or that put empty ones between them,
-    and mail to them is to arrive.  A stranger's words that are quoted in a
-    reply, with a line feed in them, come behind the code that counts, and a
-    reply too many ends the session.
+    Reading of RFC 5321 2.3.8: only CRLF may end a line, but some servers end lines
+    with a line feed alone, or send empty lines between them, and mail to them must
+    be delivered.  This is safe: untrusted text that a server quotes in a reply, with
+    a line feed in it, follows the code that counts, and an extra reply ends the
+    session.
     """
 
     def __init__(self, onlyCRLF: bool = False) -> None:
         """
-        @param onlyCRLF: Refuse those servers, for somebody who reads the same
-            bytes and knows no other line ends.
+        @param onlyCRLF: Reject other line ends, for use in front of a parser that
+            only knows CRLF.
         """
         self._onlyCRLF = onlyCRLF
         self._buffer = bytearray()
@@ -53,14 +54,14 @@ class ReplyReader:
     @property
     def pending(self) -> bool:
         """
-        Whether anything came that C{next} has not given out.
+        True if there is input that C{next} has not returned.
         """
         return bool(self._buffer or self._lines)
 
     @property
     def isReplying(self) -> bool:
         """
-        Whether C{pending} is more than empty lines.
+        True if the pending input is more than empty lines.
         """
         return bool(self._lines or self._buffer.strip(b"\r\n"))
 
@@ -69,10 +70,10 @@ class ReplyReader:
 
     def next(self) -> tuple[bytes, ...] | None:
         """
-        The lines of the next reply, without their ends; C{None} until it is
+        Return the lines of the next reply, without their ends; C{None} until it is
         complete.
 
-        @raise MalformedReply: What came is no reply.
+        @raise MalformedReply: The input is not a reply.
         """
         while (line := self._nextLine()) is not None:
             if not line and not self._onlyCRLF:
@@ -120,10 +121,12 @@ class ReplyReader:
 
 def parseReply(lines: tuple[bytes, ...], enhanced: bool = True) -> Reply:
     """
-    @param lines: As L{ReplyReader.next} gives them.
-    @param enhanced: Whether there may be an enhanced status code in any case.
-        RFC 2034 4 has none in the greeting and in replies to EHLO; servers that
-        refuse there put one in all the same.
+    Parse a reply.
+
+    @param lines: As returned by L{ReplyReader.next}.
+    @param enhanced: Accept an enhanced status code in positive replies, too.
+        RFC 2034 4 allows none in the greeting and in replies to EHLO, but servers
+        that refuse a client there often include one.
     """
     texts = [line[4:].decode("utf-8", "replace") for line in lines]
     mayHave = enhanced or lines[0][:1] in (b"4", b"5")

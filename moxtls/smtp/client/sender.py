@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.client.test_session -*-
 """
-Writes a message to a connection, as fast as the other side takes it.
+Writes message data to a transport, as a push producer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from zope.interface import implementer
 
 from moxtls.smtp.dotstuffing import DotStuffing
 
-#: How much of a message is in memory at a time: what Twisted's transports
-#: buffer before they say "pause".
+#: Octets of a message in memory at a time: what Twisted's transports buffer before
+#: they pause a producer.
 CHUNK_SIZE = 65536
 
 
 @implementer(IPushProducer)
 class BodySender:
     """
-    Reads a file and writes it, dot-stuffed, up to and including the final
-    dot.
+    Reads a file and writes it dot-stuffed, with the end of data indication.
     """
 
     def __init__(
@@ -33,9 +32,10 @@ class BodySender:
         ended: Callable[[OSError | None], None],
     ) -> None:
         """
-        @param progressed: Called whenever something was written.
-        @param ended: Called once: when all was written, or with what made the
-            message unreadable.  Not called if the connection is lost.
+        @param progressed: Called after each chunk.
+        @param ended: Called once: with C{None} when everything was written, or with
+            the error if the file can't be read.  Not called if the connection is
+            lost.
         """
         self._message = message
         self._consumer = consumer
@@ -61,7 +61,7 @@ class BodySender:
 
     def stop(self) -> None:
         """
-        Write no more of it.
+        Stop writing.
         """
         self._over = True
         self._consumer.unregisterProducer()

@@ -1,13 +1,10 @@
 # -*- test-case-name: tests.smtp.client.test_session -*-
 """
-A connection to one SMTP server: TLS, the conversation, and transactions.
+SMTP client sessions over Twisted transports: TLS, authentication, transactions and
+timeouts.
 
-The one place that decides, by the settings it was given, whether a
-certificate will do: L{RecordingVerifier} refuses nobody.
-
-Opens sessions with SMTP servers.
-
-What is asked of a session, and the ways in which it can fail.
+This is the only place that accepts or rejects a certificate, as the settings say:
+L{RecordingVerifier} only records.
 """
 
 from __future__ import annotations
@@ -75,16 +72,114 @@ from moxtls.tls.verify import RecordingVerifier, TrustStore
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
 
 
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """
+    Settings of a session, independent of each other.
+
+    @ivar ehlo: The client's own name.
+    @ivar trust: Trusted roots, shared by all sessions.
+    @ivar names: The reference identifiers of the server: A-labels, or one IP
+        address.  The first is sent in SNI.
+    @ivar webNames: The reference identifiers for the Web PKI, if they are fewer:
+        RFC 8461 4.1 only allows the name in the MX record, RFC 7672 3.2.2 more.
+    @ivar enforcePKIX: Fail if the Web PKI doesn't validate the certificate.  It is
+        validated in any case, for the record.
+    @ivar dane: TLSA records; if any of them is usable, fail unless one matches.
+    @ivar ignoreVerifyErrors: Record verification errors without failing.
+    @ivar credentials: For AUTH, which is only used over TLS.
+    @ivar isLMTP: Speak LMTP (RFC 2033); transactions must have one recipient.
+    """
+
+    ehlo: str
+    trust: TrustStore
+    mode: TLSMode = TLSMode.OPPORTUNISTIC
+    names: tuple[str, ...] = ()
+    enforcePKIX: bool = False
+    dane: tuple[TLSA, ...] | None = None
+    ignoreVerifyErrors: bool = False
+    credentials: Credentials | None = None
+    webNames: tuple[str, ...] = ()
+    isLMTP: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class SessionError(Exception):
+    """
+    A session can't be opened or continued.
+
+    @ivar record: The TLS record of the session.
+    @ivar reason: A text for the log; may contain untrusted text.
+    """
+
+    def __init__(self, record: SessionRecord, reason: str) -> None:
+        super().__init__(reason)
+        self.record = record
+        self.reason = reason
+
+
+class ConnectFailed(SessionError):
+    """
+    No connection could be made.
+    """
+
+
+class TLSFailed(SessionError):
+    """
+    TLS couldn't be negotiated, or the certificate was rejected.
+
+    @ivar reply: A negative reply to STARTTLS.
+    """
+
+    def __init__(
+        self, record: SessionRecord, reason: str, reply: Reply | None = None
+    ) -> None:
+        super().__init__(record, reason)
+        self.reply = reply
+
+
+class SessionFailed(SessionError):
+    """
+    The session failed for another reason than the connection or TLS.
+
+    @ivar reply: The server's reply, if that ended the session.
+    @ivar decided: The replies for recipients of the interrupted transaction that
+        were final already.
+    @ivar isUnanswered: True if the connection was lost before the server sent
+        anything about that transaction.
+    """
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        reason: str,
+        reply: Reply | None = None,
+        decided: tuple[RecipientReply, ...] = (),
+        isUnanswered: bool = False,
+    ) -> None:
+        super().__init__(record, reason)
+        self.reply = reply
+        self.decided = decided
+        self.isUnanswered = isUnanswered
+
+
+class TransactionsExhausted(SessionFailed):
+    """
+    The server's announced limit of transactions in a session is reached (RFC 9422
+    MAILMAX).  Another session can continue.
+    """
+
+
 class _ITransport(ITLSTransport, IConsumer):
     """
-    What reactors give us as a transport.
+    The interfaces of a reactor's transport that a session uses.
     """
 
 
 @implementer(IHandshakeListener)
 class ClientSession(Protocol):
     """
-    One connection.  Made by L{openSession}.
+    The session on one connection.  Made by L{openSession}.
     """
 
     def __init__(self, clock: IReactorTime, settings: ClientSettings) -> None:
@@ -112,12 +207,12 @@ class ClientSession(Protocol):
         self._stepTimeout = Timeout(clock, self._stepTimedOut)
         self._sessionTimeout = Timeout(clock, self._timedOut)
 
-    # --- for whoever has mail to deliver -----------------------------------
+    # --- public interface --------------------------------------------------
 
     @property
     def record(self) -> SessionRecord:
         """
-        What was seen of TLS so far.
+        The TLS record so far.
         """
         conversation = self._conversation
         starttls = self._starttls or conversation.starttls
@@ -131,7 +226,7 @@ class ClientSession(Protocol):
     @property
     def secure(self) -> bool:
         """
-        Whether TLS is in use.
+        True if TLS is in use.
         """
         return self._conversation.secure
 
@@ -142,7 +237,7 @@ class ClientSession(Protocol):
     @property
     def usable(self) -> bool:
         """
-        Whether C{deliver} can be called (again).
+        True if C{deliver} can be called.
         """
         return not self._over and self._conversation.usable
 
@@ -159,18 +254,18 @@ class ClientSession(Protocol):
         @param message: Read instead of the file C{transaction.path}, and closed
             at the end.
 
-        @return: Fires with a reply for each recipient, in some order.  Fails
-            with L{TransactionsExhausted} if the rest needs another connection, with
-            L{SessionFailed} if this one ended before all of them were decided,
-            and with C{OSError} if the message can't be read.  Cancelling aborts
-            the connection.
+        @return: Fires with a reply for each recipient, in any order.  Fails
+            with L{TransactionsExhausted} if the remaining recipients need another
+            connection, with L{SessionFailed} if this one ended before all
+            recipients had a reply, and with C{OSError} if the message can't be
+            read.  Cancelling aborts the connection.
         """
         self._ready = ready
         return Deferred.fromCoroutine(self._deliver(transaction, message))
 
     def quit(self) -> Deferred[None]:
         """
-        Say goodbye and hang up.
+        Send QUIT and close the connection.  In the middle of a transaction, abort.
 
         @return: Fires when the connection is closed.  Cancelling aborts it.
         """
@@ -202,7 +297,7 @@ class ClientSession(Protocol):
         try:
             await _connect(self._clock, endpoint, self, seconds)
         except (CancelledError, SessionError):
-            # A connection that is made all the same is closed at once.
+            # A connection that is made nevertheless is then closed at once.
             self._opening = None
             self.abort()
             raise
@@ -211,7 +306,7 @@ class ClientSession(Protocol):
     # --- Protocol --------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        connection: _ITransport = self.transport  # type: ignore[assignment]  # all have it
+        connection: _ITransport = self.transport  # type: ignore[assignment]  # all are
         self._connection = connection
         self._record = replace(
             self._record,
@@ -237,7 +332,7 @@ class ClientSession(Protocol):
 
     def handshakeCompleted(self) -> None:
         """
-        Decide whether the certificate will do.  Nothing has been sent yet.
+        Accept or reject the certificate.  Nothing has been sent over TLS yet.
         """
         if self._over:
             return
@@ -260,7 +355,7 @@ class ClientSession(Protocol):
                 self._connection is not None
                 and self._settings.mode is not TLSMode.IMMEDIATE
             ):
-                # RFC 3207 4.1: say goodbye, rather than just be gone.
+                # RFC 3207 4.1: send QUIT rather than just close the connection.
                 self._connection.write(b"QUIT\r\n")
             self._failWith(TLSFailed(self.record, why))
         else:
@@ -290,22 +385,22 @@ class ClientSession(Protocol):
 
     def _connectionLostError(self, reason: Failure) -> SessionError:
         """
-        The connection is gone without our doing.
+        The reason why the other side or the network closed the connection.
         """
-        trouble = tlsErrorOf(reason, self._verifier.alert)
+        error = tlsErrorOf(reason, self._verifier.alert)
         if self._conversation.awaiting is Awaiting.HANDSHAKE:
-            return self._handshakeFailed(trouble)
+            return self._handshakeFailed(error)
         if self._conversation.awaiting is Awaiting.STARTTLS:
-            self._unanswered(trouble)
+            self._unanswered(error)
         if (
             self.secure
             and not self._hasReceived
-            and trouble.kind is TLSError.Kind.REMOTE_ALERT
-            and trouble.alert != CLOSE_NOTIFY
+            and error.kind is TLSError.Kind.REMOTE_ALERT
+            and error.alert != CLOSE_NOTIFY
         ):
-            # In TLS 1.3 a server can only say now what it thinks of us.
-            self._record = replace(self._record, error=trouble)
-            return TLSFailed(self.record, f"behind the handshake: {_describe(trouble)}")
+            # In TLS 1.3 a server can only reject the client after the handshake.
+            self._record = replace(self._record, error=error)
+            return TLSFailed(self.record, f"after the handshake: {_describe(error)}")
         why = reason.getErrorMessage()
         return SessionFailed(
             self.record,
@@ -315,17 +410,17 @@ class ClientSession(Protocol):
             self._isUnanswered,
         )
 
-    def _handshakeFailed(self, trouble: TLSError) -> TLSFailed:
+    def _handshakeFailed(self, error: TLSError) -> TLSFailed:
         self._starttls = STARTTLSResult.BROKEN
-        self._record = replace(self._record, error=trouble)
-        return TLSFailed(self.record, f"handshake: {_describe(trouble)}")
+        self._record = replace(self._record, error=error)
+        return TLSFailed(self.record, f"handshake: {_describe(error)}")
 
-    def _unanswered(self, trouble: TLSError) -> None:
+    def _unanswered(self, error: TLSError) -> None:
         """
-        There is no reply to STARTTLS.
+        Record that STARTTLS got no reply.
         """
         self._starttls = STARTTLSResult.UNANSWERED
-        self._record = replace(self._record, error=trouble)
+        self._record = replace(self._record, error=error)
 
     # --- transactions ----------------------------------------------------------
 
@@ -336,7 +431,7 @@ class ClientSession(Protocol):
         with source or open(transaction.path, "rb") as message:
             for part in splitByLimits(transaction, self.extensions):
                 if replies and not self._over and not self.usable:
-                    why = "its transactions are used up"
+                    why = "no more transactions in this session"
                     raise TransactionsExhausted(self.record, why, None, replies)
                 try:
                     if replies:
@@ -348,7 +443,7 @@ class ClientSession(Protocol):
                 except OSError as why:
                     if not replies:
                         raise
-                    # What was taken was taken; the rest is tried again.
+                    # Recipients with a reply keep it; the rest is tried again.
                     reason = f"the message can't be read: {why.strerror}"
                     raise SessionFailed(self.record, reason, None, replies) from why
         return replies
@@ -357,7 +452,7 @@ class ClientSession(Protocol):
         self, transaction: Transaction, message: BinaryIO
     ) -> Deferred[tuple[RecipientReply, ...]]:
         if not self.usable:
-            why = self._failure.reason if self._failure else "it takes no more mail"
+            why = self._failure.reason if self._failure else "no more transactions"
             raise SessionFailed(self.record, f"session not usable: {why}")
         self._message = message
         self._isUnanswered = True
@@ -372,7 +467,7 @@ class ClientSession(Protocol):
             return
 
         def start(result: None) -> None:
-            # Unless the transaction is over meanwhile.
+            # The transaction may have ended in the meantime.
             if self._pending is pending and not self._over:
                 self._startBody()
 
@@ -391,7 +486,7 @@ class ClientSession(Protocol):
             self._conversation.finish()
             self._wait()
             return
-        # Only breaking off keeps half a message from being delivered.
+        # Only closing the connection prevents the delivery of half a message.
         pending, self._pending = self._pending, None
         self.abort()
         if pending is not None:
@@ -402,7 +497,7 @@ class ClientSession(Protocol):
         if pending is not None:
             pending.callback(replies)
 
-    # --- what the conversation wants -------------------------------------------
+    # --- events of the conversation --------------------------------------------
 
     def _handleEvents(self, events: Sequence[ClientEvent]) -> None:
         for event in events:
@@ -441,11 +536,11 @@ class ClientSession(Protocol):
             self._finish()
             self._close()
 
-    # --- time, and the end -----------------------------------------------------
+    # --- timeouts and closing --------------------------------------------------
 
     def _wait(self) -> None:
         """
-        Give the other side as long as what it is to do may take.
+        Start the timeout for the server's next action.
         """
         if not self._over:
             self._stepTimeout.set(
@@ -460,14 +555,14 @@ class ClientSession(Protocol):
 
     def _timedOut(self) -> None:
         awaiting = self._conversation.awaiting
-        trouble = TLSError(TLSError.Kind.TIMEOUT)
+        error = TLSError(TLSError.Kind.TIMEOUT)
         if self._over:
             self.abort()
         elif awaiting is Awaiting.HANDSHAKE:
-            self._failWith(self._handshakeFailed(trouble), graceful=False)
+            self._failWith(self._handshakeFailed(error), graceful=False)
         else:
             if awaiting is Awaiting.STARTTLS:
-                self._unanswered(trouble)
+                self._unanswered(error)
             why = f"too slow: {awaiting.name}"
             decided = self._conversation.partialReplies()
             failed = SessionFailed(self.record, why, None, decided)
@@ -475,7 +570,7 @@ class ClientSession(Protocol):
 
     def _finish(self) -> None:
         """
-        Have no more to do with it, but to see it closed.
+        End the session, except for closing the connection.
         """
         self._over = True
         self._stepTimeout.set(None)
@@ -509,7 +604,7 @@ class ClientSession(Protocol):
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.loseConnection()
-            # TLS waits for the other side to say goodbye too.
+            # TLS waits for the other side's close_notify.
             self._stepTimeout.set(self._settings.timeouts.quit)
 
     def _closed(self) -> Deferred[None]:
@@ -545,9 +640,9 @@ def _timeoutFor(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
     return seconds
 
 
-def _describe(trouble: TLSError) -> str:
-    kind = trouble.kind.name.lower().replace("_", " ")
-    return f"{kind} ({trouble.reason})" if trouble.reason else kind
+def _describe(error: TLSError) -> str:
+    kind = error.kind.name.lower().replace("_", " ")
+    return f"{kind} ({error.reason})" if error.reason else kind
 
 
 def _ip(address: object) -> str:
@@ -567,8 +662,10 @@ def addressEndpoint(
     reactor: IReactorTime, address: str, port: int, localAddress: str = ""
 ) -> IStreamClientEndpoint:
     """
+    An endpoint for an IP address and a port.
+
     @param address: IPv4 or IPv6.
-    @param localAddress: From which to connect; empty for any.
+    @param localAddress: The source address; empty for any.
     """
     kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
     bind = (localAddress, 0) if localAddress else None
@@ -596,7 +693,7 @@ async def _connect(
     seconds: float,
 ) -> None:
     factory = Factory.forProtocol(lambda: session)
-    # Twisted would log each connection twice.
+    # Otherwise Twisted logs each connection twice.
     factory.noisy = False
     connecting = endpoint.connect(factory)
     connecting.addTimeout(
@@ -608,103 +705,3 @@ async def _connect(
         raise CancelledError() from None
     except (ConnectError, OSError) as why:
         raise ConnectFailed(session.record, str(why)) from why
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """
-    How to open a session.  Each choice is independent of the others.
-
-    @ivar ehlo: What we call ourselves.
-    @ivar trust: Shared by all sessions.
-    @ivar names: For which the certificate may be; the first is said in SNI.
-        A-labels, or one IP address.
-    @ivar webNames: For which it may be if the Web PKI is asked, where those
-        are fewer: RFC 8461 4.1 knows the name in the MX record only, and
-        RFC 7672 3.2.2 more.
-    @ivar enforcePKIX: Give up if the Web PKI doesn't vouch for the
-        certificate.  It is looked at in any case, for the record.
-    @ivar dane: TLSA records; if any of them is usable, give up unless one
-        matches.
-    @ivar ignoreVerifyErrors: Don't give up; only note.
-    @ivar credentials: With which to log in, over TLS only.
-    @ivar isLMTP: Speak LMTP (RFC 2033); transactions then have one recipient.
-    """
-
-    ehlo: str
-    trust: TrustStore
-    mode: TLSMode = TLSMode.OPPORTUNISTIC
-    names: tuple[str, ...] = ()
-    enforcePKIX: bool = False
-    dane: tuple[TLSA, ...] | None = None
-    ignoreVerifyErrors: bool = False
-    credentials: Credentials | None = None
-    webNames: tuple[str, ...] = ()
-    isLMTP: bool = False
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-
-class SessionError(Exception):
-    """
-    A session can't be opened, or can't go on.
-
-    @ivar record: What was seen of TLS up to there.
-    @ivar reason: For the log; may hold a stranger's words.
-    """
-
-    def __init__(self, record: SessionRecord, reason: str) -> None:
-        super().__init__(reason)
-        self.record = record
-        self.reason = reason
-
-
-class ConnectFailed(SessionError):
-    """
-    There was no connection.
-    """
-
-
-class TLSFailed(SessionError):
-    """
-    There is no TLS to be had, or not with a certificate that will do.
-
-    @ivar reply: To STARTTLS, if that was refused.
-    """
-
-    def __init__(
-        self, record: SessionRecord, reason: str, reply: Reply | None = None
-    ) -> None:
-        super().__init__(record, reason)
-        self.reply = reply
-
-
-class SessionFailed(SessionError):
-    """
-    It failed for another reason.
-
-    @ivar reply: What the server said, if it ended the session.
-    @ivar decided: Of the transaction that was cut short, those recipients
-        that had an answer already.
-    @ivar isUnanswered: True if the connection was lost before the server sent
-        anything about that transaction.
-    """
-
-    def __init__(
-        self,
-        record: SessionRecord,
-        reason: str,
-        reply: Reply | None = None,
-        decided: tuple[RecipientReply, ...] = (),
-        isUnanswered: bool = False,
-    ) -> None:
-        super().__init__(record, reason)
-        self.reply = reply
-        self.decided = decided
-        self.isUnanswered = isUnanswered
-
-
-class TransactionsExhausted(SessionFailed):
-    """
-    The server takes no more transactions in this session, as it has announced
-    (RFC 9422 MAILMAX); in another one it may.
-    """

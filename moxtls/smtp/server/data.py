@@ -35,242 +35,22 @@ SMALL_CHUNK = 64
 _FLAWED = Reply(554, "5.6.0", "Message has a bare CR, a bare LF or a NUL")
 
 
-class DataReceiver:
-    """
-    @ivar refusal: What there is to say to the client, whatever comes.
-    @ivar isOver: Whether the owner of the conversation wants no more of it.
-    @ivar inChunks: Whether it comes by BDAT (RFC 3030).
-    """
-
-    __slots__ = (
-        "_chunks",
-        "_decoder",
-        "_headerLimits",
-        "_reader",
-        "_settings",
-        "inChunks",
-        "isOver",
-        "refusal",
-    )
-
-    def __init__(self, settings: ServerSettings, inChunks: bool) -> None:
-        self._settings = settings
-        self._headerLimits = HeaderLimits(settings.maxLineLength)
-        self._decoder = BodyDecoder()
-        self._reader = ChunkReader()
-        self.inChunks = inChunks
-        self.refusal: Reply | None = None
-        self.isOver = False
-        self._chunks = 0
-
-    @property
-    def ended(self) -> bool:
-        """
-        Whether the end of the message, or of a chunk, was seen.
-        """
-        return self._reader.ended if self.inChunks else self._decoder.ended
-
-    @property
-    def isLast(self) -> bool:
-        """
-        Whether with that the message is complete.
-        """
-        return not self.inChunks or self._reader.isLast
-
-    @property
-    def size(self) -> int:
-        return self._reader.size if self.inChunks else self._decoder.size
-
-    @property
-    def isEndless(self) -> bool:
-        """
-        Whether it is time to stop listening to what is refused.
-        """
-        return (
-            not self.ended and self.size > self._settings.maxSize + MAX_DISCARD_LENGTH
-        )
-
-    @property
-    def isFragmented(self) -> bool:
-        """
-        Whether there were too many chunks for what was in them: each is answered.
-        """
-        return self._chunks > MAX_SMALL_CHUNKS + self.size // SMALL_CHUNK
-
-    def begin(self, chunk: Chunk) -> None:
-        """
-        One more chunk comes.
-        """
-        self._chunks += 1
-        self._reader.begin(chunk)
-
-    def take(self, buffer: LineBuffer) -> bytes:
-        """
-        @return: What more there is of the message.
-        """
-        if not self.inChunks:
-            text = self._decoder.feed(buffer.takeAll())
-            buffer.add(self._decoder.rest)
-        else:
-            data = buffer.take(self._reader.remaining)
-            if self.refusal is not None:
-                self._reader.skip(data)
-                return b""
-            text = self._reader.feed(data)
-        self._headerLimits.feed(text)
-        return text
-
-    def fault(self) -> Reply | None:
-        """
-        What there is to say to the client, as far as is known.  Only depends
-        on what came, and not on how it was cut.
-        """
-        if self.refusal is not None:
-            return self.refusal
-        if self._reader.flawed if self.inChunks else self._decoder.flawed:
-            return _FLAWED
-        isLarge = self.size > self._settings.maxSize
-        return TOO_LARGE if isLarge else self._headerLimits.fault(self._settings)
-
-
 _CRLF = b"\r\n"
+
 HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
+
 _FIELDS = Reply(554, "5.6.0", "Header has too many fields")
+
 _LINE = Reply(554, "5.6.0", "Line too long")
+
 _FLAW = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
+
 _NAMES = {b"\0": "NUL", b"\r": "bare CR", b"\n": "bare LF"}
-
-
-class InvalidMessage(ValueError):
-    """
-    A message has something in it that no server takes: a NUL, a bare CR or LF
-    (RFC 5321 2.3.8, 4.5.2), or a line that is far too long.
-    """
-
-
-def validated(body: Iterable[bytes]) -> Iterator[bytes]:
-    """
-    The chunks of a message, as long as L{moxtls.smtp.server.conversation} would
-    take them from
-    a client.
-
-    @raise InvalidMessage: Says which line is at fault.
-    """
-    limits, lines, held = HeaderLimits(MAX_LINE_LENGTH), 1, b""
-    for chunk in body:
-        # A CR at the end may be half of a CRLF.
-        text = held + chunk
-        held = b"\r" if text.endswith(b"\r") else b""
-        text = text[: len(text) - len(held)]
-        _check(text, limits, lines)
-        lines += text.count(b"\n")
-        yield chunk
-    _check(held, limits, lines)
-
-
-def _check(text: bytes, limits: HeaderLimits, first: int) -> None:
-    """
-    @param first: The number of the line with which C{text} begins.
-    """
-    limits.feed(text)
-    if limits.hasLongLine:
-        lengths = [len(line) for line in text.split(b"\n")]
-        line = first + lengths.index(max(lengths))
-        reason = f"has more than {MAX_LINE_LENGTH} octets"
-    elif isFlawed(text):
-        flaw = _FLAW.search(text)
-        assert flaw is not None
-        line = first + text.count(b"\n", 0, flaw.start())
-        reason = f"has a {_NAMES[flaw[0]]}"
-    else:
-        return
-    raise InvalidMessage(f"line {line} of the message {reason}")
-
-
-class HeaderLimits:
-    """
-    Looks at one message as it comes.
-
-    @ivar header: Bytes of the header so far.
-    @ivar fields: How many it has.
-    @ivar hasLongLine: Whether a line is over the limit.
-    """
-
-    __slots__ = (
-        "_held",
-        "_inHeader",
-        "_longest",
-        "_open",
-        "fields",
-        "hasLongLine",
-        "header",
-    )
-
-    def __init__(self, longestLine: int) -> None:
-        """
-        @param longestLine: In bytes, with its CRLF.
-        """
-        self._longest = longestLine
-        self._inHeader = True
-        # What the message begins with is a line's beginning too.
-        self._held = _CRLF
-        self._open = 0
-        self.header = 0
-        self.fields = 0
-        self.hasLongLine = False
-
-    def feed(self, text: bytes) -> None:
-        """
-        @param text: In order, never cut within a CRLF.
-        """
-        if self._inHeader:
-            self._measure(self._held + text)
-        self._findLongLine(text)
-
-    def fault(self, settings: ServerSettings) -> Reply | None:
-        """
-        What is to be said against the message, as far as it is known.
-        """
-        if self.header > settings.maxHeaderSize:
-            return HEADER_TOO_LONG
-        if self.fields > settings.maxHeaderFields:
-            return _FIELDS
-        return _LINE if self.hasLongLine else None
-
-    def _measure(self, text: bytes) -> None:
-        """
-        @param text: Begins where a line may begin.
-        """
-        end = text.find(b"\r\n\r\n")
-        self._inHeader = end < 0
-        if end < 0:
-            # Whether a field begins behind it remains to be seen.
-            self._held = _CRLF if text.endswith(_CRLF) else b""
-            end = len(text) - len(self._held)
-        begun = text.count(_CRLF, 0, end)
-        # RFC 5322 2.2.3.
-        folded = text.count(b"\r\n ", 0, end) + text.count(b"\r\n\t", 0, end)
-        self.fields += begun - folded
-        self.header += end
-
-    def _findLongLine(self, text: bytes) -> None:
-        if self.hasLongLine:
-            return
-        start = -self._open
-        while len(text) - start > self._longest:
-            # The last line end within reach, not each: long strides.
-            end = text.rfind(b"\n", max(0, start), start + self._longest)
-            if end < 0:
-                self.hasLongLine = True
-                return
-            start = end + 1
-        last = text.rfind(b"\n", max(0, start))
-        self._open = len(text) - (start if last < 0 else last + 1)
-
 
 # RFC 3030 2: bdat-cmd = "BDAT" SP chunk-size [SP end-marker].  As many digits
 # as RFC 1870 6.1 allows a size.
 _CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))? *\Z", re.ASCII | re.IGNORECASE)
+
 # Nobody knows where the chunk ends, so nothing behind it can be told from
 # commands.
 _UNCLEAR = Reply(421, "4.5.0", "Syntax: BDAT size [LAST]")
@@ -369,3 +149,228 @@ class ChunkReader:
         """
         atLineStart = text.endswith(b"\r\n") if text else self._atLineStart
         return text if atLineStart else text + b"\r\n"
+
+
+class HeaderLimits:
+    """
+    Looks at one message as it comes.
+
+    @ivar header: Bytes of the header so far.
+    @ivar fields: How many it has.
+    @ivar hasLongLine: Whether a line is over the limit.
+    """
+
+    __slots__ = (
+        "_held",
+        "_inHeader",
+        "_longest",
+        "_open",
+        "fields",
+        "hasLongLine",
+        "header",
+    )
+
+    def __init__(self, longestLine: int) -> None:
+        """
+        @param longestLine: In bytes, with its CRLF.
+        """
+        self._longest = longestLine
+        self._inHeader = True
+        # What the message begins with is a line's beginning too.
+        self._held = _CRLF
+        self._open = 0
+        self.header = 0
+        self.fields = 0
+        self.hasLongLine = False
+
+    def feed(self, text: bytes) -> None:
+        """
+        @param text: In order, never cut within a CRLF.
+        """
+        if self._inHeader:
+            self._measure(self._held + text)
+        self._findLongLine(text)
+
+    def fault(self, settings: ServerSettings) -> Reply | None:
+        """
+        What is to be said against the message, as far as it is known.
+        """
+        if self.header > settings.maxHeaderSize:
+            return HEADER_TOO_LONG
+        if self.fields > settings.maxHeaderFields:
+            return _FIELDS
+        return _LINE if self.hasLongLine else None
+
+    def _measure(self, text: bytes) -> None:
+        """
+        @param text: Begins where a line may begin.
+        """
+        end = text.find(b"\r\n\r\n")
+        self._inHeader = end < 0
+        if end < 0:
+            # Whether a field begins behind it remains to be seen.
+            self._held = _CRLF if text.endswith(_CRLF) else b""
+            end = len(text) - len(self._held)
+        begun = text.count(_CRLF, 0, end)
+        # RFC 5322 2.2.3.
+        folded = text.count(b"\r\n ", 0, end) + text.count(b"\r\n\t", 0, end)
+        self.fields += begun - folded
+        self.header += end
+
+    def _findLongLine(self, text: bytes) -> None:
+        if self.hasLongLine:
+            return
+        start = -self._open
+        while len(text) - start > self._longest:
+            # The last line end within reach, not each: long strides.
+            end = text.rfind(b"\n", max(0, start), start + self._longest)
+            if end < 0:
+                self.hasLongLine = True
+                return
+            start = end + 1
+        last = text.rfind(b"\n", max(0, start))
+        self._open = len(text) - (start if last < 0 else last + 1)
+
+
+class DataReceiver:
+    """
+    @ivar refusal: What there is to say to the client, whatever comes.
+    @ivar isOver: Whether the owner of the conversation wants no more of it.
+    @ivar inChunks: Whether it comes by BDAT (RFC 3030).
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_decoder",
+        "_headerLimits",
+        "_reader",
+        "_settings",
+        "inChunks",
+        "isOver",
+        "refusal",
+    )
+
+    def __init__(self, settings: ServerSettings, inChunks: bool) -> None:
+        self._settings = settings
+        self._headerLimits = HeaderLimits(settings.maxLineLength)
+        self._decoder = BodyDecoder()
+        self._reader = ChunkReader()
+        self.inChunks = inChunks
+        self.refusal: Reply | None = None
+        self.isOver = False
+        self._chunks = 0
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the end of the message, or of a chunk, was seen.
+        """
+        return self._reader.ended if self.inChunks else self._decoder.ended
+
+    @property
+    def isLast(self) -> bool:
+        """
+        Whether with that the message is complete.
+        """
+        return not self.inChunks or self._reader.isLast
+
+    @property
+    def size(self) -> int:
+        return self._reader.size if self.inChunks else self._decoder.size
+
+    @property
+    def isEndless(self) -> bool:
+        """
+        Whether it is time to stop listening to what is refused.
+        """
+        return (
+            not self.ended and self.size > self._settings.maxSize + MAX_DISCARD_LENGTH
+        )
+
+    @property
+    def isFragmented(self) -> bool:
+        """
+        Whether there were too many chunks for what was in them: each is answered.
+        """
+        return self._chunks > MAX_SMALL_CHUNKS + self.size // SMALL_CHUNK
+
+    def begin(self, chunk: Chunk) -> None:
+        """
+        One more chunk comes.
+        """
+        self._chunks += 1
+        self._reader.begin(chunk)
+
+    def take(self, buffer: LineBuffer) -> bytes:
+        """
+        @return: What more there is of the message.
+        """
+        if not self.inChunks:
+            text = self._decoder.feed(buffer.takeAll())
+            buffer.add(self._decoder.rest)
+        else:
+            data = buffer.take(self._reader.remaining)
+            if self.refusal is not None:
+                self._reader.skip(data)
+                return b""
+            text = self._reader.feed(data)
+        self._headerLimits.feed(text)
+        return text
+
+    def fault(self) -> Reply | None:
+        """
+        What there is to say to the client, as far as is known.  Only depends
+        on what came, and not on how it was cut.
+        """
+        if self.refusal is not None:
+            return self.refusal
+        if self._reader.flawed if self.inChunks else self._decoder.flawed:
+            return _FLAWED
+        isLarge = self.size > self._settings.maxSize
+        return TOO_LARGE if isLarge else self._headerLimits.fault(self._settings)
+
+
+class InvalidMessage(ValueError):
+    """
+    A message has something in it that no server takes: a NUL, a bare CR or LF
+    (RFC 5321 2.3.8, 4.5.2), or a line that is far too long.
+    """
+
+
+def validated(body: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    The chunks of a message, as long as L{moxtls.smtp.server.conversation} would
+    take them from
+    a client.
+
+    @raise InvalidMessage: Says which line is at fault.
+    """
+    limits, lines, held = HeaderLimits(MAX_LINE_LENGTH), 1, b""
+    for chunk in body:
+        # A CR at the end may be half of a CRLF.
+        text = held + chunk
+        held = b"\r" if text.endswith(b"\r") else b""
+        text = text[: len(text) - len(held)]
+        _check(text, limits, lines)
+        lines += text.count(b"\n")
+        yield chunk
+    _check(held, limits, lines)
+
+
+def _check(text: bytes, limits: HeaderLimits, first: int) -> None:
+    """
+    @param first: The number of the line with which C{text} begins.
+    """
+    limits.feed(text)
+    if limits.hasLongLine:
+        lengths = [len(line) for line in text.split(b"\n")]
+        line = first + lengths.index(max(lengths))
+        reason = f"has more than {MAX_LINE_LENGTH} octets"
+    elif isFlawed(text):
+        flaw = _FLAW.search(text)
+        assert flaw is not None
+        line = first + text.count(b"\n", 0, flaw.start())
+        reason = f"has a {_NAMES[flaw[0]]}"
+    else:
+        return
+    raise InvalidMessage(f"line {line} of the message {reason}")

@@ -21,6 +21,17 @@ from moxtls.smtp.types import Reply
 RECIPIENTS_FACTOR = 2
 
 
+#: Seconds that a rate is counted over: what may come in one burst.
+MINUTE = 60.0
+
+#: A network is many clients, and one of them should not use up what is there
+#: for all.
+NETWORK_SHARE = 4
+
+#: Clients remembered at a time, some 10 MB of them.
+MAX_ENTRIES = 50_000
+
+
 class SessionLimits:
     """
     Counts what a client does; each method says whether it was once too often,
@@ -98,15 +109,6 @@ class SessionLimits:
 
 def _limitReply(isOver: bool, what: str) -> Reply | None:
     return Reply(421, "4.7.0", f"Too many {what}") if isOver else None
-
-
-#: Seconds that a rate is counted over: what may come in one burst.
-MINUTE = 60.0
-#: A network is many clients, and one of them should not use up what is there
-#: for all.
-NETWORK_SHARE = 4
-#: Clients remembered at a time, some 10 MB of them.
-MAX_ENTRIES = 50_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ _BARE_PATH = re.compile(r'[ ]*([^"<>\x00-\x20\x7f]+)(?:[ ]+(.*))?\Z')
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
+# RFC 6531 3.5.
+_NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8")
+
+
 @dataclass(frozen=True, slots=True)
 class MailParameters:
     """
@@ -219,10 +223,6 @@ def _withParameter(
 
 def _unknownParameter(word: str) -> Reply:
     return Reply(555, "5.5.4", f"Parameter {word[:40]} is not known here")
-
-
-# RFC 6531 3.5.
-_NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8")
 
 
 class LineBuffer:
