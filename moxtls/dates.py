@@ -30,7 +30,7 @@ class Span:
         return self.end - 1
 
 
-class Elapsed:
+class MonotonicTime:
     """
     Time for durations, of a clock that is set now and then: instead of going back it
     stands still, as else what is to last a minute would last as long as the clock was

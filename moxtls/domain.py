@@ -13,7 +13,7 @@ from functools import lru_cache
 import idna
 
 #: RFC 1035 2.3.4.
-MAX_NAME = 253
+MAX_DOMAIN_LENGTH = 253
 MAX_LABEL = 63
 #: RFC 5321 4.5.3.1.3, less the angle brackets.  The local part has no limit of
 #: its own: the 64 octets of 4.5.3.1.1 are the least that must be taken, and
@@ -21,7 +21,7 @@ MAX_LABEL = 63
 MAX_ADDRESS = 254
 #: Texts that are remembered as parsed: one message has the same few in many
 #: places, and so have the next ones.
-MAX_KNOWN = 4000
+MAX_CACHED = 4000
 
 # RFC 1123 2.1, and underscores: RFC 2181 11 has the DNS take any label, and there
 # are hosts that mail comes from or goes to with underscores in their names.
@@ -72,7 +72,7 @@ class Domain:
         @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890),
             also if underscores counted as letters.
         """
-        return _known(text) if len(text) <= MAX_NAME else _parsed(text)
+        return _known(text) if len(text) <= MAX_DOMAIN_LENGTH else _parsed(text)
 
     @property
     def isHostName(self) -> bool:
@@ -132,7 +132,9 @@ class AddressLiteral:
         # line ends as well; RFC 5321 4.1.3 knows of none.
         hasZone = "%" in inner
         if ip is None or hasZone or text != f"[{inner}]" or (ip.version == 6) != isV6:
-            raise InvalidDomain(f"{text[:MAX_NAME]!r} is not an address literal")
+            raise InvalidDomain(
+                f"{text[:MAX_DOMAIN_LENGTH]!r} is not an address literal"
+            )
         return cls(str(ip))
 
     def __str__(self) -> str:
@@ -205,14 +207,14 @@ def _parsed(text: str) -> Domain:
     name = text.removesuffix(".")
     name = name.lower() if name.isascii() else _toASCII(name)
     labels = name.split(".")
-    if len(name) > MAX_NAME or not all(
+    if len(name) > MAX_DOMAIN_LENGTH or not all(
         len(label) <= MAX_LABEL and _LABEL.match(label) for label in labels
     ):
-        raise InvalidDomain(f"{text[:MAX_NAME]!r} is not a domain name")
+        raise InvalidDomain(f"{text[:MAX_DOMAIN_LENGTH]!r} is not a domain name")
     return Domain(name)
 
 
-_known = lru_cache(MAX_KNOWN)(_parsed)
+_known = lru_cache(MAX_CACHED)(_parsed)
 
 
 def _toASCII(name: str) -> str:
@@ -221,7 +223,9 @@ def _toASCII(name: str) -> str:
         labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
         return ".".join(map(_labelToASCII, labels))
     except (idna.IDNAError, UnicodeError):
-        raise InvalidDomain(f"{name[:MAX_NAME]!r} is not a domain name") from None
+        raise InvalidDomain(
+            f"{name[:MAX_DOMAIN_LENGTH]!r} is not a domain name"
+        ) from None
 
 
 def _labelToASCII(label: str) -> str:

@@ -46,7 +46,7 @@ def canonicalIP(text: str) -> str:
     return text if ip is None else str(ip)
 
 
-def knownIP(text: str) -> str:
+def ipOrEmpty(text: str) -> str:
     """
     The same for where nothing but an address will do.
 

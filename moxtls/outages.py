@@ -26,7 +26,7 @@ RETRY = 5.0
 #: Entries that wait, a few kB each: tens of megabytes.
 MAX_WAITING = 10_000
 #: Written at a time.
-MAX_AT_ONCE = 500
+MAX_BATCH = 500
 
 
 def logUnlessOutage(
@@ -215,7 +215,7 @@ class Backlog(Generic[I]):
             written += max(0, sum(some.values()) - kept)
             if kept:
                 return
-            atOnce = MAX_AT_ONCE
+            atOnce = MAX_BATCH
         self._say(written)
 
     def _say(self, written: int) -> None:

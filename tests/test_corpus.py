@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.domain import Domain
 from moxtls.reporting.rua import chooseDestinations
 from moxtls.reporting.suppression import readDSN
-from moxtls.tlsrpt.generate import check
+from moxtls.tlsrpt.generate import findFaults
 from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedTLSReport,
@@ -133,13 +133,13 @@ class ReportTests(SynchronousTestCase):
         good = {
             name.rpartition("/")[2]
             for name, data in self.reports()
-            if not check(
+            if not findFaults(
                 json.loads(data if name.endswith(".json") else attachment(data))
             )
         }
         self.assertEqual(good, STRICT)
         path = corpus("tls-reports", "domainaware_parsedmarc", "rfc8460.json")
-        faults = check(json.loads(path.read_bytes()))
+        faults = findFaults(json.loads(path.read_bytes()))
         self.assertIn("report.policies[0].policy.mx-host is not an array", faults)
 
     def test_damaged(self) -> None:

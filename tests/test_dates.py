@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dates import DAY, Elapsed, Span, midnight, rfc3339, spanOfDay, utcDay
+from moxtls.dates import DAY, MonotonicTime, Span, midnight, rfc3339, spanOfDay, utcDay
 
 #: 2026-11-24T00:00:00Z.
 MIDNIGHT = 1_795_478_400
@@ -78,14 +78,14 @@ class CalendarTests(SynchronousTestCase):
 
 class ElapsedTests(SynchronousTestCase):
     """
-    Tests for L{Elapsed}.
+    Tests for L{MonotonicTime}.
     """
 
     def test_setBack(self) -> None:
         """
         A clock that is set back stands still for a moment, and goes on.
         """
-        elapsed = Elapsed()
+        elapsed = MonotonicTime()
         said = [1000.0, 1010.0, 10.0, 15.0, 15.0, 5.0, 6.0]
         found = [elapsed.at(now) for now in said]
         self.assertEqual(found, [1000.0, 1010, 1010, 1015, 1015, 1015, 1016])

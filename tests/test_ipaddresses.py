@@ -8,13 +8,13 @@ from ipaddress import ip_address, ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.ipaddresses import canonicalIP, knownIP, parseIP, parseNetwork
+from moxtls.ipaddresses import canonicalIP, ipOrEmpty, parseIP, parseNetwork
 from moxtls.message.trace import ClientInfo
 
 
 class AddressTests(SynchronousTestCase):
     """
-    Tests for L{parseIP}, L{canonicalIP} and L{knownIP}.
+    Tests for L{parseIP}, L{canonicalIP} and L{ipOrEmpty}.
     """
 
     def test_mapped(self) -> None:
@@ -37,8 +37,8 @@ class AddressTests(SynchronousTestCase):
         for text in ("", "/run/socket", "mx.example", "192.0.2.256", "::ffff:1.2.3"):
             self.assertIsNone(parseIP(text), text)
             self.assertEqual(canonicalIP(text), text)
-            self.assertEqual(knownIP(text), "")
-        self.assertEqual(knownIP("fe80::1%eth0"), "fe80::1")
+            self.assertEqual(ipOrEmpty(text), "")
+        self.assertEqual(ipOrEmpty("fe80::1%eth0"), "fe80::1")
 
     def test_client(self) -> None:
         """

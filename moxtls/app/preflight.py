@@ -71,7 +71,7 @@ def _ledger(site: ConfigFiles) -> None:
             # It is going to be made, or there is something else in its place,
             # which is said already.
             return
-        database.examine(site.ledgerURL)
+        database.checkLedger(site.ledgerURL)
 
 
 def _spool(site: ConfigFiles) -> None:

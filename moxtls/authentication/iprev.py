@@ -11,7 +11,7 @@ from moxtls.authentication.spf.evaluate import lookUp
 from moxtls.authentication.spf.macro import printable
 from moxtls.dns.query import LookupGenerator
 from moxtls.dns.types import Answer, RRType
-from moxtls.domain import MAX_NAME
+from moxtls.domain import MAX_DOMAIN_LENGTH
 from moxtls.ipaddresses import parseIP
 
 #: RFC 8601 3 wants a limit, as the owner of an address can give it any number
@@ -45,7 +45,7 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
     for each in answers:
         if each.failed:
             return _unanswered(each)
-    shown = ", ".join(printable(name, MAX_NAME) for name in names)
+    shown = ", ".join(printable(name, MAX_DOMAIN_LENGTH) for name in names)
     return _broken(AuthResult.FAIL, f"{address} is not an address of {shown}")
 
 

@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from moxtls.tlsrpt.parse import plain
+from moxtls.tlsrpt.parse import escapeUnprintable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +74,7 @@ class Output:
         One line for people; nothing if a program reads the output.
         """
         if not self.asJSON:
-            self.stdout.write(plain(text) + "\n")
+            self.stdout.write(escapeUnprintable(text) + "\n")
 
     def done(self, text: str, **facts: object) -> None:
         """
@@ -90,7 +90,7 @@ class Output:
         How far long work has come: on standard error, only on a terminal.
         """
         if self.stderr.isatty():
-            self.stderr.write(f"\r\x1b[K{plain(text)}")
+            self.stderr.write(f"\r\x1b[K{escapeUnprintable(text)}")
             self.stderr.flush()
 
     def progressEnded(self) -> None:
@@ -297,5 +297,5 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(plain(str(each)) for each in value)
-    return plain(str(value))
+        return ", ".join(escapeUnprintable(str(each)) for each in value)
+    return escapeUnprintable(str(value))

@@ -25,7 +25,7 @@ from moxtls.app.privileges import ROOT, becomeUser, userName
 from moxtls.cli.output import Output
 from moxtls.dates import DAY, HOUR, MINUTE
 from moxtls.domain import Domain, InvalidDomain
-from moxtls.tlsrpt.parse import plain
+from moxtls.tlsrpt.parse import escapeUnprintable
 
 if TYPE_CHECKING:
     from moxtls.app.build import Components, IReactor
@@ -294,15 +294,15 @@ def _reason(error: Exception) -> str:
     faults.
     """
     if isinstance(error, CommandError):
-        return plain(str(error))
+        return escapeUnprintable(str(error))
     from moxtls.config import InvalidConfig
     from moxtls.ledger.database import LedgerUnavailable
 
     if isinstance(error, InvalidConfig):
-        return "\n".join(map(plain, str(error).split("\n")))
+        return "\n".join(map(escapeUnprintable, str(error).split("\n")))
     if isinstance(error, LedgerUnavailable):
-        return plain(str(error))
-    return plain(f"{type(error).__name__}: {error} (--verbose says more)")
+        return escapeUnprintable(str(error))
+    return escapeUnprintable(f"{type(error).__name__}: {error} (--verbose says more)")
 
 
 def domainArgument(text: str) -> Domain:

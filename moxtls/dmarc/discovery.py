@@ -42,7 +42,7 @@ from moxtls.dmarc.types import (
 )
 from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion, LookupQuestions
 from moxtls.dns.types import Answer, LookupStatus, RRType
-from moxtls.domain import MAX_NAME, Domain
+from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 
 # --- both ways -------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ def _shortened(domain: Domain, count: int) -> Domain:
 
 
 def _fits(name: str) -> bool:
-    return len(name) <= MAX_NAME
+    return len(name) <= MAX_DOMAIN_LENGTH
 
 
 #: From a name to the part of it that somebody registered: C{None} for a public

@@ -35,7 +35,7 @@ from moxtls.dmarc.types import (
     Verdict,
     VerdictEvent,
 )
-from moxtls.domain import MAX_NAME, Domain, InvalidDomain, parseHost
+from moxtls.domain import MAX_DOMAIN_LENGTH, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import IEvaluationRecorder, IVerdictObserver
 from moxtls.outages import Backlog
 
@@ -252,7 +252,7 @@ def _rank(domain: Domain, status: AuthResult, isAligned: bool, author: Domain) -
 
 def _spf(spf: SPFResult) -> ReportedSPF | None:
     # What a client calls itself may be anything.
-    domain = printable(spf.domain)[:MAX_NAME]
+    domain = printable(spf.domain)[:MAX_DOMAIN_LENGTH]
     return ReportedSPF(domain, spf.scope, spf.status) if domain else None
 
 

@@ -14,7 +14,7 @@ from moxtls.dmarc.record import parseTags, parseURIs
 from moxtls.dmarc.types import ReportURI
 from moxtls.dns.query import LookupGenerator, LookupQuestion, parallel
 from moxtls.dns.types import Answer, RRType
-from moxtls.domain import MAX_NAME, Domain
+from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.reporting.rua import (
     MAX_DESTINATIONS,
     MAX_REASONS,
@@ -166,7 +166,7 @@ def _lookUpRelation(
     ]
     name = confirmationName(policyDomain, host)
     # RFC 9990 4 step 4.
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_DOMAIN_LENGTH:
         asking.append(_confirmation(name))
     found = yield from parallel(asking)
     ours, theirs = (each if isinstance(each, Domain) else None for each in found[:2])

@@ -39,8 +39,8 @@ from moxtls.dmarc.types import (
 )
 from moxtls.dns.query import LookupGenerator, LookupQuestion
 from moxtls.dns.types import RRType
-from moxtls.domain import MAX_NAME, Address, Domain, InvalidDomain
-from moxtls.ipaddresses import knownIP
+from moxtls.domain import MAX_DOMAIN_LENGTH, Address, Domain, InvalidDomain
+from moxtls.ipaddresses import ipOrEmpty
 from moxtls.message.header import headerFields
 from moxtls.message.mime import (
     Field,
@@ -332,7 +332,7 @@ def _fields(
     yield "Reported-Domain", [str(failure.discovery.author)]
     # Reading of RFC 5965 3.2: IPv6 addresses as everybody writes and reads
     # them, without the tag that they have in RFC 5321 4.1.3.
-    address = knownIP(event.authentication.address)
+    address = ipOrEmpty(event.authentication.address)
     if address:
         yield "Source-IP", [address]
     yield "Arrival-Date", [_date(details.arrived)]
@@ -415,7 +415,7 @@ def _text(failure: MessageFailure, details: FailureDetails) -> list[str]:
         f"Arrived: {_date(details.arrived)}",
         f"DMARC: {verdict.status}, policy {verdict.policy}, "
         f"disposition {verdict.disposition}",
-        f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:MAX_NAME]}",
+        f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:MAX_DOMAIN_LENGTH]}",
         *map(_signatureLine, found.dkim[:MAX_REPORTED]),
         "",
         "In place of the local parts of addresses there are tokens, which are equal",

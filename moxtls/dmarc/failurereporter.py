@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.authentication.dkim.sign import sign
-from moxtls.dates import DAY, HOUR, MINUTE, Elapsed
+from moxtls.dates import DAY, HOUR, MINUTE, MonotonicTime
 from moxtls.dmarc.eligibility import unreachableReason
 from moxtls.dmarc.externaldestinations import verifyDestinations
 from moxtls.dmarc.failure import (
@@ -304,7 +304,7 @@ class FailureReportLimiter:
         self._perDay = perDay
         self._sent: deque[float] = deque()
         self._accounts: OrderedDict[Domain, _DomainCounter] = OrderedDict()
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
 
     def take(self, domain: Domain, now: float) -> int:
         """

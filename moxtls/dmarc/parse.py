@@ -23,7 +23,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 from moxtls.dates import rfc3339
 from moxtls.message.header import textFields
 from moxtls.message.mime import leafParts, splitEntity
-from moxtls.tlsrpt.parse import MalformedReport, plain
+from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
 
 #: Of a report as XML.
 MAX_XML = 20 * 1024 * 1024
@@ -364,7 +364,7 @@ def describeAggregateReport(report: ReceivedAggregateReport) -> list[str]:
     ]
     for record in report.records:
         lines.extend(_described(record))
-    return [plain(line) for line in lines]
+    return [escapeUnprintable(line) for line in lines]
 
 
 def _described(record: ReceivedRecord) -> Iterator[str]:
@@ -390,7 +390,7 @@ def _described(record: ReceivedRecord) -> Iterator[str]:
 
 
 def _refuse(where: str, reason: str) -> NoReturn:
-    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])
+    raise MalformedReport(escapeUnprintable(f"{where}: {reason}")[:_MAX_LINE])
 
 
 _REPORT = "message/feedback-report"
@@ -454,7 +454,7 @@ def describeFeedbackReport(report: FeedbackReport) -> list[str]:
     if report.original:
         lines.append("The message:")
         lines += [f"  {name}: {value}" for name, value in report.original]
-    return [plain(line) for line in lines]
+    return [escapeUnprintable(line) for line in lines]
 
 
 def _fields(block: bytes) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 
-from moxtls.domain import MAX_NAME, Address, Domain, InvalidAddress, InvalidDomain
+from moxtls.domain import (
+    MAX_DOMAIN_LENGTH,
+    Address,
+    Domain,
+    InvalidAddress,
+    InvalidDomain,
+)
 from moxtls.message.header import textFields
 from moxtls.message.mime import Field
 from moxtls.taglist import parseTagSpec, splitTagSpecs
@@ -137,7 +143,7 @@ def redactedFields(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
 
 
 def _hostOf(text: str) -> Domain | None:
-    if len(text) > MAX_NAME:
+    if len(text) > MAX_DOMAIN_LENGTH:
         return None
     try:
         return Domain.parse(text)

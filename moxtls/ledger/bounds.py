@@ -24,7 +24,7 @@ from moxtls.tlsrpt.types import FailureDetail, TLSPolicy
 T = TypeVar("T")
 
 #: A domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
-MAX_NAME = 255
+MAX_NAME_LENGTH = 255
 #: The longest IPv6 address in text has 45 characters; a zone may follow.
 MAX_IP_LENGTH = 64
 #: Ours are shorter; those that other programs feed in might not be.
@@ -97,7 +97,7 @@ def boundedPolicy(policy: TLSPolicy) -> TLSPolicy:
     C{policy} as it is kept.
     """
     strings = tuple(clean(line, MAX_LINE) for line in policy.strings)
-    mxHosts = tuple(clean(host, MAX_NAME) for host in policy.mxHosts)
+    mxHosts = tuple(clean(host, MAX_NAME_LENGTH) for host in policy.mxHosts)
     if (strings, mxHosts) == (policy.strings, policy.mxHosts):
         return policy
     return replace(policy, strings=strings, mxHosts=mxHosts)
@@ -111,8 +111,8 @@ def bounded(failure: FailureDetail) -> FailureDetail:
         failure.resultType,
         clean(failure.reasonCode, MAX_REASON),
         clean(failure.sendingIP, MAX_IP_LENGTH),
-        clean(failure.mxHostname, MAX_NAME),
-        clean(failure.mxHELO, MAX_NAME),
+        clean(failure.mxHostname, MAX_NAME_LENGTH),
+        clean(failure.mxHELO, MAX_NAME_LENGTH),
         clean(failure.receivingIP, MAX_IP_LENGTH),
         clean(failure.additional, MAX_DETAIL_LENGTH),
     )
@@ -150,9 +150,9 @@ def _boundedRow(row: ReportRow) -> ReportRow:
             Override(each.kind, clean(each.comment, MAX_REASON))
             for each in row.reasons[:MAX_REASONS]
         ),
-        clean(row.headerFrom, MAX_NAME),
-        clean(row.envelopeFrom, MAX_NAME),
-        clean(row.envelopeTo, MAX_NAME),
+        clean(row.headerFrom, MAX_NAME_LENGTH),
+        clean(row.envelopeFrom, MAX_NAME_LENGTH),
+        clean(row.envelopeTo, MAX_NAME_LENGTH),
         tuple(map(_boundedSignature, row.dkim[:MAX_SIGNATURES])),
         None if row.spf is None else _boundedSPF(row.spf),
     )
@@ -160,8 +160,8 @@ def _boundedRow(row: ReportRow) -> ReportRow:
 
 def _boundedSignature(signature: ReportedSignature) -> ReportedSignature:
     return ReportedSignature(
-        clean(signature.domain, MAX_NAME),
-        clean(signature.selector, MAX_NAME),
+        clean(signature.domain, MAX_NAME_LENGTH),
+        clean(signature.selector, MAX_NAME_LENGTH),
         signature.result,
         clean(signature.problem, MAX_REASON),
     )
@@ -169,7 +169,7 @@ def _boundedSignature(signature: ReportedSignature) -> ReportedSignature:
 
 def _boundedSPF(spf: ReportedSPF) -> ReportedSPF:
     return ReportedSPF(
-        clean(spf.domain, MAX_NAME), clean(spf.scope, MAX_IP_LENGTH), spf.result
+        clean(spf.domain, MAX_NAME_LENGTH), clean(spf.scope, MAX_IP_LENGTH), spf.result
     )
 
 
@@ -197,10 +197,10 @@ def boundedAccount(account: str) -> str:
     """
     The name of an account as it is kept.
     """
-    return clean(account, MAX_NAME)
+    return clean(account, MAX_NAME_LENGTH)
 
 
-def dueBefore(before: int, hours: int) -> int:
+def intervalEnd(before: int, hours: int) -> int:
     """
     When the last interval of so many hours ended, at or before C{before}.
 
@@ -210,7 +210,7 @@ def dueBefore(before: int, hours: int) -> int:
     return before - before % (hours * 3600)
 
 
-def admitted(
+def foldedFailure(
     failure: FailureDetail, kept: int, isKept: Callable[[FailureDetail], bool]
 ) -> FailureDetail:
     """
@@ -229,7 +229,7 @@ def admitted(
     return FailureDetail(failure.resultType, failure.reasonCode)
 
 
-def follows(old: ReportState, new: ReportState) -> bool:
+def canFollow(old: ReportState, new: ReportState) -> bool:
     """
     Whether a report that is C{old} may become C{new}.
     """

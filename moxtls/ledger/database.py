@@ -35,12 +35,12 @@ from moxtls.interfaces import StoreUnavailable
 from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process that is writing to the same file.
-SQLITE_BUSY = 10
+SQLITE_BUSY_TIMEOUT = 10
 #: Pages in the write-ahead log before they are moved to the file proper: the
 #: default, 1000, makes a busy writer do that several times a second.
 SQLITE_CHECKPOINT = 4000
 #: A tenth of a second apart.
-ATTEMPTS_AT_WAL = 50
+MAX_WAL_ATTEMPTS = 50
 #: Kilobytes: counters of a busy day, so that adding to them reads nothing.
 SQLITE_CACHE = 32_000
 #: Seconds until a server that isn't there counts as such; and for a
@@ -150,7 +150,9 @@ class Database:
         What callers are to be told.  An error that isn't the database's
         condition, but that of what was asked of it, stays what it is.
         """
-        if isinstance(error, OperationalError | InterfaceError) or wasCutOff(error):
+        if isinstance(error, OperationalError | InterfaceError) or isDisconnected(
+            error
+        ):
             return self.unavailable(error)
         return error
 
@@ -162,7 +164,7 @@ class Database:
         self.reader.dispose()
 
 
-def wasCutOff(error: SQLAlchemyError) -> bool:
+def isDisconnected(error: SQLAlchemyError) -> bool:
     """
     Whether the connection is gone.
     """
@@ -174,7 +176,7 @@ def isTransient(error: SQLAlchemyError) -> bool:
     Whether the same transaction may well succeed now.  Only if it wasn't in
     the middle of being committed, where nobody knows.
     """
-    if wasCutOff(error):
+    if isDisconnected(error):
         return True
     cause = getattr(error, "orig", None)
     if isinstance(cause, sqlite3.OperationalError):
@@ -238,10 +240,10 @@ def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
         hide_parameters=True,
         pool_size=1,
         max_overflow=0,
-        connect_args={"timeout": SQLITE_BUSY},
+        connect_args={"timeout": SQLITE_BUSY_TIMEOUT},
     )
     reader = create_engine(
-        url, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY}
+        url, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY_TIMEOUT}
     )
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
         event.listen(engine, "connect", _setUpSQLite)
@@ -291,14 +293,14 @@ def _useWAL(engine: Engine) -> None:
     """
     Readers aren't to wait for the writer.  The file remembers this.
     """
-    for attempt in range(ATTEMPTS_AT_WAL):
+    for attempt in range(MAX_WAL_ATTEMPTS):
         try:
             with engine.connect() as connection:
                 # Not possible within a transaction.
                 return _execute(connection.connection, "PRAGMA journal_mode = WAL")
         except OperationalError as error:
             # SQLite doesn't wait here for another that does the same.
-            if attempt == ATTEMPTS_AT_WAL - 1 or not isTransient(error):
+            if attempt == MAX_WAL_ATTEMPTS - 1 or not isTransient(error):
                 raise
             sleep(0.1)
 
@@ -357,7 +359,7 @@ def migrate(database: Database, make: bool = True) -> None:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             lock = text("SELECT pg_advisory_xact_lock(:lock)")
             connection.execute(lock, {"lock": ADVISORY_LOCK})
-        config = configuration(connection)
+        config = alembicConfig(connection)
         heads = set(ScriptDirectory.from_config(config).get_heads())
         present = _present(database, connection)
         if not present and not make:
@@ -367,7 +369,7 @@ def migrate(database: Database, make: bool = True) -> None:
         transaction.commit()
 
 
-def examine(url: str) -> None:
+def checkLedger(url: str) -> None:
     """
     See whether a ledger could be opened; nothing is made or changed.
 
@@ -401,7 +403,7 @@ def _present(database: Database, connection: Connection) -> set[str]:
 
     @raise LedgerUnavailable: A later version made it.
     """
-    script = ScriptDirectory.from_config(configuration(connection))
+    script = ScriptDirectory.from_config(alembicConfig(connection))
     present = set(MigrationContext.configure(connection).get_current_heads())
     unknown = present - {each.revision for each in script.walk_revisions()}
     if unknown:
@@ -411,7 +413,7 @@ def _present(database: Database, connection: Connection) -> set[str]:
     return present
 
 
-def configuration(connection: Connection) -> Config:
+def alembicConfig(connection: Connection) -> Config:
     """
     For Alembic's commands, to be run within a transaction of C{connection}.
     """

@@ -180,12 +180,12 @@ class EvaluationCounters:
         self._rooms = _Rooms()
 
     def record(
-        self, connection: Connection, items: Sequence[Counted]
+        self, connection: Connection, items: Sequence[EvaluationCount]
     ) -> Sequence[None]:
         """
         Count many evaluations in two statements.
         """
-        tallies = self._rooms.admit(connection, addEvaluations(items))
+        tallies = self._rooms.admit(connection, sumEvaluations(items))
         # The tallies first: who removes them locks them first, too.
         _ADD_TALLIES(connection, [_tallyRow(each) for each in tallies])
         _ADD_ROWS(connection, _rows(tallies))
@@ -233,8 +233,8 @@ def _rows(tallies: Iterable[EvaluationDelta]) -> list[tuple[object, ...]]:
 
 
 #: Octets of the digest of a policy domain and part.
-PLACE_SIZE = 16
-ROW_END = PLACE_SIZE + DIGEST_SIZE
+PREFIX_SIZE = 16
+ROW_END = PREFIX_SIZE + DIGEST_SIZE
 #: Octets for the number of an hour, and for flags.
 _HOUR_SIZE = 4
 #: Behind everything that starts with what it is put behind.
@@ -243,7 +243,7 @@ _LAST = b"\xff" * (DIGEST_SIZE + _HOUR_SIZE + 2)
 BITS = {each: 1 << place for place, each in enumerate(Disposition)}
 
 #: A second in the hour in which they were made, an evaluation, how many.
-Counted = tuple[int, Evaluation, int]
+EvaluationCount = tuple[int, Evaluation, int]
 
 
 @dataclass(slots=True)
@@ -310,7 +310,7 @@ class EvaluationDelta:
         self.omitted += self.rows.pop(key).messages
 
 
-def addEvaluations(items: Iterable[Counted]) -> list[EvaluationDelta]:
+def sumEvaluations(items: Iterable[EvaluationCount]) -> list[EvaluationDelta]:
     """
     The sums of evaluations, by policy domain, part and hour: nodes that lock
     rows in the same order can't wait for each other in a circle.
@@ -337,8 +337,8 @@ def _add(
     flags = evaluation.optional | evaluation.wanted << 1
     key = b"".join(
         (
-            placeOf(domain, part),
-            rowKey(content),
+            keyPrefix(domain, part),
+            rowDigest(content),
             (hour // HOUR).to_bytes(_HOUR_SIZE),
             flags.to_bytes(),
         )
@@ -358,21 +358,21 @@ def _add(
     row.messages += count
 
 
-def placeOf(domain: str, part: str) -> bytes:
+def keyPrefix(domain: str, part: str) -> bytes:
     """
     What the keys of all rows about a policy of a domain begin with.
     """
-    return digest(domain, part)[:PLACE_SIZE]
+    return digest(domain, part)[:PREFIX_SIZE]
 
 
-def rowOf(key: bytes) -> bytes:
+def rowDigestOf(key: bytes) -> bytes:
     """
     The part of a key that stands for what is reported.
     """
-    return key[PLACE_SIZE:ROW_END]
+    return key[PREFIX_SIZE:ROW_END]
 
 
-def keysBehind(place: bytes, row: bytes = b"") -> bytes:
+def keyAfter(place: bytes, row: bytes = b"") -> bytes:
     """
     A key behind which all those are that come after C{row}, or, without one,
     all that begin with C{place}.
@@ -380,7 +380,7 @@ def keysBehind(place: bytes, row: bytes = b"") -> bytes:
     return place + row + _LAST if row else place
 
 
-def endOf(place: bytes) -> bytes:
+def endOfPrefix(place: bytes) -> bytes:
     """
     A key behind all those that begin with C{place}.
     """
@@ -491,7 +491,7 @@ def decodeTexts(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
-def rowKey(row: str) -> bytes:
+def rowDigest(row: str) -> bytes:
     """
     Stands for a row, and says where it is in the order of rows.
 

@@ -48,20 +48,20 @@ from moxtls.dmarc.types import (
 )
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
-from moxtls.ledger.bounds import dueBefore
+from moxtls.ledger.bounds import intervalEnd
 from moxtls.ledger.closings import close, latestClosing, pruneClosings
 from moxtls.ledger.evaluationcounters import (
     BITS,
-    PLACE_SIZE,
+    PREFIX_SIZE,
     EvaluationCounters,
     closedPart,
     decodePolicy,
     decodeRow,
     decodeTexts,
-    endOf,
-    keysBehind,
-    placeOf,
-    rowOf,
+    endOfPrefix,
+    keyAfter,
+    keyPrefix,
+    rowDigestOf,
 )
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.reports import ReportArchive
@@ -71,7 +71,7 @@ from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod
 
 #: Parts closed in one transaction: others don't wait for long.
-MOST = 50
+MAX_CLOSED = 50
 
 Page = tuple[tuple[bytes, ReportRow, int], ...]
 
@@ -214,10 +214,10 @@ def _place(given: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _range(period: ReportPeriod, after: bytes = b"") -> dict[str, object]:
-    place = placeOf(period.domain.ascii, period.part)
+    place = keyPrefix(period.domain.ascii, period.part)
     return {
-        "first": keysBehind(place, after),
-        "last": endOf(place),
+        "first": keyAfter(place, after),
+        "last": endOfPrefix(place),
         "end": period.end,
     }
 
@@ -231,7 +231,7 @@ def _period(
     sendable: int,
     until: int,
 ) -> ReportPeriod:
-    end = until or (before if early else dueBefore(before, hours))
+    end = until or (before if early else intervalEnd(before, hours))
     return ReportPeriod(0, utcDay(end - 1), Domain(name), bool(sendable), part, end)
 
 
@@ -277,7 +277,7 @@ def _page(
     counts: list[int] = []
     while found := connection.execute(ROWS, given).all():
         for key, content, messages in found:
-            row = rowOf(key)
+            row = rowDigestOf(key)
             if keys and keys[-1] == row:
                 counts[-1] += messages
                 continue
@@ -309,12 +309,12 @@ def _stored(
     for tally in connection.execute(query, given).all():
         if len(stored) >= limit:
             break
-        place = placeOf(tally.policy_domain, tally.part)
+        place = keyPrefix(tally.policy_domain, tally.part)
         rows = connection.execute(
             ROWS_OF_TALLY,
             {
-                "first": keysBehind(place),
-                "last": endOf(place),
+                "first": keyAfter(place),
+                "last": endOfPrefix(place),
                 "hour": tally.hour,
                 "limit": limit - len(stored),
             },
@@ -363,19 +363,21 @@ def _closeParts(connection: Connection, domain: Domain | None, until: int) -> in
 
     @return: How many.
     """
-    found = [(row.policy_domain, row.part) for row in _open(connection, domain, MOST)]
+    found = [
+        (row.policy_domain, row.part) for row in _open(connection, domain, MAX_CLOSED)
+    ]
     for name, part in found:
         new = closedPart(part, until)
         tally = {"domain": name, "old": part, "new": new, "at": until}
         hours = connection.scalars(CLOSE_TALLIES, tally).all()
-        place = placeOf(name, part)
+        place = keyPrefix(name, part)
         connection.execute(
             CLOSE_ROWS,
             {
-                "first": keysBehind(place),
-                "last": endOf(place),
+                "first": keyAfter(place),
+                "last": endOfPrefix(place),
                 "hours": hours,
-                "place": placeOf(name, new),
+                "place": keyPrefix(name, new),
             },
         )
     return len(found)
@@ -395,12 +397,12 @@ def _remove(
         hours.setdefault((domain, part), []).append(hour)
         messages.append(count)
     for domain, part in sorted(hours):
-        place = placeOf(domain, part)
+        place = keyPrefix(domain, part)
         connection.execute(
             REMOVE_ROWS,
             {
-                "first": keysBehind(place),
-                "last": endOf(place),
+                "first": keyAfter(place),
+                "last": endOfPrefix(place),
                 "hours": hours[domain, part],
             },
         )
@@ -503,7 +505,7 @@ _between = and_(
 )
 #: How many rows of a report differ.
 DIFFERENT = select(
-    func.count(func.substr(_r.key, PLACE_SIZE + 1, DIGEST_SIZE).distinct())
+    func.count(func.substr(_r.key, PREFIX_SIZE + 1, DIGEST_SIZE).distinct())
 ).where(_between, _r.hour < bindparam("end"))
 #: The next rows of a report, where they may be apart by hour and flags.
 ROWS = (
@@ -552,7 +554,7 @@ REMOVE_OLD = (
 # On SQLite, what is put together is text until it is said to be none.
 _moved = cast(
     bindparam("place", type_=LargeBinary()).op("||")(
-        func.substr(_r.key, PLACE_SIZE + 1, type_=LargeBinary())
+        func.substr(_r.key, PREFIX_SIZE + 1, type_=LargeBinary())
     ),
     LargeBinary,
 )

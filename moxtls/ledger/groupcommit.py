@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from moxtls.ledger.database import (
     Database,
     LedgerUnavailable,
+    isDisconnected,
     isTransient,
-    wasCutOff,
 )
 from moxtls.outages import OutageLog
 from moxtls.threads import IJobQueue, InlineQueue, Job, ThreadQueue
@@ -35,13 +35,13 @@ T = TypeVar("T")
 #: Errands per transaction.  More saves nothing, and makes other nodes wait.
 MAX_GROUP = 1000
 #: Of a transaction that was in the way of others.
-ATTEMPTS = 6
+MAX_ATTEMPTS = 6
 #: Seconds before the second attempt; doubled each time.
 FIRST_PAUSE = 0.02
 #: Threads that read: one for people, one for the daily reports.
-READERS = 2
+READ_THREADS = 2
 #: Answered in one transaction.
-MAX_QUESTIONS = 16
+MAX_READS = 16
 #: Operations that may wait.  Outcomes of a few kB each: two seconds at ten thousand a
 #: second, so that a stalled database costs tens of megabytes of memory, not more.
 MAX_WAITING = 20_000
@@ -135,7 +135,7 @@ def makeReader(
     @param reactor: C{None} to work in the caller's thread.
     """
     read = GroupRead(database)
-    return GroupReader(_jobQueue(reactor, read, READERS, MAX_QUESTIONS, outages))
+    return GroupReader(_jobQueue(reactor, read, READ_THREADS, MAX_READS, outages))
 
 
 def _jobQueue(
@@ -222,11 +222,11 @@ class GroupCommit(Group):
     """
 
     def _together(self, errands: Operations) -> None:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 return self._commit(errands)
             except SQLAlchemyError as error:
-                if attempt == ATTEMPTS - 1 or not isTransient(error):
+                if attempt == MAX_ATTEMPTS - 1 or not isTransient(error):
                     raise self._database.explain(error) from None
             sleep(FIRST_PAUSE * 2**attempt)
 
@@ -237,7 +237,7 @@ class GroupCommit(Group):
             try:
                 transaction.commit()
             except SQLAlchemyError as error:
-                if wasCutOff(error):
+                if isDisconnected(error):
                     # It may be committed or not: trying again might count
                     # everything twice.
                     unavailable = self._database.unavailable(error)

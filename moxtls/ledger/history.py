@@ -34,8 +34,8 @@ def _isThere(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 #: Whether there is any sign about what is below C{first} and before C{end}.
-OF_ANYBODY = select(_isThere(_below))
-OF_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
+KNOWN_TO_ANY = select(_isThere(_below))
+KNOWN_TO_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
 
 _old = _h.day < bindparam("before")
 _OLD = (
@@ -104,9 +104,9 @@ class SenderHistory:
         name = reverse(organizational)
         # Behind "." comes "/".
         given: dict[str, object] = {"first": name, "end": name[:-1] + "/"}
-        query = OF_ANYBODY
+        query = KNOWN_TO_ANY
         if account is not None:
-            query = OF_ACCOUNT
+            query = KNOWN_TO_ACCOUNT
             given["account"] = boundedAccount(account)
         return self._reader.ask(
             lambda connection: bool(connection.execute(query, given).scalar_one())

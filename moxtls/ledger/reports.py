@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportArchive
-from moxtls.ledger.bounds import clean, follows
+from moxtls.ledger.bounds import canFollow, clean
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.sql import digest, insertInto
 from moxtls.ledger.tables import outgoingReport
@@ -152,7 +152,7 @@ def _insert(connection: Connection, rows: Sequence[_Given]) -> set[bytes]:
 def _marking(
     state: ReportState,
 ) -> Callable[[Connection, Sequence[_Given]], Sequence[None]]:
-    before = [old.value for old in ReportState if follows(old, state)]
+    before = [old.value for old in ReportState if canFollow(old, state)]
     statement = (
         update(outgoingReport)
         .where(_o.digest == bindparam("of"), _o.state.in_(before))

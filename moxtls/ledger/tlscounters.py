@@ -18,7 +18,7 @@ from hashlib import blake2b
 from sqlalchemy import Connection, or_, select
 
 from moxtls.domain import Domain
-from moxtls.ledger.bounds import admitted, bounded, boundedPolicy
+from moxtls.ledger.bounds import bounded, boundedPolicy, foldedFailure
 from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
 from moxtls.ledger.tables import tlsFailure, tlsResult
 from moxtls.tlsrpt.types import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
@@ -68,7 +68,7 @@ class _KnownFailures:
         What a failure is counted as, with its digest.
         """
         known = self._known[key]
-        failure = admitted(
+        failure = foldedFailure(
             bounded(failure), len(known), lambda each: failureDigest(each) in known
         )
         digest = failureDigest(failure)
@@ -105,7 +105,7 @@ class TLSCounters:
         """
         Count many outcomes in two statements.
         """
-        sums = addDeltas(items)
+        sums = sumOutcomes(items)
         # The results first: who removes them locks them first, too.
         _ADD_RESULTS(connection, [_resultRow(each) for each in sums])
         failed = [each for each in sums if each.failures]
@@ -198,7 +198,7 @@ def failureDigest(failure: FailureDetail) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPolicy:
+class StoredPolicy:
     """
     A policy as it is stored.
 
@@ -213,7 +213,7 @@ class KeptPolicy:
     digest: bytes
 
 
-def keptPolicy(policy: TLSPolicy) -> KeptPolicy:
+def storedPolicy(policy: TLSPolicy) -> StoredPolicy:
     """
     C{policy}, within bounds, as it is stored.
     """
@@ -222,10 +222,10 @@ def keptPolicy(policy: TLSPolicy) -> KeptPolicy:
     return _cachedPolicy(policy)
 
 
-def _keptPolicy(policy: TLSPolicy) -> KeptPolicy:
+def _keptPolicy(policy: TLSPolicy) -> StoredPolicy:
     policy = boundedPolicy(policy)
     strings, mxHosts = json.dumps(policy.strings), json.dumps(policy.mxHosts)
-    return KeptPolicy(
+    return StoredPolicy(
         policy.type.value,
         policy.domain.ascii,
         strings,
@@ -249,7 +249,7 @@ class TLSDelta:
     day: date
     recipientDomain: str
     isHost: bool
-    policy: KeptPolicy
+    policy: StoredPolicy
     sendReport: bool = False
     succeeded: int = 0
     failed: int = 0
@@ -286,7 +286,7 @@ class TLSDeltas:
     def _add(
         self, day: date, outcome: SessionOutcome, tally: PolicyTally, isHost: bool
     ) -> None:
-        policy = keptPolicy(tally.policy)
+        policy = storedPolicy(tally.policy)
         key = _key(day, outcome.recipientDomain, isHost, policy)
         known = self._sums.get(key)
         if known is None:
@@ -302,14 +302,14 @@ class TLSDeltas:
         return [self._sums[key] for key in sorted(self._sums)]
 
 
-def _key(day: date, recipient: Domain, isHost: bool, policy: KeptPolicy) -> bytes:
+def _key(day: date, recipient: Domain, isHost: bool, policy: StoredPolicy) -> bytes:
     place = f"{day.isoformat()}\0{recipient.ascii}\0{isHost:d}\0"
     return blake2b(
         place.encode("ascii") + policy.digest, digest_size=DIGEST_SIZE
     ).digest()
 
 
-def addDeltas(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
+def sumOutcomes(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
     """
     The sums of outcomes, with the UTC days that they belong to; the order of
     C{items} doesn't matter.

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dates import Elapsed
+from moxtls.dates import MonotonicTime
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import (
@@ -64,7 +64,7 @@ class PolicyCache:
         self._fetcher = fetcher
         self._store = store
         self._resting = _Resting()
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
         self._running: dict[Domain, SharedTask[STSLookup]] = {}
 
     def get(self, domain: Domain) -> Deferred[STSLookup]:

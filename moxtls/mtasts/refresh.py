@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 
-from moxtls.dates import DAY, Elapsed
+from moxtls.dates import DAY, MonotonicTime
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
@@ -153,7 +153,7 @@ class PolicyRefresher(Service):
             logUnlessOutage(self.log, "refreshing policies failed", reason)
 
     async def _goThrough(self) -> None:
-        elapsed = Elapsed()
+        elapsed = MonotonicTime()
         begin = elapsed.at(self._clock.seconds())
         entries = await self._store.entries()
         for entry in entries:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.dates import DAY, MINUTE, Elapsed
+from moxtls.dates import DAY, MINUTE, MonotonicTime
 from moxtls.interfaces import (
     IQueue,
     IReportArchive,
@@ -69,7 +69,7 @@ class Outbox:
         self._asked = 0
         self._done = 0
         self._inVain = 0
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
         self._restUntil = 0.0
 
     def empty(self) -> Deferred[None]:

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from moxtls.dates import DAY, HOUR, MINUTE, Elapsed
+from moxtls.dates import DAY, HOUR, MINUTE, MonotonicTime
 from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSubmitter
 from moxtls.outages import logUnlessOutage
@@ -320,7 +320,7 @@ class ReportRun:
         self._outbox = outbox
         self._lease = lease
         self._plan = plan
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
         self._started = self._elapsed.at(clock.seconds())
         self._gap = 0.0
         self._begun = 0
@@ -442,7 +442,7 @@ class Lease:
         self._leases = leases
         self._name = name
         self._node = node
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
         self._prolongFrom = 0.0
 
     async def acquire(self) -> bool:

@@ -24,7 +24,7 @@ from json import JSONEncoder
 
 from moxtls.dates import Span, rfc3339
 from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
-from moxtls.ipaddresses import knownIP
+from moxtls.ipaddresses import ipOrEmpty
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
@@ -175,10 +175,10 @@ def _failure(failure: FailureDetail, count: int) -> JSON:
     return _filled(
         {
             "result-type": str(failure.resultType),
-            "sending-mta-ip": knownIP(failure.sendingIP),
+            "sending-mta-ip": ipOrEmpty(failure.sendingIP),
             "receiving-mx-hostname": failure.mxHostname,
             "receiving-mx-helo": _wellFormed(failure.mxHELO),
-            "receiving-ip": knownIP(failure.receivingIP),
+            "receiving-ip": ipOrEmpty(failure.receivingIP),
             "failed-session-count": count,
             "additional-information": _wellFormed(failure.additional),
             "failure-reason-code": _wellFormed(failure.reasonCode),
@@ -220,7 +220,7 @@ _Faults = Iterator[str]
 _Check = Callable[[object, str], _Faults]
 
 
-def check(report: object) -> tuple[str, ...]:
+def findFaults(report: object) -> tuple[str, ...]:
     """
     What is wrong with a report, at most L{MAX_FAULTS}; nothing if it is
     right.  Each names the place.
@@ -450,5 +450,5 @@ def _uri(value: object, where: str) -> _Faults:
 
 
 def _ip(value: object, where: str) -> _Faults:
-    if not isinstance(value, str) or not value or knownIP(value) != value:
+    if not isinstance(value, str) or not value or ipOrEmpty(value) != value:
         yield f"{where} is not an IP address in canonical form"

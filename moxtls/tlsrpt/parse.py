@@ -174,10 +174,10 @@ def describe(report: ReceivedTLSReport) -> list[str]:
     ]
     for policy in report.policies:
         lines.extend(_described(policy))
-    return [plain(line) for line in lines]
+    return [escapeUnprintable(line) for line in lines]
 
 
-def plain(text: str) -> str:
+def escapeUnprintable(text: str) -> str:
     """
     A stranger's words, on one line, with what can't be printed escaped.
     """
@@ -343,4 +343,4 @@ def _second(dates: dict[str, object], name: str) -> int:
 
 
 def _refuse(where: str, reason: str) -> NoReturn:
-    raise MalformedReport(plain(f"{where}: {reason}")[:_MAX_LINE])
+    raise MalformedReport(escapeUnprintable(f"{where}: {reason}")[:_MAX_LINE])

@@ -27,7 +27,12 @@ from moxtls.reporting.types import (
     Retention,
     StoredResult,
 )
-from moxtls.tlsrpt.generate import TLSReportMetadata, check, composeReport, compress
+from moxtls.tlsrpt.generate import (
+    TLSReportMetadata,
+    composeReport,
+    compress,
+    findFaults,
+)
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 from moxtls.tlsrpt.types import PolicyTally, mergeTallies
 
@@ -169,7 +174,7 @@ class TLSReportSource:
         span = await self._span(period)
         name = reportID(self._ledger, self.kind, submitter, period, span)
         report = composeReport(TLSReportMetadata(submitter, name, span), tallies)
-        faults = check(report)
+        faults = findFaults(report)
         if faults:
             raise InvalidReport("; ".join(faults))
         return ReportDraft(

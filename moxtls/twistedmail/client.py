@@ -33,7 +33,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ipaddresses import knownIP
+from moxtls.ipaddresses import ipOrEmpty
 from moxtls.smtp.client.extensions import parseExtensions
 from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
 from moxtls.tls.openssl import isCertificateRefusal, tlsErrorOf
@@ -400,7 +400,7 @@ def _ip(address: object) -> str:
     """
     Empty where addresses are none of IP.
     """
-    return knownIP(str(getattr(address, "host", "")))
+    return ipOrEmpty(str(getattr(address, "host", "")))
 
 
 def _sni(connection: SSL.Connection) -> str:

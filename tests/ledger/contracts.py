@@ -26,7 +26,7 @@ from moxtls.interfaces import (
     ISenderHistory,
     ISuppressions,
 )
-from moxtls.ledger.bounds import MAX_FAILURES, MAX_NAME
+from moxtls.ledger.bounds import MAX_FAILURES, MAX_NAME_LENGTH
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import (
     OutgoingReport,
@@ -621,7 +621,7 @@ class OutcomeContract(Contract):
         (kept,) = self.results()[0].tallies
         (failure,) = kept.failures
         self.assertEqual(failure.mxHELO[:6], "a\ufffdb?\nx")
-        self.assertEqual(len(failure.mxHELO), MAX_NAME)
+        self.assertEqual(len(failure.mxHELO), MAX_NAME_LENGTH)
         self.assertEqual(kept.failures[failure], 2)
         self.assertEqual(kept.policy.strings[2], lines[2])
 

@@ -514,7 +514,7 @@ class EvaluationContract(Contract):
         (stored,) = self.stored()
         kept = stored.evaluation
         self.assertEqual(kept.row.headerFrom[:3], "\ufffd?x")
-        self.assertEqual(len(kept.row.headerFrom), bounds.MAX_NAME)
+        self.assertEqual(len(kept.row.headerFrom), bounds.MAX_NAME_LENGTH)
         self.assertEqual(len(kept.row.sourceIP), bounds.MAX_IP_LENGTH)
         self.assertEqual(len(kept.row.dkim), bounds.MAX_SIGNATURES)
         self.assertEqual(len(kept.row.dkim[0].problem), bounds.MAX_REASON)

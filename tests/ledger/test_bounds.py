@@ -14,12 +14,12 @@ from moxtls.dates import DAY, HOUR
 from moxtls.ledger.bounds import (
     MAX_FAILURES,
     MAX_FOLDED,
-    admitted,
     bounded,
     boundedEvaluation,
+    canFollow,
     clean,
-    dueBefore,
-    follows,
+    foldedFailure,
+    intervalEnd,
 )
 from moxtls.reporting.types import ReportState
 from moxtls.tlsrpt.types import FailureDetail
@@ -57,7 +57,7 @@ class AdmittedTests(SynchronousTestCase):
     """
 
     def admitted(self, kept: int, *known: FailureDetail) -> FailureDetail:
-        return admitted(EXPIRED, kept, known.__contains__)
+        return foldedFailure(EXPIRED, kept, known.__contains__)
 
     def test_few(self) -> None:
         """
@@ -92,9 +92,9 @@ class FollowsTests(SynchronousTestCase):
         What was handed to a queue can't be suppressed any more, and what was
         suppressed isn't handed.
         """
-        self.assertTrue(follows(ReportState.COMPOSED, ReportState.SUPPRESSED))
-        self.assertFalse(follows(ReportState.QUEUED, ReportState.SUPPRESSED))
-        self.assertFalse(follows(ReportState.SUPPRESSED, ReportState.HANDING))
+        self.assertTrue(canFollow(ReportState.COMPOSED, ReportState.SUPPRESSED))
+        self.assertFalse(canFollow(ReportState.QUEUED, ReportState.SUPPRESSED))
+        self.assertFalse(canFollow(ReportState.SUPPRESSED, ReportState.HANDING))
 
     def test_noWayBack(self) -> None:
         """
@@ -103,7 +103,7 @@ class FollowsTests(SynchronousTestCase):
         for old in ReportState:
             for new in ReportState:
                 if old is not new:
-                    self.assertFalse(follows(old, new) and follows(new, old))
+                    self.assertFalse(canFollow(old, new) and canFollow(new, old))
 
 
 class EvaluationTests(SynchronousTestCase):
@@ -133,7 +133,7 @@ class EvaluationTests(SynchronousTestCase):
         Intervals are counted from midnight, UTC.
         """
         for hours in (1, 2, 3, 4, 6, 8, 12, 24):
-            self.assertEqual(dueBefore(MIDNIGHT, hours), MIDNIGHT)
+            self.assertEqual(intervalEnd(MIDNIGHT, hours), MIDNIGHT)
             self.assertEqual(
-                dueBefore(MIDNIGHT + DAY - 1, hours), MIDNIGHT + DAY - hours * HOUR
+                intervalEnd(MIDNIGHT + DAY - 1, hours), MIDNIGHT + DAY - hours * HOUR
             )

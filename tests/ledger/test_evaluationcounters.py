@@ -30,19 +30,19 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Domain
 from moxtls.ledger.evaluationcounters import (
     BITS,
-    addEvaluations,
     decodePolicy,
     decodeRow,
     decodeTexts,
     encodePolicy,
     encodeRow,
     encodeTexts,
-    endOf,
-    keysBehind,
+    endOfPrefix,
+    keyAfter,
+    keyPrefix,
     partOf,
-    placeOf,
-    rowKey,
-    rowOf,
+    rowDigest,
+    rowDigestOf,
+    sumEvaluations,
 )
 from tests.ledger.values import EVALUATION, MIDNIGHT, PUBLISHED, ROW, evaluation
 
@@ -147,19 +147,19 @@ class EncodingTests(SynchronousTestCase):
         parts = {partOf(text, 24), partOf(text, 12), partOf(text + " ", 24)}
         self.assertEqual({len(part) for part in parts}, {16})
         self.assertEqual(len(parts), 3)
-        self.assertNotEqual(rowKey("a"), rowKey("b"))
+        self.assertNotEqual(rowDigest("a"), rowDigest("b"))
 
 
 class AddUpTests(SynchronousTestCase):
     """
-    Tests for L{addEvaluations}.
+    Tests for L{sumEvaluations}.
     """
 
     def test_nothing(self) -> None:
         """
         Nothing comes to nothing.
         """
-        self.assertEqual(addEvaluations([]), [])
+        self.assertEqual(sumEvaluations([]), [])
 
     def test_sums(self) -> None:
         """
@@ -167,7 +167,7 @@ class AddUpTests(SynchronousTestCase):
         the latest addresses.
         """
         later = replace(EVALUATION, addresses=("mailto:new@example.org",))
-        (tally,) = addEvaluations([(MIDNIGHT, EVALUATION, 1), (MIDNIGHT + 9, later, 1)])
+        (tally,) = sumEvaluations([(MIDNIGHT, EVALUATION, 1), (MIDNIGHT + 9, later, 1)])
         (row,) = tally.rows.values()
         self.assertEqual((row.messages, row.hour), (2, MIDNIGHT))
         self.assertEqual(row.addresses, '["mailto:new@example.org"]')
@@ -182,11 +182,11 @@ class AddUpTests(SynchronousTestCase):
             (MIDNIGHT + HOUR, evaluation(1, hours=12), 1),
             (MIDNIGHT + HOUR, evaluation(2), 1),
         ]
-        expected = addEvaluations(items)
+        expected = sumEvaluations(items)
         places = [(each.domain, each.part, each.hour) for each in expected]
         self.assertEqual(places, sorted(places))
         for order in permutations(items):
-            self.assertEqual(addEvaluations(order), expected)
+            self.assertEqual(sumEvaluations(order), expected)
 
     def test_together(self) -> None:
         """
@@ -198,7 +198,7 @@ class AddUpTests(SynchronousTestCase):
             replace(EVALUATION, optional=True),
             replace(EVALUATION, row=passed, wanted=True, optional=True),
         ]
-        (tally,) = addEvaluations(
+        (tally,) = sumEvaluations(
             (MIDNIGHT, each, count)
             for each, count in zip(items, (1, 1, 2), strict=True)
         )
@@ -213,7 +213,7 @@ class AddUpTests(SynchronousTestCase):
         Of a row for which there is no room, nothing else counts.
         """
         optional = replace(EVALUATION, optional=True)
-        (tally,) = addEvaluations(
+        (tally,) = sumEvaluations(
             (MIDNIGHT, each, 1) for each in (EVALUATION, optional)
         )
         key = next(key for key, row in tally.rows.items() if not row.optional)
@@ -236,21 +236,21 @@ class KeyTests(SynchronousTestCase):
             for hour in range(3)
             for number in range(5)
         ]
-        tallies = addEvaluations(items)
+        tallies = sumEvaluations(items)
         keys = sorted(key for tally in tallies for key in tally.rows)
-        place = placeOf(tallies[0].domain, tallies[0].part)
-        rows = [rowOf(key) for key in keys]
+        place = keyPrefix(tallies[0].domain, tallies[0].part)
+        rows = [rowDigestOf(key) for key in keys]
         self.assertEqual(rows, [row for row in sorted(set(rows)) for _ in range(3)])
-        self.assertLess(keysBehind(place), keys[0])
-        self.assertLess(keys[-1], endOf(place))
+        self.assertLess(keyAfter(place), keys[0])
+        self.assertLess(keys[-1], endOfPrefix(place))
         for number, row in enumerate(sorted(set(rows)), start=1):
-            behind = [key for key in keys if key > keysBehind(place, row)]
+            behind = [key for key in keys if key > keyAfter(place, row)]
             self.assertEqual(len(behind), 15 - 3 * number)
 
     def test_rowKey(self) -> None:
         """
         The part of a key that stands for the row is the row's digest.
         """
-        (tally,) = addEvaluations([(MIDNIGHT, EVALUATION, 1)])
+        (tally,) = sumEvaluations([(MIDNIGHT, EVALUATION, 1)])
         ((key, row),) = tally.rows.items()
-        self.assertEqual(rowOf(key), rowKey(row.content))
+        self.assertEqual(rowDigestOf(key), rowDigest(row.content))

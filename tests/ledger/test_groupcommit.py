@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.ledger.database import Database, LedgerUnavailable
 from moxtls.ledger.groupcommit import (
-    ATTEMPTS,
+    MAX_ATTEMPTS,
     GroupCommitWriter,
     makeReader,
     makeWriter,
@@ -217,7 +217,7 @@ class BusyTests(_Writing):
         """
         After some attempts it is given up.
         """
-        deferred = self.refused(ATTEMPTS, sqlite3.SQLITE_BUSY)
+        deferred = self.refused(MAX_ATTEMPTS, sqlite3.SQLITE_BUSY)
         self.assertRaises(LedgerUnavailable, self.inbox.waitFor, deferred)
 
     def test_notInVain(self) -> None:

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY, HOUR
 from moxtls.domain import Domain
-from moxtls.ledger.database import Database, LedgerUnavailable, configuration, migrate
-from moxtls.ledger.evaluationcounters import endOf, keysBehind, placeOf
+from moxtls.ledger.database import Database, LedgerUnavailable, alembicConfig, migrate
+from moxtls.ledger.evaluationcounters import endOfPrefix, keyAfter, keyPrefix
 from moxtls.ledger.evaluations import (
     FIRST,
     NEXT,
@@ -27,7 +27,7 @@ from moxtls.ledger.evaluations import (
     ROWS,
     ROWS_OF_TALLY,
 )
-from moxtls.ledger.history import OF_ACCOUNT, OF_ANYBODY
+from moxtls.ledger.history import KNOWN_TO_ACCOUNT, KNOWN_TO_ANY
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.sql import digest
 from moxtls.ledger.tables import metadata
@@ -55,8 +55,8 @@ RANGES = (
     ROWS_OF_TALLY,
     REMOVE_SUBJECT,
     REMOVE_ROWS,
-    OF_ACCOUNT,
-    OF_ANYBODY,
+    KNOWN_TO_ACCOUNT,
+    KNOWN_TO_ANY,
 )
 
 
@@ -159,7 +159,7 @@ class MigrationContract(Contract):
         key = digest(str(one.key))
         database = self.open()
         with database.writer.begin() as connection:
-            command.upgrade(configuration(connection), "0001")
+            command.upgrade(alembicConfig(connection), "0001")
             connection.execute(
                 text(OLD_REPORT),
                 {"digest": key, "sender": one.sender, "message": one.message},
@@ -207,10 +207,10 @@ class Plans(Contract):
         """
         How each of L{RANGES} is carried out: the words of the plan.
         """
-        place = placeOf(period.domain.ascii, period.part)
+        place = keyPrefix(period.domain.ascii, period.part)
         given = {
-            "first": keysBehind(place),
-            "last": endOf(place),
+            "first": keyAfter(place),
+            "last": endOfPrefix(place),
             "end": period.end,
             "hour": 0,
             "hours": [0, HOUR],
@@ -233,7 +233,7 @@ class Plans(Contract):
         for statement in RANGES:
             names = statement.compile().params
             wanted = {name: value for name, value in given.items() if name in names}
-            if statement in (OF_ACCOUNT, OF_ANYBODY):
+            if statement in (KNOWN_TO_ACCOUNT, KNOWN_TO_ANY):
                 wanted |= {"first": "org.example.", "end": "org.example/"}
             connection.execute(statement, wanted)
         event.remove(connection, "before_cursor_execute", note)

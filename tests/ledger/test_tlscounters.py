@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.memory import MemoryLedger
-from moxtls.ledger.tlscounters import LARGE_POLICY, TLSDelta, addDeltas, keptPolicy
+from moxtls.ledger.tlscounters import LARGE_POLICY, TLSDelta, storedPolicy, sumOutcomes
 from moxtls.reporting.types import StoredResult
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 from tests.ledger.test_ledger import emptyFile
@@ -81,7 +81,7 @@ class AddUpTests(SynchronousTestCase):
         """
         The order of outcomes has no influence on the sums.
         """
-        self.assertEqual(totals(addDeltas(both[0])), totals(addDeltas(both[1])))
+        self.assertEqual(totals(sumOutcomes(both[0])), totals(sumOutcomes(both[1])))
 
     def test_inOrder(self) -> None:
         """
@@ -92,7 +92,7 @@ class AddUpTests(SynchronousTestCase):
             SessionOutcome(Domain(f"{n}.example"), PolicyTally(tlsa(MX), 1))
             for n in range(9)
         ]
-        keys = [each.key for each in addDeltas([(MONDAY, each) for each in some])]
+        keys = [each.key for each in sumOutcomes([(MONDAY, each) for each in some])]
         self.assertEqual(keys, sorted(set(keys)))
         self.assertEqual(len(keys), 9)
 
@@ -109,7 +109,7 @@ class AddUpTests(SynchronousTestCase):
             (MONDAY, SessionOutcome(ORG, PolicyTally(noPolicy(NET), 1))),
             (MONDAY, SessionOutcome(ORG, PolicyTally(tlsa(ORG), 1))),
         ]
-        self.assertEqual(len(addDeltas(some)), len(some))
+        self.assertEqual(len(sumOutcomes(some)), len(some))
 
     def test_policies(self) -> None:
         """
@@ -128,8 +128,8 @@ class AddUpTests(SynchronousTestCase):
             TLSPolicy(kind, ORG, (large, "y")),
             TLSPolicy(kind, ORG, (large, "z")),
         ]
-        self.assertEqual(len({keptPolicy(each).digest for each in policies}), 8)
-        self.assertEqual(keptPolicy(policies[-1]), keptPolicy(policies[-1]))
+        self.assertEqual(len({storedPolicy(each).digest for each in policies}), 8)
+        self.assertEqual(storedPolicy(policies[-1]), storedPolicy(policies[-1]))
 
 
 class SameEverywhereTests(SynchronousTestCase):

@@ -24,9 +24,9 @@ from moxtls.tlsrpt.generate import (
     MAX_FAULTS,
     ReportTooLarge,
     TLSReportMetadata,
-    check,
     composeReport,
     compress,
+    findFaults,
     trim,
 )
 from moxtls.tlsrpt.types import (
@@ -62,7 +62,7 @@ VALUES = st.recursive(
 
 class CheckTests(SynchronousTestCase):
     """
-    Tests for L{check}: RFC 8460 4.4.
+    Tests for L{findFaults}: RFC 8460 4.4.
     """
 
     def changed(self, path: tuple[str | int, ...], value: object) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class CheckTests(SynchronousTestCase):
         """
         A report of ours is right.
         """
-        self.assertEqual(check(example()), ())
+        self.assertEqual(findFaults(example()), ())
 
     def test_missing(self) -> None:
         """
@@ -98,7 +98,7 @@ class CheckTests(SynchronousTestCase):
             for name in self.at(example(), path):
                 report = copy.deepcopy(example())
                 del self.at(report, path)[name]
-                faults = check(report)
+                faults = findFaults(report)
                 expected = () if name in OPTIONAL else (f"{where}.{name} is missing",)
                 self.assertEqual(faults, expected)
                 seen.add(name)
@@ -121,7 +121,9 @@ class CheckTests(SynchronousTestCase):
             *[((*detail, name), None) for name in DETAILS],
         ]
         for path, value in empty:
-            self.assertEqual(len(check(self.changed(path, value))), 1, (path, value))
+            self.assertEqual(
+                len(findFaults(self.changed(path, value))), 1, (path, value)
+            )
 
     def at(self, report: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
         for step in path:
@@ -174,7 +176,7 @@ class CheckTests(SynchronousTestCase):
             ((*detail, "failed-session-count"), 1.0),
         ]
         for path, value in wrong:
-            faults = check(self.changed(path, value))
+            faults = findFaults(self.changed(path, value))
             self.assertEqual(len(faults), 1, (path, value, faults))
             if path[-1] not in ("extra", "end-datetime"):
                 self.assertIn(str(path[-1]), faults[0])
@@ -186,9 +188,9 @@ class CheckTests(SynchronousTestCase):
         report = self.changed(("policies", 0, "policy", "policy-type"), "tlsa")
         policy = report["policies"][0]["policy"]
         policy["policy-string"] = ["3 1 1 00ff", "2 0 1 AB"]
-        self.assertEqual(check(report), ())
+        self.assertEqual(findFaults(report), ())
         policy["policy-string"] = ["3 1 1 00 ff", "mode: enforce"]
-        self.assertEqual(len(check(report)), 2)
+        self.assertEqual(len(findFaults(report)), 2)
 
     def test_repeated(self) -> None:
         """
@@ -197,7 +199,8 @@ class CheckTests(SynchronousTestCase):
         report = example()
         report["policies"] *= 2
         self.assertEqual(
-            check(report), ("report.policies[1].policy is that of an entry before",)
+            findFaults(report),
+            ("report.policies[1].policy is that of an entry before",),
         )
 
     def test_bounded(self) -> None:
@@ -205,7 +208,7 @@ class CheckTests(SynchronousTestCase):
         A report that is wrong all over doesn't fill the log.
         """
         report = example() | {"policies": [1] * 1000}
-        self.assertEqual(len(check(report)), MAX_FAULTS)
+        self.assertEqual(len(findFaults(report)), MAX_FAULTS)
 
     @settings(max_examples=100, deadline=None)
     @given(VALUES)
@@ -213,8 +216,8 @@ class CheckTests(SynchronousTestCase):
         """
         Whatever it is given, it finds fault with, and doesn't fail.
         """
-        self.assertTrue(check(value))
-        self.assertTrue(check(example() | {"policies": [value]}))
+        self.assertTrue(findFaults(value))
+        self.assertTrue(findFaults(example() | {"policies": [value]}))
 
 
 DOMAIN = Domain.parse("bücher.example")
@@ -308,7 +311,7 @@ class ComposeTests(SynchronousTestCase):
         composed = example()
         self.assertEqual(composed, EXPECTED)
         self.assertEqual(json.dumps(composed), json.dumps(EXPECTED))
-        self.assertEqual(check(composed), ())
+        self.assertEqual(findFaults(composed), ())
 
     def test_noFailures(self) -> None:
         """
@@ -331,7 +334,7 @@ class ComposeTests(SynchronousTestCase):
                 }
             ],
         )
-        self.assertEqual(check(composed), ())
+        self.assertEqual(findFaults(composed), ())
 
     def test_strangersWords(self) -> None:
         """
@@ -342,7 +345,7 @@ class ComposeTests(SynchronousTestCase):
         composed = composeReport(
             HEADING, [PolicyTally(policy, failures=Counter([failure]))]
         )
-        self.assertEqual(check(composed), ())
+        self.assertEqual(findFaults(composed), ())
 
     def test_addresses(self) -> None:
         """
@@ -363,7 +366,7 @@ class ComposeTests(SynchronousTestCase):
             composed: Any = composeReport(
                 HEADING, [PolicyTally(STS, 0, 1, Counter([failure]))]
             )
-            self.assertEqual(check(composed), ())
+            self.assertEqual(findFaults(composed), ())
             (detail,) = composed["policies"][0]["failure-details"]
             self.assertEqual(detail.get("sending-mta-ip"), written)
             self.assertEqual(detail.get("receiving-ip"), written)

@@ -45,7 +45,7 @@ from moxtls.authentication.spf.record import (
 from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion
 from moxtls.dns.types import Answer, RRType
 from moxtls.dns.wire import normalName
-from moxtls.domain import MAX_NAME, Domain, InvalidDomain
+from moxtls.domain import MAX_DOMAIN_LENGTH, Domain, InvalidDomain
 from moxtls.ipaddresses import IP, parseIP
 
 #: RFC 7208 2.4, 4.3: who it is where nobody is named.
@@ -112,7 +112,7 @@ def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     """
     localPart, domain = _identity(request)
     ip = parseIP(request.ip)
-    if ip is None or len(domain) > MAX_NAME or not _DOMAIN.match(domain):
+    if ip is None or len(domain) > MAX_DOMAIN_LENGTH or not _DOMAIN.match(domain):
         problem = "not a domain name" if ip else "not an IP address"
         return SPFResult(request.scope, domain, AuthResult.NONE, problem=problem)
     client = SPFClient(
@@ -148,7 +148,7 @@ def _asciiName(text: str) -> str:
     In lower case, and as A-labels if it can be (RFC 8616 4).
     """
     name = text.removesuffix(".").lower()
-    if name.isascii() or len(name) > MAX_NAME:
+    if name.isascii() or len(name) > MAX_DOMAIN_LENGTH:
         return name
     try:
         return Domain.parse(name).ascii

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from moxtls.domain import MAX_NAME
+from moxtls.domain import MAX_DOMAIN_LENGTH
 
 #: Of an explanation: a reply to a client has 512 octets in a line (RFC 5321
 #: 4.5.3.1.5), and there is something to be said beside it.
@@ -99,12 +99,12 @@ def expandName(parts: MacroString, values: Mapping[str, str]) -> str:
     for part in reversed(parts):
         pieces.append(_expanded(part, values))
         size += len(pieces[-1])
-        if size > MAX_NAME + 2:
+        if size > MAX_DOMAIN_LENGTH + 2:
             break
     name = "".join(reversed(pieces)).removesuffix(".")
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_DOMAIN_LENGTH:
         return name
-    return name[-MAX_NAME - 1 :].partition(".")[2]
+    return name[-MAX_DOMAIN_LENGTH - 1 :].partition(".")[2]
 
 
 def expandText(parts: MacroString, values: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from moxtls.dates import Elapsed
+from moxtls.dates import MonotonicTime
 from moxtls.ipaddresses import parseIP
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.types import Reply
@@ -170,7 +170,7 @@ class TokenBucket:
         self._room = max(burst * self._interval if burst else MINUTE, self._interval)
         self._maxEntries = maxEntries
         self._fullAt: dict[str, float] = {}
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
 
     def __len__(self) -> int:
         return len(self._fullAt)
@@ -264,7 +264,7 @@ class LogLimiter:
         self._interval = interval
         self._quietUntil: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
-        self._elapsed = Elapsed()
+        self._elapsed = MonotonicTime()
 
     def due(self, kind: str, now: float) -> int:
         """
