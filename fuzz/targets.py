@@ -104,7 +104,7 @@ def _sent(data: bytes) -> None:
     """
     A report in whatever it comes in.
     """
-    from moxtls.reporting.detect import describeReport, readReport
+    from moxtls.reportfiles import describeReport, readReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
@@ -279,8 +279,8 @@ TARGETS = {
     "sent": Target(
         _sent,
         (
-            "moxtls.reporting.detect",
-            "moxtls.reporting.detect",
+            "moxtls.reportfiles",
+            "moxtls.reportfiles",
             "moxtls.message.mime",
             "moxtls.dmarc.parse",
         ),

@@ -38,10 +38,9 @@ from moxtls.reporting.types import (
     ReportKey,
     ReportPeriod,
     ReportState,
-    StoredResult,
     Suppression,
 )
-from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
+from moxtls.tlsrpt.types import FailureDetail, SessionOutcome, StoredResult
 
 # --- DNS and MTA-STS ---------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """
-Who may import whom.
+Tests for which modules may import which.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import moxtls
 
 ROOT = Path(moxtls.__file__).parent
 
-#: Decide things, and do nothing.
+#: The pure modules: functions of values, without I/O, clock or chance.
 PURE = {
     "authentication/dkim/canonical.py",
     "authentication/dkim/key.py",
@@ -82,7 +82,7 @@ PURE = {
     "queue/types.py",
     "reception/policy.py",
     "reception/recipients.py",
-    "reporting/detect.py",
+    "reportfiles.py",
     "reporting/identity.py",
     "reporting/rua.py",
     "reporting/schedule.py",
@@ -115,17 +115,103 @@ PURE = {
 }
 IMPURE = {"OpenSSL", "os", "random", "socket", "time", "twisted", "zope"}
 
-#: The words a domain asks for must not depend on how mail is moved.
+#: The layers, lowest first: a unit may import those before it. A unit is a
+#: folder with its subfolders, a top-level module, or one part of a folder that is
+#: on another layer than the rest of it; a module belongs to the longest match.
+ORDER = (
+    "domain",
+    "dates",
+    "ipaddresses",
+    "regularfiles",
+    "sqlitefile",
+    "lru",
+    "clocks",
+    "taglist",
+    "workers",
+    "message/header",
+    "authentication/results",
+    "dns/types",
+    "dns/query",
+    "smtp/types",
+    "message",
+    "smtp/passwords",
+    "smtp/dotstuffing",
+    "smtp/server/syntax",
+    "smtp/server/events",
+    "smtp/server/limits",
+    "smtp/server/state",
+    "smtp/server/data",
+    "tlsrpt/types",
+    "mtasts/policy",
+    "queue/types",
+    "queue/responses",
+    "dmarc/types",
+    "reporting/types",
+    "interfaces",
+    "outages",
+    "tasks",
+    "threads",
+    "dns",
+    "tls",
+    "https",
+    "smtp",
+    "submission",
+    "mtasts",
+    "queue",
+    "authentication/dkim",
+    "reporting",
+    "tlsrpt",
+    "dmarc",
+    "reportfiles",
+    "authentication",
+    "authentication/dkim/offload",
+    "mailbox/names",
+    "config",
+    "mailbox",
+    "ledger",
+    "reception/recipients",
+    "delivery",
+    "reception",
+    "twistedmail",
+    "app",
+    "tap",
+    "cli/output",
+    "lab",
+    "cli",
+)
+
+#: The pairs of folders that import each other, and why. No two modules do.
+LOOPS = {
+    ("authentication", "authentication/dkim"): (
+        "Both use the values in authentication/results; dkim/offload implements "
+        "a type that authentication/check declares."
+    ),
+    ("authentication", "authentication/spf"): (
+        "Both use the values in authentication/results."
+    ),
+    ("authentication", "dmarc"): (
+        "DMARC evaluates SPF and DKIM results, and a check of a message includes "
+        "its DMARC evaluation."
+    ),
+    ("cli", "lab"): "The lab prints tables with cli/output; cli/lab starts it.",
+    ("config", "mailbox"): (
+        "Folder and account names have one definition, in mailbox/names; LMTP "
+        "addresses have theirs in config."
+    ),
+    ("smtp", "smtp/server"): "Login limits use the token bucket of server/limits.",
+}
+
+#: Policies and reports must not depend on how mail is moved or kept.
 APART = ("mtasts", "tlsrpt", "dmarc")
 FROM = ("delivery", "reception", "queue", "ledger", "web")
-#: Values without which the seams have no names.
+#: The exception: value types that the interfaces name.
 ALLOWED = {"moxtls.queue.types"}
 
 
 @cache
 def modules() -> dict[str, set[str]]:
     """
-    Each module of the package, and what it imports.
+    Each module of the package with the dotted names that it imports.
     """
     return {
         str(path.relative_to(ROOT)): imported(path.read_text())
@@ -135,7 +221,7 @@ def modules() -> dict[str, set[str]]:
 
 def imported(source: str) -> set[str]:
     """
-    The dotted names of what a module imports.
+    The dotted names that a module imports.
     """
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -148,9 +234,43 @@ def imported(source: str) -> set[str]:
     return found
 
 
+def imports() -> set[tuple[str, str]]:
+    """
+    The pairs of modules of the package of which one imports the other.
+    """
+    files = {
+        "moxtls." + name[:-3].replace("/", ".").removesuffix(".__init__"): name
+        for name in modules()
+    }
+    return {
+        (name, files[each])
+        for name, found in modules().items()
+        for each in found
+        if each in files and files[each] != name
+    }
+
+
+def unitOf(name: str) -> str:
+    """
+    The unit of L{ORDER} that a module belongs to.
+    """
+    path = Path(name).with_suffix("")
+    if path.parts[-1] == "__init__":
+        path = path.parent
+    units = (each.as_posix() for each in (path, *path.parents))
+    return next((unit for unit in units if unit in ORDER), ".")
+
+
+def folderOf(name: str) -> str:
+    """
+    The folder of a module within the package.
+    """
+    return Path(name).parent.as_posix()
+
+
 class LayerTests(SynchronousTestCase):
     """
-    Tests for the lines between deciding and doing, and between the parts.
+    Tests for the separation of pure modules from I/O, and of the packages.
     """
 
     def setUp(self) -> None:
@@ -158,7 +278,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_pure(self) -> None:
         """
-        Modules that decide things import nothing that does things.
+        Pure modules import nothing that does I/O.
         """
         for name in PURE:
             tops = {each.partition(".")[0] for each in self.modules[name]}
@@ -166,7 +286,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_pureLeanOnPure(self) -> None:
         """
-        Nor do they import modules of ours that aren't pure.
+        Pure modules of this package import only pure modules of it.
         """
         pure = {"moxtls." + name[:-3].replace("/", ".") for name in PURE}
         for name in PURE:
@@ -180,7 +300,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_apart(self) -> None:
         """
-        C{policy} and C{tlsrpt} know nothing of how mail moves or is kept.
+        MTA-STS, TLS reports and DMARC don't depend on transport or storage.
         """
         forbidden = tuple(f"moxtls.{each}" for each in FROM)
         for name, found in self.modules.items():
@@ -195,7 +315,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        The interfaces name values, and nothing that does something.
+        The interfaces name value types of pure modules only.
         """
         ours = {
             each for each in self.modules["interfaces.py"] if each.startswith("moxtls.")
@@ -206,7 +326,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """
-        Only the wiring, and the command that runs it, name the global reactor.
+        Only the composition root and the command shell import the reactor.
         """
         naming = {
             name
@@ -217,7 +337,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """
-        The time comes from the clock that is passed in.
+        The time is read from the clock that is passed in.
         """
         for name in self.modules:
             source = (ROOT / name).read_text()
@@ -227,7 +347,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_tap(self) -> None:
         """
-        Nobody imports the wiring but the command that starts it.
+        Only the command that starts the server imports C{moxtls.tap}.
         """
         naming = {
             name
@@ -237,3 +357,39 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual(
             {each for each in naming if not each.startswith("cli/")}, set()
         )
+
+    def test_order(self) -> None:
+        """
+        Each unit of L{ORDER} imports only the units before it.
+        """
+        upward = {
+            f"{name} imports {target}"
+            for name, target in imports()
+            if unitOf(name) != unitOf(target)
+            and ORDER.index(unitOf(name)) < ORDER.index(unitOf(target))
+        }
+        self.assertEqual(upward, set())
+
+    def test_units(self) -> None:
+        """
+        Every unit of L{ORDER} is there.
+        """
+        self.assertEqual(set(ORDER), {unitOf(name) for name in self.modules} - {"."})
+
+    def test_loops(self) -> None:
+        """
+        Folders that import each other are known, with a reason, and written down
+        in docs/architecture.rst.
+        """
+        pairs = {(folderOf(name), folderOf(target)) for name, target in imports()}
+        found = {
+            (one, other)
+            for one, other in pairs
+            if one < other and "." not in (one, other) and (other, one) in pairs
+        }
+        self.assertEqual(found, set(LOOPS))
+        document = ROOT.parent / "docs" / "architecture.rst"
+        if document.exists():
+            text = document.read_text()
+            for one, other in LOOPS:
+                self.assertIn(f"``{one}`` and ``{other}``", text)

@@ -23,7 +23,7 @@ from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
 from moxtls.dates import rfc3339, utcDay
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.detect import MAX_SIZE, ReceivedReport, describeReport, readReport
+from moxtls.reportfiles import MAX_SIZE, ReceivedReport, describeReport, readReport
 from moxtls.reporting.types import NoReport, OutgoingReport, ReportDraft, ReportPeriod
 from moxtls.tlsrpt.parse import (
     MalformedReport,

@@ -14,7 +14,7 @@ from moxtls.cli.pages import paged
 from moxtls.cli.shell import Shell, dayArgument, domainArgument
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
-from moxtls.reporting.types import StoredResult
+from moxtls.tlsrpt.types import StoredResult
 
 COLUMNS = (
     "Day",

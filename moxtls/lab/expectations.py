@@ -48,7 +48,7 @@ from moxtls.lab.scenario import (
     LabDestination,
 )
 from moxtls.lab.senders import BY_NAME, Published, Sender, addressOf
-from moxtls.reporting.detect import readReport
+from moxtls.reportfiles import readReport
 from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedFailure,

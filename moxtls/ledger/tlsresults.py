@@ -57,13 +57,14 @@ from moxtls.ledger.sql import DIGEST_SIZE, MAX_KEYS
 from moxtls.ledger.tables import tlsFailure, tlsResult
 from moxtls.ledger.tlscounters import TLSCounters
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.types import OutgoingReport, ReportPeriod, StoredResult
+from moxtls.reporting.types import OutgoingReport, ReportPeriod
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,
     PolicyType,
     ResultType,
     SessionOutcome,
+    StoredResult,
     TLSPolicy,
 )
 

@@ -12,7 +12,6 @@ from enum import StrEnum
 from moxtls.dates import Span
 from moxtls.domain import Domain
 from moxtls.queue.types import ReportKind
-from moxtls.tlsrpt.types import PolicyTally
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -209,43 +208,3 @@ class Suppression:
     created: float
     comment: str = ""
     failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResult:
-    """
-    What the ledger has about one policy domain, as seen by mail for one
-    recipient domain, on one day.
-
-    @ivar isHost: Whether C{policyDomain} is that of an MX host.
-    @ivar reportedToRecipient: The report to the recipient domain is settled.
-    @ivar reportedToHost: The report to the host is settled.
-    @ivar reportedDestinations: Where the first of the two reports went, if one
-        was made: who has the same C{rua} isn't told twice.
-    @ivar until: The Unix second in which the period was closed, if that was
-        before the day was over; else 0.
-    """
-
-    day: date
-    policyDomain: Domain
-    recipientDomain: Domain
-    isHost: bool
-    sendReport: bool
-    tallies: tuple[PolicyTally, ...]
-    reportedToRecipient: bool = False
-    reportedToHost: bool = False
-    reportedDestinations: tuple[str, ...] = ()
-    until: int = 0
-
-    @property
-    def place(self) -> tuple[date, Domain, Domain, bool, int]:
-        """
-        By which results are told apart, and ordered.
-        """
-        return (
-            self.day,
-            self.policyDomain,
-            self.recipientDomain,
-            self.isHost,
-            self.until,
-        )

@@ -25,7 +25,6 @@ from moxtls.reporting.types import (
     ReportDraft,
     ReportPeriod,
     Retention,
-    StoredResult,
 )
 from moxtls.tlsrpt.generate import (
     TLSReportMetadata,
@@ -34,7 +33,7 @@ from moxtls.tlsrpt.generate import (
     findFaults,
 )
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
-from moxtls.tlsrpt.types import PolicyTally, mergeTallies
+from moxtls.tlsrpt.types import PolicyTally, StoredResult, mergeTallies
 
 #: Why there is no report about what may not be the reason for one.
 UNSENDABLE = "only reports, and what answers them, were delivered"

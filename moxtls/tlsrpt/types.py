@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import StrEnum
 
 from moxtls.domain import Domain
@@ -121,6 +122,46 @@ class SessionOutcome:
     hosts: tuple[PolicyTally, ...] = ()
     sendReport: bool = True
     isTLSReport: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """
+    What the ledger has about one policy domain, as seen by mail for one
+    recipient domain, on one day.
+
+    @ivar isHost: Whether C{policyDomain} is that of an MX host.
+    @ivar reportedToRecipient: The report to the recipient domain is settled.
+    @ivar reportedToHost: The report to the host is settled.
+    @ivar reportedDestinations: Where the first of the two reports went, if one
+        was made: who has the same C{rua} isn't told twice.
+    @ivar until: The Unix second in which the period was closed, if that was
+        before the day was over; else 0.
+    """
+
+    day: date
+    policyDomain: Domain
+    recipientDomain: Domain
+    isHost: bool
+    sendReport: bool
+    tallies: tuple[PolicyTally, ...]
+    reportedToRecipient: bool = False
+    reportedToHost: bool = False
+    reportedDestinations: tuple[str, ...] = ()
+    until: int = 0
+
+    @property
+    def place(self) -> tuple[date, Domain, Domain, bool, int]:
+        """
+        By which results are told apart, and ordered.
+        """
+        return (
+            self.day,
+            self.policyDomain,
+            self.recipientDomain,
+            self.isHost,
+            self.until,
+        )
 
 
 def mergeTallies(tallies: Iterable[PolicyTally]) -> list[PolicyTally]:

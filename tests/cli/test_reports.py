@@ -37,7 +37,7 @@ from tests.cli.outcomes import broken
 from tests.cli.test_evaluations import ROW
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK
-from tests.reporting.test_detect import XML, zipped
+from tests.test_reportfiles import XML, zipped
 
 SIGNING = """
 [Domains."example.org".DKIM.Selectors.s]

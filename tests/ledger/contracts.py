@@ -33,10 +33,9 @@ from moxtls.reporting.types import (
     ReportKey,
     ReportPeriod,
     ReportState,
-    StoredResult,
     Suppression,
 )
-from moxtls.tlsrpt.types import PolicyTally, SessionOutcome, TLSPolicy
+from moxtls.tlsrpt.types import PolicyTally, SessionOutcome, StoredResult, TLSPolicy
 from tests.ledger.values import (
     EXPIRED,
     MIDNIGHT,

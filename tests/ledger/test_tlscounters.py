@@ -18,8 +18,13 @@ from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.ledger.tlscounters import LARGE_POLICY, TLSDelta, storedPolicy, sumOutcomes
-from moxtls.reporting.types import StoredResult
-from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
+from moxtls.tlsrpt.types import (
+    PolicyTally,
+    PolicyType,
+    SessionOutcome,
+    StoredResult,
+    TLSPolicy,
+)
 from tests.ledger.test_ledger import emptyFile
 from tests.ledger.values import (
     EXPIRED,

@@ -41,7 +41,6 @@ from moxtls.reporting.types import (
     ReportKey,
     ReportPeriod,
     ReportState,
-    StoredResult,
 )
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (
@@ -50,6 +49,7 @@ from moxtls.tlsrpt.types import (
     PolicyType,
     ResultType,
     SessionOutcome,
+    StoredResult,
     TLSPolicy,
 )
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.detect} and L{moxtls.reporting.detect}.
+Tests for L{moxtls.reportfiles}.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls import reportfiles
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport
-from moxtls.reporting import detect
-from moxtls.reporting.detect import describeReport, readReport
+from moxtls.reportfiles import describeReport, readReport
 from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK
@@ -94,7 +94,7 @@ class ReadTests(SynchronousTestCase):
         Everything else is refused in one line; what is packed is unpacked up
         to a limit only.
         """
-        bomb = b"<feedback>" + b" " * (detect.MAX_SIZE + 1)
+        bomb = b"<feedback>" + b" " * (reportfiles.MAX_SIZE + 1)
         for data in (
             b"",
             b"hello",

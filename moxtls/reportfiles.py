@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reporting.test_detect -*-
+# -*- test-case-name: tests.test_reportfiles -*-
 """
 Finds the report in what somebody sent: bare, compressed, or in a message.
 No I/O.
