@@ -1,12 +1,12 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-The server's side of an SMTP conversation: bytes in, events and replies out.
+The SMTP server protocol as a state machine: bytes in, events and replies out.
 No I/O.
 
-Whoever owns a L{ServerConversation} gives it what was received, asks for
-events until there are none, answers those that want an answer, and sends what
-L{ServerConversation.takeOutput} has.  While an answer is outstanding there are
-no further events: pipelined commands wait in their order (RFC 2920).
+The owner of a L{ServerConversation} passes received data to C{receive}, calls
+C{nextEvent} until there is none, answers those events that need an answer, and
+sends the data of C{takeOutput}.  While an event is unanswered, there are no
+further events: pipelined commands wait in order (RFC 2920).
 """
 
 from __future__ import annotations
@@ -33,33 +33,32 @@ from moxtls.smtp.server.state import TOO_LARGE, SessionState
 from moxtls.smtp.server.syntax import LineBuffer, encodeReply, splitCommand, withStatus
 from moxtls.smtp.types import Reply
 
-#: RFC 5321 4.5.3.1.4 has 512, and extensions add to it (RFC 4954: 500 for
-#: AUTH=); this leaves room for all that are announced.
+#: Octets of a command line.  RFC 5321 4.5.3.1.4 has 512, and extensions add to it
+#: (RFC 4954: 500 for AUTH=); this is enough for all announced extensions.
 MAX_COMMAND = 2048
-#: RFC 4954 4: a line of an authentication exchange.
+#: Octets of a line of an authentication exchange (RFC 4954 4).
 MAX_AUTH_LINE = 12288
-#: Input that waits for an answer.  Owners stop reading long before that.
+#: Octets of input that may wait for an answer.  Owners stop reading long before.
 MAX_BACKLOG_LENGTH = 1024 * 1024
 
 
 class _Phase(Enum):
     COMMAND = auto()
     AUTH = auto()
-    BODY = auto()  # behind DATA, or within a chunk
-    ENDED = auto()  # the end of a message or chunk was seen, and nobody told yet
+    BODY = auto()  # after DATA, or within a chunk
+    ENDED = auto()  # the end of a message or chunk was received, but not reported
 
 
 _TLS_READY = Reply(220, "2.0.0", "Go ahead")
-_LAST_WORDS = frozenset({221, 421})  # RFC 5321 3.8, 4.1.1.10
+_CLOSING_CODES = frozenset({221, 421})  # RFC 5321 3.8, 4.1.1.10
 
 
 class ServerConversation:
     """
-    One connection, from the greeting on.
+    One session, from the greeting on.
 
-    @ivar state: What is known of the client.
-    @ivar isClosed: Whether the connection is to be closed once the output is
-        sent.
+    @ivar state: The state of the session.
+    @ivar isClosed: The connection has to be closed once the output is sent.
     """
 
     def __init__(self, settings: ServerSettings, isSecure: bool = False) -> None:
@@ -80,20 +79,20 @@ class ServerConversation:
     @property
     def inMessage(self) -> bool:
         """
-        Whether part of a message has come, and not all.
+        True while a message is received.
         """
         return self._receiver is not None
 
     @property
     def backlog(self) -> int:
         """
-        How many bytes wait to be looked at.
+        Octets of unprocessed input.
         """
         return len(self._input)
 
     def receive(self, data: bytes) -> None:
         """
-        Take what the client sent, cut anywhere.
+        Take received data, cut anywhere.
         """
         if len(self._input) > MAX_BACKLOG_LENGTH:
             self.end(Reply(421, "4.7.0", "Too much sent ahead"))
@@ -102,8 +101,10 @@ class ServerConversation:
 
     def nextEvent(self) -> ServerEvent | None:
         """
-        @return: C{None} if there is nothing more to say before more is
-            received, or before the last event is answered.
+        Process input up to the next event.
+
+        @return: C{None} if there is none before more data is received, or before
+            the last event is answered.
         """
         while self._unanswered is None and not self.isClosed and self._canStep():
             event = self._step()
@@ -113,20 +114,20 @@ class ServerConversation:
 
     def takeOutput(self) -> bytes:
         """
-        @return: What is to be sent now.
+        Return the data to be sent, and forget it.
         """
         output, self._output = b"".join(self._output), []
         return output
 
     def reply(self, reply: Reply) -> None:
         """
-        Answer the last event.  C{421} closes the connection.
+        Answer the last event with a reply.  C{421} closes the connection.
         """
         event, self._unanswered = self._unanswered, None
         if self.isClosed:
             return
         if event is None:
-            raise ValueError("nothing was asked")
+            raise ValueError("no event waits for a reply")
         if isinstance(event, DataStart):
             self._answerData(reply)
             return
@@ -136,7 +137,7 @@ class ServerConversation:
 
     def challenge(self, data: bytes) -> None:
         """
-        Answer an L{AuthStep}: ask for more.
+        Answer an L{AuthStep} with a challenge.
         """
         self._unanswered = None
         if not self.isClosed:
@@ -145,7 +146,7 @@ class ServerConversation:
 
     def authenticated(self, user: str) -> None:
         """
-        Answer an L{AuthStep}: the client is C{user}.
+        Answer an L{AuthStep}: the client is authenticated as C{user}.
         """
         self._unanswered = None
         if not self.isClosed:
@@ -155,13 +156,14 @@ class ServerConversation:
 
     def tlsStarted(self) -> None:
         """
-        Answer L{StartTLS}: what is received from now on came through TLS.
+        Answer L{StartTLS}: data received from now on came over TLS.
 
-        Everything known from before is forgotten (RFC 3207 4.2).
+        The state from before is discarded (RFC 3207 4.2).
         """
         self._unanswered = None
         if self._input:
-            # Plaintext behind STARTTLS must not pass for what TLS protected.
+            # Plaintext after STARTTLS must not be processed as if TLS had protected
+            # it.
             self._close()
         self._receiver = None
         self.state.isSecure = True
@@ -169,7 +171,7 @@ class ServerConversation:
 
     def end(self, reply: Reply) -> None:
         """
-        Close the connection, with C{reply} as the last word.
+        Close the connection after a last reply.
         """
         if not self.isClosed:
             self._output.append(encodeReply(withStatus(reply)))
@@ -179,7 +181,9 @@ class ServerConversation:
 
     def _note(self, event: ServerEvent, reply: Reply) -> Reply | None:
         """
-        @return: The last word, if this was once too often.
+        Update the state after an event was answered.
+
+        @return: The last reply, if a limit is exceeded.
         """
         match event:
             case MailFrom() if reply.accepted:
@@ -198,13 +202,13 @@ class ServerConversation:
         return None
 
     def _answerData(self, reply: Reply) -> None:
-        wanted = reply.code == GO_AHEAD.code
+        isAccepted = reply.code == GO_AHEAD.code
         if self._receiver is not None:
-            # The chunk comes in any case, and is answered at its end.
-            self._receiver.refusal = None if wanted else withStatus(reply)
-            self._receiver.isOver = not wanted
+            # The chunk follows in any case, and is answered at its end.
+            self._receiver.refusal = None if isAccepted else withStatus(reply)
+            self._receiver.isOver = not isAccepted
             return
-        if wanted:
+        if isAccepted:
             self._phase = _Phase.BODY
             self._receiver = DataReceiver(self._settings, inChunks=False)
         else:
@@ -255,7 +259,7 @@ class ServerConversation:
 
     def _dropped(self, reply: Reply) -> BodyFailed | None:
         """
-        Between chunks: whether the client still wants the message.
+        Discard a message in chunks if a command between them ended the transaction.
         """
         if self.state.inChunks:
             return None
@@ -264,7 +268,7 @@ class ServerConversation:
 
     def _take(self, answer: ServerEvent | Reply) -> ServerEvent | None:
         """
-        Say what was decided, or let the owner decide.
+        Send a reply, or let the owner answer an event.
         """
         if isinstance(answer, Reply):
             self._sendReply(answer)
@@ -346,22 +350,22 @@ class ServerConversation:
         if not wasSpoiled:
             self._take(refusal)
             return
-        # RFC 3030 2: it had sent these before it heard of the first.
+        # RFC 3030 2: the client had sent these before it received the first reply.
         self._sendReply(refusal)
         self._endIf(self._limits.idleCommand())
 
-    # --- saying things -------------------------------------------------------
+    # --- replies -------------------------------------------------------------
 
     def _sendReply(self, reply: Reply) -> None:
         if self.isClosed:
             return
         self._output.append(encodeReply(reply))
-        if reply.code in _LAST_WORDS:
+        if reply.code in _CLOSING_CODES:
             self._close()
 
-    def _endIf(self, lastWord: Reply | None) -> None:
-        if lastWord is not None:
-            self.end(lastWord)
+    def _endIf(self, lastReply: Reply | None) -> None:
+        if lastReply is not None:
+            self.end(lastReply)
 
     def _close(self) -> None:
         self.isClosed = True

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-What a L{moxtls.smtp.server.conversation.ServerConversation} is told, and what it tells.
+Settings and events of a L{moxtls.smtp.server.conversation.ServerConversation}.
 No I/O.
 """
 
@@ -12,41 +12,42 @@ from moxtls.message.header import MAX_HEADER
 from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
 
-#: Of a header: ten times what long ways and many signatures come to.
+#: Header fields of a message: ten times as many as long routes and many signatures
+#: add up to.
 MAX_HEADER_FIELDS = 1000
-#: Of a message.  RFC 5321 4.5.3.1.6 has 1000, and lets servers take more: HTML
-#: in one line is common, and to refuse it is to lose mail.  This much fits in
-#: memory wherever a line has to be held.
+#: Octets of a message line.  RFC 5321 4.5.3.1.6 has 1000, and lets servers accept
+#: more: HTML in one line is common, and refusing it loses mail.  A line of this
+#: length can be held in memory.
 MAX_LINE_LENGTH = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """
-    What a server announces, and how patient it is.
+    Extensions and limits of a server.
 
     @ivar hostname: A-labels, for the greeting.
-    @ivar maxSize: The largest message (RFC 1870), in bytes.
-    @ivar maxRecipients: The most in one transaction (RFC 9422 RCPTMAX; RFC 5321
-        4.5.3.1.8 wants 100 at least).
-    @ivar maxTransactions: The most in one connection (RFC 9422 MAILMAX).
-    @ivar starttls: Whether STARTTLS is offered.
-    @ivar tlsRequired: Whether there is no mail without TLS.
-    @ivar mechanisms: Of SASL, in the order they are announced; empty for no
+    @ivar maxSize: Octets of a message (RFC 1870).
+    @ivar maxRecipients: Recipients of a transaction (RFC 9422 RCPTMAX; RFC 5321
+        4.5.3.1.8 requires 100 at least).
+    @ivar maxTransactions: Transactions in a session (RFC 9422 MAILMAX).
+    @ivar starttls: Offer STARTTLS.
+    @ivar tlsRequired: Refuse mail without TLS.
+    @ivar mechanisms: SASL mechanisms, in the order they are announced; empty for no
         AUTH.
-    @ivar authWithoutTLS: Whether AUTH is there without TLS too.
-    @ivar authRequired: Whether there is no mail without AUTH.
-    @ivar bareAddresses: Whether MAIL and RCPT may have an address without angle
-        brackets, which RFC 5321 4.1.2 requires.
-    @ivar maxErrors: Mistakes a client may make before it is sent away.
-    @ivar maxAuthFailures: Failed logins it may make.
-    @ivar maxRefusals: Recipients it may guess wrong.
-    @ivar maxIdleCommands: How many commands that lead nowhere it may send for
-        one that does.
-    @ivar maxHeaderSize: The largest header, in bytes; whoever looks at it has to
-        hold all of it.
-    @ivar maxHeaderFields: The most fields in it.
-    @ivar maxLineLength: The longest line of a message, in bytes.
+    @ivar authWithoutTLS: Offer AUTH without TLS, too.
+    @ivar authRequired: Refuse mail without AUTH.
+    @ivar bareAddresses: Accept addresses without angle brackets in MAIL and RCPT,
+        which RFC 5321 4.1.2 requires.
+    @ivar maxErrors: Errors before the session is closed.
+    @ivar maxAuthFailures: Failed logins in a session.
+    @ivar maxRefusals: Refused recipients in a session.
+    @ivar maxIdleCommands: Consecutive commands that don't make progress towards a
+        message.
+    @ivar maxHeaderSize: Octets of a header, all of which has to be held in memory
+        for its evaluation.
+    @ivar maxHeaderFields: Fields of a header.
+    @ivar maxLineLength: Octets of a line of a message.
     """
 
     hostname: str
@@ -72,7 +73,7 @@ class ServerSettings:
 
     def extensions(self, isSecure: bool) -> tuple[str, ...]:
         """
-        What EHLO is answered with.
+        The extensions to announce in the reply to EHLO.
         """
         lines = [
             "PIPELINING",
@@ -95,11 +96,11 @@ class ServerSettings:
 @dataclass(frozen=True, slots=True)
 class TransactionState:
     """
-    A mail transaction (RFC 5321 3.3), as far as it got.
+    A mail transaction in progress (RFC 5321 3.3).
 
     @ivar sender: The reverse-path without angle brackets; empty for the null
         one.
-    @ivar maxRecipients: The forward-paths that were accepted.
+    @ivar recipients: The accepted forward-paths.
     """
 
     sender: str
@@ -110,7 +111,7 @@ class TransactionState:
 @dataclass(frozen=True, slots=True)
 class MailFrom:
     """
-    A transaction begins, if C{reply} likes it.
+    MAIL was received; to be answered by C{reply}.
     """
 
     transaction: TransactionState
@@ -119,9 +120,9 @@ class MailFrom:
 @dataclass(frozen=True, slots=True)
 class RcptTo:
     """
-    One more recipient, if C{reply} likes it.
+    RCPT was received; to be answered by C{reply}.
 
-    @ivar recipient: An address, or C{postmaster} in any case.
+    @ivar recipient: An address, or C{postmaster} in upper or lower case.
     """
 
     recipient: str
@@ -131,8 +132,8 @@ class RcptTo:
 @dataclass(frozen=True, slots=True)
 class DataStart:
     """
-    A message is about to come, if C{reply} is told 354 (L{GO_AHEAD}), be it
-    behind DATA or in chunks (RFC 3030).
+    DATA or the first BDAT (RFC 3030) was received; to be answered by C{reply}, with
+    L{GO_AHEAD} (354) to receive the message.
     """
 
     transaction: TransactionState
@@ -141,7 +142,7 @@ class DataStart:
 @dataclass(frozen=True, slots=True)
 class BodyChunk:
     """
-    A piece of the message.  Wants no answer.
+    A chunk of the message.  Needs no answer.
     """
 
     data: bytes
@@ -150,11 +151,10 @@ class BodyChunk:
 @dataclass(frozen=True, slots=True)
 class BodyFailed:
     """
-    The message is refused, or the client thought better of it, and no more of
-    it will come.  Wants no answer.
+    The message is refused, or the client has abandoned it: no more chunks follow.
+    Needs no answer.
 
-    @ivar reply: What the client hears when it is at its end, if it doesn't
-        commit something worse until then.
+    @ivar reply: The reply at the end of the data, unless a worse error follows.
     """
 
     reply: Reply
@@ -163,7 +163,7 @@ class BodyFailed:
 @dataclass(frozen=True, slots=True)
 class BodyEnd:
     """
-    The message is complete; C{reply} says whether it is taken.
+    The message is complete; to be answered by C{reply}.
     """
 
     size: int
@@ -172,11 +172,11 @@ class BodyEnd:
 @dataclass(frozen=True, slots=True)
 class AuthStep:
     """
-    A client's word in a SASL exchange; to be answered by C{challenge},
-    C{authenticated} or C{reply}.
+    A response of a SASL exchange; to be answered by C{challenge}, C{authenticated}
+    or C{reply}.
 
     @ivar response: C{None} if AUTH came without an initial response.
-    @ivar first: Whether the exchange begins here.
+    @ivar first: True for the first response of an exchange.
     """
 
     mechanism: str
@@ -187,7 +187,8 @@ class AuthStep:
 @dataclass(frozen=True, slots=True)
 class StartTLS:
     """
-    Once the output is sent, TLS begins; to be answered by C{tlsStarted}.
+    STARTTLS was accepted: TLS starts once the output is sent; to be answered by
+    C{tlsStarted}.
     """
 
 
@@ -203,5 +204,5 @@ ServerEvent = (
 )
 
 
-#: What L{DataStart} is answered with to have the message.
+#: The answer to L{DataStart} that accepts the message data.
 GO_AHEAD = Reply(354, text="End data with <CR><LF>.<CR><LF>")

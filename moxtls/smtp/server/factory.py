@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.server.test_factory -*-
 """
-Listening for SMTP, be it submission or reception: who may connect, and how
-all of it ends.  What is accepted is decided by an L{IMessageDelivery}.
+A Twisted factory of SMTP server sessions, with connection and rate limits.  An
+L{IMessageDelivery} decides which mail is accepted.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = [
     "SMTPServerFactory",
 ]
 
-#: Seconds from one word about connections that are turned away to the next:
-#: who makes many must not fill the log with them.
+#: Seconds between log events about refused connections of one kind: a client that
+#: makes many must not fill the log.
 LOG_INTERVAL = 60
-#: Of so many connections, one more may be there that is just being closed.
+#: One in this many connections may exceed the maximum while it is being closed.
 EVICTION_SHARE = 10
-#: Seconds of silence from when on a client has to make way for another one.
-GREETING_TIMEOUT = 10
+#: Seconds of inactivity after which a session may be closed to make room for another.
+EVICTION_IDLE_TIME = 10
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRefusal:
     """
-    Why somebody may not connect, or send a message.
+    The refusal of a connection or a message because of a limit.
 
-    @ivar limit: For the log.
+    @ivar limit: The limit, for the log.
     """
 
     limit: str
@@ -81,7 +81,7 @@ _TOO_MANY_MESSAGES = LimitRefusal(
 
 class _RefusedConnection(Protocol):
     """
-    Says why it ends (RFC 5321 3.1, 3.8), and listens to nothing.
+    Sends one reply and closes the connection (RFC 5321 3.1, 3.8).
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -90,7 +90,7 @@ class _RefusedConnection(Protocol):
     def connectionMade(self) -> None:
         transport = self.transport
         assert transport is not None
-        # So little fits into the system's buffer, whether the client reads or not.
+        # One reply fits into the system's buffer, even if the client doesn't read.
         transport.write(encodeReply(self._reply))
         transport.loseConnection()
 
@@ -98,7 +98,7 @@ class _RefusedConnection(Protocol):
 @implementer(IServerFactory)
 class SMTPServerFactory(ServerFactory):
     """
-    Listens for SMTP.
+    Makes the sessions of one listener, and enforces its limits.
     """
 
     log = Logger()
@@ -113,8 +113,8 @@ class SMTPServerFactory(ServerFactory):
         authenticator: Authenticator | None = None,
     ) -> None:
         """
-        @param tls: For STARTTLS, if C{settings} offer it.
-        @param authenticator: For AUTH, if C{settings} offer it.
+        @param tls: For STARTTLS, if C{settings} enable it.
+        @param authenticator: For AUTH, if C{settings} enable it.
         """
         self.clock = clock
         self.settings = settings
@@ -132,8 +132,10 @@ class SMTPServerFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: C{None}, which ends the connection without a word, where a
-            handshake would have to come before it.
+        Make the protocol of a connection.
+
+        @return: C{None} to close a refused connection without a reply, where a
+            TLS handshake would have to precede it.
         """
         source = networkOf(str(getattr(addr, "host", "")))
         refusal = self._refusal(source)
@@ -159,14 +161,15 @@ class SMTPServerFactory(ServerFactory):
 
     def _hasRoom(self) -> bool:
         """
-        Where all places are taken, who has been idle for longest has to go:
-        else a few clients could keep everybody out by saying nothing.
+        True if one more session is allowed.  At the maximum, the session that has
+        been idle for longest is closed: otherwise a few silent clients could block
+        all others.
         """
-        most = self.settings.maxConnections
-        if len(self._sessions) < most:
+        maximum = self.settings.maxConnections
+        if len(self._sessions) < maximum:
             return True
-        mayLeave = len(self._evicting) < most // EVICTION_SHARE
-        idle = self._longestIdle() if mayLeave else None
+        mayEvict = len(self._evicting) < maximum // EVICTION_SHARE
+        idle = self._longestIdle() if mayEvict else None
         if idle is not None:
             self._evicting.add(idle)
             idle.evict()
@@ -174,18 +177,18 @@ class SMTPServerFactory(ServerFactory):
 
     def _longestIdle(self) -> ServerSession | None:
         """
-        The client to whom the least is done by sending him away.
+        The session that has been idle for longest, if for long enough.
         """
-        latest = self.clock.seconds() - GREETING_TIMEOUT
-        those = (each for each in self._sessions - self._evicting if not each.isBusy)
-        first = min(those, key=lambda each: each.lastHeard, default=None)
+        latest = self.clock.seconds() - EVICTION_IDLE_TIME
+        sessions = (each for each in self._sessions - self._evicting if not each.isBusy)
+        first = min(sessions, key=lambda each: each.lastHeard, default=None)
         return first if first is not None and first.lastHeard <= latest else None
 
     def _logRefusal(self, refusal: LimitRefusal, source: ClientNetwork) -> None:
         count = self._logLimiter.due(refusal.limit, self.clock.seconds())
         if count:
             self.log.warn(
-                "refusing clients, as {limit}: {count} so far, now {host!r}",
+                "refusing clients, as {limit}: {count} refused, the latest {host!r}",
                 limit=refusal.limit,
                 count=count,
                 host=source.address,
@@ -213,11 +216,10 @@ class SMTPServerFactory(ServerFactory):
 
     def stop(self) -> Deferred[None]:
         """
-        Say reply to everybody.  A message that is just being accepted still
-        is.
+        Close all sessions.  A message that is being accepted is finished first.
+        To be called when all ports of this factory have stopped listening.
 
-        @return: Fires when all connections are gone.  To be called when listening
-            has ended, at each port that this was given to.
+        @return: Fires when all connections are closed.
         """
         if self._stopped is not None:
             return _whenFired(self._stopped)
@@ -231,7 +233,7 @@ class SMTPServerFactory(ServerFactory):
 
 def _whenFired(event: Deferred[None]) -> Deferred[None]:
     """
-    One more who waits for C{event}.
+    A Deferred that fires with C{event}, and can be cancelled alone.
     """
     waiting: Deferred[None] = Deferred()
     event.addCallback(waiting.callback)

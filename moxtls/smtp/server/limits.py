@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-How often one client may do what leads nowhere.  No I/O.
-
-Who counts as one client, and how often one may do a thing.  No I/O.
+Limits of SMTP servers: on errors and unproductive commands in a session, and on
+rates for client addresses and networks.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from moxtls.ipaddresses import parseIP
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.types import Reply
 
-#: Transactions with all the recipients there may be that may come to nothing.
+#: Transactions with the maximum of recipients that may end without a message.
 RECIPIENTS_FACTOR = 2
 
 
-#: Seconds that a rate is counted over: what may come in one burst.
+#: Seconds that a rate is counted over, which is the size of a burst.
 MINUTE = 60.0
 
-#: A network is many clients, and one of them should not use up what is there
-#: for all.
+#: The limit of a network is this many times that of an address: a network has many
+#: clients, and one of them must not use up the limit of all.
 NETWORK_SHARE = 4
 
-#: Clients remembered at a time, some 10 MB of them.
+#: Clients remembered at a time, which takes some 10 MB.
 MAX_ENTRIES = 50_000
 
 
 class SessionLimits:
     """
-    Counts what a client does; each method says whether it was once too often,
-    and if so with which words the connection ends.
+    Counters of one session.  Each method counts an action, and returns the reply
+    to close the connection with if its limit is exceeded.
     """
 
     __slots__ = (
@@ -68,7 +67,7 @@ class SessionLimits:
 
     def refusal(self) -> Reply | None:
         """
-        A recipient was refused for what it is.
+        A recipient was refused by the server's policy.
         """
         self._refusals += 1
         isOver = self._refusals > self._settings.maxRefusals
@@ -76,8 +75,8 @@ class SessionLimits:
 
     def recipient(self) -> Reply | None:
         """
-        A recipient was accepted, perhaps not for the first time, or was beyond the
-        most that one transaction takes.
+        A recipient was accepted, perhaps repeatedly, or exceeded the maximum of a
+        transaction.
         """
         self._recipients += 1
         isOver = self._recipients > RECIPIENTS_FACTOR * self._settings.maxRecipients
@@ -85,7 +84,7 @@ class SessionLimits:
 
     def idleCommand(self) -> Reply | None:
         """
-        There was a command that doesn't lead to mail.
+        A command didn't make progress towards a message.
         """
         self._idleCommands += 1
         isOver = self._idleCommands > self._settings.maxIdleCommands
@@ -93,7 +92,7 @@ class SessionLimits:
 
     def transaction(self) -> Reply | None:
         """
-        One more message (RFC 9422 MAILMAX).
+        A transaction began (RFC 9422 MAILMAX).
         """
         self._transactions += 1
         isOver = self._transactions > self._settings.maxTransactions
@@ -101,7 +100,8 @@ class SessionLimits:
 
     def madeProgress(self) -> None:
         """
-        What led nowhere is forgiven.
+        A message was accepted, or the client authenticated: reset the counters of
+        unproductive commands.
         """
         self._idleCommands = 0
         self._recipients = 0
@@ -114,11 +114,11 @@ def _limitReply(isOver: bool, what: str) -> Reply | None:
 @dataclass(frozen=True, slots=True)
 class ClientNetwork:
     """
-    Where a client is.
+    The address and network of a client, as keys for limits.
 
-    @ivar address: For IPv6 its C{/64}: who has one address there has them all.
-    @ivar network: Its C{/24}, for IPv6 C{/48}: the least that is given to one
-        site, mostly.
+    @ivar address: For IPv6 the C{/64}: a client with one address has all of them.
+    @ivar network: The C{/24}, for IPv6 the C{/48}: in general the smallest
+        allocation of a site.
     """
 
     address: str
@@ -128,8 +128,10 @@ class ClientNetwork:
 @lru_cache(maxsize=4096)
 def networkOf(host: str) -> ClientNetwork:
     """
-    @param host: An IP address, with or without a zone; of anything else,
-        which has no network, only that it is the same can be told.
+    The keys of a client for limits.
+
+    @param host: An IP address, with or without a zone.  Anything else has no
+        network, and is its own key.
     """
     address = parseIP(host)
     if address is None:
@@ -147,14 +149,13 @@ def _network(address: ipaddress.IPv6Address, length: int) -> str:
 
 class TokenBucket:
     """
-    So many a minute for each key: a bucket that holds a minute's worth, and
-    fills while it isn't used.
+    Token buckets, one for each key, that refill at a constant rate.
 
-    Of each key only the time is kept at which its bucket is full again.  One
-    that is full is the same as none, so forgetting it loses nothing.  Where
-    there are too many even so, those are forgotten that have used the least:
-    whoever comes from many addresses to have the table full makes it forget
-    the quiet ones, who have nothing to lose, and not himself.
+    For each key only the time at which its bucket is full again is stored.  A full
+    bucket is the same as none, so it can be removed.  If there are still too many,
+    the buckets that are the fullest are removed: a client that uses many addresses
+    to overflow the table removes inactive clients, which lose nothing, but not
+    itself.
     """
 
     def __init__(
@@ -162,11 +163,11 @@ class TokenBucket:
     ) -> None:
         """
         @param perMinute: 0 for no limit.
-        @param maxEntries: The most keys that are remembered.
-        @param burst: How many at once; 0 for a minute's worth.
+        @param maxEntries: The maximum number of keys.
+        @param burst: The size of a bucket; 0 for the tokens of a minute.
         """
         self._interval = MINUTE / perMinute if perMinute else 0.0
-        # There is room for one at least.
+        # A bucket holds one token at least.
         self._room = max(burst * self._interval if burst else MINUTE, self._interval)
         self._maxEntries = maxEntries
         self._fullAt: dict[str, float] = {}
@@ -177,20 +178,20 @@ class TokenBucket:
 
     def allows(self, key: str, now: float) -> bool:
         """
-        Whether there may be one more now.
+        True if a token is available.
 
         @param now: Seconds.
         """
         if not self._interval:
             return True
         now = self._elapsed.at(now)
-        # A tenth of an interval for what floats lose.
+        # A tenth of an interval compensates for rounding.
         latest = now + self._room - 0.9 * self._interval
         return self._fullAt.get(key, now) <= latest
 
     def take(self, key: str, now: float) -> None:
         """
-        There was one more.
+        Take a token, available or not.
         """
         if not self._interval:
             return
@@ -202,14 +203,14 @@ class TokenBucket:
 
     def giveBack(self, key: str) -> None:
         """
-        One that was taken didn't count.
+        Return a token.
         """
         if key in self._fullAt:
             self._fullAt[key] -= self._interval
 
     def used(self, key: str, now: float) -> float:
         """
-        How many of those that may be at once were used and haven't come back.
+        The number of tokens missing from a bucket.
         """
         if not self._interval:
             return 0.0
@@ -218,16 +219,16 @@ class TokenBucket:
 
     def _forget(self, now: float) -> None:
         used = {key: at for key, at in self._fullAt.items() if at > now}
-        most = self._maxEntries * 3 // 4
-        if len(used) > most:
-            heaviest = sorted(used, key=used.__getitem__, reverse=True)[:most]
+        count = self._maxEntries * 3 // 4
+        if len(used) > count:
+            heaviest = sorted(used, key=used.__getitem__, reverse=True)[:count]
             used = {key: used[key] for key in heaviest}
         self._fullAt = used
 
 
 class RateLimiter:
     """
-    An allowance for addresses and, four times as large, for networks.
+    A rate limit for addresses and, four times as large, for networks.
     """
 
     def __init__(self, perMinute: float, maxEntries: int = MAX_ENTRIES) -> None:
@@ -239,8 +240,8 @@ class RateLimiter:
 
     def take(self, source: ClientNetwork, now: float) -> bool:
         """
-        Whether there may be one more, which then counts.  What may not be
-        doesn't count: who keeps trying gets as much as is allowed.
+        Count an action if the rate allows it, and return true.  A refused action
+        isn't counted: a client that keeps trying gets the full rate.
         """
         allowed = self._addresses.allows(source.address, now) and self._networks.allows(
             source.network, now
@@ -253,13 +254,14 @@ class RateLimiter:
 
 class LogLimiter:
     """
-    Says of what happens again and again when to write it down: at once, and then
-    once in a while.  For kinds that we name ourselves, so that there are few.
+    Limits log events of the same kind: the first is logged at once, further ones
+    once per interval.  Kinds must be constants of this program, so that there are
+    few.
     """
 
     def __init__(self, interval: float = MINUTE) -> None:
         """
-        @param interval: Seconds from one to the next.
+        @param interval: Seconds between log events.
         """
         self._interval = interval
         self._quietUntil: dict[str, float] = {}
@@ -268,9 +270,9 @@ class LogLimiter:
 
     def due(self, kind: str, now: float) -> int:
         """
-        It happened once more.
+        Count an event.
 
-        @return: How often it did so far; 0 if it isn't to be written down now.
+        @return: The number of events so far; 0 if none is to be logged now.
         """
         now = self._elapsed.at(now)
         self._counts[kind] += 1

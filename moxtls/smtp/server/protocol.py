@@ -1,12 +1,10 @@
 # -*- test-case-name: tests.smtp.server.test_factory -*-
 """
-One connection to a listener: carries out what the conversation comes to.
+SMTP server sessions over Twisted transports, with their timeouts.
 
-Most answers are there at once, so this is one loop over what was received
-and no coroutine: it stops where something has to be waited for, and goes on
-from there.
-
-The time limits of one connection to a listener.
+Most events are answered at once, so a session is a loop over received input rather
+than a coroutine: the loop stops where it has to wait for a Deferred, and resumes
+there.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSe
 from moxtls.smtp.server.limits import ClientNetwork
 from moxtls.smtp.types import Reply
 
-#: Input behind an unanswered command, from where on nothing more is read.
+#: Octets of input after an unanswered command at which reading pauses.
 PAUSE_BACKLOG_LENGTH = 64 * 1024
 
 _BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
@@ -66,7 +64,7 @@ _LATER = Reply(454, "4.7.0", "Too many failed logins; try again later")
 _STOPPING = Reply(421, "4.3.2", "Going down")
 _CROWDED = Reply(421, "4.3.2", "Too many connections; come again")
 
-#: Seconds for a connection to go away by itself once it was closed.
+#: Seconds for a closed connection to end before it is aborted.
 CLOSE_TIMEOUT = 10
 
 _IDLE = Reply(421, "4.4.2", "Nothing heard for too long")
@@ -80,74 +78,80 @@ T = TypeVar("T")
 
 class IServerTransport(ITLSTransport, IPushProducer):
     """
-    What a L{moxtls.smtp.server.transport.Line} is.
+    The transport of a session: L{moxtls.smtp.server.transport.ServerTransport}.
     """
 
-    def end(lastWords: bytes) -> None:
+    def end(data: bytes) -> None:
         """
-        Write C{lastWords}, and close the connection.
+        Write the last data, and close the connection.
         """
 
 
 class IServerFactory(Interface):
     """
-    What a session belongs to.
+    The factory of a session, as the session uses it.
     """
 
-    clock: IReactorTime = Attribute("For time limits.")
-    settings: ListenerSettings = Attribute("For all sessions.")
-    delivery: IMessageDelivery = Attribute("Decides.")
+    clock: IReactorTime = Attribute("For timeouts.")
+    settings: ListenerSettings = Attribute("Of all sessions.")
+    delivery: IMessageDelivery = Attribute("Accepts or refuses mail.")
     tls: IOpenSSLServerConnectionCreator | None = Attribute("For STARTTLS.")
     authenticator: Authenticator | None = Attribute("For AUTH.")
 
     def refuseMail(source: ClientNetwork) -> Reply | None:
         """
-        One more message, which counts if it isn't refused.
+        Check the message rate of a client, and count a message.
+
+        @return: The reply to MAIL if the rate is exceeded; the message isn't
+            counted then.
         """
 
     def opened(session: ServerSession, source: ClientNetwork) -> None:
         """
-        A session begins.
+        Called when a session begins.
         """
 
     def closed(session: ServerSession, source: ClientNetwork) -> None:
         """
-        Nothing is left of a session.
+        Called when a session has ended and released everything.
         """
 
 
 class TimedSession(Protocol):
     """
-    What is session.
+    A session, as its timeouts use it.
     """
 
     @property
     def isBusy(self) -> bool:
         """
-        Whether it is we who take long.
+        True while the server processes an event: the client isn't responsible for
+        the time.
         """
 
     @property
     def inMessage(self) -> bool:
         """
-        Whether part of a message has come, and not all.
+        True while a message is received.
         """
 
     def closeWith(self, reply: Reply) -> None:
         """
-        It is over: say C{reply} once nothing is half done.
+        Send a last reply and close the connection, once no event is in progress.
         """
 
     def abort(self) -> None:
         """
-        It is over, whatever is half done.
+        Close the connection at once.
         """
 
 
 class SessionTimeouts:
     """
-    Has one timer, which looks what is due and then waits for the next that
-    may be: what happens with each command only takes down the time.
+    The timeouts of one session.
+
+    There is one timer.  When it expires, it checks all timeouts and then waits for
+    the next: commands only record their time, without resetting a timer.
     """
 
     def __init__(
@@ -165,13 +169,13 @@ class SessionTimeouts:
     @property
     def lastHeard(self) -> float:
         """
-        When the client last said something, or was told something.
+        The time of the latest input or output.
         """
         return self._heard
 
     def heard(self) -> None:
         """
-        The client said something, or was told something.
+        Record input or output.
         """
         self._heard = self._clock.seconds()
 
@@ -181,20 +185,20 @@ class SessionTimeouts:
 
     def received(self, size: int) -> None:
         """
-        Part of a message came.
+        Record C{size} octets of a message.
         """
         self._size += size
         self._heard = self._clock.seconds()
 
     def excludeTime(self, seconds: float) -> None:
         """
-        So much of the time of a message was our own doing.
+        Don't count C{seconds} of processing against the rate of a message.
         """
         self._began += seconds
 
     def startClosing(self) -> None:
         """
-        It is over soon, if need be by force.
+        Start the timeout for closing, after which the connection is aborted.
         """
         if self._end is None:
             self._end = self._clock.seconds() + CLOSE_TIMEOUT
@@ -203,7 +207,7 @@ class SessionTimeouts:
 
     def stop(self) -> None:
         """
-        It is over.
+        Stop the timer.
         """
         timer, self._timer = self._timer, None
         if timer is not None:
@@ -229,20 +233,20 @@ class SessionTimeouts:
         settings, limits = self._settings, []
         limits.append((self._since + settings.sessionTimeout, _TOO_LONG))
         if self._session.isBusy:
-            # Look again later: the client is to be blamed only for the time
-            # that it takes itself.
+            # Check again later: only the client's own time counts.
             limits.append((now + settings.idleTimeout, _IDLE))
             return limits
         limits.append((self._heard + settings.idleTimeout, _IDLE))
         if self._session.inMessage and settings.minBodyRate:
-            patience = settings.bodyGrace + self._size / settings.minBodyRate
-            limits.append((self._began + patience, _TOO_SLOW))
+            allowed = settings.bodyGrace + self._size / settings.minBodyRate
+            limits.append((self._began + allowed, _TOO_SLOW))
         return limits
 
 
 class ServerSession(protocol.Protocol):
     """
-    One connection.
+    The session on one connection: carries out the events of a
+    L{ServerConversation}.
     """
 
     log = Logger()
@@ -251,13 +255,13 @@ class ServerSession(protocol.Protocol):
 
     def __init__(self, factory: IServerFactory, source: ClientNetwork) -> None:
         """
-        @param source: What counts as the same client.
+        @param source: The client's address and network, for limits.
         """
         self._factory = factory
         self._source = source
         settings = factory.settings
         self._conversation = ServerConversation(settings.server, settings.immediateTLS)
-        # Whether the loop is running, and since when it waits for an answer.
+        # True while the event loop runs; the time since which it waits.
         self._isRunning = False
         self._waitingSince: float | None = None
         self._cancelWait: Callable[[], None] | None = None
@@ -269,10 +273,10 @@ class ServerSession(protocol.Protocol):
         self._message: IMessage | None = None
         self._exchange: ServerExchange | None = None
 
-    # --- what the transport says -------------------------------------------
+    # --- Protocol ----------------------------------------------------------
 
     def connectionMade(self) -> None:
-        # Replies are small, and each is waited for.
+        # Replies are small, and the client waits for each.
         noDelay = getattr(self.transport, "setTcpNoDelay", None)
         if noDelay is not None:
             noDelay(True)
@@ -300,62 +304,62 @@ class ServerSession(protocol.Protocol):
         elif self._cancelWait is not None:
             self._cancelWait()
 
-    # --- what the listener asks and says ---------------------------------------
+    # --- for the factory -------------------------------------------------------
 
     @property
     def lastHeard(self) -> float:
         """
-        When the client last said something, or was told something.
+        The time of the latest input or output.
         """
         return self._timeouts.lastHeard
 
     def stop(self) -> None:
         """
-        Close the connection as soon as nothing of it is half done.
+        Close the session on shutdown, once no event is in progress.
         """
         self.closeWith(_STOPPING)
 
     def evict(self) -> None:
         """
-        The same, for others who come.
+        Close the session to make room for another, once no event is in progress.
         """
         self.closeWith(_CROWDED)
 
-    # --- what the vigil asks and says ------------------------------------------
+    # --- for the timeouts ------------------------------------------------------
 
     @property
     def isBusy(self) -> bool:
         """
-        Whether an event is being carried out.
+        True while an event is in progress.
         """
         return self._isRunning or self._waitingSince is not None
 
     @property
     def inMessage(self) -> bool:
         """
-        Whether part of a message has come, and not all.
+        True while a message is received.
         """
         return self._conversation.inMessage
 
     def closeWith(self, reply: Reply) -> None:
         """
-        Close the connection, with C{reply} as the last word.
+        Send a last reply and close the connection, once no event is in progress.
         """
         self._closingReply = reply
         if self.isBusy:
-            # What is being accepted still is, and the client should hear so.
+            # A message that is being accepted still gets its reply.
             self._timeouts.startClosing()
         else:
             self._flushAndRegulate()
 
     def abort(self) -> None:
         """
-        Cut it off.
+        Close the connection at once.
         """
         if not self._lost:
             self.transport.abortConnection()
 
-    # --- one event after the other -------------------------------------------
+    # --- the event loop ------------------------------------------------------
 
     def _handleEvents(self) -> None:
         self._isRunning = True
@@ -363,7 +367,7 @@ class ServerSession(protocol.Protocol):
             while (event := self._next()) is not None:
                 _METHODS[type(event)](self, event)
         except Exception:
-            self.log.failure("a mistake in the listener")
+            self._logFailure("event loop")
             self.abort()
         finally:
             self._isRunning = False
@@ -398,10 +402,10 @@ class ServerSession(protocol.Protocol):
         isCancelled: bool = True,
     ) -> None:
         """
-        Go on with C{answer} once it is there; no event is carried out before.
+        Stop the event loop until C{answer} fires, and pass its result to C{then}.
 
-        @param broken: What is done instead if it fails.
-        @param isCancelled: Whether it is given up if the connection is lost.
+        @param broken: Called instead if it fails.
+        @param isCancelled: Cancel C{answer} if the connection is lost.
         """
         self._waitingSince = self._factory.clock.seconds()
         self._cancelWait = answer.cancel if isCancelled else None
@@ -418,7 +422,7 @@ class ServerSession(protocol.Protocol):
     def _failed(self, failure: Failure, broken: Callable[[], None]) -> None:
         self._answered()
         if not (self._lost and failure.check(CancelledError)):
-            self.log.failure("deciding, or keeping a message", failure=failure)
+            self._logFailure("asynchronous operation", failure)
         broken()
         if not self._isRunning:
             self._handleEvents()
@@ -432,18 +436,20 @@ class ServerSession(protocol.Protocol):
 
     # --- events ----------------------------------------------------------------
 
-    def _decide(self, ask: Callable[..., Deferred[Reply]], *about: object) -> None:
+    def _decide(
+        self, verb: str, ask: Callable[..., Deferred[Reply]], *arguments: object
+    ) -> None:
         try:
-            answer = ask(*about)
+            answer = ask(*arguments)
         except Exception:
-            self.log.failure("deciding")
+            self._logFailure(f"policy decision for {verb}")
             self._fail()
             return
         self._reply(answer)
 
     def _reply(self, answer: Deferred[Reply], isCancelled: bool = True) -> None:
         if answer.called and not answer.paused and isinstance(answer.result, Reply):
-            # As mostly; and so without more ado.
+            # The most frequent case: no callback is needed.
             self._conversation.reply(answer.result)
         else:
             then = self._conversation.reply
@@ -458,18 +464,19 @@ class ServerSession(protocol.Protocol):
             self._conversation.reply(refusal)
             return
         ask = self._factory.delivery.mailFrom
-        self._decide(ask, self._clientInfo(), event.transaction)
+        self._decide("MAIL", ask, self._clientInfo(), event.transaction)
 
     def _rcptTo(self, event: RcptTo) -> None:
         ask = self._factory.delivery.rcptTo
-        self._decide(ask, self._clientInfo(), event.transaction, event.recipient)
+        client, transaction = self._clientInfo(), event.transaction
+        self._decide("RCPT", ask, client, transaction, event.recipient)
 
     def _dataStart(self, event: DataStart) -> None:
         try:
             client, transaction = self._clientInfo(), event.transaction
             self._message = self._factory.delivery.message(client, transaction)
         except Exception:
-            self.log.failure("beginning a message")
+            self._logFailure("beginning of a message")
             self._fail()
             return
         self._timeouts.messageBegins()
@@ -481,8 +488,8 @@ class ServerSession(protocol.Protocol):
         try:
             full = self._message.write(event.data)
         except Exception:
-            # The client hears of it when it has sent everything.
-            self.log.failure("keeping a message")
+            # The client gets a negative reply after the end of the data.
+            self._logFailure("storing of message data")
             self._dropMessage()
             return
         if full is not None:
@@ -499,7 +506,7 @@ class ServerSession(protocol.Protocol):
         try:
             answer = message.finish()
         except Exception:
-            self.log.failure("accepting a message")
+            self._logFailure("acceptance of a message")
             self._fail()
             return
         self._reply(answer, isCancelled=False)
@@ -551,13 +558,13 @@ class ServerSession(protocol.Protocol):
 
     def _clientInfo(self) -> ClientInfo:
         """
-        What is known, kept as long as it is.
+        The client's data; cached until they change.
         """
         known, state = self._client, self._conversation.state
-        said = (state.helo, state.extended, state.user)
-        if known is None or (known.helo, known.extended, known.user) != said:
+        fields = (state.helo, state.extended, state.user)
+        if known is None or (known.helo, known.extended, known.user) != fields:
             address = str(getattr(self.transport.getPeer(), "host", ""))
-            known = self._client = ClientInfo(address, *said, self._tls())
+            known = self._client = ClientInfo(address, *fields, self._tls())
         return known
 
     def _tls(self) -> str:
@@ -577,7 +584,7 @@ class ServerSession(protocol.Protocol):
         if self._conversation.isClosed and not self._closing:
             self._closing = True
             self._timeouts.startClosing()
-            # TLS ends with a word of the other side too.
+            # TLS waits for the other side's close_notify.
             self._read(True)
             self.transport.end(output)
         elif output:
@@ -585,7 +592,7 @@ class ServerSession(protocol.Protocol):
 
     def _regulate(self) -> None:
         """
-        Read no more than there is room for.
+        Pause reading while too much input waits to be processed.
         """
         if not self._lost and not self._conversation.isClosed:
             mayWait = (
@@ -602,6 +609,14 @@ class ServerSession(protocol.Protocol):
         else:
             self.transport.pauseProducing()
 
+    def _logFailure(self, operation: str, failure: Failure | None = None) -> None:
+        self.log.failure(
+            "SMTP session with {peer!r}: {operation} failed",
+            failure=failure,
+            peer=self._source.address,
+            operation=operation,
+        )
+
     def _dropMessage(self) -> None:
         message, self._message = self._message, None
         if message is not None:
@@ -610,7 +625,7 @@ class ServerSession(protocol.Protocol):
     def _cleanUp(self) -> None:
         self._dropMessage()
         self._factory.closed(self, self._source)
-        # It refers to this, and both would be left to the garbage collector.
+        # Breaks a reference cycle, which the garbage collector would have to find.
         del self._timeouts
 
 

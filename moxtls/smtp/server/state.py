@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-What the commands of a client come to, given what was said before.  No I/O.
+The state of an SMTP session, and the effect of commands on it.  No I/O.
 
-Only what stands in a command line: lines, bodies and chunks are
-L{moxtls.smtp.server.conversation}'s.
+Deals with command lines only: input buffering, message data and chunks are in
+L{moxtls.smtp.server.conversation}.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from moxtls.smtp.types import Reply
 OK = Reply(250, "2.0.0", "OK")
 TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
 
-# Those who say this speak HTTP, and perhaps a stranger's words within it.
+# An HTTP client, perhaps with an attacker's data in its request.
 _FOREIGN = frozenset({"CONNECT", "GET", "HEAD", "OPTIONS", "POST", "PUT"})
-# RFC 3207 4: what a server that insists on TLS allows before it.
+# RFC 3207 4: the commands that a server which requires TLS accepts without it.
 _BEFORE_TLS = frozenset({"EHLO", "HELO", "NOOP", "QUIT", "RSET", "STARTTLS"})
-# Those that lead to mail; all others are counted until there is some.
+# Commands that make progress towards a message; all others are counted.
 _LEADING = frozenset({"AUTH", "DATA", "MAIL", "QUIT", "RCPT"})
 _FIXED = {
     "EXPN": Reply(502, "5.5.1", "Not implemented"),
     "HELP": Reply(214, "2.0.0", "RFC 5321"),
     "NOOP": OK,
     "QUIT": Reply(221, "2.0.0", "Bye"),
-    # RFC 5321 3.5.3, 7.3: who has a mailbox is nobody's business.
+    # RFC 5321 3.5.3, 7.3: don't disclose which mailboxes exist.
     "VRFY": Reply(252, "2.1.5", "Send some mail, I'll try my best"),
 }
 _NO_TLS = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
@@ -50,19 +50,17 @@ _IN_CHUNKS = Reply(503, "5.5.1", "The message comes in chunks already")
 
 class SessionState:
     """
-    What is known of one client.
+    The state of one session.
 
-    @ivar isSecure: Whether this goes over TLS.
-    @ivar helo: What the client calls itself: anything without control
-        characters.
-    @ivar extended: Whether it said EHLO.
-    @ivar user: Who it has proved to be; empty if nobody.
-    @ivar transaction: The transaction, if there is one.
-    @ivar inChunks: Whether part of its message has come by BDAT.
-    @ivar recipientCount: How many recipients of the transaction were accepted, each
-        as often as it was named.
-    @ivar wasSpoiled: Whether a chunk was refused, and those sent behind it
-        are to be passed over.
+    @ivar isSecure: TLS is in use.
+    @ivar helo: The argument of EHLO or HELO: anything without control characters.
+    @ivar extended: The client sent EHLO.
+    @ivar user: The authenticated user; empty if there is none.
+    @ivar transaction: The transaction in progress, if any.
+    @ivar inChunks: Part of the message was received with BDAT.
+    @ivar recipientCount: The number of accepted RCPT commands in the transaction,
+        with repetitions.
+    @ivar wasSpoiled: A chunk was refused: pipelined chunks after it are skipped.
     """
 
     __slots__ = (
@@ -90,7 +88,7 @@ class SessionState:
 
     def forget(self) -> None:
         """
-        Begin anew, as RFC 3207 4.2 wants it.
+        Return to the initial state (RFC 3207 4.2).
         """
         self.helo = ""
         self.extended = False
@@ -106,7 +104,7 @@ class SessionState:
 
     def addRecipient(self, event: RcptTo) -> None:
         """
-        One was accepted.
+        Record an accepted recipient.
         """
         self.recipientCount += 1
         known = event.transaction
@@ -118,7 +116,10 @@ class SessionState:
 
     def command(self, verb: str, argument: str, isAhead: bool) -> ServerEvent | Reply:
         """
-        @param isAhead: Whether more was sent without waiting for the answer.
+        Process a command.
+
+        @param isAhead: More input was sent without waiting for the reply.
+        @return: The reply, or an event for the owner to answer.
         """
         if verb in _FOREIGN:
             return Reply(421, "4.7.0", "This is not HTTP")
@@ -135,10 +136,10 @@ class SessionState:
 
     def chunkRefusal(self, size: int, before: int) -> Reply | None:
         """
-        What is wrong about a chunk (RFC 3030 2); it is to be passed over
-        before the client is told.
+        The negative reply to a chunk (RFC 3030 2), if any.  The chunk has to be
+        skipped before the reply is sent.
 
-        @param before: Bytes of the chunks before it.
+        @param before: Octets of the preceding chunks.
         """
         if self.transaction is None:
             return _NO_MAIL
@@ -148,7 +149,9 @@ class SessionState:
 
     def authStep(self, encoded: bytes, first: bool) -> AuthStep | Reply:
         """
-        @param encoded: The response of a client, in base64; or C{*}.
+        Process a line of a SASL exchange.
+
+        @param encoded: The client's response in base64; or C{*} to cancel.
         """
         if encoded == b"*" and not first:
             return Reply(501, "5.7.0", "Authentication cancelled")
@@ -171,8 +174,8 @@ class SessionState:
 
     def _greeted(self, name: str, extended: bool) -> bool:
         name = name.strip()
-        # RFC 5321 4.1.4: whatever the client calls itself, it is not refused
-        # for that; as long as the line holds it.
+        # RFC 5321 4.1.4: a client isn't refused because of its name, as long as the
+        # name is printable.
         if not name or not name.isprintable():
             return False
         self.helo, self.extended = name, extended
@@ -214,7 +217,7 @@ class SessionState:
         if isinstance(parsed, Reply):
             return parsed
         if self.recipientCount >= self._settings.maxRecipients:
-            # RFC 5321 4.5.3.1.10: no fault of the client, who sends the rest later.
+            # RFC 5321 4.5.3.1.10: not an error; the client sends the rest later.
             tooMany = self._limits.recipient()
             return tooMany or Reply(452, "4.5.3", "Too many recipients")
         return RcptTo(parsed, self.transaction)
@@ -230,8 +233,8 @@ class SessionState:
         if not self.transaction.recipients:
             return _NO_RECIPIENTS
         if isAhead:
-            # RFC 2920 3.1: DATA is the last of a group.  A message sent
-            # unasked would be taken for commands if DATA were refused.
+            # RFC 2920 3.1: DATA is the last command of a group.  Message data sent
+            # before the reply would be taken for commands if DATA were refused.
             return Reply(421, "4.5.0", "Message sent before it was asked for")
         return DataStart(self.transaction)
 
@@ -245,8 +248,8 @@ class SessionState:
         if self.isSecure or not self._settings.starttls:
             return Reply(503, "5.5.1", "STARTTLS is not offered")
         if isAhead:
-            # Somebody in the middle may have put it there (RFC 3207 6).
-            return Reply(421, "4.7.0", "Plaintext behind STARTTLS")
+            # A man in the middle may have injected it (RFC 3207 6).
+            return Reply(421, "4.7.0", "Plaintext after STARTTLS")
         return StartTLS()
 
     def _auth(self, argument: str, isAhead: bool) -> ServerEvent | Reply:

@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-The syntax of command lines and replies, as a server sees it.  No I/O.
-
-Command lines out of what a client sends.  No I/O.
+Syntax of command lines and replies for a server, and its input buffer.  No I/O.
 """
 
 from __future__ import annotations
@@ -14,15 +12,15 @@ from functools import lru_cache
 from moxtls.domain import Address, InvalidAddress
 from moxtls.smtp.types import Reply
 
-#: RFC 5321 4.5.3.1.5, with CRLF.
+#: Octets of a reply line with CRLF (RFC 5321 4.5.3.1.5).
 MAX_REPLY_LINE = 512
-#: Replies of ours have a few lines; more are a mistake of whoever wrote them.
+#: Lines of a reply, far more than any of our replies has.
 MAX_REPLY_LINES = 50
 #: RFC 1870 6.1.
 _SIZE = re.compile(r"[0-9]{1,20}\Z")
-# RFC 5321 4.1.2: Reverse-path or Forward-path, a source route before it (which
-# is ignored, appendix C), and parameters.  Some clients put a space behind the
-# colon; everybody takes it.
+# RFC 5321 4.1.2: Reverse-path or Forward-path, with a source route (which is
+# ignored, appendix C), and parameters.  Some clients put a space after the colon,
+# which all servers accept.
 _PATH = re.compile(
     r"""
     [ ]*<
@@ -33,7 +31,7 @@ _PATH = re.compile(
     """,
     re.VERBOSE,
 )
-# Printers, scanners and old programs leave the angle brackets out.
+# Printers, scanners and old programs omit the angle brackets.
 _BARE_PATH = re.compile(r'[ ]*([^"<>\x00-\x20\x7f]+)(?:[ ]+(.*))?\Z')
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -45,9 +43,9 @@ _NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8")
 @dataclass(frozen=True, slots=True)
 class MailParameters:
     """
-    What a client says with MAIL.
+    The parameters of MAIL.
 
-    @ivar size: RFC 1870; 0 if it doesn't say.
+    @ivar size: RFC 1870; 0 if not given.
     @ivar eightBit: C{BODY=8BITMIME} (RFC 6152).
     @ivar smtputf8: RFC 6531.
     @ivar requireTLS: RFC 8689.
@@ -61,10 +59,10 @@ class MailParameters:
 
 def splitCommand(line: bytes) -> tuple[str, str] | None:
     """
-    Tell the verb, in upper case, from the rest of a line.
+    Split a line into the verb, in upper case, and its argument.
 
-    @return: C{None} if the line has something in it that no command has:
-        a bare CR or LF, a NUL, or what isn't UTF-8.
+    @return: C{None} if the line can't be a command: it has a bare CR or LF or a
+        NUL, or isn't UTF-8.
     """
     if b"\n" in line or b"\r" in line or b"\0" in line:
         return None
@@ -80,11 +78,12 @@ def parseMail(
     argument: str, bareAddresses: bool = False
 ) -> tuple[str, MailParameters] | Reply:
     """
-    @param argument: What is behind C{MAIL}.
-    @param bareAddresses: Take an address without angle brackets.
+    Parse the argument of MAIL.
+
+    @param bareAddresses: Accept an address without angle brackets.
 
     @return: The reverse-path, empty for the null one, and the parameters; or
-        what is wrong.
+        a negative reply.
     """
     split = _splitPath("FROM:", argument, bareAddresses)
     if isinstance(split, Reply):
@@ -104,12 +103,13 @@ def parseRcpt(
     argument: str, smtputf8: bool, bareAddresses: bool = False
 ) -> str | Reply:
     """
-    @param argument: What is behind C{RCPT}.
-    @param smtputf8: Whether MAIL said so.
-    @param bareAddresses: Take an address without angle brackets.
+    Parse the argument of RCPT.
+
+    @param smtputf8: MAIL had the parameter SMTPUTF8.
+    @param bareAddresses: Accept an address without angle brackets.
 
     @return: The forward-path: an address, or C{postmaster} (RFC 5321 4.5.1);
-        or what is wrong.
+        or a negative reply.
     """
     split = _splitPath("TO:", argument, bareAddresses)
     if isinstance(split, Reply):
@@ -127,10 +127,8 @@ def parseRcpt(
 @lru_cache(maxsize=256)
 def encodeReply(reply: Reply) -> bytes:
     """
-    Put a reply on the wire, whatever is in its text; where it has an enhanced
-    status code, in each line (RFC 2034 4).
-
-    Most replies are the same few.
+    Encode a reply with any text.  An enhanced status code is put in each line (RFC
+    2034 4).  Cached, as most replies are the same few.
     """
     lines = reply.text.split("\n")[:MAX_REPLY_LINES]
     enhanced = f"{reply.enhanced} " if reply.enhanced else ""
@@ -143,8 +141,8 @@ def encodeReply(reply: Reply) -> bytes:
 
 def withStatus(reply: Reply) -> Reply:
     """
-    @return: C{reply} with an enhanced status code (RFC 3463), a vague one if
-        it had none; replies that ask for more have none (RFC 2034 3).
+    Add an enhanced status code (RFC 3463), a general one, to a reply that has none,
+    except for intermediate replies (RFC 2034 3).
     """
     if reply.enhanced or 300 <= reply.code < 400:
         return reply
@@ -176,7 +174,7 @@ def _splitPath(
 
 @lru_cache(maxsize=1024)
 def _isAddress(path: str) -> bool:
-    # Remembered, as recipients are mostly the same few.
+    # Cached, as recipients are mostly the same few.
     try:
         Address.parse(path)
     except InvalidAddress:
@@ -213,7 +211,7 @@ def _withParameter(
         case "REQUIRETLS", "":
             return replace(parameters, requireTLS=True)
         case "AUTH", _:
-            # RFC 4954 5: nobody here is trusted to say for whom they speak.
+            # RFC 4954 5: no client is trusted to name the submitter.
             return parameters
         case "SIZE" | "BODY" | "SMTPUTF8" | "REQUIRETLS", _:
             return Reply(501, "5.5.4", f"Bad value for {keyword}")
@@ -227,10 +225,10 @@ def _unknownParameter(word: str) -> Reply:
 
 class LineBuffer:
     """
-    What was received and not looked at yet.
+    Buffers unprocessed input.
 
-    Only CRLF ends a line (RFC 5321 2.3.8).  Of a line that is too long only
-    that fact is kept.
+    Only CRLF ends a line (RFC 5321 2.3.8).  A line that is too long is discarded as
+    it arrives, and only recorded.
     """
 
     __slots__ = ("_data", "_end", "_overlong")
@@ -251,34 +249,34 @@ class LineBuffer:
 
     def takeAll(self) -> bytes:
         """
-        What is there, lines or not.
+        Remove and return the whole input.
         """
         data = bytes(self._data)
         self._data.clear()
         return data
 
-    def take(self, most: int) -> bytes:
+    def take(self, size: int) -> bytes:
         """
-        The first C{most} bytes, or what there is of them.
+        Remove and return up to C{size} octets.
         """
-        if len(self._data) <= most:
+        if len(self._data) <= size:
             return self.takeAll()
-        data = bytes(self._data[:most])
-        del self._data[:most]
+        data = bytes(self._data[:size])
+        del self._data[:size]
         return data
 
-    def hasLine(self, longest: int) -> bool:
+    def hasLine(self, maxLength: int) -> bool:
         """
-        Look for a line of at most C{longest} bytes, or for the end of one
-        that is longer.
+        True if there is a line of at most C{maxLength} octets, or the end of a
+        longer one.
         """
         self._end = self._data.find(b"\r\n")
         found = self._end >= 0
-        if (found and self._end <= longest) or not self._data:
+        if (found and self._end <= maxLength) or not self._data:
             return found
         # A CR at the end may be half of a CRLF.
         length = len(self._data) - self._data.endswith(b"\r")
-        if (self._end if found else length) > longest:
+        if (self._end if found else length) > maxLength:
             self._overlong = True
         if self._overlong and not found:
             del self._data[:-1]
@@ -286,7 +284,7 @@ class LineBuffer:
 
     def takeLine(self) -> bytes | None:
         """
-        Take the line that C{hasLine} found, without its CRLF.
+        Remove and return the line that C{hasLine} found, without its CRLF.
 
         @return: C{None} if it was too long.
         """

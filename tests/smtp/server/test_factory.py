@@ -43,7 +43,7 @@ from moxtls.smtp.passwords import StoredPassword
 from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
 from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import (
-    GREETING_TIMEOUT,
+    EVICTION_IDLE_TIME,
     LOG_INTERVAL,
     Authenticator,
     IMessage,
@@ -686,11 +686,11 @@ class ConnectionTests(ListenerCase):
         self.listen(replace(SETTINGS, maxConnections=10))
         wires = [self.connect(f"192.0.{n}.1") for n in range(10)]
         self.assertTrue(self.refused("198.51.100.1"))
-        self.clock.advance(GREETING_TIMEOUT)
+        self.clock.advance(EVICTION_IDLE_TIME)
         wires[0].says(b"EHLO c\r\n")
         self.delivery.answers["mail"] = Deferred()
         wires[1].says(b"EHLO c\r\nMAIL FROM:<>\r\n")
-        self.clock.advance(GREETING_TIMEOUT - 1)
+        self.clock.advance(EVICTION_IDLE_TIME - 1)
         for n in range(8):
             self.connect(f"198.51.{n}.1")
         self.assertTrue(self.refused("198.51.100.1"))
@@ -705,7 +705,7 @@ class ConnectionTests(ListenerCase):
         self.listen(replace(SETTINGS, maxConnections=20, maxConnectionsPerAddress=99))
         for wire in [self.connect() for _ in range(20)]:
             wire.isLazy = True
-        self.clock.advance(GREETING_TIMEOUT)
+        self.clock.advance(EVICTION_IDLE_TIME)
         for _ in range(2):
             self.connect()
         self.assertTrue(self.refused("192.0.2.1"))
