@@ -1,9 +1,7 @@
 # -*- test-case-name: tests.test_reportfiles -*-
 """
-Finds the report in what somebody sent: bare, compressed, or in a message.
-No I/O.
-
-Which kind of report it is.  No I/O.
+Detects and reads reports of all kinds: as JSON or XML, compressed, or attached to a
+message.  No I/O.
 """
 
 from __future__ import annotations
@@ -33,21 +31,21 @@ from moxtls.tlsrpt.parse import (
     parseReport,
 )
 
-#: Of a document unpacked, of whatever kind.
+#: Octets of an uncompressed document.
 MAX_SIZE = MAX_JSON
-#: In an archive: reports come alone.
+#: Members of a zip archive that are looked at.
 MAX_MEMBERS = 100
-#: Packed within packed: once by mistake, never deeper.
+#: Levels of compression: some senders compress twice by mistake.
 MAX_DEPTH = 2
 
-# Of the methods that zip has, what reports are packed by.  Of what others unpack
-# to, Python has all in memory before it can be limited.
+# The compression methods in use for reports.  With others, zipfile decompresses
+# everything into memory before the size can be limited.
 _METHODS = (ZIP_STORED, ZIP_DEFLATED)
 
 _GZIP = zlib.MAX_WBITS + 16
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# What zipfile raises for archives that are damaged, encrypted or odd.
+# Exceptions of zipfile for damaged, encrypted or unsupported archives.
 _UNREADABLE = (
     BadZipFile,
     EOFError,
@@ -62,7 +60,7 @@ _UNREADABLE = (
 
 class DocumentFormat(Enum):
     """
-    What a document is, by how it begins.
+    The format of a document, detected by its first octets.
     """
 
     JSON = "JSON"
@@ -72,7 +70,7 @@ class DocumentFormat(Enum):
 @dataclass(frozen=True, slots=True)
 class ReportDocument:
     """
-    A report that isn't read yet.
+    A report that isn't parsed yet.
     """
 
     format: DocumentFormat
@@ -81,22 +79,21 @@ class ReportDocument:
 
 def findReport(data: bytes) -> ReportDocument:
     """
-    @param data: A report as JSON or XML, in gzip or zip, or a whole message
-        that has one attached.
+    Find the document of a report.
 
-    @raise MalformedReport: There is none in it, or it can't be unpacked.
+    @param data: JSON or XML, bare, in gzip or zip, or attached to a whole message.
+
+    @raise MalformedReport: There is none, or it can't be decompressed.
     """
     document = _document(data, MAX_DEPTH)
     if document is not None:
         return document
     if data[:1000].removeprefix(_BOM).lstrip().startswith(b"["):
-        return ReportDocument(
-            DocumentFormat.JSON, data
-        )  # who reads it says what is wrong
+        return ReportDocument(DocumentFormat.JSON, data)  # for the error of the parser
     if len(data) > MAX_MESSAGE:
         _refuse("input", f"larger than {MAX_MESSAGE} bytes")
     for part in leafParts(data):
-        # Types are wrong so often that only what is in it counts.
+        # Media types are wrong so often that only the content counts.
         document = _document(part.content, MAX_DEPTH)
         if document is not None:
             return document
@@ -144,7 +141,7 @@ def _unzip(data: bytes) -> bytes:
         with ZipFile(BytesIO(data)) as archive:
             members = archive.infolist()[:MAX_MEMBERS]
             files = [each for each in members if each.filename[-1:] != "/"]
-            # Some put their logo beside it.
+            # Some senders add their logo.
             named = [each for each in files if each.filename.lower().endswith(".xml")]
             for member in (*named, *files)[:1]:
                 if member.compress_type not in _METHODS:
@@ -165,15 +162,16 @@ def _refuse(where: str, reason: str) -> NoReturn:
     raise MalformedReport(f"{where}: {reason}")
 
 
+#: A report of any kind that another host sent.
 ReceivedReport = ReceivedTLSReport | ReceivedAggregateReport | FeedbackReport
 
 
 def readReport(data: bytes) -> ReceivedReport:
     """
-    Read a TLS report or a DMARC aggregate report: bare, packed, or in a whole
-    message; or a message that is a failure report.
+    Read a TLS report or a DMARC aggregate report (bare, compressed or attached to a
+    message), or a failure report (a message).
 
-    @raise MalformedReport: It names the place and the reason, in one line.
+    @raise MalformedReport: With the place and the reason, in one line.
     """
     feedback = readFeedbackReport(data) if len(data) <= MAX_MESSAGE else None
     if feedback is not None:
@@ -186,7 +184,7 @@ def readReport(data: bytes) -> ReceivedReport:
 
 def describeReport(report: ReceivedReport) -> list[str]:
     """
-    Lines for people; nothing in them can move a terminal's cursor.
+    Lines of text that describe C{report}, without control characters.
     """
     if isinstance(report, ReceivedTLSReport):
         return describe(report)

@@ -1,11 +1,8 @@
 # -*- test-case-name: tests.reporting.test_compose -*-
 """
-Makes of a draft what is sent to each destination.
+Composes and signs report messages (RFC 8460 5.3, RFC 9990 3.5.2, RFC 7489 7.2.2).
 
-A report as a mail message (RFC 8460 5.3, RFC 9990 3.5.2, RFC 7489 7.2.2).
-No I/O.
-
-ASCII throughout, so that any host can take it.
+Messages are ASCII only, so that every host can accept them.
 """
 
 from __future__ import annotations
@@ -42,13 +39,13 @@ from moxtls.reporting.types import OutgoingReport, ReportDraft, ReportKey, Repor
 _BASE64_BYTES = 57
 
 _EXPLANATION = """\
-This is a report about how TLS went on the way from us to your domain, or to
-hosts that take its mail.  You get it because the TXT record at
+This is a report about the TLS connections from us to your domain, or to hosts
+that receive its mail.  You get it because the TXT record at
 _smtp._tls.{domain} asks for reports (rua) to this address.
 """
 _DMARC_EXPLANATION = """\
-This is a report about mail in the name of your domain, or of domains below
-it, that came to us.  You get it because the TXT record at
+This is a report about mail in the name of your domain, or of its subdomains,
+that we have received.  You get it because the TXT record at
 _dmarc.{domain} asks for reports (rua) to this address.
 """
 
@@ -56,12 +53,12 @@ _dmarc.{domain} asks for reports (rua) to this address.
 @dataclass(frozen=True, slots=True)
 class _Form:
     """
-    What sets the messages of one kind of report apart.
+    The differences between the messages of the two kinds of report.
 
-    @ivar container: The media type of the whole, and its parameters.
-    @ivar document: The media type of the report.
-    @ivar idFormat: Of the identifier in Subject.
-    @ivar explanation: For people.
+    @ivar container: The media type of the message, and its parameters.
+    @ivar document: The media type of the attached report.
+    @ivar explanation: Text for human readers.
+    @ivar idFormat: The format of the identifier in Subject.
     """
 
     container: tuple[str, ...]
@@ -74,7 +71,7 @@ _TLS = _Form(
     ("multipart/report;", 'report-type="tlsrpt";'),
     "application/tlsrpt+gzip",
     _EXPLANATION,
-    # RFC 8460 5.3: a Message-ID has two sides.
+    # RFC 8460 5.3: in the form of a Message-ID.
     "<{id}@{submitter}>",
 )
 _DMARC = _Form(
@@ -90,12 +87,12 @@ def composeTLSReport(
     draft: ReportDraft, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
-    The message that brings a TLS report to all of C{recipients}, unsigned.
+    An unsigned message with a TLS report to all of C{recipients}.
     """
     fields: list[Field] = [
         ("TLS-Report-Domain", [str(draft.period.domain)]),
         ("TLS-Report-Submitter", [str(draft.submitter)]),
-        # RFC 8460 3: reports are delivered despite failures of TLS.
+        # RFC 8460 3: reports are delivered despite TLS failures.
         ("TLS-Required", ["No"]),
     ]
     return _compose(_TLS, draft, recipients, stamp, fields)
@@ -105,7 +102,7 @@ def composeAggregateReport(
     draft: ReportDraft, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
-    The same for a DMARC aggregate report.
+    An unsigned message with a DMARC aggregate report to all of C{recipients}.
     """
     return _compose(_DMARC, draft, recipients, stamp, ())
 
@@ -114,10 +111,10 @@ def composeErrorReport(
     draft: ReportDraft, size: int, recipients: Sequence[Address], stamp: MessageStamp
 ) -> bytes:
     """
-    The message that tells C{recipients} of a DMARC report that is larger than
-    what they take (RFC 7489 7.2.2), unsigned.
+    An unsigned error report: it informs C{recipients} of a DMARC report that exceeds
+    their size limits (RFC 7489 7.2.2).
 
-    @param size: Octets of the message that would have brought it.
+    @param size: Octets of the message that would have contained the report.
     """
     domain = draft.period.domain
     subject = f"DMARC aggregate reporting error report for {domain}"
@@ -145,7 +142,7 @@ def _compose(
     fields: Iterable[Field],
 ) -> bytes:
     """
-    @param fields: What else is in the header.
+    @param fields: Additional header fields.
     """
     header = [
         *originFields(draft.submitter, recipients, _subject(form, draft), stamp),
@@ -221,10 +218,10 @@ _MESSAGE_TYPE = "message/rfc822"
 @dataclass(frozen=True, slots=True)
 class _ComposedMessage:
     """
-    What one destination is sent.
+    The message to one destination.
 
-    @ivar detail: For people.
-    @ivar tooLarge: If it gets none for that reason, how large it would be.
+    @ivar detail: Text for operators.
+    @ivar tooLarge: If there is no message because it is too large, its size; else 0.
     """
 
     message: bytes
@@ -236,12 +233,12 @@ class _ComposedMessage:
 @dataclass(frozen=True, slots=True)
 class ReportIdentity:
     """
-    Who sends reports.
+    The sender of reports.
 
-    @ivar hostname: Of this host.
-    @ivar signers: Of the domains that reports are sent in the name of.
-    @ivar localPart: Mail to it, whatever follows a C{+}, must come back to
-        us: of envelope senders.
+    @ivar hostname: The name of this host.
+    @ivar signers: DKIM signers of the reporting domains.
+    @ivar localPart: The local part of envelope senders.  Mail to it, with any suffix
+        after a C{+}, must be delivered to this host.
     """
 
     hostname: Domain
@@ -251,7 +248,8 @@ class ReportIdentity:
 
 class ReportComposer:
     """
-    Composes and signs a report once for all destinations that get the same.
+    Composes and signs reports, one message for all destinations with the same
+    document.
     """
 
     def __init__(
@@ -262,8 +260,8 @@ class ReportComposer:
         newID: Callable[[], str],
     ) -> None:
         """
-        @param newID: Letters and digits that nobody can guess and that fit in
-            a local part.
+        @param newID: Returns letters and digits that can't be guessed and that fit
+            into a local part.
         """
         self._clock = clock
         self._suppressions = suppressions
@@ -272,8 +270,8 @@ class ReportComposer:
 
     def compose(self, draft: ReportDraft) -> Deferred[tuple[OutgoingReport, ...]]:
         """
-        Fires with one report for each destination, those that are suppressed
-        included.  Fails if it can't be signed, or suppression isn't known.
+        Fires with one report for each destination, including suppressed ones.  Fails
+        if it can't be signed, or if the suppressions can't be read.
         """
         return Deferred.fromCoroutine(self._compose(draft))
 
@@ -288,7 +286,7 @@ class ReportComposer:
         self, draft: ReportDraft, destinations: Iterable[ReportDestination]
     ) -> dict[str, _ComposedMessage]:
         """
-        What each destination is sent.
+        The message to each destination.
         """
         messages: dict[str, _ComposedMessage] = {}
         groups: dict[bytes, dict[str, Address]] = {}
@@ -311,8 +309,8 @@ class ReportComposer:
         self, draft: ReportDraft, group: Mapping[str, Address]
     ) -> dict[str, _ComposedMessage]:
         """
-        The report to those of C{group} who take as much, and to the others
-        nothing.
+        The report to the destinations of C{group} whose size limits it fits, and an
+        empty message to the others.
         """
         message = self._message(draft, list(group.values()))
         messages: dict[str, _ComposedMessage] = {}
@@ -320,7 +318,7 @@ class ReportComposer:
         for uri, address in group.items():
             limit = draft.limitOf(uri)
             if 0 < limit < len(message):
-                detail = f"{len(message)} octets, and it takes {limit}"
+                detail = f"{len(message)} octets exceed the limit of {limit}"
                 messages[uri] = _ComposedMessage(
                     b"", detail=detail, tooLarge=len(message)
                 )
@@ -337,8 +335,8 @@ class ReportComposer:
         refused: Mapping[str, _ComposedMessage],
     ) -> dict[str, _ComposedMessage]:
         """
-        In place of a report that none of its destinations takes, word of it
-        (RFC 7489 7.2.2).
+        An error report in place of a report that exceeds the limits of all its
+        destinations (RFC 7489 7.2.2).
         """
         size = max(refused[uri].tooLarge for uri in group)
         about = replace(draft, destinations=tuple(group))
@@ -361,8 +359,8 @@ class ReportComposer:
             if signer.domain == draft.submitter and signer.service in services
         ]
         if not signers:
-            # RFC 8460 3: reports by mail MUST be signed; RFC 9990 3.5.2: they
-            # MUST pass DMARC, which SPF alone may not see to.
+            # RFC 8460 3: reports by mail MUST be signed.  RFC 9990 3.5.2: they MUST
+            # pass DMARC, which SPF alone can't guarantee.
             raise NoSubmitter(f"{draft.submitter} has no DKIM selector to sign with")
         return sign(message, signers)
 

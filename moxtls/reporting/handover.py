@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.reporting.test_handover -*-
 """
-Hands composed reports over, each exactly once.
-
-Gives reports to the queue, and listens to what becomes of them.
+Submits composed reports to the queue, each exactly once, and tracks their delivery.
 """
 
 from __future__ import annotations
@@ -30,23 +28,24 @@ from moxtls.reporting.suppression import afterFailure, canReset, readDSN
 from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
 from moxtls.tasks import TaskGroup, ignoreCancelled
 
-#: Reports handed over side by side: each waits for a disk, more than once,
-#: and they can share that.  As many messages are in memory.
+#: Reports submitted in parallel: each waits for several disk writes, which can be
+#: grouped.  This is also the number of messages in memory.
 MAX_AT_ONCE = 16
-#: Where so many attempts in a row had no success at all it is the submitter
-#: that fails rather than a report of them; there is no use in taking more, and
-#: other nodes may do better with them.
+#: Consecutive attempts without any success after which the fault is the submitter's
+#: rather than a report's.  No more reports are taken for a time, since other nodes may
+#: be able to submit them.
 MAX_FAILURES = 3
+#: Seconds.
 FAILURE_PAUSE = 15 * MINUTE
 
 
 class Outbox:
     """
-    Gives the reports of one kind that nobody has taken yet to a submitter.
+    Submits the reports of one kind that no node has taken yet.
 
-    A report that is taken has this node's name on it before the submitter
-    sees it, and the submitter knows it again by its key: so dying anywhere in
-    between neither loses nor doubles it.
+    A report is marked with this node's name before it is submitted, and the submitter
+    recognizes it by its key; so the death of the process at any point neither loses
+    nor duplicates it.
     """
 
     log = Logger()
@@ -64,86 +63,85 @@ class Outbox:
         self._submitter = submitter
         self._kind = kind
         self._node = node
-        # Two at once would be given the same reports.
-        self._turn = DeferredLock()
-        self._asked = 0
-        self._done = 0
-        self._inVain = 0
+        # Concurrent calls would get the same reports.
+        self._lock = DeferredLock()
+        self._requested = 0
+        self._completed = 0
+        self._failures = 0
         self._elapsed = MonotonicTime()
-        self._restUntil = 0.0
+        self._pausedUntil = 0.0
 
     def empty(self) -> Deferred[None]:
         """
-        Hand over all there is.  Never fails: what can't be handed over now is
-        there the next time.
+        Submit all reports.  Never fails: reports that can't be submitted now are
+        submitted by a later call.
         """
         return Deferred.fromCoroutine(self._empty())
 
     async def _empty(self) -> None:
-        self._asked += 1
-        mine = self._asked
-        await self._turn.acquire()
+        self._requested += 1
+        number = self._requested
+        await self._lock.acquire()
         try:
-            # Somebody who had his turn since then may have found all there is.
-            if self._done < mine:
-                await self._handOverAll()
+            # An earlier call may have submitted all reports in the meantime.
+            if self._completed < number:
+                await self._submitAll()
         except CancelledError:
             raise
         except Exception:
-            logUnlessOutage(self.log, "Handing over {kind} reports", kind=self._kind)
+            logUnlessOutage(self.log, "Submitting {kind} reports", kind=self._kind)
         finally:
-            self._turn.release()
+            self._lock.release()
 
-    async def _handOverAll(self) -> None:
+    async def _submitAll(self) -> None:
         tried: set[ReportKey] = set()
-        while self._elapsed.at(self._clock.seconds()) >= self._restUntil:
-            asked = self._asked
-            most = 1 if self._inVain else MAX_AT_ONCE
+        while self._elapsed.at(self._clock.seconds()) >= self._pausedUntil:
+            requested = self._requested
+            most = 1 if self._failures else MAX_AT_ONCE
             taken = await self._archive.take(self._kind, self._node, most)
             reports = [each for each in taken if each.key not in tried]
             if not reports:
-                self._done = asked
+                self._completed = requested
                 return
             tried.update(each.key for each in reports)
-            self._note(await self._handOver(reports))
+            self._countFailures(await self._submit(reports))
 
-    def _note(self, success: bool) -> None:
-        self._inVain = 0 if success else self._inVain + 1
-        if self._inVain >= MAX_FAILURES:
-            self._restUntil = self._elapsed.at(self._clock.seconds()) + FAILURE_PAUSE
+    def _countFailures(self, success: bool) -> None:
+        self._failures = 0 if success else self._failures + 1
+        if self._failures >= MAX_FAILURES:
+            self._pausedUntil = self._elapsed.at(self._clock.seconds()) + FAILURE_PAUSE
 
-    async def _handOver(self, reports: Sequence[OutgoingReport]) -> bool:
+    async def _submit(self, reports: Sequence[OutgoingReport]) -> bool:
         """
-        @return: Whether any of them is in safe hands.
+        @return: True if any of them was submitted.
         """
         tasks = TaskGroup(len(reports))
-        safe: list[OutgoingReport] = []
+        submitted: list[OutgoingReport] = []
         for report in reports:
-            tasks.begin(ignoreCancelled(self._handOverOne(report, safe)))
+            tasks.begin(ignoreCancelled(self._submitOne(report, submitted)))
         try:
             await tasks.finished()
         finally:
             await tasks.cancel()
-        return bool(safe)
+        return bool(submitted)
 
-    async def _handOverOne(
-        self, report: OutgoingReport, safe: list[OutgoingReport]
+    async def _submitOne(
+        self, report: OutgoingReport, submitted: list[OutgoingReport]
     ) -> None:
         try:
             await self._submitter.submit(report)
             now = self._clock.seconds()
             await self._archive.mark(report.key, ReportState.QUEUED, now)
-            safe.append(report)
+            submitted.append(report)
         except CancelledError:
             raise
         except Exception as error:
-            logUnlessOutage(self.log, "Handing over {key!r}", key=str(report.key))
+            logUnlessOutage(self.log, "Submitting {key!r}", key=str(report.key))
             await self._failed(report, str(error) or type(error).__name__)
 
     async def _failed(self, report: OutgoingReport, detail: str) -> None:
         """
-        Have others go first the next time; and give it up where it would be
-        of no use to anybody any more.
+        Requeue a report behind others; give it up if it is stale.
         """
         now = self._clock.seconds()
         isStale = now - report.composed >= MAX_AGE[self._kind]
@@ -153,18 +151,24 @@ class Outbox:
         except CancelledError:
             raise
         except Exception:
-            logUnlessOutage(self.log, "Marking {key!r}", key=str(report.key))
+            logUnlessOutage(
+                self.log,
+                "Marking {key!r} as {state}",
+                key=str(report.key),
+                state=str(state),
+            )
 
 
-#: RFC 8460 5.5 has TLS reports tried for a day, as other mail is.  A DMARC
-#: report has no such claim, and there are many destinations that take none.
+#: Delivery attempts; 0 for those of other mail.  TLS reports are tried for a day
+#: (RFC 8460 5.5).  RFC 9990 doesn't demand it, and many destinations never accept
+#: reports.
 MAX_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
 
 
 @implementer(IReportSubmitter)
 class QueueSubmitter:
     """
-    Puts reports into a queue.
+    Submits reports to the mail queue.
     """
 
     def __init__(self, queue: IQueue) -> None:
@@ -177,11 +181,11 @@ class QueueSubmitter:
 
 def reportEnvelope(report: OutgoingReport) -> Envelope:
     """
-    How a report travels.
+    The queue envelope of a report.
     """
     key = report.key
     address = parseDestination(key.destination).address
-    # RFC 8460 3, 5.3: a report on TLS goes out whatever becomes of TLS.
+    # RFC 8460 3, 5.3: TLS reports are delivered despite TLS failures.
     requireTLS = False if key.kind is ReportKind.TLS else None
     return Envelope(
         sender=report.sender,
@@ -197,7 +201,7 @@ def reportEnvelope(report: OutgoingReport) -> Envelope:
 @implementer(IReportObserver)
 class ReportDeliveryTracker:
     """
-    Notes how reports ended, and leaves destinations alone that refuse them.
+    Records the delivery of reports, and suppresses destinations that refuse them.
     """
 
     log = Logger()
@@ -217,12 +221,12 @@ class ReportDeliveryTracker:
 
     def bounced(self, recipient: str, message: bytes) -> Deferred[ReportKind | None]:
         """
-        A message came for one of our addresses.
+        Process a message to one of our addresses, which may be a DSN.
 
-        @param recipient: The address, as in RCPT.
+        @param recipient: The address in RCPT.
 
-        @return: Fires with the kind of report of ours that it is a DSN about,
-            which nobody needs to read; with C{None} if it is anything else.
+        @return: Fires with the kind of report if it is a DSN about one of our
+            reports; with C{None} otherwise.
         """
         return Deferred.fromCoroutine(self._bounced(recipient, message))
 
@@ -249,7 +253,7 @@ class ReportDeliveryTracker:
         key, now = report.key, self._clock.seconds()
         await self._archive.mark(key, ReportState.DELIVERED, now, _detail(result))
         entry = await self._suppressions.get(key.destination, key.kind)
-        # What an https: server has accepted doesn't bounce later.
+        # No DSN can follow after an https: server has accepted a report.
         if entry is not None and canReset(entry, now, final=not report.sender):
             await self._suppressions.remove(key.destination, key.kind)
 
@@ -257,7 +261,7 @@ class ReportDeliveryTracker:
         self, report: OutgoingReport, detail: str, permanent: bool
     ) -> None:
         key, now = report.key, self._clock.seconds()
-        # A DSN may come more than once; one failure is one failure.
+        # Several DSNs may arrive about one report; they count as one failure.
         if permanent and report.state is not ReportState.FAILED:
             await self._suppress(report, detail)
         await self._archive.mark(key, ReportState.FAILED, now, detail)
@@ -268,7 +272,7 @@ class ReportDeliveryTracker:
         entry = afterFailure(key.destination, key.kind, now, detail, previous)
         await self._suppressions.put(entry)
         self.log.info(
-            "No {kind} reports to {destination} for {days} days: {detail!r}",
+            "{kind} reports to {destination} suppressed for {days} days: {detail!r}",
             kind=str(key.kind),
             destination=key.destination,
             days=round((entry.until - now) / DAY),

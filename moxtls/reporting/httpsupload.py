@@ -22,13 +22,12 @@ from moxtls.interfaces import ICourier, IResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
 from moxtls.reporting.rua import InvalidDestination, canonicalURI
 
-#: Enough for a server that tidies up its paths.
+#: Maximum number of redirects per attempt.
 MAX_REDIRECTS = 3
 #: RFC 8460 5.5: redelivery is attempted for up to a day.
 MAX_WAIT = DAY
 
-#: RFC 9110 15.4.2, 15.4.3, 15.4.8, 15.4.9.  Not 303: what it names is to be
-#: fetched, not posted to.
+#: RFC 9110 15.4.2, 15.4.3, 15.4.8, 15.4.9.  Not 303: its target is for GET.
 _REDIRECTS = frozenset({301, 302, 307, 308})
 #: RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4: worth trying again.
 _TEMPORARY = frozenset({408, 425, 429})
@@ -38,26 +37,26 @@ _MAX_TEXT = 300
 
 class HTTPSPostClient(Protocol):
     """
-    What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
+    The used part of L{moxtls.https.HTTPSClient}.
     """
 
     def post(
         self, url: str, headers: Mapping[str, str], body: bytes
     ) -> Deferred[Response | HTTPSFailure]:
         """
-        Fires with the answer, or with why there is none.
+        Fires with the response, or with the reason why there is none.
         """
 
 
 @implementer(ICourier)
 class HTTPSCourier:
     """
-    Delivers to URIs.
+    Uploads reports to C{https:} URIs.
 
-    Reading of RFC 8460 3, 7: certificates may be ignored.  They aren't: a
-    report may hold what only its recipient should know, and a domain whose
-    web server is in the same trouble as its mail can name a C{mailto:} too.
-    A bad certificate counts as temporary.
+    Reading of RFC 8460 3, 7: certificate errors may be ignored.  We don't ignore
+    them: a report may be confidential, and a domain whose web server has the same
+    certificate problem as its mail servers can publish a C{mailto:} URI too.  A
+    certificate error is temporary.
     """
 
     def __init__(self, clock: IReactorTime, client: HTTPSPostClient) -> None:
@@ -115,7 +114,7 @@ _STATUS = {
 
 def classifyResponse(answer: Response | HTTPSFailure) -> tuple[DeliveryStatus, str]:
     """
-    What an answer means for the report, and words for people.
+    The delivery status of a report after a response, and text for operators.
     """
     if isinstance(answer, HTTPSFailure):
         text = f"{answer.kind.name.lower().replace('_', ' ')}: {answer.reason}"
@@ -133,8 +132,8 @@ def classifyResponse(answer: Response | HTTPSFailure) -> tuple[DeliveryStatus, s
 
 def redirected(uri: str, answer: Response | HTTPSFailure) -> str | None:
     """
-    Where to post instead, if C{answer} says so and it is the same server: a
-    report goes to whom the domain named, and nobody else.
+    The target of a redirect; C{None} if C{answer} is no redirect, or one to another
+    server: a report only goes to the server that the domain has published.
     """
     if isinstance(answer, HTTPSFailure) or answer.status not in _REDIRECTS:
         return None
@@ -149,8 +148,8 @@ def redirected(uri: str, answer: Response | HTTPSFailure) -> str | None:
 
 def retryAfter(value: str, now: float) -> int | None:
     """
-    The seconds that a C{Retry-After} field (RFC 9110 10.2.3) asks to wait;
-    C{None} if it can't be read.
+    The seconds of a C{Retry-After} field (RFC 9110 10.2.3), at most L{MAX_WAIT};
+    C{None} if it is invalid.
     """
     if _SECONDS.match(value):
         seconds = int(value)

@@ -2,10 +2,10 @@
 """
 Identifiers and file names of reports.  No I/O.
 
-Hosts of one domain send reports in its name about the same policy domain and
-period, and consumers drop what they take for a duplicate.  So an identifier
-depends on the ledger that the report was made from, besides all that tells the
-reports of one ledger apart; nodes that share a ledger agree on it.
+Several hosts of an organization may report to the same policy domain about the same
+period, and consumers discard reports that look like duplicates.  So an identifier is
+a digest of the ledger's identifier and of everything that distinguishes the reports
+of one ledger; nodes that share a ledger compute the same one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moxtls.domain import Domain
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import ReportPeriod
 
-#: Octets: no two reports in the world have the same by chance.
+#: Octets of the digest; collisions are negligible.
 SIZE = 16
 _EXTENSIONS = {ReportKind.TLS: "json.gz", ReportKind.DMARC: "xml.gz"}
 
@@ -26,8 +26,8 @@ def reportID(
     ledger: str, kind: ReportKind, submitter: Domain, period: ReportPeriod, span: Span
 ) -> str:
     """
-    The identifier of a report: letters and digits only, so that it is the
-    C{unique-id} of the file name, too (RFC 9990 3.1.4, 3.5.1; RFC 8460 5.1).
+    The identifier of a report.  Letters and digits only, since it is also the
+    C{unique-id} of the file name (RFC 9990 3.1.4, 3.5.1; RFC 8460 5.1).
 
     @param ledger: The identifier of the ledger.
     """
@@ -48,7 +48,7 @@ def filename(
     kind: ReportKind, submitter: Domain, domain: Domain, span: Span, uniqueID: str
 ) -> str:
     """
-    RFC 9990 3.5.2, RFC 8460 5.1.
+    The file name of a report (RFC 9990 3.5.2, RFC 8460 5.1).
 
     @param uniqueID: The identifier of the report.
     """

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reporting.test_service -*-
 """
-The reports that may be owed, and why there is none, for people.
+Lists periods that may be due, and the reasons why no report is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moxtls.tasks import gather
 PAGE_SIZE = 200
 #: Of periods that are shown to people.
 MAX_SHOWN = 1000
-#: Of those, the ones looked up at a time.
+#: Periods whose destinations are looked up at a time.
 MAX_LOOKUPS = 16
 
 
@@ -24,9 +24,10 @@ async def pendingPeriods(
     source: IReportSource, now: float, domain: Domain | None = None, early: bool = False
 ) -> tuple[ReportPeriod, ...]:
     """
-    What may be owed, at most L{MAX_SHOWN}, by phase, day and domain.
+    The periods that may be due, ordered by phase, day and domain; at most
+    L{MAX_SHOWN}.
 
-    @param early: Also of what isn't over yet.
+    @param early: Include current periods.
     """
     found: list[ReportPeriod] = []
     for phase in range(source.phases):
@@ -44,8 +45,7 @@ async def refusals(
     source: IReportSource, periods: Sequence[ReportPeriod]
 ) -> dict[ReportPeriod, str]:
     """
-    For each of C{periods} why there is no report on it; empty if there is
-    one.
+    For each of C{periods} the reason why there is no report; empty if there is one.
     """
     reasons: list[str] = []
     for start in range(0, len(periods), MAX_LOOKUPS):

@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.reporting.test_rua -*-
 """
-Where reports are wanted: the URIs of C{rua} tags, in one spelling each.
-No I/O.
+Parses the URIs of C{rua} tags into canonical destinations.  No I/O.
 """
 
 from __future__ import annotations
@@ -13,38 +12,39 @@ from urllib.parse import quote, unquote
 
 from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
 
-#: RFC 8460 7: a record can point reports at unwitting others, so it doesn't
-#: get to point them at many.
+#: RFC 8460 7: a record can direct reports to third parties, so their number is
+#: limited.
 MAX_DESTINATIONS = 10
-#: Records have room for thousands of URIs that are none, and the reasons go to
-#: the log.
+#: A record can contain thousands of invalid URIs, and the reasons are logged.
 MAX_REASONS = 10
-#: Far beyond any that is meant; keeps what is stored and compared small.
+#: Characters; limits the size of stored destinations.
 MAX_URI = 2000
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)\Z", re.DOTALL)
-# RFC 3986 3.2, 3.3, 3.4, 3.5; the userinfo is told apart to be refused.
+# RFC 3986 3.2, 3.3, 3.4, 3.5; userinfo is matched in order to be refused.
 _HTTPS = re.compile(
     r"//(?P<user>[^/?#]*@)?(?P<host>[^/?#@:\[\]]+)(?::(?P<port>[0-9]{0,5}))?"
     r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?\Z"
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]*\Z")
 _IPV4 = re.compile(r"[0-9.]+\Z")
-# What RFC 6068 2 leaves unencoded in an addr-spec, beside what quote() does.
+# Left unencoded in an addr-spec by RFC 6068 2, besides what quote() leaves.
 _PLAIN = "!$'*+@:"
 _HTTPS_PORT = 443
 
 
 class InvalidDestination(ValueError):
     """
-    A URI is none that reports are sent to.
+    Reports can't be sent to a URI.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDestination:
     """
-    @ivar uri: The canonical form: equal destinations have equal ones.
+    A destination of reports.
+
+    @ivar uri: The canonical form: equal destinations have equal URIs.
     @ivar address: C{None} for C{https:}.
     """
 
@@ -54,10 +54,12 @@ class ReportDestination:
 
 def parseDestination(text: str) -> ReportDestination:
     """
-    @param text: A C{mailto:} or C{https:} URI as published; IDNs may be in
-        either form.
+    Parse a URI.
 
-    @raise InvalidDestination: With the reason, for people.
+    @param text: A C{mailto:} or C{https:} URI as published; IDNs as A-labels or
+        U-labels.
+
+    @raise InvalidDestination: With the reason as text.
     """
     matched = _SCHEME.match(text)
     if matched is None or len(text) > MAX_URI:
@@ -67,14 +69,14 @@ def parseDestination(text: str) -> ReportDestination:
         return _mailto(rest)
     if scheme == "https":
         return _https(rest)
-    raise InvalidDestination(f"nothing is sent to {scheme[:20]!r} URIs")
+    raise InvalidDestination(f"reports are not sent to {scheme[:20]!r} URIs")
 
 
 def canonicalURI(text: str) -> str:
     """
-    The one spelling of a URI, by which destinations are compared.
+    The canonical form of a URI, by which destinations are compared.
 
-    @raise InvalidDestination: With the reason, for people.
+    @raise InvalidDestination: With the reason as text.
     """
     return parseDestination(text).uri
 
@@ -83,8 +85,8 @@ def chooseDestinations(
     uris: Iterable[str], most: int = MAX_DESTINATIONS
 ) -> tuple[tuple[ReportDestination, ...], tuple[str, ...]]:
     """
-    Those of C{uris} that reports are sent to, each once, the first C{most};
-    and why the others are passed over, as far as that is of interest.
+    The valid destinations among C{uris}, without duplicates, the first C{most}; and
+    the first reasons why others are ignored.
     """
     chosen: dict[str, ReportDestination] = {}
     reasons: list[str] = []
@@ -103,15 +105,15 @@ def chooseDestinations(
 
 
 def _mailto(rest: str) -> ReportDestination:
-    # RFC 6068 2: header fields behind "?" are the author's wishes for
-    # somebody who writes by hand; a report has its own.
+    # RFC 6068 2: header fields after "?" are meant for mail written by hand; a
+    # report has its own.
     encoded = rest.partition("?")[0].partition("#")[0]
     try:
         address = Address.parse(unquote(encoded, "utf-8", "strict"))
     except (InvalidAddress, UnicodeError):
         raise InvalidDestination(f"{encoded[:80]!r} is not one address") from None
     if not isinstance(address.domain, Domain) or address.needsSMTPUTF8:
-        # Reports are ASCII throughout; and literals lead into our network.
+        # Reports are ASCII; and address literals could lead into our network.
         raise InvalidDestination(f"{encoded[:80]!r} can't be sent a report")
     return ReportDestination("mailto:" + quote(str(address), safe=_PLAIN), address)
 

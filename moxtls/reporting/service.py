@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.reporting.test_service -*-
 """
-After each day or hour, reports to whom it concerns.
-
-One pass over all reports that are owed.
+Runs the report schedule: hourly runs, on one node at a time.
 """
 
 from __future__ import annotations
@@ -28,25 +26,27 @@ from moxtls.reporting.suppression import BOUNCE_WINDOW
 from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
 from moxtls.tasks import TaskGroup, ignoreCancelled
 
-#: What is known of a report keeps it from being made again while there may be
-#: data about its day, and tells where a DSN belongs.
+#: An archived report prevents a second one while there may be data about its day,
+#: and identifies DSNs about it.
 MIN_RETENTION = max(MAX_AGE.values()) + BOUNCE_WINDOW
 
 
 class ReportsBusy(Exception):
     """
-    Another node is sending reports just now.
+    Another node is sending reports.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
     """
-    @ivar node: The name of this node, and of this worker if there are
-        several: each has a queue of its own.
-    @ivar window: Over how many seconds reports are spread; C{None} for what
-        their kind has in L{WINDOWS}.
-    @ivar kept: For how many seconds sent reports are kept; at least
+    Settings of a L{ReportService}.
+
+    @ivar node: The name of this node, or of this worker if a node has several: each
+        has a queue of its own.
+    @ivar window: The seconds over which reports are spread; C{None} for the default
+        of their kind in L{WINDOWS}.
+    @ivar kept: The seconds for which sent reports are archived; at least
         L{MIN_RETENTION}.
     """
 
@@ -57,10 +57,10 @@ class ReportOptions:
 
 class ReportService(Service):
     """
-    Sends what one source owes: once at the start what is left over, then each
-    hour what has become due or couldn't be done before.
+    Sends the reports of one source: those left over once at the start, then each
+    hour those that have become due or failed before.
 
-    Of all nodes that share the stores, one at a time does it.
+    A lease makes sure that only one of the nodes that share the stores does it.
     """
 
     log = Logger()
@@ -78,9 +78,8 @@ class ReportService(Service):
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        @param jitter: Chance, at least 0 and less than 1.
-        @param reactor: Measures how long others take to answer; C{clock} if not
-            given.
+        @param jitter: Returns a random number, at least 0 and less than 1.
+        @param reactor: Measures timeouts; C{clock} if not given.
         """
         self._clock = clock
         self._reactor = reactor or clock
@@ -94,8 +93,8 @@ class ReportService(Service):
         self._outbox = Outbox(clock, archive, submitter, source.kind, options.node)
         name = f"{source.kind} reports"
         self._lease = Lease(clock, leases, name, options.node)
-        self._turn = DeferredLock()
-        self._inFlight = TaskGroup(1)
+        self._lock = DeferredLock()
+        self._tasks = TaskGroup(1)
         self._scheduled: Deferred[None] | None = None
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
@@ -105,13 +104,13 @@ class ReportService(Service):
         super().startService()
         wait = untilTick(self._clock.seconds())
         self._firstTick = self._clock.callLater(wait, self._startLoop)
-        self._begin(0)
+        self._schedule(0)
 
     def stopService(self) -> Deferred[None]:
         """
-        Break off whatever is going on; nothing is lost by it.
+        Cancel the current run; its reports are made later.
 
-        @return: Fires once nothing is in flight.
+        @return: Fires once no task is running.
         """
         super().stopService()
         if self._firstTick is not None:
@@ -119,32 +118,32 @@ class ReportService(Service):
             self._firstTick = None
         if self._loop.running:
             self._loop.stop()
-        return self._inFlight.cancel()
+        return self._tasks.cancel()
 
     def runNow(
         self, domain: Domain | None = None, early: bool = False
     ) -> Deferred[int]:
         """
-        Send what is owed at once, without spreading.  A round that is going
-        on is broken off: this one does the same faster.
+        Send all due reports at once, without spreading.  A scheduled run that is in
+        progress is cancelled: this one does the same faster.
 
-        @param domain: Report to this one only.
-        @param early: Report also on what isn't over yet, up to now; what
-            happens later goes into another report.
+        @param domain: Report to this domain only.
+        @param early: Also report on current periods, up to now; later data goes
+            into another report.
 
-        @return: Fires with how many reports were composed.  Fails with
-            L{ReportsBusy} if it is another node's turn.
+        @return: Fires with the number of composed reports.  Fails with
+            L{ReportsBusy} if another node has the lease.
         """
         if self._scheduled is not None:
             self._scheduled.cancel()
         plan = RunOptions(self._clock.seconds(), 0, domain, early)
-        return self._inFlight.begin(self._urgent(plan))
+        return self._tasks.begin(self._runNow(plan))
 
     def pending(self, early: bool = False) -> Deferred[tuple[ReportPeriod, ...]]:
         """
-        Fires with what may be owed, as L{pendingPeriods} has it.
+        Fires with the periods that may be due (L{pendingPeriods}).
 
-        @param early: Also of what isn't over yet.
+        @param early: Include current periods.
         """
         return Deferred.fromCoroutine(self._pending(None, early))
 
@@ -152,8 +151,8 @@ class ReportService(Service):
         self, domain: Domain | None = None, early: bool = False
     ) -> Deferred[dict[ReportPeriod, str]]:
         """
-        Fires with what C{pending} has, with the reason why it won't be sent;
-        with an empty one if it will.
+        Fires with the periods of C{pending}, each with the reason why no report will
+        be sent; empty if one will be sent.
         """
         return Deferred.fromCoroutine(self._owed(domain, early))
 
@@ -161,8 +160,8 @@ class ReportService(Service):
         self, domain: Domain, early: bool = False
     ) -> Deferred[tuple[tuple[ReportPeriod, ReportDraft | NoReport], ...]]:
         """
-        Fires with what would be reported to C{domain} if it were sent now;
-        nothing is sent, and nothing changes.
+        Fires with the drafts that C{runNow} would send to C{domain}; nothing is
+        sent or changed.
 
         @param early: As in C{runNow}.
         """
@@ -173,14 +172,14 @@ class ReportService(Service):
         self._loop.start(HOUR)
 
     def _tick(self) -> None:
-        # Not returned: a loop that waits for a round would miss ticks, and
-        # one that is told of a failure would end.
-        self._begin(self._jitter() * MAX_JITTER)
+        # Not returned: LoopingCall would miss ticks while it waits for a run, and
+        # end after a failure.
+        self._schedule(self._jitter() * MAX_JITTER)
 
-    def _begin(self, wait: float) -> None:
+    def _schedule(self, wait: float) -> None:
         if self._scheduled is not None:
             return
-        scheduled = self._inFlight.begin(ignoreCancelled(self._regular(wait)))
+        scheduled = self._tasks.begin(ignoreCancelled(self._runScheduled(wait)))
         if not scheduled.called:
             self._scheduled = scheduled
             scheduled.addBoth(self._ended)
@@ -188,29 +187,31 @@ class ReportService(Service):
     def _ended(self, result: object) -> None:
         self._scheduled = None
 
-    async def _regular(self, wait: float) -> None:
+    async def _runScheduled(self, wait: float) -> None:
         try:
             await deferLater(self._clock, wait)
             now = self._clock.seconds()
-            await self._exclusively(RunOptions(now, self._window))
+            await self._runExclusively(RunOptions(now, self._window))
         except (ReportsBusy, LeaseLost):
-            self.log.info("Another node sends {kind} reports", kind=self._source.kind)
+            self.log.info(
+                "{kind} reports are sent by another node", kind=self._source.kind
+            )
         except CancelledError:
             raise
         except Exception:
             logUnlessOutage(self.log, "Sending {kind} reports", kind=self._source.kind)
 
-    async def _urgent(self, plan: RunOptions) -> int:
+    async def _runNow(self, plan: RunOptions) -> int:
         try:
-            return await self._exclusively(plan)
+            return await self._runExclusively(plan)
         except LeaseLost:
             raise ReportsBusy from None
 
-    async def _exclusively(self, plan: RunOptions) -> int:
+    async def _runExclusively(self, plan: RunOptions) -> int:
         """
-        Run a round, the only one of this node and of all.
+        Make a run, the only one on this node and on all nodes.
         """
-        await self._turn.acquire()
+        await self._lock.acquire()
         try:
             await self._outbox.empty()
             if not await self._lease.acquire():
@@ -220,7 +221,7 @@ class ReportService(Service):
             finally:
                 await self._lease.release()
         finally:
-            self._turn.release()
+            self._lock.release()
 
     async def _run(self, plan: RunOptions) -> int:
         now = self._clock.seconds()
@@ -259,29 +260,32 @@ class ReportService(Service):
 
 #: Periods in memory at a time.
 PAGE_SIZE = 200
-#: Reports being composed at a time: slow name servers of some domains must
-#: not hold up the others.
+#: Reports being composed at a time: slow name servers of some domains must not
+#: delay the others.
 MAX_AT_ONCE = 16
-#: For looking up where a report goes, and composing it.
+#: Timeout for looking up the destinations of a report and generating it.
 MAX_DRAFT_TIME = 2 * MINUTE
-#: Longer than a round can be without a report, which is when it is prolonged.
+#: Seconds; longer than a run can take from one report to the next, where the lease
+#: is prolonged.
 LEASE = 20 * MINUTE
 _PROLONG = LEASE / 4
 
 
 class LeaseLost(Exception):
     """
-    Another node thinks that this one is gone, and does its work.
+    Another node has taken the lease, since this one didn't prolong it in time.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """
-    @ivar asOf: The time, as far as it decides what is owed.
-    @ivar window: Over how many seconds to spread; 0 for not at all.
-    @ivar domain: To report to this one only.
-    @ivar early: Whether to close first what isn't over yet.
+    Settings of one L{ReportRun}.
+
+    @ivar asOf: The time at which reports are due.
+    @ivar window: The seconds over which reports are spread; 0 to send them at once.
+    @ivar domain: Report to this domain only; C{None} for all.
+    @ivar early: True to close current periods first.
     """
 
     asOf: float
@@ -292,10 +296,10 @@ class RunOptions:
 
 class ReportRun:
     """
-    Reports on every period of a source, phase by phase.
+    One pass over all periods of a source that may be due, phase by phase.
 
-    Whatever fails for one period, the others are done; its data stays where
-    it is for the next round.
+    A failure for one period doesn't affect the others; its data stays in the store
+    for the next run.
     """
 
     log = Logger()
@@ -311,7 +315,7 @@ class ReportRun:
         reactor: IReactorTime,
     ) -> None:
         """
-        @param reactor: Measures how long it takes to make a report.
+        @param reactor: Measures timeouts.
         """
         self._clock = clock
         self._reactor = reactor
@@ -322,21 +326,21 @@ class ReportRun:
         self._plan = plan
         self._elapsed = MonotonicTime()
         self._started = self._elapsed.at(clock.seconds())
-        self._gap = 0.0
-        self._begun = 0
+        self._spacing = 0.0
+        self._taskCount = 0
         self._composed = 0
-        self._handedOver = 0
+        self._submitted = 0
 
     async def run(self) -> int:
         """
-        @return: How many reports were composed.
+        @return: The number of composed reports.
 
-        @raise LeaseLost: It was broken off.
+        @raise LeaseLost: The run was aborted.
         """
         if self._plan.window:
-            self._gap = spacing(await self._count(), self._plan.window)
+            self._spacing = spacing(await self._count(), self._plan.window)
         for phase in range(self._source.phases):
-            await self._phase(phase)
+            await self._runPhase(phase)
             await self._outbox.empty()
         return self._composed
 
@@ -344,37 +348,37 @@ class ReportRun:
         phases = range(self._source.phases)
         return sum([await self._source.count(each, self._plan.asOf) for each in phases])
 
-    async def _phase(self, phase: int) -> None:
+    async def _runPhase(self, phase: int) -> None:
         tasks = TaskGroup(MAX_AT_ONCE)
         try:
-            await self._pages(phase, tasks)
+            await self._runPages(phase, tasks)
             await tasks.finished()
         finally:
             await tasks.cancel()
 
-    async def _pages(self, phase: int, tasks: TaskGroup) -> None:
+    async def _runPages(self, phase: int, tasks: TaskGroup) -> None:
         after: ReportPeriod | None = None
         while True:
             page = await self._source.periods(phase, self._plan.asOf, after, PAGE_SIZE)
             for period in page:
                 if self._plan.domain in (None, period.domain):
-                    await self._turn(period, tasks)
+                    await self._startReport(period, tasks)
             if not page:
                 return
             after = page[-1]
 
-    async def _turn(self, period: ReportPeriod, tasks: TaskGroup) -> None:
+    async def _startReport(self, period: ReportPeriod, tasks: TaskGroup) -> None:
         if period.sendable:
-            due = self._started + self._begun * self._gap
-            self._begun += 1
+            due = self._started + self._taskCount * self._spacing
+            self._taskCount += 1
             wait = due - self._elapsed.at(self._clock.seconds())
             if wait > 0:
                 await deferLater(self._clock, wait)
         await self._lease.prolong()
         await tasks.room()
-        tasks.begin(ignoreCancelled(self._attempt(period)))
+        tasks.begin(ignoreCancelled(self._tryReport(period)))
 
-    async def _attempt(self, period: ReportPeriod) -> None:
+    async def _tryReport(self, period: ReportPeriod) -> None:
         kind, domain = str(self._source.kind), str(period.domain)
         try:
             await self._report(period)
@@ -382,7 +386,9 @@ class ReportRun:
             raise
         except TimeoutError:
             self.log.warn(
-                "{kind} report to {domain}: took too long", kind=kind, domain=domain
+                "{kind} report to {domain}: lookups timed out",
+                kind=kind,
+                domain=domain,
             )
         except Exception:
             logUnlessOutage(
@@ -399,21 +405,21 @@ class ReportRun:
             await self._noReport(draft)
             return
         await self._file(draft)
-        # Without a gap, several at a time: that takes less of the disk.
-        if self._gap or self._composed >= self._handedOver + MAX_AT_ONCE:
-            self._handedOver = self._composed
+        # Several at a time if they aren't spread: fewer disk writes.
+        if self._spacing or self._composed >= self._submitted + MAX_AT_ONCE:
+            self._submitted = self._composed
             await self._outbox.empty()
 
     async def _file(self, draft: ReportDraft) -> None:
         period = draft.period
         reports = await self._composer.compose(draft)
-        # In two steps: others add to it while this one waits.
+        # In two statements: other tasks add to it during the await.
         new = await self._source.settle(period, draft.destinations, reports)
         self._composed += new
         if not new:
             self.log.warn(
-                "{kind} report to {domain} about {day} was made before; what came in"
-                " since isn't reported. Do the nodes' clocks agree?",
+                "{kind} report to {domain} about {day} was made before; results"
+                " recorded since are not reported. Are the nodes' clocks synchronized?",
                 kind=str(self._source.kind),
                 domain=str(period.domain),
                 day=period.day,
@@ -432,7 +438,7 @@ class ReportRun:
 
 class Lease:
     """
-    The right of one node to make the reports of a kind.
+    The lease of a node to send the reports of one kind.
     """
 
     def __init__(
@@ -452,7 +458,7 @@ class Lease:
 
     async def prolong(self) -> None:
         """
-        @raise LeaseLost: Somebody else has it.
+        @raise LeaseLost: Another node has it.
         """
         due = self._elapsed.at(self._clock.seconds()) >= self._prolongFrom
         if due and not await self.acquire():

@@ -1,9 +1,7 @@
 # -*- test-case-name: tests.reporting.test_suppression -*-
 """
-How long a destination that fails gets no reports.  No I/O.
-
-Delivery status notifications (RFC 3464) that come back about reports.
-No I/O.
+Suppresses destinations after delivery failures, and reads the delivery status
+notifications (RFC 3464) about reports.  No I/O.
 """
 
 from __future__ import annotations
@@ -18,14 +16,14 @@ from moxtls.message.mime import leafParts
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import Suppression
 
-#: Entered by hand, unless another period is given.
+#: Seconds of suppression by an operator, unless another period is given.
 MANUAL_PERIOD = 31 * DAY
-#: After the first failure: a report or two are left out, in case it was a
-#: passing trouble that called itself permanent.
+#: Seconds of suppression after the first failure.  Only one or two reports are
+#: skipped, since the error may have been temporary though reported as permanent.
 MIN_PERIOD = 2 * DAY
-#: Once a year is little enough to ask of anybody.
+#: Maximum number of seconds: one attempt a year is no burden.
 MAX_PERIOD = 365 * DAY
-#: Acceptance isn't arrival: a DSN may follow, for as long as hosts try
+#: Seconds after acceptance in which a DSN may arrive: as long as hosts retry
 #: (RFC 5321 4.5.4.1: 4 to 5 days).
 BOUNCE_WINDOW = 5 * DAY
 
@@ -38,32 +36,32 @@ def afterFailure(
     previous: Suppression | None,
 ) -> Suppression:
     """
-    The entry after one more failure.
+    The suppression entry after another failure.
 
-    @param previous: The entry for the same destination and kind, active or
-        not.
+    @param previous: The entry for the same destination and kind, even if it has
+        expired.
     """
     failures = previous.failures + 1 if previous else 1
     until = now + suppressionPeriod(failures)
     if previous is not None:
-        until = max(until, previous.until)  # A person may have said longer.
+        until = max(until, previous.until)  # An operator may have set a longer period.
     return Suppression(destination, kind, until, now, comment, failures)
 
 
 def suppressionPeriod(failures: int) -> int:
     """
-    For how long a destination that failed so often in a row is left alone.
+    The seconds of suppression after C{failures} consecutive failures.
     """
-    # Past some twenty doublings any period is the longest one.
+    # Twenty doublings exceed the maximum by far.
     doubled = MIN_PERIOD * (1 << min(failures - 1, 20))
     return min(doubled, MAX_PERIOD)
 
 
 def canReset(entry: Suppression, now: float, final: bool) -> bool:
     """
-    Whether a delivery that succeeded makes the count start anew.
+    True if a successful delivery resets the count of failures.
 
-    @param final: Whether no DSN can follow.
+    @param final: True if no DSN can follow.
     """
     over = entry.until if final else entry.until + BOUNCE_WINDOW
     return entry.failures > 0 and now >= over
@@ -71,7 +69,7 @@ def canReset(entry: Suppression, now: float, final: bool) -> bool:
 
 _TYPES = ("message/delivery-status", "message/global-delivery-status")
 _STATUS = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})")
-#: More recipients than reports have destinations aren't read.
+#: Maximum number of recipients that are read.
 _MAX_GROUPS = 100
 _MAX_DETAIL_LENGTH = 500
 _MAX_STATUS = 64 * 1024
@@ -80,11 +78,10 @@ _MAX_STATUS = 64 * 1024
 @dataclass(frozen=True, slots=True)
 class DSNNotification:
     """
-    What a DSN says.
+    The contents of a DSN.
 
-    @ivar failed: That a recipient was given up; if not, that there is a
-        delay, or success.
-    @ivar detail: For people: a stranger's words.
+    @ivar failed: True if a recipient was given up; false for a delay or success.
+    @ivar detail: Text of the remote host, for operators.
     """
 
     failed: bool
@@ -93,7 +90,9 @@ class DSNNotification:
 
 def readDSN(message: bytes) -> DSNNotification | None:
     """
-    @return: C{None} if C{message} is no DSN, such as somebody's answer.
+    Read a DSN.
+
+    @return: C{None} if C{message} is not a DSN.
     """
     for part in leafParts(message):
         if part.type in _TYPES:
@@ -103,10 +102,9 @@ def readDSN(message: bytes) -> DSNNotification | None:
 
 def bounceMailbox(kind: ReportKind, postmaster: str) -> str:
     """
-    Where DSNs about reports of ours are kept, looking read: nobody is to be
-    bothered with them.
+    The mailbox for DSNs about our reports, which are stored as read.
 
-    @param postmaster: The postmaster's mailbox.
+    @param postmaster: The name of the postmaster's mailbox.
     """
     return f"{postmaster}/{'tlsrpt' if kind is ReportKind.TLS else 'dmarc'}"
 

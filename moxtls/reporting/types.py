@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reporting.test_types -*-
 """
-Outgoing reports of any kind, from being owed to having arrived.  No I/O.
+Value types of outgoing reports, from the due period to delivery.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from moxtls.queue.types import ReportKind
 @dataclass(frozen=True, slots=True, order=True)
 class ReportPeriod:
     """
-    One report that may be owed: a policy domain and a day.
+    A policy domain and a time span for which a report may be due.
 
-    @ivar phase: 0 for recipient domains, 1 for MX hosts (of TLS reports).
-        Every period of a phase is done before the next phase begins.
-    @ivar day: The UTC day in which the span ends: of TLS reports, the day.
-    @ivar sendable: Whether anything in it may cause a report; if not, the
-        period is only to be cleared away.
-    @ivar part: Tells reports to the same domain about the same span apart: of
-        DMARC reports, a digest of the published policy, and of C{end} if the
-        period was closed before its time; of TLS reports, C{end} if it was.
-    @ivar end: The Unix second in which the span ends, where it isn't the
-        day's.
+    @ivar phase: Of TLS reports: 0 for recipient domains, 1 for MX hosts.
+        All periods of a phase are done before the next phase begins.
+    @ivar day: The UTC day in which the span ends; for TLS reports, the reported day.
+    @ivar sendable: True if its data may cause a report; otherwise the data is only
+        removed.
+    @ivar part: Distinguishes reports to the same domain about the same span.  For
+        DMARC, a digest of the published policy, and of C{end} if the period was
+        closed early; for TLS, C{end} if the period was closed early.
+    @ivar end: The Unix second in which the span ends, if it isn't the end of the
+        day.
     """
 
     phase: int
@@ -42,9 +42,9 @@ class ReportPeriod:
 @dataclass(frozen=True, slots=True)
 class DocumentVariant:
     """
-    The same report in another format, for those that can't read the first.
+    The document of a report in another format, for some destinations.
 
-    @ivar destinations: Some of those of the L{ReportDraft}.
+    @ivar destinations: A subset of the destinations of the L{ReportDraft}.
     """
 
     document: bytes
@@ -54,18 +54,19 @@ class DocumentVariant:
 @dataclass(frozen=True, slots=True)
 class ReportDraft:
     """
-    The contents of a report, and where it is wanted.
+    The document of a report and its destinations, before it is composed into
+    messages.
 
-    @ivar reportID: Unique among reports of ours (RFC 8460 4.4).
-    @ivar submitter: The domain of From, of the DKIM signature, and the name
-        of the reporting organization.
-    @ivar destinations: The URIs of the C{rua} tag in canonical form,
-        deduplicated and capped.
-    @ivar document: The report itself, compressed as it is sent.
+    @ivar reportID: Unique among our reports (RFC 8460 4.4).
+    @ivar submitter: The domain in From and of the DKIM signature, and the name of
+        the reporting organization.
+    @ivar destinations: The URIs of the C{rua} tag in canonical form, without
+        duplicates, limited in number.
+    @ivar document: The compressed JSON or XML document.
     @ivar filename: RFC 8460 5.1, RFC 9990 3.5.
-    @ivar limits: For each of C{destinations}, the most octets it takes; 0 for
-        no limit.  Empty if there are none at all.
-    @ivar variants: In place of C{document} for some of C{destinations}.
+    @ivar limits: For each of C{destinations}, the maximum number of octets; 0 for
+        no limit.  Empty if no destination has a limit.
+    @ivar variants: Replace C{document} for some of C{destinations}.
     """
 
     kind: ReportKind
@@ -81,7 +82,7 @@ class ReportDraft:
 
     def documentFor(self, destination: str) -> bytes:
         """
-        What one of C{destinations} gets.
+        The document for one of C{destinations}.
         """
         for variant in self.variants:
             if destination in variant.destinations:
@@ -90,7 +91,7 @@ class ReportDraft:
 
     def limitOf(self, destination: str) -> int:
         """
-        The most octets that one of C{destinations} takes; 0 for no limit.
+        The maximum number of octets for one of C{destinations}; 0 for no limit.
         """
         limits = dict(zip(self.destinations, self.limits, strict=False))
         return limits.get(destination, 0)
@@ -98,7 +99,7 @@ class ReportDraft:
 
 class Retention(StrEnum):
     """
-    What becomes of the data of a period about which no report is made.
+    Retention of the data of a period for which no report is made.
     """
 
     CLEAR = "clear"
@@ -108,11 +109,11 @@ class Retention(StrEnum):
 @dataclass(frozen=True, slots=True)
 class NoReport:
     """
-    Why a period needs no report, or can't have one now.
+    The reason why a period needs no report, or can't have one now.
 
-    @ivar reason: For the log and for C{report preview}.
-    @ivar retention: C{KEEP} after a temporary error: it is tried again until it
-        is stale.
+    @ivar reason: Text for the log and for C{report preview}.
+    @ivar retention: C{KEEP} after a temporary error: the report is tried again until
+        the data is stale.
     """
 
     period: ReportPeriod
@@ -122,11 +123,11 @@ class NoReport:
 
 class ReportState(StrEnum):
     """
-    How far an outgoing report got, for one destination.
+    The state of an outgoing report to one destination.
 
-    C{COMPOSED}: on disk, and no queue has it.  C{HANDING}: one node is giving
-    it to its queue.  C{QUEUED}: it did.  C{DELIVERED}, C{FAILED}: so says the
-    queue.  C{SUPPRESSED}: it was not meant to be sent.
+    C{COMPOSED}: archived, not yet in a queue.  C{HANDING}: reserved by a node that
+    is submitting it to its queue.  C{QUEUED}: submitted.  C{DELIVERED}, C{FAILED}:
+    the final result of the queue.  C{SUPPRESSED}: archived without being sent.
     """
 
     COMPOSED = "composed"
@@ -140,12 +141,12 @@ class ReportState(StrEnum):
 @dataclass(frozen=True, slots=True, order=True)
 class ReportKey:
     """
-    What there is only one report for.
+    The identity of a report: there is one report at most for each key.
 
     @ivar destination: The canonical form of the URI.
-    @ivar phase: That of the L{ReportPeriod}: a domain with mail of its own that
-        takes mail for others too is told about one and about the other.
-    @ivar part: That of the L{ReportPeriod}.
+    @ivar phase: From the L{ReportPeriod}: a domain that is both a recipient domain
+        and the domain of MX hosts gets one report as each.
+    @ivar part: From the L{ReportPeriod}.
     """
 
     kind: ReportKind
@@ -158,7 +159,7 @@ class ReportKey:
 
     def __str__(self) -> str:
         """
-        The idempotency key for a queue.
+        The idempotency key of the report in a queue.
         """
         span = f"{self.start}-{self.end}"
         part = f" {self.part}" if self.part else ""
@@ -169,14 +170,16 @@ class ReportKey:
 @dataclass(frozen=True, slots=True)
 class OutgoingReport:
     """
-    A report for one destination.
+    A composed report to one destination.
 
-    @ivar sender: The envelope sender, which leads back to the destination
-        (VERP); empty for https.
-    @ivar message: Exactly what is sent: a signed message for C{mailto:}, the
-        compressed document for C{https:}.
-    @ivar node: Who is giving or gave it to its queue; empty if nobody.
-    @ivar detail: What was last heard of it, for people.
+    @ivar sender: The envelope sender, unique to the report (VERP); empty for
+        C{https:}.
+    @ivar message: A signed message for C{mailto:}, the compressed document for
+        C{https:}.
+    @ivar composed: Unix seconds.
+    @ivar node: The node that reserved it for its queue; empty if no node did.
+    @ivar updated: The Unix second of the last change of state.
+    @ivar detail: Text about the last change of state, for operators.
     """
 
     key: ReportKey
@@ -194,12 +197,13 @@ class OutgoingReport:
 @dataclass(frozen=True, slots=True)
 class Suppression:
     """
-    A destination that gets no reports for the time being.
+    Suppression of reports to one destination.
 
-    @ivar kind: C{None} for every kind.
     @ivar destination: The canonical form of the URI.
+    @ivar kind: C{None} for every kind.
     @ivar until: Unix seconds.
-    @ivar failures: How often in a row it failed; 0 if entered by hand.
+    @ivar failures: The number of consecutive failures; 0 if an operator made the
+        entry.
     """
 
     destination: str

@@ -213,7 +213,7 @@ class DMARCLetterTests(SynchronousTestCase):
         self.assertEqual(first.message, third.message)
         self.assertIn(b"To: d0@a.example, d2@a.example\r\n", first.message)
         self.assertEqual(second.message, b"")
-        self.assertIn(f"takes {size - 1}", second.detail)
+        self.assertIn(f"limit of {size - 1}", second.detail)
 
     def test_exactly(self) -> None:
         """

@@ -118,7 +118,7 @@ class ChooseTests(SynchronousTestCase):
             ["mailto:a@b.example", "ftp://c.example/", "mailto:a@B.example?x=y"]
         )
         self.assertEqual([each.uri for each in chosen], ["mailto:a@b.example"])
-        self.assertEqual(reasons, ("nothing is sent to 'ftp' URIs",))
+        self.assertEqual(reasons, ("reports are not sent to 'ftp' URIs",))
 
     def test_capped(self) -> None:
         """
