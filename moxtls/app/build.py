@@ -559,7 +559,7 @@ class InboundServices:
             base.resolver,
             (config.hostname, *config.domains),
             map(Address.parse, config.reporting.addresses),
-            residence.directory.spellings,
+            residence.directory.equivalents,
             base.practice.suffixes,
         )
         self._house = LocalDomains(
@@ -608,7 +608,7 @@ class InboundServices:
         Fires once all verdicts given until now are in the ledger.
         """
         self._recorder.flush()
-        return Deferred.fromCoroutine(self._audience.settled())
+        return Deferred.fromCoroutine(self._audience.finished())
 
     def stop(self) -> Deferred[None]:
         """

@@ -5,7 +5,7 @@ same time, and while the message still comes in.
 
 Apart from a server, as C{moxtls auth} does it::
 
-    findings = await authenticate(checks, client, sender, message)
+    findings = await authenticate(authenticator, client, sender, message)
 
 What can be known of where a message is from before it is there: SPF, and the
 name of the client.
@@ -86,7 +86,7 @@ class MessageAuthenticator:
         self,
         clock: IReactorTime,
         resolver: IResolver,
-        practice: LocalPolicy,
+        localPolicy: LocalPolicy,
         hostname: str,
         offload: Offload,
         chance: Callable[[], float],
@@ -96,8 +96,8 @@ class MessageAuthenticator:
         @param chance: From 0 to less than 1.
         """
         self.clock = clock
-        self._shares = FairResolver(resolver)
-        self.practice = practice
+        self._fairResolver = FairResolver(resolver)
+        self.localPolicy = localPolicy
         self.hostname = hostname
         self.offload = offload
         self.chance = chance
@@ -108,13 +108,13 @@ class MessageAuthenticator:
         self._keys: TTLCache[str, tuple[bytes, ...]]
         self._keys = TTLCache(MAX_CACHED, CACHE_TTL)
 
-    def expect(self, client: ClientInfo, sender: str) -> None:
+    def prefetch(self, client: ClientInfo, sender: str) -> None:
         """
         A message is announced: what can be known of it already is looked up.
         """
         self.origin(client, sender)
 
-    def examine(self, client: ClientInfo, sender: str) -> MessageAuthentication:
+    def startMessage(self, client: ClientInfo, sender: str) -> MessageAuthentication:
         """
         A message comes.
         """
@@ -138,7 +138,7 @@ class MessageAuthenticator:
         """
         What is asked for a client, within the share of its network.
         """
-        return self._shares.of(networkOf(address).network)
+        return self._fairResolver.of(networkOf(address).network)
 
     async def discover(self, author: Domain, resolver: IResolver) -> Discovery:
         """
@@ -147,8 +147,8 @@ class MessageAuthenticator:
         now = self.clock.seconds()
         known = self._discoveries.get(author, now)
         if known is None:
-            inquiry = discover(author, self.practice.suffixes)
-            known = await resolve(resolver, inquiry)
+            lookups = discover(author, self.localPolicy.suffixes)
+            known = await resolve(resolver, lookups)
             if not known.temporary:
                 self._discoveries.put(author, known, now)
         return known
@@ -169,17 +169,17 @@ class MessageAuthenticator:
 
 class MessageAuthentication:
     """
-    The checks of one message.  Either C{finish} or C{cancel} is called last.
+    The authenticator of one message.  Either C{finish} or C{cancel} is called last.
     """
 
     log = Logger()
 
-    def __init__(self, checks: MessageAuthenticator, origin: ConnectionChecks) -> None:
-        self._checks = checks
+    def __init__(self, authenticator: MessageAuthenticator, origin: ConnectionChecks) -> None:
+        self._checks = authenticator
         self._origin = origin
-        self._resolver = checks.resolverFor(origin.address)
+        self._resolver = authenticator.resolverFor(origin.address)
         origin.use()
-        self._patience = Deadline(checks.clock, MAX_WAIT)
+        self._deadline = Deadline(authenticator.clock, MAX_WAIT)
         self._lookups: list[Task[Any]] = []
         self._isUnverified = False
 
@@ -187,10 +187,10 @@ class MessageAuthentication:
         """
         The header is complete.  To be called once, before C{finish}.
         """
-        checks = self._checks
+        authenticator = self._checks
         self._header = header
         self._authors = authorDomains(header)
-        self._since = checks.clock.seconds()
+        self._since = authenticator.clock.seconds()
         # Each by itself: nobody's key is to be overdue because a stranger's is.
         signatures = findSignatures(header, self._authors.domains)
         self._unreadable = signatures.problems
@@ -211,9 +211,9 @@ class MessageAuthentication:
         @return: What was found, soon; nothing is raised.
         """
         try:
-            return await self._findings(body)
+            return await self._outcome(body)
         finally:
-            self._patience.close()
+            self._deadline.close()
             self.cancel()
 
     def cancel(self) -> None:
@@ -224,8 +224,8 @@ class MessageAuthentication:
         for each in self._lookups:
             each.cancel()
 
-    async def _findings(self, body: Sequence[bytes]) -> AuthenticationOutcome:
-        origin, soon = self._origin, self._patience.resultOf
+    async def _outcome(self, body: Sequence[bytes]) -> AuthenticationOutcome:
+        origin, soon = self._origin, self._deadline.resultOf
         dkim = await self._verified(body)
         authentication = Authentication(
             origin.address,
@@ -239,15 +239,15 @@ class MessageAuthentication:
         if self._discovery is not None:
             discovery = await soon(self._discovery)
             aligned = await self._aligned(discovery, authentication)
-        practice = self._checks.practice
-        circumstances = MessageContext(self._header.listSigns, self._chance(discovery))
+        localPolicy = self._checks.localPolicy
+        context = MessageContext(self._header.isFromList, self._chance(discovery))
         froms = self._authors.domains
         verdict = evaluate(
-            froms, discovery, aligned, authentication, circumstances, practice
+            froms, discovery, aligned, authentication, context, localPolicy
         )
         # Who only looks on (Enforcement "none") has nobody come again for it.
-        isEnforcing = practice.enforcement is not DMARCPolicy.NONE
-        overdue = (self._patience.expired or self._isUnverified) and isEnforcing
+        isEnforcing = localPolicy.enforcement is not DMARCPolicy.NONE
+        overdue = (self._deadline.expired or self._isUnverified) and isEnforcing
         return AuthenticationOutcome(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
@@ -262,23 +262,23 @@ class MessageAuthentication:
         Verifying is waited for, however long it takes: it is our own doing, and
         who keeps us busy shall not have signatures of others count as unknown.
         """
-        checks = tuple([await self._patience.resultOf(each) for each in self._keys])
-        if not checks:
+        authenticator = tuple([await self._deadline.resultOf(each) for each in self._keys])
+        if not authenticator:
             return ()
-        work = DKIMJob(self._header.data, body, checks, self._since)
+        job = DKIMJob(self._header.data, body, authenticator, self._since)
         try:
-            return await self._verify(work)
+            return await self._verify(job)
         except CancelledError:
             raise
         except Exception:
             self.log.failure("verifying signatures")
             self._isUnverified = True
-            return work.without(VERIFICATION_FAILED)
+            return job.failed(VERIFICATION_FAILED)
 
-    async def _verify(self, work: DKIMJob) -> DKIMResults:
-        if not any(each.records for each in work.checks):
-            return work()
-        return await self._checks.offload(work)
+    async def _verify(self, job: DKIMJob) -> DKIMResults:
+        if not any(each.records for each in job.checks):
+            return job()
+        return await self._checks.offload(job)
 
     async def _aligned(
         self, discovery: Discovery, authentication: Authentication
@@ -288,28 +288,28 @@ class MessageAuthentication:
         known = alignWithoutLookups(discovery, authentication)
         if known is not None:
             return known
-        inquiry = align(discovery, authentication, self._checks.practice.suffixes)
-        lookup = Task(resolve(self._resolver, inquiry), lambda: Aligned(temporary=True))
+        lookups = align(discovery, authentication, self._checks.localPolicy.suffixes)
+        lookup = Task(resolve(self._resolver, lookups), lambda: Aligned(temporary=True))
         self._lookups.append(lookup)
-        return await self._patience.resultOf(lookup)
+        return await self._deadline.resultOf(lookup)
 
     def _findKey(self, claim: SignatureClaim) -> Task[DKIMCheck]:
         looking = self._checks.findKey(claim, self._resolver)
         return Task(looking, lambda: DKIMCheck(claim, (), OVERDUE))
 
     def _discover(self, author: Domain) -> Task[Discovery]:
-        checks = self._checks
-        isByTree = checks.practice.suffixes is None
+        authenticator = self._checks
+        isByTree = authenticator.localPolicy.suffixes is None
         method = DiscoveryMethod.TREE_WALK if isByTree else DiscoveryMethod.PSL
 
         def overdue() -> Discovery:
             return Discovery(author, author, method, temporary=True, problem=OVERDUE)
 
-        return Task(checks.discover(author, self._resolver), overdue)
+        return Task(authenticator.discover(author, self._resolver), overdue)
 
 
 def authenticate(
-    checks: MessageAuthenticator,
+    authenticator: MessageAuthenticator,
     client: ClientInfo,
     sender: str,
     message: Sequence[bytes],
@@ -324,9 +324,9 @@ def authenticate(
     @return: Fires with what was found, and never fails.
     """
     header, body = splitMessage(b"".join(message))
-    examination = checks.examine(client, sender)
-    examination.begin(splitHeader(header))
-    return Deferred.fromCoroutine(examination.finish([body]))
+    checks = authenticator.startMessage(client, sender)
+    checks.begin(splitHeader(header))
+    return Deferred.fromCoroutine(checks.finish([body]))
 
 
 class ConnectionChecks:

@@ -28,7 +28,7 @@ from moxtls.domain import Domain
 LINE_LENGTH = 78
 #: Of a stranger's word: as long as an address can be.
 MAX_WORD = 254
-#: Of clients and senders, and of signers, what is said of them is remembered: they
+#: Of clients and senders, and of signers, what is notes of them is remembered: they
 #: differ less than messages do.
 MAX_CACHED = 500
 
@@ -65,7 +65,7 @@ def authenticationResults(
         sender,
     )
     unreadable = authentication.unreadableDKIM
-    signatures = map(_lines, _dkim(authentication.dkim, unreadable))
+    signatures = map(_fold, _dkim(authentication.dkim, unreadable))
     discovery = verdict.discovery
     dmarc = _dmarc(
         verdict.status,
@@ -75,7 +75,7 @@ def authenticationResults(
         verdict.disposition,
         verdict.reasons,
     )
-    return _ended([origin, *signatures, dmarc])
+    return _joinGroups([origin, *signatures, dmarc])
 
 
 def receivedSPF(
@@ -108,9 +108,9 @@ def _receivedSPF(
         "problem": result.problem,
     }
     words = [f"{key}={_pair(value)}" for key, value in pairs.items() if value]
-    comment = f"({_comment(hostname)}: {_said(result, address, about)})"
+    comment = f"({_comment(hostname)}: {_spfText(result, address, about)})"
     first = f"Received-SPF: {result.status} {comment} {words[0]}"
-    return _ended([_lines(first.split(" ")), *words[1:]])
+    return _joinGroups([_fold(first.split(" ")), *words[1:]])
 
 
 @lru_cache(MAX_CACHED)
@@ -127,10 +127,10 @@ def _origin(
         _iprev(iprev, address),
         *_spf(spf, helo, sender),
     ]
-    return _GROUP.join(map(_lines, groups))
+    return _GROUP.join(map(_fold, groups))
 
 
-def _said(result: SPFResult, address: str, about: str) -> str:
+def _spfText(result: SPFResult, address: str, about: str) -> str:
     what = {
         AuthResult.PASS: "is permitted to send for",
         AuthResult.FAIL: "is not permitted to send for",
@@ -209,7 +209,7 @@ def _dmarc(
         words.append(f"header.from={_value(author.ascii)}")
     if policy is not None:
         words.append(f"policy.dmarc={policy}")
-    return _lines(words)
+    return _fold(words)
 
 
 @lru_cache(MAX_CACHED)
@@ -223,7 +223,7 @@ def _signer(
     algorithm: str,
 ) -> tuple[str, ...]:
     """
-    What is said of a signature, but for which one it is.
+    What is notes of a signature, but for which one it is.
     """
     return (
         f"dkim={status}",
@@ -236,11 +236,11 @@ def _signer(
 
 
 def _keyComment(keySize: int, testing: bool) -> Iterator[str]:
-    said = [f"{keySize}-bit key"] if keySize else []
+    notes = [f"{keySize}-bit key"] if keySize else []
     if testing:
-        said.append("testing")
-    if said:
-        yield f"({', '.join(said)})"
+        notes.append("testing")
+    if notes:
+        yield f"({', '.join(notes)})"
 
 
 def _reason(problem: str) -> Iterator[str]:
@@ -296,11 +296,11 @@ def _comment(text: str) -> str:
     return _NOT_IN_COMMENT.sub("?", text)[: 2 * MAX_WORD]
 
 
-def _ended(groups: Iterable[str]) -> bytes:
+def _joinGroups(groups: Iterable[str]) -> bytes:
     return f"{_GROUP.join(groups)}\r\n".encode("utf-8", "replace")
 
 
-def _lines(words: list[str]) -> str:
+def _fold(words: list[str]) -> str:
     """
     One line for a group, or several where it is too long.
     """

@@ -29,14 +29,14 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
     """
     address = parseIP(ip)
     if address is None:
-        return _broken(AuthResult.PERMERROR, "not an IP address")
+        return _failed(AuthResult.PERMERROR, "not an IP address")
     found = yield from lookUp((address.reverse_pointer,), RRType.PTR)
     for each in found:
         if each.failed:
-            return _unanswered(each)
+            return _lookupFailed(each)
     names = [name for each in found for name in each.names][:MAX_PTR_NAMES]
     if not names:
-        return _broken(AuthResult.PERMERROR, f"{address} has no name")
+        return _failed(AuthResult.PERMERROR, f"{address} has no name")
     kind = RRType.A if address.version == 4 else RRType.AAAA
     answers = yield from lookUp(names, kind)
     for each in answers:
@@ -44,15 +44,15 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
             return IPRevResult(AuthResult.PASS, each.name)
     for each in answers:
         if each.failed:
-            return _unanswered(each)
+            return _lookupFailed(each)
     shown = ", ".join(printable(name, MAX_DOMAIN_LENGTH) for name in names)
-    return _broken(AuthResult.FAIL, f"{address} is not an address of {shown}")
+    return _failed(AuthResult.FAIL, f"{address} is not an address of {shown}")
 
 
-def _unanswered(answer: Answer) -> IPRevResult:
+def _lookupFailed(answer: Answer) -> IPRevResult:
     asked = f"{answer.kind} at {answer.name}"
-    return _broken(AuthResult.TEMPERROR, f"look-up of {asked} failed: {answer.reason}")
+    return _failed(AuthResult.TEMPERROR, f"look-up of {asked} failed: {answer.reason}")
 
 
-def _broken(status: AuthResult, problem: str) -> IPRevResult:
+def _failed(status: AuthResult, problem: str) -> IPRevResult:
     return IPRevResult(status, problem=printable(problem, _MAX_PROBLEM_LENGTH))

@@ -43,8 +43,8 @@ class AuthenticationOutcome:
         return tuple(_notes(self))
 
 
-def _notes(findings: AuthenticationOutcome) -> Iterator[str]:
-    authentication = findings.authentication
+def _notes(outcome: AuthenticationOutcome) -> Iterator[str]:
+    authentication = outcome.authentication
     iprev = authentication.iprev
     name = f" is {iprev.name}" if iprev.name else ""
     yield f"iprev: {iprev.status}: {authentication.address}{name}{_why(iprev.problem)}"
@@ -59,10 +59,10 @@ def _notes(findings: AuthenticationOutcome) -> Iterator[str]:
         yield f"DKIM: {AuthResult.PERMERROR}{_why(problem)}"
     if not authentication.dkim and not authentication.unreadableDKIM:
         yield "DKIM: none: there is no signature"
-    yield _from(findings.authors)
-    if findings.verdict.discovery is not None:
-        yield from _discovery(findings.verdict.discovery)
-    yield from _verdict(findings)
+    yield _from(outcome.authors)
+    if outcome.verdict.discovery is not None:
+        yield from _discovery(outcome.verdict.discovery)
+    yield from _verdict(outcome)
 
 
 def _spf(result: SPFResult) -> str:
@@ -89,8 +89,8 @@ def _discovery(discovery: Discovery) -> Iterator[str]:
         yield f"DMARC: the record of {discovery.policyDomain} applies"
 
 
-def _verdict(findings: AuthenticationOutcome) -> Iterator[str]:
-    verdict, authentication = findings.verdict, findings.authentication
+def _verdict(outcome: AuthenticationOutcome) -> Iterator[str]:
+    verdict, authentication = outcome.verdict, outcome.authentication
     for place in verdict.alignedDKIM:
         domain = authentication.dkim[place].domain
         yield f"DMARC: DKIM passes for {domain}, which is aligned"

@@ -128,7 +128,7 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
     audience = VerdictDispatcher(shell.reactor, (), history)
     correspondence = HistoryRecorder(Directory(config), config.accounts, audience)
     await correspondence.submitted("", envelope)
-    await audience.settled()
+    await audience.finished()
 
 
 def _user() -> str:

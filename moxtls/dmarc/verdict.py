@@ -77,11 +77,11 @@ class MessageContext:
     """
     What else is known of a message.
 
-    @ivar listSigns: It has fields of a mailing list (RFC 2369, RFC 2919).
+    @ivar isFromList: It has fields of a mailing list (RFC 2369, RFC 2919).
     @ivar chance: From 0 to less than 1, for C{pct} (RFC 7489 6.6.4).
     """
 
-    listSigns: bool = False
+    isFromList: bool = False
     chance: float = 0.0
 
 
@@ -286,7 +286,7 @@ def _indirect(
         return builder
     # The comments name nobody: whoever forges mail in many names shall not make
     # as many rows of a report.
-    if context.listSigns:
+    if context.isFromList:
         comment = "looks like mail through a list"
         return builder.instead(
             DMARCPolicy.QUARANTINE, OverrideKind.MAILING_LIST, comment

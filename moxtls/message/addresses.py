@@ -97,7 +97,7 @@ def authorDomains(header: Header) -> Authors:
     isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
     if isFolded or len(values[0]) > MAX_FROM_LENGTH:
         return Authors(FromField.UNREADABLE)
-    read = _known if len(values[0]) <= MAX_CACHED_LENGTH else _read
+    read = _cached if len(values[0]) <= MAX_CACHED_LENGTH else _read
     return read(values[0])
 
 
@@ -123,7 +123,7 @@ def _read(value: bytes) -> Authors:
     return Authors(FromField.READ, domains)
 
 
-_known = lru_cache(MAX_CACHED)(_read)
+_cached = lru_cache(MAX_CACHED)(_read)
 
 
 # --- addresses --------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLit
     host = _hostOf(address)
     isRegular = kinds == ["<", ">"] and _isRegular(before, address, behind)
     mayMislead = not isRegular and _mayMislead([*before, *behind])
-    if mayMislead and (behind or not _isOwn(before, host)):
+    if mayMislead and (behind or not _repeatsAddress(before, host)):
         raise InvalidDomain("a display name that may be an address")
     return host
 
@@ -200,7 +200,7 @@ def _isRegular(before: list[str], address: list[str], behind: list[str]) -> bool
     return isPhrase and address[-1][-1] != "." and all(map(_isCFWS, behind))
 
 
-def _isOwn(name: list[str], host: Domain | AddressLiteral) -> bool:
+def _repeatsAddress(name: list[str], host: Domain | AddressLiteral) -> bool:
     """
     Whether an C{@} in a display name begins no other domain: some repeat their
     address, or are "somebody @ somewhere".

@@ -67,7 +67,7 @@ class Header:
         return name in self.names
 
     @property
-    def listSigns(self) -> bool:
+    def isFromList(self) -> bool:
         """
         Whether a mailing list has left its mark (RFC 2369 3.4, RFC 2919).
         """

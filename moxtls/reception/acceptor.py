@@ -75,31 +75,31 @@ class Reception:
     def __init__(
         self,
         clock: IReactorTime,
-        house: LocalDomains,
+        local: LocalDomains,
         delivery: MailboxDelivery,
-        audience: VerdictDispatcher,
-        checks: MessageAuthenticator | None,
+        dispatcher: VerdictDispatcher,
+        authenticator: MessageAuthenticator | None,
         newID: Callable[[], str],
         folder: Path,
     ) -> None:
         """
-        @param checks: C{None} if nothing is checked.
+        @param authenticator: C{None} if nothing is checked.
         @param newID: Letters and digits, never the same twice.
         @param folder: For large messages while they come in.
         """
         self.clock = clock
         self.delivery = delivery
-        self.audience = audience
+        self.dispatcher = dispatcher
         self.newID = newID
-        self.hostname = house.hostname
-        self.accounts = house.accounts
-        self.postmaster = house.postmaster
-        self.bounced = house.bounced
-        self.isForReports = house.isForReports
-        self._house = house
+        self.hostname = local.hostname
+        self.accounts = local.accounts
+        self.postmaster = local.postmaster
+        self.bounced = local.bounced
+        self.isForReports = local.isForReports
+        self._local = local
         # They are asked for at RCPT and at the end, and often again.
         self.recipient = lru_cache(MAX_CACHED)(self._recipient)
-        self._checks = checks
+        self._authenticator = authenticator
         self._folder = folder
 
     def mailFrom(
@@ -108,8 +108,8 @@ class Reception:
         """
         Anybody may be the sender; what is known of him is looked up now.
         """
-        if self._checks is not None and not client.user:
-            self._checks.expect(client, transaction.sender)
+        if self._authenticator is not None and not client.user:
+            self._authenticator.prefetch(client, transaction.sender)
         return succeed(SENDER_OK)
 
     def rcptTo(
@@ -121,19 +121,21 @@ class Reception:
         found = self.recipient(recipient)
         if not isinstance(found, Recipient):
             return succeed(found)
-        room = self._room(found.accounts, transaction.parameters.size)
+        room = self._checkRoom(found.accounts, transaction.parameters.size)
         return Deferred.fromCoroutine(room)
 
     def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
         Begin a message.
         """
-        examination = None
+        authentication = None
         # Whoever has logged in is one of us, wherever he is.
-        if self._checks is not None and not client.user:
-            examination = self._checks.examine(client, transaction.sender)
+        if self._authenticator is not None and not client.user:
+            authentication = self._authenticator.startMessage(
+                client, transaction.sender
+            )
         spooled = SpooledMessage(self._folder)
-        return IncomingMessage(self, client, transaction, spooled, examination)
+        return IncomingMessage(self, client, transaction, spooled, authentication)
 
     def _recipient(self, text: str) -> Recipient | Reply:
         """
@@ -142,19 +144,19 @@ class Reception:
         @return: Why there is none.
         """
         address = addressOf(text, self.hostname)
-        targets = self._house.directory.find(address)
+        targets = self._local.directory.find(address)
         if isinstance(targets, NotLocal):
             return NO_RELAY
         if not isinstance(targets, tuple) or not targets:
             return NO_SUCH_MAILBOX
         return Recipient(address, targets)
 
-    async def _room(self, accounts: tuple[str, ...], size: int) -> Reply:
+    async def _checkRoom(self, accounts: tuple[str, ...], size: int) -> Reply:
         """
         An alias is there as long as one of its members has room: whoever has
         none is dealt with when the message is there.
         """
         for account in accounts:
-            if await self._house.mailboxOf(account).hasRoom(size):
+            if await self._local.mailboxOf(account).hasRoom(size):
                 return RECIPIENT_OK
         return MAILBOX_FULL

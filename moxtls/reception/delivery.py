@@ -65,42 +65,42 @@ class MailboxDelivery:
 
     async def deliver(
         self,
-        letter: StoredMessage,
+        message: StoredMessage,
         copies: Sequence[MailboxCopy],
         finalDisposition: FinalDisposition,
     ) -> Reply:
         """
         @return: What the client is to be told.
         """
-        outcomes = await self.store(letter, copies)
-        rest = undelivered(copies, outcomes, finalDisposition)
-        if rest and not await self._queued(letter, rest):
+        results = await self.store(message, copies)
+        rest = undelivered(copies, results, finalDisposition)
+        if rest and not await self._queued(message, rest):
             return TRY_LATER
-        return replyFor(outcomes, finalDisposition)
+        return replyFor(results, finalDisposition)
 
     async def store(
-        self, letter: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
+        self, message: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
     ) -> list[StoreResult]:
         """
         @return: What came of each of C{copies}.
         """
         if len(copies) == 1:
-            return [await self._stored(letter, copies[0], seen)]
-        crew = TaskGroup(MAX_CONCURRENT_WRITES)
+            return [await self._stored(message, copies[0], seen)]
+        writes = TaskGroup(MAX_CONCURRENT_WRITES)
         running = []
         for copy in copies:
-            await crew.room()
-            running.append(crew.begin(self._stored(letter, copy, seen)))
+            await writes.room()
+            running.append(writes.begin(self._stored(message, copy, seen)))
         return [await each for each in running]
 
     async def _stored(
-        self, letter: StoredMessage, copy: MailboxCopy, seen: bool
+        self, message: StoredMessage, copy: MailboxCopy, seen: bool
     ) -> StoreResult:
         # RFC 5321 4.4: added at final delivery.
-        path = f"Return-Path: <{letter.sender}>\r\nDelivered-To: {copy.address}\r\n"
+        path = f"Return-Path: <{message.sender}>\r\nDelivered-To: {copy.address}\r\n"
         try:
             mailbox = self._mailboxOf(copy.account)
-            await mailbox.deliver(copy.mailbox, letter.chunks(path.encode()), seen)
+            await mailbox.deliver(copy.mailbox, message.chunks(path.encode()), seen)
         except CancelledError:
             raise
         except MailboxFull:
@@ -115,10 +115,10 @@ class MailboxDelivery:
         except Exception:
             self.log.failure("storing mail for {account!r}", account=copy.account)
             return StoreResult.LATER
-        return StoreResult.THERE
+        return StoreResult.STORED
 
     async def _queued(
-        self, letter: StoredMessage, copies: Sequence[MailboxCopy]
+        self, message: StoredMessage, copies: Sequence[MailboxCopy]
     ) -> bool:
         """
         Hand over what others have already, so that the client doesn't send it
@@ -126,13 +126,13 @@ class MailboxDelivery:
         """
         recipients = tuple(dict.fromkeys(str(each.address) for each in copies))
         envelope = Envelope(
-            letter.sender,
+            message.sender,
             recipients,
-            eightBit=letter.eightBit,
-            smtputf8=letter.smtputf8,
+            eightBit=message.eightBit,
+            smtputf8=message.smtputf8,
         )
         try:
-            await self._queue.submit(envelope, letter.chunks(b""))
+            await self._queue.submit(envelope, message.chunks(b""))
         except CancelledError:
             raise
         except Exception:

@@ -74,27 +74,27 @@ class IncomingMessage:
         client: ClientInfo,
         transaction: TransactionState,
         spooled: SpooledMessage,
-        examination: MessageAuthentication | None,
+        authentication: MessageAuthentication | None,
     ) -> None:
         """
-        @param examination: C{None} if nothing is checked.
+        @param authentication: C{None} if nothing is checked.
         """
         self._reception = reception
         self._client = client
         self._transaction = transaction
         self._spooled = spooled
         self._id = reception.newID()
-        self._reading = StreamingMessage(spooled, examination)
+        self._stream = StreamingMessage(spooled, authentication)
 
     def write(self, chunk: bytes) -> Deferred[None] | None:
-        self._reading.write(chunk)
+        self._stream.write(chunk)
         return None
 
     def finish(self) -> Deferred[Reply]:
         return Deferred.fromCoroutine(self._finish())
 
     def abort(self) -> None:
-        self._reading.close()
+        self._stream.close()
 
     # --- what becomes of it ------------------------------------------------------
 
@@ -114,80 +114,82 @@ class IncomingMessage:
             self.abort()
 
     async def _received(self) -> Reply:
-        if self._reading.isTooLong:
+        if self._stream.isTooLong:
             return HEADER_TOO_LONG
-        header = self._reading.end()
+        header = self._stream.end()
         refusal = checkHeader(header)
         if refusal is not None:
             return refusal
-        findings = await self._reading.findings()
+        outcome = await self._stream.outcome()
         decision = Decision(FinalDisposition.ACCEPTED)
-        if findings is not None:
-            decision = decide(findings, self._transaction.sender)
-        reply = await self._decided(header, findings, decision)
-        self._log(findings, decision, reply)
+        if outcome is not None:
+            decision = decide(outcome, self._transaction.sender)
+        reply = await self._decided(header, outcome, decision)
+        self._log(outcome, decision, reply)
         return reply
 
     async def _decided(
-        self, header: Header, findings: AuthenticationOutcome | None, decision: Decision
+        self, header: Header, outcome: AuthenticationOutcome | None, decision: Decision
     ) -> Reply:
         reception, transaction = self._reception, self._transaction
         found = map(reception.recipient, transaction.recipients)
-        people = [each for each in found if isinstance(each, Recipient)]
-        letter = self._letter(findings, people)
-        if findings is not None:
-            await self._tell(header, findings, decision, people)
+        recipients = [each for each in found if isinstance(each, Recipient)]
+        stored = self._storedMessage(outcome, recipients)
+        if outcome is not None:
+            await self._notifyObservers(header, outcome, decision, recipients)
         if decision.refusal is not None:
             # Whoever wants to see what was refused does so; nothing depends
             # on that.
-            every = planCopies(people, decision.finalDisposition, reception.accounts)
-            await reception.delivery.store(letter, every)
-            return decision.refusal
-        others, reply = await self._withoutNotices(letter, people)
-        every = planCopies(others, decision.finalDisposition, reception.accounts)
-        if every:
-            reply = await reception.delivery.deliver(
-                letter, every, decision.finalDisposition
+            copies = planCopies(
+                recipients, decision.finalDisposition, reception.accounts
             )
-        if findings is not None and reply.accepted:
-            await self._remember(findings, decision, every)
+            await reception.delivery.store(stored, copies)
+            return decision.refusal
+        others, reply = await self._storeReportDSNs(stored, recipients)
+        copies = planCopies(others, decision.finalDisposition, reception.accounts)
+        if copies:
+            reply = await reception.delivery.deliver(
+                stored, copies, decision.finalDisposition
+            )
+        if outcome is not None and reply.accepted:
+            await self._recordHistory(outcome, decision, copies)
         return reply
 
-    async def _tell(
+    async def _notifyObservers(
         self,
         header: Header,
-        findings: AuthenticationOutcome,
+        outcome: AuthenticationOutcome,
         decision: Decision,
-        people: Sequence[Recipient],
+        recipients: Sequence[Recipient],
     ) -> None:
-        audience, sender = self._reception.audience, self._transaction.sender
+        dispatcher, sender = self._reception.dispatcher, self._transaction.sender
         known: dict[tuple[str, ...], bool] = {}
-        for recipient in people:
-            event = verdictEvent(findings, decision, sender, recipient, header)
+        for recipient in recipients:
+            event = verdictEvent(outcome, decision, sender, recipient, header)
             if not event.isForReports:
                 isFor = await self._reception.isForReports(recipient.address)
                 event = replace(event, isForReports=isFor)
             discovery = event.verdict.discovery
-            if discovery and needsHistory(event, audience.reportsFailures):
+            if discovery and needsHistory(event, dispatcher.reportsFailures):
                 accounts, author = recipient.accounts, discovery.organizational
                 if accounts not in known:
-                    known[accounts] = await audience.isKnown(accounts, author)
+                    known[accounts] = await dispatcher.isKnown(accounts, author)
                 event = replace(event, isKnown=known[accounts])
-            await audience.tell(event)
+            await dispatcher.dispatch(event)
 
-    async def _remember(
+    async def _recordHistory(
         self,
-        findings: AuthenticationOutcome,
+        outcome: AuthenticationOutcome,
         decision: Decision,
-        every: Sequence[MailboxCopy],
+        copies: Sequence[MailboxCopy],
     ) -> None:
-        author = authenticatedOrganization(findings, decision)
+        author = authenticatedOrganization(outcome, decision)
         if author is not None:
-            for account in dict.fromkeys(copy.account for copy in every):
-                await self._reception.audience.arrived(account, author)
+            for account in dict.fromkeys(copy.account for copy in copies):
+                await self._reception.dispatcher.recordReceived(account, author)
 
     def _log(
-        self, findings: AuthenticationOutcome | None, decision: Decision, reply: Reply
+        self, outcome: AuthenticationOutcome | None, decision: Decision, reply: Reply
     ) -> None:
         self.log.info(
             "{finalDisposition} {id} from {sender!r} at {host} for {count} recipients, "
@@ -198,14 +200,14 @@ class IncomingMessage:
             host=self._client.address,
             count=len(self._transaction.recipients),
             size=self._spooled.size,
-            dmarc=str(findings.verdict.status) if findings else "not checked",
+            dmarc=str(outcome.verdict.status) if outcome else "not checked",
             code=reply.code,
         )
 
     # --- what comes back of reports ------------------------------------------------
 
-    async def _withoutNotices(
-        self, letter: StoredMessage, people: Sequence[Recipient]
+    async def _storeReportDSNs(
+        self, stored: StoredMessage, recipients: Sequence[Recipient]
     ) -> tuple[Sequence[Recipient], Reply]:
         """
         Take out whom DSNs about reports of ours are for, which nobody needs
@@ -215,40 +217,40 @@ class IncomingMessage:
         """
         others = []
         reply = ACCEPTED
-        for recipient in people:
+        for recipient in recipients:
             kind = await self._reportKind(recipient)
             if kind is None:
                 others.append(recipient)
                 continue
             mailbox = bounceMailbox(kind, self._reception.postmaster)
             copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address)
-            outcomes = await self._reception.delivery.store(letter, [copy], seen=True)
-            reply = replyFor(outcomes, FinalDisposition.ACCEPTED)
+            results = await self._reception.delivery.store(stored, [copy], seen=True)
+            reply = replyFor(results, FinalDisposition.ACCEPTED)
         return others, reply
 
     async def _reportKind(self, recipient: Recipient) -> ReportKind | None:
-        if not recipient.mayBeOfReport:
+        if not recipient.mayBeReportSender:
             return None
         beginning = self._spooled.beginning(MAX_DSN_LENGTH)
         return await self._reception.bounced(str(recipient.address), beginning)
 
     # --- what is stored ----------------------------------------------------------
 
-    def _letter(
-        self, findings: AuthenticationOutcome | None, people: Sequence[Recipient]
+    def _storedMessage(
+        self, outcome: AuthenticationOutcome | None, recipients: Sequence[Recipient]
     ) -> StoredMessage:
-        reading, hostname = self._reading, self._reception.hostname
+        stream, hostname = self._stream, self._reception.hostname
         # RFC 5321 7.6: others must not learn of each other.
-        only = str(people[0].address) if len(people) == 1 else ""
-        trace = self._trace(findings, only)
+        only = str(recipients[0].address) if len(recipients) == 1 else ""
+        trace = self._trace(outcome, only)
         return StoredMessage(
             self._transaction.sender,
-            lambda before: reading.chunks(hostname, before + trace),
+            lambda before: stream.chunks(hostname, before + trace),
             eightBit=not self._spooled.isASCII,
             smtputf8=self._transaction.parameters.smtputf8,
         )
 
-    def _trace(self, findings: AuthenticationOutcome | None, only: str) -> bytes:
+    def _trace(self, outcome: AuthenticationOutcome | None, only: str) -> bytes:
         """
         RFC 5321 4.4, and above that what was found out, as it is about what
         was received (RFC 8601 4).
@@ -260,9 +262,9 @@ class IncomingMessage:
         )
         hostname, sender = reception.hostname, transaction.sender
         results = b""
-        if findings is not None:
-            found = findings.authentication
-            results = authenticationResults(hostname, found, findings.verdict, sender)
+        if outcome is not None:
+            found = outcome.authentication
+            results = authenticationResults(hostname, found, outcome.verdict, sender)
             results += receivedSPF(hostname, found, sender, client.helo)
         now, smtputf8 = reception.clock.seconds(), transaction.parameters.smtputf8
         return results + receivedHeader(client, hostname, self._id, now, smtputf8, only)
@@ -277,13 +279,13 @@ class StreamingMessage:
     """
 
     def __init__(
-        self, spooled: SpooledMessage, examination: MessageAuthentication | None
+        self, spooled: SpooledMessage, authentication: MessageAuthentication | None
     ) -> None:
         """
-        @param examination: C{None} if nothing is checked.
+        @param authentication: C{None} if nothing is checked.
         """
         self._spooled = spooled
-        self._examination = examination
+        self._authentication = authentication
         # Until the header is complete, and how long it is with the empty line.
         self._beginning = bytearray()
         self._header: Header | None = None
@@ -315,15 +317,15 @@ class StreamingMessage:
         assert self._header is not None
         return self._header
 
-    async def findings(self) -> AuthenticationOutcome | None:
+    async def outcome(self) -> AuthenticationOutcome | None:
         """
         @return: C{None} if nothing is checked.
         """
-        examination, self._examination = self._examination, None
-        if examination is None:
+        authentication, self._authentication = self._authentication, None
+        if authentication is None:
             return None
         body = self._spooled.chunks(start=self._bodyStart)
-        return await examination.finish(body)
+        return await authentication.finish(body)
 
     def chunks(self, hostname: str, trace: bytes = b"") -> Sequence[bytes]:
         """
@@ -340,9 +342,9 @@ class StreamingMessage:
         """
         Examine it no more.
         """
-        examination, self._examination = self._examination, None
-        if examination is not None:
-            examination.cancel()
+        authentication, self._authentication = self._authentication, None
+        if authentication is not None:
+            authentication.cancel()
 
     def close(self) -> None:
         """
@@ -355,5 +357,5 @@ class StreamingMessage:
         self._beginning.clear()
         self._header = splitHeader(data)
         self._bodyStart = bodyStart
-        if self._examination is not None:
-            self._examination.begin(self._header)
+        if self._authentication is not None:
+            self._authentication.begin(self._header)

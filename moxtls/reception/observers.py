@@ -46,22 +46,22 @@ class VerdictDispatcher:
         self._clock = clock
         self._observers = tuple(observers)
         self._history = history
-        self._crew = TaskGroup(MAX_PENDING)
+        self._pending = TaskGroup(MAX_PENDING)
 
-    async def tell(self, event: VerdictEvent) -> None:
+    async def dispatch(self, event: VerdictEvent) -> None:
         """
         @return: Once observers know, not once they have written it down.
         """
         for observer in self._observers:
             await self._start(observer.verdictGiven, event)
 
-    async def arrived(self, account: str, domain: Domain) -> None:
+    async def recordReceived(self, account: str, domain: Domain) -> None:
         """
         Mail that is really from C{domain} was taken for C{account}.
         """
         await self._start(self._history.received, account, domain, self._now())
 
-    async def left(self, account: str, domain: Domain) -> None:
+    async def recordSent(self, account: str, domain: Domain) -> None:
         """
         C{account} sends mail to C{domain}.
         """
@@ -85,11 +85,11 @@ class VerdictDispatcher:
                 return True
         return False
 
-    async def settled(self) -> None:
+    async def finished(self) -> None:
         """
         Wait until all have written it down.
         """
-        await self._crew.finished()
+        await self._pending.finished()
 
     def _now(self) -> float:
         return self._clock.seconds()
@@ -102,8 +102,8 @@ class VerdictDispatcher:
             return
         telling.addErrback(self._failed)
         if not telling.called:
-            self._crew.add(telling)
-            await self._crew.room()
+            self._pending.add(telling)
+            await self._pending.room()
 
     def _failed(self, failure: Failure) -> None:
         logUnlessOutage(self.log, "telling an observer of mail", failure)
@@ -120,14 +120,14 @@ class HistoryRecorder:
         self,
         directory: Directory,
         accounts: Mapping[str, Any],
-        audience: VerdictDispatcher,
+        dispatcher: VerdictDispatcher,
     ) -> None:
         """
         @param accounts: By name, all there are.
         """
         self._directory = directory
         self._accounts = accounts
-        self._audience = audience
+        self._dispatcher = dispatcher
 
     async def submitted(self, user: str, envelope: Envelope) -> None:
         """
@@ -151,7 +151,7 @@ class HistoryRecorder:
         outside = [each for each in domains if not self._directory.isLocal(each)]
         account = self._accountOf(user, envelope.sender) if outside else ""
         for domain in sorted(outside):
-            await self._audience.left(account, domain)
+            await self._dispatcher.recordSent(account, domain)
 
     def _accountOf(self, user: str, sender: str) -> str:
         if user in self._accounts:

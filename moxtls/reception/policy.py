@@ -83,7 +83,7 @@ class Recipient:
         return any(each.role is Role.POSTMASTER for each in self.targets)
 
     @property
-    def mayBeOfReport(self) -> bool:
+    def mayBeReportSender(self) -> bool:
         """
         Whether it looks like the envelope sender of a report of ours.
         """
@@ -120,7 +120,7 @@ class StoreResult(Enum):
     What came of storing a copy.
     """
 
-    THERE = auto()
+    STORED = auto()
     FULL = auto()
     REFUSED = auto()
     LATER = auto()
@@ -135,12 +135,12 @@ def checkHeader(header: Header) -> Reply | None:
     return MAIL_LOOP if isLooping(header.data) else None
 
 
-def decide(findings: AuthenticationOutcome, sender: str) -> Decision:
+def decide(outcome: AuthenticationOutcome, sender: str) -> Decision:
     """
     @param sender: MAIL FROM.
     """
-    verdict = findings.verdict
-    state = findings.authors.state
+    verdict = outcome.verdict
+    state = outcome.authors.state
     if state is not FromField.READ:
         # Of whoever sends DSNs some know no address of theirs; they get no
         # DSN about it either.
@@ -149,10 +149,10 @@ def decide(findings: AuthenticationOutcome, sender: str) -> Decision:
                 FinalDisposition.REJECTED, Reply(550, "5.6.0", f"Refused: {state}")
             )
         return Decision(FinalDisposition.JUNK)
-    if findings.isOverdue and _mayBeRefused(verdict):
+    if outcome.isOverdue and _mayBeRefused(verdict):
         return Decision(FinalDisposition.REJECTED, DMARC_UNAVAILABLE)
     if verdict.disposition is DMARCPolicy.REJECT:
-        reply = _refusal(verdict, findings.authentication)
+        reply = _refusal(verdict, outcome.authentication)
         return Decision(FinalDisposition.REJECTED_BY_DMARC, reply)
     isJunk = verdict.disposition is DMARCPolicy.QUARANTINE
     return Decision(FinalDisposition.JUNK if isJunk else FinalDisposition.ACCEPTED)
@@ -226,7 +226,7 @@ def _isAnswer(header: bytes) -> bool:
 
 
 def verdictEvent(
-    findings: AuthenticationOutcome,
+    outcome: AuthenticationOutcome,
     decision: Decision,
     sender: str,
     recipient: Recipient,
@@ -237,13 +237,13 @@ def verdictEvent(
     """
     localPart, isPostmaster = recipient.address.localPart, recipient.isPostmaster
     return VerdictEvent(
-        findings.authentication,
-        findings.verdict,
+        outcome.authentication,
+        outcome.verdict,
         decision.finalDisposition,
         sender,
         str(recipient.address),
         isForReports=recipient.isForReports
-        or isReport(findings.verdict, header.data)
+        or isReport(outcome.verdict, header.data)
         or mayAnswerReport(localPart, isPostmaster, sender, header.data),
         header=header.data,
     )
@@ -282,14 +282,14 @@ def planCopies(
 
 
 def authenticatedOrganization(
-    findings: AuthenticationOutcome, decision: Decision
+    outcome: AuthenticationOutcome, decision: Decision
 ) -> Domain | None:
     """
     The organization of the author, if mail from it is a sign that it is somebody
     whom one hears from: whoever has one domain has any number below it, each of
     which would be remembered.
     """
-    verdict = findings.verdict
+    verdict = outcome.verdict
     isProven = verdict.dkimAligned or verdict.spfAligned
     if not isProven or decision.finalDisposition is not FinalDisposition.ACCEPTED:
         return None
@@ -300,7 +300,7 @@ def authenticatedOrganization(
 
 
 def replyFor(
-    outcomes: Sequence[StoreResult], finalDisposition: FinalDisposition
+    results: Sequence[StoreResult], finalDisposition: FinalDisposition
 ) -> Reply:
     """
     What the client is told, once its message was stored or not.
@@ -308,31 +308,31 @@ def replyFor(
     A message that is there for one recipient isn't sent again because of the
     others, who would be all that is left over: see L{undelivered}.
     """
-    if StoreResult.THERE in outcomes:
+    if StoreResult.STORED in results:
         isMissing = (
-            finalDisposition is FinalDisposition.JUNK and StoreResult.LATER in outcomes
+            finalDisposition is FinalDisposition.JUNK and StoreResult.LATER in results
         )
         return TRY_LATER if isMissing else ACCEPTED
-    if StoreResult.LATER in outcomes:
+    if StoreResult.LATER in results:
         return TRY_LATER
-    return OVER_QUOTA if StoreResult.FULL in outcomes else REFUSED_BY_MAILBOX
+    return OVER_QUOTA if StoreResult.FULL in results else REFUSED_BY_MAILBOX
 
 
 def undelivered(
-    every: Sequence[MailboxCopy],
-    outcomes: Sequence[StoreResult],
+    copies: Sequence[MailboxCopy],
+    results: Sequence[StoreResult],
     finalDisposition: FinalDisposition,
 ) -> tuple[MailboxCopy, ...]:
     """
     What the queue is to see to, or to tell the sender of: none if the client
     still has the message.  Junk never comes back.
     """
-    if StoreResult.THERE not in outcomes or finalDisposition is FinalDisposition.JUNK:
+    if StoreResult.STORED not in results or finalDisposition is FinalDisposition.JUNK:
         return ()
     return tuple(
         copy
-        for copy, outcome in zip(every, outcomes, strict=True)
-        if outcome is not StoreResult.THERE
+        for copy, result in zip(copies, results, strict=True)
+        if result is not StoreResult.STORED
     )
 
 

@@ -27,7 +27,7 @@ class Role(Enum):
     C{TLS_REPORTS}: TLS reports of others about this host.
     """
 
-    PERSON = "person"
+    USER = "user"
     POSTMASTER = "postmaster"
     TLS_REPORTS = "tls reports"
 
@@ -45,7 +45,7 @@ class Target:
     account: str
     mailbox: str
     address: Address
-    role: Role = Role.PERSON
+    role: Role = Role.USER
 
     @property
     def isForReports(self) -> bool:
@@ -94,7 +94,7 @@ class Directory:
         """
         return domain == self._config.hostname or domain in self._config.domains
 
-    def spellings(self, address: Address) -> tuple[Address, ...]:
+    def equivalents(self, address: Address) -> tuple[Address, ...]:
         """
         The addresses that C{address} means here: itself in its one spelling,
         and without what is behind a separator; none if it isn't ours.
@@ -102,7 +102,7 @@ class Directory:
         domain = address.domain
         if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
             return ()
-        return tuple(_spellings(address, self._config.domains.get(domain)))
+        return tuple(_keysFor(address, self._config.domains.get(domain)))
 
     def find(self, address: Address) -> DirectoryResult:
         """
@@ -121,7 +121,7 @@ class Directory:
             if Address(address.localPart.lower(), domain) == target.address:
                 return (target,)
         local = self._config.domains.get(domain)
-        for key in _spellings(address, local):
+        for key in _keysFor(address, local):
             if key in self._known:
                 return self._known[key]
             if isPostmaster(key.localPart) or (
@@ -139,7 +139,7 @@ class Directory:
             if isinstance(key, Domain):
                 self._catchAlls[key] = (name, destination.mailbox)
             elif key is not None:
-                role = Role.POSTMASTER if isPostmaster(key.localPart) else Role.PERSON
+                role = Role.POSTMASTER if isPostmaster(key.localPart) else Role.USER
                 target = Target(name, destination.mailbox, key, role)
                 self._known[key] = (target,)
 
@@ -170,7 +170,7 @@ class Directory:
         return Target(HOST_ACCOUNT, mailbox, address, Role.POSTMASTER)
 
 
-def _spellings(address: Address, local: LocalDomain | None) -> Iterator[Address]:
+def _keysFor(address: Address, local: LocalDomain | None) -> Iterator[Address]:
     """
     Under which an address may be known, the closest first.
     """

@@ -57,19 +57,19 @@ class ReportAddresses:
         resolver: IResolver,
         domains: Iterable[Domain],
         named: Iterable[Address] = (),
-        spellings: Callable[[Address], Sequence[Address]] = lowerCased,
+        equivalents: Callable[[Address], Sequence[Address]] = lowerCased,
         suffixes: PublicSuffixes | None = None,
     ) -> None:
         """
         @param domains: Ours.
-        @param spellings: The addresses that mean the same as an address here,
+        @param equivalents: The addresses that mean the same as an address here,
             the most exact first; none of an address that isn't ours.
         @param suffixes: Makes it what RFC 7489 has.
         """
         self._clock = clock
         self._resolver = resolver
         self._domains = tuple(dict.fromkeys(domains))
-        self._spellings = spellings
+        self._equivalents = equivalents
         self._suffixes = suffixes
         self._named = self._exact(named)
         self._found: dict[str, frozenset[Address]] = {}
@@ -77,7 +77,7 @@ class ReportAddresses:
         self._due = 0.0
         self._isLoaded = False
         self._waiting: list[Deferred[None]] = []
-        self._crew = TaskGroup(1)
+        self._tasks = TaskGroup(1)
 
     def include(self, address: Address) -> Deferred[bool]:
         """
@@ -89,16 +89,16 @@ class ReportAddresses:
         """
         Fires once nothing is looked up any more.
         """
-        return self._crew.cancel()
+        return self._tasks.cancel()
 
     async def _include(self, address: Address) -> bool:
         now = self._clock.seconds()
-        if now >= self._due and not len(self._crew):
+        if now >= self._due and not len(self._tasks):
             self._due = now + CACHE_TTL
-            self._crew.begin(ignoreCancelled(self._load()))
+            self._tasks.begin(ignoreCancelled(self._load()))
         if not self._isLoaded:
             await self._wait()
-        return any(each in self._all for each in self._spellings(address))
+        return any(each in self._all for each in self._equivalents(address))
 
     async def _wait(self) -> None:
         waiting: Deferred[None] = Deferred()
@@ -154,5 +154,5 @@ class ReportAddresses:
         return self._exact(each.address for each in chosen if each.address is not None)
 
     def _exact(self, addresses: Iterable[Address]) -> frozenset[Address]:
-        spelled = map(self._spellings, addresses)
+        spelled = map(self._equivalents, addresses)
         return frozenset(each[0] for each in spelled if each)

@@ -70,10 +70,10 @@ class MessageFilter:
         self._folder = folder
 
     def expect(self, client: ClientInfo, sender: str) -> None:
-        self.checks.expect(client, sender)
+        self.checks.prefetch(client, sender)
 
     def message(self, client: ClientInfo, sender: str) -> IFilteredMessage:
-        examination = self.checks.examine(client, sender)
+        examination = self.checks.startMessage(client, sender)
         reading = StreamingMessage(SpooledMessage(self._folder), examination)
         return FilteredMessage(self, client, sender, reading)
 
@@ -129,7 +129,7 @@ class FilteredMessage:
             return self._passed(_unknown(self._screening.checks.hostname))
 
     async def _judged(self, header: Header, recipients: Sequence[str]) -> FilterResult:
-        findings = await self._reading.findings()
+        findings = await self._reading.outcome()
         if findings is None:
             # Examining it went wrong on the way.
             return self._passed(_unknown(self._screening.checks.hostname))
@@ -170,7 +170,7 @@ class FilteredMessage:
             author = discovery.organizational
             isKnown = await audience.isKnown([recipient.lower()], author)
             event = replace(event, isKnown=isKnown)
-        await audience.tell(event)
+        await audience.dispatch(event)
         return event
 
     async def _isForReports(self, recipient: str, header: Header) -> bool:
@@ -194,7 +194,7 @@ class FilteredMessage:
         author = authenticatedOrganization(findings, decision)
         if author is not None:
             for account in dict.fromkeys(each.lower() for each in recipients):
-                await self._screening.audience.arrived(account, author)
+                await self._screening.audience.recordReceived(account, author)
 
     def _trace(self, findings: AuthenticationOutcome) -> bytes:
         hostname, sender = self._screening.checks.hostname, self._sender

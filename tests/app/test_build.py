@@ -125,7 +125,7 @@ class ResidenceTests(SynchronousTestCase):
         Checks follow the configuration.
         """
         base = self.base('[DMARC]\nEnforcement = "none"\n')
-        self.assertEqual(base.checks().practice.enforcement, DMARCPolicy.NONE)
+        self.assertEqual(base.checks().localPolicy.enforcement, DMARCPolicy.NONE)
 
     def test_failures(self) -> None:
         """

@@ -83,7 +83,7 @@ class CheckCase(SynchronousTestCase):
         """
         A message of which the header is there.
         """
-        examination = self.checks.examine(HOST, sender)
+        examination = self.checks.startMessage(HOST, sender)
         examination.begin(splitHeader(text[: headerEnd(text)]))
         return examination
 
@@ -205,7 +205,7 @@ class TimeTests(CheckCase):
         SPF and the client's name are looked up at MAIL, and keys and the
         policy while the body comes; in the end everything is there.
         """
-        self.checks.expect(HOST, "x@a.example")
+        self.checks.prefetch(HOST, "x@a.example")
         self.assertIn(("a.example", RRType.TXT), self.dns.asked)
         self.assertIn(("1.2.0.192.in-addr.arpa", RRType.PTR), self.dns.asked)
         examination = self.coming(message("x@a.example", "a.example"))
@@ -273,7 +273,7 @@ class TimeTests(CheckCase):
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
         self.dns.hang(signer("stranger.example").recordName, RRType.TXT)
         for large in (b"", LARGE * 1000):
-            examination = self.checks.examine(STRANGER, "x@nobody.example")
+            examination = self.checks.startMessage(STRANGER, "x@nobody.example")
             end = headerEnd(forged)
             examination.begin(splitHeader(forged[:end]))
             body = forged[end + 2 :] + large
@@ -311,7 +311,7 @@ class TimeTests(CheckCase):
         self.dns.put(
             signer("sub.a.example").recordName, RRType.TXT, signer("a.example").record
         )
-        examination = self.checks.examine(STRANGER, "x@stranger.example")
+        examination = self.checks.startMessage(STRANGER, "x@stranger.example")
         end = headerEnd(text)
         examination.begin(splitHeader(text[:end]))
         waiting = self.finished(examination)
@@ -360,7 +360,7 @@ class MemoryTests(CheckCase):
         How many questions it takes.
         """
         before = len(self.dns.asked)
-        self.checks.expect(HOST, sender)
+        self.checks.prefetch(HOST, sender)
         return len(self.dns.asked) - before
 
     def test_remembered(self) -> None:
@@ -405,7 +405,7 @@ class MemoryTests(CheckCase):
         C{pct} (RFC 7489 6.6.4) is drawn for each message, and only where there
         is one.
         """
-        self.checks.practice = LocalPolicy(PublicSuffixes(lambda: lambda name: name))
+        self.checks.localPolicy = LocalPolicy(PublicSuffixes(lambda: lambda name: name))
         drawn = []
 
         def chance() -> float:
@@ -429,7 +429,7 @@ class MemoryTests(CheckCase):
         Only so many are remembered.
         """
         for number in range(MAX_CACHED + 1):
-            self.checks.expect(STRANGER, f"{number}@x.example")
+            self.checks.prefetch(STRANGER, f"{number}@x.example")
         self.assertEqual(len(self.checks._origins), MAX_CACHED)
 
 
@@ -443,7 +443,7 @@ class StrangerTests(CheckCase):
         MAIL with a sender whose domain never answers.
         """
         self.dns.hang(f"{number}.slow.example", RRType.TXT)
-        self.checks.expect(client, f"x@{number}.slow.example")
+        self.checks.prefetch(client, f"x@{number}.slow.example")
 
     def test_share(self) -> None:
         """
@@ -464,9 +464,9 @@ class StrangerTests(CheckCase):
         for number in range(MAX_CACHED + 5):
             host = f"203.0.{number % 100}.{number // 100}"
             self.hanging(ClientInfo(host, "stranger.example"), number)
-        waiting = sum(map(len, self.checks._shares._waiting.values()))
+        waiting = sum(map(len, self.checks._fairResolver._waiting.values()))
         # Each has SPF looked up twice, and a name.
-        running = self.checks._shares._total
+        running = self.checks._fairResolver._total
         self.assertLessEqual(waiting + running, 3 * MAX_CACHED)
 
     def test_overdue(self) -> None:
@@ -485,7 +485,7 @@ class StrangerTests(CheckCase):
         """
         Where no policy is followed anyway, nothing depends on waiting.
         """
-        self.checks.practice = LocalPolicy(enforcement=DMARCPolicy.NONE)
+        self.checks.localPolicy = LocalPolicy(enforcement=DMARCPolicy.NONE)
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         waiting = authenticate(self.checks, HOST, "", [message("x@a.example")])
         self.clock.advance(MAX_WAIT)

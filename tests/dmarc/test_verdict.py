@@ -305,7 +305,7 @@ class OverrideTests(JudgeTestCase):
                 self.assertEqual(verdict.policy, REJECT)
                 self.assertDone(verdict, policy, *reasons)
         practice = LocalPolicy(localPolicies={AUTHOR: REJECT})
-        lists = MessageContext(listSigns=True)
+        lists = MessageContext(isFromList=True)
         verdict = self.judged("v=DMARC1; p=none; t=y", FORGED, practice, lists)
         self.assertDone(verdict, REJECT, OverrideKind.LOCAL_POLICY)
 
@@ -328,7 +328,7 @@ class OverrideTests(JudgeTestCase):
         Mail that may have come by a list or a forwarder isn't refused
         (RFC 9989 7.4); one sign alone won't do.
         """
-        listed = MessageContext(listSigns=True)
+        listed = MessageContext(isFromList=True)
         broken = signature("example.com", FAIL)
         for message, circumstances, reason in [
             (FORGED, listed, OverrideKind.MAILING_LIST),
@@ -375,7 +375,7 @@ class OverrideTests(JudgeTestCase):
         """
         record = self.RECORD + "; adkim=s; aspf=s"
         message = checked(signature("a.example.com"), signature("example.com", FAIL))
-        verdict = self.judged(record, message, PLAIN, MessageContext(listSigns=True))
+        verdict = self.judged(record, message, PLAIN, MessageContext(isFromList=True))
         self.assertDone(verdict, REJECT)
 
     def test_indirectQuarantine(self) -> None:
@@ -383,7 +383,7 @@ class OverrideTests(JudgeTestCase):
         Quarantine is quarantine.
         """
         verdict = self.judged(
-            "v=DMARC1; p=quarantine", FORGED, PLAIN, MessageContext(listSigns=True)
+            "v=DMARC1; p=quarantine", FORGED, PLAIN, MessageContext(isFromList=True)
         )
         self.assertDone(verdict, QUARANTINE)
 
@@ -415,7 +415,7 @@ class HostileTests(SynchronousTestCase):
         status: AuthResult,
         policy: str,
         failing: set[str],
-        listSigns: bool,
+        isFromList: bool,
     ) -> None:
         """
         There is a verdict; nothing is done unless DMARC failed, nor more than
@@ -427,7 +427,7 @@ class HostileTests(SynchronousTestCase):
         zone = Zone({"_dmarc.example.com": f"v=DMARC1; p={policy}"}, failing)
         author = Domain("a.example.com")
         discovery, aligned = zone.find(looked(author, message, None))
-        circumstances = MessageContext(listSigns)
+        circumstances = MessageContext(isFromList)
         verdict = evaluate([author], discovery, aligned, message, circumstances, PLAIN)
         levels = list(DMARCPolicy)
         self.assertLessEqual(

@@ -41,8 +41,8 @@ class SplitTests(SynchronousTestCase):
         Fields of lists are seen (RFC 2369, RFC 2919).
         """
         header = splitHeader(b"List-ID: <a.b>\r\n" + b"Received: x\r\n" * 3)
-        self.assertTrue(header.listSigns)
-        self.assertFalse(splitHeader(b"List-Of: x\r\n").listSigns)
+        self.assertTrue(header.isFromList)
+        self.assertFalse(splitHeader(b"List-Of: x\r\n").isFromList)
 
     def test_end(self) -> None:
         """

@@ -154,7 +154,7 @@ class ReceptionCase(SynchronousTestCase):
             config.postmaster.mailbox,
             aftermath.bounced,
             ReportAddresses(
-                clock, self.dns, config.domains, spellings=self.directory.spellings
+                clock, self.dns, config.domains, equivalents=self.directory.equivalents
             ).include,
         )
         recorder = EvaluationRecorder(clock, ledger.evaluations, True)

@@ -461,7 +461,7 @@ class ObserverTests(ReceptionCase):
         """
         self.listening.answer = Deferred()
         self.assertEqual(self.receive(PLAIN).reply.code, 250)
-        settled = Deferred.fromCoroutine(self.audience.settled())
+        settled = Deferred.fromCoroutine(self.audience.finished())
         self.assertNoResult(settled)
         self.listening.answer.errback(OSError("observer"))
         self.successResultOf(settled)

@@ -90,5 +90,5 @@ class DeliveryTests(SynchronousTestCase):
                 each.callback(None)
         outcomes = self.successResultOf(storing)
         self.assertEqual(outcomes.pop(1), StoreResult.LATER)
-        self.assertEqual(set(outcomes), {StoreResult.THERE})
+        self.assertEqual(set(outcomes), {StoreResult.STORED})
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -34,7 +34,9 @@ class AudienceTests(ReceptionCase):
         audience = VerdictDispatcher(self.clock, [], history)
 
         def arrived() -> Deferred[None]:
-            return Deferred.fromCoroutine(audience.arrived("anna", Domain("a.example")))
+            return Deferred.fromCoroutine(
+                audience.recordReceived("anna", Domain("a.example"))
+            )
 
         for _ in range(MAX_PENDING - 1):
             self.successResultOf(arrived())
@@ -44,7 +46,7 @@ class AudienceTests(ReceptionCase):
         self.successResultOf(waiting)
         for each in standing[1:]:
             each.callback(None)
-        self.successResultOf(Deferred.fromCoroutine(audience.settled()))
+        self.successResultOf(Deferred.fromCoroutine(audience.finished()))
 
     def test_unknown(self) -> None:
         """

@@ -230,9 +230,9 @@ class AnswerTests(SynchronousTestCase):
         for outcomes in product(StoreResult, repeat=3):
             reply = replyFor(outcomes, FinalDisposition.ACCEPTED)
             left = undelivered([each] * 3, outcomes, FinalDisposition.ACCEPTED)
-            isThere = StoreResult.THERE in outcomes
+            isThere = StoreResult.STORED in outcomes
             self.assertEqual(reply.accepted, isThere)
-            missing = sum(outcome is not StoreResult.THERE for outcome in outcomes)
+            missing = sum(outcome is not StoreResult.STORED for outcome in outcomes)
             self.assertEqual(len(left), missing if isThere else 0)
             if not isThere:
                 self.assertEqual(reply == TRY_LATER, StoreResult.LATER in outcomes)

@@ -178,9 +178,9 @@ class FindTests(SynchronousTestCase):
         A target says which address it is of, and what that is for.
         """
         for text, own, role, isForReports in [
-            ("ANNA+x@example.org", "anna@example.org", Role.PERSON, False),
-            ("bu\u0308ro@example.org", "bob@example.org", Role.PERSON, False),
-            ("X@b\u00fccher.example", "x@b\u00fccher.example", Role.PERSON, False),
+            ("ANNA+x@example.org", "anna@example.org", Role.USER, False),
+            ("bu\u0308ro@example.org", "bob@example.org", Role.USER, False),
+            ("X@b\u00fccher.example", "x@b\u00fccher.example", Role.USER, False),
             (
                 "postmaster+Af@example.org",
                 "postmaster+Af@example.org",

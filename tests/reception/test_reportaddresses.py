@@ -49,7 +49,7 @@ class ReportAddressesTests(SynchronousTestCase):
             self.resolver,
             (A, MAIL),
             map(Address.parse, named),
-            self.directory.spellings,
+            self.directory.equivalents,
         )
         self.addCleanup(made.stop)
         return made

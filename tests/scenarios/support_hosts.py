@@ -230,7 +230,7 @@ class MailHost:
                 self._internet.clock,
                 self._internet.resolver,
                 config.domains,
-                spellings=directory.spellings,
+                equivalents=directory.equivalents,
             ).include,
         )
         clock = self._internet.clock

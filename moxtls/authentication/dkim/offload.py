@@ -21,7 +21,7 @@ MAX_BATCHES = 4
 #: Seconds that none takes, however it was made.
 TIMEOUT = 60
 #: What a message counts at least.
-_LEAST = MAX_BATCH_SIZE // 16
+_MIN_SIZE = MAX_BATCH_SIZE // 16
 
 
 class SignatureVerifier:
@@ -34,26 +34,26 @@ class SignatureVerifier:
         self._worker = worker
         self._threads = threads
         self._batches = Batches[DKIMJob, DKIMResults](
-            lambda those: worker.call(verifyAll, those),
+            lambda jobs: worker.call(verifyAll, jobs),
             _size,
             MAX_BATCH_SIZE,
             MAX_BATCHES,
         )
 
-    def __call__(self, verification: DKIMJob) -> Deferred[DKIMResults]:
+    def __call__(self, job: DKIMJob) -> Deferred[DKIMResults]:
         """
         See L{Offload}.
         """
         # Hashing a large one takes most of the time, without the interpreter.
-        if fitsWorker(verification.body):
-            results = self._batches.put(verification)
-            return results.addErrback(self._without, verification)
-        return self._threads(verification)
+        if fitsWorker(job.body):
+            results = self._batches.put(job)
+            return results.addErrback(self._fallBack, job)
+        return self._threads(job)
 
-    def _without(self, why: Failure, verification: DKIMJob) -> Deferred[DKIMResults]:
+    def _fallBack(self, why: Failure, job: DKIMJob) -> Deferred[DKIMResults]:
         # Not if it was lost: it may have died of this very message.
         why.trap(NoWorker)
-        return self._threads(verification)
+        return self._threads(job)
 
     def stop(self) -> Deferred[None]:
         """
@@ -62,5 +62,5 @@ class SignatureVerifier:
         return self._worker.stop()
 
 
-def _size(verification: DKIMJob) -> int:
-    return max(_LEAST, sizeOf(verification.body))
+def _size(job: DKIMJob) -> int:
+    return max(_MIN_SIZE, sizeOf(job.body))

@@ -73,7 +73,7 @@ class InvalidSignatureField(ValueError):
     """
 
 
-class _Unacceptable(Exception):
+class _Rejected(Exception):
     """
     The signature is of no use, whatever the message.
     """
@@ -89,11 +89,11 @@ class SignatureClaim:
     """
     Whose signature a field says that it is: enough to look for the key.
 
-    @ivar place: How many DKIM-Signature fields are above it.
+    @ivar index: How many DKIM-Signature fields are above it.
     @ivar field: All of it, without its CRLF.
     """
 
-    place: int
+    index: int
     domain: Domain
     selector: str
     field: bytes
@@ -111,19 +111,19 @@ class Signature:
     """
     One that may be good, as far as can be told from itself.
 
-    @ivar place: As in L{SignatureClaim}.
+    @ivar index: As in L{SignatureClaim}.
     @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
     @ivar how: How the header is made canonical.
     @ivar body: What of the body it covers.
     @ivar names: C{h=}, in lower case.
     @ivar bodyHash: C{bh=}.
-    @ivar proof: C{b=}.
+    @ivar signatureData: C{b=}.
     @ivar field: The whole field without the value of C{b=} (RFC 6376 3.7), and
         without its CRLF.
-    @ivar start: As in L{DKIMResult.signature}.
+    @ivar prefix: As in L{DKIMResult.signature}.
     """
 
-    place: int
+    index: int
     domain: Domain
     selector: str
     identity: str
@@ -133,9 +133,9 @@ class Signature:
     body: BodyScope
     names: tuple[bytes, ...]
     bodyHash: bytes
-    proof: bytes
+    signatureData: bytes
     field: bytes
-    start: str
+    prefix: str
 
     def result(
         self,
@@ -151,14 +151,14 @@ class Signature:
             problem,
             self.identity,
             self.algorithm.value,
-            self.start,
+            self.prefix,
             keySize,
             testing,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
+class _Parameters:
     """
     What is mostly the same in all signatures of a signer, as in L{Signature}.
     """
@@ -171,7 +171,7 @@ class _Terms:
     names: tuple[bytes, ...]
 
 
-def parseSignatureClaim(field: bytes, place: int) -> SignatureClaim:
+def parseSignatureClaim(field: bytes, index: int) -> SignatureClaim:
     """
     Quick; whether the rest is a signature is left to L{parseSignature}.
 
@@ -180,8 +180,10 @@ def parseSignatureClaim(field: bytes, place: int) -> SignatureClaim:
     @raise UnreadableSignature: It can't be told whose it is.
     """
     value = field.partition(b":")[2]
-    domain = _domain(_stated(value, b"d"))
-    return SignatureClaim(place, domain, _selector(_stated(value, b"s"), domain), field)
+    domain = _domain(_tagText(value, b"d"))
+    return SignatureClaim(
+        index, domain, _selector(_tagText(value, b"s"), domain), field
+    )
 
 
 def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
@@ -196,23 +198,23 @@ def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
     try:
         _checkForm(tags)
         _checkTime(tags, now)
-        terms = _terms(tags, domain)
+        parameters = _parameters(tags, domain)
         return Signature(
-            claim.place,
+            claim.index,
             domain,
             selector,
-            terms.identity,
-            terms.identityDomain,
-            terms.algorithm,
-            terms.how,
-            terms.body,
-            terms.names,
+            parameters.identity,
+            parameters.identityDomain,
+            parameters.algorithm,
+            parameters.how,
+            parameters.body,
+            parameters.names,
             _data(tags, "bh"),
             _data(tags, "b"),
-            b"%b:%b" % (name, _withoutProof(value)),
-            _start(tags),
+            b"%b:%b" % (name, _withoutSignatureData(value)),
+            _prefix(tags),
         )
-    except _Unacceptable as reason:
+    except _Rejected as reason:
         stated = tags.get("a").lower()
         return DKIMResult(
             domain,
@@ -220,11 +222,11 @@ def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
             reason.status,
             reason.problem,
             algorithm=stated if _ALGORITHM.match(stated) else "",
-            signature=_start(tags),
+            signature=_prefix(tags),
         )
 
 
-def _found(value: bytes, name: bytes) -> re.Match[bytes] | None:
+def _findTag(value: bytes, name: bytes) -> re.Match[bytes] | None:
     """
     A tag where it stands in a field; of several the first.
     """
@@ -232,8 +234,8 @@ def _found(value: bytes, name: bytes) -> re.Match[bytes] | None:
     return first.match(value) or behind.search(value)
 
 
-def _stated(value: bytes, name: bytes) -> str:
-    found = _found(value, name)
+def _tagText(value: bytes, name: bytes) -> str:
+    found = _findTag(value, name)
     return unfoldTags(found[1]).strip(WSP) if found else ""
 
 
@@ -260,37 +262,37 @@ def _selector(text: str, domain: Domain) -> str:
     return selector
 
 
-def _demand(
+def _require(
     isGood: object, problem: str, status: AuthResult = AuthResult.PERMERROR
 ) -> None:
     if not isGood:
-        raise _Unacceptable(problem, status)
+        raise _Rejected(problem, status)
 
 
 def _checkForm(tags: TagList) -> None:
     """
     RFC 6376 6.1.1: "meticulously".
     """
-    _demand(not tags.problem, tags.problem)
+    _require(not tags.problem, tags.problem)
     if not all(map(tags.get, _REQUIRED)):
         missing = next(name for name in _REQUIRED if not tags.get(name))
-        raise _Unacceptable(f"{missing}= is missing")
-    _demand(tags.get("v") == "1", "v= is not 1")
+        raise _Rejected(f"{missing}= is missing")
+    _require(tags.get("v") == "1", "v= is not 1")
     # RFC 6376 3.5: sub-domain 1*("." sub-domain): mail isn't signed by "com".
     domain = tags.get("d")
-    _demand("." in domain and domain[-1] != ".", "d= is not a domain for mail")
+    _require("." in domain and domain[-1] != ".", "d= is not a domain for mail")
     if "q" in tags.values:
-        _demand("dns/txt" in colonList(tags.get("q")), "q= is not dns/txt")
+        _require("dns/txt" in colonList(tags.get("q")), "q= is not dns/txt")
 
 
 def _checkTime(tags: TagList, now: float) -> None:
     signed, expires = _time(tags, "t"), _time(tags, "x")
-    _demand(
+    _require(
         signed - now <= MAX_TIME_IN_FUTURE, "signed in the future", AuthResult.POLICY
     )
     if "x" in tags.values:
-        _demand(expires > signed, "x= is not after t=")
-        _demand(
+        _require(expires > signed, "x= is not after t=")
+        _require(
             expires + MAX_CLOCK_SKEW >= now, "the signature expired", AuthResult.POLICY
         )
 
@@ -298,35 +300,37 @@ def _checkTime(tags: TagList, now: float) -> None:
 def _time(tags: TagList, name: str) -> int:
     text = tags.get(name, "0")
     if not _TIME.match(text):
-        raise _Unacceptable(f"{name}= is not a time")
+        raise _Rejected(f"{name}= is not a time")
     return int(text)
 
 
-def _terms(tags: TagList, domain: Domain) -> _Terms:
+def _parameters(tags: TagList, domain: Domain) -> _Parameters:
     stated = map(tags.values.get, ("i", "a", "c", "l"))
     names = tags.get("h")
-    read = _knownTerms if len(names) <= MAX_CACHED_NAMES_LENGTH else _readTerms
+    read = (
+        _cachedParameters if len(names) <= MAX_CACHED_NAMES_LENGTH else _parseParameters
+    )
     return read(domain, names, *stated)
 
 
-def _readTerms(
+def _parseParameters(
     domain: Domain,
     names: str,
     identity: str | None,
     algorithm: str | None,
     ways: str | None,
     limit: str | None,
-) -> _Terms:
+) -> _Parameters:
     """
     @param names: C{h=}; as the others, which are C{None} if they aren't there.
     """
     what, below = _identity(identity, domain)
     how, bodyHow = _canonicalizations(ways)
     extent = BodyScope(bodyHow, _limit(limit))
-    return _Terms(what, below, _algorithm(algorithm), how, extent, _names(names))
+    return _Parameters(what, below, _algorithm(algorithm), how, extent, _names(names))
 
 
-_knownTerms = lru_cache(MAX_CACHED)(_readTerms)
+_cachedParameters = lru_cache(MAX_CACHED)(_parseParameters)
 
 
 def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
@@ -336,24 +340,24 @@ def _identity(stated: str | None, domain: Domain) -> tuple[str, Domain]:
     if stated is None:
         return f"@{domain}", domain
     identity = removeWSP(stated)
-    _demand(len(identity) <= MAX_IDENTITY_LENGTH, "i= is too long")
+    _require(len(identity) <= MAX_IDENTITY_LENGTH, "i= is too long")
     octets = identity.encode("utf-8")
     plain = _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets)
     _, at, part = plain.decode("utf-8", "replace").rpartition("@")
     try:
-        _demand(at, "i= has no @")
+        _require(at, "i= has no @")
         below = Domain.parse(part)
     except InvalidDomain:
-        raise _Unacceptable("i= has no domain") from None
-    _demand(below.isUnder(domain), "i= is not in the domain of d=")
+        raise _Rejected("i= has no domain") from None
+    _require(below.isUnder(domain), "i= is not in the domain of d=")
     return identity, below
 
 
 def _algorithm(stated: str | None) -> Algorithm:
     stated = (stated or "").lower()
     # RFC 8301 3.1: permanently failed.
-    _demand(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
-    _demand(stated in _ALGORITHMS, "a= is not an algorithm that is known")
+    _require(stated != _HISTORIC, f"{_HISTORIC} is historic", AuthResult.POLICY)
+    _require(stated in _ALGORITHMS, "a= is not an algorithm that is known")
     return Algorithm(stated)
 
 
@@ -364,22 +368,22 @@ def _canonicalizations(
         stated = "simple/simple"
     header, slash, body = stated.lower().partition("/")
     pair = (header, body if slash else "simple")
-    _demand(_WAYS.issuperset(pair), "c= is not a canonicalization that is known")
+    _require(_WAYS.issuperset(pair), "c= is not a canonicalization that is known")
     return Canonicalization(pair[0]), Canonicalization(pair[1])
 
 
 def _limit(stated: str | None) -> int | None:
     if stated is None:
         return None
-    _demand(_LIMIT.match(stated), "l= is not a number")
+    _require(_LIMIT.match(stated), "l= is not a number")
     return int(stated)
 
 
 def _names(stated: str) -> tuple[bytes, ...]:
     names = colonList(stated, MAX_SIGNED_FIELDS)
-    _demand(len(names) <= MAX_SIGNED_FIELDS, "h= is too long")
-    _demand(all(map(_FIELD.match, names)), "h= is not a list of fields")
-    _demand("from" in names, "From is not signed")
+    _require(len(names) <= MAX_SIGNED_FIELDS, "h= is too long")
+    _require(all(map(_FIELD.match, names)), "h= is not a list of fields")
+    _require("from" in names, "From is not signed")
     return tuple(each.encode("ascii") for each in names)
 
 
@@ -387,17 +391,21 @@ def _data(tags: TagList, name: str) -> bytes:
     try:
         return decodeBase64(tags.get(name))
     except ValueError:
-        raise _Unacceptable(f"{name}= is not base64") from None
+        raise _Rejected(f"{name}= is not base64") from None
 
 
-def _withoutProof(value: bytes) -> bytes:
+def _withoutSignatureData(value: bytes) -> bytes:
     """
     RFC 6376 3.7.
     """
-    proof = _found(value, b"b")
-    return value[: proof.start(1)] + value[proof.end() :] if proof else value
+    signatureData = _findTag(value, b"b")
+    return (
+        value[: signatureData.start(1)] + value[signatureData.end() :]
+        if signatureData
+        else value
+    )
 
 
-def _start(tags: TagList) -> str:
-    proof = removeWSP(tags.get("b"))
-    return proof[:8] if _BASE64.match(proof) else ""
+def _prefix(tags: TagList) -> str:
+    signatureData = removeWSP(tags.get("b"))
+    return signatureData[:8] if _BASE64.match(signatureData) else ""

@@ -51,8 +51,8 @@ from moxtls.message.header import Header
 #: Signatures that are verified (RFC 6376 8.4).  Each hop that signs adds one, so
 #: real mail has up to five.
 MAX_SIGNATURES = 8
-#: Records of one selector that are looked at.  There should be one (RFC 6376
-#: 3.6.2.2); each may take the time of a verification.
+#: Records of one selector that are prepared at.  There should be one (RFC 6376
+#: 3.6.2.2); each may take the time of a job.
 MAX_KEY_RECORDS = 4
 
 _NAME = b"dkim-signature"
@@ -73,7 +73,7 @@ class DKIMCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _Verifiable:
     """
     @ivar keys: At least one: those of its selector that are made for it.
     """
@@ -116,13 +116,13 @@ def findSignatures(header: Header, authors: Sequence[Domain] = ()) -> Signatures
         except InvalidSignatureField as error:
             problems.append(str(error))
     if len(readable) > MAX_SIGNATURES:
-        readable.sort(key=lambda each: _distance(each.domain, authors))
-        readable = sorted(readable[:MAX_SIGNATURES], key=lambda each: each.place)
+        readable.sort(key=lambda each: _priority(each.domain, authors))
+        readable = sorted(readable[:MAX_SIGNATURES], key=lambda each: each.index)
     left = MAX_SIGNATURES - len(readable)
     return Signatures(tuple(readable), tuple(problems[:left]))
 
 
-def _distance(signer: Domain, authors: Sequence[Domain]) -> tuple[int, int]:
+def _priority(signer: Domain, authors: Sequence[Domain]) -> tuple[int, int]:
     """
     The less, the likelier it is that a signer is aligned with an author (RFC 9989
     4.4): by the labels that they have in common, and those that the signer has
@@ -173,23 +173,23 @@ def verify(
         through once, or not at all if there is nothing to do.
     @param now: When the message was received, in Unix seconds.
     """
-    looked = tuple([_looked(each, now) for each in checks])
-    signatures = [each.signature for each in looked if isinstance(each, _Ready)]
+    prepared = tuple([_prepared(each, now) for each in checks])
+    signatures = [each.signature for each in prepared if isinstance(each, _Verifiable)]
     if not signatures:
-        return tuple(each for each in looked if isinstance(each, DKIMResult))
+        return tuple(each for each in prepared if isinstance(each, DKIMResult))
     hashes = hashBody(body, {each.body for each in signatures})
     fields = {
         how: canonicalFields(header, how) for how in {each.how for each in signatures}
     }
     return tuple(
         _verified(each, hashes, fields[each.signature.how])
-        if isinstance(each, _Ready)
+        if isinstance(each, _Verifiable)
         else each
-        for each in looked
+        for each in prepared
     )
 
 
-def _looked(check: DKIMCheck, now: float) -> _Ready | DKIMResult:
+def _prepared(check: DKIMCheck, now: float) -> _Verifiable | DKIMResult:
     """
     RFC 6376 6.1.1, 6.1.2.
     """
@@ -199,16 +199,16 @@ def _looked(check: DKIMCheck, now: float) -> _Ready | DKIMResult:
     if check.problem:
         return signature.result(AuthResult.TEMPERROR, check.problem)
     keys = []
-    troubles = []
+    problems = []
     for record in check.records:
         try:
             keys.append(_keyFor(signature, record))
-        except UnusableKey as trouble:
-            troubles.append(trouble)
+        except UnusableKey as error:
+            problems.append(error)
     if keys:
-        return _Ready(signature, tuple(keys))
-    if troubles:
-        return signature.result(troubles[0].status, troubles[0].problem)
+        return _Verifiable(signature, tuple(keys))
+    if problems:
+        return signature.result(problems[0].status, problems[0].problem)
     return signature.result(AuthResult.PERMERROR, "there is no key record")
 
 
@@ -223,7 +223,7 @@ def _keyFor(signature: Signature, text: bytes) -> PublicKey:
 
 
 def _verified(
-    check: _Ready, hashes: Mapping[BodyScope, BodyHash], fields: Fields
+    check: _Verifiable, hashes: Mapping[BodyScope, BodyHash], fields: Fields
 ) -> DKIMResult:
     """
     RFC 6376 6.1.3.
@@ -232,7 +232,8 @@ def _verified(
     body = hashes[signature.body]
     digest = _headerHash(signature, fields)
     key = next(
-        (each for each in check.keys if each.accepts(signature.proof, digest)), None
+        (each for each in check.keys if each.accepts(signature.signatureData, digest)),
+        None,
     )
     status, problem = AuthResult.FAIL, ""
     if not body.digest:
@@ -256,7 +257,7 @@ def _headerHash(signature: Signature, fields: Fields) -> bytes:
         # Other signatures may be signed; a signature can't sign itself (RFC 6376
         # 3.5).
         others = list(fields.get(_NAME, ()))
-        del others[signature.place : signature.place + 1]
+        del others[signature.index : signature.index + 1]
         fields = {**fields, _NAME: others}
     return headerHash(fields, signature.names, signature.field, signature.how)
 
@@ -281,7 +282,7 @@ class DKIMJob:
     def __call__(self) -> DKIMResults:
         return verify(self.header, self.body, self.checks, self.now)
 
-    def without(self, problem: str) -> DKIMResults:
+    def failed(self, problem: str) -> DKIMResults:
         """
         What it comes to if it can't be done.
         """
@@ -293,16 +294,16 @@ class DKIMJob:
         )
 
 
-def verifyAll(verifications: Sequence[DKIMJob]) -> list[DKIMResults | Exception]:
+def verifyAll(jobs: Sequence[DKIMJob]) -> list[DKIMResults | Exception]:
     """
     Several messages, one after the other.
     """
-    return [_tried(each) for each in verifications]
+    return [_resultsOf(each) for each in jobs]
 
 
-def _tried(verification: DKIMJob) -> DKIMResults | Exception:
+def _resultsOf(job: DKIMJob) -> DKIMResults | Exception:
     try:
-        return verification()
+        return job()
     except Exception as error:
         # The others shall not suffer from it.
         return error
@@ -313,7 +314,7 @@ def _tried(verification: DKIMJob) -> DKIMResults | Exception:
 # time.
 
 _CHECK = attrgetter(
-    "claim.place",
+    "claim.index",
     "claim.domain.ascii",
     "claim.selector",
     "claim.field",
@@ -333,9 +334,9 @@ _RESULT = attrgetter(
 )
 
 
-def _reduced(work: DKIMJob) -> tuple[Callable[..., DKIMJob], _Plain]:
-    checks = tuple(map(_CHECK, work.checks))
-    return _restored, (work.header, work.body, checks, work.now)
+def _reduced(job: DKIMJob) -> tuple[Callable[..., DKIMJob], _Plain]:
+    checks = tuple(map(_CHECK, job.checks))
+    return _restored, (job.header, job.body, checks, job.now)
 
 
 def _restored(

@@ -121,18 +121,18 @@ def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     check = SPFEvaluator(client)
     try:
         outcome = yield from check.evaluate(domain)
-        words = yield from check.explain(outcome)
+        explanation = yield from check.explain(outcome)
     except EvaluationStopped as stop:
         problem = printable(stop.problem, MAX_PROBLEM_LENGTH)
         return SPFResult(request.scope, domain, stop.status, problem=problem)
-    return _result(request.scope, domain, outcome, words)
+    return _result(request.scope, domain, outcome, explanation)
 
 
 def _result(
-    scope: SPFScope, domain: str, outcome: RecordResult, words: str
+    scope: SPFScope, domain: str, outcome: RecordResult, explanation: str
 ) -> SPFResult:
     mechanism = printable(outcome.mechanism, MAX_PROBLEM_LENGTH)
-    return SPFResult(scope, domain, outcome.status, mechanism, words)
+    return SPFResult(scope, domain, outcome.status, mechanism, explanation)
 
 
 def _identity(request: SPFRequest) -> tuple[str, str]:
@@ -205,10 +205,10 @@ class SPFEvaluator:
             return RecordResult(AuthResult.NONE)
         for each in record.directives:
             if isinstance(each.mechanism, IPMechanism):
-                matched = self._client.isIn(each.mechanism)
+                matched = self._client.matchesNetwork(each.mechanism)
             else:
-                place = TermContext(domain, each.text)
-                matched = yield from self._matches(each.mechanism, place)
+                context = TermContext(domain, each.text)
+                matched = yield from self._matches(each.mechanism, context)
             if matched:
                 return RecordResult(each.result, each.text, domain, record.explanation)
         if record.redirect is not None:
@@ -217,7 +217,7 @@ class SPFEvaluator:
 
     def explain(self, outcome: RecordResult) -> LookupGenerator[str]:
         """
-        The domain's words for a failure (RFC 7208 6.2); empty if there are
+        The domain's explanation for a failure (RFC 7208 6.2); empty if there are
         none, or none that can be used.
         """
         spec = outcome.explanation
@@ -267,12 +267,12 @@ class SPFEvaluator:
         """
         RFC 7208 6.1.
         """
-        place = TermContext(domain, "redirect")
-        self._lookups.spend(spec, place)
+        context = TermContext(domain, "redirect")
+        self._lookups.countTerm(spec, context)
         target = yield from self._target(spec, domain)
         outcome = yield from self.evaluate(target)
         if outcome.status is AuthResult.NONE:
-            raise place.broken(f"no SPF record at {target!r}")
+            raise context.permanentError(f"no SPF record at {target!r}")
         return outcome
 
     def _matches(
@@ -283,67 +283,69 @@ class SPFEvaluator:
         | MXMechanism
         | PTRMechanism
         | ExistsMechanism,
-        place: TermContext,
+        context: TermContext,
     ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.
         """
         if isinstance(mechanism, AllMechanism):
             return True
-        self._lookups.spend(mechanism.domain, place)
-        if self._isBeyondASCII(mechanism.domain):
+        self._lookups.countTerm(mechanism.domain, context)
+        if self._needsNonASCIILocalPart(mechanism.domain):
             return False
-        target = yield from self._target(mechanism.domain, place.domain)
+        target = yield from self._target(mechanism.domain, context.domain)
         match mechanism:
             case IncludeMechanism():
-                return (yield from self._included(target, place))
+                return (yield from self._included(target, context))
             case AMechanism():
                 kind = self._client.kind
-                found = yield from self._lookups.one(target, kind, place)
-                return self._isNear(found, mechanism)
+                found = yield from self._lookups.lookUpTerm(target, kind, context)
+                return self._matchesAddress(found, mechanism)
             case MXMechanism():
-                return (yield from self._isExchange(mechanism, target, place))
+                return (yield from self._matchesMX(mechanism, target, context))
             case PTRMechanism():
-                return (yield from self._isNamed(target, place))
+                return (yield from self._matchesPTR(target, context))
             case ExistsMechanism():
-                found = yield from self._lookups.one(target, RRType.A, place)
+                found = yield from self._lookups.lookUpTerm(target, RRType.A, context)
                 return any(each.records for each in found)
 
-    def _included(self, target: str, place: TermContext) -> LookupGenerator[bool]:
+    def _included(self, target: str, context: TermContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.2.
         """
         outcome = yield from self.evaluate(target)
         if outcome.status is AuthResult.NONE:
-            raise place.broken(f"no SPF record at {target!r}")
+            raise context.permanentError(f"no SPF record at {target!r}")
         return outcome.status is AuthResult.PASS
 
-    def _isExchange(
-        self, mx: MXMechanism, target: str, place: TermContext
+    def _matchesMX(
+        self, mx: MXMechanism, target: str, context: TermContext
     ) -> LookupGenerator[bool]:
         """
         RFC 7208 5.4.
         """
-        found = yield from self._lookups.exchanges(target, place)
-        if self._isNear(found, mx):
+        found = yield from self._lookups.mxAddresses(target, context)
+        if self._matchesAddress(found, mx):
             return True
-        self._lookups.settle(found, place)
+        self._lookups.noteUnmatched(found, context)
         return False
 
-    def _isNamed(self, target: str, place: TermContext) -> LookupGenerator[bool]:
+    def _matchesPTR(self, target: str, context: TermContext) -> LookupGenerator[bool]:
         """
         RFC 7208 5.5, which has it the wrong way around in one of its
         sentences: the client's name may be a subdomain.
         """
-        names = yield from self._lookups.clientNames(place)
+        names = yield from self._lookups.clientNames(context)
         return any(_isUnder(name, target) for name in names)
 
-    def _isNear(self, answers: Answers, mechanism: AMechanism | MXMechanism) -> bool:
+    def _matchesAddress(
+        self, answers: Answers, mechanism: AMechanism | MXMechanism
+    ) -> bool:
         client = self._client
         prefix = mechanism.prefix4 if client.kind is RRType.A else mechanism.prefix6
-        return any(client.isNear(each.addresses, prefix) for each in answers)
+        return any(client.matchesPrefix(each.addresses, prefix) for each in answers)
 
-    def _isBeyondASCII(self, spec: DomainSpec | None) -> bool:
+    def _needsNonASCIILocalPart(self, spec: DomainSpec | None) -> bool:
         return (
             spec is not None
             and not spec.letters.isdisjoint(_ABOUT_LOCAL_PART)
@@ -357,7 +359,7 @@ class SPFEvaluator:
         """
         if spec is None:
             return domain
-        if self._isBeyondASCII(spec):
+        if self._needsNonASCIILocalPart(spec):
             return ""
         values = yield from self._values(spec.letters, domain)
         return expandName(spec.parts, values).lower()
@@ -402,7 +404,7 @@ class EvaluationStopped(Exception):
     There is no going on (RFC 7208 2.6.6, 2.6.7).
 
     @ivar status: C{TEMPERROR} or C{PERMERROR}.
-    @ivar problem: What is wrong, and where: has strangers' words in it.
+    @ivar problem: What is wrong, and where: has strangers' explanation in it.
     """
 
     def __init__(self, status: AuthResult, problem: str) -> None:
@@ -426,7 +428,7 @@ class TermContext:
     def __str__(self) -> str:
         return f"{self.domain}: {self.term[:_MAX_TERM_LENGTH]}"
 
-    def broken(self, problem: str) -> EvaluationStopped:
+    def permanentError(self, problem: str) -> EvaluationStopped:
         """
         Only the domain's owner can mend it.
         """
@@ -444,7 +446,7 @@ class SPFLookups:
         self._voids = 0
         self._names: tuple[str, ...] | None = None
 
-    def spend(self, spec: DomainSpec | None, place: TermContext) -> None:
+    def countTerm(self, spec: DomainSpec | None, context: TermContext) -> None:
         """
         Count a term that needs the DNS, and another one for the client's name
         if it is needed for the first time.
@@ -454,10 +456,12 @@ class SPFLookups:
         needsName = spec is not None and "p" in spec.letters
         self._terms += 2 if needsName and self._names is None else 1
         if self._terms > MAX_TERMS:
-            raise place.broken(f"more than {MAX_TERMS} terms that need the DNS")
+            raise context.permanentError(
+                f"more than {MAX_TERMS} terms that need the DNS"
+            )
 
-    def one(
-        self, name: str, kind: RRType, place: TermContext
+    def lookUpTerm(
+        self, name: str, kind: RRType, context: TermContext
     ) -> LookupGenerator[Answers]:
         """
         What a term is about: one answer, or none if there can't be such a
@@ -466,10 +470,10 @@ class SPFLookups:
         @raise Stopped: The look-up failed, or it was one void look-up too many.
         """
         answers = yield from lookUp((escapeName(name),), kind)
-        self._note(answers, place)
+        self._note(answers, context)
         return answers
 
-    def exchanges(self, name: str, place: TermContext) -> LookupGenerator[Answers]:
+    def mxAddresses(self, name: str, context: TermContext) -> LookupGenerator[Answers]:
         """
         The addresses of the MX hosts of C{name}.  Some may have failed, which
         doesn't matter if another one has the client's address: else, see
@@ -477,28 +481,28 @@ class SPFLookups:
 
         @raise Stopped: See C{one}; or there are too many hosts.
         """
-        found = yield from self.one(name, RRType.MX, place)
+        found = yield from self.lookUpTerm(name, RRType.MX, context)
         hosts = [host.exchange for each in found for host in each.mx]
         if len(hosts) > MAX_MX_HOSTS:
-            raise place.broken(f"more than {MAX_MX_HOSTS} MX hosts")
+            raise context.permanentError(f"more than {MAX_MX_HOSTS} MX hosts")
         return (yield from lookUp(hosts, self._client.kind))
 
-    def settle(self, answers: Answers, place: TermContext) -> None:
+    def noteUnmatched(self, answers: Answers, context: TermContext) -> None:
         """
         Let C{answers}, where none was of use, be what a term came to.
 
         @raise Stopped: See C{one}.
         """
-        self._note(answers, place)
+        self._note(answers, context)
 
     def clientNames(
-        self, place: TermContext | None = None
+        self, context: TermContext | None = None
     ) -> LookupGenerator[tuple[str, ...]]:
         """
         The names of the client that have its address (RFC 7208 5.5); what
         fails is as good as not there.
 
-        @param place: The term that wants to know, if it counts.
+        @param context: The term that wants to know, if it counts.
 
         @raise Stopped: It was one void look-up too many.
         """
@@ -510,23 +514,23 @@ class SPFLookups:
             self._names = tuple(
                 each.name
                 for each in answers
-                if self._client.isNear(each.addresses, ip.max_prefixlen)
+                if self._client.matchesPrefix(each.addresses, ip.max_prefixlen)
             )
-            if place is not None:
-                self._note(tuple(each for each in found if not each.failed), place)
+            if context is not None:
+                self._note(tuple(each for each in found if not each.failed), context)
         return self._names
 
-    def _note(self, answers: Answers, place: TermContext) -> None:
+    def _note(self, answers: Answers, context: TermContext) -> None:
         """
         RFC 7208 5, 4.6.4: a term whose look-up failed, or found nothing.
         """
         for each in answers:
             if each.failed:
-                raise lookupFailed(str(place), each)
+                raise lookupFailed(str(context), each)
         if answers and not any(each.records for each in answers):
             self._voids += 1
         if self._voids > MAX_VOID_TERMS:
-            raise place.broken(
+            raise context.permanentError(
                 f"more than {MAX_VOID_TERMS} terms with nothing in the DNS"
             )
 
@@ -584,7 +588,7 @@ class SPFClient:
         """
         return RRType.A if self.ip.version == 4 else RRType.AAAA
 
-    def isIn(self, network: IPMechanism) -> bool:
+    def matchesNetwork(self, network: IPMechanism) -> bool:
         """
         Whether the bits that count are those of C{network}.
         """
@@ -593,7 +597,7 @@ class SPFClient:
         beyond = self.ip.max_prefixlen - network.prefix
         return int(self.ip) >> beyond == network.address >> beyond
 
-    def isNear(self, addresses: Collection[str], prefix: int) -> bool:
+    def matchesPrefix(self, addresses: Collection[str], prefix: int) -> bool:
         """
         Whether it has the first C{prefix} bits in common with any of
         C{addresses}, which are in canonical form.
@@ -601,7 +605,7 @@ class SPFClient:
         if prefix == self.ip.max_prefixlen:
             return str(self.ip) in addresses
         return any(
-            self.isIn(IPMechanism(ip.version, int(ip), prefix))
+            self.matchesNetwork(IPMechanism(ip.version, int(ip), prefix))
             for ip in map(parseIP, addresses)
             # The prefix is for addresses of the client's kind.
             if ip is not None and ip.version == self.ip.version

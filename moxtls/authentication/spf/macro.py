@@ -71,7 +71,7 @@ def parseMacroString(text: str, explaining: bool = False) -> MacroString:
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:
-            raise InvalidMacro(_complaint(text[place : place + 20]))
+            raise InvalidMacro(_problem(text[place : place + 20]))
         parts.append(_part(token, explaining))
         place = token.end()
     return tuple(parts)
@@ -158,7 +158,7 @@ def _macro(token: re.Match[str], explaining: bool) -> Macro:
     )
 
 
-def _complaint(rest: str) -> str:
+def _problem(rest: str) -> str:
     if rest.startswith("%"):
         return f"{printable(rest, 20)!r} is no macro"
     return "not in printable ASCII"

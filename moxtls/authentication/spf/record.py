@@ -70,14 +70,14 @@ def parseSPFRecord(text: bytes) -> SPFRecord:
     """
     if len(text) > MAX_RECORD_LENGTH:
         raise InvalidSPFRecord(f"longer than {MAX_RECORD_LENGTH} octets")
-    return _remembered(text) if len(text) <= MAX_CACHED_LENGTH else _parsed(text)
+    return _cached(text) if len(text) <= MAX_CACHED_LENGTH else _parsed(text)
 
 
 def clearRecordCache() -> None:
     """
     For measuring what it takes to read one.
     """
-    _remembered.cache_clear()
+    _cached.cache_clear()
 
 
 def _parsed(text: bytes) -> SPFRecord:
@@ -97,7 +97,7 @@ def _parsed(text: bytes) -> SPFRecord:
     return _record(directives, modifiers)
 
 
-_remembered = lru_cache(maxsize=MAX_CACHED)(_parsed)
+_cached = lru_cache(maxsize=MAX_CACHED)(_parsed)
 
 
 def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:

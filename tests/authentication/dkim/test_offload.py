@@ -105,7 +105,7 @@ class VerificationTests(SynchronousTestCase):
         """
         If nobody gets to it, nothing is known of any signature (RFC 8601 2.7.1).
         """
-        results = verification(_message()).without("too busy")
+        results = verification(_message()).failed("too busy")
         self.assertEqual({str(each.domain) for each in results}, set(KEYS))
         self.assertEqual(
             {(each.status, each.problem) for each in results},

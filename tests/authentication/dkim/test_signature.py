@@ -85,8 +85,8 @@ class ReadSignatureTests(SynchronousTestCase):
         self.assertIs(signature.how, SIMPLE)
         self.assertEqual(signature.body, BodyScope(SIMPLE, None))
         self.assertEqual(signature.names, (b"from",))
-        self.assertEqual(signature.proof, b"ABCDEFGH")
-        self.assertEqual(signature.start, "QUJDREVG")
+        self.assertEqual(signature.signatureData, b"ABCDEFGH")
+        self.assertEqual(signature.prefix, "QUJDREVG")
 
     def test_result(self) -> None:
         """
@@ -126,7 +126,7 @@ class ReadSignatureTests(SynchronousTestCase):
                 )
                 assert isinstance(signature, Signature), signature
                 self.assertEqual(signature.field, name + before + after)
-                self.assertEqual(signature.proof, b"a")
+                self.assertEqual(signature.signatureData, b"a")
 
     def test_missing(self) -> None:
         """
@@ -227,7 +227,7 @@ class ReadSignatureTests(SynchronousTestCase):
         ):
             claim = parseSignatureClaim(text, 3)
             self.assertEqual(claim.keyName, "sel._domainkey.a.example")
-            self.assertEqual((claim.place, claim.field), (3, text))
+            self.assertEqual((claim.index, claim.field), (3, text))
         self.bad("a tag is there twice", x="9999999999; d=b.example")
         for broken in (b"DKIM-Signature: xd=a.example; s=s", b"d=a.example; s=s"):
             with self.assertRaises(InvalidSignatureField):

@@ -114,9 +114,9 @@ class ClaimsOfTests(SynchronousTestCase):
         header = b"A: b\r\n" + NOBODY + BROKEN + split(sign(MESSAGE, [RSA]))[0]
         broken, good = signatureClaims(splitHeader(header))
         self.assertEqual(broken.keyName, "s._domainkey.a.example")
-        self.assertEqual(broken.place, 1)
+        self.assertEqual(broken.index, 1)
         self.assertEqual(good.keyName, "r._domainkey.sender.example")
-        self.assertEqual(good.place, 2)
+        self.assertEqual(good.index, 2)
 
     def test_most(self) -> None:
         """
@@ -146,7 +146,7 @@ class ClaimsOfTests(SynchronousTestCase):
             self.assertEqual(len(found.claims), MAX_SIGNATURES)
             names = [each.keyName for each in found.claims]
             self.assertIn("r._domainkey.sender.example", names)
-            places = [each.place for each in found.claims]
+            places = [each.index for each in found.claims]
             self.assertEqual(places, sorted(places))
             related = [name for name in names if name.endswith("sender.example")]
             self.assertEqual(len(related), count)
