@@ -174,7 +174,9 @@ class MessageAuthentication:
 
     log = Logger()
 
-    def __init__(self, authenticator: MessageAuthenticator, origin: ConnectionChecks) -> None:
+    def __init__(
+        self, authenticator: MessageAuthenticator, origin: ConnectionChecks
+    ) -> None:
         self._checks = authenticator
         self._origin = origin
         self._resolver = authenticator.resolverFor(origin.address)
@@ -262,7 +264,9 @@ class MessageAuthentication:
         Verifying is waited for, however long it takes: it is our own doing, and
         who keeps us busy shall not have signatures of others count as unknown.
         """
-        authenticator = tuple([await self._deadline.resultOf(each) for each in self._keys])
+        authenticator = tuple(
+            [await self._deadline.resultOf(each) for each in self._keys]
+        )
         if not authenticator:
             return ()
         job = DKIMJob(self._header.data, body, authenticator, self._since)
