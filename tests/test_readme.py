@@ -8,6 +8,7 @@ import re
 import textwrap
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,7 +36,16 @@ class ReadmeTests(SynchronousTestCase):
         """
         It is read to its end.
         """
-        self.assertLess(len(self.text.splitlines()), 150)
+        self.assertLess(len(self.text.splitlines()), 190)
+
+    def test_picture(self) -> None:
+        """
+        The picture in it is the one that docs/loops.py draws.
+        """
+        script = ROOT / "docs" / "loops.py"
+        self.assertIn(".. image:: docs/loops.svg", self.text)
+        drawn = run_path(str(script))["svg"]()
+        self.assertEqual(drawn, script.with_suffix(".svg").read_text())
 
     def test_configuration(self) -> None:
         """
