@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_dates -*-
 """
-UTC days and spans of reports; durations.  No I/O: the time is always an argument.
+UTC days, report periods and durations.  No I/O: the time is always an argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DAY = 24 * HOUR
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
     """
-    The half-open stretch of time C{[start, end)}, in whole Unix seconds.
+    The half-open period C{[start, end)}, in whole Unix seconds.
     """
 
     start: int
@@ -25,16 +25,17 @@ class Span:
     @property
     def last(self) -> int:
         """
-        Its last second: reports name their end inclusively (RFC 8460 4.4).
+        The last second: reports give an inclusive end (RFC 8460 4.4).
         """
         return self.end - 1
 
 
 class MonotonicTime:
     """
-    Time for durations, of a clock that is set now and then: instead of going back it
-    stands still, as else what is to last a minute would last as long as the clock was
-    set back.
+    Monotonic seconds derived from a wall clock.
+
+    When the clock is set back, the time stands still instead; otherwise a timeout of
+    a minute would grow by as much as the clock was set back.
     """
 
     __slots__ = ("_latest", "_offset")
@@ -45,9 +46,9 @@ class MonotonicTime:
 
     def at(self, now: float) -> float:
         """
-        @param now: What the clock says.
+        @param now: The time on the wall clock, in seconds.
 
-        @return: Seconds, never less than before.
+        @return: Seconds, never less than returned before.
         """
         now += self._offset
         if now < self._latest:
@@ -59,6 +60,8 @@ class MonotonicTime:
 
 def utcDay(now: float) -> date:
     """
+    The UTC day of a moment.
+
     @param now: Unix seconds.
     """
     return datetime.fromtimestamp(now, UTC).date()
@@ -66,7 +69,7 @@ def utcDay(now: float) -> date:
 
 def midnight(day: date) -> int:
     """
-    The Unix second in which C{day} begins, in UTC.
+    The Unix second in which the UTC day C{day} begins.
     """
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
@@ -80,7 +83,7 @@ def spanOfDay(day: date) -> Span:
 
 def rfc3339(second: float) -> str:
     """
-    C{2026-11-24T00:00:00Z} (RFC 3339), as reports write it.
+    The date-time of a moment as reports give it (RFC 3339): C{2026-11-24T00:00:00Z}.
     """
     moment = datetime.fromtimestamp(int(second), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_domain -*-
 """
-Names of domains and mail addresses, in one spelling each.  No I/O.
+Domain names, address literals and mail addresses in canonical form.  No I/O.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import idna
 MAX_DOMAIN_LENGTH = 253
 MAX_LABEL = 63
 #: RFC 5321 4.5.3.1.3, less the angle brackets.  The local part has no limit of
-#: its own: the 64 octets of 4.5.3.1.1 are the least that must be taken, and
-#: addresses made for one bounce (VERP) are longer.
+#: its own: the 64 octets of 4.5.3.1.1 are a minimum to accept, and VERP addresses
+#: are longer.
 MAX_ADDRESS = 254
-#: Texts that are remembered as parsed: one message has the same few in many
-#: places, and so have the next ones.
+#: Entries of the cache of parsed names: messages contain the same few names in many
+#: places.
 MAX_CACHED = 4000
 
-# RFC 1123 2.1, and underscores: RFC 2181 11 has the DNS take any label, and there
-# are hosts that mail comes from or goes to with underscores in their names.
+# RFC 1123 2.1, and underscores: RFC 2181 11 allows any label in the DNS, and some
+# mail hosts have underscores in their names.
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]+(?<!-)\Z")
-# RFC 6532 3.1: UTF8-non-ascii; less C1 controls, line and paragraph ends, and what
-# turns the direction of all that follows.  No mailbox has them, and addresses stand
-# in headers, logs and terminals.
+# RFC 6532 3.1: UTF8-non-ascii, except C1 controls, line and paragraph separators, and
+# bidirectional overrides.  No mailbox has them, and addresses are shown in headers,
+# logs and terminals.
 _UTF8 = r"\xa0-\u2027\u202f-\u2065\u206a-\U0010ffff"
 # RFC 5321 4.1.2, RFC 6531 3.3: Dot-string of atext, which may be non-ASCII.
 _ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
-# The same with dots at either end and in a row, which would have to be quoted:
-# large providers gave such addresses to their customers.
+# The same with leading, trailing and consecutive dots, which would have to be quoted:
+# large providers issued such addresses to their customers.
 _DOTTED = re.compile(rf"\.*{_ATEXT}(?:\.+{_ATEXT})*\.*\Z")
 # RFC 5321 4.1.2: Quoted-string, and the pairs within it.
 _QUOTED = re.compile(rf'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])*)"\Z')
@@ -42,7 +42,7 @@ _QUOTED = re.compile(rf'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])
 
 class InvalidDomain(ValueError):
     """
-    A text is not the name of a domain.
+    A text is not a domain name.
     """
 
 
@@ -57,8 +57,8 @@ class Domain:
     """
     A domain name: A-labels, lower case, no final dot.
 
-    Made by L{Domain.parse}, so that equal names are equal values however they
-    were spelled.
+    L{Domain.parse} makes it, so that equal names are equal values, independent of
+    their spelling.
     """
 
     ascii: str
@@ -69,37 +69,38 @@ class Domain:
         @param text: U-labels or A-labels in any case, with or without a
             final dot.
 
-        @raise InvalidDomain: C{text} names no host (RFC 1123 2.1, RFC 5890),
-            also if underscores counted as letters.
+        @raise InvalidDomain: C{text} is not a host name (RFC 1123 2.1, RFC 5890);
+            underscores are allowed.
         """
-        return _known(text) if len(text) <= MAX_DOMAIN_LENGTH else _parsed(text)
+        return _parseCached(text) if len(text) <= MAX_DOMAIN_LENGTH else _parse(text)
 
     @property
     def isHostName(self) -> bool:
         """
-        Whether it has letters, digits and hyphens only (RFC 1123 2.1), as the
-        names that we go by must.
+        True if it consists of letters, digits and hyphens only (RFC 1123 2.1), as
+        names of this host must.
         """
         return "_" not in self.ascii
 
     @property
     def unicode(self) -> str:
         """
-        For people; A-labels that are no valid IDNA 2008 stay as they are.
+        The name in U-labels, for display; A-labels that are not valid IDNA 2008
+        stay as they are.
         """
         return ".".join(_labelToUnicode(label) for label in self.ascii.split("."))
 
     @property
     def parent(self) -> Domain | None:
         """
-        The domain one label up, if there is one.
+        The domain without its first label; C{None} for a top-level domain.
         """
         _, dot, rest = self.ascii.partition(".")
         return Domain(rest) if dot else None
 
     def isUnder(self, other: Domain) -> bool:
         """
-        Whether this is C{other} or a subdomain of it.
+        True if this is C{other} or a subdomain of it.
         """
         return self == other or self.ascii.endswith("." + other.ascii)
 
@@ -120,7 +121,7 @@ class AddressLiteral:
         """
         @param text: C{[192.0.2.1]} or C{[IPv6:2001:db8::1]}.
 
-        @raise InvalidDomain: C{text} is no address literal.
+        @raise InvalidDomain: C{text} is not an address literal.
         """
         inner = text.removeprefix("[").removesuffix("]")
         isV6 = inner[:5].lower() == "ipv6:"
@@ -128,8 +129,8 @@ class AddressLiteral:
             ip = ipaddress.ip_address(inner[5:] if isV6 else inner)
         except ValueError:
             ip = None
-        # To ipaddress, there may be a zone behind a "%", which may hold anything,
-        # line ends as well; RFC 5321 4.1.3 knows of none.
+        # ipaddress accepts a zone after "%", which may contain anything, even line
+        # ends; RFC 5321 4.1.3 has no zones.
         hasZone = "%" in inner
         if ip is None or hasZone or text != f"[{inner}]" or (ip.version == 6) != isV6:
             raise InvalidDomain(
@@ -148,8 +149,8 @@ class Address:
 
     @ivar localPart: Without quotes; case is kept.
     @ivar unquoted: The local part was written without the quotes that its dots
-        call for, and is written so again: whoever gave out such an address
-        may not know it by another spelling.
+        require, and is written so again: the provider that issued such an address
+        may not recognise the quoted form.
     """
 
     localPart: str
@@ -161,7 +162,7 @@ class Address:
         """
         @param text: C{local@domain}, without angle brackets.
 
-        @raise InvalidAddress: C{text} is no address.
+        @raise InvalidAddress: C{text} is not a mail address.
         """
         local, at, domain = text.rpartition("@")
         try:
@@ -180,7 +181,7 @@ class Address:
     @property
     def needsSMTPUTF8(self) -> bool:
         """
-        Whether it can only be sent to where SMTPUTF8 is spoken (RFC 6531).
+        True if delivery requires the SMTPUTF8 extension (RFC 6531).
         """
         return not self.localPart.isascii()
 
@@ -194,7 +195,7 @@ class Address:
 
 def parseHost(text: str) -> Domain | AddressLiteral:
     """
-    The part of an address behind the C{@}.
+    Parse the part of an address after the C{@}.
 
     @raise InvalidDomain: C{text} is neither a domain nor an address literal.
     """
@@ -203,7 +204,7 @@ def parseHost(text: str) -> Domain | AddressLiteral:
     return Domain.parse(text)
 
 
-def _parsed(text: str) -> Domain:
+def _parse(text: str) -> Domain:
     name = text.removesuffix(".")
     name = name.lower() if name.isascii() else _toASCII(name)
     labels = name.split(".")
@@ -214,12 +215,12 @@ def _parsed(text: str) -> Domain:
     return Domain(name)
 
 
-_known = lru_cache(MAX_CACHED)(_parsed)
+_parseCached = lru_cache(MAX_CACHED)(_parse)
 
 
 def _toASCII(name: str) -> str:
     try:
-        # Label by label: an underscore in one doesn't spoil the others.
+        # Label by label: IDNA rejects an underscore, and only in its own label.
         labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
         return ".".join(map(_labelToASCII, labels))
     except (idna.IDNAError, UnicodeError):

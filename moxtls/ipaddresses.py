@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.test_ipaddresses -*-
 """
-IP addresses and networks in one form: an IPv4 address that is mapped into IPv6 is
-an IPv4 address.  No I/O.
+Canonical IP addresses and networks: an IPv4-mapped IPv6 address becomes the IPv4
+address.  No I/O.
 
 The system shows IPv4 clients of an IPv6 socket as C{::ffff:192.0.2.1} (RFC 4291
 2.5.5.2).  SPF (RFC 7208 5), C{source_ip} of RFC 9990, reverse names and networks in
-the configuration are all about the address within.
+the configuration all mean the IPv4 address.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from functools import lru_cache
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: The bits in front of an IPv4 address that is mapped into IPv6.
+#: Length of the prefix of IPv4-mapped IPv6 addresses, in bits.
 _MAPPED_PREFIX = 96
 
 
 def parseIP(text: str) -> IP | None:
     """
-    An address, without its zone.
+    Parse an address; its zone is dropped.
 
-    @return: C{None} if C{text} isn't one.
+    @return: C{None} if C{text} is not an IP address.
     """
     try:
         ip = ipaddress.ip_address(text.partition("%")[0])
@@ -38,9 +38,9 @@ def parseIP(text: str) -> IP | None:
 @lru_cache(maxsize=4096)
 def canonicalIP(text: str) -> str:
     """
-    The one spelling of an address.
+    The canonical text of an address.
 
-    @return: C{text} itself if it isn't an address, as of a Unix socket.
+    @return: C{text} itself if it is not an address, such as the path of a Unix socket.
     """
     ip = parseIP(text)
     return text if ip is None else str(ip)
@@ -48,9 +48,9 @@ def canonicalIP(text: str) -> str:
 
 def ipOrEmpty(text: str) -> str:
     """
-    The same for where nothing but an address will do.
+    The canonical text of an address.
 
-    @return: Empty if C{text} isn't an address.
+    @return: Empty if C{text} is not an IP address.
     """
     ip = parseIP(text)
     return "" if ip is None else str(ip)
@@ -58,7 +58,9 @@ def ipOrEmpty(text: str) -> str:
 
 def parseNetwork(text: str) -> IPNetwork | None:
     """
-    @return: C{None} if C{text} isn't a network.
+    Parse a network in CIDR notation.
+
+    @return: C{None} if C{text} is not a network.
     """
     try:
         network = ipaddress.ip_network(text)

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.authentication.test_check -*-
 """
-What was found out a moment ago.  No I/O.
+A cache whose entries expire, bounded in size.  No I/O.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ V = TypeVar("V")
 
 class TTLCache(Generic[K, V]):
     """
-    So many of them, each for so long.
+    Keeps at most C{maxEntries} values, each for at most C{seconds}.
     """
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
+    def __init__(self, maxEntries: int, seconds: float) -> None:
+        self._maxEntries = maxEntries
         self._seconds = seconds
-        self._known: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     def get(self, key: K, now: float) -> V | None:
         """
-        @return: C{None} if it isn't remembered, or not any more.
+        @return: C{None} if there is no entry, or it has expired.
         """
-        known = self._known.get(key)
-        # What seems to be from the future is of a clock that was set back since.
-        if known is None or not 0 <= now - known[0] <= self._seconds:
+        entry = self._entries.get(key)
+        # An entry from the future was made before the clock was set back.
+        if entry is None or not 0 <= now - entry[0] <= self._seconds:
             return None
-        return known[1]
+        return entry[1]
 
     def put(self, key: K, value: V, now: float) -> tuple[V, ...]:
         """
-        In place of what was remembered; what has been for longest may go.
+        Add or replace an entry; beyond the limit, the oldest one is evicted.
 
-        @return: What isn't remembered any more.
+        @return: The values that were replaced or evicted.
         """
-        gone = [self._known.pop(key)] if key in self._known else []
-        self._known[key] = now, value
-        if len(self._known) > self._most:
-            gone.append(self._known.popitem(last=False)[1])
-        return tuple(each for _, each in gone)
+        removed = [self._entries.pop(key)] if key in self._entries else []
+        self._entries[key] = now, value
+        if len(self._entries) > self._maxEntries:
+            removed.append(self._entries.popitem(last=False)[1])
+        return tuple(each for _, each in removed)

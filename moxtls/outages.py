@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.test_outages -*-
 """
-Times without the ledger: what is said of them, and what waits for their end.
+Outages of the ledger: log lines about them, and a backlog of entries to be written
+afterwards.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from moxtls.interfaces import StoreUnavailable
 
 I = TypeVar("I")  # noqa: E741
 
-#: Seconds from one log line to the next.
+#: Seconds between log lines about one outage.
 PAUSE = MINUTE
-#: Seconds from one attempt to write to the next.
+#: Seconds between attempts to write the backlog.
 RETRY = 5.0
-#: Entries that wait, a few kB each: tens of megabytes.
+#: Entries of a backlog, a few kB each: tens of megabytes.
 MAX_WAITING = 10_000
-#: Written at a time.
+#: Entries of a backlog written concurrently.
 MAX_BATCH = 500
 
 
@@ -33,10 +34,10 @@ def logUnlessOutage(
     log: Logger, format: str, failure: Failure | None = None, **values: Any
 ) -> None:
     """
-    Log a failure; but not that the ledger is unavailable: L{OutageLog} does that for
-    all together.
+    Log a failure, unless it is that the ledger is unavailable: L{OutageLog} reports
+    outages once for all operations.
 
-    @param failure: The current exception if not given.
+    @param failure: By default the current exception.
     """
     failure = failure or Failure()
     if failure.check(StoreUnavailable) is None:
@@ -45,48 +46,48 @@ def logUnlessOutage(
 
 class OutageLog:
     """
-    Says that the ledger is unavailable: at once, then once a minute with the number
-    of operations that failed, and when it is there again.
+    Logs outages of the ledger: their begin, once a minute the number of operations
+    that failed, and their end.
     """
 
     log = Logger()
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """
-        @param seconds: The time, for durations only.
+        @param seconds: Returns the time in seconds; only used for durations.
         """
         self._seconds = seconds
         self._began: float | None = None
-        self._said = 0.0
+        self._lastLogged = 0.0
         self._failed = 0
-        self._all = 0
+        self._total = 0
 
     def failed(self, error: StoreUnavailable, count: int) -> None:
         """
-        So many operations failed.
+        Count C{count} operations that failed with C{error}.
         """
         now = self._seconds()
         self._failed += count
-        self._all += count
+        self._total += count
         if self._began is None:
             self._began = now
             self.log.error("the ledger is unavailable: {why!r}", why=str(error))
-        elif now - self._said >= PAUSE:
+        elif now - self._lastLogged >= PAUSE:
             self.log.error(
                 "the ledger is unavailable for {seconds} seconds, and {count} "
-                "operations failed since the last line like this: {why!r}",
+                "operations failed since the last such line: {why!r}",
                 seconds=round(now - self._began),
                 count=self._failed,
                 why=str(error),
             )
         else:
             return
-        self._said = now
+        self._lastLogged = now
         self._failed = 0
 
     def succeeded(self) -> None:
         """
-        An operation succeeded.
+        Note that an operation succeeded, which ends an outage.
         """
         if self._began is None:
             return
@@ -94,18 +95,18 @@ class OutageLog:
             "the ledger is available again after {seconds} seconds; {count} "
             "operations failed",
             seconds=round(self._seconds() - self._began),
-            count=self._all,
+            count=self._total,
         )
         self._began = None
-        self._failed = self._all = 0
+        self._failed = self._total = 0
 
 
 class Backlog(Generic[I]):
     """
-    Entries to be written to the ledger, which wait where it is unavailable.
+    Writes entries to the ledger; while it is unavailable, keeps them in memory and
+    writes them later.
 
-    Equal ones are counted.  There is a limit; beyond it they are lost, and the log
-    says how many.
+    Equal entries are counted.  Beyond a limit they are lost, and the log says how many.
     """
 
     log = Logger()
@@ -115,19 +116,19 @@ class Backlog(Generic[I]):
         clock: IReactorTime,
         what: str,
         write: Callable[[I, int], Deferred[None]],
-        most: int = MAX_WAITING,
+        maxWaiting: int = MAX_WAITING,
     ) -> None:
         """
-        @param what: The name of the entries, in the plural.
-        @param write: Writes an entry, given how many times it is to be counted.
-        @param most: The number of different entries that may wait.
+        @param what: Plural name of the entries, for the log.
+        @param write: Writes an entry, given its count.
+        @param maxWaiting: Maximum number of different entries that wait.
         """
         self._clock = clock
         self._what = what
         self._writeEntry = write
-        self._most = most
+        self._maxWaiting = maxWaiting
         self._waiting: dict[I, int] = {}
-        self._alarm: IDelayedCall | None = None
+        self._retryCall: IDelayedCall | None = None
         self._emptying: Deferred[None] = succeed(None)
         self._lost = 0
         self._uncertain = 0
@@ -137,30 +138,32 @@ class Backlog(Generic[I]):
 
     def record(self, entry: I, count: int = 1) -> Deferred[None]:
         """
-        @return: Fires once it is written or waits to be; fails if it can't be
-            written for another reason.
+        Write an entry now or, during an outage, later.
+
+        @return: Fires once the entry is written or waiting; fails if it can't be
+            written for another reason than an outage.
         """
         if self._waiting:
-            # The ledger isn't there: no need to try that with each of them.
+            # During an outage, attempts are left to the retries.
             self._keep(entry, count)
             return succeed(None)
         return self._write(entry, count)
 
     async def stop(self) -> None:
         """
-        Write what waits if that is possible now.
+        Make a last attempt to write the waiting entries; those left are lost.
         """
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.cancel()
+        call, self._retryCall = self._retryCall, None
+        if call is not None:
+            call.cancel()
         await self._emptying
         await self._empty()
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.cancel()
+        call, self._retryCall = self._retryCall, None
+        if call is not None:
+            call.cancel()
         self._lost += len(self)
         self._waiting.clear()
-        self._say(0)
+        self._logResults(0)
 
     def _write(self, entry: I, count: int) -> Deferred[None]:
         writing = self._writeEntry(entry, count)
@@ -171,64 +174,66 @@ class Backlog(Generic[I]):
         if not isinstance(error, StoreUnavailable):
             failure.raiseException()
         elif error.uncertain:
-            # To write it again might count it twice.
+            # It may have been committed: writing it again might count it twice.
             self._uncertain += count
         else:
             self._keep(entry, count)
 
     def _keep(self, entry: I, count: int) -> None:
-        if entry in self._waiting or len(self._waiting) < self._most:
+        if entry in self._waiting or len(self._waiting) < self._maxWaiting:
             self._waiting[entry] = self._waiting.get(entry, 0) + count
         else:
             self._lost += count
-        if self._alarm is None:
-            self._alarm = self._clock.callLater(RETRY, self._retry)
+        if self._retryCall is None:
+            self._retryCall = self._clock.callLater(RETRY, self._retry)
 
     def _retry(self) -> None:
-        self._alarm = None
-        self._emptying = Deferred.fromCoroutine(self._emptyQuietly())
+        self._retryCall = None
+        self._emptying = Deferred.fromCoroutine(self._logFailures())
 
-    async def _emptyQuietly(self) -> None:
+    async def _logFailures(self) -> None:
         try:
             await self._empty()
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("writing {what} that waited", what=self._what)
+            self.log.failure("writing the backlog of {what} failed", what=self._what)
 
     async def _empty(self) -> None:
         """
-        Write what waits, until that fails again: one first, then many at a time.
+        Write waiting entries until that fails: one first, then many at a time.
         """
         atOnce, written = 1, 0
         while self._waiting:
-            some = dict(islice(self._waiting.items(), atOnce))
-            before = len(self) - sum(some.values())
-            for entry in some:
+            batch = dict(islice(self._waiting.items(), atOnce))
+            before = len(self) - sum(batch.values())
+            for entry in batch:
                 del self._waiting[entry]
-            results = [self._write(entry, count) for entry, count in some.items()]
+            results = [self._write(entry, count) for entry, count in batch.items()]
             outcomes = await DeferredList(results, consumeErrors=True)
-            for good, result in outcomes:
-                if not good:
-                    self.log.failure("writing {what}", result, what=self._what)
+            for success, result in outcomes:
+                if not success:
+                    self.log.failure(
+                        "writing one of {what} failed", result, what=self._what
+                    )
             kept = max(0, len(self) - before)
-            written += max(0, sum(some.values()) - kept)
+            written += max(0, sum(batch.values()) - kept)
             if kept:
                 return
             atOnce = MAX_BATCH
-        self._say(written)
+        self._logResults(written)
 
-    def _say(self, written: int) -> None:
+    def _logResults(self, written: int) -> None:
         if written:
             self.log.info(
-                "{count} {what} that waited for the ledger are written",
+                "the backlog of {count} {what} is written to the ledger",
                 count=written,
                 what=self._what,
             )
         if self._lost or self._uncertain:
             self.log.error(
-                "{lost} {what} are lost, as the ledger was unavailable; of another "
-                "{uncertain} nobody knows, as the connection to it broke",
+                "{lost} {what} are lost, as the ledger was unavailable; another "
+                "{uncertain} may be lost, as the connection to it broke",
                 lost=self._lost,
                 uncertain=self._uncertain,
                 what=self._what,

@@ -68,7 +68,7 @@ class BacklogTests(SynchronousTestCase):
         self.error: Exception | None = None
         self.written: dict[str, int] = {}
         self.attempts = 0
-        self.backlog = Backlog(self.clock, "things", self.write, most=3)
+        self.backlog = Backlog(self.clock, "things", self.write, maxWaiting=3)
 
     def write(self, entry: str, count: int) -> Deferred[None]:
         self.attempts += 1
@@ -137,7 +137,7 @@ class BacklogTests(SynchronousTestCase):
             self.clock.advance(RETRY)
         self.assertEqual(self.written, {"b": 1})
         (line,) = self.said()
-        self.assertIn("of another 1 nobody knows", line)
+        self.assertIn("another 1 may be lost", line)
 
     def test_stop(self) -> None:
         """

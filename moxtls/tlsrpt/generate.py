@@ -1,14 +1,11 @@
 # -*- test-case-name: tests.tlsrpt.test_generate -*-
 """
-Reports of ours in the format of RFC 8460 4.4: composed and compressed.
+Composes TLS reports in the format of RFC 8460 4.4, checks and compresses them.
 No I/O.
 
-Checks that a report has the structure of RFC 8460 4.4: strict, for those we
-send.
-
-As strict as the strictest reader known: some give addresses, domains and
-date-times types of their own, and refuse the whole report for one member that
-doesn't fit.  Nothing is empty: what isn't known is left out.  No I/O.
+The check is as strict as the strictest reader known: some parse addresses, domains
+and date-times, and reject the whole report for one invalid member.  No member is
+empty; unknown values are omitted.
 """
 
 from __future__ import annotations
@@ -33,17 +30,17 @@ from moxtls.tlsrpt.types import (
     TLSPolicy,
 )
 
-#: What goes into one report.  A host of very many domains, or a day of
-#: trouble with very many addresses, would make it too large for anybody to
-#: take; what happened most often is kept, and the summary counts all.
+#: Limits of one report.  A host of very many domains, or a day of failures with very
+#: many addresses, would make it too large for any receiver; the limit frequent
+#: entries are kept, and the summary counts all.
 MAX_POLICIES = 50_000
 MAX_FAILURES = 100_000
-#: Before compression: nobody unpacks more than this.
+#: Octets before compression; receivers limit what they unpack.
 MAX_REPORT = 100 * 1024 * 1024
 
 _CHUNK = 64 * 1024
-# A gzip container (RFC 1952); zlib leaves its modification time at zero, so
-# equal reports are equal bytes.
+# A gzip container (RFC 1952); zlib sets its modification time to zero, so that equal
+# reports are equal octets.
 _GZIP = zlib.MAX_WBITS + 16
 
 JSON = dict[str, "JSON"] | list["JSON"] | str | int
@@ -58,7 +55,7 @@ class ReportTooLarge(Exception):
 @dataclass(frozen=True, slots=True)
 class TLSReportMetadata:
     """
-    What a report says about itself.
+    The metadata of a report.
 
     @ivar submitter: The reporting organization.
     """
@@ -73,28 +70,28 @@ class TLSReportMetadata:
 
 
 def composeReport(
-    heading: TLSReportMetadata, tallies: Sequence[PolicyTally]
+    metadata: TLSReportMetadata, tallies: Sequence[PolicyTally]
 ) -> dict[str, JSON]:
     """
-    The report as a JSON object, its members in the RFC's order.
+    Make the report as a JSON object, with members in the order of RFC 8460.
     """
     return {
-        "organization-name": str(heading.submitter),
+        "organization-name": str(metadata.submitter),
         "date-range": {
-            "start-datetime": rfc3339(heading.span.start),
-            "end-datetime": rfc3339(heading.span.last),
+            "start-datetime": rfc3339(metadata.span.start),
+            "end-datetime": rfc3339(metadata.span.last),
         },
-        "contact-info": heading.contact,
-        "report-id": heading.reportID,
+        "contact-info": metadata.contact,
+        "report-id": metadata.reportID,
         "policies": [_tally(tally) for tally in trim(tallies)],
     }
 
 
 def compress(report: dict[str, JSON]) -> bytes:
     """
-    As it is sent.  Takes little more memory than the result.
+    Encode a report as gzip, a chunk at a time to save memory.
 
-    @raise ReportTooLarge: Nothing is cut off.
+    @raise ReportTooLarge: The JSON is larger than L{MAX_REPORT}.
     """
     packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
     pieces = []
@@ -110,7 +107,7 @@ def compress(report: dict[str, JSON]) -> bytes:
 
 def trim(tallies: Sequence[PolicyTally]) -> list[PolicyTally]:
     """
-    As much of C{tallies} as goes into a report.
+    C{tallies} within L{MAX_POLICIES} and L{MAX_FAILURES}, the limit frequent ones.
     """
     kept = list(tallies)
     if len(kept) > MAX_POLICIES:
@@ -125,10 +122,10 @@ def _weight(tally: PolicyTally) -> tuple[int, int]:
     return tally.failed, tally.succeeded
 
 
-def _trimmed(tally: PolicyTally, most: int) -> PolicyTally:
-    if len(tally.failures) <= most:
+def _trimmed(tally: PolicyTally, limit: int) -> PolicyTally:
+    if len(tally.failures) <= limit:
         return tally
-    return replace(tally, failures=Counter(dict(tally.failures.most_common(most))))
+    return replace(tally, failures=Counter(dict(tally.failures.most_common(limit))))
 
 
 def _rendered(report: dict[str, JSON]) -> Iterator[bytes]:
@@ -188,22 +185,22 @@ def _failure(failure: FailureDetail, count: int) -> JSON:
 
 def _filled(members: dict[str, JSON]) -> dict[str, JSON]:
     """
-    C{members} less those that are empty.
+    C{members} without those that are empty.
 
-    Reading of RFC 8460 4.4: what isn't known or doesn't apply is left out, as
-    large senders do; an empty string is no IP address, and readers that look
-    for one refuse the whole report.
+    Reading of RFC 8460 4.4: unknown and inapplicable values are omitted, as large
+    senders do; an empty string is not an IP address, and readers that parse it
+    reject the whole report.
     """
     return {name: value for name, value in members.items() if value not in ("", [])}
 
 
 def _wellFormed(text: str) -> str:
-    # RFC 7493 2.1: no surrogates, which stand for bytes of a stranger that
-    # were no UTF-8.
+    # RFC 7493 2.1: no surrogates, which stand for octets of the peer that were not
+    # UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-#: More faults than this say no more than the first ones.
+#: The first faults of a report suffice to find the bug.
 MAX_FAULTS = 20
 
 # RFC 3339 5.6
@@ -212,7 +209,7 @@ _DATE_TIME = re.compile(
 )
 # RFC 6698 2.2, RFC 8460 4.5
 _TLSA = re.compile(r"\d{1,3} \d{1,3} \d{1,3} (?:[0-9A-Fa-f]{2})+\Z")
-# RFC 3986 3, 2: a scheme, and no characters that a URI can't have.
+# RFC 3986 3, 2: a scheme, and characters that a URI may have.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-\[\]_a-z~]+\Z")
 _MAX_INTEGER = 2**53 - 1  # RFC 7493 2.2
 
@@ -222,10 +219,12 @@ _Check = Callable[[object, str], _Faults]
 
 def findFaults(report: object) -> tuple[str, ...]:
     """
-    What is wrong with a report, at most L{MAX_FAULTS}; nothing if it is
-    right.  Each names the place.
+    Check a report against RFC 8460 4.4.
 
-    @param report: As JSON gives it.
+    @param report: The decoded JSON.
+
+    @return: At limit L{MAX_FAULTS} faults, each with the member it is in; empty if the
+        report is valid.
     """
     faults = []
     for fault in _report(report, "report"):
@@ -252,7 +251,7 @@ def _report(value: object, where: str) -> _Faults:
 
 def _repeated(report: object) -> _Faults:
     """
-    RFC 8460 4.4: a policy that was applied has one entry.
+    RFC 8460 4.4: each policy that was applied has one entry.
     """
     entries = report.get("policies") if isinstance(report, dict) else None
     seen = set()
@@ -260,7 +259,7 @@ def _repeated(report: object) -> _Faults:
         policy = entry.get("policy") if isinstance(entry, dict) else None
         key = repr(policy)
         if policy is not None and key in seen:
-            yield f"report.policies[{number}].policy is that of an entry before"
+            yield f"report.policies[{number}].policy occurs in an earlier entry"
         seen.add(key)
 
 
@@ -307,7 +306,7 @@ def _checkPolicy(value: object, where: str) -> _Faults:
         strings = value.get("policy-string")
         for each in strings if isinstance(strings, list) else ():
             if not isinstance(each, str) or not _TLSA.match(each):
-                yield f"{where}.policy-string has {each!r:.80}, no TLSA record"
+                yield f"{where}.policy-string has {each!r:.80}, not a TLSA record"
 
 
 def _summary(value: object, where: str) -> _Faults:
@@ -382,7 +381,7 @@ def _list(checkItem: _Check) -> _Check:
 def _oneOf(words: Collection[str]) -> _Check:
     def checkWord(value: object, where: str) -> _Faults:
         if value not in words:
-            yield f"{where} is {value!r:.80}, none of the registered values"
+            yield f"{where} is {value!r:.80}, which is not a registered value"
 
     return checkWord
 
@@ -409,36 +408,36 @@ def _count(value: object, where: str) -> _Faults:
 
 def _dateTime(value: object, where: str) -> _Faults:
     try:
-        good = isinstance(value, str) and bool(_DATE_TIME.match(value))
-        if good:
+        isValid = isinstance(value, str) and bool(_DATE_TIME.match(value))
+        if isValid:
             datetime.fromisoformat(str(value))
     except ValueError:
-        good = False
-    if not good:
+        isValid = False
+    if not isValid:
         yield f"{where} is not a date-time of RFC 3339"
 
 
 def _address(value: object, where: str) -> _Faults:
     try:
-        good = isinstance(value, str) and bool(Address.parse(value))
+        isValid = isinstance(value, str) and bool(Address.parse(value))
     except InvalidAddress:
-        good = False
-    if not good:
+        isValid = False
+    if not isValid:
         yield f"{where} is not a mail address"
 
 
 def _domain(value: object, where: str) -> _Faults:
     # RFC 8460 4.4: A-labels.
     try:
-        good = isinstance(value, str) and Domain.parse(value).ascii == value
+        isValid = isinstance(value, str) and Domain.parse(value).ascii == value
     except InvalidDomain:
-        good = False
-    if not good:
+        isValid = False
+    if not isValid:
         yield f"{where} is not a domain in A-labels"
 
 
 def _pattern(value: object, where: str) -> _Faults:
-    # RFC 8460 4.4, RFC 6125 6.4.3: a host, or one behind a wildcard.
+    # RFC 8460 4.4, RFC 6125 6.4.3: a host name, or a wildcard and a domain.
     yield from _domain(
         value.removeprefix("*.") if isinstance(value, str) else value, where
     )

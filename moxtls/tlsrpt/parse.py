@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.tlsrpt.test_parse -*-
 """
-Reports of others (RFC 8460 4.4, 5.3): read with tolerance, within limits.
-No I/O.
+Parses received TLS reports (RFC 8460 4.4, 5.3) leniently, within limits.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from typing import NoReturn
 from moxtls.dates import rfc3339
 from moxtls.message.mime import leafParts
 
-#: Of a message, a compressed report, and one as JSON.
+#: Octets of a message or compressed report, and of a report as JSON.
 MAX_MESSAGE = 15 * 1024 * 1024
 MAX_JSON = 20 * 1024 * 1024
-#: In a report; each takes some hundred bytes of memory once parsed.
+#: JSON values in a report; each takes some hundred octets of memory once parsed.
 MAX_VALUES = 1_000_000
-#: Of arrays and objects; a report has six.
+#: Nesting of arrays and objects; a report has six levels.
 MAX_DEPTH = 100
 #: RFC 7493 2.2.
 MAX_COUNT = 2**53 - 1
 
-# One that doesn't end goes to the end of the text, so that nothing is looked at twice.
+# An unterminated string extends to the end of the text, for linear time.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
@@ -42,14 +41,15 @@ _MAX_LINE = 300
 
 class MalformedReport(ValueError):
     """
-    Something is not a TLS report.  Its text is one line.
+    Some data is not a TLS report.  The message is one line.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFailure:
     """
-    As L{moxtls.tlsrpt.types.Failure}, in the sender's words.
+    An entry of C{failure-details}: L{moxtls.tlsrpt.types.FailureDetail} as the
+    reporting organization gave it.
     """
 
     resultType: str
@@ -65,7 +65,7 @@ class ReceivedFailure:
 @dataclass(frozen=True, slots=True)
 class ReceivedPolicy:
     """
-    One entry of C{policies}.
+    An entry of C{policies}.
     """
 
     type: str
@@ -80,10 +80,10 @@ class ReceivedPolicy:
 @dataclass(frozen=True, slots=True)
 class ReceivedTLSReport:
     """
-    What somebody says about mail for us.
+    A TLS report of another organization about mail sent to this one.
 
-    @ivar start: Unix seconds.
-    @ivar end: The same, of the last second.
+    @ivar start: The first second, as Unix time.
+    @ivar end: The last second, as Unix time.
     """
 
     organization: str
@@ -96,12 +96,12 @@ class ReceivedTLSReport:
 
 def readTLSReport(data: bytes) -> ReceivedTLSReport:
     """
-    Read a report as JSON, gzip, or a whole message that has it attached.
+    Parse a report given as JSON, as gzip, or attached to a message.
 
-    @raise MalformedReport: It names the place and the reason.
+    @raise MalformedReport: With the place and the reason.
     """
     if len(data) > MAX_MESSAGE and not _isJSON(data):
-        _refuse("input", f"larger than {MAX_MESSAGE} bytes")
+        _malformed("input", f"larger than {MAX_MESSAGE} bytes")
     if data.startswith(_GZIP_MAGIC):
         return parseReport(gunzip(data))
     if _isJSON(data):
@@ -111,45 +111,50 @@ def readTLSReport(data: bytes) -> ReceivedTLSReport:
 
 def attachment(message: bytes) -> bytes:
     """
-    The JSON of the first report in a message.
+    Extract the JSON of the first report attached to a message.
 
-    @raise MalformedReport: There is none, or it can't be unpacked.
+    @raise MalformedReport: There is none, or it can't be decompressed.
     """
     for part in leafParts(message):
         if part.type == _GZIP_TYPE:
             return gunzip(part.content)
         if part.type == _JSON_TYPE:
             return part.content
-    _refuse("message", "no part is application/tlsrpt+gzip or +json")
+    _malformed("message", "no part is application/tlsrpt+gzip or +json")
 
 
 def gunzip(data: bytes) -> bytes:
     """
-    @raise MalformedReport: It is no gzip, cut off, or too large unpacked.
+    Decompress a report.
+
+    @raise MalformedReport: The data is not gzip, is truncated, or has more than
+        L{MAX_JSON} octets when decompressed.
     """
     unpacker = zlib.decompressobj(_GZIP)
     try:
         content = unpacker.decompress(data, MAX_JSON + 1)
     except zlib.error:
-        _refuse("gzip", "the data is damaged")
+        _malformed("gzip", "the data is damaged")
     if len(content) > MAX_JSON:
-        _refuse("gzip", f"more than {MAX_JSON} bytes when unpacked")
+        _malformed("gzip", f"more than {MAX_JSON} bytes when unpacked")
     if not unpacker.eof:
-        _refuse("gzip", "the data is cut off")
+        _malformed("gzip", "the data is cut off")
     return content
 
 
 def parseReport(text: bytes) -> ReceivedTLSReport:
     """
-    @param text: JSON; what follows behind the object is ignored.
+    Parse a report from JSON.
 
-    @raise MalformedReport: It names the place and the reason.
+    @param text: JSON; anything after the object is ignored.
+
+    @raise MalformedReport: With the place and the reason.
     """
-    top = _object(_decoded(text), "report")
+    top = _object(_decode(text), "report")
     dates = _object(top.get("date-range"), "report.date-range")
     policies = top.get("policies")
     if not isinstance(policies, list) or not policies:
-        _refuse("report.policies", "not an array with entries")
+        _malformed("report.policies", "not an array with entries")
     return ReceivedTLSReport(
         organization=_text(top, "organization-name", "report"),
         contact=_text(top, "contact-info", "report"),
@@ -165,7 +170,7 @@ def parseReport(text: bytes) -> ReceivedTLSReport:
 
 def describe(report: ReceivedTLSReport) -> list[str]:
     """
-    Lines for people; nothing in them can move a terminal's cursor.
+    Describe a report in lines of text, safe to print on a terminal.
     """
     lines = [
         f"Report {report.reportID or '(no id)'} of "
@@ -173,13 +178,13 @@ def describe(report: ReceivedTLSReport) -> list[str]:
         f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
     ]
     for policy in report.policies:
-        lines.extend(_described(policy))
+        lines.extend(_describePolicy(policy))
     return [escapeUnprintable(line) for line in lines]
 
 
 def escapeUnprintable(text: str) -> str:
     """
-    A stranger's words, on one line, with what can't be printed escaped.
+    Untrusted text on one line: characters that are not printable are escaped.
     """
     if text.isprintable():
         return text
@@ -189,7 +194,7 @@ def escapeUnprintable(text: str) -> str:
     )
 
 
-def _described(policy: ReceivedPolicy) -> list[str]:
+def _describePolicy(policy: ReceivedPolicy) -> list[str]:
     lines = [
         f"{policy.domain}: {policy.type}, "
         f"{policy.succeeded} succeeded, {policy.failed} failed"
@@ -197,11 +202,11 @@ def _described(policy: ReceivedPolicy) -> list[str]:
     if policy.mxHosts:
         lines.append("  hosts: " + ", ".join(policy.mxHosts))
     lines.extend("  | " + each for each in policy.strings)
-    lines.extend("  " + _describedFailure(each) for each in policy.failures)
+    lines.extend("  " + _describeFailure(each) for each in policy.failures)
     return lines
 
 
-def _describedFailure(failure: ReceivedFailure) -> str:
+def _describeFailure(failure: ReceivedFailure) -> str:
     words = [f"{failure.count} x {failure.resultType}"]
     if failure.reasonCode:
         words.append(f"({failure.reasonCode})")
@@ -219,26 +224,26 @@ def _isJSON(data: bytes) -> bool:
     return data[:1000].removeprefix(_BOM).lstrip().startswith((b"{", b"["))
 
 
-def _decoded(text: bytes) -> object:
+def _decode(text: bytes) -> object:
     text = text.removeprefix(_BOM).lstrip()
     if len(text) > MAX_JSON:
-        _refuse("report", f"larger than {MAX_JSON} bytes")
+        _malformed("report", f"larger than {MAX_JSON} bytes")
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
-        _refuse("report", f"more than {MAX_VALUES} values")
+        _malformed("report", f"more than {MAX_VALUES} values")
     if _depth(text) > MAX_DEPTH:
-        _refuse("report", "nested too deeply")
+        _malformed("report", "nested too deeply")
     decoder = json.JSONDecoder(parse_constant=_noConstant)
     try:
         value: object = decoder.raw_decode(text.decode("utf-8"))[0]
     except ValueError as error:
-        _refuse("report", f"not JSON ({error})")
+        _malformed("report", f"not JSON ({error})")
     return value
 
 
 def _depth(text: bytes) -> int:
     """
-    The number of arrays and objects of JSON within each other.  How many of them
-    Python's parser takes differs between its versions.
+    The nesting depth of JSON.  The limit of Python's own parser differs between its
+    versions.
     """
     brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
@@ -254,10 +259,10 @@ def _policy(value: object, where: str) -> ReceivedPolicy:
     summary = _object(entry.get("summary") or {}, f"{where}.summary")
     failures = entry.get("failure-details") or []
     if not isinstance(failures, list):
-        _refuse(f"{where}.failure-details", "not an array")
+        _malformed(f"{where}.failure-details", "not an array")
     domain = _text(policy, "policy-domain", f"{where}.policy")
     if not domain:
-        _refuse(f"{where}.policy.policy-domain", "missing")
+        _malformed(f"{where}.policy.policy-domain", "missing")
     return ReceivedPolicy(
         type=_text(policy, "policy-type", f"{where}.policy"),
         domain=domain,
@@ -288,7 +293,7 @@ def _failure(value: object, where: str) -> ReceivedFailure:
 
 def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        _refuse(where, "missing" if value is None else "not an object")
+        _malformed(where, "missing" if value is None else "not an object")
     return value
 
 
@@ -297,8 +302,8 @@ def _text(members: dict[str, object], name: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        _refuse(f"{where}.{name}", "not a string")
-    # JSON can spell half a character, which nothing can write down again.
+        _malformed(f"{where}.{name}", "not a string")
+    # JSON can contain lone surrogates, which can't be encoded.
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -310,7 +315,7 @@ def _texts(members: dict[str, object], name: str, where: str) -> tuple[str, ...]
     if isinstance(value, str):
         return (_text(members, name, where),)
     if not isinstance(value, list):
-        _refuse(f"{where}.{name}", "not an array of strings")
+        _malformed(f"{where}.{name}", "not an array of strings")
     items = {str(number): each for number, each in enumerate(value)}
     return tuple(_text(items, number, f"{where}.{name}") for number in items)
 
@@ -322,9 +327,9 @@ def _count(members: dict[str, object], name: str, where: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        _refuse(f"{where}.{name}", "not a whole number")
+        _malformed(f"{where}.{name}", "not a whole number")
     if not 0 <= value <= MAX_COUNT:
-        _refuse(f"{where}.{name}", "out of range")
+        _malformed(f"{where}.{name}", "out of range")
     return value
 
 
@@ -334,13 +339,13 @@ def _second(dates: dict[str, object], name: str) -> int:
     try:
         moment = datetime.fromisoformat(text.strip().upper())
         if moment.tzinfo is None:
-            # Microsoft leaves it out; RFC 8460 4.1 has UTC days.
+            # Microsoft omits the offset; RFC 8460 4.1 has UTC days.
             moment = moment.replace(tzinfo=UTC)
         moment = moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        _refuse(f"{where}.{name}", f"{text[:40]!r} is not a date-time")
+        _malformed(f"{where}.{name}", f"{text[:40]!r} is not a date-time")
     return (moment - _EPOCH) // timedelta(seconds=1)
 
 
-def _refuse(where: str, reason: str) -> NoReturn:
+def _malformed(where: str, reason: str) -> NoReturn:
     raise MalformedReport(escapeUnprintable(f"{where}: {reason}")[:_MAX_LINE])

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tlsrpt.test_record -*-
 """
-The TXT record that asks for TLS reports (RFC 8460 3).  No I/O.
+The TLSRPT record, which requests TLS reports (RFC 8460 3).  No I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moxtls.taglist import WSP, splitTagSpecs
 _VERSION = re.compile(r"v=TLSRPTv1[ \t]*;")
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=(.*)\Z", re.DOTALL)
 _VALUE = re.compile(r"[\x21-\x3a\x3c\x3e-\x7e]+\Z")
-# RFC 3986 3, 2.1; a URI in U-labels is no URI, but plain what is meant.
+# RFC 3986 3, 2.1; U-labels, which a URI may not contain, are accepted.
 _URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:%[0-9A-Fa-f]{2}|[^\x00-\x20!,;%\x7f\ud800-\udfff])+\Z"
 )
@@ -30,7 +30,7 @@ _URI = re.compile(
 
 class TLSRPTRecordError(StrEnum):
     """
-    Why a domain counts as one that wants no reports.
+    The reason why a domain has no usable TLSRPT record.
     """
 
     NONE = "no TLSRPT record"
@@ -40,15 +40,17 @@ class TLSRPTRecordError(StrEnum):
 
 class InvalidRecord(ValueError):
     """
-    A text is no TLSRPT record.
+    A text is not a TLSRPT record.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class TLSRPTRecord:
     """
+    A parsed TLSRPT record.
+
     @ivar rua: URIs as published, of all C{rua} fields, in order.
-    @ivar extensions: Names and values of fields we know nothing about.
+    @ivar extensions: Names and values of unknown fields.
     """
 
     rua: tuple[str, ...]
@@ -57,13 +59,15 @@ class TLSRPTRecord:
 
 def tlsrptRecordName(domain: Domain) -> str:
     """
-    Where the record about C{domain} is.
+    The DNS name of the TLSRPT record of C{domain}.
     """
     return f"_smtp._tls.{domain}"
 
 
 def findTLSRPTRecord(texts: Iterable[bytes]) -> TLSRPTRecord | TLSRPTRecordError:
     """
+    Select and parse the TLSRPT record.
+
     @param texts: All TXT records at L{tlsrptRecordName}.
     """
     decoded = (text.decode("utf-8", "surrogateescape") for text in texts)
@@ -80,11 +84,13 @@ def findTLSRPTRecord(texts: Iterable[bytes]) -> TLSRPTRecord | TLSRPTRecordError
 
 def parseTLSRPTRecord(text: str) -> TLSRPTRecord:
     """
-    @raise InvalidRecord: With the reason, for people.
+    Parse the text of a record.
+
+    @raise InvalidRecord: With the reason, in one line.
     """
     version = _VERSION.match(text)
     if version is None:
-        raise InvalidRecord("the record doesn't begin with v=TLSRPTv1;")
+        raise InvalidRecord("the record does not begin with v=TLSRPTv1;")
     rua: list[str] = []
     extensions = []
     for field in splitTagSpecs(text[version.end() :]):

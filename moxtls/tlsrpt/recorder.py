@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tlsrpt.test_recorder -*-
 """
-Puts session outcomes where reports will find them.
+Records session outcomes in the store from which TLS reports are made.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from moxtls.interfaces import IOutcomeRecorder, ISessionObserver
 from moxtls.outages import Backlog
 from moxtls.tlsrpt.types import PolicyType, SessionOutcome
 
-#: A number of its own, so that none is written twice if another one fails; the day,
-#: and what TLS did.
+#: A unique number, so that equal outcomes are separate entries; day; outcome.
 _Entry = tuple[int, date, SessionOutcome]
 
 
 @implementer(ISessionObserver)
 class OutcomeRecorder:
     """
-    Records each outcome under the day in which its attempt ended.  Where the store
-    is unavailable, outcomes wait for it, as many as there is room for.
+    Records each outcome under the UTC day in which its attempt ended.  While the store
+    is unavailable, outcomes wait in a bounded backlog.
     """
 
     log = Logger()
@@ -39,7 +38,7 @@ class OutcomeRecorder:
         self, clock: IReactorTime, store: IOutcomeRecorder, enabled: bool = True
     ) -> None:
         """
-        @param enabled: If not, nothing is recorded.
+        @param enabled: If false, nothing is recorded.
         """
         self._clock = clock
         self._store = store
@@ -49,15 +48,15 @@ class OutcomeRecorder:
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
         if outcome.isTLSReport:
-            # RFC 8460 3: left out of the next report, so of what is counted.
-            self._write(outcome)
+            # RFC 8460 3: left out of the next report, so not recorded.
+            self._log(outcome)
             return succeed(None)
         if not self._enabled:
             return succeed(None)
         if _isAddress(outcome.recipientDomain):
             return succeed(None)
         if outcome.recipient is None and not outcome.hosts:
-            # Nothing was seen, as when something of ours was in the way.
+            # Nothing was observed, such as after a local error.
             return succeed(None)
         day = utcDay(self._clock.seconds())
         entry = (next(self._numbers), day, countedOnce(withoutContradiction(outcome)))
@@ -65,7 +64,7 @@ class OutcomeRecorder:
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once all that waited for the store is written, or can't be.
+        Stop recording.  Fires once the backlog is written or lost.
         """
         return Deferred.fromCoroutine(self._backlog.stop())
 
@@ -73,12 +72,12 @@ class OutcomeRecorder:
         _, day, outcome = entry
         return self._store.record(day, outcome)
 
-    def _write(self, outcome: SessionOutcome) -> None:
+    def _log(self, outcome: SessionOutcome) -> None:
         own = (outcome.recipient,) if outcome.recipient is not None else ()
         for tally in (*own, *outcome.hosts):
             self.log.info(
-                "TLS report for {domain}: {policy} of {of}: {good} good, {bad} bad, "
-                "{failures}",
+                "TLS report delivered to {domain}: policy {policy} of {of}: "
+                "{good} sessions succeeded, {bad} failed: {failures}",
                 domain=outcome.recipientDomain,
                 policy=tally.policy.type,
                 of=tally.policy.domain,
@@ -90,8 +89,8 @@ class OutcomeRecorder:
 
 def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:
     """
-    Mail for a host that is its own mail host: its TLSA records were applied,
-    and a report shall not say at the same time that it has no policy.
+    Drop "no policy" of a recipient domain that is its own mail host with TLSA records:
+    the records were applied, and a report must not say both.
     """
     recipient = outcome.recipient
     if recipient is None or recipient.policy.type is not PolicyType.NO_POLICY:
@@ -105,10 +104,9 @@ def withoutContradiction(outcome: SessionOutcome) -> SessionOutcome:
 
 def countedOnce(outcome: SessionOutcome) -> SessionOutcome:
     """
-    Mail for a host that is its own mail host, without any policy: as recipient
-    domain and as host it is the same entry of a report, in which its sessions
-    shall be counted once.  What is counted for the recipient domain has all
-    that is counted for the host in it.
+    Count sessions once for a recipient domain that is its own mail host and has no
+    policy: as recipient domain and as host it has the same entry in a report.  The
+    tally of the recipient domain includes that of the host.
     """
     recipient = outcome.recipient
     if recipient is None:
@@ -118,7 +116,7 @@ def countedOnce(outcome: SessionOutcome) -> SessionOutcome:
 
 
 def _isAddress(domain: Domain) -> bool:
-    # Nobody can publish a record for an address.
+    # An IP address can't have a TLSRPT record.
     try:
         ipaddress.ip_address(domain.ascii)
     except ValueError:

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tlsrpt.test_source -*-
 """
-What TLS reports are owed, and what is in them.
+The source of TLS reports: which are due, and their content (RFC 8460 3, 4).
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from moxtls.tlsrpt.generate import (
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 from moxtls.tlsrpt.types import PolicyTally, StoredResult, mergeTallies
 
-#: Why there is no report about what may not be the reason for one.
-UNSENDABLE = "only reports, and what answers them, were delivered"
+#: The reason for no report where L{SessionOutcome.sendReport} was never set.
+UNSENDABLE = "only reports and their replies were delivered"
 
 _Plan = tuple[Domain, tuple[str, ...], list[PolicyTally]]
 
 
 class InvalidReport(Exception):
     """
-    A report of ours isn't what RFC 8460 says: something of ours is broken.
+    A composed report violates RFC 8460: a bug.
 
-    It is logged as such and never sent; the results stay for the next round,
-    and a version that is mended, until they are stale.
+    It is logged and never sent; the results are kept for the next run, perhaps of a
+    fixed version, until they are too old.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class TLSReporting:
     """
-    What the operator decides.
+    The operator's settings for TLS reports.
 
-    @ivar submitter: In whose name reports are sent; C{None} if in nobody's.
-    @ivar forAllSuccess: Whether to report also where nothing went wrong.
+    @ivar submitter: The domain in whose name reports are sent; C{None} to send none.
+    @ivar forAllSuccess: Report also if all sessions succeeded.
     @ivar notTo: Policy domains that get no reports.
     """
 
@@ -68,7 +68,7 @@ class TLSReporting:
 @implementer(IReportSource)
 class TLSReportSource:
     """
-    Reports on what an L{IOutcomeStore} has about days that are over.
+    Makes reports from the results of an L{IOutcomeStore} for days that are over.
     """
 
     kind = ReportKind.TLS
@@ -82,7 +82,7 @@ class TLSReportSource:
         ledger: str,
     ) -> None:
         """
-        @param ledger: The identifier of the ledger that C{store} is in.
+        @param ledger: The identifier of the ledger that contains C{store}.
         """
         self._resolver = resolver
         self._store = store
@@ -139,15 +139,15 @@ class TLSReportSource:
 
     async def _plan(self, period: ReportPeriod) -> _Plan | NoReport:
         """
-        What is needed to compose a report, or why there is none.
+        The content of a report, or the reason why there is none.
         """
         if not period.sendable:
-            return _nothing(period, UNSENDABLE)
+            return _noReport(period, UNSENDABLE)
         submitter = self._settings.submitter
         if submitter is None:
-            return _nothing(period, "no domain of ours can sign reports")
+            return _noReport(period, "no domain of ours can sign reports")
         if period.domain in self._settings.notTo:
-            return _nothing(period, "switched off for this domain")
+            return _noReport(period, "switched off for this domain")
         wanted = await self._destinations(period)
         if isinstance(wanted, NoReport):
             return wanted
@@ -155,9 +155,9 @@ class TLSReportSource:
         addressees = withNewDestinations(results, wanted)
         tallies = talliesFor(period, results, addressees)
         if not tallies:
-            return _nothing(period, "nothing that isn't told already")
-        if not self._settings.forAllSuccess and not any(map(_isTrouble, tallies)):
-            return _nothing(period, "nothing went wrong")
+            return _noReport(period, "everything is already reported")
+        if not self._settings.forAllSuccess and not any(map(_hasFailures, tallies)):
+            return _noReport(period, "no failures")
         return submitter, addressees, tallies
 
     async def _compose(
@@ -168,7 +168,7 @@ class TLSReportSource:
         tallies: Sequence[PolicyTally],
     ) -> ReportDraft:
         """
-        @raise InvalidReport: The report would break the rules.
+        @raise InvalidReport: The report would violate RFC 8460.
         """
         span = await self._span(period)
         name = reportID(self._ledger, self.kind, submitter, period, span)
@@ -189,8 +189,8 @@ class TLSReportSource:
 
     async def _span(self, period: ReportPeriod) -> Span:
         """
-        RFC 8460 4.1: a report is about a whole UTC day, also if it is late;
-        but for one that a person wanted earlier, and the one after it.
+        RFC 8460 4.1: a report covers a whole UTC day, even if it is late; except for
+        one that the operator requested early, and the one after it.
         """
         day = spanOfDay(period.day)
         end = min(period.end or day.end, day.end)
@@ -202,14 +202,14 @@ class TLSReportSource:
             tlsrptRecordName(period.domain), RRType.TXT
         )
         if answer.failed:
-            reason = f"the TLSRPT record can't be looked up: {answer.reason}"
+            reason = f"the lookup of the TLSRPT record failed: {answer.reason}"
             return NoReport(period, reason, Retention.KEEP)
         record = findTLSRPTRecord(answer.texts)
         if isinstance(record, TLSRPTRecordError):
-            return _nothing(period, str(record))
+            return _noReport(period, str(record))
         chosen, reasons = chooseDestinations(record.rua)
         if not chosen:
-            return _nothing(period, f"no usable rua: {'; '.join(reasons)}")
+            return _noReport(period, f"no usable rua: {'; '.join(reasons)}")
         return tuple(destination.uri for destination in chosen)
 
     def _results(self, period: ReportPeriod) -> Deferred[tuple[StoredResult, ...]]:
@@ -220,7 +220,7 @@ class TLSReportSource:
 
 def endedBy(periods: Iterable[ReportPeriod], now: int) -> tuple[ReportPeriod, ...]:
     """
-    C{periods}, those of periods that go on as if these ended now.
+    C{periods}, where those without an end end at C{now}.
     """
     return tuple(each if each.end else replace(each, end=now) for each in periods)
 
@@ -229,14 +229,14 @@ def unreported(
     period: ReportPeriod, results: Iterable[StoredResult]
 ) -> list[StoredResult]:
     """
-    Those of C{results} that C{period} is about and has had no report on.
+    Those of C{results} in C{period} that are not yet reported.
     """
-    mine = [each for each in results if each.until == int(period.part or 0)]
+    ofPeriod = [each for each in results if each.until == int(period.part or 0)]
     if period.phase == 0:
-        return [each for each in mine if not each.reportedToRecipient]
+        return [each for each in ofPeriod if not each.reportedToRecipient]
     return [
         each
-        for each in mine
+        for each in ofPeriod
         if not each.reportedToHost and each.recipientDomain != period.domain
     ]
 
@@ -245,7 +245,7 @@ def withNewDestinations(
     results: Sequence[StoredResult], destinations: Iterable[str]
 ) -> tuple[str, ...]:
     """
-    Those of C{destinations} to which something in C{results} is new.
+    Those of C{destinations} to which some of C{results} are not yet reported.
     """
     return tuple(
         to
@@ -260,13 +260,12 @@ def talliesFor(
     destinations: Collection[str],
 ) -> list[PolicyTally]:
     """
-    What a report on C{period} to C{destinations} says.
+    The tallies for a report on C{period} to C{destinations}.
 
-    A recipient domain is told about itself and all its hosts.  A host is told
-    about the recipient domains whose mail it takes.  Whoever of the two comes
-    second isn't told what went in the other's report to wherever this one
-    would: mostly the host, but a recipient domain whose record couldn't be
-    looked up may be later.
+    The report to a recipient domain covers the domain and all its hosts.  The report
+    to a host covers the recipient domains whose mail it accepts.  The second of the
+    two omits results that the first one reported to the same destinations: usually
+    the second is the host's, but a failed lookup may delay the recipient domain's.
 
     @param destinations: In canonical form.
     """
@@ -283,15 +282,15 @@ def talliesFor(
 
 
 def _aboutRecipient(result: StoredResult, tally: PolicyTally) -> PolicyTally:
-    # Not in RFC 8460: an operator of hosts learns whose mail is affected.
+    # Beyond RFC 8460: tells the operator of hosts which recipient domains are affected.
     hosts = (str(tally.policy.domain),) if result.isHost else tally.policy.mxHosts
     policy = replace(tally.policy, domain=result.recipientDomain, mxHosts=hosts)
     return replace(tally, policy=policy)
 
 
-def _isTrouble(tally: PolicyTally) -> bool:
+def _hasFailures(tally: PolicyTally) -> bool:
     return tally.failed > 0 or bool(tally.failures)
 
 
-def _nothing(period: ReportPeriod, reason: str) -> NoReport:
+def _noReport(period: ReportPeriod, reason: str) -> NoReport:
     return NoReport(period, reason, Retention.CLEAR)

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tlsrpt.test_types -*-
 """
-How often TLS went well or badly under which policy.  No I/O.
+TLS policies, results and counts of sessions, in the terms of RFC 8460.  No I/O.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moxtls.domain import Domain
 
 class PolicyType(StrEnum):
     """
-    RFC 8460 4.4 policy-type.
+    The policy types of RFC 8460 4.4.
     """
 
     TLSA = "tlsa"
@@ -26,7 +26,7 @@ class PolicyType(StrEnum):
 
 class ResultType(StrEnum):
     """
-    RFC 8460 4.3.
+    The result types of RFC 8460 4.3.
     """
 
     STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
@@ -61,14 +61,12 @@ class TLSPolicy:
 @dataclass(frozen=True, slots=True, order=True)
 class FailureDetail:
     """
-    One way for a session to go wrong (RFC 8460 4.3, 4.4 failure-details).
+    A kind of failure of a session (RFC 8460 4.3, 4.4 failure-details).
 
-    Empty strings stand for what isn't known or doesn't apply; reports leave
-    it out.
+    Empty strings stand for unknown or inapplicable values; reports omit them.
 
-    @ivar mxHELO: The first word of the greeting: the name by which the host
-        calls itself.
-    @ivar additional: A URI with more about it.
+    @ivar mxHELO: The name that the host gives in its greeting.
+    @ivar additional: A URI with further information.
     """
 
     resultType: ResultType
@@ -86,10 +84,10 @@ class PolicyTally:
     Sessions counted against one L{TLSPolicy}.
 
     @ivar failed: Sessions that failed.  Not the sum of C{failures}: one
-        session can fail in more than one way, and a failure that was found
-        but not enforced fails no session.
-    @ivar failures: In how many sessions each was seen; one seen in none (0)
-        is worth telling all the same.
+        session can have several failures, and a failure that was not enforced
+        fails no session.
+    @ivar failures: Number of sessions for each; a failure seen in no session (0)
+        is reported, too.
     """
 
     policy: TLSPolicy
@@ -101,20 +99,19 @@ class PolicyTally:
 @dataclass(frozen=True, slots=True)
 class SessionOutcome:
     """
-    What TLS and policy did in one attempt to reach a recipient domain.
+    The TLS results of one delivery attempt to a recipient domain.
 
-    An attempt has one connection after the other to the domain's hosts until
-    one takes the mail.  Everything in it is counted for both kinds of policy
-    domain (RFC 8460 3): the recipient domain itself, and each host.
+    An attempt connects to the domain's hosts one after the other until one accepts
+    the mail.  Its sessions are counted for both kinds of policy domain (RFC 8460 3):
+    the recipient domain itself, and each host.
 
     @ivar recipientDomain: The domain of the RCPT addresses, before any CNAME.
-    @ivar recipient: C{None} if nothing is known, such as after an error of
-        our own.
-    @ivar hosts: One for each host that was considered and says something.
-    @ivar sendReport: Whether this may cause a report, rather than only be
-        part of one: deliveries of reports must not cause reports.
-    @ivar isTLSReport: Whether a TLS report was delivered: that is no part of
-        a report (RFC 8460 3).
+    @ivar recipient: C{None} if nothing was observed, such as after a local error.
+    @ivar hosts: One tally for each host with results.
+    @ivar sendReport: True if this may cause a report, rather than only be part of
+        one: deliveries of reports must not cause reports.
+    @ivar isTLSReport: True if the message was a TLS report, which is not reported
+        (RFC 8460 3).
     """
 
     recipientDomain: Domain
@@ -166,14 +163,13 @@ class StoredResult:
 
 def mergeTallies(tallies: Iterable[PolicyTally]) -> list[PolicyTally]:
     """
-    Combine tallies so that each policy, and each failure under it, is left
-    once.
+    Combine tallies so that each policy, and each failure under it, occurs once.
 
-    The order of C{tallies} decides only the order of the result, never its
-    numbers, so a store may merge on write, on read, or both.
+    The order of C{tallies} affects only the order of the result, so a store may merge
+    on write, on read, or both.
 
-    RFC 8460 4.4 has one entry in C{policies} per policy applied; a domain
-    that changed its MTA-STS policy at noon therefore keeps two.
+    RFC 8460 4.4 has one entry in C{policies} per policy applied; a domain that changed
+    its MTA-STS policy at noon therefore keeps two.
 
     @param tallies: Tallies of the same day and policy domain.
 

@@ -200,7 +200,7 @@ class CheckTests(SynchronousTestCase):
         report["policies"] *= 2
         self.assertEqual(
             findFaults(report),
-            ("report.policies[1].policy is that of an entry before",),
+            ("report.policies[1].policy occurs in an earlier entry",),
         )
 
     def test_bounded(self) -> None:

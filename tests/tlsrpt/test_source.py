@@ -206,7 +206,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.assertEqual([each.domain for each in report.policies], ["b.example"])
         self.settle(B, "mailto:tls@host.example")
         found = self.none(HOST, 1)
-        self.assertEqual(found.reason, "nothing that isn't told already")
+        self.assertEqual(found.reason, "everything is already reported")
         self.assertIs(found.retention, Retention.CLEAR)
 
     def test_toldElsewhere(self) -> None:
@@ -364,7 +364,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A, failure=None))
         self.asks(A, "mailto:tls@a.example")
-        self.assertEqual(self.none(A).reason, "nothing went wrong")
+        self.assertEqual(self.none(A).reason, "no failures")
         self.settings = TLSReporting(SUBMITTER, forAllSuccess=True)
         self.assertEqual(self.report(A).policies[0].failures, ())
 
