@@ -158,7 +158,7 @@ class ThreadQueue:
         @param unavailable: Raised, with a text, if the queue is closed or full.
         @param batchSize: The number of jobs that C{perform} is given at most.
         @param maxWaiting: The number of jobs that may wait; any number if not given.
-        @param outages: Informed of jobs that failed with L{StoreUnavailable}, and of others.
+        @param outages: Informed of jobs that failed with L{StoreUnavailable} or didn't.
         @param atEnd: Called in the last thread to end, when all jobs are done.
         """
         self._reactor = reactor

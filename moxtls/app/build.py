@@ -441,9 +441,9 @@ def makeQueue(
         newID,
         jitter,
         GroupLimits(
-            total=config.delivery.maxConnections,
-            perDestination=config.delivery.maxPerDestination,
-            backoff=RetrySchedule(
+            maxConcurrent=config.delivery.maxConnections,
+            maxPerDestination=config.delivery.maxPerDestination,
+            schedule=RetrySchedule(
                 tuple(map(float, config.delivery.retrySchedule)),
                 config.delivery.maxAge,
                 config.delivery.maxBriefAge,

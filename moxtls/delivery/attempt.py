@@ -243,7 +243,7 @@ class DirectAttempt:
             str(host),
             _clientSettings(context.settings, host, tlsa, session),
             session.plaintextFallback,
-            self._batch.parcels,
+            self._batch.messages,
             counter,
         )
         await self._tryAddresses(found.addresses, attempt)
@@ -393,7 +393,7 @@ def messageRequirements(batch: Batch) -> MessageRequirements:
     What a batch says about TLS.
     """
     requireTLS = batch.requireTLS
-    if requireTLS and not any(message.sender for message in batch.parcels):
+    if requireTLS and not any(message.sender for message in batch.messages):
         # RFC 8689 5: a bounce isn't discarded for want of REQUIRETLS; its
         # body was left out when it was made.
         requireTLS = None

@@ -99,7 +99,7 @@ class _Attempt:
     async def run(self, clock: IReactorTime, batch: Batch) -> tuple[Result, ...]:
         deciding = [
             Deferred.fromCoroutine(self._decide(message, recipient))
-            for message in batch.parcels
+            for message in batch.messages
             for recipient in message.recipients
         ]
         for each in deciding:

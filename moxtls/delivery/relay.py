@@ -124,7 +124,7 @@ class SmarthostCourier:
         results: RecipientResults,
         recorder: IResultRecorder,
     ) -> None:
-        rest = batch.parcels
+        rest = batch.messages
         for _ in range(MAX_SESSIONS):
             rest = await self._session(ip, batch, rest, results, recorder)
             if not rest:

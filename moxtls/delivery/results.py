@@ -292,7 +292,7 @@ class RecipientResults:
     def _open(self) -> list[tuple[str, str]]:
         return [
             (message.messageID, each)
-            for message in self._batch.parcels
+            for message in self._batch.messages
             for each in self.undecidedRecipients(message)
         ]
 

@@ -1,3 +1,3 @@
 """
-Mail that was accepted and has not left yet.
+The queue of outbound messages: spool, retries, DSNs and delivery status.
 """

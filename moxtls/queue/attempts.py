@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-One attempt that is under way, and which ones may start beside all of them.
-
-Records the results of attempts while they go on, those of all attempts together.
+Active delivery attempts: their results, and the selection of messages for further ones.
 """
 
 from __future__ import annotations
@@ -26,41 +24,41 @@ from moxtls.queue.types import DeliveryStatus, QueuedMessage, Result
 
 T = TypeVar("T")
 
-#: Seconds for a courier to end what it can't break off.
-LAST_WORDS = 15.0
-
 #: RFC 3463 3.4: other or undefined mail system status.
-NO_WORD = "4.3.0"
+NO_RESULT = "4.3.0"
 
 
 class DeliveryAttempt:
     """
-    An attempt.
+    An attempt to deliver a group of messages.
 
-    @ivar delivering: Whether its courier has not answered yet.
-    @ivar done: Fires once it is over.
-    @ivar steps: What results lead to, as far as there are any.
+    @ivar isDelivering: False once its courier has answered.
+    @ivar done: Fires once the attempt is over and its results are stored.
+    @ivar decisions: Made from its results so far.
     """
 
-    def __init__(self, load: DeliveryGroup) -> None:
-        self.load = load
-        self.delivering = True
-        self.steps: list[RetryDecision] = []
+    def __init__(self, group: DeliveryGroup) -> None:
+        self.group = group
+        self.isDelivering = True
+        self.decisions: list[RetryDecision] = []
         self.done: Deferred[None] = Deferred()
         self._pending = {
             (message.messageID, message.recipients[0].recipient): message
-            for message in load.due
+            for message in group.due
         }
-        self._waits: set[Callable[[], None]] = set()
+        self._cancellers: set[Callable[[], None]] = set()
+
+    @property
+    def destination(self) -> str:
+        return self.group.batch.destination
 
     @property
     def messageIDs(self) -> set[str]:
-        return {parcel.messageID for parcel in self.load.batch.parcels}
+        return {message.messageID for message in self.group.batch.messages}
 
-    def take(self, results: Iterable[Result]) -> list[tuple[QueuedMessage, Result]]:
+    def matchNew(self, results: Iterable[Result]) -> list[tuple[QueuedMessage, Result]]:
         """
-        Those of C{results} that are new, each with its message: they are the
-        caller's to record.
+        Match results to the messages that have none yet.  Others are ignored.
         """
         pairs = []
         for result in results:
@@ -69,53 +67,55 @@ class DeliveryAttempt:
                 pairs.append((message, result))
         return pairs
 
-    def takeRest(self) -> list[tuple[QueuedMessage, Result]]:
+    def matchMissing(self) -> list[tuple[QueuedMessage, Result]]:
         """
-        The same for whatever was attempted without a result.
+        The messages without a result, each with a temporary failure.
         """
-        return self.take([_noWord(*key) for key in self._pending])
+        return self.matchNew([_noResult(*key) for key in self._pending])
 
-    def wait(self, result: Deferred[T], cancel: Callable[[], None]) -> Deferred[T]:
+    def cancellable(
+        self, result: Deferred[T], canceller: Callable[[], None]
+    ) -> Deferred[T]:
         """
-        Have L{breakOff} call C{cancel} until C{result} fires.
+        Have L{cancel} call C{canceller} until C{result} fires.
         """
 
         def over(value: T | Failure) -> T | Failure:
-            self._waits.discard(cancel)
+            self._cancellers.discard(canceller)
             return value
 
-        self._waits.add(cancel)
+        self._cancellers.add(canceller)
         return result.addBoth(over)
 
-    def breakOff(self) -> None:
+    def cancel(self) -> None:
         """
-        Have the attempt end soon.
+        End the attempt soon.
         """
-        for cancel in tuple(self._waits):
-            cancel()
+        for canceller in tuple(self._cancellers):
+            canceller()
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class Selection:
     """
-    What may start now.
+    Groups of messages whose attempts may start now.
 
-    @ivar damaged: Messages whose files aren't what was submitted, and what is
-        wrong with them.
+    @ivar damaged: Ids of messages whose files differ from the submitted messages, with
+        the fault.
     """
 
-    loads: tuple[DeliveryGroup, ...]
+    groups: tuple[DeliveryGroup, ...]
     damaged: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveAttempts:
     """
-    Which attempts are under way.
+    A summary of the active attempts.
 
-    @ivar attempts: How many, by destination.
-    @ivar retries: How many of them aren't the first for what they carry.
-    @ivar recipients: Message and address.
+    @ivar attempts: Their number, by destination.
+    @ivar retries: The number of those that are retries.
+    @ivar recipients: Message id and address of each recipient.
     @ivar allUntil: Destinations for which nothing else was due, and when.
     """
 
@@ -125,108 +125,114 @@ class ActiveAttempts:
     allUntil: Mapping[str, float]
 
     @classmethod
-    def of(cls, flights: Iterable[DeliveryAttempt]) -> ActiveAttempts:
-        aloft = [flight.load for flight in flights]
+    def of(cls, attempts: Iterable[DeliveryAttempt]) -> ActiveAttempts:
+        groups = [attempt.group for attempt in attempts]
         return cls(
-            Counter(load.batch.destination for load in aloft),
-            sum(load.isRetry for load in aloft),
-            frozenset(key for load in aloft for key in load.keys),
-            {load.batch.destination: load.allUntil for load in aloft if load.allUntil},
+            Counter(group.batch.destination for group in groups),
+            sum(group.isRetry for group in groups),
+            frozenset(key for group in groups for key in group.keys),
+            {
+                group.batch.destination: group.allUntil
+                for group in groups
+                if group.allUntil
+            },
         )
 
-    def pick(
+    def select(
         self, spool: Spool, limits: GroupLimits, now: float, newFirst: bool
-    ) -> Pick:
+    ) -> Selection:
         """
-        Operation that reads: what can start at C{now}.
+        Operation that reads: the attempts that may start at C{now}.
 
-        New mail and whatever has waited longest take turns, so that neither
-        waits for all of the other.  Destinations all of whose mail is under
-        way, which most are most of the time, aren't looked at.
+        New messages and those that have waited longest take turns, so that neither
+        kind waits for all of the other.  Destinations all of whose messages are in
+        active attempts, as is most often the case, are skipped.
 
-        @param newFirst: Whose turn it is.
+        @param newFirst: True to begin with new messages.
         """
-        most = limits.total - self.attempts.total() + len(self.attempts)
+        number = limits.maxConcurrent - self.attempts.total() + len(self.attempts)
         newest, longest = (
             [
                 (destination, isNewest)
-                for destination, latest in spool.index.lanes(now, most, isNewest)
-                if self.attempts[destination] < limits.perDestination
+                for destination, latest in spool.index.dueDestinations(
+                    now, number, isNewest
+                )
+                if self.attempts[destination] < limits.maxPerDestination
                 and latest >= self.allUntil.get(destination, 0)
             ]
             for isNewest in (True, False)
         )
         turns = zip_longest(*((newest, longest) if newFirst else (longest, newest)))
-        picking = _Picking(spool, limits, now, self)
-        for place in (each for turn in turns for each in turn if each is not None):
-            if picking.isFull:
+        selector = _Selector(spool, limits, now, self)
+        for candidate in (each for turn in turns for each in turn if each is not None):
+            if selector.isFull:
                 break
-            picking.take(*place)
-        return Pick(tuple(picking.loads), picking.damaged)
+            selector.add(*candidate)
+        return Selection(tuple(selector.groups), selector.damaged)
 
 
-class _Picking:
+class _Selector:
     """
-    Attempts that are being put together.
+    Groups of messages, selected within the limits.
     """
 
     def __init__(
-        self, spool: Spool, limits: GroupLimits, now: float, sky: ActiveAttempts
+        self, spool: Spool, limits: GroupLimits, now: float, active: ActiveAttempts
     ) -> None:
         self._spool = spool
         self._limits = limits
         self._now = now
-        self._attempts = Counter(sky.attempts)
-        self._retries = sky.retries
-        self._recipients = set(sky.recipients)
-        self.loads: list[DeliveryGroup] = []
+        self._attempts = Counter(active.attempts)
+        self._retries = active.retries
+        self._recipients = set(active.recipients)
+        self.groups: list[DeliveryGroup] = []
         self.damaged: dict[str, str] = {}
 
     @property
     def isFull(self) -> bool:
-        return self._attempts.total() >= self._limits.total
+        return self._attempts.total() >= self._limits.maxConcurrent
 
-    def take(self, destination: str, newest: bool) -> None:
+    def add(self, destination: str, newest: bool) -> None:
         """
-        Add one attempt, if there is something left for it.
+        Add one group for a destination, if it has due messages in no attempt.
         """
-        if self._attempts[destination] >= self._limits.perDestination:
+        if self._attempts[destination] >= self._limits.maxPerDestination:
             return
-        most = self._limits.recipients
+        number = self._limits.maxRecipients
         if self._attempts[destination]:
-            most += len(self._recipients)
-        due = self._spool.index.due(destination, self._now, most, newest)
+            number += len(self._recipients)
+        due = self._spool.index.due(destination, self._now, number, newest)
         sound = [each for each in due if self._isFree(each) and self._isSound(each)]
-        isAll = len(due) < most and not (
+        isAll = len(due) < number and not (
             newest and self._spool.index.hasRetries(destination, self._now)
         )
-        for load in deliveryGroups(destination, sound, self._limits, 1):
-            if isAll and len(load.due) == len(sound):
-                load = replace(load, allUntil=self._now)
-            if load.isRetry and self._retries >= self._limits.retries:
+        for group in deliveryGroups(destination, sound, self._limits, 1):
+            if isAll and len(group.due) == len(sound):
+                group = replace(group, allUntil=self._now)
+            if group.isRetry and self._retries >= self._limits.maxRetries:
                 return
             self._attempts[destination] += 1
-            self._retries += load.isRetry
-            self._recipients |= load.keys
-            self.loads.append(load)
+            self._retries += group.isRetry
+            self._recipients |= group.keys
+            self.groups.append(group)
 
     def _isFree(self, message: QueuedMessage) -> bool:
         key = message.messageID, message.recipients[0].recipient
         return key not in self._recipients
 
     def _isSound(self, message: QueuedMessage) -> bool:
-        fault = self._spool.bodies.fault(message.messageID, message.size)
+        fault = self._spool.files.fault(message.messageID, message.size)
         if fault:
             self.damaged[message.messageID] = fault
         return not fault
 
 
-def _noWord(messageID: str, recipient: str) -> Result:
+def _noResult(messageID: str, recipient: str) -> Result:
     return Result(
         messageID,
         recipient,
         DeliveryStatus.TEMPORARY,
-        NO_WORD,
+        NO_RESULT,
         text="the attempt ended without a result",
     )
 
@@ -237,26 +243,25 @@ _Pairs = list[tuple[QueuedMessage, Result]]
 @implementer(IResultRecorder)
 class ResultRecorder:
     """
-    L{IResultRecorder} for one attempt of the queue.
+    L{IResultRecorder} of one attempt.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        flight: DeliveryAttempt,
+        attempt: DeliveryAttempt,
         write: Callable[[_Pairs], Coroutine[Deferred[Any], Any, None]],
     ) -> None:
         """
-        @param write: Records results, and returns once they are on disk, or
-            never will be.
+        @param write: Stores results; returns once they are on disk, or can't be stored.
         """
-        self._flight = flight
+        self._attempt = attempt
         self._write = write
         self._writing: set[Deferred[None]] = set()
 
     def record(self, results: Sequence[Result]) -> Deferred[None]:
-        pairs = self._flight.take(results)
+        pairs = self._attempt.matchNew(results)
         if not pairs:
             return succeed(None)
         writing = Deferred.fromCoroutine(self._write(pairs))
@@ -264,20 +269,22 @@ class ResultRecorder:
 
         def written(result: object) -> None:
             self._writing.discard(writing)
-            # Unless it was cancelled.
+            # The courier may have cancelled the wait.
             if not waiting.called:
                 waiting.callback(None)
 
         self._writing.add(writing)
         writing.addErrback(
-            lambda failure: self.log.failure("recording results", failure)
+            lambda failure: self.log.failure(
+                "Recording delivery results failed", failure
+            )
         )
         writing.addCallback(written)
         return waiting
 
     def finished(self) -> Deferred[None]:
         """
-        Fires once whatever was taken is recorded.
+        Fires once all results that were accepted are stored.
         """
         done = DeferredList(tuple(self._writing))
         return done.addCallback(lambda results: None)

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-Decides what of that which is due goes out together.  No I/O.
+Groups due messages into delivery batches.  No I/O.
 """
 
 from __future__ import annotations
@@ -16,45 +16,44 @@ from moxtls.queue.types import Batch, BatchMessage, QueuedMessage
 @dataclass(frozen=True, slots=True)
 class GroupLimits:
     """
-    How much the queue does at a time.
+    Limits on delivery attempts.
 
-    @ivar total: Attempts at the same time.
-    @ivar perDestination: Those to the same destination: more is taken for
-        abuse by many.
-    @ivar parcels: Messages in one attempt: what breaks off an attempt may
-        have some of them sent twice.
-    @ivar recipients: In one attempt; RFC 5321 4.5.3.1.8 has every host accept
-        100.
-    @ivar octets: In one attempt, unless one message alone has more.
-    @ivar parcelTime: Seconds an attempt may take for each of its messages:
-        more than the waits of RFC 5321 4.5.3.2 together.
+    @ivar maxConcurrent: Attempts at the same time.
+    @ivar maxPerDestination: Attempts at the same time to one destination: many hosts
+        treat more as abuse.
+    @ivar maxMessages: Messages in one attempt: if it is interrupted, some of them may
+        be sent twice.
+    @ivar maxRecipients: Recipients in one attempt; RFC 5321 4.5.3.1.8 requires hosts
+        to accept 100.
+    @ivar maxSize: Octets in one attempt, unless a single message has more.
+    @ivar maxMessageTime: Seconds an attempt may take for each of its messages: more
+        than the timeouts of RFC 5321 4.5.3.2 together.
     """
 
-    total: int = 50
-    perDestination: int = 2
-    parcels: int = 20
-    recipients: int = 100
-    octets: int = 25_000_000
-    parcelTime: float = 35 * MINUTE
-    backoff: RetrySchedule = field(default_factory=RetrySchedule)
+    maxConcurrent: int = 50
+    maxPerDestination: int = 2
+    maxMessages: int = 20
+    maxRecipients: int = 100
+    maxSize: int = 25_000_000
+    maxMessageTime: float = 35 * MINUTE
+    schedule: RetrySchedule = field(default_factory=RetrySchedule)
 
     @property
-    def retries(self) -> int:
+    def maxRetries(self) -> int:
         """
-        How many attempts may be of what was in vain before: hosts that keep
-        connections waiting leave some for new mail.
+        Retries at the same time: slow hosts leave some attempts for new messages.
         """
-        return max(1, self.total * 3 // 4)
+        return max(1, self.maxConcurrent * 3 // 4)
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryGroup:
     """
-    A batch, and what the queue has to know about it to go on.
+    A batch with the queue's messages.
 
-    @ivar due: Its messages, each with one recipient: the same message again
-        for the next.
-    @ivar allUntil: When nothing else was due for its destination; 0 if
+    @ivar due: The messages, each with one recipient; a message with more recipients is
+        repeated.
+    @ivar allUntil: The time at which nothing else was due for the destination; 0 if
         something was.
     """
 
@@ -65,87 +64,89 @@ class DeliveryGroup:
     @property
     def keys(self) -> set[tuple[str, str]]:
         """
-        Message and address.
+        Message id and address of each recipient.
         """
         return {(each.messageID, each.recipients[0].recipient) for each in self.due}
 
     @property
     def isRetry(self) -> bool:
         """
-        Whether nothing in it is attempted for the first time.
+        True if nothing in it is attempted for the first time.
         """
         return all(each.recipients[0].attempts for each in self.due)
 
 
 def deliveryGroups(
-    destination: str, due: Iterable[QueuedMessage], limits: GroupLimits, most: int
+    destination: str, due: Iterable[QueuedMessage], limits: GroupLimits, maxGroups: int
 ) -> list[DeliveryGroup]:
     """
-    @param due: Messages with one recipient each, in the order in which they
-        are to go.
-    @param most: How many loads there may be; the rest waits.
+    Group messages that can go out together: with the same requirements, within the
+    limits.
+
+    @param due: Messages with one recipient each, in order of delivery.
+    @param maxGroups: Messages beyond that number of groups are left out.
     """
-    filling: dict[object, _Filling] = {}
-    found: list[_Filling] = []
+    open: dict[object, _GroupBuilder] = {}
+    builders: list[_GroupBuilder] = []
     for message in due:
         envelope = message.envelope
-        demands = (
+        requirements = (
             envelope.requireTLS,
             envelope.report,
-            # RFC 8689 5: of bounces less is demanded, so they go by themselves.
+            # RFC 8689 5: the requirements for DSNs are weaker, so they go separately.
             not envelope.sender,
             envelope.causesReports,
         )
-        load = filling.get(demands)
-        if load is None or not load.hasRoom(message, limits):
-            if len(found) == most:
+        builder = open.get(requirements)
+        if builder is None or not builder.hasRoom(message, limits):
+            if len(builders) == maxGroups:
                 continue
-            load = filling[demands] = _Filling()
-            found.append(load)
-        load.add(message)
-    return [each.load(destination) for each in found]
+            builder = open[requirements] = _GroupBuilder()
+            builders.append(builder)
+        builder.add(message)
+    return [each.build(destination) for each in builders]
 
 
-class _Filling:
+class _GroupBuilder:
     """
-    A load that is being put together.
+    Collects the messages of one group.
     """
 
     def __init__(self) -> None:
         self._due: list[QueuedMessage] = []
-        self._parcels: dict[str, BatchMessage] = {}
+        self._messages: dict[str, BatchMessage] = {}
 
     def hasRoom(self, message: QueuedMessage, limits: GroupLimits) -> bool:
-        if len(self._due) >= limits.recipients:
+        if len(self._due) >= limits.maxRecipients:
             return False
-        if message.messageID in self._parcels:
+        if message.messageID in self._messages:
             return True
-        octets = sum(parcel.size for parcel in self._parcels.values())
+        octets = sum(each.size for each in self._messages.values())
         return (
-            len(self._parcels) < limits.parcels
-            and octets + message.size <= limits.octets
+            len(self._messages) < limits.maxMessages
+            and octets + message.size <= limits.maxSize
         )
 
     def add(self, message: QueuedMessage) -> None:
         self._due.append(message)
-        parcel = self._parcels.get(message.messageID)
-        self._parcels[message.messageID] = (
+        known = self._messages.get(message.messageID)
+        self._messages[message.messageID] = (
             replace(
-                parcel,
-                recipients=parcel.recipients + message.envelope.recipients,
-                stored=parcel.stored + _stored(message),
+                known,
+                recipients=known.recipients + message.envelope.recipients,
+                stored=known.stored + _stored(message),
             )
-            if parcel
-            else _parcel(message)
+            if known
+            else _batchMessage(message)
         )
 
-    def load(self, destination: str) -> DeliveryGroup:
+    def build(self, destination: str) -> DeliveryGroup:
         envelope = self._due[0].envelope
         attempt = 1 + max(each.recipients[0].attempts for each in self._due)
-        parcels = tuple(self._parcels.values())
+        messages = tuple(self._messages.values())
         batch = Batch(
             destination,
-            parcels,
+            messages,
             envelope.requireTLS,
             envelope.report,
             attempt,
@@ -154,7 +155,7 @@ class _Filling:
         return DeliveryGroup(batch, tuple(self._due))
 
 
-def _parcel(message: QueuedMessage) -> BatchMessage:
+def _batchMessage(message: QueuedMessage) -> BatchMessage:
     envelope = message.envelope
     return BatchMessage(
         message.messageID,
@@ -171,5 +172,7 @@ def _parcel(message: QueuedMessage) -> BatchMessage:
 
 def _stored(message: QueuedMessage) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (each.recipient, place) for each in message.recipients for place in each.stored
+        (each.recipient, mailbox)
+        for each in message.recipients
+        for mailbox in each.stored
     )

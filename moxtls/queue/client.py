@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-A queue in a spool, as seen by a process that doesn't deliver from it: takes
-messages in, lists and changes them.
+Access to a queue for processes that don't deliver from it: submits, lists and changes
+messages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from moxtls.queue.types import Envelope, QueuedMessage
 @implementer(IQueue)
 class QueueClient:
     """
-    L{IQueue} over a spool that is open.
+    L{IQueue} over an open spool.
     """
 
     def __init__(
         self, clock: IReactorTime, spool: SpoolExecutor, newID: Callable[[], str]
     ) -> None:
         """
-        @param newID: Ids of messages, to be used as names of files.
+        @param newID: Returns a new message id, which is also a file name.
         """
         self._clock = clock
         self._spool = spool

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_deferrals -*-
 """
-Logs how attempts ended: one line for each recipient that is done with, and one
-for each host and minute that put some off.  No I/O.
+Logs delivery results: one line for each final one, and for deferrals one line for each
+host and minute.  No I/O.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from moxtls.queue.types import DeliveryStatus, Result
 
-#: Hosts counted one by one.
+#: Hosts counted separately.
 MAX_HOSTS = 1000
 _OTHERS = "other hosts"
 
@@ -19,8 +19,8 @@ _OTHERS = "other hosts"
 @dataclass(slots=True)
 class _Count:
     """
-    @ivar last: What was said last.
-    @ivar number: Recipients put off since the last line.
+    @ivar last: The last result.
+    @ivar number: Recipients deferred since the last line.
     """
 
     last: Result
@@ -29,26 +29,26 @@ class _Count:
 
 class ResultLog:
     """
-    Says what became of recipients.
+    Chooses the results that are logged.
     """
 
     def __init__(
         self,
-        say: Callable[[Result], None],
-        sayDeferred: Callable[[str, int, Result], None],
+        logResult: Callable[[Result], None],
+        logDeferred: Callable[[str, int, Result], None],
     ) -> None:
         """
-        @param say: Logs one result.
-        @param sayDeferred: Logs that so many more recipients were put off by a
-            host, and what was said to the last.
+        @param logResult: Logs one result.
+        @param logDeferred: Logs a number of further recipients deferred by a host, and
+            the last result.
         """
-        self._say = say
-        self._sayDeferred = sayDeferred
+        self._logResult = logResult
+        self._logDeferred = logDeferred
         self._counts: dict[str, _Count] = {}
 
     def ended(self, result: Result) -> None:
         """
-        An attempt for one recipient has ended.
+        Log or count the result for one recipient.
         """
         if result.ending is DeliveryStatus.TEMPORARY:
             host = self._host(result)
@@ -56,11 +56,11 @@ class ResultLog:
                 self.deferred(result, 1)
                 return
             self._counts[host] = _Count(result)
-        self._say(result)
+        self._logResult(result)
 
     def deferred(self, result: Result, number: int) -> None:
         """
-        So many recipients were put off with C{result}.
+        Count a number of recipients deferred with C{result}.
         """
         count = self._counts.setdefault(self._host(result), _Count(result))
         count.number += number
@@ -68,13 +68,13 @@ class ResultLog:
 
     def minutePassed(self) -> None:
         """
-        Say what was counted.
+        Log the deferrals counted since the last call.  To be called each minute.
         """
         counts, self._counts = self._counts, {}
         for host, count in counts.items():
             if count.number:
-                self._sayDeferred(host, count.number, count.last)
-                # In the next minute there is to be one line again, not two.
+                self._logDeferred(host, count.number, count.last)
+                # One line in the next minute as well, not two.
                 self._counts[host] = _Count(count.last)
 
     def _host(self, result: Result) -> str:

@@ -1,10 +1,9 @@
 # -*- test-case-name: tests.queue.test_spool -*-
 """
-The messages of a spool as files, one each, in a directory of their own.
+The message files of a spool.
 
-What is written within a transaction of the index stays only if that is
-committed; what is removed within one goes only after that.  Every method
-blocks.
+A file written within a transaction of the index is kept only if that is committed; a
+file removed within one is unlinked after the commit.  Every method blocks.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from pathlib import Path
 
 from moxtls.queue.dsn import MAX_HEADER
 
-#: Seconds after which a file nobody refers to was left behind by a process
-#: that died: one that lives refers to it at once.
+#: Age in seconds of a file without a row in the index from which on it counts as left
+#: behind by a process that died: others add the row at once.
 STALE_AFTER = 15 * 60
 
 
 class MessageFiles:
     """
-    A directory of messages.
+    A directory of message files.
 
-    A file is written beside the others, under a name that is no message's,
-    and renamed once it is whole and on the disk.
+    A file is written under a temporary name, and renamed once it is complete and on
+    disk.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._written: list[str] = []
-        self._doomed: list[str] = []
+        self._removed: list[str] = []
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, messageID: str) -> Path:
@@ -40,8 +39,7 @@ class MessageFiles:
 
     def header(self, messageID: str) -> bytes:
         """
-        The start of a message, with its header as far as it matters; empty
-        if it can't be read.
+        The first L{MAX_HEADER} bytes of a message; empty if it can't be read.
         """
         try:
             with self.path(messageID).open("rb") as file:
@@ -51,9 +49,10 @@ class MessageFiles:
 
     def fault(self, messageID: str, size: int) -> str:
         """
-        What is wrong with the file of a message that had C{size} octets;
-        empty if nothing is.  The length is what tells: a file that was written
-        before a crash, and whose contents weren't, is too short.
+        Describe the damage to the file of a message of C{size} octets.  Only the length
+        is checked: after a crash, a file whose contents weren't written is too short.
+
+        @return: Empty if there is none.
         """
         try:
             found = self.path(messageID).stat().st_size
@@ -63,46 +62,48 @@ class MessageFiles:
 
     def write(self, messageID: str, chunks: Iterable[bytes]) -> int:
         """
-        @return: The size.
+        Write a file to the disk.
 
-        @raise Exception: What C{chunks} raises; nothing is written then.
+        @return: The size in octets.
+
+        @raise Exception: As C{chunks}; nothing is written then.
         """
-        unfinished = self._root / f".{messageID}"
+        temporary = self._root / f".{messageID}"
         try:
-            with open(unfinished, "xb", opener=_private) as file:
+            with open(temporary, "xb", opener=_private) as file:
                 file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
-            os.rename(unfinished, self.path(messageID))
+            os.rename(temporary, self.path(messageID))
         except Exception:
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         self._written.append(messageID)
         return size
 
     def remove(self, messageID: str) -> None:
-        self._doomed.append(messageID)
+        self._removed.append(messageID)
 
-    def mark(self) -> tuple[int, int]:
+    def savepoint(self) -> tuple[int, int]:
         """
-        A point to go back to.
+        A point for L{rollbackTo}.
         """
-        return len(self._written), len(self._doomed)
+        return len(self._written), len(self._removed)
 
-    def backTo(self, mark: tuple[int, int]) -> None:
+    def rollbackTo(self, savepoint: tuple[int, int]) -> None:
         """
-        Undo what came after C{mark}.
+        Undo the writes and removals after C{savepoint}.
         """
-        written, doomed = mark
-        del self._doomed[doomed:]
+        written, removed = savepoint
+        del self._removed[removed:]
         for messageID in self._written[written:]:
             self._unlink(messageID)
         del self._written[written:]
 
     def sync(self) -> None:
         """
-        Make the names of the new files survive a power cut.
+        Write the names of the new files to the disk.
         """
         if not self._written:
             return
@@ -114,24 +115,25 @@ class MessageFiles:
 
     def committed(self) -> None:
         """
-        The index is on disk: now nothing refers to what was removed.
+        Unlink the removed files: the index no longer refers to them.
         """
         self._written.clear()
-        for messageID in self._doomed:
+        for messageID in self._removed:
             self._unlink(messageID)
-        self._doomed.clear()
+        self._removed.clear()
 
     def uncertain(self) -> None:
         """
-        The index may be on disk or not: what isn't needed is found by
-        L{abandoned}, later.
+        Keep all files: the index may be on disk or not.  L{stale} finds unneeded files
+        later.
         """
         self._written.clear()
-        self._doomed.clear()
+        self._removed.clear()
 
-    def abandoned(self, now: float) -> list[str]:
+    def stale(self, now: float) -> list[str]:
         """
-        Names of files old enough to be left-overs, if nothing refers to them.
+        Names of files that are old enough to be left behind, unless the index refers to
+        them.
         """
         with os.scandir(self._root) as entries:
             return [
@@ -141,7 +143,7 @@ class MessageFiles:
             ]
 
     def _unlink(self, name: str) -> None:
-        # It is only untidy if this fails, and is tried again at the next start.
+        # A file that remains does no harm: it is found as stale later.
         with suppress(OSError):
             os.unlink(self._root / name)
 

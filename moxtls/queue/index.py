@@ -1,25 +1,23 @@
 # -*- test-case-name: tests.queue.test_spool -*-
 """
-The index of a spool: which messages there are, and where each recipient
-stands.  Every method blocks, and is called within a transaction.
+The index of a spool: an SQLite database of messages and the states of their
+recipients.  Every method blocks, and is called within a transaction.
 
-The tables of a spool's index, and what their rows mean.
-
-C{recipient.due} is empty while there is nothing to attempt.  C{lane} has a row
-for each destination with something that is or comes due, so that a look for it
-costs what is found, however much is waiting:
+C{recipient.due} is NULL while no attempt is to be made.  C{lane} has a row for each
+destination with a recipient that is due now or later, so that the cost of a selection
+depends on its result, not on the number of waiting messages:
 
   - C{due}: the earliest of its recipients;
   - C{served}: when the latest attempt ended;
-  - C{failures}, C{notBefore}: attempts in a row in which no host could be
-    reached, and when to make the next;
+  - C{failures}, C{notBefore}: consecutive attempts in which no host could be
+    reached, and the time of the next one;
   - C{turn}: the latest of C{due}, C{served} and C{notBefore}, so that
     destinations take turns;
   - C{newest}: when its latest message came that was never attempted, if that
     is after C{notBefore}.
 
-C{recipient.told} is 0 while somebody is to be told how it ended;
-C{message.noticed} while its sender may still be told of a delay.
+C{recipient.told} is 0 while the sender or an observer is to be notified of the final
+result; C{message.noticed} is 0 while its sender may still get a delay DSN.
 """
 
 from __future__ import annotations
@@ -43,527 +41,10 @@ from moxtls.queue.types import (
     destinationOf,
 )
 
-#: What is worth less the older it gets.
-_BRIEF = "(report IS NOT NULL OR sender = '')"
-
-
-def checkVersion(connection: Connection) -> int:
-    """
-    @return: The version of the tables that are there, 0 if there are none.
-
-    @raise ValueError: A later version of moxtls made them.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise ValueError(f"version {version} of the spool is not {VERSION}")
-    return int(version)
-
-
-class Index:
-    """
-    Statements over the tables above.
-    """
-
-    def __init__(self, connection: Connection, bodies: MessageFiles) -> None:
-        self._db = connection
-        self._bodies = bodies
-
-    def prepare(self) -> None:
-        """
-        Make the tables if they aren't there, and bring them up to date.
-        """
-        version = checkVersion(self._db)
-        statements = SCHEMA.split(";\n")
-        if version:
-            changes = (CHANGES[each] for each in range(version, VERSION))
-            statements = [statement for some in changes for statement in some]
-        for statement in statements:
-            self._db.execute(statement)
-        if version != VERSION:
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    # --- in and out -----------------------------------------------------------
-
-    def known(self, key: str) -> str | None:
-        """
-        The id of the message that came with that key.
-        """
-        row = self._db.execute(
-            "SELECT id FROM submitted WHERE key = ?", (key,)
-        ).fetchone()
-        return row and str(row["id"])
-
-    def add(self, messageID: str, envelope: Envelope, size: int, now: float) -> None:
-        number = self._db.execute(
-            "INSERT INTO message (id, sender, eightBit, smtputf8, requireTLS, report,"
-            " key, maxAttempts, contentType, size, queued, response)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                messageID,
-                envelope.sender,
-                envelope.eightBit,
-                envelope.smtputf8,
-                envelope.requireTLS,
-                envelope.report,
-                envelope.key,
-                envelope.maxAttempts,
-                envelope.contentType,
-                size,
-                now,
-                envelope.response,
-            ),
-        ).lastrowid
-        places = [(each, destinationOf(each)) for each in envelope.recipients]
-        self._db.executemany(
-            "INSERT INTO recipient (message, position, address, destination, state,"
-            " nextAttempt, due) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (number, position, address, place, RecipientState.WAITING, now, now)
-                for position, (address, place) in enumerate(places)
-            ],
-        )
-        self._lanes({place for _, place in places})
-        if envelope.key:
-            self._db.execute(
-                "INSERT INTO submitted VALUES (?, ?, ?)", (envelope.key, messageID, now)
-            )
-
-    def remove(self, messageID: str, now: float) -> bool:
-        """
-        @return: Whether it was there.
-        """
-        number = self._number(messageID)
-        if number is None:
-            return False
-        places = self._places(number)
-        # A key is remembered from the moment its message is gone.
-        self._db.execute(
-            "UPDATE submitted SET at = ? WHERE key = "
-            "(SELECT key FROM message WHERE number = ?)",
-            (now, number),
-        )
-        self._db.execute("DELETE FROM message WHERE number = ?", (number,))
-        self._lanes(places)
-        self._bodies.remove(messageID)
-        return True
-
-    def forgetKeys(self, before: float, limit: int) -> None:
-        """
-        Forget keys of messages that are gone since C{before}.
-        """
-        self._db.execute(
-            "DELETE FROM submitted WHERE key IN (SELECT key FROM submitted"
-            " WHERE at < ? AND NOT EXISTS (SELECT 1 FROM message WHERE"
-            " message.id = submitted.id) LIMIT ?)",
-            (before, limit),
-        )
-
-    # --- by hand ----------------------------------------------------------------
-
-    def hold(self, messageID: str, held: bool) -> bool:
-        number = self._number(messageID)
-        if number is None:
-            return False
-        self._db.execute("UPDATE message SET held = ? WHERE number = ?", (held, number))
-        self._schedule(number)
-        return True
-
-    def retry(self, messageID: str, now: float) -> bool:
-        number = self._number(messageID)
-        if number is None:
-            return False
-        self._db.execute(
-            "UPDATE recipient SET nextAttempt = ? WHERE message = ? AND state = ?",
-            (now, number, RecipientState.WAITING),
-        )
-        self._db.executemany(
-            "UPDATE lane SET failures = 0, notBefore = 0, served = 0"
-            " WHERE destination = ?",
-            [(place,) for place in self._places(number)],
-        )
-        self._schedule(number)
-        return True
-
-    # --- looking ------------------------------------------------------------------
-
-    def messages(self) -> tuple[QueuedMessage, ...]:
-        """
-        Everything, oldest first.
-        """
-        return self._load("1", ())
-
-    def page(self, after: int, limit: int) -> tuple[int, tuple[QueuedMessage, ...]]:
-        """
-        As L{moxtls.interfaces.IQueue.page}.
-        """
-        row = self._db.execute(
-            "SELECT max(number) FROM (SELECT number FROM message WHERE number > ?"
-            " ORDER BY number LIMIT ?)",
-            (after, limit),
-        ).fetchone()
-        if row[0] is None:
-            return after, ()
-        last = int(row[0])
-        return last, self._load("number > ? AND number <= ?", (after, last))
-
-    def message(self, messageID: str) -> QueuedMessage | None:
-        found = self._load("id = ?", (messageID,))
-        return found[0] if found else None
-
-    def contains(self, messageID: str) -> bool:
-        return self._number(messageID) is not None
-
-    def lanes(
-        self, now: float, limit: int, newest: bool = False
-    ) -> list[tuple[str, float]]:
-        """
-        Destinations that may be attempted, and when their latest new message
-        came, 0 if there is none: those that have waited longest first; or
-        else those with new mail only, latest first.
-        """
-        which = (
-            "newest IS NOT NULL AND turn <= ? ORDER BY newest DESC"
-            if newest
-            else "turn <= ? ORDER BY turn"
-        )
-        rows = self._db.execute(
-            f"SELECT destination, newest FROM lane WHERE {which} LIMIT ?", (now, limit)
-        )
-        return [(row["destination"], row["newest"] or 0) for row in rows]
-
-    def due(
-        self, destination: str, now: float, limit: int, newest: bool = False
-    ) -> list[QueuedMessage]:
-        """
-        What is due for C{destination}, longest due first: each message with
-        one recipient only.
-
-        @param newest: Only what was never attempted.
-        """
-        which = "attempts = 0" if newest else "1"
-        rows = self._db.execute(
-            f"SELECT {MESSAGE}, {RECIPIENT} FROM recipient JOIN message"
-            " ON message.number = recipient.message"
-            f" WHERE destination = ? AND due <= ? AND {which} ORDER BY due LIMIT ?",
-            (destination, now, limit),
-        )
-        return [self._message(row, (row,)) for row in rows]
-
-    def hasRetries(self, destination: str, now: float) -> bool:
-        """
-        Whether something is due for C{destination} that was attempted before.
-        """
-        row = self._db.execute(
-            "SELECT 1 FROM recipient WHERE destination = ? AND due <= ?"
-            " AND attempts > 0 LIMIT 1",
-            (destination, now),
-        ).fetchone()
-        return row is not None
-
-    def aged(self, queued: float, brief: bool, limit: int) -> list[QueuedMessage]:
-        """
-        Messages that came up to C{queued}, oldest first, each with the
-        recipients that may be attempted.
-
-        @param brief: Only reports and what comes from the null reverse-path,
-            or else all.
-        """
-        return self._waiting(_BRIEF if brief else "1", queued, limit)
-
-    def unnoticed(self, queued: float, limit: int) -> list[QueuedMessage]:
-        """
-        The same for those whose senders are to be told of a delay.
-        """
-        which = "noticed = 0 AND report IS NULL AND sender <> ''"
-        return self._waiting(which, queued, limit)
-
-    def untold(self, reports: bool, after: int, limit: int) -> list[tuple[int, str]]:
-        """
-        Messages with recipients that ended and of which somebody is to be
-        told, by number, from behind C{after} on.
-
-        @param reports: Whether to look for reports, or for everything else.
-        """
-        rows = self._db.execute(
-            "SELECT DISTINCT number, id FROM recipient JOIN message"
-            " ON number = message WHERE told = 0 AND (report IS NOT NULL) = ?"
-            " AND message > ? ORDER BY message LIMIT ?",
-            (reports, after, limit),
-        )
-        return [(int(row["number"]), str(row["id"])) for row in rows]
-
-    def untoldOf(self, messageID: str) -> tuple[QueuedRecipient, ...]:
-        """
-        Those recipients of one message.
-        """
-        rows = self._db.execute(
-            f"SELECT {RECIPIENT} FROM recipient WHERE told = 0 AND message ="
-            " (SELECT number FROM message WHERE id = ?) ORDER BY position",
-            (messageID,),
-        )
-        return tuple(recipientFrom(row, messageID) for row in rows)
-
-    # --- after an attempt -----------------------------------------------------------
-
-    def apply(self, steps: Iterable[RetryDecision], now: float) -> None:
-        """
-        Note where recipients stand now, after attempts that end at C{now};
-        those that are gone are passed over.
-        """
-        steps = tuple(steps)
-        self.note(steps)
-        self._lanes({step.recipient.destination for step in steps}, now)
-
-    def note(self, steps: Iterable[RetryDecision]) -> None:
-        """
-        The same while the attempts go on: L{apply} has to follow.
-        """
-        self._db.executemany(
-            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
-            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
-            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
-            " text = ?, host = ?, retryAfter = ?, stored = ?"
-            " WHERE message = (SELECT number FROM message WHERE id = ?)"
-            " AND address = ?",
-            [_values(step) for step in steps],
-        )
-
-    def repair(self, now: float) -> None:
-        """
-        Make up for L{note} where no L{apply} followed, as the process died.
-        """
-        self._db.execute(
-            "DELETE FROM lane WHERE NOT EXISTS (SELECT 1 FROM recipient"
-            " WHERE destination = lane.destination AND due IS NOT NULL)"
-        )
-        self._db.execute(
-            "UPDATE lane SET due = (SELECT min(due) FROM recipient"
-            " WHERE destination = lane.destination AND due IS NOT NULL)"
-        )
-        self._db.execute("UPDATE lane SET turn = max(due, served, notBefore)")
-        for row in self._db.execute(
-            "SELECT id FROM message WHERE NOT EXISTS (SELECT 1 FROM recipient"
-            " WHERE message = number AND (state = ? OR told = 0))",
-            (RecipientState.WAITING,),
-        ).fetchall():
-            self.remove(row["id"], now)
-
-    def reached(self, destination: str) -> None:
-        """
-        A host of C{destination} has answered.
-        """
-        self._db.execute(
-            "UPDATE lane SET failures = 0, notBefore = 0"
-            " WHERE destination = ? AND failures",
-            (destination,),
-        )
-
-    def outage(self, destination: str) -> tuple[int, float]:
-        """
-        In how many attempts in a row no host of C{destination} was reached,
-        and before when not to make the next.
-        """
-        row = self._db.execute(
-            "SELECT failures, notBefore FROM lane WHERE destination = ?", (destination,)
-        ).fetchone()
-        return (row["failures"], row["notBefore"]) if row else (0, 0)
-
-    def backOff(self, destination: str, notBefore: float, now: float) -> None:
-        """
-        No host of C{destination} could be reached: make no attempt before
-        C{notBefore}.
-        """
-        self._db.execute(
-            "UPDATE lane SET failures = failures + 1, notBefore = ?"
-            " WHERE destination = ?",
-            (notBefore, destination),
-        )
-        self._lanes({destination}, now)
-
-    def defer(
-        self, destination: str, result: Result, until: float, now: float, limit: int
-    ) -> int:
-        """
-        Count what is due for C{destination} as attempted with C{result}; but
-        for the last attempt that a message may have, which is for itself.
-
-        @return: For how many recipients: if it is C{limit}, there may be more.
-        """
-        deferred = self._db.execute(
-            "UPDATE recipient SET attempts = attempts + 1, nextAttempt = ?, due = ?,"
-            " ending = ?, status = ?, code = ?, text = ?, host = ?, retryAfter = NULL"
-            " WHERE (message, position) IN (SELECT message, position"
-            " FROM recipient JOIN message ON number = message"
-            " WHERE destination = ? AND due <= ?"
-            " AND (maxAttempts = 0 OR attempts + 1 < maxAttempts) LIMIT ?)",
-            (
-                until,
-                until,
-                result.ending.value,
-                result.status,
-                result.code,
-                result.text,
-                result.host,
-                destination,
-                now,
-                limit,
-            ),
-        ).rowcount
-        self._lanes({destination})
-        return deferred
-
-    def noticed(self, messageID: str) -> None:
-        """
-        The sender of a message was told of its delay.
-        """
-        self._db.execute("UPDATE message SET noticed = 1 WHERE id = ?", (messageID,))
-
-    def told(self, messageID: str, recipients: Sequence[QueuedRecipient]) -> None:
-        """
-        Whoever had to be told knows.
-        """
-        self._db.executemany(
-            "UPDATE recipient SET told = 1 WHERE address = ? AND message ="
-            " (SELECT number FROM message WHERE id = ?)",
-            [(each.recipient, messageID) for each in recipients],
-        )
-
-    def finished(self, messageID: str) -> bool:
-        """
-        Whether nothing is to be done about a message any more.
-        """
-        row = self._db.execute(
-            "SELECT 1 FROM recipient WHERE (state = ? OR told = 0) AND message ="
-            " (SELECT number FROM message WHERE id = ?) LIMIT 1",
-            (RecipientState.WAITING, messageID),
-        ).fetchone()
-        return row is None
-
-    # --- helpers ---------------------------------------------------------------
-
-    def _number(self, messageID: str) -> int | None:
-        row = self._db.execute(
-            "SELECT number FROM message WHERE id = ?", (messageID,)
-        ).fetchone()
-        return row and int(row["number"])
-
-    def _places(self, number: int) -> set[str]:
-        rows = self._db.execute(
-            "SELECT DISTINCT destination FROM recipient WHERE message = ?", (number,)
-        )
-        return {str(row["destination"]) for row in rows}
-
-    def _schedule(self, number: int) -> None:
-        """
-        Set C{due} from what a message's other columns say.
-        """
-        self._db.execute(
-            "UPDATE recipient SET due = CASE WHEN (SELECT held FROM message"
-            " WHERE number = recipient.message) THEN NULL ELSE nextAttempt END"
-            " WHERE message = ? AND state = ?",
-            (number, RecipientState.WAITING),
-        )
-        self._lanes(self._places(number))
-
-    def _lanes(self, destinations: set[str], served: float = 0) -> None:
-        """
-        Set what C{lane} says from what C{recipient} does.
-
-        @param served: When an attempt ended, if one did.
-        """
-        for destination in destinations:
-            due, newest = self._db.execute(
-                "SELECT (SELECT min(due) FROM recipient"
-                " WHERE destination = :name AND due IS NOT NULL),"
-                " (SELECT max(due) FROM recipient"
-                " WHERE destination = :name AND due IS NOT NULL AND attempts = 0)",
-                {"name": destination},
-            ).fetchone()
-            if due is None:
-                self._db.execute(
-                    "DELETE FROM lane WHERE destination = ?", (destination,)
-                )
-            else:
-                self._db.execute(
-                    "INSERT INTO lane (destination, due, served, turn, newest)"
-                    " VALUES (:name, :due, :served, max(:due, :served), :newest)"
-                    " ON CONFLICT DO UPDATE SET"
-                    " due = :due, served = max(served, :served),"
-                    " turn = max(:due, :served, served, notBefore),"
-                    " newest = CASE WHEN :newest > notBefore THEN :newest END",
-                    {
-                        "name": destination,
-                        "due": due,
-                        "served": served,
-                        "newest": newest,
-                    },
-                )
-
-    def _waiting(self, which: str, queued: float, limit: int) -> list[QueuedMessage]:
-        rows = self._db.execute(
-            f"SELECT {MESSAGE} FROM message WHERE held = 0 AND {which}"
-            " AND queued <= ? AND EXISTS (SELECT 1 FROM recipient"
-            " WHERE message = number AND due IS NOT NULL) ORDER BY queued LIMIT ?",
-            (queued, limit),
-        ).fetchall()
-        return [
-            self._message(
-                row,
-                self._db.execute(
-                    f"SELECT {RECIPIENT} FROM recipient WHERE message = ?"
-                    " AND due IS NOT NULL ORDER BY position",
-                    (row["number"],),
-                ).fetchall(),
-            )
-            for row in rows
-        ]
-
-    def _load(
-        self, where: str, values: tuple[object, ...]
-    ) -> tuple[QueuedMessage, ...]:
-        recipients: dict[int, list[Row]] = {}
-        for row in self._db.execute(
-            f"SELECT {RECIPIENT} FROM recipient WHERE message IN"
-            f" (SELECT number FROM message WHERE {where}) ORDER BY message, position",
-            values,
-        ):
-            recipients.setdefault(row["message"], []).append(row)
-        rows = self._db.execute(
-            f"SELECT {MESSAGE} FROM message WHERE {where} ORDER BY number", values
-        )
-        return tuple(self._message(row, recipients[row["number"]]) for row in rows)
-
-    def _message(self, row: Row, recipients: Sequence[Row]) -> QueuedMessage:
-        return messageFrom(row, recipients, self._bodies.path(row["id"]))
-
-
-def _values(step: RetryDecision) -> tuple[object, ...]:
-    recipient = step.recipient
-    result = recipient.lastResult
-    assert result is not None
-    isWaiting = recipient.state is RecipientState.WAITING
-    return (
-        recipient.state,
-        recipient.attempts,
-        recipient.nextAttempt,
-        recipient.nextAttempt if isWaiting else None,
-        step.tell not in (Notify.FAILURE, Notify.OBSERVER),
-        result.ending.value,
-        result.status,
-        result.code,
-        result.text,
-        result.host,
-        result.retryAfter,
-        json.dumps(recipient.stored) if recipient.stored else "",
-        step.messageID,
-        recipient.recipient,
-    )
-
-
 VERSION = 3
 
-#: By what it is decided which message is next, and which are too old.
-TURNS = """
+#: Indexes and tables for the selection of due and old messages.
+_SELECTION = """
 CREATE INDEX recipientNew ON recipient (destination, due)
     WHERE due IS NOT NULL AND attempts = 0;
 CREATE INDEX messageQueued ON message (queued) WHERE held = 0;
@@ -584,7 +65,7 @@ CREATE INDEX laneTurn ON lane (turn);
 CREATE INDEX laneNewest ON lane (newest) WHERE newest IS NOT NULL;
 """
 
-TABLES = """
+_TABLES = """
 CREATE TABLE message (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -629,37 +110,566 @@ CREATE TABLE submitted (
 CREATE INDEX submittedAt ON submitted (at);
 """
 
-SCHEMA = TABLES + TURNS
+_SCHEMA = _TABLES + _SELECTION
 
-#: By version, what makes the next one of it.
-CHANGES = {
+#: By version, the statements that update the tables to the next one.
+_MIGRATIONS = {
     1: ("ALTER TABLE message ADD COLUMN response INTEGER NOT NULL DEFAULT 0",),
     2: (
         "ALTER TABLE message ADD COLUMN noticed INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE recipient ADD COLUMN stored TEXT NOT NULL DEFAULT ''",
         "DROP TABLE lane",
-        *TURNS.strip().split(";\n"),
+        *_SELECTION.strip().split(";\n"),
         "INSERT INTO lane (destination, due, turn) SELECT destination, min(due),"
         " min(due) FROM recipient WHERE due IS NOT NULL GROUP BY destination",
     ),
 }
 
-MESSAGE = (
+_MESSAGE = (
     "message.number, id, sender, eightBit, smtputf8, requireTLS, report, key,"
     " maxAttempts, contentType, size, queued, held, response"
 )
-RECIPIENT = (
+_RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
     " ending, status, code, text, host, retryAfter, stored"
 )
+#: Condition for messages with the shorter lifetime.
+_BRIEF = "(report IS NOT NULL OR sender = '')"
 
 
-def messageFrom(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMessage:
+def checkVersion(connection: Connection) -> int:
     """
-    @param recipients: Those that the value is to have.
+    @return: The schema version of the database, 0 if it has no tables.
+
+    @raise ValueError: It was made by a later version of moxtls.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise ValueError(f"version {version} of the spool is not {VERSION}")
+    return int(version)
+
+
+class Index:
+    """
+    Operations on the database.
+    """
+
+    def __init__(self, connection: Connection, files: MessageFiles) -> None:
+        self._db = connection
+        self._files = files
+
+    def prepare(self) -> None:
+        """
+        Create the tables, or update them to the current version.
+        """
+        version = checkVersion(self._db)
+        statements = _SCHEMA.split(";\n")
+        if version:
+            changes = (_MIGRATIONS[each] for each in range(version, VERSION))
+            statements = [statement for each in changes for statement in each]
+        for statement in statements:
+            self._db.execute(statement)
+        if version != VERSION:
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    # --- messages -------------------------------------------------------------
+
+    def known(self, key: str) -> str | None:
+        """
+        The id of the message that was submitted with a key.
+        """
+        row = self._db.execute(
+            "SELECT id FROM submitted WHERE key = ?", (key,)
+        ).fetchone()
+        return row and str(row["id"])
+
+    def add(self, messageID: str, envelope: Envelope, size: int, now: float) -> None:
+        number = self._db.execute(
+            "INSERT INTO message (id, sender, eightBit, smtputf8, requireTLS, report,"
+            " key, maxAttempts, contentType, size, queued, response)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                messageID,
+                envelope.sender,
+                envelope.eightBit,
+                envelope.smtputf8,
+                envelope.requireTLS,
+                envelope.report,
+                envelope.key,
+                envelope.maxAttempts,
+                envelope.contentType,
+                size,
+                now,
+                envelope.response,
+            ),
+        ).lastrowid
+        routes = [(each, destinationOf(each)) for each in envelope.recipients]
+        self._db.executemany(
+            "INSERT INTO recipient (message, position, address, destination, state,"
+            " nextAttempt, due) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    number,
+                    position,
+                    address,
+                    destination,
+                    RecipientState.WAITING,
+                    now,
+                    now,
+                )
+                for position, (address, destination) in enumerate(routes)
+            ],
+        )
+        self._updateLanes({destination for _, destination in routes})
+        if envelope.key:
+            self._db.execute(
+                "INSERT INTO submitted VALUES (?, ?, ?)", (envelope.key, messageID, now)
+            )
+
+    def remove(self, messageID: str, now: float) -> bool:
+        """
+        Delete a message and its file.
+
+        @return: False if it isn't in the queue.
+        """
+        number = self._number(messageID)
+        if number is None:
+            return False
+        destinations = self._destinations(number)
+        # The lifetime of a key begins with the removal of its message.
+        self._db.execute(
+            "UPDATE submitted SET at = ? WHERE key = "
+            "(SELECT key FROM message WHERE number = ?)",
+            (now, number),
+        )
+        self._db.execute("DELETE FROM message WHERE number = ?", (number,))
+        self._updateLanes(destinations)
+        self._files.remove(messageID)
+        return True
+
+    def forgetKeys(self, before: float, limit: int) -> None:
+        """
+        Delete keys of messages that were removed before C{before}.
+        """
+        self._db.execute(
+            "DELETE FROM submitted WHERE key IN (SELECT key FROM submitted"
+            " WHERE at < ? AND NOT EXISTS (SELECT 1 FROM message WHERE"
+            " message.id = submitted.id) LIMIT ?)",
+            (before, limit),
+        )
+
+    # --- operator commands ----------------------------------------------------
+
+    def hold(self, messageID: str, held: bool) -> bool:
+        number = self._number(messageID)
+        if number is None:
+            return False
+        self._db.execute("UPDATE message SET held = ? WHERE number = ?", (held, number))
+        self._schedule(number)
+        return True
+
+    def retry(self, messageID: str, now: float) -> bool:
+        number = self._number(messageID)
+        if number is None:
+            return False
+        self._db.execute(
+            "UPDATE recipient SET nextAttempt = ? WHERE message = ? AND state = ?",
+            (now, number, RecipientState.WAITING),
+        )
+        self._db.executemany(
+            "UPDATE lane SET failures = 0, notBefore = 0, served = 0"
+            " WHERE destination = ?",
+            [(each,) for each in self._destinations(number)],
+        )
+        self._schedule(number)
+        return True
+
+    # --- queries --------------------------------------------------------------
+
+    def messages(self) -> tuple[QueuedMessage, ...]:
+        """
+        All messages, oldest first.
+        """
+        return self._load("1", ())
+
+    def page(self, after: int, limit: int) -> tuple[int, tuple[QueuedMessage, ...]]:
+        """
+        As L{moxtls.interfaces.IQueue.page}.
+        """
+        row = self._db.execute(
+            "SELECT max(number) FROM (SELECT number FROM message WHERE number > ?"
+            " ORDER BY number LIMIT ?)",
+            (after, limit),
+        ).fetchone()
+        if row[0] is None:
+            return after, ()
+        last = int(row[0])
+        return last, self._load("number > ? AND number <= ?", (after, last))
+
+    def message(self, messageID: str) -> QueuedMessage | None:
+        found = self._load("id = ?", (messageID,))
+        return found[0] if found else None
+
+    def contains(self, messageID: str) -> bool:
+        return self._number(messageID) is not None
+
+    def dueDestinations(
+        self, now: float, limit: int, newest: bool = False
+    ) -> list[tuple[str, float]]:
+        """
+        Destinations that may be attempted, longest wait first, each with the time of
+        its latest new message, or 0.
+
+        @param newest: Only those with new messages, latest first.
+        """
+        which = (
+            "newest IS NOT NULL AND turn <= ? ORDER BY newest DESC"
+            if newest
+            else "turn <= ? ORDER BY turn"
+        )
+        rows = self._db.execute(
+            f"SELECT destination, newest FROM lane WHERE {which} LIMIT ?", (now, limit)
+        )
+        return [(row["destination"], row["newest"] or 0) for row in rows]
+
+    def due(
+        self, destination: str, now: float, limit: int, newest: bool = False
+    ) -> list[QueuedMessage]:
+        """
+        The due recipients of a destination, longest due first, each with its message.
+
+        @param newest: Only recipients that were never attempted.
+        """
+        which = "attempts = 0" if newest else "1"
+        rows = self._db.execute(
+            f"SELECT {_MESSAGE}, {_RECIPIENT} FROM recipient JOIN message"
+            " ON message.number = recipient.message"
+            f" WHERE destination = ? AND due <= ? AND {which} ORDER BY due LIMIT ?",
+            (destination, now, limit),
+        )
+        return [self._message(row, (row,)) for row in rows]
+
+    def hasRetries(self, destination: str, now: float) -> bool:
+        """
+        True if a recipient of C{destination} that was attempted before is due.
+        """
+        row = self._db.execute(
+            "SELECT 1 FROM recipient WHERE destination = ? AND due <= ?"
+            " AND attempts > 0 LIMIT 1",
+            (destination, now),
+        ).fetchone()
+        return row is not None
+
+    def aged(self, queued: float, brief: bool, limit: int) -> list[QueuedMessage]:
+        """
+        Messages queued up to C{queued}, oldest first, each with the recipients that
+        may be attempted.
+
+        @param brief: Only reports and messages with the null reverse-path.
+        """
+        return self._waiting(_BRIEF if brief else "1", queued, limit)
+
+    def delayed(self, queued: float, limit: int) -> list[QueuedMessage]:
+        """
+        The same for messages whose senders are to get a delay DSN.
+        """
+        which = "noticed = 0 AND report IS NULL AND sender <> ''"
+        return self._waiting(which, queued, limit)
+
+    def withUnreported(
+        self, reports: bool, after: int, limit: int
+    ) -> list[tuple[int, str]]:
+        """
+        Messages with final results of which no notification was sent: number and id,
+        by number, from after C{after} on.
+
+        @param reports: True for reports, false for all other messages.
+        """
+        rows = self._db.execute(
+            "SELECT DISTINCT number, id FROM recipient JOIN message"
+            " ON number = message WHERE told = 0 AND (report IS NOT NULL) = ?"
+            " AND message > ? ORDER BY message LIMIT ?",
+            (reports, after, limit),
+        )
+        return [(int(row["number"]), str(row["id"])) for row in rows]
+
+    def unreported(self, messageID: str) -> tuple[QueuedRecipient, ...]:
+        """
+        The recipients of a message with final results of which no notification was
+        sent.
+        """
+        rows = self._db.execute(
+            f"SELECT {_RECIPIENT} FROM recipient WHERE told = 0 AND message ="
+            " (SELECT number FROM message WHERE id = ?) ORDER BY position",
+            (messageID,),
+        )
+        return tuple(_queuedRecipient(row, messageID) for row in rows)
+
+    # --- after an attempt -----------------------------------------------------
+
+    def apply(self, decisions: Iterable[RetryDecision], now: float) -> None:
+        """
+        Store the states of recipients after an attempt that ended at C{now}; recipients
+        that were removed are ignored.
+        """
+        decisions = tuple(decisions)
+        self.record(decisions)
+        self._updateLanes({each.recipient.destination for each in decisions}, now)
+
+    def record(self, decisions: Iterable[RetryDecision]) -> None:
+        """
+        The same while the attempt goes on: L{apply} has to follow.
+        """
+        self._db.executemany(
+            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
+            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
+            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
+            " text = ?, host = ?, retryAfter = ?, stored = ?"
+            " WHERE message = (SELECT number FROM message WHERE id = ?)"
+            " AND address = ?",
+            [_values(each) for each in decisions],
+        )
+
+    def repair(self, now: float) -> None:
+        """
+        Complete the work of L{record} where no L{apply} followed, as the process died.
+        """
+        self._db.execute(
+            "DELETE FROM lane WHERE NOT EXISTS (SELECT 1 FROM recipient"
+            " WHERE destination = lane.destination AND due IS NOT NULL)"
+        )
+        self._db.execute(
+            "UPDATE lane SET due = (SELECT min(due) FROM recipient"
+            " WHERE destination = lane.destination AND due IS NOT NULL)"
+        )
+        self._db.execute("UPDATE lane SET turn = max(due, served, notBefore)")
+        for row in self._db.execute(
+            "SELECT id FROM message WHERE NOT EXISTS (SELECT 1 FROM recipient"
+            " WHERE message = number AND (state = ? OR told = 0))",
+            (RecipientState.WAITING,),
+        ).fetchall():
+            self.remove(row["id"], now)
+
+    def reached(self, destination: str) -> None:
+        """
+        Reset the failures of a destination: one of its hosts has answered.
+        """
+        self._db.execute(
+            "UPDATE lane SET failures = 0, notBefore = 0"
+            " WHERE destination = ? AND failures",
+            (destination,),
+        )
+
+    def outage(self, destination: str) -> tuple[int, float]:
+        """
+        The number of consecutive attempts in which no host of C{destination} was
+        reached, and the time of the next.
+        """
+        row = self._db.execute(
+            "SELECT failures, notBefore FROM lane WHERE destination = ?", (destination,)
+        ).fetchone()
+        return (row["failures"], row["notBefore"]) if row else (0, 0)
+
+    def backOff(self, destination: str, notBefore: float, now: float) -> None:
+        """
+        Make no attempt for C{destination} before C{notBefore}: none of its hosts could
+        be reached.
+        """
+        self._db.execute(
+            "UPDATE lane SET failures = failures + 1, notBefore = ?"
+            " WHERE destination = ?",
+            (notBefore, destination),
+        )
+        self._updateLanes({destination}, now)
+
+    def defer(
+        self, destination: str, result: Result, until: float, now: float, limit: int
+    ) -> int:
+        """
+        Count what is due for C{destination} as attempted with C{result}; but
+        for the last attempt that a message may have, which is for itself.
+
+        @return: For how many recipients: if it is C{limit}, there may be more.
+        """
+        deferred = self._db.execute(
+            "UPDATE recipient SET attempts = attempts + 1, nextAttempt = ?, due = ?,"
+            " ending = ?, status = ?, code = ?, text = ?, host = ?, retryAfter = NULL"
+            " WHERE (message, position) IN (SELECT message, position"
+            " FROM recipient JOIN message ON number = message"
+            " WHERE destination = ? AND due <= ?"
+            " AND (maxAttempts = 0 OR attempts + 1 < maxAttempts) LIMIT ?)",
+            (
+                until,
+                until,
+                result.ending.value,
+                result.status,
+                result.code,
+                result.text,
+                result.host,
+                destination,
+                now,
+                limit,
+            ),
+        ).rowcount
+        self._updateLanes({destination})
+        return deferred
+
+    def markDelayReported(self, messageID: str) -> None:
+        """
+        Note that a delay DSN was sent about a message.
+        """
+        self._db.execute("UPDATE message SET noticed = 1 WHERE id = ?", (messageID,))
+
+    def markReported(
+        self, messageID: str, recipients: Sequence[QueuedRecipient]
+    ) -> None:
+        """
+        Note that notifications of final results were sent.
+        """
+        self._db.executemany(
+            "UPDATE recipient SET told = 1 WHERE address = ? AND message ="
+            " (SELECT number FROM message WHERE id = ?)",
+            [(each.recipient, messageID) for each in recipients],
+        )
+
+    def finished(self, messageID: str) -> bool:
+        """
+        True if all recipients have final results, and all notifications are sent.
+        """
+        row = self._db.execute(
+            "SELECT 1 FROM recipient WHERE (state = ? OR told = 0) AND message ="
+            " (SELECT number FROM message WHERE id = ?) LIMIT 1",
+            (RecipientState.WAITING, messageID),
+        ).fetchone()
+        return row is None
+
+    # --- helpers --------------------------------------------------------------
+
+    def _number(self, messageID: str) -> int | None:
+        row = self._db.execute(
+            "SELECT number FROM message WHERE id = ?", (messageID,)
+        ).fetchone()
+        return row and int(row["number"])
+
+    def _destinations(self, number: int) -> set[str]:
+        rows = self._db.execute(
+            "SELECT DISTINCT destination FROM recipient WHERE message = ?", (number,)
+        )
+        return {str(row["destination"]) for row in rows}
+
+    def _schedule(self, number: int) -> None:
+        """
+        Set C{due} of a message's recipients from its other columns.
+        """
+        self._db.execute(
+            "UPDATE recipient SET due = CASE WHEN (SELECT held FROM message"
+            " WHERE number = recipient.message) THEN NULL ELSE nextAttempt END"
+            " WHERE message = ? AND state = ?",
+            (number, RecipientState.WAITING),
+        )
+        self._updateLanes(self._destinations(number))
+
+    def _updateLanes(self, destinations: set[str], served: float = 0) -> None:
+        """
+        Update rows of C{lane} from C{recipient}.
+
+        @param served: The end of an attempt, if there was one.
+        """
+        for destination in destinations:
+            due, newest = self._db.execute(
+                "SELECT (SELECT min(due) FROM recipient"
+                " WHERE destination = :name AND due IS NOT NULL),"
+                " (SELECT max(due) FROM recipient"
+                " WHERE destination = :name AND due IS NOT NULL AND attempts = 0)",
+                {"name": destination},
+            ).fetchone()
+            if due is None:
+                self._db.execute(
+                    "DELETE FROM lane WHERE destination = ?", (destination,)
+                )
+            else:
+                self._db.execute(
+                    "INSERT INTO lane (destination, due, served, turn, newest)"
+                    " VALUES (:name, :due, :served, max(:due, :served), :newest)"
+                    " ON CONFLICT DO UPDATE SET"
+                    " due = :due, served = max(served, :served),"
+                    " turn = max(:due, :served, served, notBefore),"
+                    " newest = CASE WHEN :newest > notBefore THEN :newest END",
+                    {
+                        "name": destination,
+                        "due": due,
+                        "served": served,
+                        "newest": newest,
+                    },
+                )
+
+    def _waiting(self, which: str, queued: float, limit: int) -> list[QueuedMessage]:
+        rows = self._db.execute(
+            f"SELECT {_MESSAGE} FROM message WHERE held = 0 AND {which}"
+            " AND queued <= ? AND EXISTS (SELECT 1 FROM recipient"
+            " WHERE message = number AND due IS NOT NULL) ORDER BY queued LIMIT ?",
+            (queued, limit),
+        ).fetchall()
+        return [
+            self._message(
+                row,
+                self._db.execute(
+                    f"SELECT {_RECIPIENT} FROM recipient WHERE message = ?"
+                    " AND due IS NOT NULL ORDER BY position",
+                    (row["number"],),
+                ).fetchall(),
+            )
+            for row in rows
+        ]
+
+    def _load(
+        self, where: str, values: tuple[object, ...]
+    ) -> tuple[QueuedMessage, ...]:
+        recipients: dict[int, list[Row]] = {}
+        for row in self._db.execute(
+            f"SELECT {_RECIPIENT} FROM recipient WHERE message IN"
+            f" (SELECT number FROM message WHERE {where}) ORDER BY message, position",
+            values,
+        ):
+            recipients.setdefault(row["message"], []).append(row)
+        rows = self._db.execute(
+            f"SELECT {_MESSAGE} FROM message WHERE {where} ORDER BY number", values
+        )
+        return tuple(self._message(row, recipients[row["number"]]) for row in rows)
+
+    def _message(self, row: Row, recipients: Sequence[Row]) -> QueuedMessage:
+        return _queuedMessage(row, recipients, self._files.path(row["id"]))
+
+
+def _values(decision: RetryDecision) -> tuple[object, ...]:
+    recipient = decision.recipient
+    result = recipient.lastResult
+    assert result is not None
+    isWaiting = recipient.state is RecipientState.WAITING
+    return (
+        recipient.state,
+        recipient.attempts,
+        recipient.nextAttempt,
+        recipient.nextAttempt if isWaiting else None,
+        decision.notify is Notify.NONE,
+        result.ending.value,
+        result.status,
+        result.code,
+        result.text,
+        result.host,
+        result.retryAfter,
+        json.dumps(recipient.stored) if recipient.stored else "",
+        decision.messageID,
+        recipient.recipient,
+    )
+
+
+def _queuedMessage(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMessage:
+    """
+    @param recipients: The rows of the recipients to include.
     """
     messageID = str(row["id"])
-    found = tuple(recipientFrom(each, messageID) for each in recipients)
+    found = tuple(_queuedRecipient(each, messageID) for each in recipients)
     addresses = tuple(each.recipient for each in found)
     return QueuedMessage(
         messageID,
@@ -687,7 +697,7 @@ def _envelope(row: Row) -> Envelope:
     )
 
 
-def recipientFrom(row: Row, messageID: str) -> QueuedRecipient:
+def _queuedRecipient(row: Row, messageID: str) -> QueuedRecipient:
     return QueuedRecipient(
         row["address"],
         row["destination"],

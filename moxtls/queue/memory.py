@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_memory -*-
 """
-A queue that keeps what it is given and sends nothing: for tests, and for
-embedding moxtls where mail leaves by other means.
+A queue in memory that delivers nothing: for tests, and for embedding moxtls where
+mail is sent by other means.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MemoryResultRecorder:
     """
     L{IResultRecorder} over a list.
 
-    @ivar results: In the order in which they came.
+    @ivar results: In order of arrival.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,9 @@ class MemoryResultRecorder:
 @implementer(IQueue)
 class MemoryQueue:
     """
-    L{IQueue} without a disk and without couriers.
+    L{IQueue} over a dictionary.
 
-    @ivar bodies: What was submitted, by the message's id; also of messages
-        that were dropped since.
+    @ivar bodies: The submitted messages by id, including messages that were dropped.
     @ivar retried: The ids given to L{retry}.
     """
 
@@ -67,7 +66,7 @@ class MemoryQueue:
     @property
     def envelopes(self) -> list[Envelope]:
         """
-        Of what is in the queue, oldest first.
+        The envelopes of queued messages, oldest first.
         """
         return [message.envelope for message in self._messages.values()]
 

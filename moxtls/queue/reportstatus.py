@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-Tells the rest of moxtls what became of reports.
+Notifies report observers of the delivery status of sent reports.
 
-That somebody is to be told is kept in the spool until he knows, so it happens
-also if the process dies in between; it may happen twice.
+Notifications are due until they are marked in the spool, so a crash delays them; it
+may also repeat one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from moxtls.queue.settle import Settlement, isFailed
 from moxtls.queue.spool import Spool, SpoolExecutor
 from moxtls.queue.types import QueuedMessage, QueuedRecipient, ReportKind
 
-#: Messages looked up at a time.
-AT_ONCE = 100
+#: Messages read at a time.
+PAGE_SIZE = 100
 
 
 class ReportStatusNotifier:
     """
-    Puts DSNs about reports into a mailbox, where they bother nobody, and
-    tells the observers.
+    Notifies observers of final results of reports, and stores DSNs about reports in a
+    mailbox of their own.
     """
 
     log = Logger()
@@ -40,37 +40,39 @@ class ReportStatusNotifier:
         mailboxFor: Callable[[ReportKind], str],
     ) -> None:
         """
-        @param mailboxFor: The name of the mailbox for DSNs.
+        @param mailboxFor: Returns the name of the mailbox for DSNs.
         """
         self._clock = clock
         self._observers = observers
         self._mailbox = mailbox
         self._mailboxFor = mailboxFor
 
-    async def tell(self, spool: SpoolExecutor, notices: Settlement) -> None:
+    async def notifyAll(self, spool: SpoolExecutor, settlement: Settlement) -> None:
         """
-        Tell whatever is to be told; what fails stays for the next time.
+        Send all notifications that are due.  One that fails is logged, and due again.
         """
         after = 0
-        while found := await spool.read(_untold(after)):
+        while found := await spool.read(_unreported(after)):
             for number, messageID in found:
                 after = number
-                await self._tellOrLog(spool, notices, messageID)
+                await self._notifyOrLog(spool, settlement, messageID)
 
-    async def _tellOrLog(
-        self, spool: SpoolExecutor, notices: Settlement, messageID: str
+    async def _notifyOrLog(
+        self, spool: SpoolExecutor, settlement: Settlement, messageID: str
     ) -> None:
         try:
-            await self._tell(spool, notices, messageID)
+            await self._notify(spool, settlement, messageID)
         except CancelledError:
             raise
         except Exception:
             logUnlessOutage(
-                self.log, "telling about report {messageID}", messageID=messageID
+                self.log,
+                "Notifying observers of report {messageID} failed",
+                messageID=messageID,
             )
 
-    async def _tell(
-        self, spool: SpoolExecutor, notices: Settlement, messageID: str
+    async def _notify(
+        self, spool: SpoolExecutor, settlement: Settlement, messageID: str
     ) -> None:
         now = self._clock.seconds()
         message, ended = await spool.read(lambda spool: _ended(spool, messageID))
@@ -82,28 +84,28 @@ class ReportStatusNotifier:
                     await observer.reportEnded(message.envelope, recipient.lastResult)
         failed = [recipient for recipient in ended if isFailed(recipient)]
         if failed:
-            about = message
-            bounce = await spool.read(
-                lambda spool: notices.compose(spool, about, failed, False, now)
+            report = message
+            dsn = await spool.read(
+                lambda spool: settlement.compose(spool, report, failed, False, now)
             )
             name = self._mailboxFor(message.envelope.report)
-            await self._mailbox.deliver(name, [bounce], seen=True)
-        await spool.run(lambda spool: _told(spool, messageID, ended, now))
+            await self._mailbox.deliver(name, [dsn], seen=True)
+        await spool.run(lambda spool: _markReported(spool, messageID, ended, now))
 
 
-def _untold(after: int) -> Callable[[Spool], list[tuple[int, str]]]:
-    return lambda spool: spool.index.untold(True, after, AT_ONCE)
+def _unreported(after: int) -> Callable[[Spool], list[tuple[int, str]]]:
+    return lambda spool: spool.index.withUnreported(True, after, PAGE_SIZE)
 
 
 def _ended(
     spool: Spool, messageID: str
 ) -> tuple[QueuedMessage | None, tuple[QueuedRecipient, ...]]:
-    return spool.index.message(messageID), spool.index.untoldOf(messageID)
+    return spool.index.message(messageID), spool.index.unreported(messageID)
 
 
-def _told(
+def _markReported(
     spool: Spool, messageID: str, ended: Sequence[QueuedRecipient], now: float
 ) -> None:
-    spool.index.told(messageID, ended)
+    spool.index.markReported(messageID, ended)
     if spool.index.finished(messageID):
         spool.index.remove(messageID, now)

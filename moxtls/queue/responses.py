@@ -1,13 +1,13 @@
 # -*- test-case-name: tests.queue.test_responses -*-
 """
-Tells responses and reports from other mail on its way out.  No I/O.
+Recognizes automatic responses and reports among submitted messages.  No I/O.
 """
 
 from __future__ import annotations
 
 import re
 
-# RFC 3834 5: "auto-generated" is no response, and much good mail is.
+# RFC 3834 5: "auto-generated" marks no response, and is common.
 _REPLIED = re.compile(
     rb"^Auto-Submitted[ \t]*:\s*(?:\([^()]*\)\s*)?auto-replied\b",
     re.IGNORECASE | re.MULTILINE,
@@ -21,7 +21,7 @@ _REPORT = re.compile(
 
 def isResponse(header: bytes) -> bool:
     """
-    Whether a message exists because of another one: a program's answer to it
-    (RFC 3834 5), or a report on it (RFC 6522).
+    True if a message was caused by another one: an automatic response (RFC 3834 5), or
+    a report on it (RFC 6522).
     """
     return bool(_REPLIED.search(header) or _REPORT.search(header))

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.queue.test_retry -*-
 """
-Decides what an attempt means for a recipient: when to try again, when to give
-up, and who is to be told.  No I/O.
+The retry schedule: decides when to attempt a recipient again, when to give up, and
+which notifications to send.  No I/O.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from moxtls.queue.types import (
     Result,
 )
 
-#: Half of the 15 minutes after which many a greylist lets us in; doubled each
-#: time, up to eight hours.
+#: Half of the 15 minutes after which many greylisting hosts accept mail; doubled for
+#: each attempt, up to eight hours.
 FIRST_WAIT = 7.5 * MINUTE
 WAITS = tuple(FIRST_WAIT * 2**n for n in range(7))
 #: RFC 5321 4.5.4.1: the give-up time is to be at least 4 to 5 days.
@@ -28,16 +28,16 @@ MAX_AGE = 5 * DAY
 #: RFC 8460 5.5: redelivery of a report is attempted for up to a day; DSNs too
 #: are worth less the older they get.
 MAX_BRIEF_AGE = DAY
-#: RFC 5321 4.5.4.1 leaves it to us when a sender hears of a delay.
+#: RFC 5321 4.5.4.1 leaves the time of a delay notification to the sending host.
 NOTICE_AFTER = 2 * HOUR
-#: A host that couldn't be reached is tried again after this long at the latest:
-#: it costs one connection, however much mail waits for it.
+#: Longest wait before an unreachable host is tried again: that costs one connection,
+#: however many messages wait for it.
 MAX_HOST_WAIT = HOUR
-#: Seconds by which a wait is stretched or cut, so that what failed together
-#: doesn't come back together.
+#: Seconds by which a wait is lengthened or shortened at random, so that messages which
+#: failed together aren't retried together.
 SPREAD = 5
-#: What is kept of a stranger's words (RFC 5321 4.5.3.1.5 has 512 octets to a
-#: reply line; a reply may have many).
+#: Characters kept of a remote host's reply (RFC 5321 4.5.3.1.5 limits a reply line to
+#: 512 octets; a reply may have many lines).
 MAX_TEXT = 1000
 MAX_HOST_LENGTH = 255
 MAX_STATUS_LENGTH = 16
@@ -47,40 +47,39 @@ EXPIRED = "4.4.7"
 
 class Notify(Enum):
     """
-    Who is to be told what.
+    The notification of a final result.
 
-    C{FAILURE}: the sender, by DSN.  C{OBSERVER}: who sent the
-    report, which is a part of us.
+    C{SENDER}: a failure DSN to the sender.  C{OBSERVERS}: the result of a report, to
+    the report observers of this process.
     """
 
-    NOBODY = auto()
-    FAILURE = auto()
-    OBSERVER = auto()
+    NONE = auto()
+    SENDER = auto()
+    OBSERVERS = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
     """
-    What an attempt leads to.
+    The consequence of an attempt for one recipient.
 
-    @ivar recipient: As it is from now on.
+    @ivar recipient: With its new state.
     """
 
     messageID: str
     recipient: QueuedRecipient
-    tell: Notify
+    notify: Notify
 
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
     """
-    The schedule.  Giving up and notices of delay go by the time since a
-    message came, however many attempts that makes (RFC 5321 4.5.4.1).
+    When to retry and when to give up.  Giving up and delay DSNs depend on the age of a
+    message, whatever the number of attempts (RFC 5321 4.5.4.1).
 
-    @ivar waits: Seconds between one attempt and the next; the last of them
-        again and again.
-    @ivar maxAge: Seconds after which mail is given up.
-    @ivar maxBriefAge: The same for reports, and for mail from the null
+    @ivar waits: Seconds between attempts; the last value repeats.
+    @ivar maxAge: Seconds after which a message is given up.
+    @ivar maxBriefAge: The same for reports, and for messages with the null
         reverse-path.
     @ivar noticeAfter: Seconds after which a delay DSN is sent; 0 for never.
     """
@@ -92,36 +91,36 @@ class RetrySchedule:
 
     def wait(self, attempts: int, retryAfter: int | None, chance: float) -> float:
         """
-        Seconds to wait after that many attempts.
+        Seconds to wait after a number of attempts.
 
-        @param retryAfter: What the other side asked for: it may lengthen the
+        @param retryAfter: Seconds requested by the remote host: they may lengthen the
             wait, up to the longest of the schedule.
-        @param chance: From 0 up to 1.
+        @param chance: A random number from 0 up to 1.
         """
         usual = self.waits[min(attempts, len(self.waits)) - 1]
-        asked = min(retryAfter or 0, max(self.waits))
-        return max(0, max(usual, asked) + (2 * chance - 1) * SPREAD)
+        requested = min(retryAfter or 0, max(self.waits))
+        return max(0, max(usual, requested) + (2 * chance - 1) * SPREAD)
 
     def hostWait(self, failures: int, chance: float) -> float:
         """
-        Seconds to wait after no host of a destination could be reached in
-        that many attempts.
+        Seconds to wait after a number of attempts in which no host of a destination
+        could be reached.
         """
         return min(self.wait(failures, None, chance), MAX_HOST_WAIT)
 
     def end(self, message: QueuedMessage) -> float:
         """
-        When to give up.
+        The Unix time at which to give up.
         """
         envelope = message.envelope
         isBrief = envelope.report is not None or not envelope.sender
         return message.queued + (self.maxBriefAge if isBrief else self.maxAge)
 
-    def step(
+    def decide(
         self, message: QueuedMessage, result: Result, now: float, chance: float
     ) -> RetryDecision:
         """
-        What C{result} means for the one recipient that C{message} has.
+        Decide on the one recipient that C{message} has.
         """
         (recipient,) = message.recipients
         attempts = recipient.attempts + 1
@@ -140,13 +139,14 @@ class RetrySchedule:
             lastResult=bounded(result),
             stored=result.stored or recipient.stored,
         )
-        return RetryDecision(result.messageID, after, _tell(message.envelope, state))
+        return RetryDecision(
+            result.messageID, after, _notification(message.envelope, state)
+        )
 
 
-def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> RetryDecision:
+def giveUp(message: QueuedMessage, recipient: QueuedRecipient) -> RetryDecision:
     """
-    What it means that there was no attempt in time for one of a message's
-    recipients to be given up.
+    Give up a recipient that had no attempt in time.
     """
     last = recipient.lastResult or Result(
         message.messageID,
@@ -157,7 +157,7 @@ def overdue(message: QueuedMessage, recipient: QueuedRecipient) -> RetryDecision
     )
     failed = replace(recipient, state=RecipientState.FAILED, lastResult=last)
     return RetryDecision(
-        message.messageID, failed, _tell(message.envelope, failed.state)
+        message.messageID, failed, _notification(message.envelope, failed.state)
     )
 
 
@@ -172,18 +172,17 @@ def _state(
     return RecipientState.WAITING
 
 
-def _tell(envelope: Envelope, state: RecipientState) -> Notify:
+def _notification(envelope: Envelope, state: RecipientState) -> Notify:
     if state is RecipientState.WAITING:
-        return Notify.NOBODY
+        return Notify.NONE
     if envelope.report:
-        return Notify.OBSERVER
-    return Notify.FAILURE if state is RecipientState.FAILED else Notify.NOBODY
+        return Notify.OBSERVERS
+    return Notify.SENDER if state is RecipientState.FAILED else Notify.NONE
 
 
 def bounded(result: Result) -> Result:
     """
-    The same with no more of a stranger's words than is worth keeping, and
-    nothing in them that is no Unicode text.
+    The same result with texts of the remote host shortened, and without surrogates.
     """
     return replace(
         result,
@@ -193,5 +192,5 @@ def bounded(result: Result) -> Result:
     )
 
 
-def _text(text: str, longest: int) -> str:
-    return text[:longest].encode("utf-8", "replace").decode("utf-8")
+def _text(text: str, maxLength: int) -> str:
+    return text[:maxLength].encode("utf-8", "replace").decode("utf-8")

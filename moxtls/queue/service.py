@@ -1,11 +1,14 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-Delivers what is in the spool: looks for what is due, has couriers attempt it,
-and carries out what comes of it.
+The delivery queue: accepts messages into a spool, starts delivery attempts when they
+are due, and stores the results.
 
-One look is under way at a time, and each is bounded; the end of an attempt
-and every submission cause another, a clock's tick does for what comes due or
-is changed by other processes.
+The queue selects due messages in one pass at a time, of bounded size.  A submission
+or the end of an attempt starts a pass; a periodic one finds messages that become due
+later or that other processes changed.
+
+The methods follow a message from L{QueueService.submit} through selection and an
+attempt to its result; periodic tasks come after that.
 """
 
 from __future__ import annotations
@@ -25,11 +28,10 @@ from zope.interface import implementer
 from moxtls.dates import HOUR, MINUTE
 from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.attempts import (
-    LAST_WORDS,
     ActiveAttempts,
     DeliveryAttempt,
-    Pick,
     ResultRecorder,
+    Selection,
 )
 from moxtls.queue.batches import DeliveryGroup, GroupLimits
 from moxtls.queue.client import QueueClient
@@ -45,20 +47,24 @@ from moxtls.workers.batches import Batches
 
 T = TypeVar("T")
 
-#: Seconds between looks for what came due.
-TICK = 1.0
-#: Seconds after which a result is written again if it couldn't be: the disk
-#: is full, and delivering again would be worse.
-WRITE_AGAIN = 10.0
-NOTIFY_AGAIN = MINUTE
-FORGET_KEYS = HOUR
-#: Seconds after the end of a message's time, and after a start, in which its
-#: last attempt may still be made.
+#: Seconds between passes that look for due messages.
+SELECT_INTERVAL = 1.0
+#: Seconds between attempts to notify report observers.
+NOTIFY_INTERVAL = MINUTE
+#: Seconds between passes that delete the submission keys of old messages.
+KEYS_INTERVAL = HOUR
+#: Seconds after which a result is written again if that failed: the disk is full, and
+#: delivering again would be worse.
+WRITE_RETRY = 10.0
+#: Seconds that a cancelled attempt has to report its results.
+CANCEL_TIMEOUT = 15.0
+#: Seconds after the end of a message's lifetime, and after a start, in which its last
+#: attempt may still be made.
 GRACE = HOUR
-#: Recipients deferred in one transaction, which others have to wait for.
-DEFERRED_AT_ONCE = 2000
+#: Recipients deferred in one transaction, for which other operations have to wait.
+DEFER_BATCH = 2000
 #: Results recorded in one transaction, those of all attempts together.
-MAX_NOTED = 10_000
+MAX_RECORDED = 10_000
 
 
 @implementer(IQueue)
@@ -74,243 +80,295 @@ class QueueService(Service):
         clock: IReactorTime,
         spool: SpoolExecutor,
         route: Callable[[Batch], ICourier],
-        notices: Settlement,
-        teller: ReportStatusNotifier,
+        settlement: Settlement,
+        notifier: ReportStatusNotifier,
         newID: Callable[[], str],
         jitter: Callable[[], float],
         limits: GroupLimits,
     ) -> None:
         """
-        @param route: Says who is to attempt a batch.
+        @param route: Chooses the courier that delivers a batch.
         @param newID: As of L{QueueClient}.
+        @param jitter: Random numbers from 0 up to 1.
         """
         self._clock = clock
         self._spool = spool
-        self._stored = QueueClient(clock, spool, newID)
+        self._client = QueueClient(clock, spool, newID)
         self._route = route
-        self._notices = notices
-        self._teller = teller
+        self._settlement = settlement
+        self._notifier = notifier
         self._jitter = jitter
         self._limits = limits
-        self._flights: set[DeliveryAttempt] = set()
-        self._results = ResultLog(self._tellResult, self._tellDeferred)
-        self._noting = Batches[list[RetryDecision], None](
-            self._writeNotes, len, MAX_NOTED, running=1
+        self._active: set[DeliveryAttempt] = set()
+        self._results = ResultLog(self._logResult, self._logDeferred)
+        self._recording = Batches[list[RetryDecision], None](
+            self._writeDecisions, len, MAX_RECORDED, running=1
         )
-        self._launched = 0
+        self._started = 0
         self._startedAt = 0.0
-        self._look = CoalescedTask(self._lookAround, "looking for what is due")
-        self._tell = CoalescedTask(self._tellReports, "telling about reports")
-        self._keys = CoalescedTask(self._forgetKeys, "forgetting keys")
-        self._old = CoalescedTask(self._lookForOld, "looking for old mail")
-        self._tidying = CoalescedTask(
-            self._tidy, "clearing away files that nobody needs"
+        self._selecting = CoalescedTask(self._startDue, "Selecting due messages")
+        self._notifying = CoalescedTask(
+            self._notifyObservers, "Notifying observers of sent reports"
         )
-        self._turns = {
-            self._look: TICK,
-            self._old: MINUTE,
-            self._tidying: STALE_AFTER,
-            self._tell: NOTIFY_AGAIN,
-            self._keys: FORGET_KEYS,
+        self._intervals = {
+            self._selecting: SELECT_INTERVAL,
+            CoalescedTask(
+                self._expire, "Sending delay DSNs and giving up old messages"
+            ): MINUTE,
+            CoalescedTask(
+                self._removeStaleFiles, "Removing stale files of the spool"
+            ): STALE_AFTER,
+            self._notifying: NOTIFY_INTERVAL,
+            CoalescedTask(
+                self._forgetKeys, "Deleting old submission keys"
+            ): KEYS_INTERVAL,
         }
         self._loops: list[LoopingCall] = []
 
+    # --- start and stop -----------------------------------------------------------
+
     def startService(self) -> None:
         """
-        @raise SpoolUnusable: Such as when another process delivers from it.
+        @raise SpoolUnusable: Such as when another process delivers from the spool.
         """
         self._spool.open(delivering=True)
         super().startService()
         now = self._startedAt = self._clock.seconds()
         self._logged(self._spool.run(lambda spool: spool.index.repair(now)))
-        self._logged(
-            self._spool.run(lambda spool: self._notices.tellFailures(spool, now))
-        )
-        for turns, seconds in self._turns.items():
-            turns.start()
-            loop = LoopingCall(turns.schedule)
+        self._logged(self._spool.run(lambda spool: self._settlement.resume(spool, now)))
+        for task, seconds in self._intervals.items():
+            task.start()
+            loop = LoopingCall(task.schedule)
             loop.clock = self._clock
             self._loops.append(loop)
             loop.start(seconds)
 
     def stopService(self) -> Deferred[None]:
         """
-        @return: Fires once nothing is under way.  What was broken off counts
-            as not attempted.
+        @return: Fires once nothing is in progress.  Recipients whose attempts were
+            cancelled count as not attempted.
         """
         super().stopService()
         for loop in self._loops:
             loop.stop()
         self._loops.clear()
-        return Deferred.fromCoroutine(self._land())
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ending = [task.stop() for task in self._intervals]
+        ending += [attempt.done for attempt in self._active]
+        for attempt in tuple(self._active):
+            attempt.cancel()
+        await DeferredList(ending)
+        self._results.minutePassed()
+        await self._spool.close()
+
+    @property
+    def _isRunning(self) -> bool:
+        return bool(self.running)
+
+    # --- IQueue -------------------------------------------------------------------
 
     def submit(self, envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
-        return self._thenLook(self._stored.submit(envelope, body))
+        return self._thenSelect(self._client.submit(envelope, body))
 
     def messages(self) -> Deferred[tuple[QueuedMessage, ...]]:
-        return self._stored.messages()
+        return self._client.messages()
 
     def page(
         self, after: int, limit: int
     ) -> Deferred[tuple[int, tuple[QueuedMessage, ...]]]:
-        return self._stored.page(after, limit)
+        return self._client.page(after, limit)
 
     def retry(self, messageID: str) -> Deferred[bool]:
-        return self._thenLook(self._stored.retry(messageID))
+        return self._thenSelect(self._client.retry(messageID))
 
     def hold(self, messageID: str, held: bool) -> Deferred[bool]:
-        return self._thenLook(self._stored.hold(messageID, held))
+        return self._thenSelect(self._client.hold(messageID, held))
 
     def drop(self, messageID: str) -> Deferred[bool]:
-        return self._stored.drop(messageID)
+        return self._client.drop(messageID)
 
-    # --- what repeats -------------------------------------------------------------
+    def _thenSelect(self, result: Deferred[T]) -> Deferred[T]:
+        def select(value: T) -> T:
+            self._selecting.schedule()
+            return value
 
-    async def _lookAround(self) -> None:
-        while len(self._flights) < self._limits.total:
-            picked = await self._spool.read(self._pick())
-            await self._holdDamaged(picked.damaged)
-            for load in picked.loads:
-                self._launch(load)
-            if not picked.loads:
+        return result.addCallback(select)
+
+    # --- selection of due messages ------------------------------------------------
+
+    async def _startDue(self) -> None:
+        while len(self._active) < self._limits.maxConcurrent:
+            selection = await self._spool.read(self._select())
+            await self._holdDamaged(selection.damaged)
+            for group in selection.groups:
+                self._start(group)
+            if not selection.groups:
                 break
 
-    def _pick(self) -> Callable[[Spool], Pick]:
-        sky, now = ActiveAttempts.of(self._flights), self._clock.seconds()
-        limits, newFirst = self._limits, self._launched % 2 == 0
-        return lambda spool: sky.pick(spool, limits, now, newFirst)
+    def _select(self) -> Callable[[Spool], Selection]:
+        active, now = ActiveAttempts.of(self._active), self._clock.seconds()
+        limits, newFirst = self._limits, self._started % 2 == 0
+        return lambda spool: active.select(spool, limits, now, newFirst)
 
     async def _holdDamaged(self, damaged: Mapping[str, str]) -> None:
         for messageID, fault in damaged.items():
-            await self._stored.hold(messageID, True)
+            await self._client.hold(messageID, True)
             self.log.error(
                 "{messageID}: its file in the spool is damaged ({fault}); it is held",
                 messageID=messageID,
                 fault=fault,
             )
 
-    async def _lookForOld(self) -> None:
-        """
-        Tell of delays, and give up what there was no attempt for in time.
-        """
-        self._results.minutePassed()
-        now, backoff = self._clock.seconds(), self._limits.backoff
-        if backoff.noticeAfter:
-            before = now - backoff.noticeAfter
-            await self._repeat(self._notices.tellDelays, before=before)
-        if now < self._startedAt + GRACE:
-            return
-        for age, brief in ((backoff.maxAge, False), (backoff.maxBriefAge, True)):
-            before = now - age - GRACE
-            await self._repeat(self._notices.giveUp, before=before, brief=brief)
-        self._tell.schedule()
+    # --- a delivery attempt -------------------------------------------------------
 
-    async def _repeat(self, operation: Callable[..., bool], **more: object) -> None:
-        isMore = True
-        while isMore:
-            busy, now = self._busy(), self._clock.seconds()
-            isMore = await self._spool.run(
-                partial(operation, busy=busy, now=now, **more)
-            )
+    def _start(self, group: DeliveryGroup) -> None:
+        attempt = DeliveryAttempt(group)
+        self._active.add(attempt)
+        self._started += 1
+        self._logged(Deferred.fromCoroutine(self._run(attempt)))
 
-    async def _tidy(self) -> None:
-        now = self._clock.seconds()
-        found = await self._spool.read(lambda spool: spool.abandoned(now))
-        if found:
-            await self._spool.run(lambda spool: spool.tidy(found))
-
-    async def _tellReports(self) -> None:
-        await self._teller.tell(self._spool, self._notices)
-
-    async def _forgetKeys(self) -> None:
-        now = self._clock.seconds()
-        await self._spool.run(lambda spool: spool.forgetKeys(now))
-
-    # --- an attempt ---------------------------------------------------------------
-
-    def _launch(self, load: DeliveryGroup) -> None:
-        flight = DeliveryAttempt(load)
-        self._flights.add(flight)
-        self._launched += 1
-        self._logged(Deferred.fromCoroutine(self._fly(flight)))
-
-    async def _fly(self, flight: DeliveryAttempt) -> None:
-        recorder = ResultRecorder(flight, lambda pairs: self._note(flight, pairs))
+    async def _run(self, attempt: DeliveryAttempt) -> None:
+        recorder = ResultRecorder(attempt, lambda pairs: self._record(attempt, pairs))
         try:
-            results = await self._attempt(flight, recorder)
-            if not self._goesOn:
-                # It is we who broke it off: it counts as not made for whom it
-                # hasn't come to an end, or to a part of it.
+            results = await self._deliver(attempt, recorder)
+            if not self._isRunning:
+                # The service cancelled the attempt: it doesn't count for recipients
+                # without a final result, unless some of their mailboxes have it.
                 results = tuple(
                     each
                     for each in results
                     if each.ending is not DeliveryStatus.TEMPORARY or each.stored
                 )
-            pairs = flight.take(results)
-            if self._goesOn:
-                pairs += flight.takeRest()
-            flight.steps += self._steps(pairs)
+            pairs = attempt.matchNew(results)
+            if self._isRunning:
+                pairs += attempt.matchMissing()
+            attempt.decisions += self._decide(pairs)
             await recorder.finished()
-            flight.delivering = False
-            await self._settle(flight)
+            attempt.isDelivering = False
+            await self._settle(attempt)
             for result in results:
                 if result.unreachable:
-                    await self._deferRest(flight.load.batch.destination, result)
+                    await self._deferDestination(attempt.destination, result)
                     break
         finally:
-            self._flights.discard(flight)
-            flight.done.callback(None)
-            self._look.schedule()
+            self._active.discard(attempt)
+            attempt.done.callback(None)
+            self._selecting.schedule()
 
-    async def _attempt(
-        self, flight: DeliveryAttempt, recorder: IResultRecorder
+    async def _deliver(
+        self, attempt: DeliveryAttempt, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
-        batch = flight.load.batch
-        seconds = self._limits.parcelTime * len(batch.parcels)
+        batch = attempt.group.batch
+        seconds = self._limits.maxMessageTime * len(batch.messages)
         try:
-            begun = self._route(batch).deliver(batch, recorder)
-            limit = TimeLimit(self._clock, begun, seconds)
-            return await flight.wait(limit.result, lambda: limit.cancel(LAST_WORDS))
+            delivering = self._route(batch).deliver(batch, recorder)
+            limit = TimeLimit(self._clock, delivering, seconds)
+            return await attempt.cancellable(
+                limit.result, lambda: limit.cancel(CANCEL_TIMEOUT)
+            )
         except (CancelledError, TimeoutError):
-            self.log.warn("mail for {to!r}: broken off", to=batch.destination)
+            self.log.warn(
+                "Delivery attempt for {to!r} was cancelled", to=batch.destination
+            )
         except Exception:
-            self.log.failure("mail for {to!r}", to=batch.destination)
+            self.log.failure("Delivery attempt for {to!r} failed", to=batch.destination)
         return ()
 
-    async def _deferRest(self, destination: str, result: Result) -> None:
-        """
-        Count whatever else is due for a destination as attempted: no host of
-        it can be reached.
-        """
-        now, chance = self._clock.seconds(), self._jitter()
-        said, backoff = bounded(result), self._limits.backoff
-        until = await self._spool.run(
-            lambda spool: self._notices.backOff(
-                spool, destination, backoff, now, chance
-            )
-        )
-        deferred = DEFERRED_AT_ONCE
-        while deferred == DEFERRED_AT_ONCE:
-            deferred = await self._spool.run(
-                lambda spool: spool.index.defer(
-                    destination, said, until, now, DEFERRED_AT_ONCE
-                )
-            )
-            self._results.deferred(said, deferred)
+    # --- results ------------------------------------------------------------------
 
-    def _steps(
+    async def _record(
+        self, attempt: DeliveryAttempt, pairs: Sequence[tuple[QueuedMessage, Result]]
+    ) -> None:
+        """
+        Store results while the attempt goes on.
+        """
+        decisions = self._decide(pairs)
+        attempt.decisions += decisions
+        await self._writeUntilDone(attempt, lambda: self._recording.put(decisions))
+
+    def _decide(
         self, pairs: Iterable[tuple[QueuedMessage, Result]]
     ) -> list[RetryDecision]:
         now = self._clock.seconds()
-        steps = []
+        decisions = []
         for message, result in pairs:
             self._results.ended(bounded(result))
-            steps.append(
-                self._limits.backoff.step(message, result, now, self._jitter())
+            decisions.append(
+                self._limits.schedule.decide(message, result, now, self._jitter())
             )
-        return steps
+        return decisions
 
-    def _tellResult(self, result: Result) -> None:
+    def _writeDecisions(
+        self, groups: list[list[RetryDecision]]
+    ) -> Deferred[Sequence[Exception | None]]:
+        decisions = [decision for group in groups for decision in group]
+        written: list[Exception | None] = [None] * len(groups)
+        writing = self._spool.run(lambda spool: spool.index.record(decisions))
+        return writing.addCallback(lambda _: written)
+
+    async def _settle(self, attempt: DeliveryAttempt) -> None:
+        """
+        Carry out the decisions after an attempt: states, DSNs, removal.
+        """
+
+        def write() -> Deferred[None]:
+            decisions, now = attempt.decisions, self._clock.seconds()
+            busy = self._busy()
+            return self._spool.run(
+                lambda spool: self._settlement.attempted(spool, decisions, busy, now)
+            )
+
+        if attempt.decisions:
+            await self._writeUntilDone(attempt, write)
+        if any(each.notify is Notify.OBSERVERS for each in attempt.decisions):
+            self._notifying.schedule()
+
+    async def _writeUntilDone(
+        self, attempt: DeliveryAttempt, write: Callable[[], Deferred[None]]
+    ) -> None:
+        """
+        Write results, again and again until the disk has room: without them, messages
+        would be delivered twice.
+        """
+        while True:
+            try:
+                await write()
+                return
+            except Exception:
+                self.log.failure(
+                    "Writing results of the delivery attempt for {to!r} failed",
+                    to=attempt.destination,
+                )
+            if not self._isRunning:
+                return
+            with suppress(CancelledError):
+                pause: Deferred[None] = deferLater(self._clock, WRITE_RETRY)
+                await attempt.cancellable(pause, pause.cancel)
+
+    async def _deferDestination(self, destination: str, result: Result) -> None:
+        """
+        Count all other due recipients of a destination as attempted: none of its hosts
+        can be reached.
+        """
+        now, chance = self._clock.seconds(), self._jitter()
+        result, schedule = bounded(result), self._limits.schedule
+        until = await self._spool.run(
+            lambda spool: self._settlement.backOff(
+                spool, destination, schedule, now, chance
+            )
+        )
+        deferred = DEFER_BATCH
+        while deferred == DEFER_BATCH:
+            deferred = await self._spool.run(
+                lambda spool: spool.index.defer(
+                    destination, result, until, now, DEFER_BATCH
+                )
+            )
+            self._results.deferred(result, deferred)
+
+    def _logResult(self, result: Result) -> None:
         self.log.info(
             "{id} to {to!r}: {ending} {status} {host!r} {text!r}",
             id=result.messageID,
@@ -321,7 +379,7 @@ class QueueService(Service):
             text=result.text,
         )
 
-    def _tellDeferred(self, host: str, number: int, last: Result) -> None:
+    def _logDeferred(self, host: str, number: int, last: Result) -> None:
         self.log.info(
             "{number} more recipients deferred by {host!r} within a minute, the last: "
             "{status} {text!r}",
@@ -331,92 +389,59 @@ class QueueService(Service):
             text=last.text,
         )
 
-    async def _note(
-        self, flight: DeliveryAttempt, pairs: Sequence[tuple[QueuedMessage, Result]]
-    ) -> None:
-        """
-        Note results while the attempt goes on.
-        """
-        steps = self._steps(pairs)
-        flight.steps += steps
-        await self._insist(flight, lambda: self._noting.put(steps))
+    # --- periodic tasks -----------------------------------------------------------
 
-    def _writeNotes(
-        self, groups: list[list[RetryDecision]]
-    ) -> Deferred[Sequence[Exception | None]]:
-        steps = [step for group in groups for step in group]
-        written: list[Exception | None] = [None] * len(groups)
-        writing = self._spool.run(lambda spool: spool.index.note(steps))
-        return writing.addCallback(lambda _: written)
-
-    async def _settle(self, flight: DeliveryAttempt) -> None:
+    async def _expire(self) -> None:
         """
-        Carry out what the results lead to.
+        Send delay DSNs, and give up messages that had no attempt in time.
         """
+        self._results.minutePassed()
+        now, schedule = self._clock.seconds(), self._limits.schedule
+        if schedule.noticeAfter:
+            before = now - schedule.noticeAfter
+            await self._repeat(self._settlement.sendDelayed, before=before)
+        if now < self._startedAt + GRACE:
+            return
+        for age, brief in ((schedule.maxAge, False), (schedule.maxBriefAge, True)):
+            before = now - age - GRACE
+            await self._repeat(self._settlement.giveUp, before=before, brief=brief)
+        self._notifying.schedule()
 
-        def write() -> Deferred[None]:
-            steps, busy, now = flight.steps, self._busy(), self._clock.seconds()
-            return self._spool.run(
-                lambda spool: self._notices.attempted(spool, steps, busy, now)
+    async def _repeat(self, operation: Callable[..., bool], **more: object) -> None:
+        isMore = True
+        while isMore:
+            busy, now = self._busy(), self._clock.seconds()
+            isMore = await self._spool.run(
+                partial(operation, busy=busy, now=now, **more)
             )
 
-        if flight.steps:
-            await self._insist(flight, write)
-        if any(step.tell is Notify.OBSERVER for step in flight.steps):
-            self._tell.schedule()
+    async def _removeStaleFiles(self) -> None:
+        now = self._clock.seconds()
+        stale = await self._spool.read(lambda spool: spool.staleFiles(now))
+        if stale:
+            await self._spool.run(lambda spool: spool.removeFiles(stale))
 
-    async def _insist(
-        self, flight: DeliveryAttempt, write: Callable[[], Deferred[None]]
-    ) -> None:
-        """
-        Write results, even if it takes until the disk has room again: they
-        tell what has happened.
-        """
-        while True:
-            try:
-                await write()
-                return
-            except Exception:
-                to = flight.load.batch.destination
-                self.log.failure("writing results of mail for {to!r}", to=to)
-            if not self._goesOn:
-                return
-            with suppress(CancelledError):
-                pause: Deferred[None] = deferLater(self._clock, WRITE_AGAIN)
-                await flight.wait(pause, pause.cancel)
+    async def _notifyObservers(self) -> None:
+        await self._notifier.notifyAll(self._spool, self._settlement)
 
-    # --- helpers --------------------------------------------------------------------
+    async def _forgetKeys(self) -> None:
+        now = self._clock.seconds()
+        await self._spool.run(lambda spool: spool.forgetKeys(now))
+
+    # --- helpers ------------------------------------------------------------------
 
     def _busy(self) -> set[str]:
         """
-        Messages with recipients that are being attempted.
+        Ids of messages with recipients in an active attempt.
         """
         return {
             messageID
-            for flight in self._flights
-            if flight.delivering
-            for messageID in flight.messageIDs
+            for attempt in self._active
+            if attempt.isDelivering
+            for messageID in attempt.messageIDs
         }
 
-    @property
-    def _goesOn(self) -> bool:
-        return bool(self.running)
-
-    def _thenLook(self, result: Deferred[T]) -> Deferred[T]:
-        def look(value: T) -> T:
-            self._look.schedule()
-            return value
-
-        return result.addCallback(look)
-
     def _logged(self, result: Deferred[None]) -> None:
-        result.addErrback(lambda failure: self.log.failure("in the queue", failure))
-
-    async def _land(self) -> None:
-        ending = [turns.stop() for turns in self._turns]
-        ending += [flight.done for flight in self._flights]
-        for flight in tuple(self._flights):
-            flight.breakOff()
-        await DeferredList(ending)
-        self._results.minutePassed()
-        await self._spool.close()
+        result.addErrback(
+            lambda failure: self.log.failure("Queue operation failed", failure)
+        )

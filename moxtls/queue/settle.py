@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.queue.test_service -*-
 """
-What is done to a spool after an attempt: where the recipients stand, who is
-sent a DSN, what is finished.  All of it in the same transaction, so that no
-moment of dying loses a DSN or sends one twice.
+Updates a spool after an attempt: recipient states, DSNs, and the removal of finished
+messages.  All of that is one transaction, so that a crash neither loses a DSN nor
+sends one twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from twisted.logger import Logger
 
 from moxtls.queue.dsn import DSNMessage, composeDSN, dsnEnvelope, headerOf
-from moxtls.queue.retry import RetryDecision, RetrySchedule, overdue
+from moxtls.queue.retry import RetryDecision, RetrySchedule, giveUp
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import (
     DeliveryStatus,
@@ -23,15 +23,15 @@ from moxtls.queue.types import (
     RecipientState,
 )
 
-#: Untold failures looked at in one go after a start.
-UNTOLD_AT_ONCE = 1000
-#: Old messages told of, or given up, in one transaction.
-AT_ONCE = 100
+#: Failures without a DSN handled at a time after a start.
+RESUME_BATCH = 1000
+#: Old messages with delay DSNs, or given up, in one transaction.
+EXPIRE_BATCH = 100
 
 
 class Settlement:
     """
-    Operations on a spool.
+    Operations on a spool that carry out retry decisions.
     """
 
     log = Logger()
@@ -43,93 +43,93 @@ class Settlement:
     def settle(
         self,
         spool: Spool,
-        steps: Sequence[RetryDecision],
+        decisions: Sequence[RetryDecision],
         busy: AbstractSet[str],
         now: float,
     ) -> None:
         """
-        Operation: carry out C{steps}.
+        Operation: carry out C{decisions}.
 
-        @param busy: Messages of which other recipients are being attempted:
-            their failures wait, to be told in one DSN.
+        @param busy: Messages of which other recipients are in an attempt: their
+            failures wait, to be reported in one DSN.
         """
-        spool.index.apply(steps, now)
-        for messageID in dict.fromkeys(step.messageID for step in steps):
+        spool.index.apply(decisions, now)
+        for messageID in dict.fromkeys(each.messageID for each in decisions):
             if messageID not in busy:
-                self.tellFailure(spool, messageID, now)
+                self.finish(spool, messageID, now)
 
     def attempted(
         self,
         spool: Spool,
-        steps: Sequence[RetryDecision],
+        decisions: Sequence[RetryDecision],
         busy: AbstractSet[str],
         now: float,
     ) -> None:
         """
-        Operation: the same after an attempt.
+        Operation: carry out the decisions of an attempt.
         """
         for destination in {
-            step.recipient.destination for step in steps if _isAnswer(step)
+            each.recipient.destination for each in decisions if _isResponse(each)
         }:
             spool.index.reached(destination)
-        self.settle(spool, steps, busy, now)
+        self.settle(spool, decisions, busy, now)
 
     def backOff(
         self,
         spool: Spool,
         destination: str,
-        backoff: RetrySchedule,
+        schedule: RetrySchedule,
         now: float,
         chance: float,
     ) -> float:
         """
-        Operation: make no attempt for a destination for some time, as no host
-        of it could be reached.
+        Operation: suspend attempts for a destination none of whose hosts could be
+        reached.
 
-        @return: Until when.
+        @return: The Unix time of the next attempt.
         """
         failures, notBefore = spool.index.outage(destination)
         if notBefore > now:
-            # Another attempt at the same time has come to the same.
+            # A concurrent attempt had the same result.
             return notBefore
-        until = now + backoff.hostWait(failures + 1, chance)
+        until = now + schedule.hostWait(failures + 1, chance)
         spool.index.backOff(destination, until, now)
         return until
 
-    def tellFailures(self, spool: Spool, now: float) -> None:
+    def resume(self, spool: Spool, now: float) -> None:
         """
-        Operation: for when nothing is busy.
+        Operation: send the DSNs that are due at a start, when no attempt is active.
         """
-        for _, messageID in spool.index.untold(False, 0, UNTOLD_AT_ONCE):
-            self.tellFailure(spool, messageID, now)
+        for _, messageID in spool.index.withUnreported(False, 0, RESUME_BATCH):
+            self.finish(spool, messageID, now)
 
-    def tellFailure(self, spool: Spool, messageID: str, now: float) -> None:
+    def finish(self, spool: Spool, messageID: str, now: float) -> None:
         """
-        Operation: send the DSN that C{messageID} causes, if it does, and
-        clear the message away, if it is finished.
+        Operation: send the failure DSN of a message, if one is due, and remove the
+        message if nothing else is to be done.
         """
-        failed = spool.index.untoldOf(messageID)
+        failed = spool.index.unreported(messageID)
         message = spool.index.message(messageID) if failed else None
         if message is not None and message.envelope.report is None:
             self._send(spool, message, failed, False, now)
-            spool.index.told(messageID, failed)
+            spool.index.markReported(messageID, failed)
         if spool.index.finished(messageID):
             spool.index.remove(messageID, now)
 
-    def tellDelays(
+    def sendDelayed(
         self, spool: Spool, before: float, busy: AbstractSet[str], now: float
     ) -> bool:
         """
-        Operation: send delay DSNs about messages that came up to C{before}.
+        Operation: send delay DSNs about messages queued up to C{before}.
 
-        @return: Whether there may be more of them.
+        @return: True if there may be more of them.
         """
-        found = spool.index.unnoticed(before, AT_ONCE + len(busy))
+        found = spool.index.delayed(before, EXPIRE_BATCH + len(busy))
         delayed = [each for each in found if each.messageID not in busy]
         for message in delayed:
             self._send(spool, message, message.recipients, True, now)
-            spool.index.noticed(message.messageID)
-        return len(delayed) >= AT_ONCE
+            spool.index.markDelayReported(message.messageID)
+        return len(delayed) >= EXPIRE_BATCH
 
     def giveUp(
         self,
@@ -140,17 +140,17 @@ class Settlement:
         now: float,
     ) -> bool:
         """
-        Operation: give up messages that came up to C{before}.
+        Operation: give up messages queued up to C{before}.
 
         @param brief: As of L{moxtls.queue.index.Index.aged}.
 
-        @return: Whether there may be more of them.
+        @return: True if there may be more of them.
         """
-        found = spool.index.aged(before, brief, AT_ONCE + len(busy))
+        found = spool.index.aged(before, brief, EXPIRE_BATCH + len(busy))
         old = [each for each in found if each.messageID not in busy]
-        steps = [overdue(each, one) for each in old for one in each.recipients]
-        self.settle(spool, steps, busy, now)
-        return len(old) >= AT_ONCE
+        decisions = [giveUp(each, one) for each in old for one in each.recipients]
+        self.settle(spool, decisions, busy, now)
+        return len(old) >= EXPIRE_BATCH
 
     def compose(
         self,
@@ -161,14 +161,16 @@ class Settlement:
         now: float,
     ) -> bytes:
         """
-        Operation: the DSN.
+        Operation: compose a DSN.
+
+        @param delayed: True if attempts go on.
         """
-        # What is posted to a URI has no header.
+        # A message posted to a URI has no header.
         isMail = not message.envelope.contentType
-        start = spool.bodies.header(message.messageID) if isMail else b""
-        # RFC 8689 5: of a message that has to be protected the header only.
+        start = spool.files.header(message.messageID) if isMail else b""
+        # RFC 8689 5: only the header of a message that requires TLS.
         isWhole = len(start) == message.size and not message.envelope.requireTLS
-        isOnlyHere = not message.envelope.sender and not message.envelope.report
+        hasNoSender = not message.envelope.sender and not message.envelope.report
         return composeDSN(
             DSNMessage(
                 self._newID(),
@@ -178,7 +180,7 @@ class Settlement:
                 message,
                 tuple(recipients),
                 headerOf(start),
-                start if isWhole and isOnlyHere else b"",
+                start if isWhole and hasNoSender else b"",
             )
         )
 
@@ -193,7 +195,8 @@ class Settlement:
         envelope = dsnEnvelope(message, recipients, self._hostname)
         if envelope is None:
             self.log.error(
-                "{messageID} to the postmaster has failed, and is lost: {why!r}",
+                "{messageID}: delivery to the postmaster failed; the message is lost: "
+                "{why!r}",
                 messageID=message.messageID,
                 why=[each.lastResult.text for each in recipients if each.lastResult],
             )
@@ -204,11 +207,11 @@ class Settlement:
         spool.submit(self._newID(), envelope, [body], now)
 
 
-def _isAnswer(step: RetryDecision) -> bool:
+def _isResponse(decision: RetryDecision) -> bool:
     """
-    Whether it shows that a host was reached.
+    True if it shows that a host was reached.
     """
-    result = step.recipient.lastResult
+    result = decision.recipient.lastResult
     return (
         result is not None
         and not result.unreachable

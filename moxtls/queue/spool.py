@@ -1,15 +1,11 @@
 # -*- test-case-name: tests.queue.test_spool -*-
 """
-A directory of messages on their way out that survives power cuts.
+The spool: a directory of queued messages that survives power cuts, and executors that
+perform operations on it.
 
-Several processes may use one at the same time; only one of them delivers from
-it.  What is done to a spool is an I{operation}: a function of the L{Spool}.
-Those done together share one transaction and its waits for the disk.
-
-Ways to a spool that don't make the reactor wait for a disk, and one that does.
-
-A spool has a thread of its own, rather than the ledger's: what it waits for
-is files as much as rows, and one wait for the disk is to serve many messages.
+Several processes may use a spool at the same time; only one of them delivers from it.
+An I{operation} is a function of the L{Spool}.  Operations performed together share one
+transaction and its waits for the disk.
 """
 
 from __future__ import annotations
@@ -36,23 +32,23 @@ from moxtls.threads import FunctionJob, IJobQueue, InlineQueue, ThreadQueue
 
 #: Seconds to wait for another process to finish its transaction.
 BUSY_TIMEOUT = 30
-#: How long a key outlives its message: whoever submits it again has been told
-#: long before that it was accepted.
-KEYS_KEPT = 60 * DAY
-#: How many keys are forgotten at a time.
-KEYS_AT_ONCE = 1000
+#: Seconds that a submission key is kept after its message was removed: a submitter
+#: that uses the key again got its reply long before.
+KEY_LIFETIME = 60 * DAY
+#: Keys deleted in one transaction.
+KEYS_BATCH = 1000
 
 INDEX = "index.sqlite"
 
 T = TypeVar("T")
 
-#: Something to be done to a spool.
+#: A function that changes a spool.
 Operation = Callable[["Spool"], None]
 
 
 class SpoolUnusable(Exception):
     """
-    A spool can't be used, for a reason that the operator has to see to.
+    A spool can't be used until the operator corrects something.
     """
 
     def __init__(self, root: Path, reason: str) -> None:
@@ -66,10 +62,10 @@ class SpoolUnusable(Exception):
 
 class Spool:
     """
-    An open spool, to be used by one thread at a time.
+    An open spool, for one thread at a time.
 
-    @ivar index: Where messages and recipients stand.
-    @ivar bodies: The messages themselves.
+    @ivar index: The database of messages and recipients.
+    @ivar files: The contents of the messages.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,9 +75,9 @@ class Spool:
         self._root = root
         self._lock: int | None = None
         try:
-            self.bodies = MessageFiles(root / "messages")
+            self.files = MessageFiles(root / "messages")
             self._db = _connect(root / INDEX)
-            self.index = Index(self._db, self.bodies)
+            self.index = Index(self._db, self.files)
             (prepared,) = self.perform([lambda spool: spool.index.prepare()])
             if prepared is not None:
                 raise prepared
@@ -90,9 +86,9 @@ class Spool:
 
     def claim(self) -> None:
         """
-        Become the process that delivers from here, until L{close}.
+        Become the process that delivers from the spool, until L{close}.
 
-        @raise SpoolUnusable: Another process is.
+        @raise SpoolUnusable: Another process delivers from it.
         """
         lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -111,31 +107,31 @@ class Spool:
 
     def perform(self, operations: Sequence[Operation]) -> list[Exception | None]:
         """
-        Do C{operations} in one transaction.
+        Perform C{operations} in one transaction.
 
         @return: For each, the exception that ended it and undid it, or C{None}.
 
-        @raise Exception: None of them was done.
+        @raise Exception: None of them was performed.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             outcomes = [self._perform(operation) for operation in operations]
-            self.bodies.sync()
+            self.files.sync()
         except BaseException:
             self._rollback()
-            self.bodies.backTo((0, 0))
+            self.files.rollbackTo((0, 0))
             raise
         self._commit()
-        self.bodies.committed()
+        self.files.committed()
         return outcomes
 
     def read(self, operation: Callable[[Spool], T]) -> T:
         """
-        Do an operation that changes nothing, in a transaction that holds up
-        nobody who writes.
+        Perform an operation that changes nothing, in a transaction that doesn't block
+        writers.
         """
         self._db.execute("PRAGMA query_only = ON")
-        # WAL has it see what was committed when it began, and nothing newer.
+        # With WAL, it reads the state at its beginning.
         self._db.execute("BEGIN")
         try:
             return operation(self)
@@ -147,9 +143,9 @@ class Spool:
         self, messageID: str, envelope: Envelope, body: Sequence[bytes], now: float
     ) -> str:
         """
-        Operation: take in a message, unless its key is known.
+        Operation: add a message, unless its key is known.
 
-        @return: Its id, or that of the earlier message.
+        @return: Its id, or that of the earlier message with the same key.
 
         @raise ValueError: As L{accepted} and L{acceptedBody}.
         """
@@ -157,45 +153,43 @@ class Spool:
         if known is not None:
             return known
         envelope = accepted(envelope)
-        size = self.bodies.write(messageID, acceptedBody(envelope, body))
+        size = self.files.write(messageID, acceptedBody(envelope, body))
         self.index.add(messageID, envelope, size, now)
         return messageID
 
-    def abandoned(self, now: float) -> list[str]:
+    def staleFiles(self, now: float) -> list[str]:
         """
-        Operation that reads: files that processes which died left behind.
+        Operation that reads: names of files left behind by processes that died.
         """
-        return [
-            name for name in self.bodies.abandoned(now) if not self.index.contains(name)
-        ]
+        return [name for name in self.files.stale(now) if not self.index.contains(name)]
 
-    def tidy(self, names: Sequence[str]) -> None:
+    def removeFiles(self, names: Sequence[str]) -> None:
         """
-        Operation: remove files that L{abandoned} found.
+        Operation: remove files that L{staleFiles} found.
         """
         for name in names:
             if not self.index.contains(name):
-                self.bodies.remove(name)
+                self.files.remove(name)
 
     def forgetKeys(self, now: float) -> None:
         """
-        Operation: forget keys that nobody submits again.
+        Operation: delete keys past their lifetime.
         """
-        self.index.forgetKeys(now - KEYS_KEPT, KEYS_AT_ONCE)
+        self.index.forgetKeys(now - KEY_LIFETIME, KEYS_BATCH)
 
     def _perform(self, operation: Operation) -> Exception | None:
-        mark = self.bodies.mark()
+        mark = self.files.savepoint()
         self._db.execute("SAVEPOINT operation")
         raised = None
         try:
             operation(self)
         except Exception as error:
             raised = error
-            # SQLite has given up the whole transaction if this isn't so.
+            # Else SQLite has rolled back the whole transaction.
             if not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO operation")
-            self.bodies.backTo(mark)
+            self.files.rollbackTo(mark)
         self._db.execute("RELEASE operation")
         return raised
 
@@ -203,9 +197,9 @@ class Spool:
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error:
-            # Nobody knows whether it is on disk; a file too many does no harm.
+            # The commit may be on disk or not; a file too many does no harm.
             self._rollback()
-            self.bodies.uncertain()
+            self.files.uncertain()
             raise
 
     def _rollback(self) -> None:
@@ -215,9 +209,9 @@ class Spool:
 
 def examine(root: Path) -> None:
     """
-    See whether a spool could be opened; nothing is made or changed.
+    Check that a spool can be opened, without changing anything.
 
-    @raise SpoolUnusable: It couldn't.
+    @raise SpoolUnusable: It can't be opened.
     """
     path = root / INDEX
     if not path.exists():
@@ -233,7 +227,7 @@ def examine(root: Path) -> None:
 
 def isDelivered(root: Path) -> bool:
     """
-    Whether there is a process that delivers from a spool.
+    True if a process delivers from a spool.
     """
     try:
         lock = os.open(root / "lock", os.O_RDONLY)
@@ -250,7 +244,7 @@ def isDelivered(root: Path) -> bool:
 
 def isSpool(root: Path) -> bool:
     """
-    Whether a spool has been made there.
+    True if there is a spool.
     """
     return (root / INDEX).exists()
 
@@ -262,20 +256,20 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode = WAL")
-    # WAL's usual NORMAL would lose the latest commits in a power cut.
+    # With NORMAL, which is usual for WAL, a power cut would lose the latest commits.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
 
-#: Operations in one transaction: enough to share the wait for the disk, few
-#: enough that none waits long for the others.
+#: Operations in one transaction: enough to share the wait for the disk, few enough that
+#: none waits long for the others.
 MAX_BATCH = 100
 
 
 class SpoolClosed(Exception):
     """
-    The spool isn't open, or not any more.
+    The spool isn't open.
     """
 
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.queue.test_types -*-
 """
-Messages on their way out.  No I/O.
+Queued messages, delivery batches and delivery results.  No I/O.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moxtls.smtp.server.data import validated
 
 class ReportKind(StrEnum):
     """
-    The two kinds of report that are sent.
+    The kinds of reports that are sent.
     """
 
     TLS = "tls"
@@ -26,21 +26,21 @@ class ReportKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """
-    Where a message comes from and goes to, and what may happen on the way.
+    The envelope of a submitted message, with options for its delivery.
 
     @ivar sender: The reverse-path without angle brackets; empty for the null
-        one.
+        reverse-path.
     @ivar recipients: Addresses; or, for a report only, one C{https:} URI to
         which the body is posted.
     @ivar requireTLS: C{True}: RFC 8689 2 REQUIRETLS.  C{False}: the header
         field C{TLS-Required: No} of RFC 8689 3.  C{None}: neither.
-    @ivar report: Of which kind of report of ours this is one, if it is one.
-    @ivar key: Submitting the same non-empty key again adds nothing.
-    @ivar maxAttempts: After how many attempts to give up; 0 for as many as
-        the schedule has.
+    @ivar report: The kind of report that the message is; C{None} for other messages.
+    @ivar key: A submission with the same non-empty key adds no second message.
+    @ivar maxAttempts: The number of attempts after which to give up; 0 if only the
+        schedule limits them.
     @ivar contentType: Of the body, for a recipient that is a URI.
-    @ivar response: Whether it exists because of another message: a program's
-        answer to it, or a report on it.
+    @ivar response: True if another message caused it: an automatic response, or a
+        report on a message.
     """
 
     sender: str
@@ -57,18 +57,18 @@ class Envelope:
     @property
     def causesReports(self) -> bool:
         """
-        Whether its delivery may be the reason for a TLS report.
+        True if its delivery counts for TLS reports.
 
-        Reports and what answers them would have hosts write to each other for
-        ever.  Whether a response answers a report can't be told from it; most
-        have the null reverse-path (RFC 5321 4.5.5, RFC 3834 4).
+        With reports and responses to them, two hosts would send each other reports
+        forever.  A response doesn't show if it answers a report; most responses have
+        the null reverse-path (RFC 5321 4.5.5, RFC 3834 4).
         """
         return self.report is None and not self.response and bool(self.sender)
 
 
 class DeliveryStatus(Enum):
     """
-    What an attempt came to for one recipient.
+    The result of an attempt for one recipient, in general.
     """
 
     DELIVERED = "delivered"
@@ -79,21 +79,20 @@ class DeliveryStatus(Enum):
 @dataclass(frozen=True, slots=True)
 class Result:
     """
-    How an attempt ended for one recipient of one message.
+    The result of an attempt for one recipient of one message.
 
-    @ivar messageID: The queue's, not the header field.
+    @ivar messageID: The queue's id, not the header field.
     @ivar status: Enhanced status code (RFC 3463), such as C{5.1.1}; never
         empty.
-    @ivar code: That of the SMTP reply that decided; 0 if none did.
+    @ivar code: The code of the SMTP reply that decided; 0 if none did.
     @ivar text: For people: the reply as it was received, in one line; or, without
-        C{code}, our words.  May hold a stranger's words.
-    @ivar host: The host that it is about; empty if it didn't come to that.
-    @ivar retryAfter: Seconds the other side asked us to wait, if it did.
-    @ivar unreachable: Whether no host was reached that could have said
-        anything about the message, so that the same holds for all mail to its
-        destination.
-    @ivar stored: Where a recipient's mail goes to several places: those that
-        have it already, and are not to be given it again.
+        C{code}, a local text.  Not to be trusted: may come from a remote host.
+    @ivar host: The host that replied or failed; empty if there was none.
+    @ivar retryAfter: Seconds that the remote host requested to wait, if it did.
+    @ivar unreachable: True if no host of the destination was reached, so that the
+        same holds for all messages to it.
+    @ivar stored: For a recipient with several mailboxes: those that have the message
+        already, and must not get it again.
     """
 
     messageID: str
@@ -110,16 +109,14 @@ class Result:
     @property
     def isReply(self) -> bool:
         """
-        Whether C{text} is a whole reply: couriers of others may leave its codes
-        out.
+        True if C{text} is a complete reply: some couriers may leave out its codes.
         """
         return bool(self.code) and self.text.partition(" ")[0] == f"{self.code:03d}"
 
     @property
     def words(self) -> str:
         """
-        C{text} with the codes of the reply in front, once; our own words have
-        none.
+        C{text} after the codes of the reply, if there was one.
         """
         if self.isReply or not self.code:
             return self.text
@@ -130,12 +127,10 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class BatchMessage:
     """
-    One message of a L{Batch}: those of its recipients that are in the
-    batch's domain and due.
+    A message of a L{Batch}, with its due recipients in the batch's domain.
 
-    @ivar path: The body: CRLF line ends, no dot-stuffing; must not be
-        changed.
-    @ivar stored: Recipients with what C{stored} of L{Result} has for them.
+    @ivar path: The message: CRLF line ends, no dot-stuffing; must not be changed.
+    @ivar stored: Pairs of a recipient and one value of its C{Result.stored}.
     """
 
     messageID: str
@@ -152,19 +147,19 @@ class BatchMessage:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """
-    Messages that can go out in one connection: one destination, one set of
-    demands on TLS.
+    Messages that can be delivered over one connection: they have one destination and
+    the same TLS requirements.
 
-    @ivar destination: The recipients' domain (A-labels) or address literal,
-        or the URI to post to.
+    @ivar destination: The recipients' domain (A-labels) or address literal, or the URI
+        to post to.
     @ivar requireTLS: As in L{Envelope}.
-    @ivar attempt: The highest number of attempts made so far for any of its
-        recipients, this one included: 1 for the first.
+    @ivar attempt: The highest number of attempts for any of its recipients, including
+        this one: 1 for the first.
     @ivar causesReports: As in L{Envelope}.
     """
 
     destination: str
-    parcels: tuple[BatchMessage, ...]
+    messages: tuple[BatchMessage, ...]
     requireTLS: bool | None = None
     report: ReportKind | None = None
     attempt: int = 1
@@ -173,7 +168,7 @@ class Batch:
 
 class RecipientState(StrEnum):
     """
-    Where a recipient of a queued message stands.
+    The state of a recipient of a queued message.
     """
 
     WAITING = "waiting"
@@ -184,6 +179,8 @@ class RecipientState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class QueuedRecipient:
     """
+    A recipient of a queued message, and the state of its delivery.
+
     @ivar nextAttempt: Unix seconds.
     @ivar lastResult: C{None} before the first attempt.
     @ivar stored: As of L{Result}, of all attempts together.
@@ -201,7 +198,7 @@ class QueuedRecipient:
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
     """
-    A message in the queue, as shown to the postmaster.
+    A message in the queue.
 
     @ivar queued: Unix seconds.
     @ivar held: Held messages are not attempted until released.
@@ -218,15 +215,15 @@ class QueuedMessage:
 
 def isURI(recipient: str) -> bool:
     """
-    Whether a message is posted to C{recipient}, not mailed.
+    True if messages are posted to C{recipient}, rather than mailed.
     """
     return recipient[:8].lower() == "https://"
 
 
 def destinationOf(recipient: str) -> str:
     """
-    Where mail for C{recipient} goes: its domain in A-labels or its address
-    literal; a URI is its own destination.
+    The destination of messages to C{recipient}: its domain in A-labels, its address
+    literal, or its URI.
 
     @raise InvalidAddress: C{recipient} is neither an address nor such a URI.
     """
@@ -237,10 +234,10 @@ def destinationOf(recipient: str) -> str:
 
 def accepted(envelope: Envelope) -> Envelope:
     """
-    The same with each recipient once, if a queue can take it.
+    Check an envelope for submission, and remove repeated recipients.
 
-    @raise ValueError: There is no recipient, or one that is none
-        (L{InvalidAddress}), or an address would reach over the end of a line.
+    @raise ValueError: There is no recipient, an invalid one (L{InvalidAddress}), or an
+        address with unprintable characters such as line ends.
     """
     recipients = tuple(dict.fromkeys(envelope.recipients))
     if not recipients:
@@ -255,10 +252,9 @@ def accepted(envelope: Envelope) -> Envelope:
 
 def acceptedBody(envelope: Envelope, body: Iterable[bytes]) -> Iterable[bytes]:
     """
-    The chunks of a message, if a queue can take them.
+    Check a message for submission, chunk by chunk.
 
-    @raise InvalidMessage: On the way: there is something in it that our servers take
-        from nobody.
+    @raise InvalidMessage: During iteration, as the SMTP server would reject it.
     """
-    # What is posted isn't mail: it may be compressed.
+    # A body that is posted isn't mail: it may be compressed.
     return body if isURI(envelope.recipients[0]) else validated(body)

@@ -72,7 +72,7 @@ class HTTPSCourier:
         self, batch: Batch, recorder: IResultRecorder
     ) -> tuple[Result, ...]:
         results: list[Result] = []
-        for message in batch.parcels:
+        for message in batch.messages:
             await recorder.record(results)
             answer = await self._post(batch.destination, message)
             ending, text = classifyResponse(answer)

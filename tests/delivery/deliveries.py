@@ -226,7 +226,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def batch(self, *parcels: BatchMessage, **choices: object) -> Batch:
         choices.setdefault("destination", "example.com")
-        return Batch(parcels=parcels or (self.batchMessage(),), **choices)  # type: ignore[arg-type]
+        return Batch(messages=parcels or (self.batchMessage(),), **choices)  # type: ignore[arg-type]
 
     def deliver(self, *parcels: BatchMessage, **choices: object) -> tuple[Result, ...]:
         """

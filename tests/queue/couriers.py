@@ -56,7 +56,7 @@ def ended(
     """
     return tuple(
         Result(parcel.messageID, recipient, ending, status, code, text, "mx.example")
-        for parcel in batch.parcels
+        for parcel in batch.messages
         for recipient in parcel.recipients
     )
 

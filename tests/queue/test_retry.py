@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY
-from moxtls.queue.retry import Notify, RetryDecision, RetrySchedule, bounded, overdue
+from moxtls.queue.retry import Notify, RetryDecision, RetrySchedule, bounded, giveUp
 from moxtls.queue.types import (
     DeliveryStatus,
     Envelope,
@@ -45,7 +45,7 @@ class BackoffTests(SynchronousTestCase):
         """
         message = waiting(envelope, attempts - 1)
         result = replace(RESULT, ending=ending)
-        return (backoff or RetrySchedule()).step(message, result, age, 0.5)
+        return (backoff or RetrySchedule()).decide(message, result, age, 0.5)
 
     def test_doubled(self) -> None:
         """
@@ -128,33 +128,33 @@ class BackoffTests(SynchronousTestCase):
         temporary, permanent = DeliveryStatus.TEMPORARY, DeliveryStatus.PERMANENT
         null = replace(MAIL, sender="")
         for envelope, ending, age, tell in (
-            (MAIL, DeliveryStatus.DELIVERED, 0, Notify.NOBODY),
-            (MAIL, permanent, 0, Notify.FAILURE),
-            (MAIL, temporary, 0, Notify.NOBODY),
-            (MAIL, temporary, 5 * DAY, Notify.FAILURE),
-            (null, temporary, 0, Notify.NOBODY),
-            (null, permanent, 0, Notify.FAILURE),
-            (REPORT, temporary, 0, Notify.NOBODY),
-            (REPORT, permanent, 0, Notify.OBSERVER),
-            (REPORT, temporary, DAY, Notify.OBSERVER),
-            (REPORT, DeliveryStatus.DELIVERED, 0, Notify.OBSERVER),
+            (MAIL, DeliveryStatus.DELIVERED, 0, Notify.NONE),
+            (MAIL, permanent, 0, Notify.SENDER),
+            (MAIL, temporary, 0, Notify.NONE),
+            (MAIL, temporary, 5 * DAY, Notify.SENDER),
+            (null, temporary, 0, Notify.NONE),
+            (null, permanent, 0, Notify.SENDER),
+            (REPORT, temporary, 0, Notify.NONE),
+            (REPORT, permanent, 0, Notify.OBSERVERS),
+            (REPORT, temporary, DAY, Notify.OBSERVERS),
+            (REPORT, DeliveryStatus.DELIVERED, 0, Notify.OBSERVERS),
         ):
-            self.assertEqual(self.step(1, envelope, ending, age=age).tell, tell)
+            self.assertEqual(self.step(1, envelope, ending, age=age).notify, tell)
 
     def test_overdue(self) -> None:
         """
         What there was no attempt for in time fails with what was said last,
         or without any.
         """
-        for envelope, tell in ((MAIL, Notify.FAILURE), (REPORT, Notify.OBSERVER)):
+        for envelope, tell in ((MAIL, Notify.SENDER), (REPORT, Notify.OBSERVERS)):
             message = waiting(envelope, 0)
-            step = overdue(message, message.recipients[0])
-            self.assertEqual(step.recipient.state, RecipientState.FAILED)
-            self.assertEqual(step.tell, tell)
-            assert step.recipient.lastResult is not None
-            self.assertEqual(step.recipient.lastResult.status, "4.4.7")
+            decision = giveUp(message, message.recipients[0])
+            self.assertEqual(decision.recipient.state, RecipientState.FAILED)
+            self.assertEqual(decision.notify, tell)
+            assert decision.recipient.lastResult is not None
+            self.assertEqual(decision.recipient.lastResult.status, "4.4.7")
         tried = replace(message.recipients[0], lastResult=RESULT)
-        self.assertEqual(overdue(message, tried).recipient.lastResult, RESULT)
+        self.assertEqual(giveUp(message, tried).recipient.lastResult, RESULT)
 
     def test_bounded(self) -> None:
         """

@@ -192,7 +192,7 @@ class DeliveryTests(ServiceCase):
         """
         messageID = self.submit("a@there.example", "b@there.example", eightBit=True)
         (batch,) = self.courier.batches
-        (parcel,) = batch.parcels
+        (parcel,) = batch.messages
         self.assertEqual(
             (batch.destination, batch.attempt, parcel.messageID, parcel.recipients),
             ("there.example", 1, messageID, ("a@there.example", "b@there.example")),
@@ -208,7 +208,7 @@ class DeliveryTests(ServiceCase):
         """
         self.courier.answer = None
         self.submit()
-        path = self.courier.batches[0].parcels[0].path
+        path = self.courier.batches[0].messages[0].path
         self.assertEqual(path.read_bytes(), b"".join(BODY))
 
     def test_schedule(self) -> None:
@@ -261,7 +261,7 @@ class DeliveryTests(ServiceCase):
 
         def answer(batch: Batch) -> tuple[Result, ...]:
             if batch.destination == "here.example":
-                self.delivered += [each.path.read_bytes() for each in batch.parcels]
+                self.delivered += [each.path.read_bytes() for each in batch.messages]
                 return delivered(batch)
             return others(batch)
 
@@ -290,7 +290,7 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(self.queued(), ())
         (bounce,) = self.delivered
         self.assertEqual(bounce.count(b"Action: failed"), 2)
-        self.assertEqual(self.courier.batches[-1].parcels[0].sender, "")
+        self.assertEqual(self.courier.batches[-1].messages[0].sender, "")
         message = message_from_bytes(bounce)
         self.assertEqual(message["To"], "us@here.example")
         self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
@@ -328,7 +328,7 @@ class DeliveryTests(ServiceCase):
         self.assertEqual((last.code, last.text), (550, "no such user"))
         self.courier.answer = delivered
         self.clock.pump([30] * 16)
-        self.assertEqual(self.courier.batches[-1].parcels[0].recipients,
+        self.assertEqual(self.courier.batches[-1].messages[0].recipients,
                          ("b@there.example",))  # fmt: skip
         self.assertEqual(self.courier.batches[-1].attempt, 2)
 
@@ -359,7 +359,7 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(len(lost), 1)
         [_, second] = self.courier.batches
         self.assertEqual(second.destination, "mx.here.example")
-        [parcel] = second.parcels
+        [parcel] = second.messages
         self.assertEqual(
             (parcel.sender, parcel.recipients), ("", ("postmaster@mx.here.example",))
         )
@@ -472,7 +472,7 @@ class RecordingTests(ServiceCase):
     Tests for results that are known while an attempt goes on.
     """
 
-    limits = GroupLimits(perDestination=1)
+    limits = GroupLimits(maxPerDestination=1)
 
     def setUp(self) -> None:
         super().setUp()
@@ -554,7 +554,7 @@ class RecordingTests(ServiceCase):
         self.successResultOf(self.service.stopService())
         self.service = self.started()
         self.assertEqual(
-            [each.recipients for each in self.courier.batches[-1].parcels],
+            [each.recipients for each in self.courier.batches[-1].messages],
             [("b@there.example",), ("c@there.example",)],
         )
 
@@ -578,7 +578,7 @@ class UnreachableTests(ServiceCase):
     Tests for destinations no host of which can be reached.
     """
 
-    limits = GroupLimits(perDestination=1, parcels=2)
+    limits = GroupLimits(maxPerDestination=1, maxMessages=2)
 
     def setUp(self) -> None:
         super().setUp()
@@ -680,7 +680,7 @@ class UnreachableTests(ServiceCase):
             if batch.destination == "dead.example":
                 return unreachable(batch)
             now = self.clock.seconds() - START
-            bounced.extend((now, each.path.read_bytes()) for each in batch.parcels)
+            bounced.extend((now, each.path.read_bytes()) for each in batch.messages)
             return delivered(batch)
 
         self.courier.answer = answer
@@ -717,7 +717,7 @@ class AgeTests(ServiceCase):
     Tests for messages for which there is no attempt in time.
     """
 
-    limits = GroupLimits(parcelTime=10 * DAY)
+    limits = GroupLimits(maxMessageTime=10 * DAY)
 
     def test_neverAttempted(self) -> None:
         """
@@ -727,7 +727,7 @@ class AgeTests(ServiceCase):
         self.courier.answer = None
         for number in range(60):
             self.submit(f"a{number}@slow.example")
-        self.assertEqual(sum(len(each.parcels) for each in self.courier.batches), 2)
+        self.assertEqual(sum(len(each.messages) for each in self.courier.batches), 2)
         bounces = self.slowFor(5 * DAY + 3 * HOUR)
         self.assertEqual(len(bounces[b"Action: failed"]), 58)
         self.assertEqual(len(bounces[b"Action: delayed"]), 58)
@@ -743,7 +743,7 @@ class AgeTests(ServiceCase):
         }
 
         def answer(batch: Batch) -> tuple[Result, ...]:
-            for each in batch.parcels:
+            for each in batch.messages:
                 text = each.path.read_bytes()
                 for action, texts in found.items():
                     texts += [text] * text.count(action)
@@ -965,7 +965,9 @@ class ConcurrencyTests(ServiceCase):
     Tests for what is attempted at the same time.
     """
 
-    limits = GroupLimits(total=5, perDestination=2, parcels=3, recipients=4)
+    limits = GroupLimits(
+        maxConcurrent=5, maxPerDestination=2, maxMessages=3, maxRecipients=4
+    )
 
     def setUp(self) -> None:
         super().setUp()
@@ -981,7 +983,7 @@ class ConcurrencyTests(ServiceCase):
         self.assertEqual(len(self.courier.pending), 2)
         self.courier.finish(delivered)
         self.assertEqual(len(self.courier.pending), 2)
-        self.assertEqual(len(self.courier.batches[-1].parcels), 3)
+        self.assertEqual(len(self.courier.batches[-1].messages), 3)
 
     def test_total(self) -> None:
         """
@@ -1010,9 +1012,9 @@ class ConcurrencyTests(ServiceCase):
         self.courier.answer = delivered
         everybody = [f"a{number}@there.example" for number in range(10)]
         self.submit(*everybody)
-        sizes = [len(batch.parcels[0].recipients) for batch in self.courier.batches]
+        sizes = [len(batch.messages[0].recipients) for batch in self.courier.batches]
         self.assertEqual(sizes, [4, 4, 2])
-        attempted = [r for b in self.courier.batches for r in b.parcels[0].recipients]
+        attempted = [r for b in self.courier.batches for r in b.messages[0].recipients]
         self.assertEqual(attempted, everybody)
 
     def test_demands(self) -> None:
@@ -1063,7 +1065,7 @@ class ConcurrencyTests(ServiceCase):
         while self.courier.pending:
             self.courier.finish(delivered)
         senders = [
-            {parcel.sender == "" for parcel in batch.parcels}
+            {parcel.sender == "" for parcel in batch.messages}
             for batch in self.courier.batches
         ]
         self.assertEqual({len(each) for each in senders}, {1})
@@ -1274,7 +1276,7 @@ class TurnTests(ServiceCase):
     Tests for who is next.
     """
 
-    limits = GroupLimits(total=4, perDestination=1, parcels=1)
+    limits = GroupLimits(maxConcurrent=4, maxPerDestination=1, maxMessages=1)
 
     def setUp(self) -> None:
         super().setUp()
@@ -1339,7 +1341,7 @@ class TurnTests(ServiceCase):
         while self.courier.pending:
             self.courier.finish(delivered)
         self.assertEqual(
-            [each.parcels[0].messageID for each in self.courier.batches], sent
+            [each.messages[0].messageID for each in self.courier.batches], sent
         )
 
 
@@ -1366,7 +1368,7 @@ class ManyTests(ServiceCase):
         self.clock.advance(1)
         self.assertLess(len(steps), 10)
         self.clock.advance(100)
-        sent = [p.messageID for b in self.courier.batches for p in b.parcels]
+        sent = [p.messageID for b in self.courier.batches for p in b.messages]
         self.assertEqual(len(sent), 10_000)
         self.assertEqual(len(set(sent)), 10_000)
         self.assertEqual(self.queued(), ())

@@ -29,7 +29,7 @@ from moxtls.queue.dsn import headerOf
 from moxtls.queue.retry import RetrySchedule
 from moxtls.queue.settle import Settlement
 from moxtls.queue.spool import (
-    KEYS_KEPT,
+    KEY_LIFETIME,
     InlineSpoolExecutor,
     Spool,
     SpoolClosed,
@@ -272,7 +272,7 @@ class SpoolTests(SynchronousTestCase):
         spool = self.opened()
         (message,) = spool.index.messages()
         self.assertFalse(message.envelope.response)
-        self.assertEqual(spool.index.lanes(NOW, 5), [("b.example", 0)])
+        self.assertEqual(spool.index.dueDestinations(NOW, 5), [("b.example", 0)])
         new = self.root.with_name("new")
         Spool(new).close()
         self.assertEqual(tables(self.root), tables(new))
@@ -371,9 +371,9 @@ class SpoolTests(SynchronousTestCase):
         written = (self.root / "messages" / "new").stat().st_mtime
         for name in ("m1", "old", ".half"):
             os.utime(self.root / "messages" / name, (0, written - 1000))
-        found = self.spool.read(lambda spool: spool.abandoned(written))
+        found = self.spool.read(lambda spool: spool.staleFiles(written))
         self.assertEqual(set(found), {"old", ".half"})
-        self.spool.perform([lambda spool: spool.tidy([*found, "m1"])])
+        self.spool.perform([lambda spool: spool.removeFiles([*found, "m1"])])
         self.assertEqual(self.names(), {"m1", "new"})
 
     def test_keysAreForgotten(self) -> None:
@@ -386,9 +386,9 @@ class SpoolTests(SynchronousTestCase):
         self.forget(gone)
         self.assertEqual(self.spool.index.known("k"), "m1")
         self.spool.perform([lambda spool: ignore(spool.index.remove("m1", gone))])
-        self.forget(gone + KEYS_KEPT)
+        self.forget(gone + KEY_LIFETIME)
         self.assertEqual(self.spool.index.known("k"), "m1")
-        self.forget(gone + KEYS_KEPT + 1)
+        self.forget(gone + KEY_LIFETIME + 1)
         self.assertEqual(self.spool.index.known("k"), None)
 
     def forget(self, now: float) -> None:
@@ -405,12 +405,12 @@ class SpoolTests(SynchronousTestCase):
             spool = self.opened()
         self.submit("m1")
         statements.clear()
-        spool.index.lanes(NOW, 5)
-        spool.index.lanes(NOW, 5, newest=True)
+        spool.index.dueDestinations(NOW, 5)
+        spool.index.dueDestinations(NOW, 5, newest=True)
         spool.index.due("b.example", NOW, 5)
         spool.index.due("b.example", NOW, 5, newest=True)
-        spool.index.untold(True, 0, 5)
-        spool.index.unnoticed(NOW - 1, 5)
+        spool.index.withUnreported(True, 0, 5)
+        spool.index.delayed(NOW - 1, 5)
         spool.index.aged(NOW - 1, True, 5)
         spool.index.aged(NOW - 1, False, 5)
         indexes = (
@@ -477,7 +477,7 @@ class KilledTests(SynchronousTestCase):
         spool.perform([lambda spool: ignore(submitOne(spool, "m4", "k"))])
         keyed = [m for m in spool.index.messages() if m.envelope.key == "k"]
         self.assertEqual(len(keyed), 1)
-        (end,) = spool.perform([lambda spool: spool.tidy(spool.abandoned(4e9))])
+        (end,) = spool.perform([lambda spool: spool.removeFiles(spool.staleFiles(4e9))])
         self.assertEqual(end, None)
         self.assertEqual(
             set(os.listdir(root / "messages")),
@@ -559,7 +559,7 @@ def failOne(root: Path) -> None:
     acknowledge(root, "m1")
     (message,) = spool.index.messages()
     steps = [
-        RetrySchedule().step(
+        RetrySchedule().decide(
             replace(message, recipients=(recipient,)),
             Result("m1", recipient.recipient, DeliveryStatus.PERMANENT, "5.1.1"),
             NOW,

@@ -173,5 +173,5 @@ def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
         ReportStatusNotifier(clock, [], FakeMailbox(), str),
         lambda: "new",
         jitter=lambda: 0.5,
-        limits=GroupLimits(perDestination=CONNECTIONS, parcels=MESSAGES // CONNECTIONS),
+        limits=GroupLimits(maxPerDestination=CONNECTIONS, maxMessages=MESSAGES // CONNECTIONS),
     )

@@ -67,7 +67,7 @@ class NotingCourier:
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
-        for parcel in batch.parcels:
+        for parcel in batch.messages:
             # It has to be there, and whole.
             parcel.path.read_bytes().index(b"\r\n\r\n")
             what = parcel.sender or f"dsn {parcel.messageID}"
