@@ -1,14 +1,13 @@
 # -*- test-case-name: tests.ledger.test_bounds -*-
 """
-Rules that every store keeps, whatever it is made of: how much of strangers'
-words is kept, and how reports go from state to state.  No I/O.
+Limits on stored values that peers control, and the state transitions of reports.
+No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from moxtls.dmarc.types import (
     Evaluation,
@@ -21,39 +20,37 @@ from moxtls.dmarc.types import (
 from moxtls.reporting.types import ReportState
 from moxtls.tlsrpt.types import FailureDetail, TLSPolicy
 
-T = TypeVar("T")
-
-#: A domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
+#: Characters of a domain in a greeting or an MX record: RFC 5321 4.5.3.1.2.
 MAX_NAME_LENGTH = 255
 #: The longest IPv6 address in text has 45 characters; a zone may follow.
 MAX_IP_LENGTH = 64
-#: Ours are shorter; those that other programs feed in might not be.
+#: Characters of a reason code; those that embedders record may be long.
 MAX_REASON = 255
-#: Text for people, such as the reply that a report was refused with.
+#: Characters of free text, such as the reply that rejected a report.
 MAX_DETAIL_LENGTH = 1000
-#: A policy has at most 64 kB (RFC 8461 3.3).
+#: Characters of a line of a policy; a policy has at limit 64 kB (RFC 8461 3.3).
 MAX_LINE = 65536
-#: How many different failures are kept per result.  A host that greets every
-#: session by another name must not make the ledger grow with its traffic, and
-#: nobody reads more lines of a report than this.
+#: Different failures stored per result.  A host that uses a new name in every
+#: greeting must not make the ledger grow with its traffic, and a report with more
+#: lines is of no use.
 MAX_FAILURES = 1000
-#: The same, counting those that were kept without the peer's particulars.
+#: The same, including those stored without details of the peer.
 MAX_FOLDED = MAX_FAILURES + 200
-#: Of one message.  Whoever evaluates looks at fewer.
+#: Signatures and reasons per message; the evaluation itself uses fewer.
 MAX_SIGNATURES = 50
 MAX_REASONS = 20
-#: Reports go to fewer.
+#: Report addresses per policy; reports are sent to fewer.
 MAX_ADDRESSES = 50
-#: RFC 9991 4 and RFC 7489 6.3 know four, of one character.
+#: Values of C{fo}; RFC 9991 4 and RFC 7489 6.3 define four, of one character.
 MAX_OPTIONS = 10
-#: How many rows of a policy domain are kept for an hour.  A forger who has a
-#: new name or address for each message must not fill the disk, and a report
-#: of a day with a quarter of a million rows serves nobody.
+#: Rows stored per policy domain and hour.  A forger who uses a new name or address
+#: for each message must not fill the disk, and a daily report with a quarter of a
+#: million rows is of no use.
 MAX_ROWS = 10_000
-#: How many policies of a domain are kept for an hour: there is a report for
-#: each (RFC 9990 3.1.1.4), and a domain might answer every query differently.
+#: Policies stored per domain and hour: each has its own report (RFC 9990 3.1.1.4),
+#: and a domain might answer every query differently.
 MAX_PARTS = 20
-#: What shows that somebody knows a domain.
+#: Kinds of entries in the sender history of an account.
 SIGN_SENT = "sent"
 SIGN_RECEIVED = "received"
 
@@ -62,15 +59,15 @@ _BEFORE = {
     ReportState.HANDING: 1,
     ReportState.QUEUED: 2,
     ReportState.DELIVERED: 3,
-    # A DSN may come after the next host has taken the report.
+    # A DSN may arrive after the next host has accepted the report.
     ReportState.FAILED: 4,
 }
 
 
 def clean(text: str, longest: int = MAX_DETAIL_LENGTH) -> str:
     """
-    C{text} as any database takes it: no NUL (PostgreSQL), no lone surrogates
-    (neither), not longer than C{longest}.
+    C{text} in a form that all databases accept: no NUL (PostgreSQL), no lone
+    surrogates, at limit C{longest} characters.
     """
     text = text[:longest]
     if not text.isascii():
@@ -78,23 +75,9 @@ def clean(text: str, longest: int = MAX_DETAIL_LENGTH) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
-def pageOf(
-    values: Iterable[T],
-    key: Callable[[T], Any],
-    after: T | None,
-    limit: int | None,
-) -> tuple[T, ...]:
-    """
-    C{values} in the order of C{key}, at most C{limit}, from behind C{after} on.
-    """
-    last = None if after is None else key(after)
-    wanted = (each for each in values if last is None or key(each) > last)
-    return tuple(sorted(wanted, key=key)[:limit])
-
-
 def boundedPolicy(policy: TLSPolicy) -> TLSPolicy:
     """
-    C{policy} as it is kept.
+    C{policy} within the limits.
     """
     strings = tuple(clean(line, MAX_LINE) for line in policy.strings)
     mxHosts = tuple(clean(host, MAX_NAME_LENGTH) for host in policy.mxHosts)
@@ -105,7 +88,7 @@ def boundedPolicy(policy: TLSPolicy) -> TLSPolicy:
 
 def bounded(failure: FailureDetail) -> FailureDetail:
     """
-    C{failure} as it is kept.
+    C{failure} within the limits.
     """
     return FailureDetail(
         failure.resultType,
@@ -120,20 +103,20 @@ def bounded(failure: FailureDetail) -> FailureDetail:
 
 def boundedEvaluation(evaluation: Evaluation) -> Evaluation:
     """
-    C{evaluation} as it is kept.
+    C{evaluation} within the limits.
     """
     return Evaluation(
         _boundedPublished(evaluation.published),
         _boundedRow(evaluation.row),
         min(max(evaluation.hours, 1), 24),
-        _several(evaluation.addresses, MAX_ADDRESSES, MAX_DETAIL_LENGTH),
+        _boundedTexts(evaluation.addresses, MAX_ADDRESSES, MAX_DETAIL_LENGTH),
         bool(evaluation.optional),
         bool(evaluation.wanted),
     )
 
 
 def _boundedPublished(published: PublishedPolicy) -> PublishedPolicy:
-    fo = _several(published.fo, MAX_OPTIONS, MAX_IP_LENGTH)
+    fo = _boundedTexts(published.fo, MAX_OPTIONS, MAX_IP_LENGTH)
     percent = min(max(published.percent, 0), 100)
     if (fo, percent) == (published.fo, published.percent):
         return published
@@ -173,39 +156,41 @@ def _boundedSPF(spf: ReportedSPF) -> ReportedSPF:
     )
 
 
-def _several(texts: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]:
-    return tuple(clean(text, longest) for text in texts[:most])
+def _boundedTexts(texts: tuple[str, ...], limit: int, longest: int) -> tuple[str, ...]:
+    return tuple(clean(text, longest) for text in texts[:limit])
 
 
 def hasRoomForRow(kept: int) -> bool:
     """
-    Whether there may be another row of evaluations, next to so many of the
-    same policy domain and hour.
+    True if another row may be stored for a policy domain and hour.
+
+    @param kept: Number of rows stored.
     """
     return kept < MAX_ROWS
 
 
 def hasRoomForPart(kept: int) -> bool:
     """
-    Whether there may be another policy, next to so many of the same policy
-    domain and hour.
+    True if another policy may be stored for a policy domain and hour.
+
+    @param kept: Number of policies stored.
     """
     return kept < MAX_PARTS
 
 
 def boundedAccount(account: str) -> str:
     """
-    The name of an account as it is kept.
+    The name of an account within the limits.
     """
     return clean(account, MAX_NAME_LENGTH)
 
 
 def intervalEnd(before: int, hours: int) -> int:
     """
-    When the last interval of so many hours ended, at or before C{before}.
+    The end of the last interval of C{hours} hours that ended at or before C{before}.
 
-    Days of Unix time begin when UTC's do, so that intervals that divide a day
-    are counted from midnight.
+    Unix days begin at midnight UTC, so that intervals that divide a day are counted
+    from midnight.
     """
     return before - before % (hours * 3600)
 
@@ -214,24 +199,25 @@ def foldedFailure(
     failure: FailureDetail, kept: int, isKept: Callable[[FailureDetail], bool]
 ) -> FailureDetail:
     """
-    What to count C{failure} as, next to those that are kept already.
+    The failure to count C{failure} as: beyond L{MAX_FAILURES}, details of the peer are
+    dropped.
 
-    @param failure: Is L{bounded}.
-    @param kept: How many different ones are kept for the same result.
-    @param isKept: Whether one is among them.
+    @param failure: Within the limits: L{bounded}.
+    @param kept: Number of different failures stored for the same result.
+    @param isKept: True if a failure is among them.
     """
     if kept < MAX_FAILURES or isKept(failure):
         return failure
     folded = replace(failure, mxHELO="", sendingIP="", receivingIP="")
     if kept < MAX_FOLDED or isKept(folded):
         return folded
-    # What is left is in our own words, so that there can't be many.
+    # The peer controls nothing of the rest, so that there can't be many.
     return FailureDetail(failure.resultType, failure.reasonCode)
 
 
 def canFollow(old: ReportState, new: ReportState) -> bool:
     """
-    Whether a report that is C{old} may become C{new}.
+    True if a report in the state C{old} may change to C{new}.
     """
     if old is ReportState.SUPPRESSED:
         return new is old

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-When reporting periods were closed before their time, in the database.
+Early ends of reporting periods, recorded in the database.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from moxtls.queue.types import ReportKind
 _c = reportClosing.c
 _kind = _c.kind == bindparam("of_kind")
 _LATEST = select(func.max(_c.until)).where(_kind)
-# The empty name stands for all domains.
+# The empty string stands for all domains.
 _LATEST_OF = _LATEST.where(
     _c.domain.in_(["", bindparam("of_domain")]), _c.until < bindparam("before")
 )
@@ -25,10 +25,10 @@ def close(
     connection: Connection, kind: ReportKind, domain: Domain | None, end: int
 ) -> int:
     """
-    Note that the periods of C{domain}, or of all domains, end at C{end}, or as
-    soon after it as makes the moment another one than any before.
+    Record that the periods of C{domain}, or of all domains, end at C{end}, or at the
+    first later second at which no period ended.
 
-    @return: That moment.
+    @return: The end, in Unix seconds.
     """
     latest = connection.execute(_LATEST, {"of_kind": kind.value}).scalar_one()
     until = max(end, (latest or 0) + 1)
@@ -43,8 +43,8 @@ def latestClosing(
     connection: Connection, kind: ReportKind, domain: str, before: int
 ) -> int:
     """
-    When the periods of C{domain} were last closed, before the second
-    C{before}; 0 if they never were.
+    The last recorded end of a period of C{domain} before the second C{before}; 0 if
+    there is none.
     """
     given = {"of_kind": kind.value, "of_domain": domain, "before": before}
     return connection.execute(_LATEST_OF, given).scalar_one() or 0
@@ -52,6 +52,6 @@ def latestClosing(
 
 def pruneClosings(connection: Connection, kind: ReportKind, before: int) -> None:
     """
-    Forget those before the second C{before}.
+    Remove records before the second C{before}.
     """
     connection.execute(_PRUNE, {"of_kind": kind.value, "before": before})

@@ -1,9 +1,6 @@
 # -*- test-case-name: tests.ledger.test_database -*-
 """
-Connections to the database that holds a ledger, and what is the matter if
-there are none.
-
-Brings the tables of a ledger up to date.
+Connections to the database of a ledger, their errors, and migrations of its tables.
 """
 
 from __future__ import annotations
@@ -34,17 +31,18 @@ from sqlalchemy.exc import (
 from moxtls.interfaces import StoreUnavailable
 from moxtls.sqlitefile import makePrivate, readOnly
 
-#: Seconds to wait for another process that is writing to the same file.
+#: Seconds to wait for another process that writes to the same file.
 SQLITE_BUSY_TIMEOUT = 10
-#: Pages in the write-ahead log before they are moved to the file proper: the
-#: default, 1000, makes a busy writer do that several times a second.
+#: Pages in the write-ahead log before a checkpoint: the default, 1000, makes a busy
+#: writer do one several times a second.
 SQLITE_CHECKPOINT = 4000
-#: A tenth of a second apart.
+#: Attempts to switch to WAL mode, a tenth of a second apart.
 MAX_WAL_ATTEMPTS = 50
-#: Kilobytes: counters of a busy day, so that adding to them reads nothing.
+#: Kilobytes of page cache: enough for the counters of a busy day, so that updates
+#: don't read from disk.
 SQLITE_CACHE = 32_000
-#: Seconds until a server that isn't there counts as such; and for a
-#: connection that has gone dead, the same in another unit.
+#: Timeouts for connecting to a server (seconds) and for a dead connection
+#: (tcp_user_timeout in milliseconds).
 POSTGRES_OPTIONS = {
     "connect_timeout": "10",
     "keepalives_idle": "20",
@@ -53,7 +51,7 @@ POSTGRES_OPTIONS = {
     "tcp_user_timeout": "30000",
     "application_name": "moxtls",
 }
-#: So that no statement, and no lock, holds up the ledger for good.
+#: Limits on statements and locks, so that none blocks the ledger forever.
 POSTGRES_SETTINGS = ("SET statement_timeout = '60s'", "SET lock_timeout = '10s'")
 
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html:
@@ -70,38 +68,37 @@ _DRIVERS = {
 
 class LedgerUnavailable(StoreUnavailable):
     """
-    The ledger can't be opened, reached, or written to now.
+    The ledger can't be opened, reached or written now.
 
-    @ivar args: One line that says where it is and what is the matter.
+    @ivar args: One line with the URL of the ledger and the error.
     """
 
 
 class LedgerMissing(Exception):
     """
-    There is no ledger yet, and none was to be made.
+    The ledger doesn't exist, and creating it wasn't requested.
     """
 
 
 class Database:
     """
-    Where the ledger is.
+    The database of a ledger.
 
-    @ivar name: Its URL, without what is secret in it.
-    @ivar writer: One connection; every transaction is meant to write.
-    @ivar reader: Connections that see one state for as long as a transaction
-        takes.
+    @ivar name: Its URL without secrets.
+    @ivar writer: One connection, for transactions that write.
+    @ivar reader: Connections whose transactions see one snapshot.
     """
 
     def __init__(self, url: str, readOnly: bool = False, make: bool = True) -> None:
         """
         @param url: C{sqlite:///relative}, C{sqlite:////absolute} or
             C{postgresql://user:password@host/name}.
-        @param readOnly: Whether a file is only looked at; nothing is made beside
-            it.
-        @param make: Make an SQLite file that doesn't exist.
+        @param readOnly: Open an SQLite file for reading, without creating files
+            beside it.
+        @param make: Create an SQLite file that doesn't exist.
 
-        @raise LedgerUnavailable: There is no such kind of database.
-        @raise LedgerMissing: There is no such file, and C{make} is false.
+        @raise LedgerUnavailable: The URL is invalid, or of an unknown kind.
+        @raise LedgerMissing: The file doesn't exist, and C{make} is false.
         """
         parsed = _parse(url)
         self._setURL(parsed)
@@ -111,7 +108,7 @@ class Database:
             if not self.isSQLite:
                 self.writer, self.reader = _postgresEngines(parsed)
             elif readOnly:
-                self.writer = self.reader = _lookingEngine(Path(parsed.database or ""))
+                self.writer = self.reader = _readOnlyEngine(Path(parsed.database or ""))
             else:
                 makePrivate(Path(parsed.database or ""))
                 self.writer, self.reader = _sqliteEngines(parsed)
@@ -127,7 +124,7 @@ class Database:
     @contextmanager
     def opening(self) -> Iterator[None]:
         """
-        Turns any trouble with the database into L{LedgerUnavailable}.
+        Convert errors of the database to L{LedgerUnavailable}.
         """
         try:
             yield
@@ -136,7 +133,7 @@ class Database:
 
     def unavailable(self, error: BaseException | str) -> LedgerUnavailable:
         """
-        What is the matter, in one line.
+        Make an exception that explains C{error} in one line, without secrets.
         """
         cause = getattr(error, "orig", None) or error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
@@ -147,8 +144,8 @@ class Database:
 
     def explain(self, error: SQLAlchemyError) -> Exception:
         """
-        What callers are to be told.  An error that isn't the database's
-        condition, but that of what was asked of it, stays what it is.
+        Convert an error that is a condition of the database to L{LedgerUnavailable};
+        errors of a statement are returned unchanged.
         """
         if isinstance(error, OperationalError | InterfaceError) or isDisconnected(
             error
@@ -166,21 +163,21 @@ class Database:
 
 def isDisconnected(error: SQLAlchemyError) -> bool:
     """
-    Whether the connection is gone.
+    True if the error closed the connection.
     """
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def isTransient(error: SQLAlchemyError) -> bool:
     """
-    Whether the same transaction may well succeed now.  Only if it wasn't in
-    the middle of being committed, where nobody knows.
+    True if a retry of the transaction may succeed.  Not for use after a failed commit
+    on a broken connection, whose result is unknown.
     """
     if isDisconnected(error):
         return True
     cause = getattr(error, "orig", None)
     if isinstance(cause, sqlite3.OperationalError):
-        # The low byte is the error, what is above says more.
+        # The low byte is the primary result code.
         return cause.sqlite_errorcode & 0xFF in _TRANSIENT_CODES
     return getattr(cause, "sqlstate", None) in _TRANSIENT_STATES
 
@@ -202,29 +199,29 @@ def _parse(text: str) -> URL:
 
 def sqliteFile(url: str) -> Path | None:
     """
-    The file of an SQLite ledger; C{None} for a server's.
+    The file of an SQLite ledger; C{None} for PostgreSQL.
 
-    @raise LedgerUnavailable: There is no such kind of database.
+    @raise LedgerUnavailable: The URL is invalid, or of an unknown kind.
     """
     parsed = _parse(url)
     isFile = parsed.get_backend_name() == "sqlite"
     return Path(parsed.database or "") if isFile else None
 
 
-def _lookingEngine(path: Path) -> Engine:
+def _readOnlyEngine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         try:
             connection = readOnly(path)
         except sqlite3.Error as error:
             raise OperationalError(None, None, error) from None
-        # In memory: as if there were no tables yet.
+        # For a file that doesn't exist, an empty database.
         return sqlite3.connect(":memory:") if connection is None else connection
 
     return create_engine("sqlite+pysqlite://", creator=connect)
 
 
 def _isFile(url: URL) -> bool:
-    # One that can't be told of is for SQLite to complain about.
+    # SQLite reports other errors.
     try:
         os.stat(str(url.database))
     except FileNotFoundError:
@@ -247,19 +244,19 @@ def _sqliteEngines(url: URL) -> tuple[Engine, Engine]:
     )
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
         event.listen(engine, "connect", _setUpSQLite)
-        # A writer that begins as a reader would fail, rather than wait, if
-        # another one comes in between.
+        # A transaction that begins as a reader would fail, rather than wait, when it
+        # writes after another one did.
         beginWith(engine, begin)
     _useWAL(writer)
     return writer, reader
 
 
 def _setUpSQLite(connection: DBAPIConnection, _: object) -> None:
-    # Transactions begin when we say so, not when Python's module thinks.
+    # SQLAlchemy begins transactions, not Python's module.
     connection.isolation_level = None
     _execute(
         connection,
-        # What was acknowledged survives a power cut.
+        # Committed data survives a power failure.
         "PRAGMA synchronous = FULL",
         f"PRAGMA cache_size = -{SQLITE_CACHE}",
         f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT}",
@@ -272,7 +269,7 @@ def _execute(connection: DBAPIConnection, *statements: str) -> None:
         for statement in statements:
             cursor.execute(statement)
     except Exception as error:
-        # SQLAlchemy doesn't translate what happens in its events.
+        # SQLAlchemy doesn't translate errors in its events.
         raise OperationalError(None, None, error) from None
     finally:
         cursor.close()
@@ -291,7 +288,8 @@ def beginWith(engine: Engine, statement: str) -> None:
 
 def _useWAL(engine: Engine) -> None:
     """
-    Readers aren't to wait for the writer.  The file remembers this.
+    Switch the file to WAL mode, in which readers don't wait for the writer.  The mode
+    is stored in the file.
     """
     for attempt in range(MAX_WAL_ATTEMPTS):
         try:
@@ -299,7 +297,7 @@ def _useWAL(engine: Engine) -> None:
                 # Not possible within a transaction.
                 return _execute(connection.connection, "PRAGMA journal_mode = WAL")
         except OperationalError as error:
-            # SQLite doesn't wait here for another that does the same.
+            # The busy timeout doesn't apply while another process does the same.
             if attempt == MAX_WAL_ATTEMPTS - 1 or not isTransient(error):
                 raise
             sleep(0.1)
@@ -342,13 +340,13 @@ ADVISORY_LOCK = int.from_bytes(b"moxtls")
 
 def migrate(database: Database, make: bool = True) -> None:
     """
-    Apply what migrations there are, in one transaction; nodes that start at
-    the same time do it one after the other.
+    Apply pending migrations in one transaction; nodes that start at the same time
+    take turns.
 
-    @param make: Make the tables if there are none.
+    @param make: Create the tables if there are none.
 
-    @raise LedgerUnavailable: The database can't be reached or written, or was
-        made by a later version.
+    @raise LedgerUnavailable: The database can't be reached or written, or was made by
+        a later version.
     @raise LedgerMissing: There are no tables, and C{make} is false.
     """
     with database.opening(), database.writer.connect() as connection:
@@ -361,7 +359,7 @@ def migrate(database: Database, make: bool = True) -> None:
             connection.execute(lock, {"lock": ADVISORY_LOCK})
         config = alembicConfig(connection)
         heads = set(ScriptDirectory.from_config(config).get_heads())
-        present = _present(database, connection)
+        present = _revisions(database, connection)
         if not present and not make:
             raise LedgerMissing(database.name)
         if present != heads:
@@ -371,15 +369,15 @@ def migrate(database: Database, make: bool = True) -> None:
 
 def checkLedger(url: str) -> None:
     """
-    See whether a ledger could be opened; nothing is made or changed.
+    Check that a ledger could be opened, without creating or changing anything.
 
-    @raise LedgerUnavailable: It couldn't.
+    @raise LedgerUnavailable: It could not.
     """
     path = sqliteFile(url)
     if path is None:
         database = Database(url)
         with database.opening(), database.reader.connect() as connection:
-            _present(database, connection)
+            _revisions(database, connection)
         database.dispose()
     elif path.exists():
         _examineFile(Database(url, readOnly=True), path)
@@ -393,13 +391,13 @@ def _examineFile(database: Database, path: Path) -> None:
         if not os.access(path, os.R_OK | os.W_OK):
             raise database.unavailable("attempt to write a readonly database")
         with database.reader.connect() as connection:
-            _present(database, connection)
+            _revisions(database, connection)
     database.dispose()
 
 
-def _present(database: Database, connection: Connection) -> set[str]:
+def _revisions(database: Database, connection: Connection) -> set[str]:
     """
-    The revisions that a ledger has.
+    The revisions of a ledger's tables.
 
     @raise LedgerUnavailable: A later version made it.
     """
@@ -415,11 +413,11 @@ def _present(database: Database, connection: Connection) -> set[str]:
 
 def alembicConfig(connection: Connection) -> Config:
     """
-    For Alembic's commands, to be run within a transaction of C{connection}.
+    The configuration for Alembic's commands, run in a transaction of C{connection}.
     """
     config = Config()
     folder = str(Path(__file__).with_name("migrations"))
-    # The values are interpolated.
+    # Alembic interpolates values.
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

@@ -102,13 +102,13 @@ class EvaluationStore:
     def evaluations(
         self, domain: Domain | None = None, limit: int = 1000
     ) -> Deferred[tuple[StoredEvaluation, ...]]:
-        return self._reader.ask(lambda connection: _stored(connection, domain, limit))
+        return self._reader.run(lambda connection: _stored(connection, domain, limit))
 
     def summaries(self) -> Deferred[tuple[EvaluationSummary, ...]]:
-        def ask(connection: Connection) -> tuple[EvaluationSummary, ...]:
+        def read(connection: Connection) -> tuple[EvaluationSummary, ...]:
             return tuple(_summary(*row) for row in connection.execute(SUMMARIES))
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def remove(self, domain: Domain) -> Deferred[int]:
         given = {"domain": domain.ascii}
@@ -118,7 +118,7 @@ class EvaluationStore:
 
     def count(self, before: int) -> Deferred[int]:
         given = {"before": before}
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: connection.execute(COUNT, given).scalar_one()
         )
 
@@ -133,11 +133,11 @@ class EvaluationStore:
             query = NEXT_OF_ALL if early else NEXT
             given |= {"domain": after.domain.ascii, "part": after.part}
 
-        def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
+        def read(connection: Connection) -> tuple[ReportPeriod, ...]:
             rows = connection.execute(query, given)
             return tuple(_period(before, early, *row) for row in rows)
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def close(self, domain: Domain | None, end: int) -> Deferred[int]:
         async def close() -> int:
@@ -156,10 +156,10 @@ class EvaluationStore:
         return Deferred.fromCoroutine(close())
 
     def summary(self, period: ReportPeriod) -> Deferred[PeriodSummary | None]:
-        return self._reader.ask(lambda connection: _overview(connection, period))
+        return self._reader.run(lambda connection: _overview(connection, period))
 
     def rows(self, period: ReportPeriod, after: bytes, limit: int) -> Deferred[Page]:
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: _page(connection, period, after, limit)
         )
 

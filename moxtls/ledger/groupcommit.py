@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.ledger.test_groupcommit -*-
 """
-Writing in groups, and reading beside it.
+Group commit: write operations that wait share the next transaction.
 
-Whatever waits when the last transaction is done goes into the next one, so
-that under load the cost of a commit is shared by many; each caller's
-C{Deferred} fires after the commit.
+Under load many operations share the cost of a commit; each caller's C{Deferred}
+fires after the commit.  Read operations are grouped in the same way, on threads of
+their own.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from moxtls.threads import IJobQueue, InlineQueue, Job, ThreadQueue
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
-#: Errands per transaction.  More saves nothing, and makes other nodes wait.
+#: Write operations per transaction.  More saves nothing, and makes other nodes wait.
 MAX_GROUP = 1000
-#: Of a transaction that was in the way of others.
+#: Attempts at a transaction that conflicts with others.
 MAX_ATTEMPTS = 6
 #: Seconds before the second attempt; doubled each time.
 FIRST_PAUSE = 0.02
-#: Threads that read: one for people, one for the daily reports.
+#: Threads that read: one for interactive use, one for the daily reports.
 READ_THREADS = 2
-#: Answered in one transaction.
+#: Read operations per transaction.
 MAX_READS = 16
 #: Operations that may wait.  Outcomes of a few kB each: two seconds at ten thousand a
 #: second, so that a stalled database costs tens of megabytes of memory, not more.
@@ -71,47 +71,56 @@ Operations = Sequence[Operation[Any, Any]]
 
 class GroupCommitWriter:
     """
-    Where everything is written.
+    Runs write operations in grouped transactions.
     """
 
-    def __init__(self, lane: IJobQueue) -> None:
-        self._lane = lane
-        self.stop = lane.stop
+    def __init__(self, queue: IJobQueue) -> None:
+        self._queue = queue
+        self.stop = queue.stop
 
     def run(self, job: Callable[[Connection], T]) -> Deferred[T]:
         """
-        @param job: Is given a connection in a transaction; may be called
-            again if that is rolled back.
+        Run an operation.
 
-        @return: Fires with what it returned, once that is committed.
+        @param job: Called with a connection in a transaction; may be called again
+            if that is rolled back.
+
+        @return: Fires with its result after the commit.
         """
-        return self._lane.submit(Operation(_each, job))
+        return self._queue.submit(Operation(_each, job))
 
     def add(
         self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
     ) -> Deferred[T]:
         """
-        @param together: Does the work for several items in one go.
+        Run an operation that handles several items in few statements.
+
+        @param together: Called with a connection and the items of all operations of
+            this kind that wait; returns their results in order.
+
+        @return: Fires with the result for C{item} after the commit.
         """
-        return self._lane.submit(Operation(together, item))
+        return self._queue.submit(Operation(together, item))
 
 
 class GroupReader:
     """
-    Where everything is read.
+    Runs read operations.
     """
 
-    def __init__(self, lane: IJobQueue) -> None:
-        self._lane = lane
-        self.stop = lane.stop
+    def __init__(self, queue: IJobQueue) -> None:
+        self._queue = queue
+        self.stop = queue.stop
 
-    def ask(self, question: Callable[[Connection], T]) -> Deferred[T]:
+    def run(self, job: Callable[[Connection], T]) -> Deferred[T]:
         """
-        @param question: Is given a connection that sees one state.
+        Run an operation.
 
-        @return: Fires with what it returned.
+        @param job: Called with a connection that sees one snapshot of the database.
+
+        @return: Fires with its result.
         """
-        return self._lane.submit(Operation(_each, question))
+        return self._queue.submit(Operation(_each, job))
 
 
 def makeWriter(
@@ -120,6 +129,8 @@ def makeWriter(
     outages: OutageLog | None = None,
 ) -> GroupCommitWriter:
     """
+    Make a writer on a thread of its own.
+
     @param reactor: C{None} to work in the caller's thread.
     """
     commit = GroupCommit(database)
@@ -132,6 +143,8 @@ def makeReader(
     outages: OutageLog | None = None,
 ) -> GroupReader:
     """
+    Make a reader on threads of its own.
+
     @param reactor: C{None} to work in the caller's thread.
     """
     read = GroupRead(database)
@@ -161,84 +174,83 @@ def _jobQueue(
 
 class Group(ABC):
     """
-    Performs errands in one transaction if it can, one by one if it must.
+    Performs operations in one transaction; if that fails, one by one.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @abstractmethod
-    def _together(self, errands: Operations) -> None:
+    def _performAll(self, operations: Operations) -> None:
         """
-        Perform all of them, or none.
+        Perform all operations, or none.
 
-        @raise LedgerUnavailable: It would be no use to try again.
+        @raise LedgerUnavailable: Another attempt would fail, too.
         """
 
-    def __call__(self, errands: Operations) -> None:
+    def __call__(self, operations: Operations) -> None:
         try:
-            self._together(errands)
+            self._performAll(operations)
         except LedgerUnavailable:
             raise
         except Exception:
-            if len(errands) == 1:
+            if len(operations) == 1:
                 raise
-            self._oneByOne(errands)
+            self._oneByOne(operations)
 
-    def _oneByOne(self, errands: Operations) -> None:
+    def _oneByOne(self, operations: Operations) -> None:
         """
-        So that an errand that can't be done is the only one that fails.
+        Perform each in its own transaction, so that only invalid ones fail.
         """
         unavailable: LedgerUnavailable | None = None
-        for errand in errands:
+        for operation in operations:
             try:
                 if unavailable is not None:
-                    # Each attempt might take as long as a connection takes to
-                    # time out.
+                    # Each attempt might take until a connection times out.
                     raise unavailable
-                self._together([errand])
+                self._performAll([operation])
             except LedgerUnavailable as error:
-                unavailable = errand.error = error
+                unavailable = operation.error = error
             except Exception as error:
-                errand.error = error
+                operation.error = error
 
 
 class GroupRead(Group):
     """
-    Shares the cost of looking at one state.
+    Performs read operations in one transaction.
     """
 
-    def _together(self, errands: Operations) -> None:
+    def _performAll(self, operations: Operations) -> None:
         try:
             with self._database.reader.connect() as connection, connection.begin():
-                _answer(connection, errands)
+                _perform(connection, operations)
         except SQLAlchemyError as error:
             raise self._database.explain(error) from None
 
 
 class GroupCommit(Group):
     """
-    Shares the cost of a commit.
+    Performs write operations in one transaction, and retries on conflicts.
     """
 
-    def _together(self, errands: Operations) -> None:
+    def _performAll(self, operations: Operations) -> None:
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return self._commit(errands)
+                return self._commit(operations)
             except SQLAlchemyError as error:
                 if attempt == MAX_ATTEMPTS - 1 or not isTransient(error):
                     raise self._database.explain(error) from None
             sleep(FIRST_PAUSE * 2**attempt)
 
-    def _commit(self, errands: Operations) -> None:
+    def _commit(self, operations: Operations) -> None:
         with self._database.writer.connect() as connection:
             transaction = connection.begin()
-            _answer(connection, errands)
+            _perform(connection, operations)
             try:
                 transaction.commit()
             except SQLAlchemyError as error:
                 if isDisconnected(error):
-                    # It may be committed or not: trying again might count
+                    # It may be committed or not: another attempt might count
                     # everything twice.
                     unavailable = self._database.unavailable(error)
                     unavailable.uncertain = True
@@ -246,19 +258,19 @@ class GroupCommit(Group):
                 raise
 
 
-def _answer(connection: Connection, errands: Operations) -> None:
+def _perform(connection: Connection, operations: Operations) -> None:
     """
-    In the order in which they were submitted.
+    Perform operations in the order of submission; same of one kind together.
     """
-    for together, neighbours in groupby(errands, _kind):
-        some = list(neighbours)
-        results = together(connection, [errand.item for errand in some])
-        for errand, result in zip(some, results, strict=True):
-            errand.result = result
+    for together, same in groupby(operations, _kind):
+        group = list(same)
+        results = together(connection, [operation.item for operation in group])
+        for operation, result in zip(group, results, strict=True):
+            operation.result = result
 
 
-def _kind(errand: Operation[Any, Any]) -> Callable[..., Sequence[Any]]:
-    return errand.together
+def _kind(operation: Operation[Any, Any]) -> Callable[..., Sequence[Any]]:
+    return operation.together
 
 
 def _each(

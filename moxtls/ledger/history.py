@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-Who somebody has good reason to hear from, in the database.
+The sender history: domains with which local accounts have corresponded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.sql import MAX_KEYS, Upsert
 from moxtls.ledger.tables import senderHistory
 
-#: Signs remembered as written, about 300 octets each.
+#: Cached entries known to be written, about 300 octets each.
 MAX_KNOWN = 20_000
 
 _h = senderHistory.c
@@ -33,7 +33,7 @@ def _isThere(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists(select(_h.day).where(*conditions))
 
 
-#: Whether there is any sign about what is below C{first} and before C{end}.
+#: True if there is an entry from C{first} up to C{end}: of any account, or of one.
 KNOWN_TO_ANY = select(_isThere(_below))
 KNOWN_TO_ACCOUNT = select(_isThere(_h.account == bindparam("account"), _below))
 
@@ -60,9 +60,9 @@ _Key = tuple[str, str, str]
 @implementer(ISenderHistory)
 class SenderHistory:
     """
-    A row per account, domain and kind of sign.
+    One row per account, domain and kind of entry.
 
-    What this process knows to be written today isn't written again.
+    Entries that this process knows to be written today are not written again.
     """
 
     def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:
@@ -95,20 +95,19 @@ class SenderHistory:
     def _write(
         self, connection: Connection, several: Sequence[tuple[str, str, str, int]]
     ) -> Sequence[None]:
-        # Nodes that lock rows in the same order can't wait for each other in
-        # a circle.
+        # Sorted, as nodes that lock rows in the same order can't deadlock.
         _NOTE(connection, sorted(set(several)))
         return [None] * len(several)
 
     def isKnown(self, account: str | None, organizational: Domain) -> Deferred[bool]:
         name = reverse(organizational)
-        # Behind "." comes "/".
+        # "/" follows "." in ASCII.
         given: dict[str, object] = {"first": name, "end": name[:-1] + "/"}
         query = KNOWN_TO_ANY
         if account is not None:
             query = KNOWN_TO_ACCOUNT
             given["account"] = boundedAccount(account)
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: bool(connection.execute(query, given).scalar_one())
         )
 
@@ -123,7 +122,7 @@ class SenderHistory:
 
         def old(last: _Key) -> Deferred[list[_Key]]:
             given = {"before": day, **dict(zip("ads", last, strict=True))}
-            return self._reader.ask(
+            return self._reader.run(
                 lambda connection: [
                     (row.account, row.domain, row.sign)
                     for row in connection.execute(_OLD, given)
@@ -133,7 +132,7 @@ class SenderHistory:
         async def prune() -> int:
             number = 0
             last = ("", "", "")
-            # They are looked for where nobody who writes has to wait.
+            # Found by a reader, so that writers don't wait.
             while keys := await old(last):
                 number += await forget(keys)
                 last = keys[-1]
@@ -145,6 +144,6 @@ class SenderHistory:
 
 def reverse(domain: Domain) -> str:
     """
-    C{org.example.www.} for C{www.example.org}.
+    The labels of a domain in reverse: C{org.example.www.} for C{www.example.org}.
     """
     return "".join(f"{label}." for label in reversed(domain.ascii.split(".")))

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-The stores of L{moxtls.interfaces} in a database that nodes can share.
-
-What one of many nodes does, in the database.
+The ledger: the stores of L{moxtls.interfaces} in a database that nodes can share,
+and leases, by which nodes agree on who does a task.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class Ledger:
     """
     All stores in one database.
 
-    @ivar identifier: Letters and digits, the same for all nodes that share
-        it; a ledger that is made anew has another one.
+    @ivar identifier: Letters and digits, unique to each ledger, and the same for all
+        nodes that share it.
     """
 
     def __init__(
@@ -42,19 +41,18 @@ class Ledger:
         make: bool = True,
     ) -> None:
         """
-        Open it, and bring its tables up to date; this waits for the database.
+        Open the ledger and migrate its tables; blocks on the database.
 
-        @param reactor: C{None} to have every operation done, and its
-            C{Deferred} fired, by the time the call returns: for commands and
-            tests.
+        @param reactor: C{None} to run every operation, and fire its C{Deferred}, before
+            the call returns: for commands and tests.
         @param url: C{sqlite:///relative/path}, C{sqlite:////absolute/path} or
             C{postgresql://user:password@host/name}.
-        @param outages: Says in the log when the database is unavailable.
-        @param make: Make the database file, and the tables, if there are none.
+        @param outages: Logs outages of the database.
+        @param make: Create the database file and the tables if they don't exist.
 
-        @raise LedgerUnavailable: It isn't there, can't be written, or is of a
-            later version.
-        @raise LedgerMissing: There is none, and C{make} is false.
+        @raise LedgerUnavailable: The database can't be reached or written, or was
+            made by a later version.
+        @raise LedgerMissing: There is no ledger, and C{make} is false.
         """
         database = Database(url, make=make)
         try:
@@ -88,8 +86,7 @@ class Ledger:
 
     def stop(self) -> Deferred[None]:
         """
-        Take no more.  Fires once all that was accepted is committed, and all
-        that was asked is answered.
+        Close the ledger.  Fires once all accepted operations are done.
         """
 
         async def stop() -> None:

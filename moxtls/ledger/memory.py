@@ -1,9 +1,7 @@
 # -*- test-case-name: tests.ledger.test_memory -*-
 """
-A ledger in memory: for tests, for embedding, and for commands that run where
-there is no ledger.
-
-It is the ledger of L{moxtls.ledger.ledger} on an SQLite database without a file.
+A ledger in memory, for tests, for embedding, and for commands that run without a
+ledger: L{moxtls.ledger.ledger} on one connection to an in-memory SQLite database.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from moxtls.ledger.ledger import Ledger
 
 _URL = "sqlite+pysqlite://"
 
-# For what is only in memory, a fresh name each time costs nothing.
+# Copies of the template are different ledgers.
 _NEW_IDENTIFIER = "UPDATE ledger_identity SET identifier = lower(hex(randomblob(16)))"
 
 
@@ -50,7 +48,7 @@ class MemoryDatabase(Database):
 
     def serialize(self) -> bytes:
         """
-        The content of the database, as L{MemoryDatabase} takes it.
+        The content of the database, for L{MemoryDatabase}.
         """
         with self.writer.connect() as connection:
             driver = connection.connection.driver_connection
@@ -61,7 +59,7 @@ class MemoryDatabase(Database):
 @lru_cache(maxsize=1)
 def _emptyLedger() -> bytes:
     """
-    An empty ledger.  Migrations take a hundred times as long as a copy.
+    An empty ledger, serialized: a copy takes much less time than the migrations.
     """
     database = MemoryDatabase()
     migrate(database)
@@ -74,7 +72,7 @@ def _emptyLedger() -> bytes:
 def _shared() -> tuple[Dialect, dict[Any, Any]]:
     """
     The dialect of all in-memory ledgers, and their cache of compiled statements:
-    SQLAlchemy takes longer to compile one than SQLite to carry it out.
+    compiling a statement takes SQLAlchemy longer than running it takes SQLite.
     """
     return create_engine(_URL).dialect, {}
 

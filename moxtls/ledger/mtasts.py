@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-MTA-STS policies, in the database.
+The store of MTA-STS policies (RFC 8461 3.3).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class PolicyStore:
     def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
         query = select(stsPolicy).where(_p.domain == domain.ascii)
 
-        def ask(connection: Connection) -> CachedPolicy | None:
+        def read(connection: Connection) -> CachedPolicy | None:
             row = connection.execute(query).first()
             return None if row is None else _entryOf(row)
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def save(self, entry: CachedPolicy) -> Deferred[None]:
         def save(connection: Connection) -> None:
@@ -73,14 +73,14 @@ class PolicyStore:
         if after is not None:
             last = (-after.lastUse, after.domain.ascii)
             query = query.where(tuple_(-_p.last_use, _p.domain) > last)
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: tuple(map(_entryOf, connection.execute(query)))
         )
 
 
 def _rowOf(entry: CachedPolicy) -> tuple[object, ...]:
     """
-    In the order of the columns.
+    The columns in order.
     """
     policy = entry.policy
     return (
@@ -88,7 +88,7 @@ def _rowOf(entry: CachedPolicy) -> tuple[object, ...]:
         policy.mode.value if policy else None,
         policy.maxAge if policy else 0,
         json.dumps(policy.mx if policy else ()),
-        # As JSON, it has neither NULs nor surrogates.
+        # JSON escapes NULs and surrogates.
         json.dumps(policy.lines if policy else ()),
         clean(entry.recordID),
         entry.inserted,

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-Reports of ours, in the database.
+The archive of outgoing reports.
 """
 
 from __future__ import annotations
@@ -49,26 +49,27 @@ class ReportArchive:
         self, connection: Connection, several: Sequence[Sequence[OutgoingReport]]
     ) -> list[int]:
         """
-        Add several lots of reports within a transaction, passing over those
-        known.
+        Add several groups of reports in a transaction, except those already stored.
 
-        @return: For each lot, how many are new.
+        @param several: The groups.
+
+        @return: The number of new reports in each group.
         """
-        lots = [[_rowOf(report) for report in reports] for reports in several]
-        rows = [row for lot in lots for row in lot]
+        groups = [[_rowOf(report) for report in reports] for reports in several]
+        rows = [row for group in groups for row in group]
         new = _insert(connection, rows) if rows else set()
         counts = []
-        for lot in lots:
-            mine = {row["digest"] for row in lot} & new
-            # Of two lots with the same report, the first one brought it.
-            new -= mine
-            counts.append(len(mine))
+        for group in groups:
+            own = {row["digest"] for row in group} & new
+            # A report that is in two groups counts for the first.
+            new -= own
+            counts.append(len(own))
         return counts
 
     def take(
-        self, kind: ReportKind, node: str, most: int
+        self, kind: ReportKind, node: str, limit: int
     ) -> Deferred[tuple[OutgoingReport, ...]]:
-        return self._writer.run(lambda connection: _take(connection, kind, node, most))
+        return self._writer.run(lambda connection: _take(connection, kind, node, limit))
 
     def mark(
         self, key: ReportKey, state: ReportState, now: float, detail: str = ""
@@ -98,7 +99,7 @@ class ReportArchive:
                 digest(str(key)),
             )
             query = query.where(
-                # The index has the first.
+                # For the index; the exact condition follows.
                 _o.composed <= after.composed,
                 or_(_o.composed < after.composed, tuple_(*order) > last),
             )
@@ -109,10 +110,10 @@ class ReportArchive:
         if state is not None:
             query = query.where(_o.state == state.value)
 
-        def ask(connection: Connection) -> tuple[OutgoingReport, ...]:
+        def read(connection: Connection) -> tuple[OutgoingReport, ...]:
             return tuple(map(_reportOf, connection.execute(query.limit(limit))))
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def find(self, key: str) -> Deferred[OutgoingReport | None]:
         return self._one(_o.digest == digest(key))
@@ -121,11 +122,11 @@ class ReportArchive:
         return self._one(_o.sender_key == clean(sender.lower()))
 
     def _one(self, wanted: ColumnElement[bool]) -> Deferred[OutgoingReport | None]:
-        def ask(connection: Connection) -> OutgoingReport | None:
+        def read(connection: Connection) -> OutgoingReport | None:
             row = connection.execute(select(outgoingReport).where(wanted)).first()
             return None if row is None else _reportOf(row)
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def prune(self, before: float) -> Deferred[int]:
         unfinished = [ReportState.COMPOSED.value, ReportState.HANDING.value]
@@ -139,7 +140,7 @@ class ReportArchive:
 
 def _insert(connection: Connection, rows: Sequence[_Given]) -> set[bytes]:
     """
-    The digests of those that are new.
+    Insert rows; returns the digests of those that are new.
     """
     statement = (
         insertInto(outgoingReport, connection.dialect.name)
@@ -177,13 +178,13 @@ _OLDEST = (
     select(outgoingReport)
     .where(_o.kind == bindparam("kind"), _o.state == bindparam("state"))
     .order_by(_o.composed, _o.domain, _o.destination)
-    .limit(bindparam("most"))
+    .limit(bindparam("limit"))
 )
 _OURS = _OLDEST.where(_o.node == bindparam("node"), _o.detail == "")
-# What can't be handed over must not stand in the way of what can.
+# Reports that failed to be handed over come after those not tried yet.
 _FAILED = _OLDEST.where(_o.node == bindparam("node"), _o.detail != "")
 _FAILED = _FAILED.order_by(None).order_by(_o.updated, _o.composed, _o.digest)
-# Another node that is taking some right now is no reason to wait for it.
+# Skips rows that another node is taking.
 _FREE = _OLDEST.with_for_update(skip_locked=True)
 _TAKE = (
     update(outgoingReport)
@@ -193,10 +194,10 @@ _TAKE = (
 
 
 def _take(
-    connection: Connection, kind: ReportKind, node: str, most: int
+    connection: Connection, kind: ReportKind, node: str, limit: int
 ) -> tuple[OutgoingReport, ...]:
     taking = {"state": ReportState.HANDING.value, "node": node}
-    given = {"kind": kind.value, "most": most}
+    given = {"kind": kind.value, "limit": limit}
     ours = connection.execute(_OURS, given | taking).all()
     if ours:
         return tuple(map(_reportOf, ours))

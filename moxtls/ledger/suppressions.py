@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-Destinations that get no reports, in the database.
+The store of suppressions: destinations to which no reports are sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moxtls.reporting.types import Suppression
 _s = table.c
 _PUT = Upsert(table, replaced("until", "created", "comment", "failures"))
 
-# Asked for each report; building it takes longer than the answer.
+# Built once: building it takes longer than running it.
 _ACTIVE = (
     select(table)
     .where(
@@ -52,7 +52,7 @@ class Suppressions:
             "every": _digest(destination, None),
             "now": now,
         }
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: _one(connection.execute(_ACTIVE, given).first())
         )
 
@@ -76,7 +76,7 @@ class Suppressions:
             last = (-after.created, after.destination, after.kind or "")
             query = query.where(tuple_(-_s.created, _s.destination, _s.kind) > last)
         query = query.limit(limit)
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: tuple(map(_entryOf, connection.execute(query)))
         )
 
@@ -84,7 +84,7 @@ class Suppressions:
         self, destination: str, kind: ReportKind | None
     ) -> Deferred[Suppression | None]:
         query = select(table).where(_s.digest == _digest(destination, kind))
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: _one(connection.execute(query).first())
         )
 
@@ -95,7 +95,7 @@ def _digest(destination: str, kind: ReportKind | None) -> bytes:
 
 def _rowOf(entry: Suppression) -> tuple[object, ...]:
     """
-    In the order of the columns.
+    The columns in order.
     """
     return (
         _digest(entry.destination, entry.kind),

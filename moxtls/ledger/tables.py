@@ -2,9 +2,8 @@
 """
 The tables of the ledger, as they are after the latest migration.  No I/O.
 
-What is asked for by a key that could be long is found by a digest of it:
-PostgreSQL's indexes take no values beyond 2.7 kB, and short keys of one size
-are quicker everywhere.
+Keys that could be long are replaced by digests: PostgreSQL's indexes accept no values
+beyond 2.7 kB, and short keys of one size are faster everywhere.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from sqlalchemy.types import TypeEngine
 
 def _name() -> TypeEngine[str]:
     """
-    Domains in A-labels, and all else that is put in order: by octets, on each
-    database, whatever its locale is.
+    A text column sorted by octets on every database, independent of its locale: for
+    domains in A-labels and other sort keys.
     """
     return Text().with_variant(Text(collation="C"), "postgresql")
 
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
-#: One row, made with the tables.
+#: The identifier of the ledger: one row, inserted by the migration.
 ledgerIdentity = Table(
     "ledger_identity",
     metadata,
@@ -44,8 +43,8 @@ ledgerIdentity = Table(
     sqlite_with_rowid=False,
 )
 
-#: Sessions counted per day, policy domain, recipient domain, kind of policy
-#: domain, and policy; C{key} is a digest of these.
+#: Numbers of sessions per day, policy domain, recipient domain, kind of policy domain
+#: and policy; C{key} is a digest of these.
 tlsResult = Table(
     "tls_result",
     metadata,
@@ -64,12 +63,12 @@ tlsResult = Table(
     Column("told_recipient", Boolean, nullable=False),
     Column("told_host", Boolean, nullable=False),
     Column("told_destinations", Text, nullable=False),
-    # The second in which the period ended, if that was before the day did; else 0.
+    # The second in which the period was closed early; else 0.
     Column("until", BigInteger, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-# Each serves one phase of reporting: page by page in this order, without a
-# sort; and the results of one subject.
+# Each serves one phase of reporting: pages in this order without a sort, and the
+# results of one period.
 Index(
     "ix_tls_result_policy_domain",
     tlsResult.c.day,
@@ -82,7 +81,7 @@ Index(
     tlsResult.c.recipient_domain,
     tlsResult.c.policy_domain,
 )
-# There are few of them.
+# Partial, as few periods are closed early.
 Index(
     "ix_tls_result_until",
     tlsResult.c.until,
@@ -90,8 +89,8 @@ Index(
     postgresql_where=text("until > 0"),
 )
 
-#: Sessions counted per failure seen in a L{tlsResult}; C{digest} is of all
-#: that tells failures apart.
+#: Numbers of sessions per failure of a L{tlsResult}; C{digest} is a digest of all
+#: columns that distinguish failures.
 tlsFailure = Table(
     "tls_failure",
     metadata,
@@ -108,8 +107,8 @@ tlsFailure = Table(
     sqlite_with_rowid=False,
 )
 
-#: Reports of ours; C{digest} is of kind, phase, domain, span and destination,
-#: so that there is only one for these.
+#: Outgoing reports; C{digest} is a digest of kind, phase, domain, span and destination,
+#: so that each report is stored once.
 outgoingReport = Table(
     "outgoing_report",
     metadata,
@@ -142,13 +141,13 @@ Index(
 )
 Index("ix_outgoing_report_composed", outgoingReport.c.composed)
 
-#: Destinations that get no reports; C{digest} is of destination and kind.
+#: Destinations that get no reports; C{digest} is a digest of destination and kind.
 suppression = Table(
     "suppression",
     metadata,
     Column("digest", LargeBinary, primary_key=True),
     Column("destination", _name(), nullable=False),
-    # Empty for every kind.
+    # Empty for all kinds.
     Column("kind", _name(), nullable=False),
     Column("until", Double, nullable=False),
     Column("created", Double, nullable=False),
@@ -156,16 +155,16 @@ suppression = Table(
     Column("failures", Integer, nullable=False),
 )
 
-#: What DMARC made of mail in an hour, per policy domain and policy, added up;
+#: Numbers of messages evaluated by DMARC in an hour, per policy domain and policy;
 #: C{part} is a digest of C{published} and C{hours}.
 dmarcTally = Table(
     "dmarc_tally",
     metadata,
     Column("policy_domain", _name(), primary_key=True),
     Column("part", _name(), primary_key=True),
-    # The Unix second in which it begins.
+    # The Unix second in which the hour begins.
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
-    # How long the interval of its reports is.
+    # The reporting interval.
     Column("hours", Integer, nullable=False),
     # JSON.
     Column("published", Text, nullable=False),
@@ -174,7 +173,7 @@ dmarcTally = Table(
     Column("sendable", Boolean, nullable=False),
     # A set, as bits: moxtls.ledger.evaluationcounters.BITS.
     Column("dispositions", Integer, nullable=False),
-    # About how many rows it has, and messages that are in none.
+    # The approximate number of rows, and of messages for which there was no row.
     Column("kept", Integer, nullable=False),
     Column("omitted", BigInteger, nullable=False),
     # As in L{tlsResult}.
@@ -188,8 +187,8 @@ Index(
     dmarcTally.c.part,
 )
 
-#: Messages counted per evaluation in a L{dmarcTally}; C{key} says in which,
-#: and is in the order of the rows of reports: see L{moxtls.ledger.evaluationcounters}.
+#: Numbers of messages per evaluation of a L{dmarcTally}; C{key} contains the tally's,
+#: and sorts like the rows of reports: see L{moxtls.ledger.evaluationcounters}.
 dmarcRow = Table(
     "dmarc_row",
     metadata,
@@ -204,8 +203,8 @@ dmarcRow = Table(
     sqlite_with_rowid=False,
 )
 
-#: Seconds in which reporting periods were ended before their time; C{domain} is
-#: empty for those of all domains.
+#: Seconds in which reporting periods were closed early; C{domain} is empty for those
+#: of all domains.
 reportClosing = Table(
     "report_closing",
     metadata,
@@ -215,9 +214,9 @@ reportClosing = Table(
     sqlite_with_rowid=False,
 )
 
-#: Signs that an account knows a domain, with the last day of each, counted
-#: from 1970.  In C{domain} the labels are in reverse, with a dot behind each:
-#: what is at or below a domain begins with it.
+#: Domains with which an account has corresponded, and the last day, counted from
+#: 1970.  In C{domain} the labels are reversed, each followed by a dot: a domain is a
+#: prefix of its subdomains.
 senderHistory = Table(
     "sender_history",
     metadata,
@@ -229,7 +228,7 @@ senderHistory = Table(
 )
 Index("ix_sender_history_domain", senderHistory.c.domain)
 
-#: MTA-STS policies; those with a NULL C{mode} stand for a failed fetch.
+#: Cached MTA-STS policies; a NULL C{mode} stands for a failed fetch.
 stsPolicy = Table(
     "mta_sts_policy",
     metadata,
@@ -246,7 +245,7 @@ stsPolicy = Table(
     Column("last_use", Double, nullable=False),
 )
 
-#: What one of many nodes does.
+#: Leases, by which nodes agree on who does a task.
 lease = Table(
     "lease",
     metadata,

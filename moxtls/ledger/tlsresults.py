@@ -99,8 +99,8 @@ class OutcomeStore:
     ) -> Deferred[tuple[StoredResult, ...]]:
         given = _given(day, policyDomain, recipientDomain)
         if limit is None and after is None:
-            return self._reader.ask(lambda connection: storedResults(connection, given))
-        return self._reader.ask(
+            return self._reader.run(lambda connection: storedResults(connection, given))
+        return self._reader.run(
             lambda connection: pageOfResults(connection, given, after, limit)
         )
 
@@ -119,7 +119,7 @@ class OutcomeStore:
 
     def count(self, phase: int, before: date) -> Deferred[int]:
         query = PHASES[phase].count
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: connection.execute(
                 query, {"before": before}
             ).scalar_one()
@@ -128,14 +128,14 @@ class OutcomeStore:
     def periods(
         self, phase: int, before: date, after: ReportPeriod | None, limit: int
     ) -> Deferred[tuple[ReportPeriod, ...]]:
-        def ask(connection: Connection) -> tuple[ReportPeriod, ...]:
+        def read(connection: Connection) -> tuple[ReportPeriod, ...]:
             if after is not None and not after.part:
                 return _due(connection, phase, before, after, limit)
             closed = _closed(connection, phase, after, limit)
             rest = limit - len(closed)
             return closed + _due(connection, phase, before, None, rest)
 
-        return self._reader.ask(ask)
+        return self._reader.run(read)
 
     def close(self, domain: Domain | None, end: int) -> Deferred[int]:
         async def close() -> int:
@@ -153,7 +153,7 @@ class OutcomeStore:
 
     def lastClosing(self, domain: Domain, before: int) -> Deferred[int]:
         name = domain.ascii
-        return self._reader.ask(
+        return self._reader.run(
             lambda connection: latestClosing(connection, ReportKind.TLS, name, before)
         )
 

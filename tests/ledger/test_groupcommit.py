@@ -175,7 +175,7 @@ class GroupTests(_Writing):
         self.inbox.waitFor(self.store("a"))
         self.occupy()
         reader = makeReader(self.inbox, self.database)
-        found = reader.ask(
+        found = reader.run(
             lambda connection: list(connection.scalars(text("SELECT word FROM word")))
         )
         self.assertEqual(self.inbox.waitFor(found), ["a"])
