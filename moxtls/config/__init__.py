@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-The configuration: TOML text to frozen values.  No I/O.
+The configuration: parses TOML text to frozen values and checks them. No I/O.
 """
 
 from moxtls.config.addresses import (

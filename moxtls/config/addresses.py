@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-Where things are, as a configuration writes it.  No I/O.
+Parses network addresses in a configuration. No I/O.
 """
 
 from __future__ import annotations
@@ -14,28 +14,27 @@ from moxtls.ipaddresses import IPNetwork, parseIP, parseNetwork
 #: An IP address and a port.
 SocketAddress = tuple[str, int]
 
-#: Of a Unix socket, the final NUL included (unix(7)).
+#: The maximum path length of a Unix socket, including the final NUL (unix(7)).
 MAX_SOCKET_LENGTH = 108
 
 
 def serverAddress(text: str) -> SocketAddress | None:
     """
-    A DNS server as written: C{127.0.0.1}, C{127.0.0.1:5353}, C{::1} or
+    Parse the address of a DNS server: C{127.0.0.1}, C{127.0.0.1:5353}, C{::1} or
     C{[::1]:5353}.
 
-    @return: IP address and port, or C{None} if it is something else.
+    @return: IP address and port, or C{None} if it is malformed.
     """
     hasPort = text.startswith("[") or text.count(":") == 1
-    return _withPort(text) if hasPort else _place(text, "53")
+    return _withPort(text) if hasPort else _socketAddress(text, "53")
 
 
 def lmtpAddress(text: str) -> SocketAddress | str | None:
     """
-    An LMTP server as written: C{127.0.0.1:24}, C{[::1]:24}, or the whole path
-    of a Unix socket.
+    Parse the address of an LMTP server: C{127.0.0.1:24}, C{[::1]:24}, or the absolute
+    path of a Unix socket.
 
-    @return: IP address and port; the path; or C{None} if it is something
-        else.
+    @return: IP address and port; the path; or C{None} if it is malformed.
     """
     if not text.startswith("/"):
         return _withPort(text)
@@ -48,10 +47,10 @@ def _withPort(text: str) -> SocketAddress | None:
         host, _, port = text[1:].partition("]:")
     else:
         host, _, port = text.partition(":")
-    return _place(host, port)
+    return _socketAddress(host, port)
 
 
-def _place(host: str, port: str) -> SocketAddress | None:
+def _socketAddress(host: str, port: str) -> SocketAddress | None:
     isNumber = port.isascii() and port.isdigit() and len(port) <= 5
     if not isNumber or not 0 < int(port) < 65536:
         return None
@@ -61,10 +60,10 @@ def _place(host: str, port: str) -> SocketAddress | None:
 
 def networkOrDomain(text: str) -> IPNetwork | Domain | None:
     """
-    Of whom something may come: C{192.0.2.0/24}, C{2001:db8::/32}, one IP
-    address, or a domain.
+    Parse a source of mail: C{192.0.2.0/24}, C{2001:db8::/32}, one IP address, or a
+    domain.
 
-    @return: C{None} if it is neither.
+    @return: C{None} if it is none of these.
     """
     network = parseNetwork(text)
     if network is not None:
@@ -78,15 +77,15 @@ def networkOrDomain(text: str) -> IPNetwork | Domain | None:
 
 def isNumeric(domain: Domain) -> bool:
     """
-    Whether it was meant to be an IPv4 address: no top-level domain is a number
-    (RFC 1123 2.1).
+    True if a domain looks like an IPv4 address: no top-level domain is a number (RFC
+    1123 2.1).
     """
     return domain.ascii.rpartition(".")[2].isdigit()
 
 
 def forwarders(dmarc: DMARC) -> tuple[tuple[IPNetwork, ...], tuple[Domain, ...]]:
     """
-    C{TrustedForwarders} taken apart: networks, and domains.
+    Parse C{TrustedForwarders} into networks and domains.
     """
     parsed = [networkOrDomain(each) for each in dmarc.trustedForwarders]
     domains = tuple(each for each in parsed if isinstance(each, Domain))

@@ -1,11 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-What the values of a configuration, each right by itself, get wrong together.
-No I/O.
-
-What is wrong with DMARC and with reports.  No I/O.
-
-What is wrong with accounts, aliases and mailboxes.  No I/O.
+Checks a configuration for inconsistencies between its values. No I/O.
 """
 
 from __future__ import annotations
@@ -46,7 +41,8 @@ _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 
 def inconsistencies(config: Config) -> Iterator[Inconsistency]:
     """
-    What each value alone doesn't show: table, key, value, what was expected.
+    Errors that no value shows alone: table, key, value, and a description of correct
+    values.
     """
     for name, listener in config.listeners.items():
         yield from _wrongListener(f"Listeners.{name}", listener, config)
@@ -79,14 +75,14 @@ def _wrongListener(
     yield from _wrongKeyPair(table, listener)
     yield from _wrongLimits(table, listener)
     if listener.authentication and listener.service is Service.RECEPTION:
-        # Whoever passes mail to an MX is nobody's user.
+        # Clients of an MX are other hosts, not users of this one.
         expected = 'expected Service = "submission", as Authentication is on'
         yield table, "Service", listener.service, expected
     if listener.authentication and listener.tls is ListenerTLS.NONE:
         # RFC 4954 9: no passwords in the clear.
         yield table, "TLS", listener.tls, "expected TLS, as Authentication is on"
     if listener.authentication and not config.users:
-        yield "", "Users", None, f"expected somebody, as [{table}] Authentication is on"
+        yield "", "Users", None, f"expected a user, as [{table}] Authentication is on"
     open_ = listener.service is Service.SUBMISSION and not listener.authentication
     for address in listener.address if open_ else ():
         ip = parseIP(address)
@@ -97,7 +93,7 @@ def _wrongListener(
 
 def _wrongPorts(config: Config) -> Iterator[Inconsistency]:
     """
-    Ports that two listeners can't both have.
+    Ports that two listeners can't both bind.
     """
     taken: list[tuple[str, int, tuple[IP, str]]] = []
     for name, listener in config.listeners.items():
@@ -121,6 +117,8 @@ def _wrongPorts(config: Config) -> Iterator[Inconsistency]:
 
 def _overlap(one: tuple[IP, str], other: tuple[IP, str]) -> bool:
     """
+    True if both can't be bound at the same port.
+
     @param one: An address and its zone, such as C{eth0}.
     """
     # An IPv6 listener takes no IPv4 (RFC 3493 5.3).
@@ -130,8 +128,7 @@ def _overlap(one: tuple[IP, str], other: tuple[IP, str]) -> bool:
 
 def remarks(config: Config) -> Iterator[Inconsistency]:
     """
-    What can be used, but may not have been meant: table, key, value, and what
-    comes of it.
+    Valid but probably unintended settings: table, key, value, and the consequence.
     """
     for name, listener in config.listeners.items():
         if listener.service is Service.RECEPTION and not config.accounts:
@@ -218,7 +215,7 @@ _DOMAIN = "expected a domain name as the key"
 
 def reportAddressErrors(config: Config) -> Iterator[Inconsistency]:
     """
-    Whatever can't be about DMARC and the reports that come of it.
+    Errors in the settings of DMARC and of reports.
     """
     for text in config.dmarc.trustedForwarders:
         if networkOrDomain(text) is None:
@@ -239,7 +236,7 @@ def reportAddressErrors(config: Config) -> Iterator[Inconsistency]:
 
 def wrongKeys(table: str, keys: Iterable[str]) -> Iterator[Inconsistency]:
     """
-    Keys that are no domains, or the same one.
+    Keys that are no domains, or duplicates.
     """
     seen: set[Domain] = set()
     for text in keys:
@@ -288,7 +285,7 @@ _MEMBER = "expected the address of an account"
 
 def mailboxErrors(config: Config) -> Iterator[Inconsistency]:
     """
-    Whatever can't be about who gets mail, and where.
+    Errors in accounts, aliases and mailboxes.
     """
     yield from _wrongHost(config)
     yield from _wrongNames(config)
@@ -304,7 +301,7 @@ def mailboxErrors(config: Config) -> Iterator[Inconsistency]:
 
 
 def _wrongHost(config: Config) -> Iterator[Inconsistency]:
-    # Below it are those of DSNs about reports.
+    # The mailboxes for DSNs about reports are below it.
     if not _isMailbox(f"{config.postmaster.mailbox}/tlsrpt"):
         yield "Postmaster", "Mailbox", config.postmaster.mailbox, _MAILBOX
     host = config.hostTLSRPT
@@ -327,7 +324,7 @@ def _wrongNames(config: Config) -> Iterator[Inconsistency]:
     for name in config.accounts:
         if not _ACCOUNT.match(name):
             yield "Accounts", name, None, _NAME
-        # Some file systems, and most LMTP servers, see no difference.
+        # Some file systems, and most LMTP servers, ignore case.
         known = seen.setdefault(name.lower(), name)
         if known != name:
             expected = f"expected a name that differs from {known} in more than case"
@@ -393,7 +390,7 @@ def _wrongMembers(
         yield table, "Addresses", [], "expected at least one address"
     for text in alias.addresses:
         key = destinationKey(text, config.domains)
-        # Not another alias: those could go round in circles.
+        # Not another alias: aliases could form a loop.
         if not isinstance(key, Address) or key not in owned:
             yield table, "Addresses", text, _MEMBER
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-Every key of the configuration, explained from its classes.  No I/O.
+Describes every key of the configuration, from its classes. No I/O.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from moxtls.domain import Domain
 @dataclass(frozen=True, slots=True)
 class KeyDescription:
     """
-    @ivar table: Empty at the top; C{<name>} stands for what the user chooses.
+    A key or table of the configuration with its documentation.
+
+    @ivar table: Empty at the top level; C{<name>} stands for a name that the operator
+        chooses.
     @ivar key: Empty for the table itself.
     """
 
@@ -31,7 +34,7 @@ class KeyDescription:
 
 def describe() -> tuple[KeyDescription, ...]:
     """
-    Every table and key there is, in the order of the file.
+    Every table and key, in the order of the file.
     """
     return tuple(_describe(Config, ""))
 

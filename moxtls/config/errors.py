@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-What is wrong with a configuration, in one line each.  No I/O.
+Errors in a configuration, formatted as one line each. No I/O.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class InvalidConfig(Exception):
     """
     The configuration can't be used.
 
-    @ivar table: Such as C{Listeners.local}; empty at the top.
-    @ivar key: Empty if the table itself is wrong.
+    @ivar table: The table, such as C{Listeners.local}; empty at the top level.
+    @ivar key: The key; empty if the table itself is wrong.
     @ivar value: As written, shortened; empty if there is none.
-    @ivar expected: What would have been right.
-    @ivar others: Further faults of the same file.
+    @ivar expected: A description of correct values.
+    @ivar others: Further errors in the same file.
     """
 
     file: str
@@ -41,14 +41,14 @@ class InvalidConfig(Exception):
     @property
     def line(self) -> str:
         """
-        This fault, in one line.
+        This error, in one line.
         """
         return f"{self.file}: {self.place}"
 
     @property
     def place(self) -> str:
         """
-        The same without the name of the file.
+        The table, key and error, without the name of the file.
         """
         where = f"[{self.table}]" if self.table else ""
         place = " ".join(filter(None, (where, self.key)))
@@ -58,7 +58,7 @@ class InvalidConfig(Exception):
 
 def together(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
     """
-    One exception for all of C{faults}, each of them once; C{None} if there are
+    Combine C{faults} into one exception, without duplicates; C{None} if there are
     none.
     """
     lines: dict[str, InvalidConfig] = {}
@@ -73,7 +73,7 @@ def together(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
 
 def quoted(value: object) -> str:
     """
-    As in an error: on one line, and not a long one.
+    A value quoted for an error message: on one line, shortened.
     """
     if value is None:
         return ""

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reception.test_recipients -*-
 """
-Which local parts mean the same at a domain of ours.  No I/O.
+Normalizes local parts of local domains. No I/O.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from moxtls.domain import Address, AddressLiteral, Domain, InvalidAddress, Inval
 
 def plainLocalPart(localPart: str, local: LocalDomain) -> str:
     """
-    One spelling of all that are the same.
+    The canonical spelling of a local part.
     """
-    # RFC 6532 3.1: NFC; whoever types a name can't tell the difference.
+    # RFC 6532 3.1: NFC, because users can't see or type the difference.
     text = unicodedata.normalize("NFC", localPart)
     return text if local.localpartCaseSensitive else text.lower()
 
 
 def withoutSuffix(localPart: str, local: LocalDomain) -> str:
     """
-    What is before the separator; all of it, if there is no separator in it or
-    nothing before.
+    The local part before the separator; all of it if there is no separator, or
+    nothing before it.
     """
     separator = local.localpartCatchallSeparator
     return (separator and localPart.partition(separator)[0]) or localPart
@@ -34,9 +34,9 @@ def destinationKey(
     text: str, domains: Mapping[Domain, LocalDomain]
 ) -> Address | Domain | None:
     """
-    What an address in the configuration stands for: an address in its one
-    spelling; for C{@example.org}, the domain; C{None} if it is neither, or not
-    in one of C{domains}.
+    Parse an address in the configuration: an address in its canonical spelling; for
+    C{@example.org}, the domain; C{None} if it is neither, or not in one of
+    C{domains}.
     """
     try:
         if text.startswith("@"):
@@ -54,6 +54,6 @@ def destinationKey(
 
 def plainAddress(address: Address, local: LocalDomain) -> Address:
     """
-    The one spelling of an address at a domain of ours.
+    The canonical spelling of an address at a local domain.
     """
     return Address(plainLocalPart(address.localPart, local), address.domain)

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_config -*-
 """
-TOML text to frozen values.  No I/O.
+Parses TOML text to frozen values. No I/O.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from moxtls.dmarc.aggregate import ReportFormat
 from moxtls.dmarc.types import DMARCPolicy
 from moxtls.domain import Domain, InvalidDomain
 
-#: Of bytes, seconds or connections: more is a mistake.
+#: The maximum number of bytes, seconds or connections: more is a mistake.
 MAX_INTEGER = 2**31 - 1
-#: Of bytes on a disk: what JSON and SQL can tell apart.
+#: The maximum size on disk in bytes: JSON and SQL represent it exactly.
 MAX_SIZE = 2**53 - 1
 
 _CHOICES = (
@@ -59,15 +59,17 @@ _ARRAYS = {
 
 class _Unsuitable(ValueError):
     """
-    A value is of the wrong type or out of range; says what was expected.
+    A value of the wrong type or out of range. The message describes correct values.
     """
 
 
 def parse(text: str, file: str) -> Config:
     """
-    @param file: What to call the text in errors.
+    Parse and check a configuration.
 
-    @raise InvalidConfig: All that is wrong with it.
+    @param file: The name of the text in error messages.
+
+    @raise InvalidConfig: All errors in it.
     """
     config, faults = read(text, file)
     wrong = together(faults)
@@ -79,12 +81,12 @@ def parse(text: str, file: str) -> Config:
 
 def read(text: str, file: str) -> tuple[Config | None, tuple[InvalidConfig, ...]]:
     """
-    Read as much as can be understood, so that all faults can be found at once.
+    Parse as much as possible, so that all errors are found at once.
 
-    @param file: What to call the text in errors.
+    @param file: The name of the text in error messages.
 
-    @return: The configuration without the keys that can't be understood, or
-        C{None} if it makes no sense without them; and all that is wrong.
+    @return: The configuration without the unreadable keys, or C{None} if they are
+        required; and all errors.
     """
     try:
         raw = tomllib.loads(text)
@@ -179,7 +181,7 @@ def _boolean(value: object, kind: object) -> bool:
 
 
 def _domain(value: object, kind: object) -> Domain:
-    # These are names that we go by: none that only some others put up with.
+    # Names of this host and its domains must be acceptable to every peer.
     try:
         domain = Domain.parse(_string(value, kind))
     except InvalidDomain:
@@ -207,7 +209,7 @@ _HOOKS: dict[Any, Callable[[object, Any], object]] = {
 }
 
 
-#: A fault, and the keys and indexes that lead to it.
+#: An error, with the path of keys and indexes to it.
 _Fault = tuple[BaseException, list[Any]]
 
 
@@ -229,7 +231,7 @@ def _faults(error: BaseException, above: tuple[Any, ...] = ()) -> Iterator[_Faul
 
 def _withoutMisspelt(faults: Iterable[_Fault]) -> Iterator[_Fault]:
     """
-    A misspelt key says more than that the right one is missing.
+    Drop errors about missing keys of which a misspelt form is present.
     """
     faults = list(faults)
     meant = {
@@ -248,7 +250,7 @@ def _known(error: cattrs.ForbiddenExtraKeysError) -> list[str]:
 
 def _meant(error: cattrs.ForbiddenExtraKeysError, key: str) -> str:
     """
-    The key that C{key} is probably meant to be; empty if there is none.
+    The key that C{key} probably is a misspelling of; empty if there is none.
     """
     known = {each.lower(): each for each in _known(error)}
     return known.get(next(iter(get_close_matches(key.lower(), known, 1)), ""), "")
@@ -256,7 +258,7 @@ def _meant(error: cattrs.ForbiddenExtraKeysError, key: str) -> str:
 
 def _remove(raw: Any, steps: list[Any]) -> None:
     """
-    Take out what can't be understood; of an array, all of it.
+    Remove the values that can't be parsed; of an array, all of it.
     """
     names = list(takewhile(lambda step: not isinstance(step, int), steps))
     above = _at(raw, names[:-1])

@@ -1,24 +1,10 @@
 # -*- test-case-name: tests.test_config -*-
 """
-The configuration as frozen values.  No I/O.
+The configuration as frozen values. No I/O.
 
-These classes are the reference: C{moxtls config describe} prints what they
-say.  A path in them is as written; who opens it does so relative to the
-folder of the configuration file.
-
-The configuration of how mail leaves.  No I/O.
-
-The configuration of what is done because of DMARC.  No I/O.
-
-The configuration of domains of ours.  No I/O.
-
-The configuration of SMTP listeners.  No I/O.
-
-The configuration of mailboxes, and of who has them.  No I/O.
-
-The configuration of outgoing reports.  No I/O.
-
-Keys of the configuration file, as fields of classes.  No I/O.
+These classes are the reference: C{moxtls config describe} prints their meanings. Paths
+are as written; the code that opens a file resolves them against the folder of the
+configuration file.
 """
 
 from __future__ import annotations
@@ -84,36 +70,38 @@ class Families(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Smarthost:
     """
-    A relay that takes our mail.
+    A smarthost: a relay for outgoing mail.
     """
 
-    host: str = setting("Host", "Its name or IP address.")
+    host: str = setting("Host", "The name or IP address of the smarthost.")
     port: int = setting("Port", "The TCP port.", 587)
     tls: RelayTLS = setting(
         "TLS", '"starttls", "immediate", or "none".', RelayTLS.STARTTLS
     )
     insecure: bool = setting(
-        "Insecure", "Whether to accept any certificate of it.", False
+        "Insecure", "Accept any certificate of the smarthost.", False
     )
-    user: str = setting("User", "To log in; empty for no login.", "")
-    passwordFile: str = setting("PasswordFile", "Its first line is the password.", "")
+    user: str = setting("User", "User name for SMTP AUTH; empty for no login.", "")
+    passwordFile: str = setting(
+        "PasswordFile", "A file whose first line is the password.", ""
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryConfig:
     """
-    How mail leaves.
+    Outgoing delivery.
     """
 
     transport: str = setting(
         "Transport",
-        '"direct" to the hosts of a domain, or one of Transports.',
+        '"direct" to the MX hosts of the recipient domain, or the name of one '
+        "of Transports.",
         "direct",
     )
     routes: Mapping[str, str] = setting(
         "Routes",
-        "Transports for some recipient domains, by domain; their subdomains are "
-        "not meant.",
+        "Transports by recipient domain. Subdomains are not included.",
         {},
     )
     port: int = setting(
@@ -124,31 +112,38 @@ class DeliveryConfig:
     )
     allowOwnHosts: bool = setting(
         "AllowOwnHosts",
-        "Whether mail may go to hosts that are this one: of the name Hostname, on "
-        "loopback addresses, or where a listener listens. Without, it fails at once, "
-        "as it could go in circles. For tests, and where another server on this host "
-        "takes mail for domains that are not in Domains.",
+        "Allow delivery to this host itself: to the name Hostname, a loopback "
+        "address, or an address on which a listener listens. By default such "
+        "mail fails at once, because it could loop. For tests, and where "
+        "another server on this host takes mail for domains that are not in "
+        "Domains.",
         False,
     )
-    families: Families = setting("Families", '"both", "ipv4" or "ipv6".', Families.BOTH)
-    maxConnections: int = setting("MaxConnections", "At the same time.", 50)
+    families: Families = setting(
+        "Families",
+        'IP versions for outgoing connections: "both", "ipv4" or "ipv6".',
+        Families.BOTH,
+    )
+    maxConnections: int = setting(
+        "MaxConnections", "Maximum number of concurrent outgoing connections.", 50
+    )
     maxPerDestination: int = setting(
-        "MaxPerDestination", "At the same time, to one domain.", 2
+        "MaxPerDestination", "Maximum number of concurrent deliveries to one domain.", 2
     )
     retrySchedule: tuple[int, ...] = setting(
         "RetrySchedule",
-        "Seconds to wait after each attempt that failed; the last of them is repeated.",
+        "Seconds to wait after each failed attempt; the last value is repeated.",
         (450, 900, 1800, 3600, 7200, 14400, 28800),
     )
     maxAge: int = setting(
         "MaxAge",
-        "Seconds after which mail that can't be delivered is given up.",
+        "Seconds after which mail that can't be delivered is returned.",
         5 * DAY,
     )
     maxBriefAge: int = setting("MaxBriefAge", "The same for reports and DSNs.", DAY)
     noticeAfter: int = setting(
         "NoticeAfter",
-        "Seconds after which senders are told that their mail is delayed; 0 for never.",
+        "Seconds after which the sender gets a DSN about the delay; 0 for never.",
         2 * HOUR,
     )
 
@@ -156,44 +151,44 @@ class DeliveryConfig:
 @dataclass(frozen=True, slots=True)
 class DMARC:
     """
-    What is done because of DMARC.
+    DMARC checks of received mail.
     """
 
     legacy: bool = setting(
         "Legacy",
-        "As RFC 7489 has it: organizational domains by the public suffix list, pct. "
-        "If not, RFC 9989.",
+        "Apply RFC 7489: organizational domains by the public suffix list, and "
+        "the tag pct. Otherwise apply RFC 9989.",
         False,
     )
     enforcement: DMARCPolicy = setting(
         "Enforcement",
-        'The most that is done to a message: "none" only writes down what would be, '
-        '"quarantine" never refuses, "reject" does.',
+        'The strictest disposition that is applied: "none" only records it, '
+        '"quarantine" never rejects, "reject" does.',
         DMARCPolicy.REJECT,
     )
     mailingLists: tuple[Domain, ...] = setting(
         "MailingLists",
-        "Domains of mailing lists: mail that SPF or DKIM says is from them is "
-        "accepted whatever the policy of its author's domain.",
+        "Domains of mailing lists. Mail that SPF or DKIM authenticates as "
+        "theirs is accepted whatever the policy of its author domain.",
         (),
     )
     trustedForwarders: tuple[str, ...] = setting(
         "TrustedForwarders",
-        "Networks, such as 192.0.2.0/24, and domains whose forwarded mail is "
-        "accepted whatever the policy of its author's domain.",
+        "Networks, such as 192.0.2.0/24, and domains of forwarders. Mail from "
+        "them is accepted whatever the policy of its author domain.",
         (),
     )
     localPolicies: Mapping[str, DMARCPolicy] = setting(
         "LocalPolicies",
-        'Policies of ours, by author domain: "none", "quarantine" or "reject" for '
-        "mail that fails, in place of what the domain publishes.",
+        'Policy overrides by author domain: "none", "quarantine" or "reject" '
+        "for mail that fails, instead of the published policy.",
         {},
     )
 
 
 class Purpose(StrEnum):
     """
-    What a DKIM selector signs.
+    The messages that a DKIM key signs.
     """
 
     MAIL = "mail"
@@ -212,9 +207,9 @@ class Selector:
     )
     purpose: Purpose = setting(
         "Purpose",
-        '"mail": signs whatever this host itself sends in the name of the domain: '
-        'reports. "tlsrpt": signs TLS reports only, and its record says "s=tlsrpt". '
-        "Submitted mail is not signed.",
+        '"mail": signs all mail that this host itself sends for the domain, '
+        'that is, reports. "tlsrpt": signs TLS reports only, and its DNS record '
+        'has "s=tlsrpt". Submitted mail is not signed.',
         Purpose.MAIL,
     )
 
@@ -222,62 +217,62 @@ class Selector:
 @dataclass(frozen=True, slots=True)
 class DKIM:
     """
-    How what this host sends in the name of a domain is signed.
+    DKIM signing of reports sent by a domain.
     """
 
     selectors: Mapping[str, Selector] = setting(
-        "Selectors", "By name: the label before ._domainkey.", {}
+        "Selectors", "Keys by selector: the label before ._domainkey.", {}
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
     """
-    An address of several people.
+    An address with several recipients.
     """
 
-    addresses: tuple[str, ...] = setting("Addresses", "Of accounts here.")
+    addresses: tuple[str, ...] = setting("Addresses", "Addresses of local accounts.")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDomain:
     """
-    A domain of ours.
+    A local domain.
     """
 
-    dkim: DKIM = setting("DKIM", "How reports in its name are signed.", DKIM())
+    dkim: DKIM = setting("DKIM", "DKIM keys for reports sent by this domain.", DKIM())
     noOutgoingTLSReports: bool = setting(
-        "NoOutgoingTLSReports", "Send no TLS reports in the name of this domain.", False
+        "NoOutgoingTLSReports", "Send no TLS reports from this domain.", False
     )
     noOutgoingDMARCReports: bool = setting(
         "NoOutgoingDMARCReports",
-        "Send no DMARC reports in the name of this domain, nor any about mail to it.",
+        "Send no DMARC reports from this domain, nor any about mail to it.",
         False,
     )
     localpartCatchallSeparator: str = setting(
         "LocalpartCatchallSeparator",
-        'What follows it in a local part is passed over: with "+", mail to anna+x@ '
-        "goes to anna@. Empty: there is none.",
+        'Ignore this separator and all after it in a local part: with "+", mail '
+        "to anna+x@ goes to anna@. Empty for no separator.",
         "+",
     )
     localpartCaseSensitive: bool = setting(
-        "LocalpartCaseSensitive", "Whether ANNA@ is somebody else than anna@.", False
+        "LocalpartCaseSensitive", "Distinguish ANNA@ from anna@.", False
     )
     aliases: Mapping[str, Alias] = setting(
-        "Aliases", "Addresses of several people, by local part.", {}
+        "Aliases", "Addresses with several recipients, by local part.", {}
     )
     certificateFile: str = setting(
         "CertificateFile",
-        "PEM, leaf first: shown to clients that ask for one of its names (SNI), "
-        "instead of the listener's.",
+        "PEM, leaf first. Used for clients that ask for one of its names (SNI), "
+        "instead of the listener's certificate.",
         "",
     )
-    keyFile: str = setting("KeyFile", "PEM.", "")
+    keyFile: str = setting("KeyFile", "The private key of CertificateFile, PEM.", "")
 
 
 class Service(StrEnum):
     """
-    What a listener is for.
+    The SMTP service of a listener.
     """
 
     SUBMISSION = "submission"
@@ -297,66 +292,69 @@ class ListenerTLS(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Listener:
     """
-    Addresses on which SMTP is spoken, with one port.
+    An SMTP listener: a port on one or several addresses.
     """
 
     port: int = setting("Port", "The TCP port.")
     service: Service = setting(
         "Service",
-        '"submission": takes mail to be sent. "reception": takes mail for our '
-        "domains, and what comes back from reports.",
+        '"submission": takes mail to be sent. "reception": takes mail for local '
+        "domains, and DSNs about reports.",
         Service.SUBMISSION,
     )
     address: tuple[str, ...] = setting(
         "Address",
-        'The IP address, or several: ["0.0.0.0", "::"] is every address of this host. '
-        '"::" alone is IPv6 only. An address of a family that this host doesn\'t have '
-        "is left out if there is another one.",
+        'One IP address, or several: ["0.0.0.0", "::"] is every address of this '
+        'host. "::" alone is IPv6 only. An address of a family that this host '
+        "lacks is skipped if there is another one.",
         ("127.0.0.1",),
         takesOne=True,
     )
     authentication: bool = setting(
         "Authentication",
-        "Whether clients have to log in as one of Users. A submission listener "
-        "without must be on a loopback address.",
+        "Require clients to log in as one of Users. A submission listener "
+        "without it must be on a loopback address.",
         False,
     )
     tls: ListenerTLS = setting(
         "TLS", 'How TLS begins: "none", "starttls" or "immediate".', ListenerTLS.NONE
     )
     certificateFile: str = setting(
-        "CertificateFile", "PEM, leaf first. Read again when it changes.", ""
+        "CertificateFile", "PEM, leaf first. Reloaded when it changes.", ""
     )
-    keyFile: str = setting("KeyFile", "PEM.", "")
-    maxConnections: int = setting("MaxConnections", "At the same time.", 500)
+    keyFile: str = setting("KeyFile", "The private key of CertificateFile, PEM.", "")
+    maxConnections: int = setting(
+        "MaxConnections", "Maximum number of concurrent connections.", 500
+    )
     maxConnectionsPerAddress: int = setting(
         "MaxConnectionsPerAddress",
-        "At the same time, from one IP address (for IPv6, one /64).",
+        "The same for one IP address (for IPv6, one /64).",
         50,
     )
     maxConnectionsPerNetwork: int = setting(
         "MaxConnectionsPerNetwork",
-        "At the same time, from one network: a /24, for IPv6 a /48.",
+        "The same for one network: a /24, for IPv6 a /48.",
         200,
     )
     maxConnectionRate: int = setting(
         "MaxConnectionRate",
-        "New connections a minute from one IP address (for IPv6, one /64); a "
-        "network may make four times as many. 0 for any number.",
+        "Maximum number of new connections a minute from one IP address (for "
+        "IPv6, one /64); four times as many from a network. 0 for no limit.",
         600,
     )
     maxMessageRate: int = setting(
         "MaxMessageRate",
-        "Messages a minute from one IP address (for IPv6, one /64); a network may "
-        "send four times as many. Whoever sends more is told to wait. 0 for any "
-        "number.",
+        "Maximum number of messages a minute from one IP address (for IPv6, one "
+        "/64); four times as many from a network. Further messages are "
+        "deferred. 0 for no limit.",
         3000,
     )
-    maxMessageSize: int = setting("MaxMessageSize", "In bytes.", 100 * 2**20)
+    maxMessageSize: int = setting(
+        "MaxMessageSize", "Maximum size of a message in bytes.", 100 * 2**20
+    )
     checks: bool = setting(
         "Checks",
-        "Of reception: whether SPF, DKIM, DMARC and the name of the client are "
-        "checked.",
+        "For reception: check SPF, DKIM, DMARC and the name of the client.",
         True,
     )
 
@@ -364,7 +362,7 @@ class Listener:
 @dataclass(frozen=True, slots=True)
 class Postmaster:
     """
-    Where mail for the postmaster of this host goes.
+    Mail for the postmaster of this host.
     """
 
     mailbox: str = setting(
@@ -375,13 +373,13 @@ class Postmaster:
 @dataclass(frozen=True, slots=True)
 class HostTLSRPT:
     """
-    Where others send TLS reports about this host.
+    Reception of TLS reports about this host.
     """
 
     localPart: str = setting(
         "Localpart", "The local part of the address, at Hostname.", "tlsreports"
     )
-    mailbox: str = setting("Mailbox", "Where they are kept.", "TLSRPT")
+    mailbox: str = setting("Mailbox", "The mailbox for these reports.", "TLSRPT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,42 +388,48 @@ class Destination:
     An address of an account.
     """
 
-    mailbox: str = setting("Mailbox", "Where its mail goes.", "Inbox")
+    mailbox: str = setting("Mailbox", "The mailbox for mail to this address.", "Inbox")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """
-    Somebody with mailboxes.
+    An account with mailboxes.
     """
 
     destinations: Mapping[str, Destination] = setting(
         "Destinations",
-        'By address, such as "anna@example.org"; "@example.org" takes what nobody '
-        "else in that domain does.",
+        'By address, such as "anna@example.org"; "@example.org" takes mail for '
+        "all other addresses of the domain (catch-all).",
     )
-    junkMailbox: str = setting("JunkMailbox", "Where suspicious mail goes.", "Junk")
+    junkMailbox: str = setting(
+        "JunkMailbox", "The mailbox for mail that DMARC quarantines.", "Junk"
+    )
     rejectsMailbox: str = setting(
         "RejectsMailbox",
-        "Where mail that DMARC has refused is kept all the same, while its sender "
-        "is told that it was refused. Empty: it isn't kept.",
+        "The mailbox for a copy of mail that DMARC rejects; its sender gets the "
+        "rejection all the same. Empty: no copy is kept.",
         "",
     )
-    quota: int = setting("Quota", "Of all its mail, in bytes; 0 for no limit.", 0, True)
+    quota: int = setting(
+        "Quota", "Maximum size of all its mail in bytes; 0 for no limit.", 0, True
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LMTP:
     """
-    Another program that keeps the mail of all accounts.
+    An LMTP server that stores the mail of all accounts.
     """
 
     address: str = setting(
-        "Address", "Where it listens: IP:PORT, [IP]:PORT or /path/of/a/socket."
+        "Address",
+        "The address of the LMTP server: IP:PORT, [IP]:PORT or /path/of/a/socket.",
     )
     separator: str = setting(
         "Separator",
-        "Mail for a mailbox other than Inbox goes to ACCOUNT, this, and the mailbox.",
+        "Mail for a mailbox other than Inbox is sent to ACCOUNT, this "
+        "separator, and the mailbox.",
         "+",
     )
 
@@ -433,36 +437,35 @@ class LMTP:
 @dataclass(frozen=True, slots=True)
 class DMARCReports:
     """
-    What is sent to whom about mail in their name.
+    Outgoing DMARC aggregate reports.
     """
 
     domain: Domain | None = setting(
         "Domain",
-        "In whose name reports are sent: one of Domains with a DKIM selector, that "
-        "can receive mail. Not given: the nearest at or above Hostname.",
+        "The domain that sends the reports: one of Domains with a DKIM "
+        "selector, able to receive mail. By default the nearest at or above "
+        "Hostname.",
         None,
     )
     format: ReportFormat = setting(
         "Format",
-        '"rfc9990" or "rfc7489". Some readers of reports fail at what RFC 9990 has '
-        'new, such as the disposition "pass": for them there is Formats.',
+        '"rfc9990" or "rfc7489". Some report consumers can\'t read the additions '
+        'of RFC 9990, such as the disposition "pass"; use Formats for them.',
         ReportFormat.RFC9990,
     )
     formats: Mapping[str, ReportFormat] = setting(
-        "Formats", "By the domain of the address that a report goes to.", {}
+        "Formats", "Formats by the domain of the report address.", {}
     )
-    minimum: int = setting(
-        "Minimum", "Of how many messages there has to be something to report.", 1
-    )
+    minimum: int = setting("Minimum", "Minimum number of messages for a report.", 1)
     onlyTo: tuple[Domain, ...] = setting(
         "OnlyTo", "Policy domains that get reports; empty for all.", ()
     )
     strangers: bool = setting(
         "Strangers",
-        "Whether domains get reports that nobody here has had to do with, on mail that "
-        "was accepted but did not pass. Without it mail has to have passed, or "
-        "somebody here has to have written to them; as for mail that was refused or "
-        "junk in any case.",
+        "Also send reports on accepted mail that did not pass to domains with "
+        "which no local account has corresponded. Without it, and always for "
+        "mail that was rejected or quarantined, a report requires mail that "
+        "passed, or mail from a local account to that domain.",
         True,
     )
 
@@ -470,28 +473,31 @@ class DMARCReports:
 @dataclass(frozen=True, slots=True)
 class FailureReports:
     """
-    A report on each message that fails DMARC (RFC 9991).
+    DMARC failure reports, one on each message that fails (RFC 9991).
     """
 
-    enabled: bool = setting("Enabled", "Whether they are sent.", False)
+    enabled: bool = setting("Enabled", "Send failure reports.", False)
     allow: tuple[Domain, ...] = setting(
         "Allow",
-        "Policy domains that get them; empty for all that ask and are no strangers.",
+        "Policy domains that get them; empty for all that ask for them and with "
+        "which a local account has corresponded.",
         (),
     )
     strangers: bool = setting(
         "Strangers",
-        "Whether domains get them that nobody here has had to do with.",
+        "Also send them to domains with which no local account has corresponded.",
         False,
     )
-    perHour: int = setting("PerHour", "The most to one policy domain.", 10)
-    perDay: int = setting("PerDay", "The most to all together.", 200)
+    perHour: int = setting(
+        "PerHour", "Maximum number an hour to one policy domain.", 10
+    )
+    perDay: int = setting("PerDay", "Maximum number a day to all domains.", 200)
 
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
     """
-    How reports are sent.
+    Outgoing reports of all kinds.
     """
 
     window: int = setting(
@@ -500,38 +506,39 @@ class Reporting:
     notTo: tuple[Domain, ...] = setting(
         "NotTo", "Policy domains that get no reports.", ()
     )
-    keepDays: int = setting("KeepDays", "For how long sent reports are kept.", 30)
+    keepDays: int = setting("KeepDays", "Days for which sent reports are kept.", 30)
     addresses: tuple[str, ...] = setting(
         "Addresses",
-        "Addresses here that others send reports to, such as those about domains of "
-        "others. Mail to them alone is no reason for a report; nor is mail to those "
-        "that the _dmarc and _smtp._tls records of Domains name, which are looked up.",
+        "Local addresses that receive reports, such as those about domains "
+        "hosted elsewhere. Mail to them alone causes no report. Addresses in "
+        "the _dmarc and _smtp._tls records of Domains are found by DNS lookup "
+        "and need not be listed.",
         (),
     )
     dmarc: DMARCReports = setting(
-        "DMARC", "DMARC aggregate reports only.", DMARCReports()
+        "DMARC", "Settings of DMARC aggregate reports.", DMARCReports()
     )
     failures: FailureReports = setting(
-        "Failures", "DMARC failure reports only.", FailureReports()
+        "Failures", "Settings of DMARC failure reports.", FailureReports()
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverConfig:
     """
-    The DNS servers to ask.
+    The DNS servers to query.
     """
 
     servers: tuple[str, ...] = setting(
         "Servers",
-        "Addresses, each with an optional port: 127.0.0.1, [::1]:5353. "
-        "Empty: those of /etc/resolv.conf.",
+        "Addresses of DNS servers, each with an optional port: 127.0.0.1, "
+        "[::1]:5353. Empty: those of /etc/resolv.conf.",
         (),
     )
     trusted: tuple[str, ...] = setting(
         "Trusted",
-        "Of those, which are trusted to validate DNSSEC for us, because the way "
-        "to them is safe. Servers on loopback addresses always are.",
+        "Servers of these that are trusted to validate DNSSEC because the path "
+        "to them is secure. Servers on loopback addresses always are.",
         (),
     )
 
@@ -539,12 +546,16 @@ class ResolverConfig:
 @dataclass(frozen=True, slots=True)
 class Config:
     """
-    The whole file.
+    The whole configuration file.
     """
 
-    hostname: Domain = setting("Hostname", "The name of this host: EHLO, reports.")
+    hostname: Domain = setting(
+        "Hostname", "The name of this host, for EHLO and reports."
+    )
     dataDirectory: str = setting(
-        "DataDirectory", "Where the ledger, the queue and mailboxes are.", "data"
+        "DataDirectory",
+        "The directory of the ledger, the queue and the mailboxes.",
+        "data",
     )
     ledger: str = setting(
         "Ledger",
@@ -558,14 +569,14 @@ class Config:
         "",
     )
     caFile: str = setting(
-        "CAFile", "PEM with the roots to trust. Empty: those of the system.", ""
+        "CAFile", "Trusted root certificates, PEM. Empty: those of the system.", ""
     )
     noOutgoingTLSReports: bool = setting(
         "NoOutgoingTLSReports", "Record no TLS outcomes and send no TLS reports.", False
     )
     outgoingTLSReportsForAllSuccess: bool = setting(
         "OutgoingTLSReportsForAllSuccess",
-        "Send TLS reports also about days without any failure.",
+        "Send TLS reports also about days without failures.",
         False,
     )
     noOutgoingDMARCReports: bool = setting(
@@ -581,33 +592,40 @@ class Config:
     )
     hostTLSRPT: HostTLSRPT | None = setting(
         "HostTLSRPT",
-        "TLS reports of others about this host; without this table none are taken.",
+        "Receives TLS reports about this host; without this table they are refused.",
         None,
     )
     listeners: Mapping[str, Listener] = setting(
-        "Listeners", "Addresses on which SMTP is spoken, by any name.", {}
+        "Listeners", "SMTP listeners, by any name.", {}
     )
     users: Mapping[str, str] = setting(
-        "Users", 'Who may log in: by name, the output of "moxtls config password".', {}
+        "Users",
+        'Users that may log in: by name, the output of "moxtls config password".',
+        {},
     )
-    domains: Mapping[Domain, LocalDomain] = setting("Domains", "Domains of ours.", {})
+    domains: Mapping[Domain, LocalDomain] = setting("Domains", "Local domains.", {})
     accounts: Mapping[str, Account] = setting(
         "Accounts",
-        "Who gets mail, by any name. Users of the same names may log in to send.",
+        "Accounts that receive mail, by any name. Users of the same names may "
+        "log in to send.",
         {},
     )
     lmtp: LMTP | None = setting(
         "LMTP",
-        "Keeps the mail of all accounts; without this table it is in Maildirs in "
-        "DataDirectory.",
+        "An LMTP server that stores the mail of all accounts; without this "
+        "table mail is stored in Maildirs in DataDirectory.",
         None,
     )
-    dmarc: DMARC = setting("DMARC", "What is done because of DMARC.", DMARC())
+    dmarc: DMARC = setting("DMARC", "Settings of the DMARC checks.", DMARC())
     transports: Mapping[str, Smarthost] = setting(
         "Transports", "Smarthosts, by any name.", {}
     )
-    delivery: DeliveryConfig = setting("Delivery", "How mail leaves.", DeliveryConfig())
-    reporting: Reporting = setting("Reporting", "How reports are sent.", Reporting())
+    delivery: DeliveryConfig = setting(
+        "Delivery", "Settings of outgoing delivery.", DeliveryConfig()
+    )
+    reporting: Reporting = setting(
+        "Reporting", "Settings of outgoing reports.", Reporting()
+    )
 
     @property
     def nodeName(self) -> str:

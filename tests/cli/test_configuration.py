@@ -288,7 +288,7 @@ class DescribeTests(CommandCase):
         for head, start in zip(heads, described, strict=True):
             self.assertTrue(head.startswith(start), head)
         at = lines.index('KeyFile: string, default ""')
-        self.assertEqual(lines[at + 1], "    PEM.")
+        self.assertEqual(lines[at + 1], "    The private key of CertificateFile, PEM.")
 
     def test_needsNothing(self) -> None:
         """
@@ -310,7 +310,7 @@ class DescribeTests(CommandCase):
                 "key": "Hostname",
                 "type": "domain",
                 "default": "required",
-                "meaning": "The name of this host: EHLO, reports.",
+                "meaning": "The name of this host, for EHLO and reports.",
             },
         )
 
