@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_tap -*-
 """
-C{twistd moxtls}
+The twistd plugin: C{twistd moxtls}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from moxtls.config import InvalidConfig, together
 
 class Options(usage.Options):
     """
-    Where the configuration is; everything else is in there.
+    The command-line options: the configuration file contains all other settings.
     """
 
     optParameters = [  # noqa: RUF012
@@ -39,8 +39,7 @@ class Options(usage.Options):
 @contextmanager
 def exitOnConfigError() -> Iterator[None]:
     """
-    Who can't start says why, in one line for each fault, and the process ends with
-    status 1.
+    Print configuration errors, one line each, and exit with status 1.
     """
     try:
         yield
@@ -50,7 +49,7 @@ def exitOnConfigError() -> Iterator[None]:
 
 class TwistdServer(Server):
     """
-    A server for twistd.
+    The server as run by twistd.
     """
 
     _correction: DelayedCallCorrection | None = None
@@ -76,10 +75,11 @@ class TwistdServer(Server):
 
 def makeService(options: Options) -> IService:
     """
-    The only place that names the global reactor.
+    Build the server. Only here, and in the command shell, is the global reactor
+    named.
 
-    By the time a service starts, twistd may have become a daemon that nobody
-    hears: so what could be in the way is tried now.
+    By the time a service starts, twistd may have daemonized, and errors would go
+    unseen: so the configuration is checked now.
     """
     from twisted.internet import reactor
 
@@ -90,8 +90,7 @@ def makeService(options: Options) -> IService:
         try:
             site = ConfigFiles.read(file)
         except InvalidConfig:
-            # Nothing is made for a file that is wrong, but all that is wrong with
-            # it is said.
+            # With errors in the file nothing is made, but all errors are printed.
             runAsEffectiveUser(*owner, examine, file)
             raise
         stores = partial(runAsEffectiveUser, *owner, openStores, site)
@@ -108,7 +107,7 @@ def _tryPorts(site: ConfigFiles) -> None:
 
 def _owner(options: Options) -> tuple[int, int]:
     """
-    The user and the group that twistd is going to be.
+    The user and group that twistd will switch to.
     """
     above: Mapping[str, int | None] = options.parent or {}
     uid, gid = above.get("uid"), above.get("gid")

@@ -1,3 +1,3 @@
 """
-app.
+The composition root: builds and runs the server.
 """

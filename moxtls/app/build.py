@@ -1,15 +1,10 @@
 # -*- test-case-name: tests.app.test_build -*-
 """
-Puts the parts together, in the order in which data flows.  No decisions.
+Builds the object graph, in the order in which data flows. No decisions.
 
-L{Components} is what the server and the commands have in common.  What takes mail out
-stands on it, and what takes it in: L{moxtls.app.build}, L{moxtls.app.build}.
-
-Puts together what takes mail out.  No decisions.
-
-Puts together what takes mail in.  No decisions.
-
-How this host goes about DMARC, by its configuration.  No I/O.
+L{Components} are shared by the server and the commands. L{Transports} and L{makeQueue}
+build outgoing delivery on them; L{MailboxStores} and L{InboundServices} build
+reception.
 """
 
 from __future__ import annotations
@@ -100,7 +95,7 @@ from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.workers.process import IWorkerReactor, Worker
 
-#: Seconds for which a host where nobody was isn't dialed again.
+#: Seconds for which an unreachable host isn't dialed again.
 HOST_PAUSE = 60.0
 
 FAMILIES = {
@@ -114,7 +109,7 @@ class IReactor(
     IWorkerReactor, IReactorTCP, IReactorSocket, IReactorFDSet, IReactorThreads
 ):
     """
-    What is needed of a reactor.
+    The reactor interfaces that the server needs.
     """
 
 
@@ -125,7 +120,7 @@ jitter = SystemRandom().random
 
 def newID() -> str:
     """
-    Not to be guessed, and fit for the name of a file and for a local part.
+    A new identifier: unguessable, and valid as a file name and a local part.
     """
     return secrets.token_hex(12)
 
@@ -133,9 +128,10 @@ def newID() -> str:
 @contextmanager
 def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
     """
-    Says of stores that can't be opened which key says where they are.
+    Convert errors of stores that can't be opened to configuration errors that name
+    the responsible key.
 
-    @raise InvalidConfig: In place of what the stores raise.
+    @raise InvalidConfig: Instead of the exceptions of the stores.
     """
     try:
         yield
@@ -148,11 +144,10 @@ def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
 
 class Components:
     """
-    What everything else stands on.
+    The components shared by the server and the commands.
 
-    @ivar clock: For what is dated: outcomes and reports.  Waiting for others
-        is always on the reactor's.
-    @ivar durations: For how long something takes.
+    @ivar clock: For dates of outcomes and reports. Timers always use the reactor.
+    @ivar durations: For measuring durations.
     """
 
     def __init__(
@@ -223,9 +218,9 @@ class Components:
 
     def checks(self, offload: Offload | None = None) -> MessageAuthenticator:
         """
-        How mail from outside is checked.
+        The authenticator of received messages.
 
-        @param offload: In a thread if not given.
+        @param offload: Runs CPU work; a thread if not given.
         """
 
         hostname = self.site.config.hostname.ascii
@@ -240,7 +235,9 @@ class Components:
 
     def inThread(self, call: Callable[[], T]) -> Deferred[T]:
         """
-        Fires with what C{call} returns, or fails with what it raises.
+        Run C{call} in a thread.
+
+        @return: Fires with its result, or fails with its exception.
         """
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), call)
 
@@ -248,7 +245,7 @@ class Components:
         self, queue: IQueue, kind: ReportKind = ReportKind.TLS
     ) -> ReportService:
         """
-        What sends one kind of report.
+        The service that sends one kind of report.
         """
         config, ledger = self.site.config, self.ledger
         isTLS = kind is ReportKind.TLS
@@ -270,15 +267,15 @@ class Components:
 
     def source(self, kind: ReportKind) -> IReportSource:
         """
-        What owes one kind of report.
+        The source of one kind of report.
         """
         return self._tlsReports() if kind is ReportKind.TLS else self._dmarcReports()
 
     def failures(self, queue: IQueue, silent: frozenset[Domain]) -> FailureReporter:
         """
-        What reports single failures.
+        The sender of DMARC failure reports.
 
-        @param silent: Domains of ours about mail to which there are none.
+        @param silent: Local domains; mail to them causes no reports.
         """
         submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
         asked = reporting.failures
@@ -352,7 +349,7 @@ RELAY_MODES = {
 
 class Transports:
     """
-    Every way for mail to leave.
+    The couriers of all transports.
     """
 
     def __init__(self, base: Components, residence: MailboxStores) -> None:
@@ -397,7 +394,7 @@ class Transports:
 
     def route(self, batch: Batch) -> ICourier:
         """
-        Who is to attempt a batch.
+        Choose the courier for a batch.
         """
         if batch.destination.startswith("https:"):
             return self._https
@@ -418,7 +415,7 @@ def makeQueue(
     base: Components, spool: SpoolExecutor, residence: MailboxStores
 ) -> QueueService:
     """
-    The queue that delivers, with all its couriers.
+    The queue service, with all its couriers.
     """
     config = base.site.config
     hostname = config.hostname.ascii
@@ -455,7 +452,7 @@ def makeQueue(
 
 class MailboxStores:
     """
-    Who has which address here, and everybody's mailboxes.
+    The directory of local addresses, and the mailboxes of all accounts.
     """
 
     def __init__(self, base: Components) -> None:
@@ -492,6 +489,8 @@ class MailboxStores:
 
     def mailboxOf(self, account: str) -> IMailbox:
         """
+        The mailbox store of an account.
+
         @raise KeyError: There is no such account.
         """
         if self._remote is not None and account != HOST_ACCOUNT:
@@ -500,13 +499,13 @@ class MailboxStores:
 
     def sweep(self) -> Deferred[None]:
         """
-        Clear away what an earlier process has left half done.
+        Remove incomplete files of an earlier process.
         """
         return self._files.sweep()
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once all that was taken is answered.
+        Stop; fires when all pending writes have ended.
         """
         return Deferred.fromCoroutine(self._stop())
 
@@ -518,7 +517,7 @@ class MailboxStores:
 
 class InboundServices:
     """
-    Every way for mail to come.
+    The factories and services of all listeners.
     """
 
     def __init__(
@@ -529,7 +528,8 @@ class InboundServices:
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
         """
-        @param observers: Are told of verdicts, as are those that report them.
+        @param observers: Further observers of verdicts, besides those that report
+            them.
         """
         config, ledger = base.site.config, base.ledger
         self._base = base
@@ -578,7 +578,7 @@ class InboundServices:
 
     def reception(self, isChecked: bool) -> IMessageDelivery:
         """
-        For a listener that takes mail for people here.
+        The delivery of a listener that receives mail for local recipients.
         """
         return Reception(
             self._base.reactor,
@@ -592,7 +592,7 @@ class InboundServices:
 
     def submission(self) -> IMessageDelivery:
         """
-        For a listener that takes mail from people here.
+        The delivery of a listener that receives mail from local users.
         """
         return Submission(
             self._base.reactor,
@@ -605,14 +605,14 @@ class InboundServices:
 
     def recorded(self) -> Deferred[None]:
         """
-        Fires once all verdicts given until now are in the ledger.
+        Fires when all verdicts given so far are in the ledger.
         """
         self._recorder.flush()
         return Deferred.fromCoroutine(self._audience.finished())
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once all is written down about what came until now.
+        Stop; fires when all verdicts on received mail are recorded.
         """
         return Deferred.fromCoroutine(self._stop())
 
@@ -626,7 +626,7 @@ class InboundServices:
 
 def _silent(config: Config) -> frozenset[Domain]:
     """
-    The domains of ours about mail to which nothing is reported.
+    The local domains mail to which is not reported.
     """
     domains = config.domains.items()
     return frozenset(name for name, local in domains if local.noOutgoingDMARCReports)
@@ -634,7 +634,9 @@ def _silent(config: Config) -> frozenset[Domain]:
 
 def localPolicyOf(dmarc: DMARC) -> LocalPolicy:
     """
-    @param dmarc: Checked already.
+    The DMARC policy of this host.
+
+    @param dmarc: Already checked.
     """
     networks, domains = forwarders(dmarc)
     policies = dmarc.localPolicies.items()

@@ -65,10 +65,10 @@ _SQLITE = "sqlite:///"
 @dataclass(frozen=True, slots=True)
 class ConfigFiles:
     """
-    A configuration file, and what lies beside it.
+    A configuration file, and the files and folders that it names.
 
-    Everything that reads a file raises L{InvalidConfig} if that can't be
-    used, with the key that names it.
+    Every method that reads a file raises L{InvalidConfig} if the file can't be used,
+    with the key that names it.
 
     @ivar file: The configuration file.
     """
@@ -79,7 +79,9 @@ class ConfigFiles:
     @classmethod
     def read(cls, file: Path) -> ConfigFiles:
         """
-        @raise InvalidConfig: It can't be read, or all that is wrong with it.
+        Read a configuration file.
+
+        @raise InvalidConfig: It can't be read, or all errors in it.
         """
         site, faults = cls.readable(file)
         wrong = together(faults)
@@ -90,12 +92,12 @@ class ConfigFiles:
     @classmethod
     def readable(cls, file: Path) -> tuple[ConfigFiles, tuple[InvalidConfig, ...]]:
         """
-        Read what can be understood, for those who want to know all faults.
+        Read as much as possible, to find all errors.
 
-        @return: The site without what can't be understood, and all that is wrong
-            with the file.
+        @return: The configuration without the invalid parts, and all errors in the
+            file.
 
-        @raise InvalidConfig: It can't be read, or nothing makes sense.
+        @raise InvalidConfig: It can't be read, or required parts are invalid.
         """
         try:
             text = file.read_text("utf-8")
@@ -110,8 +112,9 @@ class ConfigFiles:
 
     def path(self, text: str) -> Path:
         """
-        A path in the configuration is relative to the file's folder; the
-        result is absolute.
+        Resolve a path against the folder of the configuration file.
+
+        @return: An absolute path.
         """
         return self.file.absolute().parent / text
 
@@ -130,21 +133,21 @@ class ConfigFiles:
     @property
     def accounts(self) -> Path:
         """
-        Where each account has a Maildir of its name.
+        The folder with a Maildir for each account.
         """
         return self.data / "accounts"
 
     @property
     def logins(self) -> Path:
         """
-        Where it is kept from where people logged in.
+        The folder of the login history.
         """
         return self.data / "logins"
 
     @property
     def ledgerURL(self) -> str:
         """
-        Where the ledger is; a relative path of SQLite's is made absolute.
+        The URL of the ledger; a relative SQLite path is made absolute.
         """
         url = self.config.ledger or f"{_SQLITE}{self.data / 'ledger.sqlite'}"
         path = url.removeprefix(_SQLITE)
@@ -154,14 +157,14 @@ class ConfigFiles:
 
     def owner(self) -> tuple[int, int] | None:
         """
-        User and group of the data: those of the spool, which the server has
-        made, or else of the data directory; C{None} if there is neither.
+        User and group of the data: those of the spool, which the server has made,
+        else of the data directory; C{None} if neither exists.
 
-        @raise InvalidConfig: It can't be told.
+        @raise InvalidConfig: They can't be determined.
         """
         found = None
         try:
-            # The spool last: others may not look into the data directory.
+            # The spool last: other users may have no access to the data directory.
             for folder in (self.data, self.spool):
                 found = os.stat(f"{folder}/")
         except (FileNotFoundError, PermissionError) as error:
@@ -174,7 +177,7 @@ class ConfigFiles:
     @property
     def submitter(self) -> Domain | NoSubmitter:
         """
-        In whose name reports are sent, or why in nobody's.
+        The identity that sends TLS reports, or the reason why there is none.
         """
         domains = self.config.domains.items()
         off = {domain for domain, local in domains if local.noOutgoingTLSReports}
@@ -183,10 +186,10 @@ class ConfigFiles:
     @property
     def dmarcSubmitter(self) -> Domain | NoSubmitter:
         """
-        In whose name DMARC reports are sent, or why in nobody's.
+        The identity that sends DMARC reports, or the reason why there is none.
 
-        RFC 9990 3.5.2: a report passes DMARC itself, so the key is one that may
-        sign any mail.
+        RFC 9990 3.5.2: a report must itself pass DMARC, so the key must be valid for
+        all mail.
         """
         config = self.config
         domains = config.domains.items()
@@ -200,18 +203,20 @@ class ConfigFiles:
 
     def isOurs(self) -> bool:
         """
-        Whether the data is that of this process's user, or there is none yet.
+        True if the data belongs to the user of this process, or doesn't exist yet.
 
-        @raise InvalidConfig: It can't be told.
+        @raise InvalidConfig: The owner can't be determined.
         """
         owner = self.owner()
         return owner is None or owner[0] == os.geteuid()
 
     def makeFolders(self) -> None:
         """
-        @raise InvalidConfig: The data directory can't be made or written to,
-            or is that of a server which runs as another user: it couldn't use
-            the files that this process makes.
+        Make the data directory and its subfolders.
+
+        @raise InvalidConfig: The data directory can't be made or written to, or
+            belongs to a server that runs as another user, which couldn't use files of
+            this process.
         """
         for folder in (self.data, self.spool, self.mail, self.accounts, self.logins):
             try:
@@ -229,8 +234,9 @@ class ConfigFiles:
 
     def secret(self) -> bytes:
         """
-        Chance that stays the same between starts, so that nobody can tell
-        from outside who has an account; made at the first start.
+        A random secret that is kept between starts, made at the first one. With it
+        responses to unknown accounts are constant, so that clients can't detect which
+        accounts exist.
         """
         path = self.data / "secret"
         try:
@@ -247,7 +253,7 @@ class ConfigFiles:
 
     def servers(self) -> tuple[NameServer, ...]:
         """
-        The DNS servers to ask.
+        The DNS servers to query.
         """
         resolver = self.config.resolver
         if not resolver.servers:
@@ -266,7 +272,7 @@ class ConfigFiles:
 
     def trust(self) -> TrustStore:
         """
-        The roots for everything we connect to.
+        The root certificates for all outgoing connections.
         """
         name = self.config.caFile
         try:
@@ -276,7 +282,7 @@ class ConfigFiles:
 
     def signers(self) -> Mapping[Domain, tuple[Signer, ...]]:
         """
-        The DKIM keys of all domains of ours.
+        The DKIM keys of all local domains.
         """
         return {
             domain: tuple(
@@ -300,8 +306,8 @@ class ConfigFiles:
 
     def tls(self, name: str, listener: Listener) -> ReloadingContext | None:
         """
-        The certificates of a listener: its own, and those of domains for
-        clients that ask for them; C{None} if it does no TLS.
+        The certificates of a listener: its own, and those of domains for SNI; C{None}
+        if TLS is off.
         """
         if listener.tls is ListenerTLS.NONE:
             return None
@@ -317,7 +323,7 @@ class ConfigFiles:
         self, table: str, named: Listener | LocalDomain
     ) -> tuple[Path, Path]:
         """
-        Certificate and key, which have been tried.
+        The paths of a certificate and its key, after loading both.
         """
         certificate, key = named.certificateFile, named.keyFile
         for setting, file in (("CertificateFile", certificate), ("KeyFile", key)):
@@ -329,7 +335,7 @@ class ConfigFiles:
         try:
             load_pem_private_key(pair[1].read_bytes(), None)
         except TypeError:
-            # OpenSSL would ask for it on the terminal.
+            # OpenSSL would prompt for a passphrase on the terminal.
             expected = "expected a private key without a passphrase"
             raise self.wrong(table, "KeyFile", key, expected) from None
         except (ValueError, UnsupportedAlgorithm):
@@ -344,7 +350,7 @@ class ConfigFiles:
 
     def users(self) -> Mapping[str, StoredPassword]:
         """
-        Who may log in.
+        The users that may log in, with their password hashes.
         """
         return {name: self._user(name) for name in self.config.users}
 
@@ -374,9 +380,9 @@ class ConfigFiles:
 
     def check(self) -> None:
         """
-        Read every file there is.
+        Read every file that the configuration names.
 
-        @raise InvalidConfig: All that can't be used.
+        @raise InvalidConfig: All files that can't be used.
         """
         wrong = together(faultsOf(self._files()))
         if wrong is not None:
@@ -410,9 +416,9 @@ class ConfigFiles:
 
     def checkFolders(self) -> None:
         """
-        See whether C{makeFolders} would succeed; nothing is made.
+        Check whether C{makeFolders} would succeed, without making anything.
 
-        @raise InvalidConfig: It wouldn't.
+        @raise InvalidConfig: It would fail.
         """
         for folder in (self.data, self.spool, self.mail, self.accounts):
             there = folder
@@ -429,8 +435,8 @@ class ConfigFiles:
 
     def remarks(self, now: float) -> Iterator[str]:
         """
-        What can be used, but may not have been meant; a line each, without the
-        name of the file.
+        Valid but probably unintended settings; one line each, without the name of the
+        file.
 
         @param now: In Unix seconds.
         """
@@ -441,7 +447,7 @@ class ConfigFiles:
                 file = named.certificateFile
                 pem = self.path(file).read_bytes()
                 certificate = x509.load_pem_x509_certificate(pem)
-                # Those of domains are for clients that ask for one of their names.
+                # Certificates of domains are used only for SNI.
                 isOurs = isinstance(named, Listener)
                 host = self.config.hostname.ascii if isOurs else ""
                 for why in certificateProblems(certificate, host, now):
@@ -449,7 +455,7 @@ class ConfigFiles:
 
     def wrong(self, table: str, key: str, value: str, why: str) -> InvalidConfig:
         """
-        What is to be raised if a value can't be used.
+        The exception to raise for a value that can't be used.
         """
         shown = quoted(value) if value else ""
         return InvalidConfig(str(self.file), table, key, shown, why)
@@ -457,7 +463,7 @@ class ConfigFiles:
 
 def faultsOf(steps: Iterable[Callable[[], object]]) -> Iterator[InvalidConfig]:
     """
-    What each of C{steps} finds wrong.
+    Run each of C{steps} and yield the errors that they raise.
     """
     for step in steps:
         try:

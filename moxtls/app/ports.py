@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.app.test_ports -*-
 """
-Ports that are taken before anybody is let in.
+Listening ports that are bound before connections are accepted.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from moxtls.ipaddresses import parseIP
 from moxtls.smtp.server.factory import SMTPServerFactory
 
-#: Clients that wait while the server starts, or is busy.
+#: The length of the backlog: clients that wait while the server starts or is busy.
 BACKLOG = 128
-#: Files that may be open, if the system lets us: each connection needs one, and
-#: another one for a large message.  Where there were only the usual 1024, clients
-#: could have none left to look up with whose mail it is.
+#: The maximum number of open files to request: each connection needs one, and another
+#: one for a large message. With the usual 1024, clients could use up those needed for
+#: DNS lookups.
 FILES = 65536
 
 
 def raiseFileLimit() -> None:
     """
-    Have as many open as may be needed.
+    Raise the limit of open files to the maximum that may be needed.
     """
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
@@ -40,10 +40,10 @@ def raiseFileLimit() -> None:
 
 class PortUnavailable(Exception):
     """
-    A port can't be had.
+    A port can't be bound.
 
-    @ivar address: At which.
-    @ivar error: Why.
+    @ivar address: The address.
+    @ivar error: The error of the system.
     """
 
     def __init__(self, address: str, error: OSError) -> None:
@@ -54,15 +54,15 @@ class PortUnavailable(Exception):
 
 class BoundPort:
     """
-    A port on which clients wait until they are let in.
+    A bound port whose connections wait in the backlog until L{open} is called.
 
-    Two steps, because ports below 1024 are had only before privileges are
-    given up, and stores are to be opened only afterwards.
+    There are two steps because ports below 1024 can be bound only before privileges
+    are dropped, and stores must be opened only afterwards.
     """
 
     def __init__(self, address: str, port: int) -> None:
         """
-        @raise OSError: The port can't be had.
+        @raise OSError: The port can't be bound.
         """
         ip = parseIP(address)
         isIPv6 = ip is not None and ip.version == 6
@@ -73,34 +73,34 @@ class BoundPort:
         self._socket = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)
-            # Connections of an earlier process that linger don't matter.
+            # Ignore lingering connections of an earlier process.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if isIPv6:
-                # Else it would take the IPv4 port of the same number too, and IPv4
-                # clients would come in disguise (RFC 3493 5.3).
+                # Otherwise it would also bind the IPv4 port of the same number, and
+                # IPv4 clients would appear with mapped addresses (RFC 3493 5.3).
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._socket.bind((host, port))
             self._socket.listen(BACKLOG)
         except OSError:
             self._socket.close()
             raise
-        #: Of interest where 0 was asked for, which means any.
+        #: The port number; it differs from the requested one only if that is 0.
         self.port: int = self._socket.getsockname()[1]
 
     def open(self, reactor: IReactorSocket, factory: SMTPServerFactory) -> None:
         """
-        Let everybody in.
+        Start to accept connections.
         """
         self._factory = factory
         self._port = reactor.adoptStreamPort(
             self._socket.fileno(), self._family, _speaking(factory)
         )
-        # The reactor has made itself a copy.
+        # The reactor has duplicated the file descriptor.
         self._socket.close()
 
     def close(self) -> Deferred[None]:
         """
-        Fires once nobody is in any more.
+        Stop to listen; fires when all connections have ended.
         """
         if self._factory is None:
             self._socket.close()
@@ -117,66 +117,65 @@ class BoundPort:
 
 class ListenerPorts:
     """
-    The ports of one listener: of the same number, at each of its addresses.
+    The ports of one listener: the same number, at each of its addresses.
 
-    @ivar missing: The addresses at which it doesn't listen, as this host has none
+    @ivar missing: The addresses that are not bound, because this host has no address
         of their family.
     """
 
     def __init__(self, addresses: Sequence[str], port: int) -> None:
         """
-        @raise PortUnavailable: One of them can't be had, or none of them.
+        @raise PortUnavailable: One of them can't be bound, or none of them.
         """
-        self._doors: list[BoundPort] = []
+        self._ports: list[BoundPort] = []
         missing: list[tuple[str, OSError]] = []
         for address in addresses:
             try:
-                self._doors.append(
-                    BoundPort(address, self.port if self._doors else port)
+                self._ports.append(
+                    BoundPort(address, self.port if self._ports else port)
                 )
             except OSError as error:
                 if not _hasNoFamily(address, error):
                     self._giveBack()
                     raise PortUnavailable(address, error) from None
                 missing.append((address, error))
-        if not self._doors:
+        if not self._ports:
             raise PortUnavailable(*missing[0])
         self.missing = tuple(address for address, _ in missing)
 
     @property
     def port(self) -> int:
         """
-        Of interest where 0 was asked for, which means any.
+        The port number; it differs from the configured one only if that is 0.
         """
-        return self._doors[0].port
+        return self._ports[0].port
 
     def open(self, reactor: IReactorSocket, factory: SMTPServerFactory) -> None:
         """
-        Let everybody in.
+        Start to accept connections.
         """
-        for door in self._doors:
-            door.open(reactor, factory)
+        for port in self._ports:
+            port.open(reactor, factory)
 
     def close(self) -> Deferred[None]:
         """
-        Fires once nobody is in any more.
+        Stop to listen; fires when all connections have ended.
         """
-        closed = gatherResults([door.close() for door in self._doors])
+        closed = gatherResults([port.close() for port in self._ports])
         return closed.addCallback(lambda results: None)
 
     def _giveBack(self) -> None:
-        for door in self._doors:
-            door.close()
+        for port in self._ports:
+            port.close()
 
 
 def _hasNoFamily(address: str, error: OSError) -> bool:
     """
-    Whether the system has no address of that family at all.
+    True if the system has no address of that family at all.
     """
     if error.errno == errno.EAFNOSUPPORT:
         return True
-    # Where IPv6 was only switched off, there is not even the address that every
-    # host has.
+    # Where IPv6 is switched off, even the loopback address is missing.
     ip = parseIP(address)
     isEverywhere = ip is not None and (ip.is_unspecified or ip.is_loopback)
     return isEverywhere and error.errno == errno.EADDRNOTAVAIL
@@ -184,8 +183,8 @@ def _hasNoFamily(address: str, error: OSError) -> bool:
 
 class _TLSFactory(TLSMemoryBIOFactory):
     """
-    Turns away whom the factory within turns away.  The one that this is made
-    from keeps such connections, with nobody to end them.
+    A TLS factory that closes a connection if the wrapped factory refuses it.
+    Twisted's keeps such connections open, without a protocol to close them.
     """
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -195,8 +194,10 @@ class _TLSFactory(TLSMemoryBIOFactory):
 
 def _speaking(factory: SMTPServerFactory) -> Any:
     """
-    @return: A factory; Twisted's annotations don't let one that is wrapped
-        in TLS be for servers.
+    Wrap a factory in TLS if the listener uses immediate TLS.
+
+    @return: C{Any}, because Twisted's annotations don't allow a wrapped factory for
+        servers.
     """
     if not factory.settings.immediateTLS or factory.tls is None:
         return factory

@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.cli.test_configuration -*-
 """
-Whether a server could start with a configuration, found out without making or
-changing anything.
+Checks whether a server could start with a configuration, without changing anything.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from moxtls.queue import spool
 
 def examine(file: Path) -> ConfigFiles:
     """
-    Open everything that a server would.
+    Open everything that a server would open.
 
-    @raise InvalidConfig: All that is wrong, in the file and with what it names.
+    @raise InvalidConfig: All errors, in the file and in what it names.
     """
     site, faults = ConfigFiles.readable(file)
     stores = (partial(_ledger, site), partial(_spool, site))
@@ -47,10 +46,10 @@ def _asOwner(
     site: ConfigFiles, checks: Sequence[Callable[[], object]]
 ) -> list[InvalidConfig]:
     """
-    What is wrong for the user whose data it is, who may read less than root.
+    Errors for the user who owns the data, who may have less access than root.
     """
     owner = None
-    with suppress(InvalidConfig):  # As C{checkFolders} says.
+    with suppress(InvalidConfig):  # C{checkFolders} has reported it.
         owner = site.owner()
     if owner is None or site.isOurs():
         return list(faultsOf(checks))
@@ -68,8 +67,8 @@ def _ledger(site: ConfigFiles) -> None:
         path = sqliteFile(site.ledgerURL)
         data = site.data.absolute()
         if path is not None and path.is_relative_to(data) and not data.is_dir():
-            # It is going to be made, or there is something else in its place,
-            # which is said already.
+            # The server will make it; if something else is in its place, that has
+            # been reported already.
             return
         database.checkLedger(site.ledgerURL)
 
@@ -81,22 +80,22 @@ def _spool(site: ConfigFiles) -> None:
 
 def _port(site: ConfigFiles, name: str, listener: Listener) -> None:
     if not listener.address or not 0 < listener.port <= 65535:
-        return  # Which is said already.
+        return  # It has been reported already.
     try:
         ListenerPorts(listener.address, listener.port).close()
     except PortUnavailable as error:
         if error.error.errno == errno.EACCES and os.geteuid() != 0:
-            return  # The server may be started by somebody who has the right.
+            return  # The server may be started with the privilege.
         if error.error.errno == errno.EADDRINUSE and _isRunning(site):
-            return  # The server has it.
+            return  # The running server has bound it.
         raise portFault(site, name, error) from None
     except OSError:
-        return  # Not an address, which is said already.
+        return  # Not an address; reported already.
 
 
 def _isRunning(site: ConfigFiles) -> bool:
     """
-    Whether the server may be; others than root and its user can't tell.
+    True if the server may be running; only root and its user can detect it.
     """
     canTell = os.geteuid() == ROOT or site.isOurs()
     return not canTell or spool.isDelivered(site.spool)

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.cli.test_users -*-
 """
-Runs commands of root as the user whose files they work on: a file of root's
-among those of a server that runs as another user is a file which that server
-can't use.
+Switches commands from root to the user who owns the server's files. A file made by root
+would be unusable for a server that runs as another user.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ def userName(uid: int) -> str:
 
 def becomeUser(uid: int, gid: int) -> None:
     """
-    Give up the privileges of root for good.
+    Drop the privileges of root permanently.
 
-    @param gid: The group of what C{uid} has made.
+    @param gid: The group of the files of C{uid}.
 
     @raise OSError: The system doesn't allow it.
     """
@@ -36,10 +35,10 @@ def becomeUser(uid: int, gid: int) -> None:
     except KeyError:
         name, home = "", "/"
     if gid == ROOT and name:
-        # Made by hand: chown without a group.
+        # The owner was changed with chown, without a group.
         gid = pwd.getpwuid(uid).pw_gid
     os.setgroups(os.getgrouplist(name, gid) if name else [gid])
     os.setgid(gid)
     os.setuid(uid)
-    # libpq looks for its files there, and fails if it may not.
+    # libpq looks for its files there, and fails without access.
     os.environ["HOME"] = home

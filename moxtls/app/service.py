@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.app.test_service -*-
 """
-The whole server: what runs for as long as the process does.
+The server: all services that run for the lifetime of the process.
 """
 
 from __future__ import annotations
@@ -49,23 +49,21 @@ from moxtls.smtp.server.interfaces import IMessageDelivery, ListenerSettings
 
 Stop = Callable[[], Deferred[None]]
 
-#: So many new objects from one look for garbage to the next, and so many looks to
-#: one at older objects.  What many connections have under way at a time is more
-#: than Python's own 700, and none of it is garbage: a twentieth of the time of a
-#: message.
+#: Thresholds of the garbage collector. Many connections have more live objects than
+#: Python's default threshold of 700, and none of them is garbage: collecting took a
+#: twentieth of the time of a message.
 GARBAGE = (10_000, 20, 20)
 
 
 class Server(Service):
     """
-    Everything, started in the order in which parts lean on each other and
-    stopped in the reverse one.
+    Starts all parts in the order of their dependencies, and stops them in reverse
+    order.
 
-    Nothing is opened before C{startService}: a process that becomes a daemon
-    in between would lose its threads, and one that becomes another user its
-    rights.
+    Nothing is opened before C{startService}: a process that daemonizes in between
+    would lose its threads, and one that changes its user its access.
 
-    @ivar ledger: Once it has started, as all of these.
+    @ivar ledger: Available after the start, like all attributes below.
     """
 
     log = Logger()
@@ -86,40 +84,39 @@ class Server(Service):
         durations: IReactorTime | None = None,
     ) -> None:
         """
-        @param clock: For what is dated; the reactor's if not given.
-        @param durations: For the limits of clients, and for waiting for other
-            processes; the reactor's if not given.
+        @param clock: For dates; the reactor if not given.
+        @param durations: For limits of clients and timeouts of other processes; the
+            reactor if not given.
         """
         self._reactor = reactor
         self._site = site
         self._clock = clock or reactor
         self._durations = durations or reactor
-        self._doors: dict[str, ListenerPorts] = {}
+        self._listenerPorts: dict[str, ListenerPorts] = {}
         self._stops: list[Stop] = []
 
     @property
     def ports(self) -> dict[str, int]:
         """
-        On which port each listener listens.
+        The port number of each listener.
         """
-        return {name: door.port for name, door in self._doors.items()}
+        return {name: each.port for name, each in self._listenerPorts.items()}
 
     def privilegedStartService(self) -> None:
         """
-        Take the ports, but let nobody in yet: those below 1024 are had only
-        now.
+        Bind the ports without accepting connections: ports below 1024 can be bound
+        only now.
 
-        @raise InvalidConfig: A port can't be had.
+        @raise InvalidConfig: A port can't be bound.
         """
         super().privilegedStartService()
         self._takePorts()
 
     def startService(self) -> None:
         """
-        If it fails, C{stopService} ends what did start.
+        Start all parts. After a failure, C{stopService} stops those that did start.
 
-        @raise InvalidConfig: A file, a port, the ledger or the spool can't be
-            used.
+        @raise InvalidConfig: A file, a port, the ledger or the spool can't be used.
         """
         super().startService()
         gc.set_threshold(*GARBAGE)
@@ -148,21 +145,21 @@ class Server(Service):
         factories = self._factories()
         self._startParts()
         for name, factory in factories.items():
-            self._doors[name].open(self._reactor, factory)
+            self._listenerPorts[name].open(self._reactor, factory)
 
     def recorded(self) -> Deferred[None]:
         """
-        Fires once all verdicts given until now are in the ledger.
+        Fires when all verdicts given so far are in the ledger.
         """
         return self.incoming.recorded()
 
     def _takePorts(self) -> None:
         # Not every runner calls privilegedStartService.
-        if self._doors:
+        if self._listenerPorts:
             return
-        self._doors = bindPorts(self._site)
+        self._listenerPorts = bindPorts(self._site)
         for name, listener in self._site.config.listeners.items():
-            for address in self._doors[name].missing:
+            for address in self._listenerPorts[name].missing:
                 self.log.warn(
                     "[Listeners.{name}]: not listening on {address}, as this host has "
                     "no address of that family",
@@ -202,22 +199,23 @@ class Server(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        @return: Fires once nothing is in flight, and all is on disk.
+        @return: Fires when nothing is in flight, and all data is on disk.
         """
         super().stopService()
-        doors, self._doors = self._doors, {}
+        bound, self._listenerPorts = self._listenerPorts, {}
         stops, self._stops = self._stops, []
-        stops.append(lambda: self._close(doors.values()))
+        stops.append(lambda: self._close(bound.values()))
         return Deferred.fromCoroutine(self._quietly(stops[::-1]))
 
-    def _close(self, doors: Iterable[ListenerPorts]) -> Deferred[None]:
-        # At the same time: clients that don't let go hold up each of them for
-        # as long as they may.
+    def _close(self, bound: Iterable[ListenerPorts]) -> Deferred[None]:
+        # In parallel: slow clients delay the end of each port up to its timeout.
         closing = [
-            door.close().addErrback(
-                lambda failure: self.log.failure("closing a port", failure)
+            ports.close().addErrback(
+                lambda failure: self.log.failure(
+                    "server: closing a listening port failed", failure
+                )
             )
-            for door in doors
+            for ports in bound
         ]
         return DeferredList(closing).addCallback(lambda results: None)
 
@@ -228,8 +226,8 @@ class Server(Service):
             except CancelledError:
                 raise
             except Exception:
-                # What comes after it still has to stop.
-                self.log.failure("stopping")
+                # The remaining parts still have to stop.
+                self.log.failure("server: stopping a service failed")
 
     def _factories(self) -> dict[str, SMTPServerFactory]:
         return {
@@ -247,8 +245,8 @@ class Server(Service):
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
                 authRequired=listener.authentication,
-                # RFC 6409 8: a submission server may mend what its own clients
-                # say wrong; elsewhere it is a sign of a broken sender.
+                # RFC 6409 8: a submission server may correct what its own clients
+                # send wrongly; elsewhere it shows a broken sender.
                 bareAddresses=listener.service is ListenerService.SUBMISSION,
             ),
             immediateTLS=listener.tls is ListenerTLS.IMMEDIATE,
@@ -273,8 +271,8 @@ class Server(Service):
 
     def _authenticator(self) -> Authenticator:
         accounts = CredentialsChecker(self._site.users(), self._site.secret())
-        # Threads of their own: each that ever checked a password keeps the memory
-        # that it needed for that, and those of the reactor are more.
+        # A separate thread pool: each thread that has checked a password keeps the
+        # memory it needed, and the reactor's pool has more threads.
         pool = ThreadPool(0, MAX_CHECKS, "passwords")
         pool.start()
         self._stops.append(lambda: maybeDeferred(pool.stop))
@@ -293,7 +291,8 @@ def _isChecked(listener: Listener) -> bool:
 
 def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
     """
-    Whether C{listener} takes IPv6 from everywhere, and none takes IPv4 at its port.
+    True if C{listener} accepts IPv6 from everywhere, and no listener accepts IPv4 on
+    its port.
     """
     there = [each for each in listeners if each.port == listener.port]
     addresses = {parseIP(address) for each in there for address in each.address}
@@ -303,28 +302,28 @@ def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
 
 def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
     """
-    The ports of all listeners, by their names.
+    Bind the ports of all listeners, by their names.
 
-    @raise InvalidConfig: All that can't be had.
+    @raise InvalidConfig: All ports that can't be bound.
     """
     faults: list[InvalidConfig] = []
-    doors: dict[str, ListenerPorts] = {}
+    bound: dict[str, ListenerPorts] = {}
     for name, listener in site.config.listeners.items():
         try:
-            doors[name] = ListenerPorts(listener.address, listener.port)
+            bound[name] = ListenerPorts(listener.address, listener.port)
         except PortUnavailable as error:
             faults.append(portFault(site, name, error))
     wrong = together(faults)
     if wrong is not None:
-        for door in doors.values():
-            door.close()
+        for each in bound.values():
+            each.close()
         raise wrong
-    return doors
+    return bound
 
 
 def portFault(site: ConfigFiles, name: str, error: PortUnavailable) -> InvalidConfig:
     """
-    What to say of the port of the listener C{name}.
+    The configuration error for the port of the listener C{name}.
     """
     port = quoted(site.config.listeners[name].port)
     expected = f"expected a free port of {error.address}: {error.error.strerror}"
@@ -333,7 +332,7 @@ def portFault(site: ConfigFiles, name: str, error: PortUnavailable) -> InvalidCo
 
 def openStores(site: ConfigFiles) -> None:
     """
-    Open what C{startService} does, and close it again.
+    Open everything that C{startService} opens, and close it again.
 
     @raise InvalidConfig: As C{startService}.
     """
