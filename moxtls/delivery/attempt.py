@@ -1,15 +1,11 @@
 # -*- test-case-name: tests.delivery.test_attempt -*-
 """
-Delivers straight to the hosts of a recipient domain, and says how TLS went.
+Delivers mail directly to the hosts in a domain's MX records, with DANE and
+MTA-STS, and records how TLS went.
 
-A shell: L{DirectAttempt} gathers what the DNS, MTA-STS and the sessions say, and
-L{moxtls.delivery.mx}, L{moxtls.delivery.requirements} and
-L{moxtls.tls.resulttype} decide.
-
-Hands parcels over in a session that is open.
-
-What deliveries straight to hosts are given, and on which terms they attempt
-one.
+L{DirectAttempt} makes the lookups and connections; the decisions are in
+L{moxtls.delivery.mx}, L{moxtls.delivery.requirements},
+L{moxtls.delivery.results} and L{moxtls.tls.resulttype}.
 """
 
 from __future__ import annotations
@@ -27,9 +23,9 @@ from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
 from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure
 from moxtls.delivery.ownhosts import OwnHosts
 from moxtls.delivery.requirements import (
-    MessageRequirements,
     PolicyRefusal,
     SessionRequirements,
+    messageRequirements,
     mustWait,
     sessionRequirements,
 )
@@ -66,7 +62,7 @@ from moxtls.interfaces import (
 )
 from moxtls.mtasts.policy import STSLookup, STSPolicy
 from moxtls.outages import logUnlessOutage
-from moxtls.queue.types import Batch, BatchMessage, ReportKind, Result
+from moxtls.queue.types import Batch, BatchMessage, Result
 from moxtls.smtp.client.extensions import splitByLimits
 from moxtls.smtp.client.session import (
     ClientSession,
@@ -79,11 +75,65 @@ from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tls.dane import TLSALookup
 from moxtls.tls.session import SessionRecord
 
+#: RFC 5321 3.8: the host is about to close the connection.
+CLOSING = 421
+
+#: Opens a session with an IP address.
+Dial = Callable[[str, ClientSettings], Deferred[ClientSession]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryContext:
+    """
+    The dependencies of direct delivery, shared by all attempts.
+
+    @ivar observer: Is told the TLS outcome of each attempt.
+    @ivar dial: Opens a session with an IP address, at C{port}.
+    @ivar release: Ends a session that is no longer needed, without waiting.
+    @ivar settings: The settings that all sessions have in common.
+    @ivar port: The port of mail hosts, for the names of TLSA records.
+    @ivar families: The types of address records, in order of preference.
+    @ivar jitter: Random numbers in [0, 1).
+    @ivar own: Identifies this host, to which no mail may be sent; C{None} if
+        it may be sent to any host.
+    """
+
+    resolver: IResolver
+    policies: IPolicyCache
+    observer: ISessionObserver
+    dial: Dial
+    release: Callable[[ClientSession], None]
+    settings: ClientSettings
+    port: int
+    families: tuple[RRType, ...]
+    jitter: Callable[[], float]
+    own: OwnHosts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostAttempt:
+    """
+    The attempt to deliver messages to one host.
+
+    @ivar host: Its name, for results and the log.
+    @ivar plaintextFallback: If TLS fails, connect again without TLS.
+    @ivar counter: Counts the sessions with this host; C{None} for an address
+        literal.
+    @ivar lenient: As in L{RecipientResults.addReplies}.
+    """
+
+    host: str
+    settings: ClientSettings
+    plaintextFallback: bool
+    messages: tuple[BatchMessage, ...]
+    counter: PolicyCounter | None
+    lenient: bool = False
+
 
 @implementer(ICourier)
 class DirectCourier:
     """
-    Takes mail to the hosts in a domain's MX records.
+    Delivers mail to the hosts in a domain's MX records.
     """
 
     def __init__(self, context: DeliveryContext) -> None:
@@ -107,7 +157,7 @@ class DirectAttempt:
         self, context: DeliveryContext, batch: Batch, recorder: IResultRecorder
     ) -> None:
         """
-        @param recorder: As of L{ICourier.deliver}.
+        @param recorder: As in L{ICourier.deliver}.
         """
         self._context = context
         self._batch = batch
@@ -118,10 +168,10 @@ class DirectAttempt:
 
     async def run(self) -> tuple[Result, ...]:
         """
-        Make the attempt, and have its outcome recorded.
+        Make the attempt, and have its TLS outcome recorded.
 
-        @return: One result for each recipient, also if it was cancelled: then
-            a temporary one for whom there was no answer yet.
+        @return: One result for each recipient.  If the attempt is cancelled,
+            recipients without a final result get a temporary one.
         """
         try:
             domain = parseHost(self._batch.destination)
@@ -131,14 +181,14 @@ class DirectAttempt:
         try:
             await self._tryDomain(domain)
         except CancelledError:
-            # What hosts took they have: nobody shall give it to them again.
+            # Messages that a host has accepted must not be sent again.
             self._results.expire()
             if isinstance(domain, Domain) and self._outcome.hasCounts:
                 self._record(domain)
             return self._results.final()
         except Exception:
-            # Of our own making.  What hosts said until then holds.
-            self.log.failure("mail for {domain}", domain=domain)
+            # A defect of ours: replies received before it remain valid.
+            self.log.failure("delivery to {domain} failed", domain=domain)
             self._results.addHostError(
                 DeliveryError("4.3.0", "something is wrong here")
             )
@@ -150,11 +200,11 @@ class DirectAttempt:
 
     def _record(self, domain: Domain) -> Deferred[None]:
         """
-        Have the outcome recorded.
+        Record the TLS outcome.
 
-        @return: Fires once it is, or that it can't be is logged.  Cancelling
-            ends the waiting, not the recording: the ledger is the last to
-            stop, when all that it was given is written.
+        @return: Fires once it is recorded, or a failure to do so is logged.
+            Cancelling ends the waiting, not the recording: the ledger stops
+            last, after it has written everything it was given.
         """
         batch = self._batch
         outcome = self._outcome.outcome(domain, batch.report, batch.causesReports)
@@ -168,7 +218,7 @@ class DirectAttempt:
         recording.addCallback(recorded.callback)
         return recorded
 
-    # --- where it goes ---------------------------------------------------------
+    # --- hosts -------------------------------------------------------------------
 
     async def _tryDomain(self, domain: Host) -> None:
         context = self._context
@@ -178,7 +228,7 @@ class DirectAttempt:
             return
         policy = None
         if isinstance(domain, Domain):
-            lookup = await self._context.policies.get(domain)
+            lookup = await context.policies.get(domain)
             isRequired = self._requirements.requireTLS is not False
             if lookup.unavailable and isRequired:
                 why = "ledger unavailable: remembered MTA-STS policies can't be read"
@@ -186,7 +236,7 @@ class DirectAttempt:
                 return
             self._outcome.recipient = recipientCounter(lookup)
             if mustWait(lookup, self._requirements, self._batch.attempt):
-                # It says nothing about TLS that something of ours is broken.
+                # A fault of ours is no failure of the domain's TLS policy.
                 if lookup.failure is not None:
                     self._outcome.count(None, failed=1)
                 self._results.deferAll(DeliveryError("4.4.3", "MTA-STS lookup failed"))
@@ -194,13 +244,13 @@ class DirectAttempt:
             policy = lookup.policy
         for host in hop.hosts:
             isOwn = await self._tryHost(host, hop, policy)
-            # RFC 5321 5.1: nor do those count that are preferred less than we.
+            # RFC 5321 5.1: hosts less preferred than this one are discarded too.
             if isOwn or self._isComplete():
                 return
 
     def _isComplete(self) -> bool:
         """
-        Whether no other host needs to be session.
+        True if no other host needs to be tried.
         """
         return self._results.complete
 
@@ -216,7 +266,7 @@ class DirectAttempt:
         self, host: Host, hop: NextHop, policy: STSPolicy | None
     ) -> bool:
         """
-        @return: Whether it is this host, so that there was no connection.
+        @return: True if C{host} is this host, so that no connection was made.
         """
         context = self._context
         name = host if isinstance(host, Domain) else None
@@ -224,25 +274,24 @@ class DirectAttempt:
             return False
         found = await lookUpAddresses(context.resolver, host, self._families())
         if not found.addresses:
-            self._unreachable(found)
+            self._unreachableHost(found)
             return False
-        if context.own is not None and any(
-            map(context.own.hasAddress, found.addresses)
-        ):
+        own = context.own
+        if own is not None and any(map(own.hasAddress, found.addresses)):
             self._results.addHostError(ownHost(str(host)))
             return True
         tlsa = await lookUpTLSA(context.resolver, hop, found, context.port)
-        session = sessionRequirements(name, policy, tlsa, self._requirements)
+        required = sessionRequirements(name, policy, tlsa, self._requirements)
         counter = None
         if name is not None:
             counter = self._outcome.addHost(hostCounter(name, tlsa))
-        if session.refuse is not None:
-            self._refused(session.refuse, counter, str(host))
+        if required.refuse is not None:
+            self._refuse(required.refuse, counter, str(host))
             return False
         attempt = HostAttempt(
             str(host),
-            _clientSettings(context.settings, host, tlsa, session),
-            session.plaintextFallback,
+            _clientSettings(context.settings, host, tlsa, required),
+            required.plaintextFallback,
             self._batch.messages,
             counter,
         )
@@ -251,35 +300,37 @@ class DirectAttempt:
 
     def _families(self) -> tuple[RRType, ...]:
         """
-        The other family first in every other attempt: a host that can't be
-        reached over one, or refuses it, may do better over the other.
+        The address families, reversed in every other attempt: a host that is
+        unreachable over one, or refuses it, may accept mail over the other.
         """
         families = self._context.families
         return families if self._batch.attempt % 2 else families[::-1]
 
     def _refuseMismatch(self, name: Domain | None, policy: STSPolicy | None) -> bool:
         """
-        Whether a host isn't worth looking up, because the MTA-STS policy
-        alone forbids to use it (RFC 8461 4.1).
+        Refuse a host that the MTA-STS policy alone forbids (RFC 8461 4.1),
+        before any lookup.
+
+        @return: True if it was refused.
         """
-        session = sessionRequirements(
+        required = sessionRequirements(
             name, policy, TLSALookup(name), self._requirements
         )
-        if session.mxMismatch and self._outcome.recipient is not None:
+        if required.mxMismatch and self._outcome.recipient is not None:
             self._outcome.recipient.addFailures([mismatchFailure(str(name))])
-        if session.refuse is not PolicyRefusal.MX_MISMATCH:
+        if required.refuse is not PolicyRefusal.MX_MISMATCH:
             return False
-        self._results.addHostError(policyRefused(session.refuse, str(name)))
+        self._results.addHostError(policyRefused(required.refuse, str(name)))
         self._outcome.count(None, failed=1)
         return True
 
-    def _unreachable(self, found: HostAddresses) -> None:
+    def _unreachableHost(self, found: HostAddresses) -> None:
         self._results.addHostError(unreachableHost(found))
         if found.dnssecError is not None and isinstance(found.host, Domain):
             unvalidated = unvalidatedHostCounter(found.host, found.dnssecError)
             self._outcome.count(self._outcome.addHost(unvalidated), failed=1)
 
-    def _refused(
+    def _refuse(
         self, refusal: PolicyRefusal, counter: PolicyCounter | None, host: str
     ) -> None:
         self._results.addHostError(policyRefused(refusal, host))
@@ -305,10 +356,11 @@ class DirectAttempt:
 
     async def _tryAddress(self, ip: str, attempt: HostAttempt) -> None:
         """
-        Connections to one address: another one if TLS fails and plaintext is
-        allowed, and for parcels that the last one had no room for.
+        Connect to one address, and again in plaintext if TLS fails and
+        plaintext is allowed, and again for messages beyond the limits of the
+        previous session.
 
-        @raise ConnectFailed: There is nobody at C{ip}.
+        @raise ConnectFailed: No connection could be made.
         """
         for _ in range(MAX_SESSIONS):
             try:
@@ -318,15 +370,15 @@ class DirectAttempt:
                 return
             if not rest:
                 return
-            attempt = replace(attempt, parcels=rest)
+            attempt = replace(attempt, messages=rest)
         self._results.addHostError(sessionLimitReached(attempt.host))
 
     async def _fallBackToPlaintext(
         self, ip: str, attempt: HostAttempt, failed: TLSFailed
     ) -> None:
         """
-        Go on in plaintext, where that is allowed.  Nothing is seen of TLS
-        there, so that what counts is the connection before.
+        Continue in plaintext, where that is allowed.  The outcome is that of
+        the connection before: the plaintext one says nothing about TLS.
         """
         error = tlsFailed(failed.reason, failed.reply, attempt.host)
         if not attempt.plaintextFallback:
@@ -358,8 +410,8 @@ class DirectAttempt:
             self._countSession(failed.record, attempt)
             raise
         try:
-            # All that can be seen of TLS was: what a server has to say about
-            # our part of the handshake comes before its second EHLO reply.
+            # The TLS record is complete: errors about our side of the handshake
+            # arrive before the second EHLO reply.
             self._countSession(session.record, attempt)
             return await self._deliver(session, attempt)
         finally:
@@ -370,41 +422,28 @@ class DirectAttempt:
     ) -> tuple[BatchMessage, ...]:
         offered = session.secure and session.extensions.requireTLS
         if self._requirements.requireTLS and not offered:
-            # RFC 8689 4.2.1: the next host may know how to pass it on.
+            # RFC 8689 4.2.1: the next host may support REQUIRETLS.
             self._results.addHostError(requireTLSNotOffered(attempt.host))
             return ()
-        require = self._batch.requireTLS is True and offered
         return await deliverBatch(
             session,
-            attempt.parcels,
+            attempt.messages,
             self._results,
             self._recorder,
             attempt.host,
-            require,
-            attempt.lenient,
+            requireTLS=self._batch.requireTLS is True and offered,
+            lenient=attempt.lenient,
         )
 
     def _countSession(self, record: SessionRecord, attempt: HostAttempt) -> None:
         self._outcome.addSession(record, attempt.counter)
 
 
-def messageRequirements(batch: Batch) -> MessageRequirements:
-    """
-    What a batch says about TLS.
-    """
-    requireTLS = batch.requireTLS
-    if requireTLS and not any(message.sender for message in batch.messages):
-        # RFC 8689 5: a bounce isn't discarded for want of REQUIRETLS; its
-        # body was left out when it was made.
-        requireTLS = None
-    return MessageRequirements(requireTLS, noFallback=batch.report is ReportKind.DMARC)
-
-
 def _clientSettings(
     common: ClientSettings,
     host: Host,
     tlsa: TLSALookup,
-    session: SessionRequirements,
+    required: SessionRequirements,
 ) -> ClientSettings:
     if isinstance(host, AddressLiteral):
         names: tuple[str, ...] = (host.ip,)
@@ -415,22 +454,18 @@ def _clientSettings(
         webName = host.ascii
     return replace(
         common,
-        mode=session.tlsMode,
+        mode=required.tlsMode,
         names=names,
-        enforcePKIX=session.enforcePKIX,
-        dane=session.dane,
-        ignoreVerifyErrors=session.ignoreVerifyErrors,
+        enforcePKIX=required.enforcePKIX,
+        dane=required.dane,
+        ignoreVerifyErrors=required.ignoreVerifyErrors,
         webNames=(webName,),
     )
 
 
-#: RFC 5321 3.8: the host is about to close the connection.
-CLOSING = 421
-
-
 async def deliverBatch(
     session: ClientSession,
-    parcels: tuple[BatchMessage, ...],
+    messages: tuple[BatchMessage, ...],
     results: RecipientResults,
     recorder: IResultRecorder,
     host: str,
@@ -438,21 +473,23 @@ async def deliverBatch(
     lenient: bool = False,
 ) -> tuple[BatchMessage, ...]:
     """
-    One transaction for each message that has recipients without an answer; as
-    many as it takes to keep to the host's limits on recipients (RFC 9422).
+    Send messages in an open session, in one transaction for each message that
+    has undecided recipients, or several if the host limits the recipients of a
+    transaction (RFC 9422).
 
-    @param recorder: Has recorded the final results of each transaction
-        before the data of the next message is sent: recording takes place while
-        the host answers the commands before it.
-    @param requireTLS: Say REQUIRETLS.
+    @param recorder: Has recorded the final results of each transaction before
+        the data of the next message is sent: recording takes place while the
+        host answers the commands before it.
+    @param requireTLS: Send the REQUIRETLS parameter (RFC 8689).
     @param lenient: As in L{RecipientResults.addReplies}.
 
-    @return: What another session with the same host may take, after this one
-        took at least one message, or some recipients of it, and takes no more.
+    @return: The messages, or the recipients of one, that another session with
+        the same host may accept.  Empty unless this session has carried at
+        least one transaction and accepts no more.
     """
     begun = False
     recorded: Deferred[None] = succeed(None)
-    for index, message in enumerate(parcels):
+    for index, message in enumerate(messages):
         recipients = results.undecidedRecipients(message)
         whole = _transaction(message, recipients, requireTLS)
         parts = splitByLimits(whole, session.extensions) if recipients else ()
@@ -460,7 +497,7 @@ async def deliverBatch(
             if begun and not session.usable:
                 await recorded
                 rest = tuple(to for each in parts[number:] for to in each.recipients)
-                return (replace(message, recipients=rest), *parcels[index + 1 :])
+                return (replace(message, recipients=rest), *messages[index + 1 :])
             begun = True
             results.messageStarted()
             try:
@@ -473,9 +510,9 @@ async def deliverBatch(
                 continue
             results.addReplies(message, replies, host, lenient)
             if not results.complete:
-                # Without another transaction, what the attempt returns is soon
-                # recorded: that saves a commit for most messages.
-                # It has fired, unless this transaction ended before its data.
+                # After the last transaction the caller records all results at
+                # once: that saves a commit for most messages.  The previous
+                # recording is done, unless this transaction ended before its data.
                 await recorded
                 recorded = recorder.record(results.takeNew())
             if ended is not None:
@@ -490,31 +527,32 @@ def sessionError(
     failed: SessionFailed, host: str, lenient: bool = False
 ) -> DeliveryError:
     """
-    What to say about a session that ended before its time.
+    The error of a session that ended early.
 
-    @param lenient: Take it as temporary in any case.
+    @param lenient: Make it temporary in any case.
     """
     if failed.reply is None:
         return DeliveryError("4.4.2", failed.reason, host)
     if failed.reply.accepted:
-        # RFC 3463 3.6: it said yes to something else than it was session.
+        # RFC 3463 3.6: a positive reply where it doesn't belong.
         return DeliveryError("4.5.0", f"{failed.reason}: {failed.reply}", host)
     error = smtpError(failed.reply, host)
     return error.asTemporary() if lenient else error
 
 
 def _unreadableMessage(why: OSError) -> DeliveryError:
-    # Without its path, for this goes into a DSN.
+    # Without its path: the text goes into a DSN.
     return DeliveryError("4.3.0", f"the message can't be read: {why.strerror}")
 
 
 def _closingError(replies: Iterable[RecipientReply], host: str) -> DeliveryError | None:
     """
-    Why the host takes nothing more, if it has said so.
+    The error of a host that has announced that it closes the connection.
     """
-    said = (each.reply for each in replies)
-    closing = next((reply for reply in said if reply.code == CLOSING), None)
-    return None if closing is None else smtpError(closing, host)
+    for each in replies:
+        if each.reply.code == CLOSING:
+            return smtpError(each.reply, host)
+    return None
 
 
 def _transaction(
@@ -529,47 +567,3 @@ def _transaction(
         message.smtputf8,
         requireTLS,
     )
-
-
-#: Opens a session with an IP address.
-Dial = Callable[[str, ClientSettings], Deferred[ClientSession]]
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryContext:
-    """
-    What a courier needs of the rest, shared by all its attempts.
-
-    @ivar families: In order of preference.
-    @ivar own: Says to which hosts no mail may go, as they are this one; C{None}
-        if it may go to all.
-    """
-
-    resolver: IResolver
-    policies: IPolicyCache
-    observer: ISessionObserver
-    dial: Dial
-    release: Callable[[ClientSession], None]
-    settings: ClientSettings
-    port: int
-    families: tuple[RRType, ...]
-    jitter: Callable[[], float]
-    own: OwnHosts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HostAttempt:
-    """
-    Going to one host.
-
-    @ivar parcels: What to bring.
-    @ivar counter: Where to count; C{None} for an address literal.
-    @ivar lenient: As in L{Progress.addReplies}.
-    """
-
-    host: str
-    settings: ClientSettings
-    plaintextFallback: bool
-    parcels: tuple[BatchMessage, ...]
-    counter: PolicyCounter | None
-    lenient: bool = False

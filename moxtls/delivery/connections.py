@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.delivery.test_connections -*-
 """
-Opens sessions, and sees them closed.
+Opens client sessions, and closes them in the background.
 """
 
 from __future__ import annotations
@@ -18,33 +18,32 @@ from moxtls.smtp.client.session import (
     openSession,
 )
 
-#: Of one host, in each family of addresses.  RFC 5321 5.1: at least two; more
-#: only delay the next host.
-MAX_CONNECTED = 2
-#: Addresses where nobody was that are remembered.
+#: Addresses of one host that are tried in each address family.  RFC 5321 5.1: at
+#: least two; more only delay the next host.
+MAX_ADDRESSES_PER_FAMILY = 2
+#: Unreachable addresses that are remembered.
 MAX_FAILURES = 1000
 
 
 def connectOrder(addresses: Iterable[str]) -> Iterator[str]:
     """
-    Those of a host's addresses to which to connect, in their order.  Many of
-    one family don't keep the other one from its turn.
+    The addresses of a host that are tried, in their order, at most
+    L{MAX_ADDRESSES_PER_FAMILY} in each address family.
     """
     seen: Counter[bool] = Counter()
     for ip in addresses:
         isIPv6 = ":" in ip
         seen[isIPv6] += 1
-        if seen[isIPv6] <= MAX_CONNECTED:
+        if seen[isIPv6] <= MAX_ADDRESSES_PER_FAMILY:
             yield ip
 
 
 class Dialer:
     """
-    Where sessions come from, and where they go when their work is done.
+    Opens client sessions, and closes released ones in the background.
 
-    Saying goodbye takes as long as the other side likes; nobody who waits for
-    the result of a delivery should wait for that, but a process that ends
-    should.
+    A server may take long to answer QUIT; a delivery doesn't wait for that, but
+    the end of the process does.
     """
 
     def __init__(
@@ -54,9 +53,9 @@ class Dialer:
         pause: float = 0,
     ) -> None:
         """
-        @param endpoint: For an IP address and a port.
-        @param pause: Seconds for which an address where nobody was is not
-            dialed again: a host may be that of thousands of domains.
+        @param endpoint: Makes the endpoint for an IP address and a port.
+        @param pause: Seconds for which no further connection is made to an
+            unreachable address: one host may serve thousands of domains.
         """
         self._pause = pause
         self._failures: dict[tuple[str, int], tuple[float, ConnectFailed]] = {}
@@ -68,7 +67,7 @@ class Dialer:
         self, ip: str, port: int, settings: ClientSettings
     ) -> Deferred[ClientSession]:
         """
-        As L{openSession}.
+        Open a session with a host, as L{openSession} does.
         """
         return Deferred.fromCoroutine(self._dial(ip, port, settings))
 
@@ -85,11 +84,12 @@ class Dialer:
 
     def _checkPause(self, ip: str, port: int) -> None:
         """
-        @raise ConnectFailed: There was nobody a moment ago.
+        @raise ConnectFailed: The address was unreachable less than C{pause}
+            seconds ago.
         """
         at, failed = self._failures.get((ip, port), (0, None))
         since = self._clock.seconds() - at
-        # A date that was set back makes no pause longer.
+        # A clock that was set back makes no pause longer.
         if failed is not None and 0 <= since < self._pause:
             reason = f"{failed.reason} ({since:.0f} seconds ago)"
             raise ConnectFailed(failed.record, reason)
@@ -103,22 +103,25 @@ class Dialer:
 
     def release(self, session: ClientSession) -> None:
         """
-        Have a session ended: politely, or at once in the middle of something.
+        Close a session in the background: with QUIT, or at once if it is in the
+        middle of a transaction.
         """
 
-        def gone(result: object) -> None:
+        def removed(result: object) -> None:
             del self._closing[session]
 
         closed = self._closing[session] = session.quit()
-        closed.addBoth(gone)
+        closed.addBoth(removed)
 
     def stop(self) -> Deferred[None]:
         """
-        Cut goodbyes short.  Fires when all connections are closed.
+        Abort the sessions that are being closed.
+
+        @return: Fires when all connections are closed.
         """
         # Not by cancelling: that fires before the connection is closed.
-        leaving = dict(self._closing)
-        gone = DeferredList(tuple(leaving.values()), consumeErrors=True)
-        for session in leaving:
+        closing = dict(self._closing)
+        closed = DeferredList(tuple(closing.values()), consumeErrors=True)
+        for session in closing:
             session.abort()
-        return gone.addCallback(lambda results: None)
+        return closed.addCallback(lambda results: None)

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.delivery.test_local -*-
 """
-Mail for people on this host.
+Delivers mail to the mailboxes of local accounts.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from moxtls.reception.recipients import DirectoryResult, NoSuchUser, NotLocal, T
 from moxtls.smtp.types import Reply
 
 CHUNK = 64 * 1024
-#: Seconds for mailboxes to finish what they have begun when an attempt is broken
-#: off: what they are given they may store, whether or not anybody waits for it.
-FINISH = 10.0
+#: Seconds for mailboxes to finish when an attempt is cancelled: a mailbox may store
+#: a message after its delivery was cancelled.
+FINISH_TIMEOUT = 10.0
 
 
-class _Verdict(NamedTuple):
+class _Outcome(NamedTuple):
     """
-    @ivar code: Of the reply that C{text} is, if a server said it.
+    @ivar code: The code of the server's reply in C{text}; 0 without one.
     """
 
     ending: DeliveryStatus
@@ -39,11 +39,11 @@ class _Verdict(NamedTuple):
     code: int = 0
 
 
-_STORED = _Verdict(DeliveryStatus.DELIVERED, "2.0.0", "stored")
-_BROKEN_OFF = _Verdict(
+_STORED = _Outcome(DeliveryStatus.DELIVERED, "2.0.0", "stored")
+_CANCELLED = _Outcome(
     DeliveryStatus.TEMPORARY, "4.3.2", "not all mailboxes have it yet"
 )
-#: The worst counts.
+#: From best to worst: the worst one counts.
 _ORDER = (DeliveryStatus.DELIVERED, DeliveryStatus.PERMANENT, DeliveryStatus.TEMPORARY)
 
 
@@ -60,8 +60,8 @@ class LocalCourier:
         mailboxOf: Callable[[str], IMailbox],
     ) -> None:
         """
-        @param find: Where mail for an address goes.
-        @param mailboxOf: The mailboxes of an account.
+        @param find: Returns the mailboxes for mail to an address.
+        @param mailboxOf: Returns the mailboxes of an account.
         """
         self._clock = clock
         self._find = find
@@ -71,7 +71,7 @@ class LocalCourier:
         self, batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
         """
-        Store messages, all at a time.
+        Store messages, all at the same time.
         """
         attempt = _Attempt(self._find, self._mailboxOf, recorder)
         return Deferred.fromCoroutine(attempt.run(self._clock, batch))
@@ -94,63 +94,63 @@ class _Attempt:
         self._mailboxOf = mailboxOf
         self._recorder = recorder
         self._results: list[Result] = []
-        self._isBrokenOff = False
+        self._isCancelled = False
 
     async def run(self, clock: IReactorTime, batch: Batch) -> tuple[Result, ...]:
-        deciding = [
-            Deferred.fromCoroutine(self._decide(message, recipient))
+        deliveries = [
+            Deferred.fromCoroutine(self._deliver(message, recipient))
             for message in batch.messages
             for recipient in message.recipients
         ]
-        for each in deciding:
+        for each in deliveries:
             each.addErrback(self._failed)
         ended: Deferred[None] = Deferred()
 
-        def decided(results: object) -> None:
-            # Unless it was broken off.
+        def allEnded(results: object) -> None:
+            # Unless it was cancelled.
             if not ended.called:
                 ended.callback(None)
 
-        DeferredList(deciding).addCallback(decided)
+        DeferredList(deliveries).addCallback(allEnded)
         try:
             await ended
         except CancelledError:
-            self._isBrokenOff = True
-            await self._finish(clock, deciding)
+            self._isCancelled = True
+            await self._finish(clock, deliveries)
         return tuple(self._results)
 
     async def _finish(
-        self, clock: IReactorTime, deciding: Sequence[Deferred[None]]
+        self, clock: IReactorTime, deliveries: Sequence[Deferred[None]]
     ) -> None:
         """
-        Wait for the mailboxes, but not long.
+        Wait for the mailboxes for at most L{FINISH_TIMEOUT} seconds.
         """
 
         def cancel() -> None:
-            for each in deciding:
+            for each in deliveries:
                 each.cancel()
 
-        end = clock.callLater(FINISH, cancel)
+        end = clock.callLater(FINISH_TIMEOUT, cancel)
         try:
-            await DeferredList(deciding)
+            await DeferredList(deliveries)
         finally:
             if end.active():
                 end.cancel()
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            self.log.failure("delivering to somebody here", failure)
+            self.log.failure("delivery to a local mailbox failed", failure)
 
-    async def _decide(self, message: BatchMessage, recipient: str) -> None:
+    async def _deliver(self, message: BatchMessage, recipient: str) -> None:
         try:
             found = self._find(Address.parse(recipient))
         except InvalidAddress:
             found = None
-        stored = [place for to, place in message.stored if to == recipient]
-        verdict = await self._deliverTo(message, found, stored)
-        if verdict is _BROKEN_OFF and not stored:
+        stored = [mailbox for to, mailbox in message.stored if to == recipient]
+        outcome = await self._deliverTo(message, found, stored)
+        if outcome is _CANCELLED and not stored:
             return
-        ending, status, text, code = verdict
+        ending, status, text, code = outcome
         if ending is not DeliveryStatus.TEMPORARY:
             stored.clear()
         result = Result(
@@ -167,70 +167,77 @@ class _Attempt:
 
     async def _deliverTo(
         self, message: BatchMessage, found: DirectoryResult | None, stored: list[str]
-    ) -> _Verdict:
+    ) -> _Outcome:
         """
-        @param stored: Where it is already; what is added is there too.
+        @param stored: The mailboxes that have the message; extended by those
+            that store it now.
         """
         if found is None:
-            return _Verdict(DeliveryStatus.PERMANENT, "5.1.3", "not an address")
+            return _Outcome(DeliveryStatus.PERMANENT, "5.1.3", "not an address")
         if isinstance(found, NotLocal):
-            return _Verdict(
+            return _Outcome(
                 DeliveryStatus.PERMANENT, "5.1.2", "not a domain of this host"
             )
         if isinstance(found, NoSuchUser):
-            return _Verdict(DeliveryStatus.PERMANENT, "5.1.1", "no such user")
-        verdicts = [_STORED]
+            return _Outcome(DeliveryStatus.PERMANENT, "5.1.1", "no such user")
+        outcomes = [_STORED]
         for target in found:
-            place = f"{target.account}/{target.mailbox}"
-            if place not in stored:
-                verdict = await self._store(message, target)
-                verdicts.append(verdict)
-                if verdict is _STORED:
-                    stored.append(place)
-        return max(verdicts, key=lambda verdict: _ORDER.index(verdict.ending))
+            mailbox = f"{target.account}/{target.mailbox}"
+            if mailbox not in stored:
+                outcome = await self._store(message, target)
+                outcomes.append(outcome)
+                if outcome is _STORED:
+                    stored.append(mailbox)
+        return max(outcomes, key=lambda outcome: _ORDER.index(outcome.ending))
 
-    async def _store(self, message: BatchMessage, target: Target) -> _Verdict:
-        if self._isBrokenOff:
-            return _BROKEN_OFF
+    async def _store(self, message: BatchMessage, target: Target) -> _Outcome:
+        if self._isCancelled:
+            return _CANCELLED
         try:
             mailbox = self._mailboxOf(target.account)
-            body = _Body(_trace(message, target), message.path)
+            body = _Body(_traceFields(message, target), message.path)
             await mailbox.deliver(target.mailbox, body)
         except CancelledError:
-            return _BROKEN_OFF
+            return _CANCELLED
         except MailboxFull:
             # RFC 3463 3.3: X.2.2 is a persistent transient failure.
-            return _Verdict(DeliveryStatus.TEMPORARY, "4.2.2", "the mailbox is full")
+            return _Outcome(DeliveryStatus.TEMPORARY, "4.2.2", "the mailbox is full")
         except MailboxRefused as refused:
-            return _said(
+            return _serverOutcome(
                 DeliveryStatus.PERMANENT, "5.2.0", refused.reason, refused.reply
             )
         except MailboxUnavailable as why:
-            return _said(DeliveryStatus.TEMPORARY, "4.2.0", why.reason, why.reply)
+            return _serverOutcome(
+                DeliveryStatus.TEMPORARY, "4.2.0", why.reason, why.reply
+            )
         except Exception:
-            self.log.failure("delivering to {address!r}", address=str(target.address))
-            return _Verdict(DeliveryStatus.TEMPORARY, "4.3.0", "can't store it now")
+            self.log.failure(
+                "delivery to {address!r} failed", address=str(target.address)
+            )
+            return _Outcome(DeliveryStatus.TEMPORARY, "4.3.0", "can't store it now")
         return _STORED
 
 
-def _said(
+def _serverOutcome(
     ending: DeliveryStatus, status: str, reason: str, reply: Reply | None
-) -> _Verdict:
+) -> _Outcome:
     """
-    @param status: If there is no better one in C{reply}.
+    The outcome of a server's reply.
+
+    @param status: The status without a better one in C{reply}.
     """
     if reply is None:
-        return _Verdict(ending, status, reason)
-    # What is permanent to a server that can't be used may pass (RFC 3463 2).
+        return _Outcome(ending, status, reason)
+    # A permanent reply of an unusable server is no permanent failure (RFC 3463 2).
     isSame = reply.enhanced[:1] == status[:1]
     code = 0 if reply.isLocal else reply.code
-    return _Verdict(ending, reply.enhanced if isSame else status, reason, code)
+    return _Outcome(ending, reply.enhanced if isSame else status, reason, code)
 
 
-def _trace(message: BatchMessage, target: Target) -> bytes:
+def _traceFields(message: BatchMessage, target: Target) -> bytes:
     """
-    RFC 5321 4.4: whoever makes the final delivery adds the path; and, by
-    custom, to whom it was.
+    The header fields of the final delivery: Return-Path (RFC 5321 4.4), and by
+    convention Delivered-To.
     """
     lines = (f"Return-Path: <{message.sender}>", f"Delivered-To: {target.address}", "")
     return "\r\n".join(lines).encode()
@@ -238,14 +245,14 @@ def _trace(message: BatchMessage, target: Target) -> bytes:
 
 class _Body(Sequence[bytes]):
     """
-    A message in a file, in chunks that are read when they are wanted.
+    A message in a file, in chunks that are read on access.
     """
 
-    def __init__(self, before: bytes, path: Path) -> None:
+    def __init__(self, header: bytes, path: Path) -> None:
         """
         @raise OSError: There is no such file.
         """
-        self._before = before
+        self._header = header
         self._path = path
         self._count = 1 + -(-path.stat().st_size // CHUNK)
 
@@ -261,9 +268,9 @@ class _Body(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(self._count))]
-        place = range(self._count)[index]
-        if place == 0:
-            return self._before
+        position = range(self._count)[index]
+        if position == 0:
+            return self._header
         with self._path.open("rb") as file:
-            file.seek((place - 1) * CHUNK)
+            file.seek((position - 1) * CHUNK)
             return file.read(CHUNK)

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.delivery.test_mx -*-
 """
-Asks the DNS for the hosts of a domain, and for their addresses.
-
-Asks the DNS for the TLSA records of a host (RFC 7672 2.2).
+DNS lookups for direct delivery: the hosts of a domain, their addresses, and their
+TLSA records (RFC 7672 2.2).
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from moxtls.interfaces import IResolver
 from moxtls.tasks import gather
 from moxtls.tls.dane import TLSALookup, TLSALookupError, usableRecords
 
-#: Any would do.
 SMTP_PORT = 25
 
 
@@ -40,9 +38,9 @@ async def lookUpNextHop(
     own: OwnHosts | None = None,
 ) -> NextHop:
     """
-    The hosts that take mail for C{domain}, in the order in which to try them.
+    The hosts of C{domain}, in the order in which to try them.
 
-    @param own: As of L{nextHop}.
+    @param own: As in L{nextHop}.
     """
     if isinstance(domain, AddressLiteral):
         return literalHop(domain, own)
@@ -52,8 +50,8 @@ async def lookUpNextHop(
 
 def isLocalAddress(ip: str) -> bool:
     """
-    Whether C{ip} is an address of this host: then it is the one from which it
-    would connect to it.  Nothing is sent.
+    True if C{ip} is an address of this host: then the local address of a socket
+    connected to it is the same.  Nothing is sent.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probing:
@@ -82,10 +80,10 @@ async def lookUpTLSA(
     resolver: IResolver, hop: NextHop, found: HostAddresses, port: int = SMTP_PORT
 ) -> TLSALookup:
     """
-    What DANE asks of connections to a host of C{hop}.
+    The TLSA records of a host of C{hop}.
 
     @param found: The addresses of the host, looked up before.
-    @param port: To which the connections will go.
+    @param port: The port of the connections.
     """
     host = found.host
     if not isinstance(host, Domain):
@@ -96,15 +94,15 @@ async def lookUpTLSA(
         answer = await resolver.lookup(f"_{port}._tcp.{base}", RRType.TLSA)
         names = referenceNames(hop, host, base)
         if answer.failed:
-            # RFC 7672 2.1.2: the other candidate is no way out: whoever can
-            # make a lookup fail could choose between the two.
+            # RFC 7672 2.1.2: the other candidate is not tried, or an attacker who
+            # can make a lookup fail could choose between the two.
             return TLSALookup(base, names, error=_lookupError(answer))
-        # RFC 7672 2.2.3: insecure records, also behind a secure CNAME, are
-        # none; the next candidate is tried.
+        # RFC 7672 2.2.3: insecure records, also behind a secure CNAME, don't
+        # count; the next candidate is tried.
         if answer.authentic and answer.tlsa:
             return TLSALookup(base, names, answer.tlsa, usableRecords(answer.tlsa))
-    # The other reference names are DANE's alone: without it, RFC 8461 4.2 has
-    # the certificate be for the host.
+    # The other reference names are for DANE only: without it, RFC 8461 4.2 wants
+    # a certificate for the host.
     return TLSALookup(host, (host,))
 
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.delivery.test_mx -*-
 """
-From a recipient domain to the hosts that take its mail, in order, and how
-far the DNS vouches for each step (RFC 5321 5.1, RFC 7672 2.2).  No I/O.
+The hosts of a recipient domain in order of preference, and which of the DNS
+answers that lead to them are authentic (RFC 5321 5.1, RFC 7672 2.2).  No I/O.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 
 Host = Domain | AddressLiteral
 
-#: RFC 5321 5.1 wants a limit; an attempt should end some time.  Of more, those
-#: with the best preferences are asked.
+#: Hosts of a domain that are tried, the most preferred ones: RFC 5321 5.1 allows
+#: for a limit, and an attempt has to end.
 MAX_HOSTS = 20
-#: The same for one host.  Large providers have some ten.
+#: Addresses of one host that are used.  Large providers have some ten.
 MAX_ADDRESSES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class NextHopFailure:
     """
-    Why it can't be said where mail for a domain goes.
+    The reason why a domain has no hosts, or none that is known.
 
     @ivar status: Enhanced status code (RFC 3463, RFC 7505).
-    @ivar reason: For people.
-    @ivar dnssecError: The answer was refused because of DNSSEC.
+    @ivar reason: Human-readable.
+    @ivar dnssecError: The error of DNSSEC validation, if that failed.
     """
 
     permanent: bool
@@ -42,16 +42,16 @@ class NextHopFailure:
 @dataclass(frozen=True, slots=True)
 class NextHop:
     """
-    The hosts that take mail for a domain.
+    The hosts that accept mail for a domain.
 
-    @ivar domain: Of the recipients.
-    @ivar expanded: Behind all CNAMEs.
+    @ivar domain: The domain of the recipients.
+    @ivar expanded: C{domain} after following all CNAMEs.
     @ivar hosts: In the order in which to try them; empty if and only if
         there is a C{failure}.
-    @ivar haveMX: Whether C{hosts} are from MX records.
-    @ivar authentic: Whether the first step, a CNAME or the MX records (also
-        that there are none), was validated.
-    @ivar expandedAuthentic: Whether all of it was.
+    @ivar haveMX: True if C{hosts} are from MX records.
+    @ivar authentic: True if the first step, a CNAME or the MX records (also their
+        absence), was validated.
+    @ivar expandedAuthentic: True if all steps were validated.
     """
 
     domain: Host
@@ -66,16 +66,16 @@ class NextHop:
 @dataclass(frozen=True, slots=True)
 class HostAddresses:
     """
-    Where a host is.
+    The addresses of a host.
 
-    @ivar addresses: Empty if it is nowhere, or nobody could say.
-    @ivar authentic: Whether the first step, a CNAME or the addresses, was
+    @ivar addresses: Empty if there are none, or the lookup failed.
+    @ivar authentic: True if the first step, a CNAME or the addresses, was
         validated.
-    @ivar expanded: The host's name behind all CNAMEs.
-    @ivar expandedAuthentic: Whether all of it was validated.
+    @ivar expanded: The name of the host after following all CNAMEs.
+    @ivar expandedAuthentic: True if all steps were validated.
     @ivar failed: There are no C{addresses} because a lookup failed.
-    @ivar reason: For the log, why.
-    @ivar dnssecError: It failed because of DNSSEC.
+    @ivar reason: Why there are no C{addresses}, for the log.
+    @ivar dnssecError: The error of DNSSEC validation, if that failed.
     """
 
     host: Host
@@ -90,7 +90,8 @@ class HostAddresses:
 
 def literalHop(literal: AddressLiteral, own: OwnHosts | None = None) -> NextHop:
     """
-    RFC 7672 2.2: DANE doesn't apply to address literals.
+    The next hop of an address literal, which is the host.  RFC 7672 2.2: DANE
+    doesn't apply to it.
     """
     if own is not None and own.hasName(literal):
         return NextHop(literal, literal, failure=_loop(literal))
@@ -104,17 +105,20 @@ def nextHop(
     own: OwnHosts | None = None,
 ) -> NextHop:
     """
+    The hosts of C{domain}, by its MX records.
+
     @param answer: The MX records of C{domain}.
-    @param jitter: Decides between hosts of equal preference.
-    @param own: Says which hosts are this one; C{None} if that doesn't matter.
+    @param jitter: Random numbers, which order hosts of equal preference.
+    @param own: Identifies this host, so that hosts from it on are left out;
+        C{None} to keep all.
     """
     expanded = _domain(answer.canonicalName) or domain
     failure = _failure(answer)
     hosts: tuple[Host, ...] = ()
     if failure is None:
-        # RFC 5321 5.1: without MX records, the domain itself is the host.
-        # Behind a CNAME that is still the name that we know from the sender,
-        # and RFC 7672 2.2.2 finds TLSA records under either.
+        # RFC 5321 5.1: without MX records, the domain itself is the host, under
+        # the name that the sender gave even if that is a CNAME; RFC 7672 2.2.2
+        # finds TLSA records under either.
         hosts = _order(answer.mx, jitter) if answer.mx else (domain,)
         if not hosts:
             failure = NextHopFailure(False, "4.4.4", "no valid host in MX records")
@@ -134,13 +138,15 @@ def nextHop(
 
 def literalAddresses(literal: AddressLiteral) -> HostAddresses:
     """
-    The address that is the name.
+    The address of an address literal.
     """
     return HostAddresses(literal, (literal.ip,))
 
 
 def hostAddresses(host: Domain, answers: Iterable[Answer]) -> HostAddresses:
     """
+    The addresses of C{host}, by its address records.
+
     @param answers: The A and the AAAA records of C{host}, the preferred kind
         first.  One of the two lookups may have failed.
     """
@@ -149,8 +155,8 @@ def hostAddresses(host: Domain, answers: Iterable[Answer]) -> HostAddresses:
     if not found:
         return _unreachable(host, answers)
     addresses = [each for answer in found for each in answer.addresses]
-    # Only what will be used counts: whether the negative answer for the other
-    # kind is validated depends on how the zone proves that (NSEC3 opt-out).
+    # Only answers with addresses count: validation of the negative answer for the
+    # other kind depends on how the zone proves it (NSEC3 opt-out).
     names = {answer.canonicalName for answer in found}
     everything = len(names) == 1 and all(answer.authentic for answer in found)
     return HostAddresses(
@@ -164,10 +170,10 @@ def hostAddresses(host: Domain, answers: Iterable[Answer]) -> HostAddresses:
 
 def isDANECandidate(hop: NextHop, found: HostAddresses) -> bool:
     """
-    Whether to ask for TLSA records at all.
+    True if TLSA records have to be looked up.
 
-    It is decided before they are, because some servers of unsigned zones
-    never answer that question (RFC 7672 2.2.2).
+    Elsewhere they must not be: some servers of unsigned zones never answer that
+    question (RFC 7672 2.2.2).
     """
     if not isinstance(found.host, Domain) or not found.addresses:
         return False
@@ -192,10 +198,11 @@ def baseDomains(found: HostAddresses) -> tuple[Domain, ...]:
 
 def referenceNames(hop: NextHop, host: Domain, base: Domain) -> tuple[Domain, ...]:
     """
-    For whom the host's certificate may be, C{base} first (RFC 7672 3.2.2).
+    The reference identifiers for the host's certificate, C{base} first (RFC 7672
+    3.2.2).
 
-    The unexpanded host is among them also where C{base} is its expansion:
-    both come from secure answers, and there are certificates for either.
+    The unexpanded host is included also where C{base} is its expansion: both are
+    from secure answers, and there are certificates for either.
     """
     names: tuple[Host, ...] = (base, host)
     if hop.haveMX and hop.expandedAuthentic:
@@ -235,17 +242,16 @@ def _before(
     own: OwnHosts, records: Iterable[MX], hosts: tuple[Host, ...]
 ) -> tuple[Host, ...]:
     """
-    RFC 5321 5.1: where this host is among those of a domain, it and all that are
-    not preferred to it are discarded.
+    The hosts that are preferred to this one: RFC 5321 5.1 discards the others.
     """
     if not any(own.hasName(host) for host in hosts):
         return hosts
-    # Of a host that is there twice, the better one counts.
+    # The better preference of a host that is listed twice counts.
     worstFirst = sorted(records, key=lambda each: -each.preference)
     preferences: dict[Host | None, int] = {
         _exchange(each.exchange): each.preference for each in worstFirst
     }
-    # Without MX records, there is but the domain itself.
+    # Without MX records the only host is the domain itself.
     limit = min(preferences.get(host, 0) for host in hosts if own.hasName(host))
     return tuple(host for host in hosts if preferences.get(host, 0) < limit)
 

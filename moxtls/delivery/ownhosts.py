@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.delivery.test_ownhosts -*-
 """
-Decides whether a host to which mail would go is this one: mail for a domain that
-isn't ours would come back for ever (RFC 5321 5.1).  No I/O.
+Loop detection: decides whether a next hop is this host itself, to which mail for
+a foreign domain would return for ever (RFC 5321 5.1).  No I/O.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 @dataclass(frozen=True, slots=True)
 class OwnHosts:
     """
-    The names and addresses by which this host is known to others.
+    The names and addresses of this host.
 
-    @ivar hostname: What we call ourselves.
-    @ivar listening: The addresses of listeners at the port of mail hosts, also
-        those that stand for all of a family.
-    @ivar isLocalAddress: Says whether a network interface of this host has an
+    @ivar hostname: The name in EHLO.
+    @ivar listening: The addresses of the listeners at the SMTP port; C{0.0.0.0}
+        and C{::} stand for all addresses of their family.
+    @ivar isLocalAddress: Returns true if a network interface of this host has an
         address.
     """
 
@@ -36,7 +36,7 @@ class OwnHosts:
 
     def hasName(self, host: Domain | AddressLiteral) -> bool:
         """
-        Whether a host is this one by its name alone.
+        True if a host is this one by its name alone.
         """
         if isinstance(host, AddressLiteral):
             return self.hasAddress(host.ip)
@@ -44,8 +44,8 @@ class OwnHosts:
 
     def hasAddress(self, ip: str) -> bool:
         """
-        Whether a connection to C{ip} would lead here.  Addresses that are
-        special on every host do so whoever listens there.
+        True if a connection to C{ip} would reach this host.  Loopback and
+        unspecified addresses always do.
         """
         address = _plain(ip)
         if address.is_loopback or address.is_unspecified:
@@ -62,14 +62,14 @@ class OwnHosts:
 
 def ownHostReason(host: object) -> str:
     """
-    Why no mail goes to C{host}, for people.
+    A human-readable reason why no mail is sent to C{host}.
     """
     return f"mail for this domain goes to {host}, which is this host itself"
 
 
 def _plain(ip: str) -> _IP:
     """
-    RFC 4291 2.5.5.2: an IPv4 address may be written as one of IPv6.
+    The IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2).
     """
     address = ipaddress.ip_address(ip)
     mapped = getattr(address, "ipv4_mapped", None)

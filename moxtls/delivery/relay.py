@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.delivery.test_relay -*-
 """
-Delivers by way of a relay.
+Delivers all mail through a relay (smarthost).
 
-Neither DANE nor MTA-STS is asked, and no outcome recorded: how TLS went with
-the recipients' hosts is for the relay to report (RFC 8460 1).
+Uses neither DANE nor MTA-STS, and records no TLS outcome: the relay reports on
+TLS with the recipients' hosts (RFC 8460 1).
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ DialRelay = Callable[[str], Deferred[ClientSession]]
 @dataclass(frozen=True, slots=True)
 class Relay:
     """
-    @ivar families: In order of preference.
-    @ivar secure: Whether sessions with it are encrypted, and with nobody
-        else: only then REQUIRETLS can be passed on (RFC 8689 4.2.1).
+    The relay, and how it is reached.
+
+    @ivar families: The types of its address records, in order of preference.
+    @ivar secure: True if its sessions are encrypted and authenticated: only then
+        messages with REQUIRETLS may be relayed (RFC 8689 4.2.1).
     """
 
     host: Host
@@ -60,7 +62,7 @@ class Relay:
 @implementer(ICourier)
 class SmarthostCourier:
     """
-    Takes all mail to one relay.
+    Delivers all mail to one relay.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class SmarthostCourier:
             else:
                 await self._tryRelay(batch, results, recorder)
         except CancelledError:
-            # What the relay took it has: nobody shall give it to it again.
+            # Messages that the relay has accepted must not be sent again.
             results.expire()
             return results.final()
         results.finish()
@@ -135,7 +137,7 @@ class SmarthostCourier:
         self,
         ip: str,
         batch: Batch,
-        parcels: tuple[BatchMessage, ...],
+        messages: tuple[BatchMessage, ...],
         results: RecipientResults,
         recorder: IResultRecorder,
     ) -> tuple[BatchMessage, ...]:
@@ -149,14 +151,14 @@ class SmarthostCourier:
             results.addHostError(tlsFailed(failed.reason, failed.reply, host))
             return ()
         except SessionFailed as failed:
-            # It is we who have to see to it that the relay knows us: a wrong
-            # password is no reason to return everybody's mail.
+            # A refusal of the session is a fault of our configuration: a wrong
+            # password is no reason to bounce all mail.
             results.addHostError(sessionError(failed, host, lenient=True))
             return ()
         try:
             required = batch.requireTLS is True
             return await deliverBatch(
-                session, parcels, results, recorder, host, required
+                session, messages, results, recorder, host, required
             )
         finally:
             self._release(session)
@@ -164,7 +166,11 @@ class SmarthostCourier:
 
 def parseRelayHost(text: str) -> Host:
     """
+    Read the host of a relay.
+
     @param text: A name, or an IP address.
+
+    @raise InvalidDomain: It is neither.
     """
     try:
         return AddressLiteral.parse(f"[IPv6:{text}]" if ":" in text else f"[{text}]")

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.delivery.test_results -*-
 """
-How an attempt ends for each recipient, from what hosts did and said.
+Results of an attempt for each recipient, from the replies and errors of hosts.
 No I/O.
 """
 
@@ -15,25 +15,27 @@ from moxtls.delivery.requirements import PolicyRefusal
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
 from moxtls.smtp.types import RecipientReply, Reply
 
-#: RFC 8689 4.2.1, 5: no host can be trusted as the sender asks.
+#: RFC 8689 4.2.1, 5: no host meets the REQUIRETLS of the sender.
 REQUIRETLS_STATUS = "5.7.30"
-#: Characters of what strangers say: a reply may have 64 KB, and there is one
+#: Characters of a remote host's text: a reply may have 64 KB, and there is one
 #: for each recipient and host.
 MAX_TEXT = 1000
-#: Connections to one address for one batch, one after the other: a host may take
-#: a few transactions only in each (RFC 9422 MAILMAX).
+#: Connections to one address for one batch, one after the other: a host may
+#: limit the transactions in each (RFC 9422 MAILMAX).
 MAX_SESSIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryError:
     """
-    Why a host, or the whole domain, took nothing.
+    The reason why a host, or the whole domain, accepted nothing (or nothing
+    more).
 
     @ivar status: Enhanced status code (RFC 3463).
-    @ivar text: For people: the reply as it was received, or our words; may
-        hold a stranger's words, but not too many.
-    @ivar code: Of the SMTP reply, 0 if C{text} is ours.
+    @ivar text: Human-readable: the reply as it was received, or a local
+        explanation; at most L{MAX_TEXT} characters, perhaps untrusted.
+    @ivar host: The name of the host; empty for the whole domain.
+    @ivar code: The SMTP reply code; 0 if C{text} is a local explanation.
     """
 
     status: str
@@ -50,7 +52,7 @@ class DeliveryError:
 
     def asTemporary(self) -> DeliveryError:
         """
-        The same as something that may pass.
+        The same error as a temporary one.
         """
         return replace(self, status="4" + self.status[1:])
 
@@ -67,14 +69,14 @@ _REFUSALS = {
 
 def noNextHop(failure: NextHopFailure) -> DeliveryError:
     """
-    It can't be said which hosts take mail for the domain.
+    The hosts of the domain are unknown.
     """
     return DeliveryError(failure.status, failure.reason)
 
 
 def ownHost(host: str) -> DeliveryError:
     """
-    A host turns out to be this one by its addresses.
+    A host is this one, by its addresses.
     """
     return DeliveryError(LOOP_STATUS, ownHostReason(host))
 
@@ -89,7 +91,7 @@ def unreachableHost(found: HostAddresses) -> DeliveryError:
 
 def policyRefused(refusal: PolicyRefusal, host: str) -> DeliveryError:
     """
-    A policy forbids to connect to a host.
+    A policy forbids to use a host.
     """
     status, text = _REFUSALS[refusal]
     return DeliveryError(status, text, host)
@@ -97,7 +99,7 @@ def policyRefused(refusal: PolicyRefusal, host: str) -> DeliveryError:
 
 def requireTLSNotOffered(host: str) -> DeliveryError:
     """
-    A host can't be asked for REQUIRETLS.
+    A host doesn't offer REQUIRETLS.
     """
     text = "REQUIRETLS was asked for, and the host doesn't support it"
     return DeliveryError(REQUIRETLS_STATUS, text, host)
@@ -112,9 +114,9 @@ def smtpError(reply: Reply, host: str) -> DeliveryError:
 
 def tlsFailed(reason: str, reply: Reply | None, host: str) -> DeliveryError:
     """
-    There is no TLS to be had with a host, or none that will do.
+    TLS with a host failed, or its certificate is not acceptable.
 
-    @param reply: To STARTTLS, if that was refused.
+    @param reply: The reply to STARTTLS, if that was refused.
     """
     if reply is None:
         return DeliveryError("4.7.5", reason, host)
@@ -123,7 +125,7 @@ def tlsFailed(reason: str, reply: Reply | None, host: str) -> DeliveryError:
 
 def sessionLimitReached(host: str) -> DeliveryError:
     """
-    A host has had as many connections as it gets, and there is mail left.
+    A host has had L{MAX_SESSIONS} connections, and messages remain.
     """
     return DeliveryError(
         "4.5.3", f"it takes too little in {MAX_SESSIONS} connections", host
@@ -132,37 +134,37 @@ def sessionLimitReached(host: str) -> DeliveryError:
 
 class RecipientResults:
     """
-    Who of a batch has an answer.
+    Collects the results of one attempt.
 
-    What a host accepts or refuses for good is final.  What it refuses for now
-    is an answer only if no other host has a better one (RFC 5321 5.1: until a
-    delivery attempt succeeds).  So is that a host can't be asked for want of an
-    extension: the next may have it.
+    A positive or permanently negative reply is final.  A temporary one counts
+    only if no other host gives a better one (RFC 5321 5.1: until a delivery
+    attempt succeeds).  The same holds for a recipient that a host can't be asked
+    for, because it lacks an extension: the next host may have it.
     """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._final: dict[tuple[str, str], Result] = {}
-        self._taken = 0
-        self._begun = False
-        self._passing: dict[tuple[str, str], Result] = {}
-        self._unasked: dict[tuple[str, str], Result] = {}
+        self._reported = 0
+        self._hasStarted = False
+        self._temporary: dict[tuple[str, str], Result] = {}
+        self._notAttempted: dict[tuple[str, str], Result] = {}
         self._errors: list[DeliveryError] = []
 
     @property
     def complete(self) -> bool:
-        return not self._open()
+        return not self._undecided()
 
     @property
     def errors(self) -> tuple[DeliveryError, ...]:
         """
-        Why hosts took nothing, in the order in which they were asked.
+        The errors of hosts, in the order in which they were tried.
         """
         return tuple(self._errors)
 
     def undecidedRecipients(self, message: BatchMessage) -> tuple[str, ...]:
         """
-        Those of a message's recipients for whom there is no final answer.
+        The recipients of a message that have no final result.
         """
         return tuple(
             each
@@ -172,19 +174,20 @@ class RecipientResults:
 
     def messageStarted(self) -> None:
         """
-        A host is given a message.  How that ends may be for what is in it.
+        A host is sent a message: from now on, an error may be about the message,
+        so that it says nothing about other mail.
         """
-        self._begun = True
+        self._hasStarted = True
 
     def addHostError(self, error: DeliveryError) -> None:
         """
-        A host took nothing, or nothing more; the next may.
+        A host accepted nothing, or nothing more; the next may.
         """
         self._errors.append(error)
 
     def failMessage(self, message: BatchMessage, error: DeliveryError) -> None:
         """
-        A message can't be handed to any host now.
+        A message can't be sent to any host now.
         """
         for recipient in self.undecidedRecipients(message):
             key = message.messageID, recipient
@@ -198,98 +201,100 @@ class RecipientResults:
         lenient: bool = False,
     ) -> None:
         """
-        A host said yes or no to recipients, or couldn't be asked.
+        Add a host's replies to recipients.
 
-        @param lenient: Take a refusal for reasons of security or policy (RFC
-            3463 3.8) as temporary: over the other family of addresses it may
-            be another.
+        @param lenient: Treat a refusal for reasons of security or policy (RFC
+            3463 3.8) as temporary: over the other address family the host may
+            accept the message.
         """
         for each in replies:
             result = _result(message.messageID, each, host)
             if lenient and result.status.startswith("5.7."):
-                result = _softened(result)
+                result = _asTemporary(result)
             answers = self._final
             if each.reply.isLocal:
-                answers = self._unasked
+                answers = self._notAttempted
             elif result.ending is DeliveryStatus.TEMPORARY:
-                answers = self._passing
+                answers = self._temporary
             answers[message.messageID, each.recipient] = result
 
     def failAll(self, error: DeliveryError) -> None:
         """
-        There is no host to ask.
+        End the attempt: no host can be tried.
         """
         self._errors = [error]
         self.finish()
 
     def finish(self) -> None:
         """
-        There is no other host to ask.  If not all of them refused for good, a
-        later attempt may find one that doesn't.
+        End the attempt after the last host.  If not all hosts failed
+        permanently, a later attempt may succeed.
         """
-        passing = [each for each in self._errors if not each.permanent]
-        troubles = self._errors or [DeliveryError("4.4.1", "no host could be reached")]
-        last = (passing or troubles)[-1]
-        for key in self._open():
-            unasked = None if passing else self._unasked.get(key)
-            said = self._passing.get(key) or unasked
-            self._final[key] = said or self._untried(key, last)
+        temporary = [each for each in self._errors if not each.permanent]
+        errors = self._errors or [DeliveryError("4.4.1", "no host could be reached")]
+        last = (temporary or errors)[-1]
+        for key in self._undecided():
+            notAttempted = None if temporary else self._notAttempted.get(key)
+            result = self._temporary.get(key) or notAttempted
+            self._final[key] = result or self._withoutReply(key, last)
 
     def deferAll(self, error: DeliveryError) -> None:
         """
-        This attempt can't go on; a later one may, and so may that of other mail
-        to the same destination.
+        End the attempt with temporary results: a later attempt may succeed, and
+        so may other mail to the same destination.
         """
         self._errors = [error]
-        for key in self._open():
+        for key in self._undecided():
             self._final[key] = _failedResult(*key, error)
 
     def expire(self) -> None:
         """
-        There is no time to ask another host, or to wait for this one.  What
-        went wrong until then is all that can be said to whom has no answer.
+        End an attempt that took too long.  Recipients without a final result
+        get a temporary one with all errors so far.
         """
-        seen = dict.fromkeys(
+        errors = dict.fromkeys(
             f"{each.host}: {each.text}" if each.host else each.text
             for each in self._errors
         )
-        text = "; ".join(["the attempt took too long", *seen])
-        passing = [each for each in self._errors if not each.permanent]
-        status = passing[-1].status if passing else "4.4.2"
+        text = "; ".join(["the attempt took too long", *errors])
+        temporary = [each for each in self._errors if not each.permanent]
+        status = temporary[-1].status if temporary else "4.4.2"
         error = DeliveryError(status, text)
-        for key in self._open():
-            self._final[key] = self._passing.get(key) or self._untried(key, error)
+        for key in self._undecided():
+            self._final[key] = self._temporary.get(key) or self._withoutReply(
+                key, error
+            )
 
     def final(self) -> tuple[Result, ...]:
         """
-        Those that are final.
+        The final results.
         """
         return tuple(self._final.values())
 
     def takeNew(self) -> tuple[Result, ...]:
         """
-        Those that became final since this was called before.
+        The results that became final since the last call.
         """
-        # A result that is final stays as it is, and where it is.
-        results = self.final()[self._taken :]
-        self._taken += len(results)
+        # A final result never changes, nor does its position.
+        results = self.final()[self._reported :]
+        self._reported += len(results)
         return results
 
-    def _untried(self, key: tuple[str, str], error: DeliveryError) -> Result:
-        unreachable = not self._begun and not error.permanent and self._isPlain
+    def _withoutReply(self, key: tuple[str, str], error: DeliveryError) -> Result:
+        unreachable = not self._hasStarted and not error.permanent and self._isPlain
         return replace(_failedResult(*key, error), unreachable=unreachable)
 
     @property
     def _isPlain(self) -> bool:
         """
-        Whether the batch asks for nothing that other mail to the same
-        destination doesn't.
+        True if the batch has no requirements beyond those of other mail to the
+        same destination.
         """
-        # Reports for DMARC don't fall back to plaintext.
+        # DMARC reports don't fall back to plaintext.
         isStrict = self._batch.report is ReportKind.DMARC
         return self._batch.requireTLS is None and not isStrict
 
-    def _open(self) -> list[tuple[str, str]]:
+    def _undecided(self) -> list[tuple[str, str]]:
         return [
             (message.messageID, each)
             for message in self._batch.messages
@@ -338,6 +343,6 @@ def _status(reply: Reply) -> str:
     return f"{first}.0.0"
 
 
-def _softened(result: Result) -> Result:
+def _asTemporary(result: Result) -> Result:
     status = "4" + result.status[1:]
     return replace(result, ending=DeliveryStatus.TEMPORARY, status=status)

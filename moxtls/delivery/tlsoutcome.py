@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.delivery.test_tlsoutcome -*-
 """
-The outcome of one attempt, as it is gathered.  No I/O.
+Builds the TLS outcome of one delivery attempt (RFC 8460).  No I/O.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ from moxtls.tlsrpt.types import (
 @dataclass(slots=True)
 class PolicyCounter:
     """
-    The count against one policy while an attempt is under way.
-
-    @ivar policy: May become a better known one before anything is counted.
+    Counts sessions and failures under one policy during an attempt.
     """
 
     policy: TLSPolicy
@@ -41,7 +39,7 @@ class PolicyCounter:
 
     def addFailures(self, failures: Iterable[FailureDetail], times: int = 1) -> None:
         """
-        Note failures, each seen in C{times} sessions.
+        Count failures, each in C{times} sessions.
         """
         for each in failures:
             self.failures[each] += times
@@ -54,10 +52,12 @@ class PolicyCounter:
 
 class OutcomeBuilder:
     """
-    All that is counted in one attempt.
+    Collects the counts of one attempt, for the recipient domain and for each
+    host (RFC 8460 3).
 
-    @ivar recipient: C{None} while nothing is known.
-    @ivar hosts: One for each host that says something.
+    @ivar recipient: The counter for the recipient domain; C{None} before its
+        policy is known.
+    @ivar hosts: One counter for each host with a result.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class OutcomeBuilder:
     @property
     def hasCounts(self) -> bool:
         """
-        Whether there is anything to tell about TLS.
+        True if there is anything to record.
         """
         own = [self.recipient] if self.recipient is not None else []
         return any(
@@ -77,7 +77,9 @@ class OutcomeBuilder:
 
     def addHost(self, counter: PolicyCounter) -> PolicyCounter:
         """
-        Begin the count for another host.
+        Add the counter of another host.
+
+        @return: C{counter}.
         """
         self.hosts.append(counter)
         return counter
@@ -88,7 +90,7 @@ class OutcomeBuilder:
         """
         Count sessions for both kinds of policy domain (RFC 8460 3).
 
-        @param counter: That of the host; C{None} if there is none.
+        @param counter: The counter of the host; C{None} if there is none.
         """
         for each in (self.recipient, counter):
             if each is not None:
@@ -97,7 +99,7 @@ class OutcomeBuilder:
 
     def addSession(self, record: SessionRecord, counter: PolicyCounter | None) -> None:
         """
-        Count one session, with what was seen of TLS in it.
+        Count one session by its TLS record.
         """
         seen = classify(record)
         self.count(counter, seen.succeeded, seen.failed)
@@ -113,9 +115,9 @@ class OutcomeBuilder:
         causesReports: bool = True,
     ) -> SessionOutcome:
         """
-        What is to be recorded.
+        The outcome to record.
 
-        @param report: The kind of report that was delivered, if it was one.
+        @param report: The kind of report that was delivered, if any.
         @param causesReports: As in L{moxtls.queue.types.Envelope}.
         """
         return SessionOutcome(
@@ -123,17 +125,17 @@ class OutcomeBuilder:
             self.recipient.tally() if self.recipient is not None else None,
             tuple(each.tally() for each in self.hosts),
             causesReports and report is None,
-            # RFC 8460 3: left out of what is counted.
+            # RFC 8460 3: deliveries of TLS reports are not counted.
             report is ReportKind.TLS,
         )
 
 
 def recipientCounter(lookup: STSLookup) -> PolicyCounter:
     """
-    Begin the count for a recipient domain, with what its MTA-STS lookup says.
+    A counter for a recipient domain, with the failures of its MTA-STS lookup.
 
-    A policy of mode "none" is the way to have no policy (RFC 8461 5), so it
-    is told as one; what became of the records behind it is of no interest.
+    A policy of mode "none" means that there is no policy (RFC 8461 5), and is
+    reported as such; failures to look it up again don't matter.
     """
     policy = lookup.policy
     if policy is not None and policy.mode is not Mode.NONE:
@@ -150,7 +152,7 @@ def recipientCounter(lookup: STSLookup) -> PolicyCounter:
 
 def hostCounter(host: Domain, tlsa: TLSALookup) -> PolicyCounter:
     """
-    Begin the count for a host, with what there is to say about its records.
+    A counter for a host, with the failures of its TLSA records.
     """
     base = tlsa.base or host
     if not tlsa.required:
@@ -160,7 +162,7 @@ def hostCounter(host: Domain, tlsa: TLSALookup) -> PolicyCounter:
     if tlsa.error is not None:
         counter.addFailures([_tlsaFailure(host, tlsa.error)])
     elif not tlsa.usable:
-        # In no session: it is about the records, and sessions may be fine.
+        # In no session: it is about the records, sessions may succeed.
         reason = "all-unusable-records+ignored"
         failure = FailureDetail(ResultType.TLSA_INVALID, reason, mxHostname=host.ascii)
         counter.addFailures([failure], times=0)
@@ -169,7 +171,7 @@ def hostCounter(host: Domain, tlsa: TLSALookup) -> PolicyCounter:
 
 def unvalidatedHostCounter(host: Domain, error: ExtendedError) -> PolicyCounter:
     """
-    The count for a host whose addresses were refused because of DNSSEC.
+    A counter for a host whose addresses failed DNSSEC validation.
     """
     counter = PolicyCounter(TLSPolicy(PolicyType.TLSA, host))
     counter.addFailures([lookupFailure(error, host.ascii)])
@@ -178,12 +180,12 @@ def unvalidatedHostCounter(host: Domain, error: ExtendedError) -> PolicyCounter:
 
 def lookupFailure(error: ExtendedError, host: str = "") -> FailureDetail:
     """
-    MX, CNAME or address records were refused because of DNSSEC.
+    MX, CNAME or address records failed DNSSEC validation.
 
-    Reading of RFC 8460 4.3.2.1: "dnssec-invalid" is about DANE, so this is
-    the general one.
+    Reading of RFC 8460 4.3.2.1: "dnssec-invalid" is about DANE, so the result
+    type here is the general one.
 
-    @param host: Whose addresses they were, if any.
+    @param host: The host of the address records, if they were such.
     """
     return FailureDetail(
         ResultType.VALIDATION_FAILURE, error.reasonCode, mxHostname=host
@@ -202,9 +204,9 @@ def _tlsaFailure(host: Domain, error: TLSALookupError) -> FailureDetail:
     """
     RFC 8460 4.3.2.1 "dnssec-invalid": the resolver returned no valid records.
 
-    It is said whatever the reason: TLSA records are asked for only where the
-    addresses are secure, and a resolver that refuses data for DNSSEC need not
-    say that it was for that (RFC 8914 is an option).
+    It is used for all reasons: TLSA records are looked up only where the
+    addresses are secure, and a resolver need not tell that DNSSEC validation
+    failed (RFC 8914 is optional).
     """
     reason = error.error.reasonCode if error.error else LOOKUP_FAILED
     return FailureDetail(ResultType.DNSSEC_INVALID, reason, mxHostname=host.ascii)

@@ -80,7 +80,11 @@ class SuppressTests(CommandCase):
         """
         for words, status, said in [
             (("add", "nobody"), 1, "moxtls: 'nobody' is not one address"),
-            (("add", "ftp://a.example"), 1, "moxtls: reports are not sent to 'ftp' URIs"),
+            (
+                ("add", "ftp://a.example"),
+                1,
+                "moxtls: reports are not sent to 'ftp' URIs",
+            ),
             (("remove", "a@b.example"), 1, "moxtls: not suppressed: a@b.example"),
             (("extend", "a@b.example"), 1, "moxtls: not suppressed: a@b.example"),
             (("add", "a@b.example", "--for", "3"), 2, "'3': expected a time such as"),

@@ -173,5 +173,7 @@ def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
         ReportStatusNotifier(clock, [], FakeMailbox(), str),
         lambda: "new",
         jitter=lambda: 0.5,
-        limits=GroupLimits(maxPerDestination=CONNECTIONS, maxMessages=MESSAGES // CONNECTIONS),
+        limits=GroupLimits(
+            maxPerDestination=CONNECTIONS, maxMessages=MESSAGES // CONNECTIONS
+        ),
     )
