@@ -58,19 +58,19 @@ class Submission:
         hostname: str,
         newID: Callable[[], str],
         folder: Path,
-        note: OnQueued | None = None,
+        onQueued: OnQueued | None = None,
     ) -> None:
         """
         @param newID: Letters and digits, never the same twice.
         @param folder: For large messages while they come in.
-        @param note: Is told of each message that is queued, and by whom; it
+        @param onQueued: Is told of each message that is queued, and by whom; it
             must not fail.
         """
         self.clock = clock
         self.queue = queue
         self.hostname = hostname
         self.newID = newID
-        self.note = note
+        self.onQueued = onQueued
         self._folder = folder
 
     def mailFrom(
@@ -160,8 +160,8 @@ class _Submitted:
             count=len(envelope.recipients),
             size=self._spooled.size,
         )
-        if self._submission.note is not None:
-            await self._submission.note(self._client.user, envelope)
+        if self._submission.onQueued is not None:
+            await self._submission.onQueued(self._client.user, envelope)
         return Reply(250, "2.0.0", f"Queued as {messageID}")
 
     def _prefix(self, header: bytes, envelope: Envelope) -> bytes:

@@ -79,10 +79,10 @@ def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
     """
     @param address: As in the configuration.
     """
-    place = lmtpAddress(address)
-    if isinstance(place, tuple):
-        return addressEndpoint(reactor, *place)
-    return UNIXClientEndpoint(reactor, place, timeout=CONNECT_TIMEOUT)
+    target = lmtpAddress(address)
+    if isinstance(target, tuple):
+        return addressEndpoint(reactor, *target)
+    return UNIXClientEndpoint(reactor, target, timeout=CONNECT_TIMEOUT)
 
 
 class LMTPFailed(MailboxUnavailable):
@@ -111,17 +111,17 @@ class LMTPStore:
         endpoint: IStreamClientEndpoint,
         hostname: Domain,
         separator: str,
-        most: int = MAX_CONNECTIONS,
+        maxConnections: int = MAX_CONNECTIONS,
     ) -> None:
         """
         @param separator: In local parts, between account and mailbox.
-        @param most: Connections at a time; further messages wait.
+        @param maxConnections: Connections at a time; further messages wait.
         """
         self._clock = clock
         self._endpoint = endpoint
         self._hostname = hostname
         self._separator = separator
-        self._turns = DeferredSemaphore(most)
+        self._slots = DeferredSemaphore(maxConnections)
         self._idle: list[ClientSession] = []
         self._busy: set[ClientSession] = set()
         self._opening: set[Deferred[None]] = set()
@@ -151,16 +151,16 @@ class LMTPStore:
         @raise LMTPFailed: It can't take it now.
         """
         recipient = self._recipient(account, splitMailbox(mailbox))
-        turn = self._turns.acquire()
+        slot = self._slots.acquire()
         try:
-            await turn.addTimeout(QUEUE_TIMEOUT, self._clock)
+            await slot.addTimeout(QUEUE_TIMEOUT, self._clock)
         except TimeoutError:
             raise LMTPFailed("too much is waiting for the server") from None
         try:
-            reply = await self._handOver(recipient, message)
+            reply = await self._send(recipient, message)
         finally:
-            self._turns.release()
-        _judge(reply)
+            self._slots.release()
+        _raiseFor(reply)
 
     def stop(self) -> Deferred[None]:
         """
@@ -180,25 +180,25 @@ class LMTPStore:
             localPart += self._separator + "/".join(parts)
         return str(Address(localPart, self._hostname))
 
-    async def _handOver(self, recipient: str, message: Sequence[bytes]) -> Reply:
-        session = self._kept()
+    async def _send(self, recipient: str, message: Sequence[bytes]) -> Reply:
+        session = self._idleSession()
         if session is not None:
             try:
-                return await self._over(session, recipient, message)
+                return await self._sendOver(session, recipient, message)
             except LMTPFailed as why:
                 # The server had hung up on it, which isn't about the message.
                 if not why.unheard:
                     raise
-        return await self._over(await self._connect(), recipient, message)
+        return await self._sendOver(await self._connect(), recipient, message)
 
-    def _kept(self) -> ClientSession | None:
+    def _idleSession(self) -> ClientSession | None:
         while self._idle:
             session = self._idle.pop()
             if session.usable:
                 return session
         return None
 
-    async def _over(
+    async def _sendOver(
         self, session: ClientSession, recipient: str, message: Sequence[bytes]
     ) -> Reply:
         known = session.extensions
@@ -280,7 +280,7 @@ def _failed(why: SessionError) -> LMTPFailed:
     return LMTPFailed(why.reason, unanswered, reply if isRefusal else None)
 
 
-def _judge(reply: Reply) -> None:
+def _raiseFor(reply: Reply) -> None:
     if 200 <= reply.code < 300:
         # RFC 2033 4.2: it is in the server's hands.
         return
@@ -302,11 +302,11 @@ def _withoutPath(message: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:
     found = _PATH.match(message[0])
     if found is None:
         return "", message
-    rest = _Without(message, message[0][found.end() :])
+    rest = _Replaced(message, message[0][found.end() :])
     return found[1].decode("utf-8", "replace"), rest
 
 
-class _Without(Sequence[bytes]):
+class _Replaced(Sequence[bytes]):
     """
     Chunks with another one in the place of the first.
     """
@@ -323,8 +323,8 @@ class _Without(Sequence[bytes]):
             return [self._chunk(each) for each in range(*index.indices(len(self)))]
         return self._chunk(range(len(self))[index])
 
-    def _chunk(self, place: int) -> bytes:
-        return self._chunks[place] if place else self._first
+    def _chunk(self, index: int) -> bytes:
+        return self._chunks[index] if index else self._first
 
 
 class _Reader(io.RawIOBase):

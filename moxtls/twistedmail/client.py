@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.twistedmail.test_client -*-
 """
 TLS outcomes of clients made with C{twisted.mail.smtp}, and the hole behind
-STARTTLS closed for them.  For servers, see C{captureServer}.
+STARTTLS closed for them.  For servers, see C{filterServer}.
 
 The wrapper stands between the connection and the application's protocol, and
 changes neither what is sent nor what the application makes of a certificate.
@@ -41,13 +41,13 @@ from moxtls.tls.resulttype import UNSPECIFIED, classify
 from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
 from moxtls.tls.verify import TrustStore, loadTrustStore, peerChain, verifyChain
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
-from moxtls.twistedmail.server import captureServer
+from moxtls.twistedmail.server import filterServer
 
-__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "capture", "captureServer"]
+__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "recordTLS", "filterServer"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Subject:
+class _RecordingSettings:
     """
     What the sessions that are captured are about.
 
@@ -64,7 +64,7 @@ class _Subject:
     sendReport: bool
 
 
-def capture(
+def recordTLS(
     factory: IProtocolFactory,
     observer: ISessionObserver,
     recipientDomain: str,
@@ -74,7 +74,7 @@ def capture(
     sendReport: bool = True,
 ) -> TLSRecordingFactory:
     """
-    Have C{observer} told of the TLS in each connection of a client.
+    Have C{observer} reported of the TLS in each connection of a client.
 
     @param factory: Builds protocols such as C{twisted.mail.smtp.ESMTPClient},
         which do STARTTLS themselves.
@@ -94,10 +94,10 @@ def capture(
     if policies:
         recipient, hostPolicy = policies
     hostname = hostDomain.ascii if hostDomain else host
-    subject = _Subject(
+    settings = _RecordingSettings(
         observer, domain, hostname, recipient, hostPolicy, trust, sendReport
     )
-    return TLSRecordingFactory(factory, subject)
+    return TLSRecordingFactory(factory, settings)
 
 
 def _domain(host: str) -> Domain | None:
@@ -116,7 +116,7 @@ _ContextFactory = IOpenSSLClientConnectionCreator | IOpenSSLContextFactory
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _Keeping:
+class _ConnectionKeeper:
     """
     Makes the connection that the application wants, and keeps hold of it.
     """
@@ -149,8 +149,8 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def __init__(self, factory: TLSRecordingFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
-        self._subject = factory.subject
-        self._record = SessionRecord(host=self._subject.hostname)
+        self._settings = factory.settings
+        self._record = SessionRecord(host=self._settings.hostname)
         # None as soon as TLS is wanted: from there on nothing is read here.
         # Twisted's clients know no line ends but CRLF.
         self._reader: ReplyReader | None = ReplyReader(onlyCRLF=True)
@@ -158,8 +158,8 @@ class TLSRecordingWrapper(ProtocolWrapper):
         self._verb = b"CONNECT"
         self._ehloRefused = False
         self._isHungUp = False
-        self._keeping: _Keeping | None = None
-        self._heard = False
+        self._keeper: _ConnectionKeeper | None = None
+        self._hasReceived = False
 
     # --- towards the server --------------------------------------------------
 
@@ -168,7 +168,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
         self._record = replace(
             self._record, sendingIP=_ip(here), receivingIP=_ip(there)
         )
-        self._line: ITLSTransport = transport  # type: ignore[assignment]  # all are
+        self._below: ITLSTransport = transport  # type: ignore[assignment]  # all are
         super().makeConnection(transport)
 
     def write(self, data: bytes) -> None:
@@ -189,16 +189,16 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def abortConnection(self) -> None:
         self._isHungUp = True
-        self._line.abortConnection()
+        self._below.abortConnection()
 
     def startTLS(self, contextFactory: _ContextFactory) -> None:
         """
         As the transport's.
         """
-        keeping = _Keeping(contextFactory)
-        self._line.startTLS(keeping)
+        keeper = _ConnectionKeeper(contextFactory)
+        self._below.startTLS(keeper)
         self._reader = None
-        self._keeping = keeping
+        self._keeper = keeper
         self._record = replace(self._record, starttls=STARTTLSResult.BROKEN)
         directlyProvides(self, *providedBy(self.transport))
 
@@ -206,7 +206,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         if self._reader is None:
-            self._heard = True
+            self._hasReceived = True
             super().dataReceived(data)
             return
         self._raw += data
@@ -219,7 +219,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
                 self._pass(lines, self._reader.pending)
         except MalformedReply as why:
             if self._verb == b"STARTTLS":
-                self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
+                self._noReply(TLSError(TLSError.Kind.NOT_SMTP))
             self._stop(f"{why}")
 
     def _pass(self, lines: tuple[bytes, ...], more: bool) -> None:
@@ -238,7 +238,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
         reply, self._raw = self._raw[:length], self._raw[length:]
         super().dataReceived(reply)
         if self._verb == b"STARTTLS" and more:
-            self._unanswered(TLSError(TLSError.Kind.NOT_SMTP))
+            self._noReply(TLSError(TLSError.Kind.NOT_SMTP))
             self._stop("a reply to STARTTLS before it was said")
 
     def _note(self, verb: bytes, lines: tuple[bytes, ...]) -> None:
@@ -263,50 +263,52 @@ class TLSRecordingWrapper(ProtocolWrapper):
         Whether the server has STARTTLS, if that is known.
         """
         lacking = isKnown and not startTLS
-        seen = STARTTLSResult.NOT_OFFERED if lacking else STARTTLSResult.NOT_TRIED
-        self._record = replace(self._record, starttls=seen)
+        verification = (
+            STARTTLSResult.NOT_OFFERED if lacking else STARTTLSResult.NOT_TRIED
+        )
+        self._record = replace(self._record, starttls=verification)
 
-    def _unanswered(self, trouble: TLSError) -> None:
+    def _noReply(self, trouble: TLSError) -> None:
         self._record = replace(
             self._record, starttls=STARTTLSResult.UNANSWERED, error=trouble
         )
 
     def _stop(self, why: str) -> None:
-        self._log.warn("{host!r}: {why}", host=self._subject.hostname, why=why)
+        self._log.warn("{host!r}: {why}", host=self._settings.hostname, why=why)
         self._reader = None
         self._raw = b""
         self._isHungUp = True
         self.disconnecting = 1
-        self._line.abortConnection()
+        self._below.abortConnection()
 
     def handshakeCompleted(self) -> None:
-        self._judge()
-        self._heard = False
+        self._verify()
+        self._hasReceived = False
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._keeping is not None:
+        if self._keeper is not None:
             self._noteLoss(reason)
         elif self._verb == b"STARTTLS" and not self._isHungUp:
             # If it was the application, nobody can say why.
-            self._unanswered(TLSError(TLSError.Kind.CLOSED))
-        self._keeping = None
-        self._tell()
+            self._noReply(TLSError(TLSError.Kind.CLOSED))
+        self._keeper = None
+        self._report()
         super().connectionLost(reason)
 
-    # --- what was seen ------------------------------------------------------------
+    # --- what was verification ------------------------------------------------------------
 
-    def _judge(self) -> None:
+    def _verify(self) -> None:
         """
         Look at the certificate.  The application does so itself, and has the
         say; this is for the record.
         """
-        if self._keeping is None or self._record.verification is not None:
+        if self._keeper is None or self._record.verification is not None:
             return
-        connection = self._keeping.connection
+        connection = self._keeper.connection
         trust = self.factory.trust(connection)
-        name = self._subject.hostname or _sni(connection)
+        name = self._settings.hostname or _sni(connection)
         verification = verifyChain(trust, [name], peerChain(connection))
         self._record = replace(
             self._record,
@@ -318,10 +320,10 @@ class TLSRecordingWrapper(ProtocolWrapper):
     def _noteLoss(self, reason: Failure) -> None:
         trouble = tlsErrorOf(reason)
         if isCertificateRefusal(reason):
-            self._judge()
+            self._verify()
             self._refused()
             return
-        rejected = not self._heard and trouble.kind is TLSError.Kind.REMOTE_ALERT
+        rejected = not self._hasReceived and trouble.kind is TLSError.Kind.REMOTE_ALERT
         if rejected or self._record.starttls is STARTTLSResult.BROKEN:
             self._record = replace(self._record, error=trouble)
 
@@ -329,20 +331,20 @@ class TLSRecordingWrapper(ProtocolWrapper):
         """
         The application hung up over the certificate.
         """
-        seen = self._record.verification
-        if seen is not None and seen.ok:
+        verification = self._record.verification
+        if verification is not None and verification.ok:
             # For reasons of its own.
-            seen = replace(seen, verifyErrors=((UNSPECIFIED, 0),))
-        self._record = replace(self._record, verification=seen, enforced=True)
+            verification = replace(verification, verifyErrors=((UNSPECIFIED, 0),))
+        self._record = replace(self._record, verification=verification, enforced=True)
 
-    def _tell(self) -> None:
-        outcome = _outcome(self._subject, self._record)
+    def _report(self) -> None:
+        outcome = _outcome(self._settings, self._record)
         if outcome is None:
             return
-        told: Deferred[None] = maybeDeferred(
-            self._subject.observer.sessionEnded, outcome
+        reported: Deferred[None] = maybeDeferred(
+            self._settings.observer.sessionEnded, outcome
         )
-        told.addErrback(
+        reported.addErrback(
             lambda why: self._log.failure("a TLS outcome was not recorded", why)
         )
 
@@ -355,16 +357,16 @@ class TLSRecordingFactory(WrappingFactory[TLSRecordingWrapper]):
     noisy = False
     protocol = TLSRecordingWrapper
 
-    def __init__(self, factory: IProtocolFactory, subject: _Subject) -> None:
+    def __init__(self, factory: IProtocolFactory, settings: _RecordingSettings) -> None:
         super().__init__(factory)
-        self.subject = subject
+        self.settings = settings
 
     def trust(self, connection: SSL.Connection) -> TrustStore:
         """
         By whose word the certificate of a connection is judged.
         """
-        if self.subject.trust is not None:
-            return self.subject.trust
+        if self.settings.trust is not None:
+            return self.settings.trust
         if connection.get_verify_mode() & SSL.VERIFY_PEER:
             return TrustStore(connection.get_context())
         return self._system
@@ -374,7 +376,9 @@ class TLSRecordingFactory(WrappingFactory[TLSRecordingWrapper]):
         return loadTrustStore()
 
 
-def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
+def _outcome(
+    settings: _RecordingSettings, record: SessionRecord
+) -> SessionOutcome | None:
     """
     What there is to tell about a session, if anything.
     """
@@ -382,17 +386,17 @@ def _outcome(subject: _Subject, record: SessionRecord) -> SessionOutcome | None:
         return None
     # RFC 8460 4.4: what isn't a host's name in A-labels is left out.
     host = _domain(record.host)
-    seen = classify(replace(record, host=host.ascii if host else ""))
+    verification = classify(replace(record, host=host.ascii if host else ""))
     tallies = [
-        PolicyTally(policy, seen.succeeded, seen.failed, failures)
+        PolicyTally(policy, verification.succeeded, verification.failed, failures)
         for policy, failures in (
-            (subject.recipient, seen.recipientFailures),
-            (subject.host or _noPolicy(host), seen.hostFailures),
+            (settings.recipient, verification.recipientFailures),
+            (settings.host or _noPolicy(host), verification.hostFailures),
         )
         if policy is not None
     ]
     return SessionOutcome(
-        subject.domain, tallies[0], tuple(tallies[1:]), subject.sendReport
+        settings.domain, tallies[0], tuple(tallies[1:]), settings.sendReport
     )
 
 

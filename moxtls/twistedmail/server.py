@@ -7,7 +7,7 @@ whether that comes from a factory, a portal or an attribute.  Commands, replies,
 TLS and logins remain the protocol's.
 
 A message that a server made with C{twisted.mail.smtp} takes: collected once for
-all its recipients, looked at, and only then given to them.
+all its recipients, looked at, and only then count to them.
 
 What is asked about a message that a server made with C{twisted.mail.smtp} takes.
 """
@@ -119,48 +119,48 @@ class IMessageFilter(Interface):
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
+class _FilterSettings:
     """
     What is the same for all connections.
     """
 
     clock: IReactorTime
-    screening: IMessageFilter
-    largest: int
+    messageFilter: IMessageFilter
+    maxSize: int
     checkAuthenticated: bool
 
 
-def captureServer(
+def filterServer(
     clock: IReactorTime,
     factory: IProtocolFactory,
-    screening: IMessageFilter,
-    largest: int = MAX_MESSAGE_SIZE,
+    messageFilter: IMessageFilter,
+    maxSize: int = MAX_MESSAGE_SIZE,
     checkAuthenticated: bool = False,
-) -> CapturingServerFactory:
+) -> FilteringServerFactory:
     """
     Have SPF, DKIM and DMARC checked for mail that a server takes.
 
     @param factory: Builds protocols that are C{twisted.mail.smtp.SMTP}, or
         wrap one as C{twisted.protocols.policies} does.
-    @param screening: Such as L{moxtls.twistedmail.verdicts.Screening}.
-    @param largest: Octets of a message; larger ones are refused.
+    @param messageFilter: Such as L{moxtls.twistedmail.verdicts.Screening}.
+    @param maxSize: Octets of a message; larger ones are refused.
     @param checkAuthenticated: Whether mail is checked, too, of who has logged
         in with ESMTP AUTH.
     """
-    setting = _Setting(clock, screening, largest, checkAuthenticated)
-    return CapturingServerFactory(factory, setting)
+    settings = _FilterSettings(clock, messageFilter, maxSize, checkAuthenticated)
+    return FilteringServerFactory(factory, settings)
 
 
-class CapturingServerFactory(ServerFactory):
+class FilteringServerFactory(ServerFactory):
     """
-    Builds the protocols of another factory, each with a L{_Capture}.
+    Builds the protocols of another factory, each with a L{_ProtocolHooks}.
     """
 
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, setting: _Setting) -> None:
+    def __init__(self, factory: IProtocolFactory, settings: _FilterSettings) -> None:
         self.wrappedFactory = factory
-        self._setting = setting
+        self._settings = settings
 
     def doStart(self) -> None:
         self.wrappedFactory.doStart()
@@ -176,24 +176,24 @@ class CapturingServerFactory(ServerFactory):
         """
         protocol = self.wrappedFactory.buildProtocol(addr)  # type: ignore[arg-type]
         if protocol is not None:
-            _Capture(self._setting, _smtpIn(protocol)).install()
+            _ProtocolHooks(self._settings, _smtpIn(protocol)).install()
         return protocol
 
 
-class _Capture:
+class _ProtocolHooks:
     """
     Takes the place of a few methods of one protocol.
     """
 
-    def __init__(self, setting: _Setting, protocol: Any) -> None:
-        self._setting = setting
+    def __init__(self, settings: _FilterSettings, protocol: Any) -> None:
+        self._settings = settings
         self._protocol = protocol
         self._validateFrom = protocol.validateFrom
         self._validateTo = protocol.validateTo
         self._receivedHeader = protocol.receivedHeader
         self._sendCode = protocol.sendCode
         # What MAIL has begun; None if that isn't captured.
-        self._collecting: BufferedMessage | None = None
+        self._buffered: BufferedMessage | None = None
         self._latest: RecipientMessage | None = None
         self._reply: Reply | None = None
 
@@ -215,11 +215,11 @@ class _Capture:
         )
 
     def validateTo(self, user: Any) -> Any:
-        collecting = self._collecting
+        buffered = self._buffered
         valid = self._validateTo(user)
-        if collecting is None:
+        if buffered is None:
             return valid
-        return _after(valid, lambda make: partial(self._copy, collecting, user, make))
+        return _after(valid, lambda make: partial(self._copy, buffered, user, make))
 
     def receivedHeader(self, helo: Any, origin: Any, recipients: Sequence[Any]) -> Any:
         """
@@ -237,23 +237,23 @@ class _Capture:
         """
         reply, self._reply = self._reply, None
         if reply is not None and code == _FAILED:
-            code, message = reply.code, wordsOf(reply)
+            code, message = reply.code, textOf(reply)
         self._sendCode(code, message)
 
     # --- messages ----------------------------------------------------------------
 
     def _accepted(self, helo: tuple[Any, Any], origin: Any, result: Any) -> Any:
-        self._collecting = None
-        setting = self._setting
+        self._buffered = None
+        settings = self._settings
         isKnown = getattr(self._protocol, "authenticated", False)
-        if setting.checkAuthenticated or not isKnown:
+        if settings.checkAuthenticated or not isKnown:
             client = self._client(helo[0] or b"")
             sender = _text(bytes(origin))
-            setting.screening.expect(client, sender)
-            self._collecting = BufferedMessage(
-                setting.clock,
-                lambda: setting.screening.message(client, sender),
-                setting.largest,
+            settings.messageFilter.expect(client, sender)
+            self._buffered = BufferedMessage(
+                settings.clock,
+                lambda: settings.messageFilter.message(client, sender),
+                settings.maxSize,
                 self._replyWith,
             )
         return result
@@ -263,10 +263,10 @@ class _Capture:
         return ClientInfo(str(getattr(peer, "host", "")), _text(helo))
 
     def _copy(
-        self, collecting: BufferedMessage, user: Any, make: Callable[[], Any]
+        self, buffered: BufferedMessage, user: Any, make: Callable[[], Any]
     ) -> RecipientMessage:
-        copy = RecipientMessage(collecting, _text(bytes(user.dest)), make())
-        collecting.copies.append(copy)
+        copy = RecipientMessage(buffered, _text(bytes(user.dest)), make())
+        buffered.copies.append(copy)
         self._latest = copy
         return copy
 
@@ -309,10 +309,8 @@ class RecipientMessage:
     @ivar ended: Fires with what the protocol is to know.
     """
 
-    def __init__(
-        self, collecting: BufferedMessage, recipient: str, message: Any
-    ) -> None:
-        self._collecting = collecting
+    def __init__(self, buffered: BufferedMessage, recipient: str, message: Any) -> None:
+        self._buffered = buffered
         self.recipient = recipient
         self.message = message
         self.hasTrace = False
@@ -326,16 +324,16 @@ class RecipientMessage:
         if self.hasTrace:
             self.hasTrace, self.trace = False, line
         else:
-            self._collecting.lineReceived(self, line)
+            self._buffered.lineReceived(self, line)
 
     def eomReceived(self) -> Deferred[Any]:
         self.ended = Deferred()
         ended = self.ended
-        self._collecting.copyEnded()
+        self._buffered.copyEnded()
         return ended
 
     def connectionLost(self) -> None:
-        self._collecting.close()
+        self._buffered.close()
         self.message.connectionLost()
 
     def begin(self, trace: Iterable[bytes], event: VerdictEvent | None) -> None:
@@ -375,19 +373,19 @@ class BufferedMessage:
         self,
         clock: IReactorTime,
         begin: Callable[[], IFilteredMessage],
-        largest: int,
+        maxSize: int,
         reply: Callable[[Reply], None],
     ) -> None:
         """
         @param begin: A place for the message.
-        @param largest: Octets it may have.
+        @param maxSize: Octets it may have.
         @param reply: Told what the client is to hear, just before the protocol
             hears that the message failed.
         """
         self.copies: list[RecipientMessage] = []
         self._clock = clock
         self._begin = begin
-        self._largest = largest
+        self._maxSize = maxSize
         self._reply = reply
         self._message: IFilteredMessage | None = None
         self._size = 0
@@ -408,7 +406,7 @@ class BufferedMessage:
             return
         # In a header, some who read it take a bare CR or LF for a line end:
         # there shall be no field that wasn't seen here (RFC 5322 2.3 forbids
-        # them).  A CR before CRLF is what clients make that are given CRLF
+        # them).  A CR before CRLF is what clients make that are count CRLF
         # where they expect LF.
         for each in _LINE_END.split(line.rstrip(b"\r")):
             self._inBody = self._inBody or not each
@@ -431,15 +429,15 @@ class BufferedMessage:
 
     def _write(self, line: bytes) -> None:
         self._size += len(line) + len(_CRLF)
-        if self._size > self._largest:
+        if self._size > self._maxSize:
             raise serverError(TOO_LARGE)
         try:
-            self._place().write(line + _CRLF)
+            self._filtered().write(line + _CRLF)
         except OSError as why:
             self.log.failure("keeping a message")
             raise serverError(NO_SPACE) from why
 
-    def _place(self) -> IFilteredMessage:
+    def _filtered(self) -> IFilteredMessage:
         if self._message is None:
             self._message = self._begin()
         return self._message
@@ -449,11 +447,11 @@ class BufferedMessage:
     async def _finish(self) -> None:
         try:
             recipients = [each.recipient for each in self.copies]
-            screened = await self._place().finish(recipients)
-            if screened.refusal is not None:
-                self._fail(screened.refusal)
+            result = await self._filtered().finish(recipients)
+            if result.refusal is not None:
+                self._fail(result.refusal)
                 return
-            await self._give(screened)
+            await self._forward(result)
             self._end()
         except CancelledError:
             raise
@@ -466,21 +464,21 @@ class BufferedMessage:
         finally:
             self.close()
 
-    async def _give(self, screened: FilterResult) -> None:
+    async def _forward(self, result: FilterResult) -> None:
         """
         Give everything to everybody, and others a chance on the way.
         """
-        events = screened.events or (None,) * len(self.copies)
-        trace = screened.trace.split(_CRLF)[:-1]
+        events = result.events or (None,) * len(self.copies)
+        trace = result.trace.split(_CRLF)[:-1]
         for copy, event in zip(self.copies, events, strict=True):
             copy.begin(trace, event)
         rest = b""
-        given = 0
-        for chunk in screened.message:
-            if given > MAX_SLICE:
+        count = 0
+        for chunk in result.message:
+            if count > MAX_SLICE:
                 await deferLater(self._clock, 0)
-                given = 0
-            given += len(chunk)
+                count = 0
+            count += len(chunk)
             *lines, rest = (rest + chunk).split(_CRLF)
             for line in lines:
                 for copy in self.copies:
@@ -514,7 +512,7 @@ class BufferedMessage:
                 yield copy, copy.ended
 
 
-def wordsOf(reply: Reply) -> bytes:
+def textOf(reply: Reply) -> bytes:
     """
     The text of a reply, for C{twisted.mail.smtp.SMTP.sendCode}.
     """
@@ -528,7 +526,7 @@ def serverError(reply: Reply) -> SMTPServerError:
     """
     A reply as what C{twisted.mail.smtp} knows.
     """
-    return SMTPServerError(reply.code, wordsOf(reply))
+    return SMTPServerError(reply.code, textOf(reply))
 
 
 def _replyOf(error: SMTPServerError) -> Reply:

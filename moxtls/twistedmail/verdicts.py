@@ -2,8 +2,8 @@
 """
 The verdicts of this package for servers made with C{twisted.mail.smtp}::
 
-    screening = Screening(checks, audience, folder, enforce=True)
-    factory = captureServer(reactor, factory, screening)
+    messageFilter = Screening(checks, dispatcher, folder, enforce=True)
+    factory = filterServer(reactor, factory, messageFilter)
 """
 
 from __future__ import annotations
@@ -49,33 +49,33 @@ class MessageFilter:
 
     def __init__(
         self,
-        checks: MessageAuthenticator,
-        audience: VerdictDispatcher,
+        authenticator: MessageAuthenticator,
+        dispatcher: VerdictDispatcher,
         folder: Path,
         enforce: bool = False,
         reportAddresses: ReportAddresses | None = None,
     ) -> None:
         """
-        @param audience: Is told of each message once for each recipient; its
+        @param dispatcher: Is told of each message once for each recipient; its
             history is that of the recipients' addresses, in lower case.
         @param folder: For large messages while they come in.
         @param enforce: Whether anything is refused; else all is taken, with
             what should have been done in its header.
         @param reportAddresses: Mail to them alone is no reason for a report.
         """
-        self.checks = checks
-        self.audience = audience
+        self.authenticator = authenticator
+        self.dispatcher = dispatcher
         self.enforce = enforce
         self.reportAddresses = reportAddresses
         self._folder = folder
 
     def expect(self, client: ClientInfo, sender: str) -> None:
-        self.checks.prefetch(client, sender)
+        self.authenticator.prefetch(client, sender)
 
     def message(self, client: ClientInfo, sender: str) -> IFilteredMessage:
-        examination = self.checks.startMessage(client, sender)
-        reading = StreamingMessage(SpooledMessage(self._folder), examination)
-        return FilteredMessage(self, client, sender, reading)
+        examination = self.authenticator.startMessage(client, sender)
+        message = StreamingMessage(SpooledMessage(self._folder), examination)
+        return FilteredMessage(self, client, sender, message)
 
 
 @implementer(IFilteredMessage)
@@ -88,93 +88,95 @@ class FilteredMessage:
 
     def __init__(
         self,
-        screening: MessageFilter,
+        messageFilter: MessageFilter,
         client: ClientInfo,
         sender: str,
-        reading: StreamingMessage,
+        message: StreamingMessage,
     ) -> None:
-        self._screening = screening
+        self._filter = messageFilter
         self._client = client
         self._sender = sender
-        self._reading = reading
+        self._message = message
 
     def write(self, chunk: bytes) -> None:
         try:
-            self._reading.write(chunk)
+            self._message.write(chunk)
         except OSError:
             raise
         except Exception:
             # It is there, if not examined.
             self.log.failure("examining a message")
-            self._reading.giveUp()
+            self._message.giveUp()
 
     def finish(self, recipients: Sequence[str]) -> Deferred[FilterResult]:
         return Deferred.fromCoroutine(self._finish(recipients))
 
     def close(self) -> None:
-        self._reading.close()
+        self._message.close()
 
     async def _finish(self, recipients: Sequence[str]) -> FilterResult:
-        reading = self._reading
-        if reading.isTooLong:
+        message = self._message
+        if message.isTooLong:
             return FilterResult(HEADER_TOO_LONG)
-        header = reading.end()
+        header = message.end()
         try:
-            return await self._judged(header, recipients)
+            return await self._evaluate(header, recipients)
         except CancelledError:
             raise
         except Exception:
             # Mail isn't lost for that (RFC 9989 5.3.6).
             self.log.failure("judging a message from {who!r}", who=self._client.address)
-            return self._passed(_unknown(self._screening.checks.hostname))
+            return self._accepted(_temporaryErrors(self._filter.authenticator.hostname))
 
-    async def _judged(self, header: Header, recipients: Sequence[str]) -> FilterResult:
-        findings = await self._reading.outcome()
-        if findings is None:
+    async def _evaluate(
+        self, header: Header, recipients: Sequence[str]
+    ) -> FilterResult:
+        outcome = await self._message.outcome()
+        if outcome is None:
             # Examining it went wrong on the way.
-            return self._passed(_unknown(self._screening.checks.hostname))
-        decision = decide(findings, self._sender)
-        if not self._screening.enforce:
+            return self._accepted(_temporaryErrors(self._filter.authenticator.hostname))
+        decision = decide(outcome, self._sender)
+        if not self._filter.enforce:
             decision = Decision(FinalDisposition.ACCEPTED)
         events = tuple(
             [
-                await self._told(findings, decision, header, recipient)
+                await self._notify(outcome, decision, header, recipient)
                 for recipient in recipients
             ]
         )
         if decision.refusal is not None:
             return FilterResult(decision.refusal, events=events)
-        await self._remember(findings, decision, recipients)
-        return self._passed(self._trace(findings), events)
+        await self._recordHistory(outcome, decision, recipients)
+        return self._accepted(self._trace(outcome), events)
 
-    async def _told(
+    async def _notify(
         self,
-        findings: AuthenticationOutcome,
+        outcome: AuthenticationOutcome,
         decision: Decision,
         header: Header,
         recipient: str,
     ) -> VerdictEvent:
-        audience = self._screening.audience
+        dispatcher = self._filter.dispatcher
         event = VerdictEvent(
-            findings.authentication,
-            findings.verdict,
+            outcome.authentication,
+            outcome.verdict,
             decision.finalDisposition,
             self._sender,
             recipient,
-            isForReports=isReport(findings.verdict, header.data)
+            isForReports=isReport(outcome.verdict, header.data)
             or await self._isForReports(recipient, header),
             header=header.data,
         )
-        discovery = findings.verdict.discovery
-        if discovery and needsHistory(event, audience.reportsFailures):
+        discovery = outcome.verdict.discovery
+        if discovery and needsHistory(event, dispatcher.reportsFailures):
             author = discovery.organizational
-            isKnown = await audience.isKnown([recipient.lower()], author)
+            isKnown = await dispatcher.isKnown([recipient.lower()], author)
             event = replace(event, isKnown=isKnown)
-        await audience.dispatch(event)
+        await dispatcher.dispatch(event)
         return event
 
     async def _isForReports(self, recipient: str, header: Header) -> bool:
-        known = self._screening.reportAddresses
+        known = self._filter.reportAddresses
         try:
             address = Address.parse(recipient)
         except InvalidAddress:
@@ -185,31 +187,31 @@ class FilteredMessage:
             return True
         return known is not None and await known.include(address)
 
-    async def _remember(
+    async def _recordHistory(
         self,
-        findings: AuthenticationOutcome,
+        outcome: AuthenticationOutcome,
         decision: Decision,
         recipients: Sequence[str],
     ) -> None:
-        author = authenticatedOrganization(findings, decision)
+        author = authenticatedOrganization(outcome, decision)
         if author is not None:
             for account in dict.fromkeys(each.lower() for each in recipients):
-                await self._screening.audience.recordReceived(account, author)
+                await self._filter.dispatcher.recordReceived(account, author)
 
-    def _trace(self, findings: AuthenticationOutcome) -> bytes:
-        hostname, sender = self._screening.checks.hostname, self._sender
-        found = findings.authentication
-        results = authenticationResults(hostname, found, findings.verdict, sender)
+    def _trace(self, outcome: AuthenticationOutcome) -> bytes:
+        hostname, sender = self._filter.authenticator.hostname, self._sender
+        found = outcome.authentication
+        results = authenticationResults(hostname, found, outcome.verdict, sender)
         return results + receivedSPF(hostname, found, sender, self._client.helo)
 
-    def _passed(
+    def _accepted(
         self, trace: bytes, events: tuple[VerdictEvent, ...] = ()
     ) -> FilterResult:
-        message = self._reading.chunks(self._screening.checks.hostname)
+        message = self._message.chunks(self._filter.authenticator.hostname)
         return FilterResult(None, trace, message, events)
 
 
-def _unknown(hostname: str) -> bytes:
+def _temporaryErrors(hostname: str) -> bytes:
     """
     RFC 8601 2.7: a later attempt may find out more.
     """

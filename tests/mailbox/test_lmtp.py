@@ -67,7 +67,7 @@ class LMTPTests(SynchronousTestCase):
         self.clock = Clock()
         self.network = LMTPNetwork()
         self.store = LMTPStore(
-            self.clock, self.network, Domain("mx.example"), "+", most=2
+            self.clock, self.network, Domain("mx.example"), "+", maxConnections=2
         )
         self.mailbox = self.store.mailboxOf("anna")
 

@@ -34,7 +34,7 @@ from moxtls.tlsrpt.types import (
     SessionOutcome,
     TLSPolicy,
 )
-from moxtls.twistedmail.client import capture
+from moxtls.twistedmail.client import recordTLS
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
 from tests.starttls import CLIENT_IP, SERVER_IP, Link, Presenting
@@ -113,7 +113,7 @@ class CaptureCase(SynchronousTestCase):
         sent: Deferred[Any] = Deferred()
         factory = self.stock(contextFactory, sent)
         if wrap:
-            factory = capture(
+            factory = recordTLS(
                 factory, self.told, "example.org", "mx.example", **choices
             )
         client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
@@ -317,7 +317,7 @@ class OutcomeTests(CaptureCase):
             "a@us.example", "b@example.org", message, sent, retries=0
         )
         factory.noisy = False
-        captured = capture(factory, self.told, "example.org", "mx.example")
+        captured = recordTLS(factory, self.told, "example.org", "mx.example")
         client = captured.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
         server = Scripted(good().context())
         Link(client, server, self.clock).flush()
@@ -361,7 +361,7 @@ class OutcomeTests(CaptureCase):
             ("the relay", ""),
         ):
             self.told.outcomes.clear()
-            factory = capture(
+            factory = recordTLS(
                 self.stock(verifying(), Deferred()), self.told, "example.org", host
             )
             client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
@@ -498,7 +498,9 @@ class InjectionTests(CaptureCase):
         """
         Replies that arrive in pieces are put together first.
         """
-        factory = capture(self.stock(verifying(), Deferred()), self.told, "example.org")
+        factory = recordTLS(
+            self.stock(verifying(), Deferred()), self.told, "example.org"
+        )
         client = factory.buildProtocol(IPv4Address("TCP", SERVER_IP, 25))
         link = Link(client, Scripted(greeting=""), self.clock)
         for said, heard in (

@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.types import Reply
-from moxtls.twistedmail.client import captureServer
+from moxtls.twistedmail.client import filterServer
 from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFilter
 from tests.certificates import good
 from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
@@ -103,7 +103,7 @@ class ServerCase(SynchronousTestCase):
         self, factory: IProtocolFactory | None = None, **choices: Any
     ) -> IProtocolFactory:
         stock = factory or stockFactory(delivery=self.delivery)
-        return captureServer(self.clock, stock, self.asked, **choices)
+        return filterServer(self.clock, stock, self.asked, **choices)
 
     def connection(
         self, factory: IProtocolFactory | None = None, **choices: Any
@@ -336,7 +336,7 @@ class RefusalTests(ServerCase):
         """
         What comes beyond the limit is thrown away as it comes.
         """
-        connection = self.connection(largest=100)
+        connection = self.connection(maxSize=100)
         connection.begin("x@a.example", "anna", "bob")
         text = b"A: b\r\n\r\n" + b"x" * 60 + b"\r\n"
         connection.protocol.dataReceived(text * 50)

@@ -33,7 +33,7 @@ from moxtls.message.spooled import MAX_IN_MEMORY
 from moxtls.message.trace import ClientInfo
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.reportaddresses import ReportAddresses
-from moxtls.twistedmail.client import captureServer
+from moxtls.twistedmail.client import filterServer
 from moxtls.twistedmail.server import IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.verdicts import MessageFilter
 from tests.reception.receiving import HOSTNAME, NOW, Listening
@@ -77,7 +77,7 @@ class ScreeningCase(SynchronousTestCase):
 
     def connection(self, client: ClientInfo = HOST) -> Connection:
         stock = stockFactory(delivery=self.delivery)
-        factory = captureServer(self.clock, stock, self.screening)
+        factory = filterServer(self.clock, stock, self.screening)
         return Connection(factory, client.address, client.helo)
 
     def send(
