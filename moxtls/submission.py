@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_submission -*-
 """
-Submission (RFC 6409): messages from our own people, for the queue.
+Message submission (RFC 6409): accepts messages from local users for the queue.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ OnQueued = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]
 @implementer(IMessageDelivery)
 class Submission:
     """
-    Takes mail for anybody, and gives it to a queue.
+    Accepts mail for any recipient, and adds it to a queue.
 
-    Whether the client may submit at all is for the listener to see to, by
-    its address or by AUTH.
+    The listener decides which clients may submit, by their address or by AUTH.
     """
 
     def __init__(
@@ -61,10 +60,10 @@ class Submission:
         onQueued: OnQueued | None = None,
     ) -> None:
         """
-        @param newID: Letters and digits, never the same twice.
-        @param folder: For large messages while they come in.
-        @param onQueued: Is told of each message that is queued, and by whom; it
-            must not fail.
+        @param newID: Returns a new unique identifier of letters and digits.
+        @param folder: For large messages while they are received.
+        @param onQueued: Called with the submitting user and the envelope of each
+            queued message; must not fail.
         """
         self.clock = clock
         self.queue = queue
@@ -77,7 +76,7 @@ class Submission:
         self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         """
-        Anybody may be the sender.
+        Accept any sender.
         """
         return succeed(SENDER_OK)
 
@@ -85,13 +84,13 @@ class Submission:
         self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
-        So may the recipient: the conversation lets nothing but addresses pass.
+        Accept any recipient: the conversation has checked the syntax.
         """
         return succeed(RECIPIENT_OK)
 
     def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
-        Begin a message.
+        Start receiving a message.
         """
         return _Submitted(self, client, transaction, SpooledMessage(self._folder))
 
@@ -99,7 +98,7 @@ class Submission:
 @implementer(IMessage)
 class _Submitted:
     """
-    One message for the queue.
+    A submitted message.
     """
 
     log = Logger()
@@ -132,11 +131,11 @@ class _Submitted:
         except CancelledError:
             raise
         except InvalidMessage as why:
-            # Of a conversation with other limits than the queue has.
+            # The conversation may have other limits than the queue.
             return Reply(554, "5.6.0", str(why))
         except Exception:
             self.log.failure(
-                "queueing a message from {host!r}", host=self._client.address
+                "queueing a message from {host!r} failed", host=self._client.address
             )
             return TRY_LATER
         finally:
@@ -173,7 +172,7 @@ class _Submitted:
             self._client, submission.hostname, ourID, now, smtputf8, only
         )
         missing = missingSubmissionFields(header, f"{ourID}@{submission.hostname}", now)
-        # Where there is no header, ours must not swallow the first line.
+        # Without a header, the added one must be separated from the first line.
         return received + missing + (b"" if header else b"\r\n")
 
 
@@ -181,10 +180,10 @@ def envelopeOf(
     transaction: TransactionState, header: bytes, isASCII: bool, hostname: str
 ) -> Envelope:
     """
-    What the queue has to know of a message.  No I/O.
+    The envelope of a message.  No I/O.
 
-    @param isASCII: Whether all of it is.
-    @param hostname: Of whose postmaster is meant if a client only says so.
+    @param isASCII: The whole message is ASCII.
+    @param hostname: The domain of a recipient C{postmaster}.
     """
     sender = transaction.sender and str(Address.parse(transaction.sender))
     recipients = tuple(
@@ -192,14 +191,14 @@ def envelopeOf(
     )
     addressesASCII = all(each.isascii() for each in (sender, *recipients))
     parameters = transaction.parameters
-    # RFC 8689 4.1: REQUIRETLS makes the field count for nothing.
+    # RFC 8689 4.1: with REQUIRETLS the field is ignored.
     dontRequire = False if saysTLSNotRequired(header) else None
     return Envelope(
         sender,
         recipients,
         eightBit=not isASCII,
-        # RFC 6531 3.4 lets a message that doesn't need it go without; some
-        # clients say SMTPUTF8 wherever they can.
+        # RFC 6531 3.4 allows sending a message that doesn't need SMTPUTF8 without
+        # it; some clients use it whenever it is announced.
         smtputf8=parameters.smtputf8 and not (isASCII and addressesASCII),
         requireTLS=True if parameters.requireTLS else dontRequire,
         response=isResponse(header),
@@ -208,6 +207,8 @@ def envelopeOf(
 
 def addressOf(recipient: str, hostname: str) -> Address:
     """
+    Parse a forward-path.
+
     @param recipient: An address, or C{postmaster} (RFC 5321 4.5.1).
     """
     if recipient.lower() == "postmaster":

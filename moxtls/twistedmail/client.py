@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.twistedmail.test_client -*-
 """
-TLS outcomes of clients made with C{twisted.mail.smtp}, and the hole behind
-STARTTLS closed for them.  For servers, see C{filterServer}.
+Records TLS outcomes of clients made with C{twisted.mail.smtp}, and protects them
+against plaintext injected after STARTTLS.  For servers, see C{filterServer}.
 
-The wrapper stands between the connection and the application's protocol, and
-changes neither what is sent nor what the application makes of a certificate.
+The wrapper sits between the transport and the application's protocol, and changes
+neither the data sent nor the application's verification of certificates.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from moxtls.tls.verify import TrustStore, loadTrustStore, peerChain, verifyChain
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 from moxtls.twistedmail.server import filterServer
 
-__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "recordTLS", "filterServer"]
+__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "filterServer", "recordTLS"]
 
 
 @dataclass(frozen=True, slots=True)
 class _RecordingSettings:
     """
-    What the sessions that are captured are about.
+    The settings of recorded sessions.
 
     @ivar recipient: The policy applied for the recipient domain.
-    @ivar host: That for the host; C{None} if it has no name.
+    @ivar host: The policy applied for the host; C{None} if it has no name.
     """
 
     observer: ISessionObserver
@@ -74,18 +74,18 @@ def recordTLS(
     sendReport: bool = True,
 ) -> TLSRecordingFactory:
     """
-    Have C{observer} reported of the TLS in each connection of a client.
+    Report the TLS outcome of each connection of a client to C{observer}.
 
     @param factory: Builds protocols such as C{twisted.mail.smtp.ESMTPClient},
         which do STARTTLS themselves.
     @param recipientDomain: The domain of the addresses that mail is for.
-    @param host: The name of the host that is connected to.
-    @param policies: Those that were applied, for the recipient domain and for
-        the host; by default, none were found.
-    @param trust: Who is to be trusted, for the record.  By default, whom the
-        application trusts; or the system, if it trusts everybody.
+    @param host: The name of the server.
+    @param policies: The policies applied for the recipient domain and for the host;
+        by default, none were found.
+    @param trust: Trusted roots for the record.  By default those of the
+        application, or of the system if the application verifies nothing.
 
-    @raise InvalidDomain: C{recipientDomain} is none.
+    @raise InvalidDomain: C{recipientDomain} is not a domain.
     """
     domain = Domain.parse(recipientDomain)
     hostDomain = _domain(host)
@@ -111,14 +111,14 @@ def _noPolicy(domain: Domain | None) -> TLSPolicy | None:
     return TLSPolicy(PolicyType.NO_POLICY, domain) if domain else None
 
 
-# What startTLS takes.
+# The argument of startTLS.
 _ContextFactory = IOpenSSLClientConnectionCreator | IOpenSSLContextFactory
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ConnectionKeeper:
     """
-    Makes the connection that the application wants, and keeps hold of it.
+    Makes the application's TLS connection, and keeps a reference to it.
     """
 
     connection: SSL.Connection
@@ -140,7 +140,7 @@ class _ConnectionKeeper:
 @implementer(IHandshakeListener)
 class TLSRecordingWrapper(ProtocolWrapper):
     """
-    Watches one connection of a client.
+    Records the TLS outcome of one connection of a client.
     """
 
     _log = Logger()
@@ -151,8 +151,8 @@ class TLSRecordingWrapper(ProtocolWrapper):
         super().__init__(factory, wrapped)
         self._settings = factory.settings
         self._record = SessionRecord(host=self._settings.hostname)
-        # None as soon as TLS is wanted: from there on nothing is read here.
-        # Twisted's clients know no line ends but CRLF.
+        # None once TLS starts: data isn't parsed here any longer.  Twisted's clients
+        # only accept CRLF as line ends.
         self._reader: ReplyReader | None = ReplyReader(onlyCRLF=True)
         self._raw = b""
         self._verb = b"CONNECT"
@@ -193,7 +193,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def startTLS(self, contextFactory: _ContextFactory) -> None:
         """
-        As the transport's.
+        See C{ITLSTransport}.
         """
         keeper = _ConnectionKeeper(contextFactory)
         self._below.startTLS(keeper)
@@ -224,14 +224,14 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def _pass(self, lines: tuple[bytes, ...], more: bool) -> None:
         """
-        Give one reply to the application, unless it is the one to STARTTLS
-        and not the last: what comes behind that one would be taken for
-        something said over TLS (RFC 3207 6).
+        Pass one reply to the application, unless plaintext follows the reply to
+        STARTTLS: the application would process it as if it had come over TLS (RFC
+        3207 6).
         """
         verb, self._verb = self._verb, b""
         if verb == b"STARTTLS" and lines[0].startswith(b"220") and more:
             self._record = replace(self._record, starttls=STARTTLSResult.INJECTED)
-            self._stop("plaintext behind the reply to STARTTLS")
+            self._stop("plaintext after the reply to STARTTLS")
             return
         self._note(verb, lines)
         length = sum(len(line) + 2 for line in lines)
@@ -239,7 +239,7 @@ class TLSRecordingWrapper(ProtocolWrapper):
         super().dataReceived(reply)
         if self._verb == b"STARTTLS" and more:
             self._noReply(TLSError(TLSError.Kind.NOT_SMTP))
-            self._stop("a reply to STARTTLS before it was said")
+            self._stop("a reply to STARTTLS before the command")
 
     def _note(self, verb: bytes, lines: tuple[bytes, ...]) -> None:
         reply = parseReply(lines, enhanced=False)
@@ -250,8 +250,8 @@ class TLSRecordingWrapper(ProtocolWrapper):
             self._ehloRefused = reply.permanent
             self._offers(reply.code == 250, parseExtensions(lines).startTLS)
         elif verb == b"HELO":
-            # RFC 5321 4.1.1.1: a client that says HELO of its own accord asks
-            # for no extensions; after EHLO was refused, the server has none.
+            # RFC 5321 4.1.1.1: a client that sends HELO without trying EHLO asks for
+            # no extensions; if EHLO was refused, the server has none.
             self._offers(reply.code == 250 and self._ehloRefused, False)
         elif verb == b"STARTTLS" and reply.code != 220:
             self._record = replace(
@@ -260,21 +260,23 @@ class TLSRecordingWrapper(ProtocolWrapper):
 
     def _offers(self, isKnown: bool, startTLS: bool) -> None:
         """
-        Whether the server has STARTTLS, if that is known.
+        Record that the server doesn't offer STARTTLS, if that is known.
         """
         lacking = isKnown and not startTLS
-        verification = (
-            STARTTLSResult.NOT_OFFERED if lacking else STARTTLSResult.NOT_TRIED
-        )
-        self._record = replace(self._record, starttls=verification)
+        result = STARTTLSResult.NOT_OFFERED if lacking else STARTTLSResult.NOT_TRIED
+        self._record = replace(self._record, starttls=result)
 
-    def _noReply(self, trouble: TLSError) -> None:
+    def _noReply(self, error: TLSError) -> None:
         self._record = replace(
-            self._record, starttls=STARTTLSResult.UNANSWERED, error=trouble
+            self._record, starttls=STARTTLSResult.UNANSWERED, error=error
         )
 
     def _stop(self, why: str) -> None:
-        self._log.warn("{host!r}: {why}", host=self._settings.hostname, why=why)
+        self._log.warn(
+            "closing the session with {host!r}: {why}",
+            host=self._settings.hostname,
+            why=why,
+        )
         self._reader = None
         self._raw = b""
         self._isHungUp = True
@@ -291,18 +293,18 @@ class TLSRecordingWrapper(ProtocolWrapper):
         if self._keeper is not None:
             self._noteLoss(reason)
         elif self._verb == b"STARTTLS" and not self._isHungUp:
-            # If it was the application, nobody can say why.
+            # If the application closed the connection, the reason is unknown.
             self._noReply(TLSError(TLSError.Kind.CLOSED))
         self._keeper = None
         self._report()
         super().connectionLost(reason)
 
-    # --- what was verification ------------------------------------------------------------
+    # --- the record ---------------------------------------------------------------
 
     def _verify(self) -> None:
         """
-        Look at the certificate.  The application does so itself, and has the
-        say; this is for the record.
+        Verify the certificate for the record.  The application decides on its own
+        verification.
         """
         if self._keeper is None or self._record.verification is not None:
             return
@@ -318,22 +320,22 @@ class TLSRecordingWrapper(ProtocolWrapper):
         )
 
     def _noteLoss(self, reason: Failure) -> None:
-        trouble = tlsErrorOf(reason)
+        error = tlsErrorOf(reason)
         if isCertificateRefusal(reason):
             self._verify()
             self._refused()
             return
-        rejected = not self._hasReceived and trouble.kind is TLSError.Kind.REMOTE_ALERT
+        rejected = not self._hasReceived and error.kind is TLSError.Kind.REMOTE_ALERT
         if rejected or self._record.starttls is STARTTLSResult.BROKEN:
-            self._record = replace(self._record, error=trouble)
+            self._record = replace(self._record, error=error)
 
     def _refused(self) -> None:
         """
-        The application hung up over the certificate.
+        Record that the application rejected the certificate.
         """
         verification = self._record.verification
         if verification is not None and verification.ok:
-            # For reasons of its own.
+            # The application's reason is unknown.
             verification = replace(verification, verifyErrors=((UNSPECIFIED, 0),))
         self._record = replace(self._record, verification=verification, enforced=True)
 
@@ -345,7 +347,11 @@ class TLSRecordingWrapper(ProtocolWrapper):
             self._settings.observer.sessionEnded, outcome
         )
         reported.addErrback(
-            lambda why: self._log.failure("a TLS outcome was not recorded", why)
+            lambda why: self._log.failure(
+                "recording the TLS outcome of a session with {host!r} failed",
+                why,
+                host=self._settings.hostname,
+            )
         )
 
 
@@ -363,7 +369,7 @@ class TLSRecordingFactory(WrappingFactory[TLSRecordingWrapper]):
 
     def trust(self, connection: SSL.Connection) -> TrustStore:
         """
-        By whose word the certificate of a connection is judged.
+        The trusted roots to verify the certificate of a connection with.
         """
         if self.settings.trust is not None:
             return self.settings.trust
@@ -380,18 +386,18 @@ def _outcome(
     settings: _RecordingSettings, record: SessionRecord
 ) -> SessionOutcome | None:
     """
-    What there is to tell about a session, if anything.
+    The outcome of a session to report, if any.
     """
     if record.starttls is STARTTLSResult.NOT_TRIED:
         return None
-    # RFC 8460 4.4: what isn't a host's name in A-labels is left out.
+    # RFC 8460 4.4: omit anything that isn't a host name in A-labels.
     host = _domain(record.host)
-    verification = classify(replace(record, host=host.ascii if host else ""))
+    seen = classify(replace(record, host=host.ascii if host else ""))
     tallies = [
-        PolicyTally(policy, verification.succeeded, verification.failed, failures)
+        PolicyTally(policy, seen.succeeded, seen.failed, failures)
         for policy, failures in (
-            (settings.recipient, verification.recipientFailures),
-            (settings.host or _noPolicy(host), verification.hostFailures),
+            (settings.recipient, seen.recipientFailures),
+            (settings.host or _noPolicy(host), seen.hostFailures),
         )
         if policy is not None
     ]
@@ -402,7 +408,7 @@ def _outcome(
 
 def _ip(address: object) -> str:
     """
-    Empty where addresses are none of IP.
+    The IP address; empty for other kinds of addresses.
     """
     return ipOrEmpty(str(getattr(address, "host", "")))
 

@@ -39,11 +39,10 @@ from moxtls.message.trace import ClientInfo
 from moxtls.smtp.server.interfaces import TRY_LATER
 from moxtls.smtp.types import Reply
 
-#: Octets of a message, unless the programmer says otherwise: as C{twistd
-#: moxtls} has it.
+#: The default maximum size of a message in octets, as of C{twistd moxtls}.
 MAX_MESSAGE_SIZE = 100 * 2**20
 
-#: With which the protocol answers if a message fails.
+#: The code of the protocol's reply if a message fails.
 _FAILED = 550
 
 
@@ -51,7 +50,7 @@ TOO_LARGE = Reply(552, "5.3.4", "Message is larger than this server takes")
 
 NO_SPACE = Reply(452, "4.3.1", "There is no room for the message now")
 
-#: Octets after which other connections have their turn.
+#: Octets processed before other connections are served.
 MAX_SLICE = 32 * 1024
 
 _CRLF = b"\r\n"
@@ -62,13 +61,13 @@ _LINE_END = re.compile(rb"[\r\n]")
 @dataclass(frozen=True, slots=True)
 class FilterResult:
     """
-    What becomes of a message.
+    The result of filtering a message.
 
-    @ivar refusal: What the client is told if nobody is to get it.
-    @ivar trace: Header fields to stand before all others.
-    @ivar message: The rest, in chunks, to be read before it is closed.
-    @ivar events: One for each recipient, in their order; none if it wasn't
-        possible to judge.
+    @ivar refusal: The negative reply, if the message is refused.
+    @ivar trace: Header fields to prepend.
+    @ivar message: The message in chunks, to be read before it is closed.
+    @ivar events: The verdict for each recipient, in their order; empty if there is
+        none.
     """
 
     refusal: Reply | None = None
@@ -79,49 +78,50 @@ class FilterResult:
 
 class IFilteredMessage(Interface):
     """
-    Looks at one message.
+    The filter of one message.
     """
 
     def write(chunk: bytes) -> None:
         """
-        Take a piece: CRLF line ends, no dot-stuffing.
+        Take a chunk: CRLF line ends, no dot-stuffing.
 
-        @raise OSError: There is no room.
+        @raise OSError: There is no space to store it.
         """
 
     def finish(recipients: Sequence[str]) -> Deferred[FilterResult]:
         """
-        That was all.
+        End the message.
 
         @param recipients: In the order of RCPT.
         """
 
     def close() -> None:
         """
-        Forget the message.  Doing so twice is harmless.
+        Discard the message.  May be called repeatedly.
         """
 
 
 class IMessageFilter(Interface):
     """
-    Says what becomes of messages: L{moxtls.twistedmail.verdicts.Screening} does.
+    Accepts or refuses messages.  Implemented by
+    L{moxtls.twistedmail.verdicts.MessageFilter}.
     """
 
     def expect(client: ClientInfo, sender: str) -> None:
         """
-        A message is announced.
+        Called after MAIL.
         """
 
     def message(client: ClientInfo, sender: str) -> IFilteredMessage:
         """
-        A message comes.
+        Start the filter of a message.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class _FilterSettings:
     """
-    What is the same for all connections.
+    Settings shared by all connections.
     """
 
     clock: IReactorTime
@@ -138,14 +138,14 @@ def filterServer(
     checkAuthenticated: bool = False,
 ) -> FilteringServerFactory:
     """
-    Have SPF, DKIM and DMARC checked for mail that a server takes.
+    Filter the mail that a server accepts, by SPF, DKIM and DMARC.
 
     @param factory: Builds protocols that are C{twisted.mail.smtp.SMTP}, or
         wrap one as C{twisted.protocols.policies} does.
-    @param messageFilter: Such as L{moxtls.twistedmail.verdicts.Screening}.
+    @param messageFilter: Such as L{moxtls.twistedmail.verdicts.MessageFilter}.
     @param maxSize: Octets of a message; larger ones are refused.
-    @param checkAuthenticated: Whether mail is checked, too, of who has logged
-        in with ESMTP AUTH.
+    @param checkAuthenticated: Also filter mail of clients that have authenticated
+        with ESMTP AUTH.
     """
     settings = _FilterSettings(clock, messageFilter, maxSize, checkAuthenticated)
     return FilteringServerFactory(factory, settings)
@@ -153,7 +153,7 @@ def filterServer(
 
 class FilteringServerFactory(ServerFactory):
     """
-    Builds the protocols of another factory, each with a L{_ProtocolHooks}.
+    Builds the protocols of another factory, with L{_ProtocolHooks} installed.
     """
 
     noisy = False
@@ -172,7 +172,9 @@ class FilteringServerFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
         """
-        @raise TypeError: There is no C{SMTP} in what the factory builds.
+        Build a protocol of the wrapped factory, and install the filter.
+
+        @raise TypeError: The protocol is not, and doesn't wrap, an C{SMTP}.
         """
         protocol = self.wrappedFactory.buildProtocol(addr)  # type: ignore[arg-type]
         if protocol is not None:
@@ -182,7 +184,7 @@ class FilteringServerFactory(ServerFactory):
 
 class _ProtocolHooks:
     """
-    Takes the place of a few methods of one protocol.
+    Replaces some methods of one protocol.
     """
 
     def __init__(self, settings: _FilterSettings, protocol: Any) -> None:
@@ -192,14 +194,14 @@ class _ProtocolHooks:
         self._validateTo = protocol.validateTo
         self._receivedHeader = protocol.receivedHeader
         self._sendCode = protocol.sendCode
-        # What MAIL has begun; None if that isn't captured.
+        # The message of the current transaction; None if it isn't filtered.
         self._buffered: BufferedMessage | None = None
         self._latest: RecipientMessage | None = None
         self._reply: Reply | None = None
 
     def install(self) -> None:
         """
-        From here on, the protocol does as we like.
+        Replace the methods.
         """
         protocol = self._protocol
         protocol.validateFrom = self.validateFrom
@@ -223,7 +225,8 @@ class _ProtocolHooks:
 
     def receivedHeader(self, helo: Any, origin: Any, recipients: Sequence[Any]) -> Any:
         """
-        Asked for just behind each copy, to be its first line.
+        The protocol calls this after making each recipient's message, for its first
+        line.
         """
         header = self._receivedHeader(helo, origin, recipients)
         latest, self._latest = self._latest, None
@@ -233,7 +236,7 @@ class _ProtocolHooks:
 
     def sendCode(self, code: int, message: bytes = b"") -> None:
         """
-        The protocol knows only one answer to messages that fail.
+        Replace the protocol's only reply to messages that fail.
         """
         reply, self._reply = self._reply, None
         if reply is not None and code == _FAILED:
@@ -276,7 +279,7 @@ class _ProtocolHooks:
 
 def _after(result: Any, change: Callable[[Any], Any]) -> Any:
     """
-    What the application answers now or later, changed.
+    Apply C{change} to a result or to that of a Deferred.
     """
     if isinstance(result, Deferred):
         return result.addCallback(change)
@@ -299,14 +302,13 @@ def _text(data: bytes) -> str:
 @implementer(IMessage)
 class RecipientMessage:
     """
-    What the protocol takes for the message of one recipient.
+    The message of one recipient, as the protocol sees it.
 
     @ivar recipient: The address.
-    @ivar message: The application's.
-    @ivar hasTrace: Whether the next line is C{Received}, which each copy has
-        its own of.
-    @ivar trace: That line, if it was there.
-    @ivar ended: Fires with what the protocol is to know.
+    @ivar message: The application's message.
+    @ivar hasTrace: True if the next line is the C{Received} field of this recipient.
+    @ivar trace: The C{Received} field, once received.
+    @ivar ended: Fires with the result of the message for the protocol.
     """
 
     def __init__(self, buffered: BufferedMessage, recipient: str, message: Any) -> None:
@@ -319,7 +321,9 @@ class RecipientMessage:
 
     def lineReceived(self, line: bytes) -> None:
         """
-        @raise SMTPServerError: The message can't be taken.
+        Take a line.
+
+        @raise SMTPServerError: The message is refused.
         """
         if self.hasTrace:
             self.hasTrace, self.trace = False, line
@@ -338,12 +342,12 @@ class RecipientMessage:
 
     def begin(self, trace: Iterable[bytes], event: VerdictEvent | None) -> None:
         """
-        Give the application what stands before the message as it came.
+        Pass the verdict and the prepended header fields to the application.
         """
         if event is not None and IVerdictObserver.providedBy(self.message):
             told = maybeDeferred(self.message.verdictGiven, event)
             told.addErrback(
-                lambda why: BufferedMessage.log.failure("telling a message", why)
+                lambda why: BufferedMessage.log.failure("verdictGiven failed", why)
             )
         for line in trace:
             self.message.lineReceived(line)
@@ -352,19 +356,20 @@ class RecipientMessage:
 
     def abandon(self) -> None:
         """
-        Tell the application that its message won't be complete.
+        Tell the application that its message is incomplete.
         """
         try:
             self.message.connectionLost()
         except Exception:
-            BufferedMessage.log.failure("abandoning a message")
+            BufferedMessage.log.failure("aborting a message failed")
 
 
 class BufferedMessage:
     """
-    One message and its copies.
+    A message, buffered once for all its recipients.
 
-    @ivar copies: In the order of RCPT; complete once there is a line.
+    @ivar copies: The message of each recipient, in the order of RCPT.  Complete
+        when the first line arrives.
     """
 
     log = Logger()
@@ -377,10 +382,10 @@ class BufferedMessage:
         reply: Callable[[Reply], None],
     ) -> None:
         """
-        @param begin: A place for the message.
-        @param maxSize: Octets it may have.
-        @param reply: Told what the client is to hear, just before the protocol
-            hears that the message failed.
+        @param begin: Starts the filter of the message.
+        @param maxSize: Octets of the message.
+        @param reply: Called with the reply to the client just before the protocol
+            is told that the message failed.
         """
         self.copies: list[RecipientMessage] = []
         self._clock = clock
@@ -391,13 +396,14 @@ class BufferedMessage:
         self._size = 0
         self._inBody = False
 
-    # --- what comes ------------------------------------------------------------
+    # --- input -----------------------------------------------------------------
 
     def lineReceived(self, copy: RecipientMessage, line: bytes) -> None:
         """
-        The protocol gives each line to each of the copies; one will do.
+        Take a line.  The protocol passes each line to each copy; only the first is
+        used.
 
-        @raise SMTPServerError: The message can't be taken.
+        @raise SMTPServerError: The message is refused.
         """
         if copy is not self.copies[0]:
             return
@@ -414,7 +420,7 @@ class BufferedMessage:
 
     def close(self) -> None:
         """
-        Forget what has come until now.
+        Discard the message.
         """
         message, self._message = self._message, None
         if message is not None:
@@ -422,7 +428,7 @@ class BufferedMessage:
 
     def copyEnded(self) -> None:
         """
-        The protocol has seen the end of the message for one of the copies.
+        Called when the protocol has ended one of the copies.
         """
         if all(each.ended is not None for each in self.copies):
             Deferred.fromCoroutine(self._finish())
@@ -434,7 +440,7 @@ class BufferedMessage:
         try:
             self._filtered().write(line + _CRLF)
         except OSError as why:
-            self.log.failure("keeping a message")
+            self.log.failure("storing a message failed")
             raise serverError(NO_SPACE) from why
 
     def _filtered(self) -> IFilteredMessage:
@@ -442,7 +448,7 @@ class BufferedMessage:
             self._message = self._begin()
         return self._message
 
-    # --- what becomes of it ------------------------------------------------------
+    # --- delivery ----------------------------------------------------------------
 
     async def _finish(self) -> None:
         try:
@@ -456,17 +462,17 @@ class BufferedMessage:
         except CancelledError:
             raise
         except SMTPServerError as refused:
-            # As the protocol does if it hears of that in time.
+            # The protocol does the same for errors during the data.
             self._fail(_replyOf(refused))
         except Exception:
-            self.log.failure("passing on a message")
+            self.log.failure("filtering or delivering a message failed")
             self._fail(TRY_LATER)
         finally:
             self.close()
 
     async def _forward(self, result: FilterResult) -> None:
         """
-        Give everything to everybody, and others a chance on the way.
+        Pass the message to all copies, letting the reactor run in between.
         """
         events = result.events or (None,) * len(self.copies)
         trace = result.trace.split(_CRLF)[:-1]
@@ -492,14 +498,13 @@ class BufferedMessage:
 
     def _fail(self, reply: Reply) -> None:
         """
-        Nobody gets it who hasn't got it yet.
+        Fail all copies that haven't ended.
         """
         left = list(self._unanswered())
         for copy, _ in left:
             copy.ended = None
             copy.abandon()
-        # One failure is enough, and the last one is what makes the protocol
-        # answer.
+        # The last result makes the protocol reply; one failure is enough.
         for _, ended in left[1:]:
             ended.callback(None)
         for _, ended in left[:1]:
@@ -524,7 +529,7 @@ def textOf(reply: Reply) -> bytes:
 
 def serverError(reply: Reply) -> SMTPServerError:
     """
-    A reply as what C{twisted.mail.smtp} knows.
+    A reply as an exception of C{twisted.mail.smtp}.
     """
     return SMTPServerError(reply.code, textOf(reply))
 

@@ -1,8 +1,9 @@
 # -*- test-case-name: tests.twistedmail.test_server -*-
 """
-The verdicts of this package for servers made with C{twisted.mail.smtp}::
+An L{IMessageFilter} by SPF, DKIM and DMARC, for servers made with
+C{twisted.mail.smtp}::
 
-    messageFilter = Screening(checks, dispatcher, folder, enforce=True)
+    messageFilter = MessageFilter(authenticator, dispatcher, folder, enforce=True)
     factory = filterServer(reactor, factory, messageFilter)
 """
 
@@ -43,8 +44,7 @@ from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFi
 @implementer(IMessageFilter)
 class MessageFilter:
     """
-    Judges mail, and refuses what DMARC says is to be refused if that is
-    wanted.
+    Evaluates mail, and refuses what DMARC policies reject if C{enforce} is set.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class MessageFilter:
         reportAddresses: ReportAddresses | None = None,
     ) -> None:
         """
-        @param dispatcher: Is told of each message once for each recipient; its
-            history is that of the recipients' addresses, in lower case.
-        @param folder: For large messages while they come in.
-        @param enforce: Whether anything is refused; else all is taken, with
-            what should have been done in its header.
-        @param reportAddresses: Mail to them alone is no reason for a report.
+        @param dispatcher: Gets an event for each recipient of a message.  Its
+            history is keyed by the recipients' addresses in lower case.
+        @param folder: For large messages while they are received.
+        @param enforce: Refuse messages.  Otherwise all are accepted, and the result
+            is only added to the header.
+        @param reportAddresses: Mail to these addresses alone causes no report.
         """
         self.authenticator = authenticator
         self.dispatcher = dispatcher
@@ -81,7 +81,7 @@ class MessageFilter:
 @implementer(IFilteredMessage)
 class FilteredMessage:
     """
-    Judges one message.
+    Evaluates one message.
     """
 
     log = Logger()
@@ -104,8 +104,10 @@ class FilteredMessage:
         except OSError:
             raise
         except Exception:
-            # It is there, if not examined.
-            self.log.failure("examining a message")
+            # The message is stored, but not evaluated.
+            self.log.failure(
+                "evaluating a message from {host!r} failed", host=self._client.address
+            )
             self._message.giveUp()
 
     def finish(self, recipients: Sequence[str]) -> Deferred[FilterResult]:
@@ -124,8 +126,10 @@ class FilteredMessage:
         except CancelledError:
             raise
         except Exception:
-            # Mail isn't lost for that (RFC 9989 5.3.6).
-            self.log.failure("judging a message from {who!r}", who=self._client.address)
+            # Mail isn't lost because of such an error (RFC 9989 5.3.6).
+            self.log.failure(
+                "evaluating a message from {host!r} failed", host=self._client.address
+            )
             return self._accepted(_temporaryErrors(self._filter.authenticator.hostname))
 
     async def _evaluate(
@@ -133,7 +137,7 @@ class FilteredMessage:
     ) -> FilterResult:
         outcome = await self._message.outcome()
         if outcome is None:
-            # Examining it went wrong on the way.
+            # Evaluating the message failed while it was received.
             return self._accepted(_temporaryErrors(self._filter.authenticator.hostname))
         decision = decide(outcome, self._sender)
         if not self._filter.enforce:
@@ -213,7 +217,7 @@ class FilteredMessage:
 
 def _temporaryErrors(hostname: str) -> bytes:
     """
-    RFC 8601 2.7: a later attempt may find out more.
+    An Authentication-Results field of temporary errors (RFC 8601 2.7).
     """
     results = "".join(f";\r\n\t{each}=temperror" for each in ("spf", "dkim", "dmarc"))
     return f"Authentication-Results: {hostname}{results}\r\n".encode()

@@ -1,15 +1,9 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-One message on its way in, be it behind DATA or in chunks: what of it came,
-and what is wrong about it.  No I/O.
+Reception of message data after DATA or in BDAT chunks (RFC 3030), with limits on
+its header and lines.  No I/O.
 
-How large the parts of a message are that others have to hold at once: the
-header, its fields, a line; and whether it can be sent at all.  No I/O.
-
-Works on whole pieces: what it costs depends on how many there are, not on how
-many lines.
-
-A message as it goes over the wire behind BDAT (RFC 3030 2).  No I/O.
+Works on whole chunks: the cost depends on their number, not on the number of lines.
 """
 
 from __future__ import annotations
@@ -24,11 +18,11 @@ from moxtls.smtp.server.state import TOO_LARGE
 from moxtls.smtp.server.syntax import LineBuffer
 from moxtls.smtp.types import Reply
 
-#: How much of a message is passed over after it was found to be refused, so
-#: that the client gets to hear why.
+#: Octets beyond the maximum size that are read and discarded before the connection
+#: is closed, so that the client gets the reply.
 MAX_DISCARD_LENGTH = 64 * 1024 * 1024
 
-#: Of a message, chunks of fewer bytes than that are counted beyond so many.
+#: BDAT chunks of a message that may be smaller than C{SMALL_CHUNK} octets on average.
 MAX_SMALL_CHUNKS = 1000
 SMALL_CHUNK = 64
 
@@ -36,33 +30,28 @@ _FLAWED = Reply(554, "5.6.0", "Message has a bare CR, a bare LF or a NUL")
 
 
 _CRLF = b"\r\n"
-
 HEADER_TOO_LONG = Reply(552, "5.3.4", "Header is larger than this server takes")
-
 _FIELDS = Reply(554, "5.6.0", "Header has too many fields")
-
 _LINE = Reply(554, "5.6.0", "Line too long")
 
 _FLAW = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
-
 _NAMES = {b"\0": "NUL", b"\r": "bare CR", b"\n": "bare LF"}
 
 # RFC 3030 2: bdat-cmd = "BDAT" SP chunk-size [SP end-marker].  As many digits
 # as RFC 1870 6.1 allows a size.
 _CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))? *\Z", re.ASCII | re.IGNORECASE)
 
-# Nobody knows where the chunk ends, so nothing behind it can be told from
-# commands.
+# The end of the chunk is unknown, so its data can't be distinguished from commands.
 _UNCLEAR = Reply(421, "4.5.0", "Syntax: BDAT size [LAST]")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """
-    What BDAT says.
+    The arguments of BDAT.
 
-    @ivar size: In bytes.
-    @ivar isLast: Whether the message ends with it.
+    @ivar size: In octets.
+    @ivar isLast: The message ends with this chunk.
     """
 
     size: int
@@ -71,9 +60,9 @@ class Chunk:
 
 def parseChunk(argument: str) -> Chunk | Reply:
     """
-    @param argument: What is behind C{BDAT}.
+    Parse the argument of BDAT.
 
-    @return: The chunk, or the last word before the connection ends.
+    @return: The chunk, or the last reply before the connection is closed.
     """
     found = _CHUNK.match(argument)
     if found is None:
@@ -83,15 +72,15 @@ def parseChunk(argument: str) -> Chunk | Reply:
 
 class ChunkReader:
     """
-    Takes a message out of chunks.
+    Assembles a message from chunks.
 
-    BINARYMIME isn't offered, so the message still has lines, and nothing ends
-    them but CRLF (RFC 3030 3).
+    BINARYMIME isn't offered, so the message consists of lines that end with CRLF
+    (RFC 3030 3).
 
-    @ivar remaining: How much of the chunk is still to come.
-    @ivar isLast: Whether the chunk is the last one.
-    @ivar flawed: Whether there was a bare CR, a bare LF or a NUL.
-    @ivar size: How many bytes of the message there were so far.
+    @ivar remaining: Octets of the chunk that are still to come.
+    @ivar isLast: The chunk is the last one.
+    @ivar flawed: The message has a bare CR, a bare LF or a NUL.
+    @ivar size: Octets of the message so far.
     """
 
     __slots__ = ("_atLineStart", "_held", "flawed", "isLast", "remaining", "size")
@@ -107,7 +96,7 @@ class ChunkReader:
     @property
     def ended(self) -> bool:
         """
-        Whether the chunk is complete.
+        True if the chunk is complete.
         """
         return not self.remaining
 
@@ -117,15 +106,15 @@ class ChunkReader:
 
     def skip(self, data: bytes) -> None:
         """
-        Nobody wants to know what is in it.
+        Discard data of the chunk.
         """
         self.remaining -= len(data)
 
     def feed(self, data: bytes) -> bytes:
         """
-        @param data: What was received, of the chunk and nothing behind it.
+        Take received data of the chunk.
 
-        @return: As much of the message as is certain: CRLF line ends.
+        @return: The message as far as it is certain: CRLF line ends.
         """
         self.remaining -= len(data)
         text = self._held + data if self._held else data
@@ -143,9 +132,8 @@ class ChunkReader:
 
     def _completed(self, text: bytes) -> bytes:
         """
-        The last line has an end, whether the client thought of it or not:
-        behind DATA there is no other way, and to DKIM it makes no difference
-        (RFC 6376 3.4.3, 3.4.4).
+        Add the end of the last line if it is missing: after DATA it always has one,
+        and DKIM ignores it (RFC 6376 3.4.3, 3.4.4).
         """
         atLineStart = text.endswith(b"\r\n") if text else self._atLineStart
         return text if atLineStart else text + b"\r\n"
@@ -153,30 +141,30 @@ class ChunkReader:
 
 class HeaderLimits:
     """
-    Looks at one message as it comes.
+    Measures the header and the lines of one message as it is received.
 
-    @ivar header: Bytes of the header so far.
-    @ivar fields: How many it has.
-    @ivar hasLongLine: Whether a line is over the limit.
+    @ivar header: Octets of the header so far.
+    @ivar fields: Header fields so far.
+    @ivar hasLongLine: A line exceeds the limit.
     """
 
     __slots__ = (
         "_held",
         "_inHeader",
-        "_longest",
+        "_maxLineLength",
         "_open",
         "fields",
         "hasLongLine",
         "header",
     )
 
-    def __init__(self, longestLine: int) -> None:
+    def __init__(self, maxLineLength: int) -> None:
         """
-        @param longestLine: In bytes, with its CRLF.
+        @param maxLineLength: In octets, with CRLF.
         """
-        self._longest = longestLine
+        self._maxLineLength = maxLineLength
         self._inHeader = True
-        # What the message begins with is a line's beginning too.
+        # The message begins with the beginning of a line.
         self._held = _CRLF
         self._open = 0
         self.header = 0
@@ -185,7 +173,7 @@ class HeaderLimits:
 
     def feed(self, text: bytes) -> None:
         """
-        @param text: In order, never cut within a CRLF.
+        Take the next chunk, never cut within a CRLF.
         """
         if self._inHeader:
             self._measure(self._held + text)
@@ -193,7 +181,7 @@ class HeaderLimits:
 
     def fault(self, settings: ServerSettings) -> Reply | None:
         """
-        What is to be said against the message, as far as it is known.
+        The negative reply, if a limit is exceeded so far.
         """
         if self.header > settings.maxHeaderSize:
             return HEADER_TOO_LONG
@@ -203,12 +191,12 @@ class HeaderLimits:
 
     def _measure(self, text: bytes) -> None:
         """
-        @param text: Begins where a line may begin.
+        @param text: Begins with the CRLF of the preceding line.
         """
         end = text.find(b"\r\n\r\n")
         self._inHeader = end < 0
         if end < 0:
-            # Whether a field begins behind it remains to be seen.
+            # The next chunk shows whether a field begins after it.
             self._held = _CRLF if text.endswith(_CRLF) else b""
             end = len(text) - len(self._held)
         begun = text.count(_CRLF, 0, end)
@@ -221,9 +209,9 @@ class HeaderLimits:
         if self.hasLongLine:
             return
         start = -self._open
-        while len(text) - start > self._longest:
-            # The last line end within reach, not each: long strides.
-            end = text.rfind(b"\n", max(0, start), start + self._longest)
+        while len(text) - start > self._maxLineLength:
+            # Searching for the last line end within the limit skips most lines.
+            end = text.rfind(b"\n", max(0, start), start + self._maxLineLength)
             if end < 0:
                 self.hasLongLine = True
                 return
@@ -234,9 +222,11 @@ class HeaderLimits:
 
 class DataReceiver:
     """
-    @ivar refusal: What there is to say to the client, whatever comes.
-    @ivar isOver: Whether the owner of the conversation wants no more of it.
-    @ivar inChunks: Whether it comes by BDAT (RFC 3030).
+    Receives one message.
+
+    @ivar refusal: The negative reply, whatever data follow.
+    @ivar isOver: The owner of the conversation gets no more data.
+    @ivar inChunks: The message is sent with BDAT (RFC 3030).
     """
 
     __slots__ = (
@@ -263,14 +253,14 @@ class DataReceiver:
     @property
     def ended(self) -> bool:
         """
-        Whether the end of the message, or of a chunk, was seen.
+        True if the end of the message, or of a chunk, was received.
         """
         return self._reader.ended if self.inChunks else self._decoder.ended
 
     @property
     def isLast(self) -> bool:
         """
-        Whether with that the message is complete.
+        True if the message is complete at that end.
         """
         return not self.inChunks or self._reader.isLast
 
@@ -281,7 +271,7 @@ class DataReceiver:
     @property
     def isEndless(self) -> bool:
         """
-        Whether it is time to stop listening to what is refused.
+        True if too much of a refused message was discarded.
         """
         return (
             not self.ended and self.size > self._settings.maxSize + MAX_DISCARD_LENGTH
@@ -290,20 +280,22 @@ class DataReceiver:
     @property
     def isFragmented(self) -> bool:
         """
-        Whether there were too many chunks for what was in them: each is answered.
+        True if there were too many small chunks, as each gets a reply.
         """
         return self._chunks > MAX_SMALL_CHUNKS + self.size // SMALL_CHUNK
 
     def begin(self, chunk: Chunk) -> None:
         """
-        One more chunk comes.
+        Start a chunk.
         """
         self._chunks += 1
         self._reader.begin(chunk)
 
     def take(self, buffer: LineBuffer) -> bytes:
         """
-        @return: What more there is of the message.
+        Take input from the buffer.
+
+        @return: The decoded part of the message.
         """
         if not self.inChunks:
             text = self._decoder.feed(buffer.takeAll())
@@ -319,8 +311,7 @@ class DataReceiver:
 
     def fault(self) -> Reply | None:
         """
-        What there is to say to the client, as far as is known.  Only depends
-        on what came, and not on how it was cut.
+        The negative reply so far, if any.  Independent of how the data were cut.
         """
         if self.refusal is not None:
             return self.refusal
@@ -332,18 +323,17 @@ class DataReceiver:
 
 class InvalidMessage(ValueError):
     """
-    A message has something in it that no server takes: a NUL, a bare CR or LF
-    (RFC 5321 2.3.8, 4.5.2), or a line that is far too long.
+    A message contains something that servers refuse: a NUL, a bare CR or LF (RFC
+    5321 2.3.8, 4.5.2), or a line that is too long.
     """
 
 
 def validated(body: Iterable[bytes]) -> Iterator[bytes]:
     """
-    The chunks of a message, as long as L{moxtls.smtp.server.conversation} would
-    take them from
-    a client.
+    Yield the chunks of a message, with the checks that a server applies to a
+    client's message.
 
-    @raise InvalidMessage: Says which line is at fault.
+    @raise InvalidMessage: Names the invalid line.
     """
     limits, lines, held = HeaderLimits(MAX_LINE_LENGTH), 1, b""
     for chunk in body:
@@ -359,7 +349,7 @@ def validated(body: Iterable[bytes]) -> Iterator[bytes]:
 
 def _check(text: bytes, limits: HeaderLimits, first: int) -> None:
     """
-    @param first: The number of the line with which C{text} begins.
+    @param first: The number of the first line of C{text}.
     """
     limits.feed(text)
     if limits.hasLongLine:
