@@ -1,4 +1,4 @@
 """
-Mail from outside: what is known about where it comes from, and what becomes
-of it.
+Reception of mail from other hosts: authentication, DMARC enforcement and delivery
+into local mailboxes.
 """

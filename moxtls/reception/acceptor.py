@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reception.test_acceptor -*-
 """
-Takes mail from outside for people here.
+Accepts mail from other hosts for local recipients.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ from moxtls.submission import addressOf
 
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
 NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
-#: Addresses of which it is remembered whose they are.
+#: Entries in the cache of recipients.
 MAX_CACHED = 1000
-#: RFC 3463 3.3: for now, as somebody may tidy up.
+#: RFC 3463 3.3: a temporary error, as the owner may make room.
 MAILBOX_FULL = Reply(452, "4.2.2", "The mailbox is full")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDomains:
     """
-    Who lives here.
+    The local domains, their accounts and mailboxes.
 
     @ivar hostname: A-labels.
     @ivar accounts: By name.
-    @ivar mailboxOf: By an account's name, or the empty one of the host.
+    @ivar mailboxOf: Returns the mailbox of an account; the empty name is that of the
+        host.
     @ivar postmaster: The mailbox of the host's postmaster.
-    @ivar bounced: As L{moxtls.reporting.handover.Aftermath.bounced}.
-    @ivar isForReports: Whether others send reports to an address of ours.
+    @ivar bounced: As L{moxtls.reporting.handover.ReportDeliveryTracker.bounced}.
+    @ivar isForReports: Fires with true if an address receives reports of other hosts.
     """
 
     hostname: str
@@ -69,7 +70,7 @@ class LocalDomains:
 @implementer(IMessageDelivery)
 class Reception:
     """
-    Decides who gets mail here, and what mail.
+    Validates recipients and receives messages for them.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ class Reception:
         folder: Path,
     ) -> None:
         """
-        @param authenticator: C{None} if nothing is checked.
-        @param newID: Letters and digits, never the same twice.
-        @param folder: For large messages while they come in.
+        @param authenticator: C{None} if messages aren't authenticated.
+        @param newID: Returns a unique identifier of letters and digits.
+        @param folder: For large messages while they are received.
         """
         self.clock = clock
         self.delivery = delivery
@@ -97,7 +98,8 @@ class Reception:
         self.bounced = local.bounced
         self.isForReports = local.isForReports
         self._local = local
-        # They are asked for at RCPT and at the end, and often again.
+        # Each recipient is looked up at RCPT and at the end of the message, and often
+        # again in later messages.
         self.recipient = lru_cache(MAX_CACHED)(self._recipient)
         self._authenticator = authenticator
         self._folder = folder
@@ -106,7 +108,7 @@ class Reception:
         self, client: ClientInfo, transaction: TransactionState
     ) -> Deferred[Reply]:
         """
-        Anybody may be the sender; what is known of him is looked up now.
+        Accept any sender, and start the DNS lookups for it.
         """
         if self._authenticator is not None and not client.user:
             self._authenticator.prefetch(client, transaction.sender)
@@ -116,7 +118,7 @@ class Reception:
         self, client: ClientInfo, transaction: TransactionState, recipient: str
     ) -> Deferred[Reply]:
         """
-        Somebody of ours is wanted, who has room.
+        Accept a local recipient with room in a mailbox.
         """
         found = self.recipient(recipient)
         if not isinstance(found, Recipient):
@@ -126,10 +128,10 @@ class Reception:
 
     def message(self, client: ClientInfo, transaction: TransactionState) -> IMessage:
         """
-        Begin a message.
+        Start receiving a message.
         """
         authentication = None
-        # Whoever has logged in is one of us, wherever he is.
+        # An authenticated user is local, whatever the address of the client.
         if self._authenticator is not None and not client.user:
             authentication = self._authenticator.startMessage(
                 client, transaction.sender
@@ -139,9 +141,9 @@ class Reception:
 
     def _recipient(self, text: str) -> Recipient | Reply:
         """
-        @param text: As in RCPT.
+        @param text: The address in RCPT.
 
-        @return: Why there is none.
+        @return: The recipient, or the reply that refuses it.
         """
         address = addressOf(text, self.hostname)
         targets = self._local.directory.find(address)
@@ -153,8 +155,8 @@ class Reception:
 
     async def _checkRoom(self, accounts: tuple[str, ...], size: int) -> Reply:
         """
-        An alias is there as long as one of its members has room: whoever has
-        none is dealt with when the message is there.
+        Accept an alias as long as one of its members has room; members without room
+        are dealt with when the message is complete.
         """
         for account in accounts:
             if await self._local.mailboxOf(account).hasRoom(size):

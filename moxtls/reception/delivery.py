@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.reception.test_delivery -*-
 """
-A message that was accepted: into mailboxes, and what can't be put there into
-the queue.
+Delivers an accepted message into mailboxes, and queues the copies that can't be
+stored now.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from moxtls.reception.policy import (
 from moxtls.smtp.types import Reply
 from moxtls.tasks import TaskGroup
 
-#: Copies of a message that are written at a time.
+#: Copies of one message that are written concurrently.
 MAX_CONCURRENT_WRITES = 20
 
 Chunks = Sequence[bytes]
@@ -38,7 +38,7 @@ class StoredMessage:
     A message as it is stored.
 
     @ivar sender: MAIL FROM.
-    @ivar chunks: The message behind the bytes given.
+    @ivar chunks: Returns the given octets followed by the message.
     """
 
     sender: str
@@ -49,16 +49,16 @@ class StoredMessage:
 
 class MailboxDelivery:
     """
-    Puts copies where they belong.
+    Writes copies of messages into mailboxes.
     """
 
     log = Logger()
 
     def __init__(self, mailboxOf: Callable[[str], IMailbox], queue: IQueue) -> None:
         """
-        @param mailboxOf: By the name of an account.
-        @param queue: Takes what can't be stored now, and tells senders of
-            what never can.
+        @param mailboxOf: Returns the mailbox of an account, by name.
+        @param queue: Retries copies that can't be stored now, and sends DSNs for
+            those that never can.
         """
         self._mailboxOf = mailboxOf
         self._queue = queue
@@ -70,7 +70,7 @@ class MailboxDelivery:
         finalDisposition: FinalDisposition,
     ) -> Reply:
         """
-        @return: What the client is to be told.
+        @return: The reply to the client.
         """
         results = await self.store(message, copies)
         rest = undelivered(copies, results, finalDisposition)
@@ -82,7 +82,7 @@ class MailboxDelivery:
         self, message: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
     ) -> list[StoreResult]:
         """
-        @return: What came of each of C{copies}.
+        @return: The result of each of C{copies}, in order.
         """
         if len(copies) == 1:
             return [await self._stored(message, copies[0], seen)]
@@ -121,8 +121,8 @@ class MailboxDelivery:
         self, message: StoredMessage, copies: Sequence[MailboxCopy]
     ) -> bool:
         """
-        Hand over what others have already, so that the client doesn't send it
-        again.
+        Queue the copies that are left over, so that the client doesn't send again a
+        message that other recipients have already.
         """
         recipients = tuple(dict.fromkeys(str(each.address) for each in copies))
         envelope = Envelope(

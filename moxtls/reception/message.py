@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.reception.test_acceptor -*-
 """
-One message from outside, from DATA to the answer.
-
-A message while it comes in: kept, and examined as far as it is there.
+Receives one message from another host: from its first octet to the reply.
 """
 
 from __future__ import annotations
@@ -55,15 +53,15 @@ from moxtls.smtp.types import Reply
 if TYPE_CHECKING:
     from moxtls.reception.acceptor import Reception
 
-#: Of a DSN.  They have the header of what they are about, or all of it; a
-#: report of ours isn't that large.
+#: Octets of a message that are searched for a DSN about a report.  A DSN has the header
+#: of the message it is about, or all of it; reports aren't that large.
 MAX_DSN_LENGTH = 1024 * 1024
 
 
 @implementer(IMessage)
 class IncomingMessage:
     """
-    Takes one message.
+    Receives, authenticates and delivers one message.
     """
 
     log = Logger()
@@ -77,7 +75,7 @@ class IncomingMessage:
         authentication: MessageAuthentication | None,
     ) -> None:
         """
-        @param authentication: C{None} if nothing is checked.
+        @param authentication: C{None} if messages aren't authenticated.
         """
         self._reception = reception
         self._client = client
@@ -138,8 +136,7 @@ class IncomingMessage:
         if outcome is not None:
             await self._notifyObservers(header, outcome, decision, recipients)
         if decision.refusal is not None:
-            # Whoever wants to see what was refused does so; nothing depends
-            # on that.
+            # Accounts may keep refused messages; failing to store one changes nothing.
             copies = planCopies(
                 recipients, decision.finalDisposition, reception.accounts
             )
@@ -210,10 +207,9 @@ class IncomingMessage:
         self, stored: StoredMessage, recipients: Sequence[Recipient]
     ) -> tuple[Sequence[Recipient], Reply]:
         """
-        Take out whom DSNs about reports of ours are for, which nobody needs
-        to read.
+        Store DSNs about our reports apart, as nobody needs to read them.
 
-        @return: The others; and what to say if there are none.
+        @return: The other recipients, and the reply if there are none.
         """
         others = []
         reply = ACCEPTED
@@ -252,8 +248,8 @@ class IncomingMessage:
 
     def _trace(self, outcome: AuthenticationOutcome | None, only: str) -> bytes:
         """
-        RFC 5321 4.4, and above that what was found out, as it is about what
-        was received (RFC 8601 4).
+        The trace fields (RFC 5321 4.4), and above them the authentication results,
+        which are about the message as received (RFC 8601 4).
         """
         reception, client, transaction = (
             self._reception,
@@ -272,21 +268,21 @@ class IncomingMessage:
 
 class StreamingMessage:
     """
-    Takes a message piece by piece; begins to examine it when its header is
-    there.
+    Spools a message while it is received, and starts authenticating it once its
+    header is complete.
 
-    @ivar isTooLong: Whether the header is longer than anybody takes.
+    @ivar isTooLong: True if the header is longer than L{MAX_HEADER}.
     """
 
     def __init__(
         self, spooled: SpooledMessage, authentication: MessageAuthentication | None
     ) -> None:
         """
-        @param authentication: C{None} if nothing is checked.
+        @param authentication: C{None} if messages aren't authenticated.
         """
         self._spooled = spooled
         self._authentication = authentication
-        # Until the header is complete, and how long it is with the empty line.
+        # The header received so far; empty once it is complete.
         self._beginning = bytearray()
         self._header: Header | None = None
         self._bodyStart = 0
@@ -297,7 +293,7 @@ class StreamingMessage:
 
     def write(self, chunk: bytes) -> None:
         """
-        @raise OSError: There is no room.
+        @raise OSError: The disk is full.
         """
         self._spooled.write(chunk)
         if self._header is None and not self.isTooLong:
@@ -309,17 +305,21 @@ class StreamingMessage:
 
     def end(self) -> Header:
         """
-        The message is complete; to be called unless C{isTooLong}.
+        End the message.  Only to be called if C{isTooLong} is false.
+
+        @return: The header.
         """
         if self._header is None:
-            # Without an empty line all of it is header.
+            # Without an empty line the whole message is header.
             self._headerEnds(bytes(self._beginning), self._spooled.size)
         assert self._header is not None
         return self._header
 
     async def outcome(self) -> AuthenticationOutcome | None:
         """
-        @return: C{None} if nothing is checked.
+        Finish authentication.
+
+        @return: C{None} if the message isn't authenticated.
         """
         authentication, self._authentication = self._authentication, None
         if authentication is None:
@@ -329,8 +329,8 @@ class StreamingMessage:
 
     def chunks(self, hostname: str, trace: bytes = b"") -> Sequence[bytes]:
         """
-        The message behind C{trace}, without results that pretend to be of
-        C{hostname}; to be used before it is closed.
+        The message behind C{trace}, without forged authentication results of
+        C{hostname}; to be read before the message is closed.
         """
         header = self.end()
         left = removeForgedResults(header, hostname)
@@ -340,7 +340,7 @@ class StreamingMessage:
 
     def giveUp(self) -> None:
         """
-        Examine it no more.
+        Cancel authentication.
         """
         authentication, self._authentication = self._authentication, None
         if authentication is not None:
@@ -348,7 +348,7 @@ class StreamingMessage:
 
     def close(self) -> None:
         """
-        Forget it.  Doing so twice is harmless.
+        Discard the message.  Idempotent.
         """
         self.giveUp()
         self._spooled.close()

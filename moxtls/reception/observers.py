@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reception.test_observers -*-
 """
-Who is told of mail, without it being held up.
+Notifies verdict observers and the sender history without delaying the SMTP reply.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from moxtls.queue.types import Envelope
 from moxtls.reception.recipients import Directory
 from moxtls.tasks import TaskGroup
 
-#: What observers may have open before mail waits for them after all: else they
-#: would take all memory where a database stands still.
+#: Notifications in progress before further mail waits for them: else they would fill
+#: the memory while a database is stalled.
 MAX_PENDING = 1000
 
 
 class VerdictDispatcher:
     """
-    Observers, and the history of who writes to whom.
+    Notifies verdict observers and records the sender history.
 
-    @ivar reportsFailures: Whether one of them reports failures (RFC 9991).
+    @ivar reportsFailures: True if an observer sends failure reports (RFC 9991).
     """
 
     log = Logger()
@@ -50,27 +50,27 @@ class VerdictDispatcher:
 
     async def dispatch(self, event: VerdictEvent) -> None:
         """
-        @return: Once observers know, not once they have written it down.
+        Fires once all observers have been called, not once they have finished.
         """
         for observer in self._observers:
             await self._start(observer.verdictGiven, event)
 
     async def recordReceived(self, account: str, domain: Domain) -> None:
         """
-        Mail that is really from C{domain} was taken for C{account}.
+        Record that authenticated mail from C{domain} was accepted for C{account}.
         """
         await self._start(self._history.received, account, domain, self._now())
 
     async def recordSent(self, account: str, domain: Domain) -> None:
         """
-        C{account} sends mail to C{domain}.
+        Record that C{account} sends mail to C{domain}.
         """
         await self._start(self._history.sent, account, domain, self._now())
 
     async def isKnown(self, accounts: Iterable[str], organization: Domain) -> bool:
         """
-        Whether any of C{accounts} has heard from or written to
-        C{organization}; so it is taken to be if that can't be found out.
+        True if any of C{accounts} has corresponded with C{organization}, also if that
+        can't be looked up.
         """
         for account in dict.fromkeys(accounts):
             try:
@@ -87,7 +87,7 @@ class VerdictDispatcher:
 
     async def finished(self) -> None:
         """
-        Wait until all have written it down.
+        Wait until all notifications have finished.
         """
         await self._pending.finished()
 
@@ -111,7 +111,7 @@ class VerdictDispatcher:
 
 class HistoryRecorder:
     """
-    Notes to whom our people write.
+    Records the domains to which local users send mail.
     """
 
     log = Logger()
@@ -123,7 +123,7 @@ class HistoryRecorder:
         dispatcher: VerdictDispatcher,
     ) -> None:
         """
-        @param accounts: By name, all there are.
+        @param accounts: All accounts, by name.
         """
         self._directory = directory
         self._accounts = accounts
@@ -131,9 +131,10 @@ class HistoryRecorder:
 
     async def submitted(self, user: str, envelope: Envelope) -> None:
         """
-        A message is in the queue.  Never fails, as that can't be taken back.
+        Record a message that is in the queue already.  Never fails, as queueing can't
+        be undone.
 
-        @param user: Who has logged in; empty if nobody had to.
+        @param user: The authenticated user; empty without authentication.
         """
         try:
             await self._submitted(user, envelope)

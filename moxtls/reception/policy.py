@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.reception.test_policy -*-
 """
-What becomes of a message, for each of its recipients.  No I/O.
+Decides what is done with a message for each of its recipients.  No I/O.
 
-Reading of RFC 9989 5.3.6, 7.4: a message that can't be judged for now is
-accepted, as its sender can do nothing about that, and mail isn't lost for it.
-But not where that is because we didn't wait any longer: it is to come again, as
-whoever keeps us waiting would have any policy suspended.
+Reading of RFC 9989 5.3.6, 7.4: a message for which DMARC has a temporary error is
+accepted, as its sender can do nothing about the error and mail must not be lost for
+it.  The exception is an evaluation that ran out of time: the message is refused
+temporarily, else a slow name server could suspend any policy.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from moxtls.message.trace import MAIL_LOOP, isLooping
 from moxtls.reception.recipients import Role, Target
 from moxtls.smtp.types import Reply
 
-#: Of this host itself, as of accounts that don't say otherwise.
+#: The default junk mailbox, of the host and of accounts.
 JUNK = "Junk"
 
-#: It would go on with a field that we put in front of it.
+#: The first line would continue a field that is added in front of it.
 HEADER_MALFORMED = Reply(550, "5.6.0", "The header begins in the middle of a field")
 TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
 DMARC_UNAVAILABLE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
@@ -40,11 +40,11 @@ ACCEPTED = Reply(250, "2.0.0", "OK")
 OVER_QUOTA = Reply(552, "5.2.2", "The mailbox is full")
 REFUSED_BY_MAILBOX = Reply(550, "5.7.1", "The mailbox doesn't take this message")
 
-# RFC 9990 3.5.2, RFC 8460 5.3; whatever a forwarder puts in front of it.
+# RFC 9990 3.5.2, RFC 8460 5.3; a forwarder may have put text in front of it.
 _REPORT = re.compile(
     r"\breport\s+domain:\s*\S+\s+submitter:\s*\S+\s+report-id:", re.IGNORECASE
 )
-#: Fields of messages that answer others (RFC 5322 3.6.4), or that programs write.
+#: Fields of replies (RFC 5322 3.6.4), and of messages that programs write.
 _ANSWERS = frozenset(
     {
         "in-reply-to",
@@ -55,16 +55,18 @@ _ANSWERS = frozenset(
     }
 )
 _PRECEDENCES = frozenset({"auto_reply", "bulk", "junk"})
-#: What answers to reports repeat of their subjects (RFC 9990 3.5.2, RFC 8460 5.3;
-#: failure reports of ours).
+#: Parts of the subjects of reports, which replies repeat (RFC 9990 3.5.2, RFC 8460 5.3;
+#: our own failure reports).
 _SUBJECTS = ("report domain:", "dmarc failure report for", "dmarc aggregate report")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """
+    A recipient with its targets.
+
     @ivar address: As in RCPT.
-    @ivar targets: Where its mail goes.
+    @ivar targets: The mailboxes that get its mail.
     """
 
     address: Address
@@ -85,7 +87,7 @@ class Recipient:
     @property
     def mayBeReportSender(self) -> bool:
         """
-        Whether it looks like the envelope sender of a report of ours.
+        True if the address looks like the envelope sender of one of our reports.
         """
         return "+" in self.address.localPart and self.isPostmaster
 
@@ -93,9 +95,9 @@ class Recipient:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
-    What is done with a message, whoever it is for.
+    The decision about a message, for all recipients.
 
-    @ivar refusal: What the client is told if it isn't taken.
+    @ivar refusal: The reply if the message is refused.
     """
 
     finalDisposition: FinalDisposition
@@ -105,9 +107,9 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class MailboxCopy:
     """
-    What is put into one mailbox.
+    A copy for one mailbox.
 
-    @ivar address: Whose it is.
+    @ivar address: The recipient's.
     """
 
     account: str
@@ -117,7 +119,7 @@ class MailboxCopy:
 
 class StoreResult(Enum):
     """
-    What came of storing a copy.
+    The result of storing a copy.
     """
 
     STORED = auto()
@@ -128,7 +130,7 @@ class StoreResult(Enum):
 
 def checkHeader(header: Header) -> Reply | None:
     """
-    What is to be said against a message of which nothing else is looked at.
+    The reply to a message that is refused because of its header alone.
     """
     if header.data[:1] in (b" ", b"\t"):
         return HEADER_MALFORMED
@@ -137,13 +139,15 @@ def checkHeader(header: Header) -> Reply | None:
 
 def decide(outcome: AuthenticationOutcome, sender: str) -> Decision:
     """
+    The decision by the author fields and the DMARC verdict.
+
     @param sender: MAIL FROM.
     """
     verdict = outcome.verdict
     state = outcome.authors.state
     if state is not FromField.READ:
-        # Of whoever sends DSNs some know no address of theirs; they get no
-        # DSN about it either.
+        # Some DSN generators send no usable From.  With a null sender there is nobody
+        # to notify, so file it as junk.
         if sender or state is FromField.REPEATED:
             return Decision(
                 FinalDisposition.REJECTED, Reply(550, "5.6.0", f"Refused: {state}")
@@ -160,8 +164,8 @@ def decide(outcome: AuthenticationOutcome, sender: str) -> Decision:
 
 def _mayBeRefused(verdict: Verdict) -> bool:
     """
-    Whether it isn't known what is wanted done: where nothing is, nothing depends
-    on it (RFC 9989 5.4).
+    True if a temporary error hides a policy that may ask for refusal; a domain
+    without a policy asks for nothing (RFC 9989 5.4).
     """
     discovery = verdict.discovery
     isUnknown = discovery is None or discovery.record is None
@@ -173,12 +177,12 @@ def mayAnswerReport(
     localPart: str, isPostmaster: bool, sender: str, header: bytes
 ) -> bool:
     """
-    Whether a message may answer a report of ours, as a DSN or as what a program
-    says to anybody: reports are from the postmaster, and their envelope sender
-    is C{postmaster+token}.
+    True if a message may be a reply to one of our reports: a DSN or an automatic
+    reply.  Reports are from the postmaster, with C{postmaster+token} as envelope
+    sender.
 
-    Many such programs know nothing of RFC 3834: they write to whom From names, with
-    a sender, and leave out C{Auto-Submitted}.
+    Many automatic responders don't follow RFC 3834: they reply to the address in
+    From, with a non-null sender and without C{Auto-Submitted}.
 
     @param localPart: Of the recipient.
     @param sender: MAIL FROM.
@@ -190,12 +194,12 @@ def mayAnswerReport(
 
 def isReport(verdict: Verdict, header: bytes) -> bool:
     """
-    Whether a message is a report of others, wherever it comes to: what a domain
-    has sent to somebody else may be forwarded to us, so that two hosts, or even one
-    alone, would go on reporting on reports for ever.
+    True if a message is a report of another host, to whatever address.  Reports may
+    be forwarded here, and evaluating them would make two hosts, or one alone, report
+    on reports for ever.
 
-    Only if it passes, as reports have to (RFC 9990 3.5.2): else whoever forges a
-    domain could keep it from being told of that.
+    Only for messages that pass DMARC, as reports have to (RFC 9990 3.5.2): else
+    forged reports would keep the domain from being told of the forgery.
     """
     if verdict.status is not AuthResult.PASS:
         return False
@@ -213,8 +217,8 @@ def isReport(verdict: Verdict, header: bytes) -> bool:
 
 def _isAnswer(header: bytes) -> bool:
     """
-    Whether a message answers another one, or says in older ways that a program
-    wrote it.
+    True if a message is a reply, or is marked as automatic in a way older than RFC
+    3834.
     """
     fields = headerFields(header)
     subject = " ".join(fields.get("subject", "").lower().split())
@@ -233,7 +237,7 @@ def verdictEvent(
     header: Header,
 ) -> VerdictEvent:
     """
-    What observers are told, as if the author were known.
+    The event for observers, with the author taken as known.
     """
     localPart, isPostmaster = recipient.address.localPart, recipient.isPostmaster
     return VerdictEvent(
@@ -251,10 +255,10 @@ def verdictEvent(
 
 def needsHistory(event: VerdictEvent, reportsFailures: bool) -> bool:
     """
-    Whether it makes a difference if the author is known: where DMARC has been
-    held against a message, or somebody wants to be told of it.
+    True if the event depends on the sender history: DMARC was enforced, or a failure
+    report is wanted.
 
-    @param reportsFailures: Whether anybody ever is (RFC 9991).
+    @param reportsFailures: True if failure reports are sent at all (RFC 9991).
     """
     if event.verdict.discovery is None:
         return False
@@ -268,8 +272,8 @@ def planCopies(
     accounts: Mapping[str, Account],
 ) -> tuple[MailboxCopy, ...]:
     """
-    What goes where; of several to one mailbox, one.  What is refused goes to
-    who wants to see that.
+    The copies to be stored, at most one for each mailbox.  Refused messages go to
+    accounts that have a mailbox for them.
     """
     found: dict[tuple[str, str], MailboxCopy] = {}
     for recipient in recipients:
@@ -285,9 +289,11 @@ def authenticatedOrganization(
     outcome: AuthenticationOutcome, decision: Decision
 ) -> Domain | None:
     """
-    The organization of the author, if mail from it is a sign that it is somebody
-    whom one hears from: whoever has one domain has any number below it, each of
-    which would be remembered.
+    The organizational domain of the author if mail from it may be recorded as
+    correspondence.  It isn't the author domain itself, as an owner has any number of
+    subdomains, each of which would be recorded.
+
+    @return: C{None} if the author isn't authenticated or the message isn't accepted.
     """
     verdict = outcome.verdict
     isProven = verdict.dkimAligned or verdict.spfAligned
@@ -303,10 +309,10 @@ def replyFor(
     results: Sequence[StoreResult], finalDisposition: FinalDisposition
 ) -> Reply:
     """
-    What the client is told, once its message was stored or not.
+    The reply to the client once the copies were stored or not.
 
-    A message that is there for one recipient isn't sent again because of the
-    others, who would be all that is left over: see L{undelivered}.
+    A message that was stored for one recipient isn't refused because of the others:
+    see L{undelivered}.
     """
     if StoreResult.STORED in results:
         isMissing = (
@@ -324,8 +330,8 @@ def undelivered(
     finalDisposition: FinalDisposition,
 ) -> tuple[MailboxCopy, ...]:
     """
-    What the queue is to see to, or to tell the sender of: none if the client
-    still has the message.  Junk never comes back.
+    The copies that the queue has to deliver or to bounce; none if the client keeps
+    the message.  Junk is never bounced.
     """
     if StoreResult.STORED not in results or finalDisposition is FinalDisposition.JUNK:
         return ()
@@ -357,7 +363,7 @@ def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:
     """
     RFC 9989 7.2: C{550 5.7.1}, and the word DMARC.
     """
-    # What is told first is what speaks for the author, or nearly does.
+    # Results for the author domain first.
     dkim = sorted(authentication.dkim, key=lambda each: each.domain != verdict.author)
     signatures = [f"{each.status} for {each.domain}" for each in dkim]
     signatures += [

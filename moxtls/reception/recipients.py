@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reception.test_recipients -*-
 """
-Decides whose an address is, and where its mail goes.  No I/O.
+Maps recipient addresses to accounts and mailboxes.  No I/O.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from moxtls.config.localparts import destinationKey, plainAddress, withoutSuffix
 from moxtls.domain import Address, AddressLiteral, Domain
 from moxtls.mailbox.names import HOST_ACCOUNT
 
-#: RFC 5321 4.5.1: in any case, at every domain that mail is taken for.
+#: RFC 5321 4.5.1: in any case, at every domain for which mail is accepted.
 POSTMASTER = "postmaster"
-#: By custom: to whom cron writes, and from whom other hosts have their DSNs.
+#: Customary addresses: cron writes to root, and other hosts' DSNs come from
+#: mailer-daemon.
 ADMINISTRATIVE_NAMES = frozenset({"root", "mailer-daemon"})
 
 
 class Role(Enum):
     """
-    What an address is for.
+    The role of an address.
 
-    C{TLS_REPORTS}: TLS reports of others about this host.
+    C{TLS_REPORTS}: receives TLS reports of other hosts about this host.
     """
 
     USER = "user"
@@ -35,11 +36,11 @@ class Role(Enum):
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    Where the mail of an address goes.
+    The mailbox that gets the mail of an address.
 
     @ivar account: A name, or L{HOST_ACCOUNT}.
-    @ivar address: Of the account, in its one spelling: with an alias, the
-        member's; with a catch-all or for the postmaster, as it was asked for.
+    @ivar address: The account's address in canonical form; with an alias, the
+        member's; with a catch-all or for the postmaster, the address in RCPT.
     """
 
     account: str
@@ -50,9 +51,8 @@ class Target:
     @property
     def isForReports(self) -> bool:
         """
-        Whether others send reports there, so that mail to it alone is no
-        reason for a report: two hosts would go on reporting on each other's
-        reports for ever.
+        True if other hosts send reports there.  Mail to it alone is not evaluated for
+        reports: two hosts would report on each other's reports for ever.
         """
         return self.role is Role.TLS_REPORTS
 
@@ -60,14 +60,14 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class NotLocal:
     """
-    Mail for that domain isn't taken here.
+    The domain isn't local.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class NoSuchUser:
     """
-    The domain is ours, and there is no such address in it.
+    The domain is local, but has no such address.
     """
 
 
@@ -76,7 +76,7 @@ DirectoryResult = tuple[Target, ...] | NotLocal | NoSuchUser
 
 class Directory:
     """
-    Whose is which address, by the configuration.
+    The addresses of all accounts and aliases in the configuration.
     """
 
     def __init__(self, config: Config) -> None:
@@ -90,14 +90,14 @@ class Directory:
 
     def isLocal(self, domain: Domain | AddressLiteral) -> bool:
         """
-        Whether mail for it is kept here, rather than sent on.
+        True if mail for the domain is delivered here rather than relayed.
         """
         return domain == self._config.hostname or domain in self._config.domains
 
     def equivalents(self, address: Address) -> tuple[Address, ...]:
         """
-        The addresses that C{address} means here: itself in its one spelling,
-        and without what is behind a separator; none if it isn't ours.
+        The addresses under which C{address} is looked up: its canonical form, and
+        that without the part behind a separator; none if the domain isn't local.
         """
         domain = address.domain
         if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
@@ -106,18 +106,19 @@ class Directory:
 
     def find(self, address: Address) -> DirectoryResult:
         """
-        Where mail for C{address} goes: to one target, or to several if it is
-        an alias.
+        The targets of C{address}: one, or several for an alias.
 
-        An address as it is asked for comes before what it is without the part
-        behind a separator; whoever takes all the rest comes last.
+        The full address is tried before the address without the part behind a
+        separator; a catch-all comes last.
         """
         domain = address.domain
-        # Reading of RFC 5321 4.1.3: we answer to our names only.
+        # Reading of RFC 5321 4.1.3: addresses with literals aren't local; only names
+        # are.
         if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
             return NotLocal()
         for target in self._hostReports:
-            # Not Domains, but this host says what is the same here.
+            # Host addresses are compared without case, whatever the settings of the
+            # domain.
             if Address(address.localPart.lower(), domain) == target.address:
                 return (target,)
         local = self._config.domains.get(domain)
@@ -149,13 +150,13 @@ class Directory:
             for localPart, alias in local.aliases.items():
                 alternative = destinationKey(f"{localPart}@{domain}", domains)
                 members = self._members(alias)
-                # Of an alias without members, nobody would get the mail.
+                # Mail to an alias without members would be lost.
                 if isinstance(alternative, Address) and members:
                     yield alternative, members
 
     def _members(self, alias: Alias) -> tuple[Target, ...]:
         """
-        Nobody gets a message twice because several of his addresses are meant.
+        The targets of all members, each mailbox once.
         """
         members: dict[tuple[str, str], Target] = {}
         for text in alias.addresses:
@@ -172,7 +173,7 @@ class Directory:
 
 def _keysFor(address: Address, local: LocalDomain | None) -> Iterator[Address]:
     """
-    Under which an address may be known, the closest first.
+    The addresses under which an address may be configured, the most exact first.
     """
     if local is None:
         yield Address(address.localPart.lower(), address.domain)
@@ -191,15 +192,15 @@ def _hostReports(hostname: Domain, host: HostTLSRPT | None) -> tuple[Target, ...
 
 def isAdministrative(localPart: str) -> bool:
     """
-    Whether mail goes to the postmaster at the name of a host, as programs on it
-    write to whoever runs it, and DSNs of others seem to come from there.
+    True if mail to the local part at the host's name goes to the postmaster: local
+    programs write to it, and other hosts' DSNs are from it.
     """
     return localPart.lower().partition("+")[0] in ADMINISTRATIVE_NAMES
 
 
 def isPostmaster(localPart: str) -> bool:
     """
-    Whether mail goes to the postmaster, which includes the envelope senders
-    of reports: C{postmaster+token}.
+    True if mail goes to the postmaster, also to C{postmaster+token}, the envelope
+    sender of reports.
     """
     return localPart.lower().partition("+")[0] == POSTMASTER

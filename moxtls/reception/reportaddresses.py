@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reception.test_reportaddresses -*-
 """
-Looks up which addresses of ours others send reports to.
+Looks up the local addresses to which other hosts send reports.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from moxtls.reporting.rua import chooseDestinations
 from moxtls.tasks import TaskGroup, gather, ignoreCancelled, resolve
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 
-#: Seconds for which records are remembered, and until one that could not be
-#: looked up is asked for again.
+#: Seconds for which records are cached, and until a failed lookup is retried.
 CACHE_TTL = HOUR
 RETRY = 5 * MINUTE
-#: Domains looked up at a time.
+#: Domains looked up concurrently.
 MAX_CONCURRENT_DOMAINS = 8
-#: Seconds that the first messages wait for the first look-ups.
+#: Seconds that the first messages wait for the first lookups.
 MAX_WAIT = 10
 #: Addresses in one record.
 MAX_ADDRESSES = 50
@@ -35,18 +34,18 @@ MAX_ADDRESSES = 50
 
 def lowerCased(address: Address) -> Sequence[Address]:
     """
-    The address itself, whatever the case of its letters.
+    The address with its local part in lower case.
     """
     return (Address(address.localPart.lower(), address.domain),)
 
 
 class ReportAddresses:
     """
-    The addresses that the C{_dmarc} and C{_smtp._tls} records of our domains
-    name (RFC 9989 4.7, RFC 8460 3), and those that the operator names.
+    The addresses in the C{_dmarc} and C{_smtp._tls} records of local domains (RFC
+    9989 4.7, RFC 8460 3), and those in the configuration.
 
-    Records are looked up when mail comes in, at most once in L{CACHE_TTL}
-    seconds for all mail; while they are looked up again the former ones count.
+    Records are looked up when mail is received, at most once in L{CACHE_TTL} seconds;
+    during later lookups the previous addresses are used.
     """
 
     log = Logger()
@@ -61,10 +60,11 @@ class ReportAddresses:
         suffixes: PublicSuffixes | None = None,
     ) -> None:
         """
-        @param domains: Ours.
-        @param equivalents: The addresses that mean the same as an address here,
-            the most exact first; none of an address that isn't ours.
-        @param suffixes: Makes it what RFC 7489 has.
+        @param domains: The local domains.
+        @param named: The addresses in the configuration.
+        @param equivalents: Returns the forms of a local address, the most exact
+            first; none for other addresses.
+        @param suffixes: For discovery by RFC 7489.
         """
         self._clock = clock
         self._resolver = resolver
@@ -81,13 +81,13 @@ class ReportAddresses:
 
     def include(self, address: Address) -> Deferred[bool]:
         """
-        Fires with whether C{address} is one of them.
+        Fires with true if C{address} is one of them.
         """
         return Deferred.fromCoroutine(self._include(address))
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once nothing is looked up any more.
+        Fires once no lookup is in progress.
         """
         return self._tasks.cancel()
 
