@@ -1,3 +1,3 @@
 """
-authentication.
+Message authentication: iprev, SPF, DKIM, and their results in header fields.
 """

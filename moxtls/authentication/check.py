@@ -1,14 +1,11 @@
 # -*- test-case-name: tests.authentication.test_check -*-
 """
-Finds out where a message is from: everything that can be looked up is, at the
-same time, and while the message still comes in.
+Authenticates messages by iprev, SPF, DKIM and DMARC, with all DNS lookups in parallel
+and started while the message is still being received.
 
-Apart from a server, as C{moxtls auth} does it::
+Without a server, as in C{moxtls auth}:
 
-    findings = await authenticate(authenticator, client, sender, message)
-
-What can be known of where a message is from before it is there: SPF, and the
-name of the client.
+    outcome = await authenticate(authenticator, client, sender, message)
 """
 
 from __future__ import annotations
@@ -58,28 +55,26 @@ from moxtls.message.trace import ClientInfo
 from moxtls.smtp.server.limits import networkOf
 from moxtls.tasks import OVERDUE, Deadline, Task, resolve
 
-#: Seconds that a client waits at the end of its message for what is not back
-#: yet, which is a temporary error then, and no reason to refuse anything.  So it
-#: is more than two look-ups take at most: those for the name of its address are up
-#: to the client, and in the policies of some.  RFC 7208 4.6.4 has 20 at least.
+#: Seconds to wait at the end of a message for lookups still in progress, which are
+#: temporary errors then.  Longer than two lookups can take: the names of the client's
+#: address are under its own control, as are those in some policies.  RFC 7208 4.6.4
+#: wants at least 20.
 MAX_WAIT = 45
-#: Seconds for which it is remembered what came of a client and a sender, of an
-#: author domain, and what the record of a key is: most connections with several
-#: messages are over by then.  It is as if records had been looked up when the
-#: first of them came.
+#: Seconds for which the results for a client and sender, for an author domain and for a
+#: key name are cached: most connections with several messages are over by then.
 CACHE_TTL = 60
-#: Of each, how many are remembered.
+#: Entries in each of these caches.
 MAX_CACHED = 1000
-#: What is wrong with a signature where it is us who couldn't.
+#: The problem in the result if verification itself failed.
 VERIFICATION_FAILED = "it could not be verified"
 
-#: Calls it where it doesn't hold up the reactor, such as C{deferToThread}.
+#: Runs a job without blocking the reactor, such as C{deferToThread}.
 Offload = Callable[[DKIMJob], Deferred[DKIMResults]]
 
 
 class MessageAuthenticator:
     """
-    How messages are checked here.
+    Creates the checks of messages, and caches their results.
     """
 
     def __init__(
@@ -92,8 +87,8 @@ class MessageAuthenticator:
         chance: Callable[[], float],
     ) -> None:
         """
-        @param hostname: Ours.
-        @param chance: From 0 to less than 1.
+        @param hostname: The name of this host.
+        @param chance: Returns a random number from 0 to less than 1.
         """
         self.clock = clock
         self._fairResolver = FairResolver(resolver)
@@ -110,19 +105,19 @@ class MessageAuthenticator:
 
     def prefetch(self, client: ClientInfo, sender: str) -> None:
         """
-        A message is announced: what can be known of it already is looked up.
+        Start the lookups for a sender before its message is received.
         """
         self.origin(client, sender)
 
     def startMessage(self, client: ClientInfo, sender: str) -> MessageAuthentication:
         """
-        A message comes.
+        Start the checks of a message.
         """
         return MessageAuthentication(self, self.origin(client, sender))
 
     def origin(self, client: ClientInfo, sender: str) -> ConnectionChecks:
         """
-        What is known, or being looked up, of a client that uses C{sender}.
+        The checks of a client and sender, done or in progress.
         """
         key = (client.address, client.helo, sender)
         now = self.clock.seconds()
@@ -136,7 +131,7 @@ class MessageAuthenticator:
 
     def resolverFor(self, address: str) -> IResolver:
         """
-        What is asked for a client, within the share of its network.
+        The resolver with the lookups of the client's network limited to its share.
         """
         return self._fairResolver.of(networkOf(address).network)
 
@@ -155,7 +150,7 @@ class MessageAuthenticator:
 
     async def findKey(self, claim: SignatureClaim, resolver: IResolver) -> DKIMCheck:
         """
-        What is left to do about a signature, with its key.
+        The check of a signature with the key records it needs.
         """
         name, now = claim.keyName, self.clock.seconds()
         known = self._keys.get(name, now)
@@ -169,7 +164,7 @@ class MessageAuthenticator:
 
 class MessageAuthentication:
     """
-    The authenticator of one message.  Either C{finish} or C{cancel} is called last.
+    The checks of one message.  Either C{finish} or C{cancel} is called last.
     """
 
     log = Logger()
@@ -187,13 +182,15 @@ class MessageAuthentication:
 
     def begin(self, header: Header) -> None:
         """
-        The header is complete.  To be called once, before C{finish}.
+        Start the lookups that depend on the header.  To be called once, before
+        C{finish}.
         """
         authenticator = self._checks
         self._header = header
         self._authors = authorDomains(header)
         self._since = authenticator.clock.seconds()
-        # Each by itself: nobody's key is to be overdue because a stranger's is.
+        # One lookup for each key, so that a slow name server affects its own signatures
+        # only.
         signatures = findSignatures(header, self._authors.domains)
         self._unreadable = signatures.problems
         self._keys = [self._findKey(each) for each in signatures.claims]
@@ -205,12 +202,13 @@ class MessageAuthentication:
 
     async def finish(self, body: Sequence[bytes]) -> AuthenticationOutcome:
         """
-        The message is complete.
+        Finish the checks of a complete message.
 
-        @param body: What is behind the empty line, in chunks; it may be gone
-            through in a thread, and must be there until this returns.
+        @param body: The body in chunks, which may be read in a thread, and must stay
+            readable until this returns.
 
-        @return: What was found, soon; nothing is raised.
+        @return: The outcome, after L{MAX_WAIT} seconds of lookups at most; nothing is
+            raised.
         """
         try:
             return await self._outcome(body)
@@ -220,7 +218,7 @@ class MessageAuthentication:
 
     def cancel(self) -> None:
         """
-        Nobody wants to know any more.
+        Cancel lookups that nothing else waits for.
         """
         self._origin.release()
         for each in self._lookups:
@@ -247,22 +245,23 @@ class MessageAuthentication:
         verdict = evaluate(
             froms, discovery, aligned, authentication, context, localPolicy
         )
-        # Who only looks on (Enforcement "none") has nobody come again for it.
+        # With Enforcement "none" no message is refused for it.
         isEnforcing = localPolicy.enforcement is not DMARCPolicy.NONE
         overdue = (self._deadline.expired or self._isUnverified) and isEnforcing
         return AuthenticationOutcome(authentication, verdict, self._authors, overdue)
 
     def _chance(self, discovery: Discovery | None) -> float:
         """
-        Only drawn where there is something to be decided by it.
+        A random number, drawn only if the policy has a percentage.
         """
         record = None if discovery is None else discovery.record
         return self._checks.chance() if record and record.percent < 100 else 0.0
 
     async def _verified(self, body: Sequence[bytes]) -> tuple[DKIMResult, ...]:
         """
-        Verifying is waited for, however long it takes: it is our own doing, and
-        who keeps us busy shall not have signatures of others count as unknown.
+        The DKIM results.  Verification isn't subject to the time limit: it doesn't
+        depend on other hosts, and a sender that keeps this host busy must not turn
+        the signatures of others into temporary errors.
         """
         authenticator = tuple(
             [await self._deadline.resultOf(each) for each in self._keys]
@@ -319,13 +318,13 @@ def authenticate(
     message: Sequence[bytes],
 ) -> Deferred[AuthenticationOutcome]:
     """
-    All checks of a message that is there already.
+    All checks of a complete message.
 
-    @param client: Who handed it over; C{address} and C{helo} count.
+    @param client: The SMTP client; only C{address} and C{helo} are used.
     @param sender: MAIL FROM; empty for the null one.
-    @param message: Chunks of it: CRLF line ends, no dot-stuffing.
+    @param message: Chunks with CRLF line ends, without dot-stuffing.
 
-    @return: Fires with what was found, and never fails.
+    @return: Fires with the outcome, and never fails.
     """
     header, body = splitMessage(b"".join(message))
     checks = authenticator.startMessage(client, sender)
@@ -335,9 +334,9 @@ def authenticate(
 
 class ConnectionChecks:
     """
-    What can be known before the message is there.
+    The checks that don't need the message: iprev and SPF.
 
-    @ivar since: When it was begun.
+    @ivar since: The time of their start, in Unix seconds.
     """
 
     def __init__(
@@ -349,7 +348,7 @@ class ConnectionChecks:
         since: float,
     ) -> None:
         """
-        @param hostname: Ours.
+        @param hostname: The name of this host.
         """
         self.since = since
         self.address = client.address
@@ -365,7 +364,7 @@ class ConnectionChecks:
     @property
     def failed(self) -> bool:
         """
-        Whether another try may find out more.
+        True if another attempt may have a better result.
         """
         return any(
             each.failed or (each.isDone and each.value.status is AuthResult.TEMPERROR)
@@ -373,18 +372,22 @@ class ConnectionChecks:
         )
 
     def use(self) -> None:
+        """
+        Add a user.
+        """
         self._users += 1
 
     def release(self) -> None:
         """
-        Whoever used it doesn't any more; what nobody waits for is given up.
+        Remove a user; lookups without users are cancelled.
         """
         self._users -= 1
         self.giveUp()
 
     def giveUp(self) -> None:
         """
-        It isn't remembered any more: a client may say MAIL, and then nothing.
+        Cancel the lookups if there is no user.  Called when the checks leave the
+        cache, as a client may say MAIL and nothing more.
         """
         if self._users == 0:
             for each in (self.iprev, self.helo, self.spf):

@@ -1,10 +1,9 @@
 # -*- test-case-name: tests.authentication.test_headerfields -*-
 """
-What checks came to, as header fields for who reads the message (RFC 8601,
-RFC 7208 9.1).  No I/O.
+Writes the results of authentication as header fields (RFC 8601, RFC 7208 9.1).  No
+I/O.
 
-Words of strangers stand in them quoted, and nothing they say can end a field,
-a comment or a value.
+Text from other hosts is quoted, so that it can't end a field, a comment or a value.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from moxtls.domain import Domain
 
 #: RFC 5322 2.1.1, without CRLF.
 LINE_LENGTH = 78
-#: Of a stranger's word: as long as an address can be.
+#: Characters of a value from another host: as long as an address can be.
 MAX_WORD = 254
-#: Of clients and senders, and of signers, what is notes of them is remembered: they
-#: differ less than messages do.
+#: Entries in each cache of formatted results: clients, senders and signers vary less
+#: than messages.
 MAX_CACHED = 500
 
 # RFC 2045 5.1: token; and what RFC 8601 2.2 allows as an address.
@@ -38,9 +37,10 @@ _PLAIN = re.compile(rf"{_TOKEN}(?:@{_TOKEN})?\Z")
 # RFC 5322 3.2.3.
 _ATEXT = r"[!#-'*+/-9=?A-Z^-~-]+"
 _DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*\Z")
-# RFC 5322 3.2.2, but for what some who read it take for an end of something.
+# RFC 5322 3.2.2, without characters that some readers take for the end of a comment or
+# result.
 _NOT_IN_COMMENT = re.compile(r"[^ !#-'*-:<-\[\]-~]")
-#: Between results, each on a line of its own.
+#: Separates results, each on its own line.
 _GROUP = ";\r\n\t"
 
 
@@ -51,9 +51,9 @@ def authenticationResults(
     sender: str,
 ) -> bytes:
     """
-    C{Authentication-Results}, all of it, with its CRLF.
+    The C{Authentication-Results} field, with its CRLF.
 
-    @param hostname: Ours, C{authserv-id}.
+    @param hostname: The name of this host, C{authserv-id}.
     @param sender: MAIL FROM.
     """
     origin = _origin(
@@ -82,10 +82,10 @@ def receivedSPF(
     hostname: str, authentication: Authentication, sender: str, helo: str
 ) -> bytes:
     """
-    C{Received-SPF}, all of it, with its CRLF.
+    The C{Received-SPF} field, with its CRLF.
 
     @param sender: MAIL FROM.
-    @param helo: What the client calls itself.
+    @param helo: The name in HELO or EHLO.
     """
     return _receivedSPF(
         hostname, authentication.spf, authentication.address, sender, _ascii(helo)
@@ -195,10 +195,10 @@ def _dmarc(
     reasons: tuple[Override, ...],
 ) -> str:
     """
-    RFC 9989 8.2 and the registry of RFC 8601: C{policy.dmarc} is what the
-    domain asks for in this case; what is done is in the comment.
+    RFC 9989 8.2 and the registry of RFC 8601: C{policy.dmarc} is the policy that
+    applies; the disposition is in the comment.
 
-    @param policy: C{None} if the domain asks for nothing.
+    @param policy: C{None} without a record.
     """
     words = [f"dmarc={status}", *_reason(problem)]
     if policy is not None or disposition is not DMARCPolicy.NONE:
@@ -223,7 +223,7 @@ def _signer(
     algorithm: str,
 ) -> tuple[str, ...]:
     """
-    What is notes of a signature, but for which one it is.
+    The result of a signature, without C{header.b}.
     """
     return (
         f"dkim={status}",
@@ -275,7 +275,8 @@ def _isShort(text: str) -> bool:
 
 def _ascii(text: str) -> str:
     """
-    SMTPUTF8 is about addresses, and not about what a client calls itself.
+    The text with characters beyond ASCII replaced: SMTPUTF8 covers addresses, not the
+    name in HELO.
     """
     return text.encode("ascii", "replace").decode("ascii")
 
@@ -291,7 +292,7 @@ def _quoted(text: str) -> str:
 
 def _comment(text: str) -> str:
     """
-    What can stand in a comment as it is.
+    The text with only characters that need no quoting in a comment.
     """
     return _NOT_IN_COMMENT.sub("?", text)[: 2 * MAX_WORD]
 
@@ -302,11 +303,11 @@ def _joinGroups(groups: Iterable[str]) -> bytes:
 
 def _fold(words: list[str]) -> str:
     """
-    One line for a group, or several where it is too long.
+    A group of words on one line, or folded onto several if it is too long.
     """
     lines = [words[0]]
     for word in words[1:]:
-        # The tab that a line begins with, a space, the semicolon behind it.
+        # Room for the leading tab, a space and the semicolon behind the line.
         if len(lines[-1]) + len(word) + 3 > LINE_LENGTH:
             lines.append(word)
         else:

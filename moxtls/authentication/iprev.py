@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.authentication.test_iprev -*-
 """
-Whether the client's address has a name that has that address (RFC 8601 3).
+Checks that the client's address has a name with that address: C{iprev} (RFC 8601 3).
 No I/O.
 """
 
@@ -14,8 +14,8 @@ from moxtls.dns.types import Answer, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH
 from moxtls.ipaddresses import parseIP
 
-#: RFC 8601 3 wants a limit, as the owner of an address can give it any number
-#: of names; hosts have one, or a few.
+#: RFC 8601 3 asks for a limit, as the owner of an address can publish any number of
+#: names; hosts have one, or a few.
 MAX_PTR_NAMES = 5
 
 _MAX_PROBLEM_LENGTH = 300
@@ -25,7 +25,7 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
     """
     RFC 8601 2.7.3, 3.
 
-    @param ip: An address that is IPv4 mapped into IPv6 is IPv4.
+    @param ip: An IPv4 address mapped into IPv6 is taken as IPv4.
     """
     address = parseIP(ip)
     if address is None:

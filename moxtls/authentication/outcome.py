@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.authentication.test_check -*-
 """
-What all checks of a message come to, and how.  No I/O.
+The outcome of all checks of a message, and its explanation.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from moxtls.message.addresses import Authors, FromField
 @dataclass(frozen=True, slots=True)
 class AuthenticationOutcome:
     """
-    @ivar authors: What C{From} says.
-    @ivar isOverdue: Something took too long to find out, and something may
-        depend on it.
+    @ivar authors: The author domains in C{From}.
+    @ivar isOverdue: True if a check ran out of time that the verdict may depend on.
     """
 
     authentication: Authentication
@@ -37,8 +36,8 @@ class AuthenticationOutcome:
     @property
     def notes(self) -> tuple[str, ...]:
         """
-        Step by step, one line each, for people: in it are the words of
-        strangers, to be made printable by who shows it.
+        The explanation of the results, one line a step.  It has text from other
+        hosts, which the caller has to make printable.
         """
         return tuple(_notes(self))
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.inbound -*-
 """
-What checks of a message's origin come to (RFC 8601 2.7).  No I/O.
+Results of message authentication (RFC 8601 2.7).  No I/O.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from moxtls.domain import Domain
 
 class AuthResult(StrEnum):
     """
-    The words of RFC 8601 2.7, for all methods.
+    The result codes of RFC 8601 2.7, for all methods.
 
-    C{TEMPERROR} is for what a later attempt may find out, such as anything
-    that failed in the DNS; C{PERMERROR} is for what only the domain's owner
-    can mend.
+    C{TEMPERROR}: a later attempt may succeed, as after any failed DNS lookup.
+    C{PERMERROR}: only the domain's owner can correct the error.
     """
 
     NONE = "none"
@@ -32,7 +31,7 @@ class AuthResult(StrEnum):
 
 class SPFScope(StrEnum):
     """
-    Which identity was checked (RFC 7208 2.3, 2.4), as reports call it.
+    The identity that was checked (RFC 7208 2.3, 2.4), as in aggregate reports.
     """
 
     HELO = "helo"
@@ -42,14 +41,14 @@ class SPFScope(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SPFResult:
     """
-    @ivar domain: What was checked: lower case, A-labels where it could be
-        converted.  For C{HELO}, whatever the client said, which may be no
+    @ivar domain: The domain that was checked: lower case, A-labels where it could be
+        converted.  For C{HELO}, the name that the client sent, which may be no
         domain; then C{status} is C{NONE}.
-    @ivar mechanism: The term that matched, as published, such as
-        C{ip4:192.0.2.0/24}; empty if none did.
-    @ivar explanation: The domain's words for a C{FAIL} (RFC 7208 6.2): a
-        stranger's, in printable ASCII.
-    @ivar problem: What is wrong, for C{TEMPERROR} and C{PERMERROR}.
+    @ivar mechanism: The term that matched, as published, such as C{ip4:192.0.2.0/24};
+        empty if none did.
+    @ivar explanation: The domain's explanation of a C{FAIL} (RFC 7208 6.2), in
+        printable ASCII.
+    @ivar problem: The reason of a C{TEMPERROR} or C{PERMERROR}.
     """
 
     scope: SPFScope
@@ -63,17 +62,17 @@ class SPFResult:
 @dataclass(frozen=True, slots=True)
 class DKIMResult:
     """
-    What one signature came to.
+    The result of one signature.
 
     @ivar domain: C{d=}.
     @ivar selector: C{s=}, A-labels, lower case.
-    @ivar problem: Why it isn't C{PASS}.
-    @ivar identity: C{i=}, as it stands, or its default.
+    @ivar problem: The reason if it isn't C{PASS}.
+    @ivar identity: C{i=}, as published, or its default.
     @ivar algorithm: C{a=}.
-    @ivar signature: The first eight characters of C{b=}, which tell
-        signatures of a message apart (RFC 6008).
+    @ivar signature: The first eight characters of C{b=}, which identify the signature
+        within the message (RFC 6008).
     @ivar keySize: Bits; 0 if the key isn't known.
-    @ivar testing: The key record says C{t=y}.
+    @ivar testing: True if the key record has C{t=y}.
     """
 
     domain: Domain
@@ -90,9 +89,9 @@ class DKIMResult:
 @dataclass(frozen=True, slots=True)
 class IPRevResult:
     """
-    Whether an address has a name that has that address (RFC 8601 3).
+    The result of C{iprev} (RFC 8601 3).
 
-    @ivar name: The name that was confirmed; empty if none was.
+    @ivar name: The confirmed name; empty if there is none.
     """
 
     status: AuthResult
@@ -103,15 +102,15 @@ class IPRevResult:
 @dataclass(frozen=True, slots=True)
 class Authentication:
     """
-    All that was found out about one message.
+    The results of all methods for one message.
 
     @ivar address: The client's IP address.
-    @ivar spf: By MAIL FROM, or, if that was empty, by
-        C{postmaster@} HELO (RFC 7208 2.4): scope C{HELO} then.
-    @ivar helo: SPF for what the client calls itself.
+    @ivar spf: For MAIL FROM or, if that was empty, for C{postmaster@} HELO (RFC 7208
+        2.4): the scope is C{HELO} then.
+    @ivar helo: SPF for the name in HELO or EHLO.
     @ivar dkim: In the order of the signatures in the message, up to a limit.
-    @ivar unreadableDKIM: Problems of signatures of which can't be told whose they
-        are: each is a C{PERMERROR} (RFC 8601 2.7.1).
+    @ivar unreadableDKIM: The problems of signatures without a readable domain or
+        selector: each is a C{PERMERROR} (RFC 8601 2.7.1).
     """
 
     address: str

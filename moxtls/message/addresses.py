@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.message.test_addresses -*-
 """
-Who a message says that it is from (RFC 5322 3.6.2).  No I/O.
+Reads the author domains in From (RFC 5322 3.6.2).  No I/O.
 
-Reading of RFC 5322 3.6.2: a field is taken only if common mail programs find the
-same author in it, as each recipient is shown the author that his program finds, and
-DMARC asks about the one found here.  Obsolete and wrong forms that all of them
-read alike are taken; what one of them reads differently is unreadable.
+Reading of RFC 5322 3.6.2: a field is read only if common mail programs find the same
+author in it.  Each recipient is shown the author that his program finds, and DMARC is
+about the author found here.  Obsolete and wrong forms that all of them read alike are
+accepted; a field that one of them reads differently is unreadable.
 C{interop/authors.py} compares this module with some of them.
 """
 
@@ -22,25 +22,26 @@ from functools import lru_cache
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.message.header import Header, commentEnd, unfoldedText
 
-#: Of the field.  A name and an address have some hundred.
+#: Octets of a From field that is read.  A name and an address have some hundred.
 MAX_FROM_LENGTH = 10_000
-#: Who sends a lot has the same in all of it: so many fields are remembered as
-#: read, up to so many octets each.
+#: Fields in the cache, as frequent senders use the same ones, and octets of a cached
+#: field.
 MAX_CACHED = 1000
 MAX_CACHED_LENGTH = 500
 
-# Those that there are: Python remembers for ever which names it looked for in vain.
+# Known charsets: Python caches unknown names without limit.
 _CHARSETS = frozenset((*aliases, *aliases.values()))
 # RFC 5322 3.6.8: between these are the characters of a field name.
 _FROM = re.compile(rb"(?:.*[^\x21-\x7e])?from[^\x21-\x7e]*+", re.DOTALL)
-# Behind a name that is empty.
+# A field with an empty name that some programs take for From.
 _UNNAMED_FROM = re.compile(
     rb"[^\x21-\x39\x3b-\x7e]++from[^\x21-\x7e]*+:", re.IGNORECASE
 )
 _VISIBLE = re.compile(rb"[\x21-\x7e]")
 # RFC 2047 2: charset, encoding, text.
 _ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
-# An encoded word to some; to others an address or a quoted string begins in it.
+# An encoded word to some programs; to others an address or a quoted string begins in
+# it.
 _AMBIGUOUS_WORD = re.compile(
     r"""
     =\?
@@ -55,7 +56,7 @@ _AMBIGUOUS_WORD = re.compile(
 
 class FromField(StrEnum):
     """
-    What is to be said of C{From} in a header.
+    The state of C{From} in a header.
 
     C{UNREADABLE}: it has no address, or mail programs differ about which.
     """
@@ -69,8 +70,8 @@ class FromField(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Authors:
     """
-    @ivar domains: Those of all addresses, each once, in order.  None if
-        C{state} isn't C{READ}, or there are address literals only.
+    @ivar domains: The domains of all addresses, each once, in order.  Empty unless
+        C{state} is C{READ}, or if there are address literals only.
     """
 
     state: FromField
@@ -79,12 +80,11 @@ class Authors:
 
 def authorDomains(header: Header) -> Authors:
     """
-    The domains of who wrote a message.
+    The author domains of a message.
 
-    Display names and comments may hold anything, if nobody can take it for an
-    address; groups (RFC 6854), encoded words, white space that RFC 5322 4.4 calls
-    obsolete, UTF-8 (RFC 6532), and commas that should have been quoted are no
-    obstacle.
+    Display names and comments may hold anything that can't be taken for an address.
+    Groups (RFC 6854), encoded words, obsolete white space (RFC 5322 4.4), UTF-8 (RFC
+    6532) and commas that should have been quoted are accepted.
     """
     values = header.values(b"from")
     if not values:
@@ -92,8 +92,8 @@ def authorDomains(header: Header) -> Authors:
     if sum(map(_isFrom, header.names, header.fields)) > 1:
         return Authors(FromField.REPEATED)
     behind = header.names.index(b"from") + 1
-    # RFC 5322 2.2.3: only space and tab fold a field, but to some other white space
-    # does.
+    # RFC 5322 2.2.3: only space and tab fold a field, but some programs take other
+    # white space, too.
     isFolded = not all(map(_VISIBLE.match, header.fields[behind : behind + 1]))
     if isFolded or len(values[0]) > MAX_FROM_LENGTH:
         return Authors(FromField.UNREADABLE)
@@ -103,9 +103,8 @@ def authorDomains(header: Header) -> Authors:
 
 def _isFrom(name: bytes, field: bytes) -> bool:
     """
-    Whether a name of a field is C{From} also to mail programs that strip from it
-    control characters, white space beyond ASCII, colons, and lines that are no
-    field.
+    True if a field name is C{From} also to programs that strip control characters,
+    white space beyond ASCII, colons, and lines that are no field.
     """
     if not name:
         return _UNNAMED_FROM.match(field) is not None
@@ -157,11 +156,11 @@ def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
 
 def _checkName(name: list[str], rest: Sequence[str] = ()) -> None:
     """
-    @param name: Members of the list without an address.
+    @param name: List members without an address.
     @param rest: The words behind them, in front of an address.  Some senders leave
-        commas in their encoded words as they are, whatever RFC 2047 5 says.
+        commas in encoded words, contrary to RFC 2047 5.
 
-    @raise InvalidDomain: Some mail programs may find an address there.
+    @raise InvalidDomain: Some mail programs may find an address in it.
     """
     if "=?" not in "".join(name):
         return
@@ -174,8 +173,8 @@ def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLit
     """
     The domain of an address with a display name.
 
-    @param brackets: The places of angle brackets.  Some double them, or omit the
-        last; all mail programs understand that.
+    @param brackets: The positions of angle brackets.  Some senders double them, or
+        omit the last; all mail programs understand that.
     """
     kinds = [item[at] for at in brackets]
     if kinds not in (["<", ">"], ["<<", ">>"], ["<"]):
@@ -193,8 +192,8 @@ def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLit
 
 def _isRegular(before: list[str], address: list[str], behind: list[str]) -> bool:
     """
-    Whether an address in angle brackets is written such that no mail program
-    looks for it in the display name.
+    True if no mail program looks for an address in the display name of an address in
+    angle brackets.
     """
     isPhrase = all(each[0] not in _SPECIALS for each in before)
     return isPhrase and address[-1][-1] != "." and all(map(_isCFWS, behind))
@@ -202,7 +201,7 @@ def _isRegular(before: list[str], address: list[str], behind: list[str]) -> bool
 
 def _repeatsAddress(name: list[str], host: Domain | AddressLiteral) -> bool:
     """
-    Whether an C{@} in a display name begins no other domain: some repeat their
+    True if an C{@} in a display name begins no other domain: some names repeat the
     address, or are "somebody @ somewhere".
     """
     text = "".join(name)
@@ -215,8 +214,8 @@ def _repeatsAddress(name: list[str], host: Domain | AddressLiteral) -> bool:
 
 def _mayMislead(item: list[str]) -> bool:
     """
-    Whether some mail programs find an address where there is none, or show text
-    that looks like one in its place, perhaps after they decoded encoded words.
+    True if some mail programs find another address in it, or show text that looks
+    like one, perhaps after decoding encoded words.
     """
     decoded = _plain(item)
     return "@" in decoded or "=?" in decoded
@@ -231,7 +230,7 @@ def _decoded(word: re.Match[str]) -> str:
     The text of an encoded word, or the word itself if it can't be decoded.
     """
     charset, encoding, text = word.groups()
-    # RFC 2231 5: there may be a language behind it.
+    # RFC 2231 5: a language may follow.
     name = charset.partition("*")[0].lower().replace("-", "_")
     if name not in _CHARSETS:
         return word[0]
@@ -248,16 +247,16 @@ def _hostOf(tokens: list[str]) -> Domain | AddressLiteral:
     """
     The domain of one address.
 
-    RFC 5322 4.4 allows white space around dots and the C{@}; but in a domain
-    some take it for the end.
+    RFC 5322 4.4 allows white space around dots and the C{@}, but in a domain some
+    programs take it for the end.
     """
     place = tokens.index("@") if "@" in tokens else 0
     local = "".join(tokens[:place])
     domain = "".join(tokens[place + 1 :]).strip(" \t")
-    # RFC 2047 5: an encoded word is no part of an address, but some decode it.
+    # RFC 2047 5: an encoded word is no part of an address, but some programs decode it.
     isLocal = _LOCAL_PART.match(local) and "=?" not in local
-    # Some look for an address among several words, and end it at a letter that
-    # isn't ASCII.
+    # Some programs look for an address among several words, and end it at a character
+    # beyond ASCII.
     isWhole = domain.isascii() or not _WHITE.search(local.strip())
     if not isLocal or not isWhole:
         raise InvalidDomain("not an address")
@@ -266,7 +265,7 @@ def _hostOf(tokens: list[str]) -> Domain | AddressLiteral:
 
 def _withoutComments(item: list[str]) -> list[str]:
     """
-    An address without the comments and white space around it.
+    An address without surrounding comments and white space.
     """
     inside = [at for at, each in enumerate(item) if not _isCFWS(each)]
     return item[inside[0] : inside[-1] + 1]
@@ -274,14 +273,14 @@ def _withoutComments(item: list[str]) -> list[str]:
 
 def _isCFWS(token: str) -> bool:
     """
-    Whether it is white space, or a comment without others in it.
+    True for white space, or a comment without nested ones.
     """
     return token[0] in " \t" or (token[0] == "(" and token.count("(") == 1)
 
 
 def _items(tokens: Iterator[str]) -> Iterator[tuple[list[str], str]]:
     """
-    The members of the list and its groups (C{name: a, b;}), and the names of
+    The members of the list and of its groups (C{name: a, b;}), and the names of
     groups, each with the separator behind it.
     """
     item: list[str] = []
@@ -290,8 +289,8 @@ def _items(tokens: Iterator[str]) -> Iterator[tuple[list[str], str]]:
         if token[0] in "<>":
             inBrackets = token[0] == "<"
         inGroup = inGroup or token == ":"
-        # Some read the members of a group a second time, without quotation marks
-        # and parentheses.
+        # Some programs read the members of a group again, without quotation marks and
+        # parentheses.
         isAgain = inGroup and token[0] in '"('
         if isAgain and _SPECIAL.search(token, 1, len(token) - 1):
             raise InvalidDomain("special characters in a group")
@@ -309,9 +308,9 @@ _WHITE = re.compile(r"\s")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
 _DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
-# What other words may be taken for a part of.
+# Characters by which other words may become part of an address.
 _QUOTING = re.compile(r'[<>"\\]')
-# RFC 5322 3.2.3; of those that stand alone, some end a phrase.
+# RFC 5322 3.2.3; the second set ends a phrase for some programs.
 _SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
 _SPECIALS = "@\\[])"
 # A quoted string, or other words, perhaps with a quoted name before them.
@@ -325,7 +324,7 @@ _LOCAL_PART = re.compile(
     """,
     re.VERBOSE,
 )
-# Possessive, so that what isn't closed is found out at once.
+# Possessive, so that unclosed strings fail at once.
 _TOKEN = re.compile(
     r"""
     "(?:[^"\\]|\\.)*+"
@@ -342,10 +341,10 @@ _TOKEN = re.compile(
 
 def _tokens(text: str) -> Iterator[str]:
     """
-    Quoted strings, comments, domain literals, white space, angle brackets, runs
-    of other characters, and single special ones.
+    Quoted strings, comments, domain literals, white space, angle brackets, runs of
+    other characters, and single special characters.
 
-    @raise InvalidDomain: Not all mail programs see the same tokens.
+    @raise InvalidDomain: Mail programs differ about the tokens.
     """
     place = 0
     while place < len(text):
@@ -362,8 +361,8 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _commentEnd(text: str, place: int) -> int:
     """
-    The end of a comment that ends there also for mail programs which know of no
-    comments in comments (RFC 5322 3.2.2), or of no backslashes in them.
+    The end of a comment, which has to be the same for mail programs without nested
+    comments (RFC 5322 3.2.2) or backslashes in them.
     """
     end = commentEnd(text, place)
     first = text.find(")", place)

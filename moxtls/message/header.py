@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.message.test_header -*-
 """
-The header of a message that came from a stranger.  No I/O.
+Splits message headers into fields.  No I/O.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from moxtls.domain import Domain, InvalidDomain
 
-#: Before the colon there should be none of it (RFC 5322 4.5.8 has WSP).
+#: White space that is ignored before the colon (RFC 5322 4.5.8 allows WSP).
 FWS = b" \t\r\n"
 
 #: Octets.  A header that doesn't end within them isn't read any further: far more
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _DIGITS = re.compile(r"[0-9]+")
 _WSP = re.compile(r"[ \t\r\n]+")
 _KNOWN_VERSIONS = ("", "1")
-# RFC 5322 3.2.4; possessive, so that what isn't closed is found out at once.
+# RFC 5322 3.2.4; possessive, so that unclosed strings fail at once.
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _COMMENT_STEP = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 
@@ -36,10 +36,10 @@ _COMMENT_STEP = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class Header:
     """
-    @ivar data: All of it, through the CRLF of the last field, without the
+    @ivar data: The whole header, through the CRLF of the last field, without the
         empty line.
-    @ivar names: Of each field, in lower case; empty for a line that is none.
-    @ivar fields: All of each, without its CRLF.
+    @ivar names: Of each field, in lower case; empty for a line that is no field.
+    @ivar fields: Each whole field, without its CRLF.
     """
 
     data: bytes
@@ -50,7 +50,7 @@ class Header:
         """
         The fields called C{name}, from the top.
 
-        @param name: In lower case, as in what follows.
+        @param name: In lower case, as for the other methods.
         """
         if name not in self.names:
             return ()
@@ -59,7 +59,7 @@ class Header:
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """
-        What is behind the colon of those, still folded.
+        The bodies of these fields, still folded.
         """
         return tuple([each.partition(b":")[2] for each in self.called(name)])
 
@@ -69,20 +69,18 @@ class Header:
     @property
     def isFromList(self) -> bool:
         """
-        Whether a mailing list has left its mark (RFC 2369 3.4, RFC 2919).
+        True if there are fields of a mailing list (RFC 2369 3.4, RFC 2919).
         """
         return self.has(b"list-id") or self.has(b"list-post")
 
 
 def headerEnd(beginning: bytes | bytearray, start: int = 0) -> int:
     """
-    Where the empty line begins that ends a header.
+    The position behind the CRLF of the last field, where the empty line begins; -1 if
+    it isn't there yet.
 
     @param beginning: Of a message.
-    @param start: How much of it was looked at before.
-
-    @return: The place behind the CRLF of the last field; -1 if it isn't there
-        yet.
+    @param start: The number of octets searched before.
     """
     if beginning.startswith(_CRLF):
         return 0
@@ -169,19 +167,18 @@ def headerFields(header: bytes) -> dict[str, str]:
 
 def unfoldedText(value: bytes) -> str:
     """
-    A field's value in one line, as text: what isn't UTF-8 becomes U+FFFD,
-    which nothing of importance has in it.
+    A field body on one line, as text.  Octets that aren't UTF-8 become U+FFFD.
     """
     return value.replace(_CRLF, b"").decode("utf-8", "replace")
 
 
 def removeForgedResults(header: Header, authservID: str) -> bytes:
     """
-    The header without results that pretend to be ours (RFC 8601 5), all else
-    byte for byte.
+    The header without authentication results in this host's name (RFC 8601 5), all
+    else byte for byte.
 
-    Of those in our name none can be ours in mail from outside; nor are those
-    kept of which can't be told in whose name they are.
+    In mail from other hosts such results are forged.  Those whose authserv-id can't
+    be read are removed, too.
     """
     if not header.has(_RESULTS):
         return header.data
@@ -199,21 +196,21 @@ def _mayBeOurs(field: bytes, authservID: str) -> bool:
     if claimed is None or _plain(claimed) == ours:
         return True
     if not _TOKEN.fullmatch(claimed):
-        # No host is called so; who knows of no quotes may find our name there.
+        # No host name: a reader that ignores quotes may find our name in it.
         return True
-    # RFC 8601 5: of an unknown version all may go; who reads it differently
-    # shall at least not find our name.
+    # RFC 8601 5 allows to remove all results of unknown versions.  A reader of another
+    # version must at least not find our name.
     return not isKnown and ours in text.lower()
 
 
 def parseAuthservID(text: str) -> tuple[str | None, bool]:
     """
-    Whose results a field has (RFC 8601 2.2).
+    The authserv-id of a field (RFC 8601 2.2).
 
-    @param text: The value of C{Authentication-Results}, in one line.
+    @param text: The body of C{Authentication-Results}, on one line.
 
-    @return: C{None} if that can't be read; and whether what follows is of a
-        version that is known.
+    @return: C{None} if it can't be read; and true if the version of the field is
+        known.
     """
     start = _skipped(text, 0)
     quoted, token = _QUOTED.match(text, start), _TOKEN.match(text, start)
@@ -230,8 +227,8 @@ def parseAuthservID(text: str) -> tuple[str | None, bool]:
 
 def _skipped(text: str, place: int) -> int:
     """
-    The place behind white space and comments (RFC 5322 3.2.2), of which one
-    that isn't closed goes on to the end.
+    The position behind white space and comments (RFC 5322 3.2.2).  An unclosed
+    comment extends to the end.
     """
     while place < len(text):
         white = _WSP.match(text, place)
@@ -247,8 +244,8 @@ def _skipped(text: str, place: int) -> int:
 
 def commentEnd(text: str, place: int) -> int:
     """
-    The place behind the comment that begins at C{place} (RFC 5322 3.2.2); -1
-    if it isn't closed.
+    The position behind the comment that begins at C{place} (RFC 5322 3.2.2); -1 if it
+    isn't closed.
     """
     depth = 0
     for step in _COMMENT_STEP.finditer(text, place):
@@ -260,7 +257,7 @@ def commentEnd(text: str, place: int) -> int:
 
 def _plain(name: str) -> str:
     """
-    One spelling of a host's name.
+    The canonical form of a host name.
     """
     name = name.strip()
     try:

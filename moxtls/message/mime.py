@@ -1,14 +1,11 @@
 # -*- test-case-name: tests.message.test_mime -*-
 """
-The parts of a stranger's message.  No I/O.
+Reads the parts of MIME messages, and writes header fields and parts of reports.  No
+I/O.
 
-Takes time in proportion to the message, whatever is in it, and never fails:
-what isn't there or can't be read is empty.
-
-What messages of ours with a report in them have in common: header fields, and
-parts.  No I/O.
-
-ASCII throughout, so that any host can take it.
+Reading takes time in proportion to the message and never fails: missing or malformed
+parts are empty.  Reports are written in ASCII throughout, so that any host accepts
+them.
 """
 
 from __future__ import annotations
@@ -25,14 +22,15 @@ from moxtls import __version__
 from moxtls.domain import Address, Domain
 from moxtls.message.header import headerFields
 
-#: Reports have one or two levels; forwarding adds a few.
+#: Levels of multiparts.  Reports have one or two; forwarding adds a few.
 MAX_DEPTH = 6
-#: RFC 2046 5.1.1 allows for 70; what is far beyond is no boundary, but work.
+#: Characters of a boundary.  RFC 2046 5.1.1 allows 70; searching for very long ones
+#: takes time.
 MAX_BOUNDARY_LENGTH = 200
-#: In one multipart.
+#: Parts in one multipart.
 MAX_PARTS = 100
 
-# RFC 2045 6.8: to be overlooked.
+# RFC 2045 6.8: other octets are ignored.
 _NO_DIGITS = bytes(range(256)).translate(
     None, (string.ascii_letters + string.digits + "+/").encode("ascii")
 )
@@ -46,9 +44,9 @@ _PARAMETER = re.compile(
 @dataclass(frozen=True, slots=True)
 class Part:
     """
-    A leaf of a message.
+    A part that is no multipart.
 
-    @ivar type: Lower case, such as C{text/plain}.
+    @ivar type: The media type in lower case, such as C{text/plain}.
     @ivar content: Decoded.
     """
 
@@ -58,7 +56,7 @@ class Part:
 
 def splitEntity(message: bytes) -> tuple[bytes, bytes]:
     """
-    Header block and body.
+    The header and the body of a MIME entity (RFC 2045 2.4) with CRLF or LF line ends.
     """
     if message.startswith((b"\n", b"\r\n")):
         return b"", message.partition(b"\n")[2]
@@ -85,7 +83,7 @@ def leafParts(message: bytes, depth: int = MAX_DEPTH) -> Iterator[Part]:
 
 def contentType(value: str) -> tuple[str, dict[str, str]]:
     """
-    The media type, and its parameters with names in lower case.
+    The media type in lower case, and its parameters by their names in lower case.
     """
     matched = _TYPE.match(value.lower())
     if matched is None:
@@ -137,9 +135,9 @@ Field = tuple[str, Sequence[str]]
 @dataclass(frozen=True, slots=True)
 class MessageStamp:
     """
-    What sets a message apart from every other.
+    The unique properties of a new message.
 
-    @ivar hostname: Of the host it is sent from.
+    @ivar hostname: The name of the sending host.
     @ivar token: Unique; letters and digits.
     @ivar now: Unix seconds.
     """
@@ -153,7 +151,7 @@ def originFields(
     submitter: Domain, recipients: Sequence[Address], subject: str, stamp: MessageStamp
 ) -> list[Field]:
     """
-    Who it is from and for, and about what.
+    The fields for author, recipients, subject, date and message ID.
     """
     return [
         ("From", [f"postmaster@{submitter}"]),
@@ -166,10 +164,10 @@ def originFields(
 
 def generatedFields(contentType: Sequence[str]) -> list[Field]:
     """
-    What says that no person wrote it, and what is in it.
+    The fields that mark the message as automatic, and those of MIME.
     """
     return [
-        # RFC 3834 5: nobody is to answer that he's on holiday.
+        # RFC 3834 5: suppresses automatic replies.
         ("Auto-Submitted", ["auto-generated"]),
         ("User-Agent", [f"moxtls/{__version__}"]),
         ("MIME-Version", ["1.0"]),
@@ -193,9 +191,9 @@ def multipart(
     """
     A whole message, unsigned.
 
-    @param container: The media type of the whole, and its parameters.
+    @param container: The media type of the message, and its parameters.
     @param parts: Made by L{part}.
-    @param token: Nobody who has a word in the parts can have foreseen it.
+    @param token: Unpredictable to authors of text in the parts.
     """
     boundary = f"=_{token}"
     fields = [*header, *generatedFields((*container, f'boundary="{boundary}"'))]
@@ -216,7 +214,7 @@ def part(header: Sequence[Field], body: bytes) -> bytes:
 
 def textPart(lines: Sequence[str]) -> bytes:
     """
-    The part for people.
+    The human-readable part.
     """
     header = [
         ("Content-Type", ["text/plain;", "charset=us-ascii"]),
@@ -227,7 +225,7 @@ def textPart(lines: Sequence[str]) -> bytes:
 
 def commaWords(items: Iterable[str]) -> list[str]:
     """
-    With commas, as words of a field.
+    The items as words of a field, separated by commas.
     """
     items = list(items)
     return [f"{item}," for item in items[:-1]] + items[-1:]

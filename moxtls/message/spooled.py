@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_submission -*-
 """
-Messages on their way in: in memory while they are small, else in a file that
-has no name.
+Stores messages while they are received: in memory while they are small, else in an
+unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, overload
 
-#: Most mail is smaller, and a listener has as many at a time as it has
-#: connections.
+#: Octets kept in memory.  Most mail is smaller, and a listener holds as many messages
+#: as it has connections.
 MAX_IN_MEMORY = 256 * 1024
 CHUNK = 64 * 1024
 
 
 class SpooledMessage:
     """
-    Takes a message piece by piece, and gives it back as chunks.
+    Collects a message piece by piece, and returns it as chunks.
 
-    @ivar size: How many bytes it has.
-    @ivar isASCII: Whether all of them are below 128.
+    @ivar size: Octets.
+    @ivar isASCII: True if all octets are below 128.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Not a list: strangers may send bytes one by one.
+        # Not a list: a client may send single octets.
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self.size = 0
@@ -36,7 +36,7 @@ class SpooledMessage:
 
     def write(self, piece: bytes) -> None:
         """
-        @raise OSError: There is no room.
+        @raise OSError: The disk is full.
         """
         self.size += len(piece)
         self.isASCII = self.isASCII and piece.isascii()
@@ -46,7 +46,7 @@ class SpooledMessage:
 
     def beginning(self, length: int) -> bytes:
         """
-        The first C{length} bytes, or all if there are fewer.
+        The first C{length} octets, or all if there are fewer.
         """
         if self._file is None:
             return bytes(self._memory[:length])
@@ -55,10 +55,10 @@ class SpooledMessage:
 
     def chunks(self, prefix: bytes = b"", start: int = 0) -> Sequence[bytes]:
         """
-        The message, to be used before it is closed.
+        The message, to be read before it is closed.
 
-        @param prefix: To stand before it.
-        @param start: How many bytes of it to leave out.
+        @param prefix: Octets to put before it.
+        @param start: The number of its octets to leave out.
         """
         if self._file is None:
             # In one piece, which is written with one system call.
@@ -70,7 +70,7 @@ class SpooledMessage:
 
     def close(self) -> None:
         """
-        Forget about it.  Doing so twice is harmless.
+        Discard the message.  Idempotent.
         """
         self._memory.clear()
         if self._file is not None:
@@ -89,7 +89,7 @@ class SpooledMessage:
 
 class _FileChunks(Sequence[bytes]):
     """
-    A file as a sequence of chunks that are read when they are wanted.
+    A file as a sequence of chunks that are read on access.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.message.test_trace -*-
 """
-Header fields that are added to, and looked for in, messages that come in.
-No I/O.
+Writes and examines the trace fields of received messages, and the fields that
+submission adds.  No I/O.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moxtls.ipaddresses import canonicalIP
 from moxtls.message.header import hasField
 from moxtls.smtp.types import Reply
 
-#: RFC 5321 6.3: a message with more of them goes round in circles.
+#: RFC 5321 6.3: a message with more Received fields is in a loop.
 MAX_HOPS = 100
 MAIL_LOOP = Reply(554, "5.4.6", "Message goes round in circles")
 
@@ -25,7 +25,7 @@ MAIL_LOOP = Reply(554, "5.4.6", "Message goes round in circles")
 _TLS_REQUIRED = re.compile(
     rb"^TLS-Required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n", re.IGNORECASE | re.MULTILINE
 )
-# In lower case, behind the end of a line: so it is found by its first letters.
+# In lower case and behind a line end, so that it is found by a literal prefix.
 _RECEIVED = re.compile(rb"\nreceived[ \t]*:")
 _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 
@@ -33,15 +33,15 @@ _NOT_IN_COMMENT = re.compile(r"[^!-'*-\[\]-~]")
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
     """
-    Who is at the other end of a connection.
+    The SMTP client of a connection.
 
-    @ivar address: Its IP address; empty if there is none.  One that is IPv4 mapped
-        into IPv6 becomes IPv4 here, for everything that is decided by it.
-    @ivar helo: What it calls itself, in whatever characters.
-    @ivar extended: Whether it said EHLO.
-    @ivar user: Who it has proved to be; empty if nobody.
-    @ivar tls: Version and cipher suite, such as C{TLSv1.3
-        TLS_AES_256_GCM_SHA384}; empty without TLS.
+    @ivar address: Its IP address; empty if there is none.  IPv4 mapped into IPv6 is
+        converted to IPv4, as decisions depend on it.
+    @ivar helo: Its name in HELO or EHLO, in any characters.
+    @ivar extended: True if it sent EHLO.
+    @ivar user: The authenticated user; empty without authentication.
+    @ivar tls: Version and cipher suite, such as C{TLSv1.3 TLS_AES_256_GCM_SHA384};
+        empty without TLS.
     """
 
     address: str = ""
@@ -63,13 +63,13 @@ def receivedHeader(
     recipient: str = "",
 ) -> bytes:
     """
-    The trace field for a message (RFC 5321 4.4).
+    The Received field of a message (RFC 5321 4.4).
 
-    @param by: Our name.
-    @param messageID: What we call the message.
+    @param by: The name of this host.
+    @param messageID: The ID of the message in the log.
     @param now: Unix seconds.
-    @param recipient: The recipient if there is only one: others must not
-        learn of each other (RFC 5321 7.6).
+    @param recipient: The recipient if there is only one: recipients must not be
+        disclosed to each other (RFC 5321 7.6).
     """
     protocol = f"with {_protocol(client, smtputf8)}"
     if client.tls:
@@ -84,11 +84,10 @@ def receivedHeader(
 
 def missingSubmissionFields(header: bytes, messageID: str, now: float) -> bytes:
     """
-    What a message that is submitted must have and may lack (RFC 6409 8.2,
-    8.3).
+    The fields that a submitted message must have and may lack (RFC 6409 8.2, 8.3).
 
-    @param header: As L{headerOf} gives it.
-    @param messageID: To be used if it has none, without angle brackets.
+    @param header: As returned by L{headerOf}.
+    @param messageID: For a message without one, without angle brackets.
     """
     fields = b""
     if not hasField(header, b"Date"):
@@ -100,23 +99,23 @@ def missingSubmissionFields(header: bytes, messageID: str, now: float) -> bytes:
 
 def countReceived(header: bytes) -> int:
     """
-    How many servers a message has come through, going by its Received fields.
+    The number of Received fields.
     """
     return len(_RECEIVED.findall(b"\n" + header.lower()))
 
 
 def isLooping(header: bytes) -> bool:
     """
-    Whether a message has come through so many that it will never arrive
-    (RFC 5321 6.3), and is to be refused with C{MAIL_LOOP}.
+    True if the message is in a loop (RFC 5321 6.3), and has to be refused with
+    L{MAIL_LOOP}.
     """
     return countReceived(header) > MAX_HOPS
 
 
 def saysTLSNotRequired(header: bytes) -> bool:
     """
-    Whether there is C{TLS-Required: No} (RFC 8689 3).  More than one such
-    field is against the rules, and says nothing.
+    True if there is C{TLS-Required: No} (RFC 8689 3).  Repeated fields are invalid,
+    and ignored.
     """
     values = _TLS_REQUIRED.findall(header)
     return len(values) == 1 and values[0].strip().lower() == b"no"
@@ -135,13 +134,13 @@ def _from(client: ClientInfo) -> str:
     try:
         name, claim = str(parseHost(client.helo)), ""
     except InvalidDomain:
-        # RFC 5321 4.4 wants a domain here; what the client says is none.
+        # RFC 5321 4.4 wants a domain here, and the name that the client sent is none.
         name, claim = "unknown", f"helo={_comment(client.helo)} "
     return f"{name} ({claim}[{literal}])" if literal else name
 
 
 def _comment(text: str) -> str:
-    # RFC 5322 3.2.2: what may stand in a comment without being quoted.
+    # RFC 5322 3.2.2: only characters that need no quoting in a comment.
     return _NOT_IN_COMMENT.sub("?", text.replace(" ", ":"))[:255]
 
 
@@ -151,5 +150,5 @@ def _dateTime(now: float) -> str:
 
 @lru_cache(8)
 def _dateOf(now: int) -> str:
-    # Many messages come in one second.
+    # Many messages have the same second.
     return format_datetime(datetime.fromtimestamp(now, UTC))

@@ -1,3 +1,3 @@
 """
-dkim.
+DKIM signatures (RFC 6376): verification and signing.
 """

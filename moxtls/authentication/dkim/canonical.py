@@ -1,12 +1,9 @@
 # -*- test-case-name: tests.authentication.dkim.test_canonical -*-
 """
-Messages in the form that is hashed (RFC 6376 3.4).  No I/O.
+Canonical forms of header and body, and their hashes (RFC 6376 3.4, 3.7).  No I/O.
 
-All is done with whole buffers: a call per line would cost more than the
-hashing, and a signature more than the rest of a session.
-
-The hashes of a body, all that signatures need in one pass (RFC 6376 3.7).
-No I/O.
+Works on whole buffers: a call for each line would take longer than hashing.  All
+hashes of a body that signatures need are computed in one pass.
 """
 
 from __future__ import annotations
@@ -22,19 +19,19 @@ from moxtls.message.header import FWS, splitHeader
 
 CRLF = b"\r\n"
 
-#: Empty lines that turn out not to be the last ones are passed on so many at a
-#: time, so that it doesn't take their memory a second time.
+#: Trailing empty lines that turn out not to be the last ones are passed on in pieces of
+#: this size, so that they don't take their memory a second time.
 _LINES = CRLF * 4096
 
 _BLANK_END = re.compile(rb" \r\n")
 
-#: By name, in lower case; from the top, each without its CRLF.
+#: Fields by name in lower case; of each name from the top, each field without its CRLF.
 Fields = dict[bytes, list[bytes]]
 
 
 class Canonicalization(StrEnum):
     """
-    RFC 6376 3.5: the words of C{c=}.
+    The values of C{c=} (RFC 6376 3.5).
     """
 
     SIMPLE = "simple"
@@ -43,8 +40,8 @@ class Canonicalization(StrEnum):
 
 def canonicalFields(header: bytes, how: Canonicalization) -> Fields:
     """
-    The fields of a header in canonical form (RFC 6376 3.4.1, 3.4.2).  Lines
-    that are none are left out.
+    The canonical fields of a header (RFC 6376 3.4.1, 3.4.2).  Lines that are no field
+    are left out.
 
     @param header: Through the CRLF of the last field.
     """
@@ -56,7 +53,9 @@ def canonicalFields(header: bytes, how: Canonicalization) -> Fields:
 
 def canonicalField(field: bytes, how: Canonicalization) -> bytes:
     """
-    @param field: One field, without its CRLF.
+    The canonical form of one field.
+
+    @param field: Without its CRLF.
     """
     return next((field for _, field in _named(field, how)), b"")
 
@@ -100,31 +99,29 @@ def _named(header: bytes, how: Canonicalization) -> Iterator[tuple[bytes, bytes]
 
 class BodyCanonicalizer:
     """
-    Takes a body in pieces, and gives it back in canonical form (RFC 6376
-    3.4.3, 3.4.4).
+    Converts a body to canonical form piece by piece (RFC 6376 3.4.3, 3.4.4).
     """
 
     def __init__(self, how: Canonicalization) -> None:
         self._isRelaxed = how is Canonicalization.RELAXED
         self._hasContent = False
-        #: The end of what was fed that may belong to what comes; at most two
-        #: octets.
+        #: The last octets fed, at most two, if they may belong to what follows.
         self._rest = b""
-        #: Line ends behind the content, which count if there is more of it.
+        #: Line ends behind the content, which count only if more content follows.
         self._lineEnds = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """
         @param piece: Of any size.
 
-        @return: To be used up before more is fed.
+        @return: Canonical pieces, to be consumed before the next call.
         """
         data = self._rest + piece if self._rest else piece
         if self._isRelaxed:
-            # In this order it is linear whatever there is: an expression for
-            # white space before a CRLF would look at each place of a run.
+            # In this order the time is linear for any input: a regular expression for
+            # white space before CRLF would look at each position of a run.
             data = _squeezed(data)
-            # To find out that there is none takes half the time this way.
+            # Searching first halves the time of bodies without a match.
             if _BLANK_END.search(data):
                 data = data.replace(b" \r\n", CRLF)
         end = len(data) - data.endswith(b"\r")
@@ -135,14 +132,13 @@ class BodyCanonicalizer:
 
     def finish(self) -> Iterator[bytes]:
         """
-        What remains when there is no more to feed.
+        The last pieces of the canonical body.
         """
-        # A CR alone is content; a space alone ends the last line.
+        # A lone CR is content; a lone space would end the last line.
         if self._rest.endswith(b"\r") or not self._isRelaxed:
             yield from self._passed(self._rest)
-        # A line that isn't ended is ended; a body without lines has one
-        # nevertheless if it is "simple" (RFC 6376 3.4.3), and none if it is
-        # "relaxed" (3.4.4).
+        # An unterminated line is terminated; an empty body becomes one line with
+        # "simple" (RFC 6376 3.4.3), and none with "relaxed" (3.4.4).
         if self._hasContent or not self._isRelaxed:
             yield CRLF
 
@@ -159,26 +155,26 @@ class BodyCanonicalizer:
 
 def _squeezed(data: bytes) -> bytes:
     """
-    Each run of WSP as one space.
+    The data with each run of WSP reduced to one space.
     """
     data = data.replace(b"\t", b" ")
-    # From the end it takes a fourth of the time.
+    # Searching from the end takes a fourth of the time.
     if data.rfind(b"  ") < 0:
         return data
-    # A run of pairs comes to one space, an odd one to two: a third of the time
-    # that an expression for runs takes.  The ends are held by something else.
+    # A run of pairs becomes one space, an odd run two: a third of the time of a regular
+    # expression for runs.  Guards at both ends keep their white space.
     parts = (b"|%b|" % data).split(b"  ")
     return b" ".join(filter(None, parts)).replace(b"  ", b" ")[1:-1]
 
 
 def _lineEnds(data: bytes) -> int:
     """
-    How many CRLF there are at the end.
+    The number of CRLF at the end.
     """
     if not data.endswith(b"\n"):
         return 0
     tail = data[len(data.rstrip(CRLF)) :]
-    # Behind the last place where they don't, CR and LF take turns.
+    # CR and LF alternate behind the last repetition of either.
     start = max(tail.rfind(b"\r\r"), tail.rfind(b"\n\n")) + 1
     return (len(tail) - start) // len(CRLF)
 
@@ -189,17 +185,17 @@ def _repeated(lines: int) -> Iterable[bytes]:
         yield _LINES[: left * len(CRLF)]
 
 
-#: Octets that are worked on at a time: enough for calls not to matter, and
-#: little enough for a processor's cache.
+#: Octets processed at a time: enough to make the cost of calls negligible, and little
+#: enough for a processor's cache.
 BLOCK_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BodyScope:
     """
-    What a signature says of a body.
+    The part of the body that a signature covers, and its canonicalization.
 
-    @ivar limit: C{l=}, octets in canonical form; C{None} for all of it.
+    @ivar limit: C{l=}, octets of the canonical body; C{None} for all of it.
     """
 
     how: Canonicalization
@@ -210,7 +206,7 @@ class BodyScope:
 class BodyHash:
     """
     @ivar digest: SHA-256; empty if the body is shorter than the limit.
-    @ivar uncovered: Octets behind the limit, in canonical form.
+    @ivar uncovered: Octets of the canonical body behind the limit.
     """
 
     digest: bytes
@@ -221,6 +217,8 @@ def hashBody(
     body: Iterable[bytes], extents: Collection[BodyScope]
 ) -> dict[BodyScope, BodyHash]:
     """
+    The hash for each of several scopes, in one pass.
+
     @param body: Chunks of any size.
     """
     ways = sorted({each.how for each in extents})
@@ -235,12 +233,12 @@ def hashBody(
 
 class _Run:
     """
-    One canonicalization, hashed once whatever the limits.
+    One canonicalization, hashed once for all limits.
     """
 
     def __init__(self, how: Canonicalization, extents: Iterable[BodyScope]) -> None:
         limits = {each.limit for each in extents if each.how is how}
-        #: The next one last.
+        #: Ascending from the end: the next limit is the last item.
         self._limits = sorted(
             (each for each in limits if each is not None), reverse=True
         )
@@ -259,7 +257,7 @@ class _Run:
 
     def hashOf(self, limit: int | None) -> BodyHash:
         """
-        To be asked when it is finished.
+        To be called after C{finish}.
         """
         if limit is None or limit == self._length:
             return BodyHash(self._hash.digest())
@@ -279,7 +277,7 @@ class _Run:
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """
-    The same in larger or smaller pieces.
+    The same octets in pieces of about L{BLOCK_SIZE}.
     """
     waiting: list[bytes] = []
     size = 0

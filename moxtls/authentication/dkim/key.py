@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.authentication.dkim.test_key -*-
 """
-The keys that domains publish (RFC 6376 3.6, RFC 8463 4).  No I/O.
+DKIM key records (RFC 6376 3.6, RFC 8463 4).  No I/O.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from moxtls.authentication.dkim.sign import MIN_RSA_KEY_BITS, Algorithm
 from moxtls.authentication.results import AuthResult
 from moxtls.taglist import colonList, decodeBase64, parseTagList
 
-#: RFC 8301 3.2 wants 4096; twice that is seen, and takes fifteen times as long
-#: as 2048.
+#: Bits.  RFC 8301 3.2 requires 4096; keys of twice that exist, and take fifteen times
+#: as long as 2048.
 MAX_RSA_KEY = 8192
-#: Octets of DER, with room for what is around the numbers.
+#: Octets of DER, with room for the ASN.1 structure.
 _MAX_DER_LENGTH = MAX_RSA_KEY // 8 + 128
-#: Bits.  Nearly all have 65537; the time it takes grows with it.
+#: Bits of the public exponent.  Nearly all keys have 65537; the time of a verification
+#: grows with it.
 _MAX_EXPONENT_LENGTH = 32
 #: Bits (RFC 8032 5.1.5).
 _ED25519_SIZE = 256
-#: Records that are remembered as read: of who sends a lot.
+#: Entries in the cache of keys.
 MAX_CACHED = 500
-#: k= and the algorithm it is for.
+#: C{k=} and its algorithm.
 _ALGORITHMS = {"rsa": Algorithm.RSA, "ed25519": Algorithm.ED25519}
 
 _PADDING = PKCS1v15()
@@ -40,7 +41,7 @@ _HASH = Prehashed(SHA256())
 
 class UnusableKey(ValueError):
     """
-    A record holds no key that a signature can be checked with.
+    A key record without a usable key.
     """
 
     def __init__(self, problem: str, status: AuthResult = AuthResult.PERMERROR) -> None:
@@ -54,7 +55,7 @@ class PublicKey:
     """
     @ivar size: Bits.
     @ivar testing: C{t=y}.
-    @ivar isStrict: C{t=s}: for identities in the very domain only.
+    @ivar isStrict: C{t=s}: C{i=} has to have the same domain as C{d=}.
     """
 
     algorithm: Algorithm
@@ -65,8 +66,9 @@ class PublicKey:
 
     def accepts(self, proof: bytes, digest: bytes) -> bool:
         """
-        @param digest: SHA-256 (RFC 8463 3: Ed25519 signs it too, not what it
-            is of).
+        True if C{proof} is a signature of C{digest} by this key.
+
+        @param digest: SHA-256 (RFC 8463 3: Ed25519 signs the digest, too).
         """
         try:
             if isinstance(self.public, RSAPublicKey):
@@ -81,8 +83,8 @@ class PublicKey:
 @lru_cache(MAX_CACHED)
 def parseKeyRecord(text: bytes) -> PublicKey:
     """
-    Those that can be used are remembered: a key that was used once is also
-    quicker to use, as OpenSSL prepares it then.
+    The key in a record.  Keys are cached: OpenSSL prepares a key at its first use, so
+    that later ones are faster.
 
     @param text: A TXT record.
 
@@ -131,11 +133,11 @@ def _load(
 
 def _loadRSA(data: bytes) -> RSAPublicKey:
     """
-    @param data: SubjectPublicKeyInfo as everybody publishes it, or
-        RSAPublicKey as RFC 6376 3.6.1 says.
+    @param data: SubjectPublicKeyInfo, as everybody publishes, or RSAPublicKey, as in
+        RFC 6376 3.6.1.
     """
     tooLong = UnusableKey("the RSA key is too long", AuthResult.POLICY)
-    # Before anything is computed.
+    # Checked before any computation.
     if len(data) > _MAX_DER_LENGTH:
         raise tooLong
     try:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.authentication.dkim.test_offload -*-
 """
-Signatures are verified by another process: in a thread of this one, the
-interpreter would be the reactor's or that thread's, but never both's.
+Verifies DKIM signatures in a worker process.  In a thread, the reactor and
+verification would compete for the interpreter lock.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from moxtls.authentication.dkim.verify import DKIMJob, DKIMResults, verifyAll
 from moxtls.workers.batches import Batches
 from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
 
-#: Bytes that are verified together, and how many such batches are under way: what
-#: is done shall not wait for what isn't.
+#: Octets in one batch, and batches in progress: results must not wait for a long queue.
 MAX_BATCH_SIZE = 64 * 1024
 MAX_BATCHES = 4
-#: Seconds that none takes, however it was made.
+#: Seconds within which any batch is finished, whatever is in it.
 TIMEOUT = 60
-#: What a message counts at least.
+#: The least size that a message counts for.
 _MIN_SIZE = MAX_BATCH_SIZE // 16
 
 
 class SignatureVerifier:
     """
-    Has a process verify small messages, and threads large ones; all of them
-    while there is no process.
+    Verifies small messages in the worker process and large ones in threads; all of
+    them in threads if there is no worker.
     """
 
     def __init__(self, worker: Worker, threads: Offload) -> None:
@@ -44,20 +43,21 @@ class SignatureVerifier:
         """
         See L{Offload}.
         """
-        # Hashing a large one takes most of the time, without the interpreter.
+        # Most of the time of a large message is hashing, which releases the interpreter
+        # lock.
         if fitsWorker(job.body):
             results = self._batches.put(job)
             return results.addErrback(self._fallBack, job)
         return self._threads(job)
 
     def _fallBack(self, why: Failure, job: DKIMJob) -> Deferred[DKIMResults]:
-        # Not if it was lost: it may have died of this very message.
+        # Not if the worker was lost: this very message may have crashed it.
         why.trap(NoWorker)
         return self._threads(job)
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once the process is gone.  Nothing is to be verified any more.
+        Fires once the process has ended.  No more jobs are to be passed.
         """
         return self._worker.stop()
 

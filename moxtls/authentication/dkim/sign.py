@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.authentication.dkim.test_sign -*-
 """
-DKIM signatures of reports (RFC 6376, RFC 8463), and in whose name they are
-sent.  No I/O.
+Signs reports with DKIM (RFC 6376, RFC 8463), and chooses the domain that submits
+them.  No I/O.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from moxtls.authentication.dkim.canonical import (
 from moxtls.domain import Domain
 from moxtls.message.header import splitMessage
 
-#: RFC 8301 3.2: verifiers refuse anything shorter.
+#: RFC 8301 3.2: verifiers refuse shorter keys.
 MIN_RSA_KEY_BITS = 1024
 
-# RFC 6376 5.4.1, and RFC 8460 5.3 for what is a report's own.  Each is named
-# once more than it occurs, so that none can be added (RFC 6376 5.4.2).
+# RFC 6376 5.4.1, and RFC 8460 5.3 for the fields of TLS reports.  Each name is listed
+# once more than the field occurs, so that none can be added (RFC 6376 5.4.2).
 _SIGNED = (
     b"from",
     b"to",
@@ -68,19 +68,19 @@ _BODY = BodyScope(Canonicalization.RELAXED)
 
 class InvalidKey(ValueError):
     """
-    Something is not a private key that DKIM has an algorithm for.
+    No private key of an algorithm that DKIM has.
     """
 
 
 class NoSubmitter(Exception):
     """
-    There is no domain in whose name a report can be signed.
+    No domain in whose name a report can be signed.
     """
 
 
 class Algorithm(StrEnum):
     """
-    RFC 8301 3, RFC 8463 3.
+    The values of C{a=} (RFC 8301 3, RFC 8463 3).
     """
 
     RSA = "rsa-sha256"
@@ -99,8 +99,7 @@ class SigningKey:
 
     def sign(self, digest: bytes) -> bytes:
         """
-        @param digest: SHA-256 (RFC 8463 3: Ed25519 signs it too, not what it
-            is of).
+        @param digest: SHA-256 (RFC 8463 3: Ed25519 signs the digest, too).
         """
         if isinstance(self.secret, RSAPrivateKey):
             return self.secret.sign(digest, PKCS1v15(), Prehashed(SHA256()))
@@ -110,10 +109,10 @@ class SigningKey:
 @dataclass(frozen=True, slots=True)
 class Signer:
     """
-    One selector of a domain.
+    A selector of a domain, with its key.
 
-    @ivar service: Which reports this key may sign alone: C{tlsrpt} if the
-        selector's record says so (RFC 8460 3); empty for any mail.
+    @ivar service: C{tlsrpt} if the key is for TLS reports only (C{s=} of its record,
+        RFC 8460 3); empty for any mail.
     """
 
     domain: Domain
@@ -128,7 +127,7 @@ class Signer:
     @property
     def record(self) -> str:
         """
-        What is to be published (RFC 6376 3.6.1).
+        The key record to be published (RFC 6376 3.6.1).
         """
         type = "rsa" if self.key.algorithm is Algorithm.RSA else "ed25519"
         service = f" s={self.service};" if self.service else ""
@@ -137,14 +136,14 @@ class Signer:
 
 def loadKey(pem: bytes) -> SigningKey:
     """
-    @param pem: An RSA or Ed25519 private key, not encrypted.
+    @param pem: An unencrypted RSA or Ed25519 private key.
 
-    @raise InvalidKey: It is none, or too short.
+    @raise InvalidKey: With the reason, for people.
     """
     try:
         key = load_pem_private_key(pem, None)
     except TypeError:
-        # That is how cryptography says so.
+        # cryptography raises this for encrypted keys.
         raise InvalidKey("a private key without a passphrase is needed") from None
     except (ValueError, UnsupportedAlgorithm):
         raise InvalidKey("not an unencrypted private key in PEM") from None
@@ -159,9 +158,9 @@ def loadKey(pem: bytes) -> SigningKey:
 
 def sign(message: bytes, signers: Iterable[Signer]) -> bytes:
     """
-    C{message} with a DKIM-Signature field for each of C{signers} in front.
+    C{message} with a DKIM-Signature field for each of C{signers} prepended.
 
-    @param message: CRLF line ends.
+    @param message: With CRLF line ends.
     """
     header, body = splitMessage(message)
     fields = canonicalFields(header, Canonicalization.RELAXED)
@@ -177,13 +176,13 @@ def findSubmitter(
     disabled: Collection[Domain] = (),
 ) -> Domain:
     """
-    In whose name reports go out: the nearest configured domain at or above
+    The domain that submits reports: the nearest configured domain at or above
     C{hostname}.
 
-    Reading of RFC 8460 3: the signature is "by the reporting domain", so
-    From, C{d=} and the submitter are all exactly this domain.
+    Reading of RFC 8460 3: the signature is "by the reporting domain", so From, C{d=}
+    and the submitter are all exactly this domain.
 
-    @param signers: Of every configured domain; none if it can't sign.
+    @param signers: Of every configured domain; empty for domains without a key.
 
     @raise NoSubmitter: With the reason, for people.
     """

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.authentication.dkim.test_signature -*-
 """
-DKIM-Signature fields (RFC 6376 3.5).  No I/O.
+Parses DKIM-Signature fields (RFC 6376 3.5).  No I/O.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from moxtls.taglist import (
     unfoldTags,
 )
 
-#: Names in C{h=}.  Mail has some twenty; each is looked up once.
+#: Names in C{h=}.  Mail has some twenty; each takes a lookup.
 MAX_SIGNED_FIELDS = 500
-#: Octets of C{i=} as it is written.  It is no address, but looks like one,
-#: with up to three characters for each.
+#: Octets of C{i=}.  It looks like an address, encoded with up to three characters for
+#: each octet.
 MAX_IDENTITY_LENGTH = 3 * 320
 #: RFC 1035 2.3.4, without the final dot.
 MAX_NAME = 253
-#: By how many seconds clocks of signers may differ from ours (RFC 6376 3.5).
+#: Seconds by which the clocks of signers may differ from this host's (RFC 6376 3.5).
 MAX_CLOCK_SKEW = 300
-#: Seconds.  The time of signing is of no use but to see that somebody made it
-#: up; a clock in another time zone does no harm.
+#: Seconds by which C{t=} may be in the future.  It only reveals made-up times; a clock
+#: in another time zone does no harm.
 MAX_TIME_IN_FUTURE = 24 * 3600
 
-#: What is in all signatures of a signer, as read: so many signers are
-#: remembered, and C{h=} up to so many characters.
+#: The tags that are the same in most signatures of a signer are cached: entries, and
+#: characters of C{h=} in an entry.
 MAX_CACHED = 500
 MAX_CACHED_NAMES_LENGTH = 1000
 
@@ -45,8 +45,8 @@ _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _HISTORIC = "rsa-sha1"
 _ALGORITHMS = frozenset(Algorithm)
 _WAYS = frozenset(Canonicalization)
-# A tag at the beginning, and behind another one.  Apart, as what may stand at the
-# beginning is looked for from every octet on.
+# Patterns of a tag at the beginning and behind another tag.  They are separate, as the
+# first would be tried at every octet in a search.
 _TAGS = {
     name: (
         re.compile(rb"[ \t\r\n]*%b[ \t\r\n]*=([^;]*)" % name),
@@ -56,8 +56,8 @@ _TAGS = {
 }
 # RFC 6376 3.5: sig-a-tag-alg, x-sig-a-tag-alg, of a reasonable length.
 _ALGORITHM = re.compile(r"[a-z][a-z0-9]{0,31}-[a-z][a-z0-9]{0,31}\Z")
-# RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  That has no "_",
-# but selectors have; the DNS doesn't mind.
+# RFC 6376 3.1: selector = sub-domain *( "." sub-domain ).  It excludes "_", which
+# selectors in use have, and the DNS allows.
 _SELECTOR = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 # RFC 5322 3.6.8: ftext.
 _FIELD = re.compile(r"[!-9;-~]+\Z")
@@ -69,13 +69,13 @@ _HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 class InvalidSignatureField(ValueError):
     """
-    It can't be told whose signature it is.
+    A field without a readable domain or selector.
     """
 
 
 class _Rejected(Exception):
     """
-    The signature is of no use, whatever the message.
+    The signature is invalid or refused, whatever the message.
     """
 
     def __init__(self, problem: str, status: AuthResult = AuthResult.PERMERROR) -> None:
@@ -87,10 +87,10 @@ class _Rejected(Exception):
 @dataclass(frozen=True, slots=True)
 class SignatureClaim:
     """
-    Whose signature a field says that it is: enough to look for the key.
+    The domain and selector of a signature field: enough to look up the key.
 
-    @ivar index: How many DKIM-Signature fields are above it.
-    @ivar field: All of it, without its CRLF.
+    @ivar index: The number of DKIM-Signature fields above it.
+    @ivar field: The whole field, without its CRLF.
     """
 
     index: int
@@ -109,17 +109,16 @@ class SignatureClaim:
 @dataclass(frozen=True, slots=True)
 class Signature:
     """
-    One that may be good, as far as can be told from itself.
+    A signature field that is valid in itself.
 
     @ivar index: As in L{SignatureClaim}.
     @ivar identityDomain: The domain in C{i=}: that in C{d=}, or below it.
-    @ivar how: How the header is made canonical.
-    @ivar body: What of the body it covers.
+    @ivar how: The canonicalization of the header.
+    @ivar body: The part of the body it covers.
     @ivar names: C{h=}, in lower case.
     @ivar bodyHash: C{bh=}.
     @ivar signatureData: C{b=}.
-    @ivar field: The whole field without the value of C{b=} (RFC 6376 3.7), and
-        without its CRLF.
+    @ivar field: The whole field with an empty C{b=} (RFC 6376 3.7), without its CRLF.
     @ivar prefix: As in L{DKIMResult.signature}.
     """
 
@@ -160,7 +159,7 @@ class Signature:
 @dataclass(frozen=True, slots=True)
 class _Parameters:
     """
-    What is mostly the same in all signatures of a signer, as in L{Signature}.
+    The tags that are the same in most signatures of a signer, as in L{Signature}.
     """
 
     identity: str
@@ -173,11 +172,11 @@ class _Parameters:
 
 def parseSignatureClaim(field: bytes, index: int) -> SignatureClaim:
     """
-    Quick; whether the rest is a signature is left to L{parseSignature}.
+    The domain and selector of a field; the other tags are left to L{parseSignature}.
 
     @param field: A DKIM-Signature field, without its CRLF.
 
-    @raise UnreadableSignature: It can't be told whose it is.
+    @raise InvalidSignatureField: The domain or selector can't be read.
     """
     value = field.partition(b":")[2]
     domain = _domain(_tagText(value, b"d"))
@@ -188,9 +187,9 @@ def parseSignatureClaim(field: bytes, index: int) -> SignatureClaim:
 
 def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
     """
-    @param now: When the message was received, in Unix seconds.
+    @param now: The time of reception, in Unix seconds.
 
-    @return: What there is to check, or why that would be in vain.
+    @return: The signature to be verified, or the result if there is an error.
     """
     domain, selector = claim.domain, claim.selector
     name, _, value = claim.field.partition(b":")
@@ -228,7 +227,7 @@ def parseSignature(claim: SignatureClaim, now: float) -> Signature | DKIMResult:
 
 def _findTag(value: bytes, name: bytes) -> re.Match[bytes] | None:
     """
-    A tag where it stands in a field; of several the first.
+    The position of a tag in a field; the first if it is repeated.
     """
     first, behind = _TAGS[name]
     return first.match(value) or behind.search(value)
@@ -241,7 +240,7 @@ def _tagText(value: bytes, name: bytes) -> str:
 
 def _domain(text: str) -> Domain:
     """
-    U-labels may be there where the header is in UTF-8 (RFC 8616 5).
+    The domain, perhaps with U-labels if the header is in UTF-8 (RFC 8616 5).
     """
     try:
         return Domain.parse(text)
@@ -322,7 +321,7 @@ def _parseParameters(
     limit: str | None,
 ) -> _Parameters:
     """
-    @param names: C{h=}; as the others, which are C{None} if they aren't there.
+    @param names: C{h=}; the following parameters are C{None} for missing tags.
     """
     what, below = _identity(identity, domain)
     how, bodyHow = _canonicalizations(ways)

@@ -1,20 +1,17 @@
 # -*- test-case-name: tests.authentication.dkim.test_verify -*-
 """
-DKIM signatures of a message, checked (RFC 6376 6.1).  No I/O.
+Verifies the DKIM signatures of a message (RFC 6376 6.1).  No I/O.
 
-Three steps, as each has another place to run: L{signatureClaims} is quick, L{lookUpKeys}
-waits for the DNS, L{verify} takes as long as the message is large and is to be
-called elsewhere, such as in a thread::
+In three steps, which run in different places: L{signatureClaims} is quick,
+L{lookUpKeys} waits for the DNS, and the time of L{verify} grows with the message, so
+it belongs in a thread or process:
 
-    claims = claimsOf(splitHeader(header))
-    checks = await conduct(resolver, findKeys(claims))
+    claims = signatureClaims(splitHeader(header))
+    checks = await resolve(resolver, lookUpKeys(claims))
     results = await deferToThread(verify, header, body, checks, now)
 
-They are not left to dkimpy, which takes the whole message at once, several
-times as long, and holds the interpreter's lock for all of it.
-
-What is left to do about the signatures of a message once their keys are there,
-for wherever there is time for it: another thread, or another process.  No I/O.
+dkimpy isn't used, as it takes the whole message at once, several times as long, and
+holds the interpreter lock throughout.
 """
 
 from __future__ import annotations
@@ -48,11 +45,11 @@ from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain
 from moxtls.message.header import Header
 
-#: Signatures that are verified (RFC 6376 8.4).  Each hop that signs adds one, so
-#: real mail has up to five.
+#: Signatures that are verified (RFC 6376 8.4).  Each signing hop adds one, so real mail
+#: has up to five.
 MAX_SIGNATURES = 8
-#: Records of one selector that are prepared at.  There should be one (RFC 6376
-#: 3.6.2.2); each may take the time of a job.
+#: Key records of one selector that are tried.  There should be one (RFC 6376 3.6.2.2);
+#: each may take the time of a verification.
 MAX_KEY_RECORDS = 4
 
 _NAME = b"dkim-signature"
@@ -61,10 +58,10 @@ _NAME = b"dkim-signature"
 @dataclass(frozen=True, slots=True)
 class DKIMCheck:
     """
-    What is left to do about a signature.
+    A signature to be verified, with its key records.
 
-    @ivar records: Of its key: what the DNS has at C{claim.keyName}.
-    @ivar problem: Why they aren't known, for now.
+    @ivar records: The TXT records at C{claim.keyName}.
+    @ivar problem: The reason if the lookup failed.
     """
 
     claim: SignatureClaim
@@ -75,7 +72,7 @@ class DKIMCheck:
 @dataclass(frozen=True, slots=True)
 class _Verifiable:
     """
-    @ivar keys: At least one: those of its selector that are made for it.
+    @ivar keys: The usable keys of its selector, at least one.
     """
 
     signature: Signature
@@ -88,8 +85,8 @@ class Signatures:
     The DKIM-Signature fields of a message, from the top.
 
     @ivar claims: Those to be verified.
-    @ivar problems: Of each of the others that it can't be told whose it is.  Both
-        together are at most L{MAX_SIGNATURES}.
+    @ivar problems: One for each of the fields without a readable domain or selector.
+        Both together are at most L{MAX_SIGNATURES}.
     """
 
     claims: tuple[SignatureClaim, ...]
@@ -98,15 +95,15 @@ class Signatures:
 
 def signatureClaims(header: Header) -> tuple[SignatureClaim, ...]:
     """
-    Those of L{findSignatures}, whoever the author is.
+    The claims of L{findSignatures}, for any author.
     """
     return findSignatures(header).claims
 
 
 def findSignatures(header: Header, authors: Sequence[Domain] = ()) -> Signatures:
     """
-    @param authors: The domains in From.  Their signatures come first where there are
-        too many: anybody on the way can add some.
+    @param authors: The author domains.  If there are too many signatures, those that
+        may be aligned with an author come first, as any host on the way can add some.
     """
     readable = []
     problems = []
@@ -124,13 +121,13 @@ def findSignatures(header: Header, authors: Sequence[Domain] = ()) -> Signatures
 
 def _priority(signer: Domain, authors: Sequence[Domain]) -> tuple[int, int]:
     """
-    The less, the likelier it is that a signer is aligned with an author (RFC 9989
-    4.4): by the labels that they have in common, and those that the signer has
+    Sort key: the lower, the likelier the signer is aligned with an author (RFC 9989
+    4.4), by the number of labels they have in common and of labels the signer has
     beyond them.
     """
     labels = signer.ascii.split(".")
     common = max((_commonLabels(labels, each) for each in authors), default=0)
-    # A top level is common to whoever has nothing to do with each other.
+    # A common top-level domain means nothing.
     return (-common, len(labels)) if common > 1 else (0, 0)
 
 
@@ -143,7 +140,7 @@ def lookUpKeys(
     claims: Sequence[SignatureClaim],
 ) -> LookupGenerator[tuple[DKIMCheck, ...]]:
     """
-    Ask for the keys of all signatures at once.
+    The checks of all signatures, with their keys looked up in parallel.
     """
     names = tuple(dict.fromkeys(each.keyName for each in claims))
     answers: dict[str, Answer] = {}
@@ -155,7 +152,7 @@ def lookUpKeys(
 
 def withKey(claim: SignatureClaim, answer: Answer) -> DKIMCheck:
     """
-    @param answer: About C{claim.keyName}, of kind TXT.
+    @param answer: For the TXT records at C{claim.keyName}.
     """
     if answer.failed:
         return DKIMCheck(claim, (), "the key could not be looked up")
@@ -166,12 +163,12 @@ def verify(
     header: bytes, body: Iterable[bytes], checks: Iterable[DKIMCheck], now: float
 ) -> tuple[DKIMResult, ...]:
     """
-    Do what is left to do; the results are in the order of C{checks}.
+    The results of C{checks}, in their order.
 
-    @param header: C{data} of what L{signatureClaims} was given.
-    @param body: What is behind the empty line, in chunks of any size.  Gone
-        through once, or not at all if there is nothing to do.
-    @param now: When the message was received, in Unix seconds.
+    @param header: C{data} of the header given to L{signatureClaims}.
+    @param body: The body in chunks of any size.  Read once, or not at all if no
+        signature can be verified.
+    @param now: The time of reception, in Unix seconds.
     """
     prepared = tuple([_prepared(each, now) for each in checks])
     signatures = [each.signature for each in prepared if isinstance(each, _Verifiable)]
@@ -243,8 +240,8 @@ def _verified(
     elif key is None:
         problem = "the signature is not that of the header"
     elif body.uncovered:
-        # Reading of RFC 6376 8.2: anything may stand behind, and hide what was
-        # signed; so it counts for nothing, though nobody made a mistake.
+        # Reading of RFC 6376 8.2: unsigned content behind the signed part may hide it,
+        # so the signature isn't accepted, though it is valid.
         status, problem = AuthResult.POLICY, "l= leaves a part of the body unsigned"
     else:
         status = AuthResult.PASS
@@ -269,9 +266,9 @@ _Plain = tuple[object, ...]
 @dataclass(frozen=True, slots=True)
 class DKIMJob:
     """
-    To be called.
+    A call of L{verify}, to be run in a thread or process.
 
-    @ivar header: As L{verify} wants it, as all of these.
+    @ivar header: This and the others are the parameters of L{verify}.
     """
 
     header: bytes
@@ -284,7 +281,7 @@ class DKIMJob:
 
     def failed(self, problem: str) -> DKIMResults:
         """
-        What it comes to if it can't be done.
+        The results if the job can't be run.
         """
         return tuple(
             DKIMResult(
@@ -296,7 +293,7 @@ class DKIMJob:
 
 def verifyAll(jobs: Sequence[DKIMJob]) -> list[DKIMResults | Exception]:
     """
-    Several messages, one after the other.
+    The results of several jobs, or the exception of each that failed.
     """
     return [_resultsOf(each) for each in jobs]
 
@@ -305,13 +302,12 @@ def _resultsOf(job: DKIMJob) -> DKIMResults | Exception:
     try:
         return job()
     except Exception as error:
-        # The others shall not suffer from it.
+        # The other jobs must go on.
         return error
 
 
-# --- how they are pickled -----------------------------------------------------------
-# Each value within that isn't plain takes a call in Python, and those are what takes
-# time.
+# Jobs and results are pickled as plain values: each value of another kind takes a call
+# of Python code, which is most of the time of pickling.
 
 _CHECK = attrgetter(
     "claim.index",

@@ -1,3 +1,3 @@
 """
-spf.
+Sender Policy Framework (RFC 7208).
 """

@@ -1,15 +1,9 @@
 # -*- test-case-name: tests.authentication.spf.test_evaluate -*-
 """
-SPF: may this client send in that domain's name (RFC 7208)?  No I/O.
+Evaluates SPF (RFC 7208 4 to 6): may a client send mail in the name of a domain?  No
+I/O.
 
-This is our own since libraries for it wait for each look-up in the DNS, and
-everybody else with them; and it's as much faster as C{bench/spf.py} says.
-
-Evaluates SPF records (RFC 7208 4.4 to 6).  No I/O.
-
-What SPF asks the DNS, and how much of it (RFC 7208 4.6.4).  No I/O.
-
-Who is checked by SPF, and what macros say of it (RFC 7208 7.2).  No I/O.
+SPF libraries block during each DNS lookup.  C{bench/spf.py} compares the speed.
 """
 
 from __future__ import annotations
@@ -48,13 +42,13 @@ from moxtls.dns.wire import normalName
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain, InvalidDomain
 from moxtls.ipaddresses import IP, parseIP
 
-#: RFC 7208 2.4, 4.3: who it is where nobody is named.
+#: RFC 7208 2.4, 4.3: the local part where there is none.
 POSTMASTER = "postmaster"
-#: Of what is said about what is wrong: for a log, and a line on a page.
+#: Characters of a problem: for a log, and a line of a report.
 MAX_PROBLEM_LENGTH = 300
 
-# RFC 7208 4.3: of more than one label.  Addresses are none, so the last has
-# something that is no digit; there are hosts with underscores.
+# RFC 7208 4.3: more than one label.  The last one isn't numeric, which excludes
+# addresses; host names in use have underscores.
 _DOMAIN = re.compile(
     r"(?:[a-z0-9_-]{1,63}\.)+(?![0-9]+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"
 )
@@ -63,12 +57,11 @@ _DOMAIN = re.compile(
 @dataclass(frozen=True, slots=True)
 class SPFRequest:
     """
-    The arguments of RFC 7208 4.1.
+    The arguments of C{check_host()} (RFC 7208 4.1).
 
     @ivar ip: The client's address.
-    @ivar helo: What the client calls itself, as it said it.
-    @ivar sender: C{local@domain}; where the scope is C{HELO}, it is
-        C{postmaster} at C{helo}.
+    @ivar helo: The name in HELO or EHLO, as sent.
+    @ivar sender: C{local@domain}; with the scope C{HELO}, C{postmaster} at C{helo}.
     @ivar receiver: The name of this host, for explanations.
     @ivar now: Unix seconds, for explanations.
     """
@@ -83,7 +76,7 @@ class SPFRequest:
 
 def heloRequest(ip: str, helo: str, receiver: str, now: float = 0) -> SPFRequest:
     """
-    Whether the client may call itself C{helo} (RFC 7208 2.3).
+    The request for the HELO identity (RFC 7208 2.3).
     """
     sender = f"{POSTMASTER}@{helo}"
     return SPFRequest(ip, SPFScope.HELO, helo, sender, receiver, now)
@@ -93,10 +86,10 @@ def mailFromRequest(
     ip: str, helo: str, sender: str, receiver: str, now: float = 0
 ) -> SPFRequest:
     """
-    Whether the client may use C{sender} (RFC 7208 2.4).
+    The request for the MAIL FROM identity (RFC 7208 2.4).
 
     @param sender: The reverse-path without angle brackets; empty for the null
-        reverse-path, which is about C{helo} then.
+        reverse-path, for which C{helo} is checked.
     """
     if not sender:
         return heloRequest(ip, helo, receiver, now)
@@ -107,8 +100,7 @@ def checkHost(request: SPFRequest) -> LookupGenerator[SPFResult]:
     """
     C{check_host()} of RFC 7208 4, for any request.
 
-    RFC 7208 4.6.4 wants it to end after some time: who asks the questions has
-    to see to that.
+    The time limit of RFC 7208 4.6.4 is left to the caller.
     """
     localPart, domain = _identity(request)
     ip = parseIP(request.ip)
@@ -145,7 +137,7 @@ def _identity(request: SPFRequest) -> tuple[str, str]:
 
 def _asciiName(text: str) -> str:
     """
-    In lower case, and as A-labels if it can be (RFC 8616 4).
+    The name in lower case, as A-labels if it can be converted (RFC 8616 4).
     """
     name = text.removesuffix(".").lower()
     if name.isascii() or len(name) > MAX_DOMAIN_LENGTH:
@@ -156,23 +148,24 @@ def _asciiName(text: str) -> str:
         return name
 
 
-#: Octets of all records of one check, with hundreds of terms: reading them takes
-#: a hundredth of a second, and whoever sends mail says how many there are.
+#: Octets of all records of one check, with hundreds of terms: reading them takes a
+#: hundredth of a second, and the sender controls their number.
 MAX_TOTAL_LENGTH = 2 * MAX_RECORD_LENGTH
 
-#: RFC 8616 4: with a sender that isn't ASCII, these can't be in the DNS.
+#: RFC 8616 4: macros with the local part; if that isn't ASCII, no name with it can be
+#: in the DNS.
 _ABOUT_LOCAL_PART = frozenset("sl")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordResult:
     """
-    What a record comes to.
+    The result of evaluating a record.
 
     @ivar status: C{NONE} if there is no record.
     @ivar mechanism: The term that matched.
-    @ivar domain: Whose record that term was in.
-    @ivar explanation: Of that record.
+    @ivar domain: The domain of the record with that term.
+    @ivar explanation: C{exp=} of that record.
     """
 
     status: AuthResult
@@ -183,7 +176,7 @@ class RecordResult:
 
 class SPFEvaluator:
     """
-    One check of a client: the limits are on all records together.
+    One check of a client: its limits apply to all records together.
     """
 
     def __init__(self, client: SPFClient) -> None:
@@ -193,12 +186,11 @@ class SPFEvaluator:
 
     def evaluate(self, domain: str) -> LookupGenerator[RecordResult]:
         """
-        What the record of C{domain} says about the client.
+        Evaluate the record of C{domain}.
 
-        Each record that leads to another one uses up a term for it, so there
-        is an end to it.
+        Recursion ends, as each record that leads to another one uses up a term.
 
-        @raise Stopped: Nothing, for now or until it is mended.
+        @raise EvaluationStopped: A temporary or permanent error.
         """
         record = yield from self._record(domain)
         if record is None:
@@ -217,8 +209,8 @@ class SPFEvaluator:
 
     def explain(self, outcome: RecordResult) -> LookupGenerator[str]:
         """
-        The domain's explanation for a failure (RFC 7208 6.2); empty if there are
-        none, or none that can be used.
+        The domain's explanation of a failure (RFC 7208 6.2); empty if there is none
+        that can be used.
         """
         spec = outcome.explanation
         if outcome.status is not AuthResult.FAIL or spec is None:
@@ -332,8 +324,8 @@ class SPFEvaluator:
 
     def _matchesPTR(self, target: str, context: TermContext) -> LookupGenerator[bool]:
         """
-        RFC 7208 5.5, which has it the wrong way around in one of its
-        sentences: the client's name may be a subdomain.
+        RFC 7208 5.5, one of whose sentences has it the wrong way around: the client's
+        name may be a subdomain.
         """
         names = yield from self._lookups.clientNames(context)
         return any(_isUnder(name, target) for name in names)
@@ -354,8 +346,8 @@ class SPFEvaluator:
 
     def _target(self, spec: DomainSpec | None, domain: str) -> LookupGenerator[str]:
         """
-        RFC 7208 4.8: lower case, no final dot; empty if there can't be such a
-        name.
+        The domain of a term (RFC 7208 4.8): lower case, no final dot; empty if such a
+        name can't exist.
         """
         if spec is None:
             return domain
@@ -389,22 +381,22 @@ def _isUnder(name: str, domain: str) -> bool:
     return name == domain or name.endswith("." + domain)
 
 
-#: RFC 7208 4.6.4: terms that need the DNS, in all records together; those of
-#: them for which it may have nothing; MX hosts, and names of the client.
+#: RFC 7208 4.6.4: terms that need the DNS, in all records together; terms without
+#: records; MX hosts, and names of the client.
 MAX_TERMS = 10
 MAX_VOID_TERMS = 2
 MAX_MX_HOSTS = 10
 MAX_PTR_NAMES = 10
-#: So that there is room for what is wrong with it.
+#: Characters of a term in a problem.
 _MAX_TERM_LENGTH = 80
 
 
 class EvaluationStopped(Exception):
     """
-    There is no going on (RFC 7208 2.6.6, 2.6.7).
+    A temporary or permanent error (RFC 7208 2.6.6, 2.6.7).
 
     @ivar status: C{TEMPERROR} or C{PERMERROR}.
-    @ivar problem: What is wrong, and where: has strangers' explanation in it.
+    @ivar problem: The reason and its place; has text from other hosts.
     """
 
     def __init__(self, status: AuthResult, problem: str) -> None:
@@ -416,9 +408,9 @@ class EvaluationStopped(Exception):
 @dataclass(frozen=True, slots=True)
 class TermContext:
     """
-    Where evaluation is.
+    The term being evaluated, for error messages.
 
-    @ivar domain: Whose record.
+    @ivar domain: The domain of the record.
     @ivar term: As published.
     """
 
@@ -430,14 +422,15 @@ class TermContext:
 
     def permanentError(self, problem: str) -> EvaluationStopped:
         """
-        Only the domain's owner can mend it.
+        An error that only the domain's owner can correct.
         """
         return EvaluationStopped(AuthResult.PERMERROR, f"{self}: {problem}")
 
 
 class SPFLookups:
     """
-    Those of one check, in all its records.
+    The DNS lookups of one check, in all its records, and their limits (RFC 7208
+    4.6.4).
     """
 
     def __init__(self, client: SPFClient) -> None:
@@ -448,10 +441,10 @@ class SPFLookups:
 
     def countTerm(self, spec: DomainSpec | None, context: TermContext) -> None:
         """
-        Count a term that needs the DNS, and another one for the client's name
-        if it is needed for the first time.
+        Count a term that needs the DNS, and another one if it is the first that needs
+        the client's name.
 
-        @raise Stopped: There were enough of them.
+        @raise EvaluationStopped: The limit is exceeded.
         """
         needsName = spec is not None and "p" in spec.letters
         self._terms += 2 if needsName and self._names is None else 1
@@ -464,10 +457,10 @@ class SPFLookups:
         self, name: str, kind: RRType, context: TermContext
     ) -> LookupGenerator[Answers]:
         """
-        What a term is about: one answer, or none if there can't be such a
-        name, which doesn't count as anything.
+        The answer for a term; none if no such name can exist, which doesn't count.
 
-        @raise Stopped: The look-up failed, or it was one void look-up too many.
+        @raise EvaluationStopped: The lookup failed, or there were too many void
+            lookups.
         """
         answers = yield from lookUp((escapeName(name),), kind)
         self._note(answers, context)
@@ -475,11 +468,10 @@ class SPFLookups:
 
     def mxAddresses(self, name: str, context: TermContext) -> LookupGenerator[Answers]:
         """
-        The addresses of the MX hosts of C{name}.  Some may have failed, which
-        doesn't matter if another one has the client's address: else, see
-        C{settle}.
+        The addresses of the MX hosts of C{name}.  Failed lookups don't matter if
+        another host has the client's address; otherwise call C{noteUnmatched}.
 
-        @raise Stopped: See C{one}; or there are too many hosts.
+        @raise EvaluationStopped: See C{lookUpTerm}; or there are too many hosts.
         """
         found = yield from self.lookUpTerm(name, RRType.MX, context)
         hosts = [host.exchange for each in found for host in each.mx]
@@ -489,9 +481,9 @@ class SPFLookups:
 
     def noteUnmatched(self, answers: Answers, context: TermContext) -> None:
         """
-        Let C{answers}, where none was of use, be what a term came to.
+        Count C{answers}, none of which matched, for a term.
 
-        @raise Stopped: See C{one}.
+        @raise EvaluationStopped: See C{lookUpTerm}.
         """
         self._note(answers, context)
 
@@ -499,12 +491,12 @@ class SPFLookups:
         self, context: TermContext | None = None
     ) -> LookupGenerator[tuple[str, ...]]:
         """
-        The names of the client that have its address (RFC 7208 5.5); what
-        fails is as good as not there.
+        The names of the client that have its address (RFC 7208 5.5); failed lookups
+        count as empty.
 
-        @param context: The term that wants to know, if it counts.
+        @param context: The term that needs the names, if the lookup counts.
 
-        @raise Stopped: It was one void look-up too many.
+        @raise EvaluationStopped: There were too many void lookups.
         """
         if self._names is None:
             ip = self._client.ip
@@ -522,7 +514,7 @@ class SPFLookups:
 
     def _note(self, answers: Answers, context: TermContext) -> None:
         """
-        RFC 7208 5, 4.6.4: a term whose look-up failed, or found nothing.
+        RFC 7208 5, 4.6.4: a term whose lookup failed or is void.
         """
         for each in answers:
             if each.failed:
@@ -537,9 +529,10 @@ class SPFLookups:
 
 def lookUp(names: Iterable[str], kind: RRType) -> LookupGenerator[Answers]:
     """
-    All at once, each once.  About what can't be in the DNS there is no answer.
+    The answers for all names in parallel, each once; names that can't exist have no
+    answer.
 
-    @param names: As in zone files: special characters are escaped.
+    @param names: As in zone files, with special characters escaped.
     """
     normal = dict.fromkeys(map(normalName, names))
     questions = tuple(LookupQuestion(each, kind) for each in normal if each)
@@ -550,16 +543,15 @@ def lookUp(names: Iterable[str], kind: RRType) -> LookupGenerator[Answers]:
 
 def escapeName(name: str) -> str:
     """
-    What macros come to, for a look-up (RFC 7208 4.8): not even a backslash
-    keeps a dot in it from being one between labels, or else the sender's
-    local part could say of which domain it is a part.
+    The result of macro expansion as a name for lookups (RFC 7208 4.8).  A backslash
+    doesn't escape a dot: else the sender's local part could choose the domain.
     """
     return name.replace("\\", "\\\\")
 
 
 def lookupFailed(where: str, answer: Answer) -> EvaluationStopped:
     """
-    Without that look-up, nothing can be said now.
+    The temporary error of a failed lookup.
     """
     return EvaluationStopped(
         AuthResult.TEMPERROR,
@@ -570,6 +562,8 @@ def lookupFailed(where: str, answer: Answer) -> EvaluationStopped:
 @dataclass(frozen=True, slots=True)
 class SPFClient:
     """
+    The client and the identities that macros refer to (RFC 7208 7.2).
+
     @ivar localPart: Of the sender.
     @ivar domain: Of the sender.
     """
@@ -584,13 +578,13 @@ class SPFClient:
     @property
     def kind(self) -> RRType:
         """
-        Of the records that addresses like the client's are in.
+        The type of the records with addresses of the client's family.
         """
         return RRType.A if self.ip.version == 4 else RRType.AAAA
 
     def matchesNetwork(self, network: IPMechanism) -> bool:
         """
-        Whether the bits that count are those of C{network}.
+        True if the address is in C{network}.
         """
         if network.version != self.ip.version:
             return False
@@ -599,7 +593,7 @@ class SPFClient:
 
     def matchesPrefix(self, addresses: Collection[str], prefix: int) -> bool:
         """
-        Whether it has the first C{prefix} bits in common with any of
+        True if the address has the first C{prefix} bits in common with any of
         C{addresses}, which are in canonical form.
         """
         if prefix == self.ip.max_prefixlen:
@@ -607,16 +601,16 @@ class SPFClient:
         return any(
             self.matchesNetwork(IPMechanism(ip.version, int(ip), prefix))
             for ip in map(parseIP, addresses)
-            # The prefix is for addresses of the client's kind.
+            # The prefix length is that of the client's family.
             if ip is not None and ip.version == self.ip.version
         )
 
     def values(self, domain: str, name: str) -> dict[str, str]:
         """
-        What the letters of macros stand for.
+        The values of the macro letters.
 
-        @param domain: The one whose record it is.
-        @param name: The client's, if it's known.
+        @param domain: The domain of the record.
+        @param name: The client's validated name; empty if unknown.
         """
         isV4 = self.ip.version == 4
         return {

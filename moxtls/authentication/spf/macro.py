@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from moxtls.domain import MAX_DOMAIN_LENGTH
 
-#: Of an explanation: a reply to a client has 512 octets in a line (RFC 5321
-#: 4.5.3.1.5), and there is something to be said beside it.
+#: Characters of an explanation: a reply line has 512 octets (RFC 5321 4.5.3.1.5), and
+#: needs room for other text.
 MAX_EXPLANATION_LENGTH = 400
 
 _TOKEN = re.compile(
@@ -23,16 +23,16 @@ _TOKEN = re.compile(
     r"|(?P<literal>[ !-$&-~]+)"
 )
 _ESCAPES = {"%": "%", "_": " ", "-": "%20"}
-#: RFC 7208 7.2; the latter are for explanations only.
+#: RFC 7208 7.2; the second set is for explanations only.
 _LETTERS = "slodiphv"
 _EXPLAINING = "crt"
-#: No address or name has more parts than that, so it is as good as any number.
+#: Digits that are read: no address or name has more parts.
 _MAX_DIGITS = 4
 
 
 class InvalidMacro(ValueError):
     """
-    A text is no macro-string; says what is wrong.
+    A text that is no macro-string.
     """
 
 
@@ -41,11 +41,11 @@ class Macro:
     """
     One macro-expand.
 
-    @ivar letter: Lower case; or what is behind the C{%} of C{%%}, C{%_} and
+    @ivar letter: Lower case; or the character behind the C{%} of C{%%}, C{%_} and
         C{%-}.
-    @ivar count: How many of the right-hand parts are used; 0 for all.
+    @ivar count: The number of right-hand parts used; 0 for all.
     @ivar delimiters: Of the parts; empty for a dot.
-    @ivar escaped: Whether it is to be safe in a URL: it was upper case.
+    @ivar escaped: True if the value is URL-escaped: the letter was upper case.
     """
 
     letter: str
@@ -55,14 +55,14 @@ class Macro:
     escaped: bool = False
 
 
-#: There are no two literals in a row.
+#: Without two literals in a row.
 MacroString = tuple[str | Macro, ...]
 
 
 def parseMacroString(text: str, explaining: bool = False) -> MacroString:
     """
-    @param explaining: Whether it is an explain-string, which may have spaces
-        and a few more letters.
+    @param explaining: True for an explain-string, which may have spaces and more
+        letters.
 
     @raise InvalidMacro: C{text} is no macro-string.
     """
@@ -79,23 +79,23 @@ def parseMacroString(text: str, explaining: bool = False) -> MacroString:
 
 def macroLetters(parts: MacroString) -> frozenset[str]:
     """
-    Of all macros in C{parts}.
+    The letters of all macros in C{parts}.
     """
     return frozenset(each.letter for each in parts if isinstance(each, Macro))
 
 
 def expandName(parts: MacroString, values: Mapping[str, str]) -> str:
     """
-    A name for a look-up, without the final dot: labels on the left are left
-    out until it is short enough (RFC 7208 7.3).
+    The name for a lookup, without the final dot; labels on the left are removed until
+    it is short enough (RFC 7208 7.3).
 
-    @param values: What each letter stands for.
+    @param values: Of each letter.
 
     @return: Empty if the last label alone is too long.
     """
     pieces: list[str] = []
     size = 0
-    # One octet for a final dot, one to see whether there is more.
+    # Room for a final dot and one octet more, which shows that the name is too long.
     for part in reversed(parts):
         pieces.append(_expanded(part, values))
         size += len(pieces[-1])
@@ -109,7 +109,7 @@ def expandName(parts: MacroString, values: Mapping[str, str]) -> str:
 
 def expandText(parts: MacroString, values: Mapping[str, str]) -> str:
     """
-    A text for people, in printable ASCII, cut off where it is too long.
+    The text of an explanation in printable ASCII, truncated if it is too long.
     """
     pieces: list[str] = []
     size = 0
@@ -123,7 +123,7 @@ def expandText(parts: MacroString, values: Mapping[str, str]) -> str:
 
 def printable(text: str, limit: int) -> str:
     """
-    The beginning of a stranger's text, in printable ASCII.
+    The beginning of a text from another host, in printable ASCII.
     """
     shown = text[:limit]
     if shown.isascii() and shown.isprintable():
@@ -172,8 +172,7 @@ def _expanded(part: str | Macro, values: Mapping[str, str]) -> str:
     value = values[part.letter]
     if part.count or part.reverse or part.delimiters:
         value = _transformed(part, value)
-    # Half a surrogate pair, as may stand for bytes that are no text, is no
-    # reason to fail.
+    # A lone surrogate, from octets that aren't UTF-8, must not raise.
     return quote(value, safe="", errors="replace") if part.escaped else value
 
 

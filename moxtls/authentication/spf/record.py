@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.authentication.spf.test_record -*-
 """
-The syntax of SPF records (RFC 7208 12).  No I/O.
-
-What SPF records are made of.  No I/O.
+Parses SPF records (RFC 7208 12).  No I/O.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ from moxtls.authentication.spf.macro import (
     printable,
 )
 
-#: Octets: many times what fits into an answer of the DNS comfortably (RFC 7208
-#: 3.4), and little to read.
+#: Octets: many times what fits into a DNS answer comfortably (RFC 7208 3.4), and little
+#: to parse.
 MAX_RECORD_LENGTH = 16384
-#: Octets: a record as RFC 7208 3.4 would have it.  Most mail comes by way of a
-#: few providers, whose records are included everywhere: so what such a record
-#: says is remembered, for so many as don't take more than a few megabytes, and
-#: some 20 if strangers fill them.
+#: Octets of records that are cached, and entries in the cache.  Most mail comes from a
+#: few providers, whose records are included everywhere.  Records within the size that
+#: RFC 7208 3.4 recommends take a few megabytes, and some 20 if an attacker fills the
+#: cache.
 MAX_CACHED_LENGTH = 512
 MAX_CACHED = 512
 
@@ -36,8 +34,8 @@ _VERSION = b"v=spf1"
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
 _DIRECTIVE = re.compile(r"([+?~-]?)([A-Za-z0-9]+)(.*)\Z", re.DOTALL)
 _CIDR = re.compile(r"(?:/([0-9]{1,3}))?(?://([0-9]{1,3}))?\Z")
-# RFC 7208 7.1: letters, digits and hyphens, no hyphen at either end, and
-# something that is no digit.
+# RFC 7208 7.1: letters, digits and hyphens, no hyphen at either end, and not all
+# digits.
 _TOP_LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\Z")
 _QUALIFIERS = {
     "": AuthResult.PASS,
@@ -51,20 +49,20 @@ _MAX_SHOWN_LENGTH = 80
 
 class InvalidSPFRecord(ValueError):
     """
-    A record is not as RFC 7208 12 has it; names the term and what is wrong.
+    A record with a syntax error (RFC 7208 12); names the term and the reason.
     """
 
 
 def isSPF(text: bytes) -> bool:
     """
-    Whether a TXT record claims to be one of SPF version 1 (RFC 7208 4.5).
+    True if a TXT record is one of SPF version 1 (RFC 7208 4.5).
     """
     return text[:6].lower() == _VERSION and text[6:7] in (b"", b" ")
 
 
 def parseSPFRecord(text: bytes) -> SPFRecord:
     """
-    @param text: Of which L{isSPF} is true.
+    @param text: A record for which L{isSPF} is true.
 
     @raise InvalidSPFRecord: There is an error anywhere in it (RFC 7208 4.6).
     """
@@ -75,7 +73,7 @@ def parseSPFRecord(text: bytes) -> SPFRecord:
 
 def clearRecordCache() -> None:
     """
-    For measuring what it takes to read one.
+    Empty the cache, for benchmarks of the parser.
     """
     _cached.cache_clear()
 
@@ -83,7 +81,7 @@ def clearRecordCache() -> None:
 def _parsed(text: bytes) -> SPFRecord:
     directives: list[Directive] = []
     modifiers: dict[str, DomainSpec] = {}
-    # What is no ASCII is no character of any term, so any spelling will do.
+    # Characters beyond ASCII are in no term, so any decoding will do.
     for term in filter(None, text[len(_VERSION) :].decode("latin-1").split(" ")):
         modifier = _MODIFIER.match(term)
         try:
@@ -111,7 +109,7 @@ def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SP
 
 def _addModifier(found: dict[str, DomainSpec], name: str, value: str) -> None:
     if name not in ("redirect", "exp"):
-        # Whatever it is about, which nobody here knows (RFC 7208 6).
+        # Unknown modifiers are ignored if their syntax is right (RFC 7208 6).
         parseMacroString(value, explaining=True)
     elif name in found:
         raise ValueError("there are two of them")
@@ -178,7 +176,7 @@ def _network(
 ) -> IPMechanism:
     text, slash, prefix = _value(rest).partition("/")
     try:
-        # RFC 4291 2.2 knows of no zone.
+        # RFC 4291 2.2 has no zones.
         address = family("" if "%" in text else text)
     except ValueError:
         raise ValueError("it isn't an address, or not one of that kind") from None
@@ -189,7 +187,7 @@ def _network(
 
 
 def _domainAndPrefixes(rest: str) -> tuple[DomainSpec | None, int, int]:
-    # There may be slashes in the domain; it doesn't end in such a number.
+    # The domain may have slashes, but doesn't end in such a number.
     cidr = _CIDR.search(rest)
     assert cidr is not None  # It matches nothing at the end, if need be.
     return (
@@ -249,6 +247,8 @@ def _isAddress(text: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class DomainSpec:
     """
+    A domain-spec.
+
     @ivar letters: Of the macros in it.
     """
 
@@ -275,9 +275,10 @@ class IncludeMechanism:
 @dataclass(frozen=True, slots=True)
 class AMechanism:
     """
-    RFC 7208 5.3; without a C{domain}, it is the one that is checked.
+    RFC 7208 5.3; without a C{domain}, that of the record is used.
 
-    @ivar prefix4: Bits of an IPv4 address that count.
+    @ivar prefix4: Bits of an IPv4 address that are compared.
+    @ivar prefix6: Bits of an IPv6 address that are compared.
     """
 
     domain: DomainSpec | None = None
@@ -311,7 +312,7 @@ class IPMechanism:
     RFC 7208 5.6: C{ip4} and C{ip6}.
 
     @ivar version: 4 or 6.
-    @ivar address: As a number; bits beyond C{prefix} may be set.
+    @ivar address: As an integer; bits beyond C{prefix} may be set.
     """
 
     version: int
@@ -342,7 +343,7 @@ Mechanism = (
 @dataclass(frozen=True, slots=True)
 class Directive:
     """
-    @ivar result: What it comes to if C{mechanism} matches.
+    @ivar result: The result if C{mechanism} matches.
     @ivar text: As published.
     """
 
@@ -354,7 +355,7 @@ class Directive:
 @dataclass(frozen=True, slots=True)
 class SPFRecord:
     """
-    @ivar directives: Up to the first C{all}, behind which nothing counts.
+    @ivar directives: Up to the first C{all}; later ones have no effect.
     @ivar redirect: C{None} also if there is an C{all} (RFC 7208 6.1).
     """
 
