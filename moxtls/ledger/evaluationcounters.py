@@ -1,19 +1,15 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-Adds evaluations to the rows in the database.
+Adds DMARC evaluations to the counters in the database.
 
-Evaluations added up, into the rows that they add to.  No I/O.
+The evaluations of a transaction are summed up first, so that each row is written once.
 
-The key of a row is put together from fixed parts: where it belongs, what is
-reported, the hour, and flags.  So one index has the rows of a report side by
-side, in the order in which they are reported, and those of all hours that
-add up to one next to each other.
+The key of a row consists of fixed parts: a digest of policy domain and policy, a digest
+of what is reported, the hour, and flags.  So one index has the rows of a report in
+order, and next to each other those of different hours that add up to one.
 
-What DMARC made of mail, as text of one spelling, and what tells it apart.
-No I/O.
-
-JSON lists in the order of the attributes: equal values have equal texts, so
-that a digest of the text stands for the value.
+Values are stored as JSON lists in the order of the attributes: equal values have equal
+texts, so that a digest of the text identifies the value.
 """
 
 from __future__ import annotations
@@ -46,7 +42,7 @@ from moxtls.ledger.bounds import boundedEvaluation, hasRoomForPart, hasRoomForRo
 from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
 from moxtls.ledger.tables import dmarcRow, dmarcTally
 
-#: Keys of rows remembered, about 150 octets each.
+#: Cached keys of rows, about 150 octets each.
 MAX_KNOWN = 100_000
 
 _t = dmarcTally.c
@@ -78,15 +74,16 @@ _KEPT = select(_t.policy_domain, _t.hour, _t.part, _t.kept).where(
 _THERE = select(_r.key).where(_r.key.in_(bindparam("keys", expanding=True)))
 
 #: Policy domain, hour.
-_Place = tuple[str, int]
+_Hour = tuple[str, int]
 
 
 @dataclass(slots=True)
-class _Room:
+class _StoredRows:
     """
-    What there is of a policy domain and hour.
+    The stored rows of a policy domain and hour.
 
-    @ivar kept: How many rows.
+    @ivar kept: Their number.
+    @ivar parts: The policies.
     @ivar seen: The keys of some of them.
     """
 
@@ -95,98 +92,99 @@ class _Room:
     seen: set[bytes] = field(default_factory=set)
 
 
-class _Rooms:
+class _RowLimiter:
     """
-    How much room there is left, so far as this process knows: the limit costs
-    a query for what wasn't seen before, not one for each write.  What other
-    nodes add meanwhile comes on top.
+    Limits the rows and policies stored per policy domain and hour.
+
+    Counts are cached, so that the limit costs a query for new keys, not one per write.
+    Rows that other nodes add meanwhile are not counted.
     """
 
     def __init__(self) -> None:
-        self._rooms: OrderedDict[_Place, _Room] = OrderedDict()
+        self._stored: OrderedDict[_Hour, _StoredRows] = OrderedDict()
         self._size = 0
 
     def admit(
         self, connection: Connection, tallies: Sequence[EvaluationDelta]
     ) -> list[EvaluationDelta]:
         """
-        Take out what there is no room for; returns what is left.
+        Drop rows and policies beyond the limits; returns the others.
         """
         self._load(connection, {(tally.domain, tally.hour) for tally in tallies})
-        there = self._there(connection, tallies)
-        admitted = [tally for tally in tallies if self._admit(tally, there)]
+        present = self._present(connection, tallies)
+        kept = [tally for tally in tallies if self._admit(tally, present)]
         self._forget()
-        return admitted
+        return kept
 
-    def _load(self, connection: Connection, places: set[_Place]) -> None:
-        new = sorted(places - self._rooms.keys())
-        rooms = {place: _Room() for place in new}
+    def _load(self, connection: Connection, pairs: set[_Hour]) -> None:
+        new = sorted(pairs - self._stored.keys())
+        loaded = {pair: _StoredRows() for pair in new}
         hours = sorted({hour for _, hour in new})
         for domains in chunks(sorted({domain for domain, _ in new})):
             given = {"domains": domains, "hours": hours}
             for domain, hour, part, kept in connection.execute(_KEPT, given):
-                if room := rooms.get((domain, hour)):
-                    room.kept += kept
-                    room.parts.add(part)
-        self._rooms.update(rooms)
-        self._size += len(rooms)
-        for place in places:
-            self._rooms.move_to_end(place)
+                if stored := loaded.get((domain, hour)):
+                    stored.kept += kept
+                    stored.parts.add(part)
+        self._stored.update(loaded)
+        self._size += len(loaded)
+        for pair in pairs:
+            self._stored.move_to_end(pair)
 
-    def _there(
+    def _present(
         self, connection: Connection, tallies: Sequence[EvaluationDelta]
     ) -> set[bytes]:
         unknown = [
             key
             for tally in tallies
-            for key in tally.rows.keys() - self._rooms[tally.domain, tally.hour].seen
+            for key in tally.rows.keys() - self._stored[tally.domain, tally.hour].seen
         ]
-        there: set[bytes] = set()
+        present: set[bytes] = set()
         for keys in chunks(unknown):
-            there.update(map(bytes, connection.scalars(_THERE, {"keys": keys})))
-        return there
+            present.update(map(bytes, connection.scalars(_THERE, {"keys": keys})))
+        return present
 
-    def _admit(self, tally: EvaluationDelta, there: set[bytes]) -> bool:
-        room = self._rooms[tally.domain, tally.hour]
-        if tally.part not in room.parts and not hasRoomForPart(len(room.parts)):
+    def _admit(self, tally: EvaluationDelta, present: set[bytes]) -> bool:
+        stored = self._stored[tally.domain, tally.hour]
+        if tally.part not in stored.parts and not hasRoomForPart(len(stored.parts)):
             return False
-        room.parts.add(tally.part)
-        for key in tally.rows.keys() - room.seen:
-            if key not in there and not hasRoomForRow(room.kept):
+        stored.parts.add(tally.part)
+        for key in tally.rows.keys() - stored.seen:
+            if key not in present and not hasRoomForRow(stored.kept):
                 tally.omit(key)
                 continue
-            new = key not in there
-            room.kept += new
+            new = key not in present
+            stored.kept += new
             tally.kept += new
-            room.seen.add(key)
+            stored.seen.add(key)
             self._size += 1
         return True
 
     def _forget(self) -> None:
         """
-        Make room, by what wasn't used for longest.
+        Evict the least recently used hours.
         """
         while self._size > MAX_KNOWN:
-            _, room = self._rooms.popitem(last=False)
-            self._size -= 1 + len(room.seen)
+            _, stored = self._stored.popitem(last=False)
+            self._size -= 1 + len(stored.seen)
 
 
 class EvaluationCounters:
     """
-    Adds to rows.
+    Adds evaluations to the tallies and their rows.
     """
 
     def __init__(self) -> None:
-        self._rooms = _Rooms()
+        self._limiter = _RowLimiter()
 
     def record(
         self, connection: Connection, items: Sequence[EvaluationCount]
     ) -> Sequence[None]:
         """
-        Count many evaluations in two statements.
+        Count evaluations in two statements.
         """
-        tallies = self._rooms.admit(connection, sumEvaluations(items))
-        # The tallies first: who removes them locks them first, too.
+        tallies = self._limiter.admit(connection, sumEvaluations(items))
+        # Tallies first, as removing locks them first, too.
         _ADD_TALLIES(connection, [_tallyRow(each) for each in tallies])
         _ADD_ROWS(connection, _rows(tallies))
         return [None] * len(items)
@@ -194,7 +192,7 @@ class EvaluationCounters:
 
 def _tallyRow(tally: EvaluationDelta) -> tuple[object, ...]:
     """
-    In the order of the columns.
+    The columns in order.
     """
     return (
         tally.domain,
@@ -214,7 +212,7 @@ def _tallyRow(tally: EvaluationDelta) -> tuple[object, ...]:
 
 def _rows(tallies: Iterable[EvaluationDelta]) -> list[tuple[object, ...]]:
     """
-    In the order of the columns, by their keys.
+    The columns in order, sorted by key.
     """
     rows: list[RowDelta] = [row for tally in tallies for row in tally.rows.values()]
     rows.sort(key=lambda row: row.key)
@@ -232,24 +230,24 @@ def _rows(tallies: Iterable[EvaluationDelta]) -> list[tuple[object, ...]]:
     ]
 
 
-#: Octets of the digest of a policy domain and part.
+#: Octets of the digest of a policy domain and part, the prefix of keys.
 PREFIX_SIZE = 16
 ROW_END = PREFIX_SIZE + DIGEST_SIZE
 #: Octets for the number of an hour, and for flags.
 _HOUR_SIZE = 4
-#: Behind everything that starts with what it is put behind.
+#: Appended to a prefix, sorts after all keys with that prefix.
 _LAST = b"\xff" * (DIGEST_SIZE + _HOUR_SIZE + 2)
 #: Bits of C{dispositions}.
-BITS = {each: 1 << place for place, each in enumerate(Disposition)}
+BITS = {each: 1 << bit for bit, each in enumerate(Disposition)}
 
-#: A second in the hour in which they were made, an evaluation, how many.
+#: A second in the hour of the evaluation, the evaluation, the number of messages.
 EvaluationCount = tuple[int, Evaluation, int]
 
 
 @dataclass(slots=True)
 class RowDelta:
     """
-    What is to be added to one row.
+    The sum to add to one row.
 
     @ivar addresses: A JSON list.
     @ivar content: L{moxtls.ledger.evaluationcounters.encodeRow}.
@@ -268,11 +266,11 @@ class RowDelta:
 @dataclass(slots=True)
 class EvaluationDelta:
     """
-    What is to be added for one policy and hour.
+    The sum to add for one policy and hour.
 
     @ivar rows: By their keys.
-    @ivar kept: How many of C{rows} there weren't before.
-    @ivar omitted: Messages for which there was no room.
+    @ivar kept: The number of C{rows} that are new.
+    @ivar omitted: Messages whose rows are beyond the limit.
     """
 
     domain: str
@@ -305,20 +303,20 @@ class EvaluationDelta:
 
     def omit(self, key: bytes) -> None:
         """
-        Count a row's messages, and nothing else of them.
+        Drop a row beyond the limit, and count its messages.
         """
         self.omitted += self.rows.pop(key).messages
 
 
 def sumEvaluations(items: Iterable[EvaluationCount]) -> list[EvaluationDelta]:
     """
-    The sums of evaluations, by policy domain, part and hour: nodes that lock
-    rows in the same order can't wait for each other in a circle.
+    Sum up evaluations, sorted by policy domain, part and hour: nodes that lock rows in
+    the same order can't deadlock.
     """
     sums: dict[tuple[str, str, int], EvaluationDelta] = {}
     for moment, evaluation, count in items:
         _add(sums, moment - moment % HOUR, boundedEvaluation(evaluation), count)
-    return [sums[place] for place in sorted(sums)]
+    return [sums[identity] for identity in sorted(sums)]
 
 
 def _add(
@@ -329,10 +327,10 @@ def _add(
 ) -> None:
     published, hours = encodePolicy(evaluation.published), evaluation.hours
     domain, part = evaluation.published.domain.ascii, partOf(published, hours)
-    place = domain, part, hour
-    tally = sums.get(place)
+    identity = domain, part, hour
+    tally = sums.get(identity)
     if tally is None:
-        tally = sums[place] = EvaluationDelta(domain, part, hour, hours, published)
+        tally = sums[identity] = EvaluationDelta(domain, part, hour, hours, published)
     content = encodeRow(evaluation.row)
     flags = evaluation.optional | evaluation.wanted << 1
     key = b"".join(
@@ -360,35 +358,34 @@ def _add(
 
 def keyPrefix(domain: str, part: str) -> bytes:
     """
-    What the keys of all rows about a policy of a domain begin with.
+    The prefix of the keys of all rows about a policy of a domain.
     """
     return digest(domain, part)[:PREFIX_SIZE]
 
 
 def rowDigestOf(key: bytes) -> bytes:
     """
-    The part of a key that stands for what is reported.
+    The part of a key that identifies what is reported.
     """
     return key[PREFIX_SIZE:ROW_END]
 
 
-def keyAfter(place: bytes, row: bytes = b"") -> bytes:
+def keyAfter(prefix: bytes, row: bytes = b"") -> bytes:
     """
-    A key behind which all those are that come after C{row}, or, without one,
-    all that begin with C{place}.
+    The lower limit for keys with C{prefix}: those after C{row}, or all without one.
     """
-    return place + row + _LAST if row else place
+    return prefix + row + _LAST if row else prefix
 
 
-def endOfPrefix(place: bytes) -> bytes:
+def endOfPrefix(prefix: bytes) -> bytes:
     """
-    A key behind all those that begin with C{place}.
+    The upper limit for keys with C{prefix}.
     """
-    return place + _LAST
+    return prefix + _LAST
 
 
-#: Octets of the digest that tells the policies of one domain apart.  Who
-#: publishes two with the same one harms nobody else's reports.
+#: Octets of the digest that distinguishes the policies of one domain.  A collision
+#: affects only reports to the domain that published both.
 PART_SIZE = 8
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -417,7 +414,7 @@ def encodeRow(row: ReportRow) -> str:
 
 def decodeRow(text: str) -> ReportRow:
     """
-    What L{encodeRow} was given.
+    The inverse of L{encodeRow}.
     """
     ip, disposition, dkimAligned, spfAligned, reasons, *rest = json.loads(text)
     headerFrom, envelopeFrom, envelopeTo, dkim, spf = rest
@@ -460,7 +457,7 @@ def encodePolicy(published: PublishedPolicy) -> str:
 
 def decodePolicy(text: str) -> PublishedPolicy:
     """
-    What L{encodePolicy} was given.
+    The inverse of L{encodePolicy}.
     """
     domain, p, sp, np, adkim, aspf, testing, fo, percent, method = json.loads(text)
     return PublishedPolicy(
@@ -486,14 +483,14 @@ def encodeTexts(texts: tuple[str, ...]) -> str:
 
 def decodeTexts(text: str) -> tuple[str, ...]:
     """
-    What L{encodeTexts} was given.
+    The inverse of L{encodeTexts}.
     """
     return tuple(json.loads(text))
 
 
 def rowDigest(row: str) -> bytes:
     """
-    Stands for a row, and says where it is in the order of rows.
+    A digest that identifies a row, and is its sort key.
 
     @param row: From L{encodeRow}.
     """
@@ -502,7 +499,7 @@ def rowDigest(row: str) -> bytes:
 
 def partOf(published: str, hours: int) -> str:
     """
-    Stands for a policy and the interval of its reports: hexadecimal digits.
+    An identifier of a policy and the interval of its reports: hexadecimal digits.
 
     @param published: From L{encodePolicy}.
     """
@@ -512,7 +509,7 @@ def partOf(published: str, hours: int) -> str:
 
 def closedPart(part: str, until: int) -> str:
     """
-    Stands for what was recorded under C{part} before its period was closed in
+    The identifier of what was recorded under C{part} before its period was closed at
     the second C{until}.
     """
     text = f"{until}\0{part}".encode("ascii")
@@ -521,9 +518,8 @@ def closedPart(part: str, until: int) -> str:
 
 def partOfEvaluation(evaluation: Evaluation) -> str:
     """
-    The C{part} of the L{moxtls.reporting.types.Subject} that C{evaluation}
-    belongs to.
+    The C{part} of the L{moxtls.reporting.types.ReportPeriod} of C{evaluation}.
 
-    @param evaluation: Is L{moxtls.ledger.bounds.boundedEvaluation}.
+    @param evaluation: Within the limits: L{moxtls.ledger.bounds.boundedEvaluation}.
     """
     return partOf(encodePolicy(evaluation.published), evaluation.hours)

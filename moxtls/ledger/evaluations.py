@@ -1,11 +1,9 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-What DMARC made of mail, in the database.
+The store of DMARC evaluations: recording, listing, closing, settling and removing them.
 
-What there is of evaluations, and which are due, as statements.  No I/O.
-
-They are built once: SQLAlchemy takes longer to build one than the database to
-carry it out.
+Statements are built once, as building one takes SQLAlchemy longer than running it takes
+the database.
 """
 
 from __future__ import annotations
@@ -70,7 +68,7 @@ from moxtls.ledger.tables import dmarcRow, dmarcTally
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod
 
-#: Parts closed in one transaction: others don't wait for long.
+#: Parts closed in one transaction, so that others don't wait for long.
 MAX_CLOSED = 50
 
 Page = tuple[tuple[bytes, ReportRow, int], ...]
@@ -79,7 +77,7 @@ Page = tuple[tuple[bytes, ReportRow, int], ...]
 @implementer(IEvaluationStore)
 class EvaluationStore:
     """
-    Counts in two tables: messages per policy and hour, and per row of a
+    Stores numbers of messages in two tables: per policy and hour, and per row of a
     report under it.
     """
 
@@ -92,12 +90,12 @@ class EvaluationStore:
         self._writer = writer
         self._reader = reader
         self._archive = archive
-        self._tallying = EvaluationCounters()
+        self._counters = EvaluationCounters()
 
     def record(
         self, hour: int, evaluation: Evaluation, count: int = 1
     ) -> Deferred[None]:
-        return self._writer.add(self._tallying.record, (hour, evaluation, count))
+        return self._writer.add(self._counters.record, (hour, evaluation, count))
 
     def evaluations(
         self, domain: Domain | None = None, limit: int = 1000
@@ -174,9 +172,11 @@ class EvaluationStore:
     def _settle(
         self, connection: Connection, several: Sequence[_Settling]
     ) -> Sequence[int]:
-        # In the order in which everybody locks them.
-        for given in sorted((_given(each.period) for each in several), key=_place):
-            _remove(connection, REMOVE_SUBJECT, given)
+        # In the order in which all nodes lock them.
+        for given in sorted(
+            (_parameters(each.period) for each in several), key=_lockOrder
+        ):
+            _remove(connection, REMOVE_PERIOD, given)
         return self._archive.file(connection, [each.reports for each in several])
 
     def prune(self, before: int) -> Deferred[int]:
@@ -201,7 +201,7 @@ class _Settling:
     reports: Sequence[OutgoingReport]
 
 
-def _given(period: ReportPeriod) -> dict[str, object]:
+def _parameters(period: ReportPeriod) -> dict[str, object]:
     return {
         "domain": period.domain.ascii,
         "part": period.part,
@@ -209,15 +209,15 @@ def _given(period: ReportPeriod) -> dict[str, object]:
     }
 
 
-def _place(given: Mapping[str, object]) -> tuple[str, str]:
+def _lockOrder(given: Mapping[str, object]) -> tuple[str, str]:
     return str(given["domain"]), str(given["part"])
 
 
 def _range(period: ReportPeriod, after: bytes = b"") -> dict[str, object]:
-    place = keyPrefix(period.domain.ascii, period.part)
+    prefix = keyPrefix(period.domain.ascii, period.part)
     return {
-        "first": keyAfter(place, after),
-        "last": endOfPrefix(place),
+        "first": keyAfter(prefix, after),
+        "last": endOfPrefix(prefix),
         "end": period.end,
     }
 
@@ -246,7 +246,7 @@ def _summary(name: str, messages: int, sendable: int, *seen: int) -> EvaluationS
 
 
 def _overview(connection: Connection, period: ReportPeriod) -> PeriodSummary | None:
-    found = connection.execute(OVERVIEW, _given(period)).one()
+    found = connection.execute(OVERVIEW, _parameters(period)).one()
     published, hours, first, messages, wanted, omitted = found
     if published is None:
         return None
@@ -268,8 +268,8 @@ def _page(
     connection: Connection, period: ReportPeriod, after: bytes, limit: int
 ) -> Page:
     """
-    Rows that add up are next to each other: they are read until one begins
-    that is too many.
+    Read a page of rows.  Rows of different hours that add up to one are next to each
+    other, so the page ends where the first row beyond the limit begins.
     """
     given = _range(period, after) | {"limit": limit + 1}
     keys: list[bytes] = []
@@ -309,12 +309,12 @@ def _stored(
     for tally in connection.execute(query, given).all():
         if len(stored) >= limit:
             break
-        place = keyPrefix(tally.policy_domain, tally.part)
+        prefix = keyPrefix(tally.policy_domain, tally.part)
         rows = connection.execute(
             ROWS_OF_TALLY,
             {
-                "first": keyAfter(place),
-                "last": endOfPrefix(place),
+                "first": keyAfter(prefix),
+                "last": endOfPrefix(prefix),
                 "hour": tally.hour,
                 "limit": limit - len(stored),
             },
@@ -347,9 +347,10 @@ def _open(connection: Connection, domain: Domain | None, limit: int) -> list[Row
 
 def _closePeriod(connection: Connection, domain: Domain | None, end: int) -> int:
     """
-    Begin a new period for C{domain}, or for all, if something is in this one.
+    Begin a new period for C{domain}, or for all domains, if the current one has
+    evaluations.
 
-    @return: When this one ends; 0 if nothing is in it.
+    @return: The end of the current period; 0 if it has no evaluations.
     """
     if not _open(connection, domain, 1):
         return 0
@@ -358,10 +359,10 @@ def _closePeriod(connection: Connection, domain: Domain | None, end: int) -> int
 
 def _closeParts(connection: Connection, domain: Domain | None, until: int) -> int:
     """
-    Have some parts end at C{until}.  What is recorded from now on is apart
-    from them.
+    Close up to L{MAX_CLOSED} parts at C{until}.  Evaluations recorded later are counted
+    in other rows.
 
-    @return: How many.
+    @return: The number of parts.
     """
     found = [
         (row.policy_domain, row.part) for row in _open(connection, domain, MAX_CLOSED)
@@ -370,14 +371,14 @@ def _closeParts(connection: Connection, domain: Domain | None, until: int) -> in
         new = closedPart(part, until)
         tally = {"domain": name, "old": part, "new": new, "at": until}
         hours = connection.scalars(CLOSE_TALLIES, tally).all()
-        place = keyPrefix(name, part)
+        prefix = keyPrefix(name, part)
         connection.execute(
             CLOSE_ROWS,
             {
-                "first": keyAfter(place),
-                "last": endOfPrefix(place),
+                "first": keyAfter(prefix),
+                "last": endOfPrefix(prefix),
                 "hours": hours,
-                "place": keyPrefix(name, new),
+                "prefix": keyPrefix(name, new),
             },
         )
     return len(found)
@@ -389,7 +390,7 @@ def _remove(
     given: Mapping[str, object],
 ) -> list[int]:
     """
-    Remove tallies and all their rows; returns the messages of each.
+    Remove tallies and their rows; returns the number of messages of each.
     """
     hours: dict[tuple[str, str], list[int]] = {}
     messages = []
@@ -397,12 +398,12 @@ def _remove(
         hours.setdefault((domain, part), []).append(hour)
         messages.append(count)
     for domain, part in sorted(hours):
-        place = keyPrefix(domain, part)
+        prefix = keyPrefix(domain, part)
         connection.execute(
             REMOVE_ROWS,
             {
-                "first": keyAfter(place),
-                "last": endOfPrefix(place),
+                "first": keyAfter(prefix),
+                "last": endOfPrefix(prefix),
                 "hours": hours[domain, part],
             },
         )
@@ -414,14 +415,14 @@ _r = dmarcRow.c
 
 #: In the order of the names of columns below.
 DISPOSITIONS = tuple(BITS)
-#: Tallies removed in one transaction: others don't wait for long.
+#: Tallies removed in one transaction, so that others don't wait for long.
 MAX_REMOVED = 200
 
 _sendable = func.max(case((_t.sendable, 1), else_=0))
 _before = bindparam("before", type_=_t.hour.type)
 # See moxtls.ledger.bounds.dueBefore.
 _due = or_(_t.until > 0, _t.hour < _before - _before % (_t.hours * HOUR))
-_mine = and_(
+_ofPeriod = and_(
     _t.policy_domain == bindparam("domain"),
     _t.part == bindparam("part"),
     _t.hour < bindparam("end"),
@@ -435,8 +436,8 @@ def _hasSeen(disposition: Disposition) -> ColumnElement[int]:
     return case((seen, 1), else_=0)
 
 
-#: One row for each policy domain; behind the sums, whether each of
-#: L{DISPOSITIONS} was seen.
+#: One row for each policy domain; after the sums, whether each of L{DISPOSITIONS}
+#: occurred.
 SUMMARIES = (
     select(
         _t.policy_domain,
@@ -459,15 +460,15 @@ _periods = (
     .limit(bindparam("limit"))
 )
 FIRST = _periods.where(_due)
-_behind = tuple_(_t.policy_domain, _t.part) > tuple_(*_last)
-#: The same, behind those of C{domain} and C{part}.
-NEXT = FIRST.where(_behind)
+_after = tuple_(_t.policy_domain, _t.part) > tuple_(*_last)
+#: The same, after that of C{domain} and C{part}.
+NEXT = FIRST.where(_after)
 #: Both, whether due or not.
 FIRST_OF_ALL = _periods
-NEXT_OF_ALL = _periods.where(_behind)
+NEXT_OF_ALL = _periods.where(_after)
 
 _openTallies = _t.until == 0
-#: What isn't closed, in the order in which everybody locks it.
+#: Parts that are not closed, in the order in which all nodes lock them.
 OPEN = (
     select(_t.policy_domain, _t.part)
     .where(_openTallies)
@@ -476,7 +477,7 @@ OPEN = (
     .limit(bindparam("limit"))
 )
 OPEN_OF_DOMAIN = OPEN.where(_t.policy_domain == bindparam("domain"))
-#: Have C{part} of C{domain} end at C{at}, as another part: first its tallies,
+#: Close the part C{old} of C{domain} at C{at} by renaming it C{new}: first its tallies,
 #: then the rows of their hours.
 CLOSE_TALLIES = (
     update(dmarcTally)
@@ -489,7 +490,7 @@ CLOSE_TALLIES = (
     .returning(_t.hour)
 )
 
-#: What the tallies of a period come to; one row, also for none.
+#: The sums of the tallies of a period; one row even without tallies.
 OVERVIEW = select(
     func.max(_t.published),
     func.max(_t.hours),
@@ -497,17 +498,17 @@ OVERVIEW = select(
     func.sum(_t.messages),
     func.sum(_t.wanted),
     func.sum(_t.omitted),
-).where(_mine)
+).where(_ofPeriod)
 
 _between = and_(
     _r.key > bindparam("first"),
     _r.key < bindparam("last"),
 )
-#: How many rows of a report differ.
+#: The number of different rows of a report.
 DIFFERENT = select(
     func.count(func.substr(_r.key, PREFIX_SIZE + 1, DIGEST_SIZE).distinct())
 ).where(_between, _r.hour < bindparam("end"))
-#: The next rows of a report, where they may be apart by hour and flags.
+#: The next rows of a report, before those of different hours and flags are added.
 ROWS = (
     select(_r.key, _r.content, _r.messages)
     .where(_between, _r.hour < bindparam("end"))
@@ -531,9 +532,9 @@ ROWS_OF_TALLY = (
     .limit(bindparam("limit"))
 )
 
-#: These lock what they remove, so that nobody adds to it before its rows are
-#: gone, too: a tally and its rows come and go together.
-REMOVE_SUBJECT = delete(dmarcTally).where(_mine).returning(*_removed)
+#: These lock the tallies that they remove, so that nothing is added before their rows
+#: are removed, too: a tally and its rows exist together.
+REMOVE_PERIOD = delete(dmarcTally).where(_ofPeriod).returning(*_removed)
 REMOVE_DOMAIN = (
     delete(dmarcTally)
     .where(_t.policy_domain == bindparam("domain"))
@@ -551,9 +552,9 @@ REMOVE_OLD = (
     )
     .returning(*_removed)
 )
-# On SQLite, what is put together is text until it is said to be none.
+# On SQLite, the result of || is text unless cast.
 _moved = cast(
-    bindparam("place", type_=LargeBinary()).op("||")(
+    bindparam("prefix", type_=LargeBinary()).op("||")(
         func.substr(_r.key, PREFIX_SIZE + 1, type_=LargeBinary())
     ),
     LargeBinary,
@@ -563,7 +564,7 @@ CLOSE_ROWS = (
     .where(_between, _r.hour.in_(bindparam("hours", expanding=True)))
     .values(key=_moved)
 )
-#: Of the tallies of one policy in these hours.
+#: The rows of the tallies of one policy in C{hours}.
 REMOVE_ROWS = delete(dmarcRow).where(
     _between, _r.hour.in_(bindparam("hours", expanding=True))
 )

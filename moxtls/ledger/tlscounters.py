@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-Adds outcomes to the counters in the database.
+Adds TLS outcomes to the counters in the database.
 
-Outcomes added up, into the rows that they add to.  No I/O.
+The outcomes of a transaction are summed up first, so that each row is written once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
 from moxtls.ledger.tables import tlsFailure, tlsResult
 from moxtls.tlsrpt.types import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
 
-#: Digests of failures remembered, about 100 octets each.
+#: Cached digests of failures, about 100 octets each.
 MAX_KNOWN = 200_000
 
 _f = tlsFailure.c
@@ -43,9 +43,9 @@ _ADD_FAILURES = Upsert(
 
 class _KnownFailures:
     """
-    Which failures are stored for which results, so far as this process knows:
-    the limit to their number costs one query for a result, not one for each
-    write.  Other nodes count for themselves.
+    Caches which failures are stored for which results, so that the limit on their
+    number costs one query per result, not one per write.  Each node has a limit of its
+    own.
     """
 
     def __init__(self) -> None:
@@ -54,18 +54,18 @@ class _KnownFailures:
 
     def load(self, connection: Connection, keys: Sequence[bytes]) -> None:
         """
-        Look up results that nothing is known of.
+        Load results that are not cached.
         """
         new = [key for key in keys if key not in self._known]
         self._known.update((key, set()) for key in new)
-        for some in chunks(new):
-            query = select(_f.result_key, _f.digest).where(_f.result_key.in_(some))
+        for group in chunks(new):
+            query = select(_f.result_key, _f.digest).where(_f.result_key.in_(group))
             for key, failure in connection.execute(query):
                 self._learn(key, failure)
 
     def admit(self, key: bytes, failure: FailureDetail) -> tuple[FailureDetail, bytes]:
         """
-        What a failure is counted as, with its digest.
+        The failure that C{failure} is counted as, and its digest.
         """
         known = self._known[key]
         failure = foldedFailure(
@@ -82,7 +82,7 @@ class _KnownFailures:
 
     def forget(self, used: Sequence[bytes]) -> None:
         """
-        Make room, by what wasn't used for longest.
+        Evict the least recently used results.
         """
         for key in used:
             self._known.move_to_end(key)
@@ -93,7 +93,7 @@ class _KnownFailures:
 
 class TLSCounters:
     """
-    Adds to rows.
+    Adds outcomes to the rows of results and failures.
     """
 
     def __init__(self) -> None:
@@ -103,10 +103,10 @@ class TLSCounters:
         self, connection: Connection, items: Sequence[tuple[date, SessionOutcome]]
     ) -> Sequence[None]:
         """
-        Count many outcomes in two statements.
+        Count outcomes in two statements.
         """
         sums = sumOutcomes(items)
-        # The results first: who removes them locks them first, too.
+        # Results first, as removing locks them first, too.
         _ADD_RESULTS(connection, [_resultRow(each) for each in sums])
         failed = [each for each in sums if each.failures]
         _ADD_FAILURES(connection, self._failureRows(connection, failed))
@@ -137,7 +137,7 @@ _NEW = (False, False, "[]", 0)
 
 def _resultRow(each: TLSDelta) -> tuple[object, ...]:
     """
-    In the order of the columns.
+    The columns in order.
     """
     policy = each.policy
     return (
@@ -160,7 +160,7 @@ def _failureRow(
     key: bytes, digest: bytes, failure: FailureDetail, sessions: int
 ) -> tuple[object, ...]:
     """
-    In the order of the columns.
+    The columns in order.
     """
     return (
         key,
@@ -176,15 +176,17 @@ def _failureRow(
     )
 
 
-#: Policies remembered as they are stored; nearly all have a few hundred
-#: octets, and none that is L{LARGE_POLICY} is remembered.
+#: Cached policies in their stored form; nearly all have a few hundred octets, and
+#: those with more than L{LARGE_POLICY} characters are not cached.
 MAX_POLICIES = 16384
 LARGE_POLICY = 2000
 
 
 def failureDigest(failure: FailureDetail) -> bytes:
     """
-    @param failure: Is L{moxtls.ledger.bounds.bounded}.
+    The digest that distinguishes the failures of a result.
+
+    @param failure: Within the limits: L{moxtls.ledger.bounds.bounded}.
     """
     return digest(
         failure.resultType,
@@ -200,7 +202,7 @@ def failureDigest(failure: FailureDetail) -> bytes:
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
     """
-    A policy as it is stored.
+    A policy in the form in which it is stored.
 
     @ivar strings: A JSON list.
     @ivar mxHosts: A JSON list.
@@ -215,14 +217,14 @@ class StoredPolicy:
 
 def storedPolicy(policy: TLSPolicy) -> StoredPolicy:
     """
-    C{policy}, within bounds, as it is stored.
+    C{policy} within the limits, in the form in which it is stored.
     """
     if sum(map(len, policy.strings)) + sum(map(len, policy.mxHosts)) > LARGE_POLICY:
-        return _keptPolicy(policy)
+        return _toStored(policy)
     return _cachedPolicy(policy)
 
 
-def _keptPolicy(policy: TLSPolicy) -> StoredPolicy:
+def _toStored(policy: TLSPolicy) -> StoredPolicy:
     policy = boundedPolicy(policy)
     strings, mxHosts = json.dumps(policy.strings), json.dumps(policy.mxHosts)
     return StoredPolicy(
@@ -234,15 +236,15 @@ def _keptPolicy(policy: TLSPolicy) -> StoredPolicy:
     )
 
 
-_cachedPolicy = lru_cache(maxsize=MAX_POLICIES)(_keptPolicy)
+_cachedPolicy = lru_cache(maxsize=MAX_POLICIES)(_toStored)
 
 
 @dataclass(slots=True)
 class TLSDelta:
     """
-    What is to be added to one row.
+    The sum to add to one row.
 
-    @ivar key: A digest of everything up to C{policy}.
+    @ivar key: A digest of the attributes up to C{policy}.
     """
 
     key: bytes
@@ -257,7 +259,7 @@ class TLSDelta:
 
     def add(self, tally: PolicyTally, sendReport: bool) -> None:
         """
-        Count one more session, or several.
+        Add the sessions of C{tally}.
         """
         self.sendReport |= sendReport
         self.succeeded += max(0, tally.succeeded)
@@ -268,7 +270,7 @@ class TLSDelta:
 
 class TLSDeltas:
     """
-    What is to be added to rows, by their keys.
+    The sums to add to rows, by their keys.
     """
 
     def __init__(self) -> None:
@@ -288,31 +290,30 @@ class TLSDeltas:
     ) -> None:
         policy = storedPolicy(tally.policy)
         key = _key(day, outcome.recipientDomain, isHost, policy)
-        known = self._sums.get(key)
-        if known is None:
+        delta = self._sums.get(key)
+        if delta is None:
             domain = outcome.recipientDomain.ascii
-            known = self._sums[key] = TLSDelta(key, day, domain, isHost, policy)
-        known.add(tally, outcome.sendReport)
+            delta = self._sums[key] = TLSDelta(key, day, domain, isHost, policy)
+        delta.add(tally, outcome.sendReport)
 
     def inOrder(self) -> list[TLSDelta]:
         """
-        By their keys: nodes that lock rows in the same order can't wait for
-        each other in a circle.
+        The sums sorted by their keys: nodes that lock rows in the same order can't
+        deadlock.
         """
         return [self._sums[key] for key in sorted(self._sums)]
 
 
 def _key(day: date, recipient: Domain, isHost: bool, policy: StoredPolicy) -> bytes:
-    place = f"{day.isoformat()}\0{recipient.ascii}\0{isHost:d}\0"
+    text = f"{day.isoformat()}\0{recipient.ascii}\0{isHost:d}\0"
     return blake2b(
-        place.encode("ascii") + policy.digest, digest_size=DIGEST_SIZE
+        text.encode("ascii") + policy.digest, digest_size=DIGEST_SIZE
     ).digest()
 
 
 def sumOutcomes(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
     """
-    The sums of outcomes, with the UTC days that they belong to; the order of
-    C{items} doesn't matter.
+    Sum up outcomes of UTC days; the order of C{items} doesn't matter.
     """
     sums = TLSDeltas()
     for day, outcome in items:

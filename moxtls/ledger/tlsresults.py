@@ -1,14 +1,9 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
-How TLS went, in the database.
+The store of TLS results: recording, listing, closing, settling and removing them.
 
-Results as they are stored: found, put together, and removed.
-
-Who is still to be told about results: the two phases of reporting, as
-statements.  No I/O.
-
-They are built once: SQLAlchemy takes longer to build one than the database to
-carry it out.
+Statements for the two phases of reporting (recipient domains, then MX hosts) are built
+once, as building one takes SQLAlchemy longer than running it takes the database.
 """
 
 from __future__ import annotations
@@ -72,7 +67,7 @@ from moxtls.tlsrpt.types import (
 @implementer(IOutcomeStore)
 class OutcomeStore:
     """
-    Counts in two tables: sessions per policy, and per failure under it.
+    Stores numbers of sessions in two tables: per policy, and per failure under it.
     """
 
     def __init__(
@@ -97,7 +92,7 @@ class OutcomeStore:
         after: StoredResult | None = None,
         limit: int | None = None,
     ) -> Deferred[tuple[StoredResult, ...]]:
-        given = _given(day, policyDomain, recipientDomain)
+        given = _conditions(day, policyDomain, recipientDomain)
         if limit is None and after is None:
             return self._reader.run(lambda connection: storedResults(connection, given))
         return self._reader.run(
@@ -105,7 +100,7 @@ class OutcomeStore:
         )
 
     def remove(self, domain: Domain, day: date | None = None) -> Deferred[int]:
-        given = _given(day, domain, None)
+        given = _conditions(day, domain, None)
         return self._writer.run(lambda connection: removeResults(connection, given))
 
     def prune(self, before: date) -> Deferred[int]:
@@ -169,9 +164,9 @@ class OutcomeStore:
     def _settle(
         self, connection: Connection, several: Sequence[_Settling]
     ) -> Sequence[int]:
-        for phase, some in groupby(several, _phaseOf):
-            given = [each.given for each in some]
-            for statement in PHASES[phase].tell:
+        for phase, group in groupby(several, _phaseOf):
+            given = [each.given for each in group]
+            for statement in PHASES[phase].settle:
                 connection.execute(statement, given)
         return self._archive.file(connection, [each.reports for each in several])
 
@@ -179,7 +174,9 @@ class OutcomeStore:
 @dataclass(frozen=True, slots=True)
 class _Settling:
     """
-    @ivar told: Destinations, in JSON.
+    Reports filed for a period.
+
+    @ivar told: The destinations, as a JSON list.
     """
 
     period: ReportPeriod
@@ -207,7 +204,7 @@ def _closed(
     query = PHASES[phase].firstClosed
     if after is not None:
         query = PHASES[phase].nextClosed
-        given |= {"until": int(after.part)} | _behind(after)
+        given |= {"until": int(after.part)} | _after(after)
     return _periods(phase, connection.execute(query, given))
 
 
@@ -225,11 +222,11 @@ def _due(
     query = PHASES[phase].first
     if after is not None:
         query = PHASES[phase].next
-        given |= _behind(after)
+        given |= _after(after)
     return _periods(phase, connection.execute(query, given))
 
 
-def _behind(after: ReportPeriod) -> dict[str, object]:
+def _after(after: ReportPeriod) -> dict[str, object]:
     return {"day": after.day, "domain": after.domain.ascii}
 
 
@@ -244,7 +241,7 @@ def _phaseOf(settling: _Settling) -> int:
     return settling.period.phase
 
 
-def _given(
+def _conditions(
     day: date | None, policyDomain: Domain | None, recipientDomain: Domain | None
 ) -> dict[str, object]:
     given: dict[str, object] = {}
@@ -273,10 +270,10 @@ def storedResults(
     connection: Connection, given: Mapping[str, object]
 ) -> tuple[StoredResult, ...]:
     """
-    What is stored, in order.
+    All stored results that match, in order.
 
-    @param given: C{day}, C{policy_domain}, C{recipient_domain}, C{before}, as
-        far as they are to count.
+    @param given: The conditions: any of C{day}, C{policy_domain}, C{recipient_domain}
+        and C{before}.
     """
     return _found(connection, _queries(tuple(given)), given)
 
@@ -288,8 +285,8 @@ def pageOfResults(
     limit: int | None,
 ) -> tuple[StoredResult, ...]:
     """
-    One page of what is stored.  A page is of one day, so that it is read in the
-    order of the index and costs no more than its own rows.
+    One page of the stored results that match.  A page is of one day, so that it is read
+    in the order of the index and costs no more than its own rows.
 
     @param after: The last result of the page before.
     @param limit: Maximum number of pairs of policy and recipient domain.
@@ -310,7 +307,7 @@ def pageOfResults(
 
 def _days(connection: Connection, first: date) -> Iterator[date]:
     """
-    The days from C{first} on of which there are results.
+    The days with results, from C{first} on.
     """
     query = select(func.min(_r.day))
     day = connection.scalar(query.where(_r.day >= first))
@@ -331,11 +328,11 @@ def _found(
         known[_failureOf(row)] = row.sessions
     rows = connection.execute(ofResults, given)
     return tuple(
-        _storedResult(list(same), failures) for _, same in groupby(rows, _placeOf)
+        _storedResult(list(same), failures) for _, same in groupby(rows, _resultKey)
     )
 
 
-@lru_cache  # There are a dozen sets of names.
+@lru_cache  # There are a dozen sets of conditions.
 def _queries(names: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
     return _selected(_matching(names))
 
@@ -350,7 +347,7 @@ def _selected(wanted: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
 
 def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
     """
-    Remove what matches, however much it is; returns how many results it is.
+    Remove all results that match; returns their number.
     """
     wanted = _matching(given)
     results = select(*_RESULT).where(wanted).distinct().subquery()
@@ -361,8 +358,8 @@ def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
         .where(wanted, _r.key > bindparam("last"))
         .order_by(_r.key)
         .limit(MAX_KEYS)
-        # In the order in which they are written, and before their failures:
-        # nobody adds to them meanwhile.
+        # Locked in the order of writers, and before their failures, so that nothing
+        # is added to them meanwhile.
         .with_for_update()
     )
     last = b""
@@ -375,10 +372,10 @@ def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
 
 def closePeriod(connection: Connection, domain: Domain | None, end: int) -> int:
     """
-    Begin a new period for C{domain}, or for all, if there are results of this
-    one.
+    Begin a new period for C{domain}, or for all domains, if the current one has
+    results.
 
-    @return: When this one ends; 0 if there is nothing in it.
+    @return: The end of the current period; 0 if it has no results.
     """
     if connection.execute(_open(domain).limit(1)).first() is None:
         return 0
@@ -389,14 +386,14 @@ def closeResults(
     connection: Connection, domain: Domain | None, until: int, last: bytes
 ) -> Sequence[bytes]:
     """
-    Have results end at C{until}: some, whose keys are behind C{last}.  What is
-    counted from now on is counted apart from them.
+    Close one page of results at C{until}: those with keys after C{last}.  Sessions
+    recorded later are counted in other rows.
 
-    @return: The keys that they had, in order.
+    @return: The previous keys of the page, in order.
     """
     page = _open(domain).where(_r.key > last).order_by(_r.key).limit(MAX_KEYS)
-    # In the order in which they are written, and before their failures: nobody
-    # adds to them meanwhile.
+    # Locked in the order of writers, and before their failures, so that nothing is
+    # added to them meanwhile.
     keys = connection.scalars(page.with_for_update()).all()
     given = [{"old": key, "new": _closedKey(key, until), "at": until} for key in keys]
     if given:
@@ -419,7 +416,7 @@ _CLOSE_FAILURES = (
 
 def _open(domain: Domain | None) -> Select[bytes]:
     """
-    The keys of what isn't closed.
+    The keys of results that are not closed.
     """
     query = select(_r.key).where(_r.until == 0)
     if domain is None:
@@ -436,7 +433,7 @@ def _matching(names: Mapping[str, object] | Sequence[str]) -> ColumnElement[bool
     return and_(true(), *(_CONDITIONS[name] for name in names))
 
 
-def _placeOf(row: Row[Any]) -> tuple[date, str, str, bool, int]:
+def _resultKey(row: Row[Any]) -> tuple[date, str, str, bool, int]:
     return (
         row.day,
         row.policy_domain,
@@ -491,21 +488,22 @@ def _failureOf(row: Row[Any]) -> FailureDetail:
     )
 
 
-_resultColumns = tlsResult.c
-_isOwn = _resultColumns.policy_domain == _resultColumns.recipient_domain
+_isOwnHost = _r.policy_domain == _r.recipient_domain
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
     """
-    @ivar count: Of sendable periods of days before C{before}.
-    @ivar first: The first C{limit} periods of days before C{before}.
-    @ivar next: The same, behind those of C{day} and C{domain}.
-    @ivar firstClosed: The first C{limit} periods of periods that were closed.
-    @ivar nextClosed: The same, behind those of C{until}, C{day} and C{domain}.
-    @ivar tell: Marks what the report about C{of_domain}, C{of_day} and
-        C{of_until} to the destinations C{to} (JSON) was made from, and removes
-        what nobody needs any more; in this order.
+    The statements of one phase of reporting.
+
+    @ivar count: The number of sendable periods on days before C{before}.
+    @ivar first: The first C{limit} periods on days before C{before}.
+    @ivar next: The same, after that of C{day} and C{domain}.
+    @ivar firstClosed: The first C{limit} periods that were closed early.
+    @ivar nextClosed: The same, after that of C{until}, C{day} and C{domain}.
+    @ivar settle: Mark the results of the period C{of_domain}, C{of_day} and
+        C{of_until} as reported to the destinations C{to} (JSON), and remove those
+        that no phase needs any more; in this order.
     """
 
     count: Select[int]
@@ -513,74 +511,68 @@ class Phase:
     next: Select[int, date, str, int]
     firstClosed: Select[int, date, str, int]
     nextClosed: Select[int, date, str, int]
-    tell: tuple[Update | Delete, ...]
+    settle: tuple[Update | Delete, ...]
 
 
 def _phase(
     domain: ColumnElement[str],
     isOpen: ColumnElement[bool],
     sendable: ColumnElement[bool],
-    told: dict[str, object],
+    reported: dict[str, object],
 ) -> Phase:
     """
-    @param domain: What the periods are.
-    @param isOpen: Which rows are still owed to them.
-    @param sendable: Which of these make them sendable.
-    @param told: What to set once they are told.
+    @param domain: The column of the domain that is reported on.
+    @param isOpen: The condition for rows that are still to be reported.
+    @param sendable: The condition for those of them that make a period sendable.
+    @param reported: The values to set once a row is reported.
     """
     before = and_(
-        _resultColumns.day < bindparam("before", type_=_resultColumns.day.type),
-        _resultColumns.until == literal_column("0"),
+        _r.day < bindparam("before", type_=_r.day.type),
+        _r.until == literal_column("0"),
     )
-    counted = (
-        select(_resultColumns.day, domain).where(isOpen, sendable, before).distinct()
-    )
+    counted = select(_r.day, domain).where(isOpen, sendable, before).distinct()
     isSendable = func.max(case((sendable, 1), else_=0))
     first = (
-        select(literal_column("0"), _resultColumns.day, domain, isSendable)
+        select(literal_column("0"), _r.day, domain, isSendable)
         .where(isOpen, before)
-        .group_by(_resultColumns.day, domain)
-        .order_by(_resultColumns.day, domain)
+        .group_by(_r.day, domain)
+        .order_by(_r.day, domain)
         .limit(bindparam("limit"))
     )
     last = (
-        bindparam("day", type_=_resultColumns.day.type),
+        bindparam("day", type_=_r.day.type),
         bindparam("domain", type_=Text()),
     )
-    # A literal, as in the condition of the index.
-    closed = _resultColumns.until > literal_column("0")
-    place = _resultColumns.until, _resultColumns.day, domain
-    # Of what was closed for one of several who are told of it, the others get all.
-    mayCause = func.max(case((_resultColumns.send_report, 1), else_=0))
+    # A literal, as in the condition of the partial index.
+    closed = _r.until > literal_column("0")
+    order = _r.until, _r.day, domain
+    # Closing for one domain closes results of others, too, which then get them all.
+    mayCause = func.max(case((_r.send_report, 1), else_=0))
     firstClosed = (
-        select(*place, mayCause)
+        select(*order, mayCause)
         .where(isOpen, closed)
-        .group_by(*place)
-        .order_by(*place)
+        .group_by(*order)
+        .order_by(*order)
         .limit(bindparam("limit"))
     )
-    mine = and_(
-        _resultColumns.day == bindparam("of_day"),
+    ofPeriod = and_(
+        _r.day == bindparam("of_day"),
         domain == bindparam("of_domain"),
-        _resultColumns.until == bindparam("of_until"),
+        _r.until == bindparam("of_until"),
     )
-    done = and_(
-        mine, _resultColumns.told_recipient, or_(_isOwn, _resultColumns.told_host)
-    )
-    keys = select(_resultColumns.key).where(done)
+    done = and_(ofPeriod, _r.told_recipient, or_(_isOwnHost, _r.told_host))
+    keys = select(_r.key).where(done)
     return Phase(
         count=select(func.count()).select_from(counted.subquery()),
         first=first,
-        next=first.where(tuple_(_resultColumns.day, domain) > tuple_(*last)),
+        next=first.where(tuple_(_r.day, domain) > tuple_(*last)),
         firstClosed=firstClosed,
         nextClosed=firstClosed.where(
-            tuple_(*place)
-            > tuple_(bindparam("until", type_=_resultColumns.until.type), *last)
+            tuple_(*order) > tuple_(bindparam("until", type_=_r.until.type), *last)
         ),
-        tell=(
-            # This locks the rows, so that nobody adds to them before they are
-            # gone.
-            update(tlsResult).where(mine, isOpen).values(told),
+        settle=(
+            # This locks the rows, so that nothing is added before they are removed.
+            update(tlsResult).where(ofPeriod, isOpen).values(reported),
             delete(tlsFailure).where(tlsFailure.c.result_key.in_(keys)),
             delete(tlsResult).where(done),
         ),
@@ -590,15 +582,15 @@ def _phase(
 #: As in L{moxtls.interfaces.IOutcomeStore}.
 PHASES = (
     _phase(
-        _resultColumns.recipient_domain,
-        not_(_resultColumns.told_recipient),
-        and_(_isOwn, _resultColumns.send_report),
+        _r.recipient_domain,
+        not_(_r.told_recipient),
+        and_(_isOwnHost, _r.send_report),
         {"told_recipient": True, "told_destinations": bindparam("to")},
     ),
     _phase(
-        _resultColumns.policy_domain,
-        and_(not_(_resultColumns.told_host), not_(_isOwn)),
-        and_(_resultColumns.send_report),
+        _r.policy_domain,
+        and_(not_(_r.told_host), not_(_isOwnHost)),
+        and_(_r.send_report),
         {"told_host": True, "told_destinations": bindparam("to")},
     ),
 )

@@ -22,8 +22,8 @@ from moxtls.ledger.evaluationcounters import endOfPrefix, keyAfter, keyPrefix
 from moxtls.ledger.evaluations import (
     FIRST,
     NEXT,
+    REMOVE_PERIOD,
     REMOVE_ROWS,
-    REMOVE_SUBJECT,
     ROWS,
     ROWS_OF_TALLY,
 )
@@ -53,7 +53,7 @@ RANGES = (
     NEXT,
     ROWS,
     ROWS_OF_TALLY,
-    REMOVE_SUBJECT,
+    REMOVE_PERIOD,
     REMOVE_ROWS,
     KNOWN_TO_ACCOUNT,
     KNOWN_TO_ANY,
