@@ -501,7 +501,7 @@ class MailboxStores:
         """
         Remove incomplete files of an earlier process.
         """
-        return self._files.sweep()
+        return self._files.removeStaleTemp()
 
     def stop(self) -> Deferred[None]:
         """

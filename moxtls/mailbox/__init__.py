@@ -1,3 +1,3 @@
 """
-Where mail for this host ends.
+Mailboxes of local accounts: Maildir++ folders, or a server reached over LMTP.
 """

@@ -1,12 +1,10 @@
 # -*- test-case-name: tests.mailbox.test_maildir -*-
 """
-Where letters wait for a thread that writes them, so that the reactor never
-waits for a disk.
+Writers that store messages in Maildirs without making the reactor wait for the disk.
 
-Letters are written by another process, several at a time.
-
-A thread does so as well, but it and the reactor's hand the interpreter to and
-fro with each call of the system: that takes longer than to write.
+A worker process writes most messages, in batches; a thread writes the others.  A thread
+could write all of them, but it and the reactor's thread would pass the interpreter lock
+back and forth with each system call, which takes longer than the writes.
 """
 
 from __future__ import annotations
@@ -26,52 +24,52 @@ from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
 
 T = TypeVar("T")
 
-#: Letters that share the waits for the disk: enough to share them, few enough
-#: that none waits long for the others, and that their files can all be open.
+#: Messages in one batch: enough to share the waits for the disk, few enough that none
+#: waits long for the others, and that their files can all be open.
 MAX_BATCH = 64
-#: A disk that stands still costs as much memory as those take, not more.
+#: Messages that may wait, which limits the memory that a stalled disk costs.
 MAX_WAITING = 5000
 
 
 class WriterClosed(MailboxUnavailable):
     """
-    Nothing is stored any more, or not so much at a time.
+    A writer is stopped, or its queue is full.
     """
 
 
 class IMailWriter(Protocol):
     """
-    Somebody who writes letters and does other things on disks.
+    Stores messages in Maildirs, and performs other operations on the disk.
     """
 
-    def post(self, letter: MaildirWrite) -> Deferred[None]:
+    def write(self, message: MaildirWrite) -> Deferred[None]:
         """
-        Fires once it would survive a power cut.
+        Fires once the message would survive a power cut; fails if it isn't stored.
         """
 
-    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+    def run(self, operation: Callable[[], T]) -> Deferred[T]:
         """
-        Fires with what it returns, or fails with what it raises.
+        Fires with the result of C{operation}; fails with what it raises.
         """
 
     def stop(self) -> Deferred[None]:
         """
-        Take no more.  Fires once all that was taken is answered.
+        Accept no more.  Fires once all that was accepted is done.
         """
 
 
 class InlineWriter:
     """
-    Waits for the disk: for commands and tests.
+    Writes in the caller's thread: for commands and tests.
     """
 
-    def post(self, letter: MaildirWrite) -> Deferred[None]:
-        [error] = writeBatch([letter])
+    def write(self, message: MaildirWrite) -> Deferred[None]:
+        [error] = writeBatch([message])
         return succeed(None) if error is None else fail(error)
 
-    def run(self, errand: Callable[[], T]) -> Deferred[T]:
+    def run(self, operation: Callable[[], T]) -> Deferred[T]:
         try:
-            return succeed(errand())
+            return succeed(operation())
         except Exception:
             return fail()
 
@@ -81,14 +79,14 @@ class InlineWriter:
 
 class _WriteJob(Job[None]):
     """
-    A message to be written.
+    A message to be stored.
     """
 
-    __slots__ = ("write",)
+    __slots__ = ("message",)
 
-    def __init__(self, write: MaildirWrite) -> None:
+    def __init__(self, message: MaildirWrite) -> None:
         super().__init__()
-        self.write = write
+        self.message = message
         self.result = None
 
 
@@ -111,8 +109,8 @@ class ThreadWriter:
         )
         self.stop = self._queue.stop
 
-    def post(self, write: MaildirWrite) -> Deferred[None]:
-        return self._queue.submit(_WriteJob(write))
+    def write(self, message: MaildirWrite) -> Deferred[None]:
+        return self._queue.submit(_WriteJob(message))
 
     def run(self, operation: Callable[[], T]) -> Deferred[T]:
         return self._queue.submit(FunctionJob(operation))
@@ -124,7 +122,7 @@ def _perform(jobs: Sequence[_WriteJob | FunctionJob[Any]]) -> None:
         if isinstance(job, FunctionJob):
             job.perform()
     try:
-        errors = writeBatch([job.write for job in writes])
+        errors = writeBatch([job.message for job in writes])
     except Exception as error:
         for job in writes:
             job.error = error
@@ -133,57 +131,57 @@ def _perform(jobs: Sequence[_WriteJob | FunctionJob[Any]]) -> None:
             job.error = outcome
 
 
-#: Bytes that are written together.
-TOGETHER = 1024 * 1024
-#: Seconds from one answer of the process to the next, after which it is replaced:
-#: far more than a busy disk needs for as much, and less than the ten minutes that
-#: a client waits for the answer to its message (RFC 5321 4.5.3.2.6).
+#: Bytes in one batch for the worker process.
+MAX_BATCH_SIZE = 1024 * 1024
+#: Seconds from one response of the worker process to the next, after which it is
+#: replaced: far more than a busy disk needs for two batches, and less than the ten
+#: minutes that a client waits for the reply to its message (RFC 5321 4.5.3.2.6).
 MAX_SILENCE = 120
-#: What a letter counts at least: so there are not too many together.
-_LEAST = TOGETHER // 64
+#: Size that a small message counts as, to limit the number in a batch.
+_MIN_SIZE = MAX_BATCH_SIZE // 64
 
 
 class ProcessWriter:
     """
-    Has a process write letters, and a desk do everything else; all of it while
-    there is no process.
+    L{IMailWriter} with a worker process.  Large messages and other operations go to a
+    fallback writer, and so does everything while there is no worker process.
     """
 
     def __init__(
-        self, worker: Worker, desk: IMailWriter, most: int = MAX_WAITING
+        self, worker: Worker, fallback: IMailWriter, maxWaiting: int = MAX_WAITING
     ) -> None:
         self._worker = worker
-        self._desk = desk
-        self._most = most
+        self._fallback = fallback
+        self._maxWaiting = maxWaiting
         self._isStopping = False
         self._batches = Batches[MaildirWrite, None](
-            lambda letters: worker.call(writeBatch, letters), _size, TOGETHER
+            lambda messages: worker.call(writeBatch, messages), _size, MAX_BATCH_SIZE
         )
 
-    def post(self, letter: MaildirWrite) -> Deferred[None]:
-        if not fitsWorker(letter.message):
-            return self._desk.post(letter)
-        if self._isStopping or self._batches.waiting >= self._most:
+    def write(self, message: MaildirWrite) -> Deferred[None]:
+        if not fitsWorker(message.content):
+            return self._fallback.write(message)
+        if self._isStopping or self._batches.waiting >= self._maxWaiting:
             why = "it is closed" if self._isStopping else "too many messages wait"
             return fail(WriterClosed(f"mailboxes: {why}"))
-        return self._batches.put(letter).addErrback(self._without, letter)
+        return self._batches.put(message).addErrback(self._writeWithout, message)
 
-    def run(self, errand: Callable[[], T]) -> Deferred[T]:
-        return self._desk.run(errand)
+    def run(self, operation: Callable[[], T]) -> Deferred[T]:
+        return self._fallback.run(operation)
 
     def stop(self) -> Deferred[None]:
         self._isStopping = True
         return Deferred.fromCoroutine(self._stop())
 
-    def _without(self, why: Failure, letter: MaildirWrite) -> Deferred[None]:
-        why.trap(NoWorker)
-        return self._desk.post(letter)
+    def _writeWithout(self, failure: Failure, message: MaildirWrite) -> Deferred[None]:
+        failure.trap(NoWorker)
+        return self._fallback.write(message)
 
     async def _stop(self) -> None:
         await self._batches.idle()
         await self._worker.stop()
-        await self._desk.stop()
+        await self._fallback.stop()
 
 
-def _size(letter: MaildirWrite) -> int:
-    return max(_LEAST, sizeOf(letter.message))
+def _size(message: MaildirWrite) -> int:
+    return max(_MIN_SIZE, sizeOf(message.content))

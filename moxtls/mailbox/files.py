@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mailbox.test_maildir -*-
 """
-The files of a Maildir++, as IMAP servers and mail readers know it.
+Files and folders of the Maildir++ format.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from moxtls.regularfiles import NotRegularFile, openRegular
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-#: The Maildir format: what has lain in C{tmp} for longer was given up.
+#: Seconds after which a file in C{tmp} counts as abandoned (Maildir format).
 STALE_AFTER = 36 * 3600
 
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -24,9 +24,9 @@ _sync = getattr(os, "fdatasync", os.fsync)
 @dataclass(slots=True)
 class TempFile:
     """
-    A message under C{tmp}, where nobody looks.
+    A message file under C{tmp}, which readers ignore.
 
-    @ivar size: Of the file.
+    @ivar size: Octets of the file.
     @ivar virtualSize: As IMAP counts it (RFC 9051 2.3.4): a line ends with
         two octets, however it is stored.
     """
@@ -39,17 +39,19 @@ class TempFile:
     @classmethod
     def begin(cls, path: str) -> TempFile:
         """
-        @raise OSError: There is a file of that name, or there can't be one.
+        Create the file.
+
+        @raise OSError: A file of that name exists, or can't be created.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return cls(path, os.open(path, flags, FILE_MODE))
 
     def write(self, message: Sequence[bytes]) -> None:
         """
-        Write all of it, and have the system begin to bring it to the disk:
-        so the files of a group go there together.
+        Write a message, and have the system start writing it to the disk, so that the
+        files of a batch are written together.
 
-        @raise OSError: There is no room, or C{message} can't be read.
+        @raise OSError: The disk is full, or C{message} can't be read.
         """
         last = b""
         for chunk in message:
@@ -60,12 +62,12 @@ class TempFile:
                 self.virtualSize -= 1
             last = chunk[-1:] or last
         if hasattr(os, "posix_fadvise"):
-            # What it says about memory is by the way: dirty pages are written.
+            # Apart from its advice about memory, it starts writing dirty pages.
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """
-        Returns once it is on the disk.
+        Wait until the file is on disk.
         """
         _sync(self.descriptor)
 
@@ -75,7 +77,7 @@ class TempFile:
 
     def drop(self) -> None:
         """
-        Leave nothing behind.
+        Close and remove the file.
         """
         if self.descriptor >= 0:
             self.close()
@@ -83,14 +85,13 @@ class TempFile:
             os.unlink(self.path)
 
     def _put(self, chunk: bytes) -> None:
-        # With as few system calls as can be: after each, the interpreter's lock
-        # has to be waited for.
+        # As few system calls as possible: each one waits for the interpreter lock.
         while chunk:
             chunk = chunk[os.write(self.descriptor, chunk) :]
 
 
 def _bareLineFeeds(chunk: bytes) -> int:
-    # Mostly there is none, which takes less time to find out than to count.
+    # Most messages have none, and this test is faster than counting.
     if chunk.replace(b"\n", b"").replace(b"\r", b"\r\n") == chunk:
         return 0
     return chunk.count(b"\n") - chunk.count(b"\r\n")
@@ -98,9 +99,9 @@ def _bareLineFeeds(chunk: bytes) -> int:
 
 def makeFolder(root: Path, parts: tuple[str, ...]) -> Path:
     """
-    The folder of a mailbox, made if need be; it is on the disk then.
+    The folder of a mailbox, which is created durably if it doesn't exist.
 
-    @param parts: Of the mailbox's name; none for the inbox.
+    @param parts: The parts of the mailbox's name; none for the inbox.
     """
     folder = root / ".".join(("", *parts)) if parts else root
     if (folder / "cur").is_dir():
@@ -109,11 +110,11 @@ def makeFolder(root: Path, parts: tuple[str, ...]) -> Path:
     for each in (folder, folder / "tmp", folder / "new"):
         each.mkdir(FOLDER_MODE, exist_ok=True)
     if parts:
-        # Maildir++: this is a folder, and not somebody's whole mail.
+        # Maildir++: marks a folder within a Maildir.
         with suppress(NotRegularFile):
             mark = folder / "maildirfolder"
             os.close(openRegular(mark, os.O_WRONLY | os.O_CREAT, FILE_MODE))
-    # It comes last: where it is, all of it is.
+    # C{cur} comes last: its existence shows that the folder is complete.
     (folder / "cur").mkdir(FOLDER_MODE, exist_ok=True)
     syncFolder(folder)
     syncFolder(folder.parent)
@@ -131,7 +132,7 @@ def _makeRoot(root: Path) -> None:
 
 def syncFolder(folder: str | Path) -> None:
     """
-    Names are safe only when the folder is on the disk as well.
+    Write a folder to the disk, with the names of its files.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -142,7 +143,7 @@ def syncFolder(folder: str | Path) -> None:
 
 def foldersOf(root: Path) -> Iterator[Path]:
     """
-    Of all mailboxes in a Maildir++, the inbox first.
+    The folders of all mailboxes in a Maildir++, the inbox first.
     """
     yield root
     with suppress(FileNotFoundError), os.scandir(root) as entries:
@@ -153,11 +154,11 @@ def foldersOf(root: Path) -> Iterator[Path]:
 
 def removeStaleTemp(root: Path, now: float) -> int:
     """
-    Remove what was begun in a Maildir++ and never finished.
+    Remove abandoned files in the C{tmp} folders of a Maildir++.
 
     @param now: Unix seconds.
 
-    @return: How many files went.
+    @return: The number of removed files.
     """
     count = 0
     for folder in foldersOf(root):

@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.mailbox.test_maildir -*-
 """
-Mailboxes as Maildir++, which IMAP servers and mail readers know.
-
-The mailboxes of all accounts, in Maildirs.
+Mailboxes in Maildir++ format, which IMAP servers and mail readers use.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from moxtls.mailbox.write import MaildirWrite
 @implementer(IMailbox)
 class Maildir:
     """
-    One person's mailboxes: the inbox in a folder, each of the others in a
-    folder within it whose name begins with a dot.
+    The mailboxes of one account: the inbox in a folder, each of the others in a
+    subfolder whose name begins with a dot.
 
     A message is written under C{tmp} and moved when it is complete, so that
-    readers never see half of one.
+    readers never see part of one.
     """
 
     def __init__(
@@ -41,21 +39,21 @@ class Maildir:
         hostname: str,
         newID: Callable[[], str],
         quota: int = 0,
-        desk: IMailWriter | None = None,
+        writer: IMailWriter | None = None,
     ) -> None:
         """
-        @param root: Made if it isn't there.
-        @param newID: Letters and digits, never the same twice.
-        @param quota: Of all its messages, in octets; 0 for none.
-        @param desk: Does the waiting; without one, whoever calls does.
+        @param root: Created if it doesn't exist.
+        @param newID: Returns a unique string of letters and digits.
+        @param quota: Limit on the octets of all messages; 0 for none.
+        @param writer: Writes; without one, the caller waits for the disk.
         """
         self._clock = clock
         self._root = root
-        # What the Maildir format does with these two.
+        # The Maildir format's escapes.
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
         self._newID = newID
         self._quota = quota
-        self._desk = desk or InlineWriter()
+        self._writer = writer or InlineWriter()
 
     def deliver(
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
@@ -69,24 +67,22 @@ class Maildir:
             return fail()
         now = self._clock.seconds()
         unique = f"{int(now)}.{self._newID()}.{self._host}"
-        letter = MaildirWrite(
-            self._root, parts, message, seen, unique, self._quota, now
-        )
-        return self._desk.post(letter)
+        write = MaildirWrite(self._root, parts, message, seen, unique, self._quota, now)
+        return self._writer.write(write)
 
     def hasRoom(self, size: int) -> Deferred[bool]:
         """
-        By the quota, if there is one.
+        Check the quota, if there is one.
         """
         if not self._quota:
             return succeed(True)
-        allowance = QuotaUsage(self._root, self._quota, self._clock.seconds())
-        return self._desk.run(lambda: allowance.has(size))
+        usage = QuotaUsage(self._root, self._quota, self._clock.seconds())
+        return self._writer.run(lambda: usage.has(size))
 
 
 class MailStore:
     """
-    Says whose mailboxes are where; one desk writes to all of them.
+    The mailboxes of all accounts and of this host, with one writer.
     """
 
     log = Logger()
@@ -99,21 +95,23 @@ class MailStore:
         quotas: Mapping[str, int],
         hostname: str,
         newID: Callable[[], str],
-        desk: IMailWriter | None = None,
+        writer: IMailWriter | None = None,
     ) -> None:
         """
         @param host: The Maildir of this host.
-        @param accounts: Where each account has a Maildir of its name.
-        @param quotas: Of each account there is, in octets; 0 for none.
-        @param newID: Letters and digits, never the same twice.
-        @param desk: Writes; without one, whoever calls waits.
+        @param accounts: The directory with a Maildir for each account.
+        @param quotas: The quota of each account in octets; 0 for none.
+        @param newID: Returns a unique string of letters and digits.
+        @param writer: Writes; without one, the caller waits for the disk.
         """
         self._clock = clock
-        self._desk = desk or InlineWriter()
+        self._writer = writer or InlineWriter()
         roots = {name: accounts / name for name in quotas} | {HOST_ACCOUNT: host}
         self._roots = roots
         self._mailboxes = {
-            name: Maildir(clock, root, hostname, newID, quotas.get(name, 0), self._desk)
+            name: Maildir(
+                clock, root, hostname, newID, quotas.get(name, 0), self._writer
+            )
             for name, root in roots.items()
         }
 
@@ -125,26 +123,28 @@ class MailStore:
         """
         return self._mailboxes[account]
 
-    def sweep(self) -> Deferred[None]:
+    def removeStaleTemp(self) -> Deferred[None]:
         """
-        Remove what was begun long ago and never finished, when the process
-        died.  To be called at start; a failure is logged.
+        Remove incomplete messages that earlier processes left behind.  To be called at
+        start; a failure is logged.
         """
         now, roots = self._clock.seconds(), list(self._roots.values())
-        swept = self._desk.run(
+        removed = self._writer.run(
             lambda: sum(removeStaleTemp(root, now) for root in roots)
         )
-        return swept.addCallbacks(self._swept, self._notSwept)
+        return removed.addCallbacks(self._logRemoved, self._logFailure)
 
     def stop(self) -> Deferred[None]:
         """
-        Take no more.  Fires once all that was taken is answered.
+        Accept no more messages.  Fires once all accepted ones are stored.
         """
-        return self._desk.stop()
+        return self._writer.stop()
 
-    def _swept(self, count: int) -> None:
+    def _logRemoved(self, count: int) -> None:
         if count:
-            self.log.info("removed {count} unfinished files of mailboxes", count=count)
+            self.log.info(
+                "Removed {count} incomplete messages from mailboxes", count=count
+            )
 
-    def _notSwept(self, why: Failure) -> None:
-        self.log.failure("removing unfinished files of mailboxes", why)
+    def _logFailure(self, why: Failure) -> None:
+        self.log.failure("Removing incomplete messages from mailboxes failed", why)

@@ -28,9 +28,9 @@ class MemoryMessage:
 @implementer(IMailbox)
 class MemoryMailbox:
     """
-    Keeps messages as long as it is kept itself.
+    L{IMailbox} over lists.
 
-    @ivar messages: By the parts of the mailbox's name, the oldest first.
+    @ivar messages: By the parts of the mailbox's name, oldest first.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,6 @@ class MemoryMailbox:
 
     def hasRoom(self, size: int) -> Deferred[bool]:
         """
-        There always is.
+        Always true.
         """
         return succeed(True)

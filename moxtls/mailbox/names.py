@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mailbox.test_maildir -*-
 """
-Names of mailboxes.  No I/O.
+Names of mailboxes, and reasons why one can't store a message.  No I/O.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 
 from moxtls.smtp.types import Reply
 
-#: Deeper or longer is a mistake, and file systems end at 255 bytes.
+#: Bytes of a mailbox's name; file systems limit file names to 255.
 MAX_NAME = 200
-#: What the mailbox of a user is called (RFC 9051 5.1), in any case.
+#: The name of an account's default mailbox (RFC 9051 5.1), in upper or lower case.
 INBOX = "inbox"
-#: Stands for this host itself, whose mail no account has.
+#: The account name that stands for this host, for mail that belongs to no account.
 HOST_ACCOUNT = ""
 
 # Plain ASCII: IMAP servers disagree on the encoding of anything else in
@@ -23,22 +23,22 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +@-]*\Z")
 
 class InvalidMailbox(ValueError):
     """
-    A text can't be the name of a mailbox.
+    A text isn't a valid mailbox name.
     """
 
 
 class MailboxFull(Exception):
     """
-    There is no room for a message: a quota is used up.
+    A message exceeds a quota.
     """
 
 
 class MailboxRefused(Exception):
     """
-    A message isn't wanted by whoever keeps the mailbox, now or later.
+    A mailbox rejects a message permanently.
 
-    @ivar reason: For people; may be a stranger's words.
-    @ivar reply: That of a server, if C{reason} is one.
+    @ivar reason: For people; may be the text of a remote server.
+    @ivar reply: The server's reply, if there was one.
     """
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
@@ -49,10 +49,10 @@ class MailboxRefused(Exception):
 
 class MailboxUnavailable(Exception):
     """
-    A message can't be stored now, for a reason that is known.
+    A message can't be stored now, for a known reason.
 
-    @ivar reason: For people; may be a stranger's words.
-    @ivar reply: That of a server, if C{reason} is one.
+    @ivar reason: For people; may be the text of a remote server.
+    @ivar reply: The server's reply, if there was one.
     """
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
@@ -63,14 +63,16 @@ class MailboxUnavailable(Exception):
 
 def splitMailbox(name: str) -> tuple[str, ...]:
     """
-    @param name: Names separated by C{/}.
+    Split a mailbox name into its parts.
 
-    @return: The names; none for the inbox.
+    @param name: Parts separated by C{/}.
 
-    @raise InvalidMailbox: One of them is empty, or has other characters than
-        letters, digits, spaces and C{_+@-}.
+    @return: The parts; none for the inbox.
+
+    @raise InvalidMailbox: A part is empty, or has other characters than letters,
+        digits, spaces and C{_+@-}.
     """
     parts = tuple(name.split("/"))
     if len(name) > MAX_NAME or not all(map(_PART.match, parts)):
-        raise InvalidMailbox(f"{name[:MAX_NAME]!r} can't be a mailbox")
+        raise InvalidMailbox(f"{name[:MAX_NAME]!r} isn't a valid mailbox name")
     return () if name.lower() == INBOX else parts

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.mailbox.test_quota -*-
 """
-How much of a quota is used, in the file that Maildir++ has for it: other
-programs that write to the same Maildir read and write it too.
+Quotas of Maildir++: the usage in C{maildirsize}, which other programs that write to the
+same Maildir read and update too.
 
-The first line of C{maildirsize} is the quota, such as C{1000000S}; each of the
-others says by how many octets and messages there are more, or fewer.
+The first line of C{maildirsize} is the quota, such as C{1000000S}; each of the others
+is a change of the number of octets and of messages.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from moxtls.mailbox.names import MailboxFull
 from moxtls.regularfiles import NotRegularFile, openRegular, readRegular
 
 FILE = "maildirsize"
-#: Maildir++: from this size on, it is counted anew and begun again.
+#: Maildir++: a file of this size is replaced by a new count.
 MAX_FILE_SIZE = 5120
-#: Maildir++: before a message is refused because of what the file says, it is
-#: counted anew, unless that was done within so many seconds.
-TRUSTED = 15 * 60
+#: Maildir++: seconds after which the messages are counted again before one is refused
+#: because of the file.
+MAX_COUNT_AGE = 15 * 60
 
 _LINE = re.compile(rb" *(-?[0-9]{1,18}) +(-?[0-9]{1,18}) *\Z")
 _SIZE = re.compile(r",S=([0-9]{1,18})(?:[,:]|\Z)")
@@ -35,7 +35,9 @@ _SIZE = re.compile(r",S=([0-9]{1,18})(?:[,:]|\Z)")
 @dataclass(frozen=True, slots=True)
 class MaildirSize:
     """
-    @ivar fresh: Whether nothing was added since all was counted.
+    The content of C{maildirsize}.
+
+    @ivar fresh: True if nothing was added since the messages were counted.
     """
 
     octets: int
@@ -45,9 +47,11 @@ class MaildirSize:
 
 def parseMaildirSize(content: bytes, limit: int) -> MaildirSize | None:
     """
-    @param limit: The quota that the file is to be about.
+    Parse C{maildirsize}.
 
-    @return: C{None} if the file is about another one, or can't be used.
+    @param limit: The quota in octets.
+
+    @return: C{None} if the file is for another quota, or invalid.
     """
     head, *lines = content.split(b"\n")
     if head != b"%dS" % limit or not lines or lines.pop():
@@ -62,7 +66,7 @@ def parseMaildirSize(content: bytes, limit: int) -> MaildirSize | None:
 
 class QuotaUsage:
     """
-    What an account may still store.  For one group of messages.
+    The usage of an account's quota, during one batch of messages.
     """
 
     def __init__(self, root: Path, limit: int, now: float) -> None:
@@ -80,7 +84,7 @@ class QuotaUsage:
         """
         Count a message that is about to be stored.
 
-        @raise MailboxFull: There is no room for it.
+        @raise MailboxFull: It exceeds the quota.
         """
         if not self.has(size):
             raise MailboxFull(f"{self._root.name}: its {self._limit} bytes are used")
@@ -88,7 +92,7 @@ class QuotaUsage:
 
     def has(self, size: int) -> bool:
         """
-        Whether there is room for one more.
+        True if a message of C{size} octets fits the quota.
         """
         if not self._limit or size <= self._left():
             return True
@@ -99,19 +103,19 @@ class QuotaUsage:
 
     def giveBack(self, size: int) -> None:
         """
-        A message that was counted won't be stored after all.
+        Stop counting a message that isn't stored after all.
         """
         self._taken.remove(size)
 
     def write(self) -> None:
         """
-        Write down what was taken: before it is stored, as too little room is
-        noticed and counted anew, and too much is not.
+        Add the counted messages to the file.  To be called before they are stored: a
+        usage that is too high is corrected by a new count, one that is too low isn't.
         """
         line = b"%d %d\n" % (sum(self._taken), len(self._taken))
         isAny = bool(self._taken)
         self._taken.clear()
-        # Without a quota of ours there may still be somebody else's.
+        # Without a quota here, another program may have one.
         with suppress(FileNotFoundError, NotRegularFile):
             if isAny:
                 self._append(line)
@@ -119,7 +123,7 @@ class QuotaUsage:
     def _append(self, line: bytes) -> None:
         descriptor = openRegular(self._root / FILE, os.O_WRONLY | os.O_APPEND)
         try:
-            # In one piece: others append as well.
+            # One system call: other programs append as well.
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
@@ -135,7 +139,7 @@ class QuotaUsage:
         except FileNotFoundError:
             return None
         except OSError as error:
-            # What is too large or no file is counted anew, and replaced.
+            # A file that is too large, or none, is replaced by a new count.
             if isinstance(error, NotRegularFile) or error.errno == errno.EFBIG:
                 return None
             raise
@@ -146,8 +150,8 @@ class QuotaUsage:
             age = self._now - os.lstat(self._root / FILE).st_mtime
         except FileNotFoundError:
             return False
-        # One from the future is of a clock that was set back since.
-        return usage.fresh and 0 <= age < TRUSTED
+        # A time in the future shows that the clock was set back.
+        return usage.fresh and 0 <= age < MAX_COUNT_AGE
 
     def _counted(self) -> MaildirSize:
         sizes = list(_sizes(self._root))
@@ -156,7 +160,7 @@ class QuotaUsage:
         content = b"%dS\n%d %d\n" % (self._limit, usage.octets, usage.messages)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._root.mkdir(0o700, parents=True, exist_ok=True)
-        # Of a process that died, or put there by somebody else: not to be followed.
+        # Left by a process that died, or created by an attacker as a link.
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         with open(os.open(temporary, flags, FILE_MODE), "wb") as file:
@@ -167,8 +171,8 @@ class QuotaUsage:
 
 def _sizes(root: Path) -> Iterator[int]:
     """
-    Of all messages in all mailboxes, also of those in the trash: they take as
-    much room.
+    The sizes of all messages in all mailboxes, including deleted ones, which take as
+    much space.
     """
     for folder in foldersOf(root):
         for name in ("new", "cur"):
@@ -177,10 +181,10 @@ def _sizes(root: Path) -> Iterator[int]:
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    said = _SIZE.search(entry.name)
-    if said:
-        return int(said[1])
+    named = _SIZE.search(entry.name)
+    if named:
+        return int(named[1])
     try:
         return entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
-        return 0  # It was moved meanwhile.
+        return 0  # It was moved in between.

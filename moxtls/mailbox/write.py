@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mailbox.test_maildir -*-
 """
-Writes messages to Maildirs, several at a time, to the disk.
+Stores messages in Maildirs durably, in batches that share the waits for the disk.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from moxtls.mailbox.quota import QuotaUsage
 @dataclass(frozen=True, slots=True)
 class MaildirWrite:
     """
-    A message for a mailbox.
+    A message to be stored in a mailbox.
 
-    @ivar root: The Maildir of whoever it is for.
-    @ivar parts: Of the mailbox's name; none for the inbox.
-    @ivar unique: A file name that no other has, without sizes and flags.
-    @ivar quota: Of all in C{root}, in octets; 0 for none.
+    @ivar root: The Maildir of the account.
+    @ivar parts: The parts of the mailbox's name; none for the inbox.
+    @ivar content: The message, in chunks.
+    @ivar seen: True to mark it as read.
+    @ivar unique: A unique file name, without sizes and flags.
+    @ivar quota: Limit on the octets in C{root}; 0 for none.
     @ivar when: Unix seconds.
     """
 
     root: Path
     parts: tuple[str, ...]
-    message: Sequence[bytes]
+    content: Sequence[bytes]
     seen: bool
     unique: str
     quota: int
@@ -37,145 +39,143 @@ class MaildirWrite:
 
 class BatchContext:
     """
-    What the letters of a group share: what is looked up for one holds for all.
+    Folders and quotas, looked up once for all messages of a batch.
     """
 
     def __init__(self) -> None:
-        self.allowances: dict[tuple[Path, int], QuotaUsage] = {}
+        self.quotas: dict[tuple[Path, int], QuotaUsage] = {}
         self._folders: dict[tuple[Path, tuple[str, ...]], str] = {}
 
-    def folderOf(self, letter: MaildirWrite) -> str:
+    def folderOf(self, message: MaildirWrite) -> str:
         """
-        Where the letter's mailbox is; made if need be.
+        The folder of a message's mailbox, which is created if necessary.
         """
-        key = (letter.root, letter.parts)
+        key = (message.root, message.parts)
         if key not in self._folders:
             self._folders[key] = str(makeFolder(*key))
         return self._folders[key]
 
-    def allowanceOf(self, letter: MaildirWrite) -> QuotaUsage:
+    def quotaOf(self, message: MaildirWrite) -> QuotaUsage:
         """
-        What there may be in all mailboxes of whoever it is for.
+        The quota of a message's account.
         """
-        key = (letter.root, letter.quota)
-        if key not in self.allowances:
-            self.allowances[key] = QuotaUsage(*key, letter.when)
-        return self.allowances[key]
+        key = (message.root, message.quota)
+        if key not in self.quotas:
+            self.quotas[key] = QuotaUsage(*key, message.when)
+        return self.quotas[key]
 
 
 class PendingWrite:
     """
-    A letter on its way into the mailbox.
+    A message that is being stored.
 
-    @ivar error: Why it doesn't get there.
+    @ivar error: The reason if it isn't stored.
     """
 
-    def __init__(self, letter: MaildirWrite) -> None:
-        self.letter = letter
+    def __init__(self, message: MaildirWrite) -> None:
+        self.message = message
         self.error: Exception | None = None
-        self._draft: TempFile | None = None
+        self._temporary: TempFile | None = None
         self._folder = ""
         self._name = ""
 
-    def write(self, surroundings: BatchContext) -> None:
+    def write(self, context: BatchContext) -> None:
         """
-        Write it down where nobody looks.
+        Write the message to C{tmp}.
 
-        @raise MailboxFull: There is no room for it.
+        @raise MailboxFull: It exceeds the quota.
         """
-        letter = self.letter
-        # Not paths as objects: to put them together takes longer than to write.
-        folder = surroundings.folderOf(letter)
-        draft = self._draft = TempFile.begin(f"{folder}/tmp/{letter.unique}")
-        draft.write(letter.message)
-        surroundings.allowanceOf(letter).take(draft.size)
-        self._folder = f"{folder}/{'cur' if letter.seen else 'new'}"
-        # The sizes in the name save readers from looking (Maildir++).
-        flags = ":2,S" if letter.seen else ""
-        self._name = f"{letter.unique},S={draft.size},W={draft.virtualSize}{flags}"
+        message = self.message
+        # Strings instead of Path objects, whose joining takes longer than the write.
+        folder = context.folderOf(message)
+        temporary = self._temporary = TempFile.begin(f"{folder}/tmp/{message.unique}")
+        temporary.write(message.content)
+        context.quotaOf(message).take(temporary.size)
+        self._folder = f"{folder}/{'cur' if message.seen else 'new'}"
+        # Sizes in the name: readers need not look at the file (Maildir++).
+        flags = ":2,S" if message.seen else ""
+        self._name = (
+            f"{message.unique},S={temporary.size},W={temporary.virtualSize}{flags}"
+        )
 
-    def sync(self, surroundings: BatchContext) -> None:
+    def sync(self, context: BatchContext) -> None:
         """
-        Wait until it is on the disk.
+        Wait until the file is on disk.
         """
-        assert self._draft is not None
+        assert self._temporary is not None
         try:
-            self._draft.sync()
+            self._temporary.sync()
         except OSError:
-            surroundings.allowanceOf(self.letter).giveBack(self._draft.size)
+            context.quotaOf(self.message).giveBack(self._temporary.size)
             raise
 
-    def show(self) -> str:
+    def publish(self) -> str:
         """
-        Put it where readers look.
+        Move the file to C{new} or C{cur}, where readers see it.
 
-        @return: The folder that has to be brought to the disk.
+        @return: The folder, which has to be synced.
         """
-        assert self._draft is not None
-        self._draft.close()
-        os.rename(self._draft.path, f"{self._folder}/{self._name}")
-        self._draft = None
+        assert self._temporary is not None
+        self._temporary.close()
+        os.rename(self._temporary.path, f"{self._folder}/{self._name}")
+        self._temporary = None
         return self._folder
 
     def drop(self, why: Exception) -> None:
         """
-        Leave nothing behind.
+        Remove the file.
         """
         self.error = why
-        if self._draft is not None:
-            self._draft.drop()
-            self._draft = None
+        if self._temporary is not None:
+            self._temporary.drop()
+            self._temporary = None
 
 
-def writeBatch(letters: Sequence[MaildirWrite]) -> list[Exception | None]:
+def writeBatch(messages: Sequence[MaildirWrite]) -> list[Exception | None]:
     """
-    Put letters into their mailboxes.  The waits for the disk are shared:
-    files go there together, and each folder once.
+    Store messages.  The waits for the disk are shared: all files are written before the
+    first one is synced, and each folder is synced once.
 
-    @return: For each, C{None} once it would survive a power cut, or why it
-        isn't there.
+    @return: For each message, C{None} if it would survive a power cut now, or the
+        reason why it isn't stored.
     """
-    postings = [PendingWrite(each) for each in letters]
-    surroundings = BatchContext()
+    writes = [PendingWrite(each) for each in messages]
+    context = BatchContext()
     folders: dict[str, list[PendingWrite]] = {}
-    _each(postings, lambda posting: posting.write(surroundings))
-    _each(postings, lambda posting: posting.sync(surroundings))
-    _count(postings, surroundings)
-    _each(
-        postings, lambda posting: folders.setdefault(posting.show(), []).append(posting)
-    )
-    for folder, those in folders.items():
+    _each(writes, lambda write: write.write(context))
+    _each(writes, lambda write: write.sync(context))
+    _count(writes, context)
+    _each(writes, lambda write: folders.setdefault(write.publish(), []).append(write))
+    for folder, inFolder in folders.items():
         try:
             syncFolder(folder)
         except OSError as why:
-            for posting in those:
-                posting.drop(why)
-    return [each.error for each in postings]
+            for write in inFolder:
+                write.drop(why)
+    return [each.error for each in writes]
 
 
-def _count(postings: Sequence[PendingWrite], surroundings: BatchContext) -> None:
+def _count(writes: Sequence[PendingWrite], context: BatchContext) -> None:
     """
-    Write down what allowances are used for, or drop what would not be counted.
+    Record the new usage of quotas, and drop messages that could not be counted.
     """
-    for allowance in surroundings.allowances.values():
+    for quota in context.quotas.values():
         try:
-            allowance.write()
+            quota.write()
         except OSError as why:
-            for posting in postings:
-                isIts = surroundings.allowanceOf(posting.letter) is allowance
-                if posting.error is None and isIts:
-                    posting.drop(why)
+            for write in writes:
+                isCounted = context.quotaOf(write.message) is quota
+                if write.error is None and isCounted:
+                    write.drop(why)
 
 
-def _each(
-    postings: Sequence[PendingWrite], step: Callable[[PendingWrite], None]
-) -> None:
+def _each(writes: Sequence[PendingWrite], step: Callable[[PendingWrite], None]) -> None:
     """
-    Take a step with all that have come so far.
+    Do one step for all messages that haven't failed.
     """
-    for posting in postings:
-        if posting.error is None:
+    for write in writes:
+        if write.error is None:
             try:
-                step(posting)
+                step(write)
             except Exception as why:
-                posting.drop(why)
+                write.drop(why)

@@ -27,19 +27,19 @@ from tests.workers.calls import die, pid
 reactor = cast(IWorkerReactor, installed)
 
 
-class Desk(InlineWriter):
+class CountingWriter(InlineWriter):
     """
     Counts what it has to write itself.
     """
 
-    posted = 0
+    written = 0
 
-    def post(self, letter: MaildirWrite) -> Deferred[None]:
-        self.posted += 1
-        return super().post(letter)
+    def write(self, message: MaildirWrite) -> Deferred[None]:
+        self.written += 1
+        return super().write(message)
 
 
-class PostroomTests(TestCase):
+class ProcessWriterTests(TestCase):
     """
     Tests for L{ProcessWriter}.
     """
@@ -49,14 +49,14 @@ class PostroomTests(TestCase):
     def setUp(self) -> None:
         self.root = quickDirectory(self)
         self.worker = Worker(reactor, "tests")
-        self.desk = Desk()
-        self.postroom = ProcessWriter(self.worker, self.desk)
-        self.addCleanup(self.postroom.stop)
+        self.fallback = CountingWriter()
+        self.writer = ProcessWriter(self.worker, self.fallback)
+        self.addCleanup(self.writer.stop)
 
     def post(
         self, message: Sequence[bytes], name: str, quota: int = 0
     ) -> Deferred[None]:
-        return self.postroom.post(
+        return self.writer.write(
             MaildirWrite(self.root, (), message, False, name, quota, 1000)
         )
 
@@ -65,14 +65,14 @@ class PostroomTests(TestCase):
 
     async def test_elsewhere(self) -> None:
         """
-        Letters are written by another process, and are there once it is said
+        Messages are written by another process, and are there once it is said
         that they are.
         """
         await gatherResults(
             [self.post([b"a", b"%03d" % each], f"{each}") for each in range(300)]
         )
         self.assertEqual(self.stored(), [b"a%03d" % each for each in range(300)])
-        self.assertEqual(self.desk.posted, 0)
+        self.assertEqual(self.fallback.written, 0)
 
     async def test_large(self) -> None:
         """
@@ -83,13 +83,13 @@ class PostroomTests(TestCase):
         self.addCleanup(spooled.close)
         await self.post(spooled.chunks(b"y"), "file")
         await self.post([b"z" * (MAX_FRAME + 1)], "large")
-        self.assertEqual(self.desk.posted, 2)
+        self.assertEqual(self.fallback.written, 2)
         sizes = [len(each) for each in self.stored()]
         self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_FRAME + 1])
 
     async def test_errors(self) -> None:
         """
-        Why a letter can't be stored is known here as well as there, and doesn't
+        Why a message can't be stored is known here as well as there, and doesn't
         keep others from it.
         """
         posted = [self.post([b"x" * 60], f"{each}", 100) for each in range(2)]
@@ -103,7 +103,7 @@ class PostroomTests(TestCase):
 
     async def test_lost(self) -> None:
         """
-        If the other process is killed, nobody is told that letters are there;
+        If the other process is killed, nobody is told that messages are there;
         and the next one writes what comes then.
         """
         await self.worker.call(pid, None)
@@ -116,13 +116,13 @@ class PostroomTests(TestCase):
 
     async def test_without(self) -> None:
         """
-        Where there can be no other process, this one writes letters.
+        Where there can be no other process, this one writes messages.
         """
         command = (sys.executable, "-c", "raise SystemExit(3)")
         with capturedLogs(), patch.object(process, "_COMMAND", command):
             await gatherResults([self.post([b"x"], f"{each}") for each in range(9)])
             await self.post([b"y"], "later")
-        self.assertEqual(self.desk.posted, 10)
+        self.assertEqual(self.fallback.written, 10)
         self.assertEqual(self.stored(), [b"x"] * 9 + [b"y"])
 
     async def test_stop(self) -> None:
@@ -130,7 +130,7 @@ class PostroomTests(TestCase):
         What was taken before is answered; after that, nothing is taken.
         """
         posted = [self.post([b"x"], f"{each}") for each in range(500)]
-        await self.postroom.stop()
+        await self.writer.stop()
         for each in posted:
             self.successResultOf(each)
         with self.assertRaises(WriterClosed):
@@ -152,9 +152,9 @@ class BoundTests(SynchronousTestCase):
             def call(self, function: object, argument: object) -> Deferred[None]:
                 return Deferred()
 
-        postroom = ProcessWriter(cast(Worker, Stuck()), InlineWriter(), most=3)
-        letter = MaildirWrite(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
-        outcomes = [postroom.post(letter) for _ in range(6)]
+        writer = ProcessWriter(cast(Worker, Stuck()), InlineWriter(), maxWaiting=3)
+        write = MaildirWrite(quickDirectory(self), (), [b"x"], False, "a", 0, 0)
+        outcomes = [writer.write(write) for _ in range(6)]
         self.failureResultOf(outcomes.pop(), WriterClosed)
         for each in outcomes:
             self.assertNoResult(each)

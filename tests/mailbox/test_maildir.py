@@ -142,10 +142,10 @@ class MailStoreTests(StoreCase):
         old.parent.mkdir(parents=True)
         old.touch()
         os.utime(old, (0, 0))
-        await store.sweep()
+        await store.removeStaleTemp()
         self.assertFalse(old.exists())
         (self.root / "mail").write_bytes(b"in the way")
-        await store.sweep()
+        await store.removeStaleTemp()
         self.assertEqual(len(self.flushLoggedErrors(NotADirectoryError)), 1)
         await store.stop()
 
@@ -170,7 +170,7 @@ class Slow(Sequence[bytes]):
         return b"slow"
 
 
-class DeskTests(StoreCase):
+class ThreadWriterTests(StoreCase):
     """
     Tests for L{ThreadWriter}.
     """
@@ -178,10 +178,10 @@ class DeskTests(StoreCase):
     def setUp(self) -> None:
         self.root = quickDirectory(self)
         assert IReactorFromThreads.providedBy(reactor)
-        self.desk = ThreadWriter(reactor, maxWaiting=2)
-        self.addCleanup(self.desk.stop)
+        self.writer = ThreadWriter(reactor, maxWaiting=2)
+        self.addCleanup(self.writer.stop)
 
-    def letter(self, message: Sequence[bytes], name: str) -> MaildirWrite:
+    def maildirWrite(self, message: Sequence[bytes], name: str) -> MaildirWrite:
         return MaildirWrite(self.root, (), message, False, name, 0, 0)
 
     async def test_bounded(self) -> None:
@@ -190,9 +190,11 @@ class DeskTests(StoreCase):
         others are to come back.
         """
         slow = Slow()
-        first = self.desk.post(self.letter(slow, "first"))
+        first = self.writer.write(self.maildirWrite(slow, "first"))
         slow.begun.wait(MAX_WAIT)
-        more = [self.desk.post(self.letter([b"x"], f"{each}")) for each in range(3)]
+        more = [
+            self.writer.write(self.maildirWrite([b"x"], f"{each}")) for each in range(3)
+        ]
         with self.assertRaises(WriterClosed):
             await more.pop()
         slow.go.set()
@@ -204,42 +206,42 @@ class DeskTests(StoreCase):
         What was taken before is answered; after that, nothing is taken.
         """
         slow = Slow()
-        first = self.desk.post(self.letter(slow, "first"))
-        stopped = self.desk.stop()
+        first = self.writer.write(self.maildirWrite(slow, "first"))
+        stopped = self.writer.stop()
         slow.go.set()
         await stopped
         self.successResultOf(first)
         with self.assertRaises(WriterClosed):
-            await self.desk.post(self.letter([b"x"], "late"))
+            await self.writer.write(self.maildirWrite([b"x"], "late"))
         with self.assertRaises(WriterClosed):
-            await self.desk.run(lambda: 1)
+            await self.writer.run(lambda: 1)
 
     async def test_fails(self) -> None:
         """
-        An errand that fails says so; a letter that nobody waits for any more
+        An operation that fails says so; a message that nobody waits for any more
         is stored nevertheless.
         """
         with self.assertRaises(ZeroDivisionError):
-            await self.desk.run(lambda: 1 // 0)
-        cancelled = self.desk.post(self.letter([b"x"], "a"))
+            await self.writer.run(lambda: 1 // 0)
+        cancelled = self.writer.write(self.maildirWrite([b"x"], "a"))
         cancelled.addErrback(lambda failure: None)
         cancelled.cancel()
-        await self.desk.post(self.letter([b"x"], "b"))
+        await self.writer.write(self.maildirWrite([b"x"], "b"))
         self.assertEqual(self.sizes("new/*"), [1, 1])
 
     async def test_mistake(self) -> None:
         """
-        Whatever goes wrong with letters, their senders hear of it, and the next
+        Whatever goes wrong with messages, their senders hear of it, and the next
         ones are stored.
         """
         wrong = patch.object(executor, "writeBatch", side_effect=ZeroDivisionError)
         with wrong, self.assertRaises(ZeroDivisionError):
-            await self.desk.post(self.letter([b"x"], "a"))
-        await self.desk.post(self.letter([b"x"], "b"))
+            await self.writer.write(self.maildirWrite([b"x"], "a"))
+        await self.writer.write(self.maildirWrite([b"x"], "b"))
         self.assertEqual(self.sizes("new/*"), [1])
 
 
-class DirectDeskTests(SynchronousTestCase):
+class InlineWriterTests(SynchronousTestCase):
     """
     Tests for L{moxtls.mailbox.executor.InlineWriter}.
     """
@@ -378,7 +380,7 @@ class MaildirTests(mailboxes.MailboxMixin):
         """
         In a group, one that fails takes no other with it.
         """
-        letters = [
+        messages = [
             MaildirWrite(self.root, parts, message, False, f"id{number}", 0, 0)
             for number, (parts, message) in enumerate(
                 [
@@ -390,7 +392,7 @@ class MaildirTests(mailboxes.MailboxMixin):
         ]
         taken = MaildirWrite(self.root, (), [b"again"], False, "id0", 0, 0)
         self.assertEqual(
-            [type(each) for each in writeBatch([*letters, taken])],
+            [type(each) for each in writeBatch([*messages, taken])],
             [type(None), OSError, type(None), FileExistsError],
         )
         self.assertEqual(
@@ -404,42 +406,42 @@ class MaildirTests(mailboxes.MailboxMixin):
         """
         for name, left in (("_sync", []), ("syncFolder", ["new/b,S=1,W=1"])):
             self.successResultOf(self.mailbox.deliver("x", (b"made",)))
-            letter = MaildirWrite(self.root, (), [b"x"], False, "b", 0, 0)
+            write = MaildirWrite(self.root, (), [b"x"], False, "b", 0, 0)
             writeBatch([MaildirWrite(self.root, (), [], False, name, 0, 0)])
             before = self.files()
             where = folders if name == "_sync" else writing
             with patch.object(where, name, side_effect=OSError(5, "bad disk")):
-                [error] = writeBatch([letter])
+                [error] = writeBatch([write])
             self.assertIsInstance(error, OSError)
             self.assertEqual(sorted(set(self.files()) - set(before)), left)
 
 
 class CountTests(SynchronousTestCase):
     """
-    What is written down of quotas with a group of letters.
+    What is written down of quotas with a group of messages.
     """
 
     def test_uncounted(self) -> None:
         """
-        Where a letter can't be counted, it isn't stored and leaves nothing
+        Where a message can't be counted, it isn't stored and leaves nothing
         behind; those to others are.
         """
         root = quickDirectory(self)
         full, other = root / "full", root / "other"
-        letters = [
+        messages = [
             MaildirWrite(each, (), [b"x"], False, f"{number}", 100, time())
             for number, each in enumerate((full, other, full))
         ]
         write = QuotaUsage._append
 
-        def noRoom(allowance: QuotaUsage, line: bytes) -> None:
-            if allowance._root == full:
+        def noRoom(usage: QuotaUsage, line: bytes) -> None:
+            if usage._root == full:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(allowance, line)
+            write(usage, line)
 
         descriptors = len(os.listdir("/dev/fd"))
         with patch.object(QuotaUsage, "_append", noRoom):
-            errors = writeBatch(letters)
+            errors = writeBatch(messages)
         self.assertEqual([each is None for each in errors], [False, True, False])
         self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
         self.assertEqual([*full.glob("tmp/*"), *full.glob("new/*")], [])
@@ -458,15 +460,15 @@ class KilledTests(SynchronousTestCase):
         """
         root = quickDirectory(self)
         body = b"x" * 100
-        letters = [
+        messages = [
             MaildirWrite(root / "mail", parts, [body], False, f"id{number}", 10_000, 0)
             for number, parts in enumerate([(), ("a", "b")])
         ]
         for step in count():
-            died = killedAt(step, lambda: writeBatch(letters))
+            died = killedAt(step, lambda: writeBatch(messages))
             found = [*(root / "mail").glob("**/new/*")]
             self.assertTrue(all(each.read_bytes() == body for each in found), step)
-            again = replace(letters[0], unique="again")
+            again = replace(messages[0], unique="again")
             self.assertEqual(writeBatch([again]), [None])
             self.assertEqual(len([*(root / "mail").glob("new/again*")]), 1)
             removeStaleTemp(root / "mail", time() + 37 * 3600)

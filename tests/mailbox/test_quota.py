@@ -58,7 +58,7 @@ class ParseTests(SynchronousTestCase):
         self.assertIsInstance(found, MaildirSize | None)
 
 
-class AllowanceTests(SynchronousTestCase):
+class QuotaUsageTests(SynchronousTestCase):
     """
     Tests for L{QuotaUsage}.
     """
@@ -67,7 +67,7 @@ class AllowanceTests(SynchronousTestCase):
         self.root = quickDirectory(self)
         self.file = self.root / "maildirsize"
 
-    def allowance(self, limit: int = 100, now: float = NOW) -> QuotaUsage:
+    def usage(self, limit: int = 100, now: float = NOW) -> QuotaUsage:
         return QuotaUsage(self.root, limit, now)
 
     def test_pipe(self) -> None:
@@ -79,15 +79,15 @@ class AllowanceTests(SynchronousTestCase):
         for make in (os.mkfifo, lambda path: os.symlink(other, path)):
             make(self.file)
             self.addCleanup(self.file.unlink, missing_ok=True)
-            without = self.allowance(limit=0)
+            without = self.usage(limit=0)
             without.take(5)
             without.write()
             self.assertFalse(self.file.is_file() and not self.file.is_symlink())
             # The name of what a process of that number has left, too.
             os.symlink(other, self.root / f"maildirsize.{os.getpid()}")
-            allowance = self.allowance()
-            allowance.take(5)
-            allowance.write()
+            usage = self.usage()
+            usage.take(5)
+            usage.write()
             self.assertEqual(self.file.read_bytes(), b"100S\n0 0\n5 1\n")
             self.file.unlink()
         self.assertEqual(other.read_bytes(), b"x" * 10)
@@ -114,9 +114,9 @@ class AllowanceTests(SynchronousTestCase):
         self.message("cur/b,S=20:2,S")
         self.message(".x.y/cur/c:2,ST", 30)
         self.message("tmp/d,S=99")
-        self.assertTrue(self.allowance().has(40))
+        self.assertTrue(self.usage().has(40))
         self.assertEqual(self.file.read_bytes(), b"100S\n60 3\n")
-        self.assertFalse(self.allowance().has(41))
+        self.assertFalse(self.usage().has(41))
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
 
     def test_take(self) -> None:
@@ -124,14 +124,14 @@ class AllowanceTests(SynchronousTestCase):
         What is taken is one line more, and counts at once.
         """
         self.write(b"100S\n10 1\n")
-        allowance = self.allowance()
+        usage = self.usage()
         for size in (30, 20):
-            allowance.take(size)
-        allowance.giveBack(20)
-        allowance.take(25)
-        self.assertRaises(MailboxFull, allowance.take, 60)
-        allowance.write()
-        allowance.write()
+            usage.take(size)
+        usage.giveBack(20)
+        usage.take(25)
+        self.assertRaises(MailboxFull, usage.take, 60)
+        usage.write()
+        usage.write()
         content = self.file.read_bytes()
         self.assertTrue(content.endswith(b"55 2\n"), content)
 
@@ -143,10 +143,10 @@ class AllowanceTests(SynchronousTestCase):
         self.message("new/a,S=50")
         for content, age in ((b"100S\n50 1\n50 1\n", 0), (b"100S\n99 1\n", 901)):
             self.write(content, age)
-            self.assertTrue(self.allowance().has(50))
+            self.assertTrue(self.usage().has(50))
             self.assertEqual(self.file.read_bytes(), b"100S\n50 1\n")
         self.write(b"100S\n99 1\n", 100)
-        self.assertFalse(self.allowance().has(50))
+        self.assertFalse(self.usage().has(50))
 
     def test_anew(self) -> None:
         """
@@ -157,7 +157,7 @@ class AllowanceTests(SynchronousTestCase):
         long = b"100S\n" + b"0 0\n" * (MAX_FILE_SIZE // 4)
         for content in (long, b"garbage", b"7S\n1 1\n"):
             self.write(content)
-            self.assertTrue(self.allowance().has(1))
+            self.assertTrue(self.usage().has(1))
             self.assertEqual(self.file.read_bytes(), b"100S\n50 1\n")
 
     def test_unlimited(self) -> None:
@@ -168,8 +168,8 @@ class AllowanceTests(SynchronousTestCase):
         for content in (None, b"5S\n1 1\n"):
             if content is not None:
                 self.write(content)
-            allowance = self.allowance(0)
-            allowance.take(2**60)
-            allowance.write()
+            usage = self.usage(0)
+            usage.take(2**60)
+            usage.write()
             self.assertEqual(self.file.exists(), content is not None)
         self.assertEqual(self.file.read_bytes(), b"5S\n1 1\n%d 1\n" % 2**60)
