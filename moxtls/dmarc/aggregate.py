@@ -1,13 +1,11 @@
 # -*- test-case-name: tests.dmarc.test_aggregate -*-
 """
-Aggregate reports of ours: written row by row, and compressed at once, so that
-a report of any size takes little more memory than what is sent.  No I/O.
+Generates aggregate reports in the XML formats of RFC 9990 appendix A and RFC 7489
+appendix C.  No I/O.
 
-The XML of aggregate reports, as RFC 9990 appendix A and RFC 7489 appendix C
-have it.  No I/O.
-
-What one of the two has no word for is said in the words that it has.  Both
-get what is optional too, as far as it is known.
+Reports are written row by row and compressed at once, so that a report of any size
+needs little more memory than the compressed document.  Values that one format lacks
+are expressed by those it has.  Optional elements are included if known.
 """
 
 from __future__ import annotations
@@ -33,11 +31,10 @@ from moxtls.dmarc.types import (
 )
 from moxtls.domain import Domain
 
-#: Before compression: nobody unpacks more than this.
+#: Octets before compression: receivers limit what they decompress.
 MAX_REPORT = 100 * 1024 * 1024
 
-# Not the best: that takes several times as long to make reports smaller by a
-# few percent.
+# The best level takes several times as long and makes reports a few percent smaller.
 _LEVEL = 6
 # A gzip container (RFC 1952); zlib leaves its modification time at zero, so
 # equal reports are equal bytes.
@@ -46,9 +43,9 @@ _GZIP = zlib.MAX_WBITS + 16
 
 class AggregateWriter:
     """
-    Composes one report in one format.
+    Writes one report in one format.
 
-    @ivar records: How many there are in it.
+    @ivar records: The number of records written.
     """
 
     def __init__(
@@ -59,8 +56,7 @@ class AggregateWriter:
         largest: int = MAX_REPORT,
     ) -> None:
         """
-        @param largest: Octets before compression, from which on nothing more
-            is taken.
+        @param largest: Octets before compression after which rows are ignored.
         """
         self._record = recordWriter(format)
         self._room = largest
@@ -75,7 +71,7 @@ class AggregateWriter:
 
     def add(self, rows: Iterable[tuple[ReportRow, int]]) -> None:
         """
-        Write rows, each with its number of messages; none where it is full.
+        Write rows, each with its number of messages, unless the report is full.
         """
         if not self.isFull:
             record = self._record
@@ -85,7 +81,9 @@ class AggregateWriter:
 
     def finish(self) -> bytes:
         """
-        As it is sent.
+        Finish the report.
+
+        @return: The gzip-compressed document.
         """
         self._put(END)
         return b"".join([*self._pieces, self._packer.flush()])
@@ -98,18 +96,18 @@ class AggregateWriter:
             self._pieces.append(packed)
 
 
-#: RFC 9990 3.1.3; those behind are of less interest.
+#: RFC 9990 3.1.3; the rest is less relevant.
 MAX_SIGNATURES = 100
-#: RFC 9990 3.1.5: nothing extremely large.
+#: RFC 9990 3.1.5: no excessive size.
 MAX_ERRORS = 20
 MAX_ERROR_LENGTH = 500
 
-#: Behind the last record.
+#: After the last record.
 END = "</feedback>\n"
 
 _VERSION = '<?xml version="1.0" encoding="UTF-8"?>\n'
-# XML 1.0 2.2 Char, less what means something (2.4), and CR, which a parser
-# would read as LF (2.11).
+# All but XML 1.0 2.2 Char without markup (2.4) and without CR, which parsers read as
+# LF (2.11).
 _SPECIAL = re.compile(
     "[^\t\n\x20-\x25\x27-\x3b\x3d\x3f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
@@ -119,7 +117,7 @@ _UNKNOWN = "\ufffd"
 
 class ReportFormat(StrEnum):
     """
-    Which document a report is written by.
+    The document that defines the format of a report.
     """
 
     RFC9990 = "rfc9990"
@@ -129,10 +127,10 @@ class ReportFormat(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AggregateMetadata:
     """
-    What a report says about itself.
+    The metadata of a report.
 
     @ivar submitter: The reporting organization.
-    @ivar errors: What is wrong with what the domain has published, for people.
+    @ivar errors: Errors in the published records of the domain, as text.
     """
 
     submitter: Domain
@@ -149,7 +147,7 @@ def xmlHead(
     format: ReportFormat, metadata: AggregateMetadata, published: PublishedPolicy
 ) -> str:
     """
-    All that is in front of the first record.
+    The document up to the first record.
     """
     if format is ReportFormat.RFC9990:
         root = '<feedback xmlns="urn:ietf:params:xml:ns:dmarc-2.0">\n'
@@ -162,15 +160,15 @@ def xmlHead(
 
 def recordWriter(format: ReportFormat) -> Callable[[ReportRow, int], str]:
     """
-    What renders a row with its number of messages as a C{record}.
+    The function that renders a row and its number of messages as a C{record}.
     """
     return _record if format is ReportFormat.RFC9990 else _recordRFC7489
 
 
 def xmlText(value: str) -> str:
     """
-    C{value} as the content of an element: what XML 1.0 can't hold at all is
-    replaced.
+    C{value} escaped as the content of an element; characters that XML 1.0 excludes
+    are replaced.
     """
     if _SPECIAL.search(value) is None:
         return value
@@ -238,8 +236,8 @@ def _signature(signature: ReportedSignature) -> str:
 
 
 def _spf(spf: ReportedSPF) -> str:
-    # Reading of RFC 9990 3.1.1.13: "MAIL FROM" is the identity of RFC 7208 2.4,
-    # which for a null reverse-path is made from the name in HELO.
+    # Reading of RFC 9990 3.1.1.13: "MAIL FROM" is the identity of RFC 7208 2.4, which
+    # is derived from the HELO name for a null reverse-path.
     return (
         f"<spf><domain>{xmlText(spf.domain)}</domain><scope>mfrom</scope>"
         f"<result>{spf.result}</result></spf>"
@@ -272,7 +270,7 @@ def _recordRFC7489(row: ReportRow, count: int) -> str:
         disposition = Disposition.NONE
     reasons = "".join(map(_reasonRFC7489, row.reasons)) if row.reasons else ""
     signatures = "".join(map(_signatureRFC7489, row.dkim[:MAX_SIGNATURES]))
-    # Appendix C: there is always a result of SPF.
+    # RFC 7489 appendix C: the SPF result is required.
     unknown = ReportedSPF(row.envelopeFrom, SPFScope.MAIL_FROM, AuthResult.NONE)
     results = signatures + _spfRFC7489(row.spf or unknown)
     return _composed(
@@ -307,7 +305,7 @@ def _spfRFC7489(spf: ReportedSPF) -> str:
 
 
 def _longhand(address: str) -> str:
-    # Appendix C has a pattern for IPv6 that knows no "::".
+    # The IPv6 pattern of RFC 7489 appendix C has no "::".
     if ":" not in address:
         return address
     try:
@@ -318,14 +316,13 @@ def _longhand(address: str) -> str:
 
 # --- both ----------------------------------------------------------------------
 
-# Words of RFC 8601 2.7 for one method that have no place in the other.
+# Results of RFC 8601 2.7 that the schemas lack for a method.
 _DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
 _SPF_RFC7489 = {AuthResult.POLICY: AuthResult.NEUTRAL}
 
 
 def _origin(metadata: AggregateMetadata) -> str:
-    # RFC 9990 3.1.1.4: the end is the last second that belongs to it, as
-    # all reports have it.
+    # RFC 9990 3.1.1.4: the end is the last second of the period.
     span = metadata.span
     return (
         f"<org_name>{metadata.submitter}</org_name>\n<email>{metadata.contact}</email>\n"
@@ -343,7 +340,7 @@ def _composed(
     results: str,
 ) -> str:
     """
-    A record, of what the two formats write differently, and the rest.
+    A record in either format, from the parts that differ.
     """
     to = row.envelopeTo
     recipient = f"<envelope_to>{xmlText(to)}</envelope_to>" if to else ""
@@ -361,7 +358,7 @@ def _composed(
 
 def _explained(reason: Override) -> str:
     """
-    A comment that says what the type can't.
+    A comment with the original type.
     """
     return f"{reason.kind}: {reason.comment}" if reason.comment else f"{reason.kind}"
 

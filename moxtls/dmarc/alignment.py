@@ -1,14 +1,12 @@
 # -*- test-case-name: tests.dmarc.test_alignment -*-
 """
-Which of the domains that speak for a message are those of its author
-(RFC 9989 4.4, 4.10.2).  No I/O.
+Identifier alignment (RFC 9989 4.4, 4.10.2), and the authenticated domains of a
+message.  No I/O.
 
-Each has a tree walk of its own, all side by side.  None is made where its end
-can't matter: an organizational domain is the domain itself or above it, so what
-isn't under the author's has another one.  So ten signatures of ten strangers
-cost no question.
-
-Who stands behind a message, be it its author or not.  No I/O.
+The tree walks of all domains are made in parallel.  None is made if its result can't
+matter: the organizational domain of a name is the name itself or above it, so domains
+that aren't under the author's organizational domain aren't aligned.  Ten signatures
+of unrelated domains cost no lookup.
 """
 
 from __future__ import annotations
@@ -23,23 +21,23 @@ from moxtls.dns.query import LookupGenerator, parallel
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import IPNetwork, parseIP
 
-#: Distinct domains that are looked into, those that pass first: far more than
-#: sign any message, and few enough that nobody makes us ask for long.
+#: Distinct domains that are looked up, those that pass first: more than sign any
+#: legitimate message, and few enough to bound the lookups.
 MAX_WALKS = 20
 
-#: The organizational domains that are known; C{None}: couldn't be looked up.
+#: Organizational domains by domain; C{None} if the lookup failed.
 Organizations = dict[Domain, Domain | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
     """
-    Which identifiers are in the author's name, whatever came of checking them.
+    The alignment of identifiers, whether or not they pass.
 
-    @ivar dkim: For each of C{Authentication.dkim}, whether it is aligned.
-    @ivar spf: Whether what C{Authentication.spf} is about is aligned.
-    @ivar temporary: A look-up failed on which it depends whether something
-        that passes, or may have passed, is aligned.
+    @ivar dkim: For each of C{Authentication.dkim}, true if it is aligned.
+    @ivar spf: True if the domain of C{Authentication.spf} is aligned.
+    @ivar temporary: True if a lookup failed on which the alignment of an identifier
+        depends that passes, or may have passed.
     """
 
     dkim: tuple[bool, ...] = ()
@@ -53,7 +51,9 @@ def align(
     suffixes: PublicSuffixes | None = None,
 ) -> LookupGenerator[Aligned]:
     """
-    @param suffixes: As C{discovery} was made with.
+    Determine the alignment of all identifiers.
+
+    @param suffixes: The same as for C{discovery}.
     """
     sender = spfDomain(authentication)
     domains = _domainsToLookUp(discovery, authentication, sender)
@@ -70,8 +70,8 @@ def alignWithoutLookups(
     discovery: Discovery, authentication: Authentication
 ) -> Aligned | None:
     """
-    What L{align} comes to where it has nothing to ask, as mostly; C{None} where
-    it has.
+    The result of L{align} if it needs no lookups, which is the common case; C{None}
+    if it needs some.
     """
     sender = spfDomain(authentication)
     if _domainsToLookUp(discovery, authentication, sender):
@@ -132,7 +132,7 @@ def _isAligned(
     domain: Domain, mode: Alignment, discovery: Discovery, known: Organizations
 ) -> bool | None:
     """
-    C{None} if it can't be known.
+    C{None} if it depends on a lookup that failed.
     """
     # RFC 9989 4.10.2: the same domain is aligned, whatever its organization.
     if domain == discovery.author:
@@ -140,8 +140,8 @@ def _isAligned(
     if mode is Alignment.STRICT:
         return False
     if discovery.temporary:
-        # The organization may be any above the author; they meet somewhere,
-        # or they don't.
+        # The organizational domain may be any domain above the author domain, so
+        # only a different top-level domain is certain not to be aligned.
         return None if _top(domain) == _top(discovery.author) else False
     if not domain.isUnder(discovery.organizational) or domain not in known:
         return False
@@ -161,8 +161,8 @@ def _mayPass(status: AuthResult) -> bool:
 
 def spfDomain(authentication: Authentication) -> Domain | None:
     """
-    What SPF may be a witness for: the domain of MAIL FROM, or of HELO if that
-    was empty (RFC 9989 3.2.4, 4.4.2); C{None} if that is no domain.
+    The identifier that SPF authenticates: the domain of MAIL FROM, or of HELO if
+    that is empty (RFC 9989 3.2.4, 4.4.2); C{None} if it isn't a valid domain.
     """
     try:
         return Domain.parse(authentication.spf.domain)
@@ -172,7 +172,7 @@ def spfDomain(authentication: Authentication) -> Domain | None:
 
 def verifiedDomains(authentication: Authentication) -> tuple[Domain, ...]:
     """
-    The domains of which SPF or DKIM says that the message is theirs.
+    The domains that SPF or DKIM has authenticated.
     """
     domains = [d.domain for d in authentication.dkim if d.status is AuthResult.PASS]
     sender = spfDomain(authentication)
@@ -183,8 +183,8 @@ def verifiedDomains(authentication: Authentication) -> tuple[Domain, ...]:
 
 def clientNames(authentication: Authentication) -> tuple[Domain, ...]:
     """
-    The names that the client has been shown to have: a forwarder mostly leaves
-    MAIL FROM as it is.
+    The verified names of the SMTP client.  They identify forwarders, most of which
+    leave MAIL FROM unchanged.
     """
     names = []
     if authentication.helo.status is AuthResult.PASS:
@@ -203,8 +203,8 @@ def _parsed(name: str) -> tuple[Domain, ...]:
 
 def firstUnder(domains: Sequence[Domain], trusted: frozenset[Domain]) -> Domain | None:
     """
-    The first of those that are trusted, in order, that one of C{domains} is
-    under.
+    The first domain of C{trusted}, in order, that one of C{domains} is equal to or
+    under; C{None} if there is none.
     """
     return next(
         (each for each in sorted(trusted) if any(d.isUnder(each) for d in domains)),
@@ -213,5 +213,8 @@ def firstUnder(domains: Sequence[Domain], trusted: frozenset[Domain]) -> Domain 
 
 
 def isWithin(address: str, networks: Sequence[IPNetwork]) -> bool:
+    """
+    True if C{address} is an IP address in one of C{networks}.
+    """
     ip = parseIP(address)
     return ip is not None and any(ip in network for network in networks)

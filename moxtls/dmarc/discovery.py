@@ -1,23 +1,16 @@
 # -*- test-case-name: tests.dmarc.test_discovery -*-
 """
-Which DMARC record applies to an author domain, and which domain is the
-organization's (RFC 9989 4.10; RFC 7489 3.2, 6.6.3 with a public suffix list).
-No I/O.
+Discovery of DMARC records and organizational domains, by the DNS tree walk (RFC 9989
+4.10) or with a public suffix list (RFC 7489 3.2, 6.6.3).
 
-All names of a tree walk are asked at once, in place of one after the other:
-there are eight at most, mostly three, of which those at the top are in every
-cache; so a walk takes as long as its slowest answer.  Most of them would be
-asked anyway, as who signs with a subdomain is aligned only if the walk goes to
-its end.  What is behind the name where RFC 9989 4.10 has the walk stop is
-thrown away unread, so that it decides nothing, also if it failed.
+All names of a tree walk are looked up in parallel, so that a walk takes as long as its
+slowest lookup.  There are at most eight names, mostly three, and those at the top are
+in every cache.  Most of them are needed anyway, since the alignment of a signature by
+a subdomain is only known at the end of the walk.  Answers for names beyond the one
+where RFC 9989 4.10 stops the walk are ignored, failures included.
 
-The tree walk: which names are asked, and whose organization is found by it
-(RFC 9989 4.10).  No I/O.
-
-Organizational domains by the public suffix list (RFC 7489 3.2).
-
-Only who asks for C{legacy} needs any of this: the list, which comes with the
-package publicsuffixlist, is read when it is first looked into.
+The public suffix list is only needed with the setting C{legacy}.  It comes with the
+package publicsuffixlist, and is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -44,14 +37,16 @@ from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion, LookupQue
 from moxtls.dns.types import Answer, LookupStatus, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 
-# --- both ways -------------------------------------------------------------------
+# --- both methods -------------------------------------------------------------------
 
 
 def discover(
     author: Domain, suffixes: PublicSuffixes | None = None
 ) -> LookupGenerator[Discovery]:
     """
-    @param suffixes: Makes it what RFC 7489 has.
+    Find the DMARC record that applies to an author domain.
+
+    @param suffixes: If given, as in RFC 7489.
     """
     if suffixes is not None:
         return (yield from _discoverByList(author, suffixes))
@@ -69,7 +64,11 @@ def organizationalDomain(
     domain: Domain, suffixes: PublicSuffixes | None = None
 ) -> LookupGenerator[Domain | None]:
     """
-    @return: C{None} if it couldn't be looked up.
+    Find the organizational domain of a domain.
+
+    @param suffixes: If given, as in RFC 7489.
+
+    @return: C{None} if a lookup failed.
     """
     if suffixes is not None:
         return suffixes.organizational(domain)
@@ -80,7 +79,7 @@ def organizationalDomain(
 
 def requestedPolicy(discovery: Discovery) -> DMARCPolicy:
     """
-    What is asked for, for mail of the author that fails (RFC 9989 4.10.1;
+    The policy requested for mail of the author domain that fails (RFC 9989 4.10.1;
     RFC 7489 6.3, which has no C{np}).
     """
     record = discovery.record
@@ -109,21 +108,21 @@ def _discoveryFrom(author: Domain, steps: WalkSteps) -> Discovery:
     last = [step.domain for step in steps if step.psd is PSD.YES]
     wanted = dict.fromkeys((author, organizational, *last))
     byName = {step.domain: step for step in steps}
-    places = [byName[name] for name in wanted if name in byName]
-    return _withFailures(_applied(found, places), steps)
+    candidates = [byName[name] for name in wanted if name in byName]
+    return _withFailures(_applied(found, candidates), steps)
 
 
-def _applied(found: Discovery, places: Sequence[WalkStep]) -> Discovery:
+def _applied(found: Discovery, candidates: Sequence[WalkStep]) -> Discovery:
     """
-    @param places: Where the record may be, the best first.
+    @param candidates: Steps whose record may apply, in order of preference.
     """
-    for step in places:
+    for step in candidates:
         if isinstance(step.record, DMARCRecord):
             return replace(found, policyDomain=step.domain, record=step.record)
         if step.record is DMARCRecordError.UNUSABLE:
             problem = f"{step.policyStep.name}: {step.record}"
             return replace(found, unusable=True, problem=problem)
-    several = (s for s in places if s.record is DMARCRecordError.SEVERAL)
+    several = (s for s in candidates if s.record is DMARCRecordError.SEVERAL)
     problem = "; ".join(f"{s.policyStep.name}: {s.record}" for s in several)
     return replace(found, problem=problem)
 
@@ -136,13 +135,13 @@ def _withFailures(found: Discovery, steps: Sequence[WalkStep]) -> Discovery:
     return replace(found, temporary=True, problem=problem[:MAX_FINDING_LENGTH])
 
 
-# --- whether the author domain exists -----------------------------------------------
+# --- existence of the author domain -----------------------------------------------
 
 
 def _needsExistence(found: Discovery, own: Answers) -> bool:
     """
-    Whether what is asked for depends on it, and isn't known from the answer
-    for the author domain's own record: a name that has another below it
+    True if the requested policy depends on the existence of the author domain, and
+    that isn't known from the answer for its own record: a name with a name below it
     exists (RFC 8020 2).
     """
     if found.record is None or found.temporary:
@@ -155,12 +154,13 @@ def _needsExistence(found: Discovery, own: Answers) -> bool:
 
 def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
     """
-    RFC 9989 3.2.13.  Any one answer would do; since there are servers that
-    deny names which have other types of record, three have to agree.
+    Look up whether the author domain exists (RFC 9989 3.2.13).  One answer would
+    suffice; but some name servers deny names that have records of other types, so
+    three have to agree.
     """
     kinds = (RRType.A, RRType.AAAA, RRType.MX)
     answers = yield tuple(LookupQuestion(found.author.ascii, kind) for kind in kinds)
-    # With a chain, it is the target that isn't there.
+    # With a CNAME, the author domain exists though the target may not.
     there = [
         answer
         for answer in answers
@@ -169,8 +169,8 @@ def _withExistence(found: Discovery) -> LookupGenerator[Discovery]:
     ]
     failed = next((answer for answer in answers if answer.failed), None)
     if there or failed is None:
-        said = "exists" if there else "doesn't exist"
-        step = PolicyStep(found.author.ascii, said)
+        state = "exists" if there else "doesn't exist"
+        step = PolicyStep(found.author.ascii, state)
         found = replace(found, exists=bool(there))
     else:
         step = PolicyStep(found.author.ascii, lookupFailure(failed))
@@ -189,7 +189,7 @@ def _discoverByList(
     names = tuple(dict.fromkeys((author, organizational)))
     answers = yield recordQuestions(names)
     steps = walkSteps(names, answers, DiscoveryMethod.PSL)
-    # RFC 7489 6.6.3 step 3: the second only if there is nothing at the first.
+    # RFC 7489 6.6.3 step 3: the second only if there is no record at the first.
     if steps and steps[0].record is not DMARCRecordError.NONE:
         steps = steps[:1]
     found = Discovery(
@@ -201,19 +201,20 @@ def _discoverByList(
     return _withFailures(_applied(found, steps), steps)
 
 
-#: RFC 9989 4.10 step 4: where the walk goes on from a long name.
+#: RFC 9989 4.10 step 4: the number of labels with which the walk of a long name
+#: continues.
 LABELS_AFTER_JUMP = 7
-#: For people; records have room for more than they read.
+#: Characters of displayed text.
 MAX_FINDING_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class WalkStep:
     """
-    What was seen at one name.
+    The result of a tree walk at one name.
 
-    @ivar record: As if it applied: C{None} if the look-up failed.
-    @ivar psd: Also of a record that can't be used.
+    @ivar record: As if it applied; C{None} if the lookup failed.
+    @ivar psd: Also from a record without a valid policy.
     """
 
     domain: Domain
@@ -224,7 +225,8 @@ class WalkStep:
     @property
     def counts(self) -> bool:
         """
-        Whether there is just one record, of use or not (RFC 9989 4.10 step 2).
+        True if there is exactly one record, with a valid policy or not (RFC 9989
+        4.10 step 2).
         """
         return self.record is DMARCRecordError.UNUSABLE or isinstance(
             self.record, DMARCRecord
@@ -247,8 +249,8 @@ def treeWalkNames(start: Domain) -> tuple[Domain, ...]:
 
 def recordQuestions(names: Sequence[Domain]) -> LookupQuestions:
     """
-    What is asked at the names of a walk.  At a name that becomes too long by
-    what is put in front of it there can be nothing; only the first can.
+    The questions for the records of C{names}.  A name that is too long with the
+    prefix C{_dmarc} has no record; that can only be the first one.
     """
     every = (dmarcRecordName(name) for name in names)
     return tuple(LookupQuestion(name, RRType.TXT) for name in every if _fits(name))
@@ -256,7 +258,7 @@ def recordQuestions(names: Sequence[Domain]) -> LookupQuestions:
 
 def stepsUntilStop(names: Sequence[Domain], answers: Answers) -> WalkSteps:
     """
-    What was found up to where the walk stops.
+    The steps of a walk until it stops.
 
     @param answers: To L{recordQuestions} of C{names}.
     """
@@ -271,18 +273,18 @@ def walkSteps(
     method: DiscoveryMethod = DiscoveryMethod.TREE_WALK,
 ) -> WalkSteps:
     """
-    What was found at each of the names that were asked.
+    The steps of a walk at all names that were looked up.
     """
-    asked = names[len(names) - len(answers) :]
-    pairs = zip(asked, answers, strict=True)
+    lookedUp = names[len(names) - len(answers) :]
+    pairs = zip(lookedUp, answers, strict=True)
     return tuple(_walkStep(name, answer, method) for name, answer in pairs)
 
 
 def organizationalFrom(start: Domain, steps: WalkSteps) -> Domain | None:
     """
-    RFC 9989 4.10.2.
+    The organizational domain (RFC 9989 4.10.2).
 
-    @return: C{None} if a look-up failed on which it depends.
+    @return: C{None} if it depends on a lookup that failed.
     """
     if any(step.record is None for step in steps):
         return None
@@ -291,15 +293,15 @@ def organizationalFrom(start: Domain, steps: WalkSteps) -> Domain | None:
 
 def organizationalSoFar(start: Domain, steps: WalkSteps) -> Domain:
     """
-    The same, as if nothing were where a look-up failed.
+    The organizational domain, as if there were no record where a lookup failed.
     """
     counting = [step for step in steps if step.counts]
     for step in counting:
         if step.psd is PSD.NO:
             return step.domain
         if step.psd is PSD.YES and step.domain != start:
-            # Of the name that the walk began with, not of the one before,
-            # which it may have jumped to.
+            # One label more than the public suffix, taken from the start: the name
+            # before this step may be one that the walk jumped to.
             return _shortened(start, step.domain.ascii.count(".") + 2)
     return counting[-1].domain if counting else start
 
@@ -319,7 +321,7 @@ def _walkStep(domain: Domain, answer: Answer, method: DiscoveryMethod) -> WalkSt
 
 def lookupFailure(answer: Answer) -> str:
     """
-    What is said of a look-up that failed.
+    Text about a lookup that failed.
     """
     return printable(f"could not be looked up: {answer.reason}")
 
@@ -334,7 +336,8 @@ def _shown(texts: Sequence[bytes]) -> str:
 
 def printable(text: str) -> str:
     """
-    A stranger's words, as they may be shown: one line, and not long.
+    Untrusted text made safe to display: one line of printable ASCII, at most
+    L{MAX_FINDING_LENGTH} characters.
     """
     shown = "".join(each if " " <= each <= "~" else "?" for each in text)
     return shown[:MAX_FINDING_LENGTH]
@@ -348,27 +351,27 @@ def _fits(name: str) -> bool:
     return len(name) <= MAX_DOMAIN_LENGTH
 
 
-#: From a name to the part of it that somebody registered: C{None} for a public
-#: suffix.
+#: Returns the registered domain of a name: the public suffix and one label; C{None}
+#: for a public suffix.
 Registered = Callable[[str], str | None]
 
 
 class PublicSuffixes:
     """
-    Knows where the domains of organizations begin.
+    A public suffix list.
     """
 
     def __init__(self, load: Callable[[], Registered] | None = None) -> None:
         """
-        @param load: Reads the list.
+        @param load: Loads the list.
         """
         self._load = _packaged if load is None else load
         self._registered: Registered | None = None
 
     def organizational(self, domain: Domain) -> Domain:
         """
-        One label more than the longest public suffix that C{domain} is under;
-        for a public suffix, itself.
+        The organizational domain: one label more than the longest public suffix of
+        C{domain}; a public suffix itself.
         """
         if self._registered is None:
             self._registered = self._load()
@@ -377,7 +380,7 @@ class PublicSuffixes:
 
 
 def _packaged() -> Registered:
-    # Here, since it reads 300 KB, which hardly anybody needs.
+    # Imported late, since it reads 300 KB that are seldom needed.
     from publicsuffixlist import PublicSuffixList
 
     registered: Registered = PublicSuffixList().privatesuffix

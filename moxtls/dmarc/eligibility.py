@@ -1,14 +1,14 @@
 # -*- test-case-name: tests.dmarc.test_eligibility -*-
 """
-Who gets aggregate reports, and who doesn't for everybody's good.  No I/O.
+Which domains may receive aggregate reports (abuse prevention, RFC 9990 8).  No I/O.
 
-Anybody can send mail in the name of a domain of his own that asks for reports,
-and so have every host he sends to write to any address of his choice, or learn
-which addresses exist.  So mail that DMARC refused or put into Junk causes a report
-only to domains that somebody here has had to do with: L{moxtls.dmarc.evaluation}
-marks it.  Mail that was accepted always does: a domain that only begins to
-authenticate its mail publishes C{p=none} to be told of it.  Operators may demand a
-positive sign about every domain.
+An attacker can send mail in the name of a domain of his own that requests reports, and
+so make every receiving host send mail to addresses of his choice, or learn which
+addresses exist.  Therefore mail that was rejected or put into Junk because of DMARC
+causes a report only to domains with which a local account has corresponded;
+L{moxtls.dmarc.evaluation} marks other evaluations as optional.  Accepted mail always
+causes a report: a domain that introduces authentication publishes C{p=none} in order
+to get reports.  Operators may demand previous correspondence for all domains.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from moxtls.domain import Domain
 @dataclass(frozen=True, slots=True)
 class DMARCReporting:
     """
-    What the operator decides.
+    The operator's settings for aggregate reports.
 
-    @ivar submitter: In whose name reports are sent; C{None} if in nobody's.
-    @ivar formats: By the domain of the address that a report goes to; others
-        get C{format}.
-    @ivar minimum: Of how many messages there has to be something to report.
+    @ivar submitter: The reporting domain; C{None} if no domain can sign reports.
+    @ivar formats: Formats by the domain of the destination; others get C{format}.
+    @ivar minimum: The minimum number of messages in a report.
     @ivar onlyTo: Policy domains that get reports; empty for all.
     @ivar notTo: Policy domains that get none.
-    @ivar strangers: Whether domains get reports on accepted mail, also if none of
-        it passed and nobody here has had to do with them.
-    @ivar suffixes: Makes it what RFC 7489 has.
+    @ivar strangers: True to report on accepted mail even if none of it passed and no
+        local account has corresponded with the domain.
+    @ivar suffixes: If given, discovery as in RFC 7489.
     """
 
     submitter: Domain | None
@@ -54,7 +53,7 @@ def exclusionReason(
     domain: Domain, summary: PeriodSummary, settings: DMARCReporting
 ) -> str | None:
     """
-    Why the policy domain C{domain} gets no report, whoever it is.
+    The reason why the settings exclude a report to C{domain}; C{None} if they don't.
     """
     if domain in settings.notTo:
         return "switched off for this domain"
@@ -69,10 +68,10 @@ def refusalReason(
     summary: PeriodSummary, hasHistory: bool, settings: DMARCReporting
 ) -> str | None:
     """
-    Why there is no report; C{None} if there may be one.
+    The reason why there is no report; C{None} if there may be one.
 
-    @param hasHistory: There is a good sign about the organizational domain,
-        be it old.
+    @param hasHistory: True if a local account has ever corresponded with the
+        organizational domain.
     """
     refusal = exclusionReason(summary.published.domain, summary, settings)
     if refusal is not None:
@@ -80,17 +79,17 @@ def refusalReason(
     if settings.strangers or hasHistory or summary.wanted:
         return None
     return (
-        "a stranger, all of whose mail was refused, junk or not authenticated "
+        "an unknown domain, all of whose mail was refused, junk or not authenticated "
         "(Strangers of DMARC is false)"
     )
 
 
 def unreachableReason(domain: Domain) -> LookupGenerator[str]:
     """
-    Whether anybody could answer to mail from C{domain}, as many hosts refuse
-    mail that nobody could (RFC 5321 5.1, RFC 7505).
+    Look up whether C{domain} can receive mail, since many hosts refuse mail to which
+    no reply is possible (RFC 5321 5.1, RFC 7505).
 
-    @return: Why not; empty if somebody could.
+    @return: The reason why it can't; empty if it can.
     """
     (mx,) = yield (LookupQuestion(domain.ascii, RRType.MX),)
     if mx.failed:

@@ -41,14 +41,14 @@ from moxtls.outages import Backlog
 
 #: RFC 9990 3.1.3.
 MAX_SIGNATURES = 100
-#: Of what is kept for people.
+#: Limits of stored text.
 MAX_ADDRESSES = 10
 MAX_PROBLEM_LENGTH = 200
 
-#: The whole divisors of a day that reports are made by, in hours.
+#: Reporting intervals in hours: the divisors of a day.
 REPORTING_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)
 
-#: Evaluations that are remembered as made, of a few kB each.
+#: Cached evaluations, of a few kB each.
 MAX_CACHED = 500
 
 _HANDLED = (
@@ -63,10 +63,11 @@ _Signature = tuple[Domain, str, AuthResult, str]
 
 class _MessageFacts(NamedTuple):
     """
-    What there is to be reported of a message, but for what DMARC made of it.
+    The reported properties of a message, except its verdict.
 
-    @ivar sender: The domain of MAIL FROM, as that of the recipient; empty if
-        there is none.
+    @ivar address: The IP address of the client.
+    @ivar sender: The domain of MAIL FROM; empty if there is none.
+    @ivar recipient: The domain of the recipient; empty if there is none.
     """
 
     address: str
@@ -78,8 +79,10 @@ class _MessageFacts(NamedTuple):
 
 def evaluationOf(event: VerdictEvent) -> Evaluation | None:
     """
-    @return: C{None} if there is nothing to report: nobody wants it, it was
-        refused for another reason, or it isn't known whose policy applies.
+    The evaluation to report for an event.
+
+    @return: C{None} if no report is requested, if the message was rejected for another
+        reason than DMARC, or if the policy that applies is uncertain.
     """
     verdict = event.verdict
     discovery, author = verdict.discovery, verdict.author
@@ -107,7 +110,7 @@ def _evaluation(
     seen: _MessageFacts,
 ) -> Evaluation:
     """
-    Whoever sends a lot has it evaluated alike.
+    Cached, since bulk senders have many equal evaluations.
     """
     discovery = verdict.discovery
     assert discovery is not None and discovery.record is not None
@@ -125,8 +128,8 @@ def _evaluation(
 
 def reportingHours(seconds: int) -> int:
     """
-    How often reports are made for a domain that asks for them every so many
-    seconds: the longest of L{REPORTING_HOURS} that isn't longer.
+    The reporting interval in hours for a requested interval in seconds: the longest of
+    L{REPORTING_HOURS} that isn't longer.
     """
     hours = -(-seconds // 3600)
     return next((each for each in REPORTING_HOURS if each <= hours), 1)
@@ -134,15 +137,16 @@ def reportingHours(seconds: int) -> int:
 
 def _isCertain(discovery: Discovery) -> bool:
     """
-    Whether it is known whom to tell: not if there may be a nearer record.
+    True if the record certainly applies: false if there may be a nearer one.
     """
     return not discovery.temporary or discovery.policyDomain == discovery.author
 
 
 def _isOptional(event: VerdictEvent) -> bool:
     """
-    Reports about reports would never end; and who only forges a domain shall
-    not make us write to it.
+    True if the message is no reason for a report: it exists because of reports (which
+    could loop), or it was refused or junk and the domain is unknown (forged mail must
+    not make us send mail to its domain).
     """
     finalDisposition = event.finalDisposition
     isBecauseOfDMARC = (
@@ -208,8 +212,8 @@ def _disposition(verdict: Verdict, finalDisposition: FinalDisposition) -> Dispos
 
 def _reasons(verdict: Verdict, disposition: Disposition) -> tuple[Override, ...]:
     """
-    Those of the verdict, and that it wasn't followed, if so: a disposition
-    that isn't the policy has a reason (RFC 9990 3.1.1.9).
+    The reasons of the verdict, and another one if its disposition wasn't applied: each
+    deviation from the policy has a reason (RFC 9990 3.1.1.9).
     """
     asked = verdict.disposition
     if asked is DMARCPolicy.NONE or asked.value == disposition.value:
@@ -222,8 +226,8 @@ def _signatures(
     dkim: tuple[_Signature, ...], alignedDKIM: tuple[int, ...], author: Domain
 ) -> tuple[ReportedSignature, ...]:
     """
-    In the order of RFC 9990 3.1.3.  All that were checked, whoever signed
-    (RFC 9990 3.1.1.11): a list or a service in between is of interest.
+    The results of all checked signatures, in the order of RFC 9990 3.1.3.  Signatures
+    of other domains are included (RFC 9990 3.1.1.11): they show lists and services.
     """
     aligned = frozenset(alignedDKIM)
     ranked = [
@@ -251,7 +255,7 @@ def _rank(domain: Domain, status: AuthResult, isAligned: bool, author: Domain) -
 
 
 def _spf(spf: SPFResult) -> ReportedSPF | None:
-    # What a client calls itself may be anything.
+    # The domain may be an arbitrary HELO name.
     domain = printable(spf.domain)[:MAX_DOMAIN_LENGTH]
     return ReportedSPF(domain, spf.scope, spf.status) if domain else None
 
@@ -271,19 +275,19 @@ _HOUR = 3600
 #: The hour, and what was evaluated in it.
 _Entry = tuple[int, Evaluation]
 
-#: Seconds from one write to the next: who sends a lot sends what is evaluated
-#: alike, and each write would compete with his mail for the disk.
+#: Seconds between writes: bulk senders have many equal evaluations, and each write
+#: would compete with their mail for the disk.
 WRITE_INTERVAL = 0.05
 
 
 @implementer(IVerdictObserver)
 class EvaluationRecorder:
     """
-    Records each evaluation under the hour in which it was made.
+    Records the evaluations of incoming mail under the current hour.
 
-    One that comes alone is written at once.  What comes soon after another is
-    gathered, and then written together, equal ones as one.  Where the store is
-    unavailable, they wait for it, as many as there is room for.
+    A single evaluation is written at once.  Those that follow within L{WRITE_INTERVAL}
+    are collected and written together, equal ones as one with a count.  While the
+    store is unavailable, a limited number of them waits.
     """
 
     def __init__(
@@ -294,8 +298,8 @@ class EvaluationRecorder:
         silent: Set[Domain] = frozenset(),
     ) -> None:
         """
-        @param enabled: If not, nothing is recorded.
-        @param silent: Domains of ours; about mail to them, nothing is.
+        @param enabled: False to record nothing.
+        @param silent: Local domains; evaluations of mail to them aren't recorded.
         """
         self._clock = clock
         self._store = store
@@ -319,7 +323,7 @@ class EvaluationRecorder:
 
     def flush(self) -> None:
         """
-        Write what was gathered: there won't be more.
+        Write the collected evaluations now.
         """
         alarm, self._alarm = self._alarm, None
         if alarm is not None:
@@ -328,7 +332,7 @@ class EvaluationRecorder:
 
     def stop(self) -> Deferred[None]:
         """
-        Fires once all that waited for the store is written, or can't be.
+        Flush; fires once all waiting evaluations are written, or can't be.
         """
         self.flush()
         return Deferred.fromCoroutine(self._backlog.stop())

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.dmarc.test_externaldestinations -*-
 """
-Where reports about a domain may go (RFC 9990 4; RFC 7489 7.1): a destination
-in another organization has to say that it wants them.  No I/O.
+Verification of external report destinations (RFC 9990 4; RFC 7489 7.1): a destination
+in another organization has to confirm that it wants the reports.  No I/O.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from moxtls.reporting.rua import (
     parseDestination,
 )
 
-#: Of a text about one URI: there is one C{error} element for all.
+#: Characters of a text about one URI; all share one C{error} element.
 MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDestinations:
     """
-    @ivar accepted: URIs in canonical form, each with the most octets it takes
-        (0 for no limit).
-    @ivar errors: Why others are not, for the C{error} element of a report:
-        printable ASCII.
-    @ivar temporary: Of some, it couldn't be looked up.
+    The result of verifying the destinations of a record.
+
+    @ivar accepted: URIs in canonical form, each with its maximum number of octets (0
+        for no limit).
+    @ivar errors: The reasons why others aren't accepted, for the C{error} element of
+        a report: printable ASCII.
+    @ivar temporary: True if a lookup failed for some.
     """
 
     accepted: tuple[tuple[str, int], ...] = ()
@@ -55,12 +57,12 @@ class _Target:
 @dataclass(frozen=True, slots=True)
 class _Relation:
     """
-    What was found out about a host.
+    The relation of a destination host to the policy domain.
 
-    @ivar organizations: Of the policy domain and of the host; C{None} where
-        that couldn't be looked up.
-    @ivar confirmation: What is at the name that would confirm it; C{None}
-        if there can be no such name.
+    @ivar organizations: The organizational domains of the policy domain and of the
+        host; C{None} if the lookup failed.
+    @ivar confirmation: The answer for the confirmation record; C{None} if its name
+        would be too long.
     """
 
     organizations: tuple[Domain | None, Domain | None]
@@ -74,7 +76,7 @@ class _Relation:
     @property
     def isUnknown(self) -> bool:
         """
-        Whether another attempt may find something else than a refusal.
+        True if a lookup failed, so that another attempt may succeed.
         """
         failed = self.confirmation is not None and self.confirmation.failed
         return failed or None in self.organizations
@@ -87,12 +89,13 @@ def verifyDestinations(
     tag: str = "rua",
 ) -> LookupGenerator[VerifiedDestinations]:
     """
-    All that has to be known is asked at once, also what may turn out not to
-    matter: whether a host is of the same organization takes as long to find
-    out as whether it confirms.
+    Verify the destinations of a record.
 
-    @param policyDomain: Where the record is: not its organizational domain,
-        which confirms nothing (RFC 9990 4 step 3).
+    All lookups are made in parallel, also those that may turn out to be unnecessary:
+    organizational domains and confirmation records take equally long.
+
+    @param policyDomain: The domain of the record, not its organizational domain,
+        which isn't part of the confirmation (RFC 9990 4 step 3).
     @param tag: C{ruf} for failure reports (RFC 9991).
     """
     targets, errors = _targets(uris)
@@ -115,15 +118,15 @@ def verifyDestinations(
 
 def confirmationName(policyDomain: Domain, host: Domain) -> str:
     """
-    Where C{host} says that it wants reports about C{policyDomain}.
+    The name of the record by which C{host} accepts reports about C{policyDomain}.
     """
     return f"{policyDomain}._report._dmarc.{host}"
 
 
 def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
     """
-    Those that reports can be sent to.  Other schemes are passed over (RFC 9989
-    4.7).
+    The valid C{mailto:} URIs, and errors in others.  Other schemes are ignored (RFC
+    9989 4.7).
     """
     targets: dict[str, _Target] = {}
     errors = []
@@ -143,7 +146,7 @@ def _targets(uris: Sequence[ReportURI]) -> tuple[list[_Target], list[str]]:
 
 def _target(each: ReportURI) -> _Target | str:
     """
-    Or why it isn't one.
+    Parse a URI; returns the reason if it is invalid.
     """
     try:
         destination = parseDestination(each.uri)
@@ -199,18 +202,18 @@ def _checked(
 
 def _replaced(target: _Target, wanted: Sequence[ReportURI]) -> VerifiedDestinations:
     """
-    The confirmed destination, or what its host wants in its place: at the same
-    host only, and nobody is asked again.
+    The confirmed destination, or its replacements in the confirmation record: at the
+    same host only, without further confirmation.
 
-    Reading of RFC 9990 4: a host that names none but others gets nothing;
-    where it names one of its own as well, that one is meant.
+    Reading of RFC 9990 4: a host that only names other hosts gets no reports; if it
+    names an address of its own as well, that one is used.
     """
     own: list[tuple[str, int]] = []
     errors: list[str] = []
     for each in wanted:
         other = _target(each)
         if isinstance(other, str):
-            # As if it weren't there (RFC 9989 4.8).
+            # Invalid URIs are ignored (RFC 9989 4.8).
             continue
         if other.host == target.host:
             own.append((other.uri, other.limit))

@@ -1,15 +1,11 @@
 # -*- test-case-name: tests.dmarc.test_failurereporter -*-
 """
-Sends DMARC failure reports, as messages fail (RFC 9991).
+Sends DMARC failure reports when messages fail (RFC 9991), within rate limits (RFC 9991
+8.1).
 
-They have no place in the ledger: nobody is owed one, and one that is lost is
-not missed.  They go out with the null sender, so that no DSN comes back, and
-nobody reports on them in turn (RFC 9991 5.1, RFC 5965 5).
-
-How many reports may be sent at once, and what they stand for (RFC 9991 8.1).
-No I/O.
-
-Whatever comes in, what is remembered is bounded.
+Failure reports aren't stored in the ledger: they are optional, and a lost one does no
+harm.  They have the null sender, so that neither DSNs nor other reports are sent in
+return (RFC 9991 5.1, RFC 5965 5).
 """
 
 from __future__ import annotations
@@ -56,22 +52,22 @@ from moxtls.reporting.rua import canonicalURI, parseDestination
 from moxtls.reporting.suppression import afterFailure, canReset
 from moxtls.tasks import TaskGroup, ignoreCancelled, resolve
 
-#: Reports for which something is looked up at a time.
+#: Reports with lookups at a time.
 MAX_CONCURRENT = 3
-#: Reports in the making, each with the header of a message.
+#: Unfinished reports, each with the header of a message.
 MAX_PENDING = 30
-#: Of the keys of envelopes.
+#: Prefix of the keys of envelopes.
 KEY_PREFIX = "failure/"
 
-#: Addresses, and the most octets that they take; 0 for no limit.
+#: Addresses with their maximum number of octets; 0 for no limit.
 _Recipients = Sequence[tuple[Address, int]]
 
 
 @implementer(IVerdictObserver)
 class FailureReporter:
     """
-    Reports failures to those who want to hear of them, within limits.  Mail
-    doesn't wait for it.
+    Reports failures to the C{ruf} addresses of author domains, within limits.  Mail
+    isn't delayed by it.
     """
 
     log = Logger()
@@ -87,7 +83,7 @@ class FailureReporter:
         newID: Callable[[], str],
     ) -> None:
         """
-        @param newID: Letters and digits that nobody can guess.
+        @param newID: Returns letters and digits that can't be guessed.
         """
         self._clock = clock
         self._resolver = resolver
@@ -96,7 +92,7 @@ class FailureReporter:
         self._hostname = identity.hostname
         self._settings = settings
         self._newID = newID
-        # A key that is for TLS reports only doesn't make them pass DMARC.
+        # Keys for the service tlsrpt don't make other mail pass DMARC.
         self._signers = [
             each
             for each in identity.signers
@@ -110,7 +106,7 @@ class FailureReporter:
 
     def verdictGiven(self, event: VerdictEvent) -> Deferred[None]:
         """
-        Fires at once.
+        Start a report if one is requested and allowed; fires at once.
         """
         submitter = self._settings.submitter
         if self._settings.enabled and self._signers and not self._isStopped:
@@ -121,9 +117,9 @@ class FailureReporter:
 
     def stop(self) -> Deferred[None]:
         """
-        Give up all reports that aren't in the queue, and take no more.
+        Cancel all reports that aren't in the queue, and start no more.
 
-        @return: Fires once nothing is in flight.
+        @return: Fires once no task is running.
         """
         self._isStopped = True
         return self._tasks.cancel()
@@ -151,7 +147,7 @@ class FailureReporter:
         except Exception:
             logUnlessOutage(
                 self.log,
-                "reporting a failure to {domain}",
+                "Failure report to {domain}",
                 domain=str(failure.policyDomain),
             )
         finally:
@@ -162,11 +158,11 @@ class FailureReporter:
 
     async def _send(self, failure: MessageFailure, details: FailureDetails) -> bool:
         """
-        @return: Whether anybody gets it.
+        @return: True if a report was submitted.
         """
-        trouble = await resolve(self._resolver, unreachableReason(details.submitter))
-        if trouble:
-            self.log.info("No failure reports: {trouble}", trouble=trouble)
+        reason = await resolve(self._resolver, unreachableReason(details.submitter))
+        if reason:
+            self.log.info("Failure reports are not sent: {reason}", reason=reason)
             return False
         recipients = await self._recipients(failure)
         if not recipients:
@@ -184,7 +180,7 @@ class FailureReporter:
 
     async def _recipients(self, failure: MessageFailure) -> _Recipients:
         """
-        Who wants it, has said so, and may have it.
+        The verified C{ruf} addresses that aren't suppressed.
         """
         wanted = await resolve(
             self._resolver,
@@ -197,7 +193,7 @@ class FailureReporter:
         )
         if wanted.errors:
             self.log.info(
-                "Failure reports to {domain}: {errors}",
+                "Failure report to {domain}: destinations not accepted: {errors}",
                 domain=str(failure.policyDomain),
                 errors="; ".join(wanted.errors),
             )
@@ -231,7 +227,7 @@ class FailureReporter:
         )
         await self._queue.submit(envelope, (message,))
         self.log.info(
-            "Failure report to {domain} for {recipients}",
+            "Failure report about {domain} submitted for {recipients}",
             domain=str(failure.policyDomain),
             recipients=", ".join(recipients),
         )
@@ -240,8 +236,7 @@ class FailureReporter:
 @implementer(IReportObserver)
 class FailureReportTracker:
     """
-    Leaves destinations alone that refuse failure reports, as they are left
-    alone when they refuse others.
+    Suppresses destinations that refuse failure reports, as for other reports.
     """
 
     def __init__(self, clock: IReactorTime, suppressions: ISuppressions) -> None:
@@ -260,7 +255,7 @@ class FailureReportTracker:
         if result.ending is DeliveryStatus.DELIVERED:
             if entry is not None and canReset(entry, now, final=False):
                 await self._suppressions.remove(destination, kind)
-        # Of several that were on their way, the first one counts.
+        # Only the first of several failures in the same time counts.
         elif result.ending is DeliveryStatus.PERMANENT and not (
             entry and entry.until > now
         ):
@@ -271,21 +266,23 @@ class FailureReportTracker:
             )
 
 
-#: Domains of which something is remembered.  Who has that many of his own is
-#: still held to what there is for all.
+#: Domains with counters.  A sender with more domains is still subject to the daily
+#: limit for all.
 MAX_DOMAINS = 1000
-#: Messages that are known to have been dealt with.
+#: Messages that are remembered as processed.
 MAX_REMEMBERED = 1000
-#: Seconds in which the recipients of one message all have theirs.
+#: Seconds in which all recipients of a message are processed.
 DEDUPLICATION_PERIOD = 10 * MINUTE
 
 
 @dataclass(slots=True)
 class _DomainCounter:
     """
-    @ivar sent: When there were reports, of the last hour.
-    @ivar held: How many messages there was no report on since the last one.
-    @ivar latest: When there was the last of those.
+    Counters of one policy domain.
+
+    @ivar sent: The times of reports in the last hour.
+    @ivar held: The number of messages without a report since the last one.
+    @ivar latest: The time of the last of those.
     """
 
     sent: deque[float] = field(default_factory=deque)
@@ -295,8 +292,9 @@ class _DomainCounter:
 
 class FailureReportLimiter:
     """
-    So many reports an hour for each domain, and so many a day for all; what is
-    beyond that is counted, and told in the next one.
+    Limits the reports per hour for each domain, and per day for all.  Messages beyond
+    the limits are counted, and the next report states their number.  The number of
+    domains is limited.
     """
 
     def __init__(self, perHour: int, perDay: int) -> None:
@@ -308,10 +306,10 @@ class FailureReportLimiter:
 
     def take(self, domain: Domain, now: float) -> int:
         """
-        There is something to report to C{domain}.
+        Ask for permission to send a report about C{domain}.
 
-        @return: For how many messages a report speaks that is sent now; 0 if
-            none may be sent.
+        @return: The number of messages that the report represents; 0 if none may be
+            sent now.
         """
         now = self._elapsed.at(now)
         account = self._account(domain)
@@ -328,7 +326,7 @@ class FailureReportLimiter:
 
     def hold(self, domain: Domain, incidents: int, now: float) -> None:
         """
-        Count messages on which there is no report.
+        Count messages for which no report is sent.
         """
         self._hold(domain, incidents, self._elapsed.at(now))
 
@@ -339,8 +337,8 @@ class FailureReportLimiter:
 
     def giveBack(self, domain: Domain, incidents: int, now: float) -> None:
         """
-        Nothing came of a report: others may have its place in the day, but
-        for this hour, C{domain} has had it.
+        Undo C{take} for a report that wasn't sent: it doesn't count for the day, but
+        still counts for the hour of C{domain}.
         """
         if self._sent:
             self._sent.pop()
@@ -356,7 +354,7 @@ class FailureReportLimiter:
 
 class Deduplicator:
     """
-    What was there a moment ago.
+    Recognizes messages that were processed recently.
     """
 
     def __init__(self) -> None:
@@ -364,7 +362,9 @@ class Deduplicator:
 
     def isNew(self, id: bytes, now: float) -> bool:
         """
-        @param id: Remembered from now on, for L{DEDUPLICATION_PERIOD}.
+        True if C{id} wasn't given within L{DEDUPLICATION_PERIOD}.
+
+        @param id: Remembered for L{DEDUPLICATION_PERIOD}.
         """
         known = self._seen.get(id)
         if known is not None and 0 <= now - known < DEDUPLICATION_PERIOD:
@@ -378,7 +378,7 @@ class Deduplicator:
 
 def _recent(account: _DomainCounter, now: float) -> int:
     """
-    What was held back; after a quiet day, it is nobody's concern any more.
+    The number of messages without a report; 0 if the last was more than a day ago.
     """
     return account.held if now - account.latest < DAY else 0
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dmarc.test_source -*-
 """
-What DMARC aggregate reports are owed, and what is in them.
+The source of DMARC aggregate reports: due periods and report documents.
 """
 
 from __future__ import annotations
@@ -50,27 +50,26 @@ from moxtls.tasks import resolve
 
 #: Rows in memory at a time.  A flood can make each of them 50 KB.
 PAGE = 250
-#: For how many seconds it is remembered who was heard from: whoever writes once
-#: a year is known.
+#: Seconds for which correspondence is remembered: longer than a year.
 HISTORY = 400 * DAY
 
 _INCOMPLETE = "Incomplete: all of it would be too large a report."
 _OMITTED = "Incomplete: {} more messages differ in too many ways to be told apart."
 
-#: Why there is no report about what may not be the reason for one.
+#: The reason for no report on periods that may not cause one.
 UNSENDABLE = (
-    "all of it exists because of reports, or was refused or junk, from strangers"
+    "all of it exists because of reports, or was refused or junk from unknown domains"
 )
 
 _Plan = tuple[Domain, PeriodSummary, VerifiedDestinations]
-#: Which format goes to which of the destinations.
+#: Destinations by format.
 _Groups = dict[ReportFormat, list[str]]
 
 
 @implementer(IReportSource)
 class DMARCReportSource:
     """
-    Reports on what an L{IEvaluationStore} has about intervals that are over.
+    Reports on the evaluations of an L{IEvaluationStore}.
     """
 
     kind = ReportKind.DMARC
@@ -86,9 +85,9 @@ class DMARCReportSource:
         largest: int = MAX_REPORT,
     ) -> None:
         """
-        @param ledger: The identifier of the ledger that has all this.
-        @param largest: Octets of a report before compression; more is left
-            out.
+        @param ledger: The identifier of the ledger with the stores.
+        @param largest: Maximum number of octets of a report before compression; the
+            rest is omitted.
         """
         self._resolver = resolver
         self._store = store
@@ -147,7 +146,7 @@ class DMARCReportSource:
 
     async def _plan(self, period: ReportPeriod) -> _Plan | NoReport:
         """
-        What is needed to compose a report, or why there is none.
+        The requirements of a report, or the reason why there is none.
         """
         if not period.sendable:
             return _nothing(period, UNSENDABLE)
@@ -172,8 +171,8 @@ class DMARCReportSource:
         self, period: ReportPeriod, summary: PeriodSummary
     ) -> VerifiedDestinations | NoReport:
         """
-        Where a report is wanted now, whatever was published when the mail
-        came.
+        The destinations in the record as it is published now, not as it was when the
+        mail was received.
         """
         suffixes = self._settings.suffixes
         found = await resolve(self._resolver, discover(period.domain, suffixes))
@@ -245,12 +244,12 @@ class DMARCReportSource:
         formats: Iterable[ReportFormat],
     ) -> list[bytes]:
         """
-        The report in each of C{formats}, from one reading; none if there is
-        nothing in it.
+        The report in each of C{formats}, from one pass over the rows; none if there
+        are no rows.
         """
         attempts = (
             metadata,
-            # What doesn't fit has to be said in front, so all over again.
+            # The error is written before the rows, so the report is written again.
             replace(metadata, errors=(_INCOMPLETE, *metadata.errors)),
         )
         for each in attempts:
@@ -266,7 +265,7 @@ class DMARCReportSource:
         self, period: ReportPeriod, writers: Sequence[AggregateWriter]
     ) -> bool:
         """
-        @return: Whether all there is went into them.
+        @return: True if all rows were written.
         """
         after = b""
         while True:
@@ -285,9 +284,11 @@ def _usable(
     period: ReportPeriod, summary: PeriodSummary, wanted: VerifiedDestinations
 ) -> VerifiedDestinations | NoReport:
     """
-    Some of the destinations may have to be asked again later.  The others wait
-    for that, so that all get the same at the same time, but not for longer than
-    another interval: there are name servers that never answer.
+    The accepted destinations, or the reason why there are none.
+
+    If lookups failed for some destinations, the report is delayed, so that all
+    destinations get it at the same time, but by one interval at most: some name
+    servers never answer.
     """
     reasons = "; ".join(wanted.errors)
     overdue = period.end - summary.first > summary.hours * HOUR

@@ -1,6 +1,6 @@
-# -*- test-case-name: tests.dmarc.test_values -*-
+# -*- test-case-name: tests.dmarc.test_record -*-
 """
-DMARC from record to report, as values (RFC 9989, RFC 9990).  No I/O.
+Value types of DMARC, from records to reports (RFC 9989, RFC 9990).  No I/O.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import StrEnum
 from moxtls.authentication.results import Authentication, AuthResult
 from moxtls.domain import Domain
 
-# --- what is published --------------------------------------------------------
+# --- records --------------------------------------------------------
 
 
 class DMARCPolicy(StrEnum):
     """
-    RFC 9989 4.7: C{p}, C{sp}, C{np}; and what is done with a message.
+    Values of C{p}, C{sp}, C{np} (RFC 9989 4.7); also the disposition of a message.
     """
 
     NONE = "none"
@@ -26,7 +26,7 @@ class DMARCPolicy(StrEnum):
 
 class Alignment(StrEnum):
     """
-    RFC 9989 4.7: C{adkim}, C{aspf}.
+    Values of C{adkim}, C{aspf} (RFC 9989 4.7).
     """
 
     RELAXED = "r"
@@ -35,7 +35,7 @@ class Alignment(StrEnum):
 
 class PSD(StrEnum):
     """
-    RFC 9989 4.7: whether the domain is a public suffix.
+    Values of C{psd} (RFC 9989 4.7): whether the domain is a public suffix.
     """
 
     YES = "y"
@@ -45,7 +45,7 @@ class PSD(StrEnum):
 
 class DiscoveryMethod(StrEnum):
     """
-    How organizational domains are found (RFC 9990 3.1.1.5 discovery_method).
+    Methods of finding organizational domains (RFC 9990 3.1.1.5 discovery_method).
     """
 
     PSL = "psl"
@@ -55,9 +55,11 @@ class DiscoveryMethod(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ReportURI:
     """
-    @ivar uri: As published, without the size.
-    @ivar limit: The most octets for a report (RFC 7489 6.2; RFC 9989 has it
-        no more, who publishes it means it still); 0 for no limit.
+    A URI of a C{rua} or C{ruf} tag.
+
+    @ivar uri: As published, without the size limit.
+    @ivar limit: The maximum number of octets of a report; 0 for no limit (RFC 7489
+        6.2; obsolete in RFC 9989, but still respected).
     """
 
     uri: str
@@ -66,7 +68,7 @@ class ReportURI:
     @property
     def isMail(self) -> bool:
         """
-        Whether reports can be sent there at all (RFC 9989 4.7).
+        True for C{mailto:}, the only scheme to which reports are sent (RFC 9989 4.7).
         """
         return self.uri[:7].lower() == "mailto:"
 
@@ -74,13 +76,14 @@ class ReportURI:
 @dataclass(frozen=True, slots=True)
 class DMARCRecord:
     """
-    RFC 9989 4.7, and what RFC 7489 6.3 has beyond it.
+    A DMARC record (RFC 9989 4.7), with the additional tags of RFC 7489 6.3.
 
-    @ivar sp: C{None} where it isn't published, as C{np}.
+    @ivar sp: C{None} if it isn't published; so is C{np}.
+    @ivar testing: C{t=y}.
     @ivar fo: RFC 9991 and RFC 7489 6.3, such as C{("1", "d")}.
     @ivar percent: C{pct} of RFC 7489.
-    @ivar interval: C{ri} of RFC 7489, seconds.
-    @ivar problems: What its owner should know: a stranger's words.
+    @ivar interval: C{ri} of RFC 7489, in seconds.
+    @ivar problems: Errors in the record, for its owner; untrusted text.
     """
 
     p: DMARCPolicy = DMARCPolicy.NONE
@@ -98,17 +101,17 @@ class DMARCRecord:
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
-# --- what applies to a message --------------------------------------------------
+# --- verdicts --------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyStep:
     """
-    One look-up on the way to a policy, for people.
+    A lookup during policy discovery, for display.
 
     @ivar name: Such as C{_dmarc.example.org}.
-    @ivar found: What was there, such as the record's text: printable, not
-        longer than 500 characters.
+    @ivar found: The result, such as the text of a record: printable, at most 500
+        characters.
     """
 
     name: str
@@ -118,21 +121,20 @@ class PolicyStep:
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """
-    What was published about an author domain, and where.
+    The result of policy discovery for an author domain.
 
-    The record may be there and C{problem} too: then it can't be known whether
-    a nearer one or another organizational domain applies.
+    With both C{record} and C{problem}, it is unknown whether a nearer record or
+    another organizational domain applies.
 
-    @ivar organizational: RFC 9989 4.10.2; the author domain itself if nothing
-        else is known.
-    @ivar policyDomain: Where C{record} is; C{None} if there is none.
-    @ivar exists: Whether the author domain exists (RFC 9989 3.2.13): taken for
-        granted where the policy is the same either way.
-    @ivar unusable: The record that applies asks for nothing that can be
-        understood, so that DMARC doesn't apply (RFC 9989 4.10.1).
-    @ivar temporary: A look-up failed, so nothing is certain.
-    @ivar problem: Why there is no usable record although something was
-        published, or what failed.
+    @ivar organizational: RFC 9989 4.10.2; the author domain itself if unknown.
+    @ivar policyDomain: The domain of C{record}; C{None} if there is none.
+    @ivar exists: True if the author domain exists (RFC 9989 3.2.13); assumed if the
+        policy doesn't depend on it.
+    @ivar unusable: True if the record that applies has no valid policy, so that
+        DMARC doesn't apply (RFC 9989 4.10.1).
+    @ivar temporary: True if a lookup failed, so that the result is uncertain.
+    @ivar problem: The reason why a published record can't be used, or the failed
+        lookup.
     """
 
     author: Domain
@@ -149,7 +151,7 @@ class Discovery:
 
 class OverrideKind(StrEnum):
     """
-    RFC 9990 3.1.6; the last two are in RFC 7489 only.
+    Types of policy overrides (RFC 9990 3.1.6); the last two only exist in RFC 7489.
     """
 
     LOCAL_POLICY = "local_policy"
@@ -164,9 +166,9 @@ class OverrideKind(StrEnum):
 @dataclass(frozen=True, slots=True, order=True)
 class Override:
     """
-    Why a policy was not applied as published.
+    A reason why a policy wasn't applied as published.
 
-    @ivar comment: Ours, for the domain's owner to read.
+    @ivar comment: Our explanation to the domain owner.
     """
 
     kind: OverrideKind
@@ -176,17 +178,18 @@ class Override:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
-    What DMARC says of a message.
+    The DMARC verdict on a message.
 
-    @ivar status: C{NONE}: there is no policy, or no author domain it could
-        apply to.
-    @ivar author: The domain in From; C{None} if there isn't just one.
-    @ivar policy: What the record asks for in this case (p, sp or np).
-    @ivar disposition: What we do because of DMARC.
-    @ivar alignedDKIM: Of the signatures that are aligned and pass, their
-        places in C{Authentication.dkim}.
-    @ivar reasons: Why C{disposition} isn't C{policy}.
-    @ivar problem: For people.
+    @ivar status: C{NONE} without a policy, or without an author domain to which one
+        could apply.
+    @ivar author: The domain in From; C{None} unless there is exactly one.
+    @ivar policy: The requested policy that applies (p, sp or np).
+    @ivar disposition: The disposition due to DMARC.
+    @ivar alignedDKIM: Indexes into C{Authentication.dkim} of the aligned signatures
+        that pass.
+    @ivar spfAligned: True if SPF passes and is aligned.
+    @ivar reasons: The reasons why C{disposition} isn't C{policy}.
+    @ivar problem: Text for operators.
     """
 
     status: AuthResult
@@ -206,11 +209,10 @@ class Verdict:
 
 class FinalDisposition(StrEnum):
     """
-    What became of a message, for one recipient.
+    The final disposition of a message for one recipient.
 
-    C{REJECTED}: for another reason than DMARC.  C{ACCEPTED_REJECT}: it would
-    have been refused, but was taken into a mailbox for such mail, and the
-    sender was told that it was accepted.
+    C{REJECTED}: for another reason than DMARC.  C{ACCEPTED_REJECT}: accepted into a
+    mailbox for mail that would otherwise have been refused.
     """
 
     ACCEPTED = "accepted"
@@ -223,16 +225,16 @@ class FinalDisposition(StrEnum):
 @dataclass(frozen=True, slots=True)
 class VerdictEvent:
     """
-    What was decided on one message for one recipient, and why.
+    The decision on one message for one recipient, with its reasons.
 
-    @ivar sender: MAIL FROM; empty for the null one.
+    @ivar sender: MAIL FROM; empty for the null reverse-path.
     @ivar recipient: The address in RCPT.
-    @ivar isKnown: There is positive history with the author's organizational
-        domain (L{moxtls.interfaces.ISenderHistory}), or it couldn't be known.
-    @ivar isForReports: It may well exist because of reports: it came to an
-        address of ours for reports, or may answer one of ours.
-    @ivar header: The message's header as it came, for failure reports; kept
-        nowhere.
+    @ivar isKnown: True if a local account has corresponded with the author's
+        organizational domain (L{moxtls.interfaces.ISenderHistory}), or if that
+        couldn't be looked up.
+    @ivar isForReports: True if the message may exist because of reports: it was sent
+        to one of our addresses for reports, or may reply to one of our reports.
+    @ivar header: The header as received, for failure reports; never stored.
     """
 
     authentication: Authentication
@@ -245,17 +247,17 @@ class VerdictEvent:
     header: bytes = b""
 
 
-# --- what is kept until a report has it ----------------------------------------
+# --- evaluations that wait to be reported ----------------------------------------
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedPolicy:
     """
-    The configuration that was applied: there is one report for each
-    (RFC 9990 3.1, 3.1.1.5).
+    The published policy that was applied; there is one report for each (RFC 9990
+    3.1, 3.1.1.5).
 
-    @ivar domain: Where the record is.
-    @ivar sp: C{None} where it wasn't published, as C{np}.
+    @ivar domain: The domain of the record.
+    @ivar sp: C{None} if it wasn't published; so is C{np}.
     """
 
     domain: Domain
@@ -272,8 +274,8 @@ class PublishedPolicy:
 
 class Disposition(StrEnum):
     """
-    RFC 9990 3.1.1.9.  C{PASS}: the message passed, under a policy that would
-    have had consequences.
+    Dispositions in aggregate reports (RFC 9990 3.1.1.9).  C{PASS}: the message passed
+    under a policy other than C{none}.
     """
 
     NONE = "none"
@@ -285,9 +287,9 @@ class Disposition(StrEnum):
 @dataclass(frozen=True, slots=True, order=True)
 class ReportedSignature:
     """
-    RFC 9990 3.1.1.12.
+    A DKIM result in an aggregate report (RFC 9990 3.1.1.12).
 
-    @ivar problem: C{human_result}: ours.
+    @ivar problem: Our explanation (C{human_result}).
     """
 
     domain: str
@@ -299,7 +301,7 @@ class ReportedSignature:
 @dataclass(frozen=True, slots=True, order=True)
 class ReportedSPF:
     """
-    RFC 9990 3.1.1.13.
+    An SPF result in an aggregate report (RFC 9990 3.1.1.13).
 
     @ivar scope: C{mfrom} or C{helo}.
     """
@@ -312,8 +314,7 @@ class ReportedSPF:
 @dataclass(frozen=True, slots=True, order=True)
 class ReportRow:
     """
-    What a C{record} of a report says, but for the count.  Domains are in
-    A-labels.
+    A C{record} of an aggregate report without its count.  Domains are A-labels.
     """
 
     sourceIP: str
@@ -331,14 +332,13 @@ class ReportRow:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """
-    One message in the name of a domain that wants reports.
+    The evaluation of a message whose author domain requests aggregate reports.
 
-    @ivar hours: How often it wants them, a divisor of 24.
-    @ivar addresses: C{rua} as it was then, for people: a report looks it up
-        afresh.
-    @ivar optional: In a report if there is one; no reason to make one.
-    @ivar wanted: Accepted, not junk, and DMARC passed: a sign that its sender
-        is somebody, and no forger.
+    @ivar hours: The reporting interval, a divisor of 24.
+    @ivar addresses: C{rua} at that time, for display: reports look it up again.
+    @ivar optional: True if it goes into a report but is no reason to make one.
+    @ivar wanted: True if the message passed DMARC and was accepted, not as junk: a
+        sign that the author domain isn't forged.
     """
 
     published: PublishedPolicy
@@ -352,9 +352,10 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class StoredEvaluation:
     """
-    @ivar hour: The UTC hour in which they were made: the Unix second in which
-        it begins.
-    @ivar count: How many messages that were the same in everything.
+    Equal evaluations of one hour.
+
+    @ivar hour: The Unix second in which the UTC hour begins.
+    @ivar count: The number of messages.
     """
 
     hour: int
@@ -365,9 +366,10 @@ class StoredEvaluation:
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
     """
-    What is waiting to be reported to one policy domain.
+    A summary of the evaluations that wait to be reported to one policy domain.
 
-    @ivar sendable: Whether any of it may cause a report.
+    @ivar count: The number of messages.
+    @ivar sendable: True if any of them may cause a report.
     """
 
     domain: Domain
@@ -379,16 +381,17 @@ class EvaluationSummary:
 @dataclass(frozen=True, slots=True)
 class PeriodSummary:
     """
-    What a report will be about, but for the rows.
+    A summary of the evaluations in a L{moxtls.reporting.types.ReportPeriod}.
 
-    @ivar first: The hour of the first evaluation.
-    @ivar messages: How many.
-    @ivar rows: How many differ.
-    @ivar wanted: How many were.
-    @ivar omitted: How many more messages there were that are in no row, since
-        too many rows of an hour differed.
-    @ivar since: When the period before was closed, if that was before its
-        time: the Unix second; 0 if it never was.
+    @ivar hours: The reporting interval.
+    @ivar first: The hour of the first evaluation, in Unix seconds.
+    @ivar messages: The number of messages.
+    @ivar rows: The number of different rows.
+    @ivar wanted: The number of messages that were C{wanted} (see L{Evaluation}).
+    @ivar omitted: The number of additional messages without a row, since there were
+        too many different rows in an hour.
+    @ivar since: The Unix second in which the previous period was closed early; 0 if
+        it wasn't.
     """
 
     published: PublishedPolicy

@@ -1,23 +1,22 @@
 # -*- test-case-name: tests.dmarc.test_verdict -*-
 """
-What DMARC makes of a message (RFC 9989 5.3, 5.4, 7.4, 11.5).  No I/O.
+The DMARC verdict on a message and its disposition (RFC 9989 5.3, 5.4, 7.4, 11.5).
+No I/O.
 
-Reading of RFC 9989 7.4: a message isn't refused for C{p=reject} alone, and
-without other knowledge it is quarantined.  The knowledge we have is what else
-came with it.  Mail that went through a list or a forwarder has traces of it:
-the fields of a list, or the author's signature, now broken, with a key that is there
-(one without a key is no trace of the author: anybody can write it); and somebody who
-answers for the message by SPF or DKIM, and isn't the author.  Where both are
-there, the message may have been sent by its author, and is quarantined; where
-one is missing, nothing says that anybody but the client is behind it, and it is
-refused.  What a host's operator says of an author domain goes before that.
+Reading of RFC 9989 7.4: C{p=reject} alone isn't enough to reject a message, and
+without other knowledge it is quarantined.  The other knowledge is in the message.
+Indirect mail, through a mailing list or a forwarder, has two signs: the header fields
+of a list, or a broken signature of the author whose key exists (one without a key
+proves nothing: anyone can write it); and a domain other than the author's that passes
+SPF or DKIM.  A message with both signs may have been sent by its author, and is
+quarantined; a message without them is rejected.  The operator's policy for an author
+domain takes precedence.
 
-Reading of RFC 9989 11.5: mail by authors of several domains gets no verdict, as
-no one policy applies, and nothing is looked up for it.  It would otherwise be the
-way around any policy, so it is quarantined, be there policies or not: hardly any
-is wanted, but it isn't malformed, so it isn't refused.
-
-What is done about a message, on the way from what was asked for.  No I/O.
+Reading of RFC 9989 11.5: a message with author domains in several organizations gets
+no verdict, since no single policy applies, and nothing is looked up for it.  As it
+could otherwise be used to evade any policy, it is quarantined, with or without
+policies: hardly any such message is legitimate, but it isn't malformed, so it isn't
+rejected.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ from moxtls.ipaddresses import IPNetwork
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
     """
-    How this host goes about DMARC.
+    The operator's DMARC settings.
 
-    @ivar suffixes: C{None} for RFC 9989; who asks L{moxtls.dmarc.discovery}
-        and L{moxtls.dmarc.alignment} hands it on to them.
-    @ivar enforcement: The most that is done.
-    @ivar mailingLists: Domains whose lists are accepted; their subdomains too.
-    @ivar forwarderNetworks: Clients that forward mail.
-    @ivar forwarderDomains: The same by name; their subdomains too.
-    @ivar localPolicies: In place of what is published, by author domain or
-        its organizational domain.
+    @ivar suffixes: C{None} for RFC 9989; to be passed to L{moxtls.dmarc.discovery}
+        and L{moxtls.dmarc.alignment}.
+    @ivar enforcement: The strictest disposition that is applied.
+    @ivar mailingLists: Domains of accepted mailing lists, including subdomains.
+    @ivar forwarderNetworks: Networks of trusted forwarders.
+    @ivar forwarderDomains: Domains of trusted forwarders, including subdomains.
+    @ivar localPolicies: Policies that replace the published ones, by author domain
+        or its organizational domain.
     """
 
     suffixes: PublicSuffixes | None = None
@@ -75,10 +74,12 @@ class LocalPolicy:
 @dataclass(frozen=True, slots=True)
 class MessageContext:
     """
-    What else is known of a message.
+    Other properties of a message that affect its disposition.
 
-    @ivar isFromList: It has fields of a mailing list (RFC 2369, RFC 2919).
-    @ivar chance: From 0 to less than 1, for C{pct} (RFC 7489 6.6.4).
+    @ivar isFromList: True if it has header fields of a mailing list (RFC 2369,
+        RFC 2919).
+    @ivar chance: A random number, at least 0 and less than 1, for C{pct} (RFC 7489
+        6.6.4).
     """
 
     isFromList: bool = False
@@ -94,8 +95,10 @@ def evaluate(
     localPolicy: LocalPolicy,
 ) -> Verdict:
     """
+    Evaluate a message.
+
     @param froms: The domains of all addresses in From.
-    @param discovery: About the one of them; C{None} if nothing was looked up.
+    @param discovery: For the only one of them; C{None} if nothing was looked up.
     @param aligned: C{None} if nothing was looked up.
     """
     authors = tuple(dict.fromkeys(froms))
@@ -173,7 +176,7 @@ def _fromRecord(
     if not missing:
         return verdict
     # RFC 9989 5.3.6: neither pass nor fail, and no policy is applied.
-    builder = DispositionBuilder(policy).atMost(
+    builder = DispositionBuilder(policy).limitTo(
         DMARCPolicy.NONE, OverrideKind.OTHER, missing
     )
     problem = discovery.problem or missing
@@ -189,7 +192,7 @@ def _undecided(
     discovery: Discovery, aligned: Aligned, authentication: Authentication
 ) -> str:
     """
-    What couldn't be found out, of what would decide; empty if it is all there.
+    The missing result that would decide the verdict; empty if none is missing.
     """
     if discovery.temporary and discovery.policyDomain != discovery.author:
         return "the policy could not be looked up"
@@ -203,7 +206,7 @@ def _undecided(
     return ""
 
 
-# --- what is done about a fail ------------------------------------------------------
+# --- disposition after a fail ------------------------------------------------------
 
 
 def _requestedDisposition(
@@ -213,8 +216,8 @@ def _requestedDisposition(
     localPolicy: LocalPolicy,
 ) -> DispositionBuilder:
     """
-    What is asked for, by us or by the domain: a policy of ours isn't tested or
-    sampled.
+    The disposition requested by a local policy or by the domain; C{t} and C{pct}
+    don't apply to local policies.
     """
     builder = DispositionBuilder(verdict.policy)
     for domain in (discovery.author, discovery.organizational):
@@ -223,18 +226,18 @@ def _requestedDisposition(
             ours = replace(builder, isOurs=True)
             if local is builder.disposition:
                 return ours
-            return ours.instead(
+            return ours.replaceWith(
                 local, OverrideKind.LOCAL_POLICY, "a policy of ours for this domain"
             )
     record = discovery.record
-    # RFC 7489 6.3 has no C{t}, and ignores what it doesn't know.
+    # RFC 7489 6.3 has no C{t}, and ignores unknown tags.
     isTested = discovery.method is not DiscoveryMethod.PSL
     if record is not None and record.testing and isTested:
-        builder = builder.lowered(OverrideKind.POLICY_TEST_MODE, "")
+        builder = builder.lower(OverrideKind.POLICY_TEST_MODE, "")
     percent = 100 if record is None else record.percent
     if discovery.method is DiscoveryMethod.PSL and context.chance * 100 >= percent:
-        # RFC 7489 6.6.4: what is not rejected is quarantined.
-        builder = builder.lowered(OverrideKind.SAMPLED_OUT, "")
+        # RFC 7489 6.6.4: mail that is not rejected is quarantined.
+        builder = builder.lower(OverrideKind.SAMPLED_OUT, "")
     return builder
 
 
@@ -244,19 +247,20 @@ def _trusted(
     localPolicy: LocalPolicy,
 ) -> DispositionBuilder:
     """
-    Accepted because of somebody we know.
+    Accept mail from trusted mailing lists and forwarders.
     """
     override = _trustOverride(authentication, localPolicy)
     if override is None:
         return builder
-    return builder.atMost(DMARCPolicy.NONE, override.kind, override.comment)
+    return builder.limitTo(DMARCPolicy.NONE, override.kind, override.comment)
 
 
 def _trustOverride(
     authentication: Authentication, localPolicy: LocalPolicy
 ) -> Override | None:
     """
-    Who accounts for the message, if it is somebody that the operator trusts.
+    The override for a trusted mailing list or forwarder that sent the message;
+    C{None} if there is none.
     """
     lists = firstUnder(verifiedDomains(authentication), localPolicy.mailingLists)
     if lists is not None:
@@ -279,22 +283,23 @@ def _indirect(
     context: MessageContext,
 ) -> DispositionBuilder:
     """
-    RFC 9989 7.4, as above.
+    Quarantine instead of rejecting if the message has the signs of indirect mail
+    (RFC 9989 7.4, see the module's docstring).
     """
-    speaking = verifiedDomains(authentication)
-    if all(domain.isUnder(discovery.organizational) for domain in speaking):
+    authenticated = verifiedDomains(authentication)
+    if all(domain.isUnder(discovery.organizational) for domain in authenticated):
         return builder
-    # The comments name nobody: whoever forges mail in many names shall not make
-    # as many rows of a report.
+    # No domains in the comments: mail forged in the name of many domains must not
+    # make as many rows in a report.
     if context.isFromList:
         comment = "looks like mail through a list"
-        return builder.instead(
+        return builder.replaceWith(
             DMARCPolicy.QUARANTINE, OverrideKind.MAILING_LIST, comment
         )
     pairs = zip(authentication.dkim, aligned.dkim if aligned else (), strict=False)
     if any(isAligned and _wasOnceValid(signature) for signature, isAligned in pairs):
         comment = "the author's signature is broken, and another domain passes"
-        return builder.instead(
+        return builder.replaceWith(
             DMARCPolicy.QUARANTINE, OverrideKind.LOCAL_POLICY, comment
         )
     return builder
@@ -302,9 +307,8 @@ def _indirect(
 
 def _wasOnceValid(signature: DKIMResult) -> bool:
     """
-    Whether a signature that doesn't pass was once made with a key of its domain, as
-    far as can be told.  Anybody can write one for which there is no key, or which
-    nobody could verify.
+    True if a signature that doesn't pass was probably made with a key of its domain.
+    Anyone can write one without a key, or one that can't be verified.
     """
     isChecked = signature.status is AuthResult.POLICY and signature.keySize > 0
     return signature.status is AuthResult.FAIL or isChecked
@@ -314,7 +318,7 @@ def _limited(
     builder: DispositionBuilder, localPolicy: LocalPolicy
 ) -> DispositionBuilder:
     comment = "no more is done about any domain"
-    return builder.atMost(localPolicy.enforcement, OverrideKind.LOCAL_POLICY, comment)
+    return builder.limitTo(localPolicy.enforcement, OverrideKind.LOCAL_POLICY, comment)
 
 
 _LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
@@ -323,34 +327,38 @@ _LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
 @dataclass(frozen=True, slots=True)
 class DispositionBuilder:
     """
-    What is to be done so far, and why that isn't what was asked for.
+    A disposition under construction, with the reasons why it differs from the
+    requested policy.
 
-    @ivar isOurs: It comes from a local policy.
+    @ivar isOurs: True if it comes from a local policy.
     """
 
     disposition: DMARCPolicy
     reasons: tuple[Override, ...] = ()
     isOurs: bool = False
 
-    def instead(
+    def replaceWith(
         self, disposition: DMARCPolicy, kind: OverrideKind, comment: str
     ) -> DispositionBuilder:
+        """
+        Replace the disposition, with a reason.
+        """
         reasons = (*self.reasons, Override(kind, comment))
         return replace(self, disposition=disposition, reasons=reasons)
 
-    def atMost(
+    def limitTo(
         self, most: DMARCPolicy, kind: OverrideKind, comment: str
     ) -> DispositionBuilder:
         """
-        The same, if it isn't more than C{most}.
+        Limit the disposition to C{most}, with a reason if that changes it.
         """
         if _LEVELS.index(self.disposition) <= _LEVELS.index(most):
             return self
-        return self.instead(most, kind, comment)
+        return self.replaceWith(most, kind, comment)
 
-    def lowered(self, kind: OverrideKind, comment: str) -> DispositionBuilder:
+    def lower(self, kind: OverrideKind, comment: str) -> DispositionBuilder:
         """
-        One level less.
+        Lower the disposition by one level, with a reason if that changes it.
         """
         lower = max(_LEVELS.index(self.disposition) - 1, 0)
-        return self.atMost(_LEVELS[lower], kind, comment)
+        return self.limitTo(_LEVELS[lower], kind, comment)
