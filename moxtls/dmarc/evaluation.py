@@ -1,9 +1,6 @@
 # -*- test-case-name: tests.dmarc.test_evaluation -*-
 """
-What is remembered of a event until a report has it (RFC 9990 3.1.1).
-No I/O.
-
-Puts what DMARC made of mail where reports will find it.
+Makes evaluations of verdicts (RFC 9990 3.1.1), and records them for aggregate reports.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class MayReportTests(SynchronousTestCase):
         unwanted = replace(OVERVIEW, wanted=0)
         self.assertIsNone(refusalReason(unwanted, False, SETTINGS))
         strict = replace(SETTINGS, strangers=False)
-        self.assertIn("stranger", refusalReason(unwanted, False, strict) or "")
+        self.assertIn("unknown domain", refusalReason(unwanted, False, strict) or "")
         self.assertIsNone(refusalReason(unwanted, True, strict))
         self.assertIsNone(refusalReason(OVERVIEW, False, strict))
 

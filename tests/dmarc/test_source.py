@@ -592,7 +592,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world.record(evaluation(sub, wanted=False), times=3)
         self.draft()
         self.world.settings = DMARCReporting(SUBMITTER, strangers=False)
-        self.cleared("stranger")
+        self.cleared("unknown domain")
         self.world.ledger.history.sent("anybody", A, SPAN.end)
         self.draft()
 
