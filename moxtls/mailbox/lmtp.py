@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mailbox.test_lmtp -*-
 """
-Mailboxes that another program keeps, which speaks LMTP (RFC 2033).
+Delivery to the mailboxes of another server by LMTP (RFC 2033).
 """
 
 from __future__ import annotations
@@ -43,17 +43,16 @@ from moxtls.smtp.client.session import (
 from moxtls.smtp.types import Reply, Timeouts, TLSMode, Transaction
 from moxtls.tls.verify import noTrust
 
-#: As many messages at a time as there are connections: a few keep any server
-#: busy that waits for its disk.
+#: Simultaneous connections, each with one message at a time: a few are enough for a
+#: server that waits for its disk.
 MAX_CONNECTIONS = 10
-#: Seconds.
+#: In seconds.
 CONNECT_TIMEOUT = 30
-#: Seconds that a message waits for a connection.  Whoever sent it waits for ten
-#: minutes (RFC 5321 4.5.3.2.6), and then sends it again while it still comes.
+#: Seconds that a message may wait for a connection.  The SMTP client waits for ten
+#: minutes (RFC 5321 4.5.3.2.6), and then sends the message again.
 QUEUE_TIMEOUT = 120
-
-#: Seconds for any reply, and for a part of a message to be taken: as long as a
-#: client in front of us waits for its own (RFC 5321 4.5.3.2).
+#: Seconds for any reply, and for the server to accept a block of message data: as
+#: long as the SMTP client waits for its own reply (RFC 5321 4.5.3.2).
 REPLY_TIMEOUT = 300
 #: Seconds for which an unused connection is kept open.
 IDLE_TIMEOUT = 60
@@ -77,6 +76,8 @@ _PATH = re.compile(rb"Return-Path: <([^\r\n<>]*)>\r\n")
 
 def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
     """
+    An endpoint for the address of an LMTP server.
+
     @param address: As in the configuration.
     """
     target = lmtpAddress(address)
@@ -87,22 +88,22 @@ def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
 
 class LMTPFailed(MailboxUnavailable):
     """
-    The server can't be reached, or says that it can't store a message now.
+    The server can't be reached, or sent a temporary negative reply.
 
-    @ivar unheard: Whether the connection was lost before the server said
+    @ivar isUnanswered: True if the connection was lost before the server sent
         anything about the message.
     """
 
     def __init__(
-        self, reason: str, unheard: bool = False, reply: Reply | None = None
+        self, reason: str, isUnanswered: bool = False, reply: Reply | None = None
     ) -> None:
         super().__init__(reason, reply)
-        self.unheard = unheard
+        self.isUnanswered = isUnanswered
 
 
 class LMTPStore:
     """
-    Says how to reach everybody's mailboxes, over connections that all share.
+    The mailboxes of an LMTP server, with a pool of connections to it.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class LMTPStore:
         maxConnections: int = MAX_CONNECTIONS,
     ) -> None:
         """
-        @param separator: In local parts, between account and mailbox.
-        @param maxConnections: Connections at a time; further messages wait.
+        @param separator: Between account and mailbox in local parts.
+        @param maxConnections: Simultaneous connections; further messages wait.
         """
         self._clock = clock
         self._endpoint = endpoint
@@ -128,7 +129,7 @@ class LMTPStore:
         self._settings = ClientSettings(
             hostname.ascii, noTrust(), TLSMode.SKIP, isLMTP=True, timeouts=_TIMEOUTS
         )
-        self._largest = 0
+        self._maxSize = 0
         self._isOver = False
 
     def mailboxOf(self, account: str) -> IMailbox:
@@ -136,26 +137,26 @@ class LMTPStore:
 
     def hasRoom(self, size: int) -> bool:
         """
-        By what the server last said it takes at most.
+        True if a message doesn't exceed the size limit that the server announced.
         """
-        return not self._largest or size <= self._largest
+        return not self._maxSize or size <= self._maxSize
 
     async def deliver(
         self, account: str, mailbox: str, message: Sequence[bytes]
     ) -> None:
         """
-        Hand over a message.
+        Deliver a message.
 
-        @raise MailboxFull: The server says so.
-        @raise MailboxRefused: It won't take it, now or later.
-        @raise LMTPFailed: It can't take it now.
+        @raise MailboxFull: The mailbox is over quota.
+        @raise MailboxRefused: The server sent a permanent negative reply.
+        @raise LMTPFailed: The message can't be delivered now.
         """
         recipient = self._recipient(account, splitMailbox(mailbox))
         slot = self._slots.acquire()
         try:
             await slot.addTimeout(QUEUE_TIMEOUT, self._clock)
         except TimeoutError:
-            raise LMTPFailed("too much is waiting for the server") from None
+            raise LMTPFailed("too many messages wait for the server") from None
         try:
             reply = await self._send(recipient, message)
         finally:
@@ -164,7 +165,7 @@ class LMTPStore:
 
     def stop(self) -> Deferred[None]:
         """
-        Close all connections.  What is on its way fails.
+        Close all connections.  Deliveries in progress fail.
         """
         self._isOver = True
         sessions = [*self._idle, *self._busy]
@@ -186,8 +187,8 @@ class LMTPStore:
             try:
                 return await self._sendOver(session, recipient, message)
             except LMTPFailed as why:
-                # The server had hung up on it, which isn't about the message.
-                if not why.unheard:
+                # The server had closed the idle connection: try a new one.
+                if not why.isUnanswered:
                     raise
         return await self._sendOver(await self._connect(), recipient, message)
 
@@ -201,13 +202,15 @@ class LMTPStore:
     async def _sendOver(
         self, session: ClientSession, recipient: str, message: Sequence[bytes]
     ) -> Reply:
-        known = session.extensions
+        extensions = session.extensions
         sender, body = _withoutPath(message)
-        if not (sender.isascii() or known.smtputf8):
-            # Better without it than not at all.
+        if not (sender.isascii() or extensions.smtputf8):
+            # Deliver with a null reverse-path rather than not at all.
             sender = ""
         size = sum(map(len, body))
-        transaction = Transaction(sender, (recipient,), Path(), size, known.eightBit)
+        transaction = Transaction(
+            sender, (recipient,), Path(), size, extensions.eightBit
+        )
         self._busy.add(session)
         try:
             # The stream is read like a file and holds no resources.
@@ -241,14 +244,14 @@ class LMTPStore:
         finally:
             self._opening.discard(opening)
             self._busy.discard(session)
-        self._largest = session.extensions.size or 0
+        self._maxSize = session.extensions.size or 0
         return session
 
 
 @implementer(IMailbox)
 class LMTPMailbox:
     """
-    One account's mailboxes in an L{LMTPStore}.
+    The mailboxes of one account in an L{LMTPStore}.
     """
 
     def __init__(self, store: LMTPStore, account: str) -> None:
@@ -259,16 +262,16 @@ class LMTPMailbox:
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
     ) -> Deferred[None]:
         """
-        Hand over a message.
+        Deliver a message.
 
-        @param seen: Can't be said in LMTP.
+        @param seen: Ignored, as LMTP can't express it.
         """
-        handing = self._store.deliver(self._account, mailbox, message)
-        return Deferred.fromCoroutine(handing)
+        delivering = self._store.deliver(self._account, mailbox, message)
+        return Deferred.fromCoroutine(delivering)
 
     def hasRoom(self, size: int) -> Deferred[bool]:
         """
-        As far as the server has said what it takes.
+        Fires with true unless the message exceeds the server's announced limit.
         """
         return succeed(self._store.hasRoom(size))
 
@@ -282,11 +285,11 @@ def _failed(why: SessionError) -> LMTPFailed:
 
 def _raiseFor(reply: Reply) -> None:
     if 200 <= reply.code < 300:
-        # RFC 2033 4.2: it is in the server's hands.
+        # RFC 2033 4.2: the server has taken responsibility.
         return
     if not reply.permanent:
         raise LMTPFailed(str(reply), reply=reply)
-    # RFC 5321 4.2.3, RFC 3463 3.3; another 5.x.x behind 552 says otherwise.
+    # RFC 5321 4.2.3, RFC 3463 3.3; 552 with another 5.x.x has another reason.
     if reply.enhanced == "5.2.2" or (reply.code == 552 and not reply.enhanced):
         raise MailboxFull(str(reply))
     raise MailboxRefused(reply.text if reply.isLocal else str(reply), reply)
@@ -294,8 +297,8 @@ def _raiseFor(reply: Reply) -> None:
 
 def _withoutPath(message: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:
     """
-    RFC 5321 4.4: the reverse-path is said in MAIL, and whoever stores the
-    message writes it down.
+    Separate the Return-Path field from a message: its address is sent with MAIL, and
+    the server that stores the message adds the field again (RFC 5321 4.4).
     """
     if not message:
         return "", message
@@ -308,7 +311,7 @@ def _withoutPath(message: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:
 
 class _Replaced(Sequence[bytes]):
     """
-    Chunks with another one in the place of the first.
+    A sequence of chunks with the first one replaced.
     """
 
     def __init__(self, chunks: Sequence[bytes], first: bytes) -> None:
@@ -329,7 +332,7 @@ class _Replaced(Sequence[bytes]):
 
 class _Reader(io.RawIOBase):
     """
-    Chunks as a file.
+    Reads a sequence of chunks as a file.
     """
 
     def __init__(self, chunks: Sequence[bytes]) -> None:

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.smtp.test_authenticator -*-
 """
-Logins: runs SASL exchanges, checks passwords in waiter, and limits failures.
+Authenticates the clients of SMTP servers: runs SASL exchanges, limits the number of
+simultaneous password checks and of failures.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from moxtls.smtp.sasl import (
 from moxtls.smtp.server.limits import ClientNetwork, LogLimiter
 from moxtls.tasks import FairSemaphore, TooManyWaiting
 
-#: Passwords checked at a time: each takes 20 MB and a processor.
+#: Simultaneous password checks: each takes 20 MB and a processor.
 MAX_CHECKS = 2
-#: Checks that wait for clients of one network: some seconds of work.
+#: Waiting checks for clients of one network: some seconds of work.
 MAX_WAITING = 100
 
 Offload = Callable[[Callable[[], bool]], Deferred[bool]]
@@ -36,13 +37,12 @@ Offload = Callable[[Callable[[], bool]], Deferred[bool]]
 
 class Authenticator:
     """
-    Runs SASL exchanges against L{CredentialsChecker}.  One serves all listeners,
-    which then
-    share its limits.
+    Runs SASL exchanges against a L{CredentialsChecker}.  All listeners share one
+    authenticator, and thus its limits.
 
-    @param newNonce: Chance: printable ASCII without commas.
-    @param offload: Runs a function where it doesn't hold up the reactor.
-    @param limits: Those that begin with nothing known, if not given.
+    @param newNonce: Returns random printable ASCII without commas.
+    @param offload: Runs a function without blocking the reactor.
+    @param limits: By default, limits without a login history.
     """
 
     log = Logger()
@@ -72,13 +72,14 @@ class Authenticator:
         source: ClientNetwork,
     ) -> SASLStep:
         """
-        What a client's response comes to: a challenge, or how the exchange ends.
-        Answers to failures are held back if there were many from C{source}.
+        Process a client's response: returns a challenge or the result of the
+        exchange.  Results of failures are delayed if there were many from
+        C{source}.
 
         @param clock: Measures durations.
         """
         now = clock.seconds()
-        # Of mechanisms that name the user before they prove anything.
+        # For mechanisms that name the user before the proof.
         if exchange.user and self._isOver(exchange.user, source, now):
             return Postponed()
         step = exchange.step(response)
@@ -152,7 +153,8 @@ class Authenticator:
         count = self._logLimiter.due(limit, now)
         if count:
             self.log.warn(
-                "refusing logins, too many {limit}: {count} so far, now {host!r}",
+                "refusing logins, too many {limit}: {count} refused, the latest from "
+                "{host!r}",
                 limit=limit.value,
                 count=count,
                 host=source.address,

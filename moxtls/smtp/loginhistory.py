@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.test_loginhistory -*-
 """
-Networks from which somebody logged in, kept in files: a server that is restarted
-while somebody guesses passwords still knows where the owners are.
+Stores the networks of successful logins in files, so that a server that restarts
+during a password guessing attack still recognizes the owners of accounts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from twisted.logger import Logger
 
 from moxtls.regularfiles import readRegular
 
-#: Bytes of a file: far more than all that is remembered of an account.
+#: Octets of a file, far more than the networks of an account need.
 MAX_FILE = 64 * 1024
 
 
 class LoginHistory:
     """
-    A file for each account, of a few lines.
+    A JSON file for each account.
 
-    Losing one loses little, so nothing waits for the disk.
+    The loss of a file is harmless, so files aren't synced to disk.
     """
 
     log = Logger()
@@ -34,7 +34,7 @@ class LoginHistory:
 
     def load(self) -> Mapping[str, Sequence[str]]:
         """
-        The networks and addresses of each account, those of the latest logins last.
+        Read the networks and addresses of each account, the latest logins last.
         """
         known = {}
         for path in sorted(self._folder.glob("*.json")):
@@ -43,16 +43,17 @@ class LoginHistory:
                 known[str(user)] = [str(each) for each in networks]
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 self.log.warn(
-                    "ignoring {file!r}: {error}", file=str(path), error=repr(error)
+                    "ignoring login history {file!r}: {error}",
+                    file=str(path),
+                    error=repr(error),
                 )
         return known
 
     def save(self, user: str, networks: Sequence[str]) -> None:
         """
-        Remember C{networks} in place of what was known of C{user}.  A failure is
-        logged.
+        Replace the networks of an account.  A failure is logged.
         """
-        # A name may have anything in it.
+        # Hashed, as a user name may contain any characters.
         name = hashlib.blake2b(user.encode("utf-8"), digest_size=16).hexdigest()
         path = self._folder / f"{name}.json"
         temporary = path.with_suffix(".new")
@@ -63,4 +64,4 @@ class LoginHistory:
                 json.dump([user, list(networks)], file)
             temporary.replace(path)
         except OSError:
-            self.log.failure("writing {file!r}", file=str(path))
+            self.log.failure("writing login history {file!r} failed", file=str(path))

@@ -1,16 +1,16 @@
 # -*- test-case-name: tests.smtp.test_logins -*-
 """
-Limits of failed logins: for the client's address, its network, and the account.
-No I/O.
+Limits failed logins for each client address, client network and account.  No I/O.
 
-Each failure uses one of so many that are allowed at once, and comes back with time.
-A check counts as a failure from its beginning until it succeeds, so that several
-at the same time get no further than one after the other.
+The limits are token buckets: each failure takes a token.  A check counts as a
+failure from its start until it succeeds, so that parallel attempts are limited like
+sequential ones.
 
-The limit of an account is for guesses from everywhere, and whoever makes them could
-lock the owner out.  So it isn't applied to networks from which the owner logged in
-before.  At an address from which he did, only his own failures there count: neither
-other people behind the same address nor those in the same network matter.
+The limit of an account is for guesses from many addresses, and an attacker could
+use it to lock out the owner.  Therefore it isn't applied to networks from which the
+account logged in before.  At an address from which it logged in, only the account's
+own failures there count: other clients behind the same address or in the same
+network have no influence.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from moxtls.smtp.server.limits import NETWORK_SHARE, ClientNetwork, TokenBucket
 MAX_FAILURES = 10
 #: Failures at once of one account, from networks from which it never logged in.
 MAX_ACCOUNT_FAILURES = 20
-#: Of each, so many come back in an hour.
+#: Tokens that each bucket regains in an hour.
 FAILURES_PER_HOUR = 10
 #: Failures of one address that are answered at once.
 UNDELAYED_FAILURES = 3
-#: Seconds that the answer to a failure is delayed at most; it begins with one, and
-#: doubles.
+#: Maximum delay of the reply to a failure in seconds; it begins with one, and doubles.
 MAX_DELAY = 8
 #: Networks and addresses remembered for each account, from which it logged in.
 MAX_KNOWN = 64
@@ -44,7 +43,7 @@ _MINUTES = 60.0
 
 class LoginLimit(StrEnum):
     """
-    A limit that is used up.
+    A limit that is reached.
     """
 
     ADDRESS = "failed logins from one address"
@@ -57,9 +56,9 @@ class LoginLimit(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """
-    A login that was begun.
+    A login attempt in progress.
 
-    @ivar keys: What it counts for.
+    @ivar keys: The limits it counts for, with their keys.
     """
 
     user: str
@@ -69,7 +68,7 @@ class LoginAttempt:
 
 class LoginLimits:
     """
-    Failed logins, and who logged in from where.
+    The limits, and the networks from which each account logged in.
     """
 
     def __init__(
@@ -79,10 +78,10 @@ class LoginLimits:
         save: Callable[[str, Sequence[str]], None] = lambda user, networks: None,
     ) -> None:
         """
-        @param maxEntries: The most keys that are remembered for each limit.
-        @param known: By account, networks and addresses from which it logged in, as
-            C{save} was given them.
-        @param save: Called when there is a new one.
+        @param maxEntries: The maximum number of keys of each limit.
+        @param known: Networks and addresses of previous logins by account, as
+            passed to C{save}.
+        @param save: Called with those of an account when there is a new one.
         """
         self._buckets = {
             LoginLimit.ADDRESS: _bucket(MAX_FAILURES, 1, maxEntries),
@@ -90,7 +89,7 @@ class LoginLimits:
             LoginLimit.ACCOUNT: _bucket(MAX_ACCOUNT_FAILURES, 1, maxEntries),
             LoginLimit.ACCOUNT_AT_ADDRESS: _bucket(MAX_FAILURES, 1, maxEntries),
         }
-        # By account: only those who have one get in here.
+        # By account.  Only existing accounts get in here.
         self._known = {
             user: OrderedDict.fromkeys(networks)
             for user, networks in (known or {}).items()
@@ -101,9 +100,9 @@ class LoginLimits:
         self, user: str, source: ClientNetwork, now: float
     ) -> LoginLimit | None:
         """
-        The limit that forbids one more attempt.
+        The limit that refuses another attempt, if any.
 
-        @param now: Seconds of a clock that is never set.
+        @param now: Seconds of a monotonic clock.
         """
         for limit, key in self._keys(user, source):
             if not self._buckets[limit].allows(key, now):
@@ -112,7 +111,7 @@ class LoginLimits:
 
     def begin(self, user: str, source: ClientNetwork, now: float) -> LoginAttempt:
         """
-        Count an attempt as failed.
+        Start an attempt, and count it as failed.
         """
         attempt = LoginAttempt(user, source, tuple(self._keys(user, source)))
         for limit, key in attempt.keys:
@@ -121,7 +120,7 @@ class LoginLimits:
 
     def delay(self, source: ClientNetwork, now: float) -> float:
         """
-        Seconds for which the answer to a failure is to be held back.
+        Seconds by which to delay the reply to a failure.
         """
         used = self._buckets[LoginLimit.ADDRESS].used(source.address, now)
         beyond = round(used) - UNDELAYED_FAILURES
@@ -129,14 +128,14 @@ class LoginLimits:
 
     def giveBack(self, attempt: LoginAttempt) -> None:
         """
-        An attempt didn't fail.
+        Return the tokens of an attempt.
         """
         for limit, key in attempt.keys:
             self._buckets[limit].giveBack(key)
 
     def succeeded(self, attempt: LoginAttempt) -> None:
         """
-        The client was whom it claimed to be.
+        Record a successful attempt.
         """
         self.giveBack(attempt)
         known = self._known.setdefault(attempt.user, OrderedDict())
@@ -151,7 +150,7 @@ class LoginLimits:
 
     def _keys(self, user: str, source: ClientNetwork) -> list[tuple[LoginLimit, str]]:
         known = self._known.get(user, ())
-        # Whatever a client calls itself takes little room.
+        # Hashed, as user names from clients may be long.
         account = hashlib.blake2b(
             user.encode("utf-8", "surrogatepass"), digest_size=16
         ).hexdigest()

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.test_sasl -*-
 """
-Passwords as they are kept: enough to check one, too little to use it.  No I/O.
+Password hashes: Argon2 for PLAIN and LOGIN, and SCRAM-SHA-256 keys.  No I/O.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from dataclasses import dataclass
 from argon2.exceptions import Argon2Error, InvalidHashError
 from argon2.low_level import Type, hash_secret, verify_secret
 
-#: RFC 7677 4 wants 4096 at least.
+#: RFC 7677 4 requires 4096 at least.
 SCRAM_ITERATIONS = 15_000
 MIN_ITERATIONS = 4096
-#: Half of it goes to either kind of hash.
+#: In octets; half of it is for each kind of hash.
 SALT_LENGTH = 32
-#: Longer words are nobody's name or password.
+#: Characters of a user name or password.
 MAX_SECRET_LENGTH = 1024
 
-# RFC 9106 4 allows trading memory for passes; a mail server checks several
-# passwords at a time, so it's a little memory each.
+# RFC 9106 4 allows trading memory for passes.  A mail server checks several
+# passwords at a time, so each uses little memory.
 _ARGON_MEMORY = 19 * 1024  # KiB
 _ARGON_PASSES = 2
 _ARGON_LANES = 1
 _ARGON_LENGTH = 32
 
-#: No password has this hash; finding that out takes as long as ever.
+#: No password has this hash; checking against it takes the usual time.
 DUMMY_HASH = (
     f"$argon2id$v=19$m={_ARGON_MEMORY},t={_ARGON_PASSES},p={_ARGON_LANES}"
     f"${'A' * 22}${'A' * 43}"
@@ -45,14 +45,14 @@ _STORED = re.compile(
 
 class InvalidPassword(ValueError):
     """
-    A text is not a stored password, or can't be a password at all.
+    A text is not a valid stored password, or not a valid password.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ScramKeys:
     """
-    What a server keeps for SCRAM (RFC 5802 3).
+    The keys that a server stores for SCRAM (RFC 5802 3).
     """
 
     salt: bytes
@@ -65,7 +65,9 @@ class ScramKeys:
         cls, password: str, salt: bytes, iterations: int = SCRAM_ITERATIONS
     ) -> ScramKeys:
         """
-        @raise InvalidPassword: C{password} can't be one.
+        Derive the keys from a password.
+
+        @raise InvalidPassword: C{password} is not valid.
         """
         salted = saltedPassword(password, salt, iterations)
         storedKey = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
@@ -73,7 +75,7 @@ class ScramKeys:
 
     def __str__(self) -> str:
         """
-        As RFC 5803 2 writes it.
+        The format of RFC 5803 2.
         """
         salt, stored, server = map(_base64, (self.salt, self.storedKey, self.serverKey))
         return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
@@ -82,7 +84,7 @@ class ScramKeys:
 @dataclass(frozen=True, slots=True)
 class StoredPassword:
     """
-    A password as it is kept: enough to check it, too little to use it.
+    The hashes of a password, which allow checking it but not recovering it.
 
     @ivar argon: For PLAIN and LOGIN, in the PHC string format.
     @ivar scram: For SCRAM-SHA-256.
@@ -94,9 +96,11 @@ class StoredPassword:
     @classmethod
     def make(cls, password: str, salt: bytes) -> StoredPassword:
         """
-        @param salt: C{SALT_LENGTH} bytes of chance.
+        Hash a password.
 
-        @raise InvalidPassword: C{password} can't be one.
+        @param salt: C{SALT_LENGTH} random octets.
+
+        @raise InvalidPassword: C{password} is not valid.
         """
         half = len(salt) // 2
         argon = hash_secret(
@@ -114,7 +118,9 @@ class StoredPassword:
     @classmethod
     def parse(cls, text: str) -> StoredPassword:
         """
-        @raise InvalidPassword: C{text} is not what C{str} made.
+        Parse the format of C{str}.
+
+        @raise InvalidPassword: C{text} is malformed.
         """
         found = _STORED.match(text)
         if found is None or int(found[2]) < MIN_ITERATIONS:
@@ -129,8 +135,8 @@ class StoredPassword:
 
     def verify(self, password: str) -> bool:
         """
-        Whether C{password} is the one.  Takes tens of milliseconds: not for
-        the reactor's thread.
+        True if C{password} is correct.  Takes tens of milliseconds: not for the
+        reactor's thread.
         """
         try:
             return verify_secret(
@@ -145,20 +151,22 @@ class StoredPassword:
 
 def hashPassword(password: str, salt: bytes) -> str:
     """
-    @param salt: C{SALT_LENGTH} bytes of chance.
+    Hash a password for a password file.
+
+    @param salt: C{SALT_LENGTH} random octets.
 
     @return: One line for a password file.
 
-    @raise InvalidPassword: C{password} can't be one.
+    @raise InvalidPassword: C{password} is not valid.
     """
     return str(StoredPassword.make(password, salt))
 
 
 def saslprep(text: str) -> str:
     """
-    One form for each password, however it was typed (RFC 4013).
+    Normalize a password (RFC 4013).
 
-    @raise InvalidPassword: C{text} has characters that no password has.
+    @raise InvalidPassword: C{text} has prohibited characters.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -169,7 +177,7 @@ def saslprep(text: str) -> str:
     )
     prepared = unicodedata.normalize("NFKC", mapped)
     if any(_isProhibited(char) for char in prepared) or not _isOneWay(prepared):
-        raise InvalidPassword("characters that can't be in a password")
+        raise InvalidPassword("prohibited characters in a password")
     return prepared
 
 
@@ -198,11 +206,13 @@ def _isOneWay(text: str) -> bool:
 
 def preparedPassword(password: str) -> bytes:
     """
-    @raise InvalidPassword: C{password} can't be one.
+    Normalize and encode a password.
+
+    @raise InvalidPassword: C{password} is not valid.
     """
     prepared = saslprep(password)
     if not prepared or len(prepared) > MAX_SECRET_LENGTH:
-        raise InvalidPassword("an empty or endless password")
+        raise InvalidPassword("an empty or too long password")
     return prepared.encode("utf-8")
 
 
@@ -210,7 +220,7 @@ def saltedPassword(password: str, salt: bytes, iterations: int) -> bytes:
     """
     RFC 5802 3: Hi(Normalize(password), salt, i).
 
-    @raise InvalidPassword: C{password} can't be one.
+    @raise InvalidPassword: C{password} is not valid.
     """
     return hashlib.pbkdf2_hmac("sha256", preparedPassword(password), salt, iterations)
 

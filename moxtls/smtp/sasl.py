@@ -26,7 +26,7 @@ from moxtls.smtp.passwords import (
     StoredPassword,
 )
 
-#: In the order in which a client had better try them.
+#: In order of preference.
 MECHANISMS = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
 
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")  # RFC 5802 7: printable, no comma
@@ -35,7 +35,7 @@ _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")  # RFC 5802 7: printable, no com
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """
-    Something to be answered by the client.
+    A challenge for the client to answer.
     """
 
     data: bytes
@@ -44,7 +44,7 @@ class Challenge:
 @dataclass(frozen=True, slots=True)
 class PasswordAttempt:
     """
-    A name and a password, to be put to L{CredentialsChecker.check}.
+    A user name and a password, to be checked by L{CredentialsChecker.check}.
     """
 
     user: str
@@ -54,7 +54,7 @@ class PasswordAttempt:
 @dataclass(frozen=True, slots=True)
 class Authenticated:
     """
-    The client is C{user}.
+    The client is authenticated as C{user}.
     """
 
     user: str
@@ -63,14 +63,14 @@ class Authenticated:
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """
-    It is not, or speaks nonsense.
+    Authentication failed, or the response is malformed.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
     """
-    It wasn't looked at: there were too many failures.
+    The attempt wasn't checked, because of too many failures.
     """
 
 
@@ -79,26 +79,28 @@ SASLStep = Challenge | PasswordAttempt | Authenticated | Rejected | Postponed
 
 class ServerExchange(Protocol):
     """
-    One run of a mechanism.
+    One SASL exchange.
 
-    @ivar user: Whom the client claims to be, once it has said so in a response
-        that a challenge was the answer to; else empty.
+    @ivar user: The user name, once it was given in a response that was answered by
+        a challenge; else empty.
     """
 
     user: str
 
     def step(self, response: bytes | None) -> SASLStep:
         """
+        Process a response.
+
         @param response: C{None} if there was no initial response.
         """
 
 
 class CredentialsChecker:
     """
-    Who may log in.
+    The accounts and their passwords.
 
-    @param secret: Any bytes that strangers don't know and that stay the same
-        between restarts; of them come the salts of names that nobody has.
+    @param secret: Secret octets that stay the same between restarts, for the salts
+        of unknown user names.
     """
 
     def __init__(self, users: Mapping[str, StoredPassword], secret: bytes) -> None:
@@ -107,7 +109,8 @@ class CredentialsChecker:
 
     def check(self, attempt: PasswordAttempt) -> bool:
         """
-        Takes tens of milliseconds: not for the reactor's thread.
+        True if the password is correct.  Takes tens of milliseconds, for unknown
+        users too: not for the reactor's thread.
         """
         stored = self._users.get(attempt.user)
         if stored is None:
@@ -116,7 +119,7 @@ class CredentialsChecker:
 
     def scramKeys(self, user: str) -> ScramKeys:
         """
-        The keys of C{user}, or some that nobody can have a proof for.
+        The keys of C{user}; for unknown users, keys for which no proof exists.
         """
         stored = self._users.get(user)
         dummy = self._dummyKeys(user)
@@ -124,8 +127,10 @@ class CredentialsChecker:
 
     def begin(self, mechanism: str, nonce: str) -> ServerExchange:
         """
+        Start an exchange.
+
         @param mechanism: One of L{MECHANISMS}.
-        @param nonce: Chance, for SCRAM: printable ASCII without commas.
+        @param nonce: For SCRAM: random printable ASCII without commas.
         """
         match mechanism:
             case "PLAIN":
@@ -155,14 +160,14 @@ class _PlainServer:
             return Challenge(b"")
         words = _text(response).split("\0")
         if len(words) != 3 or words[0] not in ("", words[1]):
-            # RFC 4616 2: nobody may act for somebody else.
+            # RFC 4616 2: authorization as another user isn't supported.
             return Rejected()
         return _attempt(words[1], words[2])
 
 
 class _LoginServer:
     """
-    draft-murchison-sasl-login: nowhere a standard, and everywhere in use.
+    draft-murchison-sasl-login: never standardized, but widely used.
     """
 
     def __init__(self) -> None:
@@ -197,15 +202,16 @@ class _ScramServer:
         if response is None:
             return Challenge(b"")
         if self._proven:
-            # RFC 4954 4: the client has seen our signature, and says nothing.
+            # RFC 4954 4: the client answers our signature with an empty response.
             return Rejected() if response else Authenticated(self.user)
         text = _text(response)
         return self._first(text) if self._keys is None else self._final(text)
 
     def _first(self, text: str) -> SASLStep:
         parts = text.split(",")
-        # RFC 5802 6: "y" is a client that could bind and believes we can't,
-        # which is so.  "p" asks for what is not offered; "m" for extensions.
+        # RFC 5802 6: "y" is a client that supports channel binding and believes that
+        # the server doesn't, which is right.  "p" requires channel binding, "m" an
+        # extension.
         if len(parts) < 4 or parts[0] not in ("n", "y"):
             return Rejected()
         flag, authzid, name, nonce = parts[:4]
@@ -245,7 +251,7 @@ def _attempt(user: str, password: str) -> PasswordAttempt | Rejected:
 
 def _text(data: bytes) -> str:
     """
-    Nothing, rather than an error, if it isn't UTF-8: nothing proves nothing.
+    Decode UTF-8; other input becomes an empty text, which authenticates nobody.
     """
     try:
         return data.decode("utf-8")

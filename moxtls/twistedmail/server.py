@@ -1,15 +1,11 @@
 # -*- test-case-name: tests.twistedmail.test_server -*-
 """
-Verdicts on mail that servers made with C{twisted.mail.smtp} take.
+Filters the mail of servers made with C{twisted.mail.smtp}.
 
-The wrapper stands between such a protocol and the application's delivery,
-whether that comes from a factory, a portal or an attribute.  Commands, replies,
-TLS and logins remain the protocol's.
-
-A message that a server made with C{twisted.mail.smtp} takes: collected once for
-all its recipients, looked at, and only then count to them.
-
-What is asked about a message that a server made with C{twisted.mail.smtp} takes.
+The filter sits between such a protocol and the application's delivery, whether that
+comes from a factory, a portal or an attribute.  The protocol still handles
+commands, replies, TLS and authentication.  A message is buffered once for all its
+recipients, passed to an L{IMessageFilter}, and only then delivered to them.
 """
 
 from __future__ import annotations
@@ -410,10 +406,9 @@ class BufferedMessage:
         if self._inBody:
             self._write(line)
             return
-        # In a header, some who read it take a bare CR or LF for a line end:
-        # there shall be no field that wasn't seen here (RFC 5322 2.3 forbids
-        # them).  A CR before CRLF is what clients make that are count CRLF
-        # where they expect LF.
+        # Some software accepts a bare CR or LF as a line end in a header (RFC 5322
+        # 2.3 forbids them): no field may escape the filter.  A CR before CRLF comes
+        # from clients that convert LF to CRLF in text that has CRLF already.
         for each in _LINE_END.split(line.rstrip(b"\r")):
             self._inBody = self._inBody or not each
             self._write(each)

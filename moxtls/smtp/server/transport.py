@@ -1,16 +1,15 @@
 # -*- test-case-name: tests.smtp.server.test_transport -*-
 """
-A connection as a server's session sees it: what it writes goes out at once,
-and TLS may begin in the middle.
+The transport of SMTP server sessions: writes directly to the socket, and supports
+STARTTLS.
 
-Twisted's transports write when the reactor next looks whether they can, which
-for the short replies of SMTP costs as much as finding out what to say; with
-TLS they wait twice.  Here the socket is asked first, and only what it doesn't
-take is left to the reactor.  Nor does a connection wait to be closed until the
-reactor finds that nothing is left to be written.
+Twisted's transports write when the reactor finds the socket writable, which for the
+short replies of SMTP takes as long as processing the commands; with TLS they wait
+twice.  This transport writes to the socket first, and leaves only the rest to the
+reactor.  Likewise a connection is closed without waiting for the reactor.
 
-Who doesn't read what he is told is not listened to either: what waits to be
-sent is bounded by what one read can ask for.
+Reading pauses while the client doesn't read its replies: the unsent output is
+bounded by the replies to a single read.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# Of Linux: what is written goes together with what comes next.
+# Linux: send the data together with what follows.
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
 @implementer(ITransport)
 class ServerTransport(Protocol):
     """
-    The protocol of a transport, and the transport of a session.
+    The protocol of Twisted's transport, and the transport of a session.
 
-    @ivar session: To whom it belongs.
+    @ivar session: The session's protocol.
     """
 
     def __init__(self, clock: IReactorTime, session: Protocol) -> None:
@@ -63,8 +62,7 @@ class ServerTransport(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         above = self._above
-        # The session refers to this: both ways, it would be there until the
-        # garbage collector comes.
+        # Breaks a reference cycle, which the garbage collector would have to find.
         del self.session, self._above
         above.connectionLost(reason)
 
@@ -76,18 +74,18 @@ class ServerTransport(Protocol):
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
 
-    def end(self, lastWords: bytes) -> None:
+    def end(self, data: bytes) -> None:
         """
-        Write C{lastWords}, and close the connection.
+        Write the last data, and close the connection.
         """
         if self._tls is None:
-            self._below.write(lastWords, _MORE)
+            self._below.write(data, _MORE)
         else:
-            self._tls.write(lastWords)
+            self._tls.write(data)
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        # TLS would wait for a producer to end.
+        # TLS waits for a registered producer to end.
         self._below.unregister()
         (self._tls or self._below).loseConnection()
 
@@ -96,16 +94,16 @@ class ServerTransport(Protocol):
 
     def startTLS(self, creator: IOpenSSLServerConnectionCreator) -> None:
         """
-        From now on there is TLS.
+        Start TLS as a server.
         """
         factory = TLSMemoryBIOFactory(creator, False, Factory(), self._clock)
-        # Not its own protocol, which collects small writes.
+        # The factory's own protocol would buffer small writes.
         self._tls = self._above = TLSMemoryBIOProtocol(factory, self.session, False)
         self._tls.makeConnection(self._below)
 
     def getHandle(self) -> object:
         """
-        The TLS connection, if there is one.
+        The TLS connection, or the socket.
         """
         return self._below.getHandle() if self._tls is None else self._tls.getHandle()
 
@@ -117,7 +115,7 @@ class ServerTransport(Protocol):
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        See C{ITCPTransport}; what isn't TCP takes no notice.
+        See C{ITCPTransport}; ignored for other transports.
         """
         if isinstance(self._below.getHandle(), socket.socket):
             self._below.transport.setTcpNoDelay(enabled)
@@ -132,21 +130,20 @@ class ServerTransport(Protocol):
 @implementer(IPushProducer)
 class _DirectTransport:
     """
-    A transport whose socket is written to while nothing waits for it.
+    Writes to the socket of a transport while the transport has no unsent data.
 
-    To the transport it is the producer of what is written: that which is to be
-    paused by not reading on.
+    For the transport, this is the producer of the output: it pauses by not reading.
     """
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
         handle = self.getHandle()
-        # Where there is TLS from the beginning it is none.
+        # With TLS from the beginning, the handle is not a socket.
         self._socket = handle if isinstance(handle, socket.socket) else None
         self._isWanted = True
         self._isFull = False
         self._isRegistered = False
-        # Registered with TLS, the wait for a handshake would stop it.
+        # A producer registered with TLS would be paused during the handshake.
         self._base = transport
         while isinstance(self._base, TLSMemoryBIOProtocol):
             self._base = self._base.transport
@@ -155,6 +152,8 @@ class _DirectTransport:
 
     def write(self, data: bytes, flags: int = 0) -> None:
         """
+        Write data.
+
         @param flags: For C{send}.
         """
         line = self._socket
@@ -162,13 +161,12 @@ class _DirectTransport:
             try:
                 sent = line.send(data, flags)
             except OSError:
-                # It has no room, or is lost, which the transport will find
-                # out and say when it may.
+                # The socket's buffer is full or the connection lost, which the
+                # transport will find out.
                 sent = 0
             if sent == len(data):
                 return
-            # From now on there may be something in the transport that has to
-            # go first.
+            # From now on the transport may have unsent data that must go first.
             self._socket = None
             self._register()
             data = data[sent:]
@@ -176,34 +174,34 @@ class _DirectTransport:
 
     def read(self, isWanted: bool) -> None:
         """
-        Whether the session has room for more.
+        Read or pause reading, as the session has capacity.
         """
         self._isWanted = isWanted
         self._regulate()
 
     def pauseProducing(self) -> None:
         """
-        What was written doesn't get away.
+        The transport has too much unsent data.
         """
         self._isFull = True
         self._regulate()
 
     def resumeProducing(self) -> None:
         """
-        Now it did.
+        The transport has sent its data.
         """
         self._isFull = False
         self._regulate()
 
     def stopProducing(self) -> None:
         """
-        The connection is lost.
+        The connection was lost.
         """
         self._isRegistered = False
 
     def unregister(self) -> None:
         """
-        Nothing more is written.
+        No more data is written.
         """
         if self._isRegistered:
             self._isRegistered = False
@@ -224,8 +222,9 @@ class _DirectTransport:
         if self._socket is None or not isinstance(transport, Connection):
             transport.loseConnection()
         elif transport.connected and not transport.disconnecting:
-            # It would wait until it may write, only to find that there is
-            # nothing.  Not at once: whoever calls isn't to be called by it.
+            # The transport would wait for the socket to become writable, without
+            # having any data.  Called later, as connectionLost must not be called
+            # within the caller.
             transport.disconnecting = True
             transport.stopReading()
             clock = IReactorTime(transport.reactor)

@@ -140,8 +140,8 @@ class Wire(StringTransport):
         self.isLazy = False
         self.isAborted = False
 
-    def end(self, lastWords: bytes) -> None:
-        self.write(lastWords)
+    def end(self, data: bytes) -> None:
+        self.write(data)
         self.loseConnection()
 
     def loseConnection(self) -> None:
