@@ -184,7 +184,7 @@ def _checkRefusals(checks: Checks, server: Sender, outside: Outside) -> None:
     for letter, code, words in (
         (forged, "550 5.7.1", f"DMARC policy of {STRICT.domain}"),
         (UNKNOWN, "550 5.1.1", "No such mailbox here"),
-        (ELSEWHERE, "550 5.7.1", "isn't taken here"),
+        (ELSEWHERE, "550 5.7.1", "isn't local"),
     ):
         status, diagnostic = bounced(outside, letter)
         what = f"{letter.name!r}: Postfix bounces it, Status {code[4:]}"

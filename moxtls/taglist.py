@@ -86,7 +86,7 @@ def parseTagList(text: bytes) -> TagList:
         if not equals or not (name in _KNOWN_NAMES or _NAME.match(name)):
             problem = problem or "not a list of tags"
         elif name in values:
-            problem = problem or "a tag is there twice"
+            problem = problem or "a tag is repeated"
         else:
             values[name] = value.lstrip(WSP)
     return TagList(values, problem)

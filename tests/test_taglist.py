@@ -36,7 +36,7 @@ class ReadTagsTests(SynchronousTestCase):
         nevertheless (RFC 6376 3.2).
         """
         for text, problem in [
-            (b"d=1; d=2", "a tag is there twice"),
+            (b"d=1; d=2", "a tag is repeated"),
             (b"d=1;; v=1", "not a list of tags"),
             (b"d=1; v", "not a list of tags"),
             (b"d=1; =v", "not a list of tags"),

@@ -274,7 +274,7 @@ class MessageAuthentication:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("verifying signatures")
+            self.log.failure("verification of DKIM signatures failed")
             self._isUnverified = True
             return job.failed(VERIFICATION_FAILED)
 

@@ -57,7 +57,7 @@ def _notes(outcome: AuthenticationOutcome) -> Iterator[str]:
     for problem in authentication.unreadableDKIM:
         yield f"DKIM: {AuthResult.PERMERROR}{_why(problem)}"
     if not authentication.dkim and not authentication.unreadableDKIM:
-        yield "DKIM: none: there is no signature"
+        yield "DKIM: none: no signature"
     yield _from(outcome.authors)
     if outcome.verdict.discovery is not None:
         yield from _discovery(outcome.verdict.discovery)
@@ -83,7 +83,8 @@ def _from(authors: Authors) -> str:
 def _discovery(discovery: Discovery) -> Iterator[str]:
     for step in discovery.steps:
         yield f"DMARC: {step.name}: {step.found}"
-    yield f"DMARC: the organization is {discovery.organizational} ({discovery.method})"
+    organizational = f"{discovery.organizational} ({discovery.method})"
+    yield f"DMARC: the organizational domain is {organizational}"
     if discovery.policyDomain is not None:
         yield f"DMARC: the record of {discovery.policyDomain} applies"
 
@@ -92,11 +93,11 @@ def _verdict(outcome: AuthenticationOutcome) -> Iterator[str]:
     verdict, authentication = outcome.verdict, outcome.authentication
     for place in verdict.alignedDKIM:
         domain = authentication.dkim[place].domain
-        yield f"DMARC: DKIM passes for {domain}, which is aligned"
+        yield f"DMARC: DKIM passes for {domain}, aligned"
     if verdict.spfAligned:
-        yield f"DMARC: SPF passes for {authentication.spf.domain}, which is aligned"
+        yield f"DMARC: SPF passes for {authentication.spf.domain}, aligned"
     if verdict.status is AuthResult.FAIL:
-        yield "DMARC: nothing that passes is aligned"
+        yield "DMARC: no aligned identifier passes"
     asked = f"policy {verdict.policy}, disposition {verdict.disposition}"
     yield f"DMARC: {verdict.status}: {asked}{_why(verdict.problem)}"
     for reason in verdict.reasons:

@@ -138,7 +138,7 @@ def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
     for item, separator in _items(_tokens(text)):
         brackets = [at for at, each in enumerate(item) if each[0] in "<>"]
         if separator == ":" and (brackets or "@" in item):
-            raise InvalidDomain("the name of a group that may be an address")
+            raise InvalidDomain("a group name that may be an address")
         if brackets:
             _checkName(name, item[: brackets[0]])
             yield _hostInBrackets(item, brackets)
@@ -178,7 +178,7 @@ def _hostInBrackets(item: list[str], brackets: list[int]) -> Domain | AddressLit
     """
     kinds = [item[at] for at in brackets]
     if kinds not in (["<", ">"], ["<<", ">>"], ["<"]):
-        raise InvalidDomain("angle brackets that don't match")
+        raise InvalidDomain("unbalanced angle brackets")
     opening, closing = brackets[0], (*brackets, len(item))[1]
     before, behind = item[:opening], item[closing + 1 :]
     address = item[opening + 1 : closing]
@@ -353,7 +353,7 @@ def _tokens(text: str) -> Iterator[str]:
         else:
             token = _TOKEN.match(text, place)
             if token is None:
-                raise InvalidDomain("a quotation mark without another")
+                raise InvalidDomain("an unclosed quoted string")
             end = token.end()
         yield text[place:end]
         place = end
@@ -367,5 +367,5 @@ def _commentEnd(text: str, place: int) -> int:
     end = commentEnd(text, place)
     first = text.find(")", place)
     if end < 0 or "\\" in text[place:end] or _SPECIAL.search(text, first, end):
-        raise InvalidDomain("a comment without a certain end")
+        raise InvalidDomain("an ambiguous comment")
     return end

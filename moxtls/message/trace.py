@@ -19,7 +19,7 @@ from moxtls.smtp.types import Reply
 
 #: RFC 5321 6.3: a message with more Received fields is in a loop.
 MAX_HOPS = 100
-MAIL_LOOP = Reply(554, "5.4.6", "Message goes round in circles")
+MAIL_LOOP = Reply(554, "5.4.6", "Mail loop: too many Received fields")
 
 # RFC 8689 3, unfolded.
 _TLS_REQUIRED = re.compile(

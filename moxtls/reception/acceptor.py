@@ -36,7 +36,7 @@ from moxtls.smtp.server.interfaces import (
 from moxtls.smtp.types import Reply
 from moxtls.submission import addressOf
 
-NO_RELAY = Reply(550, "5.7.1", "Mail for that domain isn't taken here")
+NO_RELAY = Reply(550, "5.7.1", "Relaying denied: the domain isn't local")
 NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 #: Entries in the cache of recipients.
 MAX_CACHED = 1000

@@ -107,13 +107,15 @@ class MailboxDelivery:
             return StoreResult.FULL
         except MailboxRefused as refused:
             self.log.info(
-                "mail for {account!r} is refused: {why!r}",
+                "delivery of mail to account {account!r} refused: {why!r}",
                 account=copy.account,
                 why=refused.reason[:500],
             )
             return StoreResult.REFUSED
         except Exception:
-            self.log.failure("storing mail for {account!r}", account=copy.account)
+            self.log.failure(
+                "delivery of mail to account {account!r} failed", account=copy.account
+            )
             return StoreResult.LATER
         return StoreResult.STORED
 
@@ -136,6 +138,8 @@ class MailboxDelivery:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("queueing mail for {count}", count=len(recipients))
+            self.log.failure(
+                "queueing mail for {count} recipients failed", count=len(recipients)
+            )
             return False
         return True

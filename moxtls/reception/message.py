@@ -104,7 +104,7 @@ class IncomingMessage:
         except Exception:
             logUnlessOutage(
                 self.log,
-                "receiving a message from {host!r}",
+                "reception of a message from {host!r} failed",
                 host=self._client.address,
             )
             return TRY_LATER

@@ -80,7 +80,9 @@ class VerdictDispatcher:
                 raise
             except Exception:
                 logUnlessOutage(
-                    self.log, "looking for {domain}", domain=str(organization)
+                    self.log,
+                    "sender history: lookup of {domain} failed",
+                    domain=str(organization),
                 )
                 return True
         return False
@@ -98,7 +100,7 @@ class VerdictDispatcher:
         try:
             telling = told(*what)
         except Exception:
-            logUnlessOutage(self.log, "telling an observer of mail")
+            logUnlessOutage(self.log, "notification of a verdict observer failed")
             return
         telling.addErrback(self._failed)
         if not telling.called:
@@ -106,7 +108,7 @@ class VerdictDispatcher:
             await self._pending.room()
 
     def _failed(self, failure: Failure) -> None:
-        logUnlessOutage(self.log, "telling an observer of mail", failure)
+        logUnlessOutage(self.log, "notification of a verdict observer failed", failure)
 
 
 class HistoryRecorder:
@@ -141,7 +143,11 @@ class HistoryRecorder:
         except CancelledError:
             raise
         except Exception:
-            logUnlessOutage(self.log, "noting to whom {user!r} writes", user=user)
+            logUnlessOutage(
+                self.log,
+                "sender history: recording recipients of {user!r} failed",
+                user=user,
+            )
 
     async def _submitted(self, user: str, envelope: Envelope) -> None:
         domains = {

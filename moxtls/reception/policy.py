@@ -33,12 +33,12 @@ from moxtls.smtp.types import Reply
 JUNK = "Junk"
 
 #: The first line would continue a field that is added in front of it.
-HEADER_MALFORMED = Reply(550, "5.6.0", "The header begins in the middle of a field")
-TRY_LATER = Reply(451, "4.3.0", "The message can't be kept now; try again later")
+HEADER_MALFORMED = Reply(550, "5.6.0", "The header begins with a continuation line")
+TRY_LATER = Reply(451, "4.3.0", "The message can't be stored now; try again later")
 DMARC_UNAVAILABLE = Reply(451, "4.7.0", "DMARC can't be checked now; try again later")
 ACCEPTED = Reply(250, "2.0.0", "OK")
 OVER_QUOTA = Reply(552, "5.2.2", "The mailbox is full")
-REFUSED_BY_MAILBOX = Reply(550, "5.7.1", "The mailbox doesn't take this message")
+REFUSED_BY_MAILBOX = Reply(550, "5.7.1", "The mailbox refuses this message")
 
 # RFC 9990 3.5.2, RFC 8460 5.3; a forwarder may have put text in front of it.
 _REPORT = re.compile(
@@ -378,7 +378,7 @@ def _refusal(verdict: Verdict, authentication: Authentication) -> Reply:
         why = f"what this host does about DMARC failures of {verdict.author}"
     lines = (
         f"Refused because of {why}:",
-        "nothing in the name of that domain says that the message is from it",
+        "neither SPF nor DKIM authenticates the message for that domain",
         f"({'; '.join(checks)})",
     )
     return Reply(550, "5.7.1", "\n".join(lines))

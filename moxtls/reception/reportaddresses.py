@@ -126,7 +126,9 @@ class ReportAddresses:
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("looking up where {domain} wants reports", domain=domain)
+            self.log.failure(
+                "lookup of report addresses of {domain} failed", domain=domain
+            )
             self._retrySoon()
 
     async def _ofDMARC(self, domain: Domain) -> None:

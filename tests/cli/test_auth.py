@@ -55,9 +55,9 @@ class AuthTests(NetworkCommandCase):
             "DKIM: pass: d=sender.example",
             "From: news.sender.example",
             "DMARC: _dmarc.news.sender.example: ",
-            "DMARC: the organization is sender.example (treewalk)",
+            "DMARC: the organizational domain is sender.example (treewalk)",
             "DMARC: the record of sender.example applies",
-            "DMARC: SPF passes for sender.example, which is aligned",
+            "DMARC: SPF passes for sender.example, aligned",
             "DMARC: pass: policy reject, disposition none",
             "Authentication-Results: mail.example.org;",
         ):

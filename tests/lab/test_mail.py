@@ -58,7 +58,7 @@ from tests.lab.fixtures import LabTestCase
 
 REFUSAL = (
     "5.7.1 Refused because of the DMARC policy of listed.test:\n"
-    "5.7.1 nothing in the name of that domain says that the message is from it\n"
+    "5.7.1 neither SPF nor DKIM authenticates the message for that domain\n"
     "5.7.1 (SPF softfail for bounce.test; DKIM fail for listed.test, pass for a.test)"
 )
 

@@ -133,7 +133,7 @@ def _load(
 
 def _loadRSA(data: bytes) -> RSAPublicKey:
     """
-    @param data: SubjectPublicKeyInfo, as everybody publishes, or RSAPublicKey, as in
+    @param data: SubjectPublicKeyInfo, as is usual, or RSAPublicKey, as in
         RFC 6376 3.6.1.
     """
     tooLong = UnusableKey("the RSA key is too long", AuthResult.POLICY)

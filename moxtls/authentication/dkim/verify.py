@@ -238,7 +238,7 @@ def _verified(
     elif body.digest != signature.bodyHash:
         problem = "the body was changed"
     elif key is None:
-        problem = "the signature is not that of the header"
+        problem = "the signature doesn't match the header"
     elif body.uncovered:
         # Reading of RFC 6376 8.2: unsigned content behind the signed part may hide it,
         # so the signature isn't accepted, though it is valid.

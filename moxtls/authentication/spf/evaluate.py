@@ -245,7 +245,9 @@ class SPFEvaluator:
             )
         self._octets += len(texts[0])
         if self._octets > MAX_TOTAL_LENGTH:
-            raise EvaluationStopped(AuthResult.PERMERROR, f"{domain}: too much to read")
+            raise EvaluationStopped(
+                AuthResult.PERMERROR, f"{domain}: the records are too long"
+            )
         try:
             return parseSPFRecord(texts[0])
         except InvalidSPFRecord as error:
@@ -522,9 +524,7 @@ class SPFLookups:
         if answers and not any(each.records for each in answers):
             self._voids += 1
         if self._voids > MAX_VOID_TERMS:
-            raise context.permanentError(
-                f"more than {MAX_VOID_TERMS} terms with nothing in the DNS"
-            )
+            raise context.permanentError(f"more than {MAX_VOID_TERMS} void lookups")
 
 
 def lookUp(names: Iterable[str], kind: RRType) -> LookupGenerator[Answers]:

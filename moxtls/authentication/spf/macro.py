@@ -138,17 +138,17 @@ def _part(token: re.Match[str], explaining: bool) -> str | Macro:
     if not literal:
         return _macro(token, explaining)
     if " " in literal and not explaining:
-        raise InvalidMacro("there is a space in it")
+        raise InvalidMacro("it contains a space")
     return str(literal)
 
 
 def _macro(token: re.Match[str], explaining: bool) -> Macro:
     letter = token["letter"].lower()
     if letter not in _LETTERS and not (explaining and letter in _EXPLAINING):
-        raise InvalidMacro(f"no macro %{{{letter}}} here")
+        raise InvalidMacro(f"macro %{{{letter}}} isn't allowed here")
     digits = token["digits"].lstrip("0")
     if token["digits"] and not digits:
-        raise InvalidMacro(f"no parts of %{{{letter}}} are asked for")
+        raise InvalidMacro(f"the number of parts of %{{{letter}}} is 0")
     return Macro(
         letter,
         int(digits[:_MAX_DIGITS] or 0),

@@ -112,7 +112,7 @@ def _addModifier(found: dict[str, DomainSpec], name: str, value: str) -> None:
         # Unknown modifiers are ignored if their syntax is right (RFC 7208 6).
         parseMacroString(value, explaining=True)
     elif name in found:
-        raise ValueError("there are two of them")
+        raise ValueError("it is repeated")
     else:
         found[name] = _domainSpec(value)
 
@@ -127,7 +127,7 @@ def _directive(term: str) -> Directive:
 
 def _all(rest: str) -> AllMechanism:
     if rest:
-        raise ValueError("there is nothing more to say about it")
+        raise ValueError("it has no value")
     return AllMechanism()
 
 
@@ -179,7 +179,7 @@ def _network(
         # RFC 4291 2.2 has no zones.
         address = family("" if "%" in text else text)
     except ValueError:
-        raise ValueError("it isn't an address, or not one of that kind") from None
+        raise ValueError("not an address of that family") from None
     bits = address.max_prefixlen
     return IPMechanism(
         address.version, int(address), _prefix(prefix, bits) if slash else bits
@@ -200,7 +200,7 @@ def _domainAndPrefixes(rest: str) -> tuple[DomainSpec | None, int, int]:
 def _prefix(digits: str, bits: int) -> int:
     isNumber = digits.isascii() and digits.isdigit() and len(digits) <= 3
     if not isNumber or str(int(digits)) != digits or int(digits) > bits:
-        raise ValueError(f"the prefix length is no number up to {bits}")
+        raise ValueError(f"the prefix length isn't a number up to {bits}")
     return int(digits)
 
 
@@ -214,14 +214,14 @@ def _neededDomain(rest: str) -> DomainSpec:
 
 def _value(rest: str) -> str:
     if not rest.startswith(":"):
-        raise ValueError("it isn't followed by a colon and a value")
+        raise ValueError("no colon and value follow it")
     return rest[1:]
 
 
 def _domainSpec(text: str) -> DomainSpec:
     parts = parseMacroString(text)
     if not parts:
-        raise InvalidMacro("there is no domain")
+        raise InvalidMacro("the domain is missing")
     last = parts[-1]
     if isinstance(last, str):
         _, dot, label = last.removesuffix(".").rpartition(".")
@@ -232,8 +232,8 @@ def _domainSpec(text: str) -> DomainSpec:
 
 def _aboutTheEnd(text: str) -> str:
     if _isAddress(text):
-        return "an address is no domain; there are ip4 and ip6 for it"
-    return "it doesn't end in a dot and a top-level domain"
+        return "an address isn't a domain; use ip4 or ip6"
+    return "the domain doesn't end in a top-level domain"
 
 
 def _isAddress(text: str) -> bool:

@@ -169,7 +169,7 @@ class ReadSignatureTests(SynchronousTestCase):
             ("t", "now", "t= is not a time"),
             ("x", "1" * 13, "x= is not a time"),
             ("unknown", "\0", "control characters among the tags"),
-            ("unknown", "a; v=1", "a tag is there twice"),
+            ("unknown", "a; v=1", "a tag is repeated"),
             ("unknown", "a; ; x=2000000000", "not a list of tags"),
         ]:
             self.bad(problem, **{name: value})
@@ -228,7 +228,7 @@ class ReadSignatureTests(SynchronousTestCase):
             claim = parseSignatureClaim(text, 3)
             self.assertEqual(claim.keyName, "sel._domainkey.a.example")
             self.assertEqual((claim.index, claim.field), (3, text))
-        self.bad("a tag is there twice", x="9999999999; d=b.example")
+        self.bad("a tag is repeated", x="9999999999; d=b.example")
         for broken in (b"DKIM-Signature: xd=a.example; s=s", b"d=a.example; s=s"):
             with self.assertRaises(InvalidSignatureField):
                 parseSignatureClaim(broken, 0)

@@ -251,7 +251,7 @@ class FindKeysTests(SynchronousTestCase):
         )
         self.assertEqual(self.found("p="), (PERMERROR, "the key is revoked", False))
         self.assertEqual(
-            self.found(wrong)[:2], (FAIL, "the signature is not that of the header")
+            self.found(wrong)[:2], (FAIL, "the signature doesn't match the header")
         )
 
     def test_testing(self) -> None:
@@ -393,7 +393,7 @@ class VerifyTests(SynchronousTestCase):
         message = sign(MESSAGE, [ED25519])
         for old, new, problem in [
             (b"you", b"me", "the body was changed"),
-            (b"Date: Wed", b"Date: Thu", "the signature is not that of the header"),
+            (b"Date: Wed", b"Date: Thu", "the signature doesn't match the header"),
         ]:
             (result,) = results(message.replace(old, new))
             self.assertEqual((result.status, result.problem), (FAIL, problem))

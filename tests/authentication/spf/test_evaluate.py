@@ -703,7 +703,7 @@ class LimitTests(SPFTestCase):
         for several, isTooMuch in ((2, False), (3, True)):
             terms = " ".join(f"include:{each}.example" for each in range(several))
             if isTooMuch:
-                self.broken(f"v=spf1 {terms} -all", "too much to read")
+                self.broken(f"v=spf1 {terms} -all", "the records are too long")
             else:
                 self.assertEqual(self.status(f"v=spf1 {terms} -all"), "fail")
 
@@ -715,7 +715,7 @@ class LimitTests(SPFTestCase):
         self.put("a.example", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 " + "a " * 8 + "a:%{p}.x -all"), "fail")
         self.broken("v=spf1 " + "a " * 9 + "a:%{p}.x -all", "a:%{p}.x: more than 10")
-        self.broken("v=spf1 " + "a:%{p}.x " * 3 + "-all", "nothing in the DNS")
+        self.broken("v=spf1 " + "a:%{p}.x " * 3 + "-all", "void lookups")
 
     def test_void(self) -> None:
         """
@@ -737,7 +737,7 @@ class LimitTests(SPFTestCase):
         hosts = [f"{each} mx{each}.example" for each in range(10)]
         self.put("example.com", RRType.MX, *hosts)
         self.assertEqual(self.status("v=spf1 mx mx -all"), "fail")
-        self.broken("v=spf1 mx mx mx -all", "more than 2 terms")
+        self.broken("v=spf1 mx mx mx -all", "more than 2 void lookups")
         self.put("mx7.example", RRType.A, "192.0.2.9")
         self.assertEqual(self.status("v=spf1 mx mx mx -all"), "fail")
 
