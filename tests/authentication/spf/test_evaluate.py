@@ -726,7 +726,7 @@ class LimitTests(SPFTestCase):
         two = "a:gone.example exists:empty.example"
         self.assertEqual(self.status(f"v=spf1 {two} -all"), "fail")
         for term in ("a:gone.example", "mx", "ptr", "exists:gone.example"):
-            words = f"example.com: {term}: more than 2 terms"
+            words = f"example.com: {term}: more than 2 void lookups"
             self.broken(f"v=spf1 {two} {term} -all", words)
 
     def test_voidHosts(self) -> None:
