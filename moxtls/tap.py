@@ -88,20 +88,20 @@ def makeService(options: Options) -> IService:
         # twistd changes to another folder when it becomes a daemon.
         file, owner = Path(options["config"]).absolute(), _owner(options)
         try:
-            site = ConfigFiles.read(file)
+            configFiles = ConfigFiles.read(file)
         except InvalidConfig:
             # With errors in the file nothing is made, but all errors are printed.
             runAsEffectiveUser(*owner, examine, file)
             raise
-        stores = partial(runAsEffectiveUser, *owner, openStores, site)
-        wrong = together(faultsOf((partial(_tryPorts, site), stores)))
+        stores = partial(runAsEffectiveUser, *owner, openStores, configFiles)
+        wrong = together(faultsOf((partial(_tryPorts, configFiles), stores)))
         if wrong is not None:
             raise wrong
-        return TwistdServer(every, site, durations=MonotonicClock(every))
+        return TwistdServer(every, configFiles, durations=MonotonicClock(every))
 
 
-def _tryPorts(site: ConfigFiles) -> None:
-    for door in bindPorts(site).values():
+def _tryPorts(configFiles: ConfigFiles) -> None:
+    for door in bindPorts(configFiles).values():
         door.close()
 
 

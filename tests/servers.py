@@ -79,8 +79,8 @@ class ServerCase(TestCase):
         delivery = f"[Delivery]\nPort = {deliveryPort or closedPort()}\n"
         delivery += f"AllowOwnHosts = {str(allowOwnHosts).lower()}\n"
         resolver = f'[Resolver]\nServers = ["{self.dns.address}"]\n'
-        site = writeSite(self.folder, f"{text}{delivery}{resolver}")
-        server = Server(reactor, site)
+        configFiles = writeSite(self.folder, f"{text}{delivery}{resolver}")
+        server = Server(reactor, configFiles)
         self.addCleanup(server.stopService)
         return server
 

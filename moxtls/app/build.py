@@ -126,7 +126,7 @@ def newID() -> str:
 
 
 @contextmanager
-def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
+def asConfigErrors(configFiles: ConfigFiles) -> Iterator[None]:
     """
     Convert errors of stores that can't be opened to configuration errors that name
     the responsible key.
@@ -136,10 +136,10 @@ def asConfigErrors(site: ConfigFiles) -> Iterator[None]:
     try:
         yield
     except LedgerUnavailable as error:
-        key = "Ledger" if site.config.ledger else "DataDirectory"
-        raise site.wrong("", key, "", str(error)) from None
+        key = "Ledger" if configFiles.config.ledger else "DataDirectory"
+        raise configFiles.wrong("", key, "", str(error)) from None
     except SpoolUnusable as error:
-        raise site.wrong("", "DataDirectory", "", str(error)) from None
+        raise configFiles.wrong("", "DataDirectory", "", str(error)) from None
 
 
 class Components:
@@ -153,7 +153,7 @@ class Components:
     def __init__(
         self,
         reactor: IReactor,
-        site: ConfigFiles,
+        configFiles: ConfigFiles,
         ledger: Ledger,
         clock: IReactorTime,
         durations: IReactorTime | None = None,
@@ -161,14 +161,14 @@ class Components:
         self.reactor = reactor
         self.clock = clock
         self.durations = durations or reactor
-        self.site = site
+        self.configFiles = configFiles
         self.ledger = ledger
-        self.trust = site.trust()
-        self.practice = localPolicyOf(site.config.dmarc)
+        self.trust = configFiles.trust()
+        self.practice = localPolicyOf(configFiles.config.dmarc)
         self.resolver = ProbedResolver(
-            reactor, Resolver(reactor, site.servers(), DNSTransport(reactor).ask)
+            reactor, Resolver(reactor, configFiles.servers(), DNSTransport(reactor).ask)
         )
-        port = site.config.delivery.httpsPort
+        port = configFiles.config.delivery.httpsPort
         self.https = HTTPSClient(reactor, reactor, self.resolver, self.trust, port)
         self.fetcher = PolicyFetcher(self.https, certificateFailure)
         self.policies = PolicyCache(
@@ -178,7 +178,7 @@ class Components:
             reactor, self.resolver, self.fetcher, ledger.policies, jitter
         )
         self.outcomes = OutcomeRecorder(
-            clock, ledger.outcomes, not site.config.noOutgoingTLSReports
+            clock, ledger.outcomes, not configFiles.config.noOutgoingTLSReports
         )
         self.dialer = Dialer(
             reactor,
@@ -190,7 +190,7 @@ class Components:
         """
         The dependencies of direct delivery.
         """
-        config = self.site.config
+        config = self.configFiles.config
         delivery = config.delivery
         return DeliveryContext(
             self.resolver,
@@ -206,7 +206,7 @@ class Components:
         )
 
     def _ownHosts(self) -> OwnHosts | None:
-        config = self.site.config
+        config = self.configFiles.config
         if config.delivery.allowOwnHosts:
             return None
         listening = chain.from_iterable(
@@ -223,7 +223,7 @@ class Components:
         @param offload: Runs CPU work; a thread if not given.
         """
 
-        hostname = self.site.config.hostname.ascii
+        hostname = self.configFiles.config.hostname.ascii
         return MessageAuthenticator(
             self.reactor,
             self.resolver,
@@ -247,7 +247,7 @@ class Components:
         """
         The service that sends one kind of report.
         """
-        config, ledger = self.site.config, self.ledger
+        config, ledger = self.configFiles.config, self.ledger
         isTLS = kind is ReportKind.TLS
         return ReportService(
             self.clock,
@@ -277,12 +277,15 @@ class Components:
 
         @param silent: Local domains; mail to them causes no reports.
         """
-        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        submitter, reporting = (
+            self.configFiles.dmarcSubmitter,
+            self.configFiles.config.reporting,
+        )
         asked = reporting.failures
         settings = FailureReporting(
             asked.enabled,
             submitter if isinstance(submitter, Domain) else None,
-            self.site.secret() if asked.enabled else b"",
+            self.configFiles.secret() if asked.enabled else b"",
             frozenset(asked.allow),
             frozenset(reporting.notTo),
             silent,
@@ -302,11 +305,11 @@ class Components:
         )
 
     def _identity(self) -> ReportIdentity:
-        signers = tuple(chain.from_iterable(self.site.signers().values()))
-        return ReportIdentity(self.site.config.hostname, signers)
+        signers = tuple(chain.from_iterable(self.configFiles.signers().values()))
+        return ReportIdentity(self.configFiles.config.hostname, signers)
 
     def _tlsReports(self) -> IReportSource:
-        config, submitter = self.site.config, self.site.submitter
+        config, submitter = self.configFiles.config, self.configFiles.submitter
         reporting = TLSReporting(
             submitter if isinstance(submitter, Domain) else None,
             config.outgoingTLSReportsForAllSuccess,
@@ -318,7 +321,10 @@ class Components:
         )
 
     def _dmarcReports(self) -> IReportSource:
-        submitter, reporting = self.site.dmarcSubmitter, self.site.config.reporting
+        submitter, reporting = (
+            self.configFiles.dmarcSubmitter,
+            self.configFiles.config.reporting,
+        )
         dmarc = reporting.dmarc
         settings = DMARCReporting(
             submitter if isinstance(submitter, Domain) else None,
@@ -353,7 +359,7 @@ class Transports:
     """
 
     def __init__(self, base: Components, residence: MailboxStores) -> None:
-        config = base.site.config
+        config = base.configFiles.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
         direct = DirectCourier(base.deliveryContext(base.outcomes))
@@ -371,13 +377,13 @@ class Transports:
         }
 
     def _smarthost(self, name: str) -> ICourier:
-        base, relay = self._base, self._base.site.config.transports[name]
+        base, relay = self._base, self._base.configFiles.config.transports[name]
         host = parseRelayHost(relay.host)
         credentials = None
         if relay.user:
-            credentials = Credentials(relay.user, base.site.password(name))
+            credentials = Credentials(relay.user, base.configFiles.password(name))
         settings = ClientSettings(
-            base.site.config.hostname.ascii,
+            base.configFiles.config.hostname.ascii,
             base.trust,
             RELAY_MODES[relay.tls],
             (str(host) if isinstance(host, Domain) else host.ip,),
@@ -404,7 +410,7 @@ class Transports:
             return self._transports["direct"]
         if self._isLocal(domain):
             return self._local
-        default = self._base.site.config.delivery.transport
+        default = self._base.configFiles.config.delivery.transport
         name = (
             self._routes.get(domain, default) if isinstance(domain, Domain) else default
         )
@@ -417,7 +423,7 @@ def makeQueue(
     """
     The queue service, with all its couriers.
     """
-    config = base.site.config
+    config = base.configFiles.config
     hostname = config.hostname.ascii
     outgoing = Transports(base, residence)
     ledger = base.ledger
@@ -456,13 +462,13 @@ class MailboxStores:
     """
 
     def __init__(self, base: Components) -> None:
-        site, config = base.site, base.site.config
+        configFiles, config = base.configFiles, base.configFiles.config
         self.directory = Directory(config)
         quotas = {name: each.quota for name, each in config.accounts.items()}
         self._files = MailStore(
             base.reactor,
-            site.mail,
-            site.accounts,
+            configFiles.mail,
+            configFiles.accounts,
             {} if config.lmtp else quotas,
             config.hostname.ascii,
             newID,
@@ -531,7 +537,7 @@ class InboundServices:
         @param observers: Further observers of verdicts, besides those that report
             them.
         """
-        config, ledger = base.site.config, base.ledger
+        config, ledger = base.configFiles.config, base.ledger
         self._base = base
         self._queue = queue
         silent = _silent(config)
@@ -587,7 +593,7 @@ class InboundServices:
             self._audience,
             self._checks if isChecked else None,
             newID,
-            self._base.site.data,
+            self._base.configFiles.data,
         )
 
     def submission(self) -> IMessageDelivery:
@@ -599,7 +605,7 @@ class InboundServices:
             self._queue,
             self._house.hostname,
             newID,
-            self._base.site.data,
+            self._base.configFiles.data,
             self._correspondence.submitted,
         )
 

@@ -83,11 +83,11 @@ class ConfigFiles:
 
         @raise InvalidConfig: It can't be read, or all errors in it.
         """
-        site, faults = cls.readable(file)
+        configFiles, faults = cls.readable(file)
         wrong = together(faults)
         if wrong is not None:
             raise wrong
-        return site
+        return configFiles
 
     @classmethod
     def readable(cls, file: Path) -> tuple[ConfigFiles, tuple[InvalidConfig, ...]]:

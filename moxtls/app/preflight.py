@@ -31,54 +31,63 @@ def examine(file: Path) -> ConfigFiles:
 
     @raise InvalidConfig: All errors, in the file and in what it names.
     """
-    site, faults = ConfigFiles.readable(file)
-    stores = (partial(_ledger, site), partial(_spool, site))
-    ports = [partial(_port, site, *each) for each in site.config.listeners.items()]
-    found = [*_asOwner(site, (site.check, site.checkFolders, *stores))]
+    configFiles, faults = ConfigFiles.readable(file)
+    stores = (partial(_ledger, configFiles), partial(_spool, configFiles))
+    ports = [
+        partial(_port, configFiles, *each)
+        for each in configFiles.config.listeners.items()
+    ]
+    found = [
+        *_asOwner(configFiles, (configFiles.check, configFiles.checkFolders, *stores))
+    ]
     found += faultsOf(ports)
     wrong = together((*faults, *found))
     if wrong is not None:
         raise wrong
-    return site
+    return configFiles
 
 
 def _asOwner(
-    site: ConfigFiles, checks: Sequence[Callable[[], object]]
+    configFiles: ConfigFiles, checks: Sequence[Callable[[], object]]
 ) -> list[InvalidConfig]:
     """
     Errors for the user who owns the data, who may have less access than root.
     """
     owner = None
     with suppress(InvalidConfig):  # C{checkFolders} has reported it.
-        owner = site.owner()
-    if owner is None or site.isOurs():
+        owner = configFiles.owner()
+    if owner is None or configFiles.isOurs():
         return list(faultsOf(checks))
     if os.geteuid() != ROOT:
         who = f"only root and user {userName(owner[0])} can see whether it is usable"
-        return [site.wrong("", "DataDirectory", site.config.dataDirectory, who)]
+        return [
+            configFiles.wrong(
+                "", "DataDirectory", configFiles.config.dataDirectory, who
+            )
+        ]
     found: list[InvalidConfig] = runAsEffectiveUser(
         *owner, lambda: list(faultsOf(checks))
     )
     return found
 
 
-def _ledger(site: ConfigFiles) -> None:
-    with asConfigErrors(site):
-        path = sqliteFile(site.ledgerURL)
-        data = site.data.absolute()
+def _ledger(configFiles: ConfigFiles) -> None:
+    with asConfigErrors(configFiles):
+        path = sqliteFile(configFiles.ledgerURL)
+        data = configFiles.data.absolute()
         if path is not None and path.is_relative_to(data) and not data.is_dir():
             # The server will make it; if something else is in its place, that has
             # been reported already.
             return
-        database.checkLedger(site.ledgerURL)
+        database.checkLedger(configFiles.ledgerURL)
 
 
-def _spool(site: ConfigFiles) -> None:
-    with asConfigErrors(site):
-        spool.examine(site.spool)
+def _spool(configFiles: ConfigFiles) -> None:
+    with asConfigErrors(configFiles):
+        spool.examine(configFiles.spool)
 
 
-def _port(site: ConfigFiles, name: str, listener: Listener) -> None:
+def _port(configFiles: ConfigFiles, name: str, listener: Listener) -> None:
     if not listener.address or not 0 < listener.port <= 65535:
         return  # It has been reported already.
     try:
@@ -86,16 +95,16 @@ def _port(site: ConfigFiles, name: str, listener: Listener) -> None:
     except PortUnavailable as error:
         if error.error.errno == errno.EACCES and os.geteuid() != 0:
             return  # The server may be started with the privilege.
-        if error.error.errno == errno.EADDRINUSE and _isRunning(site):
+        if error.error.errno == errno.EADDRINUSE and _isRunning(configFiles):
             return  # The running server has bound it.
-        raise portFault(site, name, error) from None
+        raise portFault(configFiles, name, error) from None
     except OSError:
         return  # Not an address; reported already.
 
 
-def _isRunning(site: ConfigFiles) -> bool:
+def _isRunning(configFiles: ConfigFiles) -> bool:
     """
     True if the server may be running; only root and its user can detect it.
     """
-    canTell = os.geteuid() == ROOT or site.isOurs()
-    return not canTell or spool.isDelivered(site.spool)
+    canTell = os.geteuid() == ROOT or configFiles.isOurs()
+    return not canTell or spool.isDelivered(configFiles.spool)

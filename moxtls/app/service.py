@@ -79,7 +79,7 @@ class Server(Service):
     def __init__(
         self,
         reactor: IReactor,
-        site: ConfigFiles,
+        configFiles: ConfigFiles,
         clock: IReactorTime | None = None,
         durations: IReactorTime | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class Server(Service):
             reactor if not given.
         """
         self._reactor = reactor
-        self._site = site
+        self._configFiles = configFiles
         self._clock = clock or reactor
         self._durations = durations or reactor
         self._listenerPorts: dict[str, ListenerPorts] = {}
@@ -121,21 +121,21 @@ class Server(Service):
         super().startService()
         gc.set_threshold(*GARBAGE)
         self._takePorts()
-        self._site.makeFolders()
-        with asConfigErrors(self._site):
+        self._configFiles.makeFolders()
+        with asConfigErrors(self._configFiles):
             self._start()
 
     def _start(self) -> None:
         outages = OutageLog(self._durations.seconds)
-        self.ledger = Ledger(self._reactor, self._site.ledgerURL, outages)
+        self.ledger = Ledger(self._reactor, self._configFiles.ledgerURL, outages)
         self._stops.append(self.ledger.stop)
         self.base = Components(
-            self._reactor, self._site, self.ledger, self._clock, self._durations
+            self._reactor, self._configFiles, self.ledger, self._clock, self._durations
         )
         self._stops.append(self.base.outcomes.stop)
         self.residence = MailboxStores(self.base)
         self._stops.append(self.residence.stop)
-        spool = ThreadedSpoolExecutor(self._reactor, self._site.spool)
+        spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
         self.queue = makeQueue(self.base, spool, self.residence)
         self.incoming = InboundServices(self.base, self.residence, self.queue)
         self._stops.append(self.incoming.stop)
@@ -157,8 +157,8 @@ class Server(Service):
         # Not every runner calls privilegedStartService.
         if self._listenerPorts:
             return
-        self._listenerPorts = bindPorts(self._site)
-        for name, listener in self._site.config.listeners.items():
+        self._listenerPorts = bindPorts(self._configFiles)
+        for name, listener in self._configFiles.config.listeners.items():
             for address in self._listenerPorts[name].missing:
                 self.log.warn(
                     "[Listeners.{name}]: not listening on {address}, as this host has "
@@ -166,7 +166,7 @@ class Server(Service):
                     name=name,
                     address=address,
                 )
-            if _lacksIPv4(listener, self._site.config.listeners.values()):
+            if _lacksIPv4(listener, self._configFiles.config.listeners.values()):
                 self.log.warn(
                     "[Listeners.{name}]: listening on IPv6 only; for IPv4 too, add "
                     "an IPv4 address to Address, such as 0.0.0.0",
@@ -175,16 +175,16 @@ class Server(Service):
 
     def _startParts(self) -> None:
         parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
-        config = self._site.config
-        for remark in self._site.remarks(self._clock.seconds()):
+        config = self._configFiles.config
+        for remark in self._configFiles.remarks(self._clock.seconds()):
             self.log.warn("{remark}", remark=remark)
         if not config.noOutgoingTLSReports:
             parts.append(self.reports)
-            self._warn("TLS", self._site.submitter)
+            self._warn("TLS", self._configFiles.submitter)
         if not config.noOutgoingDMARCReports:
             parts.append(self.dmarcReports)
             if any(map(_isChecked, config.listeners.values())):
-                self._warn("DMARC", self._site.dmarcSubmitter)
+                self._warn("DMARC", self._configFiles.dmarcSubmitter)
         self._stops.append(self.base.dialer.stop)
         for part in parts:
             part.startService()
@@ -232,7 +232,7 @@ class Server(Service):
     def _factories(self) -> dict[str, SMTPServerFactory]:
         return {
             name: self._factory(name, listener, self._acceptor(listener))
-            for name, listener in self._site.config.listeners.items()
+            for name, listener in self._configFiles.config.listeners.items()
         }
 
     def _factory(
@@ -240,7 +240,7 @@ class Server(Service):
     ) -> SMTPServerFactory:
         settings = ListenerSettings(
             ServerSettings(
-                self._site.config.hostname.ascii,
+                self._configFiles.config.hostname.ascii,
                 maxSize=listener.maxMessageSize,
                 starttls=listener.tls is ListenerTLS.STARTTLS,
                 mechanisms=MECHANISMS if listener.authentication else (),
@@ -256,7 +256,7 @@ class Server(Service):
             maxConnectionRate=listener.maxConnectionRate,
             maxMessageRate=listener.maxMessageRate,
         )
-        tls = self._site.tls(name, listener)
+        tls = self._configFiles.tls(name, listener)
         if listener.authentication and self._logins is None:
             self._logins = self._authenticator()
         authenticator = self._logins if listener.authentication else None
@@ -270,7 +270,9 @@ class Server(Service):
         return self.incoming.reception(listener.checks)
 
     def _authenticator(self) -> Authenticator:
-        accounts = CredentialsChecker(self._site.users(), self._site.secret())
+        accounts = CredentialsChecker(
+            self._configFiles.users(), self._configFiles.secret()
+        )
         # A separate thread pool: each thread that has checked a password keeps the
         # memory it needed, and the reactor's pool has more threads.
         pool = ThreadPool(0, MAX_CHECKS, "passwords")
@@ -280,7 +282,7 @@ class Server(Service):
         def offload(check: Callable[[], bool]) -> Deferred[bool]:
             return deferToThreadPool(self._reactor, pool, check)
 
-        history = LoginHistory(self._site.logins)
+        history = LoginHistory(self._configFiles.logins)
         limits = LoginLimits(known=history.load(), save=history.save)
         return Authenticator(accounts, newID, offload, limits)
 
@@ -300,7 +302,7 @@ def _lacksIPv4(listener: Listener, listeners: Iterable[Listener]) -> bool:
     return IPv6Address("::") in map(parseIP, listener.address) and not isIPv4
 
 
-def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
+def bindPorts(configFiles: ConfigFiles) -> dict[str, ListenerPorts]:
     """
     Bind the ports of all listeners, by their names.
 
@@ -308,11 +310,11 @@ def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
     """
     faults: list[InvalidConfig] = []
     bound: dict[str, ListenerPorts] = {}
-    for name, listener in site.config.listeners.items():
+    for name, listener in configFiles.config.listeners.items():
         try:
             bound[name] = ListenerPorts(listener.address, listener.port)
         except PortUnavailable as error:
-            faults.append(portFault(site, name, error))
+            faults.append(portFault(configFiles, name, error))
     wrong = together(faults)
     if wrong is not None:
         for each in bound.values():
@@ -321,36 +323,44 @@ def bindPorts(site: ConfigFiles) -> dict[str, ListenerPorts]:
     return bound
 
 
-def portFault(site: ConfigFiles, name: str, error: PortUnavailable) -> InvalidConfig:
+def portFault(
+    configFiles: ConfigFiles, name: str, error: PortUnavailable
+) -> InvalidConfig:
     """
     The configuration error for the port of the listener C{name}.
     """
-    port = quoted(site.config.listeners[name].port)
+    port = quoted(configFiles.config.listeners[name].port)
     expected = f"expected a free port of {error.address}: {error.error.strerror}"
-    return InvalidConfig(str(site.file), f"Listeners.{name}", "Port", port, expected)
+    return InvalidConfig(
+        str(configFiles.file), f"Listeners.{name}", "Port", port, expected
+    )
 
 
-def openStores(site: ConfigFiles) -> None:
+def openStores(configFiles: ConfigFiles) -> None:
     """
     Open everything that C{startService} opens, and close it again.
 
     @raise InvalidConfig: As C{startService}.
     """
-    steps = (site.check, site.makeFolders, partial(_openLedger, site))
-    wrong = together(faultsOf((*steps, partial(_openSpool, site))))
+    steps = (
+        configFiles.check,
+        configFiles.makeFolders,
+        partial(_openLedger, configFiles),
+    )
+    wrong = together(faultsOf((*steps, partial(_openSpool, configFiles))))
     if wrong is not None:
         raise wrong
 
 
-def _openLedger(site: ConfigFiles) -> None:
-    if site.data.is_dir() and site.isOurs():
-        with asConfigErrors(site):
-            Ledger(None, site.ledgerURL).stop()
+def _openLedger(configFiles: ConfigFiles) -> None:
+    if configFiles.data.is_dir() and configFiles.isOurs():
+        with asConfigErrors(configFiles):
+            Ledger(None, configFiles.ledgerURL).stop()
 
 
-def _openSpool(site: ConfigFiles) -> None:
-    if site.spool.is_dir() and site.isOurs():
-        with asConfigErrors(site):
-            spool = InlineSpoolExecutor(site.spool)
+def _openSpool(configFiles: ConfigFiles) -> None:
+    if configFiles.spool.is_dir() and configFiles.isOurs():
+        with asConfigErrors(configFiles):
+            spool = InlineSpoolExecutor(configFiles.spool)
             spool.open(delivering=True)
             spool.close()

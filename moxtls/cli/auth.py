@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_auth -*-
 """
-C{moxtls auth}: what SPF, DKIM and DMARC make of a message, step by step.
+C{moxtls auth}: explains the SPF, DKIM and DMARC results of a message.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from moxtls.ipaddresses import parseIP
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.message.trace import ClientInfo
 
-#: Of a message: as much as most hosts take.
-LARGEST = 100 * 1024 * 1024
-# Files have the line ends of the system; messages CRLF, always.
+#: The maximum size of a message: as much as most hosts accept.
+MAX_SIZE = 100 * 1024 * 1024
+# Files have the line ends of the system; messages have CRLF.
 _LINE_END = re.compile(rb"\r?\n")
 
 
 def add(commands: Any) -> None:
     auth = commands.add_parser(
-        "auth", help="explain what SPF, DKIM and DMARC make of a message"
+        "auth", help="explain the SPF, DKIM and DMARC results of a message"
     )
     auth.add_argument("file", metavar="FILE", help="- for standard input")
     auth.add_argument(
-        "--ip", required=True, type=_ip, help="the address that it came from"
+        "--ip", required=True, type=_ip, help="the IP address of the client"
     )
     auth.add_argument(
         "--mail-from",
@@ -41,25 +41,27 @@ def add(commands: Any) -> None:
         default="",
         type=_sender,
         metavar="ADDRESS",
-        help="of the envelope (default: the null one)",
+        help="the envelope sender (default: the null sender)",
     )
-    auth.add_argument("--helo", default="", metavar="NAME", help="of who sent it")
+    auth.add_argument(
+        "--helo", default="", metavar="NAME", help="the HELO or EHLO name of the client"
+    )
     auth.add_argument("--json", action="store_true")
     auth.set_defaults(run=_auth)
 
 
 async def _auth(shell: Shell, arguments: argparse.Namespace) -> int:
     """
-    The status is 0 whatever the verdict: it is what was asked for.
+    The exit status is 0 whatever the verdict.
     """
     message = _LINE_END.sub(b"\r\n", _read(shell, arguments.file))
-    # Nothing is kept, so that anybody may ask.
+    # An empty ledger in memory: any user may run this command.
     base = await shell.base(MemoryLedger())
     client = ClientInfo(arguments.ip, arguments.helo)
-    shell.output.progress("looking up what has been published")
+    shell.output.progress("looking up DNS records")
     found = await authenticate(base.checks(), client, arguments.sender, [message])
     shell.output.progressEnded()
-    hostname = base.site.config.hostname.ascii
+    hostname = base.configFiles.config.hostname.ascii
     results = authenticationResults(
         hostname, found.authentication, found.verdict, arguments.sender
     ).decode()
@@ -99,23 +101,23 @@ def _asJSON(found: AuthenticationOutcome, results: str) -> dict[str, object]:
 def _read(shell: Shell, file: str) -> bytes:
     try:
         if file == STDIN:
-            message = shell.stdin.read(LARGEST + 1)
+            message = shell.stdin.read(MAX_SIZE + 1)
         else:
             with Path(file).open("rb") as opened:
-                message = opened.read(LARGEST + 1)
+                message = opened.read(MAX_SIZE + 1)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from None
     except ValueError as error:
         raise CommandError(f"{file}: {error}") from None
-    if len(message) > LARGEST:
-        raise CommandError(f"{file}: larger than {LARGEST} bytes")
+    if len(message) > MAX_SIZE:
+        raise CommandError(f"{file}: larger than {MAX_SIZE} bytes")
     return message
 
 
 def _ip(text: str) -> str:
     ip = parseIP(text)
     if ip is None:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no IP address")
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not an IP address")
     return str(ip)
 
 

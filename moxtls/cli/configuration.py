@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_configuration -*-
 """
-C{moxtls config}: check it, explain it.
+C{moxtls config}: checks and explains the configuration.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from moxtls.config import KeyDescription, describe
 from moxtls.smtp.passwords import SALT_LENGTH, InvalidPassword, hashPassword
 
 COLUMNS = ("Table", "Key", "Type", "Default", "Meaning")
-#: Longer lines of text are hard to read.
+#: The maximum width of text: longer lines are hard to read.
 MAX_LINE = 88
 
 
 def add(commands: Any) -> None:
     config = commands.add_parser("config", help="check or explain the configuration")
     verbs = config.add_subparsers(dest="verb", required=True)
-    check = verbs.add_parser("check", help="say whether the configuration is good")
+    check = verbs.add_parser("check", help="check the configuration")
     check.add_argument("file", nargs="?", default="", metavar="FILE")
     check.set_defaults(run=_check)
-    keys = verbs.add_parser("describe", help="every key: type, default and meaning")
+    keys = verbs.add_parser(
+        "describe", help="print type, default and meaning of every key"
+    )
     keys.set_defaults(run=_describe)
     password = verbs.add_parser(
-        "password", help="turn a password into what goes below [Users]"
+        "password", help="hash a password for the table [Users]"
     )
     password.set_defaults(run=_password)
     for verb in (check, keys, password):
@@ -42,16 +44,19 @@ def add(commands: Any) -> None:
 async def _check(shell: Shell, arguments: argparse.Namespace) -> int:
     from moxtls.app.preflight import examine
 
-    site = examine(shell.configFile(arguments.file))
-    notes = list(site.remarks(shell.now()))
-    if isinstance(site.submitter, NoSubmitter) and not site.config.noOutgoingTLSReports:
-        notes.append(f"no TLS reports are sent: {site.submitter}")
+    configFiles = examine(shell.configFile(arguments.file))
+    notes = list(configFiles.remarks(shell.now()))
+    if (
+        isinstance(configFiles.submitter, NoSubmitter)
+        and not configFiles.config.noOutgoingTLSReports
+    ):
+        notes.append(f"no TLS reports are sent: {configFiles.submitter}")
     if shell.output.asJSON:
-        shell.output.json({"file": str(site.file), "notes": notes})
+        shell.output.json({"file": str(configFiles.file), "notes": notes})
     for note in notes:
-        shell.output.line(f"{site.file}: good; but {note}")
+        shell.output.line(f"{configFiles.file}: good; but {note}")
     if not notes:
-        shell.output.line(f"{site.file}: good")
+        shell.output.line(f"{configFiles.file}: good")
     return 0
 
 
@@ -71,7 +76,7 @@ def _record(each: KeyDescription) -> dict[str, object]:
 
 def _lines(described: Iterable[KeyDescription], width: int) -> Iterator[str]:
     """
-    In the shape of the file.
+    The keys in the order and form of the file.
     """
     for each in described:
         if each.key:
@@ -93,17 +98,17 @@ def _lines(described: Iterable[KeyDescription], width: int) -> Iterator[str]:
 
 async def _password(shell: Shell, arguments: argparse.Namespace) -> int:
     try:
-        hashed = hashPassword(_asked(shell), secrets.token_bytes(SALT_LENGTH))
+        hashed = hashPassword(_readPassword(shell), secrets.token_bytes(SALT_LENGTH))
     except InvalidPassword as error:
         raise CommandError(str(error)) from None
     shell.output.done(hashed, password=hashed)
     return 0
 
 
-def _asked(shell: Shell) -> str:
+def _readPassword(shell: Shell) -> str:
     if not shell.stdin.isatty():
         line = shell.stdin.readline().rstrip(b"\r\n")
-        # What isn't UTF-8 is refused with other characters that can't be.
+        # Bytes that aren't UTF-8 become a character that is refused.
         return line.decode("utf-8", "replace")
     try:
         password = getpass.getpass()

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_evaluations -*-
 """
-C{moxtls evaluations}: what DMARC made of mail, until it is reported.
+C{moxtls evaluations}: DMARC evaluations that have not been reported.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ EVALUATIONS = (
     "Every",
     "Details",
 )
-#: Shown of one domain.
-MOST = 10_000
+#: The maximum number of evaluations that are shown of one domain.
+MAX_EVALUATIONS = 10_000
 
 
 def add(commands: Any) -> None:
     evaluations = commands.add_parser(
-        "evaluations", help="what DMARC made of mail that has not been reported"
+        "evaluations", help="DMARC evaluations that have not been reported"
     )
     evaluations.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
     evaluations.add_argument("--json", action="store_true")
@@ -56,8 +56,8 @@ async def _evaluations(shell: Shell, arguments: argparse.Namespace) -> int:
 
 async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
     """
-    Of each policy domain why there won't be a report, in the words of C{report
-    pending --now}: of each policy of the domain, empty where there will be one.
+    The reasons why a policy domain gets no report, as in C{report pending --now}: one
+    for each policy of the domain, empty where a report is due.
     """
     source = (await shell.base()).source(ReportKind.DMARC)
     periods = await pendingPeriods(source, shell.now(), early=True)
@@ -77,7 +77,7 @@ def _summary(each: EvaluationSummary, reasons: list[str]) -> tuple[object, ...]:
 
 
 async def _ofDomain(shell: Shell, store: IEvaluationStore, domain: Domain) -> int:
-    found = await store.evaluations(domain, MOST)
+    found = await store.evaluations(domain, MAX_EVALUATIONS)
     rows = [_row(each) for each in found]
     empty = f"No mail of {domain} has been evaluated."
     shell.output.table(EVALUATIONS, rows, empty=empty)

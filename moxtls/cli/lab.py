@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_lab -*-
 """
-C{moxtls lab}: a small internet on loopback, to see moxtls at work.
+C{moxtls lab}: runs the lab, a simulated internet on loopback.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ except ModuleNotFoundError as missing:
 
 
 def add(commands: Any) -> None:
-    lab = commands.add_parser("lab", help="a small internet on loopback")
+    lab = commands.add_parser(
+        "lab", help="simulated internet on loopback, with moxtls in it"
+    )
     verbs = lab.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser(
         "run",
-        help="start it, with moxtls in it, which sends mail to every destination "
-        "and takes mail from every sender",
+        help="start the lab, with a moxtls that sends mail to every destination "
+        "and receives mail from every sender",
     )
     start.add_argument(
         "--once",
         action="store_true",
-        help="end the day, show the reports, and stop; the exit status says "
-        "whether all of it is as expected",
+        help="end the day, show the reports, and stop; the exit status is 0 "
+        "if everything is as expected",
     )
     start.add_argument(
         "--network",
@@ -47,7 +49,7 @@ def add(commands: Any) -> None:
         help="three octets of the addresses to use (default: %(default)s)",
     )
     start.set_defaults(run=_run)
-    end = verbs.add_parser("end-day", help="have a lab that runs end its day")
+    end = verbs.add_parser("end-day", help="end the report day of a running lab")
     end.set_defaults(run=_endDay)
     for verb in (start, end):
         verb.add_argument("--dir", type=Path, default=Path(DIRECTORY), metavar="DIR")
@@ -74,6 +76,6 @@ async def _endDay(shell: Shell, arguments: argparse.Namespace) -> int:
     try:
         text = await command(shell.reactor, arguments.dir.absolute(), END_DAY)
     except ConnectError:
-        raise CommandError(f"no lab runs in {arguments.dir}") from None
+        raise CommandError(f"no lab is running in {arguments.dir}") from None
     shell.output.stdout.write(text)
     return 0

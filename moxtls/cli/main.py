@@ -15,32 +15,32 @@ from typing import NoReturn
 
 from moxtls import __version__
 
-#: Each command, the module that has it, and what it is for.  Modules are
-#: imported when they are wanted: all together they take a second.
+#: Each command with its module and help text. Modules are imported on demand: all
+#: together they take a second.
 COMMANDS = {
     "config": ("configuration", "check or explain the configuration"),
-    "send": ("send", "put a message into the queue, with the arguments of sendmail"),
-    "queue": ("queue", "messages that have not left yet"),
-    "results": ("results", "how TLS went, of days that have not been reported"),
+    "send": ("send", "submit a message, with the arguments of sendmail"),
+    "queue": ("queue", "messages in the queue"),
+    "results": ("results", "TLS results that have not been reported"),
     "evaluations": (
         "evaluations",
-        "what DMARC made of mail that has not been reported",
+        "DMARC evaluations that have not been reported",
     ),
-    "report": ("reports", "reports: owed, sent and received"),
-    "suppress": ("suppress", "addresses that get no reports for the time being"),
-    "mtasts": ("mtasts", "MTA-STS policies that are remembered"),
-    "auth": ("auth", "explain what SPF, DKIM and DMARC make of a message"),
+    "report": ("reports", "list, preview, send and read reports"),
+    "suppress": ("suppress", "report addresses to which no reports are sent"),
+    "mtasts": ("mtasts", "cached MTA-STS policies"),
+    "auth": ("auth", "explain the SPF, DKIM and DMARC results of a message"),
     "probe": (
         "probe",
-        "look up a domain's policies, and connect to its hosts; sends no mail",
+        "look up a domain's policies and connect to its hosts; no mail is sent",
     ),
-    "lab": ("lab", "a small internet on loopback"),
+    "lab": ("lab", "simulated internet on loopback, with moxtls in it"),
 }
 
 
 class _Parser(argparse.ArgumentParser):
     """
-    Says what is wrong with the arguments in one line.
+    An argument parser that prints errors in one line.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -49,8 +49,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """
-    Everything C{moxtls} understands, of the commands that are among C{words};
-    of the others their names.
+    The argument parser: complete for the commands that are among C{words}, with the
+    names of the others.
     """
     top = _Parser(
         prog="moxtls",
@@ -82,11 +82,11 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
-    Run one command and exit with its status: 0 if all went well, 1 if not,
-    2 if the command itself was wrong.
+    Run one command and exit with its status: 0 for success, 1 for failure, 2 for
+    wrong arguments.
     """
     words = sys.argv[1:] if argv is None else argv
-    # What others call themselves may not be in the terminal's character set.
+    # Names from remote hosts may not be in the terminal's character set.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         status = OUTPUT_CLOSED
-        # Python would complain when it closes it.
+        # Python would print an error when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 

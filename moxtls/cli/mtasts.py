@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_mtasts -*-
 """
-C{moxtls mtasts}: policies that are remembered.
+C{moxtls mtasts}: shows and changes cached MTA-STS policies.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ COLUMNS = (
 
 
 def add(commands: Any) -> None:
-    group = commands.add_parser("mtasts", help="MTA-STS policies that are remembered")
+    group = commands.add_parser("mtasts", help="cached MTA-STS policies")
     verbs = group.add_subparsers(dest="verb", required=True)
-    show = verbs.add_parser("show", help="one of them, or all")
+    show = verbs.add_parser("show", help="show one policy, or all")
     show.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
     show.add_argument("--json", action="store_true")
     show.set_defaults(run=_show)
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     refresh.add_argument("domain", type=domainArgument, metavar="DOMAIN")
     refresh.add_argument("--json", action="store_true")
     refresh.set_defaults(run=_refresh)
-    drop = verbs.add_parser("drop", help="forget a policy")
+    drop = verbs.add_parser("drop", help="remove a policy from the cache")
     drop.add_argument("domain", type=domainArgument, metavar="DOMAIN")
     drop.add_argument("--json", action="store_true")
     drop.set_defaults(run=_drop)
@@ -44,14 +44,14 @@ def add(commands: Any) -> None:
 
 async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
     policies = (await shell.ledger()).policies
-    listing = shell.output.listing(COLUMNS, empty="No policy is remembered.")
+    listing = shell.output.listing(COLUMNS, empty="No policy is cached.")
     if arguments.domain is None:
         async for each in paged(policies.entries):
             listing.add(_row(each))
     else:
         entry = await policies.load(arguments.domain)
         if entry is None:
-            raise CommandError(f"no policy of {arguments.domain} is remembered")
+            raise CommandError(f"no policy of {arguments.domain} is cached")
         listing.add(_row(entry))
     listing.end()
     return 0
@@ -93,6 +93,6 @@ async def _refresh(shell: Shell, arguments: argparse.Namespace) -> int:
 async def _drop(shell: Shell, arguments: argparse.Namespace) -> int:
     policies = (await shell.ledger()).policies
     if not await policies.drop(arguments.domain):
-        raise CommandError(f"no policy of {arguments.domain} is remembered")
+        raise CommandError(f"no policy of {arguments.domain} is cached")
     shell.output.done(f"{arguments.domain}: dropped", domain=str(arguments.domain))
     return 0

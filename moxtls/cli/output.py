@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_output -*-
 """
-What commands print: tables for people, JSON for programs.
+Command output: tables for terminals, JSON for programs.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from moxtls.tlsrpt.parse import escapeUnprintable
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Wide enough for any row, where output goes to a file or another program.
+#: The width of a line in files and pipes: wide enough for any row.
 UNLIMITED = 10_000
-#: Characters of rows that wait in memory until all are known; more are in a file.
+#: Maximum characters of buffered rows in memory; more are in a file.
 IN_MEMORY = 4 * 2**20
-#: Blanks between columns.
+#: Spaces between columns.
 GAP = 2
-#: Longer words, such as names of hosts, may be broken.
+#: Longer words, such as host names, may be broken.
 MAX_WORD = 20
 
 
 @dataclass(frozen=True)
 class Output:
     """
-    Where a command prints, and how.
+    The output streams of a command, and their format.
 
-    @ivar asJSON: Whether a program reads it.
+    @ivar asJSON: True if the output is JSON.
     """
 
     stdout: TextIO
@@ -48,7 +48,7 @@ class Output:
         empty: str = "Nothing.",
     ) -> None:
         """
-        Rows for people; as JSON, one object a row with the columns as keys.
+        Print rows; in JSON, one object a row with the columns as keys.
         """
         listing = self.listing(columns, title, empty)
         for row in rows:
@@ -59,7 +59,7 @@ class Output:
         self, columns: Sequence[str], title: str = "", empty: str = "Nothing."
     ) -> Listing:
         """
-        As C{table}, for rows that come one after the other, however many.
+        A table, as C{table}, for any number of rows that come one by one.
         """
         return (JSONListing if self.asJSON else TextListing)(
             self, columns, title, empty
@@ -71,14 +71,14 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """
-        One line for people; nothing if a program reads the output.
+        Print one line; nothing in JSON.
         """
         if not self.asJSON:
             self.stdout.write(escapeUnprintable(text) + "\n")
 
     def done(self, text: str, **facts: object) -> None:
         """
-        What was done: a line for people, an object for programs.
+        Print a result: a line, or an object in JSON.
         """
         if self.asJSON:
             self.json(facts)
@@ -87,7 +87,7 @@ class Output:
 
     def progress(self, text: str) -> None:
         """
-        How far long work has come: on standard error, only on a terminal.
+        Print the progress of long work: on standard error, only on a terminal.
         """
         if self.stderr.isatty():
             self.stderr.write(f"\r\x1b[K{escapeUnprintable(text)}")
@@ -101,7 +101,7 @@ class Output:
     @property
     def width(self) -> int:
         """
-        Of a line.
+        The width of a line in columns.
         """
         return self.console().width
 
@@ -116,7 +116,7 @@ class Output:
 
 def record(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:
     """
-    A row for programs.
+    A row as a JSON object.
     """
     keys = [column.lower().replace(" ", "_") for column in columns]
     return dict(zip(keys, row, strict=True))
@@ -124,7 +124,7 @@ def record(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:
 
 class Listing(ABC):
     """
-    A table that is being written.
+    A table that is being printed.
     """
 
     def __init__(
@@ -138,19 +138,19 @@ class Listing(ABC):
     @abstractmethod
     def add(self, row: Sequence[object]) -> None:
         """
-        Write, or keep, one more row.
+        Print one more row, or buffer it.
         """
 
     @abstractmethod
     def end(self) -> None:
         """
-        Write what has to wait until all rows are known.
+        Print the rows that had to wait for all others.
         """
 
 
 class JSONListing(Listing):
     """
-    One object a row, written at once.
+    One JSON object a row, printed at once.
     """
 
     _before = "[\n  "
@@ -167,7 +167,8 @@ class JSONListing(Listing):
 
 class TextListing(Listing):
     """
-    Columns as wide as what is in them: rows wait, in a file if they are many.
+    A table whose columns are as wide as their contents: rows are buffered, in a file
+    if they are many.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class TextListing(Listing):
         self._whole = [_width(each) for each in columns]
         self._least = [_longestWord(each) for each in columns]
         self._numeric = [True for _ in columns]
-        # What goes to a program is never broken, so that words don't matter.
+        # Output to a program is never broken.
         self._isBroken = output.stdout.isatty()
 
     def add(self, row: Sequence[object]) -> None:
@@ -209,7 +210,7 @@ class TextListing(Listing):
 
     def _lines(self) -> Iterator[str]:
         room = self._output.width
-        # Where not even words fit, neither do columns.
+        # If words don't fit, columns don't either.
         if sum(self._least) + GAP * len(self._least) > room:
             yield from _blocks(self._columns, self._cells(), self._title)
             return
@@ -225,13 +226,13 @@ class TextListing(Listing):
         for line in zip_longest(*broken, fillvalue=""):
             cells = zip(line, widths, self._numeric, strict=True)
             gap = " " * GAP
-            # Each column is padded, the last one to no purpose.
+            # Every column is padded; the last one needs no padding.
             yield gap.join(_padded(*each) for each in cells).rstrip()
 
 
 def _width(text: str) -> int:
     """
-    In columns of a terminal.
+    The width of a text in columns of a terminal.
     """
     from rich.cells import cell_len
 
@@ -249,7 +250,7 @@ def _padded(text: str, width: int, isNumeric: bool) -> str:
 
 def _broken(console: Console, text: str, width: int) -> list[str]:
     """
-    The lines of a cell: broken between words, and within those that don't fit.
+    The lines of a cell, broken between words, and within words that are too long.
     """
     from rich.text import Text
 
@@ -260,13 +261,13 @@ def _broken(console: Console, text: str, width: int) -> list[str]:
 
 def _widths(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
     """
-    What each column gets of a line: at least C{least}, and of the rest as much
-    as others, if it has a use for it.
+    Distribute the width of a line: each column gets at least C{least}, and an equal
+    part of the rest up to what it needs.
     """
     widths = list(least)
     spare = room - sum(least) - GAP * len(least)
     wanted = {n: max(0, each - least[n]) for n, each in enumerate(whole)}
-    # Who wants little first: what is left of his share is for the others.
+    # Narrow columns first: what they leave of their share is for the others.
     for place, number in enumerate(sorted(wanted, key=wanted.__getitem__)):
         more = min(wanted[number], spare // (len(widths) - place))
         widths[number] += more
@@ -278,7 +279,7 @@ def _blocks(
     columns: Sequence[str], cells: Iterable[Sequence[str]], title: str
 ) -> Iterator[str]:
     """
-    Where a table would be too wide: a line for each cell that says something.
+    The form of a table that is too wide: one line for each cell that isn't empty.
     """
     indent = max(map(len, columns)) + GAP
     if title:

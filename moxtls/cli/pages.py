@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
-#: Values in memory at a time.
+#: The page size: values in memory at a time.
 AT_ONCE = 1000
 
 
@@ -20,9 +20,11 @@ async def paged(
     load: Callable[[T | None, int], Deferred[tuple[T, ...]]], atOnce: int = 0
 ) -> AsyncIterator[T]:
     """
-    @param load: Given the last value of the page before, the next ones, at most so
-        many.
-    @param atOnce: 0 for the usual number.
+    Iterate over all values of a paged list.
+
+    @param load: Loads at most the given number of values after the last value of the
+        page before.
+    @param atOnce: The page size; 0 for the default.
     """
     last: T | None = None
     while found := await load(last, atOnce or AT_ONCE):

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_probe -*-
 """
-C{moxtls probe}: what a delivery to a domain would meet.
+C{moxtls probe}: tests a delivery to a domain without sending mail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLICIES = ("Policy domain", "Policy", "Success", "Failure", "Failure details")
 def add(commands: Any) -> None:
     probe = commands.add_parser(
         "probe",
-        help="look up a domain's policies, and connect to its hosts; sends no mail",
+        help="look up a domain's policies and connect to its hosts; no mail is sent",
     )
     probe.add_argument("domain", type=domainArgument, metavar="DOMAIN")
     probe.add_argument("--json", action="store_true")
@@ -110,9 +110,9 @@ def _failure(failure: FailureDetail) -> str:
 
 def _asJSON(found: ProbeResult, shell: Shell) -> dict[str, object]:
     """
-    The report as it would be written, and why hosts would take no mail.
+    The TLS report as it would be written, and the errors of hosts.
     """
-    hostname = shell.site.config.hostname
+    hostname = shell.configFiles.config.hostname
     span = spanOfDay(utcDay(shell.now()))
     report = composeReport(TLSReportMetadata(hostname, "probe", span), _tallies(found))
     return {

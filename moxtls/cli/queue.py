@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_queue -*-
 """
-C{moxtls queue}: what has not left yet.
+C{moxtls queue}: lists and changes the messages in the queue.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ COLUMNS = (
 
 
 def add(commands: Any) -> None:
-    queue = commands.add_parser("queue", help="messages that have not left yet")
+    queue = commands.add_parser("queue", help="messages in the queue")
     verbs = queue.add_subparsers(dest="verb", required=True)
-    listing = verbs.add_parser("list", help="show them")
+    listing = verbs.add_parser("list", help="list them")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=_list)
     for name, meaning in [
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         verb = verbs.add_parser(name, help=meaning)
         which = verb.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", default=[], metavar="ID")
-        which.add_argument("--all", action="store_true", help="whatever is there")
+        which.add_argument("--all", action="store_true", help="all messages")
         verb.add_argument("--json", action="store_true")
         verb.set_defaults(run=_change)
 

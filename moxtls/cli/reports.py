@@ -1,11 +1,9 @@
 # -*- test-case-name: tests.cli.test_reports -*-
 """
-C{moxtls report}: what is owed, what was sent, and what others sent.
+C{moxtls report}: reports that are due, reports that were sent, and received reports.
 
-C{moxtls report show}: reports that others sent.
-
-Reports of others as JSON, in the words of the RFCs, whatever they were written
-like.
+C{moxtls report show} prints received reports; its JSON has the field names of the RFCs,
+whatever the format of the report.
 """
 
 from __future__ import annotations
@@ -54,20 +52,22 @@ _PHASES = {
     ReportKind.DMARC: ("policy domain",),
 }
 
-#: One report that may be owed, and what there is about it.
+#: A report that may be due, and its draft or the reason why there is none.
 Found = tuple[ReportKind, ReportPeriod, ReportDraft | NoReport]
 
 
 def add(commands: Any) -> None:
-    report = commands.add_parser("report", help="reports: owed, sent and received")
+    report = commands.add_parser("report", help="list, preview, send and read reports")
     verbs = report.add_subparsers(dest="verb", required=True)
-    pending = verbs.add_parser("pending", help="what may be owed")
+    pending = verbs.add_parser("pending", help="list reports that may be due")
     pending.set_defaults(run=_pending)
-    sent = verbs.add_parser("sent", help="what was sent, and how it fared")
+    sent = verbs.add_parser("sent", help="list sent reports and their state")
     sent.set_defaults(run=_sent)
-    preview = verbs.add_parser("preview", help="what would be sent, and why not")
+    preview = verbs.add_parser(
+        "preview", help="show the reports that would be sent, or why none would"
+    )
     preview.set_defaults(run=_preview)
-    send = verbs.add_parser("send", help="send what is owed, without spreading")
+    send = verbs.add_parser("send", help="send the reports that are due, all at once")
     send.set_defaults(run=_send)
     for verb in (pending, sent, preview, send):
         verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
@@ -77,11 +77,11 @@ def add(commands: Any) -> None:
         verb.add_argument(
             "--now",
             action="store_true",
-            help="also what isn't over yet, up to now; what happens later goes into "
-            "another report",
+            help="also report periods that have not ended, up to now; later results "
+            "go into another report",
         )
     reading = verbs.add_parser(
-        "show", help="read others' reports: JSON, XML, gzip, zip or whole messages"
+        "show", help="read received reports: JSON, XML, gzip, zip or whole messages"
     )
     reading.add_argument(
         "files", nargs="+", metavar="FILE", help="- for standard input"
@@ -113,13 +113,13 @@ async def _pending(shell: Shell, arguments: argparse.Namespace) -> int:
             await service.owed(arguments.domain, arguments.now)
         ).items()
     ]
-    shell.output.table(PENDING, rows, empty="Nothing is owed.")
+    shell.output.table(PENDING, rows, empty="No reports are due.")
     return 0
 
 
 def _until(period: ReportPeriod) -> str:
     """
-    The end of what a report would be about.
+    The end of the period of a report.
     """
     return rfc3339(period.end) if period.end else str(period.day)
 
@@ -127,7 +127,7 @@ def _until(period: ReportPeriod) -> str:
 async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
     ledger = await shell.ledger()
     kind = ReportKind(arguments.kind) if arguments.kind else None
-    listing = shell.output.listing(SENT, empty="No report is kept.")
+    listing = shell.output.listing(SENT, empty="No reports have been sent.")
 
     def load(
         last: OutgoingReport | None, most: int
@@ -188,7 +188,7 @@ def _previewed(
 
 def _previewLines(found: list[Found]) -> Iterator[str]:
     if not found:
-        yield "Nothing is owed."
+        yield "No reports are due."
     for kind, period, draft in found:
         role = _PHASES[kind][period.phase]
         about = f"{_until(period)} {period.domain} ({role})"
@@ -204,7 +204,7 @@ def _read(draft: ReportDraft) -> ReceivedReport:
     try:
         return readReport(draft.document)
     except MalformedReport as error:
-        # Larger than anybody would read.
+        # Too large to print.
         about = f"the report to {draft.period.domain}"
         raise CommandError(f"{about} can't be shown: {error}") from None
 
@@ -219,20 +219,21 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
         for service in services.values():
             count += await service.runNow(arguments.domain, arguments.now)
     except ReportsBusy:
-        raise CommandError("reports are being sent by another node just now") from None
+        raise CommandError("another node is sending reports at the moment") from None
     finally:
         shell.output.progressEnded()
-    shell.output.done(f"{count} composed and given to the queue.", composed=count)
+    shell.output.done(f"{count} composed and queued.", composed=count)
     return 0
 
 
-#: The name for what comes on standard input.
+#: The file name that stands for standard input.
 STDIN = "-"
 
 
 async def show(shell: Shell, arguments: argparse.Namespace) -> int:
     """
-    All files are read before any is shown: an error is all there is then.
+    Print received reports. All files are read before the first is printed: after an
+    error nothing is printed.
     """
     files: list[str] = arguments.files
     reports = [_readFile(shell, each) for each in files]
@@ -264,7 +265,8 @@ def _readFile(shell: Shell, file: str) -> ReceivedReport:
 
 def document(report: ReceivedReport) -> dict[str, object]:
     """
-    In the words of RFC 8460 4.4, RFC 9990 3.1 or RFC 5965 3.
+    A received report as JSON, with the names of RFC 8460 4.4, RFC 9990 3.1 or RFC
+    5965 3.
     """
     if isinstance(report, ReceivedTLSReport):
         return _tls(report)

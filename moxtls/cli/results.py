@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_results -*-
 """
-C{moxtls results}: how TLS went, until it is reported.
+C{moxtls results}: TLS results that have not been reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = (
 
 def add(commands: Any) -> None:
     results = commands.add_parser(
-        "results", help="how TLS went, of days that have not been reported"
+        "results", help="TLS results that have not been reported"
     )
     results.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
     results.add_argument("--day", type=dayArgument, metavar="YYYY-MM-DD")
@@ -53,7 +53,8 @@ async def _found(
     store: IOutcomeStore, day: date | None, domain: Domain | None
 ) -> AsyncIterator[StoredResult]:
     """
-    First those of mail for C{domain}, then those of C{domain} as a host of others.
+    The results of mail for C{domain}, then those of C{domain} as an MX host of other
+    domains.
     """
     async for each in paged(
         lambda last, most: store.results(day, None, domain, last, most)

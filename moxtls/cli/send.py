@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_send -*-
 """
-C{moxtls send}: put a message into the queue, as C{sendmail} does.
+C{moxtls send}: submits a message, like C{sendmail}.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ USAGE = (
 def add(commands: Any) -> None:
     send = commands.add_parser(
         "send",
-        help="put a message into the queue, with the arguments of sendmail",
+        help="submit a message, with the arguments of sendmail",
         usage=USAGE,
-        # Options are sendmail's, which are none that argparse could take.
+        # argparse can't parse the options of sendmail.
         prefix_chars="\0",
         add_help=False,
     )
@@ -70,20 +70,20 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
 async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
     from moxtls.app.build import newID
 
-    # Both are of the user that runs this, which may not stay the same.
+    # Both belong to the calling user, and the process may switch its user.
     user = _user()
     try:
         request = parseArguments(arguments)
         if not request.recipients and not request.fromHeader:
             raise CommandError("no recipients")
         message = _message(shell, file)
-        hostname = shell.site.config.hostname.ascii
+        hostname = shell.configFiles.config.hostname.ascii
         origin = SubmitterInfo(user, hostname, shell.now(), f"{newID()}@{hostname}")
         envelope, body = composeSubmission(request, message, origin)
     except SendmailError as error:
         raise CommandError(str(error)) from None
-    _checkRecipients(shell.site.config, envelope)
-    if not shell.site.isOurs():
+    _checkRecipients(shell.configFiles.config, envelope)
+    if not shell.configFiles.isOurs():
         return await submit(shell, envelope, body)
     queue = await shell.queue(make=True)
     try:
@@ -96,7 +96,7 @@ async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
 
 def _checkRecipients(config: Config, envelope: Envelope) -> None:
     """
-    Refuse a message that could be delivered to nobody.
+    Refuse a message none of whose recipients exists.
     """
     from moxtls.reception.recipients import Directory, NoSuchUser
 
@@ -112,18 +112,20 @@ def _checkRecipients(config: Config, envelope: Envelope) -> None:
 
 async def _note(shell: Shell, envelope: Envelope) -> None:
     """
-    Remember to whom our people write.  The message is in the queue, so this is
-    no reason to fail.
+    Record the recipients in the sender history. The message is queued already, so
+    errors are only logged.
     """
     from moxtls.ledger.database import LedgerUnavailable
     from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
     from moxtls.reception.recipients import Directory
 
-    config = shell.site.config
+    config = shell.configFiles.config
     try:
         history = (await shell.ledger(make=True)).history
     except (InvalidConfig, LedgerUnavailable):
-        log.failure("noting who is written to")
+        log.failure(
+            "moxtls send: recording the recipients in the sender history failed"
+        )
         return
     audience = VerdictDispatcher(shell.reactor, (), history)
     correspondence = HistoryRecorder(Directory(config), config.accounts, audience)
@@ -135,7 +137,7 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # A number without a name, as in some containers.
+        # A user without a name, as in some containers.
         return "nobody"
 
 

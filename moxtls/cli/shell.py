@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.cli.test_shell -*-
 """
-What commands run in: the configuration, the stores, and a reactor.
+The environment of commands: configuration, stores, and reactor.
 
-What takes long to import is imported by those who need it.
+Modules that take long to import are imported where they are used.
 
-Dates and times on the command line, always in UTC.  No I/O.
+Dates and times on the command line are UTC.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
     from moxtls.ledger.ledger import Ledger
 
-#: Where the configuration is looked for, if nobody says where it is.
+#: The default paths of the configuration.
 CONFIGS = ("moxtls.toml", "/etc/moxtls/moxtls.toml")
-#: As a shell has it for a process that SIGINT ended.
+#: The exit status of a shell for a process that SIGINT ended.
 INTERRUPTED = 130
-#: The same for SIGPIPE: whoever read our output has seen enough.
+#: The same for SIGPIPE: the reader of the output has closed it.
 OUTPUT_CLOSED = 141
 
 
 class CommandError(Exception):
     """
-    A command can't do what it is asked to; one line says why.
+    A command failed; the message is one line.
 
     @ivar status: The exit status.
     """
@@ -55,11 +55,11 @@ class CommandError(Exception):
 
 class Shell:
     """
-    Opens what a command needs when it needs it, and closes it afterwards.
+    Opens what a command needs on demand, and closes it afterwards.
 
-    The data directory belongs to the user that the server runs as.  A process
-    of root's becomes that user as soon as it has read the configuration: what
-    only root can read has to be read before.  Nobody else gets at the stores.
+    The data directory belongs to the user that the server runs as. A process of root
+    switches to that user as soon as it has read the configuration: files that only
+    root can read must be read before. No other user has access to the stores.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Shell:
         self.stdin = stdin
         self.output = output
         self._arguments = arguments
-        self._site: ConfigFiles | None = None
+        self._configFiles: ConfigFiles | None = None
         self._ledger: Ledger | None = None
         self._queue: IQueue | None = None
         self._closers: list[Callable[[], Deferred[None]]] = []
@@ -81,19 +81,19 @@ class Shell:
     def now(self) -> float:
         return self.reactor.seconds()
 
-    def openSite(self, file: str = "") -> ConfigFiles:
+    def openConfigFiles(self, file: str = "") -> ConfigFiles:
         """
-        Read a configuration, and stop being root if its data is somebody
-        else's.
+        Read a configuration, and drop root privileges if its data belongs to another
+        user.
 
-        @param file: The configuration; empty for the usual one.
+        @param file: The configuration; empty for the default.
         """
         from moxtls.app.configfiles import ConfigFiles
 
-        site = ConfigFiles.read(self.configFile(file))
-        owner = site.owner()
+        configFiles = ConfigFiles.read(self.configFile(file))
+        owner = configFiles.owner()
         if os.geteuid() == ROOT and owner is not None and owner[0] != ROOT:
-            # An installation in a folder of root's can be read only now.
+            # An installation in a folder of root can be read only now.
             import moxtls.app.build  # noqa: F401
 
             try:
@@ -103,11 +103,13 @@ class Shell:
                 raise CommandError(
                     f"can't become user {who}: {error.strerror}"
                 ) from None
-        return site
+        return configFiles
 
     def configFile(self, file: str = "") -> Path:
         """
-        @param file: The configuration; empty for the usual one.
+        The path of the configuration.
+
+        @param file: The configuration; empty for the default.
         """
         return Path(file or self._usualFile())
 
@@ -121,30 +123,36 @@ class Shell:
         raise CommandError(f"no configuration: neither {' nor '.join(CONFIGS)} exists")
 
     @property
-    def site(self) -> ConfigFiles:
-        if self._site is None:
-            self._site = self.openSite()
-        return self._site
+    def configFiles(self) -> ConfigFiles:
+        if self._configFiles is None:
+            self._configFiles = self.openConfigFiles()
+        return self._configFiles
 
     def _checkAccess(self, make: bool) -> None:
-        owner, site = self.site.owner(), self.site
-        if owner is not None and not site.isOurs():
+        owner, configFiles = self.configFiles.owner(), self.configFiles
+        if owner is not None and not configFiles.isOurs():
             who = userName(owner[0])
-            raise CommandError(f"{site.data}: only root and user {who} may do this")
+            raise CommandError(
+                f"{configFiles.data}: only root and user {who} may do this"
+            )
         if owner is None and make and os.geteuid() == ROOT:
-            # The server may be meant to run as somebody else.
+            # The server may be meant to run as another user.
             why = (
                 "does not exist yet: start the server, or make it as the user that "
                 "the server is to run as"
             )
-            raise site.wrong("", "DataDirectory", site.config.dataDirectory, why)
+            raise configFiles.wrong(
+                "", "DataDirectory", configFiles.config.dataDirectory, why
+            )
         if make:
-            site.makeFolders()
+            configFiles.makeFolders()
 
     async def ledger(self, make: bool = False) -> Ledger:
         """
-        @param make: Make one if there is none.  Otherwise an empty one in memory
-            stands for it.
+        The ledger.
+
+        @param make: Create one if there is none. Otherwise an empty one in memory
+            takes its place.
         """
         from moxtls.app.build import asConfigErrors
         from moxtls.ledger.database import LedgerMissing
@@ -154,8 +162,8 @@ class Shell:
         if self._ledger is None:
             self._checkAccess(make)
             try:
-                with asConfigErrors(self.site):
-                    self._ledger = Ledger(None, self.site.ledgerURL, make=make)
+                with asConfigErrors(self.configFiles):
+                    self._ledger = Ledger(None, self.configFiles.ledgerURL, make=make)
             except LedgerMissing:
                 self._ledger = MemoryLedger()
             self._closers.append(self._ledger.stop)
@@ -165,7 +173,7 @@ class Shell:
         """
         The queue of this host, whether or not the server runs.
 
-        @param make: As of L{ledger}.
+        @param make: As for L{ledger}.
         """
         from moxtls.app.build import asConfigErrors, newID
         from moxtls.queue.client import QueueClient
@@ -174,11 +182,11 @@ class Shell:
 
         if self._queue is None:
             self._checkAccess(make)
-            if not make and not isSpool(self.site.spool):
+            if not make and not isSpool(self.configFiles.spool):
                 self._queue = MemoryQueue(self.reactor, newID)
                 return self._queue
-            spool = InlineSpoolExecutor(self.site.spool)
-            with asConfigErrors(self.site):
+            spool = InlineSpoolExecutor(self.configFiles.spool)
+            with asConfigErrors(self.configFiles):
                 spool.open()
             self._closers.append(spool.close)
             self._queue = QueueClient(self.reactor, spool, newID)
@@ -186,14 +194,14 @@ class Shell:
 
     async def base(self, ledger: Ledger | None = None) -> Components:
         """
-        The resolver, probed, and what else reaches out.
+        The components of the server, with the resolver started.
 
-        @param ledger: If not that of this host, as far as there is one.
+        @param ledger: Instead of the ledger of this host.
         """
         from moxtls.app.build import Components
 
         ledger = ledger or await self.ledger()
-        base = Components(self.reactor, self.site, ledger, self.reactor)
+        base = Components(self.reactor, self.configFiles, ledger, self.reactor)
         self._closers += [base.resolver.stopService, base.dialer.stop]
         base.resolver.startService()
         return base
@@ -223,15 +231,15 @@ def execute(
     statuses: list[int] = []
     ended = running.addCallback(statuses.append)
     if not statuses:
-        # It waits for something.  Others don't, and so can be interrupted
-        # also while they wait for somebody at the keyboard.
+        # Only commands that wait for I/O need the reactor. Without it a prompt
+        # can be interrupted.
         _runReactor(ended)
     return statuses[0] if statuses else INTERRUPTED
 
 
 def _runReactor(running: Deferred[None]) -> None:
     """
-    Run the reactor until C{running} fires; interrupting it cancels that.
+    Run the reactor until C{running} fires; an interrupt cancels C{running}.
     """
     from twisted.internet import reactor
 
@@ -254,8 +262,7 @@ def _runReactor(running: Deferred[None]) -> None:
 
 def _log(file: TextIO | None) -> None:
     """
-    What goes on inside is only of interest to those who ask for it: commands
-    say themselves what went wrong.
+    Log to C{file}, or nowhere: by default commands print errors themselves.
     """
     observers = [] if file is None else [textFileLogObserver(file)]
     globalLogBeginner.beginLoggingTo(
@@ -267,7 +274,7 @@ async def perform(
     reactor: IReactor, arguments: argparse.Namespace, stdin: BinaryIO, output: Output
 ) -> int:
     """
-    Run one command.  Whatever happens is told by its exit status.
+    Run one command and return its exit status. Errors are printed.
     """
     shell = Shell(reactor, arguments, stdin, output)
     run: Run = arguments.run
@@ -290,8 +297,8 @@ async def perform(
 
 def _reason(error: Exception) -> str:
     """
-    Why a command failed, in one line; in several if a configuration has several
-    faults.
+    The error message of a failed command: one line, or several for a configuration
+    with several errors.
     """
     if isinstance(error, CommandError):
         return escapeUnprintable(str(error))
@@ -307,7 +314,7 @@ def _reason(error: Exception) -> str:
 
 def domainArgument(text: str) -> Domain:
     """
-    A domain on the command line.
+    Parse a domain on the command line.
     """
     try:
         return Domain.parse(text)
@@ -320,7 +327,7 @@ _UNITS = {"m": MINUTE, "h": HOUR, "d": DAY}
 
 def moment(second: float) -> str:
     """
-    C{2026-11-24 19:05:29}, or nothing for the time 0.
+    Format a time as C{2026-11-24 19:05:29}; empty for the time 0.
     """
     if not second:
         return ""
@@ -329,7 +336,7 @@ def moment(second: float) -> str:
 
 def dayArgument(text: str) -> date:
     """
-    C{2026-11-24}
+    Parse a day such as C{2026-11-24}.
     """
     try:
         return date.fromisoformat(text)
@@ -341,7 +348,7 @@ def dayArgument(text: str) -> date:
 
 def durationArgument(text: str) -> int:
     """
-    C{90m}, C{12h} or C{31d}, in seconds.
+    Parse a duration such as C{90m}, C{12h} or C{31d} into seconds.
     """
     match = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if match is None:

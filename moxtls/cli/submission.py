@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.cli.test_users -*-
 """
-Submits messages of users that don't own the queue by SMTP, to the server on
-this host.
+Submits messages of users without access to the queue, by SMTP to the server on this
+host.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from moxtls.smtp.client.session import (
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tls.verify import trustStoreOf
 
-#: The exit status of sendmail for what may succeed later, <sysexits.h>.
+#: The exit status of sendmail for a temporary failure, <sysexits.h>.
 EX_TEMPFAIL = 75
-#: The same for what the user may not do.
+#: The same for missing permission.
 EX_NOPERM = 77
-#: How the reply to a message that was accepted begins.
+#: The beginning of the reply to an accepted message.
 QUEUED = "Queued as "
 
 
 def localListener(listeners: Mapping[str, Listener]) -> Listener | None:
     """
-    The listener on which programs of this host submit mail without a login,
-    one without TLS if there are several.  No I/O.
+    The listener on which programs on this host submit mail without a login; one
+    without immediate TLS if there are several. No I/O.
     """
     found = [
         each
@@ -52,15 +52,17 @@ def localListener(listeners: Mapping[str, Listener]) -> Listener | None:
 
 async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str:
     """
+    Submit a message.
+
     @return: The id of the message in the queue.
 
-    @raise Refusal: The server can't be reached, or refuses the message for a
+    @raise CommandError: The server can't be reached, or refuses the message for a
         recipient.
     """
-    config = shell.site.config
+    config = shell.configFiles.config
     listener = localListener(config.listeners)
     if listener is None:
-        owner = shell.site.owner()
+        owner = shell.configFiles.owner()
         who = f" and user {userName(owner[0])}" if owner else ""
         raise CommandError(
             f"only root{who} may put messages into the queue, as no listener takes "
@@ -68,7 +70,7 @@ async def submit(shell: Shell, envelope: Envelope, body: Sequence[bytes]) -> str
             EX_NOPERM,
         )
     immediate = listener.tls is ListenerTLS.IMMEDIATE
-    # Nobody comes in between on a loopback address.
+    # Nothing can intercept a connection to a loopback address.
     settings = ClientSettings(
         config.hostname.ascii,
         trustStoreOf(()),

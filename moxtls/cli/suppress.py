@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_suppress -*-
 """
-C{moxtls suppress}: addresses that get no reports for the time being.
+C{moxtls suppress}: report addresses to which no reports are sent.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from moxtls.reporting.types import Suppression
 
 def add(commands: Any) -> None:
     group = commands.add_parser(
-        "suppress", help="addresses that get no reports for the time being"
+        "suppress", help="report addresses to which no reports are sent"
     )
     verbs = group.add_subparsers(dest="verb", required=True)
-    listing = verbs.add_parser("list", help="show them")
+    listing = verbs.add_parser("list", help="list them")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=_list)
     for name, meaning, run in [
-        ("add", "send no reports to an address", _add),
-        ("extend", "keep it suppressed for longer, from now on", _extend),
-        ("remove", "send to it again", _remove),
+        ("add", "suppress an address", _add),
+        ("extend", "extend a suppression, from now on", _extend),
+        ("remove", "end a suppression", _remove),
     ]:
         verb = verbs.add_parser(name, help=meaning)
         verb.add_argument("destination", metavar="URI", help="or a mail address")

@@ -89,12 +89,12 @@ class ResidenceTests(SynchronousTestCase):
     """
 
     def base(self, text: str) -> Components:
-        site = writeSite(quickDirectory(self), text)
-        site.makeFolders()
-        ledger = Ledger(None, site.ledgerURL)
+        configFiles = writeSite(quickDirectory(self), text)
+        configFiles.makeFolders()
+        ledger = Ledger(None, configFiles.ledgerURL)
         self.addCleanup(ledger.stop)
         reactor: IReactor = PatientReactor()  # type: ignore[assignment]
-        return Components(reactor, site, ledger, reactor)
+        return Components(reactor, configFiles, ledger, reactor)
 
     def residence(self, text: str) -> MailboxStores:
         residence = MailboxStores(self.base(text))
@@ -160,12 +160,12 @@ class RouteTests(SynchronousTestCase):
 
     def outgoing(self, text: str) -> Transports:
         folder = quickDirectory(self)
-        site = writeSite(folder, text)
-        site.makeFolders()
-        ledger = Ledger(None, site.ledgerURL)
+        configFiles = writeSite(folder, text)
+        configFiles.makeFolders()
+        ledger = Ledger(None, configFiles.ledgerURL)
         self.addCleanup(ledger.stop)
         reactor: IReactor = PatientReactor()  # type: ignore[assignment]
-        base = Components(reactor, site, ledger, reactor)
+        base = Components(reactor, configFiles, ledger, reactor)
         residence = MailboxStores(base)
         self.addCleanup(residence.stop)
         return Transports(base, residence)

@@ -45,7 +45,7 @@ AT_RELAY = '[Transports.relay] PasswordFile = "password": '
 
 class SiteCase(SynchronousTestCase):
     """
-    A site in a folder.
+    A configFiles in a folder.
     """
 
     def setUp(self) -> None:
@@ -86,11 +86,13 @@ class ReadTests(SiteCase):
         """
         What the file names lies beside it, unless the path is whole.
         """
-        site = writeSite(self.folder, 'DataDirectory = "d"\n')
-        self.assertEqual(site.spool, self.folder / "d" / "queue")
-        self.assertEqual(site.ledgerURL, f"sqlite:///{self.folder}/d/ledger.sqlite")
-        site = writeSite(self.folder, 'DataDirectory = "/d"\n')
-        self.assertEqual(site.data, Path("/d"))
+        configFiles = writeSite(self.folder, 'DataDirectory = "d"\n')
+        self.assertEqual(configFiles.spool, self.folder / "d" / "queue")
+        self.assertEqual(
+            configFiles.ledgerURL, f"sqlite:///{self.folder}/d/ledger.sqlite"
+        )
+        configFiles = writeSite(self.folder, 'DataDirectory = "/d"\n')
+        self.assertEqual(configFiles.data, Path("/d"))
 
     def test_ledger(self) -> None:
         """
@@ -101,8 +103,8 @@ class ReadTests(SiteCase):
             ("sqlite:////x.sqlite", "sqlite:////x.sqlite"),
             ("postgresql://h/n", "postgresql://h/n"),
         ]:
-            site = writeSite(self.folder, f'Ledger = "{url}"\n')
-            self.assertEqual(site.ledgerURL, whole)
+            configFiles = writeSite(self.folder, f'Ledger = "{url}"\n')
+            self.assertEqual(configFiles.ledgerURL, whole)
 
 
 class FileTests(SiteCase):
@@ -116,9 +118,9 @@ class FileTests(SiteCase):
         DKIM keys: there, a key, long enough (RFC 8301 3.2), and for the
         algorithm that is configured.
         """
-        site = writeSite(self.folder, SELECTOR)
+        configFiles = writeSite(self.folder, SELECTOR)
         gone = "cannot be used: No such file or directory"
-        self.assertWrong(site.check, AT_SELECTOR + gone)
+        self.assertWrong(configFiles.check, AT_SELECTOR + gone)
         for pem, why in [
             (b"", "not an unencrypted private key in PEM"),
             (b"\xff", "not an unencrypted private key in PEM"),
@@ -128,44 +130,44 @@ class FileTests(SiteCase):
             (ed25519Key(), "expected a key for rsa-sha256, not ed25519-sha256"),
         ]:
             self.write("s.pem", pem)
-            error = self.assertRaises(InvalidConfig, site.check)
+            error = self.assertRaises(InvalidConfig, configFiles.check)
             self.assertIn(AT_SELECTOR + why, str(error))
         self.write("s.pem", rsaKey(1024))
-        site.check()
+        configFiles.check()
 
     def test_unreadable(self) -> None:
         """
         A key that others have locked away.
         """
-        site = writeSite(self.folder, SELECTOR)
+        configFiles = writeSite(self.folder, SELECTOR)
         locked = patch.object(Path, "read_bytes", side_effect=PermissionError(13, "No"))
         with locked:
-            self.assertWrong(site.signers, AT_SELECTOR + "cannot be used: No")
+            self.assertWrong(configFiles.signers, AT_SELECTOR + "cannot be used: No")
 
     def test_certificates(self) -> None:
         """
         Certificates: there, with a key that is theirs.
         """
-        site = writeSite(self.folder, LISTENER)
+        configFiles = writeSite(self.folder, LISTENER)
         gone = "cannot be used: No such file or directory"
         certificate, key = 'CertificateFile = "cert.pem": ', 'KeyFile = "key.pem": '
-        self.assertWrong(site.check, AT_LISTENER + certificate + gone)
+        self.assertWrong(configFiles.check, AT_LISTENER + certificate + gone)
         writeCertificate(self.folder / "other", "mx.example")
         writeCertificate(self.folder, "mx.example")
-        site.check()
+        configFiles.check()
         theirs = (self.folder / "other" / "key.pem").read_bytes()
         expected = "expected a certificate in PEM for the key in key.pem"
         self.write("key.pem", theirs)
-        self.assertWrong(site.check, AT_LISTENER + certificate + expected)
+        self.assertWrong(configFiles.check, AT_LISTENER + certificate + expected)
         for pem, why in (
             (b"", "expected a private key in PEM"),
             (b"\xff" * 10, "expected a private key in PEM"),
             (lockedKey(), "expected a private key without a passphrase"),
         ):
             self.write("key.pem", pem)
-            self.assertWrong(site.check, AT_LISTENER + key + why)
+            self.assertWrong(configFiles.check, AT_LISTENER + key + why)
         (self.folder / "key.pem").unlink()
-        self.assertWrong(site.check, AT_LISTENER + key + gone)
+        self.assertWrong(configFiles.check, AT_LISTENER + key + gone)
 
     def test_domainCertificates(self) -> None:
         """
@@ -179,72 +181,74 @@ class FileTests(SiteCase):
         self.assertWrong(writeSite(self.folder, domain).check, at + gone)
         writeCertificate(self.folder / "d", "example.org")
         writeCertificate(self.folder, "mx.example")
-        site = writeSite(self.folder, LISTENER + domain)
+        configFiles = writeSite(self.folder, LISTENER + domain)
         given: list[tuple[object, ...]] = []
         with patch.object(
             module, "ReloadingContext", lambda *those: given.append(those)
         ):
-            site.tls("a", site.config.listeners["a"])
+            configFiles.tls("a", configFiles.config.listeners["a"])
         own, theirs = (
             (folder / "cert.pem", folder / "key.pem")
             for folder in (self.folder, self.folder / "d")
         )
         self.assertEqual(given[-1], (*own, (theirs,)))
-        site = writeSite(self.folder, LISTENER)
-        self.assertIsNotNone(site.tls("a", site.config.listeners["a"]))
+        configFiles = writeSite(self.folder, LISTENER)
+        self.assertIsNotNone(configFiles.tls("a", configFiles.config.listeners["a"]))
 
     def test_roots(self) -> None:
         """
         Roots to trust: there, and at least one.
         """
-        site = writeSite(self.folder, 'CAFile = "ca.pem"\n')
+        configFiles = writeSite(self.folder, 'CAFile = "ca.pem"\n')
         at = 'CAFile = "ca.pem": '
-        self.assertWrong(site.check, at + "cannot be used: No such file or directory")
+        self.assertWrong(
+            configFiles.check, at + "cannot be used: No such file or directory"
+        )
         for content in (b"", b"nothing", b"\xff\x00"):
             self.write("ca.pem", content)
-            error = self.assertRaises(InvalidConfig, site.check)
+            error = self.assertRaises(InvalidConfig, configFiles.check)
             self.assertIn(f": {at}", str(error))
             self.assertNotIn("\n", str(error))
         self.write("ca.pem", root().pem)
-        site.check()
+        configFiles.check()
 
     def test_passwords(self) -> None:
         """
         A smarthost's password: the first line of a file that is there.
         """
-        site = writeSite(self.folder, RELAY)
+        configFiles = writeSite(self.folder, RELAY)
         gone = "cannot be used: No such file or directory"
-        self.assertWrong(site.check, AT_RELAY + gone)
+        self.assertWrong(configFiles.check, AT_RELAY + gone)
         for content, why in [
             (b"\nx", "expected a password in the first line"),
             (b"\xff", "expected text in UTF-8"),
         ]:
             self.write("password", content)
-            self.assertWrong(site.check, AT_RELAY + why)
+            self.assertWrong(configFiles.check, AT_RELAY + why)
         self.write("password", b"s\xc3\xa9cret\r\nwhatever\n")
-        site.check()
-        self.assertEqual(site.password("relay"), "s\u00e9cret")
+        configFiles.check()
+        self.assertEqual(configFiles.password("relay"), "s\u00e9cret")
 
     def test_users(self) -> None:
         """
         What stands for a user's password came from the command that makes it,
         and isn't printed.
         """
-        site = writeSite(self.folder, '[Users]\nalice = "sesame"\n')
+        configFiles = writeSite(self.folder, '[Users]\nalice = "sesame"\n')
         expected = 'expected the output of "moxtls config password"'
-        self.assertWrong(site.check, f"[Users] alice: {expected}")
+        self.assertWrong(configFiles.check, f"[Users] alice: {expected}")
 
     def test_folders(self) -> None:
         """
         A data directory that can't be made.
         """
         self.write("file", b"")
-        site = writeSite(self.folder, 'DataDirectory = "file/data"\n')
+        configFiles = writeSite(self.folder, 'DataDirectory = "file/data"\n')
         why = 'DataDirectory = "file/data": cannot be used: Not a directory'
-        self.assertWrong(site.makeFolders, why)
-        site = writeSite(self.folder)
+        self.assertWrong(configFiles.makeFolders, why)
+        configFiles = writeSite(self.folder)
         self.assertWrong(
-            site.secret,
+            configFiles.secret,
             'DataDirectory = "data": secret cannot be used: No such file or directory',
         )
 
@@ -252,12 +256,15 @@ class FileTests(SiteCase):
         """
         What is made is for nobody else's eyes, and the secret stays.
         """
-        site = writeSite(self.folder)
-        site.makeFolders()
-        secret = site.secret()
+        configFiles = writeSite(self.folder)
+        configFiles.makeFolders()
+        secret = configFiles.secret()
         self.assertEqual(len(secret), 32)
-        self.assertEqual(site.secret(), secret)
-        for path, mode in [(site.data, 0o700), (site.data / "secret", 0o600)]:
+        self.assertEqual(configFiles.secret(), secret)
+        for path, mode in [
+            (configFiles.data, 0o700),
+            (configFiles.data / "secret", 0o600),
+        ]:
             self.assertEqual(path.stat().st_mode & 0o777, mode)
 
 
@@ -270,13 +277,13 @@ class ResolverTests(SiteCase):
         """
         Servers of the configuration, and which of them are trusted.
         """
-        site = writeSite(
+        configFiles = writeSite(
             self.folder,
             "[Resolver]\n"
             'Servers = ["192.0.2.1", "192.0.2.2:5353"]\nTrusted = ["192.0.2.2:5353"]\n',
         )
         self.assertEqual(
-            site.servers(),
+            configFiles.servers(),
             (NameServer("192.0.2.1"), NameServer("192.0.2.2", 5353, trusted=True)),
         )
 
@@ -284,15 +291,15 @@ class ResolverTests(SiteCase):
         """
         Else those of the system, or one on this host.
         """
-        site = writeSite(self.folder)
+        configFiles = writeSite(self.folder)
         for text, servers in [
             (b"nameserver 192.0.2.1\n", (NameServer("192.0.2.1"),)),
             (b"\xff\n", (NameServer("127.0.0.1"),)),
         ]:
             with patch.object(module, "RESOLV_CONF", self.write("conf", text)):
-                self.assertEqual(site.servers(), servers)
+                self.assertEqual(configFiles.servers(), servers)
         with patch.object(module, "RESOLV_CONF", self.folder / "none"):
-            self.assertEqual(site.servers(), (NameServer("127.0.0.1"),))
+            self.assertEqual(configFiles.servers(), (NameServer("127.0.0.1"),))
 
 
 class SubmitterTests(SiteCase):
@@ -306,8 +313,8 @@ class SubmitterTests(SiteCase):
         there is none, why.
         """
         self.write("s.pem", rsaKey(1024))
-        site = writeSite(self.folder, SELECTOR)
-        self.assertEqual(site.submitter, Domain("example.org"))
+        configFiles = writeSite(self.folder, SELECTOR)
+        self.assertEqual(configFiles.submitter, Domain("example.org"))
         for text, why in [
             ("", "neither mail.example.org nor a parent of it is configured"),
             (

@@ -834,14 +834,14 @@ class RehearsalTests(ServerCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             number = taken.getsockname()[1]
-            site = writeSite(
+            configFiles = writeSite(
                 self.folder, f"{SUBMISSION}[Listeners.b]\nPort = {number}\n"
             )
-            error = self.assertRaises(InvalidConfig, bindPorts, site)
+            error = self.assertRaises(InvalidConfig, bindPorts, configFiles)
         self.assertEqual(
             str(error),
-            f"{site.file}: [Listeners.b] Port = {number}: expected a free port of "
-            "127.0.0.1: Address already in use",
+            f"{configFiles.file}: [Listeners.b] Port = {number}: expected a free port "
+            "of 127.0.0.1: Address already in use",
         )
 
     def test_allPorts(self) -> None:
@@ -855,8 +855,8 @@ class RehearsalTests(ServerCase):
                     f'[Listeners.{name}]\nPort = {number}\nAddress = "{address}"\n'
                     for name, address in (("a", "127.0.0.1"), ("b", "127.0.0.2"))
                 )
-                site = writeSite(self.folder, tables)
-                error = self.assertRaises(InvalidConfig, bindPorts, site)
+                configFiles = writeSite(self.folder, tables)
+                error = self.assertRaises(InvalidConfig, bindPorts, configFiles)
         first, second = str(error).split("\n")
         self.assertIn("[Listeners.a] Port", first)
         self.assertIn("[Listeners.b] Port", second)
@@ -865,10 +865,10 @@ class RehearsalTests(ServerCase):
         """
         Stores are opened and closed again, so that a start can follow.
         """
-        site = writeSite(self.folder)
-        openStores(site)
-        openStores(site)
-        other = InlineSpoolExecutor(site.spool)
+        configFiles = writeSite(self.folder)
+        openStores(configFiles)
+        openStores(configFiles)
+        other = InlineSpoolExecutor(configFiles.spool)
         other.open(delivering=True)
-        self.assertRaises(InvalidConfig, openStores, site)
+        self.assertRaises(InvalidConfig, openStores, configFiles)
         self.successResultOf(other.close())

@@ -1,5 +1,5 @@
 """
-Commands, run as a shell would: on a site of their own, up to their exit
+Commands, run as a shell would: on a configFiles of their own, up to their exit
 status.
 """
 
@@ -135,7 +135,7 @@ class CommandCase(SynchronousTestCase):
     @contextmanager
     def ledger(self) -> Generator[Ledger, None, None]:
         """
-        The site's ledger, for as long as it takes to change something.
+        The configFiles's ledger, for as long as it takes to change something.
         """
         ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
         yield ledger

@@ -24,7 +24,7 @@ reactor: Any = globalReactor
 
 class NetworkCommandCase(TestCase):
     """
-    A site whose DNS server is C{self.dns}, and commands there.
+    A configFiles whose DNS server is C{self.dns}, and commands there.
     """
 
     timeout = MAX_WAIT
@@ -59,6 +59,6 @@ class NetworkCommandCase(TestCase):
 
     def ledger(self) -> Ledger:
         """
-        The site's ledger, to be stopped.
+        The configFiles's ledger, to be stopped.
         """
         return Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")

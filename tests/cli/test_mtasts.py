@@ -56,7 +56,7 @@ class RememberedTests(CommandCase):
         self.assertEqual(row["domain"], "b.example")
         self.good("mtasts", "drop", "b.example", "--json")
         said = self.good("mtasts", "show").out
-        self.assertEqual(said, "No policy is remembered.\n")
+        self.assertEqual(said, "No policy is cached.\n")
 
     def test_unknown(self) -> None:
         """
@@ -64,7 +64,7 @@ class RememberedTests(CommandCase):
         """
         for verb in ("show", "drop"):
             said = self.complaint("mtasts", verb, "c.example")
-            self.assertEqual(said, "moxtls: no policy of c.example is remembered")
+            self.assertEqual(said, "moxtls: no policy of c.example is cached")
 
 
 class RefreshTests(NetworkCommandCase):

@@ -125,7 +125,7 @@ class ReportTests(NetworkCommandCase):
         [policy] = row["report"]["policies"]
         self.assertEqual(policy["summary"]["total-failure-session-count"], 1)
         self.assertEqual(len(await self.domains("pending")), 2)
-        self.assertEqual(await self.good("sent"), "No report is kept.\n")
+        self.assertEqual(await self.good("sent"), "No reports have been sent.\n")
 
     async def test_send(self) -> None:
         """
@@ -133,9 +133,7 @@ class ReportTests(NetworkCommandCase):
         longer owed.
         """
         self.assertEqual(await self.good("send", "--json"), {"composed": 1})
-        self.assertEqual(
-            await self.good("send"), "0 composed and given to the queue.\n"
-        )
+        self.assertEqual(await self.good("send"), "0 composed and queued.\n")
         self.assertEqual(await self.domains("pending"), set())
         queued = (await self.run_("queue", "list", "--json")).value
         self.assertEqual(
@@ -172,8 +170,10 @@ class ReportTests(NetworkCommandCase):
             [shown] = await self.good("preview", *chosen, "--json")
             self.assertEqual(shown["destinations"], ["mailto:tls@reports.example"])
             text = await self.good("send", *chosen)
-            self.assertEqual(text, "1 composed and given to the queue.\n")
-            self.assertEqual(await self.good("pending", *chosen), "Nothing is owed.\n")
+            self.assertEqual(text, "1 composed and queued.\n")
+            self.assertEqual(
+                await self.good("pending", *chosen), "No reports are due.\n"
+            )
             self.assertEqual(
                 await self.good("send", *chosen, "--json"), {"composed": 0}
             )
@@ -193,7 +193,7 @@ class ReportTests(NetworkCommandCase):
         """
         for verb in ("pending", "preview"):
             text = await self.good(verb, "--domain", "nobody.example")
-            self.assertEqual(text, "Nothing is owed.\n")
+            self.assertEqual(text, "No reports are due.\n")
             rows = await self.good(verb, "--domain", "nobody.example", "--json")
             self.assertEqual(rows, [])
 
@@ -208,7 +208,7 @@ class ReportTests(NetworkCommandCase):
         ran = await self.run_("report", "send")
         self.assertEqual((ran.status, ran.out), (1, ""))
         self.assertEqual(
-            ran.err, "moxtls: reports are being sent by another node just now\n"
+            ran.err, "moxtls: another node is sending reports at the moment\n"
         )
 
 

@@ -129,7 +129,7 @@ class ConfigFileTests(CommandCase):
 
     def check(self, named: str = "", **environment: str) -> Ran:
         """
-        Run C{moxtls config check} in the site's folder.
+        Run C{moxtls config check} in the configFiles's folder.
         """
         before = Path.cwd()
         os.chdir(self.folder)
