@@ -70,7 +70,7 @@ class CalendarTests(SynchronousTestCase):
     @given(st.integers(0, 32_503_000_000))
     def test_rfc3339(self, second: int) -> None:
         """
-        What is written can be read again.
+        A date-time can be parsed again.
         """
         read = datetime.fromisoformat(rfc3339(second))
         self.assertEqual((read.tzinfo, int(read.timestamp())), (UTC, second))

@@ -33,7 +33,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_oneSpelling(self) -> None:
         """
-        However it is spelled, a domain is one value (RFC 5890 2.3.2.1).
+        All spellings of a domain are one value (RFC 5890 2.3.2.1).
         """
         for text, name in (
             ("Example.COM.", "example.com"),
@@ -54,7 +54,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """
-        What can't be the name of a host isn't one (RFC 1123 2.1).
+        Text that is not a host name is rejected (RFC 1123 2.1).
         """
         for text in (
             "",
@@ -99,7 +99,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        What a stranger sent is escaped, and not repeated at length.
+        Error messages escape and truncate the text.
         """
         error = self.assertRaises(InvalidDomain, Domain.parse, "a\r\n" * 1000)
         self.assertNotIn("\n", str(error))
@@ -275,7 +275,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """
-        What isn't a Mailbox of RFC 5321 4.1.2 isn't an address.
+        Text that is not a Mailbox (RFC 5321 4.1.2) is rejected.
         """
         for text in (
             "",

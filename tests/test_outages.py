@@ -125,7 +125,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_uncertain(self) -> None:
         """
-        What may have been written isn't written again, and said.
+        Entries that may have been written are not written again, but logged.
         """
         self.error = StoreUnavailable("gone")
         self.error.uncertain = True
@@ -155,7 +155,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_another(self) -> None:
         """
-        What is wrong with an entry itself is for those who wanted it written.
+        Errors other than outages are passed to the caller.
         """
         self.error = ValueError("no")
         self.failureResultOf(self.backlog.record("a"), ValueError)

@@ -313,14 +313,14 @@ def sumEvaluations(items: Iterable[EvaluationCount]) -> list[EvaluationDelta]:
     Sum up evaluations, sorted by policy domain, part and hour: nodes that lock rows in
     the same order can't deadlock.
     """
-    sums: dict[tuple[str, str, int], EvaluationDelta] = {}
+    deltas: dict[tuple[str, str, int], EvaluationDelta] = {}
     for moment, evaluation, count in items:
-        _add(sums, moment - moment % HOUR, boundedEvaluation(evaluation), count)
-    return [sums[identity] for identity in sorted(sums)]
+        _add(deltas, moment - moment % HOUR, boundedEvaluation(evaluation), count)
+    return [deltas[identity] for identity in sorted(deltas)]
 
 
 def _add(
-    sums: dict[tuple[str, str, int], EvaluationDelta],
+    deltas: dict[tuple[str, str, int], EvaluationDelta],
     hour: int,
     evaluation: Evaluation,
     count: int,
@@ -328,9 +328,9 @@ def _add(
     published, hours = encodePolicy(evaluation.published), evaluation.hours
     domain, part = evaluation.published.domain.ascii, partOf(published, hours)
     identity = domain, part, hour
-    tally = sums.get(identity)
+    tally = deltas.get(identity)
     if tally is None:
-        tally = sums[identity] = EvaluationDelta(domain, part, hour, hours, published)
+        tally = deltas[identity] = EvaluationDelta(domain, part, hour, hours, published)
     content = encodeRow(evaluation.row)
     flags = evaluation.optional | evaluation.wanted << 1
     key = b"".join(

@@ -105,21 +105,21 @@ class TLSCounters:
         """
         Count outcomes in two statements.
         """
-        sums = sumOutcomes(items)
+        deltas = sumOutcomes(items)
         # Results first, as removing locks them first, too.
-        _ADD_RESULTS(connection, [_resultRow(each) for each in sums])
-        failed = [each for each in sums if each.failures]
+        _ADD_RESULTS(connection, [_resultRow(each) for each in deltas])
+        failed = [each for each in deltas if each.failures]
         _ADD_FAILURES(connection, self._failureRows(connection, failed))
         return [None] * len(items)
 
     def _failureRows(
-        self, connection: Connection, sums: Sequence[TLSDelta]
+        self, connection: Connection, deltas: Sequence[TLSDelta]
     ) -> list[tuple[object, ...]]:
-        keys = [each.key for each in sums]
+        keys = [each.key for each in deltas]
         self._known.load(connection, keys)
         counts: Counter[tuple[bytes, bytes]] = Counter()
         failures: dict[bytes, FailureDetail] = {}
-        for each in sums:
+        for each in deltas:
             for failure, count in each.failures.items():
                 kept, digest = self._known.admit(each.key, failure)
                 counts[each.key, digest] += count
@@ -270,11 +270,11 @@ class TLSDelta:
 
 class TLSDeltas:
     """
-    The sums to add to rows, by their keys.
+    The deltas to add to rows, by their keys.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[bytes, TLSDelta] = {}
+        self._deltas: dict[bytes, TLSDelta] = {}
 
     def add(self, day: date, outcome: SessionOutcome) -> None:
         """
@@ -290,18 +290,18 @@ class TLSDeltas:
     ) -> None:
         policy = storedPolicy(tally.policy)
         key = _key(day, outcome.recipientDomain, isHost, policy)
-        delta = self._sums.get(key)
+        delta = self._deltas.get(key)
         if delta is None:
             domain = outcome.recipientDomain.ascii
-            delta = self._sums[key] = TLSDelta(key, day, domain, isHost, policy)
+            delta = self._deltas[key] = TLSDelta(key, day, domain, isHost, policy)
         delta.add(tally, outcome.sendReport)
 
     def inOrder(self) -> list[TLSDelta]:
         """
-        The sums sorted by their keys: nodes that lock rows in the same order can't
+        The deltas sorted by their keys: nodes that lock rows in the same order can't
         deadlock.
         """
-        return [self._sums[key] for key in sorted(self._sums)]
+        return [self._deltas[key] for key in sorted(self._deltas)]
 
 
 def _key(day: date, recipient: Domain, isHost: bool, policy: StoredPolicy) -> bytes:
@@ -315,7 +315,7 @@ def sumOutcomes(items: Iterable[tuple[date, SessionOutcome]]) -> list[TLSDelta]:
     """
     Sum up outcomes of UTC days; the order of C{items} doesn't matter.
     """
-    sums = TLSDeltas()
+    deltas = TLSDeltas()
     for day, outcome in items:
-        sums.add(day, outcome)
-    return sums.inOrder()
+        deltas.add(day, outcome)
+    return deltas.inOrder()

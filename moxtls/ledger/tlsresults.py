@@ -158,8 +158,8 @@ class OutcomeStore:
         destinations: Sequence[str],
         reports: Sequence[OutgoingReport],
     ) -> Deferred[int]:
-        told = json.dumps(sorted(set(destinations)))
-        return self._writer.add(self._settle, _Settling(period, told, reports))
+        names = json.dumps(sorted(set(destinations)))
+        return self._writer.add(self._settle, _Settling(period, names, reports))
 
     def _settle(
         self, connection: Connection, several: Sequence[_Settling]
@@ -176,11 +176,11 @@ class _Settling:
     """
     Reports filed for a period.
 
-    @ivar told: The destinations, as a JSON list.
+    @ivar destinations: The destinations, as a JSON list.
     """
 
     period: ReportPeriod
-    told: str
+    destinations: str
     reports: Sequence[OutgoingReport]
 
     @property
@@ -190,7 +190,7 @@ class _Settling:
             "of_day": period.day,
             "of_domain": period.domain.ascii,
             "of_until": int(period.part or 0),
-            "to": self.told,
+            "to": self.destinations,
         }
 
 
@@ -452,7 +452,7 @@ def _storedResult(
         )
         for row in rows
     ]
-    told = {to for row in rows for to in json.loads(row.told_destinations)}
+    reported = {to for row in rows for to in json.loads(row.told_destinations)}
     return StoredResult(
         rows[0].day,
         Domain(rows[0].policy_domain),
@@ -462,7 +462,7 @@ def _storedResult(
         tallies=tuple(sorted(tallies, key=lambda tally: tally.policy)),
         reportedToRecipient=all(row.told_recipient for row in rows),
         reportedToHost=all(row.told_host for row in rows),
-        reportedDestinations=tuple(sorted(told)),
+        reportedDestinations=tuple(sorted(reported)),
         until=rows[0].until,
     )
 

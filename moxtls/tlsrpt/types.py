@@ -124,16 +124,14 @@ class SessionOutcome:
 @dataclass(frozen=True, slots=True)
 class StoredResult:
     """
-    What the ledger has about one policy domain, as seen by mail for one
-    recipient domain, on one day.
+    The results stored for one policy domain and one recipient domain, on one day.
 
-    @ivar isHost: Whether C{policyDomain} is that of an MX host.
+    @ivar isHost: True if C{policyDomain} is that of an MX host.
     @ivar reportedToRecipient: The report to the recipient domain is settled.
     @ivar reportedToHost: The report to the host is settled.
-    @ivar reportedDestinations: Where the first of the two reports went, if one
-        was made: who has the same C{rua} isn't told twice.
-    @ivar until: The Unix second in which the period was closed, if that was
-        before the day was over; else 0.
+    @ivar reportedDestinations: The destinations of the first of the two reports, if
+        there was one; the second one omits what they received.
+    @ivar until: The Unix second in which the period was closed early; 0 if it wasn't.
     """
 
     day: date
@@ -146,19 +144,6 @@ class StoredResult:
     reportedToHost: bool = False
     reportedDestinations: tuple[str, ...] = ()
     until: int = 0
-
-    @property
-    def place(self) -> tuple[date, Domain, Domain, bool, int]:
-        """
-        By which results are told apart, and ordered.
-        """
-        return (
-            self.day,
-            self.policyDomain,
-            self.recipientDomain,
-            self.isHost,
-            self.until,
-        )
 
 
 def mergeTallies(tallies: Iterable[PolicyTally]) -> list[PolicyTally]:

@@ -1,5 +1,5 @@
 """
-What every implementation of a store does, as mixins: a subclass makes an
+Contracts that every implementation of a store fulfils, as mixins: a subclass makes an
 empty ledger.
 """
 
@@ -92,7 +92,7 @@ KINDS = (ReportKind.TLS, ReportKind.DMARC)
 
 class Contract(_TestCase):
     """
-    What the mixins have in common.
+    Base class of the mixins.
     """
 
     def makeLedger(self) -> Stores:
@@ -106,7 +106,7 @@ class Contract(_TestCase):
 
     def got(self, deferred: Deferred[T]) -> T:
         """
-        What C{deferred} has fired with.
+        The result of C{deferred}, which has fired.
         """
         return self.successResultOf(deferred)
 
@@ -194,7 +194,7 @@ class OutcomeContract(Contract):
 
     def test_empty(self) -> None:
         """
-        Nothing recorded is nothing stored, owed or removed.
+        An empty store has no results, periods or closings.
         """
         outcomes = self.ledger.outcomes
         self.assertEqual(self.results(), ())
@@ -270,7 +270,7 @@ class OutcomeContract(Contract):
 
     def test_closedMany(self) -> None:
         """
-        However much is stored, nothing is closed twice or left out.
+        Closing many results closes each exactly once.
         """
         domains = [Domain(f"d{number}.example") for number in range(1500)]
         self.record(*map(bad, domains))
@@ -326,7 +326,7 @@ class OutcomeContract(Contract):
 
     def test_neverNegative(self) -> None:
         """
-        Nothing is ever subtracted.
+        Negative counts are ignored.
         """
         tally = PolicyTally(sts(ORG), -1, -1, Counter({EXPIRED: -1}))
         self.record(good(), SessionOutcome(ORG, tally))
@@ -415,7 +415,7 @@ class OutcomeContract(Contract):
 
     def test_prune(self) -> None:
         """
-        What is older than a day goes, the day itself stays.
+        Pruning removes results before a day, not those of the day.
         """
         self.record(bad(), bad(NET))
         self.record(bad(), day=TUESDAY)
@@ -792,7 +792,7 @@ class ArchiveContract(Contract):
 
     def test_suppressedStays(self) -> None:
         """
-        What was suppressed is never sent, so nothing else becomes of it.
+        A suppressed report never changes its state.
         """
         one = report(state=ReportState.SUPPRESSED)
         self.file(one)
@@ -808,7 +808,7 @@ class ArchiveContract(Contract):
 
     def test_detail(self) -> None:
         """
-        Strangers' words about a report are kept within bounds.
+        Details from a remote host are truncated.
         """
         self.file(report())
         words = "550 \0\udc80" + "x" * 100_000
@@ -1015,7 +1015,7 @@ class PolicyContract(Contract):
 
     def test_replaced(self) -> None:
         """
-        What is saved takes the place of what was, all of it.
+        Saving a policy replaces all of the stored entry.
         """
         policies = self.ledger.policies
         second = replace(cached(), policy=None, recordID="2", validEnd=7.0)

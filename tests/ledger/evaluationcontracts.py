@@ -108,7 +108,7 @@ class EvaluationContract(Contract):
 
     def test_empty(self) -> None:
         """
-        Nothing recorded is nothing stored, owed or removed.
+        An empty store has no evaluations or periods.
         """
         evaluations = self.ledger.evaluations
         nothing = ReportPeriod(0, MONDAY, ORG, part="0", end=END)
@@ -294,7 +294,7 @@ class EvaluationContract(Contract):
 
     def test_prune(self) -> None:
         """
-        What is too old to be reported is forgotten.
+        Pruning removes evaluations before a second.
         """
         self.record(EVALUATION, EVALUATION, evaluation(2), hour=MIDNIGHT)
         self.record(EVALUATION, hour=NOON)
@@ -304,7 +304,7 @@ class EvaluationContract(Contract):
 
     def test_pruneMany(self) -> None:
         """
-        However many there are.
+        Pruning removes any number of evaluations.
         """
         for number in range(250):
             domain = Domain(f"d{number}.example")
@@ -395,7 +395,7 @@ class EvaluationContract(Contract):
 
     def test_sendableLater(self) -> None:
         """
-        What comes after the end doesn't make what is before it sendable.
+        Evaluations after the end of a period don't make it sendable.
         """
         self.record(evaluation(hours=1, optional=True))
         self.record(evaluation(hours=1), hour=NOON + HOUR)
@@ -488,7 +488,7 @@ class EvaluationContract(Contract):
 
     def test_late(self) -> None:
         """
-        What comes after its hour was settled is due by itself.
+        Evaluations recorded after their hour was settled are a period of their own.
         """
         self.record(evaluation(), evaluation(2))
         self.settle(self.only())
@@ -498,7 +498,7 @@ class EvaluationContract(Contract):
 
     def test_strangersWords(self) -> None:
         """
-        Strangers' words are kept as far as a database can, and within bounds.
+        Text from peers is truncated, and made valid for the database.
         """
         long = "\0\ud800" + "x" * 5000
         signature = ReportedSignature(long, long, AuthResult.PASS, long)
@@ -589,7 +589,7 @@ class HistoryContract(Contract):
 
     def test_nobody(self) -> None:
         """
-        At first, nobody knows anybody.
+        An empty history knows no domain.
         """
         self.assertFalse(self.isKnown("mjl", "example.org"))
         self.assertFalse(self.isKnown(None, "example.org"))
@@ -607,7 +607,7 @@ class HistoryContract(Contract):
 
     def test_accounts(self) -> None:
         """
-        What one account knows, another doesn't; somebody does.
+        A domain is known to the account that corresponded with it, and to any account.
         """
         self.sent("mjl", "example.org")
         self.sent("", "example.net")
@@ -634,7 +634,7 @@ class HistoryContract(Contract):
 
     def test_prune(self) -> None:
         """
-        What wasn't seen for long is forgotten, by the day.
+        Pruning removes entries before a day.
         """
         self.sent("mjl", "example.org", MIDNIGHT)
         self.sent("mjl", "example.net", MIDNIGHT)
@@ -648,7 +648,7 @@ class HistoryContract(Contract):
 
     def test_again(self) -> None:
         """
-        Who was forgotten can be known again, also the same day.
+        A pruned entry can be recorded again on the same day.
         """
         self.sent("mjl", "example.org", NOON)
         self.assertEqual(self.got(self.history.prune(END)), 1)
@@ -657,7 +657,7 @@ class HistoryContract(Contract):
 
     def test_neverBack(self) -> None:
         """
-        What is told late doesn't make it longer ago.
+        An entry recorded late doesn't replace a later day.
         """
         self.sent("mjl", "example.org", END)
         self.sent("mjl", "example.org", NOON)

@@ -28,7 +28,7 @@ from tests.ledger.values import EVALUATION, EXPIRED, MIDNIGHT
 
 class CleanTests(SynchronousTestCase):
     """
-    Strangers' words, made fit to be stored.
+    Tests for L{clean}.
     """
 
     @settings(max_examples=100, deadline=None)
@@ -53,7 +53,7 @@ class CleanTests(SynchronousTestCase):
 
 class AdmittedTests(SynchronousTestCase):
     """
-    What failures are counted as when there are many.
+    Tests for L{foldedFailure}.
     """
 
     def admitted(self, kept: int, *known: FailureDetail) -> FailureDetail:
@@ -98,7 +98,7 @@ class FollowsTests(SynchronousTestCase):
 
     def test_noWayBack(self) -> None:
         """
-        Of any two different states, at most one follows the other.
+        No two states can follow each other in both directions.
         """
         for old in ReportState:
             for new in ReportState:

@@ -18,12 +18,12 @@ SECRET = "s3cr3t-w0rd"
 
 class UnavailableTests(SynchronousTestCase):
     """
-    What the operator is told when there is no ledger.
+    Error messages for a ledger that can't be opened.
     """
 
     def refused(self, url: str) -> str:
         """
-        What opening C{url} says: one line, without what is secret in it.
+        The error of opening C{url}: one line, without secrets.
         """
         error = self.assertRaises(LedgerUnavailable, Ledger, None, url)
         text = str(error)

@@ -100,7 +100,7 @@ class EncodingTests(SynchronousTestCase):
     @given(published, published)
     def test_policies(self, one: PublishedPolicy, other: PublishedPolicy) -> None:
         """
-        So is a policy.
+        A policy survives encoding.
         """
         text = encodePolicy(one)
         self.assertEqual(decodePolicy(text), one)
@@ -110,13 +110,13 @@ class EncodingTests(SynchronousTestCase):
     @given(st.lists(texts).map(tuple))
     def test_texts(self, several: tuple[str, ...]) -> None:
         """
-        So are addresses.
+        Addresses survive encoding.
         """
         self.assertEqual(decodeTexts(encodeTexts(several)), several)
 
     def test_ascii(self) -> None:
         """
-        Whatever is in it, the text is what any database takes.
+        The text is valid for every database, whatever it contains.
         """
         text = encodeRow(replace(ROW, headerFrom="\0\ud800é"))
         self.assertTrue(text.isascii())
@@ -157,7 +157,7 @@ class AddUpTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing comes to nothing.
+        There are no sums of no evaluations.
         """
         self.assertEqual(sumEvaluations([]), [])
 
@@ -190,7 +190,7 @@ class AddUpTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        What a tally says of its rows.
+        A tally sums up its rows.
         """
         passed = replace(ROW, disposition=Disposition.PASS)
         items = [
@@ -210,7 +210,7 @@ class AddUpTests(SynchronousTestCase):
 
     def test_omit(self) -> None:
         """
-        Of a row for which there is no room, nothing else counts.
+        Only the messages of an omitted row are counted.
         """
         optional = replace(EVALUATION, optional=True)
         (tally,) = sumEvaluations(

@@ -78,7 +78,7 @@ class _Writing(SynchronousTestCase):
 
     def words(self) -> set[str]:
         """
-        What another connection sees.
+        The rows that another connection sees.
         """
         other = Database(self.url)
         with other.reader.begin() as connection:
@@ -89,7 +89,7 @@ class _Writing(SynchronousTestCase):
 
 class GroupTests(_Writing):
     """
-    What waits is committed together.
+    Operations that wait are committed together.
     """
 
     def test_oneCommit(self) -> None:
@@ -147,7 +147,7 @@ class GroupTests(_Writing):
 
     def test_rolledBack(self) -> None:
         """
-        Of an operation that fails halfway nothing is left.
+        An operation that fails halfway is rolled back.
         """
 
         def halfway(connection: Connection) -> None:
@@ -278,7 +278,7 @@ class LostConnectionTests(_Writing):
 
     def test_goneForGroups(self) -> None:
         """
-        Nobody of a group waits for the attempts of the others.
+        Operations of a group don't wait for retries of others.
         """
         self.occupy()
         deferreds = [self.store(word) for word in "abcdefghijkl"]
@@ -290,7 +290,7 @@ class LostConnectionTests(_Writing):
 
 class DurabilityTests(SynchronousTestCase):
     """
-    What was acknowledged is on disk.
+    Acknowledged operations are on disk.
     """
 
     def test_acknowledged(self) -> None:

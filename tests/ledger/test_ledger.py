@@ -113,7 +113,7 @@ class RoomContract(Contract):
 
     def test_restart(self) -> None:
         """
-        What a process stored that has ended counts; its rows are added to.
+        Rows stored by an earlier process count, and are added to.
         """
         self.patch(bounds, "MAX_ROWS", 3)
         self.record(self.ledger, 1, 2)
@@ -123,7 +123,7 @@ class RoomContract(Contract):
 
     def test_forgotten(self) -> None:
         """
-        So does what this one can't remember.
+        Rows that are no longer cached count.
         """
         self.patch(bounds, "MAX_ROWS", 3)
         self.patch(evaluationcounters, "MAX_KNOWN", 0)
@@ -132,7 +132,7 @@ class RoomContract(Contract):
 
     def test_remembered(self) -> None:
         """
-        No more is remembered than there is to be room for.
+        The cache of written entries is bounded.
         """
         self.patch(history, "MAX_KNOWN", 2)
         for number in range(9):
@@ -233,7 +233,7 @@ class SQLiteEvaluationTests(OnSQLite, EvaluationContract, SynchronousTestCase):
 
 class SQLiteHistoryTests(OnSQLite, HistoryContract, SynchronousTestCase):
     """
-    Who knows whom, in SQLite.
+    The sender history in SQLite.
     """
 
 
@@ -245,5 +245,5 @@ class PostgresEvaluationTests(OnPostgres, EvaluationContract, SynchronousTestCas
 
 class PostgresHistoryTests(OnPostgres, HistoryContract, SynchronousTestCase):
     """
-    Who knows whom, in PostgreSQL.
+    The sender history in PostgreSQL.
     """

@@ -61,5 +61,5 @@ class MemoryEvaluationTests(_InMemory, EvaluationContract, SynchronousTestCase):
 
 class MemoryHistoryTests(_InMemory, HistoryContract, SynchronousTestCase):
     """
-    Who knows whom, in memory.
+    The sender history in memory.
     """

@@ -47,7 +47,7 @@ OLD_REPORT = """
         'composed', '', 0, ''
     )
 """
-#: What may look at no more than a part of an index.
+#: Statements that may read no more than a range of an index.
 RANGES = (
     FIRST,
     NEXT,
@@ -67,7 +67,7 @@ class MigrationContract(Contract):
 
     def makeURL(self) -> str:
         """
-        Of an empty database.
+        The URL of an empty database.
         """
         raise NotImplementedError
 
@@ -180,7 +180,7 @@ class MigrationContract(Contract):
 
 class Plans(Contract):
     """
-    How a database goes about it, with a ledger that has some rows.
+    Query plans, for a ledger that has some rows.
     """
 
     def setUp(self) -> None:
@@ -205,7 +205,7 @@ class Plans(Contract):
         self, connection: Connection, period: ReportPeriod, explain: str
     ) -> list[list[str]]:
         """
-        How each of L{RANGES} is carried out: the words of the plan.
+        The query plan of each of L{RANGES}.
         """
         place = keyPrefix(period.domain.ascii, period.part)
         given = {
@@ -274,7 +274,7 @@ class SQLiteMigrationTests(MigrationContract, SynchronousTestCase):
 
 class SQLitePlanTests(Plans, SynchronousTestCase):
     """
-    What SQLite does.
+    Query plans of SQLite.
     """
 
     def test_ranges(self) -> None:
@@ -298,7 +298,7 @@ class SQLitePlanTests(Plans, SynchronousTestCase):
 
 class PostgresPlanTests(Plans, SynchronousTestCase):
     """
-    What PostgreSQL does.
+    Query plans of PostgreSQL.
     """
 
     def test_ranges(self) -> None:

@@ -50,7 +50,7 @@ class SharingContract(Contract):
 
     def makeURL(self) -> str:
         """
-        Of an empty ledger.
+        The URL of an empty ledger.
         """
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class SharingContract(Contract):
 
     def all(self, do: Callable[[Inbox, Ledger, str], T]) -> list[T]:
         """
-        What C{do} returns for each node, with its name, all at the same time.
+        Call C{do} for all nodes at the same time, and return the results by name.
         """
         return race(
             [
@@ -131,7 +131,7 @@ class SharingContract(Contract):
 
     def test_acquire(self) -> None:
         """
-        Of all that want a lease at once, one gets it.
+        One of several nodes gets a lease.
         """
 
         def acquire(inbox: Inbox, ledger: Ledger, name: str) -> list[bool]:
@@ -242,7 +242,7 @@ class SharingContract(Contract):
 
     def test_history(self) -> None:
         """
-        What one node noted, all know.
+        All nodes see the history that one recorded.
         """
 
         def sent(inbox: Inbox, ledger: Ledger, name: str) -> None:

@@ -146,7 +146,7 @@ class SameEverywhereTests(SynchronousTestCase):
     @given(items)
     def test_results(self, some: Items) -> None:
         """
-        Whatever is recorded, in one transaction or many, comes back the same.
+        Results are the same whether recorded in one transaction or many.
         """
         memory = MemoryLedger()
         path = Path(self.mktemp())

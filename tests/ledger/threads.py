@@ -22,7 +22,7 @@ T = TypeVar("T")
 @implementer(IReactorFromThreads)
 class Inbox:
     """
-    What threads want to be called is called when the test waits for it.
+    A queue of calls from threads, which run while the test waits.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Inbox:
 
     def waitFor(self, deferred: Deferred[T]) -> T:
         """
-        What C{deferred} fires with.
+        Run calls until C{deferred} fires, and return its result.
         """
         results: list[T] = []
         failures: list[Failure] = []
@@ -49,7 +49,7 @@ class Inbox:
 
 def race(runners: Sequence[Callable[[], T]]) -> list[T]:
     """
-    What each of C{runners} returns, all run at the same time.
+    Run C{runners} in threads at the same time, and return their results.
     """
     results: list[T] = []
     errors: list[Exception] = []

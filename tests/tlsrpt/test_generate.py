@@ -214,7 +214,7 @@ class CheckTests(SynchronousTestCase):
     @given(VALUES)
     def test_anything(self, value: object) -> None:
         """
-        Whatever it is given, it finds fault with, and doesn't fail.
+        Any JSON that is not a report has faults, and raises nothing.
         """
         self.assertTrue(findFaults(value))
         self.assertTrue(findFaults(example() | {"policies": [value]}))
@@ -338,7 +338,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_strangersWords(self) -> None:
         """
-        What isn't Unicode doesn't get into a report (RFC 7493 2.1).
+        Lone surrogates are replaced (RFC 7493 2.1).
         """
         policy = TLSPolicy(PolicyType.STS, DOMAIN, ("mx: \udcff",))
         failure = FailureDetail(ResultType.VALIDATION_FAILURE, mxHELO="\udcfe")
@@ -407,14 +407,14 @@ class TrimTests(SynchronousTestCase):
 
     def test_small(self) -> None:
         """
-        What fits is left as it is.
+        Tallies within the limits are unchanged.
         """
         tallies = many(3, 3)
         self.assertEqual(trim(tallies), tallies)
 
     def test_policies(self) -> None:
         """
-        Of too many policies, those with the most sessions are kept.
+        Policies with the most sessions are kept, if there are too many.
         """
         self.patch(module, "MAX_POLICIES", 2)
         self.assertEqual([each.succeeded for each in trim(many(5))], [4, 3])

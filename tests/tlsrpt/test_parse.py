@@ -211,7 +211,7 @@ class ReadReportTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        So are inputs that are too large, or have too many values in them.
+        Inputs that are too large, or have too many values, are malformed.
         """
         self.patch(module, "MAX_MESSAGE", 100)
         self.patch(module, "MAX_JSON", 3000)
@@ -283,7 +283,7 @@ class DescribeTests(SynchronousTestCase):
 
     def test_escaped(self) -> None:
         """
-        A stranger can't move the cursor or begin another line.
+        Control characters are escaped.
         """
         report = readTLSReport(changed(("organization-name",), "a\x1b[2J\nb\u202e"))
         self.assertIn(r"of a\x1b[2J\nb\u202e (", describe(report)[0])

@@ -76,7 +76,7 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        Nothing is recorded where that is switched off.
+        Nothing is recorded if disabled.
         """
         self.record(OUTCOME, enabled=False)
         self.assertEqual(self.stored(), [])

@@ -135,7 +135,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_prune(self) -> None:
         """
-        What can't be reported for two and a half days is given up.
+        Results that couldn't be reported for two and a half days are pruned.
         """
         self.record(outcome(A))
         source = self.source()

@@ -92,7 +92,7 @@ class MergeTalliesTests(SynchronousTestCase):
 
     def test_unchanged(self) -> None:
         """
-        What is merged stays as it was.
+        Merging doesn't change its arguments.
         """
         before = [Counter(each.failures) for each in TALLIES]
         mergeTallies(TALLIES)

@@ -16,7 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     """
-    Applied within one transaction.
+    Apply the migration in the transaction that is open.
     """
     _outcomes()
     _reports()

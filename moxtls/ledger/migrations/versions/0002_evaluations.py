@@ -1,6 +1,6 @@
 """
-Evaluations of incoming mail, whose reports are told apart by their policies,
-and the domains that accounts know.
+Tables of DMARC evaluations, a part that distinguishes reports by policy, and the sender
+history of accounts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ depends_on = None
 
 def upgrade() -> None:
     """
-    Applied within one transaction.
+    Apply the migration in the transaction that is open.
     """
     op.add_column(
         "outgoing_report",

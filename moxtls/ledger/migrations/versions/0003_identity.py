@@ -1,6 +1,5 @@
 """
-An identifier of the ledger, so that reports made from it have identifiers that
-no report from another ledger has.
+An identifier of the ledger, which makes report identifiers unique across ledgers.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ down_revision: str | None = "0002"
 branch_labels = None
 depends_on = None
 
-#: Octets: no two ledgers in the world have the same by chance.
+#: Octets, enough to be unique.
 SIZE = 16
 
 
 def upgrade() -> None:
     """
-    Applied within one transaction.
+    Apply the migration in the transaction that is open.
     """
     table = op.create_table(
         "ledger_identity",

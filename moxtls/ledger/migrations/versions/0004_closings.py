@@ -1,6 +1,5 @@
 """
-Reporting periods that end before the day or the interval does: what was
-recorded until then is told from what comes later.
+Early ends of reporting periods: results recorded before and after are kept apart.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     """
-    Applied within one transaction.
+    Apply the migration in the transaction that is open.
     """
     for table in ("tls_result", "dmarc_tally"):
         zero = sa.text("0")
