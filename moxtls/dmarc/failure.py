@@ -1,19 +1,16 @@
 # -*- test-case-name: tests.dmarc.test_failure -*-
 """
-Reports on single messages that fail (RFC 9991): which ones are wanted, and who
-may have them.  No I/O.
+DMARC failure reports on single messages (RFC 9991): which are requested and allowed,
+and their composition (RFC 9991 4, RFC 6591 3, RFC 5965).  No I/O.
 
-Reading of RFC 9989 4.7: who asks for a DKIM or an SPF failure report (C{fo=d},
-C{fo=s}) gets the same report as all others, on his condition; it says what
-DKIM and SPF came to (RFC 9991 3 leaves the type to us).
+A report contains a part of the message's header, redacted, and nothing of its body.
 
-Reading of RFC 9991 4: what is aligned is of the author's organization, so what is
-told about failures is told of all that is at or under its domain.
+Reading of RFC 9989 4.7: C{fo=d} and C{fo=s} request the same report as C{fo=0} on other
+conditions; it states the results of DKIM and SPF (RFC 9991 3 leaves the type to us).
 
-A report on a message that failed, as mail (RFC 9991 4, RFC 6591 3, RFC 5965).
-No I/O.
-
-Of the message there is a part of its header, redacted, and nothing of its body.
+Reading of RFC 9991 4: aligned identifiers belong to the author's organization, so
+details of failures are only reported for domains at or under the organizational
+domain.
 """
 
 from __future__ import annotations
@@ -54,7 +51,7 @@ from moxtls.message.mime import (
 )
 
 _CERTAIN = (AuthResult.PASS, AuthResult.FAIL)
-#: Not what wasn't there, and not what may be found out later.
+#: Neither missing signatures nor temporary errors.
 _DKIM_FAILED = (
     AuthResult.FAIL,
     AuthResult.POLICY,
@@ -68,19 +65,19 @@ _REPORTS = ("multipart/report", "message/feedback-report")
 @dataclass(frozen=True, slots=True)
 class FailureReporting:
     """
-    What the operator decides.
+    The operator's settings for failure reports.
 
-    @ivar submitter: In whose name reports are sent; C{None} if in nobody's.
-    @ivar secret: For L{Redaction}.
-    @ivar allow: Policy domains that get reports, whoever they are; if empty,
-        all do that are no strangers.
+    @ivar submitter: The reporting domain; C{None} if no domain can sign reports.
+    @ivar secret: The key of L{Redaction}.
+    @ivar allow: The only policy domains that get reports; if empty, all known domains
+        do.
     @ivar notTo: Policy domains that get none.
-    @ivar silent: Domains of ours; about mail to them, there are none.
-    @ivar strangers: Whether domains get reports of whom there is no good sign:
-        who sends spam would learn what became of it.
-    @ivar perHour: The most to one policy domain.
-    @ivar perDay: The most to all.
-    @ivar suffixes: Makes it what RFC 7489 has.
+    @ivar silent: Local domains; mail to them isn't reported.
+    @ivar strangers: True to report to domains with which no local account has
+        corresponded: spammers would learn the disposition of their mail.
+    @ivar perHour: The maximum number of reports per policy domain.
+    @ivar perDay: The maximum number of reports to all domains.
+    @ivar suffixes: If given, discovery as in RFC 7489.
     """
 
     enabled: bool = False
@@ -98,9 +95,9 @@ class FailureReporting:
 @dataclass(frozen=True, slots=True)
 class MessageFailure:
     """
-    A message of which somebody wants to be told.
+    A message for which the policy domain requests a failure report.
 
-    @ivar policyDomain: Where C{record} is.
+    @ivar policyDomain: The domain of C{record}.
     """
 
     event: VerdictEvent
@@ -111,7 +108,7 @@ class MessageFailure:
     @property
     def id(self) -> bytes:
         """
-        The same for all recipients of the message.
+        A digest of the message, the same for all its recipients.
         """
         event = self.event
         address = event.authentication.address
@@ -121,18 +118,19 @@ class MessageFailure:
 
 def messageFailure(event: VerdictEvent) -> MessageFailure | None:
     """
-    @return: C{None} if nobody wants a report, or could: it isn't known what
-        is published or what failed, or the message is one that nobody shall
-        be answered about.
+    The failure to report for an event.
+
+    @return: C{None} if no report is requested, if the record or the result is
+        uncertain, or if the message must not be reported (RFC 9991 5.1).
     """
     discovery = event.verdict.discovery
     if discovery is None or discovery.temporary or discovery.policyDomain is None:
         return None
     record = discovery.record
-    # RFC 9991 2: a public suffix doesn't get to see its registrants' mail.
+    # RFC 9991 2: no reports to public suffixes about mail of their registrants.
     if record is None or not record.ruf or record.psd is PSD.YES:
         return None
-    # What was refused for another reason is none of DMARC's business.
+    # Messages refused for another reason than DMARC are not reported.
     if event.isForReports or event.finalDisposition is FinalDisposition.REJECTED:
         return None
     if not _isAsked(event, record.fo):
@@ -144,14 +142,14 @@ def messageFailure(event: VerdictEvent) -> MessageFailure | None:
 
 def isWanted(event: VerdictEvent) -> bool:
     """
-    Whether the record asks for a report on this message (RFC 9989 4.7 C{fo}).
+    True if the record requests a report on this message (RFC 9989 4.7 C{fo}).
     """
     return messageFailure(event) is not None
 
 
 def isAllowed(failure: MessageFailure, settings: FailureReporting) -> bool:
     """
-    Whether whoever wants a report may have it.
+    True if the settings allow the requested report.
     """
     event, domain = failure.event, failure.policyDomain
     if not settings.enabled or settings.submitter is None or domain in settings.notTo:
@@ -181,8 +179,8 @@ def _isAsked(event: VerdictEvent, options: Sequence[str]) -> bool:
 
 def isAutomatic(sender: str, header: bytes) -> bool:
     """
-    Whether a message is a program's: a report on it might be answered by
-    another one (RFC 9991 5.1).  Of what can't be known, it has to be feared.
+    True if a message was sent by a program, so that a report could cause a mail loop
+    (RFC 9991 5.1); also if that is unknown.
 
     @param sender: MAIL FROM.
     """
@@ -198,8 +196,8 @@ def isAutomatic(sender: str, header: bytes) -> bool:
 
 def spfRecord(failure: MessageFailure) -> LookupGenerator[str]:
     """
-    The SPF record of an aligned domain that didn't help, for C{SPF-DNS}
-    (RFC 6591 3.2.6): the first, as others belong to others.
+    Look up the SPF record of an aligned domain that failed, for C{SPF-DNS} (RFC 6591
+    3.2.6).  Included records aren't reported: they belong to other domains.
 
     @return: Empty if there is none.
     """
@@ -215,8 +213,7 @@ def spfRecord(failure: MessageFailure) -> LookupGenerator[str]:
 
 def failedSignature(failure: MessageFailure) -> DKIMResult | None:
     """
-    A signature that failed and may be aligned; one of the author's domain, if
-    there is any.
+    A signature that failed and may be aligned, preferably of the author domain.
     """
     discovery = failure.discovery
     failed = [
@@ -232,7 +229,7 @@ def failedSignature(failure: MessageFailure) -> DKIMResult | None:
 
 def failedSender(failure: MessageFailure) -> Domain | None:
     """
-    The domain that SPF was about, if it failed and may be aligned.
+    The domain checked by SPF, if it failed and may be aligned.
     """
     authentication = failure.event.authentication
     domain = spfDomain(authentication)
@@ -252,11 +249,11 @@ def _domainOf(address: str) -> Domain | None:
         return None
 
 
-#: Octets, which none of these reports has.
+#: Octets; failure reports are smaller.
 MAX_FAILURE_SIZE = 256 * 1024
-#: Signatures of which is told what they came to.
+#: Reported signatures.
 MAX_REPORTED = 10
-#: Of a selector and a reason.
+#: Characters of a selector and of a reason.
 MAX_WORD = 200
 #: RFC 5965 3.2: an unsigned 32-bit integer.
 MAX_INCIDENTS = 2**32 - 1
@@ -272,12 +269,12 @@ _RESULTS = {
 @dataclass(frozen=True, slots=True)
 class FailureDetails:
     """
-    What else a report says.
+    Further contents of a failure report.
 
-    @ivar submitter: In whose name it is sent.
-    @ivar arrived: When the message came, Unix seconds.
-    @ivar spfRecord: What L{spfRecord} has found.
-    @ivar incidents: How many messages it stands for.
+    @ivar submitter: The reporting domain.
+    @ivar arrived: The Unix second in which the message was received.
+    @ivar spfRecord: The result of L{spfRecord}.
+    @ivar incidents: The number of messages that it represents.
     """
 
     submitter: Domain
@@ -297,7 +294,7 @@ def composeFailureReport(
     stamp: MessageStamp,
 ) -> bytes:
     """
-    The message that brings a report to all of C{recipients}, unsigned.
+    An unsigned message with a failure report to all of C{recipients}.
     """
     subject = f"DMARC failure report for {failure.discovery.author}"
     header = originFields(details.submitter, recipients, subject, stamp)
@@ -320,7 +317,7 @@ def _fields(
     failure: MessageFailure, details: FailureDetails, hostname: Domain
 ) -> Iterator[Field]:
     """
-    RFC 5965 3, RFC 6591 3.1, RFC 9991 4.
+    The fields of the feedback report (RFC 5965 3, RFC 6591 3.1, RFC 9991 4).
     """
     event = failure.event
     yield "Feedback-Type", ["auth-failure"]
@@ -330,8 +327,8 @@ def _fields(
     yield "Identity-Alignment", [_missing(event)]
     yield "Authentication-Results", _results(failure, hostname)
     yield "Reported-Domain", [str(failure.discovery.author)]
-    # Reading of RFC 5965 3.2: IPv6 addresses as everybody writes and reads
-    # them, without the tag that they have in RFC 5321 4.1.3.
+    # Reading of RFC 5965 3.2: IPv6 addresses in their usual form, without the tag of
+    # RFC 5321 4.1.3.
     address = ipOrEmpty(event.authentication.address)
     if address:
         yield "Source-IP", [address]
@@ -349,7 +346,7 @@ def _fields(
 
 def _missing(event: VerdictEvent) -> str:
     """
-    RFC 9991 4: what didn't authenticate an aligned identity.
+    The methods that authenticated no aligned identifier (RFC 9991 4).
     """
     verdict = event.verdict
     methods = {"dkim": verdict.dkimAligned, "spf": verdict.spfAligned}
@@ -358,7 +355,7 @@ def _missing(event: VerdictEvent) -> str:
 
 def _results(failure: MessageFailure, hostname: Domain) -> list[str]:
     """
-    RFC 6591 3.1: one method only.
+    The Authentication-Results field, with one method only (RFC 6591 3.1).
     """
     verdict = failure.event.verdict
     policy = f"(policy {verdict.policy}, disposition {verdict.disposition})"
@@ -368,7 +365,7 @@ def _results(failure: MessageFailure, hostname: Domain) -> list[str]:
 
 def _deliveryResult(event: VerdictEvent) -> str:
     """
-    RFC 6591 3.2.2.
+    The Delivery-Result field (RFC 6591 3.2.2).
     """
     isBecauseOfDMARC = event.verdict.disposition is not DMARCPolicy.NONE
     return _RESULTS.get(
@@ -378,7 +375,7 @@ def _deliveryResult(event: VerdictEvent) -> str:
 
 def _dkim(failure: MessageFailure, redaction: Redaction) -> Iterator[Field]:
     """
-    RFC 6591 3.2.3, for one signature, as each field may be there once.
+    The DKIM fields (RFC 6591 3.2.3) for one signature, since each is allowed once.
     """
     result = failedSignature(failure)
     if result is not None:
@@ -391,7 +388,7 @@ def _dkim(failure: MessageFailure, redaction: Redaction) -> Iterator[Field]:
 
 def _spf(failure: MessageFailure, record: str) -> Iterator[Field]:
     """
-    RFC 6591 4.
+    The SPF-DNS field (RFC 6591 4).
     """
     domain = failedSender(failure)
     text = printable(" ".join(record.split())).replace("\\", "?").replace('"', "?")
@@ -404,8 +401,8 @@ def _text(failure: MessageFailure, details: FailureDetails) -> list[str]:
     verdict, found = event.verdict, event.authentication
     spf = found.spf
     lines = [
-        "A message in the name of your domain, or of one below it, came to us, and",
-        "not all that could have shown that it is yours did.  You get this report",
+        "We received a message in the name of your domain, or of one of its",
+        "subdomains, that was not fully authenticated as yours.  You get this report",
         f"because the TXT record at _dmarc.{failure.policyDomain}",
         "asks for such reports (ruf) to this address.",
         "",
@@ -418,11 +415,11 @@ def _text(failure: MessageFailure, details: FailureDetails) -> list[str]:
         f"SPF ({spf.scope}): {spf.status}, {printable(spf.domain)[:MAX_DOMAIN_LENGTH]}",
         *map(_signatureLine, found.dkim[:MAX_REPORTED]),
         "",
-        "In place of the local parts of addresses there are tokens, which are equal",
-        "where those are.",
+        "Local parts of addresses are replaced by tokens; equal local parts have equal",
+        "tokens.",
     ]
     if details.incidents > 1:
-        lines += ["", f"This stands for {details.incidents} such messages."]
+        lines += ["", f"This report represents {details.incidents} such messages."]
     return [*lines, ""]
 
 

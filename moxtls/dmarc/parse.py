@@ -1,13 +1,10 @@
 # -*- test-case-name: tests.dmarc.test_parse -*-
 """
-Aggregate reports of others, read with tolerance, within limits.  No I/O.
+Tolerant parsers for received DMARC reports: aggregate reports (RFC 9990, RFC 7489 and
+earlier drafts) and failure reports (RFC 9991, RFC 6591, RFC 5965).  No I/O.
 
-Most reports in the world follow no schema to the letter, so names count and
-order doesn't, namespaces are passed over, and what is missing is empty.
-RFC 9990, RFC 7489 and the drafts before it are read alike.
-
-Failure reports of others (RFC 9991, RFC 6591, RFC 5965), read with tolerance.
-No I/O.
+Few aggregate reports follow a schema strictly.  So elements are found by name in any
+order, namespaces are ignored, and missing elements are empty.  Sizes are limited.
 """
 
 from __future__ import annotations
@@ -25,15 +22,15 @@ from moxtls.message.header import textFields
 from moxtls.message.mime import leafParts, splitEntity
 from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
 
-#: Of a report as XML.
+#: Octets of a report as XML.
 MAX_XML = 20 * 1024 * 1024
-#: Of one element's text: more than any that is meant.
+#: Characters of an element's text.
 MAX_TEXT = 4096
 #: Reports have six levels; extensions (RFC 9990 3.1.2) may add some.
 MAX_DEPTH = 24
 #: Elements in one record, or in the head of a report.
 MAX_ELEMENTS = 5000
-#: RFC 9990 has no limit; what is above it is no number of messages.
+#: RFC 9990 has no limit; no larger number of messages is plausible.
 MAX_COUNT = 2**63 - 1
 #: Unix seconds: the year 9999.
 LAST_SECOND = 253402300799
@@ -48,7 +45,7 @@ _DIGITS = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?\Z")
 @dataclass(frozen=True, slots=True)
 class ReceivedSignature:
     """
-    What a DKIM signature came to, in the sender's words.
+    The result of a DKIM signature, as reported.
     """
 
     domain: str
@@ -60,7 +57,7 @@ class ReceivedSignature:
 @dataclass(frozen=True, slots=True)
 class ReceivedSPF:
     """
-    What SPF came to, in the sender's words.
+    The result of SPF, as reported.
     """
 
     domain: str
@@ -71,7 +68,7 @@ class ReceivedSPF:
 @dataclass(frozen=True, slots=True)
 class ReceivedReason:
     """
-    Why a policy wasn't applied.
+    A reason why a policy wasn't applied.
     """
 
     type: str
@@ -100,10 +97,10 @@ class ReceivedRecord:
 @dataclass(frozen=True, slots=True)
 class ReceivedAggregateReport:
     """
-    What somebody says about mail in our name.
+    A received aggregate report.
 
     @ivar start: Unix seconds.
-    @ivar end: The same, of the last second.
+    @ivar end: The Unix second of the last second of the period.
     @ivar published: The elements of C{policy_published}, in their order.
     """
 
@@ -139,7 +136,7 @@ class _Element:
 
     def get(self, *names: str) -> _Element:
         """
-        The first of that name, at that path; an empty one if there is none.
+        The first element at that path; an empty one if there is none.
         """
         element = self
         for name in names:
@@ -155,9 +152,11 @@ _NOTHING = _Element("")
 
 def parseAggregateReport(text: bytes) -> ReceivedAggregateReport:
     """
-    @param text: XML; what follows behind the root element is ignored.
+    Parse an aggregate report.
 
-    @raise MalformedReport: It names the place and the reason.
+    @param text: XML; anything after the root element is ignored.
+
+    @raise MalformedReport: With the place and the reason.
     """
     if len(text) > MAX_XML:
         _refuse("report", f"larger than {MAX_XML} bytes")
@@ -169,19 +168,18 @@ def parseAggregateReport(text: bytes) -> ReceivedAggregateReport:
 
 class _Reader:
     """
-    Takes records out of a report one by one, so that there is never a tree
-    of all of it.
+    Parses a report record by record, without a tree of the whole document.
     """
 
     def __init__(self, encoding: str | None) -> None:
         """
-        @param encoding: Whatever the report says; C{None} for what it says.
+        @param encoding: Overrides the declared encoding; C{None} to use it.
         """
         self.head = _Element("feedback")
         self.records: list[ReceivedRecord] = []
         self._open: list[_Element] = []
-        # Of the record, and meanwhile of the head: all of that is kept, and it may
-        # go on between records.
+        # Elements of the record, and meanwhile those of the head, which is kept and
+        # may continue between records.
         self._elements = 0
         self._inHead = 0
         self._ended = False
@@ -207,7 +205,7 @@ class _Reader:
             _refuse("report", "no element 'feedback'")
 
     def _doctype(self, *declared: object) -> NoReturn:
-        # No report needs one, and entities grow without bounds.
+        # Reports need none, and entities can expand without limit.
         _refuse(self._where(), "a document type declaration")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -221,8 +219,8 @@ class _Reader:
             self._open.append(_Element(name))
         elif name == "feedback" and not self._ended:
             self._open.append(self.head)
-        # Anything else there is around it: some put a schema, which they
-        # don't close.
+        # Other elements around it are ignored: some reports have an unclosed schema
+        # element.
 
     def _end(self, tag: str) -> None:
         if not self._open:
@@ -252,15 +250,14 @@ class _Reader:
 
 def _decodable(text: bytes) -> tuple[bytes, str | None]:
     """
-    Nobody declares one encoding and means another but by mistake; a wrong
-    octet shall not cost the whole report.
+    Replace invalid octets, so that one of them doesn't invalidate a whole report.
 
-    @return: It, and its encoding where it isn't as declared.
+    @return: The text, and its encoding if it isn't the declared one.
     """
     declared = _ENCODING.match(text[:200])
     if declared is not None and declared[1].lower() not in (b"utf-8", b"us-ascii"):
         name = declared[1].decode("ascii").lower().replace("-", "_")
-        # Python remembers for ever which names it looked for in vain.
+        # Python caches unknown names without limit.
         if name not in _CHARSETS:
             _refuse("report", "its encoding is not known")
         return text, None
@@ -399,8 +396,8 @@ _ORIGINALS = ("message/rfc822", "message/global", "text/rfc822-headers")
 MAX_FIELDS_SIZE = 64 * 1024
 MAX_FIELDS = 200
 MAX_VALUE = 1000
-# What says which message it was, without showing what was in it.
-_TELLING = ("from", "to", "subject", "date", "message-id")
+# Fields that identify a message without showing its content.
+_IDENTIFYING = ("from", "to", "subject", "date", "message-id")
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -408,11 +405,11 @@ Fields = tuple[tuple[str, str], ...]
 @dataclass(frozen=True, slots=True)
 class FeedbackReport:
     """
-    What somebody says about one message.
+    A received feedback report on one message (RFC 5965).
 
-    @ivar fields: The machine-readable part (RFC 5965 3), in its order; names
-        as they are written.
-    @ivar original: The fields of the original message that tell which it was.
+    @ivar fields: The fields of the machine-readable part (RFC 5965 3), in order, with
+        names as written.
+    @ivar original: The fields that identify the original message.
     """
 
     fields: Fields
@@ -420,7 +417,7 @@ class FeedbackReport:
 
     def get(self, name: str) -> str:
         """
-        The first field of a name, in any case; empty if there is none.
+        The first field with that name, in any case; empty if there is none.
         """
         wanted = name.lower()
         return next((v for key, v in self.fields if key.lower() == wanted), "")
@@ -428,7 +425,9 @@ class FeedbackReport:
 
 def readFeedbackReport(message: bytes) -> FeedbackReport | None:
     """
-    @return: C{None} if C{message} is no such report.
+    Read a feedback report.
+
+    @return: C{None} if C{message} is none.
     """
     fields: Fields = ()
     original: Fields = ()
@@ -438,7 +437,7 @@ def readFeedbackReport(message: bytes) -> FeedbackReport | None:
         elif part.type in _ORIGINALS and not original:
             header, _ = splitEntity(part.content)
             original = tuple(
-                each for each in _fields(header) if each[0].lower() in _TELLING
+                each for each in _fields(header) if each[0].lower() in _IDENTIFYING
             )
     return FeedbackReport(fields, original) if fields else None
 

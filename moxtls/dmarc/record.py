@@ -1,10 +1,9 @@
 # -*- test-case-name: tests.dmarc.test_record -*-
 """
-The TXT record that says what a domain wants done (RFC 9989 4.7, 4.8; what
-RFC 7489 6.3 has beyond it).  No I/O.
+Parses DMARC records (RFC 9989 4.7, 4.8; additional tags of RFC 7489 6.3).  No I/O.
 
-What is broken in a record gives way to its default, where there is one:
-nothing that is published raises.
+Invalid values are replaced by their defaults, if there are any.  No published text
+raises an exception.
 """
 
 from __future__ import annotations
@@ -26,16 +25,15 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Domain
 from moxtls.taglist import WSP, parseTagSpec, splitTagSpecs
 
-#: More than anybody has a use for; keeps what is compared and stored small.
+#: URIs of a tag that are read; limits what is compared and stored.
 MAX_URIS = 100
-#: Of which its owner is told at a time.
+#: Problems of a record that are reported.
 MAX_PROBLEMS = 10
-#: Octets of a record that are read: many times what there is, and little to
-#: remember of each domain that sends mail.
+#: Octets of a record that are read: many times the usual size.
 MAX_RECORD = 8192
 #: RFC 7489 6.3: C{ri} is a 32-bit unsigned integer.
 MAX_INTERVAL = 2**32 - 1
-#: Beyond what any report has, and within what every store can keep.
+#: Maximum size limit of a URI: beyond any report, and within the range of databases.
 MAX_LIMIT = 2**62
 
 # RFC 9989 4.8:
@@ -44,13 +42,13 @@ MAX_LIMIT = 2**62
 #   dmarc-version = "v" equals %s"DMARC1" ; case sensitive
 # Only the value is case-sensitive, as RFC 5234 2.3 has it for "v".
 _VERSION = re.compile(r"[Vv][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
-# RFC 3986 3, 2.1, without the "," and "!" that have to be encoded; a URI in
-# U-labels is no URI, but plain what is meant.
+# RFC 3986 3, 2.1, without the "," and "!" that have to be encoded.  U-labels aren't
+# valid, but unambiguous.
 _URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:%[0-9A-Fa-f]{2}|[^\x00-\x20!,;%\x7f\ud800-\udfff])+\Z"
 )
 # RFC 9989 4.8: obs-dmarc-report-size = "!" 1*DIGIT [ "k" / "m" / "g" / "t" ]
-# The spaces are what some publish.
+# Some records contain spaces.
 _SIZE = re.compile(r"[ \t]*([0-9]+)[ \t]*([kmgtKMGT]?)\Z")
 _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -67,10 +65,10 @@ E = TypeVar("E", bound=StrEnum)
 
 class DMARCRecordError(StrEnum):
     """
-    Why DMARC doesn't apply.
+    The reason why DMARC doesn't apply.
 
-    C{UNUSABLE}: there is one record, but what it asks for can't be
-    understood, and nobody is to be told (RFC 9989 4.10.1).
+    C{UNUSABLE}: there is one record, but without a valid policy, and without a C{rua}
+    to which that could be reported (RFC 9989 4.10.1).
     """
 
     NONE = "no DMARC record"
@@ -80,13 +78,15 @@ class DMARCRecordError(StrEnum):
 
 def dmarcRecordName(domain: Domain) -> str:
     """
-    Where the record about C{domain} is.
+    The name of the record of C{domain}.
     """
     return f"_dmarc.{domain}"
 
 
 def findDMARCRecord(texts: Sequence[bytes]) -> DMARCRecord | DMARCRecordError:
     """
+    Find and parse the DMARC record among TXT records.
+
     @param texts: All TXT records at L{dmarcRecordName}.
     """
     tags = findTags(texts)
@@ -95,15 +95,17 @@ def findDMARCRecord(texts: Sequence[bytes]) -> DMARCRecord | DMARCRecordError:
 
 def parseDMARCRecord(text: bytes) -> DMARCRecord | DMARCRecordError:
     """
-    @return: C{DMARCRecordError.NONE} for what is no DMARC record.
+    Parse one TXT record.
+
+    @return: C{DMARCRecordError.NONE} if it isn't a DMARC record.
     """
     return findDMARCRecord([text])
 
 
 def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | DMARCRecordError:
     """
-    The tags of the one record that is among C{texts}, or that there is none,
-    or more (RFC 9989 4.10 step 2).
+    The tags of the only record among C{texts}, or the error that there is none or more
+    than one (RFC 9989 4.10 step 2).
     """
     found = [tags for text in texts if (tags := parseTags(text)) is not None]
     if not found:
@@ -113,15 +115,15 @@ def findTags(texts: Sequence[bytes]) -> Mapping[str, str] | DMARCRecordError:
 
 def parseTags(text: bytes) -> Mapping[str, str] | None:
     """
-    The tags of a record behind its version, by their names in lower case;
-    C{None} if it doesn't begin with that version.
+    The tags of a record after its version, by their names in lower case; C{None} if it
+    doesn't begin with the version.
 
-    Reading of RFC 9989 4.8: of tags with the same name, the first counts.
-    RFC 6376 3.2, which the format is borrowed from, has no record then; but
-    here errors behind the version cost no more than what they are in.
+    Reading of RFC 9989 4.8: of tags with the same name, the first counts.  In RFC 6376
+    3.2, where the format is from, duplicates invalidate the record; but in DMARC, an
+    error after the version only affects the tag that contains it.
     """
     if len(text) > MAX_RECORD:
-        # What is cut off in the middle might come to something else.
+        # A truncated tag could get another meaning.
         text = text[:MAX_RECORD].rpartition(b";")[0]
     decoded = text.decode("utf-8", "surrogateescape")
     version = _VERSION.match(decoded)
@@ -138,14 +140,14 @@ def interpret(
     tags: Mapping[str, str], method: DiscoveryMethod = DiscoveryMethod.TREE_WALK
 ) -> DMARCRecord | DMARCRecordError:
     """
-    What tags ask for, at a name where policies are.
+    Interpret the tags of a policy record.
 
     RFC 9989 4.10.1, RFC 7489 6.6.3: if C{p} is missing or one of the policies isn't
     valid, the record is one with C{p=none} and nothing else, or, without a C{rua}
     that anybody can be told at, of no use.  This is what RFC 9989 4.7 refers to where
     it has no C{p}.
 
-    @param method: C{PSL} for RFC 7489, which knows no C{np}.
+    @param method: C{PSL} for RFC 7489, which has no C{np}.
     """
     rua = parseURIs(tags.get("rua", ""))
     names = ("p", "sp") if method is DiscoveryMethod.PSL else ("p", "sp", "np")
@@ -175,9 +177,9 @@ def interpret(
 
 def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]:
     """
-    What its owner should know of a record.
+    Errors in a record, for its owner.
 
-    @param policies: The names of tags that are policies.
+    @param policies: The names of the policy tags.
     """
     wrong = [name for name in policies if name in tags and not _policy(tags[name])]
     yield from (f"{name}={tags[name]} is not a policy" for name in wrong)
@@ -200,15 +202,15 @@ def _problems(tags: Mapping[str, str], policies: Sequence[str]) -> Iterator[str]
 
 def psdTag(tags: Mapping[str, str]) -> PSD:
     """
-    Whether the domain says it is a public suffix: heeded also in a record
-    that can't be used (RFC 9989 4.10 knows no other test than the version).
+    The value of C{psd}; also used from a record without a valid policy (RFC 9989 4.10
+    only tests the version).
     """
     return _word(tags, "psd", PSD.UNKNOWN)
 
 
 def parseURIs(value: str) -> tuple[ReportURI, ...]:
     """
-    The URIs of a C{rua} or C{ruf} tag that are some, in order.
+    The syntactically valid URIs of a C{rua} or C{ruf} tag, in order.
     """
     parts = value.split(",")[:MAX_URIS]
     uris = (_uri(part.strip(WSP)) for part in parts)
@@ -219,8 +221,8 @@ def _uri(text: str) -> ReportURI | None:
     uri, mark, size = text.partition("!")
     uri = uri.rstrip(WSP)
     matched = _SIZE.match(size)
-    # A URI with a broken size is passed over as a whole: its owner meant a
-    # limit, and we don't know which.
+    # A URI with an invalid size is ignored as a whole: its owner intended a limit, but
+    # it is unknown which.
     if not _URI.match(uri) or not uri.isprintable() or (mark and not matched):
         return None
     return ReportURI(uri, _limit(matched) if matched else 0)

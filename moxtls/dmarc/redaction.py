@@ -1,13 +1,11 @@
 # -*- test-case-name: tests.dmarc.test_redaction -*-
 """
-What of a message's header may be shown to others (RFC 9991 7, RFC 6590).
-No I/O.
+Redacts the header of a message for failure reports (RFC 9991 7, RFC 6590).  No I/O.
 
-Nothing is shown but what a list allows: fields that tell the author's domain
-which message it was and who signed it.  Names of people are left out, and the
-local parts of their addresses are replaced by digests, so that it can be seen
-that two are the same, and not whose they are.  What is shown is ASCII, and
-nothing in it ends a line or makes a link.
+Only listed fields are included: those by which the author's domain can identify the
+message and its signatures.  Display names are omitted, and local parts of addresses are
+replaced by digests, so that equal addresses can be recognized without being revealed.
+The result is ASCII, without line ends or links.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ from moxtls.message.header import textFields
 from moxtls.message.mime import Field
 from moxtls.taglist import parseTagSpec, splitTagSpecs
 
-#: Of a header, as much is looked at: some four times what a message has.
+#: Octets of a header that are read: some four times the usual size.
 MAX_HEADER = 64 * 1024
 #: Fields of one name, such as signatures.
 MAX_EACH = 10
-#: Addresses in one field, and what looks like one.
+#: Addresses in one field, and candidates for addresses.
 MAX_ADDRESSES = 10
 MAX_TRIED = 50
 #: Tags of a signature; RFC 6376 3.5 has 14.
@@ -45,7 +43,7 @@ MAX_TAGS = 20
 MAX_VALUE = 900
 #: Where a long run of Base64 may be folded.
 _CHUNK = 64
-#: 80 bits: no two people have the same.
+#: 80 bits: collisions are negligible.
 _TOKEN_BYTES = 10
 #: The key has other uses, too.
 _PURPOSE = b"redaction of local parts\0"
@@ -66,19 +64,19 @@ _TAGS = ("v", "a", "b", "bh", "c", "d", "h", "i", "l", "q", "s", "t", "x")
 @dataclass(frozen=True, slots=True)
 class Redaction:
     """
-    Replaces what tells people apart.
+    Replaces local parts of addresses by digests.
 
-    @ivar key: Nobody else knows it (RFC 6590 3: "redaction key").
+    @ivar key: The secret "redaction key" (RFC 6590 3).
     """
 
     key: bytes = field(repr=False)
 
     def token(self, localPart: str) -> str:
         """
-        The same for the same local part in any case.
+        The digest of a local part, compared case-insensitively.
 
-        Reading of RFC 6590 3: which digest it is, and in which letters, is
-        nobody's business but ours.
+        Reading of RFC 6590 3: the algorithm and encoding of the digest are a local
+        matter.
         """
         data = localPart.lower().encode("utf-8", "replace")
         digest = hmac.digest(self.key, _PURPOSE + data, sha256)
@@ -86,9 +84,8 @@ class Redaction:
 
     def path(self, address: str) -> str | None:
         """
-        A reverse-path (RFC 5321 4.1.2), with brackets.
-
-        @param address: C{None} is returned for what is no address.
+        A redacted reverse-path (RFC 5321 4.1.2) with brackets; C{None} if C{address}
+        is invalid.
         """
         try:
             known = Address.parse(address)
@@ -98,7 +95,7 @@ class Redaction:
 
     def identity(self, text: str) -> str:
         """
-        C{i=} of a signature (RFC 6376 3.5); empty for what isn't one.
+        A redacted C{i=} tag of a signature (RFC 6376 3.5); empty if invalid.
         """
         local, at, domain = text.rpartition("@")
         host = _hostOf(domain) if at else None
@@ -108,7 +105,7 @@ class Redaction:
 
     def addresses(self, text: str) -> list[str]:
         """
-        All addresses in an address field; what else is there is left out.
+        The redacted addresses of an address field, without display names.
         """
         found = dict.fromkeys(self._addresses(text))
         return list(found)[:MAX_ADDRESSES]
@@ -124,9 +121,9 @@ class Redaction:
 
 def redactedFields(header: bytes, redaction: Redaction) -> tuple[Field, ...]:
     """
-    The fields of C{header} that may be shown, in order.
+    The redacted fields of C{header}, in order.
 
-    @param header: As it came.
+    @param header: As received.
     """
     shown: list[Field] = []
     counts: dict[str, int] = {}
@@ -186,7 +183,7 @@ def _signature(redaction: Redaction, value: str) -> Sequence[str]:
 
 def _foldable(tag: str, word: str) -> list[str]:
     """
-    Parts between which white space means nothing.
+    The parts of a tag between which white space has no meaning.
     """
     if tag == "h":
         return [each for each in _AFTER_COLON.split(word) if each]
@@ -197,7 +194,7 @@ def _foldable(tag: str, word: str) -> list[str]:
 
 _Show = Callable[[Redaction, str], Sequence[str]]
 
-#: By name, how the field is written, and what is shown of it.
+#: For each included field its spelling and redaction function, by name.
 _ALLOWED: dict[str, tuple[str, _Show]] = {
     "date": ("Date", _date),
     "dkim-signature": ("DKIM-Signature", _signature),

@@ -480,7 +480,7 @@ class ComposeTests(SynchronousTestCase):
         message = composed(incidents=12)
         self.assertEqual(read(message).get("Incidents"), "12")
         text = next(leafParts(message)).content
-        self.assertIn(b"This stands for 12 such messages.", text)
+        self.assertIn(b"This report represents 12 such messages.", text)
         most = read(composed(incidents=2**40)).get("Incidents")
         self.assertEqual(most, str(2**32 - 1))
 
