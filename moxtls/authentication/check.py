@@ -96,8 +96,8 @@ class MessageAuthenticator:
         self.hostname = hostname
         self.offload = offload
         self.chance = chance
-        self._origins: TTLCache[tuple[str, str, str], ConnectionChecks]
-        self._origins = TTLCache(MAX_CACHED, CACHE_TTL)
+        self._connections: TTLCache[tuple[str, str, str], ConnectionChecks]
+        self._connections = TTLCache(MAX_CACHED, CACHE_TTL)
         self._discoveries: TTLCache[Domain, Discovery]
         self._discoveries = TTLCache(MAX_CACHED, CACHE_TTL)
         self._keys: TTLCache[str, tuple[bytes, ...]]
@@ -107,25 +107,25 @@ class MessageAuthenticator:
         """
         Start the lookups for a sender before its message is received.
         """
-        self.origin(client, sender)
+        self.connectionChecks(client, sender)
 
     def startMessage(self, client: ClientInfo, sender: str) -> MessageAuthentication:
         """
         Start the checks of a message.
         """
-        return MessageAuthentication(self, self.origin(client, sender))
+        return MessageAuthentication(self, self.connectionChecks(client, sender))
 
-    def origin(self, client: ClientInfo, sender: str) -> ConnectionChecks:
+    def connectionChecks(self, client: ClientInfo, sender: str) -> ConnectionChecks:
         """
         The checks of a client and sender, done or in progress.
         """
         key = (client.address, client.helo, sender)
         now = self.clock.seconds()
-        known = self._origins.get(key, now)
+        known = self._connections.get(key, now)
         if known is None or known.failed:
             resolver = self.resolverFor(client.address)
             known = ConnectionChecks(resolver, client, sender, self.hostname, now)
-            for forgotten in self._origins.put(key, known, now):
+            for forgotten in self._connections.put(key, known, now):
                 forgotten.giveUp()
         return known
 
@@ -170,12 +170,12 @@ class MessageAuthentication:
     log = Logger()
 
     def __init__(
-        self, authenticator: MessageAuthenticator, origin: ConnectionChecks
+        self, authenticator: MessageAuthenticator, connection: ConnectionChecks
     ) -> None:
         self._checks = authenticator
-        self._origin = origin
-        self._resolver = authenticator.resolverFor(origin.address)
-        origin.use()
+        self._connection = connection
+        self._resolver = authenticator.resolverFor(connection.address)
+        connection.use()
         self._deadline = Deadline(authenticator.clock, MAX_WAIT)
         self._lookups: list[Task[Any]] = []
         self._isUnverified = False
@@ -220,24 +220,24 @@ class MessageAuthentication:
         """
         Cancel lookups that nothing else waits for.
         """
-        self._origin.release()
+        self._connection.release()
         for each in self._lookups:
             each.cancel()
 
     async def _outcome(self, body: Sequence[bytes]) -> AuthenticationOutcome:
-        origin, soon = self._origin, self._deadline.resultOf
+        connection, resultOf = self._connection, self._deadline.resultOf
         dkim = await self._verified(body)
         authentication = Authentication(
-            origin.address,
-            await soon(origin.iprev),
-            await soon(origin.helo),
-            await soon(origin.spf),
+            connection.address,
+            await resultOf(connection.iprev),
+            await resultOf(connection.helo),
+            await resultOf(connection.spf),
             dkim,
             self._unreadable,
         )
         discovery = aligned = None
         if self._discovery is not None:
-            discovery = await soon(self._discovery)
+            discovery = await resultOf(self._discovery)
             aligned = await self._aligned(discovery, authentication)
         localPolicy = self._checks.localPolicy
         context = MessageContext(self._header.isFromList, self._chance(discovery))

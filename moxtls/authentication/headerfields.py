@@ -252,9 +252,6 @@ def _property(name: str, value: str) -> Iterator[str]:
         yield f"{name}={_value(value)}"
 
 
-# --- characters -----------------------------------------------------------------
-
-
 def _value(text: str) -> str:
     """
     RFC 8601 2.2 pvalue.

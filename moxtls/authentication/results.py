@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.inbound -*-
+# -*- test-case-name: tests.authentication -*-
 """
 Results of message authentication (RFC 8601 2.7).  No I/O.
 """

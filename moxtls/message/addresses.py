@@ -53,6 +53,40 @@ _AMBIGUOUS_WORD = re.compile(
     re.VERBOSE,
 )
 
+_WHITE = re.compile(r"\s")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
+_DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
+# Characters by which other words may become part of an address.
+_QUOTING = re.compile(r'[<>"\\]')
+# RFC 5322 3.2.3; the second set ends a phrase for some programs.
+_SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
+_SPECIALS = "@\\[])"
+# A quoted string, or other words, perhaps with a quoted name before them.
+_LOCAL_PART = re.compile(
+    r"""
+    \s*
+    (?: "(?:[^"\\@<>]|\\[^@<>])*+"
+      | (?:"[^"\\@<>]*+"\s+)? [^"()<>@,;:\\\[\]]* [^\s"()<>@,;:\\\[\]]
+    )
+    \s*\Z
+    """,
+    re.VERBOSE,
+)
+# Possessive, so that unclosed strings fail at once.
+_TOKEN = re.compile(
+    r"""
+    "(?:[^"\\]|\\.)*+"
+    | \[[0-9A-Za-z.:]*+\]
+    | [ \t]++
+    | <++ | >++
+    | \\[^"()<>@,;:\\]
+    | [^ \t"()<>@,;:\\\[\]]++
+    | [^"(\\]
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
 
 class FromField(StrEnum):
     """
@@ -123,9 +157,6 @@ def _read(value: bytes) -> Authors:
 
 
 _cached = lru_cache(MAX_CACHED)(_read)
-
-
-# --- addresses --------------------------------------------------------------------
 
 
 def _hosts(text: str) -> Iterator[Domain | AddressLiteral]:
@@ -300,43 +331,6 @@ def _items(tokens: Iterator[str]) -> Iterator[tuple[list[str], str]]:
         else:
             item.append(token)
     yield item, ""
-
-
-# --- words --------------------------------------------------------------------------
-
-_WHITE = re.compile(r"\s")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# RFC 3490 3.1: the full stops of IDNA; and the beginning of a literal.
-_DOT = re.compile(r"[.\[\u3002\uff0e\uff61]")
-# Characters by which other words may become part of an address.
-_QUOTING = re.compile(r'[<>"\\]')
-# RFC 5322 3.2.3; the second set ends a phrase for some programs.
-_SPECIAL = re.compile(r'[<>@,;:\\"\[\]]')
-_SPECIALS = "@\\[])"
-# A quoted string, or other words, perhaps with a quoted name before them.
-_LOCAL_PART = re.compile(
-    r"""
-    \s*
-    (?: "(?:[^"\\@<>]|\\[^@<>])*+"
-      | (?:"[^"\\@<>]*+"\s+)? [^"()<>@,;:\\\[\]]* [^\s"()<>@,;:\\\[\]]
-    )
-    \s*\Z
-    """,
-    re.VERBOSE,
-)
-# Possessive, so that unclosed strings fail at once.
-_TOKEN = re.compile(
-    r"""
-    "(?:[^"\\]|\\.)*+"
-    | \[[0-9A-Za-z.:]*+\]
-    | [ \t]++
-    | <++ | >++
-    | \\[^"()<>@,;:\\]
-    | [^ \t"()<>@,;:\\\[\]]++
-    | [^"(\\]
-    """,
-    re.DOTALL | re.VERBOSE,
-)
 
 
 def _tokens(text: str) -> Iterator[str]:

@@ -40,6 +40,11 @@ _PARAMETER = re.compile(
     r';\s*([!#$&^_.+*A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))'
 )
 
+#: RFC 5322 2.1.1
+LINE_LENGTH = 78
+#: A name, and words between which the field may be folded.
+Field = tuple[str, Sequence[str]]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -123,13 +128,6 @@ def _decoded(body: bytes, encoding: str) -> bytes:
     if len(digits) % 4 == 1:
         digits = digits[:-1]
     return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
-
-
-#: RFC 5322 2.1.1
-LINE_LENGTH = 78
-
-#: A name, and words between which the field may be folded.
-Field = tuple[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

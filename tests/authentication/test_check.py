@@ -430,7 +430,7 @@ class MemoryTests(CheckCase):
         """
         for number in range(MAX_CACHED + 1):
             self.checks.prefetch(STRANGER, f"{number}@x.example")
-        self.assertEqual(len(self.checks._origins), MAX_CACHED)
+        self.assertEqual(len(self.checks._connections), MAX_CACHED)
 
 
 class StrangerTests(CheckCase):

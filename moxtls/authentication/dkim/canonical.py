@@ -28,6 +28,10 @@ _BLANK_END = re.compile(rb" \r\n")
 #: Fields by name in lower case; of each name from the top, each field without its CRLF.
 Fields = dict[bytes, list[bytes]]
 
+#: Octets processed at a time: enough to make the cost of calls negligible, and little
+#: enough for a processor's cache.
+BLOCK_SIZE = 64 * 1024
+
 
 class Canonicalization(StrEnum):
     """
@@ -183,11 +187,6 @@ def _repeated(lines: int) -> Iterable[bytes]:
     most = len(_LINES) // len(CRLF)
     for left in range(lines, 0, -most):
         yield _LINES[: left * len(CRLF)]
-
-
-#: Octets processed at a time: enough to make the cost of calls negligible, and little
-#: enough for a processor's cache.
-BLOCK_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,21 @@ _DOMAIN = re.compile(
     r"(?:[a-z0-9_-]{1,63}\.)+(?![0-9]+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"
 )
 
+#: Octets of all records of one check, with hundreds of terms: reading them takes a
+#: hundredth of a second, and the sender controls their number.
+MAX_TOTAL_LENGTH = 2 * MAX_RECORD_LENGTH
+#: RFC 8616 4: macros with the local part; if that isn't ASCII, no name with it can be
+#: in the DNS.
+_ABOUT_LOCAL_PART = frozenset("sl")
+#: RFC 7208 4.6.4: terms that need the DNS, in all records together; terms without
+#: records; MX hosts, and names of the client.
+MAX_TERMS = 10
+MAX_VOID_TERMS = 2
+MAX_MX_HOSTS = 10
+MAX_PTR_NAMES = 10
+#: Characters of a term in a problem.
+_MAX_TERM_LENGTH = 80
+
 
 @dataclass(frozen=True, slots=True)
 class SPFRequest:
@@ -146,15 +161,6 @@ def _asciiName(text: str) -> str:
         return Domain.parse(name).ascii
     except InvalidDomain:
         return name
-
-
-#: Octets of all records of one check, with hundreds of terms: reading them takes a
-#: hundredth of a second, and the sender controls their number.
-MAX_TOTAL_LENGTH = 2 * MAX_RECORD_LENGTH
-
-#: RFC 8616 4: macros with the local part; if that isn't ASCII, no name with it can be
-#: in the DNS.
-_ABOUT_LOCAL_PART = frozenset("sl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,16 +387,6 @@ def _preferred(names: Sequence[str], domain: str) -> str:
 
 def _isUnder(name: str, domain: str) -> bool:
     return name == domain or name.endswith("." + domain)
-
-
-#: RFC 7208 4.6.4: terms that need the DNS, in all records together; terms without
-#: records; MX hosts, and names of the client.
-MAX_TERMS = 10
-MAX_VOID_TERMS = 2
-MAX_MX_HOSTS = 10
-MAX_PTR_NAMES = 10
-#: Characters of a term in a problem.
-_MAX_TERM_LENGTH = 80
 
 
 class EvaluationStopped(Exception):

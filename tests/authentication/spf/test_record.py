@@ -206,7 +206,9 @@ class RecordTests(SynchronousTestCase):
         RFC 7208 6: redirect and exp are there once, others any number of times.
         """
         for name in ("redirect", "exp"):
-            self.assertIn("repeated", self.refused(f"{name}=a.example {name}=a.example"))
+            self.assertIn(
+                "repeated", self.refused(f"{name}=a.example {name}=a.example")
+            )
         self.assertEqual(parseSPFRecord(b"v=spf1 x=1 x=2"), SPFRecord())
 
     def test_all(self) -> None:

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
 from moxtls.dns.query import LookupQuestion, runWithAnswers
 from moxtls.dns.types import Answer
+from tests.authentication.spf.spfsuite import Case, cases
 from tests.corpus import corpus
-from tests.reception.spfsuite import Case, cases
 
 
 class SuiteTests(SynchronousTestCase):
