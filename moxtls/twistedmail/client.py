@@ -123,17 +123,17 @@ class _ConnectionKeeper:
 
     connection: SSL.Connection
 
-    def __init__(self, wanted: _ContextFactory) -> None:
-        self._wanted = wanted
+    def __init__(self, factory: _ContextFactory) -> None:
+        self._factory = factory
 
     def clientConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        wanted = self._wanted
-        if IOpenSSLClientConnectionCreator.providedBy(wanted):
-            self.connection = wanted.clientConnectionForTLS(tlsProtocol)
+        factory = self._factory
+        if IOpenSSLClientConnectionCreator.providedBy(factory):
+            self.connection = factory.clientConnectionForTLS(tlsProtocol)
         else:
-            self.connection = SSL.Connection(wanted.getContext(), None)
+            self.connection = SSL.Connection(factory.getContext(), None)
         return self.connection
 
 

@@ -95,7 +95,7 @@ class ServerConversation:
         Take received data, cut anywhere.
         """
         if len(self._input) > MAX_BACKLOG_LENGTH:
-            self.end(Reply(421, "4.7.0", "Too much sent ahead"))
+            self.end(Reply(421, "4.7.0", "Too much input before replies"))
         if not self.isClosed:
             self._input.add(data)
 

@@ -56,7 +56,7 @@ class LimitRefusal:
     reply: Reply
 
 
-_STOPPED = LimitRefusal("stopping", Reply(421, "4.3.2", "Going down"))
+_STOPPED = LimitRefusal("stopping", Reply(421, "4.3.2", "Shutting down"))
 _FULL = LimitRefusal(
     "MaxConnections is reached",
     Reply(421, "4.3.2", "Too many connections; try again later"),
@@ -181,8 +181,8 @@ class SMTPServerFactory(ServerFactory):
         """
         latest = self.clock.seconds() - EVICTION_IDLE_TIME
         sessions = (each for each in self._sessions - self._evicting if not each.isBusy)
-        first = min(sessions, key=lambda each: each.lastHeard, default=None)
-        return first if first is not None and first.lastHeard <= latest else None
+        first = min(sessions, key=lambda each: each.lastActivity, default=None)
+        return first if first is not None and first.lastActivity <= latest else None
 
     def _logRefusal(self, refusal: LimitRefusal, source: ClientNetwork) -> None:
         count = self._logLimiter.due(refusal.limit, self.clock.seconds())

@@ -56,22 +56,22 @@ from moxtls.smtp.types import Reply
 #: Octets of input after an unanswered command at which reading pauses.
 PAUSE_BACKLOG_LENGTH = 64 * 1024
 
-_BROKEN = Reply(451, "4.3.0", "Something is wrong here; try again later")
-_LOGIN_BROKEN = Reply(454, "4.7.0", "Something is wrong here; try again later")
+_BROKEN = Reply(451, "4.3.0", "Internal error; try again later")
+_LOGIN_BROKEN = Reply(454, "4.7.0", "Internal error; try again later")
 _DENIED = Reply(535, "5.7.8", "Authentication credentials invalid")
 # RFC 4954 6: the user isn't to be asked for another password.
 _LATER = Reply(454, "4.7.0", "Too many failed logins; try again later")
-_STOPPING = Reply(421, "4.3.2", "Going down")
-_CROWDED = Reply(421, "4.3.2", "Too many connections; come again")
+_STOPPING = Reply(421, "4.3.2", "Shutting down")
+_CROWDED = Reply(421, "4.3.2", "Too many connections; try again later")
 
 #: Seconds for a closed connection to end before it is aborted.
 CLOSE_TIMEOUT = 10
 
-_IDLE = Reply(421, "4.4.2", "Nothing heard for too long")
+_IDLE = Reply(421, "4.4.2", "Idle for too long")
 
-_TOO_LONG = Reply(421, "4.4.2", "This has taken too long")
+_TOO_LONG = Reply(421, "4.4.2", "The session has taken too long")
 
-_TOO_SLOW = Reply(421, "4.4.2", "The message comes too slowly")
+_TOO_SLOW = Reply(421, "4.4.2", "The message arrives too slowly")
 
 T = TypeVar("T")
 
@@ -160,24 +160,24 @@ class SessionTimeouts:
         self._clock = clock
         self._settings = settings
         self._session = session
-        self._since = self._heard = self._began = clock.seconds()
+        self._since = self._lastActivity = self._began = clock.seconds()
         self._size = 0
         self._end: float | None = None
         self._timer: IDelayedCall | None = None
         self._sleep(min(settings.idleTimeout, settings.sessionTimeout))
 
     @property
-    def lastHeard(self) -> float:
+    def lastActivity(self) -> float:
         """
         The time of the latest input or output.
         """
-        return self._heard
+        return self._lastActivity
 
-    def heard(self) -> None:
+    def active(self) -> None:
         """
         Record input or output.
         """
-        self._heard = self._clock.seconds()
+        self._lastActivity = self._clock.seconds()
 
     def messageBegins(self) -> None:
         self._began = self._clock.seconds()
@@ -188,7 +188,7 @@ class SessionTimeouts:
         Record C{size} octets of a message.
         """
         self._size += size
-        self._heard = self._clock.seconds()
+        self._lastActivity = self._clock.seconds()
 
     def excludeTime(self, seconds: float) -> None:
         """
@@ -236,7 +236,7 @@ class SessionTimeouts:
             # Check again later: only the client's own time counts.
             limits.append((now + settings.idleTimeout, _IDLE))
             return limits
-        limits.append((self._heard + settings.idleTimeout, _IDLE))
+        limits.append((self._lastActivity + settings.idleTimeout, _IDLE))
         if self._session.inMessage and settings.minBodyRate:
             allowed = settings.bodyGrace + self._size / settings.minBodyRate
             limits.append((self._began + allowed, _TOO_SLOW))
@@ -307,11 +307,11 @@ class ServerSession(protocol.Protocol):
     # --- for the factory -------------------------------------------------------
 
     @property
-    def lastHeard(self) -> float:
+    def lastActivity(self) -> float:
         """
         The time of the latest input or output.
         """
-        return self._timeouts.lastHeard
+        return self._timeouts.lastActivity
 
     def stop(self) -> None:
         """
@@ -580,7 +580,7 @@ class ServerSession(protocol.Protocol):
             return
         output = self._conversation.takeOutput()
         if output:
-            self._timeouts.heard()
+            self._timeouts.active()
         if self._conversation.isClosed and not self._closing:
             self._closing = True
             self._timeouts.startClosing()
@@ -600,11 +600,11 @@ class ServerSession(protocol.Protocol):
             )
             self._read(mayWait)
 
-    def _read(self, wanted: bool) -> None:
-        if wanted == self._isReading:
+    def _read(self, isWanted: bool) -> None:
+        if isWanted == self._isReading:
             return
-        self._isReading = wanted
-        if wanted:
+        self._isReading = isWanted
+        if isWanted:
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()

@@ -43,9 +43,9 @@ _FIXED = {
     "VRFY": Reply(252, "2.1.5", "Send some mail, I'll try my best"),
 }
 _NO_TLS = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
-_NO_MAIL = Reply(503, "5.5.1", "Say MAIL first")
+_NO_MAIL = Reply(503, "5.5.1", "Send MAIL first")
 _NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
-_IN_CHUNKS = Reply(503, "5.5.1", "The message comes in chunks already")
+_IN_CHUNKS = Reply(503, "5.5.1", "The message is being sent in chunks")
 
 
 class SessionState:
@@ -200,9 +200,9 @@ class SessionState:
 
     def _mailRefusal(self) -> Reply | None:
         if not self.helo:
-            return Reply(503, "5.5.1", "Say EHLO first")
+            return Reply(503, "5.5.1", "Send EHLO first")
         if self.transaction is not None:
-            return Reply(503, "5.5.1", "There is a transaction already")
+            return Reply(503, "5.5.1", "A transaction is in progress")
         if self._settings.authRequired and not self.user:
             return Reply(530, "5.7.0", "Authentication required")
         return None
@@ -235,7 +235,7 @@ class SessionState:
         if isAhead:
             # RFC 2920 3.1: DATA is the last command of a group.  Message data sent
             # before the reply would be taken for commands if DATA were refused.
-            return Reply(421, "4.5.0", "Message sent before it was asked for")
+            return Reply(421, "4.5.0", "Message data sent before the reply to DATA")
         return DataStart(self.transaction)
 
     def _rset(self, argument: str, isAhead: bool) -> Reply:
@@ -270,9 +270,9 @@ class SessionState:
         if not self._settings.mayAuthenticate(self.isSecure):
             return Reply(538, "5.7.11", "Authentication needs TLS")
         if not self.extended:
-            return Reply(503, "5.5.1", "Say EHLO first")
+            return Reply(503, "5.5.1", "Send EHLO first")
         if self.user or self.transaction is not None:
-            return Reply(503, "5.5.1", "Not now")
+            return Reply(503, "5.5.1", "Not allowed now")
         if mechanism not in self._settings.mechanisms:
             return Reply(504, "5.5.4", "Mechanism unknown")
         return None

@@ -233,7 +233,7 @@ class TransactionTests(SynchronousTestCase):
         conversation.reply(Reply(550, "5.7.1", "No"))
         self.assertIsNone(conversation.nextEvent())
         self.assertEqual(
-            conversation.takeOutput(), b"550 5.7.1 No\r\n503 5.5.1 Say MAIL first\r\n"
+            conversation.takeOutput(), b"550 5.7.1 No\r\n503 5.5.1 Send MAIL first\r\n"
         )
         self.assertRaises(ValueError, conversation.reply, OK)
 
@@ -408,7 +408,7 @@ class AuthTests(SynchronousTestCase):
         self.assertIsInstance(conversation.nextEvent(), MailFrom)
         self.assertEqual(
             conversation.takeOutput(),
-            b"235 2.7.0 Authenticated\r\n503 5.5.1 Not now\r\n",
+            b"235 2.7.0 Authenticated\r\n503 5.5.1 Not allowed now\r\n",
         )
         self.assertEqual(conversation.state.user, "a")
 

@@ -280,7 +280,7 @@ class SessionTests(ListenerCase):
         later.callback(Reply(451, "4.7.1", "Not you"))
         self.assertEqual(
             wire.said(),
-            [b"451 4.7.1 Not you", b"503 5.5.1 Say MAIL first", b"250 2.0.0 OK"],
+            [b"451 4.7.1 Not you", b"503 5.5.1 Send MAIL first", b"250 2.0.0 OK"],
         )
 
     def test_broken(self) -> None:
@@ -634,7 +634,7 @@ class ConnectionTests(ListenerCase):
         So is whoever comes when nobody is let in any more.
         """
         self.factory.stop()
-        self.assertEqual(self.refusal("192.0.2.1"), b"421 4.3.2 Going down\r\n")
+        self.assertEqual(self.refusal("192.0.2.1"), b"421 4.3.2 Shutting down\r\n")
 
     def test_setBack(self) -> None:
         """
@@ -797,7 +797,7 @@ class ConnectionTests(ListenerCase):
         stopped = self.factory.stop()
         self.assertNoResult(stopped)
         later.callback(OK)
-        self.assertEqual(wire.said(), [b"250 2.0.0 OK", b"421 4.3.2 Going down"])
+        self.assertEqual(wire.said(), [b"250 2.0.0 OK", b"421 4.3.2 Shutting down"])
         self.successResultOf(stopped)
 
     def test_stopWhileStuck(self) -> None:
@@ -970,7 +970,7 @@ class STARTTLSTests(ListenerCase):
         wire = self.connect()
         self.assertEqual(wire.says(b"EHLO c\r\nSTARTTLS\r\n")[-1][:3], b"220")
         self.assertIs(wire.tls, self.tls)
-        self.assertEqual(wire.says(ENVELOPE)[0], b"503 5.5.1 Say EHLO first")
+        self.assertEqual(wire.says(ENVELOPE)[0], b"503 5.5.1 Send EHLO first")
 
     def test_injection(self) -> None:
         """
