@@ -23,8 +23,8 @@ class OutageLogTests(SynchronousTestCase):
 
     def test_minutes(self) -> None:
         """
-        However many operations fail, there is one line at once and one a minute,
-        with their number; and one at the end.
+        An outage logs a line at once, one a minute with the number of failed operations,
+        and one at the end.
         """
         clock = Clock()
         outages = OutageLog(clock.seconds)

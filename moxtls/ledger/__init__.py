@@ -1,3 +1,3 @@
 """
-The ledger: what is kept, and its writer.
+The ledger: persistent stores of results, evaluations, reports and policies in SQL.
 """

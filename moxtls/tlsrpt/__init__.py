@@ -1,3 +1,3 @@
 """
-From TLS outcomes to RFC 8460 reports.
+TLS reports (RFC 8460): recording, composing, parsing.
 """

@@ -112,8 +112,7 @@ class Contract(_TestCase):
 
     def paged(self, load: Callable[[T | None, int], Deferred[tuple[T, ...]]]) -> None:
         """
-        What C{load} gives a page at a time, whatever its size, is all that it gives
-        at once, in the same order.
+        Pages of any size contain what C{load} returns at once, in the same order.
         """
         whole = self.pages(load, 1000)
         self.assertGreater(len(whole), 3)
@@ -206,9 +205,8 @@ class OutcomeContract(Contract):
 
     def test_closed(self) -> None:
         """
-        What is stored about a domain when its period is closed is due at
-        once, and is apart from what is recorded later, which is due when the
-        day is over; each is settled by itself.
+        Results stored when their period is closed are due at once; those recorded later
+        are due when the day is over, and settled separately.
         """
         outcomes, noon = self.ledger.outcomes, MIDNIGHT + 43200
         self.assertEqual(self.got(outcomes.close(None, noon)), 0)
@@ -297,7 +295,7 @@ class OutcomeContract(Contract):
 
     def test_sums(self) -> None:
         """
-        What has the same policy, domains and day is added up, and so is each
+        Outcomes of the same policy, domains and day are added up, and so is each
         failure under it.
         """
         other = replace(EXPIRED, receivingIP="192.0.2.7")
@@ -367,8 +365,7 @@ class OutcomeContract(Contract):
 
     def test_sendReportStays(self) -> None:
         """
-        What one outcome made sendable no other makes unsendable, in either
-        order.
+        A result stays sendable once one outcome made it so, in either order.
         """
         self.record(good(sendReport=False))
         self.assertEqual([each.sendReport for each in self.results()], [False] * 2)
@@ -749,8 +746,8 @@ class ArchiveContract(Contract):
 
     def test_takeFailed(self) -> None:
         """
-        What a node couldn't hand over comes behind everything else, the one
-        that was tried longest ago first.
+        Reports that a node failed to hand over come last, the one tried longest ago
+        first.
         """
         reports = [report(Domain(f"{n}.example"), composed=n) for n in range(3)]
         self.file(*reports)

@@ -124,9 +124,8 @@ class EvaluationContract(Contract):
 
     def test_closed(self) -> None:
         """
-        What is stored when its period is closed is due at once, and is apart
-        from what is recorded later, in the same hour, too; each is read and
-        settled by itself.
+        Evaluations stored when their period is closed are due at once; those recorded
+        later, even in the same hour, are read and settled separately.
         """
         evaluations, now = self.ledger.evaluations, NOON + 1200
         self.assertEqual(self.got(evaluations.close(None, now)), 0)
@@ -208,8 +207,8 @@ class EvaluationContract(Contract):
 
     def test_counted(self) -> None:
         """
-        What is the same in everything but the addresses is counted in one
-        place, with the latest of these.
+        Evaluations that differ only in the addresses are one row, with the latest
+        addresses.
         """
         later = replace(EVALUATION, addresses=("mailto:new@example.org",))
         self.record(EVALUATION, EVALUATION, later)
@@ -219,8 +218,8 @@ class EvaluationContract(Contract):
 
     def test_apart(self) -> None:
         """
-        What differs in the hour, the policy, the interval, whether it is
-        optional or wanted, or in what a report says, is counted apart.
+        Evaluations that differ in the hour, the policy, the interval, the flags or the
+        reported row are counted apart.
         """
         different = [
             EVALUATION,
@@ -381,8 +380,7 @@ class EvaluationContract(Contract):
 
     def test_sendable(self) -> None:
         """
-        What is only optional is no reason for a report; it is a period all
-        the same, to be cleared away.
+        A period of optional evaluations is not sendable, but listed, to be settled.
         """
         self.record(evaluation(optional=True))
         self.assertFalse(self.only().sendable)
@@ -404,8 +402,8 @@ class EvaluationContract(Contract):
 
     def test_overview(self) -> None:
         """
-        What a report is about: the policy, from when on, how many messages
-        and different rows, and how many were wanted.
+        The summary of a period: policy, first hour, and numbers of messages, different
+        rows and wanted messages.
         """
         self.record(evaluation(1), evaluation(1), evaluation(2, wanted=True))
         self.record(evaluation(1, wanted=True), hour=MIDNIGHT)
@@ -523,8 +521,8 @@ class EvaluationContract(Contract):
 
     def test_manyRows(self) -> None:
         """
-        Of one domain and hour, a bounded number of different rows is kept;
-        of what is beyond that, only the number of messages.
+        The rows of a domain and hour are limited; of others, only messages are
+        counted.
         """
         self.patch(bounds, "MAX_ROWS", 5)
         self.record(*map(evaluation, range(9)))

@@ -89,8 +89,7 @@ class FollowsTests(SynchronousTestCase):
 
     def test_suppressed(self) -> None:
         """
-        What was handed to a queue can't be suppressed any more, and what was
-        suppressed isn't handed.
+        A queued report can't be suppressed, nor a suppressed one handed over.
         """
         self.assertTrue(canFollow(ReportState.COMPOSED, ReportState.SUPPRESSED))
         self.assertFalse(canFollow(ReportState.QUEUED, ReportState.SUPPRESSED))

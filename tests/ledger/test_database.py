@@ -37,8 +37,7 @@ class UnavailableTests(SynchronousTestCase):
 
     def test_notAURL(self) -> None:
         """
-        What is no URL, or of another kind of database, is named as far as
-        that is safe.
+        The error for an invalid or unknown URL shows only its safe part.
         """
         self.assertIn("has to be sqlite", self.refused(f"user:{SECRET}"))
         self.assertIn("has to be sqlite", self.refused(f"u:{SECRET}@host/name"))

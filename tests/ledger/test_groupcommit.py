@@ -206,8 +206,7 @@ class BusyTests(_Writing):
 
     def test_again(self) -> None:
         """
-        What failed because somebody else was writing is tried again, from a
-        clean start.
+        An operation that conflicted with another writer is retried in a new transaction.
         """
         deferred = self.refused(2, sqlite3.SQLITE_BUSY)
         self.assertEqual(self.inbox.waitFor(deferred), 3)
@@ -322,8 +321,7 @@ class DurabilityTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        What was accepted before stopping is committed by the time that has
-        ended.
+        Operations accepted before C{stop} are committed when it fires.
         """
         inbox = Inbox()
         url = f"sqlite:///{Path(self.mktemp())}"

@@ -88,8 +88,7 @@ class OnPostgres(Contract):
 
 class RoomContract(Contract):
     """
-    How many rows of evaluations a domain gets in an hour, whatever this
-    process knows of it.
+    The limit on rows per domain and hour, independent of the cache.
     """
 
     def again(self) -> Ledger:

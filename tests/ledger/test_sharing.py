@@ -160,9 +160,8 @@ class SharingContract(Contract):
 
     def test_settleWhileRecording(self) -> None:
         """
-        Whatever is counted while it is being told is either removed with the
-        rest or there afterwards, with its failures: never one without the
-        other.
+        Outcomes recorded while a result is settled are removed with it or kept with
+        their failures, never one without the other.
         """
 
         def work(inbox: Inbox, ledger: Ledger, name: str) -> None:
@@ -214,8 +213,8 @@ class SharingContract(Contract):
 
     def test_settleEvaluations(self) -> None:
         """
-        Whatever is counted while it is being settled is either gone or there:
-        what is said of it all, and its rows, are never one without the other.
+        Evaluations recorded while a period is settled are removed or kept: the tally and
+        its rows, never one without the other.
         """
         period = ReportPeriod(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
 

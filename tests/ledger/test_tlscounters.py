@@ -118,8 +118,7 @@ class AddUpTests(SynchronousTestCase):
 
     def test_policies(self) -> None:
         """
-        So does every part of a policy, and where one part ends; however large
-        it is.
+        Every part of a policy, and its boundaries, distinguishes rows, at any size.
         """
         kind = PolicyType.STS
         large = "x" * LARGE_POLICY

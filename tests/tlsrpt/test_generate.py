@@ -421,8 +421,8 @@ class TrimTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        Of too many failures, those seen most often are kept, under each
-        policy; the summary isn't changed.
+        The most frequent failures of each policy are kept, if there are too many; the
+        summary is unchanged.
         """
         self.patch(module, "MAX_FAILURES", 6)
         trimmed = trim(many(2, 10))

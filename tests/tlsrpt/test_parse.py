@@ -92,8 +92,7 @@ class ReadReportTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """
-        What we compose is read as what it means: as gzip, as JSON, and in a
-        message.
+        Composed reports are parsed with equal values: as gzip, as JSON, and in a message.
         """
         text = json.dumps(EXPECTED).encode()
         for data in (
@@ -236,8 +235,7 @@ class ReadReportTests(SynchronousTestCase):
     @given(st.data())
     def test_hostile(self, data: st.DataObject) -> None:
         """
-        However a report is damaged, nothing but L{MalformedReport} is raised;
-        what is read can be described.
+        A damaged report raises only L{MalformedReport}; a parsed one can be described.
         """
         text = json.dumps(EXPECTED).encode()
         whole = data.draw(

@@ -109,8 +109,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_subjects(self) -> None:
         """
-        What is due is about days that are over, in phases: recipient domains,
-        then hosts.
+        Periods of days that are over are due, in phases: recipient domains, then hosts.
         """
         self.record(outcome(A))
         self.record(outcome(A), day=DAY + timedelta(days=1))
@@ -211,8 +210,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_toldElsewhere(self) -> None:
         """
-        What went only to some of a host's destinations is told to the others;
-        if there is anything new to the former, they get all of it.
+        Results sent to some destinations of a host are reported to the others; if some
+        are new to the former, they get all.
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example", "https://host.example/")
