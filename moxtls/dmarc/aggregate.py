@@ -40,6 +40,25 @@ _LEVEL = 6
 # equal reports are equal bytes.
 _GZIP = zlib.MAX_WBITS + 16
 
+#: RFC 9990 3.1.3; the rest is less relevant.
+MAX_SIGNATURES = 100
+#: RFC 9990 3.1.5: no excessive size.
+MAX_ERRORS = 20
+MAX_ERROR_LENGTH = 500
+#: After the last record.
+END = "</feedback>\n"
+_VERSION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+# All but XML 1.0 2.2 Char without markup (2.4) and without CR, which parsers read as
+# LF (2.11).
+_SPECIAL = re.compile(
+    "[^\t\n\x20-\x25\x27-\x3b\x3d\x3f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
+_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+_UNKNOWN = "\ufffd"
+# Results of RFC 8601 2.7 that the schemas lack for a method.
+_DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
+_SPF_RFC7489 = {AuthResult.POLICY: AuthResult.NEUTRAL}
+
 
 class AggregateWriter:
     """
@@ -94,25 +113,6 @@ class AggregateWriter:
         packed = self._packer.compress(data)
         if packed:
             self._pieces.append(packed)
-
-
-#: RFC 9990 3.1.3; the rest is less relevant.
-MAX_SIGNATURES = 100
-#: RFC 9990 3.1.5: no excessive size.
-MAX_ERRORS = 20
-MAX_ERROR_LENGTH = 500
-
-#: After the last record.
-END = "</feedback>\n"
-
-_VERSION = '<?xml version="1.0" encoding="UTF-8"?>\n'
-# All but XML 1.0 2.2 Char without markup (2.4) and without CR, which parsers read as
-# LF (2.11).
-_SPECIAL = re.compile(
-    "[^\t\n\x20-\x25\x27-\x3b\x3d\x3f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-)
-_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
-_UNKNOWN = "\ufffd"
 
 
 class ReportFormat(StrEnum):
@@ -315,10 +315,6 @@ def _longhand(address: str) -> str:
 
 
 # --- both ----------------------------------------------------------------------
-
-# Results of RFC 8601 2.7 that the schemas lack for a method.
-_DKIM = {AuthResult.SOFTFAIL: AuthResult.FAIL}
-_SPF_RFC7489 = {AuthResult.POLICY: AuthResult.NEUTRAL}
 
 
 def _origin(metadata: AggregateMetadata) -> str:

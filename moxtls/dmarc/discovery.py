@@ -37,6 +37,16 @@ from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion, LookupQue
 from moxtls.dns.types import Answer, LookupStatus, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 
+#: RFC 9989 4.10 step 4: the number of labels with which the walk of a long name
+#: continues.
+LABELS_AFTER_JUMP = 7
+#: Characters of displayed text.
+MAX_FINDING_LENGTH = 500
+#: Returns the registered domain of a name: the public suffix and one label; C{None}
+#: for a public suffix.
+Registered = Callable[[str], str | None]
+
+
 # --- both methods -------------------------------------------------------------------
 
 
@@ -201,13 +211,6 @@ def _discoverByList(
     return _withFailures(_applied(found, steps), steps)
 
 
-#: RFC 9989 4.10 step 4: the number of labels with which the walk of a long name
-#: continues.
-LABELS_AFTER_JUMP = 7
-#: Characters of displayed text.
-MAX_FINDING_LENGTH = 500
-
-
 @dataclass(frozen=True, slots=True)
 class WalkStep:
     """
@@ -349,11 +352,6 @@ def _shortened(domain: Domain, count: int) -> Domain:
 
 def _fits(name: str) -> bool:
     return len(name) <= MAX_DOMAIN_LENGTH
-
-
-#: Returns the registered domain of a name: the public suffix and one label; C{None}
-#: for a public suffix.
-Registered = Callable[[str], str | None]
 
 
 class PublicSuffixes:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from moxtls.authentication.results import AuthResult, SPFResult
+from moxtls.dates import HOUR
 from moxtls.dmarc.discovery import printable
 from moxtls.dmarc.types import (
     Discovery,
@@ -56,6 +57,12 @@ _HANDLED = (
 
 #: A signature: C{domain}, C{selector}, C{status}, C{problem} of L{DKIMResult}.
 _Signature = tuple[Domain, str, AuthResult, str]
+
+#: The hour, and what was evaluated in it.
+_Entry = tuple[int, Evaluation]
+#: Seconds between writes: bulk senders have many equal evaluations, and each write
+#: would compete with their mail for the disk.
+WRITE_INTERVAL = 0.05
 
 
 class _MessageFacts(NamedTuple):
@@ -128,7 +135,7 @@ def reportingHours(seconds: int) -> int:
     The reporting interval in hours for a requested interval in seconds: the longest of
     L{REPORTING_HOURS} that isn't longer.
     """
-    hours = -(-seconds // 3600)
+    hours = -(-seconds // HOUR)
     return next((each for each in REPORTING_HOURS if each <= hours), 1)
 
 
@@ -268,15 +275,6 @@ def _shown(uri: ReportURI) -> str:
     return f"{uri.uri}!{uri.limit}" if uri.limit else uri.uri
 
 
-_HOUR = 3600
-#: The hour, and what was evaluated in it.
-_Entry = tuple[int, Evaluation]
-
-#: Seconds between writes: bulk senders have many equal evaluations, and each write
-#: would compete with their mail for the disk.
-WRITE_INTERVAL = 0.05
-
-
 @implementer(IVerdictObserver)
 class EvaluationRecorder:
     """
@@ -310,7 +308,7 @@ class EvaluationRecorder:
         evaluation = evaluationOf(event) if self._enabled else None
         if evaluation is None or evaluation.row.envelopeTo in self._silent:
             return succeed(None)
-        hour = int(self._clock.seconds()) // _HOUR * _HOUR
+        hour = int(self._clock.seconds()) // HOUR * HOUR
         if self._alarm is None:
             self._alarm = self._clock.callLater(WRITE_INTERVAL, self._paused)
             return self._backlog.record((hour, evaluation))

@@ -61,6 +61,20 @@ _DKIM_FAILED = (
 _SPF_FAILED = (AuthResult.FAIL, AuthResult.SOFTFAIL, AuthResult.PERMERROR)
 _REPORTS = ("multipart/report", "message/feedback-report")
 
+#: Octets; failure reports are smaller.
+MAX_FAILURE_SIZE = 256 * 1024
+#: Reported signatures.
+MAX_REPORTED = 10
+#: Characters of a selector and of a reason.
+MAX_WORD = 200
+#: RFC 5965 3.2: an unsigned 32-bit integer.
+MAX_INCIDENTS = 2**32 - 1
+_RESULTS = {
+    FinalDisposition.ACCEPTED: "delivered",
+    FinalDisposition.JUNK: "spam",
+    FinalDisposition.REJECTED_BY_DMARC: "reject",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FailureReporting:
@@ -247,23 +261,6 @@ def _domainOf(address: str) -> Domain | None:
         return Domain.parse(address.rpartition("@")[2])
     except InvalidDomain:
         return None
-
-
-#: Octets; failure reports are smaller.
-MAX_FAILURE_SIZE = 256 * 1024
-#: Reported signatures.
-MAX_REPORTED = 10
-#: Characters of a selector and of a reason.
-MAX_WORD = 200
-#: RFC 5965 3.2: an unsigned 32-bit integer.
-MAX_INCIDENTS = 2**32 - 1
-
-
-_RESULTS = {
-    FinalDisposition.ACCEPTED: "delivered",
-    FinalDisposition.JUNK: "spam",
-    FinalDisposition.REJECTED_BY_DMARC: "reject",
-}
 
 
 @dataclass(frozen=True, slots=True)

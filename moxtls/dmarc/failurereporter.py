@@ -62,6 +62,14 @@ KEY_PREFIX = "failure/"
 #: Addresses with their maximum number of octets; 0 for no limit.
 _Recipients = Sequence[tuple[Address, int]]
 
+#: Domains with counters.  A sender with more domains is still subject to the daily
+#: limit for all.
+MAX_DOMAINS = 1000
+#: Messages that are remembered as processed.
+MAX_REMEMBERED = 1000
+#: Seconds in which all recipients of a message are processed.
+DEDUPLICATION_PERIOD = 10 * MINUTE
+
 
 @implementer(IVerdictObserver)
 class FailureReporter:
@@ -264,15 +272,6 @@ class FailureReportTracker:
             await self._suppressions.put(
                 afterFailure(destination, kind, now, detail, entry)
             )
-
-
-#: Domains with counters.  A sender with more domains is still subject to the daily
-#: limit for all.
-MAX_DOMAINS = 1000
-#: Messages that are remembered as processed.
-MAX_REMEMBERED = 1000
-#: Seconds in which all recipients of a message are processed.
-DEDUPLICATION_PERIOD = 10 * MINUTE
 
 
 @dataclass(slots=True)

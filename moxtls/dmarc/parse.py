@@ -41,6 +41,16 @@ _ENCODING = re.compile(rb"<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9._-]+)
 _CHARSETS = frozenset((*aliases, *aliases.values()))
 _DIGITS = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?\Z")
 
+_REPORT = "message/feedback-report"
+_ORIGINALS = ("message/rfc822", "message/global", "text/rfc822-headers")
+#: Of the machine-readable part: fields are few and short.
+MAX_FIELDS_SIZE = 64 * 1024
+MAX_FIELDS = 200
+MAX_VALUE = 1000
+# Fields that identify a message without showing its content.
+_IDENTIFYING = ("from", "to", "subject", "date", "message-id")
+Fields = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSignature:
@@ -388,18 +398,6 @@ def _described(record: ReceivedRecord) -> Iterator[str]:
 
 def _refuse(where: str, reason: str) -> NoReturn:
     raise MalformedReport(escapeUnprintable(f"{where}: {reason}")[:_MAX_LINE])
-
-
-_REPORT = "message/feedback-report"
-_ORIGINALS = ("message/rfc822", "message/global", "text/rfc822-headers")
-#: Of the machine-readable part: fields are few and short.
-MAX_FIELDS_SIZE = 64 * 1024
-MAX_FIELDS = 200
-MAX_VALUE = 1000
-# Fields that identify a message without showing its content.
-_IDENTIFYING = ("from", "to", "subject", "date", "message-id")
-
-Fields = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

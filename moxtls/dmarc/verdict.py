@@ -45,6 +45,8 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Domain
 from moxtls.ipaddresses import IPNetwork
 
+_LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
+
 
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
@@ -319,9 +321,6 @@ def _limited(
 ) -> DispositionBuilder:
     comment = "no more is done about any domain"
     return builder.limitTo(localPolicy.enforcement, OverrideKind.LOCAL_POLICY, comment)
-
-
-_LEVELS = (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,13 @@ that we have received.  You get it because the TXT record at
 _dmarc.{domain} asks for reports (rua) to this address.
 """
 
+_DOCUMENT_TYPE = {
+    ReportKind.TLS: "application/tlsrpt+gzip",
+    ReportKind.DMARC: "application/gzip",
+}
+_SERVICE = {ReportKind.TLS: "tlsrpt"}
+_MESSAGE_TYPE = "message/rfc822"
+
 
 @dataclass(frozen=True, slots=True)
 class _Form:
@@ -207,12 +214,6 @@ _COMPOSE: dict[
     ReportKind.TLS: composeTLSReport,
     ReportKind.DMARC: composeAggregateReport,
 }
-_DOCUMENT_TYPE = {
-    ReportKind.TLS: "application/tlsrpt+gzip",
-    ReportKind.DMARC: "application/gzip",
-}
-_SERVICE = {ReportKind.TLS: "tlsrpt"}
-_MESSAGE_TYPE = "message/rfc822"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ MAX_FAILURES = 3
 #: Seconds.
 FAILURE_PAUSE = 15 * MINUTE
 
+#: Delivery attempts; 0 for those of other mail.  TLS reports are tried for a day
+#: (RFC 8460 5.5).  RFC 9990 doesn't demand it, and many destinations never accept
+#: reports.
+MAX_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
+
 
 class Outbox:
     """
@@ -157,12 +162,6 @@ class Outbox:
                 key=str(report.key),
                 state=str(state),
             )
-
-
-#: Delivery attempts; 0 for those of other mail.  TLS reports are tried for a day
-#: (RFC 8460 5.5).  RFC 9990 doesn't demand it, and many destinations never accept
-#: reports.
-MAX_ATTEMPTS = {ReportKind.TLS: 0, ReportKind.DMARC: 5}
 
 
 @implementer(IReportSubmitter)

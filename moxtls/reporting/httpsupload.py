@@ -34,6 +34,12 @@ _TEMPORARY = frozenset({408, 425, 429})
 _SECONDS = re.compile(r"[0-9]{1,10}\Z")
 _MAX_TEXT = 300
 
+_STATUS = {
+    DeliveryStatus.DELIVERED: "2.0.0",
+    DeliveryStatus.TEMPORARY: "4.0.0",
+    DeliveryStatus.PERMANENT: "5.0.0",
+}
+
 
 class HTTPSPostClient(Protocol):
     """
@@ -103,13 +109,6 @@ class HTTPSCourier:
                 break
             uri = target
         return answer
-
-
-_STATUS = {
-    DeliveryStatus.DELIVERED: "2.0.0",
-    DeliveryStatus.TEMPORARY: "4.0.0",
-    DeliveryStatus.PERMANENT: "5.0.0",
-}
 
 
 def classifyResponse(answer: Response | HTTPSFailure) -> tuple[DeliveryStatus, str]:

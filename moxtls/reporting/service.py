@@ -30,6 +30,18 @@ from moxtls.tasks import TaskGroup, ignoreCancelled
 #: and identifies DSNs about it.
 MIN_RETENTION = max(MAX_AGE.values()) + BOUNCE_WINDOW
 
+#: Periods in memory at a time.
+PAGE_SIZE = 200
+#: Reports being composed at a time: slow name servers of some domains must not
+#: delay the others.
+MAX_AT_ONCE = 16
+#: Timeout for looking up the destinations of a report and generating it.
+MAX_DRAFT_TIME = 2 * MINUTE
+#: Seconds; longer than a run can take from one report to the next, where the lease
+#: is prolonged.
+LEASE = 20 * MINUTE
+_PROLONG = LEASE / 4
+
 
 class ReportsBusy(Exception):
     """
@@ -256,19 +268,6 @@ class ReportService(Service):
     ) -> tuple[tuple[ReportPeriod, ReportDraft | NoReport], ...]:
         periods = await self._pending(domain, early)
         return tuple([(each, await self._source.draft(each)) for each in periods])
-
-
-#: Periods in memory at a time.
-PAGE_SIZE = 200
-#: Reports being composed at a time: slow name servers of some domains must not
-#: delay the others.
-MAX_AT_ONCE = 16
-#: Timeout for looking up the destinations of a report and generating it.
-MAX_DRAFT_TIME = 2 * MINUTE
-#: Seconds; longer than a run can take from one report to the next, where the lease
-#: is prolonged.
-LEASE = 20 * MINUTE
-_PROLONG = LEASE / 4
 
 
 class LeaseLost(Exception):

@@ -27,6 +27,13 @@ MAX_PERIOD = 365 * DAY
 #: (RFC 5321 4.5.4.1: 4 to 5 days).
 BOUNCE_WINDOW = 5 * DAY
 
+_TYPES = ("message/delivery-status", "message/global-delivery-status")
+_STATUS = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})")
+#: Maximum number of recipients that are read.
+_MAX_GROUPS = 100
+_MAX_DETAIL_LENGTH = 500
+_MAX_STATUS = 64 * 1024
+
 
 def afterFailure(
     destination: str,
@@ -65,14 +72,6 @@ def canReset(entry: Suppression, now: float, final: bool) -> bool:
     """
     over = entry.until if final else entry.until + BOUNCE_WINDOW
     return entry.failures > 0 and now >= over
-
-
-_TYPES = ("message/delivery-status", "message/global-delivery-status")
-_STATUS = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})")
-#: Maximum number of recipients that are read.
-_MAX_GROUPS = 100
-_MAX_DETAIL_LENGTH = 500
-_MAX_STATUS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
