@@ -102,7 +102,7 @@ class QueueService(Service):
         self._active: set[DeliveryAttempt] = set()
         self._results = ResultLog(self._logResult, self._logDeferred)
         self._recording = Batches[list[RetryDecision], None](
-            self._writeDecisions, len, MAX_RECORDED, running=1
+            self._writeDecisions, len, MAX_RECORDED, maxRunning=1
         )
         self._started = 0
         self._startedAt = 0.0

@@ -1,4 +1,4 @@
 """
-Processes beside this one, for what would keep the reactor's thread from its
-work: waiting for disks, and verifying signatures.
+Worker processes, for work that would block the reactor: writes to the disk, and
+signature verification.
 """

@@ -1,6 +1,6 @@
 """
-The other process: C{python -m moxtls.workers VERSION}.  Does what it is called for, one
-after the other, until there is nobody any more who could call.
+The worker process, C{python -m moxtls.workers VERSION}: executes calls from its
+standard input one after the other, until that is closed.
 """
 
 from __future__ import annotations
@@ -12,53 +12,52 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from moxtls import __version__
-from moxtls.workers.process import HEAD_SIZE, called, framed, lengthOf
+from moxtls.workers.process import HEAD_SIZE, encodeFrame, execute, frameLength
 
-#: Linux: fcntl's F_SETPIPE_SZ, and what anybody may ask for.
+#: Linux: fcntl's F_SETPIPE_SZ, and the largest size for unprivileged processes.
 _SET_PIPE_SIZE = 1031
 _PIPE_SIZE = 1024 * 1024
 
 
-def serve(calls: BinaryIO, answers: BinaryIO) -> None:
+def serve(calls: BinaryIO, results: BinaryIO) -> None:
     """
-    Say that this is there, and then answer.
-
-    @return: When C{calls} has ended.
+    Send a first message that the process has started, and then the result of each call.
+    Returns at the end of C{calls}.
     """
-    answers.write(framed((True, None)))
-    answers.flush()
+    results.write(encodeFrame((True, None)))
+    results.flush()
     while len(head := calls.read(HEAD_SIZE)) == HEAD_SIZE:
-        length = lengthOf(head)
+        length = frameLength(head)
         data = calls.read(length)
         if len(data) < length:
             return
-        answers.write(called(data))
-        answers.flush()
+        results.write(execute(data))
+        results.flush()
 
 
 def _enlarge(descriptor: int) -> None:
     if sys.platform == "linux":
         import fcntl
 
-        # Else a message goes through in slices.
+        # Else a message is transferred in many parts.
         with suppress(OSError):
             fcntl.fcntl(descriptor, _SET_PIPE_SIZE, _PIPE_SIZE)
 
 
 def main() -> None:
-    # Of another version, both would take each other's values for their own.
+    # A process of another version would misinterpret the pickled values.
     if sys.argv[1:] != [__version__]:
         sys.exit(f"moxtls was replaced by {__version__}; the server is to be restarted")
-    # Whoever stops the server may well tell all of its processes; this one has
-    # to be there until the server has nothing more to ask.
+    # Signals to stop the server may go to all of its processes; this one has to stay
+    # until the server closes its input.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _enlarge(sys.stdin.fileno())
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # What somebody prints is not to get among the answers.
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # Output of print() must not get among the results.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with suppress(BrokenPipeError):
-        serve(sys.stdin.buffer, answers)
+        serve(sys.stdin.buffer, results)
 
 
 if __name__ == "__main__":

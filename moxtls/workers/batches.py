@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.workers.test_batches -*-
 """
-Has things done several at a time.
+Processes items in batches.
 """
 
 from __future__ import annotations
@@ -15,81 +15,88 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 R = TypeVar("R")
 
-Do = Callable[[list[T]], Deferred[Sequence[R | Exception]]]
+Process = Callable[[list[T]], Deferred[Sequence[R | Exception]]]
 _Waiting = tuple[T, Deferred[R]]
 
 
 class Batches(Generic[T, R]):
     """
-    What comes while others are being done is done together.
+    Collects items while batches are in progress, and processes them as the next batch.
     """
 
     def __init__(
-        self, do: Do[T, R], sizeOf: Callable[[T], int], most: int, running: int = 2
+        self,
+        process: Process[T, R],
+        sizeOf: Callable[[T], int],
+        maxSize: int,
+        maxRunning: int = 2,
     ) -> None:
         """
-        @param do: Fires with what each comes to, in their order.
-        @param most: Of what C{sizeOf} says, in one batch, if there are several
-            in it.
-        @param running: How many batches are under way: while one is being done,
-            the next one is there already.
+        @param process: Fires with the result of each item, in order.
+        @param maxSize: Limit on the sum of C{sizeOf} in one batch, unless it has only
+            one item.
+        @param maxRunning: Batches at a time: with two, the worker has the next one
+            when it finishes the first.
         """
-        self._do = do
+        self._process = process
         self._sizeOf = sizeOf
-        self._most = most
-        self._mostRunning = running
+        self._maxSize = maxSize
+        self._maxRunning = maxRunning
         self._waiting: deque[_Waiting[T, R]] = deque()
         self._running = 0
-        # Those, and those that are done of which not everybody knows.
-        self._open = 0
-        self._isBeginning = False
+        # Including batches whose results are being delivered.
+        self._unfinished = 0
+        self._isStarting = False
         self._idle: list[Deferred[None]] = []
 
     @property
     def waiting(self) -> int:
         """
-        How many aren't being done yet.
+        The number of items in no batch yet.
         """
         return len(self._waiting)
 
-    def put(self, thing: T) -> Deferred[R]:
+    def put(self, item: T) -> Deferred[R]:
         """
-        @return: Fires with what it comes to, or fails if that is an exception.
+        Add an item.
+
+        @return: Fires with its result; fails if that is an exception.
         """
         deferred: Deferred[R] = Deferred()
-        self._waiting.append((thing, deferred))
-        self._begin()
+        self._waiting.append((item, deferred))
+        self._startBatches()
         return deferred
 
     def idle(self) -> Deferred[None]:
         """
-        Fires once nothing is left to do, and everybody knows.
+        Fires once no items are left, and all results are delivered.
         """
-        if not self._open:
+        if not self._unfinished:
             return succeed(None)
         idle: Deferred[None] = Deferred()
         self._idle.append(idle)
         return idle
 
-    def _begin(self) -> None:
-        # What is done at once ends within this loop, and not within itself.
-        if self._isBeginning:
+    def _startBatches(self) -> None:
+        # A batch that is done at once is followed by the next in this loop, not by
+        # recursion.
+        if self._isStarting:
             return
-        self._isBeginning = True
-        while self._waiting and self._running < self._mostRunning:
+        self._isStarting = True
+        while self._waiting and self._running < self._maxRunning:
             batch = self._next()
             self._running += 1
-            self._open += 1
-            # Were it to raise, nothing would ever be done again.
-            done = maybeDeferred(self._do, [thing for thing, _ in batch])
+            self._unfinished += 1
+            # An exception must not end the processing of later batches.
+            done = maybeDeferred(self._process, [item for item, _ in batch])
             done.addCallbacks(
                 self._done, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
             )
-        self._isBeginning = False
+        self._isStarting = False
 
     def _next(self) -> list[_Waiting[T, R]]:
         batch: list[_Waiting[T, R]] = []
-        left = self._most
+        left = self._maxSize
         while self._waiting and (
             not batch or self._sizeOf(self._waiting[0][0]) <= left
         ):
@@ -106,21 +113,21 @@ class Batches(Generic[T, R]):
                 deferred.errback(result)
             else:
                 deferred.callback(result)
-        self._rest()
+        self._finished()
 
-    def _failed(self, why: Failure, batch: list[_Waiting[T, R]]) -> None:
+    def _failed(self, failure: Failure, batch: list[_Waiting[T, R]]) -> None:
         self._ended()
         for _, deferred in batch:
-            deferred.errback(why)
-        self._rest()
+            deferred.errback(failure)
+        self._finished()
 
     def _ended(self) -> None:
         self._running -= 1
-        self._begin()
+        self._startBatches()
 
-    def _rest(self) -> None:
-        self._open -= 1
-        if not self._open:
+    def _finished(self) -> None:
+        self._unfinished -= 1
+        if not self._unfinished:
             idle, self._idle = self._idle, []
             for each in idle:
                 each.callback(None)

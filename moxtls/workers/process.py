@@ -1,11 +1,9 @@
 # -*- test-case-name: tests.workers.test_process -*-
 """
-Another process that does something for this one.
+A worker process, and the calls to it.
 
-The end of a pipe that is written to.
-
-What goes through the pipes to a worker and back: pickles, each behind its
-length.  Both ends are this program, and nobody else has the pipe.  No I/O.
+Calls and results are pickles, each preceded by its length.  Both ends of the pipes are
+this program, and no other process has access to them.
 """
 
 from __future__ import annotations
@@ -40,56 +38,58 @@ from moxtls import __version__
 A = TypeVar("A")
 R = TypeVar("R")
 
-#: Seconds from one start to the next, at least: what dies at once shall not be
-#: all that the machine is busy with.
-PAUSE = 1
-#: Seconds from one start to the next if the process couldn't be had at all, at first:
-#: there may have been too little memory or too few descriptors just then.  Each time
-#: it is twice as long, up to this: it may be for good, and each is logged.
-LONG_PAUSE = 60
-MAX_PAUSE = 3600
-#: Seconds for a process to end that was told to and has nothing to do.
+#: Minimum of seconds between starts: a process that dies at once must not keep the
+#: machine busy.
+MIN_START_INTERVAL = 1
+#: Seconds until the next attempt if a process couldn't be started, as memory or
+#: descriptors may have been short.  The time is doubled for each further attempt, up to
+#: the maximum: the reason may be permanent, and each attempt is logged.
+FIRST_RETRY = 60
+MAX_RETRY = 3600
+#: Seconds for a stopped process without calls to end.
 STOP_TIMEOUT = 10
 
-#: Without -P, what lies in the current folder could stand in for a module.
+#: Without -P, a file in the current directory could replace a module.
 _COMMAND = (sys.executable, "-P", "-m", "moxtls.workers", __version__)
-#: What it prints goes where this process prints.
-_ERRORS = 2
+#: Its standard error is that of this process.
+_STDERR = 2
 
 
 class IWorkerReactor(IReactorProcess, IReactorTime, IReactorFDSet):
     """
-    What workers need.
+    The parts of a reactor that workers need.
     """
 
 
 class WorkerLost(Exception):
     """
-    The process ended before it had an answer.  It may have done what it was
-    asked for, or have died of it.
+    The process ended before it returned a result.  The call may have been executed, or
+    may have killed the process.
     """
 
 
 class NoWorker(WorkerLost):
     """
-    There is no process, and nothing was done.
+    There is no process: the call wasn't executed.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
     """
-    @ivar frame: As it is sent.
+    A call to the process.
+
+    @ivar frame: Its encoded form.
     """
 
     frame: bytes
-    answer: Deferred[Any] = field(default_factory=Deferred)
+    result: Deferred[Any] = field(default_factory=Deferred)
 
 
 class Worker:
     """
-    A process that is started when something is to be done and it isn't there.
-    It does one thing after the other, in the order in which they are asked for.
+    A process that is started by the first call, and replaced when it has died.  It
+    executes one call after the other, in order.
     """
 
     log = Logger()
@@ -98,54 +98,55 @@ class Worker:
         self,
         reactor: IWorkerReactor,
         name: str,
-        patience: float | None = None,
+        timeout: float | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
         """
-        @param name: What it is for, for people.
-        @param patience: Seconds from one answer to the next after which it is
-            killed; for ever if not given.
-        @param clock: Measures durations; the reactor's if not given.
+        @param name: The purpose of the process, for log messages.
+        @param timeout: Seconds from one result to the next after which the process is
+            killed; unlimited if not given.
+        @param clock: Measures durations; the reactor if not given.
         """
         self._reactor = reactor
         self._clock = clock or reactor
         self._name = name
-        self._patience = patience
+        self._timeout = timeout
         self._process: _Process | None = None
-        # That one, and those that are about to be gone.
+        # The current one, and others that are ending.
         self._processes: set[_Process] = set()
         self._notBefore = 0.0
         self._start: IDelayedCall | None = None
-        # Until it is started.
+        # Calls until the process is started.
         self._calls: list[_Call] = []
         self._stopped: Deferred[None] | None = None
-        self._isMissing = False
-        self._longPause = LONG_PAUSE
+        self._isUnavailable = False
+        self._retryInterval = FIRST_RETRY
 
     def call(self, function: Callable[[A], R], argument: A) -> Deferred[R]:
         """
-        @param function: One that can be found by its module and name.
-        @param argument: Pickled, as is what is returned.
+        Call a function in the process.
 
-        @return: Fires with what C{function} returns, or fails with what it
-            raises, with L{WorkerLost} or with L{NoWorker}.
+        @param function: A function that can be imported by its name.
+        @param argument: Pickled, as is the result.
+
+        @return: Fires with the result of C{function}; fails with its exception, with
+            L{WorkerLost} or with L{NoWorker}.
         """
-        if self._stopped is not None or self._isMissing:
+        if self._stopped is not None or self._isUnavailable:
             return fail(NoWorker(f"there is no process for {self._name}"))
-        call = _Call(framed((function, argument)))
+        call = _Call(encodeFrame((function, argument)))
         if self._process is not None:
-            self._process.take(call)
+            self._process.send(call)
         else:
             self._calls.append(call)
             self._startSoon()
-        return call.answer
+        return call.result
 
     def stop(self) -> Deferred[None]:
         """
-        Take no more.
+        Accept no more calls.
 
-        @return: Fires once all is done that was asked for, and the process is
-            gone.
+        @return: Fires once all calls are done, and the process has ended.
         """
         self._stopped = Deferred()
         if self._start is not None:
@@ -157,26 +158,28 @@ class Worker:
             self._stopped.callback(None)
         return self._stopped
 
-    def lost(self, wasThere: bool) -> None:
+    def lost(self, wasReady: bool) -> None:
         """
-        The process does nothing any more.
+        The process has closed its output.
+
+        @param wasReady: False if it never started to execute calls.
         """
         self._process = None
-        if wasThere:
-            self._longPause = LONG_PAUSE
+        if wasReady:
+            self._retryInterval = FIRST_RETRY
         else:
-            self._comesNot()
+            self._startFailed()
 
     def ended(self, process: _Process, reason: str) -> None:
         """
-        Nothing is left of the process, or nothing more can be done about it.
+        The process has ended, or can't be ended.
         """
         if process not in self._processes:
             return
         self._processes.remove(process)
         if self._stopped is None:
             self.log.error(
-                "the process for {name} has ended: {reason}",
+                "Worker process for {name} has ended: {reason}",
                 name=self._name,
                 reason=reason,
             )
@@ -192,31 +195,33 @@ class Worker:
 
     def _begin(self) -> None:
         self._start = None
-        self._notBefore = self._clock.seconds() + PAUSE
+        self._notBefore = self._clock.seconds() + MIN_START_INTERVAL
         try:
             process = self._spawned()
         except Exception:
-            self.log.failure("starting the process for {name}", name=self._name)
-            self._comesNot()
+            self.log.failure(
+                "Starting the worker process for {name} failed", name=self._name
+            )
+            self._startFailed()
             self._giveUp()
             return
         self._process = process
         self._processes.add(process)
         calls, self._calls = self._calls, []
         for call in calls:
-            process.take(call)
+            process.send(call)
 
     def _spawned(self) -> _Process:
         readable, writable = os.pipe()
         pipe = Pipe(self._reactor, writable)
-        process = _Process(self._clock, self, pipe, self._patience)
+        process = _Process(self._clock, self, pipe, self._timeout)
         try:
             self._reactor.spawnProcess(
                 process,
                 _COMMAND[0],
                 _COMMAND,
                 env=_environment(),
-                childFDs={0: readable, 1: "r", 2: _ERRORS},
+                childFDs={0: readable, 1: "r", 2: _STDERR},
             )
         except Exception:
             pipe.close()
@@ -225,31 +230,31 @@ class Worker:
             os.close(readable)
         return process
 
-    def _comesNot(self) -> None:
+    def _startFailed(self) -> None:
         if self._stopped is None:
             self.log.error(
-                "there can be no process for {name}: it is done without one, and "
-                "tried again in {pause} seconds",
+                "Worker process for {name} is unavailable: its work is done without "
+                "one; next attempt to start it in {interval} seconds",
                 name=self._name,
-                pause=self._longPause,
+                interval=self._retryInterval,
             )
-            self._isMissing = True
-            self._start = self._clock.callLater(self._longPause, self._mayCome)
-            self._longPause = min(2 * self._longPause, MAX_PAUSE)
+            self._isUnavailable = True
+            self._start = self._clock.callLater(self._retryInterval, self._retry)
+            self._retryInterval = min(2 * self._retryInterval, MAX_RETRY)
 
-    def _mayCome(self) -> None:
+    def _retry(self) -> None:
         self._start = None
-        self._isMissing = False
+        self._isUnavailable = False
 
     def _giveUp(self) -> None:
         calls, self._calls = self._calls, []
         for call in calls:
-            call.answer.errback(NoWorker(f"there is no process for {self._name}"))
+            call.result.errback(NoWorker(f"there is no process for {self._name}"))
 
 
 class _Process(ProcessProtocol):
     """
-    One life of it.
+    One run of the process.
     """
 
     transport: IProcessTransport
@@ -259,108 +264,110 @@ class _Process(ProcessProtocol):
         clock: IReactorTime,
         worker: Worker,
         pipe: Pipe,
-        patience: float | None,
+        timeout: float | None,
     ) -> None:
         """
-        @param pipe: What it reads from.
+        @param pipe: The standard input of the process.
         """
         self._clock = clock
         self._worker = worker
         self._pipe = pipe
-        self._patience = patience
-        self._frames = Frames()
-        # The first word is that it is there.
-        self._isThere = False
+        self._timeout = timeout
+        self._frames = FrameReader()
+        # Set by the first message of the process.
+        self._isReady = False
         self._waiting: deque[_Call] = deque()
         self._isFinishing = False
         self._isKilled = False
-        self._heard = clock.seconds()
+        self._lastOutput = clock.seconds()
         self._timer: IDelayedCall | None = None
 
-    def take(self, call: _Call) -> None:
+    def send(self, call: _Call) -> None:
         """
-        Have something done.
+        Execute a call.
         """
         if not self._waiting:
-            self._heard = self._clock.seconds()
+            self._lastOutput = self._clock.seconds()
         self._waiting.append(call)
         self._pipe.write(call.frame)
-        self._watch()
+        self._startTimer()
 
     def finish(self) -> None:
         """
-        Have it end once nothing is left to do.
+        End the process once all calls are done.
         """
         self._isFinishing = True
         self._pipe.close()
-        self._forget()
-        self._watch()
+        self._stopTimer()
+        self._startTimer()
 
     def outReceived(self, data: bytes) -> None:
-        self._heard = self._clock.seconds()
-        for isWell, answer in self._frames.receive(data):
-            if not self._isThere:
-                self._isThere = True
+        self._lastOutput = self._clock.seconds()
+        for isSuccess, value in self._frames.receive(data):
+            if not self._isReady:
+                self._isReady = True
                 continue
-            waiting = self._waiting.popleft().answer
-            if isWell:
-                waiting.callback(answer)
+            result = self._waiting.popleft().result
+            if isSuccess:
+                result.callback(value)
             else:
-                waiting.errback(answer)
-        self._watch()
+                result.errback(value)
+        self._startTimer()
 
     def outConnectionLost(self) -> None:
-        self._pipe.abandon()
-        self._worker.lost(self._isThere)
-        kind = WorkerLost if self._isThere else NoWorker
+        self._pipe.abort()
+        self._worker.lost(self._isReady)
+        kind = WorkerLost if self._isReady else NoWorker
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            call.answer.errback(kind("the process ended before it was done"))
+            call.result.errback(
+                kind("the worker process ended before the call was done")
+            )
 
     def processEnded(self, reason: Failure) -> None:
-        self._forget()
+        self._stopTimer()
         self._worker.ended(self, reason.getErrorMessage())
 
-    def _forget(self) -> None:
+    def _stopTimer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
-    def _watch(self, silent: float = 0) -> None:
+    def _startTimer(self, elapsed: float = 0) -> None:
         """
-        @param silent: For how many seconds it has said nothing.
+        @param elapsed: Seconds since the last output.
         """
         limit = self._limit
         if self._timer is None and limit is not None:
-            self._timer = self._clock.callLater(limit - silent, self._look)
+            self._timer = self._clock.callLater(limit - elapsed, self._check)
 
     @property
     def _limit(self) -> float | None:
         """
-        For how many seconds it may say nothing.
+        Seconds without output after which the process is killed.
         """
         if self._waiting:
-            return self._patience
+            return self._timeout
         return STOP_TIMEOUT if self._isFinishing else None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        limit, silent = self._limit, self._clock.seconds() - self._heard
+        limit, elapsed = self._limit, self._clock.seconds() - self._lastOutput
         if self._isKilled:
-            # Not every reactor is told by the system.
+            # Not every reactor reports the end of the process.
             self._worker.ended(self, "it was killed")
-        elif limit is not None and silent >= limit:
+        elif limit is not None and elapsed >= limit:
             self._isKilled = True
             with suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
-            self._timer = self._clock.callLater(STOP_TIMEOUT, self._look)
+            self._timer = self._clock.callLater(STOP_TIMEOUT, self._check)
         else:
-            self._watch(silent)
+            self._startTimer(elapsed)
 
 
 def _environment() -> dict[str, str]:
     """
-    What this process can import, it can import.
+    The environment, with this process's module path.
     """
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -368,13 +375,13 @@ def _environment() -> dict[str, str]:
 @implementer(IWriteDescriptor)
 class Pipe:
     """
-    Writes at once, and only what doesn't fit when the reactor finds that it
-    would: Twisted's pipes always wait for the reactor, and copy each time.
+    The writing end of a pipe.  It writes at once, and waits for the reactor only when
+    the pipe is full: Twisted's pipes always wait for the reactor, and copy the data.
     """
 
     def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
         """
-        @param descriptor: Closed by this.
+        @param descriptor: Closed by the pipe.
         """
         os.set_blocking(descriptor, False)
         self._reactor = reactor
@@ -384,7 +391,7 @@ class Pipe:
 
     def write(self, data: bytes) -> None:
         """
-        Nothing is said if nobody reads any more.
+        Data after the end of the reader is dropped silently.
         """
         rest = memoryview(data)
         if self._isClosing:
@@ -397,22 +404,22 @@ class Pipe:
 
     def close(self) -> None:
         """
-        Close it once all is written.  Doing so twice is harmless.
+        Close the pipe once all data is written.  May be called twice.
         """
         self._isClosing = True
         if not self._waiting:
             self._close()
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """
-        Nobody reads any more.
+        Close the pipe and drop the data: the reader has ended.
         """
         self._isClosing = True
         if self._waiting:
             self._reactor.removeWriter(self)
         self._close()
 
-    # --- for the reactor -------------------------------------------------------
+    # --- IWriteDescriptor -------------------------------------------------------
 
     def fileno(self) -> int:
         return self._descriptor
@@ -436,14 +443,16 @@ class Pipe:
 
     def _written(self, data: memoryview) -> memoryview:
         """
-        What is left of C{data}.
+        Write to the pipe.
+
+        @return: The rest of C{data}.
         """
         try:
             return data[os.write(self._descriptor, data) :]
         except BlockingIOError:
             return data
         except OSError:
-            # Whoever reads is gone, which is noticed elsewhere.
+            # The reader has ended, which is handled elsewhere.
             return data[:0]
 
     def _close(self) -> None:
@@ -453,82 +462,85 @@ class Pipe:
             os.close(descriptor)
 
 
-#: Bytes of what stands before each.
+#: Bytes of the length that precedes a pickle.
 HEAD_SIZE = 4
-#: Bytes of a message that go through: more than is kept in memory of one that
-#: comes in.
-MAX_FRAME = 512 * 1024
+#: Largest message in bytes that is sent to a worker: more than the size from which on
+#: received messages are in files.
+MAX_MESSAGE_SIZE = 512 * 1024
 _HEAD = struct.Struct("!I")
 
 
 def fitsWorker(message: Sequence[bytes]) -> bool:
     """
-    Whether a message, in chunks, goes to a worker: not if it is large, or in a
-    file, which is read when it is wanted.
+    True if a message, in chunks, can be sent to a worker: it is not large, and not in a
+    file.
     """
-    return isinstance(message, list | tuple) and sizeOf(message) <= MAX_FRAME
+    return isinstance(message, list | tuple) and sizeOf(message) <= MAX_MESSAGE_SIZE
 
 
 def sizeOf(message: Sequence[bytes]) -> int:
     """
-    Bytes.
+    The size of a message in bytes.
     """
     return sum(map(len, message))
 
 
 class Unpicklable(Exception):
     """
-    What a worker raised, if it can't be carried over as it is.
+    Replaces an exception of a worker that can't be pickled.
     """
 
 
-def framed(value: object) -> bytes:
+def encodeFrame(value: object) -> bytes:
     """
+    Encode a value.
+
     @raise Exception: It can't be pickled.
     """
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     return _HEAD.pack(len(data)) + data
 
 
-def lengthOf(head: bytes | bytearray) -> int:
+def frameLength(head: bytes | bytearray) -> int:
     """
+    Decode the length before a pickle.
+
     @param head: L{HEAD_SIZE} bytes.
 
-    @return: How many follow.
+    @return: The number of bytes that follow.
     """
     length: int = _HEAD.unpack(head)[0]
     return length
 
 
-def called(data: bytes) -> bytes:
+def execute(data: bytes) -> bytes:
     """
-    Do what a call asks for.
+    Execute a call.
 
-    @param data: A pickle: a function that can be found by its name, and what it
-        is to be given.
+    @param data: A pickle of a function and its argument.
 
-    @return: Framed: whether it went well; what it returned, or raised.
+    @return: An encoded pair: true and the result, or false and the exception.
     """
     try:
         function, argument = pickle.loads(data)
-        return framed((True, function(argument)))
+        return encodeFrame((True, function(argument)))
     except Exception as error:
-        return _raised(error)
+        return _frameException(error)
 
 
-def _raised(error: Exception) -> bytes:
+def _frameException(error: Exception) -> bytes:
     try:
-        frame = framed((False, error))
-        # Not every exception that can be written can be read.
-        pickle.loads(frame[HEAD_SIZE:])
+        encoded = encodeFrame((False, error))
+        # Not every exception that can be pickled can be unpickled.
+        pickle.loads(encoded[HEAD_SIZE:])
     except Exception:
-        return framed((False, Unpicklable(f"{type(error).__name__}: {error}")))
-    return frame
+        return encodeFrame((False, Unpicklable(f"{type(error).__name__}: {error}")))
+    return encoded
 
 
-class Frames:
+class FrameReader:
     """
-    Takes what comes as it comes.
+    Decodes a stream of encoded values.
     """
 
     def __init__(self) -> None:
@@ -536,12 +548,12 @@ class Frames:
 
     def receive(self, data: bytes) -> Iterator[Any]:
         """
-        @return: What is complete now; to be gone through at once.
+        @return: The values that are complete; to be consumed at once.
         """
         buffer = self._buffer
         buffer += data
         while len(buffer) >= HEAD_SIZE:
-            end = HEAD_SIZE + lengthOf(buffer[:HEAD_SIZE])
+            end = HEAD_SIZE + frameLength(buffer[:HEAD_SIZE])
             if len(buffer) < end:
                 return
             value = pickle.loads(buffer[HEAD_SIZE:end])

@@ -19,7 +19,7 @@ from moxtls.mailbox.names import MailboxFull
 from moxtls.mailbox.write import MaildirWrite
 from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
 from moxtls.workers import process
-from moxtls.workers.process import MAX_FRAME, IWorkerReactor, Worker, WorkerLost
+from moxtls.workers.process import MAX_MESSAGE_SIZE, IWorkerReactor, Worker, WorkerLost
 from tests import MAX_WAIT
 from tests.queue.killing import quickDirectory
 from tests.workers.calls import die, pid
@@ -82,10 +82,10 @@ class ProcessWriterTests(TestCase):
         spooled.write(b"x" * (MAX_IN_MEMORY + 1))
         self.addCleanup(spooled.close)
         await self.post(spooled.chunks(b"y"), "file")
-        await self.post([b"z" * (MAX_FRAME + 1)], "large")
+        await self.post([b"z" * (MAX_MESSAGE_SIZE + 1)], "large")
         self.assertEqual(self.fallback.written, 2)
         sizes = [len(each) for each in self.stored()]
-        self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_FRAME + 1])
+        self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_MESSAGE_SIZE + 1])
 
     async def test_errors(self) -> None:
         """

@@ -30,20 +30,20 @@ from zope.interface.verify import verifyObject
 
 from moxtls.workers import process as module
 from moxtls.workers.process import (
+    FIRST_RETRY,
     HEAD_SIZE,
-    LONG_PAUSE,
-    MAX_PAUSE,
-    PAUSE,
-    Frames,
+    MAX_RETRY,
+    MIN_START_INTERVAL,
+    FrameReader,
     IWorkerReactor,
     NoWorker,
     Pipe,
     Unpicklable,
     Worker,
     WorkerLost,
-    called,
-    framed,
-    lengthOf,
+    encodeFrame,
+    execute,
+    frameLength,
 )
 from tests import MAX_WAIT
 from tests.workers.calls import (
@@ -62,16 +62,16 @@ from tests.workers.calls import (
 VALUES = st.lists(st.binary(max_size=300) | st.text(max_size=20), max_size=6)
 
 
-class FramesTests(SynchronousTestCase):
+class FrameTests(SynchronousTestCase):
     """
-    Tests for L{Frames}, L{framed} and L{called}.
+    Tests for L{FrameReader}, L{encodeFrame} and L{execute}.
     """
 
     def answer(self, function: Any, argument: object) -> Any:
         """
         What comes back of a call.
         """
-        [value] = Frames().receive(called(pickle.dumps((function, argument))))
+        [value] = FrameReader().receive(execute(pickle.dumps((function, argument))))
         return value
 
     @given(VALUES, st.integers(1, 50))
@@ -79,8 +79,8 @@ class FramesTests(SynchronousTestCase):
         """
         However it is cut, the same comes out.
         """
-        wire = b"".join(map(framed, values))
-        frames = Frames()
+        wire = b"".join(map(encodeFrame, values))
+        frames = FrameReader()
         pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
         found = [value for piece in pieces for value in frames.receive(piece)]
         self.assertEqual(found, values)
@@ -89,8 +89,8 @@ class FramesTests(SynchronousTestCase):
         """
         What stands before a value says how many bytes it has.
         """
-        frame = framed(b"x" * 1000)
-        self.assertEqual(lengthOf(frame[:HEAD_SIZE]), len(frame) - HEAD_SIZE)
+        frame = encodeFrame(b"x" * 1000)
+        self.assertEqual(frameLength(frame[:HEAD_SIZE]), len(frame) - HEAD_SIZE)
 
     def test_answers(self) -> None:
         """
@@ -145,7 +145,7 @@ class PipeTests(SynchronousTestCase):
         self.readable, writable = os.pipe()
         os.set_blocking(self.readable, False)
         self.pipe = Pipe(cast(IReactorFDSet, self.reactor), writable)
-        self.addCleanup(self.pipe.abandon)
+        self.addCleanup(self.pipe.abort)
         self.addCleanup(self.closeReadable)
 
     def closeReadable(self) -> None:
@@ -221,8 +221,8 @@ class PipeTests(SynchronousTestCase):
         ends: tuple[Callable[[], None], ...] = (
             self.pipe.doWrite,
             lambda: self.pipe.write(b"more"),
-            self.pipe.abandon,
-            self.pipe.abandon,
+            self.pipe.abort,
+            self.pipe.abort,
             lambda: self.pipe.connectionLost(Failure(OSError())),
         )
         self.pipe.write(MUCH)
@@ -287,7 +287,7 @@ class WorkerTests(TestCase):
         What a function prints doesn't get among the answers.
         """
         null = os.open(os.devnull, os.O_WRONLY)
-        with patch.object(module, "_ERRORS", null):
+        with patch.object(module, "_STDERR", null):
             self.assertEqual(await self.worker.call(chatter, "hello"), "hello")
         os.close(null)
         self.assertEqual(await self.worker.call(double, 1), 2)
@@ -316,7 +316,7 @@ class WorkerTests(TestCase):
             start = reactor.seconds()
             again = [self.worker.call(double, each) for each in (2, 3)]
             self.assertEqual(await gatherResults(again), [4, 6])
-        self.assertLessEqual(reactor.seconds() - start, PAUSE + 10)
+        self.assertLessEqual(reactor.seconds() - start, MIN_START_INTERVAL + 10)
         said = [each for each in logs if isinstance(each.get("log_source"), Worker)]
         self.assertEqual([each["name"] for each in said], ["tests"])
         self.assertIn("signal 9", said[0]["reason"])
@@ -408,16 +408,16 @@ class WorkerTests(TestCase):
         null = os.open(os.devnull, os.O_WRONLY)
         self.addCleanup(os.close, null)
         with capturedLogs(), patch.object(module, "_COMMAND", command):
-            with patch.object(module, "_ERRORS", null):
+            with patch.object(module, "_STDERR", null):
                 call = self.worker.call(double, 1)
             with self.assertRaises(NoWorker):
                 await call
         await self.worker.stop()
 
 
-class PatienceTests(SynchronousTestCase):
+class TimeoutTests(SynchronousTestCase):
     """
-    How long a process may say nothing.
+    The time limit of calls.
     """
 
     def test_sinceTheLast(self) -> None:
@@ -428,18 +428,18 @@ class PatienceTests(SynchronousTestCase):
         clock, process = Clock(), Mock()
         life = module._Process(cast(IWorkerReactor, clock), Mock(), Mock(), 60)
         life.transport = process
-        life.take(module._Call(b""))
+        life.send(module._Call(b""))
         clock.advance(30)
-        life.outReceived(framed((True, "there")) + framed((True, "done")))
+        life.outReceived(encodeFrame((True, "there")) + encodeFrame((True, "done")))
         clock.advance(10)
         call = module._Call(b"")
-        life.take(call)
+        life.send(call)
         clock.pump([20, 39.9])
         process.signalProcess.assert_not_called()
         clock.advance(0.2)
         process.signalProcess.assert_called_once_with("KILL")
         life.outConnectionLost()
-        self.failureResultOf(call.answer, WorkerLost)
+        self.failureResultOf(call.result, WorkerLost)
 
 
 class BrokenTests(SynchronousTestCase):
@@ -463,7 +463,7 @@ class BrokenTests(SynchronousTestCase):
         clock = NoProcesses()
         worker = Worker(cast(IWorkerReactor, clock), "tests")
         for tried in range(1, 9):
-            pause = min(LONG_PAUSE * 2 ** (tried - 1), MAX_PAUSE)
+            pause = min(FIRST_RETRY * 2 ** (tried - 1), MAX_RETRY)
             self.failureResultOf(worker.call(double, 1), NoWorker)
             clock.advance(pause - 1)
             self.failureResultOf(worker.call(double, 1), NoWorker)

@@ -36,13 +36,13 @@ from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
 from moxtls.workers import process
 from moxtls.workers.process import (
     HEAD_SIZE,
-    MAX_FRAME,
-    Frames,
+    MAX_MESSAGE_SIZE,
+    FrameReader,
     IWorkerReactor,
     Worker,
     WorkerLost,
-    called,
-    framed,
+    encodeFrame,
+    execute,
 )
 from tests import MAX_WAIT
 from tests.reception.signed import BODY, signer
@@ -93,8 +93,8 @@ class VerificationTests(SynchronousTestCase):
         work = replace(work, checks=(*work.checks, gone))
         results = work()
         self.assertEqual(pickle.loads(pickle.dumps(work)), work)
-        [(isWell, [carried])] = Frames().receive(
-            called(framed((verifyAll, [work]))[HEAD_SIZE:])
+        [(isWell, [carried])] = FrameReader().receive(
+            execute(encodeFrame((verifyAll, [work]))[HEAD_SIZE:])
         )
         self.assertTrue(isWell)
         self.assertEqual(carried, results)
@@ -157,7 +157,7 @@ class VerifierTests(TestCase):
         What is large, or in a file, is left to threads.
         """
         small = verification(_message())
-        large = replace(small, body=[b"x" * (MAX_FRAME + 1)])
+        large = replace(small, body=[b"x" * (MAX_MESSAGE_SIZE + 1)])
         spooled = SpooledMessage(Path(self.mktemp()).parent)
         self.addCleanup(spooled.close)
         spooled.write(b"x" * (MAX_IN_MEMORY + 1))
