@@ -32,8 +32,7 @@ class ReadTagsTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        What the grammar doesn't have is a problem, and the rest can be read
-        nevertheless (RFC 6376 3.2).
+        Syntax errors are reported, and the rest is read (RFC 6376 3.2).
         """
         for text, problem in [
             (b"d=1; d=2", "a tag is repeated"),
@@ -67,7 +66,7 @@ class ReadTagsTests(SynchronousTestCase):
     )
     def test_written(self, values: dict[str, str], end: str) -> None:
         """
-        Whatever is written by the grammar is read (RFC 6376 3.2).
+        Any list that follows the grammar is read (RFC 6376 3.2).
         """
         text = ";\r\n ".join(f"{name} = {value}" for name, value in values.items())
         tags = parseTagList((text + end if values else text).encode())

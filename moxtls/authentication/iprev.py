@@ -50,8 +50,10 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
 
 
 def _lookupFailed(answer: Answer) -> IPRevResult:
-    asked = f"{answer.kind} at {answer.name}"
-    return _failed(AuthResult.TEMPERROR, f"look-up of {asked} failed: {answer.reason}")
+    question = f"{answer.kind} at {answer.name}"
+    return _failed(
+        AuthResult.TEMPERROR, f"look-up of {question} failed: {answer.reason}"
+    )
 
 
 def _failed(status: AuthResult, problem: str) -> IPRevResult:

@@ -66,11 +66,9 @@ def _notes(outcome: AuthenticationOutcome) -> Iterator[str]:
 
 def _spf(result: SPFResult) -> str:
     term = f" by {result.mechanism}" if result.mechanism else ""
-    said = f': "{result.explanation}"' if result.explanation else ""
-    problem = _why(result.problem)
-    return (
-        f"SPF ({result.scope}): {result.status}: {result.domain}{term}{problem}{said}"
-    )
+    explanation = f': "{result.explanation}"' if result.explanation else ""
+    outcome = f"{result.status}: {result.domain}{term}{_why(result.problem)}"
+    return f"SPF ({result.scope}): {outcome}{explanation}"
 
 
 def _from(authors: Authors) -> str:
@@ -91,15 +89,15 @@ def _discovery(discovery: Discovery) -> Iterator[str]:
 
 def _verdict(outcome: AuthenticationOutcome) -> Iterator[str]:
     verdict, authentication = outcome.verdict, outcome.authentication
-    for place in verdict.alignedDKIM:
-        domain = authentication.dkim[place].domain
+    for index in verdict.alignedDKIM:
+        domain = authentication.dkim[index].domain
         yield f"DMARC: DKIM passes for {domain}, aligned"
     if verdict.spfAligned:
         yield f"DMARC: SPF passes for {authentication.spf.domain}, aligned"
     if verdict.status is AuthResult.FAIL:
         yield "DMARC: no aligned identifier passes"
-    asked = f"policy {verdict.policy}, disposition {verdict.disposition}"
-    yield f"DMARC: {verdict.status}: {asked}{_why(verdict.problem)}"
+    policy = f"policy {verdict.policy}, disposition {verdict.disposition}"
+    yield f"DMARC: {verdict.status}: {policy}{_why(verdict.problem)}"
     for reason in verdict.reasons:
         yield f"DMARC: override {reason.kind}{_why(reason.comment)}"
 

@@ -281,9 +281,9 @@ def _hostOf(tokens: list[str]) -> Domain | AddressLiteral:
     RFC 5322 4.4 allows white space around dots and the C{@}, but in a domain some
     programs take it for the end.
     """
-    place = tokens.index("@") if "@" in tokens else 0
-    local = "".join(tokens[:place])
-    domain = "".join(tokens[place + 1 :]).strip(" \t")
+    position = tokens.index("@") if "@" in tokens else 0
+    local = "".join(tokens[:position])
+    domain = "".join(tokens[position + 1 :]).strip(" \t")
     # RFC 2047 5: an encoded word is no part of an address, but some programs decode it.
     isLocal = _LOCAL_PART.match(local) and "=?" not in local
     # Some programs look for an address among several words, and end it at a character
@@ -340,26 +340,26 @@ def _tokens(text: str) -> Iterator[str]:
 
     @raise InvalidDomain: Mail programs differ about the tokens.
     """
-    place = 0
-    while place < len(text):
-        if text[place] == "(":
-            end = _commentEnd(text, place)
+    position = 0
+    while position < len(text):
+        if text[position] == "(":
+            end = _commentEnd(text, position)
         else:
-            token = _TOKEN.match(text, place)
+            token = _TOKEN.match(text, position)
             if token is None:
                 raise InvalidDomain("an unclosed quoted string")
             end = token.end()
-        yield text[place:end]
-        place = end
+        yield text[position:end]
+        position = end
 
 
-def _commentEnd(text: str, place: int) -> int:
+def _commentEnd(text: str, position: int) -> int:
     """
     The end of a comment, which has to be the same for mail programs without nested
     comments (RFC 5322 3.2.2) or backslashes in them.
     """
-    end = commentEnd(text, place)
-    first = text.find(")", place)
-    if end < 0 or "\\" in text[place:end] or _SPECIAL.search(text, first, end):
+    end = commentEnd(text, position)
+    first = text.find(")", position)
+    if end < 0 or "\\" in text[position:end] or _SPECIAL.search(text, first, end):
         raise InvalidDomain("an ambiguous comment")
     return end

@@ -220,35 +220,35 @@ def parseAuthservID(text: str) -> tuple[str | None, bool]:
     name = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else found[0]
     version = _DIGITS.match(text, _skipped(text, found.end()))
     digits, end = (version[0], version.end()) if version else ("", found.end())
-    place = _skipped(text, end)
-    isEnd = place == len(text) or text[place] == ";"
+    position = _skipped(text, end)
+    isEnd = position == len(text) or text[position] == ";"
     return name, isEnd and digits in _KNOWN_VERSIONS
 
 
-def _skipped(text: str, place: int) -> int:
+def _skipped(text: str, position: int) -> int:
     """
     The position behind white space and comments (RFC 5322 3.2.2).  An unclosed
     comment extends to the end.
     """
-    while place < len(text):
-        white = _WSP.match(text, place)
+    while position < len(text):
+        white = _WSP.match(text, position)
         if white is not None:
-            place = white.end()
-        elif text[place] == "(":
-            end = commentEnd(text, place)
-            place = end if end >= 0 else len(text)
+            position = white.end()
+        elif text[position] == "(":
+            end = commentEnd(text, position)
+            position = end if end >= 0 else len(text)
         else:
             break
-    return place
+    return position
 
 
-def commentEnd(text: str, place: int) -> int:
+def commentEnd(text: str, position: int) -> int:
     """
-    The position behind the comment that begins at C{place} (RFC 5322 3.2.2); -1 if it
-    isn't closed.
+    The end of the comment that begins at C{position} (RFC 5322 3.2.2); -1 if it isn't
+    closed.
     """
     depth = 0
-    for step in _COMMENT_STEP.finditer(text, place):
+    for step in _COMMENT_STEP.finditer(text, position):
         depth += {"(": 1, ")": -1}.get(step[0], 0)
         if depth == 0:
             return step.end()

@@ -112,8 +112,8 @@ class _FileChunks(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(self._count))]
-        place = range(self._count)[index]
-        if place < len(self._before):
-            return self._before[place]
-        offset = self._start + (place - len(self._before)) * CHUNK
+        index = range(self._count)[index]
+        if index < len(self._before):
+            return self._before[index]
+        offset = self._start + (index - len(self._before)) * CHUNK
         return os.pread(self._descriptor, CHUNK, offset)

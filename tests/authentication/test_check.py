@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.check}, and what it is made of.
+Tests for L{moxtls.authentication.check}.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CheckCase(SynchronousTestCase):
         self, text: bytes, client: ClientInfo = HOST, sender: str = "x@a.example"
     ) -> AuthenticationOutcome:
         """
-        What is found of a message that is there.
+        The outcome for a complete message.
         """
         return self.successResultOf(authenticate(self.checks, client, sender, [text]))
 
@@ -119,7 +119,7 @@ class FindingsTests(CheckCase):
 
     def test_spoofed(self) -> None:
         """
-        Nobody else's results are in the author's name.
+        Results for other domains don't count for the author's.
         """
         found = self.findings(
             message("x@a.example", "stranger.example"), STRANGER, "x@stranger.example"
@@ -130,8 +130,8 @@ class FindingsTests(CheckCase):
 
     def test_bounce(self) -> None:
         """
-        Where MAIL FROM is empty, HELO takes its place (RFC 7208 2.4), and is
-        looked up once.
+        With an empty MAIL FROM, HELO takes its place (RFC 7208 2.4), and is looked up
+        once.
         """
         self.findings(message("x@a.example"), RELAY, "")
         self.assertEqual(self.dns.asked.count(("relay.example", RRType.TXT)), 1)
@@ -184,7 +184,7 @@ class FindingsTests(CheckCase):
 
     def test_notesOnFailure(self) -> None:
         """
-        So is what didn't pass, and why nothing came of it.
+        The notes explain failures, too.
         """
         self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=reject; t=y")
         text = message("x@a.example", "a.example") + b"more\r\n"
@@ -218,8 +218,8 @@ class TimeTests(CheckCase):
 
     def test_overdue(self) -> None:
         """
-        What isn't back at the end is a temporary error, be it one thing or
-        all of them, and the client waits once for all.
+        Lookups that take too long are temporary errors, and the client waits once for
+        all of them.
         """
         hanging = [
             ("a.example", RRType.TXT),
@@ -265,9 +265,8 @@ class TimeTests(CheckCase):
 
     def test_keysApart(self) -> None:
         """
-        A stranger's key that never comes doesn't keep that of another from being
-        used: else whoever adds a signature of his own to a forgery would have
-        the author's policy suspended (RFC 9989 5.3.6).
+        A key that is never answered doesn't affect other signatures: else adding a
+        signature to a forgery would suspend the author's policy.
         """
         text = message("x@a.example", "a.example", "stranger.example")
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
@@ -286,8 +285,8 @@ class TimeTests(CheckCase):
 
     def test_verifying(self) -> None:
         """
-        That verifying takes long is no reason not to do what the author asks
-        for: anybody can keep a host busy.
+        The time of verification doesn't suspend a policy, as any client can keep a
+        host busy.
         """
         verifying: Deferred[tuple[DKIMResult, ...]] = Deferred()
         self.checks.offload = lambda work: verifying.addCallback(lambda _: work())
@@ -303,8 +302,8 @@ class TimeTests(CheckCase):
 
     def test_alignment(self) -> None:
         """
-        So are look-ups that begin at the end; without them nothing is decided
-        against a message.
+        Lookups for alignment are limited in time, too; without them nothing is
+        decided against a message.
         """
         self.dns.hang("_dmarc.sub.a.example", RRType.TXT)
         text = message("x@a.example", "sub.a.example")
@@ -352,12 +351,12 @@ class TimeTests(CheckCase):
 
 class MemoryTests(CheckCase):
     """
-    What is remembered of clients.
+    The caches of results for clients.
     """
 
     def asked(self, sender: str = "x@a.example") -> int:
         """
-        How many questions it takes.
+        The number of questions.
         """
         before = len(self.dns.asked)
         self.checks.prefetch(HOST, sender)
@@ -375,7 +374,7 @@ class MemoryTests(CheckCase):
 
     def test_failed(self) -> None:
         """
-        What couldn't be found out is tried again.
+        Failed lookups are tried again.
         """
         self.dns.fail("a.example", RRType.TXT)
         self.asked()
@@ -385,7 +384,7 @@ class MemoryTests(CheckCase):
 
     def test_policy(self) -> None:
         """
-        So it is with the policy of an author domain, if it is certain.
+        The policy of an author domain is cached if it is certain.
         """
 
         def status() -> AuthResult:
@@ -435,7 +434,7 @@ class MemoryTests(CheckCase):
 
 class StrangerTests(CheckCase):
     """
-    What a client can make us ask for.
+    Limits on the lookups that a client can cause.
     """
 
     def hanging(self, client: ClientInfo, number: int) -> None:
@@ -447,8 +446,7 @@ class StrangerTests(CheckCase):
 
     def test_share(self) -> None:
         """
-        Who has a great many things looked up that are never answered keeps nobody
-        else's from being asked for.
+        A client with many unanswered lookups doesn't delay those for other clients.
         """
         for number in range(MAX_QUERIES_PER_CLIENT + 5):
             self.hanging(STRANGER, number)
@@ -483,7 +481,7 @@ class StrangerTests(CheckCase):
 
     def test_overdueOnlyLooking(self) -> None:
         """
-        Where no policy is followed anyway, nothing depends on waiting.
+        Without enforcement nothing is overdue.
         """
         self.checks.localPolicy = LocalPolicy(enforcement=DMARCPolicy.NONE)
         self.dns.hang("_dmarc.a.example", RRType.TXT)
@@ -519,7 +517,7 @@ class StrangerTests(CheckCase):
 
 class VerifyTests(CheckCase):
     """
-    Where signatures are verified.
+    Verification is passed to an offload function.
     """
 
     def test_offloaded(self) -> None:
@@ -536,8 +534,7 @@ class VerifyTests(CheckCase):
 
     def test_nothing(self) -> None:
         """
-        Where there is no signature, or no record of its key, there is nothing to
-        do.
+        Without a signature or key record nothing is passed to the offload function.
         """
         self.dns.remove(signer("q.example").recordName, RRType.TXT)
         for signers in ((), ("q.example",)):

@@ -64,7 +64,8 @@ Parsed = list[tuple[str, str, str | None, dict[str, str]]]
 
 def parsed(field: bytes) -> Parsed:
     """
-    What somebody else's parser reads: method, result, reason, and properties.
+    The field as read by an independent parser: method, result, reason, and
+    properties.
     """
     text = field.decode().replace("\r\n", "")
     read = AuthenticationResultsHeader.parse(text)
@@ -128,7 +129,7 @@ class ResultsTests(SynchronousTestCase):
 
     def test_overridden(self) -> None:
         """
-        What was done, and why it isn't what was asked for, is in a comment.
+        Disposition and override are in a comment.
         """
         verdict = replace(
             PASSED,
@@ -142,8 +143,8 @@ class ResultsTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Without a signature, a policy or an author that is said (RFC 8601
-        2.7.1); mail from nobody was checked by HELO alone, once.
+        Without a signature, policy or author the field says so (RFC 8601 2.7.1); with
+        a null sender SPF is listed once, for HELO.
         """
         bounce = replace(FOUND, spf=FOUND.helo, dkim=(), address="")
         verdict = Verdict(AuthResult.NONE, problem="no author domain")
@@ -188,7 +189,7 @@ class ResultsTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     def test_strangers(self, helo: str, sender: str, name: str, word: str) -> None:
         """
-        Nothing that strangers say makes other results, or another line.
+        Text from other hosts adds no results and no lines.
         """
         signature = DKIMResult(A, word, AuthResult.FAIL, word, word, word, word)
         found = replace(
@@ -228,7 +229,7 @@ class ReceivedSPFTests(SynchronousTestCase):
 
     def test_helo(self) -> None:
         """
-        Mail from nobody is about what the client calls itself (RFC 7208 2.4).
+        With a null sender the field is about HELO (RFC 7208 2.4).
         """
         found = replace(
             FOUND,
@@ -244,7 +245,7 @@ class ReceivedSPFTests(SynchronousTestCase):
     @settings(max_examples=50, deadline=None)
     def test_strangers(self, helo: str, sender: str) -> None:
         """
-        Nothing that strangers say makes another line.
+        Text from other hosts adds no results and no lines.
         """
         lines = receivedSPF(US, FOUND, sender, helo).decode().split("\r\n")
         self.assertEqual(lines.pop(), "")

@@ -103,7 +103,7 @@ class IPRevTests(SynchronousTestCase):
 
     def test_noAddress(self) -> None:
         """
-        What is no address has no name.
+        A text that is no address has no name.
         """
         for ip in ("", "host.example", "192.0.2", "192.0.2.3.4", "\x00"):
             result = self.check(ip)
@@ -114,7 +114,7 @@ class IPRevTests(SynchronousTestCase):
     @given(st.text(max_size=40))
     def test_anything(self, text: str) -> None:
         """
-        Whatever it's asked about, there is a result.
+        Any address and answers yield a result.
         """
         dns = MemoryResolver()
 

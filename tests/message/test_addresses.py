@@ -111,8 +111,8 @@ class AuthorTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        Where there is no address, or where mail programs find different ones
-        (RFC 5322 3.6.2), nobody can tell which author people are shown.
+        A field is unreadable without an address, or if mail programs find different
+        ones (RFC 5322 3.6.2).
         """
         for value in (
             "y@b.example (a <x@a.example>",
@@ -213,7 +213,7 @@ class AuthorTests(SynchronousTestCase):
 
     def test_charsets(self) -> None:
         """
-        Nothing is kept of names of character sets that strangers make up.
+        Unknown charset names aren't kept in memory.
         """
         self.domains("=?made-up?q?x=40a.example?=, y@b.example")
         self.assertNotIn("made_up", encodings._cache)
@@ -233,7 +233,7 @@ class AuthorTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     def test_anything(self, value: str) -> None:
         """
-        Whatever there is, it comes to something.
+        Any field yields a result.
         """
         authorDomains(splitHeader(b"From:" + value.encode() + b"\r\n"))
 

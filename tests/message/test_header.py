@@ -117,7 +117,7 @@ class ForgedTests(SynchronousTestCase):
 
     def test_doubtful(self) -> None:
         """
-        Nor is anything kept that somebody might take for ours.
+        Results that a reader may take for ours are removed, too.
         """
         for value in (
             "",
@@ -142,7 +142,7 @@ class ForgedTests(SynchronousTestCase):
 
     def test_linear(self) -> None:
         """
-        What is never closed takes no longer for being repeated.
+        Repeated unclosed strings and comments take linear time.
         """
         for each in ("(", '"', '"\\', "(\\", "()", " "):
             name, _ = parseAuthservID(each * 50_000)

@@ -74,7 +74,7 @@ class LeavesTests(SynchronousTestCase):
 
     def test_cutOff(self) -> None:
         """
-        Whatever a message lacks at its end, the rest is read.
+        Truncated messages are read up to their end.
         """
         firstEnd = NESTED.index(b"=A9") + 3
         for end in range(firstEnd, len(NESTED)):

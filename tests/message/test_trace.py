@@ -73,7 +73,7 @@ class ReceivedHeaderTests(SynchronousTestCase):
     @given(st.text(max_size=300))
     def test_anyName(self, helo: str) -> None:
         """
-        Whatever clients call themselves, it remains one field, in ASCII.
+        Any HELO name yields one field in ASCII.
         """
         header = receivedHeader(ClientInfo("192.0.2.1", helo), "mx.example", "1", NOW)
         self.assertTrue(header.isascii())

@@ -103,9 +103,9 @@ class Listening:
 @dataclass
 class Received:
     """
-    What became of a message.
+    The replies to a message, and its delivery.
 
-    @ivar rcpt: What was said to each RCPT.
+    @ivar rcpt: The reply to each RCPT.
     """
 
     rcpt: list[int]
@@ -203,13 +203,13 @@ class ReceptionCase(SynchronousTestCase):
 
     def stored(self, account: str, *mailbox: str) -> list[bytes]:
         """
-        What is in a mailbox of an account.
+        The messages in a mailbox of an account.
         """
         return [each.message for each in self.mail[account].messages.get(mailbox, [])]
 
     def places(self) -> set[tuple[str, ...]]:
         """
-        Where there is anything: accounts, and parts of names.
+        The mailboxes that aren't empty, by account and parts of their names.
         """
         return {
             (account, *parts)

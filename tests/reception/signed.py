@@ -1,5 +1,5 @@
 """
-Mail from a few domains, and the DNS in which where it is from can be checked.
+Signed mail from a few domains, and the DNS to authenticate it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def message(
     """
     @param author: An address, or more.
     @param signed: The domains that sign it.
-    @param fields: More of them, which nobody signs.
+    @param fields: More fields, which aren't signed.
     """
     header = f"From: {author}\r\nTo: y@our.example\r\nSubject: hello\r\n".encode()
     return fields + sign(header + b"\r\n" + body, map(signer, signed))

@@ -49,7 +49,7 @@ Status: 5.1.1\r
 
 class RecipientTests(ReceptionCase):
     """
-    Whom mail is taken for.
+    Recipients for which mail is accepted.
     """
 
     def code(self, recipient: str, size: int = 0) -> int:
@@ -101,8 +101,8 @@ class RecipientTests(ReceptionCase):
 
     def test_room(self) -> None:
         """
-        Who has no room for a message of the announced size (RFC 1870 6.1) is
-        refused for now; an alias is there as long as one of its members has.
+        A recipient without room for the announced size (RFC 1870 6.1) is refused
+        temporarily; an alias needs one member with room.
         """
         self.mail["anna"].room = 1000
         self.assertEqual(self.code("anna@our.example", 1000), 250)
@@ -114,7 +114,7 @@ class RecipientTests(ReceptionCase):
 
 class StoredTests(ReceptionCase):
     """
-    What is put into mailboxes.
+    The messages in mailboxes.
     """
 
     def test_trace(self) -> None:
@@ -164,8 +164,8 @@ class StoredTests(ReceptionCase):
 
     def test_unchecked(self) -> None:
         """
-        Where nothing is checked nothing is looked up, nobody is told, and
-        nothing is said about it; forged results still go.
+        Without authentication nothing is looked up, observed or added; forged results
+        are still removed.
         """
         self.reception = self.made(None)
         forged = f"Authentication-Results: {HOSTNAME}; dmarc=pass\r\n".encode()
@@ -178,7 +178,7 @@ class StoredTests(ReceptionCase):
 
     def test_user(self) -> None:
         """
-        Mail of somebody who has logged in is no mail from outside.
+        Mail of an authenticated user isn't checked.
         """
         client = replace(STRANGER, user="anna")
         self.assertEqual(self.receive(PLAIN, client=client).reply.code, 250)
@@ -243,7 +243,7 @@ class StoredTests(ReceptionCase):
 
 class MalformedTests(ReceptionCase):
     """
-    What is refused without asking anybody.
+    Messages that are refused because of their header.
     """
 
     def refused(self, text: bytes, sender: str = "x@a.example") -> tuple[int, str]:
@@ -252,7 +252,7 @@ class MalformedTests(ReceptionCase):
 
     def test_from(self) -> None:
         """
-        There has to be one From that names somebody (RFC 5322 3.6).
+        Exactly one readable From is needed (RFC 5322 3.6).
         """
         for header in (
             b"To: y@b.example\r\n",
@@ -301,13 +301,13 @@ class MalformedTests(ReceptionCase):
 
 class DecidedTests(ReceptionCase):
     """
-    What DMARC comes to for recipients.
+    The effects of DMARC verdicts on recipients.
     """
 
     def test_rejected(self) -> None:
         """
-        A message that is refused is refused for all, with the reason (RFC
-        9989 7.2); whoever wants to see it has it, unread.
+        A message is refused for all recipients, with the reason (RFC 9989 7.2);
+        accounts that want it get it unread.
         """
         to = ("all@our.example", "postmaster")
         received = self.receive(PLAIN, *to, client=STRANGER)
@@ -344,8 +344,8 @@ class DecidedTests(ReceptionCase):
 
     def test_temporary(self) -> None:
         """
-        What can't be judged for now is accepted: RFC 9989 5.3.6 leaves it to
-        us, and who sent it can't help it.
+        A message with a temporary error is accepted (RFC 9989 5.3.6), as its sender
+        can't help it.
         """
         self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 250)
@@ -357,7 +357,7 @@ class DecidedTests(ReceptionCase):
 
 class ObserverTests(ReceptionCase):
     """
-    Who is told of it.
+    Observers are notified of verdicts.
     """
 
     def test_each(self) -> None:
@@ -484,8 +484,8 @@ class ObserverTests(ReceptionCase):
 
     def test_known(self) -> None:
         """
-        Whether somebody is known matters where DMARC was held against him; a
-        member of an alias will do.
+        The sender history is consulted where DMARC was enforced; one member of an
+        alias suffices.
         """
 
         def known(to: str) -> bool:
@@ -499,8 +499,7 @@ class ObserverTests(ReceptionCase):
 
     def test_failures(self) -> None:
         """
-        Where failures are reported (RFC 9991), it matters too before somebody
-        is told of one.
+        With failure reports (RFC 9991), it is also consulted before one is sent.
         """
         record = "v=DMARC1; p=none; ruf=mailto:failures@n.example"
         self.dns.put("_dmarc.n.example", RRType.TXT, record)
@@ -522,7 +521,7 @@ class FailureTests(ReceptionCase):
 
     def code(self, *troubles: Exception | None) -> tuple[int, str]:
         """
-        What is said where anna's and bob's mailboxes have these.
+        The reply code with these results for anna and bob.
         """
         for account, trouble in zip(("anna", "bob"), troubles, strict=False):
             self.mail[account].trouble = trouble
@@ -532,8 +531,7 @@ class FailureTests(ReceptionCase):
 
     def test_nobody(self) -> None:
         """
-        If nobody has it, the client still does, and is told what is worst
-        (RFC 5321 4.2.5).
+        If no copy was stored, the reply is the worst result (RFC 5321 4.2.5).
         """
         later, full, no = OSError("x"), MailboxFull(), MailboxRefused("no")
         for troubles, expected in (
@@ -549,8 +547,8 @@ class FailureTests(ReceptionCase):
 
     def test_some(self) -> None:
         """
-        If somebody has it, the queue sees to the others, so that nobody gets
-        it twice, and the sender hears of those who never will.
+        If a copy was stored, the others are queued, so that nothing is delivered
+        twice and failures are bounced.
         """
         for trouble in (OSError("x"), MailboxFull(), MailboxRefused("no")):
             self.assertEqual(self.code(None, trouble)[0], 250)
@@ -572,8 +570,8 @@ class FailureTests(ReceptionCase):
 
     def test_junk(self) -> None:
         """
-        Of junk nobody is told anything, and it isn't queued, as from there it
-        would come to the inbox.
+        Junk is neither bounced nor queued, as the queue would deliver it to the
+        inbox.
         """
         text = message("x@q.example")
         for trouble, code in ((OSError("x"), 451), (MailboxFull(), 250)):
@@ -588,7 +586,7 @@ class FailureTests(ReceptionCase):
 
 class TimeTests(ReceptionCase):
     """
-    What is waited for.
+    Lookups and observers that a reply waits for.
     """
 
     def test_gone(self) -> None:
@@ -622,7 +620,7 @@ class TimeTests(ReceptionCase):
 
 class NoticeTests(ReceptionCase):
     """
-    What comes back of reports of ours.
+    DSNs about our reports.
     """
 
     TOKEN = f"postmaster+0a1b@{HOSTNAME}"

@@ -53,7 +53,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """
-        That there is no such account any more is for the queue to find out.
+        Copies for a missing account are left to the queue.
         """
         mailbox = MemoryMailbox()
         delivery = MailboxDelivery({"anna": mailbox}.__getitem__, self.queue)

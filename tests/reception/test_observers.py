@@ -20,8 +20,7 @@ class AudienceTests(ReceptionCase):
 
     def test_bounded(self) -> None:
         """
-        Where nothing is written down any more, mail waits after all, instead
-        of taking all memory.
+        With too many notifications in progress, mail waits.
         """
         history = self.ledger.history
         standing: list[Deferred[None]] = []
@@ -50,7 +49,7 @@ class AudienceTests(ReceptionCase):
 
     def test_unknown(self) -> None:
         """
-        Where history can't be read, its owner is taken to be known.
+        If the history can't be read, the domain counts as known.
         """
         self.ledger.history.isKnown = (  # type: ignore[method-assign]
             lambda account, organizational: fail(OSError("database"))
@@ -103,7 +102,7 @@ class CorrespondenceTests(ReceptionCase):
 
     def test_loop(self) -> None:
         """
-        So who is written to is known when mail in his name comes.
+        Domains to which a user writes are known afterwards.
         """
         self.submitted("anna", "anna@our.example", "x@a.example")
         self.receive(message("x@a.example"), client=STRANGER)

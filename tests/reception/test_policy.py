@@ -64,7 +64,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_dispositions(self) -> None:
         """
-        What DMARC has come to is done (RFC 9989 7).
+        The disposition of DMARC is applied (RFC 9989 7).
         """
         for disposition, finalDisposition in (
             (DMARCPolicy.NONE, FinalDisposition.ACCEPTED),
@@ -81,8 +81,8 @@ class DecideTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        What can't be judged is accepted (RFC 9989 5.3.6), unless we only didn't
-        wait any longer: then it is to come again (RFC 9989 7.2).
+        Temporary errors are accepted (RFC 9989 5.3.6), except after a time-out: then
+        the message is refused temporarily (RFC 9989 7.2).
         """
         verdict = replace(
             REJECT, status=AuthResult.TEMPERROR, disposition=DMARCPolicy.NONE
@@ -121,8 +121,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_from(self) -> None:
         """
-        Whoever can't say who wrote a message is refused (RFC 5322 3.6), but
-        for DSNs, about which nobody could be told.
+        A message without a readable author is refused (RFC 5322 3.6), except DSNs.
         """
         nothing = Verdict(AuthResult.NONE)
         for state, sender in product(FromField, ("x@a.example", "")):
@@ -154,8 +153,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_organization(self) -> None:
         """
-        However many domains below one's own somebody uses, it is one to be
-        remembered; if it is known which.
+        History has the organizational domain, if it is known.
         """
         below = Domain("x.a.example")
         found = Discovery(below, A, DiscoveryMethod.TREE_WALK)
@@ -222,9 +220,8 @@ class AnswerTests(SynchronousTestCase):
 
     def test_consistent(self) -> None:
         """
-        Who is told that it was taken has nothing left to do for anybody: it
-        is stored, or for the queue, or junk that nobody wants.  Who is told
-        otherwise has to try again for all.
+        After acceptance every copy is stored, queued, or junk; otherwise the client
+        tries again.
         """
         each = MailboxCopy("anna", "Inbox", ANNA)
         for outcomes in product(StoreResult, repeat=3):

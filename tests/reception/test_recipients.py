@@ -49,7 +49,7 @@ LocalpartCatchallSeparator = "--"
 
 def directory(text: str = TEXT) -> Directory:
     """
-    Of a configuration.
+    The directory of a configuration.
     """
     return Directory(parse(text, "moxtls.toml"))
 
@@ -113,8 +113,8 @@ class FindTests(SynchronousTestCase):
 
     def test_aliases(self) -> None:
         """
-        Each member gets it, and nobody twice; whoever writes an alias in
-        another case or normal form means the same (RFC 6532 3.1).
+        Each member gets the message once; aliases match in any case and normal form
+        (RFC 6532 3.1).
         """
         both = [("anna", "Inbox"), ("bob", "Inbox")]
         self.assertEqual(self.places("ALL@example.org"), both)
@@ -141,8 +141,7 @@ class FindTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """
-        At the host's own name, there are the postmaster and the address for
-        TLS reports, and nobody else.
+        The host's own name has the postmaster and the address for TLS reports only.
         """
         for text, expected in [
             ("TLSreports@mail.example.org", [("", "TLSRPT")]),
@@ -154,7 +153,7 @@ class FindTests(SynchronousTestCase):
 
     def test_hostIsDomain(self) -> None:
         """
-        Where it is one of Domains too, there are people as well.
+        If it is one of Domains, it has accounts, too.
         """
         self.directory = directory(
             TEXT
@@ -209,7 +208,7 @@ class FindTests(SynchronousTestCase):
 
     def test_withoutHostTLSRPT(self) -> None:
         """
-        Nobody takes reports who doesn't say so.
+        Without HostTLSRPT there is no address for reports.
         """
         self.directory = directory('Hostname = "mail.example.org"')
         self.assertEqual(self.places("tlsreports@mail.example.org"), NoSuchUser())
@@ -219,8 +218,7 @@ class FindTests(SynchronousTestCase):
     @given(st.text(max_size=20), st.sampled_from(["example.org", "exact.example"]))
     def test_anything(self, localPart: str, domain: str) -> None:
         """
-        Whatever is asked for, there is an answer, and at a domain of ours it is
-        about that domain.
+        Any address has an answer, which fits its domain.
         """
         found = self.directory.find(Address(localPart, Domain(domain)))
         self.assertIsInstance(found, tuple | NoSuchUser)

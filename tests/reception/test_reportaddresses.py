@@ -113,7 +113,7 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """
-        Those that the operator names, whatever the DNS says.
+        Addresses in the configuration count, whatever the DNS says.
         """
         self.assertIncluded(
             self.make("reports@a.example"), ["Reports@a.example"], "anna@a.example"
@@ -140,7 +140,7 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        What can't be looked up is asked for again soon.
+        Failed lookups are retried soon.
         """
         self.resolver.fail(f"_smtp._tls.{A}", RRType.TXT, ExtendedError(22))
         made = self.make()
@@ -180,7 +180,7 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_asSpelled(self) -> None:
         """
-        Without a directory, letters may be of either case.
+        Without a directory, case doesn't matter.
         """
         address = Address.parse("Dmarc@a.example")
         self.assertEqual(lowerCased(address), (Address.parse("dmarc@a.example"),))

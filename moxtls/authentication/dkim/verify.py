@@ -107,9 +107,9 @@ def findSignatures(header: Header, authors: Sequence[Domain] = ()) -> Signatures
     """
     readable = []
     problems = []
-    for place, field in enumerate(header.called(_NAME)):
+    for index, field in enumerate(header.called(_NAME)):
         try:
-            readable.append(parseSignatureClaim(field, place))
+            readable.append(parseSignatureClaim(field, index))
         except InvalidSignatureField as error:
             problems.append(str(error))
     if len(readable) > MAX_SIGNATURES:
@@ -343,9 +343,9 @@ def _restored(
         body,
         tuple(
             DKIMCheck(
-                SignatureClaim(place, Domain(name), selector, field), records, problem
+                SignatureClaim(index, Domain(name), selector, field), records, problem
             )
-            for place, name, selector, field, records, problem in checks
+            for index, name, selector, field, records, problem in checks
         ),
         now,
     )

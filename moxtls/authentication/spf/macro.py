@@ -67,13 +67,13 @@ def parseMacroString(text: str, explaining: bool = False) -> MacroString:
     @raise InvalidMacro: C{text} is no macro-string.
     """
     parts: list[str | Macro] = []
-    place = 0
-    while place < len(text):
-        token = _TOKEN.match(text, place)
+    position = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
         if token is None:
-            raise InvalidMacro(_problem(text[place : place + 20]))
+            raise InvalidMacro(_problem(text[position : position + 20]))
         parts.append(_part(token, explaining))
-        place = token.end()
+        position = token.end()
     return tuple(parts)
 
 

@@ -100,9 +100,9 @@ _cached = lru_cache(maxsize=MAX_CACHED)(_parsed)
 
 def _record(directives: list[Directive], modifiers: dict[str, DomainSpec]) -> SPFRecord:
     redirect = modifiers.get("redirect")
-    for place, each in enumerate(directives):
+    for index, each in enumerate(directives):
         if isinstance(each.mechanism, AllMechanism):
-            directives, redirect = directives[: place + 1], None
+            directives, redirect = directives[: index + 1], None
             break
     return SPFRecord(tuple(directives), redirect, modifiers.get("exp"))
 

@@ -1,5 +1,5 @@
 """
-Signed messages and what is published about them.
+Signed messages and the key records for them.
 """
 
 from __future__ import annotations

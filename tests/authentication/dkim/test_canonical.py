@@ -1,7 +1,5 @@
 """
 Tests for L{moxtls.authentication.dkim.canonical}.
-
-Tests for L{moxtls.authentication.dkim.canonical}.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ E = ED25519.key.public
 
 def modulus(bits: int) -> int:
     """
-    Nobody has its factors, but nobody asks.
+    A modulus without known factors, which verification doesn't need.
     """
     return (1 << (bits - 1)) + 1
 
@@ -102,8 +102,8 @@ class ReadKeyTests(SynchronousTestCase):
 
     def test_sizes(self) -> None:
         """
-        RSA keys below 1024 bits are good for nothing (RFC 8301 3.2), and
-        nobody is made to compute with absurd ones.
+        RSA keys below 1024 bits are refused (RFC 8301 3.2), and absurdly large ones
+        are refused before any computation.
         """
         for bits in (1024, 2048, 4096, 8192):
             self.assertEqual(
@@ -152,8 +152,7 @@ class ReadKeyTests(SynchronousTestCase):
     )
     def test_anything(self, text: bytes) -> None:
         """
-        Whatever a record has in it, there is a key or a reason, and the key
-        can be used.
+        Any record yields a key that can be used, or a reason.
         """
         try:
             key = parseKeyRecord(text)

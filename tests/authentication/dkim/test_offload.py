@@ -59,7 +59,7 @@ KEYS = {
 
 def verification(text: bytes) -> DKIMJob:
     """
-    What is left to do about C{text}.
+    The job of verifying C{text}.
     """
     end = headerEnd(text)
     header, body = text[:end], text[end + len(b"\r\n") :]

@@ -90,7 +90,7 @@ class ReadSignatureTests(SynchronousTestCase):
 
     def test_result(self) -> None:
         """
-        What tells a signature from others is in its result (RFC 6008).
+        The result has the start of the signature, which identifies it (RFC 6008).
         """
         result = self.good(a="ed25519-sha256").result(AuthResult.FAIL, "no", 256, True)
         self.assertEqual(
@@ -176,7 +176,7 @@ class ReadSignatureTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        Without a domain and a selector there is nobody to name.
+        A field without a domain and a selector is unreadable.
         """
         for name, values in [
             (
@@ -217,8 +217,8 @@ class ReadSignatureTests(SynchronousTestCase):
 
     def test_claim(self) -> None:
         """
-        Whose it is, is found wherever it stands and however it is folded (RFC
-        6376 3.2); where it is said twice, that is no list of tags.
+        Domain and selector are found anywhere in the field, however it is folded (RFC
+        6376 3.2); a repeated tag makes the list invalid.
         """
         for text in (
             b"DKIM-Signature:d=a.example;s=sel",
@@ -278,8 +278,8 @@ class ReadSignatureTests(SynchronousTestCase):
 
     def test_optional(self) -> None:
         """
-        White space in lists, methods that are unknown beside the one that
-        isn't, and tags nobody knows (RFC 6376 3.5).
+        White space in lists, unknown methods beside the known one, and unknown tags
+        are accepted (RFC 6376 3.5).
         """
         signature = self.good(h="to : FROM:\r\n from", q="x/y : dns/txt", new="x=y")
         self.assertEqual(signature.names, (b"to", b"from", b"from"))
@@ -295,8 +295,8 @@ class ReadSignatureTests(SynchronousTestCase):
 
     def test_times(self) -> None:
         """
-        What has expired isn't accepted, give or take a little, nor what was
-        signed long after now (RFC 6376 3.5).
+        Expired signatures, and those from the future, are refused, with some
+        tolerance (RFC 6376 3.5).
         """
         now = int(NOW)
         self.good(t=str(now + MAX_TIME_IN_FUTURE), x="999999999999")
@@ -320,8 +320,8 @@ class ReadSignatureTests(SynchronousTestCase):
     )
     def test_anything(self, changes: dict[str, str | None]) -> None:
         """
-        Whatever the tags have in them, there is a signature, a result, or
-        nobody to name; and no control characters in what others are told.
+        Any tags yield a signature, a result, or an error, without control characters
+        in texts.
         """
         try:
             found = read(**changes)

@@ -120,7 +120,7 @@ class ClaimsOfTests(SynchronousTestCase):
 
     def test_most(self) -> None:
         """
-        A stranger can't make many of them cost anything (RFC 6376 8.4).
+        The number of signatures that are verified is limited (RFC 6376 8.4).
         """
         self.assertEqual(
             len(signatureClaims(splitHeader(BROKEN * 100))), MAX_SIGNATURES
@@ -128,8 +128,8 @@ class ClaimsOfTests(SynchronousTestCase):
 
     def test_padding(self) -> None:
         """
-        Signatures that anybody put in front don't keep the author's from being
-        verified (RFC 6376 8.4); nor do those of which can't be told whose they are.
+        Signatures added on the way, readable or not, don't displace the author's (RFC
+        6376 8.4).
         """
         below = BROKEN.replace(b"d=a.example", b"d=mail.sender.example")
         good = split(sign(MESSAGE, [RSA]))[0]
@@ -256,7 +256,7 @@ class FindKeysTests(SynchronousTestCase):
 
     def test_testing(self) -> None:
         """
-        Whether a domain is testing is told, pass or fail (RFC 6376 3.6.1).
+        The result has the testing flag of the key, pass or fail (RFC 6376 3.6.1).
         """
         record = ED25519.record.replace("p=", "t=y; p=")
         self.assertEqual(self.found(record), (PASS, "", True))
@@ -296,7 +296,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """
-        What we sign ourselves, both algorithms, all that a result says.
+        Our own signatures pass, with both algorithms, and their results are complete.
         """
         header, body = split(sign(MESSAGE, [RSA, ED25519]))
         found = signatureClaims(splitHeader(header))
@@ -322,7 +322,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What dkimpy signs, in all four ways and with both algorithms (RFC 6376
+        Signatures by dkimpy pass, with all canonicalizations and algorithms (RFC 6376
         3.4), whatever the chunks.
         """
         words = (b"simple", b"relaxed")
@@ -365,8 +365,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_relaxed(self) -> None:
         """
-        What happens to mail on its way does no harm, what is added to it does
-        (RFC 6376 3.4.2, 3.4.4, 5.4.2).
+        Usual changes in transit do no harm, additions do (RFC 6376 3.4.2, 3.4.4,
+        5.4.2).
         """
         message = signedByOthers(ED25519, fields=[b"from", b"from", b"to", b"subject"])
         for old, new, status in [
@@ -388,7 +388,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        Which part was changed is told, the body first (RFC 6376 6.1.3).
+        The problem names the changed part, the body first (RFC 6376 6.1.3).
         """
         message = sign(MESSAGE, [ED25519])
         for old, new, problem in [
@@ -488,7 +488,7 @@ class VerifyTests(SynchronousTestCase):
     )
     def test_anything(self, header: bytes, body: bytes) -> None:
         """
-        Whatever a message looks like, it only doesn't pass.
+        Any message is verified without an exception.
         """
         checks = runWithAnswers(
             lookUpKeys(signatureClaims(splitHeader(header))), lookup(ZONE)

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.spf.evaluate}, and what it is made of.
+Tests for L{moxtls.authentication.spf.evaluate}.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class RequestTests(SPFTestCase):
 
 class RecordTests(SPFTestCase):
     """
-    Which record it is.
+    The choice of the record.
     """
 
     def test_none(self) -> None:
@@ -696,7 +696,7 @@ class LimitTests(SPFTestCase):
 
     def test_octets(self) -> None:
         """
-        As many long records as there may be are too much to read.
+        The total length of the records of a check is limited.
         """
         for number in range(9):
             self.publish("v=spf1 " + "ip4:192.0.2.77 " * 1000, f"{number}.example")
@@ -769,8 +769,7 @@ class LimitTests(SPFTestCase):
         self, data: st.DataObject, ip: str, localPart: str, helo: str
     ) -> None:
         """
-        Whatever is published, the check comes to an end within the limits, and
-        what it says is printable.
+        Any records yield a result within the limits, with printable texts.
         """
         asked: dict[LookupQuestion, Answer] = {}
         count = 0
@@ -798,7 +797,7 @@ class LimitTests(SPFTestCase):
     @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=80))
     def test_anyRequest(self, ip: str, helo: str, sender: str) -> None:
         """
-        Whatever a client says, there is a result.
+        Any request yields a result.
         """
         record = TXT(b"v=spf1 exists:%{s}.%{h}.%{o}.%{l1r-}.example -all exp=%{S}.x.de")
 

@@ -54,8 +54,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         """
-        RFC 7208 7.1: literals, letters with everything that may be behind
-        them, and the three escapes.
+        RFC 7208 7.1: literals, letters with all their options, and the three escapes.
         """
         self.assertEqual(
             parseMacroString("a.%{l12R+-}%%b%{D}"),

@@ -191,7 +191,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        What is wrong is said of the term, short and printable.
+        Errors name the term, short and printable.
         """
         self.assertIn("'a:192.0.2.1': ", self.refused("mx a:192.0.2.1"))
         self.assertIn("ip4", self.refused("a:192.0.2.1"))
@@ -231,8 +231,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_remembered(self) -> None:
         """
-        What a usual record says is read once, and that of a long one isn't
-        kept; errors stay errors.
+        Usual records are cached, long ones and errors aren't.
         """
         usual, long = b"v=spf1 -all", b"v=spf1 " + b"a " * MAX_CACHED_LENGTH
         self.assertIs(parseSPFRecord(usual), parseSPFRecord(usual))
@@ -262,7 +261,7 @@ class RecordTests(SynchronousTestCase):
     )
     def test_anything(self, text: bytes) -> None:
         """
-        Whatever is published is a record or invalid.
+        Any text is a record or invalid.
         """
         try:
             record = parseSPFRecord(b"v=spf1 " + text)
