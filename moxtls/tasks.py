@@ -75,7 +75,7 @@ async def ignoreCancelled(coroutine: Coroutine[Deferred[Any], Any, Any]) -> None
 
 def cancelPromptly(pending: Deferred[T]) -> Deferred[T]:
     """
-    The same, except that cancelling fails with L{CancelledError} at once, whatever
+    The same, except that cancelling fails with C{CancelledError} at once, whatever
     C{pending} makes of it.
     """
 

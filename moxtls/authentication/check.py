@@ -3,7 +3,7 @@
 Authenticates messages by iprev, SPF, DKIM and DMARC, with all DNS lookups in parallel
 and started while the message is still being received.
 
-Without a server, as in C{moxtls auth}:
+Without a server, as in C{moxtls auth}::
 
     outcome = await authenticate(authenticator, client, sender, message)
 """

@@ -4,7 +4,7 @@ Decisions that need the DNS on their way, apart from the asking.  No I/O.
 
 An L{LookupGenerator} is a generator that yields questions, all that can be asked at
 the same time at once, is sent the answers in the same order, and returns what
-it found.  L{moxtls.tasks.conduct} asks for real.
+it found.  L{moxtls.tasks.resolve} asks for real.
 
 Several inquiries as one, whose questions are asked side by side.  No I/O.
 """

@@ -57,7 +57,7 @@ class Resolver:
 
     @param servers: In order of preference; the one that answered last is
         asked first.
-    @param ask: How to ask, such as L{moxtls.dns.transport.Exchange.ask}.
+    @param ask: How to ask, such as L{moxtls.dns.transport.DNSTransport.ask}.
     @ivar validating: Whether a probe found that a server validates which is
         trusted to do so.
     """

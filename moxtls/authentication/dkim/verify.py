@@ -4,7 +4,7 @@ Verifies the DKIM signatures of a message (RFC 6376 6.1).  No I/O.
 
 In three steps, which run in different places: L{signatureClaims} is quick,
 L{lookUpKeys} waits for the DNS, and the time of L{verify} grows with the message, so
-it belongs in a thread or process:
+it belongs in a thread or process::
 
     claims = signatureClaims(splitHeader(header))
     checks = await resolve(resolver, lookUpKeys(claims))
