@@ -110,8 +110,8 @@ class SubmissionTests(SynchronousTestCase):
 
     def test_queued(self) -> None:
         """
-        The queue is given the message with what it lacks (RFC 6409 8), and
-        only then the client is told 250.
+        The message is queued with its missing header fields (RFC 6409 8) before the
+        client gets 250.
         """
         self.queue.answer = Deferred()
         transaction = TransactionState("a@A.example", recipients=("b@B.example",))
@@ -126,7 +126,7 @@ class SubmissionTests(SynchronousTestCase):
 
     def test_noHeader(self) -> None:
         """
-        Where there is no header, ours is kept apart from the text.
+        If a message has no header, the added one is separated from the text.
         """
         transaction = TransactionState("", recipients=("b@b.example",))
         self.successResultOf(self.submit(transaction, b"Hi there\r\n"))
@@ -164,7 +164,7 @@ class SubmissionTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """
-        What the queue takes from nobody won't be taken later either (RFC 3463
+        A message that the queue refuses gets a permanent negative reply (RFC 3463
         3.7).
         """
         self.queue.answer = fail(InvalidMessage("line 2 of the message has a NUL"))
@@ -174,7 +174,7 @@ class SubmissionTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        What is aborted goes nowhere.
+        An aborted message is discarded.
         """
         sink = self.submission.message(
             CLIENT, TransactionState("", recipients=("b@b.e",))
@@ -220,7 +220,7 @@ class EnvelopeTests(SynchronousTestCase):
 
     def test_response(self) -> None:
         """
-        What a program answers, or reports, isn't the cause of a report.
+        Automatic responses and reports cause no reports.
         """
         answer = b"Auto-Submitted: auto-replied\r\n"
         person = self.envelope(MailParameters())
@@ -229,8 +229,7 @@ class EnvelopeTests(SynchronousTestCase):
 
     def test_eightBit(self) -> None:
         """
-        What counts is what is there, not what was said (RFC 6152, RFC 6531
-        3.4).
+        The content decides, not the parameters of MAIL (RFC 6152, RFC 6531 3.4).
         """
         said = MailParameters(eightBit=True, smtputf8=True)
         self.assertFalse(self.envelope(said).eightBit)

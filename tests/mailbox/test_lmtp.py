@@ -159,8 +159,8 @@ class LMTPTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        What the server says it never takes isn't sent (RFC 1870 6.3), and
-        there is no room for it.
+        A message larger than the server's announced limit is refused without
+        sending it (RFC 1870 6.3).
         """
         self.assertTrue(self.successResultOf(self.mailbox.hasRoom(2**40)))
         self.successResultOf(self.deliver())
@@ -199,7 +199,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_torn(self) -> None:
         """
-        What can't be read whole isn't stored.
+        A message that can't be read completely isn't stored.
         """
         self.failureResultOf(self.deliver(TornSequence()), OSError)
         self.assertEqual(self.network.stored, [])
@@ -220,8 +220,8 @@ class LMTPTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        Where the server stands still, nobody waits for a turn for so long that
-        his client sends the message again (RFC 5321 4.5.3.2.6).
+        If the server hangs, a message doesn't wait for a connection until the SMTP
+        client sends it again (RFC 5321 4.5.3.2.6).
         """
         self.network.answers = {"END": None}
         waiting = [self.begin() for _ in range(3)]
@@ -246,7 +246,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        A connection that nobody uses is closed.
+        An unused connection is closed.
         """
         self.successResultOf(self.deliver())
         self.clock.advance(IDLE_TIMEOUT)
@@ -271,8 +271,8 @@ class LMTPTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping says goodbye to idle servers, breaks off the rest, and nothing
-        begins after that.
+        Stopping sends QUIT on idle connections and aborts the others; no new
+        delivery starts.
         """
         first, second = self.begin(), self.begin()
         self.network.pump()
@@ -298,7 +298,7 @@ class LMTPTests(SynchronousTestCase):
         @implementer(IStreamClientEndpoint)
         class Slow:
             """
-            Connects when it is told to, also if it is to give up.
+            Connects on request, even after it was cancelled.
             """
 
             def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:

@@ -1,5 +1,5 @@
 """
-Somebody who owns a conversation.
+A minimal owner of a server conversation.
 """
 
 from __future__ import annotations

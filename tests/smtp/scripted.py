@@ -18,12 +18,11 @@ EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "SMTPUTF8", "REQUIRETLS"
 
 class Scripted(Protocol):
     """
-    An SMTP server that says what it is told to.
+    An SMTP server with scripted replies.
 
-    @ivar heard: All it heard in the clear or decrypted, C{b"<TLS>"} where the
-        handshake was.
-    @ivar messages: What came with DATA, decoded.
-    @ivar lost: Why the connection ended.
+    @ivar heard: All received data, decrypted, with C{b"<TLS>"} for the handshake.
+    @ivar messages: The received messages, decoded.
+    @ivar lost: The reason of the connection's end.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ class Realm:
 
 def portal(delivery: Delivery) -> Portal:
     """
-    Lets in everybody, and "user" by the name of user with the password "pw".
+    A portal that accepts anonymous clients, and "user" with the password "pw".
     """
     users = InMemoryUsernamePasswordDatabaseDontUse(user=b"pw")
     return Portal(Realm(delivery), [AllowAnonymousAccess(), users])
@@ -189,7 +189,7 @@ class Connection:
 
     def replies(self) -> list[str]:
         """
-        What the server has said since.
+        The server's output since the last call.
         """
         said: str = self.transport.value().decode()
         self.transport.clear()

@@ -76,8 +76,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_burst(self) -> None:
         """
-        Any number of right passwords at the same time is all right, also from where
-        nobody logged in before.
+        Any number of simultaneous correct passwords is accepted, also from new
+        networks.
         """
         logins = [self.login("192.0.2.1", "pencil") for _ in range(5 * MAX_FAILURES)]
         self.work()
@@ -86,7 +86,7 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_limited(self) -> None:
         """
-        Of any number of wrong ones at the same time, so many are looked at.
+        Only a limited number of simultaneous wrong passwords is checked.
         """
         logins = [self.login("192.0.2.1") for _ in range(5 * MAX_FAILURES)]
         self.work()
@@ -97,8 +97,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_waiting(self) -> None:
         """
-        So many wait for one network; others are told to come again, which counts
-        for nothing.
+        A limited number of checks waits for each network; others are postponed,
+        which doesn't count as a failure.
         """
         waiting = [
             self.login(f"192.0.2.{n}") for n in range(MAX_CHECKS + MAX_WAITING + 3)
@@ -125,7 +125,7 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        What breaks here is nobody's failure.
+        An internal error doesn't count as a failed login.
         """
         for _ in range(2 * MAX_FAILURES):
             login = self.login("192.0.2.1", "pencil")

@@ -101,7 +101,7 @@ class BodyDecoderTests(SynchronousTestCase):
     @given(WIRE, st.lists(st.integers(1, 4)))
     def test_splits(self, wire: bytes, lengths: list[int]) -> None:
         """
-        How the wire is cut changes nothing.
+        The result doesn't depend on how the input is cut.
         """
         pieces, position = [], 0
         for length in lengths:
@@ -119,7 +119,7 @@ class BodyDecoderTests(SynchronousTestCase):
     @given(LINES, st.binary(max_size=4))
     def test_roundTrip(self, lines: list[bytes], rest: bytes) -> None:
         """
-        What was stuffed as RFC 5321 4.5.2 has it comes out as it was.
+        Decoding restores a message that was dot-stuffed (RFC 5321 4.5.2).
         """
         stuffed = b"".join(b"." + line if line[:1] == b"." else line for line in lines)
         decoder, text = decoded(stuffed + b".\r\n" + rest)

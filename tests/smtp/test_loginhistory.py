@@ -48,7 +48,7 @@ class LoginHistoryTests(SynchronousTestCase):
 
     def test_damaged(self) -> None:
         """
-        What can't be read is ignored, with a word, and holds nobody up.
+        Unreadable files are ignored and logged.
         """
         self.history.save("anna", ["192.0.2.1"])
         for name, content in (
@@ -67,7 +67,7 @@ class LoginHistoryTests(SynchronousTestCase):
 
     def test_unwritable(self) -> None:
         """
-        Where it can't be written, that is all.
+        A failure to write is only logged.
         """
         LoginHistory(self.folder / "missing").save("anna", ["192.0.2.1"])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -35,7 +35,7 @@ class LoginLimitsTests(SynchronousTestCase):
         self, user: str, place: ClientNetwork, tries: int, now: float = NOW
     ) -> int:
         """
-        How many of so many wrong passwords are looked at.
+        The number of wrong passwords that are checked.
         """
         count = 0
         for _ in range(tries):
@@ -75,8 +75,8 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_account(self) -> None:
         """
-        Guesses at one account from everywhere are limited too, for names that nobody
-        has as well.
+        Guesses at one account from many addresses are limited, for unknown accounts
+        too.
         """
         for user in ("anna", "nobody"):
             count = sum(
@@ -89,8 +89,9 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_owner(self) -> None:
         """
-        Where somebody logged in before, guesses from elsewhere don't matter, nor
-        failures of others in the same network or behind the same address.
+        Where an account logged in before, guesses from elsewhere have no influence,
+        nor failures of other clients in the same network or behind the same
+        address.
         """
         self.succeed("anna", HOME)
         for n in range(99):
@@ -115,7 +116,8 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        So many places are remembered of each account, those of the latest logins.
+        A limited number of networks is stored for each account: those of the latest
+        logins.
         """
         for n in range(MAX_KNOWN):
             self.succeed("anna", networkOf(f"10.{n}.0.1"))
@@ -152,7 +154,7 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Whoever tries many names from many addresses takes no more memory.
+        Many user names from many addresses don't need more memory.
         """
         self.limits = LoginLimits(maxEntries=100)
         for n in range(1000):

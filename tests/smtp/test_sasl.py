@@ -67,7 +67,7 @@ class StoredPasswordTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        What is written is read again.
+        The text form can be parsed again.
         """
         self.assertEqual(StoredPassword.parse(hashPassword("pencil", SALT)), PENCIL)
         self.assertNotIn("pencil", str(PENCIL))
@@ -108,7 +108,8 @@ class PlainTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        The message makes a claim; nobody may act for others (RFC 4616 2).
+        The message names a user and a password; authorization as another user is
+        refused (RFC 4616 2).
         """
         for message, step in (
             (b"\0user\0pencil", PasswordAttempt("user", "pencil")),
@@ -264,8 +265,8 @@ class ScramTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        A name that nobody has looks like one that somebody has: it has always
-        the same salt, and different ones have different salts.
+        An unknown user name looks like a known one: its salt is always the same,
+        and different names have different salts.
         """
         salts = []
         for name in (b"nobody", b"nobody", b"noone"):
@@ -283,7 +284,7 @@ class ScramTests(SynchronousTestCase):
 
     def test_nobodyProves(self) -> None:
         """
-        There is no proof for a name that nobody has.
+        There is no proof for an unknown user name.
         """
         server = ACCOUNTS.begin("SCRAM-SHA-256", "server")
         client = ScramClient("nobody", "pencil", "client")
@@ -304,7 +305,7 @@ class ScramTests(SynchronousTestCase):
     )
     def test_anything(self, mechanism: str, responses: list[bytes]) -> None:
         """
-        Whatever comes, nothing raises, and nobody is let in.
+        Arbitrary responses raise nothing, and don't authenticate.
         """
         exchange = ACCOUNTS.begin(mechanism, "server")
         for response in responses:

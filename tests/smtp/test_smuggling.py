@@ -1,5 +1,5 @@
 """
-Messages that would be two to somebody else, over the sans-IO server.
+SMTP smuggling: messages that other software would split, over the sans-IO server.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ WIRE = st.lists(
 
 def heard(events: list[ServerEvent]) -> list[object]:
     """
-    What an owner is left with: messages in one piece, or refused.
+    The result for an owner: whole messages, or refused ones.
     """
     result: list[object] = []
     for event in events:
@@ -114,7 +114,7 @@ def pieces(step: bytes, sizes: list[int]) -> list[bytes]:
 
 class SmugglingTests(SynchronousTestCase):
     """
-    Nobody is made to see more messages than there are (RFC 5321 4.1.1.4).
+    No software can be made to see more messages than there are (RFC 5321 4.1.1.4).
     """
 
     def test_ends(self) -> None:

@@ -59,7 +59,7 @@ class Told:
 
 def verifying(host: str = "mx.example", *roots: Identity) -> Any:
     """
-    What an application that verifies gives to its factory.
+    Options of an application that verifies certificates.
     """
     trusted = [
         ssl.Certificate(X509.from_cryptography(each.certificate))
@@ -147,7 +147,7 @@ class CaptureCase(SynchronousTestCase):
 
 class OutcomeTests(CaptureCase):
     """
-    What the observer is told.
+    Outcomes reported to the observer.
     """
 
     def test_good(self) -> None:
@@ -191,8 +191,8 @@ class OutcomeTests(CaptureCase):
 
     def test_verifyingApplication(self) -> None:
         """
-        What the application refuses stays refused, no mail is sent, and the
-        reason is told: expired, untrusted, wrong name.
+        If the application rejects a certificate, no mail is sent, and the reason is
+        reported: expired, untrusted, wrong name.
         """
         for identity, resultType in (
             (root().issue("mx.example", days=-1), ResultType.CERTIFICATE_EXPIRED),
@@ -212,8 +212,8 @@ class OutcomeTests(CaptureCase):
 
     def test_carelessApplication(self) -> None:
         """
-        What the application accepts stays accepted, and what is wrong with it
-        is told beside the success.
+        If the application accepts an invalid certificate, the error is reported
+        beside the success.
         """
         for contextFactory in (ssl.ClientContextFactory(), ssl.CertificateOptions()):
             self.told = Told()
@@ -227,7 +227,8 @@ class OutcomeTests(CaptureCase):
 
     def test_systemRoots(self) -> None:
         """
-        Where the application trusts everybody, the system's roots judge.
+        If the application verifies nothing, the system's roots are used for the
+        record.
         """
         sent = self.send(Scripted(good().context()), ssl.CertificateOptions())
         self.successResultOf(sent)
@@ -238,7 +239,7 @@ class OutcomeTests(CaptureCase):
 
     def test_pinningApplication(self) -> None:
         """
-        An application that refuses what everybody else would accept.
+        An application that rejects an otherwise valid certificate.
         """
         context = trusting(root()).context
         context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
@@ -294,8 +295,8 @@ class OutcomeTests(CaptureCase):
 
     def test_unknownExtensions(self) -> None:
         """
-        RFC 8460 4.3.1: where nobody asked for the extensions, or the server
-        didn't get to saying, nothing is known of STARTTLS.
+        RFC 8460 4.3.1: if the client didn't ask for extensions, or the server
+        didn't reply, nothing is reported about STARTTLS.
         """
         for self.saysHELO, reply in (
             (True, "421 busy"),
@@ -353,8 +354,8 @@ class OutcomeTests(CaptureCase):
 
     def test_spelling(self) -> None:
         """
-        RFC 8460 4.4: the host is told in A-labels, and not at all if what it is
-        called is no name of a host.
+        RFC 8460 4.4: the host is reported in A-labels, and omitted if it isn't a
+        host name.
         """
         for host, told in (
             ("mx.Bücher.example", "mx.xn--bcher-kva.example"),
@@ -480,7 +481,7 @@ class InjectionTests(CaptureCase):
 
     def test_closed(self) -> None:
         """
-        With the wrapper the connection ends there, and that is told.
+        With the wrapper the connection ends there, which is reported.
         """
         for behind in (INJECTED, b"2"):
             self.told = Told()

@@ -43,7 +43,7 @@ FOLDED = [b"X-Seen: yes", b"\tindeed"]
 @implementer(IMessageFilter)
 class Asked:
     """
-    Remembers what it was asked, and answers as it is told to.
+    Records its calls, and returns prepared results.
     """
 
     def __init__(self) -> None:
@@ -112,14 +112,14 @@ class ServerCase(SynchronousTestCase):
 
     def kept(self, name: str) -> Kept:
         """
-        What the application has of the one message for somebody.
+        The lines that the application has of one recipient's message.
         """
         (message,) = self.delivery.mail[name]
         return message
 
     def refused(self) -> int:
         """
-        How often the protocol has logged that a message failed.
+        The number of failed messages in the protocol's log.
         """
         return len(self.flushLoggedErrors(smtp.SMTPServerError))
 
@@ -131,7 +131,7 @@ class PassTests(ServerCase):
 
     def test_interfaces(self) -> None:
         """
-        What the tests put in place of the real thing is alike.
+        The fakes implement the interfaces.
         """
         verifyObject(IMessageFilter, self.asked)
         message = self.asked.message(ClientInfo(), "")
@@ -193,8 +193,7 @@ class PassTests(ServerCase):
 
     def test_noReceived(self) -> None:
         """
-        Where the application has no Received, the first line is the
-        message's.
+        If the application adds no Received, the first line is the message's.
         """
         self.delivery.trace = b""
         connection = self.connection()
@@ -241,8 +240,8 @@ class PassTests(ServerCase):
 
     def test_bareLineEnds(self) -> None:
         """
-        What some reader takes for a line end is one in a header, so that no
-        field is hidden from us (RFC 5322 2.3); in a body it stays.
+        A bare CR or LF is a line end in a header, so that no field escapes the
+        filter (RFC 5322 2.3); in a body it is kept.
         """
         connection = self.connection()
         connection.begin("x@a.example", "anna")
@@ -298,8 +297,8 @@ class RefusalTests(ServerCase):
 
     def test_refused(self) -> None:
         """
-        The client hears why (RFC 9989 7.2), nobody gets the message, and
-        the next one isn't affected.
+        The client gets the reason (RFC 9989 7.2), no recipient gets the message,
+        and the next one isn't affected.
         """
         words = Reply(550, "5.7.1", "Refused because of DMARC:\nindeed")
         self.asked.answer = succeed(FilterResult(words))
@@ -334,7 +333,7 @@ class RefusalTests(ServerCase):
 
     def test_tooLarge(self) -> None:
         """
-        What comes beyond the limit is thrown away as it comes.
+        Data beyond the limit is discarded as it arrives.
         """
         connection = self.connection(maxSize=100)
         connection.begin("x@a.example", "anna", "bob")
@@ -362,8 +361,8 @@ class RefusalTests(ServerCase):
 
     def test_hungUp(self) -> None:
         """
-        If the client goes away before it has sent everything, all that waits
-        for it is told, and forgotten.
+        If the client disconnects during the message, all recipients' messages are
+        told, and the data is discarded.
         """
         connection = self.connection()
         connection.begin("x@a.example", "anna", "bob")
@@ -376,8 +375,8 @@ class RefusalTests(ServerCase):
 
     def test_hungUpAfterwards(self) -> None:
         """
-        What is there is delivered, even if the client doesn't hear of it
-        (RFC 5321 4.5.3.2.6 is about how it waits).
+        A complete message is delivered even if the client disconnects before the
+        reply (RFC 5321 4.5.3.2.6).
         """
         answer: Deferred[FilterResult] = Deferred()
         self.asked.answer = answer
@@ -402,7 +401,7 @@ class RefusalTests(ServerCase):
 
 class TroubleTests(ServerCase):
     """
-    What goes wrong on our side, or the application's.
+    Errors of the filter and of the application.
     """
 
     def test_broken(self) -> None:
@@ -475,8 +474,8 @@ class TroubleTests(ServerCase):
 
     def test_refusedAtData(self) -> None:
         """
-        An application that changes its mind at DATA is heard then, and who
-        was there already is told.
+        An application can refuse at DATA; recipients that have a message already
+        are told.
         """
         messages: list[Any] = [smtp.SMTPServerError(450, b"Not now"), Kept()]
 
@@ -514,7 +513,7 @@ class DeploymentTests(ServerCase):
 
     def test_portal(self) -> None:
         """
-        The delivery of whoever is let in anonymously.
+        The delivery of an anonymous avatar is filtered.
         """
         factory = stockFactory()
         factory.portal = portal(self.delivery)
@@ -526,7 +525,7 @@ class DeploymentTests(ServerCase):
 
     def test_noPortal(self) -> None:
         """
-        Who isn't let in isn't looked at.
+        Mail of a client that the portal refuses isn't filtered.
         """
         factory = stockFactory()
         factory.portal = Portal(Realm(self.delivery), [])

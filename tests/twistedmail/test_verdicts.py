@@ -88,7 +88,7 @@ class ScreeningCase(SynchronousTestCase):
         sender: str = "x@a.example",
     ) -> list[str]:
         """
-        @return: What the client is told in the end.
+        @return: The last reply.
         """
         connection = self.connection(client)
         connection.begin(sender, *(recipients or ("anna",)))
@@ -96,7 +96,7 @@ class ScreeningCase(SynchronousTestCase):
 
     def kept(self, name: str = "anna") -> Kept:
         """
-        What the application has of the latest message for somebody.
+        The lines that the application has of one recipient's latest message.
         """
         return self.delivery.mail[name][-1]
 
@@ -118,7 +118,7 @@ class ScreeningCase(SynchronousTestCase):
 
 class VerdictTests(ScreeningCase):
     """
-    What is found out, and who is told.
+    Verdicts, and their observers.
     """
 
     def test_interfaces(self) -> None:
@@ -188,7 +188,7 @@ class VerdictTests(ScreeningCase):
 
     def test_evaluations(self) -> None:
         """
-        What reports are made of is there (RFC 9990 3.1.1.7).
+        Evaluations for aggregate reports are recorded (RFC 9990 3.1.1.7).
         """
         self.send(message("x@a.example", "a.example"))
         self.send(message("x@a.example"), client=STRANGER)
@@ -207,8 +207,8 @@ class VerdictTests(ScreeningCase):
 
     def test_history(self) -> None:
         """
-        Who has proved to be its author is known to the recipient from then
-        on, which counts when his domain is forged.
+        An authenticated author domain becomes known to the recipient, which matters
+        when it is forged later.
         """
         spoofed = message("x@a.example")
         self.send(spoofed, client=STRANGER)
@@ -220,8 +220,8 @@ class VerdictTests(ScreeningCase):
 
     def test_curious(self) -> None:
         """
-        A message of the application that wants to know its verdict is told;
-        that it fails over it changes nothing.
+        A message of the application that implements IVerdictObserver gets its
+        verdict; an error there changes nothing.
         """
         self.delivery.make = Curious
         self.assertEqual(self.send(message("x@a.example"), "anna", "bob"), OK)
@@ -276,7 +276,7 @@ class VerdictTests(ScreeningCase):
 
 class EnforcingTests(ScreeningCase):
     """
-    Where what DMARC says is done.
+    DMARC policies are enforced.
     """
 
     def test_reject(self) -> None:
@@ -295,7 +295,7 @@ class EnforcingTests(ScreeningCase):
 
     def test_quarantine(self) -> None:
         """
-        Whoever stores the message sees that it is not to be trusted.
+        The header of a message shows that its policy asks for quarantine.
         """
         text = message("x@q.example")
         replies = self.send(text, client=STRANGER, sender="x@stranger.example")
@@ -314,7 +314,7 @@ class EnforcingTests(ScreeningCase):
 
     def test_headerTooLong(self) -> None:
         """
-        What can't be looked through isn't passed on.
+        A message with a too long header is refused.
         """
         fields = b"X: " + b"y" * 900 + b"\r\n"
         text = fields * (MAX_HEADER // len(fields) + 2) + FORGED
@@ -325,7 +325,7 @@ class EnforcingTests(ScreeningCase):
 
 class AnnotatingTests(ScreeningCase):
     """
-    Where the application has the say.
+    The result is only added to the header.
     """
 
     enforce = False
@@ -355,7 +355,7 @@ class AnnotatingTests(ScreeningCase):
 
 class TroubleTests(ScreeningCase):
     """
-    What can't be found out.
+    Messages that can't be evaluated.
     """
 
     def breaking(self, name: str) -> None:
@@ -410,7 +410,7 @@ class TroubleTests(ScreeningCase):
 
     def test_hungUp(self) -> None:
         """
-        What is being looked up for a client that is gone is given up.
+        Lookups are cancelled when the client disconnects.
         """
         asked: list[Deferred[Answer]] = []
         lookup: Callable[[str, RRType], Deferred[Answer]] = self.dns.lookup

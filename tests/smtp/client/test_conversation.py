@@ -102,7 +102,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        What is no reply is an error (RFC 5321 4.2).
+        Malformed replies are errors (RFC 5321 4.2).
         """
         for data in (
             b"hello\r\n",
@@ -205,8 +205,8 @@ class BodyTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from([b".", b"\r", b"\n", b"a", b"\r\n"])))
     def test_oneEnd(self, tokens: list[bytes]) -> None:
         """
-        RFC 5321 2.3.8: whatever is in a message, nobody finds an end of it
-        but us, and no bare CR or LF is left.
+        RFC 5321 2.3.8: an encoded message contains no other end of data than the
+        final one, and no bare CR or LF.
         """
         data = self.encode(tokens)
         plain = data.replace(b"\r\n", b"")
@@ -280,8 +280,9 @@ class ExtensionTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        What a server can't do is refused without asking: SIZE (RFC 1870),
-        8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689 4.2.1).
+        A message that needs a missing extension is refused locally: SIZE (RFC
+        1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689
+        4.2.1).
         """
         for mail, known, status in (
             (transaction(), ALL, None),
@@ -467,8 +468,8 @@ class OpeningTests(ConversationCase):
 
     def test_answersInAdvance(self) -> None:
         """
-        What was said before the command is no answer to it: neither to
-        STARTTLS nor to anything else.
+        A reply that arrives before the command is an error, for STARTTLS and all
+        other commands.
         """
         for early in (b"220 go\r\n", b"250 ok\r\n", b"2"):
             conversation = self.conversation(TLSMode.REQUIRED)
@@ -750,7 +751,7 @@ class TransactionTests(ConversationCase):
 
     def test_refusedLocally(self) -> None:
         """
-        What the server can't do is not asked of it.
+        A message that needs a missing extension is refused without any command.
         """
         conversation = self.ready("SIZE 10")
         events = conversation.begin(transaction("b@example.org", "c@example.org"))

@@ -190,8 +190,8 @@ class EnforcementTests(SessionCase):
 
     def test_daneAnchor(self) -> None:
         """
-        DANE-TA: a root that nobody else trusts will do, if it is sent along
-        and the name is right (RFC 7672 3.1.2).
+        DANE-TA: an otherwise untrusted root is accepted if the server sends it and
+        the name matches (RFC 7672 3.1.2).
         """
         private = selfSigned(name="Private Root", authority=True)
         record = TLSA(2, 0, 1, hashlib.sha256(private.der).digest())
@@ -250,7 +250,7 @@ class EnforcementTests(SessionCase):
 
 class HandshakeTests(SessionCase):
     """
-    How a session comes to TLS, and how it doesn't.
+    Successful and failed starts of TLS.
     """
 
     def test_record(self) -> None:
@@ -344,9 +344,8 @@ class HandshakeTests(SessionCase):
 
     def test_alerts(self) -> None:
         """
-        RFC 8446 6: an alert is told by its number, whether or not anybody has a
-        name for it; also the one that only says reply, in the middle of a
-        handshake.
+        RFC 8446 6: an alert is recorded by its number, known or not; also
+        close_notify during a handshake.
         """
         for level, number in ((2, 40), (2, 121), (2, 200), (1, 0)):
             server = Scripted(behindStartTLS=b"")
@@ -456,7 +455,7 @@ class HandshakeTests(SessionCase):
 
     def test_alertLater(self) -> None:
         """
-        What happens once something was read is no trouble with TLS.
+        An alert after data was received isn't a TLS failure.
         """
         server = Scripted(good().context())
         session = self.opened(server)
@@ -485,7 +484,7 @@ class HandshakeTests(SessionCase):
 
     def test_forgotten(self) -> None:
         """
-        What was announced before TLS is forgotten (RFC 3207 4.2).
+        Extensions announced before TLS are discarded (RFC 3207 4.2).
         """
         server = Scripted(
             good().context(), {"EHLO": ["250 hi\n250 STARTTLS\n250 SIZE"]}
@@ -501,7 +500,7 @@ class HandshakeTests(SessionCase):
 
 class OpeningTests(SessionCase):
     """
-    What else can go wrong before the first message.
+    Other failures before the first message.
     """
 
     def test_noConnection(self) -> None:
@@ -706,7 +705,7 @@ class DeliveryTests(SessionCase):
 
     def test_lost(self) -> None:
         """
-        What was decided before the connection was lost is not forgotten.
+        Replies received before the connection was lost are kept.
         """
         server = Scripted(None, {"RCPT": ["550 5.1.1 who?", "250 ok"], "END": ""})
         session = self.opened(server)
@@ -797,7 +796,7 @@ class DeliveryTests(SessionCase):
 
     def test_slowQuit(self) -> None:
         """
-        Five seconds are all that a server has to say reply.
+        A server has five seconds to reply to QUIT and close the connection.
         """
         session = self.opened(Scripted(None, {"QUIT": ""}))
         closed = session.quit()
@@ -845,7 +844,7 @@ class TroubleTests(SynchronousTestCase):
 
     def test_alerts(self) -> None:
         """
-        Alerts are told apart in the spellings of OpenSSL 1.1, 3 and 4.
+        Alerts are recognized in the spellings of OpenSSL 1.1, 3 and 4.
         """
         for words, number in (
             ("sslv3 alert handshake failure", 40),
@@ -865,7 +864,7 @@ class TroubleTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What isn't TLS, what we refuse ourselves, and the rest.
+        Peers that don't speak TLS, local alerts, and other errors.
         """
         self.assertEqual(self.trouble("wrong version number"), (Kind.NOT_TLS, None))
         self.assertEqual(

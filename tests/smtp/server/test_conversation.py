@@ -99,8 +99,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """
-        What is well-formed (RFC 5321 4.1.1, 4.1.2) is taken, and what isn't is
-        answered with what is wrong about it.
+        Well-formed commands (RFC 5321 4.1.1, 4.1.2) are accepted; others get a
+        reply that names the error.
         """
         for line, code in (
             (b"MAIL FROM:<>", "250 2.0.0"),
@@ -167,7 +167,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_parameters(self) -> None:
         """
-        The owner is told what MAIL said.
+        The event has the parameters of MAIL.
         """
         owner = greeted(isSecure=True)
         owner.says(b"MAIL FROM:<a@a.example> SIZE=9 BODY=8BITMIME SMTPUTF8 ")
@@ -239,7 +239,7 @@ class TransactionTests(SynchronousTestCase):
 
     def test_noRecipients(self) -> None:
         """
-        Where all recipients are refused, so is DATA (RFC 2920 3.1).
+        If all recipients are refused, DATA is refused (RFC 2920 3.1).
         """
         conversation = greeted().conversation
         conversation.receive(ENVELOPE + b"DATA\r\n")
@@ -302,7 +302,7 @@ class TransactionTests(SynchronousTestCase):
 
     def test_byteByByte(self) -> None:
         """
-        How the client's words are cut changes nothing.
+        The result doesn't depend on how the input is cut.
         """
         settings = replace(SETTINGS, mechanisms=("PLAIN",), authWithoutTLS=True)
         steps = (
@@ -363,8 +363,7 @@ class TLSTests(SynchronousTestCase):
 
     def test_required(self) -> None:
         """
-        Where TLS is required, there is little else to say before it (RFC 3207
-        4).
+        If TLS is required, few commands are accepted before it (RFC 3207 4).
         """
         owner = greeted(replace(SETTINGS, tlsRequired=True))
         self.assertEqual(
@@ -439,7 +438,7 @@ class AuthTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        After three failed logins the client is sent away.
+        The session is closed after three failed logins.
         """
         owner = greeted(self.SETTINGS, isSecure=True)
         codes = owner.codes(b"AUTH PLAIN AGEAYg==\r\n" * 5)
@@ -490,9 +489,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_recipientsBeyond(self) -> None:
         """
-        Who names as many again in one go, as clients do that don't wait for replies,
-        has made no mistake, and is not sent away before the mail is there; who names
-        more is.
+        As many recipients beyond the maximum as allowed ones, as pipelining clients
+        send them, don't close the session; more do.
         """
         settings = replace(SETTINGS, maxRecipients=300)
         for beyond, ends in ((300, "354"), (301, "421")):
@@ -533,7 +531,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_guessing(self) -> None:
         """
-        Who guesses at recipients is sent away.
+        Too many refused recipients close the session.
         """
         conversation = greeted().conversation
         conversation.receive(b"MAIL FROM:<>\r\n" + b"RCPT TO:<b@b.example>\r\n" * 300)
@@ -555,7 +553,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_backlog(self) -> None:
         """
-        What is sent ahead is bounded.
+        The amount of pipelined input is limited.
         """
         conversation = greeted().conversation
         conversation.receive(b"MAIL FROM:<>\r\n")

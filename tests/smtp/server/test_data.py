@@ -57,8 +57,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_unclear(self) -> None:
         """
-        Whatever else it is, nobody can say where the chunk ends: the
-        connection does.
+        A malformed BDAT closes the connection, as the end of the chunk is unknown.
         """
         for argument in (
             "",
@@ -180,8 +179,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_outOfOrder(self) -> None:
         """
-        What comes too early is refused (RFC 3030 2), and no byte of it is
-        taken for a command.
+        A premature chunk is refused (RFC 3030 2), and none of its data is taken for
+        a command.
         """
         quit = b"QUIT\r\n"
         owner = Owner()
@@ -209,8 +208,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        RSET, EHLO and HELO between chunks end the message (RFC 3030 2, RFC
-        5321 4.1.1.5), and the owner is told.
+        RSET, EHLO and HELO between chunks end the message (RFC 3030 2, RFC 5321
+        4.1.1.5) with an event.
         """
         for command in (b"RSET\r\n", b"EHLO c\r\n", b"HELO c\r\n"):
             owner = begun()
@@ -271,7 +270,7 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_refusedByOwner(self) -> None:
         """
-        What the owner says about the message is said when the chunk has come.
+        The owner's refusal of a message is sent after the chunk.
         """
         owner = begun()
         conversation = owner.conversation
@@ -309,7 +308,7 @@ TEXT = st.lists(
 
 def shaped(*pieces: bytes, longest: int = 10) -> HeaderLimits:
     """
-    What becomes of a message.
+    The result of a message.
     """
     shape = HeaderLimits(longest)
     for piece in pieces:

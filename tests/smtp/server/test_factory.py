@@ -71,12 +71,12 @@ ACCOUNTS = CredentialsChecker(
 
 
 @implementer(IMessageDelivery, IMessage)
-class FakeAcceptor:
+class FakeDelivery:
     """
-    Says what it is told to, and writes down what it is asked.
+    Returns prepared replies, and records its calls.
 
-    @ivar answers: What is given for an event, in place of C{OK}.
-    @ivar full: What C{write} gives back.
+    @ivar answers: Replies to events other than C{OK}.
+    @ivar full: The result of C{write}.
     """
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class Wire(StringTransport):
 
     def said(self) -> list[bytes]:
         """
-        What was sent since the last time.
+        The output since the last call.
         """
         lines: list[bytes] = self.value().splitlines()
         self.clear()
@@ -185,7 +185,7 @@ class ListenerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.delivery = FakeAcceptor()
+        self.delivery = FakeDelivery()
         verifyObject(IMessageDelivery, self.delivery)
         verifyObject(IMessage, self.delivery)
         self.listen(SETTINGS)
@@ -252,8 +252,7 @@ class SessionTests(ListenerCase):
 
     def test_noGarbage(self) -> None:
         """
-        Of a connection that is lost nothing is left, without a search for
-        garbage.
+        A lost connection leaves no reference cycles.
         """
         address = IPv4Address("TCP", "192.0.2.1", 1234)
         line = self.factory.buildProtocol(address)
@@ -285,7 +284,7 @@ class SessionTests(ListenerCase):
 
     def test_broken(self) -> None:
         """
-        What goes wrong on our side is 451, and the conversation goes on.
+        Internal errors result in 451, and the session continues.
         """
         for event in ("mail", "rcpt", "finish"):
             wire = self.connect()
@@ -344,8 +343,8 @@ class SessionTests(ListenerCase):
 
     def test_chunks(self) -> None:
         """
-        A message in chunks (RFC 3030) is the same to whoever takes it; one
-        that the client gives up is aborted.
+        A message in chunks (RFC 3030) is received like any other; one that the
+        client abandons is aborted.
         """
         wire = self.connect()
         wire.says(b"EHLO c\r\n" + ENVELOPE)
@@ -377,7 +376,7 @@ class SessionTests(ListenerCase):
 
     def test_lostWhileDeciding(self) -> None:
         """
-        A decision is given up when nobody waits for it any more.
+        A decision is cancelled when the connection is lost.
         """
         given: list[str] = []
         wire = self.connect()
@@ -580,7 +579,7 @@ class ConnectionTests(ListenerCase):
 
     def refusal(self, host: str) -> bytes:
         """
-        What a client is told that is refused; nothing if it isn't.
+        The reply to a refused connection; empty if it is accepted.
         """
         protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 1))
         assert protocol is not None
@@ -595,8 +594,8 @@ class ConnectionTests(ListenerCase):
 
     def test_refused(self) -> None:
         """
-        Whoever may not connect is told why (RFC 5321 3.8), and the log says which
-        limit it is.
+        A refused connection gets a reply (RFC 5321 3.8), and the log names the
+        limit.
         """
         full = replace(SETTINGS, maxConnections=2)
         for settings, host, word, key in (
@@ -631,7 +630,7 @@ class ConnectionTests(ListenerCase):
 
     def test_stopping(self) -> None:
         """
-        So is whoever comes when nobody is let in any more.
+        New connections are refused after stopping.
         """
         self.factory.stop()
         self.assertEqual(self.refusal("192.0.2.1"), b"421 4.3.2 Shutting down\r\n")
@@ -680,8 +679,8 @@ class ConnectionTests(ListenerCase):
 
     def test_crowded(self) -> None:
         """
-        Where all places are taken, who has been idle for longest makes way,
-        and nobody who is doing something.
+        At the maximum of connections, the session that has been idle for longest is
+        closed for a new one, but no active session.
         """
         self.listen(replace(SETTINGS, maxConnections=10))
         wires = [self.connect(f"192.0.{n}.1") for n in range(10)]
@@ -700,7 +699,7 @@ class ConnectionTests(ListenerCase):
 
     def test_crowdedByTheDeaf(self) -> None:
         """
-        Who doesn't even go then is not replaced by any number of others.
+        Sessions that don't end when closed aren't replaced by any number of others.
         """
         self.listen(replace(SETTINGS, maxConnections=20, maxConnectionsPerAddress=99))
         for wire in [self.connect() for _ in range(20)]:
@@ -714,7 +713,7 @@ class ConnectionTests(ListenerCase):
 
     def test_connectionRate(self) -> None:
         """
-        Who connects too often isn't even told so, until there is room again.
+        New connections above the rate are refused until there are tokens again.
         """
         self.listen(replace(SETTINGS, maxConnectionRate=3))
         for _ in range(3):
@@ -728,8 +727,8 @@ class ConnectionTests(ListenerCase):
 
     def test_messageRate(self) -> None:
         """
-        Who sends too many messages is told to come again later, over any
-        number of connections, and the delivery isn't asked.
+        Messages above the rate get a temporary negative reply, across all
+        connections, without asking the delivery.
         """
         self.listen(replace(SETTINGS, maxMessageRate=2))
         codes = []
@@ -745,7 +744,7 @@ class ConnectionTests(ListenerCase):
 
     def test_quietly(self) -> None:
         """
-        Who knocks again and again doesn't fill the log.
+        Repeated refusals don't fill the log.
         """
         counts: list[int] = []
 
@@ -776,8 +775,8 @@ class ConnectionTests(ListenerCase):
 
     def test_stop(self) -> None:
         """
-        Those that wait are told 421 and dropped (RFC 5321 3.8); nobody new
-        comes in.
+        Idle sessions get 421 and are closed (RFC 5321 3.8); new connections are
+        refused.
         """
         wire = self.connect()
         self.successResultOf(self.factory.stop())
@@ -887,7 +886,8 @@ class AuthenticationTests(ListenerCase):
 
     def test_lockedOut(self) -> None:
         """
-        Guesses from everywhere don't lock an owner out where he logged in before.
+        Guesses from other networks don't lock out the owner of an account where he
+        logged in before.
         """
         self.assertEqual(self.guess("198.51.100.1", b"pencil"), b"235 2.7.0")
         answers = {self.guess(f"10.{n}.0.1") for n in range(MAX_ACCOUNT_FAILURES)}
@@ -990,7 +990,7 @@ class LoopbackTests(TestCase):
     timeout = MAX_WAIT
 
     def setUp(self) -> None:
-        self.delivery = FakeAcceptor()
+        self.delivery = FakeDelivery()
         self.folder = Path(self.mktemp())
         self.certFile, self.keyFile = writeCertificate(self.folder, "localhost")
 
@@ -1016,7 +1016,7 @@ class LoopbackTests(TestCase):
 
     def submit(self, port: int) -> None:
         """
-        What a mail program does; in a thread.
+        Submit a message as a mail program does; runs in a thread.
         """
         context = ssl.create_default_context(cafile=str(self.certFile))
         with smtplib.SMTP("127.0.0.1", port, timeout=MAX_WAIT) as client:
@@ -1070,7 +1070,7 @@ class LoopbackTests(TestCase):
 
     def submitOverTLS(self, port: int) -> None:
         """
-        What a mail program does on port 465; in a thread.
+        Submit a message as a mail program does on port 465; runs in a thread.
         """
         context = ssl.create_default_context(cafile=str(self.certFile))
         context.check_hostname = False

@@ -23,7 +23,7 @@ NOW = 1795478400.0
 
 def taken(bucket: TokenBucket, key: str, now: float, tries: int) -> int:
     """
-    How many of so many tries are allowed.
+    The number of allowed attempts.
     """
     count = 0
     for _ in range(tries):
@@ -82,7 +82,7 @@ class AllowanceTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        0 is no limit, and remembers nobody.
+        A rate of 0 means no limit, and stores no keys.
         """
         bucket = TokenBucket(0)
         self.assertEqual(taken(bucket, "a", NOW, 1000), 1000)
@@ -90,8 +90,8 @@ class AllowanceTests(SynchronousTestCase):
 
     def test_setBack(self) -> None:
         """
-        A clock that was wrong locks nobody out for longer than a minute's
-        worth takes.
+        A clock that is set back blocks no key for longer than a minute's tokens
+        take.
         """
         bucket = TokenBucket(10)
         taken(bucket, "a", NOW + 10**6, 100)
@@ -101,8 +101,8 @@ class AllowanceTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Who comes from many addresses takes no more memory, and doesn't get
-        himself forgotten.
+        A client that uses many addresses doesn't need more memory, and its own
+        bucket isn't removed.
         """
         bucket = TokenBucket(10, maxEntries=100)
         self.assertEqual(taken(bucket, "attacker", NOW, 20), 10)
@@ -131,7 +131,7 @@ class AllowanceTests(SynchronousTestCase):
     )
     def test_never(self, rate: int, steps: list[tuple[float, str]]) -> None:
         """
-        Nobody ever has more than a bucket and what has flowed in since.
+        No key gets more than a full bucket and the tokens gained since.
         """
         bucket, now = TokenBucket(rate, maxEntries=4), NOW
         counts: dict[str, int] = {}

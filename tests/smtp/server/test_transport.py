@@ -136,8 +136,8 @@ class DirectTests(SynchronousTestCase):
 
     def test_deaf(self) -> None:
         """
-        Who doesn't read isn't listened to, until he does; nor if the session
-        has no room.
+        Reading pauses while the client doesn't read, or the session has no
+        capacity.
         """
         while not self.transport.value():
             self.line.write(b"a" * 65536)
@@ -314,7 +314,7 @@ class EndTests(TestCase):
 
     async def test_cutOff(self) -> None:
         """
-        Who is cut off while he is said reply to is gone, once.
+        A client that is aborted while the connection closes is lost once.
         """
 
         def cut() -> None:
@@ -387,8 +387,9 @@ class TLSTests(SynchronousTestCase):
 
     def test_fromTheBeginning(self) -> None:
         """
-        Where TLS comes first (RFC 8314 3.3), what is said before the handshake
-        waits for it, and a deaf client is noticed below.
+        With TLS from the beginning (RFC 8314 3.3), output before the handshake
+        waits for it, and a client that doesn't read is noticed by the lower
+        transport.
         """
         clock, client, session = Clock(), Hearing(), Hearing()
         line = ServerTransport(clock, session)
