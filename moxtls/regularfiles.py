@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.test_regularfiles -*-
 """
-Opens files in places where others may write too, without being held up by what they
-put there: a named pipe is waited for until somebody opens its other end, and a
-device may never end.
+Opens regular files only, in directories where other users may create files: opening a
+named pipe would block until its other end is opened, and a device may never end.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 class NotRegularFile(OSError):
     """
-    There is something, and it is no regular file, or a link.
+    A path exists, but isn't a regular file, or is a symbolic link.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -24,13 +23,12 @@ class NotRegularFile(OSError):
 
 def openRegular(path: str | Path, flags: int, mode: int = 0o600) -> int:
     """
-    As C{os.open}, for regular files.
+    Open a regular file, as C{os.open}.
 
-    @raise NotRegularFile: It is something else.
+    @raise NotRegularFile: It is another kind of file.
     """
     try:
-        # Where a pipe has nobody at its other end, opening it for writing fails
-        # with ENXIO then.
+        # With O_NONBLOCK, opening a pipe without a reader for writing fails with ENXIO.
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, mode)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
@@ -44,10 +42,10 @@ def openRegular(path: str | Path, flags: int, mode: int = 0o600) -> int:
 
 def readRegular(path: str | Path, maxSize: int) -> bytes:
     """
-    The content of a regular file.
+    Read a regular file.
 
-    @raise OSError: It can't be read, or is larger than C{maxSize}.
-    @raise NotRegularFile: It is something else.
+    @raise OSError: It can't be read, or is larger than C{maxSize} bytes.
+    @raise NotRegularFile: It is another kind of file.
     """
     with open(openRegular(path, os.O_RDONLY), "rb") as file:
         content = file.read(maxSize + 1)
@@ -58,10 +56,11 @@ def readRegular(path: str | Path, maxSize: int) -> bytes:
 
 def checkedFile(path: Path) -> Path:
     """
-    For files of the administrator, who may well use links: C{path}, if opening it
-    holds up nobody.
+    Check a file of the operator, which may be a link: opening it must not block.
 
-    @raise NotRegularFile: It is something else than a file or a folder.
+    @return: C{path}.
+
+    @raise NotRegularFile: It is neither a file nor a directory.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise NotRegularFile(path)

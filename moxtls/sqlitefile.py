@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_sqlitefile -*-
 """
-SQLite's files: made for their owner alone, and read without a trace.
+SQLite database files: created with private permissions, and read without side effects.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from urllib.parse import quote
 
 def makePrivate(path: Path) -> None:
     """
-    Make the file of a database if it isn't there, readable for its owner only,
-    whatever the umask and the folder's mode.  SQLite gives the same mode to the
-    files that it puts beside it, the log and the index of the log.
+    Create a database file if it doesn't exist, readable for its owner only, whatever
+    the umask and the directory's mode.  SQLite gives the same mode to the write-ahead
+    log and its index.
 
-    @raise OSError: It can't be made.
+    @raise OSError: It can't be created.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        for each in (path, *(path.with_name(path.name + end) for end in _BESIDE)):
-            _closeToOthers(each)
+        for each in (path, *(path.with_name(path.name + end) for end in _LOG_SUFFIXES)):
+            _removeOthersAccess(each)
         return
     try:
         os.fchmod(descriptor, 0o600)
@@ -33,14 +33,14 @@ def makePrivate(path: Path) -> None:
         os.close(descriptor)
 
 
-#: What SQLite keeps beside a database in WAL mode.
-_BESIDE = ("-wal", "-shm")
+#: Suffixes of the write-ahead log and its index.
+_LOG_SUFFIXES = ("-wal", "-shm")
 
 
-def _closeToOthers(path: Path) -> None:
+def _removeOthersAccess(path: Path) -> None:
     """
-    An earlier version left files to the umask.  Whoever isn't the owner may still
-    be able to use one.
+    Remove the permissions of group and others: an earlier version created files with
+    the umask's mode.  Fails silently for a user that isn't the owner.
     """
     with suppress(OSError):
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -50,17 +50,18 @@ def _closeToOthers(path: Path) -> None:
 
 def readOnly(path: Path) -> sqlite3.Connection | None:
     """
-    Open a database to look at it.  Nothing is made beside it, not even for as long
-    as that takes: files of another user would be in the way of its owner.
+    Open a database for reading.  No files are created beside it, not even temporarily:
+    files of another user would prevent its owner from opening it.
 
-    @return: C{None} if that isn't possible now, as whoever had it open was killed.
+    @return: C{None} if that isn't possible now, as a process that had it open was
+        killed.
 
     @raise sqlite3.Error: It can't be opened.
     """
     name = quote(str(path.absolute()))
-    log, index = (path.with_name(path.name + end) for end in _BESIDE)
+    log, index = (path.with_name(path.name + end) for end in _LOG_SUFFIXES)
     if not log.exists():
-        # Nobody has it open, and whatever was committed is in the file.
+        # No process has it open, and the file contains all commits.
         return sqlite3.connect(f"file:{name}?immutable=1", uri=True)
     if not index.exists():
         return None

@@ -1,11 +1,11 @@
 # -*- test-case-name: tests.queue.test_dsn -*-
 """
-Writes delivery status notifications (RFC 3464) about messages that could not
-be delivered, or not yet.  No I/O.
+Composes delivery status notifications (DSNs, RFC 3464) about failed or delayed
+messages.  No I/O.
 
-Everything in them that is ours is ASCII.  What strangers said is put on one
-line, of bounded length, without anything unprintable, and only ever behind a
-field name of ours: nothing they say becomes a field.
+Generated text is ASCII.  Text of remote hosts is put on one line of bounded length,
+without unprintable characters, and always after a generated field name, so that it
+can't add a field.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.message.header import headerEnd
 from moxtls.queue.types import Envelope, QueuedMessage, QueuedRecipient, Result
 
-#: More of the original's header than this helps nobody.
+#: Bytes of the original's header that are read.
 MAX_HEADER = 64 * 1024
-#: A field in a delivery status stays below the 998 of RFC 5322 2.1.1.
+#: Fields of a delivery status stay below the line length limit of RFC 5322 2.1.1.
 MAX_DIAGNOSTIC_LENGTH = 500
 MAX_URI = 800
 MAX_LINE = 998
 
 # RFC 3463 2.
 _STATUS = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
-# RFC 6533 3: what an address in ASCII form may show as it is.
+# RFC 6533 3: characters that need no encoding in the ASCII form of an address.
 _QCHAR = re.compile(r"[\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]\Z")
 _HOST = re.compile(r"[A-Za-z0-9_.:\[\]-]+\Z")
 
@@ -61,19 +61,20 @@ made.  So it goes to the postmaster.
 @dataclass(frozen=True, slots=True)
 class DSNMessage:
     """
-    What there is to say about a message.
+    The content of a DSN.
 
-    @ivar noticeID: Becomes the left side of the Message-ID, and is part of
-        the boundary: nobody can foresee it.
-    @ivar hostname: Ours, A-labels.
-    @ivar delayed: Whether attempts go on.
-    @ivar recipients: Those that it is about, at least one.
-    @ivar header: Of the message it is about, as far as known.
-    @ivar original: All of it, for the postmaster; empty if only the header is to
-        be shown.
+    @ivar dsnID: The left side of the Message-ID, and a part of the boundary: it must
+        be unpredictable.
+    @ivar hostname: The reporting host, in A-labels.
+    @ivar delayed: True for a delay, false for a failure.
+    @ivar message: The message that the DSN is about.
+    @ivar recipients: The recipients that the DSN is about, at least one.
+    @ivar header: The header of the message, as far as known.
+    @ivar original: The whole message, for the postmaster; empty to include the header
+        only.
     """
 
-    noticeID: str
+    dsnID: str
     hostname: str
     now: float
     delayed: bool
@@ -85,7 +86,7 @@ class DSNMessage:
 
 def headerOf(start: bytes) -> bytes:
     """
-    The header section in the first bytes of a message.
+    Extract the header from the first bytes of a message.
     """
     start = start[:MAX_HEADER]
     end = headerEnd(start)
@@ -99,13 +100,13 @@ def dsnEnvelope(
     message: QueuedMessage, recipients: Iterable[QueuedRecipient], hostname: str
 ) -> Envelope | None:
     """
-    How a DSN about C{recipients} of C{message} travels.
+    The envelope of a DSN about C{recipients} of C{message}.
 
-    RFC 5321 6.1: nothing is sent in answer to the null reverse-path.  So that such
-    a message, most often a DSN, doesn't vanish, the postmaster of this host is
-    told; if that fails, nobody is.
+    RFC 5321 6.1: no DSN is sent to the null reverse-path.  So that such a message, most
+    often a DSN itself, isn't lost, the DSN goes to the postmaster of this host.  If
+    that fails as well, there is no further DSN.
 
-    @return: C{None} if there is nobody to get it.
+    @return: C{None} if no DSN is to be sent.
     """
     original = message.envelope
     postmaster = Address.parse(f"postmaster@{hostname}")
@@ -120,49 +121,49 @@ def dsnEnvelope(
         recipients=(str(sender),),
         smtputf8=sender.needsSMTPUTF8,
         eightBit=sender.needsSMTPUTF8,
-        # RFC 8689 5: protected like the message it is about.
+        # RFC 8689 5: with the TLS requirement of the original message.
         requireTLS=True if original.requireTLS else None,
     )
 
 
-def composeDSN(notice: DSNMessage) -> bytes:
+def composeDSN(dsn: DSNMessage) -> bytes:
     """
-    The DSN as a message.  Of the original it has the header only (RFC 8689 5
-    forbids more for REQUIRETLS, and the sender has the rest), unless it goes to
-    the postmaster in place of the sender.
+    Compose the DSN as a message.  It includes only the header of the original (RFC 8689
+    5 forbids more for REQUIRETLS, and the sender has the rest), unless it goes to the
+    postmaster instead of the sender.
     """
     parts = [
-        _part("text/plain", "utf-8", _humanPart(notice).encode("utf-8")),
-        _part("message/delivery-status", "", _statusPart(notice).encode("ascii")),
+        _part("text/plain", "utf-8", _humanPart(dsn).encode("utf-8")),
+        _part("message/delivery-status", "", _statusPart(dsn).encode("ascii")),
     ]
-    if notice.original and _isTransparent(notice.original):
-        parts.append(_originalPart(notice.original))
-    elif notice.header:
-        parts.append(_headerPart(notice.header))
-    boundary = f"=_{notice.noticeID}"
+    if dsn.original and _isTransparent(dsn.original):
+        parts.append(_originalPart(dsn.original))
+    elif dsn.header:
+        parts.append(_headerPart(dsn.header))
+    boundary = f"=_{dsn.dsnID}"
     delimiter = f"--{boundary}\r\n".encode("ascii")
     body = b"".join(delimiter + part + b"\r\n" for part in parts)
-    top = _topHeader(notice, boundary).encode("utf-8")
+    top = _topHeader(dsn, boundary).encode("utf-8")
     return top + b"\r\n" + body + f"--{boundary}--\r\n".encode("ascii")
 
 
-def singleLine(text: str, longest: int) -> str:
+def singleLine(text: str, maxLength: int) -> str:
     """
-    A stranger's words for people: on one line, printable, bounded.
+    Text of a remote host for people: on one line, printable, shortened.
     """
     printable = "".join(char if char.isprintable() else " " for char in text)
-    words = " ".join(printable.split())
-    return words if len(words) <= longest else words[: longest - 3] + "..."
+    line = " ".join(printable.split())
+    return line if len(line) <= maxLength else line[: maxLength - 3] + "..."
 
 
-def _topHeader(notice: DSNMessage, boundary: str) -> str:
-    subject = "Mail delivery delayed" if notice.delayed else "Mail delivery failed"
+def _topHeader(dsn: DSNMessage, boundary: str) -> str:
+    subject = "Mail delivery delayed" if dsn.delayed else "Mail delivery failed"
     fields = (
-        f"Date: {_date(notice.now)}",
-        f"From: Mail delivery <postmaster@{notice.hostname}>",
-        f"To: {_to(notice)}",
+        f"Date: {_date(dsn.now)}",
+        f"From: Mail delivery <postmaster@{dsn.hostname}>",
+        f"To: {_to(dsn)}",
         f"Subject: {subject}",
-        f"Message-ID: <{notice.noticeID}@{notice.hostname}>",
+        f"Message-ID: <{dsn.dsnID}@{dsn.hostname}>",
         "Auto-Submitted: auto-replied",  # RFC 3834 5
         "MIME-Version: 1.0",
         # RFC 6522 3
@@ -172,20 +173,20 @@ def _topHeader(notice: DSNMessage, boundary: str) -> str:
     return "".join(f"{field}\r\n" for field in fields)
 
 
-def _to(notice: DSNMessage) -> str:
+def _to(dsn: DSNMessage) -> str:
     try:
-        return str(Address.parse(notice.message.envelope.sender))
+        return str(Address.parse(dsn.message.envelope.sender))
     except InvalidAddress:
-        # A report by HTTPS has no sender; its DSN stays in the house.
-        return f"postmaster@{notice.hostname}"
+        # A report by HTTPS has no sender; its DSN is stored locally.
+        return f"postmaster@{dsn.hostname}"
 
 
-def _humanPart(notice: DSNMessage) -> str:
-    preface = _DELAYED if notice.delayed else _FAILED
-    if not notice.message.envelope.sender and not notice.message.envelope.report:
+def _humanPart(dsn: DSNMessage) -> str:
+    preface = _DELAYED if dsn.delayed else _FAILED
+    if not dsn.message.envelope.sender and not dsn.message.envelope.report:
         preface = _UNRETURNABLE
-    blocks = [preface.format(hostname=notice.hostname)]
-    for recipient in notice.recipients:
+    blocks = [preface.format(hostname=dsn.hostname)]
+    for recipient in dsn.recipients:
         blocks += ["", singleLine(recipient.recipient, MAX_URI)]
         blocks += wrap(
             _reason(recipient.lastResult),
@@ -206,43 +207,43 @@ def _reason(result: Result | None) -> str:
     return f"{about}{_status(result, '')} {words}"
 
 
-def _statusPart(notice: DSNMessage) -> str:
+def _statusPart(dsn: DSNMessage) -> str:
     """
-    RFC 3464 2.2 and 2.3: groups of fields, set apart by empty lines.
+    Groups of fields, separated by empty lines (RFC 3464 2.2, 2.3).
     """
     groups = [
         [
-            f"Reporting-MTA: dns; {notice.hostname}",
-            f"Arrival-Date: {_date(notice.message.queued)}",
+            f"Reporting-MTA: dns; {dsn.hostname}",
+            f"Arrival-Date: {_date(dsn.message.queued)}",
         ]
     ]
-    groups += [_recipientFields(notice, each) for each in notice.recipients]
+    groups += [_recipientFields(dsn, each) for each in dsn.recipients]
     return "\r\n".join("".join(f"{line}\r\n" for line in group) for group in groups)
 
 
-def _recipientFields(notice: DSNMessage, recipient: QueuedRecipient) -> list[str]:
+def _recipientFields(dsn: DSNMessage, recipient: QueuedRecipient) -> list[str]:
     fields = [
         f"Final-Recipient: {_typed(recipient.recipient)}",
-        f"Action: {'delayed' if notice.delayed else 'failed'}",
+        f"Action: {'delayed' if dsn.delayed else 'failed'}",
     ]
     result = recipient.lastResult
-    fallback = "4.0.0" if notice.delayed else "5.0.0"
+    fallback = "4.0.0" if dsn.delayed else "5.0.0"
     if result is None:
         return [*fields, f"Status: {fallback}"]
     fields.append(f"Status: {_status(result, fallback)}")
-    # RFC 3464 2.3.5: the one that reported it to us.
+    # RFC 3464 2.3.5: the host that reported the status.
     if result.code and _host(result):
         fields.append(f"Remote-MTA: dns; {_host(result)}")
-    # RFC 3464 2.3.6: smtp only if it is what an SMTP server said.
+    # RFC 3464 2.3.6: smtp only for the reply of an SMTP server.
     kind = "smtp" if result.code else "x-moxtls"
     fields.append(f"Diagnostic-Code: {kind}; {_ascii(_words(result))}")
-    fields.append(f"Last-Attempt-Date: {_date(notice.now)}")
+    fields.append(f"Last-Attempt-Date: {_date(dsn.now)}")
     return fields
 
 
 def _typed(recipient: str) -> str:
     """
-    RFC 3464 2.1.2; RFC 6533 3 for addresses beyond ASCII.
+    An address with its type (RFC 3464 2.1.2; RFC 6533 3 for non-ASCII addresses).
     """
     try:
         address = str(Address.parse(recipient))
@@ -270,14 +271,14 @@ def _host(result: Result) -> str:
 def _headerPart(header: bytes) -> bytes:
     if header.isascii():
         return _part("text/rfc822-headers", "", header)
-    # RFC 6533 6: a header beyond ASCII has a type of its own.
+    # RFC 6533 6: a non-ASCII header has a media type of its own.
     text = header.decode("utf-8", "replace")
     return _part("message/global-headers", "", text.encode("utf-8"))
 
 
 def _originalPart(original: bytes) -> bytes:
     """
-    RFC 2046 5.2.1: such a part is never encoded.
+    The whole message as a part, which is never encoded (RFC 2046 5.2.1).
     """
     encoding = "7bit" if original.isascii() else "8bit"
     isInternational = not headerOf(original).isascii()
@@ -291,7 +292,7 @@ def _originalPart(original: bytes) -> bytes:
 
 def _part(contentType: str, charset: str, content: bytes) -> bytes:
     """
-    A MIME part that passes any host, 8BITMIME (RFC 6152) or not.
+    A MIME part that can be sent with and without 8BITMIME (RFC 6152).
     """
     plain = _isPlain(content)
     encoding = "7bit" if plain else "quoted-printable"
@@ -309,7 +310,7 @@ def _isPlain(content: bytes) -> bool:
 
 def _isTransparent(content: bytes) -> bool:
     """
-    Whether it is made of lines as RFC 5322 2.1.1 has them.
+    True if it consists of lines as of RFC 5322 2.1.1.
     """
     lines = content.split(b"\r\n")
     return not any(
@@ -320,7 +321,7 @@ def _isTransparent(content: bytes) -> bool:
 
 def _quoted(content: bytes) -> bytes:
     """
-    RFC 2045 6.7.
+    Quoted-printable encoding (RFC 2045 6.7).
     """
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return quopri.encodestring(lines).replace(b"\n", b"\r\n")

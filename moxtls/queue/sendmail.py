@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.queue.test_sendmail -*-
 """
-Reads what programs say to a C{sendmail} command: its arguments, and a message
-as people write it.  No I/O.
+Parses the arguments and the input of a C{sendmail} command into a submission.  No I/O.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ from moxtls.queue.types import Envelope
 from moxtls.smtp.server.data import HeaderLimits
 from moxtls.smtp.server.events import ServerSettings
 
-#: Options with a value, and those without, that mean nothing here.
+#: Options with and without a value that are ignored.
 _WITH_VALUE = "BNRVpLXCDdhO"
 _WITHOUT_VALUE = "vnUGmAx"
-#: What there is no sense in doing here: SMTP on standard input, the queue, the
-#: aliases, a daemon.
+#: Unsupported modes: SMTP on standard input, the queue, the aliases, a daemon.
 _REFUSED = {"-bs", "-bp", "-bi", "-bd", "-bt", "-bv", "-q"}
 
 # RFC 5322 2.2.
@@ -35,19 +33,19 @@ _TLS_NOT_REQUIRED = re.compile(rb"tls-required[ \t]*:\s*no\s*\Z", re.IGNORECASE)
 
 class SendmailError(ValueError):
     """
-    What the caller asked for can't be done, in one line.
+    A request is invalid or not supported.  The text is one line.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class SendmailRequest:
     """
-    What the arguments say.
+    The parsed arguments.
 
     @ivar sender: C{None} if not given; empty for the null reverse-path.
-    @ivar name: Of the sender, for a From field that is missing.
-    @ivar fromHeader: C{-t}: recipients are in the header as well.
-    @ivar dotEnds: Whether a line with nothing but a dot is the end.
+    @ivar name: The sender's name, for a missing From field.
+    @ivar fromHeader: C{-t}: take recipients from the header as well.
+    @ivar dotEnds: True if a line with a single dot ends the message.
     """
 
     recipients: tuple[str, ...] = ()
@@ -60,11 +58,11 @@ class SendmailRequest:
 @dataclass(frozen=True, slots=True)
 class SubmitterInfo:
     """
-    Where and when a message is written.
+    The origin of a submission.
 
-    @ivar user: The local part for a sender that isn't given.
-    @ivar hostname: Completes addresses without a domain.
-    @ivar messageID: For a Message-ID that is missing; without brackets.
+    @ivar user: The local part of the default sender.
+    @ivar hostname: The domain of addresses without one.
+    @ivar messageID: For a missing Message-ID field; without brackets.
     """
 
     user: str
@@ -75,6 +73,8 @@ class SubmitterInfo:
 
 def parseArguments(arguments: Sequence[str]) -> SendmailRequest:
     """
+    Parse the command line arguments.
+
     @raise SendmailError: An option is unknown, not supported, or lacks its
         value.
     """
@@ -95,11 +95,10 @@ def composeSubmission(
     request: SendmailRequest, data: bytes, origin: SubmitterInfo
 ) -> tuple[Envelope, tuple[bytes, ...]]:
     """
-    The message that is to be submitted: with CRLF line ends, and the fields
-    that every message needs.
+    Compose the message to be submitted, with CRLF line ends and all required fields.
 
-    @raise SendmailError: There are no recipients, something is no address, or the
-        header is larger than our servers take.
+    @raise SendmailError: There are no recipients, an address is invalid, or the header
+        is too large for an SMTP listener.
     """
     lines = _lines(data, request.dotEnds)
     fields, body = _split(lines)
@@ -129,7 +128,9 @@ def _option(
     request: SendmailRequest, argument: str, rest: list[str]
 ) -> SendmailRequest:
     """
-    @param rest: The arguments behind it, from which its value is taken.
+    Parse one option.
+
+    @param rest: The following arguments, from which its value is taken.
     """
     letter, value = argument[1], argument[2:]
     if argument in _REFUSED or letter == "q":
@@ -167,22 +168,22 @@ def _to(request: SendmailRequest, recipients: Iterable[str]) -> SendmailRequest:
 
 def _lines(data: bytes, dotEnds: bool) -> list[bytes]:
     """
-    Lines without their ends, whichever those are: what leaves us has no bare
-    CR or LF (RFC 5321 2.3.8).
+    Lines without line ends of any kind: a submitted message has no bare CR or LF
+    (RFC 5321 2.3.8).
     """
     lines = re.split(rb"\r\n|\r|\n", data)
     if lines[-1] == b"":
         lines.pop()
     if dotEnds and b"." in lines:
         del lines[lines.index(b".") :]
-    # The first line of a message in an mbox.
+    # The separator line of an mbox.
     return lines[1:] if lines and lines[0].startswith(b"From ") else lines
 
 
 def _split(lines: list[bytes]) -> tuple[list[list[bytes]], list[bytes]]:
     """
-    Fields of the header, each as its lines, and the lines of the body.  The
-    first line that can't be in a header begins the body.
+    Split into header fields, each as a list of lines, and the lines of the body.  The
+    first line that isn't part of a field begins the body.
     """
     fields: list[list[bytes]] = []
     for number, line in enumerate(lines):
@@ -204,7 +205,8 @@ def _name(field: list[bytes]) -> bytes:
 
 def _recipientsIn(fields: list[list[bytes]]) -> list[str]:
     """
-    RFC 5322 3.6.6: of a message that is resent, those it is resent to.
+    The recipients in the header; of a resent message, those of the Resent fields
+    (RFC 5322 3.6.6).
     """
     resent = [f"resent-{name.decode()}".encode() for name in _RECIPIENT_FIELDS]
     wanted: Sequence[bytes] = (
@@ -239,9 +241,10 @@ def _completed(
     origin: SubmitterInfo,
 ) -> list[list[bytes]]:
     """
-    RFC 5322 3.6: From and Date are required, Message-ID ought to be there.
+    Add missing fields.  RFC 5322 3.6: From and Date are required, Message-ID is
+    recommended.
     """
-    there = {_name(field) for field in fields}
+    present = {_name(field) for field in fields}
     name = "".join(char for char in request.name if char.isprintable())
     author = sender or f"{origin.user}@{origin.hostname}"
     date = format_datetime(datetime.fromtimestamp(int(origin.now), UTC))
@@ -253,7 +256,7 @@ def _completed(
     added = [
         [f"{field}: {value}".encode()]
         for field, value in missing
-        if field.lower().encode() not in there
+        if field.lower().encode() not in present
     ]
     return added + fields
 
