@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.taglist import MAX_TAGS, colonList, decodeBase64, parseTagList
+from moxtls.taglist import (
+    MAX_TAGS,
+    colonList,
+    decodeBase64,
+    parseTagList,
+    parseTagSpec,
+    splitTagSpecs,
+)
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,4}", fullmatch=True)
 VALUES = st.from_regex(r"([!-:<-~]([!-:<-~ ]{0,8}[!-:<-~])?)?", fullmatch=True)
@@ -118,3 +125,26 @@ class DecodedTests(SynchronousTestCase):
         """
         for text in ("a", "YQ=a", "YQ=====", "Y-Q=", "YQ\n", "é", "Y\N{DIGIT ONE}é"):
             self.assertRaises(ValueError, decodeBase64, text)
+
+
+class SplitTagSpecsTests(SynchronousTestCase):
+    """
+    Tests for L{splitTagSpecs} and L{parseTagSpec}.
+    """
+
+    def test_parts(self) -> None:
+        """
+        White space around parts and one final semicolon are dropped.
+        """
+        self.assertEqual(splitTagSpecs("v=1; a = b\t;;c"), ["v=1", "a = b", "", "c"])
+        self.assertEqual(splitTagSpecs("v=1; "), ["v=1"])
+        self.assertEqual(splitTagSpecs(""), [])
+        self.assertEqual(splitTagSpecs("a;b;c", 1), ["a", "b;c"])
+
+    def test_values(self) -> None:
+        """
+        The first equals sign separates name and value.
+        """
+        self.assertEqual(parseTagSpec("a \t= b=c"), ("a", "b=c"))
+        self.assertEqual(parseTagSpec("a="), ("a", ""))
+        self.assertIsNone(parseTagSpec("a"))

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.message.header import (
+    MAX_HEADER,
     headerEnd,
+    headerFields,
+    headerOf,
     parseAuthservID,
     removeForgedResults,
     splitHeader,
+    splitMessage,
+    textFields,
     unfoldedText,
 )
 
@@ -69,6 +74,56 @@ class SplitTests(SynchronousTestCase):
         self.assertEqual(
             whole, data if data.endswith(b"\r\n") or not data else data + b"\r\n"
         )
+
+
+class TextTests(SynchronousTestCase):
+    """
+    Tests for L{headerOf}, L{splitMessage}, L{textFields} and L{headerFields}.
+    """
+
+    def test_headerOf(self) -> None:
+        """
+        The header ends at the first empty line (RFC 5322 2.1).
+        """
+        for message, header in (
+            (b"A: b\r\nC: d\r\n\r\nE: f\r\n", b"A: b\r\nC: d\r\n"),
+            (b"A: b\r\n", b"A: b\r\n"),
+            (b"\r\nA: b\r\n", b""),
+            (b"Hello there\r\n\r\n", b""),
+            (b"", b""),
+        ):
+            self.assertEqual(headerOf(message), header)
+        endless = b"A: b\r\n" * MAX_HEADER
+        self.assertEqual(len(headerOf(endless)), MAX_HEADER)
+
+    def test_splitMessage(self) -> None:
+        """
+        The first empty line is in neither part; without one all is header.
+        """
+        for message, parts in (
+            (b"A: b\r\n\r\nc\r\n\r\nd", (b"A: b\r\n", b"c\r\n\r\nd")),
+            (b"\r\nbody", (b"", b"body")),
+            (b"A: b\r\n", (b"A: b\r\n", b"")),
+            (b"A: b\n\nc", (b"A: b\n\nc", b"")),
+        ):
+            self.assertEqual(splitMessage(message), parts)
+
+    def test_textFields(self) -> None:
+        """
+        Lines end in CRLF, LF or CR; folded lines are joined, others without a colon
+        skipped.
+        """
+        header = b"A: 1\r\n\t2\nB : 3\n 4\rc:5\r\nnonsense\r\n"
+        expected = [("A", "1\t2"), ("B", "3 4"), ("c", "5")]
+        self.assertEqual(list(textFields(header)), expected)
+
+    def test_fields(self) -> None:
+        """
+        Values are unfolded; the first field of a name counts.
+        """
+        fields = headerFields(b"A: 1\r\n 2\r\nb:3\r\na: 4\r\nnonsense\r\n\xff: \xfe")
+        self.assertEqual(fields["a"], "1 2")
+        self.assertEqual(fields["b"], "3")
 
 
 class ForgedTests(SynchronousTestCase):

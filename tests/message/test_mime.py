@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.message.header import headerFields
 from moxtls.message.mime import (
     MAX_BOUNDARY_LENGTH,
     MAX_DEPTH,
@@ -134,18 +133,10 @@ class LeavesTests(SynchronousTestCase):
         list(leafParts(body))
 
 
-class HeaderTests(SynchronousTestCase):
+class ContentTypeTests(SynchronousTestCase):
     """
-    Tests for L{headerFields} and L{contentType}.
+    Tests for L{contentType}.
     """
-
-    def test_fields(self) -> None:
-        """
-        Values are unfolded; the first field of a name counts.
-        """
-        fields = headerFields(b"A: 1\r\n 2\r\nb:3\r\na: 4\r\nnonsense\r\n\xff: \xfe")
-        self.assertEqual(fields["a"], "1 2")
-        self.assertEqual(fields["b"], "3")
 
     def test_contentType(self) -> None:
         """
