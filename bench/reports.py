@@ -43,7 +43,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportSubmitter, IResolver
 from moxtls.ledger.ledger import Ledger
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import OutgoingReport
 from moxtls.tlsrpt.generate import TLSReportMetadata, composeReport
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
@@ -122,13 +122,17 @@ def _service(
     identity = ReportIdentity(SUBMITTER, (Signer(SUBMITTER, "bench", key),))
     return ReportService(
         reactor,
-        TLSReportSource(EverybodyAsks(), ledger.outcomes, reporting, ledger.identifier),
-        ledger.archive,
-        ledger.leases,
-        ReportComposer(
-            reactor, ledger.suppressions, identity, lambda: secrets.token_hex(12)
+        ReportPipeline(
+            TLSReportSource(
+                EverybodyAsks(), ledger.outcomes, reporting, ledger.identifier
+            ),
+            ledger.archive,
+            ledger.leases,
+            ReportComposer(
+                reactor, ledger.suppressions, identity, lambda: secrets.token_hex(12)
+            ),
+            submitter,
         ),
-        submitter,
         random.random,
         ReportOptions("bench"),
     )

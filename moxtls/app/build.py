@@ -84,7 +84,7 @@ from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.httpsupload import HTTPSCourier
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.suppression import bounceMailbox
 from moxtls.smtp.client.session import ClientSettings, addressEndpoint
 from moxtls.smtp.server.interfaces import IMessageDelivery
@@ -251,11 +251,15 @@ class Components:
         isTLS = kind is ReportKind.TLS
         return ReportService(
             self.clock,
-            self.source(kind),
-            ledger.archive,
-            ledger.leases,
-            ReportComposer(self.clock, ledger.suppressions, self._identity(), newID),
-            QueueSubmitter(queue),
+            ReportPipeline(
+                self.source(kind),
+                ledger.archive,
+                ledger.leases,
+                ReportComposer(
+                    self.clock, ledger.suppressions, self._identity(), newID
+                ),
+                QueueSubmitter(queue),
+            ),
             jitter,
             ReportOptions(
                 config.nodeName,

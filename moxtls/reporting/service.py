@@ -67,6 +67,25 @@ class ReportOptions:
     kept: float = 30 * DAY
 
 
+@dataclass(frozen=True, slots=True)
+class ReportPipeline:
+    """
+    The components that take part in sending the reports of one kind.
+
+    @ivar source: Due periods and the documents of reports.
+    @ivar archive: Stores composed reports.
+    @ivar leases: Make sure that one node at a time sends reports.
+    @ivar composer: Composes and signs messages.
+    @ivar submitter: Takes composed reports for delivery.
+    """
+
+    source: IReportSource
+    archive: IReportArchive
+    leases: ILeases
+    composer: ReportComposer
+    submitter: IReportSubmitter
+
+
 class ReportService(Service):
     """
     Sends the reports of one source: those left over once at the start, then each
@@ -80,11 +99,7 @@ class ReportService(Service):
     def __init__(
         self,
         clock: IReactorTime,
-        source: IReportSource,
-        archive: IReportArchive,
-        leases: ILeases,
-        composer: ReportComposer,
-        submitter: IReportSubmitter,
+        pipeline: ReportPipeline,
         jitter: Callable[[], float],
         options: ReportOptions,
         reactor: IReactorTime | None = None,
@@ -95,16 +110,18 @@ class ReportService(Service):
         """
         self._clock = clock
         self._reactor = reactor or clock
-        self._source = source
-        self._archive = archive
-        self._composer = composer
+        self._source = source = pipeline.source
+        self._archive = pipeline.archive
+        self._composer = pipeline.composer
         self._jitter = jitter
         self._options = options
         window = options.window
         self._window = WINDOWS[source.kind] if window is None else window
-        self._outbox = Outbox(clock, archive, submitter, source.kind, options.node)
+        self._outbox = Outbox(
+            clock, pipeline.archive, pipeline.submitter, source.kind, options.node
+        )
         name = f"{source.kind} reports"
-        self._lease = Lease(clock, leases, name, options.node)
+        self._lease = Lease(clock, pipeline.leases, name, options.node)
         self._lock = DeferredLock()
         self._tasks = TaskGroup(1)
         self._scheduled: Deferred[None] | None = None

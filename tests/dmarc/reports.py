@@ -34,7 +34,7 @@ from moxtls.message.mime import leafParts
 from moxtls.queue.memory import MemoryQueue
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from tests.corpus import corpus
 from tests.reporting.support import DAY, ED25519, HOSTNAME, SUBMITTER, A, ids
 
@@ -121,11 +121,15 @@ class DMARCWorld:
         identity = ReportIdentity(HOSTNAME, (ED25519,))
         return ReportService(
             self.clock,
-            source or self.source(),
-            self.ledger.archive,
-            self.ledger.leases,
-            ReportComposer(self.clock, self.ledger.suppressions, identity, self.newID),
-            QueueSubmitter(self.queue),
+            ReportPipeline(
+                source or self.source(),
+                self.ledger.archive,
+                self.ledger.leases,
+                ReportComposer(
+                    self.clock, self.ledger.suppressions, identity, self.newID
+                ),
+                QueueSubmitter(self.queue),
+            ),
             jitter=lambda: 0.5,
             options=ReportOptions(node),
         )

@@ -34,7 +34,7 @@ from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.identity import filename
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import (
     OutgoingReport,
     ReportDraft,
@@ -216,11 +216,13 @@ class World:
         )
         return ReportService(
             self.clock,
-            source or self.source(ledger.outcomes),
-            ledger.archive,
-            ledger.leases,
-            writer,
-            QueueSubmitter(queue or self.queue),
+            ReportPipeline(
+                source or self.source(ledger.outcomes),
+                ledger.archive,
+                ledger.leases,
+                writer,
+                QueueSubmitter(queue or self.queue),
+            ),
             jitter=lambda: 0.5,
             options=ReportOptions(node, kept=kept),
             reactor=reactor,

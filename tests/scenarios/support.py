@@ -22,7 +22,7 @@ from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
@@ -178,11 +178,15 @@ class Node:
         identity = ReportIdentity(HOSTNAME, (ED25519,))
         self.service = ReportService(
             self.clock,
-            source,
-            self.ledger.archive,
-            self.ledger.leases,
-            ReportComposer(self.clock, self.ledger.suppressions, identity, self._newID),
-            QueueSubmitter(self.queue),
+            ReportPipeline(
+                source,
+                self.ledger.archive,
+                self.ledger.leases,
+                ReportComposer(
+                    self.clock, self.ledger.suppressions, identity, self._newID
+                ),
+                QueueSubmitter(self.queue),
+            ),
             jitter=lambda: 0.5,
             options=ReportOptions(self.name),
         )

@@ -40,7 +40,7 @@ from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport
 from moxtls.smtp.client.session import ClientSession, ClientSettings
@@ -188,21 +188,23 @@ class MailHost:
         signer = Signer(self.domain, "e", loadKey(ED25519_PEM))
         return ReportService(
             clock,
-            TLSReportSource(
-                self._internet.resolver,
-                self.ledger.outcomes,
-                reporting,
-                self.ledger.identifier,
+            ReportPipeline(
+                TLSReportSource(
+                    self._internet.resolver,
+                    self.ledger.outcomes,
+                    reporting,
+                    self.ledger.identifier,
+                ),
+                self.ledger.archive,
+                self.ledger.leases,
+                ReportComposer(
+                    clock,
+                    self.ledger.suppressions,
+                    ReportIdentity(self.hostname, (signer,)),
+                    self._newID,
+                ),
+                QueueSubmitter(self.queue),
             ),
-            self.ledger.archive,
-            self.ledger.leases,
-            ReportComposer(
-                clock,
-                self.ledger.suppressions,
-                ReportIdentity(self.hostname, (signer,)),
-                self._newID,
-            ),
-            QueueSubmitter(self.queue),
             lambda: 0.5,
             ReportOptions(str(self.hostname), kept=365 * DAY),
         )

@@ -26,7 +26,7 @@ from moxtls.queue.client import QueueClient
 from moxtls.queue.spool import InlineSpoolExecutor
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import ReportState
 from tests.reporting.support import DAY, ED25519, HOSTNAME, ids
 
@@ -67,16 +67,18 @@ class Node:
         """
         service = ReportService(
             self.clock,
-            self.source(),
-            self.ledger.archive,
-            self.ledger.leases,
-            ReportComposer(
-                self.clock,
-                self.ledger.suppressions,
-                ReportIdentity(HOSTNAME, (ED25519,)),
-                self.newID,
+            ReportPipeline(
+                self.source(),
+                self.ledger.archive,
+                self.ledger.leases,
+                ReportComposer(
+                    self.clock,
+                    self.ledger.suppressions,
+                    ReportIdentity(HOSTNAME, (ED25519,)),
+                    self.newID,
+                ),
+                QueueSubmitter(self.queue),
             ),
-            QueueSubmitter(self.queue),
             jitter=lambda: 0,
             options=ReportOptions("node"),
         )

@@ -27,7 +27,7 @@ from moxtls.queue.responses import isResponse
 from moxtls.queue.types import Envelope, ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.service import ReportOptions, ReportService
+from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from tests.network import OUR_IP
 from tests.queue.killing import quickDirectory
 from tests.reporting.support import ED25519_PEM
@@ -97,22 +97,24 @@ class AnsweringHost(MailHost):
         clock, ledger = internet.clock, self.ledger
         self.dmarc = ReportService(
             clock,
-            DMARCReportSource(
-                resolver,
-                ledger.evaluations,
-                ledger.history,
-                DMARCReporting(domain),
-                ledger.identifier,
+            ReportPipeline(
+                DMARCReportSource(
+                    resolver,
+                    ledger.evaluations,
+                    ledger.history,
+                    DMARCReporting(domain),
+                    ledger.identifier,
+                ),
+                ledger.archive,
+                ledger.leases,
+                ReportComposer(
+                    clock,
+                    ledger.suppressions,
+                    ReportIdentity(self.hostname, (signer,)),
+                    self._newID,
+                ),
+                QueueSubmitter(self.queue),
             ),
-            ledger.archive,
-            ledger.leases,
-            ReportComposer(
-                clock,
-                ledger.suppressions,
-                ReportIdentity(self.hostname, (signer,)),
-                self._newID,
-            ),
-            QueueSubmitter(self.queue),
             lambda: 0.5,
             ReportOptions(str(self.hostname), kept=365 * DAY),
         )
