@@ -52,7 +52,7 @@ def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
 def _lookupFailed(answer: Answer) -> IPRevResult:
     question = f"{answer.kind} at {answer.name}"
     return _failed(
-        AuthResult.TEMPERROR, f"look-up of {question} failed: {answer.reason}"
+        AuthResult.TEMPERROR, f"lookup of {question} failed: {answer.reason}"
     )
 
 

@@ -551,7 +551,7 @@ def lookupFailed(where: str, answer: Answer) -> EvaluationStopped:
     """
     return EvaluationStopped(
         AuthResult.TEMPERROR,
-        f"{where}: look-up of {answer.kind} at {answer.name} failed: {answer.reason}",
+        f"{where}: lookup of {answer.kind} at {answer.name} failed: {answer.reason}",
     )
 
 

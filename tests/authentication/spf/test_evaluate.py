@@ -496,7 +496,7 @@ class MechanismTests(SPFTestCase):
             self.dns.fail("broken.example", kind)
             result = self.check(f"v=spf1 {term} +all")
             self.assertEqual(result.status, AuthResult.TEMPERROR, term)
-            self.assertIn(f"example.com: {term}: look-up of {kind}", result.problem)
+            self.assertIn(f"example.com: {term}: lookup of {kind}", result.problem)
 
     def test_mxFailing(self) -> None:
         """
