@@ -35,7 +35,7 @@ from moxtls.lab.network import Network
 from moxtls.lab.plan import characterStrings, mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.validator import Validator
-from moxtls.lab.zones import Authority, ZonePlan, plantTree
+from moxtls.lab.zones import Authority, ZonePlan, makeTree
 
 ANCHOR_FILE = "root.ds"
 CA_FILE = "ca.pem"
@@ -112,7 +112,7 @@ class World(MultiService):
         self.moxtls = self.keys.ca.issue(["mail.sender.test"])
         self.outside = self.keys.ca.issue([_OUTSIDE_HOST])
         self.signingKeys = {each.domain: _keys(each) for each in CORRESPONDENTS}
-        self.tree = plantTree(
+        self.tree = makeTree(
             (
                 *zonePlans(network, DESTINATIONS, self.keys.publication),
                 *(self._zone(peer) for peer in PEERS),

@@ -1,4 +1,3 @@
 """
-A small internet on loopback: signed zones, policy hosts, good and bad
-destinations.
+A simulated internet on loopback: signed zones, policy hosts, good and bad destinations.
 """

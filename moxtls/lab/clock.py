@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.lab.test_clock -*-
 """
-A clock that can be put forward, for what has to do with dates.
-
-Ends a day before its time, so that reports are sent.
+A clock that can be put forward, to end a report day early.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from moxtls.dates import HOUR, MINUTE, midnight, utcDay
 @implementer(IDelayedCall)
 class _DatedCall:
     """
-    A call at a time of a L{LabClock}.
+    A delayed call of a L{LabClock}.
     """
 
     def __init__(self, clock: LabClock, due: float, run: Callable[[], None]) -> None:
@@ -42,7 +40,8 @@ class _DatedCall:
 
     def rearm(self) -> None:
         """
-        The clock was put forward, or the call put off.
+        Recompute the real delay, after the clock was put forward or the call was
+        postponed.
         """
         self._underlying.reset(self._clock.remaining(self._due))
 
@@ -57,7 +56,7 @@ class _DatedCall:
 @implementer(IReactorTime)
 class LabClock:
     """
-    Runs as fast as a reactor does, and is as far ahead of it as it was put.
+    A clock that runs with the reactor, ahead of it by an adjustable offset.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -88,8 +87,8 @@ class LabClock:
 
     def putForward(self, seconds: float) -> None:
         """
-        Let time pass at once.  What has become due is called soon, in the
-        order in which it was due.
+        Advance the time at once. Calls that become due are made soon, in the order of
+        their times.
         """
         self._ahead += seconds
         for call in sorted(self._calls, key=_DatedCall.getTime):
@@ -97,26 +96,26 @@ class LabClock:
 
     def remaining(self, due: float) -> float:
         """
-        Seconds until then.
+        Seconds until the call is due.
         """
         return max(0.0, due - self.seconds())
 
     def forget(self, call: _DatedCall) -> None:
         """
-        It was made, or won't be.
+        Remove a call that was made or cancelled.
         """
         self._calls.discard(call)
 
 
-#: How much time of the lab passes in a step, and how long that takes.  What
-#: is given minutes, such as looking up where a report goes, still gets some
+#: The lab's time that passes in a step, and the real duration of a step. Operations
+#: with timeouts of minutes, such as lookups of report destinations, still get some
 #: tenths of a second.
 STEP = 15.0
 PAUSE = 0.05
 #: The same once the reports are sent of which there are many at a time.
 LATER_STEP = 30.0
 #: Since midnight: when all reports of a day have been sent, if all went well,
-#: and when nobody waits any longer.  Reports begin 4 to 6 minutes past, are
+#: and the end of waiting for them. Reports begin 4 to 6 minutes past, are
 #: spread over C{REPORT_WINDOW}, those on DMARC over a window of their own, and
 #: are tried again each hour.
 REPORT_WINDOW = 10 * MINUTE
@@ -133,8 +132,8 @@ ROOM = 15 * MINUTE
 
 def untilRoom(now: float) -> float:
     """
-    The seconds by which the lab's time has to be put forward so that all mail
-    of a run is of the same hour.
+    The seconds to put the clock forward so that all mail of a run falls into the same
+    hour.
     """
     left = HOUR - now % HOUR
     return left if left < ROOM else 0.0
@@ -147,13 +146,12 @@ async def endDay(
     over: float = ROUND_OVER,
 ) -> date:
     """
-    Go on to the next day, and let time pass until the reports on the one
-    before are sent.
+    Advance to the next day, and on until the reports on the day before are sent.
 
-    @param missing: How many reports aren't there yet.
-    @param passed: Told now and then what time it is.
-    @param over: When everything that is going to be sent was sent, in seconds
-        since midnight.
+    @param missing: Returns the number of reports that have not arrived.
+    @param passed: Called with the time as it advances.
+    @param over: The time by which everything has been sent, in seconds since
+        midnight.
 
     @return: The day that was ended.
     """
@@ -181,7 +179,7 @@ class _Progress:
 
     def standsStill(self) -> bool:
         """
-        Whether nothing has come for as long as anybody waits.
+        True if nothing has arrived for the maximum waiting time.
         """
         missing, since = self._missing(), self._reactor.seconds()
         if missing != self._last[0]:
@@ -191,12 +189,11 @@ class _Progress:
 
 async def _evening(clock: LabClock, midnight: float) -> None:
     """
-    Go on to midnight, but not past anything that is due before: what happens
-    each hour is to happen at its hour.
+    Advance to midnight in steps, so that what is due each hour happens at its hour.
     """
     while clock.seconds() < midnight:
         due = [each.getTime() for each in clock.getDelayedCalls()]
         leap = min([midnight, *due]) - clock.seconds()
-        # Whatever waits for less than that can as well be a little late.
+        # Shorter delays may be a little late.
         clock.putForward(max(leap, min(MINUTE, midnight - clock.seconds())))
         await deferLater(clock.reactor, PAUSE)

@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-Commands to a lab that is running: from its terminal, and over a socket in its
-directory.
+Commands to a running lab: from its terminal, and over a socket in its directory.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 SOCKET = "control"
-#: No command is longer.
+#: The maximum length of a command.
 MAX_COMMAND = 100
-#: Nor is what it is answered with.
+#: The maximum length of its result.
 MAX_ANSWER_LENGTH = 10 * 1024 * 1024
 
 END_DAY = "end-day"
@@ -30,7 +29,7 @@ QUIT = "q"
 
 class Command:
     """
-    Something to be done, and somebody to be told what came of it.
+    A command, and the callback for its result.
     """
 
     def __init__(self, word: str, answer: Callable[[str], None]) -> None:
@@ -43,7 +42,7 @@ Commands = DeferredQueue[Command]
 
 class TerminalCommands(LineOnlyReceiver):
     """
-    Lines from a keyboard.
+    Reads commands from the terminal.
     """
 
     delimiter = b"\n"
@@ -90,7 +89,7 @@ class _Caller(LineOnlyReceiver):
 
 class ControlFactory(ServerFactory):
     """
-    Takes commands from others.
+    Accepts commands over the socket.
     """
 
     noisy = False
@@ -104,7 +103,7 @@ class ControlFactory(ServerFactory):
 
     def close(self) -> None:
         """
-        Hang up on everybody.
+        Close all connections.
         """
         for caller in tuple(self._callers):
             caller.hangUp()
@@ -126,13 +125,13 @@ class _Answer(Protocol):
 
 async def command(reactor: object, directory: Path, word: str) -> str:
     """
-    Have a lab that is running do something.
+    Send a command to a running lab.
 
     @param reactor: Provides C{IReactorUNIX}.
 
-    @return: What it has to say about it.
+    @return: The output of the command.
 
-    @raise twisted.internet.error.ConnectError: There is no such lab.
+    @raise twisted.internet.error.ConnectError: No lab is running there.
     """
     endpoint = UNIXClientEndpoint(reactor, socketPath(directory))
     answer = await connectProtocol(endpoint, _Answer())
@@ -144,7 +143,8 @@ async def command(reactor: object, directory: Path, word: str) -> str:
 
 def socketPath(directory: Path) -> str:
     """
-    As short as can be: the system allows for about a hundred bytes.
+    The path of the socket, short because the system limits it to about a hundred
+    bytes.
     """
     path = str((directory / SOCKET).absolute())
     return min(path, os.path.relpath(path), key=len)

@@ -1,16 +1,7 @@
 # -*- test-case-name: tests.lab.test_scenario -*-
 """
-What the reports on one message to each destination have to say, field by
-field.  No I/O.
-
-The aggregate reports that are owed once each letter has come in, field by
-field.  No I/O.
-
-The reports that arrived in the lab, and whether they say what they should.
-No I/O.
-
-The aggregate reports that arrived in the lab, and whether they say what they
-should.  No I/O.
+The reports that must arrive in the lab, field by field, and comparison with those that
+did. No I/O.
 """
 
 from __future__ import annotations
@@ -65,7 +56,7 @@ SENDING_IP = "127.0.0.1"
 @dataclass(frozen=True, slots=True)
 class Facts:
     """
-    What turns up in reports and depends on the run.
+    Values in reports that depend on the run.
 
     @ivar tlsa: As L{moxtls.lab.plan.Publication.tlsa}.
     """
@@ -80,11 +71,10 @@ Policies = tuple[ReceivedPolicy, ...]
 
 def expectedReports(facts: Facts) -> dict[str, Policies]:
     """
-    The policies in the report for each policy domain, in the order of
-    L{inOrder}.
+    The policies in the report for each policy domain, in the order of L{inOrder}.
 
-    Each recipient domain gets a report, and so does the host that has a
-    TLSRPT record of its own.
+    Each recipient domain gets a report, and so does the host that has a TLSRPT record
+    of its own.
     """
     reports = {
         each.domain: inOrder(_aboutDomain(facts, each)) for each in facts.destinations
@@ -97,7 +87,7 @@ def expectedReports(facts: Facts) -> dict[str, Policies]:
 
 def inOrder(policies: Sequence[ReceivedPolicy]) -> Policies:
     """
-    In an order of our own: that within a report has no meaning.
+    Sort into a canonical order: the order within a report has no meaning.
     """
     sorted_ = [
         replace(each, failures=tuple(sorted(each.failures, key=repr)))
@@ -117,7 +107,7 @@ def _aboutDomain(facts: Facts, destination: LabDestination) -> list[ReceivedPoli
 
 def _aboutHost(facts: Facts, destination: LabDestination) -> ReceivedPolicy:
     """
-    The operator of a host is told which recipient domains are affected.
+    The report to the operator of a host names the affected recipient domains.
     """
     assert destination.host is not None
     policy = _policy(facts, destination, destination.host, destination.domain)
@@ -171,11 +161,13 @@ BROKEN = "the body was changed"
 
 
 @dataclass(frozen=True, slots=True)
-class OwedReport:
+class ExpectedAggregate:
     """
+    An aggregate report that must arrive.
+
     @ivar domain: The policy domain.
-    @ivar recipient: The address that it has to go to.
-    @ivar hours: So many of them are in it.
+    @ivar recipient: The address of the report.
+    @ivar hours: The length of its period.
     @ivar published: Names and values, in any order.
     @ivar records: In any order.
     """
@@ -189,23 +181,25 @@ class OwedReport:
 
 
 #: By policy domain and recipient.
-Owed = dict[tuple[str, str], OwedReport]
+ExpectedAggregates = dict[tuple[str, str], ExpectedAggregate]
 
 
-def owedReports(network: Network, letters: Sequence[LabMessage]) -> Owed:
+def expectedAggregates(
+    network: Network, labMessages: Sequence[LabMessage]
+) -> ExpectedAggregates:
     """
-    What has to arrive once each of C{letters} has come in one time.
+    The reports that must arrive after each of C{labMessages} was received once.
     """
-    owed: Owed = {}
-    for name in dict.fromkeys(each.expected.policy for each in letters):
+    owed: ExpectedAggregates = {}
+    for name in dict.fromkeys(each.expected.policy for each in labMessages):
         sender = BY_NAME.get(name)
         if sender is None or sender.published is None:
             continue
-        about = [each for each in letters if each.expected.policy == name]
+        about = [each for each in labMessages if each.expected.policy == name]
         records = counted(_record(network, each) for each in about)
         published = quoted(sender.published)
         for recipient in sender.told:
-            owed[sender.domain, recipient] = OwedReport(
+            owed[sender.domain, recipient] = ExpectedAggregate(
                 sender.domain,
                 recipient,
                 sender.hours,
@@ -218,7 +212,7 @@ def owedReports(network: Network, letters: Sequence[LabMessage]) -> Owed:
 
 def quoted(published: Published) -> tuple[tuple[str, str], ...]:
     """
-    C{policy_published} (RFC 9990 3.1.1.5), less the domain.
+    C{policy_published} (RFC 9990 3.1.1.5), without the domain.
     """
     return (
         ("discovery_method", "treewalk"),
@@ -234,16 +228,16 @@ def quoted(published: Published) -> tuple[tuple[str, str], ...]:
 
 def counted(records: Iterable[ReceivedRecord]) -> tuple[ReceivedRecord, ...]:
     """
-    Those that are the same once, with their number.
+    Merge equal records, with their number.
     """
     return tuple(
         replace(record, count=count) for record, count in Counter(records).items()
     )
 
 
-def _record(network: Network, letter: LabMessage) -> ReceivedRecord:
-    expected, client = letter.expected, BY_NAME[letter.client]
-    checked = letter.envelope or client.host
+def _record(network: Network, labMessage: LabMessage) -> ReceivedRecord:
+    expected, client = labMessage.expected, BY_NAME[labMessage.client]
+    checked = labMessage.envelope or client.host
     return ReceivedRecord(
         sourceIP=addressOf(network, client),
         count=1,
@@ -251,30 +245,30 @@ def _record(network: Network, letter: LabMessage) -> ReceivedRecord:
         dkimAligned=_word("dkim" in expected.aligned),
         spfAligned=_word("spf" in expected.aligned),
         reasons=tuple(ReceivedReason(*each) for each in expected.reasons),
-        headerFrom=letter.author,
-        envelopeFrom=letter.envelope,
+        headerFrom=labMessage.author,
+        envelopeFrom=labMessage.envelope,
         envelopeTo=SENDER,
-        dkim=_signatures(letter),
+        dkim=_signatures(labMessage),
         spf=(ReceivedSPF(checked, "mfrom", expected.spf),),
     )
 
 
-def _signatures(letter: LabMessage) -> tuple[ReceivedSignature, ...]:
+def _signatures(labMessage: LabMessage) -> tuple[ReceivedSignature, ...]:
     """
-    All of them, in the order of RFC 9990 3.1.3.
+    All signatures, in the order of RFC 9990 3.1.3.
     """
     selectors = {
         domain: iter(_selectors(BY_NAME[domain.removesuffix(f".{TLD}")]))
-        for domain, _ in letter.expected.dkim
+        for domain, _ in labMessage.expected.dkim
     }
     found = [
         ReceivedSignature(
             domain, next(selectors[domain]), result, "" if result == "pass" else BROKEN
         )
-        for domain, result in letter.expected.dkim
+        for domain, result in labMessage.expected.dkim
     ]
-    policy = BY_NAME[letter.expected.policy].domain
-    return tuple(sorted(found, key=lambda each: _rank(each, letter.author, policy)))
+    policy = BY_NAME[labMessage.expected.policy].domain
+    return tuple(sorted(found, key=lambda each: _rank(each, labMessage.author, policy)))
 
 
 def _rank(signature: ReceivedSignature, author: str, policy: str) -> int:
@@ -303,9 +297,11 @@ MAX_SIGNATURES = 10
 @dataclass(frozen=True, slots=True)
 class ArrivedReport:
     """
+    A TLS report that arrived.
+
     @ivar domain: The policy domain it is for.
-    @ivar signatures: By selector, whether each DKIM signature holds; nothing
-        for a report that was posted.
+    @ivar signatures: By selector, whether each DKIM signature is valid; empty for a
+        report that was posted.
     """
 
     domain: str
@@ -316,7 +312,7 @@ class ArrivedReport:
 
 def isReport(arrival: Arrival) -> bool:
     """
-    Whether it came to a place for reports.
+    True if it arrived at an address for TLS reports.
     """
     posted = arrival.recipient.startswith("https:")
     return posted or arrival.recipient in (REPORT_ADDRESS, HOST_REPORT_ADDRESS)
@@ -344,7 +340,7 @@ def arrivedReport(
 
 def checkedSignatures(message: bytes, records: Mapping[str, str]) -> dict[str, bool]:
     """
-    By selector, whether each DKIM signature holds.
+    Verify each DKIM signature; the results by selector.
 
     @param records: By selector, the contents of key records.
     """
@@ -374,9 +370,9 @@ def differences(
     selectors: Sequence[str],
 ) -> list[str]:
     """
-    What isn't as it should be, a line each.
+    Differences from the expected report, one line each.
 
-    @param selectors: Those that have to have signed what came by mail.
+    @param selectors: Those that must have signed reports by mail.
     """
     counts = Counter(each.domain for each in arrived)
     found = [
@@ -439,8 +435,10 @@ LOCAL_PART = "dmarc"
 @dataclass(frozen=True, slots=True)
 class ArrivedAggregate:
     """
-    @ivar signatures: By selector, whether each DKIM signature holds.
-    @ivar written: When, as its Date says, in Unix seconds; 0 if it doesn't.
+    An aggregate report that arrived.
+
+    @ivar signatures: By selector, whether each DKIM signature is valid.
+    @ivar written: Its Date, in Unix seconds; 0 without one.
     @ivar subject: Of the message.
     @ivar author: The domain in From.
     @ivar filename: Of the attachment.
@@ -458,14 +456,14 @@ class ArrivedAggregate:
     @property
     def key(self) -> tuple[str, str]:
         """
-        As in L{Owed}.
+        The key in L{ExpectedAggregates}.
         """
         return self.report.domain, self.recipient
 
 
 def isAggregate(arrival: Arrival) -> bool:
     """
-    Whether it came to an address for such reports.
+    True if it arrived at an address for aggregate reports.
     """
     return arrival.recipient.partition("@")[0] == LOCAL_PART
 
@@ -498,15 +496,15 @@ def arrivedAggregate(
 
 def aggregateDifferences(
     arrived: Sequence[ArrivedAggregate],
-    owed: Owed,
+    owed: ExpectedAggregates,
     received: float,
     selectors: Sequence[str],
 ) -> list[str]:
     """
-    What isn't as it should be, a line each.
+    Differences from the expected report, one line each.
 
-    @param received: When the mail came in that they are about, in Unix seconds.
-    @param selectors: Those that have to have signed each.
+    @param received: When the reported mail was received, in Unix seconds.
+    @param selectors: Those that must have signed each report.
     """
     counts = Counter(each.key for each in arrived)
     found = [
@@ -576,7 +574,7 @@ def _inPeriod(arrived: ArrivedAggregate, due: Span) -> Iterator[str]:
 
 
 def _inAggregateMetadata(
-    arrived: ArrivedAggregate, expected: OwedReport
+    arrived: ArrivedAggregate, expected: ExpectedAggregate
 ) -> Iterator[str]:
     report = arrived.report
     values: dict[str, tuple[object, object]] = {
@@ -618,7 +616,7 @@ def _inRecords(
     arrived: Sequence[ReceivedRecord], expected: Sequence[ReceivedRecord]
 ) -> Iterator[str]:
     """
-    Records are told apart by who sent what in whose name.
+    Compare records by source and domain.
     """
     left = {_identity(each): each for each in arrived}
     if len(left) != len(arrived) or len(arrived) != len(expected):

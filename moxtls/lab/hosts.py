@@ -1,14 +1,7 @@
 # -*- test-case-name: tests.lab.test_hosts -*-
 """
-A host that takes mail for whatever domain, and keeps it.
-
-A web server for MTA-STS policies (RFC 8461 3.3), good and bad, and for TLS
-reports that are sent by HTTPS (RFC 8460 5.4).
-
-Speaks DNS over UDP and TCP for whoever knows the answers (RFC 1035 4.2, RFC
-7766).
-
-TLS for the lab's servers.
+The lab's servers: mail hosts, a web server for MTA-STS policies (RFC 8461 3.3) and TLS
+reports (RFC 8460 5.4), and DNS over UDP and TCP (RFC 1035 4.2, RFC 7766).
 """
 
 from __future__ import annotations
@@ -63,9 +56,9 @@ _OK = Reply(250, "2.0.0", "OK")
 
 
 @implementer(IMessageDelivery)
-class _Everything:
+class _AcceptAll:
     """
-    Accepts whatever there is.
+    Accepts mail for all recipients.
     """
 
     def __init__(self, host: str, arrivals: Arrivals) -> None:
@@ -122,11 +115,10 @@ class _Sink:
 
 class MailDestination(Service):
     """
-    Listens for mail on one address.
+    A mail host that listens on one address.
 
     @param reactor: Also provides C{IReactorTCP}.
-    @param identity: What to present behind STARTTLS; without it that isn't
-        offered.
+    @param identity: The certificate for STARTTLS; without it STARTTLS isn't offered.
     """
 
     def __init__(
@@ -148,7 +140,7 @@ class MailDestination(Service):
                     host.name, maxSize=MAX_MESSAGE, starttls=identity is not None
                 )
             ),
-            _Everything(host.name, arrivals),
+            _AcceptAll(host.name, arrivals),
             Presenting(identity) if identity is not None else None,
         )
 
@@ -167,7 +159,7 @@ class MailDestination(Service):
 
 
 POLICY_PATH = "/.well-known/mta-sts.txt"
-#: More than any report in the lab has.
+#: The maximum size of a report: larger than any in the lab.
 MAX_REPORT = 1024 * 1024
 TOO_LARGE = 413
 
@@ -175,7 +167,7 @@ TOO_LARGE = 413
 @dataclass(frozen=True, slots=True)
 class ServedPolicy:
     """
-    What is said to whoever asks for a policy.
+    The HTTP response to a request for a policy.
     """
 
     status: int
@@ -184,7 +176,7 @@ class ServedPolicy:
 
 def servedPolicies(destinations: Sequence[LabDestination]) -> dict[str, ServedPolicy]:
     """
-    By name of the policy host.
+    The responses by name of the policy host.
     """
     served = {}
     for each in destinations:
@@ -207,7 +199,7 @@ def policyHost(destination: LabDestination) -> str:
 
 class _Pages(Resource):
     """
-    Everything there is, on all hosts.
+    The resources of all hosts.
     """
 
     isLeaf = True
@@ -221,7 +213,7 @@ class _Pages(Resource):
 
     def render_GET(self, request: IRequest) -> bytes:
         """
-        A policy.
+        Serve a policy.
         """
         policy = self._policies.get(_host(request))
         if policy is None or request.path != POLICY_PATH.encode():
@@ -230,7 +222,7 @@ class _Pages(Resource):
 
     def render_POST(self, request: IRequest) -> bytes:
         """
-        Take a report.
+        Accept a report.
         """
         place, path = _host(request), request.path.decode("ascii", "replace")
         if place != INTAKE_HOST or not path.startswith(f"{INTAKE_PATH}/"):
@@ -264,7 +256,7 @@ def _say(request: IRequest, status: int, body: bytes) -> bytes:
 
 class WebHost(Service):
     """
-    Listens on one address, for all names.
+    A web server that listens on one address, for all host names.
 
     @param reactor: Also provides C{IReactorTCP}.
     @param place: An address and a port.
@@ -325,7 +317,7 @@ _HEADER = 12
 
 class IResponder(Protocol):
     """
-    Who knows the answers.
+    Answers DNS queries.
     """
 
     def respond(self, query: dns.message.Message) -> dns.message.Message:
@@ -416,7 +408,7 @@ class _Streams(ServerFactory):
 
 class DNSServer(Service):
     """
-    Listens on one address, for both transports.
+    A DNS server that listens on one address, over both transports.
 
     @param reactor: Also provides C{IReactorTCP} and C{IReactorUDP}.
     """
@@ -456,7 +448,7 @@ class DNSServer(Service):
 @implementer(IOpenSSLServerConnectionCreator)
 class Presenting:
     """
-    Presents one identity, or another to clients that ask for it by name (RFC
+    TLS with one certificate, and others for clients that ask for them by name (RFC
     6066 3).
     """
 
@@ -472,7 +464,7 @@ class Presenting:
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
         """
-        Begin one handshake.
+        Start one handshake.
         """
         return SSL.Connection(self._context, None)
 

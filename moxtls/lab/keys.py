@@ -1,9 +1,7 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-The keys of the lab: of its hosts, of the domain that mail is sent from, and of
-those that mail comes from.
-
-The lab's certification authorities, and good and bad certificates.
+The keys and certificates of the lab: DKIM keys of senders, and certification
+authorities with valid and invalid certificates of hosts.
 """
 
 from __future__ import annotations
@@ -34,9 +32,11 @@ ED25519_SELECTOR = "lab-ed25519"
 @dataclass(frozen=True, slots=True)
 class DKIMKey:
     """
+    A DKIM key pair.
+
     @ivar algorithm: As in the configuration.
     @ivar pem: The private key.
-    @ivar record: What is published of it (RFC 6376 3.6.1).
+    @ivar record: The contents of the key record (RFC 6376 3.6.1).
     """
 
     selector: str
@@ -48,6 +48,8 @@ class DKIMKey:
 @dataclass(frozen=True, slots=True)
 class KeyRing:
     """
+    All keys and certificates.
+
     @ivar identities: By host; C{None} for one without TLS.
     """
 
@@ -78,7 +80,7 @@ def makeKeys(hosts: Sequence[MailHost], now: float) -> KeyRing:
 
 def makeSenderKeys() -> dict[str, tuple[DKIMKey, ...]]:
     """
-    The keys of each of those that send mail to us, by its name.
+    The DKIM keys of each sender, by its name.
     """
     return {
         each.name: (rsaKey(), ed25519Key()) if each.signsTwice else (ed25519Key(),)
@@ -154,7 +156,7 @@ class Identity:
 
     def options(self) -> CertificateOptions:
         """
-        To serve TLS with.
+        The context factory of a TLS server.
         """
         first, *others = map(crypto.X509.from_cryptography, self.chain)
         return CertificateOptions(
@@ -170,7 +172,7 @@ class Identity:
 
     def certificatePEM(self) -> bytes:
         """
-        The chain, as it is kept in files.
+        The chain as PEM.
         """
         pem = serialization.Encoding.PEM
         return b"".join(each.public_bytes(pem) for each in self.chain)
@@ -188,7 +190,7 @@ class LabCA:
     """
     A certification authority.
 
-    @ivar now: Unix seconds: what is valid now and what isn't.
+    @ivar now: Unix seconds, the reference for validity periods.
     """
 
     identity: Identity
@@ -208,7 +210,9 @@ class LabCA:
 
     def issue(self, names: Sequence[str], lifetime: timedelta = _LIFETIME) -> Identity:
         """
-        @param lifetime: From now; negative for what has expired.
+        Issue a certificate.
+
+        @param lifetime: From now; negative for an expired one.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -239,7 +243,7 @@ def _alternativeNames(names: Sequence[str]) -> x509.SubjectAlternativeName:
 
 def selfSigned(name: str, now: float) -> Identity:
     """
-    What nobody vouches for.
+    A self-signed certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder([name], name, key, key, now, _LIFETIME)
@@ -251,7 +255,7 @@ def identityFor(
     condition: Certificate, host: str, ca: LabCA, otherCA: LabCA
 ) -> Identity | None:
     """
-    What C{host} presents under C{condition}.
+    The certificate of C{host} for C{condition}.
     """
     match condition:
         case Certificate.GOOD:

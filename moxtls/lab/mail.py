@@ -1,13 +1,7 @@
 # -*- test-case-name: tests.lab.test_mail -*-
 """
-Brings mail to us as hosts of other domains do: by SMTP, each from an address
-of its own.
-
-Mail to every destination, and what becomes of it.
-
-Looks into people's Maildirs, as their mail programs would.
-
-Mail from every sender, and what becomes of it.
+Sends the lab's mail to every destination and from every sender, and observes the
+results.
 """
 
 from __future__ import annotations
@@ -27,12 +21,12 @@ from twisted.internet.task import deferLater
 from twisted.mail.smtp import SMTPSender, SMTPSenderFactory, sendmail
 
 from moxtls.interfaces import IQueue
-from moxtls.lab.messages import INBOX, LabMessage, SenderKeys, messageID, writtenLetter
+from moxtls.lab.messages import INBOX, LabMessage, SenderKeys, messageID, writtenMessage
 from moxtls.lab.network import Arrivals, Network
 from moxtls.lab.scenario import SENDER, LabDestination
 from moxtls.lab.senders import BY_NAME, addressOf
 
-#: Seconds without a word, after which nobody waits.
+#: Seconds without a reply, after which the client gives up.
 POST_TIMEOUT = 30.0
 
 
@@ -49,11 +43,11 @@ class SMTPAnswer:
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """
-    A message on its way.
+    A message to be sent by SMTP.
 
-    @ivar address: Where it is sent from.
-    @ivar helo: What that calls itself.
-    @ivar sender: MAIL FROM; empty for the null one.
+    @ivar address: The source address.
+    @ivar helo: The name in EHLO.
+    @ivar sender: MAIL FROM; empty for the null sender.
     @ivar message: With CRLF.
     """
 
@@ -66,7 +60,7 @@ class OutgoingMessage:
 
 class _Client(SMTPSender):
     """
-    Tells what was said, whatever it was.
+    An SMTP client that returns the last reply, whatever it is.
     """
 
     def sentMail(
@@ -92,10 +86,12 @@ def post(
     reactor: IReactorTCP, to: tuple[str, int], parcel: OutgoingMessage
 ) -> Deferred[SMTPAnswer]:
     """
+    Send a message by SMTP.
+
     @param to: Address and port.
 
-    @return: Fires with what the server said of the message, or of whom it is
-        for; fails if it said nothing.
+    @return: Fires with the reply to the message, or to its recipient; fails without a
+        reply.
     """
     done: Deferred[SMTPAnswer] = Deferred()
     text = io.BytesIO(parcel.message.replace(b"\r\n", b"\n"))
@@ -119,10 +115,10 @@ TIMEOUT = 60.0
 @dataclass(frozen=True, slots=True)
 class MailOutcome:
     """
-    What became of the mail to a destination.
+    The result of the mail to a destination.
 
-    @ivar attempted: Whether it was tried at all.
-    @ivar detail: In what way it was delivered, or why it wasn't.
+    @ivar attempted: True if a delivery was attempted.
+    @ivar detail: How it was delivered, or why not.
     """
 
     destination: LabDestination
@@ -137,7 +133,7 @@ class MailOutcome:
 
 def message(destination: LabDestination, now: float) -> bytes:
     """
-    A mail to a destination.
+    The message to a destination.
     """
     lines = (
         f"From: Alice <{WRITER}>",
@@ -155,7 +151,7 @@ async def sendToAll(
     reactor: IReactorTime, network: Network, destinations: Sequence[LabDestination]
 ) -> None:
     """
-    Submit one mail for each destination, as any mail program would.
+    Submit one message for each destination, as a mail program would.
     """
     for each in destinations:
         await sendmail(
@@ -169,14 +165,14 @@ async def sendToAll(
         )
 
 
-async def becameOf(
+async def awaitOutcomes(
     reactor: IReactorTime,
     queue: IQueue,
     arrivals: Arrivals,
     destinations: Sequence[LabDestination],
 ) -> tuple[MailOutcome, ...]:
     """
-    Wait until each mail was delivered, or attempted once in vain.
+    Wait until each message was delivered, or its first attempt failed.
     """
     before: tuple[MailOutcome, ...] = ()
     changed = reactor.seconds()
@@ -209,7 +205,7 @@ def _outcome(
     # While it is in the queue too, the attempt hasn't ended, and what TLS came to
     # isn't recorded.
     if arrived and destination.domain not in waiting:
-        # The version will do for people.
+        # The TLS version suffices for the table.
         tls = arrived[-1].tls.partition(" ")[0] or "in the clear"
         return MailOutcome(destination, True, True, f"{arrived[-1].place}, {tls}")
     reason = waiting.get(destination.domain, "")
@@ -227,7 +223,7 @@ _REFUSED_DKIM = re.compile(r"(\w+) for ([^\s,;)]+)")
 @dataclass(frozen=True, slots=True)
 class FoundMessage:
     """
-    What is written on a message about where it is from.
+    The authentication results of a message in a mailbox.
 
     @ivar dkim: The result of each signature, by its domain.
     """
@@ -240,10 +236,11 @@ class FoundMessage:
 
 def findMessage(maildir: Path, messageID: str) -> tuple[str, Message] | None:
     """
+    Find a message in the mailboxes of an account.
+
     @param maildir: Of one account (Maildir++).
 
-    @return: The name of the mailbox it is in, and the message; C{None} if it
-        is nowhere.
+    @return: The name of its mailbox, and the message; C{None} if there is none.
     """
     for path in _files(maildir):
         message = message_from_bytes(path.read_bytes())
@@ -256,7 +253,7 @@ def findMessage(maildir: Path, messageID: str) -> tuple[str, Message] | None:
 
 def seenOn(message: Message) -> FoundMessage:
     """
-    What its C{Authentication-Results} say, those on top (RFC 8601).
+    The results in the topmost C{Authentication-Results} (RFC 8601).
     """
     spf = dmarc = ""
     signatures: list[tuple[str, str]] = []
@@ -279,7 +276,7 @@ def seenOn(message: Message) -> FoundMessage:
 
 def seenIn(refusal: str) -> FoundMessage:
     """
-    What a refusal because of DMARC says.
+    The results in the text of a rejection by DMARC.
     """
     text = refusal.replace("\n", " ")
     spf, _, signatures = text.partition("; DKIM ")
@@ -302,20 +299,20 @@ def _files(maildir: Path) -> Iterator[Path]:
             yield from sorted((folder / place).glob("*"))
 
 
-#: What can't be known of a message that was not accepted and is nowhere.
+#: The results of a message that was not accepted and isn't in a mailbox: unknown.
 _UNKNOWN = FoundMessage()
 
 
 @dataclass(frozen=True, slots=True)
-class LetterOutcome:
+class ReceptionOutcome:
     """
-    What became of a letter.
+    The result of a message from a sender.
 
-    @ivar mailbox: Where it is; empty if nowhere.
-    @ivar seen: What was found out about it.
+    @ivar mailbox: Its mailbox; empty if there is none.
+    @ivar seen: Its authentication results.
     """
 
-    letter: LabMessage
+    labMessage: LabMessage
     answer: SMTPAnswer
     mailbox: str
     seen: FoundMessage
@@ -323,12 +320,12 @@ class LetterOutcome:
     @property
     def differences(self) -> tuple[str, ...]:
         """
-        What isn't as it should be, a line each.
+        Differences from the expected results, one line each.
         """
-        return tuple(f"{self.letter.name}: {each}" for each in self._differences())
+        return tuple(f"{self.labMessage.name}: {each}" for each in self._differences())
 
     def _differences(self) -> Iterator[str]:
-        expected, seen = self.letter.expected, self.seen
+        expected, seen = self.labMessage.expected, self.seen
         values: dict[str, tuple[object, object]] = {
             "reply": (self.answer.code, expected.code),
             "mailbox": (self.mailbox, expected.mailbox),
@@ -345,10 +342,10 @@ class LetterOutcome:
 @dataclass(frozen=True, slots=True)
 class Route:
     """
-    How letters get to us.
+    The way of messages from senders to moxtls.
 
-    @ivar accounts: Where the Maildirs of accounts are.
-    @ivar newToken: Letters and digits, never the same twice.
+    @ivar accounts: The folder with the Maildirs of accounts.
+    @ivar newToken: Returns letters and digits, never the same twice.
     """
 
     network: Network
@@ -358,36 +355,36 @@ class Route:
 
 
 async def receiveAll(
-    reactor: IReactorTime, route: Route, letters: Sequence[LabMessage]
-) -> tuple[LetterOutcome, ...]:
+    reactor: IReactorTime, route: Route, labMessages: Sequence[LabMessage]
+) -> tuple[ReceptionOutcome, ...]:
     """
-    Bring each of C{letters}, one after the other, and see what becomes of it.
+    Send each of C{labMessages}, one after the other, and observe its result.
 
     @param reactor: Also provides C{IReactorTCP}.
 
-    @raise twisted.mail.smtp.SMTPClientError: There was no answer.
+    @raise twisted.mail.smtp.SMTPClientError: There was no reply.
     """
-    return tuple([await _receive(reactor, route, each) for each in letters])
+    return tuple([await _receive(reactor, route, each) for each in labMessages])
 
 
 async def _receive(
-    reactor: IReactorTime, route: Route, letter: LabMessage
-) -> LetterOutcome:
+    reactor: IReactorTime, route: Route, labMessage: LabMessage
+) -> ReceptionOutcome:
     network, token = route.network, route.newToken()
-    client = BY_NAME[letter.client]
+    client = BY_NAME[labMessage.client]
     parcel = OutgoingMessage(
         addressOf(network, client),
         client.host,
-        f"bounces@{letter.envelope}" if letter.envelope else "",
-        letter.recipient,
-        writtenLetter(letter, route.keys, reactor.seconds(), token),
+        f"bounces@{labMessage.envelope}" if labMessage.envelope else "",
+        labMessage.recipient,
+        writtenMessage(labMessage, route.keys, reactor.seconds(), token),
     )
     to = (network.submission, network.smtpPort)
     answer = await post(IReactorTCP(reactor), to, parcel)
     # It is on the disk before there is an answer.
-    found = findMessage(route.accounts / letter.to, messageID(letter, token))
+    found = findMessage(route.accounts / labMessage.to, messageID(labMessage, token))
     if found is not None:
         mailbox, message = found
-        return LetterOutcome(letter, answer, mailbox, seenOn(message))
+        return ReceptionOutcome(labMessage, answer, mailbox, seenOn(message))
     seen = seenIn(answer.text) if answer.code >= 400 else _UNKNOWN
-    return LetterOutcome(letter, answer, "", seen)
+    return ReceptionOutcome(labMessage, answer, "", seen)

@@ -1,16 +1,8 @@
 # -*- test-case-name: tests.lab.test_messages -*-
 """
-The mail that comes to us in the lab: what it is, and what has to become of it.
-No I/O.
+The messages from senders in the lab, with the results expected of them. No I/O.
 
-What can be said of mail that comes to us in the lab, and what can be expected
-of it.  No I/O.
-
-Messages as their authors write and sign them, and what lists make of them.
-No I/O.
-
-They are signed by somebody else's code, so that what checks them here isn't
-what made them.
+Messages are signed with dkimpy, an implementation independent of the one under test.
 """
 
 from __future__ import annotations
@@ -28,10 +20,10 @@ from moxtls.lab.keys import DKIMKey
 from moxtls.lab.scenario import SENDER, TLD
 from moxtls.lab.senders import BY_NAME, KNOWN_LIST
 
-#: Who gets mail: one who never sees what was refused, and one who does.
+#: The accounts: one without a mailbox for rejected mail, and one with it.
 ANNA = "anna"
 OTTO = "otto"
-#: Where the other one finds that.
+#: That mailbox.
 REJECTS = "Rejects"
 
 INBOX, JUNK, NOWHERE = "Inbox", "Junk", ""
@@ -40,15 +32,14 @@ INBOX, JUNK, NOWHERE = "Inbox", "Junk", ""
 @dataclass(frozen=True, slots=True)
 class Expected:
     """
-    What has to become of a message, and what the report on it has to say.
+    The expected results of a message, and its part of the report.
 
-    @ivar dkim: The result of each signature, by its domain; nothing if there
-        is none.
+    @ivar dkim: The result of each signature, by its domain; empty if there is none.
     @ivar code: Of the reply to the message.
-    @ivar mailbox: Where it is then; empty if nowhere.
-    @ivar disposition: What was done because of DMARC.
-    @ivar policy: The name of the sender whose policy applied, who is told of
-        it if told of anything; empty if none applied.
+    @ivar mailbox: Its mailbox; empty if it isn't stored.
+    @ivar disposition: The disposition that DMARC causes.
+    @ivar policy: The name of the sender whose policy applies, and who gets a report
+        if there is one; empty if none applies.
     @ivar reported: C{disposition}, in the words of reports.
     @ivar aligned: C{dkim}, C{spf}, both or none.
     @ivar reasons: Types and comments.
@@ -69,18 +60,16 @@ class Expected:
 @dataclass(frozen=True, slots=True)
 class LabMessage:
     """
-    A message to somebody here.
+    A message to a local account. Senders are given by their names.
 
-    Senders are meant by their names.
-
-    @ivar name: Of it.
-    @ivar explanation: One line for people.
+    @ivar name: The name of the message.
+    @ivar explanation: One line for the operator.
     @ivar author: The domain in From.
-    @ivar client: Whose host brings it.
+    @ivar client: The sender whose host delivers it.
     @ivar envelope: The domain in MAIL FROM; empty for the null sender.
-    @ivar signers: Who signs it as it was written.
-    @ivar through: The list that changed it and signed it then.
-    @ivar to: Whom it is for.
+    @ivar signers: The senders that sign the original message.
+    @ivar through: The mailing list that then changed and signed it.
+    @ivar to: The account.
     """
 
     name: str
@@ -105,7 +94,7 @@ _TEST_MODE = (("policy_test_mode", ""),)
 
 def _own(name: str, *, isEnforced: bool = True) -> Expected:
     """
-    From a domain's own host, signed by it.
+    Sent by the author domain's own host, and signed by it.
     """
     domain = f"{name}.{TLD}"
     return Expected(
@@ -127,7 +116,7 @@ def _byService(
     code: int = 250,
 ) -> Expected:
     """
-    From somebody who answers for it in his own name only.
+    Sent by a service that authenticates only its own domain.
     """
     return Expected(
         "pass",
@@ -144,7 +133,7 @@ def _byService(
 
 def _direct(name: str, explanation: str, *, isEnforced: bool = True) -> LabMessage:
     """
-    As most mail is.
+    Sent in the most common way.
     """
     domain = f"{name}.{TLD}"
     expected = _own(name, isEnforced=isEnforced)
@@ -157,7 +146,7 @@ def _served(
     name: str, explanation: str, author: str, expected: Expected, to: str = ANNA
 ) -> LabMessage:
     """
-    Sent by a service.
+    Sent by a service for the author domain.
     """
     domain = f"bulk.{TLD}"
     return LabMessage(
@@ -169,7 +158,7 @@ def _listed(
     client: str, explanation: str, reasons: tuple[tuple[str, str], ...], fate: str
 ) -> LabMessage:
     """
-    Through a list, which has changed it.
+    Sent through a mailing list that changes the message.
     """
     domain = f"{client}.{TLD}"
     mailbox = INBOX if fate == "none" else JUNK
@@ -369,42 +358,42 @@ MESSAGES = (
 SenderKeys = Mapping[str, Sequence[DKIMKey]]
 
 
-def writtenLetter(
-    letter: LabMessage, keys: SenderKeys, now: float, token: str
+def writtenMessage(
+    labMessage: LabMessage, keys: SenderKeys, now: float, token: str
 ) -> bytes:
     """
-    A message as it comes in.
+    The message as it is sent.
 
     @param now: Unix seconds.
-    @param token: Makes it differ from others that are the same.
+    @param token: Distinguishes it from repetitions of the same message.
     """
-    message = _written(letter, now, token)
-    for name in letter.signers:
+    message = _written(labMessage, now, token)
+    for name in labMessage.signers:
         message = _signed(message, name, keys[name])
-    if letter.through:
-        message = _listFields(message, letter.through)
-        message = _signed(message, letter.through, keys[letter.through])
+    if labMessage.through:
+        message = _listFields(message, labMessage.through)
+        message = _signed(message, labMessage.through, keys[labMessage.through])
     return message
 
 
-def messageID(letter: LabMessage, token: str) -> str:
+def messageID(labMessage: LabMessage, token: str) -> str:
     """
-    What it can be found by.
+    The Message-ID.
     """
-    return f"<{letter.name}.{token}@{letter.author}>"
+    return f"<{labMessage.name}.{token}@{labMessage.author}>"
 
 
-def _written(letter: LabMessage, now: float, token: str) -> bytes:
+def _written(labMessage: LabMessage, now: float, token: str) -> bytes:
     lines = (
-        f"From: Somebody <somebody@{letter.author}>",
-        f"To: {letter.to.capitalize()} <{letter.recipient}>",
-        f"Subject: {letter.explanation}",
+        f"From: Sender <sender@{labMessage.author}>",
+        f"To: {labMessage.to.capitalize()} <{labMessage.recipient}>",
+        f"Subject: {labMessage.explanation}",
         f"Date: {formatdate(now)}",
-        f"Message-ID: {messageID(letter, token)}",
+        f"Message-ID: {messageID(labMessage, token)}",
         "",
-        f"Hello {letter.to.capitalize()},",
+        f"Hello {labMessage.to.capitalize()},",
         "",
-        f"what DMARC has to say of this message is: {letter.expected.dmarc}.",
+        f"what DMARC has to say of this message is: {labMessage.expected.dmarc}.",
         "",
     )
     return "\r\n".join(lines).encode("ascii")
@@ -412,7 +401,7 @@ def _written(letter: LabMessage, now: float, token: str) -> bytes:
 
 def _listFields(message: bytes, name: str) -> bytes:
     """
-    What lists do: a mark of theirs, and some words below.
+    Apply the changes of a mailing list: a subject tag and a footer.
     """
     domain = BY_NAME[name].domain
     footer = f"-- \r\nYou get this since you are on the list announce@{domain}.\r\n"
@@ -422,7 +411,7 @@ def _listFields(message: bytes, name: str) -> bytes:
 
 def _signed(message: bytes, name: str, keys: Sequence[DKIMKey]) -> bytes:
     """
-    With the signatures of all C{keys}, the last on top.
+    Add the signatures of all C{keys}, the last on top.
     """
     domain = BY_NAME[name].domain.encode("ascii")
     signatures = [
@@ -440,7 +429,7 @@ def _signed(message: bytes, name: str, keys: Sequence[DKIMKey]) -> bytes:
 
 def _secret(key: DKIMKey) -> bytes:
     """
-    As C{dkimpy} takes it.
+    The private key in the form that C{dkimpy} takes.
     """
     loaded = load_pem_private_key(key.pem, None)
     if isinstance(loaded, Ed25519PrivateKey):

@@ -1,11 +1,9 @@
 # -*- test-case-name: tests.lab.test_network -*-
 """
-Where in 127.0.0.0/8 each part of the lab is, and on which ports.  No I/O.
+Addresses and ports of the lab in 127.0.0.0/8, and the mail and reports that arrive.
 
-All of 127.0.0.0/8 is this host on Linux, so every server gets an address of
-its own, and only unprivileged ports are used.
-
-What has arrived in the lab: mail and reports, in memory and as files.
+All of 127.0.0.0/8 is local on Linux, so every server gets an address of its own, with
+unprivileged ports only.
 """
 
 from __future__ import annotations
@@ -23,6 +21,8 @@ _LOWEST, _HIGHEST = 1, 254
 @dataclass(frozen=True, slots=True)
 class Network:
     """
+    The address plan of a lab.
+
     @ivar prefix: The first three octets of every address.
     """
 
@@ -41,37 +41,37 @@ class Network:
     @property
     def submission(self) -> str:
         """
-        Where moxtls itself takes mail.
+        The address of moxtls itself.
         """
         return self.address(250)
 
     @property
     def webHost(self) -> str:
         """
-        Where policies are served, and reports taken by HTTPS.
+        The address of policies and of reports by HTTPS.
         """
         return self.address(252)
 
     @property
     def authority(self) -> str:
         """
-        Where the zones are served.
+        The address of the authoritative DNS server.
         """
         return self.address(253)
 
     @property
     def resolver(self) -> str:
         """
-        Where a recursive, validating resolver is.
+        The address of the validating resolver.
         """
         return self.address(254)
 
 
 def anyNetwork(choose: Callable[[int, int], int]) -> Network:
     """
-    A network apart from others', so that labs can run side by side.
+    A random network, so that several labs can run side by side.
 
-    @param choose: A number between two, both included.
+    @param choose: Returns a number between two, both included.
     """
     second = choose(_LOWEST, _HIGHEST)
     third = choose(_LOWEST, _HIGHEST)
@@ -81,10 +81,12 @@ def anyNetwork(choose: Callable[[int, int], int]) -> Network:
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """
+    A message or report that arrived.
+
     @ivar recipient: An address, or the URI that was posted to.
     @ivar sender: The envelope sender; the client's address if it was posted.
-    @ivar place: The host that took it.
-    @ivar tls: Version and cipher suite; empty if it came without TLS.
+    @ivar place: The host that accepted it.
+    @ivar tls: Version and cipher suite; empty without TLS.
     @ivar contentType: If it was posted.
     """
 
@@ -98,9 +100,9 @@ class Arrival:
 
 class Arrivals:
     """
-    Keeps what arrives, in its order.
+    All arrivals, in their order.
 
-    @param directory: For each recipient domain there will be a folder in it.
+    @param directory: Gets a folder for each recipient domain.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -114,13 +116,13 @@ class Arrivals:
 
     def at(self, domain: str) -> tuple[Arrival, ...]:
         """
-        What came for addresses in C{domain}.
+        The arrivals for addresses in C{domain}.
         """
         return tuple(each for each in self._all if _domain(each.recipient) == domain)
 
     def add(self, arrival: Arrival, suffix: str = "eml") -> None:
         """
-        Keep one more.
+        Add an arrival.
         """
         self._all.append(arrival)
         folder = self._directory / _folder(arrival.recipient)
@@ -135,7 +137,7 @@ class Arrivals:
 
     def until(self, enough: Callable[[], bool]) -> Deferred[None]:
         """
-        @return: Fires once C{enough}; cancelling gives up on it.
+        @return: Fires once C{enough} is true; can be cancelled.
         """
         if enough():
             return succeed(None)
@@ -154,7 +156,7 @@ def _domain(recipient: str) -> str:
 
 def _folder(recipient: str) -> str:
     """
-    The name of a folder, whatever a client called the recipient.
+    A safe folder name for a recipient.
     """
     domain = recipient.partition("://")[2].partition("/")[0] or _domain(recipient)
     name = "".join(each for each in domain if each.isalnum() or each in "-.")

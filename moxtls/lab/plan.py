@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.lab.test_plan -*-
 """
-What the lab publishes: hosts, records and policies.  No I/O.
+The lab's DNS records and MTA-STS policies. No I/O.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_STRING_LENGTH = 255
 @dataclass(frozen=True, slots=True)
 class MailHost:
     """
-    A host that takes mail.
+    A mail host.
     """
 
     name: str
@@ -48,7 +48,7 @@ class MailHost:
 @dataclass(frozen=True, slots=True)
 class Publication:
     """
-    What depends on keys.
+    The records that depend on keys.
 
     @ivar tlsa: By host: records as C{usage selector matching hexdata}.
     @ivar dkim: By selector: the contents of records of the sending domain.
@@ -62,7 +62,7 @@ def mailHosts(
     network: Network, destinations: Sequence[LabDestination]
 ) -> tuple[MailHost, ...]:
     """
-    Every host once; the last is where reports go.
+    Every host once; the last is the one that receives reports.
     """
     described = {each.mx: (each.certificate, each.tlsa) for each in destinations}
     if SHARED_HOST in described:
@@ -96,7 +96,7 @@ def policyHosts(destination: LabDestination) -> tuple[str, ...]:
 
 def reportURI(network: Network, destination: LabDestination) -> str:
     """
-    Where C{destination} wants its reports.
+    The URI to which C{destination} wants its reports.
     """
     if destination.byHTTPS:
         path = f"{INTAKE_PATH}/{destination.domain}"
@@ -192,7 +192,7 @@ def _senderZone(network: Network, publication: Publication) -> ZonePlan:
 
 def _oddities(network: Network) -> tuple[ZonePlan, ...]:
     """
-    Zones that no mail goes to, for other things that befall lookups.
+    Zones without mail, for other DNS conditions.
     """
     host = f"mx A {network.webHost}"
     mx = ("@ MX 10 mx", host)
@@ -219,7 +219,7 @@ def _oddities(network: Network) -> tuple[ZonePlan, ...]:
 
 def characterStrings(text: str) -> str:
     """
-    As the contents of a TXT record, in as many pieces as it takes.
+    The contents of a TXT record, split into as many strings as necessary.
     """
     pieces = [
         text[at : at + _MAX_STRING_LENGTH]

@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-A lab with a moxtls in it, for as many days as one likes.
-
-C{moxtls lab run}: the lab and moxtls in it, shown to somebody.
+Runs a lab with a moxtls in it, for any number of days, and shows the results.
 """
 
 from __future__ import annotations
@@ -40,16 +38,16 @@ from moxtls.lab.expectations import (
     arrivedAggregate,
     arrivedReport,
     differences,
+    expectedAggregates,
     expectedReports,
     isAggregate,
     isReport,
-    owedReports,
 )
 from moxtls.lab.mail import (
-    LetterOutcome,
     MailOutcome,
+    ReceptionOutcome,
     Route,
-    becameOf,
+    awaitOutcomes,
     receiveAll,
     sendToAll,
 )
@@ -61,9 +59,9 @@ from moxtls.lab.show import (
     describeReports,
     showAggregates,
     showDifferences,
-    showLetters,
     showMail,
     showProgress,
+    showReceived,
     showReports,
     showWorld,
 )
@@ -72,28 +70,28 @@ from moxtls.lab.world import ANCHOR_FILE, Lab
 
 class Running(Protocol):
     """
-    A moxtls.
+    A running moxtls.
     """
 
     @property
     def queue(self) -> IQueue:
         """
-        Its mail.
+        Its queue.
         """
 
     def startService(self) -> None:
         """
-        Let it run.
+        Start it.
         """
 
     def recorded(self) -> Deferred[None]:
         """
-        Fires once all verdicts given until now are in the ledger.
+        Fires when all verdicts given so far are in the ledger.
         """
 
     def stopService(self) -> Deferred[None]:
         """
-        Fires once it doesn't run any more.
+        Stop it; fires when it has ended.
         """
 
 
@@ -109,9 +107,9 @@ class DayReports:
     """
     The reports on a day.
 
-    @ivar tls: In the order in which they were expected, as C{dmarc}.
-    @ivar differences: What about them isn't what it should be if there was
-        one mail of each kind.
+    @ivar tls: In the expected order, as C{dmarc}.
+    @ivar differences: Differences from the expected reports, if there was one message
+        of each kind.
     """
 
     tls: tuple[ArrivedReport, ...]
@@ -121,7 +119,7 @@ class DayReports:
 
 class LabSession:
     """
-    What can be done in a lab.
+    The operations of a lab.
     """
 
     def __init__(
@@ -129,15 +127,15 @@ class LabSession:
         reactor: IReactorTime,
         lab: Lab,
         makeServer: MakeServer,
-        letters: tuple[LabMessage, ...] = (),
+        labMessages: tuple[LabMessage, ...] = (),
     ) -> None:
         """
-        @param letters: The mail that comes in.
+        @param labMessages: The messages from senders.
         """
         self._reactor = reactor
         self._lab = lab
         self._makeServer = makeServer
-        self._letters = letters
+        self._labMessages = labMessages
         self._server: Running | None = None
         self._told = 0
         self._received = 0.0
@@ -147,12 +145,12 @@ class LabSession:
         )
         self.clock = LabClock(reactor)
         self.expected = expectedReports(lab.facts)
-        self.owed = owedReports(lab.network, letters)
+        self.owed = expectedAggregates(lab.network, labMessages)
 
     @property
     def reports(self) -> int:
         """
-        How many have to arrive when the day ends.
+        The number of reports that have to arrive when the day ends.
         """
         return len(self.expected) + len(self.owed)
 
@@ -177,22 +175,22 @@ class LabSession:
 
     async def mail(self) -> tuple[MailOutcome, ...]:
         """
-        Send one mail to each destination, and see what becomes of it.
+        Send one message to each destination, and observe the results.
         """
         assert self._server is not None
         lab = self._lab
         await sendToAll(self._reactor, lab.network, lab.destinations)
-        return await becameOf(
+        return await awaitOutcomes(
             self._reactor, self._server.queue, lab.arrivals, lab.destinations
         )
 
-    async def receive(self) -> tuple[LetterOutcome, ...]:
+    async def receive(self) -> tuple[ReceptionOutcome, ...]:
         """
-        Have one mail come in of each kind, and see what becomes of it.
+        Send one message from each sender, and observe the results.
         """
         assert self._server is not None
         self._received = self.clock.seconds()
-        outcomes = await receiveAll(self._reactor, self._route, self._letters)
+        outcomes = await receiveAll(self._reactor, self._route, self._labMessages)
         # Time is going to be put forward, and what is recorded only afterwards
         # would be of an hour that is over.
         await self._server.recorded()
@@ -202,14 +200,14 @@ class LabSession:
         """
         End the report day.
 
-        @param passed: Told now and then what time it is, and how many reports
-            have arrived.
+        @param passed: Called with the time and the number of reports that have
+            arrived.
         """
         day = await endDay(
             self.clock,
             lambda: self.reports - self._count(),
             lambda now: passed(now, self._count()),
-            DMARC_ROUND_OVER if self._letters else ROUND_OVER,
+            DMARC_ROUND_OVER if self._labMessages else ROUND_OVER,
         )
         arrivals = self._lab.arrivals.all[self._told :]
         self._told += len(arrivals)
@@ -241,7 +239,7 @@ def _read(
     read: Callable[[Arrival], _T | None],
 ) -> tuple[list[_T], list[str]]:
     """
-    Reports of one kind, and what there is to say of those that can't be read.
+    The reports of one kind, and errors of those that can't be read.
     """
     reports, unreadable = [], []
     for each in filter(isOne, arrivals):
@@ -257,7 +255,7 @@ def _inOrder(
     reports: Sequence[_T], order: Sequence[object], key: Callable[[_T], object]
 ) -> tuple[_T, ...]:
     """
-    As expected; first what isn't.
+    In the expected order; unexpected ones first.
     """
     return tuple(
         sorted(
@@ -272,16 +270,17 @@ DIRECTORY = "moxtls-lab"
 
 class LabUnusable(Exception):
     """
-    The lab can't be started; one line says why.
+    The lab can't be started; the message is one line.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """
-    @ivar once: Do everything once without waiting for anybody, and see
-        whether it is as it should be.
-    @ivar interactive: Whether there is somebody at the keyboard.
+    The options of a run.
+
+    @ivar once: Do everything once without prompts, and check the results.
+    @ivar interactive: True if there is a terminal.
     """
 
     directory: Path
@@ -289,25 +288,25 @@ class RunOptions:
     once: bool = False
     interactive: bool = False
     destinations: tuple[LabDestination, ...] = DESTINATIONS
-    letters: tuple[LabMessage, ...] = MESSAGES
+    labMessages: tuple[LabMessage, ...] = MESSAGES
 
 
 async def run(
     reactor: IReactorTime, options: RunOptions, makeServer: MakeServer, output: Output
 ) -> int:
     """
-    Start the lab, send mail, and show what comes of it.
+    Start the lab, send mail, and show the results.
 
     @param reactor: Also provides TCP, UDP and UNIX sockets.
 
-    @return: The exit status: 0 if all was as it should be.
+    @return: The exit status: 0 if all results are as expected.
 
     @raise LabUnusable: It can't be started.
     """
     directory = options.directory.absolute()
     _check(directory)
     lab = Lab(reactor, directory, options.network, options.destinations)
-    session = LabSession(reactor, lab, makeServer, options.letters)
+    session = LabSession(reactor, lab, makeServer, options.labMessages)
     try:
         try:
             session.open()
@@ -327,7 +326,7 @@ async def run(
 
 def _check(directory: Path) -> None:
     """
-    @raise LabUnusable: There is something else, which is not to be touched.
+    @raise LabUnusable: The folder contains something else.
     """
     isOurs = (directory / ANCHOR_FILE).exists()
     if directory.exists() and any(directory.iterdir()) and not isOurs:
@@ -336,7 +335,9 @@ def _check(directory: Path) -> None:
 
 class _Visit:
     """
-    @ivar isUnexpected: Whether anything was.
+    A run of the lab.
+
+    @ivar isUnexpected: True if any result differs from the expected one.
     """
 
     def __init__(self, session: LabSession, output: Output) -> None:
@@ -351,25 +352,25 @@ class _Visit:
 
     async def mail(self) -> None:
         """
-        Send mail and have some come in, and show what became of it.
+        Send mail both ways, and show the results.
         """
         self._output.progress("sending a mail to each destination")
         outcomes: tuple[MailOutcome, ...] = await self._session.mail()
         self._output.progress("having mail come in")
-        letters = await self._session.receive()
+        labMessages = await self._session.receive()
         self._output.progressEnded()
         self._mails += 1
-        wrong = [line for each in letters for line in each.differences]
+        wrong = [line for each in labMessages for line in each.differences]
         self.isUnexpected |= not all(each.asExpected for each in outcomes)
         self.isUnexpected |= bool(wrong)
         showMail(self._output, outcomes)
-        showLetters(self._output, letters, wrong)
+        showReceived(self._output, labMessages, wrong)
 
     async def endDay(self) -> str:
         """
         End the day, and show the reports.
 
-        @return: The same, as text.
+        @return: The reports as text.
         """
         expected = self._session.reports
 
@@ -399,7 +400,7 @@ def _show(output: Output, reports: DayReports, isFirst: bool) -> None:
 
 async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -> None:
     """
-    Do what one is told, until one is told to stop.
+    Execute commands until one ends the run.
     """
     commands = Commands()
     with _listening(reactor, options, commands):

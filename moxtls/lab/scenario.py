@@ -1,10 +1,7 @@
 # -*- test-case-name: tests.lab.test_scenario -*-
 """
-What can be the matter with a destination, and what can be expected of mail
-to it.  No I/O.
-
-The destinations of the lab: what is the matter with each, and what has to
-come of it.  No I/O.
+The destinations of the lab: the condition of each, and the results expected of mail to
+it. No I/O.
 """
 
 from __future__ import annotations
@@ -32,10 +29,10 @@ INTAKE_PATH = "/tlsrpt"
 
 class Certificate(Enum):
     """
-    What a destination presents behind STARTTLS, if it offers that.
+    The certificate of a destination, if it offers STARTTLS.
 
-    C{GOOD} is from the authority that moxtls trusts here.  C{OTHER_CA} is
-    from one that only DANE knows.
+    C{GOOD} is from the authority that moxtls trusts here. C{OTHER_CA} is from one
+    that is known only by DANE.
     """
 
     GOOD = "good"
@@ -60,8 +57,8 @@ class Records(Enum):
 
 class Signed(Enum):
     """
-    Whether a zone is signed.  C{BAD_MX} and C{BAD_TLSA}: the signature over
-    these records, and no others, is damaged.
+    The signing of a zone. C{BAD_MX} and C{BAD_TLSA}: the signature of these records,
+    and no others, is damaged.
     """
 
     NO = "unsigned"
@@ -72,7 +69,7 @@ class Signed(Enum):
 
 class PolicyHost(Enum):
     """
-    What the host of an MTA-STS policy does when it is asked for it.
+    The response of an MTA-STS policy host.
     """
 
     SERVES = "serves it"
@@ -86,7 +83,7 @@ class STS:
     """
     The MTA-STS policy of a destination.
 
-    @ivar listed: Whether its host is among the policy's C{mx}.
+    @ivar listed: True if its host is among the policy's C{mx}.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -97,9 +94,11 @@ class STS:
 @dataclass(frozen=True, slots=True)
 class ExpectedFailure:
     """
-    @ivar inSession: Whether it shows in a connection, and so names addresses
-        and the host's greeting.
-    @ivar namesHost: Whether it names the host.
+    A failure that a report must contain.
+
+    @ivar inSession: True if it occurs in a connection, and so names addresses and the
+        host's greeting.
+    @ivar namesHost: True if it names the host.
     """
 
     type: ResultType
@@ -112,10 +111,9 @@ class ExpectedFailure:
 @dataclass(frozen=True, slots=True)
 class ExpectedPolicy:
     """
-    What a report has to say about one policy after one message.
+    The part of a report about one policy, after one message.
 
-    @ivar empty: Whether nothing of the policy could be applied, so that its
-        text is left out.
+    @ivar empty: True if the policy couldn't be applied, so that its text is omitted.
     """
 
     type: PolicyType
@@ -130,13 +128,13 @@ class LabDestination:
     """
     A recipient domain, C{name} under the lab's top-level domain.
 
-    @ivar explanation: One line for people.
-    @ivar delivered: Whether mail arrives; if not, it has to wait.
-    @ivar recipient: What its report has to say about the domain itself.
-    @ivar host: The same about its MX host; C{None} if nothing.
-    @ivar byHTTPS: Whether it wants its report by HTTPS rather than by mail.
-    @ivar sharedHost: The host it has in common with others; empty for one of
-        its own.
+    @ivar explanation: One line for the operator.
+    @ivar delivered: True if mail is delivered; otherwise it waits.
+    @ivar recipient: The part of its report about the domain itself.
+    @ivar host: The same about its MX host; C{None} if there is none.
+    @ivar byHTTPS: True if it wants its report by HTTPS rather than by mail.
+    @ivar sharedHost: The host that it shares with other domains; empty for one of its
+        own.
     """
 
     name: str
@@ -182,7 +180,7 @@ def _elsewhere(
     type: ResultType, reason: str, sessions: int = 1, namesHost: bool = False
 ) -> ExpectedFailure:
     """
-    A failure found outside of any connection to a host.
+    A failure outside of any connection to a host.
     """
     return ExpectedFailure(type, reason, sessions, False, namesHost)
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.lab.test_senders -*-
 """
-The domains that mail to us is from, what each publishes, and where reports on
-it are to arrive.  No I/O.
+The author domains of mail in the lab: the records of each, and where reports on it must
+arrive. No I/O.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ _UNCONFIRMED = (
 @dataclass(frozen=True, slots=True)
 class Published:
     """
-    What a report has to quote of a record (RFC 9990 3.1.1.5), with the
-    defaults that apply.
+    The policy as a report must quote it (RFC 9990 3.1.1.5), with defaults.
     """
 
     p: str
@@ -38,19 +37,19 @@ class Published:
 @dataclass(frozen=True, slots=True)
 class Sender:
     """
-    A domain, C{name} under the lab's top-level domain, with a host that sends
-    mail, an SPF record for that and a DKIM key.
+    A domain, C{name} under the lab's top-level domain, with a host that sends mail,
+    an SPF record for it and a DKIM key.
 
-    @ivar record: The tags of its DMARC record, but for C{v} and C{rua}; empty
-        if there is none.
-    @ivar published: The same, as a report has it.
+    @ivar record: The tags of its DMARC record, without C{v} and C{rua}; empty if
+        there is none.
+    @ivar published: The same, as in a report.
     @ivar rua: The addresses in the record.
-    @ivar told: Those of them that a report has to go to.
-    @ivar errors: What that report has to say of the others.
-    @ivar hours: What it is about: so many hours.
-    @ivar below: Names below the domain that there are.
-    @ivar damaged: Whether the signature of its TXT records is damaged.
-    @ivar signsTwice: With RSA as well (RFC 8463 3).
+    @ivar told: The addresses that must get a report.
+    @ivar errors: The errors that the report must contain about the others.
+    @ivar hours: The length of the report period.
+    @ivar below: Names that exist below the domain.
+    @ivar damaged: True if the signature of its TXT records is damaged.
+    @ivar signsTwice: True if it also signs with RSA (RFC 8463 3).
     """
 
     name: str
@@ -71,7 +70,7 @@ class Sender:
     @property
     def host(self) -> str:
         """
-        What sends its mail.
+        The host that sends its mail.
         """
         return f"mta.{self.domain}"
 
@@ -97,7 +96,7 @@ def _asking(
     signsTwice: bool = False,
 ) -> Sender:
     """
-    One that has its reports sent to an address of its own.
+    A sender that has its reports sent to an address of its own.
     """
     own = (f"dmarc@{name}.{TLD}",)
     return Sender(
@@ -117,14 +116,14 @@ _NONE = Published("none", "none", "none")
 _QUARANTINE = Published("quarantine", "quarantine", "quarantine")
 
 SENDERS = (
-    # --- in whose name there is mail ---
+    # --- author domains ---
     _asking("aligned", "p=reject", _REJECT, signsTwice=True),
     _asking("monitor", "p=none", _NONE),
     _asking("careful", "p=quarantine", _QUARANTINE),
     _asking("forwarded", "p=reject", _REJECT),
     _asking("listed", "p=reject", _REJECT),
     _asking("spoofed", "p=reject", _REJECT),
-    # Nobody here has had to do with it: who forges it can't make us write to it.
+    # No local account has corresponded with it: forged mail must cause no report.
     _asking("stranger", "p=reject", _REJECT, isTold=False),
     _asking(
         "parent",
@@ -153,7 +152,7 @@ SENDERS = (
         told=(f"dmarc@unasked.{TLD}",),
         errors=(_UNCONFIRMED,),
     ),
-    # --- who sends it for them ---
+    # --- services and lists ---
     Sender("bulk"),
     Sender("forwarder"),
     Sender("lists"),
@@ -170,6 +169,6 @@ KNOWN_LIST = BY_NAME["lists"].domain
 
 def addressOf(network: Network, sender: Sender) -> str:
     """
-    What the host of C{sender} connects from.
+    The address from which the host of C{sender} connects.
     """
     return network.address(FIRST_NUMBER + SENDERS.index(sender))

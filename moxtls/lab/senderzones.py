@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.lab.test_senders -*-
 """
-What those publish that send mail to us.  No I/O.
+The DNS records of senders. No I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _MX = f"@ MX 10 mx.{SINK}."
 
 def senderPlans(network: Network, keys: KeyRecords) -> tuple[ZonePlan, ...]:
     """
-    A zone for each sender, and that of who takes reports for others.
+    A zone for each sender, and one for the organization that collects reports for
+    others.
     """
     zones = [
         ZonePlan(
@@ -41,7 +42,7 @@ def senderPlans(network: Network, keys: KeyRecords) -> tuple[ZonePlan, ...]:
 
 def publishedKeys(keys: Mapping[str, Sequence[DKIMKey]]) -> KeyRecords:
     """
-    What there is to publish of the keys of senders.
+    The key records of senders.
     """
     return {
         name: {each.selector: each.record for each in some}

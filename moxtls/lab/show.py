@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-What people are shown of the lab.
+Prints the lab and its results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from moxtls.cli.output import Output
 from moxtls.dates import DAY, rfc3339
 from moxtls.lab.expectations import ArrivedAggregate, ArrivedReport
-from moxtls.lab.mail import LetterOutcome, MailOutcome
+from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.world import Lab
 from moxtls.tlsrpt.parse import describe
@@ -23,7 +23,7 @@ HELP = (
 
 def showWorld(output: Output, lab: Lab) -> None:
     """
-    Where everything is.
+    Print the addresses of everything.
     """
     network = lab.network
     dns, https = network.dnsPort, network.httpsPort
@@ -40,7 +40,7 @@ def showWorld(output: Output, lab: Lab) -> None:
 
 def showMail(output: Output, outcomes: Sequence[MailOutcome]) -> None:
     """
-    What became of the mail to each destination.
+    Print the results of the mail to each destination.
     """
     rows = [
         (
@@ -51,7 +51,7 @@ def showMail(output: Output, outcomes: Sequence[MailOutcome]) -> None:
         )
         for each in outcomes
     ]
-    output.table(("Domain", "What is the matter with it", "Mail", "How"), rows)
+    output.table(("Domain", "Condition", "Mail", "How"), rows)
     output.line("")
 
 
@@ -62,15 +62,15 @@ def _ending(outcome: MailOutcome) -> str:
     return ending if outcome.asExpected else f"{ending} (UNEXPECTED)"
 
 
-def showLetters(
-    output: Output, outcomes: Sequence[LetterOutcome], wrong: Sequence[str]
+def showReceived(
+    output: Output, outcomes: Sequence[ReceptionOutcome], wrong: Sequence[str]
 ) -> None:
     """
-    What became of the mail that came in.
+    Print the results of the messages from senders.
     """
     if not outcomes:
         return
-    rows = [_letterRow(each) for each in outcomes]
+    rows = [_receivedRow(each) for each in outcomes]
     columns = (
         "From",
         "What it is",
@@ -85,15 +85,15 @@ def showLetters(
     output.line("")
 
 
-def _letterRow(outcome: LetterOutcome) -> tuple[object, ...]:
-    letter, seen = outcome.letter, outcome.seen
+def _receivedRow(outcome: ReceptionOutcome) -> tuple[object, ...]:
+    labMessage, seen = outcome.labMessage, outcome.seen
     signatures = [
-        result if domain == letter.author else f"{result} {domain}"
+        result if domain == labMessage.author else f"{result} {domain}"
         for domain, result in seen.dkim
     ]
     return (
-        letter.author,
-        letter.explanation,
+        labMessage.author,
+        labMessage.explanation,
         f"{outcome.answer.code} {outcome.mailbox}",
         seen.spf,
         signatures or "none",
@@ -103,7 +103,7 @@ def _letterRow(outcome: LetterOutcome) -> tuple[object, ...]:
 
 def showAggregates(output: Output, reports: Sequence[ArrivedAggregate]) -> None:
     """
-    The DMARC reports of a day, a line for each record.
+    Print the DMARC reports of a day, a line for each record.
     """
     rows = [row for each in reports for row in _records(each)]
     columns = ("DMARC report to", "From", "Source", "Count", "Aligned", "Disposition")
@@ -136,7 +136,7 @@ def _records(arrived: ArrivedAggregate) -> Iterator[tuple[object, ...]]:
 
 def _hours(start: int, end: int) -> str:
     """
-    Which of the day, if not all.
+    The hours of the day, if not all.
     """
     if end - start >= DAY:
         return ""
@@ -145,7 +145,7 @@ def _hours(start: int, end: int) -> str:
 
 def showReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
     """
-    The TLS reports of a day, a line for each policy.
+    Print the TLS reports of a day, a line for each policy.
     """
     rows = [row for each in reports for row in _rows(each)]
     columns = ("Report to", "Policy", "Of", "Good", "Failed", "What failed", "Sent to")
@@ -155,7 +155,7 @@ def showReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
 
 def describeReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
     """
-    The same in words.
+    The TLS reports of a day as sentences.
     """
     for each in reports:
         for line in (*describe(each.report), *_signatures(each)):
@@ -189,14 +189,14 @@ def _signatures(arrived: ArrivedReport) -> Iterator[str]:
 
 def showProgress(output: Output, now: float, count: int, expected: int) -> None:
     """
-    How far the night has come.
+    Print how far the night has advanced.
     """
     output.progress(f"{rfc3339(now)}: {count} of {expected} reports have arrived")
 
 
 def showDifferences(output: Output, found: Sequence[str]) -> None:
     """
-    Whether all was as it should be.
+    Print whether all reports are as expected.
     """
     if not found:
         output.line("All of it is as it should be.")

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.lab.test_validator -*-
 """
-What a recursive, validating resolver says (RFC 4035 4 and 5, RFC 8914).
-No I/O: whoever knows is asked through a function.
+A recursive, validating resolver (RFC 4035 4 and 5, RFC 8914). No I/O: servers are
+queried through a function.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Ask = Callable[[dns.message.Message], dns.message.Message]
 
 class _Bogus(Exception):
     """
-    Something should be signed, and isn't, or not well.
+    Records that should be signed are not, or not validly.
     """
 
     def __init__(self, code: EDECode, text: str) -> None:
@@ -49,9 +49,9 @@ class _Bogus(Exception):
 @dataclass(frozen=True, slots=True)
 class _Zone:
     """
-    How far a zone can be trusted.
+    The trust in a zone.
 
-    @ivar keys: C{None} if it isn't signed, as far as its parent knows.
+    @ivar keys: C{None} if it is unsigned, as proved by its parent.
     """
 
     origin: dns.name.Name
@@ -61,9 +61,11 @@ class _Zone:
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """
+    The result of a query.
+
     @ivar answer: Records with their signatures, in the order of the chain.
-    @ivar secure: Whether all of it was validated.
-    @ivar error: Why it failed.
+    @ivar secure: True if all of it was validated.
+    @ivar error: The reason of a failure.
     """
 
     rcode: dns.rcode.Rcode
@@ -78,7 +80,7 @@ class Validator:
     Resolves names, starting from trust in one key.
 
     @param anchor: DS records of the root's key.
-    @param now: What time it is, in Unix seconds.
+    @param now: Unix seconds.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Validator:
 
     def resolve(self, name: dns.name.Name, kind: RdataType) -> Resolution:
         """
-        Find records, and validate them; CNAMEs are followed.
+        Query records, and validate them; CNAMEs are followed.
         """
         try:
             return self._resolved(name, kind)
@@ -152,7 +154,7 @@ class Validator:
 
     def _zoneOf(self, name: dns.name.Name, kind: RdataType) -> _Zone:
         """
-        The zone that C{name} is in, with all above it checked.
+        The zone of C{name}, validated from the root down.
         """
         if kind == dns.rdatatype.DS and name != dns.name.root:
             name = name.parent()
@@ -171,7 +173,7 @@ class Validator:
 
     def _below(self, parent: _Zone, name: dns.name.Name) -> _Zone:
         """
-        The zone at C{name} if there begins one, else C{parent}.
+        The zone at C{name} if one begins there, else C{parent}.
         """
         if name in self._zones:
             return self._zones[name]
@@ -195,7 +197,8 @@ class Validator:
         self, origin: dns.name.Name, vouched: dns.rdataset.Rdataset
     ) -> dns.rdataset.Rdataset:
         """
-        The keys of a zone, of which one is vouched for and signs them all.
+        The keys of a zone, one of which must match the DS records and sign all of
+        them.
         """
         reply = self._query(origin, dns.rdatatype.DNSKEY)
         keys = _answerOf(reply, origin, dns.rdatatype.DNSKEY)
@@ -286,13 +289,13 @@ def _needDenial(
     reply: dns.message.Message, name: dns.name.Name, kind: RdataType
 ) -> None:
     """
-    @raise _Bogus: It isn't proved that there is nothing.
+    @raise _Bogus: The non-existence isn't proved.
     """
     if not isDenied(reply, name, kind):
         raise _Bogus(EDECode.NSEC_MISSING, "no proof that there is nothing")
 
 
-# --- what is said to the one who asked ---
+# --- responses ---
 
 _DNSSEC_KINDS = (dns.rdatatype.RRSIG, dns.rdatatype.NSEC)
 

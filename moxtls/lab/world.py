@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-The lab as a whole: everything in it, started and stopped together.
+The whole lab: all its servers, started and stopped together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestinati
 from moxtls.lab.senders import KNOWN_LIST
 from moxtls.lab.senderzones import publishedKeys, senderPlans
 from moxtls.lab.validator import Validator
-from moxtls.lab.zones import Authority, plantTree
+from moxtls.lab.zones import Authority, makeTree
 
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"
@@ -34,7 +34,7 @@ ARRIVED, DATA, ZONES = "arrived", "data", "zones"
 
 class Lab(MultiService):
     """
-    A small internet.
+    A simulated internet.
 
     @ivar arrivals: The mail and the reports that arrived.
     """
@@ -48,8 +48,7 @@ class Lab(MultiService):
     ) -> None:
         """
         @param reactor: Also provides C{IReactorTCP} and C{IReactorUDP}.
-        @param directory: Files are put there, in place of those of an earlier
-            lab.
+        @param directory: Files are written there, replacing those of an earlier lab.
         """
         super().__init__()
         self.directory = directory
@@ -59,7 +58,7 @@ class Lab(MultiService):
         self.hosts = mailHosts(network, destinations)
         self.keys = makeKeys(self.hosts, now)
         self.senderKeys = makeSenderKeys()
-        self.tree = plantTree(
+        self.tree = makeTree(
             (
                 *zonePlans(network, destinations, self.keys.publication),
                 *senderPlans(network, publishedKeys(self.senderKeys)),
@@ -77,27 +76,27 @@ class Lab(MultiService):
     @property
     def facts(self) -> Facts:
         """
-        What reports will show of this lab.
+        Values of this lab that occur in reports.
         """
         return Facts(self.network, self.destinations, self.keys.publication.tlsa)
 
     @property
     def configFile(self) -> Path:
         """
-        A configuration with which moxtls lives in this lab.
+        The configuration of the moxtls in this lab.
         """
         return self.directory / CONFIG_FILE
 
     @property
     def accounts(self) -> Path:
         """
-        Where its moxtls keeps people's mail.
+        The folder of its mailboxes.
         """
         return self.directory / DATA / "accounts"
 
     def startService(self) -> None:
         """
-        Listen everywhere, and write the files.
+        Listen on all addresses, and write the files.
 
         @raise CannotListenError: An address is in use.
         """
@@ -153,7 +152,7 @@ class Lab(MultiService):
 
 def configText(lab: Lab) -> str:
     """
-    The configuration of the moxtls that lives in C{lab}.
+    The configuration of the moxtls in C{lab}.
     """
     network = lab.network
     lines = [

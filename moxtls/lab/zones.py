@@ -1,16 +1,11 @@
 # -*- test-case-name: tests.lab.test_plan -*-
 """
-The lab's zones: a root, a top-level domain and what is below, signed and
-unsigned, and some with something wrong.
+The lab's zones, and the authoritative server for them (RFC 1034, RFC 4035 3.1, 5.4; RFC
+4034 4).
 
-Proofs that there is nothing (RFC 4034 4, RFC 4035 5.4).  No I/O; signatures
-are somebody else's business.
-
-What a server says that has the authority over some zones (RFC 1034, RFC 4035
-3.1).  No I/O.
-
-There are no wildcards here, and every zone that another delegates to is
-served too, so there is never a referral.
+There is a root, a top-level domain and zones below it, signed and unsigned, some with
+errors. There are no wildcards, and every delegated zone is served too, so there is
+never a referral.
 """
 
 from __future__ import annotations
@@ -55,11 +50,11 @@ _LEEWAY = timedelta(hours=1)
 
 class Fault(Enum):
     """
-    What is wrong with the signatures of a zone as a whole.
+    An error in the signatures of a zone.
 
-    C{EXPIRED}: they have.  C{OTHER_KEY}: the parent vouches for a key that
-    the zone doesn't have.  C{STRIPPED}: the parent vouches for a key, but the
-    zone isn't signed.
+    C{EXPIRED}: the signatures have expired. C{OTHER_KEY}: the DS records name a key
+    that the zone doesn't have. C{STRIPPED}: there are DS records, but the zone isn't
+    signed.
     """
 
     NONE = auto()
@@ -74,8 +69,7 @@ class ZonePlan:
     A zone to be made.
 
     @ivar records: Lines of a zone file; SOA and NS are added.
-    @ivar damaged: The type of record whose signatures are damaged; empty
-        for none.
+    @ivar damaged: The type of record whose signatures are damaged; empty for none.
     """
 
     origin: str
@@ -99,14 +93,14 @@ class Tree:
     @property
     def anchorText(self) -> str:
         """
-        As a resolver takes it: C{. IN DS ...}.
+        The trust anchor as resolvers read it: C{. IN DS ...}.
         """
         return f". IN DS {self.anchor[0].to_text()}\n"
 
 
-def plantTree(plans: Sequence[ZonePlan], server: str, now: float) -> Tree:
+def makeTree(plans: Sequence[ZonePlan], server: str, now: float) -> Tree:
     """
-    Make and sign zones below the top-level domain, that itself, and the root.
+    Make and sign zones below the top-level domain, that domain itself, and the root.
 
     @param server: The address of the server of all of them.
     @param now: Unix seconds: signatures are valid around then.
@@ -132,7 +126,7 @@ def plantTree(plans: Sequence[ZonePlan], server: str, now: float) -> Tree:
 
 def _made(plan: ZonePlan, now: float) -> tuple[dns.zone.Zone, tuple[str, ...]]:
     """
-    A zone, and what its parent's DS records say.
+    A zone, and its DS records.
     """
     server = _ROOT_SERVER if plan.origin == "." else _TLD_SERVER
     lines = (
@@ -210,7 +204,7 @@ def _flipped(records: dns.rdataset.Rdataset) -> dns.rdataset.Rdataset:
 
 def isDenied(reply: dns.message.Message, name: dns.name.Name, kind: RdataType) -> bool:
     """
-    Whether it is proved that there is nothing (RFC 4035 5.4).
+    True if the non-existence is proved (RFC 4035 5.4).
     """
     denials = _denials(reply)
     if reply.rcode() == dns.rcode.NXDOMAIN:
@@ -220,7 +214,7 @@ def isDenied(reply: dns.message.Message, name: dns.name.Name, kind: RdataType) -
 
 def isDelegation(reply: dns.message.Message, name: dns.name.Name) -> bool:
     """
-    Whether C{name} is another zone, according to who says it has no DS.
+    True if C{name} is another zone, by the proof that it has no DS.
     """
     return any(
         owner == name and _lists(nsec, dns.rdatatype.NS)
@@ -239,7 +233,7 @@ def _denials(reply: dns.message.Message) -> list[tuple[dns.name.Name, NSEC]]:
 
 def _covers(owner: dns.name.Name, nsec: NSEC, name: dns.name.Name) -> bool:
     """
-    Whether C{name} would have to be in the gap, and isn't above what ends it.
+    True if C{name} is in the gap, and isn't above the end of it.
     """
     following: dns.name.Name = nsec.next
     behind = name < following or following <= owner
@@ -250,8 +244,7 @@ def _noWildcard(
     denials: Sequence[tuple[dns.name.Name, NSEC]], name: dns.name.Name
 ) -> bool:
     """
-    Whether C{name} isn't there, nor a wildcard below the closest name above
-    it that is.
+    True if C{name} doesn't exist, nor a wildcard at the closest encloser.
     """
     gap = next((each for each in denials if _covers(*each, name)), None)
     if gap is None:
@@ -273,7 +266,7 @@ def _hasNot(
     owner: dns.name.Name, nsec: NSEC, name: dns.name.Name, kind: RdataType
 ) -> bool:
     """
-    Whether C{name} is there, without records of C{kind}.
+    True if C{name} exists, without records of C{kind}.
     """
     if owner == name:
         return not _lists(nsec, kind) and not _lists(nsec, dns.rdatatype.CNAME)
@@ -315,14 +308,14 @@ class _Holding:
 
     def exists(self, name: dns.name.Name) -> bool:
         """
-        Whether there is such a name, or one below it (RFC 4592 2.2.2).
+        True if the name exists, or one below it (RFC 4592 2.2.2).
         """
         at = bisect_left(self.names, name)
         return at < len(self.names) and self.names[at].is_subdomain(name)
 
     def denier(self, name: dns.name.Name) -> dns.name.Name | None:
         """
-        The last name with an NSEC record that isn't behind C{name}.
+        The last name with an NSEC record that isn't after C{name}.
         """
         at = bisect_right(self.denying, name)
         return self.denying[at - 1] if at else None
@@ -331,7 +324,7 @@ class _Holding:
         self, name: dns.name.Name, kind: RdataType, signed: bool
     ) -> list[dns.rrset.RRset]:
         """
-        A set of records, if it is there, with its signatures, if wanted.
+        A set of records, if it exists, with its signatures on request.
         """
         found = self.zone.get_rrset(name, kind)
         if found is None:
@@ -342,7 +335,7 @@ class _Holding:
 
 class Authority:
     """
-    Answers queries about some zones.
+    Answers queries about its zones.
     """
 
     def __init__(self, zones: Iterable[dns.zone.Zone]) -> None:
@@ -380,7 +373,7 @@ class Authority:
 
 def _isMeta(kind: RdataType) -> bool:
     """
-    Whether it isn't for records but for transfers and the like.
+    True for query types that aren't of records, such as transfers.
     """
     return dns.rdatatype.is_metatype(kind)
 
@@ -415,7 +408,7 @@ def _fill(
 
 def _wildcard(holding: _Holding, name: dns.name.Name) -> dns.name.Name:
     """
-    Which wildcard would have produced C{name} (RFC 4592 2.1.1).
+    The wildcard that would have produced C{name} (RFC 4592 2.1.1).
     """
     while not holding.exists(name):
         name = name.parent()

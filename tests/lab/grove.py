@@ -16,7 +16,7 @@ from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.senders import SENDERS
 from moxtls.lab.senderzones import senderPlans
 from moxtls.lab.validator import Resolution, Validator
-from moxtls.lab.zones import Authority, Tree, plantTree
+from moxtls.lab.zones import Authority, Tree, makeTree
 
 #: 2026-11-24T12:00:00Z
 NOON = 1795521600
@@ -39,7 +39,7 @@ SENDER_KEYS = {
 def tree() -> Tree:
     plans = zonePlans(NETWORK, DESTINATIONS, PUBLICATION)
     senders = senderPlans(NETWORK, SENDER_KEYS)
-    return plantTree((*plans, *senders), NETWORK.authority, NOON)
+    return makeTree((*plans, *senders), NETWORK.authority, NOON)
 
 
 @cache

@@ -28,16 +28,16 @@ from moxtls.domain import Domain
 from moxtls.lab.expectations import (
     ArrivedAggregate,
     ArrivedReport,
-    OwedReport,
+    ExpectedAggregate,
     Policies,
     aggregateDifferences,
     arrivedAggregate,
     arrivedReport,
     differences,
+    expectedAggregates,
     inOrder,
     isAggregate,
     isReport,
-    owedReports,
     spanOf,
 )
 from moxtls.lab.keys import makeKeys
@@ -46,11 +46,11 @@ from moxtls.lab.network import Arrival
 from moxtls.tlsrpt.parse import ReceivedFailure, ReceivedPolicy
 from tests.lab.grove import NETWORK, NOON
 
-OWED = owedReports(NETWORK, MESSAGES)
+OWED = expectedAggregates(NETWORK, MESSAGES)
 MIDNIGHT = NOON - 12 * HOUR
 
 
-def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
+def arrived(owed: ExpectedAggregate, received: float = NOON) -> ArrivedAggregate:
     """
     A report as it should be.
     """
@@ -83,7 +83,7 @@ def arrived(owed: OwedReport, received: float = NOON) -> ArrivedAggregate:
 
 class OwedReportsTests(SynchronousTestCase):
     """
-    What the table of letters means for reports.
+    What the table of labMessages means for reports.
     """
 
     def test_whom(self) -> None:

@@ -39,8 +39,8 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Domain
 from moxtls.lab.mail import (
     FoundMessage,
-    LetterOutcome,
     OutgoingMessage,
+    ReceptionOutcome,
     SMTPAnswer,
     findMessage,
     post,
@@ -291,18 +291,20 @@ class PostTests(LabTestCase):
         await self.assertFailure(self.post(), SMTPConnectError)
 
 
-def outcome(letter: LabMessage) -> LetterOutcome:
+def outcome(labMessage: LabMessage) -> ReceptionOutcome:
     """
     As it should be.
     """
-    expected = letter.expected
+    expected = labMessage.expected
     seen = FoundMessage(
         expected.spf, expected.dkim, expected.dmarc, expected.disposition
     )
-    return LetterOutcome(letter, SMTPAnswer(expected.code, ""), expected.mailbox, seen)
+    return ReceptionOutcome(
+        labMessage, SMTPAnswer(expected.code, ""), expected.mailbox, seen
+    )
 
 
-class LetterOutcomeTests(SynchronousTestCase):
+class ReceptionOutcomeTests(SynchronousTestCase):
     """
     Whether a message became what it should.
     """
@@ -329,9 +331,9 @@ class LetterOutcomeTests(SynchronousTestCase):
                 "disposition is 'reject', not 'none'",
             ),
         ):
-            self.assertEqual((f"{right.letter.name}: {what}",), wrong.differences)
+            self.assertEqual((f"{right.labMessage.name}: {what}",), wrong.differences)
         self.assertEqual(1, len(self.seeing(right, dkim=()).differences))
 
-    def seeing(self, right: LetterOutcome, **changes: object) -> LetterOutcome:
+    def seeing(self, right: ReceptionOutcome, **changes: object) -> ReceptionOutcome:
         seen = replace(right.seen, **changes)  # type: ignore[arg-type]
         return replace(right, seen=seen)

@@ -21,13 +21,13 @@ from moxtls.lab.messages import (
     OTTO,
     LabMessage,
     messageID,
-    writtenLetter,
+    writtenMessage,
 )
 from moxtls.lab.senders import BY_NAME, SENDERS
 from tests.lab.grove import NOON
 
 
-class LettersTests(SynchronousTestCase):
+class MessagesTests(SynchronousTestCase):
     """
     The table is complete, and fits that of senders.
     """
@@ -93,8 +93,8 @@ class LettersTests(SynchronousTestCase):
             )
             self.assertEqual(expected.code, 550 if self.isRefused(each) else 250)
 
-    def isRefused(self, letter: LabMessage) -> bool:
-        return letter.expected.mailbox in ("", "Rejects")
+    def isRefused(self, labMessage: LabMessage) -> bool:
+        return labMessage.expected.mailbox in ("", "Rejects")
 
 
 @cache
@@ -102,13 +102,13 @@ def keys() -> dict[str, tuple[DKIMKey, ...]]:
     return makeSenderKeys()
 
 
-def letter(name: str) -> LabMessage:
+def labMessage(name: str) -> LabMessage:
     (found,) = (each for each in MESSAGES if each.name == name)
     return found
 
 
 def written(name: str) -> bytes:
-    return writtenLetter(letter(name), keys(), NOON, "1")
+    return writtenMessage(labMessage(name), keys(), NOON, "1")
 
 
 class WrittenLetterTests(SynchronousTestCase):
@@ -129,7 +129,7 @@ class WrittenLetterTests(SynchronousTestCase):
         (RFC 5322 2.1).
         """
         message = message_from_bytes(written("monitor-notice"))
-        self.assertEqual("Somebody <somebody@monitor.test>", message["From"])
+        self.assertEqual("Sender <sender@monitor.test>", message["From"])
         self.assertEqual("Anna <anna@sender.test>", message["To"])
         self.assertEqual("<monitor-notice.1@monitor.test>", message["Message-ID"])
         self.assertNotIn("DKIM-Signature", message)
@@ -139,7 +139,7 @@ class WrittenLetterTests(SynchronousTestCase):
         """
         One that is sent again can be told from the first.
         """
-        one = letter("aligned-1")
+        one = labMessage("aligned-1")
         self.assertNotEqual(messageID(one, "1"), messageID(one, "2"))
 
     def test_signed(self) -> None:

@@ -51,14 +51,14 @@ class RunTests(TestCase):
         once: bool,
         destinations: tuple[LabDestination, ...] = DESTINATIONS,
         network: Network | None = None,
-        letters: tuple[LabMessage, ...] = (),
+        labMessages: tuple[LabMessage, ...] = (),
     ) -> Deferred[int]:
         options = RunOptions(
             self.directory,
             network or anyNetwork(random.randint),
             once=once,
             destinations=destinations,
-            letters=letters,
+            labMessages=labMessages,
         )
         output = Output(self.stdout, io.StringIO())
         return Deferred.fromCoroutine(run(reactor, options, makeServer, output))
@@ -69,7 +69,7 @@ class RunTests(TestCase):
         sender is taken or refused, and the reports on it, ours and those that
         we owe, say what they should, field by field.
         """
-        status = await self.begin(once=True, letters=MESSAGES)
+        status = await self.begin(once=True, labMessages=MESSAGES)
         text = self.stdout.getvalue()
         wrong = [line for line in text.splitlines() if "UNEXPECTED" in line]
         self.assertEqual([], wrong)
@@ -101,8 +101,8 @@ class RunTests(TestCase):
         """
         (right,) = (each for each in MESSAGES if each.name == "monitor-direct")
         wrong = replace(right.expected, mailbox="Junk", reported="pass")
-        letters = (replace(right, expected=wrong),)
-        self.assertEqual(1, await self.begin(True, FEW, letters=letters))
+        labMessages = (replace(right, expected=wrong),)
+        self.assertEqual(1, await self.begin(True, FEW, labMessages=labMessages))
         text = self.stdout.getvalue()
         self.assertIn("UNEXPECTED monitor-direct: mailbox is 'Inbox', not", text)
         self.assertRegex(
