@@ -1,14 +1,10 @@
 # -*- test-case-name: tests.test_https -*-
 """
-A small HTTPS client, for fetching MTA-STS policies and posting reports.
+HTTPS client for fetching MTA-STS policies and posting reports.
 
-Names are resolved by our own resolver; nothing is sent before the Web PKI is
-content with the certificate; the time and what is read are limited; redirects
-are answers like others; there are no proxies, caches, cookies or second
-requests on a connection.
-
-One connection of L{moxtls.https.HTTPSClient}: from a name to a verified peer,
-and the body that comes from there.
+Uses the DNSSEC-aware resolver for names; sends nothing before the certificate is
+verified; limits the time and the size of responses.  Redirects are not followed.
+There are no proxies, caches, cookies or persistent connections.
 """
 
 from __future__ import annotations
@@ -61,25 +57,33 @@ __all__ = [
 ]
 
 
-#: RFC 8461 3.3 suggests a minute for a policy; reports are no more urgent.
+#: Seconds for a whole request.  RFC 8461 3.3 suggests a minute for a policy; reports
+#: are no more urgent.
 REQUEST_TIMEOUT = 60.0
-#: RFC 8461 3.3 suggests this for a policy; nobody has more to say to a report.
+#: Octets.  RFC 8461 3.3 suggests this for a policy; responses to reports are smaller.
 MAX_BODY = 64 * 1024
+#: Octets: more than the header fields of any valid response, interim responses
+#: included.
+MAX_HEADER_BYTES = 64 * 1024
+#: Addresses of a host that are tried, and seconds for each.
+MAX_ADDRESSES = 6
+CONNECT_TIMEOUT = 15
 HTTPS_PORT = 443
-#: Header fields of answers that somebody might want to look at.
+#: Header fields that a L{Response} keeps, and characters of each.
 KEPT_FIELDS = ("content-type", "location", "retry-after")
 _MAX_FIELD = 1000
 
 
 class HTTPSErrorKind(Enum):
     """
-    Why there was no answer.
+    The reason why there was no response.
 
     C{NO_NAME}: the host doesn't exist, or has no address.  C{LOOKUP}: the DNS
-    couldn't say.  C{CONNECT}: none of its addresses takes connections.
-    C{CERTIFICATE}: the Web PKI objects.  C{TIMEOUT}: it took too long, all in
-    all.  C{TOO_LARGE}: the body is.  C{PROTOCOL}: what came was not TLS, not
-    HTTP, or not complete; or the URL is none for this client.
+    lookup failed.  C{CONNECT}: none of its addresses accepts connections.
+    C{CERTIFICATE}: the Web PKI doesn't verify the certificate.  C{TIMEOUT}: the
+    whole request took too long.  C{TOO_LARGE}: the body is too large.
+    C{PROTOCOL}: the peer sent something other than TLS or HTTP, or an incomplete
+    response; or the URL is not supported.
     """
 
     NO_NAME = auto()
@@ -94,13 +98,12 @@ class HTTPSErrorKind(Enum):
 @dataclass(frozen=True, slots=True)
 class HTTPSFailure:
     """
-    There was no answer.
+    A request without a response.
 
-    @ivar reason: For the log; may hold a stranger's words.
-    @ivar verification: What is wrong with the certificate, for
-        C{CERTIFICATE}.
-    @ivar dnssecError: Why the addresses were refused, for C{LOOKUP}, if it was
-        because of DNSSEC.
+    @ivar reason: For the log; may contain untrusted text.
+    @ivar verification: The verification errors, for C{CERTIFICATE}.
+    @ivar dnssecError: The error of DNSSEC validation, for C{LOOKUP} if that
+        failed.
     """
 
     kind: HTTPSErrorKind
@@ -112,9 +115,9 @@ class HTTPSFailure:
 @dataclass(frozen=True, slots=True)
 class Response:
     """
-    An answer, whatever its status.
+    A response, of any status.
 
-    @ivar headers: Those of L{KEPT_FIELDS} that it has.
+    @ivar headers: The fields of L{KEPT_FIELDS} that are present.
     """
 
     status: int
@@ -123,7 +126,9 @@ class Response:
 
     def header(self, name: str) -> str:
         """
-        The first field of that name, in lower case; empty if there is none.
+        The value of a field; empty if there is none.
+
+        @param name: In lower case.
         """
         return next((value for field, value in self.headers if field == name), "")
 
@@ -140,7 +145,7 @@ class _Target:
 
 class HTTPSClient:
     """
-    Makes one request per connection.
+    Makes requests, each on a new connection.
     """
 
     def __init__(
@@ -150,42 +155,49 @@ class HTTPSClient:
         resolver: IResolver,
         trust: TrustStore,
         port: int = HTTPS_PORT,
-        timeLimit: float = REQUEST_TIMEOUT,
+        timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         """
         @param trust: From L{moxtls.tls.verify.loadTrustStore}.
-        @param port: To connect to where a URL names none.
-        @param timeLimit: For everything from the DNS to the end of the body.
+        @param port: The port for URLs without one.
+        @param timeout: Seconds for a whole request, from the DNS lookup to the
+            end of the body.
         """
         self._reactor = reactor
         self._clock = clock
         self._resolver = resolver
         self._trust = trust
         self._port = port
-        self._timeLimit = timeLimit
+        self._timeout = timeout
 
     def get(
-        self, url: str, bodyLimit: int = MAX_BODY
+        self, url: str, maxBody: int = MAX_BODY
     ) -> Deferred[Response | HTTPSFailure]:
         """
-        @return: Fires with the answer, or with why there is none.  Cancelling
-            closes the connection.
+        Make a GET request.
+
+        @param maxBody: Octets.
+
+        @return: Fires with the response, or with the reason why there is none.
+            Cancelling closes the connection.
         """
-        return self._run(b"GET", url, {}, None, bodyLimit)
+        return self._run(b"GET", url, {}, None, maxBody)
 
     def post(
         self,
         url: str,
         headers: Mapping[str, str],
         body: bytes,
-        bodyLimit: int = MAX_BODY,
+        maxBody: int = MAX_BODY,
     ) -> Deferred[Response | HTTPSFailure]:
         """
-        @param headers: To be sent, such as C{Content-Type}.
+        Make a POST request.
+
+        @param headers: Header fields to send, such as C{Content-Type}.
 
         @return: As L{get}.
         """
-        return self._run(b"POST", url, headers, body, bodyLimit)
+        return self._run(b"POST", url, headers, body, maxBody)
 
     def _run(
         self,
@@ -193,18 +205,18 @@ class HTTPSClient:
         url: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        bodyLimit: int,
+        maxBody: int,
     ) -> Deferred[Response | HTTPSFailure]:
         fields = Headers({"User-Agent": ["moxtls"]})
         for name, value in headers.items():
             fields.setRawHeaders(name, [value])
         producer = None if body is None else FileBodyProducer(BytesIO(body))
         attempt = Deferred.fromCoroutine(
-            self._attempt(method, url, fields, producer, bodyLimit)
+            self._attempt(method, url, fields, producer, maxBody)
         )
         # The Agent makes other errors of being cancelled.
         running = cancelPromptly(attempt)
-        running.addTimeout(self._timeLimit, self._clock)
+        running.addTimeout(self._timeout, self._clock)
         return running.addErrback(_timedOut)
 
     async def _attempt(
@@ -213,7 +225,7 @@ class HTTPSClient:
         url: str,
         headers: Headers,
         producer: FileBodyProducer | None,
-        bodyLimit: int,
+        maxBody: int,
     ) -> Response | HTTPSFailure:
         target = _target(url, self._port)
         if target is None:
@@ -229,7 +241,7 @@ class HTTPSClient:
         agent = Agent.usingEndpointFactory(self._reactor, connection)
         try:
             response = await agent.request(method, target.uri, headers, producer)
-            body = await connection.readBody(response, bodyLimit)
+            body = await connection.readBody(response, maxBody)
         except CancelledError:
             raise
         except Exception as error:
@@ -253,7 +265,7 @@ def _target(url: str, port: int) -> _Target | None:
 
 
 def _isAddress(host: str) -> bool:
-    # No certificate that the Web PKI issues for names could match.
+    # Certificates of the Web PKI for addresses are not supported.
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -282,8 +294,8 @@ def _failure(error: Exception) -> HTTPSFailure:
         case ConnectionBroken():
             return HTTPSFailure(HTTPSErrorKind.PROTOCOL, str(error))
         case _:
-            # What the Agent and its parser raise when they meet what is no
-            # HTTP has no common base.
+            # The exceptions of Agent and its parser for invalid HTTP have no common
+            # base class.
             return HTTPSFailure(HTTPSErrorKind.PROTOCOL, type(error).__name__)
 
 
@@ -292,17 +304,12 @@ def _timedOut(failure: Failure) -> HTTPSFailure:
     return HTTPSFailure(HTTPSErrorKind.TIMEOUT, "took too long")
 
 
-#: More than the header fields of a sane answer, interim ones included.
-MAX_HEADER_BYTES = 64 * 1024
-#: How many addresses of a host are tried, and for how many seconds each.
-MAX_ADDRESSES = 6
-CONNECT_TIMEOUT = 15
-
-
 class NoAddress(Exception):
     """
-    @ivar failed: A lookup failed; otherwise there is none.
-    @ivar dnssecError: It failed because of DNSSEC.
+    A host has no address, or the lookup failed.
+
+    @ivar failed: True if a lookup failed.
+    @ivar dnssecError: The error of DNSSEC validation, if that failed.
     """
 
     def __init__(
@@ -315,13 +322,13 @@ class NoAddress(Exception):
 
 class HTTPSConnectFailed(Exception):
     """
-    No address took a connection.
+    No address of a host accepts connections.
     """
 
 
 class CertificateRejected(Exception):
     """
-    The Web PKI objects to the peer's certificate.
+    The Web PKI doesn't verify the peer's certificate.
     """
 
     def __init__(self, verification: CertificateVerification) -> None:
@@ -331,20 +338,21 @@ class CertificateRejected(Exception):
 
 class ConnectionBroken(Exception):
     """
-    The connection ended, or was ended, too early.
+    The connection ended early.
     """
 
 
 class BodyTooLarge(Exception):
     """
-    The body of an answer has more than the limit.
+    The body of a response is larger than the limit.
     """
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class HTTPSConnection:
     """
-    Both the endpoint of one request and what may be done with its connection.
+    The connection of one request: looks up the host, connects, verifies the
+    certificate, and reads the body.  Is its own endpoint for C{Agent}.
     """
 
     def __init__(
@@ -362,52 +370,58 @@ class HTTPSConnection:
         self._trust = trust
         self._host = host
         self._port = port
-        self._gate: _Gate | None = None
+        self._protocol: _VerifyingProtocol | None = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Fires with a protocol from C{protocolFactory} once the handshake has
-        completed and the certificate will do.
+        Connect.
+
+        @return: Fires with a protocol from C{protocolFactory} once the
+            certificate is verified.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def readBody(self, response: IResponse, limit: int) -> bytes:
         """
-        @raise BodyTooLarge: It has more than C{limit} bytes.
-        @raise Broken: The connection ended within it.
+        Read the body of a response.
+
+        @raise BodyTooLarge: It has more than C{limit} octets.
+        @raise ConnectionBroken: The connection ended within it.
         """
-        gate = self._gate
-        if gate is not None:
-            gate.bounded = False
-        body = _Body(limit, lambda: gate is not None and gate.endedInOrder)
+        protocol = self._protocol
+        if protocol is not None:
+            protocol.limitsHeader = False
+        body = _Body(limit, lambda: protocol is not None and protocol.endedInOrder)
         response.deliverBody(body)
         return await body.done
 
     def abort(self) -> None:
         """
-        Close it, whatever its state.
+        Close the connection at once.
         """
-        if self._gate is not None:
-            self._gate.abort()
+        if self._protocol is not None:
+            self._protocol.abort()
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         reason = ""
         for address in await self._addresses():
-            witness = RecordingVerifier(self._trust, (self._host.ascii,))
-            gate = _Gate(witness, factory)
+            verifier = RecordingVerifier(self._trust, (self._host.ascii,))
+            protocol = _VerifyingProtocol(verifier, factory)
             try:
-                await self._endpoint(address, witness).connect(_Only(gate))
+                await self._endpoint(address, verifier).connect(
+                    _SingleProtocolFactory(protocol)
+                )
             except CancelledError:
                 raise
             except Exception as error:
-                # Whatever is wrong with one address, there may be another.
+                # Another address may work.
                 reason = f"{address}: {error}"
                 continue
-            self._gate = gate
-            return await gate.passed
+            self._protocol = protocol
+            return await protocol.verified
         raise HTTPSConnectFailed(reason)
 
     async def _addresses(self) -> list[str]:
@@ -423,16 +437,16 @@ class HTTPSConnection:
         return addresses[:MAX_ADDRESSES]
 
     def _endpoint(
-        self, address: str, witness: RecordingVerifier
+        self, address: str, verifier: RecordingVerifier
     ) -> IStreamClientEndpoint:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         tcp = kind(self._reactor, address, self._port, timeout=CONNECT_TIMEOUT)
-        return wrapClientTLS(witness, tcp, clock=self._clock)
+        return wrapClientTLS(verifier, tcp, clock=self._clock)
 
 
-class _Only(Factory):
+class _SingleProtocolFactory(Factory):
     """
-    Has made its one protocol already.
+    A factory for one existing protocol.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -443,45 +457,46 @@ class _Only(Factory):
 
 
 @implementer(IHandshakeListener)
-class _Gate(Protocol):
+class _VerifyingProtocol(Protocol):
     """
-    Lets a protocol in when the certificate has been looked at, not before.
+    Connects a protocol to the transport once the certificate is verified.
 
-    @ivar passed: Fires with that protocol.
-    @ivar bounded: Whether there is a limit to what may still come.
-    @ivar endedInOrder: Whether the peer has said goodbye (RFC 8446 6.1), so
-        that nothing was cut off.
+    @ivar verified: Fires with that protocol.
+    @ivar limitsHeader: True while the octets received are limited to
+        L{MAX_HEADER_BYTES}.
+    @ivar endedInOrder: True if the peer has sent close_notify (RFC 8446 6.1), so
+        that the data was not truncated.
     """
 
     transport: ITCPTransport | None
 
-    def __init__(self, witness: RecordingVerifier, factory: IProtocolFactory) -> None:
-        self.passed: Deferred[IProtocol] = Deferred(self._cancel)
-        self.bounded = True
+    def __init__(self, verifier: RecordingVerifier, factory: IProtocolFactory) -> None:
+        self.verified: Deferred[IProtocol] = Deferred(self._cancel)
+        self.limitsHeader = True
         self.endedInOrder = False
-        self._witness = witness
+        self._verifier = verifier
         self._factory = factory
         self._inner: IProtocol | None = None
         self._received = 0
 
     def handshakeCompleted(self) -> None:
-        verification = self._witness.verification()
+        verification = self._verifier.verification()
         transport = self.transport
-        if self.passed.called or transport is None:
+        if self.verified.called or transport is None:
             return
         if not verification.ok:
             self._end(CertificateRejected(verification))
             return
         inner = self._factory.buildProtocol(transport.getPeer())
         if inner is None:
-            self._end(ConnectionBroken("not wanted any more"))
+            self._end(ConnectionBroken("the request was cancelled"))
             return
         self._inner = inner
         inner.makeConnection(transport)
-        self.passed.callback(inner)
+        self.verified.callback(inner)
 
     def dataReceived(self, data: bytes) -> None:
-        if self.bounded and self._received > MAX_HEADER_BYTES:
+        if self.limitsHeader and self._received > MAX_HEADER_BYTES:
             self.abort()
         elif self._inner is not None:
             self._received += len(data)
@@ -491,8 +506,8 @@ class _Gate(Protocol):
         self.endedInOrder = reason.check(ConnectionDone) is not None
         if self._inner is not None:
             self._inner.connectionLost(reason)
-        elif not self.passed.called:
-            self.passed.errback(
+        elif not self.verified.called:
+            self.verified.errback(
                 ConnectionBroken(f"no handshake: {reason.value!r}"[:200])
             )
 
@@ -500,17 +515,19 @@ class _Gate(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def _cancel(self, passed: Deferred[IProtocol]) -> None:
+    def _cancel(self, verified: Deferred[IProtocol]) -> None:
         self._end(CancelledError())
 
     def _end(self, error: Exception) -> None:
-        self.passed.errback(error)
+        self.verified.errback(error)
         self.abort()
 
 
 class _Body(Protocol):
     """
-    Collects the body of an answer.
+    Collects the body of a response.
+
+    @ivar done: Fires with it.
     """
 
     def __init__(self, limit: int, endedInOrder: Callable[[], bool]) -> None:
@@ -525,15 +542,15 @@ class _Body(Protocol):
         if self._size <= self._limit:
             self._parts.append(data)
         elif not self.done.called:
-            # Whoever waits closes the connection.
+            # The request then closes the connection.
             self._parts.clear()
             self.done.errback(BodyTooLarge())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
-        # PotentialDataLoss: neither a length nor chunks, so the end of the
-        # connection is that of the body.  RFC 9112 9.8: not if it was cut.
+        # PotentialDataLoss: without a length or chunks the body ends with the
+        # connection.  RFC 9112 9.8: it is incomplete without close_notify.
         if reason.check(ResponseDone) or (
             reason.check(PotentialDataLoss) and self._endedInOrder()
         ):

@@ -183,7 +183,7 @@ class HTTPSTests(TestCase):
         port = IReactorTCP(reactor).listenTCP(0, factory, interface="127.0.0.1")
         self.ports.append(port)
 
-    def client(self, timeLimit: float = 10) -> HTTPSClient:
+    def client(self, timeout: float = 10) -> HTTPSClient:
         """
         A client that finds the latest server at C{https://web.example}.
         """
@@ -194,7 +194,7 @@ class HTTPSTests(TestCase):
             self.dns,
             trusting(root()),
             port,
-            timeLimit,
+            timeout,
         )
 
     async def get(
@@ -425,11 +425,11 @@ class HTTPSTests(TestCase):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
         for answer in (nothing, saying(head + b"x", close=False)):
             self.serve(answer)
-            found = await self.client(timeLimit=0.2).get(f"https://{HOST}/")
+            found = await self.client(timeout=0.2).get(f"https://{HOST}/")
             assert isinstance(found, HTTPSFailure)
             self.assertIs(found.kind, HTTPSErrorKind.TIMEOUT)
         self.listen(Factory.forProtocol(Protocol))
-        found = await self.client(timeLimit=0.2).get(f"https://{HOST}/")
+        found = await self.client(timeout=0.2).get(f"https://{HOST}/")
         assert isinstance(found, HTTPSFailure)
         self.assertIs(found.kind, HTTPSErrorKind.TIMEOUT)
 

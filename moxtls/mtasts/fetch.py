@@ -38,7 +38,7 @@ class HTTPSGetClient(Protocol):
     What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
     """
 
-    def get(self, url: str, bodyLimit: int) -> Deferred[Response | HTTPSFailure]:
+    def get(self, url: str, maxBody: int) -> Deferred[Response | HTTPSFailure]:
         """
         Fires with the answer, or with why there is none.
         """

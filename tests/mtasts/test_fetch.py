@@ -32,8 +32,8 @@ class FakeClient:
         self.answer = answer
         self.asked: list[tuple[str, int]] = []
 
-    def get(self, url: str, bodyLimit: int) -> Deferred[Response | HTTPSFailure]:
-        self.asked.append((url, bodyLimit))
+    def get(self, url: str, maxBody: int) -> Deferred[Response | HTTPSFailure]:
+        self.asked.append((url, maxBody))
         return succeed(self.answer)
 
 
