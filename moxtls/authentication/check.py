@@ -133,7 +133,7 @@ class MessageAuthenticator:
         """
         The resolver with the lookups of the client's network limited to its share.
         """
-        return self._fairResolver.of(networkOf(address).network)
+        return self._fairResolver.forClient(networkOf(address).network)
 
     async def discover(self, author: Domain, resolver: IResolver) -> Discovery:
         """

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_cache -*-
 """
-Remembers answers for a while.  No I/O: the time is always an argument.
+Cache of DNS answers.  No I/O: the time is always an argument.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from moxtls.dates import DAY, HOUR
 from moxtls.dns.types import TLSA, TXT, Answer, LookupStatus
 from moxtls.dns.wire import Question
 
-#: RFC 8767 4 suggests a cap of days; a day is enough to save lookups, and ends
-#: what a mistake in a zone does.
+#: Seconds.  RFC 8767 4 suggests a cap of days; a day saves enough lookups, and
+#: limits the effect of a mistake in a zone.
 MAX_POSITIVE_TTL = DAY
 #: RFC 2308 5 recommends one to three hours.
 MAX_NEGATIVE_TTL = HOUR
-#: RFC 9520 3.2: at least a second, so that a burst asks once; at most five
-#: minutes.  Mail is tried again later than this anyway.
+#: Seconds.  RFC 9520 3.2: at least a second, so that a burst makes one query; at
+#: most five minutes.  Mail is retried later than this anyway.
 FAILURE_TTL = 5
 #: A host that sends to very many domains looks up about ten things for each.
 MAX_ENTRIES = 20_000
-#: Nothing that is needed for mail is larger; 64 KiB each would fill memory.
+#: Octets of one answer: those needed for mail are smaller.
 MAX_SIZE = 8 * 1024
-#: Octets of all entries: many times what is asked for in earnest.  Strangers who
-#: send mail say what is looked up for it, and what comes back.
+#: Octets of all entries: many times the regular use.  Senders of mail choose what is
+#: looked up for it, and the answers.
 MAX_TOTAL_OCTETS = 32 * 1024 * 1024
-#: What a record takes that has no data of any length in it.
+#: Octets of a record without data of variable length.
 _RECORD_SIZE = 100
 
 
@@ -41,7 +41,7 @@ class _Entry:
 
 class Cache:
     """
-    Answers by question, bounded in entries, in the size of each, and in time.
+    Answers by question, limited in number, size and lifetime.
     """
 
     def __init__(self, maxEntries: int = MAX_ENTRIES) -> None:
@@ -54,37 +54,37 @@ class Cache:
 
     def get(self, asked: Question, now: float) -> Answer | None:
         """
-        What is remembered; its C{ttl} is what is left of it.
+        The cached answer, with its remaining C{ttl}.
         """
         entry = self._entries.get(asked)
         if entry is None:
             return None
-        # A clock that was set back would make entries last too long.
+        # A clock that was set back would extend the lifetime of entries.
         if not entry.since <= now < entry.until:
-            self._forget(asked)
+            self._remove(asked)
             return None
         self._entries.move_to_end(asked)
         return replace(entry.answer, ttl=int(entry.until - now))
 
     def put(self, asked: Question, answer: Answer, now: float) -> None:
         """
-        Remember C{answer}, if its time to live and its size allow for it; the
-        entry that was of no use for the longest time has to go for it.
+        Add C{answer}, if its time to live and its size allow it; the least
+        recently used entries are removed for it.
         """
-        self._forget(asked)
+        self._remove(asked)
         lifetime, size = _lifetime(answer), _size(answer)
         if lifetime <= 0 or size > MAX_SIZE:
             return
         self._entries[asked] = _Entry(answer, size, now, now + lifetime)
         self._octets += size
         while len(self._entries) > self._mostEntries or self._octets > MAX_TOTAL_OCTETS:
-            self._forget(next(iter(self._entries)))
+            self._remove(next(iter(self._entries)))
 
     def clear(self) -> None:
         self._entries.clear()
         self._octets = 0
 
-    def _forget(self, asked: Question) -> None:
+    def _remove(self, asked: Question) -> None:
         entry = self._entries.pop(asked, None)
         if entry is not None:
             self._octets -= entry.size

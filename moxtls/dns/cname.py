@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.dns.test_cname -*-
 """
-How far each step of a CNAME chain can be trusted.  No I/O.
+Determines which steps of a CNAME chain are authentic.  No I/O.
 
-A recursive server has one AD bit for a whole answer.  Where it isn't set, some
-steps may be authentic all the same (RFC 7672 2.2.2 depends on which), and
-asking for each of them alone tells.
+A recursive server sets one AD bit for a whole answer.  Where it isn't set, some
+steps may be authentic all the same (RFC 7672 2.2.2 depends on which); a query for
+each step tells.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from moxtls.dns.wire import Question, failedAnswer
 
 def needsSteps(answer: Answer) -> bool:
     """
-    Whether it takes more questions to know what of C{answer} is authentic.
+    True if it takes more queries to know which parts of C{answer} are authentic.
     """
     return bool(answer.chain) and not answer.authentic and not answer.failed
 
 
 def stepQuestions(answer: Answer) -> tuple[Question, ...]:
     """
-    What to ask then: for each step, and last for the end of the chain.
+    The questions for that: one for each step, and the last for the end of the
+    chain.
     """
     aliases = (Question(each.name, RRType.CNAME) for each in answer.chain)
     return (*aliases, Question(answer.canonicalName, answer.kind))
@@ -33,7 +34,9 @@ def stepQuestions(answer: Answer) -> tuple[Question, ...]:
 
 def withStepAuthenticity(whole: Answer, parts: Sequence[Answer]) -> Answer:
     """
-    @param parts: The answers to C{steps(whole)}.
+    Set C{authentic} for each step.
+
+    @param parts: The answers to C{stepQuestions(whole)}.
 
     @return: C{whole}, with what is authentic in its place.  It has failed if
         one of C{parts} has: an attacker who suppresses the answer to one
@@ -50,12 +53,12 @@ def withStepAuthenticity(whole: Answer, parts: Sequence[Answer]) -> Answer:
     )
     ttl = min(whole.ttl, *(each.ttl for each in parts))
     if end.chain:
-        # The zone has changed under our hands: an alias where the end was.
+        # The zone has changed meanwhile: an alias where the end was.
         return replace(whole, chain=chain, endAuthentic=False, ttl=ttl)
     return replace(
         whole,
         status=end.status,
-        # Those that the word "authentic" is about, not those of before.
+        # The records that were validated, not the earlier ones.
         records=end.records,
         chain=chain,
         authentic=end.authentic and all(each.authentic for each in chain),

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.dns.test_fairshare -*-
 """
-Look-ups for strangers, of whom none is to use up what there is for all.
+Limits concurrent DNS queries per client network.
 
-Whoever sends mail says which names are looked up for it, and has them answered as
-slowly as he likes.
+The client that sends a message chooses the names that are looked up for it, and may
+operate name servers that answer slowly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from moxtls.dns.resolver import MAX_QUERIES
 from moxtls.dns.types import Answer, RRType
 from moxtls.interfaces import IResolver
 
-#: Look-ups for strangers at a time, of those that a resolver makes: some are left
-#: for our own mail.
+#: Concurrent queries for all clients, of those that a resolver makes: the rest is
+#: for outgoing mail.
 MAX_SHARED_QUERIES = MAX_QUERIES * 4 // 5
-#: Of them for one stranger.  A message mostly needs some ten.
+#: Concurrent queries for one client.  A message mostly needs some ten.
 MAX_QUERIES_PER_CLIENT = MAX_SHARED_QUERIES // 4
 
 T = TypeVar("T")
@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 class FairResolver:
     """
-    So many look-ups at a time, and so many for each stranger; others wait, and
-    strangers take turns.  What a resolver remembers costs nothing.
+    Limits concurrent queries, in all and for each client.  Further lookups wait,
+    and are started for one client after the other.  Cached answers don't count.
     """
 
     def __init__(
@@ -48,73 +48,73 @@ class FairResolver:
         self._waiting: OrderedDict[str, OrderedDict[Deferred[None], None]]
         self._waiting = OrderedDict()
 
-    def of(self, stranger: str) -> IResolver:
+    def forClient(self, client: str) -> IResolver:
         """
-        A resolver that asks for one of them.
+        A resolver for the lookups of one client.
         """
-        return _ClientResolver(self, stranger)
+        return _ClientResolver(self, client)
 
-    def lookup(self, stranger: str, name: str, kind: RRType) -> Deferred[Answer]:
+    def lookup(self, client: str, name: str, kind: RRType) -> Deferred[Answer]:
         """
-        As L{IResolver.lookup}, in turn.
+        As L{IResolver.lookup}, within the limits.
         """
-        if self._hasRoom(stranger):
-            return self._begin(None, stranger, name, kind)
-        turn: Deferred[None] = Deferred(lambda turn: self._leave(stranger, turn))
-        self._waiting.setdefault(stranger, OrderedDict())[turn] = None
-        return turn.addCallback(self._begin, stranger, name, kind)
+        if self._hasRoom(client):
+            return self._start(None, client, name, kind)
+        turn: Deferred[None] = Deferred(lambda turn: self._leave(client, turn))
+        self._waiting.setdefault(client, OrderedDict())[turn] = None
+        return turn.addCallback(self._start, client, name, kind)
 
-    def _hasRoom(self, stranger: str) -> bool:
+    def _hasRoom(self, client: str) -> bool:
         return (
             self._total < self._maxQueries
-            and self._running[stranger] < self._maxPerClient
+            and self._running[client] < self._maxPerClient
         )
 
-    def _begin(
-        self, turn: None, stranger: str, name: str, kind: RRType
+    def _start(
+        self, turn: None, client: str, name: str, kind: RRType
     ) -> Deferred[Answer]:
         answer = self.resolver.lookup(name, kind)
         if answer.called and not answer.paused:
             return answer
-        self._running[stranger] += 1
+        self._running[client] += 1
         self._total += 1
-        return answer.addBoth(self._ended, stranger)
+        return answer.addBoth(self._ended, client)
 
-    def _ended(self, result: T, stranger: str) -> T:
+    def _ended(self, result: T, client: str) -> T:
         self._total -= 1
-        self._running[stranger] -= 1
-        if not self._running[stranger]:
-            del self._running[stranger]
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
         self._next()
         return result
 
     def _next(self) -> None:
         """
-        Let those begin for whom there is room, of each stranger one, and again.
+        Start waiting lookups while there is room, one for each client in turn.
         """
-        while stranger := next(filter(self._hasRoom, self._waiting), None):
-            turns = self._waiting.pop(stranger)
+        while client := next(filter(self._hasRoom, self._waiting), None):
+            turns = self._waiting.pop(client)
             turn, _ = turns.popitem(last=False)
             if turns:
-                self._waiting[stranger] = turns
+                self._waiting[client] = turns
             turn.callback(None)
 
-    def _leave(self, stranger: str, turn: Deferred[None]) -> None:
-        turns = self._waiting[stranger]
+    def _leave(self, client: str, turn: Deferred[None]) -> None:
+        turns = self._waiting[client]
         del turns[turn]
         if not turns:
-            del self._waiting[stranger]
+            del self._waiting[client]
 
 
 @implementer(IResolver)
 @dataclass(frozen=True, slots=True)
 class _ClientResolver:
-    _shares: FairResolver
-    _stranger: str
+    _resolver: FairResolver
+    _client: str
 
     @property
     def validating(self) -> bool:
-        return self._shares.resolver.validating
+        return self._resolver.resolver.validating
 
     def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
-        return self._shares.lookup(self._stranger, name, kind)
+        return self._resolver.lookup(self._client, name, kind)

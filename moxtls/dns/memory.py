@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_memory -*-
 """
-An L{IResolver} over a dict, for tests and for embedding.
+Resolver over a dict, for tests and for embedding.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ Content = Record | str
 @implementer(IResolver)
 class MemoryResolver:
     """
-    Knows the DNS from a dict::
+    Answers from a dict::
 
         MemoryResolver(
             {
-                ("example.com", Kind.MX): [MX(10, "mx.example.com")],
-                ("mx.example.com", Kind.A): ["192.0.2.1"],
-                ("_25._tcp.mx.example.com", Kind.TLSA): [TLSA(3, 1, 1, digest)],
-                ("www.example.com", Kind.CNAME): ["web.example.net"],
+                ("example.com", RRType.MX): [MX(10, "mx.example.com")],
+                ("mx.example.com", RRType.A): ["192.0.2.1"],
+                ("_25._tcp.mx.example.com", RRType.TLSA): [TLSA(3, 1, 1, digest)],
+                ("www.example.com", RRType.CNAME): ["web.example.net"],
             },
             authentic={"example.com"},
-            failing={("broken.example", Kind.TXT): ExtendedError(6)},
+            failing={("broken.example", RRType.TXT): ExtendedError(6)},
         )
 
     Names are spelled in any case, with or without a final dot.  In place of a
@@ -105,25 +105,25 @@ class MemoryResolver:
 
     def remove(self, name: str, kind: RRType) -> None:
         """
-        Forget what is at C{name}: it may not exist then.
+        Remove the records at C{name}, which may not exist any more then.
         """
         self._records.pop(_question(name, kind), None)
 
     def fail(self, name: str, kind: RRType, error: ExtendedError | None = None) -> None:
         """
-        Let lookups of C{kind} that come to C{name} fail, as with SERVFAIL.
+        Make lookups of C{kind} that lead to C{name} fail, as with SERVFAIL.
         """
         self._failing[_question(name, kind)] = error
 
     def hang(self, name: str, kind: RRType) -> None:
         """
-        Let lookups wait until C{release}.
+        Make lookups wait until C{release}.
         """
         self._hanging.setdefault(_question(name, kind), [])
 
     def release(self, name: str, kind: RRType) -> None:
         """
-        Answer lookups that wait.
+        Answer the waiting lookups.
         """
         asked = _question(name, kind)
         for waiting in self._hanging.pop(asked, []):
@@ -131,13 +131,13 @@ class MemoryResolver:
 
     def trust(self, *names: str) -> None:
         """
-        From now on, what is at or under C{names} is authentic.
+        Make everything at or under C{names} authentic.
         """
         self._authentic.update({_question(each, RRType.A).name: True for each in names})
 
     def distrust(self, *names: str) -> None:
         """
-        From now on, what is at or under C{names} isn't authentic.
+        Make everything at or under C{names} not authentic.
         """
         self._authentic.update(
             {_question(each, RRType.A).name: False for each in names}
@@ -177,7 +177,7 @@ class MemoryResolver:
 
     def _chain(self, asked: Question) -> tuple[CNAMELink, ...]:
         """
-        At most one step longer than is allowed.
+        The CNAMEs to follow, at most one more than is allowed.
         """
         chain: list[CNAMELink] = []
         name = asked.name

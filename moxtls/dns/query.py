@@ -1,12 +1,10 @@
-# -*- test-case-name: tests.dns.test_inquiry -*-
+# -*- test-case-name: tests.dns.test_query -*-
 """
-Decisions that need the DNS on their way, apart from the asking.  No I/O.
+Generators for decisions that depend on DNS answers, without I/O.
 
-An L{LookupGenerator} is a generator that yields questions, all that can be asked at
-the same time at once, is sent the answers in the same order, and returns what
-it found.  L{moxtls.tasks.resolve} asks for real.
-
-Several inquiries as one, whose questions are asked side by side.  No I/O.
+A L{LookupGenerator} yields the questions that can be asked at the same time, is
+sent the answers in the same order, and returns its result.
+L{moxtls.tasks.resolve} runs one with a resolver, L{parallel} combines several.
 """
 
 from __future__ import annotations
@@ -23,6 +21,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class LookupQuestion:
     """
+    A question for a resolver.
+
     @ivar name: As in L{moxtls.interfaces.IResolver.lookup}.
     """
 
@@ -36,48 +36,52 @@ LookupGenerator = Generator[LookupQuestions, Answers, T]
 
 
 def runWithAnswers(
-    inquiry: LookupGenerator[T], answer: Callable[[LookupQuestion], Answer]
+    generator: LookupGenerator[T], answer: Callable[[LookupQuestion], Answer]
 ) -> T:
     """
-    What an inquiry comes to where every answer is known: for tests, and what
-    is looked up beforehand.
+    The result of a generator with known answers: for tests, and for answers that
+    were looked up before.
     """
     try:
-        questions = next(inquiry)
+        questions = next(generator)
         while True:
-            questions = inquiry.send(tuple(map(answer, questions)))
+            questions = generator.send(tuple(map(answer, questions)))
     except StopIteration as end:
         found: T = end.value
         return found
 
 
-def parallel(inquiries: Sequence[LookupGenerator[T]]) -> LookupGenerator[tuple[T, ...]]:
+def parallel(
+    generators: Sequence[LookupGenerator[T]],
+) -> LookupGenerator[tuple[T, ...]]:
     """
-    What all of C{inquiries} find, in order.
+    Run generators side by side.
 
-    There are as many rounds as the longest of them has.  What more than one
-    wants to know in a round is asked once.
+    There are as many rounds of questions as the longest generator has.  A question
+    of several generators in the same round is asked once.
+
+    @return: The results, in order.
     """
-    found: dict[int, T] = {}
+    results: dict[int, T] = {}
     waiting: dict[int, LookupQuestions] = {}
 
-    def advance(place: int, answers: Answers | None) -> None:
+    def advance(index: int, answers: Answers | None) -> None:
         try:
             if answers is None:
-                waiting[place] = next(inquiries[place])
+                waiting[index] = next(generators[index])
             else:
-                waiting[place] = inquiries[place].send(answers)
+                waiting[index] = generators[index].send(answers)
         except StopIteration as end:
-            waiting.pop(place, None)
-            found[place] = end.value
+            waiting.pop(index, None)
+            results[index] = end.value
 
-    for place in range(len(inquiries)):
-        advance(place, None)
+    for index in range(len(generators)):
+        advance(index, None)
     while waiting:
         known = yield from _ask(tuple(waiting.values()))
-        for place, questions in tuple(waiting.items()):
-            advance(place, tuple(known[each] for each in questions))
-    return tuple(found[place] for place in range(len(inquiries)))
+        for index, questions in tuple(waiting.items()):
+            advance(index, tuple(known[each] for each in questions))
+    return tuple(results[index] for index in range(len(generators)))
 
 
 def _ask(

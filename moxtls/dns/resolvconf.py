@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.dns.test_resolvconf -*-
 """
-Which DNS servers this host is set up to ask.  No I/O: the text of
-C{/etc/resolv.conf} is an argument.
+Reads the DNS servers of this host from C{/etc/resolv.conf}.  No I/O: its text is an
+argument.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import ipaddress
 from dataclasses import dataclass, replace
 
 DNS_PORT = 53
-#: Further ones are not asked by anyone: MAXNS in resolv.conf(5).
+#: MAXNS in resolv.conf(5): further servers are not used.
 MAX_SERVERS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class NameServer:
     """
-    A DNS server that answers from anywhere in the DNS ("recursive").
+    A recursive DNS server.
 
     @ivar host: An IP address.
-    @ivar trusted: The operator says that it validates, and that nobody can
-        change what it says on its way here (RFC 6840 5.8).
+    @ivar trusted: The operator has declared that it validates, and that the
+        channel to it is secure (RFC 6840 5.8).
     """
 
     host: str
@@ -31,7 +31,7 @@ class NameServer:
     @property
     def trustsAD(self) -> bool:
         """
-        Whether its AD bit means anything; on the same host it always does.
+        True if its AD bit is trusted; on the same host it always is.
         """
         return self.trusted or ipaddress.ip_address(self.host).is_loopback
 
@@ -42,14 +42,16 @@ class NameServer:
         return f"{host}:{self.port}"
 
 
-#: What resolv.conf(5) says is asked if nothing is configured.
+#: The default of resolv.conf(5).
 DEFAULT_SERVERS = (NameServer("127.0.0.1"),)
 
 
 def systemNameServers(text: str) -> tuple[NameServer, ...]:
     """
+    Read C{resolv.conf}.
+
     @param text: The content of C{/etc/resolv.conf}; empty if there is none.
-        Lines that make no sense are passed over.
+        Invalid lines are ignored.
     """
     servers: list[NameServer] = []
     trusted = False
@@ -65,8 +67,8 @@ def systemNameServers(text: str) -> tuple[NameServer, ...]:
 
 def _isAddress(text: str) -> bool:
     """
-    An address with a scope (C{fe80::1%eth0}) depends on names of interfaces,
-    which come and go; it is passed over.
+    True for an IP address without a scope.  One with a scope (C{fe80::1%eth0})
+    depends on the names of interfaces, which change; it is ignored.
     """
     try:
         ipaddress.ip_address(text)

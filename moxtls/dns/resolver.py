@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_resolver -*-
 """
-An L{IResolver} that asks recursive servers, and remembers what they say.
+Resolver that queries recursive servers, and caches their answers.
 """
 
 from __future__ import annotations
@@ -35,31 +35,29 @@ from moxtls.dns.wire import (
 from moxtls.interfaces import IResolver
 from moxtls.tasks import SharedTask, gather
 
-#: For how many seconds each server is waited for, in each round.  A recursive
-#: server that is alive mostly answers within the first; those that take longer
-#: have it ready when they are asked again.
+#: Seconds to wait for each server, in each round.  A recursive server mostly answers
+#: within the first; a slower one has the answer ready for the second query.
 SERVER_TIMEOUTS = (2.0, 5.0)
-#: For how many seconds a question is pursued altogether, waiting for its turn
-#: included: whoever delivers mail rather tries again later.
+#: Seconds for a lookup altogether, including the wait for a slot: a delivery rather
+#: retries later.
 QUERY_TIMEOUT = 20.0
-#: Sockets in use at a time; a process may have 1024 open files.
+#: Concurrent queries, each with a socket; a process may have 1024 open files.
 MAX_QUERIES = 100
 
 
 @implementer(IResolver)
 class Resolver:
     """
-    Asks servers one after the other, until one can say.
+    Queries servers one after the other, until one answers.
 
-    As long as any server is known to validate, only such servers are asked:
-    if asking went on to one that doesn't validate, an attacker would only have
-    to make the others fail to have his forgeries trustsAD.
+    As long as any server is known to validate, only such servers are queried:
+    otherwise an attacker could make them fail, and forge the answer of a server
+    that doesn't validate.
 
     @param servers: In order of preference; the one that answered last is
-        asked first.
-    @param ask: How to ask, such as L{moxtls.dns.transport.DNSTransport.ask}.
-    @ivar validating: Whether a probe found that a server validates which is
-        trusted to do so.
+        queried first.
+    @param ask: Sends a query, as L{moxtls.dns.transport.DNSTransport.ask} does.
+    @ivar validating: True if a probe found a trusted server that validates.
     """
 
     log = Logger()
@@ -90,16 +88,16 @@ class Resolver:
         if asked is None:
             return succeed(invalidNameAnswer(name, kind))
         known = self._cache.get(asked, self._clock.seconds())
-        if known is None or self._isUnclear(known):
+        if known is None or self._needsSteps(known):
             return Deferred.fromCoroutine(self._lookup(asked))
         return succeed(known)
 
     def probe(self, name: str = ROOT) -> Deferred[Diagnosis]:
         """
-        Find out which servers validate.  What was known about a server stays
-        if it doesn't answer now.
+        Find out which servers validate.  A server that doesn't answer keeps its
+        status.
 
-        @param name: Of a zone that is signed.
+        @param name: A zone that is signed.
 
         @return: Fires, after some seconds at most, with a L{Diagnosis}.
         """
@@ -112,17 +110,17 @@ class Resolver:
             if each.status is not ServerStatus.NOT_ANSWERING:
                 self._statuses[each.server] = each.status
         if self.validating != before:
-            self._cache.clear()  # what others said, or could not vouch for
+            self._cache.clear()  # answers with another authenticity
         return diagnosis
 
     async def _lookup(self, asked: Question) -> Answer:
         answer = await self._known(asked)
-        if not self._isUnclear(answer):
+        if not self._needsSteps(answer):
             return answer
         parts = await gather([self._known(each) for each in stepQuestions(answer)])
         return withStepAuthenticity(answer, parts)
 
-    def _isUnclear(self, answer: Answer) -> bool:
+    def _needsSteps(self, answer: Answer) -> bool:
         return needsSteps(answer) and any(
             each.trustsAD
             and self._statuses.get(each) is not ServerStatus.NOT_VALIDATING
@@ -131,7 +129,7 @@ class Resolver:
 
     def _known(self, asked: Question) -> Deferred[Answer]:
         """
-        What servers say, or said not long ago.
+        The answer from the cache or from servers.
         """
         known = self._cache.get(asked, self._clock.seconds())
         if known is not None:
@@ -164,32 +162,32 @@ class Resolver:
 
     async def _query(self, asked: Question) -> Answer:
         async with self._slots:
-            return await self._askAround(asked)
+            return await self._queryServers(asked)
 
-    async def _askAround(self, asked: Question) -> Answer:
+    async def _queryServers(self, asked: Question) -> Answer:
         failures = _Failures()
         servers = self._inUse()
-        for patience in SERVER_TIMEOUTS:
+        for timeout in SERVER_TIMEOUTS:
             for server in servers:
-                reply = await self._askOne(server, asked, patience)
+                reply = await self._askOne(server, asked, timeout)
                 if isinstance(reply, Answer) and not reply.failed:
                     self._answeredLast = server
                     return reply
                 failures.add(server, reply)
                 if failures.areFinal:
                     return failures.answer(asked)
-            # The others had their say.
+            # The others have answered that they failed.
             servers = tuple(each for each in servers if each in failures.silent)
         return failures.answer(asked)
 
     async def _askOne(
-        self, server: NameServer, asked: Question, patience: float
+        self, server: NameServer, asked: Question, timeout: float
     ) -> Answer | NoReply:
-        reply = self._ask(server, asked).addTimeout(patience, self._clock)
+        reply = self._ask(server, asked).addTimeout(timeout, self._clock)
         try:
             return await reply
         except TimeoutError:
-            return NoReply(f"no answer within {patience:g} s")
+            return NoReply(f"no answer within {timeout:g} s")
 
     def _askFirst(
         self, server: NameServer, asked: Question
@@ -211,11 +209,11 @@ class Resolver:
 
 class _Failures:
     """
-    Why servers could not say.
+    Collects the failures of servers.
 
-    @ivar silent: Those that might still answer.
-    @ivar areFinal: Whether there is no point in asking others: a server that
-        is trusted has found forgeries, or mistakes in the signatures.
+    @ivar silent: The servers that didn't answer, and might still.
+    @ivar areFinal: True if no other server needs to be queried: a trusted server
+        has found that DNSSEC validation fails.
     """
 
     def __init__(self) -> None:

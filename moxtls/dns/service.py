@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_service -*-
 """
-A resolver that is known to validate, or known not to, before it is used.
+A resolver service that probes its servers for DNSSEC validation.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from moxtls.dns.types import Answer, RRType
 from moxtls.dns.validation import Diagnosis
 from moxtls.interfaces import IResolver
 
-#: A resolver that is replaced or breaks is noticed within this time.
+#: Seconds until a change of the servers is noticed.
 PROBE_INTERVAL = MINUTE
 
 
 @implementer(IResolver)
 class ProbedResolver(Service):
     """
-    Probes its servers at the start and from time to time, and says aloud what
-    that means whenever it changes.
+    Probes the servers at the start and every L{PROBE_INTERVAL} seconds, and logs
+    each change of the result.
 
-    What is asked before the first probe has ended waits for it: else the
-    first messages after a start would go without DANE.
+    Lookups wait for the end of the first probe: otherwise the first messages after
+    a start would be sent without DANE.
     """
 
     log = Logger()
 
     def __init__(self, clock: IReactorTime, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._known: str | None = None
+        self._description: str | None = None
         self._waiting: set[Deferred[None]] = set()
         self._probing: Deferred[None] = succeed(None)
         self._loop = LoopingCall(self._probe)
@@ -58,15 +58,17 @@ class ProbedResolver(Service):
         return self._probing
 
     def lookup(self, name: str, kind: RRType) -> Deferred[Answer]:
-        if self._known is not None:
+        if self._description is not None:
             return self._resolver.lookup(name, kind)
         return Deferred.fromCoroutine(self._lookupLater(name, kind))
 
     def probe(self) -> Deferred[Diagnosis]:
         """
-        Probe now.  Fires with what was found.
+        Probe now.
+
+        @return: Fires with the diagnosis.
         """
-        return self._resolver.probe().addCallback(self._found)
+        return self._resolver.probe().addCallback(self._diagnosed)
 
     async def _lookupLater(self, name: str, kind: RRType) -> Answer:
         waiting: Deferred[None] = Deferred(self._waiting.discard)
@@ -75,22 +77,22 @@ class ProbedResolver(Service):
         return await self._resolver.lookup(name, kind)
 
     def _probe(self) -> None:
-        self._probing = Deferred.fromCoroutine(self._probeQuietly())
+        self._probing = Deferred.fromCoroutine(self._probeAndLog())
 
-    async def _probeQuietly(self) -> None:
+    async def _probeAndLog(self) -> None:
         try:
             await self.probe()
         except CancelledError:
             pass  # stopService
         except Exception:
-            self.log.failure("probing DNS servers")
+            self.log.failure("probing DNS servers failed")
 
-    def _found(self, diagnosis: Diagnosis) -> Diagnosis:
-        said = diagnosis.describe()
-        if said != self._known:
-            self._known = said
-            say = self.log.info if diagnosis.validating else self.log.critical
-            say("{diagnosis}", diagnosis=said)
+    def _diagnosed(self, diagnosis: Diagnosis) -> Diagnosis:
+        description = diagnosis.describe()
+        if description != self._description:
+            self._description = description
+            log = self.log.info if diagnosis.validating else self.log.critical
+            log("{diagnosis}", diagnosis=description)
         waiting, self._waiting = self._waiting, set()
         for each in waiting:
             each.callback(None)

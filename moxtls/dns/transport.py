@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.dns.test_transport -*-
 """
-Puts one question to one server: over UDP, and over TCP if the answer is too
-long for that.
+Sends one query to one server: over UDP, and over TCP if the answer is truncated.
 """
 
 from __future__ import annotations
@@ -38,30 +37,29 @@ _LENGTH_SIZE = 2
 @dataclass(frozen=True, slots=True)
 class NoReply:
     """
-    Nothing usable came from a server.
+    A server sent no usable response.
     """
 
     reason: str
 
 
-#: Puts a question to a server.  Fires with what it says, whatever it does;
-#: waits until it is cancelled.
+#: Sends a query to a server.  Fires with the answer; waits until it is cancelled.
 SendQuery = Callable[[NameServer, Question], Deferred[Answer | NoReply]]
 
-#: Makes something of the octets of an answer.
+#: Parses a response.
 _Reader = Callable[[bytes], Answer | UnusableResponse]
 
 
 def randomID() -> int:
     """
-    RFC 5452 9.2: not to be guessed.
+    A random query id, which can't be guessed (RFC 5452 9.2).
     """
     return secrets.randbits(16)
 
 
 class DNSTransport:
     """
-    Asks over the network; C{ask} is an L{SendQuery}.
+    Sends queries over the network.
 
     Each query has a socket of its own, with a port chosen by the operating
     system at random, and a random id (RFC 5452 9.2).
@@ -95,8 +93,8 @@ class DNSTransport:
     async def _stream(
         self, server: NameServer, query: bytes, read: _Reader
     ) -> Answer | UnusableResponse | NoReply:
-        # Despite its name this one is right for IPv6 addresses as well; the
-        # other one would have a thread resolve the address.
+        # TCP4ClientEndpoint works for IPv6 addresses as well; the endpoint for
+        # names would resolve the address in a thread.
         endpoint = TCP4ClientEndpoint(self._reactor, server.host, server.port)
         stream = _Stream(query, read)
         try:
@@ -111,10 +109,9 @@ class DNSTransport:
 @implementer(IReadDescriptor)
 class _Datagram:
     """
-    A UDP socket that is used for one question.
+    A UDP socket for one query.
 
-    It isn't made by C{listenUDP}, which would write two lines to the log for
-    each question.
+    It isn't made by C{listenUDP}, which would log two lines for each query.
     """
 
     def __init__(self, reactor: IReactorFDSet, read: _Reader) -> None:
@@ -132,8 +129,8 @@ class _Datagram:
         try:
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-            # The kernel passes on only what comes from there, and tells when
-            # nobody listens.
+            # The kernel discards datagrams from other addresses, and reports ICMP
+            # errors.
             self._socket.connect((server.host, server.port))
             self._socket.send(query)
         except OSError as error:
@@ -159,13 +156,13 @@ class _Datagram:
             self._end(NoReply(f"UDP: {error}"))
             return
         reply = self._read(wire)
-        # RFC 5452 9.1: what doesn't match is no answer; the true one may come.
+        # RFC 5452 9.1: a response that doesn't match is ignored.
         if reply is not UnusableResponse.FOREIGN:
             self._end(reply)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has found an error at the socket.
+        The reactor has detected an error of the socket.
         """
         if self._socket is not None:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -188,9 +185,9 @@ class _Datagram:
 
 class _Stream(Protocol):
     """
-    A TCP connection that is used for one question (RFC 7766).
+    A TCP connection for one query (RFC 7766).
 
-    @ivar reply: Fires with what was said, or why nothing was.
+    @ivar reply: Fires with the parsed response, or the reason why there is none.
     """
 
     def __init__(self, query: bytes, read: _Reader) -> None:
@@ -210,8 +207,8 @@ class _Stream(Protocol):
         self._received += data
         length = int.from_bytes(self._received[:_LENGTH_SIZE], "big")
         end = _LENGTH_SIZE + length
-        # What comes behind the first message is not looked at; the connection
-        # is gone by then, so that the buffer doesn't grow.
+        # Data after the first message is ignored; the connection is closed then,
+        # so that the buffer doesn't grow.
         if len(self._received) >= end:
             self._end(self._read(bytes(self._received[_LENGTH_SIZE:end])))
 

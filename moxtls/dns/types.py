@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_types -*-
 """
-What a DNS lookup found, and how far it can be trusted.  No I/O.
+DNS answers, and which parts of them are authentic.  No I/O.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-#: A failure reason code (RFC 8460 4.3): a lookup failed, and nobody said why.
+#: A failure reason code (RFC 8460 4.3): a lookup failed for an unknown reason.
 LOOKUP_FAILED = "dns-lookup"
 
 
 class RRType(StrEnum):
     """
-    The types of record that are looked up.
+    The record types that are looked up.
     """
 
     A = "A"
@@ -34,10 +34,10 @@ ADDRESS_TYPES = (RRType.AAAA, RRType.A)
 
 class LookupStatus(Enum):
     """
-    The three things a lookup can come to; they are never confused.
+    The status of an answer.
 
-    C{FAILED} means that nobody could say: SERVFAIL, a refusal, a malformed
-    answer, no answer in time.  It is always temporary.
+    C{FAILED}: SERVFAIL, a refusal, a malformed answer, or no answer in time.  It is
+    always temporary.
     """
 
     RECORDS = "records"
@@ -49,6 +49,8 @@ class LookupStatus(Enum):
 @dataclass(frozen=True, slots=True, order=True)
 class MX:
     """
+    The content of an MX record.
+
     @ivar exchange: Lower case, no final dot; empty for a null MX (RFC 7505).
     """
 
@@ -59,7 +61,7 @@ class MX:
 @dataclass(frozen=True, slots=True, order=True)
 class TLSA:
     """
-    RFC 6698 2.1.
+    The content of a TLSA record (RFC 6698 2.1).
     """
 
     usage: int
@@ -74,6 +76,8 @@ class TLSA:
 @dataclass(frozen=True, slots=True)
 class TXT:
     """
+    The content of a TXT record.
+
     @ivar text: All character-strings of the record, joined.
     """
 
@@ -106,9 +110,9 @@ Record = MX | TLSA | TXT | IP | NameRecord
 @dataclass(frozen=True, slots=True)
 class ExtendedError:
     """
-    Why a resolver failed (RFC 8914).
+    An extended DNS error (RFC 8914).
 
-    @ivar text: EXTRA-TEXT as sent by the resolver: a stranger's words.
+    @ivar text: EXTRA-TEXT as sent by the resolver; untrusted.
     """
 
     code: int
@@ -117,14 +121,14 @@ class ExtendedError:
     @property
     def isDNSSEC(self) -> bool:
         """
-        Whether the resolver found the data wrong, or couldn't validate it.
+        True if DNSSEC validation failed, or was not possible.
         """
         return self.code in _DNSSEC_ERRORS
 
     @property
     def reasonCode(self) -> str:
         """
-        As a RFC 8460 failure-reason-code, such as
+        The RFC 8460 failure-reason-code, such as
         C{dns-extended-error-6-dnssec-bogus}.
         """
         name = _ERROR_NAMES.get(self.code)
@@ -176,8 +180,7 @@ class CNAMELink:
     """
     One step of a CNAME chain.
 
-    @ivar authentic: Whether this step was validated by a resolver that is
-        trusted to do so.
+    @ivar authentic: True if a trusted resolver validated this step.
     """
 
     name: str
@@ -188,18 +191,17 @@ class CNAMELink:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What is known about C{kind} records at C{name}.
+    The answer to a question for C{kind} records at C{name}.
 
-    @ivar name: What was asked for: lower case, no final dot.
+    @ivar name: The name in the question: lower case, no final dot.
     @ivar chain: The CNAMEs that were followed, in order.
-    @ivar authentic: Whether all of it, the chain and the end of it (also that
-        there is nothing there), was validated by a resolver that is trusted
-        to do so.  Never true for C{FAILED}.
-    @ivar endAuthentic: Whether the records at the end of the chain, taken
-        alone, were validated.
-    @ivar errors: RFC 8914; present with any outcome.
-    @ivar reason: For the log, why a lookup C{FAILED}.
-    @ivar ttl: For how many seconds this may be remembered.
+    @ivar authentic: True if a trusted resolver validated the chain and the records
+        at its end (or their absence).  Never true for C{FAILED}.
+    @ivar endAuthentic: True if the records at the end of the chain alone were
+        validated.
+    @ivar errors: Extended errors (RFC 8914), with any status.
+    @ivar reason: Why a lookup C{FAILED}, for the log.
+    @ivar ttl: Seconds for which the answer may be cached.
     """
 
     name: str
@@ -220,14 +222,14 @@ class Answer:
     @property
     def canonicalName(self) -> str:
         """
-        The name that the records are at, behind all CNAMEs.
+        The name of the records, after following all CNAMEs.
         """
         return self.chain[-1].target if self.chain else self.name
 
     @property
     def dnssecError(self) -> ExtendedError | None:
         """
-        The first error that says that DNSSEC validation failed.
+        The first error about DNSSEC validation, if the lookup failed.
         """
         failed = self.errors if self.failed else ()
         return next((error for error in failed if error.isDNSSEC), None)

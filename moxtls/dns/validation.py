@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dns.test_validation -*-
 """
-Finds out whether DNS servers validate DNSSEC.
+Diagnoses whether DNS servers validate DNSSEC.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from moxtls.dns.types import RRType
 from moxtls.dns.wire import Question
 from moxtls.tasks import gather
 
-#: Where the chain of trust begins, there is no zone that isn't signed.
+#: The root zone is signed, and known to every validating server.
 ROOT = "."
-#: Both are there in each zone; two, because datagrams get lost.
+#: Both exist in each zone; two, because datagrams get lost.
 _KINDS = (RRType.SOA, RRType.NS)
 
 
 class ServerStatus(Enum):
     """
-    What is known about a server.
+    The result of a probe for one server.
     """
 
     VALIDATING = "validates DNSSEC"
@@ -37,7 +37,9 @@ class ServerStatus(Enum):
 @dataclass(frozen=True, slots=True)
 class ServerReport:
     """
-    @ivar detail: Why it doesn't answer.
+    One server, and the result of its probe.
+
+    @ivar detail: The reason why it doesn't answer.
     """
 
     server: NameServer
@@ -52,7 +54,7 @@ class ServerReport:
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """
-    What a probe found.
+    The results of a probe of all servers.
     """
 
     reports: tuple[ServerReport, ...]
@@ -64,13 +66,13 @@ class Diagnosis:
     @property
     def explanation(self) -> str:
         """
-        One line: each server, and how it stands.
+        One line: each server with its status.
         """
         return "; ".join(map(str, self.reports)) or "no DNS server is configured"
 
     def describe(self) -> str:
         """
-        For the operator: what it means, and what to do.
+        The consequences, and the remedy, for the operator.
         """
         statuses = {each.status for each in self.reports}
         if self.validating:
@@ -99,10 +101,10 @@ async def diagnose(
     ask: SendQuery, servers: Sequence[NameServer], name: str = ROOT
 ) -> Diagnosis:
     """
-    Ask all servers, at the same time.
+    Probe all servers, at the same time.
 
-    @param ask: Has to give up by itself.
-    @param name: Of a zone that is signed, and known to be by the servers.
+    @param ask: Sends a query; has to time out by itself.
+    @param name: A zone that is signed, with a chain of trust known to the servers.
     """
     reports = [Deferred.fromCoroutine(_report(ask, each, name)) for each in servers]
     return Diagnosis(tuple(await gather(reports)))
@@ -112,7 +114,8 @@ async def _report(ask: SendQuery, server: NameServer, name: str) -> ServerReport
     detail = ""
     answered = False
     for kind in _KINDS:
-        # Its word is taken here, so as to tell what trust would make of it.
+        # The AD bit is read here even if the server isn't trusted, to tell the
+        # operator what trusting it would do.
         reply = await ask(
             replace(server, trusted=True), Question(name.removesuffix("."), kind)
         )

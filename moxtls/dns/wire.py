@@ -1,10 +1,9 @@
 # -*- test-case-name: tests.dns.test_wire -*-
 """
-DNS questions and answers in wire format, dnspython being the codec.  No I/O.
+Writes and reads DNS messages in wire format.  No I/O.
 
-Reads DNS messages: names and record data with dnspython, and of all records
-only those that matter, so that nothing else in a message can spoil it.  No
-I/O.
+Uses dnspython for names and record data, but reads only the records that are
+needed, so that other records in a message can't make it unreadable.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ from moxtls.dns.types import (
 )
 from moxtls.domain import MAX_LABEL
 
-#: What passes through today's networks without being fragmented, as agreed on
-#: by makers of DNS software in 2020 ("DNS flag day").
+#: Octets that pass through most networks without fragmentation ("DNS flag day
+#: 2020").
 MAX_UDP_PAYLOAD = 1232
-#: How many CNAMEs are followed: more than anyone needs.
+#: CNAMEs that are followed.
 MAX_CHAIN = 16
 #: RFC 1035 2.3.4, and each octet may be spelled C{\DDD}.
 _MAX_TEXT = 4 * 255
@@ -65,6 +64,8 @@ _MAX_PLAIN_NAME = 253
 @dataclass(frozen=True, slots=True)
 class Question:
     """
+    A question with a normalized name.
+
     @ivar name: Lower case, no final dot; empty for the root.
     """
 
@@ -74,10 +75,10 @@ class Question:
 
 class UnusableResponse(Enum):
     """
-    Why a datagram or message from a server is no L{Answer}.
+    The reason why a datagram or message from a server is no L{Answer}.
 
-    C{FOREIGN} is not an answer to what was asked: somebody guessing, or the
-    late answer to something else.
+    C{FOREIGN}: it doesn't match the query: an attempt to spoof, or the late
+    response to another query.
     """
 
     FOREIGN = "an answer to something else"
@@ -86,7 +87,9 @@ class UnusableResponse(Enum):
 
 def makeQuestion(name: str, kind: RRType) -> Question | None:
     """
-    @return: C{None} if C{name} can't be in the DNS.
+    Make a question.
+
+    @return: C{None} if C{name} is not a valid name.
     """
     normal = normalName(name)
     return None if normal is None else Question(normal, kind)
@@ -94,8 +97,9 @@ def makeQuestion(name: str, kind: RRType) -> Question | None:
 
 def normalName(name: str) -> str | None:
     """
-    The one spelling of C{name}: lower case, no final dot; C{None} if it can't
-    be in the DNS (RFC 1035 2.3.4).
+    Normalize a name: lower case, no final dot.
+
+    @return: C{None} if C{name} is not a valid name (RFC 1035 2.3.4).
     """
     short = name.removesuffix(".")
     if len(short) <= _MAX_PLAIN_NAME and _PLAIN_NAME.match(short):
@@ -112,7 +116,7 @@ def normalName(name: str) -> str | None:
 
 def invalidNameAnswer(name: str, kind: RRType) -> Answer:
     """
-    The answer about a name that can't be in the DNS.
+    The answer to a question for an invalid name.
     """
     shown = name.removesuffix(".").lower()[:_MAX_PLAIN_NAME]
     return Answer(shown, kind, LookupStatus.NO_NAME, reason="no name of the DNS")
@@ -122,7 +126,7 @@ def failedAnswer(
     asked: Question, reason: str, errors: tuple[ExtendedError, ...] = ()
 ) -> Answer:
     """
-    Nobody could say.
+    The answer of a failed lookup.
     """
     return Answer(
         asked.name, asked.kind, LookupStatus.FAILED, errors=errors, reason=reason
@@ -131,8 +135,8 @@ def failedAnswer(
 
 def encodeQuery(asked: Question, messageID: int) -> bytes:
     """
-    The query: recursion desired, EDNS0 with DO, and AD set, by which the asker
-    says that it understands AD (RFC 6840 5.7).
+    Write a query: recursion desired, EDNS0 with DO, and AD set to say that AD is
+    understood (RFC 6840 5.7).
     """
     query = dns.message.make_query(
         dns.name.from_text(asked.name or "."),
@@ -146,19 +150,20 @@ def encodeQuery(asked: Question, messageID: int) -> bytes:
     return query.to_wire()
 
 
-#: The codes that say something about the DNS, not about the server.
-_SAYING = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+#: The response codes that are answers, not errors of the server.
+_ANSWER_CODES = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 
 def parseResponse(
     wire: bytes, messageID: int, asked: Question, trusted: bool
 ) -> Answer | UnusableResponse:
     """
-    @param trusted: Whether the server's word is taken for what is authentic.
+    Read a response.  Never raises an exception.
 
-    @return: Also for garbage, never an exception.  A server that couldn't or
-        wouldn't say, or said nonsense in reply to C{asked}, makes for an
-        L{Answer} that C{FAILED}.
+    @param trusted: True if the AD bit of the server is trusted.
+
+    @return: An error code, and an invalid response to C{asked}, make an L{Answer}
+        that C{FAILED}.
     """
     header = readHeader(wire)
     if header is None or not _isReply(header, wire, messageID, asked):
@@ -168,8 +173,8 @@ def parseResponse(
     try:
         message = readMessage(wire, asked.kind)
     except MalformedMessage as error:
-        return failedAnswer(asked, _unread(header, error))
-    if message.rcode not in _SAYING:
+        return failedAnswer(asked, _failureReason(header, error))
+    if message.rcode not in _ANSWER_CODES:
         return failedAnswer(asked, dns.rcode.to_text(message.rcode), message.errors)
     try:
         return _answer(message, asked, trusted and header.isAuthentic)
@@ -179,15 +184,16 @@ def parseResponse(
 
 def _isReply(header: DNSHeader, wire: bytes, messageID: int, asked: Question) -> bool:
     """
-    RFC 5452 9.1: what an answer has to match, besides addresses and ports.
+    True if a response matches the query (RFC 5452 9.1), besides addresses and
+    ports.
     """
     if header.messageID != messageID or not header.isResponse:
         return False
     if header.opcode != dns.opcode.QUERY:
         return False
     if header.questions == 0:
-        # A server that couldn't read the query may not repeat the question.
-        return header.rcode not in _SAYING
+        # A server that couldn't read the query may leave the question out.
+        return header.rcode not in _ANSWER_CODES
     try:
         question = readQuestion(wire)
     except MalformedMessage:
@@ -196,9 +202,9 @@ def _isReply(header: DNSHeader, wire: bytes, messageID: int, asked: Question) ->
     return header.questions == 1 and question == expected
 
 
-def _unread(header: DNSHeader, error: MalformedMessage) -> str:
-    isSaying = header.rcode in _SAYING
-    return str(error) if isSaying else dns.rcode.to_text(header.rcode)
+def _failureReason(header: DNSHeader, error: MalformedMessage) -> str:
+    isAnswer = header.rcode in _ANSWER_CODES
+    return str(error) if isAnswer else dns.rcode.to_text(header.rcode)
 
 
 def _answer(message: DNSMessage, asked: Question, authentic: bool) -> Answer:
@@ -230,7 +236,7 @@ def _chain(
     sets: dict[tuple[str, RRType], list[ResourceRecord]], asked: Question
 ) -> tuple[list[CNAMELink], list[ResourceRecord]]:
     """
-    The CNAMEs from the question on.
+    The CNAMEs that lead from the question to the records.
     """
     chain: list[CNAMELink] = []
     used: list[ResourceRecord] = []
@@ -249,7 +255,7 @@ def _chain(
 
 def _target(aliases: Sequence[ResourceRecord]) -> str:
     """
-    Where a name points to: RFC 2181 10.1 allows for one CNAME only.
+    The target of a CNAME: RFC 2181 10.1 allows only one at a name.
     """
     targets = {each.data for each in aliases}
     data = targets.pop()
@@ -260,34 +266,34 @@ def _target(aliases: Sequence[ResourceRecord]) -> str:
 
 def _negativeTTL(message: DNSMessage) -> int:
     """
-    RFC 2308 5; nothing is remembered without an SOA.
+    The TTL of a negative answer (RFC 2308 5); without an SOA it is not cached.
     """
     for each in message.authority:
         if each.kind is RRType.SOA:
             return min(each.ttl, each.minimum)
     if message.authority:
-        # RFC 2308 2.2: the server doesn't know, and doesn't ask for us.
+        # RFC 2308 2.2: the server isn't recursive.
         raise MalformedMessage("a referral: the server doesn't recurse")
     return 0
 
 
-#: How much of RFC 8914's EXTRA-TEXT is kept, and of how many errors.
+#: Characters of RFC 8914's EXTRA-TEXT that are kept, and number of errors.
 MAX_EXTRA_TEXT = 200
 MAX_ERRORS = 8
-#: Of all sections together.  Hardly more MX records fit into the 64 KiB of a
-#: message (RFC 1035 4.2.2); of what is no sensible record there may be more.
+#: Records of all sections.  Hardly more MX records fit into the 64 KiB of a message
+#: (RFC 1035 4.2.2), though smaller invalid records do.
 MAX_RECORDS = 4000
-#: Labels of all names that are read: ten for each record.  Compressed, the names of
-#: a message may have a hundred times as many, and take seconds to read.
+#: Labels of all names that are read: ten for each record.  With compression, a
+#: message may have a hundred times as many, and take seconds to read.
 MAX_LABELS = 40_000
-#: RFC 2181 8: beyond this, a time to live is taken for 0.
+#: RFC 2181 8: a larger time to live counts as 0.
 MAX_TTL = 0x7FFFFFFF
 
 #: RFC 1035 4.1.1: id, flags, and the number of records in each section.
 _HEADER = struct.Struct("!HHHHHH")
 #: RFC 1035 4.1.2.
 _QUESTION = struct.Struct("!HH")
-#: RFC 1035 4.1.4: two octets that say where the rest of a name is.
+#: RFC 1035 4.1.4: two octets that point to the rest of a name.
 _POINTER = 0xC0
 #: RFC 1035 4.1.3: type, class, TTL, length; all but the name.
 _RECORD = struct.Struct("!HHIH")
@@ -302,16 +308,16 @@ _OPT = int(dns.rdatatype.OPT)
 
 class MalformedMessage(Exception):
     """
-    A message says something that makes no sense.
+    A message is invalid.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class DNSHeader:
     """
-    What stands in front of a message.
+    The header of a message.
 
-    @ivar rcode: The lower four bits, which is all there is of it here.
+    @ivar rcode: The lower four bits of the code: the header has no others.
     """
 
     messageID: int
@@ -336,9 +342,9 @@ class DNSHeader:
 @dataclass(frozen=True, slots=True)
 class ResourceRecord:
     """
-    One record, and where it is.
+    One record of a message.
 
-    @ivar minimum: That of an SOA: how long its absences last (RFC 2308 4).
+    @ivar minimum: The MINIMUM of an SOA: the TTL of negative answers (RFC 2308 4).
     """
 
     owner: str
@@ -351,7 +357,7 @@ class ResourceRecord:
 @dataclass(frozen=True, slots=True)
 class DNSMessage:
     """
-    What is of interest in a response.
+    The contents of a response that are needed.
     """
 
     rcode: dns.rcode.Rcode
@@ -373,6 +379,8 @@ def nameText(name: dns.name.Name) -> str:
 
 def readHeader(wire: bytes) -> DNSHeader | None:
     """
+    Read the header of a message.
+
     @return: C{None} if C{wire} is too short.
     """
     if len(wire) < _HEADER.size:
@@ -392,7 +400,7 @@ def readQuestion(wire: bytes) -> tuple[str, int, int]:
     """
     Name, type and class of the first question.
 
-    @raise Malformed: It can't be read.
+    @raise MalformedMessage: It can't be read.
     """
     parser = dns.wire.Parser(wire)
     try:
@@ -406,10 +414,12 @@ def readQuestion(wire: bytes) -> tuple[str, int, int]:
 
 def readMessage(wire: bytes, kind: RRType) -> DNSMessage:
     """
-    @param kind: What was asked for; other records in the answer are passed
-        over, but for CNAMEs.
+    Read a message.
 
-    @raise Malformed: It can't be read.
+    @param kind: The record type in the question; other records in the answer
+        section, except CNAMEs, are skipped.
+
+    @raise MalformedMessage: It can't be read.
     """
     parser = dns.wire.Parser(wire)
     names = _Names(parser)
@@ -431,8 +441,7 @@ def readMessage(wire: bytes, kind: RRType) -> DNSMessage:
 
 class _Names:
     """
-    Reads the names of one message, not more than L{MAX_LABELS} of their
-    labels.
+    Reads the names of one message, at most L{MAX_LABELS} labels in all.
     """
 
     def __init__(self, parser: dns.wire.Parser) -> None:
@@ -442,7 +451,7 @@ class _Names:
 
     def skip(self) -> None:
         """
-        Pass over a name.
+        Skip a name.
         """
         while length := self.parser.get_uint8():
             if length >= _POINTER:
@@ -452,16 +461,16 @@ class _Names:
                 raise MalformedMessage("a label of no known type")
             self.parser.get_bytes(length)
 
-    def readAt(self, place: int) -> str:
+    def readAt(self, offset: int) -> str:
         """
-        The name that begins at C{place} of the message.
+        The name at an offset of the message.
         """
         wire = self.parser.wire
-        pointer = wire[place : place + 2] if wire[place] >= _POINTER else b""
+        pointer = wire[offset : offset + 2] if wire[offset] >= _POINTER else b""
         # Most records have the same owner, to which they point.
         if pointer in self._known:
             return self._known[pointer]
-        text = self.text(dns.name.from_wire(wire, place)[0])
+        text = self.text(dns.name.from_wire(wire, offset)[0])
         if pointer:
             self._known[pointer] = text
         return text
@@ -498,9 +507,8 @@ def _section(
 def _data(names: _Names, kind: RRType, length: int) -> tuple[Record, int]:
     parser = names.parser
     if kind is RRType.TLSA:
-        # dnspython refuses digests of the wrong length; to DANE they are
-        # records that can't be used, not an answer that can't be read (RFC
-        # 7671 4).
+        # dnspython refuses digests of the wrong length; for DANE they are unusable
+        # records, not an unreadable answer (RFC 7671 4).
         return _tlsa(parser.get_bytes(length)), 0
     with parser.restrict_to(length):
         data = dns.rdata.from_wire_parser(dns.rdataclass.IN, _TYPES[kind], parser)

@@ -21,16 +21,16 @@ class SharesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.dns = MemoryResolver({("known.example", RRType.A): ["192.0.2.1"]})
-        self.shares = FairResolver(self.dns, maxQueries=4, maxPerClient=2)
+        self.resolver = FairResolver(self.dns, maxQueries=4, maxPerClient=2)
 
-    def slow(self, stranger: str, *names: str) -> list[Deferred[Answer]]:
+    def slow(self, client: str, *names: str) -> list[Deferred[Answer]]:
         """
         Look up names whose servers take their time.
         """
         for name in names:
             self.dns.hang(name, RRType.A)
-        share = self.shares.of(stranger)
-        return [share.lookup(name, RRType.A) for name in names]
+        resolver = self.resolver.forClient(client)
+        return [resolver.lookup(name, RRType.A) for name in names]
 
     def asked(self) -> list[str]:
         return [name for name, _ in self.dns.asked]
@@ -39,9 +39,9 @@ class SharesTests(SynchronousTestCase):
         """
         Each gets a resolver.
         """
-        share = self.shares.of("x")
-        self.assertTrue(verifyObject(IResolver, share))
-        self.assertEqual(share.validating, self.dns.validating)
+        resolver = self.resolver.forClient("x")
+        self.assertTrue(verifyObject(IResolver, resolver))
+        self.assertEqual(resolver.validating, self.dns.validating)
 
     def test_each(self) -> None:
         """
@@ -73,9 +73,9 @@ class SharesTests(SynchronousTestCase):
         """
         What is there at once takes nobody's place, and what failed gives it back.
         """
-        share = self.shares.of("x")
+        resolver = self.resolver.forClient("x")
         for _ in range(9):
-            self.successResultOf(share.lookup("known.example", RRType.A))
+            self.successResultOf(resolver.lookup("known.example", RRType.A))
         for cancelled in self.slow("x", "a.example", "b.example"):
             cancelled.cancel()
             self.failureResultOf(cancelled, CancelledError)
@@ -91,5 +91,5 @@ class SharesTests(SynchronousTestCase):
             each.cancel()
             self.failureResultOf(each, CancelledError)
         self.assertEqual(self.asked(), ["a.example", "b.example"])
-        self.assertFalse(self.shares._waiting or self.shares._running)
-        self.assertEqual(self.shares._total, 0)
+        self.assertFalse(self.resolver._waiting or self.resolver._running)
+        self.assertEqual(self.resolver._total, 0)
