@@ -219,8 +219,8 @@ def _reasons(verdict: Verdict, disposition: Disposition) -> tuple[Override, ...]
     The reasons of the verdict, and another one if its disposition wasn't applied: each
     deviation from the policy has a reason (RFC 9990 3.1.1.9).
     """
-    asked = verdict.disposition
-    if asked is DMARCPolicy.NONE or asked.value == disposition.value:
+    requested = verdict.disposition
+    if requested is DMARCPolicy.NONE or requested.value == disposition.value:
         return verdict.reasons
     ours = Override(OverrideKind.LOCAL_POLICY, "the recipient's choice")
     return (*verdict.reasons, ours)

@@ -147,7 +147,7 @@ def messageFailure(event: VerdictEvent) -> MessageFailure | None:
     # Messages refused for another reason than DMARC are not reported.
     if event.isForReports or event.finalDisposition is FinalDisposition.REJECTED:
         return None
-    if not _isAsked(event, record.fo):
+    if not _isRequested(event, record.fo):
         return None
     if isAutomatic(event.sender, event.header):
         return None
@@ -175,20 +175,20 @@ def isAllowed(failure: MessageFailure, settings: FailureReporting) -> bool:
     return settings.strangers or event.isKnown
 
 
-def _isAsked(event: VerdictEvent, options: Sequence[str]) -> bool:
+def _isRequested(event: VerdictEvent, options: Sequence[str]) -> bool:
     verdict, found = event.verdict, event.authentication
     if verdict.status not in _CERTAIN:
         return False
     dkim = [each.status for each in found.dkim]
     noDKIM = not verdict.dkimAligned and AuthResult.TEMPERROR not in dkim
     noSPF = not verdict.spfAligned and found.spf.status is not AuthResult.TEMPERROR
-    asked = {
+    conditions = {
         "0": verdict.status is AuthResult.FAIL,
         "1": noDKIM or noSPF,
         "d": any(status in _DKIM_FAILED for status in dkim),
         "s": found.spf.status in _SPF_FAILED,
     }
-    return any(asked.get(option, False) for option in options)
+    return any(conditions.get(option, False) for option in options)
 
 
 def isAutomatic(sender: str, header: bytes) -> bool:

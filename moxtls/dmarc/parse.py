@@ -446,8 +446,8 @@ def describeFeedbackReport(report: FeedbackReport) -> list[str]:
     """
     kind = report.get("Feedback-Type") or "unknown"
     lines = [f"Feedback of type {kind} by {report.get('User-Agent') or '(unnamed)'}"]
-    told = ("feedback-type", "user-agent", "version")
-    lines += [f"{n}: {v}" for n, v in report.fields if n.lower() not in told]
+    omitted = ("feedback-type", "user-agent", "version")
+    lines += [f"{n}: {v}" for n, v in report.fields if n.lower() not in omitted]
     if report.original:
         lines.append("The message:")
         lines += [f"  {name}: {value}" for name, value in report.original]

@@ -143,9 +143,8 @@ def interpret(
     Interpret the tags of a policy record.
 
     RFC 9989 4.10.1, RFC 7489 6.6.3: if C{p} is missing or one of the policies isn't
-    valid, the record is one with C{p=none} and nothing else, or, without a C{rua}
-    that anybody can be told at, of no use.  This is what RFC 9989 4.7 refers to where
-    it has no C{p}.
+    valid, the record counts as one with C{p=none} only, or, without a usable C{rua}, as
+    invalid.  RFC 9989 4.7 refers to this for a missing C{p}.
 
     @param method: C{PSL} for RFC 7489, which has no C{np}.
     """

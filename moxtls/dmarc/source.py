@@ -54,7 +54,7 @@ PAGE = 250
 HISTORY = 400 * DAY
 
 _INCOMPLETE = "Incomplete: all of it would be too large a report."
-_OMITTED = "Incomplete: {} more messages differ in too many ways to be told apart."
+_OMITTED = "Incomplete: {} more messages differ in too many ways to be listed."
 
 #: The reason for no report on periods that may not cause one.
 UNSENDABLE = (
