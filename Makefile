@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test coverage lint bench interop fuzz clean
+.PHONY: run test coverage lint docs bench interop fuzz clean
 
 run: $(VENV)/ready
 	$(BIN)/python -m moxtls.cli.main lab run $(ARGS)
@@ -46,6 +46,16 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy moxtls tests bench interop fuzz
 
+# The pages of docs/, and below api/ the public names of the package.
+DOCS = docs/build
+
+docs: $(VENV)/ready-docs
+	rm -rf $(DOCS)
+	$(BIN)/sphinx-build -C -q -W --keep-going -d $(DOCS)/doctrees \
+		-D project=moxtls -D exclude_patterns=build -D html_show_copyright=0 \
+		-D html_copy_source=0 docs $(DOCS)
+	$(BIN)/pydoctor --quiet --warnings-as-errors --html-output $(DOCS)/api moxtls
+
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m bench $(ARGS)
 
@@ -83,5 +93,9 @@ $(VENV)/ready-dev: $(VENV)/ready-test
 	$(EDITABLE) ".[dev]"
 	touch $@
 
+$(VENV)/ready-docs: $(VENV)/ready
+	$(EDITABLE) ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-interop .venv-newest .coverage* _trial_temp* _test.log fuzz-found-* moxtls-lab build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-interop .venv-newest .coverage* _trial_temp* _test.log fuzz-found-* moxtls-lab build docs/build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
