@@ -132,23 +132,23 @@ def _option(
 
     @param rest: The following arguments, from which its value is taken.
     """
-    letter, value = argument[1], argument[2:]
-    if argument in _REFUSED or letter == "q":
+    option, value = argument[1], argument[2:]
+    if argument in _REFUSED or option == "q":
         raise SendmailError(f"{argument!r} is not supported")
     if argument in ("-i", "-oi"):
         return replace(request, dotEnds=False)
     if argument == "-t":
         return replace(request, fromHeader=True)
-    if letter in "fr":
+    if option in "fr":
         sender = _value(argument, rest).removeprefix("<").removesuffix(">")
         return replace(request, sender=sender)
-    if letter == "F":
+    if option == "F":
         return replace(request, name=_value(argument, rest))
-    if letter in _WITH_VALUE:
+    if option in _WITH_VALUE:
         _value(argument, rest)
-    elif not (argument == "-bm" or letter in "o" or (letter in _WITHOUT_VALUE)):
+    elif not (argument == "-bm" or option in "o" or (option in _WITHOUT_VALUE)):
         raise SendmailError(f"unknown option {argument!r}")
-    elif letter == "o" and not value:
+    elif option == "o" and not value:
         _value(argument, rest)
     return request
 

@@ -1,5 +1,5 @@
 """
-What every L{IMailbox} has to do.
+Contract tests for L{IMailbox}.
 """
 
 from __future__ import annotations

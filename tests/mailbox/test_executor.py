@@ -76,7 +76,7 @@ class ProcessWriterTests(TestCase):
 
     async def test_large(self) -> None:
         """
-        What is large, or in a file, is written by this process.
+        Large messages and messages in files are written by this process.
         """
         spooled = SpooledMessage(self.root)
         spooled.write(b"x" * (MAX_IN_MEMORY + 1))
@@ -116,7 +116,7 @@ class ProcessWriterTests(TestCase):
 
     async def test_without(self) -> None:
         """
-        Where there can be no other process, this one writes messages.
+        Without a worker process, this process writes messages.
         """
         command = (sys.executable, "-c", "raise SystemExit(3)")
         with capturedLogs(), patch.object(process, "_COMMAND", command):
@@ -127,7 +127,7 @@ class ProcessWriterTests(TestCase):
 
     async def test_stop(self) -> None:
         """
-        What was taken before is answered; after that, nothing is taken.
+        Messages accepted before are stored; after that, none are accepted.
         """
         posted = [self.post([b"x"], f"{each}") for each in range(500)]
         await self.writer.stop()
@@ -139,7 +139,7 @@ class ProcessWriterTests(TestCase):
 
 class BoundTests(SynchronousTestCase):
     """
-    How much may wait.
+    The limit on waiting messages.
     """
 
     def test_bounded(self) -> None:

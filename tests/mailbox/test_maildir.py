@@ -203,7 +203,7 @@ class ThreadWriterTests(StoreCase):
 
     async def test_stop(self) -> None:
         """
-        What was taken before is answered; after that, nothing is taken.
+        Messages accepted before are stored; after that, none are accepted.
         """
         slow = Slow()
         first = self.writer.write(self.maildirWrite(slow, "first"))
@@ -302,7 +302,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def files(self) -> list[str]:
         """
-        What is on disk.
+        The files on disk.
         """
         found = (each for each in self.root.rglob("*") if each.is_file())
         return sorted(str(each.relative_to(self.root)) for each in found)
@@ -340,7 +340,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def test_torn(self) -> None:
         """
-        What can't be written whole leaves nothing behind.
+        A message that can't be written completely leaves no file.
         """
         torn = TornList([b"half", b"half"])
         self.failureResultOf(self.mailbox.deliver("Inbox", torn), OSError)
@@ -418,7 +418,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
 class CountTests(SynchronousTestCase):
     """
-    What is written down of quotas with a group of messages.
+    The recorded usage of quotas after a batch.
     """
 
     def test_uncounted(self) -> None:

@@ -52,7 +52,7 @@ class ParseTests(SynchronousTestCase):
     @given(st.binary(max_size=50))
     def test_anything(self, content: bytes) -> None:
         """
-        Whatever there is behind the quota, it is numbers or of no use.
+        Any content after the quota is parsed as numbers, or is invalid.
         """
         found = parseMaildirSize(b"100S\n" + content, 100)
         self.assertIsInstance(found, MaildirSize | None)
@@ -121,7 +121,7 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_take(self) -> None:
         """
-        What is taken is one line more, and counts at once.
+        Taken octets count at once, and are written as one line.
         """
         self.write(b"100S\n10 1\n")
         usage = self.usage()

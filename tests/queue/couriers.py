@@ -28,7 +28,7 @@ def delivered(batch: Batch) -> tuple[Result, ...]:
 
 def deferred(batch: Batch) -> tuple[Result, ...]:
     """
-    Everybody is asked to come back.
+    All recipients are deferred.
     """
     return ended(batch, DeliveryStatus.TEMPORARY, "4.2.1", 450, "later")
 
@@ -55,16 +55,16 @@ def ended(
     The same result for everybody.
     """
     return tuple(
-        Result(parcel.messageID, recipient, ending, status, code, text, "mx.example")
-        for parcel in batch.messages
-        for recipient in parcel.recipients
+        Result(item.messageID, recipient, ending, status, code, text, "mx.example")
+        for item in batch.messages
+        for recipient in item.recipients
     )
 
 
 @implementer(ICourier)
 class FakeCourier:
     """
-    Keeps what it is asked for.
+    Keeps the batches it gets.
 
     @ivar answer: What it says at once; C{None} to say nothing.
     @ivar pending: What it has said nothing about yet.

@@ -1,5 +1,5 @@
 """
-What every L{IQueue} has to do.
+Contract tests for L{IQueue}.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_pages(self) -> None:
         """
-        What is in the queue is listed a page at a time, oldest first.
+        Messages are listed a page at a time, oldest first.
         """
         ids = [self.submit() for _ in range(5)]
         for limit in (1, 2, 5, 9):
@@ -132,7 +132,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What nobody could deliver is not accepted.
+        Messages that can't be delivered are not accepted.
         """
         bad = self.queue.submit(Envelope("", ("nobody at all",)), BODY)
         self.failureResultOf(bad, InvalidAddress)
@@ -207,7 +207,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        What isn't there can't be dealt with.
+        Commands for unknown messages return false.
         """
         self.assertFalse(self.successResultOf(self.queue.retry("x")))
         self.assertFalse(self.successResultOf(self.queue.hold("x", True)))

@@ -27,7 +27,7 @@ class ResultRecorderMixin(SynchronousTestCase):
 
     def recorded(self) -> list[Result]:
         """
-        What has been recorded, in order.
+        The recorded results, in order.
         """
         raise NotImplementedError
 
@@ -58,7 +58,7 @@ class ResultRecorderMixin(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        What was recorded stays as it is.
+        A recorded result isn't replaced.
         """
         self.successResultOf(self.recorder.record([FIRST]))
         other = replace(FIRST, ending=DeliveryStatus.PERMANENT)

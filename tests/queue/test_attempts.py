@@ -51,10 +51,10 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
 
     def makeRecorder(self) -> IResultRecorder:
         due = (message("m1"), message("m2"))
-        self.flight = DeliveryAttempt(DeliveryGroup(Batch("there.example", ()), due))
+        self.attempt = DeliveryAttempt(DeliveryGroup(Batch("there.example", ()), due))
         self.written: list[Result] = []
         self.disk: Deferred[None] | None = None
-        self.queueRecorder = ResultRecorder(self.flight, self.write)
+        self.queueRecorder = ResultRecorder(self.attempt, self.write)
         return self.queueRecorder
 
     async def write(self, pairs: list[tuple[QueuedMessage, Result]]) -> None:
@@ -90,7 +90,7 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
 
     def test_broken(self) -> None:
         """
-        What can't be recorded is logged, and holds up nobody.
+        A failure to record a result is logged, and ends the wait.
         """
         self.disk = Deferred()
         waiting = self.recorder.record([FIRST, SECOND])

@@ -35,7 +35,7 @@ class ResultLogTests(SynchronousTestCase):
 
     def test_final(self) -> None:
         """
-        Who is done with has a line of his own.
+        Each final result has a line of its own.
         """
         failed = replace(DONE, ending=DeliveryStatus.PERMANENT)
         for result in (DONE, failed, DONE):

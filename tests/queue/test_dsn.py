@@ -61,20 +61,20 @@ def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> DSN
     return DSNMessage("n1", "mx.here.example", NOW, False, message, recipients, HEADER)
 
 
-def parts(bounce: bytes) -> list[Message]:
+def parts(dsn: bytes) -> list[Message]:
     """
     The parts of a DSN.
     """
-    message = message_from_bytes(bounce)
+    message = message_from_bytes(dsn)
     assert message.is_multipart()
     return [part for part in message.get_payload() if isinstance(part, Message)]
 
 
-def groups(bounce: bytes) -> list[Message]:
+def groups(dsn: bytes) -> list[Message]:
     """
     The groups of fields in the delivery status.
     """
-    status = parts(bounce)[1]
+    status = parts(dsn)[1]
     assert status.get_content_type() == "message/delivery-status"
     return [each for each in status.get_payload() if isinstance(each, Message)]
 
@@ -163,9 +163,9 @@ class ComposeTests(SynchronousTestCase):
         A delay is no failure, and nobody is to think so.  RFC 3464 2.3.3
         """
         late = failed("you@there.example", status="4.2.1", code=450)
-        bounce = composeDSN(replace(notice(late), delayed=True))
-        self.assertEqual(groups(bounce)[1]["Action"], "delayed")
-        human = str(parts(bounce)[0].get_payload())
+        dsn = composeDSN(replace(notice(late), delayed=True))
+        self.assertEqual(groups(dsn)[1]["Action"], "delayed")
+        human = str(parts(dsn)[0].get_payload())
         self.assertIn("you need not send it again", human)
         self.assertIn("mx.there.example said: 450 4.2.1 no such user", human)
 
@@ -173,15 +173,15 @@ class ComposeTests(SynchronousTestCase):
         """
         The original's header is returned as it was.
         """
-        bounce = composeDSN(notice(failed("you@there.example")))
-        self.assertIn(b"\r\n\r\n" + HEADER + b"\r\n--=_n1--\r\n", bounce)
+        dsn = composeDSN(notice(failed("you@there.example")))
+        self.assertIn(b"\r\n\r\n" + HEADER + b"\r\n--=_n1--\r\n", dsn)
 
     def test_noHeader(self) -> None:
         """
         Without one there is no such part.  RFC 6522 3
         """
-        bounce = composeDSN(replace(notice(failed("a@b.example")), header=b""))
-        self.assertEqual(len(parts(bounce)), 2)
+        dsn = composeDSN(replace(notice(failed("a@b.example")), header=b""))
+        self.assertEqual(len(parts(dsn)), 2)
 
     def test_global(self) -> None:
         """
@@ -189,24 +189,24 @@ class ComposeTests(SynchronousTestCase):
         RFC 6533 6
         """
         header = "Subject: grüße\r\n".encode() + b"X: \xff\r\n"
-        bounce = composeDSN(replace(notice(failed("a@b.example")), header=header))
-        self.assertTrue(bounce.isascii())
-        part = parts(bounce)[2]
+        dsn = composeDSN(replace(notice(failed("a@b.example")), header=header))
+        self.assertTrue(dsn.isascii())
+        part = parts(dsn)[2]
         self.assertEqual(part.get_content_type(), "message/global-headers")
         self.assertEqual(part["Content-Transfer-Encoding"], "quoted-printable")
-        self.assertIn(b"Subject: gr=C3=BC=C3=9Fe\r\n", bounce)
+        self.assertIn(b"Subject: gr=C3=BC=C3=9Fe\r\n", dsn)
 
     def test_utf8Recipient(self) -> None:
         """
         An address beyond ASCII is written in ASCII.  RFC 6533 3
         """
-        bounce = composeDSN(notice(failed("gr\u00fc\u00dfe+x@there.example")))
-        self.assertTrue(bounce.isascii())
+        dsn = composeDSN(notice(failed("gr\u00fc\u00dfe+x@there.example")))
+        self.assertTrue(dsn.isascii())
         self.assertEqual(
-            groups(bounce)[1]["Final-Recipient"],
+            groups(dsn)[1]["Final-Recipient"],
             "utf-8; gr\\x{FC}\\x{DF}e\\x{2B}x@there.example",
         )
-        human = parts(bounce)[0].get_payload(decode=True)
+        human = parts(dsn)[0].get_payload(decode=True)
         assert isinstance(human, bytes)
         self.assertIn("grüße+x@there.example", human.decode())
 
@@ -220,9 +220,9 @@ class ComposeTests(SynchronousTestCase):
         hostile = failed(
             "you@there.example", text=text, host=host, status=status, code=code
         )
-        bounce = composeDSN(notice(hostile))
-        self.assertEqual(len(parts(bounce)), 3)
-        _, group = groups(bounce)
+        dsn = composeDSN(notice(hostile))
+        self.assertEqual(len(parts(dsn)), 3)
+        _, group = groups(dsn)
         self.assertEqual(
             set(group.keys())
             - {"Remote-MTA"},
@@ -231,13 +231,13 @@ class ComposeTests(SynchronousTestCase):
         )  # fmt: skip
         self.assertLessEqual(len(group.keys()), 6)
         self.assertRegex(group["Status"], r"\A[45]\.\d{1,3}\.\d{1,3}\Z")
-        self.checkLines(bounce)
+        self.checkLines(dsn)
 
-    def checkLines(self, bounce: bytes) -> None:
-        self.assertEqual(bounce.count(b"\n"), bounce.count(b"\r\n"))
-        self.assertEqual(bounce.count(b"\r"), bounce.count(b"\r\n"))
-        self.assertTrue(bounce.isascii())
-        self.assertLessEqual(max(map(len, bounce.split(b"\r\n"))), 998)
+    def checkLines(self, dsn: bytes) -> None:
+        self.assertEqual(dsn.count(b"\n"), dsn.count(b"\r\n"))
+        self.assertEqual(dsn.count(b"\r"), dsn.count(b"\r\n"))
+        self.assertTrue(dsn.isascii())
+        self.assertLessEqual(max(map(len, dsn.split(b"\r\n"))), 998)
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(), st.text(max_size=200))
@@ -247,27 +247,27 @@ class ComposeTests(SynchronousTestCase):
         address.
         """
         about = replace(notice(failed(recipient)), header=header + b"x" * 2000)
-        bounce = composeDSN(about)
-        self.assertEqual(len(parts(bounce)), 3)
-        self.assertEqual(len(groups(bounce)), 2)
-        self.checkLines(bounce)
+        dsn = composeDSN(about)
+        self.assertEqual(len(parts(dsn)), 3)
+        self.assertEqual(len(groups(dsn)), 2)
+        self.checkLines(dsn)
 
     def test_injection(self) -> None:
         """
         Line ends in a reply become spaces.
         """
         hostile = failed("a@b.example", text="no\r\n\r\nBcc: x@y.example\r\n--=_n1--")
-        bounce = composeDSN(notice(hostile))
+        dsn = composeDSN(notice(hostile))
         self.assertEqual(
-            groups(bounce)[1]["Diagnostic-Code"],
+            groups(dsn)[1]["Diagnostic-Code"],
             "smtp; 550 5.1.1 no Bcc: x@y.example --=_n1--",
         )
-        self.assertEqual(len(parts(bounce)), 3)
+        self.assertEqual(len(parts(dsn)), 3)
 
 
 def enveloped(message: QueuedMessage) -> Envelope | None:
     """
-    How a DSN about all recipients of a message travels.
+    The envelope of a DSN about all recipients of a message.
     """
     return dsnEnvelope(message, message.recipients, "mx.here.example")
 

@@ -31,12 +31,12 @@ class BackoffTests(SynchronousTestCase):
     Tests for L{RetrySchedule}.
     """
 
-    def step(
+    def decide(
         self,
         attempts: int,
         envelope: Envelope = MAIL,
         ending: DeliveryStatus = DeliveryStatus.TEMPORARY,
-        backoff: RetrySchedule | None = None,
+        schedule: RetrySchedule | None = None,
         age: float = 1000,
     ) -> RetryDecision:
         """
@@ -45,14 +45,14 @@ class BackoffTests(SynchronousTestCase):
         """
         message = waiting(envelope, attempts - 1)
         result = replace(RESULT, ending=ending)
-        return (backoff or RetrySchedule()).decide(message, result, age, 0.5)
+        return (schedule or RetrySchedule()).decide(message, result, age, 0.5)
 
     def test_doubled(self) -> None:
         """
         The wait is 450 seconds at first, and doubled each time, up to eight
         hours; these are repeated.
         """
-        waits = [self.step(n).recipient.nextAttempt - 1000 for n in range(1, 10)]
+        waits = [self.decide(n).recipient.nextAttempt - 1000 for n in range(1, 10)]
         self.assertEqual(
             waits, [450, 900, 1800, 3600, 7200, 14400, 28800, 28800, 28800]
         )
@@ -74,8 +74,8 @@ class BackoffTests(SynchronousTestCase):
         null = replace(MAIL, sender="")
         for envelope, days in ((MAIL, 5), (REPORT, 1), (null, 1)):
             for attempts in (1, 100):
-                before = self.step(attempts, envelope, age=days * DAY - 1)
-                after = self.step(attempts, envelope, age=days * DAY)
+                before = self.decide(attempts, envelope, age=days * DAY - 1)
+                after = self.decide(attempts, envelope, age=days * DAY)
                 self.assertEqual(before.recipient.state, RecipientState.WAITING)
                 self.assertEqual(before.recipient.nextAttempt, days * DAY)
                 self.assertEqual(after.recipient.state, RecipientState.FAILED)
@@ -86,11 +86,14 @@ class BackoffTests(SynchronousTestCase):
         """
         other = RetrySchedule((10, 20), maxAge=100, maxBriefAge=50)
         self.assertEqual(
-            [self.step(n, backoff=other, age=30).recipient.nextAttempt for n in (1, 2)],
+            [
+                self.decide(n, schedule=other, age=30).recipient.nextAttempt
+                for n in (1, 2)
+            ],
             [40, 50],
         )
         for envelope, age in ((MAIL, 100), (REPORT, 50)):
-            last = self.step(1, envelope, backoff=other, age=age)
+            last = self.decide(1, envelope, schedule=other, age=age)
             self.assertEqual(last.recipient.state, RecipientState.FAILED)
 
     def test_maxAttempts(self) -> None:
@@ -102,11 +105,11 @@ class BackoffTests(SynchronousTestCase):
             (1, RecipientState.WAITING),
             (2, RecipientState.FAILED),
         ):
-            self.assertEqual(self.step(attempts, twice).recipient.state, state)
+            self.assertEqual(self.decide(attempts, twice).recipient.state, state)
 
     def test_asked(self) -> None:
         """
-        Who asks for a longer wait gets it, up to the longest there is.
+        A requested longer wait is granted, up to the longest of the schedule.
         """
         self.assertEqual(RetrySchedule().wait(1, 600, 0.5), 600)
         self.assertEqual(RetrySchedule().wait(2, 600, 0.5), 900)
@@ -139,7 +142,7 @@ class BackoffTests(SynchronousTestCase):
             (REPORT, temporary, DAY, Notify.OBSERVERS),
             (REPORT, DeliveryStatus.DELIVERED, 0, Notify.OBSERVERS),
         ):
-            self.assertEqual(self.step(1, envelope, ending, age=age).notify, tell)
+            self.assertEqual(self.decide(1, envelope, ending, age=age).notify, tell)
 
     def test_overdue(self) -> None:
         """
@@ -158,7 +161,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        What strangers say is kept only so far, and only if it is text.
+        Remote text is shortened, and stripped of surrogates.
         """
         kept = bounded(replace(RESULT, text="\ud800" + "x" * 10**6, host="h" * 999))
         self.assertEqual(len(kept.text), 1000)

@@ -26,7 +26,7 @@ ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example"
 
 def composed(data: bytes, *arguments: str) -> tuple[Envelope, bytes]:
     """
-    What C{sendmail} with these arguments submits.
+    The submission of C{sendmail} with these arguments.
     """
     envelope, chunks = composeSubmission(parseArguments(arguments), data, ORIGIN)
     return envelope, b"".join(chunks)
@@ -62,7 +62,7 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What can't be done is said in one line.
+        Invalid requests raise an error of one line.
         """
         for arguments, said in (
             (["-bs"], "'-bs' is not supported"),
@@ -178,7 +178,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_eightBit(self) -> None:
         """
-        What needs 8BITMIME or SMTPUTF8 says so.  RFC 6152, RFC 6531
+        The envelope shows the need of 8BITMIME or SMTPUTF8.  RFC 6152, RFC 6531
         """
         body, _ = composed("A: b\n\nä\n".encode(), "you")
         header, _ = composed("A: ä\n\n\n".encode(), "you")
@@ -190,7 +190,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_response(self) -> None:
         """
-        What a program answers (RFC 3834 5) is known as such.
+        Automatic responses (RFC 3834 5) are recognized.
         """
         for field, wanted in (
             (b"Auto-Submitted: auto-replied", True),

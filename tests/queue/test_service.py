@@ -87,7 +87,7 @@ class ServiceCase(SynchronousTestCase):
         return service
 
     def made(self) -> QueueService:
-        teller = ReportStatusNotifier(
+        notifier = ReportStatusNotifier(
             self.clock,
             [self.observer],
             self.mailbox,
@@ -98,7 +98,7 @@ class ServiceCase(SynchronousTestCase):
             InlineSpoolExecutor(self.root),
             lambda batch: self.courier,
             Settlement("mx.here.example", self.newID),
-            teller,
+            notifier,
             self.newID,
             jitter=lambda: 0.5,
             limits=self.limits,
@@ -121,7 +121,7 @@ class ServiceCase(SynchronousTestCase):
     def queued(self) -> tuple[QueuedMessage, ...]:
         return self.successResultOf(self.service.messages())
 
-    def bounces(self) -> list[QueuedMessage]:
+    def dsns(self) -> list[QueuedMessage]:
         return [each for each in self.queued() if not each.envelope.sender]
 
     def attemptTimes(self, until: int) -> list[int]:
@@ -192,19 +192,19 @@ class DeliveryTests(ServiceCase):
         """
         messageID = self.submit("a@there.example", "b@there.example", eightBit=True)
         (batch,) = self.courier.batches
-        (parcel,) = batch.messages
+        (item,) = batch.messages
         self.assertEqual(
-            (batch.destination, batch.attempt, parcel.messageID, parcel.recipients),
+            (batch.destination, batch.attempt, item.messageID, item.recipients),
             ("there.example", 1, messageID, ("a@there.example", "b@there.example")),
         )
-        self.assertTrue(parcel.eightBit)
-        self.assertEqual(parcel.size, sum(map(len, BODY)))
+        self.assertTrue(item.eightBit)
+        self.assertEqual(item.size, sum(map(len, BODY)))
         self.assertEqual(self.queued(), ())
-        self.assertFalse(parcel.path.exists())
+        self.assertFalse(item.path.exists())
 
     def test_body(self) -> None:
         """
-        While it is attempted, a parcel's file is what was submitted.
+        During an attempt, a message's file is the submitted message.
         """
         self.courier.answer = None
         self.submit()
@@ -233,9 +233,9 @@ class DeliveryTests(ServiceCase):
         self.clock.pump([60] * 119)
         self.assertEqual(self.delivered, [])
         self.clock.pump([60] * 600)
-        (bounce,) = self.delivered
-        self.assertIn(b"\r\nAction: delayed\r\n", bounce)
-        self.assertIn(b"\r\nSubject: Mail delivery delayed\r\n", bounce)
+        (dsn,) = self.delivered
+        self.assertIn(b"\r\nAction: delayed\r\n", dsn)
+        self.assertIn(b"\r\nSubject: Mail delivery delayed\r\n", dsn)
 
     def test_delayedWhileUnderWay(self) -> None:
         """
@@ -288,10 +288,10 @@ class DeliveryTests(ServiceCase):
         self.courier.answer = self.onlyBounces(refused)
         self.submit("a@there.example", "b@there.example")
         self.assertEqual(self.queued(), ())
-        (bounce,) = self.delivered
-        self.assertEqual(bounce.count(b"Action: failed"), 2)
+        (dsn,) = self.delivered
+        self.assertEqual(dsn.count(b"Action: failed"), 2)
         self.assertEqual(self.courier.batches[-1].messages[0].sender, "")
-        message = message_from_bytes(bounce)
+        message = message_from_bytes(dsn)
         self.assertEqual(message["To"], "us@here.example")
         self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
 
@@ -321,8 +321,8 @@ class DeliveryTests(ServiceCase):
             ],
         )
         self.assertEqual(message.recipients[1].nextAttempt, self.clock.seconds() + 450)
-        (bounce,) = self.bounces()
-        self.assertEqual(bounce.path.read_bytes().count(b"Final-Recipient"), 1)
+        (dsn,) = self.dsns()
+        self.assertEqual(dsn.path.read_bytes().count(b"Final-Recipient"), 1)
         last = message.recipients[2].lastResult
         assert last is not None
         self.assertEqual((last.code, last.text), (550, "no such user"))
@@ -340,10 +340,10 @@ class DeliveryTests(ServiceCase):
         self.courier.answer = None
         self.submit("a@one.example", "b@two.example")
         self.courier.finish(refused)
-        self.assertEqual(self.bounces(), [])
+        self.assertEqual(self.dsns(), [])
         self.courier.finish(refused)
-        (bounce,) = self.bounces()
-        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 2)
+        (dsn,) = self.dsns()
+        self.assertEqual(dsn.path.read_bytes().count(b"Action: failed"), 2)
 
     def test_noDSNForNobody(self) -> None:
         """
@@ -359,9 +359,9 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(len(lost), 1)
         [_, second] = self.courier.batches
         self.assertEqual(second.destination, "mx.here.example")
-        [parcel] = second.messages
+        [item] = second.messages
         self.assertEqual(
-            (parcel.sender, parcel.recipients), ("", ("postmaster@mx.here.example",))
+            (item.sender, item.recipients), ("", ("postmaster@mx.here.example",))
         )
 
     def test_requireTLS(self) -> None:
@@ -372,19 +372,19 @@ class DeliveryTests(ServiceCase):
         self.courier.answer = None
         self.submit(requireTLS=True)
         self.courier.finish(refused)
-        (bounce,) = self.bounces()
-        self.assertEqual(bounce.envelope.requireTLS, True)
-        text = bounce.path.read_bytes()
+        (dsn,) = self.dsns()
+        self.assertEqual(dsn.envelope.requireTLS, True)
+        text = dsn.path.read_bytes()
         self.assertIn(b"Subject: hello\r\n", text)
         self.assertNotIn(b"body\r\n", text)
 
     def test_retryAfter(self) -> None:
         """
-        Who asks for a longer wait gets it, up to the longest of the schedule.
+        A requested longer wait is granted, up to the longest of the schedule.
         """
-        for asked, waited in ((1000, 1000), (10**9, 450 * 2**6), (1, 450)):
-            self.courier.answer = lambda batch, asked=asked: tuple(
-                replace(each, retryAfter=asked) for each in deferred(batch)
+        for requested, waited in ((1000, 1000), (10**9, 450 * 2**6), (1, 450)):
+            self.courier.answer = lambda batch, requested=requested: tuple(
+                replace(each, retryAfter=requested) for each in deferred(batch)
             )
             messageID = self.submit()
             (recipient,) = next(
@@ -518,9 +518,9 @@ class RecordingTests(ServiceCase):
         self.successResultOf(self.service.stopService())
         self.flushLoggedErrors(SpoolClosed)
         self.service = self.started()
-        (bounce,) = self.bounces()
-        self.assertEqual(bounce.path.read_bytes().count(b"Action: failed"), 1)
-        self.assertEqual([each.messageID for each in self.queued()], [bounce.messageID])
+        (dsn,) = self.dsns()
+        self.assertEqual(dsn.path.read_bytes().count(b"Action: failed"), 1)
+        self.assertEqual([each.messageID for each in self.queued()], [dsn.messageID])
 
     def test_recordedOnce(self) -> None:
         """
@@ -529,9 +529,9 @@ class RecordingTests(ServiceCase):
         """
         self.successResultOf(self.record(*refused(self.batch)[2:]))
         self.courier.finish(delivered)
-        (bounce,) = self.bounces()
-        self.assertIn(b"c@there.example", bounce.path.read_bytes())
-        self.assertEqual(self.queued(), (bounce,))
+        (dsn,) = self.dsns()
+        self.assertIn(b"c@there.example", dsn.path.read_bytes())
+        self.assertEqual(self.queued(), (dsn,))
 
     def test_oneDSN(self) -> None:
         """
@@ -540,9 +540,9 @@ class RecordingTests(ServiceCase):
         """
         self.successResultOf(self.record(refused(self.batch)[0]))
         self.successResultOf(self.record(refused(self.batch)[1]))
-        self.assertEqual(self.bounces(), [])
+        self.assertEqual(self.dsns(), [])
         self.courier.finish(refused)
-        first, _ = self.bounces()
+        first, _ = self.dsns()
         self.assertEqual(first.path.read_bytes().count(b"Action: failed"), 2)
 
     def test_stopped(self) -> None:
@@ -728,10 +728,10 @@ class AgeTests(ServiceCase):
         for number in range(60):
             self.submit(f"a{number}@slow.example")
         self.assertEqual(sum(len(each.messages) for each in self.courier.batches), 2)
-        bounces = self.slowFor(5 * DAY + 3 * HOUR)
-        self.assertEqual(len(bounces[b"Action: failed"]), 58)
-        self.assertEqual(len(bounces[b"Action: delayed"]), 58)
-        self.assertIn(b"Status: 4.4.7\r\n", bounces[b"Action: failed"][0])
+        dsns = self.slowFor(5 * DAY + 3 * HOUR)
+        self.assertEqual(len(dsns[b"Action: failed"]), 58)
+        self.assertEqual(len(dsns[b"Action: delayed"]), 58)
+        self.assertIn(b"Status: 4.4.7\r\n", dsns[b"Action: failed"][0])
 
     def slowFor(self, seconds: float) -> dict[bytes, list[bytes]]:
         """
@@ -779,7 +779,7 @@ class AgeTests(ServiceCase):
 
     def test_held(self) -> None:
         """
-        What is held is neither given up nor told of.
+        A held message is not given up, and causes no delay DSN.
         """
         self.courier.answer = deferred
         messageID = self.submit()
@@ -909,7 +909,7 @@ class ByHandTests(ServiceCase):
 
     def test_retryElsewhere(self) -> None:
         """
-        What another process changes is seen at the next tick.
+        Changes by another process are found by the next pass.
         """
         self.successResultOf(self.other.retry(self.messageID))
         self.assertEqual(len(self.courier.batches), 1)
@@ -918,7 +918,7 @@ class ByHandTests(ServiceCase):
 
     def test_submitElsewhere(self) -> None:
         """
-        So is what it takes in.
+        So are messages that it submits.
         """
         self.successResultOf(self.other.submit(Envelope("", ("x@else.example",)), BODY))
         self.clock.advance(1)
@@ -1019,7 +1019,7 @@ class ConcurrencyTests(ServiceCase):
 
     def test_demands(self) -> None:
         """
-        What demands different things of TLS goes in different attempts.
+        Messages with different TLS requirements go in different attempts.
         """
         self.clock.advance(0)
         held = [
@@ -1055,7 +1055,7 @@ class ConcurrencyTests(ServiceCase):
 
     def test_bounces(self) -> None:
         """
-        RFC 8689 5: less is demanded for bounces than for other messages with
+        RFC 8689 5: less is demanded for dsns than for other messages with
         REQUIRETLS, so they go in attempts of their own.
         """
         self.clock.advance(0)
@@ -1065,7 +1065,7 @@ class ConcurrencyTests(ServiceCase):
         while self.courier.pending:
             self.courier.finish(delivered)
         senders = [
-            {parcel.sender == "" for parcel in batch.messages}
+            {item.sender == "" for item in batch.messages}
             for batch in self.courier.batches
         ]
         self.assertEqual({len(each) for each in senders}, {1})
@@ -1102,10 +1102,10 @@ class ReportTests(ServiceCase):
         self.submitReport()
         ((_, result),) = self.observer.told
         self.assertEqual(result.ending, DeliveryStatus.PERMANENT)
-        ((mailbox, bounce, seen),) = self.mailbox.kept
+        ((mailbox, dsn, seen),) = self.mailbox.kept
         self.assertEqual((mailbox, seen), ("Postmaster/tls", True))
-        self.assertIn(b"Action: failed", bounce)
-        self.assertIn(b"To: r@here.example", bounce)
+        self.assertIn(b"Action: failed", dsn)
+        self.assertIn(b"To: r@here.example", dsn)
         self.assertEqual(self.queued(), ())
 
     def test_noDelayNotice(self) -> None:
@@ -1127,9 +1127,9 @@ class ReportTests(ServiceCase):
         """
         self.courier.answer = refused
         self.submitReport("https://a.example/r", contentType="application/tlsrpt+gzip")
-        ((_, bounce, _),) = self.mailbox.kept
-        self.assertIn(b"Final-Recipient: x-uri; https://a.example/r\r\n", bounce)
-        self.assertNotIn(b"Subject: hello", bounce)
+        ((_, dsn, _),) = self.mailbox.kept
+        self.assertIn(b"Final-Recipient: x-uri; https://a.example/r\r\n", dsn)
+        self.assertNotIn(b"Subject: hello", dsn)
 
     def test_toldAgain(self) -> None:
         """
@@ -1251,9 +1251,9 @@ class StopTests(ServiceCase):
         self.courier.answer = None
         self.submit("a@one.example", "b@two.example")
         self.courier.finish(refused)
-        self.assertEqual(self.bounces(), [])
+        self.assertEqual(self.dsns(), [])
         self.restart()
-        self.assertEqual(len(self.bounces()), 1)
+        self.assertEqual(len(self.dsns()), 1)
 
     def test_twice(self) -> None:
         """

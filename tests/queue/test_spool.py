@@ -113,7 +113,7 @@ class ThreadedSpoolTests(TestCase):
 
     async def test_cancelled(self) -> None:
         """
-        What nobody waits for any more is done nevertheless.
+        A cancelled operation is done nevertheless.
         """
         done: list[int] = []
         result: Deferred[None] = self.spool.run(lambda spool: done.append(1))
@@ -149,7 +149,7 @@ class ThreadedSpoolTests(TestCase):
 
     async def test_close(self) -> None:
         """
-        What was begun before closing is done; after that, nothing is.
+        Operations submitted before closing are done; later ones fail.
         """
         last = self.spool.run(lambda spool: 1)
         await self.spool.close()
@@ -204,7 +204,7 @@ class SpoolTests(SynchronousTestCase):
 
     def test_twoProcesses(self) -> None:
         """
-        What one process takes in, another sees.
+        Messages submitted by one process are visible to another.
         """
         other = self.opened()
         self.submit("m1")
@@ -344,7 +344,7 @@ class SpoolTests(SynchronousTestCase):
 
     def test_readingChangesNothing(self) -> None:
         """
-        What is done as reading can't write.
+        Reading operations can't write.
         """
         self.submit("m1")
         with self.assertRaises(sqlite3.OperationalError):

@@ -31,7 +31,7 @@ class DestinationTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        What has no destination says so.
+        Recipients without a destination are invalid.
         """
         for recipient in ("", "a", "a@", "a@b c", "http://a.example/"):
             self.assertRaises(InvalidAddress, destinationOf, recipient)

@@ -1,5 +1,5 @@
 """
-What the workers of tests are asked to do.
+Functions that tests call in workers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def die(_: None) -> None:
 
 def told(number: int) -> str:
     """
-    What becomes of a process that is told to end.
+    The end of a process that was told to end.
     """
     os.kill(os.getpid(), number)
     return "still here"

@@ -40,7 +40,7 @@ class BatchesTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        What comes while others are being done waits, and is done together.
+        Items that arrive during a batch wait, and form the next one.
         """
         answers = [self.batches.put(1) for _ in range(RUNNING + 3)]
         self.assertEqual([each for each, _ in self.begun], [[1]] * RUNNING)
@@ -137,7 +137,7 @@ class BatchesTests(SynchronousTestCase):
 
     def test_mistake(self) -> None:
         """
-        What can't even be begun has failed, and keeps nobody from being done.
+        A batch that can't be started fails, and later ones are processed.
         """
 
         def do(numbers: list[int]) -> Deferred[Results]:

@@ -69,7 +69,7 @@ class FrameTests(SynchronousTestCase):
 
     def answer(self, function: Any, argument: object) -> Any:
         """
-        What comes back of a call.
+        The result of a call.
         """
         [value] = FrameReader().receive(execute(pickle.dumps((function, argument))))
         return value
@@ -77,7 +77,7 @@ class FrameTests(SynchronousTestCase):
     @given(VALUES, st.integers(1, 50))
     def test_pieces(self, values: list[object], size: int) -> None:
         """
-        However it is cut, the same comes out.
+        However a stream is divided, the decoded values are the same.
         """
         wire = b"".join(map(encodeFrame, values))
         frames = FrameReader()
@@ -87,14 +87,14 @@ class FrameTests(SynchronousTestCase):
 
     def test_length(self) -> None:
         """
-        What stands before a value says how many bytes it has.
+        The length before a value is its number of bytes.
         """
         frame = encodeFrame(b"x" * 1000)
         self.assertEqual(frameLength(frame[:HEAD_SIZE]), len(frame) - HEAD_SIZE)
 
     def test_answers(self) -> None:
         """
-        What a function returns comes back, and so does what it raises.
+        Results and exceptions of a function are returned.
         """
         self.assertEqual(self.answer(double, 4), (True, 8))
         isWell, error = self.answer(raiseKeyError, "name")
@@ -104,7 +104,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_unpicklable(self) -> None:
         """
-        What can't be carried over is said in words.
+        An exception that can't be pickled is replaced by its text.
         """
         for function, words in (
             (raiseOdd, "Odd: ab"),
@@ -155,7 +155,7 @@ class PipeTests(SynchronousTestCase):
 
     def read(self) -> bytes:
         """
-        What is in the pipe; C{b"|"} stands for its end.
+        The data in the pipe; C{b"|"} stands for its end.
         """
         found = b""
         while True:
@@ -169,7 +169,7 @@ class PipeTests(SynchronousTestCase):
 
     def readAll(self) -> bytes:
         """
-        What comes while the reactor does its part.
+        The data that arrives while the reactor writes.
         """
         found = self.read()
         while self.reactor.writers:
@@ -179,7 +179,7 @@ class PipeTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        What fits is written at once, and the reactor has nothing to do.
+        Data that fits is written at once, without the reactor.
         """
         verifyObject(IWriteDescriptor, self.pipe)
         self.pipe.write(b"a")
@@ -276,7 +276,7 @@ class WorkerTests(TestCase):
 
     async def test_large(self) -> None:
         """
-        What doesn't fit into a pipe goes through it all the same, both ways.
+        Data larger than the pipe is transferred completely, in both directions.
         """
         text = "x" * 5_000_000
         self.assertEqual(await self.worker.call(str.upper, text), text.upper())
@@ -284,7 +284,7 @@ class WorkerTests(TestCase):
 
     async def test_output(self) -> None:
         """
-        What a function prints doesn't get among the answers.
+        Output of a function doesn't get among the results.
         """
         null = os.open(os.devnull, os.O_WRONLY)
         with patch.object(module, "_STDERR", null):
@@ -324,7 +324,7 @@ class WorkerTests(TestCase):
 
     async def test_stop(self) -> None:
         """
-        What was asked for before is done; after that, nothing is.
+        Earlier calls are done; later ones fail.
         """
         process = await self.worker.call(pid, None)
         slow = self.worker.call(sleep, 0.1)
@@ -444,7 +444,7 @@ class TimeoutTests(SynchronousTestCase):
 
 class BrokenTests(SynchronousTestCase):
     """
-    Where there can't be a process.
+    Workers whose process can't be started.
     """
 
     def test_broken(self) -> None:
