@@ -173,6 +173,7 @@ ORDER = (
     "delivery",
     "reception",
     "twistedmail",
+    "api",
     "app",
     "tap",
     "cli/output",

@@ -1,0 +1,208 @@
+"""
+Tests for the programs in docs/examples, each run as a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from smtplib import SMTP, SMTPDataError
+from unittest import SkipTest
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThread
+
+import moxtls
+from moxtls.dns.types import RRType
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
+from tests import MAX_WAIT
+from tests.certificates import good
+from tests.network import Postbox, Serving
+from tests.servers import ServerCase, closedPort, reactor
+from tests.sites import ed25519Key
+
+ROOT = Path(moxtls.__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+#: What the guide shows of them.
+GUIDE = ROOT / "docs" / "embedding.rst"
+MESSAGE = b"From: x@a.example\r\nSubject: hello\r\n\r\nhello\r\n"
+
+
+class ExampleCase(ServerCase):
+    """
+    Programs in processes of their own, which ask C{self.dns}.
+    """
+
+    def setUp(self) -> None:
+        if not EXAMPLES.exists():
+            raise SkipTest(f"no {EXAMPLES}")
+        super().setUp()
+        address = self.dns.address
+        self.dnsServer = f"{address.host}:{address.port}"
+        self.dns.zone.put("a.example", RRType.TXT, '"v=spf1 ip4:127.0.0.2 -all"')
+        self.dns.zone.put("_dmarc.a.example", RRType.TXT, '"v=DMARC1; p=reject"')
+
+    def begin(self, *words: object, **environment: str) -> subprocess.Popen[str]:
+        """
+        Start Python with C{words}.
+        """
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    async def run_(self, name: str, *words: object) -> str:
+        """
+        @return: Standard output of an example that ends by itself.
+        """
+        process = self.begin(EXAMPLES / name, *words)
+        out, err = await deferToThread(process.communicate, timeout=MAX_WAIT)
+        self.assertEqual((process.returncode, err[-1500:]), (0, ""), err)
+        return str(out)
+
+    def mailHost(self, starttls: bool = True) -> int:
+        """
+        A host whose certificate nobody trusts.
+
+        @return: Its port.
+        """
+        settings = ListenerSettings(ServerSettings("mx.a.example", starttls=starttls))
+        tls = Serving(good("mx.a.example").context())
+        self.postbox = Postbox()
+        factory = SMTPServerFactory(reactor, settings, self.postbox, tls)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+        async def stop() -> None:
+            await maybeDeferred(port.stopListening)
+            await factory.stop()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        number: int = port.getHost().port
+        return number
+
+    async def forged(self, port: int, to: str) -> int:
+        """
+        @return: The reply code to a message that fails DMARC.
+        """
+
+        def send() -> int:
+            with self.client(port) as client:
+                try:
+                    client.sendmail("x@a.example", [to], MESSAGE)
+                except SMTPDataError as error:
+                    return int(error.smtp_code)
+                return 250
+
+        code: int = await deferToThread(send)
+        return code
+
+    def client(self, port: int) -> SMTP:
+        """
+        A client, as soon as the server listens.
+        """
+        deadline = time.monotonic() + MAX_WAIT
+        while True:
+            try:
+                return SMTP("127.0.0.1", port, "client.example", timeout=MAX_WAIT)
+            except ConnectionError:
+                self.assertLess(time.monotonic(), deadline, "no server")
+                time.sleep(0.05)
+
+
+class ExampleTests(ExampleCase):
+    """
+    What the examples do.
+    """
+
+    def test_short(self) -> None:
+        """
+        Each has at most 30 lines, and the guide shows it.
+        """
+        guide = GUIDE.read_text()
+        for each in EXAMPLES.glob("*.py"):
+            self.assertLessEqual(len(each.read_text().splitlines()), 30, each)
+            self.assertIn(f"literalinclude:: examples/{each.name}", guide)
+
+    async def test_sendmail(self) -> None:
+        """
+        RFC 8460 4.3: sessions are counted for the recipient domain and the host.
+        """
+        port = self.mailHost(starttls=False)
+        out = await self.run_("client_sendmail.py", "127.0.0.1", port)
+        self.assertIn("example.org 0 1\n", out)
+        self.assertEqual(len(self.postbox.received), 1)
+
+    async def test_factory(self) -> None:
+        """
+        RFC 8460 4.3.1: a certificate that the application refuses is a failure.
+        """
+        out = await self.run_("client_factory.py", "localhost", self.mailHost())
+        self.assertEqual(out, "certificate-host-mismatch\nnot sent\n")
+
+    async def test_verdict(self) -> None:
+        """
+        Authentication-Results (RFC 8601) of a message in a file.
+        """
+        (self.folder / "message").write_bytes(MESSAGE)
+        for ip, result in (("127.0.0.2", "pass"), ("127.0.0.1", "fail")):
+            words = ("message", ip, "x@a.example", self.dnsServer)
+            out = await self.run_("verdict.py", *words)
+            self.assertIn(f"dmarc={result}", out)
+
+    async def test_asyncio(self) -> None:
+        """
+        The same on asyncio's event loop.
+        """
+        (self.folder / "message").write_bytes(MESSAGE)
+        words = ("message", "127.0.0.1", self.dnsServer)
+        out = await self.run_("asyncio_reactor.py", *words)
+        self.assertEqual(out, "fail reject\n")
+
+    async def test_server(self) -> None:
+        """
+        RFC 9989 7.2: forged mail is refused with 550.
+        """
+        port = closedPort()
+        self.begin(EXAMPLES / "server.py", port, self.dnsServer)
+        self.assertEqual(await self.forged(port, "anna@us.example"), 550)
+
+    async def test_tlsReports(self) -> None:
+        """
+        An outcome is in the ledger as soon as the program runs.
+        """
+        (self.folder / "dkim.pem").write_bytes(ed25519Key())
+        self.begin("-c", TWISTD, "--pidfile=", "-ny", EXAMPLES / "tls_reports.py")
+        await self.until(lambda: deferToThread(self.recorded))
+
+    def recorded(self) -> bool:
+        listed = subprocess.run(
+            [sys.executable, "-c", COUNT, str(self.folder / "ledger.sqlite")],
+            capture_output=True,
+            text=True,
+        )
+        return re.fullmatch(r"1\n", listed.stdout) is not None
+
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+COUNT = """\
+import sqlite3, sys
+with sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True) as ledger:
+    print(ledger.execute("SELECT count(*) FROM tls_result").fetchone()[0])
+"""
