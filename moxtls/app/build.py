@@ -285,17 +285,17 @@ class Components:
             self.configFiles.dmarcSubmitter,
             self.configFiles.config.reporting,
         )
-        asked = reporting.failures
+        settings = reporting.failures
         settings = FailureReporting(
-            asked.enabled,
+            settings.enabled,
             submitter if isinstance(submitter, Domain) else None,
-            self.configFiles.secret() if asked.enabled else b"",
-            frozenset(asked.allow),
+            self.configFiles.secret() if settings.enabled else b"",
+            frozenset(settings.allow),
             frozenset(reporting.notTo),
             silent,
-            asked.strangers,
-            asked.perHour,
-            asked.perDay,
+            settings.strangers,
+            settings.perHour,
+            settings.perDay,
             self.practice.suffixes,
         )
         return FailureReporter(

@@ -49,7 +49,7 @@ def setting(
 
 class RelayTLS(StrEnum):
     """
-    How TLS begins on a connection to a smarthost.
+    The kind of TLS on a connection to a smarthost.
     """
 
     NONE = "none"
@@ -281,7 +281,7 @@ class Service(StrEnum):
 
 class ListenerTLS(StrEnum):
     """
-    How TLS begins on a listener.
+    The kind of TLS on a listener.
     """
 
     NONE = "none"

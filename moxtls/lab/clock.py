@@ -122,7 +122,7 @@ REPORT_WINDOW = 10 * MINUTE
 ROUND_OVER = 18 * MINUTE
 DMARC_ROUND_OVER = 53 * MINUTE
 GIVE_UP = 2 * HOUR + ROUND_OVER
-#: Seconds, not of the lab, without another report, before nobody waits any longer:
+#: Seconds, not of the lab, without another report, before waiting ends:
 #: reports are sent at the pace of the machine, however fast the lab's time passes.
 TIMEOUT = 60.0
 #: What has to be left of an hour when mail begins to come in: what comes in after

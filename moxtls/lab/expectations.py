@@ -383,7 +383,7 @@ def differences(
     found += [f"{domain}: no report" for domain in expected if domain not in counts]
     for each in arrived:
         if each.domain not in expected:
-            found.append(f"{each.domain}: a report that nobody asked for")
+            found.append(f"{each.domain}: an unrequested report")
             continue
         found += _inHeading(each, day)
         found += _inSignatures(each, selectors)

@@ -83,7 +83,7 @@ class _Clients(SMTPSenderFactory):
 
 
 def post(
-    reactor: IReactorTCP, to: tuple[str, int], parcel: OutgoingMessage
+    reactor: IReactorTCP, to: tuple[str, int], outgoing: OutgoingMessage
 ) -> Deferred[SMTPAnswer]:
     """
     Send a message by SMTP.
@@ -94,12 +94,12 @@ def post(
         reply.
     """
     done: Deferred[SMTPAnswer] = Deferred()
-    text = io.BytesIO(parcel.message.replace(b"\r\n", b"\n"))
+    text = io.BytesIO(outgoing.message.replace(b"\r\n", b"\n"))
     clients = _Clients(
-        parcel.sender, parcel.recipient, text, done, retries=0, timeout=POST_TIMEOUT
+        outgoing.sender, outgoing.recipient, text, done, retries=0, timeout=POST_TIMEOUT
     )
-    clients.domain = parcel.helo.encode("ascii")
-    reactor.connectTCP(*to, clients, bindAddress=(parcel.address, 0))
+    clients.domain = outgoing.helo.encode("ascii")
+    reactor.connectTCP(*to, clients, bindAddress=(outgoing.address, 0))
     return done
 
 
@@ -107,7 +107,7 @@ def post(
 WRITER = f"alice@{SENDER}"
 READER = "bob"
 #: Seconds between two looks at the queue, and without any change there, after
-#: which nobody waits.
+#: which waiting ends.
 LOOK = 0.1
 TIMEOUT = 60.0
 
@@ -372,7 +372,7 @@ async def _receive(
 ) -> ReceptionOutcome:
     network, token = route.network, route.newToken()
     client = BY_NAME[labMessage.client]
-    parcel = OutgoingMessage(
+    outgoing = OutgoingMessage(
         addressOf(network, client),
         client.host,
         f"bounces@{labMessage.envelope}" if labMessage.envelope else "",
@@ -380,7 +380,7 @@ async def _receive(
         writtenMessage(labMessage, route.keys, reactor.seconds(), token),
     )
     to = (network.submission, network.smtpPort)
-    answer = await post(IReactorTCP(reactor), to, parcel)
+    answer = await post(IReactorTCP(reactor), to, outgoing)
     # It is on the disk before there is an answer.
     found = findMessage(route.accounts / labMessage.to, messageID(labMessage, token))
     if found is not None:

@@ -155,21 +155,24 @@ def _served(
 
 
 def _listed(
-    client: str, explanation: str, reasons: tuple[tuple[str, str], ...], fate: str
+    client: str,
+    explanation: str,
+    reasons: tuple[tuple[str, str], ...],
+    disposition: str,
 ) -> LabMessage:
     """
     Sent through a mailing list that changes the message.
     """
     domain = f"{client}.{TLD}"
-    mailbox = INBOX if fate == "none" else JUNK
+    mailbox = INBOX if disposition == "none" else JUNK
     expected = Expected(
         "pass",
         ((domain, "pass"), (f"listed.{TLD}", "fail")),
         "fail",
         mailbox=mailbox,
-        disposition=fate,
+        disposition=disposition,
         policy="listed",
-        reported=fate,
+        reported=disposition,
         reasons=reasons,
     )
     return LabMessage(

@@ -284,7 +284,7 @@ DESTINATIONS = (
     ),
     LabDestination(
         "self-signed",
-        "MTA-STS enforced, nobody vouches for the certificate",
+        "MTA-STS enforced, self-signed certificate",
         Certificate.SELF_SIGNED,
         False,
         _sts(0, 1, _UNTRUSTED),

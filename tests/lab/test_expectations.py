@@ -452,7 +452,7 @@ class DifferencesTests(SynchronousTestCase):
         )
         other = replace(one, domain="other.test")
         self.assertEqual(
-            ["other.test: a report that nobody asked for"],
+            ["other.test: an unrequested report"],
             self.differences(one, other),
         )
 
