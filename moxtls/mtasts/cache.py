@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mtasts.test_cache -*-
 """
-Says which MTA-STS policy applies, and remembers policies for that.
+Looks up MTA-STS policies, with a cache (RFC 8461 3.3, 5.1).
 """
 
 from __future__ import annotations
@@ -37,17 +37,16 @@ from moxtls.outages import logUnlessOutage
 from moxtls.tasks import SharedTask
 from moxtls.tlsrpt.types import FailureDetail
 
-#: Domains that changed their record while their policy host doesn't answer;
-#: there are never many at a time, and one that is dropped is only asked again.
+#: Domains that changed their record while their policy host doesn't answer; there
+#: are few at a time, and a domain that is removed is only fetched again.
 MAX_BACKOFFS = 1000
 
 
 @implementer(IPolicyCache)
 class PolicyCache:
     """
-    Looks at the TXT record each time, and asks the policy host if need be.
-
-    Who asks about a domain while somebody else does waits for the same answer.
+    Looks up the TXT record for each delivery, and fetches the policy if it has
+    changed.  Concurrent lookups of one domain share their result.
     """
 
     log = Logger()
@@ -63,7 +62,7 @@ class PolicyCache:
         self._resolver = resolver
         self._fetcher = fetcher
         self._store = store
-        self._resting = _Resting()
+        self._backoffs = _Backoffs()
         self._elapsed = MonotonicTime()
         self._running: dict[Domain, SharedTask[STSLookup]] = {}
 
@@ -71,8 +70,7 @@ class PolicyCache:
         lookup = self._running.get(domain)
         if lookup is None:
             lookup = self._running[domain] = SharedTask()
-            # A callback of its own: it has to be there before the end, which
-            # may be at once.
+            # The callback has to be added before the lookup ends, perhaps at once.
             started = Deferred.fromCoroutine(self._look(domain))
             lookup.start(started.addBoth(self._ended, domain, lookup))
         return lookup.join()
@@ -90,12 +88,14 @@ class PolicyCache:
         except CancelledError:
             raise
         except StoreUnavailable:
-            # Without what is remembered, a domain that hides its record for now
+            # Without the cache, a domain whose record is suppressed for a moment
             # would look like one without a policy (RFC 8461 10.2).
             return STSLookup(domain, temporary=True, unavailable=True)
         except Exception:
-            # Whatever is broken here, there might be a policy to be enforced.
-            self.log.failure("cannot look for the policy of {domain}", domain=domain)
+            # A defect of ours: there might be a policy that is enforced.
+            self.log.failure(
+                "lookup of the MTA-STS policy of {domain} failed", domain=domain
+            )
             return STSLookup(domain, temporary=True)
 
     async def _find(self, domain: Domain) -> STSLookup:
@@ -107,8 +107,8 @@ class PolicyCache:
             if entry.policy is None:
                 return STSLookup(domain, failure=BACKOFF_FAILURE)
         answer = await self._resolver.lookup(stsRecordName(domain), RRType.TXT)
-        resting = self._resting.get(domain, self._elapsed.at(now))
-        found = lookupWithoutFetch(domain, recordFromAnswer(answer), entry, resting)
+        failedID = self._backoffs.get(domain, self._elapsed.at(now))
+        found = lookupWithoutFetch(domain, recordFromAnswer(answer), entry, failedID)
         if isinstance(found, STSLookup):
             return found
         result = await self._fetcher.fetch(domain)
@@ -127,26 +127,26 @@ class PolicyCache:
         if policy is None and isValid(earlier, now):
             # RFC 8461 3.3: back off, but the policy that is valid stays.
             until = self._elapsed.at(now) + BACKOFF
-            self._resting.put(domain, recordID, until)
+            self._backoffs.put(domain, recordID, until)
             return
         entry = cacheEntry(domain, policy, recordID, earlier, now)
         await self._try(self._store.save(replace(entry, lastUse=now)))
 
     async def _try(self, writing: Deferred[None]) -> None:
         """
-        What can't be remembered is found out again.
+        Write to the cache, and only log a failure: the policy is fetched again.
         """
         try:
             await writing
         except CancelledError:
             raise
         except Exception:
-            logUnlessOutage(self.log, "cannot write to the policy cache")
+            logUnlessOutage(self.log, "writing to the MTA-STS policy cache failed")
 
 
-class _Resting:
+class _Backoffs:
     """
-    Under which C{id} a domain's policy could not be fetched just now.
+    The record C{id} of each domain whose policy couldn't be fetched recently.
     """
 
     def __init__(self) -> None:

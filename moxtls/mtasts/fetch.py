@@ -28,26 +28,26 @@ NOT_SERVED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "no-policy-served"
 NOT_FETCHED = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "cannot-fetch-policy")
 INVALID = FailureDetail(ResultType.STS_POLICY_INVALID, "policy-syntax-error")
 
-#: What is wrong with a certificate, in the words of RFC 8460 4.3: a result
-#: type and a reason code, which may be empty.
+#: Describes a certificate failure in the terms of RFC 8460 4.3: a result type and a
+#: reason code, which may be empty.
 Describe = Callable[[CertificateVerification], tuple[ResultType, str] | None]
 
 
 class HTTPSGetClient(Protocol):
     """
-    What of an HTTPS client is needed: L{moxtls.https.HTTPSClient}.
+    The part of L{moxtls.https.HTTPSClient} that is needed.
     """
 
     def get(self, url: str, maxBody: int) -> Deferred[Response | HTTPSFailure]:
         """
-        Fires with the answer, or with why there is none.
+        Fires with the response, or with the reason why there is none.
         """
 
 
 @implementer(IPolicyFetcher)
 class PolicyFetcher:
     """
-    Fetches from C{https://mta-sts.<domain>}.
+    Fetches policies from C{https://mta-sts.<domain>}.
     """
 
     log = Logger()
@@ -81,7 +81,7 @@ class PolicyFetcher:
 
 def parsePolicyResponse(answer: Response) -> STSPolicy | STSPolicyError | FailureDetail:
     """
-    What an answer of a policy host means.
+    The policy in the response of a policy host.
     """
     if answer.status == 404:
         return NOT_SERVED
@@ -92,7 +92,7 @@ def parsePolicyResponse(answer: Response) -> STSPolicy | STSPolicyError | Failur
 
 def fetchFailure(failure: HTTPSFailure, describe: Describe) -> FailureDetail:
     """
-    What it means that a policy host didn't answer.
+    The failure of a fetch without a response.
     """
     if failure.kind is HTTPSErrorKind.NO_NAME:
         return NOT_SERVED
@@ -108,9 +108,9 @@ def fetchFailure(failure: HTTPSFailure, describe: Describe) -> FailureDetail:
 
 
 def _isText(contentType: str) -> bool:
-    # RFC 8461 3.2: "SHOULD validate that the media type is text/plain", for
-    # where strangers may put pages and pictures at paths of their choice.  We
-    # do, but it isn't said what a missing type means, and a host that takes
-    # no care to say is no such place.  Parameters are ignored.
+    # RFC 8461 3.2: "SHOULD validate that the media type is text/plain", because
+    # of hosts where users choose the paths of what they upload.  The RFC doesn't
+    # say what a missing type means; it is accepted, as hosts for uploads send one.
+    # Parameters are ignored.
     mediaType, _, _ = contentType.partition(";")
     return mediaType.strip().lower() in ("", "text/plain")

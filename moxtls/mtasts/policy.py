@@ -46,7 +46,7 @@ class STSPolicy:
 @dataclass(frozen=True, slots=True)
 class CachedPolicy:
     """
-    What is remembered about the MTA-STS policy of a domain.
+    The cache entry for the MTA-STS policy of a domain.
 
     @ivar policy: C{None} if the last fetch failed and no earlier policy is
         valid: nothing is fetched again before C{validEnd} (back-off).
@@ -68,21 +68,17 @@ class CachedPolicy:
 @dataclass(frozen=True, slots=True)
 class STSLookup:
     """
-    What MTA-STS says about a delivery to C{domain}, now.
+    The MTA-STS policy for a delivery to C{domain}, now.
 
-    No policy, a broken policy and no way to know differ: the first has
-    neither C{policy} nor C{failure}; the second has a C{failure}; the third
-    is C{temporary} too.
+    Without a policy there is neither C{policy} nor C{failure}; a defective policy
+    has a C{failure}; an unknown one is C{temporary} too.
 
-    @ivar policy: To be applied; from the cache where need be.  A policy of
-        mode "none" is given as it is.
-    @ivar failure: What went wrong on the way, to be reported, also where a
-        cached policy helped out.
-    @ivar temporary: Nothing can be said: the domain might have a policy that
-        is enforced, so the delivery has to wait for some time (RFC 8461 5.1).
-        Without a C{failure}, it is something of ours that is broken.
-    @ivar unavailable: What is broken of ours is the ledger: what this host remembers
-        can't be read.
+    @ivar policy: The policy to apply, fetched or cached; also one of mode "none".
+    @ivar failure: The failure to report, also where a cached policy applies.
+    @ivar temporary: The domain might have a policy that is enforced, so that the
+        delivery has to wait for some time (RFC 8461 5.1).  Without a C{failure} the
+        fault is ours.
+    @ivar unavailable: The fault is that the ledger, with the cache, can't be read.
     """
 
     domain: Domain
@@ -125,7 +121,7 @@ class STSRecord:
 
 class STSRecordError(StrEnum):
     """
-    Why there is no L{STSRecord}, as a RFC 8460 failure-reason-code.
+    The reason why there is no L{STSRecord}, as a RFC 8460 failure-reason-code.
     """
 
     NONE = "no-mta-sts-dns-txt-record"
@@ -136,9 +132,9 @@ class STSRecordError(StrEnum):
 @dataclass(frozen=True, slots=True)
 class STSPolicyError:
     """
-    What is wrong with a policy, for the log.
+    A syntax error in a policy, for the log.
 
-    @ivar line: Counted from 1; 0 if it is about the whole.
+    @ivar line: Counted from 1; 0 for the whole policy.
     """
 
     reason: str
@@ -150,7 +146,7 @@ class STSPolicyError:
 
 def stsRecordName(domain: Domain) -> str:
     """
-    Where the TXT record of C{domain} is (RFC 8461 3.1).
+    The name of the TXT record of C{domain} (RFC 8461 3.1).
     """
     return f"_mta-sts.{domain}"
 
@@ -208,7 +204,7 @@ def parsePolicy(body: bytes) -> STSPolicy | STSPolicyError:
 
 def matchesPolicy(policy: STSPolicy, host: Domain) -> bool:
     """
-    Whether C{host} may be a mail exchange under C{policy} (RFC 8461 4.1).
+    True if C{policy} allows C{host} as a mail exchange (RFC 8461 4.1).
 
     A wildcard stands for exactly one label, the leftmost.
     """
@@ -244,9 +240,8 @@ def _policyOf(
         return STSPolicyError("max_age is not a number of seconds")
     if not patterns and mode is not Mode.NONE:
         return STSPolicyError("no mx")
-    # Reading of RFC 8461 3.2: more than the maximum value is a wish for the
-    # longest time there is.  To refuse the policy would take the domain's
-    # protection away for a slip that does no harm.
+    # Reading of RFC 8461 3.2: a value above the maximum means the maximum.  To
+    # refuse the policy would remove the domain's protection for a harmless mistake.
     return STSPolicy(mode, min(int(age), MAX_AGE), patterns, lines)
 
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.mtasts.test_refresh -*-
 """
-Fetches MTA-STS policies again before they run out (RFC 8461 3.3, 10.2).
+Refreshes cached MTA-STS policies before they expire (RFC 8461 3.3, 10.2).
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from moxtls.tlsrpt.types import FailureDetail
 
 class RefreshResult(Enum):
     """
-    What became of an entry: a policy was fetched; that failed, so it stays as
-    it was; the domain has given up on MTA-STS, so it went; there was none,
-    and there is none to be had.
+    The result of a refresh.
+
+    C{UPDATED}: a policy was fetched.  C{KEPT}: the fetch failed, and the entry
+    stays.  C{DROPPED}: the domain has stopped using MTA-STS, and the entry was
+    removed.  C{ABSENT}: there was no entry, and there is no policy.
     """
 
     UPDATED = "updated"
@@ -51,8 +53,10 @@ class RefreshResult(Enum):
 @dataclass(frozen=True, slots=True)
 class Refresh:
     """
-    @ivar entry: What is remembered now.
-    @ivar failure: Why there is no new policy, unless there is one.
+    One refresh of a cache entry.
+
+    @ivar entry: The entry now.
+    @ivar failure: Why no policy was fetched; C{None} if one was.
     """
 
     domain: Domain
@@ -63,12 +67,12 @@ class Refresh:
 
 class PolicyRefresher(Service):
     """
-    Goes through the cache at the start and once a day.
+    Refreshes the cache at the start and once a day.
 
-    RFC 8461 10.2: the policy is fetched whatever the TXT record says.  Who
-    can keep a record from changing could keep an old policy alive otherwise,
-    and C{max_age} counts from when a policy was fetched, not from when its
-    record was last seen.
+    RFC 8461 10.2: the policy is fetched even if the TXT record has not changed.
+    Otherwise an attacker who keeps the record from changing could keep an old
+    policy in force; and C{max_age} counts from the fetch of a policy, not from the
+    last lookup of its record.
     """
 
     log = Logger()
@@ -88,7 +92,7 @@ class PolicyRefresher(Service):
         self._jitter = jitter
         self._loop: LoopingCall | None = None
         self._ended: Deferred[None] = succeed(None)
-        self._round: Deferred[None] = succeed(None)
+        self._refreshing: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         super().startService()
@@ -100,14 +104,14 @@ class PolicyRefresher(Service):
         super().stopService()
         if self._loop is not None and self._loop.running:
             self._loop.stop()
-        self._round.cancel()
+        self._refreshing.cancel()
         return self._ended
 
     def refresh(self, domain: Domain) -> Deferred[Refresh]:
         """
-        Fetch the policy of C{domain} now, whether or not it is remembered.
+        Fetch the policy of C{domain} now, whether or not it is cached.
 
-        @return: Fires with what came of it.
+        @return: Fires with the result.
         """
         return Deferred.fromCoroutine(self._refresh(domain))
 
@@ -121,7 +125,7 @@ class PolicyRefresher(Service):
             await self._store.drop(domain)
             return Refresh(domain, RefreshResult.DROPPED)
         result = await self._fetcher.fetch(domain)
-        # It may have been used, or dropped, meanwhile.
+        # The entry may have been used, or removed, meanwhile.
         latest = await self._store.load(domain)
         if isinstance(result, FailureDetail):
             ending = RefreshResult.KEPT if latest else RefreshResult.ABSENT
@@ -145,14 +149,14 @@ class PolicyRefresher(Service):
         return Refresh(domain, RefreshResult.UPDATED, entry)
 
     def _tick(self) -> Deferred[None]:
-        self._round = Deferred.fromCoroutine(self._goThrough())
-        return self._round.addErrback(self._roundFailed)
+        self._refreshing = Deferred.fromCoroutine(self._refreshAll())
+        return self._refreshing.addErrback(self._refreshingFailed)
 
-    def _roundFailed(self, reason: Reason) -> None:
+    def _refreshingFailed(self, reason: Reason) -> None:
         if reason.check(CancelledError) is None:
-            logUnlessOutage(self.log, "refreshing policies failed", reason)
+            logUnlessOutage(self.log, "refresh of MTA-STS policies failed", reason)
 
-    async def _goThrough(self) -> None:
+    async def _refreshAll(self) -> None:
         elapsed = MonotonicTime()
         begin = elapsed.at(self._clock.seconds())
         entries = await self._store.entries()
@@ -171,7 +175,7 @@ class PolicyRefresher(Service):
                 now = elapsed.at(self._clock.seconds())
                 wait = max(0.0, begin + due - now)
                 await deferLater(self._clock, wait)
-                one = Deferred.fromCoroutine(self._refreshQuietly(entry.domain))
+                one = Deferred.fromCoroutine(self._refreshIfStale(entry.domain))
                 running = [*(each for each in running if not each.called), one]
             await DeferredList(running)
         except CancelledError:
@@ -180,22 +184,24 @@ class PolicyRefresher(Service):
             await DeferredList(running)
             raise
 
-    async def _refreshQuietly(self, domain: Domain) -> None:
+    async def _refreshIfStale(self, domain: Domain) -> None:
         try:
             entry = await self._store.load(domain)
-            # Another node may have done it, or it was dropped.
+            # Another node may have refreshed or removed it.
             if entry is None or not isStale(entry, self._clock.seconds()):
                 return
-            self._tell(await self._refresh(domain))
+            self._warn(await self._refresh(domain))
         except CancelledError:
             return
         except Exception:
             logUnlessOutage(
-                self.log, "cannot refresh the policy of {domain}", domain=domain
+                self.log,
+                "refresh of the MTA-STS policy of {domain} failed",
+                domain=domain,
             )
 
-    def _tell(self, refresh: Refresh) -> None:
-        # RFC 8461 3.3: tell the administrator of failures, "unless the cached
+    def _warn(self, refresh: Refresh) -> None:
+        # RFC 8461 3.3: warn the administrator of failures, "unless the cached
         # policy mode is none".
         policy = refresh.entry.policy if refresh.entry else None
         if refresh.failure is None or policy is None or policy.mode is Mode.NONE:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.mtasts.test_rules -*-
 """
-Which MTA-STS policy applies, given what is remembered and what can be found
-(RFC 8461 3.3, 5.1, 6).  No I/O.
+Rules that decide which MTA-STS policy applies, from the cache, the TXT record and
+the fetched policy (RFC 8461 3.3, 5.1, 6).  No I/O.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from moxtls.mtasts.policy import (
 )
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 
-#: RFC 8461 3.3: how long to leave a policy host alone that failed.
+#: RFC 8461 3.3: seconds without another fetch after a failed one.
 BACKOFF = 5 * 60
-#: After how long what no delivery asks for is forgotten.
+#: Seconds after which an entry that no delivery has used is removed.
 MAX_UNUSED = 180 * DAY
-#: What was fetched more recently is not refreshed.
+#: Seconds: entries fetched more recently are not refreshed.
 MIN_REFRESH_AGE = 12 * HOUR
-#: Over how long a round of refreshing is spread.
+#: Seconds over which the refreshes of a day are spread.
 REFRESH_SPREAD = 3 * HOUR
 
 FALLBACK_SUFFIX = "+fallback-to-cached-policy"
@@ -44,7 +44,7 @@ class NoRecord:
     There is no usable TXT record.
 
     @ivar reasonCode: For RFC 8460 failure-reason-code.
-    @ivar temporary: Nobody can say whether there is.
+    @ivar temporary: The lookup failed, so that there might be one.
     """
 
     reasonCode: str
@@ -53,7 +53,7 @@ class NoRecord:
     @property
     def gone(self) -> bool:
         """
-        Whether the domain has no record at all, for certain.
+        True if the domain certainly has no record.
         """
         return self.reasonCode == STSRecordError.NONE
 
@@ -64,7 +64,7 @@ class NoRecord:
 
 def recordFromAnswer(answer: Answer) -> STSRecord | NoRecord:
     """
-    What TXT records at C{_mta-sts} say.
+    The record in the answer for TXT records at C{_mta-sts}.
     """
     if answer.failed:
         error = answer.dnssecError
@@ -75,7 +75,7 @@ def recordFromAnswer(answer: Answer) -> STSRecord | NoRecord:
 
 def isValid(entry: CachedPolicy | None, now: float) -> bool:
     """
-    Whether what is remembered still counts, be it a policy or a back-off.
+    True if a cache entry, a policy or a back-off, is still valid.
     """
     return entry is not None and entry.validEnd > now
 
@@ -84,43 +84,47 @@ def lookupWithoutFetch(
     domain: Domain,
     record: STSRecord | NoRecord,
     entry: CachedPolicy | None,
-    resting: str | None,
+    failedID: str | None,
 ) -> STSLookup | STSRecord:
     """
-    What can be said without asking the policy host; else the record under
-    which to ask.
+    The lookup's result, if no fetch is needed for it; else the record of the policy
+    to fetch.
 
     @param entry: A valid entry that has a policy, or C{None}.
-    @param resting: The C{id} under which a fetch has failed just now, if one
-        has.
+    @param failedID: The record C{id} with which a fetch failed recently, if any.
     """
     policy = entry.policy if entry else None
     if isinstance(record, NoRecord):
         if policy is not None:
-            return cachedLookup(domain, policy, record.failure, noted=policy.mode)
-        # RFC 8461 3.1: no policy is available.  It is no failure not to have
-        # one, but it is to have tried.
+            return cachedLookup(
+                domain, policy, record.failure, modeWithoutRecord=policy.mode
+            )
+        # RFC 8461 3.1: no policy is available.  The absence of a record is no
+        # failure; a defective record is one.
         failure = None if record.gone else record.failure
         return STSLookup(domain, None, failure, record.temporary)
     if policy is None or entry is None:
         return record
     if record.id == entry.recordID:
         return STSLookup(domain, policy)
-    if record.id == resting:
+    if record.id == failedID:
         return cachedLookup(domain, policy, BACKOFF_FAILURE)
     return record
 
 
 def cachedLookup(
-    domain: Domain, policy: STSPolicy, failure: FailureDetail, noted: Mode | None = None
+    domain: Domain,
+    policy: STSPolicy,
+    failure: FailureDetail,
+    modeWithoutRecord: Mode | None = None,
 ) -> STSLookup:
     """
-    RFC 8461 3.3: what is remembered applies whatever went wrong.
+    The result with a cached policy, which applies after any failure (RFC 8461 3.3).
 
-    @param noted: The mode, if going without was all right: RFC 8461 6 and 8.3
-        let a domain take its record away once its policy says C{none}.
+    @param modeWithoutRecord: The cached mode, if the record may be absent: RFC 8461 6 and 8.3
+        let a domain remove its record once its policy has mode C{none}.
     """
-    if noted is Mode.NONE:
+    if modeWithoutRecord is Mode.NONE:
         return STSLookup(domain, policy)
     reason = failure.reasonCode + FALLBACK_SUFFIX
     return STSLookup(domain, policy, replace(failure, reasonCode=reason))
@@ -130,7 +134,7 @@ def lookupAfterFetch(
     domain: Domain, result: STSPolicy | FailureDetail, entry: CachedPolicy | None
 ) -> STSLookup:
     """
-    What applies after the policy host was asked.
+    The result after a fetch.
 
     @param entry: As in L{lookupWithoutFetch}.
     """
@@ -149,10 +153,10 @@ def cacheEntry(
     now: float,
 ) -> CachedPolicy:
     """
-    What to put in the cache.
+    The new cache entry after a fetch.
 
-    @param policy: As fetched; C{None} if that failed, to back off.
-    @param earlier: What was there before.
+    @param policy: The fetched policy; C{None} if the fetch failed, to back off.
+    @param earlier: The entry before.
     """
     fetched = now if policy else earlier.fetched if earlier else 0.0
     return CachedPolicy(
@@ -168,22 +172,22 @@ def cacheEntry(
 
 def isUnused(entry: CachedPolicy, now: float) -> bool:
     """
-    Whether to forget about a domain that gets no mail from here.
+    True if an entry is to be removed, as no mail is sent to its domain.
     """
     return entry.lastUse < now - MAX_UNUSED
 
 
 def isStale(entry: CachedPolicy, now: float) -> bool:
     """
-    Whether to refresh an entry.  One that only backs off always is.
+    True if an entry is to be refreshed, as a back-off always is.
     """
     return entry.policy is None or entry.fetched < now - MIN_REFRESH_AGE
 
 
 def isObsolete(entry: CachedPolicy, record: STSRecord | NoRecord, now: float) -> bool:
     """
-    Whether a domain has given up on MTA-STS (RFC 8461 8.3), so that there is
-    nothing left to remember.
+    True if a domain has stopped using MTA-STS (RFC 8461 8.3), so that its entry is
+    to be removed.
     """
     if isinstance(record, STSRecord) or not record.gone:
         return False
@@ -195,8 +199,8 @@ def refreshTimes(
     count: int, jitter: Callable[[], float], spread: float = REFRESH_SPREAD
 ) -> tuple[float, ...]:
     """
-    When to refresh each of C{count} entries, in seconds from now, ascending:
-    the first at once, the others evenly, each moved by up to half a step.
+    The times to refresh C{count} entries, in seconds from now, ascending: the first
+    at once, the others evenly, each moved by up to half an interval.
     """
     step = spread / max(1, count - 1)
     moved = (step * (each + jitter() - 0.5) for each in range(1, count))
@@ -207,6 +211,6 @@ def shuffled(
     entries: Iterable[CachedPolicy], jitter: Callable[[], float]
 ) -> tuple[CachedPolicy, ...]:
     """
-    So that no domain is always the first or the last.
+    The entries in random order, so that no domain is always first or last.
     """
     return tuple(sorted(entries, key=lambda _: jitter()))

@@ -278,7 +278,7 @@ class CacheTests(SynchronousTestCase):
         last = self.successResultOf(self.cache.get(Domain(f"d{number}.example")))
         assert last.failure is not None
         self.assertIn("back-off", last.failure.reasonCode)
-        self.assertEqual(len(self.cache._resting._entries), MAX_BACKOFFS)
+        self.assertEqual(len(self.cache._backoffs._entries), MAX_BACKOFFS)
 
     def test_lastUse(self) -> None:
         """
