@@ -1,13 +1,11 @@
 # -*- test-case-name: tests.tls.test_chains -*-
 """
-Whether certificates lead from a leaf to a trust anchor that the DNS names
+Builds and checks certificate paths from a leaf to a trust anchor in TLSA records
 (RFC 7671 5.2, RFC 7672 3.1.2).  No I/O.
 
-This is not the Web PKI: there are no roots but the anchor, and it may be
-anywhere in what the server sent.
-
-What a certificate may be used for by its own word (RFC 5280 4.2), and whom
-it is for (RFC 7672 3.2.3).  No I/O.
+This is not the Web PKI: the anchor is the only root, and may be anywhere in the
+chain that the server sent.  Extensions are checked as in RFC 5280 4.2, names as in
+RFC 7672 3.2.3.
 """
 
 from __future__ import annotations
@@ -37,8 +35,8 @@ _KNOWN = frozenset(
 )
 #: Names of a leaf: ten times as many as public authorities allow.
 MAX_NAMES = 1000
-#: Of names with the constraints of one authority.  There may be dozens of ways
-#: from leaf to anchor, each with a dozen authorities.
+#: Comparisons of names with the constraints of one authority.  There may be dozens
+#: of paths from leaf to anchor, each with a dozen authorities.
 MAX_COMPARISONS = 5000
 _FOR_SERVERS = (
     ExtendedKeyUsageOID.SERVER_AUTH,
@@ -50,13 +48,15 @@ T = TypeVar("T", bound=x509.ExtensionType)
 
 class ChainError(Exception):
     """
-    A chain of certificates doesn't lead where it should.
+    A certificate path is not valid.
     """
 
 
 def extensionsOf(certificate: Certificate) -> Extensions:
     """
-    @raise ChainError: They can't be read, or mustn't be passed over.
+    The extensions of a certificate.
+
+    @raise ChainError: They can't be read, or an unknown one is critical.
     """
     try:
         extensions = certificate.extensions
@@ -75,7 +75,7 @@ def extensionsOf(certificate: Certificate) -> Extensions:
 
 def checkIssuer(issuer: Certificate, below: Sequence[Certificate]) -> None:
     """
-    Whether C{issuer} may stand above C{below} in a chain (RFC 5280 6.1.4).
+    Check that C{issuer} may be above C{below} in a path (RFC 5280 6.1.4).
 
     @param below: Leaf first.
 
@@ -96,7 +96,7 @@ def checkIssuer(issuer: Certificate, below: Sequence[Certificate]) -> None:
 
 def checkLeaf(leaf: Certificate, names: Iterable[Domain]) -> None:
     """
-    Whether C{leaf} may be a server with one of C{names}.
+    Check that C{leaf} is for a server with one of C{names}.
 
     @raise ChainError: It may not.
     """
@@ -104,7 +104,7 @@ def checkLeaf(leaf: Certificate, names: Iterable[Domain]) -> None:
     if extended and not any(purpose in extended for purpose in _FOR_SERVERS):
         raise ChainError("not for servers")
     presented = dnsNames(leaf)
-    if not any(_stands(pattern, name) for pattern in presented for name in names):
+    if not any(_matches(pattern, name) for pattern in presented for name in names):
         raise ChainError("for another name")
 
 
@@ -112,8 +112,8 @@ def dnsNames(leaf: Certificate) -> tuple[str, ...]:
     """
     The DNS-IDs of C{leaf}; its CN-IDs if there are none (RFC 7672 3.2.3).
 
-    The Web PKI has given up on CN (RFC 9525 2), but the anchors here are
-    often private, and old; the RFC for DANE with SMTP still has it.
+    The Web PKI no longer uses the CN (RFC 9525 2), but the RFC for DANE with SMTP
+    does, and the anchors here are often private and old.
 
     @raise ChainError: They can't be read, or are too many.
     """
@@ -127,7 +127,7 @@ def dnsNames(leaf: Certificate) -> tuple[str, ...]:
     return tuple(name.lower().removesuffix(".") for name in found)
 
 
-def _stands(pattern: str, name: Domain) -> bool:
+def _matches(pattern: str, name: Domain) -> bool:
     # RFC 7672 3.2.3: a wildcard is the whole first label, and stands for one.
     _, dot, rest = name.ascii.partition(".")
     return pattern == name.ascii or (bool(dot) and pattern == f"*.{rest}")
@@ -167,9 +167,9 @@ def _get(extensions: Extensions, kind: type[T]) -> T | None:
         return None
 
 
-#: Real chains have two to five; a server may add some that are of no use.
+#: Real chains have two to five; a server may send some that are not needed.
 MAX_CERTIFICATES = 15
-#: Bounds the work on certificates that all might have issued one another.
+#: Limits the work on certificates that all might have issued one another.
 MAX_SIGNATURES = 60
 
 # DER tags, and where subjectPublicKeyInfo is in RFC 5280 4.1 TBSCertificate
@@ -186,9 +186,9 @@ class AnchorNotReached(ChainError):
 
 class PathBuilder:
     """
-    Looks for ways from one leaf to anchors.
+    Searches for paths from one leaf to anchors.
 
-    Keeps count of its work, so that one is made for each handshake.
+    Limits the signatures that it checks, so that each handshake needs its own.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class PathBuilder:
     ) -> None:
         """
         @param chain: As sent, leaf first, not empty.
-        @param names: For which the leaf may be.
+        @param names: The names of which the leaf needs one.
         @param now: Unix seconds.
         """
         self.chain = tuple(chain[:MAX_CERTIFICATES])
@@ -206,32 +206,36 @@ class PathBuilder:
 
     def checkUnder(self, anchor: Certificate) -> None:
         """
-        @raise ChainError: C{anchor} doesn't vouch for the leaf.
+        Check that a path leads from the leaf to C{anchor}.
+
+        @raise ChainError: There is no valid path.
         """
-        self._climb(self.chain[:1], (anchor,), lambda top: top == anchor)
+        self._search(self.chain[:1], (anchor,), lambda top: top == anchor)
 
     def checkUnderKey(self, key: bytes) -> bool:
         """
+        Check that a path leads from the leaf to a certificate signed by C{key}.
+
         @param key: SubjectPublicKeyInfo.
 
-        @return: Whether the key has signed anything here at all.
+        @return: False if the key has signed no certificate of the chain.
 
-        @raise ChainError: It has, but doesn't vouch for the leaf.
+        @raise ChainError: It has signed one, but there is no valid path.
         """
         try:
-            self._climb(self.chain[:1], (), lambda top: self._isSignedBy(top, key))
+            self._search(self.chain[:1], (), lambda top: self._isSignedBy(top, key))
         except AnchorNotReached:
             return False
         return True
 
-    def _climb(
+    def _search(
         self,
         path: tuple[Certificate, ...],
         anchors: tuple[Certificate, ...],
         reached: Callable[[Certificate], bool],
     ) -> None:
         if reached(path[-1]):
-            self._spend()
+            self._countSignature()
             self._checkPath(path)
             return
         failure: ChainError = AnchorNotReached("no way to the anchor")
@@ -239,7 +243,7 @@ class PathBuilder:
             if issuer in path or not self._hasIssued(issuer, path[-1]):
                 continue
             try:
-                self._climb((*path, issuer), anchors, reached)
+                self._search((*path, issuer), anchors, reached)
             except AnchorNotReached:
                 continue
             except ChainError as error:
@@ -261,7 +265,7 @@ class PathBuilder:
     def _hasIssued(self, issuer: Certificate, certificate: Certificate) -> bool:
         if issuer.subject != certificate.issuer:
             return False
-        self._spend()
+        self._countSignature()
         try:
             certificate.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -269,13 +273,13 @@ class PathBuilder:
         return True
 
     def _isSignedBy(self, certificate: Certificate, key: bytes) -> bool:
-        self._spend()
+        self._countSignature()
         try:
             return _verifies(certificate, key)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             return False
 
-    def _spend(self) -> None:
+    def _countSignature(self) -> None:
         if self._left == 0:
             raise ChainError("too many signatures to check")
         self._left -= 1
@@ -283,10 +287,10 @@ class PathBuilder:
 
 def spki(certificate: Certificate) -> bytes:
     """
-    The C{subjectPublicKeyInfo} of a certificate as it is in there.
+    The C{subjectPublicKeyInfo} of a certificate, as encoded in it.
 
-    To load the key and write it again fails for algorithms not known here,
-    and could change how the parameters are encoded.
+    To load the key and encode it again fails for unknown algorithms, and could
+    change the encoding of the parameters.
     """
     [content] = _elements(certificate.tbs_certificate_bytes)
     fields = list(_elements(content[1]))
@@ -297,7 +301,7 @@ def spki(certificate: Certificate) -> bytes:
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """
-    The tag, the content and the whole of each element in a row.
+    The tag, the content and the whole encoding of each element.
     """
     at = 0
     while at < len(der):
@@ -312,6 +316,8 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 def _verifies(certificate: Certificate, der: bytes) -> bool:
     """
+    True if a key verifies a certificate's signature.
+
     @raise Exception: One of those in L{PathBuilder._isSignedBy}: it doesn't.
     """
     key = load_der_public_key(der)

@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.tls.test_dane -*-
 """
-What TLSA records ask of a certificate chain, and whether it complies
-(RFC 6698, 7671, 7672).  No I/O.
+Verifies certificate chains with TLSA records (DANE: RFC 6698, 7671, 7672).  No I/O.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from moxtls.dns.types import TLSA, ExtendedError
 from moxtls.domain import Domain
 from moxtls.tls.chains import ChainError, PathBuilder, spki
 
-#: More than a domain needs while it changes keys; what is beyond is ignored,
-#: for each record costs work on each handshake.
+#: More than a domain needs during a key rollover; further records are ignored, as
+#: each costs work on each handshake.
 MAX_RECORDS = 50
 
 DANE_TA = 2
@@ -38,7 +37,7 @@ _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
 
 class DANEVerdict(Enum):
     """
-    What TLSA records say about a certificate chain (RFC 7671, 7672).
+    The result of verification with TLSA records (RFC 7671, 7672).
 
     C{NOT_ASKED}: there were no usable records.
     """
@@ -52,9 +51,9 @@ class DANEVerdict(Enum):
 @dataclass(frozen=True, slots=True)
 class TLSALookupError:
     """
-    A TLSA lookup that failed.
+    A failed TLSA lookup.
 
-    @ivar name: What was looked up.
+    @ivar name: The name that was looked up.
     @ivar error: RFC 8914, if the resolver gave one; one of DNSSEC before
         others.
     @ivar reason: For the log.
@@ -68,12 +67,12 @@ class TLSALookupError:
 @dataclass(frozen=True, slots=True)
 class TLSALookup:
     """
-    What DANE asks of connections to a host.
+    The TLSA records of a host.
 
-    @ivar base: The TLSA base domain (RFC 7672 2.2.3), to be said in SNI; the
+    @ivar base: The TLSA base domain (RFC 7672 2.2.3), sent in SNI; the
         host itself where DANE doesn't apply; C{None} for an address literal.
-    @ivar names: For which the certificate may be (RFC 7672 3.2.2), C{base}
-        first.
+    @ivar names: The reference identifiers of the certificate (RFC 7672 3.2.2),
+        C{base} first.
     @ivar records: The secure records, usable or not.
     @ivar usable: Those of C{records} that can be checked.
     @ivar error: The lookup failed, so the host must not be used: there
@@ -89,15 +88,15 @@ class TLSALookup:
     @property
     def required(self) -> bool:
         """
-        Whether the host has promised to do TLS (RFC 7672 2.2.3): also by
-        records that nobody can use.
+        True if the host has to offer TLS (RFC 7672 2.2.3): also with unusable
+        records only.
         """
         return bool(self.records) or self.error is not None
 
 
 def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     """
-    Those of C{records} that SMTP clients can check, each once.
+    The records that SMTP clients can check, without duplicates.
     """
     distinct = list(dict.fromkeys(records))[:MAX_RECORDS]
     return tuple(record for record in distinct if _isUsable(record))
@@ -105,8 +104,8 @@ def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
 
 def strongest(usable: Sequence[TLSA]) -> tuple[TLSA, ...]:
     """
-    RFC 7671 9: of usable records that differ in the digest only, leave those
-    with the strongest.  Full data (matching type 0) always stays.
+    Of usable records that differ in the digest only, those with the strongest digest
+    (RFC 7671 9).  Full data (matching type 0) always stays.
     """
     best: dict[tuple[int, int], int] = {}
     for record in usable:
@@ -121,7 +120,8 @@ def strongest(usable: Sequence[TLSA]) -> tuple[TLSA, ...]:
 
 def policyStrings(usable: Iterable[TLSA]) -> tuple[str, ...]:
     """
-    As RFC 8460 4.4 policy-string, in an order that doesn't depend on the DNS.
+    The records as RFC 8460 4.4 policy-string, in an order that doesn't depend on the
+    DNS.
     """
     return tuple(sorted(str(record) for record in usable))
 
@@ -133,10 +133,10 @@ def verifyDANE(
     now: float,
 ) -> DANEVerdict:
     """
-    Whether the chain that a server presented complies with its records.
+    Verify the chain that a server sent with its TLSA records.
 
     @param chain: As sent, leaf first.
-    @param names: For DANE-TA: those the leaf may be for.
+    @param names: The reference identifiers of the leaf, for DANE-TA.
     @param now: Unix seconds.
     """
     asked = strongest(usableRecords(records))
@@ -144,15 +144,15 @@ def verifyDANE(
         return DANEVerdict.NOT_ASKED
     if not chain:
         return DANEVerdict.NO_MATCH
-    search = PathBuilder(chain, names, now)
+    builder = PathBuilder(chain, names, now)
     errors = False
     for record in asked:
         try:
-            if _complies(record, search):
+            if _matches(record, builder):
                 return DANEVerdict.MATCHED
         except (ChainError, ValueError):
-            # ValueError: a certificate, perhaps one in a record, has something
-            # in it that is only seen to be malformed when it is asked for.
+            # ValueError: cryptography finds some defects of a certificate, perhaps
+            # one in a record, only when a field is read.
             errors = True
     return DANEVerdict.NO_MATCH_WITH_ERRORS if errors else DANEVerdict.NO_MATCH
 
@@ -180,19 +180,21 @@ def _parses(record: TLSA) -> bool:
     return True
 
 
-def _complies(record: TLSA, search: PathBuilder) -> bool:
+def _matches(record: TLSA, builder: PathBuilder) -> bool:
     """
-    @raise ChainError: It might, but the certificates are not in order.
+    True if the chain matches a record.
+
+    @raise ChainError: It matches, but a certificate is not valid.
     """
     if record.usage == DANE_EE:
         # RFC 7672 3.1.1: the leaf alone; neither its names nor its dates.
-        return _identifies(record, search.chain[0])
-    matching = [each for each in search.chain if _identifies(record, each)]
+        return _matchesCertificate(record, builder.chain[0])
+    matching = [each for each in builder.chain if _matchesCertificate(record, each)]
     anchors = matching or _anchorInRecord(record)
     failure: ChainError | None = None
     for anchor in anchors:
         try:
-            search.checkUnder(anchor)
+            builder.checkUnder(anchor)
         except ChainError as error:
             failure = error
         else:
@@ -202,11 +204,11 @@ def _complies(record: TLSA, search: PathBuilder) -> bool:
     if not anchors and (record.selector, record.matching) == (SPKI, FULL):
         # RFC 7671 5.2.3: no certificate has that key, but it may have signed
         # the topmost.
-        return search.checkUnderKey(record.data)
+        return builder.checkUnderKey(record.data)
     return False
 
 
-def _identifies(record: TLSA, certificate: Certificate) -> bool:
+def _matchesCertificate(record: TLSA, certificate: Certificate) -> bool:
     """
     RFC 6698 2.1.2, 2.1.3.
     """

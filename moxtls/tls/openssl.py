@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.client.test_session -*-
 """
-What Twisted and OpenSSL say about a broken connection -> L{TLSError}.
+Maps the errors of Twisted and OpenSSL for a lost connection to L{TLSError}.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _ALERT_NUMBERS = {
     "no application protocol": 120,
     "ech required": 121,
 }
-# What stands in the place of a TLS record is none.
+# The peer sent something other than a TLS record.
 _NOT_TLS = frozenset(
     {
         "wrong version number",
@@ -71,8 +71,8 @@ _NOT_TLS = frozenset(
 )
 _CLOSE_NOTIFY = "close notify"
 _VERIFY_FAILED = "certificate verify failed"
-# Where OpenSSL gives up itself, it doesn't say with which alert; these are
-# the common ones (RFC 8446 6.2).
+# The alerts that OpenSSL sends with its own errors (RFC 8446 6.2): it doesn't tell
+# them.
 _LOCAL_ALERTS = {
     "unexpected message": 10,
     "bad record mac": 20,
@@ -91,8 +91,8 @@ _LOCAL_ALERTS = {
 
 class TLSConnection(SSL.Connection):
     """
-    A connection whose handshake the other side can end with C{close_notify}
-    (RFC 8446 6.1).  Twisted looks for words in the error, and OpenSSL has none.
+    A connection whose peer may end the handshake with C{close_notify} (RFC 8446
+    6.1): Twisted expects a reason in the error, and OpenSSL gives none.
     """
 
     def do_handshake(self) -> None:
@@ -104,10 +104,11 @@ class TLSConnection(SSL.Connection):
 
 def tlsErrorOf(failure: Failure, alert: Alert | None = None) -> TLSError:
     """
-    Why a handshake failed, told by how the connection was lost.
+    The error of a failed handshake, by the reason of the lost connection.
 
     @param failure: As given to C{connectionLost}, or of a call to OpenSSL.
-    @param alert: That was seen; without it, it is told by OpenSSL's words.
+    @param alert: The alert that was sent or received; without it, the error is
+        found from OpenSSL's reason.
     """
     error = _ofFailure(failure)
     if alert is None or error.kind in (_Kind.TIMEOUT, _Kind.NOT_TLS):
@@ -129,15 +130,14 @@ def _ofFailure(failure: Failure) -> TLSError:
         return TLSError(_Kind.OTHER, None, type(error).__name__)
     reasons = _reasons(error)
     if not reasons:
-        # OpenSSL 4: the other side hung up.
+        # OpenSSL 4: the peer closed the connection.
         return TLSError(_Kind.CLOSED)
     return _ofReasons(reasons)
 
 
 def isCertificateRefusal(failure: Failure) -> bool:
     """
-    Whether the connection was lost because our own end didn't accept the
-    certificate.
+    True if the connection was lost because our side rejected the certificate.
     """
     error = failure.value
     if isinstance(error, (CertificateError, VerificationError)):
@@ -147,7 +147,7 @@ def isCertificateRefusal(failure: Failure) -> bool:
 
 def _reasons(error: SSL.Error) -> list[str]:
     """
-    What OpenSSL had on its error queue, in its own words.
+    The reasons in OpenSSL's error queue, in lower case.
     """
     queue = error.args[0] if error.args else ()
     if not isinstance(queue, list):
@@ -166,7 +166,7 @@ def _ofReasons(reasons: list[str]) -> TLSError:
     for reason in reasons:
         alert = _ALERT.match(reason)
         if not reason or (alert and alert[1] in _ALERT_NUMBERS):
-            # OpenSSL has no words for the alerts it doesn't know.
+            # OpenSSL has no reason for unknown alerts.
             number = _ALERT_NUMBERS[alert[1]] if alert else None
             return TLSError(_Kind.REMOTE_ALERT, number, text)
     for reason in reasons:

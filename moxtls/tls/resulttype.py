@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tls.test_resulttype -*-
 """
-What was seen of TLS in a session -> the words of RFC 8460.  No I/O.
+Maps the TLS record of a session to RFC 8460 result types.  No I/O.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ _STARTTLS_REASONS = {
 @dataclass(frozen=True, slots=True)
 class ClassifiedSession:
     """
-    What one session adds to the results of a recipient domain and a host.
+    The counts of one session, for the recipient domain and for the host.
 
     @ivar succeeded: 0 or 1, for both.
     @ivar failed: 0 or 1, for both.
@@ -114,10 +114,10 @@ class ClassifiedSession:
 
 def classify(record: SessionRecord) -> ClassifiedSession:
     """
-    Put a session in the words of RFC 8460 4.3.
+    Classify a session by RFC 8460 4.3.
 
-    A session whose TLS stood counts as a success, also with a certificate
-    that nobody had to accept: the failure is told beside it.
+    A session with working TLS is a success even if the certificate, which didn't
+    have to be verified, is not valid: that failure is reported beside it.
     """
     if record.starttls is STARTTLSResult.NOT_TRIED:
         return ClassifiedSession()
@@ -150,9 +150,8 @@ def _handshakeFailure(record: SessionRecord) -> tuple[ResultType, str]:
 
 def _certificateResult(record: SessionRecord) -> ClassifiedSession:
     """
-    What the certificate adds: the Web PKI's view is for the recipient domain,
-    whose MTA-STS policy asks for it, and DANE's for the host, whose records
-    they are.
+    The failures of the certificate: those of the Web PKI belong to the recipient
+    domain, for MTA-STS; those of DANE to the host, whose TLSA records they concern.
     """
     recipient: Counter[FailureDetail] = Counter()
     host: Counter[FailureDetail] = Counter()
@@ -184,8 +183,8 @@ def certificateFailure(
     verification: CertificateVerification,
 ) -> tuple[ResultType, str] | None:
     """
-    The one thing to be said about a chain that the Web PKI doesn't vouch for:
-    the first of these that applies.  C{None} if it does.
+    The failure of a chain that the Web PKI doesn't verify: the first that applies.
+    C{None} if it is verified.
     """
     errors = [error for error, _ in verification.verifyErrors]
     other = [each for each in errors if each not in _NOT_OTHER]
@@ -213,7 +212,7 @@ _NOT_OTHER = _EXPIRED | _HOST_MISMATCH | _UNKNOWN_AUTHORITY | {UNSPECIFIED}
 
 def tlsErrorFailure(error: TLSError) -> tuple[ResultType, str]:
     """
-    What to say about a handshake that failed.
+    The result type and reason code of a failed handshake.
     """
     whose = {
         TLSError.Kind.REMOTE_ALERT: "remote",

@@ -1,9 +1,6 @@
 # -*- test-case-name: tests.tls.test_server -*-
 """
-A certificate and its key in files, used anew when the files change.
-
-Certificates for servers: the one that a client asks for, read again when its
-files change.
+Server certificates, chosen by SNI and reloaded when their files change.
 """
 
 from __future__ import annotations
@@ -21,25 +18,26 @@ from zope.interface import implementer
 from moxtls.regularfiles import checkedFile
 from moxtls.tls.openssl import TLSConnection
 
-# RFC 9325 4.2.1: nothing without authentication, nothing known to be broken;
-# OpenSSL orders the rest.
+# RFC 9325 4.2.1: no ciphers without authentication, none that are broken; OpenSSL
+# orders the rest.
 CIPHERS = b"HIGH:!aNULL:!eNULL:!PSK:!SRP:!MD5:!3DES"
-# RFC 9325 3.3, and nobody renegotiates in SMTP.
+# RFC 9325 3.3; SMTP has no use for renegotiation.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 
 
-#: Names of a certificate that are shown.
+#: Names of a certificate that are listed in a message.
 MAX_LISTED = 5
 
 
 class CertifiedKey:
     """
-    One certificate and its key.
+    A certificate and its key, in files.
 
-    What can't be used is logged, and what was there before goes on being used.
+    If changed files can't be used, that is logged, and the previous certificate
+    stays in use.
 
-    @ivar context: For the certificate that is in the files now.
-    @ivar names: Of the hosts that it is for: lower case, perhaps with a
+    @ivar context: The context with the certificate.
+    @ivar names: The DNS names of the certificate: lower case, perhaps with a
         wildcard.
     """
 
@@ -54,8 +52,7 @@ class CertifiedKey:
         """
         @param certFile: PEM: the certificate, and those between it and a root.
         @param keyFile: PEM, without a passphrase.
-        @param choose: Called in the middle of each handshake, when it is known
-            which name the client asks for.
+        @param choose: Called during each handshake, after the client has sent SNI.
 
         @raise OSError: A file can't be read.
         @raise SSL.Error: They are no certificate and key that go together.
@@ -69,7 +66,7 @@ class CertifiedKey:
 
     def refresh(self) -> None:
         """
-        Look whether the files have changed.
+        Load the files again if they have changed.
         """
         try:
             now = self._look()
@@ -79,11 +76,11 @@ class CertifiedKey:
                 self.log.info("using the new {file!r}", file=str(self._certFile))
             self._lastError = ""
         except (OSError, SSL.Error) as error:
-            self._complain(repr(error))
+            self._logOnce(repr(error))
 
-    def _complain(self, error: str) -> None:
+    def _logOnce(self, error: str) -> None:
         """
-        Once, and not at each handshake: those are up to strangers.
+        Log an error once, not at each handshake: clients choose how many there are.
         """
         if error != self._lastError:
             self._lastError = error
@@ -94,7 +91,7 @@ class CertifiedKey:
             )
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
-        # OpenSSL would wait for a named pipe, and everybody with it.
+        # OpenSSL would block on a named pipe.
         stats = [checkedFile(path).stat() for path in (self._certFile, self._keyFile)]
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
 
@@ -117,8 +114,8 @@ class CertifiedKey:
 
 def coversHost(names: frozenset[str], host: str) -> bool:
     """
-    Whether a certificate for C{names} is one for C{host} (RFC 9525 6.3: a
-    wildcard stands for one whole label).
+    True if a certificate for C{names} is valid for C{host} (RFC 9525 6.3: a wildcard
+    matches one whole label).
 
     @param host: Lower case.
     """
@@ -148,8 +145,8 @@ def certificateProblems(
 
 def _names(pem: bytes) -> frozenset[str]:
     """
-    OpenSSL takes certificates in which this finds no names; they do for
-    clients that ask for none.
+    The names of a certificate; none if they can't be read: OpenSSL accepts such a
+    certificate, and it works for clients without SNI.
     """
     try:
         return _namesOf(x509.load_pem_x509_certificate(pem))
@@ -171,12 +168,11 @@ def _namesOf(certificate: x509.Certificate) -> frozenset[str]:
 @implementer(IOpenSSLServerConnectionCreator)
 class ReloadingContext:
     """
-    Does TLS 1.2 and later with the certificates that are in the files now.
+    Makes server connections for TLS 1.2 and later, with the current certificates in
+    files: to renew a certificate it is enough to replace its files.
 
-    Whoever renews certificates replaces the files, and nothing else has to
-    happen.  Clients that ask for a name (RFC 6066 3) get the first certificate
-    that is for it; those that ask for none, or for one that is unknown, get
-    the default.
+    A client that sends SNI (RFC 6066 3) gets the first certificate that has the
+    name; without SNI, or with an unknown name, it gets the default.
     """
 
     def __init__(
@@ -211,13 +207,13 @@ class ReloadingContext:
         asked = connection.get_servername()
         if asked is None:
             return
-        # RFC 6066 3: A-labels.  What isn't finds nothing.
+        # RFC 6066 3: A-labels.  Anything else matches nothing.
         host = asked.decode("latin-1").lower()
         if coversHost(self._default.names, host):
             return
         for each in self._more:
-            # A new certificate may have other names.  Looking at the files
-            # costs little beside the handshake.
+            # A new certificate may have other names.  To check the files costs
+            # little beside the handshake.
             each.refresh()
             if coversHost(each.names, host):
                 connection.set_context(each.context)

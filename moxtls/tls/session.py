@@ -1,7 +1,6 @@
 # -*- test-case-name: tests.tls.test_resulttype -*-
 """
-What was seen of TLS in one SMTP session, before it is put in the words of
-RFC 8460.  No I/O.
+Record of TLS in one SMTP session, before its classification by RFC 8460.  No I/O.
 """
 
 from __future__ import annotations
@@ -24,20 +23,19 @@ __all__ = [
 ]
 
 
-#: RFC 8446 6.1: the alert with which a side says that it is done.
+#: RFC 8446 6.1: the alert with which a side closes the connection.
 CLOSE_NOTIFY = 0
 
 
 class STARTTLSResult(Enum):
     """
-    How far a session got towards TLS.
+    The result of STARTTLS in a session.
 
-    C{NOT_TRIED}: it ended before, or TLS was not wanted.  C{NOT_OFFERED}:
-    opportunistic, and the server doesn't announce it.  C{REFUSED}: a reply
-    other than 220.  C{UNANSWERED}: no reply to it came.  C{INJECTED}:
-    plaintext came behind the 220, so there is somebody in the middle.
-    C{BROKEN}: the handshake failed.  C{COMPLETED}: it didn't; whether the
-    certificate will do is another question.
+    C{NOT_TRIED}: the session ended before, or TLS was not wanted.
+    C{NOT_OFFERED}: opportunistic, and the server doesn't offer it.  C{REFUSED}: a
+    reply other than 220.  C{UNANSWERED}: no reply.  C{INJECTED}: plaintext after
+    the 220, a sign of an attacker.  C{BROKEN}: the handshake failed.
+    C{COMPLETED}: the handshake succeeded, with a valid certificate or not.
     """
 
     NOT_TRIED = auto()
@@ -52,14 +50,13 @@ class STARTTLSResult(Enum):
 @dataclass(frozen=True, slots=True)
 class CertificateVerification:
     """
-    What can be said about the chain that a server presented.
+    The verification of the chain that a server sent, by the Web PKI.
 
     @ivar chain: As sent, leaf first.
     @ivar verifyErrors: OpenSSL's C{X509_V_ERR_} numbers with their depth in the
-        chain, in the order they were raised; empty if the roots vouch for it.
-    @ivar nameMatches: Whether the leaf is for one of the names allowed
-        (RFC 9525).
-    @ivar noRoots: Whether there were no trusted roots at all to begin with.
+        chain, in the order they were raised; empty if it is verified.
+    @ivar nameMatches: True if the leaf has one of the expected names (RFC 9525).
+    @ivar noRoots: True if there were no trusted roots.
     """
 
     chain: tuple[Certificate, ...]
@@ -70,7 +67,7 @@ class CertificateVerification:
     @property
     def ok(self) -> bool:
         """
-        Whether the Web PKI is content.
+        True if the chain is verified.
         """
         return bool(self.chain) and not self.verifyErrors and self.nameMatches
 
@@ -80,7 +77,7 @@ class Alert:
     """
     A TLS alert that ended a connection (RFC 8446 6).
 
-    @ivar isRemote: Whether the other side sent it, or we did.
+    @ivar isRemote: True if the peer sent it, false if this side did.
     """
 
     number: int
@@ -90,10 +87,10 @@ class Alert:
 @dataclass(frozen=True, slots=True)
 class TLSError:
     """
-    Why there is no reply to STARTTLS, or why a handshake, or the first read
-    behind one, failed.
+    The reason why there is no reply to STARTTLS, or why a handshake, or the first
+    read after it, failed.
 
-    @ivar kind: What failed; the details that go with it follow.
+    @ivar kind: The kind of error.
     @ivar alert: RFC 8446 6: the number of the alert, if it was one.
     @ivar reason: OpenSSL's reason, for the log.
     """
@@ -115,17 +112,17 @@ class TLSError:
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """
-    What was seen of TLS in one connection to one host.
+    The record of TLS in one connection to one host.
 
-    @ivar sendingIP: Our end; empty if it isn't TCP.
-    @ivar receivingIP: Theirs.
+    @ivar sendingIP: Our address; empty without TCP.
+    @ivar receivingIP: The address of the host.
     @ivar host: The name in SNI, A-labels.
-    @ivar helo: The first word of the greeting behind 220.
+    @ivar helo: The first word of the greeting after 220.
     @ivar code: The reply to STARTTLS if C{REFUSED}.
-    @ivar verification: The Web PKI's view, whether or not it was enforced;
-        C{None} if no certificate was seen.
-    @ivar dane: DANE's view, whether or not it was enforced.
-    @ivar enforced: The session was given up because of one of those two.
+    @ivar verification: By the Web PKI, enforced or not; C{None} without a
+        certificate.
+    @ivar dane: The verification by DANE, enforced or not.
+    @ivar enforced: True if the session was aborted because of one of the two.
     @ivar error: Why STARTTLS is C{UNANSWERED}, or the handshake C{BROKEN};
         or, with C{COMPLETED}, the alert that came as the first thing behind it
         (a client learns only then that a TLS 1.3 server gave up).

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.tls.test_verify -*-
 """
-Certificate verification as something to write down, not something that hangs
-up.
+Certificate verification for clients that records errors instead of aborting the
+handshake.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ _SYSTEM_ROOTS = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-# What cryptography raises where OpenSSL took no offence: extensions that are
-# none, come twice, or hold names that nobody uses.
+# Exceptions of cryptography for certificates that OpenSSL accepts: extensions that are
+# malformed, duplicate, or have unsupported names.
 _UNREADABLE = (
     ValueError,
     DuplicateExtension,
     UnsupportedAlgorithm,
     UnsupportedGeneralNameType,
 )
-# RFC 7435 1.2: encryption that isn't the best beats none, which is what a
-# server with old parameters would get instead.
+# RFC 7435 1.2: weak encryption is better than none, the alternative with servers that
+# have old parameters.
 _CIPHERS = b"DEFAULT:@SECLEVEL=1"
 # RFC 8446 6: the level of an alert.
 _FATAL = 2
@@ -64,10 +64,9 @@ _FATAL = 2
 @dataclass(frozen=True, slots=True)
 class TrustStore:
     """
-    What all TLS clients of ours share: making it is dear, using it is cheap.
+    The trusted roots, shared by all TLS clients: loading them is expensive.
 
-    @ivar noRoots: Whether nobody is trusted, for lack of a file that says
-        who is.
+    @ivar noRoots: True if there are no trusted roots, for lack of a file.
     """
 
     context: SSL.Context
@@ -76,6 +75,8 @@ class TrustStore:
 
 def loadTrustStore(roots: str | None = None) -> TrustStore:
     """
+    Load trusted roots.
+
     @param roots: A file of certificates in PEM; C{None} for those of the
         system.
 
@@ -98,7 +99,7 @@ def noTrust() -> TrustStore:
 
 def trustStoreOf(roots: Iterable[Certificate]) -> TrustStore:
     """
-    As C{loadTrustStore}, for roots that are at hand.
+    A trust store with the given roots.
     """
     context = _context()
     store = _store(context)
@@ -113,7 +114,7 @@ def _context() -> SSL.Context:
     # RFC 8996, RFC 9325 3.1.1.
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    # A session resumed shows no certificate, so there is nothing to judge.
+    # A resumed session has no certificate to verify.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_cipher_list(_CIPHERS)
@@ -127,7 +128,7 @@ def _store(context: SSL.Context) -> X509Store:
 
 
 def _load(context: SSL.Context, roots: str) -> None:
-    # OpenSSL doesn't say why it can't read a file.
+    # OpenSSL doesn't tell why it can't read a file.
     open(roots, "rb").close()
     try:
         context.load_verify_locations(roots)
@@ -149,24 +150,24 @@ def _loadSystem(context: SSL.Context) -> bool:
 @implementer(IOpenSSLClientConnectionCreator)
 class RecordingVerifier:
     """
-    Completes one handshake and remembers what OpenSSL objected to.
+    Completes one handshake, and records the errors of OpenSSL's verification.
 
-    Delivery without a policy goes ahead whatever the certificate (RFC 7435),
-    and a TLS report must name the objection.  C{optionsForClientTLS} can do
-    neither: it hangs up, and all it leaves is "certificate verify failed".
+    Delivery without a policy continues with any certificate (RFC 7435), and a TLS
+    report has to name the error.  C{optionsForClientTLS} can do neither: it aborts
+    the handshake with "certificate verify failed".
 
-    It refuses nobody: whoever uses it must decide, when the handshake is
-    done and before anything is sent, whether to go on.
+    It rejects no certificate: its user has to do so after the handshake, before
+    anything is sent.
 
-    @ivar alert: The first that ended the connection, if one did.
+    @ivar alert: The alert that ended the connection, if any.
     """
 
     def __init__(
         self, trust: TrustStore, names: Sequence[str], serverName: str = ""
     ) -> None:
         """
-        @param names: Those for which the certificate may be.
-        @param serverName: To say in SNI; the first of C{names} if empty.
+        @param names: The names of which the certificate needs one.
+        @param serverName: The name to send in SNI; the first of C{names} if empty.
         """
         self._trust = trust
         self._names = names
@@ -177,24 +178,23 @@ class RecordingVerifier:
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
         connection = TLSConnection(self._trust.context, None)
-        connection.set_verify(SSL.VERIFY_PEER, self._note)
-        connection.set_info_callback(self._noteAlert)
+        connection.set_verify(SSL.VERIFY_PEER, self._recordError)
+        connection.set_info_callback(self._recordAlert)
         # RFC 6066 3: no addresses.
         if self._serverName and not _isAddress(self._serverName):
             connection.set_tlsext_host_name(self._serverName.encode("ascii"))
         self._connection = connection
         return connection
 
-    def _note(
+    def _recordError(
         self, connection: SSL.Connection, seen: X509, error: int, depth: int, ok: int
     ) -> bool:
         if not ok:
             self._verifyErrors.append((error, depth))
         return True
 
-    def _noteAlert(self, connection: SSL.Connection, where: int, code: int) -> None:
-        # OpenSSL's errors have no numbers for alerts that it doesn't know, nor
-        # for those that we send.
+    def _recordAlert(self, connection: SSL.Connection, where: int, code: int) -> None:
+        # OpenSSL's errors have no numbers for unknown alerts, nor for sent ones.
         if self.alert is not None or not where & SSL.SSL_CB_ALERT:
             return
         isRemote = bool(where & SSL.SSL_CB_READ)
@@ -204,7 +204,7 @@ class RecordingVerifier:
 
     def verification(self) -> CertificateVerification:
         """
-        To be called once, when the handshake has completed.
+        The result.  To be called once, after the handshake.
         """
         connection, self._connection = self._connection, None
         chain = peerChain(connection) if connection else ()
@@ -218,14 +218,14 @@ class RecordingVerifier:
 
 def peerChain(connection: SSL.Connection) -> tuple[Certificate, ...]:
     """
-    What the other side presented, leaf first; as far as it can be read.
+    The chain that the peer sent, leaf first, up to the first unreadable certificate.
     """
     chain: list[Certificate] = []
     for each in connection.get_peer_cert_chain() or ():
         try:
             chain.append(each.to_cryptography())
         except ValueError:
-            # OpenSSL takes certificates that are no good DER.
+            # OpenSSL accepts certificates in invalid DER.
             break
     return tuple(chain)
 
@@ -234,7 +234,7 @@ def verifyChain(
     trust: TrustStore, names: Sequence[str], chain: Sequence[Certificate]
 ) -> CertificateVerification:
     """
-    What a L{RecordingVerifier} would have said of a chain that somebody else accepted.
+    Verify a chain after its handshake, as a L{RecordingVerifier} does in one.
     """
     verifyErrors: tuple[tuple[int, int], ...] = ()
     if chain:
@@ -249,7 +249,7 @@ def verifyChain(
 
 def matchesName(leaf: Certificate, names: Sequence[str]) -> bool:
     """
-    Whether a certificate is for one of C{names} (RFC 9525 6).
+    True if a certificate has one of C{names} (RFC 9525 6).
     """
     try:
         patterns = extract_patterns(leaf)
@@ -263,7 +263,7 @@ def _matches(patterns: Sequence[CertificatePattern], name: str) -> bool:
         wanted: ServiceID = IPAddress_ID(name) if _isAddress(name) else DNS_ID(name)
         verify_service_identity(patterns, [wanted], [])
     except (CertificateError, VerificationError, ValueError):
-        # ValueError: a name that can't be in a certificate.
+        # ValueError: an invalid name.
         return False
     return True
 
