@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.test_clocks -*-
 """
-Clocks for durations, whatever happens to the date.
+A monotonic clock, and correction of delayed calls when the date is set.
 
-The reactor's clock is the system's date, and so are the times at which it calls
-back.  Both change when somebody, or NTP, sets the date.
+The reactor's clock and delayed calls follow the system's date, which changes when the
+operator, or NTP, sets it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from zope.interface import implementer
 
-#: Seconds from one look at the date to the next.
+#: Seconds between two checks of the date.
 INTERVAL = 5.0
-#: Seconds by which the date has to be set back to be of interest.  Slewing, as by
-#: adjtime(3), is far below that.
+#: Seconds: smaller steps back are ignored.  Slewing, as by adjtime(3), is far below
+#: that.
 MIN_STEP = 1.0
 
 
 @implementer(IReactorTime)
 class MonotonicClock:
     """
-    Measures time that only ever passes; calls back as the reactor does.
+    Measures durations with the system's monotonic clock; delayed calls are those of the
+    reactor.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -51,12 +52,12 @@ class MonotonicClock:
 
 class DelayedCallCorrection(Service):
     """
-    Has the reactor call back in time although the date was set back: a time-out of
-    a minute would else last an hour longer if the date was an hour ahead.
+    Moves the reactor's delayed calls when the date is set back: otherwise a timeout of
+    a minute would last an hour longer if the date was an hour ahead.
 
-    A thread looks at the date, as the reactor may be asleep until then.  Where the
-    date is set forward, the reactor calls back too early, once: whoever measures
-    durations waits on.
+    A thread checks the date, because the reactor may sleep until the next call.  When
+    the date is set forward, the reactor calls too early, once; callers that measure
+    durations wait again.
     """
 
     log = Logger()
@@ -106,13 +107,15 @@ class DelayedCallCorrection(Service):
 
     def correct(self, step: float) -> None:
         """
+        Move the delayed calls.
+
         @param step: Seconds by which the date was set back, just now.
         """
         now = self._clock.seconds()
         self.log.warn("the date was set back by {step:.0f} seconds", step=step)
         for call in self._clock.getDelayedCalls():
             wait = call.getTime() - now
-            # What was begun since then has the right time already, and mostly less
-            # to wait than this.
+            # Calls that were scheduled since then have the right time already, and
+            # mostly less to wait than this.
             if wait >= step - self._interval:
                 call.reset(max(0.0, wait - step))
