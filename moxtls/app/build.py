@@ -285,17 +285,17 @@ class Components:
             self.configFiles.dmarcSubmitter,
             self.configFiles.config.reporting,
         )
-        settings = reporting.failures
+        configured = reporting.failures
         settings = FailureReporting(
-            settings.enabled,
+            configured.enabled,
             submitter if isinstance(submitter, Domain) else None,
-            self.configFiles.secret() if settings.enabled else b"",
-            frozenset(settings.allow),
+            self.configFiles.secret() if configured.enabled else b"",
+            frozenset(configured.allow),
             frozenset(reporting.notTo),
             silent,
-            settings.strangers,
-            settings.perHour,
-            settings.perDay,
+            configured.strangers,
+            configured.perHour,
+            configured.perDay,
             self.practice.suffixes,
         )
         return FailureReporter(
