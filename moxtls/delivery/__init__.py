@@ -1,3 +1,3 @@
 """
-From a message for a domain to what TLS did on the way.
+Delivery of mail to the hosts of recipient domains.
 """

@@ -1,3 +1,3 @@
 """
-DNS answers that remember how far they can be trusted.
+DNS lookups with the DNSSEC status of every answer.
 """

@@ -1,3 +1,3 @@
 """
-What a receiving domain asks of those who deliver to it.
+MTA-STS policies of recipient domains (RFC 8461).
 """

@@ -1,3 +1,3 @@
 """
-What all kinds of outgoing report share.
+Outgoing reports of all kinds.
 """

@@ -1,3 +1,3 @@
 """
-tls.
+TLS of SMTP sessions: verification, DANE and result types.
 """
