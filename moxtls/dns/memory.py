@@ -61,7 +61,7 @@ class MemoryResolver:
     A name exists if it, or one below it, has an entry; an empty list will do.
     CNAMEs are followed, unless they are asked for.
 
-    Whether something is authentic depends on the name it is at, so that each
+    The authenticity of a record depends on the name it is at, so that each
     step of a chain may be or not: what counts is the longest of the names in
     C{authentic} and C{inauthentic} that it is at or under.  C{"."} stands for
     everything.  At first nothing is authentic.

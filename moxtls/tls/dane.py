@@ -104,8 +104,8 @@ def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
 
 def strongest(usable: Sequence[TLSA]) -> tuple[TLSA, ...]:
     """
-    Of usable records that differ in the digest only, those with the strongest digest
-    (RFC 7671 9).  Full data (matching type 0) always stays.
+    The usable records; of those that differ in the digest only, those with the
+    strongest digest (RFC 7671 9).  Full data (matching type 0) always stays.
     """
     best: dict[tuple[int, int], int] = {}
     for record in usable:

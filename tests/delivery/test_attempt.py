@@ -55,7 +55,7 @@ class SlowRecorder:
         return done
 
 
-class ParcelTests(DeliveryCase):
+class SeveralMessagesTests(DeliveryCase):
     """
     Tests for several messages in one attempt.
     """

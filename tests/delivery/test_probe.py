@@ -26,7 +26,7 @@ from tests.delivery.deliveries import (
 )
 
 
-class SurveyTests(DeliveryCase):
+class ProbeTests(DeliveryCase):
     """
     Tests for L{probe}.
     """

@@ -38,7 +38,7 @@ def sts(mode: Mode, mx: str = "mx.example") -> STSPolicy:
     return STSPolicy(mode, 86400, (mx,), ())
 
 
-class DemandTests(SynchronousTestCase):
+class SessionRequirementsTests(SynchronousTestCase):
     """
     Tests for L{sessionRequirements}.
     """

@@ -39,7 +39,7 @@ def said(reply: Reply, recipient: str = "a@b.example") -> list[RecipientReply]:
     return [RecipientReply(recipient, reply)]
 
 
-class TroubleTests(SynchronousTestCase):
+class DeliveryErrorTests(SynchronousTestCase):
     """
     Tests for what is said about hosts and domains.
     """
@@ -108,7 +108,7 @@ class TroubleTests(SynchronousTestCase):
             self.assertEqual((error.status, error.code), (status, reply.code))
 
 
-class ProgressTests(SynchronousTestCase):
+class RecipientResultsTests(SynchronousTestCase):
     """
     Tests for L{RecipientResults}.
     """

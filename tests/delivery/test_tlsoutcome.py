@@ -28,7 +28,7 @@ def policy(mode: Mode) -> STSPolicy:
     return STSPolicy(mode, 86400, ("mx.example.com",), ("version: STSv1",))
 
 
-class RecipientTallyingTests(SynchronousTestCase):
+class RecipientCounterTests(SynchronousTestCase):
     """
     Tests for L{recipientCounter}.
     """
@@ -119,7 +119,7 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual(dict(outcome.hosts[0].failures), {unusable: 0})
 
 
-class HostTallyingTests(SynchronousTestCase):
+class HostCounterTests(SynchronousTestCase):
     """
     Tests for L{hostCounter}.
     """
@@ -163,7 +163,7 @@ class HostTallyingTests(SynchronousTestCase):
             self.assertEqual(dict(counter.failures), {failure: 1})
 
 
-class AccountTests(SynchronousTestCase):
+class OutcomeBuilderTests(SynchronousTestCase):
     """
     Tests for L{OutcomeBuilder}.
     """
