@@ -32,6 +32,14 @@ WRONG = [
     ("x", "not TOML: Expected '=' after a key in a key/value pair"),
     ("", "Hostname: missing, and has no default"),
     ("Hostname = 3", "Hostname = 3: expected a string"),
+    (
+        MINIMAL + 'DataDirectory = "a\\u0000b"',
+        'DataDirectory = "a\\x00b": expected text without NUL',
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 25\nAddress = ["::1", "a\\u0000b"]',
+        "expected text without NUL",
+    ),
     ('Hostname = "a b"', 'Hostname = "a b": expected a domain name'),
     ('Hostname = "a_b.example"', "expected a domain name without underscores"),
     (MINIMAL + '[Domains."a_b.example"]', "expected a domain name without underscores"),

@@ -276,7 +276,7 @@ class ConfigFiles:
         """
         name = self.config.caFile
         try:
-            return loadTrustStore(str(self.path(name)) if name else None)
+            return loadTrustStore(str(checkedFile(self.path(name))) if name else None)
         except (OSError, ValueError) as error:
             raise self.wrong("", "CAFile", name, _why(error)) from None
 

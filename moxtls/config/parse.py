@@ -146,6 +146,7 @@ def _named(each: Field[Any]) -> Any:
 def _string(value: object, kind: object) -> str:
     if not isinstance(value, str):
         raise _Unsuitable("expected a string")
+    _checkNUL(value)
     return value
 
 
@@ -153,7 +154,18 @@ def _oneOrMore(value: object, kind: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) for each in values):
         raise _Unsuitable("expected a string or an array of strings")
+    for each in values:
+        _checkNUL(each)
     return tuple(values)
+
+
+def _checkNUL(text: str) -> None:
+    """
+    Refuse NUL: it ends a path for the operating system, which would name another
+    file.
+    """
+    if "\0" in text:
+        raise _Unsuitable("expected text without NUL")
 
 
 def _integer(value: object, kind: object) -> int:

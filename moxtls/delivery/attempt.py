@@ -276,8 +276,7 @@ class DirectAttempt:
         if not found.addresses:
             self._unreachableHost(found)
             return False
-        own = context.own
-        if own is not None and any(map(own.hasAddress, found.addresses)):
+        if self._isOwn(found):
             self._results.addHostError(ownHost(str(host)))
             return True
         tlsa = await lookUpTLSA(context.resolver, hop, found, context.port)
@@ -297,6 +296,17 @@ class DirectAttempt:
         )
         await self._tryAddresses(found.addresses, attempt)
         return False
+
+    def _isOwn(self, found: HostAddresses) -> bool:
+        """
+        Return true if a host is this one by its addresses, or by the name at the end
+        of its CNAMEs (RFC 5321 5.1).
+        """
+        own, name = self._context.own, found.expanded
+        if own is None:
+            return False
+        isNamed = name is not None and own.hasName(name)
+        return isNamed or any(map(own.hasAddress, found.addresses))
 
     def _families(self) -> tuple[RRType, ...]:
         """

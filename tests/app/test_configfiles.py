@@ -4,6 +4,7 @@ Tests for L{moxtls.app.configfiles}.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -211,6 +212,15 @@ class FileTests(SiteCase):
             self.assertNotIn("\n", str(error))
         self.write("ca.pem", root().pem)
         configFiles.check()
+
+    def test_rootsPipe(self) -> None:
+        """
+        A named pipe as CAFile is refused: reading it could take for ever.
+        """
+        os.mkfifo(self.folder / "ca.pem")
+        site = writeSite(self.folder, 'CAFile = "ca.pem"\n')
+        at = 'CAFile = "ca.pem": '
+        self.assertWrong(site.check, at + "cannot be used: not a regular file")
 
     def test_passwords(self) -> None:
         """

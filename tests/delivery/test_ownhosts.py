@@ -133,6 +133,19 @@ class DeliveryTests(DeliveryCase):
         self.resolver.put("example.com", RRType.A, "127.0.0.1")
         self.assertLoop()
 
+    def test_alias(self) -> None:
+        """
+        RFC 5321 5.1: a host whose CNAME is our name is this host, and so is a domain
+        without MX records that is an alias of it, whatever address it has.
+        """
+        self.resolver.put(OURS.ascii, RRType.A, IP4)
+        self.resolver.put(MX, RRType.A)
+        self.resolver.put(MX, RRType.CNAME, OURS.ascii)
+        self.assertLoop()
+        self.resolver.put("example.com", RRType.MX)
+        self.resolver.put("example.com", RRType.CNAME, OURS.ascii)
+        self.assertLoop()
+
     def test_lessPreferred(self) -> None:
         """
         Hosts that are preferred to us are tried; those that are not, neither
