@@ -3,7 +3,7 @@
 import sys
 
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 from twisted.mail.smtp import sendmail
 
 from moxtls.api import MemoryLedger, RecordingReactor, makeOutcomeRecorder
@@ -15,6 +15,8 @@ async def send(reactor, host, port):
     recording = RecordingReactor(reactor, observer, "example.org")
     envelope = host, "a@us.example", ["b@example.org"], b"hello\n"
     await sendmail(*envelope, port=int(port), reactor=recording)
+    # The outcome is recorded once the connection is closed.
+    await deferLater(reactor, 1)
     for result in await ledger.outcomes.results():
         for tally in result.tallies:
             print(result.policyDomain, tally.succeeded, tally.failed)
