@@ -146,7 +146,7 @@ class ExampleTests(ExampleCase):
         """
         port = self.mailHost(starttls=False)
         out = await self.run_("client_sendmail.py", "127.0.0.1", port)
-        self.assertIn("example.org 0 1\n", out)
+        self.assertIn("example.org starttls-not-supported\n", out)
         self.assertEqual(len(self.postbox.received), 1)
 
     async def test_factory(self) -> None:

@@ -19,7 +19,7 @@ async def send(reactor, host, port):
     await deferLater(reactor, 1)
     for result in await ledger.outcomes.results():
         for tally in result.tallies:
-            print(result.policyDomain, tally.succeeded, tally.failed)
+            print(result.policyDomain, *(each.resultType for each in tally.failures))
 
 
 react(lambda *args: ensureDeferred(send(*args)), sys.argv[1:])
