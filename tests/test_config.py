@@ -453,8 +453,8 @@ class ParseTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        What is wrong is said in one line that names file, table, key, value
-        and what was expected.
+        An error is one line with file, table, key, value and a description of correct
+        values.
         """
         for text, said in WRONG + WRONG_RESIDENTS + WRONG_FEEDBACK:
             with self.subTest(said):
@@ -494,7 +494,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_allTogether(self) -> None:
         """
-        What values get wrong together is said beside what is wrong with one.
+        Inconsistencies are reported together with errors in single values.
         """
         text = (
             MINIMAL
@@ -598,7 +598,7 @@ class ParseTests(SynchronousTestCase):
     )
     def test_anything(self, key: str, value: str, table: str) -> None:
         """
-        Whatever a key is set to, it is taken or refused with a clear error.
+        Any value of a key is accepted or refused with a clear error.
         """
         try:
             parse(f"{MINIMAL}{table}{key} = {value}", "moxtls.toml")

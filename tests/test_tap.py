@@ -160,7 +160,8 @@ class MakeServiceTests(TapCase):
 
     def test_owner(self) -> None:
         """
-        Who is going to be another user finds out as that user.
+        If the process will switch its user, the configuration is checked as that
+        user.
         """
         options = self.options()
         options.parent = Options()
@@ -177,7 +178,7 @@ class OneLineTests(TapCase):
 
     def test_late(self) -> None:
         """
-        What comes in the way later ends the process as well.
+        Errors at the start also end the process.
         """
         options = Options()
         options.parseOptions(["--config", str(self.file)])
@@ -233,8 +234,8 @@ class ProcessTests(TapCase):
 
     def test_hindered(self) -> None:
         """
-        What is in the way of a daemon is one line on standard error, and
-        status 1; there is no daemon.
+        An error before the daemon starts is one line on standard error, with status
+        1; no daemon starts.
         """
         taken = socket.create_server(("127.0.0.1", self.port))
         self.addCleanup(taken.close)

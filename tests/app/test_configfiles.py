@@ -85,7 +85,7 @@ class ReadTests(SiteCase):
 
     def test_paths(self) -> None:
         """
-        What the file names lies beside it, unless the path is whole.
+        Relative paths are resolved against the folder of the file.
         """
         configFiles = writeSite(self.folder, 'DataDirectory = "d"\n')
         self.assertEqual(configFiles.spool, self.folder / "d" / "queue")
@@ -241,8 +241,8 @@ class FileTests(SiteCase):
 
     def test_users(self) -> None:
         """
-        What stands for a user's password came from the command that makes it,
-        and isn't printed.
+        A user's password must be the output of the command that makes it, and isn't
+        printed.
         """
         configFiles = writeSite(self.folder, '[Users]\nalice = "sesame"\n')
         expected = 'expected the output of "moxtls config password"'
@@ -264,7 +264,7 @@ class FileTests(SiteCase):
 
     def test_private(self) -> None:
         """
-        What is made is for nobody else's eyes, and the secret stays.
+        Files that are made are readable by their owner only, and the secret is kept.
         """
         configFiles = writeSite(self.folder)
         configFiles.makeFolders()

@@ -131,8 +131,8 @@ class DoorTests(SynchronousTestCase):
 
     def test_turnedAway(self) -> None:
         """
-        Where TLS begins at once (RFC 8314 3.3), a connection that the listener
-        turns away isn't kept either.
+        With immediate TLS (RFC 8314 3.3), a connection that the listener refuses is
+        closed.
         """
         reactor = MemoryReactorClock()
         certFile, keyFile = writeCertificate(Path(self.mktemp()), "mx.example")

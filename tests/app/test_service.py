@@ -136,8 +136,8 @@ class SubmissionTests(ServerCase):
 
     async def test_delivered(self) -> None:
         """
-        Where the DNS server doesn't validate, that is said aloud, DANE is
-        off, and mail goes on flowing.
+        If the DNS server doesn't validate, a warning is logged, DANE is off, and mail
+        is delivered.
         """
         self.validates(False)
         self.dns.zone.put("a.example", RRType.MX, "1 mx.a.example.")
@@ -169,8 +169,8 @@ class SubmissionTests(ServerCase):
 
     async def test_administrative(self) -> None:
         """
-        What programs of the host write to root, and DSNs that can't be delivered,
-        get to the postmaster's mailbox; nothing that was accepted vanishes.
+        Mail from local programs to root, and DSNs that can't be delivered, go to the
+        postmaster's mailbox; accepted mail is never lost.
         """
         server = self.started(SUBMISSION)
 
@@ -216,7 +216,7 @@ class SubmissionTests(ServerCase):
 
     def serve(self, postbox: Postbox) -> int:
         """
-        Somebody's mail host.
+        A remote mail host.
         """
         settings = ListenerSettings(ServerSettings("mx.a.example", starttls=True))
         factory = SMTPServerFactory(
@@ -319,8 +319,8 @@ class AuthenticationTests(ServerCase):
 
     async def test_immediate(self) -> None:
         """
-        Where TLS comes first (RFC 8314 3.3) there is no STARTTLS, and AUTH at
-        once.
+        With immediate TLS (RFC 8314 3.3) there is no STARTTLS, and AUTH is available
+        at once.
         """
         port = self.listening("immediate")
 
@@ -472,8 +472,8 @@ class ReceptionTests(ServerCase):
 
     async def test_onlyIPv6(self) -> None:
         """
-        Whoever writes C{::} alone is told that there is no IPv4, unless another
-        listener has that port.
+        C{::} alone causes a warning that there is no IPv4, unless another listener
+        has that port.
         """
         port = closedPort()
         v6 = f'[Listeners.a]\nPort = {port}\nAddress = "::"\nService = "reception"\n'
@@ -526,8 +526,8 @@ class ReceptionTests(ServerCase):
 
     async def test_postmaster(self) -> None:
         """
-        What people write lands in the postmaster's mailbox, unseen, once for
-        each address; an answer to a report too.
+        Mail to the postmaster is delivered to the postmaster's mailbox, unseen, once
+        for each address; a response to a report too.
         """
         server = self.started(self.CONFIG)
         await self.deliver(server, MESSAGE, f"postmaster+0a1b@{HOSTNAME}")
@@ -538,8 +538,8 @@ class ReceptionTests(ServerCase):
 
     async def test_workersKilled(self) -> None:
         """
-        Whatever becomes of the processes that write mailboxes, what was
-        acknowledged is there (RFC 5321 6.1), and the next message finds one.
+        After a worker process is killed, acknowledged mail is stored (RFC 5321 6.1),
+        and the next message gets a new worker.
         """
         server = self.started(self.CONFIG)
 
@@ -722,7 +722,7 @@ class StoppingTests(ServerCase):
 
     async def test_again(self) -> None:
         """
-        What has stopped can be started.
+        A stopped server can be started again.
         """
         server = self.started(SUBMISSION)
         await server.stopService()

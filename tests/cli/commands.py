@@ -1,5 +1,5 @@
 """
-Commands, run as a shell would: on a configFiles of their own, up to their exit
+Commands, run as a shell would: on a configuration of their own, up to their exit
 status.
 """
 
@@ -35,7 +35,7 @@ CONFIG = 'Hostname = "mail.example.org"\n'
 
 class Terminal(io.StringIO):
     """
-    Somebody looks at it.
+    A stream that is a terminal.
     """
 
     def isatty(self) -> bool:
@@ -64,7 +64,7 @@ class Ran:
     @property
     def value(self) -> Any:
         """
-        What it said to a program.
+        The JSON output.
         """
         return json.loads(self.out)
 
@@ -125,7 +125,7 @@ class CommandCase(SynchronousTestCase):
 
     def complaint(self, *words: str, status: int = 1, stdin: bytes = b"") -> str:
         """
-        What is said, in one line and nowhere else, by a command that fails.
+        The error of a failed command: one line, and no other output.
         """
         ran = self.run_(*words, stdin=stdin)
         self.assertEqual((ran.status, ran.out), (status, ""), ran.err)

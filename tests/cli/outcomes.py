@@ -1,5 +1,5 @@
 """
-How TLS may have gone.
+Samples of TLS outcomes.
 """
 
 from __future__ import annotations

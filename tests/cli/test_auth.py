@@ -66,7 +66,7 @@ class AuthTests(NetworkCommandCase):
 
     async def test_fail(self) -> None:
         """
-        What fails is told with its reason; for programs in fields.
+        A failure is printed with its reason; in JSON, in fields.
         """
         value = await self.auth(
             self.message.replace(b"Hello.", b"Hullo."),
@@ -88,7 +88,7 @@ class AuthTests(NetworkCommandCase):
 
     async def test_anything(self) -> None:
         """
-        Whatever the message is, it gets a verdict.
+        Any message gets a verdict.
         """
         for message in (
             b"",

@@ -58,8 +58,8 @@ class CheckTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        What is wrong is one line with file, table, key, value and what was
-        expected.
+        An error is one line with file, table, key, value and a description of correct
+        values.
         """
         for text, said in [
             (

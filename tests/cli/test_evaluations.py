@@ -65,7 +65,7 @@ class EvaluationsTests(CommandCase):
 
     def test_none(self) -> None:
         """
-        Where nothing was evaluated, that is said, and asking is no mistake.
+        Without evaluations a message says so, and the status is 0.
         """
         self.assertIn("No mail has been", self.good("evaluations").out)
         out = self.good("evaluations", "other.example").out
@@ -103,8 +103,8 @@ class EvaluationsTests(CommandCase):
 
     def test_domain(self) -> None:
         """
-        Of one domain everything is shown, by hour, and nothing of it reaches
-        the terminal as it is.
+        All evaluations of one domain are printed, by hour, with control characters
+        escaped.
         """
         self.record(EVALUATION)
         first, second = self.good(

@@ -51,7 +51,7 @@ class ArgumentTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        What can't be understood is one line, and status 2.
+        Wrong arguments cause one line, and status 2.
         """
         for words in [
             (),
@@ -103,7 +103,7 @@ class ProcessTests(SynchronousTestCase):
 
     def test_nobodyReads(self) -> None:
         """
-        Who stops reading gets no complaints.
+        A closed pipe causes no error message.
         """
         reading, writing = os.pipe()
         os.close(reading)
@@ -118,7 +118,7 @@ class ProcessTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What a command can't do is one line and status 1.
+        A failed command prints one line, with status 1.
         """
         ran = self.run_("report", "show", "/")
         self.assertEqual((ran.returncode, ran.stdout), (1, ""))

@@ -49,7 +49,7 @@ class RememberedTests(CommandCase):
 
     def test_drop(self) -> None:
         """
-        What is dropped is gone, and only that.
+        A dropped policy is removed, and only that one.
         """
         self.good("mtasts", "drop", "a.example")
         [row] = self.good("mtasts", "show", "--json").value
@@ -60,7 +60,7 @@ class RememberedTests(CommandCase):
 
     def test_unknown(self) -> None:
         """
-        What isn't remembered can't be shown or dropped.
+        A policy that isn't cached can't be shown or dropped.
         """
         for verb in ("show", "drop"):
             said = self.complaint("mtasts", verb, "c.example")
@@ -74,15 +74,14 @@ class RefreshTests(NetworkCommandCase):
 
     async def test_absent(self) -> None:
         """
-        Where there is no record there is nothing to fetch, which is not what
-        was asked for.
+        Without a record there is nothing to fetch, and the command fails.
         """
         ran = await self.run_("mtasts", "refresh", "a.example")
         self.assertEqual((ran.status, ran.out), (1, "a.example: absent\n"))
 
     async def test_broken(self) -> None:
         """
-        What is wrong is told in the words of RFC 8460.
+        Errors are named by the terms of RFC 8460.
         """
 
         self.dns.zone.put("_mta-sts.a.example", RRType.TXT, '"v=STSv1; id=1"')

@@ -105,8 +105,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_narrow(self) -> None:
         """
-        Where not even the words fit, there is a line for each cell that says
-        something.
+        If words don't fit, there is a line for each non-empty cell.
         """
         columns(self, 30)
         output = self.output(tty=True)
@@ -168,7 +167,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_done(self) -> None:
         """
-        What was done is a line, or an object.
+        A result is a line, or an object.
         """
         for asJSON, said in ((False, "done\n"), (True, '{\n  "id": "x"\n}\n')):
             output = self.output(asJSON=asJSON)

@@ -146,8 +146,7 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_nobody(self) -> None:
         """
-        Where no host would take mail, the exit status says so, and the output
-        why.
+        If no host would accept mail, the command fails and prints the reason.
         """
         ran = await self.run_("probe", "nobody.example")
         self.assertEqual((ran.status, ran.err), (1, ""))

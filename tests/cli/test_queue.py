@@ -56,7 +56,7 @@ class QueueTests(CommandCase):
 
     def test_hold(self) -> None:
         """
-        What is held says so, until it is released.
+        A held message is shown as held, until it is released.
         """
         name = self.send("x@b.example")
         self.good("queue", "hold", name)
@@ -75,7 +75,7 @@ class QueueTests(CommandCase):
 
     def test_drop(self) -> None:
         """
-        What is dropped is gone; the others stay.
+        A dropped message is removed; the others stay.
         """
         first, second = self.send("x@b.example"), self.send("y@b.example")
         self.assertEqual(self.good("queue", "drop", first).out, "1 message\n")
@@ -94,7 +94,7 @@ class QueueTests(CommandCase):
 
     def test_missing(self) -> None:
         """
-        Who isn't there is named; those who are there are seen to.
+        Unknown ids are named; the command applies to the others.
         """
         name = self.send("x@b.example")
         said = self.complaint("queue", "drop", "nope", name)

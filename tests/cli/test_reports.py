@@ -86,8 +86,8 @@ class ReportTests(NetworkCommandCase):
 
     async def test_pending(self) -> None:
         """
-        What may be owed is what was recorded of days that are over, or, on
-        request, of this one too; with why it won't be sent, as C{preview} says.
+        Reports may be due for days that are over, or, on request, for the present one
+        too; with the reason why one won't be sent, as in C{preview}.
         """
         rows = await self.good("pending", "--json")
         reasons = {each["domain"]: each["reason"] for each in rows}
@@ -129,8 +129,8 @@ class ReportTests(NetworkCommandCase):
 
     async def test_send(self) -> None:
         """
-        What is sent is queued, signed, once; it is then kept as sent, and no
-        longer owed.
+        A sent report is queued, signed, once; it is then stored as sent, and no
+        longer due.
         """
         self.assertEqual(await self.good("send", "--json"), {"composed": 1})
         self.assertEqual(await self.good("send"), "0 composed and queued.\n")
@@ -248,7 +248,8 @@ class DMARCTests(NetworkCommandCase):
 
     async def test_preview(self) -> None:
         """
-        What is owed, and why not, in the words of RFC 9990.
+        Reports that are due, and reasons why there are none, in the terms of RFC
+        9990.
         """
         pending = await self.good("pending", "--json")
         reasons = {each["domain"]: each["reason"] for each in pending}
@@ -458,7 +459,7 @@ class ShowTests(CommandCase):
 
     def test_malformed(self) -> None:
         """
-        Whatever is no report is refused in one line, with its file's name.
+        A file without a report is refused in one line, with its name.
         """
         for name, data in MALFORMED.items():
             with self.subTest(name):

@@ -64,7 +64,7 @@ class ResultsTests(CommandCase):
 
     def test_pages(self) -> None:
         """
-        What is shown doesn't depend on how much is read at a time.
+        The output doesn't depend on the page size.
         """
         whole = [self.good("results").out, self.good("results", "--json").out]
         with (
@@ -83,7 +83,7 @@ class ResultsTests(CommandCase):
 
     def test_terminal(self) -> None:
         """
-        What hosts call themselves never reaches the terminal as it is.
+        Names from remote hosts are escaped on the terminal.
         """
         self.assertIn("\x1b", ESCAPE)
         ran = self.good("results", tty=True)

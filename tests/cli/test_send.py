@@ -61,8 +61,8 @@ class SendTests(CommandCase):
 
     def test_unfit(self) -> None:
         """
-        What our listeners refuse is refused here too, and what can be mended is:
-        any line end becomes CRLF (RFC 5321 2.3.8).
+        A message that listeners refuse is refused here too; any line end becomes CRLF
+        (RFC 5321 2.3.8).
         """
         for text, said in (
             (b"Subject: hi\n\na\0b\n", "has a NUL"),
@@ -95,7 +95,7 @@ class SendTests(CommandCase):
 
     def test_noHistory(self) -> None:
         """
-        Where that can't be written down, the message is sent all the same.
+        If the history can't be recorded, the message is sent all the same.
         """
         (self.folder / "data" / "ledger.sqlite").write_bytes(b"no database" * 100)
         self.good("send", "x@b.example")
@@ -111,8 +111,7 @@ class SendTests(CommandCase):
 
     def test_noUser(self) -> None:
         """
-        Where no recipient is possible, that is said at once, with the status that
-        sendmail has for it.
+        Without a possible recipient the command fails with the status of sendmail.
         """
         said = self.complaint("send", "nobody", "x", stdin=b"\n", status=67)
         self.assertEqual(
@@ -131,7 +130,7 @@ class SendTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        What can't be sent is refused in one line, and nothing is queued.
+        A message that can't be sent is refused in one line, and nothing is queued.
         """
         for words, said in [
             ((), "no recipients"),

@@ -92,7 +92,7 @@ class PerformTests(CommandCase):
 
     def test_interrupted(self) -> None:
         """
-        Who interrupts a command knows that he did.
+        An interrupted command exits with a status of its own.
         """
         for error in (KeyboardInterrupt(), CancelledError()):
             self.assertEqual(self.raising(error), Ran(130, "", ""))
@@ -141,7 +141,7 @@ class ConfigFileTests(CommandCase):
 
     def test_order(self) -> None:
         """
-        What is named comes first, then the environment, then this folder.
+        The order is: the named file, the environment, this folder.
         """
         (self.folder / "other.toml").write_text("a")
         self.assertIn("moxtls.toml: good", self.check().out)

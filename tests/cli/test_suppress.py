@@ -76,7 +76,8 @@ class SuppressTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        What is no address, isn't suppressed, or is no time is refused.
+        Malformed addresses and times, and addresses that aren't suppressed, are
+        refused.
         """
         for words, status, said in [
             (("add", "nobody"), 1, "moxtls: 'nobody' is not one address"),

@@ -167,7 +167,7 @@ class UsersCase(SynchronousTestCase):
 
     def makeData(self) -> None:
         """
-        What whoever sets up a server does.
+        Set up a server's data directory.
         """
         self.data.mkdir(mode=0o700)
         os.chown(self.data, self.uid, pwd.getpwnam(OWNER).pw_gid)
@@ -219,8 +219,7 @@ class BeforeTests(UsersCase):
 
     def test_reading(self) -> None:
         """
-        Whoever only looks, and changes only what is there, sees that there is
-        nothing, and makes nothing.
+        Commands that only read, or change existing entries, make no files.
         """
         for user in ("root", OTHER):
             for words, said in READING.items():
@@ -241,8 +240,8 @@ class BeforeTests(UsersCase):
 
     def test_made(self) -> None:
         """
-        Where there is a data directory, root acts as its owner, and the server
-        then finds all of it.
+        If there is a data directory, root switches to its owner, and the server then
+        finds all changes.
         """
         self.makeData()
         self.assertGood("root", "send", "a@b.example")
@@ -266,7 +265,7 @@ class BesideTests(UsersCase):
 
     def test_root(self) -> None:
         """
-        Whatever root does, the files are those of the server's user.
+        Files made by commands of root belong to the server's user.
         """
         for words in (*WRITING, *READING, *FREE):
             ran = self.moxtls("root", *words)
@@ -330,7 +329,7 @@ class BesideTests(UsersCase):
 
     def test_otherFree(self) -> None:
         """
-        What needs no data anybody may do.
+        Commands that need no data are available to any user.
         """
         for words in FREE[1:]:
             self.assertGood(OTHER, *words)
@@ -341,7 +340,8 @@ class BesideTests(UsersCase):
 
     def test_noListener(self) -> None:
         """
-        Where there is no such listener, or nobody behind it, that is one line.
+        Without a suitable listener, or a running server, the command fails with one
+        line.
         """
         self.configure("")
         said = f"only root and user {OWNER} may put messages into the queue, .*"

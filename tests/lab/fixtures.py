@@ -1,5 +1,5 @@
 """
-What tests of the lab's servers have in common.
+Fixtures for tests of the lab's servers.
 """
 
 from __future__ import annotations

@@ -61,8 +61,7 @@ class LabClockTests(SynchronousTestCase):
 
     def test_putForward(self) -> None:
         """
-        What becomes due is called in its order, and never at once: whoever
-        puts the clock forward isn't interrupted.
+        Due calls are made in order, and not from within C{putForward}.
         """
         self.later(20, "b")
         self.later(10, "a")
@@ -186,7 +185,7 @@ class EndDayTests(SynchronousTestCase):
 
     def test_hourly(self) -> None:
         """
-        What is due each hour happens at its hour, also when time flies.
+        Hourly work happens at its hour, also when the clock is put forward.
         """
         happened: list[float] = []
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.expectations} and L{moxtls.lab.expectations}.
+Tests for L{moxtls.lab.expectations}.
 
 Tests for L{moxtls.lab.expectations}.
 """
@@ -81,16 +81,16 @@ def arrived(owed: ExpectedAggregate, received: float = NOON) -> ArrivedAggregate
     )
 
 
-class OwedReportsTests(SynchronousTestCase):
+class ExpectedAggregatesTests(SynchronousTestCase):
     """
-    What the table of labMessages means for reports.
+    Tests for the reports expected of the table of messages.
     """
 
     def test_whom(self) -> None:
         """
-        Whoever wants one is owed one, where he wants it and is wanted: nobody
-        without a record, of whom we know nothing, or whose record can't be
-        looked up.
+        Domains that ask for a report and may get one are in the expected reports,
+        with their addresses; domains without a record, unknown ones, and those whose
+        record can't be looked up are not.
         """
         self.assertIn(("outsourced.test", "dmarc@collector.test"), OWED)
         self.assertIn(("unasked.test", "dmarc@unasked.test"), OWED)
@@ -156,7 +156,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def only(self, name: str, **changes: object) -> list[str]:
         """
-        What is said if one of them differs in its contents.
+        The differences if one of them differs in its contents.
         """
         return self.differing(
             name,
@@ -210,7 +210,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def period(self, name: str, start: float, end: float, written: float) -> list[str]:
         """
-        What is said if only the period of a report differs, or when it was made.
+        The differences if only the period of a report differs, or its Date.
         """
 
         def change(one: ArrivedAggregate) -> ArrivedAggregate:
@@ -497,7 +497,7 @@ class ArrivedReportTests(SynchronousTestCase):
 
     def test_signed(self) -> None:
         """
-        What comes by mail has to be signed by all our keys (RFC 8460 3).
+        Reports by mail must be signed with all keys (RFC 8460 3).
         """
         ring = makeKeys([], NOON)
         records = {each.selector: each.record for each in ring.dkim}

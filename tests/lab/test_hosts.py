@@ -113,7 +113,7 @@ class MailDestinationTests(LabTestCase):
 
     def test_notOffered(self) -> Deferred[None]:
         """
-        Who wants STARTTLS from a host without finds that it isn't there.
+        STARTTLS fails on a host that doesn't offer it.
         """
         self.begin(None)
         sending = deferToThread(self.send, True)
@@ -136,7 +136,7 @@ class RespondToTests(SynchronousTestCase):
 
     def test_truncated(self) -> None:
         """
-        What doesn't fit a datagram is cut, and says so (RFC 2181 9).
+        A response that exceeds a datagram is truncated and marked (RFC 2181 9).
         """
         response = self.answer(ask("big.test", "TXT"))
         self.assertTrue(response.flags & dns.flags.TC)
@@ -157,7 +157,7 @@ class RespondToTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What isn't a query for records is not implemented (RFC 1035 4.1.1).
+        Queries other than for records are not implemented (RFC 1035 4.1.1).
         """
         notify = ask("good.test", "SOA")
         notify.set_opcode(dns.opcode.NOTIFY)
@@ -356,7 +356,7 @@ class WebHostTests(LabTestCase):
 
     async def test_tooLarge(self) -> None:
         """
-        What can be no report is refused.
+        A body that is too large for a report is refused.
         """
         huge = bytes(MAX_REPORT + 1)
         await self.check((413, b""), "intake.reports.test", "/tlsrpt/good.test", huge)

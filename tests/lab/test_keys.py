@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.keys} and L{moxtls.lab.keys}.
+Tests for L{moxtls.lab.keys}.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class IdentityForTests(SynchronousTestCase):
 
     def test_otherAuthority(self) -> None:
         """
-        What the Web PKI doesn't know is fine once its authority is known, and
-        brings it along (RFC 7671 5.2.2).
+        A chain unknown to the Web PKI is valid once its authority is known, which the
+        chain contains (RFC 7671 5.2.2).
         """
         identity = self.identity(Certificate.OTHER_CA)
         verify(identity, self.other)
@@ -76,14 +76,14 @@ class IdentityForTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Who offers no STARTTLS needs none.
+        A host without STARTTLS needs no certificate.
         """
         self.assertIsNone(identityFor(Certificate.NONE, HOST, self.ca, self.other))
 
 
 class MakeKeysTests(SynchronousTestCase):
     """
-    What is published of keys.
+    Tests for published keys.
     """
 
     def records(self, tlsa: Records) -> tuple[tuple[str, ...], Identity]:

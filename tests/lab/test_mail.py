@@ -104,7 +104,7 @@ class FindMessageTests(SynchronousTestCase):
 
 class SeenTests(SynchronousTestCase):
     """
-    What is known about a message from what is said of it.
+    Tests for parsing authentication results.
     """
 
     def seen(self, verdict: Verdict, *dkim: str) -> FoundMessage:
@@ -161,7 +161,7 @@ class SeenTests(SynchronousTestCase):
 
     def test_refusal(self) -> None:
         """
-        What was refused is nowhere, but its sender was told why.
+        A rejected message is in no mailbox, and the reply has the reason.
         """
         self.assertEqual(
             FoundMessage(
@@ -286,7 +286,7 @@ class PostTests(LabTestCase):
 
     async def test_nobody(self) -> None:
         """
-        Where nobody listens there is no answer.
+        Without a listener there is no reply.
         """
         await self.assertFailure(self.post(), SMTPConnectError)
 

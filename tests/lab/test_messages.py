@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.messages} and L{moxtls.lab.messages}.
+Tests for L{moxtls.lab.messages}.
 
 Tests for L{moxtls.lab.messages}.
 """
@@ -43,8 +43,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        Whoever has to do with one is in the table of senders, and everybody
-        there has to do with one.
+        All senders of messages are in the table of senders, and all of these are
+        used.
         """
         needed = {
             name
@@ -83,8 +83,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_consistent(self) -> None:
         """
-        What passes is aligned in some way and what fails in none; what is
-        refused is in no mailbox but that for such mail.
+        Messages that pass are aligned, those that fail are not; rejected ones are in
+        no mailbox except that for rejects.
         """
         for each in MESSAGES:
             expected = each.expected
@@ -125,8 +125,7 @@ class WrittenLetterTests(SynchronousTestCase):
 
     def test_header(self) -> None:
         """
-        What everybody gets to see of it, with CRLF at the end of each line
-        (RFC 5322 2.1).
+        The visible header fields, with CRLF at the end of each line (RFC 5322 2.1).
         """
         message = message_from_bytes(written("monitor-notice"))
         self.assertEqual("Sender <sender@monitor.test>", message["From"])

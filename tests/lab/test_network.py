@@ -24,7 +24,7 @@ def arrival(recipient: str, content: bytes = b"text") -> Arrival:
 
 class ArrivalsTests(SynchronousTestCase):
     """
-    What has arrived is kept.
+    Tests for L{Arrivals}.
     """
 
     def setUp(self) -> None:
@@ -49,7 +49,7 @@ class ArrivalsTests(SynchronousTestCase):
 
     def test_strangeNames(self) -> None:
         """
-        Whatever recipients are called, files stay within the directory.
+        Any recipient name results in files within the directory.
         """
         for recipient in ("a@..", "a@../../etc", "postmaster", "a@", "/x", "a@[::1]"):
             self.arrivals.add(arrival(recipient))

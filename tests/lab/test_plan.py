@@ -19,7 +19,7 @@ def destination(name: str) -> LabDestination:
 
 class PublishedTests(SynchronousTestCase):
     """
-    What can be looked up.
+    Tests for published records.
     """
 
     def test_hosts(self) -> None:
@@ -66,7 +66,7 @@ class PublishedTests(SynchronousTestCase):
 
     def test_sts(self) -> None:
         """
-        Who has a policy says so, and where (RFC 8461 3.1, 3.3).
+        Destinations with a policy publish a record (RFC 8461 3.1, 3.3).
         """
         for each in DESTINATIONS:
             has = each.sts is not None

@@ -66,7 +66,7 @@ class DestinationsTests(SynchronousTestCase):
 
 class ExpectedReportsTests(SynchronousTestCase):
     """
-    What the table means for reports.
+    Tests for the reports expected of the table.
     """
 
     def setUp(self) -> None:
@@ -90,7 +90,7 @@ class ExpectedReportsTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        What failed in a connection names both its ends.
+        A failure in a connection names both its ends.
         """
         (policy,) = (
             each for each in self.reports["expired.test"] if each.type == "sts"

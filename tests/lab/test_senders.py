@@ -36,8 +36,8 @@ class SendersTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """
-        Nobody is told at an address that isn't in the record, and what a
-        report has to quote is known of everybody who is (RFC 9990 3.1.1.5).
+        Reports go only to addresses in the record, and the quoted policy of every
+        recipient is known (RFC 9990 3.1.1.5).
         """
         for each in SENDERS:
             self.assertLessEqual(set(each.told), set(each.rua), each.name)
@@ -46,7 +46,7 @@ class SendersTests(SynchronousTestCase):
 
 class SenderPlansTests(SynchronousTestCase):
     """
-    What can be looked up.
+    Tests for published records.
     """
 
     def everybody(self) -> list[Sender]:
@@ -100,8 +100,8 @@ class SenderPlansTests(SynchronousTestCase):
 
     def test_confirmed(self) -> None:
         """
-        Of two that want their reports elsewhere, one is confirmed there
-        (RFC 9990 4).
+        Of two senders with external destinations, one is confirmed there (RFC 9990
+        4).
         """
         host = Domain(COLLECTOR)
         for name, found in (("outsourced", ['"v=DMARC1"']), ("unasked", [])):

@@ -25,7 +25,7 @@ def code(resolution: Resolution) -> EDECode | None:
 
 class ResolvingTests(SynchronousTestCase):
     """
-    What is found, and what of it is secure.
+    Tests for answers and their security status.
     """
 
     def test_signed(self) -> None:
@@ -98,7 +98,7 @@ class ResolvingTests(SynchronousTestCase):
 
 class BogusTests(SynchronousTestCase):
     """
-    What isn't as it was signed.
+    Tests for records with invalid signatures.
     """
 
     def assertBogus(self, expected: EDECode, resolution: Resolution) -> None:
@@ -152,8 +152,8 @@ class BogusTests(SynchronousTestCase):
 
     def test_stripped(self) -> None:
         """
-        Whoever takes the signatures or proofs away gets nowhere: not with
-        records, nor with a denial, nor with "that zone isn't signed".
+        Removed signatures or proofs are detected: of records, of a denial, and of an
+        unsigned delegation.
         """
         for kinds, expected in (
             ({dns.rdatatype.RRSIG}, EDECode.RRSIGS_MISSING),
@@ -189,7 +189,7 @@ class BogusTests(SynchronousTestCase):
 
 class ResponseTests(SynchronousTestCase):
     """
-    What is said to the one who asked.
+    Tests for responses.
     """
 
     def test_authenticData(self) -> None:
