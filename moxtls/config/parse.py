@@ -154,9 +154,10 @@ def _oneOrMore(value: object, kind: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) for each in values):
         raise _Unsuitable("expected a string or an array of strings")
-    for each in values:
+    texts: tuple[str, ...] = tuple(values)
+    for each in texts:
         _checkNUL(each)
-    return tuple(values)
+    return texts
 
 
 def _checkNUL(text: str) -> None:
