@@ -172,7 +172,7 @@ class LMTPStore:
         for opening in tuple(self._opening):
             opening.cancel()
         self._idle.clear()
-        closed = gatherResults([each.quit() for each in sessions])
+        closed = gatherResults([each.stop() for each in sessions])
         return closed.addCallback(lambda _: None)
 
     def _recipient(self, account: str, parts: tuple[str, ...]) -> str:

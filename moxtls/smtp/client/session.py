@@ -275,12 +275,18 @@ class ClientSession(Protocol):
             self.abort()
         return self._closed()
 
+    def stop(self) -> Deferred[None]:
+        """
+        Like L{quit}, for a session that other code uses: a transaction that is under way fails.
+        """
+        if self._conversation.awaiting is not Awaiting.NOTHING and not self._over:
+            self._failPending(SessionFailed(self.record, "connection aborted"))
+        return self.quit()
+
     def abort(self) -> None:
         """
-        Close the connection at once.  Anything that waits for the session fails.
+        Close the connection at once.  A transaction that is under way never ends.
         """
-        if not self._over:
-            self._failPending(SessionFailed(self.record, "connection aborted"))
         self._finish()
         if self._connection is not None:
             self._connection.abortConnection()
