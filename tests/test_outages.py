@@ -23,8 +23,8 @@ class OutageLogTests(SynchronousTestCase):
 
     def test_minutes(self) -> None:
         """
-        An outage logs a line at once, one a minute with the number of failed operations,
-        and one at the end.
+        An outage logs a line at once, one a minute with the number of failed
+        operations, and one at the end.
         """
         clock = Clock()
         outages = OutageLog(clock.seconds)

@@ -121,8 +121,8 @@ def cachedLookup(
     """
     The result with a cached policy, which applies after any failure (RFC 8461 3.3).
 
-    @param modeWithoutRecord: The cached mode, if the record may be absent: RFC 8461 6 and 8.3
-        let a domain remove its record once its policy has mode C{none}.
+    @param modeWithoutRecord: The cached mode, if the record may be absent: RFC 8461 6
+        and 8.3 let a domain remove its record once its policy has mode C{none}.
     """
     if modeWithoutRecord is Mode.NONE:
         return STSLookup(domain, policy)

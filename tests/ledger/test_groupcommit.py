@@ -206,7 +206,8 @@ class BusyTests(_Writing):
 
     def test_again(self) -> None:
         """
-        An operation that conflicted with another writer is retried in a new transaction.
+        An operation that conflicted with another writer is retried in a new
+        transaction.
         """
         deferred = self.refused(2, sqlite3.SQLITE_BUSY)
         self.assertEqual(self.inbox.waitFor(deferred), 3)

@@ -213,8 +213,8 @@ class SharingContract(Contract):
 
     def test_settleEvaluations(self) -> None:
         """
-        Evaluations recorded while a period is settled are removed or kept: the tally and
-        its rows, never one without the other.
+        Evaluations recorded while a period is settled are removed or kept: the tally
+        and its rows, never one without the other.
         """
         period = ReportPeriod(0, MONDAY, ORG, True, PART, MIDNIGHT + DAY)
 

@@ -92,7 +92,8 @@ class ReadReportTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """
-        Composed reports are parsed with equal values: as gzip, as JSON, and in a message.
+        Composed reports are parsed with equal values: as gzip, as JSON, and in a
+        message.
         """
         text = json.dumps(EXPECTED).encode()
         for data in (

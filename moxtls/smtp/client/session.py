@@ -277,7 +277,8 @@ class ClientSession(Protocol):
 
     def stop(self) -> Deferred[None]:
         """
-        Like L{quit}, for a session that other code uses: a transaction that is under way fails.
+        Like L{quit}, for a session that other code uses: a transaction that is under
+        way fails.
         """
         if self._conversation.awaiting is not Awaiting.NOTHING and not self._over:
             self._failPending(SessionFailed(self.record, "connection aborted"))
