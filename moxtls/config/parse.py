@@ -151,13 +151,14 @@ def _string(value: object, kind: object) -> str:
 
 
 def _oneOrMore(value: object, kind: object) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, str) for each in values):
-        raise _Unsuitable("expected a string or an array of strings")
-    texts: tuple[str, ...] = tuple(values)
-    for each in texts:
-        _checkNUL(each)
-    return texts
+    texts: list[str] = []
+    for each in value if isinstance(value, list) else [value]:
+        if not isinstance(each, str):
+            raise _Unsuitable("expected a string or an array of strings")
+        texts.append(each)
+    for text in texts:
+        _checkNUL(text)
+    return tuple(texts)
 
 
 def _checkNUL(text: str) -> None:
