@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_api -*-
+# -*- test-case-name: tests.test_examples -*-
 """
 The public API for programs that embed parts of moxtls.
 

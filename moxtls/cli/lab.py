@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.cli.test_lab -*-
+# -*- test-case-name: tests.lab.test_runner -*-
 """
 C{moxtls lab}: runs the lab, a simulated internet on loopback.
 """

@@ -371,7 +371,7 @@ class ReportTests(MailCase):
         settings = DMARCReporting(Domain("our.example"))
         [refusal] = self.drafts(replace(settings, strangers=False))
         assert isinstance(refusal, NoReport)
-        self.assertIn("stranger", refusal.reason)
+        self.assertIn("unknown domain", refusal.reason)
         [draft] = self.drafts(settings)
         assert isinstance(draft, ReportDraft)
         self.assertEqual(draft.destinations, ("mailto:reports@n.example",))
