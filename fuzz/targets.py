@@ -224,7 +224,8 @@ def _header(data: bytes) -> None:
     header = splitHeader(data)
     found = {each.ascii for each in authorDomains(header).domains}
     shown = parseaddr(unfoldedText(b"".join(header.values(b"from"))))[1]
-    domain = shown.rpartition("@")[2].strip(". ").lower()
+    # Words without an "@" name no author, though parseaddr() returns them.
+    domain = shown.rpartition("@")[2].strip(". ").lower() if "@" in shown else ""
     assert not found or "." not in domain or not domain.isascii() or domain in found
     left = removeForgedResults(header, "mx.example")
     assert len(left) <= len(data) + 2

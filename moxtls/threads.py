@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Thread
+from threading import Condition, Thread, current_thread
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -252,7 +252,9 @@ class ThreadQueue:
         thread = self._threads.pop()
         if self._threads:
             return
-        thread.join()
+        # It is this thread where the reactor calls at once, as in tests.
+        if thread is not current_thread():
+            thread.join()
         for stopped in self._whenStopped:
             stopped.callback(None)
 
