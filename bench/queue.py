@@ -28,10 +28,8 @@ from moxtls.delivery.connections import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.interfaces import IPolicyFetcher, ISessionObserver
-from moxtls.ledger.memory import MemoryLedger
-from moxtls.mtasts.cache import PolicyCache
-from moxtls.mtasts.policy import STSPolicy
+from moxtls.interfaces import IPolicyCache, ISessionObserver
+from moxtls.mtasts.policy import STSLookup
 from moxtls.queue.batches import GroupLimits
 from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.service import QueueService
@@ -41,7 +39,7 @@ from moxtls.queue.types import Envelope
 from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
 from moxtls.smtp.types import TLSMode
 from moxtls.tls.verify import trustStoreOf
-from moxtls.tlsrpt.types import FailureDetail, SessionOutcome
+from moxtls.tlsrpt.types import SessionOutcome
 
 #: Destinations, and messages to each of them.
 SHAPES = ((1, 1000), (50, 40), (1000, 1))
@@ -50,14 +48,14 @@ BODY = b"Subject: benchmark\r\n\r\n" + b"a line of no importance\r\n" * 80
 GROUP = 100
 
 
-@implementer(IPolicyFetcher)
-class NoFetcher:
+@implementer(IPolicyCache)
+class NoPolicies:
     """
-    No domain has a policy.
+    No domain has a policy: the cache has benchmarks and a database of its own.
     """
 
-    def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
-        raise AssertionError(f"asked for the policy of {domain}")
+    def get(self, domain: Domain) -> Deferred[STSLookup]:
+        return succeed(STSLookup(domain))
 
 
 @implementer(ISessionObserver)
@@ -83,7 +81,7 @@ def _courier(reactor: IReactor, port: int, dialer: Dialer) -> DirectCourier:
     return DirectCourier(
         DeliveryContext(
             resolver,
-            PolicyCache(reactor, resolver, NoFetcher(), MemoryLedger().policies),
+            NoPolicies(),
             NoObserver(),
             dial,
             dialer.release,
